@@ -1,0 +1,77 @@
+//! The one table of close codes: why a connection ends, and whether its client may come back.
+//!
+//! 4000–4499: come back (with backoff). 4500–4999: stay away, the same attempt would end the same way.
+//! `docs/close-codes.md` shows the same table; `tests/tidy.rs` holds the two in step.
+
+/// Why a connection ends: the WebSocket close code and its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Disconnect {
+    /// RFC 6455 §7.4.2 private range, 4000–4999.
+    pub code: u16,
+    /// Short lower-case words, fit for the wire, a log and a metric label.
+    pub reason: &'static str,
+}
+
+impl Disconnect {
+    /// Whether the client may come back.
+    #[must_use]
+    pub const fn is_temporary(self) -> bool {
+        self.code < 4500
+    }
+}
+
+macro_rules! disconnects {
+    ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $reason:literal;)+) => {
+        impl Disconnect {
+            $($(#[doc = $doc])+ pub const $name: Self = Self { code: $code, reason: $reason };)+
+
+            /// Every close code with its explanation, in order.
+            pub const ALL: &'static [(Self, &'static str)] = &[$((Self::$name, concat!($($doc),+))),+];
+        }
+    };
+}
+
+disconnects! {
+    /// Too many PINGs stayed unanswered.
+    HEARTBEAT_MISSED = 4000, "heartbeat missed";
+    /// The connection was not bound to a user in time.
+    UNBOUND = 4001, "not bound in time";
+    /// The token expired and no `client_refresh` came before.
+    TOKEN_EXPIRED = 4002, "token expired";
+    /// The node is draining: another one, or this one after its restart, takes the connection.
+    RESTART = 4003, "restart";
+    /// The node, or the client's address, holds as many connections as it may.
+    TOO_MANY = 4004, "too many connections";
+    /// No handshake, first frame or whole message came in time.
+    TOO_SLOW_TO_SPEAK = 4005, "frame not finished in time";
+    /// The client did not read as fast as messages came: its queue was full, or a write took too long.
+    SLOW_CONSUMER = 4008, "slow consumer";
+    /// A fault of this node; its log says which.
+    INTERNAL = 4009, "internal error";
+    /// A frame that the protocol does not allow.
+    PROTOCOL_ERROR = 4500, "protocol error";
+    /// No auth plugin admitted the credentials.
+    UNAUTHORIZED = 4501, "unauthorized";
+    /// Another device of the same user took the place.
+    REPLACED = 4502, "replaced by another device";
+    /// The back end asked for it.
+    KICKED = 4503, "kicked";
+    /// A message or frame over the size limit.
+    TOO_LARGE = 4504, "message too large";
+    /// The page's Origin is not on the listener's list.
+    ORIGIN_REFUSED = 4505, "origin refused";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_in_order_and_in_the_private_range() {
+        let codes: Vec<u16> = Disconnect::ALL.iter().map(|(d, _)| d.code).collect();
+        assert!(codes.is_sorted_by(|a, b| a < b));
+        assert!(codes.iter().all(|c| (4000..5000).contains(c)));
+        // RFC 6455 §5.5.1: a control frame's payload is at most 125 bytes, 2 of them the code.
+        assert!(Disconnect::ALL.iter().all(|(d, _)| d.reason.len() <= 123));
+    }
+}

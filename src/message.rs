@@ -1,0 +1,217 @@
+//! What is said, to whom, and what travels: [`Message`], [`Target`], [`Envelope`].
+//!
+//! Knows no wire layout (that is `protocol`) and no connection.
+
+use std::sync::Arc;
+
+use crate::id::{ConnectionId, Device, NodeId, Room, Uid};
+
+/// Most entries of a message's `content` or `extra`.
+pub const MAX_ENTRIES: usize = 256;
+/// Largest canonical body of a message, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// Most times a message may give rise to another one through a plugin's push.
+pub const MAX_HOPS: u8 = 4;
+
+/// Text keys and values in the order in which they came; a key stands once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entries(Vec<(String, String)>);
+
+impl Entries {
+    /// No entry.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Sets `key`, in place if it stands already.
+    pub fn insert(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        let (key, value) = (key.into(), value.into());
+        match self.0.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((key, value)),
+        }
+    }
+
+    /// The value of `key`.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// Keys and values in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Entries {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(iter: I) -> Self {
+        let mut entries = Self::new();
+        for (key, value) in iter {
+            entries.insert(key, value);
+        }
+        entries
+    }
+}
+
+/// What is said: the union of the yunque and the cim layout. An empty text is an absent one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    /// 0 = none yet: `Node::publish` gives one.
+    pub id: i64,
+    /// What kind of message it is, e.g. `chat`, `900`.
+    pub action: String,
+    /// The body. A cim client sees it as JSON text, or as plain text where `text` is its only key.
+    pub content: Entries,
+    /// Who says it, by the publisher's word.
+    pub sender: String,
+    /// Who is meant, by the publisher's word; it routes `/send` and `SENDLIST` only.
+    pub receiver: String,
+    /// What goes with the body: avatar, nickname.
+    pub extra: Entries,
+    /// Headline.
+    pub title: String,
+    /// Address of a picture (yunque).
+    pub image: String,
+    /// Format of the content (cim).
+    pub format: String,
+    /// Milliseconds since 1970 (`sendTime` of yunque, `timestamp` of cim); 0 = none yet.
+    pub timestamp: i64,
+}
+
+/// Who is to receive an envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// One live connection.
+    Connection(ConnectionId),
+    /// A user's connections of one device.
+    Device(Uid, Device),
+    /// All connections of a user.
+    User(Uid),
+    /// All connections of these users; a user named twice gets one copy.
+    Users(Arc<[Uid]>),
+    /// The connections in a room.
+    Room(Room),
+    /// Every bound connection.
+    Everyone,
+    /// Every bound connection except those of these users.
+    EveryoneBut(Arc<[Uid]>),
+}
+
+/// By which way an envelope came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// A client's SENT.
+    Client,
+    /// The HTTP API.
+    Http,
+    /// A broker-fed intake.
+    Broker,
+    /// A plugin's outbox.
+    Plugin,
+}
+
+impl Origin {
+    /// The word used in manifests, logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Http => "http",
+            Self::Broker => "broker",
+            Self::Plugin => "plugin",
+        }
+    }
+}
+
+/// Whether a message is to be kept for those who resume. Carried, unused until history exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum History {
+    /// As the stream's configuration says.
+    #[default]
+    Default,
+    /// Not kept.
+    No,
+    /// Kept for so many seconds.
+    Ttl(u32),
+}
+
+/// The client that published, if a client did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publisher {
+    /// Its user.
+    pub uid: Uid,
+    /// Its connection.
+    pub cid: ConnectionId,
+}
+
+/// What travels: a message with its target and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Unique in the cluster, grows per publishing node.
+    pub id: u64,
+    /// What is said. Shared: a push to many is one message.
+    pub message: Arc<Message>,
+    /// To whom.
+    pub target: Target,
+    /// The one connection that is left out (the publisher's own).
+    pub no_echo: Option<ConnectionId>,
+    /// The client that published.
+    pub from: Option<Publisher>,
+    /// By which way it came.
+    pub origin: Origin,
+    /// How many plugin pushes stand between this and a publish from outside, at most [`MAX_HOPS`].
+    pub hops: u8,
+    /// Only these nodes deliver it; empty = all.
+    pub nodes: Arc<[NodeId]>,
+    /// Idempotency key. Carried, unused until history exists.
+    pub key: Option<Arc<str>>,
+    /// What history is to do with it. Carried, unused until history exists.
+    pub history: History,
+    /// When it was accepted, milliseconds since 1970.
+    pub sent_at: i64,
+}
+
+/// Where in a stream a message stands. Reserved: no stream exists yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Grows by one a message.
+    pub offset: u64,
+    /// New when the stream's state was lost.
+    pub epoch: Arc<str>,
+}
+
+/// What reached which receivers of one envelope on one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Connections whose queue took the message.
+    pub delivered: u32,
+    /// Connections whose queue was full: they are closed as slow consumers, the message is lost to them.
+    pub full: u32,
+    /// Users named by the target who have no connection here.
+    pub offline: Vec<Uid>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_stands_once_and_keeps_its_place() {
+        let entries: Entries = [("a", "1"), ("b", "2"), ("a", "3")].into_iter().collect();
+        assert_eq!(entries.iter().collect::<Vec<_>>(), [("a", "3"), ("b", "2")]);
+    }
+}

@@ -1,0 +1,240 @@
+//! What the rest of Skylark sees of plugins: the trait [`PluginHost`] and the records that pass through it.
+//!
+//! Knows no hub and no broker: what plugins may do to others goes through [`Services`], which the node implements.
+//! `wasmtime` lives in the modules below and shows in no signature here.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::id::{ConnectionId, Device, Room, Uid};
+use crate::message::{Entries, Envelope, Target};
+
+/// What the transport knows of a connection that asks to be let in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transport {
+    /// `ws`, `cim` or `cim-tcp`.
+    pub listener: &'static str,
+    /// The client's address, without port.
+    pub remote: String,
+    /// Path and query of the upgrade, without the credentials.
+    pub path: String,
+    /// The Origin header.
+    pub origin: Option<String>,
+    /// The User-Agent header.
+    pub user_agent: Option<String>,
+    /// The user that the connection is bound to already.
+    pub bound: Option<Uid>,
+}
+
+/// What a client says of itself.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// Token from header, query, cookie, subprotocol or bind data.
+    pub token: Option<String>,
+    /// The uid that it typed: a claim, not a fact.
+    pub uid: Option<String>,
+    /// Its `deviceId`.
+    pub device: Option<String>,
+    /// web, android, ios, windows, mac.
+    pub channel: Option<String>,
+    /// All else that `client_bind` carried.
+    pub data: Entries,
+}
+
+/// Shows everything but the token.
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Claim").field("uid", &self.uid).field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+/// Who a client really is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admission {
+    /// Its user.
+    pub uid: Uid,
+    /// Overrides the claimed device.
+    pub device: Option<Device>,
+    /// Rooms to join at once.
+    pub rooms: Vec<Room>,
+    /// Seconds since 1970 at which the admission ends.
+    pub expires: Option<u64>,
+    /// Kept with the connection.
+    pub claims: Entries,
+}
+
+/// A plugin's no, or the host's in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Three digits, e.g. `"401"`.
+    pub code: String,
+    /// In plain words.
+    pub reason: String,
+}
+
+/// What the filter chain did to one envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement {
+    /// It goes on, as it was or, where plugins are named, with the message they made of it.
+    Pass {
+        /// Plugins that replaced the message, in order.
+        replaced_by: Vec<Arc<str>>,
+    },
+    /// It goes no further, and the publisher is told why.
+    Reject {
+        /// Which plugin.
+        plugin: Arc<str>,
+        /// Its words.
+        refusal: Refusal,
+    },
+    /// It goes no further.
+    Drop {
+        /// Which plugin.
+        plugin: Arc<str>,
+    },
+}
+
+/// A bound connection, as plugins see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its user.
+    pub uid: Uid,
+    /// The connection.
+    pub cid: ConnectionId,
+    /// Its device.
+    pub device: Option<Device>,
+    /// web, android, ios, windows, mac.
+    pub channel: Option<String>,
+}
+
+/// A SendBody on its way to the plugin that owns its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// The key.
+    pub key: String,
+    /// Its data.
+    pub data: Entries,
+    /// Who asks; none while the connection is not bound.
+    pub caller: Option<Identity>,
+    /// The connection that asks.
+    pub cid: ConnectionId,
+}
+
+/// A handler's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Three digits: `"200"` is success.
+    pub code: String,
+    /// In plain words.
+    pub message: String,
+    /// What the client needs.
+    pub data: Entries,
+}
+
+/// What happened on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// First connection of a user.
+    Online(Identity),
+    /// The last connection of a user is gone.
+    Offline(Identity),
+    /// A connection joined a room.
+    RoomJoined(Identity, Room),
+    /// A connection left a room.
+    RoomLeft(Identity, Room),
+}
+
+/// A connection, as the directory shows it to plugins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// The connection.
+    pub cid: ConnectionId,
+    /// Its device.
+    pub device: Option<Device>,
+    /// web, android, ios, windows, mac.
+    pub channel: Option<String>,
+    /// The rooms that it is in.
+    pub rooms: Vec<Room>,
+}
+
+/// What a handler or events call does to others, once it has returned ok.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Publish this envelope. Its id, `sent_at`, message id and timestamp are still 0.
+    Push(Envelope),
+    /// The user's connections join the room.
+    Join(Uid, Room),
+    /// The user's connections leave the room.
+    Leave(Uid, Room),
+    /// Close the target's connections, with these words for them.
+    Kick(Target, String),
+}
+
+/// What the node does for plugins.
+pub trait Services: Send + Sync {
+    /// Whether the user has a connection.
+    fn is_online<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, bool>;
+    /// The user's connections.
+    fn connections<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Vec<Presence>>;
+    /// Users in a room, each once, from `offset` on.
+    fn members<'a>(&'a self, room: &'a str, offset: u32, limit: u32) -> BoxFuture<'a, Vec<Uid>>;
+    /// Does all of it, in order.
+    fn commit(&self, effects: Vec<Effect>) -> BoxFuture<'_, ()>;
+}
+
+/// One file of the plugin directory, as `GET /plugins` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Status {
+    /// File name without `.wasm`.
+    pub name: Arc<str>,
+    /// `live`, `disabled`, `rejected` (nothing serves) or `missing` (deleted, and its role refuses).
+    pub state: &'static str,
+    /// `auth`, `filter`, `handler`, `events`.
+    pub roles: Vec<&'static str>,
+    /// Grows by one with each version of the file that went live.
+    pub version: u64,
+    /// SHA-256 of the file that serves, hexadecimal.
+    pub hash: String,
+    /// Bytes of the file that serves.
+    pub size: u64,
+    /// Handler keys that it owns.
+    pub keys: Vec<String>,
+    /// When this version went live, milliseconds since 1970.
+    pub since: i64,
+    /// Calls served by this version.
+    pub calls: u64,
+    /// Calls of this version that ended in a trap, a time-out or a refused instance.
+    pub failures: u64,
+    /// Why the newest file on disk does not serve, if it does not.
+    pub rejected: Option<Rejected>,
+}
+
+/// A file that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Rejected {
+    /// SHA-256 of the refused file, hexadecimal; empty if it could not be read.
+    pub hash: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The plugins of this node.
+///
+/// Every call answers within the limits of its role; a failure of a plugin is the role's declared answer, never an error.
+pub trait PluginHost: Send + Sync {
+    /// Asks the auth plugins in order. Fails closed: no plugin, or none that decides, refuses.
+    fn admit(&self, transport: Transport, claim: Claim) -> BoxFuture<'_, Result<Admission, Refusal>>;
+
+    /// Sends each envelope through the filter chain of one snapshot; a replaced message stands in its envelope afterwards.
+    fn judge<'a>(&'a self, batch: &'a mut [Envelope]) -> BoxFuture<'a, Vec<Judgement>>;
+
+    /// Asks the handler that owns the key; `None` if no plugin does.
+    fn handle(&self, call: Call) -> BoxFuture<'_, Option<Answer>>;
+
+    /// Tells the events plugins, later and in order; a full queue loses the event and counts it.
+    fn notify(&self, event: Event);
+
+    /// Every plugin, by name.
+    fn status(&self) -> Vec<Status>;
+}
