@@ -30,6 +30,8 @@ pub trait Socket: Send + Sync {
 /// Who a connection belongs to, since it was bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
+    /// Grows with each bind of this node: of two connections whose devices exclude each other, the lower loses.
+    pub number: u64,
     /// The user, by the auth plugin's word.
     pub uid: Uid,
     /// The device.

@@ -1,6 +1,6 @@
 //! The broker of a single node: it loops each batch back at once. Nothing is stored and nothing is shared.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -10,22 +10,16 @@ use crate::id::NodeId;
 use crate::message::{Envelope, Receipt};
 
 /// One node's loop-back.
-#[derive(Clone)]
 pub struct MemoryBroker {
     node: NodeId,
-    receiver: Arc<OnceLock<Arc<dyn Deliver>>>,
+    receiver: Arc<dyn Deliver>,
 }
 
 impl MemoryBroker {
-    /// The broker of `node`; it answers [`Outcome::Unavailable`] until [`MemoryBroker::connect`].
+    /// The broker of `node`, looping back to `receiver`.
     #[must_use]
-    pub fn new(node: NodeId) -> Self {
-        Self { node, receiver: Arc::default() }
-    }
-
-    /// Names who receives; the first call counts.
-    pub fn connect(&self, receiver: Arc<dyn Deliver>) {
-        let _ = self.receiver.set(receiver);
+    pub fn new(node: NodeId, receiver: Arc<dyn Deliver>) -> Self {
+        Self { node, receiver }
     }
 
     fn is_for_this_node(&self, envelope: &Envelope) -> bool {
@@ -33,15 +27,12 @@ impl MemoryBroker {
     }
 
     async fn loop_back(&self, batch: Batch) -> Vec<Outcome> {
-        let Some(receiver) = self.receiver.get() else {
-            return batch.iter().map(|_| Outcome::Unavailable).collect();
-        };
         let here: Batch = if batch.iter().all(|e| self.is_for_this_node(e)) {
             Arc::clone(&batch)
         } else {
             batch.iter().filter(|e| self.is_for_this_node(e)).cloned().collect()
         };
-        let mut receipts = receiver.deliver(here).await.into_iter();
+        let mut receipts = self.receiver.deliver(here).await.into_iter();
         batch
             .iter()
             .map(|envelope| {
