@@ -1,0 +1,370 @@
+//! The house rules that a compiler does not hold: layers, walls, sizes, headers, and documents in step with the code.
+//!
+//! Links nothing of Skylark: it reads the files. Each rule is one test, and each names every place that breaks it.
+
+#[path = "tidy/scan.rs"]
+mod scan;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use scan::{Source, tracked};
+
+/// Longest file and function, in lines.
+const FILE_LINES: usize = 500;
+const FUNCTION_LINES: usize = 70;
+
+/// Modules in layer order, lowest first. A module imports only what stands before it.
+const LAYERS: &[&str] = &[
+    "id",
+    "disconnect",
+    "message",
+    "protocol",
+    "config",
+    "session",
+    "telemetry",
+    "broker",
+    "hub",
+    "plugin",
+    "node",
+    "server",
+    "app",
+    "cli",
+];
+/// These do not know each other, although they stand in a row.
+const SIBLINGS: &[&str] = &["broker", "hub", "plugin"];
+/// What the ways in may see of Skylark: the node, and what is pure.
+const SERVER_SEES: &[&str] =
+    &["id", "disconnect", "message", "protocol", "config", "session", "telemetry", "node", "server"];
+
+/// Foreign crates and the only folders that may name them.
+const WALLS: &[(&str, &[&str])] = &[
+    ("wasmtime", &["src/plugin"]),
+    ("wasmtime_wasi", &["src/plugin"]),
+    ("notify", &["src/plugin"]),
+    ("hyper", &["src/server", "src/cli"]),
+    ("hyper_util", &["src/server", "src/cli"]),
+    ("http_body_util", &["src/server", "src/cli"]),
+    ("tokio_tungstenite", &["src/server", "src/cli"]),
+    ("clap", &["src/cli"]),
+    ("clap_complete", &["src/cli"]),
+    ("serde_saphyr", &["src/config"]),
+    ("anyhow", &["src/main.rs", "src/cli", "src/app"]),
+    ("metrics_exporter_prometheus", &["src/telemetry"]),
+    ("tracing_subscriber", &["src/telemetry"]),
+    ("tracing_appender", &["src/telemetry"]),
+];
+
+/// Files that may be longer, or may lack a header, each with its reason.
+const EXCEPTIONS: &[(&str, &str)] = &[];
+
+static ROOT: LazyLock<&'static Path> = LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")));
+static FILES: LazyLock<Vec<String>> = LazyLock::new(|| tracked(*ROOT));
+static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
+    let rust = FILES.iter().filter(|f| f.ends_with(".rs") && !EXCEPTIONS.iter().any(|(path, _)| path == f));
+    rust.map(|f| Source::read(*ROOT, f.clone())).collect()
+});
+
+fn own() -> impl Iterator<Item = &'static Source> {
+    SOURCES.iter().filter(|s| s.path.starts_with("src/"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(ROOT.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The top-level module of a file under `src/`; `lib.rs` and `main.rs` have none.
+fn module(path: &str) -> Option<&str> {
+    let name = path.strip_prefix("src/")?.split('/').next()?;
+    let name = name.strip_suffix(".rs").unwrap_or(name);
+    LAYERS.contains(&name).then_some(name)
+}
+
+#[track_caller]
+fn none(rule: &str, broken: &[String]) {
+    assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
+}
+
+#[test]
+fn every_module_has_a_layer() {
+    let unknown: Vec<String> = own()
+        .filter(|s| module(&s.path).is_none() && s.path != "src/lib.rs" && s.path != "src/main.rs")
+        .map(|s| s.path.clone())
+        .collect();
+    none("a top-level module stands in the layer table of tests/tidy.rs", &unknown);
+}
+
+#[test]
+fn modules_import_lower_layers_only() {
+    let mut broken = Vec::new();
+    for source in own() {
+        let Some(here) = module(&source.path) else { continue };
+        for (line, there) in source.crate_paths() {
+            if !may_import(here, &there) {
+                broken.push(format!("{}:{line}: {here} imports {there}", source.path));
+            }
+        }
+    }
+    none(
+        "lower layers only; broker, hub and plugin do not know each other; server sees the node and what is pure",
+        &broken,
+    );
+}
+
+fn may_import(here: &str, there: &str) -> bool {
+    let layer = |name: &str| LAYERS.iter().position(|l| *l == name);
+    let Some(height) = layer(there) else { return false };
+    if here == there {
+        return true;
+    }
+    if SIBLINGS.contains(&here) && SIBLINGS.contains(&there) {
+        return false;
+    }
+    if here == "server" && !SERVER_SEES.contains(&there) {
+        return false;
+    }
+    layer(here).is_some_and(|own| height < own)
+}
+
+#[test]
+fn foreign_types_stay_behind_their_walls() {
+    let mut broken = Vec::new();
+    for source in own() {
+        for (name, homes) in WALLS {
+            let inside = |home: &str| {
+                source.path.strip_prefix(home).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '.']))
+            };
+            if homes.iter().any(|home| inside(home)) {
+                continue;
+            }
+            let lines = source.find(&format!("{name}::"), true);
+            let named = |line: &&usize| is_whole_word(&source.code, **line, name);
+            broken.extend(lines.iter().filter(named).map(|line| format!("{}:{line}: {name}", source.path)));
+        }
+    }
+    none("a foreign crate is named only in the folder that wraps it", &broken);
+}
+
+/// Whether `name::` on that line is the crate itself and not the end of a longer path.
+fn is_whole_word(code: &str, line: usize, name: &str) -> bool {
+    let line = code.lines().nth(line - 1).unwrap_or_default();
+    line.match_indices(&format!("{name}::")).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') || line[..at].ends_with(" ::")
+    })
+}
+
+#[test]
+fn files_and_functions_fit_a_sitting() {
+    let mut broken = Vec::new();
+    for source in SOURCES.iter().filter(|s| !is_generated(s)) {
+        let lines = source.text.lines().count();
+        if lines > FILE_LINES {
+            broken.push(format!("{}: {lines} lines", source.path));
+        }
+        let long = source.functions().into_iter().filter(|f| f.lines > FUNCTION_LINES);
+        broken.extend(long.map(|f| format!("{}:{}: fn {} takes {} lines", source.path, f.line, f.name, f.lines)));
+    }
+    none("at most 500 lines a file and 70 a function", &broken);
+}
+
+/// Written by a tool and held to its input by a test.
+fn is_generated(source: &Source) -> bool {
+    source.path.contains("/gen/") || source.path.ends_with("/gen.rs") || source.text.starts_with("// @generated")
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    let silent: Vec<String> =
+        SOURCES.iter().filter(|s| !is_generated(s) && !s.text.starts_with("//! ")).map(|s| s.path.clone()).collect();
+    none("a file opens with `//!`", &silent);
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Written apart, so that this file does not find itself.
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:")];
+    let mut broken = Vec::new();
+    for source in SOURCES.iter() {
+        for macro_name in ["todo!", "unimplemented!", "dbg!"] {
+            broken.extend(source.find(macro_name, true).iter().map(|l| format!("{}:{l}: {macro_name}", source.path)));
+        }
+        for (number, line) in source.text.lines().enumerate() {
+            let mark = marks.iter().find(|mark| line.contains(**mark));
+            broken.extend(mark.map(|mark| format!("{}:{}: {mark}", source.path, number + 1)));
+        }
+    }
+    none("an open end is an issue, not a mark in the code", &broken);
+}
+
+#[test]
+fn no_test_is_skipped_and_none_sleeps() {
+    let mut broken = Vec::new();
+    for source in SOURCES.iter() {
+        broken.extend(source.find("#[ignore", true).iter().map(|l| format!("{}:{l}: ignored", source.path)));
+        broken.extend(source.find("thread::sleep", true).iter().map(|l| format!("{}:{l}: sleeps", source.path)));
+        if source.path.starts_with("tests/") {
+            broken.extend(source.find("sleep(", true).iter().map(|l| format!("{}:{l}: sleeps", source.path)));
+        }
+    }
+    none("a test waits for an event, never for time", &broken);
+}
+
+#[test]
+fn a_panic_names_its_invariant() {
+    let mut broken = Vec::new();
+    for source in own() {
+        broken.extend(source.find(".unwrap()", false).iter().map(|l| format!("{}:{l}", source.path)));
+        broken.extend(source.find("unbounded_channel", true).iter().map(|l| format!("{}:{l}: unbounded", source.path)));
+    }
+    none("no unwrap outside tests, no queue without a bound", &broken);
+}
+
+#[test]
+fn close_codes_are_documented_as_they_are() {
+    let code = read("src/disconnect.rs");
+    let mut expected = Vec::new();
+    let mut words = String::new();
+    for line in code.lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix("/// ") {
+            words = format!("{words}{}{text}", if words.is_empty() { "" } else { " " });
+        } else if let Some((number, reason)) = table_row(line) {
+            let back = if number < 4500 { "yes" } else { "no" };
+            expected.push(format!("| {number} | {reason} | {back} | {words} |"));
+            words.clear();
+        } else {
+            words.clear();
+        }
+    }
+    assert!(expected.len() > 10, "the table of src/disconnect.rs is not where it was");
+    let document = read("docs/close-codes.md");
+    let rows: Vec<&str> = document.lines().filter(|l| l.starts_with("| 4")).collect();
+    assert_eq!(rows, expected, "docs/close-codes.md and src/disconnect.rs tell two stories");
+}
+
+/// `NAME = 4000, "reason";`
+fn table_row(line: &str) -> Option<(u16, &str)> {
+    let (_, value) = line.strip_suffix("\";")?.split_once(" = ")?;
+    let (number, reason) = value.split_once(", \"")?;
+    Some((number.parse().ok()?, reason))
+}
+
+#[test]
+fn every_configuration_key_is_explained() {
+    let document = read("config/skylark.yaml");
+    let mut fields = BTreeSet::new();
+    let code = read("src/config.rs");
+    for line in code.lines().map(str::trim) {
+        let field = line.strip_prefix("pub ").and_then(|l| l.split_once(": ")).map(|(name, _)| name);
+        fields.extend(field.filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')));
+    }
+    assert!(fields.len() > 40, "the tree of src/config.rs is not where it was");
+    let keys: BTreeSet<&str> = document.lines().filter_map(yaml_key).collect();
+    let missing: Vec<String> = fields.difference(&keys).map(|f| (*f).to_owned()).collect();
+    none("config/skylark.yaml shows every key of src/config.rs", &missing);
+    let foreign: Vec<String> = keys.difference(&fields).map(|f| (*f).to_owned()).collect();
+    none("src/config.rs knows every key of config/skylark.yaml", &foreign);
+    none("each key of config/skylark.yaml has a sentence above or behind it", &unexplained(&document));
+}
+
+/// The key of a line `key: …`, also inside a list item or a commented example.
+fn yaml_key(line: &str) -> Option<&str> {
+    let line = line.trim_start().trim_start_matches("# ").trim_start();
+    let line = line.strip_prefix("- ").unwrap_or(line);
+    let (key, rest) = line.split_once(':')?;
+    let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    (plain && (rest.is_empty() || rest.starts_with(' '))).then_some(key)
+}
+
+fn unexplained(document: &str) -> Vec<String> {
+    let lines: Vec<&str> = document.lines().map(str::trim).collect();
+    let bare = |at: usize| {
+        let line = lines[at];
+        let is_key = !line.starts_with('#') && yaml_key(line).is_some();
+        let told = line.contains(" # ") || (at > 0 && lines[at - 1].starts_with('#'));
+        is_key && !told
+    };
+    (0..lines.len()).filter(|at| bare(*at)).map(|at| format!("line {}: {}", at + 1, lines[at])).collect()
+}
+
+#[test]
+fn both_readmes_show_the_same_commands() {
+    let (english, chinese) = (code_blocks(&read("README.md")), code_blocks(&read("README.zh-CN.md")));
+    assert!(english.len() >= 2, "README.md shows its commands in code blocks");
+    assert_eq!(english, chinese, "README.md and README.zh-CN.md differ in their code blocks");
+}
+
+fn code_blocks(text: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut inside = None::<String>;
+    for line in text.lines() {
+        match (&mut inside, line.starts_with("```")) {
+            (None, true) => inside = Some(format!("{line}\n")),
+            (None, false) => {}
+            (Some(_), true) => blocks.extend(inside.take()),
+            (Some(block), false) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+        }
+    }
+    blocks
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let mut broken = Vec::new();
+    for path in FILES.iter().filter(|f| f.ends_with(".md")) {
+        let folder = Path::new(path).parent().unwrap();
+        let text = read(path);
+        for (at, _) in text.match_indices("](") {
+            let link = text[at + 2..].split([')', '#', ' ', '\n']).next().unwrap_or_default();
+            let foreign = link.is_empty() || link.contains("://") || link.starts_with("mailto:");
+            if !foreign && !ROOT.join(folder).join(link).exists() {
+                broken.push(format!("{path}: {link}"));
+            }
+        }
+    }
+    none("a link leads to a file of this tree", &broken);
+}
+
+#[test]
+fn the_tree_has_its_front_doors() {
+    let doors = [
+        "README.md",
+        "README.zh-CN.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "clippy.toml",
+        "deny.toml",
+        "rustfmt.toml",
+        ".ci/run",
+        "tests/run",
+        "docs/glossary.md",
+        "docs/operations.md",
+        "docs/close-codes.md",
+    ];
+    let missing: Vec<String> = doors.iter().filter(|d| !ROOT.join(d).is_file()).map(|d| (*d).to_owned()).collect();
+    none("the files a newcomer looks for", &missing);
+}
+
+#[test]
+fn no_file_knows_the_machine_it_was_made_on() {
+    // Written apart, so that this file does not find itself.
+    let marks =
+        [concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/opt/", "wheels"), concat!("/.cargo/", "registry")];
+    let mut broken = Vec::new();
+    for path in FILES.iter() {
+        let bytes = std::fs::read(ROOT.join(path)).unwrap();
+        let found = marks.iter().filter(|mark| bytes.windows(mark.len()).any(|w| w == mark.as_bytes()));
+        broken.extend(found.map(|mark| format!("{path}: {mark}")));
+    }
+    let lock = read("Cargo.lock");
+    let foreign =
+        lock.lines().filter(|l| l.starts_with("source = ") && !l.contains("github.com/rust-lang/crates.io-index"));
+    broken.extend(foreign.map(str::to_owned));
+    none("no path of one machine, no registry but the public one", &broken);
+}
