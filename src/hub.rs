@@ -173,6 +173,10 @@ impl Hub {
     pub fn page(&self, _after: u64, _limit: usize) -> Vec<Connection> {
         todo!()
     }
+    /// Every connection, bound or not, in no promised order (for the drain).
+    pub fn connections(&self) -> Vec<Connection> {
+        todo!()
+    }
     /// Users with at least one connection, and bound connections.
     pub fn counts(&self) -> (usize, usize) {
         todo!()

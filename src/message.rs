@@ -92,6 +92,16 @@ pub struct Message {
     pub timestamp: i64,
 }
 
+impl Message {
+    /// About the size of its canonical body: the texts and a little for each field.
+    #[must_use]
+    pub fn approximate_bytes(&self) -> usize {
+        let maps = self.content.iter().chain(self.extra.iter()).map(|(k, v)| k.len() + v.len() + 6).sum::<usize>();
+        let texts = [&self.action, &self.sender, &self.receiver, &self.title, &self.image, &self.format];
+        maps + texts.iter().map(|t| t.len() + 2).sum::<usize>() + 16
+    }
+}
+
 /// Who is to receive an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {

@@ -163,3 +163,22 @@ impl Frames {
         todo!()
     }
 }
+
+/// A message that some dialect could not carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Which one.
+    pub dialect: Dialect,
+    /// Bytes it would take.
+    pub bytes: usize,
+    /// Bytes it may take.
+    pub limit: usize,
+}
+
+/// Whether every form can carry the message; `limit` bounds its canonical body.
+///
+/// # Errors
+/// [`TooLarge`] names the dialect that cannot.
+pub fn check_size(_message: &Message, _limit: usize) -> Result<(), TooLarge> {
+    todo!()
+}

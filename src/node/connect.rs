@@ -1,0 +1,219 @@
+//! The life of a connection: attach, admit, bind (device matrix, rooms, presence), rooms, kick, detach.
+//!
+//! Knows no frame beyond the kick message and no socket beyond the trait.
+
+use std::sync::Arc;
+
+use super::devices::{Conflict, conflict};
+use super::{Node, now_millis};
+use crate::config::DevicePolicy;
+use crate::disconnect::Disconnect;
+use crate::hub::{Binding, Connection, Socket};
+use crate::id::{Device, Room};
+use crate::message::{Entries, Message, Target};
+use crate::plugin::{Admission, Answer, Call, Claim, Event, Identity, Refusal, Transport};
+use crate::protocol::{self, Form, ServerFrame};
+
+/// CIM's action for "you were logged off": every SDK of the family stops dialling when it sees it.
+const KICK_ACTION: &str = "999";
+
+/// What a client said of itself when it bound, besides its credentials.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BindFacts {
+    /// `deviceId`, as claimed.
+    pub device: Option<String>,
+    /// web, android, ios, windows, mac.
+    pub channel: Option<String>,
+    /// deviceName, appVersion, osVersion, packageName, language…
+    pub facts: Entries,
+}
+
+impl Node {
+    /// Takes a new connection, unbound; `form` is `None` where the first frame will tell it.
+    ///
+    /// # Errors
+    /// Why it is refused: too many connections, or the node drains.
+    pub async fn attach(&self, socket: Arc<dyn Socket>, form: Option<Form>) -> Result<Connection, Disconnect> {
+        if self.is_draining() {
+            return Err(Disconnect::RESTART);
+        }
+        self.hub.attach(socket, form).await.ok_or(Disconnect::TOO_MANY)
+    }
+
+    /// Asks the auth plugins; at most `limits.auth_calls` are under way at once, more wait.
+    ///
+    /// # Errors
+    /// The plugin's refusal, or the host's in its place.
+    pub async fn admit(&self, transport: Transport, claim: Claim) -> Result<Admission, Refusal> {
+        let _turn = self.auth_calls.acquire().await.expect("the semaphore is never closed");
+        self.plugins.admit(transport, claim).await
+    }
+
+    /// Binds the connection as admitted: device matrix (others may have to go), rooms, presence.
+    /// A second bind of the same user adds what it says.
+    ///
+    /// # Errors
+    /// A refusal if the connection is bound to another user or the claimed device is no valid name.
+    pub async fn bind(
+        &self,
+        connection: &Connection,
+        devices: DevicePolicy,
+        admission: Admission,
+        facts: BindFacts,
+    ) -> Result<(), Refusal> {
+        let before = connection.binding();
+        if let Some(bound) = before.as_deref().filter(|b| b.uid != admission.uid) {
+            return Err(refusal("403", format!("the connection is bound to {}, not {}", bound.uid, admission.uid)));
+        }
+        let Admission { uid, device, rooms, expires, claims } = admission;
+        let claimed = match facts.device.as_deref().filter(|d| !d.is_empty()) {
+            Some(text) => Some(Device::parse(text).map_err(|e| refusal("400", format!("deviceId: {e}")))?),
+            None => None,
+        };
+        let earlier = before.as_deref();
+        let binding = Binding {
+            number: earlier.map_or_else(|| self.ids.next(), |b| b.number),
+            uid,
+            device: device.or(claimed).or_else(|| earlier.and_then(|b| b.device.clone())),
+            channel: facts.channel.or_else(|| earlier.and_then(|b| b.channel.clone())),
+            since: earlier.map_or_else(now_millis, |b| b.since),
+            expires,
+            facts: merge(earlier.map(|b| &b.facts), &facts.facts, &claims),
+        };
+        let bound = self.hub.bind(connection, binding);
+        if bound.first {
+            self.tell(connection, Event::Online);
+        }
+        self.settle_devices(connection, devices).await;
+        for room in rooms {
+            // A token's rooms are bounded like any other: what is over the bound is refused and left out.
+            let _ = self.join(connection, room).await;
+        }
+        Ok(())
+    }
+
+    /// The connection's socket is gone.
+    pub async fn detach(&self, connection: &Connection) {
+        let identity = identity(connection);
+        let detached = self.hub.detach(connection).await;
+        let Some(identity) = identity else { return };
+        for room in detached.rooms {
+            self.plugins.notify(Event::RoomLeft(identity.clone(), room));
+        }
+        if detached.last {
+            self.plugins.notify(Event::Offline(identity));
+        }
+    }
+
+    /// Asks the plugin that owns the key; `None` if none does.
+    pub async fn handle(&self, call: Call) -> Option<Answer> {
+        self.plugins.handle(call).await
+    }
+
+    /// A bound connection joins a room; `false` if it was in it.
+    ///
+    /// # Errors
+    /// A refusal when it is not bound, or in as many rooms as it may be.
+    pub async fn join(&self, connection: &Connection, room: Room) -> Result<bool, Refusal> {
+        let Some(identity) = identity(connection) else {
+            return Err(refusal("401", "the connection is not bound to a user".to_owned()));
+        };
+        let rooms = connection.rooms();
+        if rooms.contains(&room) {
+            return Ok(false);
+        }
+        if rooms.len() >= self.rooms_per_connection {
+            let limit = self.rooms_per_connection;
+            return Err(refusal("429", format!("room: expected at most {limit} rooms a connection, got one more")));
+        }
+        let joined = self.hub.join(connection, &room);
+        if joined {
+            self.plugins.notify(Event::RoomJoined(identity, room));
+        }
+        Ok(joined)
+    }
+
+    /// A connection leaves a room; `false` if it was not in it.
+    pub async fn leave(&self, connection: &Connection, room: &Room) -> bool {
+        let left = self.hub.leave(connection, room);
+        if left && let Some(identity) = identity(connection) {
+            self.plugins.notify(Event::RoomLeft(identity, room.clone()));
+        }
+        left
+    }
+
+    /// Closes the target's connections (connection, device, user, users) and says how many there were.
+    pub async fn kick(&self, target: &Target, why: Disconnect, words: &str) -> usize {
+        let connections = self.connections_of(target);
+        for connection in &connections {
+            say_kicked(connection, words).await;
+            connection.close(why).await;
+        }
+        connections.len()
+    }
+
+    /// Of each two connections of the user that exclude each other, the one that bound earlier goes.
+    async fn settle_devices(&self, connection: &Connection, policy: DevicePolicy) {
+        let Some(mine) = connection.binding() else { return };
+        for other in self.hub.user(mine.uid.as_str()) {
+            let Some(theirs) = other.binding().filter(|_| other.id() != connection.id()) else { continue };
+            let (loser, winner) = if theirs.number < mine.number { (&other, &mine) } else { (connection, &theirs) };
+            match conflict(policy, &mine, &theirs) {
+                Conflict::None => continue,
+                Conflict::SameDevice => {}
+                Conflict::OtherDevice => say_kicked(loser, device_name(winner)).await,
+            }
+            loser.close(Disconnect::REPLACED).await;
+        }
+    }
+
+    fn tell(&self, connection: &Connection, event: fn(Identity) -> Event) {
+        if let Some(identity) = identity(connection) {
+            self.plugins.notify(event(identity));
+        }
+    }
+}
+
+/// Who the connection belongs to, as plugins see it.
+#[must_use]
+pub(super) fn identity(connection: &Connection) -> Option<Identity> {
+    let binding = connection.binding()?;
+    Some(Identity {
+        uid: binding.uid.clone(),
+        cid: connection.id(),
+        device: binding.device.clone(),
+        channel: binding.channel.clone(),
+    })
+}
+
+async fn say_kicked(connection: &Connection, words: &str) {
+    let (Some(form), Some(binding)) = (connection.form(), connection.binding()) else { return };
+    let message = Message {
+        action: KICK_ACTION.to_owned(),
+        content: [("text", words)].into_iter().collect(),
+        sender: "0".to_owned(),
+        receiver: binding.uid.to_string(),
+        timestamp: now_millis(),
+        ..Message::default()
+    };
+    if let Ok(frame) = protocol::encode(form, ServerFrame::Message(&message)) {
+        connection.send(frame).await;
+    }
+}
+
+fn device_name(binding: &Binding) -> &str {
+    let named = binding.facts.get("deviceName").filter(|n| !n.is_empty());
+    named.or(binding.channel.as_deref()).unwrap_or("another device")
+}
+
+fn merge(earlier: Option<&Entries>, said: &Entries, claims: &Entries) -> Entries {
+    let mut all = earlier.cloned().unwrap_or_default();
+    for (key, value) in said.iter().chain(claims.iter()) {
+        all.insert(key, value);
+    }
+    all
+}
+
+fn refusal(code: &str, reason: String) -> Refusal {
+    Refusal { code: code.to_owned(), reason }
+}

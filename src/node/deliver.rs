@@ -1,0 +1,129 @@
+//! The other end of the broker: a batch becomes runs of frames, and the hub gets all of them at once.
+//!
+//! Knows nothing of plugins: whatever arrives here has been judged where it was published.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::broker::{Batch, Deliver};
+use crate::hub::{self, Hub};
+use crate::message::{Envelope, Receipt};
+use crate::protocol::Frames;
+
+/// Longest run, in canonical bytes: what one connection's queue takes or refuses as a whole.
+const MAX_RUN_BYTES: usize = 16 * 1024;
+
+/// Hands this node's share of each batch to its hub.
+pub struct Delivery {
+    hub: Arc<Hub>,
+}
+
+impl Delivery {
+    /// To the connections of `hub`.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    async fn hand_over(&self, batch: Batch) -> Vec<Receipt> {
+        let runs = runs(&batch);
+        let lengths: Vec<usize> = runs.iter().map(|run| run.len()).collect();
+        let deliveries = runs.into_iter().map(delivery).collect();
+        let receipts = self.hub.route(deliveries).await;
+        lengths.into_iter().zip(receipts).flat_map(|(length, receipt)| share_out(receipt, length)).collect()
+    }
+}
+
+impl Deliver for Delivery {
+    fn deliver(&self, batch: Batch) -> BoxFuture<'_, Vec<Receipt>> {
+        self.hand_over(batch).boxed()
+    }
+}
+
+/// Neighbours for the same receivers: they are encoded into one run of bytes and queued as one entry.
+fn runs(batch: &[Envelope]) -> Vec<&[Envelope]> {
+    let mut runs = Vec::new();
+    let mut start = 0;
+    let mut bytes = 0;
+    for (i, envelope) in batch.iter().enumerate() {
+        let size = envelope.message.approximate_bytes();
+        let first = &batch[start];
+        let same = envelope.target == first.target && envelope.no_echo == first.no_echo;
+        if i > start && (!same || bytes + size > MAX_RUN_BYTES) {
+            runs.push(&batch[start..i]);
+            (start, bytes) = (i, 0);
+        }
+        bytes += size;
+    }
+    if start < batch.len() {
+        runs.push(&batch[start..]);
+    }
+    runs
+}
+
+fn delivery(run: &[Envelope]) -> hub::Delivery {
+    hub::Delivery {
+        target: run[0].target.clone(),
+        no_echo: run[0].no_echo,
+        frames: Arc::new(Frames::new(run.iter().map(|e| Arc::clone(&e.message)).collect())),
+    }
+}
+
+/// A run is queued or refused as a whole, so each of its envelopes has the same share of the counts.
+fn share_out(receipt: Receipt, length: usize) -> impl Iterator<Item = Receipt> {
+    let n = u32::try_from(length).expect("a batch is far below 2^32");
+    std::iter::repeat_n(
+        Receipt { delivered: receipt.delivered / n, full: receipt.full / n, offline: receipt.offline },
+        length,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Uid;
+    use crate::message::{History, Message, Origin, Target};
+
+    fn envelope(uid: &str, text: &str) -> Envelope {
+        let message = Message { content: [("text", text)].into_iter().collect(), ..Message::default() };
+        Envelope {
+            id: 1,
+            message: Arc::new(message),
+            target: Target::User(Uid::parse(uid).unwrap()),
+            no_echo: None,
+            from: None,
+            origin: Origin::Http,
+            hops: 0,
+            nodes: Arc::default(),
+            key: None,
+            history: History::Default,
+            sent_at: 0,
+        }
+    }
+
+    #[test]
+    fn neighbours_for_the_same_receivers_are_one_run() {
+        let batch = [envelope("a", "1"), envelope("a", "2"), envelope("b", "3"), envelope("a", "4")];
+        let lengths: Vec<usize> = runs(&batch).iter().map(|r| r.len()).collect();
+        assert_eq!(lengths, [2, 1, 1]);
+        assert!(runs(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_run_is_bounded_so_that_a_queue_can_take_part_of_a_batch() {
+        let big = "x".repeat(MAX_RUN_BYTES - 200);
+        let batch = [envelope("a", &big), envelope("a", &big), envelope("a", "y")];
+        let lengths: Vec<usize> = runs(&batch).iter().map(|r| r.len()).collect();
+        assert_eq!(lengths, [1, 2]);
+    }
+
+    #[test]
+    fn each_envelope_of_a_run_gets_its_own_counts() {
+        let run = Receipt { delivered: 6, full: 3, offline: Vec::new() };
+        let shares: Vec<Receipt> = share_out(run, 3).collect();
+        assert_eq!(shares.len(), 3);
+        assert!(shares.iter().all(|r| r.delivered == 2 && r.full == 1));
+    }
+}

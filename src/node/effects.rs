@@ -1,0 +1,112 @@
+//! What the node does for plugins: answers their questions and commits what a call decided.
+
+use std::collections::BTreeSet;
+use std::sync::Weak;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::{Fate, Node, Publication};
+use crate::disconnect::Disconnect;
+use crate::id::{Room, Uid};
+use crate::message::Envelope;
+use crate::plugin::{Effect, Presence, Services};
+
+/// The node as plugins see it. Weak, because the node owns the plugin host that holds this.
+pub struct NodeServices {
+    node: Weak<Node>,
+}
+
+impl NodeServices {
+    /// Of `node`; once that is gone nobody is online and effects go nowhere.
+    #[must_use]
+    pub fn new(node: Weak<Node>) -> Self {
+        Self { node }
+    }
+}
+
+impl Services for NodeServices {
+    fn is_online<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, bool> {
+        let online = self.node.upgrade().is_some_and(|node| !node.user(uid).is_empty());
+        std::future::ready(online).boxed()
+    }
+
+    fn connections<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Vec<Presence>> {
+        let connections = self.node.upgrade().map(|node| node.user(uid)).unwrap_or_default();
+        let presence = connections.iter().filter_map(|connection| {
+            let binding = connection.binding()?;
+            Some(Presence {
+                cid: connection.id(),
+                device: binding.device.clone(),
+                channel: binding.channel.clone(),
+                rooms: connection.rooms(),
+            })
+        });
+        std::future::ready(presence.collect()).boxed()
+    }
+
+    fn members<'a>(&'a self, room: &'a str, offset: u32, limit: u32) -> BoxFuture<'a, Vec<Uid>> {
+        let connections = self.node.upgrade().map(|node| node.room(room)).unwrap_or_default();
+        let users: BTreeSet<Uid> = connections.iter().filter_map(|c| Some(c.binding()?.uid.clone())).collect();
+        let page = users.into_iter().skip(offset as usize).take(limit as usize).collect();
+        std::future::ready(page).boxed()
+    }
+
+    fn commit(&self, effects: Vec<Effect>) -> BoxFuture<'_, ()> {
+        async move {
+            if let Some(node) = self.node.upgrade() {
+                node.commit(effects).await;
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Node {
+    /// Does all of it in order; pushes that follow each other are one batch.
+    async fn commit(&self, effects: Vec<Effect>) {
+        let mut pushes = Vec::new();
+        for effect in effects {
+            if !matches!(effect, Effect::Push(_)) {
+                self.push(std::mem::take(&mut pushes)).await;
+            }
+            match effect {
+                Effect::Push(envelope) => pushes.push(publication(envelope)),
+                Effect::Join(uid, room) => self.join_user(&uid, &room).await,
+                Effect::Leave(uid, room) => {
+                    for connection in self.user(uid.as_str()) {
+                        self.leave(&connection, &room).await;
+                    }
+                }
+                Effect::Kick(target, words) => {
+                    self.kick(&target, Disconnect::KICKED, &words).await;
+                }
+            }
+        }
+        self.push(pushes).await;
+    }
+
+    async fn push(&self, pushes: Vec<Publication>) {
+        if pushes.is_empty() {
+            return;
+        }
+        for published in self.publish(pushes).await {
+            if !matches!(published.fate, Fate::Accepted { .. }) {
+                tracing::warn!(id = published.id, fate = ?published.fate, "a plugin's push went nowhere");
+            }
+        }
+    }
+
+    async fn join_user(&self, uid: &Uid, room: &Room) {
+        for connection in self.user(uid.as_str()) {
+            if let Err(refusal) = self.join(&connection, room.clone()).await {
+                tracing::warn!(reason = refusal.reason, "a plugin's join was refused");
+            }
+        }
+    }
+}
+
+fn publication(envelope: Envelope) -> Publication {
+    let Envelope { message, target, no_echo, from, origin, hops, nodes, key, history, .. } = envelope;
+    Publication { message, target, no_echo, from, origin, hops, nodes, key, history }
+}

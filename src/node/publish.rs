@@ -1,0 +1,174 @@
+//! The one way in: number, judge once, size-check, hand to the broker as one batch.
+
+use std::sync::Arc;
+
+use super::{Node, now_millis};
+use crate::broker::Outcome;
+use crate::id::{ConnectionId, NodeId};
+use crate::message::{Envelope, History, MAX_HOPS, MAX_MESSAGE_BYTES, Message, Origin, Publisher, Receipt, Target};
+use crate::plugin::{Judgement, Refusal};
+use crate::protocol::{self, Dialect};
+
+/// What an ingress asks to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// What is said; an id or timestamp of 0 is filled in.
+    pub message: Arc<Message>,
+    /// To whom.
+    pub target: Target,
+    /// The connection that is left out.
+    pub no_echo: Option<ConnectionId>,
+    /// The client that publishes.
+    pub from: Option<Publisher>,
+    /// By which way it came.
+    pub origin: Origin,
+    /// Plugin pushes between this and a publish from outside.
+    pub hops: u8,
+    /// Only these nodes; empty = all.
+    pub nodes: Arc<[NodeId]>,
+    /// Idempotency key.
+    pub key: Option<Arc<str>>,
+    /// What history is to do with it.
+    pub history: History,
+}
+
+impl Publication {
+    /// With nothing set that may be left out.
+    #[must_use]
+    pub fn new(message: impl Into<Arc<Message>>, target: Target, origin: Origin) -> Self {
+        Self {
+            message: message.into(),
+            target,
+            no_echo: None,
+            from: None,
+            origin,
+            hops: 0,
+            nodes: Arc::default(),
+            key: None,
+            history: History::Default,
+        }
+    }
+}
+
+/// What became of one publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The message's id.
+    pub id: i64,
+    /// Plugins that replaced the message, in order.
+    pub replaced_by: Vec<Arc<str>>,
+    /// How it ended.
+    pub fate: Fate,
+}
+
+/// How a publication ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// The broker took it.
+    Accepted {
+        /// What was delivered, where it is known at once.
+        receipt: Option<Receipt>,
+        /// Nodes that it names and nobody knows.
+        unknown_nodes: Vec<NodeId>,
+    },
+    /// A plugin said no.
+    Rejected {
+        /// Which one.
+        plugin: Arc<str>,
+        /// Its words.
+        refusal: Refusal,
+    },
+    /// A plugin made it disappear.
+    Dropped {
+        /// Which one.
+        plugin: Arc<str>,
+    },
+    /// Some dialect could not carry it.
+    TooLarge {
+        /// Which one.
+        dialect: Dialect,
+        /// Bytes it would take.
+        bytes: usize,
+        /// Bytes it may take.
+        limit: usize,
+    },
+    /// Plugin pushes gave rise to plugin pushes more than [`MAX_HOPS`] times.
+    TooManyHops,
+    /// The broker cannot keep its word now.
+    Unavailable,
+}
+
+impl From<Outcome> for Fate {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Accepted { receipt, unknown_nodes, .. } => Self::Accepted { receipt, unknown_nodes },
+            Outcome::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl Node {
+    /// Sends each publication through the plugins once and hands what passes to the broker as one batch.
+    ///
+    /// One result each, in order. Nothing of the batch is delivered before all of it has been judged.
+    pub async fn publish(&self, batch: Vec<Publication>) -> Vec<Published> {
+        let now = now_millis();
+        let mut envelopes: Vec<Envelope> = batch.into_iter().map(|p| self.envelope(p, now)).collect();
+        let judgements = self.plugins.judge(&mut envelopes).await;
+        debug_assert_eq!(judgements.len(), envelopes.len(), "one judgement per envelope");
+
+        let mut published = Vec::with_capacity(envelopes.len());
+        let mut open = Vec::with_capacity(envelopes.len());
+        let mut passed = Vec::with_capacity(envelopes.len());
+        for (i, (envelope, judgement)) in envelopes.into_iter().zip(judgements).enumerate() {
+            let id = envelope.message.id;
+            let (replaced_by, stopped) = stop_reason(&envelope, judgement);
+            if stopped.is_none() {
+                open.push(i);
+                passed.push(envelope);
+            }
+            // What passed is unavailable until the broker says otherwise.
+            published.push(Published { id, replaced_by, fate: stopped.unwrap_or(Fate::Unavailable) });
+        }
+        if !passed.is_empty() {
+            let outcomes = self.broker.publish(passed.into()).await;
+            for (i, outcome) in open.into_iter().zip(outcomes) {
+                published[i].fate = Fate::from(outcome);
+            }
+        }
+        published
+    }
+
+    fn envelope(&self, publication: Publication, now: i64) -> Envelope {
+        let Publication { mut message, target, no_echo, from, origin, hops, nodes, key, history } = publication;
+        let id = self.ids.next();
+        if message.id == 0 || message.timestamp == 0 {
+            let message = Arc::make_mut(&mut message);
+            if message.id == 0 {
+                message.id = i64::try_from(id).expect("an id has at most 53 bits");
+            }
+            if message.timestamp == 0 {
+                message.timestamp = now;
+            }
+        }
+        Envelope { id, message, target, no_echo, from, origin, hops, nodes, key, history, sent_at: now }
+    }
+}
+
+/// Who replaced the message, and why it goes no further, if it does not.
+fn stop_reason(envelope: &Envelope, judgement: Judgement) -> (Vec<Arc<str>>, Option<Fate>) {
+    let replaced_by = match judgement {
+        Judgement::Pass { replaced_by } => replaced_by,
+        Judgement::Reject { plugin, refusal } => return (Vec::new(), Some(Fate::Rejected { plugin, refusal })),
+        Judgement::Drop { plugin } => return (Vec::new(), Some(Fate::Dropped { plugin })),
+    };
+    if envelope.hops > MAX_HOPS {
+        return (replaced_by, Some(Fate::TooManyHops));
+    }
+    let fate = protocol::check_size(&envelope.message, MAX_MESSAGE_BYTES).err().map(|e| Fate::TooLarge {
+        dialect: e.dialect,
+        bytes: e.bytes,
+        limit: e.limit,
+    });
+    (replaced_by, fate)
+}
