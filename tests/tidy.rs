@@ -2,6 +2,8 @@
 //!
 //! Links nothing of Skylark: it reads the files. Each rule is one test, and each names every place that breaks it.
 
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
 #[path = "tidy/scan.rs"]
 mod scan;
 

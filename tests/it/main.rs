@@ -1,0 +1,9 @@
+//! The node, driven from outside: the built binary, real sockets, a client that shares no code with it.
+//!
+//! One binary for all behaviours, one file each. Nothing sleeps: every wait is for an event, with a bound.
+
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+mod support;
+
+mod vectors;

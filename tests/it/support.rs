@@ -1,0 +1,16 @@
+//! What the integration tests stand on: the node as a process, a client, an HTTP caller, tokens, guests.
+
+pub mod client;
+pub mod gateway;
+pub mod http;
+pub mod token;
+pub mod wire;
+
+use serde_json::Value;
+
+/// The document's own push, byte for byte.
+pub const PUSH_SAMPLE: &str = include_str!("../vectors/push-sample.json");
+
+pub fn push_sample() -> Value {
+    serde_json::from_str(PUSH_SAMPLE).unwrap()
+}

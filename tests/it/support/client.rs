@@ -1,0 +1,288 @@
+//! A client of the tests' own: WebSocket or TCP, every dialect, nothing shared with the node but the documents.
+//!
+//! It reads strictly and waits at most [`PATIENCE`] for anything, so that a test fails with words and never hangs.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Request};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::wire::{Form, Frame, read_binary, read_text, sent_binary, sent_text};
+
+/// Longest wait for one thing.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What comes out of a connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen {
+    Frame(Frame),
+    /// Close code and reason; none where the transport has no close frame or the peer sent none.
+    Closed(Option<(u16, String)>),
+}
+
+enum Link {
+    WebSocket(Box<WebSocketStream<TcpStream>>),
+    Tcp(TcpStream),
+}
+
+pub struct Client {
+    pub form: Form,
+    /// The subprotocol that the node chose.
+    pub subprotocol: Option<String>,
+    link: Link,
+    /// Frames that came while something else was waited for.
+    kept: VecDeque<Frame>,
+    /// Whether PINGs are answered.
+    pub polite: bool,
+}
+
+/// How to dial.
+#[derive(Default, Clone)]
+pub struct Dial {
+    pub path: String,
+    pub headers: Vec<(&'static str, String)>,
+    pub subprotocols: Vec<String>,
+}
+
+impl Dial {
+    pub fn path(path: impl Into<String>) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
+        self.subprotocols.push(name.into());
+        self
+    }
+}
+
+/// Waits for `what`, but not for ever.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+    }
+}
+
+impl Client {
+    /// Opens a WebSocket; a refusal by HTTP is its status and body.
+    pub async fn dial(address: SocketAddr, form: Form, dial: Dial) -> Result<Self, (u16, String)> {
+        let stream = within("a TCP connection", TcpStream::connect(address)).await.unwrap();
+        let mut request: Request<()> = format!("ws://{address}{}", dial.path).into_client_request().unwrap();
+        for (name, value) in dial.headers {
+            let name: HeaderName = name.parse().unwrap();
+            request.headers_mut().append(name, HeaderValue::from_str(&value).unwrap());
+        }
+        if !dial.subprotocols.is_empty() {
+            let offered = HeaderValue::from_str(&dial.subprotocols.join(", ")).unwrap();
+            request.headers_mut().insert("sec-websocket-protocol", offered);
+        }
+        match within("the upgrade", tokio_tungstenite::client_async(request, stream)).await {
+            Ok((socket, response)) => {
+                let subprotocol = response.headers().get("sec-websocket-protocol");
+                let subprotocol = subprotocol.map(|v| v.to_str().unwrap().to_owned());
+                Ok(Self::new(form, subprotocol, Link::WebSocket(Box::new(socket))))
+            }
+            Err(Error::Http(response)) => {
+                let body = response.body().as_deref().unwrap_or_default();
+                Err((response.status().as_u16(), String::from_utf8_lossy(body).into_owned()))
+            }
+            Err(error) => panic!("no upgrade at {address}: {error}"),
+        }
+    }
+
+    /// Opens a CIM TCP connection.
+    pub async fn dial_tcp(address: SocketAddr) -> Self {
+        let stream = within("a TCP connection", TcpStream::connect(address)).await.unwrap();
+        Self::new(Form::CimTcp, None, Link::Tcp(stream))
+    }
+
+    fn new(form: Form, subprotocol: Option<String>, link: Link) -> Self {
+        Self { form, subprotocol, link, kept: VecDeque::new(), polite: true }
+    }
+
+    /// The next frame or the end, as it comes from the socket.
+    async fn read(&mut self) -> Seen {
+        match &mut self.link {
+            Link::WebSocket(socket) => loop {
+                match socket.next().await {
+                    Some(Ok(Message::Binary(payload))) => {
+                        assert!(!self.form.is_json(), "a JSON connection got a binary frame");
+                        return Seen::Frame(read_binary(self.form, &payload));
+                    }
+                    Some(Ok(Message::Text(text))) => {
+                        assert!(self.form.is_json(), "a protobuf connection got text: {text}");
+                        return Seen::Frame(read_text(&text));
+                    }
+                    Some(Ok(Message::Close(frame))) => {
+                        return Seen::Closed(frame.map(|f| (f.code.into(), f.reason.to_string())));
+                    }
+                    Some(Ok(_)) => {}
+                    None | Some(Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_))) => {
+                        return Seen::Closed(None);
+                    }
+                    Some(Err(Error::Protocol(error))) => {
+                        let reset = error.to_string().contains("without closing handshake");
+                        assert!(reset, "the node broke the WebSocket protocol: {error}");
+                        return Seen::Closed(None);
+                    }
+                    Some(Err(error)) => panic!("the node broke the WebSocket protocol: {error}"),
+                }
+            },
+            Link::Tcp(stream) => {
+                let mut head = [0; 3];
+                if stream.read_exact(&mut head).await.is_err() {
+                    return Seen::Closed(None);
+                }
+                let mut payload = vec![0; 1 + usize::from(u16::from_le_bytes([head[1], head[2]]))];
+                payload[0] = head[0];
+                stream.read_exact(&mut payload[1..]).await.expect("a whole TCP frame");
+                Seen::Frame(read_binary(self.form, &payload))
+            }
+        }
+    }
+
+    /// The next thing but PINGs, which are answered where the client is polite.
+    pub async fn next(&mut self) -> Seen {
+        if let Some(frame) = self.kept.pop_front() {
+            return Seen::Frame(frame);
+        }
+        self.fresh().await
+    }
+
+    async fn fresh(&mut self) -> Seen {
+        loop {
+            let seen = within("a frame", self.read()).await;
+            if seen != Seen::Frame(Frame::Ping) {
+                return seen;
+            }
+            if self.polite {
+                self.pong().await;
+            }
+        }
+    }
+
+    /// The next MESSAGE; anything else is a failure.
+    pub async fn message(&mut self) -> Value {
+        match self.next().await {
+            Seen::Frame(Frame::Message(message)) => message,
+            other => panic!("expected a MESSAGE, got {other:?}"),
+        }
+    }
+
+    /// The next REPLY; anything else is a failure.
+    pub async fn reply(&mut self) -> Value {
+        match self.next().await {
+            Seen::Frame(Frame::Reply(reply)) => reply,
+            other => panic!("expected a REPLY, got {other:?}"),
+        }
+    }
+
+    /// Waits for a PING and leaves it unanswered.
+    pub async fn ping(&mut self) {
+        let seen = within("a PING", self.read()).await;
+        assert_eq!(seen, Seen::Frame(Frame::Ping));
+    }
+
+    /// Reads until the end; says how it came, whatever came before.
+    pub async fn closed(&mut self) -> Option<(u16, String)> {
+        loop {
+            if let Seen::Closed(why) = self.next().await {
+                return why;
+            }
+        }
+    }
+
+    /// The close code, on a transport that has one.
+    pub async fn close_code(&mut self) -> u16 {
+        self.closed().await.expect("a close frame").0
+    }
+
+    /// Sends a SendBody and waits for its REPLY; messages that come meanwhile are kept for later.
+    pub async fn ask(&mut self, key: &str, data: Value) -> Value {
+        self.sent(key, data).await;
+        let mut others = VecDeque::new();
+        loop {
+            match self.fresh().await {
+                Seen::Frame(Frame::Reply(reply)) if reply["key"] == key => {
+                    self.kept.append(&mut others);
+                    return reply;
+                }
+                Seen::Frame(frame) => others.push_back(frame),
+                Seen::Closed(why) => panic!("closed with {why:?} while waiting for the reply to {key}"),
+            }
+        }
+    }
+
+    /// Everything that the node had for this client up to now. A reply marks the end, so nothing is waited for in vain.
+    pub async fn drain(&mut self) -> Vec<Value> {
+        self.ask("no_such_key", json!({})).await;
+        self.kept
+            .drain(..)
+            .map(|frame| match frame {
+                Frame::Message(message) => message,
+                other => panic!("expected messages only, got {other:?}"),
+            })
+            .collect()
+    }
+
+    /// Sends a SendBody and waits for nothing.
+    pub async fn sent(&mut self, key: &str, data: Value) {
+        let body = json!({"key": key, "timestamp": 1_700_000_000_000_i64, "data": data});
+        if self.form.is_json() {
+            self.raw(Message::text(sent_text(&body))).await;
+        } else {
+            self.raw(Message::binary(sent_binary(&body))).await;
+        }
+    }
+
+    pub async fn pong(&mut self) {
+        if self.form.is_json() {
+            self.raw(Message::text(r#"{"type":0}"#)).await;
+        } else {
+            self.raw(Message::binary(b"\0PONG".to_vec())).await;
+        }
+    }
+
+    /// Sends one payload as it stands; on TCP its first byte is the type and the length is put behind it.
+    pub async fn raw(&mut self, message: Message) {
+        match &mut self.link {
+            Link::WebSocket(socket) => {
+                let _ = socket.send(message).await;
+            }
+            Link::Tcp(stream) => {
+                let payload = message.into_data();
+                let length = u16::try_from(payload.len() - 1).unwrap().to_le_bytes();
+                let frame = [&payload[..1], &length, &payload[1..]].concat();
+                let _ = stream.write_all(&frame).await;
+            }
+        }
+    }
+
+    /// Ends the connection as a well-mannered client does.
+    pub async fn close(mut self) {
+        match &mut self.link {
+            Link::WebSocket(socket) => {
+                let _ = (**socket).close(None).await;
+                while let Some(Ok(_)) = within("the close echo", socket.next()).await {}
+            }
+            Link::Tcp(stream) => {
+                let _ = stream.shutdown().await;
+                let mut rest = Vec::new();
+                let _ = within("the end", stream.read_to_end(&mut rest)).await;
+            }
+        }
+    }
+}

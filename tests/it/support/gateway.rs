@@ -1,0 +1,342 @@
+//! The built node, started as a process of its own on free ports, with a plugin directory of its own.
+//!
+//! It learns the addresses from the lines that `serve` prints, and is killed at the end of the test, whatever happened.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::client::{Client, Dial};
+use super::http::{Http, Response};
+use super::token;
+use super::wire::Form;
+
+/// Compiling every sample in a cold cache may take a while on a busy machine.
+const START: Duration = Duration::from_secs(120);
+
+/// What a test wants of its node, besides the defaults.
+pub struct Setup {
+    listeners: Vec<String>,
+    yaml: String,
+    plugins: Vec<&'static str>,
+    variables: Vec<(String, String)>,
+}
+
+impl Default for Setup {
+    /// Every service on a port of its own choice, client publishing on, and the token plugin.
+    fn default() -> Self {
+        let listeners = ["serves: [ws, api, metrics]", "serves: [cim]", "serves: [cim-tcp]"];
+        Self {
+            listeners: listeners.iter().map(|l| (*l).to_owned()).collect(),
+            yaml: String::new(),
+            plugins: vec!["token-auth"],
+            variables: Vec::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// More keys of the configuration, as YAML text on its top level.
+    pub fn yaml(mut self, text: &str) -> Self {
+        self.yaml.push_str(text);
+        self.yaml.push('\n');
+        self
+    }
+
+    /// The listeners, instead of the default ones: the keys of each but its address, one a line.
+    pub fn listeners(mut self, listeners: &[&str]) -> Self {
+        self.listeners = listeners.iter().map(|l| (*l).to_owned()).collect();
+        self
+    }
+
+    /// One more sample plugin.
+    pub fn plugin(mut self, name: &'static str) -> Self {
+        self.plugins.push(name);
+        self
+    }
+
+    /// No plugin at all.
+    pub fn no_plugins(mut self) -> Self {
+        self.plugins.clear();
+        self
+    }
+
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts the node and waits until it says that it is ready.
+    pub fn start(self) -> Gateway {
+        let folder = self.prepare();
+        Gateway::run(folder, &self.variables)
+    }
+
+    /// The folder that a node is started in, with its configuration and plugins.
+    pub fn prepare(&self) -> Folder {
+        let folder = Folder { dir: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(folder.plugins()).unwrap();
+        for plugin in &self.plugins {
+            folder.install(plugin);
+        }
+        folder.write_config(&self.listeners, &self.yaml);
+        folder
+    }
+}
+
+/// A configuration file and a plugin directory.
+pub struct Folder {
+    dir: tempfile::TempDir,
+}
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn plugins(&self) -> PathBuf {
+        self.path().join("plugins")
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.path().join("skylark.yaml")
+    }
+
+    /// Copies a sample with its manifest into the plugin directory.
+    pub fn install(&self, name: &str) {
+        for kind in ["toml", "wasm"] {
+            let from = samples().join(format!("{name}.{kind}"));
+            if kind == "wasm" || from.exists() {
+                self.put(&format!("{name}.{kind}"), &std::fs::read(&from).unwrap_or_else(|e| panic!("{from:?}: {e}")));
+            }
+        }
+    }
+
+    /// Writes a file of the plugin directory as a careful operator does: beside it, then renamed.
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        let ready = self.path().join(format!("{name}.new"));
+        std::fs::write(&ready, bytes).unwrap();
+        std::fs::rename(ready, self.plugins().join(name)).unwrap();
+    }
+
+    fn write_config(&self, listeners: &[String], yaml: &str) {
+        let mut text = String::from("listeners:\n");
+        for listener in listeners {
+            let lines: Vec<&str> = listener.lines().collect();
+            let address =
+                if lines.iter().any(|l| l.starts_with("address:")) { "" } else { "address: 127.0.0.1:0\n    " };
+            text.push_str(&format!("  - {address}{}\n", lines.join("\n    ")));
+        }
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+        let given = |key: &str| yaml.lines().any(|l| l.starts_with(key));
+        if !given("plugins:") {
+            text.push_str(&format!("plugins:\n  dir: {:?}\n  cache: {cache:?}\n", self.plugins()));
+        }
+        for (key, default) in [
+            ("node:", "node:\n  id: n1\n"),
+            ("clients:", "clients:\n  publish: true\n"),
+            ("drain:", "drain:\n  wait: 0s\n  step_percent: 100\n  grace: 5s\n"),
+        ] {
+            if !given(key) {
+                text.push_str(default);
+            }
+        }
+        let yaml =
+            yaml.replace("$PLUGINS", self.plugins().to_str().unwrap()).replace("$CACHE", cache.to_str().unwrap());
+        std::fs::write(self.config(), text + &yaml).unwrap();
+    }
+
+    /// The built command, in this folder and with its configuration.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = skylark();
+        command.current_dir(self.path()).arg(name).arg("--config").arg(self.config());
+        command
+    }
+}
+
+/// The built command, undisturbed by the variables of whoever runs the tests.
+pub fn skylark() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skylark"));
+    command.stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SKYLARK__") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Where the committed sample components lie.
+pub fn samples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/dist")
+}
+
+/// A running node.
+pub struct Gateway {
+    pub folder: Folder,
+    child: Child,
+    addresses: HashMap<String, Vec<SocketAddr>>,
+    said: Arc<Mutex<String>>,
+}
+
+impl Gateway {
+    pub fn start() -> Self {
+        Setup::default().start()
+    }
+
+    fn run(folder: Folder, variables: &[(String, String)]) -> Self {
+        let mut command = folder.command("serve");
+        command.envs(variables.iter().map(|(n, v)| (n, v))).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (lines, heard) = mpsc::sync_channel(64);
+        listen(child.stdout.take().unwrap(), Arc::clone(&said), Some(lines));
+        listen(child.stderr.take().unwrap(), Arc::clone(&said), None);
+        let mut gateway = Self { folder, child, addresses: HashMap::new(), said };
+        gateway.learn(&heard);
+        gateway
+    }
+
+    /// Reads what `serve` prints until it says that it is ready.
+    fn learn(&mut self, heard: &mpsc::Receiver<String>) {
+        let deadline = Instant::now() + START;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = match heard.recv_timeout(left) {
+                Ok(line) => line,
+                Err(error) => panic!("the node did not become ready: {error}\n{}", self.log()),
+            };
+            if let Some((service, address)) = address(&line) {
+                self.addresses.entry(service).or_default().push(address);
+            }
+            if line.trim() == "ready" {
+                return;
+            }
+        }
+    }
+
+    /// The first address that serves `service`.
+    pub fn address(&self, service: &str) -> SocketAddr {
+        match self.addresses.get(service) {
+            Some(addresses) => addresses[0],
+            None => panic!("no {service} among {:?}", self.addresses),
+        }
+    }
+
+    /// All addresses of a service, in the order of the configuration.
+    pub fn addresses(&self, service: &str) -> &[SocketAddr] {
+        &self.addresses[service]
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub async fn http(&self) -> Http {
+        Http::connect(self.address("api")).await
+    }
+
+    /// One request on a connection of its own.
+    pub async fn post(&self, path: &str, body: Value) -> Response {
+        self.http().await.post(path, &body).await
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.http().await.get(path).await
+    }
+
+    /// Connects `uid` over its token, and reads the bind reply.
+    pub async fn connect(&self, uid: &str, form: Form) -> Client {
+        self.connect_as(token::Claims::of(uid), form).await.0
+    }
+
+    /// Connects with these claims; answers the bind reply too. A cim connection binds by frame, others by query.
+    pub async fn connect_as(&self, claims: token::Claims, form: Form) -> (Client, Value) {
+        let token = claims.mint();
+        if form.is_cim() {
+            let mut client = self.dial_cim(form).await;
+            let reply = client.ask("client_bind", serde_json::json!({"token": token, "channel": "web"})).await;
+            assert_eq!(reply["code"], "200", "{reply}");
+            return (client, reply);
+        }
+        let dial = Dial::path(format!("/ws?token={token}")).subprotocol(form.subprotocol());
+        let mut client = Client::dial(self.address("ws"), form, dial).await.expect("an upgrade");
+        let reply = client.reply().await;
+        assert_eq!((&reply["key"], &reply["code"]), (&"client_bind".into(), &"200".into()), "{reply}");
+        (client, reply)
+    }
+
+    /// An unbound connection on the cim listeners.
+    pub async fn dial_cim(&self, form: Form) -> Client {
+        if form == Form::CimTcp {
+            return Client::dial_tcp(self.address("cim-tcp")).await;
+        }
+        Client::dial(self.address("cim"), form, Dial::path("/")).await.expect("an upgrade")
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the process to end.
+    pub async fn exit(&mut self) -> ExitStatus {
+        let pid = self.pid();
+        // `wait` blocks: it has a thread, and a bound, of its own.
+        let (done, over) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+            let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+            let _ = rustix::process::waitid(rustix::process::WaitId::Pid(pid), options);
+            let _ = done.send(());
+        });
+        super::client::within("the end of the node", over).await.unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// Everything that it printed and logged up to now.
+    pub fn log(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the node said ---\n{}---", self.log());
+        }
+    }
+}
+
+/// `  ws      ws://127.0.0.1:8080/ws` → its service and address.
+fn address(line: &str) -> Option<(String, SocketAddr)> {
+    let mut words = line.split_whitespace();
+    let service = words.next()?;
+    let (_, rest) = words.next()?.split_once("://")?;
+    let address = rest.split('/').next()?.parse().ok()?;
+    Some((service.to_owned(), address))
+}
+
+fn listen(stream: impl Read + Send + 'static, said: Arc<Mutex<String>>, lines: Option<mpsc::SyncSender<String>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            let mut text = said.lock().unwrap_or_else(PoisonError::into_inner);
+            text.push_str(&line);
+            text.push('\n');
+            drop(text);
+            if let Some(lines) = &lines {
+                // Nobody listens any more once the node is ready.
+                let _ = lines.try_send(line);
+            }
+        }
+    });
+}

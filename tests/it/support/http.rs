@@ -1,0 +1,134 @@
+//! HTTP/1.1 by hand, over one connection that stays open. Reads content-length and chunked bodies.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use super::client::within;
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Response {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e} in {}: {:?}", self.status, self.body))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+
+    /// The data of a success, after a look at status and code.
+    #[track_caller]
+    pub fn data(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.body);
+        let body = self.json();
+        assert_eq!(body["code"], 200, "{}", self.body);
+        body["data"].clone()
+    }
+
+    /// The status and message of a fault; both codes must agree.
+    #[track_caller]
+    pub fn fault(&self) -> (u16, String) {
+        let body = self.json();
+        assert_eq!(body["code"], self.status, "{}", self.body);
+        (self.status, body["message"].as_str().expect("a message").to_owned())
+    }
+}
+
+/// A caller of the API.
+pub struct Http {
+    stream: BufReader<TcpStream>,
+    address: SocketAddr,
+    /// Sent with each request.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Http {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = within("an HTTP connection", TcpStream::connect(address)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream), address, headers: Vec::new() }
+    }
+
+    pub async fn get(&mut self, path: &str) -> Response {
+        self.request("GET", path, &[], b"").await
+    }
+
+    /// Posts JSON.
+    pub async fn post(&mut self, path: &str, body: &Value) -> Response {
+        self.request("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes()).await
+    }
+
+    pub async fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.address);
+        let own = self.headers.iter().map(|(n, v)| (*n, v.as_str()));
+        for (name, value) in own.chain(headers.iter().copied()) {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() || method == "POST" {
+            head.push_str(&format!("content-length: {}\r\n", body.len()));
+        }
+        head.push_str("\r\n");
+        within(&format!("{method} {path}"), self.exchange(head.as_bytes(), body)).await
+    }
+
+    async fn exchange(&mut self, head: &[u8], body: &[u8]) -> Response {
+        let request = [head, body].concat();
+        // A refusal may come, and the connection end, before all of a large body was taken.
+        let _ = self.stream.get_mut().write_all(&request).await;
+        let status_line = self.line().await;
+        let status = status_line.split(' ').nth(1).and_then(|s| s.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status line: {status_line:?}"));
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line().await;
+            let Some((name, value)) = line.split_once(':') else { break };
+            headers.push((name.to_owned(), value.trim().to_owned()));
+        }
+        let mut response = Response { status, headers, body: String::new() };
+        let bytes = self.body(&response).await;
+        response.body = String::from_utf8(bytes).unwrap();
+        if response.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")) {
+            *self = Self { headers: std::mem::take(&mut self.headers), ..Self::connect(self.address).await };
+        }
+        response
+    }
+
+    async fn body(&mut self, response: &Response) -> Vec<u8> {
+        if response.header("transfer-encoding").is_some() {
+            return self.chunks().await;
+        }
+        let length = response.header("content-length").map_or(0, |v| v.parse().unwrap());
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await.unwrap();
+        body
+    }
+
+    async fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let size = usize::from_str_radix(self.line().await.trim(), 16).unwrap();
+            let start = body.len();
+            body.resize(start + size, 0);
+            self.stream.read_exact(&mut body[start..]).await.unwrap();
+            assert_eq!(self.line().await, "");
+            if size == 0 {
+                return body;
+            }
+        }
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).await.expect("an answer");
+        line.trim_end().to_owned()
+    }
+}
