@@ -1,0 +1,78 @@
+//! A client's `message` to a user or a room: what it may carry, and what it is answered.
+//!
+//! The publisher's own connection gets no copy. Its user's other connections get one where the target holds them: they
+//! are in the room, or the message is to the user itself.
+
+use super::content::{map_of, text_or_map};
+use super::{Action, Denied, Outcome, Said, invalid, optional, reply, required};
+use crate::id::{MAX_SAFE_INTEGER, Room, Uid};
+use crate::message::{Entries, Message, Target};
+
+/// CIM's "you were logged off": a client that could send it could end another one's session.
+const KICK_ACTION: &str = "999";
+/// What an action is that is not named.
+const DEFAULT_ACTION: &str = "chat";
+
+pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Denied> {
+    let (target, receiver) = target(required(data, "to")?)?;
+    let action = optional(data, "action").unwrap_or(DEFAULT_ACTION);
+    if action == KICK_ACTION {
+        return Err(Denied::new("403", format!("action: {KICK_ACTION} is the node's own")));
+    }
+    let text = |field| optional(data, field).unwrap_or_default().to_owned();
+    let message = Message {
+        id: id(optional(data, "id"))?,
+        action: action.to_owned(),
+        content: text_or_map(optional(data, "content").unwrap_or_default())
+            .map_err(|e| invalid(format!("content: {e}")))?,
+        sender: sender.to_string(),
+        receiver,
+        extra: map_of(optional(data, "extra").unwrap_or_default()).map_err(|e| invalid(format!("extra: {e}")))?,
+        title: text("title"),
+        image: text("image"),
+        format: text("format"),
+        timestamp: 0,
+    };
+    Ok(Said { message, target })
+}
+
+pub(super) fn answer(outcome: Outcome, now: i64) -> Action {
+    let mut data = Entries::new();
+    match outcome {
+        Outcome::Accepted { id, delivered, offline } => {
+            data.insert("id", id.to_string());
+            if let Some(delivered) = delivered {
+                data.insert("delivered", delivered.to_string());
+            }
+            if !offline.is_empty() {
+                data.insert("offline", offline.iter().map(Uid::as_str).collect::<Vec<_>>().join(","));
+            }
+            reply("message", "200", String::new(), data, now)
+        }
+        Outcome::Dropped { id } => {
+            data.insert("id", id.to_string());
+            data.insert("delivered", "0");
+            reply("message", "200", "dropped".to_owned(), data, now)
+        }
+        Outcome::Denied(Denied { code, reason }) => reply("message", &code, reason, data, now),
+    }
+}
+
+fn target(to: &str) -> Result<(Target, String), Denied> {
+    let wrong = |e| invalid(format!("to: {e}"));
+    match to.split_once(':') {
+        Some(("user", uid)) => Ok((Target::User(Uid::parse(uid).map_err(wrong)?), uid.to_owned())),
+        Some(("room", room)) => Ok((Target::Room(Room::parse(room).map_err(wrong)?), room.to_owned())),
+        _ => Err(invalid(format!("to: expected user:<uid> or room:<name>, got {:?}", super::shortened(to)))),
+    }
+}
+
+fn id(text: Option<&str>) -> Result<i64, Denied> {
+    let Some(text) = text else { return Ok(0) };
+    text.parse::<u64>().ok().filter(|id| *id <= MAX_SAFE_INTEGER).and_then(|id| i64::try_from(id).ok()).ok_or_else(
+        || {
+            let got = super::shortened(text);
+            invalid(format!("id: expected a whole number from 0 to {MAX_SAFE_INTEGER}, got {got:?}"))
+        },
+    )
+}

@@ -1,0 +1,395 @@
+//! Every rule of the session as inputs and the actions they must lead to.
+
+use super::*;
+use crate::protocol::SendBody;
+
+const NOW: i64 = 1_700_000_000_000;
+const RULES: Rules = Rules { publish: true, unbound: Duration::from_secs(45), unbound_max: Duration::from_secs(300) };
+
+fn entries(pairs: &[(&str, &str)]) -> Entries {
+    pairs.iter().copied().collect()
+}
+
+fn sent(key: &str, pairs: &[(&str, &str)]) -> Input {
+    Input::Sent(SendBody { key: key.to_owned(), timestamp: 1, data: entries(pairs) })
+}
+
+fn grant(uid: &str) -> Box<Grant> {
+    Box::new(Grant {
+        uid: Uid::parse(uid).unwrap(),
+        device: None,
+        rooms: vec![Room::parse("lobby").unwrap()],
+        expires: Some(1_800_000_000),
+        claims: entries(&[("role", "admin")]),
+    })
+}
+
+fn place() -> Whereabouts {
+    Whereabouts {
+        cid: ConnectionId::new(7).unwrap(),
+        node: NodeId::parse("n1").unwrap(),
+        address: "10.0.0.1:8080".to_owned(),
+    }
+}
+
+fn on(session: &mut Session, input: Input) -> Vec<Action> {
+    session.on(input, NOW, &RULES)
+}
+
+fn bound_as(uid: &str) -> Session {
+    let mut session = Session::new(NOW);
+    on(&mut session, sent("client_bind", &[("token", "t")]));
+    on(&mut session, Input::Admitted(Ok(grant(uid))));
+    on(&mut session, Input::Bound(Ok(place())));
+    assert_eq!(session.uid().unwrap().as_str(), uid);
+    session
+}
+
+fn only_reply(actions: Vec<Action>) -> Reply {
+    match <[Action; 1]>::try_from(actions) {
+        Ok([Action::Reply(reply)]) => reply,
+        other => panic!("expected one reply, got {other:?}"),
+    }
+}
+
+fn said(actions: Vec<Action>) -> Said {
+    match <[Action; 1]>::try_from(actions) {
+        Ok([Action::Publish(said)]) => *said,
+        other => panic!("expected one publish, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_token_of_the_transport_binds_at_once_and_says_so() {
+    let mut session = Session::new(NOW);
+    let shown = Box::new(Credentials {
+        token: Some("t".into()),
+        device: Some("d".into()),
+        channel: Some("web".into()),
+        ..Credentials::default()
+    });
+    assert_eq!(on(&mut session, Input::Opened(Some(shown.clone()))), [Action::Admit(shown)]);
+    let facts = Facts { device: Some("d".into()), channel: Some("web".into()), rest: Entries::new() };
+    assert_eq!(on(&mut session, Input::Admitted(Ok(grant("1074")))), [Action::Bind(grant("1074"), facts)]);
+    assert_eq!(session.uid(), None, "bound only once the node says so");
+    let reply = only_reply(on(&mut session, Input::Bound(Ok(place()))));
+    let expected = Reply {
+        key: "client_bind".into(),
+        code: "200".into(),
+        message: String::new(),
+        timestamp: NOW,
+        data: entries(&[
+            ("uid", "1074"),
+            ("expires", "1800000000"),
+            ("cid", "7"),
+            ("sid", "n1"),
+            ("address", "10.0.0.1:8080"),
+        ]),
+    };
+    assert_eq!(reply, expected);
+    assert_eq!(session.uid().unwrap().as_str(), "1074");
+}
+
+#[test]
+fn without_a_token_the_opening_asks_nobody() {
+    let mut session = Session::new(NOW);
+    assert_eq!(on(&mut session, Input::Opened(None)), []);
+    let typed = Box::new(Credentials { uid: Some("1074".into()), ..Credentials::default() });
+    assert_eq!(on(&mut session, Input::Opened(Some(typed))), []);
+}
+
+#[test]
+fn bind_data_reaches_the_auth_plugins_whole_and_the_connection_checked() {
+    let mut session = Session::new(NOW);
+    let data = [
+        ("uid", "1074"),
+        ("token", "t"),
+        ("deviceId", "d"),
+        ("channel", "ios"),
+        ("deviceName", "Phone"),
+        ("osVersion", "17"),
+        ("sso", "x"),
+    ];
+    let expected = Box::new(Credentials {
+        token: Some("t".into()),
+        uid: Some("1074".into()),
+        device: Some("d".into()),
+        channel: Some("ios".into()),
+        data: entries(&[("deviceName", "Phone"), ("osVersion", "17"), ("sso", "x")]),
+    });
+    assert_eq!(on(&mut session, sent("client_bind", &data)), [Action::Admit(expected)]);
+    let facts = Facts {
+        device: Some("d".into()),
+        channel: Some("ios".into()),
+        rest: entries(&[("deviceName", "Phone"), ("osVersion", "17")]),
+    };
+    assert_eq!(on(&mut session, Input::Admitted(Ok(grant("9")))), [Action::Bind(grant("9"), facts)]);
+}
+
+#[test]
+fn a_refusal_is_told_in_band_and_closes() {
+    let handshake = |code: &str, words: &str| {
+        Action::Reply(Reply {
+            key: "client_handshake".into(),
+            code: code.into(),
+            message: words.into(),
+            timestamp: NOW,
+            data: Entries::new(),
+        })
+    };
+    let table = [
+        (Denied::new("401", "no"), "401", Disconnect::UNAUTHORIZED),
+        (Denied::new("403", "no"), "401", Disconnect::UNAUTHORIZED),
+        // A fault of the node's: the SDK must not set its stop flag.
+        (Denied::new("503", "no"), "503", Disconnect::INTERNAL),
+    ];
+    for (denied, code, why) in table {
+        let mut session = Session::new(NOW);
+        on(&mut session, sent("client_bind", &[("uid", "1")]));
+        assert_eq!(on(&mut session, Input::Admitted(Err(denied))), [handshake(code, "no"), Action::Close(why)]);
+        assert!(session.is_closing());
+        assert_eq!(on(&mut session, sent("client_bind", &[("uid", "1")])), [], "nothing follows a close");
+    }
+    let mut session = Session::new(NOW);
+    let origin = Input::Refused(Disconnect::ORIGIN_REFUSED, Denied::new("403", "not your page"));
+    assert_eq!(
+        on(&mut session, origin),
+        [handshake("401", "not your page"), Action::Close(Disconnect::ORIGIN_REFUSED)]
+    );
+}
+
+#[test]
+fn a_bind_that_the_node_refuses_is_a_refusal() {
+    let mut session = Session::new(NOW);
+    on(&mut session, sent("client_bind", &[("token", "t")]));
+    on(&mut session, Input::Admitted(Ok(grant("1"))));
+    let actions = on(&mut session, Input::Bound(Err(Denied::new("400", "deviceId: bad"))));
+    assert_eq!(actions.last(), Some(&Action::Close(Disconnect::UNAUTHORIZED)));
+    assert_eq!(session.uid(), None);
+}
+
+#[test]
+fn a_bind_that_follows_adds_and_never_changes_the_user() {
+    let mut session = bound_as("1074");
+    let facts = Facts { device: Some("d".into()), ..Facts::default() };
+    let kept = Box::new(Grant { rooms: Vec::new(), claims: Entries::new(), ..*grant("1074") });
+    let actions = on(&mut session, sent("client_bind", &[("uid", "1"), ("deviceId", "d")]));
+    assert_eq!(actions, [Action::Bind(kept, facts)]);
+    let reply = only_reply(on(&mut session, Input::Bound(Ok(place()))));
+    assert_eq!((reply.code.as_str(), reply.data.get("uid")), ("200", Some("1074")));
+
+    // With a token of its own the auth plugins are asked, and must name the same user.
+    let actions = on(&mut session, sent("client_bind", &[("token", "other")]));
+    assert!(matches!(&actions[..], [Action::Admit(c)] if c.token.as_deref() == Some("other")));
+    let reply = only_reply(on(&mut session, Input::Admitted(Ok(grant("1")))));
+    assert_eq!((reply.key.as_str(), reply.code.as_str()), ("client_bind", "403"));
+    assert_eq!(session.uid().unwrap().as_str(), "1074");
+    on(&mut session, sent("client_bind", &[("token", "bad")]));
+    let reply = only_reply(on(&mut session, Input::Admitted(Err(Denied::new("401", "expired")))));
+    assert_eq!((reply.code.as_str(), reply.message.as_str()), ("401", "expired"));
+    assert!(!session.is_closing(), "a bad second token does not cost the connection");
+}
+
+#[test]
+fn a_device_of_the_token_outlives_what_a_later_bind_types() {
+    let mut session = Session::new(NOW);
+    on(&mut session, sent("client_bind", &[("token", "t")]));
+    let fixed = Grant { device: Some(Device::parse("fixed").unwrap()), ..*grant("1") };
+    on(&mut session, Input::Admitted(Ok(Box::new(fixed))));
+    on(&mut session, Input::Bound(Ok(place())));
+    let actions = on(&mut session, sent("client_bind", &[("deviceId", "typed")]));
+    assert!(matches!(&actions[..], [Action::Bind(g, _)] if g.device.as_ref().unwrap().as_str() == "fixed"));
+}
+
+#[test]
+fn a_refresh_extends_for_the_same_user_only() {
+    let mut session = bound_as("1074");
+    let shown = Box::new(Credentials { token: Some("t2".into()), ..Credentials::default() });
+    assert_eq!(on(&mut session, sent("client_refresh", &[("token", "t2")])), [Action::Admit(shown)]);
+    let later = Grant { expires: Some(1_900_000_000), ..*grant("1074") };
+    let expected = Box::new(Grant { rooms: Vec::new(), ..later.clone() });
+    assert_eq!(
+        on(&mut session, Input::Admitted(Ok(Box::new(later)))),
+        [Action::Bind(expected, Facts::default())],
+        "rooms of the new token are not joined anew"
+    );
+    let reply = only_reply(on(&mut session, Input::Bound(Ok(place()))));
+    assert_eq!((reply.key.as_str(), reply.data.get("expires")), ("client_refresh", Some("1900000000")));
+
+    on(&mut session, sent("client_refresh", &[("token", "t3")]));
+    let reply = only_reply(on(&mut session, Input::Admitted(Ok(grant("1078")))));
+    assert_eq!((reply.key.as_str(), reply.code.as_str()), ("client_refresh", "403"));
+    assert_eq!(session.uid().unwrap().as_str(), "1074");
+}
+
+#[test]
+fn tags_are_set_and_removed() {
+    let mut session = bound_as("1");
+    let actions = on(&mut session, sent("client_set_tag", &[("tag", "busy")]));
+    assert_eq!(actions[0], Action::SetTag(Some("busy".into())));
+    assert!(matches!(&actions[1], Action::Reply(r) if r.code == "200" && r.key == "client_set_tag"));
+    let actions = on(&mut session, sent("client_remove_tag", &[]));
+    assert_eq!(actions[0], Action::SetTag(None));
+    assert!(matches!(&actions[1], Action::Reply(r) if r.code == "200" && r.key == "client_remove_tag"));
+}
+
+#[test]
+fn rooms_are_joined_and_left_with_an_answer() {
+    let room = Room::parse("lobby").unwrap();
+    let mut session = bound_as("1");
+    assert_eq!(on(&mut session, sent("room_join", &[("room", "lobby")])), [Action::Join(room.clone())]);
+    let reply = only_reply(on(&mut session, Input::Joined(Ok(true))));
+    assert_eq!(reply.data, entries(&[("room", "lobby"), ("changed", "true")]));
+    on(&mut session, sent("room_join", &[("room", "lobby")]));
+    let reply = only_reply(on(&mut session, Input::Joined(Err(Denied::new("429", "room: too many")))));
+    assert_eq!((reply.key.as_str(), reply.code.as_str()), ("room_join", "429"));
+    assert_eq!(on(&mut session, sent("room_leave", &[("room", "lobby")])), [Action::Leave(room)]);
+    let reply = only_reply(on(&mut session, Input::Left(false)));
+    assert_eq!((reply.code.as_str(), reply.data.get("changed")), ("200", Some("false")));
+}
+
+#[test]
+fn a_message_is_published_as_the_user_it_is_from() {
+    let mut session = bound_as("1078");
+    let data = [
+        ("to", "user:1074"),
+        ("sender", "1"),
+        ("action", "900"),
+        ("content", r#"{"text":"好吗","n":1}"#),
+        ("extra", r#"{"nickname":"毛"}"#),
+        ("title", "标题"),
+        ("id", "748"),
+        ("image", "u.jpg"),
+    ];
+    let Said { message, target } = said(on(&mut session, sent("message", &data)));
+    assert_eq!(target, Target::User(Uid::parse("1074").unwrap()));
+    assert_eq!(
+        message,
+        Message {
+            id: 748,
+            action: "900".into(),
+            content: entries(&[("text", "好吗"), ("n", "1")]),
+            sender: "1078".into(),
+            receiver: "1074".into(),
+            extra: entries(&[("nickname", "毛")]),
+            title: "标题".into(),
+            image: "u.jpg".into(),
+            ..Message::default()
+        }
+    );
+    let offline = vec![Uid::parse("1074").unwrap()];
+    let outcome = Outcome::Accepted { id: 748, delivered: Some(0), offline };
+    let reply = only_reply(on(&mut session, Input::Published(outcome)));
+    assert_eq!(reply.data, entries(&[("id", "748"), ("delivered", "0"), ("offline", "1074")]));
+
+    let plain = said(on(&mut session, sent("message", &[("to", "room:a:b"), ("content", "hi")])));
+    assert_eq!(plain.target, Target::Room(Room::parse("a:b").unwrap()));
+    assert_eq!((plain.message.action.as_str(), plain.message.content), ("chat", entries(&[("text", "hi")])));
+    let reply = only_reply(on(&mut session, Input::Published(Outcome::Denied(Denied::new("451", "word")))));
+    assert_eq!((reply.code.as_str(), reply.message.as_str()), ("451", "word"));
+    said(on(&mut session, sent("message", &[("to", "user:1")])));
+    let reply = only_reply(on(&mut session, Input::Published(Outcome::Dropped { id: 9 })));
+    assert_eq!((reply.code.as_str(), reply.message.as_str()), ("200", "dropped"));
+}
+
+#[test]
+fn other_keys_go_to_plugins_bound_or_not() {
+    for mut session in [Session::new(NOW), bound_as("1")] {
+        let expected = Action::Handle { key: "call_invite".into(), data: entries(&[("callee", "2")]) };
+        assert_eq!(on(&mut session, sent("call_invite", &[("callee", "2")])), [expected]);
+        let reply = only_reply(on(&mut session, Input::Handled(None)));
+        assert_eq!((reply.key.as_str(), reply.code.as_str()), ("call_invite", "404"));
+        on(&mut session, sent("call_invite", &[]));
+        let busy = Handled { code: "486".into(), message: "busy".into(), data: entries(&[("a", "b")]) };
+        let reply = only_reply(on(&mut session, Input::Handled(Some(busy))));
+        assert_eq!((reply.code.as_str(), reply.message.as_str(), reply.data.get("a")), ("486", "busy", Some("b")));
+    }
+}
+
+#[test]
+fn a_handler_stretches_the_unbound_time_up_to_its_bound() {
+    let ok = || Input::Handled(Some(Handled { code: "200".into(), message: String::new(), data: Entries::new() }));
+    let table = [(10, Some(45)), (270, Some(30)), (300, None), (900, None)];
+    for (after, expected) in table {
+        let mut session = Session::new(NOW);
+        on(&mut session, sent("qr_login", &[]));
+        let actions = session.on(ok(), NOW + after * 1000, &RULES);
+        let extended = actions.iter().find_map(|a| if let Action::Extend(d) = a { Some(d.as_secs()) } else { None });
+        assert_eq!(extended, expected, "after {after} s");
+    }
+    let mut session = bound_as("1");
+    on(&mut session, sent("qr_login", &[]));
+    only_reply(on(&mut session, ok()));
+}
+
+#[test]
+fn what_needs_a_user_is_refused_without_one() {
+    for key in ["client_refresh", "client_set_tag", "client_remove_tag", "room_join", "room_leave", "message"] {
+        let mut session = Session::new(NOW);
+        let reply = only_reply(on(&mut session, sent(key, &[])));
+        assert_eq!((reply.key.as_str(), reply.code.as_str()), (key, "401"));
+        assert!(!session.is_closing());
+    }
+}
+
+#[test]
+fn bad_data_is_answered_with_its_field() {
+    let long = "x".repeat(300);
+    let many = format!("{{{}}}", (0..300).map(|i| format!("\"{i}\":1")).collect::<Vec<_>>().join(","));
+    type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str);
+    let table: &[Row<'_>] = &[
+        ("client_refresh", &[], "400", "token: expected a non-empty string, got nothing"),
+        ("client_set_tag", &[("tag", "")], "400", "tag: expected a non-empty string, got \"\""),
+        ("client_set_tag", &[("tag", &long)], "400", "tag: expected at most 256 bytes, got 300"),
+        ("client_bind", &[("deviceId", "a,b")], "400", "deviceId: expected no comma or control character, got \"a,b\""),
+        ("client_bind", &[("osVersion", &long)], "400", "osVersion: expected at most 256 bytes, got 300"),
+        ("client_bind", &[("channel", &long)], "400", "channel: expected at most 256 bytes, got 300"),
+        ("room_join", &[], "400", "room: expected a non-empty string, got nothing"),
+        ("room_join", &[("room", &long)], "400", "room: expected at most 128 bytes, got 300"),
+        ("room_leave", &[("room", "")], "400", "room: expected a non-empty string, got \"\""),
+        ("message", &[], "400", "to: expected a non-empty string, got nothing"),
+        ("message", &[("to", "1074")], "400", "to: expected user:<uid> or room:<name>, got \"1074\""),
+        ("message", &[("to", "user:")], "400", "to: expected a non-empty string, got \"\""),
+        ("message", &[("to", "user:a,b")], "400", "to: expected no comma or control character, got \"a,b\""),
+        ("message", &[("to", "room:r"), ("action", "999")], "403", "action: 999 is the node's own"),
+        (
+            "message",
+            &[("to", "user:1"), ("id", "-1")],
+            "400",
+            "id: expected a whole number from 0 to 9007199254740991, got \"-1\"",
+        ),
+        ("message", &[("to", "user:1"), ("extra", "[]")], "400", "extra: "),
+        ("message", &[("to", "user:1"), ("content", &many)], "400", "content: expected at most 256 entries"),
+    ];
+    for (key, data, code, words) in table {
+        let mut session = bound_as("1");
+        let reply = only_reply(on(&mut session, sent(key, data)));
+        assert_eq!((reply.key.as_str(), reply.code.as_str()), (*key, *code), "{data:?}");
+        assert!(reply.message.starts_with(words), "{words:?} against {:?}", reply.message);
+        assert_eq!(on(&mut session, sent("client_remove_tag", &[])).len(), 2, "and it goes on");
+    }
+}
+
+#[test]
+fn publishing_may_be_off() {
+    let mut session = bound_as("1");
+    let rules = Rules { publish: false, ..RULES };
+    let reply = only_reply(session.on(sent("message", &[("to", "user:2")]), NOW, &rules));
+    assert_eq!((reply.code.as_str(), reply.message.as_str()), ("403", "clients may not publish here"));
+}
+
+#[test]
+fn answers_nobody_waits_for_are_ignored() {
+    let mut session = bound_as("1");
+    assert_eq!(on(&mut session, Input::Left(true)), []);
+    on(&mut session, sent("room_join", &[("room", "r")]));
+    assert_eq!(on(&mut session, Input::Handled(None)), []);
+    assert_eq!(only_reply(on(&mut session, Input::Joined(Ok(true)))).key, "room_join");
+}
+
+#[test]
+fn a_token_shows_in_no_debug_text() {
+    let mut session = Session::new(NOW);
+    let actions = on(&mut session, sent("client_bind", &[("token", "canary"), ("password", "canary")]));
+    assert!(!format!("{actions:?} {session:?}").contains("canary"));
+}
