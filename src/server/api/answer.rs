@@ -1,0 +1,107 @@
+//! The one shape of every answer, `{"code":…,"message":"…","data":…}`, and the [`Problem`] that ends a request early.
+//!
+//! Knows no path and no node.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+
+/// What goes back to the caller.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// Why a request is not served: nothing of it was done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub(super) struct Problem {
+    status: StatusCode,
+    text: String,
+    header: Option<(HeaderName, &'static str)>,
+}
+
+impl Problem {
+    /// With the text that the caller reads: the field, what was expected, what came.
+    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), header: None }
+    }
+
+    /// A fault of the request's own words.
+    pub(super) fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// No key, or none that is known.
+    pub(super) fn unauthorized(text: impl Into<String>) -> Self {
+        Self { header: Some((WWW_AUTHENTICATE, "Bearer")), ..Self::new(StatusCode::UNAUTHORIZED, text) }
+    }
+
+    /// The path exists, but not for this method.
+    pub(super) fn wrong_method(text: impl Into<String>, allow: &'static str) -> Self {
+        Self { header: Some((ALLOW, allow)), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, text) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl From<Problem> for Answer {
+    fn from(problem: Problem) -> Self {
+        let mut answer = with_status(problem.status, &problem.text, None::<()>);
+        if let Some((name, value)) = problem.header {
+            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        answer
+    }
+}
+
+/// 200, with `data`.
+pub(super) fn ok(data: impl Serialize) -> Answer {
+    with_status(StatusCode::OK, "ok", Some(data))
+}
+
+/// The shape, whatever the status: `code` repeats it for those who look at the body only.
+pub(super) fn with_status(status: StatusCode, message: &str, data: Option<impl Serialize>) -> Answer {
+    let mut body = Vec::with_capacity(TYPICAL_BYTES);
+    let shape = Shape { code: status.as_u16(), message, data };
+    serde_json::to_writer(&mut body, &shape).expect("plain records with text keys always become JSON");
+    plain(status, JSON, body)
+}
+
+/// A body that is not of the shape: the metrics page.
+pub(super) fn plain(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+}
+
+#[derive(Serialize)]
+struct Shape<'a, T> {
+    code: u16,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<T>,
+}
+
+const JSON: &str = "application/json";
+/// Room for the answer to one push without growing.
+const TYPICAL_BYTES: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_problem_has_the_shape_and_its_header() {
+        let answer = Answer::from(Problem::wrong_method("method: expected POST, got GET", "POST"));
+        assert_eq!(answer.status(), 405);
+        assert_eq!(answer.headers()[ALLOW], "POST");
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(&*body, br#"{"code":405,"message":"method: expected POST, got GET"}"#);
+    }
+}

@@ -1,0 +1,156 @@
+//! Who may call: API keys with scopes. Without keys, only what a web page on the same machine cannot forge.
+//!
+//! Knows no path. That a node without keys starts only on loopback is the configuration's affair.
+
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
+use hyper::{StatusCode, Uri};
+use subtle::ConstantTimeEq;
+
+use super::answer::Problem;
+use crate::config::{self, ApiKey, Scope};
+
+/// The keys that are valid now.
+#[derive(Debug)]
+pub(super) struct Keys {
+    keys: Vec<ApiKey>,
+    insecure: bool,
+}
+
+impl Keys {
+    pub(super) fn new(config: &config::Api) -> Self {
+        Self { keys: config.keys.clone(), insecure: config.insecure }
+    }
+
+    /// Lets the request pass if its key has the scope, or if no keys are set at all.
+    ///
+    /// # Errors
+    /// 401 without a known key, 403 without the scope. The key itself is never repeated.
+    pub(super) fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<(), Problem> {
+        if self.keys.is_empty() {
+            return if self.insecure { Ok(()) } else { refuse_pages(headers) };
+        }
+        let given = presented(headers)?;
+        // Every key is compared, each in constant time: the time tells nothing of which one was nearly right.
+        let mut found = None;
+        for key in &self.keys {
+            if bool::from(key.key.as_bytes().ct_eq(given)) {
+                found = Some(key);
+            }
+        }
+        let key = found.ok_or_else(|| Problem::unauthorized("key: expected a known API key, got an unknown one"))?;
+        if key.scopes.contains(&scope) {
+            return Ok(());
+        }
+        let has: Vec<_> = key.scopes.iter().map(|s| word(*s)).collect();
+        let text = format!("key: expected the scope {}, got {:?} with {}", word(scope), key.name, has.join(", "));
+        Err(Problem::new(StatusCode::FORBIDDEN, text))
+    }
+}
+
+/// The key of `Authorization: Bearer`, else of `X-Api-Key`.
+fn presented(headers: &HeaderMap) -> Result<&[u8], Problem> {
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(BEARER.len())?;
+        scheme.eq_ignore_ascii_case(BEARER).then(|| key.trim_ascii())
+    });
+    let given = bearer.or_else(|| headers.get(API_KEY).map(|v| v.as_bytes().trim_ascii()));
+    given.filter(|key| !key.is_empty()).ok_or_else(|| {
+        Problem::unauthorized("key: expected `Authorization: Bearer <key>` or `X-Api-Key: <key>`, got neither")
+    })
+}
+
+/// An API without keys listens on loopback, which any page in a browser on this machine can reach too: by a plain
+/// cross-site form, or by a name of its own that resolves to 127.0.0.1. Browsers say so in `Origin` and `Host`.
+fn refuse_pages(headers: &HeaderMap) -> Result<(), Problem> {
+    for (name, what) in [(ORIGIN, "origin"), (HOST, "host")] {
+        let Some(value) = headers.get(&name) else { continue };
+        if !value.to_str().is_ok_and(is_loopback) {
+            let text = format!("{what}: expected localhost (no API key is set), got {value:?}");
+            return Err(Problem::new(StatusCode::FORBIDDEN, text));
+        }
+    }
+    Ok(())
+}
+
+/// Whether an origin (`http://localhost:3000`) or an authority (`127.0.0.1:8080`) names this machine.
+fn is_loopback(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.is_loopback())
+}
+
+const fn word(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Push => "push",
+        Scope::Read => "read",
+        Scope::Manage => "manage",
+    }
+}
+
+const BEARER: &[u8] = b"bearer ";
+const API_KEY: &str = "x-api-key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str, scopes: &[Scope]) -> ApiKey {
+        ApiKey { name: name.into(), key: format!("{name}-secret"), scopes: scopes.into() }
+    }
+
+    fn check(keys: &[ApiKey], headers: &[(&'static str, &'static str)], scope: Scope) -> Result<(), (u16, String)> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        let keys = Keys { keys: keys.into(), insecure: false };
+        keys.check(&map, scope).map_err(|p| (p.status().as_u16(), p.to_string()))
+    }
+
+    #[test]
+    fn a_key_opens_its_scopes_in_either_header() {
+        let keys = [key("shop", &[Scope::Push]), key("ops", &[Scope::Read, Scope::Manage])];
+        assert_eq!(check(&keys, &[("authorization", "Bearer shop-secret")], Scope::Push), Ok(()));
+        assert_eq!(check(&keys, &[("authorization", "bearer  ops-secret")], Scope::Manage), Ok(()));
+        assert_eq!(check(&keys, &[("x-api-key", "ops-secret")], Scope::Read), Ok(()));
+        assert_eq!(
+            check(&keys, &[("x-api-key", "shop-secret")], Scope::Manage),
+            Err((403, "key: expected the scope manage, got \"shop\" with push".into()))
+        );
+    }
+
+    #[test]
+    fn no_key_or_an_unknown_one_opens_nothing_and_is_not_repeated() {
+        let keys = [key("shop", &[Scope::Push])];
+        for headers in [
+            &[] as &[_],
+            &[("authorization", "Basic c2hvcA==")],
+            &[("authorization", "Bearer ")],
+            &[("x-api-key", "")],
+            &[("x-api-key", "shop-secre")],
+            &[("x-api-key", "shop-secret2")],
+            &[("authorization", "Bearer wrong"), ("x-api-key", "shop-secret")],
+        ] {
+            let (status, text) = check(&keys, headers, Scope::Push).unwrap_err();
+            assert_eq!(status, 401, "{headers:?}");
+            assert!(!text.contains("secre") && !text.contains("wrong"), "{text}");
+        }
+    }
+
+    #[test]
+    fn without_keys_pages_of_other_origins_are_refused() {
+        for (headers, good) in [
+            (&[] as &[_], true),
+            (&[("host", "127.0.0.1:8080")], true),
+            (&[("host", "[::1]:8080")], true),
+            (&[("host", "localhost:8080"), ("origin", "http://localhost:3000")], true),
+            (&[("host", "localhost:8080"), ("origin", "https://evil.example")], false),
+            (&[("host", "localhost:8080"), ("origin", "null")], false),
+            (&[("host", "rebound.example:8080")], false),
+            (&[("host", "127.0.0.1.evil.example")], false),
+        ] {
+            assert_eq!(check(&[], headers, Scope::Push).is_ok(), good, "{headers:?}");
+        }
+    }
+}

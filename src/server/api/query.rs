@@ -1,0 +1,101 @@
+//! A query string, strictly: each parameter known, named once, UTF-8, and of its type. Knows no path.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use super::answer::Problem;
+use crate::id::InvalidName;
+
+/// The parameters of one request.
+#[derive(Debug)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Of the text behind `?`, with these parameters allowed.
+    ///
+    /// # Errors
+    /// 400 for one that is not known, stands twice, or is no UTF-8.
+    pub(super) fn parse(text: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
+            if !known.contains(&&*name) {
+                let expected =
+                    if known.is_empty() { "no parameter".to_owned() } else { format!("one of {}", known.join(", ")) };
+                return Err(Problem::bad_request(format!("query: expected {expected}, got {}", shown(&name))));
+            }
+            if pairs.iter().any(|(n, _)| *n == *name) {
+                return Err(fault(&name, "one value", "two"));
+            }
+            // What is no UTF-8 was replaced by this character while decoding.
+            if value.contains(char::REPLACEMENT_CHARACTER) {
+                return Err(fault(&name, "UTF-8", shown(&value)));
+            }
+            pairs.push((name.into_owned(), value.into_owned()));
+        }
+        Ok(Self(pairs))
+    }
+
+    /// A parameter as it stands.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter that is a name.
+    pub(super) fn name<T>(&self, name: &str, parse: fn(&str) -> Result<T, InvalidName>) -> Result<Option<T>, Problem> {
+        let parsed = self.text(name).map(parse).transpose();
+        parsed.map_err(|e| Problem::bad_request(format!("{name}: {e}")))
+    }
+
+    /// A parameter that is a number in `range`.
+    pub(super) fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        match text.parse().ok().filter(|n| digits && range.contains(n)) {
+            Some(number) => Ok(Some(number)),
+            None => {
+                let expected = format!("an integer from {} to {}", range.start(), range.end());
+                Err(fault(name, expected, shown(text)))
+            }
+        }
+    }
+}
+
+/// The text of every fault: the field, what was expected, what came.
+pub(super) fn fault(name: &str, expected: impl Display, got: impl Display) -> Problem {
+    Problem::bad_request(format!("{name}: expected {expected}, got {got}"))
+}
+
+fn shown(text: &str) -> String {
+    let short: String = text.chars().take(64).collect();
+    format!("{short:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Uid;
+
+    #[test]
+    fn parameters_are_known_single_utf8_and_of_their_type() {
+        let parse = |text| Query::parse(Some(text), &["page", "uid"]);
+        let query = parse("page=2&uid=%E5%B0%8F").unwrap();
+        assert_eq!(query.number("page", 1..=9).unwrap(), Some(2));
+        assert_eq!(query.name("uid", Uid::parse).unwrap().unwrap().as_str(), "小");
+        for (text, fault) in [
+            ("pages=1", "query: expected one of page, uid, got \"pages\""),
+            ("page=1&page=2", "page: expected one value, got two"),
+            ("uid=%ff", "uid: expected UTF-8, got \"\u{fffd}\""),
+        ] {
+            assert_eq!(parse(text).unwrap_err().to_string(), fault);
+        }
+        for text in
+            ["page=", "page=0", "page=10", "page=-1", "page=+1", "page=1.0", "page=x", "page=99999999999999999999"]
+        {
+            let fault = parse(text).unwrap().number("page", 1..=9).unwrap_err().to_string();
+            assert!(fault.starts_with("page: expected an integer from 1 to 9, got \""), "{text}: {fault}");
+        }
+        let fault = parse("uid=a,b").unwrap().name("uid", Uid::parse).unwrap_err().to_string();
+        assert_eq!(fault, "uid: expected no comma or control character, got \"a,b\"");
+        assert_eq!(Query::parse(Some("x=1"), &[]).unwrap_err().to_string(), "query: expected no parameter, got \"x\"");
+    }
+}

@@ -1,0 +1,302 @@
+//! What became of a push, as its answer tells it: one item per message, totals for a batch.
+//!
+//! A filter's no, a drop and an absent user are results (200). A 2xx never stands over a message that the node itself
+//! could not take: one unavailable makes the whole answer 503, one too large 413, and the items say which.
+
+use std::sync::Arc;
+
+use ahash::AHashSet;
+use hyper::StatusCode;
+use serde::{Serialize, Serializer};
+
+use super::answer::{self, Answer, Problem};
+use super::rows::{text, texts};
+use crate::id::{NodeId, Uid};
+use crate::node::{Fate, Published};
+use crate::protocol::{Dialect, TooLarge};
+
+/// The answer to a push of one message.
+pub(super) fn one(published: &Published) -> Answer {
+    match failure(&published.fate) {
+        None => answer::ok(Item::of(published)),
+        Some((status, why)) => Problem::new(status, format!("message: {why}")).into(),
+    }
+}
+
+/// The answer to a batch.
+pub(super) fn batch(published: &[Published]) -> Answer {
+    let failures = published.iter().enumerate().filter_map(|(i, p)| failure(&p.fate).map(|f| (i, f)));
+    let worst = failures.max_by_key(|(i, (status, _))| (status.as_u16(), std::cmp::Reverse(*i)));
+    let report = Batch::of(published);
+    match worst {
+        None => answer::ok(report),
+        Some((i, (status, why))) => answer::with_status(status, &format!("[{i}]: {why}"), Some(report)),
+    }
+}
+
+/// Why some dialect cannot carry a message, in the words of every fault.
+pub(super) fn too_large(dialect: Dialect, bytes: usize, limit: usize) -> String {
+    let name = match dialect {
+        Dialect::Yunque => "yunque",
+        Dialect::Cim => "cim",
+    };
+    format!("expected at most {limit} bytes in the {name} dialect, got {bytes}")
+}
+
+impl From<&TooLarge> for Problem {
+    fn from(e: &TooLarge) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, too_large(e.dialect, e.bytes, e.limit))
+    }
+}
+
+/// The status and words of a fate that is the node's failure, not a result.
+fn failure(fate: &Fate) -> Option<(StatusCode, String)> {
+    match fate {
+        Fate::Accepted { .. } | Fate::Rejected { .. } | Fate::Dropped { .. } => None,
+        Fate::TooLarge { dialect, bytes, limit } => {
+            Some((StatusCode::PAYLOAD_TOO_LARGE, too_large(*dialect, *bytes, *limit)))
+        }
+        Fate::TooManyHops => Some((StatusCode::LOOP_DETECTED, "expected fewer hops between plugins".to_owned())),
+        Fate::Unavailable => {
+            Some((StatusCode::SERVICE_UNAVAILABLE, "the broker cannot take it now, nothing of it was sent".to_owned()))
+        }
+    }
+}
+
+/// One message.
+#[derive(Serialize)]
+struct Item<'a> {
+    id: i64,
+    /// Connections whose queue took it; absent where the broker does not tell at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivered: Option<u32>,
+    #[serde(skip_serializing_if = "is_false")]
+    queued: bool,
+    #[serde(serialize_with = "texts")]
+    offline: &'a [Uid],
+    #[serde(skip_serializing_if = "is_zero")]
+    full: u32,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    replaced: &'a [Arc<str>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<Rejected<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<Dropped<'a>>,
+    #[serde(rename = "unknownNodes", serialize_with = "texts", skip_serializing_if = "<[_]>::is_empty")]
+    unknown_nodes: &'a [NodeId],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Error>,
+}
+
+#[derive(Serialize)]
+struct Rejected<'a> {
+    plugin: &'a str,
+    code: &'a str,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct Dropped<'a> {
+    plugin: &'a str,
+}
+
+#[derive(Serialize)]
+struct Error {
+    code: u16,
+    message: String,
+}
+
+impl<'a> Item<'a> {
+    fn of(published: &'a Published) -> Self {
+        let mut item = Self {
+            id: published.id,
+            delivered: Some(0),
+            queued: false,
+            offline: &[],
+            full: 0,
+            replaced: &published.replaced_by,
+            rejected: None,
+            dropped: None,
+            unknown_nodes: &[],
+            error: failure(&published.fate).map(|(status, message)| Error { code: status.as_u16(), message }),
+        };
+        match &published.fate {
+            Fate::Accepted { receipt: Some(receipt), unknown_nodes } => {
+                item.delivered = Some(receipt.delivered);
+                item.full = receipt.full;
+                item.offline = &receipt.offline;
+                item.unknown_nodes = unknown_nodes;
+            }
+            Fate::Accepted { receipt: None, unknown_nodes } => {
+                item.delivered = None;
+                item.queued = true;
+                item.unknown_nodes = unknown_nodes;
+            }
+            Fate::Rejected { plugin, refusal } => {
+                item.rejected = Some(Rejected { plugin, code: &refusal.code, reason: &refusal.reason });
+            }
+            Fate::Dropped { plugin } => item.dropped = Some(Dropped { plugin }),
+            Fate::TooLarge { .. } | Fate::TooManyHops | Fate::Unavailable => {}
+        }
+        item
+    }
+}
+
+/// A batch: totals, then an item per message in the order in which they came.
+#[derive(Serialize)]
+struct Batch<'a> {
+    messages: usize,
+    delivered: u64,
+    /// Each user once.
+    offline: Vec<Name<'a>>,
+    counts: Counts,
+    #[serde(serialize_with = "items")]
+    items: &'a [Published],
+}
+
+/// How many messages ended how; together they are all.
+#[derive(Default, Serialize)]
+struct Counts {
+    accepted: usize,
+    rejected: usize,
+    dropped: usize,
+    failed: usize,
+}
+
+#[derive(Serialize)]
+struct Name<'a>(#[serde(serialize_with = "text")] &'a Uid);
+
+impl<'a> Batch<'a> {
+    fn of(published: &'a [Published]) -> Self {
+        let mut counts = Counts::default();
+        let mut delivered = 0;
+        let mut seen = AHashSet::new();
+        let mut offline = Vec::new();
+        for item in published {
+            match &item.fate {
+                Fate::Accepted { receipt, .. } => {
+                    counts.accepted += 1;
+                    let Some(receipt) = receipt else { continue };
+                    delivered += u64::from(receipt.delivered);
+                    offline.extend(receipt.offline.iter().filter(|uid| seen.insert(*uid)).map(Name));
+                }
+                Fate::Rejected { .. } => counts.rejected += 1,
+                Fate::Dropped { .. } => counts.dropped += 1,
+                Fate::TooLarge { .. } | Fate::TooManyHops | Fate::Unavailable => counts.failed += 1,
+            }
+        }
+        Self { messages: published.len(), delivered, offline, counts, items: published }
+    }
+}
+
+fn items<S: Serializer>(published: &[Published], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(published.iter().map(Item::of))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::message::Receipt;
+    use crate::node::Refusal;
+
+    fn accepted(id: i64, delivered: u32, full: u32, offline: &[&str]) -> Published {
+        let offline = offline.iter().map(|uid| Uid::parse(uid).unwrap()).collect();
+        let receipt = Some(Receipt { delivered, full, offline });
+        Published { id, replaced_by: Vec::new(), fate: Fate::Accepted { receipt, unknown_nodes: Vec::new() } }
+    }
+
+    fn ended(fate: Fate) -> Published {
+        Published { id: 7, replaced_by: Vec::new(), fate }
+    }
+
+    async fn text(answer: Answer) -> String {
+        String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn one_message_tells_what_reached_whom_and_nothing_that_is_not_so() {
+        let plain = text(one(&accepted(748, 2, 0, &[]))).await;
+        assert_eq!(plain, r#"{"code":200,"message":"ok","data":{"id":748,"delivered":2,"offline":[]}}"#);
+
+        let mut full = accepted(1, 0, 1, &["1074"]);
+        full.replaced_by.push("word-filter".into());
+        if let Fate::Accepted { unknown_nodes, .. } = &mut full.fate {
+            unknown_nodes.push(NodeId::parse("n9").unwrap());
+        }
+        assert_eq!(
+            text(one(&full)).await,
+            r#"{"code":200,"message":"ok","data":{"id":1,"delivered":0,"offline":["1074"],"full":1,"replaced":["word-filter"],"unknownNodes":["n9"]}}"#
+        );
+
+        let queued = ended(Fate::Accepted { receipt: None, unknown_nodes: Vec::new() });
+        assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true,"offline":[]}}"#));
+    }
+
+    #[tokio::test]
+    async fn a_plugins_no_is_a_result() {
+        let refusal = Refusal { code: "403".into(), reason: "bad \"word\"".into() };
+        let answer = one(&ended(Fate::Rejected { plugin: "word-filter".into(), refusal }));
+        assert_eq!(answer.status(), 200);
+        assert!(text(answer).await.contains(
+            r#""delivered":0,"offline":[],"rejected":{"plugin":"word-filter","code":"403","reason":"bad \"word\""}}"#
+        ));
+        let answer = one(&ended(Fate::Dropped { plugin: "quiet".into() }));
+        assert!(text(answer).await.contains(r#""dropped":{"plugin":"quiet"}"#));
+    }
+
+    #[tokio::test]
+    async fn what_the_node_could_not_take_is_no_success() {
+        let answer = one(&ended(Fate::Unavailable));
+        assert_eq!(answer.status(), 503);
+        assert_eq!(
+            text(answer).await,
+            r#"{"code":503,"message":"message: the broker cannot take it now, nothing of it was sent"}"#
+        );
+        let answer = one(&ended(Fate::TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 }));
+        assert_eq!(answer.status(), 413);
+        assert!(text(answer).await.contains("message: expected at most 65535 bytes in the cim dialect, got 70000"));
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_totals_and_an_item_each() {
+        let batch_of = [
+            accepted(1, 2, 0, &[]),
+            accepted(2, 0, 0, &["a", "b"]),
+            accepted(3, 0, 0, &["b"]),
+            ended(Fate::Dropped { plugin: "quiet".into() }),
+        ];
+        assert_eq!(
+            text(batch(&batch_of)).await,
+            concat!(
+                r#"{"code":200,"message":"ok","data":{"messages":4,"delivered":2,"offline":["a","b"],"#,
+                r#""counts":{"accepted":3,"rejected":0,"dropped":1,"failed":0},"items":["#,
+                r#"{"id":1,"delivered":2,"offline":[]},{"id":2,"delivered":0,"offline":["a","b"]},"#,
+                r#"{"id":3,"delivered":0,"offline":["b"]},{"id":7,"delivered":0,"offline":[],"dropped":{"plugin":"quiet"}}]}}"#
+            )
+        );
+    }
+
+    #[tokio::test]
+    async fn the_worst_item_names_a_batchs_status() {
+        let too_large = || ended(Fate::TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 });
+        let answer = batch(&[accepted(1, 1, 0, &[]), too_large(), too_large()]);
+        assert_eq!(answer.status(), 413);
+        let body = text(answer).await;
+        assert!(body.starts_with(r#"{"code":413,"message":"[1]: expected at most 65535 bytes"#), "{body}");
+        assert!(body.contains(r#"{"id":1,"delivered":1,"offline":[]}"#), "{body}");
+        assert!(body.contains(r#""error":{"code":413,"message":"expected at most"#), "{body}");
+        assert_eq!(batch(&[too_large(), ended(Fate::Unavailable)]).status(), 503);
+    }
+}

@@ -1,0 +1,250 @@
+//! Every path of the API in one table: method, path, who may call it, and which action answers.
+//!
+//! Knows neither bodies nor the node.
+
+use hyper::Method;
+
+use super::answer::Problem;
+use crate::config::{Scope, Service};
+
+/// One line of the table.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) verb: Verb,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    pub(super) action: Action,
+}
+
+/// The method a path is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    /// GET, and HEAD with it.
+    Get,
+    Post,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Whoever reaches the listener.
+    Open,
+    /// Who has a key with this scope.
+    Key(Scope),
+    /// Probes and scrapers: open on listeners that serve `metrics`, a key to read on those that serve `api` alone.
+    Probe,
+}
+
+/// What answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    About,
+    Push(Push),
+    RoomJoin,
+    RoomLeave,
+    Kick,
+    OnlineUsers,
+    Connections,
+    Rooms,
+    Plugins,
+    Nodes,
+    Live,
+    Ready,
+    Metrics,
+}
+
+/// The bodies that push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Push {
+    /// A message, to its own receiver.
+    Send,
+    /// A message, to everyone.
+    All,
+    /// Messages, each to its own receiver.
+    List,
+    /// `{"message", "uids"}`.
+    ToUids,
+    /// `{"message", "room"}`.
+    Room,
+    /// `{"message", "uid", "device"}`.
+    Device,
+    /// `{"message", "cid"}`.
+    Connection,
+    /// `{"message", "uids"}`: everyone but these.
+    Other,
+    /// A `MessagesPub`.
+    Envelope,
+}
+
+pub(super) const ROUTES: &[Route] = &[
+    post("/send", Scope::Push, Action::Push(Push::Send)),
+    post("/send/all", Scope::Push, Action::Push(Push::All)),
+    post("/send/sendList", Scope::Push, Action::Push(Push::List)),
+    post("/send/toUids", Scope::Push, Action::Push(Push::ToUids)),
+    post("/send/room", Scope::Push, Action::Push(Push::Room)),
+    post("/send/device", Scope::Push, Action::Push(Push::Device)),
+    post("/send/connection", Scope::Push, Action::Push(Push::Connection)),
+    post("/send/other", Scope::Push, Action::Push(Push::Other)),
+    post("/publish", Scope::Push, Action::Push(Push::Envelope)),
+    post("/room/join", Scope::Manage, Action::RoomJoin),
+    post("/room/leave", Scope::Manage, Action::RoomLeave),
+    post("/kick", Scope::Manage, Action::Kick),
+    get("/getOnlineUser", Access::Key(Scope::Read), Action::OnlineUsers),
+    get("/connections", Access::Key(Scope::Read), Action::Connections),
+    get("/rooms", Access::Key(Scope::Read), Action::Rooms),
+    get("/plugins", Access::Key(Scope::Read), Action::Plugins),
+    get("/nodes", Access::Key(Scope::Read), Action::Nodes),
+    get("/health/live", Access::Probe, Action::Live),
+    get("/health/ready", Access::Probe, Action::Ready),
+    get("/metrics", Access::Probe, Action::Metrics),
+    get("/", Access::Open, Action::About),
+];
+
+impl Route {
+    /// The line for this request, among those that the listener serves.
+    ///
+    /// # Errors
+    /// 404 with the paths that are near, 405 with the method that is allowed.
+    pub(super) fn find(method: &Method, path: &str, serves: &[Service]) -> Result<&'static Self, Problem> {
+        let found = ROUTES.iter().find(|r| r.path == path && r.access.is_served(serves));
+        let route = found.ok_or_else(|| not_found(path, serves))?;
+        if route.verb.accepts(method) {
+            return Ok(route);
+        }
+        let text = format!("method: expected {}, got {method}", route.verb.allow());
+        Err(Problem::wrong_method(text, route.verb.allow()))
+    }
+}
+
+impl Verb {
+    fn accepts(self, method: &Method) -> bool {
+        match self {
+            Self::Get => matches!(*method, Method::GET | Method::HEAD),
+            Self::Post => *method == Method::POST,
+        }
+    }
+
+    const fn allow(self) -> &'static str {
+        match self {
+            Self::Get => "GET, HEAD",
+            Self::Post => "POST",
+        }
+    }
+}
+
+impl Access {
+    fn is_served(self, serves: &[Service]) -> bool {
+        match self {
+            Self::Key(_) => serves.contains(&Service::Api),
+            Self::Open | Self::Probe => serves.contains(&Service::Api) || serves.contains(&Service::Metrics),
+        }
+    }
+}
+
+const fn post(path: &'static str, scope: Scope, action: Action) -> Route {
+    Route { verb: Verb::Post, path, access: Access::Key(scope), action }
+}
+
+const fn get(path: &'static str, access: Access, action: Action) -> Route {
+    Route { verb: Verb::Get, path, access, action }
+}
+
+fn not_found(path: &str, serves: &[Service]) -> Problem {
+    let status = hyper::StatusCode::NOT_FOUND;
+    if path == USER_INFO {
+        return Problem::new(status, "user info does not belong here: ask your own user service");
+    }
+    let shown: String = path.chars().take(MAX_SHOWN).collect();
+    let served = ROUTES.iter().filter(|r| r.access.is_served(serves));
+    let near: Vec<_> = served.map(|r| r.path).filter(|p| is_near(path, p)).collect();
+    let expected = if near.is_empty() { "a path of docs/http-api.md".to_owned() } else { near.join(" or ") };
+    Problem::new(status, format!("path: expected {expected}, got {shown:?}"))
+}
+
+/// Whether somebody who typed `typed` may have meant `path`: another case, a slash too many, its last part alone,
+/// its beginning, or up to two slips of the finger.
+fn is_near(typed: &str, path: &str) -> bool {
+    let typed = typed.trim_matches('/').to_ascii_lowercase();
+    let path = path.trim_matches('/').to_ascii_lowercase();
+    if typed.is_empty() || path.is_empty() || typed.len() > MAX_SHOWN {
+        return false;
+    }
+    let last = path.rsplit('/').next().unwrap_or_default();
+    typed == path || typed == last || path.split('/').next() == Some(&typed) || distance(&typed, &path) <= 2
+}
+
+/// Levenshtein's, over bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// In the original's document, which itself says that it does not belong there.
+const USER_INFO: &str = "/login/getUserinfo";
+/// Most characters of a path that an answer repeats.
+const MAX_SHOWN: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(method: &Method, path: &str, serves: &[Service]) -> (u16, String) {
+        let problem = Route::find(method, path, serves).unwrap_err();
+        (problem.status().as_u16(), problem.to_string())
+    }
+
+    #[test]
+    fn each_route_is_found_by_its_own_method_only() {
+        for route in ROUTES {
+            let (right, wrong) = match route.verb {
+                Verb::Get => (Method::HEAD, Method::POST),
+                Verb::Post => (Method::POST, Method::GET),
+            };
+            assert_eq!(Route::find(&right, route.path, &[Service::Api]).unwrap().action, route.action);
+            assert_eq!(fault(&wrong, route.path, &[Service::Api]).0, 405, "{}", route.path);
+            assert_eq!(fault(&Method::OPTIONS, route.path, &[Service::Api]).0, 405, "{}", route.path);
+        }
+    }
+
+    #[test]
+    fn a_path_stands_once() {
+        let mut paths: Vec<_> = ROUTES.iter().map(|r| r.path).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        assert_eq!(paths.len(), ROUTES.len());
+    }
+
+    #[test]
+    fn a_listener_serves_only_its_part() {
+        assert_eq!(fault(&Method::POST, "/send", &[Service::Metrics]).0, 404);
+        assert_eq!(fault(&Method::GET, "/metrics", &[Service::Ws]).0, 404);
+        assert!(Route::find(&Method::GET, "/metrics", &[Service::Metrics]).is_ok());
+        assert!(Route::find(&Method::GET, "/health/live", &[Service::Api]).is_ok());
+    }
+
+    #[test]
+    fn a_missing_path_names_what_is_near() {
+        for (typed, text) in [
+            ("/send/sendlist", "path: expected /send/sendList, got \"/send/sendlist\""),
+            ("/send/", "path: expected /send or "),
+            ("/sned", "path: expected /send, got \"/sned\""),
+            ("/join", "path: expected /room/join, got \"/join\""),
+            ("/room", "path: expected /send/room or /room/join or /room/leave or /rooms, got \"/room\""),
+            ("/nowhere/at/all", "path: expected a path of docs/http-api.md, got \"/nowhere/at/all\""),
+            ("/login/getUserinfo", "user info does not belong here: ask your own user service"),
+        ] {
+            let (status, message) = fault(&Method::POST, typed, &[Service::Api]);
+            assert_eq!(status, 404);
+            assert!(message.starts_with(text), "{typed}: {message}");
+        }
+        assert!(fault(&Method::GET, &"/x".repeat(5000), &[Service::Api]).1.len() < 200);
+    }
+}

@@ -1,0 +1,144 @@
+//! How users, connections and rooms look in a list. What is not known is left out.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::lists::Bound;
+use crate::id::{Room, Uid};
+use crate::message::Entries;
+use crate::node::{Binding, Connection};
+use crate::protocol::{Coding, Dialect, Framing};
+
+/// A user with devices.
+#[derive(Serialize)]
+pub(super) struct UserRow {
+    #[serde(serialize_with = "text")]
+    uid: Uid,
+    connections: usize,
+    devices: Vec<DeviceRow>,
+}
+
+impl UserRow {
+    /// Of the user's connections; `None` if the last of them has just gone.
+    pub(super) fn new(mut bound: Vec<Bound>) -> Option<Self> {
+        let uid = bound.first()?.1.uid.clone();
+        let connections = bound.len();
+        bound.truncate(MAX_DEVICES);
+        Some(Self { uid, connections, devices: bound.iter().map(DeviceRow::new).collect() })
+    }
+}
+
+/// One connection of a user.
+#[derive(Serialize)]
+pub(super) struct DeviceRow {
+    cid: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<String>,
+    since: i64,
+    #[serde(serialize_with = "texts")]
+    rooms: Vec<Room>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tag: Option<String>,
+}
+
+impl DeviceRow {
+    fn new((connection, binding): &Bound) -> Self {
+        let mut rooms = connection.rooms();
+        rooms.sort_unstable();
+        Self {
+            cid: connection.id().as_u64(),
+            device: binding.device.as_ref().map(ToString::to_string),
+            channel: binding.channel.clone(),
+            since: binding.since,
+            rooms,
+            tag: connection.tag(),
+        }
+    }
+}
+
+/// A connection with all that is known of it.
+#[derive(Serialize)]
+pub(super) struct ConnectionRow {
+    #[serde(serialize_with = "text")]
+    uid: Uid,
+    #[serde(flatten)]
+    device: DeviceRow,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dialect: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transport: Option<&'static str>,
+    #[serde(serialize_with = "facts")]
+    facts: Arc<Binding>,
+}
+
+impl ConnectionRow {
+    pub(super) fn new(bound: &Bound) -> Self {
+        let (connection, binding) = bound;
+        Self {
+            uid: binding.uid.clone(),
+            device: DeviceRow::new(bound),
+            expires: binding.expires,
+            dialect: dialect(connection),
+            transport: connection.form().map(|form| match form.framing {
+                Framing::WebSocket => "websocket",
+                Framing::Tcp => "tcp",
+            }),
+            facts: Arc::clone(binding),
+        }
+    }
+}
+
+/// A room with its size.
+#[derive(Serialize)]
+pub(super) struct RoomRow<'a> {
+    #[serde(serialize_with = "text")]
+    pub(super) room: &'a Room,
+    pub(super) connections: usize,
+}
+
+fn dialect(connection: &Connection) -> Option<&'static str> {
+    let form = connection.form()?;
+    Some(match (form.dialect, form.coding) {
+        (Dialect::Yunque, Coding::Protobuf) => "yunque.pb",
+        (Dialect::Yunque, Coding::Json) => "yunque.json",
+        (Dialect::Cim, Coding::Protobuf) => "cim.pb",
+        (Dialect::Cim, Coding::Json) => "cim.json",
+    })
+}
+
+/// A name as its text.
+pub(super) fn text<S: Serializer>(name: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(name)
+}
+
+/// Names as their texts.
+pub(super) fn texts<T: Display, S: Serializer>(names: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(names.iter().map(|n| Text(n)))
+}
+
+fn facts<S: Serializer>(binding: &Arc<Binding>, serializer: S) -> Result<S::Ok, S::Error> {
+    let facts: &Entries = &binding.facts;
+    let mut map = serializer.serialize_map(Some(facts.len()))?;
+    for (key, value) in facts.iter() {
+        map.serialize_entry(key, value)?;
+    }
+    map.end()
+}
+
+struct Text<'a, T>(&'a T);
+
+impl<T: Display> Serialize for Text<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
+    }
+}
+
+/// Most connections listed for one user; the count tells of the rest.
+const MAX_DEVICES: usize = 100;

@@ -1,0 +1,134 @@
+//! What this node says of itself: `/`, `/health/*`, `/nodes`, `/plugins`, `/metrics`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+use serde::Serialize;
+
+use super::Api;
+use super::answer::{self, Answer, Problem};
+use super::query::Query;
+use crate::config::Service;
+
+/// What the API tells of its node besides what the node itself knows.
+pub struct About {
+    /// Where it listens, and for what.
+    pub listeners: Vec<(SocketAddr, Vec<Service>)>,
+    /// The page for Prometheus, rendered now.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl Api {
+    pub(super) fn greet(&self) -> Answer {
+        answer::ok(Greeting {
+            name: "skylark",
+            version: env!("CARGO_PKG_VERSION"),
+            what: "a real-time message gateway: clients connect by WebSocket at /ws, back ends push by POST /send",
+            node: self.node.id().as_str(),
+            docs: "docs/http-api.md",
+        })
+    }
+
+    pub(super) fn live() -> Answer {
+        answer::ok(State { status: "live", reasons: Vec::new() })
+    }
+
+    pub(super) fn ready(&self) -> Answer {
+        match self.node.readiness() {
+            Ok(()) => answer::ok(State { status: "ready", reasons: Vec::new() }),
+            Err(reasons) => {
+                let message = format!("not ready: {}", reasons.join("; "));
+                let state = State { status: "not ready", reasons };
+                answer::with_status(StatusCode::SERVICE_UNAVAILABLE, &message, Some(state))
+            }
+        }
+    }
+
+    pub(super) fn nodes(&self, query: Option<&str>) -> Result<Answer, Problem> {
+        Query::parse(query, &[])?;
+        let (users, connections) = self.node.counts();
+        let mut roles: Vec<_> = self.about.listeners.iter().flat_map(|(_, serves)| serves).map(|s| role(*s)).collect();
+        roles.sort_unstable();
+        roles.dedup();
+        let listeners = self.about.listeners.iter().map(|(address, serves)| ListenerRow {
+            address: *address,
+            serves: serves.iter().map(|s| role(*s)).collect(),
+        });
+        let this = NodeRow {
+            id: self.node.id().as_str(),
+            number: self.node.number(),
+            addresses: listeners.collect(),
+            roles,
+            users,
+            connections,
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.node.started_at(),
+            uptime: self.started.elapsed().as_secs(),
+            ready: self.node.readiness().is_ok(),
+        };
+        Ok(answer::ok(Items { items: vec![this] }))
+    }
+
+    pub(super) fn plugins(&self, query: Option<&str>) -> Result<Answer, Problem> {
+        Query::parse(query, &[])?;
+        Ok(answer::ok(Items { items: self.node.plugins() }))
+    }
+
+    pub(super) fn metrics(&self) -> Answer {
+        answer::plain(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", (self.about.metrics)())
+    }
+}
+
+#[derive(Serialize)]
+struct Greeting<'a> {
+    name: &'static str,
+    version: &'static str,
+    what: &'static str,
+    node: &'a str,
+    docs: &'static str,
+}
+
+#[derive(Serialize)]
+struct State {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Items<T> {
+    items: Vec<T>,
+}
+
+#[derive(Serialize)]
+struct NodeRow<'a> {
+    id: &'a str,
+    number: u16,
+    addresses: Vec<ListenerRow>,
+    roles: Vec<&'static str>,
+    users: usize,
+    connections: usize,
+    version: &'static str,
+    /// Milliseconds since 1970.
+    started: i64,
+    /// Seconds.
+    uptime: u64,
+    ready: bool,
+}
+
+#[derive(Serialize)]
+struct ListenerRow {
+    address: SocketAddr,
+    serves: Vec<&'static str>,
+}
+
+const fn role(service: Service) -> &'static str {
+    match service {
+        Service::Ws => "ws",
+        Service::Api => "api",
+        Service::Cim => "cim",
+        Service::CimTcp => "cim-tcp",
+        Service::Metrics => "metrics",
+    }
+}
