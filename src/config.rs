@@ -1,270 +1,352 @@
-//! What an operator may set: one typed tree with its defaults. Reading files and variables is in [`load`].
+//! What an operator may set: one typed tree, with the default and the sentence of each key beside its field.
 //!
-//! Every key stands in `config/skylark.yaml` with its default and a sentence; `tests/tidy.rs` holds the two in step.
+//! Reading files and variables is in [`load`]; rules that bind several keys are in `check`. Every key stands in
+//! `config/skylark.yaml` with its default and its sentence; a test here holds the two in step.
 //! Knows nothing of what the values are used for.
+
+mod changes;
+mod check;
+mod fault;
+mod keys;
+pub mod load;
+#[macro_use]
+mod section;
+mod read;
+mod value;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::id::NodeId;
+use crate::id::{MAX_NODE_NUMBER, NodeId};
 use crate::protocol::Dialect;
 
-/// The whole tree.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Config {
-    /// Who this node is.
-    pub node: NodeConfig,
-    /// Where it listens, and for what.
-    pub listeners: Vec<Listener>,
-    /// What clients may do.
-    pub clients: Clients,
-    /// Liveness of connections.
-    pub heartbeat: Heartbeat,
-    /// Bounds on what comes in.
-    pub limits: Limits,
-    /// Bounds on what goes out.
-    pub queue: Queue,
-    /// The push API.
-    pub api: Api,
-    /// The plugin directory.
-    pub plugins: Plugins,
-    /// Node to node.
-    pub bus: Bus,
-    /// Logs.
-    pub log: Log,
-    /// How the node ends.
-    pub drain: Drain,
-}
+pub use changes::Changes;
+pub use fault::{ConfigError, Fault};
+pub use keys::{Key, keys, reference};
+pub use load::{Entry, Loaded, Loader};
+pub use value::Source;
 
-/// Who this node is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NodeConfig {
-    /// Name among the nodes that share a broker (`Sid`).
-    pub id: NodeId,
-    /// Number inside connection and message ids, 0–4095, different on each node.
-    pub number: u16,
-    /// Address that clients are told in the bind reply; empty = the listener's own.
-    pub address: String,
-    /// Hub shards; 0 = one per core.
-    pub shards: usize,
-}
+use read::{Bounded, Bytes, Secret};
 
-/// One address and what it serves.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Listener {
-    /// Address and port; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// What it serves.
-    pub serves: Vec<Service>,
-    /// Dialect of a connection that chooses none. On `cim` and `cim-tcp` the coding is sniffed or fixed.
-    pub dialect: Dialect,
-    /// Pages that may connect: exact origins, `same-origin`, `same-host` (any port), `loopback`, or `*`.
-    pub origins: Vec<String>,
-    /// Which devices of a user exclude each other.
-    pub devices: DevicePolicy,
-    /// Whether a token may stand in the query (`?token=`).
-    pub query_token: bool,
-}
-
-/// What a listener can serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Service {
-    /// WebSocket at `/ws`.
-    Ws,
-    /// The push API.
-    Api,
-    /// CIM's WebSocket at `/`, coding sniffed.
-    Cim,
-    /// CIM's TCP framing; shares its address with nothing else.
-    CimTcp,
-    /// `/metrics` and `/health/*`.
-    Metrics,
-}
-
-/// Which devices of one user exclude each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DevicePolicy {
-    /// Any number of devices.
-    AllowAll,
-    /// CIM's matrix: android and ios exclude each other; windows, mac and web exclude each other.
-    Cim,
-}
-
-/// What clients may do.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Clients {
-    /// Whether a client may send `message` to users and joined rooms.
-    pub publish: bool,
-    /// Most rooms that one connection may be in.
-    pub rooms: usize,
-}
-
-/// Server-driven liveness.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Heartbeat {
-    /// PING after so long without a write.
-    pub interval: Duration,
-    /// So many PINGs may stay unanswered.
-    pub max_missed: u32,
-}
-
-/// Bounds on what comes in.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
-    /// Live connections of the node.
-    pub connections: usize,
-    /// Live connections of one address; 0 = no bound.
-    pub connections_per_ip: usize,
-    /// Connects of one address a second, with a burst of ten times that; 0 = no bound.
-    pub connects_per_ip: u32,
-    /// Head of a request, TLS and WebSocket handshake.
-    pub handshake: Duration,
-    /// First frame on a listener that must see one.
-    pub first_frame: Duration,
-    /// Bind after connect.
-    pub unbound: Duration,
-    /// Furthest that a handler may extend an unbound connection.
-    pub unbound_max: Duration,
-    /// Whole message or body after its first byte.
-    pub message_timeout: Duration,
-    /// Largest frame and message from a client, bytes.
-    pub frame_bytes: usize,
-    /// Largest request body, bytes.
-    pub body_bytes: usize,
-    /// Most messages of one request.
-    pub batch: usize,
-    /// Most users named by one request.
-    pub uids: usize,
-    /// Auth calls under way at once; more wait.
-    pub auth_calls: usize,
-}
-
-/// Bounds on what goes out.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Queue {
-    /// Bytes waiting for one connection.
-    pub bytes: usize,
-    /// Frames waiting for one connection.
-    pub frames: usize,
-    /// A connection that takes no byte for so long is a slow consumer.
-    pub write_timeout: Duration,
-    /// Commands waiting for one shard.
-    pub mailbox: usize,
-}
-
-/// The push API.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Api {
-    /// Who may call.
-    pub keys: Vec<ApiKey>,
-    /// Allows an API without keys on an address that is not loopback.
-    pub insecure: bool,
-}
-
-/// One caller of the API.
-#[derive(Clone, PartialEq)]
-pub struct ApiKey {
-    /// Name for the log.
-    pub name: String,
-    /// The secret, as sent in `Authorization: Bearer` or `X-Api-Key`.
-    pub key: String,
-    /// What it may do.
-    pub scopes: Vec<Scope>,
-}
-
-impl std::fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiKey").field("name", &self.name).field("scopes", &self.scopes).finish_non_exhaustive()
+section! {
+    /// The whole tree.
+    pub struct Config {
+        /// Who this node is.
+        pub node: NodeConfig,
+        /// Where the node listens, and for what. A list in a later file replaces the whole list of an earlier one.
+        pub listeners: Vec<Listener> = vec![Listener::plain()],
+        /// What clients may do.
+        pub clients: Clients,
+        /// Liveness of connections.
+        pub heartbeat: Heartbeat,
+        /// Bounds on what comes in.
+        pub limits: Limits,
+        /// Bounds on what goes out.
+        pub queue: Queue,
+        /// The push API.
+        pub api: Api,
+        /// The plugin directory.
+        pub plugins: Plugins,
+        /// Node to node.
+        pub bus: Bus,
+        /// Logs.
+        pub log: Log,
+        /// How the node ends.
+        pub drain: Drain,
     }
 }
 
-/// A part of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// `/send…`, `/publish`.
-    Push,
-    /// Lists and counts.
-    Read,
-    /// Rooms, kick, plugins.
-    Manage,
+section! {
+    /// Who this node is.
+    pub struct NodeConfig {
+        /// Name among the nodes that share a broker (`Sid` in an envelope); unset, the host's name.
+        pub id: NodeId = NodeId::parse("n1").expect("a valid name") => "the host's name, or n1",
+        /// Number inside connection and message ids, 0–4095, different on each node.
+        pub number: u16 [Bounded(0, MAX_NODE_NUMBER as u64)] = 1,
+        /// Address that clients are told in the bind reply; empty = the listener's own.
+        pub address: String = String::new(),
+        /// Hub shards; 0 = one per core.
+        pub shards: usize [Bounded(0, 1024)] = 0,
+    }
 }
 
-/// The plugin directory.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Plugins {
-    /// Where the `.wasm` and `.toml` files lie; empty = no plugins.
-    pub dir: PathBuf,
-    /// Where compiled plugins are kept between runs; empty = nowhere.
-    pub cache: PathBuf,
-    /// A file is read when it has not changed for so long.
-    pub settle: Duration,
-    /// The directory is looked at again after so long, whatever the watcher says.
-    pub rescan: Duration,
-    /// Auth plugins and fail-closed filters that may disappear without closing the gate.
-    pub allow_remove: Vec<String>,
-    /// Most live instances over all plugins.
-    pub instances: u32,
+item! {
+    /// One address and what it serves.
+    pub struct Listener {
+        /// Address and port; port 0 takes a free one.
+        pub address: SocketAddr,
+        /// What it serves: `ws` (WebSocket at `/ws`), `api` (the push API), `cim` (CIM's WebSocket at `/`), `cim-tcp` (CIM's TCP framing; alone on its address), `metrics` (`/metrics` and `/health/*`).
+        pub serves: Vec<Service>,
+        /// Dialect of a connection that chooses none: `yunque` or `cim`. On `cim` and `cim-tcp` the coding is sniffed or fixed.
+        pub dialect: Dialect = dialect_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else yunque",
+        /// Pages that may connect: exact origins, `same-origin`, `same-host` (any port), `loopback`, or `*`.
+        pub origins: Vec<String> = origins_of(serves.as_deref()) => "[same-host] where it serves cim, else [same-origin]",
+        /// Which devices of a user exclude each other: `allow_all`, or `cim` (android and ios; windows, mac and web).
+        pub devices: DevicePolicy = devices_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else allow_all",
+        /// Whether a token may stand in the query (`?token=`).
+        pub query_token: bool = true => "true",
+    }
 }
 
-/// Node to node.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Bus {
-    /// Which engine.
-    pub kind: BusKind,
+words! {
+    /// What a listener can serve.
+    pub enum Service {
+        /// WebSocket at `/ws`.
+        Ws = "ws",
+        /// The push API.
+        Api = "api",
+        /// CIM's WebSocket at `/`, coding sniffed.
+        Cim = "cim",
+        /// CIM's TCP framing; shares its address with nothing else.
+        CimTcp = "cim-tcp",
+        /// `/metrics` and `/health/*`.
+        Metrics = "metrics",
+    }
 }
 
-/// Engines of the bus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BusKind {
-    /// One node, nothing shared.
-    Memory,
+words! {
+    /// Which devices of one user exclude each other.
+    pub enum DevicePolicy {
+        /// Any number of devices.
+        AllowAll = "allow_all",
+        /// CIM's matrix: android and ios exclude each other; windows, mac and web exclude each other.
+        Cim = "cim",
+    }
 }
 
-/// Logs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Log {
-    /// A tracing filter, e.g. `info,skylark::plugin=debug`.
-    pub level: String,
-    /// How lines look.
-    pub format: LogFormat,
-    /// Where lines go besides standard error; empty = nowhere.
-    pub file: PathBuf,
-    /// When a new file begins.
-    pub rotation: Rotation,
-    /// How many old files stay.
-    pub keep: usize,
+section! {
+    /// What clients may do.
+    pub struct Clients {
+        /// Whether a client may send `message` to users and to rooms that it has joined.
+        pub publish: bool = false,
+        /// Most rooms that one connection may be in.
+        pub rooms: usize [Bounded(1, 10_000)] = 100,
+    }
 }
 
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    Auto,
-    /// Text.
-    Text,
-    /// One JSON object a line.
-    Json,
+section! {
+    /// Server-driven liveness.
+    pub struct Heartbeat {
+        /// PING after so long without a write; one CIM client gives up at 30s.
+        pub interval: Duration = Duration::from_secs(25),
+        /// So many PINGs may stay unanswered before the connection is closed with 4000.
+        pub max_missed: u32 [Bounded(1, 100)] = 2,
+    }
 }
 
-/// When a new log file begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rotation {
-    /// Each hour.
-    Hourly,
-    /// Each day.
-    Daily,
-    /// Never.
-    Never,
+section! {
+    /// Bounds on what comes in.
+    pub struct Limits {
+        /// Live connections of the node.
+        pub connections: usize [Bounded(1, 100_000_000)] = 100_000,
+        /// Live connections of one address; 0 = no bound.
+        pub connections_per_ip: usize [Bounded(0, 100_000_000)] = 1_000,
+        /// Connects of one address a second, with a burst of ten times that; 0 = no bound.
+        pub connects_per_ip: u32 [Bounded(0, 1_000_000)] = 50,
+        /// Head of a request, TLS and WebSocket handshake.
+        pub handshake: Duration = Duration::from_secs(5),
+        /// First frame on a listener that must see one.
+        pub first_frame: Duration = Duration::from_secs(10),
+        /// Bind after connect.
+        pub unbound: Duration = Duration::from_secs(45),
+        /// Furthest that a handler may extend an unbound connection.
+        pub unbound_max: Duration = Duration::from_secs(300),
+        /// Whole message or body after its first byte.
+        pub message_timeout: Duration = Duration::from_secs(10),
+        /// Largest frame and message from a client.
+        pub frame_bytes: usize [Bytes(1 << 10, 16 << 20)] = 64 << 10,
+        /// Largest request body.
+        pub body_bytes: usize [Bytes(1 << 10, 64 << 20)] = 1 << 20,
+        /// Most messages of one request.
+        pub batch: usize [Bounded(1, 10_000)] = 500,
+        /// Most users named by one request.
+        pub uids: usize [Bounded(1, 1_000_000)] = 10_000,
+        /// Auth calls under way at once; more wait.
+        pub auth_calls: usize [Bounded(1, 100_000)] = 64,
+    }
 }
 
-/// How the node ends.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Drain {
-    /// Readiness is red for so long before anything closes.
-    pub wait: Duration,
-    /// Per cent of the connections closed in each step of 500 ms.
-    pub step_percent: u32,
-    /// The whole drain takes no longer.
-    pub grace: Duration,
+section! {
+    /// Bounds on what goes out.
+    pub struct Queue {
+        /// Bytes waiting for one connection; more closes it as a slow consumer.
+        pub bytes: usize [Bytes(64 << 10, 1 << 30)] = 1 << 20,
+        /// Frames waiting for one connection; more closes it as a slow consumer.
+        pub frames: usize [Bounded(16, 1_000_000)] = 4_096,
+        /// A connection that takes no byte for so long is a slow consumer.
+        pub write_timeout: Duration = Duration::from_secs(10),
+        /// Commands waiting for one shard.
+        pub mailbox: usize [Bounded(16, 1_000_000)] = 1_024,
+    }
+}
+
+section! {
+    /// The push API.
+    pub struct Api {
+        /// Who may call. None is allowed only on loopback addresses, or with `insecure`.
+        pub keys: Vec<ApiKey> = Vec::new(),
+        /// Allows an API without keys on an address that is not loopback.
+        pub insecure: bool = false,
+    }
+}
+
+item! {
+    /// One caller of the API.
+    pub struct ApiKey {
+        /// Name for the log.
+        pub name: String,
+        /// The secret, as sent in `Authorization: Bearer` or `X-Api-Key`; at least 16 bytes, best as `{file: …}` or `{env: …}`.
+        pub key: String [Secret(16)],
+        /// What it may do: `push` (send, publish), `read` (lists, counts), `manage` (rooms, kick, plugins).
+        pub scopes: Vec<Scope> = vec![Scope::Push, Scope::Read, Scope::Manage] => "all three",
+    }
+}
+
+words! {
+    /// A part of the API.
+    pub enum Scope {
+        /// `/send…`, `/publish`.
+        Push = "push",
+        /// Lists and counts.
+        Read = "read",
+        /// Rooms, kick, plugins.
+        Manage = "manage",
+    }
+}
+
+section! {
+    /// The plugin directory.
+    pub struct Plugins {
+        /// Where the `.wasm` and `.toml` files lie, relative to the working directory; empty = no plugins, and nobody is let in.
+        pub dir: PathBuf = PathBuf::new(),
+        /// Where compiled plugins are kept between runs, readable by the owner only; empty = nowhere.
+        pub cache: PathBuf = PathBuf::new(),
+        /// A file is read when it has not changed for so long.
+        pub settle: Duration = Duration::from_millis(150),
+        /// The directory is looked at again after so long, whatever the watcher says.
+        pub rescan: Duration = Duration::from_secs(5),
+        /// Auth plugins and fail-closed filters that may disappear without closing the gate.
+        pub allow_remove: Vec<String> = Vec::new(),
+        /// Most live instances over all plugins.
+        pub instances: u32 [Bounded(1, 10_000)] = 256,
+    }
+}
+
+section! {
+    /// Node to node.
+    pub struct Bus {
+        /// Which engine: `memory` (one node, nothing shared).
+        pub kind: BusKind = BusKind::Memory,
+    }
+}
+
+words! {
+    /// Engines of the bus.
+    pub enum BusKind {
+        /// One node, nothing shared.
+        Memory = "memory",
+    }
+}
+
+section! {
+    /// Logs.
+    pub struct Log {
+        /// A tracing filter, e.g. `info,skylark::plugin=debug`.
+        pub level: String = "info".to_owned(),
+        /// How lines on standard error look: `auto` (text on a terminal, JSON otherwise), `text` or `json`.
+        pub format: LogFormat = LogFormat::Auto,
+        /// File that lines go to besides standard error, always as JSON; empty = none.
+        pub file: PathBuf = PathBuf::new(),
+        /// When a new file begins: `hourly`, `daily` or `never`. The date is put behind the file's stem.
+        pub rotation: Rotation = Rotation::Daily,
+        /// How many files stay, the newest included.
+        pub keep: usize [Bounded(1, 10_000)] = 7,
+    }
+}
+
+words! {
+    /// How log lines look.
+    pub enum LogFormat {
+        /// Text on a terminal, JSON otherwise.
+        Auto = "auto",
+        /// Text.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+words! {
+    /// When a new log file begins.
+    pub enum Rotation {
+        /// Each hour.
+        Hourly = "hourly",
+        /// Each day.
+        Daily = "daily",
+        /// Never.
+        Never = "never",
+    }
+}
+
+section! {
+    /// How the node ends.
+    pub struct Drain {
+        /// Readiness is red for so long before anything closes.
+        pub wait: Duration = Duration::from_secs(5),
+        /// Per cent of the connections closed in each step of 500 ms.
+        pub step_percent: u32 [Bounded(1, 100)] = 5,
+        /// The whole drain takes no longer.
+        pub grace: Duration = Duration::from_secs(30),
+    }
+}
+
+impl Listener {
+    /// What the node listens on when nothing says otherwise.
+    fn plain() -> Self {
+        let serves = vec![Service::Ws, Service::Api, Service::Metrics];
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            dialect: dialect_of(Some(&serves)),
+            origins: origins_of(Some(&serves)),
+            devices: devices_of(Some(&serves)),
+            serves,
+            query_token: true,
+        }
+    }
+
+    /// Whether it serves `service`.
+    #[must_use]
+    pub fn has(&self, service: Service) -> bool {
+        self.serves.contains(&service)
+    }
+}
+
+impl ApiKey {
+    /// Whether it may use that part of the API.
+    #[must_use]
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope)
+    }
+}
+
+fn is_cim(serves: Option<&[Service]>) -> bool {
+    serves.is_some_and(|serves| serves.contains(&Service::Cim) || serves.contains(&Service::CimTcp))
+}
+
+fn dialect_of(serves: Option<&[Service]>) -> Dialect {
+    if is_cim(serves) { Dialect::Cim } else { Dialect::Yunque }
+}
+
+fn devices_of(serves: Option<&[Service]>) -> DevicePolicy {
+    if is_cim(serves) { DevicePolicy::Cim } else { DevicePolicy::AllowAll }
+}
+
+/// A page that uses CIM's SDK dials another port than its own, so same-origin would be wrong there.
+fn origins_of(serves: Option<&[Service]>) -> Vec<String> {
+    vec![if is_cim(serves) { "same-host" } else { "same-origin" }.to_owned()]
 }

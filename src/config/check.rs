@@ -1,0 +1,173 @@
+//! Rules that bind several keys, or one key more than its type does.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::fault::{Fault, nearest};
+use super::read::one_of;
+use super::value::Value;
+use super::{Config, Service};
+
+/// Words that stand for a group of origins.
+const ORIGIN_WORDS: [&str; 4] = ["same-origin", "same-host", "loopback", "*"];
+const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
+
+/// Adds what is wrong with `config`. A key that already has a fault holds a stand-in, so no rule looks at it.
+pub(super) fn check(config: &Config, tree: &Value, faults: &mut Vec<Fault>) {
+    let faulty: Vec<String> = faults.iter().map(|fault| fault.path.clone()).collect();
+    let mut rules = Rules { config, tree, faulty, faults };
+    rules.listeners();
+    rules.api();
+    rules.durations();
+    rules.log();
+}
+
+struct Rules<'a> {
+    config: &'a Config,
+    tree: &'a Value,
+    faulty: Vec<String>,
+    faults: &'a mut Vec<Fault>,
+}
+
+impl Rules<'_> {
+    fn listeners(&mut self) {
+        if !self.is_sound("listeners") {
+            return;
+        }
+        let mut addresses = HashSet::new();
+        if self.config.listeners.is_empty() {
+            self.fault("listeners", "expected at least one listener, got none");
+        }
+        for (index, listener) in self.config.listeners.iter().enumerate() {
+            let (address, serves) = (format!("listeners[{index}].address"), format!("listeners[{index}].serves"));
+            if listener.address.port() != 0 && !addresses.insert(listener.address) {
+                self.fault(&address, &format!("expected an address of its own, got {} again", listener.address));
+            }
+            if listener.serves.is_empty() {
+                self.fault(&serves, "expected at least one service, got none");
+            }
+            let distinct: HashSet<Service> = listener.serves.iter().copied().collect();
+            if distinct.len() < listener.serves.len() {
+                self.fault(&serves, "expected each service once");
+            }
+            if distinct.contains(&Service::CimTcp) && distinct.len() > 1 {
+                self.fault(&serves, "expected cim-tcp alone: it is no HTTP, and shares its address with nothing");
+            }
+            for (at, origin) in listener.origins.iter().enumerate() {
+                self.origin(&format!("listeners[{index}].origins[{at}]"), origin);
+            }
+        }
+    }
+
+    fn origin(&mut self, path: &str, origin: &str) {
+        let is_exact = origin.split_once("://").is_some_and(|(scheme, rest)| {
+            !scheme.is_empty() && !rest.is_empty() && !rest.contains(|c: char| c == '/' || c.is_whitespace())
+        });
+        if !is_exact && !ORIGIN_WORDS.contains(&origin) {
+            let words = one_of(&ORIGIN_WORDS);
+            self.fault(
+                path,
+                &format!("expected an origin such as https://chat.example.com, or {words}, got {origin:?}"),
+            );
+            self.hint(nearest(origin, ORIGIN_WORDS));
+        }
+    }
+
+    fn api(&mut self) {
+        let api = &self.config.api;
+        if !self.is_sound("api") || !self.is_sound("listeners") {
+            return;
+        }
+        for (index, key) in api.keys.iter().enumerate() {
+            let before = &api.keys[..index];
+            if before.iter().any(|other| other.name == key.name) {
+                self.fault(
+                    &format!("api.keys[{index}].name"),
+                    &format!("expected a name of its own, got {:?} again", key.name),
+                );
+            }
+            if before.iter().any(|other| other.key == key.key) {
+                self.fault(&format!("api.keys[{index}].key"), "expected a key of its own, got one that stands above");
+            }
+            if key.scopes.is_empty() {
+                self.fault(&format!("api.keys[{index}].scopes"), "expected at least one scope, got none");
+            }
+        }
+        let open = |listener: &super::Listener| listener.has(Service::Api) && !listener.address.ip().is_loopback();
+        if api.keys.is_empty()
+            && !api.insecure
+            && let Some(index) = self.config.listeners.iter().position(open)
+        {
+            let address = self.config.listeners[index].address;
+            let problem = format!(
+                "expected at least one key, because the push API listens on {address} (listeners[{index}]), which is not \
+                 loopback; or set api.insecure: true to let anybody push"
+            );
+            self.fault("api.keys", &problem);
+        }
+    }
+
+    fn durations(&mut self) {
+        let Config { heartbeat, limits, queue, plugins, drain, .. } = self.config;
+        let least = [
+            ("heartbeat.interval", heartbeat.interval, Duration::from_millis(100)),
+            ("limits.handshake", limits.handshake, Duration::from_millis(100)),
+            ("limits.first_frame", limits.first_frame, Duration::from_millis(100)),
+            ("limits.unbound", limits.unbound, Duration::from_millis(100)),
+            ("limits.message_timeout", limits.message_timeout, Duration::from_millis(100)),
+            ("queue.write_timeout", queue.write_timeout, Duration::from_millis(100)),
+            ("plugins.rescan", plugins.rescan, Duration::from_millis(100)),
+        ];
+        for (path, duration, least) in least {
+            if duration < least && self.is_sound(path) {
+                let shown = |duration| humantime::format_duration(duration);
+                self.fault(path, &format!("expected at least {}, got {}", shown(least), shown(duration)));
+            }
+        }
+        let ordered = [
+            ("limits.unbound_max", limits.unbound_max, "limits.unbound", limits.unbound),
+            ("drain.grace", drain.grace, "drain.wait", drain.wait),
+        ];
+        for (path, longer, other, shorter) in ordered {
+            if longer < shorter && self.is_sound(path) && self.is_sound(other) {
+                let shown = |duration| humantime::format_duration(duration).to_string();
+                self.fault(path, &format!("expected at least {other} ({}), got {}", shown(shorter), shown(longer)));
+            }
+        }
+    }
+
+    fn log(&mut self) {
+        if !self.is_sound("log.level") {
+            return;
+        }
+        let level = &self.config.log.level;
+        // The filter would take a misspelt level for the name of a module.
+        let is_bare = |part: &&str| !part.contains(['=', '[']) && !LEVELS.contains(&part.to_lowercase().as_str());
+        if let Some(part) = level.split(',').map(str::trim).find(is_bare) {
+            self.fault("log.level", &format!("expected {}, or module=level, got {part:?}", one_of(&LEVELS)));
+            self.hint(nearest(part, LEVELS));
+        } else if let Err(error) = EnvFilter::builder().parse(level) {
+            self.fault(
+                "log.level",
+                &format!("expected a filter such as info,skylark::plugin=debug, got {level:?}: {error}"),
+            );
+        }
+    }
+
+    fn is_sound(&self, path: &str) -> bool {
+        !self.faulty.iter().any(|faulty| faulty.starts_with(path))
+    }
+
+    fn fault(&mut self, path: &str, problem: &str) {
+        let source = self.tree.source_at(path);
+        self.faults.push(Fault { source, path: path.to_owned(), problem: problem.to_owned(), nearest: None });
+    }
+
+    fn hint(&mut self, nearest: Option<String>) {
+        if let Some(fault) = self.faults.last_mut() {
+            fault.nearest = nearest;
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The table of all keys, made from the tree's own declaration: for `config/skylark.yaml`, for tests, for readers.
+
+use super::Config;
+use super::read::{Codec, Setting};
+use super::value::{Kind, Value};
+
+/// One key that may be set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Where it stands, e.g. `limits.frame_bytes`, `listeners[].address`.
+    pub path: String,
+    /// Its default, as the configuration would write it or in words; `None` where it must be given.
+    pub default: Option<String>,
+    /// What it is for.
+    pub text: String,
+    /// Whether it holds further keys.
+    pub is_section: bool,
+}
+
+/// Every key, in the tree's order; a section comes before its keys.
+#[must_use]
+pub fn keys() -> Vec<Key> {
+    let mut keys = Vec::new();
+    Config::keys("", &mut keys);
+    keys
+}
+
+/// The text of `config/skylark.yaml`: every key, commented out with its default, below its sentence.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(HEAD);
+    let defaults = Config::default().show();
+    for key in keys().iter().filter(|key| !key.path.contains("[]")) {
+        let depth = key.path.matches('.').count();
+        let (indent, name) = ("  ".repeat(depth), key.path.rsplit('.').next().unwrap_or_default());
+        if depth == 0 {
+            text.push('\n');
+        }
+        comment(&mut text, &indent, "", &key.text);
+        let items: Vec<Key> =
+            keys().into_iter().filter(|item| item.path.starts_with(&format!("{}[].", key.path))).collect();
+        for item in &items {
+            let name = item.path.rsplit('.').next().unwrap_or_default();
+            let default =
+                item.default.as_ref().map_or("Must be given.".to_owned(), |words| format!("Default: {words}."));
+            comment(&mut text, &format!("{indent}#   {name}: "), "      ", &format!("{} {default}", item.text));
+        }
+        let value = key.path.split('.').try_fold(&defaults, |value, name| value.get(name));
+        match value.map(|value| &value.kind) {
+            Some(Kind::Map(_)) => text.push_str(&format!("{indent}{name}:\n")),
+            Some(Kind::List(entries)) if !items.is_empty() && !entries.is_empty() => {
+                text.push_str(&format!("{indent}#{name}:\n"));
+                entries.iter().for_each(|entry| list_entry(&mut text, &indent, entry));
+            }
+            _ => text.push_str(&format!("{indent}#{name}: {}\n", value.map(ToString::to_string).unwrap_or_default())),
+        }
+    }
+    text
+}
+
+const HEAD: &str = "\
+# Skylark's configuration: every key with what it is for and its default. Nothing here is set: take the `#` before a
+# key away to change it. On top of this file comes the one of the environment (`--env NAME`: skylark-NAME.yaml beside
+# it; same keys win, a list replaces the whole list), then variables: SKYLARK__LIMITS__BATCH=100,
+# SKYLARK__LISTENERS__0__ADDRESS=0.0.0.0:80. `skylark config` shows what is in force and where each value came from,
+# `skylark check` every fault at once.
+#
+# Durations: 25s, 500ms, 1m30s. Sizes: 64KiB, 1MiB, or plain bytes. Relative paths start at the working directory.
+# Any text may be written elsewhere: ${NAME} within it or {env: NAME} takes a variable, {file: PATH} a file's contents
+# (`$${` is a plain `${`). This file is made from src/config.rs; a test holds the two in step.
+";
+
+/// Widest line of a comment.
+const WIDTH: usize = 120;
+
+fn comment(text: &mut String, lead: &str, hang: &str, words: &str) {
+    let (first, next) = match lead.find('#') {
+        Some(at) => (lead.to_owned(), format!("{}#{hang}", &lead[..at])),
+        None => (format!("{lead}# "), format!("{lead}# ")),
+    };
+    let mut line = first;
+    for (index, word) in words.split_whitespace().enumerate() {
+        if line.chars().count() + word.chars().count() + 1 > WIDTH {
+            text.push_str(line.trim_end());
+            text.push('\n');
+            line = next.clone();
+        } else if index > 0 {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+fn list_entry(text: &mut String, indent: &str, entry: &Value) {
+    let Kind::Map(fields) = &entry.kind else { return };
+    for (index, field) in fields.iter().enumerate() {
+        let dash = if index == 0 { "- " } else { "  " };
+        text.push_str(&format!("{indent}#  {dash}{}: {}\n", field.name, field.value));
+    }
+}
+
+/// Adds one key and those below it. Called by the tree's own declaration.
+pub(super) fn add<T>(
+    keys: &mut Vec<Key>,
+    (parent, name): (&str, &str),
+    text: &[&str],
+    default: Option<String>,
+    codec: &impl Codec<T>,
+) {
+    let path = if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") };
+    let at = keys.len();
+    let text = text.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    keys.push(Key { path: path.clone(), default, text, is_section: false });
+    codec.keys(&path, keys);
+    keys[at].is_section = keys.len() > at + 1;
+}

@@ -1,0 +1,221 @@
+//! Files, variables and options of the command line → one [`Loaded`] configuration, or every fault at once.
+//!
+//! Later wins: built-in defaults, base file, overlay of the environment, `SKYLARK__…` variables, options.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::check::check;
+use super::fault::{ConfigError, Fault};
+use super::read::{Reader, Setting};
+use super::value::{Kind, Source, Value};
+use super::{Config, yaml};
+use crate::id::{MAX_NAME_BYTES, NodeId};
+
+/// Read where no `--config` names another.
+pub const BASE_FILE: &str = "config/skylark.yaml";
+/// The environment that works without its file.
+pub const BUILT_IN_ENV: &str = "dev";
+/// Begins the name of each variable that sets a key.
+const PREFIX: &str = "SKYLARK__";
+/// The overlay of [`BUILT_IN_ENV`] where no file stands.
+const DEV_OVERLAY: &str = include_str!("../../config/skylark-dev.yaml");
+const DEV_OVERLAY_NAME: &str = "built-in skylark-dev.yaml";
+
+/// What is to be loaded, and from where. Loading again reads the files again.
+#[derive(Debug, Clone, Default)]
+pub struct Loader {
+    file: Option<PathBuf>,
+    env: Option<String>,
+    variables: BTreeMap<String, String>,
+    options: Vec<(Arc<str>, String, String)>,
+    host: Option<String>,
+}
+
+/// A configuration and how it came to be.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// Every key with its value and source, secrets masked, in the tree's order.
+    pub entries: Vec<Entry>,
+    /// The files that were read, in order.
+    pub files: Vec<String>,
+    loader: Loader,
+}
+
+/// One key in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key, e.g. `listeners[0].address`.
+    pub path: String,
+    /// Its value as YAML on one line; `***` for a secret.
+    pub value: String,
+    /// Where it was given.
+    pub source: Source,
+}
+
+impl Loader {
+    /// Loads `file` (by default [`BASE_FILE`] if it exists, else the built-in defaults), the overlay of `env` beside it,
+    /// and the variables of this process.
+    #[must_use]
+    pub fn new(file: Option<PathBuf>, env: Option<String>) -> Self {
+        let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        Self { file, env, variables: std::env::vars_os().filter_map(text).collect(), options: Vec::new(), host }
+    }
+
+    /// The same without the surroundings: only these variables, no host name.
+    #[must_use]
+    pub fn isolated(file: Option<PathBuf>, env: Option<&str>, variables: &[(&str, &str)]) -> Self {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { file, env: env.map(str::to_owned), variables, ..Self::default() }
+    }
+
+    /// Sets one key by an option of the command line, e.g. `--listen`, `listeners.0.address`, `127.0.0.1:80`.
+    #[must_use]
+    pub fn with_option(mut self, option: &str, path: &str, value: impl Into<String>) -> Self {
+        self.options.push((option.into(), path.to_owned(), value.into()));
+        self
+    }
+
+    /// Reads it all.
+    ///
+    /// # Errors
+    /// Every fault of every file, variable and option at once.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut faults = Vec::new();
+        let mut files = Vec::new();
+        let mut tree = self.defaults();
+        for (file, text) in self.files(&mut faults) {
+            match yaml::parse(&file, &text, &mut faults) {
+                Ok(value) => tree.overlay(value),
+                Err(fault) => faults.push(fault),
+            }
+            files.push(file.to_string());
+        }
+        self.lay_variables(&mut tree, &mut faults);
+        self.lay_options(&mut tree, &mut faults);
+        let mut reader = Reader::new(&self.variables, faults);
+        let config = Config::read(&tree, &mut reader);
+        let mut faults = reader.faults;
+        if let Some(config) = &config {
+            check(config, &tree, &mut faults);
+        }
+        match config {
+            Some(config) if faults.is_empty() => {
+                Ok(Loaded { entries: entries(&config, &tree), config, files, loader: self.clone() })
+            }
+            _ => Err(ConfigError { faults }),
+        }
+    }
+
+    fn defaults(&self) -> Value {
+        let mut config = Config::default();
+        if let Some(id) = self.host.as_deref().and_then(node_id) {
+            config.node.id = id;
+        }
+        config.show()
+    }
+
+    /// Name and text of each file.
+    fn files(&self, faults: &mut Vec<Fault>) -> Vec<(Arc<str>, String)> {
+        let base = self.file.clone().unwrap_or_else(|| BASE_FILE.into());
+        let mut files = Vec::new();
+        match read(&base) {
+            Ok(text) => files.push((name_of(&base), text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.file.is_none() => {}
+            Err(error) => faults.push(unreadable(&base, &error, "")),
+        }
+        let Some(env) = &self.env else { return files };
+        let stem = base.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = base.extension().map_or("yaml".into(), |extension| extension.to_string_lossy());
+        let overlay = base.with_file_name(format!("{stem}-{env}.{extension}"));
+        match read(&overlay) {
+            Ok(text) => files.push((name_of(&overlay), text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && env == BUILT_IN_ENV => {
+                files.push((DEV_OVERLAY_NAME.into(), DEV_OVERLAY.to_owned()));
+            }
+            Err(error) => faults.push(unreadable(&overlay, &error, &format!(" (the overlay of --env {env})"))),
+        }
+        files
+    }
+
+    fn lay_variables(&self, tree: &mut Value, faults: &mut Vec<Fault>) {
+        for (name, text) in self.variables.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
+            let path = name[PREFIX.len()..].to_lowercase().replace("__", ".");
+            lay(tree, &Source::Variable(name.as_str().into()), &path, text, faults);
+        }
+    }
+
+    fn lay_options(&self, tree: &mut Value, faults: &mut Vec<Fault>) {
+        for (option, path, text) in &self.options {
+            lay(tree, &Source::Flag(option.clone()), path, text, faults);
+        }
+    }
+}
+
+impl Loaded {
+    /// Loads the same again, files as they are now.
+    ///
+    /// # Errors
+    /// As [`Loader::load`]; the configuration in force is not touched.
+    pub fn reload(&self) -> Result<Self, ConfigError> {
+        self.loader.load()
+    }
+}
+
+/// Sets one key from a text, in which `[…]` and `{…}` are YAML and all else is taken as it stands.
+fn lay(tree: &mut Value, source: &Source, path: &str, text: &str, faults: &mut Vec<Fault>) {
+    let fault = |problem: String| Fault { source: source.clone(), path: path.to_owned(), problem, nearest: None };
+    let mut value = Value { kind: Kind::Text(text.to_owned()), source: source.clone() };
+    if text.starts_with(['[', '{']) {
+        match yaml::parse(&"".into(), text, faults) {
+            Ok(parsed) => value = parsed,
+            Err(error) => return faults.push(fault(error.problem)),
+        }
+        value.stamp(source);
+    }
+    let steps: Vec<&str> = path.split('.').collect();
+    if !tree.place(&steps, value) {
+        faults.push(fault("no such list entry, expected one that stands in a file or the next behind them".to_owned()));
+    }
+}
+
+fn entries(config: &Config, tree: &Value) -> Vec<Entry> {
+    let shown = config.show();
+    let entry = |(path, value): (String, &Value)| {
+        let source = tree.source_at(&path);
+        Entry { path, value: value.to_string(), source }
+    };
+    shown.leaves().into_iter().map(entry).collect()
+}
+
+fn read(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(yaml::MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > yaml::MAX_BYTES {
+        return Err(std::io::Error::other(format!("expected at most {} bytes", yaml::MAX_BYTES)));
+    }
+    Ok(text)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error, what: &str) -> Fault {
+    let source = Source::File { file: name_of(path), line: 1 };
+    Fault { source, path: String::new(), problem: format!("cannot be read{what}: {error}"), nearest: None }
+}
+
+fn name_of(path: &Path) -> Arc<str> {
+    path.display().to_string().into()
+}
+
+/// A host's name, cut to a valid node name.
+fn node_id(host: &str) -> Option<NodeId> {
+    let valid = |c: &char| *c != ',' && !c.is_control() && !c.is_whitespace();
+    let mut name: String = host.chars().filter(valid).collect();
+    name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
+    NodeId::parse(&name).ok()
+}

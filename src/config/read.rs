@@ -1,0 +1,386 @@
+//! Untyped values → typed ones: one [`Reader`] goes through the whole tree and collects every fault on its way.
+//!
+//! Also resolves what stands for a text that is written elsewhere: `${NAME}`, `{env: NAME}`, `{file: path}`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Key;
+use super::fault::{Fault, nearest};
+use super::value::{Kind, Value};
+use crate::id::NodeId;
+use crate::protocol::Dialect;
+
+/// Largest file that may stand for a text, in bytes.
+const MAX_SECRET_BYTES: u64 = 64 << 10;
+/// Longest duration: beyond it lies a slip of the pen, not a wish.
+const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// A type that can stand in the tree.
+pub(super) trait Setting: Sized {
+    /// What a fault says was expected.
+    fn expected() -> String;
+    /// Reads it; `None` after a fault.
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self>;
+    /// As the configuration would write it.
+    fn show(&self) -> Value;
+    /// Adds the keys below it.
+    fn keys(_path: &str, _keys: &mut Vec<Key>) {}
+}
+
+/// How one field is read and shown, where its type does not say it all.
+pub(super) trait Codec<T> {
+    fn expected(&self) -> String;
+    fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<T>;
+    fn show(&self, value: &T) -> Value;
+    fn keys(&self, _path: &str, _keys: &mut Vec<Key>) {}
+}
+
+/// As the type says.
+pub(super) struct Plain;
+/// A whole number between two bounds.
+pub(super) struct Bounded(pub(super) u64, pub(super) u64);
+/// A number of bytes between two bounds, with or without a unit.
+pub(super) struct Bytes(pub(super) usize, pub(super) usize);
+/// A text of at least so many bytes that is never shown.
+pub(super) struct Secret(pub(super) usize);
+
+/// Goes through the tree.
+pub(super) struct Reader<'a> {
+    /// The environment.
+    pub(super) variables: &'a BTreeMap<String, String>,
+    /// What was wrong so far.
+    pub(super) faults: Vec<Fault>,
+    /// The key at which it is.
+    path: String,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(variables: &'a BTreeMap<String, String>, faults: Vec<Fault>) -> Self {
+        Self { variables, faults, path: String::new() }
+    }
+
+    /// Checks that the value is a map (nothing is an empty one) without unknown keys, which are told but do no harm.
+    pub(super) fn section(&mut self, value: &Value, known: &[&str]) -> Option<()> {
+        match &value.kind {
+            Kind::Null => Some(()),
+            Kind::Map(fields) => {
+                for field in fields.iter().filter(|field| !known.contains(&field.name.as_str())) {
+                    let nearest = nearest(&field.name, known.iter().copied());
+                    let problem = match nearest {
+                        Some(_) => "no such key".to_owned(),
+                        None => format!("no such key, expected {}", one_of(known)),
+                    };
+                    let (source, path) = (field.source.clone(), self.join(&field.name));
+                    self.faults.push(Fault { source, path, problem, nearest });
+                }
+                Some(())
+            }
+            _ => {
+                let expected = one_of(known);
+                self.wrong(value, &format!("keys and values ({expected})"))
+            }
+        }
+    }
+
+    /// Reads one key of a map, or takes its default; also after a fault, so that the rules between keys can be checked.
+    pub(super) fn field<T>(
+        &mut self,
+        map: &Value,
+        name: &str,
+        codec: &impl Codec<T>,
+        default: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        match map.get(name).filter(|value| value.kind != Kind::Null) {
+            Some(value) => self.below(&format!(".{name}"), |reader| codec.read(value, reader)).or_else(default),
+            None => default().or_else(|| {
+                let problem = format!("not given, expected {}", codec.expected());
+                let (source, path) = (map.source.clone(), self.join(name));
+                self.faults.push(Fault { source, path, problem, nearest: None });
+                None
+            }),
+        }
+    }
+
+    /// Reads one of some words.
+    pub(super) fn word<T: Copy>(&mut self, value: &Value, words: &[(T, &str)]) -> Option<T> {
+        let names: Vec<&str> = words.iter().map(|(_, word)| *word).collect();
+        let text = self.text(value, &one_of(&names))?;
+        if let Some((found, _)) = words.iter().find(|(_, word)| *word == text) {
+            return Some(*found);
+        }
+        self.wrong::<()>(value, &one_of(&names));
+        if let Some(fault) = self.faults.last_mut() {
+            fault.nearest = nearest(&text, names);
+        }
+        None
+    }
+
+    /// The text of a scalar, or the one it stands for.
+    pub(super) fn text(&mut self, value: &Value, expected: &str) -> Option<String> {
+        match &value.kind {
+            Kind::Text(text) | Kind::Secret(text) => self.interpolate(value, text),
+            Kind::Map(fields) => match fields.as_slice() {
+                [field] if field.name == "env" => {
+                    let name = self.text(&field.value, "the name of a variable")?;
+                    self.variable(value, &name)
+                }
+                [field] if field.name == "file" => {
+                    let path = self.text(&field.value, "the path of a file")?;
+                    self.file(value, Path::new(&path))
+                }
+                _ => self.wrong(value, expected),
+            },
+            _ => self.wrong(value, expected),
+        }
+    }
+
+    /// Reads a text and parses it.
+    fn parsed<T>(&mut self, value: &Value, expected: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+        let text = self.text(value, expected)?;
+        parse(&text).or_else(|| self.wrong(value, expected))
+    }
+
+    /// `$${` stands for `${`.
+    fn interpolate(&mut self, value: &Value, text: &str) -> Option<String> {
+        let (mut whole, mut rest) = (String::new(), text);
+        while let Some(start) = rest.find("${") {
+            if rest[..start].ends_with('$') {
+                whole.push_str(&rest[..start]);
+                whole.push('{');
+                rest = &rest[start + 2..];
+                continue;
+            }
+            whole.push_str(&rest[..start]);
+            let Some(length) = rest[start..].find('}') else {
+                return self.wrong(value, "a } behind ${");
+            };
+            whole.push_str(&self.variable(value, &rest[start + 2..start + length])?);
+            rest = &rest[start + length + 1..];
+        }
+        whole.push_str(rest);
+        Some(whole)
+    }
+
+    fn variable(&mut self, value: &Value, name: &str) -> Option<String> {
+        if let Some(text) = self.variables.get(name) {
+            return Some(text.clone());
+        }
+        self.fault(value, format!("expected the variable {name} to be set, it is not"))
+    }
+
+    fn file(&mut self, value: &Value, path: &Path) -> Option<String> {
+        let read = std::fs::metadata(path).and_then(|metadata| {
+            if !metadata.is_file() || metadata.len() > MAX_SECRET_BYTES {
+                return Err(std::io::Error::other(format!("expected a file of at most {MAX_SECRET_BYTES} bytes")));
+            }
+            std::fs::read_to_string(path)
+        });
+        match read {
+            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) => self.fault(value, format!("expected a file to read, got {}: {error}", path.display())),
+        }
+    }
+
+    /// Notes that `expected` did not come. What came is told as it was written, so no secret from elsewhere shows.
+    pub(super) fn wrong<T>(&mut self, value: &Value, expected: &str) -> Option<T> {
+        let got = match &value.kind {
+            Kind::Null => "nothing".to_owned(),
+            Kind::Text(text) => format!("{:?}", shortened(text)),
+            Kind::Secret(_) => "a secret".to_owned(),
+            Kind::List(_) => "a list".to_owned(),
+            Kind::Map(_) => "keys and values".to_owned(),
+        };
+        self.fault(value, format!("expected {expected}, got {got}"))
+    }
+
+    fn fault<T>(&mut self, value: &Value, problem: String) -> Option<T> {
+        let (source, path) = (value.source.clone(), self.path.clone());
+        self.faults.push(Fault { source, path, problem, nearest: None });
+        None
+    }
+
+    /// Does `read` with `step` behind the path.
+    fn below<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        let step = if length == 0 { step.trim_start_matches('.') } else { step };
+        self.path.push_str(step);
+        let result = read(self);
+        self.path.truncate(length);
+        result
+    }
+
+    fn join(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+}
+
+/// `a, b or c`.
+pub(super) fn one_of(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= 80 { text.to_owned() } else { text.chars().take(79).chain(['…']).collect() }
+}
+
+impl<T: Setting> Codec<T> for Plain {
+    fn expected(&self) -> String {
+        T::expected()
+    }
+
+    fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<T> {
+        T::read(value, reader)
+    }
+
+    fn show(&self, value: &T) -> Value {
+        value.show()
+    }
+
+    fn keys(&self, path: &str, keys: &mut Vec<Key>) {
+        T::keys(path, keys);
+    }
+}
+
+impl<T: TryFrom<u64> + Copy + ToString> Codec<T> for Bounded {
+    fn expected(&self) -> String {
+        format!("a whole number from {} to {}", self.0, self.1)
+    }
+
+    fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<T> {
+        let expected = Codec::<T>::expected(self);
+        reader.parsed(value, &expected, |text| {
+            let number: u64 = text.replace('_', "").parse().ok()?;
+            (self.0..=self.1).contains(&number).then_some(number)?.try_into().ok()
+        })
+    }
+
+    fn show(&self, value: &T) -> Value {
+        Value::text(value.to_string())
+    }
+}
+
+const UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl Codec<usize> for Bytes {
+    fn expected(&self) -> String {
+        format!("a size such as 64KiB or 1MiB, from {} to {}", shown_bytes(self.0), shown_bytes(self.1))
+    }
+
+    fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<usize> {
+        reader.parsed(value, &self.expected(), |text| {
+            let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+            let unit = match unit.trim_start() {
+                "" | "B" => 1,
+                unit => UNITS.iter().find(|(name, _)| *name == unit)?.1,
+            };
+            let bytes = digits.parse::<usize>().ok()?.checked_mul(unit)?;
+            (self.0..=self.1).contains(&bytes).then_some(bytes)
+        })
+    }
+
+    fn show(&self, value: &usize) -> Value {
+        Value::text(shown_bytes(*value))
+    }
+}
+
+fn shown_bytes(bytes: usize) -> String {
+    let unit = UNITS.iter().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size));
+    unit.map_or_else(|| bytes.to_string(), |(name, size)| format!("{}{name}", bytes / size))
+}
+
+impl Codec<String> for Secret {
+    fn expected(&self) -> String {
+        format!("a secret of at least {} bytes", self.0)
+    }
+
+    fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<String> {
+        let masked = match &value.kind {
+            Kind::Text(text) => &Value { kind: Kind::Secret(text.clone()), source: value.source.clone() },
+            _ => value,
+        };
+        let text = reader.text(masked, &self.expected())?;
+        if text.len() < self.0 {
+            return reader.fault(value, format!("expected at least {} bytes, got {}", self.0, text.len()));
+        }
+        Some(text)
+    }
+
+    fn show(&self, value: &String) -> Value {
+        Value::built_in(Kind::Secret(value.clone()))
+    }
+}
+
+impl<T: Setting> Setting for Vec<T> {
+    fn expected() -> String {
+        format!("a list ({})", T::expected())
+    }
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let Kind::List(items) = &value.kind else {
+            return reader.wrong(value, &Self::expected());
+        };
+        let read = |(index, item)| reader.below(&format!("[{index}]"), |reader| T::read(item, reader));
+        // All of them are read before the first fault counts.
+        items.iter().enumerate().map(read).collect::<Vec<_>>().into_iter().collect()
+    }
+
+    fn show(&self) -> Value {
+        Value::built_in(Kind::List(self.iter().map(Setting::show).collect()))
+    }
+
+    fn keys(path: &str, keys: &mut Vec<Key>) {
+        T::keys(&format!("{path}[]"), keys);
+    }
+}
+
+impl Setting for bool {
+    fn expected() -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        reader.word(value, &[(true, "true"), (false, "false")])
+    }
+
+    fn show(&self) -> Value {
+        Value::text(self.to_string())
+    }
+}
+
+/// Texts that are parsed: type, what is expected, how it is parsed, how it is shown.
+macro_rules! parsed_setting {
+    ($($type:ty, $expected:literal, $parse:expr, $show:expr;)+) => {
+        $(impl Setting for $type {
+            fn expected() -> String {
+                $expected.to_owned()
+            }
+
+            fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+                reader.parsed(value, $expected, $parse)
+            }
+
+            fn show(&self) -> Value {
+                Value::text($show(self))
+            }
+        })+
+    };
+}
+
+parsed_setting! {
+    String, "a text", |text| Some(text.to_owned()), String::clone;
+    PathBuf, "a path", |text| Some(PathBuf::from(text)), |path: &PathBuf| path.display().to_string();
+    SocketAddr, "an address and port such as 127.0.0.1:8080", |text| text.parse().ok(), SocketAddr::to_string;
+    NodeId, "a name of at most 128 bytes without comma", |text| NodeId::parse(text).ok(), NodeId::to_string;
+    Duration, "a duration such as 25s, 500ms or 5m",
+        |text| humantime::parse_duration(text).ok().filter(|duration| *duration <= MAX_DURATION),
+        |duration: &Duration| humantime::format_duration(*duration).to_string().replace(' ', "");
+}
+
+word_setting!(Dialect, [(Dialect::Yunque, "yunque"), (Dialect::Cim, "cim")]);

@@ -1,0 +1,143 @@
+//! The macros that declare the tree: from one place a struct or enum, its default, how it is read and shown, and its keys.
+//!
+//! Knows no key itself.
+
+/// A struct of the tree all of whose keys have a default: `pub name: Type [codec] = default => "default in words",`.
+/// Without a default it is the type's own; without a codec it is read and shown as the type says.
+macro_rules! section {
+    ($(#[doc = $doc:literal])+ pub struct $name:ident {
+        $($(#[doc = $text:literal])+ pub $field:ident: $type:ty $([$codec:expr])? $(= $default:expr $(=> $words:literal)?)?,)+
+    }) => {
+        tree_struct! {
+            [Some(Default::default())] [Some(Self::default())]
+            $(#[doc = $doc])+ pub struct $name {
+                $($(#[doc = $text])+ pub $field: $type [either!($($codec)?; $crate::config::read::Plain)]
+                    [either!($(Some($default))?; Some(Default::default()))] [either!($($(Some($words))?)?; None)],)+
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: either!($($default)?; Default::default()),)+ }
+            }
+        }
+    };
+}
+
+/// A struct that stands in a list of the tree. A key without a default must be given; a default may look at the
+/// keys above it, each an `Option`, and is always told in words.
+macro_rules! item {
+    ($(#[doc = $doc:literal])+ pub struct $name:ident {
+        $($(#[doc = $text:literal])+ pub $field:ident: $type:ty $([$codec:expr])? $(= $default:expr => $words:literal)?,)+
+    }) => {
+        tree_struct! {
+            [None] [None]
+            $(#[doc = $doc])+ pub struct $name {
+                $($(#[doc = $text])+ pub $field: $type [either!($($codec)?; $crate::config::read::Plain)]
+                    [either!($(Some($default))?; None)] [either!($(Some($words))?; None)],)+
+            }
+        }
+    };
+}
+
+macro_rules! tree_struct {
+    ([$fallback:expr] [$whole:expr] $(#[doc = $doc:literal])+ pub struct $name:ident {
+        $($(#[doc = $text:literal])+ pub $field:ident: $type:ty [$codec:expr] [$default:expr] [$words:expr],)+
+    }) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, PartialEq)]
+        pub struct $name {
+            $($(#[doc = $text])+ pub $field: $type,)+
+        }
+
+        impl $crate::config::read::Setting for $name {
+            fn expected() -> String {
+                "keys and values".to_owned()
+            }
+
+            fn read(value: &$crate::config::value::Value, reader: &mut $crate::config::read::Reader<'_>) -> Option<Self> {
+                reader.section(value, &[$(stringify!($field)),+])?;
+                $(let $field: Option<$type> = reader.field(value, stringify!($field), &$codec, || $default);)+
+                Some(Self { $($field: $field?,)+ })
+            }
+
+            fn show(&self) -> $crate::config::value::Value {
+                use $crate::config::read::Codec as _;
+                $crate::config::value::Value::map([$((stringify!($field), $codec.show(&self.$field))),+])
+            }
+
+            fn keys(path: &str, keys: &mut Vec<$crate::config::Key>) {
+                use $crate::config::read::Codec as _;
+                let whole: Option<Self> = $whole;
+                $({
+                    let words: Option<&str> = $words;
+                    let shown = whole.as_ref().map(|whole| $codec.show(&whole.$field));
+                    let default = words.map(str::to_owned).or_else(|| shown.map(|shown| shown.to_string()));
+                    $crate::config::keys::add::<$type>(keys, (path, stringify!($field)), &[$($text),+], default, &$codec);
+                })+
+            }
+        }
+
+        /// As YAML, secrets masked.
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "{}", $crate::config::read::Setting::show(self))
+            }
+        }
+    };
+}
+
+/// An enum of the tree, with the word that the configuration uses for each variant.
+macro_rules! words {
+    ($(#[doc = $doc:literal])+ pub enum $name:ident { $($(#[doc = $text:literal])+ $variant:ident = $word:literal,)+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[doc = $text])+ $variant,)+
+        }
+
+        impl $name {
+            /// The word that the configuration uses.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+
+        word_setting!($name, [$((Self::$variant, $word)),+]);
+    };
+}
+
+macro_rules! word_setting {
+    ($name:ident, $words:expr) => {
+        impl $crate::config::read::Setting for $name {
+            fn expected() -> String {
+                $crate::config::read::one_of(&$words.map(|(_, word)| word))
+            }
+
+            fn read(
+                value: &$crate::config::value::Value,
+                reader: &mut $crate::config::read::Reader<'_>,
+            ) -> Option<Self> {
+                reader.word(value, &$words)
+            }
+
+            fn show(&self) -> $crate::config::value::Value {
+                let word = $words.iter().find(|(own, _)| own == self).map_or("", |(_, word)| word);
+                $crate::config::value::Value::text(word)
+            }
+        }
+    };
+}
+
+/// The first where it is given, else the second.
+macro_rules! either {
+    (; $fallback:expr) => {
+        $fallback
+    };
+    ($given:expr; $fallback:expr) => {
+        $given
+    };
+}

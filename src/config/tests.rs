@@ -1,0 +1,319 @@
+//! The configuration from outside: faults, precedence, secrets, budgets, and the base file in step with the tree.
+
+use std::path::PathBuf;
+
+use super::*;
+
+/// A directory with a base file and, if given, the overlay of `prod`.
+struct Files {
+    dir: tempfile::TempDir,
+}
+
+impl Files {
+    fn new(base: &str) -> Self {
+        let files = Self { dir: tempfile::tempdir().unwrap() };
+        files.write("s.yaml", base);
+        files
+    }
+
+    fn with_prod(base: &str, prod: &str) -> Self {
+        let files = Self::new(base);
+        files.write("s-prod.yaml", prod);
+        files
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn load(&self, env: Option<&str>, variables: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+        Loader::isolated(Some(self.path("s.yaml")), env, variables).load()
+    }
+
+    /// The faults, without the directory.
+    fn faults(&self, env: Option<&str>, variables: &[(&str, &str)]) -> Vec<String> {
+        let dir = format!("{}/", self.dir.path().display());
+        let error = self.load(env, variables).unwrap_err();
+        error.faults.iter().map(|fault| fault.to_string().replace(&dir, "")).collect()
+    }
+}
+
+fn faults(base: &str) -> Vec<String> {
+    Files::new(base).faults(None, &[])
+}
+
+#[test]
+fn without_a_file_the_defaults_hold() {
+    let loaded = Files::new("").load(None, &[]).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.config.heartbeat.interval, Duration::from_secs(25));
+    assert_eq!(loaded.config.limits.frame_bytes, 65_536);
+    assert!(loaded.entries.iter().all(|entry| entry.source == Source::Default));
+}
+
+/// `BLESS=1 cargo test --lib config` writes the file anew.
+#[test]
+fn the_base_file_tells_every_key_its_sentence_and_its_default() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/skylark.yaml");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, reference()).unwrap();
+    }
+    assert!(std::fs::read_to_string(path).unwrap() == reference(), "config/skylark.yaml is behind src/config.rs");
+    assert!(reference().lines().all(|line| line.chars().count() <= 120));
+}
+
+#[test]
+fn the_base_file_with_every_key_taken_in_is_the_default() {
+    let is_key = |line: &str| line.trim_start().strip_prefix('#').is_some_and(|rest| !rest.starts_with(' '));
+    let mut text = String::new();
+    for line in reference().lines() {
+        // Entries of a list begin with two blanks behind the `#`, below the commented key.
+        let is_entry = line.starts_with("#  - ") || (line.starts_with("#    ") && text.contains("listeners:"));
+        text += &if is_key(line) || is_entry { line.replacen('#', "", 1) } else { line.to_owned() };
+        text += "\n";
+    }
+    let loaded = Files::new(&text.replace("the host's name, or n1", "n1")).load(None, &[]).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    let set = loaded.entries.iter().filter(|entry| entry.source != Source::Default).count();
+    assert_eq!(set, loaded.entries.len(), "{text}");
+    assert!(keys().iter().all(|key| key.text.ends_with('.') || key.text.ends_with(')')), "each key has a sentence");
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_line_key_value_and_nearest_name() {
+    let base = "limts:\n  batch: 5\nlimits:\n  frame_byte: 1\n  body_bytes: lots\n  batch: 0\nheartbeat:\n  interval: 25\n\
+                listeners:\n  - address: localhost\n    serves: [wss, api]\nclients:\n  publish: yes\n";
+    assert_eq!(
+        faults(base),
+        [
+            "s.yaml:1: limts: no such key; did you mean \"limits\"?",
+            "s.yaml:10: listeners[0].address: expected an address and port such as 127.0.0.1:8080, got \"localhost\"",
+            "s.yaml:11: listeners[0].serves[0]: expected ws, api, cim, cim-tcp or metrics, got \"wss\"; did you mean \"ws\"?",
+            "s.yaml:13: clients.publish: expected true or false, got \"yes\"",
+            "s.yaml:8: heartbeat.interval: expected a duration such as 25s, 500ms or 5m, got \"25\"",
+            "s.yaml:4: limits.frame_byte: no such key; did you mean \"frame_bytes\"?",
+            "s.yaml:5: limits.body_bytes: expected a size such as 64KiB or 1MiB, from 1KiB to 64MiB, got \"lots\"",
+            "s.yaml:6: limits.batch: expected a whole number from 1 to 10000, got \"0\"",
+        ]
+    );
+}
+
+#[test]
+fn wrong_shapes_are_faults_of_their_line() {
+    assert_eq!(
+        faults("log: loud\napi:\n  keys: secret\n  insecure: [true]\nnode:\n  number: {a: 1}\n"),
+        [
+            "s.yaml:6: node.number: expected a whole number from 0 to 4095, got keys and values",
+            "s.yaml:3: api.keys: expected a list (keys and values), got \"secret\"",
+            "s.yaml:4: api.insecure: expected true or false, got a list",
+            "s.yaml:1: log: expected keys and values (level, format, file, rotation or keep), got \"loud\"",
+        ]
+    );
+    assert_eq!(faults("drain:\n  wait: 1s\n  wait: 2s\n"), ["s.yaml:3: drain.wait: given twice, first at s.yaml:2"]);
+    assert_eq!(
+        faults("- a\n"),
+        [
+            "s.yaml:1: expected keys and values (node, listeners, clients, heartbeat, limits, queue, api, plugins, bus, log or \
+         drain), got a list"
+        ]
+    );
+    assert_eq!(
+        faults("listeners:\n  - serves: [ws]\n"),
+        ["s.yaml:2: listeners[0].address: not given, expected an address and port such as 127.0.0.1:8080"]
+    );
+}
+
+#[test]
+fn what_is_no_yaml_says_where_and_does_not_hide_the_overlay() {
+    let files = Files::with_prod("node: [1\nlog: {\n", "loge: {}\n");
+    let found = files.faults(Some("prod"), &[]);
+    assert!(found[0].starts_with("s.yaml:") && found[0].contains("not YAML: "), "{found:?}");
+    assert_eq!(found[1], "s-prod.yaml:1: loge: no such key; did you mean \"log\"?");
+}
+
+#[test]
+fn overlay_wins_over_base_variables_over_overlay_options_over_all() {
+    let files = Files::with_prod(
+        "limits: {batch: 1, uids: 1, auth_calls: 1}\napi:\n  keys:\n    - {name: a, key: 0123456789abcdef}\n    - {name: b, key: 1123456789abcdef}\n",
+        "limits:\n  uids: 2\n  auth_calls: 2\n  connections:\napi:\n  keys: []\n",
+    );
+    let variables = [("SKYLARK__LIMITS__AUTH_CALLS", "3"), ("SKYLARK_OTHER", "x")];
+    let loaded = files.load(Some("prod"), &variables).unwrap();
+    let limits = &loaded.config.limits;
+    assert_eq!((limits.batch, limits.uids, limits.auth_calls, limits.connections), (1, 2, 3, 100_000));
+    assert!(loaded.config.api.keys.is_empty(), "a list replaces the whole list");
+    let source = |path: &str| loaded.entries.iter().find(|entry| entry.path == path).unwrap().source.to_string();
+    assert!(source("limits.batch").ends_with("s.yaml:1"));
+    assert!(source("limits.uids").ends_with("s-prod.yaml:2"));
+    assert_eq!(source("limits.auth_calls"), "SKYLARK__LIMITS__AUTH_CALLS");
+    assert_eq!(source("limits.connections"), "default");
+
+    let loader = Loader::isolated(Some(files.path("s.yaml")), Some("prod"), &variables);
+    let loaded = loader.with_option("--auth-calls", "limits.auth_calls", "4").load().unwrap();
+    assert_eq!(loaded.config.limits.auth_calls, 4);
+}
+
+#[test]
+fn variables_reach_lists_and_their_faults_carry_their_names() {
+    let files = Files::new("");
+    let loaded = files
+        .load(
+            None,
+            &[
+                ("SKYLARK__LISTENERS__0__ADDRESS", "127.0.0.1:99"),
+                ("SKYLARK__LISTENERS__1", "{address: 127.0.0.1:98, serves: [cim]}"),
+                ("SKYLARK__PLUGINS__ALLOW_REMOVE", "[a, b]"),
+            ],
+        )
+        .unwrap();
+    assert_eq!(loaded.config.listeners[0].address.port(), 99);
+    assert_eq!(loaded.config.listeners[0].serves.len(), 3);
+    assert_eq!(loaded.config.listeners[1].origins, ["same-host"]);
+    assert_eq!(loaded.config.listeners[1].dialect, Dialect::Cim);
+    assert_eq!(loaded.config.plugins.allow_remove, ["a", "b"]);
+    assert_eq!(
+        files.faults(
+            None,
+            &[
+                ("SKYLARK__LISTENERS__5__ADDRESS", "x"),
+                ("SKYLARK__LOG__LEVEL", "inof"),
+                ("SKYLARK__LOG__LEVLE", "info"),
+            ]
+        ),
+        [
+            "SKYLARK__LISTENERS__5__ADDRESS: listeners.5.address: no such list entry, expected one that stands in a file or \
+             the next behind them",
+            "SKYLARK__LOG__LEVLE: log.levle: no such key; did you mean \"level\"?",
+            "SKYLARK__LOG__LEVEL: log.level: expected trace, debug, info, warn, error or off, or module=level, got \"inof\"; \
+             did you mean \"info\"?",
+        ]
+    );
+}
+
+#[test]
+fn a_missing_file_that_was_asked_for_is_a_fault_except_the_overlay_of_dev() {
+    let files = Files::new("node:\n  number: 7\n");
+    let missing = Loader::isolated(Some(files.path("no.yaml")), None, &[]).load().unwrap_err();
+    assert!(missing.to_string().contains("no.yaml:1: cannot be read: No such file"), "{missing}");
+    let found = files.faults(Some("prod"), &[]);
+    assert!(
+        found[0].starts_with("s-prod.yaml:1: cannot be read (the overlay of --env prod): No such file"),
+        "{found:?}"
+    );
+    let dev = files.load(Some("dev"), &[]).unwrap();
+    assert_eq!(dev.config.node.number, 7);
+    let ports: Vec<u16> = dev.config.listeners.iter().map(|listener| listener.address.port()).collect();
+    assert_eq!(ports, [8080, 34_567, 23_456]);
+    assert!(dev.config.clients.publish && dev.config.listeners[2].has(Service::CimTcp));
+    assert_eq!(dev.files[1], "built-in skylark-dev.yaml");
+}
+
+#[test]
+fn secrets_come_from_files_and_variables_and_are_never_shown() {
+    let files = Files::new("");
+    files.write("key", "from-a-file-canary\n");
+    files.write(
+        "s.yaml",
+        &format!(
+            "api:\n  keys:\n    - {{name: a, key: {{file: {}}}}}\n    - {{name: b, key: {{env: KEY}}}}\n    \
+             - {{name: c, key: \"x${{KEY}}$${{y}}\"}}\n    - {{name: d, key: written-canary-1}}\n",
+            files.path("key").display()
+        ),
+    );
+    let loaded = files.load(None, &[("KEY", "variable-canary-1")]).unwrap();
+    let keys: Vec<&str> = loaded.config.api.keys.iter().map(|key| key.key.as_str()).collect();
+    assert_eq!(keys, ["from-a-file-canary", "variable-canary-1", "xvariable-canary-1${y}", "written-canary-1"]);
+    assert!(!format!("{:?}{:?}", loaded.config, loaded.entries).contains("canary"));
+    assert!(loaded.entries.iter().any(|entry| entry.path == "api.keys[0].key" && entry.value == "***"));
+
+    // Not even in faults, nor in what changed.
+    let found = files.faults(None, &[("KEY", "short-canary")]).join("\n");
+    assert!(
+        found.contains("api.keys[1].key: expected at least 16 bytes, got 12") && !found.contains("canary"),
+        "{found}"
+    );
+    let found = files.faults(None, &[]).join("\n");
+    assert!(found.contains("expected the variable KEY to be set, it is not"), "{found}");
+    let other = files.load(None, &[("KEY", "variable-canary-2")]).unwrap();
+    assert_eq!(loaded.config.changes(&other.config).live, ["api.keys[1].key", "api.keys[2].key"]);
+}
+
+#[test]
+fn an_open_api_needs_loopback_a_key_or_a_word() {
+    let open = "listeners:\n  - {address: 0.0.0.0:80, serves: [api]}\n";
+    assert_eq!(
+        faults(open),
+        [
+            "default: api.keys: expected at least one key, because the push API listens on 0.0.0.0:80 (listeners[0]), which is \
+         not loopback; or set api.insecure: true to let anybody push"
+        ]
+    );
+    assert!(Files::new(&format!("{open}api: {{insecure: true}}\n")).load(None, &[]).is_ok());
+    assert!(
+        Files::new(&format!("{open}api: {{keys: [{{name: a, key: 0123456789abcdef}}]}}\n")).load(None, &[]).is_ok()
+    );
+    assert!(Files::new("listeners:\n  - {address: \"[::1]:80\", serves: [api]}\n").load(None, &[]).is_ok());
+}
+
+#[test]
+fn rules_between_keys_are_told_together() {
+    let base = "listeners:\n  - {address: 127.0.0.1:1, serves: [cim-tcp, ws]}\n  - {address: 127.0.0.1:1, serves: []}\n  \
+                - {address: 127.0.0.1:2, serves: [ws], origins: [same-orign, \"https://a.example\", \"https://a/b\"]}\n\
+                limits:\n  unbound_max: 1s\nheartbeat:\n  interval: 0s\n";
+    assert_eq!(
+        faults(base),
+        [
+            "s.yaml:2: listeners[0].serves: expected cim-tcp alone: it is no HTTP, and shares its address with nothing",
+            "s.yaml:3: listeners[1].address: expected an address of its own, got 127.0.0.1:1 again",
+            "s.yaml:3: listeners[1].serves: expected at least one service, got none",
+            "s.yaml:4: listeners[2].origins[0]: expected an origin such as https://chat.example.com, or same-origin, \
+             same-host, loopback or *, got \"same-orign\"; did you mean \"same-origin\"?",
+            "s.yaml:4: listeners[2].origins[2]: expected an origin such as https://chat.example.com, or same-origin, \
+             same-host, loopback or *, got \"https://a/b\"",
+            "s.yaml:8: heartbeat.interval: expected at least 100ms, got 0s",
+            "s.yaml:6: limits.unbound_max: expected at least limits.unbound (45s), got 1s",
+        ]
+    );
+}
+
+#[test]
+fn bombs_are_refused_before_they_grow() {
+    let deep = format!("node: {}", "[".repeat(100_000));
+    assert!(faults(&deep)[0].contains("not YAML"), "{:?}", faults(&deep));
+    let blocks: String = (0..100).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    assert_eq!(faults(&blocks).len(), 1);
+    let mut laughs = String::from("a0: &a0 [lol]\n");
+    for n in 1..20 {
+        let of = format!("*a{}, ", n - 1).repeat(9);
+        laughs += &format!("a{n}: &a{n} [{of}lol]\n");
+    }
+    let found = faults(&laughs);
+    assert!(found[0].contains("expected less than 8388608 bytes with all aliases written out"), "{:?}", found[0]);
+    let large = format!("node: {{id: {}}}", "x".repeat(2 << 20));
+    assert!(faults(&large)[0].contains("expected at most 1048576 bytes"));
+    assert_eq!(faults("a: &a [*a]\n").len(), 1);
+}
+
+#[test]
+fn a_reload_says_what_it_can_take_live() {
+    let files = Files::new("limits: {batch: 10}\n");
+    let loaded = files.load(None, &[]).unwrap();
+    files.write(
+        "s.yaml",
+        "limits: {batch: 20, connections: 5}\nlog: {level: debug}\nlisteners: [{address: 127.0.0.1:1, serves: [ws]}]\n",
+    );
+    let new = loaded.reload().unwrap();
+    let changes = loaded.config.changes(&new.config);
+    assert_eq!(changes.live, ["limits.batch", "log.level"]);
+    assert_eq!(changes.needs_restart, ["listeners[0].address", "listeners[0].serves", "limits.connections"]);
+    let live = loaded.config.with_live(&new.config);
+    assert_eq!((live.limits.batch, live.limits.connections), (20, 100_000));
+    assert_eq!(loaded.config.changes(&live).needs_restart, [""; 0]);
+    assert_eq!(live.changes(&new.config).live, [""; 0], "with_live takes all that is called live");
+    files.write("s.yaml", "limits: {batch: x}\n");
+    assert!(loaded.reload().is_err());
+}

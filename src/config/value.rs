@@ -1,0 +1,229 @@
+//! A configuration before it is typed: texts, lists and maps, each with where it was written.
+//!
+//! Knows no key of the real configuration.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Where a value was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Nowhere: the built-in default.
+    Default,
+    /// A line of a file, counted from 1.
+    File {
+        /// The file, as it was named.
+        file: Arc<str>,
+        /// The line.
+        line: usize,
+    },
+    /// A `SKYLARK__…` variable.
+    Variable(Arc<str>),
+    /// An option of the command line.
+    Flag(Arc<str>),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { file, line } => write!(f, "{file}:{line}"),
+            Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One value with its source.
+#[derive(Clone, PartialEq)]
+pub(super) struct Value {
+    pub(super) kind: Kind,
+    pub(super) source: Source,
+}
+
+/// What a value is. Shown by `Display` only, which masks secrets.
+#[derive(Clone, PartialEq)]
+pub(super) enum Kind {
+    /// Nothing: the key is not set.
+    Null,
+    /// A text; numbers and booleans are texts until their key reads them.
+    Text(String),
+    /// A text that is never shown.
+    Secret(String),
+    /// A list.
+    List(Vec<Value>),
+    /// Keys in the order in which they came, each once.
+    Map(Vec<Field>),
+}
+
+/// One key of a map.
+#[derive(Clone, PartialEq)]
+pub(super) struct Field {
+    pub(super) name: String,
+    /// Where the key itself stands.
+    pub(super) source: Source,
+    pub(super) value: Value,
+}
+
+impl Value {
+    /// A text that nobody wrote.
+    pub(super) fn text(text: impl Into<String>) -> Self {
+        Self::built_in(Kind::Text(text.into()))
+    }
+
+    /// A value that nobody wrote.
+    pub(super) fn built_in(kind: Kind) -> Self {
+        Self { kind, source: Source::Default }
+    }
+
+    /// A map that nobody wrote.
+    pub(super) fn map<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+        let field = |(name, value): (&str, Self)| Field { name: name.to_owned(), source: Source::Default, value };
+        Self::built_in(Kind::Map(fields.into_iter().map(field).collect()))
+    }
+
+    /// The value at a key of a map or an index of a list.
+    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+        match &self.kind {
+            Kind::Map(fields) => fields.iter().find(|field| field.name == name).map(|field| &field.value),
+            Kind::List(items) => items.get(name.parse::<usize>().ok()?),
+            Kind::Null | Kind::Text(_) | Kind::Secret(_) => None,
+        }
+    }
+
+    /// Lays `over` on top: maps key by key, all else as a whole. A key without a value sets nothing.
+    pub(super) fn overlay(&mut self, over: Self) {
+        match (&mut self.kind, over.kind) {
+            (_, Kind::Null) => {}
+            (Kind::Map(mine), Kind::Map(theirs)) if !is_reference(mine) && !is_reference(&theirs) => {
+                for field in theirs {
+                    match mine.iter_mut().find(|own| own.name == field.name) {
+                        Some(own) => own.value.overlay(field.value),
+                        None => mine.push(field),
+                    }
+                }
+            }
+            (kind, other) => {
+                *kind = other;
+                self.source = over.source;
+            }
+        }
+    }
+
+    /// Puts `value` at the end of `path`, whose numbers index lists; the list's length adds an entry.
+    /// `false` where a number is beyond that.
+    pub(super) fn place(&mut self, path: &[&str], value: Self) -> bool {
+        let Some((name, rest)) = path.split_first() else {
+            self.overlay(value);
+            return true;
+        };
+        let source = value.source.clone();
+        if let (Kind::List(items), Ok(index)) = (&mut self.kind, name.parse::<usize>()) {
+            if index == items.len() {
+                items.push(Self { kind: Kind::Null, source });
+            }
+            return items.get_mut(index).is_some_and(|item| item.place(rest, value));
+        }
+        if !matches!(self.kind, Kind::Map(_)) {
+            self.kind = Kind::Map(Vec::new());
+            self.source = source.clone();
+        }
+        let Kind::Map(fields) = &mut self.kind else { unreachable!("just made a map") };
+        let at = fields.iter().position(|field| field.name == *name).unwrap_or_else(|| {
+            fields.push(Field {
+                name: (*name).to_owned(),
+                source: source.clone(),
+                value: Self { kind: Kind::Null, source },
+            });
+            fields.len() - 1
+        });
+        fields[at].value.place(rest, value)
+    }
+
+    /// Says that all of it came from `source`.
+    pub(super) fn stamp(&mut self, source: &Source) {
+        self.source = source.clone();
+        match &mut self.kind {
+            Kind::Null | Kind::Text(_) | Kind::Secret(_) => {}
+            Kind::List(items) => items.iter_mut().for_each(|item| item.stamp(source)),
+            Kind::Map(fields) => fields.iter_mut().for_each(|field| {
+                field.source = source.clone();
+                field.value.stamp(source);
+            }),
+        }
+    }
+
+    /// Where the value at a path such as `listeners[0].serves` was given.
+    pub(super) fn source_at(&self, path: &str) -> Source {
+        let mut steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty());
+        steps.try_fold(self, |value, step| value.get(step)).map_or(Source::Default, |value| value.source.clone())
+    }
+
+    /// The leaves: path and value. An empty list or map is a leaf.
+    pub(super) fn leaves(&self) -> Vec<(String, &Self)> {
+        let mut leaves = Vec::new();
+        self.collect_leaves("", &mut leaves);
+        leaves
+    }
+
+    fn collect_leaves<'a>(&'a self, path: &str, leaves: &mut Vec<(String, &'a Self)>) {
+        match &self.kind {
+            Kind::Map(fields) if !fields.is_empty() => {
+                for field in fields {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    field.value.collect_leaves(&format!("{path}{dot}{}", field.name), leaves);
+                }
+            }
+            // A list of texts is read as one value; a list of maps key by key.
+            Kind::List(items) if items.iter().any(|item| matches!(item.kind, Kind::Map(_))) => {
+                for (index, item) in items.iter().enumerate() {
+                    item.collect_leaves(&format!("{path}[{index}]"), leaves);
+                }
+            }
+            _ => leaves.push((path.to_owned(), self)),
+        }
+    }
+}
+
+/// YAML on one line.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Null => f.write_str("~"),
+            Kind::Secret(_) => f.write_str("***"),
+            Kind::Text(text) if needs_quotes(text) => write!(f, "{text:?}"),
+            Kind::Text(text) => f.write_str(text),
+            Kind::List(items) => {
+                f.write_str("[")?;
+                for (index, item) in items.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { ", " };
+                    write!(f, "{comma}{item}")?;
+                }
+                f.write_str("]")
+            }
+            Kind::Map(fields) => {
+                f.write_str("{")?;
+                for (index, field) in fields.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { ", " };
+                    write!(f, "{comma}{}: {}", field.name, field.value)?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+/// Whether the map stands for a text that is written elsewhere.
+fn is_reference(fields: &[Field]) -> bool {
+    matches!(fields, [Field { name, .. }] if name == "file" || name == "env")
+}
+
+fn needs_quotes(text: &str) -> bool {
+    let first = text.chars().next();
+    first.is_none_or(|c| c.is_whitespace() || "[]{}*&!|>'\"%@`#-?:,~".contains(c))
+        || text.ends_with([' ', ':'])
+        || text.contains(": ")
+        || text.contains(" #")
+        || text.contains(['[', ']', '{', '}', ','])
+        || text.chars().any(char::is_control)
+        || text == "null"
+}
