@@ -272,7 +272,7 @@ fn every_configuration_key_is_explained() {
 
 /// The key of a line `key: …`, also inside a list item or a commented example.
 fn yaml_key(line: &str) -> Option<&str> {
-    let line = line.trim_start().trim_start_matches("# ").trim_start();
+    let line = line.trim_start_matches(['#', ' ']);
     let line = line.strip_prefix("- ").unwrap_or(line);
     let (key, rest) = line.split_once(':')?;
     let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
