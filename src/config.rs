@@ -256,7 +256,7 @@ words! {
 section! {
     /// Logs.
     pub struct Log {
-        /// A tracing filter, e.g. `info,skylark::plugin=debug`.
+        /// What is logged: a level (`trace`, `debug`, `info`, `warn`, `error`, `off`), then, by commas, levels of modules, e.g. `info,skylark::plugin=debug`.
         pub level: String = "info".to_owned(),
         /// How lines on standard error look: `auto` (text on a terminal, JSON otherwise), `text` or `json`.
         pub format: LogFormat = LogFormat::Auto,

@@ -1,1 +1,197 @@
-//! Stub.
+//! What the node tells of itself: log lines and metrics. Set up once, by the app, which owns the [`Telemetry`].
+//!
+//! Log lines go to standard error and, if configured, to a file, each through a bounded queue and a thread of its own:
+//! a full queue loses lines and counts them, and never holds up a connection. Metric names stand in [`names`].
+
+pub mod names;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::rolling;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::config::{Log, LogFormat, Rotation};
+
+/// Lines that wait for one writer before more are lost.
+const QUEUE_LINES: usize = 16_384;
+/// How often samples are gathered, so that they do not pile up while nobody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// Bounds of the histograms of durations, in seconds: a filter takes microseconds, a handler may take seconds.
+const SECONDS: [f64; 16] =
+    [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.25, 1.0, 5.0];
+
+/// Why the telemetry cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The level is no filter.
+    #[error("log.level: expected a filter such as info,skylark::plugin=debug, got {level:?}")]
+    Level {
+        /// What came.
+        level: String,
+        /// Why.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// The log file cannot be written.
+    #[error("log.file: cannot write {path:?}")]
+    File {
+        /// Its name.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something else in this process logs or counts already.
+    #[error("the process has a log already")]
+    Twice,
+}
+
+/// Logs and metrics of this process. Dropping it writes out the lines that wait.
+pub struct Telemetry {
+    level: reload::Handle<EnvFilter, Registry>,
+    metrics: Metrics,
+    lost: Vec<ErrorCounter>,
+    _writers: Vec<WorkerGuard>,
+}
+
+impl Telemetry {
+    /// Sets up logs and metrics for the whole process.
+    ///
+    /// # Errors
+    /// [`TelemetryError`] for a level that does not parse, a file that cannot be written, a second start.
+    pub fn start(log: &Log) -> Result<Self, TelemetryError> {
+        let (filter, level) = reload::Layer::new(parse_level(&log.level)?);
+        let (stderr, stderr_guard) = writer(std::io::stderr(), "log-stderr");
+        let mut lost = vec![stderr.error_counter()];
+        let mut writers = vec![stderr_guard];
+        let file = match file_writer(log)? {
+            Some((file, guard)) => {
+                lost.push(file.error_counter());
+                writers.push(guard);
+                Some(fmt::layer().json().flatten_event(true).with_writer(file))
+            }
+            None => None,
+        };
+        let registry = tracing_subscriber::registry().with(filter).with(stderr_layer(log.format, stderr)).with(file);
+        registry.try_init().map_err(|_| TelemetryError::Twice)?;
+        Ok(Self { level, metrics: Metrics::install(), lost, _writers: writers })
+    }
+
+    /// Logs at another level from now on.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Level`]; the old level stays.
+    pub fn set_level(&self, level: &str) -> Result<(), TelemetryError> {
+        let filter = parse_level(level)?;
+        self.level.reload(filter).expect("the subscriber lives as long as the process");
+        Ok(())
+    }
+
+    /// The metrics of this process.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// Gathers samples and lost lines every 5 s; never ends. To be run as a task of the app.
+    pub fn upkeep(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let (metrics, lost) = (self.metrics.clone(), self.lost.clone());
+        async move {
+            let mut ticks = tokio::time::interval(UPKEEP);
+            loop {
+                ticks.tick().await;
+                metrics.0.run_upkeep();
+                let lines: usize = lost.iter().map(ErrorCounter::dropped_lines).sum();
+                metrics::counter!(names::LOG_LINES_LOST).absolute(lines as u64);
+            }
+        }
+    }
+}
+
+/// The metrics of this process: a cheap handle.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Collects what is counted from now on; the second call gives the same.
+    ///
+    /// # Panics
+    /// When a recorder of another kind is installed in this process.
+    #[must_use]
+    pub fn install() -> Self {
+        static METRICS: OnceLock<Metrics> = OnceLock::new();
+        let install = || {
+            let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS);
+            let recorder = builder.expect("there are buckets").build_recorder();
+            let handle = recorder.handle();
+            metrics::set_global_recorder(recorder).expect("nothing else in this process records metrics");
+            names::describe();
+            Self(handle)
+        };
+        METRICS.get_or_init(install).clone()
+    }
+
+    /// The page for Prometheus, as it is now.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+}
+
+fn parse_level(level: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::builder().parse(level).map_err(|source| TelemetryError::Level { level: level.to_owned(), source })
+}
+
+fn writer(target: impl std::io::Write + Send + 'static, thread: &str) -> (NonBlocking, WorkerGuard) {
+    NonBlockingBuilder::default().buffered_lines_limit(QUEUE_LINES).lossy(true).thread_name(thread).finish(target)
+}
+
+fn stderr_layer<S>(format: LogFormat, stderr: NonBlocking) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
+{
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_text = format == LogFormat::Text || (format == LogFormat::Auto && is_terminal);
+    if is_text {
+        let colours = is_terminal && std::env::var_os("NO_COLOR").is_none();
+        fmt::layer().with_ansi(colours).with_writer(stderr).boxed()
+    } else {
+        fmt::layer().json().flatten_event(true).with_writer(stderr).boxed()
+    }
+}
+
+/// `logs/skylark.log` becomes `logs/skylark.2026-01-31.log`, or stays as it is where nothing rotates.
+fn file_writer(log: &Log) -> Result<Option<(NonBlocking, WorkerGuard)>, TelemetryError> {
+    if log.file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let failed = |source| TelemetryError::File { path: log.file.clone(), source };
+    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let directory = log.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let rotation = match log.rotation {
+        Rotation::Hourly => rolling::Rotation::HOURLY,
+        Rotation::Daily => rolling::Rotation::DAILY,
+        Rotation::Never => rolling::Rotation::NEVER,
+    };
+    let mut builder = rolling::Builder::new().rotation(rotation).filename_prefix(part(log.file.file_stem()));
+    if let Some(extension) = log.file.extension() {
+        builder = builder.filename_suffix(part(Some(extension)));
+    }
+    if log.rotation != Rotation::Never {
+        builder = builder.max_log_files(log.keep);
+    }
+    let file = builder.build(directory).map_err(|error| failed(std::io::Error::other(error)))?;
+    Ok(Some(writer(file, "log-file")))
+}

@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
 use super::fault::{Fault, nearest};
 use super::read::one_of;
 use super::value::Value;
@@ -143,16 +141,14 @@ impl Rules<'_> {
             return;
         }
         let level = &self.config.log.level;
-        // The filter would take a misspelt level for the name of a module.
-        let is_bare = |part: &&str| !part.contains(['=', '[']) && !LEVELS.contains(&part.to_lowercase().as_str());
-        if let Some(part) = level.split(',').map(str::trim).find(is_bare) {
-            self.fault("log.level", &format!("expected {}, or module=level, got {part:?}", one_of(&LEVELS)));
-            self.hint(nearest(part, LEVELS));
-        } else if let Err(error) = EnvFilter::builder().parse(level) {
-            self.fault(
-                "log.level",
-                &format!("expected a filter such as info,skylark::plugin=debug, got {level:?}: {error}"),
-            );
+        // tracing's own parser would take a misspelt level for the name of a module.
+        for part in level.split(',').map(str::trim) {
+            let (module, name) = part.split_once('=').unwrap_or(("", part));
+            let is_module = module.chars().all(|c| c.is_alphanumeric() || "_:-".contains(c));
+            if !is_module || !LEVELS.contains(&name.to_lowercase().as_str()) {
+                self.fault("log.level", &format!("expected {}, or module=level, got {part:?}", one_of(&LEVELS)));
+                self.hint(nearest(name, LEVELS));
+            }
         }
     }
 

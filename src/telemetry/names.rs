@@ -1,0 +1,80 @@
+//! Every metric in one table: name, kind, labels, what it says. No label ever holds a user, a room or a token.
+
+macro_rules! names {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident = $text:literal,)+) => {
+        $($(#[doc = $doc])+ pub const $name: &str = $text;)+
+
+        /// Every metric: name, kind, what it says.
+        pub const ALL: &[(&str, &str, &str)] = &[$(($text, stringify!($kind), concat!($($doc),+))),+];
+
+        /// Tells the recorder what each metric says.
+        pub(super) fn describe() {
+            $(names!(@describe $kind, $text, concat!($($doc),+).trim());)+
+        }
+    };
+    (@describe counter, $name:literal, $doc:expr) => { metrics::describe_counter!($name, $doc) };
+    (@describe gauge, $name:literal, $doc:expr) => { metrics::describe_gauge!($name, $doc) };
+    (@describe histogram, $name:literal, $doc:expr) => { metrics::describe_histogram!($name, $doc) };
+}
+
+names! {
+    // Connections.
+    /// Live connections, bound or not.
+    CONNECTIONS: gauge = "skylark_connections",
+    /// Users with at least one connection on this node.
+    USERS: gauge = "skylark_users",
+    /// Rooms with at least one connection on this node.
+    ROOMS: gauge = "skylark_rooms",
+    /// Connections taken, by `listener` (ws, cim, cim-tcp).
+    CONNECTED: counter = "skylark_connected_total",
+    /// Connections closed by this node, by close `code`.
+    CLOSED: counter = "skylark_closed_total",
+    /// Connects refused before they became a connection, by `reason`.
+    REFUSED: counter = "skylark_refused_total",
+    /// Answers of the auth plugins, by `outcome` (admitted, refused).
+    ADMISSIONS: counter = "skylark_admissions_total",
+    /// Frames from clients, by `kind` (pong, sent, invalid).
+    FRAMES_RECEIVED: counter = "skylark_frames_received_total",
+
+    // Messages.
+    /// Messages that entered, by `origin` (client, http, broker, plugin) and `fate`.
+    PUBLISHED: counter = "skylark_published_total",
+    /// Messages that the queue of a connection took.
+    DELIVERED: counter = "skylark_delivered_total",
+    /// Messages lost because the queue of a connection was full.
+    LOST_FULL: counter = "skylark_lost_full_total",
+    /// Writes to sockets.
+    FLUSHES: counter = "skylark_flushes_total",
+    /// Bytes written to sockets.
+    BYTES_SENT: counter = "skylark_bytes_sent_total",
+    /// PINGs sent.
+    PINGS: counter = "skylark_pings_total",
+    /// Commands that wait for a shard, by `shard`.
+    MAILBOX: gauge = "skylark_mailbox",
+
+    // Push API.
+    /// Requests, by `route` and `status`.
+    HTTP_REQUESTS: counter = "skylark_http_requests_total",
+    /// Time from the head of a request to its answer, by `route`.
+    HTTP_SECONDS: histogram = "skylark_http_seconds",
+
+    // Plugins.
+    /// Calls of plugins, by `plugin`, `role` and `outcome` (ok, trap, timeout, full).
+    PLUGIN_CALLS: counter = "skylark_plugin_calls_total",
+    /// Time of a call, by `plugin` and `role`.
+    PLUGIN_SECONDS: histogram = "skylark_plugin_seconds",
+    /// Live instances, by `plugin`.
+    PLUGIN_INSTANCES: gauge = "skylark_plugin_instances",
+    /// Versions that went live or were refused, by `plugin` and `outcome` (live, rejected).
+    PLUGIN_RELOADS: counter = "skylark_plugin_reloads_total",
+    /// Calls served by an instance made for that one call, by `plugin`.
+    PLUGIN_ONE_SHOTS: counter = "skylark_plugin_one_shots_total",
+    /// Events that found the queue of the events plugins full.
+    PLUGIN_EVENTS_LOST: counter = "skylark_plugin_events_lost_total",
+    /// How far the ticker that bounds the plugins' time lags behind, in seconds.
+    PLUGIN_TICKER_LAG: gauge = "skylark_plugin_ticker_lag_seconds",
+
+    // The process.
+    /// Log lines lost because their writer was too slow.
+    LOG_LINES_LOST: counter = "skylark_log_lines_lost_total",
+}

@@ -1,0 +1,63 @@
+//! The log file's name, the level, and the page of metrics.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::config::Config;
+
+#[test]
+fn metric_names_are_unique_and_follow_their_kind() {
+    let names: HashSet<&str> = names::ALL.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(names.len(), names::ALL.len());
+    for (name, kind, text) in names::ALL {
+        assert!(name.starts_with("skylark_"), "{name}");
+        assert_eq!(name.ends_with("_total"), *kind == "counter", "{name}");
+        assert!(*kind != "histogram" || name.ends_with("_seconds"), "{name} needs buckets");
+        assert!(text.trim().ends_with('.'), "{name}: {text}");
+    }
+}
+
+#[test]
+fn the_page_shows_descriptions_and_buckets() {
+    let metrics = Metrics::install();
+    metrics::histogram!(names::HTTP_SECONDS, "route" => "/test").record(0.003);
+    let page = Metrics::install().render();
+    assert!(page.contains("# HELP skylark_http_seconds Time from the head"), "{page}");
+    assert!(page.contains("skylark_http_seconds_bucket{route=\"/test\",le=\"0.005\"} 1"), "{page}");
+    assert_eq!(page.is_empty(), metrics.render().is_empty());
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_an_error_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let mut log = Config::default().log;
+    log.file = dir.path().join("file/skylark.log");
+    let error = file_writer(&log).err().unwrap();
+    assert!(error.to_string().starts_with("log.file: cannot write "), "{error}");
+    log.level = "skylark=loud".to_owned();
+    let error = Telemetry::start(&log).err().unwrap();
+    assert!(error.to_string().contains("got \"skylark=loud\""), "{error}");
+}
+
+#[test]
+fn old_files_go_and_the_date_stands_before_the_extension() {
+    use std::io::Write as _;
+    let dir = tempfile::tempdir().unwrap();
+    for day in 1..=4 {
+        std::fs::write(dir.path().join(format!("node.2020-01-0{day}.log")), "").unwrap();
+    }
+    let mut log = Config::default().log;
+    (log.file, log.keep) = (dir.path().join("node.log"), 2);
+    let (mut file, guard) = file_writer(&log).unwrap().unwrap();
+    file.write_all(b"line\n").unwrap();
+    drop(guard);
+    let mut names: Vec<String> =
+        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(std::fs::read_to_string(dir.path().join(&names[1])).unwrap(), "line\n");
+    log.rotation = Rotation::Never;
+    drop(file_writer(&log).unwrap());
+    assert!(dir.path().join("node.log").exists());
+}
