@@ -6,4 +6,13 @@
 
 mod support;
 
+mod connect;
+mod delivery;
+mod devices;
+mod envelope;
+mod faults;
+mod heartbeat;
+mod life;
+mod push;
+mod rooms;
 mod vectors;

@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::client::{Client, Dial};
 use super::http::{Http, Response};
@@ -183,7 +183,7 @@ pub struct Gateway {
     pub folder: Folder,
     child: Child,
     addresses: HashMap<String, Vec<SocketAddr>>,
-    said: Arc<Mutex<String>>,
+    said: watch::Sender<String>,
 }
 
 impl Gateway {
@@ -195,10 +195,10 @@ impl Gateway {
         let mut command = folder.command("serve");
         command.envs(variables.iter().map(|(n, v)| (n, v))).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let said = Arc::new(Mutex::new(String::new()));
+        let said = watch::Sender::new(String::new());
         let (lines, heard) = mpsc::sync_channel(64);
-        listen(child.stdout.take().unwrap(), Arc::clone(&said), Some(lines));
-        listen(child.stderr.take().unwrap(), Arc::clone(&said), None);
+        listen(child.stdout.take().unwrap(), said.clone(), Some(lines));
+        listen(child.stderr.take().unwrap(), said.clone(), None);
         let mut gateway = Self { folder, child, addresses: HashMap::new(), said };
         gateway.learn(&heard);
         gateway
@@ -301,9 +301,18 @@ impl Gateway {
         self.child.wait().unwrap()
     }
 
+    /// Waits until it has printed or logged a line that holds `words`.
+    pub async fn said(&self, words: &str) {
+        let mut news = self.said.subscribe();
+        let heard = news.wait_for(|said| said.contains(words));
+        if tokio::time::timeout(super::client::PATIENCE, heard).await.is_err() {
+            panic!("the node did not say {words:?}");
+        }
+    }
+
     /// Everything that it printed and logged up to now.
     pub fn log(&self) -> String {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.said.borrow().clone()
     }
 }
 
@@ -326,13 +335,13 @@ fn address(line: &str) -> Option<(String, SocketAddr)> {
     Some((service.to_owned(), address))
 }
 
-fn listen(stream: impl Read + Send + 'static, said: Arc<Mutex<String>>, lines: Option<mpsc::SyncSender<String>>) {
+fn listen(stream: impl Read + Send + 'static, said: watch::Sender<String>, lines: Option<mpsc::SyncSender<String>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            let mut text = said.lock().unwrap_or_else(PoisonError::into_inner);
-            text.push_str(&line);
-            text.push('\n');
-            drop(text);
+            said.send_modify(|text| {
+                text.push_str(&line);
+                text.push('\n');
+            });
             if let Some(lines) = &lines {
                 // Nobody listens any more once the node is ready.
                 let _ = lines.try_send(line);

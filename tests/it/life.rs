@@ -1,0 +1,65 @@
+//! How a node ends and changes: drain on SIGTERM, reload on SIGHUP.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::wire::Form;
+
+#[tokio::test]
+async fn sigterm_drains_and_tells_clients_to_come_back() {
+    let mut gateway = Gateway::start();
+    let mut clients = Vec::new();
+    for form in Form::ALL {
+        clients.push(gateway.connect(&format!("{form:?}"), form).await);
+    }
+    // What was accepted before the signal goes out before the end.
+    gateway.post("/send/all", json!({"action": "last"})).await.data();
+    gateway.signal(Signal::TERM);
+    for client in &mut clients {
+        assert_eq!(client.message().await["action"], "last", "{:?}", client.form);
+        let expected = (client.form != Form::CimTcp).then(|| (4003, "restart".to_owned()));
+        assert_eq!(client.closed().await, expected, "{:?}", client.form);
+    }
+    let status = gateway.exit().await;
+    assert_eq!(status.code(), Some(0), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn readiness_is_red_while_the_drain_waits() {
+    let mut gateway = Setup::default().yaml("drain:\n  wait: 3s\n  step_percent: 100\n  grace: 10s").start();
+    let mut http = gateway.http().await;
+    assert_eq!(http.get("/health/ready").await.status, 200);
+    gateway.signal(Signal::TERM);
+    while http.get("/health/ready").await.status == 200 {}
+    assert_eq!(http.get("/health/live").await.status, 200);
+    assert_eq!(gateway.exit().await.code(), Some(0), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_read_cannot_hold_the_drain() {
+    let mut gateway = Setup::default().yaml("drain:\n  wait: 0s\n  step_percent: 100\n  grace: 2s").start();
+    let _deaf = gateway.connect("deaf", Form::YunquePb).await;
+    let _half_open = tokio::net::TcpStream::connect(gateway.address("ws")).await.unwrap();
+    gateway.signal(Signal::TERM);
+    assert_eq!(gateway.exit().await.code(), Some(0), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn sighup_takes_what_can_change_and_says_what_cannot() {
+    let gateway = Setup::default().yaml("clients:\n  publish: false").start();
+    let mut a = gateway.connect("a", Form::YunquePb).await;
+    let say = json!({"to": "user:a", "content": "hi"});
+    assert_eq!(a.ask("message", say.clone()).await["code"], "403");
+    let text = std::fs::read_to_string(gateway.folder.config()).unwrap();
+    let changed = text.replace("publish: false", "publish: true") + "\nqueue:\n  mailbox: 17\n";
+    std::fs::write(gateway.folder.config(), changed).unwrap();
+    gateway.signal(Signal::HUP);
+    while a.ask("message", say.clone()).await["code"] == "403" {}
+    gateway.said("queue.mailbox").await;
+    // A broken file changes nothing, and the log says why.
+    std::fs::write(gateway.folder.config(), "clients:\n  publsh: true\n").unwrap();
+    gateway.signal(Signal::HUP);
+    gateway.said("publish").await;
+    assert_eq!(a.ask("message", say).await["code"], "200");
+}

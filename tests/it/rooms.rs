@@ -1,0 +1,104 @@
+//! What clients do for themselves: tags, rooms, and messages to each other.
+
+use serde_json::json;
+
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::token::Claims;
+use crate::support::wire::Form;
+
+#[tokio::test]
+async fn rooms_are_joined_and_left() {
+    let gateway = Setup::default().yaml("clients:\n  publish: true\n  rooms: 2").start();
+    let mut client = gateway.connect("a", Form::YunqueJson).await;
+    for (key, room, code) in [
+        ("room_join", "one", "200"),
+        ("room_join", "one", "200"),
+        ("room_join", "two", "200"),
+        ("room_leave", "one", "200"),
+        ("room_join", "three", "200"),
+        ("room_leave", "nowhere", "200"),
+        ("room_join", "", "400"),
+        ("room_join", "a,b", "400"),
+    ] {
+        let reply = client.ask(key, json!({"room": room})).await;
+        assert_eq!(reply["code"], code, "{key} {room}: {reply}");
+    }
+    let over = client.ask("room_join", json!({"room": "one too many"})).await;
+    assert!(over["code"] != "200" && over["message"].is_string(), "{over}");
+    let rooms = gateway.get("/rooms").await.data();
+    let mut names: Vec<&str> = rooms["items"].as_array().unwrap().iter().map(|r| r["room"].as_str().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["three", "two"], "an empty room is no room");
+}
+
+#[tokio::test]
+async fn a_room_ends_with_its_last_connection() {
+    let gateway = Gateway::start();
+    let (client, _) = gateway.connect_as(Claims::of("a").rooms(&["lobby"]), Form::YunquePb).await;
+    assert_eq!(gateway.get("/rooms").await.data()["items"][0]["room"], "lobby");
+    client.close().await;
+    let data = gateway.post("/send/room", json!({"message": {"action": "chat"}, "room": "lobby"})).await.data();
+    assert_eq!(data["delivered"], 0, "{data}");
+    assert_eq!(gateway.get("/rooms").await.data()["items"], json!([]));
+}
+
+#[tokio::test]
+async fn clients_talk_to_users_and_to_rooms_they_are_in() {
+    let gateway = Gateway::start();
+    let mut a = gateway.connect("a", Form::YunqueJson).await;
+    let mut b = gateway.connect("b", Form::CimPb).await;
+    let reply = a.ask("message", json!({"to": "user:b", "action": "chat", "content": "hi", "sender": "root"})).await;
+    assert_eq!((&reply["code"], &reply["data"]["delivered"]), (&json!("200"), &json!("1")), "{reply}");
+    let message = b.message().await;
+    assert_eq!(
+        (&message["content"], &message["sender"]),
+        (&json!("hi"), &json!("a")),
+        "the sender is the token's user"
+    );
+    assert_eq!(message["id"].to_string(), reply["data"]["id"].as_str().unwrap());
+
+    let outside = a.ask("message", json!({"to": "room:lobby", "content": "hi"})).await;
+    assert_eq!(outside["code"], "403", "{outside}");
+    for client in [&mut a, &mut b] {
+        assert_eq!(client.ask("room_join", json!({"room": "lobby"})).await["code"], "200");
+    }
+    let inside = a.ask("message", json!({"to": "room:lobby", "content": "hi all"})).await;
+    assert_eq!((&inside["code"], &inside["data"]["delivered"]), (&json!("200"), &json!("1")), "{inside}");
+    assert_eq!(b.message().await["content"], "hi all");
+    assert_eq!(a.drain().await.len(), 0, "the publisher's own connection gets no copy");
+
+    let nobody = a.ask("message", json!({"to": "user:gone", "content": "hi"})).await;
+    assert_eq!((&nobody["code"], &nobody["data"]["offline"]), (&json!("200"), &json!("gone")), "{nobody}");
+    for bad in [
+        json!({"content": "hi"}),
+        json!({"to": "everyone"}),
+        json!({"to": "user:"}),
+        json!({"to": "user:b", "id": "x"}),
+    ] {
+        assert_eq!(a.ask("message", bad.clone()).await["code"], "400", "{bad}");
+    }
+    assert_eq!(
+        a.ask("message", json!({"to": "user:b", "action": "999"})).await["code"],
+        "403",
+        "no client kicks another"
+    );
+}
+
+#[tokio::test]
+async fn publishing_is_off_unless_it_is_switched_on() {
+    let gateway = Setup::default().yaml("clients:\n  publish: false").start();
+    let mut a = gateway.connect("a", Form::YunquePb).await;
+    let mut b = gateway.connect("b", Form::YunquePb).await;
+    assert_eq!(a.ask("message", json!({"to": "user:b", "content": "hi"})).await["code"], "403");
+    assert_eq!(b.drain().await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_tag_is_set_shown_and_removed() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect("a", Form::CimJson).await;
+    assert_eq!(client.ask("client_set_tag", json!({"tag": "blue"})).await["code"], "200");
+    assert_eq!(gateway.get("/connections").await.data()["items"][0]["tag"], "blue");
+    assert_eq!(client.ask("client_remove_tag", json!({})).await["code"], "200");
+    assert_eq!(gateway.get("/connections").await.data()["items"][0].get("tag"), None);
+}
