@@ -9,6 +9,7 @@ mod support;
 mod connect;
 mod delivery;
 mod devices;
+mod documents;
 mod envelope;
 mod faults;
 mod heartbeat;

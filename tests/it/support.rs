@@ -3,6 +3,7 @@
 pub mod client;
 pub mod gateway;
 pub mod http;
+pub mod terminals;
 pub mod token;
 pub mod wire;
 

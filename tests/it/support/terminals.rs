@@ -1,0 +1,182 @@
+//! Plays a document: its `sh` blocks are typed into terminals, its `text` blocks must appear there.
+//!
+//! A comment `<!-- terminal 2 -->` before a block names the terminal; each is a bash that reads from a pipe, so what is
+//! typed while a program runs goes to that program, as it would at a desk. `…` in an expected line stands for anything.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Longest wait for one line; the first start compiles plugins.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One fenced block.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Block {
+    pub terminal: String,
+    pub kind: String,
+    pub text: String,
+}
+
+/// The blocks of a document that name a terminal. A `sh` block that names none is typed into `standard`; without one it is
+/// a fault of the document.
+pub fn blocks(document: &str, standard: Option<&str>) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut terminal = None::<String>;
+    let mut open = None::<Block>;
+    for line in document.lines() {
+        if let Some(block) = &mut open {
+            if line == "```" {
+                blocks.extend(open.take());
+            } else {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+        } else if let Some(name) = line.strip_prefix("<!-- terminal ").and_then(|l| l.strip_suffix(" -->")) {
+            terminal = Some(name.to_owned());
+        } else if let Some(kind) = line.strip_prefix("```") {
+            let standard = standard.filter(|_| kind == "sh").map(str::to_owned);
+            let named = terminal.take().or(standard);
+            assert!(named.is_some() || kind != "sh", "a `sh` block names no terminal");
+            let kind = kind.to_owned();
+            open = Some(Block { terminal: named.unwrap_or_default(), kind, text: String::new() });
+        }
+    }
+    blocks.retain(|block| !block.terminal.is_empty());
+    blocks
+}
+
+/// The terminals of one document.
+pub struct Desk {
+    terminals: BTreeMap<String, Terminal>,
+    prelude: String,
+    folder: std::path::PathBuf,
+    variables: Vec<(String, String)>,
+}
+
+struct Terminal {
+    shell: Child,
+    keyboard: Option<ChildStdin>,
+    screen: mpsc::Receiver<String>,
+    shown: Vec<String>,
+    /// Lines before this one were matched already.
+    read: usize,
+}
+
+impl Desk {
+    /// In `folder`, with `prelude` typed first into each terminal.
+    pub fn new(folder: &Path, prelude: &str, variables: &[(String, String)]) -> Self {
+        let terminals = BTreeMap::new();
+        Self { terminals, prelude: prelude.to_owned(), folder: folder.to_owned(), variables: variables.to_vec() }
+    }
+
+    /// Plays one block.
+    pub fn play(&mut self, block: &Block) {
+        let opened = || Terminal::open(&self.folder, &self.prelude, &self.variables);
+        let terminal = self.terminals.entry(block.terminal.clone()).or_insert_with(opened);
+        match block.kind.as_str() {
+            "sh" => terminal.type_in(&block.text),
+            _ => block.text.lines().for_each(|line| terminal.expect(line)),
+        }
+    }
+
+    /// Ends the terminals whose programs are to have ended by themselves, and wants their good word.
+    pub fn finish(mut self, open_ended: &[&str]) {
+        for (name, mut terminal) in std::mem::take(&mut self.terminals) {
+            if open_ended.contains(&name.as_str()) {
+                continue;
+            }
+            drop(terminal.keyboard.take());
+            while terminal.next(Instant::now() + PATIENCE) {}
+            let status = terminal.shell.wait().unwrap();
+            assert!(status.success(), "terminal {name} ended with {status}:\n{}", terminal.shown.join("\n"));
+        }
+    }
+}
+
+impl Terminal {
+    fn open(folder: &Path, prelude: &str, variables: &[(String, String)]) -> Self {
+        let mut command = Command::new("bash");
+        command.args(["--noprofile", "--norc"]).current_dir(folder).envs(variables.iter().map(|(n, v)| (n, v)));
+        command.process_group(0);
+        let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (lines, screen) = mpsc::sync_channel(4096);
+        watch(shell.stdout.take().unwrap(), lines.clone());
+        watch(shell.stderr.take().unwrap(), lines);
+        let keyboard = shell.stdin.take();
+        let mut terminal = Self { shell, keyboard, screen, shown: Vec::new(), read: 0 };
+        terminal.type_in(prelude);
+        terminal
+    }
+
+    fn type_in(&mut self, text: &str) {
+        let keyboard = self.keyboard.as_mut().expect("the terminal is open");
+        keyboard.write_all(text.as_bytes()).unwrap();
+        keyboard.flush().unwrap();
+    }
+
+    /// Waits until a line that was not matched before looks like `pattern`.
+    fn expect(&mut self, pattern: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.shown[self.read..].iter().position(|line| looks_like(line, pattern)) {
+                self.read += at + 1;
+                return;
+            }
+            let more = self.next(deadline);
+            assert!(more, "the terminal never showed {pattern:?} after line {}:\n{}", self.read, self.shown.join("\n"));
+        }
+    }
+
+    fn next(&mut self, deadline: Instant) -> bool {
+        let line = self.screen.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        line.map(|line| self.shown.push(line)).is_ok()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // The shell leads a group of its own: what it started ends with it.
+        let group = rustix::process::Pid::from_raw(self.shell.id().cast_signed()).unwrap();
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        let _ = self.shell.wait();
+    }
+}
+
+/// Runs of blanks count as one, and `…` as anything.
+fn looks_like(line: &str, pattern: &str) -> bool {
+    let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (line, pattern) = (squeeze(line), squeeze(pattern));
+    let mut parts = pattern.split('…');
+    let Some(mut rest) = line.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let mut open_end = false;
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+        open_end = part.is_empty();
+    }
+    open_end || rest.is_empty()
+}
+
+fn watch(stream: impl Read + Send + 'static, lines: mpsc::SyncSender<String>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn an_ellipsis_stands_for_anything() {
+    assert!(looks_like(r#"{"a":1,"b":2}"#, r#"{"a":…,"b":2}"#));
+    assert!(looks_like("api    http://x", "api http://x"));
+    assert!(looks_like("what was said here", "…was…"));
+    assert!(!looks_like("ready to go", "ready"));
+    assert!(!looks_like("abc", "a…d"));
+}
