@@ -1,0 +1,42 @@
+//! The generated types of `proto/skylark/v1`. Nothing here is written by hand: the test below says how it is made.
+//!
+//! They decode what comes in, and in tests they are the judge of what `protobuf` writes.
+
+#![allow(missing_docs, unreachable_pub, dead_code, clippy::all, reason = "generated")]
+
+include!("gen/skylark.v1.rs");
+
+/// CIM's layout.
+#[cfg(test)]
+pub mod cim {
+    include!("gen/skylark.v1.cim.rs");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// `SKYLARK_REGENERATE=1 cargo test protocol::proto` writes the files; without it they are compared.
+    #[test]
+    fn the_committed_code_is_what_the_proto_files_give() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let files = ["client", "cim", "bus"].map(|name| format!("skylark/v1/{name}.proto"));
+        let descriptors = protox::compile(files, [root.join("proto")]).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        prost_build::Config::new().btree_map(["."]).out_dir(out.path()).compile_fds(descriptors).unwrap();
+
+        let committed = root.join("src/protocol/gen");
+        let mut made = 0;
+        for file in std::fs::read_dir(out.path()).unwrap() {
+            let file = file.unwrap();
+            let fresh = std::fs::read_to_string(file.path()).unwrap();
+            let kept = committed.join(file.file_name());
+            if std::env::var_os("SKYLARK_REGENERATE").is_some() {
+                std::fs::write(&kept, &fresh).unwrap();
+            }
+            assert!(fresh == std::fs::read_to_string(&kept).unwrap_or_default(), "{} is out of step", kept.display());
+            made += 1;
+        }
+        assert_eq!(made, std::fs::read_dir(&committed).unwrap().count());
+    }
+}

@@ -1,0 +1,253 @@
+//! What back ends push: bodies of the HTTP API, the MessagesPub envelope, and what a client publishes.
+//!
+//! Bytes in, a message with its target out, or a [`Fault`] that names the field. Pure; knows no HTTP and no node.
+
+mod body;
+pub(super) mod entries;
+mod envelope;
+mod message;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::fault::{Mismatch, quoted};
+use super::reader::{BODY, read, read_text};
+use crate::id::{Room, Uid};
+use crate::message::{Entries, Message, Target};
+use body::{Fields, Uids};
+use entries::Map;
+use message::{List, One, Receiver};
+
+pub use super::fault::Fault;
+pub use envelope::{PubEnvelope, envelope_json, envelope_protobuf};
+
+/// Bounds on one body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the whole body.
+    pub bytes: usize,
+    /// Messages.
+    pub messages: usize,
+    /// Users named.
+    pub uids: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 1 << 20, messages: 256, uids: 10_000 }
+    }
+}
+
+/// One message and to whom it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Push {
+    /// What is said.
+    pub message: Arc<Message>,
+    /// To whom.
+    pub target: Target,
+}
+
+/// Who joins or leaves which room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomChange {
+    /// The room.
+    pub room: Room,
+    /// A user, users, or one connection.
+    pub target: Target,
+}
+
+/// Whose connections are to be closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kick {
+    /// A user, one device of a user, or one connection.
+    pub target: Target,
+    /// In the caller's words; may be empty.
+    pub reason: String,
+}
+
+/// `POST /send`: a message, to its own receiver.
+///
+/// # Errors
+/// [`Fault`], as for all functions here: the body is no such JSON, a field has a wrong type, or a bound is exceeded.
+pub fn send(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+    check_bytes(body, limits)?;
+    read("", body, One(Receiver::Required)).map(addressed)
+}
+
+/// `POST /send/all`: a message, to everyone.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_all(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+    check_bytes(body, limits)?;
+    let (message, _) = read("", body, One(Receiver::Optional))?;
+    Ok(Push { message: Arc::new(message), target: Target::Everyone })
+}
+
+/// `POST /send/sendList`: messages, each to its own receiver.
+///
+/// # Errors
+/// As [`send`]; an empty list is a fault too.
+pub fn send_list(body: &[u8], limits: &Limits) -> Result<Vec<Push>, Fault> {
+    check_bytes(body, limits)?;
+    let messages = read("", body, List { receiver: Receiver::Required, limit: limits.messages })?;
+    Ok(messages.into_iter().map(addressed).collect())
+}
+
+/// `POST /send/toUids`: {"message", "uids"}. A user named twice stands once in the target.
+///
+/// # Errors
+/// As [`send`]; an empty list is a fault too.
+pub fn send_to_uids(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+    let mut fields = Fields::read(body, &["message", "uids"], limits)?;
+    Ok(Push { message: fields.message()?, target: users(uids(&fields, "uids", limits)?)? })
+}
+
+/// `POST /send/other`: {"message", "uids"}, to everyone but these, who may be none.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_other(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+    let mut fields = Fields::read(body, &["message", "uids"], limits)?;
+    Ok(Push { message: fields.message()?, target: Target::EveryoneBut(uids(&fields, "uids", limits)?.into()) })
+}
+
+/// `POST /send/room`: {"message", "room"}.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_room(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+    let mut fields = Fields::read(body, &["message", "room"], limits)?;
+    Ok(Push { message: fields.message()?, target: Target::Room(fields.name("room")?) })
+}
+
+/// `POST /send/device`: {"message", "uid", "device"}.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_device(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+    let mut fields = Fields::read(body, &["message", "uid", "device"], limits)?;
+    Ok(Push { message: fields.message()?, target: Target::Device(fields.name("uid")?, fields.name("device")?) })
+}
+
+/// `POST /send/connection`: {"message", "cid"}.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_connection(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+    let mut fields = Fields::read(body, &["message", "cid"], limits)?;
+    Ok(Push { message: fields.message()?, target: Target::Connection(fields.cid("cid")?) })
+}
+
+/// `POST /room/join` and `/room/leave`: {"room", "uid" | "uids" | "cid"}.
+///
+/// # Errors
+/// As [`send`]; one of the three must be there, and only one.
+pub fn room_change(body: &[u8], limits: &Limits) -> Result<RoomChange, Fault> {
+    let fields = Fields::read(body, &["room", "uid", "uids", "cid"], limits)?;
+    let room = fields.name("room")?;
+    let target = match fields.one_of(&["uid", "uids", "cid"])? {
+        "uid" => Target::User(fields.name("uid")?),
+        "uids" => users(uids(&fields, "uids", limits)?)?,
+        _ => Target::Connection(fields.cid("cid")?),
+    };
+    Ok(RoomChange { room, target })
+}
+
+/// `POST /kick`: {"uid" [, "device"] | "cid", "reason"}.
+///
+/// # Errors
+/// As [`send`]; either a user or a connection must be named, not both.
+pub fn kick(body: &[u8], limits: &Limits) -> Result<Kick, Fault> {
+    let fields = Fields::read(body, &["uid", "device", "cid", "reason"], limits)?;
+    let target = match fields.one_of(&["uid", "cid"])? {
+        "uid" if fields.has("device") => Target::Device(fields.name("uid")?, fields.name("device")?),
+        "uid" => Target::User(fields.name("uid")?),
+        _ => Target::Connection(fields.cid("cid")?),
+    };
+    Ok(Kick { target, reason: fields.text("reason")? })
+}
+
+/// What a client publishes by the SendBody key `message`: `to` is `user:<uid>` or `room:<name>`; `content` is JSON
+/// text of an object, or plain text. The message's sender stays empty: only the connection knows who it is.
+///
+/// # Errors
+/// As [`send`].
+pub fn client_message(data: &Entries) -> Result<Push, Fault> {
+    let text = |key| data.get(key).unwrap_or_default();
+    let target = destination(text("to")).map_err(|mismatch| mismatch.at("to"))?;
+    let receiver = match &target {
+        Target::User(uid) => uid.as_str(),
+        _ => "",
+    };
+    let id = match text("id") {
+        "" => 0,
+        digits => digits.parse().map_err(|_| Mismatch::new("an integer", quoted(digits)).at("id"))?,
+    };
+    let message = Message {
+        id,
+        action: text("action").to_owned(),
+        content: content(text("content")),
+        receiver: receiver.to_owned(),
+        extra: match text("extra") {
+            "" => Entries::new(),
+            json => read_text("extra", json, Map)?,
+        },
+        title: text("title").to_owned(),
+        image: text("image").to_owned(),
+        format: text("format").to_owned(),
+        ..Message::default()
+    };
+    Ok(Push { message: Arc::new(message), target })
+}
+
+fn destination(to: &str) -> Result<Target, Mismatch> {
+    match to.split_once(':') {
+        Some(("user", uid)) => Ok(Target::User(Uid::parse(uid)?)),
+        Some(("room", room)) => Ok(Target::Room(Room::parse(room)?)),
+        _ if to.is_empty() => Err(Mismatch::missing(TO)),
+        _ => Err(Mismatch::new(TO, quoted(to))),
+    }
+}
+
+/// The entries of a JSON object; any other text is the entry `text`.
+fn content(text: &str) -> Entries {
+    let object = if text.trim_start().starts_with('{') { read_text("content", text, Map).ok() } else { None };
+    object.unwrap_or_else(|| entries::plain(text))
+}
+
+/// A message whose receiver was required.
+fn addressed((message, receiver): (Message, Option<Uid>)) -> Push {
+    Push { message: Arc::new(message), target: Target::User(receiver.expect("the receiver was required")) }
+}
+
+fn uids(fields: &Fields<'_>, key: &'static str, limits: &Limits) -> Result<Vec<Uid>, Fault> {
+    let raw = fields.require(key, Uids::EXPECTED_LIST)?;
+    read_text(key, raw.as_str(), Uids { limit: limits.uids }).map(once_each)
+}
+
+fn users(uids: Vec<Uid>) -> Result<Target, Fault> {
+    match <[Uid; 1]>::try_from(uids) {
+        Ok([uid]) => Ok(Target::User(uid)),
+        Err(uids) if uids.is_empty() => Err(Mismatch::new("at least one user", "an empty list").at("uids")),
+        Err(uids) => Ok(Target::Users(uids.into())),
+    }
+}
+
+/// A user named twice gets one copy. The first naming keeps its place.
+fn once_each(mut uids: Vec<Uid>) -> Vec<Uid> {
+    let mut seen = HashSet::with_capacity(uids.len());
+    uids.retain(|uid| seen.insert(uid.clone()));
+    uids
+}
+
+fn check_bytes(body: &[u8], limits: &Limits) -> Result<(), Fault> {
+    if body.len() > limits.bytes {
+        return Err(Mismatch::over(limits.bytes, "bytes", body.len().to_string()).at(BODY));
+    }
+    Ok(())
+}
+
+const TO: &str = "user:<uid> or room:<name>";

@@ -1,0 +1,1 @@
+//! Each body, and each way in which it can be wrong.

@@ -1,0 +1,112 @@
+//! How large a message may be, so that it goes out in every dialect or is refused when it is published.
+//!
+//! Limits count canonical bytes, not a frame's: text full of quotes grows fourfold inside the JSON coding.
+
+use super::Dialect;
+use super::protobuf;
+use super::sink::measured;
+use crate::message::Message;
+
+/// Largest body that the length of a TCP frame can tell, in bytes.
+pub const MAX_TCP_BODY: usize = 65_535;
+
+/// A message that some dialect could not carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a message of at most {limit} bytes in the {dialect} dialect, got {bytes}")]
+pub struct TooLarge {
+    /// Which one.
+    pub dialect: Dialect,
+    /// Bytes it would take.
+    pub bytes: usize,
+    /// Bytes it may take.
+    pub limit: usize,
+}
+
+/// Every dialect can carry the message on every transport.
+///
+/// `limit` bounds the yunque protobuf body, in bytes; over [`MAX_TCP_BODY`] it counts as that, because a listener may
+/// serve either dialect on TCP.
+///
+/// # Errors
+/// [`TooLarge`] names the dialect whose bound is exceeded.
+pub fn check_size(message: &Message, limit: usize) -> Result<(), TooLarge> {
+    let limit = limit.min(MAX_TCP_BODY);
+    let bytes = length(Dialect::Yunque, message);
+    if bytes > limit {
+        return Err(TooLarge { dialect: Dialect::Yunque, bytes, limit });
+    }
+    // Only `format` and JSON text can make the cim body the longer one, and JSON makes at most six bytes of one.
+    if bytes + message.format.len() > SAFE_IN_CIM {
+        let bytes = length(Dialect::Cim, message);
+        if bytes > MAX_TCP_BODY {
+            return Err(TooLarge { dialect: Dialect::Cim, bytes, limit: MAX_TCP_BODY });
+        }
+    }
+    Ok(())
+}
+
+fn length(dialect: Dialect, message: &Message) -> usize {
+    measured(|count| protobuf::put_message(count, dialect, message))
+}
+
+/// Below it no text can outgrow [`MAX_TCP_BODY`] in cim, control characters and all.
+const SAFE_IN_CIM: usize = 10 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{Form, ServerFrame, encode};
+
+    fn with_text(text: String) -> Message {
+        Message { content: [("text", text)].into_iter().collect(), ..Message::default() }
+    }
+
+    #[test]
+    fn the_limit_counts_canonical_bytes() {
+        let message = with_text("\"".repeat(30 * 1024));
+        assert_eq!(check_size(&message, MAX_TCP_BODY), Ok(()));
+        let json = encode(Form::ALL[1], ServerFrame::Message(&message)).unwrap();
+        assert!(json.len() > 120 * 1024);
+
+        let refused = check_size(&with_text("x".repeat(100)), 64).unwrap_err();
+        assert_eq!((refused.dialect, refused.limit), (Dialect::Yunque, 64));
+        assert_eq!(refused.to_string(), "expected a message of at most 64 bytes in the yunque dialect, got 110");
+    }
+
+    #[test]
+    fn what_passes_can_be_written_in_every_form() {
+        let nul = |bytes: usize| Message {
+            content: [("a", "\0".repeat(bytes)), ("b", String::new())].into_iter().collect(),
+            ..Message::default()
+        };
+        // JSON text makes six bytes of each: what is small in yunque may be too large in cim.
+        let mut refused = 0;
+        for bytes in [1, 10_000, 10_240, 10_900, 10_923, 16_000, 20_000] {
+            let message = nul(bytes);
+            match check_size(&message, 1 << 20) {
+                Ok(()) => {
+                    for form in Form::ALL {
+                        assert!(encode(form, ServerFrame::Message(&message)).is_ok(), "{form} {bytes}");
+                    }
+                }
+                Err(too_large) => {
+                    refused += 1;
+                    assert_eq!((too_large.dialect, too_large.limit), (Dialect::Cim, MAX_TCP_BODY));
+                    assert!(encode(Form::tcp(Dialect::Cim), ServerFrame::Message(&message)).is_err());
+                }
+            }
+        }
+        assert_eq!(refused, 3);
+    }
+
+    #[test]
+    fn the_longest_tcp_body_is_65_535_bytes() {
+        let fits = Message { title: "x".repeat(MAX_TCP_BODY - 4), ..Message::default() };
+        assert_eq!(check_size(&fits, 1 << 20), Ok(()));
+        let frame = encode(Form::tcp(Dialect::Cim), ServerFrame::Message(&fits)).unwrap();
+        assert_eq!(&frame[..3], &[2, 0xff, 0xff]);
+        let over = Message { title: "x".repeat(MAX_TCP_BODY - 3), ..Message::default() };
+        assert_eq!(check_size(&over, 1 << 20).unwrap_err().bytes, MAX_TCP_BODY + 1);
+        assert!(encode(Form::tcp(Dialect::Yunque), ServerFrame::Message(&over)).is_err());
+    }
+}

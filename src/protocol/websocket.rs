@@ -1,0 +1,110 @@
+//! The writing half of WebSocket (RFC 6455): headers of unmasked frames, close and pong. tungstenite reads.
+//!
+//! Knows no socket and nothing of what a frame carries.
+
+use bytes::Bytes;
+
+use crate::disconnect::Disconnect;
+
+/// A close frame with the table's code and reason.
+#[must_use]
+pub fn close(why: Disconnect) -> Bytes {
+    close_with(why.code, why.reason)
+}
+
+/// A close frame with words of one's own, cut at 123 bytes (a control frame carries at most 125).
+#[must_use]
+pub fn close_with(code: u16, reason: &str) -> Bytes {
+    let reason = &reason[..reason.floor_char_boundary(MAX_CONTROL - 2)];
+    let mut payload = Vec::with_capacity(2 + reason.len());
+    payload.extend_from_slice(&code.to_be_bytes());
+    payload.extend_from_slice(reason.as_bytes());
+    control(CLOSE, &payload)
+}
+
+/// The answer to a client's ping: its payload comes back, cut at 125 bytes.
+#[must_use]
+pub fn pong(payload: &[u8]) -> Bytes {
+    control(PONG, &payload[..payload.len().min(MAX_CONTROL)])
+}
+
+/// The answer to a close frame that came without a code.
+#[must_use]
+pub fn close_without_code() -> Bytes {
+    control(CLOSE, &[])
+}
+
+fn control(opcode: u8, payload: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(2 + payload.len());
+    put_header(&mut out, opcode, payload.len());
+    out.extend_from_slice(payload);
+    out.into()
+}
+
+/// Bytes of the header before a payload of so many bytes.
+pub(super) const fn header_length(payload: usize) -> usize {
+    match payload {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
+/// The header of a whole, unmasked message.
+pub(super) fn put_header(out: &mut Vec<u8>, opcode: u8, payload: usize) {
+    out.push(FIN | opcode);
+    if let Ok(short @ 0..=125) = u8::try_from(payload) {
+        out.push(short);
+    } else if let Ok(medium) = u16::try_from(payload) {
+        out.push(126);
+        out.extend_from_slice(&medium.to_be_bytes());
+    } else {
+        out.push(127);
+        out.extend_from_slice(&u64::try_from(payload).expect("64 bits hold a length").to_be_bytes());
+    }
+}
+
+/// A message of UTF-8 text.
+pub(super) const TEXT: u8 = 1;
+/// A message of bytes.
+pub(super) const BINARY: u8 = 2;
+
+const CLOSE: u8 = 8;
+const PONG: u8 = 10;
+const FIN: u8 = 0x80;
+const MAX_CONTROL: usize = 125;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_grows_with_the_length() {
+        for (length, header) in [
+            (0, &[0x82, 0][..]),
+            (125, &[0x82, 125]),
+            (126, &[0x82, 126, 0, 126]),
+            (65_535, &[0x82, 126, 0xff, 0xff]),
+            (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let mut out = Vec::new();
+            put_header(&mut out, BINARY, length);
+            assert_eq!(out, header);
+            assert_eq!(header_length(length), header.len());
+        }
+    }
+
+    #[test]
+    fn control_frames_stay_within_125_bytes() {
+        assert_eq!(&close(Disconnect::KICKED)[..], b"\x88\x08\x11\x97kicked");
+        assert_eq!(&close_without_code()[..], b"\x88\x00");
+        assert_eq!(&pong(b"ab")[..], b"\x8a\x02ab");
+        assert_eq!(pong(&[0; 200]).len(), 127);
+        // 123 is no boundary in a text of three-byte characters from an offset of one.
+        let long = close_with(4503, &format!("x{}", "云".repeat(60)));
+        assert!(long.len() <= 127 && std::str::from_utf8(&long[4..]).is_ok());
+        for (why, _) in Disconnect::ALL {
+            assert_eq!(usize::from(close(*why)[1]), 2 + why.reason.len());
+        }
+    }
+}
