@@ -231,7 +231,7 @@ fn uids(fields: &Fields<'_>, key: &'static str, limits: &Limits) -> Result<Vec<U
 fn users(uids: Vec<Uid>) -> Result<Target, Fault> {
     match <[Uid; 1]>::try_from(uids) {
         Ok([uid]) => Ok(Target::User(uid)),
-        Err(uids) if uids.is_empty() => Err(Mismatch::new("at least one user", "an empty list").at("uids")),
+        Err(uids) if uids.is_empty() => Err(Mismatch::new("at least one user", "an empty array").at("uids")),
         Err(uids) => Ok(Target::Users(uids.into())),
     }
 }

@@ -57,7 +57,7 @@ pub(super) trait Shape<'de>: Sized {
     }
 
     fn list<A: SeqAccess<'de>>(self, at: &mut Reader, _list: A) -> Result<Self::Out, A::Error> {
-        Err(at.fail(Mismatch::new(Self::EXPECTED, "a list")))
+        Err(at.fail(Mismatch::new(Self::EXPECTED, "an array")))
     }
 
     fn text<E: Error>(self, at: &mut Reader, text: &str) -> Result<Self::Out, E> {

@@ -35,7 +35,7 @@ impl<'de> Fields<'de> {
 
     /// The list of messages, which must be there.
     pub(super) fn messages(&mut self) -> Result<Vec<Message>, Fault> {
-        self.messages.take().ok_or_else(|| Mismatch::missing("a list of messages").at("msg"))
+        self.messages.take().ok_or_else(|| Mismatch::missing("an array of messages").at("msg"))
     }
 
     /// A field that is there and not null.
@@ -74,7 +74,7 @@ impl<'de> Fields<'de> {
         let found: Vec<_> = keys.iter().copied().filter(|key| self.has(key)).collect();
         match found[..] {
             [key] => Ok(key),
-            [] => Err(Mismatch::new(format!("one of {}", keys.join(", ")), "none of them").at(BODY)),
+            [] => Err(Mismatch::new(format!("one of {}", keys.join(", ")), "none").at(BODY)),
             _ => Err(Mismatch::new(format!("one of {}", keys.join(", ")), found.join(" and ")).at(BODY)),
         }
     }
@@ -92,7 +92,7 @@ pub(super) struct Uids {
 }
 
 impl Uids {
-    pub(super) const EXPECTED_LIST: &'static str = "a list of users";
+    pub(super) const EXPECTED_LIST: &'static str = "an array of users";
 }
 
 impl<'de> Shape<'de> for Uids {
@@ -151,4 +151,4 @@ impl<'de> Shape<'de> for Wanted<'_> {
     }
 }
 
-pub(super) const CID: &str = "a connection id";
+pub(super) const CID: &str = "an integer from 1 to 9007199254740991";

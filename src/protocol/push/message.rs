@@ -70,7 +70,7 @@ pub(super) struct List {
 
 impl<'de> Shape<'de> for List {
     type Out = Vec<(Message, Option<Uid>)>;
-    const EXPECTED: &'static str = "a list of messages";
+    const EXPECTED: &'static str = "an array of messages";
 
     fn list<A: SeqAccess<'de>>(self, at: &mut Reader, mut list: A) -> Result<Self::Out, A::Error> {
         let mut messages = Vec::with_capacity(list.size_hint().unwrap_or_default().min(self.limit));
@@ -81,7 +81,7 @@ impl<'de> Shape<'de> for List {
             messages.push(message);
         }
         if messages.is_empty() {
-            return Err(at.fail(Mismatch::new("at least one message", "an empty list")));
+            return Err(at.fail(Mismatch::new("at least one message", "an empty array")));
         }
         Ok(messages)
     }

@@ -105,7 +105,7 @@ impl<'a> Raw<'a> {
     fn shown(self) -> String {
         match self.0.as_bytes()[0] {
             b'{' => "an object".to_owned(),
-            b'[' => "a list".to_owned(),
+            b'[' => "an array".to_owned(),
             b'"' => self.text().map_or_else(|_| "a string".to_owned(), |text| quoted(&text)),
             // A number may have as many digits as the body has bytes.
             _ => self.0.chars().take(48).collect(),
