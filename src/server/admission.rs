@@ -1,0 +1,179 @@
+//! Who may come in at all: live connections and connects of one address, and the guard that counts both down again.
+//!
+//! Knows no protocol. An IPv6 address counts as its /64: that is what one household or machine is given.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arc_swap::ArcSwapOption;
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
+
+use super::Gateway;
+use crate::config::Limits;
+
+/// A burst may be so many times what is allowed in a second.
+const BURST: u32 = 10;
+/// Addresses that are long forgotten are looked for once in so many connects.
+const SWEEP: u32 = 4096;
+
+/// Counts by address.
+pub(super) struct Admission {
+    live: Mutex<HashMap<IpAddr, usize, ahash::RandomState>>,
+    rate: ArcSwapOption<Rate>,
+    checks: AtomicU32,
+}
+
+struct Rate {
+    connects_per_ip: u32,
+    limiter: DefaultKeyedRateLimiter<IpAddr>,
+}
+
+impl Admission {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            live: Mutex::default(),
+            rate: ArcSwapOption::new(Rate::new(limits.connects_per_ip)),
+            checks: AtomicU32::new(0),
+        }
+    }
+
+    /// Another rate begins with empty counts; the same one goes on.
+    pub(super) fn reconfigure(&self, limits: &Limits) {
+        let now = self.rate.load().as_ref().map_or(0, |rate| rate.connects_per_ip);
+        if now != limits.connects_per_ip {
+            self.rate.store(Rate::new(limits.connects_per_ip));
+        }
+    }
+
+    /// Counts one connect of the address; `false` when it comes too often.
+    pub(super) fn may_connect(&self, ip: IpAddr) -> bool {
+        let rate = self.rate.load();
+        let Some(rate) = rate.as_ref() else { return true };
+        if self.checks.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
+            rate.limiter.retain_recent();
+        }
+        rate.limiter.check_key(&counted_as(ip)).is_ok()
+    }
+
+    /// Counts one live connection of the address; `false` when it has as many as it may. 0 = no bound.
+    fn enter(&self, ip: IpAddr, limit: usize) -> bool {
+        let mut live = self.live.lock();
+        let count = live.entry(ip).or_insert(0);
+        if limit != 0 && *count >= limit {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    fn leave(&self, ip: IpAddr) {
+        let mut live = self.live.lock();
+        if let Some(count) = live.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                live.remove(&ip);
+            }
+        }
+    }
+}
+
+impl Rate {
+    fn new(connects_per_ip: u32) -> Option<Arc<Self>> {
+        let a_second = NonZeroU32::new(connects_per_ip)?;
+        let quota = Quota::per_second(a_second).allow_burst(a_second.saturating_mul(NonZeroU32::new(BURST)?));
+        Some(Arc::new(Self { connects_per_ip, limiter: RateLimiter::keyed(quota) }))
+    }
+}
+
+/// One connection, from accept to its end: counted among its address's and among the tasks.
+pub(super) struct Guest {
+    gateway: Arc<Gateway>,
+    ip: IpAddr,
+}
+
+impl Guest {
+    /// `None` when the address has as many connections as it may.
+    pub(super) fn enter(gateway: &Arc<Gateway>, ip: IpAddr) -> Option<Self> {
+        let ip = counted_as(ip);
+        let limit = gateway.config.load().limits.connections_per_ip;
+        gateway.admission.enter(ip, limit).then(|| {
+            gateway.tasks.begin();
+            Self { gateway: Arc::clone(gateway), ip }
+        })
+    }
+
+    pub(super) fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.gateway.admission.leave(self.ip);
+        self.gateway.tasks.end();
+    }
+}
+
+fn counted_as(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(connects_per_ip: u32) -> Admission {
+        Admission {
+            live: Mutex::default(),
+            rate: ArcSwapOption::new(Rate::new(connects_per_ip)),
+            checks: AtomicU32::new(0),
+        }
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_gets_it_back() {
+        let admission = admission(0);
+        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        assert!(admission.enter(a, 2) && admission.enter(a, 2) && !admission.enter(a, 2));
+        assert!(admission.enter(b, 2));
+        admission.leave(a);
+        assert!(admission.enter(a, 2));
+        admission.leave(b);
+        assert!(!admission.live.lock().contains_key(&b), "nothing is kept of an address that is gone");
+        assert!((0..100).all(|_| admission.enter(b, 0)), "0 is no bound");
+    }
+
+    #[test]
+    fn connects_are_limited_by_address_with_a_burst() {
+        let admission = admission(1);
+        let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let passed = (0..100).filter(|_| admission.may_connect(a)).count();
+        assert!((10..15).contains(&passed), "{passed}");
+        assert!(admission.may_connect(b));
+    }
+
+    #[test]
+    fn a_rate_of_zero_is_no_bound() {
+        let admission = admission(0);
+        assert!((0..100).all(|_| admission.may_connect(IpAddr::from([10, 0, 0, 1]))));
+    }
+
+    #[test]
+    fn an_address_counts_as_what_one_machine_is_given() {
+        let table =
+            [("::ffff:10.0.0.1", "10.0.0.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"), ("10.0.0.1", "10.0.0.1")];
+        for (ip, expected) in table {
+            assert_eq!(counted_as(ip.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
+        }
+    }
+}

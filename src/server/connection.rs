@@ -1,0 +1,268 @@
+//! Drives one connection: what is heard goes to the session, what the session says is done by the node.
+//!
+//! One small task a connection, which only reads; whatever is big and rare is boxed. All writing is the shard's.
+
+mod perform;
+#[cfg(test)]
+mod tests;
+
+use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+use super::admission::Guest;
+use super::socket::Stream;
+use super::{tcp, ws};
+use crate::disconnect::Disconnect;
+use crate::node::{Connection, Socket, Transport};
+use crate::protocol::{self, ClientFrame, Coding, Form, Framing, websocket};
+use crate::session::{Credentials, Denied, Input, Session};
+use crate::telemetry::names;
+
+/// What is known of a connection when its transport stands.
+pub(super) struct Arrival {
+    /// Which listener of the config.
+    pub(super) at: usize,
+    /// For the auth plugins.
+    pub(super) transport: Transport,
+    /// What the session is told first; taken then.
+    pub(super) opening: Option<Opening>,
+    /// How it is spoken to; where it `sniffs`, how it would be if the client never said a word.
+    pub(super) form: Form,
+    /// The first frame tells the coding, and nothing is said before.
+    pub(super) sniffs: bool,
+}
+
+/// How a connection begins.
+pub(super) enum Opening {
+    /// It shows a token and is bound at once.
+    Token(Box<Credentials>),
+    /// It will bind by frame.
+    Unbound,
+    /// It is told no, in band.
+    Refused(Disconnect, Denied),
+}
+
+/// What a reader hears.
+pub(super) enum Heard {
+    /// A whole message and its coding.
+    Message(Coding, Bytes),
+    /// A WebSocket ping, with the frame that answers it.
+    Ping(Bytes),
+    /// A sign of life without meaning.
+    Life,
+    /// The client says that it goes.
+    Closing(Disconnect),
+    /// It said what cannot be understood, or stopped in the middle.
+    Fault(Disconnect),
+    /// The socket is gone.
+    Gone,
+}
+
+/// Speaks with one client until it is gone. `already` are bytes that came behind the handshake.
+pub(super) async fn run(guest: Guest, arrival: Box<Arrival>, stream: TcpStream, already: Bytes) {
+    let stream = Arc::new(Stream(stream));
+    let form = (!arrival.sniffs).then_some(arrival.form);
+    let node = Arc::clone(&guest.gateway().node);
+    let socket = Arc::clone(&stream) as Arc<dyn Socket>;
+    let connection = match Box::pin(node.attach(socket, form)).await {
+        Ok(connection) => connection,
+        Err(why) => {
+            metrics::counter!(names::REFUSED, "reason" => why.reason).increment(1);
+            return turn_away(&stream, arrival.form, why);
+        }
+    };
+    metrics::counter!(names::CONNECTED, "listener" => arrival.transport.listener).increment(1);
+    let mut driver = Driver::new(guest, connection.clone(), arrival, stream, &already);
+    // hyper's whole read buffer hangs on it.
+    drop(already);
+    // The hub must hear of the end however it comes about.
+    if AssertUnwindSafe(driver.drive()).catch_unwind().await.is_err() {
+        tracing::error!(cid = connection.id().as_u64(), "a connection's task panicked");
+    }
+    Box::pin(node.detach(&connection)).await;
+}
+
+/// The node has no place for it: there is no queue yet, and a fresh socket takes a few bytes.
+fn turn_away(stream: &Stream, form: Form, why: Disconnect) {
+    if form.framing == Framing::WebSocket {
+        let _ = stream.0.try_write(&websocket::close(why));
+    }
+    stream.shutdown(false);
+}
+
+struct Driver {
+    guest: Guest,
+    connection: Connection,
+    arrival: Box<Arrival>,
+    session: Session,
+    reader: Reader,
+    /// When what has begun (the first frame, a message) must have ended.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "nearly every connection is a WebSocket")]
+enum Reader {
+    Ws(ws::Reader),
+    Tcp(tcp::Reader),
+}
+
+impl Driver {
+    fn new(guest: Guest, connection: Connection, arrival: Box<Arrival>, stream: Arc<Stream>, already: &[u8]) -> Self {
+        let max = guest.gateway().config.load().limits.frame_bytes;
+        let reader = match arrival.form.framing {
+            Framing::WebSocket => Reader::Ws(ws::Reader::new(stream, already, max)),
+            Framing::Tcp => Reader::Tcp(tcp::Reader::new(stream, max)),
+        };
+        let session = Session::new(perform::now_millis());
+        Self { guest, connection, arrival, session, reader, deadline: None }
+    }
+
+    async fn drive(&mut self) {
+        if self.arrival.sniffs {
+            self.deadline = Some(timer(self.guest.gateway().config.load().limits.first_frame));
+        } else {
+            self.open().await;
+        }
+        loop {
+            let heard = if self.session.is_closing() { Heard::Life } else { self.hear().await };
+            let end = match heard {
+                _ if self.session.is_closing() => break,
+                Heard::Message(coding, payload) => self.message(coding, payload).await,
+                Heard::Ping(pong) => self.ping(pong).await,
+                Heard::Life => {
+                    self.connection.saw_life();
+                    None
+                }
+                Heard::Closing(why) | Heard::Fault(why) => Some(why),
+                Heard::Gone => return,
+            };
+            if let Some(why) = end {
+                // Nothing was said so far: let the close frame be said at least.
+                self.settle_form(self.arrival.form);
+                self.connection.close(why).await;
+                break;
+            }
+            tokio::task::coop::consume_budget().await;
+        }
+        self.reader.stream().discard().await;
+    }
+
+    async fn hear(&mut self) -> Heard {
+        let heard = poll_fn(|cx| self.poll_hear(cx)).await;
+        if matches!(heard, Heard::Message(..)) {
+            self.deadline = None;
+        }
+        heard
+    }
+
+    fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        if let Poll::Ready(heard) = self.reader.poll(cx) {
+            return Poll::Ready(heard);
+        }
+        if self.deadline.is_none() && self.reader.is_mid_message() {
+            self.deadline = Some(timer(self.guest.gateway().config.load().limits.message_timeout));
+        }
+        match &mut self.deadline {
+            Some(deadline) => deadline.as_mut().poll(cx).map(|()| Heard::Fault(Disconnect::TOO_SLOW_TO_SPEAK)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Why the connection must end, if it must.
+    async fn message(&mut self, coding: Coding, payload: Bytes) -> Option<Disconnect> {
+        self.connection.saw_life();
+        if self.connection.closed().is_some() {
+            return None;
+        }
+        if self.arrival.sniffs {
+            self.settle_form(Form { coding, ..self.arrival.form });
+            self.open().await;
+        }
+        let form = self.connection.form().unwrap_or(self.arrival.form);
+        if form.coding != coding {
+            tracing::debug!(cid = self.connection.id().as_u64(), %form, "a frame of the other coding");
+            return Some(Disconnect::PROTOCOL_ERROR);
+        }
+        match protocol::decode(coding, &payload) {
+            Ok(ClientFrame::Pong) => {
+                heard("pong");
+                None
+            }
+            Ok(ClientFrame::Sent(body)) => {
+                heard("sent");
+                drop(payload);
+                self.feed(Input::Sent(body)).await;
+                None
+            }
+            Err(error) => {
+                heard("invalid");
+                tracing::debug!(cid = self.connection.id().as_u64(), %error, "not a frame");
+                Some(tcp::fault(&error))
+            }
+        }
+    }
+
+    async fn ping(&mut self, pong: Bytes) -> Option<Disconnect> {
+        self.connection.saw_life();
+        if !self.arrival.sniffs {
+            self.connection.send(pong).await;
+        }
+        None
+    }
+
+    /// Tells the session how it begins.
+    async fn open(&mut self) {
+        match self.arrival.opening.take() {
+            Some(Opening::Token(credentials)) => self.feed(Input::Opened(Some(credentials))).await,
+            Some(Opening::Refused(why, denied)) => self.feed(Input::Refused(why, denied)).await,
+            Some(Opening::Unbound) | None => {}
+        }
+    }
+
+    fn settle_form(&mut self, form: Form) {
+        if std::mem::take(&mut self.arrival.sniffs) {
+            self.arrival.form = form;
+            self.connection.set_form(form);
+        }
+    }
+}
+
+impl Reader {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        match self {
+            Self::Ws(reader) => reader.poll(cx),
+            Self::Tcp(reader) => reader.poll(cx),
+        }
+    }
+
+    fn is_mid_message(&self) -> bool {
+        match self {
+            Self::Ws(reader) => reader.is_mid_message(),
+            Self::Tcp(reader) => reader.is_mid_message(),
+        }
+    }
+
+    fn stream(&self) -> &Arc<Stream> {
+        match self {
+            Self::Ws(reader) => reader.stream(),
+            Self::Tcp(reader) => reader.stream(),
+        }
+    }
+}
+
+fn heard(kind: &'static str) {
+    metrics::counter!(names::FRAMES_RECEIVED, "kind" => kind).increment(1);
+}
+
+fn timer(after: Duration) -> Pin<Box<Sleep>> {
+    Box::pin(sleep(after))
+}

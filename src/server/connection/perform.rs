@@ -1,0 +1,182 @@
+//! Does what the session says, by the node, and feeds the outcome back until the session has no more to say.
+//!
+//! The words of the session and of the node are the same things in two layers; they are translated here and nowhere else.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::Driver;
+use crate::message::{Origin, Publisher, Target};
+use crate::node::{Admission, Answer, BindFacts, Call, Claim, Fate, Identity, Node, Publication, Published, Refusal};
+use crate::protocol::{self, Reply, ServerFrame};
+use crate::session::{Action, Credentials, Denied, Facts, Grant, Handled, Input, Outcome, Rules, Said, Whereabouts};
+use crate::telemetry::names;
+
+impl Driver {
+    /// Tells the session what happened and does all that follows. Boxed: it is big, and an idle connection is not in it.
+    pub(super) fn feed(&mut self, input: Input) -> BoxFuture<'_, ()> {
+        async move {
+            let mut actions = VecDeque::from(self.ask(input));
+            while let Some(action) = actions.pop_front() {
+                if let Some(outcome) = self.perform(action).await {
+                    actions.extend(self.ask(outcome));
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn ask(&mut self, input: Input) -> Vec<Action> {
+        let rules = {
+            let config = self.guest.gateway().config.load();
+            Rules {
+                publish: config.clients.publish,
+                unbound: config.limits.unbound,
+                unbound_max: config.limits.unbound_max,
+            }
+        };
+        self.session.on(input, now_millis(), &rules)
+    }
+
+    async fn perform(&mut self, action: Action) -> Option<Input> {
+        let node = Arc::clone(&self.guest.gateway().node);
+        Some(match action {
+            Action::Reply(reply) => {
+                self.say(reply).await;
+                return None;
+            }
+            Action::Admit(credentials) => Input::Admitted(self.admit(&node, *credentials).await),
+            Action::Bind(grant, facts) => Input::Bound(self.bind(&node, *grant, facts).await),
+            Action::Handle { key, data } => {
+                let caller = self.identity();
+                let call = Call { key, data, caller, cid: self.connection.id() };
+                Input::Handled(node.handle(call).await.map(handled))
+            }
+            Action::Join(room) => Input::Joined(node.join(&self.connection, room).await.map_err(denied)),
+            Action::Leave(room) => Input::Left(node.leave(&self.connection, &room).await),
+            Action::Publish(said) => Input::Published(self.publish(&node, *said).await),
+            Action::SetTag(tag) => {
+                self.connection.set_tag(tag);
+                return None;
+            }
+            Action::Extend(time) => {
+                self.connection.extend_unbound(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+                return None;
+            }
+            Action::Close(why) => {
+                self.connection.close(why).await;
+                return None;
+            }
+        })
+    }
+
+    async fn say(&self, reply: Reply) {
+        let Some(form) = self.connection.form() else { return };
+        let frame = protocol::encode(form, ServerFrame::Reply(&reply)).or_else(|error| {
+            tracing::warn!(key = reply.key, %error, "an answer does not fit its frame");
+            let message = format!("the answer does not fit a frame: {error}");
+            let short = Reply { code: "500".to_owned(), message, data: Default::default(), ..reply };
+            protocol::encode(form, ServerFrame::Reply(&short))
+        });
+        match frame {
+            Ok(frame) => drop::<bool>(self.connection.send(frame).await),
+            Err(error) => tracing::warn!(%error, "no answer fits a frame"),
+        }
+    }
+
+    async fn admit(&self, node: &Node, credentials: Credentials) -> Result<Box<Grant>, Denied> {
+        let mut transport = self.arrival.transport.clone();
+        transport.bound = self.session.uid().cloned();
+        let Credentials { token, uid, device, channel, data } = credentials;
+        let claim = Claim { token, uid, device, channel, data };
+        let answer = node.admit(transport, claim).await;
+        let outcome = if answer.is_ok() { "admitted" } else { "refused" };
+        metrics::counter!(names::ADMISSIONS, "outcome" => outcome).increment(1);
+        let Admission { uid, device, rooms, expires, claims } = answer.map_err(denied)?;
+        Ok(Box::new(Grant { uid, device, rooms, expires, claims }))
+    }
+
+    async fn bind(&self, node: &Node, grant: Grant, facts: Facts) -> Result<Whereabouts, Denied> {
+        let (devices, address) = {
+            let config = self.guest.gateway().config.load();
+            (config.listeners[self.arrival.at].devices, config.node.address.clone())
+        };
+        let Grant { uid, device, rooms, expires, claims } = grant;
+        let admission = Admission { uid, device, rooms, expires, claims };
+        let facts = BindFacts { device: facts.device, channel: facts.channel, facts: facts.rest };
+        node.bind(&self.connection, devices, admission, facts).await.map_err(denied)?;
+        let address = if address.is_empty() { self.own_address() } else { address };
+        Ok(Whereabouts { cid: self.connection.id(), node: node.id().clone(), address })
+    }
+
+    async fn publish(&self, node: &Node, said: Said) -> Outcome {
+        let Some(binding) = self.connection.binding() else {
+            return Outcome::Denied(Denied::new("401", "the connection is not bound to a user"));
+        };
+        let Said { message, target } = said;
+        if let Target::Room(room) = &target
+            && !self.connection.rooms().contains(room)
+        {
+            return Outcome::Denied(Denied::new("403", format!("to: expected a joined room, got {room}")));
+        }
+        let cid = self.connection.id();
+        let publication = Publication {
+            from: Some(Publisher { uid: binding.uid.clone(), cid }),
+            no_echo: Some(cid),
+            ..Publication::new(message, target, Origin::Client)
+        };
+        let published = node.publish(vec![publication]).await.pop();
+        published.map_or_else(|| Outcome::Denied(Denied::new("503", "unavailable")), outcome)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        let binding = self.connection.binding()?;
+        Some(Identity {
+            uid: binding.uid.clone(),
+            cid: self.connection.id(),
+            device: binding.device.clone(),
+            channel: binding.channel.clone(),
+        })
+    }
+
+    /// What the client dialled, as far as we can see it.
+    fn own_address(&self) -> String {
+        self.reader.stream().0.local_addr().map(|a| a.to_string()).unwrap_or_default()
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn denied(refusal: Refusal) -> Denied {
+    Denied { code: refusal.code, reason: refusal.reason }
+}
+
+fn handled(answer: Answer) -> Handled {
+    Handled { code: answer.code, message: answer.message, data: answer.data }
+}
+
+fn outcome(published: Published) -> Outcome {
+    let id = published.id;
+    match published.fate {
+        Fate::Accepted { receipt, .. } => {
+            let delivered = receipt.as_ref().map(|receipt| receipt.delivered);
+            Outcome::Accepted { id, delivered, offline: receipt.map(|r| r.offline).unwrap_or_default() }
+        }
+        Fate::Rejected { refusal, .. } => Outcome::Denied(denied(refusal)),
+        Fate::Dropped { .. } => Outcome::Dropped { id },
+        Fate::TooLarge { dialect, bytes, limit } => {
+            let words = format!("message: expected at most {limit} bytes in the {dialect} dialect, got {bytes}");
+            Outcome::Denied(Denied::new("413", words))
+        }
+        Fate::TooManyHops => Outcome::Denied(Denied::new("508", "too many pushes in a row")),
+        Fate::Unavailable => Outcome::Denied(Denied::new("503", "unavailable")),
+    }
+}

@@ -1,0 +1,269 @@
+//! What a WebSocket handshake says of the client: token, device, channel, dialect; and its path without the token.
+//!
+//! A token counts from the first of: `Authorization: Bearer`, query `token`, cookie `token`, subprotocol
+//! `bearer.<token>`. Knows no plugin and answers no HTTP.
+
+use std::fmt;
+
+use hyper::Uri;
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
+
+use crate::id::Device;
+use crate::protocol::{Coding, Dialect, Form};
+use crate::session::{Credentials, MAX_FACT_BYTES};
+
+/// Name of the cookie and of the query's key.
+const TOKEN: &str = "token";
+const BEARER: &str = "bearer.";
+
+/// What a listener lets count.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed {
+    /// A token in the query.
+    pub(super) query_token: bool,
+    /// A token in a cookie: only where a page on the list asks.
+    pub(super) cookie: bool,
+}
+
+/// What the handshake says.
+pub(super) struct Presented {
+    pub(super) credentials: Credentials,
+    /// The form that the client chose, if it chose one.
+    pub(super) form: Option<Form>,
+    /// The subprotocol to echo.
+    pub(super) subprotocol: Option<&'static str>,
+    /// Path and query without the token.
+    pub(super) path: String,
+}
+
+/// Why a handshake makes no sense: the part, what was expected and what came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BadHandshake(pub(super) String);
+
+impl fmt::Display for BadHandshake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Reads them.
+pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: Allowed) -> Result<Presented, BadHandshake> {
+    let query = Query::read(uri);
+    if query.token.is_some() && !allowed.query_token {
+        let words = "token: expected in Authorization, a subprotocol or client_bind, got it in the query";
+        return Err(BadHandshake(words.to_owned()));
+    }
+    let offered = Offered::read(headers)?;
+    let cookie = if allowed.cookie { cookie(headers) } else { None };
+    let token = bearer(headers).or(query.token).or(cookie).or(offered.token);
+    if let Some(device) = &query.device {
+        Device::parse(device).map_err(|e| BadHandshake(format!("device: {e}")))?;
+    }
+    if let Some(channel) = query.channel.as_deref().filter(|c| c.len() > MAX_FACT_BYTES) {
+        let words = format!("channel: expected at most {MAX_FACT_BYTES} bytes, got {}", channel.len());
+        return Err(BadHandshake(words));
+    }
+    let form = match (offered.form, query.dialect) {
+        (Some(form), _) => Some(form),
+        (None, Some(dialect)) => Some(form_of(&dialect)?),
+        (None, None) => None,
+    };
+    Ok(Presented {
+        credentials: Credentials {
+            token,
+            uid: query.uid,
+            device: query.device,
+            channel: query.channel,
+            data: crate::message::Entries::new(),
+        },
+        form,
+        subprotocol: offered.form.map(Form::as_str),
+        path: query.path,
+    })
+}
+
+/// `yunque.json`, or only `yunque`: protobuf then.
+fn form_of(text: &str) -> Result<Form, BadHandshake> {
+    let of_dialect = text.parse::<Dialect>().map(|dialect| Form::websocket(dialect, Coding::Protobuf));
+    of_dialect.or_else(|_| text.parse()).map_err(|e| BadHandshake(format!("dialect: {e}")))
+}
+
+/// The query's known keys, and the rest of it.
+#[derive(Default)]
+struct Query {
+    token: Option<String>,
+    uid: Option<String>,
+    device: Option<String>,
+    channel: Option<String>,
+    dialect: Option<String>,
+    path: String,
+}
+
+impl Query {
+    fn read(uri: &Uri) -> Self {
+        let mut query = Self { path: uri.path().to_owned(), ..Self::default() };
+        let mut rest = form_urlencoded::Serializer::new(String::new());
+        for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            if key != TOKEN {
+                rest.append_pair(&key, &value);
+            }
+            let field = match &*key {
+                TOKEN => &mut query.token,
+                "uid" => &mut query.uid,
+                "device" | "deviceId" => &mut query.device,
+                "channel" => &mut query.channel,
+                "dialect" => &mut query.dialect,
+                _ => continue,
+            };
+            if !value.is_empty() {
+                field.get_or_insert_with(|| value.into_owned());
+            }
+        }
+        let rest = rest.finish();
+        if !rest.is_empty() {
+            query.path.push('?');
+            query.path.push_str(&rest);
+        }
+        query
+    }
+}
+
+/// The subprotocols that the client offers.
+#[derive(Default)]
+struct Offered {
+    form: Option<Form>,
+    token: Option<String>,
+}
+
+impl Offered {
+    /// The first dialect counts. Offers without a dialect and without a token are nothing that we speak.
+    fn read(headers: &HeaderMap) -> Result<Self, BadHandshake> {
+        let mut offered = Self::default();
+        let mut foreign = None;
+        for name in items(headers, &SEC_WEBSOCKET_PROTOCOL, ',') {
+            if let Some(token) = name.strip_prefix(BEARER) {
+                offered.token = offered.token.or_else(|| (!token.is_empty()).then(|| token.to_owned()));
+            } else if let Ok(form) = name.parse() {
+                offered.form.get_or_insert(form);
+            } else {
+                foreign.get_or_insert(name);
+            }
+        }
+        match foreign {
+            Some(name) if offered.form.is_none() => Err(BadHandshake(format!(
+                "Sec-WebSocket-Protocol: expected yunque.pb, yunque.json, cim.pb or cim.json, got {name:?}"
+            ))),
+            _ => Ok(offered),
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+}
+
+fn cookie(headers: &HeaderMap) -> Option<String> {
+    items(headers, &COOKIE, ';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        (name.trim() == TOKEN && !value.is_empty()).then(|| value.to_owned())
+    })
+}
+
+/// The items of a list header, over all its lines.
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName, separator: char) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    lines.flat_map(move |line| line.split(separator)).map(str::trim).filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Allowed = Allowed { query_token: true, cookie: true };
+
+    fn presented(uri: &str, headers: &[(&'static str, &str)], allowed: Allowed) -> Result<Presented, BadHandshake> {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        read(&uri.parse().unwrap(), &map, allowed)
+    }
+
+    fn token(uri: &str, headers: &[(&'static str, &str)]) -> Option<String> {
+        presented(uri, headers, ALL).ok().unwrap().credentials.token
+    }
+
+    #[test]
+    fn a_token_counts_from_the_first_place_that_has_one() {
+        let (header, cookie) = (("authorization", "Bearer h"), ("cookie", "a=b; token=c"));
+        let offer = ("sec-websocket-protocol", "yunque.pb, bearer.s");
+        assert_eq!(token("/ws?token=q", &[header, cookie, offer]).unwrap(), "h");
+        assert_eq!(token("/ws?token=q", &[cookie, offer]).unwrap(), "q");
+        assert_eq!(token("/ws", &[cookie, offer]).unwrap(), "c");
+        assert_eq!(token("/ws", &[offer]).unwrap(), "s");
+        assert_eq!(token("/ws?token=", &[("authorization", "Basic eDp5")]), None);
+        assert_eq!(token("/ws", &[("authorization", "bearer  x ")]).unwrap(), "x");
+        assert_eq!(token("/ws?token=a%2Bb", &[]).unwrap(), "a+b");
+        assert_eq!(token("/ws", &[("cookie", "xtoken=1"), ("cookie", "token=\"2\"")]).unwrap(), "2");
+    }
+
+    #[test]
+    fn a_cookie_counts_only_where_it_may() {
+        let no_cookie = Allowed { cookie: false, ..ALL };
+        let cookie = ("cookie", "token=c");
+        let read = |headers: &[_]| presented("/", headers, no_cookie).ok().unwrap().credentials.token;
+        assert_eq!(read(&[cookie]), None);
+        assert_eq!(read(&[cookie, ("sec-websocket-protocol", "cim.pb,bearer.s")]).unwrap(), "s");
+    }
+
+    #[test]
+    fn the_query_can_be_closed_to_tokens_and_never_shows_one() {
+        let closed = Allowed { query_token: false, ..ALL };
+        let refused = presented("/ws?token=canary", &[], closed).err().unwrap();
+        assert!(refused.0.starts_with("token: expected in Authorization") && !refused.0.contains("canary"));
+        let open = presented("/ws?a=1&token=canary&device=d&token=canary2&b=%20", &[], ALL).ok().unwrap();
+        assert_eq!(open.path, "/ws?a=1&device=d&b=+");
+        assert_eq!(open.credentials.device.as_deref(), Some("d"));
+        assert_eq!(presented("/ws?token=x", &[], ALL).ok().unwrap().path, "/ws");
+    }
+
+    #[test]
+    fn a_dialect_is_chosen_by_subprotocol_then_query() {
+        let table: &[(&str, &str, Option<&str>, Option<&str>)] = &[
+            ("/ws", "", None, None),
+            ("/ws?dialect=cim.json", "", Some("cim.json"), None),
+            ("/ws?dialect=yunque", "", Some("yunque.pb"), None),
+            ("/ws?dialect=cim.json", "chat, yunque.json, cim.pb", Some("yunque.json"), Some("yunque.json")),
+            ("/ws", "bearer.abc, cim.pb", Some("cim.pb"), Some("cim.pb")),
+            ("/ws", "bearer.abc", None, None),
+        ];
+        for (uri, offer, form, echo) in table {
+            let headers: &[_] = if offer.is_empty() { &[] } else { &[("sec-websocket-protocol", *offer)] };
+            let presented = presented(uri, headers, ALL).ok().unwrap();
+            assert_eq!(presented.form.map(Form::as_str), *form, "{uri} {offer}");
+            assert_eq!(presented.subprotocol, *echo, "{uri} {offer}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told() {
+        let long = format!("/ws?channel={}", "x".repeat(257));
+        let table: &[(&str, &str, &str)] = &[
+            ("/ws?dialect=morse", "", "dialect: expected yunque.pb, yunque.json, cim.pb or cim.json, got \"morse\""),
+            (
+                "/ws",
+                "chat",
+                "Sec-WebSocket-Protocol: expected yunque.pb, yunque.json, cim.pb or cim.json, got \"chat\"",
+            ),
+            ("/ws?device=a,b", "", "device: expected no comma or control character, got \"a,b\""),
+            (&long, "", "channel: expected at most 256 bytes, got 257"),
+        ];
+        for (uri, offer, words) in table {
+            let headers: &[_] = if offer.is_empty() { &[] } else { &[("sec-websocket-protocol", *offer)] };
+            assert_eq!(presented(uri, headers, ALL).err().unwrap().0, *words);
+        }
+    }
+}

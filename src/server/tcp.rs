@@ -1,0 +1,97 @@
+//! CIM over plain TCP: accepts the socket and reads its frames. The session is the one of WebSocket.
+//!
+//! Nothing is said before the client binds: there is no handshake that could carry a token.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
+
+use super::admission::Guest;
+use super::connection::{self, Arrival, Heard, Opening};
+use super::socket::Stream;
+use crate::disconnect::Disconnect;
+use crate::node::Transport;
+use crate::protocol::{Coding, Form, FrameError, tcp};
+
+/// What is asked of the socket at once.
+const READ_BUFFER: usize = 512;
+/// The length is 16 bits.
+const MAX_BODY: usize = 65_535;
+
+/// Speaks with one client until it is gone.
+pub(super) async fn serve(guest: Guest, stream: TcpStream, peer: SocketAddr, at: usize) {
+    let config = guest.gateway().config.load_full();
+    let listener = &config.listeners[at];
+    let arrival = Arrival {
+        at,
+        transport: Transport {
+            listener: "cim-tcp",
+            remote: peer.ip().to_canonical().to_string(),
+            ..Transport::default()
+        },
+        opening: Some(Opening::Unbound),
+        form: Form::tcp(listener.dialect),
+        sniffs: false,
+    };
+    drop(config);
+    connection::run(guest, Box::new(arrival), stream, Bytes::new()).await;
+}
+
+/// The reading side of one TCP connection. An idle one holds no buffer.
+pub(super) struct Reader {
+    stream: Arc<Stream>,
+    buffer: BytesMut,
+    max: usize,
+}
+
+impl Reader {
+    /// `max` bounds a body, in bytes.
+    pub(super) fn new(stream: Arc<Stream>, max: usize) -> Self {
+        Self { stream, buffer: BytesMut::new(), max: max.min(MAX_BODY) }
+    }
+
+    /// The next frame.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        loop {
+            match tcp::split_tcp_frame(&mut self.buffer, self.max) {
+                Ok(Some(frame)) => return Poll::Ready(Heard::Message(Coding::Protobuf, frame)),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Heard::Fault(fault(&error))),
+            }
+            if self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            if ready!(self.stream.0.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Heard::Gone);
+            }
+            self.buffer.reserve(READ_BUFFER);
+            match self.stream.0.try_read_buf(&mut self.buffer) {
+                Ok(0) => return Poll::Ready(Heard::Gone),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(Heard::Gone),
+            }
+        }
+    }
+
+    /// Whether a frame has begun and not ended.
+    pub(super) fn is_mid_message(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    pub(super) fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+}
+
+/// The close code of bytes that are no frame.
+pub(super) fn fault(error: &FrameError) -> Disconnect {
+    match error {
+        FrameError::TooLong { .. } => Disconnect::TOO_LARGE,
+        _ => Disconnect::PROTOCOL_ERROR,
+    }
+}

@@ -1,0 +1,112 @@
+//! HTTP on a listener: WebSocket handshakes are answered here, every other request goes to the API.
+//!
+//! Ends with the request that is upgraded: the socket goes to a small task of its own, and hyper's buffers are freed.
+
+mod handshake;
+mod timer;
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::admission::Guest;
+use super::connection::{self, Arrival};
+use super::{Gateway, listener, stopped};
+use crate::config::Service;
+use handshake::Judged;
+use timer::HeadTimer;
+
+/// Most headers of a request.
+const MAX_HEADERS: usize = 64;
+/// Largest head of a request, and hyper's buffers, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Answers requests until the client leaves, the gateway stops, or one becomes a WebSocket.
+pub(super) async fn serve(guest: Guest, stream: TcpStream, peer: SocketAddr, at: usize, serves: Vec<Service>) {
+    let gateway = Arc::clone(guest.gateway());
+    let timer = HeadTimer::default();
+    let front =
+        Front { gateway: Arc::clone(&gateway), peer, at, serves, timer: timer.clone(), upgraded: Arc::default() };
+    let mut http = http1::Builder::new();
+    http.timer(timer)
+        .header_read_timeout(gateway.config.load().limits.handshake)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_HEAD)
+        .pipeline_flush(true);
+    let mut connection = http.serve_connection(TokioIo::new(stream), front);
+
+    let mut stop = gateway.stop.subscribe();
+    let ended = tokio::select! {
+        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
+        () = stopped(&mut stop) => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "http connection ended");
+        return;
+    }
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    let upgraded = parts.service.upgraded.lock().take();
+    match upgraded {
+        // A task of its own: this one is as large as hyper is.
+        Some(arrival) => drop(tokio::spawn(connection::run(guest, arrival, stream, parts.read_buf))),
+        None => drop(stream.shutdown().await),
+    }
+}
+
+/// What hyper calls for each request of one connection.
+struct Front {
+    gateway: Arc<Gateway>,
+    peer: SocketAddr,
+    at: usize,
+    serves: Vec<Service>,
+    timer: HeadTimer,
+    /// The handshake that was accepted.
+    upgraded: Arc<Mutex<Option<Box<Arrival>>>>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Front {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.timer.saw_request();
+        let config = self.gateway.config.load();
+        let may_connect = || {
+            // Elsewhere the connect was counted when it was accepted.
+            !self.serves.contains(&Service::Api) || self.gateway.admission.may_connect(self.peer.ip())
+        };
+        match handshake::judge(&request, &config.listeners[self.at], self.peer, self.at, may_connect) {
+            Judged::Upgrade(arrival, response) => {
+                *self.upgraded.lock() = Some(arrival);
+                std::future::ready(Ok(response)).boxed()
+            }
+            Judged::Answer(response) => {
+                listener::refused(self.peer, "handshake");
+                std::future::ready(Ok(response)).boxed()
+            }
+            Judged::NotOurs => {
+                let (gateway, peer, serves) = (Arc::clone(&self.gateway), self.peer, self.serves.clone());
+                async move { Ok(gateway.api.respond(request, peer, &serves).await) }.boxed()
+            }
+        }
+    }
+}

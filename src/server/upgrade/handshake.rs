@@ -1,0 +1,177 @@
+//! Judges one WebSocket handshake: path, RFC 6455 headers, Origin, dialect, credentials.
+//!
+//! On a `ws` listener what is wrong is answered by HTTP. CIM's SDK redials an HTTP error within milliseconds, so on a `cim`
+//! listener every refusal is accepted first and then told in band.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
+};
+use hyper::{Request, Response, StatusCode};
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+
+use crate::config::{Listener, Service};
+use crate::disconnect::Disconnect;
+use crate::node::Transport;
+use crate::protocol::{Coding, Form};
+use crate::server::connection::{Arrival, Opening};
+use crate::server::credentials::{self, Allowed, Presented};
+use crate::server::origin::{self, Page, Unset};
+use crate::session::Denied;
+
+/// Where `ws` is served.
+const WS_PATH: &str = "/ws";
+
+/// What becomes of a request.
+pub(super) enum Judged {
+    /// It is a WebSocket now; the answer must be sent first.
+    Upgrade(Box<Arrival>, Response<Full<Bytes>>),
+    /// It was meant to be one.
+    Answer(Response<Full<Bytes>>),
+    /// It is the API's.
+    NotOurs,
+}
+
+/// Judges `request`; `may_connect` counts it as a connect.
+pub(super) fn judge<B>(
+    request: &Request<B>,
+    listener: &Listener,
+    peer: SocketAddr,
+    at: usize,
+    may_connect: impl FnOnce() -> bool,
+) -> Judged {
+    let is_ws_path = listener.serves.contains(&Service::Ws) && request.uri().path() == WS_PATH;
+    let is_cim = !is_ws_path && listener.serves.contains(&Service::Cim);
+    if !wants_upgrade(request.headers()) {
+        return if is_ws_path { Judged::Answer(upgrade_required()) } else { Judged::NotOurs };
+    }
+    if !is_ws_path && !is_cim {
+        return Judged::NotOurs;
+    }
+    if !may_connect() {
+        return Judged::Answer(too_often());
+    }
+    let mut response = match create_response_with_body(request, Full::default) {
+        Ok(response) => response,
+        Err(error) => return Judged::Answer(bad_handshake(&error)),
+    };
+    let mut arrival = Arrival {
+        at,
+        transport: transport(request, peer, is_cim),
+        opening: None,
+        form: Form::websocket(listener.dialect, Coding::Protobuf),
+        sniffs: is_cim,
+    };
+    match present(request, listener, is_cim) {
+        Ok(presented) => {
+            if let Some(name) = presented.subprotocol {
+                response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
+            }
+            if let Some(form) = presented.form {
+                (arrival.form, arrival.sniffs) = (form, false);
+            }
+            arrival.transport.path = presented.path;
+            arrival.opening = Some(match presented.credentials.token {
+                Some(_) => Opening::Token(Box::new(presented.credentials)),
+                None => Opening::Unbound,
+            });
+        }
+        Err(refusal) if is_cim => arrival.opening = Some(refusal.opening()),
+        Err(refusal) => return Judged::Answer(refusal.response()),
+    }
+    Judged::Upgrade(Box::new(arrival), response)
+}
+
+fn present<B>(request: &Request<B>, listener: &Listener, is_cim: bool) -> Result<Presented, Refusal> {
+    let headers = request.headers();
+    let unset = if is_cim { Unset::SameHost } else { Unset::SameOrigin };
+    let own = request.uri().authority().map(hyper::http::uri::Authority::as_str).or_else(|| text(headers, &HOST));
+    // A header that is no text comes from no browser: it is no page that could be on the list.
+    let page_origin = headers.get(ORIGIN).map(|value| value.to_str().unwrap_or_default());
+    let page = origin::judge(page_origin, own, &listener.origins, unset);
+    if page == Page::Refused {
+        return Err(Refusal::Origin(format!("origin: {} is not allowed here", page_origin.unwrap_or_default())));
+    }
+    let allowed = Allowed { query_token: listener.query_token, cookie: page == Page::Allowed };
+    credentials::read(request.uri(), headers, allowed).map_err(|bad| Refusal::Bad(bad.0))
+}
+
+/// Why a well-formed handshake is refused.
+enum Refusal {
+    Origin(String),
+    Bad(String),
+}
+
+impl Refusal {
+    fn opening(self) -> Opening {
+        match self {
+            Self::Origin(words) => Opening::Refused(Disconnect::ORIGIN_REFUSED, Denied::new("403", words)),
+            Self::Bad(words) => Opening::Refused(Disconnect::PROTOCOL_ERROR, Denied::new("400", words)),
+        }
+    }
+
+    fn response(self) -> Response<Full<Bytes>> {
+        match self {
+            Self::Origin(words) => answer(StatusCode::FORBIDDEN, &words),
+            Self::Bad(words) => answer(StatusCode::BAD_REQUEST, &words),
+        }
+    }
+}
+
+fn transport<B>(request: &Request<B>, peer: SocketAddr, is_cim: bool) -> Transport {
+    Transport {
+        listener: if is_cim { "cim" } else { "ws" },
+        remote: peer.ip().to_canonical().to_string(),
+        path: String::new(),
+        origin: text(request.headers(), &ORIGIN).map(str::to_owned),
+        user_agent: text(request.headers(), &USER_AGENT).map(str::to_owned),
+        bound: None,
+    }
+}
+
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    text(headers, &UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn upgrade_required() -> Response<Full<Bytes>> {
+    let mut response = answer(StatusCode::UPGRADE_REQUIRED, "upgrade: expected a WebSocket handshake, got none");
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+}
+
+fn too_often() -> Response<Full<Bytes>> {
+    let mut response = answer(StatusCode::TOO_MANY_REQUESTS, "this address connects too often");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn bad_handshake(error: &Error) -> Response<Full<Bytes>> {
+    let is_version = matches!(error, Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader));
+    let status = if is_version { StatusCode::UPGRADE_REQUIRED } else { StatusCode::BAD_REQUEST };
+    let mut response = answer(status, &format!("handshake: {error}"));
+    response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    response
+}
+
+/// The API's shape of a fault.
+fn answer(status: StatusCode, words: &str) -> Response<Full<Bytes>> {
+    let body = serde_json::json!({ "code": status.as_u16(), "message": words }).to_string();
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests;
