@@ -1,0 +1,76 @@
+//! What wit-bindgen makes of `wit/`: one module for what a guest may call, one for each role that it may play.
+//!
+//! Each role is a world of its own, so that a component exports the roles it asked for and no other. Knows nothing of the traits
+//! that authors implement.
+#![allow(unsafe_code, reason = "generated: the canonical ABI is made of raw pointers")]
+#![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated; wit/ holds the words")]
+
+/// What a guest may call. An interface that it does not use does not appear in its component.
+pub mod host {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package skylark:sdk-host; world host {
+            import skylark:plugin/types@0.1.0;
+            import skylark:plugin/publication@0.1.0;
+            import skylark:plugin/log@0.1.0;
+            import skylark:plugin/settings@0.1.0;
+            import skylark:plugin/clock@0.1.0;
+            import skylark:plugin/directory@0.1.0;
+            import skylark:plugin/outbox@0.1.0;
+            import skylark:plugin/kv@0.1.0;
+        }",
+        world: "skylark:sdk-host/host",
+        additional_derives: [PartialEq],
+        generate_all,
+    });
+}
+
+macro_rules! role {
+    ($(#[$doc:meta])* $name:ident, $world:literal, $wit:literal, $macro_name:literal, $module:literal) => {
+        $(#[$doc])*
+        pub mod $name {
+            wit_bindgen::generate!({
+                path: "../../wit",
+                inline: $wit,
+                world: $world,
+                with: { "skylark:plugin/types@0.1.0": crate::bindings::host::skylark::plugin::types },
+                additional_derives: [PartialEq],
+                pub_export_macro: true,
+                export_macro_name: $macro_name,
+                default_bindings_module: $module,
+            });
+        }
+    };
+}
+
+role! {
+    /// Exports `auth`.
+    auth, "skylark:sdk-auth/auth-role", "package skylark:sdk-auth; world auth-role { export skylark:plugin/auth@0.1.0; }",
+    "export_auth", "skylark_plugin::bindings::auth"
+}
+role! {
+    /// Exports `filter`.
+    filter, "skylark:sdk-filter/filter-role", "package skylark:sdk-filter; world filter-role { export skylark:plugin/filter@0.1.0; }",
+    "export_filter", "skylark_plugin::bindings::filter"
+}
+role! {
+    /// Exports `handler`.
+    handler, "skylark:sdk-handler/handler-role", "package skylark:sdk-handler; world handler-role { export skylark:plugin/handler@0.1.0; }",
+    "export_handler", "skylark_plugin::bindings::handler"
+}
+role! {
+    /// Exports `events`.
+    events, "skylark:sdk-events/events-role", "package skylark:sdk-events; world events-role { export skylark:plugin/events@0.1.0; }",
+    "export_events", "skylark_plugin::bindings::events"
+}
+/// Exports `lifecycle`, which speaks no shared word.
+pub mod lifecycle {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package skylark:sdk-lifecycle; world lifecycle-role { export skylark:plugin/lifecycle@0.1.0; }",
+        world: "skylark:sdk-lifecycle/lifecycle-role",
+        pub_export_macro: true,
+        export_macro_name: "export_lifecycle",
+        default_bindings_module: "skylark_plugin::bindings::lifecycle",
+    });
+}

@@ -1,0 +1,42 @@
+//! Who is online, on which device, in which room. The operator grants it: `grants = ["directory"]`.
+
+pub use crate::bindings::host::skylark::plugin::directory::Presence;
+
+/// Whether the user has at least one connection.
+#[cfg(target_family = "wasm")]
+pub fn online(uid: &str) -> bool {
+    crate::bindings::host::skylark::plugin::directory::online(uid)
+}
+
+/// Whether the test says that the user is online.
+#[cfg(not(target_family = "wasm"))]
+pub fn online(uid: &str) -> bool {
+    crate::testing::with(|host| host.online.contains_key(uid))
+}
+
+/// The user's connections.
+#[cfg(target_family = "wasm")]
+pub fn connections(uid: &str) -> Vec<Presence> {
+    crate::bindings::host::skylark::plugin::directory::connections(uid)
+}
+
+/// The user's connections, as the test says.
+#[cfg(not(target_family = "wasm"))]
+pub fn connections(uid: &str) -> Vec<Presence> {
+    crate::testing::with(|host| host.online.get(uid).cloned().unwrap_or_default())
+}
+
+/// Users in a room from `offset` on, at most 1 000 a call, in no promised order.
+#[cfg(target_family = "wasm")]
+pub fn members(room: &str, offset: u32, limit: u32) -> Vec<String> {
+    crate::bindings::host::skylark::plugin::directory::members(room, offset, limit)
+}
+
+/// Users with a connection in the room, as the test says.
+#[cfg(not(target_family = "wasm"))]
+pub fn members(room: &str, offset: u32, limit: u32) -> Vec<String> {
+    crate::testing::with(|host| {
+        let inside = host.online.iter().filter(|(_, all)| all.iter().any(|p| p.rooms.iter().any(|r| r == room)));
+        inside.map(|(uid, _)| uid.clone()).skip(offset as usize).take(limit.min(1_000) as usize).collect()
+    })
+}

@@ -1,0 +1,152 @@
+//! The words that host and plugin share, with what makes them handy: constructors, builders, look-ups.
+
+use crate::bindings::host::skylark::plugin::{publication, types};
+use crate::bindings::{auth, events, filter, handler};
+
+pub use auth::exports::skylark::plugin::auth::{Admission, Answer as AuthAnswer, Claim, Transport};
+pub use events::exports::skylark::plugin::events::{Event, RoomChange};
+pub use filter::exports::skylark::plugin::filter::Verdict;
+pub use handler::exports::skylark::plugin::handler::{Call, Reply};
+pub use publication::Audience as TargetKind;
+pub use types::{DeviceOf, Entry, Identity, Message, Origin, Refusal, Target};
+
+impl Message {
+    /// A message of this action whose content is one text: every dialect can show it.
+    pub fn text(action: impl Into<String>, text: impl Into<String>) -> Self {
+        Self::new(action).with("text", text)
+    }
+
+    /// An empty message of this action. The host gives it an id and a timestamp.
+    pub fn new(action: impl Into<String>) -> Self {
+        Self {
+            id: 0,
+            action: action.into(),
+            content: Vec::new(),
+            sender: String::new(),
+            receiver: String::new(),
+            extra: Vec::new(),
+            title: String::new(),
+            image: String::new(),
+            format: String::new(),
+            timestamp: 0,
+        }
+    }
+
+    /// Sets a key of the content.
+    #[must_use]
+    pub fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        set(&mut self.content, key.into(), value.into());
+        self
+    }
+
+    /// Sets a key of what goes with the content.
+    #[must_use]
+    pub fn with_extra(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.set_extra(key, value);
+        self
+    }
+
+    /// Sets the headline.
+    #[must_use]
+    pub fn with_title(mut self, title: impl Into<String>) -> Self {
+        self.title = title.into();
+        self
+    }
+
+    /// Says who sends it and who is meant.
+    #[must_use]
+    pub fn between(mut self, sender: impl Into<String>, receiver: impl Into<String>) -> Self {
+        self.sender = sender.into();
+        self.receiver = receiver.into();
+        self
+    }
+
+    /// Sets a key of what goes with the content.
+    pub fn set_extra(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        set(&mut self.extra, key.into(), value.into());
+    }
+}
+
+impl Refusal {
+    /// Three digits as text, and a reason in plain words.
+    pub fn new(code: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { code: code.into(), reason: reason.into() }
+    }
+}
+
+impl Verdict {
+    /// Refuses the publish with these words for its publisher.
+    pub fn reject(code: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Reject(Refusal::new(code, reason))
+    }
+}
+
+impl AuthAnswer {
+    /// Turns the client away with these words.
+    pub fn refuse(code: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Refuse(Refusal::new(code, reason))
+    }
+}
+
+impl Admission {
+    /// Lets the client in as this user, for as long as it likes.
+    pub fn of(uid: impl Into<String>) -> Self {
+        Self { uid: uid.into(), device: None, rooms: Vec::new(), expires: None, claims: Vec::new() }
+    }
+}
+
+impl Call {
+    /// The value of a key of the SendBody's data.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.data.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+}
+
+impl Reply {
+    /// Success.
+    pub fn ok() -> Self {
+        Self::new("200", "ok")
+    }
+
+    /// Three digits as text, and plain words.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into(), data: Vec::new() }
+    }
+
+    /// Sets a key of the reply's data.
+    #[must_use]
+    pub fn with(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        set(&mut self.data, key.into(), value.into());
+        self
+    }
+
+    /// The value of a key of the reply's data.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.data.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+}
+
+impl Target {
+    /// All connections of a user.
+    pub fn user(uid: impl Into<String>) -> Self {
+        Self::User(uid.into())
+    }
+
+    /// A user's connections of one device.
+    pub fn device(uid: impl Into<String>, device: impl Into<String>) -> Self {
+        Self::Device(DeviceOf { uid: uid.into(), device: device.into() })
+    }
+
+    /// The connections in a room.
+    pub fn room(room: impl Into<String>) -> Self {
+        Self::Room(room.into())
+    }
+}
+
+/// A key stands once and keeps its place.
+fn set(entries: &mut Vec<Entry>, key: String, value: String) {
+    match entries.iter_mut().find(|(k, _)| *k == key) {
+        Some((_, old)) => *old = value,
+        None => entries.push((key, value)),
+    }
+}

@@ -1,0 +1,66 @@
+//! A handler that first does what the data asks and then goes wrong as the key says: shows that effects are all or nothing.
+//!
+//! Keys: `fault_` and a fault (`faults::NAMES`), `fault_error` (answers an error), `fault_none` (answers 200 with its data).
+//! Data: `push` (a user gets a message of action `fault`), `join` (the caller joins the room), `leave`, `kick` (a user), `set` (writes the kv key
+//! `value`), and `get` (any text: the reply's data has the kv key `value`). `count` (any text) adds one to the kv key `count`
+//! and tells it: no count is lost or told twice, however many call at once.
+
+use skylark_plugin::{Call, Handler, Message, NoSettings, Plugin, Reply, Target, kv, outbox};
+
+struct Faulty;
+
+impl Plugin for Faulty {
+    type Settings = NoSettings;
+
+    fn start(_: NoSettings) -> Result<Self, String> {
+        Ok(Self)
+    }
+}
+
+impl Handler for Faulty {
+    fn keys(&self) -> Vec<String> {
+        faults::NAMES.iter().copied().chain(["error", "none"]).map(|name| format!("fault_{name}")).collect()
+    }
+
+    fn handle(&mut self, call: &Call) -> Result<Reply, String> {
+        let mut reply = Reply::ok();
+        reply.data.clone_from(&call.data);
+        let reply = act(call, reply).map_err(|e| e.to_string())?;
+        let name = call.key.trim_start_matches("fault_");
+        faults::commit(name);
+        if name == "error" { Err("told to fail".to_owned()) } else { Ok(reply) }
+    }
+}
+
+fn act(call: &Call, mut reply: Reply) -> Result<Reply, Box<dyn std::error::Error>> {
+    let caller = call.caller.as_ref().map_or("", |who| who.uid.as_str());
+    if let Some(uid) = call.get("push") {
+        outbox::push(Target::user(uid), Message::text("fault", call.key.as_str()).between(caller, uid))?;
+    }
+    if let Some(room) = call.get("join") {
+        outbox::join(caller, room)?;
+    }
+    if let Some(room) = call.get("leave") {
+        outbox::leave(caller, room)?;
+    }
+    if let Some(uid) = call.get("kick") {
+        outbox::kick(Target::user(uid), "told to kick")?;
+    }
+    if let Some(value) = call.get("set") {
+        kv::set("value", value.as_bytes(), None)?;
+    }
+    if call.get("get").is_some() {
+        let value = kv::get("value").unwrap_or_default();
+        reply = reply.with("value", String::from_utf8(value)?);
+    }
+    if call.get("count").is_some() {
+        let count = kv::get("count").map_or(Ok(0), |value| {
+            String::from_utf8(value)?.parse::<u64>().map_err(Box::<dyn std::error::Error>::from)
+        })?;
+        kv::set("count", (count + 1).to_string().as_bytes(), None)?;
+        reply = reply.with("count", (count + 1).to_string());
+    }
+    Ok(reply)
+}
+
+skylark_plugin::export!(Faulty: handler);
