@@ -7,9 +7,9 @@
 mod answer;
 mod auth;
 mod body;
-mod fields;
 mod lists;
 mod manage;
+mod meters;
 mod push;
 mod query;
 mod report;
@@ -28,6 +28,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response};
 use tokio::time::Instant;
 
@@ -35,8 +36,10 @@ pub use status::About;
 
 use crate::config::{self, Config, Limits, Scope, Service};
 use crate::node::Node;
+use crate::protocol;
 use answer::{Answer, Problem};
 use auth::Keys;
+use meters::Meters;
 use routes::{Access, Action, Route};
 
 /// The push API of one node.
@@ -44,19 +47,23 @@ pub struct Api {
     node: Arc<Node>,
     keys: ArcSwap<Keys>,
     limits: Limits,
+    bounds: protocol::push::Limits,
     about: About,
+    meters: Meters,
     started: Instant,
 }
 
 impl Api {
-    /// Serves `node` as `config` says.
+    /// Serves `node` as `config` says. A metrics recorder must be installed before, or the requests go uncounted.
     #[must_use]
     pub fn new(node: Arc<Node>, config: &Config, about: About) -> Self {
         Self {
             node,
             keys: ArcSwap::from_pointee(Keys::new(&config.api)),
             limits: config.limits.clone(),
+            bounds: bounds(&config.limits),
             about,
+            meters: Meters::new(),
             started: Instant::now(),
         }
     }
@@ -72,29 +79,35 @@ impl Api {
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
+        let asked = Instant::now();
         let is_head = request.method() == Method::HEAD;
-        let answer = self.answer(request, serves).await.unwrap_or_else(|problem| {
-            tracing::debug!(%peer, %problem, "request refused");
+        let (head, body) = request.into_parts();
+        let route = Route::find(&head.method, head.uri.path(), serves);
+        let answered = match &route {
+            Ok(route) => self.answer(route, &head, body, serves).await,
+            Err(problem) => Err(problem.clone()),
+        };
+        let answer = answered.unwrap_or_else(|problem| {
+            tracing::debug!(%peer, path = head.uri.path(), %problem, "request refused");
             problem.into()
         });
+        self.meters.record(route.ok(), answer.status(), asked.elapsed());
         if is_head { without_body(answer) } else { answer }
     }
 
-    async fn answer<B>(&self, request: Request<B>, serves: &[Service]) -> Result<Answer, Problem>
+    async fn answer<B>(&self, route: &Route, head: &Parts, body: B, serves: &[Service]) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let (head, body) = request.into_parts();
-        let route = Route::find(&head.method, head.uri.path(), serves)?;
         self.admit(route.access, &head.headers, serves)?;
         let query = head.uri.query();
         match route.action {
             Action::About => Ok(self.greet()),
-            Action::Push(push) => self.push(push, &head, body).await,
-            Action::RoomJoin => self.join(&head, body).await,
-            Action::RoomLeave => self.leave(&head, body).await,
-            Action::Kick => self.kick(&head, body).await,
+            Action::Push(shape) => self.push(shape, head, body).await,
+            Action::RoomJoin => self.join(head, body).await,
+            Action::RoomLeave => self.leave(head, body).await,
+            Action::Kick => self.kick(head, body).await,
             Action::OnlineUsers => self.online_users(query).await,
             Action::Connections => self.connections(query).await,
             Action::Rooms => self.rooms(query),
@@ -114,6 +127,10 @@ impl Api {
             Access::Key(scope) => self.keys.load().check(headers, scope),
         }
     }
+}
+
+fn bounds(limits: &Limits) -> protocol::push::Limits {
+    protocol::push::Limits { bytes: limits.body_bytes, messages: limits.batch, uids: limits.uids }
 }
 
 /// The answer to HEAD: as to GET, without its body.

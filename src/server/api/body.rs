@@ -120,6 +120,6 @@ fn is_utf8(charset: &str) -> bool {
     ["utf-8", "utf8", "us-ascii"].iter().any(|c| charset.eq_ignore_ascii_case(c))
 }
 
-const JSON: &[&str] = &["application/json", "text/json", "text/plain"];
+const JSON: &[&str] = &["application/json", "text/json"];
 const FORM: &[&str] = &["application/x-www-form-urlencoded"];
 const PROTOBUF: &[&str] = &["application/x-protobuf", "application/protobuf"];

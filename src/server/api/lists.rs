@@ -210,7 +210,7 @@ impl<C> Window<C> {
         usize::try_from(page - 1).unwrap_or(usize::MAX).saturating_mul(self.size)
     }
 
-    fn page_of<'a, N, R, X>(&self, counts: &'a N, total: usize, next: Option<X>, items: Vec<R>) -> Page<'a, N, R, X> {
+    fn page_of<'a, N, R>(&self, counts: &'a N, total: usize, next: Option<String>, items: Vec<R>) -> Page<'a, N, R> {
         let page = match self.place {
             Place::Page(page) => Some(page),
             Place::After(_) => None,
@@ -225,16 +225,16 @@ fn parse_cid(query: &Query) -> Result<Option<u64>, Problem> {
 
 /// One page, as it goes out.
 #[derive(Serialize)]
-struct Page<'a, N, R, X> {
+struct Page<'a, N, R> {
     #[serde(skip_serializing_if = "Option::is_none")]
     page: Option<u64>,
     size: usize,
     pages: usize,
     #[serde(flatten)]
     counts: &'a N,
-    /// Where the next page begins; absent on the last.
+    /// Behind which entry the next page begins; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    cursor: Option<X>,
+    cursor: Option<String>,
     items: Vec<R>,
 }
 
@@ -258,8 +258,8 @@ struct Found {
 }
 
 impl Found {
-    fn next(&self) -> Option<u64> {
-        self.rows.last().filter(|_| self.more).map(|(c, _)| c.id().as_u64())
+    fn next(&self) -> Option<String> {
+        self.rows.last().filter(|_| self.more).map(|(c, _)| c.id().to_string())
     }
 }
 

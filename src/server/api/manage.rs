@@ -2,20 +2,21 @@
 
 use std::fmt::Display;
 
+use ahash::AHashSet;
 use bytes::Bytes;
 use hyper::body::Body;
 use hyper::http::request::Parts;
 use serde::Serialize;
 
 use super::answer::{self, Answer, Problem};
-use super::fields::Fields;
 use super::query::{Query, fault};
 use super::rows::{text, texts};
 use super::{Api, body};
 use crate::disconnect::Disconnect;
-use crate::id::{Device, Room, Uid};
+use crate::id::{Room, Uid};
 use crate::message::Target;
 use crate::node::Connection;
+use crate::protocol::push::{self, RoomChange};
 
 impl Api {
     pub(super) async fn join<B>(&self, head: &Parts, body: B) -> Result<Answer, Problem>
@@ -23,9 +24,9 @@ impl Api {
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let change = RoomChange::parse(&self.fields(head, body).await?, self.limits.uids)?;
+        let change = push::room_change(&self.plain_body(head, body).await?, &self.bounds)?;
         let connections = self.node.connections_of(&change.target);
-        let mut told = change.told(&connections);
+        let mut told = told(&change, &connections);
         for connection in &connections {
             match self.node.join(connection, change.room.clone()).await {
                 Ok(true) => told.joined += 1,
@@ -45,9 +46,9 @@ impl Api {
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let change = RoomChange::parse(&self.fields(head, body).await?, self.limits.uids)?;
+        let change = push::room_change(&self.plain_body(head, body).await?, &self.bounds)?;
         let connections = self.node.connections_of(&change.target);
-        let mut told = change.told(&connections);
+        let mut told = told(&change, &connections);
         for connection in &connections {
             if self.node.leave(connection, &change.room).await {
                 told.left += 1;
@@ -63,50 +64,37 @@ impl Api {
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let fields = self.fields(head, body).await?;
-        let target = match (fields.target(None)?, fields.name("device", Device::parse)?) {
-            (Target::User(uid), Some(device)) => Target::Device(uid, device),
-            (_, Some(_)) => return Err(fault("device", "to stand beside uid only", "it beside cid")),
-            (target, None) => target,
+        let kick = push::kick(&self.plain_body(head, body).await?, &self.bounds)?;
+        let words = match kick.reason.len() {
+            0 => Disconnect::KICKED.reason,
+            1..=MAX_REASON_BYTES => &kick.reason,
+            bytes => return Err(fault("reason", format!("at most {MAX_REASON_BYTES} bytes"), bytes)),
         };
-        let words = fields.text("reason", MAX_REASON_BYTES)?.unwrap_or(Disconnect::KICKED.reason);
-        let closed = self.node.kick(&target, Disconnect::KICKED, words).await;
+        let closed = self.node.kick(&kick.target, Disconnect::KICKED, words).await;
         Ok(answer::ok(Kicked { closed }))
     }
 
-    async fn fields<B>(&self, head: &Parts, body: B) -> Result<Fields, Problem>
+    async fn plain_body<B>(&self, head: &Parts, body: B) -> Result<Bytes, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
         Query::parse(head.uri.query(), &[])?;
         let kind = body::kind(&head.headers, false)?;
-        Fields::parse(&body::read(body, kind, &self.limits).await?)
+        body::read(body, kind, &self.limits).await
     }
 }
 
-struct RoomChange {
-    room: Room,
-    target: Target,
-}
-
-impl RoomChange {
-    fn parse(fields: &Fields, most: usize) -> Result<Self, Problem> {
-        Ok(Self { room: fields.required("room", Room::parse)?, target: fields.target(Some(most))? })
-    }
-
-    /// The answer before anything has changed: who of those named is not here.
-    fn told<'a>(&'a self, connections: &[Connection]) -> Told<'a> {
-        let here: ahash::AHashSet<Uid> =
-            connections.iter().filter_map(|c| c.binding().map(|b| b.uid.clone())).collect();
-        let named = match &self.target {
-            Target::User(uid) => std::slice::from_ref(uid),
-            Target::Users(uids) => uids,
-            _ => &[],
-        };
-        let offline = named.iter().filter(|uid| !here.contains(*uid)).cloned().collect();
-        Told { room: &self.room, joined: 0, left: 0, unchanged: 0, offline, refused: Vec::new() }
-    }
+/// The answer before anything has changed: who of those named is not here.
+fn told<'a>(change: &'a RoomChange, connections: &[Connection]) -> Told<'a> {
+    let here: AHashSet<Uid> = connections.iter().filter_map(|c| c.binding().map(|b| b.uid.clone())).collect();
+    let named = match &change.target {
+        Target::User(uid) => std::slice::from_ref(uid),
+        Target::Users(uids) => uids,
+        _ => &[],
+    };
+    let offline = named.iter().filter(|uid| !here.contains(*uid)).cloned().collect();
+    Told { room: &change.room, joined: 0, left: 0, unchanged: 0, offline, refused: Vec::new() }
 }
 
 /// What a room change did, in connections.
@@ -136,5 +124,5 @@ struct Kicked {
     closed: usize,
 }
 
-/// A WebSocket close frame carries no more beside its code.
-const MAX_REASON_BYTES: usize = 123;
+/// Enough for a sentence to show to a user.
+const MAX_REASON_BYTES: usize = 1024;

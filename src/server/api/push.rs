@@ -3,31 +3,101 @@
 use std::fmt::Display;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::body::Body;
 use hyper::http::request::Parts;
 
 use super::answer::{Answer, Problem};
+use super::body::Kind;
 use super::query::Query;
 use super::report;
-use super::routes::Push;
+use super::routes::Shape;
 use super::{Api, body};
+use crate::message::{MAX_MESSAGE_BYTES, Origin};
 use crate::node::Publication;
+use crate::protocol::push::{self, Fault, Limits, Push};
+use crate::protocol::{MAX_TCP_BODY, check_size};
 
 impl Api {
-    pub(super) async fn push<B>(&self, push: Push, head: &Parts, body: B) -> Result<Answer, Problem>
+    pub(super) async fn push<B>(&self, shape: Shape, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
         Query::parse(head.uri.query(), &[])?;
-        let kind = body::kind(&head.headers, push == Push::Envelope)?;
-        let _bytes = body::read(body, kind, &self.limits).await?;
-        let batch: Vec<Publication> = Vec::new();
+        let kind = body::kind(&head.headers, shape == Shape::Envelope)?;
+        let bytes = body::read(body, kind, &self.limits).await?;
+        let batch = publications(shape, kind, &bytes, &self.bounds)?;
+        if bytes.len() > SURELY_SMALL {
+            check_sizes(shape, &batch)?;
+        }
         let published = self.node.publish(batch).await;
-        Ok(match (push, &*published) {
-            (Push::List | Push::Envelope, all) => report::batch(all),
+        Ok(match (shape, &*published) {
+            (Shape::List | Shape::Envelope, all) => report::batch(list_name(shape), all),
             (_, [one]) => report::one(one),
-            (_, all) => report::batch(all),
+            (_, all) => report::batch("", all),
         })
     }
 }
+
+/// What the body asks to be published, in its order.
+fn publications(shape: Shape, kind: Kind, body: &[u8], bounds: &Limits) -> Result<Vec<Publication>, Fault> {
+    let single = match shape {
+        Shape::Message => push::send(body, bounds)?,
+        Shape::All => push::send_all(body, bounds)?,
+        Shape::ToUids => push::send_to_uids(body, bounds)?,
+        Shape::Room => push::send_room(body, bounds)?,
+        Shape::Device => push::send_device(body, bounds)?,
+        Shape::Connection => push::send_connection(body, bounds)?,
+        Shape::Other => push::send_other(body, bounds)?,
+        Shape::List => return Ok(push::send_list(body, bounds)?.into_iter().map(publication).collect()),
+        Shape::Envelope => {
+            let envelope = match kind {
+                Kind::Protobuf => push::envelope_protobuf(body, bounds)?,
+                Kind::Json | Kind::Form => push::envelope_json(body, bounds)?,
+            };
+            let nodes = envelope.nodes;
+            let to_nodes = |push| Publication { nodes: nodes.clone(), ..publication(push) };
+            return Ok(envelope.pushes.into_iter().map(to_nodes).collect());
+        }
+    };
+    Ok(vec![publication(single)])
+}
+
+fn publication(push: Push) -> Publication {
+    Publication::new(push.message, push.target, Origin::Http)
+}
+
+/// The node checks each message again when the filters are through with it; here, one that is too large is a fault
+/// of the whole request, before anything is delivered.
+fn check_sizes(shape: Shape, batch: &[Publication]) -> Result<(), Problem> {
+    for (i, publication) in batch.iter().enumerate() {
+        check_size(&publication.message, MAX_MESSAGE_BYTES).map_err(|e| {
+            let path = match shape {
+                Shape::List | Shape::Envelope => format!("{}[{i}]", list_name(shape)),
+                _ => "message".to_owned(),
+            };
+            let words = report::too_large(e.dialect, e.bytes, e.limit);
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{path}: {words}"))
+        })?;
+    }
+    Ok(())
+}
+
+/// What a fault calls the list of messages.
+const fn list_name(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Envelope => "msg",
+        _ => "",
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Self {
+        let status = if fault.over_limit { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+        Self::new(status, fault.to_string())
+    }
+}
+
+/// No body of this size holds a message that some dialect cannot carry: what escaping adds on one coding, it took on the other.
+const SURELY_SMALL: usize = MAX_TCP_BODY / 4;

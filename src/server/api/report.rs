@@ -13,7 +13,7 @@ use super::answer::{self, Answer, Problem};
 use super::rows::{text, texts};
 use crate::id::{NodeId, Uid};
 use crate::node::{Fate, Published};
-use crate::protocol::{Dialect, TooLarge};
+use crate::protocol::Dialect;
 
 /// The answer to a push of one message.
 pub(super) fn one(published: &Published) -> Answer {
@@ -23,14 +23,14 @@ pub(super) fn one(published: &Published) -> Answer {
     }
 }
 
-/// The answer to a batch.
-pub(super) fn batch(published: &[Published]) -> Answer {
+/// The answer to a batch; `name` is what the request calls its list, empty if the list is the body.
+pub(super) fn batch(name: &str, published: &[Published]) -> Answer {
     let failures = published.iter().enumerate().filter_map(|(i, p)| failure(&p.fate).map(|f| (i, f)));
     let worst = failures.max_by_key(|(i, (status, _))| (status.as_u16(), std::cmp::Reverse(*i)));
     let report = Batch::of(published);
     match worst {
         None => answer::ok(report),
-        Some((i, (status, why))) => answer::with_status(status, &format!("[{i}]: {why}"), Some(report)),
+        Some((i, (status, why))) => answer::with_status(status, &format!("{name}[{i}]: {why}"), Some(report)),
     }
 }
 
@@ -41,12 +41,6 @@ pub(super) fn too_large(dialect: Dialect, bytes: usize, limit: usize) -> String 
         Dialect::Cim => "cim",
     };
     format!("expected at most {limit} bytes in the {name} dialect, got {bytes}")
-}
-
-impl From<&TooLarge> for Problem {
-    fn from(e: &TooLarge) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, too_large(e.dialect, e.bytes, e.limit))
-    }
 }
 
 /// The status and words of a fate that is the node's failure, not a result.
@@ -278,7 +272,7 @@ mod tests {
             ended(Fate::Dropped { plugin: "quiet".into() }),
         ];
         assert_eq!(
-            text(batch(&batch_of)).await,
+            text(batch("", &batch_of)).await,
             concat!(
                 r#"{"code":200,"message":"ok","data":{"messages":4,"delivered":2,"offline":["a","b"],"#,
                 r#""counts":{"accepted":3,"rejected":0,"dropped":1,"failed":0},"items":["#,
@@ -291,12 +285,12 @@ mod tests {
     #[tokio::test]
     async fn the_worst_item_names_a_batchs_status() {
         let too_large = || ended(Fate::TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 });
-        let answer = batch(&[accepted(1, 1, 0, &[]), too_large(), too_large()]);
+        let answer = batch("", &[accepted(1, 1, 0, &[]), too_large(), too_large()]);
         assert_eq!(answer.status(), 413);
         let body = text(answer).await;
         assert!(body.starts_with(r#"{"code":413,"message":"[1]: expected at most 65535 bytes"#), "{body}");
         assert!(body.contains(r#"{"id":1,"delivered":1,"offline":[]}"#), "{body}");
         assert!(body.contains(r#""error":{"code":413,"message":"expected at most"#), "{body}");
-        assert_eq!(batch(&[too_large(), ended(Fate::Unavailable)]).status(), 503);
+        assert_eq!(batch("", &[too_large(), ended(Fate::Unavailable)]).status(), 503);
     }
 }

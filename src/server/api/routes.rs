@@ -39,7 +39,7 @@ pub(super) enum Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     About,
-    Push(Push),
+    Push(Shape),
     RoomJoin,
     RoomLeave,
     Kick,
@@ -55,9 +55,9 @@ pub(super) enum Action {
 
 /// The bodies that push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Push {
+pub(super) enum Shape {
     /// A message, to its own receiver.
-    Send,
+    Message,
     /// A message, to everyone.
     All,
     /// Messages, each to its own receiver.
@@ -76,16 +76,16 @@ pub(super) enum Push {
     Envelope,
 }
 
-pub(super) const ROUTES: &[Route] = &[
-    post("/send", Scope::Push, Action::Push(Push::Send)),
-    post("/send/all", Scope::Push, Action::Push(Push::All)),
-    post("/send/sendList", Scope::Push, Action::Push(Push::List)),
-    post("/send/toUids", Scope::Push, Action::Push(Push::ToUids)),
-    post("/send/room", Scope::Push, Action::Push(Push::Room)),
-    post("/send/device", Scope::Push, Action::Push(Push::Device)),
-    post("/send/connection", Scope::Push, Action::Push(Push::Connection)),
-    post("/send/other", Scope::Push, Action::Push(Push::Other)),
-    post("/publish", Scope::Push, Action::Push(Push::Envelope)),
+pub(super) static ROUTES: &[Route] = &[
+    post("/send", Scope::Push, Action::Push(Shape::Message)),
+    post("/send/all", Scope::Push, Action::Push(Shape::All)),
+    post("/send/sendList", Scope::Push, Action::Push(Shape::List)),
+    post("/send/toUids", Scope::Push, Action::Push(Shape::ToUids)),
+    post("/send/room", Scope::Push, Action::Push(Shape::Room)),
+    post("/send/device", Scope::Push, Action::Push(Shape::Device)),
+    post("/send/connection", Scope::Push, Action::Push(Shape::Connection)),
+    post("/send/other", Scope::Push, Action::Push(Shape::Other)),
+    post("/publish", Scope::Push, Action::Push(Shape::Envelope)),
     post("/room/join", Scope::Manage, Action::RoomJoin),
     post("/room/leave", Scope::Manage, Action::RoomLeave),
     post("/kick", Scope::Manage, Action::Kick),
@@ -155,22 +155,23 @@ fn not_found(path: &str, serves: &[Service]) -> Problem {
         return Problem::new(status, "user info does not belong here: ask your own user service");
     }
     let shown: String = path.chars().take(MAX_SHOWN).collect();
-    let served = ROUTES.iter().filter(|r| r.access.is_served(serves));
-    let near: Vec<_> = served.map(|r| r.path).filter(|p| is_near(path, p)).collect();
+    let near = near(path, ROUTES.iter().filter(|r| r.access.is_served(serves)).map(|r| r.path));
     let expected = if near.is_empty() { "a path of docs/http-api.md".to_owned() } else { near.join(" or ") };
     Problem::new(status, format!("path: expected {expected}, got {shown:?}"))
 }
 
-/// Whether somebody who typed `typed` may have meant `path`: another case, a slash too many, its last part alone,
-/// its beginning, or up to two slips of the finger.
-fn is_near(typed: &str, path: &str) -> bool {
+/// What somebody who typed this may have meant: the same in another case or with a slash too many, else up to two
+/// slips of the finger, else a part of a path.
+fn near(typed: &str, paths: impl Iterator<Item = &'static str> + Clone) -> Vec<&'static str> {
     let typed = typed.trim_matches('/').to_ascii_lowercase();
-    let path = path.trim_matches('/').to_ascii_lowercase();
-    if typed.is_empty() || path.is_empty() || typed.len() > MAX_SHOWN {
-        return false;
+    if typed.is_empty() || typed.len() > MAX_SHOWN {
+        return Vec::new();
     }
-    let last = path.rsplit('/').next().unwrap_or_default();
-    typed == path || typed == last || path.split('/').next() == Some(&typed) || distance(&typed, &path) <= 2
+    let alike: [&dyn Fn(&str) -> bool; 3] =
+        [&|path| path == typed, &|path| distance(&typed, path) <= 2, &|path| path.split('/').any(|part| part == typed)];
+    let plain = |path: &str| path.trim_start_matches('/').to_ascii_lowercase();
+    let found = alike.iter().map(|is_alike| paths.clone().filter(|p| is_alike(&plain(p))).collect::<Vec<_>>());
+    found.into_iter().find(|paths| !paths.is_empty()).unwrap_or_default()
 }
 
 /// Levenshtein's, over bytes.
@@ -234,10 +235,12 @@ mod tests {
     fn a_missing_path_names_what_is_near() {
         for (typed, text) in [
             ("/send/sendlist", "path: expected /send/sendList, got \"/send/sendlist\""),
-            ("/send/", "path: expected /send or "),
+            ("/send/", "path: expected /send, got \"/send/\""),
             ("/sned", "path: expected /send, got \"/sned\""),
             ("/join", "path: expected /room/join, got \"/join\""),
-            ("/room", "path: expected /send/room or /room/join or /room/leave or /rooms, got \"/room\""),
+            ("/room", "path: expected /rooms, got \"/room\""),
+            ("/publish/send", "path: expected a path of docs/http-api.md, got"),
+            ("/health", "path: expected /health/live or /health/ready, got \"/health\""),
             ("/nowhere/at/all", "path: expected a path of docs/http-api.md, got \"/nowhere/at/all\""),
             ("/login/getUserinfo", "user info does not belong here: ask your own user service"),
         ] {
