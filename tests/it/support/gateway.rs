@@ -25,7 +25,8 @@ const START: Duration = Duration::from_secs(120);
 pub struct Setup {
     listeners: Vec<String>,
     yaml: String,
-    plugins: Vec<&'static str>,
+    plugins: Vec<(&'static str, &'static str)>,
+    manifests: Vec<(&'static str, String)>,
     variables: Vec<(String, String)>,
 }
 
@@ -36,7 +37,8 @@ impl Default for Setup {
         Self {
             listeners: listeners.iter().map(|l| (*l).to_owned()).collect(),
             yaml: String::new(),
-            plugins: vec!["token-auth"],
+            plugins: vec![("token-auth", "token-auth")],
+            manifests: Vec::new(),
             variables: Vec::new(),
         }
     }
@@ -56,9 +58,20 @@ impl Setup {
         self
     }
 
-    /// One more sample plugin.
-    pub fn plugin(mut self, name: &'static str) -> Self {
-        self.plugins.push(name);
+    /// One more plugin.
+    pub fn plugin(self, name: &'static str) -> Self {
+        self.plugin_as(name, name)
+    }
+
+    /// One more plugin, whose file has another name than its component.
+    pub fn plugin_as(mut self, file: &'static str, component: &'static str) -> Self {
+        self.plugins.push((file, component));
+        self
+    }
+
+    /// The manifest of a plugin, in place of the one that comes with it.
+    pub fn manifest(mut self, name: &'static str, text: &str) -> Self {
+        self.manifests.push((name, text.to_owned()));
         self
     }
 
@@ -83,8 +96,11 @@ impl Setup {
     pub fn prepare(&self) -> Folder {
         let folder = Folder { dir: tempfile::tempdir().unwrap() };
         std::fs::create_dir(folder.plugins()).unwrap();
-        for plugin in &self.plugins {
-            folder.install(plugin);
+        for (file, component) in &self.plugins {
+            folder.install(file, component);
+        }
+        for (plugin, text) in &self.manifests {
+            folder.put(&format!("{plugin}.toml"), text.as_bytes());
         }
         folder.write_config(&self.listeners, &self.yaml);
         folder
@@ -109,14 +125,12 @@ impl Folder {
         self.path().join("skylark.yaml")
     }
 
-    /// Copies a sample with its manifest into the plugin directory.
-    pub fn install(&self, name: &str) {
-        for kind in ["toml", "wasm"] {
-            let from = samples().join(format!("{name}.{kind}"));
-            if kind == "wasm" || from.exists() {
-                self.put(&format!("{name}.{kind}"), &std::fs::read(&from).unwrap_or_else(|e| panic!("{from:?}: {e}")));
-            }
+    /// Copies a committed component into the plugin directory, with its manifest if it has one.
+    fn install(&self, file: &str, name: &str) {
+        if let Ok(text) = std::fs::read(samples().join(format!("{name}.toml"))) {
+            self.put(&format!("{file}.toml"), &text);
         }
+        self.put(&format!("{file}.wasm"), &component(name));
     }
 
     /// Writes a file of the plugin directory as a careful operator does: beside it, then renamed.
@@ -137,11 +151,15 @@ impl Folder {
         let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
         let given = |key: &str| yaml.lines().any(|l| l.starts_with(key));
         if !given("plugins:") {
-            text.push_str(&format!("plugins:\n  dir: {:?}\n  cache: {cache:?}\n", self.plugins()));
+            text.push_str(&format!(
+                "plugins:\n  dir: {:?}\n  cache: {cache:?}\n  settle: 20ms\n  rescan: 1s\n",
+                self.plugins()
+            ));
         }
         for (key, default) in [
             ("node:", "node:\n  id: n1\n"),
             ("clients:", "clients:\n  publish: true\n"),
+            ("limits:", "limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n"),
             ("drain:", "drain:\n  wait: 0s\n  step_percent: 100\n  grace: 5s\n"),
         ] {
             if !given(key) {
@@ -173,9 +191,17 @@ pub fn skylark() -> Command {
     command
 }
 
-/// Where the committed sample components lie.
+/// Where the committed sample components lie, with their manifests.
 pub fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/dist")
+}
+
+/// A committed component: a sample, or one of the guests made for tests.
+pub fn component(name: &str) -> Vec<u8> {
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/testing/dist");
+    let file = format!("{name}.wasm");
+    let found = [samples(), guests].iter().find_map(|folder| std::fs::read(folder.join(&file)).ok());
+    found.unwrap_or_else(|| panic!("no {file} in plugins/dist or plugins/testing/dist: run plugins/build"))
 }
 
 /// A running node.
@@ -279,6 +305,22 @@ impl Gateway {
             return Client::dial_tcp(self.address("cim-tcp")).await;
         }
         Client::dial(self.address("cim"), form, Dial::path("/")).await.expect("an upgrade")
+    }
+
+    /// Asks `/plugins` until the plugin is as `wanted`.
+    pub async fn plugin_until(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut http = self.http().await;
+        let ask = async {
+            loop {
+                let plugins = http.get("/plugins").await.data();
+                let found = plugins["items"].as_array().unwrap().iter().find(|p| p["name"] == name);
+                if let Some(plugin) = found.filter(|p| wanted(p)) {
+                    return plugin.clone();
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        super::client::within(&format!("a change of {name}"), ask).await
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

@@ -1,0 +1,137 @@
+//! Plugins that swap while messages flow: nothing is lost, doubled, reordered, or judged by an older version than before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, Setup, component};
+use crate::support::wire::Form;
+
+const PRODUCERS: usize = 4;
+const SWAPS: usize = 200;
+
+/// How far the swaps have come. Good version n is the component `stamp-v1` for even n, `stamp-v2` for odd n.
+#[derive(Default)]
+struct Progress {
+    /// The newest version whose file was put into the directory.
+    offered: AtomicUsize,
+    /// The newest version that the node said serves.
+    live: AtomicUsize,
+    done: AtomicBool,
+}
+
+/// One push: what it was stamped with, and between which versions it must have been judged.
+struct Judged {
+    stamp: String,
+    from: usize,
+    to: usize,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_swaps_under_load_lose_nothing() {
+    let gateway = Arc::new(Setup::default().plugin_as("stamp", "stamp-v1").start());
+    let progress = Arc::new(Progress::default());
+    let mut producers = Vec::new();
+    for number in 0..PRODUCERS {
+        producers.push(tokio::spawn(produce(Arc::clone(&gateway), Arc::clone(&progress), number)));
+    }
+    for swap in 0..SWAPS {
+        if swap % 10 < 3 { break_it(&gateway, swap).await } else { replace_it(&gateway, &progress).await }
+    }
+    progress.done.store(true, Ordering::SeqCst);
+    let mut sent = 0;
+    for producer in producers {
+        let ledger = producer.await.unwrap();
+        sent += ledger.len();
+        check(&ledger);
+    }
+    let good = progress.live.load(Ordering::SeqCst);
+    println!("{sent} messages through {good} versions and {} refused files", SWAPS - good);
+    assert_eq!(good, SWAPS * 7 / 10);
+    assert!(sent > SWAPS * PRODUCERS, "only {sent} messages were under way");
+}
+
+/// Pushes numbered messages to a receiver of its own until the swaps are over, one at a time, and reads each back.
+async fn produce(gateway: Arc<Gateway>, progress: Arc<Progress>, number: usize) -> Vec<Judged> {
+    let uid = format!("receiver-{number}");
+    let mut receiver = gateway.connect(&uid, Form::YunqueJson).await;
+    let mut http = gateway.http().await;
+    let mut ledger = Vec::new();
+    while !progress.done.load(Ordering::SeqCst) {
+        let from = progress.live.load(Ordering::SeqCst);
+        let body = json!({"receiver": uid, "action": "chat", "title": ledger.len().to_string()});
+        let answer = http.post("/send", &body).await;
+        let to = progress.offered.load(Ordering::SeqCst);
+        let data = answer.data();
+        assert_eq!((&data["delivered"], data.get("rejected")), (&json!(1), None), "a failure answer: {data}");
+        ledger.push(Judged { stamp: next_stamp(&mut receiver, ledger.len()).await, from, to });
+    }
+    assert_eq!(receiver.drain().await, Vec::<Value>::new(), "a message came twice");
+    ledger
+}
+
+async fn next_stamp(receiver: &mut Client, sequence: usize) -> String {
+    let message = receiver.message().await;
+    assert_eq!(message["title"], sequence.to_string(), "lost or out of order: {message}");
+    message["extra"]["version"].as_str().expect("each message was judged").to_owned()
+}
+
+/// Each message was judged by a version that was offered by then, not older than the one known to serve, nor than the one before.
+fn check(ledger: &[Judged]) {
+    let mut version = 0;
+    for (sequence, Judged { stamp, from, to }) in ledger.iter().enumerate() {
+        version = version.max(*from);
+        if *stamp != format!("v{}", version % 2 + 1) {
+            version += 1;
+        }
+        assert!(version <= *to, "message {sequence} was stamped {stamp} between versions {from} and {to}");
+    }
+}
+
+async fn replace_it(gateway: &Gateway, progress: &Progress) {
+    let version = progress.offered.load(Ordering::SeqCst) + 1;
+    let bytes = component(if version % 2 == 0 { "stamp-v1" } else { "stamp-v2" });
+    progress.offered.store(version, Ordering::SeqCst);
+    if version.is_multiple_of(5) {
+        recreate(gateway, &bytes)
+    } else {
+        gateway.folder.put("stamp.wasm", &bytes)
+    }
+    let hash = hex(&bytes);
+    gateway.plugin_until("stamp", |plugin| plugin["hash"] == hash.as_str() && plugin["state"] == "live").await;
+    progress.live.store(version, Ordering::SeqCst);
+}
+
+/// Deleted, and there again at once, as some editors and copiers do it.
+fn recreate(gateway: &Gateway, bytes: &[u8]) {
+    let path = gateway.folder.plugins().join("stamp.wasm");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Offers a file that must be refused, and waits until it was.
+async fn break_it(gateway: &Gateway, swap: usize) {
+    let whole = component("stamp-v2");
+    let salt = u32::try_from(swap).unwrap().to_le_bytes();
+    let bytes = match swap % 5 {
+        0 => whole[..whole.len() / 2 + swap].to_vec(),
+        1 => [b"garbage ".as_slice(), &salt].concat(),
+        // A core module, with a custom section that makes each one new.
+        2 => [b"\0asm\x01\0\0\0\0\x06\x01x".as_slice(), &salt].concat(),
+        // A component that plays no role.
+        3 => [b"\0asm\x0d\0\x01\0\0\x06\x01x".as_slice(), &salt].concat(),
+        _ => Vec::new(),
+    };
+    gateway.folder.put("stamp.wasm", &bytes);
+    let hash = hex(&bytes);
+    let told = gateway.plugin_until("stamp", |plugin| plugin["rejected"]["hash"] == hash.as_str()).await;
+    assert_eq!(told["state"], "live", "the last good version serves: {told}");
+    assert!(told["rejected"]["reason"].as_str().is_some_and(|r| !r.is_empty()), "{told}");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
