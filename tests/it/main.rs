@@ -6,6 +6,7 @@
 
 mod support;
 
+mod commands;
 mod connect;
 mod delivery;
 mod devices;
