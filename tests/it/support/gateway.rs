@@ -27,7 +27,6 @@ pub struct Setup {
     yaml: String,
     plugins: Vec<(&'static str, &'static str)>,
     manifests: Vec<(&'static str, String)>,
-    variables: Vec<(String, String)>,
 }
 
 impl Default for Setup {
@@ -39,7 +38,6 @@ impl Default for Setup {
             yaml: String::new(),
             plugins: vec![("token-auth", "token-auth")],
             manifests: Vec::new(),
-            variables: Vec::new(),
         }
     }
 }
@@ -81,15 +79,10 @@ impl Setup {
         self
     }
 
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
-        self.variables.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
     /// Starts the node and waits until it says that it is ready.
     pub fn start(self) -> Gateway {
         let folder = self.prepare();
-        Gateway::run(folder, &self.variables)
+        Gateway::run(folder)
     }
 
     /// The folder that a node is started in, with its configuration and plugins.
@@ -208,7 +201,7 @@ pub fn component(name: &str) -> Vec<u8> {
 pub struct Gateway {
     pub folder: Folder,
     child: Child,
-    addresses: HashMap<String, Vec<SocketAddr>>,
+    addresses: HashMap<String, SocketAddr>,
     said: watch::Sender<String>,
 }
 
@@ -217,9 +210,9 @@ impl Gateway {
         Setup::default().start()
     }
 
-    fn run(folder: Folder, variables: &[(String, String)]) -> Self {
+    fn run(folder: Folder) -> Self {
         let mut command = folder.command("serve");
-        command.envs(variables.iter().map(|(n, v)| (n, v))).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = watch::Sender::new(String::new());
         let (lines, heard) = mpsc::sync_channel(64);
@@ -240,7 +233,7 @@ impl Gateway {
                 Err(error) => panic!("the node did not become ready: {error}\n{}", self.log()),
             };
             if let Some((service, address)) = address(&line) {
-                self.addresses.entry(service).or_default().push(address);
+                self.addresses.entry(service).or_insert(address);
             }
             if line.trim() == "ready" {
                 return;
@@ -251,14 +244,9 @@ impl Gateway {
     /// The first address that serves `service`.
     pub fn address(&self, service: &str) -> SocketAddr {
         match self.addresses.get(service) {
-            Some(addresses) => addresses[0],
+            Some(address) => *address,
             None => panic!("no {service} among {:?}", self.addresses),
         }
-    }
-
-    /// All addresses of a service, in the order of the configuration.
-    pub fn addresses(&self, service: &str) -> &[SocketAddr] {
-        &self.addresses[service]
     }
 
     pub fn pid(&self) -> u32 {
