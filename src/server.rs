@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::{Config, Listener, Service};
@@ -28,9 +29,14 @@ use admission::Admission;
 use api::Api;
 use tasks::Tasks;
 
-/// The listeners of a node, accepting.
-pub struct Server {
+/// The addresses of a node: taken, but nothing is accepted yet.
+pub struct Listeners {
+    sockets: Vec<TcpListener>,
     addresses: Vec<Address>,
+}
+
+/// A node's ways in, accepting.
+pub struct Server {
     gateway: Arc<Gateway>,
 }
 
@@ -56,18 +62,32 @@ pub enum StartError {
     },
 }
 
-impl Server {
-    /// Binds every listener of `config`, then starts to accept on all of them.
+impl Listeners {
+    /// Takes every address of `config`.
     ///
     /// # Errors
-    /// [`StartError`] names the first address that cannot be had; none accepts then.
-    pub fn start(config: Arc<Config>, node: Arc<Node>, api: Arc<Api>) -> Result<Self, StartError> {
-        let listeners = config.listeners.iter().map(listener::bind).collect::<Result<Vec<_>, _>>()?;
-        let mut addresses = Vec::with_capacity(listeners.len());
-        for (listener, config) in listeners.iter().zip(&config.listeners) {
-            let address = listener.local_addr().unwrap_or(config.address);
-            addresses.push(Address { address, serves: config.serves.clone() });
-        }
+    /// [`StartError`] names the first address that cannot be had.
+    pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let sockets = config.listeners.iter().map(listener::bind).collect::<Result<Vec<_>, _>>()?;
+        let address = |(socket, config): (&TcpListener, &Listener)| Address {
+            address: socket.local_addr().unwrap_or(config.address),
+            serves: config.serves.clone(),
+        };
+        let addresses = sockets.iter().zip(&config.listeners).map(address).collect();
+        Ok(Self { sockets, addresses })
+    }
+
+    /// Where each listener really listens, in the order of the config.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+}
+
+impl Server {
+    /// Accepts on all `listeners` from now on; `config` is the one they were bound by.
+    #[must_use]
+    pub fn start(listeners: Listeners, config: Arc<Config>, node: Arc<Node>, api: Arc<Api>) -> Self {
         let gateway = Arc::new(Gateway {
             node,
             api,
@@ -76,16 +96,10 @@ impl Server {
             tasks: Tasks::default(),
             stop: watch::Sender::new(false),
         });
-        for (at, listener) in listeners.into_iter().enumerate() {
-            listener::spawn(&gateway, listener, at);
+        for (at, socket) in listeners.sockets.into_iter().enumerate() {
+            listener::spawn(&gateway, socket, at);
         }
-        Ok(Self { addresses, gateway })
-    }
-
-    /// Where each listener really listens, in the order of the config.
-    #[must_use]
-    pub fn addresses(&self) -> &[Address] {
-        &self.addresses
+        Self { gateway }
     }
 
     /// Takes the limits, origins, device policies and rights of `config` from now on.
