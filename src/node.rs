@@ -12,7 +12,7 @@ mod publish;
 mod query;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
@@ -37,7 +37,7 @@ pub struct Node {
     broker: Arc<dyn Broker>,
     plugins: Arc<dyn PluginHost>,
     auth_calls: Semaphore,
-    rooms_per_connection: usize,
+    rooms_per_connection: AtomicUsize,
     draining: AtomicBool,
     started_at: i64,
 }
@@ -60,10 +60,15 @@ impl Node {
             broker,
             plugins,
             auth_calls: Semaphore::new(config.limits.auth_calls),
-            rooms_per_connection: config.clients.rooms,
+            rooms_per_connection: AtomicUsize::new(config.clients.rooms),
             draining: AtomicBool::new(false),
             started_at: now_millis(),
         }
+    }
+
+    /// Takes what of `config` a running node can take.
+    pub fn reconfigure(&self, config: &Config) {
+        self.rooms_per_connection.store(config.clients.rooms, Ordering::Relaxed);
     }
 
     /// This node's name.

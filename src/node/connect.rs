@@ -3,6 +3,7 @@
 //! Knows no frame beyond the kick message and no socket beyond the trait.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::devices::{Conflict, conflict};
 use super::{Node, now_millis};
@@ -122,8 +123,8 @@ impl Node {
         if rooms.contains(&room) {
             return Ok(false);
         }
-        if rooms.len() >= self.rooms_per_connection {
-            let limit = self.rooms_per_connection;
+        let limit = self.rooms_per_connection.load(Ordering::Relaxed);
+        if rooms.len() >= limit {
             return Err(refusal("429", format!("room: expected at most {limit} rooms a connection, got one more")));
         }
         let joined = self.hub.join(connection, &room);
