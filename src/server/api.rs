@@ -34,7 +34,7 @@ use tokio::time::Instant;
 
 pub use status::About;
 
-use crate::config::{self, Config, Limits, Scope, Service};
+use crate::config::{Config, Limits, Scope, Service};
 use crate::node::Node;
 use crate::protocol;
 use answer::{Answer, Problem};
@@ -45,9 +45,7 @@ use routes::{Access, Action, Route};
 /// The push API of one node.
 pub struct Api {
     node: Arc<Node>,
-    keys: ArcSwap<Keys>,
-    limits: Limits,
-    bounds: protocol::push::Limits,
+    rules: ArcSwap<Rules>,
     about: About,
     meters: Meters,
     started: Instant,
@@ -59,18 +57,16 @@ impl Api {
     pub fn new(node: Arc<Node>, config: &Config, about: About) -> Self {
         Self {
             node,
-            keys: ArcSwap::from_pointee(Keys::new(&config.api)),
-            limits: config.limits.clone(),
-            bounds: bounds(&config.limits),
+            rules: ArcSwap::from_pointee(Rules::new(config)),
             about,
             meters: Meters::new(),
             started: Instant::now(),
         }
     }
 
-    /// Takes other keys from now on; requests under way keep what they passed.
-    pub fn set_keys(&self, config: &config::Api) {
-        self.keys.store(Arc::new(Keys::new(config)));
+    /// Takes the keys and limits of `config` from now on; requests under way keep those that they came with.
+    pub fn reconfigure(&self, config: &Config) {
+        self.rules.store(Arc::new(Rules::new(config)));
     }
 
     /// Answers one request that is no WebSocket upgrade. `serves` says which routes its listener has.
@@ -83,8 +79,12 @@ impl Api {
         let is_head = request.method() == Method::HEAD;
         let (head, body) = request.into_parts();
         let route = Route::find(&head.method, head.uri.path(), serves);
+        let rules = self.rules.load_full();
         let answered = match &route {
-            Ok(route) => self.answer(route, &head, body, serves).await,
+            Ok(route) => match rules.admit(route.access, &head.headers, serves) {
+                Ok(()) => self.answer(route.action, &rules, &head, body).await,
+                Err(problem) => Err(problem),
+            },
             Err(problem) => Err(problem.clone()),
         };
         let answer = answered.unwrap_or_else(|problem| {
@@ -95,19 +95,18 @@ impl Api {
         if is_head { without_body(answer) } else { answer }
     }
 
-    async fn answer<B>(&self, route: &Route, head: &Parts, body: B, serves: &[Service]) -> Result<Answer, Problem>
+    async fn answer<B>(&self, action: Action, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        self.admit(route.access, &head.headers, serves)?;
         let query = head.uri.query();
-        match route.action {
+        match action {
             Action::About => Ok(self.greet()),
-            Action::Push(shape) => self.push(shape, head, body).await,
-            Action::RoomJoin => self.join(head, body).await,
-            Action::RoomLeave => self.leave(head, body).await,
-            Action::Kick => self.kick(head, body).await,
+            Action::Push(shape) => self.push(shape, rules, head, body).await,
+            Action::RoomJoin => self.join(rules, head, body).await,
+            Action::RoomLeave => self.leave(rules, head, body).await,
+            Action::Kick => self.kick(rules, head, body).await,
             Action::OnlineUsers => self.online_users(query).await,
             Action::Connections => self.connections(query).await,
             Action::Rooms => self.rooms(query),
@@ -115,22 +114,33 @@ impl Api {
             Action::Nodes => self.nodes(query),
             Action::Live => Ok(Self::live()),
             Action::Ready => Ok(self.ready()),
-            Action::Metrics => Ok(self.metrics()),
+            Action::Metrics => Ok(self.metrics_page()),
         }
+    }
+}
+
+/// What a request must keep to: the part of the configuration that changes while the node runs.
+struct Rules {
+    keys: Keys,
+    limits: Limits,
+    bounds: protocol::push::Limits,
+}
+
+impl Rules {
+    fn new(config: &Config) -> Self {
+        let limits = &config.limits;
+        let bounds = protocol::push::Limits { bytes: limits.body_bytes, messages: limits.batch, uids: limits.uids };
+        Self { keys: Keys::new(&config.api), limits: limits.clone(), bounds }
     }
 
     fn admit(&self, access: Access, headers: &HeaderMap, serves: &[Service]) -> Result<(), Problem> {
         match access {
             Access::Open => Ok(()),
             Access::Probe if serves.contains(&Service::Metrics) => Ok(()),
-            Access::Probe => self.keys.load().check(headers, Scope::Read),
-            Access::Key(scope) => self.keys.load().check(headers, scope),
+            Access::Probe => self.keys.check(headers, Scope::Read),
+            Access::Key(scope) => self.keys.check(headers, scope),
         }
     }
-}
-
-fn bounds(limits: &Limits) -> protocol::push::Limits {
-    protocol::push::Limits { bytes: limits.body_bytes, messages: limits.batch, uids: limits.uids }
 }
 
 /// The answer to HEAD: as to GET, without its body.

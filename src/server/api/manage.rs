@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::answer::{self, Answer, Problem};
 use super::query::{Query, fault};
 use super::rows::{text, texts};
-use super::{Api, body};
+use super::{Api, Rules, body};
 use crate::disconnect::Disconnect;
 use crate::id::{Room, Uid};
 use crate::message::Target;
@@ -19,12 +19,12 @@ use crate::node::Connection;
 use crate::protocol::push::{self, RoomChange};
 
 impl Api {
-    pub(super) async fn join<B>(&self, head: &Parts, body: B) -> Result<Answer, Problem>
+    pub(super) async fn join<B>(&self, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let change = push::room_change(&self.plain_body(head, body).await?, &self.bounds)?;
+        let change = push::room_change(&plain_body(rules, head, body).await?, &rules.bounds)?;
         let connections = self.node.connections_of(&change.target);
         let mut told = told(&change, &connections);
         for connection in &connections {
@@ -41,12 +41,12 @@ impl Api {
         Ok(answer::ok(told))
     }
 
-    pub(super) async fn leave<B>(&self, head: &Parts, body: B) -> Result<Answer, Problem>
+    pub(super) async fn leave<B>(&self, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let change = push::room_change(&self.plain_body(head, body).await?, &self.bounds)?;
+        let change = push::room_change(&plain_body(rules, head, body).await?, &rules.bounds)?;
         let connections = self.node.connections_of(&change.target);
         let mut told = told(&change, &connections);
         for connection in &connections {
@@ -59,12 +59,12 @@ impl Api {
         Ok(answer::ok(told))
     }
 
-    pub(super) async fn kick<B>(&self, head: &Parts, body: B) -> Result<Answer, Problem>
+    pub(super) async fn kick<B>(&self, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let kick = push::kick(&self.plain_body(head, body).await?, &self.bounds)?;
+        let kick = push::kick(&plain_body(rules, head, body).await?, &rules.bounds)?;
         let words = match kick.reason.len() {
             0 => Disconnect::KICKED.reason,
             1..=MAX_REASON_BYTES => &kick.reason,
@@ -73,16 +73,16 @@ impl Api {
         let closed = self.node.kick(&kick.target, Disconnect::KICKED, words).await;
         Ok(answer::ok(Kicked { closed }))
     }
+}
 
-    async fn plain_body<B>(&self, head: &Parts, body: B) -> Result<Bytes, Problem>
-    where
-        B: Body<Data = Bytes>,
-        B::Error: Display,
-    {
-        Query::parse(head.uri.query(), &[])?;
-        let kind = body::kind(&head.headers, false)?;
-        body::read(body, kind, &self.limits).await
-    }
+async fn plain_body<B>(rules: &Rules, head: &Parts, body: B) -> Result<Bytes, Problem>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Display,
+{
+    Query::parse(head.uri.query(), &[])?;
+    let kind = body::kind(&head.headers, false)?;
+    body::read(body, kind, &rules.limits).await
 }
 
 /// The answer before anything has changed: who of those named is not here.

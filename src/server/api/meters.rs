@@ -18,7 +18,6 @@ struct Meter {
 }
 
 impl Meters {
-    /// A metrics recorder must be installed before, or the counts go nowhere.
     pub(super) fn new() -> Self {
         Self(ROUTES.iter().map(|r| r.path).chain([NO_ROUTE]).map(Meter::new).collect())
     }

@@ -12,22 +12,22 @@ use super::body::Kind;
 use super::query::Query;
 use super::report;
 use super::routes::Shape;
-use super::{Api, body};
+use super::{Api, Rules, body};
 use crate::message::{MAX_MESSAGE_BYTES, Origin};
 use crate::node::Publication;
 use crate::protocol::push::{self, Fault, Limits, Push};
 use crate::protocol::{MAX_TCP_BODY, check_size};
 
 impl Api {
-    pub(super) async fn push<B>(&self, shape: Shape, head: &Parts, body: B) -> Result<Answer, Problem>
+    pub(super) async fn push<B>(&self, shape: Shape, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
         Query::parse(head.uri.query(), &[])?;
         let kind = body::kind(&head.headers, shape == Shape::Envelope)?;
-        let bytes = body::read(body, kind, &self.limits).await?;
-        let batch = publications(shape, kind, &bytes, &self.bounds)?;
+        let bytes = body::read(body, kind, &rules.limits).await?;
+        let batch = publications(shape, kind, &bytes, &rules.bounds)?;
         if bytes.len() > SURELY_SMALL {
             check_sizes(shape, &batch)?;
         }

@@ -10,11 +10,12 @@ use super::Api;
 use super::answer::{self, Answer, Problem};
 use super::query::Query;
 use crate::config::Service;
+use crate::server::Address;
 
 /// What the API tells of its node besides what the node itself knows.
 pub struct About {
     /// Where it listens, and for what.
-    pub listeners: Vec<(SocketAddr, Vec<Service>)>,
+    pub listeners: Vec<Address>,
     /// The page for Prometheus, rendered now.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -48,13 +49,14 @@ impl Api {
     pub(super) fn nodes(&self, query: Option<&str>) -> Result<Answer, Problem> {
         Query::parse(query, &[])?;
         let (users, connections) = self.node.counts();
-        let mut roles: Vec<_> = self.about.listeners.iter().flat_map(|(_, serves)| serves).map(|s| role(*s)).collect();
+        let mut roles: Vec<_> = self.about.listeners.iter().flat_map(|a| &a.serves).map(|s| role(*s)).collect();
         roles.sort_unstable();
         roles.dedup();
-        let listeners = self.about.listeners.iter().map(|(address, serves)| ListenerRow {
-            address: *address,
-            serves: serves.iter().map(|s| role(*s)).collect(),
-        });
+        let listeners = self
+            .about
+            .listeners
+            .iter()
+            .map(|a| ListenerRow { address: a.address, serves: a.serves.iter().map(|s| role(*s)).collect() });
         let this = NodeRow {
             id: self.node.id().as_str(),
             number: self.node.number(),
@@ -75,7 +77,7 @@ impl Api {
         Ok(answer::ok(Items { items: self.node.plugins() }))
     }
 
-    pub(super) fn metrics(&self) -> Answer {
+    pub(super) fn metrics_page(&self) -> Answer {
         answer::plain(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", (self.about.metrics)())
     }
 }
