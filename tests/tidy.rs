@@ -3,6 +3,7 @@
 //! Links nothing of Skylark: it reads the files. Each rule is one test, and each names every place that breaks it.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[path = "tidy/scan.rs"]
 mod scan;

@@ -93,12 +93,12 @@ fn check(ledger: &[Judged]) {
 
 async fn replace_it(gateway: &Gateway, progress: &Progress) {
     let version = progress.offered.load(Ordering::SeqCst) + 1;
-    let bytes = component(if version % 2 == 0 { "stamp-v1" } else { "stamp-v2" });
+    let bytes = component(if version.is_multiple_of(2) { "stamp-v1" } else { "stamp-v2" });
     progress.offered.store(version, Ordering::SeqCst);
     if version.is_multiple_of(5) {
-        recreate(gateway, &bytes)
+        recreate(gateway, &bytes);
     } else {
-        gateway.folder.put("stamp.wasm", &bytes)
+        gateway.folder.put("stamp.wasm", &bytes);
     }
     let hash = hex(&bytes);
     gateway.plugin_until("stamp", |plugin| plugin["hash"] == hash.as_str() && plugin["state"] == "live").await;

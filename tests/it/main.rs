@@ -3,6 +3,7 @@
 //! One binary for all behaviours, one file each. Nothing sleeps: every wait is for an event, with a bound.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod support;
 

@@ -68,7 +68,7 @@ fn envelopes_are_written_as_the_vectors_say() {
 }
 
 fn first(row: &Value, names: &[&str]) -> Value {
-    names.iter().map(|n| row[*n].clone()).find(|v| v.is_object()).unwrap_or_else(|| json!({}))
+    names.iter().map(|n| row[*n].clone()).find(Value::is_object).unwrap_or_else(|| json!({}))
 }
 
 fn inner(frame: &Value) -> (Value, Value) {

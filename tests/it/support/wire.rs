@@ -176,11 +176,14 @@ fn write_bytes(number: u32, bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 fn write_varint(mut value: u64, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+    loop {
+        let low = value.to_le_bytes()[0] & 0x7f;
         value >>= 7;
+        if value == 0 {
+            return out.push(low);
+        }
+        out.push(low | 0x80);
     }
-    out.push(value as u8);
 }
 
 /// Field numbers from 15 on are extensions: read over, as both SDK families do.
