@@ -67,36 +67,45 @@ pub(super) enum Heard {
     Gone,
 }
 
-/// Speaks with one client until it is gone. `already` are bytes that came behind the handshake.
-pub(super) async fn run(guest: Guest, arrival: Box<Arrival>, stream: TcpStream, already: Bytes) {
+/// Gives the connection to the node and a task of its own, which speaks with the client until it is gone. `already` are
+/// bytes that came behind the handshake.
+pub(super) async fn begin(guest: Guest, arrival: Box<Arrival>, stream: TcpStream, already: Bytes) {
     let stream = Arc::new(Stream(stream));
     let form = (!arrival.sniffs).then_some(arrival.form);
-    let node = Arc::clone(&guest.gateway().node);
     let socket = Arc::clone(&stream) as Arc<dyn Socket>;
-    let connection = match Box::pin(node.attach(socket, form)).await {
+    let connection = match guest.gateway().node.attach(socket, form).await {
         Ok(connection) => connection,
         Err(why) => {
             metrics::counter!(names::REFUSED, "reason" => why.reason).increment(1);
-            return turn_away(&stream, arrival.form, why);
+            return turn_away(&stream, arrival.form, why).await;
         }
     };
-    metrics::counter!(names::CONNECTED, "listener" => arrival.transport.listener).increment(1);
-    let mut driver = Driver::new(guest, connection.clone(), arrival, stream, &already);
-    // hyper's whole read buffer hangs on it.
-    drop(already);
-    // The hub must hear of the end however it comes about.
-    if AssertUnwindSafe(driver.drive()).catch_unwind().await.is_err() {
-        tracing::error!(cid = connection.id().as_u64(), "a connection's task panicked");
+    let (cid, listener) = (connection.id().as_u64(), arrival.transport.listener);
+    metrics::counter!(names::CONNECTED, "listener" => listener).increment(1);
+    tracing::debug!(cid, listener, remote = arrival.transport.remote, "connected");
+    tokio::spawn(run(Box::new(Driver::new(guest, connection, arrival, stream, &already))));
+}
+
+/// The driver is boxed: as a part of the future it would be there twice.
+async fn run(mut driver: Box<Driver>) {
+    let ended = AssertUnwindSafe(driver.drive()).catch_unwind().await;
+    // The hub must hear of the end however it came about.
+    let Driver { guest, connection, .. } = *driver;
+    let cid = connection.id().as_u64();
+    if ended.is_err() {
+        tracing::error!(cid, "a connection's task panicked");
     }
-    Box::pin(node.detach(&connection)).await;
+    Box::pin(guest.gateway().node.detach(&connection)).await;
+    tracing::debug!(cid, closed = ?connection.closed(), "gone");
 }
 
 /// The node has no place for it: there is no queue yet, and a fresh socket takes a few bytes.
-fn turn_away(stream: &Stream, form: Form, why: Disconnect) {
+async fn turn_away(stream: &Stream, form: Form, why: Disconnect) {
     if form.framing == Framing::WebSocket {
         let _ = stream.0.try_write(&websocket::close(why));
     }
     stream.shutdown(false);
+    stream.linger().await;
 }
 
 struct Driver {
@@ -132,10 +141,8 @@ impl Driver {
         } else {
             self.open().await;
         }
-        loop {
-            let heard = if self.session.is_closing() { Heard::Life } else { self.hear().await };
-            let end = match heard {
-                _ if self.session.is_closing() => break,
+        while !self.session.is_closing() {
+            let end = match self.hear().await {
                 Heard::Message(coding, payload) => self.message(coding, payload).await,
                 Heard::Ping(pong) => self.ping(pong).await,
                 Heard::Life => {
@@ -146,9 +153,9 @@ impl Driver {
                 Heard::Gone => return,
             };
             if let Some(why) = end {
-                // Nothing was said so far: let the close frame be said at least.
+                // Where nothing was said so far, the close frame at least is.
                 self.settle_form(self.arrival.form);
-                self.connection.close(why).await;
+                Box::pin(self.connection.close(why)).await;
                 break;
             }
             tokio::task::coop::consume_budget().await;
@@ -214,7 +221,7 @@ impl Driver {
     async fn ping(&mut self, pong: Bytes) -> Option<Disconnect> {
         self.connection.saw_life();
         if !self.arrival.sniffs {
-            self.connection.send(pong).await;
+            Box::pin(self.connection.send(pong)).await;
         }
         None
     }

@@ -3,8 +3,6 @@
 //! A token counts from the first of: `Authorization: Bearer`, query `token`, cookie `token`, subprotocol
 //! `bearer.<token>`. Knows no plugin and answers no HTTP.
 
-use std::fmt;
-
 use hyper::Uri;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 
@@ -37,13 +35,14 @@ pub(super) struct Presented {
 }
 
 /// Why a handshake makes no sense: the part, what was expected and what came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BadHandshake(pub(super) String);
-
-impl fmt::Display for BadHandshake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadHandshake {
+    /// Another site could have made the browser send it.
+    #[error("origin: expected one with a token in a cookie, got none")]
+    CookieWithoutPage,
+    /// A part that cannot be read.
+    #[error("{0}")]
+    Invalid(String),
 }
 
 /// Reads them.
@@ -51,17 +50,21 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: Allowed) -> Result<P
     let query = Query::read(uri);
     if query.token.is_some() && !allowed.query_token {
         let words = "token: expected in Authorization, a subprotocol or client_bind, got it in the query";
-        return Err(BadHandshake(words.to_owned()));
+        return Err(BadHandshake::Invalid(words.to_owned()));
     }
     let offered = Offered::read(headers)?;
-    let cookie = if allowed.cookie { cookie(headers) } else { None };
-    let token = bearer(headers).or(query.token).or(cookie).or(offered.token);
+    let cookie = cookie(headers);
+    let is_withheld = cookie.is_some() && !allowed.cookie;
+    let token = bearer(headers).or(query.token).or(cookie.filter(|_| !is_withheld)).or(offered.token);
+    if token.is_none() && is_withheld {
+        return Err(BadHandshake::CookieWithoutPage);
+    }
     if let Some(device) = &query.device {
-        Device::parse(device).map_err(|e| BadHandshake(format!("device: {e}")))?;
+        Device::parse(device).map_err(|e| BadHandshake::Invalid(format!("device: {e}")))?;
     }
     if let Some(channel) = query.channel.as_deref().filter(|c| c.len() > MAX_FACT_BYTES) {
         let words = format!("channel: expected at most {MAX_FACT_BYTES} bytes, got {}", channel.len());
-        return Err(BadHandshake(words));
+        return Err(BadHandshake::Invalid(words));
     }
     let form = match (offered.form, query.dialect) {
         (Some(form), _) => Some(form),
@@ -85,7 +88,7 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: Allowed) -> Result<P
 /// `yunque.json`, or only `yunque`: protobuf then.
 fn form_of(text: &str) -> Result<Form, BadHandshake> {
     let of_dialect = text.parse::<Dialect>().map(|dialect| Form::websocket(dialect, Coding::Protobuf));
-    of_dialect.or_else(|_| text.parse()).map_err(|e| BadHandshake(format!("dialect: {e}")))
+    of_dialect.or_else(|_| text.parse()).map_err(|e| BadHandshake::Invalid(format!("dialect: {e}")))
 }
 
 /// The query's known keys, and the rest of it.
@@ -150,7 +153,7 @@ impl Offered {
             }
         }
         match foreign {
-            Some(name) if offered.form.is_none() => Err(BadHandshake(format!(
+            Some(name) if offered.form.is_none() => Err(BadHandshake::Invalid(format!(
                 "Sec-WebSocket-Protocol: expected yunque.pb, yunque.json, cim.pb or cim.json, got {name:?}"
             ))),
             _ => Ok(offered),
@@ -213,17 +216,20 @@ mod tests {
     #[test]
     fn a_cookie_counts_only_where_it_may() {
         let no_cookie = Allowed { cookie: false, ..ALL };
-        let cookie = ("cookie", "token=c");
-        let read = |headers: &[_]| presented("/", headers, no_cookie).ok().unwrap().credentials.token;
-        assert_eq!(read(&[cookie]), None);
-        assert_eq!(read(&[cookie, ("sec-websocket-protocol", "cim.pb,bearer.s")]).unwrap(), "s");
+        let read = |headers: &[_]| presented("/", headers, no_cookie).map(|p| p.credentials.token);
+        assert_eq!(read(&[("cookie", "token=c")]), Err(BadHandshake::CookieWithoutPage));
+        assert_eq!(read(&[("cookie", "token=c; theme=dark"), ("authorization", "Bearer h")]), Ok(Some("h".into())));
+        assert_eq!(read(&[("cookie", "theme=dark")]), Ok(None));
     }
 
     #[test]
     fn the_query_can_be_closed_to_tokens_and_never_shows_one() {
         let closed = Allowed { query_token: false, ..ALL };
         let refused = presented("/ws?token=canary", &[], closed).err().unwrap();
-        assert!(refused.0.starts_with("token: expected in Authorization") && !refused.0.contains("canary"));
+        assert!(
+            refused.to_string().starts_with("token: expected in Authorization")
+                && !refused.to_string().contains("canary")
+        );
         let open = presented("/ws?a=1&token=canary&device=d&token=canary2&b=%20", &[], ALL).ok().unwrap();
         assert_eq!(open.path, "/ws?a=1&device=d&b=+");
         assert_eq!(open.credentials.device.as_deref(), Some("d"));
@@ -263,7 +269,7 @@ mod tests {
         ];
         for (uri, offer, words) in table {
             let headers: &[_] = if offer.is_empty() { &[] } else { &[("sec-websocket-protocol", *offer)] };
-            assert_eq!(presented(uri, headers, ALL).err().unwrap().0, *words);
+            assert_eq!(presented(uri, headers, ALL).err().unwrap().to_string(), *words);
         }
     }
 }

@@ -4,11 +4,15 @@
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::net::Shutdown;
 use tokio::net::TcpStream;
 
 use crate::node::Socket;
+
+/// How long the peer has to read the last words.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A connected socket.
 #[derive(Debug)]
@@ -31,6 +35,11 @@ impl Socket for Stream {
 }
 
 impl Stream {
+    /// As [`Stream::discard`], for a socket that no shard will cut: not for long.
+    pub(super) async fn linger(&self) {
+        let _ = tokio::time::timeout(LINGER, self.discard()).await;
+    }
+
     /// Reads and forgets until the peer ends, or the shard cuts the socket: closing earlier would make the kernel
     /// answer bytes under way with a reset, and a reset may overtake the last words.
     pub(super) async fn discard(&self) {
@@ -38,12 +47,17 @@ impl Stream {
             if self.0.readable().await.is_err() {
                 return;
             }
-            match self.0.try_read(&mut [0; 512]) {
+            match self.forget_some() {
                 Ok(0) => return,
                 Ok(_) => tokio::task::coop::consume_budget().await,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }
         }
+    }
+
+    /// Apart, so that its buffer is no part of anyone's future.
+    fn forget_some(&self) -> io::Result<usize> {
+        self.0.try_read(&mut [0; 4096])
     }
 }

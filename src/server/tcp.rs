@@ -38,7 +38,7 @@ pub(super) async fn serve(guest: Guest, stream: TcpStream, peer: SocketAddr, at:
         sniffs: false,
     };
     drop(config);
-    connection::run(guest, Box::new(arrival), stream, Bytes::new()).await;
+    connection::begin(guest, Box::new(arrival), stream, Bytes::new()).await;
 }
 
 /// The reading side of one TCP connection. An idle one holds no buffer.

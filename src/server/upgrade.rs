@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 
 use super::admission::Guest;
 use super::connection::{self, Arrival};
+use super::socket::Stream;
 use super::{Gateway, listener, stopped};
 use crate::config::Service;
 use handshake::Judged;
@@ -31,22 +32,22 @@ use timer::HeadTimer;
 
 /// Most headers of a request.
 const MAX_HEADERS: usize = 64;
-/// Largest head of a request, and hyper's buffers, in bytes.
+/// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
+/// hyper's buffers where bodies come, in bytes: a batch is read with few calls.
+const MAX_BUFFER: usize = 64 * 1024;
 
 /// Answers requests until the client leaves, the gateway stops, or one becomes a WebSocket.
 pub(super) async fn serve(guest: Guest, stream: TcpStream, peer: SocketAddr, at: usize, serves: Vec<Service>) {
     let gateway = Arc::clone(guest.gateway());
     let timer = HeadTimer::default();
-    let front =
-        Front { gateway: Arc::clone(&gateway), peer, at, serves, timer: timer.clone(), upgraded: Arc::default() };
     let mut http = http1::Builder::new();
-    http.timer(timer)
+    http.timer(timer.clone())
         .header_read_timeout(gateway.config.load().limits.handshake)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
-        .max_buf_size(MAX_HEAD)
-        .pipeline_flush(true);
+        .max_buf_size(if serves.contains(&Service::Api) { MAX_BUFFER } else { MAX_HEAD });
+    let front = Front { gateway: Arc::clone(&gateway), peer, at, serves, timer, upgraded: Arc::default() };
     let mut connection = http.serve_connection(TokioIo::new(stream), front);
 
     let mut stop = gateway.stop.subscribe();
@@ -65,9 +66,12 @@ pub(super) async fn serve(guest: Guest, stream: TcpStream, peer: SocketAddr, at:
     let mut stream = parts.io.into_inner();
     let upgraded = parts.service.upgraded.lock().take();
     match upgraded {
-        // A task of its own: this one is as large as hyper is.
-        Some(arrival) => drop(tokio::spawn(connection::run(guest, arrival, stream, parts.read_buf))),
-        None => drop(stream.shutdown().await),
+        // It gets a task of its own: this one is as large as hyper is.
+        Some(arrival) => connection::begin(guest, arrival, stream, parts.read_buf).await,
+        None => {
+            let _ = stream.shutdown().await;
+            Stream(stream).linger().await;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, error::ProtocolError};
 
@@ -21,6 +22,9 @@ use meter::{Meter, TooManyFragments};
 /// What is asked of the socket at once; it stays allocated as long as the connection lives.
 const READ_BUFFER: usize = 512;
 
+/// A buffer that has held a message of more bytes is given back.
+const SWOLLEN: usize = 4096;
+
 /// RFC 6455 §7.4.1: faults of WebSocket itself, which every library knows. Those of the protocol above it have the
 /// codes of `disconnect`.
 const PROTOCOL_ERROR: Disconnect = Disconnect { code: 1002, reason: "websocket protocol error" };
@@ -30,6 +34,8 @@ const NORMAL: u16 = 1000;
 /// The reading side of one WebSocket.
 pub(super) struct Reader {
     socket: WebSocket<Source>,
+    /// Its buffer has grown for a big message and would never shrink by itself.
+    is_swollen: bool,
 }
 
 impl Reader {
@@ -38,26 +44,27 @@ impl Reader {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
-            .max_write_buffer_size(usize::MAX)
             .max_message_size(Some(max))
             .max_frame_size(Some(max));
         let mut meter = Meter::default();
         let overflow = meter.read(already).is_err();
         let source = Source { stream, meter, overflow };
-        Self { socket: WebSocket::from_partially_read(source, already.to_vec(), Role::Server, Some(config)) }
+        let socket = WebSocket::from_partially_read(source, already.to_vec(), Role::Server, Some(config));
+        Self { socket, is_swollen: false }
     }
 
     /// The next thing that the client says.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         loop {
             let heard = match self.socket.read() {
-                Ok(Message::Binary(payload)) => Heard::Message(Coding::Protobuf, payload),
-                Ok(Message::Text(payload)) => Heard::Message(Coding::Json, payload.into()),
+                Ok(Message::Binary(payload)) => self.whole(Coding::Protobuf, payload),
+                Ok(Message::Text(payload)) => self.whole(Coding::Json, payload.into()),
                 Ok(Message::Ping(payload)) => Heard::Ping(websocket::pong(&payload)),
                 Ok(Message::Pong(_)) => Heard::Life,
                 Ok(Message::Close(frame)) => Heard::Closing(echo(frame)),
                 Ok(Message::Frame(_)) => continue,
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.shrink();
                     match ready!(self.source().stream.0.poll_read_ready(cx)) {
                         Ok(()) => continue,
                         Err(_) => Heard::Gone,
@@ -76,6 +83,22 @@ impl Reader {
 
     pub(super) fn stream(&self) -> &Arc<Stream> {
         &self.source().stream
+    }
+
+    fn whole(&mut self, coding: Coding, payload: Bytes) -> Heard {
+        self.is_swollen |= payload.len() > SWOLLEN;
+        Heard::Message(coding, payload)
+    }
+
+    /// Between two messages tungstenite holds nothing but its buffer: a fresh one takes its place.
+    fn shrink(&mut self) {
+        if self.is_swollen && !self.is_mid_message() {
+            self.is_swollen = false;
+            let config = *self.socket.get_config();
+            let Source { stream, meter, overflow } = self.socket.get_mut();
+            let source = Source { stream: Arc::clone(stream), meter: std::mem::take(meter), overflow: *overflow };
+            self.socket = WebSocket::from_raw_socket(source, Role::Server, Some(config));
+        }
     }
 
     fn source(&self) -> &Source {
@@ -135,36 +158,4 @@ fn is_overflow(error: &io::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn faults_have_the_codes_of_their_layer() {
-        use tokio_tungstenite::tungstenite::error::CapacityError;
-        let too_long = Error::Capacity(CapacityError::MessageTooLong { size: 2, max_size: 1 });
-        let table = [
-            (too_long, Some(4504)),
-            (Error::Io(io::Error::other(TooManyFragments)), Some(4504)),
-            (Error::Utf8(String::new()), Some(1007)),
-            (Error::Protocol(ProtocolError::NonZeroReservedBits), Some(1002)),
-            (Error::Protocol(ProtocolError::UnmaskedFrameFromClient), Some(1002)),
-            (Error::Protocol(ProtocolError::ResetWithoutClosingHandshake), None),
-            (Error::Io(io::ErrorKind::ConnectionReset.into()), None),
-            (Error::ConnectionClosed, None),
-        ];
-        for (error, code) in table {
-            let got = match fault(&error) {
-                Heard::Fault(why) => Some(why.code),
-                _ => None,
-            };
-            assert_eq!(got, code, "{error}");
-        }
-    }
-
-    #[test]
-    fn a_close_is_echoed() {
-        let frame = CloseFrame { code: 3001.into(), reason: "bye".into() };
-        assert_eq!(echo(Some(frame)).code, 3001);
-        assert_eq!(echo(None).code, NORMAL);
-    }
-}
+mod tests;

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
-    CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode};
 use tokio_tungstenite::tungstenite::Error;
@@ -21,7 +21,7 @@ use crate::disconnect::Disconnect;
 use crate::node::Transport;
 use crate::protocol::{Coding, Form};
 use crate::server::connection::{Arrival, Opening};
-use crate::server::credentials::{self, Allowed, Presented};
+use crate::server::credentials::{self, Allowed, BadHandshake, Presented};
 use crate::server::origin::{self, Page, Unset};
 use crate::session::Denied;
 
@@ -56,6 +56,9 @@ pub(super) fn judge<B>(
     }
     if !may_connect() {
         return Judged::Answer(too_often());
+    }
+    if has_body(request.headers()) {
+        return Judged::Answer(answer(StatusCode::BAD_REQUEST, "handshake: expected no body, got one"));
     }
     let mut response = match create_response_with_body(request, Full::default) {
         Ok(response) => response,
@@ -99,7 +102,10 @@ fn present<B>(request: &Request<B>, listener: &Listener, is_cim: bool) -> Result
         return Err(Refusal::Origin(format!("origin: {} is not allowed here", page_origin.unwrap_or_default())));
     }
     let allowed = Allowed { query_token: listener.query_token, cookie: page == Page::Allowed };
-    credentials::read(request.uri(), headers, allowed).map_err(|bad| Refusal::Bad(bad.0))
+    credentials::read(request.uri(), headers, allowed).map_err(|bad| match bad {
+        BadHandshake::CookieWithoutPage => Refusal::Origin(bad.to_string()),
+        BadHandshake::Invalid(words) => Refusal::Bad(words),
+    })
 }
 
 /// Why a well-formed handshake is refused.
@@ -137,6 +143,11 @@ fn transport<B>(request: &Request<B>, peer: SocketAddr, is_cim: bool) -> Transpo
 
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     text(headers, &UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+}
+
+/// What came behind the head would be read as frames.
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) || text(headers, &CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {

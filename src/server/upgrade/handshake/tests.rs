@@ -113,6 +113,9 @@ fn what_is_no_handshake_is_told_so() {
         (&[("sec-websocket-key", "")], Some(400)),
         (&[("sec-websocket-key", "short")], Some(400)),
         (&[("sec-websocket-protocol", "mqtt")], Some(400)),
+        (&[("content-length", "5")], Some(400)),
+        (&[("content-length", "0")], Some(101)),
+        (&[("transfer-encoding", "chunked")], Some(400)),
         (&[("origin", "https://evil.com")], Some(403)),
         (&[("origin", "null")], Some(403)),
         (&[("origin", "https://a.com")], Some(101)),
@@ -155,7 +158,8 @@ fn a_cookie_needs_an_allowed_page() {
         matches!(arrival.opening, Some(Opening::Token(_)))
     };
     assert!(token(&[cookie, ("origin", "https://a.com")]));
-    assert!(!token(&[cookie]), "no Origin: the cookie may come from anywhere");
+    let bare = judged(&listener(&[Service::Ws]), &request("/ws", &[cookie]));
+    assert_eq!(status(bare), Some(403), "no Origin: the cookie may come from anywhere");
     assert!(token(&[("authorization", "Bearer t")]), "a token that is no cookie needs no page");
 }
 
