@@ -9,7 +9,6 @@
 
 mod bind;
 mod chat;
-mod content;
 #[cfg(test)]
 mod tests;
 

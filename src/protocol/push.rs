@@ -1,4 +1,4 @@
-//! What back ends push: bodies of the HTTP API, the MessagesPub envelope, and what a client publishes.
+//! What back ends push: bodies of the HTTP API, the MessagesPub envelope; and the maps of what a client publishes.
 //!
 //! Bytes in, a message with its target out, or a [`Fault`] that names the field. Pure; knows no HTTP and no node.
 
@@ -12,7 +12,9 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::fault::{Mismatch, quoted};
+use serde_json::value::RawValue;
+
+use super::fault::Mismatch;
 use super::reader::{BODY, read, read_text};
 use crate::id::{Room, Uid};
 use crate::message::{Entries, Message, Target};
@@ -170,52 +172,22 @@ pub fn kick(body: &[u8], limits: &Limits) -> Result<Kick, Fault> {
     Ok(Kick { target, reason: fields.text("reason")? })
 }
 
-/// What a client publishes by the SendBody key `message`: `to` is `user:<uid>` or `room:<name>`; `content` is JSON
-/// text of an object, or plain text. The message's sender stays empty: only the connection knows who it is.
+/// A client's `content`, where a SendBody can only carry text: JSON text of an object is the map, other text is the
+/// map's `text`.
 ///
 /// # Errors
 /// As [`send`].
-pub fn client_message(data: &Entries) -> Result<Push, Fault> {
-    let text = |key| data.get(key).unwrap_or_default();
-    let target = destination(text("to")).map_err(|mismatch| mismatch.at("to"))?;
-    let receiver = match &target {
-        Target::User(uid) => uid.as_str(),
-        _ => "",
-    };
-    let id = match text("id") {
-        "" => 0,
-        digits => digits.parse().map_err(|_| Mismatch::new("an integer", quoted(digits)).at("id"))?,
-    };
-    let message = Message {
-        id,
-        action: text("action").to_owned(),
-        content: content(text("content")),
-        receiver: receiver.to_owned(),
-        extra: match text("extra") {
-            "" => Entries::new(),
-            json => read_text("extra", json, Map)?,
-        },
-        title: text("title").to_owned(),
-        image: text("image").to_owned(),
-        format: text("format").to_owned(),
-        ..Message::default()
-    };
-    Ok(Push { message: Arc::new(message), target })
+pub fn content_of(text: &str) -> Result<Entries, Fault> {
+    let is_object = text.trim_start().starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok();
+    if is_object { read_text("content", text, Map) } else { Ok(entries::plain(text)) }
 }
 
-fn destination(to: &str) -> Result<Target, Mismatch> {
-    match to.split_once(':') {
-        Some(("user", uid)) => Ok(Target::User(Uid::parse(uid)?)),
-        Some(("room", room)) => Ok(Target::Room(Room::parse(room)?)),
-        _ if to.is_empty() => Err(Mismatch::missing(TO)),
-        _ => Err(Mismatch::new(TO, quoted(to))),
-    }
-}
-
-/// The entries of a JSON object; any other text is the entry `text`.
-fn content(text: &str) -> Entries {
-    let object = if text.trim_start().starts_with('{') { read_text("content", text, Map).ok() } else { None };
-    object.unwrap_or_else(|| entries::plain(text))
+/// A client's `extra`: JSON text of an object, or nothing.
+///
+/// # Errors
+/// As [`send`].
+pub fn extra_of(text: &str) -> Result<Entries, Fault> {
+    if text.is_empty() { Ok(Entries::new()) } else { read_text("extra", text, Map) }
 }
 
 /// A message whose receiver was required.
@@ -249,5 +221,3 @@ fn check_bytes(body: &[u8], limits: &Limits) -> Result<(), Fault> {
     }
     Ok(())
 }
-
-const TO: &str = "user:<uid> or room:<name>";

@@ -3,10 +3,10 @@
 //! The publisher's own connection gets no copy. Its user's other connections get one where the target holds them: they
 //! are in the room, or the message is to the user itself.
 
-use super::content::{map_of, text_or_map};
 use super::{Action, Denied, Outcome, Said, invalid, optional, reply, required};
 use crate::id::{MAX_SAFE_INTEGER, Room, Uid};
 use crate::message::{Entries, Message, Target};
+use crate::protocol::push::{Fault, content_of, extra_of};
 
 /// CIM's "you were logged off": a client that could send it could end another one's session.
 const KICK_ACTION: &str = "999";
@@ -19,15 +19,15 @@ pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Denied> {
     if action == KICK_ACTION {
         return Err(Denied::new("403", format!("action: {KICK_ACTION} is the node's own")));
     }
+    let denied = |fault: Fault| invalid(fault.to_string());
     let text = |field| optional(data, field).unwrap_or_default().to_owned();
     let message = Message {
         id: id(optional(data, "id"))?,
         action: action.to_owned(),
-        content: text_or_map(optional(data, "content").unwrap_or_default())
-            .map_err(|e| invalid(format!("content: {e}")))?,
+        content: content_of(optional(data, "content").unwrap_or_default()).map_err(denied)?,
         sender: sender.to_string(),
         receiver,
-        extra: map_of(optional(data, "extra").unwrap_or_default()).map_err(|e| invalid(format!("extra: {e}")))?,
+        extra: extra_of(optional(data, "extra").unwrap_or_default()).map_err(denied)?,
         title: text("title"),
         image: text("image"),
         format: text("format"),

@@ -278,35 +278,18 @@ fn an_envelope_in_protobuf_is_counted_before_it_is_read() {
 }
 
 #[test]
-fn a_client_publishes_to_a_user_or_a_room() {
-    let read = |data: &[(&str, &str)]| client_message(&data.iter().copied().collect());
-    let push = read(&[
-        ("to", "user:1074"),
-        ("id", "5"),
-        ("action", "chat"),
-        ("content", r#"{"text":"hi","n":1}"#),
-        ("extra", r#"{"nickname":"x"}"#),
-        ("sender", "somebody else"),
-    ]);
-    let push = push.unwrap();
-    assert_eq!(push.target, Target::User(uid("1074")));
-    assert_eq!((push.message.id, &*push.message.receiver, &*push.message.sender), (5, "1074", ""));
-    assert_eq!(push.message.content.iter().collect::<Vec<_>>(), [("text", "hi"), ("n", "1")]);
-    assert_eq!(push.message.extra.get("nickname"), Some("x"));
-    let room = read(&[("to", "room:a:b"), ("content", "{not json")]).unwrap();
-    assert_eq!(room.target, Target::Room("a:b".parse().unwrap()));
-    assert_eq!(room.message.content.get("text"), Some("{not json"));
-
-    for (data, words) in [
-        (&[][..], "to: expected user:<uid> or room:<name>, got nothing"),
-        (&[("to", "1074")], "to: expected user:<uid> or room:<name>, got \"1074\""),
-        (&[("to", "user:")], "to: expected a non-empty string, got \"\""),
-        (&[("to", "user:1"), ("id", "x")], "id: expected an integer, got \"x\""),
-        (
-            &[("to", "user:1"), ("extra", "x")],
-            "extra: expected valid JSON, got a syntax error at line 1 column 1 (expected value)",
-        ),
-    ] {
-        assert_eq!(read(data).unwrap_err().to_string(), words);
+fn a_client_says_its_maps_as_text() {
+    let list = |entries: Entries| entries.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<Vec<_>>();
+    let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect::<Vec<_>>();
+    let object = r#" {"b":"x\n😀","a":1.0,"on":true,"none":null,"deep":{"k": ["v w", "q\" ,"] }} "#;
+    let expected = pairs(&[("b", "x\n😀"), ("a", "1.0"), ("on", "true"), ("deep", r#"{"k":["v w","q\" ,"]}"#)]);
+    assert_eq!(list(content_of(object).unwrap()), expected);
+    assert_eq!(list(extra_of(object).unwrap()), expected);
+    for text in ["hi", "{not json", "{\"a\":1} tail", "[1,2]", "\"quoted\"", "你好 {}"] {
+        assert_eq!(list(content_of(text).unwrap()), pairs(&[("text", text)]));
+        assert!(extra_of(text).unwrap_err().to_string().starts_with("extra: expected "));
     }
+    assert!(content_of("").unwrap().is_empty() && extra_of("").unwrap().is_empty());
+    let many = format!("{{{}}}", (0..257).map(|i| format!("\"k{i}\":1")).collect::<Vec<_>>().join(","));
+    assert_eq!(content_of(&many).unwrap_err().to_string(), "content: expected at most 256 entries, got more");
 }
