@@ -113,7 +113,7 @@ pub enum SendAct {
     Sendall = 0,
     /// The users in Uid.
     Senduids = 1,
-    /// The one user in Uid.
+    /// The user in Uid; read as SENDUIDS.
     Senduid = 2,
     /// One device of the user in Uid, or the connection in Cid.
     Senduiddid = 3,

@@ -105,9 +105,8 @@ impl Parts {
         Ok(match self.act {
             // A push with Uid set is never broadcast because a field was missing.
             None if self.uid.is_empty() => Target::Everyone,
-            None | Some(SendAct::Senduids) => self.users(limits)?,
+            None | Some(SendAct::Senduids | SendAct::Senduid) => self.users(limits)?,
             Some(SendAct::Sendall) => Target::Everyone,
-            Some(SendAct::Senduid) => Target::User(self.uid()?),
             Some(SendAct::Senduiddid) if !self.device.is_empty() => {
                 Target::Device(self.uid()?, self.device.parse().map_err(|invalid| fault("device", invalid))?)
             }
