@@ -95,3 +95,6 @@ pub(super) fn fault(error: &FrameError) -> Disconnect {
         _ => Disconnect::PROTOCOL_ERROR,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Every rule of the session as inputs and the actions they must lead to.
 
+mod random;
+
 use super::*;
 use crate::protocol::SendBody;
 
