@@ -141,26 +141,31 @@ impl Driver {
         } else {
             self.open().await;
         }
-        while !self.session.is_closing() {
-            let end = match self.hear().await {
+        loop {
+            let fault = match self.hear().await {
                 Heard::Message(coding, payload) => self.message(coding, payload).await,
                 Heard::Ping(pong) => self.ping(pong).await,
                 Heard::Life => {
                     self.connection.saw_life();
                     None
                 }
-                Heard::Closing(why) | Heard::Fault(why) => Some(why),
+                Heard::Fault(why) => Some(why),
+                // It has nothing more to say, so nobody needs to wait for the end of its socket.
+                Heard::Closing(why) => return self.end(why).await,
                 Heard::Gone => return,
             };
-            if let Some(why) = end {
-                // Where nothing was said so far, the close frame at least is.
-                self.settle_form(self.arrival.form);
-                Box::pin(self.connection.close(why)).await;
-                break;
+            if let Some(why) = fault {
+                self.end(why).await;
+                return self.reader.stream().discard().await;
             }
             tokio::task::coop::consume_budget().await;
         }
-        self.reader.stream().discard().await;
+    }
+
+    async fn end(&mut self, why: Disconnect) {
+        // Where nothing was said so far, the close frame at least is.
+        self.settle_form(self.arrival.form);
+        Box::pin(self.connection.close(why)).await;
     }
 
     async fn hear(&mut self) -> Heard {
