@@ -18,6 +18,8 @@ pub struct Host {
     pub settings: String,
     /// Milliseconds since 1970.
     pub now: u64,
+    /// Nanoseconds that looks at the monotonic clock took.
+    pub ticks: u64,
     /// Users and their connections.
     pub online: BTreeMap<String, Vec<Presence>>,
     /// Keys, their values, and the millisecond at which they end.
@@ -94,6 +96,7 @@ impl Default for Host {
         Self {
             settings: "{}".to_owned(),
             now: 1_790_000_000_000,
+            ticks: 0,
             online: BTreeMap::new(),
             kv: BTreeMap::new(),
             effects: Vec::new(),

@@ -1,0 +1,255 @@
+//! Signalling of calls between two users: invite, accept, reject, cancel, hang up.
+//!
+//! Decides who may do what in which state, and who is told; what is under way stands in `store`. Knows no media: an accepted call has an address
+//! that both sides get. README.md tells keys, pushes and answers.
+
+mod settings;
+mod store;
+
+use skylark_plugin::{Handler, Identity, Message, Plugin, Reply, Target, clock, directory, kv, outbox};
+
+pub use settings::Settings;
+use store::{Call, Kind};
+
+/// CIM's numbers for what happens in a call.
+pub mod action {
+    /// An invitation to speak.
+    pub const VOICE: &str = "900";
+    /// An invitation to see each other.
+    pub const VIDEO: &str = "901";
+    /// The invitation was accepted.
+    pub const ACCEPT: &str = "902";
+    /// The invitation was rejected.
+    pub const REJECT: &str = "903";
+    /// The one who is called is busy.
+    pub const BUSY: &str = "904";
+    /// The call was ended.
+    pub const HANG_UP: &str = "905";
+    /// The invitation was taken back.
+    pub const CANCEL: &str = "906";
+}
+
+/// How often an invitation is tried again when somebody else took one of the two users at the same moment.
+const TRIES: usize = 3;
+
+/// The plugin: its rules, checked.
+#[derive(Debug)]
+pub struct VideoCall {
+    settings: Settings,
+}
+
+impl Plugin for VideoCall {
+    type Settings = Settings;
+
+    fn start(settings: Settings) -> Result<Self, String> {
+        settings.check()?;
+        Ok(Self { settings })
+    }
+}
+
+impl Handler for VideoCall {
+    fn keys(&self) -> Vec<String> {
+        ["call_invite", "call_accept", "call_reject", "call_cancel", "call_hangup"].map(str::to_owned).to_vec()
+    }
+
+    fn handle(&mut self, call: &skylark_plugin::Call) -> Result<Reply, String> {
+        let Some(who) = &call.caller else { return Ok(Reply::new("401", "bind first")) };
+        let done = match call.key.as_str() {
+            "call_invite" => self.invite(who, call),
+            "call_accept" => self.accept(who, call),
+            "call_reject" => Self::reject(who, call),
+            "call_cancel" => Self::cancel(who, call),
+            _ => Self::hang_up(who, call),
+        };
+        match done {
+            Ok(reply) | Err(No::Answer(reply)) => Ok(reply),
+            Err(No::Host(reason)) => Err(reason),
+        }
+    }
+}
+
+/// Why something is not done.
+enum No {
+    /// The client is told so.
+    Answer(Reply),
+    /// The host could not.
+    Host(String),
+}
+
+impl From<kv::Error> for No {
+    fn from(error: kv::Error) -> Self {
+        Self::Host(format!("kv: {error}"))
+    }
+}
+
+impl From<outbox::Error> for No {
+    fn from(error: outbox::Error) -> Self {
+        Self::Host(format!("outbox: {error}"))
+    }
+}
+
+fn no(code: &str, message: impl Into<String>) -> No {
+    No::Answer(Reply::new(code, message))
+}
+
+type Done = Result<Reply, No>;
+
+impl VideoCall {
+    fn invite(&self, who: &Identity, asked: &skylark_plugin::Call) -> Done {
+        let callee = asked.get("callee").filter(|uid| !uid.is_empty());
+        let callee = callee.ok_or_else(|| no("400", "callee: expected a user, got none"))?;
+        if callee == who.uid {
+            return Err(no("400", "callee: expected another user than the caller"));
+        }
+        let kind = match asked.get("kind") {
+            None | Some("" | "video") => Kind::Video,
+            Some("voice") => Kind::Voice,
+            Some(other) => return Err(no("400", format!("kind: expected voice or video, got {other:?}"))),
+        };
+        if !directory::online(callee) {
+            return Err(no("404", format!("user {callee} is offline")));
+        }
+        for _ in 0..TRIES {
+            if let Some(own) = store::call_of(&who.uid) {
+                return self.invite_again(who, callee, own);
+            }
+            if store::call_of(callee).is_some() {
+                return Err(no("409", format!("user {callee} is busy")));
+            }
+            let nonce = format!("{},{},{}", clock::now(), clock::monotonic(), who.cid);
+            let id = self.settings.name_call(&who.uid, callee, &nonce);
+            let call = Call { id, caller: who.uid.clone(), callee: callee.to_owned(), kind, accepted_by: None };
+            if store::enter(&call, self.settings.ring)? {
+                return self.ring(&call);
+            }
+        }
+        Err(No::Host("somebody else was faster three times".to_owned()))
+    }
+
+    fn ring(&self, call: &Call) -> Done {
+        let action = if call.kind == Kind::Voice { action::VOICE } else { action::VIDEO };
+        let seconds = self.settings.ring.to_string();
+        let message =
+            told(action, call, &call.caller).with("caller", call.caller.as_str()).with("ring", seconds.as_str());
+        outbox::push(Target::user(call.callee.as_str()), message)?;
+        Ok(state(call, "ringing").with("ring", seconds))
+    }
+
+    /// An invitation by somebody who is in a call already.
+    fn invite_again(&self, who: &Identity, callee: &str, own: Call) -> Done {
+        let rings = own.accepted_by.is_none();
+        if rings && own.caller == callee {
+            // Both called each other at once: the later invitation accepts the earlier one.
+            return self.join(who, own);
+        }
+        if rings && own.callee == callee {
+            return Ok(state(&own, "ringing").with("ring", self.settings.ring.to_string()));
+        }
+        Err(No::Answer(Reply::new("409", "the caller is in another call").with("call", own.id)))
+    }
+
+    fn accept(&self, who: &Identity, asked: &skylark_plugin::Call) -> Done {
+        let call = find(who, asked)?;
+        if who.uid != call.callee {
+            return Err(no("403", "only the one who is called can accept"));
+        }
+        match call.accepted_by {
+            None => self.join(who, call),
+            // A client that did not hear the reply asks again.
+            Some(cid) if cid == who.cid => Ok(self.accepted(&call)),
+            Some(_) => Err(no("409", "the call was accepted on another device")),
+        }
+    }
+
+    fn join(&self, who: &Identity, mut call: Call) -> Done {
+        if !directory::online(&call.caller) {
+            store::end(&call)?;
+            return Err(no("404", format!("user {} is offline", call.caller)));
+        }
+        call.accepted_by = Some(who.cid);
+        store::keep(&call, self.settings.talk)?;
+        let message = told(action::ACCEPT, &call, &call.callee);
+        let address = self.settings.address_of(&call.id, call.kind.as_str());
+        outbox::push(Target::user(call.caller.as_str()), message.clone().with("address", address))?;
+        quiet_others(who, message)?;
+        Ok(self.accepted(&call))
+    }
+
+    fn accepted(&self, call: &Call) -> Reply {
+        state(call, "accepted").with("address", self.settings.address_of(&call.id, call.kind.as_str()))
+    }
+
+    fn reject(who: &Identity, asked: &skylark_plugin::Call) -> Done {
+        let call = find(who, asked)?;
+        if who.uid != call.callee {
+            return Err(no("403", "only the one who is called can reject"));
+        }
+        if call.accepted_by.is_some() {
+            return Err(no("409", "the call was accepted: hang up"));
+        }
+        let busy = asked.get("reason") == Some("busy");
+        finish(who, &call, if busy { action::BUSY } else { action::REJECT }, "rejected")
+    }
+
+    fn cancel(who: &Identity, asked: &skylark_plugin::Call) -> Done {
+        let call = find(who, asked)?;
+        if who.uid != call.caller {
+            return Err(no("403", "only the one who calls can cancel"));
+        }
+        if call.accepted_by.is_some() {
+            return Err(no("409", "the call was accepted: hang up"));
+        }
+        finish(who, &call, action::CANCEL, "cancelled")
+    }
+
+    /// Ends a call in any state: who hangs up while it rings cancels or rejects it.
+    fn hang_up(who: &Identity, asked: &skylark_plugin::Call) -> Done {
+        let call = find(who, asked)?;
+        match call.accepted_by {
+            Some(_) => finish(who, &call, action::HANG_UP, "ended"),
+            None if who.uid == call.caller => finish(who, &call, action::CANCEL, "cancelled"),
+            None => finish(who, &call, action::REJECT, "rejected"),
+        }
+    }
+}
+
+/// The call that is named, if the user is a party to it.
+fn find(who: &Identity, asked: &skylark_plugin::Call) -> Result<Call, No> {
+    let id =
+        asked.get("call").filter(|id| !id.is_empty()).ok_or_else(|| no("400", "call: expected a call, got none"))?;
+    if !settings::is_call_name(id) {
+        return Err(no("404", format!("call {id:?} does not exist")));
+    }
+    // An entry ends with its time; then it is too late, whatever was wanted.
+    let call = store::call(id).ok_or_else(|| no("408", "too late: the call is over"))?;
+    if call.has(&who.uid) { Ok(call) } else { Err(no("403", "not a party to this call")) }
+}
+
+fn finish(who: &Identity, call: &Call, action: &str, how: &str) -> Done {
+    store::end(call)?;
+    let message = told(action, call, &who.uid);
+    outbox::push(Target::user(call.peer_of(&who.uid)), message.clone())?;
+    if call.accepted_by.is_none() && who.uid == call.callee {
+        quiet_others(who, message)?;
+    }
+    Ok(state(call, how))
+}
+
+/// The other devices of the one who answered stop ringing.
+fn quiet_others(who: &Identity, message: Message) -> Result<(), outbox::Error> {
+    let options = outbox::Options { key: None, history: outbox::History::No, no_echo: Some(who.cid) };
+    let message = Message { receiver: who.uid.clone(), ..message }.with("elsewhere", "true");
+    outbox::push_with(Target::user(who.uid.as_str()), message, Some(options))
+}
+
+/// What the other side of `by` is told.
+fn told(action: &str, call: &Call, by: &str) -> Message {
+    let message = Message::new(action).between(by, call.peer_of(by));
+    message.with("call", call.id.as_str()).with("kind", call.kind.as_str())
+}
+
+fn state(call: &Call, state: &str) -> Reply {
+    Reply::ok().with("call", call.id.as_str()).with("kind", call.kind.as_str()).with("state", state)
+}
+
+skylark_plugin::export!(VideoCall: handler);
