@@ -28,7 +28,7 @@ use crate::protocol::Dialect;
 pub use changes::Changes;
 pub use fault::{ConfigError, Fault};
 pub use keys::{Key, keys, reference};
-pub use load::{Entry, Loaded, Loader};
+pub use load::{Entry, Examined, Loaded, Loader};
 pub use value::Source;
 
 use read::{Bounded, Bytes, Secret};

@@ -2,22 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::Config;
 use super::read::Setting;
 use super::value::Value;
+use super::{Config, Limits, Listener};
 
-/// Keys, or beginnings of keys, that a running node takes without a restart.
-const LIVE: [&str; 9] = [
-    "clients.",
-    "limits.batch",
-    "limits.body_bytes",
-    "limits.uids",
-    "api.keys",
-    "api.insecure",
-    "plugins.allow_remove",
-    "log.level",
-    "drain.",
-];
+/// Keys, or beginnings of keys, that a running node takes without a restart. Those of `limits` and of listeners are
+/// told by [`is_live`].
+const LIVE: [&str; 5] = ["clients.", "api.", "plugins.allow_remove", "log.level", "drain."];
+/// Limits that size something when the node starts.
+const FIXED_LIMITS: [&str; 2] = ["limits.connections", "limits.auth_calls"];
+/// Keys of a listener that say where it listens and for what.
+const PLACE: [&str; 2] = ["address", "serves"];
 
 /// Keys that differ between two configurations, in the tree's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +27,7 @@ impl Config {
     /// What `new` changes.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
+        let same_places = self.has_places_of(new);
         let (old_tree, new_tree) = (self.show(), new.show());
         let (old, new) = (old_tree.leaves(), new_tree.leaves());
         let before: BTreeMap<&str, &Value> = old.iter().map(|(path, value)| (path.as_str(), *value)).collect();
@@ -41,8 +37,8 @@ impl Config {
         let gone = old.iter().map(|(path, _)| path).filter(|path| !after.contains_key(path.as_str()));
         let mut changes = Changes::default();
         for path in changed.chain(gone) {
-            let is_live = LIVE.iter().any(|live| path.starts_with(live));
-            (if is_live { &mut changes.live } else { &mut changes.needs_restart }).push(path.clone());
+            let list = if is_live(path, same_places) { &mut changes.live } else { &mut changes.needs_restart };
+            list.push(path.clone());
         }
         changes
     }
@@ -50,15 +46,36 @@ impl Config {
     /// Takes from `new` what a running node can take, and keeps the rest.
     #[must_use]
     pub fn with_live(&self, new: &Self) -> Self {
+        let Limits { connections, auth_calls, .. } = self.limits;
         let mut config = self.clone();
+        if self.has_places_of(new) {
+            config.listeners.clone_from(&new.listeners);
+        }
         config.clients = new.clients.clone();
-        config.limits.batch = new.limits.batch;
-        config.limits.body_bytes = new.limits.body_bytes;
-        config.limits.uids = new.limits.uids;
+        config.limits = Limits { connections, auth_calls, ..new.limits.clone() };
         config.api = new.api.clone();
-        config.plugins.allow_remove = new.plugins.allow_remove.clone();
-        config.log.level = new.log.level.clone();
+        config.plugins.allow_remove.clone_from(&new.plugins.allow_remove);
+        config.log.level.clone_from(&new.log.level);
         config.drain = new.drain.clone();
         config
     }
+
+    /// Whether both listen on the same addresses for the same.
+    fn has_places_of(&self, other: &Self) -> bool {
+        let places = |listeners: &[Listener]| -> Vec<_> {
+            listeners.iter().map(|listener| (listener.address, listener.serves.clone())).collect()
+        };
+        places(&self.listeners) == places(&other.listeners)
+    }
+}
+
+/// A listener's rules change under it only as long as no listener comes, goes or moves.
+fn is_live(path: &str, same_places: bool) -> bool {
+    if path.starts_with("limits.") {
+        return !FIXED_LIMITS.contains(&path);
+    }
+    if path.starts_with("listeners[") {
+        return same_places && !PLACE.iter().any(|key| path.ends_with(&format!("].{key}")));
+    }
+    LIVE.iter().any(|live| path.starts_with(live))
 }

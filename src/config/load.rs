@@ -47,6 +47,17 @@ pub struct Loaded {
     loader: Loader,
 }
 
+/// What came out of reading a configuration that may have faults.
+pub struct Examined {
+    /// A key with a fault holds its default. `None` where there is no tree at all.
+    pub config: Option<Config>,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+    /// The files that were read, in order.
+    pub files: Vec<String>,
+    tree: Value,
+}
+
 /// One key in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -87,6 +98,18 @@ impl Loader {
     /// # Errors
     /// Every fault of every file, variable and option at once.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let Examined { config, faults, files, tree } = self.examine();
+        match config {
+            Some(config) if faults.is_empty() => {
+                Ok(Loaded { entries: entries(&config, &tree), config, files, loader: self.clone() })
+            }
+            _ => Err(ConfigError { faults }),
+        }
+    }
+
+    /// Reads it all, and goes on after faults.
+    #[must_use]
+    pub fn examine(&self) -> Examined {
         let mut faults = Vec::new();
         let mut files = Vec::new();
         let mut tree = self.defaults();
@@ -105,12 +128,7 @@ impl Loader {
         if let Some(config) = &config {
             check(config, &tree, &mut faults);
         }
-        match config {
-            Some(config) if faults.is_empty() => {
-                Ok(Loaded { entries: entries(&config, &tree), config, files, loader: self.clone() })
-            }
-            _ => Err(ConfigError { faults }),
-        }
+        Examined { config, faults, files, tree }
     }
 
     fn defaults(&self) -> Value {
@@ -204,7 +222,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error, what: &str) -> Fault {
-    let source = Source::File { file: name_of(path), line: 1 };
+    let source = Source::File { file: name_of(path), line: 0 };
     Fault { source, path: String::new(), problem: format!("cannot be read{what}: {error}"), nearest: None }
 }
 

@@ -14,7 +14,7 @@ pub enum Source {
     File {
         /// The file, as it was named.
         file: Arc<str>,
-        /// The line.
+        /// The line; 0 = the file as a whole.
         line: usize,
     },
     /// A `SKYLARK__…` variable.
@@ -27,6 +27,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::File { file, line: 0 } => f.write_str(file),
             Self::File { file, line } => write!(f, "{file}:{line}"),
             Self::Variable(name) | Self::Flag(name) => f.write_str(name),
         }
