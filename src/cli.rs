@@ -1,1 +1,114 @@
-//! Stub.
+//! The command line: one file a command. Exit codes: 0 done, 1 failed, 2 not understood.
+//!
+//! Commands print what was asked for on standard output and everything else on standard error; none asks back.
+
+mod check;
+mod completions;
+mod config;
+mod connect;
+mod http;
+mod plugin;
+mod push;
+mod serve;
+mod token;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Loaded, Loader};
+
+/// Runs the command of this process.
+///
+/// # Errors
+/// Whatever made the command fail, with its causes. A command line that is not understood ends the process with 2.
+pub fn run() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Serve(command) => command.run(&cli.source),
+        Command::Check(command) => command.run(&cli.source),
+        Command::Config(command) => command.run(&cli.source),
+        Command::Token(command) => command.run(&cli.source),
+        Command::Connect(command) => command.run(&cli.source),
+        Command::Push(command) => command.run(&cli.source),
+        Command::Plugin(command) => command.run(&cli.source),
+        Command::Completions(command) => command.run(),
+    }
+}
+
+/// Skylark (云雀): a WebAssembly-extensible real-time message gateway.
+#[derive(Debug, Parser)]
+#[command(name = "skylark", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    source: ConfigSource,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node in the foreground, until SIGTERM or SIGINT drains it; SIGHUP reads the configuration again.
+    Serve(serve::Serve),
+    /// Check the configuration and every plugin, tell all faults at once, open no port.
+    Check(check::Check),
+    /// Show the configuration in force and where each value came from; secrets are masked.
+    Config(config::ShowConfig),
+    /// Mint a token for the sample plugin token-auth and print it.
+    Token(token::Token),
+    /// Connect as a client: print each frame as a JSON line, send what is typed.
+    Connect(connect::Connect),
+    /// Push a message through a running node and print its answer.
+    Push(push::Push),
+    /// Look at plugins.
+    Plugin(plugin::Plugin),
+    /// Print completions for a shell.
+    Completions(completions::Completions),
+}
+
+/// Which configuration a command reads.
+#[derive(Debug, clap::Args)]
+struct ConfigSource {
+    /// Configuration file [default: config/skylark.yaml if it exists, else built-in defaults].
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
+    config: Option<PathBuf>,
+    /// Environment whose file is laid over it: config/skylark-NAME.yaml; `dev` is built in.
+    #[arg(long, global = true, value_name = "NAME", value_parser = env_name, help_heading = "Configuration")]
+    env: Option<String>,
+}
+
+impl ConfigSource {
+    fn loader(&self) -> Loader {
+        Loader::new(self.config.clone(), self.env.clone())
+    }
+
+    fn load(&self) -> anyhow::Result<Loaded> {
+        Ok(self.loader().load()?)
+    }
+}
+
+/// It becomes a part of a file name.
+fn env_name(text: &str) -> Result<String, String> {
+    let is_plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    is_plain.then(|| text.to_owned()).ok_or_else(|| "expected letters, digits, - and _".to_owned())
+}
+
+/// Runs a client's command on one thread.
+fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task)
+}
+
+/// Prints one line; fails where nobody reads.
+fn print(line: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(())
+}

@@ -1,2 +1,23 @@
-//! Stub.
-fn main() {}
+//! The binary: runs one command, and says why it failed.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match skylark::cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader of our output went away: its own affair, no failure of ours.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is_io = error.downcast_ref::<std::io::Error>();
+    is_io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,223 @@
+//! `skylark connect`: a client in a terminal, or in a script.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use futures_util::{SinkExt as _, StreamExt as _};
+use hyper::{Request, Uri};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
+use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use super::http::local_address;
+use super::token::mint;
+use super::wire::{Dialect, Frame, Payload};
+use super::{ConfigSource, block_on, print};
+use crate::config::Service;
+use crate::id::{Device, Uid};
+
+/// How long a token holds that is minted for the way.
+const TTL: Duration = Duration::from_secs(12 * 3600);
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("who").required(true), after_help = FORMAT)]
+pub(super) struct Connect {
+    /// Connect as this user, with a token minted as `skylark token` does.
+    #[arg(long, group = "who")]
+    uid: Option<Uid>,
+    /// Connect with this token.
+    #[arg(long, group = "who")]
+    token: Option<String>,
+    /// The device to connect as.
+    #[arg(long)]
+    device: Option<Device>,
+    /// The node's WebSocket [default: the first listener of the configuration that serves `ws`].
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Message layout and coding.
+    #[arg(long, value_enum, default_value_t = Dialect::YunqueJson)]
+    dialect: Dialect,
+}
+
+const FORMAT: &str = "\
+Each frame from the node is printed as one JSON line:
+  {\"type\":\"message\",\"message\":{…}}   a message, its fields named as the dialect names them
+  {\"type\":\"reply\",\"reply\":{…}}       the answer to a SendBody; the first one is the node's `client_bind`
+  {\"type\":\"ping\"}                    answered at once
+  {\"type\":\"closed\",\"code\":4003,\"reason\":\"restart\"}   the last line, where the node ends the connection
+
+Each line typed is sent as a SendBody: its key, then its data as a JSON object of texts, which may be left out:
+  room_join {\"room\":\"lobby\"}
+  message {\"to\":\"room:lobby\",\"action\":\"chat\",\"text\":\"hi\"}
+The end of the input ends nothing; SIGINT and SIGTERM do. Exit code 1 where the node ended the connection.";
+
+type Socket = WebSocketStream<TcpStream>;
+
+impl Connect {
+    pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
+        let token = match (&self.token, &self.uid) {
+            (Some(token), _) => token.clone(),
+            (None, Some(uid)) => {
+                let config = source.load()?.config;
+                mint(&config.plugins.dir, uid, self.device.as_ref(), &[], TTL)?
+            }
+            (None, None) => bail!("expected --uid or --token"),
+        };
+        let url = match &self.url {
+            Some(url) => url.clone(),
+            None => format!("ws://{}/ws", local_address(&source.load()?.config, Service::Ws)?),
+        };
+        block_on(async {
+            let socket = self.dial(&url, &token).await?;
+            talk(socket, self.dialect).await
+        })
+    }
+
+    async fn dial(&self, url: &str, token: &str) -> anyhow::Result<Socket> {
+        let uri: Uri = url.parse().with_context(|| format!("expected a URL such as ws://host:port/ws, got {url}"))?;
+        if uri.scheme_str() != Some("ws") {
+            bail!("expected a URL that begins with ws://, got {url}");
+        }
+        let authority = uri.authority().with_context(|| format!("expected a host in {url}"))?;
+        let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
+        let stream = TcpStream::connect(address)
+            .await
+            .with_context(|| format!("no node answers at {authority}; does `skylark serve` run?"))?;
+        stream.set_nodelay(true)?;
+        let request = Request::get(with_device(&uri, self.device.as_ref())?)
+            .header("host", authority.as_str())
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", tungstenite::handshake::client::generate_key())
+            .header("sec-websocket-protocol", self.dialect.subprotocol())
+            .header("authorization", format!("Bearer {token}"))
+            .body(())
+            .context("the token cannot stand in a header")?;
+        let (socket, _) = tokio_tungstenite::client_async(request, stream).await.map_err(refused)?;
+        eprintln!("connected to {authority} in {}", self.dialect.subprotocol());
+        Ok(socket)
+    }
+}
+
+fn with_device(uri: &Uri, device: Option<&Device>) -> anyhow::Result<Uri> {
+    let Some(device) = device else { return Ok(uri.clone()) };
+    let separator = if uri.query().is_some() { '&' } else { '?' };
+    let device: String = form_urlencoded::byte_serialize(device.as_str().as_bytes()).collect();
+    Ok(format!("{uri}{separator}device={device}").parse()?)
+}
+
+/// The node's own words, where it answered the upgrade with something else.
+fn refused(error: tungstenite::Error) -> anyhow::Error {
+    match &error {
+        tungstenite::Error::Http(answer) => {
+            let body = answer.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+            anyhow::anyhow!("the node answered {} to the upgrade: {}", answer.status(), body.trim())
+        }
+        _ => anyhow::Error::new(error).context("the WebSocket handshake failed"),
+    }
+}
+
+async fn talk(mut socket: Socket, dialect: Dialect) -> anyhow::Result<()> {
+    let mut lines = Some(BufReader::new(tokio::io::stdin()).lines());
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    loop {
+        tokio::select! {
+            frame = socket.next() => match frame {
+                Some(Ok(frame)) => hear(&mut socket, dialect, frame).await?,
+                Some(Err(error)) => return Err(error).context("the connection broke"),
+                None => bail!("the connection ended without a close frame"),
+            },
+            line = next_line(&mut lines) => match line? {
+                Some(line) => say(&mut socket, dialect, &line).await?,
+                None => lines = None,
+            },
+            _ = interrupt.recv() => return leave(socket).await,
+            _ = terminate.recv() => return leave(socket).await,
+        }
+    }
+}
+
+/// Waits for ever once the input has ended.
+async fn next_line(lines: &mut Option<Lines<BufReader<Stdin>>>) -> anyhow::Result<Option<String>> {
+    match lines {
+        Some(lines) => Ok(lines.next_line().await?),
+        None => std::future::pending().await,
+    }
+}
+
+async fn hear(socket: &mut Socket, dialect: Dialect, frame: Message) -> anyhow::Result<()> {
+    let payload = match frame {
+        Message::Text(text) => Payload::Text(text.to_string()),
+        Message::Binary(bytes) => Payload::Binary(bytes),
+        Message::Close(frame) => {
+            let (code, reason) = frame.map_or((1005, String::new()), |f| (f.code.into(), f.reason.to_string()));
+            print(&format!(r#"{{"type":"closed","code":{code},"reason":{}}}"#, Value::from(reason.as_str())))?;
+            bail!("the node closed the connection: {code} {reason}");
+        }
+        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
+    };
+    let frame = dialect.read(&payload)?;
+    print(&frame.to_string())?;
+    if matches!(frame, Frame::Ping) {
+        send(socket, dialect.pong()).await?;
+    }
+    Ok(())
+}
+
+/// A line that cannot be understood is told and costs nothing else.
+async fn say(socket: &mut Socket, dialect: Dialect, line: &str) -> anyhow::Result<()> {
+    match parse_line(line) {
+        Ok(None) => Ok(()),
+        Ok(Some((key, data))) => send(socket, dialect.sent(&key, now(), data)).await,
+        Err(error) => {
+            eprintln!("not sent: {error:#}");
+            Ok(())
+        }
+    }
+}
+
+async fn send(socket: &mut Socket, payload: Payload) -> anyhow::Result<()> {
+    let message = match payload {
+        Payload::Text(text) => Message::text(text),
+        Payload::Binary(bytes) => Message::binary(bytes),
+    };
+    socket.send(message).await.context("cannot send")
+}
+
+async fn leave(mut socket: Socket) -> anyhow::Result<()> {
+    let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    // The connection ends either way.
+    drop(socket.close(Some(close)).await);
+    Ok(())
+}
+
+/// `key {"name":"value"}`; nothing for an empty line.
+pub(super) fn parse_line(line: &str) -> anyhow::Result<Option<(String, BTreeMap<String, String>)>> {
+    let line = line.trim();
+    let (key, data) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    if key.is_empty() {
+        return Ok(None);
+    }
+    let data: Value = match data.trim() {
+        "" => json!({}),
+        data => serde_json::from_str(data).context("expected a key and a JSON object")?,
+    };
+    let Value::Object(entries) = data else { bail!("expected a key and a JSON object, got {data}") };
+    let text = |value: Value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    Ok(Some((key.to_owned(), entries.into_iter().map(|(name, value)| (name, text(value))).collect())))
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or_default()
+}

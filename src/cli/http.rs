@@ -1,0 +1,116 @@
+//! One request to a running node's push API.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, Uri};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::ConfigSource;
+use crate::config::{Config, Scope, Service};
+
+/// Which node a command asks, and with which key.
+#[derive(Debug, clap::Args)]
+pub(super) struct NodeArgs {
+    /// The node's push API [default: the first listener of the configuration that serves `api`].
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// API key [default: the first of the configuration that may do it].
+    #[arg(long)]
+    key: Option<String>,
+}
+
+/// A node's push API.
+pub(super) struct Node {
+    base: String,
+    key: Option<String>,
+}
+
+impl NodeArgs {
+    /// Reads the configuration only for what the options leave open.
+    pub(super) fn node(self, source: &ConfigSource, scope: Scope) -> anyhow::Result<Node> {
+        if let (Some(base), Some(_)) = (&self.url, &self.key) {
+            return Ok(Node::new(base, self.key));
+        }
+        let config = source.load()?.config;
+        let base = match self.url {
+            Some(url) => url,
+            None => format!("http://{}", local_address(&config, Service::Api)?),
+        };
+        let configured = || config.api.keys.iter().find(|key| key.may(scope)).map(|key| key.key.clone());
+        Ok(Node::new(&base, self.key.or_else(configured)))
+    }
+}
+
+impl Node {
+    pub(super) fn new(base: &str, key: Option<String>) -> Self {
+        Self { base: base.trim_end_matches('/').to_owned(), key }
+    }
+
+    /// Sends one request; the body of the answer as the node wrote it.
+    pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<String> {
+        let uri: Uri = format!("{}{path}", self.base).parse()?;
+        let authority =
+            uri.authority().with_context(|| format!("expected a URL such as http://host:port, got {uri}"))?;
+        if uri.scheme_str() != Some("http") {
+            bail!("expected a URL that begins with http://, got {uri}");
+        }
+        let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
+        let target = uri.path_and_query().context("expected a path")?.as_str();
+        let stream = TcpStream::connect(address)
+            .await
+            .with_context(|| format!("no node answers at {authority}; does `skylark serve` run?"))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let mut request = Request::builder().method(method).uri(target).header("host", authority.as_str());
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
+        let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let request = request.body(Full::new(body)).context("the key cannot stand in a header")?;
+        // The request borrows the connection's work: both go on until the answer has been read.
+        let answer = async {
+            let answer = sender.send_request(request).await?;
+            let status = answer.status();
+            anyhow::Ok((status, answer.into_body().collect().await?.to_bytes()))
+        };
+        tokio::pin!(connection);
+        tokio::pin!(answer);
+        let (status, body) = loop {
+            tokio::select! {
+                answer = &mut answer => break answer?,
+                ended = &mut connection => ended.context("the node closed the connection before its answer")?,
+            }
+        };
+        let value: Value = serde_json::from_slice(&body).with_context(|| {
+            format!("expected JSON from the node, got {status} {:?}", String::from_utf8_lossy(&body))
+        })?;
+        if !status.is_success() {
+            let message = value.get("message").and_then(Value::as_str).unwrap_or("no reason given");
+            bail!("the node answered {}: {message}", status.as_u16());
+        }
+        Ok(String::from_utf8_lossy(&body).trim_end().to_owned())
+    }
+}
+
+/// Where on this machine the configured node serves something.
+pub(super) fn local_address(config: &Config, service: Service) -> anyhow::Result<SocketAddr> {
+    let name = service.as_str();
+    let listener = config.listeners.iter().find(|listener| listener.has(service));
+    let mut address = listener.with_context(|| format!("no listener serves {name}; name one by --url"))?.address;
+    if address.port() == 0 {
+        bail!("the listener that serves {name} takes any free port; name it by --url");
+    }
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Ok(address)
+}

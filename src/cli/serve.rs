@@ -1,0 +1,31 @@
+//! `skylark serve`: loads the configuration and hands it to the app.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::ConfigSource;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    /// Plugin directory, in place of plugins.dir.
+    #[arg(long, value_name = "DIR")]
+    plugins: Option<PathBuf>,
+    /// Address of the first listener, in place of the configured one; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+impl Serve {
+    pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
+        let mut loader = source.loader();
+        if let Some(dir) = &self.plugins {
+            loader = loader.with_option("--plugins", "plugins.dir", dir.display().to_string());
+        }
+        if let Some(address) = self.listen {
+            loader = loader.with_option("--listen", "listeners.0.address", address.to_string());
+        }
+        let loaded = loader.load()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async move { anyhow::bail!("nothing runs {} yet", loaded.config.node.id) })
+    }
+}

@@ -1,0 +1,93 @@
+//! `skylark token`: mints an HS256 JWT with the first key of the sample plugin token-auth.
+//!
+//! The key is read from `token-auth.toml` in `plugins.dir`: `[[settings.keys]]` with `id` and `secret`.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde_json::json;
+use sha2::Sha256;
+
+use super::{ConfigSource, print};
+use crate::id::{Device, Room, Uid};
+
+const MANIFEST: &str = "token-auth.toml";
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Token {
+    /// The user.
+    uid: Uid,
+    /// The device that the token is bound to.
+    #[arg(long)]
+    device: Option<Device>,
+    /// Rooms to join at once, by commas.
+    #[arg(long, value_delimiter = ',', value_name = "ROOM,…")]
+    rooms: Vec<Room>,
+    /// How long the token holds, e.g. 90s, 1h, 7d.
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+}
+
+impl Token {
+    pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
+        let config = source.load()?.config;
+        print(&mint(&config.plugins.dir, &self.uid, self.device.as_ref(), &self.rooms, self.ttl)?)
+    }
+}
+
+/// A token that the token-auth plugin of `plugins` admits.
+pub(super) fn mint(
+    plugins: &Path,
+    uid: &Uid,
+    device: Option<&Device>,
+    rooms: &[Room],
+    ttl: Duration,
+) -> anyhow::Result<String> {
+    if plugins.as_os_str().is_empty() {
+        bail!("expected plugins.dir to hold {MANIFEST}, it is not set (--env dev has the samples)");
+    }
+    let path = plugins.join(MANIFEST);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the keys of {}", path.display()))?;
+    let (id, secret) = first_key(&text).with_context(|| format!("{} holds no key to sign with", path.display()))?;
+    let expires = SystemTime::now() + ttl;
+    let expires = expires.duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
+    let mut claims = json!({ "sub": uid.as_str(), "exp": expires });
+    if let Some(device) = device {
+        claims["device"] = device.as_str().into();
+    }
+    if !rooms.is_empty() {
+        claims["rooms"] = rooms.iter().map(Room::as_str).collect();
+    }
+    Ok(sign(id.as_deref(), secret.as_bytes(), &claims))
+}
+
+/// Id and secret of the first of `[[settings.keys]]`.
+fn first_key(manifest: &str) -> anyhow::Result<(Option<String>, String)> {
+    let manifest: toml::Table = manifest.parse()?;
+    let keys = manifest.get("settings").and_then(|settings| settings.get("keys")).and_then(toml::Value::as_array);
+    let first = keys.and_then(|keys| keys.first()).context("expected [[settings.keys]] with id and secret")?;
+    let text = |name: &str| first.get(name).and_then(toml::Value::as_str).map(str::to_owned);
+    let secret = text("secret").or_else(|| first.as_str().map(str::to_owned));
+    Ok((text("id"), secret.context("expected settings.keys[0].secret to be a text")?))
+}
+
+fn sign(id: Option<&str>, secret: &[u8], claims: &serde_json::Value) -> String {
+    let mut head = json!({ "alg": "HS256", "typ": "JWT" });
+    if let Some(id) = id {
+        head["kid"] = id.into();
+    }
+    let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(&head), part(claims));
+    format!("{signed}.{}", signature(secret, &signed))
+}
+
+/// The third part of a JWT, over the first two.
+pub(super) fn signature(secret: &[u8], signed: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    mac.update(signed.as_bytes());
+    URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+}
