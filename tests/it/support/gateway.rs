@@ -189,12 +189,16 @@ pub fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/dist")
 }
 
-/// A committed component: a sample, or one of the guests made for tests.
+/// A component: a sample, or one of the guests made for tests. The committed ones, or with `FRESH_GUESTS=1` those that
+/// `plugins/build --check` has just made from source.
 pub fn component(name: &str) -> Vec<u8> {
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/testing/dist");
-    let file = format!("{name}.wasm");
-    let found = [samples(), guests].iter().find_map(|folder| std::fs::read(folder.join(&file)).ok());
-    found.unwrap_or_else(|| panic!("no {file} in plugins/dist or plugins/testing/dist: run plugins/build"))
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
+    let folders = match std::env::var_os("FRESH_GUESTS") {
+        Some(_) => ["target/fresh", "target/fresh/testing"],
+        None => ["dist", "testing/dist"],
+    };
+    let found = folders.iter().find_map(|folder| std::fs::read(root.join(folder).join(format!("{name}.wasm"))).ok());
+    found.unwrap_or_else(|| panic!("no {name}.wasm in {folders:?} of plugins/: run plugins/build"))
 }
 
 /// A running node.
