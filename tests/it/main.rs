@@ -7,6 +7,7 @@
 
 mod support;
 
+mod calls;
 mod commands;
 mod connect;
 mod delivery;
