@@ -2,15 +2,45 @@
 //!
 //! Knows no broker, no plugin and no client protocol beyond the bytes that `protocol` made. It answers with facts
 //! ("first here", "now empty", so many sent); the node alone acts on them.
+//!
+//! A caller's task finds the receivers ([`route`]) and hands each shard its part of the batch as one command. A shard
+//! ([`shard`]) empties its mailbox into the send queues of its connections and then flushes each that has something
+//! waiting with one write ([`send_queue`]). What is shared between the two sides of a connection is its handle
+//! ([`connection`]): a few atomics, no lock on the way of a message.
+
+mod clock;
+mod connection;
+mod meters;
+mod registry;
+mod rooms;
+mod route;
+mod send_queue;
+mod shard;
+mod wheel;
+
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
 
-use crate::disconnect::Disconnect;
-use crate::id::{ConnectionId, Device, Room, Uid};
+pub use connection::Connection;
+
+use clock::Clock;
+use meters::RouteMeters;
+use registry::Registry;
+use rooms::Rooms;
+use route::Router;
+use shard::{Command, Part};
+
+use crate::config::{Config, Heartbeat, Queue};
+use crate::id::{ConnectionId, Device, IdSequence, Room, Uid};
 use crate::message::{Entries, Receipt, Target};
 use crate::protocol::{Form, Frames};
 
@@ -21,7 +51,10 @@ pub trait Socket: Send + Sync {
     /// # Errors
     /// `WouldBlock` when it takes nothing; anything else ends the connection.
     fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// Ready when the socket may take bytes again.
+    /// Ready when the socket may take bytes again, or never will (it was shut down or broke).
+    ///
+    /// # Errors
+    /// Any error ends the connection.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ends the writing side after the last byte, or (`abort`) both sides at once, so that the reader ends too.
     fn shutdown(&self, abort: bool);
@@ -46,63 +79,6 @@ pub struct Binding {
     pub facts: Entries,
 }
 
-/// A live connection, as a cheap handle.
-#[derive(Clone)]
-pub struct Connection {/* Arc<…> */}
-
-impl Connection {
-    /// Its id.
-    pub fn id(&self) -> ConnectionId {
-        todo!()
-    }
-    /// Who it belongs to; `None` until it is bound.
-    pub fn binding(&self) -> Option<Arc<Binding>> {
-        todo!()
-    }
-    /// How it is spoken to; `None` until that is known. Nothing is written before.
-    pub fn form(&self) -> Option<Form> {
-        todo!()
-    }
-    /// Fixes how it is spoken to, once.
-    pub fn set_form(&self, _form: Form) {
-        todo!()
-    }
-    /// The client gave a sign of life (any frame): unanswered PINGs are forgotten. Costs one relaxed store.
-    pub fn saw_life(&self) {
-        todo!()
-    }
-    /// The rooms it is in.
-    pub fn rooms(&self) -> Vec<Room> {
-        todo!()
-    }
-    /// Its tag (`client_set_tag`).
-    pub fn tag(&self) -> Option<String> {
-        todo!()
-    }
-    /// Sets or removes its tag.
-    pub fn set_tag(&self, _tag: Option<String>) {
-        todo!()
-    }
-    /// Moves the end of the unbound time (milliseconds from now).
-    pub fn extend_unbound(&self, _millis: u64) {
-        todo!()
-    }
-    /// Queues bytes that already are whole frames of its form (a reply, a WebSocket pong), behind what waits.
-    /// `false` when it is closing.
-    pub async fn send(&self, _frame: Bytes) -> bool {
-        todo!()
-    }
-    /// Flushes what waits, says why (a close frame on WebSocket), ends the writing side, and, if the client does not
-    /// end its own within the write time-out, both. The first call counts.
-    pub async fn close(&self, _why: Disconnect) {
-        todo!()
-    }
-    /// Why it was closed by this node, once it was.
-    pub fn closed(&self) -> Option<Disconnect> {
-        todo!()
-    }
-}
-
 /// One run of frames with its receivers.
 pub struct Delivery {
     /// To whom.
@@ -121,7 +97,7 @@ pub struct Bound {
 }
 
 /// What the end of a connection changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Detached {
     /// It was the user's last connection here.
     pub last: bool,
@@ -129,61 +105,201 @@ pub struct Detached {
     pub rooms: Vec<Room>,
 }
 
+/// What of the configuration a hub needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How many shards; 0 = one per core.
+    pub shards: usize,
+    /// Most live connections.
+    pub connections: usize,
+    /// Liveness.
+    pub heartbeat: Heartbeat,
+    /// Bounds of what waits for one connection, and of a shard's mailbox.
+    pub queue: Queue,
+    /// Bind after connect.
+    pub unbound: Duration,
+    /// Furthest that an unbound connection's time may be moved, from its connect on.
+    pub unbound_max: Duration,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            shards: config.node.shards,
+            connections: config.limits.connections,
+            heartbeat: config.heartbeat.clone(),
+            queue: config.queue.clone(),
+            unbound: config.limits.unbound,
+            unbound_max: config.limits.unbound_max,
+        }
+    }
+}
+
+/// The life of one shard: to be spawned on the runtime, and joined after [`Hub::stop`].
+pub type ShardTask = BoxFuture<'static, ()>;
+
+/// What shards have done since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Calls of [`Socket::try_write`].
+    pub writes: u64,
+    /// Frames of deliveries and answers handed to sockets whole.
+    pub frames: u64,
+    /// Bytes handed to sockets.
+    pub bytes: u64,
+}
+
 /// This node's connections.
-pub struct Hub {}
+pub struct Hub {
+    ids: Arc<IdSequence>,
+    limit: usize,
+    router: Router,
+}
 
 impl Hub {
-    /// Takes a new connection under its wings, unbound. `None` when the node holds as many as it may.
-    pub async fn attach(&self, _socket: Arc<dyn Socket>, _form: Option<Form>) -> Option<Connection> {
-        todo!()
+    /// A hub with its shards. A metrics recorder must be installed before, or the hub's metrics go nowhere.
+    #[must_use]
+    pub fn new(settings: &Settings, ids: Arc<IdSequence>) -> (Self, Vec<ShardTask>) {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let shards = if settings.shards == 0 { cores() } else { settings.shards };
+        let clock = Clock::new(settings);
+        let (homes, tasks): (Vec<_>, Vec<_>) =
+            (0..shards).map(|index| shard::new(index, shards, settings, clock.clone())).unzip();
+        let hub = Self {
+            ids,
+            limit: settings.connections,
+            router: Router {
+                registry: Registry::new(),
+                rooms: Rooms::new(),
+                homes: homes.into(),
+                meters: RouteMeters::new(),
+            },
+        };
+        (hub, tasks)
     }
-    /// Gives the connection to its user, or (same uid) replaces what is known of it.
-    pub fn bind(&self, _connection: &Connection, _binding: Binding) -> Bound {
-        todo!()
+
+    /// Takes a new connection under its wings, unbound. `None` when the node holds as many as it may, or has stopped.
+    pub async fn attach(&self, socket: Arc<dyn Socket>, form: Option<Form>) -> Option<Connection> {
+        let home =
+            self.router.homes.iter().min_by_key(|home| home.live.load(Ordering::Relaxed)).expect("there is a shard");
+        // Everything after this wait happens at once: a caller that is cancelled leaves no half connection.
+        let permit = home.mailbox.reserve().await.ok()?;
+        if !self.router.registry.make_room(self.limit) {
+            return None;
+        }
+        home.live.fetch_add(1, Ordering::Relaxed);
+        let connection = Connection::new(self.ids.next_connection(), Arc::clone(home), form);
+        self.router.registry.insert(&connection);
+        permit.send(Command::Attach(connection.clone(), socket));
+        Some(connection)
     }
-    /// Forgets the connection; its socket is shut down.
-    pub async fn detach(&self, _connection: &Connection) -> Detached {
-        todo!()
+
+    /// Gives the connection to its user, or (same uid) replaces what is known of it. A detached one stays unbound.
+    pub fn bind(&self, connection: &Connection, binding: Binding) -> Bound {
+        Bound { first: self.router.registry.bind(connection, binding) }
     }
-    /// `false` when it was in the room already. The connection must be bound.
-    pub fn join(&self, _connection: &Connection, _room: &Room) -> bool {
-        todo!()
+
+    /// Forgets the connection: what waits is written as far as the socket takes it, then both sides are shut down.
+    /// A second call changes nothing and answers the default. Does not wait; async, because a node among others will.
+    pub async fn detach(&self, connection: &Connection) -> Detached {
+        let Some((binding, rooms)) = connection.take_leave() else { return Detached::default() };
+        let rooms: Vec<Room> = rooms.into_iter().map(|room| self.router.rooms.exit(&room, connection)).collect();
+        let last = self.router.registry.remove(connection, binding.as_deref());
+        let home = connection.home();
+        home.live.fetch_sub(1, Ordering::Relaxed);
+        // A full mailbox is no reason to wait: the shard finds out by its next tick.
+        if home.mailbox.try_send(Command::Detach(connection.clone())).is_err() {
+            home.look_at(connection);
+        }
+        Detached { last, rooms }
     }
-    /// `false` when it was not in the room.
-    pub fn leave(&self, _connection: &Connection, _room: &Room) -> bool {
-        todo!()
+
+    /// `false` when it was in the room already, or is not bound. Every publish that starts after this returned sees it.
+    pub fn join(&self, connection: &Connection, room: &Room) -> bool {
+        self.router.rooms.join(connection, room)
     }
+
+    /// `false` when it was not in the room. Every publish that starts after this returned leaves it out.
+    pub fn leave(&self, connection: &Connection, room: &Room) -> bool {
+        self.router.rooms.leave(connection, room)
+    }
+
     /// The connection with this id.
-    pub fn connection(&self, _id: ConnectionId) -> Option<Connection> {
-        todo!()
+    #[must_use]
+    pub fn connection(&self, id: ConnectionId) -> Option<Connection> {
+        self.router.registry.connection(id)
     }
+
     /// The user's connections.
-    pub fn user(&self, _uid: &str) -> Vec<Connection> {
-        todo!()
+    #[must_use]
+    pub fn user(&self, uid: &str) -> Vec<Connection> {
+        self.router.registry.user(uid).into_vec()
     }
+
     /// The connections in a room.
-    pub fn room(&self, _room: &str) -> Vec<Connection> {
-        todo!()
+    #[must_use]
+    pub fn room(&self, room: &str) -> Vec<Connection> {
+        self.router.rooms.members(room)
     }
-    /// Rooms with how many connections each has.
+
+    /// Rooms with how many connections each has, in no promised order.
+    #[must_use]
     pub fn rooms(&self) -> Vec<(Room, usize)> {
-        todo!()
+        self.router.rooms.all()
     }
-    /// Bound connections, cids in growing order, from the first above `after` on.
-    pub fn page(&self, _after: u64, _limit: usize) -> Vec<Connection> {
-        todo!()
+
+    /// Bound connections, cids in growing order, from the first above `after` on, at most `limit`.
+    #[must_use]
+    pub fn page(&self, after: u64, limit: usize) -> Vec<Connection> {
+        self.router.registry.page(after, limit)
     }
+
     /// Every connection, bound or not, in no promised order (for the drain).
+    #[must_use]
     pub fn connections(&self) -> Vec<Connection> {
-        todo!()
+        self.router.registry.all()
     }
+
     /// Users with at least one connection, and bound connections.
+    #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        todo!()
+        self.router.registry.counts()
     }
+
     /// Routes the whole batch, then hands each shard its part as one. One receipt per delivery, in order; counts are
     /// connections, times the frames of the delivery's run.
-    pub async fn route(&self, _batch: Vec<Delivery>) -> Vec<Receipt> {
-        todo!()
+    ///
+    /// Waits while a mailbox is full, and, where a shard has to count (rooms, everyone, a queue that is nearly full),
+    /// until that shard has flushed what the batch touched. Never waits for a socket. A device is told as offline when
+    /// its user has no connection of that device; the users of [`Target::EveryoneBut`] never are.
+    pub async fn route(&self, batch: Vec<Delivery>) -> Vec<Receipt> {
+        self.router.route(batch).await
+    }
+
+    /// Waits until everything that was handed over before has been written, or found a socket that takes no more.
+    pub async fn settle(&self) {
+        for home in &self.router.homes {
+            let (report, settled) = oneshot::channel();
+            if home.mailbox.send(Command::Part(Part::empty(report))).await.is_ok() {
+                let _ = settled.await;
+            }
+        }
+    }
+
+    /// Ends the shards: what waits is flushed once more, and the sockets that are left are shut down. Whatever is
+    /// sent afterwards is refused; lists, counts and [`Hub::detach`] go on working.
+    pub async fn stop(&self) {
+        for home in &self.router.homes {
+            let _ = home.mailbox.send(Command::Stop).await;
+        }
+    }
+
+    /// What the shards have done since the start.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.router.homes.iter().fold(Totals::default(), |sum, home| {
+            let part = home.totals.read();
+            Totals { writes: sum.writes + part.writes, frames: sum.frames + part.frames, bytes: sum.bytes + part.bytes }
+        })
     }
 }

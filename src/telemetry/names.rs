@@ -45,6 +45,8 @@ names! {
     LOST_FULL: counter = "skylark_lost_full_total",
     /// Writes to sockets.
     FLUSHES: counter = "skylark_flushes_total",
+    /// Frames written to sockets whole; divided by the writes, how much one write carries.
+    FRAMES_SENT: counter = "skylark_frames_sent_total",
     /// Bytes written to sockets.
     BYTES_SENT: counter = "skylark_bytes_sent_total",
     /// PINGs sent.

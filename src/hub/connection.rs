@@ -1,0 +1,474 @@
+//! The handle of a connection: what its reader, the callers that route to it and its shard share.
+//!
+//! Knows no socket: bytes go through the mailbox of the connection's [`Home`]. A message on its way touches only the
+//! first few words here, all atomic; the locks are for binds, rooms and tags.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::Binding;
+use super::clock::{Clock, Tick};
+use super::meters::TotalsCell;
+use super::rooms::RoomState;
+use super::shard::Command;
+use crate::disconnect::Disconnect;
+use crate::id::{ConnectionId, Room};
+use crate::protocol::Form;
+
+/// A live connection, as a cheap handle.
+#[derive(Clone)]
+pub struct Connection(Arc<Link>);
+
+/// What all handles of one shard's connections share.
+pub(super) struct Home {
+    pub(super) index: usize,
+    pub(super) mailbox: mpsc::Sender<Command>,
+    /// Connections on this shard; where the next one goes.
+    pub(super) live: AtomicUsize,
+    pub(super) totals: TotalsCell,
+    pub(super) bounds: Bounds,
+    pub(super) clock: Clock,
+    /// What the shard is to look at by its next tick, each connection at most once: changes that may not wait for
+    /// room in the mailbox.
+    pub(super) to_look_at: Mutex<Vec<Connection>>,
+}
+
+/// Limits of every connection.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    pub(super) queue: Load,
+    pub(super) unbound: Duration,
+    pub(super) unbound_max: Duration,
+}
+
+/// What waits for a connection, or a share of it: frames above, bytes in the low [`BYTE_BITS`] bits of one word, so
+/// that both are counted by one atomic step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load(u64);
+
+const BYTE_BITS: u32 = 40;
+const BYTE_MASK: u64 = (1 << BYTE_BITS) - 1;
+/// Half of what either field holds: two loads add up without touching each other.
+const MAX_BYTES: u64 = BYTE_MASK >> 1;
+const MAX_FRAMES: u64 = u64::MAX >> (BYTE_BITS + 1);
+
+const OPEN: u16 = 0;
+/// Ended by the other side or by an error; the numbers above are close codes.
+const GONE: u16 = 1;
+
+/// Slot index of a connection that its shard does not hold.
+pub(super) const NO_SLOT: u32 = u32::MAX;
+
+/// Hot words first: they share a cache line.
+struct Link {
+    home: Arc<Home>,
+    id: ConnectionId,
+    /// [`Load`] from the promise to queue a run until its last byte is written.
+    waiting: AtomicU64,
+    /// Keyed hash of the user, odd; 0 = not bound.
+    user: AtomicU64,
+    /// Written and read by the shard only.
+    slot: AtomicU32,
+    ended: AtomicU16,
+    /// [`Form::index`] + 1; 0 = not known.
+    form: AtomicU8,
+    /// PINGs without a sign of life behind them.
+    missed: AtomicU8,
+
+    binding: ArcSwapOption<Binding>,
+    attached: Tick,
+    unbound_until: AtomicU32,
+    /// 0 = never.
+    expires: AtomicU32,
+    /// It stands in `to_look_at`.
+    noted: AtomicBool,
+    seldom: Mutex<Seldom>,
+}
+
+/// What changes by a client's or the API's word only.
+#[derive(Default)]
+struct Seldom {
+    detached: bool,
+    rooms: Vec<Arc<RoomState>>,
+    tag: Option<Box<str>>,
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnectionId, home: Arc<Home>, form: Option<Form>) -> Self {
+        let now = home.clock.now();
+        let link = Link {
+            id,
+            waiting: AtomicU64::new(0),
+            user: AtomicU64::new(0),
+            slot: AtomicU32::new(NO_SLOT),
+            ended: AtomicU16::new(OPEN),
+            form: AtomicU8::new(form.map_or(0, form_number)),
+            missed: AtomicU8::new(0),
+            binding: ArcSwapOption::empty(),
+            attached: now,
+            unbound_until: AtomicU32::new(home.clock.after(home.bounds.unbound)),
+            expires: AtomicU32::new(0),
+            noted: AtomicBool::new(false),
+            seldom: Mutex::default(),
+            home,
+        };
+        Self(Arc::new(link))
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.0.id
+    }
+
+    /// Who it belongs to; `None` until it is bound.
+    #[must_use]
+    pub fn binding(&self) -> Option<Arc<Binding>> {
+        self.0.binding.load_full()
+    }
+
+    /// How it is spoken to; `None` until that is known. Nothing is written before, and deliveries leave it out.
+    #[must_use]
+    pub fn form(&self) -> Option<Form> {
+        form_of(self.0.form.load(Ordering::Acquire))
+    }
+
+    /// Fixes how it is spoken to; the first call counts.
+    pub fn set_form(&self, form: Form) {
+        let _ = self.0.form.compare_exchange(0, form_number(form), Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// The client gave a sign of life (any frame): unanswered PINGs are forgotten. Costs one relaxed store.
+    pub fn saw_life(&self) {
+        self.0.missed.store(0, Ordering::Relaxed);
+    }
+
+    /// The rooms it is in, in the order in which it joined.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<Room> {
+        self.0.seldom.lock().rooms.iter().map(|room| room.name().clone()).collect()
+    }
+
+    /// Its tag (`client_set_tag`).
+    #[must_use]
+    pub fn tag(&self) -> Option<String> {
+        self.0.seldom.lock().tag.as_deref().map(str::to_owned)
+    }
+
+    /// Sets or removes its tag.
+    pub fn set_tag(&self, tag: Option<String>) {
+        self.0.seldom.lock().tag = tag.map(String::into_boxed_str);
+    }
+
+    /// Moves the end of the unbound time to `millis` from now, at most to `limits.unbound_max` after the connect.
+    pub fn extend_unbound(&self, millis: u64) {
+        let clock = &self.0.home.clock;
+        let last = self.0.attached.saturating_add(clock.ticks(self.0.home.bounds.unbound_max));
+        let until = clock.after(Duration::from_millis(millis)).min(last);
+        self.0.unbound_until.store(until, Ordering::Relaxed);
+        self.0.home.look_at(self);
+    }
+
+    /// Queues bytes that already are whole frames of its form (a reply, a WebSocket pong), behind what waits.
+    /// `false` when it is closing. Waits while the shard's mailbox is full.
+    pub async fn send(&self, frame: Bytes) -> bool {
+        if self.has_ended() {
+            return false;
+        }
+        let seat = Seat::take(self.clone(), Load::new(frame.len(), 1));
+        self.0.home.mailbox.send(Command::Send(seat, frame)).await.is_ok()
+    }
+
+    /// Flushes what waits, says why (a close frame on WebSocket), ends the writing side, and, if the client does not
+    /// end its own within the write time-out, both. The first call counts. Waits while the shard's mailbox is full.
+    pub async fn close(&self, why: Disconnect) {
+        if self.has_ended() {
+            return;
+        }
+        // Both things happen after the wait, so that a caller that is cancelled has closed nothing.
+        let permit = self.0.home.mailbox.reserve().await;
+        if self.end(why)
+            && let Ok(permit) = permit
+        {
+            permit.send(Command::Close(self.clone()));
+        }
+    }
+
+    /// Why it was closed by this node, once it was.
+    #[must_use]
+    pub fn closed(&self) -> Option<Disconnect> {
+        let code = self.0.ended.load(Ordering::Acquire);
+        let listed = || Disconnect::ALL.iter().map(|(why, _)| *why).find(|why| why.code == code);
+        (code > GONE).then(|| listed().unwrap_or(Disconnect { code, reason: "closed" }))
+    }
+}
+
+/// Shows the id.
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Connection").field(&self.0.id.as_u64()).finish()
+    }
+}
+
+/// What the rest of the hub does with a handle.
+impl Connection {
+    pub(super) fn home(&self) -> &Home {
+        &self.0.home
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether it takes nothing any more: it is closing, broken or detached.
+    pub(super) fn has_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Acquire) != OPEN
+    }
+
+    /// Closes it for what comes; `false` if it was closed before.
+    pub(super) fn end(&self, why: Disconnect) -> bool {
+        self.0.ended.compare_exchange(OPEN, why.code, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Closes it for what comes, without a reason of this node's.
+    pub(super) fn lose(&self) {
+        let _ = self.0.ended.compare_exchange(OPEN, GONE, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_bound(&self) -> bool {
+        self.user_hash() != 0
+    }
+
+    pub(super) fn user_hash(&self) -> u64 {
+        self.0.user.load(Ordering::Acquire)
+    }
+
+    /// Runs `list` with the former binding while nobody else binds or detaches it; `None` if it is detached.
+    pub(super) fn set_binding<R>(
+        &self,
+        binding: Binding,
+        hash: u64,
+        list: impl FnOnce(Option<&Binding>) -> R,
+    ) -> Option<R> {
+        let seldom = self.0.seldom.lock();
+        if seldom.detached {
+            return None;
+        }
+        let expires = binding.expires.map_or(0, |at| self.0.home.clock.at_wall(at));
+        self.0.expires.store(expires, Ordering::Relaxed);
+        let before = self.0.binding.swap(Some(Arc::new(binding)));
+        self.0.user.store(hash, Ordering::Release);
+        let listed = list(before.as_deref());
+        drop(seldom);
+        if expires != 0 {
+            self.0.home.look_at(self);
+        }
+        Some(listed)
+    }
+
+    /// The tick at which its time runs out, and whether that is because it is not bound; `None` = never.
+    pub(super) fn time_limit(&self) -> Option<(Tick, Disconnect)> {
+        if self.is_bound() {
+            let expires = self.0.expires.load(Ordering::Relaxed);
+            return (expires != 0).then_some((expires, Disconnect::TOKEN_EXPIRED));
+        }
+        Some((self.0.unbound_until.load(Ordering::Relaxed), Disconnect::UNBOUND))
+    }
+
+    /// PINGs without a sign of life behind them.
+    pub(super) fn missed(&self) -> u32 {
+        self.0.missed.load(Ordering::Relaxed).into()
+    }
+
+    /// One more goes out. Should a sign of life come in between, one PING may count that was answered.
+    pub(super) fn count_ping(&self) {
+        self.0.missed.store(self.0.missed.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Where its shard holds it. Only the shard asks, only the shard tells.
+    pub(super) fn slot(&self) -> u32 {
+        self.0.slot.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_slot(&self, slot: u32) {
+        self.0.slot.store(slot, Ordering::Relaxed);
+    }
+
+    /// It may be noted for a look again.
+    pub(super) fn looked_at(&self) {
+        self.0.noted.store(false, Ordering::Release);
+    }
+
+    /// Adds the room that `enter` gives, unless it is in it, not bound or detached.
+    pub(super) fn add_room(&self, room: &str, enter: impl FnOnce() -> Arc<RoomState>) -> bool {
+        let mut seldom = self.0.seldom.lock();
+        let free = !seldom.detached && self.is_bound() && seldom.rooms.iter().all(|r| r.name().as_str() != room);
+        if free {
+            let state = enter();
+            seldom.rooms.push(state);
+        }
+        free
+    }
+
+    /// Takes the room off its list and runs `exit` with it before anybody else changes the list.
+    pub(super) fn drop_room(&self, room: &str, exit: impl FnOnce(&Arc<RoomState>)) -> bool {
+        let mut seldom = self.0.seldom.lock();
+        let Some(at) = seldom.rooms.iter().position(|r| r.name().as_str() == room) else { return false };
+        let state = seldom.rooms.remove(at);
+        exit(&state);
+        true
+    }
+
+    /// From now on it takes nothing, joins nothing and cannot be bound: whose it was and which rooms it was in, once.
+    pub(super) fn take_leave(&self) -> Option<(Option<Arc<Binding>>, Vec<Arc<RoomState>>)> {
+        let mut seldom = self.0.seldom.lock();
+        if std::mem::replace(&mut seldom.detached, true) {
+            return None;
+        }
+        self.lose();
+        Some((self.binding(), std::mem::take(&mut seldom.rooms)))
+    }
+
+    pub(super) fn is_detached(&self) -> bool {
+        self.0.seldom.lock().detached
+    }
+
+    /// Promises room for `load`, unless it would go over the bounds. A queue with nothing in it takes any one run.
+    pub(super) fn reserve(&self, load: Load) -> bool {
+        let bounds = self.0.home.bounds.queue;
+        let waiting = &self.0.waiting;
+        let mut now = Load(waiting.load(Ordering::Relaxed));
+        loop {
+            if now != Load::default() && !now.plus(load).fits(bounds) {
+                return false;
+            }
+            match waiting.compare_exchange_weak(now.0, now.plus(load).0, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(other) => now = Load(other),
+            }
+        }
+    }
+
+    /// What was promised has been written or dropped.
+    pub(super) fn release(&self, load: Load) {
+        if load != Load::default() {
+            self.0.waiting.fetch_sub(load.0, Ordering::Relaxed);
+        }
+    }
+
+    /// What is promised or queued and not yet written.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> Load {
+        Load(self.0.waiting.load(Ordering::Relaxed))
+    }
+}
+
+impl Home {
+    /// Has the shard look at the connection by its next tick.
+    pub(super) fn look_at(&self, connection: &Connection) {
+        if !connection.0.noted.swap(true, Ordering::AcqRel) {
+            self.to_look_at.lock().push(connection.clone());
+        }
+    }
+}
+
+impl Load {
+    pub(super) fn new(bytes: usize, frames: usize) -> Self {
+        let (bytes, frames) = (bytes as u64, frames as u64);
+        Self(frames.min(MAX_FRAMES) << BYTE_BITS | bytes.min(MAX_BYTES))
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        self.0 & BYTE_MASK
+    }
+
+    pub(super) fn frames(self) -> u64 {
+        self.0 >> BYTE_BITS
+    }
+
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    fn fits(self, bounds: Self) -> bool {
+        self.bytes() <= bounds.bytes() && self.frames() <= bounds.frames()
+    }
+}
+
+/// A place in a connection's queue for one run. Dropped unused, it gives back what it holds: a caller that is cancelled
+/// between routing and the mailbox leaves nothing behind.
+pub(super) struct Seat {
+    connection: Connection,
+    held: Load,
+}
+
+impl Seat {
+    /// Holds room for `load` if there is some; if not, the shard has to ask again after a flush ([`Seat::is_held`]).
+    pub(super) fn take(connection: Connection, load: Load) -> Self {
+        let held = if connection.reserve(load) { load } else { Load::default() };
+        Self { connection, held }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held != Load::default()
+    }
+
+    /// The run is queued: from now on its entry holds the load.
+    pub(super) fn into_load(mut self) -> Load {
+        std::mem::take(&mut self.held)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.connection.release(self.held);
+    }
+}
+
+fn form_number(form: Form) -> u8 {
+    u8::try_from(form.index()).expect("there are six forms") + 1
+}
+
+fn form_of(number: u8) -> Option<Form> {
+    Form::ALL.get(usize::from(number.checked_sub(1)?)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_is_a_pointer_and_what_it_points_to_is_small() {
+        println!("handle: {} bytes, behind it: {} bytes", size_of::<Connection>(), size_of::<Link>());
+        assert_eq!(size_of::<Option<Connection>>(), size_of::<usize>());
+        assert!(size_of::<Link>() <= 136, "{} bytes", size_of::<Link>());
+    }
+
+    #[test]
+    fn a_form_survives_its_number() {
+        for number in 1..=u8::try_from(Form::COUNT).unwrap() {
+            assert_eq!(form_number(form_of(number).unwrap()), number);
+        }
+        assert_eq!(form_of(0), None);
+    }
+
+    #[test]
+    fn a_load_counts_bytes_and_frames_apart() {
+        let load = Load::new(200, 1).plus(Load::new(300, 16));
+        assert_eq!((load.bytes(), load.frames()), (500, 17));
+        assert!(load.fits(Load::new(500, 17)));
+        assert!(!load.fits(Load::new(499, 17)) && !load.fits(Load::new(500, 16)));
+        let most = Load::new(usize::MAX, usize::MAX);
+        assert_eq!(most.plus(most).bytes(), 2 * most.bytes(), "a field never runs over into the other");
+    }
+}

@@ -1,0 +1,107 @@
+//! Counters of the hub: added up where the work is done, told to the recorder once a batch.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::{Counter, Gauge, counter, gauge};
+
+use super::Totals;
+use super::send_queue::Flush;
+use crate::disconnect::Disconnect;
+use crate::message::Receipt;
+use crate::telemetry::names;
+
+/// [`Totals`] of one shard, for whoever asks.
+#[derive(Debug, Default)]
+pub(super) struct TotalsCell {
+    writes: AtomicU64,
+    frames: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl TotalsCell {
+    pub(super) fn read(&self) -> Totals {
+        Totals {
+            writes: self.writes.load(Ordering::Relaxed),
+            frames: self.frames.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What a shard counts.
+pub(super) struct ShardMeters {
+    now: Totals,
+    writes: Counter,
+    frames: Counter,
+    bytes: Counter,
+    pings: Counter,
+    mailbox: Gauge,
+}
+
+impl ShardMeters {
+    pub(super) fn new(shard: usize) -> Self {
+        Self {
+            now: Totals::default(),
+            writes: counter!(names::FLUSHES),
+            frames: counter!(names::FRAMES_SENT),
+            bytes: counter!(names::BYTES_SENT),
+            pings: counter!(names::PINGS),
+            mailbox: gauge!(names::MAILBOX, "shard" => shard.to_string()),
+        }
+    }
+
+    pub(super) fn count(&mut self, flush: &Flush) {
+        self.now.writes += flush.writes;
+        self.now.frames += flush.done.frames();
+        self.now.bytes += flush.bytes;
+    }
+
+    pub(super) fn count_ping(&self) {
+        self.pings.increment(1);
+    }
+
+    pub(super) fn show_mailbox(&self, commands: usize) {
+        self.mailbox.set(commands as f64);
+    }
+
+    /// Tells what was counted since the last call.
+    pub(super) fn publish(&mut self, cell: &TotalsCell) {
+        let Totals { writes, frames, bytes } = std::mem::take(&mut self.now);
+        if writes == 0 {
+            return;
+        }
+        cell.writes.fetch_add(writes, Ordering::Relaxed);
+        cell.frames.fetch_add(frames, Ordering::Relaxed);
+        cell.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.writes.increment(writes);
+        self.frames.increment(frames);
+        self.bytes.increment(bytes);
+    }
+}
+
+/// What routing counts.
+pub(super) struct RouteMeters {
+    delivered: Counter,
+    full: Counter,
+}
+
+impl RouteMeters {
+    pub(super) fn new() -> Self {
+        Self { delivered: counter!(names::DELIVERED), full: counter!(names::LOST_FULL) }
+    }
+
+    pub(super) fn count(&self, receipts: &[Receipt]) {
+        let (mut delivered, mut full) = (0, 0);
+        for receipt in receipts {
+            delivered += u64::from(receipt.delivered);
+            full += u64::from(receipt.full);
+        }
+        let counters = [(&self.delivered, delivered), (&self.full, full)];
+        counters.into_iter().filter(|(_, n)| *n > 0).for_each(|(counter, n)| counter.increment(n));
+    }
+}
+
+/// This node closes a connection.
+pub(super) fn count_close(why: Disconnect) {
+    counter!(names::CLOSED, "code" => why.code.to_string()).increment(1);
+}

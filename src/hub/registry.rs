@@ -1,0 +1,175 @@
+//! Who is connected: connections by id, connections by user. Knows no room and no shard.
+//!
+//! Maps are split, so that callers seldom meet, and keyed with a secret, because clients choose uids.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ahash::RandomState;
+use metrics::gauge;
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+
+use super::Binding;
+use super::connection::Connection;
+use crate::id::{ConnectionId, Uid};
+use crate::telemetry::names;
+
+/// Connections of one user: mostly one or two.
+pub(super) type Links = SmallVec<[Connection; 2]>;
+
+const USER_MAPS: usize = 64;
+const ID_MAPS: usize = 16;
+
+/// Connections by id and by user.
+pub(super) struct Registry {
+    hasher: RandomState,
+    users: Box<[RwLock<HashMap<Uid, Links, RandomState>>]>,
+    /// Ordered, so that a listing can go on where it stopped.
+    by_id: Box<[RwLock<BTreeMap<u64, Connection>>]>,
+    live: AtomicUsize,
+    bound: AtomicUsize,
+    online: AtomicUsize,
+}
+
+impl Registry {
+    pub(super) fn new() -> Self {
+        let hasher = RandomState::new();
+        Self {
+            users: (0..USER_MAPS).map(|_| RwLock::new(HashMap::with_hasher(hasher.clone()))).collect(),
+            by_id: (0..ID_MAPS).map(|_| RwLock::default()).collect(),
+            hasher,
+            live: AtomicUsize::new(0),
+            bound: AtomicUsize::new(0),
+            online: AtomicUsize::new(0),
+        }
+    }
+
+    /// Counts one connection more, unless there are `limit`.
+    pub(super) fn make_room(&self, limit: usize) -> bool {
+        let more = |live| (live < limit).then_some(live + 1);
+        let before = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        if let Ok(before) = before {
+            set_gauge(names::CONNECTIONS, before + 1);
+        }
+        before.is_ok()
+    }
+
+    pub(super) fn insert(&self, connection: &Connection) {
+        self.ids_near(connection.id()).write().insert(connection.id().as_u64(), connection.clone());
+    }
+
+    /// Whether it is the user's first connection; `false` for one that is detached.
+    pub(super) fn bind(&self, connection: &Connection, mut binding: Binding) -> bool {
+        let hash = self.hash(binding.uid.as_str());
+        // Whoever asks for the user from now on finds one text of it, however many connections it has.
+        if let Some((uid, _)) = self.users_near(hash).read().get_key_value(&binding.uid) {
+            binding.uid = uid.clone();
+        }
+        let uid = binding.uid.clone();
+        let first = connection.set_binding(binding, hash, |before| {
+            match before {
+                Some(before) if before.uid == uid => return false,
+                Some(before) => {
+                    self.unlist(&before.uid, connection);
+                }
+                None => {
+                    self.bound.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            let mut users = self.users_near(hash).write();
+            let links = users.entry(uid).or_default();
+            links.push(connection.clone());
+            let first = links.len() == 1;
+            if first {
+                let before = self.online.fetch_add(1, Ordering::Relaxed);
+                set_gauge(names::USERS, before + 1);
+            }
+            first
+        });
+        first.unwrap_or(false)
+    }
+
+    /// Whether it was its user's last connection. To be called once, after nobody can bind it any more.
+    pub(super) fn remove(&self, connection: &Connection, binding: Option<&Binding>) -> bool {
+        self.ids_near(connection.id()).write().remove(&connection.id().as_u64());
+        let before = self.live.fetch_sub(1, Ordering::Relaxed);
+        set_gauge(names::CONNECTIONS, before - 1);
+        let Some(binding) = binding else { return false };
+        self.bound.fetch_sub(1, Ordering::Relaxed);
+        self.unlist(&binding.uid, connection)
+    }
+
+    pub(super) fn connection(&self, id: ConnectionId) -> Option<Connection> {
+        self.ids_near(id).read().get(&id.as_u64()).cloned()
+    }
+
+    /// The user's connections.
+    pub(super) fn user(&self, uid: &str) -> Links {
+        self.users_near(self.hash(uid)).read().get(uid).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn page(&self, after: u64, limit: usize) -> Vec<Connection> {
+        let above = (Bound::Excluded(after), Bound::Unbounded);
+        let mut page = Vec::new();
+        for map in &self.by_id {
+            let map = map.read();
+            page.extend(map.range(above).map(|(_, c)| c).filter(|c| c.is_bound()).take(limit).cloned());
+        }
+        page.sort_unstable_by_key(Connection::id);
+        page.truncate(limit);
+        page
+    }
+
+    pub(super) fn all(&self) -> Vec<Connection> {
+        self.by_id.iter().flat_map(|map| map.read().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.online.load(Ordering::Relaxed), self.bound.load(Ordering::Relaxed))
+    }
+
+    /// What [`Connection::user_hash`] is for a connection of the user.
+    pub(super) fn hash(&self, uid: &str) -> u64 {
+        self.hasher.hash_one(uid) | 1
+    }
+
+    /// Whether the user has no connection left.
+    fn unlist(&self, uid: &Uid, connection: &Connection) -> bool {
+        let mut users = self.users_near(self.hash(uid.as_str())).write();
+        let Some(links) = users.get_mut(uid) else { return false };
+        links.retain(|link| !link.is(connection));
+        let last = links.is_empty();
+        if last {
+            users.remove(uid);
+            let before = self.online.fetch_sub(1, Ordering::Relaxed);
+            set_gauge(names::USERS, before - 1);
+        }
+        last
+    }
+
+    fn users_near(&self, hash: u64) -> &RwLock<HashMap<Uid, Links, RandomState>> {
+        // The maps use the low and the highest bits of the same hash.
+        &self.users[(hash >> 40) as usize % USER_MAPS]
+    }
+
+    fn ids_near(&self, id: ConnectionId) -> &RwLock<BTreeMap<u64, Connection>> {
+        &self.by_id[(id.as_u64() % ID_MAPS as u64) as usize]
+    }
+}
+
+fn set_gauge(name: &'static str, value: usize) {
+    gauge!(name).set(value as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_with_one_or_two_connections_takes_no_list_of_its_own() {
+        println!("entry of a user: {} bytes", size_of::<(Uid, Links)>());
+        assert!(size_of::<(Uid, Links)>() <= 48);
+    }
+}

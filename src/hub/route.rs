@@ -1,0 +1,176 @@
+//! From targets to receivers: the whole batch is resolved first, then each shard gets its part as one command.
+//!
+//! Runs on the caller's task. A single connection is resolved to its handle here and, as long as its queue has room,
+//! counted here; rooms and everyone are resolved by the shards, so that they cost one item each.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use tokio::sync::oneshot;
+
+use super::Delivery;
+use super::connection::{Connection, Home, Load, Seat};
+use super::meters::RouteMeters;
+use super::registry::{Links, Registry};
+use super::rooms::Rooms;
+use super::shard::{Command, Excluded, Item, Part, To};
+use crate::id::Uid;
+use crate::message::{Receipt, Target};
+
+/// Up to so many users, looking back through the list is cheaper than a set.
+const FEW_USERS: usize = 16;
+
+/// What routing needs of the hub.
+pub(super) struct Router {
+    pub(super) registry: Registry,
+    pub(super) rooms: Rooms,
+    pub(super) homes: Box<[Arc<Home>]>,
+    pub(super) meters: RouteMeters,
+}
+
+impl Router {
+    /// See `Hub::route`.
+    pub(super) async fn route(&self, batch: Vec<Delivery>) -> Vec<Receipt> {
+        let (mut receipts, drafts) = Plan::make(self, &batch);
+        let batch = Arc::new(batch);
+        let mut reports = Vec::new();
+        for (home, Draft { items, asks }) in self.homes.iter().zip(drafts) {
+            if items.is_empty() {
+                continue;
+            }
+            let (report, counts) = if asks { Some(oneshot::channel()).unzip() } else { (None, None) };
+            let part = Part { batch: Arc::clone(&batch), items, report };
+            // A shard that has stopped counts nothing.
+            let _ = home.mailbox.send(Command::Part(part)).await;
+            reports.extend(counts);
+        }
+        for counts in reports {
+            for count in counts.await.unwrap_or_default() {
+                let frames = frames(&batch[count.delivery]);
+                receipts[count.delivery].delivered += count.delivered * frames;
+                receipts[count.delivery].full += count.full * frames;
+            }
+        }
+        self.meters.count(&receipts);
+        receipts
+    }
+}
+
+/// One shard's part, while it is put together.
+#[derive(Default)]
+struct Draft {
+    items: Vec<Item>,
+    /// It holds something that only the shard can count.
+    asks: bool,
+}
+
+struct Plan<'a> {
+    router: &'a Router,
+    receipts: Vec<Receipt>,
+    drafts: Vec<Draft>,
+}
+
+impl<'a> Plan<'a> {
+    fn make(router: &'a Router, batch: &[Delivery]) -> (Vec<Receipt>, Vec<Draft>) {
+        let mut plan = Plan {
+            router,
+            receipts: vec![Receipt::default(); batch.len()],
+            drafts: router.homes.iter().map(|_| Draft::default()).collect(),
+        };
+        for (at, delivery) in batch.iter().enumerate() {
+            plan.add(at, delivery);
+        }
+        (plan.receipts, plan.drafts)
+    }
+
+    fn add(&mut self, at: usize, delivery: &Delivery) {
+        match &delivery.target {
+            Target::Connection(id) => {
+                if let Some(connection) = self.router.registry.connection(*id) {
+                    self.one(at, delivery, connection);
+                }
+            }
+            Target::Device(uid, device) => {
+                let mut links = self.router.registry.user(uid.as_str());
+                links.retain(|link| link.binding().is_some_and(|b| b.device.as_ref() == Some(device)));
+                self.links(at, delivery, uid, links);
+            }
+            Target::User(uid) => self.user(at, delivery, uid),
+            Target::Users(uids) => each_once(uids, |uid| self.user(at, delivery, uid)),
+            Target::Room(room) => {
+                let Some(state) = self.router.rooms.find(room.as_str()) else { return };
+                for shard in state.shards() {
+                    self.fan_out(at, shard, To::Room(Arc::clone(&state)));
+                }
+            }
+            Target::Everyone => self.everywhere(at, || To::Everyone),
+            Target::EveryoneBut(uids) => {
+                let registry = &self.router.registry;
+                let excluded = Arc::new(Excluded {
+                    hashes: uids.iter().map(|uid| registry.hash(uid.as_str())).collect(),
+                    uids: uids.iter().cloned().collect(),
+                });
+                self.everywhere(at, || To::EveryoneBut(Arc::clone(&excluded)));
+            }
+        }
+    }
+
+    fn user(&mut self, at: usize, delivery: &Delivery, uid: &Uid) {
+        let links = self.router.registry.user(uid.as_str());
+        self.links(at, delivery, uid, links);
+    }
+
+    /// To those connections of the user; with none that is there, the user is offline.
+    fn links(&mut self, at: usize, delivery: &Delivery, uid: &Uid, links: Links) {
+        let mut there = false;
+        for link in links {
+            there |= self.one(at, delivery, link);
+        }
+        if !there {
+            self.receipts[at].offline.push(uid.clone());
+        }
+    }
+
+    /// Whether the connection is one that can take something, now or (the one left out) in principle.
+    fn one(&mut self, at: usize, delivery: &Delivery, connection: Connection) -> bool {
+        let Some(form) = connection.form().filter(|_| !connection.has_ended()) else { return false };
+        let bytes = delivery.frames.bytes(form);
+        if delivery.no_echo == Some(connection.id()) || bytes.is_empty() {
+            return true;
+        }
+        let draft = &mut self.drafts[connection.home().index];
+        let seat = Seat::take(connection, Load::new(bytes.len(), delivery.frames.count()));
+        if seat.is_held() {
+            self.receipts[at].delivered += frames(delivery);
+        } else {
+            draft.asks = true;
+        }
+        draft.items.push(Item { delivery: at, to: To::One(seat) });
+        true
+    }
+
+    fn everywhere(&mut self, at: usize, to: impl Fn() -> To) {
+        for shard in 0..self.drafts.len() {
+            self.fan_out(at, shard, to());
+        }
+    }
+
+    fn fan_out(&mut self, at: usize, shard: usize, to: To) {
+        self.drafts[shard].asks = true;
+        self.drafts[shard].items.push(Item { delivery: at, to });
+    }
+}
+
+fn frames(delivery: &Delivery) -> u32 {
+    u32::try_from(delivery.frames.count()).expect("a batch is far below 2^32")
+}
+
+fn each_once<'u>(uids: &'u [Uid], mut each: impl FnMut(&'u Uid)) {
+    if uids.len() <= FEW_USERS {
+        uids.iter().enumerate().filter(|(i, uid)| !uids[..*i].contains(uid)).for_each(|(_, uid)| each(uid));
+        return;
+    }
+    let mut seen = HashSet::with_capacity_and_hasher(uids.len(), RandomState::new());
+    uids.iter().filter(|uid| seen.insert(uid.as_str())).for_each(each);
+}

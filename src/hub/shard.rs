@@ -1,0 +1,185 @@
+//! A shard: the owner of a part of the connections' queues, and the loop that serves them.
+//!
+//! Each turn empties the mailbox into the queues and then flushes what has something waiting, each connection once, a
+//! bounded number before the mailbox is looked at again: the busier it is, the more one write carries. Knows no room
+//! list and no user; it waits for its mailbox, its tick and blocked sockets, never for one socket.
+
+mod deliver;
+mod slots;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
+
+pub(super) use deliver::{Count, Excluded, Item, Part, To};
+
+use super::clock::Clock;
+use super::connection::{Bounds, Connection, Home, Load, Seat};
+use super::meters::TotalsCell;
+use super::{Settings, ShardTask, Socket};
+use slots::Slots;
+
+/// Flushes between two looks at the mailbox and at other tasks: some hundred microseconds.
+const FLUSHES_A_TURN: usize = 64;
+/// Runs queued between two such looks, unless one command alone brings more.
+const RUNS_A_TURN: u64 = 4096;
+
+/// What a mailbox carries.
+pub(super) enum Command {
+    /// A new connection.
+    Attach(Connection, Arc<dyn Socket>),
+    /// Its reader has ended.
+    Detach(Connection),
+    /// This shard's share of a batch.
+    Part(Part),
+    /// Whole frames for one connection.
+    Send(Seat, Bytes),
+    /// `Connection::close` was called.
+    Close(Connection),
+    /// No command comes after this one.
+    Stop,
+}
+
+/// Makes shard `index` of `count`: what others hold of it, and its life.
+pub(super) fn new(index: usize, count: usize, settings: &Settings, clock: Clock) -> (Arc<Home>, ShardTask) {
+    let (mailbox, commands) = mpsc::channel(settings.queue.mailbox.max(1));
+    let home = Arc::new(Home {
+        index,
+        mailbox,
+        live: AtomicUsize::new(0),
+        totals: TotalsCell::default(),
+        bounds: Bounds {
+            queue: Load::new(settings.queue.bytes, settings.queue.frames),
+            unbound: settings.unbound,
+            unbound_max: settings.unbound_max,
+        },
+        clock,
+        to_look_at: Mutex::default(),
+    });
+    let slots = Slots::new(Arc::clone(&home), settings, count > 1);
+    (home, async move { Shard::new(slots, commands).run().await }.boxed())
+}
+
+struct Shard {
+    slots: Slots,
+    mailbox: mpsc::Receiver<Command>,
+    /// The mailbox is closed and empty.
+    ended: bool,
+    tick: Interval,
+    ticked: bool,
+    received: Vec<Command>,
+    unblocked: Vec<(Connection, io::Result<()>)>,
+    /// Taken from the mailbox, not yet obeyed.
+    commands: VecDeque<Command>,
+    /// Callers to be told once `Slots::flushed` has come so far.
+    reports: VecDeque<(u64, oneshot::Sender<Vec<Count>>, Vec<Count>)>,
+}
+
+impl Shard {
+    fn new(slots: Slots, mailbox: mpsc::Receiver<Command>) -> Self {
+        let clock = &slots.home.clock;
+        let mut tick = interval_at(clock.start + clock.tick, clock.tick);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        Self {
+            slots,
+            mailbox,
+            ended: false,
+            tick,
+            ticked: false,
+            received: Vec::new(),
+            unblocked: Vec::new(),
+            commands: VecDeque::new(),
+            reports: VecDeque::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        loop {
+            let idle = self.commands.is_empty() && self.slots.is_clean();
+            if self.ended && idle {
+                break;
+            }
+            poll_fn(|cx| self.gather(cx, idle)).await;
+            self.take_turn();
+            if !self.slots.is_clean() || !self.commands.is_empty() {
+                yield_now().await;
+            }
+        }
+        self.slots.cut_all();
+        self.slots.publish();
+    }
+
+    /// Takes in what is there. Ready when that is anything, or there is work from before.
+    fn gather(&mut self, cx: &mut Context<'_>, idle: bool) -> Poll<()> {
+        self.ticked = self.tick.poll_tick(cx).is_ready();
+        while !self.slots.blocked.is_empty() {
+            let Poll::Ready(Some(unblocked)) = self.slots.blocked.poll_next_unpin(cx) else { break };
+            self.unblocked.push(unblocked);
+        }
+        if !self.ended && self.commands.is_empty() {
+            let limit = self.mailbox.max_capacity();
+            if let Poll::Ready(received) = self.mailbox.poll_recv_many(cx, &mut self.received, limit) {
+                self.ended = received == 0;
+            }
+        }
+        let nothing = !self.ticked && self.unblocked.is_empty() && self.received.is_empty() && !self.ended;
+        if nothing && idle { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn take_turn(&mut self) {
+        if std::mem::take(&mut self.ticked) {
+            self.slots.tick(self.mailbox.len());
+        }
+        for (connection, writable) in self.unblocked.drain(..) {
+            self.slots.unblock(&connection, writable);
+        }
+        self.commands.extend(self.received.drain(..));
+        let queued = self.slots.queued;
+        while self.slots.queued - queued < RUNS_A_TURN {
+            let Some(command) = self.commands.pop_front() else { break };
+            self.obey(command);
+        }
+        // Only after the whole mailbox: what else there is for a connection goes out by the same write.
+        if self.commands.is_empty() {
+            self.slots.flush_some(FLUSHES_A_TURN);
+        }
+        self.report();
+        self.slots.publish();
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Attach(connection, socket) => self.slots.attach(connection, socket),
+            Command::Detach(connection) => self.slots.detach(&connection),
+            Command::Part(Part { batch, items, report }) => {
+                let counts = self.slots.deliver(&batch, items);
+                if let Some(report) = report {
+                    self.reports.push_back((self.slots.clean_at(), report, counts));
+                }
+            }
+            Command::Send(seat, frame) => self.slots.seat(seat, frame, 1, &mut Count::default()),
+            Command::Close(connection) => self.slots.close(&connection),
+            Command::Stop => self.mailbox.close(),
+        }
+    }
+
+    /// Answers those whose part has been flushed. Waiting for that, and not only for the queues, keeps a caller from
+    /// running ahead of the sockets.
+    fn report(&mut self) {
+        while self.reports.front().is_some_and(|(at, ..)| *at <= self.slots.flushed) {
+            let Some((_, report, counts)) = self.reports.pop_front() else { break };
+            // A caller that does not wait any more needs no answer.
+            let _ = report.send(counts);
+        }
+    }
+}

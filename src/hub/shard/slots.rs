@@ -1,0 +1,404 @@
+//! The connections of one shard: what waits for each, who has something to flush, who is blocked, who is closing.
+//!
+//! Everything that happens to one connection happens here, in one thread at a time and without a lock.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
+use slab::Slab;
+
+use super::super::clock::Tick;
+use super::super::connection::{Connection, Home, Load, NO_SLOT};
+use super::super::meters::{ShardMeters, count_close};
+use super::super::send_queue::{SendQueue, flush};
+use super::super::wheel::Wheel;
+use super::super::{Settings, Socket};
+use crate::disconnect::Disconnect;
+use crate::protocol::{Form, Framing, ServerFrame, encode, websocket};
+
+/// A shard's connections.
+pub(super) struct Slots {
+    pub(super) home: Arc<Home>,
+    slots: Slab<Slot>,
+    /// One above the highest index in use so far.
+    pub(super) highest: u32,
+    wheel: Wheel,
+    /// Who has something to flush, in the order in which it came; may name a slot that is empty by now.
+    dirty: VecDeque<u32>,
+    /// How many have been taken off `dirty` since the start.
+    pub(super) flushed: u64,
+    /// Runs queued since the start.
+    pub(super) queued: u64,
+    pub(super) blocked: FuturesUnordered<Blocked>,
+    meters: ShardMeters,
+    pings: [Option<Bytes>; Form::COUNT],
+    heartbeat: Tick,
+    max_missed: u32,
+    write_timeout: Tick,
+    /// Other shards write the same runs at the same time.
+    pub(super) has_siblings: bool,
+}
+
+/// One connection, as its shard sees it.
+pub(super) struct Slot {
+    pub(super) connection: Connection,
+    socket: Arc<dyn Socket>,
+    queue: SendQueue,
+    last_write: Tick,
+    /// Since when the socket takes nothing; 0 = it does.
+    blocked_since: Tick,
+    /// When a closing connection is cut; 0 = not closing.
+    closing_until: Tick,
+    /// It stands in `dirty`.
+    dirty: bool,
+    /// A [`Blocked`] waits for its socket.
+    watched: bool,
+    /// The socket was shut down in some way: nothing can be written.
+    shut: bool,
+}
+
+/// Waits for one socket that would block.
+pub(super) struct Blocked {
+    connection: Connection,
+    socket: Arc<dyn Socket>,
+}
+
+impl Future for Blocked {
+    type Output = (Connection, io::Result<()>);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.socket.poll_writable(cx).map(|writable| (self.connection.clone(), writable))
+    }
+}
+
+impl Slot {
+    /// Whether it takes what is sent. The last words of one that is closing are queued in here.
+    pub(super) fn is_open(&self) -> bool {
+        !self.shut && self.closing_until == 0
+    }
+}
+
+impl Slots {
+    pub(super) fn new(home: Arc<Home>, settings: &Settings, has_siblings: bool) -> Self {
+        Self {
+            slots: Slab::new(),
+            highest: 0,
+            wheel: Wheel::new(home.clock.now()),
+            dirty: VecDeque::new(),
+            flushed: 0,
+            queued: 0,
+            blocked: FuturesUnordered::new(),
+            meters: ShardMeters::new(home.index),
+            pings: Default::default(),
+            heartbeat: home.clock.ticks(settings.heartbeat.interval),
+            max_missed: settings.heartbeat.max_missed,
+            write_timeout: home.clock.ticks(settings.queue.write_timeout),
+            has_siblings,
+            home,
+        }
+    }
+
+    pub(super) fn attach(&mut self, connection: Connection, socket: Arc<dyn Socket>) {
+        let now = self.wheel.now();
+        let index = self.slots.insert(Slot {
+            connection: connection.clone(),
+            socket,
+            queue: SendQueue::default(),
+            last_write: now,
+            blocked_since: 0,
+            closing_until: 0,
+            dirty: false,
+            watched: false,
+            shut: false,
+        });
+        let index = u32::try_from(index).expect("a node holds far fewer than 2^32 connections");
+        self.highest = self.highest.max(index + 1);
+        connection.set_slot(index);
+        self.arm(index);
+        if connection.is_detached() {
+            // It may have been noted already, before there was a slot to clear.
+            self.home.look_at(&connection);
+        }
+    }
+
+    /// Its handle was closed.
+    pub(super) fn close(&mut self, connection: &Connection) {
+        if let Some(why) = connection.closed().filter(|_| connection.slot() != NO_SLOT) {
+            self.begin_close(connection.slot(), why);
+        }
+    }
+
+    /// Writes what can still be written, then ends both sides.
+    pub(super) fn detach(&mut self, connection: &Connection) {
+        let index = connection.slot();
+        if index == NO_SLOT {
+            return;
+        }
+        self.flush(index);
+        self.shut(index, true);
+        self.wheel.disarm(index);
+        self.slots.remove(index as usize);
+        connection.set_slot(NO_SLOT);
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&Slot> {
+        self.slots.get(index as usize)
+    }
+
+    /// Queues a run; its `load` is released when it is written or dropped.
+    pub(super) fn push(&mut self, index: u32, bytes: Bytes, load: Load) {
+        self.queued += 1;
+        let slot = &mut self.slots[index as usize];
+        if slot.shut || bytes.is_empty() {
+            slot.connection.release(load);
+            return;
+        }
+        slot.queue.push(bytes, load);
+        self.mark_dirty(index);
+    }
+
+    /// Room for `load` in the queue of an open connection. One that still has none after a flush is too slow, and is
+    /// closed: callers may be ahead of this shard, so a queue that seems full says nothing about the socket.
+    pub(super) fn reserve(&mut self, index: u32, load: Load) -> bool {
+        let slot = &self.slots[index as usize];
+        if slot.connection.reserve(load) {
+            return true;
+        }
+        self.flush(index);
+        let slot = &self.slots[index as usize];
+        let reserved = !slot.connection.has_ended() && slot.connection.reserve(load);
+        if !reserved {
+            self.begin_close(index, Disconnect::SLOW_CONSUMER);
+        }
+        reserved
+    }
+
+    /// Says why, once what waits is written, and ends the writing side. The first call counts.
+    fn begin_close(&mut self, index: u32, why: Disconnect) {
+        let now = self.wheel.now();
+        let slot = &mut self.slots[index as usize];
+        if slot.closing_until != 0 || slot.shut {
+            return;
+        }
+        slot.connection.end(why);
+        count_close(why);
+        slot.closing_until = now.saturating_add(self.write_timeout);
+        if why == Disconnect::SLOW_CONSUMER {
+            slot.connection.release(slot.queue.clear_unbegun());
+        }
+        // Only a WebSocket's first frame can be awaited without a form.
+        if slot.connection.form().is_none_or(|form| form.framing == Framing::WebSocket) {
+            slot.queue.push(websocket::close(why), Load::default());
+        }
+        self.wheel.hasten(index, slot.closing_until);
+        self.mark_dirty(index);
+    }
+
+    /// Flushes up to `most` of those that have something waiting.
+    pub(super) fn flush_some(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(index) = self.dirty.pop_front() else { break };
+            self.flushed += 1;
+            if let Some(slot) = self.slots.get_mut(index as usize) {
+                slot.dirty = false;
+                self.flush(index);
+            }
+        }
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        self.dirty.is_empty()
+    }
+
+    /// What `flushed` will be when all that waits now has been flushed.
+    pub(super) fn clean_at(&self) -> u64 {
+        self.flushed + self.dirty.len() as u64
+    }
+
+    /// The socket of a blocked connection may take bytes again.
+    pub(super) fn unblock(&mut self, connection: &Connection, writable: io::Result<()>) {
+        let index = connection.slot();
+        let Some(slot) = self.slots.get_mut(index as usize).filter(|slot| slot.connection.is(connection)) else {
+            return;
+        };
+        slot.watched = false;
+        match writable {
+            Ok(()) => self.mark_dirty(index),
+            Err(_) => self.shut(index, true),
+        }
+    }
+
+    /// Time has passed: whatever is due is looked at, and so is what others noted down (a new time limit, or an end that
+    /// found no room in the mailbox).
+    pub(super) fn tick(&mut self, mailbox: usize) {
+        self.meters.show_mailbox(mailbox);
+        let mut due = Vec::new();
+        self.wheel.turn(self.home.clock.now(), &mut due);
+        for index in due {
+            self.on_time(index);
+        }
+        let noted = std::mem::take(&mut *self.home.to_look_at.lock());
+        for connection in noted {
+            connection.looked_at();
+            self.look_at(&connection);
+        }
+    }
+
+    fn look_at(&mut self, connection: &Connection) {
+        if connection.is_detached() {
+            self.detach(connection);
+        } else if connection.slot() != NO_SLOT {
+            self.arm(connection.slot());
+        }
+    }
+
+    /// The end of the shard: everything left is flushed once more and cut.
+    pub(super) fn cut_all(&mut self) {
+        for index in 0..self.highest {
+            if let Some(slot) = self.slots.get(index as usize) {
+                let connection = slot.connection.clone();
+                connection.lose();
+                self.detach(&connection);
+            }
+        }
+    }
+
+    /// Tells what has been counted.
+    pub(super) fn publish(&mut self) {
+        self.meters.publish(&self.home.totals);
+    }
+
+    fn mark_dirty(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if !slot.dirty && !slot.watched {
+            slot.dirty = true;
+            self.dirty.push_back(index);
+        }
+    }
+
+    fn flush(&mut self, index: u32) {
+        let now = self.wheel.now();
+        let slot = &mut self.slots[index as usize];
+        if slot.watched || slot.shut {
+            return;
+        }
+        let flush = flush(&mut slot.queue, &*slot.socket);
+        self.meters.count(&flush);
+        slot.connection.release(flush.done);
+        if flush.bytes > 0 {
+            slot.last_write = now;
+            slot.blocked_since = 0;
+        }
+        match flush.stopped {
+            None if slot.closing_until != 0 => self.shut(index, false),
+            None => {}
+            Some(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                slot.watched = true;
+                let (connection, socket) = (slot.connection.clone(), Arc::clone(&slot.socket));
+                self.blocked.push(Blocked { connection, socket });
+                if slot.blocked_since == 0 {
+                    slot.blocked_since = now;
+                    self.wheel.hasten(index, now.saturating_add(self.write_timeout));
+                }
+            }
+            Some(error) => {
+                tracing::debug!(cid = %slot.connection.id(), %error, "the socket broke");
+                self.shut(index, true);
+            }
+        }
+    }
+
+    /// Nothing is written any more. `abort` ends the reader too, so that it detaches the connection.
+    fn shut(&mut self, index: u32, abort: bool) {
+        let slot = &mut self.slots[index as usize];
+        if !slot.shut || abort {
+            slot.connection.lose();
+            slot.connection.release(slot.queue.clear());
+            slot.shut = true;
+            slot.socket.shutdown(abort);
+        }
+    }
+
+    fn on_time(&mut self, index: u32) {
+        let now = self.wheel.now();
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        if slot.closing_until != 0 {
+            if now >= slot.closing_until {
+                self.shut(index, true);
+            } else {
+                self.arm(index);
+            }
+            return;
+        }
+        if slot.shut {
+            return;
+        }
+        let limit = slot.connection.time_limit().filter(|(at, _)| now >= *at);
+        let stuck = slot.blocked_since != 0 && now >= slot.blocked_since.saturating_add(self.write_timeout);
+        if let Some((_, why)) = limit {
+            self.begin_close(index, why);
+        } else if stuck {
+            self.begin_close(index, Disconnect::SLOW_CONSUMER);
+        } else {
+            if now >= slot.last_write.saturating_add(self.heartbeat) {
+                self.beat(index);
+            }
+            self.arm(index);
+        }
+    }
+
+    /// So long nothing was written: a PING goes out, or too many have.
+    fn beat(&mut self, index: u32) {
+        let now = self.wheel.now();
+        let slot = &mut self.slots[index as usize];
+        if !slot.queue.is_empty() {
+            return;
+        }
+        slot.last_write = now;
+        let Some(form) = slot.connection.form() else { return };
+        if slot.connection.missed() >= self.max_missed {
+            self.begin_close(index, Disconnect::HEARTBEAT_MISSED);
+            return;
+        }
+        slot.connection.count_ping();
+        self.meters.count_ping();
+        let ping = self.pings[form.index()]
+            .get_or_insert_with(|| encode(form, ServerFrame::Ping).expect("a PING fits every form"))
+            .clone();
+        self.push(index, ping, Load::default());
+    }
+
+    /// Sets the wheel to the next moment at which something can be due.
+    fn arm(&mut self, index: u32) {
+        let slot = &self.slots[index as usize];
+        let due = if slot.closing_until != 0 {
+            slot.closing_until
+        } else {
+            let mut due = slot.last_write.saturating_add(self.heartbeat);
+            if let Some((at, _)) = slot.connection.time_limit() {
+                due = due.min(at);
+            }
+            if slot.blocked_since != 0 {
+                due = due.min(slot.blocked_since.saturating_add(self.write_timeout));
+            }
+            due
+        };
+        self.wheel.arm(index, due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_small() {
+        println!("slot: {} bytes", size_of::<Slot>());
+        assert!(size_of::<Slot>() <= 112, "{} bytes", size_of::<Slot>());
+    }
+}

@@ -1,0 +1,185 @@
+//! The hub over sockets that the tests hold in their hands.
+
+mod delivery;
+mod life;
+mod model;
+mod stress;
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use super::connection::Load;
+use super::*;
+use crate::disconnect::Disconnect;
+use crate::message::Message;
+use crate::protocol::{self, Coding, Dialect, ServerFrame, websocket};
+
+const YUNQUE: Form = Form::websocket(Dialect::Yunque, Coding::Protobuf);
+const JSON: Form = Form::websocket(Dialect::Yunque, Coding::Json);
+const TCP: Form = Form::tcp(Dialect::Cim);
+
+/// A socket in memory: takes as many bytes as it is allowed to, and remembers them.
+#[derive(Default)]
+struct Pipe(Mutex<PipeState>);
+
+#[derive(Default)]
+struct PipeState {
+    taken: Vec<u8>,
+    writes: usize,
+    /// Bytes that it will still take; `None` = any number.
+    room: Option<usize>,
+    broken: bool,
+    /// The calls of `shutdown`.
+    shut: Vec<bool>,
+    waker: Option<Waker>,
+}
+
+impl Pipe {
+    fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// From now on it takes `room` bytes.
+    fn allow(&self, room: Option<usize>) {
+        let mut state = self.0.lock();
+        state.room = room;
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn break_it(&self) {
+        self.0.lock().broken = true;
+        self.allow(None);
+    }
+
+    fn taken(&self) -> Vec<u8> {
+        self.0.lock().taken.clone()
+    }
+
+    fn writes(&self) -> usize {
+        self.0.lock().writes
+    }
+
+    fn shut(&self) -> Vec<bool> {
+        self.0.lock().shut.clone()
+    }
+}
+
+impl Socket for Pipe {
+    fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let state = &mut *self.0.lock();
+        state.writes += 1;
+        if state.broken {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        if !state.shut.is_empty() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if state.room == Some(0) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let before = state.taken.len();
+        for part in parts {
+            let left = state.room.map_or(part.len(), |room| room.min(part.len()));
+            state.room = state.room.map(|room| room - left);
+            state.taken.extend_from_slice(&part[..left]);
+        }
+        Ok(state.taken.len() - before)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.lock();
+        if state.room != Some(0) || state.broken || state.shut.contains(&true) {
+            return Poll::Ready(Ok(()));
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn shutdown(&self, abort: bool) {
+        let mut state = self.0.lock();
+        state.shut.push(abort);
+        if let Some(waker) = state.waker.take().filter(|_| abort) {
+            waker.wake();
+        }
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        shards: 2,
+        connections: 100_000,
+        heartbeat: Heartbeat { interval: Duration::from_secs(25), max_missed: 2 },
+        queue: Queue { bytes: 1 << 20, frames: 1024, write_timeout: Duration::from_secs(10), mailbox: 256 },
+        unbound: Duration::from_secs(45),
+        unbound_max: Duration::from_secs(300),
+    }
+}
+
+/// A hub whose shards run on the current runtime.
+fn start(settings: &Settings) -> Arc<Hub> {
+    let (hub, tasks) = Hub::new(settings, Arc::new(IdSequence::new(1, SystemTime::now())));
+    tasks.into_iter().for_each(|task| drop(tokio::spawn(task)));
+    Arc::new(hub)
+}
+
+/// A connection with its socket.
+async fn attach(hub: &Hub, form: Option<Form>) -> (Connection, Arc<Pipe>) {
+    let pipe = Pipe::new();
+    let connection = hub.attach(Arc::clone(&pipe) as Arc<dyn Socket>, form).await.unwrap();
+    (connection, pipe)
+}
+
+/// A connection of `uid` with its socket.
+async fn bound(hub: &Hub, uid: &str, form: Form) -> (Connection, Arc<Pipe>) {
+    let (connection, pipe) = attach(hub, Some(form)).await;
+    hub.bind(&connection, binding(uid, None));
+    (connection, pipe)
+}
+
+fn binding(uid: &str, device: Option<&str>) -> Binding {
+    Binding {
+        number: 0,
+        uid: self::uid(uid),
+        device: device.map(|device| Device::parse(device).unwrap()),
+        channel: None,
+        since: 0,
+        expires: None,
+        facts: Entries::new(),
+    }
+}
+
+fn uid(text: &str) -> Uid {
+    Uid::parse(text).unwrap()
+}
+
+fn uids(texts: &[&str]) -> Arc<[Uid]> {
+    texts.iter().map(|text| uid(text)).collect()
+}
+
+fn room(text: &str) -> Room {
+    Room::parse(text).unwrap()
+}
+
+/// A run with a message for each text.
+fn frames(texts: &[&str]) -> Arc<Frames> {
+    let message = |text: &&str| Arc::new(Message { title: (*text).to_owned(), ..Message::default() });
+    Arc::new(Frames::new(texts.iter().map(message).collect()))
+}
+
+fn to(target: Target, frames: &Arc<Frames>) -> Delivery {
+    Delivery { target, no_echo: None, frames: Arc::clone(frames) }
+}
+
+async fn push(hub: &Hub, target: Target, frames: &Arc<Frames>) -> Receipt {
+    hub.route(vec![to(target, frames)]).await.remove(0)
+}
+
+fn delivered(delivered: u32) -> Receipt {
+    Receipt { delivered, ..Receipt::default() }
+}

@@ -1,0 +1,295 @@
+//! Attach to detach: time limits, heartbeat, close, drain, lists.
+
+use super::*;
+use tokio::time::sleep;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn ping(form: Form) -> Vec<u8> {
+    protocol::encode(form, ServerFrame::Ping).unwrap().to_vec()
+}
+
+fn close_frame(why: Disconnect) -> Vec<u8> {
+    websocket::close(why).to_vec()
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_broken_by_a_ping_and_three_unheard_ones_end_it() {
+    let hub = start(&settings());
+    let (a, pipe) = bound(&hub, "a", TCP).await;
+    sleep(24 * SECOND).await;
+    assert!(pipe.taken().is_empty());
+    sleep(2 * SECOND).await;
+    assert_eq!(pipe.taken(), ping(TCP));
+    a.saw_life();
+    sleep(25 * SECOND).await;
+    assert_eq!(pipe.taken(), ping(TCP).repeat(2));
+    sleep(25 * SECOND).await;
+    assert_eq!((pipe.taken(), a.closed()), (ping(TCP).repeat(3), None));
+    sleep(25 * SECOND).await;
+    assert_eq!(a.closed(), Some(Disconnect::HEARTBEAT_MISSED));
+    assert_eq!((pipe.taken(), pipe.shut()), (ping(TCP).repeat(3), vec![false]), "TCP has no close frame");
+    sleep(11 * SECOND).await;
+    assert_eq!(pipe.shut(), [false, true], "who does not answer the end is cut");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_puts_the_ping_off() {
+    let hub = start(&settings());
+    let (_a, pipe) = bound(&hub, "a", YUNQUE).await;
+    let run = frames(&["x"]);
+    for _ in 0..10 {
+        sleep(20 * SECOND).await;
+        push(&hub, Target::Everyone, &run).await;
+    }
+    assert_eq!(pipe.taken(), run.bytes(YUNQUE).repeat(10));
+    sleep(26 * SECOND).await;
+    assert!(pipe.taken().ends_with(&ping(YUNQUE)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_before_the_form_is_known() {
+    let hub = start(&Settings { unbound: 400 * SECOND, ..settings() });
+    let (a, pipe) = attach(&hub, None).await;
+    sleep(101 * SECOND).await;
+    assert!(pipe.taken().is_empty());
+    a.set_form(JSON);
+    sleep(26 * SECOND).await;
+    assert_eq!(pipe.taken(), ping(JSON));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unbound_connection_ends_in_time_unless_it_is_extended_within_bounds() {
+    let hub = start(&settings());
+    let (late, late_pipe) = attach(&hub, Some(YUNQUE)).await;
+    let (more, _) = attach(&hub, Some(YUNQUE)).await;
+    let (less, _) = attach(&hub, Some(YUNQUE)).await;
+    let (known, _) = bound(&hub, "a", YUNQUE).await;
+    more.extend_unbound(3_600_000);
+    less.extend_unbound(5_000);
+    let ticker = keep_alive([&late, &more, &known]);
+    sleep(8 * SECOND).await;
+    assert_eq!(less.closed(), Some(Disconnect::UNBOUND));
+    sleep(36 * SECOND).await;
+    assert_eq!(late.closed(), None);
+    sleep(3 * SECOND).await;
+    assert_eq!(late.closed(), Some(Disconnect::UNBOUND));
+    assert!(late_pipe.taken().ends_with(&close_frame(Disconnect::UNBOUND)));
+    sleep(250 * SECOND).await;
+    assert_eq!(more.closed(), None);
+    sleep(6 * SECOND).await;
+    assert_eq!((more.closed(), known.closed()), (Some(Disconnect::UNBOUND), None));
+    ticker.abort();
+}
+
+/// Clients that answer their PINGs.
+fn keep_alive<const N: usize>(connections: [&Connection; N]) -> tokio::task::JoinHandle<()> {
+    let connections = connections.map(Clone::clone);
+    tokio::spawn(async move {
+        loop {
+            connections.iter().for_each(Connection::saw_life);
+            sleep(SECOND).await;
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_ends_the_connection_unless_a_later_one_comes() {
+    let hub = start(&settings());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let until = |seconds| Binding { expires: Some(now + seconds), ..binding("a", None) };
+    let (short, short_pipe) = attach(&hub, Some(YUNQUE)).await;
+    let (renewed, _) = attach(&hub, Some(YUNQUE)).await;
+    let (past, _) = attach(&hub, Some(YUNQUE)).await;
+    hub.bind(&short, until(5));
+    hub.bind(&renewed, until(5));
+    hub.bind(&past, Binding { expires: Some(1), ..binding("a", None) });
+    assert!(!hub.bind(&renewed, until(20)).first);
+    sleep(3 * SECOND).await;
+    assert_eq!((short.closed(), past.closed()), (None, Some(Disconnect::TOKEN_EXPIRED)));
+    sleep(5 * SECOND).await;
+    assert_eq!((short.closed(), renewed.closed()), (Some(Disconnect::TOKEN_EXPIRED), None));
+    assert_eq!(short_pipe.taken(), close_frame(Disconnect::TOKEN_EXPIRED));
+    sleep(16 * SECOND).await;
+    assert_eq!(renewed.closed(), Some(Disconnect::TOKEN_EXPIRED));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_socket_that_takes_nothing_for_too_long_is_a_slow_consumer() {
+    let hub = start(&settings());
+    let (a, stuck) = bound(&hub, "a", YUNQUE).await;
+    let (b, sips) = bound(&hub, "b", YUNQUE).await;
+    stuck.allow(Some(0));
+    sips.allow(Some(0));
+    let run = frames(&["a text of some length, so that a sip is a part of it"]);
+    push(&hub, Target::Everyone, &run).await;
+    for _ in 0..3 {
+        sleep(6 * SECOND).await;
+        sips.allow(Some(1));
+    }
+    assert_eq!((a.closed(), b.closed()), (Some(Disconnect::SLOW_CONSUMER), None));
+    assert!(stuck.taken().is_empty() && stuck.shut().is_empty());
+    sleep(6 * SECOND).await;
+    assert_eq!(stuck.shut(), [true], "the close frame did not get out either");
+    assert_eq!((a.waiting(), sips.taken().len()), (Load::default(), 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_flushes_says_why_and_ends_the_writing_side() {
+    let hub = start(&settings());
+    let (a, pipe) = bound(&hub, "a", YUNQUE).await;
+    let run = frames(&["x"]);
+    push(&hub, Target::Everyone, &run).await;
+    assert!(a.send(run.bytes(YUNQUE).clone()).await);
+    a.close(Disconnect::KICKED).await;
+    a.close(Disconnect::RESTART).await;
+    assert!(!a.send(run.bytes(YUNQUE).clone()).await);
+    assert_eq!(push(&hub, Target::Everyone, &run).await, delivered(0));
+    assert_eq!(a.closed(), Some(Disconnect::KICKED));
+    let expected = [run.bytes(YUNQUE).repeat(2), close_frame(Disconnect::KICKED)].concat();
+    assert_eq!((pipe.taken(), pipe.shut()), (expected, vec![false]));
+    assert_eq!(hub.detach(&a).await, Detached { last: true, rooms: Vec::new() });
+    hub.settle().await;
+    assert_eq!(pipe.shut(), [false, true]);
+    sleep(60 * SECOND).await;
+    assert_eq!(pipe.shut(), [false, true], "what is gone has no time limit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocked_connection_that_closes_is_cut_in_the_end() {
+    let hub = start(&settings());
+    let (a, pipe) = bound(&hub, "a", YUNQUE).await;
+    pipe.allow(Some(3));
+    let run = frames(&["hello"]);
+    push(&hub, Target::Everyone, &run).await;
+    a.close(Disconnect::RESTART).await;
+    sleep(9 * SECOND).await;
+    assert!(pipe.shut().is_empty());
+    sleep(3 * SECOND).await;
+    assert_eq!((pipe.shut(), pipe.taken().len()), (vec![true], 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn detaching_writes_what_waits_and_leaves_nothing_behind() {
+    let hub = start(&settings());
+    let (a, pipe) = bound(&hub, "a", YUNQUE).await;
+    let (b, _) = bound(&hub, "a", YUNQUE).await;
+    hub.join(&a, &room("r"));
+    hub.join(&a, &room("s"));
+    let run = frames(&["x"]);
+    assert!(a.send(run.bytes(YUNQUE).clone()).await);
+    assert_eq!(hub.detach(&a).await, Detached { last: false, rooms: vec![room("r"), room("s")] });
+    assert_eq!(hub.detach(&a).await, Detached::default());
+    assert!(!hub.join(&a, &room("r")) && !hub.leave(&a, &room("r")));
+    assert!(!hub.bind(&a, binding("c", None)).first);
+    hub.settle().await;
+    assert_eq!((pipe.taken(), pipe.shut()), (run.bytes(YUNQUE).to_vec(), vec![true]));
+    assert!(hub.rooms().is_empty() && hub.connection(a.id()).is_none() && hub.user("c").is_empty());
+    assert_eq!((hub.counts(), hub.connections().len()), ((1, 1), 1));
+    assert!(hub.detach(&b).await.last);
+    assert_eq!((hub.counts(), hub.connections().len()), ((0, 0), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_mailbox_does_not_hold_up_a_detach() {
+    let hub = start(&Settings { shards: 1, queue: Queue { mailbox: 1, ..settings().queue }, ..settings() });
+    let (a, pipe) = attach(&hub, Some(YUNQUE)).await;
+    assert!(!hub.detach(&a).await.last, "the attach still fills the mailbox");
+    sleep(2 * SECOND).await;
+    assert_eq!(pipe.shut(), [true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_holds_as_many_as_it_may() {
+    let hub = start(&Settings { connections: 2, ..settings() });
+    let (a, _) = attach(&hub, None).await;
+    let (_b, _) = attach(&hub, None).await;
+    assert!(hub.attach(Pipe::new(), None).await.is_none());
+    hub.detach(&a).await;
+    assert!(hub.attach(Pipe::new(), None).await.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_spread_over_the_shards() {
+    let hub = start(&Settings { shards: 4, ..settings() });
+    let mut last = None;
+    for _ in 0..40 {
+        last = Some(attach(&hub, None).await.0);
+    }
+    let live = |hub: &Hub| hub.router.homes.iter().map(|h| h.live.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    assert_eq!(live(&hub), [10; 4]);
+    hub.detach(&last.unwrap()).await;
+    attach(&hub, None).await;
+    assert_eq!(live(&hub), [10; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_flushes_cuts_and_ends_the_shards() {
+    let (hub, tasks) = Hub::new(&settings(), Arc::new(IdSequence::new(1, SystemTime::now())));
+    let tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
+    let (a, pipe) = bound(&hub, "a", YUNQUE).await;
+    let (b, stuck) = bound(&hub, "b", YUNQUE).await;
+    stuck.allow(Some(1));
+    let run = frames(&["x"]);
+    assert!(a.send(run.bytes(YUNQUE).clone()).await && b.send(run.bytes(YUNQUE).clone()).await);
+    hub.stop().await;
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!((pipe.taken(), pipe.shut(), stuck.shut()), (run.bytes(YUNQUE).to_vec(), vec![true], vec![true]));
+    assert!(!a.send(run.bytes(YUNQUE).clone()).await && hub.attach(Pipe::new(), None).await.is_none());
+    assert_eq!(push(&hub, Target::Everyone, &run).await, delivered(0));
+    a.close(Disconnect::RESTART).await;
+    assert!(hub.detach(&a).await.last && hub.detach(&b).await.last);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_goes_on_where_the_last_one_stopped_whatever_comes_and_goes() {
+    let hub = start(&settings());
+    let mut all = Vec::new();
+    for i in 0..50 {
+        all.push(bound(&hub, &i.to_string(), YUNQUE).await.0);
+        attach(&hub, None).await;
+    }
+    let first = hub.page(0, 20);
+    assert_eq!(
+        first.iter().map(Connection::id).collect::<Vec<_>>(),
+        all[..20].iter().map(Connection::id).collect::<Vec<_>>()
+    );
+    hub.detach(&all[19]).await;
+    hub.detach(&all[25]).await;
+    let second = hub.page(first[19].id().as_u64(), 100);
+    let left: Vec<_> = all[20..25].iter().chain(&all[26..]).map(Connection::id).collect();
+    assert_eq!(second.iter().map(Connection::id).collect::<Vec<_>>(), left);
+    assert!(hub.page(u64::MAX, 10).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_has_one_text_however_many_connections() {
+    let hub = start(&settings());
+    let (a, _) = bound(&hub, "1074", YUNQUE).await;
+    let (b, _) = bound(&hub, "1074", YUNQUE).await;
+    let text = |connection: &Connection| connection.binding().unwrap().uid.as_str().as_ptr();
+    assert_eq!(text(&a), text(&b));
+    hub.join(&a, &room("r"));
+    hub.join(&b, &room("r"));
+    assert_eq!(a.rooms()[0].as_str().as_ptr(), b.rooms()[0].as_str().as_ptr());
+    a.set_tag(Some("vip".to_owned()));
+    assert_eq!((a.tag().as_deref(), b.tag()), (Some("vip"), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowded_room_empties_in_any_order() {
+    let hub = start(&settings());
+    let mut members = Vec::new();
+    for i in 0..100 {
+        members.push(bound(&hub, &i.to_string(), YUNQUE).await.0);
+        assert!(hub.join(&members[i], &room("r")));
+    }
+    assert_eq!((hub.room("r").len(), hub.rooms()), (100, vec![(room("r"), 100)]));
+    for (gone, i) in (0..100).map(|i| (i * 37) % 100).enumerate() {
+        assert!(hub.leave(&members[i], &room("r")));
+        assert_eq!(hub.room("r").len(), 99 - gone);
+    }
+    assert!(hub.rooms().is_empty());
+}
