@@ -64,7 +64,7 @@ fn each_target_has_its_request() {
 #[test]
 fn a_token_carries_its_claims_and_the_first_keys_signature() {
     let dir = tempfile::tempdir().unwrap();
-    let manifest = "[settings]\nleeway = 1\n[[settings.keys]]\nid = \"k1\"\nsecret = \"s1\"\n[[settings.keys]]\nid = \"k2\"\nsecret = \"s2\"\n";
+    let manifest = "[settings]\naudience = \"us\"\nissuer = \"\"\n[[settings.keys]]\nid = \"k1\"\nsecret = \"s1\"\n[[settings.keys]]\nid = \"k2\"\nsecret = \"s2\"\n";
     std::fs::write(dir.path().join("token-auth.toml"), manifest).unwrap();
     let (uid, device, room) = ("1074".parse().unwrap(), "d1".parse().unwrap(), "lobby".parse().unwrap());
     let ttl = std::time::Duration::from_secs(60);
@@ -77,6 +77,7 @@ fn a_token_carries_its_claims_and_the_first_keys_signature() {
         (&claims["sub"], &claims["device"], &claims["rooms"]),
         (&json!("1074"), &json!("d1"), &json!(["lobby"]))
     );
+    assert_eq!((&claims["aud"], claims.get("iss")), (&json!("us"), None));
     let left = claims["exp"].as_u64().unwrap() - std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
     assert!((59..=60).contains(&left), "{left}");
 

@@ -52,7 +52,8 @@ pub(super) fn mint(
     }
     let path = plugins.join(MANIFEST);
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the keys of {}", path.display()))?;
-    let (id, secret) = first_key(&text).with_context(|| format!("{} holds no key to sign with", path.display()))?;
+    let Issuer { id, secret, audience, issuer } =
+        Issuer::read(&text).with_context(|| format!("{} holds no key to sign with", path.display()))?;
     let expires = SystemTime::now() + ttl;
     let expires = expires.duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
     let mut claims = json!({ "sub": uid.as_str(), "exp": expires });
@@ -62,17 +63,34 @@ pub(super) fn mint(
     if !rooms.is_empty() {
         claims["rooms"] = rooms.iter().map(Room::as_str).collect();
     }
+    for (claim, value) in [("aud", audience), ("iss", issuer)] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            claims[claim] = value.into();
+        }
+    }
     Ok(sign(id.as_deref(), secret.as_bytes(), &claims))
 }
 
-/// Id and secret of the first of `[[settings.keys]]`.
-fn first_key(manifest: &str) -> anyhow::Result<(Option<String>, String)> {
-    let manifest: toml::Table = manifest.parse()?;
-    let keys = manifest.get("settings").and_then(|settings| settings.get("keys")).and_then(toml::Value::as_array);
-    let first = keys.and_then(|keys| keys.first()).context("expected [[settings.keys]] with id and secret")?;
-    let text = |name: &str| first.get(name).and_then(toml::Value::as_str).map(str::to_owned);
-    let secret = text("secret").or_else(|| first.as_str().map(str::to_owned));
-    Ok((text("id"), secret.context("expected settings.keys[0].secret to be a text")?))
+/// What the plugin's manifest says of the tokens that it admits.
+struct Issuer {
+    /// The first of `[[settings.keys]]`.
+    id: Option<String>,
+    secret: String,
+    audience: Option<String>,
+    issuer: Option<String>,
+}
+
+impl Issuer {
+    fn read(manifest: &str) -> anyhow::Result<Self> {
+        let manifest: toml::Table = manifest.parse()?;
+        let settings = manifest.get("settings").context("expected a table settings")?;
+        let text = |table: &toml::Value, name: &str| table.get(name).and_then(toml::Value::as_str).map(str::to_owned);
+        let keys = settings.get("keys").and_then(toml::Value::as_array);
+        let first = keys.and_then(|keys| keys.first()).context("expected [[settings.keys]] with id and secret")?;
+        let secret = text(first, "secret").context("expected settings.keys[0].secret to be a text")?;
+        let (audience, issuer) = (text(settings, "audience"), text(settings, "issuer"));
+        Ok(Self { id: text(first, "id"), secret, audience, issuer })
+    }
 }
 
 fn sign(id: Option<&str>, secret: &[u8], claims: &serde_json::Value) -> String {

@@ -50,6 +50,10 @@ impl fmt::Display for ConfigError {
 
 /// The known name that `name` was most likely meant to be.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    // Nobody mistypes that much, and the comparison is quadratic.
+    if name.len() > 64 {
+        return None;
+    }
     let wanted = name.to_lowercase().replace('-', "_");
     let bound = (name.chars().count() / 3).max(1);
     known

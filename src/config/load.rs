@@ -30,7 +30,7 @@ const DEV_OVERLAY_NAME: &str = "built-in skylark-dev.yaml";
 pub struct Loader {
     file: Option<PathBuf>,
     env: Option<String>,
-    variables: BTreeMap<String, String>,
+    pub(super) variables: BTreeMap<String, String>,
     options: Vec<(Arc<str>, String, String)>,
     host: Option<String>,
 }
@@ -131,7 +131,7 @@ impl Loader {
         Examined { config, faults, files, tree }
     }
 
-    fn defaults(&self) -> Value {
+    pub(super) fn defaults(&self) -> Value {
         let mut config = Config::default();
         if let Some(id) = self.host.as_deref().and_then(node_id) {
             config.node.id = id;

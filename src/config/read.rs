@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
                         Some(_) => "no such key".to_owned(),
                         None => format!("no such key, expected {}", one_of(known)),
                     };
-                    let (source, path) = (field.source.clone(), self.join(&field.name));
+                    let (source, path) = (field.source.clone(), self.join(&shortened(&field.name)));
                     self.faults.push(Fault { source, path, problem, nearest });
                 }
                 Some(())

@@ -296,6 +296,30 @@ fn bombs_are_refused_before_they_grow() {
 }
 
 #[test]
+fn a_key_of_any_length_is_a_short_fault() {
+    let long = "k".repeat(500_000);
+    let found = faults(&format!("? {long}\n: 1\nlimits:\n  ? {long}\n  : 1\n"));
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|fault| fault.len() < 500), "{found:?}");
+}
+
+proptest::proptest! {
+    /// Whatever stands in the file, the answer is a configuration or faults with lines.
+    #[test]
+    fn no_text_ends_the_reading_badly(text in r#"([a-z_]{1,9}|listeners|limits|api|keys|[:{}\[\],&*|>?!'"-]|[ \n]|\$\{|[0-9]{1,3}|\PC){0,60}"#) {
+        let loader = Loader::isolated(None, None, &[]);
+        let mut found = Vec::new();
+        if let Ok(value) = yaml::parse(&"s.yaml".into(), &text, &mut found) {
+            let mut tree = loader.defaults();
+            tree.overlay(value);
+            let mut reader = read::Reader::new(&loader.variables, found);
+            let config = <Config as read::Setting>::read(&tree, &mut reader);
+            proptest::prop_assert!(config.is_some() || !reader.faults.is_empty());
+        }
+    }
+}
+
+#[test]
 fn a_reload_says_what_it_can_take_live() {
     let files = Files::new("limits: {batch: 10}\n");
     let loaded = files.load(None, &[]).unwrap();
@@ -313,7 +337,10 @@ fn a_reload_says_what_it_can_take_live() {
     assert_eq!(live.changes(&new.config).live, [""; 0], "with_live takes all that is called live");
     files.write("s.yaml", "listeners: [{address: 127.0.0.1:8080, serves: [ws, api, metrics], origins: [loopback]}]\n");
     let rules = loaded.config.changes(&loaded.reload().unwrap().config);
-    assert_eq!((rules.live, rules.needs_restart.len()), (vec!["listeners[0].origins".into(), "limits.batch".into()], 0));
+    assert_eq!(
+        (rules.live, rules.needs_restart.len()),
+        (vec!["listeners[0].origins".into(), "limits.batch".into()], 0)
+    );
     files.write("s.yaml", "limits: {batch: x}\n");
     assert!(loaded.reload().is_err());
 }
