@@ -61,9 +61,10 @@ names! {
     HTTP_SECONDS: histogram = "skylark_http_seconds",
 
     // Plugins.
-    /// Calls of plugins, by `plugin`, `role` and `outcome` (ok, trap, timeout, full).
+    /// Calls of plugins, by `plugin`, `role` and `outcome`: the answer (allow, replace, reject, drop, admit, refuse, abstain,
+    /// done) or why there was none (trap, cpu, wall, memory, bytes, full, start, answer, declared, kv).
     PLUGIN_CALLS: counter = "skylark_plugin_calls_total",
-    /// Time of a call, by `plugin` and `role`.
+    /// Time of a call, by `plugin` and `role`; one call in 16 is measured.
     PLUGIN_SECONDS: histogram = "skylark_plugin_seconds",
     /// Live instances, by `plugin`.
     PLUGIN_INSTANCES: gauge = "skylark_plugin_instances",
@@ -73,7 +74,7 @@ names! {
     PLUGIN_ONE_SHOTS: counter = "skylark_plugin_one_shots_total",
     /// Events that found the queue of the events plugins full.
     PLUGIN_EVENTS_LOST: counter = "skylark_plugin_events_lost_total",
-    /// How far the ticker that bounds the plugins' time lags behind, in seconds.
+    /// How far the ticker that bounds the plugins' time lags behind, in seconds: the worst of the last second.
     PLUGIN_TICKER_LAG: gauge = "skylark_plugin_ticker_lag_seconds",
 
     // The process.
