@@ -3,6 +3,43 @@
 //! Knows no hub and no broker: what plugins may do to others goes through [`Services`], which the node implements.
 //! `wasmtime` lives in the modules below and shows in no signature here.
 
+mod auth;
+mod bindings;
+mod cache;
+mod chain;
+pub mod check;
+mod commit;
+mod compile;
+mod convert;
+mod disk;
+mod engine;
+mod events;
+mod failure;
+pub mod fake;
+mod guest;
+mod handler;
+pub mod host;
+mod imports;
+mod inspect;
+mod instance;
+pub mod kv;
+mod limits;
+mod load;
+mod manifest;
+mod matching;
+mod pool;
+mod publication;
+mod reload;
+mod snapshot;
+mod stats;
+mod ticker;
+mod version;
+mod wasi;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -237,4 +274,33 @@ pub trait PluginHost: Send + Sync {
 
     /// Every plugin, by name.
     fn status(&self) -> Vec<Status>;
+}
+
+/// What a plugin is asked to do. One file may carry several roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Decides who gets in.
+    Auth,
+    /// Judges each publish.
+    Filter,
+    /// Answers SendBody keys.
+    Handler,
+    /// Hears what happened.
+    Events,
+}
+
+impl Role {
+    /// Every role, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Auth, Self::Filter, Self::Handler, Self::Events];
+
+    /// The word used in the interface, in manifests, logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Filter => "filter",
+            Self::Handler => "handler",
+            Self::Events => "events",
+        }
+    }
 }

@@ -1,0 +1,73 @@
+//! Who gets in: the auth plugins in order, the first that does not abstain decides. Everything else refuses.
+
+use std::sync::Arc;
+
+use super::bindings::exports::skylark::plugin::auth::Answer;
+use super::commit::{self, Ended};
+use super::failure::{Failure, Kind};
+use super::pool::Lease;
+use super::snapshot::{Gate, Snapshot};
+use super::stats::Outcome;
+use super::version::Version;
+use super::{Admission, Claim, Refusal, Role, Transport, convert};
+
+/// Asks until one decides.
+pub(super) async fn admit(snapshot: &Snapshot, transport: &Transport, claim: &Claim) -> Result<Admission, Refusal> {
+    // A missing plugin shuts the whole role: which clients it would have refused, nobody can tell.
+    if let Some(plugin) = snapshot.auth.iter().find_map(|gate| match gate {
+        Gate::Shut { plugin, .. } => Some(plugin),
+        Gate::Live(_) => None,
+    }) {
+        return Err(unavailable(format!("auth plugin {plugin} is missing")));
+    }
+    for gate in &snapshot.auth {
+        let Gate::Live(version) = gate else { continue };
+        match ask(version, transport, claim).await {
+            Ok(Some(decided)) => return decided,
+            Ok(None) => {}
+            Err(failure) => {
+                version.stats.failed(Role::Auth, &failure);
+                return Err(unavailable(format!("auth plugin {} failed: {failure}", version.name)));
+            }
+        }
+    }
+    if snapshot.auth.is_empty() {
+        return Err(unavailable("no auth plugin is live".to_owned()));
+    }
+    Err(Refusal { code: "401".to_owned(), reason: "no credentials that a plugin knows".to_owned() })
+}
+
+fn unavailable(reason: String) -> Refusal {
+    Refusal { code: "503".to_owned(), reason }
+}
+
+/// One plugin's decision; `None` if it abstains.
+async fn ask(
+    version: &Arc<Version>,
+    transport: &Transport,
+    claim: &Claim,
+) -> Result<Option<Result<Admission, Refusal>>, Failure> {
+    for _ in 0..=commit::RETRIES {
+        let begun = version.stats.called();
+        let mut lease = Lease::take(version).await?;
+        let answer = lease.instance().admit(transport, claim).await?;
+        let staged = lease.instance().take_staged();
+        lease.give_back();
+        let (outcome, decided) = match answer {
+            Answer::Admit(admission) => {
+                let admission = convert::admission(admission).map_err(|fault| Failure::new(Kind::Answer, fault))?;
+                (Outcome::Admit, Some(Ok(admission)))
+            }
+            Answer::Refuse(refusal) => (Outcome::Refuse, Some(Err(convert::refusal(refusal, "401")))),
+            Answer::Abstain => (Outcome::Abstain, None),
+        };
+        match commit::commit(&version.blueprint.context, staged).await? {
+            Ended::Committed => {
+                version.stats.answered(begun, outcome);
+                return Ok(decided);
+            }
+            Ended::Conflict => {}
+        }
+    }
+    Err(commit::too_many_conflicts())
+}

@@ -1,0 +1,127 @@
+//! The filter chain: each envelope of a batch is judged by each filter that wants it, in the order of the manifests.
+//!
+//! A batch goes filter by filter, so that one warm instance serves all of it. A filter that fails answers as its
+//! manifest says: reject, or let pass.
+
+use std::sync::Arc;
+
+use super::bindings::exports::skylark::plugin::filter::Verdict;
+use super::failure::{Failure, Kind};
+use super::guest::Publish;
+use super::pool::Lease;
+use super::snapshot::{Gate, Snapshot};
+use super::stats::Outcome;
+use super::version::Version;
+use super::{Judgement, Refusal, Role, convert};
+use crate::message::{Envelope, MAX_MESSAGE_BYTES};
+
+/// One judgement for each envelope, in order.
+pub(super) async fn judge(snapshot: &Snapshot, batch: &mut [Envelope]) -> Vec<Judgement> {
+    let mut judgements = vec![Judgement::Pass { replaced_by: Vec::new() }; batch.len()];
+    for gate in &snapshot.filters {
+        match gate {
+            Gate::Live(version) => filter(version, batch, &mut judgements).await,
+            Gate::Shut { plugin, rules } => {
+                for (envelope, judgement) in batch.iter().zip(&mut judgements) {
+                    if is_on(judgement) && rules.wants(envelope) {
+                        *judgement = refuse(plugin, format!("plugin {plugin} is missing"));
+                    }
+                }
+            }
+        }
+    }
+    judgements
+}
+
+fn is_on(judgement: &Judgement) -> bool {
+    matches!(judgement, Judgement::Pass { .. })
+}
+
+fn refuse(plugin: &Arc<str>, reason: String) -> Judgement {
+    Judgement::Reject { plugin: Arc::clone(plugin), refusal: Refusal { code: "503".to_owned(), reason } }
+}
+
+/// Sends what one filter wants of the batch through it.
+async fn filter(version: &Arc<Version>, batch: &mut [Envelope], judgements: &mut [Judgement]) {
+    let mut lease = None;
+    for (envelope, judgement) in batch.iter_mut().zip(judgements) {
+        if !is_on(judgement) || !version.manifest.rules.wants(envelope) {
+            continue;
+        }
+        let begun = version.stats.called();
+        match ask(version, &mut lease, envelope).await {
+            Ok(verdict) => {
+                version.stats.answered(begun, outcome(&verdict));
+                if let Err(failure) = apply(version, verdict, envelope, judgement) {
+                    fail(version, &failure, judgement);
+                }
+            }
+            Err(failure) => fail(version, &failure, judgement),
+        }
+    }
+    if let Some(lease) = lease {
+        lease.give_back();
+    }
+}
+
+/// Calls the instance at hand, or takes one. After an error it is gone.
+async fn ask<'a>(
+    version: &'a Arc<Version>,
+    held: &mut Option<Lease<'a>>,
+    envelope: &Envelope,
+) -> Result<Verdict, Failure> {
+    let mut lease = match held.take() {
+        Some(lease) => lease,
+        None => Lease::take(version).await?,
+    };
+    let verdict = lease.instance().judge(Publish::of(envelope)).await?;
+    *held = Some(lease);
+    Ok(verdict)
+}
+
+fn outcome(verdict: &Verdict) -> Outcome {
+    match verdict {
+        Verdict::Allow => Outcome::Allow,
+        Verdict::Replace(_) => Outcome::Replace,
+        Verdict::Reject(_) => Outcome::Reject,
+        Verdict::Drop => Outcome::Drop,
+    }
+}
+
+fn apply(
+    version: &Version,
+    verdict: Verdict,
+    envelope: &mut Envelope,
+    judgement: &mut Judgement,
+) -> Result<(), Failure> {
+    let plugin = &version.name;
+    match verdict {
+        Verdict::Allow => {}
+        Verdict::Replace(message) => {
+            let bytes = convert::text_bytes(&message);
+            if bytes > MAX_MESSAGE_BYTES {
+                let words = format!("replace: expected at most {MAX_MESSAGE_BYTES} bytes, got {bytes}");
+                return Err(Failure::new(Kind::Answer, words));
+            }
+            let message = convert::message_in(message)
+                .map_err(|fault| Failure::new(Kind::Answer, format!("replace: {fault}")))?;
+            envelope.message = Arc::new(message);
+            if let Judgement::Pass { replaced_by } = judgement {
+                replaced_by.push(Arc::clone(plugin));
+            }
+        }
+        Verdict::Reject(refusal) => {
+            let refusal = convert::refusal(refusal, "403");
+            *judgement = Judgement::Reject { plugin: Arc::clone(plugin), refusal };
+        }
+        Verdict::Drop => *judgement = Judgement::Drop { plugin: Arc::clone(plugin) },
+    }
+    Ok(())
+}
+
+fn fail(version: &Version, failure: &Failure, judgement: &mut Judgement) {
+    version.stats.failed(Role::Filter, failure);
+    if !version.manifest.allow_on_failure {
+        *judgement = refuse(&version.name, format!("plugin {} failed: {failure}", version.name));
+    }
+}

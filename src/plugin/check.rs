@@ -1,0 +1,146 @@
+//! `skylark plugin check` and the plugin part of `skylark check`: the loader's own steps, told instead of served.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::disk::{self, Files};
+use super::host::{LoadError, Options};
+use super::inspect;
+use super::load::{self, Env, Fault, Source};
+use super::manifest::Manifest;
+use crate::config::Plugins;
+
+/// What a plugin file is, and everything that keeps it from serving.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// The plugin's name.
+    pub name: String,
+    /// The `.wasm` file.
+    pub file: PathBuf,
+    /// SHA-256 of the file, hexadecimal.
+    pub hash: String,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Its manifest says `enabled = false`.
+    pub disabled: bool,
+    /// `auth`, `filter`, `handler`, `events`.
+    pub roles: Vec<&'static str>,
+    /// Interfaces of ours that it imports.
+    pub imports: Vec<String>,
+    /// Handler keys that it owns.
+    pub keys: Vec<String>,
+    /// How long it took to compile.
+    pub compiled_in: Duration,
+    /// Why it would not serve; empty = it would.
+    pub faults: Vec<String>,
+}
+
+impl Report {
+    fn new(dir: &Path, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            file: dir.join(format!("{name}.wasm")),
+            hash: String::new(),
+            size: 0,
+            disabled: false,
+            roles: Vec::new(),
+            imports: Vec::new(),
+            keys: Vec::new(),
+            compiled_in: Duration::ZERO,
+            faults: Vec::new(),
+        }
+    }
+}
+
+/// Checks one `.wasm` file with the manifest beside it.
+///
+/// # Errors
+/// There can be no engine or thread.
+pub async fn check_file(file: &Path, config: &Plugins) -> Result<Report, LoadError> {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    if file.extension().is_none_or(|kind| kind != "wasm") {
+        let mut report = Report::new(dir, &name);
+        report.file = file.to_owned();
+        report.faults.push("expected a file whose name ends with .wasm".to_owned());
+        return Ok(report);
+    }
+    Ok(check(&env(config)?, dir, &name).await)
+}
+
+/// Checks every plugin of `config.dir`, and that they do not get in each other's way.
+///
+/// # Errors
+/// The directory cannot be read, or there can be no engine or thread.
+pub async fn check_dir(config: &Plugins) -> Result<Vec<Report>, LoadError> {
+    if config.dir.as_os_str().is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = disk::scan(&config.dir).map_err(|error| LoadError::Dir { path: config.dir.clone(), error })?;
+    let env = env(config)?;
+    let mut reports = Vec::new();
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    for name in found.keys() {
+        let mut report = check(&env, &config.dir, name).await;
+        for key in &report.keys {
+            match owners.get(key) {
+                Some(owner) => {
+                    report.faults.push(format!("it owns the key {key:?}, which plugin {owner} owns already"));
+                }
+                None => drop(owners.insert(key.clone(), name.clone())),
+            }
+        }
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+fn env(config: &Plugins) -> Result<Env, LoadError> {
+    // Nothing is called here but the canary, so nobody has to make instances.
+    let (warmer, _) = mpsc::channel(1);
+    Env::new(config, Options::default(), warmer)
+}
+
+async fn check(env: &Env, dir: &Path, name: &str) -> Report {
+    let mut report = Report::new(dir, name);
+    let (wasm, text) = match disk::read(dir, name) {
+        Ok(Files { wasm: Some(wasm), manifest }) => (wasm, manifest.unwrap_or_default()),
+        Ok(Files { wasm: None, .. }) => {
+            report.faults.push(format!("there is no {name}.wasm"));
+            return report;
+        }
+        Err(error) => {
+            report.faults.push(error.to_string());
+            return report;
+        }
+    };
+    let source = Source::new(name.into(), wasm);
+    (report.hash, report.size) = (source.hash.to_string(), source.bytes.len() as u64);
+    let manifest = Manifest::parse(&text, &env.caps).unwrap_or_else(|faults| {
+        report.faults.extend(faults.iter().map(|fault| format!("{name}.toml: {fault}")));
+        Manifest::default()
+    });
+    report.disabled = !manifest.enabled;
+    if let Err(fault) = examine(env, &source, manifest, &mut report).await {
+        report.roles = fault.roles.iter().map(|role| role.as_str()).collect();
+        report.faults.extend(fault.reasons);
+    }
+    report
+}
+
+async fn examine(env: &Env, source: &Source, manifest: Manifest, report: &mut Report) -> Result<(), Fault> {
+    let begun = Instant::now();
+    let component = load::compile(env, source).await?;
+    report.compiled_in = begun.elapsed();
+    if let Ok(anatomy) = inspect::inspect(&env.engine, &component, &source.plugin, &manifest) {
+        report.imports = anatomy.imports;
+    }
+    let version: Arc<_> = load::link(env, source, &component, manifest, 1).await?;
+    report.roles = version.roles.iter().map(|role| role.as_str()).collect();
+    report.keys.clone_from(&version.keys);
+    Ok(())
+}

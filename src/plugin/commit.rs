@@ -1,0 +1,43 @@
+//! What a call staged takes effect: the key-value writes first, since they may conflict, then the effects.
+
+use super::failure::{Failure, Kind};
+use super::guest::{Context, Staged};
+use super::kv::KvError;
+
+/// So many times a call whose reads have changed is run again.
+pub(super) const RETRIES: u32 = 3;
+
+/// How a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// All of it took effect.
+    Committed,
+    /// Nothing did: the call is to be run again.
+    Conflict,
+}
+
+/// Commits all of it, or nothing.
+pub(super) async fn commit(context: &Context, staged: Staged) -> Result<Ended, Failure> {
+    let Staged { effects, kv, .. } = staged;
+    if kv.writes.is_empty() && effects.is_empty() {
+        return Ok(Ended::Committed);
+    }
+    if !(kv.writes.is_empty() && kv.reads.is_empty()) {
+        match context.kv.commit(&context.plugin, kv).await {
+            Ok(()) => {}
+            Err(KvError::Conflict) => return Ok(Ended::Conflict),
+            Err(error) => return Err(Failure::new(Kind::Kv, error.to_string())),
+        }
+    }
+    if !effects.is_empty() {
+        match context.services.get() {
+            Some(services) => services.commit(effects).await,
+            None => tracing::warn!(plugin = %context.plugin, "effects of a call before the node stands are lost"),
+        }
+    }
+    Ok(Ended::Committed)
+}
+
+pub(super) fn too_many_conflicts() -> Failure {
+    Failure::new(Kind::Kv, format!("its writes met other calls' {} times in a row", RETRIES + 1))
+}

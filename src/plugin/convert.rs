@@ -1,0 +1,238 @@
+//! Between the records of `wit/` and our own. What comes out of a guest is checked here, word by word.
+
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::bindings::exports::skylark::plugin as exports;
+use super::bindings::skylark::plugin::{directory, outbox, types};
+use super::{Admission, Answer, Call, Claim, Event, Identity, Presence, Refusal, Transport};
+use crate::id::{ConnectionId, Device, Room, Uid};
+use crate::message::{Entries, Envelope, History, MAX_ENTRIES, Message, Origin, Target};
+
+/// Longest reason or reply text that a guest may give, bytes; the rest is cut.
+const MAX_WORDS: usize = 1_024;
+
+/// Reads a name; a fault says which.
+pub(super) fn name<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, String> {
+    text.parse().map_err(|error| format!("{field}: {error}"))
+}
+
+pub(super) fn entries_out(entries: &Entries) -> Vec<types::Entry> {
+    entries.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+fn entries_in(field: &str, entries: Vec<types::Entry>) -> Result<Entries, String> {
+    if entries.len() > MAX_ENTRIES {
+        return Err(format!("{field}: expected at most {MAX_ENTRIES} entries, got {}", entries.len()));
+    }
+    Ok(entries.into_iter().collect())
+}
+
+pub(super) fn message_out(message: &Message) -> types::Message {
+    types::Message {
+        id: message.id,
+        action: message.action.clone(),
+        content: entries_out(&message.content),
+        sender: message.sender.clone(),
+        receiver: message.receiver.clone(),
+        extra: entries_out(&message.extra),
+        title: message.title.clone(),
+        image: message.image.clone(),
+        format: message.format.clone(),
+        timestamp: message.timestamp,
+    }
+}
+
+pub(super) fn message_in(message: types::Message) -> Result<Message, String> {
+    Ok(Message {
+        id: message.id,
+        action: message.action,
+        content: entries_in("content", message.content)?,
+        sender: message.sender,
+        receiver: message.receiver,
+        extra: entries_in("extra", message.extra)?,
+        title: message.title,
+        image: message.image,
+        format: message.format,
+        timestamp: message.timestamp,
+    })
+}
+
+/// Bytes of all texts of a message.
+pub(super) fn text_bytes(message: &types::Message) -> usize {
+    let entries = message.content.iter().chain(&message.extra);
+    let fields = [&message.action, &message.sender, &message.receiver, &message.title, &message.image, &message.format];
+    fields.iter().map(|text| text.len()).sum::<usize>()
+        + entries.map(|(key, value)| key.len() + value.len()).sum::<usize>()
+}
+
+pub(super) fn target_bytes(target: &types::Target) -> usize {
+    match target {
+        types::Target::Connection(_) | types::Target::Everyone => 0,
+        types::Target::Device(device) => device.uid.len() + device.device.len(),
+        types::Target::User(text) | types::Target::Room(text) => text.len(),
+        types::Target::Users(users) | types::Target::EveryoneBut(users) => users.iter().map(String::len).sum(),
+    }
+}
+
+pub(super) fn target(target: types::Target) -> Result<Target, String> {
+    let users = |users: Vec<String>| -> Result<Arc<[Uid]>, String> {
+        users.iter().map(|uid| name("target: uid", uid)).collect()
+    };
+    Ok(match target {
+        types::Target::Connection(number) => Target::Connection(connection("target: cid", number)?),
+        types::Target::Device(of) => {
+            Target::Device(name("target: uid", &of.uid)?, name::<Device>("target: device", &of.device)?)
+        }
+        types::Target::User(uid) => Target::User(name("target: uid", &uid)?),
+        types::Target::Users(uids) => Target::Users(users(uids)?),
+        types::Target::Room(room) => Target::Room(name::<Room>("target: room", &room)?),
+        types::Target::Everyone => Target::Everyone,
+        types::Target::EveryoneBut(uids) => Target::EveryoneBut(users(uids)?),
+    })
+}
+
+fn connection(field: &str, number: u64) -> Result<ConnectionId, String> {
+    ConnectionId::new(number).ok_or_else(|| format!("{field}: expected 1 to 2^53 - 1, got {number}"))
+}
+
+/// The users that a target names.
+pub(super) fn named_users(target: &Target) -> &[Uid] {
+    match target {
+        Target::Device(uid, _) | Target::User(uid) => std::slice::from_ref(uid),
+        Target::Users(uids) | Target::EveryoneBut(uids) => uids,
+        Target::Connection(_) | Target::Room(_) | Target::Everyone => &[],
+    }
+}
+
+/// A plugin's push; the node fills in ids and times.
+pub(super) fn envelope(
+    to: types::Target,
+    message: types::Message,
+    options: Option<outbox::Options>,
+    hops: u8,
+) -> Result<Envelope, String> {
+    let options = options.unwrap_or(outbox::Options { key: None, history: outbox::History::Configured, no_echo: None });
+    Ok(Envelope {
+        id: 0,
+        message: Arc::new(message_in(message)?),
+        target: target(to)?,
+        no_echo: options.no_echo.map(|number| connection("no-echo", number)).transpose()?,
+        from: None,
+        origin: Origin::Plugin,
+        hops,
+        nodes: Arc::default(),
+        key: options.key.map(Into::into),
+        history: match options.history {
+            outbox::History::Configured => History::Default,
+            outbox::History::No => History::No,
+            outbox::History::Ttl(seconds) => History::Ttl(seconds),
+        },
+        sent_at: 0,
+    })
+}
+
+pub(super) fn origin(origin: Origin) -> types::Origin {
+    match origin {
+        Origin::Client => types::Origin::Client,
+        Origin::Http => types::Origin::Http,
+        Origin::Broker => types::Origin::Broker,
+        Origin::Plugin => types::Origin::Plugin,
+    }
+}
+
+fn identity(identity: &Identity) -> types::Identity {
+    types::Identity {
+        uid: identity.uid.as_str().to_owned(),
+        cid: identity.cid.as_u64(),
+        device: identity.device.as_ref().map(|device| device.as_str().to_owned()),
+        channel: identity.channel.clone(),
+    }
+}
+
+pub(super) fn presence(presence: Presence) -> directory::Presence {
+    directory::Presence {
+        cid: presence.cid.as_u64(),
+        device: presence.device.map(|device| device.as_str().to_owned()),
+        channel: presence.channel,
+        rooms: presence.rooms.iter().map(|room| room.as_str().to_owned()).collect(),
+    }
+}
+
+pub(super) fn transport(transport: &Transport) -> exports::auth::Transport {
+    exports::auth::Transport {
+        listener: transport.listener.to_owned(),
+        remote: transport.remote.clone(),
+        path: transport.path.clone(),
+        origin: transport.origin.clone(),
+        user_agent: transport.user_agent.clone(),
+        bound: transport.bound.as_ref().map(|uid| uid.as_str().to_owned()),
+    }
+}
+
+pub(super) fn claim(claim: &Claim) -> exports::auth::Claim {
+    exports::auth::Claim {
+        token: claim.token.clone(),
+        uid: claim.uid.clone(),
+        device: claim.device.clone(),
+        channel: claim.channel.clone(),
+        data: entries_out(&claim.data),
+    }
+}
+
+pub(super) fn admission(admission: exports::auth::Admission) -> Result<Admission, String> {
+    Ok(Admission {
+        uid: name("admission: uid", &admission.uid)?,
+        device: admission.device.map(|device| name("admission: device", &device)).transpose()?,
+        rooms: admission.rooms.iter().map(|room| name("admission: room", room)).collect::<Result<_, _>>()?,
+        expires: admission.expires,
+        claims: entries_in("admission: claims", admission.claims)?,
+    })
+}
+
+/// A guest's no: its code if that is one, its words as far as they are read.
+pub(super) fn refusal(refusal: types::Refusal, default: &str) -> Refusal {
+    let code = if is_code(&refusal.code) { refusal.code } else { default.to_owned() };
+    Refusal { code, reason: cut(refusal.reason) }
+}
+
+fn is_code(text: &str) -> bool {
+    text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// At most [`MAX_WORDS`] bytes of a text.
+pub(super) fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_WORDS));
+    text
+}
+
+pub(super) fn call(call: &Call) -> exports::handler::Call {
+    exports::handler::Call {
+        key: call.key.clone(),
+        data: entries_out(&call.data),
+        caller: call.caller.as_ref().map(identity),
+        cid: call.cid.as_u64(),
+    }
+}
+
+pub(super) fn answer(reply: exports::handler::Reply) -> Result<Answer, String> {
+    if !is_code(&reply.code) {
+        return Err(format!("reply: code: expected three digits, got {:?}", cut(reply.code)));
+    }
+    Ok(Answer { code: reply.code, message: cut(reply.message), data: entries_in("reply: data", reply.data)? })
+}
+
+pub(super) fn event(event: &Event) -> exports::events::Event {
+    use exports::events::Event as Out;
+    let change = |who: &Identity, room: &Room| exports::events::RoomChange {
+        who: identity(who),
+        room: room.as_str().to_owned(),
+    };
+    match event {
+        Event::Online(who) => Out::Online(identity(who)),
+        Event::Offline(who) => Out::Offline(identity(who)),
+        Event::RoomJoined(who, room) => Out::RoomJoined(change(who, room)),
+        Event::RoomLeft(who, room) => Out::RoomLeft(change(who, room)),
+    }
+}

@@ -1,0 +1,85 @@
+//! One wasmtime engine for the whole process, and what every plugin links against.
+//!
+//! Knows no plugin. The allocation strategy is the engine's: pooling where the machine gives the address space, on
+//! demand for everything where it does not.
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+
+use super::bindings::Everything;
+use super::guest::Guest;
+
+/// Stack of a guest, bytes.
+const WASM_STACK: usize = 512 << 10;
+/// Stack of a call, bytes: the guest's and, above it, what the host needs to serve it.
+const ASYNC_STACK: usize = 1 << 20;
+/// Bytes of one hand-over from guest to host: a message of the largest size with room for its shape.
+pub(super) const HANDOVER_BYTES: usize = 4 << 20;
+
+/// Core instances, memories and tables that a pool has for each plugin instance, on average.
+const CORE_INSTANCES: u32 = 8;
+const MEMORIES: u32 = 2;
+const TABLES: u32 = 6;
+
+/// Makes the engine: with a pool for `instances` plugin instances if the machine allows it.
+///
+/// # Errors
+/// wasmtime's, when even an engine without a pool cannot be made.
+pub(super) fn build(instances: u32, memory: usize) -> wasmtime::Result<Engine> {
+    let mut pooled = config();
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances, memory)));
+    match Engine::new(&pooled) {
+        Ok(engine) => Ok(engine),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "no pool for plugin instances, allocating on demand");
+            Engine::new(&config())
+        }
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        .async_stack_size(ASYNC_STACK)
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        // Plugins compile one at a time on one thread of low priority: traffic has the other cores.
+        .parallel_compilation(false);
+    config
+}
+
+fn pool(instances: u32, memory: usize) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
+        .total_memories(instances.saturating_mul(MEMORIES))
+        .total_tables(instances.saturating_mul(TABLES))
+        .total_stacks(instances)
+        .total_gc_heaps(instances)
+        .max_memory_size(memory)
+        .max_memories_per_module(2)
+        .max_tables_per_module(8)
+        .table_elements(1 << 16)
+        .linear_memory_keep_resident(64 << 10)
+        .table_keep_resident(4 << 10);
+    pool
+}
+
+/// Everything that a component may import: ours and WASI's, the latter over an empty context.
+///
+/// # Errors
+/// wasmtime's, when two definitions have one name.
+pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    Everything::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
+    Ok(linker)
+}
+
+/// For the ticker, which must not keep the engine alive.
+pub(super) fn weak(engine: &Engine) -> EngineWeak {
+    engine.weak()
+}

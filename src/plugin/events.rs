@@ -1,0 +1,86 @@
+//! Events: one bounded queue and one task, so that plugins hear of them in order and nobody waits for a plugin.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use metrics::counter;
+use tokio::sync::{mpsc, watch};
+
+use super::commit::{self, Ended};
+use super::failure::Failure;
+use super::pool::Lease;
+use super::snapshot::Snapshot;
+use super::stats::Outcome;
+use super::version::Version;
+use super::{Event, Role};
+use crate::telemetry::names;
+
+/// Events that wait for the task; more are lost and counted.
+const QUEUE: usize = 8_192;
+
+/// The sending side.
+pub(super) struct Queue {
+    waiting: mpsc::Sender<Event>,
+}
+
+impl Queue {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Event>) {
+        let (waiting, events) = mpsc::channel(QUEUE);
+        (Self { waiting }, events)
+    }
+
+    /// Puts it in, or loses it.
+    pub(super) fn put(&self, event: Event) {
+        if self.waiting.try_send(event).is_err() {
+            counter!(names::PLUGIN_EVENTS_LOST).increment(1);
+        }
+    }
+}
+
+/// Tells the plugins of the moment until the node ends; what waits then is told still.
+pub(super) async fn tell(
+    serving: Arc<ArcSwap<Snapshot>>,
+    mut events: mpsc::Receiver<Event>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let event = tokio::select! {
+            biased;
+            event = events.recv() => event,
+            _ = stopped.changed(), if !events.is_closed() => {
+                events.close();
+                continue;
+            }
+        };
+        let Some(event) = event else { return };
+        let plugins = serving.load_full();
+        for version in plugins.events.iter().filter(|version| wants(version, &event)) {
+            if let Err(failure) = hand(version, &event).await {
+                version.stats.failed(Role::Events, &failure);
+            }
+        }
+    }
+}
+
+fn wants(version: &Version, event: &Event) -> bool {
+    let room = match event {
+        Event::Online(_) | Event::Offline(_) => None,
+        Event::RoomJoined(_, room) | Event::RoomLeft(_, room) => Some(room.as_str()),
+    };
+    version.manifest.rules.wants_room(room)
+}
+
+async fn hand(version: &Arc<Version>, event: &Event) -> Result<(), Failure> {
+    for _ in 0..=commit::RETRIES {
+        let begun = version.stats.called();
+        let mut lease = Lease::take(version).await?;
+        lease.instance().on_event(event).await?;
+        let staged = lease.instance().take_staged();
+        lease.give_back();
+        if commit::commit(&version.blueprint.context, staged).await? == Ended::Committed {
+            version.stats.answered(begun, Outcome::Told);
+            return Ok(());
+        }
+    }
+    Err(commit::too_many_conflicts())
+}

@@ -1,0 +1,230 @@
+//! The plugin host: loads what lies in the directory, serves calls from the set of the moment, and keeps that set fresh.
+//!
+//! Knows the node only as [`Services`], which it is given once the node stands.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+use super::events::{self, Queue};
+use super::kv::{MemoryStore, Store};
+pub use super::limits::{Budget, Caps};
+use super::load::Env;
+use super::reload::{Loader, Patience};
+use super::snapshot::Snapshot;
+use super::version::warm_up;
+use super::watch::Watch;
+use super::{
+    Admission, Answer, Call, Claim, Event, Judgement, PluginHost, Refusal, Services, Status, Transport, auth, chain,
+    handler,
+};
+use crate::config::Plugins;
+use crate::message::Envelope;
+
+/// Why there is no plugin host.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The directory cannot be read.
+    #[error("plugins.dir: {}: {error}", path.display())]
+    Dir {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// wasmtime cannot be set up on this machine.
+    #[error("no plugin engine: {0}")]
+    Engine(String),
+    /// The system gives no thread.
+    #[error("no thread for plugins: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What the configuration file does not say.
+pub struct Options {
+    /// The furthest that manifests may raise limits.
+    pub caps: Caps,
+    /// Where plugins keep their small state.
+    pub kv: Arc<dyn Store>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { caps: Caps::default(), kv: Arc::new(MemoryStore::default()) }
+    }
+}
+
+/// The plugins of this node, in wasmtime.
+pub struct WasmHost {
+    serving: Arc<ArcSwap<Snapshot>>,
+    env: Arc<Env>,
+    events: Queue,
+    commands: mpsc::Sender<Command>,
+}
+
+/// What runs beside the calls; the composition root owns it.
+pub struct Tasks {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+/// What the loader is told.
+enum Command {
+    Look(oneshot::Sender<()>),
+    AllowRemove(Vec<String>, oneshot::Sender<()>),
+}
+
+/// Requests for warm instances, and commands, that may wait.
+const WAITING: usize = 256;
+/// Events that wait when the node ends are told for so long.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+impl WasmHost {
+    /// Loads everything that lies in `config.dir` now. A file that does not load stops nobody: it is logged and shown.
+    /// Metrics count from here on, so the recorder must be installed before.
+    ///
+    /// # Errors
+    /// The directory cannot be read, or there can be no engine or thread.
+    pub async fn load(config: &Plugins, options: Options) -> Result<(Self, Tasks), LoadError> {
+        let (warmer, asked) = mpsc::channel(WAITING);
+        let env = Arc::new(Env::new(config, options, warmer)?);
+        let serving = Arc::<ArcSwap<Snapshot>>::default();
+        let mut tasks = JoinSet::new();
+        let (stop, stopped) = watch::channel(false);
+        let (commands, told) = mpsc::channel(WAITING);
+        if !config.dir.as_os_str().is_empty() {
+            let mut loader = Loader::new(config, Arc::clone(&env), Arc::clone(&serving));
+            let mut watch = Watch::new();
+            watch.arm(loader.dir());
+            loader.look(Patience::Now).await.map_err(|error| LoadError::Dir { path: config.dir.clone(), error })?;
+            tasks.spawn(keep_fresh(loader, watch, config.rescan, told, stopped.clone()));
+        }
+        let (queue, events) = Queue::new();
+        tasks.spawn(events::tell(Arc::clone(&serving), events, stopped.clone()));
+        tasks.spawn(until(stopped, warm_up(asked)));
+        Ok((Self { serving, env, events: queue, commands }, Tasks { stop, tasks }))
+    }
+
+    /// Gives plugins the node; only the first call counts. Before it nobody is online and effects go nowhere.
+    pub fn set_services(&self, services: Arc<dyn Services>) {
+        if self.env.services.set(services).is_err() {
+            tracing::warn!("plugins have their services already");
+        }
+    }
+
+    /// Looks at the directory now and takes files as they are; ends when all that was found serves or is refused.
+    pub async fn look(&self) {
+        self.tell(Command::Look).await;
+    }
+
+    /// From now on plugins with these names may disappear; those that have, and whose role refuses, are forgotten.
+    pub async fn allow_remove(&self, names: Vec<String>) {
+        self.tell(|done| Command::AllowRemove(names, done)).await;
+    }
+
+    async fn tell(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
+        let (done, ended) = oneshot::channel();
+        // Without a directory, or while the node ends, nobody listens, and there is nothing to do.
+        if self.commands.send(command(done)).await.is_ok() {
+            let _ = ended.await;
+        }
+    }
+}
+
+impl Tasks {
+    /// Ends all of it: no file is loaded any more, and events that wait are told, for at most five seconds.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
+            tracing::warn!("plugins did not hear of the last events in time");
+            self.tasks.shutdown().await;
+        }
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        _ = stopped.changed() => {}
+    }
+}
+
+/// The loader's loop.
+async fn keep_fresh(
+    mut loader: Loader,
+    mut watch: Watch,
+    rescan: Duration,
+    mut told: mpsc::Receiver<Command>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut rescan = interval(rescan);
+    rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut readable = true;
+    loop {
+        let due = loader.due();
+        let settled = async {
+            match due {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut patience = Patience::Settle;
+        let mut done = None;
+        tokio::select! {
+            _ = stopped.changed() => return,
+            () = settled => {}
+            () = watch.changed() => {}
+            _ = rescan.tick() => watch.arm(loader.dir()),
+            command = told.recv() => match command {
+                Some(Command::Look(sender)) => (patience, done) = (Patience::Now, Some(sender)),
+                Some(Command::AllowRemove(names, sender)) => {
+                    loader.allow_remove(names);
+                    done = Some(sender);
+                }
+                None => return,
+            },
+        }
+        let looked = loader.look(patience).await;
+        if let (true, Err(error)) = (readable, &looked) {
+            tracing::error!(%error, dir = %loader.dir().display(), "the plugin directory cannot be read: plugins stay as they are");
+        }
+        readable = looked.is_ok();
+        // Who asked may have gone away.
+        let _ = done.map(|done| done.send(()));
+    }
+}
+
+impl PluginHost for WasmHost {
+    fn admit(&self, transport: Transport, claim: Claim) -> BoxFuture<'_, Result<Admission, Refusal>> {
+        let plugins = self.serving.load_full();
+        async move { auth::admit(&plugins, &transport, &claim).await }.boxed()
+    }
+
+    fn judge<'a>(&'a self, batch: &'a mut [Envelope]) -> BoxFuture<'a, Vec<Judgement>> {
+        let plugins = self.serving.load_full();
+        async move { chain::judge(&plugins, batch).await }.boxed()
+    }
+
+    fn handle(&self, call: Call) -> BoxFuture<'_, Option<Answer>> {
+        let owner = self.serving.load().handlers.get(&call.key).cloned();
+        async move { Some(handler::handle(&owner?, &call).await) }.boxed()
+    }
+
+    fn notify(&self, event: Event) {
+        if !self.serving.load().events.is_empty() {
+            self.events.put(event);
+        }
+    }
+
+    fn status(&self) -> Vec<Status> {
+        self.serving.load().status()
+    }
+}

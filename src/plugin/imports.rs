@@ -1,0 +1,240 @@
+//! What a guest may call: log, settings, clock, directory, kv, outbox. All of it bounded, all effects staged.
+//!
+//! Whether a plugin may import an interface at all was decided at load ([`super::inspect`]); here only the present
+//! call's role counts.
+
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+
+use super::bindings::skylark::plugin as wit;
+use super::convert;
+use super::guest::Guest;
+use super::kv::{MAX_BYTES_PER_CALL, MAX_KEY_BYTES, MAX_KEYS_PER_CALL, MAX_VALUE_BYTES, Write};
+use super::{Effect, Services};
+use crate::id::{Room, Uid};
+use crate::message::{MAX_HOPS, MAX_MESSAGE_BYTES, Target};
+
+/// Most pushes, joins, leaves and kicks of one call.
+pub(super) const MAX_EFFECTS: usize = 1_000;
+/// Most users that one directory answer names.
+const MAX_PAGE: u32 = 1_000;
+
+impl wit::types::Host for Guest {}
+
+impl wit::log::Host for Guest {
+    fn write(&mut self, level: wit::log::Level, message: String) -> wasmtime::Result<()> {
+        self.call.hand_over(message.len())?;
+        let plugin = &self.context.plugin;
+        if let Some(line) = self.log.line(&message) {
+            match level {
+                wit::log::Level::Debug => tracing::debug!(target: "skylark::plugin::guest", %plugin, line),
+                wit::log::Level::Info => tracing::info!(target: "skylark::plugin::guest", %plugin, line),
+                wit::log::Level::Warn => tracing::warn!(target: "skylark::plugin::guest", %plugin, line),
+                wit::log::Level::Error => tracing::error!(target: "skylark::plugin::guest", %plugin, line),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl wit::settings::Host for Guest {
+    fn get(&mut self, key: String) -> Option<String> {
+        self.context.settings.get(&key).map(str::to_owned)
+    }
+
+    fn json(&mut self) -> String {
+        self.context.settings.json().to_owned()
+    }
+}
+
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+impl wit::clock::Host for Guest {
+    fn now(&mut self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn monotonic(&mut self) -> u64 {
+        u64::try_from(STARTED.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Guest {
+    fn services(&self) -> Option<&Arc<dyn Services>> {
+        self.context.services.get()
+    }
+}
+
+/// Waits for the node's answer; without a node the answer is empty.
+async fn ask<T: Default>(answer: Option<BoxFuture<'_, T>>) -> T {
+    match answer {
+        Some(answer) => answer.await,
+        None => T::default(),
+    }
+}
+
+impl wit::directory::Host for Guest {
+    async fn online(&mut self, uid: String) -> bool {
+        ask(self.services().map(|services| services.is_online(&uid))).await
+    }
+
+    async fn connections(&mut self, uid: String) -> Vec<wit::directory::Presence> {
+        let found = ask(self.services().map(|services| services.connections(&uid))).await;
+        found.into_iter().map(convert::presence).collect()
+    }
+
+    async fn members(&mut self, room: String, offset: u32, limit: u32) -> Vec<String> {
+        let limit = limit.min(MAX_PAGE);
+        let found = ask(self.services().map(|services| services.members(&room, offset, limit))).await;
+        found.into_iter().map(|uid| uid.as_str().to_owned()).collect()
+    }
+}
+
+impl Guest {
+    /// What `key` holds as this call sees it: its own writes first, and every read is remembered.
+    async fn read(&mut self, key: &str) -> wasmtime::Result<Option<Arc<[u8]>>> {
+        self.call.hand_over(key.len())?;
+        if let Some(write) = self.call.staged.kv.writes.get(key) {
+            return Ok(write.value.clone());
+        }
+        let found = self.context.kv.get(&self.context.plugin, key).await?;
+        let reads = &mut self.call.staged.kv.reads;
+        if !reads.contains_key(key) {
+            wasmtime::ensure!(reads.len() < MAX_KEYS_PER_CALL, "read more than {MAX_KEYS_PER_CALL} keys in one call");
+            reads.insert(key.to_owned(), found.version);
+        }
+        Ok(found.value)
+    }
+
+    async fn write(&mut self, key: String, write: Write) -> wasmtime::Result<Result<(), wit::kv::Error>> {
+        let value = write.value.as_ref().map_or(0, |value| value.len());
+        self.call.hand_over(key.len() + value)?;
+        if !self.call.may_write() {
+            return Ok(Err(wit::kv::Error::ReadOnly));
+        }
+        if key.len() > MAX_KEY_BYTES || value > MAX_VALUE_BYTES {
+            return Ok(Err(wit::kv::Error::TooLarge));
+        }
+        let staged = &mut self.call.staged;
+        let (bytes, keys) = (staged.kv_bytes + key.len() + value, staged.kv.writes.len() + 1);
+        if bytes > MAX_BYTES_PER_CALL || keys > MAX_KEYS_PER_CALL {
+            return Ok(Err(wit::kv::Error::TooLarge));
+        }
+        if write.value.is_some() && !self.context.kv.fits(&self.context.plugin, bytes, keys).await {
+            return Ok(Err(wit::kv::Error::TooLarge));
+        }
+        let staged = &mut self.call.staged;
+        staged.kv_bytes = bytes;
+        staged.kv.writes.insert(key, write);
+        Ok(Ok(()))
+    }
+}
+
+fn new_value(value: Vec<u8>, ttl: Option<u32>) -> Write {
+    Write { value: Some(value.into()), ttl: ttl.map(|seconds| Duration::from_secs(seconds.into())) }
+}
+
+impl wit::kv::Host for Guest {
+    async fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        Ok(self.read(&key).await?.map(|value| value.to_vec()))
+    }
+
+    async fn set(
+        &mut self,
+        key: String,
+        value: Vec<u8>,
+        ttl: Option<u32>,
+    ) -> wasmtime::Result<Result<(), wit::kv::Error>> {
+        self.write(key, new_value(value, ttl)).await
+    }
+
+    async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), wit::kv::Error>> {
+        self.write(key, Write { value: None, ttl: None }).await
+    }
+
+    async fn compare_and_swap(
+        &mut self,
+        key: String,
+        expected: Option<Vec<u8>>,
+        value: Vec<u8>,
+        ttl: Option<u32>,
+    ) -> wasmtime::Result<Result<bool, wit::kv::Error>> {
+        if self.read(&key).await?.as_deref() != expected.as_deref() {
+            return Ok(Ok(false));
+        }
+        Ok(self.write(key, new_value(value, ttl)).await?.map(|()| true))
+    }
+}
+
+impl Guest {
+    fn stage(&mut self, effect: Result<Effect, String>) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
+        use wit::outbox::Error;
+        if !self.call.may_push() {
+            return Ok(Err(Error::Invalid("only handlers and events plugins have an outbox".to_owned())));
+        }
+        let effect = match effect {
+            Ok(effect) => effect,
+            Err(why) => return Ok(Err(Error::Invalid(why))),
+        };
+        if self.call.staged.effects.len() >= MAX_EFFECTS {
+            return Ok(Err(Error::TooMany));
+        }
+        self.call.staged.effects.push(effect);
+        Ok(Ok(()))
+    }
+
+    fn change_room(
+        &mut self,
+        uid: &str,
+        room: &str,
+        effect: fn(Uid, Room) -> Effect,
+    ) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
+        self.call.hand_over(uid.len() + room.len())?;
+        let names = convert::name::<Uid>("uid", uid).and_then(|uid| Ok((uid, convert::name::<Room>("room", room)?)));
+        self.stage(names.map(|(uid, room)| effect(uid, room)))
+    }
+}
+
+impl wit::outbox::Host for Guest {
+    fn push(
+        &mut self,
+        target: wit::types::Target,
+        message: wit::types::Message,
+        options: Option<wit::outbox::Options>,
+    ) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
+        use wit::outbox::Error;
+        let bytes = convert::text_bytes(&message);
+        self.call.hand_over(bytes + convert::target_bytes(&target))?;
+        if bytes > MAX_MESSAGE_BYTES {
+            return Ok(Err(Error::TooLarge));
+        }
+        if self.call.hops > MAX_HOPS {
+            return Ok(Err(Error::TooManyHops));
+        }
+        let hops = self.call.hops;
+        self.stage(convert::envelope(target, message, options, hops).map(Effect::Push))
+    }
+
+    fn join(&mut self, uid: String, room: String) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
+        self.change_room(&uid, &room, Effect::Join)
+    }
+
+    fn leave(&mut self, uid: String, room: String) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
+        self.change_room(&uid, &room, Effect::Leave)
+    }
+
+    fn kick(&mut self, target: wit::types::Target, reason: String) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
+        self.call.hand_over(reason.len() + convert::target_bytes(&target))?;
+        let target = convert::target(target).and_then(|target| match target {
+            Target::Room(_) | Target::Everyone | Target::EveryoneBut(_) => {
+                Err("target: expected a connection, a device, a user or users".to_owned())
+            }
+            named => Ok(named),
+        });
+        self.stage(target.map(|target| Effect::Kick(target, reason)))
+    }
+}

@@ -1,0 +1,173 @@
+//! What a file is before it may serve: a component, its roles, and whether its imports are offered and granted.
+//!
+//! Every fault is told at once, and each says what to do about it.
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::Role;
+use super::manifest::{GRANTS, Manifest};
+
+/// The version of the package that this host offers; a patch number above it may name what is not here.
+const PACKAGE: &str = "skylark:plugin/";
+const VERSION: &str = "0.1.";
+
+/// WASI interfaces that an empty context satisfies.
+const WASI: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+
+/// What a component is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Anatomy {
+    pub(super) roles: Vec<Role>,
+    pub(super) lifecycle: bool,
+    /// Our interfaces that it imports, by short name.
+    pub(super) imports: Vec<String>,
+}
+
+/// Looks at the first bytes, which tell a component from what is often taken for one.
+///
+/// # Errors
+/// What the file is instead.
+pub(super) fn check_magic(bytes: &[u8]) -> Result<(), String> {
+    match bytes {
+        [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
+        [b'\0', b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            Err("this is a core module, not a component: build it for wasm32-wasip2, or wrap it with `wasm-tools component new`".into())
+        }
+        [b'\0', b'a', b's', b'm', ..] => Err("this is WebAssembly of an unknown version".into()),
+        [] => Err("the file is empty".into()),
+        _ => Err("this is not WebAssembly".into()),
+    }
+}
+
+/// Why a component did not compile, in words that help its author.
+pub(super) fn compile_fault(error: &wasmtime::Error) -> String {
+    let text = format!("{error:#}");
+    if text.contains("async") && (text.contains("feature") || text.contains("component model async")) {
+        return format!("it needs component-model-async, which this host does not have: rebuild with --sync ({text})");
+    }
+    text
+}
+
+/// Finds the roles and weighs the imports.
+///
+/// # Errors
+/// Every fault, and the roles as far as they were found.
+pub(super) fn inspect(
+    engine: &Engine,
+    component: &Component,
+    plugin: &str,
+    manifest: &Manifest,
+) -> Result<Anatomy, (Vec<Role>, Vec<String>)> {
+    let kind = component.component_type();
+    let mut anatomy = Anatomy { roles: Vec::new(), lifecycle: false, imports: Vec::new() };
+    let mut faults = Vec::new();
+    for (export, _) in kind.exports(engine) {
+        let Some(name) = ours(export, &mut faults) else { continue };
+        match Role::ALL.iter().find(|role| role.as_str() == name) {
+            Some(role) => anatomy.roles.push(*role),
+            None => anatomy.lifecycle |= name == "lifecycle",
+        }
+    }
+    anatomy.roles.sort_by_key(|role| *role as usize);
+    for (import, _) in kind.imports(engine) {
+        match ours(import, &mut faults) {
+            Some(name) => anatomy.imports.push(name.to_owned()),
+            None => faults.extend(foreign_fault(import)),
+        }
+    }
+    if anatomy.roles.is_empty() {
+        let roles = Role::ALL.map(Role::as_str).join(", ");
+        faults.push(format!("it exports none of {PACKAGE}{{{roles}}}@{VERSION}x, so it has no role"));
+    } else {
+        faults.extend(anatomy.imports.iter().filter_map(|import| import_fault(import, &anatomy.roles)));
+        faults.extend(grant_fault(plugin, &anatomy.imports, &manifest.grants));
+    }
+    if faults.is_empty() { Ok(anatomy) } else { Err((anatomy.roles, faults)) }
+}
+
+/// The short name of an interface of ours.
+fn ours<'a>(name: &'a str, faults: &mut Vec<String>) -> Option<&'a str> {
+    let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
+    if !version.starts_with(VERSION) {
+        faults.push(format!("{name}: this host offers {PACKAGE}*@{VERSION}x: rebuild the plugin against its wit"));
+    }
+    Some(interface)
+}
+
+fn foreign_fault(import: &str) -> Option<String> {
+    if import.starts_with(PACKAGE) || WASI.iter().any(|known| import.starts_with(known) && import.contains("@0.2.")) {
+        return None;
+    }
+    let advice = if import.starts_with("wasi:") { ": rebuild without it, e.g. with --stub-wasi" } else { "" };
+    Some(format!("imports {import}, which this host does not offer{advice}"))
+}
+
+/// A component may import what one of its roles may use.
+fn import_fault(import: &str, roles: &[Role]) -> Option<String> {
+    let allowed = |role: &Role| -> &[&str] {
+        match role {
+            Role::Auth => &["kv"],
+            Role::Filter => &["publication", "directory"],
+            Role::Handler | Role::Events => &["directory", "outbox", "kv"],
+        }
+    };
+    const ANY: [&str; 4] = ["types", "log", "settings", "clock"];
+    if ANY.contains(&import) || roles.iter().any(|role| allowed(role).contains(&import)) {
+        return None;
+    }
+    let roles = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" and ");
+    let known = ["publication", "directory", "outbox", "kv"].contains(&import);
+    Some(if known {
+        format!("imports {PACKAGE}{import}, which the role {roles} may not use")
+    } else {
+        format!("imports {PACKAGE}{import}, which this host does not offer")
+    })
+}
+
+fn grant_fault(plugin: &str, imports: &[String], granted: &[String]) -> Option<String> {
+    let is_granted = |name: &str| granted.iter().any(|grant| grant == name);
+    let asks = |name: &str| imports.iter().any(|import| import == name);
+    let missing: Vec<&str> = GRANTS.into_iter().filter(|name| asks(name) && !is_granted(name)).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let line = GRANTS.into_iter().filter(|name| asks(name) || is_granted(name)).map(|name| format!("{name:?}"));
+    Some(format!(
+        "imports {}, which is not granted: put this line into {plugin}.toml: grants = [{}]",
+        missing.join(" and "),
+        line.collect::<Vec<_>>().join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_bytes_tell_what_a_file_is() {
+        assert!(check_magic(b"\0asm\x0d\0\x01\0...").is_ok());
+        assert!(check_magic(b"\0asm\x01\0\0\0").unwrap_err().contains("core module"));
+        assert_eq!(check_magic(b"").unwrap_err(), "the file is empty");
+        assert_eq!(check_magic(b"#!/bin/sh").unwrap_err(), "this is not WebAssembly");
+    }
+
+    #[test]
+    fn imports_are_weighed_against_roles_and_grants() {
+        assert_eq!(import_fault("kv", &[Role::Handler]), None);
+        assert_eq!(import_fault("outbox", &[Role::Filter, Role::Handler]), None);
+        assert_eq!(
+            import_fault("outbox", &[Role::Filter]).unwrap(),
+            "imports skylark:plugin/outbox, which the role filter may not use"
+        );
+        assert!(import_fault("http", &[Role::Handler]).unwrap().ends_with("does not offer"));
+        assert!(foreign_fault("wasi:http/outgoing-handler@0.2.3").unwrap().contains("--stub-wasi"));
+        assert_eq!(foreign_fault("wasi:io/poll@0.2.6"), None);
+        let imports = ["kv".to_owned(), "outbox".to_owned()];
+        assert_eq!(
+            grant_fault("call", &imports, &["kv".to_owned()]).unwrap(),
+            "imports outbox, which is not granted: put this line into call.toml: grants = [\"outbox\", \"kv\"]"
+        );
+        assert_eq!(grant_fault("call", &imports, &["kv".to_owned(), "outbox".to_owned()]), None);
+    }
+}

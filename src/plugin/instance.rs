@@ -1,0 +1,229 @@
+//! One warm guest: its store, its exports, and its calls within their budgets.
+//!
+//! After any error the store is poisoned: the caller drops the instance and never calls it again.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use metrics::Gauge;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::component::InstancePre;
+use wasmtime::{Store, UpdateDeadline};
+
+use super::bindings::exports::skylark::plugin as wit;
+use super::engine::HANDOVER_BYTES;
+use super::failure::{Failure, Kind};
+use super::guest::{Context, Guest, Publish, Staged};
+use super::limits::{Budget, Limits, Meter, Tick};
+use super::{Call, Claim, Event, Role, Transport, convert};
+
+/// An instance is replaced after so many calls, so that what a guest leaks stays small.
+const MAX_CALLS: u32 = 100_000;
+
+/// All that is needed to make instances of one plugin version.
+pub(super) struct Blueprint {
+    pub(super) pre: InstancePre<Guest>,
+    pub(super) exports: Indices,
+    pub(super) context: Arc<Context>,
+    pub(super) limits: Limits,
+    /// Live instances over all plugins.
+    pub(super) permits: Arc<Semaphore>,
+    /// How many of this plugin live.
+    pub(super) living: Gauge,
+}
+
+/// Where the exports of a component are, found once.
+#[derive(Clone)]
+pub(super) struct Indices {
+    auth: Option<wit::auth::GuestIndices>,
+    filter: Option<wit::filter::GuestIndices>,
+    handler: Option<wit::handler::GuestIndices>,
+    events: Option<wit::events::GuestIndices>,
+    lifecycle: Option<wit::lifecycle::GuestIndices>,
+}
+
+impl Indices {
+    /// Looks up what `roles` and `lifecycle` promise.
+    ///
+    /// # Errors
+    /// A function that its interface asks for is not there.
+    pub(super) fn find(pre: &InstancePre<Guest>, roles: &[Role], lifecycle: bool) -> wasmtime::Result<Self> {
+        let has = |role| roles.contains(&role);
+        Ok(Self {
+            auth: has(Role::Auth).then(|| wit::auth::GuestIndices::new(pre)).transpose()?,
+            filter: has(Role::Filter).then(|| wit::filter::GuestIndices::new(pre)).transpose()?,
+            handler: has(Role::Handler).then(|| wit::handler::GuestIndices::new(pre)).transpose()?,
+            events: has(Role::Events).then(|| wit::events::GuestIndices::new(pre)).transpose()?,
+            lifecycle: lifecycle.then(|| wit::lifecycle::GuestIndices::new(pre)).transpose()?,
+        })
+    }
+}
+
+/// The exports of one instance.
+struct Exports {
+    auth: Option<wit::auth::Guest>,
+    filter: Option<wit::filter::Guest>,
+    handler: Option<wit::handler::Guest>,
+    events: Option<wit::events::Guest>,
+    lifecycle: Option<wit::lifecycle::Guest>,
+}
+
+/// One warm guest.
+pub(super) struct Instance {
+    store: Store<Guest>,
+    exports: Exports,
+    meter: Arc<Meter>,
+    limits: Limits,
+    calls: u32,
+    _counted: Counted,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Counts an instance while it lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(living: &Gauge) -> Self {
+        living.increment(1);
+        Self(living.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
+}
+
+impl Instance {
+    /// Makes and starts one, within the budget of a start.
+    pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, Failure> {
+        let permit = Arc::clone(&blueprint.permits)
+            .try_acquire_owned()
+            .map_err(|_| Failure::new(Kind::Full, "as many plugin instances live as may (plugins.instances)"))?;
+        let budget = blueprint.limits.budget(None);
+        let guest = Guest::new(Arc::clone(&blueprint.context), blueprint.limits.memory, budget);
+        let meter = Arc::clone(&guest.meter);
+        let mut store = Store::new(blueprint.pre.engine(), guest);
+        prepare(&mut store);
+        let made = async {
+            let instance = blueprint.pre.instantiate_async(&mut store).await?;
+            load(&blueprint.exports, &mut store, &instance)
+        };
+        let deadline = Instant::now() + budget.wall;
+        let exports = match meter.drive(budget, deadline, made).await {
+            Ok(exports) => exports,
+            Err(error) => return Err(Failure::of(&error, store.data_mut().memory.take_refused())),
+        };
+        let counted = Counted::new(&blueprint.living);
+        let limits = blueprint.limits;
+        let mut instance = Self { store, exports, meter, limits, calls: 0, _counted: counted, _permit: permit };
+        instance.start().await?;
+        Ok(instance)
+    }
+
+    async fn start(&mut self) -> Result<(), Failure> {
+        let (budget, deadline) = self.begin(None);
+        let Some(lifecycle) = &self.exports.lifecycle else { return Ok(()) };
+        let ended = self.meter.drive(budget, deadline, lifecycle.call_start(&mut self.store)).await;
+        self.end(ended)?.map_err(|why| Failure::new(Kind::Start, format!("start: {}", convert::cut(why))))
+    }
+
+    /// Whether it is better replaced than called again.
+    pub(super) fn is_worn(&self) -> bool {
+        self.calls >= MAX_CALLS || self.store.data().memory.is_high()
+    }
+
+    /// Asks a filter.
+    pub(super) async fn judge(&mut self, publish: Publish) -> Result<wit::filter::Verdict, Failure> {
+        let (budget, deadline) = self.begin(Some(Role::Filter));
+        self.store.data_mut().call.publish = Some(publish);
+        let filter = self.exports.filter.as_ref().expect("only filters are in the chain");
+        let ended = self.meter.drive(budget, deadline, filter.call_judge(&mut self.store)).await;
+        self.store.data_mut().call.publish = None;
+        self.end(ended)
+    }
+
+    /// Asks an auth plugin.
+    pub(super) async fn admit(&mut self, transport: &Transport, claim: &Claim) -> Result<wit::auth::Answer, Failure> {
+        let (budget, deadline) = self.begin(Some(Role::Auth));
+        let (transport, claim) = (convert::transport(transport), convert::claim(claim));
+        let auth = self.exports.auth.as_ref().expect("only auth plugins are asked to admit");
+        let ended = self.meter.drive(budget, deadline, auth.call_admit(&mut self.store, &transport, &claim)).await;
+        self.end(ended)
+    }
+
+    /// Asks a handler; the inner error is its own.
+    pub(super) async fn handle(&mut self, call: &Call) -> Result<Result<wit::handler::Reply, String>, Failure> {
+        let (budget, deadline) = self.begin(Some(Role::Handler));
+        let call = convert::call(call);
+        let handler = self.exports.handler.as_ref().expect("only handlers own keys");
+        let ended = self.meter.drive(budget, deadline, handler.call_handle(&mut self.store, &call)).await;
+        self.end(ended)
+    }
+
+    /// The keys that a handler owns.
+    pub(super) async fn keys(&mut self) -> Result<Vec<String>, Failure> {
+        let (budget, deadline) = self.begin(None);
+        let handler = self.exports.handler.as_ref().expect("only handlers own keys");
+        let ended = self.meter.drive(budget, deadline, handler.call_keys(&mut self.store)).await;
+        self.end(ended)
+    }
+
+    /// Tells an events plugin.
+    pub(super) async fn on_event(&mut self, event: &Event) -> Result<(), Failure> {
+        let (budget, deadline) = self.begin(Some(Role::Events));
+        let event = convert::event(event);
+        let events = self.exports.events.as_ref().expect("only events plugins are told");
+        let ended = self.meter.drive(budget, deadline, events.call_on_event(&mut self.store, &event)).await;
+        self.end(ended)
+    }
+
+    /// What the last call wants done.
+    pub(super) fn take_staged(&mut self) -> Staged {
+        std::mem::take(&mut self.store.data_mut().call.staged)
+    }
+
+    fn begin(&mut self, role: Option<Role>) -> (Budget, Instant) {
+        let budget = self.limits.budget(role);
+        let guest = self.store.data_mut();
+        guest.begin(role, budget);
+        let deadline = guest.call.deadline;
+        self.store.set_epoch_deadline(1);
+        (budget, deadline)
+    }
+
+    fn end<T>(&mut self, ended: wasmtime::Result<T>) -> Result<T, Failure> {
+        self.calls += 1;
+        let short = self.store.data_mut().memory.take_refused();
+        ended.map_err(|error| Failure::of(&error, short))
+    }
+}
+
+fn prepare(store: &mut Store<Guest>) {
+    store.limiter(|guest| &mut guest.memory);
+    store.set_hostcall_fuel(HANDOVER_BYTES);
+    store.epoch_deadline_callback(|mut store| {
+        let guest = store.data_mut();
+        Ok(match guest.meter.tick(guest.call.budget, guest.call.deadline)? {
+            Tick::Continue => UpdateDeadline::Continue(1),
+            Tick::Yield => UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())),
+        })
+    });
+    // An unset deadline has always passed: instantiation would trap.
+    store.set_epoch_deadline(1);
+}
+
+fn load(
+    indices: &Indices,
+    store: &mut Store<Guest>,
+    instance: &wasmtime::component::Instance,
+) -> wasmtime::Result<Exports> {
+    Ok(Exports {
+        auth: indices.auth.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+        filter: indices.filter.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+        handler: indices.handler.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+        events: indices.events.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+        lifecycle: indices.lifecycle.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+    })
+}

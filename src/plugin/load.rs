@@ -1,0 +1,204 @@
+//! From the bytes of a file to a version that can serve: compile, inspect, link, canary, warm.
+//!
+//! The loader, `skylark check` and `skylark plugin check` all come through here.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use metrics::gauge;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use super::cache::Cache;
+use super::compile::Compiler;
+use super::failure::Kind;
+use super::guest::{Context, Guest};
+use super::host::{LoadError, Options};
+use super::inspect::{self, Anatomy};
+use super::instance::{Blueprint, Indices, Instance};
+use super::limits::{Caps, Limits};
+use super::manifest::Manifest;
+use super::pool::Pool;
+use super::stats::Stats;
+use super::ticker::Ticker;
+use super::version::{Version, Warmer};
+use super::{Role, Services, engine, kv};
+use crate::config::Plugins;
+use crate::telemetry::names;
+
+/// Most keys of one handler, and longest one in bytes.
+const MAX_KEYS: usize = 256;
+const MAX_KEY_BYTES: usize = 128;
+
+/// What every plugin of the process shares.
+pub(super) struct Env {
+    pub(super) engine: Engine,
+    linker: Linker<Guest>,
+    compiler: Compiler,
+    pub(super) caps: Caps,
+    kv: Arc<dyn kv::Store>,
+    pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
+    permits: Arc<Semaphore>,
+    slots: usize,
+    warmer: Warmer,
+    _ticker: Ticker,
+}
+
+impl Env {
+    pub(super) fn new(config: &Plugins, options: Options, warmer: Warmer) -> Result<Self, LoadError> {
+        let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
+        let engine = engine::build(config.instances, options.caps.memory).map_err(failed)?;
+        let linker = engine::linker(&engine).map_err(failed)?;
+        let cache = open_cache(config, &engine);
+        Ok(Self {
+            linker,
+            compiler: Compiler::start(engine.clone(), cache).map_err(LoadError::Thread)?,
+            caps: options.caps,
+            kv: options.kv,
+            services: Arc::default(),
+            permits: Arc::new(Semaphore::new(config.instances as usize)),
+            slots: std::thread::available_parallelism().map_or(1, Into::into),
+            warmer,
+            _ticker: Ticker::start(engine::weak(&engine)).map_err(LoadError::Thread)?,
+            engine,
+        })
+    }
+}
+
+fn open_cache(config: &Plugins, engine: &Engine) -> Option<Cache> {
+    if config.cache.as_os_str().is_empty() {
+        return None;
+    }
+    let cache = Cache::open(&config.cache, engine);
+    cache.inspect_err(|error| tracing::warn!(%error, "compiled plugins are not kept")).ok()
+}
+
+/// A file that was read whole.
+#[derive(Clone)]
+pub(super) struct Source {
+    pub(super) plugin: Arc<str>,
+    pub(super) bytes: Arc<[u8]>,
+    pub(super) hash: Arc<str>,
+}
+
+impl Source {
+    pub(super) fn new(plugin: Arc<str>, bytes: Vec<u8>) -> Self {
+        let digest = Sha256::digest(&bytes);
+        let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { plugin, bytes: bytes.into(), hash: hash.into() }
+    }
+}
+
+/// Why a file does not serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// Its roles, as far as they are known.
+    pub(super) roles: Vec<Role>,
+    pub(super) reasons: Vec<String>,
+}
+
+impl Fault {
+    fn early(reason: impl Into<String>) -> Self {
+        Self { roles: Vec::new(), reasons: vec![reason.into()] }
+    }
+
+    pub(super) fn reason(&self) -> String {
+        self.reasons.join("; ")
+    }
+}
+
+/// Compiles what is not compiled yet.
+pub(super) async fn compile(env: &Env, source: &Source) -> Result<Component, Fault> {
+    inspect::check_magic(&source.bytes).map_err(Fault::early)?;
+    env.compiler.compile(Arc::clone(&source.bytes), Arc::clone(&source.hash)).await.map_err(Fault::early)
+}
+
+/// Links, tries and warms a compiled file: the version can serve when this returns.
+pub(super) async fn link(
+    env: &Env,
+    source: &Source,
+    component: &Component,
+    manifest: Manifest,
+    number: u64,
+) -> Result<Arc<Version>, Fault> {
+    let anatomy = inspect::inspect(&env.engine, component, &source.plugin, &manifest)
+        .map_err(|(roles, reasons)| Fault { roles, reasons })?;
+    let roles = anatomy.roles.clone();
+    let fault = |reason: String| Fault { roles: roles.clone(), reasons: vec![reason] };
+    let blueprint = blueprint(env, source, component, &manifest, &anatomy)
+        .map_err(|error| fault(format!("it does not link: {error:#}")))?;
+    let mut canary =
+        Box::new(Instance::new(&blueprint).await.map_err(|failure| fault(format!("it does not start: {failure}")))?);
+    let keys = if roles.contains(&Role::Handler) {
+        let keys = canary.keys().await.map_err(|failure| fault(format!("keys: {failure}")))?;
+        owned_keys(keys, &manifest).map_err(&fault)?
+    } else {
+        Vec::new()
+    };
+    let version = Version {
+        name: Arc::clone(&source.plugin),
+        number,
+        hash: Arc::clone(&source.hash),
+        size: source.bytes.len() as u64,
+        since: now_millis(),
+        stats: Stats::new(&source.plugin, &roles),
+        pool: Pool::new(env.slots),
+        warmer: env.warmer.clone(),
+        manifest,
+        keys,
+        blueprint,
+        roles: anatomy.roles,
+    };
+    version.pool.put(canary);
+    match version.warm().await {
+        Err(failure) if failure.kind == Kind::Full => {
+            tracing::warn!(plugin = %version.name, %failure, "warm for one worker only");
+        }
+        warm => warm.map_err(|failure| fault(format!("it does not start a second time: {failure}")))?,
+    }
+    Ok(Arc::new(version))
+}
+
+fn blueprint(
+    env: &Env,
+    source: &Source,
+    component: &Component,
+    manifest: &Manifest,
+    anatomy: &Anatomy,
+) -> wasmtime::Result<Blueprint> {
+    let pre = env.linker.instantiate_pre(component)?;
+    Ok(Blueprint {
+        exports: Indices::find(&pre, &anatomy.roles, anatomy.lifecycle)?,
+        pre,
+        context: Arc::new(Context {
+            plugin: Arc::clone(&source.plugin),
+            settings: manifest.settings.clone(),
+            kv: Arc::clone(&env.kv),
+            services: Arc::clone(&env.services),
+        }),
+        limits: Limits::new(&anatomy.roles, manifest.limits),
+        living: gauge!(names::PLUGIN_INSTANCES, "plugin" => source.plugin.to_string()),
+        permits: Arc::clone(&env.permits),
+    })
+}
+
+/// The keys that the plugin names and the manifest's rules leave it.
+fn owned_keys(mut keys: Vec<String>, manifest: &Manifest) -> Result<Vec<String>, String> {
+    if keys.len() > MAX_KEYS {
+        return Err(format!("keys: expected at most {MAX_KEYS}, got {}", keys.len()));
+    }
+    if let Some(key) = keys.iter().find(|key| key.is_empty() || key.len() > MAX_KEY_BYTES) {
+        return Err(format!("keys: expected 1 to {MAX_KEY_BYTES} bytes, got {}", key.len()));
+    }
+    keys.retain(|key| manifest.rules.wants_key(key));
+    keys.sort();
+    keys.dedup();
+    Ok(keys)
+}
+
+fn now_millis() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

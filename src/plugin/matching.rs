@@ -1,0 +1,113 @@
+//! Match rules: which publishes, keys and rooms a plugin wants to see. Evaluated natively, so that a message nobody is
+//! interested in never enters a guest.
+
+use crate::message::{Envelope, Origin, Target};
+
+/// What a plugin wants to see. An empty list matches everything; several lists must all match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Rules {
+    /// Actions of messages.
+    pub(super) actions: Vec<Pattern>,
+    /// Rooms that a publish goes to, or that an event is about.
+    pub(super) rooms: Vec<Pattern>,
+    /// Keys of a handler: it gets those of its own that match.
+    pub(super) keys: Vec<Pattern>,
+    /// Ways in.
+    pub(super) origins: Vec<Origin>,
+}
+
+impl Rules {
+    /// Whether a filter with these rules judges `envelope`.
+    #[must_use]
+    pub(super) fn wants(&self, envelope: &Envelope) -> bool {
+        (self.origins.is_empty() || self.origins.contains(&envelope.origin))
+            && any(&self.actions, &envelope.message.action)
+            && match &envelope.target {
+                _ if self.rooms.is_empty() => true,
+                Target::Room(room) => any(&self.rooms, room.as_str()),
+                _ => false,
+            }
+    }
+
+    /// Whether an events plugin with these rules hears of something in `room` (or of something in none).
+    #[must_use]
+    pub(super) fn wants_room(&self, room: Option<&str>) -> bool {
+        room.is_none_or(|room| any(&self.rooms, room))
+    }
+
+    /// Whether a handler with these rules gets `key`.
+    #[must_use]
+    pub(super) fn wants_key(&self, key: &str) -> bool {
+        any(&self.keys, key)
+    }
+}
+
+/// An exact text, or with `*` at its end everything that begins so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Pattern {
+    /// This text.
+    Exact(Box<str>),
+    /// Whatever begins so.
+    Prefix(Box<str>),
+}
+
+impl Pattern {
+    /// Reads a pattern as a manifest writes it.
+    #[must_use]
+    pub(super) fn parse(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(prefix) => Self::Prefix(prefix.into()),
+            None => Self::Exact(text.into()),
+        }
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(exact) => **exact == *text,
+            Self::Prefix(prefix) => text.starts_with(&**prefix),
+        }
+    }
+}
+
+fn any(patterns: &[Pattern], text: &str) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Room;
+    use crate::message::{History, Message};
+    use std::sync::Arc;
+
+    fn envelope(action: &str, target: Target) -> Envelope {
+        Envelope {
+            id: 1,
+            message: Arc::new(Message { action: action.to_owned(), ..Message::default() }),
+            target,
+            no_echo: None,
+            from: None,
+            origin: Origin::Http,
+            hops: 0,
+            nodes: Arc::default(),
+            key: None,
+            history: History::Default,
+            sent_at: 0,
+        }
+    }
+
+    #[test]
+    fn every_list_that_is_not_empty_must_match() {
+        let mut rules = Rules::default();
+        let lobby = envelope("chat.text", Target::Room(Room::parse("lobby").unwrap()));
+        let all = envelope("chat.text", Target::Everyone);
+        assert!(rules.wants(&lobby) && rules.wants(&all));
+        rules.actions = vec![Pattern::parse("900"), Pattern::parse("chat.*")];
+        assert!(rules.wants(&all) && !rules.wants(&envelope("901", Target::Everyone)));
+        rules.rooms = vec![Pattern::parse("lobby")];
+        assert!(rules.wants(&lobby) && !rules.wants(&all));
+        rules.origins = vec![Origin::Client];
+        assert!(!rules.wants(&lobby));
+        assert!(rules.wants_room(None) && rules.wants_room(Some("lobby")) && !rules.wants_room(Some("lobby2")));
+    }
+}

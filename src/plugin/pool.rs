@@ -1,0 +1,121 @@
+//! Warm instances of one plugin version, a slot for each worker thread.
+//!
+//! A call takes its own slot's instance, else steals, else makes one of a bounded number of its own. It never waits.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::failure::{Failure, Kind};
+use super::instance::Instance;
+use super::version::Version;
+
+/// Instances that one plugin version may make beyond its warm ones, for each slot.
+const OVERFLOW_PER_SLOT: usize = 16;
+
+/// The warm instances.
+pub(super) struct Pool {
+    slots: Box<[Slot]>,
+    overflow: Semaphore,
+}
+
+/// Alone on its cache line: neighbours belong to other threads.
+#[repr(align(128))]
+#[derive(Default)]
+struct Slot(Mutex<Option<Box<Instance>>>);
+
+impl Pool {
+    pub(super) fn new(slots: usize) -> Self {
+        Self {
+            slots: std::iter::repeat_with(Slot::default).take(slots).collect(),
+            overflow: Semaphore::new(slots * OVERFLOW_PER_SLOT),
+        }
+    }
+
+    fn take(&self) -> Option<Box<Instance>> {
+        let own = worker();
+        let count = self.slots.len();
+        (0..count).find_map(|step| self.slots[(own + step) % count].0.try_lock()?.take())
+    }
+
+    /// Puts it where there is room; drops it where there is none.
+    pub(super) fn put(&self, instance: Box<Instance>) {
+        let (own, count) = (worker(), self.slots.len());
+        let mut instance = Some(instance);
+        for step in 0..count {
+            let Some(mut slot) = self.slots[(own + step) % count].0.try_lock() else { continue };
+            if slot.is_none() {
+                *slot = instance.take();
+                return;
+            }
+        }
+    }
+
+    /// How many slots stand empty.
+    pub(super) fn gaps(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.0.lock().is_none()).count()
+    }
+}
+
+/// A number of this thread, the same for its life.
+fn worker() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static OWN: Cell<Option<usize>> = const { Cell::new(None) });
+    OWN.with(|own| {
+        let number = own.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
+        own.set(Some(number));
+        number
+    })
+}
+
+/// An instance for one call, or for several of one batch.
+///
+/// Dropped in any way but [`Lease::give_back`] (an error, a time-out, a caller that went away) its store is thrown
+/// away and a new one is asked for.
+pub(super) struct Lease<'a> {
+    version: &'a Arc<Version>,
+    instance: Option<Box<Instance>>,
+    _overflow: Option<SemaphorePermit<'a>>,
+}
+
+impl<'a> Lease<'a> {
+    /// Takes a warm instance or makes one.
+    pub(super) async fn take(version: &'a Arc<Version>) -> Result<Self, Failure> {
+        let pool = &version.pool;
+        if let Some(instance) = pool.take() {
+            return Ok(Self { version, instance: Some(instance), _overflow: None });
+        }
+        let overflow = pool
+            .overflow
+            .try_acquire()
+            .map_err(|_| Failure::new(Kind::Full, "every instance is busy and as many more as may be are made"))?;
+        version.stats.one_shot();
+        let instance = Box::new(Instance::new(&version.blueprint).await?);
+        Ok(Self { version, instance: Some(instance), _overflow: Some(overflow) })
+    }
+
+    pub(super) fn instance(&mut self) -> &mut Instance {
+        self.instance.as_mut().expect("a lease holds its instance until it ends")
+    }
+
+    /// Gives a healthy instance back.
+    pub(super) fn give_back(mut self) {
+        if self.instance().is_worn() {
+            return;
+        }
+        if let Some(instance) = self.instance.take() {
+            self.version.pool.put(instance);
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if self.instance.take().is_some() {
+            self.version.ask_to_warm();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The host against guests written for it: good ones, broken ones, hostile ones. No guest toolchain needed.
+
+mod guests;
+mod limits;
+mod reload;
+mod roles;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::host::{Options, Tasks, WasmHost};
+use super::{Call, Claim, Judgement, PluginHost, Status, Transport};
+use crate::config::Plugins;
+use crate::id::ConnectionId;
+use crate::message::{Entries, Envelope, History, Message, Origin, Target};
+
+/// A host over a directory of its own.
+struct Bench {
+    dir: TempDir,
+    host: Arc<WasmHost>,
+    _tasks: Tasks,
+}
+
+impl Bench {
+    /// With these files in the directory from the start.
+    async fn with(files: &[(&str, &[u8])]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let (host, tasks) = WasmHost::load(&config(dir.path()), Options::default()).await.unwrap();
+        Self { dir, host: Arc::new(host), _tasks: tasks }
+    }
+
+    /// Replaces a file as editors and deployments do: aside, then renamed.
+    async fn put(&self, name: &str, bytes: &[u8]) {
+        let aside = self.dir.path().join(format!(".{name}"));
+        std::fs::write(&aside, bytes).unwrap();
+        std::fs::rename(aside, self.dir.path().join(name)).unwrap();
+        self.host.look().await;
+    }
+
+    async fn delete(&self, name: &str) {
+        std::fs::remove_file(self.dir.path().join(name)).unwrap();
+        self.host.look().await;
+    }
+
+    fn status(&self, name: &str) -> Status {
+        self.host.status().into_iter().find(|status| &*status.name == name).unwrap()
+    }
+
+    async fn judge(&self) -> Judgement {
+        let mut batch = [envelope("chat")];
+        self.host.judge(&mut batch).await.remove(0)
+    }
+
+    /// The code of an admission: `"200"` or the refusal's.
+    async fn admit(&self) -> String {
+        let claim = Claim { uid: Some("1074".into()), ..Claim::default() };
+        match self.host.admit(Transport::default(), claim).await {
+            Ok(_) => "200".into(),
+            Err(refusal) => refusal.code,
+        }
+    }
+
+    /// Code and message of the answer to `key`.
+    async fn handle(&self, key: &str) -> (String, String) {
+        let answer = self.host.handle(call(key)).await.unwrap();
+        (answer.code, answer.message)
+    }
+}
+
+fn config(dir: &Path) -> Plugins {
+    Plugins {
+        dir: dir.to_owned(),
+        cache: std::path::PathBuf::new(),
+        settle: Duration::from_millis(150),
+        // Longer than any test: what a test wants seen it asks for.
+        rescan: Duration::from_secs(3_600),
+        allow_remove: Vec::new(),
+        instances: 64,
+    }
+}
+
+fn envelope(action: &str) -> Envelope {
+    Envelope {
+        id: 1,
+        message: Arc::new(Message { action: action.to_owned(), ..Message::default() }),
+        target: Target::Everyone,
+        no_echo: None,
+        from: None,
+        origin: Origin::Http,
+        hops: 0,
+        nodes: Arc::default(),
+        key: None,
+        history: History::Default,
+        sent_at: 0,
+    }
+}
+
+fn call(key: &str) -> Call {
+    Call { key: key.to_owned(), data: Entries::new(), caller: None, cid: ConnectionId::new(1).unwrap() }
+}
+
+fn passed() -> Judgement {
+    Judgement::Pass { replaced_by: Vec::new() }
+}
+
+/// The code with which a publish was rejected.
+fn rejected(judgement: &Judgement) -> Option<&str> {
+    match judgement {
+        Judgement::Reject { refusal, .. } => Some(&refusal.code),
+        _ => None,
+    }
+}

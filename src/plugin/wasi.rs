@@ -1,0 +1,148 @@
+//! WASI over nothing: no files, no environment, no sockets. What a guest prints becomes log lines, capped per call.
+//!
+//! Its calls are linked async: the sync linker panics on a tokio worker when a guest writes to standard error.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{WasiCtx, async_trait};
+
+/// Bytes that one call may log, printing included.
+pub(super) const LOG_BYTES: usize = 16 << 10;
+/// Longest line; what is longer is cut into several.
+const LINE_BYTES: usize = 1 << 10;
+
+/// What one instance may still log in this call.
+#[derive(Debug)]
+pub(super) struct LogBudget {
+    plugin: Arc<str>,
+    left: AtomicUsize,
+}
+
+impl LogBudget {
+    pub(super) fn new(plugin: Arc<str>) -> Self {
+        Self { plugin, left: AtomicUsize::new(LOG_BYTES) }
+    }
+
+    pub(super) fn refill(&self) {
+        self.left.store(LOG_BYTES, Ordering::Relaxed);
+    }
+
+    /// Takes what a line costs; the line that does not fit is replaced by a word that says so, the rest is silent.
+    pub(super) fn line<'a>(&self, text: &'a str) -> Option<&'a str> {
+        let left = self.left.load(Ordering::Relaxed);
+        let cost = text.len() + 1;
+        self.left.store(left.saturating_sub(cost), Ordering::Relaxed);
+        match left {
+            0 => None,
+            _ if cost > left => Some("(this call logged too much: the rest is cut)"),
+            _ => Some(text),
+        }
+    }
+
+    fn print(&self, line: &str) {
+        if let Some(line) = self.line(line) {
+            tracing::info!(target: "skylark::plugin::guest", plugin = %self.plugin, line);
+        }
+    }
+}
+
+/// The empty context of one instance.
+pub(super) fn context(budget: &Arc<LogBudget>) -> WasiCtx {
+    let mut builder = WasiCtx::builder();
+    builder
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .max_random_size(64 << 10)
+        .stdout(Printed(Arc::clone(budget)))
+        .stderr(Printed(Arc::clone(budget)));
+    builder.build()
+}
+
+struct Printed(Arc<LogBudget>);
+
+impl IsTerminal for Printed {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Printed {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        // Only wasi 0.1 and 0.3 ask for this form, and neither is linked.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(Lines { budget: Arc::clone(&self.0), begun: Vec::new() })
+    }
+}
+
+struct Lines {
+    budget: Arc<LogBudget>,
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    fn end(&mut self) {
+        if !self.begun.is_empty() {
+            self.budget.print(String::from_utf8_lossy(&self.begun).trim_end());
+            self.begun.clear();
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[async_trait]
+impl Pollable for Lines {
+    async fn ready(&mut self) {}
+}
+
+#[async_trait]
+impl OutputStream for Lines {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            for piece in part.chunks(LINE_BYTES) {
+                self.begun.extend_from_slice(piece);
+                if piece.ends_with(b"\n") || self.begun.len() >= LINE_BYTES {
+                    self.end();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 << 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_logs_no_more_than_its_share() {
+        let budget = LogBudget::new("p".into());
+        let long = "x".repeat(LOG_BYTES - 10);
+        assert_eq!(budget.line(&long), Some(long.as_str()));
+        assert!(budget.line("0123456789").unwrap().contains("too much"));
+        assert_eq!(budget.line("more"), None);
+        budget.refill();
+        assert_eq!(budget.line("more"), Some("more"));
+    }
+}

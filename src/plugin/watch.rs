@@ -1,0 +1,47 @@
+//! Watches the plugin directory. Any event means only "look again": what changed is found by looking.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+
+use super::disk::Stamp;
+
+/// Keeps a watcher on the directory, whatever directory has that name.
+pub(super) struct Watch {
+    events: Arc<Notify>,
+    armed: Option<(Stamp, RecommendedWatcher)>,
+}
+
+impl Watch {
+    pub(super) fn new() -> Self {
+        Self { events: Arc::default(), armed: None }
+    }
+
+    /// Ends when something may have changed.
+    pub(super) async fn changed(&self) {
+        self.events.notified().await;
+    }
+
+    /// Watches `dir`, or again if it is another directory now. Without a watcher the rescan is what notices.
+    pub(super) fn arm(&mut self, dir: &Path) {
+        let Ok(meta) = std::fs::metadata(dir) else { return self.armed = None };
+        let stamp = Stamp::of(&meta);
+        if self.armed.as_ref().is_some_and(|(armed, _)| armed.is_same_file(&stamp)) {
+            return;
+        }
+        let events = Arc::clone(&self.events);
+        let watcher = notify::recommended_watcher(move |_| events.notify_one()).and_then(|mut watcher| {
+            watcher.watch(dir, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        match watcher {
+            Ok(watcher) => self.armed = Some((stamp, watcher)),
+            Err(error) => {
+                tracing::warn!(%error, dir = %dir.display(), "the plugin directory is not watched, only looked at now and then");
+                self.armed = None;
+            }
+        }
+    }
+}
