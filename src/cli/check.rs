@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::bail;
 
-use super::{ConfigSource, print};
+use super::{ConfigSource, block_on, print};
 use crate::config::Plugins;
+use crate::plugin::check::{Report, check_dir, check_file};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {}
@@ -26,20 +27,47 @@ impl Check {
             let files =
                 if examined.files.is_empty() { "built-in defaults".to_owned() } else { examined.files.join(", ") };
             print(&format!("configuration: ok ({files})"))?;
-            return checked.iter().try_for_each(|plugin| print(&format!("plugin {plugin}: ok")));
+            return checked.iter().try_for_each(|line| print(line));
         }
         faults.iter().try_for_each(|fault| print(fault))?;
         let (n, m) = (config_faults, faults.len() - config_faults);
-        bail!("{n} {} in the configuration, {m} in the plugins", if n == 1 { "fault" } else { "faults" });
+        let noun = if n == 1 { "fault" } else { "faults" };
+        bail!("{n} {noun} in the configuration, {m} in the plugins");
     }
 }
 
-/// Checks every component of the directory; the names of those that would go live.
-fn plugins(_plugins: &Plugins, _faults: &mut Vec<String>) -> Vec<String> {
-    Vec::new()
+/// Checks every component of the directory, and gives a line for each that would serve.
+fn plugins(plugins: &Plugins, faults: &mut Vec<String>) -> Vec<String> {
+    let reports = match block_on(async { Ok(check_dir(plugins).await?) }) {
+        Ok(reports) => reports,
+        Err(error) => {
+            faults.push(format!("plugins: {error:#}"));
+            return Vec::new();
+        }
+    };
+    for report in &reports {
+        faults.extend(report.faults.iter().map(|fault| format!("plugin {}: {fault}", report.name)));
+    }
+    reports.iter().filter(|report| report.faults.is_empty()).map(line).collect()
 }
 
-/// Checks one component.
-pub(super) fn one_plugin(_file: &Path, _source: &ConfigSource) -> anyhow::Result<()> {
-    Ok(())
+/// Checks one component under the limits of the configuration.
+pub(super) fn one_plugin(file: &Path, source: &ConfigSource) -> anyhow::Result<()> {
+    let config = source.load()?.config;
+    let report = block_on(async { Ok(check_file(file, &config.plugins).await?) })?;
+    report.faults.iter().try_for_each(|fault| print(&format!("plugin {}: {fault}", report.name)))?;
+    match report.faults.len() {
+        0 => print(&line(&report)),
+        1 => bail!("{} has a fault", file.display()),
+        n => bail!("{} has {n} faults", file.display()),
+    }
+}
+
+/// `plugin word-filter: ok, filter, 65536 bytes, compiled in 120 ms`
+fn line(report: &Report) -> String {
+    let mut line = format!("plugin {}: {}", report.name, if report.disabled { "ok, disabled" } else { "ok" });
+    for more in [report.roles.join("+"), report.keys.join(" ")].iter().filter(|more| !more.is_empty()) {
+        line = format!("{line}, {more}");
+    }
+    format!("{line}, {} bytes, compiled in {} ms", report.size, report.compiled_in.as_millis())
 }
