@@ -155,22 +155,23 @@ fn not_found(path: &str, serves: &[Service]) -> Problem {
         return Problem::new(status, "user info does not belong here: ask your own user service");
     }
     let shown: String = path.chars().take(MAX_SHOWN).collect();
-    let near = near(path, ROUTES.iter().filter(|r| r.access.is_served(serves)).map(|r| r.path));
+    let near = near(path, serves);
     let expected = if near.is_empty() { "a path of docs/http-api.md".to_owned() } else { near.join(" or ") };
     Problem::new(status, format!("path: expected {expected}, got {shown:?}"))
 }
 
 /// What somebody who typed this may have meant: the same in another case or with a slash too many, else up to two
 /// slips of the finger, else a part of a path.
-fn near(typed: &str, paths: impl Iterator<Item = &'static str> + Clone) -> Vec<&'static str> {
+fn near(typed: &str, serves: &[Service]) -> Vec<&'static str> {
     let typed = typed.trim_matches('/').to_ascii_lowercase();
     if typed.is_empty() || typed.len() > MAX_SHOWN {
         return Vec::new();
     }
     let alike: [&dyn Fn(&str) -> bool; 3] =
         [&|path| path == typed, &|path| distance(&typed, path) <= 2, &|path| path.split('/').any(|part| part == typed)];
+    let served = || ROUTES.iter().filter(|r| r.access.is_served(serves)).map(|r| r.path);
     let plain = |path: &str| path.trim_start_matches('/').to_ascii_lowercase();
-    let found = alike.iter().map(|is_alike| paths.clone().filter(|p| is_alike(&plain(p))).collect::<Vec<_>>());
+    let found = alike.iter().map(|is_alike| served().filter(|p| is_alike(&plain(p))).collect::<Vec<_>>());
     found.into_iter().find(|paths| !paths.is_empty()).unwrap_or_default()
 }
 
