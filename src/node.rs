@@ -8,6 +8,8 @@ pub mod deliver;
 mod devices;
 mod drain;
 pub mod effects;
+#[cfg(test)]
+pub(crate) mod fake;
 mod publish;
 mod query;
 

@@ -1,0 +1,160 @@
+//! A node for tests of the ways in: its broker and plugins answer what a test tells them, and remember what came.
+//!
+//! The hub is the real one, with no shard running: nothing is written to a socket.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+
+use super::{BindFacts, Node};
+use crate::broker::{Batch, Broker, Outcome};
+use crate::config::{Config, DevicePolicy};
+use crate::hub::{Connection, Hub, Settings, ShardTask, Socket};
+use crate::id::{IdSequence, NodeId, Room, Uid};
+use crate::message::{Entries, Envelope, Receipt, Target};
+pub(crate) use crate::plugin::Judgement;
+use crate::plugin::{Admission, Answer, Call, Claim, Event, PluginHost, Refusal, Status, Transport};
+
+/// A node whose broker and plugins are scripted.
+pub(crate) struct Fake {
+    pub(crate) node: Arc<Node>,
+    broker: Arc<Scripted>,
+    /// Never run: their mailboxes just stay open.
+    _shards: Vec<ShardTask>,
+}
+
+impl Fake {
+    /// As `config` says.
+    pub(crate) fn new(config: &Config) -> Self {
+        let broker = Arc::new(Scripted::default());
+        let ids = Arc::new(IdSequence::new(config.node.number, std::time::SystemTime::now()));
+        let (hub, shards) = Hub::new(&Settings::from(config), Arc::clone(&ids));
+        let hub = Arc::new(hub);
+        let (bus, plugins) = (Arc::clone(&broker), Arc::clone(&broker));
+        Self { node: Arc::new(Node::new(config, ids, hub, bus, plugins)), broker, _shards: shards }
+    }
+
+    /// From now on the broker takes nothing.
+    pub(crate) fn break_broker(&self) {
+        self.broker.script.lock().broken = true;
+    }
+
+    /// What the filters answer to messages with this action; they let all others pass.
+    pub(crate) fn judge(&self, action: &str, judgement: Judgement) {
+        self.broker.script.lock().judgements.push((action.to_owned(), judgement));
+    }
+
+    /// What the plugins say of themselves.
+    pub(crate) fn set_plugins(&self, status: Vec<Status>) {
+        self.broker.script.lock().status = status;
+    }
+
+    /// The batches that reached the broker since it was last asked.
+    pub(crate) fn batches(&self) -> Vec<Batch> {
+        std::mem::take(&mut self.broker.script.lock().batches)
+    }
+
+    /// A bound connection.
+    pub(crate) async fn connect(&self, uid: &str, device: &str, channel: &str, rooms: &[&str]) -> Connection {
+        let connection = self.node.attach(Arc::new(DeafSocket), None).await.expect("the node has room");
+        let admission = Admission {
+            uid: Uid::parse(uid).expect("a test's uid is valid"),
+            device: None,
+            rooms: rooms.iter().map(|r| Room::parse(r).expect("a test's room is valid")).collect(),
+            expires: None,
+            claims: [("plan", "gold")].into_iter().collect(),
+        };
+        let facts =
+            BindFacts { device: Some(device.to_owned()), channel: Some(channel.to_owned()), facts: Entries::new() };
+        self.node.bind(&connection, DevicePolicy::AllowAll, admission, facts).await.expect("a test's bind is valid");
+        connection
+    }
+}
+
+/// Broker and plugins in one.
+#[derive(Default)]
+struct Scripted {
+    script: Mutex<Script>,
+}
+
+#[derive(Default)]
+struct Script {
+    broken: bool,
+    judgements: Vec<(String, Judgement)>,
+    status: Vec<Status>,
+    batches: Vec<Batch>,
+}
+
+/// One connection of each user takes a message, except of those whose uid begins with `off`.
+fn receipt(target: &Target) -> Receipt {
+    let users = match target {
+        Target::User(uid) | Target::Device(uid, _) => std::slice::from_ref(uid),
+        Target::Users(uids) => uids,
+        _ => return Receipt { delivered: 1, ..Receipt::default() },
+    };
+    let offline: Vec<Uid> = users.iter().filter(|uid| uid.as_str().starts_with("off")).cloned().collect();
+    let delivered = u32::try_from(users.len() - offline.len()).expect("a test's list is short");
+    Receipt { delivered, full: 0, offline }
+}
+
+impl Broker for Scripted {
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>> {
+        let mut script = self.script.lock();
+        let outcome = |envelope: &Envelope| match script.broken {
+            true => Outcome::Unavailable,
+            false => Outcome::Accepted {
+                position: None,
+                receipt: Some(receipt(&envelope.target)),
+                unknown_nodes: envelope.nodes.iter().filter(|n| n.as_str() != "here").cloned().collect::<Vec<NodeId>>(),
+            },
+        };
+        let outcomes = batch.iter().map(outcome).collect();
+        script.batches.push(batch);
+        std::future::ready(outcomes).boxed()
+    }
+}
+
+impl PluginHost for Scripted {
+    fn admit(&self, _transport: Transport, _claim: Claim) -> BoxFuture<'_, Result<Admission, Refusal>> {
+        let refusal = Refusal { code: "401".to_owned(), reason: "no plugin".to_owned() };
+        std::future::ready(Err(refusal)).boxed()
+    }
+
+    fn judge<'a>(&'a self, batch: &'a mut [Envelope]) -> BoxFuture<'a, Vec<Judgement>> {
+        let script = self.script.lock();
+        let of = |envelope: &Envelope| {
+            let scripted = script.judgements.iter().find(|(action, _)| *action == envelope.message.action);
+            scripted.map_or(Judgement::Pass { replaced_by: Vec::new() }, |(_, judgement)| judgement.clone())
+        };
+        std::future::ready(batch.iter().map(of).collect()).boxed()
+    }
+
+    fn handle(&self, _call: Call) -> BoxFuture<'_, Option<Answer>> {
+        std::future::ready(None).boxed()
+    }
+
+    fn notify(&self, _event: Event) {}
+
+    fn status(&self) -> Vec<Status> {
+        self.script.lock().status.clone()
+    }
+}
+
+/// Takes nothing and says nothing.
+struct DeafSocket;
+
+impl Socket for DeafSocket {
+    fn try_write(&self, _parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn poll_writable(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn shutdown(&self, _abort: bool) {}
+}
