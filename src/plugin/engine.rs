@@ -29,7 +29,10 @@ pub(super) fn build(instances: u32, memory: usize) -> wasmtime::Result<Engine> {
     let mut pooled = config();
     pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances, memory)));
     match Engine::new(&pooled) {
-        Ok(engine) => Ok(engine),
+        Ok(engine) => {
+            tracing::debug!(instances, "plugin instances come from a pool");
+            Ok(engine)
+        }
         Err(error) => {
             tracing::warn!(error = format!("{error:#}"), "no pool for plugin instances, allocating on demand");
             Engine::new(&config())

@@ -83,6 +83,8 @@ enum Command {
 
 /// Requests for warm instances, and commands, that may wait.
 const WAITING: usize = 256;
+/// After the first news of the directory more are gathered for so long.
+const GATHER: Duration = Duration::from_millis(20);
 /// Events that wait when the node ends are told for so long.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -181,7 +183,8 @@ async fn keep_fresh(
         tokio::select! {
             _ = stopped.changed() => return,
             () = settled => {}
-            () = watch.changed() => {}
+            // A copy tells of every block: one look serves all that it tells meanwhile.
+            () = watch.changed() => tokio::time::sleep(GATHER).await,
             _ = rescan.tick() => watch.arm(loader.dir()),
             command = told.recv() => match command {
                 Some(Command::Look(sender)) => (patience, done) = (Patience::Now, Some(sender)),

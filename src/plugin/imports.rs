@@ -124,12 +124,16 @@ impl Guest {
         if bytes > MAX_BYTES_PER_CALL || keys > MAX_KEYS_PER_CALL {
             return Ok(Err(wit::kv::Error::TooLarge));
         }
-        if write.value.is_some() && !self.context.kv.fits(&self.context.plugin, bytes, keys).await {
+        let before = staged.kv.writes.insert(key.clone(), write);
+        if !self.context.kv.fits(&self.context.plugin, &self.call.staged.kv).await {
+            let writes = &mut self.call.staged.kv.writes;
+            match before {
+                Some(before) => writes.insert(key, before),
+                None => writes.remove(&key),
+            };
             return Ok(Err(wit::kv::Error::TooLarge));
         }
-        let staged = &mut self.call.staged;
-        staged.kv_bytes = bytes;
-        staged.kv.writes.insert(key, write);
+        self.call.staged.kv_bytes = bytes;
         Ok(Ok(()))
     }
 }

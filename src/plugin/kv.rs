@@ -18,7 +18,7 @@ pub const MAX_KEY_BYTES: usize = 256;
 /// Largest value, bytes.
 pub const MAX_VALUE_BYTES: usize = 64 << 10;
 /// Most keys that one call may read, and write.
-pub const MAX_KEYS_PER_CALL: usize = 1_024;
+pub const MAX_KEYS_PER_CALL: usize = 256;
 /// Most bytes that one call may write.
 pub const MAX_BYTES_PER_CALL: usize = 1 << 20;
 
@@ -69,8 +69,8 @@ pub enum KvError {
 pub trait Store: Send + Sync {
     /// What `key` holds.
     fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Found, KvError>>;
-    /// Whether so many more bytes and keys would fit now. Only a hint: [`Store::commit`] decides.
-    fn fits<'a>(&'a self, space: &'a str, bytes: usize, keys: usize) -> BoxFuture<'a, bool>;
+    /// Whether these writes would fit now. Only a hint: [`Store::commit`] decides.
+    fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit) -> BoxFuture<'a, bool>;
     /// Takes all writes, or none.
     fn commit<'a>(&'a self, space: &'a str, commit: Commit) -> BoxFuture<'a, Result<(), KvError>>;
 }
@@ -120,11 +120,8 @@ impl MemoryStore {
         if commit.reads.iter().any(|(key, version)| space.version(key, now) != *version) {
             return Err(KvError::Conflict);
         }
-        if !space.has_room_for(&commit, self.share) {
-            space.sweep(now);
-            if !space.has_room_for(&commit, self.share) {
-                return Err(KvError::Full);
-            }
+        if !space.make_room_for(&commit, self.share, now) {
+            return Err(KvError::Full);
         }
         for (key, write) in commit.writes {
             // 0 is "absent", so the first version is 1.
@@ -140,14 +137,8 @@ impl Store for MemoryStore {
         std::future::ready(Ok(found)).boxed()
     }
 
-    fn fits<'a>(&'a self, space: &'a str, bytes: usize, keys: usize) -> BoxFuture<'a, bool> {
-        let space = self.space(space);
-        let mut space = space.lock();
-        let mut fits = space.fits(bytes, keys, self.share);
-        if !fits {
-            space.sweep(Instant::now());
-            fits = space.fits(bytes, keys, self.share);
-        }
+    fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit) -> BoxFuture<'a, bool> {
+        let fits = self.space(space).lock().make_room_for(commit, self.share, Instant::now());
         std::future::ready(fits).boxed()
     }
 
@@ -190,8 +181,13 @@ impl Space {
         self.entries.get(key).filter(|entry| entry.is_live(now)).map_or(0, |entry| entry.version)
     }
 
-    fn fits(&self, bytes: usize, keys: usize, share: Share) -> bool {
-        self.bytes.saturating_add(bytes) <= share.bytes && self.entries.len().saturating_add(keys) <= share.keys
+    /// Whether it fits, once what has ended is forgotten.
+    fn make_room_for(&mut self, commit: &Commit, share: Share, now: Instant) -> bool {
+        if self.has_room_for(commit, share) {
+            return true;
+        }
+        self.sweep(now);
+        self.has_room_for(commit, share)
     }
 
     fn has_room_for(&self, commit: &Commit, share: Share) -> bool {
@@ -282,7 +278,8 @@ mod tests {
         store.commit("p", write("a", "123456789", Some(1))).await.unwrap();
         assert_eq!(store.commit("p", write("b", "12345678901", None)).await, Err(KvError::Full));
         store.commit("p", write("b", "1", None)).await.unwrap();
-        assert!(!store.fits("p", 1, 1).await);
+        assert!(!store.fits("p", &write("c", "1", None)).await);
+        assert!(store.fits("p", &write("b", "2", None)).await, "in place of what is there");
         assert_eq!(store.commit("p", write("c", "1", None)).await, Err(KvError::Full), "a third key");
         tokio::time::advance(Duration::from_secs(1)).await;
         store.commit("p", write("c", "1", None)).await.unwrap();

@@ -215,21 +215,21 @@ impl Meter {
 
     /// At an epoch tick, on the guest's thread.
     pub(super) fn tick(&self, budget: Budget, deadline: Instant) -> Result<Tick, Overrun> {
-        if Instant::now() >= deadline {
-            return Err(Overrun::Wall(budget.wall));
-        }
-        let first = self.mark.load(Ordering::Relaxed) == 0;
-        if first {
-            // Sampling: who is met by a tick is charged for it, however long it really ran.
+        if self.mark.load(Ordering::Relaxed) == 0 {
+            // Sampling: who is met by a tick is charged for it, however long it really ran. Most of those are short
+            // calls whose thread was taken away for a while, so neither clock ends them: the next tick would.
             self.used.fetch_add(nanos(TICK), Ordering::Relaxed);
             self.mark.store(thread_cpu(), Ordering::Relaxed);
-        } else {
-            self.charge();
+            return Ok(Tick::Continue);
         }
+        self.charge();
         if self.used.load(Ordering::Relaxed) > nanos(budget.cpu) {
             return Err(Overrun::Cpu(budget.cpu));
         }
-        Ok(if first { Tick::Continue } else { Tick::Yield })
+        if Instant::now() >= deadline {
+            return Err(Overrun::Wall(budget.wall));
+        }
+        Ok(Tick::Yield)
     }
 
     fn charge(&self) {
@@ -313,7 +313,9 @@ mod tests {
         let spun = (0..1_000_000_u64).map(std::hint::black_box).sum::<u64>();
         assert!(spun > 0);
         assert_eq!(meter.tick(budget, deadline), Err(Overrun::Cpu(budget.cpu)));
+        let budget = Budget { cpu: Duration::from_secs(60), wall: TICK };
         meter.start();
+        assert_eq!(meter.tick(budget, Instant::now()), Ok(Tick::Continue), "a starved thread's first tick");
         assert_eq!(meter.tick(budget, Instant::now()), Err(Overrun::Wall(budget.wall)));
     }
 

@@ -310,7 +310,12 @@ impl Loader {
         let open = roles.is_empty() || disabled || self.may_remove(name);
         let plugin = self.plugin(name);
         plugin.tried = None;
-        let Some(entry) = plugin.entry.take() else { return };
+        let Some(entry) = plugin.entry.take() else {
+            if manifest.is_some() {
+                tracing::warn!(plugin = %name, "there is a manifest and no {name}.wasm beside it");
+            }
+            return;
+        };
         if open {
             tracing::info!(plugin = %name, "plugin is gone");
             return;

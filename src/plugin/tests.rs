@@ -4,6 +4,7 @@ mod guests;
 mod limits;
 mod reload;
 mod roles;
+mod samples;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::disk::Stamp;
@@ -32,7 +32,13 @@ impl Watch {
             return;
         }
         let events = Arc::clone(&self.events);
-        let watcher = notify::recommended_watcher(move |_| events.notify_one()).and_then(|mut watcher| {
+        let noticed = move |event: notify::Result<Event>| {
+            // Looking opens and reads too: that must not be a reason to look again.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                events.notify_one();
+            }
+        };
+        let watcher = notify::recommended_watcher(noticed).and_then(|mut watcher| {
             watcher.watch(dir, RecursiveMode::NonRecursive)?;
             Ok(watcher)
         });
