@@ -10,6 +10,7 @@
 
 mod clock;
 mod connection;
+mod load;
 mod meters;
 mod registry;
 mod rooms;
@@ -33,6 +34,7 @@ use tokio::sync::oneshot;
 pub use connection::Connection;
 
 use clock::Clock;
+use connection::Leave;
 use meters::RouteMeters;
 use registry::Registry;
 use rooms::Rooms;
@@ -54,7 +56,7 @@ pub trait Socket: Send + Sync {
     /// Ready when the socket may take bytes again, or never will (it was shut down or broke).
     ///
     /// # Errors
-    /// Any error ends the connection.
+    /// Counts as ready: the next write tells what is wrong.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ends the writing side after the last byte, or (`abort`) both sides at once, so that the reader ends too.
     fn shutdown(&self, abort: bool);
@@ -202,7 +204,7 @@ impl Hub {
     /// Forgets the connection: what waits is written as far as the socket takes it, then both sides are shut down.
     /// A second call changes nothing and answers the default. Does not wait; async, because a node among others will.
     pub async fn detach(&self, connection: &Connection) -> Detached {
-        let Some((binding, rooms)) = connection.take_leave() else { return Detached::default() };
+        let Some(Leave { binding, rooms }) = connection.take_leave() else { return Detached::default() };
         let rooms: Vec<Room> = rooms.into_iter().map(|room| self.router.rooms.exit(&room, connection)).collect();
         let last = self.router.registry.remove(connection, binding.as_deref());
         let home = connection.home();

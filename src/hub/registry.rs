@@ -155,7 +155,7 @@ impl Registry {
     }
 
     fn ids_near(&self, id: ConnectionId) -> &RwLock<BTreeMap<u64, Connection>> {
-        &self.by_id[(id.as_u64() % ID_MAPS as u64) as usize]
+        &self.by_id[usize::try_from(id.as_u64() % ID_MAPS as u64).expect("below 16")]
     }
 }
 

@@ -22,8 +22,10 @@ const FEW: usize = 16;
 /// Every room with at least one member.
 pub(super) struct Rooms {
     hasher: RandomState,
-    maps: Box<[RwLock<HashMap<Room, Arc<RoomState>, RandomState>>]>,
+    maps: Box<[Map]>,
 }
+
+type Map = RwLock<HashMap<Room, Arc<RoomState>, RandomState>>;
 
 /// One room. Its members hold it, so that leaving needs no search for it.
 pub(super) struct RoomState {
@@ -125,7 +127,7 @@ impl Rooms {
         }
     }
 
-    fn near(&self, room: &str) -> &RwLock<HashMap<Room, Arc<RoomState>, RandomState>> {
+    fn near(&self, room: &str) -> &Map {
         // The maps use the low and the highest bits of the same hash.
         &self.maps[(self.hasher.hash_one(room) >> 40) as usize % MAPS]
     }

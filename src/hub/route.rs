@@ -5,12 +5,14 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ahash::RandomState;
 use tokio::sync::oneshot;
 
 use super::Delivery;
-use super::connection::{Connection, Home, Load, Seat};
+use super::connection::{Connection, Home};
+use super::load::{Load, Seat};
 use super::meters::RouteMeters;
 use super::registry::{Links, Registry};
 use super::rooms::Rooms;
@@ -151,8 +153,10 @@ impl<'a> Plan<'a> {
     }
 
     fn everywhere(&mut self, at: usize, to: impl Fn() -> To) {
-        for shard in 0..self.drafts.len() {
-            self.fan_out(at, shard, to());
+        for (shard, home) in self.router.homes.iter().enumerate() {
+            if home.live.load(Ordering::Relaxed) > 0 {
+                self.fan_out(at, shard, to());
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 use super::Socket;
-use super::connection::Load;
+use super::load::Load;
 
 /// Parts of one write. The kernel takes up to 1 024; beyond some dozens a further call costs less than the list.
 const PARTS: usize = 64;

@@ -9,7 +9,6 @@ mod slots;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
@@ -24,7 +23,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 pub(super) use deliver::{Count, Excluded, Item, Part, To};
 
 use super::clock::Clock;
-use super::connection::{Bounds, Connection, Home, Load, Seat};
+use super::connection::{Bounds, Connection, Home};
+use super::load::{Load, Seat};
 use super::meters::TotalsCell;
 use super::{Settings, ShardTask, Socket};
 use slots::Slots;
@@ -78,7 +78,7 @@ struct Shard {
     tick: Interval,
     ticked: bool,
     received: Vec<Command>,
-    unblocked: Vec<(Connection, io::Result<()>)>,
+    unblocked: Vec<Connection>,
     /// Taken from the mailbox, not yet obeyed.
     commands: VecDeque<Command>,
     /// Callers to be told once `Slots::flushed` has come so far.
@@ -140,8 +140,8 @@ impl Shard {
         if std::mem::take(&mut self.ticked) {
             self.slots.tick(self.mailbox.len());
         }
-        for (connection, writable) in self.unblocked.drain(..) {
-            self.slots.unblock(&connection, writable);
+        for connection in self.unblocked.drain(..) {
+            self.slots.unblock(&connection);
         }
         self.commands.extend(self.received.drain(..));
         let queued = self.slots.queued;
@@ -159,7 +159,7 @@ impl Shard {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Attach(connection, socket) => self.slots.attach(connection, socket),
+            Command::Attach(connection, socket) => self.slots.attach(&connection, socket),
             Command::Detach(connection) => self.slots.detach(&connection),
             Command::Part(Part { batch, items, report }) => {
                 let counts = self.slots.deliver(&batch, items);

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::connection::Load;
+use super::load::Load;
 use super::*;
 use crate::disconnect::Disconnect;
 use crate::message::Message;

@@ -5,16 +5,16 @@
 
 use super::clock::Tick;
 
-const BUCKETS: usize = 64;
+const BUCKETS: u32 = 64;
 /// Furthest that an entry can be ahead.
-const HORIZON: Tick = BUCKETS as Tick - 1;
+const HORIZON: Tick = BUCKETS - 1;
 const NONE: u32 = u32::MAX;
 
 /// Due times of slots.
 #[derive(Debug)]
 pub(super) struct Wheel {
     now: Tick,
-    heads: [u32; BUCKETS],
+    heads: [u32; BUCKETS as usize],
     entries: Vec<Entry>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Entry {
 
 impl Wheel {
     pub(super) fn new(now: Tick) -> Self {
-        Self { now, heads: [NONE; BUCKETS], entries: Vec::new() }
+        Self { now, heads: [NONE; BUCKETS as usize], entries: Vec::new() }
     }
 
     pub(super) fn now(&self) -> Tick {
@@ -46,7 +46,7 @@ impl Wheel {
             return;
         }
         self.disarm(index);
-        let head = &mut self.heads[due as usize % BUCKETS];
+        let head = &mut self.heads[(due % BUCKETS) as usize];
         let after = std::mem::replace(head, index);
         self.entries[at] = Entry { due, before: NONE, after };
         if after != NONE {
@@ -66,7 +66,7 @@ impl Wheel {
         let Some(entry) = self.entries.get_mut(index as usize).filter(|entry| entry.due != 0) else { return };
         let Entry { due, before, after } = std::mem::replace(entry, Entry { due: 0, before: NONE, after: NONE });
         if before == NONE {
-            self.heads[due as usize % BUCKETS] = after;
+            self.heads[(due % BUCKETS) as usize] = after;
         } else {
             self.entries[before as usize].after = after;
         }
@@ -79,7 +79,7 @@ impl Wheel {
     pub(super) fn turn(&mut self, now: Tick, due: &mut Vec<u32>) {
         while self.now < now {
             self.now += 1;
-            let mut index = std::mem::replace(&mut self.heads[self.now as usize % BUCKETS], NONE);
+            let mut index = std::mem::replace(&mut self.heads[(self.now % BUCKETS) as usize], NONE);
             while index != NONE {
                 let entry = &mut self.entries[index as usize];
                 due.push(index);

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::super::Delivery;
-use super::super::connection::{Connection, Load, NO_SLOT, Seat};
+use super::super::connection::{Connection, NO_SLOT};
+use super::super::load::{Load, Seat};
 use super::super::rooms::{IdHasher, RoomState};
-use super::slots::Slots;
+use super::slots::{Grant, Slots};
 use crate::id::Uid;
 use crate::protocol::{Form, Frames};
 
@@ -76,6 +77,13 @@ impl Excluded {
     }
 }
 
+impl Count {
+    fn add(&mut self, grant: Grant) {
+        self.delivered += u32::from(grant == Grant::Given);
+        self.full += u32::from(grant == Grant::Full);
+    }
+}
+
 impl Part {
     /// Nothing to do but to report.
     pub(in super::super) fn empty(report: oneshot::Sender<Vec<Count>>) -> Self {
@@ -124,11 +132,10 @@ impl Slots {
             return;
         }
         let load = Load::new(bytes.len(), frames);
-        if self.reserve(index, load) {
+        let grant = self.reserve(index, load);
+        count.add(grant);
+        if grant == Grant::Given {
             self.push(index, bytes, load);
-            count.delivered += 1;
-        } else {
-            count.full += 1;
         }
     }
 
@@ -158,12 +165,11 @@ impl Slots {
             return;
         }
         let load = Load::new(bytes.len(), delivery.frames.count());
-        if self.reserve(index, load) {
+        let grant = self.reserve(index, load);
+        count.add(grant);
+        if grant == Grant::Given {
             let bytes = bytes.clone();
             self.push(index, bytes, load);
-            count.delivered += 1;
-        } else {
-            count.full += 1;
         }
     }
 }

@@ -13,7 +13,8 @@ use futures_util::stream::FuturesUnordered;
 use slab::Slab;
 
 use super::super::clock::Tick;
-use super::super::connection::{Connection, Home, Load, NO_SLOT};
+use super::super::connection::{Connection, Home, NO_SLOT};
+use super::super::load::Load;
 use super::super::meters::{ShardMeters, count_close};
 use super::super::send_queue::{SendQueue, flush};
 use super::super::wheel::Wheel;
@@ -58,8 +59,29 @@ pub(super) struct Slot {
     dirty: bool,
     /// A [`Blocked`] waits for its socket.
     watched: bool,
-    /// The socket was shut down in some way: nothing can be written.
-    shut: bool,
+    end: End,
+}
+
+/// How far the end of a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Not at all.
+    Open,
+    /// Its last words have been written; the client has until `closing_until` to end its side.
+    Said,
+    /// Both sides are shut down: its reader detaches it.
+    Cut,
+}
+
+/// Whether a queue has room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// It has, and it is reserved.
+    Given,
+    /// It has not: the connection is closed as a slow consumer.
+    Full,
+    /// The connection ended in between.
+    Gone,
 }
 
 /// Waits for one socket that would block.
@@ -69,17 +91,17 @@ pub(super) struct Blocked {
 }
 
 impl Future for Blocked {
-    type Output = (Connection, io::Result<()>);
+    type Output = Connection;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.socket.poll_writable(cx).map(|writable| (self.connection.clone(), writable))
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Connection> {
+        self.socket.poll_writable(cx).map(|_| self.connection.clone())
     }
 }
 
 impl Slot {
     /// Whether it takes what is sent. The last words of one that is closing are queued in here.
     pub(super) fn is_open(&self) -> bool {
-        !self.shut && self.closing_until == 0
+        self.end == End::Open && self.closing_until == 0
     }
 }
 
@@ -103,7 +125,7 @@ impl Slots {
         }
     }
 
-    pub(super) fn attach(&mut self, connection: Connection, socket: Arc<dyn Socket>) {
+    pub(super) fn attach(&mut self, connection: &Connection, socket: Arc<dyn Socket>) {
         let now = self.wheel.now();
         let index = self.slots.insert(Slot {
             connection: connection.clone(),
@@ -114,7 +136,7 @@ impl Slots {
             closing_until: 0,
             dirty: false,
             watched: false,
-            shut: false,
+            end: End::Open,
         });
         let index = u32::try_from(index).expect("a node holds far fewer than 2^32 connections");
         self.highest = self.highest.max(index + 1);
@@ -122,7 +144,7 @@ impl Slots {
         self.arm(index);
         if connection.is_detached() {
             // It may have been noted already, before there was a slot to clear.
-            self.home.look_at(&connection);
+            self.home.look_at(connection);
         }
     }
 
@@ -140,7 +162,7 @@ impl Slots {
             return;
         }
         self.flush(index);
-        self.shut(index, true);
+        self.shut(index, End::Cut);
         self.wheel.disarm(index);
         self.slots.remove(index as usize);
         connection.set_slot(NO_SLOT);
@@ -154,7 +176,7 @@ impl Slots {
     pub(super) fn push(&mut self, index: u32, bytes: Bytes, load: Load) {
         self.queued += 1;
         let slot = &mut self.slots[index as usize];
-        if slot.shut || bytes.is_empty() {
+        if slot.end != End::Open || bytes.is_empty() {
             slot.connection.release(load);
             return;
         }
@@ -164,25 +186,27 @@ impl Slots {
 
     /// Room for `load` in the queue of an open connection. One that still has none after a flush is too slow, and is
     /// closed: callers may be ahead of this shard, so a queue that seems full says nothing about the socket.
-    pub(super) fn reserve(&mut self, index: u32, load: Load) -> bool {
-        let slot = &self.slots[index as usize];
-        if slot.connection.reserve(load) {
-            return true;
+    pub(super) fn reserve(&mut self, index: u32, load: Load) -> Grant {
+        if self.slots[index as usize].connection.reserve(load) {
+            return Grant::Given;
         }
         self.flush(index);
         let slot = &self.slots[index as usize];
-        let reserved = !slot.connection.has_ended() && slot.connection.reserve(load);
-        if !reserved {
-            self.begin_close(index, Disconnect::SLOW_CONSUMER);
+        if slot.connection.has_ended() {
+            return Grant::Gone;
         }
-        reserved
+        if slot.connection.reserve(load) {
+            return Grant::Given;
+        }
+        self.begin_close(index, Disconnect::SLOW_CONSUMER);
+        Grant::Full
     }
 
     /// Says why, once what waits is written, and ends the writing side. The first call counts.
     fn begin_close(&mut self, index: u32, why: Disconnect) {
         let now = self.wheel.now();
         let slot = &mut self.slots[index as usize];
-        if slot.closing_until != 0 || slot.shut {
+        if !slot.is_open() {
             return;
         }
         slot.connection.end(why);
@@ -221,15 +245,11 @@ impl Slots {
     }
 
     /// The socket of a blocked connection may take bytes again.
-    pub(super) fn unblock(&mut self, connection: &Connection, writable: io::Result<()>) {
+    pub(super) fn unblock(&mut self, connection: &Connection) {
         let index = connection.slot();
-        let Some(slot) = self.slots.get_mut(index as usize).filter(|slot| slot.connection.is(connection)) else {
-            return;
-        };
-        slot.watched = false;
-        match writable {
-            Ok(()) => self.mark_dirty(index),
-            Err(_) => self.shut(index, true),
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.watched = false;
+            self.mark_dirty(index);
         }
     }
 
@@ -284,7 +304,7 @@ impl Slots {
     fn flush(&mut self, index: u32) {
         let now = self.wheel.now();
         let slot = &mut self.slots[index as usize];
-        if slot.watched || slot.shut {
+        if slot.watched || slot.end != End::Open {
             return;
         }
         let flush = flush(&mut slot.queue, &*slot.socket);
@@ -295,7 +315,7 @@ impl Slots {
             slot.blocked_since = 0;
         }
         match flush.stopped {
-            None if slot.closing_until != 0 => self.shut(index, false),
+            None if slot.closing_until != 0 => self.shut(index, End::Said),
             None => {}
             Some(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 slot.watched = true;
@@ -308,20 +328,21 @@ impl Slots {
             }
             Some(error) => {
                 tracing::debug!(cid = %slot.connection.id(), %error, "the socket broke");
-                self.shut(index, true);
+                self.shut(index, End::Cut);
             }
         }
     }
 
-    /// Nothing is written any more. `abort` ends the reader too, so that it detaches the connection.
-    fn shut(&mut self, index: u32, abort: bool) {
+    /// Nothing is written any more.
+    fn shut(&mut self, index: u32, end: End) {
         let slot = &mut self.slots[index as usize];
-        if !slot.shut || abort {
-            slot.connection.lose();
-            slot.connection.release(slot.queue.clear());
-            slot.shut = true;
-            slot.socket.shutdown(abort);
+        if slot.end == end || slot.end == End::Cut {
+            return;
         }
+        slot.connection.lose();
+        slot.connection.release(slot.queue.clear());
+        slot.end = end;
+        slot.socket.shutdown(end == End::Cut);
     }
 
     fn on_time(&mut self, index: u32) {
@@ -329,13 +350,13 @@ impl Slots {
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         if slot.closing_until != 0 {
             if now >= slot.closing_until {
-                self.shut(index, true);
+                self.shut(index, End::Cut);
             } else {
                 self.arm(index);
             }
             return;
         }
-        if slot.shut {
+        if slot.end != End::Open {
             return;
         }
         let limit = slot.connection.time_limit().filter(|(at, _)| now >= *at);

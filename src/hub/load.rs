@@ -1,0 +1,88 @@
+//! How full a queue is, counted on both sides of the mailbox: by whoever routes and by the shard.
+//!
+//! Knows no byte of what is queued.
+
+use super::connection::Connection;
+
+/// What waits for a connection, or a share of it: frames above, bytes in the low [`BYTE_BITS`] bits of one word, so
+/// that both are counted by one atomic step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load(pub(super) u64);
+
+const BYTE_BITS: u32 = 40;
+const BYTE_MASK: u64 = (1 << BYTE_BITS) - 1;
+/// Half of what either field holds: two loads add up without touching each other.
+const MAX_BYTES: u64 = BYTE_MASK >> 1;
+const MAX_FRAMES: u64 = u64::MAX >> (BYTE_BITS + 1);
+
+impl Load {
+    pub(super) fn new(bytes: usize, frames: usize) -> Self {
+        let (bytes, frames) = (bytes as u64, frames as u64);
+        Self(frames.min(MAX_FRAMES) << BYTE_BITS | bytes.min(MAX_BYTES))
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        self.0 & BYTE_MASK
+    }
+
+    pub(super) fn frames(self) -> u64 {
+        self.0 >> BYTE_BITS
+    }
+
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
+    pub(super) fn fits(self, bounds: Self) -> bool {
+        self.bytes() <= bounds.bytes() && self.frames() <= bounds.frames()
+    }
+}
+
+/// A place in a connection's queue for one run. Dropped unused, it gives back what it holds: a caller that is cancelled
+/// between routing and the mailbox leaves nothing behind.
+pub(super) struct Seat {
+    connection: Connection,
+    held: Load,
+}
+
+impl Seat {
+    /// Holds room for `load` if there is some; if not, the shard has to ask again after a flush ([`Seat::is_held`]).
+    pub(super) fn take(connection: Connection, load: Load) -> Self {
+        let held = if connection.reserve(load) { load } else { Load::default() };
+        Self { connection, held }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held != Load::default()
+    }
+
+    /// The run is queued: from now on its entry holds the load.
+    pub(super) fn into_load(mut self) -> Load {
+        std::mem::take(&mut self.held)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.connection.release(self.held);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_counts_bytes_and_frames_apart() {
+        let load = Load::new(200, 1).plus(Load::new(300, 16));
+        assert_eq!((load.bytes(), load.frames()), (500, 17));
+        assert!(load.fits(Load::new(500, 17)));
+        assert!(!load.fits(Load::new(499, 17)) && !load.fits(Load::new(500, 16)));
+        let most = Load::new(usize::MAX, usize::MAX);
+        assert_eq!(most.plus(most).bytes(), 2 * most.bytes(), "a field never runs over into the other");
+    }
+}
