@@ -1,1 +1,196 @@
-//! Stub.
+//! The composition root: builds the node in layer order, runs it, drains it in reverse. Owns every task.
+//!
+//! Knows how the parts fit, and nothing of what they do.
+
+mod banner;
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::broker::memory::MemoryBroker;
+use crate::config::{BusKind, Config, Loaded};
+use crate::hub::Hub;
+use crate::id::IdSequence;
+use crate::node::Node;
+use crate::node::deliver::Delivery;
+use crate::node::effects::NodeServices;
+use crate::plugin::PluginHost;
+use crate::plugin::host::{LoadError, Options, Tasks as PluginTasks, WasmHost};
+use crate::server::api::{About, Api};
+use crate::server::{Listeners, Server, StartError};
+use crate::telemetry::{Telemetry, TelemetryError};
+
+/// What may still be under way when the grace time of a drain is over gets so long to end.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// No log, no metrics.
+    #[error("log: {0}")]
+    Telemetry(#[from] TelemetryError),
+    /// An address is taken.
+    #[error(transparent)]
+    Listen(#[from] StartError),
+    /// The plugin directory cannot be used at all; a single bad file is no reason.
+    #[error("plugins: {0}")]
+    Plugins(#[from] LoadError),
+    /// The process gets no signals.
+    #[error("cannot listen for signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Runs a node until it is told to end (SIGTERM, SIGINT) and has drained.
+///
+/// # Errors
+/// [`AppError`] when it cannot start.
+pub async fn run(loaded: Loaded) -> Result<(), AppError> {
+    let telemetry = Telemetry::start(&loaded.config.log)?;
+    let mut signals = Signals::listen().map_err(AppError::Signals)?;
+    let mut app = App::start(telemetry, loaded).await?;
+    let _ = writeln!(io::stdout(), "{}", app.banner);
+    loop {
+        match signals.next().await {
+            Told::Reload => app.reload().await,
+            Told::End => break,
+        }
+    }
+    app.drain().await;
+    Ok(())
+}
+
+/// Everything that runs.
+struct App {
+    telemetry: Telemetry,
+    loaded: Loaded,
+    banner: String,
+    hub: Arc<Hub>,
+    host: Arc<WasmHost>,
+    node: Arc<Node>,
+    api: Arc<Api>,
+    server: Server,
+    /// End when the hub stops.
+    shards: JoinSet<()>,
+    /// The plugin watcher and events.
+    plugin_tasks: PluginTasks,
+    /// Metrics; cut when all else has ended.
+    upkeep: JoinSet<()>,
+}
+
+impl App {
+    async fn start(telemetry: Telemetry, loaded: Loaded) -> Result<Self, AppError> {
+        let config = Arc::new(loaded.config.clone());
+        let listeners = Listeners::bind(&config)?;
+        warn_of_open_api(&config);
+
+        let ids = Arc::new(IdSequence::new(config.node.number, SystemTime::now()));
+        let (hub, shard_tasks) = Hub::new(&(&*config).into(), Arc::clone(&ids));
+        let hub = Arc::new(hub);
+        let shards = shard_tasks.into_iter().collect();
+
+        let delivery = Arc::new(Delivery::new(Arc::clone(&hub)));
+        let broker = Arc::new(match config.bus.kind {
+            BusKind::Memory => MemoryBroker::new(config.node.id.clone(), delivery),
+        });
+        let (host, plugin_tasks) = WasmHost::load(&config.plugins, Options::default()).await?;
+        let host = Arc::new(host);
+        let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;
+        let node = Arc::new(Node::new(&config, ids, Arc::clone(&hub), broker, plugins));
+        host.set_services(Arc::new(NodeServices::new(Arc::downgrade(&node))));
+
+        let metrics = telemetry.metrics();
+        let about = About { listeners: listeners.addresses().to_vec(), metrics: Arc::new(move || metrics.render()) };
+        let api = Arc::new(Api::new(Arc::clone(&node), &config, about));
+        let banner = banner::banner(node.id().as_str(), listeners.addresses(), &node.plugins());
+        let server = Server::start(listeners, config, Arc::clone(&node), Arc::clone(&api));
+
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn(telemetry.upkeep());
+        Ok(Self { telemetry, loaded, banner, hub, host, node, api, server, shards, plugin_tasks, upkeep })
+    }
+
+    /// SIGHUP: reads the configuration again and takes what a running node can take.
+    async fn reload(&mut self) {
+        let new = match self.loaded.reload() {
+            Ok(new) => new,
+            Err(error) => return tracing::error!(%error, "the configuration stays as it was"),
+        };
+        let changes = self.loaded.config.changes(&new.config);
+        let config = Arc::new(self.loaded.config.with_live(&new.config));
+        if let Err(error) = self.telemetry.set_level(&config.log.level) {
+            tracing::error!(%error, "the log level stays as it was");
+        }
+        warn_of_open_api(&config);
+        self.node.reconfigure(&config);
+        self.api.reconfigure(&config);
+        self.server.reconfigure(&config);
+        self.host.allow_remove(config.plugins.allow_remove.clone()).await;
+        self.loaded.config = (*config).clone();
+        tracing::info!(taken = ?changes.live, needs_restart = ?changes.needs_restart, "configuration read again");
+    }
+
+    /// Not ready, no new connection, every connection closed with a come-back code, then the parts in reverse order.
+    async fn drain(mut self) {
+        let drain = self.loaded.config.drain.clone();
+        tracing::info!("draining");
+        self.node.begin_drain();
+        tokio::time::sleep(drain.wait).await;
+        self.server.stop_accepting();
+        self.node.drain(&drain).await;
+        self.hub.stop().await;
+        let ended = async {
+            self.server.stopped().await;
+            while self.shards.join_next().await.is_some() {}
+        };
+        if timeout(LAST_CALL, ended).await.is_err() {
+            tracing::warn!("drain: some tasks did not end in time");
+        }
+        self.plugin_tasks.stop().await;
+        self.upkeep.shutdown().await;
+        tracing::info!("drained");
+    }
+}
+
+fn warn_of_open_api(config: &Config) {
+    if config.api.keys.is_empty() {
+        tracing::warn!(
+            insecure = config.api.insecure,
+            "the push API is open: whoever reaches it may push (api.keys is empty)"
+        );
+    }
+}
+
+/// What the operator told the process.
+enum Told {
+    Reload,
+    End,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.hangup.recv() => Told::Reload,
+            _ = self.terminate.recv() => Told::End,
+            _ = self.interrupt.recv() => Told::End,
+        }
+    }
+}

@@ -26,6 +26,6 @@ impl Serve {
         }
         let loaded = loader.load()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(async move { anyhow::bail!("nothing runs {} yet", loaded.config.node.id) })
+        Ok(runtime.block_on(crate::app::run(loaded))?)
     }
 }

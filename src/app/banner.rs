@@ -1,0 +1,54 @@
+//! What a node prints when it starts: where to connect, where to push, which plugins are live.
+//!
+//! One service a line, `  name  url`; then one line a plugin; the last line is `ready`. Tests and scripts read it.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use crate::config::Service;
+use crate::node::Status;
+use crate::server::Address;
+
+/// The lines for a node named `node`.
+pub(super) fn banner(node: &str, addresses: &[Address], plugins: &[Status]) -> String {
+    let mut text = format!("skylark {} node {node}\n", env!("CARGO_PKG_VERSION"));
+    for Address { address, serves } in addresses {
+        for service in serves {
+            let (name, what) = describe(*service, *address);
+            let _ = writeln!(text, "  {name:<8} {what}");
+        }
+    }
+    for plugin in plugins {
+        let _ = writeln!(text, "  plugin   {} ({}) {}", plugin.name, plugin.roles.join(", "), plugin.state);
+        if let Some(rejected) = &plugin.rejected {
+            let _ = writeln!(text, "           its newest file does not serve: {}", rejected.reason);
+        }
+    }
+    text.push_str("ready");
+    text
+}
+
+fn describe(service: Service, address: SocketAddr) -> (&'static str, String) {
+    match service {
+        Service::Ws => ("ws", format!("ws://{address}/ws   connect here: ?token=…, or a token in the header")),
+        Service::Api => ("api", format!("http://{address}/send   push here: POST, JSON")),
+        Service::Cim => ("cim", format!("ws://{address}/   CIM's web SDKs")),
+        Service::CimTcp => ("cim-tcp", format!("tcp://{address}   CIM's native SDKs")),
+        Service::Metrics => ("metrics", format!("http://{address}/metrics")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_each_service_and_plugin() {
+        let address = "127.0.0.1:8080".parse().unwrap();
+        let text = banner("n1", &[Address { address, serves: vec![Service::Ws, Service::Metrics] }], &[]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("  ws       ws://127.0.0.1:8080/ws "), "{text}");
+        assert_eq!(lines[2], "  metrics  http://127.0.0.1:8080/metrics");
+        assert_eq!(lines[3], "ready");
+    }
+}
