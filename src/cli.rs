@@ -100,7 +100,11 @@ fn env_name(text: &str) -> Result<String, String> {
 
 /// Runs a client's command on one thread.
 fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(task);
+    // A read of standard input cannot be called off: nobody waits for a key that is never pressed.
+    runtime.shutdown_background();
+    done
 }
 
 /// Prints one line; fails where nobody reads.

@@ -145,7 +145,9 @@ impl Node {
 
     /// Closes the target's connections (connection, device, user, users) and says how many there were.
     pub async fn kick(&self, target: &Target, why: Disconnect, words: &str) -> usize {
-        let connections = self.connections_of(target);
+        let mut connections = self.connections_of(target);
+        // One that says goodbye already was not closed by this call.
+        connections.retain(|connection| connection.closed().is_none());
         for connection in &connections {
             say_kicked(connection, words).await;
             connection.close(why).await;

@@ -11,10 +11,12 @@ use crate::support::terminals::{Desk, blocks};
 /// The addresses of `config/skylark-dev.yaml`, in the order of its listeners.
 const DEV: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:34567", "127.0.0.1:23456"];
 
-/// `cargo run --release -- …` and `skylark …` are the built binary; the command that runs the tests must merely exist.
+/// `cargo run --release -- …` and `skylark …` are the built binary; what `curl` prints ends its line; the command that runs
+/// the tests must merely exist.
 const PRELUDE: &str = r#"set -e
 cargo() { [ "$1 $2 $3" = "run --release --" ] || return 9; shift 3; "$BUILT" "$@"; }
 skylark() { "$BUILT" "$@"; }
+curl() { command curl "$@" && echo; }
 tests/run() { test -x "$ROOT/tests/run"; }
 "#;
 

@@ -189,7 +189,7 @@ async fn a_list_answers_for_each_of_its_items() {
 
 #[tokio::test]
 async fn kick_tells_why_and_closes() {
-    let gateway = Gateway::start();
+    let gateway = Setup::default().all_devices().start();
     let (mut first, bind) = gateway.connect_as(Claims::of("a").device("one"), Form::YunquePb).await;
     let mut second = gateway.connect_as(Claims::of("a").device("two"), Form::CimJson).await.0;
     let mut third = gateway.connect_as(Claims::of("a").device("three"), Form::CimTcp).await.0;

@@ -56,6 +56,12 @@ impl Setup {
         self
     }
 
+    /// Lets a user have any number of devices everywhere, where cim's matrix would let one replace the other.
+    pub fn all_devices(self) -> Self {
+        let cim = ["serves: [cim]\ndevices: allow_all", "serves: [cim-tcp]\ndevices: allow_all"];
+        self.listeners(&["serves: [ws, api, metrics]", cim[0], cim[1]])
+    }
+
     /// One more plugin.
     pub fn plugin(self, name: &'static str) -> Self {
         self.plugin_as(name, name)

@@ -86,10 +86,8 @@ impl Desk {
 
     /// Ends the terminals whose programs are to have ended by themselves, and wants their good word.
     pub fn finish(mut self, open_ended: &[&str]) {
-        for (name, mut terminal) in std::mem::take(&mut self.terminals) {
-            if open_ended.contains(&name.as_str()) {
-                continue;
-            }
+        let ended = |name: &String| !open_ended.contains(&name.as_str());
+        for (name, terminal) in self.terminals.iter_mut().filter(|(name, _)| ended(name)) {
             drop(terminal.keyboard.take());
             while terminal.next(Instant::now() + PATIENCE) {}
             let status = terminal.shell.wait().unwrap();
