@@ -51,6 +51,11 @@ pub use words::{
     Target, TargetKind, Transport, Verdict,
 };
 
+/// Keeps the plugin in plugins/README.md compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// Names the roles that a plugin plays: `export!(MyPlugin: auth, filter, handler, events)`, at least one of them.
 ///
 /// Stands once in a component. Off WebAssembly it expands to nothing.
