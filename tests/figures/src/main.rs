@@ -1,8 +1,8 @@
 //! Three figures of a running node: memory per idle connection, pushes by one HTTP producer, one by one and in lists.
 //!
 //! ```sh
-//! cargo build --release --example figures
-//! target/release/skylark serve --env dev & target/release/examples/figures --pid $! --connections 5000
+//! cargo build --release --manifest-path tests/figures/Cargo.toml --target-dir target/figures
+//! target/release/skylark serve --env dev & target/figures/release/figures --pid $! --connections 5000 --secret SECRET
 //! ```
 //! A client of its own that shares no code with the node. Every push is counted at its receiver before the next figure.
 
