@@ -6,7 +6,8 @@
 //! A caller's task finds the receivers ([`route`]) and hands each shard its part of the batch as one command. A shard
 //! ([`shard`]) empties its mailbox into the send queues of its connections and then flushes each that has something
 //! waiting with one write ([`send_queue`]). What is shared between the two sides of a connection is its handle
-//! ([`connection`]): a few atomics, no lock on the way of a message.
+//! ([`connection`]): a few atomics, no lock on the way of a message. Who counts what, and what "full" means:
+//! `docs/decisions/0005-who-counts-a-delivery.md`.
 
 mod clock;
 mod connection;
@@ -48,7 +49,7 @@ use crate::protocol::{Form, Frames};
 
 /// The writing side of a connection: all that a shard needs of a socket. TLS and io_uring come behind it.
 pub trait Socket: Send + Sync {
-    /// Writes what the socket takes now.
+    /// Writes what the socket takes now. One part is the usual case.
     ///
     /// # Errors
     /// `WouldBlock` when it takes nothing; anything else ends the connection.

@@ -13,6 +13,9 @@ use super::load::Load;
 /// Parts of one write. The kernel takes up to 1 024; beyond some dozens a further call costs less than the list.
 const PARTS: usize = 64;
 
+/// Runs for which a queue takes memory once the first does not suffice.
+const SPILL: usize = 7;
+
 /// Runs of frames in order; the first may be written in part. With up to one run it owns no memory but the run's share.
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
@@ -66,6 +69,10 @@ impl SendQueue {
     /// Takes a run, which must not be empty.
     pub(super) fn push(&mut self, bytes: Bytes, load: Load) {
         debug_assert!(!bytes.is_empty(), "an empty run would never be written");
+        if self.runs.len() == 1 {
+            // A second one is seldom the last.
+            self.runs.reserve(SPILL);
+        }
         self.runs.push(Run { bytes, load });
     }
 
