@@ -54,11 +54,8 @@ pub async fn run(loaded: Loaded) -> Result<(), AppError> {
     let mut signals = Signals::listen().map_err(AppError::Signals)?;
     let mut app = App::start(telemetry, loaded).await?;
     let _ = writeln!(io::stdout(), "{}", app.banner);
-    loop {
-        match signals.next().await {
-            Told::Reload => app.reload().await,
-            Told::End => break,
-        }
+    while let Told::Reload = signals.next().await {
+        app.reload().await;
     }
     app.drain().await;
     Ok(())
