@@ -46,6 +46,8 @@ pub(super) async fn serve(guest: Guest, stream: TcpStream, peer: SocketAddr, at:
         .header_read_timeout(gateway.config.load().limits.handshake)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
+        // Who sends a request and then stops sending, or leaves at once, as PHP's fire-and-forget does, is served too.
+        .half_close(true)
         .max_buf_size(if serves.contains(&Service::Api) { MAX_BUFFER } else { MAX_HEAD });
     let front = Front { gateway: Arc::clone(&gateway), peer, at, serves, timer, upgraded: Arc::default() };
     let mut connection = http.serve_connection(TokioIo::new(stream), front);

@@ -1,6 +1,8 @@
 //! The push API: the original's paths and bodies, the ones beside them, and what each answer tells.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::push_sample;
@@ -209,4 +211,27 @@ async fn kick_tells_why_and_closes() {
     }
     assert_eq!(http.post("/kick", &json!({"uid": "a"})).await.data()["closed"], 0);
     assert_eq!(bystander.drain().await.len(), 0);
+}
+
+/// Some back ends write a request and leave at once, others stop sending and wait for the answer.
+#[tokio::test]
+async fn who_leaves_at_once_has_pushed_all_the_same() {
+    let gateway = Setup::default().plugin("word-filter").start();
+    let mut user = gateway.connect("1074", Form::YunquePb).await;
+    let body = r#"{"receiver":"1074","action":"chat","content":{"text":"x"}}"#;
+    let request = format!("POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for _ in 0..50 {
+        let mut leaves = TcpStream::connect(gateway.address("api")).await.unwrap();
+        leaves.write_all(request.as_bytes()).await.unwrap();
+        drop(leaves);
+        user.message().await;
+
+        let mut waits = TcpStream::connect(gateway.address("api")).await.unwrap();
+        waits.write_all(request.as_bytes()).await.unwrap();
+        waits.shutdown().await.unwrap();
+        let mut answer = String::new();
+        waits.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        user.message().await;
+    }
 }
