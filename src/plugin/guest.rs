@@ -3,7 +3,6 @@
 //! Nothing of a call takes effect here: effects and writes are staged, and the role that called commits them.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -60,7 +59,6 @@ pub(super) struct Call {
     /// `None` while the instance starts.
     pub(super) role: Option<Role>,
     pub(super) budget: Budget,
-    pub(super) deadline: Instant,
     /// Hops of the envelopes that it pushes.
     pub(super) hops: u8,
     pub(super) publish: Option<Publish>,
@@ -70,15 +68,7 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn new(role: Option<Role>, budget: Budget) -> Self {
-        Self {
-            role,
-            budget,
-            deadline: Instant::now() + budget.wall,
-            hops: 1,
-            publish: None,
-            staged: Staged::default(),
-            handed_over: 0,
-        }
+        Self { role, budget, hops: 1, publish: None, staged: Staged::default(), handed_over: 0 }
     }
 
     /// Whether effects and writes of this call would be committed.

@@ -3,7 +3,6 @@
 //! After any error the store is poisoned: the caller drops the instance and never calls it again.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use metrics::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -110,8 +109,7 @@ impl Instance {
             let instance = blueprint.pre.instantiate_async(&mut store).await?;
             load(&blueprint.exports, &mut store, &instance)
         };
-        let deadline = Instant::now() + budget.wall;
-        let exports = match meter.drive(budget, deadline, made).await {
+        let exports = match meter.drive(budget, made).await {
             Ok(exports) => exports,
             Err(error) => return Err(Failure::of(&error, store.data_mut().memory.take_refused())),
         };
@@ -123,9 +121,9 @@ impl Instance {
     }
 
     async fn start(&mut self) -> Result<(), Failure> {
-        let (budget, deadline) = self.begin(None);
+        let budget = self.begin(None);
         let Some(lifecycle) = &self.exports.lifecycle else { return Ok(()) };
-        let ended = self.meter.drive(budget, deadline, lifecycle.call_start(&mut self.store)).await;
+        let ended = self.meter.drive(budget, lifecycle.call_start(&mut self.store)).await;
         self.end(ended)?.map_err(|why| Failure::new(Kind::Start, format!("start: {}", convert::cut(why))))
     }
 
@@ -136,46 +134,46 @@ impl Instance {
 
     /// Asks a filter.
     pub(super) async fn judge(&mut self, publish: Publish) -> Result<wit::filter::Verdict, Failure> {
-        let (budget, deadline) = self.begin(Some(Role::Filter));
+        let budget = self.begin(Some(Role::Filter));
         self.store.data_mut().call.publish = Some(publish);
         let filter = self.exports.filter.as_ref().expect("only filters are in the chain");
-        let ended = self.meter.drive(budget, deadline, filter.call_judge(&mut self.store)).await;
+        let ended = self.meter.drive(budget, filter.call_judge(&mut self.store)).await;
         self.store.data_mut().call.publish = None;
         self.end(ended)
     }
 
     /// Asks an auth plugin.
     pub(super) async fn admit(&mut self, transport: &Transport, claim: &Claim) -> Result<wit::auth::Answer, Failure> {
-        let (budget, deadline) = self.begin(Some(Role::Auth));
+        let budget = self.begin(Some(Role::Auth));
         let (transport, claim) = (convert::transport(transport), convert::claim(claim));
         let auth = self.exports.auth.as_ref().expect("only auth plugins are asked to admit");
-        let ended = self.meter.drive(budget, deadline, auth.call_admit(&mut self.store, &transport, &claim)).await;
+        let ended = self.meter.drive(budget, auth.call_admit(&mut self.store, &transport, &claim)).await;
         self.end(ended)
     }
 
     /// Asks a handler; the inner error is its own.
     pub(super) async fn handle(&mut self, call: &Call) -> Result<Result<wit::handler::Reply, String>, Failure> {
-        let (budget, deadline) = self.begin(Some(Role::Handler));
+        let budget = self.begin(Some(Role::Handler));
         let call = convert::call(call);
         let handler = self.exports.handler.as_ref().expect("only handlers own keys");
-        let ended = self.meter.drive(budget, deadline, handler.call_handle(&mut self.store, &call)).await;
+        let ended = self.meter.drive(budget, handler.call_handle(&mut self.store, &call)).await;
         self.end(ended)
     }
 
     /// The keys that a handler owns.
     pub(super) async fn keys(&mut self) -> Result<Vec<String>, Failure> {
-        let (budget, deadline) = self.begin(None);
+        let budget = self.begin(None);
         let handler = self.exports.handler.as_ref().expect("only handlers own keys");
-        let ended = self.meter.drive(budget, deadline, handler.call_keys(&mut self.store)).await;
+        let ended = self.meter.drive(budget, handler.call_keys(&mut self.store)).await;
         self.end(ended)
     }
 
     /// Tells an events plugin.
     pub(super) async fn on_event(&mut self, event: &Event) -> Result<(), Failure> {
-        let (budget, deadline) = self.begin(Some(Role::Events));
+        let budget = self.begin(Some(Role::Events));
         let event = convert::event(event);
         let events = self.exports.events.as_ref().expect("only events plugins are told");
-        let ended = self.meter.drive(budget, deadline, events.call_on_event(&mut self.store, &event)).await;
+        let ended = self.meter.drive(budget, events.call_on_event(&mut self.store, &event)).await;
         self.end(ended)
     }
 
@@ -184,13 +182,12 @@ impl Instance {
         std::mem::take(&mut self.store.data_mut().call.staged)
     }
 
-    fn begin(&mut self, role: Option<Role>) -> (Budget, Instant) {
+    fn begin(&mut self, role: Option<Role>) -> Budget {
         let budget = self.limits.budget(role);
         let guest = self.store.data_mut();
         guest.begin(role, budget);
-        let deadline = guest.call.deadline;
         self.store.set_epoch_deadline(1);
-        (budget, deadline)
+        budget
     }
 
     fn end<T>(&mut self, ended: wasmtime::Result<T>) -> Result<T, Failure> {
@@ -205,7 +202,7 @@ fn prepare(store: &mut Store<Guest>) {
     store.set_hostcall_fuel(HANDOVER_BYTES);
     store.epoch_deadline_callback(|mut store| {
         let guest = store.data_mut();
-        Ok(match guest.meter.tick(guest.call.budget, guest.call.deadline)? {
+        Ok(match guest.meter.tick(guest.call.budget)? {
             Tick::Continue => UpdateDeadline::Continue(1),
             Tick::Yield => UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())),
         })

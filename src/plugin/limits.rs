@@ -6,10 +6,10 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::Role;
 use super::ticker::TICK;
@@ -192,29 +192,41 @@ pub(super) enum Tick {
     Yield,
 }
 
-/// The clock of one call. Shared between the store, which is asked at each tick, and the future that drives it.
+/// The clocks of one call. Shared between the store, which is asked at each tick, and the future that drives it.
 ///
-/// A call that no tick meets, which is nearly every call, costs one look at a clock and no system call.
+/// A call that no tick meets and that waits for nothing, which is nearly every call, looks at no clock at all.
 #[derive(Debug)]
 pub(super) struct Meter {
+    origin: Instant,
     /// Nanoseconds of CPU charged to the call.
     used: AtomicU64,
     /// The thread's CPU time when it last entered the guest or was charged; 0 = nobody looked yet.
     mark: AtomicU64,
+    /// Nanoseconds from `origin` to the end of the wall time; 0 = not set yet. It begins with the first tick or wait.
+    deadline: AtomicU64,
 }
 
 impl Meter {
-    pub(super) const fn new() -> Self {
-        Self { used: AtomicU64::new(0), mark: AtomicU64::new(0) }
+    pub(super) fn new() -> Self {
+        Self { origin: Instant::now(), used: AtomicU64::new(0), mark: AtomicU64::new(0), deadline: AtomicU64::new(0) }
     }
 
     pub(super) fn start(&self) {
         self.used.store(0, Ordering::Relaxed);
         self.mark.store(0, Ordering::Relaxed);
+        self.deadline.store(0, Ordering::Relaxed);
+    }
+
+    fn deadline(&self, budget: Budget) -> Instant {
+        let set = self.deadline.load(Ordering::Relaxed);
+        let nanos = if set == 0 { nanos(self.origin.elapsed() + budget.wall).max(1) } else { set };
+        self.deadline.store(nanos, Ordering::Relaxed);
+        self.origin + Duration::from_nanos(nanos)
     }
 
     /// At an epoch tick, on the guest's thread.
-    pub(super) fn tick(&self, budget: Budget, deadline: Instant) -> Result<Tick, Overrun> {
+    pub(super) fn tick(&self, budget: Budget) -> Result<Tick, Overrun> {
+        let deadline = self.deadline(budget);
         if self.mark.load(Ordering::Relaxed) == 0 {
             // Sampling: who is met by a tick is charged for it, however long it really ran. Most of those are short
             // calls whose thread was taken away for a while, so neither clock ends them: the next tick would.
@@ -249,11 +261,10 @@ impl Meter {
         self.mark.store(thread_cpu(), Ordering::Relaxed);
     }
 
-    /// Drives `call` until it ends or `deadline` passes. A dropped call leaves its store unusable.
+    /// Drives `call` until it ends or its wall time does. A dropped call leaves its store unusable.
     pub(super) async fn drive<T>(
         &self,
         budget: Budget,
-        deadline: Instant,
         call: impl Future<Output = wasmtime::Result<T>>,
     ) -> wasmtime::Result<T> {
         let mut call = pin!(call);
@@ -266,7 +277,7 @@ impl Meter {
                 return Poll::Ready(result);
             }
             self.leave();
-            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+            let timer = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(self.deadline(budget))));
             timer.as_mut().poll(cx).map(|()| Err(Overrun::Wall(budget.wall).into()))
         })
         .await
@@ -307,25 +318,25 @@ mod tests {
     fn a_tick_charges_and_the_budget_ends() {
         let meter = Meter::new();
         let budget = Budget { cpu: TICK, wall: Duration::from_secs(60) };
-        let deadline = Instant::now() + budget.wall;
         meter.start();
-        assert_eq!(meter.tick(budget, deadline), Ok(Tick::Continue));
+        assert_eq!(meter.tick(budget), Ok(Tick::Continue));
         let spun = (0..1_000_000_u64).map(std::hint::black_box).sum::<u64>();
         assert!(spun > 0);
-        assert_eq!(meter.tick(budget, deadline), Err(Overrun::Cpu(budget.cpu)));
-        let budget = Budget { cpu: Duration::from_secs(60), wall: TICK };
+        assert_eq!(meter.tick(budget), Err(Overrun::Cpu(budget.cpu)));
+        let budget = Budget { cpu: Duration::from_secs(60), wall: Duration::ZERO };
         meter.start();
-        assert_eq!(meter.tick(budget, Instant::now()), Ok(Tick::Continue), "a starved thread's first tick");
-        assert_eq!(meter.tick(budget, Instant::now()), Err(Overrun::Wall(budget.wall)));
+        assert_eq!(meter.tick(budget), Ok(Tick::Continue), "a starved thread's first tick");
+        assert_eq!(meter.tick(budget), Err(Overrun::Wall(budget.wall)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_waits_for_ever_ends_with_its_wall_time() {
         let meter = Meter::new();
         let budget = Budget { cpu: TICK, wall: Duration::from_secs(5) };
-        let deadline = tokio::time::Instant::now().into_std() + budget.wall;
-        let ended = meter.drive(budget, deadline, std::future::pending::<wasmtime::Result<()>>()).await;
+        let begun = Instant::now();
+        let ended = meter.drive(budget, std::future::pending::<wasmtime::Result<()>>()).await;
         assert_eq!(ended.unwrap_err().downcast_ref(), Some(&Overrun::Wall(budget.wall)));
+        assert_eq!(begun.elapsed().as_secs(), 5);
     }
 
     #[test]
