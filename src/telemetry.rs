@@ -31,6 +31,9 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const SECONDS: [f64; 16] =
     [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.25, 1.0, 5.0];
 
+/// At `trace` tungstenite logs whole messages, tokens of `client_bind` included: it never gets that far.
+const WITHOUT_PAYLOADS: &str = "tungstenite=warn";
+
 /// Why the telemetry cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -150,7 +153,9 @@ impl Metrics {
 }
 
 fn parse_level(level: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::builder().parse(level).map_err(|source| TelemetryError::Level { level: level.to_owned(), source })
+    let filter = EnvFilter::builder().parse(level);
+    let filter = filter.map_err(|source| TelemetryError::Level { level: level.to_owned(), source })?;
+    Ok(filter.add_directive(WITHOUT_PAYLOADS.parse().expect("a directive")))
 }
 
 fn writer(target: impl std::io::Write + Send + 'static, thread: &str) -> (NonBlocking, WorkerGuard) {

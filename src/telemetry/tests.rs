@@ -61,3 +61,11 @@ fn old_files_go_and_the_date_stands_before_the_extension() {
     drop(file_writer(&log).unwrap());
     assert!(dir.path().join("node.log").exists());
 }
+
+#[test]
+fn no_level_lets_the_log_show_what_clients_send() {
+    for level in ["trace", "tungstenite=trace", "info,tungstenite=trace"] {
+        let filter = parse_level(level).unwrap().to_string();
+        assert!(filter.contains("tungstenite=warn") && !filter.contains("tungstenite=trace"), "{filter}");
+    }
+}
