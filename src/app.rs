@@ -57,7 +57,10 @@ pub async fn run(loaded: Loaded) -> Result<(), AppError> {
     while let Told::Reload = signals.next().await {
         app.reload().await;
     }
-    app.drain().await;
+    tokio::select! {
+        () = app.drain() => {}
+        () = signals.again() => tracing::warn!("told to end once more: what has not drained is cut"),
+    }
     Ok(())
 }
 
@@ -181,6 +184,13 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
+    }
+
+    /// A drain is under way and somebody has no patience.
+    async fn again(&mut self) {
+        while matches!(self.next().await, Told::Reload) {
+            tracing::warn!("the node drains: the configuration is not read again");
+        }
     }
 
     async fn next(&mut self) -> Told {

@@ -46,6 +46,17 @@ async fn a_connection_that_does_not_read_cannot_hold_the_drain() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let mut gateway = Setup::default().yaml("drain:\n  wait: 5m\n  step_percent: 100\n  grace: 10m").start();
+    let _client = gateway.connect("here", Form::YunquePb).await;
+    gateway.signal(Signal::TERM);
+    gateway.said("draining").await;
+    gateway.signal(Signal::HUP);
+    gateway.signal(Signal::INT);
+    assert_eq!(gateway.exit().await.code(), Some(0), "{}", gateway.log());
+}
+
+#[tokio::test]
 async fn sighup_takes_what_can_change_and_says_what_cannot() {
     let gateway = Setup::default().yaml("clients:\n  publish: false").start();
     let mut a = gateway.connect("a", Form::YunquePb).await;
