@@ -20,8 +20,15 @@ async fn a_broken_file_leaves_the_last_good_version_serving() {
         r#"
         (func (export "skylark:plugin/lifecycle@0.1.0#start") (result i32) (i32.const 0))"#,
     );
-    let broken: [(&[u8], &str); 5] =
-        [(half, ""), (b"garbage", "not WebAssembly"), (b"", "empty"), (&core, "core module"), (&other, "no role")];
+    let waiting = wat::parse_str(ASYNC).unwrap();
+    let broken: [(&[u8], &str); 6] = [
+        (half, ""),
+        (b"garbage", "not WebAssembly"),
+        (b"", "empty"),
+        (&core, "core module"),
+        (&other, "no role"),
+        (&waiting, "rebuild with --sync"),
+    ];
     for (bytes, words) in broken {
         bench.put("f.wasm", bytes).await;
         let status = bench.status("f");
@@ -35,6 +42,14 @@ async fn a_broken_file_leaves_the_last_good_version_serving() {
     assert_eq!((status.version, status.rejected), (2, None));
     assert_eq!(rejected(&bench.judge().await), Some("452"));
 }
+
+/// Lifts a function the way that needs component-model-async.
+const ASYNC: &str = r#"(component
+    (core module $m
+        (func (export "f") (result i32) (i32.const 0))
+        (func (export "again") (param i32 i32 i32) (result i32) (i32.const 0)))
+    (core instance $i (instantiate $m))
+    (func (export "f") async (canon lift (core func $i "f") async (callback (core func $i "again")))))"#;
 
 #[tokio::test]
 async fn a_broken_manifest_changes_nothing_and_tells_everything() {

@@ -109,6 +109,24 @@ async fn a_filter_reads_and_replaces_what_it_judges() {
 }
 
 #[tokio::test]
+async fn one_file_may_carry_several_roles() {
+    let world = "export skylark:plugin/filter@0.1.0; export skylark:plugin/handler@0.1.0;";
+    let core = r#"
+        (func (export "skylark:plugin/filter@0.1.0#judge") (result i32) (i32.const 0))
+        (func (export "skylark:plugin/handler@0.1.0#keys") (result i32) (i32.const 1040))
+        (func (export "skylark:plugin/handler@0.1.0#handle")
+            (param i32 i32 i32 i32 i32 i32 i32 i64 i32 i32 i32 i32 i32 i32 i64) (result i32) unreachable)
+        (data (i32.const 1040) "\20\04\00\00\01\00\00\00")
+        (data (i32.const 1056) "\00\08\00\00\03\00\00\00")
+        (data (i32.const 2048) "ask")"#;
+    let bench = Bench::with(&[("both.wasm", &guests::component(world, core))]).await;
+    assert_eq!(bench.status("both").roles, ["filter", "handler"]);
+    assert_eq!(bench.judge().await, passed());
+    assert_eq!(bench.handle("ask").await.0, "503");
+    assert_eq!(bench.judge().await, passed(), "what one role broke is replaced for the other");
+}
+
+#[tokio::test]
 async fn the_first_auth_plugin_that_decides_decides() {
     let bench = Bench::with(&[]).await;
     assert_eq!(bench.admit().await, "503", "nobody is there to admit");
