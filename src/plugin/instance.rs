@@ -14,6 +14,7 @@ use super::engine::HANDOVER_BYTES;
 use super::failure::{Failure, Kind};
 use super::guest::{Context, Guest, Publish, Staged};
 use super::limits::{Budget, Limits, Meter, Tick};
+use super::ticker::Beat;
 use super::{Call, Claim, Event, Role, Transport, convert};
 
 /// An instance is replaced after so many calls, so that what a guest leaks stays small.
@@ -27,6 +28,8 @@ pub(super) struct Blueprint {
     pub(super) limits: Limits,
     /// Live instances over all plugins.
     pub(super) permits: Arc<Semaphore>,
+    /// Tells the ticker that a guest runs.
+    pub(super) beat: Beat,
     /// How many of this plugin live.
     pub(super) living: Gauge,
 }
@@ -72,6 +75,7 @@ pub(super) struct Instance {
     store: Store<Guest>,
     exports: Exports,
     meter: Arc<Meter>,
+    beat: Beat,
     limits: Limits,
     calls: u32,
     _counted: Counted,
@@ -104,7 +108,8 @@ impl Instance {
         let guest = Guest::new(Arc::clone(&blueprint.context), blueprint.limits.memory, budget);
         let meter = Arc::clone(&guest.meter);
         let mut store = Store::new(blueprint.pre.engine(), guest);
-        prepare(&mut store);
+        prepare(&mut store, blueprint.beat.clone());
+        blueprint.beat.beat();
         let made = async {
             let instance = blueprint.pre.instantiate_async(&mut store).await?;
             load(&blueprint.exports, &mut store, &instance)
@@ -114,8 +119,8 @@ impl Instance {
             Err(error) => return Err(Failure::of(&error, store.data_mut().memory.take_refused())),
         };
         let counted = Counted::new(&blueprint.living);
-        let limits = blueprint.limits;
-        let mut instance = Self { store, exports, meter, limits, calls: 0, _counted: counted, _permit: permit };
+        let (limits, beat) = (blueprint.limits, blueprint.beat.clone());
+        let mut instance = Self { store, exports, meter, beat, limits, calls: 0, _counted: counted, _permit: permit };
         instance.start().await?;
         Ok(instance)
     }
@@ -187,6 +192,7 @@ impl Instance {
         let guest = self.store.data_mut();
         guest.begin(role, budget);
         self.store.set_epoch_deadline(1);
+        self.beat.beat();
         budget
     }
 
@@ -197,10 +203,11 @@ impl Instance {
     }
 }
 
-fn prepare(store: &mut Store<Guest>) {
+fn prepare(store: &mut Store<Guest>, beat: Beat) {
     store.limiter(|guest| &mut guest.memory);
     store.set_hostcall_fuel(HANDOVER_BYTES);
-    store.epoch_deadline_callback(|mut store| {
+    store.epoch_deadline_callback(move |mut store| {
+        beat.beat();
         let guest = store.data_mut();
         Ok(match guest.meter.tick(guest.call.budget)? {
             Tick::Continue => UpdateDeadline::Continue(1),

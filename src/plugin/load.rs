@@ -43,7 +43,7 @@ pub(super) struct Env {
     permits: Arc<Semaphore>,
     slots: usize,
     warmer: Warmer,
-    _ticker: Ticker,
+    ticker: Ticker,
 }
 
 impl Env {
@@ -61,7 +61,7 @@ impl Env {
             permits: Arc::new(Semaphore::new(config.instances as usize)),
             slots: std::thread::available_parallelism().map_or(1, Into::into),
             warmer,
-            _ticker: Ticker::start(engine::weak(&engine)).map_err(LoadError::Thread)?,
+            ticker: Ticker::start(engine::weak(&engine)).map_err(LoadError::Thread)?,
             engine,
         })
     }
@@ -181,6 +181,7 @@ fn blueprint(
         limits: Limits::new(&anatomy.roles, manifest.limits),
         living: gauge!(names::PLUGIN_INSTANCES, "plugin" => source.plugin.to_string()),
         permits: Arc::clone(&env.permits),
+        beat: env.ticker.beat(),
     })
 }
 
