@@ -22,6 +22,9 @@ use super::{Rejected, Role};
 use crate::config::Plugins;
 use crate::telemetry::names;
 
+/// So many settle times must pass before a file that is gone counts as deleted.
+const ABSENCE: u32 = 10;
+
 /// The loader: it alone changes the serving set.
 pub(super) struct Loader {
     dir: PathBuf,
@@ -48,6 +51,14 @@ struct Plugin {
     compiled: Option<(Arc<str>, Component)>,
     versions: u64,
     entry: Option<Entry>,
+}
+
+impl Plugin {
+    /// How long a change of its files must have rested. A file that is gone gets longer: its last version serves on, and
+    /// whoever deletes and writes again may be slow.
+    fn patience(&self, settle: Duration) -> Duration {
+        if self.seen.wasm.is_none() { settle * ABSENCE } else { settle }
+    }
 }
 
 #[derive(PartialEq, Eq)]
@@ -84,7 +95,7 @@ impl Loader {
 
     /// When a change will have settled.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.plugins.values().filter_map(|plugin| plugin.changed).min().map(|changed| changed + self.settle)
+        self.plugins.values().filter_map(|plugin| Some(plugin.changed? + plugin.patience(self.settle))).min()
     }
 
     /// Looks at the directory and applies what has settled, all of it by one swap.
@@ -148,7 +159,8 @@ impl Loader {
     fn settled(&mut self, patience: Patience) -> Vec<Arc<str>> {
         let mut due = Vec::new();
         for (name, plugin) in &mut self.plugins {
-            let settled = |changed: Instant| patience == Patience::Now || changed.elapsed() >= self.settle;
+            let wait = plugin.patience(self.settle);
+            let settled = |changed: Instant| patience == Patience::Now || changed.elapsed() >= wait;
             if plugin.changed.is_some_and(settled) {
                 plugin.changed = None;
                 due.push(Arc::clone(name));
@@ -168,13 +180,19 @@ impl Loader {
             Ok(Ok(Files { wasm: Some(bytes), manifest })) => {
                 self.replace(Source::new(Arc::clone(name), bytes), manifest).await;
             }
+            // Gone since it was seen: it may be on its way back, so the change has to settle like any other.
+            Ok(Ok(Files { wasm: None, .. })) if self.plugin(name).seen.wasm.is_some() => self.look_again_at(name),
             Ok(Ok(Files { wasm: None, manifest })) => self.remove(name, manifest.as_deref()),
-            Ok(Err(ReadError::Changed(_))) => self.plugin(name).changed = Some(Instant::now()),
+            Ok(Err(ReadError::Changed(_))) => self.look_again_at(name),
             Ok(Err(error)) => {
                 self.reject(name, "", &Fault { roles: Vec::new(), reasons: vec![error.to_string()] }, None);
             }
             Err(error) => tracing::error!(plugin = %name, %error, "reading was cut off"),
         }
+    }
+
+    fn look_again_at(&mut self, name: &str) {
+        self.plugin(name).changed = Some(Instant::now());
     }
 
     async fn replace(&mut self, source: Source, text: Option<String>) {
@@ -336,4 +354,37 @@ impl Loader {
 /// Runs file work where it may wait.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::host::Options;
+
+    #[tokio::test]
+    async fn a_file_that_goes_between_look_and_read_is_not_deleted_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("noop.wasm");
+        let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/testing/dist/noop.wasm");
+        std::fs::copy(sample, &file).unwrap();
+        let config = Plugins { dir: dir.path().to_owned(), ..crate::config::Config::default().plugins };
+        let (warmer, _asked) = tokio::sync::mpsc::channel(8);
+        let env = Arc::new(Env::new(&config, Options::default(), warmer).unwrap());
+        let mut loader = Loader::new(&config, env, Arc::default());
+        loader.look(Patience::Now).await.unwrap();
+        let state = |loader: &Loader| loader.plugins["noop"].entry.as_ref().map(|entry| entry.state);
+        assert_eq!(state(&loader), Some(State::Live));
+
+        let found = disk::scan(dir.path()).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        loader.note(&found, Instant::now());
+        loader.apply(&"noop".into()).await;
+        assert_eq!(state(&loader), Some(State::Live), "it may be on its way back");
+        assert!(loader.due().is_some(), "and is looked at again");
+
+        loader.look(Patience::Settle).await.unwrap();
+        assert_eq!(state(&loader), Some(State::Live), "an absence has to last");
+        loader.look(Patience::Now).await.unwrap();
+        assert_eq!(state(&loader), Some(State::Missing));
+    }
 }
