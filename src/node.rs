@@ -20,8 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 pub use crate::hub::{Binding, Connection, Socket};
-pub use crate::plugin::{Admission, Answer, Call, Claim, Identity, Refusal, Rejected, Status, Transport};
-pub use connect::BindFacts;
+pub use crate::plugin::{Call, Identity, Rejected, Status, Transport};
 pub use publish::{Fate, Publication, Published};
 
 use crate::broker::Broker;

@@ -15,7 +15,6 @@ mod disk;
 mod engine;
 mod events;
 mod failure;
-pub mod fake;
 mod guest;
 mod handler;
 pub mod host;
@@ -44,6 +43,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+pub use crate::claim::{Admission, Answer, Claim, Refusal};
+
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Envelope, Target};
 
@@ -62,52 +63,6 @@ pub struct Transport {
     pub user_agent: Option<String>,
     /// The user that the connection is bound to already.
     pub bound: Option<Uid>,
-}
-
-/// What a client says of itself.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Claim {
-    /// Token from header, query, cookie, subprotocol or bind data.
-    pub token: Option<String>,
-    /// The uid that it typed: a claim, not a fact.
-    pub uid: Option<String>,
-    /// Its `deviceId`.
-    pub device: Option<String>,
-    /// web, android, ios, windows, mac.
-    pub channel: Option<String>,
-    /// All else that `client_bind` carried.
-    pub data: Entries,
-}
-
-/// Shows everything but the token.
-impl std::fmt::Debug for Claim {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Claim").field("uid", &self.uid).field("device", &self.device).finish_non_exhaustive()
-    }
-}
-
-/// Who a client really is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
-    /// Its user.
-    pub uid: Uid,
-    /// Overrides the claimed device.
-    pub device: Option<Device>,
-    /// Rooms to join at once.
-    pub rooms: Vec<Room>,
-    /// Seconds since 1970 at which the admission ends.
-    pub expires: Option<u64>,
-    /// Kept with the connection.
-    pub claims: Entries,
-}
-
-/// A plugin's no, or the host's in its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Three digits, e.g. `"401"`.
-    pub code: String,
-    /// In plain words.
-    pub reason: String,
 }
 
 /// What the filter chain did to one envelope.
@@ -156,17 +111,6 @@ pub struct Call {
     pub caller: Option<Identity>,
     /// The connection that asks.
     pub cid: ConnectionId,
-}
-
-/// A handler's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Three digits: `"200"` is success.
-    pub code: String,
-    /// In plain words.
-    pub message: String,
-    /// What the client needs.
-    pub data: Entries,
 }
 
 /// What happened on this node.

@@ -4,11 +4,11 @@
 
 pub mod api;
 
-mod admission;
+mod claim;
 mod connection;
-mod credentials;
 mod listener;
 mod origin;
+mod peers;
 mod socket;
 mod tasks;
 mod tcp;
@@ -25,8 +25,8 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Listener, Service};
 use crate::node::Node;
-use admission::Admission;
 use api::Api;
+use peers::Peers;
 use tasks::Tasks;
 
 /// The addresses of a node: taken, but nothing is accepted yet.
@@ -91,7 +91,7 @@ impl Server {
         let gateway = Arc::new(Gateway {
             node,
             api,
-            admission: Admission::new(&config.limits),
+            peers: Peers::new(&config.limits),
             config: ArcSwap::new(config),
             tasks: Tasks::default(),
             stop: watch::Sender::new(false),
@@ -110,7 +110,7 @@ impl Server {
         let now = self.gateway.config.load();
         let place = |l: &Listener| (l.address, l.serves.clone());
         let same = now.listeners.iter().map(place).eq(config.listeners.iter().map(place));
-        self.gateway.admission.reconfigure(&config.limits);
+        self.gateway.peers.reconfigure(&config.limits);
         self.gateway.config.store(match same {
             true => Arc::clone(config),
             false => Arc::new(Config { listeners: now.listeners.clone(), ..(**config).clone() }),
@@ -135,7 +135,7 @@ struct Gateway {
     node: Arc<Node>,
     api: Arc<Api>,
     config: ArcSwap<Config>,
-    admission: Admission,
+    peers: Peers,
     tasks: Tasks,
     /// Becomes `true` once.
     stop: watch::Sender<bool>,

@@ -12,11 +12,11 @@ mod chat;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::time::Duration;
 
+use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::disconnect::Disconnect;
-use crate::id::{ConnectionId, Device, NodeId, Room, Uid};
+use crate::id::{ConnectionId, NodeId, Room, Uid};
 use crate::message::{Entries, Message, Target};
 use crate::protocol::{Reply, SendBody};
 use bind::Purpose;
@@ -30,26 +30,26 @@ pub struct Session {
     /// When it was opened, milliseconds since 1970.
     since: i64,
     /// Who it belongs to, once the auth plugins said so.
-    holder: Option<Box<Grant>>,
+    holder: Option<Box<Admission>>,
     waiting: Waiting,
 }
 
 /// What happened. Each action but `Reply`, `SetTag`, `Extend` and `Close` is answered by the input it names.
 pub enum Input {
     /// The transport stands; with a token in it the connection asks to be bound at once.
-    Opened(Option<Box<Credentials>>),
+    Opened(Option<Box<Claim>>),
     /// The transport refuses the client: it is told in band.
-    Refused(Disconnect, Denied),
+    Refused(Disconnect, Refusal),
     /// A SendBody came.
     Sent(SendBody),
     /// After [`Action::Admit`].
-    Admitted(Result<Box<Grant>, Denied>),
+    Admitted(Result<Box<Admission>, Refusal>),
     /// After [`Action::Bind`].
-    Bound(Result<Whereabouts, Denied>),
+    Bound(Result<Whereabouts, Refusal>),
     /// After [`Action::Handle`]: the plugin's code, words and data; `None` when no plugin owns the key.
-    Handled(Option<Handled>),
+    Handled(Option<Answer>),
     /// After [`Action::Join`]: `false` if it was in the room.
-    Joined(Result<bool, Denied>),
+    Joined(Result<bool, Refusal>),
     /// After [`Action::Leave`]: `false` if it was not in the room.
     Left(bool),
     /// After [`Action::Publish`].
@@ -62,9 +62,9 @@ pub enum Action {
     /// Send this to the client.
     Reply(Reply),
     /// Ask the auth plugins.
-    Admit(Box<Credentials>),
+    Admit(Box<Claim>),
     /// Bind the connection to its holder, with what the client said of itself.
-    Bind(Box<Grant>, Facts),
+    Bind(Box<Admission>, Facts),
     /// Ask the plugin that owns the key.
     Handle {
         /// The key.
@@ -97,63 +97,6 @@ pub struct Rules {
     pub unbound_max: Duration,
 }
 
-/// What a client shows to be let in. Everything in it is a claim.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Credentials {
-    /// Token from the transport or from bind data.
-    pub token: Option<String>,
-    /// The uid that it typed.
-    pub uid: Option<String>,
-    /// Its `deviceId`.
-    pub device: Option<String>,
-    /// web, android, ios, windows, mac.
-    pub channel: Option<String>,
-    /// All else that `client_bind` carried.
-    pub data: Entries,
-}
-
-/// Shows everything but the token and what may hold one.
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("uid", &self.uid).field("device", &self.device).finish_non_exhaustive()
-    }
-}
-
-/// Who the client is, by the auth plugins' word.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    /// Its user.
-    pub uid: Uid,
-    /// Overrides the claimed device.
-    pub device: Option<Device>,
-    /// Rooms to join at once.
-    pub rooms: Vec<Room>,
-    /// Seconds since 1970 at which it ends.
-    pub expires: Option<u64>,
-    /// Kept with the connection.
-    pub claims: Entries,
-}
-
-/// What a client says of itself, checked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// `deviceId`.
-    pub device: Option<String>,
-    /// web, android, ios, windows, mac.
-    pub channel: Option<String>,
-    /// deviceName, appVersion, osVersion, packageName, language: those that it named.
-    pub rest: Entries,
-}
-
-/// A no, with its code and reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Denied {
-    /// Three digits.
-    pub code: String,
-    /// In plain words.
-    pub reason: String,
-}
-
 /// Where a bound client is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whereabouts {
@@ -163,17 +106,6 @@ pub struct Whereabouts {
     pub node: NodeId,
     /// The node's address for clients.
     pub address: String,
-}
-
-/// A handler's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Handled {
-    /// Three digits.
-    pub code: String,
-    /// In plain words.
-    pub message: String,
-    /// What the client needs.
-    pub data: Entries,
 }
 
 /// A client's message to others.
@@ -203,20 +135,7 @@ pub enum Outcome {
         id: i64,
     },
     /// It went nowhere: not joined, refused, too large, or the way is shut.
-    Denied(Denied),
-}
-
-impl Denied {
-    /// A no with its code and reason.
-    #[must_use]
-    pub fn new(code: &str, reason: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), reason: reason.into() }
-    }
-
-    /// Whether it is the node that cannot, so that the client may try again.
-    fn is_ours(&self) -> bool {
-        self.code.starts_with('5')
-    }
+    Refused(Refusal),
 }
 
 /// What has to come back before the next SendBody is looked at.
@@ -224,8 +143,8 @@ impl Denied {
 enum Waiting {
     Nothing,
     Auth(Box<Purpose>),
-    /// The grant counts once the bind went well.
-    Bind(Box<(Purpose, Grant)>),
+    /// The admission counts once the bind went well.
+    Bind(Box<(Purpose, Admission)>),
     Handler(String),
     Join(Room),
     Leave(Room),
@@ -244,7 +163,7 @@ impl Session {
     /// The user that it is bound to.
     #[must_use]
     pub fn uid(&self) -> Option<&Uid> {
-        self.holder.as_deref().map(|grant| &grant.uid)
+        self.holder.as_deref().map(|admission| &admission.uid)
     }
 
     /// Whether it has said [`Action::Close`].
@@ -261,14 +180,14 @@ impl Session {
             return Vec::new();
         }
         match (input, std::mem::replace(&mut self.waiting, Waiting::Nothing)) {
-            (Input::Opened(credentials), _) => self.opened(credentials),
-            (Input::Refused(why, denied), _) => self.refuse(why, denied, now),
+            (Input::Opened(claim), _) => self.opened(claim),
+            (Input::Refused(why, refusal), _) => self.refuse(why, refusal, now),
             (Input::Sent(body), Waiting::Nothing) => self.sent(body, now, rules),
             (Input::Admitted(answer), Waiting::Auth(purpose)) => self.admitted(answer, *purpose, now),
             (Input::Bound(answer), Waiting::Bind(pending)) => self.bound(answer, *pending, now),
             (Input::Handled(answer), Waiting::Handler(key)) => self.handled(answer, key, now, rules),
             (Input::Joined(Ok(changed)), Waiting::Join(room)) => changed_room("room_join", &room, changed, now),
-            (Input::Joined(Err(denied)), Waiting::Join(_)) => vec![deny("room_join", denied, now)],
+            (Input::Joined(Err(refusal)), Waiting::Join(_)) => vec![deny("room_join", refusal, now)],
             (Input::Left(changed), Waiting::Leave(room)) => changed_room("room_leave", &room, changed, now),
             (Input::Published(outcome), Waiting::Publish) => vec![chat::answer(outcome, now)],
             (_, waiting) => {
@@ -293,10 +212,10 @@ impl Session {
                 return vec![Action::Handle { key, data }];
             }
         };
-        built_in.unwrap_or_else(|denied| vec![deny(&key, denied, now)])
+        built_in.unwrap_or_else(|refusal| vec![deny(&key, refusal, now)])
     }
 
-    fn set_tag(&self, data: &Entries, now: i64) -> Result<Vec<Action>, Denied> {
+    fn set_tag(&self, data: &Entries, now: i64) -> Result<Vec<Action>, Refusal> {
         self.user()?;
         let tag = required(data, "tag")?;
         bounded("tag", tag)?;
@@ -304,7 +223,7 @@ impl Session {
         Ok(vec![Action::SetTag(Some(tag.to_owned())), done])
     }
 
-    fn remove_tag(&self, now: i64) -> Result<Vec<Action>, Denied> {
+    fn remove_tag(&self, now: i64) -> Result<Vec<Action>, Refusal> {
         self.user()?;
         let done = reply("client_remove_tag", "200", String::new(), Entries::new(), now);
         Ok(vec![Action::SetTag(None), done])
@@ -315,25 +234,25 @@ impl Session {
         data: &Entries,
         action: fn(Room) -> Action,
         waiting: fn(Room) -> Waiting,
-    ) -> Result<Vec<Action>, Denied> {
+    ) -> Result<Vec<Action>, Refusal> {
         self.user()?;
         let room = Room::parse(required(data, "room")?).map_err(|e| invalid(format!("room: {e}")))?;
         self.waiting = waiting(room.clone());
         Ok(vec![action(room)])
     }
 
-    fn message(&mut self, data: &Entries, rules: &Rules) -> Result<Vec<Action>, Denied> {
+    fn message(&mut self, data: &Entries, rules: &Rules) -> Result<Vec<Action>, Refusal> {
         let uid = self.user()?;
         if !rules.publish {
-            return Err(Denied::new("403", "clients may not publish here"));
+            return Err(Refusal::new("403", "clients may not publish here"));
         }
         let said = chat::parse(data, uid)?;
         self.waiting = Waiting::Publish;
         Ok(vec![Action::Publish(Box::new(said))])
     }
 
-    fn handled(&self, answer: Option<Handled>, key: String, now: i64, rules: &Rules) -> Vec<Action> {
-        let Some(Handled { code, message, data }) = answer else {
+    fn handled(&self, answer: Option<Answer>, key: String, now: i64, rules: &Rules) -> Vec<Action> {
+        let Some(Answer { code, message, data }) = answer else {
             let words = format!("key: nobody here answers {:?}", shortened(&key));
             return vec![reply(&key, "404", words, Entries::new(), now)];
         };
@@ -352,19 +271,19 @@ impl Session {
         Some(left.min(rules.unbound)).filter(|d| !d.is_zero())
     }
 
-    fn user(&self) -> Result<&Uid, Denied> {
-        self.uid().ok_or_else(|| Denied::new("401", "the connection is not bound to a user"))
+    fn user(&self) -> Result<&Uid, Refusal> {
+        self.uid().ok_or_else(|| Refusal::new("401", "the connection is not bound to a user"))
     }
 
     /// Tells the client in the one way that every SDK of the family understands, and closes.
-    fn refuse(&mut self, why: Disconnect, denied: Denied, now: i64) -> Vec<Action> {
+    fn refuse(&mut self, why: Disconnect, refusal: Refusal, now: i64) -> Vec<Action> {
         self.waiting = Waiting::Closing;
         // CIM's SDKs stop dialling at 401 only; a fault of ours must let them come back.
-        let (code, why) = match denied.is_ours() {
-            true => (denied.code, Disconnect::INTERNAL),
+        let (code, why) = match refusal.is_ours() {
+            true => (refusal.code, Disconnect::INTERNAL),
             false => ("401".to_owned(), why),
         };
-        vec![reply("client_handshake", &code, denied.reason, Entries::new(), now), Action::Close(why)]
+        vec![reply("client_handshake", &code, refusal.reason, Entries::new(), now), Action::Close(why)]
     }
 }
 
@@ -377,16 +296,16 @@ fn reply(key: &str, code: &str, message: String, data: Entries, now: i64) -> Act
     Action::Reply(Reply { key: key.to_owned(), code: code.to_owned(), message, timestamp: now, data })
 }
 
-fn deny(key: &str, denied: Denied, now: i64) -> Action {
-    reply(key, &denied.code, denied.reason, Entries::new(), now)
+fn deny(key: &str, refusal: Refusal, now: i64) -> Action {
+    reply(key, &refusal.code, refusal.reason, Entries::new(), now)
 }
 
-fn invalid(words: String) -> Denied {
-    Denied::new("400", words)
+fn invalid(words: String) -> Refusal {
+    Refusal::new("400", words)
 }
 
 /// A field that must be there and say something.
-fn required<'a>(data: &'a Entries, field: &str) -> Result<&'a str, Denied> {
+fn required<'a>(data: &'a Entries, field: &str) -> Result<&'a str, Refusal> {
     match data.get(field) {
         None => Err(invalid(format!("{field}: expected a non-empty string, got nothing"))),
         Some("") => Err(invalid(format!("{field}: expected a non-empty string, got \"\""))),
@@ -398,7 +317,7 @@ fn optional<'a>(data: &'a Entries, field: &str) -> Option<&'a str> {
     data.get(field).filter(|text| !text.is_empty())
 }
 
-fn bounded(field: &str, text: &str) -> Result<(), Denied> {
+fn bounded(field: &str, text: &str) -> Result<(), Refusal> {
     if text.len() > MAX_FACT_BYTES {
         return Err(invalid(format!("{field}: expected at most {MAX_FACT_BYTES} bytes, got {}", text.len())));
     }

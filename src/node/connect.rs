@@ -7,27 +7,17 @@ use std::sync::atomic::Ordering;
 
 use super::devices::{Conflict, conflict};
 use super::{Node, now_millis};
+use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::config::DevicePolicy;
 use crate::disconnect::Disconnect;
 use crate::hub::{Binding, Connection, Socket};
 use crate::id::{Device, Room};
 use crate::message::{Entries, Message, Target};
-use crate::plugin::{Admission, Answer, Call, Claim, Event, Identity, Refusal, Transport};
+use crate::plugin::{Call, Event, Identity, Transport};
 use crate::protocol::{self, Form, ServerFrame};
 
 /// CIM's action for "you were logged off": every SDK of the family stops dialling when it sees it.
 const KICK_ACTION: &str = "999";
-
-/// What a client said of itself when it bound, besides its credentials.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BindFacts {
-    /// `deviceId`, as claimed.
-    pub device: Option<String>,
-    /// web, android, ios, windows, mac.
-    pub channel: Option<String>,
-    /// deviceName, appVersion, osVersion, packageName, language…
-    pub facts: Entries,
-}
 
 impl Node {
     /// Takes a new connection, unbound; `form` is `None` where the first frame will tell it.
@@ -60,15 +50,18 @@ impl Node {
         connection: &Connection,
         devices: DevicePolicy,
         admission: Admission,
-        facts: BindFacts,
+        facts: Facts,
     ) -> Result<(), Refusal> {
         let before = connection.binding();
         if let Some(bound) = before.as_deref().filter(|b| b.uid != admission.uid) {
-            return Err(refusal("403", format!("the connection is bound to {}, not {}", bound.uid, admission.uid)));
+            return Err(Refusal::new(
+                "403",
+                format!("the connection is bound to {}, not {}", bound.uid, admission.uid),
+            ));
         }
         let Admission { uid, device, rooms, expires, claims } = admission;
         let claimed = match facts.device.as_deref().filter(|d| !d.is_empty()) {
-            Some(text) => Some(Device::parse(text).map_err(|e| refusal("400", format!("deviceId: {e}")))?),
+            Some(text) => Some(Device::parse(text).map_err(|e| Refusal::new("400", format!("deviceId: {e}")))?),
             None => None,
         };
         let earlier = before.as_deref();
@@ -79,7 +72,7 @@ impl Node {
             channel: facts.channel.or_else(|| earlier.and_then(|b| b.channel.clone())),
             since: earlier.map_or_else(now_millis, |b| b.since),
             expires,
-            facts: merge(earlier.map(|b| &b.facts), &facts.facts, &claims),
+            facts: merge(earlier.map(|b| &b.facts), &facts.rest, &claims),
         };
         let bound = self.hub.bind(connection, binding);
         if bound.first {
@@ -117,7 +110,7 @@ impl Node {
     /// A refusal when it is not bound, or in as many rooms as it may be.
     pub async fn join(&self, connection: &Connection, room: Room) -> Result<bool, Refusal> {
         let Some(identity) = identity(connection) else {
-            return Err(refusal("401", "the connection is not bound to a user".to_owned()));
+            return Err(Refusal::new("401", "the connection is not bound to a user"));
         };
         let rooms = connection.rooms();
         if rooms.contains(&room) {
@@ -125,7 +118,10 @@ impl Node {
         }
         let limit = self.rooms_per_connection.load(Ordering::Relaxed);
         if rooms.len() >= limit {
-            return Err(refusal("429", format!("room: expected at most {limit} rooms a connection, got one more")));
+            return Err(Refusal::new(
+                "429",
+                format!("room: expected at most {limit} rooms a connection, got one more"),
+            ));
         }
         let joined = self.hub.join(connection, &room);
         if joined {
@@ -215,8 +211,4 @@ fn merge(earlier: Option<&Entries>, said: &Entries, claims: &Entries) -> Entries
         all.insert(key, value);
     }
     all
-}
-
-fn refusal(code: &str, reason: String) -> Refusal {
-    Refusal { code: code.to_owned(), reason }
 }

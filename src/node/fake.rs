@@ -10,14 +10,15 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::{BindFacts, Node};
+use super::Node;
 use crate::broker::{Batch, Broker, Outcome};
+use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::config::{Config, DevicePolicy};
 use crate::hub::{Connection, Hub, Settings, ShardTask, Socket};
 use crate::id::{IdSequence, NodeId, Room, Uid};
 use crate::message::{Entries, Envelope, Receipt, Target};
 pub(crate) use crate::plugin::Judgement;
-use crate::plugin::{Admission, Answer, Call, Claim, Event, PluginHost, Refusal, Status, Transport};
+use crate::plugin::{Call, Event, PluginHost, Status, Transport};
 
 /// A node whose broker and plugins are scripted.
 pub(crate) struct Fake {
@@ -68,8 +69,7 @@ impl Fake {
             expires: None,
             claims: [("plan", "gold")].into_iter().collect(),
         };
-        let facts =
-            BindFacts { device: Some(device.to_owned()), channel: Some(channel.to_owned()), facts: Entries::new() };
+        let facts = Facts { device: Some(device.to_owned()), channel: Some(channel.to_owned()), rest: Entries::new() };
         self.node.bind(&connection, DevicePolicy::AllowAll, admission, facts).await.expect("a test's bind is valid");
         connection
     }
@@ -120,7 +120,7 @@ impl Broker for Scripted {
 
 impl PluginHost for Scripted {
     fn admit(&self, _transport: Transport, _claim: Claim) -> BoxFuture<'_, Result<Admission, Refusal>> {
-        let refusal = Refusal { code: "401".to_owned(), reason: "no plugin".to_owned() };
+        let refusal = Refusal::new("401", "no plugin");
         std::future::ready(Err(refusal)).boxed()
     }
 

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Node, now_millis};
 use crate::broker::Outcome;
+use crate::claim::Refusal;
 use crate::id::{ConnectionId, NodeId};
 use crate::message::{Envelope, History, MAX_HOPS, MAX_MESSAGE_BYTES, Message, Origin, Publisher, Receipt, Target};
-use crate::plugin::{Judgement, Refusal};
+use crate::plugin::Judgement;
 use crate::protocol::{self, Dialect};
 
 /// What an ingress asks to be published.

@@ -34,11 +34,11 @@ pub(super) async fn admit(snapshot: &Snapshot, transport: &Transport, claim: &Cl
     if snapshot.auth.is_empty() {
         return Err(unavailable("no auth plugin is live".to_owned()));
     }
-    Err(Refusal { code: "401".to_owned(), reason: "no credentials that a plugin knows".to_owned() })
+    Err(Refusal::new("401", "no credentials that a plugin knows"))
 }
 
 fn unavailable(reason: String) -> Refusal {
-    Refusal { code: "503".to_owned(), reason }
+    Refusal::new("503", reason)
 }
 
 /// One plugin's decision; `None` if it abstains.

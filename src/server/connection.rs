@@ -18,13 +18,14 @@ use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::admission::Guest;
+use super::peers::Guest;
 use super::socket::Stream;
 use super::{tcp, ws};
+use crate::claim::{Claim, Refusal};
 use crate::disconnect::Disconnect;
 use crate::node::{Connection, Socket, Transport};
 use crate::protocol::{self, ClientFrame, Coding, Form, Framing, websocket};
-use crate::session::{Credentials, Denied, Input, Session};
+use crate::session::{Input, Session};
 use crate::telemetry::names;
 
 /// What is known of a connection when its transport stands.
@@ -44,11 +45,11 @@ pub(super) struct Arrival {
 /// How a connection begins.
 pub(super) enum Opening {
     /// It shows a token and is bound at once.
-    Token(Box<Credentials>),
+    Token(Box<Claim>),
     /// It will bind by frame.
     Unbound,
     /// It is told no, in band.
-    Refused(Disconnect, Denied),
+    Refused(Disconnect, Refusal),
 }
 
 /// What a reader hears.
@@ -234,8 +235,8 @@ impl Driver {
     /// Tells the session how it begins.
     async fn open(&mut self) {
         match self.arrival.opening.take() {
-            Some(Opening::Token(credentials)) => self.feed(Input::Opened(Some(credentials))).await,
-            Some(Opening::Refused(why, denied)) => self.feed(Input::Refused(why, denied)).await,
+            Some(Opening::Token(claim)) => self.feed(Input::Opened(Some(claim))).await,
+            Some(Opening::Refused(why, refusal)) => self.feed(Input::Refused(why, refusal)).await,
             Some(Opening::Unbound) | None => {}
         }
     }

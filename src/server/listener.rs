@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-use super::admission::Guest;
+use super::peers::Guest;
 use super::{Gateway, StartError, stopped, tcp, upgrade};
 use crate::config::{Listener, Service};
 use crate::telemetry::names;
@@ -65,7 +65,7 @@ async fn accept(gateway: &Arc<Gateway>, listener: TcpListener, at: usize, mut st
 fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, at: usize) {
     let serves = gateway.config.load().listeners[at].serves.clone();
     // Where back ends push, too, only those who become clients count as connects: see `upgrade`.
-    if !serves.contains(&Service::Api) && !gateway.admission.may_connect(peer.ip()) {
+    if !serves.contains(&Service::Api) && !gateway.peers.may_connect(peer.ip()) {
         refused(peer, "rate");
         return;
     }

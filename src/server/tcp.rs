@@ -10,8 +10,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::admission::Guest;
 use super::connection::{self, Arrival, Heard, Opening};
+use super::peers::Guest;
 use super::socket::Stream;
 use crate::disconnect::Disconnect;
 use crate::node::Transport;

@@ -22,8 +22,8 @@ use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::admission::Guest;
 use super::connection::{self, Arrival};
+use super::peers::Guest;
 use super::socket::Stream;
 use super::{Gateway, listener, stopped};
 use crate::config::Service;
@@ -98,7 +98,7 @@ impl hyper::service::Service<Request<Incoming>> for Front {
         let config = self.gateway.config.load();
         let may_connect = || {
             // Elsewhere the connect was counted when it was accepted.
-            !self.serves.contains(&Service::Api) || self.gateway.admission.may_connect(self.peer.ip())
+            !self.serves.contains(&Service::Api) || self.gateway.peers.may_connect(self.peer.ip())
         };
         match handshake::judge(&request, &config.listeners[self.at], self.peer, self.at, may_connect) {
             Judged::Upgrade(arrival, response) => {

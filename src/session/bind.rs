@@ -2,10 +2,8 @@
 //!
 //! What a client types never changes the user: only the auth plugins' word does, once.
 
-use super::{
-    Action, Credentials, Denied, Facts, Grant, Session, Waiting, Whereabouts, bounded, deny, invalid, optional, reply,
-    required,
-};
+use super::{Action, Session, Waiting, Whereabouts, bounded, deny, invalid, optional, reply, required};
+use crate::claim::{Admission, Claim, Facts, Refusal};
 use crate::disconnect::Disconnect;
 use crate::id::Device;
 use crate::message::Entries;
@@ -34,91 +32,95 @@ impl Purpose {
 }
 
 impl Session {
-    pub(super) fn opened(&mut self, credentials: Option<Box<Credentials>>) -> Vec<Action> {
-        let Some(credentials) = credentials.filter(|c| c.token.is_some()) else { return Vec::new() };
-        let facts =
-            Facts { device: credentials.device.clone(), channel: credentials.channel.clone(), rest: Entries::new() };
+    pub(super) fn opened(&mut self, claim: Option<Box<Claim>>) -> Vec<Action> {
+        let Some(claim) = claim.filter(|c| c.token.is_some()) else { return Vec::new() };
+        let facts = Facts { device: claim.device.clone(), channel: claim.channel.clone(), rest: Entries::new() };
         self.waiting = Waiting::Auth(Box::new(Purpose::First(facts)));
-        vec![Action::Admit(credentials)]
+        vec![Action::Admit(claim)]
     }
 
-    pub(super) fn client_bind(&mut self, data: &Entries) -> Result<Vec<Action>, Denied> {
-        let facts = facts(data)?;
-        let credentials = credentials(data, &facts);
+    pub(super) fn client_bind(&mut self, data: &Entries) -> Result<Vec<Action>, Refusal> {
+        let facts = facts_of(data)?;
+        let claim = claim_of(data, &facts);
         let Some(holder) = &self.holder else {
             self.waiting = Waiting::Auth(Box::new(Purpose::First(facts)));
-            return Ok(vec![Action::Admit(credentials)]);
+            return Ok(vec![Action::Admit(claim)]);
         };
-        if credentials.token.is_some() {
+        if claim.token.is_some() {
             self.waiting = Waiting::Auth(Box::new(Purpose::Again(facts)));
-            return Ok(vec![Action::Admit(credentials)]);
+            return Ok(vec![Action::Admit(claim)]);
         }
         let same = holder.clone();
         Ok(vec![self.bind(same, Purpose::Again(Facts::default()), facts)])
     }
 
-    pub(super) fn client_refresh(&mut self, data: &Entries) -> Result<Vec<Action>, Denied> {
+    pub(super) fn client_refresh(&mut self, data: &Entries) -> Result<Vec<Action>, Refusal> {
         self.user()?;
         let token = required(data, "token")?.to_owned();
         self.waiting = Waiting::Auth(Box::new(Purpose::Refresh));
-        Ok(vec![Action::Admit(Box::new(Credentials { token: Some(token), ..Credentials::default() }))])
+        Ok(vec![Action::Admit(Box::new(Claim { token: Some(token), ..Claim::default() }))])
     }
 
-    pub(super) fn admitted(&mut self, answer: Result<Box<Grant>, Denied>, purpose: Purpose, now: i64) -> Vec<Action> {
-        let mut grant = match (answer, &purpose) {
-            (Ok(grant), _) => grant,
-            (Err(denied), Purpose::First(_)) => return self.refuse(Disconnect::UNAUTHORIZED, denied, now),
-            (Err(denied), _) => return vec![deny(purpose.key(), denied, now)],
+    pub(super) fn admitted(
+        &mut self,
+        answer: Result<Box<Admission>, Refusal>,
+        purpose: Purpose,
+        now: i64,
+    ) -> Vec<Action> {
+        let mut admission = match (answer, &purpose) {
+            (Ok(admission), _) => admission,
+            (Err(refusal), Purpose::First(_)) => return self.refuse(Disconnect::UNAUTHORIZED, refusal, now),
+            (Err(refusal), _) => return vec![deny(purpose.key(), refusal, now)],
         };
         if let Some(holder) = &self.holder {
-            if holder.uid != grant.uid {
+            if holder.uid != admission.uid {
                 let words = format!("token: expected one of user {}, got another user's", holder.uid);
-                return vec![deny(purpose.key(), Denied::new("403", words), now)];
+                return vec![deny(purpose.key(), Refusal::new("403", words), now)];
             }
-            grant.device = grant.device.or_else(|| holder.device.clone());
+            admission.device = admission.device.or_else(|| holder.device.clone());
         }
         let (purpose, facts) = match purpose {
             Purpose::First(facts) => (Purpose::First(Facts::default()), facts),
             Purpose::Again(facts) => (Purpose::Again(Facts::default()), facts),
             Purpose::Refresh => {
                 // It proves the user anew and no more: a room that the client left stays left.
-                grant.rooms = Vec::new();
+                admission.rooms = Vec::new();
                 (Purpose::Refresh, Facts::default())
             }
         };
-        vec![self.bind(grant, purpose, facts)]
+        vec![self.bind(admission, purpose, facts)]
     }
 
-    fn bind(&mut self, grant: Box<Grant>, purpose: Purpose, facts: Facts) -> Action {
+    fn bind(&mut self, admission: Box<Admission>, purpose: Purpose, facts: Facts) -> Action {
         // Rooms and claims live with the connection; the session keeps what a later bind must not lose.
-        let kept = Grant {
-            uid: grant.uid.clone(),
-            device: grant.device.clone(),
+        let kept = Admission {
+            uid: admission.uid.clone(),
+            device: admission.device.clone(),
             rooms: Vec::new(),
-            expires: grant.expires,
+            expires: admission.expires,
             claims: Entries::new(),
         };
         self.waiting = Waiting::Bind(Box::new((purpose, kept)));
-        Action::Bind(grant, facts)
+        Action::Bind(admission, facts)
     }
 
     pub(super) fn bound(
         &mut self,
-        answer: Result<Whereabouts, Denied>,
-        (purpose, grant): (Purpose, Grant),
+        answer: Result<Whereabouts, Refusal>,
+        (purpose, admission): (Purpose, Admission),
         now: i64,
     ) -> Vec<Action> {
         let place = match (answer, &purpose) {
             (Ok(place), _) => place,
-            (Err(denied), Purpose::First(_)) => return self.refuse(Disconnect::UNAUTHORIZED, denied, now),
-            (Err(denied), _) => return vec![deny(purpose.key(), denied, now)],
+            (Err(refusal), Purpose::First(_)) => return self.refuse(Disconnect::UNAUTHORIZED, refusal, now),
+            (Err(refusal), _) => return vec![deny(purpose.key(), refusal, now)],
         };
         let mut data = Entries::new();
-        data.insert("uid", grant.uid.as_str());
-        if let Some(expires) = grant.expires {
+        data.insert("uid", admission.uid.as_str());
+        if let Some(expires) = admission.expires {
             data.insert("expires", expires.to_string());
         }
-        self.holder = Some(Box::new(grant));
+        self.holder = Some(Box::new(admission));
         data.insert("cid", place.cid.to_string());
         data.insert("sid", place.node.as_str());
         data.insert("address", place.address);
@@ -126,7 +128,7 @@ impl Session {
     }
 }
 
-fn facts(data: &Entries) -> Result<Facts, Denied> {
+fn facts_of(data: &Entries) -> Result<Facts, Refusal> {
     let device = optional(data, "deviceId");
     if let Some(device) = device {
         Device::parse(device).map_err(|e| invalid(format!("deviceId: {e}")))?;
@@ -143,9 +145,9 @@ fn facts(data: &Entries) -> Result<Facts, Denied> {
     Ok(Facts { device: device.map(str::to_owned), channel: channel.map(str::to_owned), rest })
 }
 
-fn credentials(data: &Entries, facts: &Facts) -> Box<Credentials> {
+fn claim_of(data: &Entries, facts: &Facts) -> Box<Claim> {
     let named = ["token", "uid", "deviceId", "channel"];
-    Box::new(Credentials {
+    Box::new(Claim {
         token: optional(data, "token").map(str::to_owned),
         uid: optional(data, "uid").map(str::to_owned),
         device: facts.device.clone(),

@@ -3,7 +3,8 @@
 //! The publisher's own connection gets no copy. Its user's other connections get one where the target holds them: they
 //! are in the room, or the message is to the user itself.
 
-use super::{Action, Denied, Outcome, Said, invalid, optional, reply, required};
+use super::{Action, Outcome, Said, invalid, optional, reply, required};
+use crate::claim::Refusal;
 use crate::id::{MAX_SAFE_INTEGER, Room, Uid};
 use crate::message::{Entries, Message, Target};
 use crate::protocol::push::{Fault, content_of, extra_of};
@@ -13,21 +14,21 @@ const KICK_ACTION: &str = "999";
 /// What an action is that is not named.
 const DEFAULT_ACTION: &str = "chat";
 
-pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Denied> {
+pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Refusal> {
     let (target, receiver) = target(required(data, "to")?)?;
     let action = optional(data, "action").unwrap_or(DEFAULT_ACTION);
     if action == KICK_ACTION {
-        return Err(Denied::new("403", format!("action: {KICK_ACTION} is the node's own")));
+        return Err(Refusal::new("403", format!("action: {KICK_ACTION} is the node's own")));
     }
-    let denied = |fault: Fault| invalid(fault.to_string());
+    let refused = |fault: Fault| invalid(fault.to_string());
     let text = |field| optional(data, field).unwrap_or_default().to_owned();
     let message = Message {
         id: id(optional(data, "id"))?,
         action: action.to_owned(),
-        content: content_of(optional(data, "content").unwrap_or_default()).map_err(denied)?,
+        content: content_of(optional(data, "content").unwrap_or_default()).map_err(refused)?,
         sender: sender.to_string(),
         receiver,
-        extra: extra_of(optional(data, "extra").unwrap_or_default()).map_err(denied)?,
+        extra: extra_of(optional(data, "extra").unwrap_or_default()).map_err(refused)?,
         title: text("title"),
         image: text("image"),
         format: text("format"),
@@ -54,11 +55,11 @@ pub(super) fn answer(outcome: Outcome, now: i64) -> Action {
             data.insert("delivered", "0");
             reply("message", "200", "dropped".to_owned(), data, now)
         }
-        Outcome::Denied(Denied { code, reason }) => reply("message", &code, reason, data, now),
+        Outcome::Refused(Refusal { code, reason }) => reply("message", &code, reason, data, now),
     }
 }
 
-fn target(to: &str) -> Result<(Target, String), Denied> {
+fn target(to: &str) -> Result<(Target, String), Refusal> {
     let wrong = |e| invalid(format!("to: {e}"));
     match to.split_once(':') {
         Some(("user", uid)) => Ok((Target::User(Uid::parse(uid).map_err(wrong)?), uid.to_owned())),
@@ -67,7 +68,7 @@ fn target(to: &str) -> Result<(Target, String), Denied> {
     }
 }
 
-fn id(text: Option<&str>) -> Result<i64, Denied> {
+fn id(text: Option<&str>) -> Result<i64, Refusal> {
     let Some(text) = text else { return Ok(0) };
     text.parse::<u64>().ok().filter(|id| *id <= MAX_SAFE_INTEGER).and_then(|id| i64::try_from(id).ok()).ok_or_else(
         || {

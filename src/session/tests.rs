@@ -3,6 +3,7 @@
 mod random;
 
 use super::*;
+use crate::id::Device;
 use crate::protocol::SendBody;
 
 const NOW: i64 = 1_700_000_000_000;
@@ -16,8 +17,8 @@ fn sent(key: &str, pairs: &[(&str, &str)]) -> Input {
     Input::Sent(SendBody { key: key.to_owned(), timestamp: 1, data: entries(pairs) })
 }
 
-fn grant(uid: &str) -> Box<Grant> {
-    Box::new(Grant {
+fn admission(uid: &str) -> Box<Admission> {
+    Box::new(Admission {
         uid: Uid::parse(uid).unwrap(),
         device: None,
         rooms: vec![Room::parse("lobby").unwrap()],
@@ -41,7 +42,7 @@ fn on(session: &mut Session, input: Input) -> Vec<Action> {
 fn bound_as(uid: &str) -> Session {
     let mut session = Session::new(NOW);
     on(&mut session, sent("client_bind", &[("token", "t")]));
-    on(&mut session, Input::Admitted(Ok(grant(uid))));
+    on(&mut session, Input::Admitted(Ok(admission(uid))));
     on(&mut session, Input::Bound(Ok(place())));
     assert_eq!(session.uid().unwrap().as_str(), uid);
     session
@@ -64,15 +65,15 @@ fn said(actions: Vec<Action>) -> Said {
 #[test]
 fn a_token_of_the_transport_binds_at_once_and_says_so() {
     let mut session = Session::new(NOW);
-    let shown = Box::new(Credentials {
+    let shown = Box::new(Claim {
         token: Some("t".into()),
         device: Some("d".into()),
         channel: Some("web".into()),
-        ..Credentials::default()
+        ..Claim::default()
     });
     assert_eq!(on(&mut session, Input::Opened(Some(shown.clone()))), [Action::Admit(shown)]);
     let facts = Facts { device: Some("d".into()), channel: Some("web".into()), rest: Entries::new() };
-    assert_eq!(on(&mut session, Input::Admitted(Ok(grant("1074")))), [Action::Bind(grant("1074"), facts)]);
+    assert_eq!(on(&mut session, Input::Admitted(Ok(admission("1074")))), [Action::Bind(admission("1074"), facts)]);
     assert_eq!(session.uid(), None, "bound only once the node says so");
     let reply = only_reply(on(&mut session, Input::Bound(Ok(place()))));
     let expected = Reply {
@@ -96,7 +97,7 @@ fn a_token_of_the_transport_binds_at_once_and_says_so() {
 fn without_a_token_the_opening_asks_nobody() {
     let mut session = Session::new(NOW);
     assert_eq!(on(&mut session, Input::Opened(None)), []);
-    let typed = Box::new(Credentials { uid: Some("1074".into()), ..Credentials::default() });
+    let typed = Box::new(Claim { uid: Some("1074".into()), ..Claim::default() });
     assert_eq!(on(&mut session, Input::Opened(Some(typed))), []);
 }
 
@@ -112,7 +113,7 @@ fn bind_data_reaches_the_auth_plugins_whole_and_the_connection_checked() {
         ("osVersion", "17"),
         ("sso", "x"),
     ];
-    let expected = Box::new(Credentials {
+    let expected = Box::new(Claim {
         token: Some("t".into()),
         uid: Some("1074".into()),
         device: Some("d".into()),
@@ -125,7 +126,7 @@ fn bind_data_reaches_the_auth_plugins_whole_and_the_connection_checked() {
         channel: Some("ios".into()),
         rest: entries(&[("deviceName", "Phone"), ("osVersion", "17")]),
     };
-    assert_eq!(on(&mut session, Input::Admitted(Ok(grant("9")))), [Action::Bind(grant("9"), facts)]);
+    assert_eq!(on(&mut session, Input::Admitted(Ok(admission("9")))), [Action::Bind(admission("9"), facts)]);
 }
 
 #[test]
@@ -140,20 +141,20 @@ fn a_refusal_is_told_in_band_and_closes() {
         })
     };
     let table = [
-        (Denied::new("401", "no"), "401", Disconnect::UNAUTHORIZED),
-        (Denied::new("403", "no"), "401", Disconnect::UNAUTHORIZED),
+        (Refusal::new("401", "no"), "401", Disconnect::UNAUTHORIZED),
+        (Refusal::new("403", "no"), "401", Disconnect::UNAUTHORIZED),
         // A fault of the node's: the SDK must not set its stop flag.
-        (Denied::new("503", "no"), "503", Disconnect::INTERNAL),
+        (Refusal::new("503", "no"), "503", Disconnect::INTERNAL),
     ];
-    for (denied, code, why) in table {
+    for (refusal, code, why) in table {
         let mut session = Session::new(NOW);
         on(&mut session, sent("client_bind", &[("uid", "1")]));
-        assert_eq!(on(&mut session, Input::Admitted(Err(denied))), [handshake(code, "no"), Action::Close(why)]);
+        assert_eq!(on(&mut session, Input::Admitted(Err(refusal))), [handshake(code, "no"), Action::Close(why)]);
         assert!(session.is_closing());
         assert_eq!(on(&mut session, sent("client_bind", &[("uid", "1")])), [], "nothing follows a close");
     }
     let mut session = Session::new(NOW);
-    let origin = Input::Refused(Disconnect::ORIGIN_REFUSED, Denied::new("403", "not your page"));
+    let origin = Input::Refused(Disconnect::ORIGIN_REFUSED, Refusal::new("403", "not your page"));
     assert_eq!(
         on(&mut session, origin),
         [handshake("401", "not your page"), Action::Close(Disconnect::ORIGIN_REFUSED)]
@@ -164,8 +165,8 @@ fn a_refusal_is_told_in_band_and_closes() {
 fn a_bind_that_the_node_refuses_is_a_refusal() {
     let mut session = Session::new(NOW);
     on(&mut session, sent("client_bind", &[("token", "t")]));
-    on(&mut session, Input::Admitted(Ok(grant("1"))));
-    let actions = on(&mut session, Input::Bound(Err(Denied::new("400", "deviceId: bad"))));
+    on(&mut session, Input::Admitted(Ok(admission("1"))));
+    let actions = on(&mut session, Input::Bound(Err(Refusal::new("400", "deviceId: bad"))));
     assert_eq!(actions.last(), Some(&Action::Close(Disconnect::UNAUTHORIZED)));
     assert_eq!(session.uid(), None);
 }
@@ -174,7 +175,7 @@ fn a_bind_that_the_node_refuses_is_a_refusal() {
 fn a_bind_that_follows_adds_and_never_changes_the_user() {
     let mut session = bound_as("1074");
     let facts = Facts { device: Some("d".into()), ..Facts::default() };
-    let kept = Box::new(Grant { rooms: Vec::new(), claims: Entries::new(), ..*grant("1074") });
+    let kept = Box::new(Admission { rooms: Vec::new(), claims: Entries::new(), ..*admission("1074") });
     let actions = on(&mut session, sent("client_bind", &[("uid", "1"), ("deviceId", "d")]));
     assert_eq!(actions, [Action::Bind(kept, facts)]);
     let reply = only_reply(on(&mut session, Input::Bound(Ok(place()))));
@@ -183,11 +184,11 @@ fn a_bind_that_follows_adds_and_never_changes_the_user() {
     // With a token of its own the auth plugins are asked, and must name the same user.
     let actions = on(&mut session, sent("client_bind", &[("token", "other")]));
     assert!(matches!(&actions[..], [Action::Admit(c)] if c.token.as_deref() == Some("other")));
-    let reply = only_reply(on(&mut session, Input::Admitted(Ok(grant("1")))));
+    let reply = only_reply(on(&mut session, Input::Admitted(Ok(admission("1")))));
     assert_eq!((reply.key.as_str(), reply.code.as_str()), ("client_bind", "403"));
     assert_eq!(session.uid().unwrap().as_str(), "1074");
     on(&mut session, sent("client_bind", &[("token", "bad")]));
-    let reply = only_reply(on(&mut session, Input::Admitted(Err(Denied::new("401", "expired")))));
+    let reply = only_reply(on(&mut session, Input::Admitted(Err(Refusal::new("401", "expired")))));
     assert_eq!((reply.code.as_str(), reply.message.as_str()), ("401", "expired"));
     assert!(!session.is_closing(), "a bad second token does not cost the connection");
 }
@@ -196,7 +197,7 @@ fn a_bind_that_follows_adds_and_never_changes_the_user() {
 fn a_device_of_the_token_outlives_what_a_later_bind_types() {
     let mut session = Session::new(NOW);
     on(&mut session, sent("client_bind", &[("token", "t")]));
-    let fixed = Grant { device: Some(Device::parse("fixed").unwrap()), ..*grant("1") };
+    let fixed = Admission { device: Some(Device::parse("fixed").unwrap()), ..*admission("1") };
     on(&mut session, Input::Admitted(Ok(Box::new(fixed))));
     on(&mut session, Input::Bound(Ok(place())));
     let actions = on(&mut session, sent("client_bind", &[("deviceId", "typed")]));
@@ -206,10 +207,10 @@ fn a_device_of_the_token_outlives_what_a_later_bind_types() {
 #[test]
 fn a_refresh_extends_for_the_same_user_only() {
     let mut session = bound_as("1074");
-    let shown = Box::new(Credentials { token: Some("t2".into()), ..Credentials::default() });
+    let shown = Box::new(Claim { token: Some("t2".into()), ..Claim::default() });
     assert_eq!(on(&mut session, sent("client_refresh", &[("token", "t2")])), [Action::Admit(shown)]);
-    let later = Grant { expires: Some(1_900_000_000), ..*grant("1074") };
-    let expected = Box::new(Grant { rooms: Vec::new(), ..later.clone() });
+    let later = Admission { expires: Some(1_900_000_000), ..*admission("1074") };
+    let expected = Box::new(Admission { rooms: Vec::new(), ..later.clone() });
     assert_eq!(
         on(&mut session, Input::Admitted(Ok(Box::new(later)))),
         [Action::Bind(expected, Facts::default())],
@@ -219,7 +220,7 @@ fn a_refresh_extends_for_the_same_user_only() {
     assert_eq!((reply.key.as_str(), reply.data.get("expires")), ("client_refresh", Some("1900000000")));
 
     on(&mut session, sent("client_refresh", &[("token", "t3")]));
-    let reply = only_reply(on(&mut session, Input::Admitted(Ok(grant("1078")))));
+    let reply = only_reply(on(&mut session, Input::Admitted(Ok(admission("1078")))));
     assert_eq!((reply.key.as_str(), reply.code.as_str()), ("client_refresh", "403"));
     assert_eq!(session.uid().unwrap().as_str(), "1074");
 }
@@ -243,7 +244,7 @@ fn rooms_are_joined_and_left_with_an_answer() {
     let reply = only_reply(on(&mut session, Input::Joined(Ok(true))));
     assert_eq!(reply.data, entries(&[("room", "lobby"), ("changed", "true")]));
     on(&mut session, sent("room_join", &[("room", "lobby")]));
-    let reply = only_reply(on(&mut session, Input::Joined(Err(Denied::new("429", "room: too many")))));
+    let reply = only_reply(on(&mut session, Input::Joined(Err(Refusal::new("429", "room: too many")))));
     assert_eq!((reply.key.as_str(), reply.code.as_str()), ("room_join", "429"));
     assert_eq!(on(&mut session, sent("room_leave", &[("room", "lobby")])), [Action::Leave(room)]);
     let reply = only_reply(on(&mut session, Input::Left(false)));
@@ -287,7 +288,7 @@ fn a_message_is_published_as_the_user_it_is_from() {
     let plain = said(on(&mut session, sent("message", &[("to", "room:a:b"), ("content", "hi")])));
     assert_eq!(plain.target, Target::Room(Room::parse("a:b").unwrap()));
     assert_eq!((plain.message.action.as_str(), plain.message.content), ("chat", entries(&[("text", "hi")])));
-    let reply = only_reply(on(&mut session, Input::Published(Outcome::Denied(Denied::new("451", "word")))));
+    let reply = only_reply(on(&mut session, Input::Published(Outcome::Refused(Refusal::new("451", "word")))));
     assert_eq!((reply.code.as_str(), reply.message.as_str()), ("451", "word"));
     said(on(&mut session, sent("message", &[("to", "user:1")])));
     let reply = only_reply(on(&mut session, Input::Published(Outcome::Dropped { id: 9 })));
@@ -302,7 +303,7 @@ fn other_keys_go_to_plugins_bound_or_not() {
         let reply = only_reply(on(&mut session, Input::Handled(None)));
         assert_eq!((reply.key.as_str(), reply.code.as_str()), ("call_invite", "404"));
         on(&mut session, sent("call_invite", &[]));
-        let busy = Handled { code: "486".into(), message: "busy".into(), data: entries(&[("a", "b")]) };
+        let busy = Answer { code: "486".into(), message: "busy".into(), data: entries(&[("a", "b")]) };
         let reply = only_reply(on(&mut session, Input::Handled(Some(busy))));
         assert_eq!((reply.code.as_str(), reply.message.as_str(), reply.data.get("a")), ("486", "busy", Some("b")));
     }
@@ -310,7 +311,7 @@ fn other_keys_go_to_plugins_bound_or_not() {
 
 #[test]
 fn a_handler_stretches_the_unbound_time_up_to_its_bound() {
-    let ok = || Input::Handled(Some(Handled { code: "200".into(), message: String::new(), data: Entries::new() }));
+    let ok = || Input::Handled(Some(Answer { code: "200".into(), message: String::new(), data: Entries::new() }));
     let table = [(10, Some(45)), (270, Some(30)), (300, None), (900, None)];
     for (after, expected) in table {
         let mut session = Session::new(NOW);

@@ -202,8 +202,8 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::claim::Refusal;
     use crate::message::Receipt;
-    use crate::node::Refusal;
 
     fn accepted(id: i64, delivered: u32, full: u32, offline: &[&str]) -> Published {
         let offline = offline.iter().map(|uid| Uid::parse(uid).unwrap()).collect();
@@ -240,7 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_plugins_no_is_a_result() {
-        let refusal = Refusal { code: "403".into(), reason: "bad \"word\"".into() };
+        let refusal = Refusal::new("403", "bad \"word\"");
         let answer = one(&ended(Fate::Rejected { plugin: "word-filter".into(), refusal }));
         assert_eq!(answer.status(), 200);
         assert!(text(answer).await.contains(

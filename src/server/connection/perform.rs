@@ -1,6 +1,6 @@
 //! Does what the session says, by the node, and feeds the outcome back until the session has no more to say.
 //!
-//! The words of the session and of the node are the same things in two layers; they are translated here and nowhere else.
+//! Decides nothing: what a client may do is the session's and the node's to say.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Driver;
+use crate::claim::{Admission, Claim, Facts, Refusal};
 use crate::message::{Origin, Publisher, Target};
-use crate::node::{Admission, Answer, BindFacts, Call, Claim, Fate, Identity, Node, Publication, Published, Refusal};
+use crate::node::{Call, Fate, Identity, Node, Publication, Published};
 use crate::protocol::{self, Reply, ServerFrame};
-use crate::session::{Action, Credentials, Denied, Facts, Grant, Handled, Input, Outcome, Rules, Said, Whereabouts};
+use crate::session::{Action, Input, Outcome, Rules, Said, Whereabouts};
 use crate::telemetry::names;
 
 impl Driver {
@@ -49,14 +50,14 @@ impl Driver {
                 self.say(reply).await;
                 return None;
             }
-            Action::Admit(credentials) => Input::Admitted(self.admit(&node, *credentials).await),
-            Action::Bind(grant, facts) => Input::Bound(self.bind(&node, *grant, facts).await),
+            Action::Admit(claim) => Input::Admitted(self.admit(&node, *claim).await),
+            Action::Bind(admission, facts) => Input::Bound(self.bind(&node, *admission, facts).await),
             Action::Handle { key, data } => {
                 let caller = self.identity();
                 let call = Call { key, data, caller, cid: self.connection.id() };
-                Input::Handled(node.handle(call).await.map(handled))
+                Input::Handled(node.handle(call).await)
             }
-            Action::Join(room) => Input::Joined(node.join(&self.connection, room).await.map_err(denied)),
+            Action::Join(room) => Input::Joined(node.join(&self.connection, room).await),
             Action::Leave(room) => Input::Left(node.leave(&self.connection, &room).await),
             Action::Publish(said) => Input::Published(self.publish(&node, *said).await),
             Action::SetTag(tag) => {
@@ -88,40 +89,34 @@ impl Driver {
         }
     }
 
-    async fn admit(&self, node: &Node, credentials: Credentials) -> Result<Box<Grant>, Denied> {
+    async fn admit(&self, node: &Node, claim: Claim) -> Result<Box<Admission>, Refusal> {
         let mut transport = self.arrival.transport.clone();
         transport.bound = self.session.uid().cloned();
-        let Credentials { token, uid, device, channel, data } = credentials;
-        let claim = Claim { token, uid, device, channel, data };
         let answer = node.admit(transport, claim).await;
         let outcome = if answer.is_ok() { "admitted" } else { "refused" };
         metrics::counter!(names::ADMISSIONS, "outcome" => outcome).increment(1);
-        let Admission { uid, device, rooms, expires, claims } = answer.map_err(denied)?;
-        Ok(Box::new(Grant { uid, device, rooms, expires, claims }))
+        answer.map(Box::new)
     }
 
-    async fn bind(&self, node: &Node, grant: Grant, facts: Facts) -> Result<Whereabouts, Denied> {
+    async fn bind(&self, node: &Node, admission: Admission, facts: Facts) -> Result<Whereabouts, Refusal> {
         let (devices, address) = {
             let config = self.guest.gateway().config.load();
             (config.listeners[self.arrival.at].devices, config.node.address.clone())
         };
-        let Grant { uid, device, rooms, expires, claims } = grant;
-        let admission = Admission { uid, device, rooms, expires, claims };
-        let facts = BindFacts { device: facts.device, channel: facts.channel, facts: facts.rest };
-        node.bind(&self.connection, devices, admission, facts).await.map_err(denied)?;
+        node.bind(&self.connection, devices, admission, facts).await?;
         let address = if address.is_empty() { self.own_address() } else { address };
         Ok(Whereabouts { cid: self.connection.id(), node: node.id().clone(), address })
     }
 
     async fn publish(&self, node: &Node, said: Said) -> Outcome {
         let Some(binding) = self.connection.binding() else {
-            return Outcome::Denied(Denied::new("401", "the connection is not bound to a user"));
+            return Outcome::Refused(Refusal::new("401", "the connection is not bound to a user"));
         };
         let Said { message, target } = said;
         if let Target::Room(room) = &target
             && !self.connection.rooms().contains(room)
         {
-            return Outcome::Denied(Denied::new("403", format!("to: expected a joined room, got {room}")));
+            return Outcome::Refused(Refusal::new("403", format!("to: expected a joined room, got {room}")));
         }
         let cid = self.connection.id();
         let publication = Publication {
@@ -130,7 +125,7 @@ impl Driver {
             ..Publication::new(message, target, Origin::Client)
         };
         let published = node.publish(vec![publication]).await.pop();
-        published.map_or_else(|| Outcome::Denied(Denied::new("503", "unavailable")), outcome)
+        published.map_or_else(|| Outcome::Refused(Refusal::new("503", "unavailable")), outcome)
     }
 
     fn identity(&self) -> Option<Identity> {
@@ -155,14 +150,6 @@ pub(super) fn now_millis() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn denied(refusal: Refusal) -> Denied {
-    Denied { code: refusal.code, reason: refusal.reason }
-}
-
-fn handled(answer: Answer) -> Handled {
-    Handled { code: answer.code, message: answer.message, data: answer.data }
-}
-
 fn outcome(published: Published) -> Outcome {
     let id = published.id;
     match published.fate {
@@ -170,13 +157,13 @@ fn outcome(published: Published) -> Outcome {
             let delivered = receipt.as_ref().map(|receipt| receipt.delivered);
             Outcome::Accepted { id, delivered, offline: receipt.map(|r| r.offline).unwrap_or_default() }
         }
-        Fate::Rejected { refusal, .. } => Outcome::Denied(denied(refusal)),
+        Fate::Rejected { refusal, .. } => Outcome::Refused(refusal),
         Fate::Dropped { .. } => Outcome::Dropped { id },
         Fate::TooLarge { dialect, bytes, limit } => {
             let words = format!("message: expected at most {limit} bytes in the {dialect} dialect, got {bytes}");
-            Outcome::Denied(Denied::new("413", words))
+            Outcome::Refused(Refusal::new("413", words))
         }
-        Fate::TooManyHops => Outcome::Denied(Denied::new("508", "too many pushes in a row")),
-        Fate::Unavailable => Outcome::Denied(Denied::new("503", "unavailable")),
+        Fate::TooManyHops => Outcome::Refused(Refusal::new("508", "too many pushes in a row")),
+        Fate::Unavailable => Outcome::Refused(Refusal::new("503", "unavailable")),
     }
 }

@@ -1,4 +1,4 @@
-//! Judges one WebSocket handshake: path, RFC 6455 headers, Origin, dialect, credentials.
+//! Judges one WebSocket handshake: path, RFC 6455 headers, Origin, dialect, the client's claim.
 //!
 //! On a `ws` listener what is wrong is answered by HTTP. CIM's SDK redials an HTTP error within milliseconds, so on a `cim`
 //! listener every refusal is accepted first and then told in band.
@@ -16,14 +16,14 @@ use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 
+use crate::claim::Refusal;
 use crate::config::{Listener, Service};
 use crate::disconnect::Disconnect;
 use crate::node::Transport;
 use crate::protocol::{Coding, Form};
+use crate::server::claim::{self, Allowed, BadHandshake, Presented};
 use crate::server::connection::{Arrival, Opening};
-use crate::server::credentials::{self, Allowed, BadHandshake, Presented};
 use crate::server::origin::{self, Page, Unset};
-use crate::session::Denied;
 
 /// Where `ws` is served.
 const WS_PATH: &str = "/ws";
@@ -80,18 +80,18 @@ pub(super) fn judge<B>(
                 (arrival.form, arrival.sniffs) = (form, false);
             }
             arrival.transport.path = presented.path;
-            arrival.opening = Some(match presented.credentials.token {
-                Some(_) => Opening::Token(Box::new(presented.credentials)),
+            arrival.opening = Some(match presented.claim.token {
+                Some(_) => Opening::Token(Box::new(presented.claim)),
                 None => Opening::Unbound,
             });
         }
-        Err(refusal) if is_cim => arrival.opening = Some(refusal.opening()),
-        Err(refusal) => return Judged::Answer(refusal.response()),
+        Err(bad) if is_cim => arrival.opening = Some(refusal(&bad)),
+        Err(bad) => return Judged::Answer(refused(&bad)),
     }
     Judged::Upgrade(Box::new(arrival), response)
 }
 
-fn present<B>(request: &Request<B>, listener: &Listener, is_cim: bool) -> Result<Presented, Refusal> {
+fn present<B>(request: &Request<B>, listener: &Listener, is_cim: bool) -> Result<Presented, BadHandshake> {
     let headers = request.headers();
     let unset = if is_cim { Unset::SameHost } else { Unset::SameOrigin };
     let own = request.uri().authority().map(hyper::http::uri::Authority::as_str).or_else(|| text(headers, &HOST));
@@ -99,35 +99,28 @@ fn present<B>(request: &Request<B>, listener: &Listener, is_cim: bool) -> Result
     let page_origin = headers.get(ORIGIN).map(|value| value.to_str().unwrap_or_default());
     let page = origin::judge(page_origin, own, &listener.origins, unset);
     if page == Page::Refused {
-        return Err(Refusal::Origin(format!("origin: {} is not allowed here", page_origin.unwrap_or_default())));
+        return Err(BadHandshake::ForeignPage(page_origin.unwrap_or_default().to_owned()));
     }
     let allowed = Allowed { query_token: listener.query_token, cookie: page == Page::Allowed };
-    credentials::read(request.uri(), headers, allowed).map_err(|bad| match bad {
-        BadHandshake::CookieWithoutPage => Refusal::Origin(bad.to_string()),
-        BadHandshake::Invalid(words) => Refusal::Bad(words),
-    })
+    claim::read(request.uri(), headers, allowed)
 }
 
-/// Why a well-formed handshake is refused.
-enum Refusal {
-    Origin(String),
-    Bad(String),
+/// A refusal told in band.
+fn refusal(bad: &BadHandshake) -> Opening {
+    let (why, code) = match bad {
+        BadHandshake::ForeignPage(_) | BadHandshake::CookieWithoutPage => (Disconnect::ORIGIN_REFUSED, "403"),
+        BadHandshake::Invalid(_) => (Disconnect::PROTOCOL_ERROR, "400"),
+    };
+    Opening::Refused(why, Refusal::new(code, bad.to_string()))
 }
 
-impl Refusal {
-    fn opening(self) -> Opening {
-        match self {
-            Self::Origin(words) => Opening::Refused(Disconnect::ORIGIN_REFUSED, Denied::new("403", words)),
-            Self::Bad(words) => Opening::Refused(Disconnect::PROTOCOL_ERROR, Denied::new("400", words)),
-        }
-    }
-
-    fn response(self) -> Response<Full<Bytes>> {
-        match self {
-            Self::Origin(words) => answer(StatusCode::FORBIDDEN, &words),
-            Self::Bad(words) => answer(StatusCode::BAD_REQUEST, &words),
-        }
-    }
+/// The same, told by HTTP.
+fn refused(bad: &BadHandshake) -> Response<Full<Bytes>> {
+    let status = match bad {
+        BadHandshake::ForeignPage(_) | BadHandshake::CookieWithoutPage => StatusCode::FORBIDDEN,
+        BadHandshake::Invalid(_) => StatusCode::BAD_REQUEST,
+    };
+    answer(status, &bad.to_string())
 }
 
 fn transport<B>(request: &Request<B>, peer: SocketAddr, is_cim: bool) -> Transport {

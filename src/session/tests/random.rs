@@ -32,16 +32,16 @@ fn data(which: usize) -> Entries {
 
 /// What the node makes of an action; `None` where it has nothing to say.
 fn outcome(action: &Action, how: u8) -> Option<Input> {
-    let no = || Denied::new(if how == 2 { "503" } else { "403" }, "no");
+    let no = || Refusal::new(if how == 2 { "503" } else { "403" }, "no");
     let well = how == 0;
     Some(match action {
-        Action::Admit(_) if how == 3 => Input::Admitted(Ok(grant("another"))),
-        Action::Admit(_) => Input::Admitted(if well { Ok(grant("1074")) } else { Err(no()) }),
+        Action::Admit(_) if how == 3 => Input::Admitted(Ok(admission("another"))),
+        Action::Admit(_) => Input::Admitted(if well { Ok(admission("1074")) } else { Err(no()) }),
         Action::Bind(..) => Input::Bound(if well || how == 3 { Ok(place()) } else { Err(no()) }),
         Action::Handle { .. } if how == 1 => Input::Handled(None),
         Action::Handle { .. } => {
             let code = if well { "200" } else { "500" };
-            Input::Handled(Some(Handled { code: code.into(), message: String::new(), data: Entries::new() }))
+            Input::Handled(Some(Answer { code: code.into(), message: String::new(), data: Entries::new() }))
         }
         Action::Join(_) => Input::Joined(if well { Ok(true) } else { Err(no()) }),
         Action::Leave(_) => Input::Left(well),
@@ -49,7 +49,7 @@ fn outcome(action: &Action, how: u8) -> Option<Input> {
         Action::Publish(_) if well => {
             Input::Published(Outcome::Accepted { id: 1, delivered: None, offline: Vec::new() })
         }
-        Action::Publish(_) => Input::Published(Outcome::Denied(no())),
+        Action::Publish(_) => Input::Published(Outcome::Refused(no())),
         Action::Reply(_) | Action::SetTag(_) | Action::Extend(_) | Action::Close(_) => return None,
     })
 }

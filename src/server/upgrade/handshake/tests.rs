@@ -77,8 +77,8 @@ fn a_handshake_with_a_token_is_answered_and_opens_with_it() {
     };
     assert_eq!(arrival.transport, transport);
     match arrival.opening {
-        Some(Opening::Token(credentials)) => {
-            assert_eq!((credentials.token.as_deref(), credentials.device.as_deref()), (Some("secret"), Some("d")));
+        Some(Opening::Token(claim)) => {
+            assert_eq!((claim.token.as_deref(), claim.device.as_deref()), (Some("secret"), Some("d")));
         }
         _ => panic!("no token"),
     }

@@ -21,7 +21,7 @@ const BURST: u32 = 10;
 const SWEEP: u32 = 4096;
 
 /// Counts by address.
-pub(super) struct Admission {
+pub(super) struct Peers {
     live: Mutex<HashMap<IpAddr, usize, ahash::RandomState>>,
     rate: ArcSwapOption<Rate>,
     checks: AtomicU32,
@@ -32,7 +32,7 @@ struct Rate {
     limiter: DefaultKeyedRateLimiter<IpAddr>,
 }
 
-impl Admission {
+impl Peers {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             live: Mutex::default(),
@@ -100,7 +100,7 @@ impl Guest {
     pub(super) fn enter(gateway: &Arc<Gateway>, ip: IpAddr) -> Option<Self> {
         let ip = counted_as(ip);
         let limit = gateway.config.load().limits.connections_per_ip;
-        gateway.admission.enter(ip, limit).then(|| {
+        gateway.peers.enter(ip, limit).then(|| {
             gateway.tasks.begin();
             Self { gateway: Arc::clone(gateway), ip }
         })
@@ -113,7 +113,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.gateway.admission.leave(self.ip);
+        self.gateway.peers.leave(self.ip);
         self.gateway.tasks.end();
     }
 }
@@ -132,8 +132,8 @@ fn counted_as(ip: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn admission(connects_per_ip: u32) -> Admission {
-        Admission {
+    fn peers(connects_per_ip: u32) -> Peers {
+        Peers {
             live: Mutex::default(),
             rate: ArcSwapOption::new(Rate::new(connects_per_ip)),
             checks: AtomicU32::new(0),
@@ -142,30 +142,30 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_gets_it_back() {
-        let admission = admission(0);
+        let peers = peers(0);
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        assert!(admission.enter(a, 2) && admission.enter(a, 2) && !admission.enter(a, 2));
-        assert!(admission.enter(b, 2));
-        admission.leave(a);
-        assert!(admission.enter(a, 2));
-        admission.leave(b);
-        assert!(!admission.live.lock().contains_key(&b), "nothing is kept of an address that is gone");
-        assert!((0..100).all(|_| admission.enter(b, 0)), "0 is no bound");
+        assert!(peers.enter(a, 2) && peers.enter(a, 2) && !peers.enter(a, 2));
+        assert!(peers.enter(b, 2));
+        peers.leave(a);
+        assert!(peers.enter(a, 2));
+        peers.leave(b);
+        assert!(!peers.live.lock().contains_key(&b), "nothing is kept of an address that is gone");
+        assert!((0..100).all(|_| peers.enter(b, 0)), "0 is no bound");
     }
 
     #[test]
     fn connects_are_limited_by_address_with_a_burst() {
-        let admission = admission(1);
+        let peers = peers(1);
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let passed = (0..100).filter(|_| admission.may_connect(a)).count();
+        let passed = (0..100).filter(|_| peers.may_connect(a)).count();
         assert!((10..15).contains(&passed), "{passed}");
-        assert!(admission.may_connect(b));
+        assert!(peers.may_connect(b));
     }
 
     #[test]
     fn a_rate_of_zero_is_no_bound() {
-        let admission = admission(0);
-        assert!((0..100).all(|_| admission.may_connect(IpAddr::from([10, 0, 0, 1]))));
+        let peers = peers(0);
+        assert!((0..100).all(|_| peers.may_connect(IpAddr::from([10, 0, 0, 1]))));
     }
 
     #[test]

@@ -6,9 +6,11 @@
 use hyper::Uri;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
 
+use crate::claim::Claim;
 use crate::id::Device;
+use crate::message::Entries;
 use crate::protocol::{Coding, Dialect, Form};
-use crate::session::{Credentials, MAX_FACT_BYTES};
+use crate::session::MAX_FACT_BYTES;
 
 /// Name of the cookie and of the query's key.
 const TOKEN: &str = "token";
@@ -25,7 +27,7 @@ pub(super) struct Allowed {
 
 /// What the handshake says.
 pub(super) struct Presented {
-    pub(super) credentials: Credentials,
+    pub(super) claim: Claim,
     /// The form that the client chose, if it chose one.
     pub(super) form: Option<Form>,
     /// The subprotocol to echo.
@@ -37,6 +39,9 @@ pub(super) struct Presented {
 /// Why a handshake makes no sense: the part, what was expected and what came.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadHandshake {
+    /// The page is not on the listener's list.
+    #[error("origin: {0} is not allowed here")]
+    ForeignPage(String),
     /// Another site could have made the browser send it.
     #[error("origin: expected one with a token in a cookie, got none")]
     CookieWithoutPage,
@@ -72,13 +77,7 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: Allowed) -> Result<P
         (None, None) => None,
     };
     Ok(Presented {
-        credentials: Credentials {
-            token,
-            uid: query.uid,
-            device: query.device,
-            channel: query.channel,
-            data: crate::message::Entries::new(),
-        },
+        claim: Claim { token, uid: query.uid, device: query.device, channel: query.channel, data: Entries::new() },
         form,
         subprotocol: offered.form.map(Form::as_str),
         path: query.path,
@@ -196,7 +195,7 @@ mod tests {
     }
 
     fn token(uri: &str, headers: &[(&'static str, &str)]) -> Option<String> {
-        presented(uri, headers, ALL).ok().unwrap().credentials.token
+        presented(uri, headers, ALL).ok().unwrap().claim.token
     }
 
     #[test]
@@ -216,7 +215,7 @@ mod tests {
     #[test]
     fn a_cookie_counts_only_where_it_may() {
         let no_cookie = Allowed { cookie: false, ..ALL };
-        let read = |headers: &[_]| presented("/", headers, no_cookie).map(|p| p.credentials.token);
+        let read = |headers: &[_]| presented("/", headers, no_cookie).map(|p| p.claim.token);
         assert_eq!(read(&[("cookie", "token=c")]), Err(BadHandshake::CookieWithoutPage));
         assert_eq!(read(&[("cookie", "token=c; theme=dark"), ("authorization", "Bearer h")]), Ok(Some("h".into())));
         assert_eq!(read(&[("cookie", "theme=dark")]), Ok(None));
@@ -232,7 +231,7 @@ mod tests {
         );
         let open = presented("/ws?a=1&token=canary&device=d&token=canary2&b=%20", &[], ALL).ok().unwrap();
         assert_eq!(open.path, "/ws?a=1&device=d&b=+");
-        assert_eq!(open.credentials.device.as_deref(), Some("d"));
+        assert_eq!(open.claim.device.as_deref(), Some("d"));
         assert_eq!(presented("/ws?token=x", &[], ALL).ok().unwrap().path, "/ws");
     }
 
