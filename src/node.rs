@@ -10,6 +10,7 @@ mod drain;
 pub mod effects;
 #[cfg(test)]
 pub(crate) mod fake;
+mod meters;
 mod publish;
 mod query;
 
@@ -41,6 +42,7 @@ pub struct Node {
     rooms_per_connection: AtomicUsize,
     draining: AtomicBool,
     started_at: i64,
+    meters: meters::Meters,
 }
 
 impl Node {
@@ -64,6 +66,7 @@ impl Node {
             rooms_per_connection: AtomicUsize::new(config.clients.rooms),
             draining: AtomicBool::new(false),
             started_at: now_millis(),
+            meters: meters::Meters::new(),
         }
     }
 

@@ -118,6 +118,7 @@ impl Node {
         let judgements = self.plugins.judge(&mut envelopes).await;
         debug_assert_eq!(judgements.len(), envelopes.len(), "one judgement per envelope");
 
+        let origins: Vec<Origin> = envelopes.iter().map(|envelope| envelope.origin).collect();
         let mut published = Vec::with_capacity(envelopes.len());
         let mut open = Vec::with_capacity(envelopes.len());
         let mut passed = Vec::with_capacity(envelopes.len());
@@ -137,6 +138,7 @@ impl Node {
                 published[i].fate = Fate::from(outcome);
             }
         }
+        origins.into_iter().zip(&published).for_each(|(origin, one)| self.meters.count(origin, &one.fate));
         published
     }
 
