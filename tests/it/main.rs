@@ -19,6 +19,7 @@ mod filters;
 mod heartbeat;
 mod hostile;
 mod life;
+mod limits;
 mod load;
 mod push;
 mod rooms;

@@ -1,7 +1,9 @@
 //! The golden frames: what the tests' own codec is held to, so that the node is measured with a true rule.
 
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
+use crate::support::gateway::{Gateway, Setup};
 use crate::support::wire::{Form, Frame, messages_pub, read_binary, read_text, sent_binary, sent_text};
 
 fn frames() -> Vec<Value> {
@@ -64,6 +66,47 @@ fn envelopes_are_written_as_the_vectors_say() {
     for row in records {
         let ours = messages_pub(&row["envelope"]);
         assert_eq!(ours, unhex(row["record_hex"].as_str().unwrap()), "{}", row["name"]);
+    }
+}
+
+#[tokio::test]
+async fn golden_messages_come_out_of_the_node_byte_for_byte() {
+    let gateway = Setup::default().all_devices().start();
+    let mut seen = 0;
+    for row in
+        frames().iter().filter(|row| row["type"] == 2 && row["message"]["id"] == 748 && row["decode_only"].is_null())
+    {
+        let forms: &[Form] = if row["dialect"] == "cim" { &[Form::CimPb, Form::CimTcp] } else { &[Form::YunquePb] };
+        for form in forms {
+            let mut client = gateway.connect("1074", *form).await;
+            gateway.post("/send", row["message"].clone()).await.data();
+            client.message().await;
+            assert_eq!(client.payload, unhex(row["websocket_hex"].as_str().unwrap()), "{form:?} {}", row["name"]);
+            client.close().await;
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 3);
+}
+
+#[tokio::test]
+async fn golden_frames_of_clients_are_understood_and_bad_ones_end_the_connection() {
+    let gateway = Gateway::start();
+    for row in frames().iter().filter(|row| row["type"] == 3) {
+        let key = row["send_body"]["key"].as_str().or(row["content"]["key"].as_str()).unwrap();
+        let pushed = row["websocket_text"].as_str().map(Message::text);
+        let message = pushed.unwrap_or_else(|| Message::binary(unhex(row["websocket_hex"].as_str().unwrap())));
+        let forms: &[Form] = if message.is_text() { &[Form::YunqueJson] } else { &[Form::YunquePb, Form::CimTcp] };
+        for form in forms {
+            let mut client = gateway.connect("1074", *form).await;
+            client.raw(message.clone()).await;
+            assert_eq!(client.reply().await["key"], key, "{form:?} {}", row["name"]);
+        }
+    }
+    for row in frames().iter().filter(|row| row["from"] == "client") {
+        let mut client = gateway.connect("1074", Form::YunquePb).await;
+        client.raw(Message::binary(unhex(row["websocket_hex"].as_str().unwrap()))).await;
+        assert_eq!(client.close_code().await, 4500, "{}: {}", row["name"], row["error"]);
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Client {
     kept: VecDeque<Frame>,
     /// Whether PINGs are answered.
     pub polite: bool,
+    /// The last binary payload, as it came; on TCP the length is taken out.
+    pub payload: Vec<u8>,
 }
 
 /// How to dial.
@@ -110,7 +112,7 @@ impl Client {
     }
 
     fn new(form: Form, subprotocol: Option<String>, link: Link) -> Self {
-        Self { form, subprotocol, link, kept: VecDeque::new(), polite: true }
+        Self { form, subprotocol, link, kept: VecDeque::new(), polite: true, payload: Vec::new() }
     }
 
     /// The next frame or the end, as it comes from the socket.
@@ -120,6 +122,7 @@ impl Client {
                 match socket.next().await {
                     Some(Ok(Message::Binary(payload))) => {
                         assert!(!self.form.is_json(), "a JSON connection got a binary frame");
+                        self.payload = payload.to_vec();
                         return Seen::Frame(read_binary(self.form, &payload));
                     }
                     Some(Ok(Message::Text(text))) => {
@@ -149,7 +152,8 @@ impl Client {
                 let mut payload = vec![0; 1 + usize::from(u16::from_le_bytes([head[1], head[2]]))];
                 payload[0] = head[0];
                 stream.read_exact(&mut payload[1..]).await.expect("a whole TCP frame");
-                Seen::Frame(read_binary(self.form, &payload))
+                self.payload = payload;
+                Seen::Frame(read_binary(self.form, &self.payload))
             }
         }
     }

@@ -151,7 +151,7 @@ impl Folder {
         let given = |key: &str| yaml.lines().any(|l| l.starts_with(key));
         if !given("plugins:") {
             text.push_str(&format!(
-                "plugins:\n  dir: {:?}\n  cache: {cache:?}\n  settle: 20ms\n  rescan: 1s\n",
+                "plugins:\n  dir: {:?}\n  cache: {cache:?}\n  settle: 50ms\n  rescan: 1s\n",
                 self.plugins()
             ));
         }
