@@ -13,6 +13,8 @@ pub(crate) mod fake;
 mod meters;
 mod publish;
 mod query;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -59,9 +59,19 @@ impl Fake {
         std::mem::take(&mut self.broker.script.lock().batches)
     }
 
+    /// What plugins were told since they were last asked.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.broker.script.lock().events)
+    }
+
+    /// An unbound connection.
+    pub(crate) async fn attach(&self) -> Connection {
+        self.node.attach(Arc::new(DeafSocket), None).await.expect("the node has room")
+    }
+
     /// A bound connection.
     pub(crate) async fn connect(&self, uid: &str, device: &str, channel: &str, rooms: &[&str]) -> Connection {
-        let connection = self.node.attach(Arc::new(DeafSocket), None).await.expect("the node has room");
+        let connection = self.attach().await;
         let admission = Admission {
             uid: Uid::parse(uid).expect("a test's uid is valid"),
             device: None,
@@ -87,6 +97,7 @@ struct Script {
     judgements: Vec<(String, Judgement)>,
     status: Vec<Status>,
     batches: Vec<Batch>,
+    events: Vec<Event>,
 }
 
 /// One connection of each user takes a message, except of those whose uid begins with `off`.
@@ -137,7 +148,9 @@ impl PluginHost for Scripted {
         std::future::ready(None).boxed()
     }
 
-    fn notify(&self, _event: Event) {}
+    fn notify(&self, event: Event) {
+        self.script.lock().events.push(event);
+    }
 
     fn status(&self) -> Vec<Status> {
         self.script.lock().status.clone()

@@ -1,0 +1,151 @@
+//! The node over a scripted broker and scripted plugins: fates, batches, binds, presence, effects.
+
+use std::sync::Arc;
+
+use super::effects::NodeServices;
+use super::fake::{Fake, Judgement};
+use super::{Fate, Publication};
+use crate::claim::{Admission, Facts, Refusal};
+use crate::config::{Config, DevicePolicy};
+use crate::id::{Room, Uid};
+use crate::message::{Entries, MAX_HOPS, Message, Origin, Target};
+use crate::plugin::{Effect, Event, Services};
+
+fn fake() -> Fake {
+    Fake::new(&Config::default())
+}
+
+fn uid(text: &str) -> Uid {
+    Uid::parse(text).unwrap()
+}
+
+fn room(text: &str) -> Room {
+    Room::parse(text).unwrap()
+}
+
+fn publication(action: &str, text: &str) -> Publication {
+    let content = [("text", text)].into_iter().collect();
+    let message = Message { action: action.to_owned(), content, ..Message::default() };
+    Publication::new(message, Target::User(uid("1074")), Origin::Http)
+}
+
+fn admission(user: &str) -> Admission {
+    Admission { uid: uid(user), device: None, rooms: Vec::new(), expires: None, claims: Entries::new() }
+}
+
+fn facts(channel: &str, rest: &[(&str, &str)]) -> Facts {
+    Facts { device: None, channel: Some(channel.to_owned()), rest: rest.iter().copied().collect() }
+}
+
+#[tokio::test]
+async fn each_publication_has_its_fate_and_what_passes_is_one_batch() {
+    let fake = fake();
+    let refusal = Refusal::new("451", "not here");
+    fake.judge("no", Judgement::Reject { plugin: "guard".into(), refusal: refusal.clone() });
+    fake.judge("gone", Judgement::Drop { plugin: "guard".into() });
+    fake.judge("other", Judgement::Pass { replaced_by: vec!["mask".into()] });
+    let mut far = publication("chat", "far");
+    far.hops = MAX_HOPS + 1;
+    let big = "x".repeat(70_000);
+    let batch = ["chat", "no", "gone", "other"].map(|action| publication(action, "hi")).into_iter();
+    let published = fake.node.publish(batch.chain([publication("chat", &big), far]).collect()).await;
+
+    assert!(matches!(&published[0].fate, Fate::Accepted { receipt: Some(r), .. } if r.delivered == 1));
+    assert_eq!(published[1].fate, Fate::Rejected { plugin: "guard".into(), refusal });
+    assert_eq!(published[2].fate, Fate::Dropped { plugin: "guard".into() });
+    assert_eq!(published[3].replaced_by, ["mask".into()]);
+    assert!(matches!(published[4].fate, Fate::TooLarge { bytes, .. } if bytes > 70_000));
+    assert_eq!(published[5].fate, Fate::TooManyHops);
+
+    let batches = fake.batches();
+    assert_eq!(batches.len(), 1, "one batch for the broker");
+    let actions: Vec<&str> = batches[0].iter().map(|e| e.message.action.as_str()).collect();
+    assert_eq!(actions, ["chat", "other"]);
+    assert!(published.windows(2).all(|two| two[0].id < two[1].id), "ids are given in order");
+    assert!(batches[0].iter().all(|e| e.message.timestamp == e.sent_at && e.sent_at > 0));
+}
+
+#[tokio::test]
+async fn what_came_with_an_id_and_a_time_keeps_them() {
+    let fake = fake();
+    let mut own = publication("chat", "hi");
+    let message = Arc::make_mut(&mut own.message);
+    (message.id, message.timestamp) = (748, 1_700_000_000_000);
+    assert_eq!(fake.node.publish(vec![own]).await[0].id, 748);
+    assert_eq!(fake.batches()[0][0].message.timestamp, 1_700_000_000_000);
+}
+
+#[tokio::test]
+async fn a_broker_that_takes_nothing_is_told_for_what_passed_only() {
+    let fake = fake();
+    fake.break_broker();
+    fake.judge("gone", Judgement::Drop { plugin: "guard".into() });
+    let published = fake.node.publish(vec![publication("gone", "a"), publication("chat", "b")]).await;
+    assert_eq!(published[0].fate, Fate::Dropped { plugin: "guard".into() });
+    assert_eq!(published[1].fate, Fate::Unavailable);
+    assert!(fake.node.publish(Vec::new()).await.is_empty());
+}
+
+#[tokio::test]
+async fn of_two_devices_the_one_that_bound_earlier_goes_whoever_notices() {
+    let fake = fake();
+    let (first, second) = (fake.attach().await, fake.attach().await);
+    for connection in [&first, &second] {
+        fake.node.bind(connection, DevicePolicy::Cim, admission("1074"), facts("android", &[])).await.unwrap();
+    }
+    assert_eq!((first.closed().map(|d| d.code), second.closed()), (Some(4502), None));
+    // The loser says something more about itself: the winner stays.
+    fake.node.bind(&first, DevicePolicy::Cim, admission("1074"), facts("ios", &[])).await.unwrap();
+    assert_eq!(second.closed(), None);
+}
+
+#[tokio::test]
+async fn a_second_bind_adds_and_never_changes_the_user() {
+    let fake = fake();
+    let connection = fake.attach().await;
+    let bind = async |user: &str, rest: &[(&str, &str)]| {
+        fake.node.bind(&connection, DevicePolicy::AllowAll, admission(user), facts("web", rest)).await
+    };
+    bind("1074", &[("deviceName", "Firefox")]).await.unwrap();
+    bind("1074", &[("language", "zh")]).await.unwrap();
+    let refused = bind("1078", &[]).await.unwrap_err();
+    assert_eq!((refused.code.as_str(), refused.reason.as_str()), ("403", "the connection is bound to 1074, not 1078"));
+    let binding = connection.binding().unwrap();
+    let told: Vec<_> = binding.facts.iter().collect();
+    assert_eq!((binding.uid.as_str(), told), ("1074", vec![("deviceName", "Firefox"), ("language", "zh")]));
+}
+
+#[tokio::test]
+async fn presence_is_told_once_for_a_user_and_for_each_room() {
+    let fake = fake();
+    let phone = fake.connect("1074", "phone", "android", &["lobby"]).await;
+    let desk = fake.connect("1074", "desk", "windows", &[]).await;
+    let kinds = |events: Vec<Event>| -> Vec<String> {
+        events.iter().map(|e| format!("{e:?}").split('(').next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(kinds(fake.events()), ["Online", "RoomJoined"]);
+    fake.node.detach(&phone).await;
+    assert_eq!(kinds(fake.events()), ["RoomLeft"]);
+    fake.node.detach(&desk).await;
+    fake.node.detach(&desk).await;
+    assert_eq!(kinds(fake.events()), ["Offline"], "a second detach says nothing");
+}
+
+#[tokio::test]
+async fn effects_are_done_in_order_and_neighbouring_pushes_are_one_batch() {
+    let fake = fake();
+    let connection = fake.connect("1074", "phone", "android", &[]).await;
+    let services = NodeServices::new(Arc::downgrade(&fake.node));
+    fake.node.publish(["a", "b", "c"].map(|action| publication(action, "hi")).into()).await;
+    let pushes = fake.batches().remove(0);
+    let push = |at: usize| Effect::Push(pushes[at].clone());
+    let join = Effect::Join(uid("1074"), room("call"));
+    services.commit(vec![push(0), push(1), join, push(2), Effect::Leave(uid("1074"), room("call"))]).await;
+    let lengths: Vec<usize> = fake.batches().iter().map(|batch| batch.len()).collect();
+    assert_eq!(lengths, [2, 1]);
+    let told: Vec<Event> = fake.events();
+    assert!(matches!(told[..], [Event::Online(_), Event::RoomJoined(..), Event::RoomLeft(..)]), "{told:?}");
+    services.commit(vec![Effect::Kick(Target::User(uid("1074")), "bye".to_owned())]).await;
+    assert_eq!(connection.closed().map(|d| d.code), Some(4503));
+    assert!(!services.is_online("1078").await);
+}
