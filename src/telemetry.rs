@@ -31,6 +31,9 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const SECONDS: [f64; 16] =
     [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.25, 1.0, 5.0];
 
+/// Most characters of a text that somebody else chose.
+const LINE_CHARS: usize = 160;
+
 /// At `trace` tungstenite logs whole messages, tokens of `client_bind` included: it never gets that far.
 const WITHOUT_PAYLOADS: &str = "tungstenite=warn";
 
@@ -150,6 +153,20 @@ impl Metrics {
     pub fn render(&self) -> String {
         self.0.render()
     }
+}
+
+/// A fault for the log: what was expected and where, without what came, for that may be a token or somebody's words.
+#[must_use]
+pub fn without_value(fault: &impl std::fmt::Display) -> String {
+    let mut text = fault.to_string();
+    text.truncate(text.find(", got ").unwrap_or(text.len()));
+    capped(&text)
+}
+
+/// A text that somebody else chose, no longer in the log than a line.
+#[must_use]
+pub fn capped(text: &str) -> String {
+    text.chars().take(LINE_CHARS).collect()
 }
 
 fn parse_level(level: &str) -> Result<EnvFilter, TelemetryError> {

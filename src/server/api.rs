@@ -37,6 +37,7 @@ pub use status::About;
 use crate::config::{Config, Limits, Scope, Service};
 use crate::node::Node;
 use crate::protocol;
+use crate::telemetry::{capped, without_value};
 use answer::{Answer, Problem};
 use auth::Keys;
 use meters::Meters;
@@ -88,7 +89,8 @@ impl Api {
             Err(problem) => Err(problem.clone()),
         };
         let answer = answered.unwrap_or_else(|problem| {
-            tracing::debug!(%peer, path = head.uri.path(), %problem, "request refused");
+            let path = head.uri.path();
+            tracing::debug!(%peer, path = capped(path), problem = without_value(&problem), "request refused");
             problem.into()
         });
         self.meters.record(route.ok(), answer.status(), asked.elapsed());

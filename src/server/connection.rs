@@ -26,7 +26,7 @@ use crate::disconnect::Disconnect;
 use crate::node::{Connection, Socket, Transport};
 use crate::protocol::{self, ClientFrame, Coding, Form, Framing, websocket};
 use crate::session::{Input, Session};
-use crate::telemetry::names;
+use crate::telemetry::{names, without_value};
 
 /// What is known of a connection when its transport stands.
 pub(super) struct Arrival {
@@ -218,7 +218,7 @@ impl Driver {
             }
             Err(error) => {
                 heard("invalid");
-                tracing::debug!(cid = self.connection.id().as_u64(), %error, "not a frame");
+                tracing::debug!(cid = self.connection.id().as_u64(), error = without_value(&error), "not a frame");
                 Some(tcp::fault(&error))
             }
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::peers::Guest;
 use super::{Gateway, StartError, stopped, tcp, upgrade};
@@ -19,6 +20,8 @@ use crate::telemetry::names;
 const BACKLOG: u32 = 4096;
 /// How long to wait when the process or system has no file descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The log hears of it no more often.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Takes the address; nothing is accepted yet.
 pub(super) fn bind(config: &Listener) -> Result<TcpListener, StartError> {
@@ -45,6 +48,7 @@ pub(super) fn spawn(gateway: &Arc<Gateway>, listener: TcpListener, at: usize) {
 }
 
 async fn accept(gateway: &Arc<Gateway>, listener: TcpListener, at: usize, mut stop: watch::Receiver<bool>) {
+    let mut trouble = Trouble::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -55,10 +59,29 @@ async fn accept(gateway: &Arc<Gateway>, listener: TcpListener, at: usize, mut st
             Ok((stream, peer)) => welcome(gateway, stream, peer, at),
             Err(e) if is_of_one_connection(&e) => {}
             Err(e) => {
-                tracing::warn!(error = %e, "cannot accept for a moment");
+                trouble.tell(&e);
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+}
+
+/// Tells at most once in [`QUIET`] that nothing can be accepted: it is tried many times a second.
+#[derive(Default)]
+struct Trouble {
+    told: Option<Instant>,
+    untold: u32,
+}
+
+impl Trouble {
+    fn tell(&mut self, error: &io::Error) {
+        metrics::counter!(names::ACCEPT_FAILED).increment(1);
+        if self.told.is_some_and(|told| told.elapsed() < QUIET) {
+            self.untold += 1;
+            return;
+        }
+        tracing::warn!(%error, untold = self.untold, "cannot accept for a moment");
+        (self.told, self.untold) = (Some(Instant::now()), 0);
     }
 }
 

@@ -31,6 +31,8 @@ names! {
     CLOSED: counter = "skylark_closed_total",
     /// Connects refused before they became a connection, by `reason`.
     REFUSED: counter = "skylark_refused_total",
+    /// Accepts that failed because the process or the system has no file descriptor or memory left.
+    ACCEPT_FAILED: counter = "skylark_accept_failed_total",
     /// Answers of the auth plugins, by `outcome` (admitted, refused).
     ADMISSIONS: counter = "skylark_admissions_total",
     /// Frames from clients, by `kind` (pong, sent, invalid).

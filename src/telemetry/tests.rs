@@ -69,3 +69,10 @@ fn no_level_lets_the_log_show_what_clients_send() {
         assert!(filter.contains("tungstenite=warn") && !filter.contains("tungstenite=trace"), "{filter}");
     }
 }
+
+#[test]
+fn what_came_is_cut_off_and_the_rest_is_a_line() {
+    assert_eq!(without_value(&"type: expected an integer, got \"secret, got x\""), "type: expected an integer");
+    assert_eq!(without_value(&"body: expected all of it within 10s"), "body: expected all of it within 10s");
+    assert_eq!(capped(&"云".repeat(1000)).chars().count(), LINE_CHARS);
+}
