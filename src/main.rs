@@ -9,8 +9,12 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            for cause in error.chain().skip(1) {
-                eprintln!("  because: {cause}");
+            let mut told = error.to_string();
+            for cause in error.chain().skip(1).map(ToString::to_string) {
+                if !told.contains(&cause) {
+                    eprintln!("  because: {cause}");
+                    told = cause;
+                }
             }
             ExitCode::FAILURE
         }

@@ -90,6 +90,14 @@ fn a_token_carries_its_claims_and_the_first_keys_signature() {
 
 /// RFC 7515 appendix A.1, whose head and claims are other texts but whose way is the same.
 #[test]
+fn a_token_that_is_over_at_once_is_not_minted() {
+    for ttl in ["0s", "1ms", "soon", "-1h"] {
+        let told = Cli::try_parse_from(["skylark", "token", "a", &format!("--ttl={ttl}")]).unwrap_err().to_string();
+        assert!(told.contains("expected a duration of a second or more"), "{told}");
+    }
+}
+
+#[test]
 fn the_signature_is_the_one_of_the_rfc() {
     let key = URL_SAFE_NO_PAD
         .decode("AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow")

@@ -28,7 +28,7 @@ pub(super) struct Token {
     #[arg(long, value_delimiter = ',', value_name = "ROOM,…")]
     rooms: Vec<Room>,
     /// How long the token holds, e.g. 90s, 1h, 7d.
-    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "1h", value_parser = ttl)]
     ttl: Duration,
 }
 
@@ -37,6 +37,11 @@ impl Token {
         let config = source.load()?.config;
         print(&mint(&config.plugins.dir, &self.uid, self.device.as_ref(), &self.rooms, self.ttl)?)
     }
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text).ok().filter(|ttl| *ttl >= Duration::from_secs(1));
+    ttl.ok_or_else(|| "expected a duration of a second or more, such as 90s, 1h or 7d".to_owned())
 }
 
 /// A token that the token-auth plugin of `plugins` admits.
