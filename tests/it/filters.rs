@@ -99,6 +99,49 @@ async fn a_filter_judges_every_ingress_once() {
 }
 
 #[tokio::test]
+async fn no_ingress_leads_around_the_word_filter() {
+    let gateway = Setup::default()
+        .plugin("word-filter")
+        .manifest("word-filter", &manifest("mask", "\"gossip\", \"fault_none\""))
+        .plugin("fault-handler")
+        .manifest("fault-handler", "grants = [\"outbox\", \"kv\", \"directory\"]\n")
+        .start();
+    let mut a = gateway.connect("1074", Form::YunqueJson).await;
+    let mut b = gateway.connect("b", Form::CimPb).await;
+    let message = json!({"receiver": "1074", "action": "chat", "content": {"text": "gossip!"}});
+    let ways = [
+        ("/send", message.clone()),
+        ("/send/all", message.clone()),
+        ("/send/sendList", json!([message])),
+        ("/send/toUids", json!({"message": message, "uids": ["1074"]})),
+        ("/send/other", json!({"message": message, "uids": ["b"]})),
+        ("/publish", json!({"act": "SENDUID", "Uid": "1074", "msg": [message]})),
+    ];
+    for (path, body) in ways {
+        gateway.post(path, body).await.data();
+        assert_eq!(a.message().await["content"]["text"], "******!", "{path}");
+    }
+    let reply = b.ask("message", json!({"to": "user:1074", "content": "gossip?"})).await;
+    assert_eq!(reply["code"], "200", "{reply}");
+    assert_eq!(a.message().await["content"]["text"], "******?");
+    // What a plugin pushes is judged as well: its text is the name of the key.
+    let reply = b.ask("fault_none", json!({"push": "1074"})).await;
+    assert_eq!(reply["code"], "200", "{reply}");
+    assert_eq!(a.message().await["content"]["text"], "**********");
+}
+
+#[tokio::test]
+async fn a_client_is_told_what_a_filter_did() {
+    let gateway =
+        Setup::default().plugin("word-filter").manifest("word-filter", &manifest("reject", "\"bad\"")).start();
+    let mut a = gateway.connect("a", Form::CimJson).await;
+    let mut b = gateway.connect("b", Form::YunquePb).await;
+    let reply = a.ask("message", json!({"to": "user:b", "content": "bad"})).await;
+    assert_eq!((&reply["code"], &reply["message"]), (&json!("403"), &json!("the message contains a forbidden word")));
+    assert_eq!(b.drain().await, Vec::<Value>::new());
+}
+
+#[tokio::test]
 async fn a_file_may_come_and_be_switched_off_while_the_node_runs() {
     let gateway = Gateway::start();
     let mut client = gateway.connect("1074", Form::YunqueJson).await;

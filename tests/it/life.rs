@@ -45,6 +45,29 @@ async fn a_connection_that_does_not_read_cannot_hold_the_drain() {
     assert_eq!(gateway.exit().await.code(), Some(0), "{}", gateway.log());
 }
 
+/// One has a megabyte waiting that it never reads: the drain is bounded, and the others get theirs.
+#[tokio::test]
+async fn a_slow_consumer_costs_the_drain_no_more_than_its_grace() {
+    let drain = "drain:\n  wait: 0s\n  step_percent: 100\n  grace: 2s\nqueue:\n  bytes: 16777216\n";
+    let mut gateway = Setup::default().yaml(drain).start();
+    let _deaf = gateway.connect("deaf", Form::YunquePb).await;
+    let mut here = gateway.connect("here", Form::YunquePb).await;
+    let text = "x".repeat(60_000);
+    let mut http = gateway.http().await;
+    // More than the kernel's buffers take.
+    for _ in 0..200 {
+        let body = json!({"receiver": "deaf", "action": "chat", "content": {"text": text}});
+        assert_eq!(http.post("/send", &body).await.data()["delivered"], 1);
+    }
+    http.post("/send", &json!({"receiver": "here", "action": "last"})).await.data();
+    gateway.signal(Signal::TERM);
+    assert_eq!(here.message().await["action"], "last");
+    assert_eq!(here.closed().await, Some((4003, "restart".to_owned())));
+    let start = std::time::Instant::now();
+    assert_eq!(gateway.exit().await.code(), Some(0), "{}", gateway.log());
+    assert!(start.elapsed() < std::time::Duration::from_secs(8), "the drain took {:?}", start.elapsed());
+}
+
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let mut gateway = Setup::default().yaml("drain:\n  wait: 5m\n  step_percent: 100\n  grace: 10m").start();

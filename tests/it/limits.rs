@@ -1,4 +1,7 @@
-//! Bounds that protect the many from the few: slow readers, silent callers, too many from one address.
+//! Bounds on who comes and how slowly: connections and connects of one address, heads, bodies and frames that trickle, slow
+//! readers, and a process that has no file descriptor left.
+
+use std::net::SocketAddr;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -8,6 +11,146 @@ use crate::support::client::{Client, Dial, within};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::token::Claims;
 use crate::support::wire::Form;
+
+const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Writes `first`, then `more` again and again, until the node ends it; answers what the node said.
+async fn trickle(address: SocketAddr, first: &[u8], more: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(first).await.unwrap();
+    let (mut reading, mut writing) = stream.split();
+    let mut said = Vec::new();
+    let write = async {
+        let mut beat = tokio::time::interval(std::time::Duration::from_millis(50));
+        loop {
+            beat.tick().await;
+            if more.is_empty() || writing.write_all(more).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        _ = within("the end of a connection that trickles", reading.read_to_end(&mut said)) => {}
+        () = write => {}
+    }
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[tokio::test]
+async fn who_trickles_is_ended_in_time() {
+    let limits = "limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n  handshake: 500ms\n  first_frame: 500ms\n  \
+                  message_timeout: 500ms";
+    let gateway = Setup::default().yaml(limits).start();
+    let (ws, cim, tcp) = (gateway.address("ws"), gateway.address("cim"), gateway.address("cim-tcp"));
+    let head = b"GET /rooms HTTP/1.1\r\nHost: localhost\r\n".as_slice();
+    let body = b"POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{".as_slice();
+    let chunks = b"POST /send HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n".as_slice();
+    // A masked frame of 1 000 bytes.
+    let frame = [UPGRADE.as_bytes(), &[0x82, 0xfe, 3, 0xe8, 0, 0, 0, 0, 3]].concat();
+    let rows = [
+        ("a head", ws, head, b"x: y\r\n".as_slice(), ""),
+        ("silence", ws, b"", b"", ""),
+        ("silence where cim is served", cim, b"", b"", ""),
+        ("a body", ws, body, b" ", "HTTP/1.1 408 "),
+        ("chunks", ws, chunks, b"1\r\n \r\n", "HTTP/1.1 408 "),
+        ("no first frame", cim, UPGRADE.as_bytes(), b"", "frame not finished in time"),
+        ("a frame", cim, frame.as_slice(), b"x", "frame not finished in time"),
+        ("half a head of TCP", tcp, b"\x03\x05", b"", ""),
+        ("a body of TCP", tcp, b"\x03\xff\xff", b"x", ""),
+    ];
+    for (what, address, first, more, told) in rows {
+        let said = trickle(address, first, more).await;
+        assert!(said.contains(told), "{what}: {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_has_only_so_many_connections() {
+    let gateway = Setup::default().yaml("limits:\n  connections_per_ip: 4\n  connects_per_ip: 0").start();
+    let mut clients = vec![gateway.connect("a", Form::YunquePb).await, gateway.connect("b", Form::YunqueJson).await];
+    clients.push(gateway.connect("c", Form::CimPb).await);
+    clients.push(gateway.connect("d", Form::CimTcp).await);
+    for service in ["ws", "cim", "cim-tcp"] {
+        let said = trickle(gateway.address(service), b"", b"").await;
+        assert_eq!(said, "", "{service}: one too many is closed without a word");
+    }
+    for client in clients {
+        client.close().await;
+    }
+    let again = async {
+        loop {
+            let mut stream = TcpStream::connect(gateway.address("ws")).await.unwrap();
+            let request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            let mut said = String::new();
+            let asked = stream.write_all(request).await.is_ok() && stream.read_to_string(&mut said).await.is_ok();
+            if asked && said.starts_with("HTTP/1.1 200 ") {
+                return;
+            }
+        }
+    };
+    within("places that are free again", again).await;
+}
+
+#[tokio::test]
+async fn an_address_connects_only_so_often() {
+    let gateway = Setup::default().yaml("limits:\n  connections_per_ip: 0\n  connects_per_ip: 1").start();
+    // Ten are allowed at once. Pushes are no connects: a back end may come as often as it likes.
+    let mut refused = None;
+    for _ in 0..20 {
+        let dial = Dial::path(format!("/ws?token={}", Claims::of("a").mint()));
+        match Client::dial(gateway.address("ws"), Form::YunquePb, dial).await {
+            Ok(client) => client.close().await,
+            Err(told) => refused = refused.or(Some(told)),
+        }
+        gateway.post("/send", json!({"receiver": "a", "action": "chat"})).await.data();
+    }
+    let (status, words) = refused.expect("the twentieth at once is one too many");
+    assert!(status == 429 && words.contains("too often"), "{status}: {words}");
+    let said = trickle(gateway.address("cim"), UPGRADE.as_bytes(), b"").await;
+    assert_eq!(said, "", "where only clients come they are turned away at the door");
+}
+
+#[tokio::test]
+async fn a_node_without_file_descriptors_goes_on_when_some_are_free() {
+    let gateway = Setup::default().descriptors(64).start();
+    let mut here = gateway.connect("1074", Form::YunquePb).await;
+    let mut http = gateway.http().await;
+    let mut crowd = Vec::new();
+    for _ in 0..300 {
+        crowd.push(TcpStream::connect(gateway.address("cim")).await.unwrap());
+    }
+    gateway.said("Too many open files").await;
+    // Who is in is served meanwhile, and what was waiting is let in later.
+    http.post("/send", &json!({"receiver": "1074", "action": "crowded"})).await.data();
+    assert_eq!(here.message().await["action"], "crowded");
+    drop(crowd);
+    let mut late = gateway.connect("late", Form::CimPb).await;
+    http.post("/send", &json!({"receiver": "late", "action": "welcome"})).await.data();
+    assert_eq!(late.message().await["action"], "welcome");
+    let lines = gateway.log().matches("Too many open files").count();
+    assert!(lines < 20, "{lines} lines say the same");
+}
+
+/// One of the two lengths counts, and nothing of what stands behind is taken for a request.
+#[tokio::test]
+async fn two_lengths_of_a_body_smuggle_nothing() {
+    let gateway = Gateway::start();
+    let mut user = gateway.connect("1074", Form::YunquePb).await;
+    let body = r#"{"receiver":"1074","action":"smuggled"}"#;
+    let inner = format!("POST /send HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    for lengths in [
+        format!("Content-Length: {}\r\nTransfer-Encoding: chunked", inner.len() + 5),
+        format!("Transfer-Encoding: chunked\r\nContent-Length: {}", inner.len() + 5),
+        "Content-Length: 5\r\nContent-Length: 6".to_owned(),
+        "Transfer-Encoding: chunked, identity".to_owned(),
+    ] {
+        let request = format!("GET /rooms HTTP/1.1\r\nHost: localhost\r\n{lengths}\r\n\r\n0\r\n\r\n{inner}");
+        let said = trickle(gateway.address("api"), request.as_bytes(), b"").await;
+        assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{lengths}: {said}");
+    }
+    assert_eq!(user.drain().await, Vec::<serde_json::Value>::new());
+}
 
 async fn connections(gateway: &Gateway) -> usize {
     gateway.get("/connections").await.data()["items"].as_array().unwrap().len()
@@ -38,67 +181,6 @@ async fn a_client_that_does_not_read_is_closed_and_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn who_says_nothing_is_let_go() {
-    let gateway = Setup::default()
-        .yaml("limits:\n  handshake: 1s\n  first_frame: 1s\n  unbound: 1s\n  unbound_max: 1s\n  message_timeout: 1s")
-        .start();
-    for (service, head) in [
-        ("ws", ""),
-        ("ws", "GET /ws HTTP/1.1\r\nhost: x\r\n"),
-        ("cim", "GET / HT"),
-        ("cim-tcp", ""),
-        ("cim-tcp", "\x03\x10"),
-    ] {
-        let mut stream = TcpStream::connect(gateway.address(service)).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut rest = Vec::new();
-        let _ = within(&format!("the end of a silent {service}"), stream.read_to_end(&mut rest)).await;
-    }
-    let mut silent = gateway.dial_cim(Form::CimPb).await;
-    let closed = silent.closed().await;
-    assert!(closed.is_none_or(|(code, _)| code == 4005), "nothing is said before the first frame but the end");
-}
-
-#[tokio::test]
-async fn one_address_holds_only_so_many_connections() {
-    let limits = "limits:\n  connections_per_ip: 3\n  connects_per_ip: 0";
-    let gateway = Setup::default().yaml(limits).start();
-    let mut held = Vec::new();
-    for n in 0..3 {
-        held.push(gateway.connect(&format!("u{n}"), Form::CimTcp).await);
-    }
-    let token = Claims::of("late").mint();
-    let mut stream = TcpStream::connect(gateway.address("cim-tcp")).await.unwrap();
-    let mut said = Vec::new();
-    let _ = within("a refusal", stream.read_to_end(&mut said)).await;
-    assert!(!String::from_utf8_lossy(&said).contains("200"));
-    held.pop().unwrap().close().await;
-    // Its place is free once the node has seen the end.
-    let again = async {
-        loop {
-            let stream = TcpStream::connect(gateway.address("ws")).await.unwrap();
-            drop(stream);
-            let dial = Dial::path(format!("/ws?token={token}"));
-            if let Some(client) = try_dial(&gateway, dial).await {
-                return client;
-            }
-        }
-    };
-    within("a free place", again).await;
-}
-
-/// A connection, or nothing where the node is full.
-async fn try_dial(gateway: &Gateway, dial: Dial) -> Option<Client> {
-    let address = gateway.address("ws");
-    let dialled = tokio::spawn(async move { Client::dial(address, Form::YunquePb, dial).await }).await;
-    let mut client = dialled.ok()?.ok()?;
-    match client.next().await {
-        crate::support::client::Seen::Frame(_) => Some(client),
-        crate::support::client::Seen::Closed(_) => None,
-    }
-}
-
-#[tokio::test]
 async fn a_token_in_the_query_can_be_switched_off() {
     let gateway = Setup::default().listeners(&["serves: [ws, api]\nquery_token: false"]).start();
     let token = Claims::of("1074").mint();
@@ -113,14 +195,13 @@ async fn a_token_in_the_query_can_be_switched_off() {
 }
 
 #[tokio::test]
-async fn smuggled_and_oversized_heads_are_refused() {
+async fn bad_and_oversized_heads_are_refused() {
     let gateway = Gateway::start();
     let many = (0..200).fold(String::new(), |head, n| format!("{head}x-{n}: 1\r\n"));
     for head in [
-        "POST /send HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}".to_owned(),
-        format!("GET /health/live HTTP/1.1\r\nhost: x\r\n{many}\r\n"),
-        format!("GET /health/live HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(64 << 10)),
-        "GET /health/live HTTP/1.1\r\nhost : x\r\n\r\n".to_owned(),
+        format!("GET /health/live HTTP/1.1\r\nhost: localhost\r\n{many}\r\n"),
+        format!("GET /health/live HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(64 << 10)),
+        "GET /health/live HTTP/1.1\r\nhost : localhost\r\n\r\n".to_owned(),
         "nonsense\r\n\r\n".to_owned(),
     ] {
         let mut stream = TcpStream::connect(gateway.address("api")).await.unwrap();

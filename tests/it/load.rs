@@ -12,6 +12,7 @@ use crate::support::wire::Form;
 
 const PRODUCERS: usize = 4;
 const SWAPS: usize = 200;
+const EDITS: usize = 60;
 
 /// How far the swaps have come. Good version n is the component `stamp-v1` for even n, `stamp-v2` for odd n.
 #[derive(Default)]
@@ -52,6 +53,66 @@ async fn two_hundred_swaps_under_load_lose_nothing() {
     println!("{sent} messages through {good} versions and {} refused files", SWAPS - good);
     assert_eq!(good, SWAPS * 7 / 10);
     assert!(sent > SWAPS * PRODUCERS, "only {sent} messages were under way");
+}
+
+/// The settings file of `word-filter` is edited while four producers push, each edit with another mask; every fifth edit
+/// is broken. The mask tells which settings a message was judged by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn edits_of_settings_under_load_lose_nothing() {
+    let edit =
+        |mask: usize| format!("[settings]\nmode = \"mask\"\nmask = \"{}\"\nwords = [\"gossip\"]\n", mask_of(mask));
+    let gateway = Arc::new(Setup::default().plugin("word-filter").manifest("word-filter", &edit(0)).start());
+    let progress = Arc::new(Progress::default());
+    let mut producers = Vec::new();
+    for number in 0..PRODUCERS {
+        producers.push(tokio::spawn(gossip(Arc::clone(&gateway), Arc::clone(&progress), number)));
+    }
+    for round in 1..=EDITS {
+        if round.is_multiple_of(5) {
+            gateway.folder.put("word-filter.toml", format!("[settings]\nmode = \"shout {round}\"\n").as_bytes());
+            gateway.plugin_until("word-filter", |p| p["rejected"].is_object() && p["state"] == "live").await;
+        }
+        progress.offered.store(round, Ordering::SeqCst);
+        let before = gateway.plugin_until("word-filter", |_| true).await["version"].as_u64();
+        gateway.folder.put("word-filter.toml", edit(round).as_bytes());
+        gateway.plugin_until("word-filter", |p| p["version"].as_u64() > before && p["rejected"].is_null()).await;
+        progress.live.store(round, Ordering::SeqCst);
+    }
+    progress.done.store(true, Ordering::SeqCst);
+    let mut sent = 0;
+    for producer in producers {
+        sent += producer.await.unwrap();
+    }
+    println!("{sent} messages through {EDITS} edits");
+    assert!(sent > EDITS * PRODUCERS, "only {sent} messages were under way");
+}
+
+/// A letter of its own for each edit.
+fn mask_of(edit: usize) -> char {
+    char::from(b'A' + u8::try_from(edit % 26).unwrap())
+}
+
+/// Pushes as `produce` does; the mask of each message is one that was in force between request and answer, and none goes back.
+async fn gossip(gateway: Arc<Gateway>, progress: Arc<Progress>, number: usize) -> usize {
+    let uid = format!("receiver-{number}");
+    let mut receiver = gateway.connect(&uid, Form::YunqueJson).await;
+    let mut http = gateway.http().await;
+    let (mut sent, mut edit) = (0_usize, 0);
+    while !progress.done.load(Ordering::SeqCst) {
+        edit = edit.max(progress.live.load(Ordering::SeqCst));
+        let body = json!({"receiver": uid, "action": "chat", "title": sent.to_string(), "content": {"text": "gossip"}});
+        let data = http.post("/send", &body).await.data();
+        assert_eq!((&data["delivered"], data.get("rejected")), (&json!(1), None), "a failure answer: {data}");
+        let message = receiver.message().await;
+        assert_eq!(message["title"], sent.to_string(), "lost or out of order: {message}");
+        let offered = progress.offered.load(Ordering::SeqCst);
+        let seen = message["content"]["text"].as_str().unwrap().to_owned();
+        let found = (edit..=offered).find(|edit| seen == mask_of(*edit).to_string().repeat(6));
+        edit = found.unwrap_or_else(|| panic!("message {sent} came as {seen:?} between edits {edit} and {offered}"));
+        sent += 1;
+    }
+    assert_eq!(receiver.drain().await, Vec::<Value>::new(), "a message came twice");
+    sent
 }
 
 /// Pushes numbered messages to a receiver of its own until the swaps are over, one at a time, and reads each back.

@@ -23,4 +23,5 @@ mod limits;
 mod load;
 mod push;
 mod rooms;
+mod secrets;
 mod vectors;

@@ -27,6 +27,7 @@ pub struct Setup {
     yaml: String,
     plugins: Vec<(&'static str, &'static str)>,
     manifests: Vec<(&'static str, String)>,
+    descriptors: Option<u32>,
 }
 
 impl Default for Setup {
@@ -38,6 +39,7 @@ impl Default for Setup {
             yaml: String::new(),
             plugins: vec![("token-auth", "token-auth")],
             manifests: Vec::new(),
+            descriptors: None,
         }
     }
 }
@@ -79,6 +81,12 @@ impl Setup {
         self
     }
 
+    /// The process may open so many files and sockets.
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
     /// No plugin at all.
     pub fn no_plugins(mut self) -> Self {
         self.plugins.clear();
@@ -88,7 +96,11 @@ impl Setup {
     /// Starts the node and waits until it says that it is ready.
     pub fn start(self) -> Gateway {
         let folder = self.prepare();
-        Gateway::run(folder)
+        let mut command = folder.command("serve");
+        if let Some(most) = self.descriptors {
+            command = limited(&command, most);
+        }
+        Gateway::run(folder, command)
     }
 
     /// The folder that a node is started in, with its configuration and plugins.
@@ -190,6 +202,23 @@ pub fn skylark() -> Command {
     command
 }
 
+/// The same command in a shell that may open only so many files.
+fn limited(command: &Command, descriptors: u32) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$@\"")).arg("sh");
+    shell.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 /// Where the committed sample components lie, with their manifests.
 pub fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/dist")
@@ -220,8 +249,7 @@ impl Gateway {
         Setup::default().start()
     }
 
-    fn run(folder: Folder) -> Self {
-        let mut command = folder.command("serve");
+    fn run(folder: Folder, mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = watch::Sender::new(String::new());
