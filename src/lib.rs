@@ -24,6 +24,7 @@ pub mod protocol;
 pub mod session;
 
 // Importable from L2 up.
+pub mod clock;
 pub mod telemetry;
 
 // L2: three siblings that do not know each other.

@@ -1,4 +1,4 @@
-//! What is said, to whom, and what travels: [`Message`], [`Target`], [`Envelope`].
+//! What is said, to whom, and what travels: [`Message`], [`Target`], [`Publication`], [`Envelope`].
 //!
 //! Knows no wire layout (that is `protocol`) and no connection.
 
@@ -10,6 +10,8 @@ use crate::id::{ConnectionId, Device, NodeId, Room, Uid};
 pub const MAX_ENTRIES: usize = 256;
 /// Largest canonical body of a message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// CIM's action for "you were logged off": every SDK of the family stops dialling when it sees it. The node's own.
+pub const KICK_ACTION: &str = "999";
 /// Most times a message may give rise to another one through a plugin's push.
 pub const MAX_HOPS: u8 = 4;
 
@@ -168,7 +170,55 @@ pub struct Publisher {
     pub cid: ConnectionId,
 }
 
-/// What travels: a message with its target and where it came from.
+/// What an ingress or a plugin asks to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// What is said; the node fills in an id or timestamp of 0.
+    pub message: Arc<Message>,
+    /// To whom.
+    pub target: Target,
+    /// The one connection that is left out (the publisher's own).
+    pub no_echo: Option<ConnectionId>,
+    /// The client that publishes.
+    pub from: Option<Publisher>,
+    /// By which way it came.
+    pub origin: Origin,
+    /// How many plugin pushes stand between this and a publish from outside.
+    pub hops: u8,
+    /// Only these nodes deliver it; empty = all.
+    pub nodes: Arc<[NodeId]>,
+    /// Idempotency key. Carried, unused until history exists.
+    pub key: Option<Arc<str>>,
+    /// What history is to do with it. Carried, unused until history exists.
+    pub history: History,
+}
+
+impl Publication {
+    /// With nothing set that may be left out.
+    #[must_use]
+    pub fn new(message: impl Into<Arc<Message>>, target: Target, origin: Origin) -> Self {
+        Self {
+            message: message.into(),
+            target,
+            no_echo: None,
+            from: None,
+            origin,
+            hops: 0,
+            nodes: Arc::default(),
+            key: None,
+            history: History::Default,
+        }
+    }
+
+    /// The same under way: accepted at `sent_at`, milliseconds since 1970.
+    #[must_use]
+    pub fn into_envelope(self, id: u64, sent_at: i64) -> Envelope {
+        let Self { message, target, no_echo, from, origin, hops, nodes, key, history } = self;
+        Envelope { id, message, target, no_echo, from, origin, hops, nodes, key, history, sent_at }
+    }
+}
+
+/// What travels: a publication that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// Unique in the cluster, grows per publishing node.

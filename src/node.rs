@@ -18,15 +18,15 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
 
 pub use crate::hub::{Binding, Connection, Socket};
 pub use crate::plugin::{Call, Identity, Rejected, Status, Transport};
-pub use publish::{Fate, Publication, Published};
+pub use publish::{Fate, Published};
 
 use crate::broker::Broker;
+use crate::clock;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::id::{IdSequence, NodeId};
@@ -67,7 +67,7 @@ impl Node {
             auth_calls: Semaphore::new(config.limits.auth_calls),
             rooms_per_connection: AtomicUsize::new(config.clients.rooms),
             draining: AtomicBool::new(false),
-            started_at: now_millis(),
+            started_at: clock::now_millis(),
             meters: meters::Meters::new(),
         }
     }
@@ -123,10 +123,4 @@ impl Node {
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
-}
-
-/// Milliseconds since 1970.
-fn now_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

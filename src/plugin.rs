@@ -46,7 +46,7 @@ use futures_util::future::BoxFuture;
 pub use crate::claim::{Admission, Answer, Claim, Refusal};
 
 use crate::id::{ConnectionId, Device, Room, Uid};
-use crate::message::{Entries, Envelope, Target};
+use crate::message::{Entries, Envelope, Publication, Target};
 
 /// What the transport knows of a connection that asks to be let in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -142,8 +142,8 @@ pub struct Presence {
 /// What a handler or events call does to others, once it has returned ok.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Publish this envelope. Its id, `sent_at`, message id and timestamp are still 0.
-    Push(Envelope),
+    /// Publish this.
+    Push(Box<Publication>),
     /// The user's connections join the room.
     Join(Uid, Room),
     /// The user's connections leave the room.

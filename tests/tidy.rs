@@ -27,6 +27,7 @@ const LAYERS: &[&str] = &[
     "protocol",
     "config",
     "session",
+    "clock",
     "telemetry",
     "broker",
     "hub",
@@ -40,7 +41,7 @@ const LAYERS: &[&str] = &[
 const SIBLINGS: &[&str] = &["broker", "hub", "plugin"];
 /// What the ways in may see of Skylark: the node, and what is pure.
 const SERVER_SEES: &[&str] =
-    &["id", "disconnect", "message", "claim", "protocol", "config", "session", "telemetry", "node", "server"];
+    &["id", "disconnect", "message", "claim", "protocol", "config", "session", "clock", "telemetry", "node", "server"];
 
 /// Foreign crates and the only folders that may name them.
 const WALLS: &[(&str, &[&str])] = &[

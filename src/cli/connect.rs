@@ -1,7 +1,7 @@
 //! `skylark connect`: a client in a terminal, or in a script.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -19,6 +19,7 @@ use super::http::local_address;
 use super::token::mint;
 use super::wire::{Dialect, Frame, Payload};
 use super::{ConfigSource, block_on, print};
+use crate::clock;
 use crate::config::Service;
 use crate::id::{Device, Uid};
 
@@ -175,7 +176,7 @@ async fn hear(socket: &mut Socket, dialect: Dialect, frame: Message) -> anyhow::
 async fn say(socket: &mut Socket, dialect: Dialect, line: &str) -> anyhow::Result<()> {
     match parse_line(line) {
         Ok(None) => Ok(()),
-        Ok(Some((key, data))) => send(socket, dialect.sent(&key, now(), data)).await,
+        Ok(Some((key, data))) => send(socket, dialect.sent(&key, clock::now_millis(), data)).await,
         Err(error) => {
             eprintln!("not sent: {error:#}");
             Ok(())
@@ -215,9 +216,4 @@ pub(super) fn parse_line(line: &str) -> anyhow::Result<Option<(String, BTreeMap<
         other => other.to_string(),
     };
     Ok(Some((key.to_owned(), entries.into_iter().map(|(name, value)| (name, text(value))).collect())))
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or_default()
 }

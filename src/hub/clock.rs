@@ -1,10 +1,11 @@
 //! Time as the hub counts it: ticks since the hub was made. Tick 0 never is, so that it can mean "none".
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Settings;
+use crate::clock;
 
 /// Number of a tick. At one a second it lasts 136 years.
 pub(super) type Tick = u32;
@@ -44,7 +45,6 @@ impl Clock {
 
     /// The tick at which the wall clock shows so many seconds since 1970; the next one if it did already.
     pub(super) fn at_wall(&self, seconds: u64) -> Tick {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.after(Duration::from_secs(seconds).saturating_sub(since))
+        self.after(Duration::from_secs(seconds).saturating_sub(clock::since_1970()))
     }
 }

@@ -5,19 +5,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::Node;
 use super::devices::{Conflict, conflict};
-use super::{Node, now_millis};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
+use crate::clock;
 use crate::config::DevicePolicy;
 use crate::disconnect::Disconnect;
 use crate::hub::{Binding, Connection, Socket};
 use crate::id::{Device, Room};
-use crate::message::{Entries, Message, Target};
+use crate::message::{Entries, KICK_ACTION, Message, Target};
 use crate::plugin::{Call, Event, Identity, Transport};
 use crate::protocol::{self, Form, ServerFrame};
-
-/// CIM's action for "you were logged off": every SDK of the family stops dialling when it sees it.
-const KICK_ACTION: &str = "999";
 
 impl Node {
     /// Takes a new connection, unbound; `form` is `None` where the first frame will tell it.
@@ -70,7 +68,7 @@ impl Node {
             uid,
             device: device.or(claimed).or_else(|| earlier.and_then(|b| b.device.clone())),
             channel: facts.channel.or_else(|| earlier.and_then(|b| b.channel.clone())),
-            since: earlier.map_or_else(now_millis, |b| b.since),
+            since: earlier.map_or_else(clock::now_millis, |b| b.since),
             expires,
             facts: merge(earlier.map(|b| &b.facts), &facts.rest, &claims),
         };
@@ -192,7 +190,7 @@ async fn say_kicked(connection: &Connection, words: &str) {
         content: [("text", words)].into_iter().collect(),
         sender: "0".to_owned(),
         receiver: binding.uid.to_string(),
-        timestamp: now_millis(),
+        timestamp: clock::now_millis(),
         ..Message::default()
     };
     if let Ok(frame) = protocol::encode(form, ServerFrame::Message(&message)) {

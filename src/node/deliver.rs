@@ -84,23 +84,11 @@ fn share_out(receipt: Receipt, length: usize) -> impl Iterator<Item = Receipt> {
 mod tests {
     use super::*;
     use crate::id::Uid;
-    use crate::message::{History, Message, Origin, Target};
+    use crate::message::{Message, Origin, Publication, Target};
 
     fn envelope(uid: &str, text: &str) -> Envelope {
         let message = Message { content: [("text", text)].into_iter().collect(), ..Message::default() };
-        Envelope {
-            id: 1,
-            message: Arc::new(message),
-            target: Target::User(Uid::parse(uid).unwrap()),
-            no_echo: None,
-            from: None,
-            origin: Origin::Http,
-            hops: 0,
-            nodes: Arc::default(),
-            key: None,
-            history: History::Default,
-            sent_at: 0,
-        }
+        Publication::new(message, Target::User(Uid::parse(uid).unwrap()), Origin::Http).into_envelope(1, 0)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which connections of a user must give way to which: CIM's device matrix as a pure function.
 //!
-//! Source: farsunset/cim 4.2, its session group rules; the exception for `web` was measured (docs/decisions/0005).
+//! Source: farsunset/cim 4.2, its session group rules; the exception for `web` was measured with its web SDK.
 
 use crate::config::DevicePolicy;
 use crate::hub::Binding;

@@ -6,10 +6,10 @@ use std::sync::Weak;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::{Fate, Node, Publication};
+use super::{Fate, Node};
 use crate::disconnect::Disconnect;
 use crate::id::{Room, Uid};
-use crate::message::Envelope;
+use crate::message::Publication;
 use crate::plugin::{Effect, Presence, Services};
 
 /// The node as plugins see it. Weak, because the node owns the plugin host that holds this.
@@ -71,7 +71,7 @@ impl Node {
                 self.push(std::mem::take(&mut pushes)).await;
             }
             match effect {
-                Effect::Push(envelope) => pushes.push(publication(envelope)),
+                Effect::Push(publication) => pushes.push(*publication),
                 Effect::Join(uid, room) => self.join_user(&uid, &room).await,
                 Effect::Leave(uid, room) => {
                     for connection in self.user(uid.as_str()) {
@@ -104,9 +104,4 @@ impl Node {
             }
         }
     }
-}
-
-fn publication(envelope: Envelope) -> Publication {
-    let Envelope { message, target, no_echo, from, origin, hops, nodes, key, history, .. } = envelope;
-    Publication { message, target, no_echo, from, origin, hops, nodes, key, history }
 }

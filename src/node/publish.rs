@@ -2,54 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Node, now_millis};
+use super::Node;
 use crate::broker::Outcome;
 use crate::claim::Refusal;
-use crate::id::{ConnectionId, NodeId};
-use crate::message::{Envelope, History, MAX_HOPS, MAX_MESSAGE_BYTES, Message, Origin, Publisher, Receipt, Target};
+use crate::clock;
+use crate::id::NodeId;
+use crate::message::{Envelope, MAX_HOPS, MAX_MESSAGE_BYTES, Origin, Publication, Receipt};
 use crate::plugin::Judgement;
 use crate::protocol::{self, Dialect};
-
-/// What an ingress asks to be published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publication {
-    /// What is said; an id or timestamp of 0 is filled in.
-    pub message: Arc<Message>,
-    /// To whom.
-    pub target: Target,
-    /// The connection that is left out.
-    pub no_echo: Option<ConnectionId>,
-    /// The client that publishes.
-    pub from: Option<Publisher>,
-    /// By which way it came.
-    pub origin: Origin,
-    /// Plugin pushes between this and a publish from outside.
-    pub hops: u8,
-    /// Only these nodes; empty = all.
-    pub nodes: Arc<[NodeId]>,
-    /// Idempotency key.
-    pub key: Option<Arc<str>>,
-    /// What history is to do with it.
-    pub history: History,
-}
-
-impl Publication {
-    /// With nothing set that may be left out.
-    #[must_use]
-    pub fn new(message: impl Into<Arc<Message>>, target: Target, origin: Origin) -> Self {
-        Self {
-            message: message.into(),
-            target,
-            no_echo: None,
-            from: None,
-            origin,
-            hops: 0,
-            nodes: Arc::default(),
-            key: None,
-            history: History::Default,
-        }
-    }
-}
 
 /// What became of one publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +73,7 @@ impl Node {
     ///
     /// One result each, in order. Nothing of the batch is delivered before all of it has been judged.
     pub async fn publish(&self, batch: Vec<Publication>) -> Vec<Published> {
-        let now = now_millis();
+        let now = clock::now_millis();
         let mut envelopes: Vec<Envelope> = batch.into_iter().map(|p| self.envelope(p, now)).collect();
         let judgements = self.plugins.judge(&mut envelopes).await;
         debug_assert_eq!(judgements.len(), envelopes.len(), "one judgement per envelope");
@@ -142,11 +102,11 @@ impl Node {
         published
     }
 
-    fn envelope(&self, publication: Publication, now: i64) -> Envelope {
-        let Publication { mut message, target, no_echo, from, origin, hops, nodes, key, history } = publication;
+    fn envelope(&self, mut publication: Publication, now: i64) -> Envelope {
         let id = self.ids.next();
+        let message = &mut publication.message;
         if message.id == 0 || message.timestamp == 0 {
-            let message = Arc::make_mut(&mut message);
+            let message = Arc::make_mut(message);
             if message.id == 0 {
                 message.id = i64::try_from(id).expect("an id has at most 53 bits");
             }
@@ -154,7 +114,7 @@ impl Node {
                 message.timestamp = now;
             }
         }
-        Envelope { id, message, target, no_echo, from, origin, hops, nodes, key, history, sent_at: now }
+        publication.into_envelope(id, now)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use super::Fate;
 use super::effects::NodeServices;
 use super::fake::{Fake, Judgement};
-use super::{Fate, Publication};
 use crate::claim::{Admission, Facts, Refusal};
 use crate::config::{Config, DevicePolicy};
 use crate::id::{Room, Uid};
-use crate::message::{Entries, MAX_HOPS, Message, Origin, Target};
+use crate::message::{Entries, MAX_HOPS, Message, Origin, Publication, Target};
 use crate::plugin::{Effect, Event, Services};
 
 fn fake() -> Fake {
@@ -136,11 +136,9 @@ async fn effects_are_done_in_order_and_neighbouring_pushes_are_one_batch() {
     let fake = fake();
     let connection = fake.connect("1074", "phone", "android", &[]).await;
     let services = NodeServices::new(Arc::downgrade(&fake.node));
-    fake.node.publish(["a", "b", "c"].map(|action| publication(action, "hi")).into()).await;
-    let pushes = fake.batches().remove(0);
-    let push = |at: usize| Effect::Push(pushes[at].clone());
+    let push = |action: &str| Effect::Push(Box::new(publication(action, "hi")));
     let join = Effect::Join(uid("1074"), room("call"));
-    services.commit(vec![push(0), push(1), join, push(2), Effect::Leave(uid("1074"), room("call"))]).await;
+    services.commit(vec![push("a"), push("b"), join, push("c"), Effect::Leave(uid("1074"), room("call"))]).await;
     let lengths: Vec<usize> = fake.batches().iter().map(|batch| batch.len()).collect();
     assert_eq!(lengths, [2, 1]);
     let told: Vec<Event> = fake.events();

@@ -8,7 +8,7 @@ use super::bindings::exports::skylark::plugin as exports;
 use super::bindings::skylark::plugin::{directory, outbox, types};
 use super::{Admission, Answer, Call, Claim, Event, Identity, Presence, Refusal, Transport};
 use crate::id::{ConnectionId, Device, Room, Uid};
-use crate::message::{Entries, Envelope, History, MAX_ENTRIES, Message, Origin, Target};
+use crate::message::{Entries, History, MAX_ENTRIES, Message, Origin, Publication, Target};
 
 /// Longest reason or reply text that a guest may give, bytes; the rest is cut.
 const MAX_WORDS: usize = 1_024;
@@ -106,30 +106,24 @@ pub(super) fn named_users(target: &Target) -> &[Uid] {
     }
 }
 
-/// A plugin's push; the node fills in ids and times.
-pub(super) fn envelope(
+/// A plugin's push.
+pub(super) fn publication(
     to: types::Target,
     message: types::Message,
     options: Option<outbox::Options>,
     hops: u8,
-) -> Result<Envelope, String> {
+) -> Result<Publication, String> {
     let options = options.unwrap_or(outbox::Options { key: None, history: outbox::History::Configured, no_echo: None });
-    Ok(Envelope {
-        id: 0,
-        message: Arc::new(message_in(message)?),
-        target: target(to)?,
+    Ok(Publication {
         no_echo: options.no_echo.map(|number| connection("no-echo", number)).transpose()?,
-        from: None,
-        origin: Origin::Plugin,
         hops,
-        nodes: Arc::default(),
         key: options.key.map(Into::into),
         history: match options.history {
             outbox::History::Configured => History::Default,
             outbox::History::No => History::No,
             outbox::History::Ttl(seconds) => History::Ttl(seconds),
         },
-        sent_at: 0,
+        ..Publication::new(message_in(message)?, target(to)?, Origin::Plugin)
     })
 }
 

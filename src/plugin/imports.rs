@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::LazyLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
@@ -14,6 +14,7 @@ use super::convert;
 use super::guest::Guest;
 use super::kv::{MAX_BYTES_PER_CALL, MAX_KEY_BYTES, MAX_KEYS_PER_CALL, MAX_VALUE_BYTES, Write};
 use super::{Effect, Services};
+use crate::clock;
 use crate::id::{Room, Uid};
 use crate::message::{MAX_HOPS, MAX_MESSAGE_BYTES, Target};
 
@@ -54,8 +55,7 @@ static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl wit::clock::Host for Guest {
     fn now(&mut self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(clock::now_millis()).unwrap_or_default()
     }
 
     fn monotonic(&mut self) -> u64 {
@@ -220,7 +220,7 @@ impl wit::outbox::Host for Guest {
             return Ok(Err(Error::TooManyHops));
         }
         let hops = self.call.hops;
-        self.stage(convert::envelope(target, message, options, hops).map(Effect::Push))
+        self.stage(convert::publication(target, message, options, hops).map(|push| Effect::Push(Box::new(push))))
     }
 
     fn join(&mut self, uid: String, room: String) -> wasmtime::Result<Result<(), wit::outbox::Error>> {

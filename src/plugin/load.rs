@@ -3,7 +3,6 @@
 //! The loader, `skylark check` and `skylark plugin check` all come through here.
 
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::gauge;
 use sha2::{Digest, Sha256};
@@ -25,6 +24,7 @@ use super::stats::Stats;
 use super::ticker::Ticker;
 use super::version::{Version, Warmer};
 use super::{Role, Services, engine, kv};
+use crate::clock;
 use crate::config::Plugins;
 use crate::telemetry::names;
 
@@ -142,7 +142,7 @@ pub(super) async fn link(
         number,
         hash: Arc::clone(&source.hash),
         size: source.bytes.len() as u64,
-        since: now_millis(),
+        since: clock::now_millis(),
         stats: Stats::new(&source.plugin, &roles),
         pool: Pool::new(env.slots),
         warmer: env.warmer.clone(),
@@ -197,9 +197,4 @@ fn owned_keys(mut keys: Vec<String>, manifest: &Manifest) -> Result<Vec<String>,
     keys.sort();
     keys.dedup();
     Ok(keys)
-}
-
-fn now_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -77,23 +77,11 @@ fn any(patterns: &[Pattern], text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::id::Room;
-    use crate::message::{History, Message};
-    use std::sync::Arc;
+    use crate::message::{Message, Publication};
 
     fn envelope(action: &str, target: Target) -> Envelope {
-        Envelope {
-            id: 1,
-            message: Arc::new(Message { action: action.to_owned(), ..Message::default() }),
-            target,
-            no_echo: None,
-            from: None,
-            origin: Origin::Http,
-            hops: 0,
-            nodes: Arc::default(),
-            key: None,
-            history: History::Default,
-            sent_at: 0,
-        }
+        let message = Message { action: action.to_owned(), ..Message::default() };
+        Publication::new(message, target, Origin::Http).into_envelope(1, 0)
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::host::{Options, Tasks, WasmHost};
 use super::{Call, Claim, Judgement, PluginHost, Status, Transport};
 use crate::config::Plugins;
 use crate::id::ConnectionId;
-use crate::message::{Entries, Envelope, History, Message, Origin, Target};
+use crate::message::{Entries, Envelope, Message, Origin, Publication, Target};
 
 /// A host over a directory of its own.
 struct Bench {
@@ -87,19 +87,8 @@ fn config(dir: &Path) -> Plugins {
 }
 
 fn envelope(action: &str) -> Envelope {
-    Envelope {
-        id: 1,
-        message: Arc::new(Message { action: action.to_owned(), ..Message::default() }),
-        target: Target::Everyone,
-        no_echo: None,
-        from: None,
-        origin: Origin::Http,
-        hops: 0,
-        nodes: Arc::default(),
-        key: None,
-        history: History::Default,
-        sent_at: 0,
-    }
+    let message = Message { action: action.to_owned(), ..Message::default() };
+    Publication::new(message, Target::Everyone, Origin::Http).into_envelope(1, 0)
 }
 
 fn call(key: &str) -> Call {

@@ -22,6 +22,7 @@ use super::peers::Guest;
 use super::socket::Stream;
 use super::{tcp, ws};
 use crate::claim::{Claim, Refusal};
+use crate::clock;
 use crate::disconnect::Disconnect;
 use crate::node::{Connection, Socket, Transport};
 use crate::protocol::{self, ClientFrame, Coding, Form, Framing, websocket};
@@ -132,7 +133,7 @@ impl Driver {
             Framing::WebSocket => Reader::Ws(ws::Reader::new(stream, already, max)),
             Framing::Tcp => Reader::Tcp(tcp::Reader::new(stream, max)),
         };
-        let session = Session::new(perform::now_millis());
+        let session = Session::new(clock::now_millis());
         Self { guest, connection, arrival, session, reader, deadline: None }
     }
 

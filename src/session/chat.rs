@@ -6,17 +6,16 @@
 use super::{Action, Outcome, Said, invalid, optional, reply, required};
 use crate::claim::Refusal;
 use crate::id::{MAX_SAFE_INTEGER, Room, Uid};
-use crate::message::{Entries, Message, Target};
+use crate::message::{Entries, KICK_ACTION, Message, Target};
 use crate::protocol::push::{Fault, content_of, extra_of};
 
-/// CIM's "you were logged off": a client that could send it could end another one's session.
-const KICK_ACTION: &str = "999";
 /// What an action is that is not named.
 const DEFAULT_ACTION: &str = "chat";
 
 pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Refusal> {
     let (target, receiver) = target(required(data, "to")?)?;
     let action = optional(data, "action").unwrap_or(DEFAULT_ACTION);
+    // A client that could send it could end another one's session.
     if action == KICK_ACTION {
         return Err(Refusal::new("403", format!("action: {KICK_ACTION} is the node's own")));
     }

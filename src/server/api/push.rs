@@ -13,8 +13,7 @@ use super::query::Query;
 use super::report;
 use super::routes::Shape;
 use super::{Api, Rules, body};
-use crate::message::{MAX_MESSAGE_BYTES, Origin};
-use crate::node::Publication;
+use crate::message::{MAX_MESSAGE_BYTES, Origin, Publication};
 use crate::protocol::push::{self, Fault, Limits, Push};
 use crate::protocol::{MAX_TCP_BODY, check_size};
 

@@ -4,15 +4,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Driver;
 use crate::claim::{Admission, Claim, Facts, Refusal};
-use crate::message::{Origin, Publisher, Target};
-use crate::node::{Call, Fate, Identity, Node, Publication, Published};
+use crate::clock;
+use crate::message::{Origin, Publication, Publisher, Target};
+use crate::node::{Call, Fate, Identity, Node, Published};
 use crate::protocol::{self, Reply, ServerFrame};
 use crate::session::{Action, Input, Outcome, Rules, Said, Whereabouts};
 use crate::telemetry::names;
@@ -40,7 +40,7 @@ impl Driver {
                 unbound_max: config.limits.unbound_max,
             }
         };
-        self.session.on(input, now_millis(), &rules)
+        self.session.on(input, clock::now_millis(), &rules)
     }
 
     async fn perform(&mut self, action: Action) -> Option<Input> {
@@ -142,12 +142,6 @@ impl Driver {
     fn own_address(&self) -> String {
         self.reader.stream().0.local_addr().map(|a| a.to_string()).unwrap_or_default()
     }
-}
-
-/// Milliseconds since 1970.
-pub(super) fn now_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn outcome(published: Published) -> Outcome {
