@@ -256,6 +256,37 @@ fn table_row(line: &str) -> Option<(u16, &str)> {
     Some((number.parse().ok()?, reason))
 }
 
+#[test]
+fn every_metric_is_recorded_and_documented() {
+    let (mut rows, mut silent, mut words) = (Vec::new(), Vec::new(), String::new());
+    for line in read("src/telemetry/names.rs").lines().map(str::trim) {
+        if let Some(text) = line.strip_prefix("/// ") {
+            words = format!("{words}{}{text}", if words.is_empty() { "" } else { " " });
+            continue;
+        }
+        if let Some((name, kind, metric)) = metric(line) {
+            rows.push(format!("| `{metric}` | {kind} | {words} |"));
+            let used = format!("names::{name}");
+            if !own().any(|s| !s.path.contains("/tests") && s.code.contains(&used)) {
+                silent.push(format!("{metric}: nobody says {used}"));
+            }
+        }
+        words.clear();
+    }
+    assert!(rows.len() > 20, "the table of src/telemetry/names.rs is not where it was");
+    none("a metric that is declared is recorded", &silent);
+    let document = read("docs/operations.md");
+    let told: Vec<&str> = document.lines().filter(|l| l.starts_with("| `skylark_")).collect();
+    assert_eq!(told, rows, "docs/operations.md and src/telemetry/names.rs tell two stories");
+}
+
+/// `NAME: kind = "skylark_…",`
+fn metric(line: &str) -> Option<(&str, &str, &str)> {
+    let (name, rest) = line.strip_suffix("\",")?.split_once(": ")?;
+    let (kind, metric) = rest.split_once(" = \"")?;
+    Some((name, kind, metric))
+}
+
 /// That each stands with its sentence and default is held beside the code that makes the file (`src/config/tests.rs`).
 #[test]
 fn the_configuration_file_and_its_code_have_the_same_keys() {

@@ -39,7 +39,8 @@ names! {
     FRAMES_RECEIVED: counter = "skylark_frames_received_total",
 
     // Messages.
-    /// Messages that entered, by `origin` (client, http, broker, plugin) and `fate`.
+    /// Messages that entered, by `origin` (client, http, broker, plugin) and `fate` (accepted, rejected, dropped, too_large,
+    /// too_many_hops, unavailable).
     PUBLISHED: counter = "skylark_published_total",
     /// Messages that the queue of a connection took.
     DELIVERED: counter = "skylark_delivered_total",
