@@ -104,17 +104,10 @@ impl Server {
 
     /// Takes the limits, origins, device policies and rights of `config` from now on.
     ///
-    /// Addresses, and what is served where, stay as they were at the start: if those of `config` differ, all of its
-    /// listeners are left out.
+    /// Addresses, and what is served where, must be as they were at the start ([`Config::with_live`] sees to it).
     pub fn reconfigure(&self, config: &Arc<Config>) {
-        let now = self.gateway.config.load();
-        let place = |l: &Listener| (l.address, l.serves.clone());
-        let same = now.listeners.iter().map(place).eq(config.listeners.iter().map(place));
         self.gateway.peers.reconfigure(&config.limits);
-        self.gateway.config.store(match same {
-            true => Arc::clone(config),
-            false => Arc::new(Config { listeners: now.listeners.clone(), ..(**config).clone() }),
-        });
+        self.gateway.config.store(Arc::clone(config));
     }
 
     /// No new connection from now on; HTTP connections end with the request that is under way.

@@ -162,11 +162,11 @@ impl Connection {
         self.0.seldom.lock().tag = tag.map(String::into_boxed_str);
     }
 
-    /// Moves the end of the unbound time to `millis` from now, at most to `limits.unbound_max` after the connect.
-    pub fn extend_unbound(&self, millis: u64) {
+    /// Moves the end of the unbound time to `time` from now, at most to `limits.unbound_max` after the connect.
+    pub fn extend_unbound(&self, time: Duration) {
         let clock = &self.0.home.clock;
         let last = self.0.attached.saturating_add(clock.ticks(self.0.home.bounds.unbound_max));
-        let until = clock.after(Duration::from_millis(millis)).min(last);
+        let until = clock.after(time).min(last);
         self.0.unbound_until.store(until, Ordering::Relaxed);
         self.0.home.look_at(self);
     }

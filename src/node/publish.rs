@@ -9,7 +9,7 @@ use crate::clock;
 use crate::id::NodeId;
 use crate::message::{Envelope, MAX_HOPS, MAX_MESSAGE_BYTES, Origin, Publication, Receipt};
 use crate::plugin::Judgement;
-use crate::protocol::{self, Dialect};
+use crate::protocol::{TooLarge, check_size};
 
 /// What became of one publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,14 +45,7 @@ pub enum Fate {
         plugin: Arc<str>,
     },
     /// Some dialect could not carry it.
-    TooLarge {
-        /// Which one.
-        dialect: Dialect,
-        /// Bytes it would take.
-        bytes: usize,
-        /// Bytes it may take.
-        limit: usize,
-    },
+    TooLarge(TooLarge),
     /// Plugin pushes gave rise to plugin pushes more than [`MAX_HOPS`] times.
     TooManyHops,
     /// The broker cannot keep its word now.
@@ -128,10 +121,6 @@ fn stop_reason(envelope: &Envelope, judgement: Judgement) -> (Vec<Arc<str>>, Opt
     if envelope.hops > MAX_HOPS {
         return (replaced_by, Some(Fate::TooManyHops));
     }
-    let fate = protocol::check_size(&envelope.message, MAX_MESSAGE_BYTES).err().map(|e| Fate::TooLarge {
-        dialect: e.dialect,
-        bytes: e.bytes,
-        limit: e.limit,
-    });
+    let fate = check_size(&envelope.message, MAX_MESSAGE_BYTES).err().map(Fate::TooLarge);
     (replaced_by, fate)
 }

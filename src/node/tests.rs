@@ -10,6 +10,7 @@ use crate::config::{Config, DevicePolicy};
 use crate::id::{Room, Uid};
 use crate::message::{Entries, MAX_HOPS, Message, Origin, Publication, Target};
 use crate::plugin::{Effect, Event, Services};
+use crate::protocol::TooLarge;
 
 fn fake() -> Fake {
     Fake::new(&Config::default())
@@ -54,7 +55,7 @@ async fn each_publication_has_its_fate_and_what_passes_is_one_batch() {
     assert_eq!(published[1].fate, Fate::Rejected { plugin: "guard".into(), refusal });
     assert_eq!(published[2].fate, Fate::Dropped { plugin: "guard".into() });
     assert_eq!(published[3].replaced_by, ["mask".into()]);
-    assert!(matches!(published[4].fate, Fate::TooLarge { bytes, .. } if bytes > 70_000));
+    assert!(matches!(published[4].fate, Fate::TooLarge(TooLarge { bytes, .. }) if bytes > 70_000));
     assert_eq!(published[5].fate, Fate::TooManyHops);
 
     let batches = fake.batches();

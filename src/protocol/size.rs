@@ -12,7 +12,7 @@ pub const MAX_TCP_BODY: usize = 65_535;
 
 /// A message that some dialect could not carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected a message of at most {limit} bytes in the {dialect} dialect, got {bytes}")]
+#[error("expected at most {limit} bytes in the {dialect} dialect, got {bytes}")]
 pub struct TooLarge {
     /// Which one.
     pub dialect: Dialect,
@@ -70,7 +70,7 @@ mod tests {
 
         let refused = check_size(&with_text("x".repeat(100)), 64).unwrap_err();
         assert_eq!((refused.dialect, refused.limit), (Dialect::Yunque, 64));
-        assert_eq!(refused.to_string(), "expected a message of at most 64 bytes in the yunque dialect, got 110");
+        assert_eq!(refused.to_string(), "expected at most 64 bytes in the yunque dialect, got 110");
     }
 
     #[test]

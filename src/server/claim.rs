@@ -14,7 +14,9 @@ use crate::session::MAX_FACT_BYTES;
 
 /// Name of the cookie and of the query's key.
 const TOKEN: &str = "token";
-const BEARER: &str = "bearer.";
+/// How a subprotocol that is a token begins.
+const OFFER: &str = "bearer.";
+const SCHEME: &[u8] = b"bearer ";
 
 /// What a listener lets count.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +62,8 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: Allowed) -> Result<P
     let offered = Offered::read(headers)?;
     let cookie = cookie(headers);
     let is_withheld = cookie.is_some() && !allowed.cookie;
-    let token = bearer(headers).or(query.token).or(cookie.filter(|_| !is_withheld)).or(offered.token);
+    let token = bearer(headers).and_then(|token| std::str::from_utf8(token).ok()).map(str::to_owned);
+    let token = token.or(query.token).or(cookie.filter(|_| !is_withheld)).or(offered.token);
     if token.is_none() && is_withheld {
         return Err(BadHandshake::CookieWithoutPage);
     }
@@ -143,7 +146,7 @@ impl Offered {
         let mut offered = Self::default();
         let mut foreign = None;
         for name in items(headers, &SEC_WEBSOCKET_PROTOCOL, ',') {
-            if let Some(token) = name.strip_prefix(BEARER) {
+            if let Some(token) = name.strip_prefix(OFFER) {
                 offered.token = offered.token.or_else(|| (!token.is_empty()).then(|| token.to_owned()));
             } else if let Ok(form) = name.parse() {
                 offered.form.get_or_insert(form);
@@ -160,10 +163,11 @@ impl Offered {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<String> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned())
+/// What `Authorization: Bearer` holds, if it holds anything.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, held) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
+    let held = held.trim_ascii();
+    (scheme.eq_ignore_ascii_case(SCHEME) && !held.is_empty()).then_some(held)
 }
 
 fn cookie(headers: &HeaderMap) -> Option<String> {

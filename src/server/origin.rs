@@ -39,6 +39,12 @@ pub(super) fn judge(origin: Option<&str>, host: Option<&str>, rules: &[String], 
     if allowed { Page::Allowed } else { Page::Refused }
 }
 
+/// Whether an origin (`http://localhost:3000`) or a Host (`127.0.0.1:8080`) names this machine.
+pub(super) fn is_loopback(text: &str) -> bool {
+    let place = if text.contains("://") { Place::of_origin(text) } else { Place::of_host(text, 0) };
+    place.is_some_and(|place| place.is_loopback())
+}
+
 fn is_allowed(origin: &str, host: Option<&str>, rule: &str) -> bool {
     if rule == "*" {
         return true;

@@ -65,8 +65,8 @@ async fn an_unbound_connection_ends_in_time_unless_it_is_extended_within_bounds(
     let (more, _) = attach(&hub, Some(YUNQUE)).await;
     let (less, _) = attach(&hub, Some(YUNQUE)).await;
     let (known, _) = bound(&hub, "a", YUNQUE).await;
-    more.extend_unbound(3_600_000);
-    less.extend_unbound(5_000);
+    more.extend_unbound(Duration::from_secs(3_600));
+    less.extend_unbound(Duration::from_secs(5));
     let ticker = keep_alive([&late, &more, &known]);
     sleep(8 * SECOND).await;
     assert_eq!(less.closed(), Some(Disconnect::UNBOUND));

@@ -2,12 +2,14 @@
 //!
 //! Knows no path. That a node without keys starts only on loopback is the configuration's affair.
 
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, ORIGIN};
-use hyper::{StatusCode, Uri};
+use hyper::StatusCode;
+use hyper::header::{HOST, HeaderMap, ORIGIN};
 use subtle::ConstantTimeEq;
 
 use super::answer::Problem;
 use crate::config::{self, ApiKey, Scope};
+use crate::server::claim::bearer;
+use crate::server::origin::is_loopback;
 
 /// The keys that are valid now.
 #[derive(Debug)]
@@ -38,22 +40,18 @@ impl Keys {
             }
         }
         let key = found.ok_or_else(|| Problem::unauthorized("key: expected a known API key, got an unknown one"))?;
-        if key.scopes.contains(&scope) {
+        if key.may(scope) {
             return Ok(());
         }
-        let has: Vec<_> = key.scopes.iter().map(|s| word(*s)).collect();
-        let text = format!("key: expected the scope {}, got {:?} with {}", word(scope), key.name, has.join(", "));
+        let has: Vec<_> = key.scopes.iter().map(|s| s.as_str()).collect();
+        let text = format!("key: expected the scope {}, got {:?} with {}", scope.as_str(), key.name, has.join(", "));
         Err(Problem::new(StatusCode::FORBIDDEN, text))
     }
 }
 
 /// The key of `Authorization: Bearer`, else of `X-Api-Key`.
 fn presented(headers: &HeaderMap) -> Result<&[u8], Problem> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
-        let (scheme, key) = value.as_bytes().split_at_checked(BEARER.len())?;
-        scheme.eq_ignore_ascii_case(BEARER).then(|| key.trim_ascii())
-    });
-    let given = bearer.or_else(|| headers.get(API_KEY).map(|v| v.as_bytes().trim_ascii()));
+    let given = bearer(headers).or_else(|| headers.get(API_KEY).map(|v| v.as_bytes().trim_ascii()));
     given.filter(|key| !key.is_empty()).ok_or_else(|| {
         Problem::unauthorized("key: expected `Authorization: Bearer <key>` or `X-Api-Key: <key>`, got neither")
     })
@@ -72,23 +70,6 @@ fn refuse_pages(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether an origin (`http://localhost:3000`) or an authority (`127.0.0.1:8080`) names this machine.
-fn is_loopback(text: &str) -> bool {
-    let Ok(uri) = text.parse::<Uri>() else { return false };
-    let host = uri.host().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.is_loopback())
-}
-
-const fn word(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Push => "push",
-        Scope::Read => "read",
-        Scope::Manage => "manage",
-    }
-}
-
-const BEARER: &[u8] = b"bearer ";
 const API_KEY: &str = "x-api-key";
 
 #[cfg(test)]

@@ -76,8 +76,7 @@ fn check_sizes(shape: Shape, batch: &[Publication]) -> Result<(), Problem> {
                 Shape::List | Shape::Envelope => format!("{}[{i}]", list_name(shape)),
                 _ => "message".to_owned(),
             };
-            let words = report::too_large(e.dialect, e.bytes, e.limit);
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{path}: {words}"))
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{path}: {e}"))
         })?;
     }
     Ok(())

@@ -13,7 +13,6 @@ use super::answer::{self, Answer, Problem};
 use super::rows::{text, texts};
 use crate::id::{NodeId, Uid};
 use crate::node::{Fate, Published};
-use crate::protocol::Dialect;
 
 /// The answer to a push of one message.
 pub(super) fn one(published: &Published) -> Answer {
@@ -34,22 +33,11 @@ pub(super) fn batch(name: &str, published: &[Published]) -> Answer {
     }
 }
 
-/// Why some dialect cannot carry a message, in the words of every fault.
-pub(super) fn too_large(dialect: Dialect, bytes: usize, limit: usize) -> String {
-    let name = match dialect {
-        Dialect::Yunque => "yunque",
-        Dialect::Cim => "cim",
-    };
-    format!("expected at most {limit} bytes in the {name} dialect, got {bytes}")
-}
-
 /// The status and words of a fate that is the node's failure, not a result.
 fn failure(fate: &Fate) -> Option<(StatusCode, String)> {
     match fate {
         Fate::Accepted { .. } | Fate::Rejected { .. } | Fate::Dropped { .. } => None,
-        Fate::TooLarge { dialect, bytes, limit } => {
-            Some((StatusCode::PAYLOAD_TOO_LARGE, too_large(*dialect, *bytes, *limit)))
-        }
+        Fate::TooLarge(too_large) => Some((StatusCode::PAYLOAD_TOO_LARGE, too_large.to_string())),
         Fate::TooManyHops => Some((StatusCode::LOOP_DETECTED, "expected fewer hops between plugins".to_owned())),
         Fate::Unavailable => {
             Some((StatusCode::SERVICE_UNAVAILABLE, "the broker cannot take it now, nothing of it was sent".to_owned()))
@@ -130,7 +118,7 @@ impl<'a> Item<'a> {
                 item.rejected = Some(Rejected { plugin, code: &refusal.code, reason: &refusal.reason });
             }
             Fate::Dropped { plugin } => item.dropped = Some(Dropped { plugin }),
-            Fate::TooLarge { .. } | Fate::TooManyHops | Fate::Unavailable => {}
+            Fate::TooLarge(_) | Fate::TooManyHops | Fate::Unavailable => {}
         }
         item
     }
@@ -176,7 +164,7 @@ impl<'a> Batch<'a> {
                 }
                 Fate::Rejected { .. } => counts.rejected += 1,
                 Fate::Dropped { .. } => counts.dropped += 1,
-                Fate::TooLarge { .. } | Fate::TooManyHops | Fate::Unavailable => counts.failed += 1,
+                Fate::TooLarge(_) | Fate::TooManyHops | Fate::Unavailable => counts.failed += 1,
             }
         }
         Self { messages: published.len(), delivered, offline, counts, items: published }
@@ -204,6 +192,7 @@ mod tests {
     use super::*;
     use crate::claim::Refusal;
     use crate::message::Receipt;
+    use crate::protocol::{Dialect, TooLarge};
 
     fn accepted(id: i64, delivered: u32, full: u32, offline: &[&str]) -> Published {
         let offline = offline.iter().map(|uid| Uid::parse(uid).unwrap()).collect();
@@ -258,7 +247,7 @@ mod tests {
             text(answer).await,
             r#"{"code":503,"message":"message: the broker cannot take it now, nothing of it was sent"}"#
         );
-        let answer = one(&ended(Fate::TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 }));
+        let answer = one(&ended(Fate::TooLarge(TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 })));
         assert_eq!(answer.status(), 413);
         assert!(text(answer).await.contains("message: expected at most 65535 bytes in the cim dialect, got 70000"));
     }
@@ -284,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_worst_item_names_a_batchs_status() {
-        let too_large = || ended(Fate::TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 });
+        let too_large = || ended(Fate::TooLarge(TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 }));
         let answer = batch("", &[accepted(1, 1, 0, &[]), too_large(), too_large()]);
         assert_eq!(answer.status(), 413);
         let body = text(answer).await;

@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 use super::lists::Bound;
 use crate::id::{Room, Uid};
 use crate::message::Entries;
-use crate::node::{Binding, Connection};
-use crate::protocol::{Coding, Dialect, Framing};
+use crate::node::Binding;
+use crate::protocol::{Form, Framing};
 
 /// A user with devices.
 #[derive(Serialize)]
@@ -85,7 +85,8 @@ impl ConnectionRow {
             uid: binding.uid.clone(),
             device: DeviceRow::new(bound),
             expires: binding.expires,
-            dialect: dialect(connection),
+            // The framing stands beside it: on TCP it is the same layout and coding.
+            dialect: connection.form().map(|form| Form::websocket(form.dialect, form.coding).as_str()),
             transport: connection.form().map(|form| match form.framing {
                 Framing::WebSocket => "websocket",
                 Framing::Tcp => "tcp",
@@ -101,16 +102,6 @@ pub(super) struct RoomRow<'a> {
     #[serde(serialize_with = "text")]
     pub(super) room: &'a Room,
     pub(super) connections: usize,
-}
-
-fn dialect(connection: &Connection) -> Option<&'static str> {
-    let form = connection.form()?;
-    Some(match (form.dialect, form.coding) {
-        (Dialect::Yunque, Coding::Protobuf) => "yunque.pb",
-        (Dialect::Yunque, Coding::Json) => "yunque.json",
-        (Dialect::Cim, Coding::Protobuf) => "cim.pb",
-        (Dialect::Cim, Coding::Json) => "cim.json",
-    })
 }
 
 /// A name as its text.

@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::Api;
 use super::answer::{self, Answer, Problem};
 use super::query::Query;
-use crate::config::Service;
 use crate::server::Address;
 
 /// What the API tells of its node besides what the node itself knows.
@@ -49,14 +48,14 @@ impl Api {
     pub(super) fn nodes(&self, query: Option<&str>) -> Result<Answer, Problem> {
         Query::parse(query, &[])?;
         let (users, connections) = self.node.counts();
-        let mut roles: Vec<_> = self.about.listeners.iter().flat_map(|a| &a.serves).map(|s| role(*s)).collect();
+        let mut roles: Vec<_> = self.about.listeners.iter().flat_map(|a| &a.serves).map(|s| s.as_str()).collect();
         roles.sort_unstable();
         roles.dedup();
         let listeners = self
             .about
             .listeners
             .iter()
-            .map(|a| ListenerRow { address: a.address, serves: a.serves.iter().map(|s| role(*s)).collect() });
+            .map(|a| ListenerRow { address: a.address, serves: a.serves.iter().map(|s| s.as_str()).collect() });
         let this = NodeRow {
             id: self.node.id().as_str(),
             number: self.node.number(),
@@ -123,14 +122,4 @@ struct NodeRow<'a> {
 struct ListenerRow {
     address: SocketAddr,
     serves: Vec<&'static str>,
-}
-
-const fn role(service: Service) -> &'static str {
-    match service {
-        Service::Ws => "ws",
-        Service::Api => "api",
-        Service::Cim => "cim",
-        Service::CimTcp => "cim-tcp",
-        Service::Metrics => "metrics",
-    }
 }

@@ -65,7 +65,7 @@ impl Driver {
                 return None;
             }
             Action::Extend(time) => {
-                self.connection.extend_unbound(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+                self.connection.extend_unbound(time);
                 return None;
             }
             Action::Close(why) => {
@@ -153,10 +153,7 @@ fn outcome(published: Published) -> Outcome {
         }
         Fate::Rejected { refusal, .. } => Outcome::Refused(refusal),
         Fate::Dropped { .. } => Outcome::Dropped { id },
-        Fate::TooLarge { dialect, bytes, limit } => {
-            let words = format!("message: expected at most {limit} bytes in the {dialect} dialect, got {bytes}");
-            Outcome::Refused(Refusal::new("413", words))
-        }
+        Fate::TooLarge(too_large) => Outcome::Refused(Refusal::new("413", format!("message: {too_large}"))),
         Fate::TooManyHops => Outcome::Refused(Refusal::new("508", "too many pushes in a row")),
         Fate::Unavailable => Outcome::Refused(Refusal::new("503", "unavailable")),
     }
