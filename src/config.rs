@@ -202,7 +202,7 @@ item! {
         pub name: String,
         /// The secret, as sent in `Authorization: Bearer` or `X-Api-Key`; at least 16 bytes, best as `{file: …}` or `{env: …}`.
         pub key: String [Secret(16)],
-        /// What it may do: `push` (send, publish), `read` (lists, counts), `manage` (rooms, kick, plugins).
+        /// What it may do: `push` (send, publish), `read` (lists, counts, plugins), `manage` (rooms, kick).
         pub scopes: Vec<Scope> = vec![Scope::Push, Scope::Read, Scope::Manage] => "all three",
     }
 }
@@ -212,9 +212,9 @@ words! {
     pub enum Scope {
         /// `/send…`, `/publish`.
         Push = "push",
-        /// Lists and counts.
+        /// Lists, counts, plugins, nodes.
         Read = "read",
-        /// Rooms, kick, plugins.
+        /// Rooms, kick.
         Manage = "manage",
     }
 }

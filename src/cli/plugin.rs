@@ -47,7 +47,7 @@ impl Plugin {
 
 impl List {
     fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
-        let node = self.node.node(source, Scope::Manage)?;
+        let node = self.node.node(source, Scope::Read)?;
         let answer = block_on(node.ask(Method::GET, "/plugins", None))?;
         if self.json {
             return print(&answer);
