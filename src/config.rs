@@ -84,7 +84,7 @@ item! {
         pub serves: Vec<Service>,
         /// Dialect of a connection that chooses none: `yunque` or `cim`. On `cim` and `cim-tcp` the coding is sniffed or fixed.
         pub dialect: Dialect = dialect_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else yunque",
-        /// Pages that may connect: exact origins, `same-origin`, `same-host` (any port), `loopback`, or `*`.
+        /// Pages that may connect: exact origins, `same-origin`, `same-host` (any port), `loopback`, or `*`; an empty list lets none.
         pub origins: Vec<String> = origins_of(serves.as_deref()) => "[same-host] where it serves cim, else [same-origin]",
         /// Which devices of a user exclude each other: `allow_all`, or `cim` (android and ios; windows, mac and web).
         pub devices: DevicePolicy = devices_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else allow_all",

@@ -7,15 +7,6 @@ use std::net::IpAddr;
 
 use hyper::http::uri::Authority;
 
-/// Which rule applies where the list is empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unset {
-    /// Host and port of the page are ours.
-    SameOrigin,
-    /// The host is ours, on any port: a page with CIM's SDK dials another port than its own.
-    SameHost,
-}
-
 /// What the header says about the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Page {
@@ -28,14 +19,10 @@ pub(super) enum Page {
 }
 
 /// Judges `origin` for a request to `host` (its Host header). `rules` are exact origins, `same-origin`, `same-host`,
-/// `loopback` or `*`.
-pub(super) fn judge(origin: Option<&str>, host: Option<&str>, rules: &[String], unset: Unset) -> Page {
+/// `loopback` or `*`; without a rule no page may connect.
+pub(super) fn judge(origin: Option<&str>, host: Option<&str>, rules: &[String]) -> Page {
     let Some(origin) = origin else { return Page::None };
-    let allowed = match (rules.is_empty(), unset) {
-        (true, Unset::SameOrigin) => is_allowed(origin, host, "same-origin"),
-        (true, Unset::SameHost) => is_allowed(origin, host, "same-host"),
-        (false, _) => rules.iter().any(|rule| is_allowed(origin, host, rule)),
-    };
+    let allowed = rules.iter().any(|rule| is_allowed(origin, host, rule));
     if allowed { Page::Allowed } else { Page::Refused }
 }
 
@@ -110,21 +97,22 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn page(origin: &str, host: &str, rules: &[&str], unset: Unset) -> Page {
+    fn page(origin: &str, host: &str, rules: &[&str]) -> Page {
         let rules: Vec<String> = rules.iter().map(|r| (*r).to_owned()).collect();
-        judge(Some(origin), Some(host), &rules, unset)
+        judge(Some(origin), Some(host), &rules)
     }
 
     #[test]
     fn the_list_decides() {
         use Page::{Allowed, Refused};
         let table: &[(&str, &str, &[&str], Page)] = &[
-            ("https://a.com", "a.com", &[], Allowed),
-            ("https://a.com", "a.com:443", &[], Allowed),
-            ("http://a.com", "a.com:443", &[], Refused),
-            ("https://A.com:443", "a.COM", &[], Allowed),
-            ("http://a.com:8080", "a.com:8080", &[], Allowed),
-            ("http://a.com:3000", "a.com:8080", &[], Refused),
+            ("https://a.com", "a.com", &[], Refused),
+            ("https://a.com", "a.com", &["same-origin"], Allowed),
+            ("https://a.com", "a.com:443", &["same-origin"], Allowed),
+            ("http://a.com", "a.com:443", &["same-origin"], Refused),
+            ("https://A.com:443", "a.COM", &["same-origin"], Allowed),
+            ("http://a.com:8080", "a.com:8080", &["same-origin"], Allowed),
+            ("http://a.com:3000", "a.com:8080", &["same-origin"], Refused),
             ("http://a.com:3000", "a.com:8080", &["same-host"], Allowed),
             ("http://b.com", "a.com", &["same-host"], Refused),
             ("http://xa.com", "a.com", &["same-host"], Refused),
@@ -143,27 +131,27 @@ mod tests {
             ("null", "a.com", &["same-origin", "same-host", "loopback"], Refused),
             ("null", "a.com", &["*"], Allowed),
             ("https://evil.com", "a.com", &["*"], Allowed),
-            ("https://a.com/path", "a.com", &[], Refused),
-            ("https://a.com@evil.com", "evil.com", &[], Refused),
-            ("", "a.com", &[], Refused),
+            ("https://a.com/path", "a.com", &["same-origin"], Refused),
+            ("https://a.com@evil.com", "evil.com", &["same-origin"], Refused),
+            ("", "a.com", &["same-origin"], Refused),
             ("capacitor://localhost", "x", &["capacitor://localhost"], Allowed),
             ("http://localhost", "x", &["capacitor://localhost"], Refused),
         ];
         for (origin, host, rules, expected) in table {
-            assert_eq!(page(origin, host, rules, Unset::SameOrigin), *expected, "{origin} to {host} under {rules:?}");
+            assert_eq!(page(origin, host, rules), *expected, "{origin} to {host} under {rules:?}");
         }
     }
 
     #[test]
-    fn a_cim_listener_without_a_list_takes_any_port_of_its_host() {
-        assert_eq!(page("http://a.com", "a.com:34567", &[], Unset::SameHost), Page::Allowed);
-        assert_eq!(page("http://b.com", "a.com:34567", &[], Unset::SameHost), Page::Refused);
+    fn same_host_takes_any_port_of_it() {
+        assert_eq!(page("http://a.com", "a.com:34567", &["same-host"]), Page::Allowed);
+        assert_eq!(page("http://b.com", "a.com:34567", &["same-host"]), Page::Refused);
     }
 
     #[test]
     fn no_origin_is_no_page_whatever_the_list_says() {
-        assert_eq!(judge(None, Some("a.com"), &[], Unset::SameOrigin), Page::None);
-        assert_eq!(judge(None, Some("a.com"), &["*".to_owned()], Unset::SameHost), Page::None);
-        assert_eq!(judge(Some("http://a.com"), None, &[], Unset::SameHost), Page::Refused);
+        assert_eq!(judge(None, Some("a.com"), &[]), Page::None);
+        assert_eq!(judge(None, Some("a.com"), &["*".to_owned()]), Page::None);
+        assert_eq!(judge(Some("http://a.com"), None, &["same-host".to_owned()]), Page::Refused);
     }
 }

@@ -23,7 +23,7 @@ use crate::node::Transport;
 use crate::protocol::{Coding, Form};
 use crate::server::claim::{self, Allowed, BadHandshake, Presented};
 use crate::server::connection::{Arrival, Opening};
-use crate::server::origin::{self, Page, Unset};
+use crate::server::origin::{self, Page};
 
 /// Where `ws` is served.
 const WS_PATH: &str = "/ws";
@@ -71,7 +71,7 @@ pub(super) fn judge<B>(
         form: Form::websocket(listener.dialect, Coding::Protobuf),
         sniffs: is_cim,
     };
-    match present(request, listener, is_cim) {
+    match present(request, listener) {
         Ok(presented) => {
             if let Some(name) = presented.subprotocol {
                 response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
@@ -91,13 +91,12 @@ pub(super) fn judge<B>(
     Judged::Upgrade(Box::new(arrival), response)
 }
 
-fn present<B>(request: &Request<B>, listener: &Listener, is_cim: bool) -> Result<Presented, BadHandshake> {
+fn present<B>(request: &Request<B>, listener: &Listener) -> Result<Presented, BadHandshake> {
     let headers = request.headers();
-    let unset = if is_cim { Unset::SameHost } else { Unset::SameOrigin };
     let own = request.uri().authority().map(hyper::http::uri::Authority::as_str).or_else(|| text(headers, &HOST));
     // A header that is no text comes from no browser: it is no page that could be on the list.
     let page_origin = headers.get(ORIGIN).map(|value| value.to_str().unwrap_or_default());
-    let page = origin::judge(page_origin, own, &listener.origins, unset);
+    let page = origin::judge(page_origin, own, &listener.origins);
     if page == Page::Refused {
         return Err(BadHandshake::ForeignPage(page_origin.unwrap_or_default().to_owned()));
     }

@@ -12,7 +12,7 @@ fn listener(serves: &[Service]) -> Listener {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         serves: serves.to_vec(),
         dialect: Dialect::Yunque,
-        origins: Vec::new(),
+        origins: vec![if serves.contains(&Service::Cim) { "same-host" } else { "same-origin" }.to_owned()],
         devices: DevicePolicy::AllowAll,
         query_token: true,
     }
