@@ -3,6 +3,7 @@
 //! Log lines go to standard error and, if configured, to a file, each through a bounded queue and a thread of its own:
 //! a full queue loses lines and counts them, and never holds up a connection. Metric names stand in [`names`].
 
+mod file;
 pub mod names;
 
 #[cfg(test)]
@@ -10,18 +11,18 @@ mod tests;
 
 use std::future::Future;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_appender::rolling;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-use crate::config::{Log, LogFormat, Rotation};
+use crate::config::{Log, LogFormat};
+use file::LogFile;
 
 /// Lines that wait for one writer before more are lost.
 const QUEUE_LINES: usize = 16_384;
@@ -193,27 +194,10 @@ where
     }
 }
 
-/// `logs/skylark.log` becomes `logs/skylark.2026-01-31.log`, or stays as it is where nothing rotates.
 fn file_writer(log: &Log) -> Result<Option<(NonBlocking, WorkerGuard)>, TelemetryError> {
     if log.file.as_os_str().is_empty() {
         return Ok(None);
     }
     let failed = |source| TelemetryError::File { path: log.file.clone(), source };
-    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-    let directory = log.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory).map_err(failed)?;
-    let rotation = match log.rotation {
-        Rotation::Hourly => rolling::Rotation::HOURLY,
-        Rotation::Daily => rolling::Rotation::DAILY,
-        Rotation::Never => rolling::Rotation::NEVER,
-    };
-    let mut builder = rolling::Builder::new().rotation(rotation).filename_prefix(part(log.file.file_stem()));
-    if let Some(extension) = log.file.extension() {
-        builder = builder.filename_suffix(part(Some(extension)));
-    }
-    if log.rotation != Rotation::Never {
-        builder = builder.max_log_files(log.keep);
-    }
-    let file = builder.build(directory).map_err(|error| failed(std::io::Error::other(error)))?;
-    Ok(Some(writer(file, "log-file")))
+    Ok(Some(writer(LogFile::open(log).map_err(failed)?, "log-file")))
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Rotation};
 
 #[test]
 fn metric_names_are_unique_and_follow_their_kind() {
@@ -47,19 +47,28 @@ fn old_files_go_and_the_date_stands_before_the_extension() {
     for day in 1..=4 {
         std::fs::write(dir.path().join(format!("node.2020-01-0{day}.log")), "").unwrap();
     }
+    // Other people's files, however much they look alike.
+    let others = ["node-2.2020-01-01.log", "node.log", "node.old.log", "node.2020-01-01.log.gz", "nodes.log", "node"];
+    for name in others {
+        std::fs::write(dir.path().join(name), "theirs").unwrap();
+    }
+    std::fs::create_dir(dir.path().join("node.2020-01-09.log")).unwrap();
     let mut log = Config::default().log;
     (log.file, log.keep) = (dir.path().join("node.log"), 2);
     let (mut file, guard) = file_writer(&log).unwrap().unwrap();
     file.write_all(b"line\n").unwrap();
     drop(guard);
-    let mut names: Vec<String> =
-        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    assert_eq!(names.len(), 2, "{names:?}");
-    assert_eq!(std::fs::read_to_string(dir.path().join(&names[1])).unwrap(), "line\n");
+    let is_ours = |name: &String| !others.contains(&name.as_str()) && !name.contains("-09.");
+    let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let (mut ours, theirs): (Vec<String>, Vec<String>) = names.partition(is_ours);
+    ours.sort();
+    assert_eq!((ours.len(), theirs.len()), (2, others.len() + 1), "{ours:?} {theirs:?}");
+    assert_eq!(ours[0], "node.2020-01-04.log");
+    assert_eq!(std::fs::read_to_string(dir.path().join(&ours[1])).unwrap(), "line\n");
     log.rotation = Rotation::Never;
+    log.file = dir.path().join("one.log");
     drop(file_writer(&log).unwrap());
-    assert!(dir.path().join("node.log").exists());
+    assert!(dir.path().join("one.log").exists());
 }
 
 #[test]
