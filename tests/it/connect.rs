@@ -60,6 +60,46 @@ async fn the_bind_reply_says_who_and_where() {
 }
 
 #[tokio::test]
+async fn the_bind_reply_is_the_same_in_every_dialect_and_transport() {
+    let gateway = Gateway::start();
+    for form in Form::ALL {
+        let expires = crate::support::token::now() + 600;
+        let uid = form.subprotocol();
+        let claims = Claims::of(uid).expires_in(600).device("d");
+        let (client, reply) = gateway.connect_as(claims, form).await;
+        let data = reply["data"].as_object().unwrap();
+        let mut names: Vec<&str> = data.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["address", "cid", "expires", "sid", "uid"], "{form:?}: {reply}");
+        let service = if form == Form::CimTcp {
+            "cim-tcp"
+        } else if form.is_cim() {
+            "cim"
+        } else {
+            "ws"
+        };
+        let address = gateway.address(service).to_string();
+        assert_eq!((&data["uid"], &data["sid"], &data["address"]), (&json!(uid), &json!("n1"), &json!(address)));
+        assert!(data["expires"].as_str().unwrap().parse::<i64>().unwrap().abs_diff(expires) < 120, "{reply}");
+        let row = gateway.get(&format!("/connections?uid={uid}")).await.data()["items"][0].clone();
+        assert_eq!(row["cid"].to_string(), data["cid"].as_str().unwrap(), "{form:?}: {row}");
+        client.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_long_is_told_on_every_transport() {
+    let gateway =
+        Setup::default().yaml("limits:\n  frame_bytes: 4KiB\n  connections_per_ip: 0\n  connects_per_ip: 0").start();
+    for form in Form::ALL {
+        let mut client = gateway.connect("1074", form).await;
+        client.sent("client_set_tag", json!({"tag": "x".repeat(5000)})).await;
+        let expected = (form != Form::CimTcp).then(|| (4504, "message too large".to_owned()));
+        assert_eq!(client.closed().await, expected, "{form:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_dialect_is_chosen_by_subprotocol_or_query_and_echoed() {
     let gateway = Gateway::start();
     let token = Claims::of("1").mint();

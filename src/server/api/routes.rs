@@ -169,7 +169,8 @@ fn near(typed: &str, serves: &[Service]) -> Vec<&'static str> {
     }
     let alike: [&dyn Fn(&str) -> bool; 3] =
         [&|path| path == typed, &|path| distance(&typed, path) <= 2, &|path| path.split('/').any(|part| part == typed)];
-    let served = || ROUTES.iter().filter(|r| r.access.is_served(serves)).map(|r| r.path);
+    let ws = serves.contains(&Service::Ws).then_some("/ws");
+    let served = || ROUTES.iter().filter(|r| r.access.is_served(serves)).map(|r| r.path).chain(ws);
     let plain = |path: &str| path.trim_start_matches('/').to_ascii_lowercase();
     let found = alike.iter().map(|is_alike| served().filter(|p| is_alike(&plain(p))).collect::<Vec<_>>());
     found.into_iter().find(|paths| !paths.is_empty()).unwrap_or_default()
@@ -234,6 +235,8 @@ mod tests {
 
     #[test]
     fn a_missing_path_names_what_is_near() {
+        let (_, message) = fault(&Method::GET, "/ws/", &[Service::Api, Service::Ws]);
+        assert_eq!(message, "path: expected /ws, got \"/ws/\"");
         for (typed, text) in [
             ("/send/sendlist", "path: expected /send/sendList, got \"/send/sendlist\""),
             ("/send/", "path: expected /send, got \"/send/\""),
