@@ -12,14 +12,6 @@ pub struct Disconnect {
     pub reason: &'static str,
 }
 
-impl Disconnect {
-    /// Whether the client may come back.
-    #[must_use]
-    pub const fn is_temporary(self) -> bool {
-        self.code < 4500
-    }
-}
-
 macro_rules! disconnects {
     ($($(#[doc = $doc:literal])+ $name:ident = $code:literal, $reason:literal;)+) => {
         impl Disconnect {

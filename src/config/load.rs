@@ -80,8 +80,8 @@ impl Loader {
     }
 
     /// The same without the surroundings: only these variables, no host name.
-    #[must_use]
-    pub fn isolated(file: Option<PathBuf>, env: Option<&str>, variables: &[(&str, &str)]) -> Self {
+    #[cfg(test)]
+    pub(super) fn isolated(file: Option<PathBuf>, env: Option<&str>, variables: &[(&str, &str)]) -> Self {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self { file, env: env.map(str::to_owned), variables, ..Self::default() }
     }

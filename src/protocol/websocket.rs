@@ -28,12 +28,6 @@ pub fn pong(payload: &[u8]) -> Bytes {
     control(PONG, &payload[..payload.len().min(MAX_CONTROL)])
 }
 
-/// The answer to a close frame that came without a code.
-#[must_use]
-pub fn close_without_code() -> Bytes {
-    control(CLOSE, &[])
-}
-
 fn control(opcode: u8, payload: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(2 + payload.len());
     put_header(&mut out, opcode, payload.len());
@@ -97,7 +91,6 @@ mod tests {
     #[test]
     fn control_frames_stay_within_125_bytes() {
         assert_eq!(&close(Disconnect::KICKED)[..], b"\x88\x08\x11\x97kicked");
-        assert_eq!(&close_without_code()[..], b"\x88\x00");
         assert_eq!(&pong(b"ab")[..], b"\x8a\x02ab");
         assert_eq!(pong(&[0; 200]).len(), 127);
         // 123 is no boundary in a text of three-byte characters from an offset of one.
