@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::broker::memory::MemoryBroker;
 use crate::config::{BusKind, Config, Loaded};
@@ -137,11 +137,12 @@ impl App {
     /// Not ready, no new connection, every connection closed with a come-back code, then the parts in reverse order.
     async fn drain(mut self) {
         let drain = self.loaded.config.drain.clone();
+        let deadline = Instant::now() + drain.grace;
         tracing::info!("draining");
         self.node.begin_drain();
         tokio::time::sleep(drain.wait).await;
         self.server.stop_accepting();
-        self.node.drain(&drain).await;
+        self.node.drain(drain.step_percent, deadline).await;
         self.hub.stop().await;
         let ended = async {
             self.server.stopped().await;

@@ -2,10 +2,9 @@
 //!
 //! Spread out, so that a whole node's users do not dial the next one in the same second.
 
-use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Duration, Instant, sleep, timeout_at};
 
 use super::Node;
-use crate::config::Drain;
 use crate::disconnect::Disconnect;
 
 /// Time between two steps.
@@ -19,32 +18,52 @@ impl Node {
         self.draining.store(true, std::sync::atomic::Ordering::Release);
     }
 
-    /// Closes every connection, a step at a time; takes no longer than `drain.grace`.
-    pub async fn drain(&self, drain: &Drain) {
-        let deadline = Instant::now() + drain.grace;
-        let connections = self.hub.connections();
-        let share = connections.len() * drain.step_percent as usize / 100;
-        for (i, step) in connections.chunks(share.max(MIN_STEP)).enumerate() {
-            if i > 0 {
-                sleep(STEP).await;
-            }
-            let close_all = async {
-                for connection in step {
-                    connection.close(Disconnect::RESTART).await;
-                }
-            };
-            if timeout_at(deadline, close_all).await.is_err() {
-                break;
-            }
-        }
+    /// Closes every connection, `step_percent` per cent of them at a time, and returns when all are gone, or at
+    /// `deadline`: then the rest is for the hub to cut.
+    pub async fn drain(&self, step_percent: u32, deadline: Instant) {
         let all_gone = async {
+            self.close_in_steps(step_percent).await;
             while !self.hub.connections().is_empty() {
                 sleep(STEP / 10).await;
             }
         };
-        tokio::select! {
-            () = all_gone => {}
-            () = sleep_until(deadline) => tracing::warn!("drain: the grace time is over, the rest is cut"),
+        if timeout_at(deadline, all_gone).await.is_err() {
+            tracing::warn!("drain: the grace time is over, the rest is cut");
         }
+    }
+
+    async fn close_in_steps(&self, step_percent: u32) {
+        let connections = self.hub.connections();
+        let share = connections.len() * step_percent as usize / 100;
+        for (i, step) in connections.chunks(share.max(MIN_STEP)).enumerate() {
+            if i > 0 {
+                sleep(STEP).await;
+            }
+            for connection in step {
+                connection.close(Disconnect::RESTART).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::node::fake::Fake;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_ends_with_its_deadline_however_many_steps_are_left() {
+        let fake = Fake::new(&Config::default());
+        let mut connections = Vec::new();
+        for i in 0..2 * MIN_STEP + 1 {
+            connections.push(fake.connect(&format!("u{i}"), "phone", "android", &[]).await);
+        }
+        fake.node.begin_drain();
+        let begun = Instant::now();
+        fake.node.drain(1, begun + STEP + STEP / 2).await;
+        assert_eq!(begun.elapsed(), STEP + STEP / 2, "the third step would come later");
+        let closed = connections.iter().filter(|c| c.closed() == Some(Disconnect::RESTART)).count();
+        assert_eq!(closed, 2 * MIN_STEP);
     }
 }
