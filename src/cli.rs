@@ -2,6 +2,7 @@
 //!
 //! Commands print what was asked for on standard output and everything else on standard error; none asks back.
 
+mod bench;
 mod check;
 mod completions;
 mod config;
@@ -38,6 +39,7 @@ pub fn run() -> anyhow::Result<()> {
         Command::Push(command) => command.run(&cli.source),
         Command::Plugin(command) => command.run(&cli.source),
         Command::Completions(command) => command.run(),
+        Command::Bench(command) => command.run(),
     }
 }
 
@@ -67,6 +69,8 @@ enum Command {
     Push(push::Push),
     /// Look at plugins.
     Plugin(plugin::Plugin),
+    /// Measure this machine: what a node does per CPU-second, beside servers that do nothing but write.
+    Bench(bench::Bench),
     /// Print completions for a shell.
     Completions(completions::Completions),
 }

@@ -55,6 +55,9 @@ const WALLS: &[(&str, &[&str])] = &[
     ("clap", &["src/cli"]),
     ("clap_complete", &["src/cli"]),
     ("serde_saphyr", &["src/config"]),
+    ("mio", &["src/cli/bench"]),
+    ("hdrhistogram", &["src/cli/bench"]),
+    ("indicatif", &["src/cli/bench"]),
     ("anyhow", &["src/main.rs", "src/cli", "src/app"]),
     ("metrics_exporter_prometheus", &["src/telemetry"]),
     // The log filter is judged where it is read, too.

@@ -1,0 +1,157 @@
+//! `skylark bench`: starts servers as processes of their own, loads them, and says what they did per CPU-second.
+//!
+//! Shares no code with the hub or the server. What is measured, and what makes a run invalid: `docs/benchmarks.md`.
+
+mod bar;
+mod cell;
+mod cells;
+mod drive;
+mod generator;
+mod payload;
+mod proc;
+mod reference;
+mod report;
+mod results;
+mod sample;
+mod stats;
+mod subject;
+mod traffic;
+mod websocket;
+mod wire;
+
+use std::path::PathBuf;
+use std::process::exit;
+
+use anyhow::bail;
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::print;
+use cell::{Cell, Stage};
+use reference::Reference;
+use results::Results;
+use subject::Lab;
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Bench {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// One repetition with short windows: done in two minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Only this cell; may be given again.
+    #[arg(long = "cell", value_name = "NAME")]
+    cells: Vec<String>,
+    /// Repetitions, interleaved [default: 5, with --quick 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    repetitions: Option<u32>,
+    /// Write every figure here.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Compare with what an earlier run wrote.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Where the sample plugins are.
+    #[arg(long, value_name = "DIR", default_value = "plugins")]
+    plugins: PathBuf,
+    /// Tell the cells and what they ask.
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// Serve as one of the servers to compare with.
+    #[command(hide = true)]
+    Reference {
+        /// Which one.
+        kind: Reference,
+    },
+}
+
+/// A bar was missed.
+const MISSED: i32 = 1;
+/// The run says nothing.
+const INVALID: i32 = 3;
+
+impl Bench {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        if let Some(Part::Reference { kind }) = self.part {
+            return kind.run();
+        }
+        if self.list {
+            return cell::all().iter().try_for_each(|cell| print(&format!("{:<14} {}", cell.name(), cell.about())));
+        }
+        let cells = self.chosen()?;
+        let baseline = self.baseline.as_deref().map(Results::read).transpose()?;
+        raise_descriptors()?;
+        let mut results = self.measure(&cells)?;
+        let bars = cells.iter().flat_map(|cell| cell.bars().into_iter().map(|bar| (cell.name(), bar)));
+        results.bars = bars.filter_map(|(cell, bar)| bar.judge(cell, &results)).collect();
+        if let Some(path) = &self.json {
+            results.write(path)?;
+        }
+        print(&report::table(&results, baseline.as_ref()))?;
+        // Everything that has to be taken down is gone by here.
+        if !results.invalid.is_empty() {
+            exit(INVALID);
+        }
+        if results.bars.iter().any(|bar| !bar.ok) {
+            exit(MISSED);
+        }
+        Ok(())
+    }
+
+    fn chosen(&self) -> anyhow::Result<Vec<Box<dyn Cell>>> {
+        let all = cell::all();
+        if let Some(unknown) = self.cells.iter().find(|name| all.iter().all(|cell| cell.name() != name.as_str())) {
+            let names: Vec<&str> = all.iter().map(|cell| cell.name()).collect();
+            bail!("no cell is named {unknown:?}: expected one of {}", names.join(", "));
+        }
+        let is_chosen = |name: &str| self.cells.is_empty() || self.cells.iter().any(|chosen| chosen == name);
+        Ok(all.into_iter().filter(|cell| is_chosen(cell.name())).collect())
+    }
+
+    /// Repetitions outside, contenders inside: what else the machine does falls on all of them.
+    fn measure(&self, cells: &[Box<dyn Cell>]) -> anyhow::Result<Results> {
+        let lab = Lab::new(&self.plugins)?;
+        let stage = Stage { lab: &lab, quick: self.quick };
+        let repetitions = self.repetitions.unwrap_or(if self.quick { 1 } else { 5 });
+        let steps: usize = cells.iter().map(|cell| cell.contenders().len()).sum();
+        let progress = ProgressBar::new(steps as u64 * u64::from(repetitions));
+        progress.set_style(ProgressStyle::with_template("{elapsed_precise} {bar:20} {pos}/{len} {msg}")?);
+        let mut results = Results {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            quick: self.quick,
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            ..Results::default()
+        };
+        for _ in 0..repetitions {
+            for cell in cells {
+                for contender in cell.contenders() {
+                    progress.set_message(format!("{}, {}", cell.name(), contender.name));
+                    match cell.measure(&stage, contender) {
+                        Ok(lines) => {
+                            for (line, sample) in lines {
+                                progress.println(report::brief(cell.name(), contender.name, &sample));
+                                results.add(cell.name(), line, contender.name, sample);
+                            }
+                        }
+                        Err(error) => results.invalid.push(format!("{}, {}: {error:#}", cell.name(), contender.name)),
+                    }
+                    progress.inc(1);
+                }
+            }
+        }
+        progress.finish_and_clear();
+        Ok(results)
+    }
+}
+
+/// One descriptor a connection, here and in each server, which inherits the limit.
+fn raise_descriptors() -> anyhow::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}

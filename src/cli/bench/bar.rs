@@ -1,0 +1,103 @@
+//! A bar: a figure, or a ratio of two figures of one run, and what it must reach.
+
+use serde::{Deserialize, Serialize};
+
+use super::results::Results;
+use super::sample::Figure;
+use super::stats::Spread;
+
+/// What must hold. Ratios are taken within each repetition; the median counts.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Bar {
+    pub(super) name: &'static str,
+    pub(super) figure: Figure,
+    /// `(line, contender)`.
+    pub(super) of: (&'static str, &'static str),
+    /// What it is divided by.
+    pub(super) by: By,
+    pub(super) must: Must,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum By {
+    /// Another row of the same cell: `(line, contender)`.
+    Row(&'static str, &'static str),
+    Number(f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Must {
+    BeAtLeast(f64),
+    BeAtMost(f64),
+}
+
+/// A bar that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Verdict {
+    pub(super) name: String,
+    pub(super) value: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+    /// `≥` or `≤`.
+    pub(super) must: String,
+    pub(super) bar: f64,
+    pub(super) ok: bool,
+}
+
+impl Bar {
+    /// `None` when something of it was not measured.
+    pub(super) fn judge(&self, cell: &str, results: &Results) -> Option<Verdict> {
+        let of = results.row(cell, self.of.0, self.of.1)?;
+        let over: Vec<f64> = match self.by {
+            By::Row(line, contender) => results.row(cell, line, contender)?.values(self.figure),
+            By::Number(number) => vec![number; of.samples.len()],
+        };
+        let Spread { median, min, max } =
+            Spread::of(of.values(self.figure).into_iter().zip(over).map(|(value, by)| value / by))?;
+        let (must, bar, ok) = match self.must {
+            Must::BeAtLeast(bar) => ("≥", bar, median >= bar),
+            Must::BeAtMost(bar) => ("≤", bar, median <= bar),
+        };
+        Some(Verdict { name: self.name.to_owned(), value: median, min, max, must: must.to_owned(), bar, ok })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::example;
+    use super::*;
+
+    fn results() -> Results {
+        let mut results = Results::default();
+        for (ours, theirs) in [(80, 100), (300, 400), (90, 100)] {
+            results.add("cell", "line", "ours", example(ours, 1.0));
+            results.add("cell", "line", "theirs", example(theirs, 1.0));
+        }
+        results
+    }
+
+    fn bar(must: Must) -> Bar {
+        let by = By::Row("line", "theirs");
+        Bar { name: "b", figure: Figure::PerCpuSecond, of: ("line", "ours"), by, must }
+    }
+
+    #[test]
+    fn the_ratio_is_taken_within_each_repetition() {
+        let verdict = bar(Must::BeAtLeast(0.8)).judge("cell", &results()).unwrap();
+        assert_eq!((verdict.value, verdict.min, verdict.max), (0.8, 0.75, 0.9));
+        assert!(verdict.ok);
+        assert_eq!((verdict.must.as_str(), verdict.bar), ("≥", 0.8));
+    }
+
+    #[test]
+    fn a_bar_is_missed_on_its_own_side() {
+        assert!(!bar(Must::BeAtLeast(0.81)).judge("cell", &results()).unwrap().ok);
+        assert!(!bar(Must::BeAtMost(0.79)).judge("cell", &results()).unwrap().ok);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_not_judged() {
+        assert_eq!(bar(Must::BeAtLeast(1.0)).judge("other", &results()), None);
+        assert_eq!(bar(Must::BeAtLeast(1.0)).judge("cell", &Results::default()), None);
+    }
+}

@@ -1,0 +1,90 @@
+//! What a cell of the bench is, and what it gets to work with. A new one is a file in `cells/` and a line in [`all`].
+
+use std::time::Duration;
+
+use super::bar::Bar;
+use super::cells::{connect, dialects, fan_out, filters, idle, latency, rooms, slow, unicast};
+use super::drive::Timing;
+use super::generator::Generator;
+use super::sample::Sample;
+use super::subject::{Contender, Lab, Subject};
+
+/// One question that the bench asks of each contender.
+pub(super) trait Cell {
+    /// What `--cell` calls it.
+    fn name(&self) -> &'static str;
+    /// One line for `--list`.
+    fn about(&self) -> &'static str;
+    /// Who is asked, in each repetition, in this order.
+    fn contenders(&self) -> Vec<Contender>;
+    /// Measures one contender once: one sample for each of its lines.
+    ///
+    /// # Errors
+    /// The measurement could not be made: the run is invalid.
+    fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>>;
+    /// What must hold.
+    fn bars(&self) -> Vec<Bar> {
+        Vec::new()
+    }
+}
+
+/// A sample and which question of its cell it answers.
+pub(super) type Line = (&'static str, Sample);
+
+/// Every cell, in the order of the table.
+pub(super) fn all() -> Vec<Box<dyn Cell>> {
+    vec![
+        Box::new(fan_out::SMALL),
+        Box::new(fan_out::LARGE),
+        Box::new(unicast::Unicast),
+        Box::new(rooms::Rooms),
+        Box::new(idle::Idle),
+        Box::new(connect::Connect),
+        Box::new(filters::Filters),
+        Box::new(latency::UnderLoad),
+        Box::new(slow::SlowReaders),
+        Box::new(slow::StuckMemory),
+        Box::new(dialects::Dialects),
+    ]
+}
+
+/// What a cell works with.
+pub(super) struct Stage<'a> {
+    pub(super) lab: &'a Lab,
+    /// Short windows, and fewer connections where the number is not the question.
+    pub(super) quick: bool,
+}
+
+impl Stage<'_> {
+    pub(super) fn timing(&self) -> Timing {
+        let (warm, window) = if self.quick { (250, 800) } else { (1000, 3000) };
+        Timing { warm: Duration::from_millis(warm), window: Duration::from_millis(window) }
+    }
+
+    /// One or the other by how much time there is.
+    pub(super) fn pick<T>(&self, quick: T, whole: T) -> T {
+        if self.quick { quick } else { whole }
+    }
+
+    /// A started server with so many receivers, in no room, of the dialect that servers use by default.
+    pub(super) fn set(&self, contender: Contender, receivers: u32) -> anyhow::Result<(Subject, Generator)> {
+        self.set_in(contender, receivers, &[DIALECT], |_| Vec::new())
+    }
+
+    /// The same with dialects in turn and rooms.
+    pub(super) fn set_in(
+        &self,
+        contender: Contender,
+        receivers: u32,
+        dialects: &[&str],
+        rooms: impl Fn(u32) -> Vec<String>,
+    ) -> anyhow::Result<(Subject, Generator)> {
+        let subject = self.lab.start(contender)?;
+        let mut generator = Generator::new()?;
+        generator.connect(&self.lab.dial(&subject, receivers, dialects, rooms)?)?;
+        Ok((subject, generator))
+    }
+}
+
+/// What receivers speak where the dialect is not the question.
+pub(super) const DIALECT: &str = "yunque.pb";

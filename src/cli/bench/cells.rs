@@ -1,0 +1,11 @@
+//! The cells: one file for each question.
+
+pub(super) mod connect;
+pub(super) mod dialects;
+pub(super) mod fan_out;
+pub(super) mod filters;
+pub(super) mod idle;
+pub(super) mod latency;
+pub(super) mod rooms;
+pub(super) mod slow;
+pub(super) mod unicast;

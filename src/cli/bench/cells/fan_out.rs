@@ -1,0 +1,63 @@
+//! One message to everyone: alone, sixteen in one request, and sixteen requests under way.
+
+use super::super::bar::{Bar, By, Must};
+use super::super::cell::{Cell, Line, Stage};
+use super::super::drive::{Flow, ONE, closed};
+use super::super::sample::Figure;
+use super::super::subject::{COALESCING, Contender, NAIVE, RAW, SKYLARK};
+use super::super::traffic::{Shape, Traffic};
+
+/// Fan-out to so many connections.
+pub(in super::super) struct FanOut {
+    name: &'static str,
+    connections: u32,
+}
+
+pub(in super::super) const SMALL: FanOut = FanOut { name: "fan-out-1k", connections: 1_000 };
+pub(in super::super) const LARGE: FanOut = FanOut { name: "fan-out-10k", connections: 9_500 };
+
+const ALONE: &str = "one at a time";
+const BURST: &str = "burst of 16";
+
+impl Cell for FanOut {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn about(&self) -> &'static str {
+        "a message to everyone, one at a time (W=1), 16 in one request, and 16 pipelined requests (W=16)"
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        vec![SKYLARK, RAW, COALESCING, NAIVE]
+    }
+
+    fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
+        let (subject, mut generator) = stage.set(contender, self.connections)?;
+        let sixteen = Flow { pipes: 1, depth: 16 };
+        let mut lines = Vec::new();
+        for (name, burst, flow) in [(ALONE, 1, ONE), (BURST, 16, ONE), ("16 pipelined", 1, sixteen)] {
+            let mut traffic = Traffic::new(Shape::FanOut { burst }, subject.wire, self.connections, 0);
+            lines.push((name, closed(&mut generator, &subject, &mut traffic, flow, stage.timing())?));
+        }
+        Ok(lines)
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        if self.connections != LARGE.connections {
+            return Vec::new();
+        }
+        let ratio = |name, line, contender, bar| Bar {
+            name,
+            figure: Figure::PerCpuSecond,
+            of: (line, SKYLARK.name),
+            by: By::Row(line, contender),
+            must: Must::BeAtLeast(bar),
+        };
+        vec![
+            ratio("fan-out 10k, burst of 16 / raw coalescing", BURST, COALESCING.name, 0.75),
+            ratio("fan-out 10k, burst of 16 / naive", BURST, NAIVE.name, 8.0),
+            ratio("fan-out 10k, one at a time / raw", ALONE, RAW.name, 0.8),
+        ]
+    }
+}

@@ -1,0 +1,58 @@
+//! What a filter in the path of a unicast costs: none, one that allows, three of them, one that replaces.
+
+use super::super::bar::{Bar, By, Must};
+use super::super::cell::{Cell, Line, Stage};
+use super::super::drive::{Flow, closed};
+use super::super::sample::Figure;
+use super::super::subject::{Contender, Kind, SKYLARK};
+use super::super::traffic::{Shape, Traffic};
+
+pub(in super::super) struct Filters;
+
+const NOOP: Contender = Contender { name: "no-op filter", kind: Kind::Node(&["noop"]) };
+const THREE: Contender = Contender { name: "three no-op filters", kind: Kind::Node(&["noop", "noop", "noop"]) };
+const REPLACE: Contender = Contender { name: "replacing filter", kind: Kind::Node(&["stamp-v1"]) };
+const SINGLE: &str = "single, W=16";
+const BATCHES: &str = "batches of 100";
+
+impl Cell for Filters {
+    fn name(&self) -> &'static str {
+        "filters"
+    }
+
+    fn about(&self) -> &'static str {
+        "unicast with no filter, one that allows, three, and one that replaces each message"
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        vec![SKYLARK, NOOP, THREE, REPLACE]
+    }
+
+    fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
+        let receivers = stage.pick(1_000, 5_000);
+        let (subject, mut generator) = stage.set(contender, receivers)?;
+        let mut lines = Vec::new();
+        for (name, batch, pipes) in [(SINGLE, 1, 16), (BATCHES, 100, 2)] {
+            let mut traffic = Traffic::new(Shape::Unicast { batch }, subject.wire, receivers, 0);
+            let flow = Flow { pipes, depth: 1 };
+            lines.push((name, closed(&mut generator, &subject, &mut traffic, flow, stage.timing())?));
+        }
+        Ok(lines)
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        let ratio = |name, line, contender: Contender, bar| Bar {
+            name,
+            figure: Figure::PerCpuSecond,
+            of: (line, contender.name),
+            by: By::Row(line, SKYLARK.name),
+            must: Must::BeAtLeast(bar),
+        };
+        vec![
+            ratio("no-op filter / none, single POST", SINGLE, NOOP, 0.88),
+            ratio("three no-op filters / none, single POST", SINGLE, THREE, 0.70),
+            ratio("no-op filter / none, batches of 100", BATCHES, NOOP, 0.80),
+            ratio("three no-op filters / none, batches of 100", BATCHES, THREE, 0.55),
+        ]
+    }
+}

@@ -1,0 +1,53 @@
+//! Latency of unicasts in an open loop, from the intended time of each.
+
+use super::super::bar::{Bar, By, Must};
+use super::super::cell::{Cell, Line, Stage};
+use super::super::drive::{Flow, closed, open};
+use super::super::sample::Figure;
+use super::super::subject::{Contender, RAW, SKYLARK};
+use super::super::traffic::{Shape, Traffic};
+
+pub(in super::super) struct UnderLoad;
+
+const FIXED: &str = "5 000/s";
+const SHARE: &str = "30 % of own capacity";
+const RATE: f64 = 5_000.0;
+
+impl Cell for UnderLoad {
+    fn name(&self) -> &'static str {
+        "latency"
+    }
+
+    fn about(&self) -> &'static str {
+        "unicast by single POST at a fixed rate, open loop, from the intended time of sending"
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        vec![SKYLARK, RAW]
+    }
+
+    fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
+        let receivers = stage.pick(1_000, 5_000);
+        let (subject, mut generator) = stage.set(contender, receivers)?;
+        let traffic = || Traffic::new(Shape::Unicast { batch: 1 }, subject.wire, receivers, 0);
+        let flow = Flow { pipes: 16, depth: 1 };
+        let capacity = closed(&mut generator, &subject, &mut traffic(), flow, stage.timing())?;
+        let own = capacity.figure(Figure::PerSecond) * 0.3;
+        let mut lines = Vec::new();
+        for (name, rate) in [(FIXED, RATE), (SHARE, own)] {
+            lines.push((name, open(&mut generator, &subject, &mut traffic(), rate, stage.timing())?));
+        }
+        Ok(lines)
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        let p99 = |name, line| Bar {
+            name,
+            figure: Figure::P99,
+            of: (line, SKYLARK.name),
+            by: By::Row(line, RAW.name),
+            must: Must::BeAtMost(1.5),
+        };
+        vec![p99("p99 unicast at 5 000/s / raw", FIXED), p99("p99 unicast at 30 % of own capacity / raw", SHARE)]
+    }
+}

@@ -1,0 +1,52 @@
+//! Each message to one random user: by single POST, pipelined, and in batches of a hundred.
+
+use super::super::bar::{Bar, By, Must};
+use super::super::cell::{Cell, Line, Stage};
+use super::super::drive::{Flow, ONE, closed};
+use super::super::sample::Figure;
+use super::super::subject::{COALESCING, Contender, NAIVE, RAW, SKYLARK};
+use super::super::traffic::{Shape, Traffic};
+
+pub(in super::super) struct Unicast;
+
+const BATCHES: &str = "batches of 100";
+
+impl Cell for Unicast {
+    fn name(&self) -> &'static str {
+        "unicast"
+    }
+
+    fn about(&self) -> &'static str {
+        "a message to a random user: single POSTs (W=1, W=16), 16 pipelined, lists of 100"
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        vec![SKYLARK, RAW, COALESCING, NAIVE]
+    }
+
+    fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
+        let receivers = stage.pick(2_000, 9_000);
+        let (subject, mut generator) = stage.set(contender, receivers)?;
+        let mut lines = Vec::new();
+        for (name, batch, flow) in [
+            ("single, W=1", 1, ONE),
+            ("single, W=16", 1, Flow { pipes: 16, depth: 1 }),
+            ("pipelined, W=16", 1, Flow { pipes: 1, depth: 16 }),
+            (BATCHES, 100, Flow { pipes: 2, depth: 1 }),
+        ] {
+            let mut traffic = Traffic::new(Shape::Unicast { batch }, subject.wire, receivers, 0);
+            lines.push((name, closed(&mut generator, &subject, &mut traffic, flow, stage.timing())?));
+        }
+        Ok(lines)
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        vec![Bar {
+            name: "unicast, HTTP batches end to end / raw",
+            figure: Figure::PerCpuSecond,
+            of: (BATCHES, SKYLARK.name),
+            by: By::Row(BATCHES, RAW.name),
+            must: Must::BeAtLeast(0.6),
+        }]
+    }
+}

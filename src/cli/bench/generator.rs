@@ -1,0 +1,190 @@
+//! The load generator: thousands of receivers and a few publishers in one thread and one poll, without a runtime.
+//!
+//! Knows bytes and sequences; which messages go to whom is [`super::traffic`]'s affair.
+
+mod pipe;
+mod receiver;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Registry, Token};
+
+pub(super) use receiver::{Faults, Tally};
+
+use super::wire::Wire;
+use pipe::Pipe;
+use receiver::{Receiver, State};
+
+/// How receivers come to a server.
+#[derive(Debug, Clone)]
+pub(super) struct Dial {
+    pub(super) address: SocketAddr,
+    /// The upgrade request of each.
+    pub(super) requests: Vec<Vec<u8>>,
+    /// Whether a bind reply follows the upgrade.
+    pub(super) awaits_bind: bool,
+}
+
+pub(super) struct Generator {
+    poll: Poll,
+    events: Events,
+    buffer: Vec<u8>,
+    receivers: Vec<Receiver>,
+    pipes: Vec<Pipe>,
+    ticks: u64,
+    start: Instant,
+    pub(super) tally: Tally,
+}
+
+const BUFFER: usize = 256 * 1024;
+/// Publishers count from here, receivers from 0.
+const FIRST_PIPE: usize = 1 << 24;
+/// What is waited for when a time is waited for.
+pub(super) const TIMER: Token = Token(1 << 25);
+/// Connects under way at once.
+const DIALS: usize = 64;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Generator {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(1024),
+            buffer: vec![0; BUFFER],
+            receivers: Vec::new(),
+            pipes: Vec::new(),
+            ticks: 0,
+            start: Instant::now(),
+            tally: Tally::default(),
+        })
+    }
+
+    /// Nanoseconds since its start: the clock of stamps.
+    pub(super) fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// Opens receivers, some at a time, until each may be pushed to.
+    pub(super) fn connect(&mut self, dial: &Dial) -> anyhow::Result<()> {
+        let base = self.receivers.len();
+        let mut begun = Instant::now();
+        let mut done = 0;
+        while done < dial.requests.len() {
+            while self.receivers.len() - base < (done + DIALS).min(dial.requests.len()) {
+                let number = self.receivers.len();
+                let mut receiver = open(dial, number - base)?;
+                self.poll.registry().register(&mut receiver.stream, Token(number), Interest::READABLE)?;
+                self.receivers.push(receiver);
+            }
+            self.turn(Some(Duration::from_millis(100)))?;
+            let live = self.receivers[base + done..].iter().take_while(|r| r.state == State::Live).count();
+            done += live;
+            if live > 0 {
+                begun = Instant::now();
+            }
+            if self.tally.faults.lost > 0 {
+                bail!("the server refused or closed a connection after {done} of {}", dial.requests.len());
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("no connection came to life for {PATIENCE:?}, after {done} of {}", dial.requests.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens publishers, in place of those that are there.
+    pub(super) fn open_pipes(&mut self, address: SocketAddr, wire: Wire, count: u32) -> anyhow::Result<()> {
+        self.pipes.clear();
+        for number in 0..count as usize {
+            let mut pipe = Pipe::open(address, wire)?;
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut pipe.stream, Token(FIRST_PIPE + number), interest)?;
+            self.pipes.push(pipe);
+        }
+        Ok(())
+    }
+
+    /// Requests without an answer on one publisher.
+    pub(super) fn in_flight(&self, pipe: u32) -> usize {
+        self.pipes[pipe as usize].in_flight
+    }
+
+    /// Sends one request, made by `write`.
+    pub(super) fn send(&mut self, pipe: u32, write: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
+        self.pipes[pipe as usize].send(write)
+    }
+
+    /// The last so many receivers read nothing from now on.
+    pub(super) fn stick(&mut self, count: u32) -> anyhow::Result<()> {
+        let from = self.receivers.len() - count as usize;
+        for receiver in &mut self.receivers[from..] {
+            receiver.stuck = true;
+            rustix::net::sockopt::set_socket_recv_buffer_size(&receiver.stream, 4096)?;
+        }
+        Ok(())
+    }
+
+    /// Every stream starts anew; nothing may be under way.
+    pub(super) fn restart_sequences(&mut self) {
+        self.receivers.iter_mut().for_each(|receiver| receiver.next = 0);
+    }
+
+    /// Waits for something to happen, and lets it. Returns ticks of the timer since the last call.
+    pub(super) fn turn(&mut self, patience: Option<Duration>) -> anyhow::Result<u64> {
+        match self.poll.poll(&mut self.events, patience) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(0),
+            other => other.context("cannot wait for sockets")?,
+        }
+        // Taken out, so that the rest of self can be borrowed beside it.
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        let done = events.iter().try_for_each(|event| self.obey(event.token(), event.is_writable()));
+        self.events = events;
+        done?;
+        Ok(std::mem::take(&mut self.ticks))
+    }
+
+    /// Serves the sockets for a while.
+    pub(super) fn idle(&mut self, time: Duration) -> anyhow::Result<()> {
+        let end = Instant::now() + time;
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            self.turn(Some(left))?;
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, Token(token): Token, writable: bool) -> anyhow::Result<()> {
+        if token == TIMER.0 {
+            self.ticks += 1;
+        } else if token >= FIRST_PIPE {
+            let pipe = &mut self.pipes[token - FIRST_PIPE];
+            if writable {
+                pipe.flush()?;
+            }
+            pipe.pump(&mut self.buffer)?;
+        } else {
+            let now = self.now();
+            // Opened receivers only: those of an earlier life left the poll with their sockets.
+            if let Some(receiver) = self.receivers.get_mut(token) {
+                receiver.pump(&mut self.buffer, &mut self.tally, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Over loopback a connect is done when it returns, and a request fits the socket's buffer.
+fn open(dial: &Dial, number: usize) -> anyhow::Result<Receiver> {
+    let dialled = std::net::TcpStream::connect(dial.address);
+    let mut stream = dialled.with_context(|| format!("cannot open connection {number}"))?;
+    stream.write_all(&dial.requests[number])?;
+    stream.set_nonblocking(true)?;
+    Ok(Receiver::new(TcpStream::from_std(stream), dial.awaits_bind))
+}

@@ -1,0 +1,189 @@
+//! One receiving connection: cheap enough for many thousands, and it checks every message that it gets.
+
+use std::io::{self, Read as _, Write as _};
+
+use hdrhistogram::Histogram;
+use mio::net::TcpStream;
+
+use super::super::payload::{self, Mark, SAMPLE};
+use super::super::stats;
+use super::super::websocket::{self, CLOSE, Kind};
+
+/// What all receivers of a run have seen together.
+#[derive(Debug)]
+pub(in crate::cli::bench) struct Tally {
+    pub(in crate::cli::bench) deliveries: u64,
+    pub(in crate::cli::bench) bytes: u64,
+    /// Nanoseconds from the intended time of sending.
+    pub(in crate::cli::bench) latency: Histogram<u64>,
+    pub(in crate::cli::bench) faults: Faults,
+    /// Where the text stood in the last frame.
+    hint: usize,
+}
+
+/// What must not happen. Stuck receivers may be closed, and count nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::cli::bench) struct Faults {
+    pub(in crate::cli::bench) missed: u64,
+    pub(in crate::cli::bench) doubled: u64,
+    pub(in crate::cli::bench) corrupt: u64,
+    /// Connections that the server ended.
+    pub(in crate::cli::bench) lost: u64,
+}
+
+impl Faults {
+    pub(in crate::cli::bench) fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { deliveries: 0, bytes: 0, latency: stats::histogram(), faults: Faults::default(), hint: 0 }
+    }
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// The answer to the upgrade is awaited; `true`: after it a bind reply, too.
+    Upgrading(bool),
+    Binding,
+    Live,
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct Receiver {
+    pub(super) stream: TcpStream,
+    pub(super) state: State,
+    /// Reads nothing more.
+    pub(super) stuck: bool,
+    /// The sequence that comes next.
+    pub(super) next: u32,
+    /// A frame that is not whole yet.
+    rest: Vec<u8>,
+}
+
+impl Receiver {
+    pub(super) fn new(stream: TcpStream, awaits_bind: bool) -> Self {
+        Self { stream, state: State::Upgrading(awaits_bind), stuck: false, next: 0, rest: Vec::new() }
+    }
+
+    /// Reads what is there. `now` is the generator's clock.
+    pub(super) fn pump(&mut self, buffer: &mut [u8], tally: &mut Tally, now: u64) {
+        while self.state != State::Closed && !self.stuck {
+            let kept = self.rest.len();
+            buffer[..kept].copy_from_slice(&self.rest);
+            self.rest.clear();
+            let read = match self.stream.read(&mut buffer[kept..]) {
+                Ok(0) => return self.end(tally),
+                Ok(read) => read,
+                Err(error) => {
+                    self.rest.extend_from_slice(&buffer[..kept]);
+                    match error.kind() {
+                        io::ErrorKind::WouldBlock => return,
+                        io::ErrorKind::Interrupted => continue,
+                        _ => return self.end(tally),
+                    }
+                }
+            };
+            let filled = kept + read;
+            let used = self.take(&buffer[..filled], tally, now);
+            self.rest.extend_from_slice(&buffer[used..filled]);
+            // A short read means that the socket is empty: the next event comes with the next byte.
+            if filled < buffer.len() {
+                return;
+            }
+        }
+    }
+
+    /// Returns how many bytes are done with.
+    fn take(&mut self, bytes: &[u8], tally: &mut Tally, now: u64) -> usize {
+        let mut used = 0;
+        if let State::Upgrading(awaits_bind) = self.state {
+            let Some(end) = bytes.windows(4).position(|part| part == b"\r\n\r\n") else { return 0 };
+            if !bytes.starts_with(b"HTTP/1.1 101") {
+                self.end(tally);
+                return bytes.len();
+            }
+            self.state = if awaits_bind { State::Binding } else { State::Live };
+            used = end + 4;
+        }
+        while let Some(frame) = websocket::split(&bytes[used..]) {
+            used += frame.len;
+            if frame.opcode == CLOSE {
+                self.end(tally);
+                return bytes.len();
+            }
+            match websocket::kind(frame.payload) {
+                Kind::Message => {
+                    tally.bytes += frame.len as u64;
+                    self.judge(frame.payload, tally, now);
+                }
+                Kind::Reply if self.state == State::Binding => self.state = State::Live,
+                // Small enough for any socket that is not stuck; a lost one would show as a closed connection.
+                Kind::Ping => drop(self.stream.write(&websocket::pong(frame.opcode))),
+                Kind::Reply | Kind::Other => {}
+            }
+        }
+        used
+    }
+
+    fn judge(&mut self, payload: &[u8], tally: &mut Tally, now: u64) {
+        tally.deliveries += 1;
+        let found = payload::find(payload, tally.hint).and_then(|at| Some((at, payload::read(&payload[at..])?)));
+        let Some((at, Mark { sequence, stamp })) = found else {
+            tally.faults.corrupt += 1;
+            return;
+        };
+        tally.hint = at;
+        if sequence % SAMPLE == 0 && !payload::is_intact(&payload[at..]) {
+            tally.faults.corrupt += 1;
+        }
+        self.next = follow(self.next, sequence, &mut tally.faults);
+        tally.latency.saturating_record(now.saturating_sub(stamp).max(1));
+    }
+
+    fn end(&mut self, tally: &mut Tally) {
+        tally.faults.lost += u64::from(self.state != State::Closed && !self.stuck);
+        self.state = State::Closed;
+    }
+}
+
+/// What is expected after `sequence` came where `next` should have.
+fn follow(next: u32, sequence: u32, faults: &mut Faults) -> u32 {
+    if sequence < next {
+        faults.doubled += 1;
+        return next;
+    }
+    faults.missed += u64::from(sequence - next);
+    sequence + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(sequences: &[u32]) -> Faults {
+        let mut faults = Faults::default();
+        sequences.iter().fold(0, |next, sequence| follow(next, *sequence, &mut faults));
+        faults
+    }
+
+    #[test]
+    fn one_after_another_is_no_fault() {
+        assert!(faults(&[0, 1, 2, 3]).is_none());
+    }
+
+    #[test]
+    fn a_gap_counts_each_message_that_is_missing() {
+        assert_eq!(faults(&[0, 3, 4]), Faults { missed: 2, ..Faults::default() });
+    }
+
+    #[test]
+    fn a_message_that_comes_again_or_late_is_told() {
+        assert_eq!(faults(&[0, 1, 1, 2]), Faults { doubled: 1, ..Faults::default() });
+        assert_eq!(faults(&[1, 0]), Faults { missed: 1, doubled: 1, ..Faults::default() });
+    }
+}

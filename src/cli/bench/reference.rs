@@ -1,0 +1,96 @@
+//! Servers to compare with, each in a process of its own: what the kernel allows, and what one gets without thinking.
+//!
+//! They speak the push protocol of [`super::wire`], know no user and no room, and share no code with the node.
+
+mod naive;
+mod raw;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::wire::ITEM_HEAD;
+
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Reference {
+    /// One thread, one poll; one write per delivery.
+    RawWrite,
+    /// The same; one write per connection and request.
+    RawCoalesce,
+    /// tokio-tungstenite with its defaults, split, one channel and two tasks a connection.
+    Naive,
+}
+
+impl Reference {
+    /// As the command line calls it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::RawWrite => "raw-write",
+            Self::RawCoalesce => "raw-coalesce",
+            Self::Naive => "naive",
+        }
+    }
+
+    /// Serves until it is killed.
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::RawWrite => raw::run(false),
+            Self::RawCoalesce => raw::run(true),
+            Self::Naive => naive::run(),
+        }
+    }
+}
+
+const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// One item of a push request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Push<'a> {
+    first: usize,
+    count: usize,
+    body: &'a [u8],
+}
+
+/// The whole request at the front of `bytes`, and its length; `None` while it is not whole.
+fn request(bytes: &[u8]) -> Option<(Vec<Push<'_>>, usize)> {
+    let field = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
+    let mut at = 4;
+    let mut items = Vec::new();
+    for _ in 0..field(0)? {
+        let (first, count, len) = (field(at)?, field(at + 4)?, field(at + 8)?);
+        at += ITEM_HEAD;
+        items.push(Push { first, count, body: bytes.get(at..at + len)? });
+        at += len;
+    }
+    Some((items, at))
+}
+
+/// The receiver's number in the path of its upgrade, `/?n=17`.
+fn number(path: &str) -> Option<usize> {
+    let (_, rest) = path.split_once("n=")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::payload::Mark;
+    use super::super::wire::{Item, To, Wire};
+    use super::*;
+
+    #[test]
+    fn a_request_is_read_as_it_was_written() {
+        let items = [1, 2].map(|user| Item { to: To::User(user), mark: Mark { sequence: user, stamp: 0 } });
+        let mut bytes = Vec::new();
+        Wire::Push.request(&mut bytes, &items, 10);
+        let whole = bytes.len();
+        assert_eq!(request(&bytes[..whole - 1]), None);
+        bytes.push(1);
+        let (read, len) = request(&bytes).unwrap();
+        assert_eq!((read.len(), read[1].first, read[1].count, len), (2, 2, 1, whole));
+    }
+
+    #[test]
+    fn a_receiver_says_its_number() {
+        assert_eq!(number("GET /?n=17 HTTP/1.1"), Some(17));
+        assert_eq!(number("/"), None);
+    }
+}

@@ -1,0 +1,144 @@
+//! The table at the end of a run, for people.
+
+use std::fmt::Write as _;
+
+use super::results::{Results, Row};
+use super::sample::{Figure, Unit};
+use super::stats::Spread;
+
+/// Rows by cell, then bars, then what made the run invalid.
+pub(super) fn table(results: &Results, baseline: Option<&Results>) -> String {
+    let mut text = String::new();
+    let mut cell = "";
+    for row in &results.cells {
+        if row.cell != cell {
+            cell = &row.cell;
+            let _ = writeln!(text, "\n{cell}");
+            let _ = writeln!(text, "{}", heading(baseline.is_some()));
+        }
+        let _ = writeln!(text, "{}", line(row, baseline));
+    }
+    if !results.bars.is_empty() {
+        let _ = writeln!(text, "\nbars (median of ratios within repetitions, and their range)");
+    }
+    for bar in &results.bars {
+        let mark = if bar.ok { "ok  " } else { "MISS" };
+        let (value, low, high) = (short(bar.value), short(bar.min), short(bar.max));
+        let _ = writeln!(text, "  {mark} {value:>8} {} {:<6} ({low}–{high})  {}", bar.must, short(bar.bar), bar.name);
+    }
+    for why in &results.invalid {
+        let _ = writeln!(text, "\nINVALID {why}");
+    }
+    text
+}
+
+fn heading(has_baseline: bool) -> String {
+    let mut text = format!(
+        "  {:<26} {:<22} {:>9} {:>10} {:>17} {:>7} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>6}",
+        "",
+        "",
+        "per s",
+        "per CPU-s",
+        "range",
+        "µs each",
+        "user",
+        "p50 ms",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "RSS MB",
+        "gen"
+    );
+    if has_baseline {
+        text.push_str("  baseline");
+    }
+    text
+}
+
+fn line(row: &Row, baseline: Option<&Results>) -> String {
+    let spread = |figure| row.spread(figure);
+    let per_cpu = spread(Figure::PerCpuSecond);
+    let range = per_cpu.map_or(String::new(), |Spread { min, max, .. }| format!("{}–{}", count(min), count(max)));
+    let latency = |pick: fn(&super::stats::Latency) -> f64| {
+        row.median(|sample| sample.latency.as_ref().map(pick)).map_or("–".to_owned(), |us| format!("{:.2}", us / 1e3))
+    };
+    let percent = |value: Option<f64>| value.map_or("–".to_owned(), |share| format!("{:.0} %", share * 100.0));
+    let mut text = format!(
+        "  {:<26} {:<22} {:>9} {:>10} {:>17} {:>7} {:>6} {:>8} {:>8} {:>8} {:>8} {:>8} {:>9} {:>6}",
+        row.line,
+        row.contender,
+        spread(Figure::PerSecond).map_or("–".to_owned(), |s| count(s.median)),
+        per_cpu.map_or("–".to_owned(), |s| count(s.median)),
+        range,
+        spread(Figure::CpuMicros).map_or("–".to_owned(), |s| short(s.median)),
+        percent(row.median(|sample| Some(sample.user / (sample.user + sample.system)))),
+        latency(|l| l.p50),
+        latency(|l| l.p90),
+        latency(|l| l.p99),
+        latency(|l| l.p999),
+        latency(|l| l.max),
+        row.median(|sample| Some(sample.resident / 1e6)).map_or("–".to_owned(), short),
+        percent(row.median(|sample| Some(sample.generator_share()))),
+    );
+    if let Some(each) = row.median(|sample| sample.per_connection.map(|each| each.anonymous)) {
+        let resident = row.median(|sample| sample.per_connection.map(|each| each.resident)).unwrap_or(f64::NAN);
+        let cpu = spread(Figure::CpuMillisPerSecond).map_or(f64::NAN, |spread| spread.median);
+        let _ =
+            write!(text, "\n{:>29} {each:.0} B user space, {resident:.0} B RSS a connection; {cpu:.1} CPU-ms/s", "");
+    }
+    if let Some(ratio) = baseline.and_then(|baseline| ratio(row, baseline)) {
+        let _ = write!(text, "  {ratio:.2}x");
+    }
+    text
+}
+
+/// Work per CPU-second now, by what it was then.
+fn ratio(row: &Row, baseline: &Results) -> Option<f64> {
+    let then = baseline.row(&row.cell, &row.line, &row.contender)?.per_cpu_second?;
+    Some(row.per_cpu_second?.median / then.median)
+}
+
+/// Progress: what one sample said.
+pub(super) fn brief(name: &str, contender: &str, sample: &super::sample::Sample) -> String {
+    let unit = match sample.unit {
+        Unit::Delivery => "deliveries",
+        Unit::Connection => "connections",
+    };
+    format!("{name}, {contender}: {} {unit} per CPU-second", count(sample.figure(Figure::PerCpuSecond)))
+}
+
+/// `275k`, `4.02M`.
+fn count(value: f64) -> String {
+    if value >= 1e6 {
+        format!("{:.2}M", value / 1e6)
+    } else if value >= 1e4 {
+        format!("{:.0}k", value / 1e3)
+    } else {
+        format!("{value:.0}")
+    }
+}
+
+fn short(value: f64) -> String {
+    if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::example;
+    use super::*;
+
+    #[test]
+    fn a_row_tells_its_ratio_to_the_baseline() {
+        let (mut now, mut then) = (Results::default(), Results::default());
+        now.add("cell", "line", "skylark", example(300_000, 1.0));
+        then.add("cell", "line", "skylark", example(200_000, 1.0));
+        let text = table(&now, Some(&then));
+        assert!(text.contains("1.50x") && text.contains("300k"), "{text}");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!((count(999.0), count(275_123.0), count(4_020_000.0)), ("999".into(), "275k".into(), "4.02M".into()));
+    }
+}

@@ -1,0 +1,123 @@
+//! Everything that a run has found: rows of samples, what made it invalid, and its JSON.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use super::bar::Verdict;
+use super::sample::{Figure, Sample};
+use super::stats::Spread;
+
+/// Rows in the order in which they were first measured.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Results {
+    /// Of Skylark.
+    pub(super) version: String,
+    pub(super) quick: bool,
+    pub(super) cores: usize,
+    pub(super) kernel: String,
+    pub(super) cells: Vec<Row>,
+    pub(super) bars: Vec<Verdict>,
+    /// Why the run does not count; empty = it does.
+    pub(super) invalid: Vec<String>,
+}
+
+/// One line of one cell for one contender, with all its repetitions.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Row {
+    pub(super) cell: String,
+    pub(super) line: String,
+    pub(super) contender: String,
+    /// Deliveries (or connects) per second of server CPU.
+    pub(super) per_cpu_second: Option<Spread>,
+    /// Per second of time.
+    pub(super) per_second: Option<Spread>,
+    pub(super) samples: Vec<Sample>,
+}
+
+impl Results {
+    pub(super) fn add(&mut self, cell: &str, line: &str, contender: &str, sample: Sample) {
+        let is_it = |row: &&mut Row| row.cell == cell && row.line == line && row.contender == contender;
+        self.invalid.extend(sample.invalid.iter().map(|why| format!("{cell}, {line}, {contender}: {why}")));
+        if let Some(row) = self.cells.iter_mut().find(is_it) {
+            row.samples.push(sample);
+            row.summarise();
+            return;
+        }
+        let (cell, line, contender) = (cell.to_owned(), line.to_owned(), contender.to_owned());
+        let mut row = Row { cell, line, contender, per_cpu_second: None, per_second: None, samples: vec![sample] };
+        row.summarise();
+        self.cells.push(row);
+    }
+
+    pub(super) fn row(&self, cell: &str, line: &str, contender: &str) -> Option<&Row> {
+        self.cells.iter().find(|row| row.cell == cell && row.line == line && row.contender == contender)
+    }
+
+    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{} is no result of skylark bench", path.display()))
+    }
+
+    pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+impl Row {
+    /// One value per repetition.
+    pub(super) fn values(&self, figure: Figure) -> Vec<f64> {
+        self.samples.iter().map(|sample| sample.figure(figure)).collect()
+    }
+
+    pub(super) fn spread(&self, figure: Figure) -> Option<Spread> {
+        Spread::of(self.values(figure))
+    }
+
+    /// The median of anything else.
+    pub(super) fn median(&self, value: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+        Spread::of(self.samples.iter().filter_map(value)).map(|spread| spread.median)
+    }
+
+    fn summarise(&mut self) {
+        self.per_cpu_second = self.spread(Figure::PerCpuSecond);
+        self.per_second = self.spread(Figure::PerSecond);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::example;
+    use super::*;
+
+    #[test]
+    fn repetitions_gather_in_one_row() {
+        let mut results = Results::default();
+        for count in [100, 300, 200] {
+            results.add("a", "b", "c", example(count, 1.0));
+        }
+        results.add("a", "b", "d", example(1, 1.0));
+        assert_eq!(results.cells.len(), 2);
+        let spread = results.row("a", "b", "c").unwrap().per_cpu_second.unwrap();
+        assert_eq!((spread.min, spread.median, spread.max), (100.0, 200.0, 300.0));
+    }
+
+    #[test]
+    fn a_run_with_an_invalid_sample_is_invalid() {
+        let mut results = Results::default();
+        let sample = Sample { invalid: vec!["one was missed".to_owned()], ..example(1, 1.0) };
+        results.add("a", "b", "c", sample);
+        assert_eq!(results.invalid, ["a, b, c: one was missed"]);
+    }
+
+    #[test]
+    fn json_is_read_back() {
+        let mut results = Results::default();
+        results.add("a", "b", "c", example(1, 1.0));
+        let text = serde_json::to_string(&results).unwrap();
+        let again: Results = serde_json::from_str(&text).unwrap();
+        assert_eq!(again.cells[0].samples, results.cells[0].samples);
+    }
+}

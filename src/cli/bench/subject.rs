@@ -1,0 +1,196 @@
+//! A server under test: started as a child process of its own, asked for nothing but its address, killed in the end.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::super::token;
+use super::generator::Dial;
+use super::reference::Reference;
+use super::websocket;
+use super::wire::{Wire, uid};
+use crate::id::{Room, Uid};
+
+/// What stands in one column of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Contender {
+    /// As it is told in the table.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A node with the token plugin and these components of `plugins/testing/dist` besides.
+    Node(&'static [&'static str]),
+    Reference(Reference),
+}
+
+/// The node as it comes.
+pub(super) const SKYLARK: Contender = Contender { name: "skylark", kind: Kind::Node(&[]) };
+/// One write per delivery, in a loop on one thread: the physical reference.
+pub(super) const RAW: Contender = Contender { name: "raw", kind: Kind::Reference(Reference::RawWrite) };
+/// One write per connection and request.
+pub(super) const COALESCING: Contender =
+    Contender { name: "raw coalescing", kind: Kind::Reference(Reference::RawCoalesce) };
+/// What one gets without thinking.
+pub(super) const NAIVE: Contender = Contender { name: "naive", kind: Kind::Reference(Reference::Naive) };
+
+/// Where subjects live: a directory of this run, and the plugins of this tree.
+#[derive(Debug)]
+pub(super) struct Lab {
+    dir: PathBuf,
+    plugins: PathBuf,
+    program: PathBuf,
+}
+
+impl Lab {
+    /// `plugins` holds `dist` and `testing/dist`.
+    pub(super) fn new(plugins: &Path) -> anyhow::Result<Self> {
+        for needed in ["dist/token-auth.wasm", "dist/token-auth.toml", "testing/dist/noop.wasm"] {
+            let path = plugins.join(needed);
+            if !path.is_file() {
+                bail!("expected {} (start in the source tree, or give --plugins DIR)", path.display());
+            }
+        }
+        let dir = std::env::temp_dir().join(format!("skylark-bench-{}", std::process::id()));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let plugins = plugins.canonicalize()?;
+        Ok(Self { dir, plugins, program: std::env::current_exe()? })
+    }
+
+    /// Starts a server and waits until it takes connections.
+    pub(super) fn start(&self, contender: Contender) -> anyhow::Result<Subject> {
+        let mut command = Command::new(&self.program);
+        let wire = match contender.kind {
+            Kind::Node(components) => {
+                let config = self.prepare(components)?;
+                command.arg("--config").arg(config).arg("serve");
+                Wire::Http
+            }
+            Kind::Reference(reference) => {
+                command.args(["bench", "reference", reference.name()]);
+                Wire::Push
+            }
+        };
+        let log = self.dir.join("stderr.log");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
+        let mut child = command.spawn().context("cannot start the server under test")?;
+        let stdout = child.stdout.take().expect("it was piped");
+        let mut subject = Subject { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), wire };
+        let mut lines = BufReader::new(stdout).lines();
+        while let Some(line) = lines.next().transpose()? {
+            if let Some(address) = address(&line) {
+                subject.address = address;
+            }
+            if line.starts_with("ready") {
+                return Ok(subject);
+            }
+        }
+        bail!("{} did not start: {}", contender.name, fs::read_to_string(&log)?.trim_end());
+    }
+
+    /// A configuration with a plugin directory; the cache of compiled plugins is one for the whole run.
+    fn prepare(&self, components: &[&str]) -> anyhow::Result<PathBuf> {
+        let dir = self.dir.join("plugins");
+        if dir.exists() {
+            fs::remove_dir_all(&dir)?;
+        }
+        fs::create_dir(&dir)?;
+        for file in ["token-auth.wasm", "token-auth.toml"] {
+            fs::copy(self.plugins.join("dist").join(file), dir.join(file))?;
+        }
+        for (number, component) in components.iter().enumerate() {
+            let source = self.plugins.join("testing/dist").join(format!("{component}.wasm"));
+            let to = dir.join(format!("{component}-{number}.wasm"));
+            fs::copy(&source, to).with_context(|| format!("cannot copy {}", source.display()))?;
+        }
+        let config = self.dir.join("skylark.yaml");
+        fs::write(
+            &config,
+            format!(
+                "listeners:\n  - address: 127.0.0.1:0\n    serves: [ws, api, metrics]\n\
+                 limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
+                 plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n",
+                dir.display(),
+                self.dir.join("cache").display()
+            ),
+        )?;
+        Ok(config)
+    }
+
+    /// The requests by which `count` receivers come, each a user of its own in the rooms that `rooms` says.
+    pub(super) fn dial(
+        &self,
+        subject: &Subject,
+        count: u32,
+        dialects: &[&str],
+        rooms: impl Fn(u32) -> Vec<String>,
+    ) -> anyhow::Result<Dial> {
+        let dist = self.plugins.join("dist");
+        let request = |number: u32| -> anyhow::Result<Vec<u8>> {
+            if subject.wire == Wire::Push {
+                return Ok(websocket::upgrade("localhost", &format!("/?n={number}"), None));
+            }
+            let rooms: Vec<Room> = rooms(number).into_iter().map(|room| room.parse()).collect::<Result<_, _>>()?;
+            let token = token::mint(&dist, &uid(number).parse::<Uid>()?, None, &rooms, Duration::from_secs(3600))?;
+            let dialect = dialects[number as usize % dialects.len()];
+            Ok(websocket::upgrade("localhost", &format!("/ws?token={token}"), Some(dialect)))
+        };
+        let requests = (0..count).map(request).collect::<anyhow::Result<_>>()?;
+        Ok(Dial { address: subject.address, requests, awaits_bind: subject.wire == Wire::Http })
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(super) struct Subject {
+    child: Child,
+    pub(super) address: SocketAddr,
+    pub(super) wire: Wire,
+}
+
+impl Subject {
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// From a node's `  ws  ws://ADDRESS/ws …` or a reference server's `ready ADDRESS`.
+fn address(line: &str) -> Option<SocketAddr> {
+    let rest = line.trim_start();
+    let text = rest.strip_prefix("ready ").or_else(|| rest.strip_prefix("ws ")?.trim_start().strip_prefix("ws://"))?;
+    text.split(['/', ' ']).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::address;
+
+    #[test]
+    fn both_kinds_of_server_tell_their_address() {
+        let expected = "127.0.0.1:4711".parse().ok();
+        assert_eq!(address("ready 127.0.0.1:4711"), expected);
+        assert_eq!(address("  ws       ws://127.0.0.1:4711/ws   connect here"), expected);
+        assert_eq!(address("  api      http://127.0.0.1:4711/send"), None);
+        assert_eq!(address("ready"), None);
+    }
+}

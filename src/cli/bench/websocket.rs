@@ -1,0 +1,118 @@
+//! The least of WebSocket that a measuring client needs: to ask for the upgrade, to cut frames, to answer a PING.
+
+/// One frame of a server.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Frame<'a> {
+    pub(super) opcode: u8,
+    pub(super) payload: &'a [u8],
+    /// Bytes with its head.
+    pub(super) len: usize,
+}
+
+pub(super) const TEXT: u8 = 1;
+pub(super) const BINARY: u8 = 2;
+pub(super) const CLOSE: u8 = 8;
+
+/// What a client of Skylark gets, whatever the dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Ping,
+    Message,
+    Reply,
+    Other,
+}
+
+/// The frame at the front of `bytes`; `None` while it is not whole.
+pub(super) fn split(bytes: &[u8]) -> Option<Frame<'_>> {
+    let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
+    let (head, len): (usize, usize) = match second & 0x7f {
+        126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
+        127 => (10, usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?),
+        len => (2, usize::from(len)),
+    };
+    let payload = bytes.get(head..head.checked_add(len)?)?;
+    Some(Frame { opcode: first & 0x0f, payload, len: head + len })
+}
+
+/// A server's frame: unmasked.
+pub(super) fn put(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+    out.push(0x80 | opcode);
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(len @ ..=125), _) => out.push(len),
+        (_, Ok(len)) => {
+            out.push(126);
+            out.extend_from_slice(&len.to_be_bytes());
+        }
+        _ => {
+            out.push(127);
+            out.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+        }
+    }
+    out.extend_from_slice(payload);
+}
+
+/// The type of a frame: its first byte, or the number behind `{"type":`.
+pub(super) fn kind(payload: &[u8]) -> Kind {
+    let code = match payload {
+        [b'{', ..] => payload.get(8).map_or(u8::MAX, |digit| digit.wrapping_sub(b'0')),
+        [code, ..] => *code,
+        [] => u8::MAX,
+    };
+    match code {
+        1 => Kind::Ping,
+        2 => Kind::Message,
+        4 => Kind::Reply,
+        _ => Kind::Other,
+    }
+}
+
+/// The answer to a PING that came as a frame of this opcode. Masked with zeros, as a client may choose.
+pub(super) fn pong(opcode: u8) -> Vec<u8> {
+    let body: &[u8] = if opcode == TEXT { br#"{"type":0,"content":"PONG"}"# } else { b"\0PONG" };
+    let len = u8::try_from(body.len()).expect("both are short");
+    let mut frame = vec![0x80 | opcode, 0x80 | len, 0, 0, 0, 0];
+    frame.extend_from_slice(body);
+    frame
+}
+
+/// The request for an upgrade. The answer's `Sec-WebSocket-Accept` is not judged.
+pub(super) fn upgrade(host: &str, path: &str, subprotocol: Option<&str>) -> Vec<u8> {
+    let mut head = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    if let Some(name) = subprotocol {
+        head.push_str("Sec-WebSocket-Protocol: ");
+        head.push_str(name);
+        head.push_str("\r\n");
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_every_length_are_cut_where_they_end() {
+        for len in [0, 125, 126, 65_535, 65_536] {
+            let payload = vec![7; len];
+            let mut bytes = Vec::new();
+            put(&mut bytes, BINARY, &payload);
+            let whole = bytes.len();
+            bytes.push(9);
+            let frame = split(&bytes).unwrap();
+            assert_eq!((frame.opcode, frame.payload, frame.len), (BINARY, &payload[..], whole), "{len}");
+            assert_eq!(split(&bytes[..whole - 1]), None, "{len}");
+        }
+    }
+
+    #[test]
+    fn the_type_of_a_frame_stands_at_its_front() {
+        assert_eq!(kind(b"\x02abc"), Kind::Message);
+        assert_eq!(kind(br#"{"type":1}"#), Kind::Ping);
+        assert_eq!(kind(br#"{"type":4,"content":"{}"}"#), Kind::Reply);
+        assert_eq!(kind(b""), Kind::Other);
+    }
+}
