@@ -58,8 +58,7 @@ impl Manifest {
     /// # Errors
     /// Every fault, each in one sentence that names the key.
     pub(super) fn parse(text: &str, caps: &Caps) -> Result<Self, Vec<String>> {
-        let table: Table =
-            text.parse().map_err(|error: toml::de::Error| vec![error.to_string().trim_end().to_owned()])?;
+        let table: Table = text.parse().map_err(|error| vec![no_toml(text, &error)])?;
         let mut read = Reader::default();
         let default = Self::default();
         read.known("", &table, &KEYS);
@@ -257,6 +256,14 @@ fn parse_bytes(text: &str) -> Option<usize> {
     number.parse::<usize>().ok()?.checked_mul(1 << shift)
 }
 
+/// Where and what, but not the line itself, which may hold a secret and goes to the log.
+fn no_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {}", error.message().replace('\n', ", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +329,19 @@ mod tests {
             "limits.memory: expected a size such as \"64MiB\", got \"lots\"",
         ];
         assert_eq!(faults, expected);
-        assert!(Manifest::parse("a = ", &Caps::default()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_toml_is_told_by_its_place_and_not_shown() {
+        for (text, place) in [
+            ("a = ", "line 1, column "),
+            ("[settings]\n# key\nsecret = \"0123456789\nmore = 1\n", "line 3, column "),
+            ("[settings]\nsecret = 0123456789\n", "line 2, column "),
+            ("[settings]\nsecret = \"0123456789\"\nsecret = \"0123456789\"\n", "line 3, column "),
+        ] {
+            let faults = Manifest::parse(text, &Caps::default()).unwrap_err();
+            assert!(faults.len() == 1 && faults[0].starts_with(place), "{faults:?}");
+            assert!(!faults[0].contains("12345") && !faults[0].contains('\n'), "a secret is shown: {faults:?}");
+        }
     }
 }
