@@ -8,8 +8,6 @@ use crate::id::{ConnectionId, Device, NodeId, Room, Uid};
 
 /// Most entries of a message's `content` or `extra`.
 pub const MAX_ENTRIES: usize = 256;
-/// Largest canonical body of a message, in bytes.
-pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// CIM's action for "you were logged off": every SDK of the family stops dialling when it sees it. The node's own.
 pub const KICK_ACTION: &str = "999";
 /// Most times a message may give rise to another one through a plugin's push.

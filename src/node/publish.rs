@@ -7,7 +7,7 @@ use crate::broker::Outcome;
 use crate::claim::Refusal;
 use crate::clock;
 use crate::id::NodeId;
-use crate::message::{Envelope, MAX_HOPS, MAX_MESSAGE_BYTES, Origin, Publication, Receipt};
+use crate::message::{Envelope, MAX_HOPS, Origin, Publication, Receipt};
 use crate::plugin::Judgement;
 use crate::protocol::{TooLarge, check_size};
 
@@ -121,6 +121,6 @@ fn stop_reason(envelope: &Envelope, judgement: Judgement) -> (Vec<Arc<str>>, Opt
     if envelope.hops > MAX_HOPS {
         return (replaced_by, Some(Fate::TooManyHops));
     }
-    let fate = check_size(&envelope.message, MAX_MESSAGE_BYTES).err().map(Fate::TooLarge);
+    let fate = check_size(&envelope.message).err().map(Fate::TooLarge);
     (replaced_by, fate)
 }

@@ -13,7 +13,7 @@ use super::snapshot::{Gate, Snapshot};
 use super::stats::Outcome;
 use super::version::Version;
 use super::{Judgement, Refusal, Role, convert};
-use crate::message::{Envelope, MAX_MESSAGE_BYTES};
+use crate::message::Envelope;
 
 /// One judgement for each envelope, in order.
 pub(super) async fn judge(snapshot: &Snapshot, batch: &mut [Envelope]) -> Vec<Judgement> {
@@ -99,8 +99,8 @@ fn apply(
         Verdict::Allow => {}
         Verdict::Replace(message) => {
             let bytes = convert::text_bytes(&message);
-            if bytes > MAX_MESSAGE_BYTES {
-                let words = format!("replace: expected at most {MAX_MESSAGE_BYTES} bytes, got {bytes}");
+            if bytes > convert::MAX_MESSAGE_BYTES {
+                let words = format!("replace: expected at most {} bytes, got {bytes}", convert::MAX_MESSAGE_BYTES);
                 return Err(Failure::new(Kind::Answer, words));
             }
             let message = convert::message_in(message)

@@ -13,6 +13,9 @@ use crate::message::{Entries, History, MAX_ENTRIES, Message, Origin, Publication
 /// Longest reason or reply text that a guest may give, bytes; the rest is cut.
 const MAX_WORDS: usize = 1_024;
 
+/// Most bytes of texts in a message that a guest hands over. What may travel is bounded where it is published.
+pub(super) const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
 /// Reads a name; a fault says which.
 pub(super) fn name<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, String> {
     text.parse().map_err(|error| format!("{field}: {error}"))

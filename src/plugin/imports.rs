@@ -16,7 +16,7 @@ use super::kv::{MAX_BYTES_PER_CALL, MAX_KEY_BYTES, MAX_KEYS_PER_CALL, MAX_VALUE_
 use super::{Effect, Services};
 use crate::clock;
 use crate::id::{Room, Uid};
-use crate::message::{MAX_HOPS, MAX_MESSAGE_BYTES, Target};
+use crate::message::{MAX_HOPS, Target};
 
 /// Most pushes, joins, leaves and kicks of one call.
 pub(super) const MAX_EFFECTS: usize = 1_000;
@@ -213,7 +213,7 @@ impl wit::outbox::Host for Guest {
         use wit::outbox::Error;
         let bytes = convert::text_bytes(&message);
         self.call.hand_over(bytes + convert::target_bytes(&target))?;
-        if bytes > MAX_MESSAGE_BYTES {
+        if bytes > convert::MAX_MESSAGE_BYTES {
             return Ok(Err(Error::TooLarge));
         }
         if self.call.hops > MAX_HOPS {

@@ -22,18 +22,15 @@ pub struct TooLarge {
     pub limit: usize,
 }
 
-/// Every dialect can carry the message on every transport.
-///
-/// `limit` bounds the yunque protobuf body, in bytes; over [`MAX_TCP_BODY`] it counts as that, because a listener may
-/// serve either dialect on TCP.
+/// Every dialect can carry the message on every transport: a body has at most [`MAX_TCP_BODY`] bytes in each, because
+/// a listener may serve either on TCP.
 ///
 /// # Errors
 /// [`TooLarge`] names the dialect whose bound is exceeded.
-pub fn check_size(message: &Message, limit: usize) -> Result<(), TooLarge> {
-    let limit = limit.min(MAX_TCP_BODY);
+pub fn check_size(message: &Message) -> Result<(), TooLarge> {
     let bytes = length(Dialect::Yunque, message);
-    if bytes > limit {
-        return Err(TooLarge { dialect: Dialect::Yunque, bytes, limit });
+    if bytes > MAX_TCP_BODY {
+        return Err(TooLarge { dialect: Dialect::Yunque, bytes, limit: MAX_TCP_BODY });
     }
     // Only `format` and JSON text can make the cim body the longer one, and JSON makes at most six bytes of one.
     if bytes + message.format.len() > SAFE_IN_CIM {
@@ -64,13 +61,13 @@ mod tests {
     #[test]
     fn the_limit_counts_canonical_bytes() {
         let message = with_text("\"".repeat(30 * 1024));
-        assert_eq!(check_size(&message, MAX_TCP_BODY), Ok(()));
+        assert_eq!(check_size(&message), Ok(()));
         let json = encode(Form::ALL[1], ServerFrame::Message(&message)).unwrap();
         assert!(json.len() > 120 * 1024);
 
-        let refused = check_size(&with_text("x".repeat(100)), 64).unwrap_err();
-        assert_eq!((refused.dialect, refused.limit), (Dialect::Yunque, 64));
-        assert_eq!(refused.to_string(), "expected at most 64 bytes in the yunque dialect, got 110");
+        let refused = check_size(&with_text("x".repeat(70_000))).unwrap_err();
+        assert_eq!((refused.dialect, refused.limit), (Dialect::Yunque, MAX_TCP_BODY));
+        assert_eq!(refused.to_string(), "expected at most 65535 bytes in the yunque dialect, got 70014");
     }
 
     #[test]
@@ -83,7 +80,7 @@ mod tests {
         let mut refused = 0;
         for bytes in [1, 10_000, 10_240, 10_900, 10_923, 16_000, 20_000] {
             let message = nul(bytes);
-            match check_size(&message, 1 << 20) {
+            match check_size(&message) {
                 Ok(()) => {
                     for form in Form::ALL {
                         assert!(encode(form, ServerFrame::Message(&message)).is_ok(), "{form} {bytes}");
@@ -102,11 +99,11 @@ mod tests {
     #[test]
     fn the_longest_tcp_body_is_65_535_bytes() {
         let fits = Message { title: "x".repeat(MAX_TCP_BODY - 4), ..Message::default() };
-        assert_eq!(check_size(&fits, 1 << 20), Ok(()));
+        assert_eq!(check_size(&fits), Ok(()));
         let frame = encode(Form::tcp(Dialect::Cim), ServerFrame::Message(&fits)).unwrap();
         assert_eq!(&frame[..3], &[2, 0xff, 0xff]);
         let over = Message { title: "x".repeat(MAX_TCP_BODY - 3), ..Message::default() };
-        assert_eq!(check_size(&over, 1 << 20).unwrap_err().bytes, MAX_TCP_BODY + 1);
+        assert_eq!(check_size(&over).unwrap_err().bytes, MAX_TCP_BODY + 1);
         assert!(encode(Form::tcp(Dialect::Yunque), ServerFrame::Message(&over)).is_err());
     }
 }

@@ -13,7 +13,7 @@ use super::query::Query;
 use super::report;
 use super::routes::Shape;
 use super::{Api, Rules, body};
-use crate::message::{MAX_MESSAGE_BYTES, Origin, Publication};
+use crate::message::{Origin, Publication};
 use crate::protocol::push::{self, Fault, Limits, Push};
 use crate::protocol::{MAX_TCP_BODY, check_size};
 
@@ -71,7 +71,7 @@ fn publication(push: Push) -> Publication {
 /// of the whole request, before anything is delivered.
 fn check_sizes(shape: Shape, batch: &[Publication]) -> Result<(), Problem> {
     for (i, publication) in batch.iter().enumerate() {
-        check_size(&publication.message, MAX_MESSAGE_BYTES).map_err(|e| {
+        check_size(&publication.message).map_err(|e| {
             let path = match shape {
                 Shape::List | Shape::Envelope => format!("{}[{i}]", list_name(shape)),
                 _ => "message".to_owned(),
