@@ -38,11 +38,19 @@ pub(super) struct Slots {
     pub(super) blocked: FuturesUnordered<Blocked>,
     meters: ShardMeters,
     pings: [Option<Bytes>; Form::COUNT],
-    heartbeat: Tick,
-    max_missed: u32,
-    write_timeout: Tick,
+    patience: Patience,
     /// Other shards write the same runs at the same time.
     pub(super) has_siblings: bool,
+}
+
+/// How long a connection may be silent, and its socket deaf.
+struct Patience {
+    /// PING after so long without a write.
+    heartbeat: Tick,
+    /// So many PINGs may stay unanswered.
+    max_missed: u32,
+    /// A blocked socket, and a closing connection, is cut after so long.
+    write_timeout: Tick,
 }
 
 /// One connection, as its shard sees it.
@@ -117,9 +125,11 @@ impl Slots {
             blocked: FuturesUnordered::new(),
             meters: ShardMeters::new(home.index),
             pings: Default::default(),
-            heartbeat: home.clock.ticks(settings.heartbeat.interval),
-            max_missed: settings.heartbeat.max_missed,
-            write_timeout: home.clock.ticks(settings.queue.write_timeout),
+            patience: Patience {
+                heartbeat: home.clock.ticks(settings.heartbeat.interval),
+                max_missed: settings.heartbeat.max_missed,
+                write_timeout: home.clock.ticks(settings.queue.write_timeout),
+            },
             has_siblings,
             home,
         }
@@ -211,7 +221,7 @@ impl Slots {
         }
         slot.connection.end(why);
         count_close(why);
-        slot.closing_until = now.saturating_add(self.write_timeout);
+        slot.closing_until = now.saturating_add(self.patience.write_timeout);
         if why == Disconnect::SLOW_CONSUMER {
             slot.connection.release(slot.queue.clear_unbegun());
         }
@@ -323,7 +333,7 @@ impl Slots {
                 self.blocked.push(Blocked { connection, socket });
                 if slot.blocked_since == 0 {
                     slot.blocked_since = now;
-                    self.wheel.hasten(index, now.saturating_add(self.write_timeout));
+                    self.wheel.hasten(index, now.saturating_add(self.patience.write_timeout));
                 }
             }
             Some(error) => {
@@ -360,13 +370,13 @@ impl Slots {
             return;
         }
         let limit = slot.connection.time_limit().filter(|(at, _)| now >= *at);
-        let stuck = slot.blocked_since != 0 && now >= slot.blocked_since.saturating_add(self.write_timeout);
+        let stuck = slot.blocked_since != 0 && now >= slot.blocked_since.saturating_add(self.patience.write_timeout);
         if let Some((_, why)) = limit {
             self.begin_close(index, why);
         } else if stuck {
             self.begin_close(index, Disconnect::SLOW_CONSUMER);
         } else {
-            if now >= slot.last_write.saturating_add(self.heartbeat) {
+            if now >= slot.last_write.saturating_add(self.patience.heartbeat) {
                 self.beat(index);
             }
             self.arm(index);
@@ -382,7 +392,7 @@ impl Slots {
         }
         slot.last_write = now;
         let Some(form) = slot.connection.form() else { return };
-        if slot.connection.missed() >= self.max_missed {
+        if slot.connection.missed() >= self.patience.max_missed {
             self.begin_close(index, Disconnect::HEARTBEAT_MISSED);
             return;
         }
@@ -400,12 +410,12 @@ impl Slots {
         let due = if slot.closing_until != 0 {
             slot.closing_until
         } else {
-            let mut due = slot.last_write.saturating_add(self.heartbeat);
+            let mut due = slot.last_write.saturating_add(self.patience.heartbeat);
             if let Some((at, _)) = slot.connection.time_limit() {
                 due = due.min(at);
             }
             if slot.blocked_since != 0 {
-                due = due.min(slot.blocked_since.saturating_add(self.write_timeout));
+                due = due.min(slot.blocked_since.saturating_add(self.patience.write_timeout));
             }
             due
         };

@@ -25,8 +25,7 @@ impl Api {
         B::Error: Display,
     {
         let change = push::room_change(&plain_body(rules, head, body).await?, &rules.bounds)?;
-        let connections = self.node.connections_of(&change.target);
-        let mut told = told(&change, &connections);
+        let (mut told, connections) = self.named(&change);
         for connection in &connections {
             match self.node.join(connection, change.room.clone()).await {
                 Ok(true) => told.joined += 1,
@@ -47,8 +46,7 @@ impl Api {
         B::Error: Display,
     {
         let change = push::room_change(&plain_body(rules, head, body).await?, &rules.bounds)?;
-        let connections = self.node.connections_of(&change.target);
-        let mut told = told(&change, &connections);
+        let (mut told, connections) = self.named(&change);
         for connection in &connections {
             if self.node.leave(connection, &change.room).await {
                 told.left += 1;
@@ -73,6 +71,20 @@ impl Api {
         let closed = self.node.kick(&kick.target, Disconnect::KICKED, words).await;
         Ok(answer::ok(Kicked { closed }))
     }
+
+    /// The connections that are meant, and the answer before anything has changed: who of those named is not here.
+    fn named<'a>(&self, change: &'a RoomChange) -> (Told<'a>, Vec<Connection>) {
+        let connections = self.node.connections_of(&change.target);
+        let here: AHashSet<Uid> = connections.iter().filter_map(|c| c.binding().map(|b| b.uid.clone())).collect();
+        let named = match &change.target {
+            Target::User(uid) => std::slice::from_ref(uid),
+            Target::Users(uids) => uids,
+            _ => &[],
+        };
+        let offline = named.iter().filter(|uid| !here.contains(*uid)).cloned().collect();
+        let told = Told { room: &change.room, joined: 0, left: 0, unchanged: 0, offline, refused: Vec::new() };
+        (told, connections)
+    }
 }
 
 async fn plain_body<B>(rules: &Rules, head: &Parts, body: B) -> Result<Bytes, Problem>
@@ -83,18 +95,6 @@ where
     Query::parse(head.uri.query(), &[])?;
     let kind = body::kind(&head.headers, false)?;
     body::read(body, kind, &rules.limits).await
-}
-
-/// The answer before anything has changed: who of those named is not here.
-fn told<'a>(change: &'a RoomChange, connections: &[Connection]) -> Told<'a> {
-    let here: AHashSet<Uid> = connections.iter().filter_map(|c| c.binding().map(|b| b.uid.clone())).collect();
-    let named = match &change.target {
-        Target::User(uid) => std::slice::from_ref(uid),
-        Target::Users(uids) => uids,
-        _ => &[],
-    };
-    let offline = named.iter().filter(|uid| !here.contains(*uid)).cloned().collect();
-    Told { room: &change.room, joined: 0, left: 0, unchanged: 0, offline, refused: Vec::new() }
 }
 
 /// What a room change did, in connections.
