@@ -226,7 +226,7 @@ section! {
         pub dir: PathBuf = PathBuf::new(),
         /// Where compiled plugins are kept between runs, readable by the owner only; empty = nowhere.
         pub cache: PathBuf = PathBuf::new(),
-        /// A file is read when it has not changed for so long; one that is gone for ten times as long is deleted.
+        /// A file is read when it has not changed for so long; one that is gone for three seconds, or longer if this is, is deleted.
         pub settle: Duration = Duration::from_millis(150),
         /// The directory is looked at again after so long, whatever the watcher says.
         pub rescan: Duration = Duration::from_secs(5),

@@ -22,8 +22,8 @@ use super::{Rejected, Role};
 use crate::config::Plugins;
 use crate::telemetry::names;
 
-/// So many settle times must pass before a file that is gone counts as deleted.
-const ABSENCE: u32 = 10;
+/// A file that has been gone for so long counts as deleted.
+const ABSENCE: Duration = Duration::from_secs(3);
 
 /// The loader: it alone changes the serving set.
 pub(super) struct Loader {
@@ -57,7 +57,7 @@ impl Plugin {
     /// How long a change of its files must have rested. A file that is gone gets longer: its last version serves on, and
     /// whoever deletes and writes again may be slow.
     fn patience(&self, settle: Duration) -> Duration {
-        if self.seen.wasm.is_none() { settle * ABSENCE } else { settle }
+        if self.seen.wasm.is_none() { settle.max(ABSENCE) } else { settle }
     }
 }
 
