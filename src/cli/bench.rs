@@ -19,12 +19,13 @@ mod traffic;
 mod websocket;
 mod wire;
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::exit;
+use std::process::{Command, exit};
 
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use super::print;
 use cell::{Cell, Stage};
@@ -68,6 +69,13 @@ enum Part {
         /// Which one.
         kind: Reference,
     },
+    /// Run another command of this program that ends with the process that started it.
+    #[command(hide = true)]
+    Child {
+        /// Its words.
+        #[arg(last = true)]
+        words: Vec<String>,
+    },
 }
 
 /// A bar was missed.
@@ -77,8 +85,10 @@ const INVALID: i32 = 3;
 
 impl Bench {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        if let Some(Part::Reference { kind }) = self.part {
-            return kind.run();
+        match &self.part {
+            Some(Part::Reference { kind }) => return kind.run(),
+            Some(Part::Child { words }) => return become_child(words),
+            None => {}
         }
         if self.list {
             return cell::all().iter().try_for_each(|cell| print(&format!("{:<14} {}", cell.name(), cell.about())));
@@ -148,6 +158,12 @@ impl Bench {
         progress.finish_and_clear();
         Ok(results)
     }
+}
+
+/// A bench that is killed takes nothing down itself: the kernel does it.
+fn become_child(words: &[String]) -> anyhow::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    Err(Command::new(std::env::current_exe()?).args(words).exec().into())
 }
 
 /// One descriptor a connection, here and in each server, which inherits the limit.

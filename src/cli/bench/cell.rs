@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::bar::Bar;
-use super::cells::{connect, dialects, fan_out, filters, idle, latency, rooms, slow, unicast};
+use super::cells::{connect, dialects, fan_out, filters, idle, latency, linearity, rooms, slow, unicast};
 use super::drive::Timing;
 use super::generator::Generator;
 use super::sample::Sample;
@@ -36,6 +36,7 @@ pub(super) fn all() -> Vec<Box<dyn Cell>> {
     vec![
         Box::new(fan_out::SMALL),
         Box::new(fan_out::LARGE),
+        Box::new(linearity::Linearity),
         Box::new(unicast::Unicast),
         Box::new(rooms::Rooms),
         Box::new(idle::Idle),
@@ -57,7 +58,7 @@ pub(super) struct Stage<'a> {
 
 impl Stage<'_> {
     pub(super) fn timing(&self) -> Timing {
-        let (warm, window) = if self.quick { (250, 800) } else { (1000, 3000) };
+        let (warm, window) = if self.quick { (200, 600) } else { (1000, 3000) };
         Timing { warm: Duration::from_millis(warm), window: Duration::from_millis(window) }
     }
 

@@ -6,6 +6,7 @@ pub(super) mod fan_out;
 pub(super) mod filters;
 pub(super) mod idle;
 pub(super) mod latency;
+pub(super) mod linearity;
 pub(super) mod rooms;
 pub(super) mod slow;
 pub(super) mod unicast;

@@ -117,6 +117,11 @@ impl Generator {
         self.pipes[pipe as usize].in_flight
     }
 
+    /// Answers of one publisher which told that somebody's queue was full.
+    pub(super) fn full(&self, pipe: u32) -> u64 {
+        self.pipes[pipe as usize].full
+    }
+
     /// Sends one request, made by `write`.
     pub(super) fn send(&mut self, pipe: u32, write: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
         self.pipes[pipe as usize].send(write)

@@ -23,7 +23,7 @@ pub(super) fn table(results: &Results, baseline: Option<&Results>) -> String {
     }
     for bar in &results.bars {
         let mark = if bar.ok { "ok  " } else { "MISS" };
-        let (value, low, high) = (short(bar.value), short(bar.min), short(bar.max));
+        let (value, low, high) = (fine(bar.value), fine(bar.min), fine(bar.max));
         let _ = writeln!(text, "  {mark} {value:>8} {} {:<6} ({low}–{high})  {}", bar.must, short(bar.bar), bar.name);
     }
     for why in &results.invalid {
@@ -110,13 +110,20 @@ pub(super) fn brief(name: &str, contender: &str, sample: &super::sample::Sample)
 
 /// `275k`, `4.02M`.
 fn count(value: f64) -> String {
-    if value >= 1e6 {
+    if value.is_nan() {
+        "–".to_owned()
+    } else if value >= 1e6 {
         format!("{:.2}M", value / 1e6)
     } else if value >= 1e4 {
         format!("{:.0}k", value / 1e3)
     } else {
         format!("{value:.0}")
     }
+}
+
+/// So that what is near its bar stands on one side of it.
+fn fine(value: f64) -> String {
+    if value.abs() >= 10.0 { short(value) } else { format!("{value:.3}") }
 }
 
 fn short(value: f64) -> String {

@@ -65,7 +65,7 @@ impl Sample {
     /// NaN where the sample has no such figure.
     pub(super) fn figure(&self, figure: Figure) -> f64 {
         let cpu = self.user + self.system;
-        let count = float(self.count);
+        let count = if self.count == 0 { f64::NAN } else { float(self.count) };
         match figure {
             Figure::PerCpuSecond => count / cpu,
             Figure::PerSecond => count / self.wall,

@@ -67,6 +67,7 @@ impl Lab {
     /// Starts a server and waits until it takes connections.
     pub(super) fn start(&self, contender: Contender) -> anyhow::Result<Subject> {
         let mut command = Command::new(&self.program);
+        command.args(["bench", "child", "--"]);
         let wire = match contender.kind {
             Kind::Node(components) => {
                 let config = self.prepare(components)?;

@@ -2,7 +2,7 @@
 
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{ONE, closed, requests};
+use super::super::drive::{ONE, clog, closed, requests};
 use super::super::proc;
 use super::super::sample::Figure;
 use super::super::stats::float;
@@ -16,7 +16,7 @@ pub(in super::super) struct SlowReaders;
 pub(in super::super) struct StuckMemory;
 
 const STUCK: Contender = Contender { name: "1 % stuck", kind: SKYLARK.kind };
-const PUSHED: &str = "pushed in bursts of 16";
+const PUSHED: &str = "20 000 in bursts of 16";
 const ALONE: &str = "one at a time";
 /// What a node keeps for one connection that does not read (`queue.bytes`).
 const QUEUE: f64 = 1024.0 * 1024.0;
@@ -27,7 +27,7 @@ impl Cell for SlowReaders {
     }
 
     fn about(&self) -> &'static str {
-        "fan-out while 1 % of the receivers read nothing at all; figures are those of the other 99 %"
+        "fan-out while 1 % read nothing, their sockets full and their queues half full; figures of the other 99 %"
     }
 
     fn contenders(&self) -> Vec<Contender> {
@@ -35,10 +35,14 @@ impl Cell for SlowReaders {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let receivers = stage.pick(1_000, 5_000);
+        // So few that they are clogged long before `queue.write_timeout` closes them.
+        let receivers = stage.pick(1_000, 2_000);
         let stuck = if contender.name == STUCK.name { receivers / 100 } else { 0 };
         let (subject, mut generator) = stage.set(contender, receivers)?;
-        generator.stick(stuck)?;
+        if stuck > 0 {
+            generator.stick(stuck)?;
+            clog(&mut generator, &subject, receivers, stuck)?;
+        }
         let mut traffic = Traffic::new(Shape::FanOut { burst: 1 }, subject.wire, receivers, stuck);
         Ok(vec![(ALONE, closed(&mut generator, &subject, &mut traffic, ONE, stage.timing())?)])
     }
@@ -59,7 +63,7 @@ impl Cell for StuckMemory {
     }
 
     fn about(&self) -> &'static str {
-        "memory that the node takes while 10 % of 1 000 receivers are stuck and 20 000 messages are pushed"
+        "memory that the node takes while 10 % of 300 receivers are stuck and 20 000 messages are pushed"
     }
 
     fn contenders(&self) -> Vec<Contender> {
@@ -67,7 +71,7 @@ impl Cell for StuckMemory {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let (receivers, stuck, messages) = (1_000, 100, stage.pick(6_000, 20_000));
+        let (receivers, stuck, messages) = (300, 30, 20_000);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let before = proc::memory(subject.pid())?;
         generator.stick(stuck)?;

@@ -13,11 +13,15 @@ pub(super) struct Pipe {
     pub(super) stream: TcpStream,
     /// Requests without an answer.
     pub(super) in_flight: usize,
+    /// Answers which told that somebody's queue was full.
+    pub(super) full: u64,
     wire: Wire,
     out: Vec<u8>,
     written: usize,
     inbox: Vec<u8>,
 }
+
+const FULL: &[u8] = br#""full":"#;
 
 impl Pipe {
     pub(super) fn open(address: SocketAddr, wire: Wire) -> anyhow::Result<Self> {
@@ -28,7 +32,7 @@ impl Pipe {
         }
         stream.set_nonblocking(true)?;
         let stream = TcpStream::from_std(stream);
-        Ok(Self { stream, in_flight: 0, wire, out: Vec::new(), written: 0, inbox: Vec::new() })
+        Ok(Self { stream, in_flight: 0, full: 0, wire, out: Vec::new(), written: 0, inbox: Vec::new() })
     }
 
     /// Adds one request, made by `write`, and sends what the socket takes.
@@ -71,6 +75,8 @@ impl Pipe {
             Wire::Http => answer(&self.inbox[used..])?,
             Wire::Push => (used < self.inbox.len()).then_some(1),
         } {
+            let is_full = self.inbox[used..used + len].windows(FULL.len()).any(|part| part == FULL);
+            self.full += u64::from(is_full);
             used += len;
             self.in_flight = self.in_flight.checked_sub(1).context("an answer that nobody asked for")?;
         }
