@@ -90,6 +90,18 @@ item! {
         pub devices: DevicePolicy = devices_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else allow_all",
         /// Whether a token may stand in the query (`?token=`).
         pub query_token: bool = true => "true",
+        /// Certificate and key, where it speaks TLS; one that changes is taken while the node runs.
+        pub tls: Option<TlsFiles> = None => "~, no TLS",
+    }
+}
+
+item! {
+    /// The files of a TLS listener.
+    pub struct TlsFiles {
+        /// PEM file of the certificate, and behind it those between it and the root.
+        pub cert: PathBuf,
+        /// PEM file of the certificate's private key.
+        pub key: PathBuf,
     }
 }
 
@@ -316,6 +328,7 @@ impl Listener {
             devices: devices_of(Some(&serves)),
             serves,
             query_token: true,
+            tls: None,
         }
     }
 

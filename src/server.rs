@@ -12,6 +12,7 @@ mod peers;
 mod socket;
 mod tasks;
 mod tcp;
+mod tls;
 mod upgrade;
 mod ws;
 
@@ -26,12 +27,17 @@ use tokio::sync::watch;
 use crate::config::{Config, Listener, Service};
 use crate::node::Node;
 use api::Api;
+use listener::Door;
 use peers::Peers;
 use tasks::Tasks;
+use tls::Certificate;
+pub use tls::{TlsError, faults as tls_faults};
 
 /// The addresses of a node: taken, but nothing is accepted yet.
 pub struct Listeners {
     sockets: Vec<TcpListener>,
+    /// `None` where a listener is plain.
+    certificates: Vec<Option<Arc<Certificate>>>,
     addresses: Vec<Address>,
 }
 
@@ -47,6 +53,8 @@ pub struct Address {
     pub address: SocketAddr,
     /// What it serves.
     pub serves: Vec<Service>,
+    /// Whether it serves that over TLS.
+    pub is_tls: bool,
 }
 
 /// Why the node cannot listen.
@@ -60,21 +68,35 @@ pub enum StartError {
         /// The system's reason.
         source: io::Error,
     },
+    /// A certificate that cannot be used.
+    #[error("listeners: no TLS on {address}: {source}")]
+    Tls {
+        /// The listener's address.
+        address: SocketAddr,
+        /// Why.
+        source: Box<TlsError>,
+    },
 }
 
 impl Listeners {
-    /// Takes every address of `config`.
+    /// Takes every address of `config`, and reads every certificate.
     ///
     /// # Errors
-    /// [`StartError`] names the first address that cannot be had.
+    /// [`StartError`] names the first address that cannot be had, or whose certificate cannot be used.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
+        let certificate = |listener: &Listener| {
+            let unfit = |source| StartError::Tls { address: listener.address, source: Box::new(source) };
+            Certificate::of(listener).map_err(unfit)
+        };
+        let certificates = config.listeners.iter().map(certificate).collect::<Result<Vec<_>, _>>()?;
         let sockets = config.listeners.iter().map(listener::bind).collect::<Result<Vec<_>, _>>()?;
         let address = |(socket, config): (&TcpListener, &Listener)| Address {
             address: socket.local_addr().unwrap_or(config.address),
             serves: config.serves.clone(),
+            is_tls: config.tls.is_some(),
         };
         let addresses = sockets.iter().zip(&config.listeners).map(address).collect();
-        Ok(Self { sockets, addresses })
+        Ok(Self { sockets, certificates, addresses })
     }
 
     /// Where each listener really listens, in the order of the config.
@@ -96,15 +118,17 @@ impl Server {
             tasks: Tasks::default(),
             stop: watch::Sender::new(false),
         });
-        for (at, socket) in listeners.sockets.into_iter().enumerate() {
-            listener::spawn(&gateway, socket, at);
+        tls::renew(&gateway, listeners.certificates.iter().flatten().cloned().collect());
+        for (at, (socket, certificate)) in listeners.sockets.into_iter().zip(listeners.certificates).enumerate() {
+            listener::spawn(&gateway, Door { socket, certificate, at });
         }
         Self { gateway }
     }
 
     /// Takes the limits, origins, device policies and rights of `config` from now on.
     ///
-    /// Addresses, and what is served where, must be as they were at the start ([`Config::with_live`] sees to it).
+    /// Addresses, what is served where, and the files of certificates must be as they were at the start
+    /// ([`Config::with_live`] sees to it).
     pub fn reconfigure(&self, config: &Arc<Config>) {
         self.gateway.peers.reconfigure(&config.limits);
         self.gateway.config.store(Arc::clone(config));

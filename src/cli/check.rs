@@ -1,4 +1,4 @@
-//! `skylark check`: the configuration and every plugin, all faults at once, no port opened.
+//! `skylark check`: the configuration, the certificates and every plugin, all faults at once, no port opened.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use anyhow::bail;
 use super::{ConfigSource, block_on, print};
 use crate::config::Plugins;
 use crate::plugin::check::{Report, check_dir, check_file};
+use crate::server::tls_faults;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {}
@@ -15,6 +16,12 @@ impl Check {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         let examined = source.loader().examine();
         let mut faults: Vec<String> = examined.faults.iter().map(ToString::to_string).collect();
+        // A listener with a fault may hold the default of its `tls`.
+        if let Some(config) =
+            examined.config.as_ref().filter(|_| !examined.faults.iter().any(|f| f.path.starts_with("listeners")))
+        {
+            faults.extend(tls_faults(&config.listeners));
+        }
         let config_faults = faults.len();
         let mut checked = Vec::new();
         // A key with a fault holds its default, so the directory is the one that was meant unless the fault is its own.

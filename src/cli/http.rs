@@ -102,8 +102,12 @@ impl Node {
 /// Where on this machine the configured node serves something.
 pub(super) fn local_address(config: &Config, service: Service) -> anyhow::Result<SocketAddr> {
     let name = service.as_str();
-    let listener = config.listeners.iter().find(|listener| listener.has(service));
-    let mut address = listener.with_context(|| format!("no listener serves {name}; name one by --url"))?.address;
+    let serving = || config.listeners.iter().filter(|listener| listener.has(service));
+    let Some(listener) = serving().find(|listener| listener.tls.is_none()) else {
+        let why = if serving().next().is_some() { " without TLS, which no command speaks" } else { "" };
+        bail!("no listener serves {name}{why}; name one by --url");
+    };
+    let mut address = listener.address;
     if address.port() == 0 {
         bail!("the listener that serves {name} takes any free port; name it by --url");
     }

@@ -11,8 +11,8 @@ use super::{Config, Limits, Listener};
 const LIVE: [&str; 5] = ["clients.", "api.", "plugins.allow_remove", "log.level", "drain."];
 /// Limits that size something when the node starts.
 const FIXED_LIMITS: [&str; 2] = ["limits.connections", "limits.auth_calls"];
-/// Keys of a listener that say where it listens and for what.
-const PLACE: [&str; 2] = ["address", "serves"];
+/// Keys of a listener that say where it listens, for what and how.
+const PLACE: [&str; 3] = ["address", "serves", "tls"];
 
 /// Keys that differ between two configurations, in the tree's order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,10 +60,10 @@ impl Config {
         config
     }
 
-    /// Whether both listen on the same addresses for the same.
+    /// Whether both listen on the same addresses for the same, with certificates from the same files.
     fn has_places_of(&self, other: &Self) -> bool {
         let places = |listeners: &[Listener]| -> Vec<_> {
-            listeners.iter().map(|listener| (listener.address, listener.serves.clone())).collect()
+            listeners.iter().map(|l| (l.address, l.serves.clone(), l.tls.clone())).collect()
         };
         places(&self.listeners) == places(&other.listeners)
     }
@@ -75,7 +75,7 @@ fn is_live(path: &str, same_places: bool) -> bool {
         return !FIXED_LIMITS.contains(&path);
     }
     if path.starts_with("listeners[") {
-        return same_places && !PLACE.iter().any(|key| path.ends_with(&format!("].{key}")));
+        return same_places && !PLACE.contains(&path.split('.').nth(1).unwrap_or_default());
     }
     LIVE.iter().any(|live| path.starts_with(live))
 }

@@ -43,7 +43,9 @@ pub fn reference() -> String {
             let name = item.path.rsplit('.').next().unwrap_or_default();
             let default =
                 item.default.as_ref().map_or("Must be given.".to_owned(), |words| format!("Default: {words}."));
-            comment(&mut text, &format!("{indent}#   {name}: "), "      ", &format!("{} {default}", item.text));
+            let deeper = "  ".repeat(item.path[key.path.len()..].matches('.').count());
+            let hang = format!("    {deeper}");
+            comment(&mut text, &format!("{indent}# {deeper}{name}: "), &hang, &format!("{} {default}", item.text));
         }
         let value = key.path.split('.').try_fold(&defaults, |value, name| value.get(name));
         match value.map(|value| &value.kind) {

@@ -340,6 +340,25 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
+/// Not given, it is none. Which of the two it is shows in the keys below it.
+impl<T: Setting> Setting for Option<T> {
+    fn expected() -> String {
+        T::expected()
+    }
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        T::read(value, reader).map(Some)
+    }
+
+    fn show(&self) -> Value {
+        self.as_ref().map_or_else(|| Value::built_in(Kind::Null), Setting::show)
+    }
+
+    fn keys(path: &str, keys: &mut Vec<Key>) {
+        T::keys(path, keys);
+    }
+}
+
 impl Setting for bool {
     fn expected() -> String {
         "true or false".to_owned()

@@ -278,6 +278,27 @@ fn rules_between_keys_are_told_together() {
 }
 
 #[test]
+fn a_listener_speaks_tls_with_both_files_or_not_at_all() {
+    let tls = |value: &str| format!("listeners: [{{address: 127.0.0.1:1, serves: [ws]{value}}}]\n");
+    let load = |value: &str| Files::new(&tls(value)).load(None, &[]).unwrap().config;
+    let (plain, secured) = (load(", tls: ~"), load(", tls: {cert: a.pem, key: b.pem}"));
+    assert!(plain.listeners[0].tls.is_none());
+    let files = secured.listeners[0].tls.clone().unwrap();
+    assert_eq!((files.cert, files.key), ("a.pem".into(), "b.pem".into()));
+    assert_eq!(faults(&tls(", tls: {cert: a.pem}")), ["s.yaml:1: listeners[0].tls.key: not given, expected a path"]);
+    assert_eq!(
+        faults(&tls(", tls: true")),
+        ["s.yaml:1: listeners[0].tls: expected keys and values (cert or key), got \"true\""]
+    );
+    // Other files need a restart, as TLS itself does.
+    let other = load(", tls: {cert: a.pem, key: c.pem}, query_token: false");
+    assert_eq!(secured.changes(&other).live, [""; 0]);
+    assert_eq!(secured.changes(&other).needs_restart, ["listeners[0].query_token", "listeners[0].tls.key"]);
+    assert!(plain.changes(&secured).needs_restart.contains(&"listeners[0].tls.cert".to_owned()));
+    assert_eq!(plain.changes(&secured).live, [""; 0]);
+}
+
+#[test]
 fn bombs_are_refused_before_they_grow() {
     let deep = format!("node: {}", "[".repeat(100_000));
     assert!(faults(&deep)[0].contains("not YAML"), "{:?}", faults(&deep));

@@ -7,6 +7,7 @@ mod perform;
 mod tests;
 
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +16,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::peers::Guest;
@@ -71,8 +71,8 @@ pub(super) enum Heard {
 
 /// Gives the connection to the node and a task of its own, which speaks with the client until it is gone. `already` are
 /// bytes that came behind the handshake.
-pub(super) async fn begin(guest: Guest, arrival: Box<Arrival>, stream: TcpStream, already: Bytes) {
-    let stream = Arc::new(Stream(stream));
+pub(super) async fn begin(guest: Guest, arrival: Box<Arrival>, stream: Stream, already: Bytes) {
+    let stream = Arc::new(stream);
     let form = (!arrival.sniffs).then_some(arrival.form);
     let socket = Arc::clone(&stream) as Arc<dyn Socket>;
     let connection = match guest.gateway().node.attach(socket, form).await {
@@ -104,7 +104,7 @@ async fn run(mut driver: Box<Driver>) {
 /// The node has no place for it: there is no queue yet, and a fresh socket takes a few bytes.
 async fn turn_away(stream: &Stream, form: Form, why: Disconnect) {
     if form.framing == Framing::WebSocket {
-        let _ = stream.0.try_write(&websocket::close(why));
+        let _ = stream.try_write(&[IoSlice::new(&websocket::close(why))]);
     }
     stream.shutdown(false);
     stream.linger().await;

@@ -1,6 +1,7 @@
 //! Accepts: binds the addresses, counts who comes, and gives each socket to the protocol of its listener.
 //!
-//! Knows no frame and no HTTP. Running out of file descriptors is survived: it waits and goes on.
+//! Knows no frame, no HTTP, and of TLS only that it comes first. Running out of file descriptors is survived: it waits
+//! and goes on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +13,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::peers::Guest;
+use super::socket::Stream;
+use super::tls::Certificate;
 use super::{Gateway, StartError, stopped, tcp, upgrade};
 use crate::config::{Listener, Service};
 use crate::telemetry::names;
@@ -36,27 +39,36 @@ pub(super) fn bind(config: &Listener) -> Result<TcpListener, StartError> {
     listen().map_err(|source| StartError::Bind { address, source })
 }
 
+/// One listener.
+pub(super) struct Door {
+    pub(super) socket: TcpListener,
+    /// `None` where it is plain.
+    pub(super) certificate: Option<Arc<Certificate>>,
+    /// Which listener of the config.
+    pub(super) at: usize,
+}
+
 /// Accepts until the gateway stops.
-pub(super) fn spawn(gateway: &Arc<Gateway>, listener: TcpListener, at: usize) {
+pub(super) fn spawn(gateway: &Arc<Gateway>, door: Door) {
     gateway.tasks.begin();
     let stop = gateway.stop.subscribe();
     let gateway = Arc::clone(gateway);
     tokio::spawn(async move {
-        accept(&gateway, listener, at, stop).await;
+        accept(&gateway, door, stop).await;
         gateway.tasks.end();
     });
 }
 
-async fn accept(gateway: &Arc<Gateway>, listener: TcpListener, at: usize, mut stop: watch::Receiver<bool>) {
+async fn accept(gateway: &Arc<Gateway>, door: Door, mut stop: watch::Receiver<bool>) {
     let mut trouble = Trouble::default();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
-            accepted = listener.accept() => accepted,
+            accepted = door.socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => welcome(gateway, stream, peer, at),
+            Ok((stream, peer)) => welcome(gateway, stream, peer, &door),
             Err(e) if is_of_one_connection(&e) => {}
             Err(e) => {
                 trouble.tell(&e);
@@ -85,7 +97,8 @@ impl Trouble {
     }
 }
 
-fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, at: usize) {
+fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &Door) {
+    let at = door.at;
     let serves = gateway.config.load().listeners[at].serves.clone();
     // Where back ends push, too, only those who become clients count as connects: see `upgrade`.
     if !serves.contains(&Service::Api) && !gateway.peers.may_connect(peer.ip()) {
@@ -98,11 +111,32 @@ fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, at: usiz
     };
     // Without it a small frame may wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    if serves.contains(&Service::CimTcp) {
-        tokio::spawn(tcp::serve(guest, stream, peer, at));
-    } else {
-        tokio::spawn(upgrade::serve(guest, stream, peer, at, serves));
-    }
+    let certificate = door.certificate.clone();
+    tokio::spawn(async move {
+        let Some(stream) = open(guest.gateway(), stream, peer, certificate).await else { return };
+        if serves.contains(&Service::CimTcp) {
+            tcp::serve(guest, stream, peer, at).await;
+        } else {
+            upgrade::serve(guest, stream, peer, at, serves).await;
+        }
+    });
+}
+
+/// The stream on which the listener's protocol is spoken; `None` when TLS comes to nothing, or the gateway stops.
+async fn open(
+    gateway: &Gateway,
+    stream: TcpStream,
+    peer: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
+) -> Option<Stream> {
+    let Some(certificate) = certificate else { return Some(Stream::plain(stream)) };
+    let limit = gateway.config.load().limits.handshake;
+    let mut stop = gateway.stop.subscribe();
+    let opened = tokio::select! {
+        () = stopped(&mut stop) => return None,
+        opened = certificate.welcome(stream, limit) => opened,
+    };
+    opened.map_err(|reason| refused(peer, reason)).ok()
 }
 
 /// Counts and logs a connect that becomes no connection.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
 
 use super::connection::{self, Arrival, Heard, Opening};
 use super::peers::Guest;
@@ -23,7 +22,7 @@ const READ_BUFFER: usize = 512;
 const MAX_BODY: usize = 65_535;
 
 /// Speaks with one client until it is gone.
-pub(super) async fn serve(guest: Guest, stream: TcpStream, peer: SocketAddr, at: usize) {
+pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: usize) {
     let config = guest.gateway().config.load_full();
     let listener = &config.listeners[at];
     let arrival = Arrival {
@@ -65,11 +64,11 @@ impl Reader {
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
             }
-            if ready!(self.stream.0.poll_read_ready(cx)).is_err() {
+            if ready!(self.stream.poll_readable(cx)).is_err() {
                 return Poll::Ready(Heard::Gone);
             }
             self.buffer.reserve(READ_BUFFER);
-            match self.stream.0.try_read_buf(&mut self.buffer) {
+            match self.stream.try_read_buf(&mut self.buffer) {
                 Ok(0) => return Poll::Ready(Heard::Gone),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

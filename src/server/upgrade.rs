@@ -19,14 +19,13 @@ use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::connection::{self, Arrival};
 use super::peers::Guest;
 use super::socket::Stream;
 use super::{Gateway, listener, stopped};
 use crate::config::Service;
+use crate::node::Socket as _;
 use handshake::Judged;
 use timer::HeadTimer;
 
@@ -38,7 +37,7 @@ const MAX_HEAD: usize = 16 * 1024;
 const MAX_BUFFER: usize = 64 * 1024;
 
 /// Answers requests until the client leaves, the gateway stops, or one becomes a WebSocket.
-pub(super) async fn serve(guest: Guest, stream: TcpStream, peer: SocketAddr, at: usize, serves: Vec<Service>) {
+pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: usize, serves: Vec<Service>) {
     let gateway = Arc::clone(guest.gateway());
     let timer = HeadTimer::default();
     let mut http = http1::Builder::new();
@@ -65,14 +64,14 @@ pub(super) async fn serve(guest: Guest, stream: TcpStream, peer: SocketAddr, at:
         return;
     }
     let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
+    let stream = parts.io.into_inner();
     let upgraded = parts.service.upgraded.lock().take();
     match upgraded {
         // It gets a task of its own: this one is as large as hyper is.
         Some(arrival) => connection::begin(guest, arrival, stream, parts.read_buf).await,
         None => {
-            let _ = stream.shutdown().await;
-            Stream(stream).linger().await;
+            stream.shutdown(false);
+            stream.linger().await;
         }
     }
 }

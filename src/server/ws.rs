@@ -65,7 +65,7 @@ impl Reader {
                 Ok(Message::Frame(_)) => continue,
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.shrink();
-                    match ready!(self.source().stream.0.poll_read_ready(cx)) {
+                    match ready!(self.source().stream.poll_readable(cx)) {
                         Ok(()) => continue,
                         Err(_) => Heard::Gone,
                     }
@@ -118,7 +118,7 @@ impl io::Read for Source {
         if self.overflow {
             return Err(io::Error::other(TooManyFragments));
         }
-        let count = self.stream.0.try_read(buffer)?;
+        let count = self.stream.try_read(buffer)?;
         self.meter.read(&buffer[..count]).map_err(io::Error::other)?;
         Ok(count)
     }

@@ -35,6 +35,8 @@ names! {
     ACCEPT_FAILED: counter = "skylark_accept_failed_total",
     /// Answers of the auth plugins, by `outcome` (admitted, refused).
     ADMISSIONS: counter = "skylark_admissions_total",
+    /// Certificates read again because their files changed, by `outcome` (live, rejected).
+    TLS_RELOADS: counter = "skylark_tls_reloads_total",
     /// Frames from clients, by `kind` (pong, sent, invalid).
     FRAMES_RECEIVED: counter = "skylark_frames_received_total",
 

@@ -24,4 +24,5 @@ mod load;
 mod push;
 mod rooms;
 mod secrets;
+mod tls;
 mod vectors;

@@ -4,6 +4,7 @@ pub mod client;
 pub mod gateway;
 pub mod http;
 pub mod terminals;
+pub mod tls;
 pub mod token;
 pub mod wire;
 

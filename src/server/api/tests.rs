@@ -63,7 +63,7 @@ impl Bench {
         let fake = Fake::new(&config);
         let metrics = Metrics::install();
         let address = "127.0.0.1:8080".parse().unwrap();
-        let listeners = vec![Address { address, serves: vec![Service::Ws, Service::Api] }];
+        let listeners = vec![Address { address, serves: vec![Service::Ws, Service::Api], is_tls: false }];
         let about = About { listeners, metrics: Arc::new(move || metrics.render()) };
         let api = Api::new(Arc::clone(&fake.node), &config, about);
         Self { fake, api, config }

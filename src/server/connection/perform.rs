@@ -140,7 +140,7 @@ impl Driver {
 
     /// What the client dialled, as far as we can see it.
     fn own_address(&self) -> String {
-        self.reader.stream().0.local_addr().map(|a| a.to_string()).unwrap_or_default()
+        self.reader.stream().local_addr().map(|a| a.to_string()).unwrap_or_default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use futures_util::FutureExt;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn pair() -> (Reader, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
-    (Reader::new(Arc::new(Stream(server)), 1024), client)
+    (Reader::new(Arc::new(Stream::plain(server)), 1024), client)
 }
 
 async fn hear(reader: &mut Reader) -> String {

@@ -42,7 +42,7 @@ async fn pair(already: &[u8]) -> (Reader, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
-    (Reader::new(Arc::new(Stream(server)), already, 64 * 1024), client)
+    (Reader::new(Arc::new(Stream::plain(server)), already, 64 * 1024), client)
 }
 
 /// A masked frame; the mask is zero, so the payload stands as it is.
@@ -132,7 +132,7 @@ async fn a_message_under_way_shows() {
     for (i, byte) in bytes.iter().enumerate() {
         assert_eq!(reader.is_mid_message(), i > 0);
         client.write_all(&[*byte]).await.unwrap();
-        reader.stream().0.readable().await.unwrap();
+        poll_fn(|cx| reader.stream().poll_readable(cx)).await.unwrap();
         let heard = hear(&mut reader).now_or_never();
         assert_eq!(heard.is_some(), i + 1 == bytes.len(), "byte {i}");
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -28,9 +28,16 @@ pub enum Seen {
     Closed(Option<(u16, String)>),
 }
 
+/// A socket, or TLS over one.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+pub type Pipe = Box<dyn Duplex>;
+
 enum Link {
-    WebSocket(Box<WebSocketStream<TcpStream>>),
-    Tcp(TcpStream),
+    WebSocket(Box<WebSocketStream<Pipe>>),
+    Tcp(Pipe),
 }
 
 pub struct Client {
@@ -82,6 +89,11 @@ impl Client {
     /// Opens a WebSocket; a refusal by HTTP is its status and body.
     pub async fn dial(address: SocketAddr, form: Form, dial: Dial) -> Result<Self, (u16, String)> {
         let stream = within("a TCP connection", TcpStream::connect(address)).await.unwrap();
+        Self::dial_over(Box::new(stream), address, form, dial).await
+    }
+
+    /// Opens a WebSocket over a socket that stands already.
+    pub async fn dial_over(pipe: Pipe, address: SocketAddr, form: Form, dial: Dial) -> Result<Self, (u16, String)> {
         let mut request: Request<()> = format!("ws://{address}{}", dial.path).into_client_request().unwrap();
         for (name, value) in dial.headers {
             let name: HeaderName = name.parse().unwrap();
@@ -91,7 +103,7 @@ impl Client {
             let offered = HeaderValue::from_str(&dial.subprotocols.join(", ")).unwrap();
             request.headers_mut().insert("sec-websocket-protocol", offered);
         }
-        match within("the upgrade", tokio_tungstenite::client_async(request, stream)).await {
+        match within("the upgrade", tokio_tungstenite::client_async(request, pipe)).await {
             Ok((socket, response)) => {
                 let subprotocol = response.headers().get("sec-websocket-protocol");
                 let subprotocol = subprotocol.map(|v| v.to_str().unwrap().to_owned());
@@ -105,10 +117,9 @@ impl Client {
         }
     }
 
-    /// Opens a CIM TCP connection.
-    pub async fn dial_tcp(address: SocketAddr) -> Self {
-        let stream = within("a TCP connection", TcpStream::connect(address)).await.unwrap();
-        Self::new(Form::CimTcp, None, Link::Tcp(stream))
+    /// Speaks CIM's TCP framing.
+    pub fn tcp_over(pipe: Pipe) -> Self {
+        Self::new(Form::CimTcp, None, Link::Tcp(pipe))
     }
 
     fn new(form: Form, subprotocol: Option<String>, link: Link) -> Self {

@@ -11,10 +11,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::client::{Client, Dial};
+use super::client::{Client, Dial, Pipe, within};
 use super::http::{Http, Response};
+use super::tls::{Pair, Trust};
 use super::token;
 use super::wire::Form;
 
@@ -28,6 +30,7 @@ pub struct Setup {
     plugins: Vec<(&'static str, &'static str)>,
     manifests: Vec<(&'static str, String)>,
     descriptors: Option<u32>,
+    pair: Option<Pair>,
 }
 
 impl Default for Setup {
@@ -40,6 +43,7 @@ impl Default for Setup {
             plugins: vec![("token-auth", "token-auth")],
             manifests: Vec::new(),
             descriptors: None,
+            pair: None,
         }
     }
 }
@@ -55,6 +59,14 @@ impl Setup {
     /// The listeners, instead of the default ones: the keys of each but its address, one a line.
     pub fn listeners(mut self, listeners: &[&str]) -> Self {
         self.listeners = listeners.iter().map(|l| (*l).to_owned()).collect();
+        self
+    }
+
+    /// Has every listener speak TLS.
+    pub fn tls(mut self, pair: Pair) -> Self {
+        let tls = "\ntls: {cert: cert.pem, key: key.pem}";
+        self.listeners.iter_mut().for_each(|listener| listener.push_str(tls));
+        self.pair = Some(pair);
         self
     }
 
@@ -100,7 +112,7 @@ impl Setup {
         if let Some(most) = self.descriptors {
             command = limited(&command, most);
         }
-        Gateway::run(folder, command)
+        Gateway::run(folder, command, self.pair.as_ref().map(Pair::trust))
     }
 
     /// The folder that a node is started in, with its configuration and plugins.
@@ -114,6 +126,9 @@ impl Setup {
             folder.put(&format!("{plugin}.toml"), text.as_bytes());
         }
         folder.write_config(&self.listeners, &self.yaml);
+        if let Some(pair) = &self.pair {
+            pair.install(folder.path());
+        }
         folder
     }
 }
@@ -241,6 +256,8 @@ pub struct Gateway {
     pub folder: Folder,
     child: Child,
     addresses: HashMap<String, SocketAddr>,
+    /// What its clients trust, where it speaks TLS.
+    trust: Option<Trust>,
     said: watch::Sender<String>,
 }
 
@@ -249,14 +266,14 @@ impl Gateway {
         Setup::default().start()
     }
 
-    fn run(folder: Folder, mut command: Command) -> Self {
+    fn run(folder: Folder, mut command: Command, trust: Option<Trust>) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = watch::Sender::new(String::new());
         let (lines, heard) = mpsc::sync_channel(64);
         listen(child.stdout.take().unwrap(), said.clone(), Some(lines));
         listen(child.stderr.take().unwrap(), said.clone(), None);
-        let mut gateway = Self { folder, child, addresses: HashMap::new(), said };
+        let mut gateway = Self { folder, child, addresses: HashMap::new(), trust, said };
         gateway.learn(&heard);
         gateway
     }
@@ -291,8 +308,17 @@ impl Gateway {
         self.child.id()
     }
 
+    /// A connection to what serves `service`, through TLS where it speaks that.
+    pub async fn pipe(&self, service: &str) -> Pipe {
+        let tcp = within("a TCP connection", TcpStream::connect(self.address(service))).await.unwrap();
+        match &self.trust {
+            Some(trust) => Box::new(trust.secure(tcp).await.unwrap()),
+            None => Box::new(tcp),
+        }
+    }
+
     pub async fn http(&self) -> Http {
-        Http::connect(self.address("api")).await
+        Http::over(self.pipe("api").await, self.address("api"))
     }
 
     /// One request on a connection of its own.
@@ -319,7 +345,8 @@ impl Gateway {
             return (client, reply);
         }
         let dial = Dial::path(format!("/ws?token={token}")).subprotocol(form.subprotocol());
-        let mut client = Client::dial(self.address("ws"), form, dial).await.expect("an upgrade");
+        let pipe = self.pipe("ws").await;
+        let mut client = Client::dial_over(pipe, self.address("ws"), form, dial).await.expect("an upgrade");
         let reply = client.reply().await;
         assert_eq!((&reply["key"], &reply["code"]), (&"client_bind".into(), &"200".into()), "{reply}");
         (client, reply)
@@ -328,9 +355,10 @@ impl Gateway {
     /// An unbound connection on the cim listeners.
     pub async fn dial_cim(&self, form: Form) -> Client {
         if form == Form::CimTcp {
-            return Client::dial_tcp(self.address("cim-tcp")).await;
+            return Client::tcp_over(self.pipe("cim-tcp").await);
         }
-        Client::dial(self.address("cim"), form, Dial::path("/")).await.expect("an upgrade")
+        let pipe = self.pipe("cim").await;
+        Client::dial_over(pipe, self.address("cim"), form, Dial::path("/")).await.expect("an upgrade")
     }
 
     /// Asks `/plugins` until the plugin is as `wanted`.
@@ -346,7 +374,7 @@ impl Gateway {
                 tokio::task::yield_now().await;
             }
         };
-        super::client::within(&format!("a change of {name}"), ask).await
+        within(&format!("a change of {name}"), ask).await
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {
@@ -365,7 +393,7 @@ impl Gateway {
             let _ = rustix::process::waitid(rustix::process::WaitId::Pid(pid), options);
             let _ = done.send(());
         });
-        super::client::within("the end of the node", over).await.unwrap();
+        within("the end of the node", over).await.unwrap();
         self.child.wait().unwrap()
     }
 

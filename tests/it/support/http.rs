@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::client::within;
+use super::client::{Pipe, within};
 
 /// What came back.
 #[derive(Debug, Clone)]
@@ -45,7 +45,7 @@ impl Response {
 
 /// A caller of the API.
 pub struct Http {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Pipe>,
     address: SocketAddr,
     /// Sent with each request.
     pub headers: Vec<(&'static str, String)>,
@@ -55,7 +55,12 @@ impl Http {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = within("an HTTP connection", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream: BufReader::new(stream), address, headers: Vec::new() }
+        Self::over(Box::new(stream), address)
+    }
+
+    /// Calls over a socket that stands already.
+    pub fn over(pipe: Pipe, address: SocketAddr) -> Self {
+        Self { stream: BufReader::new(pipe), address, headers: Vec::new() }
     }
 
     pub async fn get(&mut self, path: &str) -> Response {

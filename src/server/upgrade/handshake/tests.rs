@@ -15,6 +15,7 @@ fn listener(serves: &[Service]) -> Listener {
         origins: vec![if serves.contains(&Service::Cim) { "same-host" } else { "same-origin" }.to_owned()],
         devices: DevicePolicy::AllowAll,
         query_token: true,
+        tls: None,
     }
 }
 

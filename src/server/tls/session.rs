@@ -1,0 +1,182 @@
+//! One TLS connection over a socket that never waits: rustls between plaintext and ciphertext.
+//!
+//! Knows no task and no waker. The promise to the writer above: a byte counts as written once the socket has taken the
+//! ciphertext of all that was given with it, except that, when the socket stops in the middle, only the last byte is
+//! kept back. The writer then still holds something that it must write, and comes back when the socket takes more.
+//! An idle connection holds rustls' own state and its read buffer, and nothing that was sent or received.
+
+use std::io::{self, BufRead as _, IoSlice, Read, Write};
+use std::sync::Arc;
+
+use rustls::{ServerConfig, ServerConnection};
+use smallvec::SmallVec;
+use tokio::net::TcpStream;
+
+/// Most plaintext that one write takes, in bytes: two full records.
+pub(super) const MOST_AT_ONCE: usize = 32 * 1024;
+
+/// One TLS connection.
+#[derive(Debug)]
+pub(in crate::server) struct Session {
+    rustls: ServerConnection,
+    /// Plaintext that was decrypted and not yet read, in bytes.
+    unread: usize,
+    /// The first byte of the next write was encrypted with the one before.
+    owes_a_byte: bool,
+}
+
+impl Session {
+    pub(in crate::server) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        let mut rustls = ServerConnection::new(config)?;
+        rustls.set_buffer_limit(Some(MOST_AT_ONCE));
+        Ok(Self { rustls, unread: 0, owes_a_byte: false })
+    }
+
+    /// Goes on with the handshake; `WouldBlock` until it has ended and all of ours was sent.
+    pub(in crate::server) fn advance(&mut self, tcp: &TcpStream) -> io::Result<()> {
+        loop {
+            self.flush(tcp)?;
+            if !self.rustls.is_handshaking() {
+                return Ok(());
+            }
+            match self.rustls.read_tls(&mut Wire(tcp)) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => self.digest(tcp)?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Whether ciphertext waits for the socket.
+    pub(in crate::server) fn has_more_to_say(&self) -> bool {
+        self.rustls.wants_write()
+    }
+
+    /// Whether there is something to read without asking the socket.
+    pub(in crate::server) fn has_unread(&self) -> bool {
+        self.unread > 0
+    }
+
+    /// Encrypts `parts` into as few records as they fit in, and writes these, if it can be by one call. After
+    /// `WouldBlock` or a count that is not all, the next call must begin with what was not counted.
+    pub(in crate::server) fn write(&mut self, tcp: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.flush(tcp)?;
+        let owed = usize::from(std::mem::take(&mut self.owes_a_byte));
+        let taken = match parts {
+            [first, rest @ ..] if owed > 0 => {
+                let mut left: SmallVec<[IoSlice<'_>; 8]> = SmallVec::with_capacity(parts.len());
+                left.push(IoSlice::new(&first[owed..]));
+                left.extend_from_slice(rest);
+                self.rustls.writer().write_vectored(&left)?
+            }
+            _ => self.rustls.writer().write_vectored(parts)?,
+        };
+        match self.flush(tcp) {
+            Ok(()) => Ok(owed + taken),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && taken > 0 => {
+                self.owes_a_byte = true;
+                let counted = owed + taken - 1;
+                if counted == 0 { Err(e) } else { Ok(counted) }
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Gives `put` up to `room` bytes of plaintext; answers how many, 0 at the end.
+    pub(in crate::server) fn read(
+        &mut self,
+        tcp: &TcpStream,
+        room: usize,
+        put: impl FnOnce(&[u8]),
+    ) -> io::Result<usize> {
+        self.fetch(tcp)?;
+        if self.unread == 0 {
+            return Ok(0);
+        }
+        let mut reader = self.rustls.reader();
+        let chunk = reader.fill_buf()?;
+        let count = chunk.len().min(room);
+        put(&chunk[..count]);
+        reader.consume(count);
+        self.unread -= count;
+        Ok(count)
+    }
+
+    /// Says that nothing more comes, as far as the socket takes it. There is nobody to tell it to during a handshake.
+    pub(in crate::server) fn say_goodbye(&mut self, tcp: &TcpStream) {
+        if !self.rustls.is_handshaking() {
+            self.rustls.send_close_notify();
+        }
+        let _ = self.flush(tcp);
+    }
+
+    /// Reads until there is plaintext, or the peer has ended its side. That it did so without a word is no error: what
+    /// is spoken above tells by itself where a message ends.
+    fn fetch(&mut self, tcp: &TcpStream) -> io::Result<()> {
+        while self.unread == 0 {
+            match self.rustls.read_tls(&mut Wire(tcp)) {
+                Ok(0) => return Ok(()),
+                Ok(_) => self.digest(tcp)?,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Decrypts what was read. What rustls has to answer (an alert, a new key) goes out if it can now, and with the next
+    /// write if not.
+    fn digest(&mut self, tcp: &TcpStream) -> io::Result<()> {
+        let digested = self.rustls.process_new_packets();
+        if self.rustls.wants_write() {
+            let _ = self.flush(tcp);
+        }
+        match digested {
+            Ok(state) => {
+                self.unread = state.plaintext_bytes_to_read();
+                Ok(())
+            }
+            Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+        }
+    }
+
+    /// Writes ciphertext until none waits.
+    fn flush(&mut self, tcp: &TcpStream) -> io::Result<()> {
+        while self.rustls.wants_write() {
+            match self.rustls.write_tls(&mut Wire(tcp)) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A socket as rustls wants it.
+struct Wire<'a>(&'a TcpStream);
+
+impl Read for Wire<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for Wire<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match parts {
+            [one] => self.0.try_write(one),
+            _ => self.0.try_write_vectored(parts),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
