@@ -1,14 +1,12 @@
-//! `skylark plugin`: what a running node says of its plugins, and whether a file would do.
+//! `skylark plugin`: everything around plugins, one file a command.
 
-use std::path::PathBuf;
+mod check;
+mod list;
 
-use anyhow::{Context as _, bail};
-use hyper::Method;
-use serde_json::Value;
+#[cfg(test)]
+pub(super) use list::table;
 
-use super::http::NodeArgs;
-use super::{ConfigSource, block_on, check, print};
-use crate::config::Scope;
+use super::ConfigSource;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Plugin {
@@ -19,73 +17,16 @@ pub(super) struct Plugin {
 #[derive(Debug, clap::Subcommand)]
 enum PluginCommand {
     /// List the plugins of a running node.
-    List(List),
+    List(list::List),
     /// Compile and check a component with the manifest beside it, without a node.
-    Check {
-        /// The component, NAME.wasm; NAME.toml beside it is its manifest.
-        file: PathBuf,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-struct List {
-    /// Print the node's answer as it is.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    node: NodeArgs,
+    Check(check::Check),
 }
 
 impl Plugin {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         match self.command {
-            PluginCommand::List(list) => list.run(source),
-            PluginCommand::Check { file } => check::one_plugin(&file, source),
+            PluginCommand::List(command) => command.run(source),
+            PluginCommand::Check(command) => command.run(source),
         }
-    }
-}
-
-impl List {
-    fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
-        let node = self.node.node(source, Scope::Read)?;
-        let answer = block_on(node.ask(Method::GET, "/plugins", None))?;
-        if self.json {
-            return print(&answer);
-        }
-        let answer: Value = serde_json::from_str(&answer)?;
-        let items = answer.pointer("/data/items").or_else(|| answer.get("data")).and_then(Value::as_array);
-        let Some(items) = items else { bail!("expected a list of plugins from the node, got {answer}") };
-        table(items).iter().try_for_each(|line| print(line)).context("cannot print")
-    }
-}
-
-const COLUMNS: [&str; 6] = ["name", "state", "version", "roles", "calls", "failures"];
-
-/// One line a plugin, below a head; a refused newest file is told behind its line.
-pub(super) fn table(items: &[Value]) -> Vec<String> {
-    let mut rows = vec![COLUMNS.map(str::to_uppercase)];
-    rows.extend(items.iter().map(|item| COLUMNS.map(|column| cell(&item[column]))));
-    let widths: Vec<usize> = (0..COLUMNS.len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
-        .collect();
-    let line = |row: &[String; COLUMNS.len()]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    let mut lines = vec![line(&rows[0])];
-    for (row, item) in rows[1..].iter().zip(items) {
-        let reason = item.pointer("/rejected/reason").and_then(Value::as_str);
-        let rejected = reason.map(|reason| format!("  newest file refused: {reason}")).unwrap_or_default();
-        lines.push(line(row) + &rejected);
-    }
-    lines
-}
-
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
-        other => other.to_string(),
     }
 }
