@@ -32,6 +32,7 @@ mod reload;
 mod snapshot;
 mod stats;
 mod ticker;
+pub mod time;
 mod version;
 mod wasi;
 mod watch;

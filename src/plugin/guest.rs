@@ -10,6 +10,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::kv::{self, Commit};
 use super::limits::{Budget, Memory, Meter, Overrun};
 use super::manifest::Settings;
+use super::time::Time;
 use super::wasi::{self, LogBudget};
 use super::{Effect, Role, Services};
 use crate::message::{Envelope, Message, Origin, Publisher, Target};
@@ -24,6 +25,9 @@ pub(super) struct Context {
     pub(super) kv: Arc<dyn kv::Store>,
     /// Set once the node stands; before that nobody is online and effects go nowhere.
     pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
+    pub(super) time: Time,
+    /// What makes WASI's random numbers the same ones each time; none = they are the system's.
+    pub(super) seed: Option<u64>,
 }
 
 /// The publish under judgement, as the guest sees it: shares, not copies.
@@ -105,7 +109,7 @@ impl Guest {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         Self {
-            wasi: wasi::context(&log),
+            wasi: wasi::context(&log, &context.time, context.seed),
             context,
             memory: Memory::new(memory),
             meter: Arc::new(Meter::new()),

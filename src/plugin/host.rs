@@ -19,6 +19,7 @@ pub use super::limits::{Budget, Caps};
 use super::load::Env;
 use super::reload::{Loader, Patience};
 use super::snapshot::Snapshot;
+pub use super::time::Time;
 use super::version::warm_up;
 use super::watch::Watch;
 use super::{
@@ -53,11 +54,15 @@ pub struct Options {
     pub caps: Caps,
     /// Where plugins keep their small state.
     pub kv: Arc<dyn Store>,
+    /// What guests take for the time.
+    pub time: Time,
+    /// What makes their random numbers the same ones each time; none = the system's.
+    pub seed: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { caps: Caps::default(), kv: Arc::new(MemoryStore::default()) }
+        Self { caps: Caps::default(), kv: Arc::new(MemoryStore::default()), time: Time::default(), seed: None }
     }
 }
 

@@ -4,8 +4,7 @@
 //! call's role counts.
 
 use std::sync::Arc;
-use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -14,7 +13,6 @@ use super::convert;
 use super::guest::Guest;
 use super::kv::{MAX_BYTES_PER_CALL, MAX_KEY_BYTES, MAX_KEYS_PER_CALL, MAX_VALUE_BYTES, Write};
 use super::{Effect, Services};
-use crate::clock;
 use crate::id::{Room, Uid};
 use crate::message::{MAX_HOPS, Target};
 
@@ -51,15 +49,13 @@ impl wit::settings::Host for Guest {
     }
 }
 
-static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
-
 impl wit::clock::Host for Guest {
     fn now(&mut self) -> u64 {
-        u64::try_from(clock::now_millis()).unwrap_or_default()
+        u64::try_from(self.context.time.since_1970().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn monotonic(&mut self) -> u64 {
-        u64::try_from(STARTED.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        u64::try_from(self.context.time.monotonic().as_nanos()).unwrap_or(u64::MAX)
     }
 }
 

@@ -13,6 +13,8 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::time::Time;
+
 /// Longest key, bytes.
 pub const MAX_KEY_BYTES: usize = 256;
 /// Largest value, bytes.
@@ -96,6 +98,7 @@ pub struct MemoryStore {
     share: Share,
     spaces: Mutex<HashMap<String, Arc<Mutex<Space>>>>,
     versions: AtomicU64,
+    time: Time,
 }
 
 impl MemoryStore {
@@ -103,6 +106,12 @@ impl MemoryStore {
     #[must_use]
     pub fn new(share: Share) -> Self {
         Self { share, ..Self::default() }
+    }
+
+    /// The same, whose keys end by this time.
+    #[must_use]
+    pub fn by(self, time: Time) -> Self {
+        Self { time, ..self }
     }
 
     fn space(&self, name: &str) -> Arc<Mutex<Space>> {
@@ -116,7 +125,7 @@ impl MemoryStore {
     fn take(&self, space: &str, commit: Commit) -> Result<(), KvError> {
         let space = self.space(space);
         let mut space = space.lock();
-        let now = Instant::now();
+        let now = self.time.instant();
         if commit.reads.iter().any(|(key, version)| space.version(key, now) != *version) {
             return Err(KvError::Conflict);
         }
@@ -133,12 +142,12 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Found, KvError>> {
-        let found = self.space(space).lock().get(key, Instant::now());
+        let found = self.space(space).lock().get(key, self.time.instant());
         std::future::ready(Ok(found)).boxed()
     }
 
     fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit) -> BoxFuture<'a, bool> {
-        let fits = self.space(space).lock().make_room_for(commit, self.share, Instant::now());
+        let fits = self.space(space).lock().make_room_for(commit, self.share, self.time.instant());
         std::future::ready(fits).boxed()
     }
 

@@ -22,6 +22,7 @@ use super::manifest::Manifest;
 use super::pool::Pool;
 use super::stats::Stats;
 use super::ticker::Ticker;
+use super::time::Time;
 use super::version::{Version, Warmer};
 use super::{Role, Services, engine, kv};
 use crate::clock;
@@ -39,6 +40,8 @@ pub(super) struct Env {
     compiler: Compiler,
     pub(super) caps: Caps,
     kv: Arc<dyn kv::Store>,
+    time: Time,
+    seed: Option<u64>,
     pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
     permits: Arc<Semaphore>,
     slots: usize,
@@ -57,6 +60,8 @@ impl Env {
             compiler: Compiler::start(engine.clone(), cache).map_err(LoadError::Thread)?,
             caps: options.caps,
             kv: options.kv,
+            time: options.time,
+            seed: options.seed,
             services: Arc::default(),
             permits: Arc::new(Semaphore::new(config.instances as usize)),
             slots: std::thread::available_parallelism().map_or(1, Into::into),
@@ -177,6 +182,8 @@ fn blueprint(
             settings: manifest.settings.clone(),
             kv: Arc::clone(&env.kv),
             services: Arc::clone(&env.services),
+            time: env.time.clone(),
+            seed: env.seed,
         }),
         limits: Limits::new(&anatomy.roles, manifest.limits),
         living: gauge!(names::PLUGIN_INSTANCES, "plugin" => source.plugin.to_string()),

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{WasiCtx, async_trait};
+use wasmtime_wasi::{Deterministic, WasiCtx, async_trait};
+
+use super::time::Time;
 
 /// Bytes that one call may log, printing included.
 pub(super) const LOG_BYTES: usize = 16 << 10;
@@ -52,16 +54,37 @@ impl LogBudget {
 }
 
 /// The empty context of one instance.
-pub(super) fn context(budget: &Arc<LogBudget>) -> WasiCtx {
+pub(super) fn context(budget: &Arc<LogBudget>, time: &Time, seed: Option<u64>) -> WasiCtx {
     let mut builder = WasiCtx::builder();
     builder
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
         .max_random_size(64 << 10)
+        .wall_clock(time.clone())
+        .monotonic_clock(time.clone())
         .stdout(Printed(Arc::clone(budget)))
         .stderr(Printed(Arc::clone(budget)));
+    if let Some(seed) = seed {
+        let numbers = numbers(seed);
+        builder
+            .secure_random(Deterministic::new(numbers.clone()))
+            .insecure_random_seed(seed.into())
+            .insecure_random(Deterministic::new(numbers));
+    }
     builder.build()
+}
+
+/// Bytes that look like chance and are the same for the same seed (SplitMix64); they come again after so many.
+fn numbers(seed: u64) -> Vec<u8> {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let number = |index: u64| {
+        let z = seed.wrapping_add(index.wrapping_mul(STEP));
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    (1..=512).flat_map(|index| number(index).to_le_bytes()).collect()
 }
 
 struct Printed(Arc<LogBudget>);
