@@ -246,6 +246,38 @@ section! {
         pub allow_remove: Vec<String> = Vec::new(),
         /// Most live instances over all plugins.
         pub instances: u32 [Bounded(1, 10_000)] = 256,
+        /// The furthest that manifests may raise limits (`[limits]`). One that asks for more is refused when it is loaded; a default that is larger is lowered.
+        pub caps: PluginCaps,
+    }
+}
+
+section! {
+    /// The furthest that manifests may raise limits.
+    pub struct PluginCaps {
+        /// CPU time of one call inside the guest.
+        pub cpu: Duration = Duration::from_secs(1),
+        /// Time of one call from begin to answer, whatever it goes into.
+        pub wall: Duration = Duration::from_secs(30),
+        /// Bytes of memory and tables of one instance.
+        pub memory: usize [Bytes(1 << 20, 4 << 30)] = 512 << 20,
+        /// Table elements of one instance.
+        pub tables: usize [Bounded(16, 10_000_000)] = 65_536,
+        /// Handles that one instance holds, its own resources and the host's.
+        pub handles: usize [Bounded(16, 10_000_000)] = 65_536,
+        /// Live instances of one plugin.
+        pub instances: usize [Bounded(1, 10_000)] = 256,
+        /// Calls after which an instance is replaced.
+        pub recycle: usize [Bounded(1, 1_000_000_000)] = 10_000_000,
+        /// Bytes that one call hands over to the node.
+        pub host_bytes: usize [Bytes(4 << 10, 1 << 30)] = 64 << 20,
+        /// Bytes that one call logs.
+        pub log_bytes: usize [Bytes(0, 64 << 20)] = 1 << 20,
+        /// Pushes, joins, leaves and kicks of one call.
+        pub pushes: usize [Bounded(0, 1_000_000)] = 10_000,
+        /// Bytes of a plugin's keys and values.
+        pub kv_bytes: usize [Bytes(0, 16 << 30)] = 256 << 20,
+        /// Keys of a plugin.
+        pub kv_keys: usize [Bounded(0, 100_000_000)] = 1_000_000,
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) async fn commit(context: &Context, staged: Staged) -> Result<Ended, F
         return Ok(Ended::Committed);
     }
     if !(kv.writes.is_empty() && kv.reads.is_empty()) {
-        match context.kv.commit(&context.plugin, kv).await {
+        match context.kv.commit(&context.plugin, kv, context.limits.share).await {
             Ok(()) => {}
             Err(KvError::Conflict) => return Ok(Ended::Conflict),
             Err(error) => return Err(Failure::new(Kind::Kv, error.to_string())),

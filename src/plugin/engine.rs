@@ -8,26 +8,21 @@ use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAl
 
 use super::bindings::Everything;
 use super::guest::Guest;
+use super::limits::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES};
+use crate::config::PluginCaps;
 
 /// Stack of a guest, bytes.
 const WASM_STACK: usize = 512 << 10;
 /// Stack of a call, bytes: the guest's and, above it, what the host needs to serve it.
 const ASYNC_STACK: usize = 1 << 20;
-/// Bytes of one hand-over from guest to host: a message of the largest size with room for its shape.
-pub(super) const HANDOVER_BYTES: usize = 4 << 20;
-
-/// Core instances, memories and tables that a pool has for each plugin instance, on average.
-const CORE_INSTANCES: u32 = 8;
-const MEMORIES: u32 = 2;
-const TABLES: u32 = 6;
 
 /// Makes the engine: with a pool for `instances` plugin instances if the machine allows it.
 ///
 /// # Errors
 /// wasmtime's, when even an engine without a pool cannot be made.
-pub(super) fn build(instances: u32, memory: usize) -> wasmtime::Result<Engine> {
+pub(super) fn build(instances: u32, caps: &PluginCaps) -> wasmtime::Result<Engine> {
     let mut pooled = config();
-    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances, memory)));
+    pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances, caps)));
     match Engine::new(&pooled) {
         Ok(engine) => {
             tracing::debug!(instances, "plugin instances come from a pool");
@@ -54,18 +49,22 @@ fn config() -> Config {
     config
 }
 
-fn pool(instances: u32, memory: usize) -> PoolingAllocationConfig {
+/// Room for every instance that may live, whatever it is made of, so that no plugin can take what another one needs.
+/// What is not used costs address space alone.
+fn pool(instances: u32, caps: &PluginCaps) -> PoolingAllocationConfig {
+    let each = |most: usize| instances.saturating_mul(u32::try_from(most).unwrap_or(u32::MAX));
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(CORE_INSTANCES))
-        .total_memories(instances.saturating_mul(MEMORIES))
-        .total_tables(instances.saturating_mul(TABLES))
+        .total_core_instances(each(MAX_INSTANCES))
+        .total_memories(each(MAX_MEMORIES))
+        .total_tables(each(MAX_TABLES))
         .total_stacks(instances)
         .total_gc_heaps(instances)
-        .max_memory_size(memory)
-        .max_memories_per_module(2)
-        .max_tables_per_module(8)
-        .table_elements(1 << 16)
+        .max_core_instances_per_component(u32::try_from(MAX_INSTANCES).unwrap_or(u32::MAX))
+        .max_memory_size(caps.memory)
+        .max_memories_per_module(u32::try_from(MAX_MEMORIES).unwrap_or(u32::MAX))
+        .max_tables_per_module(u32::try_from(MAX_TABLES).unwrap_or(u32::MAX))
+        .table_elements(caps.tables)
         .linear_memory_keep_resident(64 << 10)
         .table_keep_resident(4 << 10);
     pool

@@ -70,10 +70,14 @@ impl Failure {
             };
             return Self::new(kind, overrun.to_string());
         }
+        // wasmtime's own type for it is private.
+        let root = error.root_cause();
+        if root.to_string().contains("fuel allocated for hostcalls") {
+            return Self::new(Kind::Bytes, "handed over too much at once");
+        }
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return Self::new(Kind::Full, "the pool of plugin instances is full");
         }
-        let root = error.root_cause();
         if short_of_memory {
             return Self::new(Kind::Memory, format!("ran out of its memory: {root}"));
         }

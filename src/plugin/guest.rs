@@ -8,20 +8,18 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::kv::{self, Commit};
-use super::limits::{Budget, Memory, Meter, Overrun};
+use super::limits::{Budget, Limits, Memory, Meter, Overrun};
 use super::manifest::Settings;
 use super::time::Time;
 use super::wasi::{self, LogBudget};
 use super::{Effect, Role, Services};
 use crate::message::{Envelope, Message, Origin, Publisher, Target};
 
-/// Bytes that a guest may hand over in one call, over all its host calls.
-const CALL_BYTES: usize = 8 << 20;
-
 /// What all instances of one plugin version share.
 pub(super) struct Context {
     pub(super) plugin: Arc<str>,
     pub(super) settings: Settings,
+    pub(super) limits: Limits,
     pub(super) kv: Arc<dyn kv::Store>,
     /// Set once the node stands; before that nobody is online and effects go nowhere.
     pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
@@ -68,11 +66,13 @@ pub(super) struct Call {
     pub(super) publish: Option<Publish>,
     pub(super) staged: Staged,
     handed_over: usize,
+    most_bytes: usize,
 }
 
 impl Call {
-    pub(super) fn new(role: Option<Role>, budget: Budget) -> Self {
-        Self { role, budget, hops: 1, publish: None, staged: Staged::default(), handed_over: 0 }
+    pub(super) fn new(role: Option<Role>, limits: &Limits) -> Self {
+        let (budget, most_bytes) = (limits.budget(role), limits.host_bytes);
+        Self { role, budget, hops: 1, publish: None, staged: Staged::default(), handed_over: 0, most_bytes }
     }
 
     /// Whether effects and writes of this call would be committed.
@@ -88,7 +88,7 @@ impl Call {
     /// Counts what the guest hands over in a host call.
     pub(super) fn hand_over(&mut self, bytes: usize) -> Result<(), Overrun> {
         self.handed_over = self.handed_over.saturating_add(bytes);
-        if self.handed_over > CALL_BYTES { Err(Overrun::Bytes(CALL_BYTES)) } else { Ok(()) }
+        if self.handed_over > self.most_bytes { Err(Overrun::Bytes(self.most_bytes)) } else { Ok(()) }
     }
 }
 
@@ -104,31 +104,29 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(context: Arc<Context>, memory: usize, budget: Budget) -> Self {
-        let log = Arc::new(LogBudget::new(Arc::clone(&context.plugin)));
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        let limits = &context.limits;
+        let log = Arc::new(LogBudget::new(Arc::clone(&context.plugin), limits.log_bytes));
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
+        table.set_max_capacity(limits.handles);
         Self {
             wasi: wasi::context(&log, &context.time, context.seed),
-            context,
-            memory: Memory::new(memory),
+            memory: Memory::new(limits.memory, limits.tables),
             meter: Arc::new(Meter::new()),
             log,
-            call: Call::new(None, budget),
+            call: Call::new(None, limits),
             table,
+            context,
         }
     }
 
     /// Begins a call: budgets are full, nothing is staged.
-    pub(super) fn begin(&mut self, role: Option<Role>, budget: Budget) {
-        self.call = Call::new(role, budget);
+    pub(super) fn begin(&mut self, role: Option<Role>) {
+        self.call = Call::new(role, &self.context.limits);
         self.meter.start();
         self.log.refill();
     }
 }
-
-/// Host resources (streams, pollables) that one instance may hold.
-const MAX_HANDLES: usize = 1_024;
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {

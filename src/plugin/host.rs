@@ -15,7 +15,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::events::{self, Queue};
 use super::kv::{MemoryStore, Store};
-pub use super::limits::{Budget, Caps};
 use super::load::Env;
 use super::reload::{Loader, Patience};
 use super::snapshot::Snapshot;
@@ -50,8 +49,6 @@ pub enum LoadError {
 
 /// What the configuration file does not say.
 pub struct Options {
-    /// The furthest that manifests may raise limits.
-    pub caps: Caps,
     /// Where plugins keep their small state.
     pub kv: Arc<dyn Store>,
     /// What guests take for the time.
@@ -62,7 +59,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { caps: Caps::default(), kv: Arc::new(MemoryStore::default()), time: Time::default(), seed: None }
+        Self { kv: Arc::new(MemoryStore::default()), time: Time::default(), seed: None }
     }
 }
 

@@ -16,8 +16,6 @@ use super::{Effect, Services};
 use crate::id::{Room, Uid};
 use crate::message::{MAX_HOPS, Target};
 
-/// Most pushes, joins, leaves and kicks of one call.
-pub(super) const MAX_EFFECTS: usize = 1_000;
 /// Most users that one directory answer names.
 const MAX_PAGE: u32 = 1_000;
 
@@ -121,7 +119,7 @@ impl Guest {
             return Ok(Err(wit::kv::Error::TooLarge));
         }
         let before = staged.kv.writes.insert(key.clone(), write);
-        if !self.context.kv.fits(&self.context.plugin, &self.call.staged.kv).await {
+        if !self.context.kv.fits(&self.context.plugin, &self.call.staged.kv, self.context.limits.share).await {
             let writes = &mut self.call.staged.kv.writes;
             match before {
                 Some(before) => writes.insert(key, before),
@@ -180,7 +178,7 @@ impl Guest {
             Ok(effect) => effect,
             Err(why) => return Ok(Err(Error::Invalid(why))),
         };
-        if self.call.staged.effects.len() >= MAX_EFFECTS {
+        if self.call.staged.effects.len() >= self.context.limits.pushes {
             return Ok(Err(Error::TooMany));
         }
         self.call.staged.effects.push(effect);

@@ -10,22 +10,17 @@ use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::exports::skylark::plugin as wit;
-use super::engine::HANDOVER_BYTES;
 use super::failure::{Failure, Kind};
 use super::guest::{Context, Guest, Publish, Staged};
-use super::limits::{Budget, Limits, Meter, Tick};
+use super::limits::{Budget, Meter, Tick};
 use super::ticker::Beat;
 use super::{Call, Claim, Event, Role, Transport, convert};
-
-/// An instance is replaced after so many calls, so that what a guest leaks stays small.
-const MAX_CALLS: u32 = 100_000;
 
 /// All that is needed to make instances of one plugin version.
 pub(super) struct Blueprint {
     pub(super) pre: InstancePre<Guest>,
     pub(super) exports: Indices,
     pub(super) context: Arc<Context>,
-    pub(super) limits: Limits,
     /// Live instances over all plugins.
     pub(super) permits: Arc<Semaphore>,
     /// Tells the ticker that a guest runs.
@@ -76,8 +71,7 @@ pub(super) struct Instance {
     exports: Exports,
     meter: Arc<Meter>,
     beat: Beat,
-    limits: Limits,
-    calls: u32,
+    calls: usize,
     _counted: Counted,
     _permit: OwnedSemaphorePermit,
 }
@@ -104,8 +98,8 @@ impl Instance {
         let permit = Arc::clone(&blueprint.permits)
             .try_acquire_owned()
             .map_err(|_| Failure::new(Kind::Full, "as many plugin instances live as may (plugins.instances)"))?;
-        let budget = blueprint.limits.budget(None);
-        let guest = Guest::new(Arc::clone(&blueprint.context), blueprint.limits.memory, budget);
+        let budget = blueprint.context.limits.budget(None);
+        let guest = Guest::new(Arc::clone(&blueprint.context));
         let meter = Arc::clone(&guest.meter);
         let mut store = Store::new(blueprint.pre.engine(), guest);
         prepare(&mut store, blueprint.beat.clone());
@@ -119,8 +113,8 @@ impl Instance {
             Err(error) => return Err(Failure::of(&error, store.data_mut().memory.take_refused())),
         };
         let counted = Counted::new(&blueprint.living);
-        let (limits, beat) = (blueprint.limits, blueprint.beat.clone());
-        let mut instance = Self { store, exports, meter, beat, limits, calls: 0, _counted: counted, _permit: permit };
+        let beat = blueprint.beat.clone();
+        let mut instance = Self { store, exports, meter, beat, calls: 0, _counted: counted, _permit: permit };
         instance.start().await?;
         Ok(instance)
     }
@@ -134,7 +128,8 @@ impl Instance {
 
     /// Whether it is better replaced than called again.
     pub(super) fn is_worn(&self) -> bool {
-        self.calls >= MAX_CALLS || self.store.data().memory.is_high()
+        let guest = self.store.data();
+        self.calls >= guest.context.limits.recycle || guest.memory.is_high()
     }
 
     /// Asks a filter.
@@ -188,9 +183,9 @@ impl Instance {
     }
 
     fn begin(&mut self, role: Option<Role>) -> Budget {
-        let budget = self.limits.budget(role);
         let guest = self.store.data_mut();
-        guest.begin(role, budget);
+        guest.begin(role);
+        let budget = guest.call.budget;
         self.store.set_epoch_deadline(1);
         self.beat.beat();
         budget
@@ -205,7 +200,10 @@ impl Instance {
 
 fn prepare(store: &mut Store<Guest>, beat: Beat) {
     store.limiter(|guest| &mut guest.memory);
-    store.set_hostcall_fuel(HANDOVER_BYTES);
+    let limits = &store.data().context.limits;
+    let (bytes, handles) = (limits.host_bytes, limits.handles);
+    store.set_hostcall_fuel(bytes);
+    store.set_max_component_handles(handles);
     store.epoch_deadline_callback(move |mut store| {
         beat.beat();
         let guest = store.data_mut();

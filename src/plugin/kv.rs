@@ -71,10 +71,10 @@ pub enum KvError {
 pub trait Store: Send + Sync {
     /// What `key` holds.
     fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Found, KvError>>;
-    /// Whether these writes would fit now. Only a hint: [`Store::commit`] decides.
-    fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit) -> BoxFuture<'a, bool>;
-    /// Takes all writes, or none.
-    fn commit<'a>(&'a self, space: &'a str, commit: Commit) -> BoxFuture<'a, Result<(), KvError>>;
+    /// Whether these writes would fit into `share` now. Only a hint: [`Store::commit`] decides.
+    fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit, share: Share) -> BoxFuture<'a, bool>;
+    /// Takes all writes, or none; afterwards the space holds no more than `share`, or less than before.
+    fn commit<'a>(&'a self, space: &'a str, commit: Commit, share: Share) -> BoxFuture<'a, Result<(), KvError>>;
 }
 
 /// Bounds of one plugin's share.
@@ -95,19 +95,12 @@ impl Default for Share {
 /// Keeps everything in this process's memory: lost when it ends.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    share: Share,
     spaces: Mutex<HashMap<String, Arc<Mutex<Space>>>>,
     versions: AtomicU64,
     time: Time,
 }
 
 impl MemoryStore {
-    /// With `share` for each plugin.
-    #[must_use]
-    pub fn new(share: Share) -> Self {
-        Self { share, ..Self::default() }
-    }
-
     /// The same, whose keys end by this time.
     #[must_use]
     pub fn by(self, time: Time) -> Self {
@@ -122,14 +115,14 @@ impl MemoryStore {
         Arc::clone(spaces.entry(name.to_owned()).or_default())
     }
 
-    fn take(&self, space: &str, commit: Commit) -> Result<(), KvError> {
+    fn take(&self, space: &str, commit: Commit, share: Share) -> Result<(), KvError> {
         let space = self.space(space);
         let mut space = space.lock();
         let now = self.time.instant();
         if commit.reads.iter().any(|(key, version)| space.version(key, now) != *version) {
             return Err(KvError::Conflict);
         }
-        if !space.make_room_for(&commit, self.share, now) {
+        if !space.make_room_for(&commit, share, now) {
             return Err(KvError::Full);
         }
         for (key, write) in commit.writes {
@@ -146,13 +139,13 @@ impl Store for MemoryStore {
         std::future::ready(Ok(found)).boxed()
     }
 
-    fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit) -> BoxFuture<'a, bool> {
-        let fits = self.space(space).lock().make_room_for(commit, self.share, self.time.instant());
+    fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit, share: Share) -> BoxFuture<'a, bool> {
+        let fits = self.space(space).lock().make_room_for(commit, share, self.time.instant());
         std::future::ready(fits).boxed()
     }
 
-    fn commit<'a>(&'a self, space: &'a str, commit: Commit) -> BoxFuture<'a, Result<(), KvError>> {
-        std::future::ready(self.take(space, commit)).boxed()
+    fn commit<'a>(&'a self, space: &'a str, commit: Commit, share: Share) -> BoxFuture<'a, Result<(), KvError>> {
+        std::future::ready(self.take(space, commit, share)).boxed()
     }
 }
 
@@ -245,6 +238,8 @@ impl Space {
 mod tests {
     use super::*;
 
+    const SHARE: Share = Share { bytes: 1 << 20, keys: 100 };
+
     fn write(key: &str, value: &str, ttl: Option<u64>) -> Commit {
         let write = Write { value: Some(value.as_bytes().into()), ttl: ttl.map(Duration::from_secs) };
         Commit { writes: BTreeMap::from([(key.to_owned(), write)]), ..Commit::default() }
@@ -260,10 +255,10 @@ mod tests {
         let store = MemoryStore::default();
         let read = store.get("p", "k").await.unwrap();
         assert_eq!(read.version, 0);
-        store.commit("p", write("k", "one", None)).await.unwrap();
+        store.commit("p", write("k", "one", None), SHARE).await.unwrap();
         let mut late = write("other", "two", None);
         late.reads.insert("k".into(), read.version);
-        assert_eq!(store.commit("p", late).await, Err(KvError::Conflict));
+        assert_eq!(store.commit("p", late, SHARE).await, Err(KvError::Conflict));
         assert_eq!(value(&store, "k").await.as_deref(), Some("one"));
         assert_eq!(value(&store, "other").await, None);
         assert_eq!(store.get("q", "k").await.unwrap(), Found::default(), "another plugin's space");
@@ -272,31 +267,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_entry_ends_with_its_time() {
         let store = MemoryStore::default();
-        store.commit("p", write("k", "one", Some(30))).await.unwrap();
+        store.commit("p", write("k", "one", Some(30)), SHARE).await.unwrap();
         let read = store.get("p", "k").await.unwrap();
         tokio::time::advance(Duration::from_secs(30)).await;
         assert_eq!(value(&store, "k").await, None);
         let mut late = write("k", "two", None);
         late.reads.insert("k".into(), read.version);
-        assert_eq!(store.commit("p", late).await, Err(KvError::Conflict), "the end of an entry is a change");
+        assert_eq!(store.commit("p", late, SHARE).await, Err(KvError::Conflict), "the end of an entry is a change");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_share_is_bounded_and_what_ended_makes_room() {
-        let store = MemoryStore::new(Share { bytes: 20, keys: 2 });
-        store.commit("p", write("a", "123456789", Some(1))).await.unwrap();
-        assert_eq!(store.commit("p", write("b", "12345678901", None)).await, Err(KvError::Full));
-        store.commit("p", write("b", "1", None)).await.unwrap();
-        assert!(!store.fits("p", &write("c", "1", None)).await);
-        assert!(store.fits("p", &write("b", "2", None)).await, "in place of what is there");
-        assert_eq!(store.commit("p", write("c", "1", None)).await, Err(KvError::Full), "a third key");
+        let store = MemoryStore::default();
+        let share = Share { bytes: 20, keys: 2 };
+        store.commit("p", write("a", "123456789", Some(1)), share).await.unwrap();
+        assert_eq!(store.commit("p", write("b", "12345678901", None), share).await, Err(KvError::Full));
+        store.commit("p", write("b", "1", None), share).await.unwrap();
+        assert!(!store.fits("p", &write("c", "1", None), share).await);
+        assert!(store.fits("p", &write("b", "2", None), share).await, "in place of what is there");
+        assert_eq!(store.commit("p", write("c", "1", None), share).await, Err(KvError::Full), "a third key");
         tokio::time::advance(Duration::from_secs(1)).await;
-        store.commit("p", write("c", "1", None)).await.unwrap();
+        store.commit("p", write("c", "1", None), share).await.unwrap();
         let delete = Commit {
             writes: BTreeMap::from([("b".to_owned(), Write { value: None, ttl: None })]),
             ..Commit::default()
         };
-        store.commit("p", delete).await.unwrap();
+        store.commit("p", delete, share).await.unwrap();
         assert_eq!(store.space("p").lock().bytes, 2);
     }
 }

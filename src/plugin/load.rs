@@ -17,7 +17,7 @@ use super::guest::{Context, Guest};
 use super::host::{LoadError, Options};
 use super::inspect::{self, Anatomy};
 use super::instance::{Blueprint, Indices, Instance};
-use super::limits::{Caps, Limits};
+use super::limits::Limits;
 use super::manifest::Manifest;
 use super::pool::Pool;
 use super::stats::Stats;
@@ -26,7 +26,7 @@ use super::time::Time;
 use super::version::{Version, Warmer};
 use super::{Role, Services, engine, kv};
 use crate::clock;
-use crate::config::Plugins;
+use crate::config::{PluginCaps, Plugins};
 use crate::telemetry::names;
 
 /// Most keys of one handler, and longest one in bytes.
@@ -38,7 +38,7 @@ pub(super) struct Env {
     pub(super) engine: Engine,
     linker: Linker<Guest>,
     compiler: Compiler,
-    pub(super) caps: Caps,
+    pub(super) caps: PluginCaps,
     kv: Arc<dyn kv::Store>,
     time: Time,
     seed: Option<u64>,
@@ -52,13 +52,13 @@ pub(super) struct Env {
 impl Env {
     pub(super) fn new(config: &Plugins, options: Options, warmer: Warmer) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
-        let engine = engine::build(config.instances, options.caps.memory).map_err(failed)?;
+        let engine = engine::build(config.instances, &config.caps).map_err(failed)?;
         let linker = engine::linker(&engine).map_err(failed)?;
         let cache = open_cache(config, &engine);
         Ok(Self {
             linker,
             compiler: Compiler::start(engine.clone(), cache).map_err(LoadError::Thread)?,
-            caps: options.caps,
+            caps: config.caps.clone(),
             kv: options.kv,
             time: options.time,
             seed: options.seed,
@@ -180,12 +180,12 @@ fn blueprint(
         context: Arc::new(Context {
             plugin: Arc::clone(&source.plugin),
             settings: manifest.settings.clone(),
+            limits: Limits::new(&anatomy.roles, &manifest.limits, &env.caps, env.slots),
             kv: Arc::clone(&env.kv),
             services: Arc::clone(&env.services),
             time: env.time.clone(),
             seed: env.seed,
         }),
-        limits: Limits::new(&anatomy.roles, manifest.limits),
         living: gauge!(names::PLUGIN_INSTANCES, "plugin" => source.plugin.to_string()),
         permits: Arc::clone(&env.permits),
         beat: env.ticker.beat(),

@@ -14,8 +14,9 @@ pub(super) use grants::GRANTS;
 use reader::Reader;
 pub(super) use settings::Settings;
 
-use super::limits::{Asked, Caps};
+use super::limits::Asked;
 use super::matching::Rules;
+use crate::config::PluginCaps;
 
 /// What the operator decided for one plugin.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +59,7 @@ impl Manifest {
     ///
     /// # Errors
     /// Every fault, each in one sentence that names the key.
-    pub(super) fn parse(text: &str, caps: &Caps) -> Result<Self, Vec<String>> {
+    pub(super) fn parse(text: &str, caps: &PluginCaps) -> Result<Self, Vec<String>> {
         let table: Table = text.parse().map_err(|error| vec![no_toml(text, &error)])?;
         let mut read = Reader::default();
         let default = Self::default();

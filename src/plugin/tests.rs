@@ -83,6 +83,7 @@ fn config(dir: &Path) -> Plugins {
         rescan: Duration::from_secs(3_600),
         allow_remove: Vec::new(),
         instances: 64,
+        caps: crate::config::PluginCaps::default(),
     }
 }
 

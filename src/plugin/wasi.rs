@@ -13,8 +13,6 @@ use wasmtime_wasi::{Deterministic, WasiCtx, async_trait};
 
 use super::time::Time;
 
-/// Bytes that one call may log, printing included.
-pub(super) const LOG_BYTES: usize = 16 << 10;
 /// Longest line; what is longer is cut into several.
 const LINE_BYTES: usize = 1 << 10;
 
@@ -22,16 +20,18 @@ const LINE_BYTES: usize = 1 << 10;
 #[derive(Debug)]
 pub(super) struct LogBudget {
     plugin: Arc<str>,
+    /// Bytes of one call, printing included.
+    share: usize,
     left: AtomicUsize,
 }
 
 impl LogBudget {
-    pub(super) fn new(plugin: Arc<str>) -> Self {
-        Self { plugin, left: AtomicUsize::new(LOG_BYTES) }
+    pub(super) fn new(plugin: Arc<str>, share: usize) -> Self {
+        Self { plugin, share, left: AtomicUsize::new(share) }
     }
 
     pub(super) fn refill(&self) {
-        self.left.store(LOG_BYTES, Ordering::Relaxed);
+        self.left.store(self.share, Ordering::Relaxed);
     }
 
     /// Takes what a line costs; the line that does not fit is replaced by a word that says so, the rest is silent.
@@ -160,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_call_logs_no_more_than_its_share() {
-        let budget = LogBudget::new("p".into());
-        let long = "x".repeat(LOG_BYTES - 10);
+        let budget = LogBudget::new("p".into(), 100);
+        let long = "x".repeat(90);
         assert_eq!(budget.line(&long), Some(long.as_str()));
         assert!(budget.line("0123456789").unwrap().contains("too much"));
         assert_eq!(budget.line("more"), None);
