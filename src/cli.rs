@@ -17,8 +17,6 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-pub use bench::Allocator;
-
 use std::future::Future;
 use std::path::PathBuf;
 
@@ -31,7 +29,18 @@ use crate::config::{Loaded, Loader};
 /// # Errors
 /// Whatever made the command fail, with its causes. A command line that is not understood ends the process with 2.
 pub fn run() -> anyhow::Result<()> {
-    Cli::parse().run()
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Serve(command) => command.run(&cli.source),
+        Command::Check(command) => command.run(&cli.source),
+        Command::Config(command) => command.run(&cli.source),
+        Command::Token(command) => command.run(&cli.source),
+        Command::Connect(command) => command.run(&cli.source),
+        Command::Push(command) => command.run(&cli.source),
+        Command::Plugin(command) => command.run(&cli.source),
+        Command::Completions(command) => command.run(),
+        Command::Bench(command) => command.run(),
+    }
 }
 
 /// Skylark (云雀): a WebAssembly-extensible real-time message gateway.
@@ -42,22 +51,6 @@ struct Cli {
     source: ConfigSource,
     #[command(subcommand)]
     command: Command,
-}
-
-impl Cli {
-    fn run(self) -> anyhow::Result<()> {
-        match self.command {
-            Command::Serve(command) => command.run(&self.source),
-            Command::Check(command) => command.run(&self.source),
-            Command::Config(command) => command.run(&self.source),
-            Command::Token(command) => command.run(&self.source),
-            Command::Connect(command) => command.run(&self.source),
-            Command::Push(command) => command.run(&self.source),
-            Command::Plugin(command) => command.run(&self.source),
-            Command::Completions(command) => command.run(),
-            Command::Bench(command) => command.run(),
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -11,6 +11,8 @@ pub mod check;
 mod commit;
 mod compile;
 mod convert;
+mod counters;
+mod crypto;
 mod disk;
 mod engine;
 mod events;

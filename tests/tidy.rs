@@ -48,6 +48,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("wasmtime", &["src/plugin"]),
     ("wasmtime_wasi", &["src/plugin"]),
     ("notify", &["src/plugin"]),
+    ("aws_lc_rs", &["src/plugin", "src/server"]),
     ("hyper", &["src/server", "src/cli"]),
     ("hyper_util", &["src/server", "src/cli"]),
     ("http_body_util", &["src/server", "src/cli"]),

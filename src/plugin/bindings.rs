@@ -10,18 +10,20 @@ wasmtime::component::bindgen!({
         package skylark:host;
 
         world everything {
-            import skylark:plugin/log@0.1.0;
-            import skylark:plugin/settings@0.1.0;
-            import skylark:plugin/clock@0.1.0;
-            import skylark:plugin/directory@0.1.0;
-            import skylark:plugin/outbox@0.1.0;
-            import skylark:plugin/kv@0.1.0;
-            import skylark:plugin/publication@0.1.0;
-            export skylark:plugin/auth@0.1.0;
-            export skylark:plugin/filter@0.1.0;
-            export skylark:plugin/handler@0.1.0;
-            export skylark:plugin/events@0.1.0;
-            export skylark:plugin/lifecycle@0.1.0;
+            import skylark:plugin/log@0.1.1;
+            import skylark:plugin/settings@0.1.1;
+            import skylark:plugin/clock@0.1.1;
+            import skylark:plugin/directory@0.1.1;
+            import skylark:plugin/outbox@0.1.1;
+            import skylark:plugin/kv@0.1.1;
+            import skylark:plugin/publication@0.1.1;
+            import skylark:plugin/counters@0.1.1;
+            import skylark:plugin/crypto@0.1.1;
+            export skylark:plugin/auth@0.1.1;
+            export skylark:plugin/filter@0.1.1;
+            export skylark:plugin/handler@0.1.1;
+            export skylark:plugin/events@0.1.1;
+            export skylark:plugin/lifecycle@0.1.1;
         }
     ",
     world: "skylark:host/everything",
@@ -31,6 +33,8 @@ wasmtime::component::bindgen!({
         "skylark:plugin/outbox": trappable,
         "skylark:plugin/log": trappable,
         "skylark:plugin/publication": trappable,
+        "skylark:plugin/counters": trappable,
+        "skylark:plugin/crypto": trappable,
     },
     exports: { default: async },
 });

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::counters::Table;
 use super::kv::{self, Commit};
 use super::limits::{Budget, Limits, Memory, Meter, Overrun};
 use super::manifest::Settings;
@@ -21,6 +22,7 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) limits: Limits,
     pub(super) kv: Arc<dyn kv::Store>,
+    pub(super) counters: Arc<Table>,
     /// Set once the node stands; before that nobody is online and effects go nowhere.
     pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
     pub(super) time: Time,
@@ -99,6 +101,8 @@ pub(super) struct Guest {
     pub(super) meter: Arc<Meter>,
     pub(super) log: Arc<LogBudget>,
     pub(super) call: Call,
+    /// Turns of the seeded randomness.
+    pub(super) drawn: u64,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -115,6 +119,7 @@ impl Guest {
             meter: Arc::new(Meter::new()),
             log,
             call: Call::new(None, limits),
+            drawn: 0,
             table,
             context,
         }

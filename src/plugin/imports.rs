@@ -1,8 +1,10 @@
 //! What a guest may call: log, settings, clock, directory, kv, outbox. All of it bounded, all effects staged.
+//! `publication`, `counters` and `crypto` have files of their own.
 //!
 //! Whether a plugin may import an interface at all was decided at load ([`super::inspect`]); here only the present
 //! call's role counts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,6 +88,21 @@ impl wit::directory::Host for Guest {
         let found = ask(self.services().map(|services| services.members(&room, offset, limit))).await;
         found.into_iter().map(|uid| uid.as_str().to_owned()).collect()
     }
+
+    async fn devices(&mut self, uid: String) -> Vec<String> {
+        let found = ask(self.services().map(|services| services.connections(&uid))).await;
+        sorted(found.into_iter().filter_map(|presence| Some(presence.device?.as_str().to_owned())))
+    }
+
+    async fn rooms(&mut self, uid: String) -> Vec<String> {
+        let found = ask(self.services().map(|services| services.connections(&uid))).await;
+        sorted(found.iter().flat_map(|presence| &presence.rooms).map(|room| room.as_str().to_owned()))
+    }
+}
+
+/// Each once.
+fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
+    names.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 impl Guest {
@@ -166,6 +183,30 @@ impl wit::kv::Host for Guest {
         }
         Ok(self.write(key, new_value(value, ttl)).await?.map(|()| true))
     }
+
+    async fn add(
+        &mut self,
+        key: String,
+        amount: i64,
+        ttl: Option<u32>,
+    ) -> wasmtime::Result<Result<i64, wit::kv::AddError>> {
+        use wit::kv::{AddError, Error};
+        let held = self.read(&key).await?;
+        let Some(sum) = number(held.as_deref()).and_then(|number| number.checked_add(amount)) else {
+            return Ok(Err(AddError::NotANumber));
+        };
+        let written = self.write(key, new_value(sum.to_string().into_bytes(), ttl)).await?;
+        Ok(written.map(|()| sum).map_err(|error| match error {
+            Error::TooLarge => AddError::TooLarge,
+            Error::ReadOnly => AddError::ReadOnly,
+        }))
+    }
+}
+
+/// What a value counts; 0 where there is none.
+fn number(value: Option<&[u8]>) -> Option<i64> {
+    let Some(value) = value else { return Some(0) };
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 impl Guest {

@@ -107,17 +107,17 @@ fn foreign_fault(import: &str) -> Option<String> {
 fn import_fault(import: &str, roles: &[Role]) -> Option<String> {
     let allowed = |role: &Role| -> &[&str] {
         match role {
-            Role::Auth => &["kv"],
-            Role::Filter => &["publication", "directory"],
-            Role::Handler | Role::Events => &["directory", "outbox", "kv"],
+            Role::Auth => &["kv", "counters"],
+            Role::Filter => &["publication", "directory", "counters"],
+            Role::Handler | Role::Events => &["directory", "outbox", "kv", "counters"],
         }
     };
-    const ANY: [&str; 4] = ["types", "log", "settings", "clock"];
+    const ANY: [&str; 5] = ["types", "log", "settings", "clock", "crypto"];
     if ANY.contains(&import) || roles.iter().any(|role| allowed(role).contains(&import)) {
         return None;
     }
     let roles = roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" and ");
-    let known = ["publication", "directory", "outbox", "kv"].contains(&import);
+    let known = import == "publication" || GRANTS.contains(&import);
     Some(if known {
         format!("imports {PACKAGE}{import}, which the role {roles} may not use")
     } else {

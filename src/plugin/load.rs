@@ -12,6 +12,7 @@ use wasmtime::component::{Component, Linker};
 
 use super::cache::Cache;
 use super::compile::Compiler;
+use super::counters::Counters;
 use super::failure::Kind;
 use super::guest::{Context, Guest};
 use super::host::{LoadError, Options};
@@ -42,6 +43,7 @@ pub(super) struct Env {
     kv: Arc<dyn kv::Store>,
     time: Time,
     seed: Option<u64>,
+    counters: Counters,
     pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
     permits: Arc<Semaphore>,
     slots: usize,
@@ -62,6 +64,7 @@ impl Env {
             kv: options.kv,
             time: options.time,
             seed: options.seed,
+            counters: Counters::default(),
             services: Arc::default(),
             permits: Arc::new(Semaphore::new(config.instances as usize)),
             slots: std::thread::available_parallelism().map_or(1, Into::into),
@@ -182,6 +185,7 @@ fn blueprint(
             settings: manifest.settings.clone(),
             limits: Limits::new(&anatomy.roles, &manifest.limits, &env.caps, env.slots),
             kv: Arc::clone(&env.kv),
+            counters: env.counters.of(&source.plugin),
             services: Arc::clone(&env.services),
             time: env.time.clone(),
             seed: env.seed,

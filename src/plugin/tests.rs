@@ -1,6 +1,8 @@
 //! The host against guests written for it: good ones, broken ones, hostile ones. No guest toolchain needed.
 
+mod abi;
 mod guests;
+mod interfaces;
 mod limits;
 mod reload;
 mod roles;

@@ -40,3 +40,32 @@ pub fn members(room: &str, offset: u32, limit: u32) -> Vec<String> {
         inside.map(|(uid, _)| uid.clone()).skip(offset as usize).take(limit.min(1_000) as usize).collect()
     })
 }
+
+/// The devices on which the user is online, each once, sorted.
+#[cfg(target_family = "wasm")]
+pub fn devices(uid: &str) -> Vec<String> {
+    crate::bindings::host::skylark::plugin::directory::devices(uid)
+}
+
+/// The devices of the user's connections, as the test says.
+#[cfg(not(target_family = "wasm"))]
+pub fn devices(uid: &str) -> Vec<String> {
+    sorted(connections(uid).into_iter().filter_map(|presence| presence.device))
+}
+
+/// The rooms that one of the user's connections is in, each once, sorted.
+#[cfg(target_family = "wasm")]
+pub fn rooms(uid: &str) -> Vec<String> {
+    crate::bindings::host::skylark::plugin::directory::rooms(uid)
+}
+
+/// The rooms of the user's connections, as the test says.
+#[cfg(not(target_family = "wasm"))]
+pub fn rooms(uid: &str) -> Vec<String> {
+    sorted(connections(uid).into_iter().flat_map(|presence| presence.rooms))
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
+    names.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+}

@@ -3,7 +3,7 @@
 //! A call reads its own writes, and all of them are committed together once it has returned ok. If a key that it read was changed meanwhile,
 //! the host runs the call again.
 
-pub use crate::bindings::host::skylark::plugin::kv::Error;
+pub use crate::bindings::host::skylark::plugin::kv::{AddError, Error};
 
 /// The value of a key.
 #[cfg(target_family = "wasm")]
@@ -76,5 +76,30 @@ pub fn compare_and_swap(key: &str, expected: Option<&[u8]>, value: &[u8], ttl: O
             host.store(key, value, ttl);
         }
         Ok(same)
+    })
+}
+
+/// Adds to the number that `key` holds (absent = 0, kept as decimal text) and answers the sum: no two calls get the same one. `ttl` as in
+/// [`set`], counted anew.
+///
+/// # Errors
+/// As [`set`], or the value is no whole number of 64 bits, or the sum would not be one.
+#[cfg(target_family = "wasm")]
+pub fn add(key: &str, amount: i64, ttl: Option<u32>) -> Result<i64, AddError> {
+    crate::bindings::host::skylark::plugin::kv::add(key, amount, ttl)
+}
+
+/// Adds to the number that `key` holds in the test's memory and answers the sum.
+///
+/// # Errors
+/// The value is no whole number of 64 bits, or the sum would not be one.
+#[cfg(not(target_family = "wasm"))]
+pub fn add(key: &str, amount: i64, ttl: Option<u32>) -> Result<i64, AddError> {
+    crate::testing::with(|host| {
+        let text = host.stored(key).map_or(Ok("0".to_owned()), String::from_utf8);
+        let held = text.ok().and_then(|text| text.parse::<i64>().ok()).ok_or(AddError::NotANumber)?;
+        let sum = held.checked_add(amount).ok_or(AddError::NotANumber)?;
+        host.store(key, sum.to_string().as_bytes(), ttl);
+        Ok(sum)
     })
 }

@@ -24,14 +24,16 @@
 //! A plugin is a value that [`Plugin::start`] builds once per instance from its manifest's `[settings]`, and that then plays one or
 //! more roles: [`Auth`], [`Filter`], [`Handler`], [`Events`], named in [`export!`]. An instance serves one call at a time.
 //!
-//! Off WebAssembly nothing is exported, and the modules [`log`], [`clock`], [`directory`], [`kv`] and [`outbox`] speak to a host in memory
-//! (the module `testing`): a plugin's logic is tested by a plain `cargo test`.
+//! Off WebAssembly nothing is exported, and the modules [`log`], [`clock`], [`crypto`], [`directory`], [`kv`], [`counters`] and [`outbox`] speak to a
+//! host in memory (the module `testing`): a plugin's logic is tested by a plain `cargo test`.
 //!
 //! Knows nothing of how the host works; the contract is `wit/skylark.wit`.
 
 #[doc(hidden)]
 pub mod bindings;
 pub mod clock;
+pub mod counters;
+pub mod crypto;
 pub mod directory;
 #[doc(hidden)]
 pub mod glue;

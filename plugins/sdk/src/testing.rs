@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use crate::crypto::PublicKey;
 use crate::directory::Presence;
 use crate::log::Level;
 use crate::outbox::Error;
@@ -24,6 +25,12 @@ pub struct Host {
     pub online: BTreeMap<String, Vec<Presence>>,
     /// Keys, their values, and the millisecond at which they end.
     pub kv: BTreeMap<String, (Vec<u8>, Option<u64>)>,
+    /// What each counter (a name and a window in seconds) counted, with the millisecond of each.
+    pub counters: BTreeMap<(String, u32), Vec<(u64, u32)>>,
+    /// Signatures that [`crypto::verify`](crate::crypto::verify) takes as good: key, data, signature.
+    pub signatures: Vec<(PublicKey, Vec<u8>, Vec<u8>)>,
+    /// Turns of the randomness, which is the same in each run.
+    pub randoms: u64,
     /// What was pushed, joined, left and kicked, oldest first.
     pub effects: Vec<Effect>,
     /// What was logged, oldest first.
@@ -99,6 +106,9 @@ impl Default for Host {
             ticks: 0,
             online: BTreeMap::new(),
             kv: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            signatures: Vec::new(),
+            randoms: 0,
             effects: Vec::new(),
             lines: Vec::new(),
         }

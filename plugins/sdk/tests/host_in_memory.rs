@@ -1,8 +1,8 @@
 //! The host in memory that plugins are tested with behaves as the real one promises.
 
 use skylark_plugin::{
-    Call, Event, Handler, Identity, Message, NoSettings, Plugin, Publish, Reply, Target, TargetKind, clock, directory,
-    kv, log, outbox, testing,
+    Call, Event, Handler, Identity, Message, NoSettings, Plugin, Publish, Reply, Target, TargetKind, clock, counters,
+    crypto, directory, kv, log, outbox, testing,
 };
 
 #[test]
@@ -29,6 +29,27 @@ fn a_swap_needs_the_value_that_is_there() {
 }
 
 #[test]
+fn numbers_are_added_and_windows_slide() {
+    assert_eq!((kv::add("n", 2, None).unwrap(), kv::add("n", -5, None).unwrap()), (2, -3));
+    kv::set("text", b"x", None).unwrap();
+    assert_eq!(kv::add("text", 1, None), Err(kv::AddError::NotANumber));
+    assert_eq!((counters::add_and_read("a", 10, 2), counters::add_and_read("a", 10, 1)), (2, 3));
+    testing::advance(10_000);
+    assert_eq!((counters::add_and_read("a", 10, 0), counters::add_and_read("b", 10, 1)), (0, 1));
+}
+
+#[test]
+fn crypto_is_the_same_in_each_run() {
+    let key = crypto::PublicKey::Ed25519(vec![1; 32]);
+    assert!(!crypto::verify(&key, b"data", b"signature").unwrap());
+    testing::with(|host| host.signatures.push((key.clone(), b"data".to_vec(), b"signature".to_vec())));
+    assert!(crypto::verify(&key, b"data", b"signature").unwrap());
+    let (one, two) = (crypto::random(40), crypto::random(40));
+    assert!(one.len() == 40 && one != two);
+    assert!(crypto::hmac_sha256_verify(b"k", b"d", &crypto::hmac_sha256(b"k", b"d")));
+}
+
+#[test]
 fn effects_and_lines_are_kept_in_order() {
     outbox::join("1", "lobby").unwrap();
     outbox::push(Target::room("lobby"), Message::text("chat", "hi")).unwrap();
@@ -48,6 +69,7 @@ fn the_directory_knows_who_the_test_connected() {
     assert_eq!(directory::connections("1")[0].cid, 11);
     assert_eq!(directory::members("lobby", 0, 10), ["1"]);
     assert_eq!(directory::members("lobby", 1, 10), Vec::<String>::new());
+    assert_eq!((directory::rooms("1"), directory::devices("1")), (vec!["lobby".to_owned()], Vec::new()));
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! `grants`: what a plugin may use besides `log`, `settings` and `clock`.
+//! `grants`: what a plugin may use besides `log`, `settings`, `clock` and `crypto`.
 
 use toml::Table;
 
 use super::Reader;
 
 /// Interfaces that an operator grants.
-pub(in crate::plugin) const GRANTS: [&str; 3] = ["directory", "outbox", "kv"];
+pub(in crate::plugin) const GRANTS: [&str; 4] = ["directory", "outbox", "kv", "counters"];
 
 pub(super) fn read(read: &mut Reader, table: &Table) -> Vec<String> {
     let grants = read.texts(table, "", "grants");

@@ -8,14 +8,32 @@ use parking_lot::Mutex;
 
 use super::guests::{self, ABSTAIN, ADMIT, ALLOW, DROP, FINE, REFUSE, REJECT, SORRY};
 use super::{Bench, envelope, passed, rejected};
-use crate::id::{ConnectionId, Room, Uid};
+use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::plugin::{Effect, Event, Identity, Judgement, PluginHost, Presence, Services};
 
 /// Remembers what was committed, and can tell when.
 #[derive(Default)]
-struct Node {
+pub(super) struct Node {
     committed: Mutex<Vec<Effect>>,
     news: tokio::sync::Notify,
+}
+
+impl Node {
+    /// What was committed since the last look.
+    pub(super) fn take(&self) -> Vec<Effect> {
+        std::mem::take(&mut *self.committed.lock())
+    }
+
+    /// Waits for a commit, and takes what was committed since the last look.
+    pub(super) async fn next(&self) -> Vec<Effect> {
+        loop {
+            let effects = self.take();
+            if !effects.is_empty() {
+                return effects;
+            }
+            self.news.notified().await;
+        }
+    }
 }
 
 impl Services for Node {
@@ -23,8 +41,17 @@ impl Services for Node {
         std::future::ready(uid == "u7").boxed()
     }
 
-    fn connections<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Vec<Presence>> {
-        std::future::ready(Vec::new()).boxed()
+    /// Of `u7`, who has three.
+    fn connections<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Vec<Presence>> {
+        let presence = |cid, device: &str, rooms: &[&str]| Presence {
+            cid: ConnectionId::new(cid).unwrap(),
+            device: Device::parse(device).ok(),
+            channel: None,
+            rooms: rooms.iter().map(|room| Room::parse(room).unwrap()).collect(),
+        };
+        let found =
+            [presence(1, "phone", &["quiet", "lobby"]), presence(2, "desk", &["lobby"]), presence(3, "desk", &[])];
+        std::future::ready(if uid == "u7" { found.into() } else { Vec::new() }).boxed()
     }
 
     fn members<'a>(&'a self, _: &'a str, _: u32, _: u32) -> BoxFuture<'a, Vec<Uid>> {

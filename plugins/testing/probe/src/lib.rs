@@ -1,0 +1,83 @@
+//! A handler that calls what the host offers, as the SendBody says, and tells what came of it in its reply's `value`.
+//!
+//! Keys and their data: `probe_add` (`key`, `amount`), `probe_count` (`name`, `window`, `amount`), `probe_crypto` (`text`: its digest, its HMAC and
+//! some random bytes as `digest`, `hmac`, `random`), `probe_directory` (`uid`: `devices` and `rooms`). A number that is none counts as 0.
+
+use skylark_plugin::{Call, Handler, NoSettings, Plugin, Reply, counters, crypto, directory, kv};
+
+struct Probe;
+
+impl Plugin for Probe {
+    type Settings = NoSettings;
+
+    fn start(_: NoSettings) -> Result<Self, String> {
+        Ok(Self)
+    }
+}
+
+impl Handler for Probe {
+    fn keys(&self) -> Vec<String> {
+        ["add", "count", "crypto", "directory"].map(|name| format!("probe_{name}")).to_vec()
+    }
+
+    fn handle(&mut self, call: &Call) -> Result<Reply, String> {
+        match call.key.as_str() {
+            "probe_add" => add(call),
+            "probe_count" => count(call),
+            "probe_crypto" => crypto_of(call),
+            _ => Ok(directory_of(call)),
+        }
+    }
+}
+
+fn text<'a>(call: &'a Call, name: &str) -> &'a str {
+    call.get(name).unwrap_or_default()
+}
+
+fn number<T: std::str::FromStr + Default>(call: &Call, name: &str) -> T {
+    text(call, name).parse().unwrap_or_default()
+}
+
+fn add(call: &Call) -> Result<Reply, String> {
+    let sum = kv::add(text(call, "key"), number(call, "amount"), None).map_err(|error| error.to_string())?;
+    Ok(Reply::ok().with("value", sum.to_string()))
+}
+
+fn count(call: &Call) -> Result<Reply, String> {
+    let counted = counters::add_and_read(text(call, "name"), number(call, "window"), number(call, "amount"));
+    Ok(Reply::ok().with("value", counted.to_string()))
+}
+
+fn crypto_of(call: &Call) -> Result<Reply, String> {
+    let data = text(call, "text").as_bytes();
+    let tag = crypto::hmac_sha256(b"key", data);
+    if !crypto::hmac_sha256_verify(b"key", data, &tag) || crypto::hmac_sha256_verify(b"other", data, &tag) {
+        return Err("an HMAC is not its own".to_owned());
+    }
+    // RFC 8032, test 1: nothing is signed.
+    let key = unhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+    let signature = unhex(concat!(
+        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155",
+        "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
+    ));
+    let key = crypto::PublicKey::Ed25519(key);
+    let good = crypto::verify(&key, b"", &signature)?;
+    let reply = Reply::ok().with("value", format!("{good} {}", crypto::verify(&key, b"x", &signature)?));
+    let reply = reply.with("digest", hex(&crypto::sha256(data))).with("hmac", hex(&tag));
+    Ok(reply.with("random", hex(&crypto::random(16))))
+}
+
+fn directory_of(call: &Call) -> Reply {
+    let uid = text(call, "uid");
+    Reply::ok().with("devices", directory::devices(uid).join(",")).with("rooms", directory::rooms(uid).join(","))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+skylark_plugin::export!(Probe: handler);

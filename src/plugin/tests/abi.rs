@@ -1,0 +1,79 @@
+//! What was built against 0.1.0 loads and behaves for ever: the components and the WIT of that release, never rebuilt.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::roles::Node;
+use super::{Bench, call, config, envelope};
+use crate::id::{ConnectionId, Uid};
+use crate::message::{Entries, Target};
+use crate::plugin::check::check_dir;
+use crate::plugin::{Call, Claim, Effect, Event, Identity, Judgement, PluginHost, Services, Transport};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/abi-0.1.0")
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(fixtures().join(name)).unwrap()
+}
+
+fn who(uid: &str) -> Identity {
+    let cid = ConnectionId::new(1).unwrap();
+    Identity { uid: Uid::parse(uid).unwrap(), cid, device: None, channel: None }
+}
+
+fn asked(key: &str, data: &[(&str, &str)]) -> Call {
+    Call { data: data.iter().copied().collect::<Entries>(), caller: Some(who("u1")), ..call(key) }
+}
+
+#[tokio::test]
+async fn every_component_of_0_1_0_still_says_what_it_is() {
+    let reports = check_dir(&config(&fixtures())).await.unwrap();
+    let told = |name: &str| reports.iter().find(|report| report.name == name).unwrap();
+    assert_eq!(reports.len(), 6);
+    for (name, role) in [("fault-auth", "auth"), ("stamp-v1", "filter"), ("noop", "filter")] {
+        assert_eq!((told(name).roles.as_slice(), told(name).faults.as_slice()), (&[role][..], &[][..]), "{name}");
+    }
+    let video_call = told("video-call");
+    assert_eq!((video_call.faults.len(), video_call.keys.len()), (0, 5), "{:?}", video_call.faults);
+    assert!(
+        told("fault-handler").faults[0]
+            .contains("put this line into fault-handler.toml: grants = [\"outbox\", \"kv\"]")
+    );
+}
+
+#[tokio::test]
+async fn auth_and_filter_of_0_1_0_answer() {
+    let bench = Bench::with(&[("a.wasm", &fixture("fault-auth.wasm")), ("s.wasm", &fixture("stamp-v1.wasm"))]).await;
+    let claim = Claim { token: Some("u7@phone#lobby".to_owned()), ..Claim::default() };
+    let admission = bench.host.admit(Transport::default(), claim).await.unwrap();
+    assert_eq!((admission.uid.as_str(), admission.rooms[0].as_str()), ("u7", "lobby"));
+    let mut batch = [envelope("chat")];
+    let judged = bench.host.judge(&mut batch).await;
+    assert_eq!(judged, [Judgement::Pass { replaced_by: vec!["s".into()] }]);
+    assert_eq!(batch[0].message.extra.get("version"), Some("v1"));
+}
+
+#[tokio::test]
+async fn handler_and_events_of_0_1_0_have_their_effects() {
+    let bench = Bench::with(&[
+        ("h.wasm", &fixture("fault-handler.wasm")),
+        ("h.toml", b"grants = [\"outbox\", \"kv\"]"),
+        ("e.wasm", &fixture("fault-events.wasm")),
+        ("e.toml", b"grants = [\"outbox\"]\n[settings]\nannounce = \"lobby\""),
+    ])
+    .await;
+    let node = Arc::new(Node::default());
+    bench.host.set_services(Arc::clone(&node) as Arc<dyn Services>);
+    let answer = bench.host.handle(asked("fault_none", &[("push", "u2"), ("set", "kept"), ("join", "room")])).await;
+    assert_eq!(answer.unwrap().code, "200");
+    let effects = node.take();
+    assert!(matches!(&effects[0], Effect::Push(push) if push.target == Target::User(Uid::parse("u2").unwrap())));
+    assert!(matches!(&effects[1], Effect::Join(..)) && effects.len() == 2, "{effects:?}");
+    let answer = bench.host.handle(asked("fault_none", &[("get", "1"), ("count", "1")])).await.unwrap();
+    assert_eq!((answer.data.get("value"), answer.data.get("count")), (Some("kept"), Some("1")));
+    assert_eq!(bench.host.handle(asked("fault_trap", &[("push", "u2")])).await.unwrap().code, "503");
+    bench.host.notify(Event::Online(who("u3")));
+    assert!(matches!(&node.next().await[..], [Effect::Push(push)] if matches!(push.target, Target::Room(_))));
+}

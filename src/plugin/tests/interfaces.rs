@@ -1,0 +1,122 @@
+//! What the host offers since 0.1.1, called by a guest of a real toolchain (`plugins/testing/probe`) and by small ones.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::roles::Node;
+use super::{Bench, call, guests, rejected};
+use crate::message::Entries;
+use crate::plugin::{Answer, Call, PluginHost, Services};
+
+const GRANTS: &[u8] = b"grants = [\"directory\", \"kv\", \"counters\"]";
+
+fn probe() -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/testing/dist/probe.wasm")).unwrap()
+}
+
+async fn bench() -> Bench {
+    Bench::with(&[("probe.wasm", &probe()), ("probe.toml", GRANTS)]).await
+}
+
+fn asked(key: &str, data: &[(&str, &str)]) -> Call {
+    Call { data: data.iter().copied().collect::<Entries>(), ..call(&format!("probe_{key}")) }
+}
+
+async fn ask(bench: &Bench, key: &str, data: &[(&str, &str)]) -> Answer {
+    bench.host.handle(asked(key, data)).await.unwrap()
+}
+
+fn value(answer: &Answer) -> &str {
+    answer.data.get("value").unwrap_or(&answer.message)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sums_are_told_once_each_however_many_add() {
+    let bench = bench().await;
+    assert_eq!(value(&ask(&bench, "add", &[("key", "n"), ("amount", "-5")]).await), "-5");
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let host = Arc::clone(&bench.host);
+            tokio::spawn(async move { host.handle(asked("add", &[("key", "n"), ("amount", "1")])).await.unwrap() })
+        })
+        .collect();
+    let (mut sums, mut added) = (BTreeSet::new(), 0);
+    for call in calls {
+        let answer = call.await.unwrap();
+        // A call that met others four times in a row is told 503, and has added nothing.
+        if answer.code == "200" {
+            sums.insert(value(&answer).to_owned());
+            added += 1;
+        }
+    }
+    assert_eq!((sums.len(), added >= 1), (added, true), "{sums:?}");
+    let last = ask(&bench, "add", &[("key", "n"), ("amount", "0")]).await;
+    assert_eq!(value(&last), (i64::try_from(added).unwrap() - 5).to_string());
+    let most = i64::MAX.to_string();
+    ask(&bench, "add", &[("key", "most"), ("amount", &most)]).await;
+    let over = ask(&bench, "add", &[("key", "most"), ("amount", "1")]).await;
+    assert!(over.code == "503" && over.message.contains("NotANumber"), "{over:?}");
+}
+
+#[tokio::test]
+async fn counters_survive_a_reload_and_belong_to_their_plugin() {
+    let bench = bench().await;
+    let count = [("name", "u1"), ("window", "3600"), ("amount", "2")];
+    assert_eq!(value(&ask(&bench, "count", &count).await), "2");
+    bench.put("probe.toml", &[GRANTS, b"\norder = 5"].concat()).await;
+    assert_eq!(bench.status("probe").version, 2);
+    assert_eq!(value(&ask(&bench, "count", &count).await), "4");
+    let mut other = GRANTS.to_vec();
+    other.extend(b"\n[match]\nkeys = [\"none\"]");
+    bench.put("probe.toml", &other).await;
+    bench.put("other.wasm", &probe()).await;
+    bench.put("other.toml", GRANTS).await;
+    assert_eq!(value(&ask(&bench, "count", &count).await), "2", "another plugin's counter of that name");
+}
+
+#[tokio::test]
+async fn digests_signatures_and_chance_come_from_the_host() {
+    let bench = bench().await;
+    let answer = ask(&bench, "crypto", &[("text", "abc")]).await;
+    assert_eq!(value(&answer), "true false");
+    let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(answer.data.get("digest"), Some(digest));
+    let hmac = "9c196e32dc0175f86f4b1cb89289d6619de6bee699e4c378e68309ed97a1a6ab";
+    assert_eq!(answer.data.get("hmac"), Some(hmac));
+    let random = answer.data.get("random").unwrap();
+    assert_eq!(random.len(), 32);
+    assert_ne!(ask(&bench, "crypto", &[("text", "abc")]).await.data.get("random"), Some(random));
+}
+
+#[tokio::test]
+async fn devices_and_rooms_are_told_once_each() {
+    let bench = bench().await;
+    bench.host.set_services(Arc::new(Node::default()) as Arc<dyn Services>);
+    let answer = ask(&bench, "directory", &[("uid", "u7")]).await;
+    assert_eq!((answer.data.get("devices"), answer.data.get("rooms")), (Some("desk,phone"), Some("lobby,quiet")));
+    let nobody = ask(&bench, "directory", &[("uid", "u8")]).await;
+    assert_eq!((nobody.data.get("devices"), nobody.data.get("rooms")), (Some(""), Some("")));
+}
+
+/// Lets three publishes pass, then none: the counter's answer decides.
+const RATE: &str = r#"
+    (import "skylark:plugin/counters@0.1.1" "add-and-read" (func $count (param i32 i32 i32 i32) (result i64)))
+    (func (export "skylark:plugin/filter@0.1.1#judge") (result i32)
+        (if (result i32) (i64.gt_u (call $count (i32.const 2048) (i32.const 3) (i32.const 3600) (i32.const 1)) (i64.const 3))
+            (then (i32.const 1024)) (else (i32.const 0))))
+    (data (i32.const 1024) "\02\00\00\00\00\00\00\00\00\08\00\00\03\00\00\00\03\08\00\00\02\00\00\00")
+    (data (i32.const 2048) "429no")"#;
+
+#[tokio::test]
+async fn a_filter_may_count_if_it_is_granted() {
+    let world = "import skylark:plugin/counters@0.1.1; export skylark:plugin/filter@0.1.1;";
+    let bench = Bench::with(&[("rate.wasm", &guests::component(world, RATE))]).await;
+    let reason = bench.status("rate").rejected.unwrap().reason;
+    assert!(reason.contains("put this line into rate.toml: grants = [\"counters\"]"), "{reason}");
+    bench.put("rate.toml", b"grants = [\"counters\"]").await;
+    for _ in 0..3 {
+        assert_eq!(bench.judge().await, super::passed());
+    }
+    assert_eq!(rejected(&bench.judge().await), Some("429"));
+}
