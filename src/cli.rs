@@ -17,6 +17,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub use bench::Allocator;
+
 use std::future::Future;
 use std::path::PathBuf;
 
@@ -29,18 +31,7 @@ use crate::config::{Loaded, Loader};
 /// # Errors
 /// Whatever made the command fail, with its causes. A command line that is not understood ends the process with 2.
 pub fn run() -> anyhow::Result<()> {
-    let cli = Cli::parse();
-    match cli.command {
-        Command::Serve(command) => command.run(&cli.source),
-        Command::Check(command) => command.run(&cli.source),
-        Command::Config(command) => command.run(&cli.source),
-        Command::Token(command) => command.run(&cli.source),
-        Command::Connect(command) => command.run(&cli.source),
-        Command::Push(command) => command.run(&cli.source),
-        Command::Plugin(command) => command.run(&cli.source),
-        Command::Completions(command) => command.run(),
-        Command::Bench(command) => command.run(),
-    }
+    Cli::parse().run()
 }
 
 /// Skylark (云雀): a WebAssembly-extensible real-time message gateway.
@@ -51,6 +42,22 @@ struct Cli {
     source: ConfigSource,
     #[command(subcommand)]
     command: Command,
+}
+
+impl Cli {
+    fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Serve(command) => command.run(&self.source),
+            Command::Check(command) => command.run(&self.source),
+            Command::Config(command) => command.run(&self.source),
+            Command::Token(command) => command.run(&self.source),
+            Command::Connect(command) => command.run(&self.source),
+            Command::Push(command) => command.run(&self.source),
+            Command::Plugin(command) => command.run(&self.source),
+            Command::Completions(command) => command.run(),
+            Command::Bench(command) => command.run(),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,9 @@
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: skylark::cli::Allocator = skylark::cli::Allocator;
+
 fn main() -> ExitCode {
     match skylark::cli::run() {
         Ok(()) => ExitCode::SUCCESS,

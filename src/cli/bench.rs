@@ -2,11 +2,13 @@
 //!
 //! Shares no code with the hub or the server. What is measured, and what makes a run invalid: `docs/benchmarks.md`.
 
+mod allocations;
 mod bar;
 mod cell;
 mod cells;
 mod drive;
 mod generator;
+mod meter;
 mod payload;
 mod proc;
 mod reference;
@@ -24,10 +26,12 @@ use std::path::PathBuf;
 use std::process::{Command, exit};
 
 use anyhow::bail;
+use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
-use super::print;
+use super::{Cli, print};
+pub use allocations::Allocator;
 use cell::{Cell, Stage};
 use reference::Reference;
 use results::Results;
@@ -72,6 +76,9 @@ enum Part {
     /// Run another command of this program that ends with the process that started it.
     #[command(hide = true)]
     Child {
+        /// Count allocations, and answer each line of standard input with their number.
+        #[arg(long)]
+        count_allocations: bool,
         /// Its words.
         #[arg(last = true)]
         words: Vec<String>,
@@ -87,7 +94,7 @@ impl Bench {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match &self.part {
             Some(Part::Reference { kind }) => return kind.run(),
-            Some(Part::Child { words }) => return become_child(words),
+            Some(Part::Child { count_allocations, words }) => return become_child(*count_allocations, words),
             None => {}
         }
         if self.list {
@@ -145,7 +152,7 @@ impl Bench {
                     match cell.measure(&stage, contender) {
                         Ok(lines) => {
                             for (line, sample) in lines {
-                                progress.println(report::brief(cell.name(), contender.name, &sample));
+                                tell(&progress, &report::brief(cell.name(), line, contender.name, &sample));
                                 results.add(cell.name(), line, contender.name, sample);
                             }
                         }
@@ -160,9 +167,22 @@ impl Bench {
     }
 }
 
+/// Above the bar on a terminal; a line of its own in a log, where there is no bar.
+fn tell(progress: &ProgressBar, line: &str) {
+    if progress.is_hidden() {
+        eprintln!("{line}");
+    } else {
+        progress.println(line);
+    }
+}
+
 /// A bench that is killed takes nothing down itself: the kernel does it.
-fn become_child(words: &[String]) -> anyhow::Result<()> {
+fn become_child(count_allocations: bool, words: &[String]) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    if count_allocations {
+        allocations::answer_on_stdin();
+        return Cli::try_parse_from(std::iter::once("skylark").chain(words.iter().map(String::as_str)))?.run();
+    }
     Err(Command::new(std::env::current_exe()?).args(words).exec().into())
 }
 

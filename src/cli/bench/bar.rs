@@ -64,14 +64,14 @@ impl Bar {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::example;
+    use super::super::sample::Sample;
     use super::*;
 
     fn results() -> Results {
         let mut results = Results::default();
         for (ours, theirs) in [(80, 100), (300, 400), (90, 100)] {
-            results.add("cell", "line", "ours", example(ours, 1.0));
-            results.add("cell", "line", "theirs", example(theirs, 1.0));
+            results.add("cell", "line", "ours", Sample::of(ours, 1.0));
+            results.add("cell", "line", "theirs", Sample::of(theirs, 1.0));
         }
         results
     }

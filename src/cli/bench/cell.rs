@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::bar::Bar;
-use super::cells::{connect, dialects, fan_out, filters, idle, latency, linearity, rooms, slow, unicast};
+use super::cells::{allocations, connect, dialects, fan_out, filters, idle, latency, linearity, rooms, slow, unicast};
 use super::drive::Timing;
-use super::generator::Generator;
+use super::generator::{Dial, Generator};
 use super::sample::Sample;
 use super::subject::{Contender, Lab, Subject};
+use super::wire::room;
 
 /// One question that the bench asks of each contender.
 pub(super) trait Cell {
@@ -46,6 +47,7 @@ pub(super) fn all() -> Vec<Box<dyn Cell>> {
         Box::new(slow::SlowReaders),
         Box::new(slow::StuckMemory),
         Box::new(dialects::Dialects),
+        Box::new(allocations::Allocations),
     ]
 }
 
@@ -85,6 +87,26 @@ impl Stage<'_> {
         generator.connect(&self.lab.dial(&subject, receivers, dialects, rooms)?)?;
         Ok((subject, generator))
     }
+
+    /// A started server that has seen `warm` receivers, and how `count` more come, each a user in two rooms.
+    pub(super) fn lobby(&self, contender: Contender, warm: u32, count: u32) -> anyhow::Result<Lobby> {
+        let subject = self.lab.start(contender)?;
+        let rooms = |number: u32| vec![room(100, number / 100), room(1_000, number / 1_000)];
+        let mut first = self.lab.dial(&subject, warm + count, &[DIALECT], rooms)?;
+        let requests = first.requests.split_off(warm as usize);
+        let dial = Dial { requests, ..first };
+        let mut generator = Generator::new()?;
+        generator.connect(&first)?;
+        Ok(Lobby { subject, generator, dial })
+    }
+}
+
+/// A server that has allocated what it needs once, before the receivers whose coming or waiting is measured.
+pub(super) struct Lobby {
+    pub(super) subject: Subject,
+    pub(super) generator: Generator,
+    /// How they come.
+    pub(super) dial: Dial,
 }
 
 /// What receivers speak where the dialect is not the question.

@@ -1,5 +1,6 @@
 //! The cells: one file for each question.
 
+pub(super) mod allocations;
 pub(super) mod connect;
 pub(super) mod dialects;
 pub(super) mod fan_out;

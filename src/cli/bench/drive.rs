@@ -11,10 +11,11 @@ use rustix::time::{
 use std::os::fd::AsRawFd as _;
 
 use super::generator::{Generator, TIMER};
+use super::meter::{Cost, Meter};
 use super::payload::Mark;
-use super::proc::{self, Cpu};
-use super::sample::{Sample, Unit};
-use super::stats::{self, Latency};
+use super::proc;
+use super::sample::{Sample, Unit, Work};
+use super::stats::Latency;
 use super::subject::Subject;
 use super::traffic::Traffic;
 use super::wire::{Item, To};
@@ -247,23 +248,27 @@ impl<'a> Run<'a> {
             invalid.push(format!("{came} of {} deliveries came, with {:?}", self.expected, tally.faults));
         }
         tally.faults = super::generator::Faults::default();
-        let (from, to) = (cut.from.context("the warm-up did not end")?, cut.to.context("the run did not end")?);
-        let memory = proc::memory(self.subject.pid())?;
+        let (_, from) = cut.from.as_ref().context("the warm-up did not end")?;
+        let (cost, to) = cut.to.context("the run did not end")?;
         Ok(Sample {
-            unit: Unit::Delivery,
-            count: to.deliveries - from.deliveries,
-            requests: to.requests - from.requests,
-            bytes: to.bytes - from.bytes,
-            wall: (to.at - from.at).as_secs_f64(),
-            user: (to.cpu.user - from.cpu.user).as_secs_f64(),
-            system: (to.cpu.system - from.cpu.system).as_secs_f64(),
-            generator: (to.own - from.own).as_secs_f64(),
-            resident: stats::float(memory.resident),
-            anonymous: stats::float(memory.anonymous),
+            work: Work {
+                unit: Unit::Delivery,
+                count: to.deliveries - from.deliveries,
+                publishes: (to.requests - from.requests) * u64::from(self.traffic.messages()),
+                requests: to.requests - from.requests,
+                bytes: to.bytes - from.bytes,
+            },
+            cost,
+            memory: proc::memory(self.subject.pid())?,
             per_connection: None,
             latency: cut.latency,
             invalid,
         })
+    }
+
+    fn counts(&self) -> Counts {
+        let tally = &self.generator.tally;
+        Counts { deliveries: tally.deliveries, bytes: tally.bytes, requests: self.requests }
     }
 }
 
@@ -271,19 +276,17 @@ impl<'a> Run<'a> {
 struct Cuts {
     timing: Timing,
     begun: Instant,
-    from: Option<Cut>,
-    to: Option<Cut>,
+    from: Option<(Meter, Counts)>,
+    to: Option<(Cost, Counts)>,
     latency: Option<Latency>,
 }
 
+/// How far a run has come.
 #[derive(Clone, Copy)]
-struct Cut {
-    at: Instant,
+struct Counts {
     deliveries: u64,
     bytes: u64,
     requests: u64,
-    cpu: Cpu,
-    own: Duration,
 }
 
 impl Cuts {
@@ -293,31 +296,17 @@ impl Cuts {
 
     /// `true` once the measured part is over.
     fn look(&mut self, run: &mut Run<'_>) -> anyhow::Result<bool> {
-        match self.from {
+        match &self.from {
             None if self.begun.elapsed() >= self.timing.warm => {
                 run.generator.tally.latency.reset();
-                self.from = Some(Cut::now(run)?);
+                self.from = Some((Meter::start(run.subject)?, run.counts()));
             }
-            Some(from) if from.at.elapsed() >= self.timing.window => {
+            Some((meter, _)) if meter.elapsed() >= self.timing.window => {
                 self.latency = Latency::of(&run.generator.tally.latency);
-                self.to = Some(Cut::now(run)?);
+                self.to = Some((meter.stop(run.subject)?, run.counts()));
             }
             _ => {}
         }
         Ok(self.to.is_some())
-    }
-}
-
-impl Cut {
-    fn now(run: &Run<'_>) -> anyhow::Result<Self> {
-        let tally = &run.generator.tally;
-        Ok(Self {
-            at: Instant::now(),
-            deliveries: tally.deliveries,
-            bytes: tally.bytes,
-            requests: run.requests,
-            cpu: proc::cpu(run.subject.pid())?,
-            own: proc::own_cpu(),
-        })
     }
 }

@@ -1,19 +1,39 @@
-//! What the kernel tells of a process: CPU and memory. Reads `/proc`; knows no server.
+//! What the kernel tells of a process: CPU and memory. Reads `/proc`, so that any process can be asked of which only the
+//! id is known; knows no server.
+//!
+//! CPU is what `getrusage` would answer in that process, told from outside: the scheduler's own count of each thread in
+//! nanoseconds, and how it falls to user and system from `/proc/PID/stat`.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
-/// CPU that a process has used since its start, all threads.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// CPU that a process has used since its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cpu {
+    ticks: Ticks,
+    /// Threads that live, each with the time that it has run. Empty where the kernel does not tell.
+    threads: Vec<(u32, Duration)>,
+}
+
+/// All threads, those that are gone too, in steps of [`TICK`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Ticks {
+    user: Duration,
+    system: Duration,
+}
+
+/// CPU used between two looks at one process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct CpuTime {
     pub(super) user: Duration,
     pub(super) system: Duration,
 }
 
 /// Memory of a process, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Memory {
     pub(super) resident: u64,
     /// Of which heap and stacks: what the program itself asked for.
@@ -23,13 +43,51 @@ pub(super) struct Memory {
 /// One tick of `/proc/PID/stat`: USER_HZ is 100 on every architecture that Skylark builds for.
 const TICK: Duration = Duration::from_millis(10);
 
-/// CPU of another process, in steps of 10 ms.
-///
-/// # Errors
-/// The process is gone.
-pub(super) fn cpu(pid: u32) -> anyhow::Result<Cpu> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
-    parse_stat(&text).with_context(|| format!("cannot read /proc/{pid}/stat"))
+impl Cpu {
+    /// # Errors
+    /// The process is gone.
+    pub(super) fn of(pid: u32) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
+        let ticks = parse_stat(&text).with_context(|| format!("cannot read /proc/{pid}/stat"))?;
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid}"))?;
+        let run_time = |entry: std::io::Result<std::fs::DirEntry>| {
+            let path = entry.ok()?.path();
+            let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            Some((path.file_name()?.to_str()?.parse().ok()?, parse_schedstat(&text)?))
+        };
+        // A thread that ends meanwhile is no fault: its time stays in the ticks.
+        Ok(Self { ticks, threads: threads.filter_map(run_time).collect() })
+    }
+
+    /// What was used after `earlier`.
+    pub(super) fn since(&self, earlier: &Self) -> CpuTime {
+        let ticks = self.ticks.total().saturating_sub(earlier.ticks.total());
+        let threads: Duration =
+            self.threads.iter().map(|thread| thread.1.saturating_sub(earlier.run_time(thread.0))).sum();
+        let has_lost = earlier.threads.iter().any(|(tid, _)| self.threads.iter().all(|(other, _)| other != tid));
+        // Nobody counts for a thread that is gone but the ticks.
+        let is_coarse = self.threads.is_empty() || (has_lost && ticks > threads);
+        let total = if is_coarse { ticks } else { threads };
+        let user = total.mul_f64(self.ticks.user_share(&earlier.ticks));
+        CpuTime { user, system: total.saturating_sub(user) }
+    }
+
+    fn run_time(&self, tid: u32) -> Duration {
+        self.threads.iter().find(|thread| thread.0 == tid).map_or(Duration::ZERO, |thread| thread.1)
+    }
+}
+
+impl Ticks {
+    fn total(&self) -> Duration {
+        self.user + self.system
+    }
+
+    /// Of what came after `earlier`, or of all while no tick came.
+    fn user_share(&self, earlier: &Self) -> f64 {
+        let (user, total) = (self.user.saturating_sub(earlier.user), self.total().saturating_sub(earlier.total()));
+        let (user, total) = if total.is_zero() { (self.user, self.total()) } else { (user, total) };
+        if total.is_zero() { 0.0 } else { user.as_secs_f64() / total.as_secs_f64() }
+    }
 }
 
 /// Memory of another process.
@@ -47,11 +105,16 @@ pub(super) fn own_cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-fn parse_stat(text: &str) -> Option<Cpu> {
+fn parse_stat(text: &str) -> Option<Ticks> {
     // The name in parentheses may hold anything, even a parenthesis.
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split(' ').skip(11).map(|field| field.parse::<u32>().ok());
-    Some(Cpu { user: TICK * fields.next()??, system: TICK * fields.next()?? })
+    Some(Ticks { user: TICK * fields.next()??, system: TICK * fields.next()?? })
+}
+
+/// Nanoseconds on a CPU, nanoseconds of waiting for one, and how often.
+fn parse_schedstat(text: &str) -> Option<Duration> {
+    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
 
 fn parse_status(text: &str) -> Option<Memory> {
@@ -66,11 +129,45 @@ fn parse_status(text: &str) -> Option<Memory> {
 mod tests {
     use super::*;
 
+    const fn millis(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    fn cpu(user: u64, system: u64, threads: &[(u32, u64)]) -> Cpu {
+        let threads = threads.iter().map(|(tid, run)| (*tid, Duration::from_micros(*run))).collect();
+        Cpu { ticks: Ticks { user: millis(user), system: millis(system) }, threads }
+    }
+
     #[test]
     fn the_fields_of_stat_are_counted_behind_the_name() {
         let text = "12 (a ) name) S 1 2 3 4 5 6 7 8 9 10 250 75 0 0 20 0";
-        let cpu = Cpu { user: Duration::from_millis(2500), system: Duration::from_millis(750) };
-        assert_eq!(parse_stat(text), Some(cpu));
+        assert_eq!(parse_stat(text), Some(Ticks { user: millis(2500), system: millis(750) }));
+    }
+
+    #[test]
+    fn threads_tell_more_than_ticks_and_ticks_tell_the_split() {
+        let (from, to) = (cpu(100, 100, &[(1, 5_000), (2, 0)]), cpu(110, 130, &[(1, 45_000), (2, 200), (3, 1_800)]));
+        let used = to.since(&from);
+        assert_eq!((used.user, used.system), (Duration::from_micros(10_500), Duration::from_micros(31_500)));
+    }
+
+    #[test]
+    fn a_thread_that_ended_is_in_the_ticks() {
+        let (from, to) = (cpu(0, 100, &[(1, 0), (2, 90_000)]), cpu(0, 150, &[(1, 10_000)]));
+        assert_eq!(to.since(&from).system, millis(50));
+        // What the ticks have missed, the other threads still tell.
+        assert_eq!(cpu(0, 100, &[(1, 10_000)]).since(&from).system, millis(10));
+    }
+
+    #[test]
+    fn without_the_scheduler_there_are_ticks() {
+        assert_eq!(cpu(30, 10, &[]).since(&cpu(0, 0, &[])), CpuTime { user: millis(30), system: millis(10) });
+    }
+
+    #[test]
+    fn less_than_a_tick_is_split_like_the_rest() {
+        let used = cpu(30, 10, &[(1, 4_000)]).since(&cpu(30, 10, &[(1, 0)]));
+        assert_eq!(used, CpuTime { user: millis(3), system: millis(1) });
     }
 
     #[test]
@@ -81,7 +178,8 @@ mod tests {
 
     #[test]
     fn this_process_has_used_cpu() {
-        assert!(cpu(std::process::id()).is_ok());
+        let from = Cpu::of(std::process::id()).unwrap();
+        assert!(from.since(&Cpu::default()).user + from.since(&Cpu::default()).system > Duration::ZERO);
         assert!(memory(std::process::id()).unwrap().resident > 0);
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::results::{Results, Row};
-use super::sample::{Figure, Unit};
-use super::stats::Spread;
+use super::sample::{Figure, Sample, Unit};
+use super::stats::{Spread, float};
 
 /// Rows by cell, then bars, then what made the run invalid.
 pub(super) fn table(results: &Results, baseline: Option<&Results>) -> String {
@@ -72,13 +72,13 @@ fn line(row: &Row, baseline: Option<&Results>) -> String {
         per_cpu.map_or("–".to_owned(), |s| count(s.median)),
         range,
         spread(Figure::CpuMicros).map_or("–".to_owned(), |s| short(s.median)),
-        percent(row.median(|sample| Some(sample.user / (sample.user + sample.system)))),
+        percent(row.median(|sample| Some(sample.cost.user / sample.cost.cpu()))),
         latency(|l| l.p50),
         latency(|l| l.p90),
         latency(|l| l.p99),
         latency(|l| l.p999),
         latency(|l| l.max),
-        row.median(|sample| Some(sample.resident / 1e6)).map_or("–".to_owned(), short),
+        row.median(|sample| Some(float(sample.memory.resident) / 1e6)).map_or("–".to_owned(), short),
         percent(row.median(|sample| Some(sample.generator_share()))),
     );
     if let Some(each) = row.median(|sample| sample.per_connection.map(|each| each.anonymous)) {
@@ -86,6 +86,10 @@ fn line(row: &Row, baseline: Option<&Results>) -> String {
         let cpu = spread(Figure::CpuMillisPerSecond).map_or(f64::NAN, |spread| spread.median);
         let _ =
             write!(text, "\n{:>29} {each:.0} B user space, {resident:.0} B RSS a connection; {cpu:.1} CPU-ms/s", "");
+    }
+    if let Some(each) = spread(Figure::AllocationsPerDelivery) {
+        let publish = spread(Figure::AllocationsPerPublish).map_or(f64::NAN, |spread| spread.median);
+        let _ = write!(text, "\n{:>29} {:.4} allocations a delivery, {} a publish", "", each.median, short(publish));
     }
     if let Some(ratio) = baseline.and_then(|baseline| ratio(row, baseline)) {
         let _ = write!(text, "  {ratio:.2}x");
@@ -100,12 +104,16 @@ fn ratio(row: &Row, baseline: &Results) -> Option<f64> {
 }
 
 /// Progress: what one sample said.
-pub(super) fn brief(name: &str, contender: &str, sample: &super::sample::Sample) -> String {
-    let unit = match sample.unit {
-        Unit::Delivery => "deliveries",
-        Unit::Connection => "connections",
+pub(super) fn brief(cell: &str, line: &str, contender: &str, sample: &Sample) -> String {
+    let said = match sample.work.unit {
+        Unit::Delivery => format!("{} deliveries per CPU-second", count(sample.figure(Figure::PerCpuSecond))),
+        Unit::Connection if sample.work.count > 0 => {
+            format!("{} µs of CPU a connection", short(sample.figure(Figure::CpuMicros)))
+        }
+        Unit::Connection => format!("{:.0} bytes a connection", sample.figure(Figure::AnonymousPerConnection)),
     };
-    format!("{name}, {contender}: {} {unit} per CPU-second", count(sample.figure(Figure::PerCpuSecond)))
+    let mark = if sample.invalid.is_empty() { "" } else { ", INVALID" };
+    format!("{cell}, {line}, {contender}: {said}{mark}")
 }
 
 /// `275k`, `4.02M`.
@@ -132,14 +140,14 @@ fn short(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::example;
+    use super::super::sample::Sample;
     use super::*;
 
     #[test]
     fn a_row_tells_its_ratio_to_the_baseline() {
         let (mut now, mut then) = (Results::default(), Results::default());
-        now.add("cell", "line", "skylark", example(300_000, 1.0));
-        then.add("cell", "line", "skylark", example(200_000, 1.0));
+        now.add("cell", "line", "skylark", Sample::of(300_000, 1.0));
+        then.add("cell", "line", "skylark", Sample::of(200_000, 1.0));
         let text = table(&now, Some(&then));
         assert!(text.contains("1.50x") && text.contains("300k"), "{text}");
     }

@@ -89,16 +89,15 @@ impl Row {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::example;
     use super::*;
 
     #[test]
     fn repetitions_gather_in_one_row() {
         let mut results = Results::default();
         for count in [100, 300, 200] {
-            results.add("a", "b", "c", example(count, 1.0));
+            results.add("a", "b", "c", Sample::of(count, 1.0));
         }
-        results.add("a", "b", "d", example(1, 1.0));
+        results.add("a", "b", "d", Sample::of(1, 1.0));
         assert_eq!(results.cells.len(), 2);
         let spread = results.row("a", "b", "c").unwrap().per_cpu_second.unwrap();
         assert_eq!((spread.min, spread.median, spread.max), (100.0, 200.0, 300.0));
@@ -107,7 +106,7 @@ mod tests {
     #[test]
     fn a_run_with_an_invalid_sample_is_invalid() {
         let mut results = Results::default();
-        let sample = Sample { invalid: vec!["one was missed".to_owned()], ..example(1, 1.0) };
+        let sample = Sample { invalid: vec!["one was missed".to_owned()], ..Sample::of(1, 1.0) };
         results.add("a", "b", "c", sample);
         assert_eq!(results.invalid, ["a, b, c: one was missed"]);
     }
@@ -115,7 +114,7 @@ mod tests {
     #[test]
     fn json_is_read_back() {
         let mut results = Results::default();
-        results.add("a", "b", "c", example(1, 1.0));
+        results.add("a", "b", "c", Sample::of(1, 1.0));
         let text = serde_json::to_string(&results).unwrap();
         let again: Results = serde_json::from_str(&text).unwrap();
         assert_eq!(again.cells[0].samples, results.cells[0].samples);

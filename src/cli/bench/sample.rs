@@ -2,32 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::meter::Cost;
+use super::proc::Memory;
 use super::stats::{Latency, float};
 
-/// What is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Unit {
-    Delivery,
-    Connection,
-}
-
-/// One measurement. Times in seconds, memory in bytes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One measurement.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sample {
-    pub(super) unit: Unit,
-    pub(super) count: u64,
-    pub(super) requests: u64,
-    /// Bytes of the frames that came, heads included.
-    pub(super) bytes: u64,
-    pub(super) wall: f64,
-    /// CPU of the server.
-    pub(super) user: f64,
-    pub(super) system: f64,
-    /// CPU of the generator.
-    pub(super) generator: f64,
-    pub(super) resident: f64,
-    pub(super) anonymous: f64,
+    pub(super) work: Work,
+    pub(super) cost: Cost,
+    /// Of the server at the end.
+    pub(super) memory: Memory,
     /// Memory that one connection adds.
     pub(super) per_connection: Option<PerConnection>,
     pub(super) latency: Option<Latency>,
@@ -35,7 +20,30 @@ pub(super) struct Sample {
     pub(super) invalid: Vec<String>,
 }
 
-/// Memory that one idle connection adds, in bytes.
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Work {
+    pub(super) unit: Unit,
+    /// Of the unit.
+    pub(super) count: u64,
+    /// Messages that were published for it.
+    pub(super) publishes: u64,
+    /// Requests that they came in.
+    pub(super) requests: u64,
+    /// Bytes of the frames that came, heads included.
+    pub(super) bytes: u64,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Unit {
+    #[default]
+    Delivery,
+    Connection,
+}
+
+/// Memory that one connection adds, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct PerConnection {
     pub(super) resident: f64,
@@ -57,48 +65,50 @@ pub(super) enum Figure {
     AnonymousPerConnection,
     /// Milliseconds of server CPU per second.
     CpuMillisPerSecond,
-    /// Bytes of anonymous memory of the whole process.
-    Anonymous,
+    AllocationsPerDelivery,
+    AllocationsPerPublish,
 }
 
 impl Sample {
     /// NaN where the sample has no such figure.
     pub(super) fn figure(&self, figure: Figure) -> f64 {
-        let cpu = self.user + self.system;
-        let count = if self.count == 0 { f64::NAN } else { float(self.count) };
+        let cpu = self.cost.cpu();
+        let some = |count: u64| if count == 0 { f64::NAN } else { float(count) };
+        let count = some(self.work.count);
+        let allocations = self.cost.allocations.unwrap_or(f64::NAN);
         match figure {
             Figure::PerCpuSecond => count / cpu,
-            Figure::PerSecond => count / self.wall,
+            Figure::PerSecond => count / self.cost.wall,
             Figure::CpuMicros => cpu * 1e6 / count,
             Figure::P99 => self.latency.map_or(f64::NAN, |latency| latency.p99),
             Figure::AnonymousPerConnection => self.per_connection.map_or(f64::NAN, |each| each.anonymous),
-            Figure::CpuMillisPerSecond => cpu * 1e3 / self.wall,
-            Figure::Anonymous => self.anonymous,
+            Figure::CpuMillisPerSecond => cpu * 1e3 / self.cost.wall,
+            Figure::AllocationsPerDelivery => allocations / count,
+            Figure::AllocationsPerPublish => allocations / some(self.work.publishes),
         }
     }
 
     /// Cores that the generator used.
     pub(super) fn generator_share(&self) -> f64 {
-        self.generator / self.wall
+        self.cost.generator / self.cost.wall
+    }
+}
+
+impl PerConnection {
+    /// What `count` connections have added, divided by them.
+    pub(super) fn added(before: Memory, after: Memory, count: u32) -> Self {
+        let each = |before: u64, after: u64| (float(after) - float(before)) / f64::from(count);
+        Self { resident: each(before.resident, after.resident), anonymous: each(before.anonymous, after.anonymous) }
     }
 }
 
 #[cfg(test)]
-pub(super) fn example(count: u64, cpu: f64) -> Sample {
-    Sample {
-        unit: Unit::Delivery,
-        count,
-        requests: count,
-        bytes: 200 * count,
-        wall: 2.0,
-        user: cpu / 4.0,
-        system: cpu * 3.0 / 4.0,
-        generator: 1.0,
-        resident: 0.0,
-        anonymous: 0.0,
-        per_connection: None,
-        latency: None,
-        invalid: Vec::new(),
+impl Sample {
+    /// So many deliveries for so many seconds of CPU.
+    pub(super) fn of(count: u64, cpu: f64) -> Self {
+        let work = Work { count, publishes: count, ..Work::default() };
+        let cost = Cost { wall: 2.0, user: cpu / 4.0, system: cpu * 3.0 / 4.0, generator: 1.0, allocations: None };
+        Self { work, cost, ..Self::default() }
     }
 }
 
@@ -108,12 +118,23 @@ mod tests {
 
     #[test]
     fn figures_follow_from_counts() {
-        let sample = example(1_000_000, 0.5);
+        let mut sample = Sample::of(1_000_000, 0.5);
         assert_eq!(sample.figure(Figure::PerCpuSecond), 2_000_000.0);
         assert_eq!(sample.figure(Figure::PerSecond), 500_000.0);
         assert_eq!(sample.figure(Figure::CpuMicros), 0.5);
         assert_eq!(sample.figure(Figure::CpuMillisPerSecond), 250.0);
         assert_eq!(sample.generator_share(), 0.5);
-        assert!(sample.figure(Figure::P99).is_nan());
+        assert!(sample.figure(Figure::P99).is_nan() && sample.figure(Figure::AllocationsPerPublish).is_nan());
+        sample.work.publishes = 1_000;
+        sample.cost.allocations = Some(500_000.0);
+        let allocations = [Figure::AllocationsPerDelivery, Figure::AllocationsPerPublish].map(|f| sample.figure(f));
+        assert_eq!(allocations, [0.5, 500.0]);
+    }
+
+    #[test]
+    fn a_connection_adds_its_part_of_the_growth() {
+        let memory = |resident, anonymous| Memory { resident, anonymous };
+        let added = PerConnection::added(memory(1_000, 500), memory(21_000, 2_500), 10);
+        assert_eq!((added.resident, added.anonymous), (2_000.0, 200.0));
     }
 }

@@ -1,15 +1,17 @@
 //! A server under test: started as a child process of its own, asked for nothing but its address, killed in the end.
 
+use std::cell::RefCell;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use super::super::token;
+use super::allocations;
 use super::generator::Dial;
 use super::reference::Reference;
 use super::websocket;
@@ -26,13 +28,31 @@ pub(super) struct Contender {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A node with the token plugin and these components of `plugins/testing/dist` besides.
-    Node(&'static [&'static str]),
+    Node(Node),
     Reference(Reference),
 }
 
+/// A node with the token plugin, and what else is asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Node {
+    /// Components of `plugins/testing/dist` in its plugin directory besides.
+    pub(super) components: &'static [&'static str],
+    /// Sections of its configuration.
+    pub(super) config: &'static str,
+    /// Whether it counts its allocations, which costs it a little.
+    pub(super) counts_allocations: bool,
+}
+
+impl Node {
+    pub(super) const PLAIN: Self = Self { components: &[], config: "", counts_allocations: false };
+
+    pub(super) const fn with(components: &'static [&'static str]) -> Self {
+        Self { components, ..Self::PLAIN }
+    }
+}
+
 /// The node as it comes.
-pub(super) const SKYLARK: Contender = Contender { name: "skylark", kind: Kind::Node(&[]) };
+pub(super) const SKYLARK: Contender = Contender { name: "skylark", kind: Kind::Node(Node::PLAIN) };
 /// One write per delivery, in a loop on one thread: the physical reference.
 pub(super) const RAW: Contender = Contender { name: "raw", kind: Kind::Reference(Reference::RawWrite) };
 /// One write per connection and request.
@@ -67,29 +87,33 @@ impl Lab {
     /// Starts a server and waits until it takes connections.
     pub(super) fn start(&self, contender: Contender) -> anyhow::Result<Subject> {
         let mut command = Command::new(&self.program);
-        command.args(["bench", "child", "--"]);
+        command.args(["bench", "child"]).stdin(Stdio::null());
         let wire = match contender.kind {
-            Kind::Node(components) => {
-                let config = self.prepare(components)?;
-                command.arg("--config").arg(config).arg("serve");
+            Kind::Node(node) => {
+                if node.counts_allocations {
+                    command.arg("--count-allocations").stdin(Stdio::piped());
+                }
+                command.arg("--").arg("--config").arg(self.prepare(node)?).arg("serve");
                 Wire::Http
             }
             Kind::Reference(reference) => {
-                command.args(["bench", "reference", reference.name()]);
+                command.args(["--", "bench", "reference", reference.name()]);
                 Wire::Push
             }
         };
         let log = self.dir.join("stderr.log");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
+        command.stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
         let mut child = command.spawn().context("cannot start the server under test")?;
-        let stdout = child.stdout.take().expect("it was piped");
-        let mut subject = Subject { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), wire };
-        let mut lines = BufReader::new(stdout).lines();
+        let stdout = BufReader::new(child.stdout.take().expect("it was piped"));
+        let counter = child.stdin.take();
+        let mut subject = Subject { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), wire, counter: None };
+        let mut lines = stdout.lines();
         while let Some(line) = lines.next().transpose()? {
             if let Some(address) = address(&line) {
                 subject.address = address;
             }
             if line.starts_with("ready") {
+                subject.counter = counter.map(|ask| RefCell::new(Counter { ask, answers: lines }));
                 return Ok(subject);
             }
         }
@@ -97,7 +121,7 @@ impl Lab {
     }
 
     /// A configuration with a plugin directory; the cache of compiled plugins is one for the whole run.
-    fn prepare(&self, components: &[&str]) -> anyhow::Result<PathBuf> {
+    fn prepare(&self, node: Node) -> anyhow::Result<PathBuf> {
         let dir = self.dir.join("plugins");
         if dir.exists() {
             fs::remove_dir_all(&dir)?;
@@ -106,7 +130,7 @@ impl Lab {
         for file in ["token-auth.wasm", "token-auth.toml"] {
             fs::copy(self.plugins.join("dist").join(file), dir.join(file))?;
         }
-        for (number, component) in components.iter().enumerate() {
+        for (number, component) in node.components.iter().enumerate() {
             let source = self.plugins.join("testing/dist").join(format!("{component}.wasm"));
             let to = dir.join(format!("{component}-{number}.wasm"));
             fs::copy(&source, to).with_context(|| format!("cannot copy {}", source.display()))?;
@@ -117,9 +141,10 @@ impl Lab {
             format!(
                 "listeners:\n  - address: 127.0.0.1:0\n    serves: [ws, api, metrics]\n\
                  limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
-                 plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n",
+                 plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n{}",
                 dir.display(),
-                self.dir.join("cache").display()
+                self.dir.join("cache").display(),
+                node.config
             ),
         )?;
         Ok(config)
@@ -160,11 +185,35 @@ pub(super) struct Subject {
     child: Child,
     pub(super) address: SocketAddr,
     pub(super) wire: Wire,
+    counter: Option<RefCell<Counter>>,
+}
+
+/// A child that answers how often it has allocated.
+#[derive(Debug)]
+struct Counter {
+    ask: ChildStdin,
+    answers: std::io::Lines<BufReader<ChildStdout>>,
 }
 
 impl Subject {
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How often it has allocated since its start; `None` where it does not count.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(super) fn allocations(&self) -> anyhow::Result<Option<u64>> {
+        let Some(counter) = &self.counter else { return Ok(None) };
+        let Counter { ask, answers } = &mut *counter.borrow_mut();
+        ask.write_all(b"\n").context("the server does not take questions")?;
+        for line in answers {
+            if let Some(number) = line?.strip_prefix(allocations::ANSWER) {
+                return Ok(Some(number.parse()?));
+            }
+        }
+        bail!("the server does not answer how often it has allocated")
     }
 }
 

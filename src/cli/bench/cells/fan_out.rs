@@ -14,7 +14,7 @@ pub(in super::super) struct FanOut {
 }
 
 pub(in super::super) const SMALL: FanOut = FanOut { name: "fan-out-1k", connections: 1_000 };
-pub(in super::super) const LARGE: FanOut = FanOut { name: "fan-out-10k", connections: 9_500 };
+pub(in super::super) const LARGE: FanOut = FanOut { name: "fan-out-10k", connections: 10_000 };
 
 const ALONE: &str = "one at a time";
 const BURST: &str = "burst of 16";

@@ -4,14 +4,15 @@ use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
 use super::super::drive::{Flow, closed};
 use super::super::sample::Figure;
-use super::super::subject::{Contender, Kind, SKYLARK};
+use super::super::subject::{Contender, Kind, Node, SKYLARK};
 use super::super::traffic::{Shape, Traffic};
 
 pub(in super::super) struct Filters;
 
-const NOOP: Contender = Contender { name: "no-op filter", kind: Kind::Node(&["noop"]) };
-const THREE: Contender = Contender { name: "three no-op filters", kind: Kind::Node(&["noop", "noop", "noop"]) };
-const REPLACE: Contender = Contender { name: "replacing filter", kind: Kind::Node(&["stamp-v1"]) };
+const NOOP: Contender = Contender { name: "no-op filter", kind: Kind::Node(Node::with(&["noop"])) };
+const THREE: Contender =
+    Contender { name: "three no-op filters", kind: Kind::Node(Node::with(&["noop", "noop", "noop"])) };
+const REPLACE: Contender = Contender { name: "replacing filter", kind: Kind::Node(Node::with(&["stamp-v1"])) };
 const SINGLE: &str = "single, W=16";
 const BATCHES: &str = "batches of 100";
 

@@ -1,21 +1,25 @@
 //! What a connection costs that only waits: memory, and CPU for its heartbeats.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, DIALECT, Line, Stage};
-use super::super::generator::Generator;
+use super::super::cell::{Cell, Line, Lobby, Stage};
+use super::super::meter::Meter;
 use super::super::proc;
-use super::super::sample::{Figure, PerConnection, Sample, Unit};
-use super::super::stats::float;
-use super::super::subject::{Contender, NAIVE, SKYLARK};
-use super::super::wire::room;
+use super::super::sample::{Figure, PerConnection, Sample, Unit, Work};
+use super::super::subject::{Contender, Kind, NAIVE, Node, SKYLARK};
 
 pub(in super::super) struct Idle;
 
 const WAITING: &str = "authenticated, two rooms";
+const COUNT: u32 = 10_000;
 /// Those whose cost is not counted: they make the server allocate what it needs once.
 const WARM: u32 = 200;
+/// A node's own `heartbeat.interval`: each connection gets one PING in a window of this length.
+const INTERVAL: Duration = Duration::from_secs(25);
+/// The same in two fifths of the time, and so at two and a half times the rate.
+const HURRY: Duration = Duration::from_secs(10);
+const HURRIED: &str = "heartbeat:\n  interval: 10s\n";
 
 impl Cell for Idle {
     fn name(&self) -> &'static str {
@@ -23,7 +27,7 @@ impl Cell for Idle {
     }
 
     fn about(&self) -> &'static str {
-        "memory and CPU of connections that wait, each a user in two rooms"
+        "memory and CPU of 10 000 connections that wait, each a user in two rooms, one PING each in the window"
     }
 
     fn contenders(&self) -> Vec<Contender> {
@@ -31,41 +35,38 @@ impl Cell for Idle {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let count = stage.pick(9_000, 9_500);
-        let subject = stage.lab.start(contender)?;
-        let rooms = |number: u32| vec![room(100, number / 100), room(1_000, number / 1_000)];
-        let mut warm = stage.lab.dial(&subject, WARM + count, &[DIALECT], rooms)?;
-        let mut dial = warm.clone();
-        dial.requests = warm.requests.split_off(WARM as usize);
-        let mut generator = Generator::new()?;
-        generator.connect(&warm)?;
+        let (kind, window) = match contender.kind {
+            Kind::Node(node) if stage.quick => (Kind::Node(Node { config: HURRIED, ..node }), HURRY),
+            Kind::Node(_) => (contender.kind, INTERVAL),
+            // It has no heartbeat to wait for.
+            Kind::Reference(_) => (contender.kind, Duration::from_secs(1)),
+        };
+        let Lobby { subject, mut generator, dial } = stage.lobby(Contender { kind, ..contender }, WARM, COUNT)?;
         let before = proc::memory(subject.pid())?;
         generator.connect(&dial)?;
-        // The node's first full minute is what its heartbeats are about: one interval holds a PING for each.
+        // What the connects left to do is not what waiting costs.
         generator.idle(Duration::from_secs(1))?;
-        let (from, own, begun) = (proc::cpu(subject.pid())?, proc::own_cpu(), Instant::now());
-        generator.idle(stage.pick(Duration::from_secs(3), Duration::from_secs(25)))?;
-        let (to, after) = (proc::cpu(subject.pid())?, proc::memory(subject.pid())?);
-        let each = |after: u64, before: u64| (float(after) - float(before)) / f64::from(count);
+        let pings = generator.tally.pings;
+        let meter = Meter::start(&subject)?;
+        generator.idle(window)?;
+        let (cost, memory) = (meter.stop(&subject)?, proc::memory(subject.pid())?);
         let faults = generator.tally.faults;
+        let mut invalid = Vec::new();
+        if !faults.is_none() {
+            invalid.push(format!("{faults:?}"));
+        }
+        let came = generator.tally.pings - pings;
+        if matches!(kind, Kind::Node(_)) && came < u64::from(COUNT) {
+            invalid.push(format!("{came} heartbeats came in {window:?}, expected one for each of {COUNT} connections"));
+        }
         let sample = Sample {
-            unit: Unit::Connection,
             // Nothing is done, so nothing is counted.
-            count: 0,
-            requests: 0,
-            bytes: generator.tally.bytes,
-            wall: begun.elapsed().as_secs_f64(),
-            user: (to.user - from.user).as_secs_f64(),
-            system: (to.system - from.system).as_secs_f64(),
-            generator: (proc::own_cpu() - own).as_secs_f64(),
-            resident: float(after.resident),
-            anonymous: float(after.anonymous),
-            per_connection: Some(PerConnection {
-                resident: each(after.resident, before.resident),
-                anonymous: each(after.anonymous, before.anonymous),
-            }),
+            work: Work { unit: Unit::Connection, ..Work::default() },
+            cost,
+            memory,
+            per_connection: Some(PerConnection::added(before, memory, COUNT)),
             latency: None,
-            invalid: if faults.is_none() { Vec::new() } else { vec![format!("{faults:?}")] },
+            invalid,
         };
         Ok(vec![(WAITING, sample)])
     }
@@ -75,7 +76,7 @@ impl Cell for Idle {
         let at_most = |name, figure, bar| Bar { name, figure, of, by: By::Number(1.0), must: Must::BeAtMost(bar) };
         vec![
             at_most("idle connection, bytes of user-space memory", Figure::AnonymousPerConnection, 4096.0),
-            at_most("10k idle connections, CPU-ms per second", Figure::CpuMillisPerSecond, 20.0),
+            at_most("10k idle connections, CPU-ms per second, heartbeats included", Figure::CpuMillisPerSecond, 20.0),
         ]
     }
 }

@@ -4,8 +4,7 @@ use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
 use super::super::drive::{ONE, clog, closed, requests};
 use super::super::proc;
-use super::super::sample::Figure;
-use super::super::stats::float;
+use super::super::sample::{Figure, PerConnection};
 use super::super::subject::{Contender, SKYLARK};
 use super::super::traffic::{Shape, Traffic};
 
@@ -76,20 +75,21 @@ impl Cell for StuckMemory {
         let before = proc::memory(subject.pid())?;
         generator.stick(stuck)?;
         let mut traffic = Traffic::new(Shape::FanOut { burst: 16 }, subject.wire, receivers, stuck);
-        let mut most = before.anonymous;
+        let mut most = before;
         let look = || {
-            most = most.max(proc::memory(subject.pid())?.anonymous);
+            let now = proc::memory(subject.pid())?;
+            most = if now.anonymous > most.anonymous { now } else { most };
             Ok(())
         };
         let mut sample = requests(&mut generator, &subject, &mut traffic, messages / 16, look)?;
-        sample.anonymous = (float(most) - float(before.anonymous)) / f64::from(stuck);
+        sample.per_connection = Some(PerConnection::added(before, most, stuck));
         Ok(vec![(PUSHED, sample)])
     }
 
     fn bars(&self) -> Vec<Bar> {
         vec![Bar {
             name: "a stuck connection's memory / its queue's declared bytes",
-            figure: Figure::Anonymous,
+            figure: Figure::AnonymousPerConnection,
             of: (PUSHED, SKYLARK.name),
             by: By::Number(QUEUE),
             must: Must::BeAtMost(1.0),

@@ -14,6 +14,8 @@ use super::super::websocket::{self, CLOSE, Kind};
 pub(in crate::cli::bench) struct Tally {
     pub(in crate::cli::bench) deliveries: u64,
     pub(in crate::cli::bench) bytes: u64,
+    /// Heartbeats, each of which was answered.
+    pub(in crate::cli::bench) pings: u64,
     /// Nanoseconds from the intended time of sending.
     pub(in crate::cli::bench) latency: Histogram<u64>,
     pub(in crate::cli::bench) faults: Faults,
@@ -39,7 +41,7 @@ impl Faults {
 
 impl Default for Tally {
     fn default() -> Self {
-        Self { deliveries: 0, bytes: 0, latency: stats::histogram(), faults: Faults::default(), hint: 0 }
+        Self { deliveries: 0, bytes: 0, pings: 0, latency: stats::histogram(), faults: Faults::default(), hint: 0 }
     }
 }
 
@@ -123,7 +125,10 @@ impl Receiver {
                 }
                 Kind::Reply if self.state == State::Binding => self.state = State::Live,
                 // Small enough for any socket that is not stuck; a lost one would show as a closed connection.
-                Kind::Ping => drop(self.stream.write(&websocket::pong(frame.opcode))),
+                Kind::Ping => {
+                    tally.pings += 1;
+                    drop(self.stream.write(&websocket::pong(frame.opcode)));
+                }
                 Kind::Reply | Kind::Other => {}
             }
         }

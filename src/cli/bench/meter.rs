@@ -1,0 +1,68 @@
+//! What a stretch of time costs: CPU of the server, CPU of the generator, allocations of the server.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::proc::{self, Cpu};
+use super::stats::float;
+use super::subject::Subject;
+
+/// A moment from which on costs are counted.
+#[derive(Debug)]
+pub(super) struct Meter {
+    at: Instant,
+    cpu: Cpu,
+    own: Duration,
+    allocations: Option<u64>,
+}
+
+/// Times in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Cost {
+    pub(super) wall: f64,
+    /// CPU of the server.
+    pub(super) user: f64,
+    pub(super) system: f64,
+    /// CPU of the generator.
+    pub(super) generator: f64,
+    /// Of the server, where it counts them.
+    pub(super) allocations: Option<f64>,
+}
+
+impl Meter {
+    /// # Errors
+    /// The server is gone.
+    pub(super) fn start(subject: &Subject) -> anyhow::Result<Self> {
+        let allocations = subject.allocations()?;
+        Ok(Self { at: Instant::now(), cpu: Cpu::of(subject.pid())?, own: proc::own_cpu(), allocations })
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.at.elapsed()
+    }
+
+    /// What it cost from the start to now.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub(super) fn stop(&self, subject: &Subject) -> anyhow::Result<Cost> {
+        let (wall, own) = (self.at.elapsed(), proc::own_cpu());
+        let used = Cpu::of(subject.pid())?.since(&self.cpu);
+        let allocations = subject.allocations()?.zip(self.allocations);
+        Ok(Cost {
+            wall: wall.as_secs_f64(),
+            user: used.user.as_secs_f64(),
+            system: used.system.as_secs_f64(),
+            generator: (own - self.own).as_secs_f64(),
+            allocations: allocations.map(|(now, then)| float(now - then)),
+        })
+    }
+}
+
+impl Cost {
+    /// CPU of the server.
+    pub(super) fn cpu(&self) -> f64 {
+        self.user + self.system
+    }
+}

@@ -1,0 +1,172 @@
+"""A node under a tool that counts: callgrind its instructions, strace its system calls.
+
+One worker thread and one shard, so that the same requests make the same steps. The node's own clocks are set so slow
+that they do not show: nothing that is counted depends on time.
+"""
+
+import ctypes
+import os
+import pathlib
+import platform
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import threading
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+START = 300  # seconds until a node under callgrind must be ready, its plugin compiled
+CONFIG = """
+node: {id: gate, shards: 1}
+listeners: [{address: "127.0.0.1:0", serves: [ws, api]}]
+limits: {connections_per_ip: 0, connects_per_ip: 0, handshake: 60s}
+heartbeat: {interval: 1h}
+plugins: {dir: plugins, cache: cache}
+log: {level: error}
+"""
+# A guest under callgrind is slow.
+BUDGET = "\n[limits]\ncpu = \"1s\"\nwall = \"5s\"\n"
+
+
+class Node:
+    """A running node; `tool` is the command line that it runs under."""
+
+    def __init__(self, program, folder, tool):
+        self.folder = folder
+        (folder / "plugins").mkdir(parents=True)
+        dist = ROOT / "plugins" / "dist"
+        shutil.copy(dist / "token-auth.wasm", folder / "plugins")
+        manifest = (dist / "token-auth.toml").read_text()
+        self.secret = tomllib.loads(manifest)["settings"]["keys"][0]["secret"]
+        (folder / "plugins" / "token-auth.toml").write_text(manifest + BUDGET)
+        (folder / "skylark.yaml").write_text(CONFIG)
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SKYLARK__") and k != "RUST_LOG"}
+        environment["TOKIO_WORKER_THREADS"] = "1"
+        self.process = subprocess.Popen(
+            [*tool, program, "--config", "skylark.yaml", "serve"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=open(folder / "stderr.log", "w"),
+            text=True,
+            preexec_fn=without_auxv,
+        )
+        try:
+            self.address = self.learn()
+        except BaseException:
+            self.end()
+            raise
+
+    def learn(self):
+        """Reads what `serve` prints until it is ready."""
+        address = None
+        timer = threading.Timer(START, self.end)
+        timer.start()
+        for line in self.process.stdout:
+            if found := re.search(r"ws://([\d.]+):(\d+)/", line):
+                address = (found[1], int(found[2]))
+            if line.strip() == "ready":
+                timer.cancel()
+                return address
+        timer.cancel()
+        raise SystemExit("gate: the node did not start:\n" + (self.folder / "stderr.log").read_text())
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Callgrind(Node):
+    """Counts instructions between `begin` and `finish`."""
+
+    COUNTS, ABOUT, DIGITS = "instructions", "instructions per delivery", 1
+
+    def __init__(self, program, folder):
+        options = ["--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/profile"]
+        super().__init__(program, folder, ["valgrind", *options])
+
+    def ready(self):
+        # Start-up and connects run several times faster without.
+        self.tell("instrumentation on")
+
+    def begin(self, load, name):
+        self.tell("zero")
+
+    def finish(self, load, name):
+        """Instructions since `begin`; the profile stays in the folder."""
+        self.tell(f"dump {name}")
+        (dump,) = self.folder.glob("profile.*")
+        profile = dump.rename(self.folder / f"{name}.callgrind")
+        return int(re.search(r"^totals: (\d+)", profile.read_text(), re.MULTILINE)[1])
+
+    def tell(self, words):
+        subprocess.run(["vgdb", f"--pid={self.process.pid}", *words.split()], check=True, capture_output=True)
+
+
+class Strace(Node):
+    """Counts system calls, those of the plugins' ticker excepted: that one follows the clock."""
+
+    COUNTS, ABOUT, DIGITS = "system_calls", "system calls per delivery", 4
+    IGNORED = "<plugin-ticker>"
+
+    def __init__(self, program, folder):
+        options = ["--follow-forks", "--decode-pids=comm", "--quiet=attach,exit,thread-execve", "--string-limit=96"]
+        super().__init__(program, folder, ["strace", *options, f"--output={folder}/trace"])
+
+    def ready(self):
+        pass
+
+    def begin(self, load, name):
+        """Leaves a mark in the trace: the request itself."""
+        load.ask("GET", f"/health/live?{name}-begins")
+
+    def finish(self, load, name):
+        """System calls since `begin`; the whole trace stays in the folder."""
+        load.ask("GET", f"/health/live?{name}-ends")
+        calls, inside = 0, False
+        for line in (self.folder / "trace").read_text().splitlines():
+            if f"?{name}-begins" in line:
+                inside = True
+            elif f"?{name}-ends" in line:
+                break
+            elif inside and self.IGNORED not in line:
+                # Not the second line of a call that another thread's stands between, nor a signal.
+                calls += re.match(r"\S+\s+\w+\(", line) is not None
+        return calls
+
+    def end(self):
+        """strace passes no SIGKILL on; it ends with its node."""
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        for child in children.read_text().split() if children.exists() else []:
+            os.kill(int(child), signal.SIGKILL)
+        self.process.wait()
+
+
+def without_auxv():
+    """Forbids PR_GET_AUXV to the node: valgrind 3.19 takes the vDSO away, and only this way still leads to it.
+
+    The filter answers EINVAL, as kernels before 6.4 do, and lets everything else through.
+    """
+    load, jump_equal, answer = 0x20, 0x15, 0x06
+    prctl = {"x86_64": 157}.get(platform.machine(), 167)
+    pr_get_auxv, allow, einval = 0x41555856, 0x7FFF0000, 0x00050016
+    program = b"".join(
+        struct.pack("HBBI", *step)
+        for step in [
+            (load, 0, 0, 0),
+            (jump_equal, 0, 3, prctl),
+            (load, 0, 0, 16),
+            (jump_equal, 0, 1, pr_get_auxv),
+            (answer, 0, 0, einval),
+            (answer, 0, 0, allow),
+        ]
+    )
+    steps = ctypes.create_string_buffer(program)
+    filter_ = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(steps))
+    libc = ctypes.CDLL(None, use_errno=True)
+    pr_set_no_new_privs, pr_set_seccomp, mode_filter = 38, 22, 2
+    if libc.prctl(pr_set_no_new_privs, 1, 0, 0, 0) or libc.prctl(pr_set_seccomp, mode_filter, filter_, 0, 0):
+        raise OSError(ctypes.get_errno(), "seccomp")
