@@ -35,6 +35,7 @@ mod snapshot;
 mod stats;
 mod ticker;
 pub mod time;
+pub mod trial;
 mod version;
 mod wasi;
 mod watch;

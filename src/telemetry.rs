@@ -4,6 +4,7 @@
 //! a full queue loses lines and counts them, and never holds up a connection. Metric names stand in [`names`].
 
 mod file;
+pub mod guests;
 pub mod names;
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ const SERVER_SEES: &[&str] =
 const WALLS: &[(&str, &[&str])] = &[
     ("wasmtime", &["src/plugin"]),
     ("wasmtime_wasi", &["src/plugin"]),
-    ("notify", &["src/plugin"]),
+    ("notify", &["src/plugin", "src/cli/plugin"]),
     ("aws_lc_rs", &["src/plugin", "src/server"]),
     ("hyper", &["src/server", "src/cli"]),
     ("hyper_util", &["src/server", "src/cli"]),
@@ -56,7 +56,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("rustls", &["src/server"]),
     ("clap", &["src/cli"]),
     ("clap_complete", &["src/cli"]),
-    ("serde_saphyr", &["src/config"]),
+    ("serde_saphyr", &["src/config", "src/cli/plugin"]),
     ("mio", &["src/cli/bench"]),
     ("hdrhistogram", &["src/cli/bench"]),
     ("indicatif", &["src/cli/bench"]),

@@ -2,6 +2,7 @@
 
 mod check;
 mod list;
+mod test;
 
 #[cfg(test)]
 pub(super) use list::table;
@@ -20,6 +21,8 @@ enum PluginCommand {
     List(list::List),
     /// Compile and check a component with the manifest beside it, without a node.
     Check(check::Check),
+    /// Play the cases of a plugin (cases.yaml) without a node: input, and the expected verdict, reply, pushes, kv and log.
+    Test(test::Test),
 }
 
 impl Plugin {
@@ -27,6 +30,7 @@ impl Plugin {
         match self.command {
             PluginCommand::List(command) => command.run(source),
             PluginCommand::Check(command) => command.run(source),
+            PluginCommand::Test(command) => command.run(source),
         }
     }
 }

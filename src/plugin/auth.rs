@@ -42,7 +42,7 @@ fn unavailable(reason: String) -> Refusal {
 }
 
 /// One plugin's decision; `None` if it abstains.
-async fn ask(
+pub(super) async fn ask(
     version: &Arc<Version>,
     transport: &Transport,
     claim: &Claim,

@@ -70,7 +70,8 @@ fn wants(version: &Version, event: &Event) -> bool {
     version.manifest.rules.wants_room(room)
 }
 
-async fn hand(version: &Arc<Version>, event: &Event) -> Result<(), Failure> {
+/// One plugin is told, and what it staged takes effect.
+pub(super) async fn hand(version: &Arc<Version>, event: &Event) -> Result<(), Failure> {
     for _ in 0..=commit::RETRIES {
         let begun = version.stats.called();
         let mut lease = Lease::take(version).await?;

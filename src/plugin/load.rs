@@ -48,7 +48,7 @@ pub(super) struct Env {
     permits: Arc<Semaphore>,
     slots: usize,
     warmer: Warmer,
-    ticker: Ticker,
+    ticker: Arc<Ticker>,
 }
 
 impl Env {
@@ -69,9 +69,28 @@ impl Env {
             permits: Arc::new(Semaphore::new(config.instances as usize)),
             slots: std::thread::available_parallelism().map_or(1, Into::into),
             warmer,
-            ticker: Ticker::start(engine::weak(&engine)).map_err(LoadError::Thread)?,
+            ticker: Arc::new(Ticker::start(engine::weak(&engine)).map_err(LoadError::Thread)?),
             engine,
         })
+    }
+
+    /// The same machine with nothing around it that an earlier guest has touched, for one instance at a time.
+    pub(super) fn afresh(&self, options: Options) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            linker: self.linker.clone(),
+            compiler: self.compiler.clone(),
+            caps: self.caps.clone(),
+            kv: options.kv,
+            time: options.time,
+            seed: options.seed,
+            counters: Counters::default(),
+            services: Arc::default(),
+            permits: Arc::clone(&self.permits),
+            slots: 1,
+            warmer: self.warmer.clone(),
+            ticker: Arc::clone(&self.ticker),
+        }
     }
 }
 

@@ -93,6 +93,12 @@ impl Snapshot {
         }
     }
 
+    /// Of one plugin alone.
+    pub(super) fn of_one(version: &Arc<Version>) -> Self {
+        let (name, live) = (Arc::clone(&version.name), Some(Arc::clone(version)));
+        Self::new(vec![Entry { name, state: State::Live, live, shut: None, rejected: None }])
+    }
+
     pub(super) fn status(&self) -> Vec<Status> {
         self.entries.iter().map(Entry::status).collect()
     }

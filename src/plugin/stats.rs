@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use metrics::{Counter, Histogram, counter, histogram};
+use parking_lot::Mutex;
 
 use super::Role;
 use super::failure::Failure;
@@ -47,6 +48,7 @@ pub(super) struct Stats {
     plugin: String,
     calls: AtomicU64,
     failures: AtomicU64,
+    last_failure: Mutex<Option<Failure>>,
     one_shots: Counter,
     outcomes: [Counter; OUTCOMES.len()],
     durations: [Histogram; Role::ALL.len()],
@@ -66,6 +68,7 @@ impl Stats {
             plugin: plugin.to_owned(),
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            last_failure: Mutex::new(None),
             one_shots: counter!(names::PLUGIN_ONE_SHOTS, "plugin" => plugin.to_owned()),
             outcomes: OUTCOMES.map(outcome),
             durations: Role::ALL.map(duration),
@@ -98,6 +101,12 @@ impl Stats {
         if before < LOGGED || before.is_multiple_of(LOGGED_THEN) {
             tracing::warn!(plugin = self.plugin, role, kind, %failure, failures = before + 1, "a plugin call failed");
         }
+        *self.last_failure.lock() = Some(failure.clone());
+    }
+
+    /// The newest failure, if there was one since the last look.
+    pub(super) fn take_last_failure(&self) -> Option<Failure> {
+        self.last_failure.lock().take()
     }
 
     pub(super) fn calls(&self) -> u64 {

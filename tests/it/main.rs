@@ -25,4 +25,5 @@ mod push;
 mod rooms;
 mod secrets;
 mod tls;
+mod trials;
 mod vectors;

@@ -1,0 +1,229 @@
+//! `skylark plugin test`: the cases of a plugin, played by the host's own code, without a node.
+
+mod cases;
+mod compare;
+mod play;
+mod watch;
+mod words;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::cli::{ConfigSource, block_on, print};
+use crate::config::Plugins;
+use crate::plugin::trial::{Stage, Trial};
+use crate::telemetry::guests::GuestLog;
+use cases::{Case, CaseFile, Given, Step};
+use compare::{Difference, Differences};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Test {
+    /// A folder, a case file (.yaml) or a component (.wasm).
+    #[arg(default_value = ".", value_name = "DIR|FILE")]
+    path: PathBuf,
+    /// The component that is asked, in place of the one that lies beside the cases.
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+    /// Only cases whose name contains this.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Play the cases again whenever one of the files changes, until interrupted.
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Cases of one file, and the component that they ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Suite {
+    cases: PathBuf,
+    plugin: PathBuf,
+}
+
+/// How many cases went how.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    passed: usize,
+    failed: usize,
+}
+
+impl Test {
+    pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
+        let config = source.load()?.config.plugins;
+        let log = GuestLog::alone()?;
+        if self.watch {
+            return watch::again_and_again(&self.path, || self.once(&config, &log));
+        }
+        self.once(&config, &log)
+    }
+
+    fn once(&self, config: &Plugins, log: &GuestLog) -> anyhow::Result<()> {
+        let suites = find(&self.path, self.plugin.as_deref())?;
+        let mut count = Count::default();
+        for suite in &suites {
+            let file = read(&suite.cases)?;
+            block_on(self.play_all(suite, file, config, log, &mut count))?;
+        }
+        match count {
+            Count { passed: 0, failed: 0 } => bail!("no case was played"),
+            Count { passed, failed: 0 } => print(&format!("{passed} passed")),
+            Count { passed, failed } => bail!("{failed} failed, {passed} passed"),
+        }
+    }
+
+    async fn play_all(
+        &self,
+        suite: &Suite,
+        file: CaseFile,
+        config: &Plugins,
+        log: &GuestLog,
+        count: &mut Count,
+    ) -> anyhow::Result<()> {
+        let trial = Trial::open(&suite.plugin, config).await?;
+        print(&format!("{}, {} bytes", suite.plugin.display(), trial.size()))?;
+        for mut case in file.cases {
+            let name = case.name.value.clone();
+            if self.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
+                continue;
+            }
+            let place = format!("{}:{}", suite.cases.display(), case.name.referenced.line());
+            let told = play_case(&trial, &file.given, &mut case, log).await;
+            let told = told.map_err(anyhow::Error::msg).with_context(|| format!("{place}: case {name:?}"))?;
+            if told.is_empty() {
+                count.passed += 1;
+                print(&format!("  ok    {name}"))?;
+            } else {
+                count.failed += 1;
+                print(&format!("  FAIL  {name}  ({place})"))?;
+                told.iter().try_for_each(|line| print(&format!("        {line}")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is not as the case expects, line by line.
+///
+/// # Errors
+/// The case says something that cannot be done.
+async fn play_case(trial: &Trial, file: &Given, case: &mut Case, log: &GuestLog) -> Result<Vec<String>, String> {
+    let steps = case.take_steps()?;
+    let given = play::surroundings(&std::mem::take(&mut case.given).over(file))?;
+    let stage = match (trial.begin(&given).await, &case.refused) {
+        (Ok(stage), None) => stage,
+        (Ok(_), Some(words)) => {
+            return Ok(told("the load", &format!("a refusal with {words:?}"), "a plugin that would serve"));
+        }
+        (Err(reasons), Some(words)) => {
+            let is_told = reasons.iter().any(|reason| reason.contains(words.as_str()));
+            let expected = format!("a refusal with {words:?}");
+            return Ok(if is_told { Vec::new() } else { told("the load", &expected, &reasons.join("; ")) });
+        }
+        (Err(reasons), None) => {
+            return Ok(told("the load", "a plugin that would serve", &format!("a refusal, {}", reasons.join("; "))));
+        }
+    };
+    let many = steps.len() > 1;
+    for (step, number) in steps.iter().zip(1..) {
+        let found = play_step(&stage, log, step).await?;
+        if !found.is_empty() {
+            let at = |difference: &Difference| match many {
+                true => format!("step {number}: {}", difference.at),
+                false => difference.at.clone(),
+            };
+            let lines = found.iter().flat_map(|found| told(&at(found), &found.expected, &found.got));
+            return Ok(lines.collect());
+        }
+    }
+    Ok(Vec::new())
+}
+
+async fn play_step(stage: &Stage, log: &GuestLog, step: &Step) -> Result<Vec<Difference>, String> {
+    let outcome = play::play(stage, log, step).await?;
+    let mut all = Differences::of(&step.expect, &outcome);
+    for (key, expected) in step.expect.kv.iter().flat_map(|pairs| &pairs.0) {
+        let (at, got) = (format!("kv.{key}"), stage.value(key).await);
+        match expected {
+            Some(expected) => all.bytes(&at, Some(expected), got.as_deref()),
+            None => all.absent(&at, got.as_deref()),
+        }
+    }
+    Ok(all.found)
+}
+
+fn told(at: &str, expected: &str, got: &str) -> Vec<String> {
+    vec![at.to_owned(), format!("  expected  {expected}"), format!("  got       {got}")]
+}
+
+fn read(path: &Path) -> anyhow::Result<CaseFile> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+    serde_saphyr::from_str_with_options(&text, options)
+        .map_err(|error| anyhow::Error::msg(format!("{}: {error}", path.display())))
+}
+
+/// The case files at a path, each with its component.
+fn find(path: &Path, plugin: Option<&Path>) -> anyhow::Result<Vec<Suite>> {
+    let extension = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
+    let files = match extension {
+        "yaml" | "yml" => vec![path.to_owned()],
+        "wasm" => {
+            let dir = path.parent().unwrap_or(Path::new(""));
+            let own = path.with_extension("cases.yaml");
+            vec![if own.is_file() { own } else { dir.join("cases.yaml") }]
+        }
+        _ => case_files(path)?,
+    };
+    let component = |cases: PathBuf| -> anyhow::Result<Suite> {
+        let plugin = match plugin {
+            Some(plugin) => plugin.to_owned(),
+            None if extension == "wasm" => path.to_owned(),
+            None => component_of(&cases)?,
+        };
+        Ok(Suite { cases, plugin })
+    };
+    files.into_iter().map(component).collect()
+}
+
+/// `cases.yaml` and every `NAME.cases.yaml`.
+fn case_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let files = listed(dir, |name| name == "cases.yaml" || name.ends_with(".cases.yaml"))?;
+    if files.is_empty() {
+        bail!("{}: expected a file cases.yaml or NAME.cases.yaml, got none", dir.display());
+    }
+    Ok(files)
+}
+
+/// What the file names, else the `NAME.wasm` of `NAME.cases.yaml`, else the only component of the folder.
+fn component_of(cases: &Path) -> anyhow::Result<PathBuf> {
+    let dir = cases.parent().unwrap_or(Path::new(""));
+    if let Some(named) = read(cases)?.plugin {
+        return Ok(dir.join(named));
+    }
+    let name = cases.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(name) = name.strip_suffix(".cases.yaml") {
+        return Ok(dir.join(format!("{name}.wasm")));
+    }
+    let found = listed(dir, |name| name.ends_with(".wasm"))?;
+    match found.as_slice() {
+        [only] => Ok(only.clone()),
+        [] => bail!("there is no component beside {}: build it first (skylark plugin build)", cases.display()),
+        _ => {
+            bail!("{}: expected plugin: FILE.wasm, for there are {} components beside it", cases.display(), found.len())
+        }
+    }
+}
+
+fn listed(dir: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<Vec<PathBuf>> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        if name.to_str().is_some_and(&wanted) {
+            files.push(if dir == Path::new(".") { PathBuf::from(name) } else { dir.join(name) });
+        }
+    }
+    files.sort();
+    Ok(files)
+}

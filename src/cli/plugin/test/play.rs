@@ -1,0 +1,247 @@
+//! Plays one step of a case: from what the file says to a call, and from its answer to what is compared.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::cases::{
+    Admit, CallIn, DeviceOf, EventIn, Given, Judge, Listener, MessageIn, OriginIn, Person, RoomChange, Step, TargetIn,
+    Verdict,
+};
+use super::words::{Name, Pairs};
+use crate::id::{ConnectionId, Uid};
+use crate::message::{Entries, Message, Origin, Publication, Publisher, Target};
+use crate::plugin::trial::{self, Failed, Stage};
+use crate::plugin::{Admission, Answer, Call, Claim, Effect, Event, Identity, Judgement, Presence, Refusal, Transport};
+use crate::telemetry::guests::{GuestLine, GuestLog};
+
+/// 2026-01-01T00:00:00Z, where nothing else is given.
+const NOW: Duration = Duration::from_secs(1_767_225_600);
+
+/// How a step ended.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) failed: Option<Failed>,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) refusal: Option<Refusal>,
+    /// The message of a publish, before and after.
+    pub(super) before: Option<Arc<Message>>,
+    pub(super) after: Option<Arc<Message>>,
+    pub(super) admission: Option<Admission>,
+    pub(super) reply: Option<Answer>,
+    pub(super) effects: Vec<Effect>,
+    pub(super) log: Vec<GuestLine>,
+}
+
+/// What the host is given of a case.
+///
+/// # Errors
+/// A number that is no connection's.
+pub(super) fn surroundings(given: &Given) -> Result<trial::Given, String> {
+    let mut manifest = given.manifest.clone().unwrap_or_default();
+    if let Some(settings) = &given.settings {
+        manifest.insert("settings".to_owned(), Value::Table(settings.clone()));
+    }
+    if let Some(grants) = &given.grants {
+        manifest.insert("grants".to_owned(), Value::Array(grants.iter().cloned().map(Value::String).collect()));
+    }
+    let people = given.online.iter().flatten().zip(1..);
+    let kv = given.kv.iter().flat_map(|pairs| &pairs.0);
+    Ok(trial::Given {
+        manifest: Table::from_iter(manifest),
+        now: given.now.map_or(NOW, |Name(moment)| moment.0),
+        seed: given.random.unwrap_or_default(),
+        kv: kv.map(|(key, text)| (key.clone(), text.bytes())).collect(),
+        online: people.map(|(person, place)| presence(person, place)).collect::<Result<_, _>>()?,
+    })
+}
+
+fn cid(number: u64) -> Result<ConnectionId, String> {
+    ConnectionId::new(number).ok_or_else(|| format!("cid: expected 1 to 2^53 - 1, got {number}"))
+}
+
+fn presence(person: &Person, place: u64) -> Result<(Uid, Presence), String> {
+    let presence = Presence {
+        cid: cid(person.cid.unwrap_or(place))?,
+        device: person.device.clone().map(|Name(device)| device),
+        channel: person.channel.clone(),
+        rooms: person.rooms.iter().map(|Name(room)| room.clone()).collect(),
+    };
+    Ok((person.uid.0.clone(), presence))
+}
+
+fn identity(person: &Person) -> Result<Identity, String> {
+    Ok(Identity {
+        uid: person.uid.0.clone(),
+        cid: cid(person.cid.unwrap_or(1))?,
+        device: person.device.clone().map(|Name(device)| device),
+        channel: person.channel.clone(),
+    })
+}
+
+/// Plays the step as often as it says; the outcome is the last time's, or the first failure's.
+///
+/// # Errors
+/// What the case asks cannot be asked.
+pub(super) async fn play(stage: &Stage, log: &GuestLog, step: &Step) -> Result<Outcome, String> {
+    let mut outcome = Outcome::default();
+    for _ in 0..step.times.unwrap_or(1).max(1) {
+        let begun = log.next();
+        outcome = once(stage, step).await?;
+        outcome.effects = stage.take_effects();
+        outcome.log = log.since(begun);
+        if outcome.failed.is_some() {
+            break;
+        }
+    }
+    Ok(outcome)
+}
+
+async fn once(stage: &Stage, step: &Step) -> Result<Outcome, String> {
+    if let Some(admit) = &step.admit {
+        return Ok(admitted(stage, admit).await);
+    }
+    if let Some(judge) = &step.judge {
+        return judged(stage, judge).await;
+    }
+    if let Some(call) = &step.call {
+        return handled(stage, call).await;
+    }
+    if let Some(event) = &step.event {
+        let told = stage.tell(&event_of(event)?).await;
+        return Ok(Outcome { failed: told.err(), ..Outcome::default() });
+    }
+    if let Some(Name(span)) = step.wait {
+        stage.advance(span.0);
+    }
+    Ok(Outcome::default())
+}
+
+async fn admitted(stage: &Stage, admit: &Admit) -> Outcome {
+    let transport = Transport {
+        listener: match admit.listener {
+            Listener::Ws => "ws",
+            Listener::Cim => "cim",
+            Listener::CimTcp => "cim-tcp",
+        },
+        remote: admit.remote.clone().unwrap_or_else(|| "127.0.0.1".to_owned()),
+        path: admit.path.clone().unwrap_or_default(),
+        origin: admit.origin.clone(),
+        user_agent: admit.user_agent.clone(),
+        bound: admit.bound.clone().map(|Name(uid)| uid),
+    };
+    let claim = Claim {
+        token: admit.token.clone(),
+        uid: admit.uid.clone(),
+        device: admit.device.clone(),
+        channel: admit.channel.clone(),
+        data: entries(&admit.data),
+    };
+    let (verdict, admission, refusal) = match stage.admit(&transport, &claim).await {
+        Ok(Some(Ok(admission))) => (Verdict::Admit, Some(admission), None),
+        Ok(Some(Err(refusal))) => (Verdict::Refuse, None, Some(refusal)),
+        Ok(None) => (Verdict::Abstain, None, None),
+        Err(failed) => {
+            return Outcome { verdict: Some(Verdict::Refuse), failed: Some(failed), ..Outcome::default() };
+        }
+    };
+    Outcome { verdict: Some(verdict), admission, refusal, ..Outcome::default() }
+}
+
+async fn judged(stage: &Stage, judge: &Judge) -> Result<Outcome, String> {
+    let from = judge.from.as_ref().map(identity).transpose()?;
+    let origin = match judge.origin {
+        Some(OriginIn::Client) => Origin::Client,
+        Some(OriginIn::Broker) => Origin::Broker,
+        Some(OriginIn::Plugin) => Origin::Plugin,
+        None if from.is_some() => Origin::Client,
+        Some(OriginIn::Http) | None => Origin::Http,
+    };
+    let target = judge.to.as_ref().map_or(Ok(Target::Everyone), target)?;
+    let publication = Publication {
+        from: from.map(|who| Publisher { uid: who.uid, cid: who.cid }),
+        ..Publication::new(message(&judge.message), target, origin)
+    };
+    let mut envelope = publication.into_envelope(1, 0);
+    let before = Arc::clone(&envelope.message);
+    let judged = stage.judge(&mut envelope).await;
+    let (verdict, refusal) = match judged.judgement {
+        Judgement::Pass { .. } if !judged.asked => (Verdict::Unasked, None),
+        Judgement::Pass { replaced_by } if replaced_by.is_empty() => (Verdict::Allow, None),
+        Judgement::Pass { .. } => (Verdict::Replace, None),
+        Judgement::Reject { refusal, .. } => (Verdict::Reject, Some(refusal)),
+        Judgement::Drop { .. } => (Verdict::Drop, None),
+    };
+    Ok(Outcome {
+        verdict: Some(verdict),
+        refusal,
+        before: Some(before),
+        after: Some(envelope.message),
+        failed: judged.failed,
+        ..Outcome::default()
+    })
+}
+
+async fn handled(stage: &Stage, call: &CallIn) -> Result<Outcome, String> {
+    let caller = call.caller.as_ref().map(identity).transpose()?;
+    let number = match (call.cid, &caller) {
+        (Some(number), _) => cid(number)?,
+        (None, Some(caller)) => caller.cid,
+        (None, None) => cid(1)?,
+    };
+    let asked = Call { key: call.key.clone(), data: entries(&call.data), caller, cid: number };
+    match stage.handle(&asked).await {
+        Ok(Some(reply)) => Ok(Outcome { reply: Some(reply), ..Outcome::default() }),
+        Ok(None) => Err(format!("call: the plugin does not own the key {:?}", call.key)),
+        Err(failed) => Ok(Outcome { failed: Some(failed), ..Outcome::default() }),
+    }
+}
+
+fn event_of(event: &EventIn) -> Result<Event, String> {
+    let change = |change: &RoomChange| Ok::<_, String>((identity(&change.who)?, change.room.0.clone()));
+    Ok(match event {
+        EventIn::Online(who) => Event::Online(identity(who)?),
+        EventIn::Offline(who) => Event::Offline(identity(who)?),
+        EventIn::RoomJoined(joined) => change(joined).map(|(who, room)| Event::RoomJoined(who, room))?,
+        EventIn::RoomLeft(left) => change(left).map(|(who, room)| Event::RoomLeft(who, room))?,
+    })
+}
+
+fn entries(pairs: &Pairs<String>) -> Entries {
+    pairs.0.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+fn message(given: &MessageIn) -> Message {
+    Message {
+        id: given.id,
+        action: given.action.clone(),
+        content: entries(&given.content),
+        sender: given.sender.clone(),
+        receiver: given.receiver.clone(),
+        extra: entries(&given.extra),
+        title: given.title.clone(),
+        image: given.image.clone(),
+        format: given.format.clone(),
+        timestamp: given.timestamp,
+    }
+}
+
+/// A target as the file names it.
+///
+/// # Errors
+/// A number that is no connection's.
+pub(super) fn target(given: &TargetIn) -> Result<Target, String> {
+    let users = |names: &[Name<Uid>]| names.iter().map(|Name(uid)| uid.clone()).collect();
+    Ok(match given {
+        TargetIn::Connection(number) => Target::Connection(cid(*number)?),
+        TargetIn::Device(DeviceOf { uid: Name(uid), device: Name(device) }) => {
+            Target::Device(uid.clone(), device.clone())
+        }
+        TargetIn::User(Name(uid)) => Target::User(uid.clone()),
+        TargetIn::Users(names) => Target::Users(users(names)),
+        TargetIn::Room(Name(room)) => Target::Room(room.clone()),
+        TargetIn::Everyone => Target::Everyone,
+        TargetIn::EveryoneBut(names) => Target::EveryoneBut(users(names)),
+    })
+}

@@ -1,0 +1,249 @@
+//! One plugin called without a node: what `skylark plugin test` and `plugin bench` stand on.
+//!
+//! Everything between a call and its answer is the node's own code: the loader's steps, the chain, the commit. Given are only
+//! what stands around it: a clock that stands, random numbers that repeat, a store, and who is online ([`crowd`]).
+
+mod crowd;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use toml::Table;
+use wasmtime::component::Component;
+
+use super::disk::{self, Files};
+use super::failure::Failure;
+use super::host::{LoadError, Options};
+use super::kv::{MemoryStore, Share, Store, Write};
+use super::load::{self, Env, Source};
+use super::manifest::Manifest;
+use super::snapshot::Snapshot;
+use super::time::Time;
+use super::version::Version;
+use super::{
+    Admission, Answer, Call, Claim, Effect, Event, Judgement, Presence, Refusal, Role, Services, Transport, auth,
+    chain, events, handler,
+};
+use crate::config::Plugins;
+use crate::id::Uid;
+use crate::message::Envelope;
+use crowd::Crowd;
+
+/// A file that was read and compiled, to be called as often as one likes.
+pub struct Trial {
+    env: Env,
+    source: Source,
+    manifest: String,
+    component: Result<Component, Vec<String>>,
+}
+
+/// Why there is nothing to call.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// The file cannot be read.
+    #[error("{}: {error}", file.display())]
+    Read {
+        /// Which one.
+        file: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// It is not named like a component.
+    #[error("{}: expected a file whose name ends with .wasm", .0.display())]
+    Name(PathBuf),
+    /// There can be no engine or thread.
+    #[error(transparent)]
+    Engine(#[from] LoadError),
+}
+
+/// What stands around the plugin.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// Laid over the manifest beside the file, each key in place of the manifest's.
+    pub manifest: Table,
+    /// The time at which the clock stands, since 1970.
+    pub now: Duration,
+    /// What the random numbers are made from.
+    pub seed: u64,
+    /// What the plugin's keys hold.
+    pub kv: Vec<(String, Vec<u8>)>,
+    /// Who is online.
+    pub online: Vec<(Uid, Presence)>,
+}
+
+/// A call without an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// `trap`, `cpu`, `wall`, `memory`, `bytes`, `answer`, `declared`, `kv`: the metric's word.
+    pub kind: &'static str,
+    /// What happened.
+    pub words: String,
+}
+
+impl Trial {
+    /// Reads and compiles a file; one that does not compile is refused by each [`Trial::begin`].
+    ///
+    /// # Errors
+    /// [`TrialError`]: it cannot be read, or there can be no engine.
+    pub async fn open(file: &Path, config: &Plugins) -> Result<Self, TrialError> {
+        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.is_empty() || file.extension().is_none_or(|kind| kind != "wasm") {
+            return Err(TrialError::Name(file.to_owned()));
+        }
+        let unreadable = |error: String| TrialError::Read { file: file.to_owned(), error };
+        let Files { wasm, manifest } = disk::read(dir, name).map_err(|error| unreadable(error.to_string()))?;
+        let wasm = wasm.ok_or_else(|| unreadable("there is no such file".to_owned()))?;
+        let env = Env::new(config, Options::default(), mpsc::channel(1).0)?;
+        let source = Source::new(name.into(), wasm);
+        let component = load::compile(&env, &source).await.map_err(|fault| fault.reasons);
+        Ok(Self { env, source, manifest: manifest.unwrap_or_default(), component })
+    }
+
+    /// Bytes of the file.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.source.bytes.len()
+    }
+
+    /// Loads the plugin as the node does, with fresh surroundings.
+    ///
+    /// # Errors
+    /// Why the node would refuse it.
+    pub async fn begin(&self, given: &Given) -> Result<Stage, Vec<String>> {
+        let component = self.component.as_ref().map_err(Vec::clone)?;
+        let time = Time::fixed(given.now);
+        let kv = Arc::new(MemoryStore::default().by(time.clone()));
+        for (key, value) in &given.kv {
+            put(&kv, &self.source.plugin, key, value).await.map_err(|fault| vec![fault])?;
+        }
+        let options = Options { kv: Arc::clone(&kv) as _, time: time.clone(), seed: Some(given.seed) };
+        let env = self.env.afresh(options);
+        let crowd = Arc::new(Crowd::new(given.online.clone()));
+        // Nobody set them before: the surroundings are new.
+        let _ = env.services.set(Arc::clone(&crowd) as Arc<dyn Services>);
+        let manifest = self.manifest(&given.manifest, &env)?;
+        if !manifest.enabled {
+            return Err(vec!["its manifest says enabled = false".to_owned()]);
+        }
+        let version = load::link(&env, &self.source, component, manifest, 1).await.map_err(|fault| fault.reasons)?;
+        Ok(Stage { snapshot: Snapshot::of_one(&version), version, crowd, kv, time, _env: env })
+    }
+
+    fn manifest(&self, over: &Table, env: &Env) -> Result<Manifest, Vec<String>> {
+        let told = |faults: Vec<String>| -> Vec<String> {
+            faults.iter().map(|fault| format!("{}.toml: {fault}", self.source.plugin)).collect()
+        };
+        // As it was written, so that a fault names its line.
+        let as_written = Manifest::parse(&self.manifest, &env.caps).map_err(told);
+        if over.is_empty() {
+            return as_written;
+        }
+        let Ok(mut table) = self.manifest.parse::<Table>() else { return as_written };
+        table.extend(over.clone());
+        Manifest::parse(&table.to_string(), &env.caps).map_err(told)
+    }
+}
+
+async fn put(kv: &MemoryStore, plugin: &str, key: &str, value: &[u8]) -> Result<(), String> {
+    let write = Write { value: Some(value.into()), ttl: None };
+    let commit = super::kv::Commit { writes: [(key.to_owned(), write)].into(), ..Default::default() };
+    kv.commit(plugin, commit, Share::default()).await.map_err(|error| format!("given kv: {error}"))
+}
+
+/// A loaded plugin with its surroundings. What one call does the next one finds.
+pub struct Stage {
+    version: Arc<Version>,
+    snapshot: Snapshot,
+    crowd: Arc<Crowd>,
+    kv: Arc<MemoryStore>,
+    time: Time,
+    // The engine's ticker and compiler live as long as the plugin is called.
+    _env: Env,
+}
+
+/// What a filter did: its judgement, if it was asked at all, and its failure, if it failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged {
+    /// What becomes of the publish, by the manifest's word if the call failed.
+    pub judgement: Judgement,
+    /// Whether the manifest's rules let the publish reach the plugin.
+    pub asked: bool,
+    /// Why there is no answer.
+    pub failed: Option<Failed>,
+}
+
+impl Stage {
+    /// The plugin's roles.
+    #[must_use]
+    pub fn roles(&self) -> &[Role] {
+        &self.version.roles
+    }
+
+    /// Asks the plugin to admit; the inner `None` is an abstention.
+    ///
+    /// # Errors
+    /// The call failed: the node would refuse.
+    pub async fn admit(
+        &self,
+        transport: &Transport,
+        claim: &Claim,
+    ) -> Result<Option<Result<Admission, Refusal>>, Failed> {
+        Ok(auth::ask(&self.version, transport, claim).await?)
+    }
+
+    /// Sends one publish through the chain.
+    pub async fn judge(&self, envelope: &mut Envelope) -> Judged {
+        let before = self.version.stats.calls();
+        let judged = chain::judge(&self.snapshot, std::slice::from_mut(envelope)).await;
+        let judgement = judged.into_iter().next().unwrap_or(Judgement::Pass { replaced_by: Vec::new() });
+        let failed = self.version.stats.take_last_failure().map(Failed::from);
+        Judged { judgement, asked: self.version.stats.calls() > before, failed }
+    }
+
+    /// Asks the handler; `None` if it does not own the key.
+    ///
+    /// # Errors
+    /// The call failed: the node would answer 503.
+    pub async fn handle(&self, call: &Call) -> Result<Option<Answer>, Failed> {
+        let Some(owner) = self.snapshot.handlers.get(&call.key) else { return Ok(None) };
+        let answer = handler::handle(owner, call).await;
+        match self.version.stats.take_last_failure() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(Some(answer)),
+        }
+    }
+
+    /// Tells the plugin of an event.
+    ///
+    /// # Errors
+    /// The call failed: the node would log it.
+    pub async fn tell(&self, event: &Event) -> Result<(), Failed> {
+        Ok(events::hand(&self.version, event).await?)
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        self.time.advance(by);
+    }
+
+    /// What was done to others since the last look.
+    #[must_use]
+    pub fn take_effects(&self) -> Vec<Effect> {
+        self.crowd.take_effects()
+    }
+
+    /// What a key of the plugin holds.
+    pub async fn value(&self, key: &str) -> Option<Arc<[u8]>> {
+        // The memory store answers always.
+        self.kv.get(&self.version.name, key).await.ok()?.value
+    }
+}
+
+impl From<Failure> for Failed {
+    fn from(failure: Failure) -> Self {
+        Self { kind: failure.kind.as_str(), words: failure.to_string() }
+    }
+}
