@@ -1,12 +1,10 @@
 //! `skylark check`: the configuration, the certificates and every plugin, all faults at once, no port opened.
 
-use std::path::Path;
-
 use anyhow::bail;
 
 use super::{ConfigSource, block_on, print};
 use crate::config::Plugins;
-use crate::plugin::check::{Report, check_dir, check_file};
+use crate::plugin::check::{Report, check_dir};
 use crate::server::tls_faults;
 
 #[derive(Debug, clap::Args)]
@@ -56,18 +54,6 @@ fn plugins(plugins: &Plugins, faults: &mut Vec<String>) -> Vec<String> {
         faults.extend(report.faults.iter().map(|fault| format!("plugin {}: {fault}", report.name)));
     }
     reports.iter().filter(|report| report.faults.is_empty()).map(line).collect()
-}
-
-/// Checks one component under the limits of the configuration.
-pub(super) fn one_plugin(file: &Path, source: &ConfigSource) -> anyhow::Result<()> {
-    let config = source.load()?.config;
-    let report = block_on(async { Ok(check_file(file, &config.plugins).await?) })?;
-    report.faults.iter().try_for_each(|fault| print(&format!("plugin {}: {fault}", report.name)))?;
-    match report.faults.len() {
-        0 => print(&line(&report)),
-        1 => bail!("{} has a fault", file.display()),
-        n => bail!("{} has {n} faults", file.display()),
-    }
 }
 
 /// `plugin word-filter: ok, filter, 65536 bytes, compiled in 120 ms`

@@ -1,5 +1,6 @@
 //! `skylark plugin`: everything around plugins, one file a command.
 
+mod build;
 mod check;
 mod list;
 mod test;
@@ -19,6 +20,8 @@ pub(super) struct Plugin {
 enum PluginCommand {
     /// List the plugins of a running node.
     List(list::List),
+    /// Build a plugin's folder: find its tools, or say which command installs them, and run its own recipe.
+    Build(build::Build),
     /// Compile and check a component with the manifest beside it, without a node.
     Check(check::Check),
     /// Play the cases of a plugin (cases.yaml) without a node: input, and the expected verdict, reply, pushes, kv and log.
@@ -29,6 +32,7 @@ impl Plugin {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         match self.command {
             PluginCommand::List(command) => command.run(source),
+            PluginCommand::Build(command) => command.run(),
             PluginCommand::Check(command) => command.run(source),
             PluginCommand::Test(command) => command.run(source),
         }

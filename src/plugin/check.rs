@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::Role;
 use super::disk::{self, Files};
 use super::host::{LoadError, Options};
-use super::inspect;
+use super::inspect::{self, Anatomy};
 use super::load::{self, Env, Fault, Source};
 use super::manifest::Manifest;
 use crate::config::Plugins;
@@ -31,12 +32,20 @@ pub struct Report {
     pub roles: Vec<&'static str>,
     /// Interfaces of ours that it imports.
     pub imports: Vec<String>,
+    /// The grants that its imports need.
+    pub needs: Vec<&'static str>,
+    /// The newest version of `skylark:plugin` that it names; empty if it names none.
+    pub interface: String,
+    /// The version that this host offers.
+    pub offered: &'static str,
     /// Handler keys that it owns.
     pub keys: Vec<String>,
     /// How long it took to compile.
     pub compiled_in: Duration,
     /// Why it would not serve; empty = it would.
     pub faults: Vec<String>,
+    /// What its operator may not have meant.
+    pub warnings: Vec<String>,
 }
 
 impl Report {
@@ -49,9 +58,13 @@ impl Report {
             disabled: false,
             roles: Vec::new(),
             imports: Vec::new(),
+            needs: Vec::new(),
+            interface: String::new(),
+            offered: inspect::offered(),
             keys: Vec::new(),
             compiled_in: Duration::ZERO,
             faults: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -136,11 +149,55 @@ async fn examine(env: &Env, source: &Source, manifest: Manifest, report: &mut Re
     let begun = Instant::now();
     let component = load::compile(env, source).await?;
     report.compiled_in = begun.elapsed();
-    if let Ok(anatomy) = inspect::inspect(&env.engine, &component, &source.plugin, &manifest) {
-        report.imports = anatomy.imports;
-    }
+    let (anatomy, _) = inspect::dissect(&env.engine, &component);
+    report.needs = inspect::needed(&anatomy.imports).collect();
+    report.interface = newest(&anatomy).to_owned();
+    report.warnings = warnings(&anatomy, &manifest, source.bytes.len());
+    report.imports = anatomy.imports;
     let version: Arc<_> = load::link(env, source, &component, manifest, 1).await?;
     report.roles = version.roles.iter().map(|role| role.as_str()).collect();
     report.keys.clone_from(&version.keys);
     Ok(())
+}
+
+/// What serves and yet may not be what was meant.
+fn warnings(anatomy: &Anatomy, manifest: &Manifest, size: usize) -> Vec<String> {
+    let has = |role| anatomy.roles.contains(&role);
+    let rules = &manifest.rules;
+    let unused: Vec<&str> = manifest
+        .grants
+        .iter()
+        .map(String::as_str)
+        .filter(|grant| !anatomy.imports.iter().any(|i| i == grant))
+        .collect();
+    let newest = newest(anatomy);
+    let all = [
+        (!unused.is_empty(), format!("grants {}, which it does not import", unused.join(" and "))),
+        (manifest.allow_on_failure && !has(Role::Filter), "on_failure has no effect: it is no filter".to_owned()),
+        (!rules.keys.is_empty() && !has(Role::Handler), "match.keys has no effect: it is no handler".to_owned()),
+        (
+            !(has(Role::Filter) || rules.actions.is_empty() && rules.origins.is_empty()),
+            "match.actions and match.origins have no effect: it is no filter".to_owned(),
+        ),
+        (
+            patch(newest) > patch(inspect::offered()),
+            format!(
+                "was built for {newest}, and this host offers {}: what is newer may not be there",
+                inspect::offered()
+            ),
+        ),
+        (size > LARGE, format!("{} MiB compile for seconds where no cache is (plugins.cache)", size >> 20)),
+    ];
+    all.into_iter().filter(|(applies, _)| *applies).map(|(_, warning)| warning).collect()
+}
+
+/// A component of more bytes takes long to compile.
+const LARGE: usize = 8 << 20;
+
+fn newest(anatomy: &Anatomy) -> &str {
+    anatomy.versions.iter().max_by_key(|version| patch(version)).map_or("", String::as_str)
+}
+
+fn patch(version: &str) -> Option<u64> {
+    version.rsplit('.').next()?.parse().ok()
 }

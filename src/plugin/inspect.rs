@@ -2,6 +2,8 @@
 //!
 //! Every fault is told at once, and each says what to do about it.
 
+use std::collections::BTreeSet;
+
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -16,12 +18,14 @@ const VERSION: &str = "0.1.";
 const WASI: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 
 /// What a component is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Anatomy {
     pub(super) roles: Vec<Role>,
     pub(super) lifecycle: bool,
     /// Our interfaces that it imports, by short name.
     pub(super) imports: Vec<String>,
+    /// The versions of our package that it names.
+    pub(super) versions: BTreeSet<String>,
 }
 
 /// Looks at the first bytes, which tell a component from what is often taken for one.
@@ -59,23 +63,7 @@ pub(super) fn inspect(
     plugin: &str,
     manifest: &Manifest,
 ) -> Result<Anatomy, (Vec<Role>, Vec<String>)> {
-    let kind = component.component_type();
-    let mut anatomy = Anatomy { roles: Vec::new(), lifecycle: false, imports: Vec::new() };
-    let mut faults = Vec::new();
-    for (export, _) in kind.exports(engine) {
-        let Some(name) = ours(export, &mut faults) else { continue };
-        match Role::ALL.iter().find(|role| role.as_str() == name) {
-            Some(role) => anatomy.roles.push(*role),
-            None => anatomy.lifecycle |= name == "lifecycle",
-        }
-    }
-    anatomy.roles.sort_by_key(|role| *role as usize);
-    for (import, _) in kind.imports(engine) {
-        match ours(import, &mut faults) {
-            Some(name) => anatomy.imports.push(name.to_owned()),
-            None => faults.extend(foreign_fault(import)),
-        }
-    }
+    let (anatomy, mut faults) = dissect(engine, component);
     if anatomy.roles.is_empty() {
         let roles = Role::ALL.map(Role::as_str).join(", ");
         faults.push(format!("it exports none of {PACKAGE}{{{roles}}}@{VERSION}x, so it has no role"));
@@ -86,9 +74,39 @@ pub(super) fn inspect(
     if faults.is_empty() { Ok(anatomy) } else { Err((anatomy.roles, faults)) }
 }
 
+/// What it exports and imports, whoever may use it, and what of it this host does not know.
+pub(super) fn dissect(engine: &Engine, component: &Component) -> (Anatomy, Vec<String>) {
+    let kind = component.component_type();
+    let mut anatomy = Anatomy::default();
+    let mut faults = Vec::new();
+    for (export, _) in kind.exports(engine) {
+        let Some(name) = ours(export, &mut anatomy.versions, &mut faults) else { continue };
+        match Role::ALL.iter().find(|role| role.as_str() == name) {
+            Some(role) => anatomy.roles.push(*role),
+            None => anatomy.lifecycle |= name == "lifecycle",
+        }
+    }
+    anatomy.roles.sort_by_key(|role| *role as usize);
+    for (import, _) in kind.imports(engine) {
+        match ours(import, &mut anatomy.versions, &mut faults) {
+            Some(name) => anatomy.imports.push(name.to_owned()),
+            None => faults.extend(foreign_fault(import)),
+        }
+    }
+    (anatomy, faults)
+}
+
+/// The version of the package that this host offers, as its wit says.
+pub(super) fn offered() -> &'static str {
+    let package =
+        include_str!("../../wit/skylark.wit").lines().find_map(|line| line.strip_prefix("package skylark:plugin@"));
+    package.map_or("", |version| version.trim_end_matches(';'))
+}
+
 /// The short name of an interface of ours.
-fn ours<'a>(name: &'a str, faults: &mut Vec<String>) -> Option<&'a str> {
+fn ours<'a>(name: &'a str, versions: &mut BTreeSet<String>, faults: &mut Vec<String>) -> Option<&'a str> {
     let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
+    versions.insert(version.to_owned());
     if !version.starts_with(VERSION) {
         faults.push(format!("{name}: this host offers {PACKAGE}*@{VERSION}x: rebuild the plugin against its wit"));
     }
@@ -126,18 +144,23 @@ fn import_fault(import: &str, roles: &[Role]) -> Option<String> {
 }
 
 fn grant_fault(plugin: &str, imports: &[String], granted: &[String]) -> Option<String> {
-    let is_granted = |name: &str| granted.iter().any(|grant| grant == name);
-    let asks = |name: &str| imports.iter().any(|import| import == name);
-    let missing: Vec<&str> = GRANTS.into_iter().filter(|name| asks(name) && !is_granted(name)).collect();
+    let is_granted = |name: &&str| granted.iter().any(|grant| grant == name);
+    let missing: Vec<&str> = needed(imports).filter(|name| !is_granted(name)).collect();
     if missing.is_empty() {
         return None;
     }
-    let line = GRANTS.into_iter().filter(|name| asks(name) || is_granted(name)).map(|name| format!("{name:?}"));
+    let line = GRANTS.into_iter().filter(|name| needed(imports).any(|other| other == *name) || is_granted(name));
+    let line: Vec<String> = line.map(|name| format!("{name:?}")).collect();
     Some(format!(
         "imports {}, which is not granted: put this line into {plugin}.toml: grants = [{}]",
         missing.join(" and "),
-        line.collect::<Vec<_>>().join(", ")
+        line.join(", ")
     ))
+}
+
+/// The grants that these imports need.
+pub(super) fn needed(imports: &[String]) -> impl Iterator<Item = &'static str> {
+    GRANTS.into_iter().filter(|name| imports.iter().any(|import| import == name))
 }
 
 #[cfg(test)]

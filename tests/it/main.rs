@@ -7,6 +7,7 @@
 
 mod support;
 
+mod authoring;
 mod calls;
 mod commands;
 mod connect;

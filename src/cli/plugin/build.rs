@@ -1,0 +1,186 @@
+//! `skylark plugin build`: finds out how a folder is built, finds the tools or says which command installs them, and runs its own build.
+//!
+//! The recipe is the folder's (`Cargo.toml`, `package.json`, `Makefile`); what is known here is which tools it needs.
+
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+use toml::Table;
+
+use crate::cli::print;
+use tools::Tools;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Build {
+    /// The plugin's folder.
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+}
+
+impl Build {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let file = build(&self.dir)?;
+        let size = std::fs::metadata(&file)?.len();
+        print(&format!("{}: {size} bytes, built in {:.1} s", file.display(), begun.elapsed().as_secs_f64()))
+    }
+}
+
+/// How a folder is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recipe {
+    Rust,
+    Node,
+    Python,
+    C,
+    Go,
+}
+
+impl Recipe {
+    /// By the files of the folder.
+    ///
+    /// # Errors
+    /// There is none that is known.
+    pub(super) fn of(dir: &Path) -> anyhow::Result<Self> {
+        let has = |file: &str| dir.join(file).is_file();
+        let source = |kind: &str| has_kind(dir, kind) || has_kind(&dir.join("src"), kind);
+        Ok(match () {
+            () if has("Cargo.toml") => Self::Rust,
+            () if has("package.json") => Self::Node,
+            () if has("Makefile") && source("py") => Self::Python,
+            () if has("Makefile") && source("c") => Self::C,
+            () if has("Makefile") && (has("go.mod") || source("go")) => Self::Go,
+            () => bail!(
+                "{}: expected Cargo.toml (Rust), package.json (JavaScript, TypeScript), or a Makefile with .py, .c or .go files, got none",
+                dir.display()
+            ),
+        })
+    }
+}
+
+fn has_kind(dir: &Path, kind: &str) -> bool {
+    let Ok(entries) = std::fs::read_dir(dir) else { return false };
+    entries.flatten().any(|entry| entry.path().extension().is_some_and(|found| found == kind))
+}
+
+/// Builds the folder and gives the component, which lies in it as `NAME.wasm`, beside its manifest and cases.
+///
+/// # Errors
+/// No recipe, a tool that is missing (and the command that installs it), a build that fails, no component.
+pub(super) fn build(dir: &Path) -> anyhow::Result<PathBuf> {
+    let recipe = Recipe::of(dir)?;
+    let tools = Tools::of(recipe);
+    tools.check()?;
+    let begun = SystemTime::now();
+    match recipe {
+        Recipe::Rust => return rust(dir),
+        Recipe::Node => node(dir)?,
+        Recipe::Python | Recipe::C | Recipe::Go => run(Command::new("make").current_dir(dir))?,
+    }
+    keep(dir, &newest(&dir.join("dist"), begun)?)
+}
+
+fn rust(dir: &Path) -> anyhow::Result<PathBuf> {
+    let manifest = std::fs::read_to_string(dir.join("Cargo.toml"))?;
+    let table: Table = manifest.parse().with_context(|| format!("cannot read {}", dir.join("Cargo.toml").display()))?;
+    let package = table.get("package").and_then(|package| package.get("name")).and_then(|name| name.as_str());
+    let Some(package) = package else {
+        bail!("{}: expected [package] name, got none", dir.join("Cargo.toml").display())
+    };
+    let target = tools::rust_target()?;
+    run(target.command().current_dir(dir))?;
+    let output =
+        Command::new("cargo").args(["metadata", "--format-version", "1", "--no-deps"]).current_dir(dir).output()?;
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cannot read cargo metadata")?;
+    let Some(folder) = metadata["target_directory"].as_str() else { bail!("cargo metadata names no target directory") };
+    let made = Path::new(folder).join(target.folder()).join(format!("{}.wasm", package.replace('-', "_")));
+    let file = dir.join(format!("{package}.wasm"));
+    put(&made, &file)?;
+    Ok(file)
+}
+
+fn node(dir: &Path) -> anyhow::Result<()> {
+    if !dir.join("node_modules").is_dir() {
+        let how = if dir.join("package-lock.json").is_file() { "ci" } else { "install" };
+        run(Command::new("npm").args([how, "--no-fund", "--no-audit"]).current_dir(dir))?;
+    }
+    run(Command::new("npm").args(["run", "--silent", "build"]).current_dir(dir))
+}
+
+/// Shows what it runs, and what that prints.
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let shown = words.join(" ");
+    eprintln!("$ {shown}");
+    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
+    if !status.success() {
+        bail!("{shown} failed: {status}");
+    }
+    Ok(())
+}
+
+/// The component that the build made, or, where there was nothing to do, made before.
+fn newest(dist: &Path, begun: SystemTime) -> anyhow::Result<PathBuf> {
+    let entries = std::fs::read_dir(dist).with_context(|| format!("the build made no folder {}", dist.display()))?;
+    let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|kind| kind == "wasm") {
+            found.push((path.metadata()?.modified()?, path));
+        }
+    }
+    found.sort();
+    let fresh = found.iter().filter(|(modified, _)| *modified >= begun).count();
+    match found.pop() {
+        Some((_, path)) if fresh <= 1 => Ok(path),
+        Some(_) => bail!("{}: expected one component, the build made {fresh}", dist.display()),
+        None => bail!("{}: expected a component, got none", dist.display()),
+    }
+}
+
+/// Puts a component of `dist/` beside its manifest.
+fn keep(dir: &Path, made: &Path) -> anyhow::Result<PathBuf> {
+    let name = made.file_name().context("a component has a name")?;
+    let file = dir.join(name);
+    put(made, &file)?;
+    Ok(file)
+}
+
+/// Whole or not at all: a node or a test may look at it.
+pub(super) fn put(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let name = to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let aside = to.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    std::fs::copy(from, &aside).with_context(|| format!("cannot copy {} to {}", from.display(), aside.display()))?;
+    std::fs::rename(&aside, to).with_context(|| format!("cannot write {}", to.display()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_tells_its_language() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path();
+        assert!(Recipe::of(at).unwrap_err().to_string().contains("expected Cargo.toml"));
+        let files = [
+            ("Makefile", None),
+            ("src/plugin.c", Some(Recipe::C)),
+            ("package.json", Some(Recipe::Node)),
+            ("Cargo.toml", Some(Recipe::Rust)),
+        ];
+        std::fs::create_dir(at.join("src")).unwrap();
+        for (file, recipe) in files {
+            std::fs::write(at.join(file), "").unwrap();
+            assert_eq!(Recipe::of(at).ok(), recipe, "{file}");
+        }
+    }
+}

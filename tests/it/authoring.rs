@@ -1,0 +1,135 @@
+//! The commands of a plugin's author: build, check.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::gateway::skylark;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Exit code, and standard output with standard error behind it.
+fn run(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), told)
+}
+
+fn plugin(command: &str) -> Command {
+    let mut skylark = skylark();
+    skylark.args(["plugin", command]);
+    skylark
+}
+
+/// A folder for a plugin's source, and one with the only programs that are to be found.
+struct Bench {
+    dir: TempDir,
+    tools: TempDir,
+}
+
+impl Bench {
+    fn with(files: &[&str]) -> Self {
+        let bench = Self { dir: tempfile::tempdir().unwrap(), tools: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(bench.dir.path().join("src")).unwrap();
+        files.iter().for_each(|file| std::fs::write(bench.dir.path().join(file), "").unwrap());
+        bench
+    }
+
+    /// A program that does what this shell script says.
+    fn tool(&self, name: &str, script: &str) {
+        let file = self.tools.path().join(name);
+        std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn build(&self) -> (Option<i32>, String) {
+        run(plugin("build").arg(self.dir.path()).env("PATH", self.tools.path()))
+    }
+}
+
+fn sample(name: &str) -> PathBuf {
+    Path::new(ROOT).join("plugins/dist").join(name)
+}
+
+#[test]
+fn build_says_which_command_installs_what_is_missing() {
+    for (files, words) in [
+        (&["Cargo.toml"][..], &["cargo and rustc is not installed", "https://sh.rustup.rs"][..]),
+        (&["package.json"], &["node and npm", "apt-get install nodejs npm"]),
+        (&["Makefile", "src/plugin.py"], &["make and python3", "python3-venv"]),
+        (
+            &["Makefile", "src/plugin.c"],
+            &["clang-22", "apt-get install make clang-22 lld-22 wasi-libc libclang-rt-22-dev-wasm32"],
+        ),
+        (&["Makefile"], &["expected Cargo.toml (Rust), package.json"]),
+    ] {
+        let (code, told) = Bench::with(files).build();
+        assert_eq!(code, Some(1), "{told}");
+        words.iter().for_each(|word| assert!(told.contains(word), "{word:?} is not in:\n{told}"));
+    }
+    let rust = Bench::with(&[]);
+    std::fs::write(rust.dir.path().join("Cargo.toml"), "[package]\nname = \"x\"\n").unwrap();
+    rust.tool("cargo", "exit 1");
+    rust.tool("rustc", "echo /nowhere");
+    let (code, told) = rust.build();
+    assert!(code == Some(1) && told.contains("rustup target add wasm32-wasip2"), "{told}");
+}
+
+#[test]
+fn build_runs_the_folders_own_recipe_and_keeps_what_it_makes() {
+    let bench = Bench::with(&["Makefile", "src/plugin.c"]);
+    let copy =
+        format!("/bin/mkdir -p dist && /bin/cp {} dist/mine.wasm && echo made", sample("word-filter.wasm").display());
+    bench.tool("make", &copy);
+    bench.tool("clang-22", "");
+    bench.tool("rustc", "");
+    let (code, told) = bench.build();
+    let file = bench.dir.path().join("mine.wasm");
+    assert!(
+        code == Some(0) && told.contains("made") && told.contains("$ make") && told.contains("mine.wasm: "),
+        "{told}"
+    );
+    assert!(file.is_file());
+    let (code, told) = run(plugin("check").arg(&file));
+    assert_eq!(code, Some(0), "{told}");
+
+    bench.tool("make", "echo no such header >&2; exit 2");
+    let (code, told) = bench.build();
+    assert!(code == Some(1) && told.contains("no such header") && told.contains("make failed"), "{told}");
+    bench.tool("make", "/bin/rm -rf dist");
+    let (code, told) = bench.build();
+    assert!(code == Some(1) && told.contains("the build made no folder"), "{told}");
+}
+
+#[test]
+fn check_tells_what_a_component_is_and_what_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("video-call.wasm");
+    std::fs::copy(sample("video-call.wasm"), &file).unwrap();
+    let (code, told) = run(plugin("check").arg(&file));
+    assert_eq!(code, Some(1), "{told}");
+    for words in [
+        "would be refused",
+        "roles        handler",
+        "interface    skylark:plugin@0.1.",
+        "needs        grants = [\"directory\", \"outbox\", \"kv\"]",
+        "put this line into video-call.toml: grants = [\"directory\", \"outbox\", \"kv\"]",
+    ] {
+        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+    }
+    std::fs::copy(sample("video-call.toml"), dir.path().join("video-call.toml")).unwrap();
+    let (code, told) = run(plugin("check").arg(&file));
+    assert!(code == Some(0) && told.contains("would serve") && told.contains("call_invite"), "{told}");
+
+    let file = dir.path().join("word-filter.wasm");
+    std::fs::copy(sample("word-filter.wasm"), &file).unwrap();
+    std::fs::write(file.with_extension("toml"), "grants = [\"directory\"]\n[match]\nkeys = [\"k\"]\n").unwrap();
+    let output = plugin("check").arg("--json").arg(&file).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let warnings = ["grants directory, which it does not import", "match.keys has no effect: it is no handler"];
+    assert_eq!(report["warnings"], serde_json::json!(warnings));
+    assert_eq!((&report["roles"], &report["faults"]), (&serde_json::json!(["filter"]), &serde_json::json!([])));
+}
