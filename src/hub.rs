@@ -93,10 +93,21 @@ pub struct Delivery {
 }
 
 /// What a bind changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bound {
     /// It is the user's first connection here.
     pub first: bool,
+    /// It belonged to another user before. The rooms that it joined as that one it is in still.
+    pub former: Option<Former>,
+}
+
+/// Whose a connection was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// Who.
+    pub binding: Arc<Binding>,
+    /// It was that user's last connection here.
+    pub last: bool,
 }
 
 /// What the end of a connection changed.
@@ -197,9 +208,9 @@ impl Hub {
         Some(connection)
     }
 
-    /// Gives the connection to its user, or (same uid) replaces what is known of it. A detached one stays unbound.
+    /// Gives the connection to a user, or (same uid) replaces what is known of it. A detached one stays unbound.
     pub fn bind(&self, connection: &Connection, binding: Binding) -> Bound {
-        Bound { first: self.router.registry.bind(connection, binding) }
+        self.router.registry.bind(connection, binding)
     }
 
     /// Forgets the connection: what waits is written as far as the socket takes it, then both sides are shut down.

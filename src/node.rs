@@ -36,6 +36,8 @@ use crate::plugin::PluginHost;
 pub struct Node {
     id: NodeId,
     number: u16,
+    /// What clients are told; empty = only their listener knows.
+    address: String,
     ids: Arc<IdSequence>,
     hub: Arc<Hub>,
     broker: Arc<dyn Broker>,
@@ -60,6 +62,7 @@ impl Node {
         Self {
             id: config.node.id.clone(),
             number: config.node.number,
+            address: config.node.address.clone(),
             ids,
             hub,
             broker,

@@ -26,6 +26,7 @@ mod instance;
 pub mod kv;
 mod limits;
 mod load;
+mod login;
 mod manifest;
 mod matching;
 mod pool;
@@ -154,6 +155,17 @@ pub enum Effect {
     Leave(Uid, Room),
     /// Close the target's connections, with these words for them.
     Kick(Target, String),
+    /// The connection is this user's from now on.
+    Login(ConnectionId, Box<Account>),
+}
+
+/// Whose a connection becomes by a plugin's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The user, and what goes with it.
+    pub admission: Admission,
+    /// web, android, ios, windows, mac.
+    pub channel: Option<String>,
 }
 
 /// What the node does for plugins.
@@ -164,6 +176,8 @@ pub trait Services: Send + Sync {
     fn connections<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Vec<Presence>>;
     /// Users in a room, each once, from `offset` on.
     fn members<'a>(&'a self, room: &'a str, offset: u32, limit: u32) -> BoxFuture<'a, Vec<Uid>>;
+    /// Whether this connection lives here.
+    fn is_connected(&self, cid: ConnectionId) -> bool;
     /// Does all of it, in order.
     fn commit(&self, effects: Vec<Effect>) -> BoxFuture<'_, ()>;
 }

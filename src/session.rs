@@ -42,6 +42,8 @@ pub enum Input {
     Refused(Disconnect, Refusal),
     /// A SendBody came.
     Sent(SendBody),
+    /// A plugin gave the connection to this user since it last spoke; the client has been told.
+    Given(Box<Admission>),
     /// After [`Action::Admit`].
     Admitted(Result<Box<Admission>, Refusal>),
     /// After [`Action::Bind`].
@@ -104,7 +106,7 @@ pub struct Whereabouts {
     pub cid: ConnectionId,
     /// The node's name.
     pub node: NodeId,
-    /// The node's address for clients.
+    /// The node's address for clients; empty = it is not known.
     pub address: String,
 }
 
@@ -182,6 +184,11 @@ impl Session {
         match (input, std::mem::replace(&mut self.waiting, Waiting::Nothing)) {
             (Input::Opened(claim), _) => self.opened(claim),
             (Input::Refused(why, refusal), _) => self.refuse(why, refusal, now),
+            (Input::Given(admission), waiting) => {
+                self.holder = Some(admission);
+                self.waiting = waiting;
+                Vec::new()
+            }
             (Input::Sent(body), Waiting::Nothing) => self.sent(body, now, rules),
             (Input::Admitted(answer), Waiting::Auth(purpose)) => self.admitted(answer, *purpose, now),
             (Input::Bound(answer), Waiting::Bind(pending)) => self.bound(answer, *pending, now),
@@ -285,6 +292,12 @@ impl Session {
         };
         vec![reply("client_handshake", &code, refusal.reason, Entries::new(), now), Action::Close(why)]
     }
+}
+
+/// How a client hears that its connection has its user.
+#[must_use]
+pub fn bind_reply(uid: &Uid, expires: Option<u64>, place: &Whereabouts, now: i64) -> Reply {
+    bind::reply_to("client_bind", uid, expires, place, now)
 }
 
 fn changed_room(key: &str, room: &Room, changed: bool, now: i64) -> Vec<Action> {

@@ -18,6 +18,7 @@ use super::load::{Load, Seat};
 use super::meters::TotalsCell;
 use super::rooms::RoomState;
 use super::shard::Command;
+use crate::config::DevicePolicy;
 use crate::disconnect::Disconnect;
 use crate::id::{ConnectionId, Room};
 use crate::protocol::Form;
@@ -78,6 +79,8 @@ struct Link {
     expires: AtomicU32,
     /// It stands in `to_look_at`.
     noted: AtomicBool,
+    /// [`DevicePolicy`] of its listener.
+    excludes: AtomicBool,
     seldom: Mutex<Seldom>,
 }
 
@@ -111,6 +114,7 @@ impl Connection {
             unbound_until: AtomicU32::new(home.clock.after(home.bounds.unbound)),
             expires: AtomicU32::new(0),
             noted: AtomicBool::new(false),
+            excludes: AtomicBool::new(false),
             seldom: Mutex::default(),
             home,
         };
@@ -138,6 +142,20 @@ impl Connection {
     /// Fixes how it is spoken to; the first call counts.
     pub fn set_form(&self, form: Form) {
         let _ = self.0.form.compare_exchange(0, form_number(form), Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Which devices of its user it gets along with, by the word of the listener it came through.
+    #[must_use]
+    pub fn devices(&self) -> DevicePolicy {
+        match self.0.excludes.load(Ordering::Relaxed) {
+            true => DevicePolicy::Cim,
+            false => DevicePolicy::AllowAll,
+        }
+    }
+
+    /// Sets which devices of its user it gets along with: all, until then.
+    pub fn set_devices(&self, policy: DevicePolicy) {
+        self.0.excludes.store(policy == DevicePolicy::Cim, Ordering::Relaxed);
     }
 
     /// The client gave a sign of life (any frame): unanswered PINGs are forgotten. Costs one relaxed store.
@@ -250,7 +268,7 @@ impl Connection {
         &self,
         binding: Binding,
         hash: u64,
-        list: impl FnOnce(Option<&Binding>) -> R,
+        list: impl FnOnce(Option<Arc<Binding>>) -> R,
     ) -> Option<R> {
         let seldom = self.0.seldom.lock();
         if seldom.detached {
@@ -260,7 +278,7 @@ impl Connection {
         self.0.expires.store(expires, Ordering::Relaxed);
         let before = self.0.binding.swap(Some(Arc::new(binding)));
         self.0.user.store(hash, Ordering::Release);
-        let listed = list(before.as_deref());
+        let listed = list(before);
         drop(seldom);
         if expires != 0 {
             self.0.home.look_at(self);

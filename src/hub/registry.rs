@@ -3,7 +3,7 @@
 //! Maps are split, so that callers seldom meet, and keyed with a secret, because clients choose uids.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
+use std::ops;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ahash::RandomState;
@@ -11,8 +11,8 @@ use metrics::gauge;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use super::Binding;
 use super::connection::Connection;
+use super::{Binding, Bound, Former};
 use crate::id::{ConnectionId, Uid};
 use crate::telemetry::names;
 
@@ -60,24 +60,23 @@ impl Registry {
         self.ids_near(connection.id()).write().insert(connection.id().as_u64(), connection.clone());
     }
 
-    /// Whether it is the user's first connection; `false` for one that is detached.
-    pub(super) fn bind(&self, connection: &Connection, mut binding: Binding) -> bool {
+    /// What it changed: nothing for one that is detached.
+    pub(super) fn bind(&self, connection: &Connection, mut binding: Binding) -> Bound {
         let hash = self.hash(binding.uid.as_str());
         // Whoever asks for the user from now on finds one text of it, however many connections it has.
         if let Some((uid, _)) = self.users_near(hash).read().get_key_value(&binding.uid) {
             binding.uid = uid.clone();
         }
         let uid = binding.uid.clone();
-        let first = connection.set_binding(binding, hash, |before| {
-            match before {
-                Some(before) if before.uid == uid => return false,
-                Some(before) => {
-                    self.unlist(&before.uid, connection);
-                }
+        let bound = connection.set_binding(binding, hash, |before| {
+            let former = match before {
+                Some(before) if before.uid == uid => return Bound::default(),
+                Some(before) => Some(Former { last: self.unlist(&before.uid, connection), binding: before }),
                 None => {
                     self.bound.fetch_add(1, Ordering::Relaxed);
+                    None
                 }
-            }
+            };
             let mut users = self.users_near(hash).write();
             let links = users.entry(uid).or_default();
             links.push(connection.clone());
@@ -86,9 +85,9 @@ impl Registry {
                 let before = self.online.fetch_add(1, Ordering::Relaxed);
                 set_gauge(names::USERS, before + 1);
             }
-            first
+            Bound { first, former }
         });
-        first.unwrap_or(false)
+        bound.unwrap_or_default()
     }
 
     /// Whether it was its user's last connection. To be called once, after nobody can bind it any more.
@@ -111,7 +110,7 @@ impl Registry {
     }
 
     pub(super) fn page(&self, after: u64, limit: usize) -> Vec<Connection> {
-        let above = (Bound::Excluded(after), Bound::Unbounded);
+        let above = (ops::Bound::Excluded(after), ops::Bound::Unbounded);
         let mut page = Vec::new();
         for map in &self.by_id {
             let map = map.read();

@@ -11,22 +11,30 @@ use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::clock;
 use crate::config::DevicePolicy;
 use crate::disconnect::Disconnect;
-use crate::hub::{Binding, Connection, Socket};
-use crate::id::{Device, Room};
+use crate::hub::{Binding, Connection, Former, Socket};
+use crate::id::{ConnectionId, Device, Room};
 use crate::message::{Entries, KICK_ACTION, Message, Target};
-use crate::plugin::{Call, Event, Identity, Transport};
+use crate::plugin::{Account, Call, Event, Identity, Transport};
 use crate::protocol::{self, Form, ServerFrame};
+use crate::session::{self, Whereabouts};
 
 impl Node {
-    /// Takes a new connection, unbound; `form` is `None` where the first frame will tell it.
+    /// Takes a new connection, unbound; `form` is `None` where the first frame will tell it, `devices` its listener's word.
     ///
     /// # Errors
     /// Why it is refused: too many connections, or the node drains.
-    pub async fn attach(&self, socket: Arc<dyn Socket>, form: Option<Form>) -> Result<Connection, Disconnect> {
+    pub async fn attach(
+        &self,
+        socket: Arc<dyn Socket>,
+        form: Option<Form>,
+        devices: DevicePolicy,
+    ) -> Result<Connection, Disconnect> {
         if self.is_draining() {
             return Err(Disconnect::RESTART);
         }
-        self.hub.attach(socket, form).await.ok_or(Disconnect::TOO_MANY)
+        let connection = self.hub.attach(socket, form).await.ok_or(Disconnect::TOO_MANY)?;
+        connection.set_devices(devices);
+        Ok(connection)
     }
 
     /// Asks the auth plugins; at most `limits.auth_calls` are under way at once, more wait.
@@ -43,20 +51,40 @@ impl Node {
     ///
     /// # Errors
     /// A refusal if the connection is bound to another user or the claimed device is no valid name.
-    pub async fn bind(
-        &self,
-        connection: &Connection,
-        devices: DevicePolicy,
-        admission: Admission,
-        facts: Facts,
-    ) -> Result<(), Refusal> {
-        let before = connection.binding();
-        if let Some(bound) = before.as_deref().filter(|b| b.uid != admission.uid) {
+    pub async fn bind(&self, connection: &Connection, admission: Admission, facts: Facts) -> Result<(), Refusal> {
+        if let Some(bound) = connection.binding().filter(|b| b.uid != admission.uid) {
             return Err(Refusal::new(
                 "403",
                 format!("the connection is bound to {}, not {}", bound.uid, admission.uid),
             ));
         }
+        self.settle(connection, admission, facts).await
+    }
+
+    /// Gives the connection to a user by a plugin's word, whoever it belonged to, and tells its client as if it had bound.
+    ///
+    /// # Errors
+    /// A refusal if there is no such connection.
+    pub(super) async fn login(&self, cid: ConnectionId, account: Account) -> Result<(), Refusal> {
+        let Some(connection) = self.hub.connection(cid) else {
+            return Err(Refusal::new("404", format!("connection {cid} is gone")));
+        };
+        let Account { admission, channel } = account;
+        let (uid, expires) = (admission.uid.clone(), admission.expires);
+        self.settle(&connection, admission, Facts { channel, ..Facts::default() }).await?;
+        let place = Whereabouts { cid, node: self.id.clone(), address: self.address.clone() };
+        let reply = session::bind_reply(&uid, expires, &place, clock::now_millis());
+        if let Some(form) = connection.form()
+            && let Ok(frame) = protocol::encode(form, ServerFrame::Reply(&reply))
+        {
+            connection.send(frame).await;
+        }
+        Ok(())
+    }
+
+    /// The connection is this user's from now on: what the one before it leaves, device matrix, rooms, presence.
+    async fn settle(&self, connection: &Connection, admission: Admission, facts: Facts) -> Result<(), Refusal> {
+        let before = connection.binding().filter(|b| b.uid == admission.uid);
         let Admission { uid, device, rooms, expires, claims } = admission;
         let claimed = match facts.device.as_deref().filter(|d| !d.is_empty()) {
             Some(text) => Some(Device::parse(text).map_err(|e| Refusal::new("400", format!("deviceId: {e}")))?),
@@ -73,10 +101,13 @@ impl Node {
             facts: merge(earlier.map(|b| &b.facts), &facts.rest, &claims),
         };
         let bound = self.hub.bind(connection, binding);
+        if let Some(former) = bound.former {
+            self.part(connection, &former);
+        }
         if bound.first {
             self.tell(connection, Event::Online);
         }
-        self.settle_devices(connection, devices).await;
+        self.settle_devices(connection).await;
         for room in rooms {
             // A token's rooms are bounded like any other: what is over the bound is refused and left out.
             let _ = self.join(connection, room).await;
@@ -149,9 +180,23 @@ impl Node {
         connections.len()
     }
 
+    /// The connection is another user's now: it is in none of the rooms that the former one joined.
+    fn part(&self, connection: &Connection, former: &Former) {
+        let identity = identity_of(connection, &former.binding);
+        for room in connection.rooms() {
+            if self.hub.leave(connection, &room) {
+                self.plugins.notify(Event::RoomLeft(identity.clone(), room));
+            }
+        }
+        if former.last {
+            self.plugins.notify(Event::Offline(identity));
+        }
+    }
+
     /// Of each two connections of the user that exclude each other, the one that bound earlier goes.
-    async fn settle_devices(&self, connection: &Connection, policy: DevicePolicy) {
+    async fn settle_devices(&self, connection: &Connection) {
         let Some(mine) = connection.binding() else { return };
+        let policy = connection.devices();
         for other in self.hub.user(mine.uid.as_str()) {
             let Some(theirs) = other.binding().filter(|_| other.id() != connection.id()) else { continue };
             let (loser, winner) = if theirs.number < mine.number { (&other, &mine) } else { (connection, &theirs) };
@@ -174,13 +219,16 @@ impl Node {
 /// Who the connection belongs to, as plugins see it.
 #[must_use]
 pub(super) fn identity(connection: &Connection) -> Option<Identity> {
-    let binding = connection.binding()?;
-    Some(Identity {
+    Some(identity_of(connection, &*connection.binding()?))
+}
+
+fn identity_of(connection: &Connection, binding: &Binding) -> Identity {
+    Identity {
         uid: binding.uid.clone(),
         cid: connection.id(),
         device: binding.device.clone(),
         channel: binding.channel.clone(),
-    })
+    }
 }
 
 async fn say_kicked(connection: &Connection, words: &str) {

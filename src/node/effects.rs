@@ -8,8 +8,8 @@ use futures_util::future::BoxFuture;
 
 use super::{Fate, Node};
 use crate::disconnect::Disconnect;
-use crate::id::{Room, Uid};
-use crate::message::Publication;
+use crate::id::{ConnectionId, Room, Uid};
+use crate::message::{Publication, Target};
 use crate::plugin::{Effect, Presence, Services};
 
 /// The node as plugins see it. Weak, because the node owns the plugin host that holds this.
@@ -52,6 +52,10 @@ impl Services for NodeServices {
         std::future::ready(page).boxed()
     }
 
+    fn is_connected(&self, cid: ConnectionId) -> bool {
+        self.node.upgrade().is_some_and(|node| !node.connections_of(&Target::Connection(cid)).is_empty())
+    }
+
     fn commit(&self, effects: Vec<Effect>) -> BoxFuture<'_, ()> {
         async move {
             if let Some(node) = self.node.upgrade() {
@@ -80,6 +84,11 @@ impl Node {
                 }
                 Effect::Kick(target, words) => {
                     self.kick(&target, Disconnect::KICKED, &words).await;
+                }
+                Effect::Login(cid, account) => {
+                    if let Err(refusal) = self.login(cid, *account).await {
+                        tracing::warn!(reason = refusal.reason, "a plugin's login came to nothing");
+                    }
                 }
             }
         }

@@ -64,14 +64,14 @@ impl Fake {
         std::mem::take(&mut self.broker.script.lock().events)
     }
 
-    /// An unbound connection.
-    pub(crate) async fn attach(&self) -> Connection {
-        self.node.attach(Arc::new(DeafSocket), None).await.expect("the node has room")
+    /// An unbound connection of a listener with this device policy.
+    pub(crate) async fn attach(&self, devices: DevicePolicy) -> Connection {
+        self.node.attach(Arc::new(DeafSocket), None, devices).await.expect("the node has room")
     }
 
     /// A bound connection.
     pub(crate) async fn connect(&self, uid: &str, device: &str, channel: &str, rooms: &[&str]) -> Connection {
-        let connection = self.attach().await;
+        let connection = self.attach(DevicePolicy::AllowAll).await;
         let admission = Admission {
             uid: Uid::parse(uid).expect("a test's uid is valid"),
             device: None,
@@ -80,7 +80,7 @@ impl Fake {
             claims: [("plan", "gold")].into_iter().collect(),
         };
         let facts = Facts { device: Some(device.to_owned()), channel: Some(channel.to_owned()), rest: Entries::new() };
-        self.node.bind(&connection, DevicePolicy::AllowAll, admission, facts).await.expect("a test's bind is valid");
+        self.node.bind(&connection, admission, facts).await.expect("a test's bind is valid");
         connection
     }
 }

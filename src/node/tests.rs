@@ -9,7 +9,7 @@ use crate::claim::{Admission, Facts, Refusal};
 use crate::config::{Config, DevicePolicy};
 use crate::id::{Room, Uid};
 use crate::message::{Entries, MAX_HOPS, Message, Origin, Publication, Target};
-use crate::plugin::{Effect, Event, Services};
+use crate::plugin::{Account, Effect, Event, Services};
 use crate::protocol::TooLarge;
 
 fn fake() -> Fake {
@@ -90,22 +90,22 @@ async fn a_broker_that_takes_nothing_is_told_for_what_passed_only() {
 #[tokio::test]
 async fn of_two_devices_the_one_that_bound_earlier_goes_whoever_notices() {
     let fake = fake();
-    let (first, second) = (fake.attach().await, fake.attach().await);
+    let (first, second) = (fake.attach(DevicePolicy::Cim).await, fake.attach(DevicePolicy::Cim).await);
     for connection in [&first, &second] {
-        fake.node.bind(connection, DevicePolicy::Cim, admission("1074"), facts("android", &[])).await.unwrap();
+        fake.node.bind(connection, admission("1074"), facts("android", &[])).await.unwrap();
     }
     assert_eq!((first.closed().map(|d| d.code), second.closed()), (Some(4502), None));
     // The loser says something more about itself: the winner stays.
-    fake.node.bind(&first, DevicePolicy::Cim, admission("1074"), facts("ios", &[])).await.unwrap();
+    fake.node.bind(&first, admission("1074"), facts("ios", &[])).await.unwrap();
     assert_eq!(second.closed(), None);
 }
 
 #[tokio::test]
 async fn a_second_bind_adds_and_never_changes_the_user() {
     let fake = fake();
-    let connection = fake.attach().await;
+    let connection = fake.attach(DevicePolicy::AllowAll).await;
     let bind = async |user: &str, rest: &[(&str, &str)]| {
-        fake.node.bind(&connection, DevicePolicy::AllowAll, admission(user), facts("web", rest)).await
+        fake.node.bind(&connection, admission(user), facts("web", rest)).await
     };
     bind("1074", &[("deviceName", "Firefox")]).await.unwrap();
     bind("1074", &[("language", "zh")]).await.unwrap();
@@ -114,6 +114,47 @@ async fn a_second_bind_adds_and_never_changes_the_user() {
     let binding = connection.binding().unwrap();
     let told: Vec<_> = binding.facts.iter().collect();
     assert_eq!((binding.uid.as_str(), told), ("1074", vec![("deviceName", "Firefox"), ("language", "zh")]));
+}
+
+#[tokio::test]
+async fn a_login_gives_a_connection_its_user_and_may_change_it() {
+    let fake = fake();
+    let services = NodeServices::new(Arc::downgrade(&fake.node));
+    let account = |user: &str, rooms: &[&str]| {
+        let rooms = rooms.iter().map(|name| room(name)).collect();
+        Box::new(Account { admission: Admission { rooms, ..admission(user) }, channel: Some("web".to_owned()) })
+    };
+    let waiting = fake.attach(DevicePolicy::Cim).await;
+    assert!(services.is_connected(waiting.id()));
+    services.commit(vec![Effect::Login(waiting.id(), account("guest", &["hall"]))]).await;
+    assert_eq!(waiting.binding().unwrap().uid, uid("guest"));
+    services.commit(vec![Effect::Login(waiting.id(), account("1074", &["lobby"]))]).await;
+    assert_eq!((waiting.binding().unwrap().uid.clone(), waiting.rooms()), (uid("1074"), vec![room("lobby")]));
+    assert!(fake.node.user("guest").is_empty() && fake.node.room("hall").is_empty());
+    let told: Vec<_> = fake
+        .events()
+        .iter()
+        .map(|event| match event {
+            Event::Online(who) => format!("online {}", who.uid),
+            Event::Offline(who) => format!("offline {}", who.uid),
+            Event::RoomJoined(who, room) => format!("{} joins {room}", who.uid),
+            Event::RoomLeft(who, room) => format!("{} leaves {room}", who.uid),
+        })
+        .collect();
+    let expected =
+        ["online guest", "guest joins hall", "guest leaves hall", "offline guest", "online 1074", "1074 joins lobby"];
+    assert_eq!(told, expected);
+    let refused = fake.node.bind(&waiting, admission("guest"), facts("web", &[])).await.unwrap_err();
+    assert_eq!(refused.code, "403", "a client's own bind never changes the user");
+
+    let other = fake.attach(DevicePolicy::Cim).await;
+    services.commit(vec![Effect::Login(other.id(), account("1074", &[]))]).await;
+    fake.node.detach(&other).await;
+    services.commit(vec![Effect::Login(other.id(), account("1078", &[]))]).await;
+    assert!(fake.node.user("1078").is_empty() && !services.is_connected(other.id()), "it is gone");
+    let mac = fake.attach(DevicePolicy::Cim).await;
+    fake.node.bind(&mac, admission("1074"), facts("mac", &[])).await.unwrap();
+    assert_eq!(waiting.closed().map(|why| why.code), Some(4502), "web and mac exclude each other");
 }
 
 #[tokio::test]

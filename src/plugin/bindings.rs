@@ -19,6 +19,7 @@ wasmtime::component::bindgen!({
             import skylark:plugin/publication@0.1.1;
             import skylark:plugin/counters@0.1.1;
             import skylark:plugin/crypto@0.1.1;
+            import skylark:plugin/login@0.1.1;
             export skylark:plugin/auth@0.1.1;
             export skylark:plugin/filter@0.1.1;
             export skylark:plugin/handler@0.1.1;
@@ -35,6 +36,7 @@ wasmtime::component::bindgen!({
         "skylark:plugin/publication": trappable,
         "skylark:plugin/counters": trappable,
         "skylark:plugin/crypto": trappable,
+        "skylark:plugin/login": trappable,
     },
     exports: { default: async },
 });

@@ -25,7 +25,7 @@ pub(super) fn entries_out(entries: &Entries) -> Vec<types::Entry> {
     entries.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
-fn entries_in(field: &str, entries: Vec<types::Entry>) -> Result<Entries, String> {
+pub(super) fn entries_in(field: &str, entries: Vec<types::Entry>) -> Result<Entries, String> {
     if entries.len() > MAX_ENTRIES {
         return Err(format!("{field}: expected at most {MAX_ENTRIES} entries, got {}", entries.len()));
     }

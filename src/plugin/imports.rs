@@ -1,5 +1,5 @@
 //! What a guest may call: log, settings, clock, directory, kv, outbox. All of it bounded, all effects staged.
-//! `publication`, `counters` and `crypto` have files of their own.
+//! `publication`, `counters`, `crypto` and `login` have files of their own.
 //!
 //! Whether a plugin may import an interface at all was decided at load ([`super::inspect`]); here only the present
 //! call's role counts.
@@ -210,7 +210,8 @@ fn number(value: Option<&[u8]>) -> Option<i64> {
 }
 
 impl Guest {
-    fn stage(&mut self, effect: Result<Effect, String>) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
+    /// Keeps an effect for the commit.
+    pub(super) fn stage(&mut self, effect: Result<Effect, String>) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
         use wit::outbox::Error;
         if !self.call.may_push() {
             return Ok(Err(Error::Invalid("only handlers and events plugins have an outbox".to_owned())));

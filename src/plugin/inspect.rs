@@ -127,7 +127,7 @@ fn import_fault(import: &str, roles: &[Role]) -> Option<String> {
         match role {
             Role::Auth => &["kv", "counters"],
             Role::Filter => &["publication", "directory", "counters"],
-            Role::Handler | Role::Events => &["directory", "outbox", "kv", "counters"],
+            Role::Handler | Role::Events => &["directory", "outbox", "login", "kv", "counters"],
         }
     };
     const ANY: [&str; 5] = ["types", "log", "settings", "clock", "crypto"];

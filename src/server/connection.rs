@@ -75,7 +75,8 @@ pub(super) async fn begin(guest: Guest, arrival: Box<Arrival>, stream: Stream, a
     let stream = Arc::new(stream);
     let form = (!arrival.sniffs).then_some(arrival.form);
     let socket = Arc::clone(&stream) as Arc<dyn Socket>;
-    let connection = match guest.gateway().node.attach(socket, form).await {
+    let devices = guest.gateway().config.load().listeners[arrival.at].devices;
+    let connection = match guest.gateway().node.attach(socket, form, devices).await {
         Ok(connection) => connection,
         Err(why) => {
             metrics::counter!(names::REFUSED, "reason" => why.reason).increment(1);

@@ -1,12 +1,13 @@
 //! How a connection gets its user, keeps it, and proves it anew: open, `client_bind`, `client_refresh`.
 //!
-//! What a client types never changes the user: only the auth plugins' word does, once.
+//! What a client types never changes the user: the auth plugins' word does, once, and the word of a plugin that may log in others.
 
-use super::{Action, Session, Waiting, Whereabouts, bounded, deny, invalid, optional, reply, required};
+use super::{Action, Session, Waiting, Whereabouts, bounded, deny, invalid, optional, required};
 use crate::claim::{Admission, Claim, Facts, Refusal};
 use crate::disconnect::Disconnect;
-use crate::id::Device;
+use crate::id::{Device, Uid};
 use crate::message::Entries;
+use crate::protocol::Reply;
 
 /// What is kept of what a client says of itself at `client_bind`, besides device and channel.
 const FACTS: [&str; 5] = ["deviceName", "appVersion", "osVersion", "packageName", "language"];
@@ -115,17 +116,24 @@ impl Session {
             (Err(refusal), Purpose::First(_)) => return self.refuse(Disconnect::UNAUTHORIZED, refusal, now),
             (Err(refusal), _) => return vec![deny(purpose.key(), refusal, now)],
         };
-        let mut data = Entries::new();
-        data.insert("uid", admission.uid.as_str());
-        if let Some(expires) = admission.expires {
-            data.insert("expires", expires.to_string());
-        }
+        let told = reply_to(purpose.key(), &admission.uid, admission.expires, &place, now);
         self.holder = Some(Box::new(admission));
-        data.insert("cid", place.cid.to_string());
-        data.insert("sid", place.node.as_str());
-        data.insert("address", place.address);
-        vec![reply(purpose.key(), "200", String::new(), data, now)]
+        vec![Action::Reply(told)]
     }
+}
+
+pub(super) fn reply_to(key: &str, uid: &Uid, expires: Option<u64>, place: &Whereabouts, now: i64) -> Reply {
+    let mut data = Entries::new();
+    data.insert("uid", uid.as_str());
+    if let Some(expires) = expires {
+        data.insert("expires", expires.to_string());
+    }
+    data.insert("cid", place.cid.to_string());
+    data.insert("sid", place.node.as_str());
+    if !place.address.is_empty() {
+        data.insert("address", place.address.as_str());
+    }
+    Reply { key: key.to_owned(), code: "200".to_owned(), message: String::new(), timestamp: now, data }
 }
 
 fn facts_of(data: &Entries) -> Result<Facts, Refusal> {

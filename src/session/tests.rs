@@ -48,6 +48,20 @@ fn bound_as(uid: &str) -> Session {
     session
 }
 
+#[test]
+fn a_user_that_a_plugin_gave_is_its_user_from_then_on() {
+    let mut session = Session::new(NOW);
+    assert_eq!(on(&mut session, Input::Given(admission("1"))), []);
+    assert_eq!(session.uid().unwrap().as_str(), "1");
+    assert_eq!(on(&mut session, Input::Given(admission("2"))), [], "and may be another one's later");
+    let said = said(on(&mut session, sent("message", &[("to", "user:3"), ("content", "{}")])));
+    assert_eq!(said.message.sender, "2");
+    on(&mut session, Input::Published(Outcome::Dropped { id: 1 }));
+    on(&mut session, sent("client_bind", &[("token", "t")]));
+    let denied = only_reply(on(&mut session, Input::Admitted(Ok(admission("1")))));
+    assert_eq!(denied.code, "403", "a token of another user changes nothing");
+}
+
 fn only_reply(actions: Vec<Action>) -> Reply {
     match <[Action; 1]>::try_from(actions) {
         Ok([Action::Reply(reply)]) => reply,

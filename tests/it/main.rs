@@ -19,6 +19,7 @@ mod faults;
 mod filters;
 mod heartbeat;
 mod hostile;
+mod interfaces;
 mod life;
 mod limits;
 mod load;

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::crypto::PublicKey;
 use crate::directory::Presence;
 use crate::log::Level;
+use crate::login::Account;
 use crate::outbox::Error;
 use crate::{Message, Target};
 
@@ -48,6 +49,8 @@ pub enum Effect {
     Leave(String, String),
     /// Connections are closed with these words.
     Kick(Target, String),
+    /// A connection becomes a user's.
+    Login(u64, Box<Account>),
 }
 
 thread_local! {

@@ -177,13 +177,18 @@ impl World {
         let others = |world: &Self| world.known.iter().any(|k| k.attached && k.user == Some(user));
         let was_online = others(self);
         let Some(known) = self.pick(who) else { return };
-        let connection = known.connection.clone();
-        if known.attached {
+        let (connection, attached, before) = (known.connection.clone(), known.attached, known.user);
+        if attached {
             (known.user, known.device) = (Some(user), device);
         }
-        let first = known.attached && !was_online;
+        let first = attached && !was_online;
+        let former = before.filter(|before| attached && *before != user);
+        let last = former.is_some() && !self.known.iter().any(|k| k.attached && k.user == former);
         let binding = Binding { device: Some(device_name(device)), ..binding(&user_name(user), None) };
-        assert_eq!(self.hub.bind(&connection, binding), Bound { first });
+        let bound = self.hub.bind(&connection, binding);
+        assert_eq!(bound.first, first);
+        let told = bound.former.map(|former| (former.binding.uid.to_string(), former.last));
+        assert_eq!(told, former.map(|user| (user_name(user), last)));
     }
 
     async fn detach(&mut self, who: usize) {

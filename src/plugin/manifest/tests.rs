@@ -77,7 +77,7 @@ fn all_faults_are_told_at_once() {
         "unknown key ordr; valid are enabled, order, on_failure, grants, match, limits, settings",
         "enabled: expected true or false, got \"yes\"",
         "on_failure: expected one of reject, allow, got \"explode\"",
-        "grants: unknown grant \"http\"; valid are directory, outbox, kv, counters",
+        "grants: unknown grant \"http\"; valid are directory, outbox, login, kv, counters",
         "unknown key match.origin; valid are actions, rooms, keys, origins",
         "match.origins: unknown origin \"moon\"; valid are client, http, broker, plugin",
         "limits.cpu: \"1h\" is more than this node allows (1s): ask for less, or raise plugins.caps.cpu",

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::roles::Node;
 use super::{Bench, call, guests, rejected};
 use crate::message::Entries;
-use crate::plugin::{Answer, Call, PluginHost, Services};
+use crate::plugin::{Answer, Call, Effect, PluginHost, Services};
 
-const GRANTS: &[u8] = b"grants = [\"directory\", \"kv\", \"counters\"]";
+const GRANTS: &[u8] = b"grants = [\"directory\", \"login\", \"kv\", \"counters\"]";
 
 fn probe() -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/testing/dist/probe.wasm")).unwrap()
@@ -97,6 +97,23 @@ async fn devices_and_rooms_are_told_once_each() {
     assert_eq!((answer.data.get("devices"), answer.data.get("rooms")), (Some("desk,phone"), Some("lobby,quiet")));
     let nobody = ask(&bench, "directory", &[("uid", "u8")]).await;
     assert_eq!((nobody.data.get("devices"), nobody.data.get("rooms")), (Some(""), Some("")));
+}
+
+#[tokio::test]
+async fn a_login_is_staged_for_a_connection_that_is_there() {
+    let bench = bench().await;
+    let node = Arc::new(Node::default());
+    bench.host.set_services(Arc::clone(&node) as Arc<dyn Services>);
+    let asked = [("cid", "7"), ("uid", "u9"), ("channel", "web"), ("room", "lobby")];
+    assert_eq!(ask(&bench, "login", &asked).await.code, "200");
+    let effects = node.take();
+    let [Effect::Login(cid, account)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!((cid.as_u64(), account.admission.uid.as_str(), account.channel.as_deref()), (7, "u9", Some("web")));
+    for (cid, uid, why) in [("100", "u9", "Gone"), ("0", "u9", "Invalid"), ("7", "a,b", "Invalid")] {
+        let refused = ask(&bench, "login", &[("cid", cid), ("uid", uid)]).await;
+        assert!(refused.code == "404" && refused.message.contains(why), "{refused:?}");
+    }
+    assert!(node.take().is_empty());
 }
 
 /// Lets three publishes pass, then none: the counter's answer decides.

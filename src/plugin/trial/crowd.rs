@@ -4,9 +4,9 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 
-use crate::id::{Room, Uid};
+use crate::id::{ConnectionId, Room, Uid};
 use crate::message::Target;
-use crate::plugin::{Effect, Presence, Services};
+use crate::plugin::{Account, Admission, Effect, Presence, Services};
 
 /// The connections of everyone online, and the effects since the last look.
 pub(super) struct Crowd {
@@ -34,6 +34,12 @@ impl Crowd {
                 }
             }),
             Effect::Leave(uid, room) => rooms_of(&mut online, uid, |rooms| rooms.retain(|other| other != room)),
+            Effect::Login(cid, account) => {
+                online.retain(|(_, presence)| presence.cid != *cid);
+                let Account { admission, channel } = (**account).clone();
+                let Admission { uid, device, rooms, .. } = admission;
+                online.push((uid, Presence { cid: *cid, device, channel, rooms }));
+            }
             Effect::Kick(target, _) => online.retain(|(uid, presence)| !is_meant(target, uid, presence)),
         }
     }
@@ -74,6 +80,11 @@ impl Services for Crowd {
             }
         }
         ready(members.into_iter().skip(offset as usize).take(limit as usize).collect()).boxed()
+    }
+
+    /// Who waits to be let in stands in no list.
+    fn is_connected(&self, _: ConnectionId) -> bool {
+        true
     }
 
     fn commit(&self, effects: Vec<Effect>) -> BoxFuture<'_, ()> {

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use super::Driver;
 use crate::claim::{Admission, Claim, Facts, Refusal};
 use crate::clock;
-use crate::message::{Origin, Publication, Publisher, Target};
+use crate::message::{Entries, Origin, Publication, Publisher, Target};
 use crate::node::{Call, Fate, Identity, Node, Published};
 use crate::protocol::{self, Reply, ServerFrame};
 use crate::session::{Action, Input, Outcome, Rules, Said, Whereabouts};
@@ -40,7 +40,27 @@ impl Driver {
                 unbound_max: config.limits.unbound_max,
             }
         };
-        self.session.on(input, clock::now_millis(), &rules)
+        let now = clock::now_millis();
+        if matches!(input, Input::Sent(_))
+            && let Some(admission) = self.given()
+        {
+            self.session.on(Input::Given(admission), now, &rules);
+        }
+        self.session.on(input, now, &rules)
+    }
+
+    /// The user that a plugin gave the connection to since it last spoke.
+    fn given(&self) -> Option<Box<Admission>> {
+        let binding = self.connection.binding()?;
+        (self.session.uid() != Some(&binding.uid)).then(|| {
+            Box::new(Admission {
+                uid: binding.uid.clone(),
+                device: binding.device.clone(),
+                rooms: Vec::new(),
+                expires: binding.expires,
+                claims: Entries::new(),
+            })
+        })
     }
 
     async fn perform(&mut self, action: Action) -> Option<Input> {
@@ -99,11 +119,8 @@ impl Driver {
     }
 
     async fn bind(&self, node: &Node, admission: Admission, facts: Facts) -> Result<Whereabouts, Refusal> {
-        let (devices, address) = {
-            let config = self.guest.gateway().config.load();
-            (config.listeners[self.arrival.at].devices, config.node.address.clone())
-        };
-        node.bind(&self.connection, devices, admission, facts).await?;
+        node.bind(&self.connection, admission, facts).await?;
+        let address = self.guest.gateway().config.load().node.address.clone();
         let address = if address.is_empty() { self.own_address() } else { address };
         Ok(Whereabouts { cid: self.connection.id(), node: node.id().clone(), address })
     }

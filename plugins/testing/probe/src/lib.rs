@@ -1,9 +1,11 @@
 //! A handler that calls what the host offers, as the SendBody says, and tells what came of it in its reply's `value`.
 //!
 //! Keys and their data: `probe_add` (`key`, `amount`), `probe_count` (`name`, `window`, `amount`), `probe_crypto` (`text`: its digest, its HMAC and
-//! some random bytes as `digest`, `hmac`, `random`), `probe_directory` (`uid`: `devices` and `rooms`). A number that is none counts as 0.
+//! some random bytes as `digest`, `hmac`, `random`), `probe_directory` (`uid`: `devices` and `rooms`), `probe_login` (`cid`, `uid`, `device`, `channel`, `room`), `probe_me`
+//! (nothing: the connection as `value`, and its `uid`). A number that is none counts as 0.
 
-use skylark_plugin::{Call, Handler, NoSettings, Plugin, Reply, counters, crypto, directory, kv};
+use skylark_plugin::login::Account;
+use skylark_plugin::{Call, Handler, NoSettings, Plugin, Reply, counters, crypto, directory, kv, login};
 
 struct Probe;
 
@@ -17,7 +19,7 @@ impl Plugin for Probe {
 
 impl Handler for Probe {
     fn keys(&self) -> Vec<String> {
-        ["add", "count", "crypto", "directory"].map(|name| format!("probe_{name}")).to_vec()
+        ["add", "count", "crypto", "directory", "login", "me"].map(|name| format!("probe_{name}")).to_vec()
     }
 
     fn handle(&mut self, call: &Call) -> Result<Reply, String> {
@@ -25,6 +27,8 @@ impl Handler for Probe {
             "probe_add" => add(call),
             "probe_count" => count(call),
             "probe_crypto" => crypto_of(call),
+            "probe_login" => login_of(call),
+            "probe_me" => Ok(me(call)),
             _ => Ok(directory_of(call)),
         }
     }
@@ -70,6 +74,22 @@ fn crypto_of(call: &Call) -> Result<Reply, String> {
 fn directory_of(call: &Call) -> Reply {
     let uid = text(call, "uid");
     Reply::ok().with("devices", directory::devices(uid).join(",")).with("rooms", directory::rooms(uid).join(","))
+}
+
+fn login_of(call: &Call) -> Result<Reply, String> {
+    let given = |name: &str| call.get(name).map(str::to_owned);
+    let rooms = given("room").into_iter().collect();
+    let account =
+        Account { device: given("device"), channel: given("channel"), rooms, ..Account::of(text(call, "uid")) };
+    match login::bind(number(call, "cid"), account) {
+        Ok(()) => Ok(Reply::ok()),
+        Err(error) => Ok(Reply::new("404", error.to_string())),
+    }
+}
+
+fn me(call: &Call) -> Reply {
+    let uid = call.caller.as_ref().map_or("", |who| who.uid.as_str());
+    Reply::ok().with("value", call.cid.to_string()).with("uid", uid)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -311,6 +311,7 @@ pub(super) struct PushOut {
     pub(super) join: Option<Membership>,
     pub(super) leave: Option<Membership>,
     pub(super) kick: Option<KickOut>,
+    pub(super) login: Option<LoginOut>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -325,6 +326,17 @@ pub(super) struct Membership {
 pub(super) struct KickOut {
     pub(super) to: TargetIn,
     pub(super) reason: Option<Text>,
+}
+
+/// A connection that becomes a user's.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LoginOut {
+    pub(super) cid: u64,
+    pub(super) uid: Name<Uid>,
+    pub(super) device: Option<Text>,
+    pub(super) channel: Option<Text>,
+    pub(super) expires: Option<u64>,
 }
 
 /// A line of the log, named by its level.

@@ -1,12 +1,12 @@
 //! What was expected beside what came: a list of differences, each with its place, for a person to read.
 
-use super::cases::{Expect, LineOut, MessageOut, PushOut, ReplyOut};
+use super::cases::{Expect, LineOut, LoginOut, MessageOut, PushOut, ReplyOut};
 use super::play::{Outcome, target};
 use super::words::{Pairs, Text};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Message, Publication, Target};
 use crate::plugin::trial::Failed;
-use crate::plugin::{Admission, Answer, Effect};
+use crate::plugin::{Account, Admission, Answer, Effect};
 
 /// One thing that is not as expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,7 +179,10 @@ impl Differences {
 
     fn effect(&mut self, at: &str, expected: &PushOut, got: &Effect) {
         match (got, &expected.join, &expected.leave, &expected.kick) {
-            (Effect::Push(push), None, None, None) => self.push(at, expected, push),
+            (Effect::Login(cid, account), None, None, None) if expected.login.is_some() => {
+                self.login(at, expected.login.as_ref(), *cid, account);
+            }
+            (Effect::Push(push), None, None, None) if expected.login.is_none() => self.push(at, expected, push),
             (Effect::Join(uid, room), Some(join), None, None) => {
                 let same = (uid, room) == (&join.uid.0, &join.room.0);
                 self.differ(at, same, format!("join {} to {}", join.uid.0, join.room.0), shown_effect(got));
@@ -194,6 +197,18 @@ impl Differences {
             }
             _ => self.differ(at, false, kind(expected), shown_effect(got)),
         }
+    }
+
+    fn login(&mut self, at: &str, expected: Option<&LoginOut>, cid: ConnectionId, got: &Account) {
+        let Some(expected) = expected else { return };
+        let (admission, named) = (&got.admission, &expected.uid.0);
+        let same = expected.cid == cid.as_u64() && *named == admission.uid;
+        let told = format!("login of {} as {named}", expected.cid);
+        self.differ(at, same, told, format!("login of {cid} as {}", admission.uid));
+        let device = admission.device.as_ref().map(Device::as_str);
+        self.text(&format!("{at}.device"), expected.device.as_ref(), device);
+        self.text(&format!("{at}.channel"), expected.channel.as_ref(), got.channel.as_deref());
+        self.number(&format!("{at}.expires"), expected.expires, admission.expires);
     }
 
     fn push(&mut self, at: &str, expected: &PushOut, got: &Publication) {
@@ -254,8 +269,12 @@ fn list(items: impl Iterator<Item = String>) -> String {
 }
 
 fn kind(expected: &PushOut) -> String {
-    let of =
-        [("join", expected.join.is_some()), ("leave", expected.leave.is_some()), ("kick", expected.kick.is_some())];
+    let of = [
+        ("join", expected.join.is_some()),
+        ("leave", expected.leave.is_some()),
+        ("kick", expected.kick.is_some()),
+        ("login", expected.login.is_some()),
+    ];
     of.iter().find(|(_, is_it)| *is_it).map_or("a push", |(kind, _)| kind).to_owned()
 }
 
@@ -265,6 +284,7 @@ fn shown_effect(effect: &Effect) -> String {
         Effect::Join(uid, room) => format!("join {uid} to {room}"),
         Effect::Leave(uid, room) => format!("leave {uid} from {room}"),
         Effect::Kick(to, reason) => format!("kick {}, {reason:?}", shown_target(to)),
+        Effect::Login(cid, account) => format!("login of {cid} as {}", account.admission.uid),
     }
 }
 
