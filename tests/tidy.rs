@@ -53,7 +53,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("hyper_util", &["src/server", "src/cli"]),
     ("http_body_util", &["src/server", "src/cli"]),
     ("tokio_tungstenite", &["src/server", "src/cli"]),
-    ("rustls", &["src/server"]),
+    ("rustls", &["src/server", "src/cli"]),
     ("clap", &["src/cli"]),
     ("clap_complete", &["src/cli"]),
     ("serde_saphyr", &["src/config", "src/cli/plugin"]),

@@ -13,15 +13,18 @@ pub(super) struct Bar {
     pub(super) figure: Figure,
     /// `(line, contender)`.
     pub(super) of: (&'static str, &'static str),
-    /// What it is divided by.
+    /// What it is held against.
     pub(super) by: By,
     pub(super) must: Must,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum By {
-    /// Another row of the same cell: `(line, contender)`.
+    /// Divided by another row of the same cell: `(line, contender)`.
     Row(&'static str, &'static str),
+    /// What it is more than another row of the same cell.
+    Above(&'static str, &'static str),
+    /// Divided by a number.
     Number(f64),
 }
 
@@ -48,12 +51,14 @@ impl Bar {
     /// `None` when something of it was not measured.
     pub(super) fn judge(&self, cell: &str, results: &Results) -> Option<Verdict> {
         let of = results.row(cell, self.of.0, self.of.1)?;
-        let over: Vec<f64> = match self.by {
-            By::Row(line, contender) => results.row(cell, line, contender)?.values(self.figure),
-            By::Number(number) => vec![number; of.samples.len()],
+        let values = of.values(self.figure).into_iter();
+        let other = |line, contender| Some(results.row(cell, line, contender)?.values(self.figure));
+        let compared: Vec<f64> = match self.by {
+            By::Number(number) => values.map(|value| value / number).collect(),
+            By::Row(line, contender) => values.zip(other(line, contender)?).map(|(value, by)| value / by).collect(),
+            By::Above(line, contender) => values.zip(other(line, contender)?).map(|(value, by)| value - by).collect(),
         };
-        let Spread { median, min, max } =
-            Spread::of(of.values(self.figure).into_iter().zip(over).map(|(value, by)| value / by))?;
+        let Spread { median, min, max } = Spread::of(compared)?;
         let (must, bar, ok) = match self.must {
             Must::BeAtLeast(bar) => ("≥", bar, median >= bar),
             Must::BeAtMost(bar) => ("≤", bar, median <= bar),
@@ -87,6 +92,13 @@ mod tests {
         assert_eq!((verdict.value, verdict.min, verdict.max), (0.8, 0.75, 0.9));
         assert!(verdict.ok);
         assert_eq!((verdict.must.as_str(), verdict.bar), ("≥", 0.8));
+    }
+
+    #[test]
+    fn a_difference_is_taken_within_each_repetition_too() {
+        let bar = Bar { by: By::Above("line", "theirs"), ..bar(Must::BeAtMost(-10.0)) };
+        let verdict = bar.judge("cell", &results()).unwrap();
+        assert_eq!((verdict.value, verdict.min, verdict.max, verdict.ok), (-20.0, -100.0, -10.0, true));
     }
 
     #[test]

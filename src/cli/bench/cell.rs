@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::bar::Bar;
-use super::cells::{allocations, connect, dialects, fan_out, filters, idle, latency, linearity, rooms, slow, unicast};
+use super::cells::{
+    allocations, connect, dialects, fan_out, filters, idle, latency, linearity, rooms, slow, tls, unicast,
+};
 use super::drive::Timing;
 use super::generator::{Dial, Generator};
 use super::sample::Sample;
@@ -46,6 +48,7 @@ pub(super) fn all() -> Vec<Box<dyn Cell>> {
         Box::new(latency::UnderLoad),
         Box::new(slow::SlowReaders),
         Box::new(slow::StuckMemory),
+        Box::new(tls::Tls),
         Box::new(dialects::Dialects),
         Box::new(allocations::Allocations),
     ]
@@ -94,7 +97,7 @@ impl Stage<'_> {
         let rooms = |number: u32| vec![room(100, number / 100), room(1_000, number / 1_000)];
         let mut first = self.lab.dial(&subject, warm + count, &[DIALECT], rooms)?;
         let requests = first.requests.split_off(warm as usize);
-        let dial = Dial { requests, ..first };
+        let dial = Dial { requests, ..first.clone() };
         let mut generator = Generator::new()?;
         generator.connect(&first)?;
         Ok(Lobby { subject, generator, dial })

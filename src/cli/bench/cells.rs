@@ -10,4 +10,5 @@ pub(super) mod latency;
 pub(super) mod linearity;
 pub(super) mod rooms;
 pub(super) mod slow;
+pub(super) mod tls;
 pub(super) mod unicast;

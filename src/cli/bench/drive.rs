@@ -12,13 +12,11 @@ use std::os::fd::AsRawFd as _;
 
 use super::generator::{Generator, TIMER};
 use super::meter::{Cost, Meter};
-use super::payload::Mark;
 use super::proc;
 use super::sample::{Sample, Unit, Work};
 use super::stats::Latency;
 use super::subject::Subject;
 use super::traffic::Traffic;
-use super::wire::{Item, To};
 
 /// How requests are kept under way.
 #[derive(Debug, Clone, Copy)]
@@ -40,15 +38,9 @@ pub(super) struct Timing {
 }
 
 /// Nothing moved for so long: what is missing will not come.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Publishing connections of an open loop: enough that one answer holds up few.
 const OPEN_PIPES: u32 = 16;
-/// Messages of one request to a stuck receiver.
-const LIST: u32 = 200;
-/// More than sockets and queue together can hold.
-const MOST: u32 = 200_000;
-/// Of `queue.frames`.
-const HALF_A_QUEUE: u32 = 2048;
 /// The most that a latency run's generator may use of one core.
 const BUSIEST: f64 = 0.7;
 
@@ -79,35 +71,6 @@ pub(super) fn closed(
         run.wait(Duration::from_millis(100))?;
     }
     run.end(&cut)
-}
-
-/// Fills the last `stuck` receivers up to about half of what the node keeps for each, and says how many messages one
-/// takes before it is closed. The very last one is closed to find that out.
-pub(super) fn clog(generator: &mut Generator, subject: &Subject, receivers: u32, stuck: u32) -> anyhow::Result<u32> {
-    generator.open_pipes(subject.address, subject.wire, 1)?;
-    let mut items = Vec::new();
-    let mut fill = |generator: &mut Generator, user: u32, most: u32| {
-        let mut sent = 0;
-        while sent < most && generator.full(0) == 0 {
-            items.clear();
-            items.resize(LIST as usize, Item { to: To::User(user), mark: Mark { sequence: 0, stamp: 0 } });
-            generator.send(0, |out| subject.wire.request(out, &items, receivers))?;
-            sent += LIST;
-            while generator.in_flight(0) > 0 {
-                generator.turn(Some(PATIENCE))?;
-            }
-        }
-        anyhow::Ok(sent)
-    };
-    let whole = fill(generator, receivers - 1, MOST)?;
-    if generator.full(0) == 0 {
-        bail!("a receiver that reads nothing took {whole} messages and was not closed");
-    }
-    generator.open_pipes(subject.address, subject.wire, 1)?;
-    for user in receivers - stuck..receivers - 1 {
-        fill(generator, user, whole.saturating_sub(HALF_A_QUEUE))?;
-    }
-    Ok(whole)
 }
 
 /// Pushes so many requests, one at a time, and looks at the server after each.
@@ -194,7 +157,7 @@ impl<'a> Run<'a> {
         traffic: &'a mut Traffic,
         pipes: u32,
     ) -> anyhow::Result<Self> {
-        generator.open_pipes(subject.address, subject.wire, pipes)?;
+        generator.open_pipes(subject.publish, subject.wire, pipes)?;
         generator.restart_sequences();
         let base = generator.tally.deliveries;
         let each = traffic.deliveries();

@@ -2,20 +2,22 @@
 //!
 //! Knows bytes and sequences; which messages go to whom is [`super::traffic`]'s affair.
 
+mod channel;
 mod pipe;
 mod receiver;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Registry, Token};
 
-pub(super) use receiver::{Faults, Tally};
+pub(super) use receiver::{Faults, Pace, Tally};
 
+use super::tls::Trust;
 use super::wire::Wire;
+use channel::Channel;
+pub(super) use pipe::Losses;
 use pipe::Pipe;
 use receiver::{Receiver, State};
 
@@ -23,6 +25,8 @@ use receiver::{Receiver, State};
 #[derive(Debug, Clone)]
 pub(super) struct Dial {
     pub(super) address: SocketAddr,
+    /// Given where they speak TLS.
+    pub(super) trust: Option<Trust>,
     /// The upgrade request of each.
     pub(super) requests: Vec<Vec<u8>>,
     /// Whether a bind reply follows the upgrade.
@@ -37,6 +41,8 @@ pub(super) struct Generator {
     pipes: Vec<Pipe>,
     ticks: u64,
     start: Instant,
+    /// When slow receivers read again.
+    next_sip: Option<Instant>,
     pub(super) tally: Tally,
 }
 
@@ -47,6 +53,9 @@ const FIRST_PIPE: usize = 1 << 24;
 pub(super) const TIMER: Token = Token(1 << 25);
 /// Connects under way at once.
 const DIALS: usize = 64;
+/// What a slow receiver reads at once, in bytes, and how often: 80 KB/s.
+const SIP: usize = 4096;
+const SIP_EVERY: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Generator {
@@ -59,6 +68,7 @@ impl Generator {
             pipes: Vec::new(),
             ticks: 0,
             start: Instant::now(),
+            next_sip: None,
             tally: Tally::default(),
         })
     }
@@ -81,7 +91,7 @@ impl Generator {
             while self.receivers.len() - base < (done + DIALS).min(dial.requests.len()) {
                 let number = self.receivers.len();
                 let mut receiver = open(dial, number - base)?;
-                self.poll.registry().register(&mut receiver.stream, Token(number), Interest::READABLE)?;
+                self.poll.registry().register(&mut receiver.channel.tcp, Token(number), Interest::READABLE)?;
                 self.receivers.push(receiver);
             }
             self.turn(Some(Duration::from_millis(100)))?;
@@ -117,9 +127,9 @@ impl Generator {
         self.pipes[pipe as usize].in_flight
     }
 
-    /// Answers of one publisher which told that somebody's queue was full.
-    pub(super) fn full(&self, pipe: u32) -> u64 {
-        self.pipes[pipe as usize].full
+    /// What one publisher's answers told of receivers that did not get a message.
+    pub(super) fn losses(&self, pipe: u32) -> Losses {
+        self.pipes[pipe as usize].losses
     }
 
     /// Sends one request, made by `write`.
@@ -127,14 +137,26 @@ impl Generator {
         self.pipes[pipe as usize].send(write)
     }
 
-    /// The last so many receivers read nothing from now on.
-    pub(super) fn stick(&mut self, count: u32) -> anyhow::Result<()> {
+    /// The last so many receivers read like this from now on. Their sockets hold little.
+    pub(super) fn slow_down(&mut self, count: u32, pace: Pace) -> anyhow::Result<()> {
         let from = self.receivers.len() - count as usize;
         for receiver in &mut self.receivers[from..] {
-            receiver.stuck = true;
-            rustix::net::sockopt::set_socket_recv_buffer_size(&receiver.stream, 4096)?;
+            receiver.pace = pace;
+            rustix::net::sockopt::set_socket_recv_buffer_size(&receiver.channel.tcp, 4096)?;
         }
+        self.next_sip = (pace == Pace::Slow).then(Instant::now);
         Ok(())
+    }
+
+    /// The slow ones read a little, when it is time.
+    fn sip(&mut self) {
+        if self.next_sip.is_none_or(|at| Instant::now() < at) {
+            return;
+        }
+        self.next_sip = Some(Instant::now() + SIP_EVERY);
+        for receiver in self.receivers.iter_mut().rev().take_while(|receiver| receiver.pace == Pace::Slow) {
+            receiver.sip(&mut self.buffer[..SIP]);
+        }
     }
 
     /// Every stream starts anew; nothing may be under way.
@@ -150,6 +172,7 @@ impl Generator {
         }
         // Taken out, so that the rest of self can be borrowed beside it.
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        self.sip();
         let done = events.iter().try_for_each(|event| self.obey(event.token(), event.is_writable()));
         self.events = events;
         done?;
@@ -185,11 +208,7 @@ impl Generator {
     }
 }
 
-/// Over loopback a connect is done when it returns, and a request fits the socket's buffer.
 fn open(dial: &Dial, number: usize) -> anyhow::Result<Receiver> {
-    let dialled = std::net::TcpStream::connect(dial.address);
-    let mut stream = dialled.with_context(|| format!("cannot open connection {number}"))?;
-    stream.write_all(&dial.requests[number])?;
-    stream.set_nonblocking(true)?;
-    Ok(Receiver::new(TcpStream::from_std(stream), dial.awaits_bind))
+    let opened = Channel::open(dial.address, dial.trust.as_ref(), &dial.requests[number]);
+    Ok(Receiver::new(opened.with_context(|| format!("cannot open connection {number}"))?, dial.awaits_bind))
 }

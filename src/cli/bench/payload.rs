@@ -1,6 +1,6 @@
 //! The text that a measured message carries: its number, when it was meant to be sent, a checksum, padding.
 //!
-//! `~#` `sequence:08x` `stamp:016x` `checksum:08x` padding. ASCII that no coding escapes, so that a receiver finds it by its
+//! `~#` `sequence:08x` `stamp:016x` `length:08x` `checksum:08x` padding. ASCII that no coding escapes, so that a receiver finds it by its
 //! mark in every dialect without decoding the message around it.
 
 /// What a receiver reads of a message.
@@ -12,7 +12,7 @@ pub(super) struct Mark {
     pub(super) stamp: u64,
 }
 
-/// Bytes of a text.
+/// Bytes of a text where nothing else is said.
 pub(super) const SIZE: usize = 160;
 /// Every so many messages of a stream the checksum is computed: all of them would measure the generator.
 pub(super) const SAMPLE: u32 = 64;
@@ -20,18 +20,20 @@ pub(super) const SAMPLE: u32 = 64;
 const MARK: &[u8] = b"~#";
 const SEQUENCE: usize = MARK.len();
 const STAMP: usize = SEQUENCE + 8;
-const CHECKSUM: usize = STAMP + 16;
+const LENGTH: usize = STAMP + 16;
+const CHECKSUM: usize = LENGTH + 8;
 const PADDING: usize = CHECKSUM + 8;
 
-/// Appends the text of one message.
-pub(super) fn write(out: &mut Vec<u8>, mark: Mark) {
+/// Appends the text of one message, `size` bytes, which are more than the numbers take.
+pub(super) fn write(out: &mut Vec<u8>, mark: Mark, size: usize) {
     let start = out.len();
     out.extend_from_slice(MARK);
     hex(out, u64::from(mark.sequence), 8);
     hex(out, mark.stamp, 16);
+    hex(out, size as u64, 8);
     out.extend_from_slice(&[b'0'; 8]);
     let letters = (0_u8..26).cycle().skip((mark.sequence % 26) as usize).map(|letter| b'a' + letter);
-    out.extend(letters.take(SIZE - PADDING));
+    out.extend(letters.take(size - PADDING));
     let mut digits = Vec::with_capacity(8);
     hex(&mut digits, u64::from(checksum(&out[start..])), 8);
     out[start + CHECKSUM..start + PADDING].copy_from_slice(&digits);
@@ -41,25 +43,26 @@ pub(super) fn write(out: &mut Vec<u8>, mark: Mark) {
 pub(super) fn find(frame: &[u8], hint: usize) -> Option<usize> {
     let is_there = frame.get(hint..).is_some_and(|rest| rest.starts_with(MARK));
     let at = if is_there { hint } else { frame.windows(MARK.len()).position(|part| part == MARK)? };
-    (frame.len() >= at + SIZE).then_some(at)
+    (frame.len() >= at + PADDING).then_some(at)
 }
 
 /// Reads the text that starts at the front of `text`.
 pub(super) fn read(text: &[u8]) -> Option<Mark> {
     let sequence = number(text.get(SEQUENCE..STAMP)?)?;
-    let stamp = number(text.get(STAMP..CHECKSUM)?)?;
+    let stamp = number(text.get(STAMP..LENGTH)?)?;
     Some(Mark { sequence: u32::try_from(sequence).ok()?, stamp })
 }
 
 /// Whether the text is as it was written.
 pub(super) fn is_intact(text: &[u8]) -> bool {
-    let Some(text) = text.get(..SIZE) else { return false };
+    let size = text.get(LENGTH..CHECKSUM).and_then(number).and_then(|size| usize::try_from(size).ok());
+    let Some(text) = size.and_then(|size| text.get(..size)).filter(|text| text.len() > PADDING) else { return false };
     number(&text[CHECKSUM..PADDING]) == Some(u64::from(checksum(text)))
 }
 
 /// FNV-1a over everything but the checksum itself.
 fn checksum(text: &[u8]) -> u32 {
-    let parts = text[..CHECKSUM].iter().chain(&text[PADDING..SIZE]);
+    let parts = text[..CHECKSUM].iter().chain(&text[PADDING..]);
     parts.fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
@@ -87,7 +90,7 @@ mod tests {
         let mark = Mark { sequence: 748, stamp: 1 << 40 };
         let mut frame = b"\x02 around it ".to_vec();
         let at = frame.len();
-        write(&mut frame, mark);
+        write(&mut frame, mark, SIZE);
         frame.extend_from_slice(b" and after");
         assert_eq!(find(&frame, 3), Some(at));
         assert_eq!(find(&frame, at), Some(at));
@@ -98,16 +101,18 @@ mod tests {
     #[test]
     fn a_changed_byte_breaks_the_checksum() {
         let mut text = Vec::new();
-        write(&mut text, Mark { sequence: 1, stamp: 2 });
+        write(&mut text, Mark { sequence: 1, stamp: 2 }, SIZE);
         assert_eq!(text.len(), SIZE);
         text[SIZE - 1] ^= 1;
         assert!(!is_intact(&text));
     }
 
     #[test]
-    fn a_cut_text_is_none() {
+    fn a_cut_text_is_not_intact() {
         let mut text = Vec::new();
-        write(&mut text, Mark { sequence: 1, stamp: 2 });
-        assert_eq!(find(&text[..SIZE - 1], 0), None);
+        write(&mut text, Mark { sequence: 1, stamp: 2 }, 500);
+        assert_eq!(text.len(), 500);
+        assert!(is_intact(&text) && !is_intact(&text[..499]));
+        assert_eq!(find(&text[..PADDING - 1], 0), None);
     }
 }

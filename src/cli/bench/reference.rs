@@ -72,13 +72,14 @@ fn number(path: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::payload::Mark;
+    use super::super::payload::{Mark, SIZE};
     use super::super::wire::{Item, To, Wire};
     use super::*;
 
     #[test]
     fn a_request_is_read_as_it_was_written() {
-        let items = [1, 2].map(|user| Item { to: To::User(user), mark: Mark { sequence: user, stamp: 0 } });
+        let item = |user| Item { to: To::User(user), mark: Mark { sequence: user, stamp: 0 }, size: SIZE };
+        let items = [1, 2].map(item);
         let mut bytes = Vec::new();
         Wire::Push.request(&mut bytes, &items, 10);
         let whole = bytes.len();

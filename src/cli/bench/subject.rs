@@ -14,6 +14,7 @@ use super::super::token;
 use super::allocations;
 use super::generator::Dial;
 use super::reference::Reference;
+use super::tls::{self, Trust};
 use super::websocket;
 use super::wire::{Wire, uid};
 use crate::id::{Room, Uid};
@@ -39,12 +40,14 @@ pub(super) struct Node {
     pub(super) components: &'static [&'static str],
     /// Sections of its configuration.
     pub(super) config: &'static str,
+    /// Whether its receivers speak TLS; its publishers never do.
+    pub(super) tls: bool,
     /// Whether it counts its allocations, which costs it a little.
     pub(super) counts_allocations: bool,
 }
 
 impl Node {
-    pub(super) const PLAIN: Self = Self { components: &[], config: "", counts_allocations: false };
+    pub(super) const PLAIN: Self = Self { components: &[], config: "", tls: false, counts_allocations: false };
 
     pub(super) const fn with(components: &'static [&'static str]) -> Self {
         Self { components, ..Self::PLAIN }
@@ -53,6 +56,8 @@ impl Node {
 
 /// The node as it comes.
 pub(super) const SKYLARK: Contender = Contender { name: "skylark", kind: Kind::Node(Node::PLAIN) };
+/// With one plugin in the way of each message, which lets it pass.
+pub(super) const FILTERED: Contender = Contender { name: "no-op filter", kind: Kind::Node(Node::with(&["noop"])) };
 /// One write per delivery, in a loop on one thread: the physical reference.
 pub(super) const RAW: Contender = Contender { name: "raw", kind: Kind::Reference(Reference::RawWrite) };
 /// One write per connection and request.
@@ -106,12 +111,13 @@ impl Lab {
         let mut child = command.spawn().context("cannot start the server under test")?;
         let stdout = BufReader::new(child.stdout.take().expect("it was piped"));
         let counter = child.stdin.take();
-        let mut subject = Subject { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), wire, counter: None };
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let is_tls = matches!(contender.kind, Kind::Node(node) if node.tls);
+        let mut subject = Subject { child, address: nowhere, publish: nowhere, is_tls, wire, counter: None };
         let mut lines = stdout.lines();
         while let Some(line) = lines.next().transpose()? {
-            if let Some(address) = address(&line) {
-                subject.address = address;
-            }
+            subject.address = address(&line, &["ready ", "ws "]).unwrap_or(subject.address);
+            subject.publish = address(&line, &["ready ", "api "]).unwrap_or(subject.publish);
             if line.starts_with("ready") {
                 subject.counter = counter.map(|ask| RefCell::new(Counter { ask, answers: lines }));
                 return Ok(subject);
@@ -136,18 +142,29 @@ impl Lab {
             fs::copy(&source, to).with_context(|| format!("cannot copy {}", source.display()))?;
         }
         let config = self.dir.join("skylark.yaml");
-        fs::write(
-            &config,
-            format!(
-                "listeners:\n  - address: 127.0.0.1:0\n    serves: [ws, api, metrics]\n\
-                 limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
-                 plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n{}",
-                dir.display(),
-                self.dir.join("cache").display(),
-                node.config
-            ),
-        )?;
+        let text = format!(
+            "listeners:\n{}limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
+             plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n{}",
+            self.listeners(node)?,
+            dir.display(),
+            self.dir.join("cache").display(),
+            node.config
+        );
+        fs::write(&config, text)?;
         Ok(config)
+    }
+
+    /// One for everybody, or one for receivers who speak TLS and one for publishers who do not.
+    fn listeners(&self, node: Node) -> anyhow::Result<String> {
+        const LISTENER: &str = "  - address: 127.0.0.1:0\n    serves:";
+        if !node.tls {
+            return Ok(format!("{LISTENER} [ws, api, metrics]\n"));
+        }
+        let (cert, key) = (self.dir.join("cert.pem"), self.dir.join("key.pem"));
+        fs::write(&cert, tls::CERT)?;
+        fs::write(&key, tls::KEY)?;
+        let files = format!("    tls:\n      cert: {}\n      key: {}\n", cert.display(), key.display());
+        Ok(format!("{LISTENER} [ws]\n{files}{LISTENER} [api, metrics]\n"))
     }
 
     /// The requests by which `count` receivers come, each a user of its own in the rooms that `rooms` says.
@@ -169,7 +186,8 @@ impl Lab {
             Ok(websocket::upgrade("localhost", &format!("/ws?token={token}"), Some(dialect)))
         };
         let requests = (0..count).map(request).collect::<anyhow::Result<_>>()?;
-        Ok(Dial { address: subject.address, requests, awaits_bind: subject.wire == Wire::Http })
+        let trust = subject.is_tls.then(Trust::new).transpose()?;
+        Ok(Dial { address: subject.address, trust, requests, awaits_bind: subject.wire == Wire::Http })
     }
 }
 
@@ -183,7 +201,11 @@ impl Drop for Lab {
 #[derive(Debug)]
 pub(super) struct Subject {
     child: Child,
-    pub(super) address: SocketAddr,
+    /// Where receivers connect.
+    address: SocketAddr,
+    is_tls: bool,
+    /// Where publishers do, and what they speak.
+    pub(super) publish: SocketAddr,
     pub(super) wire: Wire,
     counter: Option<RefCell<Counter>>,
 }
@@ -224,11 +246,11 @@ impl Drop for Subject {
     }
 }
 
-/// From a node's `  ws  ws://ADDRESS/ws …` or a reference server's `ready ADDRESS`.
-fn address(line: &str) -> Option<SocketAddr> {
-    let rest = line.trim_start();
-    let text = rest.strip_prefix("ready ").or_else(|| rest.strip_prefix("ws ")?.trim_start().strip_prefix("ws://"))?;
-    text.split(['/', ' ']).next()?.parse().ok()
+/// From a line of a node, `  ws  ws://ADDRESS/ws …`, or of a reference server, `ready ADDRESS`, if it starts with one of these.
+fn address(line: &str, starts: &[&str]) -> Option<SocketAddr> {
+    let rest = starts.iter().find_map(|start| line.trim_start().strip_prefix(start))?.trim_start();
+    let address = rest.split_once("://").map_or(rest, |(_, address)| address);
+    address.split(['/', ' ']).next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -236,11 +258,13 @@ mod tests {
     use super::address;
 
     #[test]
-    fn both_kinds_of_server_tell_their_address() {
+    fn both_kinds_of_server_tell_their_addresses() {
         let expected = "127.0.0.1:4711".parse().ok();
-        assert_eq!(address("ready 127.0.0.1:4711"), expected);
-        assert_eq!(address("  ws       ws://127.0.0.1:4711/ws   connect here"), expected);
-        assert_eq!(address("  api      http://127.0.0.1:4711/send"), None);
-        assert_eq!(address("ready"), None);
+        assert_eq!(address("ready 127.0.0.1:4711", &["ready ", "ws "]), expected);
+        assert_eq!(address("  ws       ws://127.0.0.1:4711/ws   connect here", &["ready ", "ws "]), expected);
+        assert_eq!(address("  ws       wss://127.0.0.1:4711/ws", &["ready ", "ws "]), expected);
+        assert_eq!(address("  api      http://127.0.0.1:4711/send", &["ready ", "api "]), expected);
+        assert_eq!(address("  api      http://127.0.0.1:4711/send", &["ready ", "ws "]), None);
+        assert_eq!(address("ready", &["ready "]), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Which message goes to whom next: numbers every stream, so that receivers can tell what is missing.
 
-use super::payload::Mark;
+use super::payload::{Mark, SIZE};
 use super::wire::{Item, To, Wire};
 
 /// What one request asks for.
@@ -22,6 +22,8 @@ pub(super) struct Traffic {
     receivers: u32,
     /// The last so many receivers do not read: nothing is expected of them.
     stuck: u32,
+    /// Bytes of each text.
+    size: usize,
     /// The next sequence: of everyone, of each room, or of each user.
     sequences: Vec<u32>,
     turn: u32,
@@ -37,8 +39,13 @@ impl Traffic {
             Shape::Unicast { .. } => receivers,
             Shape::Room { size, .. } => receivers / size,
         };
-        let sequences = vec![0; streams as usize];
-        Self { shape, wire, receivers, stuck, sequences, turn: 0, random: 0x9e37_79b9_7f4a_7c15, items: Vec::new() }
+        let (sequences, random) = (vec![0; streams as usize], 0x9e37_79b9_7f4a_7c15);
+        Self { shape, wire, receivers, stuck, size: SIZE, sequences, turn: 0, random, items: Vec::new() }
+    }
+
+    /// The same with texts of so many bytes.
+    pub(super) fn with_texts_of(self, size: usize) -> Self {
+        Self { size, ..self }
     }
 
     /// Messages in one request.
@@ -79,7 +86,7 @@ impl Traffic {
                 }
             };
             let next = &mut self.sequences[stream as usize];
-            items.push(Item { to, mark: Mark { sequence: *next, stamp } });
+            items.push(Item { to, mark: Mark { sequence: *next, stamp }, size: self.size });
             *next += 1;
         }
         self.wire.request(out, &items, self.receivers);

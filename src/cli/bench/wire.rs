@@ -33,6 +33,8 @@ pub(super) enum To {
 pub(super) struct Item {
     pub(super) to: To,
     pub(super) mark: Mark,
+    /// Bytes of its text.
+    pub(super) size: usize,
 }
 
 /// How a publishing connection to a reference server starts.
@@ -65,7 +67,6 @@ impl Wire {
 }
 
 fn push(out: &mut Vec<u8>, items: &[Item], receivers: u32) {
-    let len = FRONT.len() + payload::SIZE + BACK.len();
     out.extend_from_slice(&number(items.len()).to_le_bytes());
     for item in items {
         let (first, count) = match item.to {
@@ -73,11 +74,11 @@ fn push(out: &mut Vec<u8>, items: &[Item], receivers: u32) {
             To::Room { size, first } => (first, size),
             To::User(number) => (number, 1),
         };
-        for field in [first, count, number(len)] {
+        for field in [first, count, number(FRONT.len() + item.size + BACK.len())] {
             out.extend_from_slice(&field.to_le_bytes());
         }
         out.extend_from_slice(FRONT);
-        payload::write(out, item.mark);
+        payload::write(out, item.mark, item.size);
         out.extend_from_slice(BACK);
     }
 }
@@ -87,7 +88,7 @@ fn number(len: usize) -> u32 {
 }
 
 fn http(out: &mut Vec<u8>, items: &[Item]) {
-    let mut body = Vec::with_capacity(items.len() * (payload::SIZE + 64) + 64);
+    let mut body = Vec::with_capacity(items.len() * (items[0].size + 64) + 64);
     let path = match (items, items[0].to) {
         ([one], To::Everyone) => {
             message(&mut body, one, None);
@@ -144,7 +145,7 @@ fn message(out: &mut Vec<u8>, item: &Item, receiver: Option<u32>) {
         put(out, format_args!(r#""receiver":"{}","#, uid(number)));
     }
     out.extend_from_slice(br#""action":"bench","content":{"text":""#);
-    payload::write(out, item.mark);
+    payload::write(out, item.mark, item.size);
     out.extend_from_slice(br#""}}"#);
 }
 
@@ -173,7 +174,7 @@ mod tests {
     }
 
     fn item(to: To) -> Item {
-        Item { to, mark: Mark { sequence: 0, stamp: 0 } }
+        Item { to, mark: Mark { sequence: 0, stamp: 0 }, size: payload::SIZE }
     }
 
     #[test]

@@ -4,12 +4,11 @@ use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
 use super::super::drive::{Flow, closed};
 use super::super::sample::Figure;
-use super::super::subject::{Contender, Kind, Node, SKYLARK};
+use super::super::subject::{Contender, FILTERED, Kind, Node, SKYLARK};
 use super::super::traffic::{Shape, Traffic};
 
 pub(in super::super) struct Filters;
 
-const NOOP: Contender = Contender { name: "no-op filter", kind: Kind::Node(Node::with(&["noop"])) };
 const THREE: Contender =
     Contender { name: "three no-op filters", kind: Kind::Node(Node::with(&["noop", "noop", "noop"])) };
 const REPLACE: Contender = Contender { name: "replacing filter", kind: Kind::Node(Node::with(&["stamp-v1"])) };
@@ -26,7 +25,7 @@ impl Cell for Filters {
     }
 
     fn contenders(&self) -> Vec<Contender> {
-        vec![SKYLARK, NOOP, THREE, REPLACE]
+        vec![SKYLARK, FILTERED, THREE, REPLACE]
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
@@ -50,9 +49,9 @@ impl Cell for Filters {
             must: Must::BeAtLeast(bar),
         };
         vec![
-            ratio("no-op filter / none, single POST", SINGLE, NOOP, 0.88),
+            ratio("no-op filter / none, single POST", SINGLE, FILTERED, 0.88),
             ratio("three no-op filters / none, single POST", SINGLE, THREE, 0.70),
-            ratio("no-op filter / none, batches of 100", BATCHES, NOOP, 0.80),
+            ratio("no-op filter / none, batches of 100", BATCHES, FILTERED, 0.80),
             ratio("three no-op filters / none, batches of 100", BATCHES, THREE, 0.55),
         ]
     }

@@ -1,11 +1,14 @@
-//! Receivers that stop reading: what the others notice, and what they cost.
+//! Receivers that read slowly or not at all: what the others notice, and what they cost.
 
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{ONE, clog, closed, requests};
-use super::super::proc;
-use super::super::sample::{Figure, PerConnection};
-use super::super::subject::{Contender, SKYLARK};
+use super::super::drive::{ONE, closed, requests};
+use super::super::generator::Pace;
+use super::super::meter::Meter;
+use super::super::proc::{self, Memory};
+use super::super::sample::{Figure, PerConnection, Sample};
+use super::super::stuck::Laggards;
+use super::super::subject::{Contender, SKYLARK, Subject};
 use super::super::traffic::{Shape, Traffic};
 
 /// Throughput and latency of the other 99 %.
@@ -15,10 +18,8 @@ pub(in super::super) struct SlowReaders;
 pub(in super::super) struct StuckMemory;
 
 const STUCK: Contender = Contender { name: "1 % stuck", kind: SKYLARK.kind };
-const PUSHED: &str = "20 000 in bursts of 16";
+const SLOW: Contender = Contender { name: "1 % slow", kind: SKYLARK.kind };
 const ALONE: &str = "one at a time";
-/// What a node keeps for one connection that does not read (`queue.bytes`).
-const QUEUE: f64 = 1024.0 * 1024.0;
 
 impl Cell for SlowReaders {
     fn name(&self) -> &'static str {
@@ -26,35 +27,59 @@ impl Cell for SlowReaders {
     }
 
     fn about(&self) -> &'static str {
-        "fan-out while 1 % read nothing, their sockets full and their queues half full; figures of the other 99 %"
+        "fan-out while 1 % read nothing, or 80 KB/s, their sockets full and their queues half full: the other 99 %"
     }
 
     fn contenders(&self) -> Vec<Contender> {
-        vec![SKYLARK, STUCK]
+        vec![SKYLARK, STUCK, SLOW]
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         // So few that they are clogged long before `queue.write_timeout` closes them.
         let receivers = stage.pick(1_000, 2_000);
-        let stuck = if contender.name == STUCK.name { receivers / 100 } else { 0 };
         let (subject, mut generator) = stage.set(contender, receivers)?;
-        if stuck > 0 {
-            generator.stick(stuck)?;
-            clog(&mut generator, &subject, receivers, stuck)?;
+        let lags = contender != SKYLARK;
+        let laggards = Laggards { receivers, count: if lags { receivers / 100 } else { 0 } };
+        if lags {
+            let pace = if contender == SLOW { Pace::Slow } else { Pace::Stuck };
+            generator.slow_down(laggards.count, pace)?;
+            laggards.clog(&mut generator, &subject)?;
         }
-        let mut traffic = Traffic::new(Shape::FanOut { burst: 1 }, subject.wire, receivers, stuck);
-        Ok(vec![(ALONE, closed(&mut generator, &subject, &mut traffic, ONE, stage.timing())?)])
+        let mut traffic = Traffic::new(Shape::FanOut { burst: 1 }, subject.wire, receivers, laggards.count);
+        let sample = closed(&mut generator, &subject, &mut traffic, ONE, stage.timing())?;
+        if lags {
+            laggards.check(&mut generator, &subject)?;
+        }
+        Ok(vec![(ALONE, sample)])
     }
 
     fn bars(&self) -> Vec<Bar> {
-        let ratio =
-            |name, figure, must| Bar { name, figure, of: (ALONE, STUCK.name), by: By::Row(ALONE, SKYLARK.name), must };
+        let ratio = |name, figure, contender: Contender, must| Bar {
+            name,
+            figure,
+            of: (ALONE, contender.name),
+            by: By::Row(ALONE, SKYLARK.name),
+            must,
+        };
+        let (throughput, p99) = (Must::BeAtLeast(0.95), Must::BeAtMost(1.5));
         vec![
-            ratio("1 % stuck, throughput of the others / all read", Figure::PerSecond, Must::BeAtLeast(0.95)),
-            ratio("1 % stuck, p99 of the others / all read", Figure::P99, Must::BeAtMost(1.5)),
+            ratio("1 % stuck, throughput of the others / all read", Figure::PerSecond, STUCK, throughput),
+            ratio("1 % stuck, p99 of the others / all read", Figure::P99, STUCK, p99),
+            ratio("1 % slow, throughput of the others / all read", Figure::PerSecond, SLOW, throughput),
+            ratio("1 % slow, p99 of the others / all read", Figure::P99, SLOW, p99),
         ]
     }
 }
+
+const SHARED: &str = "20 000 to everyone";
+const OWN: &str = "20 000 to each stuck one";
+const RECEIVERS: u32 = 300;
+const MESSAGES: u32 = 20_000;
+const BURST: u32 = 16;
+/// Of a text: so many that a queue is full by its bytes before it is by its frames.
+const TEXT: usize = 512;
+/// What a node declares to keep for one connection that does not read (`queue.bytes`).
+const QUEUE: f64 = 1024.0 * 1024.0;
 
 impl Cell for StuckMemory {
     fn name(&self) -> &'static str {
@@ -62,7 +87,7 @@ impl Cell for StuckMemory {
     }
 
     fn about(&self) -> &'static str {
-        "memory that the node takes while 10 % of 300 receivers are stuck and 20 000 messages are pushed"
+        "memory at its peak while 30 of 300 are stuck: 20 000 messages to everyone, 20 000 to each of the 30"
     }
 
     fn contenders(&self) -> Vec<Contender> {
@@ -70,29 +95,50 @@ impl Cell for StuckMemory {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let (receivers, stuck, messages) = (300, 30, 20_000);
-        let (subject, mut generator) = stage.set(contender, receivers)?;
-        let before = proc::memory(subject.pid())?;
-        generator.stick(stuck)?;
-        let mut traffic = Traffic::new(Shape::FanOut { burst: 16 }, subject.wire, receivers, stuck);
-        let mut most = before;
-        let look = || {
-            let now = proc::memory(subject.pid())?;
-            most = if now.anonymous > most.anonymous { now } else { most };
-            Ok(())
-        };
-        let mut sample = requests(&mut generator, &subject, &mut traffic, messages / 16, look)?;
-        sample.per_connection = Some(PerConnection::added(before, most, stuck));
-        Ok(vec![(PUSHED, sample)])
+        let laggards = Laggards { receivers: RECEIVERS, count: RECEIVERS / 10 };
+        let mut lines = Vec::new();
+        for name in [SHARED, OWN] {
+            let (subject, mut generator) = stage.set(contender, RECEIVERS)?;
+            generator.slow_down(laggards.count, Pace::Stuck)?;
+            let before = proc::memory(subject.pid())?;
+            let mut peak = before;
+            let look = || rise(&mut peak, &subject);
+            let mut sample = if name == SHARED {
+                let shape = Shape::FanOut { burst: BURST };
+                let mut traffic = Traffic::new(shape, subject.wire, RECEIVERS, laggards.count).with_texts_of(TEXT);
+                requests(&mut generator, &subject, &mut traffic, MESSAGES / BURST, look)?
+            } else {
+                let meter = Meter::start(&subject)?;
+                laggards.flood(&mut generator, &subject, MESSAGES, TEXT, look)?;
+                Sample { cost: meter.stop(&subject)?, ..Sample::default() }
+            };
+            sample.memory = peak;
+            sample.per_connection = Some(PerConnection::added(before, peak, laggards.count));
+            lines.push((name, sample));
+        }
+        Ok(lines)
     }
 
     fn bars(&self) -> Vec<Bar> {
-        vec![Bar {
-            name: "a stuck connection's memory / its queue's declared bytes",
+        let bar = |name, line| Bar {
+            name,
             figure: Figure::AnonymousPerConnection,
-            of: (PUSHED, SKYLARK.name),
+            of: (line, SKYLARK.name),
             by: By::Number(QUEUE),
             must: Must::BeAtMost(1.0),
-        }]
+        };
+        vec![
+            bar("a stuck connection's memory / its queue's bytes, messages to everyone", SHARED),
+            bar("a stuck connection's memory / its queue's bytes, messages of its own", OWN),
+        ]
     }
+}
+
+/// Keeps the most that was seen.
+fn rise(peak: &mut Memory, subject: &Subject) -> anyhow::Result<()> {
+    let now = proc::memory(subject.pid())?;
+    if now.anonymous > peak.anonymous {
+        *peak = now;
+    }
+    Ok(())
 }

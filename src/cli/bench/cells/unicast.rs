@@ -4,7 +4,7 @@ use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
 use super::super::drive::{Flow, ONE, closed};
 use super::super::sample::Figure;
-use super::super::subject::{COALESCING, Contender, NAIVE, RAW, SKYLARK};
+use super::super::subject::{COALESCING, Contender, FILTERED, NAIVE, RAW, SKYLARK};
 use super::super::traffic::{Shape, Traffic};
 
 pub(in super::super) struct Unicast;
@@ -21,7 +21,7 @@ impl Cell for Unicast {
     }
 
     fn contenders(&self) -> Vec<Contender> {
-        vec![SKYLARK, RAW, COALESCING, NAIVE]
+        vec![SKYLARK, FILTERED, RAW, COALESCING, NAIVE]
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
@@ -42,9 +42,9 @@ impl Cell for Unicast {
 
     fn bars(&self) -> Vec<Bar> {
         vec![Bar {
-            name: "unicast, HTTP batches end to end / raw",
+            name: "unicast, HTTP batches, no-op filter, broker, socket / raw",
             figure: Figure::PerCpuSecond,
-            of: (BATCHES, SKYLARK.name),
+            of: (BATCHES, FILTERED.name),
             by: By::Row(BATCHES, RAW.name),
             must: Must::BeAtLeast(0.6),
         }]

@@ -13,15 +13,24 @@ pub(super) struct Pipe {
     pub(super) stream: TcpStream,
     /// Requests without an answer.
     pub(super) in_flight: usize,
-    /// Answers which told that somebody's queue was full.
-    pub(super) full: u64,
+    pub(super) losses: Losses,
     wire: Wire,
     out: Vec<u8>,
     written: usize,
     inbox: Vec<u8>,
 }
 
+/// Answers which told that a message did not reach somebody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::cli::bench) struct Losses {
+    /// The queue was full.
+    pub(in crate::cli::bench) full: u64,
+    /// Nobody was there.
+    pub(in crate::cli::bench) offline: u64,
+}
+
 const FULL: &[u8] = br#""full":"#;
+const OFFLINE: &[u8] = br#""offline":["#;
 
 impl Pipe {
     pub(super) fn open(address: SocketAddr, wire: Wire) -> anyhow::Result<Self> {
@@ -32,7 +41,15 @@ impl Pipe {
         }
         stream.set_nonblocking(true)?;
         let stream = TcpStream::from_std(stream);
-        Ok(Self { stream, in_flight: 0, full: 0, wire, out: Vec::new(), written: 0, inbox: Vec::new() })
+        Ok(Self {
+            stream,
+            in_flight: 0,
+            losses: Losses::default(),
+            wire,
+            out: Vec::new(),
+            written: 0,
+            inbox: Vec::new(),
+        })
     }
 
     /// Adds one request, made by `write`, and sends what the socket takes.
@@ -75,13 +92,21 @@ impl Pipe {
             Wire::Http => answer(&self.inbox[used..])?,
             Wire::Push => (used < self.inbox.len()).then_some(1),
         } {
-            let is_full = self.inbox[used..used + len].windows(FULL.len()).any(|part| part == FULL);
-            self.full += u64::from(is_full);
+            self.losses.count(&self.inbox[used..used + len]);
             used += len;
             self.in_flight = self.in_flight.checked_sub(1).context("an answer that nobody asked for")?;
         }
         self.inbox.drain(..used);
         Ok(())
+    }
+}
+
+impl Losses {
+    fn count(&mut self, answer: &[u8]) {
+        let behind = |name: &[u8]| answer.windows(name.len()).position(|part| part == name).map(|at| at + name.len());
+        self.full += u64::from(behind(FULL).is_some());
+        // The first list is that of the whole answer.
+        self.offline += u64::from(behind(OFFLINE).is_some_and(|at| answer.get(at) != Some(&b']')));
     }
 }
 

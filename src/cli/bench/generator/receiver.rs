@@ -1,13 +1,13 @@
 //! One receiving connection: cheap enough for many thousands, and it checks every message that it gets.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 
 use hdrhistogram::Histogram;
-use mio::net::TcpStream;
 
 use super::super::payload::{self, Mark, SAMPLE};
 use super::super::stats;
 use super::super::websocket::{self, CLOSE, Kind};
+use super::channel::Channel;
 
 /// What all receivers of a run have seen together.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(in crate::cli::bench) struct Tally {
     hint: usize,
 }
 
-/// What must not happen. Stuck receivers may be closed, and count nothing.
+/// What must not happen. Slow and stuck receivers may be closed, and count nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::cli::bench) struct Faults {
     pub(in crate::cli::bench) missed: u64,
@@ -55,12 +55,22 @@ pub(super) enum State {
     Closed,
 }
 
+/// How a receiver reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli::bench) enum Pace {
+    /// At once, and all of it.
+    Eager,
+    /// A sip now and then, which is not judged.
+    Slow,
+    /// Nothing more.
+    Stuck,
+}
+
 #[derive(Debug)]
 pub(super) struct Receiver {
-    pub(super) stream: TcpStream,
+    pub(super) channel: Channel,
     pub(super) state: State,
-    /// Reads nothing more.
-    pub(super) stuck: bool,
+    pub(super) pace: Pace,
     /// The sequence that comes next.
     pub(super) next: u32,
     /// A frame that is not whole yet.
@@ -68,17 +78,24 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    pub(super) fn new(stream: TcpStream, awaits_bind: bool) -> Self {
-        Self { stream, state: State::Upgrading(awaits_bind), stuck: false, next: 0, rest: Vec::new() }
+    pub(super) fn new(channel: Channel, awaits_bind: bool) -> Self {
+        let state = State::Upgrading(awaits_bind);
+        Self { channel, state, pace: Pace::Eager, next: 0, rest: Vec::new() }
+    }
+
+    /// Reads as much as fits into `buffer` and forgets it.
+    pub(super) fn sip(&mut self, buffer: &mut [u8]) {
+        // One that was closed shows when it is asked for in the end.
+        let _ = self.channel.read(buffer);
     }
 
     /// Reads what is there. `now` is the generator's clock.
     pub(super) fn pump(&mut self, buffer: &mut [u8], tally: &mut Tally, now: u64) {
-        while self.state != State::Closed && !self.stuck {
+        while self.state != State::Closed && self.pace == Pace::Eager {
             let kept = self.rest.len();
             buffer[..kept].copy_from_slice(&self.rest);
             self.rest.clear();
-            let read = match self.stream.read(&mut buffer[kept..]) {
+            let read = match self.channel.read(&mut buffer[kept..]) {
                 Ok(0) => return self.end(tally),
                 Ok(read) => read,
                 Err(error) => {
@@ -93,8 +110,8 @@ impl Receiver {
             let filled = kept + read;
             let used = self.take(&buffer[..filled], tally, now);
             self.rest.extend_from_slice(&buffer[used..filled]);
-            // A short read means that the socket is empty: the next event comes with the next byte.
-            if filled < buffer.len() {
+            // The next event comes with the next byte.
+            if filled < buffer.len() && self.channel.is_empty_after_short_read() {
                 return;
             }
         }
@@ -127,7 +144,7 @@ impl Receiver {
                 // Small enough for any socket that is not stuck; a lost one would show as a closed connection.
                 Kind::Ping => {
                     tally.pings += 1;
-                    drop(self.stream.write(&websocket::pong(frame.opcode)));
+                    drop(self.channel.write(&websocket::pong(frame.opcode)));
                 }
                 Kind::Reply | Kind::Other => {}
             }
@@ -151,7 +168,7 @@ impl Receiver {
     }
 
     fn end(&mut self, tally: &mut Tally) {
-        tally.faults.lost += u64::from(self.state != State::Closed && !self.stuck);
+        tally.faults.lost += u64::from(self.state != State::Closed && self.pace == Pace::Eager);
         self.state = State::Closed;
     }
 }

@@ -1,0 +1,75 @@
+//! What TLS costs: a fan-out that coalesces, and a connection that waits.
+
+use std::time::Duration;
+
+use super::super::bar::{Bar, By, Must};
+use super::super::cell::{Cell, Line, Lobby, Stage};
+use super::super::drive::{ONE, closed};
+use super::super::meter::Meter;
+use super::super::proc;
+use super::super::sample::{Figure, PerConnection, Sample, Unit, Work};
+use super::super::subject::{Contender, Kind, Node, SKYLARK};
+use super::super::traffic::{Shape, Traffic};
+
+pub(in super::super) struct Tls;
+
+const SECURED: Contender = Contender { name: "skylark, TLS", kind: Kind::Node(Node { tls: true, ..Node::PLAIN }) };
+const COMING: &str = "upgrade, token, two rooms";
+const BURST: &str = "burst of 16";
+const ALONE: &str = "one at a time";
+/// Those whose cost is not counted: they make the server allocate what it needs once.
+const WARM: u32 = 200;
+
+impl Cell for Tls {
+    fn name(&self) -> &'static str {
+        "tls"
+    }
+
+    fn about(&self) -> &'static str {
+        "over TLS and not: coming in, waiting, and fan-out one at a time and 16 in one request"
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        vec![SKYLARK, SECURED]
+    }
+
+    fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
+        let count = stage.pick(3_000, 10_000);
+        let Lobby { subject, mut generator, dial } = stage.lobby(contender, WARM, count)?;
+        let before = proc::memory(subject.pid())?;
+        let meter = Meter::start(&subject)?;
+        generator.connect(&dial)?;
+        let cost = meter.stop(&subject)?;
+        // What the handshakes have borrowed is given back.
+        generator.idle(Duration::from_secs(1))?;
+        let memory = proc::memory(subject.pid())?;
+        let coming = Sample {
+            work: Work { unit: Unit::Connection, count: u64::from(count), ..Work::default() },
+            cost,
+            memory,
+            per_connection: Some(PerConnection::added(before, memory, count)),
+            ..Sample::default()
+        };
+        let mut lines = vec![(COMING, coming)];
+        for (name, burst) in [(ALONE, 1), (BURST, 16)] {
+            let mut traffic = Traffic::new(Shape::FanOut { burst }, subject.wire, WARM + count, 0);
+            lines.push((name, closed(&mut generator, &subject, &mut traffic, ONE, stage.timing())?));
+        }
+        Ok(lines)
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        let bar = |name, figure, line, by: fn(_, _) -> By, must| Bar {
+            name,
+            figure,
+            of: (line, SECURED.name),
+            by: by(line, SKYLARK.name),
+            must,
+        };
+        let memory = Figure::AnonymousPerConnection;
+        vec![
+            bar("fan-out, burst of 16, over TLS / plain", Figure::PerCpuSecond, BURST, By::Row, Must::BeAtLeast(0.5)),
+            bar("idle connection over TLS, bytes more than plain", memory, COMING, By::Above, Must::BeAtMost(12_288.0)),
+        ]
+    }
+}
