@@ -2,8 +2,9 @@
 //!
 //! wasmtime asks before each growth and tells of some that failed; of those that worked it tells nothing.
 
-/// Most core instances, tables and memories of one store: a component of a common toolchain has five instances.
-pub(in crate::plugin) const MAX_INSTANCES: usize = 32;
+/// Most core instances, tables and memories of one store: a component of a common toolchain has five instances, one of Python about 60
+/// (each library of its interpreter is a module of its own).
+pub(in crate::plugin) const MAX_INSTANCES: usize = 128;
 pub(in crate::plugin) const MAX_TABLES: usize = 32;
 pub(in crate::plugin) const MAX_MEMORIES: usize = 4;
 /// What one table element counts in the memory of a store.

@@ -1,0 +1,52 @@
+//! What `wit-bindgen` makes of `wit/` for C: one folder for each role, with everything the role may call.
+//!
+//! The generator is used as a library, because its command holds the generators of every language and takes minutes to build.
+//! Knows nothing of `skylark.h`, the helper that is written by hand.
+
+use std::error::Error;
+
+use wit_bindgen_core::wit_parser::Resolve;
+
+use crate::{Files, wit};
+
+/// For a component that plays all roles at once.
+const ALL: &str = "all";
+
+/// A role, and the optional interfaces that a plugin of it exports besides: `skylark.h` answers for those it does not care for.
+const ROLES: [(&str, &[&str]); 4] =
+    [("auth", &["lifecycle"]), ("filter", &["lifecycle"]), ("handler", &["lifecycle"]), ("events", &["lifecycle"])];
+
+/// Every file of `plugins/sdk-c` that is generated.
+///
+/// # Errors
+/// `wit/` does not parse, or names a world that is not there.
+pub(crate) fn generate() -> Result<Files, Box<dyn Error>> {
+    let mut files = Files::new();
+    for (role, optional) in ROLES {
+        files.extend(bindings(role, &[role], optional)?);
+    }
+    let roles = ROLES.map(|(role, _)| role);
+    let mut optional: Vec<&str> = ROLES.iter().flat_map(|(_, optional)| *optional).copied().collect();
+    optional.sort_unstable();
+    optional.dedup();
+    files.extend(bindings(ALL, &roles, &optional)?);
+    Ok(files)
+}
+
+fn bindings(folder: &str, roles: &[&str], optional: &[&str]) -> Result<Files, Box<dyn Error>> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve.push_path(wit())?;
+    let name = &resolve.packages[package].name;
+    let version = name.version.as_ref().ok_or("a package without a version")?.to_string();
+    let include = roles.iter().map(|role| format!("include skylark:plugin/{role}-plugin@{version};"));
+    let export = optional.iter().map(|interface| format!("export skylark:plugin/{interface}@{version};"));
+    let items: String = include.chain(export).collect();
+    let ours = resolve.push_str("world.wit", &format!("package skylark:c-{folder}; world plugin {{ {items} }}"))?;
+    let world = resolve.select_world(&[ours], None)?;
+    let options = wit_bindgen_c::Opts { rename_world: Some("plugin".to_owned()), ..Default::default() };
+    let mut files = wit_bindgen_core::Files::default();
+    options.build().generate(&mut resolve, world, &mut files)?;
+    let named = files.iter().map(|(name, bytes)| (format!("sdk-c/{folder}/{name}"), bytes.to_vec()));
+    let version = format!("#define SKYLARK_VERSION \"{version}\"\n").into_bytes();
+    Ok(named.chain([(format!("sdk-c/{folder}/version.h"), version)]).collect())
+}

@@ -1,0 +1,367 @@
+// Made from wit/ by `cargo run -p bindings`, in plugins/.
+
+/** Words that every role shares. */
+declare module "skylark:plugin/types" {
+  /** One key with its text. */
+  export type Entry = [string, string];
+  /** What is said. An empty text is an absent one; an id or timestamp of 0 is given by the host. */
+  export interface Message {
+    id: number;
+    action: string;
+    content: Array<Entry>;
+    sender: string;
+    receiver: string;
+    extra: Array<Entry>;
+    title: string;
+    image: string;
+    format: string;
+    /** Milliseconds since 1970. */
+    timestamp: number;
+  }
+  /** One device of a user. */
+  export interface DeviceOf {
+    uid: string;
+    device: string;
+  }
+  /** Who is to receive a push. */
+  export type Target = { tag: "connection"; val: number } | { tag: "device"; val: DeviceOf } | { tag: "user"; val: string } | { tag: "users"; val: Array<string> } | { tag: "room"; val: string } | { tag: "everyone" } | { tag: "everyone-but"; val: Array<string> };
+  /** A code for the client or back end (three digits as text, e.g. "403") and a reason in plain words. */
+  export interface Refusal {
+    code: string;
+    reason: string;
+  }
+  /** By which way something came in. */
+  export type Origin = "client" | "http" | "broker" | "plugin";
+  /** Who a connection belongs to. */
+  export interface Identity {
+    uid: string;
+    cid: number;
+    device: string | null;
+    channel: string | null;
+  }
+}
+
+/**
+ * Role: decides who gets in. Called at connect, at `client_bind` and at `client_refresh`.
+ *
+ * The first plugin that does not abstain decides; if all abstain the client is refused.
+ */
+declare module "skylark:plugin/auth" {
+  export type Entry = import("skylark:plugin/types").Entry;
+  export type Refusal = import("skylark:plugin/types").Refusal;
+  /** What the transport knows. Nothing a client types in a frame can appear here. */
+  export interface Transport {
+    /** Name of the listener's service: ws, cim, cim-tcp. */
+    listener: string;
+    /** The client's address, without port. */
+    remote: string;
+    /** Path and query of the upgrade without the credentials; empty on TCP. */
+    path: string;
+    /** The Origin header. */
+    origin: string | null;
+    /** The User-Agent header. */
+    userAgent: string | null;
+    /** The user that the connection is bound to already (on refresh and on a bind that follows). */
+    bound: string | null;
+  }
+  /** What the client says of itself. */
+  export interface Claim {
+    /** Token from header, query, cookie, subprotocol, or `client_bind` data; the first that is set, in that order. */
+    token: string | null;
+    /** `uid` as typed by the client: a claim, not a fact. */
+    uid: string | null;
+    /** The `deviceId`. */
+    device: string | null;
+    /** web, android, ios, windows, mac. */
+    channel: string | null;
+    /** Everything else that `client_bind` carried. */
+    data: Array<Entry>;
+  }
+  /** Who the client really is. */
+  export interface Admission {
+    uid: string;
+    /** Overrides the claimed device. */
+    device: string | null;
+    /** Rooms to join at once. */
+    rooms: Array<string>;
+    /** Seconds since 1970 at which the admission ends; none = never. */
+    expires: number | null;
+    /** Kept with the connection. */
+    claims: Array<Entry>;
+  }
+  export type Answer = { tag: "admit"; val: Admission } | { tag: "refuse"; val: Refusal } | { tag: "abstain" };
+  /** What the plugin exports as `auth`. */
+  export interface Auth {
+    admit(transport: Transport, claim: Claim): Answer;
+  }
+}
+
+/**
+ * The publish under judgement: nothing is copied into the plugin until it asks (docs/decisions/0002).
+ *
+ * The functions speak of the publish whose `judge` is running; outside of it a call traps.
+ */
+declare module "skylark:plugin/publication" {
+  export type Entry = import("skylark:plugin/types").Entry;
+  export type Whole = import("skylark:plugin/types").Message;
+  export type Way = import("skylark:plugin/types").Origin;
+  /** What kind of target a publish has. */
+  export type Audience = "connection" | "device" | "user" | "users" | "room" | "everyone" | "everyone-but";
+  export function id(): number;
+  export function action(): string;
+  export function content(): Array<Entry>;
+  export function sender(): string;
+  export function receiver(): string;
+  export function extra(): Array<Entry>;
+  export function title(): string;
+  export function image(): string;
+  export function format(): string;
+  export function timestamp(): number;
+  /** All of it at once, to read it whole or to change and hand back in `replace`. */
+  export function message(): Whole;
+  /** By which way it came. */
+  export function origin(): Way;
+  /** The user whose connection published; none for back ends. */
+  export function publisher(): string | null;
+  export function targetKind(): Audience;
+  /** How many users the target names; 0 for rooms, connections and everyone. */
+  export function targetCount(): number;
+  /** The users the target names, from `offset` on, at most 1 000 a call. */
+  export function targetUids(offset: number, limit: number): Array<string>;
+  /** The room the target names. */
+  export function targetRoom(): string | null;
+}
+
+/**
+ * Role: judges each publish once, whatever way it came in and however many receive it.
+ *
+ * A filter is free of side effects: it may import `publication`, `log`, `settings`, `clock`, `crypto`, `directory`
+ * and `counters` (the one state that it may change), nothing else.
+ */
+declare module "skylark:plugin/filter" {
+  export type Message = import("skylark:plugin/types").Message;
+  export type Refusal = import("skylark:plugin/types").Refusal;
+  export type Verdict = { tag: "allow" } | { tag: "replace"; val: Message } | { tag: "reject"; val: Refusal } | { tag: "drop" };
+  /** What the plugin exports as `filter`. */
+  export interface Filter {
+    /** Judges the publish that `publication` shows. */
+    judge(): Verdict;
+  }
+}
+
+/** Role: answers the SendBody keys that it owns. */
+declare module "skylark:plugin/handler" {
+  export type Entry = import("skylark:plugin/types").Entry;
+  export type Identity = import("skylark:plugin/types").Identity;
+  export interface Call {
+    key: string;
+    data: Array<Entry>;
+    /** Whose connection asks; none while it is not bound. */
+    caller: Identity | null;
+    /** The connection that asks. */
+    cid: number;
+  }
+  export interface Reply {
+    /** Three digits as text: "200" is success. */
+    code: string;
+    message: string;
+    data: Array<Entry>;
+  }
+  /** What the plugin exports as `handler`. */
+  export interface Handler {
+    /** The keys this plugin owns; asked once per load. A key that another plugin owns makes the load fail. */
+    keys(): Array<string>;
+    /** Effects (outbox, kv) are committed before the reply goes out, all of them or, on an error or trap, none. */
+    handle(call: Call): Reply;
+  }
+}
+
+/** Role: is told what happened. Answers nothing, delays nothing. */
+declare module "skylark:plugin/events" {
+  export type Identity = import("skylark:plugin/types").Identity;
+  export interface RoomChange {
+    who: Identity;
+    room: string;
+  }
+  export type Event = { tag: "online"; val: Identity } | { tag: "offline"; val: Identity } | { tag: "room-joined"; val: RoomChange } | { tag: "room-left"; val: RoomChange };
+  /** What the plugin exports as `events`. */
+  export interface Events {
+    onEvent(event: Event): void;
+  }
+}
+
+/** Optional for every role: called on each fresh instance before its first call. */
+declare module "skylark:plugin/lifecycle" {
+  /** What the plugin exports as `lifecycle`. */
+  export interface Lifecycle {
+    /** An error refuses the instance, and at load the whole file, with this text. */
+    start(): void;
+  }
+}
+
+/** Lines for the node's log; capped per call. */
+declare module "skylark:plugin/log" {
+  export type Level = "debug" | "info" | "warn" | "error";
+  export function write(level: Level, message: string): void;
+}
+
+/** The `[settings]` table of the plugin's manifest. */
+declare module "skylark:plugin/settings" {
+  /** One top-level value: a text as it is, anything else as JSON. */
+  export function get(key: string): string | null;
+  /** The whole table as a JSON object. */
+  export function json(): string;
+}
+
+/** Time. */
+declare module "skylark:plugin/clock" {
+  /** Milliseconds since 1970. */
+  export function now(): number;
+  /** Nanoseconds since some start, never going back. */
+  export function monotonic(): number;
+}
+
+/** Who is online, on which device, in which room. Grant: `directory`. */
+declare module "skylark:plugin/directory" {
+  export interface Presence {
+    cid: number;
+    device: string | null;
+    channel: string | null;
+    rooms: Array<string>;
+  }
+  /** Whether the user has at least one connection. */
+  export function online(uid: string): boolean;
+  /** The user's connections. */
+  export function connections(uid: string): Array<Presence>;
+  /** Users in a room from `offset` on, at most 1 000 a call, in no promised order. */
+  export function members(room: string, offset: number, limit: number): Array<string>;
+  /** The devices on which the user is online, each once, sorted. Since 0.1.1. */
+  export function devices(uid: string): Array<string>;
+  /** The rooms that one of the user's connections is in, each once, sorted. Since 0.1.1. */
+  export function rooms(uid: string): Array<string>;
+}
+
+/** Effects on others; staged until the call returns ok, then committed all together. Handlers and events. Grant: `outbox`. */
+declare module "skylark:plugin/outbox" {
+  export type Message = import("skylark:plugin/types").Message;
+  export type Target = import("skylark:plugin/types").Target;
+  /** What history does with the message. Carried, unused until the node keeps history. */
+  export type History = { tag: "configured" } | { tag: "no" } | { tag: "ttl"; val: number };
+  export interface Options {
+    /** Idempotency key. */
+    key: string | null;
+    history: History;
+    /** A connection to leave out. */
+    noEcho: number | null;
+  }
+  export type Error = { tag: "too-many" } | { tag: "too-large" } | { tag: "too-many-hops" } | { tag: "invalid"; val: string };
+  export function push(target: Target, message: Message, options: Options | null): void;
+  /** The user's connections join the room. */
+  export function join(uid: string, room: string): void;
+  export function leave(uid: string, room: string): void;
+  /** Closes the target's connections; `connection`, `device`, `user` and `users` only. */
+  export function kick(target: Target, reason: string): void;
+}
+
+/**
+ * Gives connections their user, for login flows: a code that a phone confirms, a guest who signs in. Handlers and events.
+ * Grant: `login`. Since 0.1.1.
+ *
+ * The grant is a great one: it makes any connection anybody's, and no auth plugin is asked.
+ */
+declare module "skylark:plugin/login" {
+  export type Entry = import("skylark:plugin/types").Entry;
+  /** Whose the connection becomes. */
+  export interface Account {
+    uid: string;
+    /** None = what is known of it already. */
+    device: string | null;
+    /** web, android, ios, windows, mac; none = what is known of it already. */
+    channel: string | null;
+    /** Rooms to join at once. */
+    rooms: Array<string>;
+    /** Seconds since 1970 at which the connection ends, unless it is refreshed; none = never. */
+    expires: number | null;
+    /** Kept with the connection. */
+    claims: Array<Entry>;
+  }
+  export type Error = { tag: "too-many" } | { tag: "gone" } | { tag: "invalid"; val: string };
+  /**
+   * The connection is this user's, bound or not before; staged with the outbox, in the order of the calls. Its client is told
+   * by a REPLY `client_bind` with code 200, other devices of the user give way as after any bind, and if it was another
+   * user's, it leaves that one's rooms first.
+   */
+  export function bind(cid: number, account: Account): void;
+}
+
+/**
+ * Small state of one plugin: survives reload, seen by all its instances. Grant: `kv`.
+ *
+ * Writes are staged with the outbox: the call reads its own writes, all commit together. A conflicting
+ * concurrent write makes the host run the call again, at most three times, then the caller gets "503".
+ */
+declare module "skylark:plugin/kv" {
+  export type Error = { tag: "too-large" } | { tag: "read-only" };
+  /** Why a number was not added. */
+  export type AddError = { tag: "too-large" } | { tag: "read-only" } | { tag: "not-a-number" };
+  export function get(key: string): Uint8Array | null;
+  /** `ttl` in seconds; none = until deleted. */
+  export function set(key: string, value: Uint8Array, ttl: number | null): void;
+  function delete_(key: string): void;
+  export { delete_ as delete };
+  /** Sets `key` only if its value is `expected` (none = the key is absent); answers whether it did. */
+  export function compareAndSwap(key: string, expected: Uint8Array | null, value: Uint8Array, ttl: number | null): boolean;
+  /**
+   * Adds to the number that `key` holds (absent = 0) and answers the sum. The value is the number as decimal text; `ttl`
+   * as in `set`, counted anew. No two calls get the same sum: a call whose sum another one took is run again. Since 0.1.1.
+   */
+  export function add(key: string, amount: number, ttl: number | null): number;
+}
+
+/**
+ * Approximate sliding windows, for rate rules: the one state that a filter may change. Grant: `counters`. Since 0.1.1.
+ *
+ * A counter belongs to the plugin and the node, survives a reload and is seen by all instances; it is counted at once and stays
+ * counted, whatever the call answers. A plugin has 16 384 of them: one more takes the place of one that was not used for long.
+ */
+declare module "skylark:plugin/counters" {
+  /**
+   * Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
+   * of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
+   * outside is taken as the nearest of the two.
+   *
+   * A window is kept as sixteen slots, and the one that is leaving it counts by the part that is still inside: the answer
+   * differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
+   */
+  export function addAndRead(name: string, windowSeconds: number, amount: number): number;
+}
+
+/**
+ * What a guest language lacks or is slow at. Pure functions: every role may use them, no grant. Since 0.1.1.
+ *
+ * What goes in counts as bytes that the call hands over; the time counts as the call's own.
+ */
+declare module "skylark:plugin/crypto" {
+  /** An RSA public key as a JWK has it: modulus (2 048 to 8 192 bits) and exponent, most significant byte first. */
+  export interface RsaKey {
+    n: Uint8Array;
+    e: Uint8Array;
+  }
+  /** A point of the curve P-256 as a JWK has it, 32 bytes each. */
+  export interface EcKey {
+    x: Uint8Array;
+    y: Uint8Array;
+  }
+  /** The key that a signature is checked with, and by that the algorithm. */
+  export type PublicKey = { tag: "ed25519"; val: Uint8Array } | { tag: "rs256"; val: RsaKey } | { tag: "es256"; val: EcKey };
+  /** SHA-256, 32 bytes. */
+  export function sha256(data: Uint8Array): Uint8Array;
+  /** HMAC with SHA-256, 32 bytes. */
+  export function hmacSha256(key: Uint8Array, data: Uint8Array): Uint8Array;
+  /** Whether `tag` is the HMAC with SHA-256 of the data; takes the same time wherever they differ. */
+  export function hmacSha256Verify(key: Uint8Array, data: Uint8Array, tag: Uint8Array): boolean;
+  /** Whether the signature over the data is the key's. An error says what is wrong with the key. */
+  export function verify(key: PublicKey, data: Uint8Array, signature: Uint8Array): boolean;
+  /** Bytes that nobody can guess, at most 1 024 a call; to ask for more traps. */
+  export function random(length: number): Uint8Array;
+}

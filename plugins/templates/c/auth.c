@@ -1,0 +1,10 @@
+// Lets in who carries the one token of the settings, as the user that they say they are.
+#include "auth.h"
+
+answer admit(const transport *from, const claim *said) {
+    (void)from;
+    if (!said->token.is_some) return abstain();
+    text token = setting(T("token"), T(""));
+    if (!text_is(said->token.val, token) || !said->uid.is_some) return refuse(T("401"), T("wrong token"));
+    return let_in((admission){.uid = said->uid.val});
+}

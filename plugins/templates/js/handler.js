@@ -1,0 +1,17 @@
+// Answers the key "greet", and counts how often each user was greeted.
+import * as kv from "skylark:plugin/kv";
+
+export const handler = {
+  keys: () => ["greet"],
+
+  handle({ caller }) {
+    if (caller === null) return { code: "401", message: "who are you?", data: [] };
+    const key = `greeted:${caller.uid}`;
+    const times = String(Number(text(kv.get(key))) + 1);
+    kv.set(key, bytes(times), null);
+    return { code: "200", message: "", data: [["greeting", `hello, ${caller.uid}`], ["times", times]] };
+  },
+};
+
+const text = (value) => String.fromCharCode(...(value ?? []));
+const bytes = (value) => Uint8Array.from(value, (letter) => letter.charCodeAt(0));

@@ -1,0 +1,17 @@
+// Writes who comes and goes into the node's log.
+import type { Events } from "skylark:plugin/events";
+import * as log from "skylark:plugin/log";
+
+export const events: Events = {
+  onEvent(event) {
+    switch (event.tag) {
+      case "online":
+      case "offline":
+        return log.write("info", `${event.val.uid} is ${event.tag}`);
+      case "room-joined":
+        return log.write("info", `${event.val.who.uid} joined ${event.val.room}`);
+      case "room-left":
+        return log.write("info", `${event.val.who.uid} left ${event.val.room}`);
+    }
+  },
+};
