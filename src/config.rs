@@ -248,6 +248,10 @@ section! {
         pub instances: u32 [Bounded(1, 10_000)] = 256,
         /// The furthest that manifests may raise limits (`[limits]`). One that asks for more is refused when it is loaded; a default that is larger is lowered.
         pub caps: PluginCaps,
+        /// When a plugin that fails again and again is not asked for a while.
+        pub breaker: Breaker,
+        /// How long a new version has to prove itself before the one before it is let go.
+        pub probation: Probation,
     }
 }
 
@@ -278,6 +282,26 @@ section! {
         pub kv_bytes: usize [Bytes(0, 16 << 30)] = 256 << 20,
         /// Keys of a plugin.
         pub kv_keys: usize [Bounded(0, 100_000_000)] = 1_000_000,
+    }
+}
+
+section! {
+    /// When a plugin that fails again and again is not asked for a while: its role's failure answer is given instead.
+    pub struct Breaker {
+        /// So many traps or time-outs among at most twice as many successive calls open the circuit.
+        pub failures: usize [Bounded(1, 10_000)] = 10,
+        /// How long it stays open; then one call is let through, and closes it if it is answered.
+        pub rest: Duration = Duration::from_secs(5),
+    }
+}
+
+section! {
+    /// How long a new version has to prove itself: if its circuit opens, the version before it comes back by itself.
+    pub struct Probation {
+        /// At least so many calls.
+        pub calls: u64 [Bounded(0, 1_000_000_000)] = 1_000,
+        /// And at least so long; however few calls came, it ends after twenty times that, ten minutes at least.
+        pub time: Duration = Duration::from_secs(30),
     }
 }
 

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
 pub use crate::hub::{Binding, Connection, Socket};
-pub use crate::plugin::{Call, Identity, Rejected, Status, Transport};
+pub use crate::plugin::{Call, Identity, Rejected, Status, Transport, Word, WordFault};
 pub use publish::{Fate, Published};
 
 use crate::broker::Broker;
@@ -102,6 +102,14 @@ impl Node {
     #[must_use]
     pub fn plugins(&self) -> Vec<Status> {
         self.plugins.status()
+    }
+
+    /// Tells one plugin what the operator wants of it; its status afterwards.
+    ///
+    /// # Errors
+    /// [`WordFault`] where it is not done.
+    pub async fn tell_plugin(&self, name: &str, word: Word) -> Result<Status, WordFault> {
+        self.plugins.obey(name, word).await
     }
 
     /// Whether the node should get traffic.

@@ -5,6 +5,7 @@
 
 mod auth;
 mod bindings;
+mod breaker;
 mod cache;
 mod chain;
 pub mod check;
@@ -14,6 +15,7 @@ mod convert;
 mod counters;
 mod crypto;
 mod disk;
+mod durations;
 mod engine;
 mod events;
 mod failure;
@@ -32,6 +34,7 @@ mod matching;
 mod pool;
 mod publication;
 mod reload;
+mod share;
 mod snapshot;
 mod stats;
 mod ticker;
@@ -44,6 +47,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -183,7 +187,7 @@ pub trait Services: Send + Sync {
 }
 
 /// One file of the plugin directory, as `GET /plugins` shows it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Status {
     /// File name without `.wasm`.
     pub name: Arc<str>,
@@ -205,8 +209,74 @@ pub struct Status {
     pub calls: u64,
     /// Calls of this version that ended in a trap, a time-out or a refused instance.
     pub failures: u64,
+    /// How its calls ended, by the answer (`allow`, `admit`, …) or by why there was none (`trap`, `cpu`, …, `open`).
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// Microseconds within which half of the timed calls (one in 16) were answered, at most a quarter too many.
+    pub p50: Option<f64>,
+    /// Microseconds within which 99 of 100 were.
+    pub p99: Option<f64>,
+    /// The most bytes that one instance of this version has held.
+    pub memory: usize,
+    /// `closed`, `open` (the guest is not asked) or `half-open`.
+    pub circuit: Option<&'static str>,
+    /// How often it opened.
+    pub circuits_opened: u64,
+    /// Whether it goes back to `previous` by itself if its circuit opens.
+    pub probation: bool,
+    /// SHA-256 of the file that served before, to which `rollback` goes back.
+    pub previous: Option<String>,
+    /// A newer version that serves a share of the senders.
+    pub canary: Option<OnTrial>,
     /// Why the newest file on disk does not serve, if it does not.
     pub rejected: Option<Rejected>,
+}
+
+/// A version that serves a share of the senders beside the one that serves all others.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct OnTrial {
+    /// Which share, e.g. `5%`.
+    pub share: String,
+    /// Its number.
+    pub version: u64,
+    /// SHA-256 of its file, hexadecimal.
+    pub hash: String,
+    /// When it began to serve, milliseconds since 1970.
+    pub since: i64,
+    /// Calls that it served.
+    pub calls: u64,
+    /// Calls that ended in a trap, a time-out or a refused instance.
+    pub failures: u64,
+    /// How its calls ended.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// `closed`, `open` or `half-open`.
+    pub circuit: &'static str,
+}
+
+/// What an operator tells one plugin while the node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Serve again, after `Disable`.
+    Enable,
+    /// Stop serving, as `enabled = false` does, until `Enable` or the end of this process.
+    Disable,
+    /// Load the files anew, refused ones too.
+    Reload,
+    /// Go back to the version before.
+    RollBack,
+}
+
+/// Why a word of the operator's was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WordFault {
+    /// There is no such plugin.
+    #[error("there is no plugin of this name")]
+    Unknown,
+    /// It is not in a state for it; the text says why.
+    #[error("{0}")]
+    Unfit(String),
+    /// The node ends.
+    #[error("the node is ending")]
+    Ending,
 }
 
 /// A file that was refused.
@@ -236,6 +306,9 @@ pub trait PluginHost: Send + Sync {
 
     /// Every plugin, by name.
     fn status(&self) -> Vec<Status>;
+
+    /// Does what the operator tells one plugin; its status afterwards.
+    fn obey(&self, name: &str, word: Word) -> BoxFuture<'_, Result<Status, WordFault>>;
 }
 
 /// What a plugin is asked to do. One file may carry several roles.

@@ -3,6 +3,7 @@
 mod build;
 mod check;
 mod list;
+mod tell;
 mod test;
 
 #[cfg(test)]
@@ -22,6 +23,14 @@ enum PluginCommand {
     List(list::List),
     /// Build a plugin's folder: find its tools, or say which command installs them, and run its own recipe.
     Build(build::Build),
+    /// Put a disabled plugin of a running node back into service.
+    Enable(tell::Tell),
+    /// Take a plugin out of service until it is enabled or the node starts again: a filter's gate is open then.
+    Disable(tell::Tell),
+    /// Have a running node load a plugin's files anew, a refused or rolled back one too.
+    Reload(tell::Tell),
+    /// Go back to the version that served before.
+    Rollback(tell::Tell),
     /// Compile and check a component with the manifest beside it, without a node.
     Check(check::Check),
     /// Play the cases of a plugin (cases.yaml) without a node: input, and the expected verdict, reply, pushes, kv and log.
@@ -33,6 +42,10 @@ impl Plugin {
         match self.command {
             PluginCommand::List(command) => command.run(source),
             PluginCommand::Build(command) => command.run(),
+            PluginCommand::Enable(command) => command.run("enable", source),
+            PluginCommand::Disable(command) => command.run("disable", source),
+            PluginCommand::Reload(command) => command.run("reload", source),
+            PluginCommand::Rollback(command) => command.run("rollback", source),
             PluginCommand::Check(command) => command.run(source),
             PluginCommand::Test(command) => command.run(source),
         }

@@ -172,18 +172,19 @@ fn json_frames_hold_their_body_as_text() {
 }
 
 #[test]
-fn the_table_shows_a_refused_file_behind_its_line() {
+fn the_table_shows_a_canary_and_a_refused_file_behind_their_lines() {
     let items = [
-        json!({ "name": "token-auth", "state": "live", "version": 2, "roles": ["auth"], "calls": 7, "failures": 0, "rejected": null }),
+        json!({ "name": "token-auth", "state": "live", "version": 2, "roles": ["auth"], "calls": 7, "failures": 0, "p50": 12.34, "p99": 100.0, "circuit": "closed", "rejected": null,
+                "canary": { "version": 3, "share": "5%" } }),
         json!({ "name": "w", "state": "live", "version": 1, "roles": ["filter", "events"], "calls": 0, "failures": 1,
                 "rejected": { "hash": "", "reason": "not a component" } }),
     ];
     assert_eq!(
         plugin::table(&items),
         [
-            "NAME        STATE  VERSION  ROLES          CALLS  FAILURES",
-            "token-auth  live   2        auth           7      0",
-            "w           live   1        filter,events  0      1  newest file refused: not a component",
+            "NAME        STATE  VERSION  ROLES          CALLS  FAILURES  P50     P99      CIRCUIT",
+            "token-auth  live   2        auth           7      0         12.3µs  100.0µs  closed  version 3 serves 5% of the senders",
+            "w           live   1        filter,events  0      1         -       -        -  newest file refused: not a component",
         ]
     );
 }

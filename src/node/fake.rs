@@ -18,7 +18,7 @@ use crate::hub::{Connection, Hub, Settings, ShardTask, Socket};
 use crate::id::{IdSequence, NodeId, Room, Uid};
 use crate::message::{Entries, Envelope, Receipt, Target};
 pub(crate) use crate::plugin::Judgement;
-use crate::plugin::{Call, Event, PluginHost, Status, Transport};
+use crate::plugin::{Call, Event, PluginHost, Status, Transport, Word, WordFault};
 
 /// A node whose broker and plugins are scripted.
 pub(crate) struct Fake {
@@ -59,6 +59,11 @@ impl Fake {
         std::mem::take(&mut self.broker.script.lock().batches)
     }
 
+    /// What the operator told single plugins since they were last asked.
+    pub(crate) fn words(&self) -> Vec<(String, Word)> {
+        std::mem::take(&mut self.broker.script.lock().words)
+    }
+
     /// What plugins were told since they were last asked.
     pub(crate) fn events(&self) -> Vec<Event> {
         std::mem::take(&mut self.broker.script.lock().events)
@@ -96,6 +101,7 @@ struct Script {
     broken: bool,
     judgements: Vec<(String, Judgement)>,
     status: Vec<Status>,
+    words: Vec<(String, Word)>,
     batches: Vec<Batch>,
     events: Vec<Event>,
 }
@@ -154,6 +160,13 @@ impl PluginHost for Scripted {
 
     fn status(&self) -> Vec<Status> {
         self.script.lock().status.clone()
+    }
+
+    fn obey(&self, name: &str, word: Word) -> BoxFuture<'_, Result<Status, WordFault>> {
+        let mut script = self.script.lock();
+        script.words.push((name.to_owned(), word));
+        let status = script.status.iter().find(|status| *status.name == *name).cloned();
+        std::future::ready(status.ok_or(WordFault::Unknown)).boxed()
     }
 }
 

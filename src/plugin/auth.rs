@@ -9,7 +9,7 @@ use super::pool::Lease;
 use super::snapshot::{Gate, Snapshot};
 use super::stats::Outcome;
 use super::version::Version;
-use super::{Admission, Claim, Refusal, Role, Transport, convert};
+use super::{Admission, Claim, Refusal, Role, Transport, convert, share};
 
 /// Asks until one decides.
 pub(super) async fn admit(snapshot: &Snapshot, transport: &Transport, claim: &Claim) -> Result<Admission, Refusal> {
@@ -21,12 +21,13 @@ pub(super) async fn admit(snapshot: &Snapshot, transport: &Transport, claim: &Cl
         return Err(unavailable(format!("auth plugin {plugin} is missing")));
     }
     for gate in &snapshot.auth {
-        let Gate::Live(version) = gate else { continue };
+        let Gate::Live(served) = gate else { continue };
+        let Some(version) = served.choose(|| Some(share::claimant(transport, claim))) else { continue };
         match ask(version, transport, claim).await {
             Ok(Some(decided)) => return decided,
             Ok(None) => {}
             Err(failure) => {
-                version.stats.failed(Role::Auth, &failure);
+                version.failed(Role::Auth, &failure);
                 return Err(unavailable(format!("auth plugin {} failed: {failure}", version.name)));
             }
         }
@@ -48,7 +49,7 @@ pub(super) async fn ask(
     claim: &Claim,
 ) -> Result<Option<Result<Admission, Refusal>>, Failure> {
     for _ in 0..=commit::RETRIES {
-        let begun = version.stats.called();
+        let begun = version.begin()?;
         let mut lease = Lease::take(version).await?;
         let answer = lease.instance().admit(transport, claim).await?;
         let staged = lease.instance().take_staged();
@@ -63,10 +64,10 @@ pub(super) async fn ask(
         };
         match commit::commit(&version.blueprint.context, staged).await? {
             Ended::Committed => {
-                version.stats.answered(begun, outcome);
+                begun.answered(outcome);
                 return Ok(decided);
             }
-            Ended::Conflict => {}
+            Ended::Conflict => begun.lives(),
         }
     }
     Err(commit::too_many_conflicts())

@@ -9,10 +9,10 @@ use super::bindings::exports::skylark::plugin::filter::Verdict;
 use super::failure::{Failure, Kind};
 use super::guest::Publish;
 use super::pool::Lease;
-use super::snapshot::{Gate, Snapshot};
+use super::snapshot::{Gate, Served, Snapshot};
 use super::stats::Outcome;
 use super::version::Version;
-use super::{Judgement, Refusal, Role, convert};
+use super::{Judgement, Refusal, Role, convert, share};
 use crate::message::Envelope;
 
 /// One judgement for each envelope, in order.
@@ -20,7 +20,10 @@ pub(super) async fn judge(snapshot: &Snapshot, batch: &mut [Envelope]) -> Vec<Ju
     let mut judgements = vec![Judgement::Pass { replaced_by: Vec::new() }; batch.len()];
     for gate in &snapshot.filters {
         match gate {
-            Gate::Live(version) => filter(version, batch, &mut judgements).await,
+            Gate::Live(served) => match served.only() {
+                Some(version) => filter(version, batch, &mut judgements, |_| true).await,
+                None => share_out(served, batch, &mut judgements).await,
+            },
             Gate::Shut { plugin, rules } => {
                 for (envelope, judgement) in batch.iter().zip(&mut judgements) {
                     if is_on(judgement) && rules.wants(envelope) {
@@ -41,27 +44,53 @@ fn refuse(plugin: &Arc<str>, reason: String) -> Judgement {
     Judgement::Reject { plugin: Arc::clone(plugin), refusal: Refusal { code: "503".to_owned(), reason } }
 }
 
-/// Sends what one filter wants of the batch through it.
-async fn filter(version: &Arc<Version>, batch: &mut [Envelope], judgements: &mut [Judgement]) {
+/// Two versions serve: each envelope meets the one that its sender has. That is settled first, since a filter may change
+/// what tells the sender.
+async fn share_out(served: &Served, batch: &mut [Envelope], judgements: &mut [Judgement]) {
+    let chosen: Vec<_> = batch.iter().map(|envelope| served.choose(|| share::publisher(envelope))).collect();
+    for version in served.versions() {
+        let is_its_own = |index: usize| chosen[index].is_some_and(|chosen| Arc::ptr_eq(chosen, version));
+        filter(version, batch, judgements, is_its_own).await;
+    }
+}
+
+/// Sends what one version wants of the batch, of that which is its own, through it.
+async fn filter(
+    version: &Arc<Version>,
+    batch: &mut [Envelope],
+    judgements: &mut [Judgement],
+    is_its_own: impl Fn(usize) -> bool,
+) {
     let mut lease = None;
-    for (envelope, judgement) in batch.iter_mut().zip(judgements) {
-        if !is_on(judgement) || !version.manifest.rules.wants(envelope) {
+    for (index, (envelope, judgement)) in batch.iter_mut().zip(judgements).enumerate() {
+        if !is_on(judgement) || !version.manifest.rules.wants(envelope) || !is_its_own(index) {
             continue;
         }
-        let begun = version.stats.called();
-        match ask(version, &mut lease, envelope).await {
-            Ok(verdict) => {
-                version.stats.answered(begun, outcome(&verdict));
-                if let Err(failure) = apply(version, verdict, envelope, judgement) {
-                    fail(version, &failure, judgement);
-                }
+        if let Err(failure) = pass(version, &mut lease, envelope, judgement).await {
+            version.failed(Role::Filter, &failure);
+            if !version.manifest.allow_on_failure {
+                *judgement = refuse(&version.name, format!("plugin {} failed: {failure}", version.name));
             }
-            Err(failure) => fail(version, &failure, judgement),
         }
     }
     if let Some(lease) = lease {
         lease.give_back();
     }
+}
+
+/// Has one envelope judged.
+async fn pass<'a>(
+    version: &'a Arc<Version>,
+    held: &mut Option<Lease<'a>>,
+    envelope: &mut Envelope,
+    judgement: &mut Judgement,
+) -> Result<(), Failure> {
+    let begun = version.begin()?;
+    let verdict = ask(version, held, envelope).await?;
+    let outcome = outcome(&verdict);
+    apply(version, verdict, envelope, judgement)?;
+    begun.answered(outcome);
+    Ok(())
 }
 
 /// Calls the instance at hand, or takes one. After an error it is gone.
@@ -117,11 +146,4 @@ fn apply(
         Verdict::Drop => *judgement = Judgement::Drop { plugin: Arc::clone(plugin) },
     }
     Ok(())
-}
-
-fn fail(version: &Version, failure: &Failure, judgement: &mut Judgement) {
-    version.stats.failed(Role::Filter, failure);
-    if !version.manifest.allow_on_failure {
-        *judgement = refuse(&version.name, format!("plugin {} failed: {failure}", version.name));
-    }
 }

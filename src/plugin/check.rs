@@ -114,8 +114,8 @@ pub async fn check_dir(config: &Plugins) -> Result<Vec<Report>, LoadError> {
 
 fn env(config: &Plugins) -> Result<Env, LoadError> {
     // Nothing is called here but the canary, so nobody has to make instances.
-    let (warmer, _) = mpsc::channel(1);
-    Env::new(config, Options::default(), warmer)
+    let ((warmer, _), (alarm, _)) = (mpsc::channel(1), mpsc::channel(1));
+    Env::new(config, Options::default(), warmer, alarm)
 }
 
 async fn check(env: &Env, dir: &Path, name: &str) -> Report {

@@ -12,7 +12,7 @@ use super::pool::Lease;
 use super::snapshot::Snapshot;
 use super::stats::Outcome;
 use super::version::Version;
-use super::{Event, Role};
+use super::{Event, Role, share};
 use crate::telemetry::names;
 
 /// Events that wait for the task; more are lost and counted.
@@ -54,9 +54,12 @@ pub(super) async fn tell(
         };
         let Some(event) = event else { return };
         let plugins = serving.load_full();
-        for version in plugins.events.iter().filter(|version| wants(version, &event)) {
+        for version in plugins.events.iter().filter_map(|served| served.choose(|| Some(share::subject(&event)))) {
+            if !wants(version, &event) {
+                continue;
+            }
             if let Err(failure) = hand(version, &event).await {
-                version.stats.failed(Role::Events, &failure);
+                version.failed(Role::Events, &failure);
             }
         }
     }
@@ -73,13 +76,13 @@ fn wants(version: &Version, event: &Event) -> bool {
 /// One plugin is told, and what it staged takes effect.
 pub(super) async fn hand(version: &Arc<Version>, event: &Event) -> Result<(), Failure> {
     for _ in 0..=commit::RETRIES {
-        let begun = version.stats.called();
+        let begun = version.begin()?;
         let mut lease = Lease::take(version).await?;
         lease.instance().on_event(event).await?;
         let staged = lease.instance().take_staged();
         lease.give_back();
         if commit::commit(&version.blueprint.context, staged).await? == Ended::Committed {
-            version.stats.answered(begun, Outcome::Told);
+            begun.answered(Outcome::Told);
             return Ok(());
         }
     }

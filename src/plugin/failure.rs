@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Declared,
     /// The key-value store did not take its writes.
     Kv,
+    /// Its circuit is open: the guest was not asked.
+    Open,
 }
 
 impl Kind {
@@ -43,7 +45,13 @@ impl Kind {
             Self::Answer => "answer",
             Self::Declared => "declared",
             Self::Kv => "kv",
+            Self::Open => "open",
         }
+    }
+
+    /// Whether the guest is to blame, so that its circuit has to know.
+    pub(super) const fn is_guests_fault(self) -> bool {
+        !matches!(self, Self::Full | Self::Declared | Self::Kv | Self::Open)
     }
 }
 

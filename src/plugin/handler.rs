@@ -15,7 +15,7 @@ pub(super) async fn handle(version: &Arc<Version>, call: &Call) -> Answer {
     match ask(version, call).await {
         Ok(answer) => answer,
         Err(failure) => {
-            version.stats.failed(Role::Handler, &failure);
+            version.failed(Role::Handler, &failure);
             let message = format!("plugin {} failed: {failure}", version.name);
             Answer { code: "503".to_owned(), message, data: Entries::new() }
         }
@@ -24,19 +24,25 @@ pub(super) async fn handle(version: &Arc<Version>, call: &Call) -> Answer {
 
 async fn ask(version: &Arc<Version>, call: &Call) -> Result<Answer, Failure> {
     for _ in 0..=commit::RETRIES {
-        let begun = version.stats.called();
+        let begun = version.begin()?;
         let mut lease = Lease::take(version).await?;
         let reply = lease.instance().handle(call).await?;
         let staged = lease.instance().take_staged();
         lease.give_back();
-        let reply = reply.map_err(|words| Failure::new(Kind::Declared, convert::cut(words)))?;
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(words) => {
+                begun.lives();
+                return Err(Failure::new(Kind::Declared, convert::cut(words)));
+            }
+        };
         let answer = convert::answer(reply).map_err(|fault| Failure::new(Kind::Answer, fault))?;
         match commit::commit(&version.blueprint.context, staged).await? {
             Ended::Committed => {
-                version.stats.answered(begun, Outcome::Handled);
+                begun.answered(Outcome::Handled);
                 return Ok(answer);
             }
-            Ended::Conflict => {}
+            Ended::Conflict => begun.lives(),
         }
     }
     Err(commit::too_many_conflicts())

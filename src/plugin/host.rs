@@ -16,14 +16,14 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use super::events::{self, Queue};
 use super::kv::{MemoryStore, Store};
 use super::load::Env;
-use super::reload::{Loader, Patience};
+use super::reload::{Command, Loader, News, Patience, Told};
 use super::snapshot::Snapshot;
 pub use super::time::Time;
 use super::version::warm_up;
 use super::watch::Watch;
 use super::{
-    Admission, Answer, Call, Claim, Event, Judgement, PluginHost, Refusal, Services, Status, Transport, auth, chain,
-    handler,
+    Admission, Answer, Call, Claim, Event, Judgement, PluginHost, Refusal, Services, Status, Transport, Word,
+    WordFault, auth, chain, handler, share,
 };
 use crate::config::Plugins;
 use crate::message::Envelope;
@@ -77,12 +77,6 @@ pub struct Tasks {
     tasks: JoinSet<()>,
 }
 
-/// What the loader is told.
-enum Command {
-    Look(oneshot::Sender<()>),
-    AllowRemove(Vec<String>, oneshot::Sender<()>),
-}
-
 /// Requests for warm instances, and commands, that may wait.
 const WAITING: usize = 256;
 /// After the first news of the directory more are gathered for so long.
@@ -98,17 +92,18 @@ impl WasmHost {
     /// The directory cannot be read, or there can be no engine or thread.
     pub async fn load(config: &Plugins, options: Options) -> Result<(Self, Tasks), LoadError> {
         let (warmer, asked) = mpsc::channel(WAITING);
-        let env = Arc::new(Env::new(config, options, warmer)?);
+        let (alarm, opened) = mpsc::channel(WAITING);
+        let env = Arc::new(Env::new(config, options, warmer, alarm)?);
         let serving = Arc::<ArcSwap<Snapshot>>::default();
         let mut tasks = JoinSet::new();
         let (stop, stopped) = watch::channel(false);
         let (commands, told) = mpsc::channel(WAITING);
         if !config.dir.as_os_str().is_empty() {
-            let mut loader = Loader::new(config, Arc::clone(&env), Arc::clone(&serving));
+            let mut loader = Loader::new(config, Arc::clone(&env), Arc::clone(&serving), News::new(told, opened));
             let mut watch = Watch::new();
             watch.arm(loader.dir());
             loader.look(Patience::Now).await.map_err(|error| LoadError::Dir { path: config.dir.clone(), error })?;
-            tasks.spawn(keep_fresh(loader, watch, config.rescan, told, stopped.clone()));
+            tasks.spawn(keep_fresh(loader, watch, config.rescan, stopped.clone()));
         }
         let (queue, events) = Queue::new();
         tasks.spawn(events::tell(Arc::clone(&serving), events, stopped.clone()));
@@ -162,13 +157,7 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
 }
 
 /// The loader's loop.
-async fn keep_fresh(
-    mut loader: Loader,
-    mut watch: Watch,
-    rescan: Duration,
-    mut told: mpsc::Receiver<Command>,
-    mut stopped: watch::Receiver<bool>,
-) {
+async fn keep_fresh(mut loader: Loader, mut watch: Watch, rescan: Duration, mut stopped: watch::Receiver<bool>) {
     let mut rescan = interval(rescan);
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut readable = true;
@@ -180,30 +169,31 @@ async fn keep_fresh(
                 None => std::future::pending().await,
             }
         };
-        let mut patience = Patience::Settle;
-        let mut done = None;
-        tokio::select! {
+        let looked = tokio::select! {
             _ = stopped.changed() => return,
-            () = settled => {}
-            // A copy tells of every block: one look serves all that it tells meanwhile.
-            () = watch.changed() => tokio::time::sleep(GATHER).await,
-            _ = rescan.tick() => watch.arm(loader.dir()),
-            command = told.recv() => match command {
-                Some(Command::Look(sender)) => (patience, done) = (Patience::Now, Some(sender)),
-                Some(Command::AllowRemove(names, sender)) => {
-                    loader.allow_remove(names);
-                    done = Some(sender);
+            () = settled => loader.look(Patience::Settle).await,
+            () = watch.changed() => {
+                // A copy tells of every block: one look serves all that it tells meanwhile.
+                tokio::time::sleep(GATHER).await;
+                loader.look(Patience::Settle).await
+            }
+            _ = rescan.tick() => {
+                watch.arm(loader.dir());
+                loader.look(Patience::Settle).await
+            }
+            told = loader.told() => match told {
+                Some(Told::Command(command)) => loader.obey(command).await,
+                Some(Told::Opened(opened)) => {
+                    loader.opened(opened).await;
+                    continue;
                 }
                 None => return,
             },
-        }
-        let looked = loader.look(patience).await;
+        };
         if let (true, Err(error)) = (readable, &looked) {
             tracing::error!(%error, dir = %loader.dir().display(), "the plugin directory cannot be read: plugins stay as they are");
         }
         readable = looked.is_ok();
-        // Who asked may have gone away.
-        let _ = done.map(|done| done.send(()));
     }
 }
 
@@ -219,7 +209,9 @@ impl PluginHost for WasmHost {
     }
 
     fn handle(&self, call: Call) -> BoxFuture<'_, Option<Answer>> {
-        let owner = self.serving.load().handlers.get(&call.key).cloned();
+        let plugins = self.serving.load();
+        let served = plugins.handlers.get(&call.key);
+        let owner = served.and_then(|served| served.choose(|| Some(share::caller(&call)))).cloned();
         async move { Some(handler::handle(&owner?, &call).await) }.boxed()
     }
 
@@ -231,5 +223,17 @@ impl PluginHost for WasmHost {
 
     fn status(&self) -> Vec<Status> {
         self.serving.load().status()
+    }
+
+    fn obey(&self, name: &str, word: Word) -> BoxFuture<'_, Result<Status, WordFault>> {
+        let (answer, answered) = oneshot::channel();
+        let command = Command::Word(name.into(), word, answer);
+        async move {
+            let told = self.commands.send(command).await;
+            // Without a directory there is no plugin, and nobody listens.
+            told.map_err(|_| if self.serving.load().is_empty() { WordFault::Unknown } else { WordFault::Ending })?;
+            answered.await.unwrap_or(Err(WordFault::Ending))
+        }
+        .boxed()
     }
 }

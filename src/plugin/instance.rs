@@ -126,6 +126,11 @@ impl Instance {
         self.end(ended)?.map_err(|why| Failure::new(Kind::Start, format!("start: {}", convert::cut(why))))
     }
 
+    /// Bytes that it holds in memories and tables.
+    pub(super) fn memory(&self) -> usize {
+        self.store.data().memory.used()
+    }
+
     /// Whether it is better replaced than called again.
     pub(super) fn is_worn(&self) -> bool {
         let guest = self.store.data();

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
+use super::breaker::{self, Breaker};
 use super::cache::Cache;
 use super::compile::Compiler;
 use super::counters::Counters;
@@ -24,7 +25,7 @@ use super::pool::Pool;
 use super::stats::Stats;
 use super::ticker::Ticker;
 use super::time::Time;
-use super::version::{Version, Warmer};
+use super::version::{Alarm, Version, Warmer};
 use super::{Role, Services, engine, kv};
 use crate::clock;
 use crate::config::{PluginCaps, Plugins};
@@ -47,12 +48,14 @@ pub(super) struct Env {
     pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
     permits: Arc<Semaphore>,
     slots: usize,
+    breaker: breaker::Rules,
     warmer: Warmer,
+    alarm: Alarm,
     ticker: Arc<Ticker>,
 }
 
 impl Env {
-    pub(super) fn new(config: &Plugins, options: Options, warmer: Warmer) -> Result<Self, LoadError> {
+    pub(super) fn new(config: &Plugins, options: Options, warmer: Warmer, alarm: Alarm) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
         let engine = engine::build(config.instances, &config.caps).map_err(failed)?;
         let linker = engine::linker(&engine).map_err(failed)?;
@@ -68,7 +71,9 @@ impl Env {
             services: Arc::default(),
             permits: Arc::new(Semaphore::new(config.instances as usize)),
             slots: std::thread::available_parallelism().map_or(1, Into::into),
+            breaker: breaker::Rules { failures: config.breaker.failures, rest: config.breaker.rest },
             warmer,
+            alarm,
             ticker: Arc::new(Ticker::start(engine::weak(&engine)).map_err(LoadError::Thread)?),
             engine,
         })
@@ -88,7 +93,9 @@ impl Env {
             services: Arc::default(),
             permits: Arc::clone(&self.permits),
             slots: 1,
+            breaker: self.breaker,
             warmer: self.warmer.clone(),
+            alarm: self.alarm.clone(),
             ticker: Arc::clone(&self.ticker),
         }
     }
@@ -172,7 +179,9 @@ pub(super) async fn link(
         since: clock::now_millis(),
         stats: Stats::new(&source.plugin, &roles),
         pool: Pool::new(env.slots),
+        breaker: Breaker::new(env.breaker),
         warmer: env.warmer.clone(),
+        alarm: env.alarm.clone(),
         manifest,
         keys,
         blueprint,

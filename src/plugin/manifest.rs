@@ -2,6 +2,7 @@
 //!
 //! Reads text, all faults at once; knows no component. Each table of the file has a file of its own in this folder.
 
+mod canary;
 mod grants;
 mod limits;
 mod reader;
@@ -16,6 +17,7 @@ pub(super) use settings::Settings;
 
 use super::limits::Asked;
 use super::matching::Rules;
+use super::share::Share;
 use crate::config::PluginCaps;
 
 /// What the operator decided for one plugin.
@@ -27,6 +29,8 @@ pub(super) struct Manifest {
     pub(super) order: i64,
     /// Whether what a failed filter should have judged goes on.
     pub(super) allow_on_failure: bool,
+    /// The share of the senders that a new version serves before all of them; `None` is all at once.
+    pub(super) canary: Option<Share>,
     /// Interfaces that the plugin may use besides `log`, `settings` and `clock`.
     pub(super) grants: Vec<String>,
     /// What it sees.
@@ -43,6 +47,7 @@ impl Default for Manifest {
             enabled: true,
             order: 100,
             allow_on_failure: false,
+            canary: None,
             grants: Vec::new(),
             rules: Rules::default(),
             limits: Asked::default(),
@@ -52,7 +57,8 @@ impl Default for Manifest {
 }
 
 /// Keys of a manifest, in the order in which they are documented.
-pub(super) const KEYS: [&str; 7] = ["enabled", "order", "on_failure", "grants", "match", "limits", "settings"];
+pub(super) const KEYS: [&str; 8] =
+    ["enabled", "order", "on_failure", "canary", "grants", "match", "limits", "settings"];
 
 impl Manifest {
     /// Reads a manifest.
@@ -68,6 +74,7 @@ impl Manifest {
             enabled: read.bool(&table, "enabled").unwrap_or(default.enabled),
             order: read.integer(&table, "order").unwrap_or(default.order),
             allow_on_failure: read.one_of(&table, "on_failure", &["reject", "allow"]) == Some("allow"),
+            canary: canary::read(&mut read, &table),
             grants: grants::read(&mut read, &table),
             rules: rules::read(&mut read, &table),
             limits: limits::read(&mut read, &table, caps),

@@ -54,6 +54,13 @@ impl Pool {
         }
     }
 
+    /// Drops what is warm.
+    pub(super) fn drain(&self) {
+        for slot in &self.slots {
+            drop(slot.0.lock().take());
+        }
+    }
+
     /// How many slots stand empty.
     pub(super) fn gaps(&self) -> usize {
         self.slots.iter().filter(|slot| slot.0.lock().is_none()).count()
@@ -103,6 +110,8 @@ impl<'a> Lease<'a> {
 
     /// Gives a healthy instance back.
     pub(super) fn give_back(mut self) {
+        let held = self.instance().memory();
+        self.version.stats.held(held);
         if self.instance().is_worn() {
             return;
         }

@@ -1,26 +1,36 @@
 //! Keeps the serving set in step with the directory: look, settle, load off the path, swap all of it at once.
 //!
 //! A step that fails leaves the last good version serving and is shown with its reason. A plugin that stands guard
-//! does not open its gate by disappearing.
+//! does not open its gate by disappearing. Knows neither how a version proves itself (`probation`), what the operator may
+//! say (`words`), nor what follows when a file goes (`gone`): each of them is a part of the loader of its own.
 
-use std::collections::BTreeMap;
+mod gone;
+mod probation;
+mod words;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use metrics::counter;
+use metrics::{counter, gauge};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wasmtime::component::Component;
 
 use super::disk::{self, Files, ReadError, Seen};
 use super::load::{self, Env, Fault, Source};
 use super::manifest::Manifest;
-use super::snapshot::{Entry, Shut, Snapshot, State};
-use super::version::{self, Version};
+use super::snapshot::{Canary, Entry, Shut, Snapshot, State};
+use super::version::{self, Opened, Version};
 use super::{Rejected, Role};
 use crate::config::Plugins;
 use crate::telemetry::names;
+
+use probation::Trial;
+pub(super) use words::Command;
 
 /// A file that has been gone for so long counts as deleted.
 const ABSENCE: Duration = Duration::from_secs(3);
@@ -33,8 +43,30 @@ pub(super) struct Loader {
     env: Arc<Env>,
     serving: Arc<ArcSwap<Snapshot>>,
     plugins: BTreeMap<Arc<str>, Plugin>,
+    probation: probation::Rules,
+    news: News,
     /// Whether this is the first look, when nobody knows what served before.
     first: bool,
+}
+
+/// What reaches the loader besides changes of files.
+pub(super) struct News {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) opened: mpsc::Receiver<Opened>,
+    /// Commands that came while a plugin was loaded and need the directory.
+    pub(super) waiting: VecDeque<Command>,
+}
+
+impl News {
+    pub(super) fn new(commands: mpsc::Receiver<Command>, opened: mpsc::Receiver<Opened>) -> Self {
+        Self { commands, opened, waiting: VecDeque::new() }
+    }
+}
+
+/// One piece of news.
+pub(super) enum Told {
+    Command(Command),
+    Opened(Opened),
 }
 
 /// What the loader knows of one name.
@@ -51,6 +83,10 @@ struct Plugin {
     compiled: Option<(Arc<str>, Component)>,
     versions: u64,
     entry: Option<Entry>,
+    /// Of the version that has still to prove itself.
+    trial: Option<Trial>,
+    /// What stood here before the operator disabled it; its files are left alone meanwhile.
+    parked: Option<Entry>,
 }
 
 impl Plugin {
@@ -58,6 +94,11 @@ impl Plugin {
     /// whoever deletes and writes again may be slow.
     fn patience(&self, settle: Duration) -> Duration {
         if self.seen.wasm.is_none() { settle.max(ABSENCE) } else { settle }
+    }
+
+    /// The change that is to be applied once it has settled.
+    fn pending(&self) -> Option<Instant> {
+        self.changed.filter(|_| self.parked.is_none())
     }
 }
 
@@ -77,7 +118,7 @@ pub(super) enum Patience {
 }
 
 impl Loader {
-    pub(super) fn new(config: &Plugins, env: Arc<Env>, serving: Arc<ArcSwap<Snapshot>>) -> Self {
+    pub(super) fn new(config: &Plugins, env: Arc<Env>, serving: Arc<ArcSwap<Snapshot>>, news: News) -> Self {
         Self {
             dir: config.dir.clone(),
             settle: config.settle,
@@ -85,7 +126,20 @@ impl Loader {
             env,
             serving,
             plugins: BTreeMap::new(),
+            probation: probation::Rules { calls: config.probation.calls, time: config.probation.time },
+            news,
             first: true,
+        }
+    }
+
+    /// The next piece of news; `None` when nobody is left to tell any.
+    pub(super) async fn told(&mut self) -> Option<Told> {
+        if let Some(command) = self.news.waiting.pop_front() {
+            return Some(Told::Command(command));
+        }
+        tokio::select! {
+            Some(opened) = self.news.opened.recv() => Some(Told::Opened(opened)),
+            command = self.news.commands.recv() => command.map(Told::Command),
         }
     }
 
@@ -95,7 +149,7 @@ impl Loader {
 
     /// When a change will have settled.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.plugins.values().filter_map(|plugin| Some(plugin.changed? + plugin.patience(self.settle))).min()
+        self.plugins.values().filter_map(|plugin| Some(plugin.pending()? + plugin.patience(self.settle))).min()
     }
 
     /// Looks at the directory and applies what has settled, all of it by one swap.
@@ -106,8 +160,9 @@ impl Loader {
         let dir = self.dir.clone();
         let found = blocking(move || disk::scan(&dir)).await?;
         self.note(&found, Instant::now());
+        let reviewed = self.review(Instant::now());
         let mut due = self.settled(patience);
-        if due.is_empty() && !self.first {
+        if due.is_empty() && !self.first && !reviewed {
             return Ok(());
         }
         // A name that clashed is tried once more after the others, which may have given its keys up.
@@ -122,23 +177,32 @@ impl Loader {
         Ok(())
     }
 
-    /// Plugins with these names may disappear, those that have done so too.
-    pub(super) fn allow_remove(&mut self, names: Vec<String>) {
-        self.allow_remove = names;
-        let allowed = self.allow_remove.clone();
-        for (name, plugin) in &mut self.plugins {
-            let missing = plugin.entry.as_ref().is_some_and(|entry| entry.state == State::Missing);
-            if missing && allowed.iter().any(|allowed| **allowed == **name) {
-                tracing::warn!(plugin = %name, "removed by the operator's word");
-                plugin.entry = None;
-            }
-        }
-        self.publish();
+    fn publish(&self) {
+        let entries: Vec<Entry> = self.plugins.values().filter_map(|plugin| plugin.entry.clone()).collect();
+        entries.iter().for_each(show);
+        self.serving.store(Arc::new(Snapshot::new(entries)));
     }
 
-    fn publish(&self) {
-        let entries = self.plugins.values().filter_map(|plugin| plugin.entry.clone()).collect();
-        self.serving.store(Arc::new(Snapshot::new(entries)));
+    /// Swaps one plugin only: what a look has applied so far and not published yet stays its own.
+    fn publish_one(&self, name: &Arc<str>) {
+        let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.clone());
+        entry.iter().for_each(show);
+        self.serving.store(Arc::new(self.serving.load().with(name, entry)));
+    }
+
+    /// Works without growing deaf: a circuit that opens, and what needs no file, is not kept waiting by a compile.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(opened) = self.news.opened.recv() => self.opened(opened).await,
+                Some(command) = self.news.commands.recv() => match command.needs_files() {
+                    true => self.news.waiting.push_back(command),
+                    false => self.obey_at_once(command).await,
+                },
+            }
+        }
     }
 
     fn note(&mut self, found: &BTreeMap<String, Seen>, now: Instant) {
@@ -161,7 +225,7 @@ impl Loader {
         for (name, plugin) in &mut self.plugins {
             let wait = plugin.patience(self.settle);
             let settled = |changed: Instant| patience == Patience::Now || changed.elapsed() >= wait;
-            if plugin.changed.is_some_and(settled) {
+            if plugin.pending().is_some_and(settled) {
                 plugin.changed = None;
                 due.push(Arc::clone(name));
             }
@@ -213,7 +277,7 @@ impl Loader {
             }
         };
         if !manifest.enabled {
-            return self.disable(&name);
+            return self.switch_off(&name);
         }
         match self.load(&source, manifest.clone()).await {
             Ok(version) => self.accept(version),
@@ -224,13 +288,18 @@ impl Loader {
     async fn load(&mut self, source: &Source, manifest: Manifest) -> Result<Arc<Version>, Fault> {
         let name = &source.plugin;
         let known = self.plugin(name).compiled.clone().filter(|(hash, _)| *hash == source.hash);
-        let component = match known {
-            Some((_, component)) => component,
-            None => load::compile(&self.env, source).await?,
-        };
-        self.plugin(name).compiled = Some((Arc::clone(&source.hash), component.clone()));
-        let number = self.plugin(name).versions + 1;
-        let version = load::link(&self.env, source, &component, manifest, number).await?;
+        let (env, number) = (Arc::clone(&self.env), self.plugin(name).versions + 1);
+        let loading = Box::pin(async {
+            let component = match known {
+                Some((_, component)) => component,
+                None => load::compile(&env, source).await?,
+            };
+            let version = load::link(&env, source, &component, manifest, number).await;
+            Ok((component, version))
+        });
+        let (component, version) = self.meanwhile(loading).await?;
+        self.plugin(name).compiled = Some((Arc::clone(&source.hash), component));
+        let version = version?;
         let fault = |reason| Fault { roles: version.roles.clone(), reasons: vec![reason] };
         let lost = self.guarded(name).into_iter().find(|role| !version.roles.contains(role));
         if let Some(role) = lost.filter(|_| !self.may_remove(name)) {
@@ -246,33 +315,23 @@ impl Loader {
         Ok(version)
     }
 
-    /// The roles that must not lose this plugin: what it serves, or served before its gate was shut.
-    fn guarded(&self, name: &str) -> Vec<Role> {
-        let Some(entry) = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()) else { return Vec::new() };
-        let shut = entry.shut.as_ref().map(|shut| shut.roles.as_slice()).unwrap_or_default();
-        let live = entry.live.as_ref();
-        Role::ALL
-            .into_iter()
-            .filter(|role| shut.contains(role) || live.is_some_and(|version| version.is_gate(*role)))
-            .collect()
-    }
-
-    fn may_remove(&self, name: &str) -> bool {
-        self.allow_remove.iter().any(|allowed| allowed == name)
-    }
-
     fn clash(&self, version: &Version) -> Option<(String, Arc<str>)> {
-        let others = self.plugins.values().filter_map(|plugin| plugin.entry.as_ref()?.live.as_ref());
+        let others = self.plugins.values().filter_map(|plugin| plugin.entry.as_ref());
+        let others =
+            others.flat_map(|entry| entry.live.iter().chain(entry.canary.iter().map(|canary| &canary.version)));
         others.filter(|other| other.name != version.name).find_map(|other| {
             let key = version.keys.iter().find(|key| other.keys.contains(key))?;
             Some((key.clone(), Arc::clone(&other.name)))
         })
     }
 
+    /// It serves from the next swap on: all senders, or its share while another serves the rest.
     fn accept(&mut self, version: Arc<Version>) {
         let name = Arc::clone(&version.name);
         let plugin = self.plugin(&name);
-        let before = plugin.entry.as_ref().and_then(|entry| entry.live.as_ref()).map(|old| Arc::clone(&old.hash));
+        let old = plugin.entry.take();
+        let before = old.as_ref().and_then(|entry| entry.live.as_ref()).map(|live| Arc::clone(&live.hash));
+        let share = version.manifest.canary.filter(|_| before.is_some());
         let roles: Vec<&str> = version.roles.iter().map(|role| role.as_str()).collect();
         tracing::info!(
             plugin = %name,
@@ -280,31 +339,45 @@ impl Loader {
             hash = %version.hash,
             before = before.as_deref(),
             roles = roles.join(","),
+            canary = share.map(tracing::field::display),
             "plugin goes live"
         );
-        counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "live").increment(1);
+        let outcome = if share.is_some() { "canary" } else { "live" };
+        counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => outcome).increment(1);
         plugin.versions = version.number;
-        plugin.entry = Some(Entry { name, state: State::Live, live: Some(version), shut: None, rejected: None });
+        let mut entry = Entry::empty(&name, State::Live);
+        match (share, old) {
+            (Some(share), Some(old)) => {
+                (entry.live, entry.previous) = (old.live, old.previous);
+                entry.canary = Some(Canary { version, share });
+            }
+            (_, old) => {
+                entry.live = Some(version);
+                entry.previous = old.and_then(Entry::last_good);
+            }
+        }
+        entry.probation = entry.canary.is_some() || entry.previous.is_some();
+        plugin.trial = entry.probation.then(|| Trial::new(0));
+        plugin.entry = Some(entry);
     }
 
-    fn disable(&mut self, name: &Arc<str>) {
-        tracing::info!(plugin = %name, "plugin is disabled by its manifest");
-        self.plugin(name).entry =
-            Some(Entry { name: Arc::clone(name), state: State::Disabled, live: None, shut: None, rejected: None });
+    /// Its manifest says no.
+    fn switch_off(&mut self, name: &Arc<str>) {
+        let plugin = self.plugin(name);
+        let before = plugin.entry.as_ref().and_then(|entry| entry.live.as_ref()).map(|live| Arc::clone(&live.hash));
+        tracing::info!(plugin = %name, before = before.as_deref(), "plugin is disabled by its manifest");
+        counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "disabled").increment(1);
+        plugin.trial = None;
+        plugin.entry = Some(Entry::empty(name, State::Disabled));
     }
 
     fn reject(&mut self, name: &Arc<str>, hash: &str, fault: &Fault, manifest: Option<&Manifest>) {
         let rejected = Rejected { hash: hash.to_owned(), reason: fault.reason() };
         let first = self.first;
-        let entry = self.plugin(name).entry.get_or_insert_with(|| Entry {
-            name: Arc::clone(name),
-            state: State::Rejected,
-            live: None,
-            shut: None,
-            rejected: None,
-        });
+        let entry = self.plugin(name).entry.get_or_insert_with(|| Entry::empty(name, State::Rejected));
         if entry.rejected.as_ref() != Some(&rejected) {
-            tracing::error!(plugin = %name, hash, reason = rejected.reason, "plugin is refused");
+            let serves = entry.live.as_ref().map(|live| live.hash.as_ref());
+            tracing::error!(plugin = %name, hash, serves, reason = rejected.reason, "plugin is refused");
             counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "rejected").increment(1);
         }
         entry.rejected = Some(rejected);
@@ -319,36 +392,16 @@ impl Loader {
                 (!roles.is_empty()).then(|| Shut { roles, order: manifest.order, rules: manifest.rules.clone() });
         }
     }
+}
 
-    fn remove(&mut self, name: &Arc<str>, manifest: Option<&str>) {
-        let roles = self.guarded(name);
-        let disabled = manifest
-            .and_then(|text| Manifest::parse(text, &self.env.caps).ok())
-            .is_some_and(|manifest| !manifest.enabled);
-        let open = roles.is_empty() || disabled || self.may_remove(name);
-        let plugin = self.plugin(name);
-        plugin.tried = None;
-        let Some(entry) = plugin.entry.take() else {
-            if manifest.is_some() {
-                tracing::warn!(plugin = %name, "there is a manifest and no {name}.wasm beside it");
-            }
-            return;
-        };
-        if open {
-            tracing::info!(plugin = %name, "plugin is gone");
-            return;
-        }
-        let shut = entry.live.as_ref().map_or(entry.shut, |version| {
-            let manifest = &version.manifest;
-            Some(Shut { roles, order: manifest.order, rules: manifest.rules.clone() })
-        });
-        tracing::error!(
-            plugin = %name,
-            "a plugin that stands guard is gone: its role refuses until plugins.allow_remove names it"
-        );
-        plugin.entry =
-            Some(Entry { name: Arc::clone(name), state: State::Missing, live: None, shut, rejected: entry.rejected });
-    }
+/// What the metrics tell of what serves.
+fn show(entry: &Entry) {
+    let live = entry.live.as_ref();
+    #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    let number = live.map_or(0.0, |version| version.number as f64);
+    let open = live.is_some_and(|version| !version.breaker.is_closed());
+    gauge!(names::PLUGIN_VERSION, "plugin" => entry.name.to_string()).set(number);
+    gauge!(names::PLUGIN_CIRCUIT_OPEN, "plugin" => entry.name.to_string()).set(f64::from(u8::from(open)));
 }
 
 /// Runs file work where it may wait.
@@ -368,9 +421,11 @@ mod tests {
         let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/testing/dist/noop.wasm");
         std::fs::copy(sample, &file).unwrap();
         let config = Plugins { dir: dir.path().to_owned(), ..crate::config::Config::default().plugins };
-        let (warmer, _asked) = tokio::sync::mpsc::channel(8);
-        let env = Arc::new(Env::new(&config, Options::default(), warmer).unwrap());
-        let mut loader = Loader::new(&config, env, Arc::default());
+        let (warmer, _asked) = mpsc::channel(8);
+        let (alarm, opened) = mpsc::channel(8);
+        let (_told, commands) = mpsc::channel(8);
+        let env = Arc::new(Env::new(&config, Options::default(), warmer, alarm).unwrap());
+        let mut loader = Loader::new(&config, env, Arc::default(), News::new(commands, opened));
         loader.look(Patience::Now).await.unwrap();
         let state = |loader: &Loader| loader.plugins["noop"].entry.as_ref().map(|entry| entry.state);
         assert_eq!(state(&loader), Some(State::Live));

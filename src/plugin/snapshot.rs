@@ -2,17 +2,34 @@
 //!
 //! Whoever uses it loads it once and keeps to it, so one publish never meets two sets.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::matching::Rules;
+use super::share::Share;
 use super::version::Version;
-use super::{Rejected, Role, Status};
+use super::{OnTrial, Rejected, Role, Status};
+
+/// A version that serves a share of the senders beside the one that serves all others.
+#[derive(Clone)]
+pub(super) struct Canary {
+    pub(super) version: Arc<Version>,
+    pub(super) share: Share,
+}
+
+/// Who answers in one role, or for one key.
+#[derive(Default)]
+pub(super) struct Served {
+    /// `None` where only the version on trial has the role or the key.
+    stable: Option<Arc<Version>>,
+    canary: Option<Canary>,
+}
 
 /// What stands at one place of a chain.
 pub(super) enum Gate {
     /// A plugin that serves.
-    Live(Arc<Version>),
+    Live(Served),
     /// A plugin that should serve and cannot: its role refuses what it would have seen.
     Shut {
         /// Which one.
@@ -36,6 +53,12 @@ pub(super) struct Entry {
     pub(super) name: Arc<str>,
     pub(super) state: State,
     pub(super) live: Option<Arc<Version>>,
+    /// On trial beside the live one.
+    pub(super) canary: Option<Canary>,
+    /// What served before, to go back to.
+    pub(super) previous: Option<Arc<Version>>,
+    /// Whether the version on trial, or the live one, has still to prove itself.
+    pub(super) probation: bool,
     pub(super) shut: Option<Shut>,
     pub(super) rejected: Option<Rejected>,
 }
@@ -45,7 +68,7 @@ pub(super) struct Entry {
 pub(super) enum State {
     /// It serves.
     Live,
-    /// Its manifest says no.
+    /// Its manifest or the operator says no.
     Disabled,
     /// Its file was refused and no older version serves.
     Rejected,
@@ -69,8 +92,8 @@ impl State {
 pub(super) struct Snapshot {
     pub(super) auth: Vec<Gate>,
     pub(super) filters: Vec<Gate>,
-    pub(super) handlers: HashMap<String, Arc<Version>>,
-    pub(super) events: Vec<Arc<Version>>,
+    pub(super) handlers: HashMap<String, Served>,
+    pub(super) events: Vec<Served>,
     entries: Vec<Entry>,
 }
 
@@ -78,10 +101,17 @@ impl Snapshot {
     /// Of these plugins. No key may have two owners: that was settled before.
     pub(super) fn new(mut entries: Vec<Entry>) -> Self {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut handlers = HashMap::new();
-        for version in entries.iter().filter_map(|entry| entry.live.as_ref()) {
-            for key in &version.keys {
-                handlers.insert(key.clone(), Arc::clone(version));
+        let mut handlers: HashMap<String, Served> = HashMap::new();
+        for entry in &entries {
+            if let Some(version) = &entry.live {
+                for key in &version.keys {
+                    handlers.entry(key.clone()).or_default().stable = Some(Arc::clone(version));
+                }
+            }
+            if let Some(canary) = &entry.canary {
+                for key in &canary.version.keys {
+                    handlers.entry(key.clone()).or_default().canary = Some(canary.clone());
+                }
             }
         }
         Self {
@@ -95,8 +125,18 @@ impl Snapshot {
 
     /// Of one plugin alone.
     pub(super) fn of_one(version: &Arc<Version>) -> Self {
-        let (name, live) = (Arc::clone(&version.name), Some(Arc::clone(version)));
-        Self::new(vec![Entry { name, state: State::Live, live, shut: None, rejected: None }])
+        let live = Some(Arc::clone(version));
+        Self::new(vec![Entry { live, ..Entry::empty(&version.name, State::Live) }])
+    }
+
+    /// This set with one plugin as it is now: `None` takes it out.
+    pub(super) fn with(&self, name: &str, entry: Option<Entry>) -> Self {
+        let others = self.entries.iter().filter(|other| *other.name != *name).cloned();
+        Self::new(others.chain(entry).collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     pub(super) fn status(&self) -> Vec<Status> {
@@ -104,10 +144,28 @@ impl Snapshot {
     }
 }
 
+impl Served {
+    /// The version that is this sender's; the sender is asked for only while two serve. Nobody's calls are no trial's.
+    pub(super) fn choose<'a>(&self, sender: impl FnOnce() -> Option<Cow<'a, str>>) -> Option<&Arc<Version>> {
+        let Some(canary) = &self.canary else { return self.stable.as_ref() };
+        let taken = sender().is_some_and(|sender| canary.share.takes(&canary.version.name, &sender));
+        if taken { Some(&canary.version) } else { self.stable.as_ref() }
+    }
+
+    /// The one version, if there is but one.
+    pub(super) fn only(&self) -> Option<&Arc<Version>> {
+        self.stable.as_ref().filter(|_| self.canary.is_none())
+    }
+
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
+        self.stable.iter().chain(self.canary.iter().map(|canary| &canary.version))
+    }
+}
+
 impl Gate {
-    fn live(self) -> Option<Arc<Version>> {
+    fn live(self) -> Option<Served> {
         match self {
-            Self::Live(version) => Some(version),
+            Self::Live(served) => Some(served),
             Self::Shut { .. } => None,
         }
     }
@@ -117,8 +175,10 @@ impl Gate {
 fn chain(entries: &[Entry], role: Role) -> Vec<Gate> {
     let mut gates: Vec<(i64, Gate)> = Vec::new();
     for entry in entries {
-        if let Some(version) = entry.live.as_ref().filter(|version| version.roles.contains(&role)) {
-            gates.push((version.manifest.order, Gate::Live(Arc::clone(version))));
+        let stable = entry.live.clone().filter(|version| version.roles.contains(&role));
+        let canary = entry.canary.clone().filter(|canary| canary.version.roles.contains(&role));
+        if let Some(version) = stable.as_ref().or(canary.as_ref().map(|canary| &canary.version)) {
+            gates.push((version.manifest.order, Gate::Live(Served { stable, canary })));
         } else if let Some(shut) = entry.shut.as_ref().filter(|shut| shut.roles.contains(&role)) {
             gates.push((shut.order, Gate::Shut { plugin: Arc::clone(&entry.name), rules: shut.rules.clone() }));
         }
@@ -128,7 +188,21 @@ fn chain(entries: &[Entry], role: Role) -> Vec<Gate> {
 }
 
 impl Entry {
-    fn status(&self) -> Status {
+    /// Of a plugin for which nothing serves.
+    pub(super) fn empty(name: &Arc<str>, state: State) -> Self {
+        Self {
+            name: Arc::clone(name),
+            state,
+            live: None,
+            canary: None,
+            previous: None,
+            probation: false,
+            shut: None,
+            rejected: None,
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
         let live = self.live.as_ref();
         let shut = self.shut.as_ref().map(|shut| shut.roles.as_slice()).unwrap_or_default();
         let roles = live.map_or(shut, |version| version.roles.as_slice());
@@ -143,7 +217,32 @@ impl Entry {
             since: live.map_or(0, |version| version.since),
             calls: live.map_or(0, |version| version.stats.calls()),
             failures: live.map_or(0, |version| version.stats.failures()),
+            outcomes: live.map(|version| version.stats.outcomes()).unwrap_or_default(),
+            p50: live.and_then(|version| version.stats.percentile(50)),
+            p99: live.and_then(|version| version.stats.percentile(99)),
+            memory: live.map_or(0, |version| version.stats.memory()),
+            circuit: live.map(|version| version.breaker.state()),
+            circuits_opened: live.map_or(0, |version| version.breaker.times_opened()),
+            probation: self.probation,
+            previous: self.previous.as_ref().map(|version| version.hash.to_string()),
+            canary: self.canary.as_ref().map(Canary::status),
             rejected: self.rejected.clone(),
+        }
+    }
+}
+
+impl Canary {
+    fn status(&self) -> OnTrial {
+        let version = &self.version;
+        OnTrial {
+            share: self.share.to_string(),
+            version: version.number,
+            hash: version.hash.to_string(),
+            since: version.since,
+            calls: version.stats.calls(),
+            failures: version.stats.failures(),
+            outcomes: version.stats.outcomes(),
+            circuit: version.breaker.state(),
         }
     }
 }

@@ -1,13 +1,15 @@
 //! What one plugin version did: counters for `GET /plugins` and metric handles, looked up once.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::Mutex;
 
 use super::Role;
-use super::failure::Failure;
+use super::durations::Durations;
+use super::failure::{Failure, Kind};
 use crate::telemetry::names;
 
 /// One call in so many is timed.
@@ -49,6 +51,14 @@ pub(super) struct Stats {
     calls: AtomicU64,
     failures: AtomicU64,
     last_failure: Mutex<Option<Failure>>,
+    /// By outcome.
+    verdicts: [AtomicU64; OUTCOMES.len()],
+    /// By the reason why there was no answer.
+    unanswered: Mutex<BTreeMap<&'static str, u64>>,
+    took: Durations,
+    /// The most bytes that one instance has held.
+    memory: AtomicUsize,
+    memory_shown: Gauge,
     one_shots: Counter,
     outcomes: [Counter; OUTCOMES.len()],
     durations: [Histogram; Role::ALL.len()],
@@ -69,6 +79,11 @@ impl Stats {
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             last_failure: Mutex::new(None),
+            verdicts: [const { AtomicU64::new(0) }; OUTCOMES.len()],
+            unanswered: Mutex::default(),
+            took: Durations::new(),
+            memory: AtomicUsize::new(0),
+            memory_shown: gauge!(names::PLUGIN_MEMORY, "plugin" => plugin.to_owned()),
             one_shots: counter!(names::PLUGIN_ONE_SHOTS, "plugin" => plugin.to_owned()),
             outcomes: OUTCOMES.map(outcome),
             durations: Role::ALL.map(duration),
@@ -88,15 +103,32 @@ impl Stats {
 
     pub(super) fn answered(&self, begun: Option<Instant>, outcome: Outcome) {
         self.outcomes[outcome as usize].increment(1);
+        self.verdicts[outcome as usize].fetch_add(1, Ordering::Relaxed);
         if let Some(begun) = begun {
-            let (_, role, _) = OUTCOMES[outcome as usize];
-            self.durations[role as usize].record(begun.elapsed());
+            let ((_, role, _), took) = (OUTCOMES[outcome as usize], begun.elapsed());
+            self.durations[role as usize].record(took);
+            self.took.record(took);
+        }
+    }
+
+    /// An instance holds so much after a call.
+    pub(super) fn held(&self, bytes: usize) {
+        if bytes > self.memory.load(Ordering::Relaxed) {
+            self.memory.fetch_max(bytes, Ordering::Relaxed);
+            #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            self.memory_shown.set(bytes as f64);
         }
     }
 
     pub(super) fn failed(&self, role: Role, failure: &Failure) {
-        let before = self.failures.fetch_add(1, Ordering::Relaxed);
         let (role, kind) = (role.as_str(), failure.kind.as_str());
+        *self.unanswered.lock().entry(kind).or_default() += 1;
+        if failure.kind == Kind::Open {
+            // Told once, when the circuit opened.
+            return counter!(names::PLUGIN_CALLS, "plugin" => self.plugin.clone(), "role" => role, "outcome" => kind)
+                .increment(1);
+        }
+        let before = self.failures.fetch_add(1, Ordering::Relaxed);
         counter!(names::PLUGIN_CALLS, "plugin" => self.plugin.clone(), "role" => role, "outcome" => kind).increment(1);
         if before < LOGGED || before.is_multiple_of(LOGGED_THEN) {
             tracing::warn!(plugin = self.plugin, role, kind, %failure, failures = before + 1, "a plugin call failed");
@@ -115,6 +147,27 @@ impl Stats {
 
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
+    }
+
+    /// How many calls ended in which way, with an answer or without: only what has happened.
+    pub(super) fn outcomes(&self) -> BTreeMap<&'static str, u64> {
+        let mut outcomes = self.unanswered.lock().clone();
+        for ((_, _, label), count) in OUTCOMES.iter().zip(&self.verdicts) {
+            let count = count.load(Ordering::Relaxed);
+            if count > 0 {
+                *outcomes.entry(label).or_default() += count;
+            }
+        }
+        outcomes
+    }
+
+    /// Microseconds within which so many per cent of the timed calls were answered.
+    pub(super) fn percentile(&self, percent: u64) -> Option<f64> {
+        self.took.percentile(percent).map(|took| took.as_secs_f64() * 1e6)
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.memory.load(Ordering::Relaxed)
     }
 }
 

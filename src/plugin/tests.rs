@@ -7,6 +7,7 @@ mod limits;
 mod reload;
 mod roles;
 mod samples;
+mod swap;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,11 +31,18 @@ struct Bench {
 impl Bench {
     /// With these files in the directory from the start.
     async fn with(files: &[(&str, &[u8])]) -> Self {
+        Self::configured(files, |_| {}).await
+    }
+
+    /// The same with another configuration.
+    async fn configured(files: &[(&str, &[u8])], change: impl FnOnce(&mut Plugins)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, bytes) in files {
             std::fs::write(dir.path().join(name), bytes).unwrap();
         }
-        let (host, tasks) = WasmHost::load(&config(dir.path()), Options::default()).await.unwrap();
+        let mut config = config(dir.path());
+        change(&mut config);
+        let (host, tasks) = WasmHost::load(&config, Options::default()).await.unwrap();
         Self { dir, host: Arc::new(host), _tasks: tasks }
     }
 
@@ -85,7 +93,7 @@ fn config(dir: &Path) -> Plugins {
         rescan: Duration::from_secs(3_600),
         allow_remove: Vec::new(),
         instances: 64,
-        caps: crate::config::PluginCaps::default(),
+        ..crate::config::Config::default().plugins
     }
 }
 

@@ -96,7 +96,7 @@ impl Trial {
         let unreadable = |error: String| TrialError::Read { file: file.to_owned(), error };
         let Files { wasm, manifest } = disk::read(dir, name).map_err(|error| unreadable(error.to_string()))?;
         let wasm = wasm.ok_or_else(|| unreadable("there is no such file".to_owned()))?;
-        let env = Env::new(config, Options::default(), mpsc::channel(1).0)?;
+        let env = Env::new(config, Options::default(), mpsc::channel(1).0, mpsc::channel(1).0)?;
         let source = Source::new(name.into(), wasm);
         let component = load::compile(&env, &source).await.map_err(|fault| fault.reasons);
         Ok(Self { env, source, manifest: manifest.unwrap_or_default(), component })
@@ -208,7 +208,8 @@ impl Stage {
     /// # Errors
     /// The call failed: the node would answer 503.
     pub async fn handle(&self, call: &Call) -> Result<Option<Answer>, Failed> {
-        let Some(owner) = self.snapshot.handlers.get(&call.key) else { return Ok(None) };
+        let served = self.snapshot.handlers.get(&call.key);
+        let Some(owner) = served.and_then(|served| served.only()) else { return Ok(None) };
         let answer = handler::handle(owner, call).await;
         match self.version.stats.take_last_failure() {
             Some(failure) => Err(failure.into()),

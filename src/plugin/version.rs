@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::Weak;
+use std::time::Instant;
 
+use metrics::counter;
 use tokio::sync::mpsc;
 
 use super::Role;
+use super::breaker::{Breaker, Pass};
 use super::failure::Failure;
 use super::instance::{Blueprint, Instance};
 use super::manifest::Manifest;
 use super::pool::Pool;
-use super::stats::Stats;
+use super::stats::{Outcome, Stats};
+use crate::telemetry::names;
 
 /// A plugin version.
 pub(super) struct Version {
@@ -27,16 +31,85 @@ pub(super) struct Version {
     pub(super) blueprint: Blueprint,
     pub(super) pool: Pool,
     pub(super) stats: Stats,
+    pub(super) breaker: Breaker,
     pub(super) warmer: Warmer,
+    pub(super) alarm: Alarm,
 }
 
 /// Asks for warm instances off the path of calls.
 pub(super) type Warmer = mpsc::Sender<Weak<Version>>;
 
+/// Tells the loader of a circuit that opened.
+pub(super) type Alarm = mpsc::Sender<Opened>;
+
+/// A version whose circuit has opened.
+pub(super) struct Opened {
+    pub(super) version: Arc<Version>,
+    /// The failure that opened it.
+    pub(super) failure: Failure,
+}
+
+/// A call that may go to the guest.
+pub(super) struct Begun<'a> {
+    version: &'a Version,
+    at: Option<Instant>,
+    pass: Pass<'a>,
+}
+
+impl Begun<'_> {
+    /// The guest answered, and its answer holds.
+    pub(super) fn answered(self, outcome: Outcome) {
+        self.version.stats.answered(self.at, outcome);
+        self.lives();
+    }
+
+    /// The guest is well, though this call has no answer of its role.
+    pub(super) fn lives(self) {
+        if self.pass.answered() {
+            self.version.show_circuit();
+            let version = self.version;
+            tracing::info!(plugin = %version.name, hash = %version.hash, "the plugin's circuit is closed: it answers again");
+        }
+    }
+}
+
 impl Version {
     /// Whether it stands guard: without it the role refuses.
     pub(super) fn is_gate(&self, role: Role) -> bool {
         self.roles.contains(&role) && is_gate(role, &self.manifest)
+    }
+
+    /// A call begins: without leave it gets the role's failure answer.
+    pub(super) fn begin(&self) -> Result<Begun<'_>, Failure> {
+        let pass = self.breaker.pass()?;
+        Ok(Begun { version: self, at: self.stats.called(), pass })
+    }
+
+    /// A call in this role had no answer.
+    pub(super) fn failed(self: &Arc<Self>, role: Role, failure: &Failure) {
+        self.stats.failed(role, failure);
+        let calls = self.stats.calls();
+        if !failure.kind.is_guests_fault() || !self.breaker.failed(calls) {
+            return;
+        }
+        self.show_circuit();
+        counter!(names::PLUGIN_CIRCUITS, "plugin" => self.name.to_string()).increment(1);
+        tracing::error!(
+            plugin = %self.name, hash = %self.hash, calls, failures = self.stats.failures(), %failure,
+            "the plugin's circuit is open: it fails again and again, and its role answers without it for a while"
+        );
+        // Without the news the version is not taken back, and its circuit guards it still.
+        let _ = self.alarm.try_send(Opened { version: Arc::clone(self), failure: failure.clone() });
+    }
+
+    fn show_circuit(&self) {
+        let open = if self.breaker.is_closed() { 0.0 } else { 1.0 };
+        metrics::gauge!(names::PLUGIN_CIRCUIT_OPEN, "plugin" => self.name.to_string()).set(open);
+    }
+
+    /// It serves no call any more, or none yet: its instances go, and come back when it is asked to warm.
+    pub(super) fn cool(&self) {
+        self.pool.drain();
     }
 
     /// A lost request does no harm: the next call makes its own instance and leaves it here.

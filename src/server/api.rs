@@ -113,6 +113,7 @@ impl Api {
             Action::Connections => self.connections(query).await,
             Action::Rooms => self.rooms(query),
             Action::Plugins => self.plugins(query),
+            Action::Plugin(word) => self.tell_plugin(word, head).await,
             Action::Nodes => self.nodes(query),
             Action::Live => Ok(Self::live()),
             Action::Ready => Ok(self.ready()),

@@ -67,13 +67,21 @@ names! {
 
     // Plugins.
     /// Calls of plugins, by `plugin`, `role` and `outcome`: the answer (allow, replace, reject, drop, admit, refuse, abstain,
-    /// done) or why there was none (trap, cpu, wall, memory, bytes, full, start, answer, declared, kv).
+    /// done) or why there was none (trap, cpu, wall, memory, bytes, full, start, answer, declared, kv, open).
     PLUGIN_CALLS: counter = "skylark_plugin_calls_total",
     /// Time of a call, by `plugin` and `role`; one call in 16 is measured.
     PLUGIN_SECONDS: histogram = "skylark_plugin_seconds",
     /// Live instances, by `plugin`.
     PLUGIN_INSTANCES: gauge = "skylark_plugin_instances",
-    /// Versions that went live or were refused, by `plugin` and `outcome` (live, rejected).
+    /// The most bytes that one instance of the serving version has held, by `plugin`.
+    PLUGIN_MEMORY: gauge = "skylark_plugin_memory_bytes",
+    /// Number of the version that serves, by `plugin`; 0 = none.
+    PLUGIN_VERSION: gauge = "skylark_plugin_version",
+    /// 1 while the circuit of the version that serves is not closed, by `plugin`.
+    PLUGIN_CIRCUIT_OPEN: gauge = "skylark_plugin_circuit_open",
+    /// Circuits that opened because a plugin failed again and again, by `plugin`.
+    PLUGIN_CIRCUITS: counter = "skylark_plugin_circuits_opened_total",
+    /// Changes of what serves, by `plugin` and `outcome` (live, canary, rejected, rolled_back, disabled, enabled, removed).
     PLUGIN_RELOADS: counter = "skylark_plugin_reloads_total",
     /// Calls served by an instance made for that one call, by `plugin`.
     PLUGIN_ONE_SHOTS: counter = "skylark_plugin_one_shots_total",

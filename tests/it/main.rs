@@ -26,6 +26,7 @@ mod load;
 mod push;
 mod rooms;
 mod secrets;
+mod swap;
 mod tls;
 mod trials;
 mod vectors;

@@ -31,9 +31,9 @@ impl List {
     }
 }
 
-const COLUMNS: [&str; 6] = ["name", "state", "version", "roles", "calls", "failures"];
+const COLUMNS: [&str; 9] = ["name", "state", "version", "roles", "calls", "failures", "p50", "p99", "circuit"];
 
-/// One line a plugin, below a head; a refused newest file is told behind its line.
+/// One line a plugin, below a head; a canary and a refused newest file are told behind its line.
 pub(in crate::cli) fn table(items: &[Value]) -> Vec<String> {
     let mut rows = vec![COLUMNS.map(str::to_uppercase)];
     rows.extend(items.iter().map(|item| COLUMNS.map(|column| cell(&item[column]))));
@@ -48,7 +48,10 @@ pub(in crate::cli) fn table(items: &[Value]) -> Vec<String> {
     for (row, item) in rows[1..].iter().zip(items) {
         let reason = item.pointer("/rejected/reason").and_then(Value::as_str);
         let rejected = reason.map(|reason| format!("  newest file refused: {reason}")).unwrap_or_default();
-        lines.push(line(row) + &rejected);
+        let canary = item.get("canary").filter(|canary| canary.is_object()).map(|canary| {
+            format!("  version {} serves {} of the senders", cell(&canary["version"]), cell(&canary["share"]))
+        });
+        lines.push(line(row) + &canary.unwrap_or_default() + &rejected);
     }
     lines
 }
@@ -58,6 +61,8 @@ fn cell(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        // The only numbers with a fraction are microseconds.
+        Value::Number(number) if number.is_f64() => format!("{:.1}µs", number.as_f64().unwrap_or_default()),
         other => other.to_string(),
     }
 }

@@ -39,6 +39,11 @@ impl Memory {
         Self { cap, most_elements, used: Taken::default(), pending: Taken::default(), refused: false }
     }
 
+    /// Bytes taken.
+    pub(in crate::plugin) const fn used(&self) -> usize {
+        self.used.bytes
+    }
+
     /// Whether the instance is better replaced before it runs into its cap: over three quarters of it are taken.
     pub(in crate::plugin) const fn is_high(&self) -> bool {
         self.used.bytes > self.cap / 4 * 3

@@ -1,9 +1,10 @@
-//! What changes who is where: `/room/join`, `/room/leave`, `/kick`.
+//! What changes who is where, `/room/join`, `/room/leave`, `/kick`, and which plugins serve, `/plugins/{name}/…`.
 
 use std::fmt::Display;
 
 use ahash::AHashSet;
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::body::Body;
 use hyper::http::request::Parts;
 use serde::Serialize;
@@ -15,7 +16,7 @@ use super::{Api, Rules, body};
 use crate::disconnect::Disconnect;
 use crate::id::{Room, Uid};
 use crate::message::Target;
-use crate::node::Connection;
+use crate::node::{Connection, Word, WordFault};
 use crate::protocol::push::{self, RoomChange};
 
 impl Api {
@@ -72,6 +73,21 @@ impl Api {
         Ok(answer::ok(Kicked { closed }))
     }
 
+    /// A word about the plugin that stands in the path; a body says nothing more and is not read.
+    pub(super) async fn tell_plugin(&self, word: Word, head: &Parts) -> Result<Answer, Problem> {
+        Query::parse(head.uri.query(), &[])?;
+        let name: String = head.uri.path().split('/').nth(2).unwrap_or_default().chars().take(MAX_NAME_CHARS).collect();
+        let told = self.node.tell_plugin(&name, word).await;
+        told.map(answer::ok).map_err(|fault| {
+            let status = match fault {
+                WordFault::Unknown => StatusCode::NOT_FOUND,
+                WordFault::Unfit(_) => StatusCode::CONFLICT,
+                WordFault::Ending => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            Problem::new(status, format!("plugin {name}: {fault}"))
+        })
+    }
+
     /// The connections that are meant, and the answer before anything has changed: who of those named is not here.
     fn named<'a>(&self, change: &'a RoomChange) -> (Told<'a>, Vec<Connection>) {
         let connections = self.node.connections_of(&change.target);
@@ -124,5 +140,7 @@ struct Kicked {
     closed: usize,
 }
 
+/// No plugin has a longer name.
+const MAX_NAME_CHARS: usize = 64;
 /// Enough for a sentence to show to a user.
 const MAX_REASON_BYTES: usize = 1024;

@@ -6,6 +6,7 @@ use hyper::Method;
 
 use super::answer::Problem;
 use crate::config::{Scope, Service};
+use crate::node::Word;
 
 /// One line of the table.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub(super) enum Action {
     Connections,
     Rooms,
     Plugins,
+    /// A word about the plugin that the path names.
+    Plugin(Word),
     Nodes,
     Live,
     Ready,
@@ -89,6 +92,10 @@ pub(super) static ROUTES: &[Route] = &[
     post("/room/join", Scope::Manage, Action::RoomJoin),
     post("/room/leave", Scope::Manage, Action::RoomLeave),
     post("/kick", Scope::Manage, Action::Kick),
+    post("/plugins/{name}/enable", Scope::Manage, Action::Plugin(Word::Enable)),
+    post("/plugins/{name}/disable", Scope::Manage, Action::Plugin(Word::Disable)),
+    post("/plugins/{name}/reload", Scope::Manage, Action::Plugin(Word::Reload)),
+    post("/plugins/{name}/rollback", Scope::Manage, Action::Plugin(Word::RollBack)),
     get("/getOnlineUser", Access::Key(Scope::Read), Action::OnlineUsers),
     get("/connections", Access::Key(Scope::Read), Action::Connections),
     get("/rooms", Access::Key(Scope::Read), Action::Rooms),
@@ -106,13 +113,29 @@ impl Route {
     /// # Errors
     /// 404 with the paths that are near, 405 with the method that is allowed.
     pub(super) fn find(method: &Method, path: &str, serves: &[Service]) -> Result<&'static Self, Problem> {
-        let found = ROUTES.iter().find(|r| r.path == path && r.access.is_served(serves));
+        let found = ROUTES.iter().find(|r| r.is_for(path) && r.access.is_served(serves));
         let route = found.ok_or_else(|| not_found(path, serves))?;
         if route.verb.accepts(method) {
             return Ok(route);
         }
         let text = format!("method: expected {}, got {method}", route.verb.allow());
         Err(Problem::wrong_method(text, route.verb.allow()))
+    }
+
+    /// A `{name}` in the table stands for any one part that is not empty.
+    fn is_for(&self, path: &str) -> bool {
+        if !self.path.contains('{') {
+            return self.path == path;
+        }
+        let (mut expected, mut parts) = (self.path.split('/'), path.split('/'));
+        loop {
+            match (expected.next(), parts.next()) {
+                (None, None) => return true,
+                (Some("{name}"), Some(part)) if !part.is_empty() => {}
+                (Some(word), Some(part)) if word == part => {}
+                _ => return false,
+            }
+        }
     }
 }
 

@@ -90,7 +90,12 @@ async fn keys_open_their_scopes_only() {
         let got = call("guess").await;
         assert_eq!((got.fault().0, &got.headers["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
         let passed = call(right).await.status;
-        assert!(passed == 200 || passed == 400, "{}: {passed}", route.path);
+        // A plugin that is not there is looked for after the key.
+        assert!(
+            passed == 200 || passed == 400 || (passed == 404 && route.path.contains('{')),
+            "{}: {passed}",
+            route.path
+        );
     }
     assert_eq!(bench.get("/").await.status, 200);
     assert_eq!(bench.get("/metrics").await.status, 200);

@@ -1,7 +1,7 @@
 //! Pages, cursors, filters and counts; what the node says of itself.
 
 use super::*;
-use crate::node::{Rejected, Status};
+use crate::node::{Rejected, Status, Word};
 
 /// 1074 on two devices, 1075 on one, 1076 on one; 1074's phone and 1076 are in the lobby.
 async fn crowd() -> Bench {
@@ -151,7 +151,9 @@ async fn plugins_are_shown_and_make_the_node_ready() {
         since: 1_700_000_000_000,
         calls: 3,
         failures: 1,
+        circuit: (state == "live").then_some("closed"),
         rejected: (state == "missing").then(|| Rejected { hash: String::new(), reason: "gone".into() }),
+        ..Status::default()
     };
     bench.fake.set_plugins(vec![plugin("token-auth", "live", "auth")]);
     assert_eq!(bench.get("/health/ready").await.data()["status"], "ready");
@@ -163,6 +165,25 @@ async fn plugins_are_shown_and_make_the_node_ready() {
     assert_eq!(shown["items"][1]["rejected"]["reason"], "gone");
     let (status, text) = bench.get("/health/ready").await.fault();
     assert_eq!((status, &*text), (503, "not ready: plugin gate: its file is gone and its role refuses"));
+}
+
+#[tokio::test]
+async fn a_word_about_a_plugin_reaches_it_and_answers_its_status() {
+    let bench = Bench::new();
+    bench.fake.set_plugins(vec![Status { name: "gate".into(), state: "live", ..Status::default() }]);
+    for (word, meant) in
+        [("enable", Word::Enable), ("disable", Word::Disable), ("reload", Word::Reload), ("rollback", Word::RollBack)]
+    {
+        let told = bench.post(&format!("/plugins/gate/{word}"), "").await.data();
+        assert_eq!((&told["name"], &told["state"]), (&"gate".into(), &"live".into()));
+        assert_eq!(bench.fake.words(), [("gate".to_owned(), meant)]);
+    }
+    let (status, text) = bench.post("/plugins/none/reload", "").await.fault();
+    assert_eq!((status, &*text), (404, "plugin none: there is no plugin of this name"));
+    for (path, expected) in [("/plugins//reload", 404), ("/plugins/gate/explode", 404), ("/plugins/a/b/reload", 404)] {
+        assert_eq!(bench.post(path, "").await.fault().0, expected, "{path}");
+    }
+    assert_eq!(bench.get("/plugins/gate/reload").await.fault().0, 405);
 }
 
 #[tokio::test]

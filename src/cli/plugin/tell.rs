@@ -1,0 +1,38 @@
+//! `skylark plugin enable|disable|reload|rollback`: a word about one plugin of a running node.
+
+use anyhow::{Context as _, bail};
+use hyper::Method;
+use serde_json::Value;
+
+use super::list::table;
+use crate::cli::http::NodeArgs;
+use crate::cli::{ConfigSource, block_on, print};
+use crate::config::Scope;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Tell {
+    /// The plugin, as `skylark plugin list` names it.
+    name: String,
+    /// Print the node's answer as it is.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl Tell {
+    pub(super) fn run(self, word: &str, source: &ConfigSource) -> anyhow::Result<()> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if self.name.is_empty() || !self.name.bytes().all(is_plain) {
+            bail!("expected the name of a plugin, got {:?}", self.name);
+        }
+        let node = self.node.node(source, Scope::Manage)?;
+        let answer = block_on(node.ask(Method::POST, &format!("/plugins/{}/{word}", self.name), None))?;
+        if self.json {
+            return print(&answer);
+        }
+        let answer: Value = serde_json::from_str(&answer)?;
+        let status = answer.get("data").with_context(|| format!("expected a plugin from the node, got {answer}"))?;
+        table(std::slice::from_ref(status)).iter().try_for_each(|line| print(line)).context("cannot print")
+    }
+}

@@ -1,0 +1,246 @@
+//! What becomes of a new version: circuit, probation, rollback, canary, and what the operator says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::guests::{self, ADMIT, ALLOW, REJECT, TRAP};
+use super::{Bench, call, envelope, passed, rejected};
+use crate::message::Message;
+use crate::plugin::{Judgement, PluginHost, Status, Word, WordFault};
+
+/// A handler of the keys `ask` and `boom`; it traps on the longer one.
+fn moody() -> Vec<u8> {
+    guests::component(
+        "export skylark:plugin/handler@0.1.0;",
+        r#"
+        (func (export "skylark:plugin/handler@0.1.0#keys") (result i32) (i32.const 1040))
+        (func (export "skylark:plugin/handler@0.1.0#handle")
+            (param i32 i32 i32 i32 i32 i32 i32 i64 i32 i32 i32 i32 i32 i32 i64) (result i32)
+            (if (i32.eq (local.get 1) (i32.const 4)) (then unreachable))
+            (i32.const 1088))
+        (data (i32.const 1040) "\20\04\00\00\02\00\00\00")
+        (data (i32.const 1056) "\00\08\00\00\03\00\00\00\03\08\00\00\04\00\00\00")
+        (data (i32.const 1088) "\00\00\00\00\10\08\00\00\03\00\00\00\13\08\00\00\04\00\00\00")
+        (data (i32.const 2048) "askboom")
+        (data (i32.const 2064) "200fine")"#,
+    )
+}
+
+#[tokio::test]
+async fn a_plugin_that_fails_again_and_again_is_not_asked_for_a_while() {
+    let bench = Bench::with(&[("h.wasm", &moody())]).await;
+    assert_eq!(bench.handle("ask").await.0, "200");
+    for _ in 0..10 {
+        assert!(bench.handle("boom").await.1.contains("unreachable"));
+    }
+    let (code, message) = bench.handle("ask").await;
+    assert_eq!((code.as_str(), message.contains("not asked")), ("503", true), "{message}");
+    let status = bench.status("h");
+    assert_eq!((status.circuit, status.calls, status.failures), (Some("open"), 11, 10));
+    let outcomes: Vec<_> = status.outcomes.into_iter().collect();
+    assert_eq!(outcomes, [("done", 1), ("open", 1), ("trap", 10)]);
+}
+
+#[tokio::test]
+async fn a_canary_call_closes_the_circuit() {
+    let bench = Bench::configured(&[("h.wasm", &moody())], |config| config.breaker.rest = Duration::ZERO).await;
+    for _ in 0..12 {
+        assert_eq!(bench.handle("boom").await.0, "503");
+    }
+    assert_eq!(bench.status("h").circuit, Some("open"), "canaries that trap leave it open");
+    assert_eq!(bench.handle("ask").await.0, "200");
+    let status = bench.status("h");
+    assert_eq!((status.circuit, status.circuits_opened), (Some("closed"), 1));
+}
+
+/// Waits until the loader has done something by itself.
+async fn until(bench: &Bench, name: &str, what: impl Fn(&Status) -> bool) -> Status {
+    let seen = async {
+        loop {
+            let status = bench.status(name);
+            if what(&status) {
+                return status;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), seen).await.unwrap_or_else(|_| panic!("{:?}", bench.status(name)))
+}
+
+#[tokio::test]
+async fn a_version_that_opens_its_circuit_is_rolled_back_and_not_tried_again() {
+    let (good, bad) = (guests::stamp(451), guests::filter(TRAP));
+    let bench = Bench::with(&[("f.wasm", &good)]).await;
+    let first = bench.status("f");
+    bench.put("f.wasm", &bad).await;
+    let status = bench.status("f");
+    assert_eq!((status.version, status.probation, status.previous.as_ref()), (2, true, Some(&first.hash)));
+    let second = status.hash;
+    for _ in 0..10 {
+        assert_eq!(rejected(&bench.judge().await), Some("503"));
+    }
+    let status = until(&bench, "f", |status| status.version == 1).await;
+    let refused = status.rejected.unwrap();
+    assert_eq!((status.hash, status.state, status.previous), (first.hash, "live", None));
+    assert!(refused.hash == second && refused.reason.starts_with("rolled back: its circuit opened after 10 calls"));
+    assert_eq!(rejected(&bench.judge().await), Some("451"));
+    bench.put("f.wasm", &bad).await;
+    assert_eq!((bench.status("f").version, rejected(&bench.judge().await)), (1, Some("451")), "the same file again");
+    let tried = bench.host.obey("f", Word::Reload).await.unwrap();
+    assert_eq!((tried.version, tried.hash), (3, second), "the operator says so");
+    bench.put("f.wasm", &guests::stamp(452)).await;
+    assert_eq!(rejected(&bench.judge().await), Some("452"));
+}
+
+#[tokio::test]
+async fn after_its_probation_a_version_stays_and_the_operator_may_go_back() {
+    let bench = Bench::configured(&[("f.wasm", &guests::stamp(451))], |config| {
+        (config.probation.calls, config.probation.time) = (0, Duration::ZERO);
+    })
+    .await;
+    bench.put("f.wasm", &guests::filter(TRAP)).await;
+    bench.host.look().await;
+    assert!(!bench.status("f").probation);
+    for _ in 0..11 {
+        assert_eq!(rejected(&bench.judge().await), Some("503"));
+    }
+    bench.host.look().await;
+    let status = bench.status("f");
+    assert_eq!((status.version, status.circuit, status.rejected), (2, Some("open"), None));
+    let status = bench.host.obey("f", Word::RollBack).await.unwrap();
+    assert_eq!((status.version, status.rejected.unwrap().reason.as_str()), (1, "rolled back by the operator"));
+    assert_eq!(rejected(&bench.judge().await), Some("451"));
+    let fault = bench.host.obey("f", Word::RollBack).await.unwrap_err();
+    assert_eq!(fault, WordFault::Unfit("there is no earlier version to go back to".into()));
+}
+
+async fn judged(bench: &Bench, sender: &str) -> Judgement {
+    let mut one = envelope("chat");
+    one.message = Arc::new(Message { sender: sender.to_owned(), ..Message::default() });
+    bench.host.judge(&mut [one]).await.remove(0)
+}
+
+async fn codes(bench: &Bench) -> Vec<String> {
+    let mut codes = Vec::new();
+    for sender in 0..200 {
+        let judgement = judged(bench, &sender.to_string()).await;
+        codes.push(rejected(&judgement).unwrap_or("passed").to_owned());
+    }
+    codes
+}
+
+#[tokio::test]
+async fn a_canary_serves_its_share_and_then_everybody() {
+    let files: [(&str, &[u8]); 2] = [("f.wasm", &guests::stamp(451)), ("f.toml", b"canary = \"30%\"")];
+    let bench = Bench::configured(&files, |config| {
+        (config.probation.calls, config.probation.time) = (170, Duration::ZERO);
+    })
+    .await;
+    assert!(codes(&bench).await.iter().all(|code| code == "451"), "the first version has nothing to share with");
+    bench.put("f.wasm", &guests::stamp(452)).await;
+    let before = codes(&bench).await;
+    let share = before.iter().filter(|code| *code == "452").count();
+    assert!((43..85).contains(&share) && before.iter().all(|code| code == "451" || code == "452"), "{share} of 200");
+    assert_eq!(codes(&bench).await, before, "a sender keeps its version");
+    assert_eq!(rejected(&bench.judge().await), Some("451"), "nobody's push is no trial's");
+    let status = bench.status("f");
+    let canary = status.canary.unwrap();
+    assert_eq!((status.version, canary.version, canary.share.as_str()), (1, 2, "30%"));
+    assert_eq!(canary.calls, 2 * share as u64);
+    while bench.status("f").canary.is_some_and(|canary| canary.calls < 170) {
+        assert_eq!(codes(&bench).await.len(), before.len());
+    }
+    bench.host.look().await;
+    let status = bench.status("f");
+    assert_eq!((status.version, status.canary, status.probation), (2, None, true));
+    assert!(codes(&bench).await.iter().all(|code| code == "452"));
+}
+
+#[tokio::test]
+async fn a_canary_that_fails_is_taken_back_and_harms_its_share_only() {
+    let files: [(&str, &[u8]); 2] = [("f.wasm", &guests::stamp(451)), ("f.toml", b"canary = \"30%\"")];
+    let bench = Bench::with(&files).await;
+    bench.put("f.wasm", &guests::filter(TRAP)).await;
+    let failed = codes(&bench).await.iter().filter(|code| *code == "503").count();
+    assert!((10..80).contains(&failed), "{failed}");
+    let status = until(&bench, "f", |status| status.canary.is_none()).await;
+    assert!(status.version == 1 && status.rejected.unwrap().reason.starts_with("rolled back"));
+    assert!(codes(&bench).await.iter().all(|code| code == "451"));
+}
+
+#[tokio::test]
+async fn disabling_opens_a_filters_gate_and_shuts_the_door_of_the_only_auth() {
+    let files: [(&str, &[u8]); 2] = [("a.wasm", &guests::auth(ADMIT)), ("f.wasm", &guests::filter(REJECT))];
+    let bench = Bench::with(&files).await;
+    for name in ["a", "f"] {
+        let status = bench.host.obey(name, Word::Disable).await.unwrap();
+        assert_eq!((status.state, status.version), ("disabled", 0));
+        bench.host.obey(name, Word::Disable).await.unwrap();
+    }
+    assert_eq!((bench.admit().await.as_str(), bench.judge().await), ("503", passed()));
+    bench.put("f.wasm", &guests::stamp(452)).await;
+    assert_eq!((bench.status("f").state, bench.judge().await), ("disabled", passed()), "a new file changes nothing");
+    assert!(matches!(bench.host.obey("f", Word::Reload).await, Err(WordFault::Unfit(_))));
+    for name in ["a", "f"] {
+        assert_eq!(bench.host.obey(name, Word::Enable).await.unwrap().state, "live");
+        bench.host.obey(name, Word::Enable).await.unwrap();
+    }
+    assert_eq!(bench.admit().await, "200");
+    assert_eq!(rejected(&bench.judge().await), Some("452"), "what came meanwhile is taken");
+    assert_eq!(bench.host.obey("nobody", Word::Disable).await, Err(WordFault::Unknown));
+}
+
+#[tokio::test]
+async fn the_operator_removes_a_missing_guard_by_disabling_it() {
+    let bench = Bench::with(&[("f.wasm", &guests::stamp(451))]).await;
+    bench.delete("f.wasm").await;
+    assert_eq!(rejected(&bench.judge().await), Some("503"));
+    bench.host.obey("f", Word::Disable).await.unwrap();
+    assert_eq!(bench.judge().await, passed());
+    assert_eq!(bench.host.obey("f", Word::Enable).await.unwrap().state, "missing");
+    assert_eq!(rejected(&bench.judge().await), Some("503"));
+}
+
+#[tokio::test]
+async fn a_manifests_no_is_changed_in_the_manifest() {
+    let bench = Bench::with(&[("f.wasm", &guests::filter(ALLOW)), ("f.toml", b"enabled = false")]).await;
+    let fault = bench.host.obey("f", Word::Enable).await.unwrap_err();
+    assert_eq!(fault, WordFault::Unfit("f.toml says enabled = false: change it there".into()));
+    bench.put("f.toml", b"enabled = true").await;
+    assert_eq!(bench.status("f").state, "live");
+    bench.put("f.wasm", b"garbage").await;
+    let fault = bench.host.obey("f", Word::Reload).await.unwrap_err();
+    assert!(fault.to_string().starts_with("its file is refused: this is not WebAssembly"), "{fault}");
+    assert_eq!(bench.host.handle(call("ask")).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_settles_together_is_swapped_together() {
+    let bench = Bench::with(&[("one.wasm", &guests::stamp(200)), ("two.wasm", &guests::stamp(200))]).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let watcher = tokio::spawn({
+        let (host, over) = (Arc::clone(&bench.host), Arc::clone(&over));
+        async move {
+            let mut looks = 0_u64;
+            while !over.load(Ordering::Relaxed) {
+                let versions: Vec<u64> = host.status().iter().map(|status| status.version).collect();
+                assert!(versions[0] == versions[1], "half of a change was seen: {versions:?}");
+                looks += 1;
+                tokio::task::yield_now().await;
+            }
+            looks
+        }
+    });
+    for round in 1..8 {
+        for name in ["one.wasm", "two.wasm"] {
+            let aside = bench.dir.path().join(format!(".{name}"));
+            std::fs::write(&aside, guests::stamp(200 + round)).unwrap();
+            std::fs::rename(aside, bench.dir.path().join(name)).unwrap();
+        }
+        bench.host.look().await;
+        assert_eq!(bench.status("two").version, u64::from(round) + 1);
+    }
+    over.store(true, Ordering::Relaxed);
+    assert!(watcher.await.unwrap() > 0);
+}
