@@ -89,7 +89,7 @@ pub struct Delivery {
     /// The connection that is left out.
     pub no_echo: Option<ConnectionId>,
     /// What.
-    pub frames: Arc<Frames>,
+    pub frames: Frames,
 }
 
 /// What a bind changed.

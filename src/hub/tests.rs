@@ -167,16 +167,16 @@ fn room(text: &str) -> Room {
 }
 
 /// A run with a message for each text.
-fn frames(texts: &[&str]) -> Arc<Frames> {
+fn frames(texts: &[&str]) -> Frames {
     let message = |text: &&str| Arc::new(Message { title: (*text).to_owned(), ..Message::default() });
-    Arc::new(Frames::new(texts.iter().map(message).collect()))
+    Frames::new(texts.iter().map(message).collect())
 }
 
-fn to(target: Target, frames: &Arc<Frames>) -> Delivery {
-    Delivery { target, no_echo: None, frames: Arc::clone(frames) }
+fn to(target: Target, frames: &Frames) -> Delivery {
+    Delivery { target, no_echo: None, frames: frames.clone() }
 }
 
-async fn push(hub: &Hub, target: Target, frames: &Arc<Frames>) -> Receipt {
+async fn push(hub: &Hub, target: Target, frames: &Frames) -> Receipt {
     hub.route(vec![to(target, frames)]).await.remove(0)
 }
 

@@ -67,7 +67,7 @@ fn delivery(run: &[Envelope]) -> hub::Delivery {
     hub::Delivery {
         target: run[0].target.clone(),
         no_echo: run[0].no_echo,
-        frames: Arc::new(Frames::new(run.iter().map(|e| Arc::clone(&e.message)).collect())),
+        frames: Frames::new(run.iter().map(|e| Arc::clone(&e.message)).collect()),
     }
 }
 

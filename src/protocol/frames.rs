@@ -14,9 +14,9 @@ use crate::message::Message;
 /// Messages for the same receivers, written once per form that a receiver needs, all in one run of bytes.
 ///
 /// Shared between shards: whoever needs a form first encodes it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Frames {
-    messages: Vec<Arc<Message>>,
+    messages: SmallVec<[Arc<Message>; 1]>,
     forms: [OnceLock<Bytes>; Form::COUNT],
 }
 
@@ -24,7 +24,7 @@ impl Frames {
     /// Of these messages, in order. They must have passed [`check_size`](super::check_size), so that every form can
     /// carry them: one that a form cannot carry is left out of its run.
     #[must_use]
-    pub fn new(messages: Vec<Arc<Message>>) -> Self {
+    pub fn new(messages: SmallVec<[Arc<Message>; 1]>) -> Self {
         Self { messages, forms: Default::default() }
     }
 

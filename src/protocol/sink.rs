@@ -82,6 +82,10 @@ pub(super) fn put_integer(sink: &mut impl Sink, number: i64) {
 
 /// A protobuf varint.
 pub(super) fn put_varint(sink: &mut impl Sink, mut number: u64) {
+    // Nearly every tag and length.
+    if number < 0x80 {
+        return sink.put(&[u8::try_from(number).expect("seven bits")]);
+    }
     let mut bytes = [0; 10];
     let mut length = 0;
     loop {

@@ -28,6 +28,10 @@ pub struct TooLarge {
 /// # Errors
 /// [`TooLarge`] names the dialect whose bound is exceeded.
 pub fn check_size(message: &Message) -> Result<(), TooLarge> {
+    // Nearly every message: twice what is about its size holds all tags and lengths, too.
+    if 2 * message.approximate_bytes() <= SAFE_IN_CIM {
+        return Ok(());
+    }
     let bytes = length(Dialect::Yunque, message);
     if bytes > MAX_TCP_BODY {
         return Err(TooLarge { dialect: Dialect::Yunque, bytes, limit: MAX_TCP_BODY });

@@ -152,7 +152,7 @@ impl World {
         self.known.get_mut(who % count)
     }
 
-    fn run(&mut self, count: usize) -> Arc<Frames> {
+    fn run(&mut self, count: usize) -> Frames {
         let texts: Vec<String> = (0..count).map(|i| format!("message {}", self.said + i)).collect();
         self.said += count;
         frames(&texts.iter().map(String::as_str).collect::<Vec<_>>())

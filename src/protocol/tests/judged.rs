@@ -85,7 +85,7 @@ proptest! {
     #[test]
     fn a_run_is_its_frames_one_after_another(run in proptest::collection::vec(messages(), 0..5)) {
         let run: Vec<_> = run.into_iter().map(Arc::new).collect();
-        let frames = Frames::new(run.clone());
+        let frames = Frames::new(run.clone().into());
         for form in Form::ALL {
             let one_by_one: Vec<u8> =
                 run.iter().flat_map(|message| encode(form, ServerFrame::Message(message)).unwrap()).collect();
