@@ -71,30 +71,41 @@ impl Api {
     }
 
     /// Answers one request that is no WebSocket upgrade. `serves` says which routes its listener has.
-    pub async fn respond<B>(&self, request: Request<B>, peer: SocketAddr, serves: &[Service]) -> Response<Full<Bytes>>
+    ///
+    /// The future is boxed and freed once a request, so it owns what it needs and is kept small: an `async fn` would have
+    /// what it is given and what it makes of it side by side.
+    pub fn respond<B>(
+        self: &Arc<Self>,
+        request: Request<B>,
+        peer: SocketAddr,
+        serves: &[Service],
+    ) -> impl Future<Output = Response<Full<Bytes>>> + use<B>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
         let asked = Instant::now();
-        let is_head = request.method() == Method::HEAD;
         let (head, body) = request.into_parts();
-        let route = Route::find(&head.method, head.uri.path(), serves);
-        let rules = self.rules.load_full();
-        let answered = match &route {
-            Ok(route) => match rules.admit(route.access, &head.headers, serves) {
-                Ok(()) => self.answer(route.action, &rules, &head, body).await,
-                Err(problem) => Err(problem),
-            },
-            Err(problem) => Err(problem.clone()),
-        };
-        let answer = answered.unwrap_or_else(|problem| {
-            let path = head.uri.path();
-            tracing::debug!(%peer, path = capped(path), problem = without_value(&problem), "request refused");
-            problem.into()
+        let (api, rules) = (Arc::clone(self), self.rules.load_full());
+        let found = Route::find(&head.method, head.uri.path(), serves);
+        let route = found.as_ref().ok().copied();
+        let admitted = found.and_then(|route| {
+            rules.admit(route.access, &head.headers, serves)?;
+            Ok(route.action)
         });
-        self.meters.record(route.ok(), answer.status(), asked.elapsed());
-        if is_head { without_body(answer) } else { answer }
+        async move {
+            let answered = match admitted {
+                Ok(action) => api.answer(action, &rules, &head, body).await,
+                Err(problem) => Err(problem),
+            };
+            let answer = answered.unwrap_or_else(|problem| {
+                let path = head.uri.path();
+                tracing::debug!(%peer, path = capped(path), problem = without_value(&problem), "request refused");
+                problem.into()
+            });
+            api.meters.record(route, answer.status(), asked.elapsed());
+            if head.method == Method::HEAD { without_body(answer) } else { answer }
+        }
     }
 
     async fn answer<B>(&self, action: Action, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
@@ -106,11 +117,12 @@ impl Api {
         match action {
             Action::About => Ok(self.greet()),
             Action::Push(shape) => self.push(shape, rules, head, body).await,
-            Action::RoomJoin => self.join(rules, head, body).await,
-            Action::RoomLeave => self.leave(rules, head, body).await,
-            Action::Kick => self.kick(rules, head, body).await,
-            Action::OnlineUsers => self.online_users(query).await,
-            Action::Connections => self.connections(query).await,
+            // Seldom asked, and larger than what is asked all the time.
+            Action::RoomJoin => Box::pin(self.join(rules, head, body)).await,
+            Action::RoomLeave => Box::pin(self.leave(rules, head, body)).await,
+            Action::Kick => Box::pin(self.kick(rules, head, body)).await,
+            Action::OnlineUsers => Box::pin(self.online_users(query)).await,
+            Action::Connections => Box::pin(self.connections(query)).await,
             Action::Rooms => self.rooms(query),
             Action::Plugins => self.plugins(query),
             Action::Plugin(word) => self.tell_plugin(word, head).await,

@@ -3,6 +3,7 @@
 //! Ends with the request that is upgraded: the socket goes to a small task of its own, and hyper's buffers are freed.
 
 mod handshake;
+mod repoll;
 mod timer;
 
 use std::convert::Infallible;
@@ -12,10 +13,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -27,6 +29,7 @@ use super::{Gateway, listener, stopped};
 use crate::config::Service;
 use crate::node::Socket as _;
 use handshake::Judged;
+use repoll::Repoll;
 use timer::HeadTimer;
 
 /// Most headers of a request.
@@ -48,15 +51,20 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
         // Who sends a request and then stops sending, or leaves at once, as PHP's fire-and-forget does, is served too.
         .half_close(true)
         .max_buf_size(if serves.contains(&Service::Api) { MAX_BUFFER } else { MAX_HEAD });
-    let front = Front { gateway: Arc::clone(&gateway), peer, at, serves, timer, upgraded: Arc::default() };
-    let mut connection = http.serve_connection(TokioIo::new(stream), front);
+    let front = Arc::new(Front { gateway: Arc::clone(&gateway), peer, at, serves, timer, upgraded: Mutex::default() });
+    let service = service_fn({
+        let front = Arc::clone(&front);
+        move |request| front.call(request)
+    });
+    let mut connection = http.serve_connection(TokioIo::new(stream), service);
 
     let mut stop = gateway.stop.subscribe();
+    let repoll = Repoll::new();
     let ended = tokio::select! {
-        ended = poll_fn(|cx| connection.poll_without_shutdown(cx)) => ended,
+        ended = poll_fn(|cx| repoll.poll(cx, |cx| connection.poll_without_shutdown(cx))) => ended,
         () = stopped(&mut stop) => {
             std::pin::Pin::new(&mut connection).graceful_shutdown();
-            poll_fn(|cx| connection.poll_without_shutdown(cx)).await
+            poll_fn(|cx| repoll.poll(cx, |cx| connection.poll_without_shutdown(cx))).await
         }
     };
     if let Err(error) = ended {
@@ -65,7 +73,7 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
     }
     let parts = connection.into_parts();
     let stream = parts.io.into_inner();
-    let upgraded = parts.service.upgraded.lock().take();
+    let upgraded = front.upgraded.lock().take();
     match upgraded {
         // It gets a task of its own: this one is as large as hyper is.
         Some(arrival) => connection::begin(guest, arrival, stream, parts.read_buf).await,
@@ -76,7 +84,7 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
     }
 }
 
-/// What hyper calls for each request of one connection.
+/// Who answers the requests of one connection.
 struct Front {
     gateway: Arc<Gateway>,
     peer: SocketAddr,
@@ -84,34 +92,31 @@ struct Front {
     serves: Vec<Service>,
     timer: HeadTimer,
     /// The handshake that was accepted.
-    upgraded: Arc<Mutex<Option<Box<Arrival>>>>,
+    upgraded: Mutex<Option<Box<Arrival>>>,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Front {
-    type Response = Response<Full<Bytes>>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+impl Front {
+    fn call(&self, request: Request<Incoming>) -> BoxFuture<'static, Result<Response<Full<Bytes>>, Infallible>> {
         self.timer.saw_request();
+        match self.judge(&request) {
+            Judged::Upgrade(arrival, response) => {
+                *self.upgraded.lock() = Some(arrival);
+                ready(Ok(response)).boxed()
+            }
+            Judged::Answer(response) => {
+                listener::refused(self.peer, "handshake");
+                ready(Ok(response)).boxed()
+            }
+            Judged::NotOurs => self.gateway.api.respond(request, self.peer, &self.serves).map(Ok).boxed(),
+        }
+    }
+
+    fn judge(&self, request: &Request<Incoming>) -> Judged {
         let config = self.gateway.config.load();
         let may_connect = || {
             // Elsewhere the connect was counted when it was accepted.
             !self.serves.contains(&Service::Api) || self.gateway.peers.may_connect(self.peer.ip())
         };
-        match handshake::judge(&request, &config.listeners[self.at], self.peer, self.at, may_connect) {
-            Judged::Upgrade(arrival, response) => {
-                *self.upgraded.lock() = Some(arrival);
-                std::future::ready(Ok(response)).boxed()
-            }
-            Judged::Answer(response) => {
-                listener::refused(self.peer, "handshake");
-                std::future::ready(Ok(response)).boxed()
-            }
-            Judged::NotOurs => {
-                let (gateway, peer, serves) = (Arc::clone(&self.gateway), self.peer, self.serves.clone());
-                async move { Ok(gateway.api.respond(request, peer, &serves).await) }.boxed()
-            }
-        }
+        handshake::judge(request, &config.listeners[self.at], self.peer, self.at, may_connect)
     }
 }

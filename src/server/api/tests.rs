@@ -19,7 +19,7 @@ use crate::telemetry::Metrics;
 /// An API before a fake node.
 struct Bench {
     fake: Fake,
-    api: Api,
+    api: Arc<Api>,
     config: Config,
 }
 
@@ -65,7 +65,7 @@ impl Bench {
         let address = "127.0.0.1:8080".parse().unwrap();
         let listeners = vec![Address { address, serves: vec![Service::Ws, Service::Api], is_tls: false }];
         let about = About { listeners, metrics: Arc::new(move || metrics.render()) };
-        let api = Api::new(Arc::clone(&fake.node), &config, about);
+        let api = Arc::new(Api::new(Arc::clone(&fake.node), &config, about));
         Self { fake, api, config }
     }
 
@@ -95,4 +95,15 @@ impl Bench {
     async fn post(&self, path: &str, body: impl Into<Bytes>) -> Got {
         self.send(Request::post(path).body(Full::new(body.into())).unwrap()).await
     }
+}
+
+/// It is made and freed once a request, and allocators have lists at hand for what is small.
+#[test]
+fn the_future_of_a_request_is_small() {
+    let bench = Bench::new();
+    let peer = "127.0.0.1:9".parse().unwrap();
+    let request = Request::post("/send").body(Full::<Bytes>::default()).unwrap();
+    let bytes = size_of_val(&bench.api.respond(request, peer, &[]));
+    println!("the future of a request: {bytes} bytes");
+    assert!(bytes <= 1032, "{bytes} bytes");
 }
