@@ -34,6 +34,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_de
 
 use super::{Cli, print};
 pub use allocations::Allocator;
+pub(super) use allocations::so_far as allocations_so_far;
 use cell::{Cell, Stage};
 use reference::Reference;
 use results::Results;

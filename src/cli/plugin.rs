@@ -1,8 +1,10 @@
 //! `skylark plugin`: everything around plugins, one file a command.
 
+mod bench;
 mod build;
 mod check;
 mod list;
+mod new;
 mod tell;
 mod test;
 
@@ -19,8 +21,12 @@ pub(super) struct Plugin {
 
 #[derive(Debug, clap::Subcommand)]
 enum PluginCommand {
+    /// Make a folder for a plugin of your own, that builds and passes its tests as it stands.
+    New(new::New),
     /// List the plugins of a running node.
     List(list::List),
+    /// Measure a plugin by the host's own code: warm calls, allocations, memory, cold start, compile time, and the verdict against its budget.
+    Bench(bench::Bench),
     /// Build a plugin's folder: find its tools, or say which command installs them, and run its own recipe.
     Build(build::Build),
     /// Put a disabled plugin of a running node back into service.
@@ -40,7 +46,9 @@ enum PluginCommand {
 impl Plugin {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         match self.command {
+            PluginCommand::New(command) => command.run(),
             PluginCommand::List(command) => command.run(source),
+            PluginCommand::Bench(command) => command.run(source),
             PluginCommand::Build(command) => command.run(),
             PluginCommand::Enable(command) => command.run("enable", source),
             PluginCommand::Disable(command) => command.run("disable", source),

@@ -7,7 +7,7 @@ mod crowd;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use toml::Table;
@@ -16,9 +16,11 @@ use wasmtime::component::Component;
 use super::disk::{self, Files};
 use super::failure::Failure;
 use super::host::{LoadError, Options};
+use super::instance::Instance;
 use super::kv::{MemoryStore, Share, Store, Write};
 use super::load::{self, Env, Source};
 use super::manifest::Manifest;
+use super::pool::Lease;
 use super::snapshot::Snapshot;
 use super::time::Time;
 use super::version::Version;
@@ -37,6 +39,7 @@ pub struct Trial {
     source: Source,
     manifest: String,
     component: Result<Component, Vec<String>>,
+    compiled_in: Duration,
 }
 
 /// Why there is nothing to call.
@@ -74,7 +77,8 @@ pub struct Given {
 }
 
 /// A call without an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}: {words}")]
 pub struct Failed {
     /// `trap`, `cpu`, `wall`, `memory`, `bytes`, `answer`, `declared`, `kv`: the metric's word.
     pub kind: &'static str,
@@ -98,14 +102,22 @@ impl Trial {
         let wasm = wasm.ok_or_else(|| unreadable("there is no such file".to_owned()))?;
         let env = Env::new(config, Options::default(), mpsc::channel(1).0, mpsc::channel(1).0)?;
         let source = Source::new(name.into(), wasm);
+        let begun = Instant::now();
         let component = load::compile(&env, &source).await.map_err(|fault| fault.reasons);
-        Ok(Self { env, source, manifest: manifest.unwrap_or_default(), component })
+        let compiled_in = begun.elapsed();
+        Ok(Self { env, source, manifest: manifest.unwrap_or_default(), component, compiled_in })
     }
 
     /// Bytes of the file.
     #[must_use]
     pub fn size(&self) -> usize {
         self.source.bytes.len()
+    }
+
+    /// How long it took to compile, or to take from the cache.
+    #[must_use]
+    pub fn compiled_in(&self) -> Duration {
+        self.compiled_in
     }
 
     /// Loads the plugin as the node does, with fresh surroundings.
@@ -203,6 +215,11 @@ impl Stage {
         Judged { judgement, asked: self.version.stats.calls() > before, failed }
     }
 
+    /// Sends a whole batch through the chain.
+    pub async fn judge_all(&self, batch: &mut [Envelope]) -> Vec<Judgement> {
+        chain::judge(&self.snapshot, batch).await
+    }
+
     /// Asks the handler; `None` if it does not own the key.
     ///
     /// # Errors
@@ -223,6 +240,41 @@ impl Stage {
     /// The call failed: the node would log it.
     pub async fn tell(&self, event: &Event) -> Result<(), Failed> {
         Ok(events::hand(&self.version, event).await?)
+    }
+
+    /// The keys that a handler owns.
+    #[must_use]
+    pub fn keys(&self) -> &[String] {
+        &self.version.keys
+    }
+
+    /// The CPU time that a call in this role may take.
+    #[must_use]
+    pub fn cpu_budget(&self, role: Role) -> Duration {
+        self.version.blueprint.context.limits.budget(Some(role)).cpu
+    }
+
+    /// Bytes of the warm instance, and how many it may have.
+    ///
+    /// # Errors
+    /// There is none, and none can be made.
+    pub async fn memory(&self) -> Result<(usize, usize), Failed> {
+        let mut lease = Lease::take(&self.version).await?;
+        let taken = lease.instance().memory();
+        lease.give_back();
+        Ok((taken, self.version.blueprint.context.limits.memory))
+    }
+
+    /// Makes one more instance, as a call without a warm one does, and tells how long that took.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn cold_start(&self) -> Result<Duration, Failed> {
+        let begun = Instant::now();
+        let instance = Instance::new(&self.version.blueprint).await?;
+        let took = begun.elapsed();
+        drop(instance);
+        Ok(took)
     }
 
     /// Lets time pass.

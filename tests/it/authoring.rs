@@ -1,4 +1,4 @@
-//! The commands of a plugin's author: build, check.
+//! The commands of a plugin's author: new, build, check, bench.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -132,4 +132,59 @@ fn check_tells_what_a_component_is_and_what_it_needs() {
     let warnings = ["grants directory, which it does not import", "match.keys has no effect: it is no handler"];
     assert_eq!(report["warnings"], serde_json::json!(warnings));
     assert_eq!((&report["roles"], &report["faults"]), (&serde_json::json!(["filter"]), &serde_json::json!([])));
+}
+
+#[test]
+fn new_makes_a_folder_for_each_language_and_role() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = |name: &str, lang: &str, role: &str| {
+        run(plugin("new").args([name, "--lang", lang, "--role", role, "--dir"]).arg(dir.path()))
+    };
+    for (lang, source) in [
+        ("rust", "src/lib.rs"),
+        ("ts", "src/plugin.ts"),
+        ("js", "src/plugin.js"),
+        ("python", "src/plugin.py"),
+        ("c", "src/plugin.c"),
+    ] {
+        for role in ["auth", "filter", "handler", "events"] {
+            let name = format!("my-{lang}-{role}");
+            let (code, told) = new(&name, lang, role);
+            assert!(code == Some(0) && told.contains(source) && told.contains("skylark plugin build"), "{told}");
+            let folder = dir.path().join(&name);
+            assert!(folder.join(source).is_file() && folder.join(format!("{name}.toml")).is_file(), "{name}");
+            assert!(folder.join("cases.yaml").is_file(), "{name}");
+        }
+    }
+    let (code, told) = new("my-c-auth", "c", "auth");
+    assert!(code == Some(1) && told.contains("exists already"), "{told}");
+    for (name, lang, words) in
+        [("../up", "c", "expected a small letter"), ("good", "cobol", "[possible values: rust, ts")]
+    {
+        let (code, told) = new(name, lang, "auth");
+        assert!(code == Some(2) && told.contains(words), "{told}");
+    }
+}
+
+#[test]
+fn bench_measures_each_role_by_its_own_cases() {
+    let file = sample("token-auth.wasm");
+    let output = plugin("bench").args(["--calls", "200", "--json"]).arg(&file).output().unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let auth = &told["roles"][0];
+    assert_eq!((&auth["role"], &auth["calls"]), (&"auth".into(), &200.into()), "{told}");
+    assert_eq!(auth["asked"], "the case \"a token that is good says who it is\"");
+    for figure in ["mean_us", "p50_us", "p99_us", "allocations", "budget_us"] {
+        assert!(auth[figure].as_f64().unwrap() > 0.0, "{figure}: {told}");
+    }
+    for figure in ["compile_ms", "cold_start_us", "memory_bytes", "memory_limit_bytes"] {
+        assert!(told[figure].as_f64().unwrap() > 0.0, "{figure}: {told}");
+    }
+    let (_, told) = run(plugin("bench").args(["--calls", "200"]).arg(sample("word-filter.wasm")));
+    assert!(
+        told.contains("its budget of 5 ms CPU") && told.contains("for a publish that the rules keep out"),
+        "{told}"
+    );
+    let (code, told) = run(plugin("bench").arg(Path::new(ROOT).join("Cargo.toml")));
+    assert!(code == Some(1) && told.contains("expected a file whose name ends with .wasm"), "{told}");
 }

@@ -35,6 +35,12 @@ pub(super) fn answer_on_stdin() {
     });
 }
 
+/// Counts from now on in this process, and tells the number so far.
+pub(in crate::cli) fn so_far() -> u64 {
+    COUNTS.store(true, Ordering::Relaxed);
+    ALLOCATIONS.load(Ordering::Relaxed)
+}
+
 #[inline]
 fn count() {
     if COUNTS.load(Ordering::Relaxed) {

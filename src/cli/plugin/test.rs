@@ -1,8 +1,8 @@
 //! `skylark plugin test`: the cases of a plugin, played by the host's own code, without a node.
 
-mod cases;
+pub(super) mod cases;
 mod compare;
-mod play;
+pub(super) mod play;
 mod watch;
 mod words;
 
@@ -155,7 +155,7 @@ fn told(at: &str, expected: &str, got: &str) -> Vec<String> {
     vec![at.to_owned(), format!("  expected  {expected}"), format!("  got       {got}")]
 }
 
-fn read(path: &Path) -> anyhow::Result<CaseFile> {
+pub(super) fn read(path: &Path) -> anyhow::Result<CaseFile> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
     serde_saphyr::from_str_with_options(&text, options)

@@ -12,29 +12,29 @@ use crate::id::{Device, Room, Uid};
 /// A whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CaseFile {
+pub(in crate::cli::plugin) struct CaseFile {
     /// The component, relative to the file.
-    pub(super) plugin: Option<PathBuf>,
+    pub(in crate::cli::plugin) plugin: Option<PathBuf>,
     #[serde(default)]
-    pub(super) given: Given,
-    pub(super) cases: Vec<Case>,
+    pub(in crate::cli::plugin) given: Given,
+    pub(in crate::cli::plugin) cases: Vec<Case>,
 }
 
 /// What stands around the plugin. What a case gives stands in the place of what its file gives, key by key.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Given {
-    pub(super) now: Option<Name<Moment>>,
-    pub(super) random: Option<u64>,
-    pub(super) manifest: Option<Table>,
-    pub(super) grants: Option<Vec<String>>,
-    pub(super) settings: Option<Table>,
-    pub(super) kv: Option<Pairs<Text>>,
-    pub(super) online: Option<Vec<Person>>,
+pub(in crate::cli::plugin) struct Given {
+    pub(in crate::cli::plugin) now: Option<Name<Moment>>,
+    pub(in crate::cli::plugin) random: Option<u64>,
+    pub(in crate::cli::plugin) manifest: Option<Table>,
+    pub(in crate::cli::plugin) grants: Option<Vec<String>>,
+    pub(in crate::cli::plugin) settings: Option<Table>,
+    pub(in crate::cli::plugin) kv: Option<Pairs<Text>>,
+    pub(in crate::cli::plugin) online: Option<Vec<Person>>,
 }
 
 impl Given {
-    pub(super) fn over(self, file: &Self) -> Self {
+    pub(in crate::cli::plugin) fn over(self, file: &Self) -> Self {
         let file = file.clone();
         Self {
             now: self.now.or(file.now),
@@ -51,24 +51,24 @@ impl Given {
 /// A connection, and whose it is.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Person {
-    pub(super) uid: Name<Uid>,
-    pub(super) cid: Option<u64>,
-    pub(super) device: Option<Name<Device>>,
-    pub(super) channel: Option<String>,
+pub(in crate::cli::plugin) struct Person {
+    pub(in crate::cli::plugin) uid: Name<Uid>,
+    pub(in crate::cli::plugin) cid: Option<u64>,
+    pub(in crate::cli::plugin) device: Option<Name<Device>>,
+    pub(in crate::cli::plugin) channel: Option<String>,
     #[serde(default)]
-    pub(super) rooms: Vec<Name<Room>>,
+    pub(in crate::cli::plugin) rooms: Vec<Name<Room>>,
 }
 
 /// One case: the only step's keys may stand in the case itself.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Case {
-    pub(super) name: Spanned<String>,
+pub(in crate::cli::plugin) struct Case {
+    pub(in crate::cli::plugin) name: Spanned<String>,
     #[serde(default)]
-    pub(super) given: Given,
-    pub(super) refused: Option<String>,
-    pub(super) steps: Option<Vec<Step>>,
+    pub(in crate::cli::plugin) given: Given,
+    pub(in crate::cli::plugin) refused: Option<String>,
+    pub(in crate::cli::plugin) steps: Option<Vec<Step>>,
     admit: Option<Admit>,
     judge: Option<Judge>,
     call: Option<CallIn>,
@@ -81,23 +81,30 @@ pub(super) struct Case {
 /// One thing that the plugin is asked, or one pause.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Step {
-    pub(super) admit: Option<Admit>,
-    pub(super) judge: Option<Judge>,
-    pub(super) call: Option<CallIn>,
-    pub(super) event: Option<EventIn>,
-    pub(super) wait: Option<Name<Span>>,
-    pub(super) times: Option<u32>,
+pub(in crate::cli::plugin) struct Step {
+    pub(in crate::cli::plugin) admit: Option<Admit>,
+    pub(in crate::cli::plugin) judge: Option<Judge>,
+    pub(in crate::cli::plugin) call: Option<CallIn>,
+    pub(in crate::cli::plugin) event: Option<EventIn>,
+    pub(in crate::cli::plugin) wait: Option<Name<Span>>,
+    pub(in crate::cli::plugin) times: Option<u32>,
     #[serde(default)]
-    pub(super) expect: Expect,
+    pub(in crate::cli::plugin) expect: Expect,
 }
 
 impl Case {
+    /// Whether it gives anything that its file does not.
+    pub(in crate::cli::plugin) fn gives(&self) -> bool {
+        let Given { now, random, manifest, grants, settings, kv, online } = &self.given;
+        let tables = [manifest.is_some(), grants.is_some(), settings.is_some(), kv.is_some(), online.is_some()];
+        now.is_some() || random.is_some() || tables.contains(&true)
+    }
+
     /// Its steps, however they are written.
     ///
     /// # Errors
     /// What is missing or too much.
-    pub(super) fn take_steps(&mut self) -> Result<Vec<Step>, String> {
+    pub(in crate::cli::plugin) fn take_steps(&mut self) -> Result<Vec<Step>, String> {
         let own = Step {
             admit: self.admit.take(),
             judge: self.judge.take(),
@@ -140,23 +147,23 @@ impl Step {
 /// What the transport knows and what the client says, side by side.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Admit {
-    pub(super) listener: Listener,
-    pub(super) remote: Option<String>,
-    pub(super) path: Option<String>,
-    pub(super) origin: Option<String>,
-    pub(super) user_agent: Option<String>,
-    pub(super) bound: Option<Name<Uid>>,
-    pub(super) token: Option<String>,
-    pub(super) uid: Option<String>,
-    pub(super) device: Option<String>,
-    pub(super) channel: Option<String>,
-    pub(super) data: Pairs<String>,
+pub(in crate::cli::plugin) struct Admit {
+    pub(in crate::cli::plugin) listener: Listener,
+    pub(in crate::cli::plugin) remote: Option<String>,
+    pub(in crate::cli::plugin) path: Option<String>,
+    pub(in crate::cli::plugin) origin: Option<String>,
+    pub(in crate::cli::plugin) user_agent: Option<String>,
+    pub(in crate::cli::plugin) bound: Option<Name<Uid>>,
+    pub(in crate::cli::plugin) token: Option<String>,
+    pub(in crate::cli::plugin) uid: Option<String>,
+    pub(in crate::cli::plugin) device: Option<String>,
+    pub(in crate::cli::plugin) channel: Option<String>,
+    pub(in crate::cli::plugin) data: Pairs<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Listener {
+pub(in crate::cli::plugin) enum Listener {
     #[default]
     Ws,
     Cim,
@@ -166,17 +173,17 @@ pub(super) enum Listener {
 /// A publish.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Judge {
+pub(in crate::cli::plugin) struct Judge {
     #[serde(default)]
-    pub(super) message: MessageIn,
-    pub(super) to: Option<TargetIn>,
-    pub(super) from: Option<Person>,
-    pub(super) origin: Option<OriginIn>,
+    pub(in crate::cli::plugin) message: MessageIn,
+    pub(in crate::cli::plugin) to: Option<TargetIn>,
+    pub(in crate::cli::plugin) from: Option<Person>,
+    pub(in crate::cli::plugin) origin: Option<OriginIn>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum OriginIn {
+pub(in crate::cli::plugin) enum OriginIn {
     Client,
     Http,
     Broker,
@@ -185,22 +192,22 @@ pub(super) enum OriginIn {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct MessageIn {
-    pub(super) id: i64,
-    pub(super) action: String,
-    pub(super) content: Pairs<String>,
-    pub(super) sender: String,
-    pub(super) receiver: String,
-    pub(super) extra: Pairs<String>,
-    pub(super) title: String,
-    pub(super) image: String,
-    pub(super) format: String,
-    pub(super) timestamp: i64,
+pub(in crate::cli::plugin) struct MessageIn {
+    pub(in crate::cli::plugin) id: i64,
+    pub(in crate::cli::plugin) action: String,
+    pub(in crate::cli::plugin) content: Pairs<String>,
+    pub(in crate::cli::plugin) sender: String,
+    pub(in crate::cli::plugin) receiver: String,
+    pub(in crate::cli::plugin) extra: Pairs<String>,
+    pub(in crate::cli::plugin) title: String,
+    pub(in crate::cli::plugin) image: String,
+    pub(in crate::cli::plugin) format: String,
+    pub(in crate::cli::plugin) timestamp: i64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum TargetIn {
+pub(in crate::cli::plugin) enum TargetIn {
     Connection(u64),
     Device(DeviceOf),
     User(Name<Uid>),
@@ -212,24 +219,24 @@ pub(super) enum TargetIn {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DeviceOf {
-    pub(super) uid: Name<Uid>,
-    pub(super) device: Name<Device>,
+pub(in crate::cli::plugin) struct DeviceOf {
+    pub(in crate::cli::plugin) uid: Name<Uid>,
+    pub(in crate::cli::plugin) device: Name<Device>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CallIn {
-    pub(super) key: String,
+pub(in crate::cli::plugin) struct CallIn {
+    pub(in crate::cli::plugin) key: String,
     #[serde(default)]
-    pub(super) data: Pairs<String>,
-    pub(super) caller: Option<Person>,
-    pub(super) cid: Option<u64>,
+    pub(in crate::cli::plugin) data: Pairs<String>,
+    pub(in crate::cli::plugin) caller: Option<Person>,
+    pub(in crate::cli::plugin) cid: Option<u64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum EventIn {
+pub(in crate::cli::plugin) enum EventIn {
     Online(Person),
     Offline(Person),
     RoomJoined(RoomChange),
@@ -238,34 +245,34 @@ pub(super) enum EventIn {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RoomChange {
-    pub(super) who: Person,
-    pub(super) room: Name<Room>,
+pub(in crate::cli::plugin) struct RoomChange {
+    pub(in crate::cli::plugin) who: Person,
+    pub(in crate::cli::plugin) room: Name<Room>,
 }
 
 /// What is expected of a step; what is not named is not compared, but that a call fails.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Expect {
-    pub(super) verdict: Option<Verdict>,
-    pub(super) code: Option<Text>,
-    pub(super) reason: Option<Text>,
-    pub(super) message: Option<MessageOut>,
-    pub(super) uid: Option<Text>,
-    pub(super) device: Option<Text>,
-    pub(super) rooms: Option<Vec<Text>>,
-    pub(super) expires: Option<u64>,
-    pub(super) claims: Option<Pairs<Text>>,
-    pub(super) reply: Option<ReplyOut>,
-    pub(super) pushes: Option<Vec<PushOut>>,
-    pub(super) kv: Option<Pairs<Option<Text>>>,
-    pub(super) log: Option<Vec<LineOut>>,
-    pub(super) fails: Option<String>,
+pub(in crate::cli::plugin) struct Expect {
+    pub(in crate::cli::plugin) verdict: Option<Verdict>,
+    pub(in crate::cli::plugin) code: Option<Text>,
+    pub(in crate::cli::plugin) reason: Option<Text>,
+    pub(in crate::cli::plugin) message: Option<MessageOut>,
+    pub(in crate::cli::plugin) uid: Option<Text>,
+    pub(in crate::cli::plugin) device: Option<Text>,
+    pub(in crate::cli::plugin) rooms: Option<Vec<Text>>,
+    pub(in crate::cli::plugin) expires: Option<u64>,
+    pub(in crate::cli::plugin) claims: Option<Pairs<Text>>,
+    pub(in crate::cli::plugin) reply: Option<ReplyOut>,
+    pub(in crate::cli::plugin) pushes: Option<Vec<PushOut>>,
+    pub(in crate::cli::plugin) kv: Option<Pairs<Option<Text>>>,
+    pub(in crate::cli::plugin) log: Option<Vec<LineOut>>,
+    pub(in crate::cli::plugin) fails: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
+pub(in crate::cli::plugin) enum Verdict {
     Allow,
     Replace,
     Reject,
@@ -279,70 +286,70 @@ pub(super) enum Verdict {
 /// Fields of a message that are named.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct MessageOut {
-    pub(super) id: Option<i64>,
-    pub(super) action: Option<Text>,
-    pub(super) content: Option<Pairs<Text>>,
-    pub(super) sender: Option<Text>,
-    pub(super) receiver: Option<Text>,
-    pub(super) extra: Option<Pairs<Text>>,
-    pub(super) title: Option<Text>,
-    pub(super) image: Option<Text>,
-    pub(super) format: Option<Text>,
-    pub(super) timestamp: Option<i64>,
+pub(in crate::cli::plugin) struct MessageOut {
+    pub(in crate::cli::plugin) id: Option<i64>,
+    pub(in crate::cli::plugin) action: Option<Text>,
+    pub(in crate::cli::plugin) content: Option<Pairs<Text>>,
+    pub(in crate::cli::plugin) sender: Option<Text>,
+    pub(in crate::cli::plugin) receiver: Option<Text>,
+    pub(in crate::cli::plugin) extra: Option<Pairs<Text>>,
+    pub(in crate::cli::plugin) title: Option<Text>,
+    pub(in crate::cli::plugin) image: Option<Text>,
+    pub(in crate::cli::plugin) format: Option<Text>,
+    pub(in crate::cli::plugin) timestamp: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ReplyOut {
-    pub(super) code: Option<Text>,
-    pub(super) message: Option<Text>,
-    pub(super) data: Option<Pairs<Text>>,
+pub(in crate::cli::plugin) struct ReplyOut {
+    pub(in crate::cli::plugin) code: Option<Text>,
+    pub(in crate::cli::plugin) message: Option<Text>,
+    pub(in crate::cli::plugin) data: Option<Pairs<Text>>,
 }
 
 /// One effect, in the order in which they were asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PushOut {
-    pub(super) to: Option<TargetIn>,
-    pub(super) message: Option<MessageOut>,
-    pub(super) key: Option<Text>,
-    pub(super) no_echo: Option<u64>,
-    pub(super) join: Option<Membership>,
-    pub(super) leave: Option<Membership>,
-    pub(super) kick: Option<KickOut>,
-    pub(super) login: Option<LoginOut>,
+pub(in crate::cli::plugin) struct PushOut {
+    pub(in crate::cli::plugin) to: Option<TargetIn>,
+    pub(in crate::cli::plugin) message: Option<MessageOut>,
+    pub(in crate::cli::plugin) key: Option<Text>,
+    pub(in crate::cli::plugin) no_echo: Option<u64>,
+    pub(in crate::cli::plugin) join: Option<Membership>,
+    pub(in crate::cli::plugin) leave: Option<Membership>,
+    pub(in crate::cli::plugin) kick: Option<KickOut>,
+    pub(in crate::cli::plugin) login: Option<LoginOut>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Membership {
-    pub(super) uid: Name<Uid>,
-    pub(super) room: Name<Room>,
+pub(in crate::cli::plugin) struct Membership {
+    pub(in crate::cli::plugin) uid: Name<Uid>,
+    pub(in crate::cli::plugin) room: Name<Room>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct KickOut {
-    pub(super) to: TargetIn,
-    pub(super) reason: Option<Text>,
+pub(in crate::cli::plugin) struct KickOut {
+    pub(in crate::cli::plugin) to: TargetIn,
+    pub(in crate::cli::plugin) reason: Option<Text>,
 }
 
 /// A connection that becomes a user's.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct LoginOut {
-    pub(super) cid: u64,
-    pub(super) uid: Name<Uid>,
-    pub(super) device: Option<Text>,
-    pub(super) channel: Option<Text>,
-    pub(super) expires: Option<u64>,
+pub(in crate::cli::plugin) struct LoginOut {
+    pub(in crate::cli::plugin) cid: u64,
+    pub(in crate::cli::plugin) uid: Name<Uid>,
+    pub(in crate::cli::plugin) device: Option<Text>,
+    pub(in crate::cli::plugin) channel: Option<Text>,
+    pub(in crate::cli::plugin) expires: Option<u64>,
 }
 
 /// A line of the log, named by its level.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum LineOut {
+pub(in crate::cli::plugin) enum LineOut {
     Debug(Text),
     Info(Text),
     Warn(Text),

@@ -85,13 +85,17 @@ impl Differences {
     }
 
     fn failure(&mut self, expected: Option<&str>, got: Option<&Failed>) {
-        let told = |failed: &Failed| format!("{}: {}", failed.kind, failed.words);
         match (expected, got) {
             (None, None) => {}
-            (None, Some(failed)) => self.differ("the call", false, "an answer", format!("a failure, {}", told(failed))),
+            (None, Some(failed)) => self.differ("the call", false, "an answer", format!("a failure, {failed}")),
             (Some(words), None) => self.differ("fails", false, format!("{words:?}"), "an answer"),
             (Some(words), Some(failed)) => {
-                self.differ("fails", told(failed).contains(words), format!("a failure with {words:?}"), told(failed));
+                self.differ(
+                    "fails",
+                    failed.to_string().contains(words),
+                    format!("a failure with {words:?}"),
+                    failed.to_string(),
+                );
             }
         }
     }

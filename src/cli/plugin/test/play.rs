@@ -11,7 +11,7 @@ use super::cases::{
 };
 use super::words::{Name, Pairs};
 use crate::id::{ConnectionId, Uid};
-use crate::message::{Entries, Message, Origin, Publication, Publisher, Target};
+use crate::message::{Entries, Envelope, Message, Origin, Publication, Publisher, Target};
 use crate::plugin::trial::{self, Failed, Stage};
 use crate::plugin::{Admission, Answer, Call, Claim, Effect, Event, Identity, Judgement, Presence, Refusal, Transport};
 use crate::telemetry::guests::{GuestLine, GuestLog};
@@ -38,7 +38,7 @@ pub(super) struct Outcome {
 ///
 /// # Errors
 /// A number that is no connection's.
-pub(super) fn surroundings(given: &Given) -> Result<trial::Given, String> {
+pub(in crate::cli::plugin) fn surroundings(given: &Given) -> Result<trial::Given, String> {
     let mut manifest = given.manifest.clone().unwrap_or_default();
     if let Some(settings) = &given.settings {
         manifest.insert("settings".to_owned(), Value::Table(settings.clone()));
@@ -118,7 +118,8 @@ async fn once(stage: &Stage, step: &Step) -> Result<Outcome, String> {
     Ok(Outcome::default())
 }
 
-async fn admitted(stage: &Stage, admit: &Admit) -> Outcome {
+/// What the transport knows and what the client says.
+pub(in crate::cli::plugin) fn claim(admit: &Admit) -> (Transport, Claim) {
     let transport = Transport {
         listener: match admit.listener {
             Listener::Ws => "ws",
@@ -138,6 +139,11 @@ async fn admitted(stage: &Stage, admit: &Admit) -> Outcome {
         channel: admit.channel.clone(),
         data: entries(&admit.data),
     };
+    (transport, claim)
+}
+
+async fn admitted(stage: &Stage, admit: &Admit) -> Outcome {
+    let (transport, claim) = claim(admit);
     let (verdict, admission, refusal) = match stage.admit(&transport, &claim).await {
         Ok(Some(Ok(admission))) => (Verdict::Admit, Some(admission), None),
         Ok(Some(Err(refusal))) => (Verdict::Refuse, None, Some(refusal)),
@@ -149,7 +155,11 @@ async fn admitted(stage: &Stage, admit: &Admit) -> Outcome {
     Outcome { verdict: Some(verdict), admission, refusal, ..Outcome::default() }
 }
 
-async fn judged(stage: &Stage, judge: &Judge) -> Result<Outcome, String> {
+/// The publish that is judged.
+///
+/// # Errors
+/// A number that is no connection's.
+pub(in crate::cli::plugin) fn envelope(judge: &Judge) -> Result<Envelope, String> {
     let from = judge.from.as_ref().map(identity).transpose()?;
     let origin = match judge.origin {
         Some(OriginIn::Client) => Origin::Client,
@@ -163,7 +173,11 @@ async fn judged(stage: &Stage, judge: &Judge) -> Result<Outcome, String> {
         from: from.map(|who| Publisher { uid: who.uid, cid: who.cid }),
         ..Publication::new(message(&judge.message), target, origin)
     };
-    let mut envelope = publication.into_envelope(1, 0);
+    Ok(publication.into_envelope(1, 0))
+}
+
+async fn judged(stage: &Stage, judge: &Judge) -> Result<Outcome, String> {
+    let mut envelope = envelope(judge)?;
     let before = Arc::clone(&envelope.message);
     let judged = stage.judge(&mut envelope).await;
     let (verdict, refusal) = match judged.judgement {
@@ -183,22 +197,33 @@ async fn judged(stage: &Stage, judge: &Judge) -> Result<Outcome, String> {
     })
 }
 
-async fn handled(stage: &Stage, call: &CallIn) -> Result<Outcome, String> {
+/// The call of a key.
+///
+/// # Errors
+/// A number that is no connection's.
+pub(in crate::cli::plugin) fn call(call: &CallIn) -> Result<Call, String> {
     let caller = call.caller.as_ref().map(identity).transpose()?;
     let number = match (call.cid, &caller) {
         (Some(number), _) => cid(number)?,
         (None, Some(caller)) => caller.cid,
         (None, None) => cid(1)?,
     };
-    let asked = Call { key: call.key.clone(), data: entries(&call.data), caller, cid: number };
-    match stage.handle(&asked).await {
+    Ok(Call { key: call.key.clone(), data: entries(&call.data), caller, cid: number })
+}
+
+async fn handled(stage: &Stage, asked: &CallIn) -> Result<Outcome, String> {
+    match stage.handle(&call(asked)?).await {
         Ok(Some(reply)) => Ok(Outcome { reply: Some(reply), ..Outcome::default() }),
-        Ok(None) => Err(format!("call: the plugin does not own the key {:?}", call.key)),
+        Ok(None) => Err(format!("call: the plugin does not own the key {:?}", asked.key)),
         Err(failed) => Ok(Outcome { failed: Some(failed), ..Outcome::default() }),
     }
 }
 
-fn event_of(event: &EventIn) -> Result<Event, String> {
+/// What happened.
+///
+/// # Errors
+/// A number that is no connection's.
+pub(in crate::cli::plugin) fn event_of(event: &EventIn) -> Result<Event, String> {
     let change = |change: &RoomChange| Ok::<_, String>((identity(&change.who)?, change.room.0.clone()));
     Ok(match event {
         EventIn::Online(who) => Event::Online(identity(who)?),

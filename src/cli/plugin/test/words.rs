@@ -11,7 +11,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 /// A text, or bytes, that a plugin gave or is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Text {
+pub(in crate::cli::plugin) enum Text {
     /// Exactly this.
     Exact(String),
     /// `{like: "…"}`: `*` stands for anything.
@@ -21,7 +21,7 @@ pub(super) enum Text {
 }
 
 impl Text {
-    pub(super) fn matches(&self, got: &[u8]) -> bool {
+    pub(in crate::cli::plugin) fn matches(&self, got: &[u8]) -> bool {
         match self {
             Self::Exact(text) => text.as_bytes() == got,
             Self::Like(pattern) => is_like(pattern, &String::from_utf8_lossy(got)),
@@ -30,7 +30,7 @@ impl Text {
     }
 
     /// As something that is given.
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(in crate::cli::plugin) fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Exact(text) | Self::Like(text) => text.clone().into_bytes(),
             Self::Bytes(bytes) => bytes.clone(),
@@ -117,7 +117,7 @@ impl<'de> Visitor<'de> for TextVisitor {
 
 /// Something that is read from one text: a user, a room, a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Name<T>(pub(super) T);
+pub(in crate::cli::plugin) struct Name<T>(pub(in crate::cli::plugin) T);
 
 impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Name<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -127,7 +127,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Name<T> {
 
 /// A map in the order in which it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pairs<V>(pub(super) Vec<(String, V)>);
+pub(in crate::cli::plugin) struct Pairs<V>(pub(in crate::cli::plugin) Vec<(String, V)>);
 
 impl<V> Default for Pairs<V> {
     fn default() -> Self {
@@ -161,7 +161,7 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
 
 /// A moment such as `2026-01-01T00:00:00Z`, or milliseconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment(pub(super) Duration);
+pub(in crate::cli::plugin) struct Moment(pub(in crate::cli::plugin) Duration);
 
 impl FromStr for Moment {
     type Err = String;
@@ -179,7 +179,7 @@ impl FromStr for Moment {
 
 /// A span such as `30s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Span(pub(super) Duration);
+pub(in crate::cli::plugin) struct Span(pub(in crate::cli::plugin) Duration);
 
 impl FromStr for Span {
     type Err = String;

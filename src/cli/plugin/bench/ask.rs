@@ -1,0 +1,165 @@
+//! What a plugin is asked while it is measured: the first step of each role in its cases, else something common.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::cli::plugin::test::cases::Step;
+use crate::cli::plugin::test::{cases, play, read};
+use crate::id::{ConnectionId, Uid};
+use crate::message::{Entries, Envelope, Message, Origin, Publication, Target};
+use crate::plugin::trial::{Failed, Given, Stage};
+use crate::plugin::{Call, Claim, Event, Identity, Role, Transport};
+
+/// One question, to be asked again and again.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    what: What,
+    words: String,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Admit(Transport, Claim),
+    Judge(Box<Envelope>),
+    Call(Box<Call>),
+    Event(Event),
+}
+
+/// What the cases of a plugin ask, and what they give.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    pub(super) given: Given,
+    steps: Vec<(String, Step)>,
+}
+
+/// Reads the cases beside a component.
+///
+/// # Errors
+/// They cannot be read.
+pub(super) fn all(component: &Path) -> anyhow::Result<Asks> {
+    let own = component.with_extension("cases.yaml");
+    let common = component.with_file_name("cases.yaml");
+    let Some(file) = [own, common].into_iter().find(|file| file.is_file()) else {
+        return Ok(Asks { given: given(&cases::Given::default())?, steps: Vec::new() });
+    };
+    let file = read(&file)?;
+    let mut steps = Vec::new();
+    // A case that gives something of its own would not find it here.
+    for mut case in file.cases.into_iter().filter(|case| !case.gives() && case.refused.is_none()) {
+        let name = case.name.value.clone();
+        let own = case.take_steps().map_err(anyhow::Error::msg)?;
+        steps.extend(
+            own.into_iter().filter(|step| step.expect.fails.is_none()).take(1).map(|step| (name.clone(), step)),
+        );
+    }
+    Ok(Asks { given: given(&file.given)?, steps })
+}
+
+fn given(file: &cases::Given) -> anyhow::Result<Given> {
+    play::surroundings(file).map_err(anyhow::Error::msg)
+}
+
+impl Asks {
+    /// # Errors
+    /// A case asks what cannot be asked, or a handler owns no key.
+    pub(super) fn of(&self, role: Role, stage: &Stage) -> anyhow::Result<Ask> {
+        for (name, step) in &self.steps {
+            let what = match (role, step) {
+                (Role::Auth, Step { admit: Some(admit), .. }) => {
+                    let (transport, claim) = play::claim(admit);
+                    What::Admit(transport, claim)
+                }
+                (Role::Filter, Step { judge: Some(judge), .. }) => What::Judge(Box::new(envelope(judge)?)),
+                (Role::Handler, Step { call: Some(call), .. }) => {
+                    What::Call(Box::new(play::call(call).map_err(anyhow::Error::msg)?))
+                }
+                (Role::Events, Step { event: Some(event), .. }) => {
+                    What::Event(play::event_of(event).map_err(anyhow::Error::msg)?)
+                }
+                _ => continue,
+            };
+            return Ok(Ask { what, words: format!("the case {name:?}") });
+        }
+        common(role, stage)
+    }
+}
+
+fn envelope(judge: &cases::Judge) -> anyhow::Result<Envelope> {
+    play::envelope(judge).map_err(anyhow::Error::msg)
+}
+
+fn common(role: Role, stage: &Stage) -> anyhow::Result<Ask> {
+    let cid = ConnectionId::new(1).expect("1 is a connection's number");
+    let who = Identity { uid: Uid::parse("1074").expect("a valid name"), cid, device: None, channel: None };
+    let (what, words) = match role {
+        Role::Auth => {
+            let claim = Claim { uid: Some("1074".to_owned()), ..Claim::default() };
+            (What::Admit(Transport { listener: "ws", ..Transport::default() }, claim), "a uid and no token".to_owned())
+        }
+        Role::Filter => (What::Judge(Box::new(sample())), "yunque's sample message".to_owned()),
+        Role::Handler => {
+            let Some(key) = stage.keys().first() else { anyhow::bail!("the handler owns no key") };
+            let call = Call { key: key.clone(), data: Entries::new(), caller: Some(who), cid };
+            (What::Call(Box::new(call)), format!("the key {key:?} without data"))
+        }
+        Role::Events => (What::Event(Event::Online(who)), "a user comes online".to_owned()),
+    };
+    Ok(Ask { what, words })
+}
+
+/// The sample message of yunque's document, pushed by a back end.
+pub(super) fn sample() -> Envelope {
+    let picture = "https://yrk.01film.cn/uploads/postImages/20220702/69177fa59244c4efad7b34bc8f551cf8.jpg";
+    let message = Message {
+        id: 748,
+        action: "chat".to_owned(),
+        content: [("text", "好吗"), ("image", ""), ("url", "")].into_iter().collect(),
+        sender: "1078".to_owned(),
+        receiver: "1074".to_owned(),
+        extra: [("avatar", picture), ("nickname", "小毛豆")].into_iter().collect(),
+        title: "标题".to_owned(),
+        image: picture.to_owned(),
+        ..Message::default()
+    };
+    let receiver = Target::User(Uid::parse("1074").expect("a valid name"));
+    Publication::new(message, receiver, Origin::Http).into_envelope(1, 0)
+}
+
+impl Ask {
+    /// A question of its own, so that what is measured is the answer alone.
+    pub(super) fn prepare(&self) -> Prepared<'_> {
+        match &self.what {
+            What::Judge(envelope) => Prepared::Judge(envelope.clone()),
+            What::Admit(transport, claim) => Prepared::Admit(transport, claim),
+            What::Call(call) => Prepared::Call(call),
+            What::Event(event) => Prepared::Event(event),
+        }
+    }
+}
+
+/// A question that is about to be asked.
+pub(super) enum Prepared<'a> {
+    Admit(&'a Transport, &'a Claim),
+    Judge(Box<Envelope>),
+    Call(&'a Call),
+    Event(&'a Event),
+}
+
+impl Prepared<'_> {
+    /// # Errors
+    /// The call failed.
+    pub(super) async fn put(self, stage: &Stage) -> Result<(), Failed> {
+        match self {
+            Self::Admit(transport, claim) => stage.admit(transport, claim).await.map(drop),
+            Self::Judge(mut envelope) => stage.judge(&mut envelope).await.failed.map_or(Ok(()), Err),
+            Self::Call(call) => stage.handle(call).await.map(drop),
+            Self::Event(event) => stage.tell(event).await,
+        }
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
