@@ -8,6 +8,7 @@
 mod support;
 
 mod authoring;
+mod bench;
 mod calls;
 mod commands;
 mod connect;

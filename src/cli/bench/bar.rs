@@ -35,7 +35,7 @@ pub(super) enum Must {
 }
 
 /// A bar that was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Verdict {
     pub(super) name: String,
     pub(super) value: f64,

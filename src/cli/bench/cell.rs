@@ -59,6 +59,8 @@ pub(super) struct Stage<'a> {
     pub(super) lab: &'a Lab,
     /// Short windows, and fewer connections where the number is not the question.
     pub(super) quick: bool,
+    /// No cell opens more connections.
+    pub(super) most: Option<u32>,
 }
 
 impl Stage<'_> {
@@ -70,6 +72,11 @@ impl Stage<'_> {
     /// One or the other by how much time there is.
     pub(super) fn pick<T>(&self, quick: T, whole: T) -> T {
         if self.quick { quick } else { whole }
+    }
+
+    /// The same for a number of connections, within what was allowed.
+    pub(super) fn connections(&self, quick: u32, whole: u32) -> u32 {
+        self.pick(quick, whole).min(self.most.unwrap_or(u32::MAX))
     }
 
     /// A started server with so many receivers, in no room, of the dialect that servers use by default.

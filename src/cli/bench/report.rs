@@ -26,6 +26,9 @@ pub(super) fn table(results: &Results, baseline: Option<&Results>) -> String {
         let (value, low, high) = (fine(bar.value), fine(bar.min), fine(bar.max));
         let _ = writeln!(text, "  {mark} {value:>8} {} {:<6} ({low}–{high})  {}", bar.must, short(bar.bar), bar.name);
     }
+    if let Some(connections) = results.connections {
+        let _ = writeln!(text, "\nat most {connections} connections: no bar is judged");
+    }
     for why in &results.invalid {
         let _ = writeln!(text, "\nINVALID {why}");
     }
@@ -117,7 +120,7 @@ pub(super) fn brief(cell: &str, line: &str, contender: &str, sample: &Sample) ->
 }
 
 /// `275k`, `4.02M`.
-fn count(value: f64) -> String {
+pub(super) fn count(value: f64) -> String {
     if value.is_nan() {
         "–".to_owned()
     } else if value >= 1e6 {
@@ -130,11 +133,11 @@ fn count(value: f64) -> String {
 }
 
 /// So that what is near its bar stands on one side of it.
-fn fine(value: f64) -> String {
+pub(super) fn fine(value: f64) -> String {
     if value.abs() >= 10.0 { short(value) } else { format!("{value:.3}") }
 }
 
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 

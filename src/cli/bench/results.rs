@@ -15,6 +15,8 @@ pub(super) struct Results {
     /// Of Skylark.
     pub(super) version: String,
     pub(super) quick: bool,
+    /// What `--connections` said.
+    pub(super) connections: Option<u32>,
     pub(super) cores: usize,
     pub(super) kernel: String,
     pub(super) cells: Vec<Row>,
@@ -53,6 +55,13 @@ impl Results {
 
     pub(super) fn row(&self, cell: &str, line: &str, contender: &str) -> Option<&Row> {
         self.cells.iter().find(|row| row.cell == cell && row.line == line && row.contender == contender)
+    }
+
+    /// 0 every bar holds, 1 one was missed, 3 the run says nothing.
+    pub(super) fn exit_code(&self) -> i32 {
+        const MISSED: i32 = 1;
+        const INVALID: i32 = 3;
+        if self.invalid.is_empty() { i32::from(self.bars.iter().any(|bar| !bar.ok)) * MISSED } else { INVALID }
     }
 
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
@@ -109,6 +118,17 @@ mod tests {
         let sample = Sample { invalid: vec!["one was missed".to_owned()], ..Sample::of(1, 1.0) };
         results.add("a", "b", "c", sample);
         assert_eq!(results.invalid, ["a, b, c: one was missed"]);
+    }
+
+    #[test]
+    fn a_missed_bar_is_1_and_an_invalid_run_3_whatever_its_bars() {
+        let bar = |ok| Verdict { ok, ..Verdict::default() };
+        let mut results = Results { bars: vec![bar(true)], ..Results::default() };
+        assert_eq!(results.exit_code(), 0);
+        results.bars.push(bar(false));
+        assert_eq!(results.exit_code(), 1);
+        results.invalid.push("one was missed".to_owned());
+        assert_eq!(results.exit_code(), 3);
     }
 
     #[test]

@@ -24,7 +24,7 @@ impl Cell for Allocations {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let receivers = 1_000;
+        let receivers = stage.connections(1_000, 1_000);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let mut lines = Vec::new();
         for (name, shape, flow) in [

@@ -26,7 +26,7 @@ impl Cell for Connect {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let count = stage.pick(4_000, 9_000);
+        let count = stage.connections(4_000, 9_000);
         let Lobby { subject, mut generator, dial } = stage.lobby(contender, WARM, count)?;
         let meter = Meter::start(&subject)?;
         generator.connect(&dial)?;

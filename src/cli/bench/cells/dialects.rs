@@ -23,7 +23,7 @@ impl Cell for Dialects {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let receivers = 1_000;
+        let receivers = stage.connections(1_000, 1_000);
         let mut lines = Vec::new();
         for (name, dialects) in [
             ("yunque.pb", &ALL[..1]),

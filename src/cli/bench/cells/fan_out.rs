@@ -33,7 +33,8 @@ impl Cell for FanOut {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let (subject, mut generator) = stage.set(contender, self.connections)?;
+        let connections = stage.connections(self.connections, self.connections);
+        let (subject, mut generator) = stage.set(contender, connections)?;
         let mut shapes = vec![(ALONE, 1, ONE), (BURST, 16, ONE)];
         // The references obey one request after another: nothing new.
         if contender == SKYLARK {
@@ -41,7 +42,7 @@ impl Cell for FanOut {
         }
         let mut lines = Vec::new();
         for (name, burst, flow) in shapes {
-            let mut traffic = Traffic::new(Shape::FanOut { burst }, subject.wire, self.connections, 0);
+            let mut traffic = Traffic::new(Shape::FanOut { burst }, subject.wire, connections, 0);
             lines.push((name, closed(&mut generator, &subject, &mut traffic, flow, stage.timing())?));
         }
         Ok(lines)

@@ -29,7 +29,7 @@ impl Cell for Filters {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let receivers = stage.pick(1_000, 5_000);
+        let receivers = stage.connections(1_000, 5_000);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let mut lines = Vec::new();
         for (name, batch, pipes) in [(SINGLE, 1, 16), (BATCHES, 100, 2)] {

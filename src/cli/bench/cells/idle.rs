@@ -41,7 +41,8 @@ impl Cell for Idle {
             // It has no heartbeat to wait for.
             Kind::Reference(_) => (contender.kind, Duration::from_secs(1)),
         };
-        let Lobby { subject, mut generator, dial } = stage.lobby(Contender { kind, ..contender }, WARM, COUNT)?;
+        let count = stage.connections(COUNT, COUNT);
+        let Lobby { subject, mut generator, dial } = stage.lobby(Contender { kind, ..contender }, WARM, count)?;
         let before = proc::memory(subject.pid())?;
         generator.connect(&dial)?;
         // What the connects left to do is not what waiting costs.
@@ -56,15 +57,15 @@ impl Cell for Idle {
             invalid.push(format!("{faults:?}"));
         }
         let came = generator.tally.pings - pings;
-        if matches!(kind, Kind::Node(_)) && came < u64::from(COUNT) {
-            invalid.push(format!("{came} heartbeats came in {window:?}, expected one for each of {COUNT} connections"));
+        if matches!(kind, Kind::Node(_)) && came < u64::from(count) {
+            invalid.push(format!("{came} heartbeats came in {window:?}, expected one for each of {count} connections"));
         }
         let sample = Sample {
             // Nothing is done, so nothing is counted.
             work: Work { unit: Unit::Connection, ..Work::default() },
             cost,
             memory,
-            per_connection: Some(PerConnection::added(before, memory, COUNT)),
+            per_connection: Some(PerConnection::added(before, memory, count)),
             latency: None,
             invalid,
         };

@@ -27,7 +27,7 @@ impl Cell for UnderLoad {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let receivers = stage.pick(1_000, 5_000);
+        let receivers = stage.connections(1_000, 5_000);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let traffic = || Traffic::new(Shape::Unicast { batch: 1 }, subject.wire, receivers, 0);
         let flow = Flow { pipes: 16, depth: 1 };

@@ -33,7 +33,8 @@ impl Cell for Linearity {
         if stage.quick {
             return Ok(Vec::new());
         }
-        let receivers = if contender == FEW || contender == RAW_FEW { 1_000 } else { 16_000 };
+        let many = if contender == FEW || contender == RAW_FEW { 1_000 } else { 16_000 };
+        let receivers = stage.connections(many, many);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let mut traffic = Traffic::new(Shape::FanOut { burst: 1 }, subject.wire, receivers, 0);
         Ok(vec![(ALONE, closed(&mut generator, &subject, &mut traffic, ONE, stage.timing())?)])

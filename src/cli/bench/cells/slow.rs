@@ -36,10 +36,10 @@ impl Cell for SlowReaders {
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         // So few that they are clogged long before `queue.write_timeout` closes them.
-        let receivers = stage.pick(1_000, 2_000);
+        let receivers = stage.connections(1_000, 2_000);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let lags = contender != SKYLARK;
-        let laggards = Laggards { receivers, count: if lags { receivers / 100 } else { 0 } };
+        let laggards = Laggards { receivers, count: if lags { receivers.div_ceil(100).max(2) } else { 0 } };
         if lags {
             let pace = if contender == SLOW { Pace::Slow } else { Pace::Stuck };
             generator.slow_down(laggards.count, pace)?;
@@ -95,17 +95,18 @@ impl Cell for StuckMemory {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let laggards = Laggards { receivers: RECEIVERS, count: RECEIVERS / 10 };
+        let receivers = stage.connections(RECEIVERS, RECEIVERS);
+        let laggards = Laggards { receivers, count: receivers / 10 };
         let mut lines = Vec::new();
         for name in [SHARED, OWN] {
-            let (subject, mut generator) = stage.set(contender, RECEIVERS)?;
+            let (subject, mut generator) = stage.set(contender, receivers)?;
             generator.slow_down(laggards.count, Pace::Stuck)?;
             let before = proc::memory(subject.pid())?;
             let mut peak = before;
             let look = || rise(&mut peak, &subject);
             let mut sample = if name == SHARED {
                 let shape = Shape::FanOut { burst: BURST };
-                let mut traffic = Traffic::new(shape, subject.wire, RECEIVERS, laggards.count).with_texts_of(TEXT);
+                let mut traffic = Traffic::new(shape, subject.wire, receivers, laggards.count).with_texts_of(TEXT);
                 requests(&mut generator, &subject, &mut traffic, MESSAGES / BURST, look)?
             } else {
                 let meter = Meter::start(&subject)?;

@@ -34,7 +34,7 @@ impl Cell for Tls {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let count = stage.pick(3_000, 10_000);
+        let count = stage.connections(3_000, 10_000);
         let Lobby { subject, mut generator, dial } = stage.lobby(contender, WARM, count)?;
         let before = proc::memory(subject.pid())?;
         let meter = Meter::start(&subject)?;

@@ -25,7 +25,7 @@ impl Cell for Unicast {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let receivers = stage.pick(2_000, 9_000);
+        let receivers = stage.connections(2_000, 9_000);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let mut lines = Vec::new();
         for (name, batch, flow) in [

@@ -1,0 +1,95 @@
+//! `skylark bench`, whole and tiny: its table, its JSON, what is made of it, and its exit codes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::gateway::skylark;
+
+/// Few connections, one repetition, short windows.
+const TINY: [&str; 4] = ["--quick", "--connections", "40", "--plugins"];
+
+fn tiny() -> Command {
+    let mut command = skylark();
+    command.arg("bench").args(TINY).arg(plugins());
+    command
+}
+
+fn plugins() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[track_caller]
+fn good(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    output
+}
+
+#[test]
+fn a_run_is_told_in_a_table_as_json_as_charts_and_against_a_baseline() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("now.json");
+    let told = good(tiny().args(["--cell", "allocations", "--cell", "tls", "--json"]).arg(&file));
+    let (table, progress) = (text(&told.stdout), text(&told.stderr));
+    for words in ["allocations\n", "unicast, batches of 100", "allocations a delivery", "skylark, TLS", "B user space"]
+    {
+        assert!(table.contains(words), "{words:?} is not in:\n{table}");
+    }
+    assert!(progress.contains("tls, burst of 16, skylark, TLS: "), "nothing was told on the way: {progress}");
+
+    let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let cells = json["cells"].as_array().unwrap();
+    // Four lines of one contender, three of two.
+    assert_eq!((cells.len(), &json["connections"], &json["invalid"]), (10, &40.into(), &Value::Array(Vec::new())));
+    for row in cells {
+        let sample = &row["samples"][0];
+        assert!(sample["work"]["count"].as_u64() > Some(0) && sample["cost"]["wall"].as_f64() > Some(0.0), "{row}");
+        assert!(row["per_cpu_second"]["median"].as_f64() > Some(0.0), "{row}");
+    }
+    let unicast = cells.iter().find(|row| row["line"] == "unicast, single POST").unwrap();
+    assert!(unicast["samples"][0]["cost"]["allocations"].as_f64() > Some(1.0), "{unicast}");
+
+    let charts = dir.path().join("charts");
+    let drawn = good(skylark().args(["bench", "plot"]).arg(&file).arg("-o").arg(&charts));
+    let paths: Vec<&str> = text(&drawn.stdout).lines().collect();
+    assert_eq!(paths.len(), 5, "{paths:?}");
+    let work = std::fs::read_to_string(charts.join("tls-work.svg")).unwrap();
+    assert!(work.starts_with("<svg ") && work.contains(">skylark, TLS<"), "{work}");
+    let markdown = good(skylark().args(["bench", "table"]).arg(&file));
+    assert!(text(&markdown.stdout).contains("### tls\n\n| connections | | "), "{}", text(&markdown.stdout));
+
+    let again = good(tiny().args(["--cell", "allocations", "--baseline"]).arg(&file));
+    let ratios = text(&again.stdout).lines().filter(|line| line.trim_end().ends_with('x')).count();
+    assert_eq!(ratios, 4, "{}", text(&again.stdout));
+}
+
+/// Descriptors for a few receivers only: what was not measured must not look as if it had been.
+#[test]
+fn a_run_that_could_not_be_made_is_invalid_and_ends_with_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("now.json");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh"]);
+    command.arg(skylark().get_program()).arg("bench").args(["--quick", "--cell", "dialects", "--plugins"]);
+    let output = command.arg(plugins()).arg("--json").arg(&file).output().unwrap();
+    let table = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{table}{}", text(&output.stderr));
+    assert!(table.contains("INVALID dialects, skylark: "), "{table}");
+    let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(json["invalid"].as_array().map(Vec::len), Some(1), "{json}");
+}
+
+#[test]
+fn a_cell_that_is_not_there_is_told_with_those_that_are() {
+    let output = skylark().args(["bench", "--cell", "fanout"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("fan-out-10k, linearity"), "{}", text(&output.stderr));
+    let list = good(skylark().args(["bench", "--list"]));
+    assert!(text(&list.stdout).lines().count() >= 14, "{}", text(&list.stdout));
+}
