@@ -20,7 +20,7 @@ use crate::node::Node;
 use crate::node::deliver::Delivery;
 use crate::node::effects::NodeServices;
 use crate::plugin::PluginHost;
-use crate::plugin::host::{LoadError, Options, Tasks as PluginTasks, WasmHost};
+use crate::plugin::host::{CompileIn, LoadError, Options, Tasks as PluginTasks, WasmHost};
 use crate::server::api::{About, Api};
 use crate::server::{Listeners, Server, StartError};
 use crate::telemetry::{Telemetry, TelemetryError};
@@ -97,7 +97,8 @@ impl App {
         let broker = Arc::new(match config.bus.kind {
             BusKind::Memory => MemoryBroker::new(config.node.id.clone(), delivery),
         });
-        let (host, plugin_tasks) = WasmHost::load(&config.plugins, Options::default()).await?;
+        let options = Options { compile: CompileIn::Child, ..Options::default() };
+        let (host, plugin_tasks) = WasmHost::load(&config.plugins, options).await?;
         let host = Arc::new(host);
         let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;
         let node = Arc::new(Node::new(&config, ids, Arc::clone(&hub), broker, plugins));

@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod compile_plugin;
 mod completions;
 mod config;
 mod connect;
@@ -55,6 +56,7 @@ impl Cli {
             Command::Push(command) => command.run(&self.source),
             Command::Plugin(command) => command.run(&self.source),
             Command::Completions(command) => command.run(),
+            Command::CompilePlugin(command) => command.run(),
             Command::Bench(command) => command.run(),
         }
     }
@@ -80,6 +82,9 @@ enum Command {
     Bench(bench::Bench),
     /// Print completions for a shell.
     Completions(completions::Completions),
+    /// Compile one plugin, within bounds, from standard input to standard output: what a node starts for itself.
+    #[command(hide = true)]
+    CompilePlugin(compile_plugin::CompilePlugin),
 }
 
 /// Which configuration a command reads.

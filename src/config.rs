@@ -238,6 +238,10 @@ section! {
         pub dir: PathBuf = PathBuf::new(),
         /// Where compiled plugins are kept between runs, readable by the owner only; empty = nowhere.
         pub cache: PathBuf = PathBuf::new(),
+        /// Bytes that may lie there; what was not used for longest goes first.
+        pub cache_bytes: usize [Bytes(1 << 20, 1 << 40)] = 512 << 20,
+        /// What compiling one plugin may take, in a process of its own; more refuses the file.
+        pub compile: CompileLimits,
         /// A file is read when it has not changed for so long; one that is gone for three seconds, or longer if this is, is deleted.
         pub settle: Duration = Duration::from_millis(150),
         /// The directory is looked at again after so long, whatever the watcher says.
@@ -282,6 +286,18 @@ section! {
         pub kv_bytes: usize [Bytes(0, 16 << 30)] = 256 << 20,
         /// Keys of a plugin.
         pub kv_keys: usize [Bounded(0, 100_000_000)] = 1_000_000,
+    }
+}
+
+section! {
+    /// What compiling one plugin may take, in a process of its own.
+    pub struct CompileLimits {
+        /// Memory; a Python guest takes about 500MiB.
+        pub memory: usize [Bytes(16 << 20, 64 << 30)] = 1 << 30,
+        /// CPU time, whole seconds.
+        pub cpu: Duration = Duration::from_secs(60),
+        /// Time from begin to end. Compiling has the lowest priority, so a busy machine makes it long.
+        pub wall: Duration = Duration::from_secs(300),
     }
 }
 

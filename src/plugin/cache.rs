@@ -1,76 +1,256 @@
-//! Compiled plugins on disk, so that a restart and a known file cost a millisecond instead of a compile.
+//! Compiled plugins on disk, so that a restart and a known file cost milliseconds instead of a compile.
 //!
-//! A file's name says what it was made from and by which engine; it is written aside, renamed, and never written again,
-//! because it is mapped into memory. The directory belongs to this user alone: what lies in it is run as it is.
+//! A file's name says what it was made from, by which engine, and what its own bytes add up to; it is written aside, renamed,
+//! and never written again, because it is mapped into memory. The directory belongs to this user alone: what lies in it is
+//! run as it is. Owner, mode and sum are checked at each load; against somebody who writes as this user nothing here helps.
 
-use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
+use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+const ENDING: &str = ".cwasm";
+/// What a crash left half written goes after so long.
+const STALE: Duration = Duration::from_secs(3_600);
 
 /// The cache directory, for one engine.
 #[derive(Debug, Clone)]
 pub(super) struct Cache {
     dir: PathBuf,
     engine: u64,
+    /// Bytes that may lie in it.
+    most: u64,
 }
 
 impl Cache {
-    /// Opens or makes the directory.
+    /// Opens or makes the directory. `engine` is the engine's fingerprint.
     ///
     /// # Errors
     /// It is not this user's alone, or cannot be made.
-    pub(super) fn open(dir: &Path, engine: &Engine) -> io::Result<Self> {
+    pub(super) fn open(dir: &Path, engine: u64, most: u64) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let meta = fs::metadata(dir)?;
-        if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        if !is_own(&meta) || meta.mode() & 0o077 != 0 {
             return Err(io::Error::other(format!(
                 "{} must belong to this user and be closed to all others (mode 0700)",
                 dir.display()
             )));
         }
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        Ok(Self { dir: dir.to_owned(), engine: hasher.finish() })
+        let cache = Self { dir: dir.to_owned(), engine, most };
+        cache.sweep();
+        Ok(cache)
     }
 
-    fn path(&self, hash: &str) -> PathBuf {
-        self.dir.join(format!("{hash}-{:016x}.cwasm", self.engine))
+    fn stem(&self, hash: &str) -> String {
+        format!("{hash}-{:016x}-", self.engine)
     }
 
-    /// The compiled form of the file with this hash.
-    #[allow(unsafe_code)]
+    /// The compiled form of the file with this hash. One that is not what its name says is removed.
     pub(super) fn load(&self, engine: &Engine, hash: &str) -> Option<Component> {
-        let path = self.path(hash);
-        if !path.exists() {
-            return None;
+        let (path, sum) = self.find(hash)?;
+        let loaded = self.map(engine, &path, &sum);
+        let unusable = |error: &wasmtime::Error| {
+            tracing::warn!(error = format!("{error:#}"), file = %path.display(), "a cached plugin is unusable");
+            // It is compiled again, and would stand in the way of the new one.
+            let _ = fs::remove_file(&path);
+        };
+        loaded.inspect_err(unusable).ok()
+    }
+
+    fn find(&self, hash: &str) -> Option<(PathBuf, String)> {
+        let stem = self.stem(hash);
+        fs::read_dir(&self.dir).ok()?.filter_map(Result::ok).find_map(|entry| {
+            let name = entry.file_name();
+            let sum = name.to_str()?.strip_prefix(&stem)?.strip_suffix(ENDING)?.to_owned();
+            Some((entry.path(), sum))
+        })
+    }
+
+    #[allow(unsafe_code)]
+    fn map(&self, engine: &Engine, path: &Path, sum: &str) -> wasmtime::Result<Component> {
+        let mut file = File::open(path)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() || !is_own(&meta) || meta.mode() & 0o022 != 0 {
+            return Err(wasmtime::Error::msg("others may have written it"));
         }
-        // SAFETY: the file was written whole by `store` below from this engine's own output, into a directory that
-        // only this user can write, and is never modified: `open` checked owner and mode.
-        let loaded = unsafe { Component::deserialize_file(engine, &path) };
-        loaded.inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "a cached plugin is unusable")).ok()
+        let found = digest(&mut file)?;
+        if found != sum {
+            return Err(wasmtime::Error::msg(format!("its bytes add up to {found}")));
+        }
+        // The order of use is the order in which files are given up. Where it cannot be kept, age will do.
+        let _ = file.set_modified(SystemTime::now());
+        // By its descriptor, so that what was checked is what is mapped.
+        let checked = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let name = if checked.exists() { checked.as_path() } else { path };
+        // SAFETY: these bytes are those of which `store` made the sum, this engine's own output; nobody but this user can
+        // have written them, and this program never writes a file again that it has renamed.
+        unsafe { Component::deserialize_file(engine, name) }
     }
 
     /// Keeps the compiled form; a failure costs the next start a compile and nothing else.
-    pub(super) fn store(&self, hash: &str, component: &Component) {
-        if let Err(error) = self.write(hash, component) {
-            tracing::warn!(error = format!("{error:#}"), dir = %self.dir.display(), "a compiled plugin was not kept");
+    pub(super) fn store(&self, hash: &str, code: &[u8]) {
+        if let Err(error) = self.write(hash, code) {
+            tracing::warn!(%error, dir = %self.dir.display(), "a compiled plugin was not kept");
         }
     }
 
-    fn write(&self, hash: &str, component: &Component) -> wasmtime::Result<()> {
-        let path = self.path(hash);
-        let code = component.serialize()?;
-        let aside = path.with_extension(format!("{}.tmp", std::process::id()));
-        let mut file = File::create(&aside)?;
-        file.write_all(&code)?;
-        file.sync_all()?;
-        fs::rename(&aside, &path)?;
+    fn write(&self, hash: &str, code: &[u8]) -> io::Result<()> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        if code.len() as u64 > self.most {
+            return Err(io::Error::other(format!(
+                "it has {} bytes, and plugins.cache_bytes are {}",
+                code.len(),
+                self.most
+            )));
+        }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let aside = self.dir.join(format!(".{}-{number}.tmp", std::process::id()));
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+        let path = self.dir.join(format!("{}{}{ENDING}", self.stem(hash), digest(&mut &*code)?));
+        let written = file.write_all(code).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&aside, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&aside);
+        }
+        written?;
         File::open(&self.dir)?.sync_all()?;
+        self.evict(&path)
+    }
+
+    /// Gives up what was not used for longest until the rest fits. A file that a live plugin has mapped may go as well: the
+    /// mapping keeps the file's bytes, and only its name disappears.
+    fn evict(&self, newest: &Path) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)?.filter_map(Result::ok) {
+            let Ok(meta) = entry.metadata() else { continue };
+            if entry.file_name().to_str().is_some_and(|name| name.ends_with(ENDING)) {
+                files.push((meta.modified().unwrap_or(SystemTime::UNIX_EPOCH), meta.len(), entry.path()));
+            }
+        }
+        let mut bytes: u64 = files.iter().map(|(_, length, _)| length).sum();
+        files.sort();
+        for (_, length, path) in files.into_iter().filter(|(_, _, path)| path != newest) {
+            if bytes <= self.most {
+                break;
+            }
+            tracing::debug!(file = %path.display(), "a compiled plugin is given up for newer ones");
+            fs::remove_file(path)?;
+            bytes = bytes.saturating_sub(length);
+        }
         Ok(())
+    }
+
+    /// Removes what an earlier process did not finish.
+    fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        for entry in entries.filter_map(Result::ok) {
+            let is_aside =
+                entry.file_name().to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(".tmp"));
+            let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|made| made.elapsed().ok());
+            if is_aside && age.is_some_and(|age| age > STALE) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+fn is_own(meta: &Metadata) -> bool {
+    meta.uid() == rustix::process::geteuid().as_raw()
+}
+
+fn digest(bytes: &mut impl Read) -> io::Result<String> {
+    let (mut hasher, mut chunk) = (Sha256::new(), vec![0; 256 << 10]);
+    loop {
+        match bytes.read(&mut chunk)? {
+            0 => break,
+            read => hasher.update(&chunk[..read]),
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    const HASH: &str = "0123";
+
+    fn code(engine: &Engine, text: &str) -> Vec<u8> {
+        engine.precompile_component(&wat::parse_str(text).unwrap()).unwrap()
+    }
+
+    fn only(dir: &Path) -> PathBuf {
+        let mut files = fs::read_dir(dir).unwrap();
+        let file = files.next().unwrap().unwrap().path();
+        assert!(files.next().is_none());
+        file
+    }
+
+    #[test]
+    fn what_was_tampered_with_or_open_to_others_is_not_run() {
+        let (dir, engine) = (tempfile::tempdir().unwrap(), Engine::default());
+        let cache = Cache::open(&dir.path().join("c"), 7, 1 << 20).unwrap();
+        let code = code(&engine, "(component)");
+        let spoil: [fn(&Path); 3] = [
+            |file| {
+                let mut bytes = fs::read(file).unwrap();
+                *bytes.last_mut().unwrap() ^= 1;
+                fs::write(file, bytes).unwrap();
+            },
+            |file| fs::set_permissions(file, fs::Permissions::from_mode(0o660)).unwrap(),
+            |file| fs::write(file, "").unwrap(),
+        ];
+        for spoil in spoil {
+            assert!(cache.load(&engine, HASH).is_none());
+            cache.store(HASH, &code);
+            assert!(cache.load(&engine, HASH).is_some());
+            spoil(&only(&cache.dir));
+            assert!(cache.load(&engine, HASH).is_none());
+            assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 0, "it is removed, to be compiled again");
+        }
+        cache.store(HASH, &code);
+        let other = Cache { engine: 8, ..cache };
+        assert!(other.load(&engine, HASH).is_none(), "another engine's");
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_goes_first_mapped_or_not() {
+        let (dir, engine) = (tempfile::tempdir().unwrap(), Engine::default());
+        let code = code(&engine, "(component)");
+        let most = code.len() as u64 * 5 / 2;
+        let cache = Cache::open(&dir.path().join("c"), 7, most).unwrap();
+        let age = |hash: &str, seconds| {
+            let file = File::open(cache.find(hash).unwrap().0).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+        };
+        cache.store("a", &code);
+        age("a", 300);
+        cache.store("b", &code);
+        age("b", 200);
+        let mapped = cache.load(&engine, "a").unwrap();
+        age("a", 100);
+        cache.store("c", &code);
+        let kept = |hash: &str| cache.find(hash).is_some();
+        assert_eq!((kept("a"), kept("b"), kept("c")), (true, false, true));
+        cache.store("d", &code);
+        assert_eq!((kept("a"), kept("c"), kept("d")), (false, true, true));
+        assert_eq!(mapped.component_type().imports(&engine).len(), 0, "its name is gone, its bytes are not");
+        cache.store("e", &vec![0; usize::try_from(most).unwrap() + 1]);
+        assert!(!kept("e") && kept("d"), "what alone is too large pushes nothing out");
+    }
+
+    #[test]
+    fn a_directory_that_others_may_enter_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(Cache::open(dir.path(), 7, 1).unwrap_err().to_string().contains("0700"));
     }
 }

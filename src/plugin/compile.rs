@@ -1,41 +1,50 @@
-//! Compiles plugins off the hot path: one at a time, on one thread of the lowest priority, through the cache.
+//! Compiles plugins off the hot path: one at a time, through the cache, by a child process that may take only so much.
+//!
+//! What a guest can do to a compiler (run it out of memory, keep it busy, crash it) happens to the child ([`child`]), and is a
+//! refusal with its reason. Knows no plugin but its bytes.
 
+mod child;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use tokio::sync::oneshot;
+use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+pub use child::{ChildLimits, compile_stdin};
+
 use super::cache::Cache;
 use super::inspect;
+use crate::config::CompileLimits;
 
-/// Jobs that may wait; each caller waits for its own, so more would have to come from as many callers.
-const JOBS: usize = 16;
-const LOWEST_PRIORITY: i32 = 19;
-
-/// The compiling thread; ends when this is dropped and its last job is done.
-#[derive(Debug, Clone)]
-pub(super) struct Compiler {
-    jobs: SyncSender<Job>,
+/// Where plugins are compiled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CompileIn {
+    /// In this process, without bounds: for commands of an author, and for programs that are not `skylark`.
+    #[default]
+    ThisProcess,
+    /// In a child process of this binary, which must be `skylark`, within `plugins.compile`.
+    Child,
 }
 
-struct Job {
-    bytes: Arc<[u8]>,
-    hash: Arc<str>,
-    done: oneshot::Sender<Result<Component, String>>,
+/// The compiler of one engine. Cheap to clone: all clones take turns.
+#[derive(Clone)]
+pub(super) struct Compiler(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    fingerprint: u64,
+    place: CompileIn,
+    limits: CompileLimits,
+    cache: Option<Cache>,
+    turn: Semaphore,
 }
 
 impl Compiler {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub(super) fn start(engine: Engine, cache: Option<Cache>) -> std::io::Result<Self> {
-        let (jobs, waiting) = sync_channel(JOBS);
-        let thread = std::thread::Builder::new().name("plugin-compile".into());
-        thread.spawn(move || run(&engine, cache.as_ref(), &waiting))?;
-        Ok(Self { jobs })
+    pub(super) fn new(engine: Engine, cache: Option<Cache>, place: CompileIn, limits: CompileLimits) -> Self {
+        let fingerprint = fingerprint(&engine);
+        Self(Arc::new(Inner { engine, fingerprint, place, limits, cache, turn: Semaphore::new(1) }))
     }
 
     /// The compiled form of `bytes`, whose hash is `hash`.
@@ -43,31 +52,55 @@ impl Compiler {
     /// # Errors
     /// Why it does not compile.
     pub(super) async fn compile(&self, bytes: Arc<[u8]>, hash: Arc<str>) -> Result<Component, String> {
-        let (done, result) = oneshot::channel();
-        self.jobs.try_send(Job { bytes, hash, done }).map_err(|_| "too many plugins wait for the compiler")?;
-        result.await.unwrap_or_else(|_| Err("the compiler crashed on this file".to_owned()))
+        let (inner, key) = (Arc::clone(&self.0), Arc::clone(&hash));
+        if let Some(component) = aside(move || Ok(inner.cached(&key))).await? {
+            return Ok(component);
+        }
+        let _turn = self.0.turn.acquire().await.map_err(|_| "the node is ending")?;
+        let inner = Arc::clone(&self.0);
+        let code = match self.0.place {
+            CompileIn::Child => child::compile(&bytes, &self.0.limits, self.0.fingerprint).await?,
+            CompileIn::ThisProcess => aside(move || compile(&inner.engine, &bytes)).await?,
+        };
+        let inner = Arc::clone(&self.0);
+        aside(move || inner.keep(&hash, &code)).await
     }
 }
 
-fn run(engine: &Engine, cache: Option<&Cache>, waiting: &Receiver<Job>) {
-    // On Linux this is the priority of the calling thread alone. Without it compiling is merely more noticeable.
-    let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
-    while let Ok(job) = waiting.recv() {
-        let compile = || compile(engine, cache, &job.bytes, &job.hash);
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(compile));
-        let result = result.unwrap_or_else(|_| Err("the compiler crashed on this file".to_owned()));
-        // A caller that went away needs no answer.
-        let _ = job.done.send(result);
+impl Inner {
+    fn cached(&self, hash: &str) -> Option<Component> {
+        self.cache.as_ref()?.load(&self.engine, hash)
+    }
+
+    /// Through the cache where there is one: mapped code can be given back to the system and read again.
+    #[allow(unsafe_code)]
+    fn keep(&self, hash: &str, code: &[u8]) -> Result<Component, String> {
+        if let Some(cache) = &self.cache {
+            cache.store(hash, code);
+            if let Some(component) = cache.load(&self.engine, hash) {
+                return Ok(component);
+            }
+        }
+        // SAFETY: the bytes are the output of this program's own compiler, in this process or in its child, for an engine
+        // with the same fingerprint, and went through nobody's hands but a pipe's.
+        let component = unsafe { Component::deserialize(&self.engine, code) };
+        component.map_err(|error| format!("its compiled form cannot be loaded: {error:#}"))
     }
 }
 
-fn compile(engine: &Engine, cache: Option<&Cache>, bytes: &[u8], hash: &str) -> Result<Component, String> {
-    if let Some(component) = cache.and_then(|cache| cache.load(engine, hash)) {
-        return Ok(component);
-    }
-    let component = Component::from_binary(engine, bytes).map_err(|error| inspect::compile_fault(&error))?;
-    if let Some(cache) = cache {
-        cache.store(hash, &component);
-    }
-    Ok(component)
+/// Tells engines apart whose compiled code is not each other's.
+pub(super) fn fingerprint(engine: &Engine) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}
+
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    engine.precompile_component(bytes).map_err(|error| inspect::compile_fault(&error))
+}
+
+/// Does what takes long on a thread of its own.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err("the compiler crashed on this file".to_owned()))
 }

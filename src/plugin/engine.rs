@@ -35,6 +35,14 @@ pub(super) fn build(instances: u32, caps: &PluginCaps) -> wasmtime::Result<Engin
     }
 }
 
+/// An engine whose code the one that [`build`] makes can run, without a pool.
+///
+/// # Errors
+/// wasmtime's.
+pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
+    Engine::new(&config())
+}
+
 fn config() -> Config {
     let mut config = Config::new();
     config
@@ -44,7 +52,7 @@ fn config() -> Config {
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(ASYNC_STACK)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        // Plugins compile one at a time on one thread of low priority: traffic has the other cores.
+        // Plugins compile one at a time on one thread: traffic has the other cores.
         .parallel_compilation(false);
     config
 }

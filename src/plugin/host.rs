@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+pub use super::compile::{ChildLimits, CompileIn, compile_stdin};
 use super::events::{self, Queue};
 use super::kv::{MemoryStore, Store};
 use super::load::Env;
@@ -53,13 +54,15 @@ pub struct Options {
     pub kv: Arc<dyn Store>,
     /// What guests take for the time.
     pub time: Time,
+    /// Where plugins are compiled.
+    pub compile: CompileIn,
     /// What makes their random numbers the same ones each time; none = the system's.
     pub seed: Option<u64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { kv: Arc::new(MemoryStore::default()), time: Time::default(), seed: None }
+        Self { kv: Arc::new(MemoryStore::default()), time: Time::default(), compile: CompileIn::default(), seed: None }
     }
 }
 

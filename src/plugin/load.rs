@@ -12,7 +12,7 @@ use wasmtime::component::{Component, Linker};
 
 use super::breaker::{self, Breaker};
 use super::cache::Cache;
-use super::compile::Compiler;
+use super::compile::{self, Compiler};
 use super::counters::Counters;
 use super::failure::Kind;
 use super::guest::{Context, Guest};
@@ -62,7 +62,7 @@ impl Env {
         let cache = open_cache(config, &engine);
         Ok(Self {
             linker,
-            compiler: Compiler::start(engine.clone(), cache).map_err(LoadError::Thread)?,
+            compiler: Compiler::new(engine.clone(), cache, options.compile, config.compile.clone()),
             caps: config.caps.clone(),
             kv: options.kv,
             time: options.time,
@@ -105,7 +105,7 @@ fn open_cache(config: &Plugins, engine: &Engine) -> Option<Cache> {
     if config.cache.as_os_str().is_empty() {
         return None;
     }
-    let cache = Cache::open(&config.cache, engine);
+    let cache = Cache::open(&config.cache, compile::fingerprint(engine), config.cache_bytes as u64);
     cache.inspect_err(|error| tracing::warn!(%error, "compiled plugins are not kept")).ok()
 }
 

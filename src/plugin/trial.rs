@@ -131,7 +131,8 @@ impl Trial {
         for (key, value) in &given.kv {
             put(&kv, &self.source.plugin, key, value).await.map_err(|fault| vec![fault])?;
         }
-        let options = Options { kv: Arc::clone(&kv) as _, time: time.clone(), seed: Some(given.seed) };
+        let options =
+            Options { kv: Arc::clone(&kv) as _, time: time.clone(), seed: Some(given.seed), ..Options::default() };
         let env = self.env.afresh(options);
         let crowd = Arc::new(Crowd::new(given.online.clone()));
         // Nobody set them before: the surroundings are new.

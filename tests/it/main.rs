@@ -11,6 +11,7 @@ mod authoring;
 mod bench;
 mod calls;
 mod commands;
+mod compile;
 mod connect;
 mod delivery;
 mod devices;
