@@ -3,6 +3,7 @@
 //! Knows how the parts fit, and nothing of what they do.
 
 mod banner;
+mod fetch;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use self::fetch::Network;
 use crate::broker::memory::MemoryBroker;
 use crate::config::{BusKind, Config, Loaded};
 use crate::hub::Hub;
@@ -97,7 +99,8 @@ impl App {
         let broker = Arc::new(match config.bus.kind {
             BusKind::Memory => MemoryBroker::new(config.node.id.clone(), delivery),
         });
-        let options = Options { compile: CompileIn::Child, ..Options::default() };
+        let network = Network::new(config.plugins.http_ca.clone());
+        let options = Options { compile: CompileIn::Child, fetch: Some(Arc::new(network)), ..Options::default() };
         let (host, plugin_tasks) = WasmHost::load(&config.plugins, options).await?;
         let host = Arc::new(host);
         let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;

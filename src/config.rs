@@ -248,6 +248,8 @@ section! {
         pub rescan: Duration = Duration::from_secs(5),
         /// Auth plugins and fail-closed filters that may disappear without closing the gate.
         pub allow_remove: Vec<String> = Vec::new(),
+        /// Certificates that plugins' requests trust besides the system's, a PEM file; empty = none.
+        pub http_ca: PathBuf = PathBuf::new(),
         /// Most live instances over all plugins.
         pub instances: u32 [Bounded(1, 10_000)] = 256,
         /// The furthest that manifests may raise limits (`[limits]`). One that asks for more is refused when it is loaded; a default that is larger is lowered.

@@ -20,6 +20,7 @@ wasmtime::component::bindgen!({
             import skylark:plugin/counters@0.1.1;
             import skylark:plugin/crypto@0.1.1;
             import skylark:plugin/login@0.1.1;
+            import skylark:plugin/http@0.1.1;
             export skylark:plugin/auth@0.1.1;
             export skylark:plugin/filter@0.1.1;
             export skylark:plugin/handler@0.1.1;
@@ -37,6 +38,7 @@ wasmtime::component::bindgen!({
         "skylark:plugin/counters": trappable,
         "skylark:plugin/crypto": trappable,
         "skylark:plugin/login": trappable,
+        "skylark:plugin/http": async | trappable,
     },
     exports: { default: async },
 });

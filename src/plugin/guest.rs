@@ -4,13 +4,15 @@
 
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::counters::Table;
+use super::fetch::Fetch;
 use super::kv::{self, Commit};
 use super::limits::{Budget, Limits, Memory, Meter, Overrun};
-use super::manifest::Settings;
+use super::manifest::{Outgoing, Settings};
 use super::time::Time;
 use super::wasi::{self, LogBudget};
 use super::{Effect, Role, Services};
@@ -23,6 +25,11 @@ pub(super) struct Context {
     pub(super) limits: Limits,
     pub(super) kv: Arc<dyn kv::Store>,
     pub(super) counters: Arc<Table>,
+    /// Whom it may ask over the network, and by what; none = there is no network.
+    pub(super) outgoing: Outgoing,
+    pub(super) fetch: Option<Arc<dyn Fetch>>,
+    /// Its requests under way.
+    pub(super) requests: Semaphore,
     /// Set once the node stands; before that nobody is online and effects go nowhere.
     pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
     pub(super) time: Time,

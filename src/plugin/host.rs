@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 pub use super::compile::{ChildLimits, CompileIn, compile_stdin};
 use super::events::{self, Queue};
+use super::fetch::Fetch;
 use super::kv::{MemoryStore, Store};
 use super::load::Env;
 use super::reload::{Command, Loader, News, Patience, Told};
@@ -52,6 +53,8 @@ pub enum LoadError {
 pub struct Options {
     /// Where plugins keep their small state.
     pub kv: Arc<dyn Store>,
+    /// The network of plugins; none = they reach nobody.
+    pub fetch: Option<Arc<dyn Fetch>>,
     /// What guests take for the time.
     pub time: Time,
     /// Where plugins are compiled.
@@ -62,7 +65,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { kv: Arc::new(MemoryStore::default()), time: Time::default(), compile: CompileIn::default(), seed: None }
+        Self {
+            kv: Arc::new(MemoryStore::default()),
+            fetch: None,
+            time: Time::default(),
+            compile: CompileIn::default(),
+            seed: None,
+        }
     }
 }
 

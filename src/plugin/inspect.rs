@@ -125,9 +125,9 @@ fn foreign_fault(import: &str) -> Option<String> {
 fn import_fault(import: &str, roles: &[Role]) -> Option<String> {
     let allowed = |role: &Role| -> &[&str] {
         match role {
-            Role::Auth => &["kv", "counters"],
+            Role::Auth => &["kv", "counters", "http"],
             Role::Filter => &["publication", "directory", "counters"],
-            Role::Handler | Role::Events => &["directory", "outbox", "login", "kv", "counters"],
+            Role::Handler | Role::Events => &["directory", "outbox", "login", "kv", "counters", "http"],
         }
     };
     const ANY: [&str; 5] = ["types", "log", "settings", "clock", "crypto"];
@@ -179,11 +179,14 @@ mod tests {
     fn imports_are_weighed_against_roles_and_grants() {
         assert_eq!(import_fault("kv", &[Role::Handler]), None);
         assert_eq!(import_fault("outbox", &[Role::Filter, Role::Handler]), None);
+        for effect in ["outbox", "login", "kv", "http"] {
+            assert!(import_fault(effect, &[Role::Filter]).is_some(), "a filter may not import {effect}");
+        }
         assert_eq!(
             import_fault("outbox", &[Role::Filter]).unwrap(),
             "imports skylark:plugin/outbox, which the role filter may not use"
         );
-        assert!(import_fault("http", &[Role::Handler]).unwrap().ends_with("does not offer"));
+        assert!(import_fault("disk", &[Role::Handler]).unwrap().ends_with("does not offer"));
         assert!(foreign_fault("wasi:http/outgoing-handler@0.2.3").unwrap().contains("--stub-wasi"));
         assert_eq!(foreign_fault("wasi:io/poll@0.2.6"), None);
         let imports = ["kv".to_owned(), "outbox".to_owned()];

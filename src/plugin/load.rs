@@ -15,6 +15,7 @@ use super::cache::Cache;
 use super::compile::{self, Compiler};
 use super::counters::Counters;
 use super::failure::Kind;
+use super::fetch::Fetch;
 use super::guest::{Context, Guest};
 use super::host::{LoadError, Options};
 use super::inspect::{self, Anatomy};
@@ -26,7 +27,7 @@ use super::stats::Stats;
 use super::ticker::Ticker;
 use super::time::Time;
 use super::version::{Alarm, Version, Warmer};
-use super::{Role, Services, engine, kv};
+use super::{Role, Services, engine, http, kv};
 use crate::clock;
 use crate::config::{PluginCaps, Plugins};
 use crate::telemetry::names;
@@ -45,6 +46,7 @@ pub(super) struct Env {
     time: Time,
     seed: Option<u64>,
     counters: Counters,
+    fetch: Option<Arc<dyn Fetch>>,
     pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
     permits: Arc<Semaphore>,
     slots: usize,
@@ -68,6 +70,7 @@ impl Env {
             time: options.time,
             seed: options.seed,
             counters: Counters::default(),
+            fetch: options.fetch,
             services: Arc::default(),
             permits: Arc::new(Semaphore::new(config.instances as usize)),
             slots: std::thread::available_parallelism().map_or(1, Into::into),
@@ -90,6 +93,7 @@ impl Env {
             time: options.time,
             seed: options.seed,
             counters: Counters::default(),
+            fetch: options.fetch,
             services: Arc::default(),
             permits: Arc::clone(&self.permits),
             slots: 1,
@@ -214,6 +218,9 @@ fn blueprint(
             limits: Limits::new(&anatomy.roles, &manifest.limits, &env.caps, env.slots),
             kv: Arc::clone(&env.kv),
             counters: env.counters.of(&source.plugin),
+            outgoing: manifest.http.clone(),
+            fetch: env.fetch.clone(),
+            requests: Semaphore::new(http::UNDER_WAY),
             services: Arc::clone(&env.services),
             time: env.time.clone(),
             seed: env.seed,

@@ -4,6 +4,7 @@
 
 mod canary;
 mod grants;
+mod http;
 mod limits;
 mod reader;
 mod rules;
@@ -12,6 +13,7 @@ mod settings;
 use toml::Table;
 
 pub(super) use grants::GRANTS;
+pub(super) use http::Outgoing;
 use reader::Reader;
 pub(super) use settings::Settings;
 
@@ -37,6 +39,8 @@ pub(super) struct Manifest {
     pub(super) rules: Rules,
     /// What it asks for besides its role's defaults.
     pub(super) limits: Asked,
+    /// Whom it may ask over the network.
+    pub(super) http: Outgoing,
     /// The plugin's own table.
     pub(super) settings: Settings,
 }
@@ -51,14 +55,15 @@ impl Default for Manifest {
             grants: Vec::new(),
             rules: Rules::default(),
             limits: Asked::default(),
+            http: Outgoing::default(),
             settings: Settings::from_table(&Table::new()),
         }
     }
 }
 
 /// Keys of a manifest, in the order in which they are documented.
-pub(super) const KEYS: [&str; 8] =
-    ["enabled", "order", "on_failure", "canary", "grants", "match", "limits", "settings"];
+pub(super) const KEYS: [&str; 9] =
+    ["enabled", "order", "on_failure", "canary", "grants", "match", "limits", "http", "settings"];
 
 impl Manifest {
     /// Reads a manifest.
@@ -78,6 +83,7 @@ impl Manifest {
             grants: grants::read(&mut read, &table),
             rules: rules::read(&mut read, &table),
             limits: limits::read(&mut read, &table, caps),
+            http: http::read(&mut read, &table),
             settings: Settings::from_table(read.table(&table, "settings").unwrap_or(&Table::new())),
         };
         if read.faults.is_empty() { Ok(manifest) } else { Err(read.faults) }

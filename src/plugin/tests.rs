@@ -92,6 +92,7 @@ fn config(dir: &Path) -> Plugins {
         // Longer than any test: what a test wants seen it asks for.
         rescan: Duration::from_secs(3_600),
         allow_remove: Vec::new(),
+        http_ca: std::path::PathBuf::new(),
         instances: 64,
         ..crate::config::Config::default().plugins
     }

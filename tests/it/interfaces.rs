@@ -1,11 +1,64 @@
 //! What plugins may use, from end to end: the test guest `probe` calls it as its client says.
 
+use std::net::SocketAddr;
+
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::wire::Form;
 
-const GRANTS: &str = "grants = [\"directory\", \"login\", \"kv\", \"counters\"]";
+const GRANTS: &str = "grants = [\"directory\", \"login\", \"kv\", \"counters\", \"http\"]";
+
+/// Answers every request with `hello`, `/moved` with a redirect to it, and one request in the end with nothing.
+async fn web() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while tcp.read_buf(&mut head).await.is_ok_and(|read| read > 0) {
+                    let path = String::from_utf8_lossy(&head).split(' ').nth(1).unwrap_or_default().to_owned();
+                    let answer = match path.as_str() {
+                        "/moved" => "HTTP/1.1 301 Moved\r\nlocation: /\r\ncontent-length: 0\r\n\r\n",
+                        "/silent" => continue,
+                        _ => "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+                    };
+                    head.clear();
+                    tcp.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_plugin_asks_only_whom_the_manifest_names() {
+    let web = web().await;
+    let manifest = format!("{GRANTS}\n[http]\nallow = [\"http://{web}\"]\nprivate = [\"127.0.0.1\"]");
+    let gateway = Setup::default().plugin("probe").manifest("probe", &manifest).start();
+    let mut client = gateway.connect("1074", Form::YunqueJson).await;
+    let answer = client.ask("probe_http", json!({"url": format!("http://{web}/x")})).await;
+    assert_eq!((&answer["data"]["status"], &answer["data"]["value"]), (&json!("200"), &json!("hello")), "{answer}");
+    let moved = client.ask("probe_http", json!({"url": format!("http://{web}/moved")})).await;
+    assert_eq!((&moved["data"]["status"], &moved["data"]["location"]), (&json!("301"), &json!("/")), "{moved}");
+    let late = client.ask("probe_http", json!({"url": format!("http://{web}/silent"), "timeout": "50"})).await;
+    assert!(late["message"].as_str().unwrap().contains("Timeout"), "{late}");
+    let other = client.ask("probe_http", json!({"url": "https://example.com/"})).await;
+    let why = other["message"].as_str().unwrap();
+    assert!(why.contains("[http]: allow = ["), "{why}");
+    let smuggled = client.ask("probe_http", json!({"url": format!("http://{web}/"), "header": "Host"})).await;
+    assert!(smuggled["message"].as_str().unwrap().contains("the host's own"), "{smuggled}");
+
+    let public_only = format!("{GRANTS}\n[http]\nallow = [\"http://{web}\"]");
+    gateway.folder.put("probe.toml", public_only.as_bytes());
+    gateway.plugin_until("probe", |plugin| plugin["version"] == 2).await;
+    let private = client.ask("probe_http", json!({"url": format!("http://{web}/x")})).await;
+    assert!(private["message"].as_str().unwrap().contains("private = [\\\"127.0.0.1\\\"]"), "{private}");
+}
 
 fn start() -> Gateway {
     Setup::default().plugin("probe").manifest("probe", GRANTS).start()

@@ -21,6 +21,7 @@ pub mod host {
             import skylark:plugin/counters@0.1.1;
             import skylark:plugin/crypto@0.1.1;
             import skylark:plugin/login@0.1.1;
+            import skylark:plugin/http@0.1.1;
         }",
         world: "skylark:sdk-host/host",
         additional_derives: [PartialEq],

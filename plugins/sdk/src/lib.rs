@@ -24,7 +24,7 @@
 //! A plugin is a value that [`Plugin::start`] builds once per instance from its manifest's `[settings]`, and that then plays one or
 //! more roles: [`Auth`], [`Filter`], [`Handler`], [`Events`], named in [`export!`]. An instance serves one call at a time.
 //!
-//! Off WebAssembly nothing is exported, and the modules [`log`], [`clock`], [`crypto`], [`directory`], [`kv`], [`counters`], [`outbox`] and [`login`] speak to a
+//! Off WebAssembly nothing is exported, and the modules [`log`], [`clock`], [`crypto`], [`directory`], [`kv`], [`counters`], [`outbox`], [`login`] and [`http`] speak to a
 //! host in memory (the module `testing`): a plugin's logic is tested by a plain `cargo test`.
 //!
 //! Knows nothing of how the host works; the contract is `wit/skylark.wit`.
@@ -37,6 +37,7 @@ pub mod crypto;
 pub mod directory;
 #[doc(hidden)]
 pub mod glue;
+pub mod http;
 pub mod kv;
 pub mod log;
 pub mod login;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::crypto::PublicKey;
 use crate::directory::Presence;
+use crate::http::Response;
 use crate::log::Level;
 use crate::login::Account;
 use crate::outbox::Error;
@@ -32,6 +33,8 @@ pub struct Host {
     pub signatures: Vec<(PublicKey, Vec<u8>, Vec<u8>)>,
     /// Turns of the randomness, which is the same in each run.
     pub randoms: u64,
+    /// What [`http`](crate::http) answers, by method and address: `GET https://keys.example/`. Anything else is unreachable.
+    pub answers: BTreeMap<String, Response>,
     /// What was pushed, joined, left and kicked, oldest first.
     pub effects: Vec<Effect>,
     /// What was logged, oldest first.
@@ -112,6 +115,7 @@ impl Default for Host {
             counters: BTreeMap::new(),
             signatures: Vec::new(),
             randoms: 0,
+            answers: BTreeMap::new(),
             effects: Vec::new(),
             lines: Vec::new(),
         }

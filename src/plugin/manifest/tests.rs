@@ -59,7 +59,7 @@ fn all_faults_are_told_at_once() {
         enabled = "yes"
         on_failure = "explode"
         canary = 5
-        grants = ["http"]
+        grants = ["disk"]
         [match]
         origin = ["client"]
         origins = ["moon"]
@@ -75,11 +75,11 @@ fn all_faults_are_told_at_once() {
     "#;
     let faults = Manifest::parse(text, &PluginCaps::default()).unwrap_err();
     let expected = [
-        "unknown key ordr; valid are enabled, order, on_failure, canary, grants, match, limits, settings",
+        "unknown key ordr; valid are enabled, order, on_failure, canary, grants, match, limits, http, settings",
         "enabled: expected true or false, got \"yes\"",
         "on_failure: expected one of reject, allow, got \"explode\"",
         "canary: expected a share of the senders such as \"5%\", got 5",
-        "grants: unknown grant \"http\"; valid are directory, outbox, login, kv, counters",
+        "grants: unknown grant \"disk\"; valid are directory, outbox, login, kv, counters, http",
         "unknown key match.origin; valid are actions, rooms, keys, origins",
         "match.origins: unknown origin \"moon\"; valid are client, http, broker, plugin",
         "limits.cpu: \"1h\" is more than this node allows (1s): ask for less, or raise plugins.caps.cpu",

@@ -9,7 +9,7 @@ use super::{Bench, call, guests, rejected};
 use crate::message::Entries;
 use crate::plugin::{Answer, Call, Effect, PluginHost, Services};
 
-const GRANTS: &[u8] = b"grants = [\"directory\", \"login\", \"kv\", \"counters\"]";
+const GRANTS: &[u8] = b"grants = [\"directory\", \"login\", \"kv\", \"counters\", \"http\"]";
 
 fn probe() -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/testing/dist/probe.wasm")).unwrap()

@@ -2,10 +2,11 @@
 //!
 //! Keys and their data: `probe_add` (`key`, `amount`), `probe_count` (`name`, `window`, `amount`), `probe_crypto` (`text`: its digest, its HMAC and
 //! some random bytes as `digest`, `hmac`, `random`), `probe_directory` (`uid`: `devices` and `rooms`), `probe_login` (`cid`, `uid`, `device`, `channel`, `room`), `probe_me`
-//! (nothing: the connection as `value`, and its `uid`). A number that is none counts as 0.
+//! (nothing: the connection as `value`, and its `uid`), `probe_http` (`url`, `timeout` in
+//! milliseconds, `header`, `body`: the answer's body as `value`, its `status` and `location`). A number that is none counts as 0.
 
 use skylark_plugin::login::Account;
-use skylark_plugin::{Call, Handler, NoSettings, Plugin, Reply, counters, crypto, directory, kv, login};
+use skylark_plugin::{Call, Handler, NoSettings, Plugin, Reply, counters, crypto, directory, http, kv, login};
 
 struct Probe;
 
@@ -19,7 +20,7 @@ impl Plugin for Probe {
 
 impl Handler for Probe {
     fn keys(&self) -> Vec<String> {
-        ["add", "count", "crypto", "directory", "login", "me"].map(|name| format!("probe_{name}")).to_vec()
+        ["add", "count", "crypto", "directory", "login", "me", "http"].map(|name| format!("probe_{name}")).to_vec()
     }
 
     fn handle(&mut self, call: &Call) -> Result<Reply, String> {
@@ -29,6 +30,7 @@ impl Handler for Probe {
             "probe_crypto" => crypto_of(call),
             "probe_login" => login_of(call),
             "probe_me" => Ok(me(call)),
+            "probe_http" => Ok(http_of(call)),
             _ => Ok(directory_of(call)),
         }
     }
@@ -90,6 +92,25 @@ fn login_of(call: &Call) -> Result<Reply, String> {
 fn me(call: &Call) -> Reply {
     let uid = call.caller.as_ref().map_or("", |who| who.uid.as_str());
     Reply::ok().with("value", call.cid.to_string()).with("uid", uid)
+}
+
+fn http_of(call: &Call) -> Reply {
+    let mut request = http::Request::get(text(call, "url"));
+    request.timeout_ms = call.get("timeout").and_then(|ms| ms.parse().ok());
+    if let Some(header) = call.get("header") {
+        request = request.header(header, "asked");
+    }
+    if let Some(body) = call.get("body") {
+        request = request.post(body);
+    }
+    match request.send() {
+        Ok(answer) => {
+            let body = String::from_utf8_lossy(&answer.body).into_owned();
+            let location = answer.header("location").unwrap_or_default().to_owned();
+            Reply::ok().with("value", body).with("status", answer.status.to_string()).with("location", location)
+        }
+        Err(error) => Reply::new("502", error.to_string()),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -1,0 +1,195 @@
+//! The network of plugins: sends their requests over HTTP/1.1, in the clear or over TLS, and keeps connections for the next one.
+//!
+//! A name is resolved once, each address is judged, and the connection goes to that very address: a name that changes meanwhile
+//! gains nothing. No redirect is followed and no proxy is asked. Knows no plugin but by its name.
+
+mod pool;
+#[cfg(test)]
+mod tests;
+mod trust;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::plugin::fetch::{Fetch, FetchError, FetchRequest, FetchResponse, Scheme, Url};
+use pool::{Key, Pool, Sender};
+use trust::Trust;
+
+/// Requests under way over all plugins.
+const UNDER_WAY: usize = 256;
+/// One address gets so long to answer a dial, so that the next one has a chance.
+const DIAL: Duration = Duration::from_secs(3);
+/// Most addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 4;
+/// Most headers of an answer, and most bytes of its head.
+const MAX_HEADERS: usize = 64;
+const MAX_HEAD_BYTES: usize = 32 << 10;
+const AGENT: &str = concat!("skylark/", env!("CARGO_PKG_VERSION"));
+
+/// The network.
+pub(super) struct Network {
+    turns: Semaphore,
+    pool: Pool,
+    trust: Trust,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+
+impl Network {
+    /// Trusts the system's certificates, and those in `ca` (PEM) if that names a file.
+    pub(super) fn new(ca: PathBuf) -> Self {
+        Self { turns: Semaphore::new(UNDER_WAY), pool: Pool::default(), trust: Trust::new(ca) }
+    }
+
+    async fn send(&self, request: &FetchRequest) -> Result<FetchResponse, FetchError> {
+        let key = Key::of(request);
+        let permits = |address: IpAddr| request.networks.permits(address);
+        // A connection that waited may be closed by the other side at this moment: then a fresh one is as good.
+        while let Some(idle) = self.pool.take(&key, permits) {
+            match exchange(idle.sender, request).await {
+                Ok((answer, sender)) => return Ok(self.keep(key, idle.address, sender, answer)),
+                Err(Broke { may_repeat: true, .. }) => {}
+                Err(Broke { error, .. }) => return Err(error),
+            }
+        }
+        let (sender, address) = self.dial(request).await?;
+        let (answer, sender) = exchange(sender, request).await.map_err(|broke| broke.error)?;
+        Ok(self.keep(key, address, sender, answer))
+    }
+
+    fn keep(&self, key: Key, address: IpAddr, sender: Sender, answer: FetchResponse) -> FetchResponse {
+        self.pool.put(key, address, sender);
+        answer
+    }
+
+    /// Resolves once and connects to an address that may be connected to.
+    async fn dial(&self, request: &FetchRequest) -> Result<(Sender, IpAddr), FetchError> {
+        let url = &request.url;
+        let found: Vec<SocketAddr> = lookup_host((url.host.as_str(), url.port))
+            .await
+            .map_err(|error| FetchError::Unreachable(format!("{url}: no address: {error}")))?
+            .collect();
+        let permitted: Vec<_> = found.iter().filter(|found| request.networks.permits(found.ip())).collect();
+        if let (true, Some(first)) = (permitted.is_empty(), found.first()) {
+            let (plugin, address) = (&request.plugin, first.ip());
+            return Err(FetchError::Denied(format!(
+                "{url} is at {address}, which is not public: grant it in {plugin}.toml under [http]: private = [\"{address}\"]"
+            )));
+        }
+        let mut why = format!("{url}: no address");
+        for address in permitted.into_iter().take(MAX_ADDRESSES) {
+            match timeout(DIAL, self.connect(url, *address)).await {
+                Ok(Ok(sender)) => return Ok((sender, address.ip())),
+                Ok(Err(error)) => why = format!("{url} at {address}: {error}"),
+                Err(_) => why = format!("{url} at {address}: no connection in {DIAL:?}"),
+            }
+        }
+        Err(FetchError::Unreachable(why))
+    }
+
+    async fn connect(&self, url: &Url, address: SocketAddr) -> Result<Sender, String> {
+        let tcp = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+        let stream: Pin<Box<dyn Stream>> = match url.scheme {
+            Scheme::Http => Box::pin(tcp),
+            Scheme::Https => {
+                let connector = TlsConnector::from(self.trust.config().await?);
+                let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
+                Box::pin(connector.connect(name, tcp).await.map_err(|error| error.to_string())?)
+            }
+        };
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| error.to_string())?;
+        // Ends by itself when its sender is dropped or the other side goes.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(sender)
+    }
+}
+
+impl Fetch for Network {
+    fn fetch(&self, request: FetchRequest) -> BoxFuture<'_, Result<FetchResponse, FetchError>> {
+        async move {
+            let Ok(_turn) = self.turns.try_acquire() else { return Err(FetchError::Busy) };
+            timeout(request.timeout, self.send(&request)).await.unwrap_or(Err(FetchError::Timeout))
+        }
+        .boxed()
+    }
+}
+
+/// An exchange that came to nothing.
+struct Broke {
+    error: FetchError,
+    /// Nothing was answered, and to ask again does no harm.
+    may_repeat: bool,
+}
+
+impl Broke {
+    fn finally(error: FetchError) -> Self {
+        Self { error, may_repeat: false }
+    }
+}
+
+async fn exchange(mut sender: Sender, request: &FetchRequest) -> Result<(FetchResponse, Sender), Broke> {
+    let message = message(request).map_err(Broke::finally)?;
+    let is_safe = matches!(request.method.as_str(), "GET" | "HEAD");
+    let answered = async {
+        sender.ready().await?;
+        sender.send_request(message).await
+    };
+    let answer = answered.await.map_err(|error| Broke {
+        may_repeat: error.is_canceled() || error.is_closed() || is_safe && error.is_incomplete_message(),
+        error: FetchError::Broken(format!("{}: {error}", request.url)),
+    })?;
+    let answer = read(answer, request).await.map_err(Broke::finally)?;
+    Ok((answer, sender))
+}
+
+fn message(request: &FetchRequest) -> Result<Request<Full<Bytes>>, FetchError> {
+    let broken = |error: hyper::http::Error| FetchError::Broken(error.to_string());
+    let method = Method::from_bytes(request.method.as_bytes()).map_err(|error| broken(error.into()))?;
+    let mut message = Request::builder().method(method).uri(request.url.path.as_str());
+    for (name, value) in &request.headers {
+        message = message.header(name, value);
+    }
+    let mut message = message.body(Full::new(Bytes::from(request.body.clone()))).map_err(broken)?;
+    let host = HeaderValue::from_str(&request.url.authority()).map_err(|error| broken(error.into()))?;
+    message.headers_mut().insert(HOST, host);
+    message.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+    Ok(message)
+}
+
+async fn read(answer: Response<hyper::body::Incoming>, request: &FetchRequest) -> Result<FetchResponse, FetchError> {
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, request.max_body).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            FetchError::TooLarge
+        } else {
+            FetchError::Broken(format!("{}: the answer ended early: {error}", request.url))
+        }
+    })?;
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value)));
+    Ok(FetchResponse { status: head.status.as_u16(), headers: headers.collect(), body: body.to_bytes().to_vec() })
+}

@@ -1,0 +1,164 @@
+//! Addresses that a plugin may name: http or https, a host, perhaps a port, a path. Strict, because they are judged by their text.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Longest address, bytes.
+const MAX_BYTES: usize = 2_048;
+
+/// How it is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// In the clear.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    const fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+/// One address, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// How.
+    pub scheme: Scheme,
+    /// A name in lower case, an IPv4 address, or an IPv6 address without brackets.
+    pub host: String,
+    /// Named, or the scheme's own.
+    pub port: u16,
+    /// Path and query, beginning with a slash.
+    pub path: String,
+}
+
+impl Url {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MAX_BYTES {
+            return Err(format!("url: expected at most {MAX_BYTES} bytes, got {}", text.len()));
+        }
+        if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic()) {
+            return Err(format!("url: expected visible ASCII letters, got {odd:?}"));
+        }
+        let (scheme, rest) = text.split_once("://").ok_or("url: expected http:// or https://")?;
+        let scheme = match scheme {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            other => return Err(format!("url: expected http:// or https://, got {other}://")),
+        };
+        let rest = rest.split('#').next().unwrap_or_default();
+        let at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(at);
+        let (host, port) = authority_of(authority)?;
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok(Self { scheme, host, port: port.unwrap_or(scheme.port()), path })
+    }
+
+    /// Host, and the port where it is not the scheme's own: what a Host header says.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == self.scheme.port() { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+/// Without path, as an allow-list names it.
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.as_str(), self.authority())
+    }
+}
+
+fn authority_of(text: &str) -> Result<(String, Option<u16>), String> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, rest) = rest.split_once(']').ok_or("url: host: expected a closing bracket")?;
+            let address: Ipv6Addr = address.parse().map_err(|_| format!("url: host: no IPv6 address: {address}"))?;
+            (address.to_string(), if rest.is_empty() { None } else { Some(rest.strip_prefix(':').unwrap_or("")) })
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (name(host)?, Some(port)),
+            None => (name(text)?, None),
+        },
+    };
+    let port = port.map(|port| {
+        let number = port.parse().ok().filter(|number| *number != 0 && !port.starts_with('+'));
+        number.ok_or_else(|| format!("url: port: expected 1 to 65535, got {port:?}"))
+    });
+    Ok((host, port.transpose()?))
+}
+
+/// A name of letters, digits, hyphens and dots, or an IPv4 address in its usual form.
+fn name(text: &str) -> Result<String, String> {
+    let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_');
+    if text.is_empty() || text.len() > 253 || !letters || text.starts_with('.') {
+        return Err(format!("url: host: expected a name or an address, got {text:?}"));
+    }
+    let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    // Resolvers read odd numbers (0x7f.1, 2130706433) as addresses: only the usual form is one here.
+    let is_number = last.starts_with(|c: char| c.is_ascii_digit());
+    if is_number && text.parse::<Ipv4Addr>().is_err() {
+        return Err(format!("url: host: expected a name or an IPv4 address, got {text:?}"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_taken_apart() {
+        let url = Url::parse("https://Keys.Example/.well-known/jwks.json?v=1#top").unwrap();
+        assert_eq!((url.scheme, url.host.as_str(), url.port), (Scheme::Https, "keys.example", 443));
+        assert_eq!(
+            (url.path.as_str(), url.to_string().as_str()),
+            ("/.well-known/jwks.json?v=1", "https://keys.example")
+        );
+        let url = Url::parse("http://[::1]:8080?q").unwrap();
+        assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("::1", 8080, "/?q"));
+        assert_eq!(url.authority(), "[::1]:8080");
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        for text in [
+            "example.com",
+            "ftp://example.com/",
+            "http://",
+            "http://user@example.com/",
+            "http://a b/",
+            "http://a\n/",
+            "http://example.com:0/",
+            "http://example.com:99999/",
+            "http://example.com:+80/",
+            "http://[::1/",
+            "http://[::1]x/",
+            "http://0x7f.1/",
+            "http://2130706433/",
+            "http://127.1/",
+            "http://bücher.example/",
+            "http://a\\b/",
+            "http://%31/",
+            "http://.a/",
+        ] {
+            assert!(Url::parse(text).is_err(), "{text}");
+        }
+    }
+}
