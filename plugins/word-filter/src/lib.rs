@@ -4,13 +4,23 @@
 //! `normal`. README.md tells the settings.
 
 mod normal;
+mod search;
 mod settings;
+mod tables;
 mod words;
 
 use skylark_plugin::{Entry, Filter, Message, Plugin, Publish, Verdict};
 
 pub use settings::{Field, Mode, Settings};
 pub use words::Words;
+
+/// For the test that makes and holds the tables.
+#[doc(hidden)]
+#[cfg(not(target_family = "wasm"))]
+pub mod unicode {
+    pub use crate::normal::shows_nothing;
+    pub use crate::tables::{class, folded, is_mark};
+}
 
 /// The plugin: its list, compiled, and its rules.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use unicode_normalization::char::{canonical_combining_class, decompose_compatible, is_combining_mark};
+use crate::tables::{class, folded, is_mark};
 
 /// A text in the form in which texts are compared.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Normal {
             } else if is_plain_ideograph(c) {
                 letters.push(Letter { c, class: 0, from, end });
             } else if !shows_nothing(c) {
-                fold(c, push);
+                folded(c, push);
             }
         }
         order_marks(&mut letters);
@@ -62,7 +62,7 @@ impl Normal {
         let (first, next) = (index(origins, part.start), index(origins, part.end));
         let same = |a: usize, b: usize| origins.get(a).zip(origins.get(b)).is_some_and(|(a, b)| a.from == b.from);
         let starts_inside = first.checked_sub(1).is_some_and(|before| same(before, first));
-        let ends_inside = same(next - 1, next) || self.text[part.end..].chars().next().is_some_and(is_combining_mark);
+        let ends_inside = same(next - 1, next) || self.text[part.end..].chars().next().is_some_and(is_mark);
         !starts_inside && !ends_inside
     }
 
@@ -88,18 +88,6 @@ fn index(origins: &[Origin], at: usize) -> usize {
     origins.partition_point(|origin| origin.at < at)
 }
 
-/// Decomposed, then in the case that all cases of a letter share: ß and ẞ become ss, ς becomes σ.
-fn fold(c: char, mut push: impl FnMut(char)) {
-    decompose_compatible(c, |c| {
-        if c.is_ascii() {
-            push(c.to_ascii_lowercase());
-        } else if !shows_nothing(c) {
-            let upper = c.to_lowercase().flat_map(char::to_uppercase);
-            upper.flat_map(char::to_lowercase).for_each(&mut push);
-        }
-    });
-}
-
 /// Marks on one letter stand in one order, whatever order they were typed in.
 fn order_marks(letters: &mut [Letter]) {
     for run in letters.chunk_by_mut(|a, b| a.class != 0 && b.class != 0) {
@@ -109,17 +97,14 @@ fn order_marks(letters: &mut [Letter]) {
     }
 }
 
-fn class(c: char) -> u8 {
-    canonical_combining_class(c)
-}
-
 /// Ideographs that are their own normal form.
 fn is_plain_ideograph(c: char) -> bool {
     ('\u{4E00}'..='\u{9FFF}').contains(&c)
 }
 
 /// Soft hyphens, joiners, direction and variation marks, strokes laid over letters: what is put between letters to hide a word.
-fn shows_nothing(c: char) -> bool {
+#[cfg_attr(target_family = "wasm", allow(unreachable_pub, reason = "the test of the tables asks for it"))]
+pub fn shows_nothing(c: char) -> bool {
     matches!(c,
         '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{3164}' | '\u{FFA0}' | '\u{FEFF}'
         | '\u{334}'..='\u{338}' | '\u{17B4}' | '\u{17B5}' | '\u{180B}'..='\u{180F}' | '\u{200B}'..='\u{200F}'

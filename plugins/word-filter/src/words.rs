@@ -4,17 +4,14 @@
 
 use std::ops::Range;
 
-use aho_corasick::automaton::Automaton;
-use aho_corasick::nfa::contiguous::NFA;
-use aho_corasick::{Input, MatchKind};
-use unicode_normalization::char::is_combining_mark;
-
 use crate::normal::Normal;
+use crate::search::Search;
+use crate::tables::is_mark;
 
 /// A compiled list of words and phrases.
 #[derive(Debug)]
 pub struct Words {
-    search: NFA,
+    search: Search,
     whole: bool,
 }
 
@@ -22,7 +19,7 @@ impl Words {
     /// Compiles a list. With `whole`, a word counts only where no letter or digit of a spacing script touches its own.
     ///
     /// # Errors
-    /// A word that shows nothing, or a list that is too large to compile.
+    /// A word that shows nothing.
     pub fn new(words: &[String], whole: bool) -> Result<Self, String> {
         let mut patterns = Vec::with_capacity(words.len());
         for (at, word) in words.iter().enumerate() {
@@ -32,13 +29,12 @@ impl Words {
             }
             patterns.push(normal.as_str().to_owned());
         }
-        let search = NFA::builder().match_kind(MatchKind::Standard).prefilter(false).build(&patterns);
-        Ok(Self { search: search.map_err(|e| format!("settings.words: {e}"))?, whole })
+        Ok(Self { search: Search::new(&patterns), whole })
     }
 
     /// Whether there is no word to look for.
     pub fn is_empty(&self) -> bool {
-        self.search.patterns_len() == 0
+        self.search.is_empty()
     }
 
     /// Whether the text has a word of the list.
@@ -47,46 +43,48 @@ impl Words {
             return false;
         }
         let normal = Normal::of(text);
-        self.found(&normal).next().is_some()
+        let mut hit = false;
+        self.search.found(normal.as_str(), |part| {
+            hit = self.counts(&normal, &part);
+            !hit
+        });
+        hit
     }
 
     /// The text with `mask` in place of each character of a word; none if it has no word.
     pub fn mask(&self, text: &str, mask: char) -> Option<String> {
         let normal = Normal::of(text);
-        let mut parts: Vec<Range<usize>> = self.found(&normal).map(|part| normal.written(&part)).collect();
-        parts.sort_unstable_by_key(|part| part.start);
-        if parts.is_empty() {
+        // One for each byte of the text: whether a word covers it.
+        let mut covered = Vec::new();
+        self.search.found(normal.as_str(), |part| {
+            if self.counts(&normal, &part) {
+                covered.resize(text.len(), false);
+                covered[normal.written(&part)].fill(true);
+            }
+            true
+        });
+        if covered.is_empty() {
             return None;
         }
-        let mut masked = String::with_capacity(text.len());
-        let mut done = 0;
-        for part in parts {
-            let start = part.start.max(done);
-            if start < part.end {
-                masked.push_str(&text[done..start]);
-                masked.extend(text[start..part.end].chars().map(|_| mask));
-                done = part.end;
-            }
-        }
-        masked.push_str(&text[done..]);
-        Some(masked)
+        Some(text.char_indices().map(|(at, c)| if covered[at] { mask } else { c }).collect())
     }
 
     /// A text that is in its normal form as it was written needs no copy to be searched.
     fn is_clean(&self, text: &str) -> bool {
-        text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) && self.hits_at(text).next().is_none()
+        let is_normal = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+        let mut clean = is_normal;
+        if is_normal {
+            self.search.found(text, |_| {
+                clean = false;
+                false
+            });
+        }
+        clean
     }
 
-    /// Where words stand in the normal text; they may overlap.
-    fn found<'a>(&'a self, normal: &'a Normal) -> impl Iterator<Item = Range<usize>> + 'a {
-        let parts = self.hits_at(normal.as_str());
-        parts.filter(|part| normal.is_whole(part) && (!self.whole || stands_alone(normal.as_str(), part)))
-    }
-
-    fn hits_at<'a>(&'a self, text: &'a str) -> impl Iterator<Item = Range<usize>> + 'a {
-        let found =
-            self.search.try_find_overlapping_iter(Input::new(text)).expect("the automaton is built for overlaps");
-        found.map(|found| found.range())
+    /// Whether what was found is a word, and not a part of one.
+    fn counts(&self, normal: &Normal, part: &Range<usize>) -> bool {
+        normal.is_whole(part) && (!self.whole || stands_alone(normal.as_str(), part))
     }
 }
 
@@ -107,5 +105,5 @@ fn is_spaced(c: char) -> bool {
         | '\u{1100}'..='\u{11FF}' | '\u{A960}'..='\u{A97F}' | '\u{AC00}'..='\u{D7FF}' // Hangul: particles touch the word
         | '\u{3040}'..='\u{31FF}' | '\u{3400}'..='\u{9FFF}' | '\u{F900}'..='\u{FAFF}' // kana, ideographs
         | '\u{20000}'..='\u{3FFFF}');
-    !unspaced && (c.is_alphanumeric() || is_combining_mark(c))
+    !unspaced && (c.is_alphanumeric() || is_mark(c))
 }
