@@ -337,6 +337,38 @@ declare module "skylark:plugin/counters" {
 }
 
 /**
+ * Requests to others, e.g. for a key set. Auth, handlers and events; never a filter. Grant: `http`, and the manifest's
+ * `[http]` names the places that may be asked. Since 0.1.1.
+ *
+ * A request is sent at once and is not taken back if the call fails; a call that is run again sends it again. The time that
+ * it takes is part of the call's wall time.
+ */
+declare module "skylark:plugin/http" {
+  export type Entry = import("skylark:plugin/types").Entry;
+  export interface Request {
+    /** GET, POST, PUT… */
+    method: string;
+    /** `http://` or `https://`, a host, perhaps a port, a path. */
+    url: string;
+    /** At most 32, none that belongs to the connection (host, content-length, transfer-encoding…). */
+    headers: Array<Entry>;
+    body: Uint8Array | null;
+    /** To the last byte of the answer; none = 10 000. At most three quarters of what the call may take. */
+    timeoutMs: number | null;
+  }
+  export interface Response {
+    /** 200, 404… A redirect is an answer like any other: it is not followed. */
+    status: number;
+    /** Names in lower case. */
+    headers: Array<Entry>;
+    body: Uint8Array;
+  }
+  export type Error = { tag: "denied"; val: string } | { tag: "invalid"; val: string } | { tag: "unreachable"; val: string } | { tag: "timeout" } | { tag: "too-large" } | { tag: "broken"; val: string } | { tag: "busy" };
+  /** Sends one request and waits for its answer. */
+  export function send(request: Request): Response;
+}
+
+/**
  * What a guest language lacks or is slow at. Pure functions: every role may use them, no grant. Since 0.1.1.
  *
  * What goes in counts as bytes that the call hands over; the time counts as the call's own.

@@ -205,6 +205,66 @@ typedef struct skylark_plugin_types_identity_t {
   plugin_option_string_t   channel;
 } skylark_plugin_types_identity_t;
 
+typedef skylark_plugin_types_entry_t skylark_plugin_http_entry_t;
+
+typedef struct {
+  skylark_plugin_http_entry_t *ptr;
+  size_t len;
+} skylark_plugin_http_list_entry_t;
+
+typedef struct skylark_plugin_http_request_t {
+  // GET, POST, PUT…
+  plugin_string_t   method;
+  // `http://` or `https://`, a host, perhaps a port, a path.
+  plugin_string_t   url;
+  // At most 32, none that belongs to the connection (host, content-length, transfer-encoding…).
+  skylark_plugin_http_list_entry_t   headers;
+  plugin_option_list_u8_t   body;
+  // To the last byte of the answer; none = 10 000. At most three quarters of what the call may take.
+  plugin_option_u32_t   timeout_ms;
+} skylark_plugin_http_request_t;
+
+typedef struct skylark_plugin_http_response_t {
+  // 200, 404… A redirect is an answer like any other: it is not followed.
+  uint16_t   status;
+  // Names in lower case.
+  skylark_plugin_http_list_entry_t   headers;
+  plugin_list_u8_t   body;
+} skylark_plugin_http_response_t;
+
+typedef struct skylark_plugin_http_error_t {
+  uint8_t tag;
+  union {
+    plugin_string_t     denied;
+    plugin_string_t     invalid;
+    plugin_string_t     unreachable;
+    plugin_string_t     broken;
+  } val;
+} skylark_plugin_http_error_t;
+
+// Not in the manifest's list, or at an address that is not public and not granted: says which line to add.
+#define SKYLARK_PLUGIN_HTTP_ERROR_DENIED 0
+// The request is not valid: says what.
+#define SKYLARK_PLUGIN_HTTP_ERROR_INVALID 1
+// No name, no connection, or a certificate that nobody trusts.
+#define SKYLARK_PLUGIN_HTTP_ERROR_UNREACHABLE 2
+// It took too long.
+#define SKYLARK_PLUGIN_HTTP_ERROR_TIMEOUT 3
+// The answer's body is over the manifest's `body` (1 MiB unless it says otherwise).
+#define SKYLARK_PLUGIN_HTTP_ERROR_TOO_LARGE 4
+// What came is no HTTP, or ended in the middle.
+#define SKYLARK_PLUGIN_HTTP_ERROR_BROKEN 5
+// As many requests are under way as may be.
+#define SKYLARK_PLUGIN_HTTP_ERROR_BUSY 6
+
+typedef struct {
+  bool is_err;
+  union {
+    skylark_plugin_http_response_t ok;
+    skylark_plugin_http_error_t err;
+  } val;
+} skylark_plugin_http_result_response_error_t;
+
 typedef skylark_plugin_types_entry_t skylark_plugin_publication_entry_t;
 
 typedef skylark_plugin_types_message_t skylark_plugin_publication_whole_t;
@@ -521,15 +581,6 @@ extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key
 // Bytes that nobody can guess, at most 1 024 a call; to ask for more traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
-// Imported Functions from `skylark:plugin/counters@0.1.1`
-// Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
-// of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
-// outside is taken as the nearest of the two.
-// 
-// A window is kept as sixteen slots, and the one that is leaving it counts by the part that is still inside: the answer
-// differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
-extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
-
 // Imported Functions from `skylark:plugin/kv@0.1.1`
 extern bool skylark_plugin_kv_get(plugin_string_t *key, plugin_list_u8_t *ret);
 // `ttl` in seconds; none = until deleted.
@@ -540,6 +591,19 @@ extern bool skylark_plugin_kv_compare_and_swap(plugin_string_t *key, plugin_list
 // Adds to the number that `key` holds (absent = 0) and answers the sum. The value is the number as decimal text; `ttl`
 // as in `set`, counted anew. No two calls get the same sum: a call whose sum another one took is run again. Since 0.1.1.
 extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t *maybe_ttl, int64_t *ret, skylark_plugin_kv_add_error_t *err);
+
+// Imported Functions from `skylark:plugin/counters@0.1.1`
+// Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
+// of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
+// outside is taken as the nearest of the two.
+// 
+// A window is kept as sixteen slots, and the one that is leaving it counts by the part that is still inside: the answer
+// differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
+extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
+
+// Imported Functions from `skylark:plugin/http@0.1.1`
+// Sends one request and waits for its answer.
+extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
 
 // Imported Functions from `skylark:plugin/publication@0.1.1`
 extern int64_t skylark_plugin_publication_id(void);
@@ -651,6 +715,18 @@ void skylark_plugin_types_target_free(skylark_plugin_types_target_t *ptr);
 void skylark_plugin_types_refusal_free(skylark_plugin_types_refusal_t *ptr);
 
 void skylark_plugin_types_identity_free(skylark_plugin_types_identity_t *ptr);
+
+void skylark_plugin_http_entry_free(skylark_plugin_http_entry_t *ptr);
+
+void skylark_plugin_http_list_entry_free(skylark_plugin_http_list_entry_t *ptr);
+
+void skylark_plugin_http_request_free(skylark_plugin_http_request_t *ptr);
+
+void skylark_plugin_http_response_free(skylark_plugin_http_response_t *ptr);
+
+void skylark_plugin_http_error_free(skylark_plugin_http_error_t *ptr);
+
+void skylark_plugin_http_result_response_error_free(skylark_plugin_http_result_response_error_t *ptr);
 
 void skylark_plugin_publication_entry_free(skylark_plugin_publication_entry_t *ptr);
 

@@ -99,6 +99,11 @@ extern void __wasm_import_skylark_plugin_kv_add(uint8_t *, size_t, int64_t, int3
 __attribute__((__import_module__("skylark:plugin/counters@0.1.1"), __import_name__("add-and-read")))
 extern int64_t __wasm_import_skylark_plugin_counters_add_and_read(uint8_t *, size_t, int32_t, int32_t);
 
+// Imported Functions from `skylark:plugin/http@0.1.1`
+
+__attribute__((__import_module__("skylark:plugin/http@0.1.1"), __import_name__("send")))
+extern void __wasm_import_skylark_plugin_http_send(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
+
 // Exported Functions from `skylark:plugin/lifecycle@0.1.1`
 
 __attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/lifecycle@0.1.1#start")))
@@ -463,6 +468,63 @@ void skylark_plugin_kv_result_s64_add_error_free(skylark_plugin_kv_result_s64_ad
   if (!ptr->is_err) {
   } else {
     skylark_plugin_kv_add_error_free(&ptr->val.err);
+  }
+}
+
+void skylark_plugin_http_entry_free(skylark_plugin_http_entry_t *ptr) {
+  skylark_plugin_types_entry_free(ptr);
+}
+
+void skylark_plugin_http_list_entry_free(skylark_plugin_http_list_entry_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    skylark_plugin_http_entry_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+      skylark_plugin_http_entry_free(&list_ptr[i]);
+    }
+    free(list_ptr);
+  }
+}
+
+void skylark_plugin_http_request_free(skylark_plugin_http_request_t *ptr) {
+  plugin_string_free(&ptr->method);
+  plugin_string_free(&ptr->url);
+  skylark_plugin_http_list_entry_free(&ptr->headers);
+  plugin_option_list_u8_free(&ptr->body);
+  plugin_option_u32_free(&ptr->timeout_ms);
+}
+
+void skylark_plugin_http_response_free(skylark_plugin_http_response_t *ptr) {
+  skylark_plugin_http_list_entry_free(&ptr->headers);
+  plugin_list_u8_free(&ptr->body);
+}
+
+void skylark_plugin_http_error_free(skylark_plugin_http_error_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 0: {
+      plugin_string_free(&ptr->val.denied);
+      break;
+    }
+    case 1: {
+      plugin_string_free(&ptr->val.invalid);
+      break;
+    }
+    case 2: {
+      plugin_string_free(&ptr->val.unreachable);
+      break;
+    }
+    case 5: {
+      plugin_string_free(&ptr->val.broken);
+      break;
+    }
+  }
+}
+
+void skylark_plugin_http_result_response_error_free(skylark_plugin_http_result_response_error_t *ptr) {
+  if (!ptr->is_err) {
+    skylark_plugin_http_response_free(&ptr->val.ok);
+  } else {
+    skylark_plugin_http_error_free(&ptr->val.err);
   }
 }
 
@@ -1375,6 +1437,90 @@ bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t *maybe
 uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount) {
   int64_t ret = __wasm_import_skylark_plugin_counters_add_and_read((uint8_t *) (*name).ptr, (*name).len, (int32_t) (window_seconds), (int32_t) (amount));
   return (uint64_t) (ret);
+}
+
+bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(6*sizeof(void*))];
+  int32_t option;
+  uint8_t * option1;
+  size_t option2;
+  if (((*request).body).is_some) {
+    const plugin_list_u8_t *payload0 = &((*request).body).val;
+    option = 1;
+    option1 = (uint8_t *) (*payload0).ptr;
+    option2 = (*payload0).len;
+  } else {
+    option = 0;
+    option1 = 0;
+    option2 = 0;
+  }
+  int32_t option5;
+  int32_t option6;
+  if (((*request).timeout_ms).is_some) {
+    const uint32_t *payload4 = &((*request).timeout_ms).val;
+    option5 = 1;
+    option6 = (int32_t) (*payload4);
+  } else {
+    option5 = 0;
+    option6 = 0;
+  }
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_skylark_plugin_http_send((uint8_t *) ((*request).method).ptr, ((*request).method).len, (uint8_t *) ((*request).url).ptr, ((*request).url).len, (uint8_t *) ((*request).headers).ptr, ((*request).headers).len, option, option1, option2, option5, option6, ptr);
+  skylark_plugin_http_result_response_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (skylark_plugin_http_response_t) {
+        (uint16_t) (uint16_t) ((int32_t) *((uint16_t*) (ptr + sizeof(void*)))),
+        (skylark_plugin_http_list_entry_t) (skylark_plugin_http_list_entry_t) { (skylark_plugin_http_entry_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) },
+        (plugin_list_u8_t) (plugin_list_u8_t) { (uint8_t*)(*((uint8_t **) (ptr + (4*sizeof(void*))))), (*((size_t*) (ptr + (5*sizeof(void*))))) },
+      };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      skylark_plugin_http_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.denied = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.invalid = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 2: {
+          variant.val.unreachable = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 3: {
+          break;
+        }
+        case 4: {
+          break;
+        }
+        case 5: {
+          variant.val.broken = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 6: {
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
 }
 
 __attribute__((__export_name__("skylark:plugin/lifecycle@0.1.1#start")))

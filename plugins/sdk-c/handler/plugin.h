@@ -318,6 +318,66 @@ typedef struct {
   } val;
 } skylark_plugin_kv_result_s64_add_error_t;
 
+typedef skylark_plugin_types_entry_t skylark_plugin_http_entry_t;
+
+typedef struct {
+  skylark_plugin_http_entry_t *ptr;
+  size_t len;
+} skylark_plugin_http_list_entry_t;
+
+typedef struct skylark_plugin_http_request_t {
+  // GET, POST, PUT…
+  plugin_string_t   method;
+  // `http://` or `https://`, a host, perhaps a port, a path.
+  plugin_string_t   url;
+  // At most 32, none that belongs to the connection (host, content-length, transfer-encoding…).
+  skylark_plugin_http_list_entry_t   headers;
+  plugin_option_list_u8_t   body;
+  // To the last byte of the answer; none = 10 000. At most three quarters of what the call may take.
+  plugin_option_u32_t   timeout_ms;
+} skylark_plugin_http_request_t;
+
+typedef struct skylark_plugin_http_response_t {
+  // 200, 404… A redirect is an answer like any other: it is not followed.
+  uint16_t   status;
+  // Names in lower case.
+  skylark_plugin_http_list_entry_t   headers;
+  plugin_list_u8_t   body;
+} skylark_plugin_http_response_t;
+
+typedef struct skylark_plugin_http_error_t {
+  uint8_t tag;
+  union {
+    plugin_string_t     denied;
+    plugin_string_t     invalid;
+    plugin_string_t     unreachable;
+    plugin_string_t     broken;
+  } val;
+} skylark_plugin_http_error_t;
+
+// Not in the manifest's list, or at an address that is not public and not granted: says which line to add.
+#define SKYLARK_PLUGIN_HTTP_ERROR_DENIED 0
+// The request is not valid: says what.
+#define SKYLARK_PLUGIN_HTTP_ERROR_INVALID 1
+// No name, no connection, or a certificate that nobody trusts.
+#define SKYLARK_PLUGIN_HTTP_ERROR_UNREACHABLE 2
+// It took too long.
+#define SKYLARK_PLUGIN_HTTP_ERROR_TIMEOUT 3
+// The answer's body is over the manifest's `body` (1 MiB unless it says otherwise).
+#define SKYLARK_PLUGIN_HTTP_ERROR_TOO_LARGE 4
+// What came is no HTTP, or ended in the middle.
+#define SKYLARK_PLUGIN_HTTP_ERROR_BROKEN 5
+// As many requests are under way as may be.
+#define SKYLARK_PLUGIN_HTTP_ERROR_BUSY 6
+
+typedef struct {
+  bool is_err;
+  union {
+    skylark_plugin_http_response_t ok;
+    skylark_plugin_http_error_t err;
+  } val;
+} skylark_plugin_http_result_response_error_t;
+
 typedef struct {
   bool is_err;
   union {
@@ -436,6 +496,10 @@ extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t
 // differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
+// Imported Functions from `skylark:plugin/http@0.1.1`
+// Sends one request and waits for its answer.
+extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
+
 // Exported Functions from `skylark:plugin/lifecycle@0.1.1`
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *err);
 
@@ -516,6 +580,18 @@ void skylark_plugin_kv_result_void_error_free(skylark_plugin_kv_result_void_erro
 void skylark_plugin_kv_result_bool_error_free(skylark_plugin_kv_result_bool_error_t *ptr);
 
 void skylark_plugin_kv_result_s64_add_error_free(skylark_plugin_kv_result_s64_add_error_t *ptr);
+
+void skylark_plugin_http_entry_free(skylark_plugin_http_entry_t *ptr);
+
+void skylark_plugin_http_list_entry_free(skylark_plugin_http_list_entry_t *ptr);
+
+void skylark_plugin_http_request_free(skylark_plugin_http_request_t *ptr);
+
+void skylark_plugin_http_response_free(skylark_plugin_http_response_t *ptr);
+
+void skylark_plugin_http_error_free(skylark_plugin_http_error_t *ptr);
+
+void skylark_plugin_http_result_response_error_free(skylark_plugin_http_result_response_error_t *ptr);
 
 void exports_skylark_plugin_lifecycle_result_void_string_free(exports_skylark_plugin_lifecycle_result_void_string_t *ptr);
 
