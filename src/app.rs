@@ -108,7 +108,11 @@ impl App {
         host.set_services(Arc::new(NodeServices::new(Arc::downgrade(&node))));
 
         let metrics = telemetry.metrics();
-        let about = About { listeners: listeners.addresses().to_vec(), metrics: Arc::new(move || metrics.render()) };
+        let about = About {
+            listeners: listeners.addresses().to_vec(),
+            metrics: Arc::new(move || metrics.render()),
+            guests: telemetry.guests(),
+        };
         let api = Arc::new(Api::new(Arc::clone(&node), &config, about));
         let banner = banner::banner(node.id().as_str(), listeners.addresses(), &node.plugins());
         let server = Server::start(listeners, config, Arc::clone(&node), Arc::clone(&api));

@@ -250,6 +250,10 @@ section! {
         pub allow_remove: Vec<String> = Vec::new(),
         /// Certificates that plugins' requests trust besides the system's, a PEM file; empty = none.
         pub http_ca: PathBuf = PathBuf::new(),
+        /// Whether each manifest must pin its file (`sha256 = "…"`). A pin counts without this, too.
+        pub require_hash: bool = false,
+        /// Ed25519 public keys, base64. Where one is named, each file must be signed by one of them, in `NAME.wasm.sig` beside it.
+        pub signing_keys: Vec<String> = Vec::new(),
         /// Most live instances over all plugins.
         pub instances: u32 [Bounded(1, 10_000)] = 256,
         /// The furthest that manifests may raise limits (`[limits]`). One that asks for more is refused when it is loaded; a default that is larger is lowered.

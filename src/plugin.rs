@@ -42,6 +42,7 @@ mod stats;
 mod ticker;
 pub mod time;
 pub mod trial;
+pub mod trust;
 mod version;
 mod wasi;
 mod watch;

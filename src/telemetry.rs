@@ -24,6 +24,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config::{Log, LogFormat};
 use file::LogFile;
+use guests::GuestLog;
 
 /// Lines that wait for one writer before more are lost.
 const QUEUE_LINES: usize = 16_384;
@@ -69,6 +70,7 @@ pub enum TelemetryError {
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
     metrics: Metrics,
+    guests: GuestLog,
     lost: Vec<ErrorCounter>,
     _writers: Vec<WorkerGuard>,
 }
@@ -91,9 +93,11 @@ impl Telemetry {
             }
             None => None,
         };
+        let guests = GuestLog::default();
         let registry = tracing_subscriber::registry().with(filter).with(stderr_layer(log.format, stderr)).with(file);
+        let registry = registry.with(guests.clone());
         registry.try_init().map_err(|_| TelemetryError::Twice)?;
-        Ok(Self { level, metrics: Metrics::install(), lost, _writers: writers })
+        Ok(Self { level, metrics: Metrics::install(), guests, lost, _writers: writers })
     }
 
     /// Logs at another level from now on.
@@ -110,6 +114,12 @@ impl Telemetry {
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.metrics.clone()
+    }
+
+    /// The newest lines of plugins, as far as the level lets them through.
+    #[must_use]
+    pub fn guests(&self) -> GuestLog {
+        self.guests.clone()
     }
 
     /// Gathers samples and lost lines every 5 s; never ends. To be run as a task of the app.

@@ -3,10 +3,13 @@
 mod bench;
 mod build;
 mod check;
+mod dev;
 mod list;
 mod new;
+mod sign;
 mod tell;
 mod test;
+mod watch;
 
 #[cfg(test)]
 pub(super) use list::table;
@@ -29,6 +32,8 @@ enum PluginCommand {
     Bench(bench::Bench),
     /// Build a plugin's folder: find its tools, or say which command installs them, and run its own recipe.
     Build(build::Build),
+    /// Build a plugin's folder whenever something is saved, put it into a running node, and follow what it logs there.
+    Dev(dev::Dev),
     /// Put a disabled plugin of a running node back into service.
     Enable(tell::Tell),
     /// Take a plugin out of service until it is enabled or the node starts again: a filter's gate is open then.
@@ -39,6 +44,10 @@ enum PluginCommand {
     Rollback(tell::Tell),
     /// Compile and check a component with the manifest beside it, without a node.
     Check(check::Check),
+    /// Make a key that signs plugins, and print what the configuration says of it.
+    Keygen(sign::Keygen),
+    /// Sign components for plugins.signing_keys.
+    Sign(sign::Sign),
     /// Play the cases of a plugin (cases.yaml) without a node: input, and the expected verdict, reply, pushes, kv and log.
     Test(test::Test),
 }
@@ -50,11 +59,14 @@ impl Plugin {
             PluginCommand::List(command) => command.run(source),
             PluginCommand::Bench(command) => command.run(source),
             PluginCommand::Build(command) => command.run(),
+            PluginCommand::Dev(command) => command.run(source),
             PluginCommand::Enable(command) => command.run("enable", source),
             PluginCommand::Disable(command) => command.run("disable", source),
             PluginCommand::Reload(command) => command.run("reload", source),
             PluginCommand::Rollback(command) => command.run("rollback", source),
             PluginCommand::Check(command) => command.run(source),
+            PluginCommand::Keygen(command) => command.run(),
+            PluginCommand::Sign(command) => command.run(),
             PluginCommand::Test(command) => command.run(source),
         }
     }

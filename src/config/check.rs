@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use base64::Engine as _;
+
 use super::fault::{Fault, nearest};
 use super::read::one_of;
 use super::value::Value;
@@ -10,6 +12,8 @@ use super::{Config, Service};
 
 /// Words that stand for a group of origins.
 const ORIGIN_WORDS: [&str; 4] = ["same-origin", "same-host", "loopback", "*"];
+/// Length of an Ed25519 public key.
+const KEY_BYTES: usize = 32;
 const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
 
 /// Adds what is wrong with `config`. A key that already has a fault holds a stand-in, so no rule looks at it.
@@ -19,6 +23,7 @@ pub(super) fn check(config: &Config, tree: &Value, faults: &mut Vec<Fault>) {
     rules.listeners();
     rules.api();
     rules.durations();
+    rules.plugins();
     rules.log();
 }
 
@@ -30,6 +35,19 @@ struct Rules<'a> {
 }
 
 impl Rules<'_> {
+    fn plugins(&mut self) {
+        if !self.is_sound("plugins.signing_keys") {
+            return;
+        }
+        for (index, key) in self.config.plugins.signing_keys.iter().enumerate() {
+            if base64::engine::general_purpose::STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == KEY_BYTES) {
+                continue;
+            }
+            let problem = format!("expected an Ed25519 public key, {KEY_BYTES} bytes as base64, got {key:?}");
+            self.fault(&format!("plugins.signing_keys[{index}]"), &problem);
+        }
+    }
+
     fn listeners(&mut self) {
         if !self.is_sound("listeners") {
             return;

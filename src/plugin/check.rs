@@ -122,8 +122,8 @@ fn env(config: &Plugins) -> Result<Env, LoadError> {
 
 async fn check(env: &Env, dir: &Path, name: &str) -> Report {
     let mut report = Report::new(dir, name);
-    let (wasm, text) = match disk::read(dir, name) {
-        Ok(Files { wasm: Some(wasm), manifest }) => (wasm, manifest.unwrap_or_default()),
+    let (wasm, text, signature) = match disk::read(dir, name) {
+        Ok(Files { wasm: Some(wasm), manifest, signature }) => (wasm, manifest.unwrap_or_default(), signature),
         Ok(Files { wasm: None, .. }) => {
             report.faults.push(format!("there is no {name}.wasm"));
             return report;
@@ -133,13 +133,18 @@ async fn check(env: &Env, dir: &Path, name: &str) -> Report {
             return report;
         }
     };
-    let source = Source::new(name.into(), wasm);
+    let source = Source::new(name.into(), wasm, signature);
     (report.hash, report.size) = (source.hash.to_string(), source.bytes.len() as u64);
     let manifest = Manifest::parse(&text, &env.caps).unwrap_or_else(|faults| {
         report.faults.extend(faults.iter().map(|fault| format!("{name}.toml: {fault}")));
         Manifest::default()
     });
     report.disabled = !manifest.enabled;
+    if let Err(fault) = load::trust(env, &source, &manifest) {
+        // It is not made anything of, as the loader does.
+        report.faults.extend(fault.reasons);
+        return report;
+    }
     if let Err(fault) = examine(env, &source, manifest, &mut report).await {
         report.roles = fault.roles.iter().map(|role| role.as_str()).collect();
         report.faults.extend(fault.reasons);

@@ -15,6 +15,8 @@ use rustix::fs::OFlags;
 const MAX_WASM_BYTES: u64 = 64 << 20;
 /// Largest manifest, bytes.
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
+/// Largest signature, bytes.
+const MAX_SIGNATURE_BYTES: u64 = 4 << 10;
 /// Longest plugin name, bytes.
 const MAX_NAME_BYTES: usize = 64;
 
@@ -49,22 +51,35 @@ impl Stamp {
 pub(super) struct Seen {
     pub(super) wasm: Option<Stamp>,
     pub(super) manifest: Option<Stamp>,
+    pub(super) signature: Option<Stamp>,
 }
 
 /// What lies in the directory, by plugin name. Other files, hidden and temporary names are not looked at.
 pub(super) fn scan(dir: &Path) -> io::Result<BTreeMap<String, Seen>> {
     let mut found: BTreeMap<String, Seen> = BTreeMap::new();
+    let mut signatures = Vec::new();
     for entry in fs::read_dir(dir)? {
         let file = entry?.file_name();
         let Some((name, kind)) = file.to_str().and_then(|file| file.rsplit_once('.')) else { continue };
-        if !is_name(name) || !matches!(kind, "wasm" | "toml") {
+        let signed = name.strip_suffix(".wasm").filter(|_| kind == "sig");
+        if !is_name(name) || (signed.is_none() && !matches!(kind, "wasm" | "toml")) {
             continue;
         }
         // Through links, since mounted configuration is made of them; a link to nothing is no file.
         let Ok(meta) = fs::metadata(dir.join(&file)) else { continue };
-        let seen = found.entry(name.to_owned()).or_default();
         let stamp = Some(Stamp::of(&meta));
+        if let Some(signed) = signed {
+            signatures.push((signed.to_owned(), stamp));
+            continue;
+        }
+        let seen = found.entry(name.to_owned()).or_default();
         if kind == "wasm" { seen.wasm = stamp } else { seen.manifest = stamp }
+    }
+    // A signature alone is no plugin.
+    for (name, stamp) in signatures {
+        if let Some(seen) = found.get_mut(&name) {
+            seen.signature = stamp;
+        }
     }
     Ok(found)
 }
@@ -80,6 +95,8 @@ fn is_name(name: &str) -> bool {
 pub(super) struct Files {
     pub(super) wasm: Option<Vec<u8>>,
     pub(super) manifest: Option<String>,
+    /// What `NAME.wasm.sig` says.
+    pub(super) signature: Option<String>,
 }
 
 /// Why a plugin's files could not be read.
@@ -93,7 +110,7 @@ pub(super) enum ReadError {
     Unfit { file: String, why: String },
 }
 
-/// Reads both files of a plugin.
+/// Reads the files of a plugin.
 pub(super) fn read(dir: &Path, name: &str) -> Result<Files, ReadError> {
     let wasm = read_whole(dir, &format!("{name}.wasm"), MAX_WASM_BYTES)?;
     let file = format!("{name}.toml");
@@ -104,7 +121,13 @@ pub(super) fn read(dir: &Path, name: &str) -> Result<Files, ReadError> {
         }
         None => None,
     };
-    Ok(Files { wasm, manifest })
+    let signature = match read_whole(dir, &format!("{name}.wasm.sig"), MAX_SIGNATURE_BYTES) {
+        Ok(bytes) => bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        // Whoever asks for a signature finds that this is none.
+        Err(ReadError::Unfit { .. }) => Some(String::new()),
+        Err(changed) => return Err(changed),
+    };
+    Ok(Files { wasm, manifest, signature })
 }
 
 fn read_whole(dir: &Path, file: &str, most: u64) -> Result<Option<Vec<u8>>, ReadError> {

@@ -26,6 +26,7 @@ use super::pool::Pool;
 use super::stats::Stats;
 use super::ticker::Ticker;
 use super::time::Time;
+use super::trust::Trust;
 use super::version::{Alarm, Version, Warmer};
 use super::{Role, Services, engine, http, kv};
 use crate::clock;
@@ -42,6 +43,7 @@ pub(super) struct Env {
     linker: Linker<Guest>,
     compiler: Compiler,
     pub(super) caps: PluginCaps,
+    trust: Trust,
     kv: Arc<dyn kv::Store>,
     time: Time,
     seed: Option<u64>,
@@ -66,6 +68,7 @@ impl Env {
             linker,
             compiler: Compiler::new(engine.clone(), cache, options.compile, config.compile.clone()),
             caps: config.caps.clone(),
+            trust: Trust::new(config),
             kv: options.kv,
             time: options.time,
             seed: options.seed,
@@ -89,6 +92,7 @@ impl Env {
             linker: self.linker.clone(),
             compiler: self.compiler.clone(),
             caps: self.caps.clone(),
+            trust: self.trust.clone(),
             kv: options.kv,
             time: options.time,
             seed: options.seed,
@@ -119,13 +123,15 @@ pub(super) struct Source {
     pub(super) plugin: Arc<str>,
     pub(super) bytes: Arc<[u8]>,
     pub(super) hash: Arc<str>,
+    /// What the file beside it says.
+    pub(super) signature: Option<Arc<str>>,
 }
 
 impl Source {
-    pub(super) fn new(plugin: Arc<str>, bytes: Vec<u8>) -> Self {
+    pub(super) fn new(plugin: Arc<str>, bytes: Vec<u8>, signature: Option<String>) -> Self {
         let digest = Sha256::digest(&bytes);
         let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { plugin, bytes: bytes.into(), hash: hash.into() }
+        Self { plugin, bytes: bytes.into(), hash: hash.into(), signature: signature.map(Into::into) }
     }
 }
 
@@ -145,6 +151,11 @@ impl Fault {
     pub(super) fn reason(&self) -> String {
         self.reasons.join("; ")
     }
+}
+
+/// Whether the operator trusts the file, which is asked before anything is made of it.
+pub(super) fn trust(env: &Env, source: &Source, manifest: &Manifest) -> Result<(), Fault> {
+    env.trust.judge(source, manifest).map_err(|reasons| Fault { roles: Vec::new(), reasons })
 }
 
 /// Compiles what is not compiled yet.

@@ -33,6 +33,8 @@ pub(super) struct Manifest {
     pub(super) allow_on_failure: bool,
     /// The share of the senders that a new version serves before all of them; `None` is all at once.
     pub(super) canary: Option<Share>,
+    /// The only file that may serve, by its SHA-256 in small hexadecimal digits; `None` is any.
+    pub(super) sha256: Option<String>,
     /// Interfaces that the plugin may use besides `log`, `settings` and `clock`.
     pub(super) grants: Vec<String>,
     /// What it sees.
@@ -52,6 +54,7 @@ impl Default for Manifest {
             order: 100,
             allow_on_failure: false,
             canary: None,
+            sha256: None,
             grants: Vec::new(),
             rules: Rules::default(),
             limits: Asked::default(),
@@ -62,8 +65,8 @@ impl Default for Manifest {
 }
 
 /// Keys of a manifest, in the order in which they are documented.
-pub(super) const KEYS: [&str; 9] =
-    ["enabled", "order", "on_failure", "canary", "grants", "match", "limits", "http", "settings"];
+pub(super) const KEYS: [&str; 10] =
+    ["enabled", "order", "on_failure", "canary", "sha256", "grants", "match", "limits", "http", "settings"];
 
 impl Manifest {
     /// Reads a manifest.
@@ -80,6 +83,7 @@ impl Manifest {
             order: read.integer(&table, "order").unwrap_or(default.order),
             allow_on_failure: read.one_of(&table, "on_failure", &["reject", "allow"]) == Some("allow"),
             canary: canary::read(&mut read, &table),
+            sha256: read.sha256(&table, "sha256"),
             grants: grants::read(&mut read, &table),
             rules: rules::read(&mut read, &table),
             limits: limits::read(&mut read, &table, caps),

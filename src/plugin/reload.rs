@@ -106,6 +106,7 @@ impl Plugin {
 struct Tried {
     hash: Arc<str>,
     manifest: Option<String>,
+    signature: Option<Arc<str>>,
 }
 
 /// Whether a look waits until files have settled.
@@ -241,12 +242,12 @@ impl Loader {
         let (dir, file) = (self.dir.clone(), Arc::clone(name));
         let files = blocking(move || Ok(disk::read(&dir, &file))).await;
         match files {
-            Ok(Ok(Files { wasm: Some(bytes), manifest })) => {
-                self.replace(Source::new(Arc::clone(name), bytes), manifest).await;
+            Ok(Ok(Files { wasm: Some(bytes), manifest, signature })) => {
+                self.replace(Source::new(Arc::clone(name), bytes, signature), manifest).await;
             }
             // Gone since it was seen: it may be on its way back, so the change has to settle like any other.
             Ok(Ok(Files { wasm: None, .. })) if self.plugin(name).seen.wasm.is_some() => self.look_again_at(name),
-            Ok(Ok(Files { wasm: None, manifest })) => self.remove(name, manifest.as_deref()),
+            Ok(Ok(Files { wasm: None, manifest, .. })) => self.remove(name, manifest.as_deref()),
             Ok(Err(ReadError::Changed(_))) => self.look_again_at(name),
             Ok(Err(error)) => {
                 self.reject(name, "", &Fault { roles: Vec::new(), reasons: vec![error.to_string()] }, None);
@@ -261,7 +262,8 @@ impl Loader {
 
     async fn replace(&mut self, source: Source, text: Option<String>) {
         let name = Arc::clone(&source.plugin);
-        let tried = Tried { hash: Arc::clone(&source.hash), manifest: text };
+        let signature = source.signature.clone();
+        let tried = Tried { hash: Arc::clone(&source.hash), manifest: text, signature };
         let plugin = self.plugin(&name);
         if plugin.tried.as_ref() == Some(&tried) && !plugin.clashes {
             return;
@@ -278,6 +280,9 @@ impl Loader {
         };
         if !manifest.enabled {
             return self.switch_off(&name);
+        }
+        if let Err(fault) = load::trust(&self.env, &source, &manifest) {
+            return self.reject(&name, &source.hash, &fault, Some(&manifest));
         }
         match self.load(&source, manifest.clone()).await {
             Ok(version) => self.accept(version),

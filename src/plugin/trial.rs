@@ -98,10 +98,10 @@ impl Trial {
             return Err(TrialError::Name(file.to_owned()));
         }
         let unreadable = |error: String| TrialError::Read { file: file.to_owned(), error };
-        let Files { wasm, manifest } = disk::read(dir, name).map_err(|error| unreadable(error.to_string()))?;
+        let Files { wasm, manifest, .. } = disk::read(dir, name).map_err(|error| unreadable(error.to_string()))?;
         let wasm = wasm.ok_or_else(|| unreadable("there is no such file".to_owned()))?;
         let env = Env::new(config, Options::default(), mpsc::channel(1).0, mpsc::channel(1).0)?;
-        let source = Source::new(name.into(), wasm);
+        let source = Source::new(name.into(), wasm, None);
         let begun = Instant::now();
         let component = load::compile(&env, &source).await.map_err(|fault| fault.reasons);
         let compiled_in = begun.elapsed();

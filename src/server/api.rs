@@ -125,6 +125,7 @@ impl Api {
             Action::Connections => Box::pin(self.connections(query)).await,
             Action::Rooms => self.rooms(query),
             Action::Plugins => self.plugins(query),
+            Action::PluginLog => self.plugin_log(head),
             Action::Plugin(word) => self.tell_plugin(word, head).await,
             Action::Nodes => self.nodes(query),
             Action::Live => Ok(Self::live()),

@@ -21,7 +21,7 @@ pub const TARGET: &str = "skylark::plugin::guest";
 const KEPT: usize = 2_048;
 
 /// One line of a plugin.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct GuestLine {
     /// Grows by one with each line of any plugin.
     pub number: u64,

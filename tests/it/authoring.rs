@@ -1,13 +1,14 @@
-//! The commands of a plugin's author: new, build, check, bench.
+//! The commands of a plugin's author: new, build, check, bench, dev.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::gateway::skylark;
+use crate::support::gateway::{Gateway, skylark};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -187,4 +188,49 @@ fn bench_measures_each_role_by_its_own_cases() {
     );
     let (code, told) = run(plugin("bench").arg(Path::new(ROOT).join("Cargo.toml")));
     assert!(code == Some(1) && told.contains("expected a file whose name ends with .wasm"), "{told}");
+}
+
+/// A line that says this, of the lines of a child; what it says meanwhile is passed over.
+fn until(lines: &mut impl Iterator<Item = String>, words: &str) -> String {
+    lines.find(|line| line.contains(words)).unwrap_or_else(|| panic!("it ended without {words:?}"))
+}
+
+#[tokio::test]
+async fn dev_keeps_a_plugin_live_and_follows_its_log() {
+    let gateway = Gateway::start();
+    let bench = Bench::with(&["Makefile", "src/plugin.c"]);
+    let guest = Path::new(ROOT).join("plugins/testing/dist/fault-filter.wasm");
+    bench.tool("make", &format!("/bin/mkdir -p dist && /bin/cp {} dist/mine.wasm", guest.display()));
+    bench.tool("clang-22", "");
+    bench.tool("rustc", "");
+    let mut child = plugin("dev")
+        .arg(bench.dir.path())
+        .arg("--config")
+        .arg(gateway.folder.config())
+        .args(["--url", &format!("http://{}", gateway.address("api"))])
+        .env("PATH", bench.tools.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    until(&mut said, "mine is live, version 1");
+    until(&mut told, "waiting for a change");
+    let answer = gateway.post("/send/all", json!({"action": "trap"})).await;
+    assert!(answer.body.contains("mine"), "{}", answer.body);
+    until(&mut said, "panicked");
+
+    // A build that fails changes nothing in the node.
+    bench.tool("make", "echo no such header >&2; exit 2");
+    std::fs::write(bench.dir.path().join("src/plugin.c"), "broken").unwrap();
+    until(&mut told, "make failed");
+    gateway.plugin_until("mine", |mine| mine["state"] == "live").await;
+
+    // And one that is refused is told.
+    bench.tool("make", "echo nonsense > dist/mine.wasm");
+    std::fs::write(bench.dir.path().join("src/plugin.c"), "other").unwrap();
+    until(&mut told, "this is not WebAssembly");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

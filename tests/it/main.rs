@@ -25,6 +25,7 @@ mod interfaces;
 mod life;
 mod limits;
 mod load;
+mod pins;
 mod push;
 mod rooms;
 mod secrets;

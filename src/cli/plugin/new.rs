@@ -86,7 +86,7 @@ impl New {
             (format!("cd {}", folder.display()), ""),
             ("skylark plugin build".to_owned(), "makes the component"),
             ("skylark plugin test".to_owned(), "plays cases.yaml; --watch plays them again"),
-            ("skylark plugin dev --env dev".to_owned(), "keeps it live in a running node while you write"),
+            ("skylark plugin dev".to_owned(), "keeps it live in a running node (--into its plugins.dir, --url)"),
         ] {
             print(format!("  {line:<30} {what}").trim_end())?;
         }

@@ -3,13 +3,14 @@
 pub(super) mod cases;
 mod compare;
 pub(super) mod play;
-mod watch;
 mod words;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::watch::Watch;
 use crate::cli::{ConfigSource, block_on, print};
 use crate::config::Plugins;
 use crate::plugin::trial::{Stage, Trial};
@@ -52,9 +53,21 @@ impl Test {
         let config = source.load()?.config.plugins;
         let log = GuestLog::alone()?;
         if self.watch {
-            return watch::again_and_again(&self.path, || self.once(&config, &log));
+            return self.again_and_again(&config, &log);
         }
         self.once(&config, &log)
+    }
+
+    /// Plays them now and after each change, until the process is ended; failures are told.
+    fn again_and_again(&self, config: &Plugins, log: &GuestLog) -> anyhow::Result<()> {
+        let watch = Watch::beside(&self.path)?;
+        loop {
+            if let Err(error) = self.once(config, log) {
+                eprintln!("{error:#}");
+            }
+            eprintln!("waiting for a change");
+            while !watch.changed_within(Duration::MAX)? {}
+        }
     }
 
     fn once(&self, config: &Plugins, log: &GuestLog) -> anyhow::Result<()> {

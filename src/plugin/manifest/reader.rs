@@ -35,6 +35,17 @@ impl Reader {
         value.as_integer()
     }
 
+    /// 64 hexadecimal digits, made small.
+    pub(super) fn sha256(&mut self, table: &Table, key: &str) -> Option<String> {
+        let value = table.get(key)?;
+        let digits =
+            value.as_str().filter(|text| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        if digits.is_none() {
+            self.expected(key, "64 hexadecimal digits", value);
+        }
+        digits.map(str::to_ascii_lowercase)
+    }
+
     pub(super) fn one_of<'a>(&mut self, table: &Table, key: &str, words: &[&'a str]) -> Option<&'a str> {
         let value = table.get(key)?;
         let word = words.iter().find(|word| value.as_str() == Some(word)).copied();

@@ -75,7 +75,7 @@ fn all_faults_are_told_at_once() {
     "#;
     let faults = Manifest::parse(text, &PluginCaps::default()).unwrap_err();
     let expected = [
-        "unknown key ordr; valid are enabled, order, on_failure, canary, grants, match, limits, http, settings",
+        "unknown key ordr; valid are enabled, order, on_failure, canary, sha256, grants, match, limits, http, settings",
         "enabled: expected true or false, got \"yes\"",
         "on_failure: expected one of reject, allow, got \"explode\"",
         "canary: expected a share of the senders such as \"5%\", got 5",

@@ -48,6 +48,7 @@ pub(super) enum Action {
     Connections,
     Rooms,
     Plugins,
+    PluginLog,
     /// A word about the plugin that the path names.
     Plugin(Word),
     Nodes,
@@ -100,6 +101,7 @@ pub(super) static ROUTES: &[Route] = &[
     get("/connections", Access::Key(Scope::Read), Action::Connections),
     get("/rooms", Access::Key(Scope::Read), Action::Rooms),
     get("/plugins", Access::Key(Scope::Read), Action::Plugins),
+    get("/plugins/{name}/log", Access::Key(Scope::Manage), Action::PluginLog),
     get("/nodes", Access::Key(Scope::Read), Action::Nodes),
     get("/health/live", Access::Probe, Action::Live),
     get("/health/ready", Access::Probe, Action::Ready),

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::StatusCode;
+use hyper::http::request::Parts;
 use serde::Serialize;
 
 use super::Api;
 use super::answer::{self, Answer, Problem};
 use super::query::Query;
 use crate::server::Address;
+use crate::telemetry::guests::{GuestLine, GuestLog};
 
 /// What the API tells of its node besides what the node itself knows.
 pub struct About {
@@ -17,6 +19,8 @@ pub struct About {
     pub listeners: Vec<Address>,
     /// The page for Prometheus, rendered now.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The newest lines of plugins.
+    pub guests: GuestLog,
 }
 
 impl Api {
@@ -43,6 +47,17 @@ impl Api {
                 answer::with_status(StatusCode::SERVICE_UNAVAILABLE, &message, Some(state))
             }
         }
+    }
+
+    /// The lines of the plugin in the path, from a number on, as far as they are kept.
+    pub(super) fn plugin_log(&self, head: &Parts) -> Result<Answer, Problem> {
+        let query = Query::parse(head.uri.query(), &["since"])?;
+        let since = query.number("since", 0..=u64::MAX)?.unwrap_or_default();
+        let name = head.uri.path().split('/').nth(2).unwrap_or_default();
+        // A line that comes in between is told the next time.
+        let next = self.about.guests.next();
+        let lines = self.about.guests.since(since).into_iter().filter(|line| line.plugin == name && line.number < next);
+        Ok(answer::ok(PluginLog { items: lines.collect(), next }))
     }
 
     pub(super) fn nodes(&self, query: Option<&str>) -> Result<Answer, Problem> {
@@ -122,4 +137,11 @@ struct NodeRow<'a> {
 struct ListenerRow {
     address: SocketAddr,
     serves: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct PluginLog {
+    items: Vec<GuestLine>,
+    /// What to ask `since` for the lines that come.
+    next: u64,
 }

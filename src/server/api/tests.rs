@@ -15,6 +15,7 @@ use crate::config::{self, ApiKey};
 use crate::node::fake::Fake;
 use crate::server::Address;
 use crate::telemetry::Metrics;
+use crate::telemetry::guests::GuestLog;
 
 /// An API before a fake node.
 struct Bench {
@@ -64,7 +65,7 @@ impl Bench {
         let metrics = Metrics::install();
         let address = "127.0.0.1:8080".parse().unwrap();
         let listeners = vec![Address { address, serves: vec![Service::Ws, Service::Api], is_tls: false }];
-        let about = About { listeners, metrics: Arc::new(move || metrics.render()) };
+        let about = About { listeners, metrics: Arc::new(move || metrics.render()), guests: GuestLog::default() };
         let api = Arc::new(Api::new(Arc::clone(&fake.node), &config, about));
         Self { fake, api, config }
     }

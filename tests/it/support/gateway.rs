@@ -266,7 +266,8 @@ impl Gateway {
         Setup::default().start()
     }
 
-    fn run(folder: Folder, mut command: Command, trust: Option<Trust>) -> Self {
+    /// Runs this command in its folder.
+    pub fn run(folder: Folder, mut command: Command, trust: Option<Trust>) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = watch::Sender::new(String::new());

@@ -43,6 +43,7 @@ pub(super) const FILES: &[(&str, &[u8])] = embedded![
     "sdk/src/crypto.rs",
     "sdk/src/directory.rs",
     "sdk/src/glue.rs",
+    "sdk/src/http.rs",
     "sdk/src/kv.rs",
     "sdk/src/lib.rs",
     "sdk/src/log.rs",

@@ -1,0 +1,128 @@
+//! `skylark plugin dev`: what is saved is built, checked, put into a running node's plugin directory, and followed there.
+//!
+//! The node is asked how it took the file (`GET /plugins`) and what the plugin logs (`GET /plugins/{name}/log`).
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use hyper::Method;
+use serde_json::Value;
+
+use super::build::{build, put};
+use super::check;
+use super::watch::Watch;
+use crate::cli::http::{Node, NodeArgs};
+use crate::cli::{ConfigSource, block_on, print};
+use crate::config::{Plugins, Scope};
+use crate::plugin::check::check_file;
+
+/// How often the node is asked for new lines.
+const TAIL: Duration = Duration::from_millis(300);
+/// A node that has not looked at a file for so long does not look there.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Dev {
+    /// The plugin's folder.
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// The node's plugin directory [default: plugins.dir of the configuration].
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+/// A node, and where its plugins lie.
+struct Place {
+    node: Node,
+    into: PathBuf,
+    config: Plugins,
+}
+
+impl Dev {
+    pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
+        let config = source.load()?.config.plugins;
+        let into = self.into.clone().unwrap_or_else(|| config.dir.clone());
+        if into.as_os_str().is_empty() || !into.is_dir() {
+            bail!("expected the plugin directory of a running node by --into or plugins.dir, got {:?}", into.display());
+        }
+        let place = Place { node: self.node.node(source, Scope::Manage)?, into, config };
+        let watch = Watch::around(&self.dir)?;
+        let mut number = place.lines("", 0)?.1;
+        loop {
+            let name = match place.renew(&self.dir, &watch) {
+                Ok(Some(name)) => name,
+                Ok(None) => continue,
+                Err(error) => {
+                    eprintln!("{error:#}");
+                    String::new()
+                }
+            };
+            eprintln!("waiting for a change in {}", self.dir.display());
+            while !watch.changed_within(TAIL)? {
+                if name.is_empty() {
+                    continue;
+                }
+                let (lines, next) = place.lines(&name, number)?;
+                lines.iter().try_for_each(|line| print(line))?;
+                number = next;
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Builds, checks and drops; answers the plugin's name once the node serves it, and nothing if it was changed once more before.
+    fn renew(&self, dir: &Path, watch: &Watch) -> anyhow::Result<Option<String>> {
+        let file = build(dir)?;
+        let report = block_on(async { Ok(check_file(&file, &self.config).await?) })?;
+        if !report.faults.is_empty() {
+            bail!("{}", check::lines(&report).join("\n"));
+        }
+        let name = report.name;
+        // The manifest first: it may grant what the new file asks for.
+        let manifest = file.with_extension("toml");
+        if manifest.is_file() {
+            put(&manifest, &self.into.join(format!("{name}.toml")))?;
+        }
+        put(&file, &self.into.join(format!("{name}.wasm")))?;
+        Ok(self.follow(&name, &report.hash, watch)?.then_some(name))
+    }
+
+    /// Waits until the node serves the file, or has refused it, or it was changed once more.
+    fn follow(&self, name: &str, hash: &str, watch: &Watch) -> anyhow::Result<bool> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let answer: Value = serde_json::from_str(&block_on(self.node.ask(Method::GET, "/plugins", None))?)?;
+            let items = answer.pointer("/data/items").and_then(Value::as_array);
+            let own = items.into_iter().flatten().find(|item| item["name"] == name);
+            if let Some(reason) =
+                own.filter(|own| own["rejected"]["hash"] == hash).map(|own| &own["rejected"]["reason"])
+            {
+                bail!("the node refused it: {}", reason.as_str().unwrap_or_default());
+            }
+            if let Some(own) = own.filter(|own| own["hash"] == hash) {
+                print(&format!("{name} is live, version {}", own["version"]))?;
+                return Ok(true);
+            }
+            if watch.changed_within(TAIL)? {
+                return Ok(false);
+            }
+        }
+        bail!("the node did not look at {} within {PATIENCE:?}: is it its plugins.dir?", self.into.display())
+    }
+
+    /// What the plugin logged from this number on, and the number of what comes next.
+    fn lines(&self, name: &str, number: u64) -> anyhow::Result<(Vec<String>, u64)> {
+        // No plugin has this name; the answer still tells the next number.
+        let name = if name.is_empty() { "-" } else { name };
+        let path = format!("/plugins/{name}/log?since={number}");
+        let answer: Value = serde_json::from_str(&block_on(self.node.ask(Method::GET, &path, None))?)?;
+        let next = answer.pointer("/data/next").and_then(Value::as_u64).context("expected a number in data.next")?;
+        let items = answer.pointer("/data/items").and_then(Value::as_array).into_iter().flatten();
+        let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
+        Ok((items.map(|item| format!("{:<5} {}", text(item, "level"), text(item, "text"))).collect(), next))
+    }
+}
