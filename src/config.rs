@@ -256,6 +256,8 @@ section! {
         pub signing_keys: Vec<String> = Vec::new(),
         /// Most live instances over all plugins.
         pub instances: u32 [Bounded(1, 10_000)] = 256,
+        /// The ticks that bound the time of plugins may come so late before the node says that it is not ready.
+        pub ticker_lag: Duration = Duration::from_secs(1),
         /// The furthest that manifests may raise limits (`[limits]`). One that asks for more is refused when it is loaded; a default that is larger is lowered.
         pub caps: PluginCaps,
         /// When a plugin that fails again and again is not asked for a while.

@@ -128,6 +128,7 @@ impl Node {
         for plugin in plugins.iter().filter(|p| p.state == "missing") {
             reasons.push(format!("plugin {}: its file is gone and its role refuses", plugin.name));
         }
+        reasons.extend(self.plugins.faults());
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 

@@ -185,8 +185,8 @@ pub trait Services: Send + Sync {
     fn members<'a>(&'a self, room: &'a str, offset: u32, limit: u32) -> BoxFuture<'a, Vec<Uid>>;
     /// Whether this connection lives here.
     fn is_connected(&self, cid: ConnectionId) -> bool;
-    /// Does all of it, in order.
-    fn commit(&self, effects: Vec<Effect>) -> BoxFuture<'_, ()>;
+    /// Does all of it, in order; events that come of it are told with the same number of `hops`.
+    fn commit(&self, effects: Vec<Effect>, hops: u8) -> BoxFuture<'_, ()>;
 }
 
 /// One file of the plugin directory, as `GET /plugins` shows it.
@@ -304,14 +304,18 @@ pub trait PluginHost: Send + Sync {
     /// Asks the handler that owns the key; `None` if no plugin does.
     fn handle(&self, call: Call) -> BoxFuture<'_, Option<Answer>>;
 
-    /// Tells the events plugins, later and in order; a full queue loses the event and counts it.
-    fn notify(&self, event: Event);
+    /// Tells the events plugins, later and in order; a full queue loses the event and counts it. `hops` calls of plugins
+    /// stand between it and something from outside, so that plugins cannot go on without end on their own.
+    fn notify(&self, event: Event, hops: u8);
 
     /// Every plugin, by name.
     fn status(&self) -> Vec<Status>;
 
     /// Does what the operator tells one plugin; its status afterwards.
     fn obey(&self, name: &str, word: Word) -> BoxFuture<'_, Result<Status, WordFault>>;
+
+    /// Why no plugin can be relied on now, whatever its own state, in short sentences; none = they can.
+    fn faults(&self) -> Vec<String>;
 }
 
 /// What a plugin is asked to do. One file may carry several roles.

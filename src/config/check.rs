@@ -135,6 +135,7 @@ impl Rules<'_> {
             ("limits.message_timeout", limits.message_timeout, Duration::from_millis(100)),
             ("queue.write_timeout", queue.write_timeout, Duration::from_millis(100)),
             ("plugins.rescan", plugins.rescan, Duration::from_millis(100)),
+            ("plugins.ticker_lag", plugins.ticker_lag, Duration::from_millis(10)),
             ("plugins.caps.cpu", plugins.caps.cpu, Duration::from_millis(1)),
             ("plugins.caps.wall", plugins.caps.wall, Duration::from_millis(1)),
         ];

@@ -58,20 +58,20 @@ impl Node {
                 format!("the connection is bound to {}, not {}", bound.uid, admission.uid),
             ));
         }
-        self.settle(connection, admission, facts).await
+        self.settle(connection, admission, facts, 0).await
     }
 
-    /// Gives the connection to a user by a plugin's word, whoever it belonged to, and tells its client as if it had bound.
+    /// Gives the connection to a user by a plugin's word, `hops` calls of plugins after something from outside, whoever it belonged to, and tells its client as if it had bound.
     ///
     /// # Errors
     /// A refusal if there is no such connection.
-    pub(super) async fn login(&self, cid: ConnectionId, account: Account) -> Result<(), Refusal> {
+    pub(super) async fn login(&self, cid: ConnectionId, account: Account, hops: u8) -> Result<(), Refusal> {
         let Some(connection) = self.hub.connection(cid) else {
             return Err(Refusal::new("404", format!("connection {cid} is gone")));
         };
         let Account { admission, channel } = account;
         let (uid, expires) = (admission.uid.clone(), admission.expires);
-        self.settle(&connection, admission, Facts { channel, ..Facts::default() }).await?;
+        self.settle(&connection, admission, Facts { channel, ..Facts::default() }, hops).await?;
         let place = Whereabouts { cid, node: self.id.clone(), address: self.address.clone() };
         let reply = session::bind_reply(&uid, expires, &place, clock::now_millis());
         if let Some(form) = connection.form()
@@ -83,7 +83,13 @@ impl Node {
     }
 
     /// The connection is this user's from now on: what the one before it leaves, device matrix, rooms, presence.
-    async fn settle(&self, connection: &Connection, admission: Admission, facts: Facts) -> Result<(), Refusal> {
+    async fn settle(
+        &self,
+        connection: &Connection,
+        admission: Admission,
+        facts: Facts,
+        hops: u8,
+    ) -> Result<(), Refusal> {
         let before = connection.binding().filter(|b| b.uid == admission.uid);
         let Admission { uid, device, rooms, expires, claims } = admission;
         let claimed = match facts.device.as_deref().filter(|d| !d.is_empty()) {
@@ -102,15 +108,15 @@ impl Node {
         };
         let bound = self.hub.bind(connection, binding);
         if let Some(former) = bound.former {
-            self.part(connection, &former);
+            self.part(connection, &former, hops);
         }
         if bound.first {
-            self.tell(connection, Event::Online);
+            self.tell(connection, Event::Online, hops);
         }
         self.settle_devices(connection).await;
         for room in rooms {
             // A token's rooms are bounded like any other: what is over the bound is refused and left out.
-            let _ = self.join(connection, room).await;
+            let _ = self.join_after(connection, room, hops);
         }
         Ok(())
     }
@@ -121,10 +127,10 @@ impl Node {
         let detached = self.hub.detach(connection).await;
         let Some(identity) = identity else { return };
         for room in detached.rooms {
-            self.plugins.notify(Event::RoomLeft(identity.clone(), room));
+            self.plugins.notify(Event::RoomLeft(identity.clone(), room), 0);
         }
         if detached.last {
-            self.plugins.notify(Event::Offline(identity));
+            self.plugins.notify(Event::Offline(identity), 0);
         }
     }
 
@@ -138,6 +144,11 @@ impl Node {
     /// # Errors
     /// A refusal when it is not bound, or in as many rooms as it may be.
     pub async fn join(&self, connection: &Connection, room: Room) -> Result<bool, Refusal> {
+        self.join_after(connection, room, 0)
+    }
+
+    /// The same, after so many calls of plugins.
+    pub(super) fn join_after(&self, connection: &Connection, room: Room, hops: u8) -> Result<bool, Refusal> {
         let Some(identity) = identity(connection) else {
             return Err(Refusal::new("401", "the connection is not bound to a user"));
         };
@@ -154,16 +165,21 @@ impl Node {
         }
         let joined = self.hub.join(connection, &room);
         if joined {
-            self.plugins.notify(Event::RoomJoined(identity, room));
+            self.plugins.notify(Event::RoomJoined(identity, room), hops);
         }
         Ok(joined)
     }
 
     /// A connection leaves a room; `false` if it was not in it.
     pub async fn leave(&self, connection: &Connection, room: &Room) -> bool {
+        self.leave_after(connection, room, 0)
+    }
+
+    /// The same, after so many calls of plugins.
+    pub(super) fn leave_after(&self, connection: &Connection, room: &Room, hops: u8) -> bool {
         let left = self.hub.leave(connection, room);
         if left && let Some(identity) = identity(connection) {
-            self.plugins.notify(Event::RoomLeft(identity, room.clone()));
+            self.plugins.notify(Event::RoomLeft(identity, room.clone()), hops);
         }
         left
     }
@@ -181,15 +197,15 @@ impl Node {
     }
 
     /// The connection is another user's now: it is in none of the rooms that the former one joined.
-    fn part(&self, connection: &Connection, former: &Former) {
+    fn part(&self, connection: &Connection, former: &Former, hops: u8) {
         let identity = identity_of(connection, &former.binding);
         for room in connection.rooms() {
             if self.hub.leave(connection, &room) {
-                self.plugins.notify(Event::RoomLeft(identity.clone(), room));
+                self.plugins.notify(Event::RoomLeft(identity.clone(), room), hops);
             }
         }
         if former.last {
-            self.plugins.notify(Event::Offline(identity));
+            self.plugins.notify(Event::Offline(identity), hops);
         }
     }
 
@@ -209,9 +225,9 @@ impl Node {
         }
     }
 
-    fn tell(&self, connection: &Connection, event: fn(Identity) -> Event) {
+    fn tell(&self, connection: &Connection, event: fn(Identity) -> Event, hops: u8) {
         if let Some(identity) = identity(connection) {
-            self.plugins.notify(event(identity));
+            self.plugins.notify(event(identity), hops);
         }
     }
 }

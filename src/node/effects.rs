@@ -56,10 +56,10 @@ impl Services for NodeServices {
         self.node.upgrade().is_some_and(|node| !node.connections_of(&Target::Connection(cid)).is_empty())
     }
 
-    fn commit(&self, effects: Vec<Effect>) -> BoxFuture<'_, ()> {
+    fn commit(&self, effects: Vec<Effect>, hops: u8) -> BoxFuture<'_, ()> {
         async move {
             if let Some(node) = self.node.upgrade() {
-                node.commit(effects).await;
+                node.commit(effects, hops).await;
             }
         }
         .boxed()
@@ -68,7 +68,7 @@ impl Services for NodeServices {
 
 impl Node {
     /// Does all of it in order; pushes that follow each other are one batch.
-    async fn commit(&self, effects: Vec<Effect>) {
+    async fn commit(&self, effects: Vec<Effect>, hops: u8) {
         let mut pushes = Vec::new();
         for effect in effects {
             if !matches!(effect, Effect::Push(_)) {
@@ -76,17 +76,17 @@ impl Node {
             }
             match effect {
                 Effect::Push(publication) => pushes.push(*publication),
-                Effect::Join(uid, room) => self.join_user(&uid, &room).await,
+                Effect::Join(uid, room) => self.join_user(&uid, &room, hops),
                 Effect::Leave(uid, room) => {
                     for connection in self.user(uid.as_str()) {
-                        self.leave(&connection, &room).await;
+                        self.leave_after(&connection, &room, hops);
                     }
                 }
                 Effect::Kick(target, words) => {
                     self.kick(&target, Disconnect::KICKED, &words).await;
                 }
                 Effect::Login(cid, account) => {
-                    if let Err(refusal) = self.login(cid, *account).await {
+                    if let Err(refusal) = self.login(cid, *account, hops).await {
                         tracing::warn!(reason = refusal.reason, "a plugin's login came to nothing");
                     }
                 }
@@ -99,17 +99,19 @@ impl Node {
         if pushes.is_empty() {
             return;
         }
-        for published in self.publish(pushes).await {
-            if !matches!(published.fate, Fate::Accepted { .. }) {
-                tracing::warn!(id = published.id, fate = ?published.fate, "a plugin's push went nowhere");
-            }
+        let published = self.publish(pushes).await;
+        let mut lost = published.iter().filter(|published| !matches!(published.fate, Fate::Accepted { .. }));
+        // One line for all: a plugin chooses how many it pushes.
+        if let Some(first) = lost.next() {
+            let more = lost.count();
+            tracing::warn!(id = first.id, fate = ?first.fate, more, "a plugin's push went nowhere");
         }
     }
 
-    async fn join_user(&self, uid: &Uid, room: &Room) {
+    fn join_user(&self, uid: &Uid, room: &Room, hops: u8) {
         for connection in self.user(uid.as_str()) {
-            if let Err(refusal) = self.join(&connection, room.clone()).await {
-                tracing::warn!(reason = refusal.reason, "a plugin's join was refused");
+            if let Err(refusal) = self.join_after(&connection, room.clone(), hops) {
+                tracing::debug!(reason = refusal.reason, "a plugin's join was refused");
             }
         }
     }

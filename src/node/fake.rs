@@ -54,6 +54,11 @@ impl Fake {
         self.broker.script.lock().status = status;
     }
 
+    /// What the plugin host says of itself.
+    pub(crate) fn set_plugin_faults(&self, faults: &[&str]) {
+        self.broker.script.lock().faults = faults.iter().map(|fault| (*fault).to_owned()).collect();
+    }
+
     /// The batches that reached the broker since it was last asked.
     pub(crate) fn batches(&self) -> Vec<Batch> {
         std::mem::take(&mut self.broker.script.lock().batches)
@@ -102,6 +107,7 @@ struct Script {
     judgements: Vec<(String, Judgement)>,
     status: Vec<Status>,
     words: Vec<(String, Word)>,
+    faults: Vec<String>,
     batches: Vec<Batch>,
     events: Vec<Event>,
 }
@@ -154,7 +160,7 @@ impl PluginHost for Scripted {
         std::future::ready(None).boxed()
     }
 
-    fn notify(&self, event: Event) {
+    fn notify(&self, event: Event, _: u8) {
         self.script.lock().events.push(event);
     }
 
@@ -167,6 +173,10 @@ impl PluginHost for Scripted {
         script.words.push((name.to_owned(), word));
         let status = script.status.iter().find(|status| *status.name == *name).cloned();
         std::future::ready(status.ok_or(WordFault::Unknown)).boxed()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.script.lock().faults.clone()
     }
 }
 

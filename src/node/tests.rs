@@ -126,9 +126,9 @@ async fn a_login_gives_a_connection_its_user_and_may_change_it() {
     };
     let waiting = fake.attach(DevicePolicy::Cim).await;
     assert!(services.is_connected(waiting.id()));
-    services.commit(vec![Effect::Login(waiting.id(), account("guest", &["hall"]))]).await;
+    services.commit(vec![Effect::Login(waiting.id(), account("guest", &["hall"]))], 1).await;
     assert_eq!(waiting.binding().unwrap().uid, uid("guest"));
-    services.commit(vec![Effect::Login(waiting.id(), account("1074", &["lobby"]))]).await;
+    services.commit(vec![Effect::Login(waiting.id(), account("1074", &["lobby"]))], 1).await;
     assert_eq!((waiting.binding().unwrap().uid.clone(), waiting.rooms()), (uid("1074"), vec![room("lobby")]));
     assert!(fake.node.user("guest").is_empty() && fake.node.room("hall").is_empty());
     let told: Vec<_> = fake
@@ -148,9 +148,9 @@ async fn a_login_gives_a_connection_its_user_and_may_change_it() {
     assert_eq!(refused.code, "403", "a client's own bind never changes the user");
 
     let other = fake.attach(DevicePolicy::Cim).await;
-    services.commit(vec![Effect::Login(other.id(), account("1074", &[]))]).await;
+    services.commit(vec![Effect::Login(other.id(), account("1074", &[]))], 1).await;
     fake.node.detach(&other).await;
-    services.commit(vec![Effect::Login(other.id(), account("1078", &[]))]).await;
+    services.commit(vec![Effect::Login(other.id(), account("1078", &[]))], 1).await;
     assert!(fake.node.user("1078").is_empty() && !services.is_connected(other.id()), "it is gone");
     let mac = fake.attach(DevicePolicy::Cim).await;
     fake.node.bind(&mac, admission("1074"), facts("mac", &[])).await.unwrap();
@@ -180,12 +180,12 @@ async fn effects_are_done_in_order_and_neighbouring_pushes_are_one_batch() {
     let services = NodeServices::new(Arc::downgrade(&fake.node));
     let push = |action: &str| Effect::Push(Box::new(publication(action, "hi")));
     let join = Effect::Join(uid("1074"), room("call"));
-    services.commit(vec![push("a"), push("b"), join, push("c"), Effect::Leave(uid("1074"), room("call"))]).await;
+    services.commit(vec![push("a"), push("b"), join, push("c"), Effect::Leave(uid("1074"), room("call"))], 1).await;
     let lengths: Vec<usize> = fake.batches().iter().map(|batch| batch.len()).collect();
     assert_eq!(lengths, [2, 1]);
     let told: Vec<Event> = fake.events();
     assert!(matches!(told[..], [Event::Online(_), Event::RoomJoined(..), Event::RoomLeft(..)]), "{told:?}");
-    services.commit(vec![Effect::Kick(Target::User(uid("1074")), "bye".to_owned())]).await;
+    services.commit(vec![Effect::Kick(Target::User(uid("1074")), "bye".to_owned())], 1).await;
     assert_eq!(connection.closed().map(|d| d.code), Some(4503));
     assert!(!services.is_online("1078").await);
 }

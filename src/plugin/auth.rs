@@ -62,7 +62,7 @@ pub(super) async fn ask(
             Answer::Refuse(refusal) => (Outcome::Refuse, Some(Err(convert::refusal(refusal, "401")))),
             Answer::Abstain => (Outcome::Abstain, None),
         };
-        match commit::commit(&version.blueprint.context, staged).await? {
+        match commit::commit(&version.blueprint.context, Role::Auth, staged).await? {
             Ended::Committed => {
                 begun.answered(outcome);
                 return Ok(decided);

@@ -1,8 +1,12 @@
 //! What a call staged takes effect: the key-value writes first, since they may conflict, then the effects.
 
+use tokio::time::timeout;
+
+use super::Role;
 use super::failure::{Failure, Kind};
 use super::guest::{Context, Staged};
 use super::kv::KvError;
+use super::limits::Overrun;
 
 /// So many times a call whose reads have changed is run again.
 pub(super) const RETRIES: u32 = 3;
@@ -16,22 +20,26 @@ pub(super) enum Ended {
     Conflict,
 }
 
-/// Commits all of it, or nothing.
-pub(super) async fn commit(context: &Context, staged: Staged) -> Result<Ended, Failure> {
-    let Staged { effects, kv, .. } = staged;
+/// Commits all of it, or nothing. A store that does not answer within the wall time of a call fails the call; whether
+/// it took the writes is then not known, and the effects are not done.
+pub(super) async fn commit(context: &Context, role: Role, staged: Staged) -> Result<Ended, Failure> {
+    let wall = context.limits.budget(Some(role)).wall;
+    let Staged { hops, effects, kv, .. } = staged;
     if kv.writes.is_empty() && effects.is_empty() {
         return Ok(Ended::Committed);
     }
     if !(kv.writes.is_empty() && kv.reads.is_empty()) {
-        match context.kv.commit(&context.plugin, kv, context.limits.share).await {
-            Ok(()) => {}
-            Err(KvError::Conflict) => return Ok(Ended::Conflict),
-            Err(error) => return Err(Failure::new(Kind::Kv, error.to_string())),
+        let taken = context.kv.commit(&context.plugin, kv, context.limits.share);
+        match timeout(wall, taken).await {
+            Ok(Ok(())) => {}
+            Ok(Err(KvError::Conflict)) => return Ok(Ended::Conflict),
+            Ok(Err(error)) => return Err(Failure::new(Kind::Kv, error.to_string())),
+            Err(_) => return Err(Failure::of(&Overrun::Wall(wall).into(), false)),
         }
     }
     if !effects.is_empty() {
         match context.services.get() {
-            Some(services) => services.commit(effects).await,
+            Some(services) => services.commit(effects, hops).await,
             None => tracing::warn!(plugin = %context.plugin, "effects of a call before the node stands are lost"),
         }
     }

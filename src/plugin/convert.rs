@@ -70,12 +70,23 @@ pub(super) fn text_bytes(message: &types::Message) -> usize {
         + entries.map(|(key, value)| key.len() + value.len()).sum::<usize>()
 }
 
-pub(super) fn target_bytes(target: &types::Target) -> usize {
+/// What a text costs the node besides its bytes, so that a million empty ones are not handed over for nothing.
+const TEXT_BYTES: usize = 32;
+
+/// What a message costs that is handed over.
+pub(super) fn message_cost(message: &types::Message) -> usize {
+    text_bytes(message) + 2 * TEXT_BYTES * (message.content.len() + message.extra.len())
+}
+
+/// What a target costs that is handed over.
+pub(super) fn target_cost(target: &types::Target) -> usize {
     match target {
         types::Target::Connection(_) | types::Target::Everyone => 0,
         types::Target::Device(device) => device.uid.len() + device.device.len(),
         types::Target::User(text) | types::Target::Room(text) => text.len(),
-        types::Target::Users(users) | types::Target::EveryoneBut(users) => users.iter().map(String::len).sum(),
+        types::Target::Users(users) | types::Target::EveryoneBut(users) => {
+            users.iter().map(|uid| uid.len() + TEXT_BYTES).sum()
+        }
     }
 }
 

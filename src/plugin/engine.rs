@@ -10,6 +10,7 @@ use super::bindings::Everything;
 use super::guest::Guest;
 use super::limits::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES};
 use crate::config::PluginCaps;
+use crate::telemetry::names;
 
 /// Stack of a guest, bytes.
 const WASM_STACK: usize = 512 << 10;
@@ -21,18 +22,18 @@ const ASYNC_STACK: usize = 1 << 20;
 /// # Errors
 /// wasmtime's, when even an engine without a pool cannot be made.
 pub(super) fn build(instances: u32, caps: &PluginCaps) -> wasmtime::Result<Engine> {
+    let pooled = with_pool(instances, caps);
+    metrics::gauge!(names::PLUGIN_POOL).set(if pooled.is_ok() { 1.0 } else { 0.0 });
+    pooled.or_else(|error| {
+        tracing::warn!(error = format!("{error:#}"), "no pool for plugin instances, allocating on demand");
+        Engine::new(&config())
+    })
+}
+
+fn with_pool(instances: u32, caps: &PluginCaps) -> wasmtime::Result<Engine> {
     let mut pooled = config();
     pooled.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(instances, caps)));
-    match Engine::new(&pooled) {
-        Ok(engine) => {
-            tracing::debug!(instances, "plugin instances come from a pool");
-            Ok(engine)
-        }
-        Err(error) => {
-            tracing::warn!(error = format!("{error:#}"), "no pool for plugin instances, allocating on demand");
-            Engine::new(&config())
-        }
-    }
+    Engine::new(&pooled)
 }
 
 /// An engine whose code the one that [`build`] makes can run, without a pool.
@@ -92,4 +93,25 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 /// For the ticker, which must not keep the engine alive.
 pub(super) fn weak(engine: &Engine) -> EngineWeak {
     engine.weak()
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Instance, Module, Store};
+
+    use super::*;
+
+    /// Both kinds of engine run guests, and the one without a pool is taken where the machine has no room for one.
+    #[test]
+    fn where_there_is_no_room_for_a_pool_instances_are_made_on_demand() {
+        let caps = PluginCaps::default();
+        let too_many = 1_000_000;
+        assert!(with_pool(too_many, &caps).is_err(), "no machine has so many addresses");
+        for engine in [with_pool(1, &caps).unwrap(), build(too_many, &caps).unwrap()] {
+            let module = Module::new(&engine, wat::parse_str("(module (memory 1))").unwrap()).unwrap();
+            let mut store = Store::new(&engine, ());
+            store.set_epoch_deadline(1);
+            Instance::new(&mut store, &module, &[]).unwrap();
+        }
+    }
 }

@@ -20,18 +20,18 @@ const QUEUE: usize = 8_192;
 
 /// The sending side.
 pub(super) struct Queue {
-    waiting: mpsc::Sender<Event>,
+    waiting: mpsc::Sender<(Event, u8)>,
 }
 
 impl Queue {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Event>) {
+    pub(super) fn new() -> (Self, mpsc::Receiver<(Event, u8)>) {
         let (waiting, events) = mpsc::channel(QUEUE);
         (Self { waiting }, events)
     }
 
     /// Puts it in, or loses it.
-    pub(super) fn put(&self, event: Event) {
-        if self.waiting.try_send(event).is_err() {
+    pub(super) fn put(&self, event: Event, hops: u8) {
+        if self.waiting.try_send((event, hops)).is_err() {
             counter!(names::PLUGIN_EVENTS_LOST).increment(1);
         }
     }
@@ -40,7 +40,7 @@ impl Queue {
 /// Tells the plugins of the moment until the node ends; what waits then is told still.
 pub(super) async fn tell(
     serving: Arc<ArcSwap<Snapshot>>,
-    mut events: mpsc::Receiver<Event>,
+    mut events: mpsc::Receiver<(Event, u8)>,
     mut stopped: watch::Receiver<bool>,
 ) {
     loop {
@@ -52,13 +52,13 @@ pub(super) async fn tell(
                 continue;
             }
         };
-        let Some(event) = event else { return };
+        let Some((event, hops)) = event else { return };
         let plugins = serving.load_full();
         for version in plugins.events.iter().filter_map(|served| served.choose(|| Some(share::subject(&event)))) {
             if !wants(version, &event) {
                 continue;
             }
-            if let Err(failure) = hand(version, &event).await {
+            if let Err(failure) = hand(version, &event, hops).await {
                 version.failed(Role::Events, &failure);
             }
         }
@@ -74,14 +74,14 @@ fn wants(version: &Version, event: &Event) -> bool {
 }
 
 /// One plugin is told, and what it staged takes effect.
-pub(super) async fn hand(version: &Arc<Version>, event: &Event) -> Result<(), Failure> {
+pub(super) async fn hand(version: &Arc<Version>, event: &Event, hops: u8) -> Result<(), Failure> {
     for _ in 0..=commit::RETRIES {
         let begun = version.begin()?;
         let mut lease = Lease::take(version).await?;
-        lease.instance().on_event(event).await?;
+        lease.instance().on_event(event, hops).await?;
         let staged = lease.instance().take_staged();
         lease.give_back();
-        if commit::commit(&version.blueprint.context, staged).await? == Ended::Committed {
+        if commit::commit(&version.blueprint.context, Role::Events, staged).await? == Ended::Committed {
             begun.answered(Outcome::Told);
             return Ok(());
         }

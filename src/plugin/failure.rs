@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Bytes,
     /// Every instance is busy and no more may be made.
     Full,
+    /// Nothing would bound its time.
+    Ticker,
     /// `lifecycle.start` said no.
     Start,
     /// It answered with something that is not valid.
@@ -41,6 +43,7 @@ impl Kind {
             Self::Memory => "memory",
             Self::Bytes => "bytes",
             Self::Full => "full",
+            Self::Ticker => "ticker",
             Self::Start => "start",
             Self::Answer => "answer",
             Self::Declared => "declared",

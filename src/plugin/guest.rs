@@ -59,6 +59,8 @@ impl Publish {
 /// What a call wants done once it has returned ok.
 #[derive(Default)]
 pub(super) struct Staged {
+    /// How many calls of plugins, this one included, stand between its effects and something from outside.
+    pub(super) hops: u8,
     pub(super) effects: Vec<Effect>,
     pub(super) kv: Commit,
     /// Bytes of the staged writes.
@@ -70,8 +72,6 @@ pub(super) struct Call {
     /// `None` while the instance starts.
     pub(super) role: Option<Role>,
     pub(super) budget: Budget,
-    /// Hops of the envelopes that it pushes.
-    pub(super) hops: u8,
     pub(super) publish: Option<Publish>,
     pub(super) staged: Staged,
     handed_over: usize,
@@ -81,7 +81,8 @@ pub(super) struct Call {
 impl Call {
     pub(super) fn new(role: Option<Role>, limits: &Limits) -> Self {
         let (budget, most_bytes) = (limits.budget(role), limits.host_bytes);
-        Self { role, budget, hops: 1, publish: None, staged: Staged::default(), handed_over: 0, most_bytes }
+        let staged = Staged { hops: 1, ..Staged::default() };
+        Self { role, budget, publish: None, staged, handed_over: 0, most_bytes }
     }
 
     /// Whether effects and writes of this call would be committed.

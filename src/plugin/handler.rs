@@ -37,7 +37,7 @@ async fn ask(version: &Arc<Version>, call: &Call) -> Result<Answer, Failure> {
             }
         };
         let answer = convert::answer(reply).map_err(|fault| Failure::new(Kind::Answer, fault))?;
-        match commit::commit(&version.blueprint.context, staged).await? {
+        match commit::commit(&version.blueprint.context, Role::Handler, staged).await? {
             Ended::Committed => {
                 begun.answered(Outcome::Handled);
                 return Ok(answer);

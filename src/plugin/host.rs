@@ -227,9 +227,9 @@ impl PluginHost for WasmHost {
         async move { Some(handler::handle(&owner?, &call).await) }.boxed()
     }
 
-    fn notify(&self, event: Event) {
+    fn notify(&self, event: Event, hops: u8) {
         if !self.serving.load().events.is_empty() {
-            self.events.put(event);
+            self.events.put(event, hops);
         }
     }
 
@@ -247,5 +247,9 @@ impl PluginHost for WasmHost {
             answered.await.unwrap_or(Err(WordFault::Ending))
         }
         .boxed()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.env.fault().into_iter().collect()
     }
 }

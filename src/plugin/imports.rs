@@ -216,6 +216,10 @@ impl Guest {
         if !self.call.may_push() {
             return Ok(Err(Error::Invalid("only handlers and events plugins have an outbox".to_owned())));
         }
+        // Also for rooms and kicks: what they bring about are events, which may lead to the next effect.
+        if self.call.staged.hops > MAX_HOPS {
+            return Ok(Err(Error::TooManyHops));
+        }
         let effect = match effect {
             Ok(effect) => effect,
             Err(why) => return Ok(Err(Error::Invalid(why))),
@@ -248,14 +252,11 @@ impl wit::outbox::Host for Guest {
     ) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
         use wit::outbox::Error;
         let bytes = convert::text_bytes(&message);
-        self.call.hand_over(bytes + convert::target_bytes(&target))?;
+        self.call.hand_over(convert::message_cost(&message) + convert::target_cost(&target))?;
         if bytes > convert::MAX_MESSAGE_BYTES {
             return Ok(Err(Error::TooLarge));
         }
-        if self.call.hops > MAX_HOPS {
-            return Ok(Err(Error::TooManyHops));
-        }
-        let hops = self.call.hops;
+        let hops = self.call.staged.hops;
         self.stage(convert::publication(target, message, options, hops).map(|push| Effect::Push(Box::new(push))))
     }
 
@@ -268,7 +269,7 @@ impl wit::outbox::Host for Guest {
     }
 
     fn kick(&mut self, target: wit::types::Target, reason: String) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
-        self.call.hand_over(reason.len() + convert::target_bytes(&target))?;
+        self.call.hand_over(reason.len() + convert::target_cost(&target))?;
         let target = convert::target(target).and_then(|target| match target {
             Target::Room(_) | Target::Everyone | Target::EveryoneBut(_) => {
                 Err("target: expected a connection, a device, a user or users".to_owned())

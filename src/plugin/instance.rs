@@ -21,6 +21,8 @@ pub(super) struct Blueprint {
     pub(super) pre: InstancePre<Guest>,
     pub(super) exports: Indices,
     pub(super) context: Arc<Context>,
+    /// Live instances of this version.
+    pub(super) own_permits: Arc<Semaphore>,
     /// Live instances over all plugins.
     pub(super) permits: Arc<Semaphore>,
     /// Tells the ticker that a guest runs.
@@ -73,7 +75,7 @@ pub(super) struct Instance {
     beat: Beat,
     calls: usize,
     _counted: Counted,
-    _permit: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 /// Counts an instance while it lives.
@@ -95,9 +97,13 @@ impl Drop for Counted {
 impl Instance {
     /// Makes and starts one, within the budget of a start.
     pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, Failure> {
-        let permit = Arc::clone(&blueprint.permits)
-            .try_acquire_owned()
-            .map_err(|_| Failure::new(Kind::Full, "as many plugin instances live as may (plugins.instances)"))?;
+        let one_of = |permits: &Arc<Semaphore>, words: &str| {
+            Arc::clone(permits).try_acquire_owned().map_err(|_| Failure::new(Kind::Full, words))
+        };
+        let permits = [
+            one_of(&blueprint.own_permits, "every instance of it is busy, as many as may live (limits.instances)")?,
+            one_of(&blueprint.permits, "as many plugin instances live as may (plugins.instances)")?,
+        ];
         let budget = blueprint.context.limits.budget(None);
         let guest = Guest::new(Arc::clone(&blueprint.context));
         let meter = Arc::clone(&guest.meter);
@@ -114,7 +120,7 @@ impl Instance {
         };
         let counted = Counted::new(&blueprint.living);
         let beat = blueprint.beat.clone();
-        let mut instance = Self { store, exports, meter, beat, calls: 0, _counted: counted, _permit: permit };
+        let mut instance = Self { store, exports, meter, beat, calls: 0, _counted: counted, _permits: permits };
         instance.start().await?;
         Ok(instance)
     }
@@ -131,10 +137,14 @@ impl Instance {
         self.store.data().memory.used()
     }
 
-    /// Whether it is better replaced than called again.
-    pub(super) fn is_worn(&self) -> bool {
+    /// Why it is better replaced than called again, if it is.
+    pub(super) fn wear(&self) -> Option<&'static str> {
         let guest = self.store.data();
-        self.calls >= guest.context.limits.recycle || guest.memory.is_high()
+        match () {
+            () if self.calls >= guest.context.limits.recycle => Some("calls"),
+            () if guest.memory.is_high() => Some("memory"),
+            () => None,
+        }
     }
 
     /// Asks a filter.
@@ -173,9 +183,10 @@ impl Instance {
         self.end(ended)
     }
 
-    /// Tells an events plugin.
-    pub(super) async fn on_event(&mut self, event: &Event) -> Result<(), Failure> {
+    /// Tells an events plugin of what calls of plugins, `hops` of them, have brought about.
+    pub(super) async fn on_event(&mut self, event: &Event, hops: u8) -> Result<(), Failure> {
         let budget = self.begin(Some(Role::Events));
+        self.store.data_mut().call.staged.hops = hops.saturating_add(1);
         let event = convert::event(event);
         let events = self.exports.events.as_ref().expect("only events plugins are told");
         let ended = self.meter.drive(budget, events.call_on_event(&mut self.store, &event)).await;

@@ -116,6 +116,11 @@ impl Limits {
         }
     }
 
+    /// The longest that a call in one of these roles may take.
+    pub(super) fn longest_wall(&self, roles: &[Role]) -> Duration {
+        roles.iter().map(|role| self.roles[*role as usize].wall).max().unwrap_or(self.start.wall)
+    }
+
     /// What one call in this role may take; `None` is the start of an instance.
     pub(super) fn budget(&self, role: Option<Role>) -> Budget {
         role.map_or(self.start, |role| self.roles[role as usize])

@@ -3,6 +3,7 @@
 //! The loader, `skylark check` and `skylark plugin check` all come through here.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use metrics::gauge;
 use sha2::{Digest, Sha256};
@@ -80,9 +81,14 @@ impl Env {
             breaker: breaker::Rules { failures: config.breaker.failures, rest: config.breaker.rest },
             warmer,
             alarm,
-            ticker: Arc::new(Ticker::start(engine::weak(&engine)).map_err(LoadError::Thread)?),
+            ticker: Arc::new(Ticker::start(engine::weak(&engine), config.ticker_lag).map_err(LoadError::Thread)?),
             engine,
         })
+    }
+
+    /// Why the time of plugins is not bounded as it should be.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.ticker.fault(Instant::now())
     }
 
     /// The same machine with nothing around it that an earlier guest has touched, for one instance at a time.
@@ -193,7 +199,7 @@ pub(super) async fn link(
         size: source.bytes.len() as u64,
         since: clock::now_millis(),
         stats: Stats::new(&source.plugin, &roles),
-        pool: Pool::new(env.slots),
+        pool: Pool::new(env.slots.min(blueprint.context.limits.instances)),
         breaker: Breaker::new(env.breaker),
         warmer: env.warmer.clone(),
         alarm: env.alarm.clone(),
@@ -220,13 +226,15 @@ fn blueprint(
     anatomy: &Anatomy,
 ) -> wasmtime::Result<Blueprint> {
     let pre = env.linker.instantiate_pre(component)?;
+    let limits = Limits::new(&anatomy.roles, &manifest.limits, &env.caps, env.slots);
     Ok(Blueprint {
+        own_permits: Arc::new(Semaphore::new(limits.instances)),
         exports: Indices::find(&pre, &anatomy.roles, anatomy.lifecycle)?,
         pre,
         context: Arc::new(Context {
             plugin: Arc::clone(&source.plugin),
             settings: manifest.settings.clone(),
-            limits: Limits::new(&anatomy.roles, &manifest.limits, &env.caps, env.slots),
+            limits,
             kv: Arc::clone(&env.kv),
             counters: env.counters.of(&source.plugin),
             outgoing: manifest.http.clone(),

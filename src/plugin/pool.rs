@@ -1,25 +1,25 @@
 //! Warm instances of one plugin version, a slot for each worker thread.
 //!
-//! A call takes its own slot's instance, else steals, else makes one of a bounded number of its own. It never waits.
+//! A call takes its own slot's instance, else steals, else makes one, of which a bounded number may live. It never waits
+//! for another call.
 
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use metrics::counter;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::failure::{Failure, Kind};
 use super::instance::Instance;
+use super::limits::Overrun;
 use super::version::Version;
-
-/// Instances that one plugin version may make beyond its warm ones, for each slot.
-const OVERFLOW_PER_SLOT: usize = 16;
+use crate::telemetry::names;
 
 /// The warm instances.
 pub(super) struct Pool {
     slots: Box<[Slot]>,
-    overflow: Semaphore,
 }
 
 /// Alone on its cache line: neighbours belong to other threads.
@@ -28,11 +28,9 @@ pub(super) struct Pool {
 struct Slot(Mutex<Option<Box<Instance>>>);
 
 impl Pool {
+    /// With so many slots.
     pub(super) fn new(slots: usize) -> Self {
-        Self {
-            slots: std::iter::repeat_with(Slot::default).take(slots).collect(),
-            overflow: Semaphore::new(slots * OVERFLOW_PER_SLOT),
-        }
+        Self { slots: std::iter::repeat_with(Slot::default).take(slots).collect() }
     }
 
     fn take(&self) -> Option<Box<Instance>> {
@@ -85,23 +83,24 @@ fn worker() -> usize {
 pub(super) struct Lease<'a> {
     version: &'a Arc<Version>,
     instance: Option<Box<Instance>>,
-    _overflow: Option<SemaphorePermit<'a>>,
 }
 
 impl<'a> Lease<'a> {
     /// Takes a warm instance or makes one.
     pub(super) async fn take(version: &'a Arc<Version>) -> Result<Self, Failure> {
+        if !version.blueprint.beat.is_alive() {
+            return Err(Failure::new(Kind::Ticker, "the plugin ticker has ended: nothing would bound its time"));
+        }
         let pool = &version.pool;
         if let Some(instance) = pool.take() {
-            return Ok(Self { version, instance: Some(instance), _overflow: None });
+            return Ok(Self { version, instance: Some(instance) });
         }
-        let overflow = pool
-            .overflow
-            .try_acquire()
-            .map_err(|_| Failure::new(Kind::Full, "every instance is busy and as many more as may be are made"))?;
+        // The caller waits, so its wall time counts, however long a start may take elsewhere.
+        let wall = version.blueprint.context.limits.longest_wall(&version.roles);
+        let made = timeout(wall, Instance::new(&version.blueprint)).await;
+        let instance = Box::new(made.unwrap_or_else(|_| Err(Failure::of(&Overrun::Wall(wall).into(), false)))?);
         version.stats.one_shot();
-        let instance = Box::new(Instance::new(&version.blueprint).await?);
-        Ok(Self { version, instance: Some(instance), _overflow: Some(overflow) })
+        Ok(Self { version, instance: Some(instance) })
     }
 
     pub(super) fn instance(&mut self) -> &mut Instance {
@@ -112,19 +111,26 @@ impl<'a> Lease<'a> {
     pub(super) fn give_back(mut self) {
         let held = self.instance().memory();
         self.version.stats.held(held);
-        if self.instance().is_worn() {
-            return;
-        }
-        if let Some(instance) = self.instance.take() {
+        if let Some(why) = self.instance().wear() {
+            self.instance = None;
+            self.replace(why);
+        } else if let Some(instance) = self.instance.take() {
             self.version.pool.put(instance);
         }
+    }
+}
+
+impl Lease<'_> {
+    fn replace(&self, why: &'static str) {
+        counter!(names::PLUGIN_RECYCLED, "plugin" => self.version.name.to_string(), "reason" => why).increment(1);
+        self.version.ask_to_warm();
     }
 }
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if self.instance.take().is_some() {
-            self.version.ask_to_warm();
+            self.replace("error");
         }
     }
 }

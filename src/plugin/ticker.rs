@@ -4,7 +4,7 @@
 //! wake-ups a second are a per cent of a core. Ends with the engine, or when dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, Thread, park_timeout};
 use std::time::{Duration, Instant};
 
@@ -26,15 +26,67 @@ const SAMPLE: u32 = 1_000;
 #[derive(Debug)]
 pub(super) struct Ticker {
     pulse: Arc<Pulse>,
+    /// So late a tick may come.
+    bound: Duration,
     thread: Option<JoinHandle<()>>,
 }
 
-/// By which guests show that they run.
-#[derive(Debug, Default)]
+/// By which guests show that they run, and the thread that it does.
+#[derive(Debug)]
 struct Pulse {
     beating: AtomicBool,
     dozing: AtomicBool,
     stopped: AtomicBool,
+    /// The thread has ended though nobody stopped it.
+    dead: AtomicBool,
+    started: Instant,
+    /// Nanoseconds from `started` to the last tick.
+    ticked: AtomicU64,
+    /// Nanoseconds that the worst tick of the last sample came late.
+    lag: AtomicU64,
+}
+
+impl Pulse {
+    fn new() -> Self {
+        let flag = || AtomicBool::new(false);
+        Self {
+            beating: flag(),
+            dozing: flag(),
+            stopped: flag(),
+            dead: flag(),
+            started: Instant::now(),
+            ticked: AtomicU64::new(0),
+            lag: AtomicU64::new(0),
+        }
+    }
+
+    fn tick(&self) {
+        self.ticked.store(nanos(self.started.elapsed()), Ordering::Relaxed);
+    }
+
+    /// How late the ticker is: by its last sample, or by now if it has not come since.
+    fn lag(&self, now: Instant) -> Duration {
+        let since =
+            now.saturating_duration_since(self.started + Duration::from_nanos(self.ticked.load(Ordering::Relaxed)));
+        let rest = if self.dozing.load(Ordering::Relaxed) { DOZE } else { TICK };
+        since.saturating_sub(rest).max(Duration::from_nanos(self.lag.load(Ordering::Relaxed)))
+    }
+}
+
+/// Says so when the thread ends by anything but a word.
+struct Watchdog<'a>(&'a Pulse);
+
+impl Drop for Watchdog<'_> {
+    fn drop(&mut self) {
+        if !self.0.stopped.load(Ordering::SeqCst) {
+            self.0.dead.store(true, Ordering::SeqCst);
+            tracing::error!("the plugin ticker has ended: no call of a plugin would be bounded, so none is made");
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Shows the ticker that a guest runs.
@@ -56,6 +108,11 @@ impl Beat {
             self.ticker.unpark();
         }
     }
+
+    /// Whether there is a ticker. Without it a guest could run for ever, so none may begin.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.pulse.dead.load(Ordering::Relaxed)
+    }
 }
 
 impl Ticker {
@@ -63,11 +120,31 @@ impl Ticker {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn start(engine: EngineWeak) -> std::io::Result<Self> {
-        let pulse = Arc::<Pulse>::default();
+    pub(super) fn start(engine: EngineWeak, bound: Duration) -> std::io::Result<Self> {
+        Self::spawn(bound, move |pulse| run(&engine, pulse))
+    }
+
+    fn spawn(bound: Duration, work: impl FnOnce(&Pulse) + Send + 'static) -> std::io::Result<Self> {
+        let pulse = Arc::new(Pulse::new());
         let shown = Arc::clone(&pulse);
-        let thread = std::thread::Builder::new().name("plugin-ticker".into()).spawn(move || run(&engine, &shown))?;
-        Ok(Self { pulse, thread: Some(thread) })
+        let watched = move || {
+            let watchdog = Watchdog(&shown);
+            work(watchdog.0);
+        };
+        let thread = std::thread::Builder::new().name("plugin-ticker".into()).spawn(watched)?;
+        Ok(Self { pulse, bound, thread: Some(thread) })
+    }
+
+    /// Why plugins' time is not bounded as it should be.
+    pub(super) fn fault(&self, now: Instant) -> Option<String> {
+        let bound = self.bound;
+        if self.pulse.dead.load(Ordering::SeqCst) {
+            return Some("the plugin ticker has ended: no plugin is called".to_owned());
+        }
+        let lag = self.pulse.lag(now);
+        let late =
+            |lag: Duration| format!("the plugin ticker is {lag:.0?} late, more than plugins.ticker_lag ({bound:?})");
+        (lag > bound).then(|| late(lag))
     }
 
     pub(super) fn beat(&self) -> Beat {
@@ -100,11 +177,16 @@ fn run(engine: &EngineWeak, pulse: &Pulse) {
             doze(pulse);
             ticks = SAMPLE;
         }
-        let Some(engine) = engine.upgrade() else { return };
+        let Some(engine) = engine.upgrade() else {
+            pulse.stopped.store(true, Ordering::SeqCst);
+            return;
+        };
         engine.increment_epoch();
+        pulse.tick();
         idle = if pulse.beating.swap(false, Ordering::SeqCst) { 0 } else { idle + 1 };
         if ticks == SAMPLE {
             lag.set(worst.as_secs_f64());
+            pulse.lag.store(nanos(worst), Ordering::Relaxed);
             (worst, ticks) = (Duration::ZERO, 0);
         }
     }
@@ -127,7 +209,7 @@ mod tests {
     #[test]
     fn a_beat_wakes_the_ticker_and_a_drop_ends_it() {
         let engine = wasmtime::Engine::new(wasmtime::Config::new().epoch_interruption(true)).unwrap();
-        let ticker = Ticker::start(engine.weak()).unwrap();
+        let ticker = Ticker::start(engine.weak(), TICK).unwrap();
         let (beat, pulse) = (ticker.beat(), Arc::clone(&ticker.pulse));
         while !pulse.dozing.load(Ordering::SeqCst) {
             std::thread::yield_now();
@@ -136,8 +218,39 @@ mod tests {
         while pulse.beating.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }
+        assert!(beat.is_alive());
         drop(ticker);
         beat.beat();
+        assert!(beat.is_alive(), "it was told to end");
         assert_eq!(Arc::strong_count(&pulse), 2, "the thread has let go of it");
+    }
+
+    #[test]
+    fn a_late_ticker_is_a_fault_until_it_is_on_time_again() {
+        let ticker = Ticker::spawn(Duration::from_secs(1), |pulse| {
+            while !pulse.stopped.load(Ordering::SeqCst) {
+                std::thread::park();
+            }
+        })
+        .unwrap();
+        let (pulse, bound) = (&ticker.pulse, ticker.bound);
+        let later = |by: Duration| pulse.started + by;
+        assert_eq!(ticker.fault(later(bound)), None);
+        let fault = ticker.fault(later(bound * 3)).unwrap();
+        assert!(fault.contains("3s late, more than plugins.ticker_lag (1s)"), "{fault}");
+        pulse.ticked.store(nanos(bound * 3), Ordering::Relaxed);
+        assert_eq!(ticker.fault(later(bound * 3)), None);
+        pulse.lag.store(nanos(bound * 2), Ordering::Relaxed);
+        assert!(ticker.fault(later(bound * 3)).is_some(), "a tick of the last sample came late");
+    }
+
+    #[test]
+    fn the_end_of_the_thread_is_noticed() {
+        // A thread that panics prints so, which is no failure of this test.
+        let mut ticker = Ticker::spawn(TICK, |_| std::panic::resume_unwind(Box::new("told to end"))).unwrap();
+        let beat = ticker.beat();
+        assert!(ticker.thread.take().unwrap().join().is_err());
+        assert!(!beat.is_alive());
+        assert!(ticker.fault(Instant::now()).unwrap().contains("has ended"));
     }
 }

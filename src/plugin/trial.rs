@@ -240,7 +240,7 @@ impl Stage {
     /// # Errors
     /// The call failed: the node would log it.
     pub async fn tell(&self, event: &Event) -> Result<(), Failed> {
-        Ok(events::hand(&self.version, event).await?)
+        Ok(events::hand(&self.version, event, 0).await?)
     }
 
     /// The keys that a handler owns.

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::Role;
 use super::breaker::{Breaker, Pass};
-use super::failure::Failure;
+use super::failure::{Failure, Kind};
 use super::instance::{Blueprint, Instance};
 use super::manifest::Manifest;
 use super::pool::Pool;
@@ -139,8 +139,13 @@ pub(super) fn is_gate(role: Role, manifest: &Manifest) -> bool {
 pub(super) async fn warm_up(mut asked: mpsc::Receiver<Weak<Version>>) {
     while let Some(version) = asked.recv().await {
         let Some(version) = version.upgrade() else { continue };
-        if let Err(failure) = version.warm().await {
-            tracing::warn!(plugin = %version.name, %failure, "no new instance");
+        match version.warm().await {
+            // Calls were quicker and have made what may live: theirs stay here when they are done.
+            Err(failure) if failure.kind == Kind::Full => {
+                tracing::debug!(plugin = %version.name, %failure, "no new instance");
+            }
+            Err(failure) => tracing::warn!(plugin = %version.name, %failure, "no new instance"),
+            Ok(()) => {}
         }
     }
 }

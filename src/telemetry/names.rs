@@ -67,7 +67,7 @@ names! {
 
     // Plugins.
     /// Calls of plugins, by `plugin`, `role` and `outcome`: the answer (allow, replace, reject, drop, admit, refuse, abstain,
-    /// done) or why there was none (trap, cpu, wall, memory, bytes, full, start, answer, declared, kv, open).
+    /// done) or why there was none (trap, cpu, wall, memory, bytes, full, ticker, start, answer, declared, kv, open).
     PLUGIN_CALLS: counter = "skylark_plugin_calls_total",
     /// Time of a call, by `plugin` and `role`; one call in 16 is measured.
     PLUGIN_SECONDS: histogram = "skylark_plugin_seconds",
@@ -85,6 +85,11 @@ names! {
     PLUGIN_RELOADS: counter = "skylark_plugin_reloads_total",
     /// Calls served by an instance made for that one call, by `plugin`.
     PLUGIN_ONE_SHOTS: counter = "skylark_plugin_one_shots_total",
+    /// Instances replaced, by `plugin` and `reason`: as many calls as one serves (calls), over three quarters of its memory
+    /// (memory), a call that failed (error).
+    PLUGIN_RECYCLED: counter = "skylark_plugin_recycled_total",
+    /// 1: instances come from a pool reserved at the start; 0: the machine gives no room for it, they are made on demand.
+    PLUGIN_POOL: gauge = "skylark_plugin_pool",
     /// Events that found the queue of the events plugins full.
     PLUGIN_EVENTS_LOST: counter = "skylark_plugin_events_lost_total",
     /// How far the ticker that bounds the plugins' time lags behind, in seconds: the worst of the last second.

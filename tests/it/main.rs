@@ -21,6 +21,7 @@ mod faults;
 mod filters;
 mod heartbeat;
 mod hostile;
+mod hostile_plugins;
 mod interfaces;
 mod life;
 mod limits;

@@ -74,6 +74,6 @@ async fn handler_and_events_of_0_1_0_have_their_effects() {
     let answer = bench.host.handle(asked("fault_none", &[("get", "1"), ("count", "1")])).await.unwrap();
     assert_eq!((answer.data.get("value"), answer.data.get("count")), (Some("kept"), Some("1")));
     assert_eq!(bench.host.handle(asked("fault_trap", &[("push", "u2")])).await.unwrap().code, "503");
-    bench.host.notify(Event::Online(who("u3")));
+    bench.host.notify(Event::Online(who("u3")), 0);
     assert!(matches!(&node.next().await[..], [Effect::Push(push)] if matches!(push.target, Target::Room(_))));
 }

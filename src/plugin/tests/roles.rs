@@ -62,7 +62,7 @@ impl Services for Node {
         cid.as_u64() < 100
     }
 
-    fn commit(&self, effects: Vec<Effect>) -> BoxFuture<'_, ()> {
+    fn commit(&self, effects: Vec<Effect>, _: u8) -> BoxFuture<'_, ()> {
         self.committed.lock().extend(effects);
         self.news.notify_one();
         std::future::ready(()).boxed()
@@ -206,7 +206,7 @@ async fn events_reach_their_plugin_later() {
     bench.host.set_services(Arc::clone(&node) as Arc<dyn Services>);
     let cid = ConnectionId::new(1).unwrap();
     let who = Identity { uid: Uid::parse("1").unwrap(), cid, device: None, channel: None };
-    bench.host.notify(Event::Online(who));
+    bench.host.notify(Event::Online(who), 0);
     node.news.notified().await;
     assert_eq!(*node.committed.lock(), [join()]);
 }

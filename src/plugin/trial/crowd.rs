@@ -87,7 +87,7 @@ impl Services for Crowd {
         true
     }
 
-    fn commit(&self, effects: Vec<Effect>) -> BoxFuture<'_, ()> {
+    fn commit(&self, effects: Vec<Effect>, _: u8) -> BoxFuture<'_, ()> {
         effects.iter().for_each(|effect| self.apply(effect));
         self.effects.lock().extend(effects);
         ready(()).boxed()

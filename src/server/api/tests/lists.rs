@@ -165,6 +165,11 @@ async fn plugins_are_shown_and_make_the_node_ready() {
     assert_eq!(shown["items"][1]["rejected"]["reason"], "gone");
     let (status, text) = bench.get("/health/ready").await.fault();
     assert_eq!((status, &*text), (503, "not ready: plugin gate: its file is gone and its role refuses"));
+
+    bench.fake.set_plugins(vec![plugin("token-auth", "live", "auth")]);
+    bench.fake.set_plugin_faults(&["the plugin ticker has ended: no plugin is called"]);
+    let (status, text) = bench.get("/health/ready").await.fault();
+    assert_eq!((status, &*text), (503, "not ready: the plugin ticker has ended: no plugin is called"));
 }
 
 #[tokio::test]

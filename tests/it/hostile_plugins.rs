@@ -1,0 +1,233 @@
+//! What a hostile plugin can do: each of the collection is given to a running node, and meanwhile a steady flow through
+//! another plugin must lose nothing. What happened, how long it took and the flow's p99 are printed as a table:
+//! `cargo test --test it hostile_plugins -- --nocapture --test-threads 1`. A figure fails nothing here: a busy machine
+//! is no fault of the node; only a message that takes longer than any budget is.
+
+mod calls;
+mod files;
+mod flow;
+mod wat;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::client::{Client, Dial};
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::wire::Form;
+use flow::{Flow, Passed, p99};
+
+/// No message of the flow may take longer: more than every default budget together, and than a busy machine adds.
+const BOUND: Duration = Duration::from_secs(15);
+/// The compiler has the lowest priority, so on a busy machine a large file takes its time.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Messages of the flow before the first case.
+const BEFORE: Duration = Duration::from_millis(1_500);
+
+/// One hostile plugin.
+struct Case {
+    name: &'static str,
+    file: fn() -> Vec<u8>,
+    manifest: &'static str,
+    expected: Expected,
+}
+
+/// What the node is to do.
+#[derive(Clone, Copy)]
+enum Expected {
+    /// The file is refused for this reason.
+    Refused(&'static str),
+    /// It serves; a publish that it judges is rejected for this reason.
+    Rejects(&'static str),
+    /// It serves; a publish that it judges passes.
+    Passes,
+    /// It serves; a client that it is asked about is refused for this reason.
+    Bars(&'static str),
+    /// It serves; a call of its key is answered by this code, with these words.
+    Answers(&'static str, &'static str),
+    /// It serves; an event that it is told of fails, and nobody sees it.
+    FailsAlone,
+    /// It serves; it is told of so many events in a row at most.
+    Hears(u64),
+}
+
+/// One row of the table.
+struct Row {
+    name: &'static str,
+    outcome: String,
+    begin: Instant,
+    end: Instant,
+}
+
+/// A node with a flow through it.
+struct Stage {
+    gateway: Gateway,
+    caller: Client,
+    rows: Vec<Row>,
+}
+
+async fn connect(gateway: &Gateway, token: &str) -> (Client, Value) {
+    let dial = Dial::path("/ws").header("authorization", format!("Bearer {token}"));
+    let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("an upgrade");
+    let reply = client.reply().await;
+    (client, reply)
+}
+
+impl Stage {
+    async fn new() -> Self {
+        // The tests' auth plugin takes a token at its word.
+        let gateway = Setup::default()
+            .no_plugins()
+            .plugin("fault-auth")
+            .plugin("stamp-v1")
+            .manifest("stamp-v1", "[match]\nactions = [\"flow\"]\n")
+            .yaml("plugins:\n  dir: \"$PLUGINS\"\n  settle: 10ms\n  rescan: 1s")
+            .start();
+        let (caller, _) = connect(&gateway, "caller").await;
+        Self { gateway, caller, rows: Vec::new() }
+    }
+
+    async fn meet(&mut self, case: &Case) {
+        let wasm = tokio::task::spawn_blocking(case.file).await.unwrap();
+        let begin = Instant::now();
+        self.gateway.folder.put(&format!("{}.toml", case.name), case.manifest.as_bytes());
+        self.gateway.folder.put(&format!("{}.wasm", case.name), &wasm);
+        let status = self.settled(case.name).await;
+        let refused = status["rejected"]["reason"].as_str().unwrap_or_default().to_owned();
+        let outcome = match case.expected {
+            Expected::Refused(words) => {
+                assert!(refused.contains(words), "{}: {refused:?} does not say {words:?}", case.name);
+                format!("refused: {refused}")
+            }
+            _ => {
+                assert_eq!(refused, "", "{}", case.name);
+                self.stir(case).await
+            }
+        };
+        let end = Instant::now();
+        self.put_away(case).await;
+        self.rows.push(Row { name: case.name, outcome, begin, end });
+    }
+
+    /// Waits until the file serves or is refused.
+    async fn settled(&self, name: &str) -> Value {
+        let mut http = self.gateway.http().await;
+        let mut pace = tokio::time::interval(Duration::from_millis(5));
+        let settled = async {
+            loop {
+                pace.tick().await;
+                let plugins = http.get("/plugins").await.data();
+                let found = plugins["items"].as_array().unwrap().iter().find(|p| p["name"] == name).cloned();
+                if let Some(plugin) = found.filter(|p| p["state"] == "live" || p["rejected"].is_object()) {
+                    return plugin;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, settled).await.unwrap_or_else(|_| panic!("{name} neither serves nor is refused"))
+    }
+
+    async fn put_away(&self, case: &Case) {
+        if let Expected::Refused(_) = case.expected {
+            for kind in ["toml", "wasm"] {
+                std::fs::remove_file(self.gateway.folder.plugins().join(format!("{}.{kind}", case.name))).unwrap();
+            }
+        } else {
+            self.gateway.folder.put(&format!("{}.toml", case.name), b"enabled = false");
+            self.gateway.plugin_until(case.name, |p| p["state"] == "disabled").await;
+        }
+    }
+
+    /// Has a plugin that serves do its worst.
+    async fn stir(&mut self, case: &Case) -> String {
+        let name = case.name;
+        match case.expected {
+            Expected::Refused(_) => unreachable!("a refused file does not serve"),
+            Expected::Rejects(words) => {
+                let data = self.publish().await;
+                let reason = data["rejected"]["reason"].as_str().unwrap_or_default().to_owned();
+                assert!(data["rejected"]["plugin"] == name && reason.contains(words), "{name}: {data}");
+                format!("publish rejected: {reason}")
+            }
+            Expected::Passes => {
+                let data = self.publish().await;
+                assert!(data["rejected"].is_null(), "{name}: {data}");
+                "publish passes".to_owned()
+            }
+            Expected::Bars(words) => {
+                let (mut client, reply) = connect(&self.gateway, "late").await;
+                let reason = reply["message"].as_str().unwrap_or_default().to_owned();
+                assert!(reply["key"] == "client_handshake" && reply["code"] != "200", "{name}: {reply}");
+                assert!(reason.contains(words), "{name}: {reply}");
+                assert!(client.closed().await.is_some());
+                format!("client refused: {reason}")
+            }
+            Expected::Answers(code, words) => {
+                let reply = self.caller.ask("hostile", json!({})).await;
+                let message = reply["message"].as_str().unwrap_or_default().to_owned();
+                assert!(reply["code"] == code && message.contains(words), "{name}: {reply}");
+                format!("reply {code}: {message}")
+            }
+            Expected::FailsAlone => {
+                let (client, reply) = connect(&self.gateway, "guest").await;
+                assert_eq!(reply["code"], "200", "{name}: {reply}");
+                drop(client);
+                self.gateway.plugin_until(name, |p| p["failures"].as_u64() > Some(0)).await;
+                "counted and logged, nobody waits".to_owned()
+            }
+            Expected::Hears(most) => self.hears(name, most).await,
+        }
+    }
+
+    async fn publish(&self) -> Value {
+        self.gateway.post("/send", json!({"receiver": "nobody", "action": "hostile"})).await.data()
+    }
+
+    /// Lets it hear of one join, and all that follows from that.
+    async fn hears(&mut self, name: &str, most: u64) -> String {
+        let joined = json!({"uid": "caller", "room": "lobby"});
+        self.gateway.post("/room/join", joined).await.data();
+        let calls = |plugin: &Value| plugin["calls"].as_u64().unwrap();
+        self.gateway.plugin_until(name, |p| calls(p) >= most).await;
+        // What would follow is under way by the time that another event has gone the same way.
+        let (client, _) = connect(&self.gateway, "guest").await;
+        drop(client);
+        let plugin = self.gateway.plugin_until(name, |p| calls(p) >= most + 2).await;
+        assert_eq!(calls(&plugin), most + 2, "{name}: online and offline of the other, and nothing more");
+        format!("ends after {most} events")
+    }
+
+    fn print(&self, passed: &[Passed], begin: Instant) {
+        let calm = self.rows.first().map_or(begin, |row| row.begin);
+        let before = p99(passed, begin, calm);
+        let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+        println!("\n| plugin | what the node does | took | p99 of the flow: {} before |", ms(before));
+        println!("|---|---|---|---|");
+        for row in &self.rows {
+            let during = p99(passed, row.begin, row.end);
+            println!("| {} | {} | {} | {} |", row.name, row.outcome, ms(row.end - row.begin), ms(during));
+        }
+        let during = p99(passed, calm, Instant::now());
+        println!(
+            "\n{} messages passed, none lost; p99 {} before, {} during all of it",
+            passed.len(),
+            ms(before),
+            ms(during)
+        );
+    }
+}
+
+/// Gives each of the collection to one node.
+async fn play(cases: &[Case]) {
+    let mut stage = Stage::new().await;
+    let (receiver, _) = connect(&stage.gateway, "flow").await;
+    let begin = Instant::now();
+    let flow = Flow::start(&stage.gateway, receiver, "flow").await;
+    tokio::time::interval_at((begin + BEFORE).into(), BEFORE).tick().await;
+    for case in cases {
+        stage.meet(case).await;
+    }
+    let passed = flow.stop().await;
+    stage.print(&passed, begin);
+    let slowest = passed.iter().map(|p| p.took).max().unwrap();
+    assert!(slowest < BOUND, "a message of the flow took {slowest:?}");
+}
