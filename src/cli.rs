@@ -8,6 +8,7 @@ mod compile_plugin;
 mod completions;
 mod config;
 mod connect;
+mod dial;
 mod http;
 mod plugin;
 mod push;

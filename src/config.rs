@@ -158,7 +158,8 @@ section! {
         pub connections: usize [Bounded(1, 100_000_000)] = 100_000,
         /// Live connections of one address; 0 = no bound.
         pub connections_per_ip: usize [Bounded(0, 100_000_000)] = 1_000,
-        /// Connects of one address a second, with a burst of ten times that; 0 = no bound.
+        /// Connects of one address a second, with a burst of ten times that; 0 = no bound. Requests of back ends are none, unless
+        /// each comes by a TLS handshake of its own.
         pub connects_per_ip: u32 [Bounded(0, 1_000_000)] = 50,
         /// Head of a request, TLS and WebSocket handshake.
         pub handshake: Duration = Duration::from_secs(5),

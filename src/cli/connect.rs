@@ -8,14 +8,14 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::{Request, Uri};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
-use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use super::http::local_address;
+use super::dial::{Pipe, Schemes, Trust};
+use super::http::local_url;
 use super::token::mint;
 use super::wire::{Dialect, Frame, Payload};
 use super::{ConfigSource, block_on, print};
@@ -23,6 +23,8 @@ use crate::clock;
 use crate::config::Service;
 use crate::id::{Device, Uid};
 
+/// Of a node's WebSocket.
+const SCHEMES: Schemes = ["ws", "wss"];
 /// How long a token holds that is minted for the way.
 const TTL: Duration = Duration::from_secs(12 * 3600);
 
@@ -44,6 +46,8 @@ pub(super) struct Connect {
     /// Message layout and coding.
     #[arg(long, value_enum, default_value_t = Dialect::YunqueJson)]
     dialect: Dialect,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 const FORMAT: &str = "\
@@ -58,7 +62,7 @@ Each line typed is sent as a SendBody: its key, then its data as a JSON object o
   message {\"to\":\"room:lobby\",\"action\":\"chat\",\"text\":\"hi\"}
 The end of the input ends nothing; SIGINT and SIGTERM do. Exit code 1 where the node ended the connection.";
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Pipe>;
 
 impl Connect {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
@@ -72,7 +76,7 @@ impl Connect {
         };
         let url = match &self.url {
             Some(url) => url.clone(),
-            None => format!("ws://{}/ws", local_address(&source.load()?.config, Service::Ws)?),
+            None => local_url(&source.load()?.config, Service::Ws, SCHEMES)? + "/ws",
         };
         block_on(async {
             let socket = self.dial(&url, &token).await?;
@@ -82,15 +86,8 @@ impl Connect {
 
     async fn dial(&self, url: &str, token: &str) -> anyhow::Result<Socket> {
         let uri: Uri = url.parse().with_context(|| format!("expected a URL such as ws://host:port/ws, got {url}"))?;
-        if uri.scheme_str() != Some("ws") {
-            bail!("expected a URL that begins with ws://, got {url}");
-        }
         let authority = uri.authority().with_context(|| format!("expected a host in {url}"))?;
-        let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
-        let stream = TcpStream::connect(address)
-            .await
-            .with_context(|| format!("no node answers at {authority}; does `skylark serve` run?"))?;
-        stream.set_nodelay(true)?;
+        let stream = self.trust.dial(&uri, SCHEMES).await?;
         let request = Request::get(with_device(&uri, self.device.as_ref())?)
             .header("host", authority.as_str())
             .header("connection", "Upgrade")

@@ -1,6 +1,6 @@
 //! One request to a running node's push API.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
@@ -8,9 +8,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
 use super::ConfigSource;
+use super::dial::{Schemes, Trust};
 use crate::config::{Config, Scope, Service};
 
 /// Which node a command asks, and with which key.
@@ -22,33 +22,36 @@ pub(super) struct NodeArgs {
     /// API key [default: the first of the configuration that may do it].
     #[arg(long)]
     key: Option<String>,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 /// A node's push API.
 pub(super) struct Node {
     base: String,
     key: Option<String>,
+    trust: Trust,
 }
 
 impl NodeArgs {
     /// Reads the configuration only for what the options leave open.
     pub(super) fn node(self, source: &ConfigSource, scope: Scope) -> anyhow::Result<Node> {
         if let (Some(base), Some(_)) = (&self.url, &self.key) {
-            return Ok(Node::new(base, self.key));
+            return Ok(Node::new(base, self.key, self.trust));
         }
         let config = source.load()?.config;
         let base = match self.url {
             Some(url) => url,
-            None => format!("http://{}", local_address(&config, Service::Api)?),
+            None => local_url(&config, Service::Api, SCHEMES)?,
         };
         let configured = || config.api.keys.iter().find(|key| key.may(scope)).map(|key| key.key.clone());
-        Ok(Node::new(&base, self.key.or_else(configured)))
+        Ok(Node::new(&base, self.key.or_else(configured), self.trust))
     }
 }
 
 impl Node {
-    pub(super) fn new(base: &str, key: Option<String>) -> Self {
-        Self { base: base.trim_end_matches('/').to_owned(), key }
+    pub(super) fn new(base: &str, key: Option<String>, trust: Trust) -> Self {
+        Self { base: base.trim_end_matches('/').to_owned(), key, trust }
     }
 
     /// Sends one request; the body of the answer as the node wrote it.
@@ -56,14 +59,8 @@ impl Node {
         let uri: Uri = format!("{}{path}", self.base).parse()?;
         let authority =
             uri.authority().with_context(|| format!("expected a URL such as http://host:port, got {uri}"))?;
-        if uri.scheme_str() != Some("http") {
-            bail!("expected a URL that begins with http://, got {uri}");
-        }
-        let address = (authority.host().trim_matches(['[', ']']), authority.port_u16().unwrap_or(80));
         let target = uri.path_and_query().context("expected a path")?.as_str();
-        let stream = TcpStream::connect(address)
-            .await
-            .with_context(|| format!("no node answers at {authority}; does `skylark serve` run?"))?;
+        let stream = self.trust.dial(&uri, SCHEMES).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let mut request = Request::builder().method(method).uri(target).header("host", authority.as_str());
         if let Some(key) = &self.key {
@@ -99,13 +96,15 @@ impl Node {
     }
 }
 
-/// Where on this machine the configured node serves something.
-pub(super) fn local_address(config: &Config, service: Service) -> anyhow::Result<SocketAddr> {
+/// Of the push API.
+const SCHEMES: Schemes = ["http", "https"];
+
+/// Where on this machine the configured node serves something; without TLS, if it can be had so.
+pub(super) fn local_url(config: &Config, service: Service, [plain, secure]: Schemes) -> anyhow::Result<String> {
     let name = service.as_str();
     let serving = || config.listeners.iter().filter(|listener| listener.has(service));
-    let Some(listener) = serving().find(|listener| listener.tls.is_none()) else {
-        let why = if serving().next().is_some() { " without TLS, which no command speaks" } else { "" };
-        bail!("no listener serves {name}{why}; name one by --url");
+    let Some(listener) = serving().find(|listener| listener.tls.is_none()).or_else(|| serving().next()) else {
+        bail!("no listener serves {name}; name one by --url");
     };
     let mut address = listener.address;
     if address.port() == 0 {
@@ -116,5 +115,6 @@ pub(super) fn local_address(config: &Config, service: Service) -> anyhow::Result
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    Ok(address)
+    let scheme = if listener.tls.is_some() { secure } else { plain };
+    Ok(format!("{scheme}://{address}"))
 }

@@ -7,6 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::CommandFactory as _;
 use serde_json::{Value, json};
 
+use super::dial::Trust;
 use super::wire::{Dialect, Payload};
 use super::*;
 
@@ -197,7 +198,11 @@ fn hex(text: &str) -> Vec<u8> {
 async fn node(answer: &'static str) -> (http::Node, tokio::task::JoinHandle<String>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let node = http::Node::new(&format!("http://{}/", listener.local_addr().unwrap()), Some("canary".to_owned()));
+    let node = http::Node::new(
+        &format!("http://{}/", listener.local_addr().unwrap()),
+        Some("canary".to_owned()),
+        Trust::default(),
+    );
     let asked = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut asked = vec![0; 4096];
@@ -223,6 +228,7 @@ async fn a_nodes_answer_is_the_commands_answer() {
     assert_eq!(error.to_string(), "expected JSON from the node, got 200 OK \"hi\"");
     let (gone, _) = node("").await;
     assert!(gone.ask(hyper::Method::GET, "/", None).await.is_err());
-    let wrong = http::Node::new("https://127.0.0.1:1", None).ask(hyper::Method::GET, "/", None).await.unwrap_err();
-    assert_eq!(wrong.to_string(), "expected a URL that begins with http://, got https://127.0.0.1:1/");
+    let wrong = http::Node::new("ftp://127.0.0.1:1", None, Trust::default());
+    let wrong = wrong.ask(hyper::Method::GET, "/", None).await.unwrap_err();
+    assert_eq!(wrong.to_string(), "expected a URL that begins with http:// or https://, got ftp://127.0.0.1:1/");
 }

@@ -99,9 +99,9 @@ impl Trouble {
 
 fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &Door) {
     let at = door.at;
-    let serves = gateway.config.load().listeners[at].serves.clone();
-    // Where back ends push, too, only those who become clients count as connects: see `upgrade`.
-    if !serves.contains(&Service::Api) && !gateway.peers.may_connect(peer.ip()) {
+    let config = gateway.config.load();
+    let serves = config.listeners[at].serves.clone();
+    if counts_accepts(&config.listeners[at]) && !gateway.peers.may_connect(peer.ip()) {
         refused(peer, "rate");
         return;
     }
@@ -120,6 +120,13 @@ fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &D
             upgrade::serve(guest, stream, peer, at, serves).await;
         }
     });
+}
+
+/// Whether everybody who is accepted here counts as a connect: each may become a client, or has a handshake of TLS done,
+/// which costs more than to answer hundreds of requests. Where back ends push without it, only those who become clients
+/// count, when they do.
+pub(super) fn counts_accepts(listener: &Listener) -> bool {
+    listener.tls.is_some() || !listener.has(Service::Api)
 }
 
 /// The stream on which the listener's protocol is spoken; `None` when TLS comes to nothing, or the gateway stops.

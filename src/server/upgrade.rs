@@ -113,10 +113,8 @@ impl Front {
 
     fn judge(&self, request: &Request<Incoming>) -> Judged {
         let config = self.gateway.config.load();
-        let may_connect = || {
-            // Elsewhere the connect was counted when it was accepted.
-            !self.serves.contains(&Service::Api) || self.gateway.peers.may_connect(self.peer.ip())
-        };
-        handshake::judge(request, &config.listeners[self.at], self.peer, self.at, may_connect)
+        let listener = &config.listeners[self.at];
+        let may_connect = || listener::counts_accepts(listener) || self.gateway.peers.may_connect(self.peer.ip());
+        handshake::judge(request, listener, self.peer, self.at, may_connect)
     }
 }

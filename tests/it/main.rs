@@ -32,5 +32,6 @@ mod rooms;
 mod secrets;
 mod swap;
 mod tls;
+mod tls_clients;
 mod trials;
 mod vectors;
