@@ -5,6 +5,10 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "tidy/examples.rs"]
+mod examples;
+#[path = "tidy/reference.rs"]
+mod reference;
 #[path = "tidy/scan.rs"]
 mod scan;
 
@@ -399,4 +403,26 @@ fn no_file_knows_the_machine_it_was_made_on() {
         lock.lines().filter(|l| l.starts_with("source = ") && !l.contains("github.com/rust-lang/crates.io-index"));
     broken.extend(foreign.map(str::to_owned));
     none("no path of one machine, no registry but the public one", &broken);
+}
+
+#[test]
+fn every_item_of_the_interface_has_its_words_and_stands_in_the_reference() {
+    let (page, silent) = reference::page(&read("wit/skylark.wit"));
+    none("an item of the interface says what it is", &silent);
+    made("docs/plugin-reference.md", &page);
+}
+
+#[test]
+fn the_examples_of_the_documents_are_the_templates() {
+    made("docs/plugin-examples.md", &examples::page(read));
+}
+
+/// A page that is made of other files is what they make of it; `BLESS=1` writes it.
+#[track_caller]
+fn made(file: &str, page: &str) {
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(ROOT.join(file), page).unwrap();
+    }
+    let committed = std::fs::read_to_string(ROOT.join(file)).unwrap_or_default();
+    assert!(committed == page, "{file} is not what it is made of: BLESS=1 cargo test --test tidy");
 }

@@ -6,37 +6,54 @@ declare module "skylark:plugin/types" {
   export type Entry = [string, string];
   /** What is said. An empty text is an absent one; an id or timestamp of 0 is given by the host. */
   export interface Message {
+    /** Number of the message. */
     id: number;
+    /** What kind of message it is, e.g. `chat` or `900`. */
     action: string;
+    /** The body: texts by key. */
     content: Array<Entry>;
+    /** Who says it, by the publisher's word. */
     sender: string;
+    /** Who is meant, by the publisher's word. It routes nothing here. */
     receiver: string;
+    /** What goes with the body: avatar, nickname. */
     extra: Array<Entry>;
+    /** Headline. */
     title: string;
+    /** Address of a picture. */
     image: string;
+    /** Format of the content, as CIM names it. */
     format: string;
     /** Milliseconds since 1970. */
     timestamp: number;
   }
   /** One device of a user. */
   export interface DeviceOf {
+    /** Whose device. */
     uid: string;
+    /** Its name, as the client gave it when it bound. */
     device: string;
   }
   /** Who is to receive a push. */
   export type Target = { tag: "connection"; val: number } | { tag: "device"; val: DeviceOf } | { tag: "user"; val: string } | { tag: "users"; val: Array<string> } | { tag: "room"; val: string } | { tag: "everyone" } | { tag: "everyone-but"; val: Array<string> };
   /** A code for the client or back end (three digits as text, e.g. "403") and a reason in plain words. */
   export interface Refusal {
+    /** Three digits as text. */
     code: string;
+    /** In plain words, for a person. */
     reason: string;
   }
   /** By which way something came in. */
   export type Origin = "client" | "http" | "broker" | "plugin";
   /** Who a connection belongs to. */
   export interface Identity {
+    /** The user. */
     uid: string;
+    /** The connection. */
     cid: number;
+    /** Its device, if it named one. */
     device: string | null;
+    /** web, android, ios, windows, mac. */
     channel: string | null;
   }
 }
@@ -79,6 +96,7 @@ declare module "skylark:plugin/auth" {
   }
   /** Who the client really is. */
   export interface Admission {
+    /** The user. */
     uid: string;
     /** Overrides the claimed device. */
     device: string | null;
@@ -89,9 +107,11 @@ declare module "skylark:plugin/auth" {
     /** Kept with the connection. */
     claims: Array<Entry>;
   }
+  /** What becomes of the client. */
   export type Answer = { tag: "admit"; val: Admission } | { tag: "refuse"; val: Refusal } | { tag: "abstain" };
   /** What the plugin exports as `auth`. */
   export interface Auth {
+    /** Decides about one client. */
     admit(transport: Transport, claim: Claim): Answer;
   }
 }
@@ -107,15 +127,25 @@ declare module "skylark:plugin/publication" {
   export type Way = import("skylark:plugin/types").Origin;
   /** What kind of target a publish has. */
   export type Audience = "connection" | "device" | "user" | "users" | "room" | "everyone" | "everyone-but";
+  /** Number of the message; 0 = the host gives one. */
   export function id(): number;
+  /** What kind of message it is. */
   export function action(): string;
+  /** The body: texts by key. */
   export function content(): Array<Entry>;
+  /** Who says it, by the publisher's word. */
   export function sender(): string;
+  /** Who is meant, by the publisher's word. */
   export function receiver(): string;
+  /** What goes with the body. */
   export function extra(): Array<Entry>;
+  /** Headline. */
   export function title(): string;
+  /** Address of a picture. */
   export function image(): string;
+  /** Format of the content, as CIM names it. */
   export function format(): string;
+  /** Milliseconds since 1970; 0 = the host gives it. */
   export function timestamp(): number;
   /** All of it at once, to read it whole or to change and hand back in `replace`. */
   export function message(): Whole;
@@ -123,6 +153,7 @@ declare module "skylark:plugin/publication" {
   export function origin(): Way;
   /** The user whose connection published; none for back ends. */
   export function publisher(): string | null;
+  /** Whom it goes to, by kind. */
   export function targetKind(): Audience;
   /** How many users the target names; 0 for rooms, connections and everyone. */
   export function targetCount(): number;
@@ -141,6 +172,7 @@ declare module "skylark:plugin/publication" {
 declare module "skylark:plugin/filter" {
   export type Message = import("skylark:plugin/types").Message;
   export type Refusal = import("skylark:plugin/types").Refusal;
+  /** What becomes of the publish. */
   export type Verdict = { tag: "allow" } | { tag: "replace"; val: Message } | { tag: "reject"; val: Refusal } | { tag: "drop" };
   /** What the plugin exports as `filter`. */
   export interface Filter {
@@ -153,18 +185,24 @@ declare module "skylark:plugin/filter" {
 declare module "skylark:plugin/handler" {
   export type Entry = import("skylark:plugin/types").Entry;
   export type Identity = import("skylark:plugin/types").Identity;
+  /** What a client asks. */
   export interface Call {
+    /** One of the keys that this plugin owns. */
     key: string;
+    /** What came with it. */
     data: Array<Entry>;
     /** Whose connection asks; none while it is not bound. */
     caller: Identity | null;
     /** The connection that asks. */
     cid: number;
   }
+  /** What the client is told. */
   export interface Reply {
     /** Three digits as text: "200" is success. */
     code: string;
+    /** In plain words. */
     message: string;
+    /** What goes with it. */
     data: Array<Entry>;
   }
   /** What the plugin exports as `handler`. */
@@ -179,13 +217,18 @@ declare module "skylark:plugin/handler" {
 /** Role: is told what happened. Answers nothing, delays nothing. */
 declare module "skylark:plugin/events" {
   export type Identity = import("skylark:plugin/types").Identity;
+  /** Who joined or left which room. */
   export interface RoomChange {
+    /** The connection. */
     who: Identity;
+    /** The room. */
     room: string;
   }
+  /** What happened on this node. */
   export type Event = { tag: "online"; val: Identity } | { tag: "offline"; val: Identity } | { tag: "room-joined"; val: RoomChange } | { tag: "room-left"; val: RoomChange };
   /** What the plugin exports as `events`. */
   export interface Events {
+    /** Hears of one event; they come one after the other. */
     onEvent(event: Event): void;
   }
 }
@@ -201,7 +244,9 @@ declare module "skylark:plugin/lifecycle" {
 
 /** Lines for the node's log; capped per call. */
 declare module "skylark:plugin/log" {
+  /** How much a line matters. */
   export type Level = "debug" | "info" | "warn" | "error";
+  /** Writes one line. */
   export function write(level: Level, message: string): void;
 }
 
@@ -223,10 +268,15 @@ declare module "skylark:plugin/clock" {
 
 /** Who is online, on which device, in which room. Grant: `directory`. */
 declare module "skylark:plugin/directory" {
+  /** One connection of a user. */
   export interface Presence {
+    /** The connection. */
     cid: number;
+    /** Its device, if it named one. */
     device: string | null;
+    /** web, android, ios, windows, mac. */
     channel: string | null;
+    /** The rooms that it is in. */
     rooms: Array<string>;
   }
   /** Whether the user has at least one connection. */
@@ -247,17 +297,22 @@ declare module "skylark:plugin/outbox" {
   export type Target = import("skylark:plugin/types").Target;
   /** What history does with the message. Carried, unused until the node keeps history. */
   export type History = { tag: "configured" } | { tag: "no" } | { tag: "ttl"; val: number };
+  /** How a push is published. */
   export interface Options {
     /** Idempotency key. */
     key: string | null;
+    /** Whether it is kept. */
     history: History;
     /** A connection to leave out. */
     noEcho: number | null;
   }
+  /** Why an effect was not staged. */
   export type Error = { tag: "too-many" } | { tag: "too-large" } | { tag: "too-many-hops" } | { tag: "invalid"; val: string };
+  /** Publishes a message; it passes the filters like any other. */
   export function push(target: Target, message: Message, options: Options | null): void;
   /** The user's connections join the room. */
   export function join(uid: string, room: string): void;
+  /** The user's connections leave the room. */
   export function leave(uid: string, room: string): void;
   /** Closes the target's connections; `connection`, `device`, `user` and `users` only. */
   export function kick(target: Target, reason: string): void;
@@ -273,6 +328,7 @@ declare module "skylark:plugin/login" {
   export type Entry = import("skylark:plugin/types").Entry;
   /** Whose the connection becomes. */
   export interface Account {
+    /** The user. */
     uid: string;
     /** None = what is known of it already. */
     device: string | null;
@@ -285,6 +341,7 @@ declare module "skylark:plugin/login" {
     /** Kept with the connection. */
     claims: Array<Entry>;
   }
+  /** Why the login was not staged. */
   export type Error = { tag: "too-many" } | { tag: "gone" } | { tag: "invalid"; val: string };
   /**
    * The connection is this user's, bound or not before; staged with the outbox, in the order of the calls. Its client is told
@@ -301,12 +358,15 @@ declare module "skylark:plugin/login" {
  * concurrent write makes the host run the call again, at most three times, then the caller gets "503".
  */
 declare module "skylark:plugin/kv" {
+  /** Why a write was not staged. */
   export type Error = { tag: "too-large" } | { tag: "read-only" };
   /** Why a number was not added. */
   export type AddError = { tag: "too-large" } | { tag: "read-only" } | { tag: "not-a-number" };
+  /** What `key` holds; none = nothing. */
   export function get(key: string): Uint8Array | null;
   /** `ttl` in seconds; none = until deleted. */
   export function set(key: string, value: Uint8Array, ttl: number | null): void;
+  /** Forgets `key`. */
   function delete_(key: string): void;
   export { delete_ as delete };
   /** Sets `key` only if its value is `expected` (none = the key is absent); answers whether it did. */
@@ -345,6 +405,7 @@ declare module "skylark:plugin/counters" {
  */
 declare module "skylark:plugin/http" {
   export type Entry = import("skylark:plugin/types").Entry;
+  /** What is asked. */
   export interface Request {
     /** GET, POST, PUT… */
     method: string;
@@ -352,17 +413,21 @@ declare module "skylark:plugin/http" {
     url: string;
     /** At most 32, none that belongs to the connection (host, content-length, transfer-encoding…). */
     headers: Array<Entry>;
+    /** None = no body. */
     body: Uint8Array | null;
     /** To the last byte of the answer; none = 10 000. At most three quarters of what the call may take. */
     timeoutMs: number | null;
   }
+  /** What was answered. */
   export interface Response {
     /** 200, 404… A redirect is an answer like any other: it is not followed. */
     status: number;
     /** Names in lower case. */
     headers: Array<Entry>;
+    /** All of it. */
     body: Uint8Array;
   }
+  /** Why there is no answer. */
   export type Error = { tag: "denied"; val: string } | { tag: "invalid"; val: string } | { tag: "unreachable"; val: string } | { tag: "timeout" } | { tag: "too-large" } | { tag: "broken"; val: string } | { tag: "busy" };
   /** Sends one request and waits for its answer. */
   export function send(request: Request): Response;
@@ -376,12 +441,16 @@ declare module "skylark:plugin/http" {
 declare module "skylark:plugin/crypto" {
   /** An RSA public key as a JWK has it: modulus (2 048 to 8 192 bits) and exponent, most significant byte first. */
   export interface RsaKey {
+    /** The modulus, big-endian. */
     n: Uint8Array;
+    /** The exponent, big-endian. */
     e: Uint8Array;
   }
   /** A point of the curve P-256 as a JWK has it, 32 bytes each. */
   export interface EcKey {
+    /** The point's x, 32 bytes big-endian. */
     x: Uint8Array;
+    /** The point's y, 32 bytes big-endian. */
     y: Uint8Array;
   }
   /** The key that a signature is checked with, and by that the algorithm. */

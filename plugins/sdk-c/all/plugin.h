@@ -14,6 +14,7 @@ typedef struct plugin_string_t {
   size_t len;
 } plugin_string_t;
 
+// How much a line matters.
 typedef uint8_t skylark_plugin_log_level_t;
 
 #define SKYLARK_PLUGIN_LOG_LEVEL_DEBUG 0
@@ -33,13 +34,17 @@ typedef struct {
 
 // An RSA public key as a JWK has it: modulus (2 048 to 8 192 bits) and exponent, most significant byte first.
 typedef struct skylark_plugin_crypto_rsa_key_t {
+  // The modulus, big-endian.
   plugin_list_u8_t   n;
+  // The exponent, big-endian.
   plugin_list_u8_t   e;
 } skylark_plugin_crypto_rsa_key_t;
 
 // A point of the curve P-256 as a JWK has it, 32 bytes each.
 typedef struct skylark_plugin_crypto_ec_key_t {
+  // The point's x, 32 bytes big-endian.
   plugin_list_u8_t   x;
+  // The point's y, 32 bytes big-endian.
   plugin_list_u8_t   y;
 } skylark_plugin_crypto_ec_key_t;
 
@@ -68,6 +73,7 @@ typedef struct {
   } val;
 } skylark_plugin_crypto_result_bool_string_t;
 
+// Why a write was not staged.
 typedef struct skylark_plugin_kv_error_t {
   uint8_t tag;
 } skylark_plugin_kv_error_t;
@@ -135,14 +141,23 @@ typedef struct {
 
 // What is said. An empty text is an absent one; an id or timestamp of 0 is given by the host.
 typedef struct skylark_plugin_types_message_t {
+  // Number of the message.
   int64_t   id;
+  // What kind of message it is, e.g. `chat` or `900`.
   plugin_string_t   action;
+  // The body: texts by key.
   skylark_plugin_types_list_entry_t   content;
+  // Who says it, by the publisher's word.
   plugin_string_t   sender;
+  // Who is meant, by the publisher's word. It routes nothing here.
   plugin_string_t   receiver;
+  // What goes with the body: avatar, nickname.
   skylark_plugin_types_list_entry_t   extra;
+  // Headline.
   plugin_string_t   title;
+  // Address of a picture.
   plugin_string_t   image;
+  // Format of the content, as CIM names it.
   plugin_string_t   format;
   // Milliseconds since 1970.
   int64_t   timestamp;
@@ -150,7 +165,9 @@ typedef struct skylark_plugin_types_message_t {
 
 // One device of a user.
 typedef struct skylark_plugin_types_device_of_t {
+  // Whose device.
   plugin_string_t   uid;
+  // Its name, as the client gave it when it bound.
   plugin_string_t   device;
 } skylark_plugin_types_device_of_t;
 
@@ -176,16 +193,22 @@ typedef struct skylark_plugin_types_target_t {
 #define SKYLARK_PLUGIN_TYPES_TARGET_CONNECTION 0
 // A user's connections of one device.
 #define SKYLARK_PLUGIN_TYPES_TARGET_DEVICE 1
+// All connections of a user.
 #define SKYLARK_PLUGIN_TYPES_TARGET_USER 2
+// All connections of these users.
 #define SKYLARK_PLUGIN_TYPES_TARGET_USERS 3
+// The connections in a room.
 #define SKYLARK_PLUGIN_TYPES_TARGET_ROOM 4
+// Every bound connection.
 #define SKYLARK_PLUGIN_TYPES_TARGET_EVERYONE 5
 // Everyone online except these users.
 #define SKYLARK_PLUGIN_TYPES_TARGET_EVERYONE_BUT 6
 
 // A code for the client or back end (three digits as text, e.g. "403") and a reason in plain words.
 typedef struct skylark_plugin_types_refusal_t {
+  // Three digits as text.
   plugin_string_t   code;
+  // In plain words, for a person.
   plugin_string_t   reason;
 } skylark_plugin_types_refusal_t;
 
@@ -199,9 +222,13 @@ typedef uint8_t skylark_plugin_types_origin_t;
 
 // Who a connection belongs to.
 typedef struct skylark_plugin_types_identity_t {
+  // The user.
   plugin_string_t   uid;
+  // The connection.
   uint64_t   cid;
+  // Its device, if it named one.
   plugin_option_string_t   device;
+  // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
 } skylark_plugin_types_identity_t;
 
@@ -212,6 +239,7 @@ typedef struct {
   size_t len;
 } skylark_plugin_http_list_entry_t;
 
+// What is asked.
 typedef struct skylark_plugin_http_request_t {
   // GET, POST, PUT…
   plugin_string_t   method;
@@ -219,19 +247,23 @@ typedef struct skylark_plugin_http_request_t {
   plugin_string_t   url;
   // At most 32, none that belongs to the connection (host, content-length, transfer-encoding…).
   skylark_plugin_http_list_entry_t   headers;
+  // None = no body.
   plugin_option_list_u8_t   body;
   // To the last byte of the answer; none = 10 000. At most three quarters of what the call may take.
   plugin_option_u32_t   timeout_ms;
 } skylark_plugin_http_request_t;
 
+// What was answered.
 typedef struct skylark_plugin_http_response_t {
   // 200, 404… A redirect is an answer like any other: it is not followed.
   uint16_t   status;
   // Names in lower case.
   skylark_plugin_http_list_entry_t   headers;
+  // All of it.
   plugin_list_u8_t   body;
 } skylark_plugin_http_response_t;
 
+// Why there is no answer.
 typedef struct skylark_plugin_http_error_t {
   uint8_t tag;
   union {
@@ -287,10 +319,15 @@ typedef struct {
   size_t len;
 } skylark_plugin_publication_list_entry_t;
 
+// One connection of a user.
 typedef struct skylark_plugin_directory_presence_t {
+  // The connection.
   uint64_t   cid;
+  // Its device, if it named one.
   plugin_option_string_t   device;
+  // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
+  // The rooms that it is in.
   plugin_list_string_t   rooms;
 } skylark_plugin_directory_presence_t;
 
@@ -311,7 +348,9 @@ typedef struct skylark_plugin_outbox_history_t {
   } val;
 } skylark_plugin_outbox_history_t;
 
+// As the node's configuration says.
 #define SKYLARK_PLUGIN_OUTBOX_HISTORY_CONFIGURED 0
+// Not kept.
 #define SKYLARK_PLUGIN_OUTBOX_HISTORY_NO 1
 // Kept for so many seconds.
 #define SKYLARK_PLUGIN_OUTBOX_HISTORY_TTL 2
@@ -321,14 +360,17 @@ typedef struct {
   uint64_t val;
 } plugin_option_u64_t;
 
+// How a push is published.
 typedef struct skylark_plugin_outbox_options_t {
   // Idempotency key.
   plugin_option_string_t   key;
+  // Whether it is kept.
   skylark_plugin_outbox_history_t   history;
   // A connection to leave out.
   plugin_option_u64_t   no_echo;
 } skylark_plugin_outbox_options_t;
 
+// Why an effect was not staged.
 typedef struct skylark_plugin_outbox_error_t {
   uint8_t tag;
   union {
@@ -366,6 +408,7 @@ typedef struct {
 
 // Whose the connection becomes.
 typedef struct skylark_plugin_login_account_t {
+  // The user.
   plugin_string_t   uid;
   // None = what is known of it already.
   plugin_option_string_t   device;
@@ -379,6 +422,7 @@ typedef struct skylark_plugin_login_account_t {
   skylark_plugin_login_list_entry_t   claims;
 } skylark_plugin_login_account_t;
 
+// Why the login was not staged.
 typedef struct skylark_plugin_login_error_t {
   uint8_t tag;
   union {
@@ -448,6 +492,7 @@ typedef struct exports_skylark_plugin_auth_claim_t {
 
 // Who the client really is.
 typedef struct exports_skylark_plugin_auth_admission_t {
+  // The user.
   plugin_string_t   uid;
   // Overrides the claimed device.
   plugin_option_string_t   device;
@@ -459,6 +504,7 @@ typedef struct exports_skylark_plugin_auth_admission_t {
   exports_skylark_plugin_auth_list_entry_t   claims;
 } exports_skylark_plugin_auth_admission_t;
 
+// What becomes of the client.
 typedef struct exports_skylark_plugin_auth_answer_t {
   uint8_t tag;
   union {
@@ -467,7 +513,9 @@ typedef struct exports_skylark_plugin_auth_answer_t {
   } val;
 } exports_skylark_plugin_auth_answer_t;
 
+// It is let in, as this user.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ADMIT 0
+// It is not, and is told why; no other plugin is asked.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_REFUSE 1
 // Not mine: ask the next plugin.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ABSTAIN 2
@@ -476,6 +524,7 @@ typedef skylark_plugin_types_message_t exports_skylark_plugin_filter_message_t;
 
 typedef skylark_plugin_types_refusal_t exports_skylark_plugin_filter_refusal_t;
 
+// What becomes of the publish.
 typedef struct exports_skylark_plugin_filter_verdict_t {
   uint8_t tag;
   union {
@@ -484,6 +533,7 @@ typedef struct exports_skylark_plugin_filter_verdict_t {
   } val;
 } exports_skylark_plugin_filter_verdict_t;
 
+// It goes on as it is.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_ALLOW 0
 // Goes on with this message instead. Its target stays.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_REPLACE 1
@@ -506,8 +556,11 @@ typedef struct {
   exports_skylark_plugin_handler_identity_t val;
 } exports_skylark_plugin_handler_option_identity_t;
 
+// What a client asks.
 typedef struct exports_skylark_plugin_handler_call_t {
+  // One of the keys that this plugin owns.
   plugin_string_t   key;
+  // What came with it.
   exports_skylark_plugin_handler_list_entry_t   data;
   // Whose connection asks; none while it is not bound.
   exports_skylark_plugin_handler_option_identity_t   caller;
@@ -515,10 +568,13 @@ typedef struct exports_skylark_plugin_handler_call_t {
   uint64_t   cid;
 } exports_skylark_plugin_handler_call_t;
 
+// What the client is told.
 typedef struct exports_skylark_plugin_handler_reply_t {
   // Three digits as text: "200" is success.
   plugin_string_t   code;
+  // In plain words.
   plugin_string_t   message;
+  // What goes with it.
   exports_skylark_plugin_handler_list_entry_t   data;
 } exports_skylark_plugin_handler_reply_t;
 
@@ -532,11 +588,15 @@ typedef struct {
 
 typedef skylark_plugin_types_identity_t exports_skylark_plugin_events_identity_t;
 
+// Who joined or left which room.
 typedef struct exports_skylark_plugin_events_room_change_t {
+  // The connection.
   exports_skylark_plugin_events_identity_t   who;
+  // The room.
   plugin_string_t   room;
 } exports_skylark_plugin_events_room_change_t;
 
+// What happened on this node.
 typedef struct exports_skylark_plugin_events_event_t {
   uint8_t tag;
   union {
@@ -551,10 +611,13 @@ typedef struct exports_skylark_plugin_events_event_t {
 #define EXPORTS_SKYLARK_PLUGIN_EVENTS_EVENT_ONLINE 0
 // Last connection of a user is gone.
 #define EXPORTS_SKYLARK_PLUGIN_EVENTS_EVENT_OFFLINE 1
+// A connection joined a room.
 #define EXPORTS_SKYLARK_PLUGIN_EVENTS_EVENT_ROOM_JOINED 2
+// A connection left a room.
 #define EXPORTS_SKYLARK_PLUGIN_EVENTS_EVENT_ROOM_LEFT 3
 
 // Imported Functions from `skylark:plugin/log@0.1.1`
+// Writes one line.
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
 // Imported Functions from `skylark:plugin/settings@0.1.1`
@@ -582,9 +645,11 @@ extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
 // Imported Functions from `skylark:plugin/kv@0.1.1`
+// What `key` holds; none = nothing.
 extern bool skylark_plugin_kv_get(plugin_string_t *key, plugin_list_u8_t *ret);
 // `ttl` in seconds; none = until deleted.
 extern bool skylark_plugin_kv_set(plugin_string_t *key, plugin_list_u8_t *value, uint32_t *maybe_ttl, skylark_plugin_kv_error_t *err);
+// Forgets `key`.
 extern bool skylark_plugin_kv_delete(plugin_string_t *key, skylark_plugin_kv_error_t *err);
 // Sets `key` only if its value is `expected` (none = the key is absent); answers whether it did.
 extern bool skylark_plugin_kv_compare_and_swap(plugin_string_t *key, plugin_list_u8_t *maybe_expected, plugin_list_u8_t *value, uint32_t *maybe_ttl, bool *ret, skylark_plugin_kv_error_t *err);
@@ -606,15 +671,25 @@ extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint
 extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
 
 // Imported Functions from `skylark:plugin/publication@0.1.1`
+// Number of the message; 0 = the host gives one.
 extern int64_t skylark_plugin_publication_id(void);
+// What kind of message it is.
 extern void skylark_plugin_publication_action(plugin_string_t *ret);
+// The body: texts by key.
 extern void skylark_plugin_publication_content(skylark_plugin_publication_list_entry_t *ret);
+// Who says it, by the publisher's word.
 extern void skylark_plugin_publication_sender(plugin_string_t *ret);
+// Who is meant, by the publisher's word.
 extern void skylark_plugin_publication_receiver(plugin_string_t *ret);
+// What goes with the body.
 extern void skylark_plugin_publication_extra(skylark_plugin_publication_list_entry_t *ret);
+// Headline.
 extern void skylark_plugin_publication_title(plugin_string_t *ret);
+// Address of a picture.
 extern void skylark_plugin_publication_image(plugin_string_t *ret);
+// Format of the content, as CIM names it.
 extern void skylark_plugin_publication_format(plugin_string_t *ret);
+// Milliseconds since 1970; 0 = the host gives it.
 extern int64_t skylark_plugin_publication_timestamp(void);
 // All of it at once, to read it whole or to change and hand back in `replace`.
 extern void skylark_plugin_publication_message(skylark_plugin_publication_whole_t *ret);
@@ -622,6 +697,7 @@ extern void skylark_plugin_publication_message(skylark_plugin_publication_whole_
 extern skylark_plugin_publication_way_t skylark_plugin_publication_origin(void);
 // The user whose connection published; none for back ends.
 extern bool skylark_plugin_publication_publisher(plugin_string_t *ret);
+// Whom it goes to, by kind.
 extern skylark_plugin_publication_audience_t skylark_plugin_publication_target_kind(void);
 // How many users the target names; 0 for rooms, connections and everyone.
 extern uint32_t skylark_plugin_publication_target_count(void);
@@ -643,9 +719,11 @@ extern void skylark_plugin_directory_devices(plugin_string_t *uid, plugin_list_s
 extern void skylark_plugin_directory_rooms(plugin_string_t *uid, plugin_list_string_t *ret);
 
 // Imported Functions from `skylark:plugin/outbox@0.1.1`
+// Publishes a message; it passes the filters like any other.
 extern bool skylark_plugin_outbox_push(skylark_plugin_outbox_target_t *target, skylark_plugin_outbox_message_t *message, skylark_plugin_outbox_options_t *maybe_options, skylark_plugin_outbox_error_t *err);
 // The user's connections join the room.
 extern bool skylark_plugin_outbox_join(plugin_string_t *uid, plugin_string_t *room, skylark_plugin_outbox_error_t *err);
+// The user's connections leave the room.
 extern bool skylark_plugin_outbox_leave(plugin_string_t *uid, plugin_string_t *room, skylark_plugin_outbox_error_t *err);
 // Closes the target's connections; `connection`, `device`, `user` and `users` only.
 extern bool skylark_plugin_outbox_kick(skylark_plugin_outbox_target_t *target, plugin_string_t *reason, skylark_plugin_outbox_error_t *err);

@@ -14,6 +14,7 @@ typedef struct plugin_string_t {
   size_t len;
 } plugin_string_t;
 
+// How much a line matters.
 typedef uint8_t skylark_plugin_log_level_t;
 
 #define SKYLARK_PLUGIN_LOG_LEVEL_DEBUG 0
@@ -33,13 +34,17 @@ typedef struct {
 
 // An RSA public key as a JWK has it: modulus (2 048 to 8 192 bits) and exponent, most significant byte first.
 typedef struct skylark_plugin_crypto_rsa_key_t {
+  // The modulus, big-endian.
   plugin_list_u8_t   n;
+  // The exponent, big-endian.
   plugin_list_u8_t   e;
 } skylark_plugin_crypto_rsa_key_t;
 
 // A point of the curve P-256 as a JWK has it, 32 bytes each.
 typedef struct skylark_plugin_crypto_ec_key_t {
+  // The point's x, 32 bytes big-endian.
   plugin_list_u8_t   x;
+  // The point's y, 32 bytes big-endian.
   plugin_list_u8_t   y;
 } skylark_plugin_crypto_ec_key_t;
 
@@ -68,6 +73,7 @@ typedef struct {
   } val;
 } skylark_plugin_crypto_result_bool_string_t;
 
+// Why a write was not staged.
 typedef struct skylark_plugin_kv_error_t {
   uint8_t tag;
 } skylark_plugin_kv_error_t;
@@ -135,14 +141,23 @@ typedef struct {
 
 // What is said. An empty text is an absent one; an id or timestamp of 0 is given by the host.
 typedef struct skylark_plugin_types_message_t {
+  // Number of the message.
   int64_t   id;
+  // What kind of message it is, e.g. `chat` or `900`.
   plugin_string_t   action;
+  // The body: texts by key.
   skylark_plugin_types_list_entry_t   content;
+  // Who says it, by the publisher's word.
   plugin_string_t   sender;
+  // Who is meant, by the publisher's word. It routes nothing here.
   plugin_string_t   receiver;
+  // What goes with the body: avatar, nickname.
   skylark_plugin_types_list_entry_t   extra;
+  // Headline.
   plugin_string_t   title;
+  // Address of a picture.
   plugin_string_t   image;
+  // Format of the content, as CIM names it.
   plugin_string_t   format;
   // Milliseconds since 1970.
   int64_t   timestamp;
@@ -150,7 +165,9 @@ typedef struct skylark_plugin_types_message_t {
 
 // One device of a user.
 typedef struct skylark_plugin_types_device_of_t {
+  // Whose device.
   plugin_string_t   uid;
+  // Its name, as the client gave it when it bound.
   plugin_string_t   device;
 } skylark_plugin_types_device_of_t;
 
@@ -176,16 +193,22 @@ typedef struct skylark_plugin_types_target_t {
 #define SKYLARK_PLUGIN_TYPES_TARGET_CONNECTION 0
 // A user's connections of one device.
 #define SKYLARK_PLUGIN_TYPES_TARGET_DEVICE 1
+// All connections of a user.
 #define SKYLARK_PLUGIN_TYPES_TARGET_USER 2
+// All connections of these users.
 #define SKYLARK_PLUGIN_TYPES_TARGET_USERS 3
+// The connections in a room.
 #define SKYLARK_PLUGIN_TYPES_TARGET_ROOM 4
+// Every bound connection.
 #define SKYLARK_PLUGIN_TYPES_TARGET_EVERYONE 5
 // Everyone online except these users.
 #define SKYLARK_PLUGIN_TYPES_TARGET_EVERYONE_BUT 6
 
 // A code for the client or back end (three digits as text, e.g. "403") and a reason in plain words.
 typedef struct skylark_plugin_types_refusal_t {
+  // Three digits as text.
   plugin_string_t   code;
+  // In plain words, for a person.
   plugin_string_t   reason;
 } skylark_plugin_types_refusal_t;
 
@@ -199,9 +222,13 @@ typedef uint8_t skylark_plugin_types_origin_t;
 
 // Who a connection belongs to.
 typedef struct skylark_plugin_types_identity_t {
+  // The user.
   plugin_string_t   uid;
+  // The connection.
   uint64_t   cid;
+  // Its device, if it named one.
   plugin_option_string_t   device;
+  // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
 } skylark_plugin_types_identity_t;
 
@@ -212,6 +239,7 @@ typedef struct {
   size_t len;
 } skylark_plugin_http_list_entry_t;
 
+// What is asked.
 typedef struct skylark_plugin_http_request_t {
   // GET, POST, PUT…
   plugin_string_t   method;
@@ -219,19 +247,23 @@ typedef struct skylark_plugin_http_request_t {
   plugin_string_t   url;
   // At most 32, none that belongs to the connection (host, content-length, transfer-encoding…).
   skylark_plugin_http_list_entry_t   headers;
+  // None = no body.
   plugin_option_list_u8_t   body;
   // To the last byte of the answer; none = 10 000. At most three quarters of what the call may take.
   plugin_option_u32_t   timeout_ms;
 } skylark_plugin_http_request_t;
 
+// What was answered.
 typedef struct skylark_plugin_http_response_t {
   // 200, 404… A redirect is an answer like any other: it is not followed.
   uint16_t   status;
   // Names in lower case.
   skylark_plugin_http_list_entry_t   headers;
+  // All of it.
   plugin_list_u8_t   body;
 } skylark_plugin_http_response_t;
 
+// Why there is no answer.
 typedef struct skylark_plugin_http_error_t {
   uint8_t tag;
   union {
@@ -318,6 +350,7 @@ typedef struct {
 
 // Who the client really is.
 typedef struct exports_skylark_plugin_auth_admission_t {
+  // The user.
   plugin_string_t   uid;
   // Overrides the claimed device.
   plugin_option_string_t   device;
@@ -329,6 +362,7 @@ typedef struct exports_skylark_plugin_auth_admission_t {
   exports_skylark_plugin_auth_list_entry_t   claims;
 } exports_skylark_plugin_auth_admission_t;
 
+// What becomes of the client.
 typedef struct exports_skylark_plugin_auth_answer_t {
   uint8_t tag;
   union {
@@ -337,12 +371,15 @@ typedef struct exports_skylark_plugin_auth_answer_t {
   } val;
 } exports_skylark_plugin_auth_answer_t;
 
+// It is let in, as this user.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ADMIT 0
+// It is not, and is told why; no other plugin is asked.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_REFUSE 1
 // Not mine: ask the next plugin.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ABSTAIN 2
 
 // Imported Functions from `skylark:plugin/log@0.1.1`
+// Writes one line.
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
 // Imported Functions from `skylark:plugin/settings@0.1.1`
@@ -370,9 +407,11 @@ extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
 // Imported Functions from `skylark:plugin/kv@0.1.1`
+// What `key` holds; none = nothing.
 extern bool skylark_plugin_kv_get(plugin_string_t *key, plugin_list_u8_t *ret);
 // `ttl` in seconds; none = until deleted.
 extern bool skylark_plugin_kv_set(plugin_string_t *key, plugin_list_u8_t *value, uint32_t *maybe_ttl, skylark_plugin_kv_error_t *err);
+// Forgets `key`.
 extern bool skylark_plugin_kv_delete(plugin_string_t *key, skylark_plugin_kv_error_t *err);
 // Sets `key` only if its value is `expected` (none = the key is absent); answers whether it did.
 extern bool skylark_plugin_kv_compare_and_swap(plugin_string_t *key, plugin_list_u8_t *maybe_expected, plugin_list_u8_t *value, uint32_t *maybe_ttl, bool *ret, skylark_plugin_kv_error_t *err);

@@ -27,14 +27,23 @@ typedef struct {
 
 // What is said. An empty text is an absent one; an id or timestamp of 0 is given by the host.
 typedef struct skylark_plugin_types_message_t {
+  // Number of the message.
   int64_t   id;
+  // What kind of message it is, e.g. `chat` or `900`.
   plugin_string_t   action;
+  // The body: texts by key.
   skylark_plugin_types_list_entry_t   content;
+  // Who says it, by the publisher's word.
   plugin_string_t   sender;
+  // Who is meant, by the publisher's word. It routes nothing here.
   plugin_string_t   receiver;
+  // What goes with the body: avatar, nickname.
   skylark_plugin_types_list_entry_t   extra;
+  // Headline.
   plugin_string_t   title;
+  // Address of a picture.
   plugin_string_t   image;
+  // Format of the content, as CIM names it.
   plugin_string_t   format;
   // Milliseconds since 1970.
   int64_t   timestamp;
@@ -42,7 +51,9 @@ typedef struct skylark_plugin_types_message_t {
 
 // One device of a user.
 typedef struct skylark_plugin_types_device_of_t {
+  // Whose device.
   plugin_string_t   uid;
+  // Its name, as the client gave it when it bound.
   plugin_string_t   device;
 } skylark_plugin_types_device_of_t;
 
@@ -68,16 +79,22 @@ typedef struct skylark_plugin_types_target_t {
 #define SKYLARK_PLUGIN_TYPES_TARGET_CONNECTION 0
 // A user's connections of one device.
 #define SKYLARK_PLUGIN_TYPES_TARGET_DEVICE 1
+// All connections of a user.
 #define SKYLARK_PLUGIN_TYPES_TARGET_USER 2
+// All connections of these users.
 #define SKYLARK_PLUGIN_TYPES_TARGET_USERS 3
+// The connections in a room.
 #define SKYLARK_PLUGIN_TYPES_TARGET_ROOM 4
+// Every bound connection.
 #define SKYLARK_PLUGIN_TYPES_TARGET_EVERYONE 5
 // Everyone online except these users.
 #define SKYLARK_PLUGIN_TYPES_TARGET_EVERYONE_BUT 6
 
 // A code for the client or back end (three digits as text, e.g. "403") and a reason in plain words.
 typedef struct skylark_plugin_types_refusal_t {
+  // Three digits as text.
   plugin_string_t   code;
+  // In plain words, for a person.
   plugin_string_t   reason;
 } skylark_plugin_types_refusal_t;
 
@@ -96,9 +113,13 @@ typedef struct {
 
 // Who a connection belongs to.
 typedef struct skylark_plugin_types_identity_t {
+  // The user.
   plugin_string_t   uid;
+  // The connection.
   uint64_t   cid;
+  // Its device, if it named one.
   plugin_option_string_t   device;
+  // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
 } skylark_plugin_types_identity_t;
 
@@ -124,6 +145,7 @@ typedef struct {
   size_t len;
 } skylark_plugin_publication_list_entry_t;
 
+// How much a line matters.
 typedef uint8_t skylark_plugin_log_level_t;
 
 #define SKYLARK_PLUGIN_LOG_LEVEL_DEBUG 0
@@ -138,13 +160,17 @@ typedef struct {
 
 // An RSA public key as a JWK has it: modulus (2 048 to 8 192 bits) and exponent, most significant byte first.
 typedef struct skylark_plugin_crypto_rsa_key_t {
+  // The modulus, big-endian.
   plugin_list_u8_t   n;
+  // The exponent, big-endian.
   plugin_list_u8_t   e;
 } skylark_plugin_crypto_rsa_key_t;
 
 // A point of the curve P-256 as a JWK has it, 32 bytes each.
 typedef struct skylark_plugin_crypto_ec_key_t {
+  // The point's x, 32 bytes big-endian.
   plugin_list_u8_t   x;
+  // The point's y, 32 bytes big-endian.
   plugin_list_u8_t   y;
 } skylark_plugin_crypto_ec_key_t;
 
@@ -173,10 +199,15 @@ typedef struct {
   } val;
 } skylark_plugin_crypto_result_bool_string_t;
 
+// One connection of a user.
 typedef struct skylark_plugin_directory_presence_t {
+  // The connection.
   uint64_t   cid;
+  // Its device, if it named one.
   plugin_option_string_t   device;
+  // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
+  // The rooms that it is in.
   plugin_list_string_t   rooms;
 } skylark_plugin_directory_presence_t;
 
@@ -196,6 +227,7 @@ typedef skylark_plugin_types_message_t exports_skylark_plugin_filter_message_t;
 
 typedef skylark_plugin_types_refusal_t exports_skylark_plugin_filter_refusal_t;
 
+// What becomes of the publish.
 typedef struct exports_skylark_plugin_filter_verdict_t {
   uint8_t tag;
   union {
@@ -204,6 +236,7 @@ typedef struct exports_skylark_plugin_filter_verdict_t {
   } val;
 } exports_skylark_plugin_filter_verdict_t;
 
+// It goes on as it is.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_ALLOW 0
 // Goes on with this message instead. Its target stays.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_REPLACE 1
@@ -213,15 +246,25 @@ typedef struct exports_skylark_plugin_filter_verdict_t {
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_DROP 3
 
 // Imported Functions from `skylark:plugin/publication@0.1.1`
+// Number of the message; 0 = the host gives one.
 extern int64_t skylark_plugin_publication_id(void);
+// What kind of message it is.
 extern void skylark_plugin_publication_action(plugin_string_t *ret);
+// The body: texts by key.
 extern void skylark_plugin_publication_content(skylark_plugin_publication_list_entry_t *ret);
+// Who says it, by the publisher's word.
 extern void skylark_plugin_publication_sender(plugin_string_t *ret);
+// Who is meant, by the publisher's word.
 extern void skylark_plugin_publication_receiver(plugin_string_t *ret);
+// What goes with the body.
 extern void skylark_plugin_publication_extra(skylark_plugin_publication_list_entry_t *ret);
+// Headline.
 extern void skylark_plugin_publication_title(plugin_string_t *ret);
+// Address of a picture.
 extern void skylark_plugin_publication_image(plugin_string_t *ret);
+// Format of the content, as CIM names it.
 extern void skylark_plugin_publication_format(plugin_string_t *ret);
+// Milliseconds since 1970; 0 = the host gives it.
 extern int64_t skylark_plugin_publication_timestamp(void);
 // All of it at once, to read it whole or to change and hand back in `replace`.
 extern void skylark_plugin_publication_message(skylark_plugin_publication_whole_t *ret);
@@ -229,6 +272,7 @@ extern void skylark_plugin_publication_message(skylark_plugin_publication_whole_
 extern skylark_plugin_publication_way_t skylark_plugin_publication_origin(void);
 // The user whose connection published; none for back ends.
 extern bool skylark_plugin_publication_publisher(plugin_string_t *ret);
+// Whom it goes to, by kind.
 extern skylark_plugin_publication_audience_t skylark_plugin_publication_target_kind(void);
 // How many users the target names; 0 for rooms, connections and everyone.
 extern uint32_t skylark_plugin_publication_target_count(void);
@@ -238,6 +282,7 @@ extern void skylark_plugin_publication_target_uids(uint32_t offset, uint32_t lim
 extern bool skylark_plugin_publication_target_room(plugin_string_t *ret);
 
 // Imported Functions from `skylark:plugin/log@0.1.1`
+// Writes one line.
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
 // Imported Functions from `skylark:plugin/settings@0.1.1`
