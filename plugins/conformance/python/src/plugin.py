@@ -1,0 +1,181 @@
+"""The conformance guest in Python: ../../README.md says what it does."""
+
+from wit_world import exports
+from wit_world.exports import auth, events, filter, handler
+from wit_world.imports import clock, counters, crypto, directory, kv, log, outbox, publication, settings
+from wit_world.imports.types import Message, Refusal, Target_Room, Target_User
+from componentize_py_types import Err
+
+
+def trap():
+    raise RuntimeError("trap")
+
+
+def spin():
+    while True:
+        pass
+
+
+def kind(enum):
+    return enum.name.lower().replace("_", "-")
+
+
+def error(caught):
+    return type(caught.value).__name__.split("_", 1)[1]
+
+
+class Lifecycle(exports.Lifecycle):
+    def start(self) -> None:
+        match settings.get("start"):
+            case "error":
+                raise Err("told to fail")
+            case "trap":
+                trap()
+
+
+class Auth(exports.Auth):
+    def admit(self, transport: auth.Transport, claim: auth.Claim) -> auth.Answer:
+        match claim.token:
+            case None:
+                return auth.Answer_Abstain()
+            case "no":
+                return auth.Answer_Refuse(Refusal("403", "refused"))
+            case "trap":
+                trap()
+            case "write":
+                try:
+                    kv.set("k", b"v", None)
+                except Err as caught:
+                    return auth.Answer_Refuse(Refusal("409", {"TooLarge": "too-large", "ReadOnly": "read-only"}[error(caught)]))
+        known = {
+            "listener": transport.listener, "remote": transport.remote, "path": transport.path,
+            "origin": transport.origin, "agent": transport.user_agent, "bound": transport.bound, "channel": claim.channel,
+        }
+        claims = [(key, "-" if value is None else value) for key, value in known.items()]
+        expires = clock.now() // 1000 + 60
+        return auth.Answer_Admit(auth.Admission(claim.uid or "-", claim.device, ["a", "b"], expires, claims + claim.data))
+
+
+class Filter(exports.Filter):
+    def judge(self) -> filter.Verdict:
+        match publication.action():
+            case "reject":
+                return filter.Verdict_Reject(Refusal("403", publication.title()))
+            case "drop":
+                return filter.Verdict_Drop()
+            case "trap":
+                trap()
+            case "spin":
+                spin()
+            case "fields":
+                return titled(
+                    publication.action(), publication.sender(), publication.receiver(), publication.image(),
+                    publication.format(), str(publication.id()), str(publication.timestamp()),
+                )
+            case "seen":
+                uids = ",".join(publication.target_uids(0, 1000))
+                verdict = titled(
+                    publication.publisher() or "-", kind(publication.origin()), kind(publication.target_kind()),
+                    str(publication.target_count()), uids, publication.target_room() or "-",
+                )
+                verdict.value.extra.append(("parts", str(len(publication.content()))))
+                return verdict
+            case "online":
+                return filter.Verdict_Allow() if directory.online(publication.receiver()) else filter.Verdict_Drop()
+            case "count":
+                if counters.add_and_read(publication.sender(), 60, 1) > 2:
+                    return filter.Verdict_Reject(Refusal("429", "too many"))
+            case "log":
+                for level, word in zip(log.Level, ["one", "two", "three", "four"]):
+                    log.write(level, word)
+            case "setting":
+                return filter.Verdict_Reject(Refusal("403", settings.get("word") or "-"))
+        return filter.Verdict_Allow()
+
+
+def titled(*parts):
+    message = publication.message()
+    message.title = "|".join(parts)
+    return filter.Verdict_Replace(message)
+
+
+def message(action, sender, content):
+    return Message(0, action, content, sender, "", [], "", "", "", 0)
+
+
+class Handler(exports.Handler):
+    def keys(self) -> list[str]:
+        return ["echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "fail", "trap", "spin"]
+
+    def handle(self, call: handler.Call) -> handler.Reply:
+        data = dict(call.data)
+        caller = call.caller.uid if call.caller else "-"
+        reply = handler.Reply("200", "", [])
+
+        def answer(key, value):
+            reply.data.append((key, value))
+
+        match call.key:
+            case "echo":
+                reply.message = caller
+                reply.data = call.data + [("cid", str(call.cid))]
+            case "kv":
+                if "set" in data:
+                    kv.set("k", data["set"].encode(), 10)
+                if "delete" in data:
+                    kv.delete("k")
+                answer("value", (kv.get("k") or b"-").decode())
+            case "cas":
+                expected = data["expected"].encode() if "expected" in data else None
+                answer("done", str(kv.compare_and_swap("k", expected, data["value"].encode(), None)).lower())
+            case "add":
+                try:
+                    answer("sum", str(kv.add("n", int(data["amount"]), None)))
+                except Err as caught:
+                    names = {"TooLarge": "too-large", "ReadOnly": "read-only", "NotANumber": "not-a-number"}
+                    reply = handler.Reply("409", names[error(caught)], [])
+            case "push":
+                options = outbox.Options("once", outbox.History_No(), call.cid)
+                try:
+                    outbox.push(Target_User(data["to"]), message("hi", caller, [("text", data["text"])]), options)
+                except Err as caught:
+                    reply = handler.Reply("400", caught.value.value, [])
+            case "room":
+                outbox.join(caller, data["join"])
+                outbox.leave(caller, data["leave"])
+            case "kick":
+                outbox.kick(Target_User(data["who"]), "told to go")
+            case "who":
+                known = directory.connections(data["who"])
+                answer("online", str(directory.online(data["who"])).lower())
+                answer("count", str(len(known)))
+                answer("device", (known[0].device if known else None) or "-")
+                answer("members", ",".join(sorted(directory.members(data["room"], 0, 10))))
+            case "crypto":
+                text = data["text"].encode()
+                answer("sha256", crypto.sha256(text).hex())
+                answer("hmac", crypto.hmac_sha256(data["key"].encode(), text).hex())
+                answer("random", str(len(crypto.random(16))))
+            case _:
+                outbox.push(Target_User(caller), message("hi", caller, []), None)
+                if call.key == "fail":
+                    raise Err("told to fail")
+                trap() if call.key == "trap" else spin()
+        return reply
+
+
+class Events(exports.Events):
+    def on_event(self, event: events.Event) -> None:
+        match event:
+            case events.Event_Online(who):
+                tell("online", who.uid, "-")
+            case events.Event_Offline(who):
+                tell("offline", who.uid, "-")
+            case events.Event_RoomJoined(change):
+                tell("room-joined", change.who.uid, change.room)
+            case events.Event_RoomLeft(change):
+                tell("room-left", change.who.uid, change.room)
+
+
+def tell(what, uid, room):
+    outbox.push(Target_Room("events"), message("event", "", [("event", what), ("uid", uid), ("room", room)]), None)

@@ -1,0 +1,141 @@
+//! The conformance guest in Rust: ../../README.md says what it does.
+
+mod calls;
+
+use serde::Deserialize;
+use skylark_plugin::{
+    Admission, Auth, AuthAnswer, Claim, Entry, Event, Events, Filter, Message, Origin, Plugin, Publish, Target,
+    TargetKind, Transport, Verdict, clock, counters, directory, kv, log, outbox,
+};
+
+#[derive(Deserialize)]
+struct Conformance {
+    start: Option<String>,
+    word: Option<String>,
+}
+
+impl Plugin for Conformance {
+    type Settings = Self;
+
+    fn start(settings: Self) -> Result<Self, String> {
+        match settings.start.as_deref() {
+            Some("error") => Err("told to fail".to_owned()),
+            Some("trap") => panic!("trap"),
+            _ => Ok(settings),
+        }
+    }
+}
+
+fn spin() -> ! {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
+impl Auth for Conformance {
+    fn admit(&mut self, transport: &Transport, claim: &Claim) -> AuthAnswer {
+        match claim.token.as_deref() {
+            None => return AuthAnswer::Abstain,
+            Some("no") => return AuthAnswer::refuse("403", "refused"),
+            Some("trap") => panic!("trap"),
+            Some("write") => match kv::set("k", b"v", None) {
+                Err(kv::Error::ReadOnly) => return AuthAnswer::refuse("409", "read-only"),
+                Err(kv::Error::TooLarge) => return AuthAnswer::refuse("409", "too-large"),
+                Ok(()) => {}
+            },
+            Some(_) => {}
+        }
+        let from = transport.clone();
+        let known = [
+            ("listener", Some(from.listener)),
+            ("remote", Some(from.remote)),
+            ("path", Some(from.path)),
+            ("origin", from.origin),
+            ("agent", from.user_agent),
+            ("bound", from.bound),
+            ("channel", claim.channel.clone()),
+        ];
+        let mut claims: Vec<Entry> = known.into_iter().map(|(key, value)| (key.to_owned(), or_dash(value))).collect();
+        claims.extend(claim.data.iter().cloned());
+        AuthAnswer::Admit(Admission {
+            uid: or_dash(claim.uid.clone()),
+            device: claim.device.clone(),
+            rooms: vec!["a".to_owned(), "b".to_owned()],
+            expires: Some(clock::now() / 1_000 + 60),
+            claims,
+        })
+    }
+}
+
+impl Filter for Conformance {
+    fn judge(&mut self, publish: &Publish) -> Verdict {
+        match publish.action().as_str() {
+            "reject" => Verdict::reject("403", publish.title()),
+            "drop" => Verdict::Drop,
+            "trap" => panic!("trap"),
+            "spin" => spin(),
+            "fields" => fields(publish),
+            "seen" => seen(publish),
+            "online" if !directory::online(&publish.receiver()) => Verdict::Drop,
+            "count" if counters::add_and_read(&publish.sender(), 60, 1) > 2 => Verdict::reject("429", "too many"),
+            "log" => {
+                log::debug("one");
+                log::info("two");
+                log::warn("three");
+                log::error("four");
+                Verdict::Allow
+            }
+            "setting" => Verdict::reject("403", or_dash(self.word.clone())),
+            _ => Verdict::Allow,
+        }
+    }
+}
+
+fn fields(publish: &Publish) -> Verdict {
+    let (id, time) = (publish.id().to_string(), publish.timestamp().to_string());
+    let texts = [publish.action(), publish.sender(), publish.receiver(), publish.image(), publish.format(), id, time];
+    Verdict::Replace(publish.message().with_title(texts.join("|")))
+}
+
+fn seen(publish: &Publish) -> Verdict {
+    let origin = match publish.origin() {
+        Origin::Client => "client",
+        Origin::Http => "http",
+        Origin::Broker => "broker",
+        Origin::Plugin => "plugin",
+    };
+    let kind = match publish.target_kind() {
+        TargetKind::Connection => "connection",
+        TargetKind::Device => "device",
+        TargetKind::User => "user",
+        TargetKind::Users => "users",
+        TargetKind::Room => "room",
+        TargetKind::Everyone => "everyone",
+        TargetKind::EveryoneBut => "everyone-but",
+    };
+    let (publisher, room) = (or_dash(publish.publisher()), or_dash(publish.target_room()));
+    let (count, uids) = (publish.target_count(), publish.target_uids(0, 1_000).join(","));
+    let message = publish.message().with_title(format!("{publisher}|{origin}|{kind}|{count}|{uids}|{room}"));
+    Verdict::Replace(message.with_extra("parts", publish.content().len().to_string()))
+}
+
+impl Events for Conformance {
+    fn on_event(&mut self, event: &Event) {
+        let (what, uid, room) = match event {
+            Event::Online(who) => ("online", &who.uid, "-"),
+            Event::Offline(who) => ("offline", &who.uid, "-"),
+            Event::RoomJoined(change) => ("room-joined", &change.who.uid, change.room.as_str()),
+            Event::RoomLeft(change) => ("room-left", &change.who.uid, change.room.as_str()),
+        };
+        let message = Message::new("event").with("event", what).with("uid", uid.as_str()).with("room", room);
+        if let Err(error) = outbox::push(Target::room("events"), message) {
+            log::error(error.to_string());
+        }
+    }
+}
+
+skylark_plugin::export!(Conformance: auth, filter, handler, events);

@@ -1,0 +1,179 @@
+// The conformance guest in TypeScript: ../../README.md says what it does.
+import type { Auth } from "skylark:plugin/auth";
+import type { Events } from "skylark:plugin/events";
+import type { Filter, Verdict } from "skylark:plugin/filter";
+import type { Handler, Reply } from "skylark:plugin/handler";
+import type { Lifecycle } from "skylark:plugin/lifecycle";
+import type { Entry, Message } from "skylark:plugin/types";
+import * as clock from "skylark:plugin/clock";
+import * as counters from "skylark:plugin/counters";
+import * as crypto from "skylark:plugin/crypto";
+import * as directory from "skylark:plugin/directory";
+import * as kv from "skylark:plugin/kv";
+import * as log from "skylark:plugin/log";
+import * as outbox from "skylark:plugin/outbox";
+import * as publication from "skylark:plugin/publication";
+import * as settings from "skylark:plugin/settings";
+
+export const lifecycle: Lifecycle = {
+  start() {
+    if (settings.get("start") === "error") throw "told to fail";
+    if (settings.get("start") === "trap") trap();
+  },
+};
+
+export const auth: Auth = {
+  admit(transport, claim) {
+    switch (claim.token) {
+      case null:
+        return { tag: "abstain" };
+      case "no":
+        return { tag: "refuse", val: { code: "403", reason: "refused" } };
+      case "trap":
+        trap();
+      case "write":
+        try {
+          kv.set("k", bytes("v"), null);
+        } catch (error) {
+          return { tag: "refuse", val: { code: "409", reason: name(error) } };
+        }
+    }
+    const { listener, remote, path, origin, userAgent: agent, bound } = transport;
+    const known = { listener, remote, path, origin, agent, bound, channel: claim.channel };
+    const claims = Object.entries(known).map(([key, value]): Entry => [key, value ?? "-"]);
+    const expires = Math.floor(clock.now() / 1000) + 60;
+    const { uid, device, data } = claim;
+    return { tag: "admit", val: { uid: uid ?? "-", device, rooms: ["a", "b"], expires, claims: [...claims, ...data] } };
+  },
+};
+
+export const filter: Filter = {
+  judge() {
+    const { id, action, sender, receiver, title, image, format, timestamp } = publication;
+    switch (action()) {
+      case "reject":
+        return rejected("403", title());
+      case "drop":
+        return { tag: "drop" };
+      case "trap":
+        trap();
+      case "spin":
+        spin();
+      case "fields":
+        return titled([action(), sender(), receiver(), image(), format(), `${id()}`, `${timestamp()}`]);
+      case "seen": {
+        const { publisher, origin, targetKind, targetCount, targetUids, targetRoom } = publication;
+        const uids = targetUids(0, 1000).join(",");
+        const parts = [publisher() ?? "-", origin(), targetKind(), `${targetCount()}`, uids, targetRoom() ?? "-"];
+        return titled(parts, ["parts", `${publication.content().length}`]);
+      }
+      case "online":
+        return { tag: directory.online(receiver()) ? "allow" : "drop" };
+      case "count":
+        return counters.addAndRead(sender(), 60, 1) > 2 ? rejected("429", "too many") : { tag: "allow" };
+      case "log":
+        log.write("debug", "one");
+        log.write("info", "two");
+        log.write("warn", "three");
+        log.write("error", "four");
+        return { tag: "allow" };
+      case "setting":
+        return rejected("403", settings.get("word") ?? "-");
+    }
+    return { tag: "allow" };
+  },
+};
+
+const rejected = (code: string, reason: string): Verdict => ({ tag: "reject", val: { code, reason } });
+
+function titled(parts: string[], ...extra: Entry[]): Verdict {
+  const message = publication.message();
+  return { tag: "replace", val: { ...message, title: parts.join("|"), extra: [...message.extra, ...extra] } };
+}
+
+export const handler: Handler = {
+  keys: () => ["echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "fail", "trap", "spin"],
+
+  handle(call) {
+    const data = Object.fromEntries(call.data);
+    const caller = call.caller?.uid ?? "-";
+    const answer = (...data: Entry[]): Reply => ({ code: "200", message: "", data });
+    const refusal = (code: string, message: string): Reply => ({ code, message, data: [] });
+    switch (call.key) {
+      case "echo":
+        return { code: "200", message: caller, data: [...call.data, ["cid", `${call.cid}`]] };
+      case "kv":
+        if ("set" in data) kv.set("k", bytes(data.set), 10);
+        if ("delete" in data) kv.delete("k");
+        return answer(["value", text(kv.get("k") ?? bytes("-"))]);
+      case "cas": {
+        const expected = "expected" in data ? bytes(data.expected) : null;
+        return answer(["done", `${kv.compareAndSwap("k", expected, bytes(data.value), null)}`]);
+      }
+      case "add":
+        try {
+          return answer(["sum", `${kv.add("n", Number(data.amount), null)}`]);
+        } catch (error) {
+          return refusal("409", name(error));
+        }
+      case "push":
+        try {
+          const options: outbox.Options = { key: "once", history: { tag: "no" }, noEcho: call.cid };
+          outbox.push({ tag: "user", val: data.to }, message("hi", caller, ["text", data.text]), options);
+          return answer();
+        } catch (error) {
+          return refusal("400", thrown<{ val: string }>(error).val);
+        }
+      case "room":
+        outbox.join(caller, data.join);
+        outbox.leave(caller, data.leave);
+        return answer();
+      case "kick":
+        outbox.kick({ tag: "user", val: data.who }, "told to go");
+        return answer();
+      case "who": {
+        const known = directory.connections(data.who);
+        return answer(
+          ["online", `${directory.online(data.who)}`],
+          ["count", `${known.length}`],
+          ["device", known[0]?.device ?? "-"],
+          ["members", directory.members(data.room, 0, 10).sort().join(",")],
+        );
+      }
+      case "crypto":
+        return answer(
+          ["sha256", hex(crypto.sha256(bytes(data.text)))],
+          ["hmac", hex(crypto.hmacSha256(bytes(data.key), bytes(data.text)))],
+          ["random", `${crypto.random(16).length}`],
+        );
+    }
+    outbox.push({ tag: "user", val: caller }, message("hi", caller), null);
+    if (call.key === "fail") throw "told to fail";
+    return call.key === "trap" ? trap() : spin();
+  },
+};
+
+export const events: Events = {
+  onEvent({ tag, val }) {
+    const [uid, room] = "who" in val ? [val.who.uid, val.room] : [val.uid, "-"];
+    outbox.push({ tag: "room", val: "events" }, message("event", "", ["event", tag], ["uid", uid], ["room", room]), null);
+  },
+};
+
+function message(action: string, sender: string, ...content: Entry[]): Message {
+  return { id: 0, action, content, sender, receiver: "", extra: [], title: "", image: "", format: "", timestamp: 0 };
+}
+
+function trap(): never {
+  throw new Error("trap");
+}
+
+function spin(): never {
+  for (;;);
+}
+
+const thrown = <T>(error: unknown) => (error as { payload: T }).payload;
+const name = (error: unknown) => thrown<{ tag: string }>(error).tag;
+const bytes = (value: string) => Uint8Array.from(value, (letter) => letter.charCodeAt(0));
+const text = (value: Uint8Array) => String.fromCharCode(...value);
+const hex = (value: Uint8Array) => Array.from(value, (byte) => byte.toString(16).padStart(2, "0")).join("");
