@@ -284,7 +284,14 @@ impl Loader {
         if let Err(fault) = load::trust(&self.env, &source, &manifest) {
             return self.reject(&name, &source.hash, &fault, Some(&manifest));
         }
-        match self.load(&source, manifest.clone()).await {
+        let loaded = self.load(&source, manifest.clone()).await;
+        let plugin = self.plugin(&name);
+        if plugin.parked.is_some() {
+            // Disabled meanwhile: all of it once more when it is enabled.
+            (plugin.tried, plugin.changed) = (None, Some(Instant::now()));
+            return;
+        }
+        match loaded {
             Ok(version) => self.accept(version),
             Err(fault) => self.reject(&name, &source.hash, &fault, Some(&manifest)),
         }

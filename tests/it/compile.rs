@@ -22,7 +22,7 @@ async fn refusal(gateway: &Gateway, name: &str) -> String {
 #[tokio::test]
 async fn each_bound_of_the_compiler_is_a_refusal_that_names_it() {
     let gateway = node("{memory: 32MiB}");
-    gateway.folder.put("bomb.wasm", &bomb());
+    gateway.folder.put("bomb.wasm", &large());
     let reason = "compiling it took more than 32MiB of memory (plugins.compile.memory)";
     assert_eq!(refusal(&gateway, "bomb").await, reason);
     assert_eq!(gateway.get("/health/ready").await.status, 200, "what is small compiles still");
@@ -30,6 +30,15 @@ async fn each_bound_of_the_compiler_is_a_refusal_that_names_it() {
     let reason = "compiling it took more than 1ms (plugins.compile.wall)";
     assert_eq!(refusal(&gateway, "token-auth").await, reason);
     assert_eq!(gateway.get("/health/live").await.status, 200);
+}
+
+/// A component whose one custom section has 48 MiB.
+fn large() -> Vec<u8> {
+    let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+    // The length behind the id, as LEB128: 3 << 24.
+    bytes.extend([0, 0x80, 0x80, 0x80, 0x18, 1, b'x']);
+    bytes.resize(bytes.len() + (3 << 24) - 2, 0);
+    bytes
 }
 
 /// Costs the compiler far more than a second: the function returns a sum of very many products.

@@ -16,16 +16,16 @@ const EDITS: usize = 60;
 
 /// How far the swaps have come. Good version n is the component `stamp-v1` for even n, `stamp-v2` for odd n.
 #[derive(Default)]
-struct Progress {
+pub struct Progress {
     /// The newest version whose file was put into the directory.
-    offered: AtomicUsize,
+    pub offered: AtomicUsize,
     /// The newest version that the node said serves.
-    live: AtomicUsize,
-    done: AtomicBool,
+    pub live: AtomicUsize,
+    pub done: AtomicBool,
 }
 
 /// One push: what it was stamped with, and between which versions it must have been judged.
-struct Judged {
+pub struct Judged {
     stamp: String,
     from: usize,
     to: usize,
@@ -116,7 +116,7 @@ async fn gossip(gateway: Arc<Gateway>, progress: Arc<Progress>, number: usize) -
 }
 
 /// Pushes numbered messages to a receiver of its own until the swaps are over, one at a time, and reads each back.
-async fn produce(gateway: Arc<Gateway>, progress: Arc<Progress>, number: usize) -> Vec<Judged> {
+pub async fn produce(gateway: Arc<Gateway>, progress: Arc<Progress>, number: usize) -> Vec<Judged> {
     let uid = format!("receiver-{number}");
     let mut receiver = gateway.connect(&uid, Form::YunqueJson).await;
     let mut http = gateway.http().await;
@@ -141,7 +141,7 @@ async fn next_stamp(receiver: &mut Client, sequence: usize) -> String {
 }
 
 /// Each message was judged by a version that was offered by then, not older than the one known to serve, nor than the one before.
-fn check(ledger: &[Judged]) {
+pub fn check(ledger: &[Judged]) {
     let mut version = 0;
     for (sequence, Judged { stamp, from, to }) in ledger.iter().enumerate() {
         version = version.max(*from);
@@ -193,6 +193,6 @@ async fn break_it(gateway: &Gateway, swap: usize) {
     assert!(told["rejected"]["reason"].as_str().is_some_and(|r| !r.is_empty()), "{told}");
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

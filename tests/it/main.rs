@@ -28,6 +28,7 @@ mod limits;
 mod load;
 mod pins;
 mod push;
+mod reloads;
 mod rooms;
 mod secrets;
 mod swap;

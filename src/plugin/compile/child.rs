@@ -139,7 +139,9 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> Vec<u8> {
 }
 
 fn why(status: ExitStatus, words: &str, limits: &CompileLimits) -> String {
-    let out_of_memory = words.contains("memory allocation of") || words.contains("Cannot allocate memory");
+    // The allocator's last words, the system's, and those of who asked politely.
+    let out_of_memory =
+        ["memory allocation of", "Cannot allocate memory", "out of memory"].iter().any(|say| words.contains(say));
     let told: String = words.trim().chars().take(MAX_TOLD_CHARS).collect();
     let is = |signal: Signal| status.signal() == Some(signal.as_raw());
     if out_of_memory {

@@ -191,6 +191,30 @@ async fn disabling_opens_a_filters_gate_and_shuts_the_door_of_the_only_auth() {
     assert_eq!(bench.host.obey("nobody", Word::Disable).await, Err(WordFault::Unknown));
 }
 
+/// A start that takes a while, for an operator who is quicker.
+const SLOW: &str = "(local $turns i32)
+    (loop $on
+        (local.set $turns (i32.add (local.get $turns) (i32.const 1)))
+        (br_if $on (i32.lt_u (local.get $turns) (i32.const 50000000))))
+    (i32.const 0)";
+
+#[tokio::test]
+async fn what_is_disabled_while_its_new_file_loads_stays_disabled() {
+    let bench = Bench::with(&[("f.wasm", &guests::stamp(451))]).await;
+    let aside = bench.dir.path().join(".f");
+    std::fs::write(&aside, guests::starting(SLOW)).unwrap();
+    std::fs::rename(aside, bench.dir.path().join("f.wasm")).unwrap();
+    let disabled = async {
+        let told = bench.host.obey("f", Word::Disable).await.unwrap();
+        (told.state, bench.judge().await)
+    };
+    let ((), told) = tokio::join!(bench.host.look(), disabled);
+    assert_eq!(told, ("disabled", passed()));
+    assert_eq!((bench.status("f").state, bench.judge().await), ("disabled", passed()));
+    let status = bench.host.obey("f", Word::Enable).await.unwrap();
+    assert_eq!((status.state, status.version), ("live", 2), "{status:?}");
+}
+
 #[tokio::test]
 async fn the_operator_removes_a_missing_guard_by_disabling_it() {
     let bench = Bench::with(&[("f.wasm", &guests::stamp(451))]).await;
