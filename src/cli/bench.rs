@@ -12,6 +12,7 @@ mod generator;
 mod markdown;
 mod meter;
 mod payload;
+mod peer;
 mod plot;
 mod proc;
 mod reference;
@@ -30,7 +31,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, exit};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
@@ -39,9 +40,10 @@ use super::{Cli, print};
 pub use allocations::Allocator;
 pub(super) use allocations::so_far as allocations_so_far;
 use cell::{Cell, Stage};
+use peer::Peer;
 use reference::Reference;
 use results::Results;
-use subject::Lab;
+use subject::{Contender, Kind, Lab};
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -66,6 +68,10 @@ pub(super) struct Bench {
     /// Compare with what an earlier run wrote.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
+    /// Ask a peer that runs already as well: KIND=URL and its options behind commas (docs/benchmarks.md). Kinds:
+    /// centrifugo, centrifugo-protobuf, pusher, cim. May be given again.
+    #[arg(long = "peer", value_name = "KIND=URL[,…]")]
+    peers: Vec<String>,
     /// Where the sample plugins are.
     #[arg(long, value_name = "DIR", default_value = "plugins")]
     plugins: PathBuf,
@@ -123,12 +129,15 @@ impl Bench {
             return cell::all().iter().try_for_each(|cell| print(&format!("{:<14} {}", cell.name(), cell.about())));
         }
         let cells = self.chosen()?;
+        let peers = peers(&self.peers)?;
         let baseline = self.baseline.as_deref().map(Results::read).transpose()?;
         raise_descriptors()?;
-        let mut results = self.measure(&cells)?;
+        let mut results = self.measure(&cells, &peers)?;
         if self.connections.is_none() {
             let bars = cells.iter().flat_map(|cell| cell.bars().into_iter().map(|bar| (cell.name(), bar)));
             results.bars = bars.filter_map(|(cell, bar)| bar.judge(cell, &results)).collect();
+            let beside_peers: Vec<_> = peers.iter().flat_map(|peer| peer::bars(peer, &results)).collect();
+            results.bars.extend(beside_peers);
         }
         if let Some(path) = &self.json {
             results.write(path)?;
@@ -152,11 +161,12 @@ impl Bench {
     }
 
     /// Repetitions outside, contenders inside: what else the machine does falls on all of them.
-    fn measure(&self, cells: &[Box<dyn Cell>]) -> anyhow::Result<Results> {
+    fn measure(&self, cells: &[Box<dyn Cell>], peers: &[&'static Peer]) -> anyhow::Result<Results> {
         let lab = Lab::new(&self.plugins)?;
         let stage = Stage { lab: &lab, quick: self.quick, most: self.connections };
         let repetitions = self.repetitions.unwrap_or(if self.quick { 1 } else { 5 });
-        let steps: usize = cells.iter().map(|cell| cell.contenders().len()).sum();
+        let contenders: Vec<Vec<Contender>> = cells.iter().map(|cell| contenders(cell.as_ref(), peers)).collect();
+        let steps: usize = contenders.iter().map(Vec::len).sum();
         let progress = ProgressBar::new(steps as u64 * u64::from(repetitions));
         progress.set_style(ProgressStyle::with_template("{elapsed_precise} {bar:20} {pos}/{len} {msg}")?);
         let mut results = Results {
@@ -168,8 +178,8 @@ impl Bench {
             ..Results::default()
         };
         for _ in 0..repetitions {
-            for cell in cells {
-                for contender in cell.contenders() {
+            for (cell, contenders) in cells.iter().zip(&contenders) {
+                for &contender in contenders {
                     progress.set_message(format!("{}, {}", cell.name(), contender.name));
                     match cell.measure(&stage, contender) {
                         Ok(lines) => {
@@ -187,6 +197,25 @@ impl Bench {
         progress.finish_and_clear();
         Ok(results)
     }
+}
+
+/// Each is one for the whole life of the program, so that whoever drives it can name it without owning it.
+fn peers(texts: &[String]) -> anyhow::Result<Vec<&'static Peer>> {
+    let mut peers: Vec<&'static Peer> = Vec::new();
+    for text in texts {
+        let peer = Peer::parse(text).with_context(|| format!("--peer {text}"))?;
+        if peers.iter().any(|other| other.name == peer.name) {
+            bail!("--peer {text}: another peer is named {:?}: give it a name=", peer.name);
+        }
+        peers.push(Box::leak(Box::new(peer)));
+    }
+    Ok(peers)
+}
+
+fn contenders(cell: &dyn Cell, peers: &[&'static Peer]) -> Vec<Contender> {
+    let peers = if cell.is_for_peers() { peers } else { &[] };
+    let peer = |peer: &&'static Peer| Contender { name: &peer.name, kind: Kind::Peer(peer) };
+    cell.contenders().into_iter().chain(peers.iter().map(peer)).collect()
 }
 
 /// Above the bar on a terminal; a line of its own in a log, where there is no bar.

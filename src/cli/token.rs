@@ -98,7 +98,8 @@ impl Issuer {
     }
 }
 
-fn sign(id: Option<&str>, secret: &[u8], claims: &serde_json::Value) -> String {
+/// A token with these claims, signed by HS256.
+pub(super) fn sign(id: Option<&str>, secret: &[u8], claims: &serde_json::Value) -> String {
     let mut head = json!({ "alg": "HS256", "typ": "JWT" });
     if let Some(id) = id {
         head["kid"] = id.into();

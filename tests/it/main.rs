@@ -26,6 +26,7 @@ mod interfaces;
 mod life;
 mod limits;
 mod load;
+mod peers;
 mod pins;
 mod push;
 mod reloads;

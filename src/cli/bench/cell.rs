@@ -10,7 +10,7 @@ use super::drive::Timing;
 use super::generator::{Dial, Generator};
 use super::sample::Sample;
 use super::subject::{Contender, Lab, Subject};
-use super::wire::room;
+use super::wire::{Wire, room};
 
 /// One question that the bench asks of each contender.
 pub(super) trait Cell {
@@ -20,6 +20,10 @@ pub(super) trait Cell {
     fn about(&self) -> &'static str;
     /// Who is asked, in each repetition, in this order.
     fn contenders(&self) -> Vec<Contender>;
+    /// Whether peers are asked as well.
+    fn is_for_peers(&self) -> bool {
+        false
+    }
     /// Measures one contender once: one sample for each of its lines.
     ///
     /// # Errors
@@ -95,6 +99,9 @@ impl Stage<'_> {
         let subject = self.lab.start(contender)?;
         let mut generator = Generator::new()?;
         generator.connect(&self.lab.dial(&subject, receivers, dialects, rooms)?)?;
+        if let Wire::Peer(_) = subject.wire {
+            generator.idle(SETTLE)?;
+        }
         Ok((subject, generator))
     }
 
@@ -119,5 +126,7 @@ pub(super) struct Lobby {
     pub(super) dial: Dial,
 }
 
+/// Centrifugo answers a connect a moment before what is published reaches the receiver.
+const SETTLE: Duration = Duration::from_millis(500);
 /// What receivers speak where the dialect is not the question.
 pub(super) const DIALECT: &str = "yunque.pb";

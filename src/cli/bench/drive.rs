@@ -12,7 +12,6 @@ use std::os::fd::AsRawFd as _;
 
 use super::generator::{Generator, TIMER};
 use super::meter::{Cost, Meter};
-use super::proc;
 use super::sample::{Sample, Unit, Work};
 use super::stats::Latency;
 use super::subject::Subject;
@@ -222,7 +221,7 @@ impl<'a> Run<'a> {
                 bytes: to.bytes - from.bytes,
             },
             cost,
-            memory: proc::memory(self.subject.pid())?,
+            memory: self.subject.memory()?,
             per_connection: None,
             latency: cut.latency,
             invalid,

@@ -14,6 +14,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 
 pub(super) use receiver::{Faults, Pace, Tally};
 
+use super::peer::Guest;
 use super::tls::Trust;
 use super::wire::Wire;
 use channel::Channel;
@@ -27,10 +28,25 @@ pub(super) struct Dial {
     pub(super) address: SocketAddr,
     /// Given where they speak TLS.
     pub(super) trust: Option<Trust>,
-    /// The upgrade request of each.
-    pub(super) requests: Vec<Vec<u8>>,
+    /// How each begins.
+    pub(super) requests: Vec<Call>,
     /// Whether a bind reply follows the upgrade.
     pub(super) awaits_bind: bool,
+}
+
+/// How one receiver begins.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    /// What it sends first.
+    pub(super) opening: Vec<u8>,
+    /// What it knows of a peer.
+    pub(super) guest: Option<Box<Guest>>,
+}
+
+impl From<Vec<u8>> for Call {
+    fn from(opening: Vec<u8>) -> Self {
+        Self { opening, guest: None }
+    }
 }
 
 pub(super) struct Generator {
@@ -115,8 +131,7 @@ impl Generator {
         self.pipes.clear();
         for number in 0..count as usize {
             let mut pipe = Pipe::open(address, wire)?;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().register(&mut pipe.stream, Token(FIRST_PIPE + number), interest)?;
+            register(self.poll.registry(), &mut pipe, number)?;
             self.pipes.push(pipe);
         }
         Ok(())
@@ -134,7 +149,13 @@ impl Generator {
 
     /// Sends one request, made by `write`.
     pub(super) fn send(&mut self, pipe: u32, write: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
-        self.pipes[pipe as usize].send(write)
+        let number = pipe as usize;
+        let pipe = &mut self.pipes[number];
+        if pipe.has_ended {
+            pipe.reopen()?;
+            register(self.poll.registry(), pipe, number)?;
+        }
+        pipe.send(write)
     }
 
     /// The last so many receivers read like this from now on. Their sockets hold little.
@@ -208,7 +229,13 @@ impl Generator {
     }
 }
 
+fn register(registry: &Registry, pipe: &mut Pipe, number: usize) -> std::io::Result<()> {
+    registry.register(&mut pipe.stream, Token(FIRST_PIPE + number), Interest::READABLE | Interest::WRITABLE)
+}
+
 fn open(dial: &Dial, number: usize) -> anyhow::Result<Receiver> {
-    let opened = Channel::open(dial.address, dial.trust.as_ref(), &dial.requests[number]);
-    Ok(Receiver::new(opened.with_context(|| format!("cannot open connection {number}"))?, dial.awaits_bind))
+    let Call { opening, guest } = &dial.requests[number];
+    let opened = Channel::open(dial.address, dial.trust.as_ref(), opening);
+    let channel = opened.with_context(|| format!("cannot open connection {number}"))?;
+    Ok(Receiver::new(channel, dial.awaits_bind, guest.clone()))
 }

@@ -35,7 +35,7 @@ impl Meter {
     /// The server is gone.
     pub(super) fn start(subject: &Subject) -> anyhow::Result<Self> {
         let allocations = subject.allocations()?;
-        Ok(Self { at: Instant::now(), cpu: Cpu::of(subject.pid())?, own: proc::own_cpu(), allocations })
+        Ok(Self { at: Instant::now(), cpu: subject.cpu()?, own: proc::own_cpu(), allocations })
     }
 
     pub(super) fn elapsed(&self) -> Duration {
@@ -48,7 +48,7 @@ impl Meter {
     /// The server is gone.
     pub(super) fn stop(&self, subject: &Subject) -> anyhow::Result<Cost> {
         let (wall, own) = (self.at.elapsed(), proc::own_cpu());
-        let used = Cpu::of(subject.pid())?.since(&self.cpu);
+        let used = subject.cpu()?.since(&self.cpu);
         let allocations = subject.allocations()?.zip(self.allocations);
         Ok(Cost {
             wall: wall.as_secs_f64(),

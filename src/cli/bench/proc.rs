@@ -59,6 +59,21 @@ impl Cpu {
         Ok(Self { ticks, threads: threads.filter_map(run_time).collect() })
     }
 
+    /// Of a process and of those that it started, which may share its work.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub(super) fn of_family(pid: u32) -> anyhow::Result<Self> {
+        let mut whole = Self::of(pid)?;
+        // A child that ends meanwhile is no fault.
+        for child in descendants(pid).into_iter().filter_map(|child| Self::of(child).ok()) {
+            whole.ticks.user += child.ticks.user;
+            whole.ticks.system += child.ticks.system;
+            whole.threads.extend(child.threads);
+        }
+        Ok(whole)
+    }
+
     /// What was used after `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> CpuTime {
         let ticks = self.ticks.total().saturating_sub(earlier.ticks.total());
@@ -97,6 +112,28 @@ impl Ticks {
 pub(super) fn memory(pid: u32) -> anyhow::Result<Memory> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;
     parse_status(&text).with_context(|| format!("cannot read /proc/{pid}/status"))
+}
+
+/// Memory of a process and of those that it started.
+///
+/// # Errors
+/// The process is gone.
+pub(super) fn memory_of_family(pid: u32) -> anyhow::Result<Memory> {
+    let mut whole = memory(pid)?;
+    for child in descendants(pid).into_iter().filter_map(|child| memory(child).ok()) {
+        whole.resident += child.resident;
+        whole.anonymous += child.anonymous;
+    }
+    Ok(whole)
+}
+
+/// What a process has started, and what those have.
+fn descendants(pid: u32) -> Vec<u32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let children = threads.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join("children")).ok());
+    let children: Vec<u32> =
+        children.flat_map(|text| text.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
+    children.into_iter().flat_map(|child| std::iter::once(child).chain(descendants(child))).collect()
 }
 
 /// CPU of this process.
@@ -174,6 +211,21 @@ mod tests {
     fn memory_is_told_in_bytes() {
         let text = "Name:\tx\nVmRSS:\t  2048 kB\nRssAnon:\t  1024 kB\n";
         assert_eq!(parse_status(text), Some(Memory { resident: 2048 * 1024, anonymous: 1024 * 1024 }));
+    }
+
+    #[test]
+    fn a_family_is_a_process_and_what_it_started() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "read line"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let own = std::process::id();
+        assert!(descendants(own).contains(&child.id()));
+        assert!(memory_of_family(own).unwrap().resident > memory(own).unwrap().resident / 2);
+        assert!(Cpu::of_family(own).unwrap().threads.iter().any(|(tid, _)| *tid == child.id()));
+        drop(child.stdin.take());
+        child.wait().unwrap();
     }
 
     #[test]

@@ -12,7 +12,9 @@ use anyhow::{Context as _, bail};
 
 use super::super::token;
 use super::allocations;
-use super::generator::Dial;
+use super::generator::{Call, Dial};
+use super::peer::Peer;
+use super::proc::{self, Cpu, Memory};
 use super::reference::Reference;
 use super::tls::{self, Trust};
 use super::websocket;
@@ -31,6 +33,8 @@ pub(super) struct Contender {
 pub(super) enum Kind {
     Node(Node),
     Reference(Reference),
+    /// It runs already.
+    Peer(&'static Peer),
 }
 
 /// A node with the token plugin, and what else is asked of it.
@@ -105,6 +109,7 @@ impl Lab {
                 command.args(["--", "bench", "reference", reference.name()]);
                 Wire::Push
             }
+            Kind::Peer(peer) => return Subject::of(peer),
         };
         let log = self.dir.join("stderr.log");
         command.stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
@@ -113,7 +118,8 @@ impl Lab {
         let counter = child.stdin.take();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let is_tls = matches!(contender.kind, Kind::Node(node) if node.tls);
-        let mut subject = Subject { child, address: nowhere, publish: nowhere, is_tls, wire, counter: None };
+        let process = Process::Own(child);
+        let mut subject = Subject { process, address: nowhere, publish: nowhere, is_tls, wire, counter: None };
         let mut lines = stdout.lines();
         while let Some(line) = lines.next().transpose()? {
             subject.address = address(&line, &["ready ", "ws "]).unwrap_or(subject.address);
@@ -176,14 +182,16 @@ impl Lab {
         rooms: impl Fn(u32) -> Vec<String>,
     ) -> anyhow::Result<Dial> {
         let dist = self.plugins.join("dist");
-        let request = |number: u32| -> anyhow::Result<Vec<u8>> {
-            if subject.wire == Wire::Push {
-                return Ok(websocket::upgrade("localhost", &format!("/?n={number}"), None));
+        let request = |number: u32| -> anyhow::Result<Call> {
+            match subject.wire {
+                Wire::Http => {}
+                Wire::Push => return Ok(websocket::upgrade("localhost", &format!("/?n={number}"), None).into()),
+                Wire::Peer(peer) => return Ok(peer.guest(number, rooms(number)).call()),
             }
             let rooms: Vec<Room> = rooms(number).into_iter().map(|room| room.parse()).collect::<Result<_, _>>()?;
             let token = token::mint(&dist, &uid(number).parse::<Uid>()?, None, &rooms, Duration::from_secs(3600))?;
             let dialect = dialects[number as usize % dialects.len()];
-            Ok(websocket::upgrade("localhost", &format!("/ws?token={token}"), Some(dialect)))
+            Ok(websocket::upgrade("localhost", &format!("/ws?token={token}"), Some(dialect)).into())
         };
         let requests = (0..count).map(request).collect::<anyhow::Result<_>>()?;
         let trust = subject.is_tls.then(Trust::new).transpose()?;
@@ -200,7 +208,7 @@ impl Drop for Lab {
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Subject {
-    child: Child,
+    process: Process,
     /// Where receivers connect.
     address: SocketAddr,
     is_tls: bool,
@@ -208,6 +216,13 @@ pub(super) struct Subject {
     pub(super) publish: SocketAddr,
     pub(super) wire: Wire,
     counter: Option<RefCell<Counter>>,
+}
+
+#[derive(Debug)]
+enum Process {
+    Own(Child),
+    /// Somebody else's; without its id there are no figures of its CPU and memory.
+    Foreign(Option<u32>),
 }
 
 /// A child that answers how often it has allocated.
@@ -218,8 +233,32 @@ struct Counter {
 }
 
 impl Subject {
-    pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+    fn of(peer: &'static Peer) -> anyhow::Result<Self> {
+        let process = Process::Foreign(peer.begin()?);
+        let (address, publish, wire) = (peer.address, peer.api, Wire::Peer(peer));
+        Ok(Self { process, address, publish, is_tls: false, wire, counter: None })
+    }
+
+    /// CPU that it has used; none where it cannot be told.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(super) fn cpu(&self) -> anyhow::Result<Cpu> {
+        match &self.process {
+            Process::Own(child) => Cpu::of(child.id()),
+            Process::Foreign(pid) => pid.map_or_else(|| Ok(Cpu::default()), Cpu::of_family),
+        }
+    }
+
+    /// Its memory; none where it cannot be told.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(super) fn memory(&self) -> anyhow::Result<Memory> {
+        match &self.process {
+            Process::Own(child) => proc::memory(child.id()),
+            Process::Foreign(pid) => pid.map_or_else(|| Ok(Memory::default()), proc::memory_of_family),
+        }
     }
 
     /// How often it has allocated since its start; `None` where it does not count.
@@ -241,8 +280,10 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Process::Own(child) = &mut self.process {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -12,6 +12,8 @@ pub(super) struct Frame<'a> {
 pub(super) const TEXT: u8 = 1;
 pub(super) const BINARY: u8 = 2;
 pub(super) const CLOSE: u8 = 8;
+pub(super) const PING: u8 = 9;
+pub(super) const PONG: u8 = 10;
 
 /// What a client of Skylark gets, whatever the dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,13 +68,19 @@ pub(super) fn kind(payload: &[u8]) -> Kind {
     }
 }
 
-/// The answer to a PING that came as a frame of this opcode. Masked with zeros, as a client may choose.
+/// The answer to a PING that came as a frame of this opcode.
 pub(super) fn pong(opcode: u8) -> Vec<u8> {
-    let body: &[u8] = if opcode == TEXT { br#"{"type":0,"content":"PONG"}"# } else { b"\0PONG" };
-    let len = u8::try_from(body.len()).expect("both are short");
-    let mut frame = vec![0x80 | opcode, 0x80 | len, 0, 0, 0, 0];
-    frame.extend_from_slice(body);
-    frame
+    from_client(opcode, if opcode == TEXT { br#"{"type":0,"content":"PONG"}"# } else { b"\0PONG" })
+}
+
+/// A client's frame, masked with zeros, as it may choose.
+pub(super) fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut head = Vec::with_capacity(payload.len() + 14);
+    put(&mut head, opcode, payload);
+    head[1] |= 0x80;
+    let mask_at = head.len() - payload.len();
+    head.splice(mask_at..mask_at, [0; 4]);
+    head
 }
 
 /// The request for an upgrade. The answer's `Sec-WebSocket-Accept` is not judged.
@@ -90,6 +98,22 @@ pub(super) fn upgrade(host: &str, path: &str, subprotocol: Option<&str>) -> Vec<
     head.into_bytes()
 }
 
+/// What a client's frame carries.
+#[cfg(test)]
+pub(super) fn unmasked(frame: &[u8]) -> Vec<u8> {
+    let mut bare = frame.to_vec();
+    bare[1] &= 0x7f;
+    let head = match bare[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    assert_eq!(bare.drain(head..head + 4).as_slice(), [0; 4]);
+    let frame = split(&bare).expect("one whole frame");
+    assert_eq!(frame.len, bare.len());
+    frame.payload.to_vec()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +129,15 @@ mod tests {
             let frame = split(&bytes).unwrap();
             assert_eq!((frame.opcode, frame.payload, frame.len), (BINARY, &payload[..], whole), "{len}");
             assert_eq!(split(&bytes[..whole - 1]), None, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_client_s_frame_has_a_mask_that_changes_nothing() {
+        for len in [0, 125, 126, 65_536] {
+            let payload = vec![7; len];
+            let frame = from_client(BINARY, &payload);
+            assert!(frame[1] & 0x80 != 0 && unmasked(&frame) == payload, "{len}");
         }
     }
 

@@ -8,12 +8,16 @@
 use std::io::Write as _;
 
 use super::payload::{self, Mark};
+use super::peer::Peer;
+use super::traffic::Shape;
 
 /// What a publishing connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wire {
     Http,
     Push,
+    /// The HTTP API of somebody else.
+    Peer(&'static Peer),
 }
 
 /// Which receivers: a range of their numbers, since rooms are made of neighbours.
@@ -62,6 +66,23 @@ impl Wire {
         match self {
             Self::Http => http(out, items),
             Self::Push => push(out, items, receivers),
+            Self::Peer(peer) => peer.adapter.request(out, items, receivers),
+        }
+    }
+
+    /// Whether a request may follow another on a connection before that is answered.
+    pub(super) fn pipelines(self) -> bool {
+        match self {
+            Self::Http | Self::Push => true,
+            Self::Peer(peer) => peer.adapter.pipelines(),
+        }
+    }
+
+    /// Whether one request can ask for this.
+    pub(super) fn takes(self, shape: Shape) -> bool {
+        match self {
+            Self::Http | Self::Push => true,
+            Self::Peer(peer) => peer.adapter.takes(shape),
         }
     }
 }

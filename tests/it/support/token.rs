@@ -56,7 +56,7 @@ pub fn now() -> i64 {
 }
 
 /// The first key of `token-auth.toml`.
-fn dev_key() -> Vec<u8> {
+pub fn dev_key() -> Vec<u8> {
     let manifest = std::fs::read_to_string(super::gateway::samples().join("token-auth.toml")).unwrap();
     let manifest: toml::Table = manifest.parse().unwrap();
     let key = &manifest["settings"]["keys"][0];

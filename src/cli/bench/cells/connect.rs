@@ -3,7 +3,6 @@
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Lobby, Stage};
 use super::super::meter::Meter;
-use super::super::proc;
 use super::super::sample::{Figure, Sample, Unit, Work};
 use super::super::subject::{Contender, NAIVE, RAW, SKYLARK};
 
@@ -25,6 +24,10 @@ impl Cell for Connect {
         vec![SKYLARK, RAW, NAIVE]
     }
 
+    fn is_for_peers(&self) -> bool {
+        true
+    }
+
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let count = stage.connections(4_000, 9_000);
         let Lobby { subject, mut generator, dial } = stage.lobby(contender, WARM, count)?;
@@ -32,7 +35,7 @@ impl Cell for Connect {
         generator.connect(&dial)?;
         let cost = meter.stop(&subject)?;
         let work = Work { unit: Unit::Connection, count: u64::from(count), ..Work::default() };
-        let sample = Sample { work, cost, memory: proc::memory(subject.pid())?, ..Sample::default() };
+        let sample = Sample { work, cost, memory: subject.memory()?, ..Sample::default() };
         Ok(vec![(COMING, sample)])
     }
 

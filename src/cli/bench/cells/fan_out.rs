@@ -9,15 +9,15 @@ use super::super::traffic::{Shape, Traffic};
 
 /// Fan-out to so many connections.
 pub(in super::super) struct FanOut {
-    name: &'static str,
+    pub(in super::super) name: &'static str,
     connections: u32,
 }
 
 pub(in super::super) const SMALL: FanOut = FanOut { name: "fan-out-1k", connections: 1_000 };
 pub(in super::super) const LARGE: FanOut = FanOut { name: "fan-out-10k", connections: 10_000 };
 
-const ALONE: &str = "one at a time";
-const BURST: &str = "burst of 16";
+pub(in super::super) const ALONE: &str = "one at a time";
+pub(in super::super) const BURST: &str = "burst of 16";
 
 impl Cell for FanOut {
     fn name(&self) -> &'static str {
@@ -32,6 +32,10 @@ impl Cell for FanOut {
         vec![SKYLARK, RAW, COALESCING, NAIVE]
     }
 
+    fn is_for_peers(&self) -> bool {
+        true
+    }
+
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let connections = stage.connections(self.connections, self.connections);
         let (subject, mut generator) = stage.set(contender, connections)?;
@@ -42,7 +46,11 @@ impl Cell for FanOut {
         }
         let mut lines = Vec::new();
         for (name, burst, flow) in shapes {
-            let mut traffic = Traffic::new(Shape::FanOut { burst }, subject.wire, connections, 0);
+            let shape = Shape::FanOut { burst };
+            if !subject.wire.takes(shape) {
+                continue;
+            }
+            let mut traffic = Traffic::new(shape, subject.wire, connections, 0);
             lines.push((name, closed(&mut generator, &subject, &mut traffic, flow, stage.timing())?));
         }
         Ok(lines)

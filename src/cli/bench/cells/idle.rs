@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Lobby, Stage};
 use super::super::meter::Meter;
-use super::super::proc;
 use super::super::sample::{Figure, PerConnection, Sample, Unit, Work};
 use super::super::subject::{Contender, Kind, NAIVE, Node, SKYLARK};
 
 pub(in super::super) struct Idle;
 
-const WAITING: &str = "authenticated, two rooms";
+pub(in super::super) const NAME: &str = "idle";
+pub(in super::super) const WAITING: &str = "authenticated, two rooms";
 const COUNT: u32 = 10_000;
 /// Those whose cost is not counted: they make the server allocate what it needs once.
 const WARM: u32 = 200;
@@ -23,7 +23,7 @@ const HURRIED: &str = "heartbeat:\n  interval: 10s\n";
 
 impl Cell for Idle {
     fn name(&self) -> &'static str {
-        "idle"
+        NAME
     }
 
     fn about(&self) -> &'static str {
@@ -34,23 +34,28 @@ impl Cell for Idle {
         vec![SKYLARK, NAIVE]
     }
 
+    fn is_for_peers(&self) -> bool {
+        true
+    }
+
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let (kind, window) = match contender.kind {
             Kind::Node(node) if stage.quick => (Kind::Node(Node { config: HURRIED, ..node }), HURRY),
             Kind::Node(_) => (contender.kind, INTERVAL),
+            Kind::Peer(_) => (contender.kind, stage.pick(HURRY, INTERVAL)),
             // It has no heartbeat to wait for.
             Kind::Reference(_) => (contender.kind, Duration::from_secs(1)),
         };
         let count = stage.connections(COUNT, COUNT);
         let Lobby { subject, mut generator, dial } = stage.lobby(Contender { kind, ..contender }, WARM, count)?;
-        let before = proc::memory(subject.pid())?;
+        let before = subject.memory()?;
         generator.connect(&dial)?;
         // What the connects left to do is not what waiting costs.
         generator.idle(Duration::from_secs(1))?;
         let pings = generator.tally.pings;
         let meter = Meter::start(&subject)?;
         generator.idle(window)?;
-        let (cost, memory) = (meter.stop(&subject)?, proc::memory(subject.pid())?);
+        let (cost, memory) = (meter.stop(&subject)?, subject.memory()?);
         let faults = generator.tally.faults;
         let mut invalid = Vec::new();
         if !faults.is_none() {

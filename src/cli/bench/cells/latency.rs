@@ -9,13 +9,14 @@ use super::super::traffic::{Shape, Traffic};
 
 pub(in super::super) struct UnderLoad;
 
-const FIXED: &str = "5 000/s";
+pub(in super::super) const NAME: &str = "latency";
+pub(in super::super) const FIXED: &str = "5 000/s";
 const SHARE: &str = "30 % of own capacity";
 const RATE: f64 = 5_000.0;
 
 impl Cell for UnderLoad {
     fn name(&self) -> &'static str {
-        "latency"
+        NAME
     }
 
     fn about(&self) -> &'static str {
@@ -24,6 +25,10 @@ impl Cell for UnderLoad {
 
     fn contenders(&self) -> Vec<Contender> {
         vec![SKYLARK, RAW]
+    }
+
+    fn is_for_peers(&self) -> bool {
+        true
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {

@@ -5,7 +5,7 @@ use super::super::cell::{Cell, Line, Stage};
 use super::super::drive::{ONE, closed, requests};
 use super::super::generator::Pace;
 use super::super::meter::Meter;
-use super::super::proc::{self, Memory};
+use super::super::proc::Memory;
 use super::super::sample::{Figure, PerConnection, Sample};
 use super::super::stuck::Laggards;
 use super::super::subject::{Contender, SKYLARK, Subject};
@@ -101,7 +101,7 @@ impl Cell for StuckMemory {
         for name in [SHARED, OWN] {
             let (subject, mut generator) = stage.set(contender, receivers)?;
             generator.slow_down(laggards.count, Pace::Stuck)?;
-            let before = proc::memory(subject.pid())?;
+            let before = subject.memory()?;
             let mut peak = before;
             let look = || rise(&mut peak, &subject);
             let mut sample = if name == SHARED {
@@ -137,7 +137,7 @@ impl Cell for StuckMemory {
 
 /// Keeps the most that was seen.
 fn rise(peak: &mut Memory, subject: &Subject) -> anyhow::Result<()> {
-    let now = proc::memory(subject.pid())?;
+    let now = subject.memory()?;
     if now.anonymous > peak.anonymous {
         *peak = now;
     }

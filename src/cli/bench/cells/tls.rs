@@ -6,7 +6,6 @@ use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Lobby, Stage};
 use super::super::drive::{ONE, closed};
 use super::super::meter::Meter;
-use super::super::proc;
 use super::super::sample::{Figure, PerConnection, Sample, Unit, Work};
 use super::super::subject::{Contender, Kind, Node, SKYLARK};
 use super::super::traffic::{Shape, Traffic};
@@ -36,13 +35,13 @@ impl Cell for Tls {
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let count = stage.connections(3_000, 10_000);
         let Lobby { subject, mut generator, dial } = stage.lobby(contender, WARM, count)?;
-        let before = proc::memory(subject.pid())?;
+        let before = subject.memory()?;
         let meter = Meter::start(&subject)?;
         generator.connect(&dial)?;
         let cost = meter.stop(&subject)?;
         // What the handshakes have borrowed is given back.
         generator.idle(Duration::from_secs(1))?;
-        let memory = proc::memory(subject.pid())?;
+        let memory = subject.memory()?;
         let coming = Sample {
             work: Work { unit: Unit::Connection, count: u64::from(count), ..Work::default() },
             cost,

@@ -9,11 +9,13 @@ use super::super::traffic::{Shape, Traffic};
 
 pub(in super::super) struct Unicast;
 
-const BATCHES: &str = "batches of 100";
+pub(in super::super) const NAME: &str = "unicast";
+pub(in super::super) const SINGLE: &str = "single, W=16";
+pub(in super::super) const BATCHES: &str = "batches of 100";
 
 impl Cell for Unicast {
     fn name(&self) -> &'static str {
-        "unicast"
+        NAME
     }
 
     fn about(&self) -> &'static str {
@@ -24,17 +26,25 @@ impl Cell for Unicast {
         vec![SKYLARK, FILTERED, RAW, COALESCING, NAIVE]
     }
 
+    fn is_for_peers(&self) -> bool {
+        true
+    }
+
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let receivers = stage.connections(2_000, 9_000);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let mut lines = Vec::new();
         for (name, batch, flow) in [
             ("single, W=1", 1, ONE),
-            ("single, W=16", 1, Flow { pipes: 16, depth: 1 }),
+            (SINGLE, 1, Flow { pipes: 16, depth: 1 }),
             ("pipelined, W=16", 1, Flow { pipes: 1, depth: 16 }),
             (BATCHES, 100, Flow { pipes: 2, depth: 1 }),
         ] {
-            let mut traffic = Traffic::new(Shape::Unicast { batch }, subject.wire, receivers, 0);
+            let shape = Shape::Unicast { batch };
+            if !subject.wire.takes(shape) || (flow.depth > 1 && !subject.wire.pipelines()) {
+                continue;
+            }
+            let mut traffic = Traffic::new(shape, subject.wire, receivers, 0);
             lines.push((name, closed(&mut generator, &subject, &mut traffic, flow, stage.timing())?));
         }
         Ok(lines)

@@ -1,4 +1,5 @@
-//! One publishing connection: requests in, answers counted. HTTP to a node, the push protocol to a reference server.
+//! One publishing connection: requests in, answers counted. HTTP to a node or a peer, the push protocol to a reference
+//! server.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -6,6 +7,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, bail};
 use mio::net::TcpStream;
 
+use super::super::peer::Peer;
 use super::super::wire::Wire;
 
 #[derive(Debug)]
@@ -14,7 +16,10 @@ pub(super) struct Pipe {
     /// Requests without an answer.
     pub(super) in_flight: usize,
     pub(super) losses: Losses,
+    address: SocketAddr,
     wire: Wire,
+    /// The server has said that it closes the connection.
+    pub(super) has_ended: bool,
     out: Vec<u8>,
     written: usize,
     inbox: Vec<u8>,
@@ -34,22 +39,25 @@ const OFFLINE: &[u8] = br#""offline":["#;
 
 impl Pipe {
     pub(super) fn open(address: SocketAddr, wire: Wire) -> anyhow::Result<Self> {
-        let mut stream = std::net::TcpStream::connect(address).context("cannot open a publishing connection")?;
-        stream.set_nodelay(true)?;
-        if wire == Wire::Push {
-            stream.write_all(super::super::wire::PUSH)?;
-        }
-        stream.set_nonblocking(true)?;
-        let stream = TcpStream::from_std(stream);
         Ok(Self {
-            stream,
+            stream: dial(address, wire)?,
             in_flight: 0,
             losses: Losses::default(),
+            address,
             wire,
+            has_ended: false,
             out: Vec::new(),
             written: 0,
             inbox: Vec::new(),
         })
+    }
+
+    /// Once more, for a server that closes the connection after an answer; whoever polls it has to be told.
+    pub(super) fn reopen(&mut self) -> anyhow::Result<()> {
+        self.stream = dial(self.address, self.wire)?;
+        self.has_ended = false;
+        self.inbox.clear();
+        Ok(())
     }
 
     /// Adds one request, made by `write`, and sends what the socket takes.
@@ -80,7 +88,13 @@ impl Pipe {
     pub(super) fn pump(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {
         loop {
             match self.stream.read(buffer) {
-                Ok(0) => bail!("the server closed the publishing connection"),
+                Ok(0) => {
+                    // It has said so, or what it says is why.
+                    if self.has_ended || answer(&self.inbox)?.is_some_and(|answer| answer.closes) {
+                        break;
+                    }
+                    bail!("the server closed the publishing connection");
+                }
                 Ok(read) => self.inbox.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -89,10 +103,17 @@ impl Pipe {
         }
         let mut used = 0;
         while let Some(len) = match self.wire {
-            Wire::Http => answer(&self.inbox[used..])?,
+            Wire::Http | Wire::Peer(_) => answer(&self.inbox[used..])?.map(|answer| {
+                self.has_ended |= answer.closes;
+                answer.len
+            }),
             Wire::Push => (used < self.inbox.len()).then_some(1),
         } {
-            self.losses.count(&self.inbox[used..used + len]);
+            let told = &self.inbox[used..used + len];
+            match self.wire {
+                Wire::Peer(peer) => refuse(peer, told)?,
+                Wire::Http | Wire::Push => self.losses.count(told),
+            }
             used += len;
             self.in_flight = self.in_flight.checked_sub(1).context("an answer that nobody asked for")?;
         }
@@ -110,24 +131,91 @@ impl Losses {
     }
 }
 
-/// The length of the whole answer at the front of `bytes`; `None` while it is not whole.
-fn answer(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
+fn dial(address: SocketAddr, wire: Wire) -> anyhow::Result<TcpStream> {
+    let mut stream = std::net::TcpStream::connect(address).context("cannot open a publishing connection")?;
+    stream.set_nodelay(true)?;
+    if wire == Wire::Push {
+        stream.write_all(super::super::wire::PUSH)?;
+    }
+    stream.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(stream))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    len: usize,
+    /// The server closes the connection after it.
+    closes: bool,
+}
+
+/// The whole answer at the front of `bytes`; `None` while it is not whole.
+fn answer(bytes: &[u8]) -> anyhow::Result<Option<Answer>> {
     let Some(end) = bytes.windows(4).position(|part| part == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&bytes[..end]).context("an answer whose head is no text")?;
-    let lengths = head.lines().filter_map(|line| line.split_once(':'));
-    let length = lengths.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value).next();
-    let length: usize = length.context("an answer without a length")?.trim().parse()?;
-    let whole = end + 4 + length;
+    let header = |wanted: &str| {
+        let mut headers = head.lines().filter_map(|line| line.split_once(':'));
+        headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
+    };
+    let length = match (header("content-length"), header("transfer-encoding")) {
+        (Some(length), _) => Some(length.parse()?),
+        (None, Some("chunked")) => chunked(&bytes[end + 4..])?,
+        _ => bail!("an answer without a length"),
+    };
+    let Some(whole) = length.map(|length| end + 4 + length) else { return Ok(None) };
     let Some(body) = bytes.get(end + 4..whole) else { return Ok(None) };
     if head.split(' ').nth(1) != Some("200") {
         bail!("the push was refused: {}", String::from_utf8_lossy(body));
     }
-    Ok(Some(whole))
+    let closes = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    Ok(Some(Answer { len: whole, closes }))
+}
+
+/// The length of a chunked body, its frame and all; `None` while it is not whole. It has no trailers.
+fn chunked(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
+    let mut at = 0;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some(line) = rest.windows(2).position(|part| part == b"\r\n") else { return Ok(None) };
+        let size = std::str::from_utf8(&rest[..line]).ok().and_then(|size| usize::from_str_radix(size, 16).ok());
+        let size = size.context("a chunk without a size")?;
+        at = line.checked_add(size).and_then(|len| at.checked_add(len + 4)).context("a chunk without an end")?;
+        if size == 0 {
+            return Ok(Some(at));
+        }
+    }
+}
+
+/// An answer of 200 may still say no.
+fn refuse(peer: &Peer, answer: &[u8]) -> anyhow::Result<()> {
+    let body = answer.windows(4).position(|part| part == b"\r\n\r\n").map_or(answer, |end| &answer[end + 4..]);
+    if peer.adapter.is_refusal(body) {
+        bail!("the push was refused: {}", String::from_utf8_lossy(body));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::answer;
+    fn answer(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
+        Ok(super::answer(bytes)?.map(|answer| answer.len))
+    }
+
+    #[test]
+    fn an_answer_may_end_its_connection() {
+        let text = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+        assert!(super::answer(text).unwrap().unwrap().closes);
+    }
+
+    #[test]
+    fn a_chunked_answer_ends_with_its_empty_chunk() {
+        let text =
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n{\"replies\":\r\n3\r\n[]}\r\n0\r\n\r\nHTTP";
+        assert_eq!(answer(text).unwrap(), Some(text.len() - 4));
+        for short in [5, 9, 20] {
+            assert_eq!(answer(&text[..text.len() - short]).unwrap(), None, "{short}");
+        }
+        assert!(answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n").is_err());
+    }
 
     #[test]
     fn answers_are_counted_when_whole() {

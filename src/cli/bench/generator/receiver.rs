@@ -5,8 +5,9 @@ use std::io;
 use hdrhistogram::Histogram;
 
 use super::super::payload::{self, Mark, SAMPLE};
+use super::super::peer::{Guest, Said};
 use super::super::stats;
-use super::super::websocket::{self, CLOSE, Kind};
+use super::super::websocket::{self, CLOSE, Frame, Kind, PING, PONG};
 use super::channel::Channel;
 
 /// What all receivers of a run have seen together.
@@ -75,12 +76,15 @@ pub(super) struct Receiver {
     pub(super) next: u32,
     /// A frame that is not whole yet.
     rest: Vec<u8>,
+    /// What it knows of the peer that it is connected to.
+    guest: Option<Box<Guest>>,
 }
 
 impl Receiver {
-    pub(super) fn new(channel: Channel, awaits_bind: bool) -> Self {
-        let state = State::Upgrading(awaits_bind);
-        Self { channel, state, pace: Pace::Eager, next: 0, rest: Vec::new() }
+    pub(super) fn new(channel: Channel, awaits_bind: bool, guest: Option<Box<Guest>>) -> Self {
+        let is_plain = guest.as_ref().is_some_and(|guest| guest.peer.adapter.upgrade().is_none());
+        let state = if is_plain { State::Binding } else { State::Upgrading(awaits_bind) };
+        Self { channel, state, pace: Pace::Eager, next: 0, rest: Vec::new(), guest }
     }
 
     /// Reads as much as fits into `buffer` and forgets it.
@@ -128,12 +132,23 @@ impl Receiver {
             }
             self.state = if awaits_bind { State::Binding } else { State::Live };
             used = end + 4;
+            if let Some(guest) = &self.guest {
+                let hello = guest.peer.adapter.hello(guest);
+                self.say(&hello);
+            }
         }
-        while let Some(frame) = websocket::split(&bytes[used..]) {
+        while let Some(frame) = self.split(&bytes[used..]) {
             used += frame.len;
             if frame.opcode == CLOSE {
                 self.end(tally);
+            }
+            if self.state == State::Closed {
                 return bytes.len();
+            }
+            if let Some(mut guest) = self.guest.take() {
+                self.hear(&mut guest, &frame, tally, now);
+                self.guest = Some(guest);
+                continue;
             }
             match websocket::kind(frame.payload) {
                 Kind::Message => {
@@ -141,15 +156,57 @@ impl Receiver {
                     self.judge(frame.payload, tally, now);
                 }
                 Kind::Reply if self.state == State::Binding => self.state = State::Live,
-                // Small enough for any socket that is not stuck; a lost one would show as a closed connection.
                 Kind::Ping => {
                     tally.pings += 1;
-                    drop(self.channel.write(&websocket::pong(frame.opcode)));
+                    self.say(&websocket::pong(frame.opcode));
                 }
                 Kind::Reply | Kind::Other => {}
             }
         }
         used
+    }
+
+    fn split<'a>(&self, bytes: &'a [u8]) -> Option<Frame<'a>> {
+        match &self.guest {
+            None => websocket::split(bytes),
+            Some(guest) => guest.peer.adapter.split(bytes),
+        }
+    }
+
+    /// A frame of a peer, with however many messages in it.
+    fn hear(&mut self, guest: &mut Guest, frame: &Frame<'_>, tally: &mut Tally, now: u64) {
+        if frame.opcode == PING {
+            tally.pings += 1;
+            return self.say(&websocket::from_client(PONG, frame.payload));
+        }
+        tally.bytes += frame.len as u64;
+        let adapter = &guest.peer.adapter;
+        let mut rest = frame.payload;
+        while !rest.is_empty() {
+            let part = adapter.part(rest);
+            rest = &rest[part.len..];
+            match part.said {
+                Said::Message => self.judge(part.body, tally, now),
+                Said::Welcome => {
+                    guest.awaited = guest.awaited.saturating_sub(1);
+                    if guest.awaited == 0 && self.state == State::Binding {
+                        self.state = State::Live;
+                    }
+                }
+                Said::Question => {
+                    tally.pings += u64::from(self.state == State::Live);
+                    self.say(&adapter.answer(guest, part));
+                }
+                Said::Refusal => self.end(tally),
+                Said::Garbage => tally.faults.corrupt += 1,
+                Said::Other => {}
+            }
+        }
+    }
+
+    /// Small enough for any socket that is not stuck; what is lost would show as a closed connection.
+    fn say(&mut self, bytes: &[u8]) {
+        drop(self.channel.write(bytes));
     }
 
     fn judge(&mut self, payload: &[u8], tally: &mut Tally, now: u64) {

@@ -1,0 +1,229 @@
+//! `--peer`: a server of somebody else that runs already, driven by the same generator and asked the same questions.
+//!
+//! What all adapters share: how a peer is named on the command line, and what an adapter has to know. It builds and
+//! downloads nothing. One file in `peer/` for each kind.
+
+mod bars;
+mod centrifugo;
+mod cim;
+mod options;
+mod pusher;
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use super::generator::Call;
+use super::traffic::Shape;
+use super::websocket::{self, Frame};
+use super::wire::{Item, uid};
+pub(super) use bars::bars;
+use options::Options;
+
+/// A running server, and how it is spoken to.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// As the table names it.
+    pub(super) name: String,
+    /// Where its receivers connect.
+    pub(super) address: SocketAddr,
+    /// Where its publishers do.
+    pub(super) api: SocketAddr,
+    pub(super) adapter: Box<dyn Adapter>,
+    pid: Option<u32>,
+    start: Option<String>,
+}
+
+/// The protocol of one kind of peer.
+pub(super) trait Adapter: Debug + Send + Sync {
+    /// Whether its publishers can ask for this in one request.
+    fn takes(&self, shape: Shape) -> bool;
+    /// Whether its HTTP API answers several requests on one connection: then they may be pipelined.
+    fn pipelines(&self) -> bool {
+        true
+    }
+    /// The request by which a receiver asks for a WebSocket; `None` where the server speaks over plain TCP.
+    fn upgrade(&self) -> Option<Vec<u8>>;
+    /// What a receiver says as soon as it may speak.
+    fn hello(&self, guest: &Guest) -> Vec<u8>;
+    /// How many welcomes a receiver awaits before it may be published to.
+    fn welcomes(&self, guest: &Guest) -> usize;
+    /// The frame at the front of `bytes`; `None` while it is not whole.
+    fn split<'a>(&self, bytes: &'a [u8]) -> Option<Frame<'a>> {
+        websocket::split(bytes)
+    }
+    /// The part at the front of a frame's payload: a frame may carry several messages.
+    fn part<'a>(&self, payload: &'a [u8]) -> Part<'a>;
+    /// The answer to a part that wants one.
+    fn answer(&self, guest: &Guest, part: Part<'_>) -> Vec<u8>;
+    /// Appends the HTTP request that publishes these.
+    fn request(&self, out: &mut Vec<u8>, items: &[Item], receivers: u32);
+    /// Whether the body of a 200 says that something was refused nevertheless.
+    fn is_refusal(&self, body: &[u8]) -> bool;
+}
+
+/// One receiver of a peer.
+#[derive(Debug, Clone)]
+pub(super) struct Guest {
+    pub(super) peer: &'static Peer,
+    /// Its user.
+    pub(super) user: String,
+    /// What it subscribes to.
+    pub(super) channels: Vec<String>,
+    /// Welcomes that are still to come.
+    pub(super) awaited: usize,
+}
+
+/// One thing that a server says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part<'a> {
+    pub(super) said: Said,
+    pub(super) body: &'a [u8],
+    /// Bytes of the payload that it takes, with what is around it.
+    pub(super) len: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    Message,
+    /// The receiver is let in, or one of its subscriptions is made.
+    Welcome,
+    /// It wants an answer: a ping, or a greeting.
+    Question,
+    Refusal,
+    Other,
+    /// Not what the protocol allows.
+    Garbage,
+}
+
+/// The channel that every receiver is in.
+const EVERYONE: &str = "all";
+
+impl Peer {
+    /// From `KIND=URL[,OPTION=VALUE]…`.
+    ///
+    /// # Errors
+    /// Says what was expected.
+    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
+        let (kind, rest) = text.split_once('=').context("expected KIND=URL[,OPTION=VALUE]…")?;
+        let mut options = Options::parse(rest)?;
+        let url = options.url.clone();
+        let (adapter, api): (Box<dyn Adapter>, SocketAddr) = match kind {
+            "centrifugo" => centrifugo::open(&mut options, centrifugo::Coding::Json)?,
+            "centrifugo-protobuf" => centrifugo::open(&mut options, centrifugo::Coding::Protobuf)?,
+            "pusher" => pusher::open(&mut options)?,
+            "cim" => cim::open(&mut options)?,
+            _ => bail!("no peer is of the kind {kind:?}: expected centrifugo, centrifugo-protobuf, pusher or cim"),
+        };
+        let pid = options.take("pid").map(|pid| pid.parse().with_context(|| format!("pid: not a number: {pid:?}")));
+        let name = options.take("name").unwrap_or_else(|| kind.to_owned());
+        let peer =
+            Self { name, address: url.address()?, api, adapter, pid: pid.transpose()?, start: options.start.take() };
+        options.finish()?;
+        Ok(peer)
+    }
+
+    /// Starts it anew if it was told how, so that no cell finds what another has left behind. Returns its process, if
+    /// it is known.
+    ///
+    /// # Errors
+    /// The command failed, or did not print a process id.
+    pub(super) fn begin(&self) -> anyhow::Result<Option<u32>> {
+        let Some(start) = &self.start else { return Ok(self.pid) };
+        let output = Command::new("sh").args(["-c", start]).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+        let output = output.with_context(|| format!("cannot run {start:?}"))?;
+        if !output.status.success() {
+            bail!("{start:?} failed: {}", output.status);
+        }
+        let told = String::from_utf8_lossy(&output.stdout);
+        let pid = told.lines().last().and_then(|line| line.trim().parse().ok());
+        Ok(Some(pid.with_context(|| format!("{start:?}: expected a process id as its last line, got {told:?}"))?))
+    }
+
+    /// Receiver `number`: in the rooms, or without any in a channel of its own and in that of everyone.
+    pub(super) fn guest(&'static self, number: u32, rooms: Vec<String>) -> Guest {
+        let user = uid(number);
+        let channels = if rooms.is_empty() { vec![EVERYONE.to_owned(), user.clone()] } else { rooms };
+        let mut guest = Guest { peer: self, user, channels, awaited: 0 };
+        guest.awaited = self.adapter.welcomes(&guest);
+        guest
+    }
+}
+
+impl Guest {
+    /// How it begins: with the upgrade, or where there is none by what it has to say.
+    pub(super) fn call(self) -> Call {
+        let opening = self.peer.adapter.upgrade().unwrap_or_else(|| self.peer.adapter.hello(&self));
+        Call { opening, guest: Some(Box::new(self)) }
+    }
+}
+
+/// One peer is one object: two that were given alike are still two.
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Peer {}
+
+impl Part<'_> {
+    /// Nothing that the protocol allows, to the end of the payload.
+    const fn garbage(payload: &[u8]) -> Part<'_> {
+        Part { said: Said::Garbage, body: payload, len: payload.len() }
+    }
+}
+
+/// A protobuf field of bytes, or of a text.
+fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[tag << 3 | 2], with_length(bytes).as_slice()].concat()
+}
+
+/// With the length before them, as protobuf writes it.
+fn with_length(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() + 4);
+    prost::encoding::encode_varint(bytes.len() as u64, &mut out);
+    out.extend_from_slice(bytes);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> String {
+        format!("{:#}", Peer::parse(text).unwrap_err())
+    }
+
+    #[test]
+    fn a_peer_is_named_with_its_options() {
+        let peer = Peer::parse("pusher=ws://127.0.0.1:6001,id=a,key=k,secret=s,pid=12,name=sockudo").unwrap();
+        assert_eq!((peer.name.as_str(), peer.pid, peer.address.port()), ("sockudo", Some(12), 6001));
+        assert_eq!(peer.api, peer.address);
+        let peer = Peer::parse("centrifugo=ws://127.0.0.1:8000,key=k,secret=s,start=up -c a=1,b 2").unwrap();
+        assert_eq!((peer.name.as_str(), peer.start.as_deref()), ("centrifugo", Some("up -c a=1,b 2")));
+    }
+
+    #[test]
+    fn what_is_wrong_with_it_is_told() {
+        assert!(fault("centrifugo").contains("KIND=URL"));
+        assert!(fault("nats=ws://127.0.0.1:1").contains("no peer is of the kind \"nats\""));
+        assert!(fault("pusher=ws://127.0.0.1:1,key=k,secret=s").contains("expected id="));
+        assert!(fault("cim=ws://127.0.0.1:1,api=http://127.0.0.1:2,colour=red").contains("no option \"colour\""));
+        assert!(fault("cim=http://127.0.0.1:1,api=http://127.0.0.1:2").contains("ws://"));
+        assert!(fault("cim=ws://127.0.0.1:1,api=http://127.0.0.1:2,pid=x").contains("pid"));
+    }
+
+    #[test]
+    fn a_peer_that_is_started_anew_tells_its_process() {
+        let of = |start: &str| {
+            let text = format!("cim=ws://127.0.0.1:1,api=http://127.0.0.1:2,start={start}");
+            Peer::parse(&text).unwrap().begin().map_err(|error| error.to_string())
+        };
+        assert_eq!(of("echo up; echo 17"), Ok(Some(17)));
+        assert!(of("exit 3").unwrap_err().contains("exit status: 3"));
+        assert!(of("echo up").unwrap_err().contains("expected a process id"));
+    }
+}
