@@ -62,7 +62,7 @@ fn a_run_is_told_in_a_table_as_json_as_charts_and_against_a_baseline() {
     let work = std::fs::read_to_string(charts.join("tls-work.svg")).unwrap();
     assert!(work.starts_with("<svg ") && work.contains(">skylark, TLS<"), "{work}");
     let markdown = good(skylark().args(["bench", "table"]).arg(&file));
-    assert!(text(&markdown.stdout).contains("### tls\n\n| connections | | "), "{}", text(&markdown.stdout));
+    assert!(text(&markdown.stdout).contains("### tls\n\n| | | a second | "), "{}", text(&markdown.stdout));
 
     let again = good(tiny().args(["--cell", "allocations", "--baseline"]).arg(&file));
     let ratios = text(&again.stdout).lines().filter(|line| line.trim_end().ends_with('x')).count();

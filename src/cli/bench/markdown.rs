@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::report::{count, fine, short};
 use super::results::{Results, Row};
-use super::sample::{Figure, Unit};
+use super::sample::Figure;
 use super::stats::Latency;
 
 /// Everything of a run that a reader compares.
@@ -59,12 +59,8 @@ const COLUMNS: [Column; 9] = [
 fn cell(rows: &[Row]) -> String {
     let has = |column: &&Column| rows.iter().any(|row| (column.1)(row).is_some());
     let columns: Vec<&Column> = COLUMNS.iter().filter(has).collect();
-    let unit = match rows[0].samples.first().map(|sample| sample.work.unit) {
-        Some(Unit::Connection) => "connections",
-        _ => "deliveries",
-    };
     let heads: Vec<&str> = columns.iter().map(|column| column.0).collect();
-    let mut text = format!("| {unit} | | {} |\n|---|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len()));
+    let mut text = format!("| | | {} |\n|---|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len()));
     for row in rows {
         let told: Vec<String> = columns.iter().map(|column| (column.1)(row).unwrap_or_default()).collect();
         let _ = writeln!(text, "| {} | {} | {} |", row.line, row.contender, told.join(" | "));
@@ -88,10 +84,7 @@ mod tests {
         results.add("unicast", "single", "skylark", Sample::of(20_000, 1.0));
         results.add("unicast", "single", "skylark", Sample::of(30_000, 1.0));
         let text = document(&results);
-        assert!(
-            text.contains("| deliveries | | a second | per CPU-second | CPU each, µs |\n|---|---|--:|--:|--:|\n"),
-            "{text}"
-        );
+        assert!(text.contains("| | | a second | per CPU-second | CPU each, µs |\n|---|---|--:|--:|--:|\n"), "{text}");
         assert!(text.contains("| single | skylark | 12k | 25k (20k–30k) | "), "{text}");
     }
 

@@ -35,13 +35,16 @@ fn charts(results: &Results) -> Vec<(String, Chart)> {
             let (title, axis) = (format!("{cell}: {title}"), axis.to_owned());
             (!drawn.is_empty()).then_some(Chart { title, axis, scale, rows: drawn })
         };
-        let unit = match rows[0].samples.first().map(|sample| sample.work.unit) {
-            Some(Unit::Connection) => "connections",
-            _ => "deliveries",
+        let is_of =
+            |unit| move |row: &&results::Row| row.samples.first().is_some_and(|sample| sample.work.unit == unit);
+        // A cell that has both is about deliveries.
+        let (name, unit) = match rows.iter().find(is_of(Unit::Delivery)) {
+            Some(_) => ("deliveries", Unit::Delivery),
+            None => ("connections", Unit::Connection),
         };
-        let work = bars(rows, Figure::PerCpuSecond);
-        let memory = bars(rows, Figure::AnonymousPerConnection);
-        let per_cpu = format!("{unit} per second of server CPU");
+        let work = bars(rows.iter().filter(is_of(unit)), Figure::PerCpuSecond);
+        let memory = bars(rows.iter(), Figure::AnonymousPerConnection);
+        let per_cpu = format!("{name} per second of server CPU");
         let drawn = [
             ("work", of("work", &per_cpu, Scale::Linear, work)),
             ("latency", of("latency, p50 p90 p99 p99.9 max", "milliseconds", Scale::Log, dots(rows))),
@@ -56,7 +59,7 @@ fn charts(results: &Results) -> Vec<(String, Chart)> {
 }
 
 /// A bar for each row that has the figure, those of one line together.
-fn bars(rows: &[results::Row], figure: Figure) -> Vec<Row> {
+fn bars<'a>(rows: impl Iterator<Item = &'a results::Row>, figure: Figure) -> Vec<Row> {
     draw(rows, |row| {
         let spread = row.spread(figure)?;
         Some((Mark::Bar(spread), count(spread.median)))
@@ -64,7 +67,7 @@ fn bars(rows: &[results::Row], figure: Figure) -> Vec<Row> {
 }
 
 fn dots(rows: &[results::Row]) -> Vec<Row> {
-    draw(rows, |row| {
+    draw(rows.iter(), |row| {
         let median = |pick: fn(&Latency) -> f64| row.median(|sample: &Sample| sample.latency.as_ref().map(pick));
         let p99 = median(|l| l.p99)? / 1e3;
         let points = [
@@ -78,7 +81,10 @@ fn dots(rows: &[results::Row]) -> Vec<Row> {
     })
 }
 
-fn draw(rows: &[results::Row], mark: impl Fn(&results::Row) -> Option<(Mark, String)>) -> Vec<Row> {
+fn draw<'a>(
+    rows: impl Iterator<Item = &'a results::Row>,
+    mark: impl Fn(&results::Row) -> Option<(Mark, String)>,
+) -> Vec<Row> {
     let mut contenders: Vec<&str> = Vec::new();
     let mut drawn = Vec::new();
     for row in rows {

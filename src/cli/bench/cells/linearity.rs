@@ -4,7 +4,7 @@ use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
 use super::super::drive::{ONE, closed};
 use super::super::sample::Figure;
-use super::super::subject::{Contender, RAW, SKYLARK};
+use super::super::subject::{COALESCING, Contender, RAW, SKYLARK};
 use super::super::traffic::{Shape, Traffic};
 
 pub(in super::super) struct Linearity;
@@ -14,7 +14,10 @@ const MANY: Contender = Contender { name: "skylark, 16k", kind: SKYLARK.kind };
 /// What the kernel itself loses.
 const RAW_FEW: Contender = Contender { name: "raw, 1k", kind: RAW.kind };
 const RAW_MANY: Contender = Contender { name: "raw, 16k", kind: RAW.kind };
+const COALESCING_FEW: Contender = Contender { name: "raw coalescing, 1k", kind: COALESCING.kind };
+const COALESCING_MANY: Contender = Contender { name: "raw coalescing, 16k", kind: COALESCING.kind };
 const ALONE: &str = "one at a time";
+const BURST: &str = "burst of 16";
 
 impl Cell for Linearity {
     fn name(&self) -> &'static str {
@@ -22,31 +25,46 @@ impl Cell for Linearity {
     }
 
     fn about(&self) -> &'static str {
-        "fan-out to 1 000 and to 16 000 connections, one message at a time; skipped by --quick"
+        "fan-out to 1 000 and to 16 000 connections, one at a time and 16 in one request; skipped by --quick"
     }
 
     fn contenders(&self) -> Vec<Contender> {
-        vec![FEW, MANY, RAW_FEW, RAW_MANY]
+        vec![FEW, MANY, RAW_FEW, RAW_MANY, COALESCING_FEW, COALESCING_MANY]
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         if stage.quick {
             return Ok(Vec::new());
         }
-        let many = if contender == FEW || contender == RAW_FEW { 1_000 } else { 16_000 };
+        let many = if [FEW, RAW_FEW, COALESCING_FEW].contains(&contender) { 1_000 } else { 16_000 };
         let receivers = stage.connections(many, many);
         let (subject, mut generator) = stage.set(contender, receivers)?;
-        let mut traffic = Traffic::new(Shape::FanOut { burst: 1 }, subject.wire, receivers, 0);
-        Ok(vec![(ALONE, closed(&mut generator, &subject, &mut traffic, ONE, stage.timing())?)])
+        let both = [(ALONE, 1), (BURST, 16)];
+        // Each loop is the limit of one of the two.
+        let asked = match contender {
+            RAW_FEW | RAW_MANY => &both[..1],
+            COALESCING_FEW | COALESCING_MANY => &both[1..],
+            _ => &both[..],
+        };
+        let mut lines = Vec::new();
+        for &(name, burst) in asked {
+            let mut traffic = Traffic::new(Shape::FanOut { burst }, subject.wire, receivers, 0);
+            lines.push((name, closed(&mut generator, &subject, &mut traffic, ONE, stage.timing())?));
+        }
+        Ok(lines)
     }
 
     fn bars(&self) -> Vec<Bar> {
-        vec![Bar {
-            name: "work per CPU-second at 16k connections / at 1k",
+        let bar = |name, line| Bar {
+            name,
             figure: Figure::PerCpuSecond,
-            of: (ALONE, MANY.name),
-            by: By::Row(ALONE, FEW.name),
+            of: (line, MANY.name),
+            by: By::Row(line, FEW.name),
             must: Must::BeAtLeast(0.9),
-        }]
+        };
+        vec![
+            bar("work per CPU-second at 16k connections / at 1k, one at a time", ALONE),
+            bar("work per CPU-second at 16k connections / at 1k, burst of 16", BURST),
+        ]
     }
 }

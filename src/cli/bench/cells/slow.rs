@@ -76,10 +76,14 @@ const OWN: &str = "20 000 to each stuck one";
 const RECEIVERS: u32 = 300;
 const MESSAGES: u32 = 20_000;
 const BURST: u32 = 16;
+/// Requests before the measured ones.
+const WARM: u32 = 50;
 /// Of a text: so many that a queue is full by its bytes before it is by its frames.
 const TEXT: usize = 512;
 /// What a node declares to keep for one connection that does not read (`queue.bytes`).
 const QUEUE: f64 = 1024.0 * 1024.0;
+/// What it may need besides, where nobody shares a message: an entry and a header for each of `queue.frames`.
+const ENTRIES: f64 = 64.0 * 4096.0;
 
 impl Cell for StuckMemory {
     fn name(&self) -> &'static str {
@@ -100,12 +104,15 @@ impl Cell for StuckMemory {
         let mut lines = Vec::new();
         for name in [SHARED, OWN] {
             let (subject, mut generator) = stage.set(contender, receivers)?;
+            // What a first push makes a node allocate is not what a queue takes.
+            let shape = Shape::FanOut { burst: BURST };
+            let mut warm = Traffic::new(shape, subject.wire, receivers, 0).with_texts_of(TEXT);
+            requests(&mut generator, &subject, &mut warm, WARM, || Ok(()))?;
             generator.slow_down(laggards.count, Pace::Stuck)?;
             let before = subject.memory()?;
             let mut peak = before;
             let look = || rise(&mut peak, &subject);
             let mut sample = if name == SHARED {
-                let shape = Shape::FanOut { burst: BURST };
                 let mut traffic = Traffic::new(shape, subject.wire, receivers, laggards.count).with_texts_of(TEXT);
                 requests(&mut generator, &subject, &mut traffic, MESSAGES / BURST, look)?
             } else {
@@ -121,16 +128,16 @@ impl Cell for StuckMemory {
     }
 
     fn bars(&self) -> Vec<Bar> {
-        let bar = |name, line| Bar {
+        let bar = |name, line, bytes| Bar {
             name,
             figure: Figure::AnonymousPerConnection,
             of: (line, SKYLARK.name),
-            by: By::Number(QUEUE),
+            by: By::Number(bytes),
             must: Must::BeAtMost(1.0),
         };
         vec![
-            bar("a stuck connection's memory / its queue's bytes, messages to everyone", SHARED),
-            bar("a stuck connection's memory / its queue's bytes, messages of its own", OWN),
+            bar("10 % stuck, memory of each / its queue's bytes", SHARED, QUEUE),
+            bar("10 % stuck, unshared messages / its queue's bytes and 64 a frame", OWN, QUEUE + ENTRIES),
         ]
     }
 }
