@@ -87,7 +87,7 @@ const STRANGERS: [Case; 12] = [
 const GET: &str = r#"(import "skylark:plugin/kv@V" "get" (func $get (param i32 i32 i32)))"#;
 
 /// Components that are too much.
-const GIANTS: [Case; 11] = [
+const GIANTS: [Case; 13] = [
     Case {
         name: "50-mb",
         file: || {
@@ -127,6 +127,13 @@ const GIANTS: [Case; 11] = [
         manifest: MATCH,
         expected: Passes,
     },
+    Case {
+        name: "deep-blocks",
+        file: || filter(&format!("{}{} (i32.const 0)", "(block ".repeat(5_000), ")".repeat(5_000))).build(),
+        manifest: MATCH,
+        expected: Passes,
+    },
+    Case { name: "deep-lists", file: || core(&nested("(list $t@)", 50_000)), manifest: "", expected: Refused("") },
     Case {
         name: "many-locals",
         file: || filter(&format!("(local {}) (i32.const 0)", "i64 ".repeat(60_000))).build(),
