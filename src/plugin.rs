@@ -41,6 +41,7 @@ mod snapshot;
 mod stats;
 mod ticker;
 pub mod time;
+mod timers;
 pub mod trial;
 pub mod trust;
 mod version;

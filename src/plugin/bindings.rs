@@ -21,11 +21,13 @@ wasmtime::component::bindgen!({
             import skylark:plugin/crypto@0.1.1;
             import skylark:plugin/login@0.1.1;
             import skylark:plugin/http@0.1.1;
+            import skylark:plugin/timers@0.1.1;
             export skylark:plugin/auth@0.1.1;
             export skylark:plugin/filter@0.1.1;
             export skylark:plugin/handler@0.1.1;
             export skylark:plugin/events@0.1.1;
             export skylark:plugin/lifecycle@0.1.1;
+            export skylark:plugin/alarms@0.1.1;
         }
     ",
     world: "skylark:host/everything",
@@ -38,6 +40,7 @@ wasmtime::component::bindgen!({
         "skylark:plugin/counters": trappable,
         "skylark:plugin/crypto": trappable,
         "skylark:plugin/login": trappable,
+        "skylark:plugin/timers": trappable,
         "skylark:plugin/http": async | trappable,
     },
     exports: { default: async },

@@ -1,6 +1,6 @@
 //! What a call staged takes effect: the key-value writes first, since they may conflict, then the effects.
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Role;
 use super::failure::{Failure, Kind};
@@ -24,8 +24,8 @@ pub(super) enum Ended {
 /// it took the writes is then not known, and the effects are not done.
 pub(super) async fn commit(context: &Context, role: Role, staged: Staged) -> Result<Ended, Failure> {
     let wall = context.limits.budget(Some(role)).wall;
-    let Staged { hops, effects, kv, .. } = staged;
-    if kv.writes.is_empty() && effects.is_empty() {
+    let Staged { hops, effects, kv, timers, .. } = staged;
+    if kv.writes.is_empty() && effects.is_empty() && timers.is_empty() {
         return Ok(Ended::Committed);
     }
     if !(kv.writes.is_empty() && kv.reads.is_empty()) {
@@ -36,6 +36,9 @@ pub(super) async fn commit(context: &Context, role: Role, staged: Staged) -> Res
             Ok(Err(error)) => return Err(Failure::new(Kind::Kv, error.to_string())),
             Err(_) => return Err(Failure::of(&Overrun::Wall(wall).into(), false)),
         }
+    }
+    if !timers.is_empty() {
+        context.timers.apply(&context.plugin, timers, Instant::now());
     }
     if !effects.is_empty() {
         match context.services.get() {

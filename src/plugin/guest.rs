@@ -14,6 +14,7 @@ use super::kv::{self, Commit};
 use super::limits::{Budget, Limits, Memory, Meter, Overrun};
 use super::manifest::{Outgoing, Settings};
 use super::time::Time;
+use super::timers::{Change, Timers};
 use super::wasi::{self, LogBudget};
 use super::{Effect, Role, Services};
 use crate::message::{Envelope, Message, Origin, Publisher, Target};
@@ -25,6 +26,7 @@ pub(super) struct Context {
     pub(super) limits: Limits,
     pub(super) kv: Arc<dyn kv::Store>,
     pub(super) counters: Arc<Table>,
+    pub(super) timers: Arc<Timers>,
     /// Whom it may ask over the network, and by what; none = there is no network.
     pub(super) outgoing: Outgoing,
     pub(super) fetch: Option<Arc<dyn Fetch>>,
@@ -63,6 +65,7 @@ pub(super) struct Staged {
     pub(super) hops: u8,
     pub(super) effects: Vec<Effect>,
     pub(super) kv: Commit,
+    pub(super) timers: Vec<Change>,
     /// Bytes of the staged writes.
     pub(super) kv_bytes: usize,
 }

@@ -25,7 +25,7 @@ use super::version::warm_up;
 use super::watch::Watch;
 use super::{
     Admission, Answer, Call, Claim, Event, Judgement, PluginHost, Refusal, Services, Status, Transport, Word,
-    WordFault, auth, chain, handler, share,
+    WordFault, auth, chain, handler, share, timers,
 };
 use crate::config::Plugins;
 use crate::message::Envelope;
@@ -119,6 +119,7 @@ impl WasmHost {
         }
         let (queue, events) = Queue::new();
         tasks.spawn(events::tell(Arc::clone(&serving), events, stopped.clone()));
+        tasks.spawn(timers::ring(Arc::clone(&env.timers), Arc::clone(&serving), stopped.clone()));
         tasks.spawn(until(stopped, warm_up(asked)));
         Ok((Self { serving, env, events: queue, commands }, Tasks { stop, tasks }))
     }

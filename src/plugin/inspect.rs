@@ -22,6 +22,7 @@ const WASI: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:
 pub(super) struct Anatomy {
     pub(super) roles: Vec<Role>,
     pub(super) lifecycle: bool,
+    pub(super) alarms: bool,
     /// Our interfaces that it imports, by short name.
     pub(super) imports: Vec<String>,
     /// The versions of our package that it names.
@@ -83,7 +84,10 @@ pub(super) fn dissect(engine: &Engine, component: &Component) -> (Anatomy, Vec<S
         let Some(name) = ours(export, &mut anatomy.versions, &mut faults) else { continue };
         match Role::ALL.iter().find(|role| role.as_str() == name) {
             Some(role) => anatomy.roles.push(*role),
-            None => anatomy.lifecycle |= name == "lifecycle",
+            None => {
+                anatomy.lifecycle |= name == "lifecycle";
+                anatomy.alarms |= name == "alarms";
+            }
         }
     }
     anatomy.roles.sort_by_key(|role| *role as usize);
@@ -127,7 +131,7 @@ fn import_fault(import: &str, roles: &[Role]) -> Option<String> {
         match role {
             Role::Auth => &["kv", "counters", "http"],
             Role::Filter => &["publication", "directory", "counters"],
-            Role::Handler | Role::Events => &["directory", "outbox", "login", "kv", "counters", "http"],
+            Role::Handler | Role::Events => &["directory", "outbox", "timers", "login", "kv", "counters", "http"],
         }
     };
     const ANY: [&str; 5] = ["types", "log", "settings", "clock", "crypto"];

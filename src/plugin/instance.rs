@@ -12,6 +12,7 @@ use wasmtime::{Store, UpdateDeadline};
 use super::bindings::exports::skylark::plugin as wit;
 use super::failure::{Failure, Kind};
 use super::guest::{Context, Guest, Publish, Staged};
+use super::inspect::Anatomy;
 use super::limits::{Budget, Meter, Tick};
 use super::ticker::Beat;
 use super::{Call, Claim, Event, Role, Transport, convert};
@@ -39,22 +40,29 @@ pub(super) struct Indices {
     handler: Option<wit::handler::GuestIndices>,
     events: Option<wit::events::GuestIndices>,
     lifecycle: Option<wit::lifecycle::GuestIndices>,
+    alarms: Option<wit::alarms::GuestIndices>,
 }
 
 impl Indices {
-    /// Looks up what `roles` and `lifecycle` promise.
+    /// Looks up what a component's exports promise.
     ///
     /// # Errors
     /// A function that its interface asks for is not there.
-    pub(super) fn find(pre: &InstancePre<Guest>, roles: &[Role], lifecycle: bool) -> wasmtime::Result<Self> {
-        let has = |role| roles.contains(&role);
+    pub(super) fn find(pre: &InstancePre<Guest>, anatomy: &Anatomy) -> wasmtime::Result<Self> {
+        let has = |role| anatomy.roles.contains(&role);
         Ok(Self {
             auth: has(Role::Auth).then(|| wit::auth::GuestIndices::new(pre)).transpose()?,
             filter: has(Role::Filter).then(|| wit::filter::GuestIndices::new(pre)).transpose()?,
             handler: has(Role::Handler).then(|| wit::handler::GuestIndices::new(pre)).transpose()?,
             events: has(Role::Events).then(|| wit::events::GuestIndices::new(pre)).transpose()?,
-            lifecycle: lifecycle.then(|| wit::lifecycle::GuestIndices::new(pre)).transpose()?,
+            lifecycle: anatomy.lifecycle.then(|| wit::lifecycle::GuestIndices::new(pre)).transpose()?,
+            alarms: anatomy.alarms.then(|| wit::alarms::GuestIndices::new(pre)).transpose()?,
         })
+    }
+
+    /// Whether timers can be told.
+    pub(super) fn has_alarms(&self) -> bool {
+        self.alarms.is_some()
     }
 }
 
@@ -65,6 +73,7 @@ struct Exports {
     handler: Option<wit::handler::Guest>,
     events: Option<wit::events::Guest>,
     lifecycle: Option<wit::lifecycle::Guest>,
+    alarms: Option<wit::alarms::Guest>,
 }
 
 /// One warm guest.
@@ -193,6 +202,14 @@ impl Instance {
         self.end(ended)
     }
 
+    /// Tells that a timer is due.
+    pub(super) async fn on_timer(&mut self, name: &str, data: &[u8]) -> Result<(), Failure> {
+        let budget = self.begin(Some(Role::Events));
+        let alarms = self.exports.alarms.as_ref().expect("only plugins with alarms are told");
+        let ended = self.meter.drive(budget, alarms.call_on_timer(&mut self.store, name, data)).await;
+        self.end(ended)
+    }
+
     /// What the last call wants done.
     pub(super) fn take_staged(&mut self) -> Staged {
         std::mem::take(&mut self.store.data_mut().call.staged)
@@ -243,5 +260,6 @@ fn load(
         handler: indices.handler.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
         events: indices.events.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
         lifecycle: indices.lifecycle.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+        alarms: indices.alarms.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
     })
 }

@@ -27,6 +27,7 @@ use super::pool::Pool;
 use super::stats::Stats;
 use super::ticker::Ticker;
 use super::time::Time;
+use super::timers::Timers;
 use super::trust::Trust;
 use super::version::{Alarm, Version, Warmer};
 use super::{Role, Services, engine, http, kv};
@@ -49,6 +50,7 @@ pub(super) struct Env {
     time: Time,
     seed: Option<u64>,
     counters: Counters,
+    pub(super) timers: Arc<Timers>,
     fetch: Option<Arc<dyn Fetch>>,
     pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
     permits: Arc<Semaphore>,
@@ -74,6 +76,7 @@ impl Env {
             time: options.time,
             seed: options.seed,
             counters: Counters::default(),
+            timers: Arc::default(),
             fetch: options.fetch,
             services: Arc::default(),
             permits: Arc::new(Semaphore::new(config.instances as usize)),
@@ -103,6 +106,7 @@ impl Env {
             time: options.time,
             seed: options.seed,
             counters: Counters::default(),
+            timers: Arc::default(),
             fetch: options.fetch,
             services: Arc::default(),
             permits: Arc::clone(&self.permits),
@@ -229,7 +233,7 @@ fn blueprint(
     let limits = Limits::new(&anatomy.roles, &manifest.limits, &env.caps, env.slots);
     Ok(Blueprint {
         own_permits: Arc::new(Semaphore::new(limits.instances)),
-        exports: Indices::find(&pre, &anatomy.roles, anatomy.lifecycle)?,
+        exports: Indices::find(&pre, anatomy)?,
         pre,
         context: Arc::new(Context {
             plugin: Arc::clone(&source.plugin),
@@ -237,6 +241,7 @@ fn blueprint(
             limits,
             kv: Arc::clone(&env.kv),
             counters: env.counters.of(&source.plugin),
+            timers: Arc::clone(&env.timers),
             outgoing: manifest.http.clone(),
             fetch: env.fetch.clone(),
             requests: Semaphore::new(http::UNDER_WAY),

@@ -135,6 +135,11 @@ impl Snapshot {
         Self::new(others.chain(entry).collect())
     }
 
+    /// The version of a plugin that serves all but a trial's senders.
+    pub(super) fn live(&self, name: &str) -> Option<Arc<Version>> {
+        self.entries.iter().find(|entry| *entry.name == *name)?.live.clone()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

@@ -31,9 +31,10 @@ pub(super) enum Outcome {
     Drop,
     Handled,
     Told,
+    Rang,
 }
 
-const OUTCOMES: [(Outcome, Role, &str); 9] = [
+const OUTCOMES: [(Outcome, Role, &str); 10] = [
     (Outcome::Admit, Role::Auth, "admit"),
     (Outcome::Refuse, Role::Auth, "refuse"),
     (Outcome::Abstain, Role::Auth, "abstain"),
@@ -43,6 +44,7 @@ const OUTCOMES: [(Outcome, Role, &str); 9] = [
     (Outcome::Drop, Role::Filter, "drop"),
     (Outcome::Handled, Role::Handler, "done"),
     (Outcome::Told, Role::Events, "done"),
+    (Outcome::Rang, Role::Events, "rang"),
 ];
 
 /// Counters of one version.
@@ -66,9 +68,11 @@ pub(super) struct Stats {
 
 impl Stats {
     pub(super) fn new(plugin: &str, roles: &[Role]) -> Self {
-        let outcome = |(_, role, label): (Outcome, Role, &'static str)| {
+        let outcome = |(outcome, role, label): (Outcome, Role, &'static str)| {
             let counted = || counter!(names::PLUGIN_CALLS, "plugin" => plugin.to_owned(), "role" => role.as_str(), "outcome" => label);
-            if roles.contains(&role) { counted() } else { Counter::noop() }
+            // Timers are a handler's, too.
+            let may = roles.contains(&role) || outcome == Outcome::Rang && roles.contains(&Role::Handler);
+            if may { counted() } else { Counter::noop() }
         };
         let duration = |role: Role| {
             let timed = || histogram!(names::PLUGIN_SECONDS, "plugin" => plugin.to_owned(), "role" => role.as_str());

@@ -116,8 +116,8 @@ fn check_tells_what_a_component_is_and_what_it_needs() {
         "would be refused",
         "roles        handler",
         "interface    skylark:plugin@0.1.",
-        "needs        grants = [\"directory\", \"outbox\", \"kv\"]",
-        "put this line into video-call.toml: grants = [\"directory\", \"outbox\", \"kv\"]",
+        "needs        grants = [\"directory\", \"outbox\", \"timers\", \"kv\"]",
+        "put this line into video-call.toml: grants = [\"directory\", \"outbox\", \"timers\", \"kv\"]",
     ] {
         assert!(told.contains(words), "{words:?} is not in:\n{told}");
     }

@@ -13,7 +13,7 @@ const SECRET: &str = "a secret that the media server knows too";
 
 fn start(ring: u32) -> Gateway {
     let manifest = format!(
-        "grants = [\"directory\", \"outbox\", \"kv\"]\n[settings]\naddress = \"wss://media.example/{{call}}?sig={{hmac}}\"\n\
+        "grants = [\"directory\", \"outbox\", \"timers\", \"kv\"]\n[settings]\naddress = \"wss://media.example/{{call}}?sig={{hmac}}\"\n\
          secret = \"{SECRET}\"\nring = {ring}\n"
     );
     Setup::default().plugin("video-call").manifest("video-call", &manifest).start()
@@ -127,6 +127,21 @@ async fn too_late_is_408_by_the_time_to_live() {
     crate::support::client::within("the end of the ringing", free).await;
     let late = b.ask("call_accept", json!({"call": call})).await;
     assert_eq!(late["code"], "408", "{late}");
+}
+
+#[tokio::test]
+async fn an_invitation_that_nobody_answers_ends_for_both() {
+    let gateway = start(1);
+    let mut a = gateway.connect("a", Form::YunqueJson).await;
+    let mut b = gateway.connect("b", Form::CimPb).await;
+    let call = invite(&mut a, "b").await["data"]["call"].clone();
+    assert_eq!(b.message().await["action"], "901");
+    for client in [&mut a, &mut b] {
+        let told = client.message().await;
+        assert_eq!((&told["action"], &content(&told)["reason"]), (&json!("906"), &json!("timeout")), "{told}");
+        assert_eq!(content(&told)["call"], call);
+    }
+    assert_eq!(b.ask("call_accept", json!({"call": call})).await["code"], "408");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::wire::Form;
 
-const GRANTS: &str = "grants = [\"directory\", \"login\", \"kv\", \"counters\", \"http\"]";
+const GRANTS: &str = "grants = [\"directory\", \"outbox\", \"timers\", \"login\", \"kv\", \"counters\", \"http\"]";
 
 /// Answers every request with `hello`, `/moved` with a redirect to it, and one request in the end with nothing.
 async fn web() -> SocketAddr {

@@ -22,6 +22,7 @@ pub mod host {
             import skylark:plugin/crypto@0.1.1;
             import skylark:plugin/login@0.1.1;
             import skylark:plugin/http@0.1.1;
+            import skylark:plugin/timers@0.1.1;
         }",
         world: "skylark:sdk-host/host",
         additional_derives: [PartialEq],
@@ -76,5 +77,16 @@ pub mod lifecycle {
         pub_export_macro: true,
         export_macro_name: "export_lifecycle",
         default_bindings_module: "skylark_plugin::bindings::lifecycle",
+    });
+}
+/// Exports `alarms`, which speaks no shared word.
+pub mod alarms {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package skylark:sdk-alarms; world alarms-role { export skylark:plugin/alarms@0.1.1; }",
+        world: "skylark:sdk-alarms/alarms-role",
+        pub_export_macro: true,
+        export_macro_name: "export_alarms",
+        default_bindings_module: "skylark_plugin::bindings::alarms",
     });
 }

@@ -24,7 +24,7 @@
 //! A plugin is a value that [`Plugin::start`] builds once per instance from its manifest's `[settings]`, and that then plays one or
 //! more roles: [`Auth`], [`Filter`], [`Handler`], [`Events`], named in [`export!`]. An instance serves one call at a time.
 //!
-//! Off WebAssembly nothing is exported, and the modules [`log`], [`clock`], [`crypto`], [`directory`], [`kv`], [`counters`], [`outbox`], [`login`] and [`http`] speak to a
+//! Off WebAssembly nothing is exported, and the modules [`log`], [`clock`], [`crypto`], [`directory`], [`kv`], [`counters`], [`outbox`], [`timers`], [`login`] and [`http`] speak to a
 //! host in memory (the module `testing`): a plugin's logic is tested by a plain `cargo test`.
 //!
 //! Knows nothing of how the host works; the contract is `wit/skylark.wit`.
@@ -46,10 +46,11 @@ mod publish;
 mod roles;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
+pub mod timers;
 mod words;
 
 pub use publish::Publish;
-pub use roles::{Auth, Events, Filter, Handler, NoSettings, Plugin};
+pub use roles::{Alarms, Auth, Events, Filter, Handler, NoSettings, Plugin};
 pub use words::{
     Admission, AuthAnswer, Call, Claim, DeviceOf, Entry, Event, Identity, Message, Origin, Refusal, Reply, RoomChange,
     Target, TargetKind, Transport, Verdict,
@@ -62,7 +63,7 @@ struct Readme;
 
 /// Names the roles that a plugin plays: `export!(MyPlugin: auth, filter, handler, events)`, at least one of them.
 ///
-/// Stands once in a component. Off WebAssembly it expands to nothing.
+/// Beside a handler or events, `alarms` has [`Alarms::on_timer`] called when a timer is due. Stands once in a component. Off WebAssembly it expands to nothing.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($role:ident),+ $(,)?) => {
@@ -115,6 +116,15 @@ macro_rules! __role {
         #[cfg(not(target_family = "wasm"))]
         const _: fn(&mut $plugin, &$crate::Call) -> Result<$crate::Reply, String> =
             <$plugin as $crate::Handler>::handle;
+    };
+    (alarms, $plugin:ty) => {
+        $crate::__glue!(alarms, export_alarms, {
+            fn on_timer(name: String, data: Vec<u8>) {
+                $crate::glue::with::<$plugin, _>(|plugin| $crate::Alarms::on_timer(plugin, &name, &data));
+            }
+        });
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn(&mut $plugin, &str, &[u8]) = <$plugin as $crate::Alarms>::on_timer;
     };
     (events, $plugin:ty) => {
         $crate::__glue!(events, export_events, {

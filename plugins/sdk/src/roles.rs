@@ -51,3 +51,9 @@ pub trait Events: Plugin {
     /// Answers nothing and delays nothing.
     fn on_event(&mut self, event: &Event);
 }
+
+/// Is told when a timer that the plugin set ([`timers`](crate::timers)) is due. Beside a handler or events.
+pub trait Alarms: Plugin {
+    /// Called once for each timer; its effects are committed as a handler's are.
+    fn on_timer(&mut self, name: &str, data: &[u8]);
+}

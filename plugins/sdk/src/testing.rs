@@ -35,6 +35,8 @@ pub struct Host {
     pub randoms: u64,
     /// What [`http`](crate::http) answers, by method and address: `GET https://keys.example/`. Anything else is unreachable.
     pub answers: BTreeMap<String, Response>,
+    /// Timers: the millisecond at which each is due, and its data.
+    pub timers: BTreeMap<String, (u64, Vec<u8>)>,
     /// What was pushed, joined, left and kicked, oldest first.
     pub effects: Vec<Effect>,
     /// What was logged, oldest first.
@@ -74,6 +76,18 @@ pub fn connect(uid: &str, cid: u64) {
 /// Lets time pass.
 pub fn advance(milliseconds: u64) {
     with(|host| host.now += milliseconds);
+}
+
+/// Takes the timers that are due, in order: name and data, for [`Alarms::on_timer`](crate::Alarms::on_timer).
+pub fn take_due_timers() -> Vec<(String, Vec<u8>)> {
+    with(|host| {
+        let now = host.now;
+        let mut due: Vec<_> =
+            host.timers.iter().filter(|(_, (at, _))| *at <= now).map(|(name, (at, _))| (*at, name.clone())).collect();
+        due.sort();
+        let taken = due.into_iter().filter_map(|(_, name)| host.timers.remove_entry(&name));
+        taken.map(|(name, (_, data))| (name, data)).collect()
+    })
 }
 
 /// The pushes since the last look, oldest first.
@@ -116,6 +130,7 @@ impl Default for Host {
             signatures: Vec::new(),
             randoms: 0,
             answers: BTreeMap::new(),
+            timers: BTreeMap::new(),
             effects: Vec::new(),
             lines: Vec::new(),
         }

@@ -6,7 +6,9 @@
 mod settings;
 mod store;
 
-use skylark_plugin::{Handler, Identity, Message, Plugin, Reply, Target, clock, directory, kv, outbox};
+use skylark_plugin::{
+    Alarms, Handler, Identity, Message, Plugin, Reply, Target, clock, directory, kv, log, outbox, timers,
+};
 
 pub use settings::Settings;
 use store::{Call, Kind};
@@ -68,6 +70,39 @@ impl Handler for VideoCall {
     }
 }
 
+/// Nobody answered in time: both are told.
+impl Alarms for VideoCall {
+    fn on_timer(&mut self, id: &str, parties: &[u8]) {
+        if let Some(call) = unanswered(id, &String::from_utf8_lossy(parties))
+            && let Err(No::Host(reason)) = give_up(&call)
+        {
+            log::error(format!("call {id}: {reason}"));
+        }
+    }
+}
+
+/// The call that rang in vain; none if it was answered at the last moment.
+fn unanswered(id: &str, parties: &str) -> Option<Call> {
+    if let Some(call) = store::call(id) {
+        return call.accepted_by.is_none().then_some(call);
+    }
+    // Its entry ends at the same moment as its time.
+    let mut parties = parties.splitn(3, ',').map(str::to_owned);
+    let kind = if parties.next()? == Kind::Voice.as_str() { Kind::Voice } else { Kind::Video };
+    Some(Call { id: id.to_owned(), caller: parties.next()?, callee: parties.next()?, kind, accepted_by: None })
+}
+
+fn give_up(call: &Call) -> Result<(), No> {
+    if store::call(&call.id).is_some() {
+        store::end(call)?;
+    }
+    for by in [&call.caller, &call.callee] {
+        let message = told(action::CANCEL, call, by).with("reason", "timeout");
+        outbox::push(Target::user(call.peer_of(by)), message)?;
+    }
+    Ok(())
+}
+
 /// Why something is not done.
 enum No {
     /// The client is told so.
@@ -79,6 +114,12 @@ enum No {
 impl From<kv::Error> for No {
     fn from(error: kv::Error) -> Self {
         Self::Host(format!("kv: {error}"))
+    }
+}
+
+impl From<timers::Error> for No {
+    fn from(error: timers::Error) -> Self {
+        Self::Host(format!("timers: {error}"))
     }
 }
 
@@ -132,6 +173,8 @@ impl VideoCall {
         let message =
             told(action, call, &call.caller).with("caller", call.caller.as_str()).with("ring", seconds.as_str());
         outbox::push(Target::user(call.callee.as_str()), message)?;
+        let parties = format!("{},{},{}", call.kind.as_str(), call.caller, call.callee);
+        timers::start(&call.id, u64::from(self.settings.ring) * 1_000, parties)?;
         Ok(state(call, "ringing").with("ring", seconds))
     }
 
@@ -164,8 +207,10 @@ impl VideoCall {
     fn join(&self, who: &Identity, mut call: Call) -> Done {
         if !directory::online(&call.caller) {
             store::end(&call)?;
+            timers::cancel(&call.id)?;
             return Err(no("404", format!("user {} is offline", call.caller)));
         }
+        timers::cancel(&call.id)?;
         call.accepted_by = Some(who.cid);
         store::keep(&call, self.settings.talk)?;
         let message = told(action::ACCEPT, &call, &call.callee);
@@ -227,6 +272,7 @@ fn find(who: &Identity, asked: &skylark_plugin::Call) -> Result<Call, No> {
 
 fn finish(who: &Identity, call: &Call, action: &str, how: &str) -> Done {
     store::end(call)?;
+    timers::cancel(&call.id)?;
     let message = told(action, call, &who.uid);
     outbox::push(Target::user(call.peer_of(&who.uid)), message.clone())?;
     if call.accepted_by.is_none() && who.uid == call.callee {
@@ -252,4 +298,4 @@ fn state(call: &Call, state: &str) -> Reply {
     Reply::ok().with("call", call.id.as_str()).with("kind", call.kind.as_str()).with("state", state)
 }
 
-skylark_plugin::export!(VideoCall: handler);
+skylark_plugin::export!(VideoCall: handler, alarms);

@@ -1,6 +1,6 @@
 //! Calls from invitation to end, told by replies and pushes: the same cases that the built component is held to.
 
-use skylark_plugin::{Call, Handler, Identity, Message, Plugin, Reply, Target, kv, testing};
+use skylark_plugin::{Alarms, Call, Handler, Identity, Message, Plugin, Reply, Target, kv, testing};
 use video_call::{Settings, VideoCall, action};
 
 const SETTINGS: &str = r#"
@@ -278,4 +278,55 @@ fn settings_are_checked_when_it_starts() {
 fn the_manifest_that_is_shipped_starts() {
     let manifest: toml::Table = toml::from_str(include_str!("../../dist/video-call.toml")).unwrap();
     VideoCall::start(manifest["settings"].clone().try_into().unwrap()).unwrap();
+}
+
+/// Lets time pass, and tells the plugin what is due then.
+fn wait(plugin: &mut VideoCall, milliseconds: u64) {
+    testing::advance(milliseconds);
+    for (name, data) in testing::take_due_timers() {
+        plugin.on_timer(&name, &data);
+    }
+}
+
+#[test]
+fn an_invitation_that_nobody_answers_ends_for_both() {
+    let mut plugin = plugin();
+    let call = invite(&mut plugin, "1", "2");
+    pushed();
+    wait(&mut plugin, 29_999);
+    assert_eq!(testing::take_pushes(), []);
+    wait(&mut plugin, 1);
+    let told = testing::take_pushes();
+    let users: Vec<_> = told.iter().map(|(to, _)| to.clone()).collect();
+    assert_eq!(users, [Target::user("2"), Target::user("1")]);
+    for (_, message) in &told {
+        assert_eq!((message.action.as_str(), value(message, "reason")), (action::CANCEL, Some("timeout")));
+        assert_eq!((value(message, "call"), value(message, "kind")), (Some(call.as_str()), Some("video")));
+    }
+    assert_eq!(said(&ask(&mut plugin, "2", "call_accept", &[("call", &call)])).0, "408");
+    invite(&mut plugin, "2", "1");
+}
+
+#[test]
+fn a_call_that_was_answered_or_ended_rings_no_more() {
+    for (who, key) in [("2", "call_accept"), ("2", "call_reject"), ("1", "call_cancel"), ("1", "call_hangup")] {
+        let mut plugin = plugin();
+        let call = invite(&mut plugin, "1", "2");
+        ask(&mut plugin, who, key, &[("call", &call)]);
+        testing::take_pushes();
+        wait(&mut plugin, 60_000);
+        assert_eq!(testing::take_pushes(), [], "{key}");
+        testing::with(|host| host.kv.clear());
+    }
+}
+
+#[test]
+fn a_timer_that_was_late_harms_no_accepted_call() {
+    let mut plugin = plugin();
+    let call = invite(&mut plugin, "1", "2");
+    ask(&mut plugin, "2", "call_accept", &[("call", &call)]);
+    testing::take_pushes();
+    plugin.on_timer(&call, b"video,1,2");
+    assert_eq!(testing::take_pushes(), []);
+    assert_eq!(ask(&mut plugin, "1", "call_hangup", &[("call", &call)]).code, "200");
 }

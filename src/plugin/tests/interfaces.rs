@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::roles::Node;
 use super::{Bench, call, guests, rejected};
-use crate::message::Entries;
+use crate::id::Uid;
+use crate::message::{Entries, Target};
 use crate::plugin::{Answer, Call, Effect, PluginHost, Services};
 
-const GRANTS: &[u8] = b"grants = [\"directory\", \"login\", \"kv\", \"counters\", \"http\"]";
+const GRANTS: &[u8] = b"grants = [\"directory\", \"outbox\", \"timers\", \"login\", \"kv\", \"counters\", \"http\"]";
 
 fn probe() -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/testing/dist/probe.wasm")).unwrap()
@@ -113,6 +114,28 @@ async fn a_login_is_staged_for_a_connection_that_is_there() {
         let refused = ask(&bench, "login", &[("cid", cid), ("uid", uid)]).await;
         assert!(refused.code == "404" && refused.message.contains(why), "{refused:?}");
     }
+    assert!(node.take().is_empty());
+}
+
+#[tokio::test]
+async fn a_timer_rings_once_and_survives_a_reload() {
+    let bench = bench().await;
+    let node = Arc::new(Node::default());
+    bench.host.set_services(Arc::clone(&node) as Arc<dyn Services>);
+    let lost = [("name", "lost"), ("after", "1"), ("to", "u1"), ("fail", "1")];
+    assert_eq!(ask(&bench, "timer", &lost).await.code, "503", "what a failed call set is not set");
+    for (name, after) in [("never", "1000"), ("tea", "1500")] {
+        assert_eq!(ask(&bench, "timer", &[("name", name), ("after", after), ("to", "u2")]).await.code, "200");
+    }
+    assert_eq!(ask(&bench, "timer", &[("name", "never"), ("cancel", "1")]).await.code, "200");
+    bench.put("probe.toml", &[GRANTS, b"\norder = 5"].concat()).await;
+    assert_eq!(bench.status("probe").version, 2);
+    let effects = node.next().await;
+    let [Effect::Push(push)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(push.message.content.get("text"), Some("tea"));
+    assert_eq!(push.target, Target::User(Uid::parse("u2").unwrap()));
+    let far = ask(&bench, "timer", &[("name", "far"), ("after", "604800001")]).await;
+    assert!(far.code == "429" && far.message.contains("after-ms"), "{far:?}");
     assert!(node.take().is_empty());
 }
 

@@ -3,10 +3,14 @@
 //! Keys and their data: `probe_add` (`key`, `amount`), `probe_count` (`name`, `window`, `amount`), `probe_crypto` (`text`: its digest, its HMAC and
 //! some random bytes as `digest`, `hmac`, `random`), `probe_directory` (`uid`: `devices` and `rooms`), `probe_login` (`cid`, `uid`, `device`, `channel`, `room`), `probe_me`
 //! (nothing: the connection as `value`, and its `uid`), `probe_http` (`url`, `timeout` in
-//! milliseconds, `header`, `body`: the answer's body as `value`, its `status` and `location`). A number that is none counts as 0.
+//! milliseconds, `header`, `body`: the answer's body as `value`, its `status` and `location`), `probe_timer`
+//! (`name`, `after` in milliseconds, `to`: a user that is told then; `cancel`, `fail`: any text). A number that is none counts as 0.
 
 use skylark_plugin::login::Account;
-use skylark_plugin::{Call, Handler, NoSettings, Plugin, Reply, counters, crypto, directory, http, kv, login};
+use skylark_plugin::{
+    Alarms, Call, Handler, Message, NoSettings, Plugin, Reply, Target, counters, crypto, directory, http, kv, log,
+    login, outbox, timers,
+};
 
 struct Probe;
 
@@ -20,7 +24,9 @@ impl Plugin for Probe {
 
 impl Handler for Probe {
     fn keys(&self) -> Vec<String> {
-        ["add", "count", "crypto", "directory", "login", "me", "http"].map(|name| format!("probe_{name}")).to_vec()
+        ["add", "count", "crypto", "directory", "login", "me", "http", "timer"]
+            .map(|name| format!("probe_{name}"))
+            .to_vec()
     }
 
     fn handle(&mut self, call: &Call) -> Result<Reply, String> {
@@ -30,6 +36,7 @@ impl Handler for Probe {
             "probe_crypto" => crypto_of(call),
             "probe_login" => login_of(call),
             "probe_me" => Ok(me(call)),
+            "probe_timer" => timer_of(call),
             "probe_http" => Ok(http_of(call)),
             _ => Ok(directory_of(call)),
         }
@@ -113,6 +120,28 @@ fn http_of(call: &Call) -> Reply {
     }
 }
 
+fn timer_of(call: &Call) -> Result<Reply, String> {
+    let (name, after) = (text(call, "name"), number(call, "after"));
+    let done = match call.get("cancel") {
+        Some(_) => timers::cancel(name),
+        None => timers::start(name, after, text(call, "to")),
+    };
+    if call.get("fail").is_some() {
+        return Err("told to fail".to_owned());
+    }
+    Ok(done.map_or_else(|error| Reply::new("429", error.to_string()), |()| Reply::ok()))
+}
+
+/// A due timer is pushed to the user that its data names.
+impl Alarms for Probe {
+    fn on_timer(&mut self, name: &str, data: &[u8]) {
+        let to = String::from_utf8_lossy(data);
+        if let Err(error) = outbox::push(Target::user(to), Message::text("probe_timer", name)) {
+            log::error(error.to_string());
+        }
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -121,4 +150,4 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
 }
 
-skylark_plugin::export!(Probe: handler);
+skylark_plugin::export!(Probe: handler, alarms);
