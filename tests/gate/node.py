@@ -23,7 +23,7 @@ node: {id: gate, shards: 1}
 listeners: [{address: "127.0.0.1:0", serves: [ws, api]}]
 limits: {connections_per_ip: 0, connects_per_ip: 0, handshake: 60s}
 heartbeat: {interval: 1h}
-plugins: {dir: plugins, cache: cache}
+plugins: {dir: plugins, cache: cache, compile: {memory: 4GiB, cpu: 2m}}
 log: {level: error}
 """
 # A guest under callgrind is slow.
@@ -85,8 +85,9 @@ class Callgrind(Node):
     COUNTS, ABOUT, DIGITS = "instructions", "instructions per delivery", 1
 
     def __init__(self, program, folder):
-        options = ["--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/profile"]
-        super().__init__(program, folder, ["valgrind", *options])
+        # The plugin's compiler, a child, must see the same processor: what it makes for another one is refused.
+        options = ["--tool=callgrind", "--instr-atstart=no", "--trace-children=yes", "--child-silent-after-fork=yes"]
+        super().__init__(program, folder, ["valgrind", *options, f"--callgrind-out-file={folder}/profile-%p"])
 
     def ready(self):
         # Start-up and connects run several times faster without.
@@ -98,7 +99,7 @@ class Callgrind(Node):
     def finish(self, load, name):
         """Instructions since `begin`; the profile stays in the folder."""
         self.tell(f"dump {name}")
-        (dump,) = self.folder.glob("profile.*")
+        (dump,) = self.folder.glob(f"profile-{self.process.pid}.*")
         profile = dump.rename(self.folder / f"{name}.callgrind")
         return int(re.search(r"^totals: (\d+)", profile.read_text(), re.MULTILINE)[1])
 

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -120,12 +120,10 @@ pub(super) async fn compile(bytes: &[u8], limits: &CompileLimits, engine: u64) -
 }
 
 /// Also when the file has been replaced or removed since it was started.
-fn program() -> Result<std::path::PathBuf, String> {
-    let running = Path::new("/proc/self/exe");
-    if running.exists() {
-        return Ok(running.to_owned());
-    }
-    std::env::current_exe().map_err(|error| format!("no compiler process: {error}"))
+fn program() -> Result<PathBuf, String> {
+    let file = std::env::current_exe().map_err(|error| format!("no compiler process: {error}"))?;
+    // By its name where that still is the running one: a tool that runs the node, as valgrind does, is not its program.
+    Ok(if file.exists() { file } else { PathBuf::from("/proc/self/exe") })
 }
 
 /// What comes, up to `most`; more is cut, and breaks the pipe for who writes it.
