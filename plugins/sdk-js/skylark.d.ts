@@ -242,6 +242,15 @@ declare module "skylark:plugin/lifecycle" {
   }
 }
 
+/** Optional for handlers and events: is told when a timer that the plugin set is due. Since 0.1.1. */
+declare module "skylark:plugin/alarms" {
+  /** What the plugin exports as `alarms`. */
+  export interface Alarms {
+    /** Effects (outbox, kv, timers) are committed once it has returned. A timer rings once: a call that fails is not repeated. */
+    onTimer(name: string, data: Uint8Array): void;
+  }
+}
+
 /** Lines for the node's log; capped per call. */
 declare module "skylark:plugin/log" {
   /** How much a line matters. */
@@ -316,6 +325,22 @@ declare module "skylark:plugin/outbox" {
   export function leave(uid: string, room: string): void;
   /** Closes the target's connections; `connection`, `device`, `user` and `users` only. */
   export function kick(target: Target, reason: string): void;
+}
+
+/**
+ * One call later, by the export `alarms`. Handlers and events. Grant: `timers`. Since 0.1.1.
+ *
+ * A timer belongs to the plugin and this node: it survives a reload and is told to the version that serves when it is due; it ends
+ * with the node. Staged with the outbox: a call that fails sets and cancels nothing. A plugin has at most 10 000, with 4 MiB
+ * of names and data.
+ */
+declare module "skylark:plugin/timers" {
+  /** Why a timer was not set or cancelled. */
+  export type Error = { tag: "too-many" } | { tag: "invalid"; val: string };
+  /** Has `on-timer` called with this name and data in so many milliseconds; an earlier timer of the name is replaced. */
+  export function start(name: string, afterMs: number, data: Uint8Array): void;
+  /** Forgets the timer of this name, if there is one. */
+  export function cancel(name: string): void;
 }
 
 /**

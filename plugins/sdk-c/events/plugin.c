@@ -72,6 +72,14 @@ extern void __wasm_import_skylark_plugin_outbox_leave(uint8_t *, size_t, uint8_t
 __attribute__((__import_module__("skylark:plugin/outbox@0.1.1"), __import_name__("kick")))
 extern void __wasm_import_skylark_plugin_outbox_kick(int32_t, int64_t, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
+// Imported Functions from `skylark:plugin/timers@0.1.1`
+
+__attribute__((__import_module__("skylark:plugin/timers@0.1.1"), __import_name__("start")))
+extern void __wasm_import_skylark_plugin_timers_start(uint8_t *, size_t, int64_t, uint8_t *, size_t, uint8_t *);
+
+__attribute__((__import_module__("skylark:plugin/timers@0.1.1"), __import_name__("cancel")))
+extern void __wasm_import_skylark_plugin_timers_cancel(uint8_t *, size_t, uint8_t *);
+
 // Imported Functions from `skylark:plugin/login@0.1.1`
 
 __attribute__((__import_module__("skylark:plugin/login@0.1.1"), __import_name__("bind")))
@@ -335,6 +343,22 @@ void skylark_plugin_outbox_result_void_error_free(skylark_plugin_outbox_result_v
   if (!ptr->is_err) {
   } else {
     skylark_plugin_outbox_error_free(&ptr->val.err);
+  }
+}
+
+void skylark_plugin_timers_error_free(skylark_plugin_timers_error_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 1: {
+      plugin_string_free(&ptr->val.invalid);
+      break;
+    }
+  }
+}
+
+void skylark_plugin_timers_result_void_error_free(skylark_plugin_timers_result_void_error_t *ptr) {
+  if (!ptr->is_err) {
+  } else {
+    skylark_plugin_timers_error_free(&ptr->val.err);
   }
 }
 
@@ -1050,6 +1074,80 @@ bool skylark_plugin_outbox_kick(skylark_plugin_outbox_target_t *target, plugin_s
       }
 
       result.val.err = variant10;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool skylark_plugin_timers_start(plugin_string_t *name, uint64_t after_ms, plugin_list_u8_t *data, skylark_plugin_timers_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_skylark_plugin_timers_start((uint8_t *) (*name).ptr, (*name).len, (int64_t) (after_ms), (uint8_t *) (*data).ptr, (*data).len, ptr);
+  skylark_plugin_timers_result_void_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      skylark_plugin_timers_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          break;
+        }
+        case 1: {
+          variant.val.invalid = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool skylark_plugin_timers_cancel(plugin_string_t *name, skylark_plugin_timers_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_skylark_plugin_timers_cancel((uint8_t *) (*name).ptr, (*name).len, ptr);
+  skylark_plugin_timers_result_void_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      skylark_plugin_timers_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          break;
+        }
+        case 1: {
+          variant.val.invalid = (plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
       break;
     }
   }

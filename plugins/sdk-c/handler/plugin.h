@@ -257,6 +257,26 @@ typedef struct {
   } val;
 } skylark_plugin_outbox_result_void_error_t;
 
+// Why a timer was not set or cancelled.
+typedef struct skylark_plugin_timers_error_t {
+  uint8_t tag;
+  union {
+    plugin_string_t     invalid;
+  } val;
+} skylark_plugin_timers_error_t;
+
+// As many timers, or as much data, as a plugin may have.
+#define SKYLARK_PLUGIN_TIMERS_ERROR_TOO_MANY 0
+// A name of more than 128 bytes, data of more than 4 KiB, or a time of more than seven days: says which.
+#define SKYLARK_PLUGIN_TIMERS_ERROR_INVALID 1
+
+typedef struct {
+  bool is_err;
+  union {
+    skylark_plugin_timers_error_t err;
+  } val;
+} skylark_plugin_timers_result_void_error_t;
+
 typedef skylark_plugin_types_entry_t skylark_plugin_login_entry_t;
 
 typedef struct {
@@ -523,6 +543,12 @@ extern bool skylark_plugin_outbox_leave(plugin_string_t *uid, plugin_string_t *r
 // Closes the target's connections; `connection`, `device`, `user` and `users` only.
 extern bool skylark_plugin_outbox_kick(skylark_plugin_outbox_target_t *target, plugin_string_t *reason, skylark_plugin_outbox_error_t *err);
 
+// Imported Functions from `skylark:plugin/timers@0.1.1`
+// Has `on-timer` called with this name and data in so many milliseconds; an earlier timer of the name is replaced.
+extern bool skylark_plugin_timers_start(plugin_string_t *name, uint64_t after_ms, plugin_list_u8_t *data, skylark_plugin_timers_error_t *err);
+// Forgets the timer of this name, if there is one.
+extern bool skylark_plugin_timers_cancel(plugin_string_t *name, skylark_plugin_timers_error_t *err);
+
 // Imported Functions from `skylark:plugin/login@0.1.1`
 // The connection is this user's, bound or not before; staged with the outbox, in the order of the calls. Its client is told
 // by a REPLY `client_bind` with code 200, other devices of the user give way as after any bind, and if it was another
@@ -611,6 +637,10 @@ void skylark_plugin_outbox_error_free(skylark_plugin_outbox_error_t *ptr);
 void skylark_plugin_outbox_option_options_free(skylark_plugin_outbox_option_options_t *ptr);
 
 void skylark_plugin_outbox_result_void_error_free(skylark_plugin_outbox_result_void_error_t *ptr);
+
+void skylark_plugin_timers_error_free(skylark_plugin_timers_error_t *ptr);
+
+void skylark_plugin_timers_result_void_error_free(skylark_plugin_timers_result_void_error_t *ptr);
 
 void skylark_plugin_login_entry_free(skylark_plugin_login_entry_t *ptr);
 
