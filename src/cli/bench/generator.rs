@@ -218,6 +218,10 @@ impl Generator {
                 pipe.flush()?;
             }
             pipe.pump(&mut self.buffer)?;
+            if let Some(request) = pipe.next_waiting() {
+                let number = u32::try_from(token - FIRST_PIPE).context("a publisher's number")?;
+                self.send(number, |out| out.extend_from_slice(&request))?;
+            }
         } else {
             let now = self.now();
             // Opened receivers only: those of an earlier life left the poll with their sockets.

@@ -1,6 +1,7 @@
 //! One publishing connection: requests in, answers counted. HTTP to a node or a peer, the push protocol to a reference
 //! server.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 
@@ -20,6 +21,8 @@ pub(super) struct Pipe {
     wire: Wire,
     /// The server has said that it closes the connection.
     pub(super) has_ended: bool,
+    /// Requests that must not follow another before that is answered.
+    waiting: VecDeque<Vec<u8>>,
     out: Vec<u8>,
     written: usize,
     inbox: Vec<u8>,
@@ -46,6 +49,7 @@ impl Pipe {
             address,
             wire,
             has_ended: false,
+            waiting: VecDeque::new(),
             out: Vec::new(),
             written: 0,
             inbox: Vec::new(),
@@ -60,16 +64,32 @@ impl Pipe {
         Ok(())
     }
 
-    /// Adds one request, made by `write`, and sends what the socket takes.
-    pub(super) fn send<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> anyhow::Result<T> {
+    /// The next request that waits for its turn, if no other is under way.
+    pub(super) fn next_waiting(&mut self) -> Option<Vec<u8>> {
+        if self.in_flight > self.waiting.len() {
+            return None;
+        }
+        let request = self.waiting.pop_front()?;
+        self.in_flight -= 1;
+        Some(request)
+    }
+
+    /// Adds one request, made by `write`, and sends what the socket takes, or keeps it until its turn has come.
+    pub(super) fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
+        if self.in_flight > self.waiting.len() && !self.wire.pipelines() {
+            let mut request = Vec::new();
+            write(&mut request);
+            self.waiting.push_back(request);
+            self.in_flight += 1;
+            return Ok(());
+        }
         if self.written == self.out.len() {
             self.out.clear();
             self.written = 0;
         }
-        let made = write(&mut self.out);
+        write(&mut self.out);
         self.in_flight += 1;
-        self.flush()?;
-        Ok(made)
+        self.flush()
     }
 
     pub(super) fn flush(&mut self) -> anyhow::Result<()> {
@@ -196,8 +216,26 @@ fn refuse(peer: &Peer, answer: &[u8]) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     fn answer(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
         Ok(super::answer(bytes)?.map(|answer| answer.len))
+    }
+
+    #[test]
+    fn a_request_waits_where_none_may_follow_another() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = format!("pusher=ws://{},id=a,key=k,secret=s", server.local_addr().unwrap());
+        let peer: &'static Peer = Box::leak(Box::new(Peer::parse(&peer).unwrap()));
+        let mut pipe = Pipe::open(peer.api, Wire::Peer(peer)).unwrap();
+        pipe.send(|out| out.push(1)).unwrap();
+        pipe.send(|out| out.push(2)).unwrap();
+        assert_eq!((pipe.next_waiting(), pipe.in_flight), (None, 2));
+        let (mut socket, _) = server.accept().unwrap();
+        socket.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+        pipe.pump(&mut [0; 1024]).unwrap();
+        assert!(pipe.has_ended);
+        assert_eq!((pipe.next_waiting(), pipe.in_flight), (Some(vec![2]), 0));
     }
 
     #[test]
