@@ -212,7 +212,7 @@ pub(super) async fn ring(timers: Arc<Timers>, serving: Arc<ArcSwap<Snapshot>>, m
             match live.filter(|version| version.blueprint.exports.has_alarms()) {
                 Some(version) => drop(told.spawn(async move { tell(&version, &due).await })),
                 None => {
-                    tracing::warn!(plugin = %due.plugin, timer = due.name, "a timer is due and nobody serves to hear it")
+                    tracing::warn!(plugin = %due.plugin, timer = due.name, "a timer is due and nobody serves to hear it");
                 }
             }
         }
