@@ -52,6 +52,7 @@ pub(super) const FILES: &[(&str, &[u8])] = embedded![
     "sdk/src/publish.rs",
     "sdk/src/roles.rs",
     "sdk/src/testing.rs",
+    "sdk/src/timers.rs",
     "sdk/src/words.rs",
     "templates/c/.gitignore",
     "templates/c/Makefile",
