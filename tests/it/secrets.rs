@@ -8,9 +8,9 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::token::Claims;
 use crate::support::wire::{Form, Frame};
 
-const KEY: &str = "canary-key-0123456789abcdef";
+const KEY: &str = "secret-canary-0123456789abcdef";
 /// What stands where a token should; nothing admits it.
-const BAD: &str = "canary-no-token";
+const BAD: &str = "secret-canary-no-token";
 
 fn start(folder: &str) -> Gateway {
     let log = format!("log:\n  level: trace\n  file: {folder}/node.log\n  rotation: never\n");
@@ -116,7 +116,7 @@ async fn no_log_and_no_metric_shows_one() {
     let file = std::fs::read_to_string(folder.path().join("node.log")).unwrap();
     assert!(file.contains("\"TRACE\"") && file.contains("drained"), "it is the whole log, at trace");
     for (place, text) in [("the log", &gateway.log()), ("the log file", &file), ("the metrics", &metrics.body)] {
-        for secret in [signature.as_str(), "canary"] {
+        for secret in [signature.as_str(), "secret-canary"] {
             let line = text.lines().find(|line| line.contains(secret));
             assert_eq!(line, None, "{secret} stands in {place}");
         }
