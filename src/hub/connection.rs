@@ -407,8 +407,10 @@ mod tests {
     #[test]
     fn a_handle_is_a_pointer_and_what_it_points_to_is_small() {
         println!("handle: {} bytes, behind it: {} bytes", size_of::<Connection>(), size_of::<Link>());
+        println!("who it is bound to: {} bytes", size_of::<Binding>());
         assert_eq!(size_of::<Option<Connection>>(), size_of::<usize>());
         assert!(size_of::<Link>() <= 136, "{} bytes", size_of::<Link>());
+        assert!(size_of::<Binding>() <= 112, "{} bytes", size_of::<Binding>());
     }
 
     #[test]

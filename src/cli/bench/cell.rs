@@ -49,7 +49,7 @@ pub(super) fn all() -> Vec<Box<dyn Cell>> {
         Box::new(idle::Idle),
         Box::new(connect::Connect),
         Box::new(filters::Filters),
-        Box::new(latency::UnderLoad),
+        Box::new(latency::UnderLoad::default()),
         Box::new(slow::SlowReaders),
         Box::new(slow::StuckMemory),
         Box::new(tls::Tls),

@@ -293,3 +293,14 @@ async fn a_crowded_room_empties_in_any_order() {
     }
     assert!(hub.rooms().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn connections_share_one_text_of_their_user_and_of_their_room() {
+    let hub = start(&settings());
+    let ((a, _), (b, _)) = (bound(&hub, "a", YUNQUE).await, bound(&hub, "a", JSON).await);
+    let [one, other] = [&a, &b].map(|connection| connection.binding().unwrap().uid.as_str().as_ptr());
+    assert_eq!(one, other);
+    assert!([&a, &b].iter().all(|connection| hub.join(connection, &room("r"))));
+    let [one, other] = [&a, &b].map(|connection| connection.rooms()[0].as_str().as_ptr());
+    assert_eq!(one, other);
+}
