@@ -47,10 +47,12 @@ impl Results {
             row.summarise();
             return;
         }
+        // One that could not be measured before comes late, and still stands with its cell.
+        let place = self.cells.iter().rposition(|row| row.cell == cell).map_or(self.cells.len(), |last| last + 1);
         let (cell, line, contender) = (cell.to_owned(), line.to_owned(), contender.to_owned());
         let mut row = Row { cell, line, contender, per_cpu_second: None, per_second: None, samples: vec![sample] };
         row.summarise();
-        self.cells.push(row);
+        self.cells.insert(place, row);
     }
 
     pub(super) fn row(&self, cell: &str, line: &str, contender: &str) -> Option<&Row> {
@@ -110,6 +112,16 @@ mod tests {
         assert_eq!(results.cells.len(), 2);
         let spread = results.row("a", "b", "c").unwrap().per_cpu_second.unwrap();
         assert_eq!((spread.min, spread.median, spread.max), (100.0, 200.0, 300.0));
+    }
+
+    #[test]
+    fn rows_of_a_cell_stand_together() {
+        let mut results = Results::default();
+        for (cell, contender) in [("a", "c"), ("b", "c"), ("a", "late")] {
+            results.add(cell, "line", contender, Sample::of(1, 1.0));
+        }
+        let cells: Vec<&str> = results.cells.iter().map(|row| row.cell.as_str()).collect();
+        assert_eq!(cells, ["a", "a", "b"]);
     }
 
     #[test]

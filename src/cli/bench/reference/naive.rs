@@ -42,24 +42,21 @@ async fn serve(stream: TcpStream, receivers: Receivers) -> anyhow::Result<()> {
 }
 
 async fn receive(stream: TcpStream, receivers: &Receivers) -> anyhow::Result<()> {
+    let (queue, mut queued) = mpsc::channel(QUEUE);
     let mut who = None;
     #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
     let look = |request: &Request, response: Response| {
         who = request.uri().path_and_query().and_then(|path| number(path.as_str()));
+        // Before the answer goes out: who has it is sent to.
+        if let Some(who) = who {
+            list(receivers, who, queue);
+        }
         Ok(response)
     };
     // The default read buffer makes this future large, and that is what is measured.
     let socket = Box::pin(tokio_tungstenite::accept_hdr_async(stream, look)).await?;
     let (mut sink, mut stream) = socket.split();
-    let (queue, mut queued) = mpsc::channel(QUEUE);
     let who = who.context("a receiver says its number")?;
-    {
-        let mut receivers = receivers.lock();
-        if receivers.len() <= who {
-            receivers.resize(who + 1, None);
-        }
-        receivers[who] = Some(queue);
-    }
     tokio::spawn(async move {
         while let Some(message) = queued.recv().await {
             if sink.send(message).await.is_err() {
@@ -70,6 +67,14 @@ async fn receive(stream: TcpStream, receivers: &Receivers) -> anyhow::Result<()>
     while let Some(Ok(_)) = stream.next().await {}
     receivers.lock()[who] = None;
     Ok(())
+}
+
+fn list(receivers: &Receivers, who: usize, queue: mpsc::Sender<Message>) {
+    let mut receivers = receivers.lock();
+    if receivers.len() <= who {
+        receivers.resize(who + 1, None);
+    }
+    receivers[who] = Some(queue);
 }
 
 async fn publish(mut stream: TcpStream, receivers: &Receivers) -> anyhow::Result<()> {
