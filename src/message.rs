@@ -168,6 +168,17 @@ pub struct Publisher {
     pub cid: ConnectionId,
 }
 
+/// Which record of an intake an envelope came from: the same each time that record comes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The ordered line of records.
+    pub line: Arc<str>,
+    /// The record's place in the line.
+    pub offset: u64,
+    /// Which of the record's messages.
+    pub index: u32,
+}
+
 /// What an ingress or a plugin asks to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
@@ -189,6 +200,10 @@ pub struct Publication {
     pub key: Option<Arc<str>>,
     /// What history is to do with it. Carried, unused until history exists.
     pub history: History,
+    /// What makes it the same when it is published again; `None` = it never is.
+    pub identity: Option<Identity>,
+    /// Whether the publisher wants to know what was delivered, even if that means waiting.
+    pub receipts: bool,
 }
 
 impl Publication {
@@ -205,14 +220,16 @@ impl Publication {
             nodes: Arc::default(),
             key: None,
             history: History::Default,
+            identity: None,
+            receipts: false,
         }
     }
 
     /// The same under way: accepted at `sent_at`, milliseconds since 1970.
     #[must_use]
     pub fn into_envelope(self, id: u64, sent_at: i64) -> Envelope {
-        let Self { message, target, no_echo, from, origin, hops, nodes, key, history } = self;
-        Envelope { id, message, target, no_echo, from, origin, hops, nodes, key, history, sent_at }
+        let Self { message, target, no_echo, from, origin, hops, nodes, key, history, identity, receipts } = self;
+        Envelope { id, message, target, no_echo, from, origin, hops, nodes, key, history, identity, receipts, sent_at }
     }
 }
 
@@ -239,6 +256,10 @@ pub struct Envelope {
     pub key: Option<Arc<str>>,
     /// What history is to do with it. Carried, unused until history exists.
     pub history: History,
+    /// What makes it the same when it is published again; `None` = it never is.
+    pub identity: Option<Identity>,
+    /// Whether the publisher wants to know what was delivered, even if that means waiting.
+    pub receipts: bool,
     /// When it was accepted, milliseconds since 1970.
     pub sent_at: i64,
 }

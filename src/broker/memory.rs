@@ -1,12 +1,18 @@
-//! The broker of a single node: it loops each batch back at once. Nothing is stored and nothing is shared.
+//! The broker and the roster of a single node: each batch is looped back at once, nothing is stored, nobody else is there.
 
+use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::{Batch, Broker, Deliver, Outcome};
-use crate::id::NodeId;
+use parking_lot::Mutex;
+
+use super::roster::{Fallen, LeaseError, Member, Roster};
+use super::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
+use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt};
 
 /// One node's loop-back.
@@ -39,7 +45,7 @@ impl MemoryBroker {
                 let here = self.is_for_this_node(envelope);
                 let receipt = if here { receipts.next() } else { Some(Receipt::default()) };
                 let unknown_nodes = envelope.nodes.iter().filter(|n| **n != self.node).cloned().collect();
-                Outcome::Accepted { position: None, receipt, unknown_nodes }
+                Outcome::Accepted { position: None, receipt, nodes: Some(u32::from(here)), unknown_nodes }
             })
             .collect()
     }
@@ -48,5 +54,71 @@ impl MemoryBroker {
 impl Broker for MemoryBroker {
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>> {
         self.loop_back(batch).boxed()
+    }
+
+    fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
+        let here = !matches!(address, Address::Node(node) if node != self.node);
+        if here {
+            self.receiver.hear(&self.node, word);
+        }
+        ready(Ok(Some(u32::from(here)))).boxed()
+    }
+
+    fn hold(&self, _: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn release(&self, _: &Stream) {}
+
+    fn faults(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
+    }
+}
+
+/// The roster of a cluster of one.
+#[derive(Default)]
+pub struct MemoryRoster {
+    me: Mutex<Option<Member>>,
+    numbers: AtomicU64,
+}
+
+impl Roster for MemoryRoster {
+    fn join(&self, me: &Member) -> BoxFuture<'_, Result<u64, LeaseError>> {
+        *self.me.lock() = Some(Member { incarnation: 1, ..me.clone() });
+        ready(Ok(1)).boxed()
+    }
+
+    fn renew(&self, me: &Member) -> BoxFuture<'_, Result<(), LeaseError>> {
+        *self.me.lock() = Some(me.clone());
+        ready(Ok(())).boxed()
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        *self.me.lock() = None;
+        ready(()).boxed()
+    }
+
+    fn members(&self) -> BoxFuture<'_, Result<Vec<Member>, Unavailable>> {
+        ready(Ok(self.me.lock().clone().into_iter().collect())).boxed()
+    }
+
+    fn number(&self, _: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
+        ready(Ok(self.numbers.fetch_add(1, Ordering::Relaxed) + 1)).boxed()
+    }
+
+    fn online(&self, _: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
+        ready(Ok(true)).boxed()
+    }
+
+    fn offline(&self, _: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
+        ready(Ok(true)).boxed()
+    }
+
+    fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>> {
+        ready(Ok(Vec::new())).boxed()
     }
 }

@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::broker::{Batch, Deliver};
 use crate::hub::{self, Hub};
+use crate::id::NodeId;
 use crate::message::{Envelope, Receipt};
 use crate::protocol::Frames;
 
@@ -40,6 +42,12 @@ impl Deliver for Delivery {
     fn deliver(&self, batch: Batch) -> BoxFuture<'_, Vec<Receipt>> {
         self.hand_over(batch).boxed()
     }
+
+    fn hear(&self, from: &NodeId, word: Bytes) {
+        tracing::debug!(%from, bytes = word.len(), "a word that this version does not know");
+    }
+
+    fn gap(&self) {}
 }
 
 /// Neighbours for the same receivers: they are encoded into one run of bytes and queued as one entry.

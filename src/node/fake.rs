@@ -6,12 +6,13 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::Node;
-use crate::broker::{Batch, Broker, Outcome};
+use crate::broker::{Address, Batch, Broker, Outcome, Stream, Unavailable};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::config::{Config, DevicePolicy};
 use crate::hub::{Connection, Hub, Settings, ShardTask, Socket};
@@ -132,12 +133,31 @@ impl Broker for Scripted {
             false => Outcome::Accepted {
                 position: None,
                 receipt: Some(receipt(&envelope.target)),
+                nodes: Some(1),
                 unknown_nodes: envelope.nodes.iter().filter(|n| n.as_str() != "here").cloned().collect::<Vec<NodeId>>(),
             },
         };
         let outcomes = batch.iter().map(outcome).collect();
         script.batches.push(batch);
         std::future::ready(outcomes).boxed()
+    }
+
+    fn tell(&self, _: Address, _: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
+        std::future::ready(Ok(Some(1))).boxed()
+    }
+
+    fn hold(&self, _: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn release(&self, _: &Stream) {}
+
+    fn faults(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
     }
 }
 

@@ -24,7 +24,7 @@ impl Meters {
             Fate::Accepted { .. } => 0,
             Fate::Rejected { .. } => 1,
             Fate::Dropped { .. } => 2,
-            Fate::TooLarge(_) => 3,
+            Fate::TooLarge(_) | Fate::TooLargeForBroker { .. } => 3,
             Fate::TooManyHops => 4,
             Fate::Unavailable => 5,
         };

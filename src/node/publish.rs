@@ -29,6 +29,8 @@ pub enum Fate {
     Accepted {
         /// What was delivered, where it is known at once.
         receipt: Option<Receipt>,
+        /// How many nodes it reached, where the broker knows.
+        nodes: Option<u32>,
         /// Nodes that it names and nobody knows.
         unknown_nodes: Vec<NodeId>,
     },
@@ -46,6 +48,13 @@ pub enum Fate {
     },
     /// Some dialect could not carry it.
     TooLarge(TooLarge),
+    /// More than a record of the broker may hold.
+    TooLargeForBroker {
+        /// What its record would hold, in bytes.
+        bytes: usize,
+        /// What one may.
+        most: usize,
+    },
     /// Plugin pushes gave rise to plugin pushes more than [`MAX_HOPS`] times.
     TooManyHops,
     /// The broker cannot keep its word now.
@@ -55,7 +64,8 @@ pub enum Fate {
 impl From<Outcome> for Fate {
     fn from(outcome: Outcome) -> Self {
         match outcome {
-            Outcome::Accepted { receipt, unknown_nodes, .. } => Self::Accepted { receipt, unknown_nodes },
+            Outcome::Accepted { receipt, nodes, unknown_nodes, .. } => Self::Accepted { receipt, nodes, unknown_nodes },
+            Outcome::TooLarge { bytes, most } => Self::TooLargeForBroker { bytes, most },
             Outcome::Unavailable => Self::Unavailable,
         }
     }

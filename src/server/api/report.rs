@@ -38,6 +38,10 @@ fn failure(fate: &Fate) -> Option<(StatusCode, String)> {
     match fate {
         Fate::Accepted { .. } | Fate::Rejected { .. } | Fate::Dropped { .. } => None,
         Fate::TooLarge(too_large) => Some((StatusCode::PAYLOAD_TOO_LARGE, too_large.to_string())),
+        Fate::TooLargeForBroker { bytes, most } => Some((
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("expected at most {most} bytes in a record of the broker, got {bytes}"),
+        )),
         Fate::TooManyHops => Some((StatusCode::LOOP_DETECTED, "expected fewer hops between plugins".to_owned())),
         Fate::Unavailable => {
             Some((StatusCode::SERVICE_UNAVAILABLE, "the broker cannot take it now, nothing of it was sent".to_owned()))
@@ -103,13 +107,13 @@ impl<'a> Item<'a> {
             error: failure(&published.fate).map(|(status, message)| Error { code: status.as_u16(), message }),
         };
         match &published.fate {
-            Fate::Accepted { receipt: Some(receipt), unknown_nodes } => {
+            Fate::Accepted { receipt: Some(receipt), unknown_nodes, .. } => {
                 item.delivered = Some(receipt.delivered);
                 item.full = receipt.full;
                 item.offline = &receipt.offline;
                 item.unknown_nodes = unknown_nodes;
             }
-            Fate::Accepted { receipt: None, unknown_nodes } => {
+            Fate::Accepted { receipt: None, unknown_nodes, .. } => {
                 item.delivered = None;
                 item.queued = true;
                 item.unknown_nodes = unknown_nodes;
@@ -118,7 +122,7 @@ impl<'a> Item<'a> {
                 item.rejected = Some(Rejected { plugin, code: &refusal.code, reason: &refusal.reason });
             }
             Fate::Dropped { plugin } => item.dropped = Some(Dropped { plugin }),
-            Fate::TooLarge(_) | Fate::TooManyHops | Fate::Unavailable => {}
+            Fate::TooLarge(_) | Fate::TooLargeForBroker { .. } | Fate::TooManyHops | Fate::Unavailable => {}
         }
         item
     }
@@ -164,7 +168,9 @@ impl<'a> Batch<'a> {
                 }
                 Fate::Rejected { .. } => counts.rejected += 1,
                 Fate::Dropped { .. } => counts.dropped += 1,
-                Fate::TooLarge(_) | Fate::TooManyHops | Fate::Unavailable => counts.failed += 1,
+                Fate::TooLarge(_) | Fate::TooLargeForBroker { .. } | Fate::TooManyHops | Fate::Unavailable => {
+                    counts.failed += 1;
+                }
             }
         }
         Self { messages: published.len(), delivered, offline, counts, items: published }
@@ -197,7 +203,11 @@ mod tests {
     fn accepted(id: i64, delivered: u32, full: u32, offline: &[&str]) -> Published {
         let offline = offline.iter().map(|uid| Uid::parse(uid).unwrap()).collect();
         let receipt = Some(Receipt { delivered, full, offline });
-        Published { id, replaced_by: Vec::new(), fate: Fate::Accepted { receipt, unknown_nodes: Vec::new() } }
+        Published {
+            id,
+            replaced_by: Vec::new(),
+            fate: Fate::Accepted { receipt, nodes: Some(1), unknown_nodes: Vec::new() },
+        }
     }
 
     fn ended(fate: Fate) -> Published {
@@ -223,7 +233,7 @@ mod tests {
             r#"{"code":200,"message":"ok","data":{"id":1,"delivered":0,"offline":["1074"],"full":1,"replaced":["word-filter"],"unknownNodes":["n9"]}}"#
         );
 
-        let queued = ended(Fate::Accepted { receipt: None, unknown_nodes: Vec::new() });
+        let queued = ended(Fate::Accepted { receipt: None, nodes: None, unknown_nodes: Vec::new() });
         assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true,"offline":[]}}"#));
     }
 

@@ -171,6 +171,10 @@ fn outcome(published: Published) -> Outcome {
         Fate::Rejected { refusal, .. } => Outcome::Refused(refusal),
         Fate::Dropped { .. } => Outcome::Dropped { id },
         Fate::TooLarge(too_large) => Outcome::Refused(Refusal::new("413", format!("message: {too_large}"))),
+        Fate::TooLargeForBroker { bytes, most } => Outcome::Refused(Refusal::new(
+            "413",
+            format!("message: expected at most {most} bytes in a record of the broker, got {bytes}"),
+        )),
         Fate::TooManyHops => Outcome::Refused(Refusal::new("508", "too many pushes in a row")),
         Fate::Unavailable => Outcome::Refused(Refusal::new("503", "unavailable")),
     }

@@ -1,0 +1,59 @@
+//! Where an intake's records come from: a topic, a stream, a channel. The engine's folder gives it, `server/intake` reads it.
+//!
+//! Knows nothing of what a record says.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
+use super::Unavailable;
+
+/// One record of a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// What it holds.
+    pub payload: Bytes,
+    /// Where it stood; the same each time it comes.
+    pub place: Place,
+    /// How often it came before without being settled, where the engine counts; else 0.
+    pub tries: u32,
+}
+
+/// Where a record stood: what makes it the same record when it comes again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The topic, and its partition where it has some: one ordered line of records.
+    pub line: Arc<str>,
+    /// Its place there; grows along the line. `None` where the engine gives none (plain pub/sub): it never comes again.
+    pub offset: Option<u64>,
+}
+
+/// A line of records with a reader's place in it.
+///
+/// Guarantee: records of one line come in order. Where the engine keeps a place, whatever was not settled comes again,
+/// to this reader or another of its group.
+pub trait Source: Send {
+    /// What is there, in order, at least one record; waits for it. Not called again before the last ones are settled
+    /// or buried.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: ask again, the source comes back by itself and waits a little longer each time.
+    fn take(&mut self) -> BoxFuture<'_, Result<Vec<Record>, Unavailable>>;
+
+    /// These were accepted, or buried: they do not come again.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: they may come again, with the same places.
+    fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>>;
+
+    /// Puts a record that can never be accepted where the operator finds it, with the reason and where it came from.
+    /// It still has to be settled.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: it was not buried.
+    fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>>;
+
+    /// Gives back what this reader alone holds (a place in a group, the one subscription), settled or not.
+    fn close(&mut self) -> BoxFuture<'_, ()>;
+}
