@@ -3,7 +3,7 @@
 //! Knows no socket. A browser always sends Origin on a WebSocket handshake and no script can forge it; a program that is
 //! no browser may send anything, which is why an Origin only ever protects what a browser adds by itself: cookies.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hyper::http::uri::Authority;
 
@@ -28,6 +28,10 @@ pub(super) fn judge(origin: Option<&str>, host: Option<&str>, rules: &[String]) 
 
 /// Whether an origin (`http://localhost:3000`) or a Host (`127.0.0.1:8080`) names this machine.
 pub(super) fn is_loopback(text: &str) -> bool {
+    // What nearly every back end sends with each push needs no URI parser.
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return address.ip().to_canonical().is_loopback();
+    }
     let place = if text.contains("://") { Place::of_origin(text) } else { Place::of_host(text, 0) };
     place.is_some_and(|place| place.is_loopback())
 }
