@@ -19,6 +19,7 @@ mod documents;
 mod envelope;
 mod faults;
 mod filters;
+mod harness;
 mod heartbeat;
 mod hostile;
 mod hostile_plugins;

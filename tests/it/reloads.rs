@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::load::{Progress, check, hex, produce};
+use crate::support::dice::{Dice, given};
 use crate::support::gateway::{Gateway, Setup, component};
 
 #[path = "../../src/plugin/tests/guests.rs"]
@@ -62,18 +63,6 @@ enum Way {
     Symlink,
 }
 
-/// splitmix64: the same on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % sides as u64).unwrap()
-    }
-}
-
 /// What the node holds, from its own `/proc`.
 #[derive(Debug, Clone, Copy)]
 struct Held {
@@ -108,10 +97,6 @@ impl Held {
             && self.files <= before.files + 12
             && self.mappings <= before.mappings + before.mappings / 10 + 32
     }
-}
-
-fn given(variable: &str, else_this: usize) -> usize {
-    std::env::var(variable).ok().and_then(|number| number.parse().ok()).unwrap_or(else_this)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,8 +1,18 @@
 //! What the integration tests stand on: the node as a process, a client, an HTTP caller, tokens, guests.
 
 pub mod client;
+#[allow(dead_code, reason = "the drills use the rest")]
+pub mod cluster;
+pub mod dice;
 pub mod gateway;
 pub mod http;
+#[allow(dead_code, reason = "the drills use the rest")]
+pub mod ledger;
+#[allow(dead_code, reason = "the drills use the rest")]
+pub mod proxy;
+#[allow(dead_code, reason = "the drills use the rest")]
+pub mod redis;
+pub mod resp;
 pub mod terminals;
 pub mod tls;
 pub mod token;

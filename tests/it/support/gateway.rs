@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -117,7 +117,7 @@ impl Setup {
 
     /// The folder that a node is started in, with its configuration and plugins.
     pub fn prepare(&self) -> Folder {
-        let folder = Folder { dir: tempfile::tempdir().unwrap() };
+        let folder = Folder { dir: Arc::new(tempfile::tempdir().unwrap()) };
         std::fs::create_dir(folder.plugins()).unwrap();
         for (file, component) in &self.plugins {
             folder.install(file, component);
@@ -133,9 +133,10 @@ impl Setup {
     }
 }
 
-/// A configuration file and a plugin directory.
+/// A configuration file and a plugin directory; gone with the last that holds it.
+#[derive(Clone)]
 pub struct Folder {
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
 }
 
 impl Folder {
@@ -385,6 +386,12 @@ impl Gateway {
 
     /// Waits for the process to end.
     pub async fn exit(&mut self) -> ExitStatus {
+        self.ended().await;
+        self.child.wait().unwrap()
+    }
+
+    /// Waits until the process has ended; its status stays to be read.
+    pub async fn ended(&self) {
         let pid = self.pid();
         // `wait` blocks: it has a thread, and a bound, of its own.
         let (done, over) = tokio::sync::oneshot::channel();
@@ -395,7 +402,13 @@ impl Gateway {
             let _ = done.send(());
         });
         within("the end of the node", over).await.unwrap();
-        self.child.wait().unwrap()
+    }
+
+    /// The same node once more, in its folder and on new ports, after this one has ended.
+    pub fn again(&self) -> Self {
+        let folder = self.folder.clone();
+        let command = folder.command("serve");
+        Self::run(folder, command, self.trust.clone())
     }
 
     /// Waits until it has printed or logged a line that holds `words`.

@@ -1,5 +1,6 @@
 //! HTTP/1.1 by hand, over one connection that stays open. Reads content-length and chunked bodies.
 
+use std::io;
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -73,6 +74,22 @@ impl Http {
     }
 
     pub async fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        let what = format!("{method} {path}");
+        let response = within(&what, self.attempt(method, path, headers, body)).await.expect("an answer");
+        if response.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")) {
+            *self = Self { headers: std::mem::take(&mut self.headers), ..Self::connect(self.address).await };
+        }
+        response
+    }
+
+    /// The same for a node that may end meanwhile: no bound in time, and no second connection where this one ends.
+    pub async fn attempt(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Response> {
         let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.address);
         let own = self.headers.iter().map(|(n, v)| (*n, v.as_str()));
         for (name, value) in own.chain(headers.iter().copied()) {
@@ -82,58 +99,53 @@ impl Http {
             head.push_str(&format!("content-length: {}\r\n", body.len()));
         }
         head.push_str("\r\n");
-        within(&format!("{method} {path}"), self.exchange(head.as_bytes(), body)).await
-    }
-
-    async fn exchange(&mut self, head: &[u8], body: &[u8]) -> Response {
-        let request = [head, body].concat();
+        let request = [head.as_bytes(), body].concat();
         // A refusal may come, and the connection end, before all of a large body was taken.
         let _ = self.stream.get_mut().write_all(&request).await;
-        let status_line = self.line().await;
+        let status_line = self.line().await?;
         let status = status_line.split(' ').nth(1).and_then(|s| s.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status line: {status_line:?}"));
         let mut headers = Vec::new();
         loop {
-            let line = self.line().await;
+            let line = self.line().await?;
             let Some((name, value)) = line.split_once(':') else { break };
             headers.push((name.to_owned(), value.trim().to_owned()));
         }
         let mut response = Response { status, headers, body: String::new() };
-        let bytes = self.body(&response).await;
+        let bytes = self.body(&response).await?;
         response.body = String::from_utf8(bytes).unwrap();
-        if response.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")) {
-            *self = Self { headers: std::mem::take(&mut self.headers), ..Self::connect(self.address).await };
-        }
-        response
+        Ok(response)
     }
 
-    async fn body(&mut self, response: &Response) -> Vec<u8> {
+    async fn body(&mut self, response: &Response) -> io::Result<Vec<u8>> {
         if response.header("transfer-encoding").is_some() {
             return self.chunks().await;
         }
         let length = response.header("content-length").map_or(0, |v| v.parse().unwrap());
         let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).await.unwrap();
-        body
+        self.stream.read_exact(&mut body).await?;
+        Ok(body)
     }
 
-    async fn chunks(&mut self) -> Vec<u8> {
+    async fn chunks(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let size = usize::from_str_radix(self.line().await.trim(), 16).unwrap();
+            let size = usize::from_str_radix(self.line().await?.trim(), 16).unwrap();
             let start = body.len();
             body.resize(start + size, 0);
-            self.stream.read_exact(&mut body[start..]).await.unwrap();
-            assert_eq!(self.line().await, "");
+            self.stream.read_exact(&mut body[start..]).await?;
+            assert_eq!(self.line().await?, "");
             if size == 0 {
-                return body;
+                return Ok(body);
             }
         }
     }
 
-    async fn line(&mut self) -> String {
+    async fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        self.stream.read_line(&mut line).await.expect("an answer");
-        line.trim_end().to_owned()
+        if self.stream.read_line(&mut line).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line.trim_end().to_owned())
     }
 }

@@ -1,0 +1,284 @@
+//! Books against stays. Pure: the same books and stays give the same verdict.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::time::Duration;
+
+use super::{Book, End, Entry, Fate, Stay, Stream, Window, parse_id, text_of};
+
+/// What was under way when a fault began may have been acked so long before.
+const UNDER_WAY: u64 = 1_000_000;
+/// Longest that an answer may take: two seconds, and what a busy machine adds.
+const ANSWER: Duration = Duration::from_millis(3_000);
+/// So many broken places are told; the rest is counted.
+const TOLD: usize = 12;
+
+/// How a drill ended.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    pub published: usize,
+    pub acked: usize,
+    pub nobody: usize,
+    pub refused: usize,
+    pub unknown: usize,
+    /// Messages that connections heard, each connection's own.
+    pub received: usize,
+    /// The same message heard again by the same device on its next connection: a client's dedupe takes it out.
+    pub repeats: usize,
+    /// Heard although the publisher was told that it was not taken, or reached nobody.
+    pub ghosts: usize,
+    /// Missing, and the publisher or the client was told so.
+    pub declared: usize,
+    /// Missing, and nobody was told.
+    pub lost: usize,
+    pub doubled: usize,
+    pub reordered: usize,
+    pub slowest: Duration,
+    /// What else must not be.
+    pub faults: Vec<String>,
+}
+
+impl Verdict {
+    pub fn is_exact(&self) -> bool {
+        self.lost + self.doubled + self.reordered + self.faults.len() == 0
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { published, acked, nobody, refused, unknown, received, repeats, ghosts, declared, .. } = self;
+        let word = if self.is_exact() { "exact" } else { "BROKEN" };
+        writeln!(
+            out,
+            "{published} published: {acked} acked, {nobody} reached nobody, {refused} refused, {unknown} unanswered"
+        )?;
+        writeln!(
+            out,
+            "{received} received, {repeats} repeated, {ghosts} unexpected, {declared} lost and declared; slowest answer {:?}",
+            self.slowest
+        )?;
+        write!(out, "{word}: {} lost, {} doubled, {} out of order", self.lost, self.doubled, self.reordered)?;
+        self.faults.iter().try_for_each(|fault| write!(out, "\n  {fault}"))
+    }
+}
+
+/// Holds what was heard against what was promised.
+pub fn judge(books: &[Book], stays: &[Stay], windows: &[Window]) -> Verdict {
+    let mut court = Court::new(books, windows);
+    for stay in stays {
+        court.hear(stay);
+    }
+    court.count_repeats(stays);
+    court.close(books, stays)
+}
+
+struct Court<'a> {
+    books: HashMap<u32, &'a Book>,
+    /// Indexes in a book, by publisher and stream, in order.
+    streams: HashMap<(u32, Stream), Vec<usize>>,
+    windows: &'a [Window],
+    verdict: Verdict,
+}
+
+impl<'a> Court<'a> {
+    fn new(books: &'a [Book], windows: &'a [Window]) -> Self {
+        let mut streams: HashMap<(u32, Stream), Vec<usize>> = HashMap::new();
+        for book in books {
+            for (index, entry) in book.entries.iter().enumerate() {
+                streams.entry((book.publisher, entry.stream)).or_default().push(index);
+            }
+        }
+        let books = books.iter().map(|book| (book.publisher, book)).collect();
+        Self { books, streams, windows, verdict: Verdict::default() }
+    }
+
+    fn fault(&mut self, fault: String) {
+        self.verdict.faults.push(fault);
+    }
+
+    /// Everything that one connection heard, and everything that it did not.
+    fn hear(&mut self, stay: &Stay) {
+        self.verdict.received += stay.heard.len();
+        let who = format!("u{}/{} on n{}", stay.user, stay.device, stay.place + 1);
+        for fault in &stay.faults {
+            self.fault(format!("{who}: {fault}"));
+        }
+        let mut seen = HashSet::new();
+        let mut last: HashMap<(u32, Stream), usize> = HashMap::new();
+        for id in &stay.heard {
+            let Some((publisher, index, entry)) = self.entry(*id) else {
+                self.fault(format!("{who} heard {id:#x}, which nobody published"));
+                continue;
+            };
+            if !stay.is_for(entry.stream) {
+                self.fault(format!("{who} heard {id:#x} for {:?}", entry.stream));
+            } else if !seen.insert(*id) {
+                self.verdict.doubled += 1;
+                self.tell(format!("{who} heard {id:#x} twice"));
+            } else if entry.fate == Fate::Acked {
+                let before = last.entry((publisher, entry.stream)).or_insert(index);
+                if index < *before && self.books[&publisher].is_ordered {
+                    self.verdict.reordered += 1;
+                    self.tell(format!("{who} heard {id:#x} after a later one of {:?}", entry.stream));
+                }
+                *before = index.max(*before);
+            } else if entry.fate != Fate::Unknown {
+                self.verdict.ghosts += 1;
+            }
+        }
+        for stream in stay.streams() {
+            let publishers: Vec<u32> = self.books.keys().copied().collect();
+            for publisher in publishers {
+                let end = match stay.end {
+                    End::Marked | End::Unmarked => usize::MAX,
+                    End::Left | End::Cut(_) => last.get(&(publisher, stream)).copied().unwrap_or(0),
+                };
+                self.miss(stay, &who, (publisher, stream), end, &seen);
+            }
+        }
+    }
+
+    fn entry(&self, id: u64) -> Option<(u32, usize, Entry)> {
+        let (publisher, index) = parse_id(id)?;
+        Some((publisher, index, *self.books.get(&publisher)?.entries.get(index)?))
+    }
+
+    /// What of this stream it should have heard and did not.
+    fn miss(&mut self, stay: &Stay, who: &str, key: (u32, Stream), end: usize, seen: &HashSet<u64>) {
+        let Some(indexes) = self.streams.get(&key) else { return };
+        let book = self.books[&key.0];
+        let expected = indexes.iter().filter(|index| {
+            let entry = &book.entries[**index];
+            **index <= end && entry.fate == Fate::Acked && entry.begun >= stay.bound
+        });
+        let missing: Vec<usize> = expected.copied().filter(|index| !seen.contains(&book.id(*index))).collect();
+        for index in missing {
+            let entry = &book.entries[index];
+            if self.is_declared(stay, book, entry) {
+                self.verdict.declared += 1;
+            } else {
+                self.verdict.lost += 1;
+                let (id, at) = (book.id(index), entry.begun / 1000);
+                self.tell(format!("{who} lost {id:#x} of {:?}, published by {} at {at} ms", key.1, book.way));
+            }
+        }
+    }
+
+    /// A fault was on, and the client was told of a gap after it began; or the way in promises no more.
+    fn is_declared(&self, stay: &Stay, book: &Book, entry: &Entry) -> bool {
+        self.windows.iter().any(|window| {
+            let is_hit = entry.ended + UNDER_WAY >= window.from && entry.begun <= window.to;
+            is_hit && (book.is_at_most_once || stay.gaps.iter().any(|gap| *gap >= window.from))
+        })
+    }
+
+    fn tell(&mut self, words: String) {
+        if self.verdict.faults.len() < TOLD {
+            self.verdict.faults.push(words);
+        }
+    }
+
+    /// A device that has been elsewhere in between may hear a message again.
+    fn count_repeats(&mut self, stays: &[Stay]) {
+        let mut devices: HashMap<(u32, u32), HashSet<u64>> = HashMap::new();
+        for stay in stays {
+            let before = devices.entry((stay.user, stay.device)).or_default();
+            let own: HashSet<u64> = stay.heard.iter().copied().collect();
+            self.verdict.repeats += own.intersection(before).count();
+            before.extend(own);
+        }
+    }
+
+    fn close(mut self, books: &[Book], stays: &[Stay]) -> Verdict {
+        for book in books {
+            for entry in &book.entries {
+                match entry.fate {
+                    Fate::Acked => self.verdict.acked += 1,
+                    Fate::Nobody => self.verdict.nobody += 1,
+                    Fate::Refused => self.verdict.refused += 1,
+                    Fate::Unknown => self.verdict.unknown += 1,
+                }
+            }
+            self.verdict.published += book.entries.len();
+            self.verdict.slowest = self.verdict.slowest.max(book.slowest);
+            for fault in &book.faults {
+                self.fault(format!("{} {}: {fault}", book.way, book.publisher));
+            }
+        }
+        // A loss is told above; a marker that is only late is told here.
+        let unmarked = stays.iter().filter(|stay| stay.end == End::Unmarked).count();
+        if unmarked > 0 {
+            self.fault(format!("{unmarked} connections did not hear every closing marker"));
+        }
+        if self.verdict.slowest > ANSWER {
+            self.fault(format!("an answer took {:?}: expected one within two seconds", self.verdict.slowest));
+        }
+        if self.verdict.acked == 0 {
+            self.fault("nothing was acked".to_owned());
+        }
+        self.verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn entry(stream: Stream, at: u64, fate: Fate) -> Entry {
+        Entry { stream, begun: at, ended: at + 5, fate }
+    }
+
+    /// Ten messages for user 1, ten microseconds apart; the fourth was refused.
+    fn book() -> Book {
+        let fate = |index| if index == 3 { Fate::Refused } else { Fate::Acked };
+        let entries = (0..10).map(|index| entry(Stream::User(1), index * 10, fate(index))).collect();
+        let (markers, faults, slowest) = (Vec::new(), Vec::new(), Duration::ZERO);
+        Book { publisher: 0, way: "http", is_ordered: true, is_at_most_once: false, entries, markers, slowest, faults }
+    }
+
+    fn stay(indexes: &[usize], end: End) -> Stay {
+        let heard = indexes.iter().map(|index| super::super::message_id(0, *index)).collect();
+        let (rooms, gaps, faults) = (Vec::new(), Vec::new(), Vec::new());
+        Stay { user: 1, device: 0, rooms, place: 0, bound: 0, heard, gaps, end, faults }
+    }
+
+    fn counts(stays: &[Stay], windows: &[Window]) -> [usize; 4] {
+        let verdict = judge(&[book()], stays, windows);
+        assert_eq!(verdict.is_exact(), verdict.faults.is_empty(), "{verdict}");
+        [verdict.lost, verdict.doubled, verdict.reordered, verdict.declared]
+    }
+
+    #[test]
+    fn each_kind_of_wrong_is_told_apart() {
+        assert_eq!(counts(&[stay(&[0, 1, 2, 4, 5, 6, 7, 8, 9], End::Marked)], &[]), [0; 4]);
+        assert_eq!(counts(&[stay(&[0, 1, 4, 5, 6, 7, 8, 9], End::Marked)], &[]), [1, 0, 0, 0]);
+        assert_eq!(counts(&[stay(&[0, 1, 2, 4, 4, 5, 6, 7, 8, 9], End::Marked)], &[]), [0, 1, 0, 0]);
+        assert_eq!(counts(&[stay(&[0, 2, 1, 4, 5, 6, 7, 8, 9], End::Marked)], &[]), [0, 0, 1, 0]);
+        assert_eq!(judge(&[book()], &[stay(&[99], End::Left)], &[]).faults.len(), 1);
+    }
+
+    #[test]
+    fn a_stay_answers_for_what_lies_between_its_ends() {
+        let late = Stay { bound: 45, ..stay(&[5, 6, 7, 8, 9], End::Marked) };
+        assert_eq!(counts(&[stay(&[0, 1, 2], End::Left), late], &[]), [0; 4]);
+        assert_eq!(counts(&[stay(&[0, 2, 5], End::Left)], &[]), [2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_loss_is_declared_by_a_word_to_the_client_about_a_fault() {
+        let told = || Stay { gaps: vec![60], ..stay(&[0, 1, 2, 7, 8, 9], End::Marked) };
+        assert_eq!(counts(&[told()], &[Window { from: 40, to: 62 }]), [0, 0, 0, 3]);
+        // What was published after the fault was over is no part of it, and without a fault a word excuses nothing.
+        assert_eq!(counts(&[told()], &[Window { from: 40, to: 52 }]), [1, 0, 0, 2]);
+        assert_eq!(counts(&[told()], &[]), [3, 0, 0, 0]);
+        let untold = Stay { gaps: Vec::new(), ..told() };
+        assert_eq!(counts(&[untold], &[Window { from: 40, to: 62 }]), [3, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_repeat_on_the_next_connection_is_counted() {
+        let late = Stay { bound: 45, ..stay(&[2, 5, 6, 7, 8, 9], End::Marked) };
+        assert_eq!(judge(&[book()], &[stay(&[0, 1, 2], End::Left), late], &[]).repeats, 1);
+        assert_ne!(text_of(1), text_of(2));
+    }
+}

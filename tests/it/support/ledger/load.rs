@@ -1,0 +1,182 @@
+//! Publishers under way: each writes its book, and closes each of its streams with a marker when the load ends.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::ways::{Item, Outlet, Way};
+use super::{Book, Clock, Entry, Fate, Stream};
+use crate::support::client::within;
+use crate::support::cluster::Cluster;
+use crate::support::dice::Dice;
+
+/// How often a marker that was not taken is sent again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// Markers of one request.
+const MARKERS: usize = 100;
+
+/// What all publishers do.
+#[derive(Clone)]
+pub struct Plan {
+    pub users: u32,
+    pub rooms: u32,
+    /// One publisher for each.
+    pub ways: Vec<Way>,
+    /// Time from one batch of a publisher to its next.
+    pub period: Duration,
+    /// Messages of a batch.
+    pub batch: usize,
+    /// One batch in so many is a single message to a room, and one to everyone; 0 = none.
+    pub wide: usize,
+}
+
+pub struct Load {
+    publishers: JoinSet<Book>,
+    stop: watch::Sender<bool>,
+    taken: watch::Sender<u64>,
+    refused: watch::Sender<u64>,
+}
+
+impl Load {
+    pub fn start(plan: &Plan, cluster: &Arc<Cluster>, clock: Clock, dice: &mut Dice) -> Self {
+        let (stop, taken, refused) = (watch::Sender::new(false), watch::Sender::new(0), watch::Sender::new(0));
+        let mut publishers = JoinSet::new();
+        for (number, way) in plan.ways.iter().enumerate() {
+            let publisher = Publisher {
+                book: Book {
+                    publisher: u32::try_from(number).unwrap(),
+                    way: way.name(),
+                    is_ordered: true,
+                    is_at_most_once: way.is_at_most_once(),
+                    entries: Vec::new(),
+                    markers: Vec::new(),
+                    slowest: Duration::ZERO,
+                    faults: Vec::new(),
+                },
+                plan: plan.clone(),
+                outlet: Outlet::new(way.clone(), Arc::clone(cluster)),
+                clock,
+                dice: dice.split(),
+                taken: taken.clone(),
+                refused: refused.clone(),
+            };
+            publishers.spawn(publisher.run(stop.subscribe()));
+        }
+        Self { publishers, stop, taken, refused }
+    }
+
+    /// How many messages were taken up to now, by all publishers.
+    pub fn taken(&self) -> watch::Receiver<u64> {
+        self.taken.subscribe()
+    }
+
+    /// The same of those that were refused.
+    pub fn refused(&self) -> watch::Receiver<u64> {
+        self.refused.subscribe()
+    }
+
+    /// No message more but the markers; everything must be whole again.
+    pub async fn close(mut self) -> Vec<Book> {
+        self.stop.send_replace(true);
+        let mut books = Vec::new();
+        while let Some(book) = within("the publishers' markers", self.publishers.join_next()).await {
+            books.push(book.unwrap());
+        }
+        books.sort_by_key(|book| book.publisher);
+        books
+    }
+}
+
+struct Publisher {
+    book: Book,
+    plan: Plan,
+    outlet: Outlet,
+    clock: Clock,
+    dice: Dice,
+    taken: watch::Sender<u64>,
+    refused: watch::Sender<u64>,
+}
+
+impl Publisher {
+    async fn run(mut self, mut stop: watch::Receiver<bool>) -> Book {
+        let mut ticks = interval(self.plan.period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut streams = BTreeSet::new();
+        while !*stop.borrow() {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stop.changed() => break,
+            }
+            let chosen = self.choose();
+            streams.extend(chosen.iter().copied());
+            self.publish(&chosen).await;
+        }
+        self.mark(streams).await;
+        self.book
+    }
+
+    fn choose(&mut self) -> Vec<Stream> {
+        if self.plan.wide > 0 {
+            match self.dice.roll(self.plan.wide) {
+                0 => return vec![Stream::Everyone],
+                1 if self.plan.rooms > 0 => return vec![Stream::Room(self.number_below(self.plan.rooms))],
+                _ => {}
+            }
+        }
+        (0..self.plan.batch).map(|_| Stream::User(self.number_below(self.plan.users))).collect()
+    }
+
+    fn number_below(&mut self, most: u32) -> u32 {
+        u32::try_from(self.dice.roll(most as usize)).unwrap()
+    }
+
+    async fn publish(&mut self, streams: &[Stream]) -> Vec<(u64, Fate)> {
+        let first = self.book.entries.len();
+        let item = |(at, stream): (usize, &Stream)| Item { id: self.book.id(first + at), stream: *stream };
+        let items: Vec<Item> = streams.iter().enumerate().map(item).collect();
+        let begun = self.clock.now();
+        let told = self.outlet.publish(&items).await;
+        let ended = self.clock.now();
+        for (stream, fate) in streams.iter().zip(&told.fates) {
+            self.book.entries.push(Entry { stream: *stream, begun, ended, fate: *fate });
+        }
+        self.book.slowest = self.book.slowest.max(told.took.unwrap_or_default());
+        self.book.faults.extend(told.faults);
+        for (fate, counter) in [(Fate::Acked, &self.taken), (Fate::Refused, &self.refused)] {
+            let count = told.fates.iter().filter(|told| **told == fate).count();
+            counter.send_modify(|all| *all += count as u64);
+        }
+        items.iter().map(|item| item.id).zip(told.fates).collect()
+    }
+
+    /// Sends the last message of each stream until it is taken.
+    async fn mark(&mut self, streams: BTreeSet<Stream>) {
+        let (users, wide): (Vec<Stream>, Vec<Stream>) =
+            streams.into_iter().partition(|stream| matches!(stream, Stream::User(_)));
+        let mut batches: Vec<Vec<Stream>> = users.chunks(MARKERS).map(<[Stream]>::to_vec).collect();
+        batches.extend(wide.into_iter().map(|stream| vec![stream]));
+        let mut ticks = interval(AGAIN);
+        for mut batch in batches {
+            while !batch.is_empty() {
+                let told = self.publish(&batch).await;
+                let is_open = |fate: Fate| matches!(fate, Fate::Refused | Fate::Unknown);
+                let mut open = Vec::new();
+                for (stream, (id, fate)) in batch.into_iter().zip(told) {
+                    if is_open(fate) {
+                        open.push(stream);
+                    } else if fate == Fate::Acked {
+                        self.book.markers.push(id);
+                    }
+                }
+                batch = open;
+                if !batch.is_empty() {
+                    ticks.tick().await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! A Redis of the test's own: started on a free port in a directory of its own, killed, frozen, started again.
+//!
+//! One that cannot be started fails the test. It ends with the test, whatever happened.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::dice::Dice;
+use super::resp::Resp;
+
+/// Longest wait for a start.
+const START: Duration = Duration::from_secs(20);
+/// Ports that no outgoing connection is given by itself: one that is free stays free while a server is down.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+pub struct Redis {
+    dir: tempfile::TempDir,
+    address: SocketAddr,
+    arguments: Vec<String>,
+    child: Mutex<Child>,
+}
+
+impl Redis {
+    /// It keeps nothing over an end.
+    pub fn start() -> Self {
+        Self::with(&["--save", "", "--appendonly", "no"])
+    }
+
+    /// It writes what it is told to a file, and has it on the disk a second later.
+    pub fn keeping() -> Self {
+        Self::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"])
+    }
+
+    /// With these arguments.
+    pub fn with(arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let address = free_address();
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let child = Mutex::new(run(&dir, address, &arguments));
+        Self { dir, address, arguments, child }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.lock().id()
+    }
+
+    /// The section of a node's configuration that makes it the bus.
+    pub fn bus(&self) -> String {
+        bus_at(self.address)
+    }
+
+    /// A connection to it.
+    pub async fn line(&self) -> Resp {
+        Resp::connect(self.address).await.unwrap()
+    }
+
+    /// kill -9.
+    pub fn kill(&self) {
+        let mut child = self.child.lock();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGSTOP: it takes connections and says nothing.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Starts it again with what it kept, after a kill.
+    pub fn restart(&self) {
+        *self.child.lock() = run(&self.dir, self.address, &self.arguments);
+    }
+
+    /// Starts it again with nothing, after a kill.
+    pub fn restart_empty(&self) {
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let gone = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            gone.unwrap();
+        }
+        self.restart();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.pid().cast_signed()).unwrap(), signal).unwrap();
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let child = self.child.get_mut();
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// The section of a node's configuration that makes the Redis at this address the bus.
+pub fn bus_at(address: SocketAddr) -> String {
+    format!("bus:\n  kind: redis\n  redis:\n    url: redis://{address}")
+}
+
+fn run(dir: &tempfile::TempDir, address: SocketAddr, arguments: &[String]) -> Child {
+    let mut command = Command::new("redis-server");
+    command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--dir"]).arg(dir.path());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("redis-server is installed");
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (ready, is_ready) = mpsc::sync_channel(1);
+    std::thread::spawn(move || {
+        // Read to its end, or it would have to wait for us some day.
+        for line in lines.map_while(Result::ok) {
+            if line.contains("Ready to accept connections") {
+                let _ = ready.try_send(());
+            }
+        }
+    });
+    assert!(is_ready.recv_timeout(START).is_ok(), "redis-server did not start: {:?}", child.try_wait());
+    child
+}
+
+/// An address of this machine that nobody has.
+pub fn free_address() -> SocketAddr {
+    let mut dice =
+        Dice(u64::from(std::process::id()) << 32 | u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos()));
+    let ports = std::iter::repeat_with(|| PORTS.start + u16::try_from(dice.roll(PORTS.len())).unwrap());
+    let mut addresses = ports.take(100).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    addresses.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
+}
