@@ -11,6 +11,7 @@ mod keys;
 pub mod load;
 #[macro_use]
 mod section;
+mod intakes;
 mod read;
 mod value;
 mod yaml;
@@ -27,8 +28,10 @@ use crate::protocol::Dialect;
 
 pub use changes::Changes;
 pub use fault::{ConfigError, Fault};
+pub use intakes::{Intake, IntakeKind};
 pub use keys::{Key, keys, reference};
 pub use load::{Entry, Examined, Loaded, Loader};
+pub use read::Properties;
 pub use value::Source;
 
 use read::{Bounded, Bytes, Secret};
@@ -54,6 +57,8 @@ section! {
         pub plugins: Plugins,
         /// Node to node.
         pub bus: Bus,
+        /// Topics from which back ends are heard besides the push API.
+        pub intakes: Vec<Intake> = Vec::new(),
         /// Logs.
         pub log: Log,
         /// How the node ends.

@@ -4,7 +4,7 @@
 //! by each node's *hub* to its *shards*, which write once per connection:
 //!
 //! ```text
-//! ingress (ws | tcp | http) ── Envelope ──▶ Node::publish ─▶ PluginHost (filter chain, once per publish) ─▶ Broker::publish
+//! ingress (ws | tcp | http | intake) ─ Envelope ▶ Node::publish ─▶ PluginHost (filter chain, once per publish) ─▶ Broker::publish
 //!   every node, this one too:  Broker ── batch ──▶ Node::deliver ─ encode once per dialect ─▶ Hub ─ one batch per shard ─▶
 //!                              mailbox ─▶ SendQueue per connection, dirty list ─▶ flush(connection) ─▶ socket
 //! ```
@@ -24,6 +24,7 @@ pub mod protocol;
 pub mod session;
 
 // Importable from L2 up.
+pub mod backoff;
 pub mod clock;
 pub mod telemetry;
 

@@ -16,11 +16,15 @@ mod query;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+pub use crate::broker::Unavailable;
+pub use crate::broker::source::{Place, Record, Source};
 pub use crate::hub::{Binding, Connection, Socket};
 pub use crate::plugin::{Call, Identity, Rejected, Status, Transport, Word, WordFault};
 pub use publish::{Fate, Published};
@@ -45,6 +49,8 @@ pub struct Node {
     auth_calls: Semaphore,
     rooms_per_connection: AtomicUsize,
     draining: AtomicBool,
+    /// What is wrong with the ways in, by the name of the way.
+    ailing: Mutex<BTreeMap<Arc<str>, String>>,
     started_at: i64,
     meters: meters::Meters,
 }
@@ -70,6 +76,7 @@ impl Node {
             auth_calls: Semaphore::new(config.limits.auth_calls),
             rooms_per_connection: AtomicUsize::new(config.clients.rooms),
             draining: AtomicBool::new(false),
+            ailing: Mutex::default(),
             started_at: clock::now_millis(),
             meters: meters::Meters::new(),
         }
@@ -129,7 +136,17 @@ impl Node {
             reasons.push(format!("plugin {}: its file is gone and its role refuses", plugin.name));
         }
         reasons.extend(self.plugins.faults());
+        reasons.extend(self.ailing.lock().iter().map(|(way, why)| format!("{way}: {why}")));
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+
+    /// A way in says why it does not work just now, or `None`: it does. As long as one ails the node is not ready.
+    pub fn set_ailing(&self, way: &Arc<str>, why: Option<String>) {
+        let mut ailing = self.ailing.lock();
+        match why {
+            Some(why) => ailing.insert(Arc::clone(way), why),
+            None => ailing.remove(way),
+        };
     }
 
     fn is_draining(&self) -> bool {

@@ -1,8 +1,9 @@
-//! The ways in and out: listeners, WebSocket and TCP connections, the push API, metrics.
+//! The ways in and out: listeners, WebSocket and TCP connections, the push API, intakes, metrics.
 //!
 //! Calls the node only. hyper and tungstenite live in the modules below and show in no signature of another layer.
 
 pub mod api;
+pub mod intake;
 
 mod claim;
 mod connection;
@@ -24,8 +25,9 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::config::{Config, Listener, Service};
+use crate::config::{Config, Limits, Listener, Service};
 use crate::node::Node;
+use crate::protocol::push;
 use api::Api;
 use listener::Door;
 use peers::Peers;
@@ -156,6 +158,11 @@ struct Gateway {
     tasks: Tasks,
     /// Becomes `true` once.
     stop: watch::Sender<bool>,
+}
+
+/// What one body of a back end may hold, whichever way it comes.
+fn bounds(limits: &Limits) -> push::Limits {
+    push::Limits { bytes: limits.body_bytes, messages: limits.batch, uids: limits.uids }
 }
 
 /// Returns once the gateway stops, or is gone.

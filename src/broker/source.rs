@@ -2,9 +2,11 @@
 //!
 //! Knows nothing of what a record says.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Unavailable;
@@ -34,8 +36,8 @@ pub struct Place {
 /// Guarantee: records of one line come in order. Where the engine keeps a place, whatever was not settled comes again,
 /// to this reader or another of its group.
 pub trait Source: Send {
-    /// What is there, in order, at least one record; waits for it. Not called again before the last ones are settled
-    /// or buried.
+    /// What is there, in order, at least one record; waits for it. Not called again before the last ones are settled.
+    /// Dropping the future loses nothing: what it had read comes with the next call, or again.
     ///
     /// # Errors
     /// [`Unavailable`]: ask again, the source comes back by itself and waits a little longer each time.
@@ -53,6 +55,22 @@ pub trait Source: Send {
     /// # Errors
     /// [`Unavailable`]: it was not buried.
     fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>>;
+
+    /// The records that were taken last still wait to be accepted: called every few seconds meanwhile, so that the
+    /// engine does not think this reader dead.
+    fn keep(&mut self) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
+    }
+
+    /// How many records wait behind those taken, as far as the engine told lately.
+    fn lag(&self) -> Option<u64> {
+        None
+    }
+
+    /// Reads nothing new from now on, and gives what was read already and would not come again to anybody.
+    fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {
+        ready(Vec::new()).boxed()
+    }
 
     /// Gives back what this reader alone holds (a place in a group, the one subscription), settled or not.
     fn close(&mut self) -> BoxFuture<'_, ()>;

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use super::fault::{Fault, nearest};
 use super::read::one_of;
 use super::value::Value;
-use super::{Config, Service};
+use super::{Config, IntakeKind, Service};
 
 /// Words that stand for a group of origins.
 const ORIGIN_WORDS: [&str; 4] = ["same-origin", "same-host", "loopback", "*"];
@@ -24,6 +24,7 @@ pub(super) fn check(config: &Config, tree: &Value, faults: &mut Vec<Fault>) {
     rules.api();
     rules.durations();
     rules.plugins();
+    rules.intakes();
     rules.log();
 }
 
@@ -122,6 +123,39 @@ impl Rules<'_> {
                  loopback; or set api.insecure: true to let anybody push"
             );
             self.fault("api.keys", &problem);
+        }
+    }
+
+    fn intakes(&mut self) {
+        if !self.is_sound("intakes") {
+            return;
+        }
+        for (index, intake) in self.config.intakes.iter().enumerate() {
+            let path = |key: &str| format!("intakes[{index}].{key}");
+            for (key, text) in [("topic", &intake.topic), ("group", &intake.group)] {
+                if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                    self.fault(&path(key), &format!("expected a name without blanks, got {text:?}"));
+                }
+            }
+            let is_kafka = intake.kind == IntakeKind::Kafka;
+            let has_own = !(intake.url.is_empty() && intake.brokers.is_empty());
+            let of_another_kind = format!("expected none, for the intake is of kind {}", intake.kind.as_str());
+            let alone = "expected it beside an address: without one the intake uses that of bus, and its user";
+            let rules = [
+                ("url", !intake.url.is_empty(), !is_kafka, &*of_another_kind),
+                ("brokers", !intake.brokers.is_empty(), is_kafka, &*of_another_kind),
+                ("properties", !intake.properties.0.is_empty(), is_kafka, &*of_another_kind),
+                ("user", !intake.user.is_empty(), has_own, alone),
+                ("password", !intake.password.is_empty(), has_own, alone),
+            ];
+            for (key, _, _, problem) in rules.iter().filter(|(_, is_given, fits, _)| *is_given && !fits) {
+                self.fault(&path(key), problem);
+            }
+            let line =
+                |other: &super::Intake| (other.kind, other.topic.clone(), other.url.clone(), other.brokers.clone());
+            if self.config.intakes[..index].iter().any(|other| line(other) == line(intake)) {
+                self.fault(&path("topic"), &format!("expected a topic of its own, got {:?} again", intake.topic));
+            }
         }
     }
 

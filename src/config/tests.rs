@@ -70,9 +70,10 @@ fn the_base_file_tells_every_key_its_sentence_and_its_default() {
 fn the_base_file_with_every_key_taken_in_is_the_default() {
     let is_key = |line: &str| line.trim_start().strip_prefix('#').is_some_and(|rest| !rest.starts_with(' '));
     let mut text = String::new();
+    let mut is_entry = false;
     for line in reference().lines() {
         // Entries of a list begin with two blanks behind the `#`, below the commented key.
-        let is_entry = line.starts_with("#  - ") || (line.starts_with("#    ") && text.contains("listeners:"));
+        is_entry = line.starts_with("#  - ") || (line.starts_with("#    ") && is_entry);
         text += &if is_key(line) || is_entry { line.replacen('#', "", 1) } else { line.to_owned() };
         text += "\n";
     }
@@ -117,8 +118,8 @@ fn wrong_shapes_are_faults_of_their_line() {
     assert_eq!(
         faults("- a\n"),
         [
-            "s.yaml:1: expected keys and values (node, listeners, clients, heartbeat, limits, queue, api, plugins, bus, log or \
-         drain), got a list"
+            "s.yaml:1: expected keys and values (node, listeners, clients, heartbeat, limits, queue, api, plugins, bus, intakes, \
+         log or drain), got a list"
         ]
     );
     assert_eq!(
@@ -296,6 +297,42 @@ fn a_listener_speaks_tls_with_both_files_or_not_at_all() {
     assert_eq!(secured.changes(&other).needs_restart, ["listeners[0].query_token", "listeners[0].tls.key"]);
     assert!(plain.changes(&secured).needs_restart.contains(&"listeners[0].tls.cert".to_owned()));
     assert_eq!(plain.changes(&secured).live, [""; 0]);
+}
+
+#[test]
+fn an_intake_has_the_keys_of_its_kind() {
+    let load = |text: &str| Files::new(text).load(None, &[]).unwrap();
+    let loaded = load(
+        "intakes:\n  - {kind: redis}\n  - {kind: redis-stream, topic: push, group: g, url: redis://h, user: u, password: canary}\n  \
+         - kind: kafka\n    brokers: h:9092\n    properties: {sasl.password: canary, socket.timeout.ms: 500}\n",
+    );
+    let [channel, stream, kafka] = &loaded.config.intakes[..] else { panic!("three intakes") };
+    assert_eq!((channel.kind, &*channel.topic, &*channel.group), (IntakeKind::Redis, "chat", "skylark"));
+    assert_eq!((stream.kind, &*stream.topic, &*stream.password), (IntakeKind::RedisStream, "push", "canary"));
+    assert_eq!((kafka.kind, kafka.properties.0["socket.timeout.ms"].as_str()), (IntakeKind::Kafka, "500"));
+    let shown = format!("{:?}{:?}", loaded.config, loaded.entries);
+    assert!(!shown.contains("canary") && shown.contains("socket.timeout.ms"), "{shown}");
+    assert_eq!(
+        faults("intakes:\n  - {topic: a}\n  - {kind: redi}\n  - {kind: kafka, properties: [a]}\n"),
+        [
+            "s.yaml:2: intakes[0].kind: not given, expected redis, redis-stream or kafka",
+            "s.yaml:3: intakes[1].kind: expected redis, redis-stream or kafka, got \"redi\"; did you mean \"redis\"?",
+            "s.yaml:4: intakes[2].properties: expected names and texts, got a list",
+        ]
+    );
+    assert_eq!(
+        faults(
+            "intakes:\n  - {kind: redis, topic: a b, password: canary, brokers: h}\n  - {kind: kafka, user: u, url: redis://h}\n  \
+             - {kind: redis-stream, user: u}\n  - {kind: redis-stream}\n"
+        ),
+        [
+            "s.yaml:2: intakes[0].topic: expected a name without blanks, got \"a b\"",
+            "s.yaml:2: intakes[0].brokers: expected none, for the intake is of kind redis",
+            "s.yaml:3: intakes[1].url: expected none, for the intake is of kind kafka",
+            "s.yaml:4: intakes[2].user: expected it beside an address: without one the intake uses that of bus, and its user",
+            "default: intakes[3].topic: expected a topic of its own, got \"chat\" again",
+        ]
+    );
 }
 
 #[test]

@@ -45,6 +45,11 @@ impl Fake {
         self.broker.script.lock().broken = true;
     }
 
+    /// It takes everything again.
+    pub(crate) fn mend_broker(&self) {
+        self.broker.script.lock().broken = false;
+    }
+
     /// What the filters answer to messages with this action; they let all others pass.
     pub(crate) fn judge(&self, action: &str, judgement: Judgement) {
         self.broker.script.lock().judgements.push((action.to_owned(), judgement));

@@ -23,7 +23,7 @@ use entries::Map;
 use message::{List, One, Receiver};
 
 pub use super::fault::Fault;
-pub use envelope::{PubEnvelope, envelope_json, envelope_protobuf};
+pub use envelope::{PubEnvelope, envelope, envelope_json, envelope_protobuf};
 
 /// Bounds on one body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

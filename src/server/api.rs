@@ -37,6 +37,7 @@ pub use status::About;
 use crate::config::{Config, Limits, Scope, Service};
 use crate::node::Node;
 use crate::protocol;
+use crate::server::bounds;
 use crate::telemetry::{capped, without_value};
 use answer::{Answer, Problem};
 use auth::Keys;
@@ -144,9 +145,7 @@ struct Rules {
 
 impl Rules {
     fn new(config: &Config) -> Self {
-        let limits = &config.limits;
-        let bounds = protocol::push::Limits { bytes: limits.body_bytes, messages: limits.batch, uids: limits.uids };
-        Self { keys: Keys::new(&config.api), limits: limits.clone(), bounds }
+        Self { keys: Keys::new(&config.api), limits: config.limits.clone(), bounds: bounds(&config.limits) }
     }
 
     fn admit(&self, access: Access, headers: &HeaderMap, serves: &[Service]) -> Result<(), Problem> {

@@ -65,6 +65,22 @@ names! {
     /// Time from the head of a request to its answer, by `route`.
     HTTP_SECONDS: histogram = "skylark_http_seconds",
 
+    // Intakes. `intake` is its kind and topic, such as `kafka chat`.
+    /// Records taken, by `intake`; one that comes again counts again.
+    INTAKE_TAKEN: counter = "skylark_intake_taken_total",
+    /// Messages of records that the bus took or a filter answered, by `intake`.
+    INTAKE_ACCEPTED: counter = "skylark_intake_accepted_total",
+    /// Tries of a batch that followed one in which the bus was unavailable, by `intake`.
+    INTAKE_RETRIED: counter = "skylark_intake_retried_total",
+    /// Records put into the dead-letter stream or topic, by `intake` and `reason` (body, too_large, unknown_node, tries).
+    INTAKE_DEAD: counter = "skylark_intake_dead_letters_total",
+    /// Records that wait behind those taken, as far as the engine tells, by `intake`.
+    INTAKE_LAG: gauge = "skylark_intake_lag",
+    /// 1 while the engine of an intake answers, by `intake`.
+    INTAKE_UP: gauge = "skylark_intake_up",
+    /// When an intake last had an error, in seconds since 1970, by `intake`; 0 = never.
+    INTAKE_LAST_ERROR: gauge = "skylark_intake_last_error_seconds",
+
     // Plugins.
     /// Calls of plugins, by `plugin`, `role` and `outcome`: the answer (allow, replace, reject, drop, admit, refuse, abstain,
     /// done) or why there was none (trap, cpu, wall, memory, bytes, full, ticker, start, answer, declared, kv, open).

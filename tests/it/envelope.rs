@@ -2,10 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::client::Client;
+use crate::support::acts::Cast;
 use crate::support::gateway::Gateway;
 use crate::support::http::Response;
-use crate::support::token::Claims;
 use crate::support::wire::{Form, messages_pub};
 
 const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
@@ -19,49 +18,16 @@ async fn publish(gateway: &Gateway, envelope: &Value, protobuf: bool) -> Respons
     }
 }
 
-/// Clients a (phone, desk) and b, the first and the last in the lobby.
-struct Cast {
-    clients: Vec<Client>,
-    cid: u64,
-}
-
-async fn cast(gateway: &Gateway) -> Cast {
-    let (phone, bind) = gateway.connect_as(Claims::of("a").device("phone").rooms(&["lobby"]), Form::YunquePb).await;
-    let (desk, _) = gateway.connect_as(Claims::of("a").device("desk"), Form::YunqueJson).await;
-    let (other, _) = gateway.connect_as(Claims::of("b").rooms(&["lobby"]), Form::CimPb).await;
-    let cid = bind["data"]["cid"].as_str().unwrap().parse().unwrap();
-    Cast { clients: vec![phone, desk, other], cid }
-}
-
 #[tokio::test]
 async fn every_act_reaches_whom_it_names_in_both_codings() {
     let gateway = Gateway::start();
-    let Cast { mut clients, cid } = cast(&gateway).await;
-    let msg = json!([{"action": "chat", "content": {"text": "hi"}, "receiver": "b"}]);
-    let rows = [
-        (json!({"msg": msg}), [1, 1, 1]),
-        (json!({"Uid": "a,gone", "msg": msg}), [1, 1, 0]),
-        (json!({"act": 0, "Uid": "a", "Cid": 3, "msg": msg}), [1, 1, 1]),
-        (json!({"act": 1, "Uid": "a,b", "Cid": 3, "msg": msg}), [1, 1, 1]),
-        (json!({"act": 2, "Uid": "a", "type": 2, "msg": msg}), [1, 1, 0]),
-        (json!({"act": 3, "Uid": "a", "device": "desk", "msg": msg}), [0, 1, 0]),
-        (json!({"act": 4, "Cid": cid, "msg": msg}), [1, 0, 0]),
-        (
-            json!({"act": 5, "msg": [{"action": "chat", "receiver": "a"}, {"action": "chat", "receiver": "b"}]}),
-            [1, 1, 1],
-        ),
-        (json!({"act": 6, "Uid": "a", "msg": msg}), [0, 0, 1]),
-        (json!({"act": 7, "Uid": "lobby", "msg": msg}), [1, 0, 1]),
-        (json!({"act": 2, "Uid": "a", "msg": [{"action": "x"}, {"action": "y"}]}), [2, 2, 0]),
-        (json!({"act": 2, "Uid": "a", "Sid": "n1", "msg": msg}), [1, 1, 0]),
-        (json!({"act": 2, "Uid": "a", "Sid": "nowhere", "msg": msg}), [0, 0, 0]),
-    ];
-    for (envelope, counts) in rows {
+    let mut cast = Cast::on(&gateway).await;
+    for (envelope, counts) in cast.acts() {
         for protobuf in [false, true] {
             let answer = publish(&gateway, &envelope, protobuf).await;
             assert_eq!(answer.status, 200, "{envelope}: {}", answer.body);
             let mut seen = [0; 3];
-            for (at, client) in clients.iter_mut().enumerate() {
+            for (at, client) in cast.clients.iter_mut().enumerate() {
                 seen[at] = client.drain().await.len();
             }
             assert_eq!(seen, counts, "{envelope}, protobuf: {protobuf}: {}", answer.body);
@@ -72,7 +38,7 @@ async fn every_act_reaches_whom_it_names_in_both_codings() {
 #[tokio::test]
 async fn acts_go_by_name_too_and_ids_as_digits() {
     let gateway = Gateway::start();
-    let Cast { mut clients, cid } = cast(&gateway).await;
+    let Cast { mut clients, cid } = Cast::on(&gateway).await;
     let msg = json!([{"action": "chat"}]);
     for (envelope, counts) in [
         (json!({"act": "SENDALL", "Uid": "a", "msg": msg}), [1, 1, 1]),

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use prost::Message as _;
+use serde::de::IgnoredAny;
 
 use super::body::{CID, Fields, cid};
 use super::{Limits, Push, check_bytes, once_each};
@@ -23,6 +24,23 @@ pub struct PubEnvelope {
     pub pushes: Vec<Push>,
     /// Only these nodes deliver; empty = all.
     pub nodes: Arc<[NodeId]>,
+}
+
+/// Reads the envelope in the coding that its first bytes show: brokers carry no content type.
+///
+/// # Errors
+/// [`Fault`] names the field.
+pub fn envelope(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fault> {
+    check_bytes(body, limits)?;
+    if is_json(body) { envelope_json(body, limits) } else { envelope_protobuf(body, limits) }
+}
+
+/// No protobuf body begins with a bracket or brace, for those would be groups. A line feed before it is the tag of Uid,
+/// though, and what follows its length: there, JSON is what is wholly JSON.
+fn is_json(body: &[u8]) -> bool {
+    let text = body.trim_ascii_start();
+    matches!(text.first(), Some(b'{' | b'['))
+        && (body.first() != Some(&b'\n') || serde_json::from_slice::<IgnoredAny>(body).is_ok())
 }
 
 /// Reads the envelope as JSON: {"act": number or name, "type", "Uid", "Sid", "Cid", "device", "msg": […]}.

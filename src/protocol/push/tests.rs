@@ -278,6 +278,31 @@ fn an_envelope_in_protobuf_is_counted_before_it_is_read() {
 }
 
 #[test]
+fn the_first_bytes_tell_the_codings_of_an_envelope_apart() {
+    let read =
+        |body: &[u8]| envelope(body, &LIMITS).map(|read| read.pushes[0].target.clone()).map_err(|f| f.to_string());
+    let json = json!({"Uid": "1", "msg": [{"action": "chat"}]}).to_string();
+    for blanks in ["", " ", "\n", "\r\n", "\t \n"] {
+        assert_eq!(read(format!("{blanks}{json}\n").as_bytes()), Ok(Target::User(uid("1"))), "{blanks:?}");
+    }
+    assert_eq!(read(b" [1]"), Err("body: expected an object, got an array".into()));
+    // In protobuf a Uid of 123 or 91 bytes begins as a JSON text behind a line feed does.
+    for length in [0, 1, 2, 13, 32, 91, 123, 124] {
+        let name = "u".repeat(length);
+        let body = proto::MessagesPub { uid: name.clone(), msg: vec![proto::Message::default()], ..Default::default() };
+        let target = if length == 0 { Target::Everyone } else { Target::User(uid(&name)) };
+        assert_eq!(read(&body.encode_to_vec()), Ok(target), "{length}");
+    }
+    let padded = format!("\n{json}");
+    let padded = format!("{padded}{}", " ".repeat(125 - padded.len()));
+    assert_eq!(read(padded.as_bytes()), Ok(Target::User(uid("1"))), "as protobuf, a Uid of 123 bytes and nothing else");
+    for junk in ["", "junk", "\n{junk", "\u{feff}{}"] {
+        assert!(read(junk.as_bytes()).is_err(), "{junk:?}");
+    }
+    assert!(envelope(&[b' '; 11], &Limits { bytes: 10, ..LIMITS }).unwrap_err().over_limit);
+}
+
+#[test]
 fn a_client_says_its_maps_as_text() {
     let list = |entries: Entries| entries.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<Vec<_>>();
     let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect::<Vec<_>>();

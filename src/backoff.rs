@@ -1,0 +1,53 @@
+//! How long to wait before something is tried again: longer each time, and never for exactly as long as the others do.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// The waits between tries of one thing.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// Begins with about `first`, doubles with each try, and stays at about `longest`.
+    #[must_use]
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, next: first }
+    }
+
+    /// How long to wait now: between half of this step and all of it, by chance.
+    pub fn wait(&mut self) -> Duration {
+        let step = self.next;
+        self.next = (step * 2).min(self.longest);
+        let chance = u32::try_from(RandomState::new().hash_one(step) >> 32).expect("32 bits are left");
+        step / 2 + step.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0)
+    }
+
+    /// It worked: the next time begins with the first step.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_bound_and_differ() {
+        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(1));
+        let mut backoff = Backoff::new(first, longest);
+        for step in [100, 200, 400, 800, 1000, 1000].map(Duration::from_millis) {
+            let wait = backoff.wait();
+            assert!(step / 2 <= wait && wait <= step, "{wait:?} of {step:?}");
+        }
+        backoff.reset();
+        assert!(backoff.wait() <= first);
+        let waits: std::collections::HashSet<Duration> =
+            (0..8).map(|_| Backoff::new(longest, longest).wait()).collect();
+        assert!(waits.len() > 1, "{waits:?}");
+    }
+}

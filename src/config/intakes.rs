@@ -1,0 +1,39 @@
+//! `intakes`: the topics from which back ends are heard besides the push API.
+//!
+//! Whose engine it is, is said once: an intake without an address of its own uses that of `bus`, with its user and password.
+
+use super::read::{Properties, Secret};
+
+item! {
+    /// One topic that the node consumes.
+    pub struct Intake {
+        /// `redis` (a pub/sub channel, at most once), `redis-stream` or `kafka` (a consumer group, at least once).
+        pub kind: IntakeKind,
+        /// The channel, stream or topic. What can never be accepted goes to the stream or topic of this name with `:dead` (Kafka: `.dead`) behind it.
+        pub topic: String = "chat".to_owned() => "chat",
+        /// Consumer group: its members share the records. A `redis` intake has none; its nodes take turns.
+        pub group: String = "skylark".to_owned() => "skylark",
+        /// Redis: where it is, as in `bus.redis`; empty = the one of `bus.redis`, with its user and password.
+        pub url: String = String::new() => "\"\"",
+        /// Kafka: where it is, `host:port` by commas; empty = the one of `bus.kafka`, with its user, password and properties.
+        pub brokers: String = String::new() => "\"\"",
+        /// User, where `url` or `brokers` is given.
+        pub user: String = String::new() => "\"\"",
+        /// Password, where `url` or `brokers` is given; best as `{file: …}` or `{env: …}`.
+        pub password: String [Secret(0)] = String::new() => "\"\"",
+        /// Kafka: properties of librdkafka for this intake; they win over those of `bus.kafka`.
+        pub properties: Properties = Properties::default() => "{}",
+    }
+}
+
+words! {
+    /// Engines of an intake.
+    pub enum IntakeKind {
+        /// A pub/sub channel.
+        Redis = "redis",
+        /// A stream, read by a consumer group.
+        RedisStream = "redis-stream",
+        /// A topic, read by a consumer group.
+        Kafka = "kafka",
+    }
+}

@@ -1,0 +1,184 @@
+//! One intake's loop: take, publish until the bus has taken it, bury what never can be, settle; then the next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::Feed;
+use super::batch::{Batch, Open};
+use super::meters::Meters;
+use crate::backoff::Backoff;
+use crate::node::{Node, Record, Source, Unavailable};
+use crate::protocol::push::Limits;
+use crate::server::stopped;
+use crate::telemetry::{capped, without_value};
+
+/// First and longest wait before the bus, or the engine, is asked again.
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// While records wait, their engine hears so often that their reader lives.
+const KEEP: Duration = Duration::from_secs(3);
+/// So often is tried again once the node drains; then the records are left to whoever reads next.
+const LAST_TRIES: u32 = 5;
+
+/// One topic and what is done with its records.
+pub(super) struct Line {
+    node: Arc<Node>,
+    name: String,
+    /// Its name among the node's ways in.
+    way: Arc<str>,
+    source: Box<dyn Source>,
+    bounds: Arc<ArcSwap<Limits>>,
+    stop: watch::Receiver<bool>,
+    meters: Meters,
+}
+
+/// The waits of one thing that is tried until it works.
+struct Patience {
+    backoff: Backoff,
+    kept: Instant,
+    last_tries: u32,
+}
+
+impl Line {
+    pub(super) fn new(
+        node: Arc<Node>,
+        Feed { name, source }: Feed,
+        bounds: Arc<ArcSwap<Limits>>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let (way, meters) = (format!("intake {name}").into(), Meters::new(&name));
+        Self { node, name, way, source, bounds, stop, meters }
+    }
+
+    /// Until the node drains.
+    pub(super) async fn run(mut self) {
+        loop {
+            let taken = tokio::select! {
+                biased;
+                () = stopped(&mut self.stop) => break,
+                taken = self.source.take() => taken,
+            };
+            match taken {
+                Ok(records) => {
+                    self.is_well();
+                    self.handle(records).await;
+                }
+                Err(unavailable) => self.ails(&unavailable),
+            }
+        }
+        let rest = self.source.stop().await;
+        self.handle(rest).await;
+        self.source.close().await;
+        self.node.set_ailing(&self.way, None);
+    }
+
+    async fn handle(&mut self, records: Vec<Record>) {
+        self.meters.taken(records.len());
+        self.meters.lag(self.source.lag());
+        let limits = **self.bounds.load();
+        for (batch, open) in Batch::cut(records, &limits) {
+            if !self.accept(batch, open, &limits).await {
+                tracing::warn!(intake = self.name, "drained before the bus took what was read: it is left unsettled");
+                return;
+            }
+        }
+    }
+
+    /// Publishes until nothing of the batch is open, then settles it; `false` when a drain came first.
+    async fn accept(&mut self, mut batch: Batch, mut open: Open, limits: &Limits) -> bool {
+        let mut patience = Patience::new();
+        while !open.publications.is_empty() {
+            let publications = std::mem::take(&mut open.publications);
+            let count = publications.len();
+            let published = self.node.publish(publications).await;
+            let finals = batch.answer(&open, published);
+            self.meters.accepted(finals);
+            if finals == count {
+                break;
+            }
+            self.meters.retried();
+            self.meters.failed();
+            if !self.wait(&mut patience, "the bus is unavailable").await {
+                return false;
+            }
+            open = batch.open(limits);
+        }
+        if !self.bury(&batch).await {
+            return false;
+        }
+        // What is not settled comes again, with the same identity: nothing waits for it.
+        if let Err(unavailable) = self.source.settle(&batch.places()).await {
+            self.ails(&unavailable);
+        }
+        true
+    }
+
+    /// Buries what can never be accepted; `false` when a drain came first.
+    async fn bury(&mut self, batch: &Batch) -> bool {
+        let mut first = None;
+        for entry in &batch.entries {
+            let Some(poison) = &entry.poison else { continue };
+            let mut patience = Patience::new();
+            while let Err(unavailable) = self.source.bury(&entry.record, &poison.reason).await {
+                self.ails(&unavailable);
+                if !self.wait(&mut patience, "a dead letter cannot be written").await {
+                    return false;
+                }
+            }
+            self.meters.buried(poison.why);
+            first.get_or_insert((&entry.record.place, poison));
+        }
+        if let Some((place, poison)) = first {
+            let count = batch.entries.iter().filter(|entry| entry.poison.is_some()).count();
+            let (line, offset, reason) = (&*place.line, place.offset, without_value(&poison.reason));
+            tracing::warn!(
+                intake = self.name,
+                count,
+                line,
+                offset,
+                reason,
+                "records buried as dead letters, the first:"
+            );
+        }
+        true
+    }
+
+    /// Waits before something is tried again; `false` when the node drains and has tried often enough.
+    async fn wait(&mut self, patience: &mut Patience, why: &str) -> bool {
+        tracing::debug!(intake = self.name, why, "records wait");
+        if *self.stop.borrow() {
+            patience.last_tries += 1;
+            if patience.last_tries > LAST_TRIES {
+                return false;
+            }
+        }
+        if patience.kept.elapsed() >= KEEP {
+            patience.kept = Instant::now();
+            self.source.keep().await;
+        }
+        sleep(patience.backoff.wait()).await;
+        true
+    }
+
+    fn is_well(&self) {
+        self.meters.up(true);
+        self.node.set_ailing(&self.way, None);
+    }
+
+    fn ails(&self, unavailable: &Unavailable) {
+        self.meters.up(false);
+        self.meters.failed();
+        let why = capped(&unavailable.to_string());
+        tracing::warn!(intake = self.name, why, "intake");
+        self.node.set_ailing(&self.way, Some(why));
+    }
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { backoff: Backoff::new(WAITS.0, WAITS.1), kept: Instant::now(), last_tries: 0 }
+    }
+}

@@ -1,0 +1,302 @@
+//! The loop of an intake, before a scripted source and a node whose bus is scripted: no engine, no time that passes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use super::*;
+use crate::claim::Refusal;
+use crate::node::fake::{Fake, Judgement};
+use crate::node::{Place, Record, Unavailable};
+
+/// What a source was asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Asked {
+    Settled(Vec<u64>),
+    Buried(u64, String),
+    Kept,
+    Stopped,
+    Closed,
+}
+
+/// What it is told to give and to fail.
+#[derive(Default)]
+struct Script {
+    /// How often `bury` fails.
+    unburied: u32,
+    left: Vec<Record>,
+    told: VecDeque<Asked>,
+}
+
+struct Scripted {
+    takes: mpsc::Receiver<Result<Vec<Record>, Unavailable>>,
+    script: Arc<Mutex<Script>>,
+    news: watch::Sender<()>,
+}
+
+impl Scripted {
+    fn tell(&self, asked: Asked) {
+        self.script.lock().told.push_back(asked);
+        self.news.send_replace(());
+    }
+}
+
+fn away() -> Unavailable {
+    Unavailable { engine: "redis", why: "connection refused".into() }
+}
+
+impl Source for Scripted {
+    fn take(&mut self) -> BoxFuture<'_, Result<Vec<Record>, Unavailable>> {
+        async {
+            match self.takes.recv().await {
+                Some(taken) => taken,
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+
+    fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.tell(Asked::Settled(places.iter().map(|place| place.offset.unwrap_or_default()).collect()));
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
+        let mut script = self.script.lock();
+        if script.unburied > 0 {
+            script.unburied -= 1;
+            return std::future::ready(Err(away())).boxed();
+        }
+        drop(script);
+        self.tell(Asked::Buried(record.place.offset.unwrap_or_default(), reason.to_owned()));
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn keep(&mut self) -> BoxFuture<'_, ()> {
+        self.tell(Asked::Kept);
+        std::future::ready(()).boxed()
+    }
+
+    fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {
+        self.tell(Asked::Stopped);
+        std::future::ready(std::mem::take(&mut self.script.lock().left)).boxed()
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        self.tell(Asked::Closed);
+        std::future::ready(()).boxed()
+    }
+}
+
+/// An intake on a node, and the engine's end of it.
+struct Bench {
+    fake: Fake,
+    intakes: Intakes,
+    takes: mpsc::Sender<Result<Vec<Record>, Unavailable>>,
+    script: Arc<Mutex<Script>>,
+    news: watch::Receiver<()>,
+}
+
+impl Bench {
+    fn new(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        let fake = Fake::new(&config);
+        let (gives, takes) = mpsc::channel(8);
+        let (news, heard) = watch::channel(());
+        let script = Arc::new(Mutex::new(Script::default()));
+        let source = Box::new(Scripted { takes, script: Arc::clone(&script), news });
+        let intakes = Intakes::start(&fake.node, &config, vec![Feed { name: "kafka chat".into(), source }]);
+        Self { fake, intakes, takes: gives, script, news: heard }
+    }
+
+    async fn give(&self, records: Vec<Record>) {
+        self.takes.send(Ok(records)).await.unwrap();
+    }
+
+    /// The next thing that the source is asked to do.
+    async fn asked(&mut self) -> Asked {
+        loop {
+            if let Some(asked) = self.script.lock().told.pop_front() {
+                return asked;
+            }
+            self.news.changed().await.unwrap();
+        }
+    }
+
+    /// What reached the bus: the action of each message, batch by batch.
+    fn published(&self) -> Vec<Vec<String>> {
+        let batches = self.fake.batches();
+        batches.iter().map(|batch| batch.iter().map(|e| e.message.action.clone()).collect()).collect()
+    }
+
+    /// Whether the intake is a reason for not being ready, and which.
+    fn ails(&self) -> Option<String> {
+        let reasons = self.fake.node.readiness().unwrap_err();
+        reasons.into_iter().find(|reason| reason.starts_with("intake"))
+    }
+}
+
+fn record(offset: u64, payload: impl Into<Bytes>) -> Record {
+    Record { payload: payload.into(), place: Place { line: "chat/0".into(), offset: Some(offset) }, tries: 0 }
+}
+
+/// An envelope for one user, with a message for each of these actions.
+fn chat(offset: u64, actions: &[&str]) -> Record {
+    let msg: Vec<Value> = actions.iter().map(|action| json!({"action": action})).collect();
+    record(offset, json!({"Uid": "1074", "msg": msg}).to_string())
+}
+
+#[tokio::test]
+async fn what_was_taken_is_one_batch_and_settled_after_it() {
+    let mut bench = Bench::new(|_| {});
+    let protobuf = [b"\x0a\x041074\x22\x03\x12\x01c".as_slice(), b"\x28\x02"].concat();
+    bench.give(vec![chat(7, &["a", "b"]), record(8, protobuf)]).await;
+    assert_eq!(bench.asked().await, Asked::Settled(vec![7, 8]));
+    let batches = bench.fake.batches();
+    let [batch] = &batches[..] else { panic!("one batch") };
+    assert_eq!(batch.iter().map(|e| e.message.action.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    let identities: Vec<_> = batch.iter().map(|e| e.identity.as_ref().unwrap()).collect();
+    assert_eq!(identities.iter().map(|i| (i.offset, i.index)).collect::<Vec<_>>(), [(7, 0), (7, 1), (8, 0)]);
+    assert!(identities.iter().all(|i| &*i.line == "chat/0"));
+    assert!(batch.iter().all(|e| e.origin == crate::message::Origin::Broker && !e.receipts));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unavailable_bus_is_waited_for_and_nothing_is_settled_before() {
+    let mut bench = Bench::new(|_| {});
+    bench.fake.break_broker();
+    bench.give(vec![chat(1, &["a"]), chat(2, &["b"])]).await;
+    bench.give(vec![chat(3, &["c"])]).await;
+    // The engine hears that the reader lives, again and again: time passes, records wait.
+    assert_eq!([bench.asked().await, bench.asked().await], [Asked::Kept, Asked::Kept]);
+    let tries = bench.published();
+    assert!(tries.len() > 3 && tries.iter().all(|batch| batch == &["a", "b"]), "{tries:?}");
+    bench.fake.mend_broker();
+    let mut asked = bench.asked().await;
+    while asked == Asked::Kept {
+        asked = bench.asked().await;
+    }
+    assert_eq!([asked, bench.asked().await], [Asked::Settled(vec![1, 2]), Asked::Settled(vec![3])]);
+    assert_eq!(bench.published(), [vec!["a", "b"], vec!["c"]]);
+}
+
+#[tokio::test]
+async fn poison_is_buried_with_its_reason_and_holds_up_nothing() {
+    let mut bench = Bench::new(|config| config.limits.body_bytes = 4096);
+    let large = record(4, format!("{{\"msg\":[{}]}}", " ".repeat(4096)));
+    bench
+        .give(vec![chat(1, &["a"]), record(2, "junk"), record(3, r#"{"act":4,"msg":[{}]}"#), large, chat(5, &["b"])])
+        .await;
+    let reasons = [
+        (2, "body: expected a protobuf MessagesPub, got a length that runs past the end"),
+        (3, "Cid: expected an integer from 1 to 9007199254740991, got nothing"),
+        (4, "body: expected at most 4096 bytes, got 4106"),
+    ];
+    for (offset, reason) in reasons {
+        let Asked::Buried(at, words) = bench.asked().await else { panic!("buried first") };
+        assert_eq!((at, &*words), (offset, reason));
+    }
+    assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2, 3, 4, 5]));
+    assert_eq!(bench.published(), [["a", "b"]]);
+}
+
+#[tokio::test]
+async fn a_filters_no_is_a_result_and_an_unknown_node_is_not() {
+    let mut bench = Bench::new(|_| {});
+    let refusal = Refusal::new("403", "no");
+    bench.fake.judge("bad", Judgement::Reject { plugin: "word-filter".into(), refusal });
+    bench.fake.judge("quiet", Judgement::Drop { plugin: "quiet".into() });
+    let here = json!({"Sid": "here", "msg": [{"action": "x"}]}).to_string();
+    let nowhere = json!({"Sid": "here,nowhere", "msg": [{"action": "y"}]}).to_string();
+    bench.give(vec![chat(1, &["bad", "good"]), chat(2, &["quiet"]), record(3, here), record(4, nowhere)]).await;
+    assert_eq!(bench.asked().await, Asked::Buried(4, "Sid: nobody knows node nowhere".into()));
+    assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2, 3, 4]));
+    assert_eq!(bench.published(), [["good", "x", "y"]]);
+}
+
+#[tokio::test]
+async fn a_batch_has_no_more_messages_than_one_request_may() {
+    let mut bench = Bench::new(|config| config.limits.batch = 3);
+    let records = vec![chat(1, &["a", "b"]), chat(2, &["c"]), chat(3, &["d"]), record(4, "junk"), chat(5, &["e"; 4])];
+    bench.give(records).await;
+    assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2]));
+    let buried = [bench.asked().await, bench.asked().await];
+    assert!(
+        matches!(&buried, [Asked::Buried(4, _), Asked::Buried(5, words)] if words.contains("at most 3 messages")),
+        "{buried:?}"
+    );
+    assert_eq!(bench.asked().await, Asked::Settled(vec![3, 4, 5]));
+    assert_eq!(bench.published(), [vec!["a", "b", "c"], vec!["d"]]);
+}
+
+#[tokio::test]
+async fn what_ended_its_readers_is_buried_and_those_behind_it_get_their_chance() {
+    let mut bench = Bench::new(|_| {});
+    let again = |record: Record| Record { tries: 5, ..record };
+    bench.give(vec![again(chat(1, &["killer"])), again(chat(2, &["a"])), chat(3, &["b"])]).await;
+    assert_eq!(
+        bench.asked().await,
+        Asked::Buried(1, "expected to be settled within 5 tries, came 5 times before".into())
+    );
+    let settled = [bench.asked().await, bench.asked().await, bench.asked().await];
+    assert_eq!(settled, [1, 2, 3].map(|offset| Asked::Settled(vec![offset])), "one by one");
+    assert_eq!(bench.published(), [["a"], ["b"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_written_before_its_record_is_settled() {
+    let mut bench = Bench::new(|_| {});
+    bench.script.lock().unburied = 3;
+    bench.give(vec![record(1, "junk")]).await;
+    assert!(matches!(bench.asked().await, Asked::Buried(1, _)));
+    assert!(bench.ails().unwrap().contains("redis is unavailable: connection refused"));
+    assert_eq!(bench.asked().await, Asked::Settled(vec![1]));
+}
+
+#[tokio::test]
+async fn an_engine_that_is_away_makes_the_node_unready_until_it_is_back() {
+    let mut bench = Bench::new(|_| {});
+    assert_eq!(bench.ails(), None);
+    bench.takes.send(Err(away())).await.unwrap();
+    bench.takes.reserve().await.unwrap();
+    while bench.ails().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.ails().unwrap(), "intake kafka chat: redis is unavailable: connection refused");
+    bench.give(Vec::new()).await;
+    while bench.ails().is_some() {
+        tokio::task::yield_now().await;
+    }
+    bench.give(vec![chat(1, &["a"])]).await;
+    assert_eq!(bench.asked().await, Asked::Settled(vec![1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_finishes_settles_and_closes_and_never_hangs() {
+    let mut bench = Bench::new(|_| {});
+    bench.script.lock().left = vec![chat(9, &["last"])];
+    bench.intakes.drain().await;
+    let asked = [bench.asked().await, bench.asked().await, bench.asked().await];
+    assert_eq!(asked, [Asked::Stopped, Asked::Settled(vec![9]), Asked::Closed]);
+    assert_eq!(bench.published(), [["last"]]);
+
+    let mut bench = Bench::new(|_| {});
+    bench.fake.break_broker();
+    bench.give(vec![chat(1, &["a"])]).await;
+    while bench.published().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    bench.intakes.drain().await;
+    let mut asked = Vec::new();
+    while asked.last() != Some(&Asked::Closed) {
+        asked.push(bench.asked().await);
+    }
+    assert!(!asked.iter().any(|asked| matches!(asked, Asked::Settled(_))), "{asked:?}");
+}
