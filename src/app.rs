@@ -4,6 +4,7 @@
 
 mod banner;
 mod fetch;
+pub(crate) mod roots;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -15,14 +16,15 @@ use tokio::time::{Instant, timeout};
 
 use self::fetch::Network;
 use crate::broker::memory::MemoryBroker;
-use crate::config::{BusKind, Config, Loaded};
+use crate::config::{BusKind, Config, KvPlace, Loaded};
 use crate::hub::Hub;
 use crate::id::IdSequence;
 use crate::node::Node;
 use crate::node::deliver::Delivery;
 use crate::node::effects::NodeServices;
 use crate::plugin::PluginHost;
-use crate::plugin::host::{CompileIn, LoadError, Options, Tasks as PluginTasks, WasmHost};
+use crate::plugin::host::{CompileIn, LoadError, Options, Tasks as PluginTasks, Time, WasmHost};
+use crate::plugin::kv::{FileStore, MemoryStore, OpenError, Store};
 use crate::server::api::{About, Api};
 use crate::server::{Listeners, Server, StartError};
 use crate::telemetry::{Telemetry, TelemetryError};
@@ -42,6 +44,9 @@ pub enum AppError {
     /// The plugin directory cannot be used at all; a single bad file is no reason.
     #[error("plugins: {0}")]
     Plugins(#[from] LoadError),
+    /// The file of the plugins' keys cannot be used.
+    #[error("plugins.kv: {0}")]
+    Kv(#[from] OpenError),
     /// The process gets no signals.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -100,7 +105,8 @@ impl App {
             BusKind::Memory => MemoryBroker::new(config.node.id.clone(), delivery),
         });
         let network = Network::new(config.plugins.http_ca.clone());
-        let options = Options { compile: CompileIn::Child, fetch: Some(Arc::new(network)), ..Options::default() };
+        let kv = open_kv(&config.plugins.kv)?;
+        let options = Options { kv, compile: CompileIn::Child, fetch: Some(Arc::new(network)), ..Options::default() };
         let (host, plugin_tasks) = WasmHost::load(&config.plugins, options).await?;
         let host = Arc::new(host);
         let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;
@@ -112,6 +118,7 @@ impl App {
             listeners: listeners.addresses().to_vec(),
             metrics: Arc::new(move || metrics.render()),
             guests: telemetry.guests(),
+            plugins: std::fs::canonicalize(&config.plugins.dir).ok(),
         };
         let api = Arc::new(Api::new(Arc::clone(&node), &config, about));
         let banner = banner::banner(node.id().as_str(), listeners.addresses(), &node.plugins());
@@ -138,6 +145,10 @@ impl App {
         self.api.reconfigure(&config);
         self.server.reconfigure(&config);
         self.host.allow_remove(config.plugins.allow_remove.clone()).await;
+        let trust = |config: &Config| (config.plugins.require_hash, config.plugins.signing_keys.clone());
+        if trust(&config) != trust(&self.loaded.config) {
+            self.host.set_trust(&config.plugins).await;
+        }
         self.loaded.config = (*config).clone();
         tracing::info!(taken = ?changes.live, needs_restart = ?changes.needs_restart, "configuration read again");
     }
@@ -163,6 +174,14 @@ impl App {
         self.upkeep.shutdown().await;
         tracing::info!("drained");
     }
+}
+
+/// Where plugins keep their keys.
+fn open_kv(place: &KvPlace) -> Result<Arc<dyn Store>, OpenError> {
+    Ok(match place {
+        KvPlace::Memory => Arc::new(MemoryStore::default()),
+        KvPlace::File(path) => Arc::new(FileStore::open(path, Time::default())?),
+    })
 }
 
 fn warn_of_open_api(config: &Config) {

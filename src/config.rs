@@ -248,6 +248,9 @@ section! {
         pub cache_bytes: usize [Bytes(1 << 20, 1 << 40)] = 512 << 20,
         /// What compiling one plugin may take, in a process of its own; more refuses the file.
         pub compile: CompileLimits,
+        /// Where plugins keep their keys (`kv`): `memory` (gone when the node ends), or a file of this node's own, as a path with a slash
+        /// such as `./state/kv.redb`.
+        pub kv: KvPlace = KvPlace::Memory,
         /// A file is read when it has not changed for so long; one that is gone for three seconds, or longer if this is, is deleted.
         pub settle: Duration = Duration::from_millis(150),
         /// The directory is looked at again after so long, whatever the watcher says.
@@ -273,6 +276,16 @@ section! {
     }
 }
 
+/// Where plugins keep their keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum KvPlace {
+    /// In this process's memory.
+    #[default]
+    Memory,
+    /// In a file of this node's own.
+    File(PathBuf),
+}
+
 section! {
     /// The furthest that manifests may raise limits.
     pub struct PluginCaps {
@@ -294,6 +307,8 @@ section! {
         pub host_bytes: usize [Bytes(4 << 10, 1 << 30)] = 64 << 20,
         /// Bytes that one call logs.
         pub log_bytes: usize [Bytes(0, 64 << 20)] = 1 << 20,
+        /// Bytes that a plugin logs in a second, over all its calls.
+        pub log_rate: usize [Bytes(0, 1 << 30)] = 8 << 20,
         /// Pushes, joins, leaves and kicks of one call.
         pub pushes: usize [Bounded(0, 1_000_000)] = 10_000,
         /// Bytes of a plugin's keys and values.

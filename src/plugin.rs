@@ -14,6 +14,7 @@ mod compile;
 mod convert;
 mod counters;
 mod crypto;
+mod digest;
 mod disk;
 mod durations;
 mod engine;

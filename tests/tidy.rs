@@ -64,6 +64,7 @@ const SERVER_SEES: &[&str] = &[
 const WALLS: &[(&str, &[&str])] = &[
     ("wasmtime", &["src/plugin"]),
     ("wasmtime_wasi", &["src/plugin"]),
+    ("redb", &["src/plugin/kv"]),
     ("notify", &["src/plugin", "src/cli/plugin"]),
     ("aws_lc_rs", &["src/plugin", "src/server"]),
     ("hyper", &["src/server", "src/cli", "src/app/fetch"]),

@@ -16,14 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Where systems keep the certificates that they believe in; `SSL_CERT_FILE` comes before all of them.
-const BUNDLES: [&str; 5] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+use crate::app::roots;
 
 /// Whom a command believes, where it speaks TLS.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -91,10 +84,8 @@ impl Trust {
         if let Some(file) = &self.ca {
             return read(file);
         }
-        let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-        let found = named.or_else(|| BUNDLES.iter().map(PathBuf::from).find(|bundle| bundle.is_file()));
-        let bundle = found.with_context(|| {
-            format!("found none of the system's certificates ({}); name one by --ca", BUNDLES.join(", "))
+        let bundle = roots::bundle().with_context(|| {
+            format!("found none of the system's certificates ({}); name one by --ca", roots::BUNDLES.join(", "))
         })?;
         read(&bundle)
     }

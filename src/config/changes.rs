@@ -8,7 +8,8 @@ use super::{Config, Limits, Listener};
 
 /// Keys, or beginnings of keys, that a running node takes without a restart. Those of `limits` and of listeners are
 /// told by [`is_live`].
-const LIVE: [&str; 5] = ["clients.", "api.", "plugins.allow_remove", "log.level", "drain."];
+const LIVE: [&str; 7] =
+    ["clients.", "api.", "plugins.allow_remove", "plugins.require_hash", "plugins.signing_keys", "log.level", "drain."];
 /// Limits that size something when the node starts.
 const FIXED_LIMITS: [&str; 2] = ["limits.connections", "limits.auth_calls"];
 /// Keys of a listener that say where it listens, for what and how.
@@ -55,6 +56,8 @@ impl Config {
         config.limits = Limits { connections, auth_calls, ..new.limits.clone() };
         config.api = new.api.clone();
         config.plugins.allow_remove.clone_from(&new.plugins.allow_remove);
+        config.plugins.require_hash = new.plugins.require_hash;
+        config.plugins.signing_keys.clone_from(&new.plugins.signing_keys);
         config.log.level.clone_from(&new.log.level);
         config.drain = new.drain.clone();
         config

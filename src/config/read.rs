@@ -7,9 +7,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Key;
 use super::fault::{Fault, nearest};
 use super::value::{Kind, Value};
+use super::{Key, KvPlace};
 use crate::id::NodeId;
 use crate::protocol::Dialect;
 
@@ -435,6 +435,27 @@ parsed_setting! {
     Duration, "a duration such as 25s, 500ms or 5m",
         |text| humantime::parse_duration(text).ok().filter(|duration| *duration <= MAX_DURATION),
         |duration: &Duration| humantime::format_duration(*duration).to_string().replace(' ', "");
+}
+
+impl Setting for KvPlace {
+    fn expected() -> String {
+        "`memory`, or a path with a slash such as ./state/kv.redb".to_owned()
+    }
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        // Without a slash it may be a word that was misspelt, and state would begin anew in a file of that name.
+        reader.parsed(value, &Self::expected(), |text| match text {
+            "memory" => Some(Self::Memory),
+            path => path.contains('/').then(|| Self::File(PathBuf::from(path))),
+        })
+    }
+
+    fn show(&self) -> Value {
+        match self {
+            Self::Memory => Value::text("memory"),
+            Self::File(path) => path.show(),
+        }
+    }
 }
 
 word_setting!(Dialect, [(Dialect::Yunque, "yunque"), (Dialect::Cim, "cim")]);

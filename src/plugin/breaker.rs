@@ -138,6 +138,15 @@ impl Breaker {
         }
     }
 
+    /// Whether the next call would get no leave; once the rest is over one does, so that traffic finds out.
+    pub(super) fn rests(&self) -> bool {
+        !self.is_closed()
+            && match self.circuit.lock().state {
+                State::Open { until } => Instant::now() < until,
+                State::Closed | State::HalfOpen => false,
+            }
+    }
+
     /// Whether the guest is asked.
     pub(super) fn is_closed(&self) -> bool {
         !self.shut.load(Ordering::Relaxed)
@@ -217,9 +226,11 @@ mod tests {
     async fn one_canary_closes_it() {
         let breaker = open();
         assert_eq!((breaker.state(), breaker.pass().unwrap_err().kind), ("open", Kind::Open));
+        assert!(breaker.rests());
         advance(RULES.rest - Duration::from_millis(1)).await;
         assert!(breaker.pass().is_err());
         advance(Duration::from_millis(1)).await;
+        assert!(!breaker.rests(), "somebody has to ask");
         let canary = breaker.pass().unwrap();
         assert_eq!(breaker.state(), "half-open");
         assert!(breaker.pass().is_err(), "one canary at a time");

@@ -5,16 +5,17 @@
 //! run as it is. Owner, mode and sum are checked at each load; against somebody who writes as this user nothing here helps.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+use super::digest;
 
 const ENDING: &str = ".cwasm";
 /// What a crash left half written goes after so long.
@@ -80,7 +81,7 @@ impl Cache {
         if !meta.is_file() || !is_own(&meta) || meta.mode() & 0o022 != 0 {
             return Err(wasmtime::Error::msg("others may have written it"));
         }
-        let found = digest(&mut file)?;
+        let found = digest::of_rest(&mut file)?;
         if found != sum {
             return Err(wasmtime::Error::msg(format!("its bytes add up to {found}")));
         }
@@ -113,7 +114,7 @@ impl Cache {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let aside = self.dir.join(format!(".{}-{number}.tmp", std::process::id()));
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-        let path = self.dir.join(format!("{}{}{ENDING}", self.stem(hash), digest(&mut &*code)?));
+        let path = self.dir.join(format!("{}{}{ENDING}", self.stem(hash), digest::of(code)));
         let written = file.write_all(code).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&aside, &path));
         if written.is_err() {
             let _ = fs::remove_file(&aside);
@@ -162,17 +163,6 @@ impl Cache {
 
 fn is_own(meta: &Metadata) -> bool {
     meta.uid() == rustix::process::geteuid().as_raw()
-}
-
-fn digest(bytes: &mut impl Read) -> io::Result<String> {
-    let (mut hasher, mut chunk) = (Sha256::new(), vec![0; 256 << 10]);
-    loop {
-        match bytes.read(&mut chunk)? {
-            0 => break,
-            read => hasher.update(&chunk[..read]),
-        }
-    }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ pub async fn check_dir(config: &Plugins) -> Result<Vec<Report>, LoadError> {
         return Ok(Vec::new());
     }
     let found = disk::scan(&config.dir).map_err(|error| LoadError::Dir { path: config.dir.clone(), error })?;
+    let dangling = disk::dangling(&config.dir).map_err(|error| LoadError::Dir { path: config.dir.clone(), error })?;
     let env = env(config)?;
     let mut reports = Vec::new();
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
@@ -108,6 +109,14 @@ pub async fn check_dir(config: &Plugins) -> Result<Vec<Report>, LoadError> {
             }
         }
         reports.push(report);
+    }
+    for file in dangling {
+        let name = file.split_once(".wasm").or(file.split_once(".toml")).map_or(&*file, |(name, _)| name);
+        let fault = format!("{file} is a link to nothing");
+        match reports.iter_mut().find(|report| report.name == name) {
+            Some(report) => report.faults.push(fault),
+            None => reports.push(Report { faults: vec![fault], ..Report::new(&config.dir, name) }),
+        }
     }
     Ok(reports)
 }

@@ -84,6 +84,21 @@ pub(super) fn scan(dir: &Path) -> io::Result<BTreeMap<String, Seen>> {
     Ok(found)
 }
 
+/// Names of links in the directory that should be plugins' files and lead nowhere.
+pub(super) fn dangling(dir: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let file = entry?.file_name();
+        let Some(file) = file.to_str() else { continue };
+        let is_ours = [".wasm", ".toml", ".wasm.sig"].iter().any(|kind| file.strip_suffix(kind).is_some_and(is_name));
+        if is_ours && fs::metadata(dir.join(file)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            found.push(file.to_owned());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 fn is_name(name: &str) -> bool {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     let all = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
@@ -188,6 +203,9 @@ mod tests {
         assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert!(found["a"].wasm.is_some() && found["a"].manifest.is_some());
         assert!(found["b"].wasm.is_none());
+        symlink("nowhere", dir.path().join("a.wasm.sig")).unwrap();
+        symlink("nowhere", dir.path().join(".d.wasm")).unwrap();
+        assert_eq!(dangling(dir.path()).unwrap(), ["a.wasm.sig", "gone.wasm"]);
     }
 
     #[test]

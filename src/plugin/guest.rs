@@ -11,7 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::counters::Table;
 use super::fetch::Fetch;
 use super::kv::{self, Commit};
-use super::limits::{Budget, Limits, Memory, Meter, Overrun};
+use super::limits::{Budget, Limits, Memory, Meter, Overrun, Rate};
 use super::manifest::{Outgoing, Settings};
 use super::time::Time;
 use super::timers::{Change, Timers};
@@ -25,6 +25,8 @@ pub(super) struct Context {
     pub(super) settings: Settings,
     pub(super) limits: Limits,
     pub(super) kv: Arc<dyn kv::Store>,
+    /// What all instances together may log in a second.
+    pub(super) log_rate: Arc<Rate>,
     pub(super) counters: Arc<Table>,
     pub(super) timers: Arc<Timers>,
     /// Whom it may ask over the network, and by what; none = there is no network.
@@ -121,7 +123,8 @@ pub(super) struct Guest {
 impl Guest {
     pub(super) fn new(context: Arc<Context>) -> Self {
         let limits = &context.limits;
-        let log = Arc::new(LogBudget::new(Arc::clone(&context.plugin), limits.log_bytes));
+        let log =
+            Arc::new(LogBudget::new(Arc::clone(&context.plugin), limits.log_bytes, Arc::clone(&context.log_rate)));
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits.handles);
         Self {

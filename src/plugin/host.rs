@@ -21,6 +21,7 @@ use super::load::Env;
 use super::reload::{Command, Loader, News, Patience, Told};
 use super::snapshot::Snapshot;
 pub use super::time::Time;
+use super::trust::Trust;
 use super::version::warm_up;
 use super::watch::Watch;
 use super::{
@@ -141,6 +142,12 @@ impl WasmHost {
         self.tell(|done| Command::AllowRemove(names, done)).await;
     }
 
+    /// From now on files are judged by these pins and keys; what was refused is tried again, what serves goes on.
+    pub async fn set_trust(&self, config: &Plugins) {
+        let trust = Trust::new(config);
+        self.tell(|done| Command::Trust(trust, done)).await;
+    }
+
     async fn tell(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
         let (done, ended) = oneshot::channel();
         // Without a directory, or while the node ends, nobody listens, and there is nothing to do.
@@ -251,6 +258,8 @@ impl PluginHost for WasmHost {
     }
 
     fn faults(&self) -> Vec<String> {
-        self.env.fault().into_iter().collect()
+        let mut faults: Vec<String> = self.env.fault().into_iter().collect();
+        faults.extend(self.serving.load().faults());
+        faults
     }
 }

@@ -6,11 +6,13 @@
 
 mod memory;
 mod meter;
+mod rate;
 
 use std::time::Duration;
 
 pub(super) use memory::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES, Memory};
 pub(super) use meter::{Meter, Overrun, Tick};
+pub(super) use rate::{Leave, Rate};
 
 use super::Role;
 use super::kv::Share;
@@ -56,6 +58,8 @@ pub(super) struct Asked {
     pub(super) host_bytes: Option<usize>,
     /// Bytes that one call logs.
     pub(super) log_bytes: Option<usize>,
+    /// Bytes that the plugin logs in a second.
+    pub(super) log_rate: Option<usize>,
     /// Effects of one call.
     pub(super) pushes: Option<usize>,
     /// Bytes in the key-value store.
@@ -83,6 +87,8 @@ pub(super) struct Limits {
     pub(super) host_bytes: usize,
     /// Bytes that one call may log, printing included.
     pub(super) log_bytes: usize,
+    /// Bytes that all its calls together may log in a second.
+    pub(super) log_rate: usize,
     /// Most pushes, joins, leaves and kicks of one call.
     pub(super) pushes: usize,
     /// The plugin's part of the key-value store.
@@ -108,6 +114,7 @@ impl Limits {
             recycle: of(asked.recycle, RECYCLE, caps.recycle),
             host_bytes: of(asked.host_bytes, HOST_BYTES, caps.host_bytes),
             log_bytes: of(asked.log_bytes, LOG_BYTES, caps.log_bytes),
+            log_rate: of(asked.log_rate, LOG_RATE, caps.log_rate),
             pushes: of(asked.pushes, PUSHES, caps.pushes),
             share: Share {
                 bytes: of(asked.kv_bytes, Share::default().bytes, caps.kv_bytes),
@@ -154,6 +161,7 @@ const OVERFLOW: usize = 32;
 const RECYCLE: usize = 100_000;
 const HOST_BYTES: usize = 8 << 20;
 const LOG_BYTES: usize = 16 << 10;
+const LOG_RATE: usize = 64 << 10;
 const PUSHES: usize = 1_000;
 
 #[cfg(test)]

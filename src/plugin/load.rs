@@ -2,11 +2,12 @@
 //!
 //! The loader, `skylark check` and `skylark plugin check` all come through here.
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use metrics::gauge;
-use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
@@ -21,7 +22,7 @@ use super::guest::{Context, Guest};
 use super::host::{LoadError, Options};
 use super::inspect::{self, Anatomy};
 use super::instance::{Blueprint, Indices, Instance};
-use super::limits::Limits;
+use super::limits::{Limits, Rate};
 use super::manifest::Manifest;
 use super::pool::Pool;
 use super::stats::Stats;
@@ -30,7 +31,7 @@ use super::time::Time;
 use super::timers::Timers;
 use super::trust::Trust;
 use super::version::{Alarm, Version, Warmer};
-use super::{Role, Services, engine, http, kv};
+use super::{Role, Services, digest, engine, http, kv};
 use crate::clock;
 use crate::config::{PluginCaps, Plugins};
 use crate::telemetry::names;
@@ -45,7 +46,9 @@ pub(super) struct Env {
     linker: Linker<Guest>,
     compiler: Compiler,
     pub(super) caps: PluginCaps,
-    trust: Trust,
+    trust: ArcSwap<Trust>,
+    /// Where the loader keeps what it has to know after a restart.
+    pub(super) memory: Option<PathBuf>,
     kv: Arc<dyn kv::Store>,
     time: Time,
     seed: Option<u64>,
@@ -67,11 +70,13 @@ impl Env {
         let engine = engine::build(config.instances, &config.caps).map_err(failed)?;
         let linker = engine::linker(&engine).map_err(failed)?;
         let cache = open_cache(config, &engine);
+        let memory = cache.as_ref().map(|_| config.cache.join("known"));
         Ok(Self {
             linker,
             compiler: Compiler::new(engine.clone(), cache, options.compile, config.compile.clone()),
             caps: config.caps.clone(),
-            trust: Trust::new(config),
+            trust: ArcSwap::from_pointee(Trust::new(config)),
+            memory,
             kv: options.kv,
             time: options.time,
             seed: options.seed,
@@ -94,6 +99,11 @@ impl Env {
         self.ticker.fault(Instant::now())
     }
 
+    /// From now on this is asked of each file.
+    pub(super) fn set_trust(&self, trust: Trust) {
+        self.trust.store(Arc::new(trust));
+    }
+
     /// The same machine with nothing around it that an earlier guest has touched, for one instance at a time.
     pub(super) fn afresh(&self, options: Options) -> Self {
         Self {
@@ -101,7 +111,8 @@ impl Env {
             linker: self.linker.clone(),
             compiler: self.compiler.clone(),
             caps: self.caps.clone(),
-            trust: self.trust.clone(),
+            trust: ArcSwap::new(self.trust.load_full()),
+            memory: None,
             kv: options.kv,
             time: options.time,
             seed: options.seed,
@@ -139,8 +150,7 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(plugin: Arc<str>, bytes: Vec<u8>, signature: Option<String>) -> Self {
-        let digest = Sha256::digest(&bytes);
-        let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = digest::of(&bytes);
         Self { plugin, bytes: bytes.into(), hash: hash.into(), signature: signature.map(Into::into) }
     }
 }
@@ -165,7 +175,7 @@ impl Fault {
 
 /// Whether the operator trusts the file, which is asked before anything is made of it.
 pub(super) fn trust(env: &Env, source: &Source, manifest: &Manifest) -> Result<(), Fault> {
-    env.trust.judge(source, manifest).map_err(|reasons| Fault { roles: Vec::new(), reasons })
+    env.trust.load().judge(source, manifest).map_err(|reasons| Fault { roles: Vec::new(), reasons })
 }
 
 /// Compiles what is not compiled yet.
@@ -186,6 +196,7 @@ pub(super) async fn link(
         .map_err(|(roles, reasons)| Fault { roles, reasons })?;
     let roles = anatomy.roles.clone();
     let fault = |reason: String| Fault { roles: roles.clone(), reasons: vec![reason] };
+    manifest.expects(&roles).map_err(|reason| fault(format!("{}.toml: {reason}", source.plugin)))?;
     let blueprint = blueprint(env, source, component, &manifest, &anatomy)
         .map_err(|error| fault(format!("it does not link: {error:#}")))?;
     let mut canary =
@@ -238,6 +249,7 @@ fn blueprint(
         context: Arc::new(Context {
             plugin: Arc::clone(&source.plugin),
             settings: manifest.settings.clone(),
+            log_rate: Arc::new(Rate::new(limits.log_rate)),
             limits,
             kv: Arc::clone(&env.kv),
             counters: env.counters.of(&source.plugin),

@@ -7,6 +7,7 @@ mod grants;
 mod http;
 mod limits;
 mod reader;
+mod roles;
 mod rules;
 mod settings;
 
@@ -17,6 +18,7 @@ pub(super) use http::Outgoing;
 use reader::Reader;
 pub(super) use settings::Settings;
 
+use super::Role;
 use super::limits::Asked;
 use super::matching::Rules;
 use super::share::Share;
@@ -27,6 +29,8 @@ use crate::config::PluginCaps;
 pub(super) struct Manifest {
     /// `false` keeps the file from being loaded.
     pub(super) enabled: bool,
+    /// What it must be; `None` is whatever it exports.
+    pub(super) roles: Option<Vec<Role>>,
     /// Place in the chain, small first; equal ones by name.
     pub(super) order: i64,
     /// Whether what a failed filter should have judged goes on.
@@ -51,6 +55,7 @@ impl Default for Manifest {
     fn default() -> Self {
         Self {
             enabled: true,
+            roles: None,
             order: 100,
             allow_on_failure: false,
             canary: None,
@@ -65,8 +70,8 @@ impl Default for Manifest {
 }
 
 /// Keys of a manifest, in the order in which they are documented.
-pub(super) const KEYS: [&str; 10] =
-    ["enabled", "order", "on_failure", "canary", "sha256", "grants", "match", "limits", "http", "settings"];
+pub(super) const KEYS: [&str; 11] =
+    ["enabled", "roles", "order", "on_failure", "canary", "sha256", "grants", "match", "limits", "http", "settings"];
 
 impl Manifest {
     /// Reads a manifest.
@@ -80,6 +85,7 @@ impl Manifest {
         read.known("", &table, &KEYS);
         let manifest = Self {
             enabled: read.bool(&table, "enabled").unwrap_or(default.enabled),
+            roles: roles::read(&mut read, &table),
             order: read.integer(&table, "order").unwrap_or(default.order),
             allow_on_failure: read.one_of(&table, "on_failure", &["reject", "allow"]) == Some("allow"),
             canary: canary::read(&mut read, &table),
@@ -91,6 +97,17 @@ impl Manifest {
             settings: Settings::from_table(read.table(&table, "settings").unwrap_or(&Table::new())),
         };
         if read.faults.is_empty() { Ok(manifest) } else { Err(read.faults) }
+    }
+}
+
+impl Manifest {
+    /// # Errors
+    /// The component is not what the operator says that it is.
+    pub(super) fn expects(&self, found: &[Role]) -> Result<(), String> {
+        let Some(said) = self.roles.as_ref().filter(|said| *said != found) else { return Ok(()) };
+        let words =
+            |roles: &[Role]| roles.iter().map(|role| format!("{:?}", role.as_str())).collect::<Vec<_>>().join(", ");
+        Err(format!("roles: expected [{}], as the file exports, got [{}]", words(found), words(said)))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Match rules: which publishes, keys and rooms a plugin wants to see. Evaluated natively, so that a message nobody is
 //! interested in never enters a guest.
 
+use std::fmt;
+
 use crate::message::{Envelope, Origin, Target};
 
 /// What a plugin wants to see. An empty list matches everything; several lists must all match.
@@ -65,6 +67,16 @@ impl Pattern {
         match self {
             Self::Exact(exact) => **exact == *text,
             Self::Prefix(prefix) => text.starts_with(&**prefix),
+        }
+    }
+}
+
+/// As it was parsed.
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) => f.write_str(text),
+            Self::Prefix(text) => write!(f, "{text}*"),
         }
     }
 }

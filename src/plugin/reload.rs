@@ -2,9 +2,11 @@
 //!
 //! A step that fails leaves the last good version serving and is shown with its reason. A plugin that stands guard
 //! does not open its gate by disappearing. Knows neither how a version proves itself (`probation`), what the operator may
-//! say (`words`), nor what follows when a file goes (`gone`): each of them is a part of the loader of its own.
+//! say (`words`), what follows when a file goes (`gone`), nor who stood guard in an earlier run (`guards`): each of them is a part of the
+//! loader of its own.
 
 mod gone;
+mod guards;
 mod probation;
 mod words;
 
@@ -20,15 +22,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wasmtime::component::Component;
 
-use super::disk::{self, Files, ReadError, Seen};
+use super::Rejected;
+use super::disk::{self, ReadError, Seen};
 use super::load::{self, Env, Fault, Source};
 use super::manifest::Manifest;
-use super::snapshot::{Canary, Entry, Shut, Snapshot, State};
-use super::version::{self, Opened, Version};
-use super::{Rejected, Role};
+use super::snapshot::{Canary, Entry, Snapshot, State};
+use super::version::{Opened, Version};
 use crate::config::Plugins;
 use crate::telemetry::names;
 
+use guards::Memory;
 use probation::Trial;
 pub(super) use words::Command;
 
@@ -44,6 +47,7 @@ pub(super) struct Loader {
     serving: Arc<ArcSwap<Snapshot>>,
     plugins: BTreeMap<Arc<str>, Plugin>,
     probation: probation::Rules,
+    memory: Memory,
     news: News,
     /// Whether this is the first look, when nobody knows what served before.
     first: bool,
@@ -120,7 +124,8 @@ pub(super) enum Patience {
 
 impl Loader {
     pub(super) fn new(config: &Plugins, env: Arc<Env>, serving: Arc<ArcSwap<Snapshot>>, news: News) -> Self {
-        Self {
+        let memory = Memory::read(env.memory.as_deref(), &config.dir);
+        let mut loader = Self {
             dir: config.dir.clone(),
             settle: config.settle,
             allow_remove: config.allow_remove.clone(),
@@ -128,9 +133,12 @@ impl Loader {
             serving,
             plugins: BTreeMap::new(),
             probation: probation::Rules { calls: config.probation.calls, time: config.probation.time },
+            memory,
             news,
             first: true,
-        }
+        };
+        loader.recall();
+        loader
     }
 
     /// The next piece of news; `None` when nobody is left to tell any.
@@ -173,19 +181,23 @@ impl Loader {
             }
             due = self.plugins.iter().filter(|(_, p)| p.clashes).map(|(name, _)| Arc::clone(name)).collect();
         }
-        self.first = false;
+        if std::mem::take(&mut self.first) {
+            self.miss();
+        }
         self.publish();
         Ok(())
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.remember();
         let entries: Vec<Entry> = self.plugins.values().filter_map(|plugin| plugin.entry.clone()).collect();
         entries.iter().for_each(show);
         self.serving.store(Arc::new(Snapshot::new(entries)));
     }
 
     /// Swaps one plugin only: what a look has applied so far and not published yet stays its own.
-    fn publish_one(&self, name: &Arc<str>) {
+    fn publish_one(&mut self, name: &Arc<str>) {
+        self.remember();
         let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.clone());
         entry.iter().for_each(show);
         self.serving.store(Arc::new(self.serving.load().with(name, entry)));
@@ -240,14 +252,17 @@ impl Loader {
 
     async fn apply(&mut self, name: &Arc<str>) {
         let (dir, file) = (self.dir.clone(), Arc::clone(name));
-        let files = blocking(move || Ok(disk::read(&dir, &file))).await;
-        match files {
-            Ok(Ok(Files { wasm: Some(bytes), manifest, signature })) => {
-                self.replace(Source::new(Arc::clone(name), bytes, signature), manifest).await;
-            }
+        let read = move || -> Result<_, ReadError> {
+            let files = disk::read(&dir, &file)?;
+            // The hash of a large file takes a while, too.
+            let source = files.wasm.map(|bytes| Source::new(file, bytes, files.signature));
+            Ok((source, files.manifest))
+        };
+        match blocking(move || Ok(read())).await {
+            Ok(Ok((Some(source), manifest))) => self.replace(source, manifest).await,
             // Gone since it was seen: it may be on its way back, so the change has to settle like any other.
-            Ok(Ok(Files { wasm: None, .. })) if self.plugin(name).seen.wasm.is_some() => self.look_again_at(name),
-            Ok(Ok(Files { wasm: None, manifest, .. })) => self.remove(name, manifest.as_deref()),
+            Ok(Ok((None, _))) if self.plugin(name).seen.wasm.is_some() => self.look_again_at(name),
+            Ok(Ok((None, manifest))) => self.remove(name, manifest.as_deref()),
             Ok(Err(ReadError::Changed(_))) => self.look_again_at(name),
             Ok(Err(error)) => {
                 self.reject(name, "", &Fault { roles: Vec::new(), reasons: vec![error.to_string()] }, None);
@@ -385,8 +400,10 @@ impl Loader {
 
     fn reject(&mut self, name: &Arc<str>, hash: &str, fault: &Fault, manifest: Option<&Manifest>) {
         let rejected = Rejected { hash: hash.to_owned(), reason: fault.reason() };
-        let first = self.first;
-        let entry = self.plugin(name).entry.get_or_insert_with(|| Entry::empty(name, State::Rejected));
+        // At the start what may have stood guard keeps its gate shut.
+        let shut = if self.first { self.unproved(fault, manifest) } else { None };
+        let new = || Entry { shut, ..Entry::empty(name, State::Rejected) };
+        let entry = self.plugin(name).entry.get_or_insert_with(new);
         if entry.rejected.as_ref() != Some(&rejected) {
             let serves = entry.live.as_ref().map(|live| live.hash.as_ref());
             tracing::error!(plugin = %name, hash, serves, reason = rejected.reason, "plugin is refused");
@@ -395,13 +412,6 @@ impl Loader {
         entry.rejected = Some(rejected);
         if entry.live.is_none() {
             entry.state = State::Rejected;
-        }
-        // At the start nobody knows whether this file served before, so what would have stood guard keeps the gate shut.
-        if let (true, None, Some(manifest)) = (first, &entry.live, manifest) {
-            let roles: Vec<Role> =
-                fault.roles.iter().copied().filter(|role| version::is_gate(*role, manifest)).collect();
-            entry.shut =
-                (!roles.is_empty()).then(|| Shut { roles, order: manifest.order, rules: manifest.rules.clone() });
         }
     }
 }

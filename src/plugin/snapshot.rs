@@ -43,6 +43,8 @@ pub(super) enum Gate {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Shut {
     pub(super) roles: Vec<Role>,
+    /// Whether it has served in these roles; else they are what is feared or said of a file that never did.
+    pub(super) proved: bool,
     pub(super) order: i64,
     pub(super) rules: Rules,
 }
@@ -142,6 +144,21 @@ impl Snapshot {
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Why traffic should go elsewhere for now. What is missing shows by its state.
+    pub(super) fn faults(&self) -> impl Iterator<Item = String> {
+        let refused = self.entries.iter().filter(|entry| entry.state == State::Rejected && entry.shut.is_some());
+        let refused =
+            refused.map(|entry| format!("plugin {}: its file is refused, and so its role refuses", entry.name));
+        let auth = self.auth.iter().filter_map(|gate| match gate {
+            Gate::Live(served) => served.stable.as_ref().filter(|version| version.breaker.rests()),
+            Gate::Shut { .. } => None,
+        });
+        let open = auth.map(|version| {
+            format!("plugin {}: its circuit is open, and whom it should let in is refused", version.name)
+        });
+        refused.chain(open)
     }
 
     pub(super) fn status(&self) -> Vec<Status> {

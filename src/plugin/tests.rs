@@ -2,6 +2,7 @@
 
 mod abi;
 mod bounds;
+mod guards;
 mod guests;
 mod interfaces;
 mod limits;

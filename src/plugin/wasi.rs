@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
@@ -11,8 +12,11 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{Deterministic, WasiCtx, async_trait};
 
+use super::limits::{Leave, Rate};
 use super::time::Time;
 
+/// In the place of the first line that a call has no share left for.
+const CUT: &str = "(this call logged too much: the rest is cut)";
 /// Longest line; what is longer is cut into several.
 const LINE_BYTES: usize = 1 << 10;
 
@@ -23,11 +27,13 @@ pub(super) struct LogBudget {
     /// Bytes of one call, printing included.
     share: usize,
     left: AtomicUsize,
+    /// Bytes of all calls of the plugin in a second.
+    rate: Arc<Rate>,
 }
 
 impl LogBudget {
-    pub(super) fn new(plugin: Arc<str>, share: usize) -> Self {
-        Self { plugin, share, left: AtomicUsize::new(share) }
+    pub(super) fn new(plugin: Arc<str>, share: usize, rate: Arc<Rate>) -> Self {
+        Self { plugin, share, left: AtomicUsize::new(share), rate }
     }
 
     pub(super) fn refill(&self) {
@@ -39,10 +45,15 @@ impl LogBudget {
         let left = self.left.load(Ordering::Relaxed);
         let cost = text.len() + 1;
         self.left.store(left.saturating_sub(cost), Ordering::Relaxed);
-        match left {
-            0 => None,
-            _ if cost > left => Some("(this call logged too much: the rest is cut)"),
-            _ => Some(text),
+        let (text, cost) = match left {
+            0 => return None,
+            _ if cost > left => (CUT, CUT.len() + 1),
+            _ => (text, cost),
+        };
+        match self.rate.take(cost, Instant::now()) {
+            Leave::Go => Some(text),
+            Leave::Cut => Some("(the plugin logs too much: what it logs in this second is cut)"),
+            Leave::Stay => None,
         }
     }
 
@@ -158,14 +169,29 @@ impl OutputStream for Lines {
 mod tests {
     use super::*;
 
+    fn budget(share: usize, rate: &Arc<Rate>) -> LogBudget {
+        LogBudget::new("p".into(), share, Arc::clone(rate))
+    }
+
     #[test]
     fn a_call_logs_no_more_than_its_share() {
-        let budget = LogBudget::new("p".into(), 100);
+        let budget = budget(100, &Arc::new(Rate::new(1_000)));
         let long = "x".repeat(90);
         assert_eq!(budget.line(&long), Some(long.as_str()));
-        assert!(budget.line("0123456789").unwrap().contains("too much"));
+        assert!(budget.line("0123456789").unwrap().contains("this call logged too much"));
         assert_eq!(budget.line("more"), None);
         budget.refill();
         assert_eq!(budget.line("more"), Some("more"));
+    }
+
+    #[test]
+    fn instances_and_calls_share_the_second_of_their_plugin() {
+        let rate = Arc::new(Rate::new(100));
+        let (one, other) = (budget(90, &rate), budget(90, &rate));
+        let long = "x".repeat(60);
+        assert_eq!(one.line(&long), Some(long.as_str()));
+        assert!(other.line(&long).unwrap().contains("the plugin logs too much"));
+        one.refill();
+        assert_eq!(one.line(&long), None);
     }
 }

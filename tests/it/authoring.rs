@@ -204,9 +204,9 @@ async fn dev_keeps_a_plugin_live_and_follows_its_log() {
     bench.tool("clang-22", "");
     bench.tool("rustc", "");
     let mut child = plugin("dev")
-        .arg(bench.dir.path())
-        .arg("--config")
-        .arg(gateway.folder.config())
+        .arg(".")
+        // Neither its configuration nor its working directory is the node's: the node itself says where its plugins lie.
+        .current_dir(bench.dir.path())
         .args(["--url", &format!("http://{}", gateway.address("api"))])
         .env("PATH", bench.tools.path())
         .stdout(Stdio::piped())

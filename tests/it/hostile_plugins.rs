@@ -6,6 +6,7 @@
 mod calls;
 mod files;
 mod flow;
+mod rust;
 mod wat;
 
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ enum Expected {
     Bars(&'static str),
     /// It serves; a call of its key is answered by this code, with these words.
     Answers(&'static str, &'static str),
+    /// It serves; a call of this key is answered by this code, with these words.
+    AnswersTo(&'static str, &'static str, &'static str),
     /// It serves; an event that it is told of fails, and nobody sees it.
     FailsAlone,
     /// It serves; it is told of so many events in a row at most.
@@ -164,12 +167,8 @@ impl Stage {
                 assert!(client.closed().await.is_some());
                 format!("client refused: {reason}")
             }
-            Expected::Answers(code, words) => {
-                let reply = self.caller.ask("hostile", json!({})).await;
-                let message = reply["message"].as_str().unwrap_or_default().to_owned();
-                assert!(reply["code"] == code && message.contains(words), "{name}: {reply}");
-                format!("reply {code}: {message}")
-            }
+            Expected::Answers(code, words) => self.answers(name, "hostile", code, words).await,
+            Expected::AnswersTo(key, code, words) => self.answers(name, key, code, words).await,
             Expected::FailsAlone => {
                 let (client, reply) = connect(&self.gateway, "guest").await;
                 assert_eq!(reply["code"], "200", "{name}: {reply}");
@@ -179,6 +178,13 @@ impl Stage {
             }
             Expected::Hears(most) => self.hears(name, most).await,
         }
+    }
+
+    async fn answers(&mut self, name: &str, key: &str, code: &str, words: &str) -> String {
+        let reply = self.caller.ask(key, json!({})).await;
+        let message = reply["message"].as_str().unwrap_or_default().to_owned();
+        assert!(reply["code"] == code && message.contains(words), "{name}: {reply}");
+        format!("reply {code}: {message}")
     }
 
     async fn publish(&self) -> Value {
@@ -211,10 +217,11 @@ impl Stage {
         }
         let during = p99(passed, calm, Instant::now());
         println!(
-            "\n{} messages passed, none lost; p99 {} before, {} during all of it",
+            "\n{} messages passed, none lost; p99 {} before, {} during all of it: {:.1} times as long",
             passed.len(),
             ms(before),
-            ms(during)
+            ms(during),
+            during.as_secs_f64() / before.as_secs_f64()
         );
     }
 }

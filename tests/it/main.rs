@@ -33,6 +33,8 @@ mod push;
 mod reloads;
 mod rooms;
 mod secrets;
+mod state;
+mod store_contract;
 mod swap;
 mod tls;
 mod tls_clients;

@@ -8,13 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
 
-/// Where Linux distributions keep their bundle; `SSL_CERT_FILE` stands before them.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
+use crate::app::roots;
 
 /// What is trusted; read when the first request needs it.
 pub(super) struct Trust {
@@ -38,9 +32,7 @@ impl Trust {
 
 fn config(ca: &Path) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
-    let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let bundle = own.into_iter().chain(BUNDLES.map(PathBuf::from)).find(|path| path.is_file());
-    if let Some(bundle) = bundle {
+    if let Some(bundle) = roots::bundle() {
         // A bundle holds old certificates that no library takes; they are not the operator's fault.
         roots.add_parsable_certificates(certificates(&bundle)?);
     }

@@ -27,7 +27,7 @@ pub(super) struct Dev {
     /// The plugin's folder.
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// The node's plugin directory [default: plugins.dir of the configuration].
+    /// The node's plugin directory, as it is called here [default: what the node says that it is].
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
     #[command(flatten)]
@@ -44,11 +44,15 @@ struct Place {
 impl Dev {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         let config = source.load()?.config.plugins;
-        let into = self.into.clone().unwrap_or_else(|| config.dir.clone());
-        if into.as_os_str().is_empty() || !into.is_dir() {
-            bail!("expected the plugin directory of a running node by --into or plugins.dir, got {:?}", into.display());
+        let node = self.node.node(source, Scope::Manage)?;
+        let into = self.into.clone().map_or_else(|| told(&node), Ok)?;
+        if !into.is_dir() {
+            bail!(
+                "there is no folder {} here: name the node's plugin directory by --into, as it is called on this machine",
+                into.display()
+            );
         }
-        let place = Place { node: self.node.node(source, Scope::Manage)?, into, config };
+        let place = Place { node, into, config };
         let watch = Watch::around(&self.dir)?;
         let mut number = place.lines("", 0)?.1;
         loop {
@@ -71,6 +75,13 @@ impl Dev {
             }
         }
     }
+}
+
+/// Where the node says that its plugins lie: it may run elsewhere than this command, so its configuration's path may not lead there.
+fn told(node: &Node) -> anyhow::Result<PathBuf> {
+    let answer: Value = serde_json::from_str(&block_on(node.ask(Method::GET, "/plugins", None))?)?;
+    let dir = answer.pointer("/data/dir").and_then(Value::as_str);
+    dir.map(PathBuf::from).context("the node has no plugin directory (plugins.dir): name one there, and start it anew")
 }
 
 impl Place {

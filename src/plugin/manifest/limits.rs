@@ -10,7 +10,7 @@ use crate::plugin::Role;
 use crate::plugin::limits::{Asked, AskedBudget};
 
 /// In the order in which they are documented.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "cpu",
     "wall",
     "memory",
@@ -20,6 +20,7 @@ const KEYS: [&str; 17] = [
     "recycle",
     "host_bytes",
     "log_bytes",
+    "log_rate",
     "pushes",
     "kv_bytes",
     "kv_keys",
@@ -46,6 +47,7 @@ pub(super) fn read(read: &mut Reader, table: &Table, caps: &PluginCaps) -> Asked
         recycle: read.count(limits, "recycle", 1, caps.recycle),
         host_bytes: read.bytes(limits, "host_bytes", caps.host_bytes),
         log_bytes: read.bytes(limits, "log_bytes", caps.log_bytes),
+        log_rate: read.bytes(limits, "log_rate", caps.log_rate),
         pushes: read.count(limits, "pushes", 0, caps.pushes),
         kv_bytes: read.bytes(limits, "kv_bytes", caps.kv_bytes),
         kv_keys: read.count(limits, "kv_keys", 0, caps.kv_keys),

@@ -9,6 +9,25 @@ use crate::plugin::matching::{Pattern, Rules};
 const KEYS: [&str; 4] = ["actions", "rooms", "keys", "origins"];
 const ORIGINS: [Origin; 4] = [Origin::Client, Origin::Http, Origin::Broker, Origin::Plugin];
 
+impl Rules {
+    /// As a manifest would write them; an origin that is none is left out.
+    pub(in crate::plugin) fn of_texts(
+        actions: &[String],
+        rooms: &[String],
+        keys: &[String],
+        origins: &[String],
+    ) -> Self {
+        let patterns = |texts: &[String]| texts.iter().map(|text| Pattern::parse(text)).collect();
+        let origin = |word: &String| ORIGINS.into_iter().find(|origin| origin.as_str() == word);
+        Self {
+            actions: patterns(actions),
+            rooms: patterns(rooms),
+            keys: patterns(keys),
+            origins: origins.iter().filter_map(origin).collect(),
+        }
+    }
+}
+
 pub(super) fn read(read: &mut Reader, table: &Table) -> Rules {
     let Some(rules) = read.table(table, "match") else { return Rules::default() };
     read.known("match.", rules, &KEYS);

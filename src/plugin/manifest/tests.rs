@@ -75,7 +75,7 @@ fn all_faults_are_told_at_once() {
     "#;
     let faults = Manifest::parse(text, &PluginCaps::default()).unwrap_err();
     let expected = [
-        "unknown key ordr; valid are enabled, order, on_failure, canary, sha256, grants, match, limits, http, settings",
+        "unknown key ordr; valid are enabled, roles, order, on_failure, canary, sha256, grants, match, limits, http, settings",
         "enabled: expected true or false, got \"yes\"",
         "on_failure: expected one of reject, allow, got \"explode\"",
         "canary: expected a share of the senders such as \"5%\", got 5",
@@ -120,6 +120,7 @@ fn every_limit_is_capped_by_the_operator_and_the_key_to_raise_is_named() {
         ("recycle", "10000001", "10000000"),
         ("host_bytes", "\"65MiB\"", "64MiB"),
         ("log_bytes", "\"2MiB\"", "1MiB"),
+        ("log_rate", "\"9MiB\"", "8MiB"),
         ("pushes", "10001", "10000"),
         ("kv_bytes", "\"1GiB\"", "256MiB"),
         ("kv_keys", "1000001", "1000000"),

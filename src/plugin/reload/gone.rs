@@ -14,6 +14,12 @@ impl Loader {
     /// Plugins with these names may disappear, those that have done so too.
     pub(super) fn allow_remove(&mut self, names: Vec<String>) {
         self.allow_remove = names;
+        self.forget_missing();
+        self.publish();
+    }
+
+    /// Those that are missing by the operator's word.
+    pub(super) fn forget_missing(&mut self) {
         let allowed = self.allow_remove.clone();
         for (name, plugin) in &mut self.plugins {
             let missing = plugin.entry.as_ref().is_some_and(|entry| entry.state == State::Missing);
@@ -22,20 +28,25 @@ impl Loader {
                 plugin.entry = None;
             }
         }
-        self.publish();
     }
 
     pub(super) fn remove(&mut self, name: &Arc<str>, manifest: Option<&str>) {
         let roles = self.guarded(name);
-        let disabled = manifest
-            .and_then(|text| Manifest::parse(text, &self.env.caps).ok())
-            .is_some_and(|manifest| !manifest.enabled);
-        let open = roles.is_empty() || disabled || self.may_remove(name);
+        let parsed = manifest.and_then(|text| Manifest::parse(text, &self.env.caps).ok());
+        let disabled = parsed.as_ref().is_some_and(|manifest| !manifest.enabled);
+        let may_go = disabled || self.may_remove(name);
+        // What never served goes as it came, unless its manifest says what it is.
+        let said = parsed.filter(|_| !may_go).and_then(|manifest| Shut::of(manifest.roles.as_ref()?, &manifest));
+        let open = (roles.is_empty() && said.is_none()) || may_go;
         let plugin = self.plugin(name);
         (plugin.tried, plugin.trial) = (None, None);
         let Some(entry) = plugin.entry.take() else {
-            if manifest.is_some() {
-                tracing::warn!(plugin = %name, "there is a manifest and no {name}.wasm beside it");
+            match (manifest, said) {
+                (_, Some(said)) => {
+                    plugin.entry = Some(Entry { shut: Some(said), ..Entry::empty(name, State::Missing) });
+                }
+                (Some(_), None) => tracing::warn!(plugin = %name, "there is a manifest and no {name}.wasm beside it"),
+                (None, None) => {}
             }
             return;
         };
@@ -48,7 +59,12 @@ impl Loader {
         let before = entry.live.as_ref().map(|live| Arc::clone(&live.hash));
         let shut = entry.live.as_ref().map_or(entry.shut, |version| {
             let manifest = &version.manifest;
-            Some(Shut { roles, order: manifest.order, rules: manifest.rules.clone() })
+            (!roles.is_empty()).then(|| Shut {
+                roles,
+                proved: true,
+                order: manifest.order,
+                rules: manifest.rules.clone(),
+            })
         });
         tracing::error!(
             plugin = %name,
@@ -56,13 +72,15 @@ impl Loader {
             "a plugin that stands guard is gone: its role refuses until plugins.allow_remove names it"
         );
         let missing = Entry::empty(name, State::Missing);
-        plugin.entry = Some(Entry { shut, rejected: entry.rejected, ..missing });
+        plugin.entry =
+            Some(Entry { shut: shut.filter(|shut| shut.proved).or(said), rejected: entry.rejected, ..missing });
     }
 
     /// The roles that must not lose this plugin: what it serves, or served before its gate was shut.
     pub(super) fn guarded(&self, name: &str) -> Vec<Role> {
         let Some(entry) = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()) else { return Vec::new() };
-        let shut = entry.shut.as_ref().map(|shut| shut.roles.as_slice()).unwrap_or_default();
+        let proved = entry.shut.as_ref().filter(|shut| shut.proved);
+        let shut = proved.map(|shut| shut.roles.as_slice()).unwrap_or_default();
         let live = entry.live.as_ref();
         Role::ALL
             .into_iter()

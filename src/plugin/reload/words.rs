@@ -7,6 +7,7 @@ use metrics::counter;
 use tokio::sync::oneshot;
 
 use super::super::snapshot::{Entry, State};
+use super::super::trust::Trust;
 use super::super::{Status, Word, WordFault};
 use super::{Loader, Patience};
 use crate::telemetry::names;
@@ -17,6 +18,8 @@ pub(in crate::plugin) enum Command {
     Look(oneshot::Sender<()>),
     /// Plugins with these names may disappear.
     AllowRemove(Vec<String>, oneshot::Sender<()>),
+    /// This is asked of each file from now on.
+    Trust(Trust, oneshot::Sender<()>),
     /// A word about one plugin.
     Word(Arc<str>, Word, oneshot::Sender<Result<Status, WordFault>>),
 }
@@ -46,6 +49,12 @@ impl Loader {
                 let _ = done.send(());
                 looked
             }
+            Command::Trust(trust, done) => {
+                self.set_trust(trust);
+                let looked = self.look(Patience::Now).await;
+                let _ = done.send(());
+                looked
+            }
             Command::Word(name, Word::Enable, answer) => {
                 let enabled = self.enable(&name).await;
                 let _ = answer.send(enabled.and_then(|()| self.status(&name)));
@@ -59,6 +68,16 @@ impl Loader {
             Command::Word(_, Word::Disable | Word::RollBack, _) => {
                 self.obey_at_once(command).await;
                 Ok(())
+            }
+        }
+    }
+
+    /// What was refused is tried again; what serves goes on, and is judged when it is loaded the next time.
+    fn set_trust(&mut self, trust: Trust) {
+        self.env.set_trust(trust);
+        for plugin in self.plugins.values_mut() {
+            if plugin.entry.as_ref().is_some_and(|entry| entry.rejected.is_some()) {
+                (plugin.tried, plugin.changed) = (None, Some(tokio::time::Instant::now()));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What this node says of itself: `/`, `/health/*`, `/nodes`, `/plugins`, `/metrics`.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -21,6 +22,8 @@ pub struct About {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// The newest lines of plugins.
     pub guests: GuestLog,
+    /// Where plugins lie on the node's machine, from its root; none where there are none.
+    pub plugins: Option<PathBuf>,
 }
 
 impl Api {
@@ -88,7 +91,7 @@ impl Api {
 
     pub(super) fn plugins(&self, query: Option<&str>) -> Result<Answer, Problem> {
         Query::parse(query, &[])?;
-        Ok(answer::ok(Items { items: self.node.plugins() }))
+        Ok(answer::ok(Plugins { items: self.node.plugins(), dir: self.about.plugins.as_deref() }))
     }
 
     pub(super) fn metrics_page(&self) -> Answer {
@@ -115,6 +118,12 @@ struct State {
 #[derive(Serialize)]
 struct Items<T> {
     items: Vec<T>,
+}
+
+#[derive(Serialize)]
+struct Plugins<'a> {
+    items: Vec<crate::node::Status>,
+    dir: Option<&'a Path>,
 }
 
 #[derive(Serialize)]

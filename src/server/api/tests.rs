@@ -65,7 +65,12 @@ impl Bench {
         let metrics = Metrics::install();
         let address = "127.0.0.1:8080".parse().unwrap();
         let listeners = vec![Address { address, serves: vec![Service::Ws, Service::Api], is_tls: false }];
-        let about = About { listeners, metrics: Arc::new(move || metrics.render()), guests: GuestLog::default() };
+        let about = About {
+            listeners,
+            metrics: Arc::new(move || metrics.render()),
+            guests: GuestLog::default(),
+            plugins: None,
+        };
         let api = Arc::new(Api::new(Arc::clone(&fake.node), &config, about));
         Self { fake, api, config }
     }

@@ -1,6 +1,7 @@
 //! A handler that first does what the data asks and then goes wrong as the key says: shows that effects are all or nothing.
 //!
-//! Keys: `fault_` and a fault (`faults::NAMES`), `fault_error` (answers an error), `fault_none` (answers 200 with its data).
+//! Keys: `fault_` and a fault (`faults::NAMES`), `fault_pushes` and `fault_keys` (push, and write keys, without end and whatever the host says),
+//! `fault_error` (answers an error), `fault_none` (answers 200 with its data).
 //! Data: `push` (a user gets a message of action `fault`), `join` (the caller joins the room), `leave`, `kick` (a user), `set` (writes the kv key
 //! `value`), and `get` (any text: the reply's data has the kv key `value`). `count` (any text) adds one to the kv key `count`
 //! and tells it: no count is lost or told twice, however many call at once.
@@ -19,7 +20,12 @@ impl Plugin for Faulty {
 
 impl Handler for Faulty {
     fn keys(&self) -> Vec<String> {
-        faults::NAMES.iter().copied().chain(["error", "none"]).map(|name| format!("fault_{name}")).collect()
+        faults::NAMES
+            .iter()
+            .copied()
+            .chain(["pushes", "keys", "error", "none"])
+            .map(|name| format!("fault_{name}"))
+            .collect()
     }
 
     fn handle(&mut self, call: &Call) -> Result<Reply, String> {
@@ -28,7 +34,19 @@ impl Handler for Faulty {
         let reply = act(call, reply).map_err(|e| e.to_string())?;
         let name = call.key.trim_start_matches("fault_");
         faults::commit(name);
+        match name {
+            "pushes" => flood(|number| drop(outbox::push(Target::Everyone, Message::text("fault", number)))),
+            "keys" => flood(|number| drop(kv::set(&number, &[0; 1 << 10], None))),
+            _ => {}
+        }
         if name == "error" { Err("told to fail".to_owned()) } else { Ok(reply) }
+    }
+}
+
+/// Without end, deaf to every no.
+fn flood(once: impl Fn(String)) {
+    for number in 0_u64.. {
+        once(number.to_string());
     }
 }
 

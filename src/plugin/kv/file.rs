@@ -1,0 +1,365 @@
+//! The store in a file: the memory store, and behind it a database (redb) that has every commit before its caller hears of it.
+//!
+//! Reads, conflicts and shares are the memory's, so they cost what they cost there; the file is written by one thread,
+//! which takes all commits that wait as one transaction. When the disk fails, everything that was not written is
+//! told so, the memory goes back to what the file holds, and until the file can be opened again nothing is read or taken.
+//! Knows no plugin. The file is one node's: it is locked while the node runs.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use redb::backends::FileBackend;
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableHandle};
+use tokio::sync::oneshot;
+
+use super::super::time::Time;
+use super::memory::{Held, MemoryStore};
+use super::{Commit, Found, KvError, Share, Store};
+
+/// By plugin and key: when it ends, in milliseconds since 1970, and the value. The name tells the form of the rows.
+const TABLE: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("skylark-kv-1");
+/// When a key ends that does not.
+const NEVER: u64 = u64::MAX;
+/// Commits that may wait for the disk; more are refused.
+const WAITING: usize = 1_024;
+/// Commits that are one transaction, at most.
+const AT_ONCE: usize = 256;
+/// Rows that have ended are looked for so often, when something is written.
+const SWEEP: Duration = Duration::from_secs(60);
+/// A file that failed is opened again after so long.
+const RETRY: Duration = Duration::from_secs(1);
+/// Pages that the database keeps: everything is in memory already.
+const PAGES: usize = 8 << 20;
+
+/// Why a file cannot be the store.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be opened or made. A folder that is missing stays missing: it may be a disk that is not mounted.
+    #[error("{}: {error}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another process has it.
+    #[error("{}: expected a file of this node's own, got one that another process has open", .0.display())]
+    Taken(PathBuf),
+    /// It is no store of ours, or it is broken.
+    #[error(
+        "{}: expected a key-value store of plugins, got {why}: bring back a copy of it, or move it away to begin with an empty one",
+        path.display()
+    )]
+    Unfit {
+        /// Which one.
+        path: PathBuf,
+        /// What it is.
+        why: String,
+    },
+}
+
+/// Keeps everything in a file, and a copy of it in memory.
+///
+/// A commit that was answered is on the disk (`fdatasync`), so neither a crash of the node nor of the machine takes it back.
+/// Another call may see it before it is there.
+#[derive(Debug)]
+pub struct FileStore {
+    memory: Arc<MemoryStore>,
+    gate: Arc<Mutex<Gate>>,
+    time: Time,
+    /// None while it is dropped.
+    queue: Option<SyncSender<Job>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// Whoever holds it may change the memory: the queue has commits in the order in which the memory took them.
+#[derive(Debug, Default)]
+struct Gate {
+    /// Why the file takes nothing.
+    closed: Option<String>,
+    /// Commits in the queue.
+    waiting: usize,
+}
+
+/// What one commit writes, and who waits for it.
+struct Job {
+    space: String,
+    rows: Vec<Row>,
+    done: oneshot::Sender<Result<(), KvError>>,
+}
+
+/// A key with its new value and end, or none to delete it.
+type Row = (String, Option<(u64, Arc<[u8]>)>);
+
+/// Opens the database: at the start, and again after it failed.
+type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
+
+impl FileStore {
+    /// Opens the file, or makes it (mode 0600) where there is none, and reads it whole; one that is broken is refused.
+    /// The plugins' time tells when keys end.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(path: &Path, time: Time) -> Result<Self, OpenError> {
+        let file = path.to_owned();
+        let opener = move || {
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&file)?;
+            builder().create_with_backend(FileBackend::new(file)?)
+        };
+        Self::over(Box::new(opener), time, RETRY).map_err(|error| told(path, error))
+    }
+
+    fn over(opener: Opener, time: Time, retry: Duration) -> Result<Self, redb::Error> {
+        let database = opener()?;
+        let memory = Arc::new(MemoryStore::default().by(time.clone()));
+        memory.replace(read(&database, &time)?);
+        let (queue, jobs) = sync_channel(WAITING);
+        let gate = Arc::<Mutex<Gate>>::default();
+        let writer = Writer {
+            database: Some(database),
+            opener,
+            memory: Arc::clone(&memory),
+            gate: Arc::clone(&gate),
+            time: time.clone(),
+            retry,
+            swept: None,
+        };
+        let thread = std::thread::Builder::new().name("plugin-kv".to_owned());
+        let writer = thread.spawn(move || writer.run(&jobs))?;
+        Ok(Self { memory, gate, time, queue: Some(queue), writer: Some(writer) })
+    }
+
+    /// Takes it into the memory and hands it to the writer; who receives hears when it is on the disk.
+    fn enqueue(
+        &self,
+        space: &str,
+        commit: Commit,
+        share: Share,
+    ) -> Result<oneshot::Receiver<Result<(), KvError>>, KvError> {
+        let (done, written) = oneshot::channel();
+        let now = self.time.since_1970();
+        let end = |ttl: Option<Duration>| ttl.map_or(NEVER, |ttl| millis(now.saturating_add(ttl)));
+        let row = |(key, write): (&String, &super::Write)| {
+            (key.clone(), write.value.as_ref().map(|value| (end(write.ttl), Arc::clone(value))))
+        };
+        let rows = commit.writes.iter().map(row).collect();
+        let mut gate = self.gate.lock();
+        gate.open()?;
+        if gate.waiting >= WAITING {
+            return Err(KvError::Unavailable(format!("{WAITING} commits wait for the disk")));
+        }
+        self.memory.take(space, commit, share)?;
+        let job = Job { space: space.to_owned(), rows, done };
+        let sent = self.queue.as_ref().is_some_and(|queue| queue.try_send(job).is_ok());
+        if !sent {
+            return Err(KvError::Unavailable("its writer has ended".to_owned()));
+        }
+        gate.waiting += 1;
+        Ok(written)
+    }
+}
+
+impl Gate {
+    fn open(&self) -> Result<(), KvError> {
+        self.closed.as_ref().map_or(Ok(()), |why| Err(KvError::Unavailable(why.clone())))
+    }
+}
+
+impl Store for FileStore {
+    fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Found, KvError>> {
+        let open = self.gate.lock().open();
+        async move {
+            open?;
+            self.memory.get(space, key).await
+        }
+        .boxed()
+    }
+
+    fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit, share: Share) -> BoxFuture<'a, bool> {
+        self.memory.fits(space, commit, share)
+    }
+
+    fn commit<'a>(&'a self, space: &'a str, commit: Commit, share: Share) -> BoxFuture<'a, Result<(), KvError>> {
+        async move {
+            if commit.writes.is_empty() {
+                self.gate.lock().open()?;
+                return self.memory.take(space, commit, share);
+            }
+            let written = self.enqueue(space, commit, share)?;
+            written.await.unwrap_or_else(|_| Err(KvError::Unavailable("its writer has ended".to_owned())))
+        }
+        .boxed()
+    }
+}
+
+impl Drop for FileStore {
+    /// What waits is written yet.
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(writer) = self.writer.take() {
+            // A writer that panicked has said so.
+            let _ = writer.join();
+        }
+    }
+}
+
+/// The thread that alone writes the file.
+struct Writer {
+    /// None while the file cannot be used.
+    database: Option<Database>,
+    opener: Opener,
+    memory: Arc<MemoryStore>,
+    gate: Arc<Mutex<Gate>>,
+    time: Time,
+    retry: Duration,
+    swept: Option<Instant>,
+}
+
+impl Writer {
+    /// Until nobody is left to write for.
+    fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            match jobs.recv_timeout(self.retry) {
+                Ok(first) => {
+                    let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter().take(AT_ONCE - 1)).collect();
+                    self.gate.lock().waiting -= batch.len();
+                    match self.write(&batch) {
+                        Ok(()) => answer(batch, &Ok(())),
+                        Err(error) => self.fail(batch, jobs, &error),
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if self.database.is_none() => self.recover(),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// All of it is one transaction, on the disk when this returns.
+    fn write(&mut self, batch: &[Job]) -> Result<(), redb::Error> {
+        let database = self.database.as_ref().ok_or(StorageError::DatabaseClosed)?;
+        let mut transaction = database.begin_write()?;
+        // What the rows hold is guests' choice: a half of a transaction must not pass for a whole one by its checksum.
+        transaction.set_two_phase_commit(true);
+        let sweeps = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP);
+        {
+            let mut table = transaction.open_table(TABLE)?;
+            for Job { space, rows, .. } in batch {
+                for (key, row) in rows {
+                    match row {
+                        Some((end, value)) => drop(table.insert((space.as_str(), key.as_str()), (*end, &**value))?),
+                        None => drop(table.remove((space.as_str(), key.as_str()))?),
+                    }
+                }
+            }
+            if sweeps {
+                let now = millis(self.time.since_1970());
+                table.retain(|_, (end, _)| end > now)?;
+            }
+        }
+        transaction.commit()?;
+        if sweeps {
+            self.swept = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// The disk failed: nothing of what waits is kept, and nobody is to build on it.
+    fn fail(&mut self, batch: Vec<Job>, jobs: &Receiver<Job>, error: &redb::Error) {
+        // Its lock goes with it, so that it can be opened again.
+        self.database = None;
+        let why = format!("its file failed: {error}");
+        let lost: Vec<Job> = {
+            let mut gate = self.gate.lock();
+            gate.closed = Some(why.clone());
+            gate.waiting = 0;
+            jobs.try_iter().collect()
+        };
+        tracing::error!(%error, commits = batch.len() + lost.len(), "the key-value store of plugins failed: calls that use it fail until it can be opened again");
+        let failed = Err(KvError::Unavailable(why));
+        answer(batch, &failed);
+        answer(lost, &failed);
+    }
+
+    /// Goes on from what the file holds, if it can be opened by now.
+    fn recover(&mut self) {
+        let opened = (self.opener)().map_err(redb::Error::from);
+        let read = opened.and_then(|database| Ok((read(&database, &self.time)?, database)));
+        match read {
+            Ok((held, database)) => {
+                self.database = Some(database);
+                let mut gate = self.gate.lock();
+                self.memory.replace(held);
+                gate.closed = None;
+                drop(gate);
+                tracing::info!("the key-value store of plugins is back");
+            }
+            Err(error) => tracing::debug!(%error, "the key-value store of plugins is not back yet"),
+        }
+    }
+}
+
+/// Whoever asked may have gone away.
+fn answer(jobs: Vec<Job>, result: &Result<(), KvError>) {
+    for job in jobs {
+        let _ = job.done.send(result.clone());
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    // A file that was changed behind its back is refused, where it would end the process when it is read.
+    builder.set_cache_size(PAGES).set_check_integrity_on_open(true);
+    builder
+}
+
+/// Everything that has not ended.
+fn read(database: &Database, time: &Time) -> Result<Vec<Held>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let names: Vec<String> = transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
+    if let Some(other) = names.iter().find(|name| *name != TABLE.name()) {
+        return Err(redb::Error::Corrupted(format!("a database of another program, with a table {other:?}")));
+    }
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let now = millis(time.since_1970());
+    let mut held = Vec::new();
+    for row in transaction.open_table(TABLE)?.iter()? {
+        let (key, row) = row?;
+        let ((space, key), (end, value)) = (key.value(), row.value());
+        if end > now {
+            let ttl = (end != NEVER).then(|| Duration::from_millis(end - now));
+            held.push(Held { space: space.to_owned(), key: key.to_owned(), value: value.into(), ttl });
+        }
+    }
+    Ok(held)
+}
+
+fn told(path: &Path, error: redb::Error) -> OpenError {
+    let path = path.to_owned();
+    match error {
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => OpenError::Taken(path),
+        redb::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => OpenError::File { path, error },
+        redb::Error::Io(error) => OpenError::Unfit { path, why: format!("a file that is none ({error})") },
+        redb::Error::Corrupted(why) => OpenError::Unfit { path, why },
+        other => OpenError::Unfit { path, why: other.to_string() },
+    }
+}
+
+fn millis(since_1970: Duration) -> u64 {
+    u64::try_from(since_1970.as_millis()).unwrap_or(NEVER)
+}

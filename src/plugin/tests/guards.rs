@@ -1,0 +1,224 @@
+//! Guards that are broken or gone when the node starts, and what opens and shuts without a restart: keys, circuits.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::guests::{self, ADMIT, ALLOW, FINE, TRAP};
+use super::{Bench, config, envelope, passed, rejected};
+use crate::config::Plugins;
+use crate::plugin::check::check_dir;
+use crate::plugin::host::{Options, WasmHost};
+use crate::plugin::trust::SigningKey;
+use crate::plugin::{Judgement, PluginHost};
+
+/// A plugin directory over which one node after the other runs.
+struct Place {
+    dir: TempDir,
+    cache: TempDir,
+}
+
+impl Place {
+    fn new(files: &[(&str, &[u8])]) -> Self {
+        let own = || {
+            use std::os::unix::fs::PermissionsExt;
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+            dir
+        };
+        let place = Self { dir: own(), cache: own() };
+        for (name, bytes) in files {
+            place.put(name, bytes);
+        }
+        place
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn config(&self) -> Plugins {
+        Plugins { cache: self.cache.path().to_owned(), ..config(self.dir.path()) }
+    }
+
+    async fn start(&self) -> Bench {
+        self.start_with(|_| {}).await
+    }
+
+    async fn start_with(&self, change: impl FnOnce(&mut Plugins)) -> Bench {
+        let mut config = self.config();
+        change(&mut config);
+        let (host, tasks) = WasmHost::load(&config, Options::default()).await.unwrap();
+        Bench { dir: tempfile::tempdir().unwrap(), host: Arc::new(host), _tasks: tasks }
+    }
+}
+
+/// What a client and a publish meet.
+async fn met(bench: &Bench) -> (String, Judgement) {
+    (bench.admit().await, bench.judge().await)
+}
+
+fn is_open(judgement: &Judgement) -> bool {
+    *judgement == passed()
+}
+
+#[tokio::test]
+async fn a_file_of_which_nobody_knows_what_it_guards_shuts_all_that_it_may_guard() {
+    let files: [(&str, &[u8]); 2] = [("a.wasm", &guests::auth(ADMIT)), ("b.wasm", b"half a file")];
+    for (manifest, admitted, passes) in [
+        ("", "503", false),
+        ("on_failure = \"allow\"", "503", true),
+        ("roles = [\"filter\"]", "200", false),
+        ("roles = [\"filter\"]\n[match]\nactions = [\"other\"]", "200", true),
+        ("roles = [\"handler\", \"events\"]", "200", true),
+        ("ordr = 1", "503", false),
+    ] {
+        let place = Place::new(&files);
+        place.put("b.toml", manifest.as_bytes());
+        let (admission, judgement) = met(&place.start().await).await;
+        assert_eq!((&*admission, is_open(&judgement)), (admitted, passes), "{manifest}");
+    }
+}
+
+#[tokio::test]
+async fn what_stood_guard_is_remembered_over_a_restart() {
+    let place = Place::new(&[
+        ("a.wasm", &guests::auth(ADMIT)),
+        ("f.wasm", &guests::filter(ALLOW)),
+        ("f.toml", b"[match]\nactions = [\"chat\"]"),
+        ("h.wasm", &guests::handler("ask", "", "", FINE)),
+    ]);
+    let first = place.start().await;
+    assert_eq!(met(&first).await, ("200".into(), passed()));
+    drop(first);
+
+    // Broken: by its remembered rules, whatever the manifest has become. A newcomer that never served guards nothing.
+    place.put("f.wasm", b"half a file");
+    place.put("f.toml", b"no toml at all");
+    place.put("h.wasm", b"half a file");
+    place.put("new.wasm", b"garbage");
+    for _ in 0..2 {
+        let bench = place.start().await;
+        let (admission, judgement) = met(&bench).await;
+        assert_eq!((admission.as_str(), rejected(&judgement)), ("200", Some("503")));
+        assert_eq!(bench.host.judge(&mut [envelope("other")]).await, [passed()]);
+        assert_eq!((bench.status("f").state, bench.status("f").roles), ("rejected", vec!["filter"]));
+        assert!(bench.host.faults()[0].contains("plugin f: its file is refused"), "{:?}", bench.host.faults());
+    }
+
+    // Gone: until the operator says so, or there is a good one again.
+    for name in ["f.wasm", "f.toml", "a.wasm", "h.wasm", "new.wasm"] {
+        std::fs::remove_file(place.path(name)).unwrap();
+    }
+    let bench = place.start().await;
+    let (admission, judgement) = met(&bench).await;
+    assert_eq!((admission.as_str(), rejected(&judgement)), ("503", Some("503")));
+    assert_eq!((bench.status("a").state, bench.status("f").state), ("missing", "missing"));
+    drop(bench);
+    place.put("a.wasm", &guests::auth(ADMIT));
+    let bench = place.start_with(|config| config.allow_remove = vec!["f".to_owned()]).await;
+    assert_eq!(met(&bench).await, ("200".into(), passed()));
+    drop(bench);
+    assert_eq!(met(&place.start().await).await, ("200".into(), passed()), "forgotten for good");
+}
+
+#[tokio::test]
+async fn a_guard_does_not_come_back_as_something_else_after_a_restart() {
+    let place = Place::new(&[("a.wasm", &guests::auth(ADMIT)), ("f.wasm", &guests::filter(ALLOW))]);
+    drop(place.start().await);
+    place.put("f.wasm", &guests::handler("ask", "", "", FINE));
+    let bench = place.start().await;
+    let reason = bench.status("f").rejected.unwrap().reason;
+    assert!(reason.contains("no role filter any more"), "{reason}");
+    assert_eq!(rejected(&bench.judge().await), Some("503"));
+    drop(bench);
+    place.put("f.toml", b"enabled = false");
+    assert!(is_open(&place.start().await.judge().await), "the operator's word");
+}
+
+#[tokio::test]
+async fn a_manifest_tells_of_a_guard_that_was_never_there() {
+    let place = Place::new(&[("a.wasm", &guests::auth(ADMIT)), ("f.toml", b"roles = [\"filter\"]")]);
+    let bench = place.start().await;
+    assert_eq!((bench.status("f").state, rejected(&bench.judge().await)), ("missing", Some("503")));
+    drop(bench);
+    place.put("f.toml", b"");
+    let other = Place::new(&[("a.wasm", &guests::auth(ADMIT)), ("f.toml", b"order = 5")]);
+    assert!(is_open(&other.start().await.judge().await), "a manifest alone that says nothing of it");
+}
+
+#[tokio::test]
+async fn a_file_is_what_its_manifest_says_or_is_refused() {
+    let bench = Bench::with(&[("f.wasm", &guests::filter(ALLOW)), ("f.toml", b"roles = [\"filter\", \"auth\"]")]).await;
+    let reason = bench.status("f").rejected.unwrap().reason;
+    assert_eq!(reason, "f.toml: roles: expected [\"filter\"], as the file exports, got [\"auth\", \"filter\"]");
+    bench.put("f.toml", b"roles = [\"filter\"]").await;
+    assert_eq!(bench.status("f").state, "live");
+    bench.put("f.toml", b"roles = [\"guard\"]").await;
+    let reason = bench.status("f").rejected.unwrap().reason;
+    assert!(reason.contains("unknown role \"guard\"; valid are auth, filter, handler, events"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_key_that_is_named_later_lets_in_what_was_refused() {
+    let key = SigningKey::parse(&SigningKey::generate().unwrap()).unwrap();
+    let filter = guests::filter(ALLOW);
+    let place = Place::new(&[
+        ("a.wasm", &guests::auth(ADMIT)),
+        ("a.toml", b"roles = [\"auth\"]"),
+        ("f.wasm", &filter),
+        ("f.wasm.sig", key.sign(&filter).as_bytes()),
+        ("f.toml", b"roles = [\"filter\"]"),
+    ]);
+    let other = SigningKey::parse(&SigningKey::generate().unwrap()).unwrap();
+    let bench = place.start_with(|config| config.signing_keys = vec![other.public()]).await;
+    assert_eq!((bench.status("f").state, rejected(&bench.judge().await)), ("rejected", Some("503")));
+    let keys = Plugins { signing_keys: vec![other.public(), key.public()], ..place.config() };
+    bench.host.set_trust(&keys).await;
+    assert_eq!((bench.status("f").state, bench.judge().await), ("live", passed()));
+    assert_eq!(bench.status("a").state, "rejected", "it is signed by nobody");
+
+    bench.host.set_trust(&Plugins { signing_keys: vec![other.public()], ..place.config() }).await;
+    assert_eq!(bench.status("f").state, "live", "what serves goes on");
+}
+
+#[tokio::test]
+async fn an_open_circuit_of_an_auth_plugin_keeps_traffic_away_until_it_may_be_asked_again() {
+    let bench = Bench::configured(&[("a.wasm", &guests::auth(TRAP))], |config| {
+        config.breaker.rest = Duration::from_secs(3_600);
+    })
+    .await;
+    assert!(bench.host.faults().is_empty());
+    for _ in 0..10 {
+        assert_eq!(bench.admit().await, "503");
+    }
+    assert_eq!(bench.status("a").circuit, Some("open"));
+    let faults = bench.host.faults();
+    assert!(faults.iter().any(|fault| fault.contains("plugin a: its circuit is open")), "{faults:?}");
+    let bench =
+        Bench::configured(&[("a.wasm", &guests::auth(TRAP))], |config| config.breaker.rest = Duration::ZERO).await;
+    for _ in 0..10 {
+        bench.admit().await;
+    }
+    assert_eq!((bench.status("a").circuit, bench.host.faults().len()), (Some("open"), 0), "somebody has to ask");
+}
+
+#[tokio::test]
+async fn checking_tells_of_links_that_lead_nowhere() {
+    let place = Place::new(&[("a.wasm", &guests::auth(ADMIT))]);
+    for link in ["f.wasm", "a.wasm.sig"] {
+        std::os::unix::fs::symlink(Path::new("nowhere"), place.path(link)).unwrap();
+    }
+    let reports = check_dir(&place.config()).await.unwrap();
+    let faults: Vec<_> = reports.iter().map(|report| (report.name.as_str(), report.faults.join("; "))).collect();
+    assert_eq!(
+        faults,
+        [("a", "a.wasm.sig is a link to nothing".to_owned()), ("f", "f.wasm is a link to nothing".to_owned())]
+    );
+}

@@ -1,0 +1,28 @@
+//! Hostile in Rust, as an author would write it with the SDK: `plugins/testing/fault-handler` and `fault-filter`, built from source.
+
+use super::{Case, Expected::*, play};
+use crate::support::gateway::component;
+
+const GRANTS: &str = "grants = [\"outbox\", \"kv\"]";
+
+/// A call of a key of the guest `fault-handler`.
+const fn calling(name: &'static str, key: &'static str, words: &'static str) -> Case {
+    Case { name, file: || component("fault-handler"), manifest: GRANTS, expected: AnswersTo(key, "503", words) }
+}
+
+const CALLS: [Case; 7] = [
+    calling("rust-panic", "fault_trap", "unreachable"),
+    calling("rust-loop", "fault_spin", "CPU time of 50ms"),
+    calling("rust-memory", "fault_hog", "ran out of its memory"),
+    // Its own stack, which lies in its memory, ends before the one of the host.
+    calling("rust-recursion", "fault_overflow", "out of bounds memory access"),
+    // With their CPU time, or with what a call may hand over, whichever a machine is quicker to reach.
+    calling("rust-log-flood", "fault_flood", ""),
+    calling("rust-push-flood", "fault_pushes", ""),
+    calling("rust-key-flood", "fault_keys", ""),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rust_guests_that_go_wrong_in_a_call() {
+    play(&CALLS).await;
+}
