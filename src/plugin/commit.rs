@@ -1,6 +1,6 @@
 //! What a call staged takes effect: the key-value writes first, since they may conflict, then the effects.
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::Role;
 use super::failure::{Failure, Kind};
@@ -38,7 +38,7 @@ pub(super) async fn commit(context: &Context, role: Role, staged: Staged) -> Res
         }
     }
     if !timers.is_empty() {
-        context.timers.apply(&context.plugin, timers, Instant::now());
+        context.timers.apply(&context.plugin, timers, context.time.instant());
     }
     if !effects.is_empty() {
         match context.services.get() {

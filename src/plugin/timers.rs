@@ -148,7 +148,7 @@ impl Timers {
         self.news.notify_one();
     }
 
-    fn take_due(&self, now: Instant) -> Option<Due> {
+    pub(super) fn take_due(&self, now: Instant) -> Option<Due> {
         let mut set = self.set.lock();
         let ((at, _), (plugin, name)) = set.due.first_key_value()?;
         if *at > now {
@@ -159,8 +159,18 @@ impl Timers {
         Some(Due { plugin, name, data })
     }
 
-    fn next(&self) -> Option<Instant> {
+    /// When the first one is due.
+    pub(super) fn next(&self) -> Option<Instant> {
         self.set.lock().due.first_key_value().map(|((at, _), _)| *at)
+    }
+}
+
+impl Timers {
+    /// What one plugin has set: names, and when each is due.
+    pub(super) fn set_by(&self, plugin: &str) -> Vec<(String, Instant)> {
+        let set = self.set.lock();
+        let own = set.plugins.get(plugin).into_iter().flat_map(|own| &own.timers);
+        own.map(|(name, timer)| (name.clone(), timer.due.0)).collect()
     }
 }
 
@@ -226,7 +236,8 @@ async fn tell(version: &Arc<Version>, due: &Due) {
     }
 }
 
-async fn hand(version: &Arc<Version>, due: &Due) -> Result<(), Failure> {
+/// Tells it, and commits what comes of it.
+pub(super) async fn hand(version: &Arc<Version>, due: &Due) -> Result<(), Failure> {
     for _ in 0..=commit::RETRIES {
         let begun = version.begin()?;
         let mut lease = Lease::take(version).await?;

@@ -4,7 +4,9 @@
 //! what stands around it: a clock that stands, random numbers that repeat, a store, and who is online ([`crowd`]).
 
 mod crowd;
+mod web;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use wasmtime::component::Component;
 
 use super::disk::{self, Files};
 use super::failure::Failure;
-use super::host::{LoadError, Options};
+use super::host::{CompileIn, LoadError, Options};
 use super::instance::Instance;
 use super::kv::{MemoryStore, Share, Store, Write};
 use super::load::{self, Env, Source};
@@ -26,12 +28,14 @@ use super::time::Time;
 use super::version::Version;
 use super::{
     Admission, Answer, Call, Claim, Effect, Event, Judgement, Presence, Refusal, Role, Services, Transport, auth,
-    chain, events, handler,
+    chain, events, handler, timers,
 };
 use crate::config::Plugins;
 use crate::id::Uid;
 use crate::message::Envelope;
 use crowd::Crowd;
+use web::Web;
+pub use web::{Asked, Exchange};
 
 /// A file that was read and compiled, to be called as often as one likes.
 pub struct Trial {
@@ -74,6 +78,8 @@ pub struct Given {
     pub kv: Vec<(String, Vec<u8>)>,
     /// Who is online.
     pub online: Vec<(Uid, Presence)>,
+    /// What the network answers.
+    pub http: Vec<Exchange>,
 }
 
 /// A call without an answer.
@@ -100,7 +106,10 @@ impl Trial {
         let unreadable = |error: String| TrialError::Read { file: file.to_owned(), error };
         let Files { wasm, manifest, .. } = disk::read(dir, name).map_err(|error| unreadable(error.to_string()))?;
         let wasm = wasm.ok_or_else(|| unreadable("there is no such file".to_owned()))?;
-        let env = Env::new(config, Options::default(), mpsc::channel(1).0, mpsc::channel(1).0)?;
+        // As the node does, and as bounded. The tests of this library are no `skylark`.
+        let compile = if cfg!(test) { CompileIn::ThisProcess } else { CompileIn::Child };
+        let options = Options { compile, ..Options::default() };
+        let env = Env::new(config, options, mpsc::channel(1).0, mpsc::channel(1).0)?;
         let source = Source::new(name.into(), wasm, None);
         let begun = Instant::now();
         let component = load::compile(&env, &source).await.map_err(|fault| fault.reasons);
@@ -131,8 +140,14 @@ impl Trial {
         for (key, value) in &given.kv {
             put(&kv, &self.source.plugin, key, value).await.map_err(|fault| vec![fault])?;
         }
-        let options =
-            Options { kv: Arc::clone(&kv) as _, time: time.clone(), seed: Some(given.seed), ..Options::default() };
+        let web = Arc::new(Web::new(&given.http));
+        let options = Options {
+            kv: Arc::clone(&kv) as _,
+            fetch: Some(Arc::clone(&web) as _),
+            time: time.clone(),
+            seed: Some(given.seed),
+            ..Options::default()
+        };
         let env = self.env.afresh(options);
         let crowd = Arc::new(Crowd::new(given.online.clone()));
         // Nobody set them before: the surroundings are new.
@@ -142,7 +157,7 @@ impl Trial {
             return Err(vec!["its manifest says enabled = false".to_owned()]);
         }
         let version = load::link(&env, &self.source, component, manifest, 1).await.map_err(|fault| fault.reasons)?;
-        Ok(Stage { snapshot: Snapshot::of_one(&version), version, crowd, kv, time, _env: env })
+        Ok(Stage { snapshot: Snapshot::of_one(&version), version, crowd, kv, web, time, env })
     }
 
     fn manifest(&self, over: &Table, env: &Env) -> Result<Manifest, Vec<String>> {
@@ -160,6 +175,9 @@ impl Trial {
     }
 }
 
+/// Timers that one pause may bring about: one that sets itself again and again comes to an end.
+const MOST_TIMERS: usize = 10_000;
+
 async fn put(kv: &MemoryStore, plugin: &str, key: &str, value: &[u8]) -> Result<(), String> {
     let write = Write { value: Some(value.into()), ttl: None };
     let commit = super::kv::Commit { writes: [(key.to_owned(), write)].into(), ..Default::default() };
@@ -172,9 +190,9 @@ pub struct Stage {
     snapshot: Snapshot,
     crowd: Arc<Crowd>,
     kv: Arc<MemoryStore>,
+    web: Arc<Web>,
     time: Time,
-    // The engine's ticker and compiler live as long as the plugin is called.
-    _env: Env,
+    env: Env,
 }
 
 /// What a filter did: its judgement, if it was asked at all, and its failure, if it failed.
@@ -278,9 +296,43 @@ impl Stage {
         Ok(took)
     }
 
-    /// Lets time pass.
-    pub fn advance(&self, by: Duration) {
-        self.time.advance(by);
+    /// Lets time pass: each timer that comes due is told at its moment, in order, and those that it sets too. The names of those that
+    /// were told.
+    ///
+    /// # Errors
+    /// A call failed, or there is nobody to tell: the node would log it. The time stands where that was.
+    pub async fn advance(&self, by: Duration) -> Result<Vec<String>, Failed> {
+        let end = self.time.instant() + by;
+        let mut told = Vec::new();
+        while let Some(at) = self.env.timers.next().filter(|at| *at <= end) {
+            self.time.advance(at.saturating_duration_since(self.time.instant()));
+            let Some(due) = self.env.timers.take_due(at) else { break };
+            if !self.version.blueprint.exports.has_alarms() {
+                let words = format!("the timer {:?} is due, and the plugin does not export alarms", due.name);
+                return Err(Failed { kind: "alarms", words });
+            }
+            timers::hand(&self.version, &due).await?;
+            told.push(due.name);
+            if told.len() > MOST_TIMERS {
+                let words = format!("more than {MOST_TIMERS} timers were told, the last one {:?}", told.last());
+                return Err(Failed { kind: "alarms", words });
+            }
+        }
+        self.time.advance(end.saturating_duration_since(self.time.instant()));
+        Ok(told)
+    }
+
+    /// The timers that are set, by name, and in how long each is due.
+    #[must_use]
+    pub fn timers(&self) -> BTreeMap<String, Duration> {
+        let (set, now) = (self.env.timers.set_by(&self.version.name), self.time.instant());
+        set.into_iter().map(|(name, due)| (name, due.saturating_duration_since(now))).collect()
+    }
+
+    /// The requests since the last look.
+    #[must_use]
+    pub fn take_requests(&self) -> Vec<Asked> {
+        self.web.take_asked()
     }
 
     /// What was done to others since the last look.

@@ -110,6 +110,73 @@ cases:
 }
 
 #[test]
+fn timers_ring_as_time_passes_and_the_network_answers_what_was_given() {
+    let cases = r#"
+given: {grants: [directory, outbox, timers, login, kv, counters, http]}
+cases:
+  - name: timers ring in order, at their time, once
+    steps:
+      - call: {key: probe_timer, data: {name: late, after: 60000, to: "7"}}
+        expect: {timers: {late: 1m, early: ~}, pushes: []}
+      - call: {key: probe_timer, data: {name: early, after: 1500, to: "8"}}
+      - {wait: 1s, expect: {rang: [], timers: {early: 500ms, late: 59s}}}
+      - wait: 10m
+        expect:
+          rang: [early, late]
+          pushes:
+            - {to: {user: "8"}, message: {action: probe_timer, content: {text: {like: "*"}}}}
+            - {to: {user: "7"}}
+          timers: {early: ~, late: ~}
+      - {wait: 1h, expect: {rang: [], pushes: []}}
+  - name: what a call that fails set does not ring
+    steps:
+      - call: {key: probe_timer, data: {name: t, after: 10, to: "7", fail: x}}
+        expect: {fails: told to fail, timers: {t: ~}}
+      - {wait: 1s, expect: {rang: []}}
+  - name: answers come in turn
+    given:
+      manifest: {http: {allow: ["https://a.example"]}}
+      http:
+        - {url: "https://a.example/x?y=1", body: one}
+        - {url: "https://a.example/x?y=1", status: 404, headers: {Location: /z}}
+        - {method: POST, url: "https://a.example/x?y=1", fails: timeout}
+    steps:
+      - call: {key: probe_http, data: {url: "https://a.example/x?y=1"}}
+        expect: {reply: {data: {value: one, status: 200, location: ""}}, http: [{url: {like: "*y=1"}}]}
+      - call: {key: probe_http, data: {url: "https://a.example/x?y=1", header: X-Own}}
+        times: 2
+        expect: {reply: {data: {value: "", status: 404, location: /z}}, http: [{method: GET, headers: {x-own: asked}}]}
+      - call: {key: probe_http, data: {url: "https://a.example/x?y=1", body: sent}}
+        expect: {reply: {code: 502}, http: [{method: POST, body: sent}]}
+      - call: {key: probe_http, data: {url: "https://b.example/"}}
+        expect: {reply: {code: 502, message: {like: "*allow = *"}}, http: []}
+      - call: {key: probe_http, data: {url: "https://a.example/other"}}
+        expect: {reply: {message: {like: "*nothing is given for GET https://a.example/other*"}}}
+"#;
+    let (code, told) = play(&folder("probe", "", cases).plugins(), &[]);
+    assert!(code == Some(0) && told.contains("3 passed"), "{told}");
+
+    let wrong = r#"
+given: {grants: [directory, outbox, timers, login, kv, counters, http]}
+cases:
+  - name: n
+    steps:
+      - {call: {key: probe_timer, data: {name: t, after: 5000}}, expect: {timers: {t: 6s}}}
+  - name: m
+    steps:
+      - {call: {key: probe_me}, expect: {http: [{url: x}]}}
+"#;
+    let (code, told) = play(&folder("probe", "", wrong).plugins(), &[]);
+    assert_eq!(code, Some(1), "{told}");
+    for words in [
+        "timers.t\n          expected  in 6s\n          got       in 5s",
+        "http[0]\n          expected  a request\n          got       nothing",
+    ] {
+        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+    }
+}
+
+#[test]
 fn a_case_file_that_is_wrong_says_where_and_what_was_expected() {
     for (cases, words) in [
         ("cases:\n  - name: n\n    jugde: {}\n", &["jugde", "judge", "line 3"][..]),

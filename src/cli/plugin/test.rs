@@ -17,6 +17,7 @@ use crate::plugin::trial::{Stage, Trial};
 use crate::telemetry::guests::GuestLog;
 use cases::{Case, CaseFile, Given, Step};
 use compare::{Difference, Differences};
+use words::Name;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Test {
@@ -160,6 +161,10 @@ async fn play_step(stage: &Stage, log: &GuestLog, step: &Step) -> Result<Vec<Dif
             Some(expected) => all.bytes(&at, Some(expected), got.as_deref()),
             None => all.absent(&at, got.as_deref()),
         }
+    }
+    let timers = stage.timers();
+    for (name, expected) in step.expect.timers.iter().flat_map(|pairs| &pairs.0) {
+        all.timer(&format!("timers.{name}"), expected.map(|Name(span)| span.0), timers.get(name).copied());
     }
     Ok(all.found)
 }

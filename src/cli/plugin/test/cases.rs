@@ -31,6 +31,7 @@ pub(in crate::cli::plugin) struct Given {
     pub(in crate::cli::plugin) settings: Option<Table>,
     pub(in crate::cli::plugin) kv: Option<Pairs<Text>>,
     pub(in crate::cli::plugin) online: Option<Vec<Person>>,
+    pub(in crate::cli::plugin) http: Option<Vec<HttpIn>>,
 }
 
 impl Given {
@@ -44,6 +45,7 @@ impl Given {
             settings: self.settings.or(file.settings),
             kv: self.kv.or(file.kv),
             online: self.online.or(file.online),
+            http: self.http.or(file.http),
         }
     }
 }
@@ -58,6 +60,31 @@ pub(in crate::cli::plugin) struct Person {
     pub(in crate::cli::plugin) channel: Option<String>,
     #[serde(default)]
     pub(in crate::cli::plugin) rooms: Vec<Name<Room>>,
+}
+
+/// What the network answers to one request.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli::plugin) struct HttpIn {
+    pub(in crate::cli::plugin) method: Option<String>,
+    pub(in crate::cli::plugin) url: String,
+    pub(in crate::cli::plugin) status: Option<u16>,
+    #[serde(default)]
+    pub(in crate::cli::plugin) headers: Pairs<String>,
+    pub(in crate::cli::plugin) body: Option<Text>,
+    pub(in crate::cli::plugin) fails: Option<HttpFailure>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(in crate::cli::plugin) enum HttpFailure {
+    Denied,
+    Unreachable,
+    Timeout,
+    TooLarge,
+    Broken,
+    Busy,
 }
 
 /// One case: the only step's keys may stand in the case itself.
@@ -95,9 +122,10 @@ pub(in crate::cli::plugin) struct Step {
 impl Case {
     /// Whether it gives anything that its file does not.
     pub(in crate::cli::plugin) fn gives(&self) -> bool {
-        let Given { now, random, manifest, grants, settings, kv, online } = &self.given;
-        let tables = [manifest.is_some(), grants.is_some(), settings.is_some(), kv.is_some(), online.is_some()];
-        now.is_some() || random.is_some() || tables.contains(&true)
+        let Given { now, random, manifest, grants, settings, kv, online, http } = &self.given;
+        let tables = [manifest.is_some(), grants.is_some(), settings.is_some(), kv.is_some()];
+        let around = [now.is_some(), random.is_some(), online.is_some(), http.is_some()];
+        tables.contains(&true) || around.contains(&true)
     }
 
     /// Its steps, however they are written.
@@ -267,6 +295,9 @@ pub(in crate::cli::plugin) struct Expect {
     pub(in crate::cli::plugin) pushes: Option<Vec<PushOut>>,
     pub(in crate::cli::plugin) kv: Option<Pairs<Option<Text>>>,
     pub(in crate::cli::plugin) log: Option<Vec<LineOut>>,
+    pub(in crate::cli::plugin) rang: Option<Vec<Text>>,
+    pub(in crate::cli::plugin) timers: Option<Pairs<Option<Name<Span>>>>,
+    pub(in crate::cli::plugin) http: Option<Vec<HttpOut>>,
     pub(in crate::cli::plugin) fails: Option<String>,
 }
 
@@ -344,6 +375,16 @@ pub(in crate::cli::plugin) struct LoginOut {
     pub(in crate::cli::plugin) device: Option<Text>,
     pub(in crate::cli::plugin) channel: Option<Text>,
     pub(in crate::cli::plugin) expires: Option<u64>,
+}
+
+/// One request, in the order in which they were sent. Of its headers those that are named count.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli::plugin) struct HttpOut {
+    pub(in crate::cli::plugin) method: Option<String>,
+    pub(in crate::cli::plugin) url: Option<Text>,
+    pub(in crate::cli::plugin) headers: Option<Pairs<Text>>,
+    pub(in crate::cli::plugin) body: Option<Text>,
 }
 
 /// A line of the log, named by its level.

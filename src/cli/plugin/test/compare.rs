@@ -1,11 +1,13 @@
 //! What was expected beside what came: a list of differences, each with its place, for a person to read.
 
-use super::cases::{Expect, LineOut, LoginOut, MessageOut, PushOut, ReplyOut};
+use std::time::Duration;
+
+use super::cases::{Expect, HttpOut, LineOut, LoginOut, MessageOut, PushOut, ReplyOut};
 use super::play::{Outcome, target};
 use super::words::{Pairs, Text};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Message, Publication, Target};
-use crate::plugin::trial::Failed;
+use crate::plugin::trial::{Asked, Failed};
 use crate::plugin::{Account, Admission, Answer, Effect};
 
 /// One thing that is not as expected.
@@ -52,6 +54,14 @@ impl Differences {
         }
         if let Some(log) = &expect.log {
             all.log(log, outcome);
+        }
+        if let Some(rang) = &expect.rang {
+            let same = rang.len() == outcome.rang.len()
+                && rang.iter().zip(&outcome.rang).all(|(name, got)| name.matches(got.as_bytes()));
+            all.differ("rang", same, list(rang.iter().map(ToString::to_string)), format!("{:?}", outcome.rang));
+        }
+        if let Some(http) = &expect.http {
+            all.requests(http, &outcome.requests);
         }
         all
     }
@@ -224,6 +234,36 @@ impl Differences {
         }
         self.text(&format!("{at}.key"), expected.key.as_ref(), got.key.as_deref());
         self.number(&format!("{at}.no_echo"), expected.no_echo, got.no_echo.map(ConnectionId::as_u64));
+    }
+
+    fn requests(&mut self, expected: &[HttpOut], got: &[Asked]) {
+        for index in 0..expected.len().max(got.len()) {
+            let at = format!("http[{index}]");
+            let shown = |asked: &Asked| format!("{} {}", asked.method, asked.url);
+            match (expected.get(index), got.get(index)) {
+                (Some(expected), Some(got)) => self.request(&at, expected, got),
+                (Some(_), None) => self.differ(&at, false, "a request", NOTHING),
+                (None, got) => self.differ(&at, false, NOTHING, got.map(shown).unwrap_or_default()),
+            }
+        }
+    }
+
+    fn request(&mut self, at: &str, expected: &HttpOut, got: &Asked) {
+        let method = expected.method.clone().map(Text::Exact);
+        self.text(&format!("{at}.method"), method.as_ref(), Some(&got.method));
+        self.text(&format!("{at}.url"), expected.url.as_ref(), Some(&got.url));
+        self.bytes(&format!("{at}.body"), expected.body.as_ref(), Some(&got.body));
+        for (name, value) in expected.headers.iter().flat_map(|pairs| &pairs.0) {
+            let found = got.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+            let found = found.map(|(_, value)| value.as_str());
+            self.text(&format!("{at}.headers.{name}"), Some(value), found);
+        }
+    }
+
+    /// A timer that is set, or must not be.
+    pub(super) fn timer(&mut self, at: &str, expected: Option<Duration>, got: Option<Duration>) {
+        let shown = |time: Option<Duration>| time.map_or_else(|| NOTHING.to_owned(), |t| format!("in {t:?}"));
+        self.differ(at, expected == got, shown(expected), shown(got));
     }
 
     fn target(&mut self, at: &str, expected: Result<Target, String>, got: &Target) {

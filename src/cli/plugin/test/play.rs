@@ -6,13 +6,14 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::cases::{
-    Admit, CallIn, DeviceOf, EventIn, Given, Judge, Listener, MessageIn, OriginIn, Person, RoomChange, Step, TargetIn,
-    Verdict,
+    Admit, CallIn, DeviceOf, EventIn, Given, HttpFailure, HttpIn, Judge, Listener, MessageIn, OriginIn, Person,
+    RoomChange, Step, TargetIn, Verdict,
 };
-use super::words::{Name, Pairs};
+use super::words::{Name, Pairs, Text};
 use crate::id::{ConnectionId, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Publisher, Target};
-use crate::plugin::trial::{self, Failed, Stage};
+use crate::plugin::fetch::{FetchError, FetchResponse};
+use crate::plugin::trial::{self, Asked, Exchange, Failed, Stage};
 use crate::plugin::{Admission, Answer, Call, Claim, Effect, Event, Identity, Judgement, Presence, Refusal, Transport};
 use crate::telemetry::guests::{GuestLine, GuestLog};
 
@@ -32,6 +33,9 @@ pub(super) struct Outcome {
     pub(super) reply: Option<Answer>,
     pub(super) effects: Vec<Effect>,
     pub(super) log: Vec<GuestLine>,
+    /// The timers that were told.
+    pub(super) rang: Vec<String>,
+    pub(super) requests: Vec<Asked>,
 }
 
 /// What the host is given of a case.
@@ -53,8 +57,26 @@ pub(in crate::cli::plugin) fn surroundings(given: &Given) -> Result<trial::Given
         now: given.now.map_or(NOW, |Name(moment)| moment.0),
         seed: given.random.unwrap_or_default(),
         kv: kv.map(|(key, text)| (key.clone(), text.bytes())).collect(),
+        http: given.http.iter().flatten().map(exchange).collect(),
         online: people.map(|(person, place)| presence(person, place)).collect::<Result<_, _>>()?,
     })
+}
+
+fn exchange(given: &HttpIn) -> Exchange {
+    let answer = match given.fails {
+        None => Ok(FetchResponse {
+            status: given.status.unwrap_or(200),
+            headers: given.headers.0.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect(),
+            body: given.body.as_ref().map(Text::bytes).unwrap_or_default(),
+        }),
+        Some(HttpFailure::Denied) => Err(FetchError::Denied("denied by the case".to_owned())),
+        Some(HttpFailure::Unreachable) => Err(FetchError::Unreachable("unreachable by the case".to_owned())),
+        Some(HttpFailure::Timeout) => Err(FetchError::Timeout),
+        Some(HttpFailure::TooLarge) => Err(FetchError::TooLarge),
+        Some(HttpFailure::Broken) => Err(FetchError::Broken("broken by the case".to_owned())),
+        Some(HttpFailure::Busy) => Err(FetchError::Busy),
+    };
+    Exchange { method: given.method.clone().unwrap_or_else(|| "GET".to_owned()), url: given.url.clone(), answer }
 }
 
 fn cid(number: u64) -> Result<ConnectionId, String> {
@@ -91,6 +113,7 @@ pub(super) async fn play(stage: &Stage, log: &GuestLog, step: &Step) -> Result<O
         outcome = once(stage, step).await?;
         outcome.effects = stage.take_effects();
         outcome.log = log.since(begun);
+        outcome.requests = stage.take_requests();
         if outcome.failed.is_some() {
             break;
         }
@@ -112,10 +135,11 @@ async fn once(stage: &Stage, step: &Step) -> Result<Outcome, String> {
         let told = stage.tell(&event_of(event)?).await;
         return Ok(Outcome { failed: told.err(), ..Outcome::default() });
     }
-    if let Some(Name(span)) = step.wait {
-        stage.advance(span.0);
-    }
-    Ok(Outcome::default())
+    let Some(Name(span)) = step.wait else { return Ok(Outcome::default()) };
+    Ok(match stage.advance(span.0).await {
+        Ok(rang) => Outcome { rang, ..Outcome::default() },
+        Err(failed) => Outcome { failed: Some(failed), ..Outcome::default() },
+    })
 }
 
 /// What the transport knows and what the client says.

@@ -1,0 +1,98 @@
+//! The network in a trial: answers that were given, and what was asked. Nothing leaves the process.
+//!
+//! Whom a plugin may ask is judged before, by its manifest, as in a node.
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use parking_lot::Mutex;
+
+use crate::plugin::fetch::{Fetch, FetchError, FetchRequest, FetchResponse};
+
+/// A request that is expected, and what comes of it.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// GET, POST…
+    pub method: String,
+    /// The whole address, with scheme and path.
+    pub url: String,
+    /// The answer, or why there is none.
+    pub answer: Result<FetchResponse, FetchError>,
+}
+
+/// A request as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// GET, POST…
+    pub method: String,
+    /// The whole address.
+    pub url: String,
+    /// Names and values, as the plugin gave them.
+    pub headers: Vec<(String, String)>,
+    /// What was sent.
+    pub body: Vec<u8>,
+}
+
+/// All that there is of a network.
+#[derive(Debug)]
+pub(super) struct Web {
+    /// Each with how often it was used.
+    exchanges: Mutex<Vec<(Exchange, usize)>>,
+    asked: Mutex<Vec<Asked>>,
+}
+
+impl Web {
+    pub(super) fn new(exchanges: &[Exchange]) -> Self {
+        let exchanges = exchanges.iter().map(|exchange| (exchange.clone(), 0)).collect();
+        Self { exchanges: Mutex::new(exchanges), asked: Mutex::default() }
+    }
+
+    pub(super) fn take_asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.asked.lock())
+    }
+
+    /// Answers to the same request come in turn, the last one again and again.
+    fn answer(&self, method: &str, url: &str) -> Result<FetchResponse, FetchError> {
+        let mut exchanges = self.exchanges.lock();
+        let mut fitting = exchanges.iter_mut().filter(|(one, _)| one.method == method && one.url == url).peekable();
+        while let Some((exchange, used)) = fitting.next() {
+            if *used == 0 || fitting.peek().is_none() {
+                *used += 1;
+                return exchange.answer.clone();
+            }
+        }
+        Err(FetchError::Unreachable(format!("nothing is given for {method} {url}")))
+    }
+}
+
+impl Fetch for Web {
+    fn fetch(&self, request: FetchRequest) -> BoxFuture<'_, Result<FetchResponse, FetchError>> {
+        let FetchRequest { method, url, headers, body, max_body, .. } = request;
+        let url = format!("{url}{}", url.path);
+        let answer = self.answer(&method, &url).and_then(|answer| match answer.body.len() > max_body {
+            true => Err(FetchError::TooLarge),
+            false => Ok(answer),
+        });
+        self.asked.lock().push(Asked { method, url, headers, body });
+        ready(answer).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_come_in_turn_and_the_last_one_stays() {
+        let given = |url: &str, status| Exchange {
+            method: "GET".into(),
+            url: url.into(),
+            answer: Ok(FetchResponse { status, headers: Vec::new(), body: Vec::new() }),
+        };
+        let web = Web::new(&[given("http://a/", 500), given("http://b/", 404), given("http://a/", 200)]);
+        let statuses: Vec<u16> = (0..3).map(|_| web.answer("GET", "http://a/").unwrap().status).collect();
+        assert_eq!(statuses, [500, 200, 200]);
+        assert_eq!(web.answer("GET", "http://b/").unwrap().status, 404);
+        let none = web.answer("POST", "http://a/").unwrap_err();
+        assert_eq!(none, FetchError::Unreachable("nothing is given for POST http://a/".to_owned()));
+    }
+}
