@@ -75,6 +75,9 @@ pub(super) struct Bench {
     /// Where the sample plugins are.
     #[arg(long, value_name = "DIR", default_value = "plugins")]
     plugins: PathBuf,
+    /// Where guests are that are not committed built: noop-c.wasm, noop-js.wasm, noop-python.wasm, as plugins/testing/languages makes them.
+    #[arg(long, value_name = "DIR", default_value = "target/guests")]
+    guests: PathBuf,
     /// Tell the cells and what they ask.
     #[arg(long)]
     list: bool,
@@ -162,7 +165,7 @@ impl Bench {
 
     /// Repetitions outside, contenders inside: what else the machine does falls on all of them.
     fn measure(&self, cells: &[Box<dyn Cell>], peers: &[&'static Peer]) -> anyhow::Result<Results> {
-        let lab = Lab::new(&self.plugins)?;
+        let lab = Lab::new(&self.plugins, &self.guests)?;
         let stage = Stage { lab: &lab, quick: self.quick, most: self.connections };
         let repetitions = self.repetitions.unwrap_or(if self.quick { 1 } else { 5 });
         let contenders: Vec<Vec<Contender>> = cells.iter().map(|cell| contenders(cell.as_ref(), peers)).collect();

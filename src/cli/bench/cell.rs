@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::bar::Bar;
 use super::cells::{
-    allocations, connect, dialects, fan_out, filters, idle, latency, linearity, rooms, slow, tls, unicast,
+    allocations, calls, connect, dialects, fan_out, filters, guests, idle, latency, linearity, live, rooms, slow, tls,
+    unicast,
 };
 use super::drive::Timing;
 use super::generator::{Dial, Generator};
@@ -49,6 +50,9 @@ pub(super) fn all() -> Vec<Box<dyn Cell>> {
         Box::new(idle::Idle),
         Box::new(connect::Connect),
         Box::new(filters::Filters),
+        Box::new(calls::Calls),
+        Box::new(guests::Guests),
+        Box::new(live::Live),
         Box::new(latency::UnderLoad::default()),
         Box::new(slow::SlowReaders),
         Box::new(slow::StuckMemory),

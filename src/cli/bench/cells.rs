@@ -1,13 +1,16 @@
 //! The cells: one file for each question.
 
 pub(super) mod allocations;
+pub(super) mod calls;
 pub(super) mod connect;
 pub(super) mod dialects;
 pub(super) mod fan_out;
 pub(super) mod filters;
+pub(super) mod guests;
 pub(super) mod idle;
 pub(super) mod latency;
 pub(super) mod linearity;
+pub(super) mod live;
 pub(super) mod rooms;
 pub(super) mod slow;
 pub(super) mod tls;

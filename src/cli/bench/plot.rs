@@ -70,6 +70,10 @@ fn dots(rows: &[results::Row]) -> Vec<Row> {
     draw(rows.iter(), |row| {
         let median = |pick: fn(&Latency) -> f64| row.median(|sample: &Sample| sample.latency.as_ref().map(pick));
         let p99 = median(|l| l.p99)? / 1e3;
+        // Calls of microseconds are no delay that one would draw in milliseconds.
+        if row.samples.iter().all(|sample| sample.work.unit == Unit::Call) && p99 < 1.0 {
+            return None;
+        }
         let points = [
             ("p50", median(|l| l.p50)?),
             ("p90", median(|l| l.p90)?),

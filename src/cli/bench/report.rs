@@ -90,7 +90,22 @@ fn line(row: &Row, baseline: Option<&Results>) -> String {
         let _ =
             write!(text, "\n{:>29} {each:.0} B user space, {resident:.0} B RSS a connection; {cpu:.1} CPU-ms/s", "");
     }
-    if let Some(each) = spread(Figure::AllocationsPerDelivery) {
+    if row.samples.iter().all(|sample| sample.work.unit == Unit::Call) {
+        let micros = |pick: fn(&super::stats::Latency) -> f64| {
+            row.median(|sample| sample.latency.as_ref().map(pick)).map_or("–".to_owned(), fine)
+        };
+        let cpu = spread(Figure::CpuMicros).map_or("–".to_owned(), |s| fine(s.median));
+        let _ = write!(
+            text,
+            "\n{:>29} {cpu} µs of CPU each; p50 {} µs, p99 {} µs",
+            "",
+            micros(|l| l.p50),
+            micros(|l| l.p99)
+        );
+        if let Some(each) = spread(Figure::AllocationsPerDelivery) {
+            let _ = write!(text, "; {} allocations", short(each.median));
+        }
+    } else if let Some(each) = spread(Figure::AllocationsPerDelivery) {
         let publish = spread(Figure::AllocationsPerPublish).map_or(f64::NAN, |spread| spread.median);
         let _ = write!(text, "\n{:>29} {:.4} allocations a delivery, {} a publish", "", each.median, short(publish));
     }
@@ -113,6 +128,7 @@ pub(super) fn brief(cell: &str, line: &str, contender: &str, sample: &Sample) ->
         Unit::Connection if sample.work.count > 0 => {
             format!("{} µs of CPU a connection", short(sample.figure(Figure::CpuMicros)))
         }
+        Unit::Call => format!("{} µs of CPU each", fine(sample.figure(Figure::CpuMicros))),
         Unit::Connection => format!("{:.0} bytes a connection", sample.figure(Figure::AnonymousPerConnection)),
     };
     let mark = if sample.invalid.is_empty() { "" } else { ", INVALID" };

@@ -41,6 +41,7 @@ pub(super) enum Unit {
     #[default]
     Delivery,
     Connection,
+    Call,
 }
 
 /// Memory that one connection adds, in bytes.

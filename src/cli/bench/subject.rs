@@ -75,12 +75,13 @@ pub(super) const NAIVE: Contender = Contender { name: "naive", kind: Kind::Refer
 pub(super) struct Lab {
     dir: PathBuf,
     plugins: PathBuf,
+    guests: PathBuf,
     program: PathBuf,
 }
 
 impl Lab {
-    /// `plugins` holds `dist` and `testing/dist`.
-    pub(super) fn new(plugins: &Path) -> anyhow::Result<Self> {
+    /// `plugins` holds `dist` and `testing/dist`, `guests` what is committed nowhere.
+    pub(super) fn new(plugins: &Path, guests: &Path) -> anyhow::Result<Self> {
         for needed in ["dist/token-auth.wasm", "dist/token-auth.toml", "testing/dist/noop.wasm"] {
             let path = plugins.join(needed);
             if !path.is_file() {
@@ -90,7 +91,30 @@ impl Lab {
         let dir = std::env::temp_dir().join(format!("skylark-bench-{}", std::process::id()));
         fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         let plugins = plugins.canonicalize()?;
-        Ok(Self { dir, plugins, program: std::env::current_exe()? })
+        Ok(Self { dir, plugins, guests: guests.to_owned(), program: std::env::current_exe()? })
+    }
+
+    /// Where the samples are.
+    pub(super) fn dist(&self) -> PathBuf {
+        self.plugins.join("dist")
+    }
+
+    /// Where the plugins of the node that was started last are.
+    pub(super) fn plugin_dir(&self) -> PathBuf {
+        self.dir.join("plugins")
+    }
+
+    /// The file of a test guest.
+    ///
+    /// # Errors
+    /// It is not there; how it is built.
+    pub(super) fn component(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let folders = [self.plugins.join("testing/dist"), self.guests.clone()];
+        let file = folders.iter().map(|folder| folder.join(format!("{name}.wasm"))).find(|file| file.is_file());
+        file.with_context(|| {
+            let (own, lang) = (self.guests.display(), name.rsplit('-').next().unwrap_or_default());
+            format!("there is no {name}.wasm in {own}: build it by `plugins/testing/languages {own} {lang}`, or name its folder by --guests")
+        })
     }
 
     /// Starts a server and waits until it takes connections.
@@ -134,7 +158,7 @@ impl Lab {
 
     /// A configuration with a plugin directory; the cache of compiled plugins is one for the whole run.
     fn prepare(&self, node: Node) -> anyhow::Result<PathBuf> {
-        let dir = self.dir.join("plugins");
+        let dir = self.plugin_dir();
         if dir.exists() {
             fs::remove_dir_all(&dir)?;
         }
@@ -143,9 +167,13 @@ impl Lab {
             fs::copy(self.plugins.join("dist").join(file), dir.join(file))?;
         }
         for (number, component) in node.components.iter().enumerate() {
-            let source = self.plugins.join("testing/dist").join(format!("{component}.wasm"));
+            let source = self.component(component)?;
             let to = dir.join(format!("{component}-{number}.wasm"));
-            fs::copy(&source, to).with_context(|| format!("cannot copy {}", source.display()))?;
+            fs::copy(&source, &to).with_context(|| format!("cannot copy {}", source.display()))?;
+            let manifest = source.with_extension("toml");
+            if manifest.is_file() {
+                fs::copy(manifest, to.with_extension("toml"))?;
+            }
         }
         let config = self.dir.join("skylark.yaml");
         let text = format!(

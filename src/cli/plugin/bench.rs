@@ -4,6 +4,8 @@
 
 mod ask;
 
+pub(in crate::cli) use ask::sample as sample_message;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

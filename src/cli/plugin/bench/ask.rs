@@ -108,7 +108,7 @@ fn common(role: Role, stage: &Stage) -> anyhow::Result<Ask> {
 }
 
 /// The sample message of yunque's document, pushed by a back end.
-pub(super) fn sample() -> Envelope {
+pub(in crate::cli) fn sample() -> Envelope {
     let picture = "https://yrk.01film.cn/uploads/postImages/20220702/69177fa59244c4efad7b34bc8f551cf8.jpg";
     let message = Message {
         id: 748,

@@ -1,0 +1,125 @@
+//! How long a known plugin takes from the change of its file to its first call: settled, read, taken from the cache, linked, warmed, swapped.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::super::super::block_on;
+use super::super::super::dial::Trust;
+use super::super::super::http::Node as Api;
+use super::super::bar::{Bar, By, Must};
+use super::super::cell::{Cell, Line, Stage};
+use super::super::meter::Meter;
+use super::super::sample::{Figure, Sample, Unit, Work};
+use super::super::stats::{Latency, histogram};
+use super::super::subject::{Contender, Kind, Node};
+use super::guests::{C, JS, PYTHON, RUST};
+
+pub(in super::super) struct Live;
+
+const LINE: &str = "from file to first call";
+/// How often the node is asked whether the file serves.
+const PACE: Duration = Duration::from_millis(2);
+/// A file that does not serve after so long never will: a compile of the largest guest is within it.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+impl Cell for Live {
+    fn name(&self) -> &'static str {
+        "live"
+    }
+
+    fn about(&self) -> &'static str {
+        "from the change of a cached plugin's file to its first call, in each language (--guests DIR)"
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        vec![RUST, C, JS, PYTHON]
+    }
+
+    fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
+        let Kind::Node(Node { components: [component, ..], .. }) = contender.kind else { return Ok(Vec::new()) };
+        let subject = stage.lab.start(contender)?;
+        let plugin = format!("{component}-0");
+        let folder = Folder { dir: stage.lab.plugin_dir(), api: subject.publish, plugin };
+        let first = fs::read(stage.lab.component(component)?)?;
+        // Another file by its hash, and the same code: a custom section of four bytes.
+        let second: Vec<u8> = first.iter().copied().chain([0, 4, 3, b'n', b'e', b'w']).collect();
+        for known in [&second, &first] {
+            folder.swap(known)?;
+        }
+        let mut times = histogram();
+        let meter = Meter::start(&subject)?;
+        let swaps = stage.pick(6, 20);
+        for turn in 0..swaps {
+            let took = folder.swap(if turn % 2 == 0 { &second } else { &first })?;
+            times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        }
+        let cost = meter.stop(&subject)?;
+        let work = Work { unit: Unit::Call, count: swaps, ..Work::default() };
+        let memory = subject.memory()?;
+        Ok(vec![(LINE, Sample { work, cost, memory, latency: Latency::of(&times), ..Sample::default() })])
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        let bar = |name, contender: Contender| Bar {
+            name,
+            figure: Figure::P99,
+            of: (LINE, contender.name),
+            by: By::Number(1e3),
+            must: Must::BeAtMost(250.0),
+        };
+        vec![
+            bar("a cached plugin in Rust goes live, ms from its file's change to its first call, p99", RUST),
+            bar("in C", C),
+            bar("in JavaScript", JS),
+            bar("in Python", PYTHON),
+        ]
+    }
+}
+
+/// The plugin directory of a running node, and how the node is asked.
+struct Folder {
+    dir: PathBuf,
+    api: SocketAddr,
+    plugin: String,
+}
+
+impl Folder {
+    /// Puts the file there as a deployment does, aside and renamed, and waits until it has judged a publish.
+    fn swap(&self, bytes: &[u8]) -> anyhow::Result<Duration> {
+        let api = Api::new(&format!("http://{}", self.api), None, Trust::default());
+        let aside = self.dir.join(".aside");
+        fs::write(&aside, bytes)?;
+        block_on(async {
+            let before = self.version(&api).await?;
+            let begun = Instant::now();
+            fs::rename(&aside, self.dir.join(format!("{}.wasm", self.plugin)))?;
+            let mut pace = tokio::time::interval(PACE);
+            while self.version(&api).await? <= before {
+                if begun.elapsed() > PATIENCE {
+                    bail!("{} does not serve {PATIENCE:?} after its file has changed", self.plugin);
+                }
+                pace.tick().await;
+            }
+            let message = json!({"receiver": "nobody", "action": "chat", "content": {"text": "hi"}});
+            api.ask(Method::POST, "/send", Some(&message)).await?;
+            Ok(begun.elapsed())
+        })
+    }
+
+    /// Grows with each file that goes live.
+    async fn version(&self, api: &Api) -> anyhow::Result<u64> {
+        let answer: Value = serde_json::from_str(&api.ask(Method::GET, "/plugins", None).await?)?;
+        let items = answer.pointer("/data/items").and_then(Value::as_array).context("expected plugins")?;
+        let own = items.iter().find(|item| item["name"] == self.plugin.as_str()).context("the plugin is gone")?;
+        if let Some(reason) = own["rejected"]["reason"].as_str() {
+            bail!("{} is refused: {reason}", self.plugin);
+        }
+        own["version"].as_u64().context("expected a version")
+    }
+}
