@@ -4,6 +4,7 @@
 //! [`roster::Roster`] knows who belongs to the cluster, [`source::Source`] gives an intake its records. [`memory`] is
 //! the default of the first two and the model of their contracts.
 
+pub mod kafka;
 pub mod memory;
 pub mod roster;
 pub mod source;

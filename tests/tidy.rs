@@ -67,6 +67,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("redb", &["src/plugin/kv"]),
     ("notify", &["src/plugin", "src/cli/plugin"]),
     ("aws_lc_rs", &["src/plugin", "src/server"]),
+    ("rdkafka", &["src/broker/kafka"]),
     ("hyper", &["src/server", "src/cli", "src/app/fetch"]),
     ("hyper_util", &["src/server", "src/cli", "src/app/fetch"]),
     ("http_body_util", &["src/server", "src/cli", "src/app/fetch"]),

@@ -24,6 +24,7 @@ mod heartbeat;
 mod hostile;
 mod hostile_plugins;
 mod interfaces;
+mod kafka_source;
 mod life;
 mod limits;
 mod load;

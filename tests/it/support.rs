@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod dice;
 pub mod gateway;
 pub mod http;
+pub mod kafka;
 #[allow(dead_code, reason = "the drills use the rest")]
 pub mod ledger;
 #[allow(dead_code, reason = "the drills use the rest")]

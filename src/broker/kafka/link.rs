@@ -1,0 +1,249 @@
+//! The way to Kafka: settings that become librdkafka's, what it says on the way, topics that must exist.
+//!
+//! Knows no record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::Client;
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::broker::Unavailable;
+
+/// What the engine is called in faults.
+pub(super) const ENGINE: &str = "kafka";
+/// One question to a broker gets no longer.
+pub(super) const ASK: Duration = Duration::from_secs(5);
+
+/// What holds for each client of librdkafka unless the operator's properties say otherwise. Its own back-off between
+/// attempts is jittered.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("socket.keepalive.enable", "true"),
+    ("socket.nagle.disable", "true"),
+    ("reconnect.backoff.ms", "100"),
+    ("reconnect.backoff.max.ms", "2000"),
+    ("socket.connection.setup.timeout.ms", "5000"),
+    ("topic.metadata.refresh.interval.ms", "30000"),
+];
+
+/// Where Kafka is, who asks, and how.
+#[derive(Clone)]
+pub struct Link {
+    brokers: String,
+    user: String,
+    password: String,
+    properties: BTreeMap<String, String>,
+    name: String,
+}
+
+impl Link {
+    /// The way to `brokers` (`host:port` by commas) as `user` (empty: nobody), by the operator's `properties` of
+    /// librdkafka; `name` is what Kafka's own logs call the client.
+    #[must_use]
+    pub fn new(brokers: &str, user: &str, password: &str, properties: BTreeMap<String, String>, name: &str) -> Self {
+        let [brokers, user, password, name] = [brokers, user, password, name].map(str::to_owned);
+        Self { brokers, user, password, properties, name }
+    }
+
+    /// Where Kafka is, for faults.
+    #[must_use]
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// A client: `defaults` give way to the operator's properties, which give way to `fixed`.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not know, or cannot do in this build.
+    pub(super) fn create<C, T>(
+        &self,
+        context: C,
+        defaults: &[(&str, &str)],
+        fixed: &[(&str, &str)],
+    ) -> Result<T, Unavailable>
+    where
+        C: ClientContext,
+        T: FromClientConfigAndContext<C>,
+    {
+        self.settings(defaults, fixed).create_with_context(context).map_err(|error| unavailable(told(&error)))
+    }
+
+    fn settings(&self, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
+        let mut settings = ClientConfig::new();
+        settings.set("client.id", &self.name).set_log_level(RDKafkaLogLevel::Info);
+        if !self.user.is_empty() {
+            settings.set("security.protocol", "sasl_plaintext").set("sasl.mechanisms", "PLAIN");
+            settings.set("sasl.username", &self.user).set("sasl.password", &self.password);
+        }
+        for (name, value) in DEFAULTS.iter().chain(defaults) {
+            settings.set(*name, *value);
+        }
+        for (name, value) in &self.properties {
+            settings.set(name, value);
+        }
+        for (name, value) in fixed {
+            settings.set(*name, *value);
+        }
+        settings.set("bootstrap.servers", &self.brokers);
+        settings
+    }
+
+    /// Creates the topic where it is missing; `false` where somebody was faster.
+    pub(super) async fn create_topic(&self, topic: &Topic) -> Result<bool, Unavailable> {
+        let heard = Heard::default();
+        let admin: AdminClient<Heard> = self.create(heard.clone(), &[], &[])?;
+        let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
+        let mut new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(-1));
+        for (name, value) in &topic.settings {
+            new = new.set(name, value);
+        }
+        let answers = admin.create_topics([&new], &options).await;
+        // Its thread is waited for.
+        tokio::task::spawn_blocking(move || drop(admin));
+        match answers.map(|answers| answers.into_iter().next()) {
+            Ok(Some(Ok(_))) => Ok(true),
+            Ok(Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists)))) => Ok(false),
+            Ok(Some(Err((_, code)))) => {
+                let why = format!("topic {} is missing and cannot be created: {}", topic.name, code_told(code));
+                Err(unavailable(why))
+            }
+            Ok(None) => Err(unavailable(format!("topic {} was not created", topic.name))),
+            Err(error) => Err(heard.unavailable(&error)),
+        }
+    }
+}
+
+/// A topic as Skylark creates it where it is missing.
+pub(super) struct Topic {
+    pub(super) name: String,
+    /// −1 = as many as Kafka gives by default.
+    pub(super) partitions: i32,
+    pub(super) settings: Vec<(&'static str, String)>,
+}
+
+/// What librdkafka said last about the way; shared by those who wonder why nothing comes. The clients' context.
+#[derive(Clone, Default)]
+pub(super) struct Heard {
+    last: Arc<Mutex<Option<String>>>,
+    /// Called with the sum of what waits in the partitions that a consumer has.
+    lag: Option<Arc<dyn Fn(u64) + Send + Sync>>,
+}
+
+impl Heard {
+    /// Tells `lag` how many records wait, as often as `statistics.interval.ms` says.
+    pub(super) fn with_lag(lag: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self { last: Arc::default(), lag: Some(Arc::new(lag)) }
+    }
+
+    pub(super) fn last(&self) -> Option<String> {
+        self.last.lock().clone()
+    }
+
+    /// The fault behind `error`: what was heard on the way tells more than that nothing came.
+    pub(super) fn unavailable(&self, error: &KafkaError) -> Unavailable {
+        let vague = matches!(
+            error.rdkafka_error_code(),
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                    | RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::OperationTimedOut
+            )
+        );
+        unavailable(self.last().filter(|_| vague).unwrap_or_else(|| told(error)))
+    }
+}
+
+impl ClientContext for Heard {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // It repeats itself while a broker is away; who uses it tells the operator once.
+        tracing::debug!(?level, facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "librdkafka");
+        // That all are away says nothing about why.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.last.lock() = Some(reason.to_owned());
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let Some(lag) = &self.lag else { return };
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        let waiting = partitions.filter_map(|partition| u64::try_from(partition.consumer_lag).ok()).sum();
+        lag(waiting);
+    }
+}
+
+impl ConsumerContext for Heard {}
+
+/// How many partitions a topic has; `None` where it is missing. Blocks.
+pub(super) fn partitions<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Option<usize>, KafkaError> {
+    let metadata = client.fetch_metadata(Some(topic), ASK)?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+    match found.error() {
+        None => {}
+        Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => return Ok(None),
+        Some(error) => return Err(KafkaError::MetadataFetch(error.into())),
+    }
+    if found.partitions().is_empty() || found.partitions().iter().any(|partition| partition.leader() < 0) {
+        return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable));
+    }
+    Ok(Some(found.partitions().len()))
+}
+
+pub(super) fn unavailable(why: impl Into<String>) -> Unavailable {
+    Unavailable { engine: ENGINE, why: why.into() }
+}
+
+/// The error in the engine's own words.
+pub(super) fn told(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, why, name, _) => format!("property {name}: {why}"),
+        KafkaError::ClientCreation(why) => why.clone(),
+        _ => error.rdkafka_error_code().map_or_else(|| error.to_string(), code_told),
+    }
+}
+
+pub(super) fn code_told(code: RDKafkaErrorCode) -> String {
+    // `TopicAuthorizationFailed (Broker: Topic authorization failed)`
+    let text = code.to_string();
+    let said = text.split_once(": ").map_or(text.as_str(), |(_, said)| said.trim_end_matches(')'));
+    said.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(properties: &[(&str, &str)]) -> Link {
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Link::new("h:1", "u", "p", properties, "n1")
+    }
+
+    #[test]
+    fn the_operators_properties_stand_between_defaults_and_what_is_fixed() {
+        let link = link(&[("security.protocol", "ssl"), ("linger.ms", "7"), ("acks", "0")]);
+        let settings = link.settings(&[("linger.ms", "1"), ("retries", "3")], &[("acks", "all")]);
+        let is = |name: &str| settings.get(name).unwrap_or_default().to_owned();
+        assert_eq!([is("security.protocol"), is("linger.ms"), is("retries"), is("acks")], ["ssl", "7", "3", "all"]);
+        assert_eq!([is("bootstrap.servers"), is("sasl.username"), is("client.id")], ["h:1", "u", "n1"]);
+    }
+
+    #[test]
+    fn a_property_that_nobody_knows_is_told_by_its_name() {
+        let link = link(&[("linger.mss", "7")]);
+        let refused =
+            link.create::<_, rdkafka::consumer::BaseConsumer<Heard>>(Heard::default(), &[], &[]).err().unwrap();
+        assert!(refused.why.starts_with("property linger.mss: "), "{refused}");
+        assert_eq!(refused.engine, "kafka");
+    }
+}

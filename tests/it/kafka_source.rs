@@ -1,0 +1,210 @@
+//! An intake's topic on a real Kafka: order, what comes again, sharing, burial.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use skylark::broker::kafka::{KafkaSource, Link};
+use skylark::broker::source::{Place, Record, Source};
+use tokio::sync::{mpsc, watch};
+
+use crate::support::client::within;
+use crate::support::kafka::{Cluster, kafka, unique};
+
+fn texts(records: &[Record]) -> Vec<String> {
+    records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()
+}
+
+fn places(records: &[Record]) -> Vec<Place> {
+    records.iter().map(|record| record.place.clone()).collect()
+}
+
+/// Takes and settles until so many records came.
+async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        let records = within("records", source.take()).await.unwrap();
+        source.settle(&places(&records)).await.unwrap();
+        all.extend(records);
+    }
+    all
+}
+
+fn join(topic: &str) -> KafkaSource {
+    KafkaSource::join(&kafka().link("n1"), topic, "skylark").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_come_in_order_and_what_is_settled_is_over() {
+    let topic = unique("order");
+    kafka().create_topic(&topic, 1).await;
+    let sent: Vec<String> = (0..20).map(|n| format!("m{n}")).collect();
+    kafka().send(&topic, "k", &sent.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut first = join(&topic);
+    let mut got = Vec::new();
+    while got.len() < 7 {
+        let mut records = within("records", first.take()).await.unwrap();
+        records.retain(|record| record.place.offset < Some(7));
+        first.settle(&places(&records)).await.unwrap();
+        got.extend(records);
+    }
+    assert_eq!(texts(&got), sent[..7]);
+    let place = |n: usize| Place { line: format!("{topic}/0").into(), offset: Some(n as u64) };
+    assert_eq!(places(&got), (0..7).map(place).collect::<Vec<_>>());
+    first.close().await;
+    let mut second = join(&topic);
+    assert_eq!(texts(&drain(&mut second, 13).await), sent[7..]);
+    second.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_settled_comes_again_and_is_counted() {
+    let topic = unique("again");
+    kafka().create_topic(&topic, 1).await;
+    kafka().send(&topic, "k", &["a"]).await;
+    let mut source = join(&topic);
+    for tries in 0..3 {
+        let records = within("a record", source.take()).await.unwrap();
+        assert_eq!((texts(&records), records[0].tries), (vec!["a".to_owned()], tries));
+    }
+    let records = within("a record", source.take()).await.unwrap();
+    source.settle(&places(&records)).await.unwrap();
+    kafka().send(&topic, "k", &["b"]).await;
+    let records = within("a record", source.take()).await.unwrap();
+    assert_eq!((texts(&records), records[0].tries), (vec!["b".to_owned()], 0));
+    source.close().await;
+}
+
+/// Takes, tells and settles until told to end; a commit may fall into a change of the group, then records come again.
+async fn drive(mut source: KafkaSource, name: &'static str, tell: Tell, mut end: watch::Receiver<bool>) {
+    loop {
+        let records = tokio::select! {
+            records = source.take() => records.unwrap(),
+            _ = end.wait_for(|end| *end) => break,
+        };
+        let settled = places(&records);
+        tell.send((name, settled.clone())).await.unwrap();
+        if let Err(fault) = source.settle(&settled).await {
+            eprintln!("{name}: {fault}");
+        }
+    }
+    source.close().await;
+}
+
+type Tell = mpsc::Sender<(&'static str, Vec<Place>)>;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_go() {
+    let topic = unique("shared");
+    kafka().create_topic(&topic, 4).await;
+    let (enough, mut is_enough) = watch::channel(false);
+    let (producer, to) = (kafka().producer(), topic.clone());
+    let load = tokio::spawn(async move {
+        let mut sent = 0_usize;
+        while !*is_enough.borrow_and_update() {
+            let (key, payload) = (format!("k{}", sent % 16), sent.to_string());
+            let record = rdkafka::producer::FutureRecord::to(&to).key(&key).payload(&payload);
+            producer.send(record, std::time::Duration::from_secs(20)).await.unwrap();
+            sent += 1;
+        }
+        sent
+    });
+    let link = kafka().link_with("n1", &[("heartbeat.interval.ms", "300")]);
+    let (tell, mut told) = mpsc::channel(64);
+    let join = |name| {
+        let (source, end) = (KafkaSource::join(&link, &topic, "skylark").unwrap(), watch::Sender::new(false));
+        (tokio::spawn(drive(source, name, tell.clone(), end.subscribe())), end)
+    };
+    let (first, end_first) = join("first");
+    let (second, end_second) = join("second");
+    let mut ledger: BTreeMap<Arc<str>, Vec<u64>> = BTreeMap::new();
+    let (mut seen, mut had, mut twice) = (BTreeSet::new(), BTreeSet::new(), 0);
+    let mut note = |(name, places): (&'static str, Vec<Place>)| {
+        had.insert(name);
+        for Place { line, offset } in places {
+            match seen.insert((Arc::clone(&line), offset)) {
+                true => ledger.entry(line).or_default().push(offset.unwrap()),
+                false => twice += 1,
+            }
+        }
+        (seen.len(), had.len(), twice)
+    };
+    // Until each has had some, so that the second one leaves with partitions of its own.
+    while note(within("both members to get some", told.recv()).await.unwrap()).1 < 2 {}
+    end_second.send_replace(true);
+    let mut left = std::pin::pin!(second);
+    loop {
+        tokio::select! {
+            news = told.recv() => { note(news.unwrap()); }
+            ended = within("the second to leave", &mut left) => break ended.unwrap(),
+        }
+    }
+    enough.send(true).unwrap();
+    let sent = load.await.unwrap();
+    let mut count = note(("first", Vec::new()));
+    while count.0 < sent {
+        count = note(within("the rest", told.recv()).await.unwrap());
+    }
+    let twice = count.2;
+    end_first.send_replace(true);
+    within("the first to leave", first).await.unwrap();
+    eprintln!("{sent} records, {twice} of them came twice");
+    assert_eq!(ledger.len(), 4);
+    assert!(ledger.values().all(|offsets| offsets.is_sorted()), "{ledger:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_is_buried_with_its_reason_and_origin() {
+    let topic = unique("poison");
+    kafka().create_topic(&topic, 1).await;
+    kafka().send(&topic, "k", &["good", "bad"]).await;
+    let mut source = join(&topic);
+    let mut taken = 0;
+    while taken < 2 {
+        let records = within("records", source.take()).await.unwrap();
+        for record in records.iter().filter(|record| *record.payload == *b"bad") {
+            source.bury(record, "not an envelope").await.unwrap();
+        }
+        source.settle(&places(&records)).await.unwrap();
+        taken += records.len();
+    }
+    let dead = kafka().read(&format!("{topic}.dead"), 1).await;
+    assert_eq!(dead[0].payload, b"bad");
+    assert_eq!(dead[0].header("reason"), Some("not an envelope"));
+    assert_eq!(dead[0].header("origin"), Some(&*format!("{topic}/0/1")));
+    source.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_that_is_away_is_told_with_its_reason() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let link = Link::new(&nobody.to_string(), "", "", [].into(), "n1");
+    let mut source = KafkaSource::join(&link, "chat", "skylark").unwrap();
+    let fault = within("a fault", source.take()).await.unwrap_err();
+    assert!(fault.to_string().starts_with("kafka is unavailable: "), "{fault}");
+    assert!(fault.why.contains(&nobody.to_string()), "{fault}");
+    within("the end", source.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start(1)).await.unwrap();
+    cluster.kafka.create_topic("bounced", 1).await;
+    cluster.kafka.send("bounced", "k", &["a", "b"]).await;
+    let mut source = KafkaSource::join(&cluster.kafka.link("n1"), "bounced", "skylark").unwrap();
+    assert_eq!(texts(&drain(&mut source, 2).await), ["a", "b"]);
+    cluster.kill9(1);
+    let fault = within("a fault", source.take()).await.unwrap_err();
+    assert_eq!(fault.engine, "kafka");
+    cluster.start_node(1);
+    cluster.kafka.send("bounced", "k", &["c"]).await;
+    let next = async {
+        loop {
+            match source.take().await {
+                Ok(records) => break records,
+                Err(fault) => eprintln!("{fault}"),
+            }
+        }
+    };
+    assert_eq!(texts(&within("the next record", next).await), ["c"]);
+    within("the end", source.close()).await;
+}

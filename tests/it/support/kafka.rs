@@ -1,0 +1,191 @@
+//! A real Kafka: one that all tests share, or a cluster of a test's own; and a client to speak to it past Skylark.
+//!
+//! `tests/run` brings the shared one up and tells its addresses. Where nobody did, the first test that asks starts one
+//! through the same script, which ends it with this process.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use skylark::broker::kafka::Link;
+
+use super::client::within;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A Kafka that runs.
+pub struct Kafka {
+    /// Where nameless clients, who may do everything, are served.
+    pub bootstrap: String,
+}
+
+/// A cluster of a test's own: it may be hurt. Ends with this value, or with the process.
+pub struct Cluster {
+    pub kafka: Kafka,
+    work: PathBuf,
+}
+
+/// What stands in a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub partition: i32,
+    pub offset: i64,
+    pub payload: Vec<u8>,
+    pub headers: Vec<(String, String)>,
+}
+
+/// The Kafka of this run.
+pub fn kafka() -> &'static Kafka {
+    static SHARED: OnceLock<Kafka> = OnceLock::new();
+    SHARED.get_or_init(|| match std::env::var("SKYLARK_TEST_KAFKA") {
+        Ok(bootstrap) => Kafka { bootstrap },
+        Err(_) => up(&folder("shared"), 1),
+    })
+}
+
+/// A name that no other test has.
+pub fn unique(name: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Kafka {
+    /// Skylark's way to it.
+    pub fn link(&self, name: &str) -> Link {
+        self.link_with(name, &[])
+    }
+
+    /// The same with properties of librdkafka.
+    pub fn link_with(&self, name: &str, properties: &[(&str, &str)]) -> Link {
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Link::new(&self.bootstrap, "", "", properties.collect(), name)
+    }
+
+    fn settings(&self) -> ClientConfig {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", &self.bootstrap).set("message.timeout.ms", "20000");
+        settings
+    }
+
+    /// Creates a topic and waits until it is there.
+    pub async fn create_topic(&self, name: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.settings().create().unwrap();
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        within("a topic", admin.create_topics([&topic], &options)).await.unwrap()[0].as_ref().unwrap();
+    }
+
+    /// A producer that is not Skylark's.
+    pub fn producer(&self) -> FutureProducer {
+        self.settings().set("acks", "all").set("linger.ms", "0").create().unwrap()
+    }
+
+    /// Sends these in order under one key, and waits until they are there.
+    pub async fn send(&self, topic: &str, key: &str, payloads: &[&str]) {
+        let producer = self.producer();
+        let send = |payload| producer.send(FutureRecord::to(topic).key(key).payload(payload), PATIENCE);
+        for sent in futures_util::future::join_all(payloads.iter().map(|payload| send(*payload))).await {
+            sent.unwrap();
+        }
+    }
+
+    /// Reads a topic from its beginning until it holds so many records.
+    pub async fn read(&self, topic: &str, count: usize) -> Vec<Found> {
+        let mut settings = self.settings();
+        settings.set("group.id", unique("reader")).set("auto.offset.reset", "earliest");
+        settings.set("topic.metadata.refresh.interval.ms", "100");
+        let consumer: BaseConsumer = settings.create().unwrap();
+        let topic = topic.to_owned();
+        let read = tokio::task::spawn_blocking(move || {
+            consumer.subscribe(&[&topic]).unwrap();
+            let mut found = Vec::new();
+            let until = std::time::Instant::now() + PATIENCE;
+            while found.len() < count && std::time::Instant::now() < until {
+                // A topic that is not there yet is an error that passes.
+                found.extend(consumer.poll(Duration::from_millis(200)).and_then(Result::ok).map(|m| Found::of(&m)));
+            }
+            found
+        });
+        let found = read.await.unwrap();
+        assert!(found.len() >= count, "{} of {count} records: {found:?}", found.len());
+        found
+    }
+}
+
+impl Found {
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let headers = message
+            .headers()
+            .map(|headers| headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect());
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            payload: message.payload().unwrap_or_default().to_vec(),
+            headers: headers.unwrap_or_default(),
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Cluster {
+    /// One node, or three with RF 3 and min.insync.replicas 2.
+    pub fn start(nodes: u8) -> Self {
+        let work = folder(&unique("own"));
+        Self { kafka: up(&work, nodes), work }
+    }
+
+    /// A crash of node `node`, counted from 1; its data stays.
+    pub fn kill9(&self, node: u8) {
+        self.script(&["kill9", &node.to_string()]);
+    }
+
+    /// The same node again; returns when it serves.
+    pub fn start_node(&self, node: u8) {
+        self.script(&["start", &node.to_string()]);
+    }
+
+    fn script(&self, arguments: &[&str]) {
+        let status = script(&self.work).args(arguments).status().unwrap();
+        assert!(status.success(), "tests/kafka/kafka {arguments:?}: {status}");
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = script(&self.work).arg("down").status();
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    target.join("kafka").join(format!("{name}-{}", std::process::id()))
+}
+
+fn script(work: &Path) -> Command {
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/kafka"));
+    command.env("WORK", work);
+    command
+}
+
+fn up(work: &Path, nodes: u8) -> Kafka {
+    let mut command = script(work);
+    command.args(["up", &nodes.to_string(), &std::process::id().to_string()]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "Kafka does not start: {said}");
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).unwrap().to_owned();
+    Kafka { bootstrap: value("BOOTSTRAP") }
+}
