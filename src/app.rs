@@ -3,6 +3,7 @@
 //! Knows how the parts fit, and nothing of what they do.
 
 mod banner;
+pub mod engine;
 mod fetch;
 pub(crate) mod roots;
 
@@ -14,9 +15,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use self::engine::{Engine, EngineError};
 use self::fetch::Network;
-use crate::broker::memory::MemoryBroker;
-use crate::config::{BusKind, Config, KvPlace, Loaded};
+use crate::config::{Config, KvPlace, Loaded};
 use crate::hub::Hub;
 use crate::id::IdSequence;
 use crate::node::Node;
@@ -47,6 +48,9 @@ pub enum AppError {
     /// The file of the plugins' keys cannot be used.
     #[error("plugins.kv: {0}")]
     Kv(#[from] OpenError),
+    /// The engine of the bus cannot be named.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// The process gets no signals.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -76,6 +80,7 @@ struct App {
     telemetry: Telemetry,
     loaded: Loaded,
     banner: String,
+    engine: Engine,
     hub: Arc<Hub>,
     host: Arc<WasmHost>,
     node: Arc<Node>,
@@ -101,16 +106,14 @@ impl App {
         let shards = shard_tasks.into_iter().collect();
 
         let delivery = Arc::new(Delivery::new(Arc::clone(&hub)));
-        let broker = Arc::new(match config.bus.kind {
-            BusKind::Memory => MemoryBroker::new(config.node.id.clone(), delivery),
-        });
+        let engine = Engine::start(&config, delivery)?;
         let network = Network::new(config.plugins.http_ca.clone());
         let kv = open_kv(&config.plugins.kv)?;
         let options = Options { kv, compile: CompileIn::Child, fetch: Some(Arc::new(network)), ..Options::default() };
         let (host, plugin_tasks) = WasmHost::load(&config.plugins, options).await?;
         let host = Arc::new(host);
         let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;
-        let node = Arc::new(Node::new(&config, ids, Arc::clone(&hub), broker, plugins));
+        let node = Arc::new(Node::new(&config, ids, Arc::clone(&hub), Arc::clone(&engine.broker), plugins));
         host.set_services(Arc::new(NodeServices::new(Arc::downgrade(&node))));
 
         let metrics = telemetry.metrics();
@@ -126,7 +129,7 @@ impl App {
 
         let mut upkeep = JoinSet::new();
         upkeep.spawn(telemetry.upkeep());
-        Ok(Self { telemetry, loaded, banner, hub, host, node, api, server, shards, plugin_tasks, upkeep })
+        Ok(Self { telemetry, loaded, banner, engine, hub, host, node, api, server, shards, plugin_tasks, upkeep })
     }
 
     /// SIGHUP: reads the configuration again and takes what a running node can take.
@@ -162,6 +165,7 @@ impl App {
         tokio::time::sleep(drain.wait).await;
         self.server.stop_accepting();
         self.node.drain(drain.step_percent, deadline).await;
+        self.engine.broker.close().await;
         self.hub.stop().await;
         let ended = async {
             self.server.stopped().await;
