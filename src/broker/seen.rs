@@ -269,10 +269,10 @@ mod tests {
     #[test]
     fn origins_are_bounded() {
         let mut seen = Seen::default();
-        for number in 0..2 * MOST as u16 {
+        for number in 0..2_048 {
             seen.record(Origin { number, life: 1 }, 0, 1);
         }
         assert_eq!(seen.origins.len(), MOST);
-        assert_eq!(seen.record(Origin { number: 2 * MOST as u16 - 1, life: 1 }, 0, 1), Sight::Again);
+        assert_eq!(seen.record(Origin { number: 2_047, life: 1 }, 0, 1), Sight::Again);
     }
 }

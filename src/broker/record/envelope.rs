@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::reader::{Reader, put_number, put_text};
 use super::{MAX_OFFLINE, RecordError, malformed};
-use crate::id::{ConnectionId, Uid};
+use crate::id::{ConnectionId, NodeId, Uid};
 use crate::message::{Envelope, History, Identity, Message, Origin, Publisher, Target};
 use crate::protocol::{canonical_length, put_canonical, read_canonical};
 
@@ -58,7 +58,7 @@ pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
         put_number(out, u64::from(*hops));
     }
     if !nodes.is_empty() {
-        put_names(out, nodes.iter().map(|node| node.as_str()));
+        put_names(out, nodes.iter().map(NodeId::as_str));
     }
     key.iter().for_each(|key| put_text(out, key));
     if let Some(Identity { line, offset, index }) = identity {

@@ -105,7 +105,7 @@ impl Client {
             let mut wire = Wire::new(self.dial().await?);
             for command in self.greeting() {
                 let words: Vec<&[u8]> = command.iter().map(String::as_bytes).collect();
-                wire.ask(&words).await.map_err(|why| self.away(why.to_string()))?;
+                wire.ask(&words).await.map_err(|why| self.away(why))?;
             }
             Ok(wire)
         };
@@ -129,7 +129,7 @@ impl Client {
 
     /// Why the server is of no use, in its own words.
     pub(super) fn says(&self, error: &RedisError) -> Unavailable {
-        self.away(error.to_string())
+        self.away(error)
     }
 
     async fn shared(&self) -> Result<MultiplexedConnection, Unavailable> {
@@ -153,7 +153,7 @@ impl Client {
     }
 
     async fn dial(&self) -> Result<Pin<Box<dyn ByteStream>>, Unavailable> {
-        let broke = |error: std::io::Error| self.away(error.to_string());
+        let broke = |error: std::io::Error| self.away(error);
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(broke)?;
         tcp.set_nodelay(true).map_err(broke)?;
         let Some((trust, name)) = &self.tls else { return Ok(Box::pin(tcp)) };
@@ -174,10 +174,10 @@ impl Client {
     }
 
     fn is_silent(&self, after: Duration) -> Unavailable {
-        self.away(format!("no answer in {after:?}"))
+        self.away(format_args!("no answer in {after:?}"))
     }
 
-    fn away(&self, why: String) -> Unavailable {
+    fn away(&self, why: impl std::fmt::Display) -> Unavailable {
         Unavailable { engine: "redis", why: format!("{}: {why}", self.address()) }
     }
 }
