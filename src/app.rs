@@ -5,7 +5,6 @@
 mod banner;
 pub mod engine;
 mod fetch;
-pub(crate) mod roots;
 
 use std::io::{self, Write};
 use std::sync::Arc;

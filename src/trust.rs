@@ -2,6 +2,8 @@
 //!
 //! Knows no connection.
 
+pub(crate) mod roots;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,8 +11,6 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
-
-use crate::app::roots;
 
 /// What is trusted; read when the first connection needs it.
 pub struct Trust {
