@@ -3,8 +3,8 @@
 //! Knows how the parts fit, and nothing of what they do.
 
 mod banner;
-pub mod engine;
 mod fetch;
+pub(crate) mod roots;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -14,9 +14,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use self::engine::{Engine, EngineError};
 use self::fetch::Network;
-use crate::config::{Config, KvPlace, Loaded};
+use crate::broker::Broker;
+use crate::broker::memory::{MemoryBroker, MemoryRoster};
+use crate::broker::roster::Roster;
+use crate::config::{BusKind, Config, KvPlace, Loaded};
 use crate::hub::Hub;
 use crate::id::IdSequence;
 use crate::node::Node;
@@ -31,6 +33,9 @@ use crate::telemetry::{Telemetry, TelemetryError};
 
 /// What may still be under way when the grace time of a drain is over gets so long to end.
 const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// What the first attempt to join the cluster may take before the node starts without it.
+const FIRST_JOIN: Duration = Duration::from_secs(2);
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +52,6 @@ pub enum AppError {
     /// The file of the plugins' keys cannot be used.
     #[error("plugins.kv: {0}")]
     Kv(#[from] OpenError),
-    /// The engine of the bus cannot be named.
-    #[error(transparent)]
-    Engine(#[from] EngineError),
     /// The process gets no signals.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -79,7 +81,6 @@ struct App {
     telemetry: Telemetry,
     loaded: Loaded,
     banner: String,
-    engine: Engine,
     hub: Arc<Hub>,
     host: Arc<WasmHost>,
     node: Arc<Node>,
@@ -89,7 +90,7 @@ struct App {
     shards: JoinSet<()>,
     /// The plugin watcher and events.
     plugin_tasks: PluginTasks,
-    /// Metrics; cut when all else has ended.
+    /// Metrics and the node's place in the cluster; cut when all else has ended.
     upkeep: JoinSet<()>,
 }
 
@@ -105,15 +106,25 @@ impl App {
         let shards = shard_tasks.into_iter().collect();
 
         let delivery = Arc::new(Delivery::new(Arc::clone(&hub)));
-        let engine = Engine::start(&config, delivery)?;
+        let engine: (Arc<dyn Broker>, Arc<dyn Roster>) = match config.bus.kind {
+            BusKind::Memory => {
+                let broker = MemoryBroker::new(config.node.id.clone(), Arc::clone(&delivery) as _);
+                (Arc::new(broker), Arc::new(MemoryRoster::default()))
+            }
+        };
         let network = Network::new(config.plugins.http_ca.clone());
         let kv = open_kv(&config.plugins.kv)?;
         let options = Options { kv, compile: CompileIn::Child, fetch: Some(Arc::new(network)), ..Options::default() };
         let (host, plugin_tasks) = WasmHost::load(&config.plugins, options).await?;
         let host = Arc::new(host);
         let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;
-        let node = Arc::new(Node::new(&config, ids, Arc::clone(&hub), Arc::clone(&engine.broker), plugins));
+        let node = Arc::new(Node::new(&config, ids, Arc::clone(&hub), engine, plugins));
+        delivery.belongs_to(Arc::downgrade(&node));
         host.set_services(Arc::new(NodeServices::new(Arc::downgrade(&node))));
+        // Where that takes longer, or the engine is away, the node starts, is not ready, and tries again.
+        if let Ok(Err(why)) = timeout(FIRST_JOIN, node.join_cluster()).await {
+            tracing::warn!(%why, "the node is not of the cluster yet");
+        }
 
         let metrics = telemetry.metrics();
         let about = About {
@@ -128,7 +139,8 @@ impl App {
 
         let mut upkeep = JoinSet::new();
         upkeep.spawn(telemetry.upkeep());
-        Ok(Self { telemetry, loaded, banner, engine, hub, host, node, api, server, shards, plugin_tasks, upkeep })
+        upkeep.spawn(Arc::clone(&node).attend());
+        Ok(Self { telemetry, loaded, banner, hub, host, node, api, server, shards, plugin_tasks, upkeep })
     }
 
     /// SIGHUP: reads the configuration again and takes what a running node can take.
@@ -164,7 +176,6 @@ impl App {
         tokio::time::sleep(drain.wait).await;
         self.server.stop_accepting();
         self.node.drain(drain.step_percent, deadline).await;
-        self.engine.broker.close().await;
         self.hub.stop().await;
         let ended = async {
             self.server.stopped().await;
@@ -175,6 +186,9 @@ impl App {
         }
         self.plugin_tasks.stop().await;
         self.upkeep.shutdown().await;
+        if timeout(LAST_CALL, self.node.leave_cluster()).await.is_err() {
+            tracing::warn!("drain: the engine of the bus did not answer the goodbye");
+        }
         tracing::info!("drained");
     }
 }

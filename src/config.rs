@@ -11,7 +11,6 @@ mod keys;
 pub mod load;
 #[macro_use]
 mod section;
-mod bus;
 mod intakes;
 mod read;
 mod value;
@@ -27,7 +26,6 @@ use std::time::Duration;
 use crate::id::{MAX_NODE_NUMBER, NodeId};
 use crate::protocol::Dialect;
 
-pub use bus::{Bus, BusKind, RedisConfig};
 pub use changes::Changes;
 pub use fault::{ConfigError, Fault};
 pub use intakes::{Intake, IntakeKind};
@@ -61,6 +59,8 @@ section! {
         pub bus: Bus,
         /// Topics from which back ends are heard besides the push API.
         pub intakes: Vec<Intake> = Vec::new(),
+        /// How nodes share the clients.
+        pub cluster: Cluster,
         /// Logs.
         pub log: Log,
         /// How the node ends.
@@ -349,6 +349,40 @@ section! {
         pub calls: u64 [Bounded(0, 1_000_000_000)] = 1_000,
         /// And at least so long; however few calls came, it ends after twenty times that, ten minutes at least.
         pub time: Duration = Duration::from_secs(30),
+    }
+}
+
+section! {
+    /// Node to node.
+    pub struct Bus {
+        /// Which engine: `memory` (one node, nothing shared).
+        pub kind: BusKind = BusKind::Memory,
+    }
+}
+
+words! {
+    /// Engines of the bus.
+    pub enum BusKind {
+        /// One node, nothing shared.
+        Memory = "memory",
+    }
+}
+
+section! {
+    /// How nodes share the clients.
+    pub struct Cluster {
+        /// By what a client's node is chosen (`/nodes/choose`, `next` of the bind reply): `uid` (its user) or `ip` (its address).
+        pub choose_by: ChooseBy = ChooseBy::Uid,
+    }
+}
+
+words! {
+    /// By what a client's node is chosen.
+    pub enum ChooseBy {
+        /// Its user.
+        Uid = "uid",
+        /// Its address.
+        Ip = "ip",
     }
 }
 

@@ -36,6 +36,8 @@ disconnects! {
     TOO_MANY = 4004, "too many connections";
     /// No handshake, first frame or whole message came in time.
     TOO_SLOW_TO_SPEAK = 4005, "frame not finished in time";
+    /// The node cannot reach the others of its cluster: they may believe its users gone.
+    CUT_OFF = 4006, "cut off from the cluster";
     /// The client did not read as fast as messages came: its queue was full, or a write took too long.
     SLOW_CONSUMER = 4008, "slow consumer";
     /// A fault of this node; its log says which.

@@ -66,7 +66,8 @@ pub trait Socket: Send + Sync {
 /// Who a connection belongs to, since it was bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
-    /// Grows with each bind of this node: of two connections whose devices exclude each other, the lower loses.
+    /// Grows with each bind of the user: of two connections whose devices exclude each other, the lower loses. 0 where
+    /// its listener lets all devices be, so that it gives way to every other.
     pub number: u64,
     /// The user, by the auth plugin's word.
     pub uid: Uid,
@@ -248,6 +249,24 @@ impl Hub {
     #[must_use]
     pub fn user(&self, uid: &str) -> Vec<Connection> {
         self.router.registry.user(uid).into_vec()
+    }
+
+    /// Whether the user has a connection.
+    #[must_use]
+    pub fn has_user(&self, uid: &str) -> bool {
+        self.router.registry.has_user(uid)
+    }
+
+    /// Whether the room has a member.
+    #[must_use]
+    pub fn has_room(&self, room: &str) -> bool {
+        self.router.rooms.find(room).is_some_and(|state| !state.is_dead())
+    }
+
+    /// Connections, bound or not.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.router.registry.live()
     }
 
     /// The connections in a room.

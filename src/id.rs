@@ -115,6 +115,9 @@ name! {
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
+    /// Stands where a user is meant whose connections nobody knows any more, because the node that held them fell.
+    pub const UNKNOWN: Self = Self(0);
+
     /// Takes a number that came from outside.
     #[must_use]
     pub fn new(number: u64) -> Option<Self> {

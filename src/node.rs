@@ -1,8 +1,10 @@
 //! The only place that sees hub, broker and plugins together.
 //!
 //! Every way in calls [`Node::publish`]; nothing else reaches a broker, and only the broker's loop back
-//! ([`deliver::Delivery`]) reaches the hub. Knows no socket, no HTTP and no wasmtime.
+//! ([`deliver::Delivery`]) reaches the hub. What nodes know of each other is in [`cluster`]. Knows no socket, no HTTP and
+//! no wasmtime.
 
+pub mod cluster;
 mod connect;
 pub mod deliver;
 mod devices;
@@ -10,9 +12,12 @@ mod drain;
 pub mod effects;
 #[cfg(test)]
 pub(crate) mod fake;
+mod kick;
 mod meters;
+mod presence;
 mod publish;
 mod query;
+mod rooms;
 #[cfg(test)]
 mod tests;
 
@@ -24,60 +29,59 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use crate::broker::Unavailable;
+pub use crate::broker::roster::Member;
 pub use crate::broker::source::{Place, Record, Source};
 pub use crate::hub::{Binding, Connection, Socket};
 pub use crate::plugin::{Call, Identity, Rejected, Status, Transport, Word, WordFault};
 pub use publish::{Fate, Published};
+pub use query::{Counts, Filter, Seen, SeenUser};
 
 use crate::broker::Broker;
-use crate::clock;
+use crate::broker::roster::Roster;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::id::{IdSequence, NodeId};
 use crate::plugin::PluginHost;
+use cluster::Cluster;
+use presence::Turns;
 
 /// One running node.
 pub struct Node {
-    id: NodeId,
-    number: u16,
-    /// What clients are told; empty = only their listener knows.
-    address: String,
     ids: Arc<IdSequence>,
     hub: Arc<Hub>,
     broker: Arc<dyn Broker>,
     plugins: Arc<dyn PluginHost>,
+    cluster: Cluster,
+    turns: Turns,
     auth_calls: Semaphore,
     rooms_per_connection: AtomicUsize,
     draining: AtomicBool,
     /// What is wrong with the ways in, by the name of the way.
     ailing: Mutex<BTreeMap<Arc<str>, String>>,
-    started_at: i64,
     meters: meters::Meters,
 }
 
 impl Node {
-    /// Puts the three together, as `config` says.
+    /// Puts them together, as `config` says. It belongs to no cluster yet: [`Node::join_cluster`].
     #[must_use]
     pub fn new(
         config: &Config,
         ids: Arc<IdSequence>,
         hub: Arc<Hub>,
-        broker: Arc<dyn Broker>,
+        (broker, roster): (Arc<dyn Broker>, Arc<dyn Roster>),
         plugins: Arc<dyn PluginHost>,
     ) -> Self {
         Self {
-            id: config.node.id.clone(),
-            number: config.node.number,
-            address: config.node.address.clone(),
             ids,
             hub,
             broker,
             plugins,
+            cluster: Cluster::new(config, roster),
+            turns: Turns::default(),
             auth_calls: Semaphore::new(config.limits.auth_calls),
             rooms_per_connection: AtomicUsize::new(config.clients.rooms),
             draining: AtomicBool::new(false),
             ailing: Mutex::default(),
-            started_at: clock::now_millis(),
             meters: meters::Meters::new(),
         }
     }
@@ -90,19 +94,19 @@ impl Node {
     /// This node's name.
     #[must_use]
     pub fn id(&self) -> &NodeId {
-        &self.id
+        &self.cluster.me.id
     }
 
     /// The number inside the ids that it makes.
     #[must_use]
     pub fn number(&self) -> u16 {
-        self.number
+        self.cluster.me.number
     }
 
     /// When it started, milliseconds since 1970.
     #[must_use]
     pub fn started_at(&self) -> i64 {
-        self.started_at
+        self.cluster.me.started_at
     }
 
     /// Every plugin, by name.
@@ -128,6 +132,8 @@ impl Node {
         if self.is_draining() {
             reasons.push("the node is draining".to_owned());
         }
+        reasons.extend(self.broker.faults());
+        reasons.extend(self.cluster.lease.trouble());
         let plugins = self.plugins.status();
         if !plugins.iter().any(|p| p.state == "live" && p.roles.contains(&"auth")) {
             reasons.push("no auth plugin is live: every client is refused".to_owned());
@@ -137,7 +143,6 @@ impl Node {
         }
         reasons.extend(self.plugins.faults());
         reasons.extend(self.ailing.lock().iter().map(|(way, why)| format!("{way}: {why}")));
-        reasons.extend(self.broker.faults());
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 

@@ -127,12 +127,13 @@ pub struct Call {
     pub cid: ConnectionId,
 }
 
-/// What happened on this node.
+/// What happened. Who came and went is told once in the whole cluster, by the node on which it happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// First connection of a user.
     Online(Identity),
-    /// The last connection of a user is gone.
+    /// The last connection of a user is gone. Where the node that held it fell, nobody knows which it was
+    /// ([`ConnectionId::UNKNOWN`]).
     Offline(Identity),
     /// A connection joined a room.
     RoomJoined(Identity, Room),
@@ -185,8 +186,8 @@ pub trait Services: Send + Sync {
     fn connections<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Vec<Presence>>;
     /// Users in a room, each once, from `offset` on.
     fn members<'a>(&'a self, room: &'a str, offset: u32, limit: u32) -> BoxFuture<'a, Vec<Uid>>;
-    /// Whether this connection lives here.
-    fn is_connected(&self, cid: ConnectionId) -> bool;
+    /// Whether this connection lives.
+    fn is_connected(&self, cid: ConnectionId) -> BoxFuture<'_, bool>;
     /// Does all of it, in order; events that come of it are told with the same number of `hops`.
     fn commit(&self, effects: Vec<Effect>, hops: u8) -> BoxFuture<'_, ()>;
 }

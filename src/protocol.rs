@@ -3,7 +3,6 @@
 //! The wire for users: `docs/protocol.md`; golden frames: `tests/vectors/frames.json`. What back ends push is in [`push`].
 
 mod bounds;
-mod canonical;
 mod fault;
 mod frames;
 mod json;
@@ -26,9 +25,9 @@ use bytes::Bytes;
 
 use crate::message::{Entries, Message};
 
-pub use canonical::{canonical_length, put_canonical, read_canonical};
 pub use fault::Fault;
 pub use frames::Frames;
+pub use proto::cluster;
 pub use size::{MAX_TCP_BODY, TooLarge, check_size};
 
 /// Which Message layout a connection speaks, for its whole life.

@@ -108,6 +108,8 @@ pub struct Whereabouts {
     pub node: NodeId,
     /// The node's address for clients; empty = it is not known.
     pub address: String,
+    /// Address of the node to dial the next time, where that is another one.
+    pub next: Option<String>,
 }
 
 /// A client's message to others.

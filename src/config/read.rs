@@ -316,9 +316,8 @@ impl Codec<String> for Secret {
         Some(text)
     }
 
-    /// That there is none is no secret.
     fn show(&self, value: &String) -> Value {
-        if value.is_empty() { Value::text("") } else { Value::built_in(Kind::Secret(value.clone())) }
+        Value::built_in(Kind::Secret(value.clone()))
     }
 }
 

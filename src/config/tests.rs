@@ -119,7 +119,7 @@ fn wrong_shapes_are_faults_of_their_line() {
         faults("- a\n"),
         [
             "s.yaml:1: expected keys and values (node, listeners, clients, heartbeat, limits, queue, api, plugins, bus, intakes, \
-         log or drain), got a list"
+         cluster, log or drain), got a list"
         ]
     );
     assert_eq!(

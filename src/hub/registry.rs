@@ -109,6 +109,14 @@ impl Registry {
         self.users_near(self.hash(uid)).read().get(uid).cloned().unwrap_or_default()
     }
 
+    pub(super) fn has_user(&self, uid: &str) -> bool {
+        self.users_near(self.hash(uid)).read().contains_key(uid)
+    }
+
+    pub(super) fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
     pub(super) fn page(&self, after: u64, limit: usize) -> Vec<Connection> {
         let above = (ops::Bound::Excluded(after), ops::Bound::Unbounded);
         let mut page = Vec::new();

@@ -150,6 +150,10 @@ impl RoomState {
         part.into_iter().flat_map(|part| part.links.iter()).for_each(each);
     }
 
+    pub(super) fn is_dead(&self) -> bool {
+        self.members.read().parts.is_empty()
+    }
+
     fn len(&self) -> usize {
         self.members.read().parts.iter().map(|part| part.links.len()).sum()
     }

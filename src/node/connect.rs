@@ -1,19 +1,17 @@
-//! The life of a connection: attach, admit, bind (device matrix, rooms, presence), rooms, kick, detach.
+//! The life of a connection: attach, admit, bind (device matrix, rooms, presence), detach.
 //!
-//! Knows no frame beyond the kick message and no socket beyond the trait.
+//! Knows no frame beyond the bind reply and no socket beyond the trait.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Node;
-use super::devices::{Conflict, conflict};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::clock;
 use crate::config::DevicePolicy;
 use crate::disconnect::Disconnect;
 use crate::hub::{Binding, Connection, Former, Socket};
-use crate::id::{ConnectionId, Device, Room};
-use crate::message::{Entries, KICK_ACTION, Message, Target};
+use crate::id::{ConnectionId, Device, Uid};
+use crate::message::Entries;
 use crate::plugin::{Account, Call, Event, Identity, Transport};
 use crate::protocol::{self, Form, ServerFrame};
 use crate::session::{self, Whereabouts};
@@ -22,7 +20,7 @@ impl Node {
     /// Takes a new connection, unbound; `form` is `None` where the first frame will tell it, `devices` its listener's word.
     ///
     /// # Errors
-    /// Why it is refused: too many connections, or the node drains.
+    /// Why it is refused: too many connections, the node drains, or it cannot reach its cluster.
     pub async fn attach(
         &self,
         socket: Arc<dyn Socket>,
@@ -31,6 +29,9 @@ impl Node {
     ) -> Result<Connection, Disconnect> {
         if self.is_draining() {
             return Err(Disconnect::RESTART);
+        }
+        if !self.cluster.lease.is_held() {
+            return Err(Disconnect::CUT_OFF);
         }
         let connection = self.hub.attach(socket, form).await.ok_or(Disconnect::TOO_MANY)?;
         connection.set_devices(devices);
@@ -71,8 +72,13 @@ impl Node {
         };
         let Account { admission, channel } = account;
         let (uid, expires) = (admission.uid.clone(), admission.expires);
-        self.settle(&connection, admission, Facts { channel, ..Facts::default() }, hops).await?;
-        let place = Whereabouts { cid, node: self.id.clone(), address: self.address.clone() };
+        if let Err(refusal) = self.settle(&connection, admission, Facts { channel, ..Facts::default() }, hops).await {
+            // It may be bound by half: its client comes back to something whole.
+            connection.close(Disconnect::INTERNAL).await;
+            return Err(refusal);
+        }
+        let (id, address) = (self.id().clone(), self.cluster.me.address.clone());
+        let place = Whereabouts { cid, node: id, address, next: None };
         let reply = session::bind_reply(&uid, expires, &place, clock::now_millis());
         if let Some(form) = connection.form()
             && let Ok(frame) = protocol::encode(form, ServerFrame::Reply(&reply))
@@ -98,8 +104,8 @@ impl Node {
         };
         let earlier = before.as_deref();
         let binding = Binding {
-            number: earlier.map_or_else(|| self.ids.next(), |b| b.number),
-            uid,
+            number: self.number_for(connection, &uid, earlier).await?,
+            uid: uid.clone(),
             device: device.or(claimed).or_else(|| earlier.and_then(|b| b.device.clone())),
             channel: facts.channel.or_else(|| earlier.and_then(|b| b.channel.clone())),
             since: earlier.map_or_else(clock::now_millis, |b| b.since),
@@ -108,17 +114,33 @@ impl Node {
         };
         let bound = self.hub.bind(connection, binding);
         if let Some(former) = bound.former {
-            self.part(connection, &former, hops);
+            self.part(connection, &former, hops).await;
         }
-        if bound.first {
-            self.tell(connection, Event::Online, hops);
+        // Held after the bind: whoever leaves last looks for connections before it lets go of the user.
+        if earlier.is_none()
+            && self.enter(&uid, bound.first).await?
+            && let Some(identity) = identity(connection)
+        {
+            self.plugins.notify(Event::Online(identity), hops);
         }
         self.settle_devices(connection).await;
+        self.announce(connection).await?;
         for room in rooms {
             // A token's rooms are bounded like any other: what is over the bound is refused and left out.
-            let _ = self.join_after(connection, room, hops);
+            let _ = self.join_after(connection, room, hops).await;
         }
         Ok(())
+    }
+
+    /// The place of a bind among those of its user, where that ever matters.
+    async fn number_for(&self, connection: &Connection, uid: &Uid, earlier: Option<&Binding>) -> Result<u64, Refusal> {
+        if let Some(earlier) = earlier {
+            return Ok(earlier.number);
+        }
+        if connection.devices() == DevicePolicy::AllowAll {
+            return Ok(0);
+        }
+        self.cluster.roster.number(uid).await.map_err(|why| Refusal::new("503", why.to_string()))
     }
 
     /// The connection's socket is gone.
@@ -127,10 +149,11 @@ impl Node {
         let detached = self.hub.detach(connection).await;
         let Some(identity) = identity else { return };
         for room in detached.rooms {
+            self.release_room(&room).await;
             self.plugins.notify(Event::RoomLeft(identity.clone(), room), 0);
         }
         if detached.last {
-            self.plugins.notify(Event::Offline(identity), 0);
+            self.quit(identity, 0).await;
         }
     }
 
@@ -139,95 +162,17 @@ impl Node {
         self.plugins.handle(call).await
     }
 
-    /// A bound connection joins a room; `false` if it was in it.
-    ///
-    /// # Errors
-    /// A refusal when it is not bound, or in as many rooms as it may be.
-    pub async fn join(&self, connection: &Connection, room: Room) -> Result<bool, Refusal> {
-        self.join_after(connection, room, 0)
-    }
-
-    /// The same, after so many calls of plugins.
-    pub(super) fn join_after(&self, connection: &Connection, room: Room, hops: u8) -> Result<bool, Refusal> {
-        let Some(identity) = identity(connection) else {
-            return Err(Refusal::new("401", "the connection is not bound to a user"));
-        };
-        let rooms = connection.rooms();
-        if rooms.contains(&room) {
-            return Ok(false);
-        }
-        let limit = self.rooms_per_connection.load(Ordering::Relaxed);
-        if rooms.len() >= limit {
-            return Err(Refusal::new(
-                "429",
-                format!("room: expected at most {limit} rooms a connection, got one more"),
-            ));
-        }
-        let joined = self.hub.join(connection, &room);
-        if joined {
-            self.plugins.notify(Event::RoomJoined(identity, room), hops);
-        }
-        Ok(joined)
-    }
-
-    /// A connection leaves a room; `false` if it was not in it.
-    pub async fn leave(&self, connection: &Connection, room: &Room) -> bool {
-        self.leave_after(connection, room, 0)
-    }
-
-    /// The same, after so many calls of plugins.
-    pub(super) fn leave_after(&self, connection: &Connection, room: &Room, hops: u8) -> bool {
-        let left = self.hub.leave(connection, room);
-        if left && let Some(identity) = identity(connection) {
-            self.plugins.notify(Event::RoomLeft(identity, room.clone()), hops);
-        }
-        left
-    }
-
-    /// Closes the target's connections (connection, device, user, users) and says how many there were.
-    pub async fn kick(&self, target: &Target, why: Disconnect, words: &str) -> usize {
-        let mut connections = self.connections_of(target);
-        // One that says goodbye already was not closed by this call.
-        connections.retain(|connection| connection.closed().is_none());
-        for connection in &connections {
-            say_kicked(connection, words).await;
-            connection.close(why).await;
-        }
-        connections.len()
-    }
-
     /// The connection is another user's now: it is in none of the rooms that the former one joined.
-    fn part(&self, connection: &Connection, former: &Former, hops: u8) {
+    async fn part(&self, connection: &Connection, former: &Former, hops: u8) {
         let identity = identity_of(connection, &former.binding);
         for room in connection.rooms() {
             if self.hub.leave(connection, &room) {
+                self.release_room(&room).await;
                 self.plugins.notify(Event::RoomLeft(identity.clone(), room), hops);
             }
         }
         if former.last {
-            self.plugins.notify(Event::Offline(identity), hops);
-        }
-    }
-
-    /// Of each two connections of the user that exclude each other, the one that bound earlier goes.
-    async fn settle_devices(&self, connection: &Connection) {
-        let Some(mine) = connection.binding() else { return };
-        let policy = connection.devices();
-        for other in self.hub.user(mine.uid.as_str()) {
-            let Some(theirs) = other.binding().filter(|_| other.id() != connection.id()) else { continue };
-            let (loser, winner) = if theirs.number < mine.number { (&other, &mine) } else { (connection, &theirs) };
-            match conflict(policy, &mine, &theirs) {
-                Conflict::None => continue,
-                Conflict::SameDevice => {}
-                Conflict::OtherDevice => say_kicked(loser, device_name(winner)).await,
-            }
-            loser.close(Disconnect::REPLACED).await;
-        }
-    }
-
-    fn tell(&self, connection: &Connection, event: fn(Identity) -> Event, hops: u8) {
-        if let Some(identity) = identity(connection) {
-            self.plugins.notify(event(identity), hops);
+            self.quit(identity, hops).await;
         }
     }
 }
@@ -245,26 +190,6 @@ fn identity_of(connection: &Connection, binding: &Binding) -> Identity {
         device: binding.device.clone(),
         channel: binding.channel.clone(),
     }
-}
-
-async fn say_kicked(connection: &Connection, words: &str) {
-    let (Some(form), Some(binding)) = (connection.form(), connection.binding()) else { return };
-    let message = Message {
-        action: KICK_ACTION.to_owned(),
-        content: [("text", words)].into_iter().collect(),
-        sender: "0".to_owned(),
-        receiver: binding.uid.to_string(),
-        timestamp: clock::now_millis(),
-        ..Message::default()
-    };
-    if let Ok(frame) = protocol::encode(form, ServerFrame::Message(&message)) {
-        connection.send(frame).await;
-    }
-}
-
-fn device_name(binding: &Binding) -> &str {
-    let named = binding.facts.get("deviceName").filter(|n| !n.is_empty());
-    named.or(binding.channel.as_deref()).unwrap_or("another device")
 }
 
 fn merge(earlier: Option<&Entries>, said: &Entries, claims: &Entries) -> Entries {

@@ -2,12 +2,13 @@
 //!
 //! Knows nothing of plugins: whatever arrives here has been judged where it was published.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::Node;
 use crate::broker::{Batch, Deliver};
 use crate::hub::{self, Hub};
 use crate::id::NodeId;
@@ -17,16 +18,28 @@ use crate::protocol::Frames;
 /// Longest run, in canonical bytes: what one connection's queue takes or refuses as a whole.
 const MAX_RUN_BYTES: usize = 16 * 1024;
 
-/// Hands this node's share of each batch to its hub.
+/// Hands this node's share of each batch to its hub, and words and losses to the node.
 pub struct Delivery {
     hub: Arc<Hub>,
+    /// Weak, because the node owns the broker that holds this; set when both exist.
+    node: OnceLock<Weak<Node>>,
 }
 
 impl Delivery {
     /// To the connections of `hub`.
     #[must_use]
     pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+        Self { hub, node: OnceLock::new() }
+    }
+
+    /// From now on words and losses reach `node`; before, nobody has said anything to it.
+    pub fn belongs_to(&self, node: Weak<Node>) {
+        // A second call would be another node's.
+        let _ = self.node.set(node);
+    }
+
+    fn node(&self) -> Option<Arc<Node>> {
+        self.node.get().and_then(Weak::upgrade)
     }
 
     async fn hand_over(&self, batch: Batch) -> Vec<Receipt> {
@@ -44,10 +57,16 @@ impl Deliver for Delivery {
     }
 
     fn hear(&self, from: &NodeId, word: Bytes) {
-        tracing::debug!(%from, bytes = word.len(), "a word that this version does not know");
+        if let Some(node) = self.node() {
+            node.hear(from, &word);
+        }
     }
 
-    fn gap(&self) {}
+    fn gap(&self) {
+        if let Some(node) = self.node() {
+            node.declare_loss();
+        }
+    }
 }
 
 /// Neighbours for the same receivers: they are encoded into one run of bytes and queued as one entry.

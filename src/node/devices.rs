@@ -1,35 +1,79 @@
-//! Which connections of a user must give way to which: CIM's device matrix as a pure function.
+//! Which connections of a user must give way to which: CIM's device matrix as a pure function, the same for two
+//! connections of one node and for two on different nodes.
 //!
 //! Source: farsunset/cim 4.2, its session group rules; the exception for `web` was measured with its web SDK.
 
 use crate::config::DevicePolicy;
 use crate::hub::Binding;
+use crate::id::Device;
 
-/// What happens to the loser of two connections of one user.
+/// A bound connection, as far as its place among its user's devices goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Contender {
+    /// [`Binding::number`].
+    pub(super) number: u64,
+    pub(super) device: Option<Device>,
+    pub(super) channel: Option<String>,
+    /// What its user calls the device.
+    pub(super) name: String,
+}
+
+impl Contender {
+    pub(super) fn of(binding: &Binding) -> Self {
+        let named = binding.facts.get("deviceName").filter(|name| !name.is_empty());
+        let name = named.or(binding.channel.as_deref()).unwrap_or("another device");
+        Self {
+            number: binding.number,
+            device: binding.device.clone(),
+            channel: binding.channel.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Whether there can be another that it excludes.
+    pub(super) fn excludes_any(&self) -> bool {
+        group(self.channel.as_deref()).is_some() || self.device.is_some()
+    }
+}
+
+/// Who of two connections goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loser {
+    /// The one that was just bound: another one was bound even later.
+    Newcomer,
+    /// The one that was there.
+    Holder,
+}
+
+/// How the loser goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Conflict {
-    /// Both stay.
-    None,
     /// The same device came back: the old socket is closed without a word to its user.
     SameDevice,
     /// Another device took the place: the loser is told, so that its SDK stops dialling.
     OtherDevice,
 }
 
-/// How `a` and `b`, two connections of one user, get along.
-pub(super) fn conflict(policy: DevicePolicy, a: &Binding, b: &Binding) -> Conflict {
+/// Who has to go when a connection that came by a listener with this policy meets another one of its user.
+pub(super) fn contest(policy: DevicePolicy, newcomer: &Contender, holder: &Contender) -> Option<(Loser, Conflict)> {
+    let conflict = conflict(policy, newcomer, holder)?;
+    let loser = if holder.number < newcomer.number { Loser::Holder } else { Loser::Newcomer };
+    Some((loser, conflict))
+}
+
+fn conflict(policy: DevicePolicy, a: &Contender, b: &Contender) -> Option<Conflict> {
     if policy == DevicePolicy::AllowAll {
-        return Conflict::None;
+        return None;
     }
     let (a_channel, b_channel) = (a.channel.as_deref(), b.channel.as_deref());
     let same_device = a.device.is_some() && a.device == b.device;
     // Tabs of one browser share a deviceId: replaced silently they would redial each other to death.
     if same_device && a_channel == b_channel {
-        return if a_channel == Some("web") { Conflict::None } else { Conflict::SameDevice };
+        return (a_channel != Some("web")).then_some(Conflict::SameDevice);
     }
     match (group(a_channel), group(b_channel)) {
-        (Some(a), Some(b)) if a == b => Conflict::OtherDevice,
-        _ => Conflict::None,
+        (Some(a), Some(b)) if a == b => Some(Conflict::OtherDevice),
+        _ => None,
     }
 }
 
@@ -50,41 +94,42 @@ fn group(channel: Option<&str>) -> Option<Group> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Device, Uid};
-    use crate::message::Entries;
 
-    fn bound(channel: &str, device: &str) -> Binding {
-        Binding {
-            number: 1,
-            uid: Uid::parse("u").unwrap(),
-            device: Device::parse(device).ok(),
-            channel: Some(channel.to_owned()).filter(|c| !c.is_empty()),
-            since: 0,
-            expires: None,
-            facts: Entries::new(),
-        }
+    fn bound(number: u64, channel: &str, device: &str) -> Contender {
+        let channel = Some(channel.to_owned()).filter(|c| !c.is_empty());
+        Contender { number, device: Device::parse(device).ok(), channel, name: String::new() }
     }
 
     #[test]
     fn cims_matrix() {
         let rows = [
-            ("android", "1", "ios", "2", Conflict::OtherDevice),
-            ("android", "1", "android", "2", Conflict::OtherDevice),
-            ("android", "1", "android", "1", Conflict::SameDevice),
-            ("windows", "1", "mac", "2", Conflict::OtherDevice),
-            ("web", "1", "windows", "2", Conflict::OtherDevice),
-            ("web", "1", "web", "1", Conflict::None),
-            ("web", "1", "web", "2", Conflict::OtherDevice),
-            ("android", "1", "web", "1", Conflict::None),
-            ("watch", "1", "watch", "2", Conflict::None),
-            ("watch", "1", "watch", "1", Conflict::SameDevice),
-            ("", "", "", "", Conflict::None),
+            ("android", "1", "ios", "2", Some(Conflict::OtherDevice)),
+            ("android", "1", "android", "2", Some(Conflict::OtherDevice)),
+            ("android", "1", "android", "1", Some(Conflict::SameDevice)),
+            ("windows", "1", "mac", "2", Some(Conflict::OtherDevice)),
+            ("web", "1", "windows", "2", Some(Conflict::OtherDevice)),
+            ("web", "1", "web", "1", None),
+            ("web", "1", "web", "2", Some(Conflict::OtherDevice)),
+            ("android", "1", "web", "1", None),
+            ("watch", "1", "watch", "2", None),
+            ("watch", "1", "watch", "1", Some(Conflict::SameDevice)),
+            ("", "", "", "", None),
         ];
         for (ca, da, cb, db, expected) in rows {
-            let (a, b) = (bound(ca, da), bound(cb, db));
+            let (a, b) = (bound(1, ca, da), bound(2, cb, db));
             assert_eq!(conflict(DevicePolicy::Cim, &a, &b), expected, "{ca}/{da} and {cb}/{db}");
             assert_eq!(conflict(DevicePolicy::Cim, &b, &a), expected, "{cb}/{db} and {ca}/{da}");
-            assert_eq!(conflict(DevicePolicy::AllowAll, &a, &b), Conflict::None);
+            assert_eq!(conflict(DevicePolicy::AllowAll, &a, &b), None);
+            assert!(expected.is_none() || a.excludes_any() && b.excludes_any(), "{ca}/{da} and {cb}/{db}");
         }
+    }
+
+    #[test]
+    fn whoever_looks_the_lower_number_goes() {
+        let (early, late) = (bound(1, "android", "1"), bound(2, "ios", "2"));
+        let rule = |newcomer, holder| contest(DevicePolicy::Cim, newcomer, holder).map(|(loser, _)| loser);
+        assert_eq!(rule(&late, &early), Some(Loser::Holder));
+        assert_eq!(rule(&early, &late), Some(Loser::Newcomer));
+        assert_eq!(rule(&late, &bound(0, "android", "1")), Some(Loser::Holder), "0 gives way to everyone");
     }
 }

@@ -16,6 +16,7 @@ impl Node {
     /// From now on: not ready, no new connection.
     pub fn begin_drain(&self) {
         self.draining.store(true, std::sync::atomic::Ordering::Release);
+        self.cluster.lease.news.notify_one();
     }
 
     /// Closes every connection, `step_percent` per cent of them at a time, and returns when all are gone, or at

@@ -1,15 +1,13 @@
 //! What the node does for plugins: answers their questions and commits what a call decided.
 
-use std::collections::BTreeSet;
 use std::sync::Weak;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::{Fate, Node};
-use crate::disconnect::Disconnect;
 use crate::id::{ConnectionId, Room, Uid};
-use crate::message::{Publication, Target};
+use crate::message::Publication;
 use crate::plugin::{Effect, Presence, Services};
 
 /// The node as plugins see it. Weak, because the node owns the plugin host that holds this.
@@ -27,33 +25,42 @@ impl NodeServices {
 
 impl Services for NodeServices {
     fn is_online<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, bool> {
-        let online = self.node.upgrade().is_some_and(|node| !node.user(uid).is_empty());
-        std::future::ready(online).boxed()
+        async move {
+            let (Some(node), Ok(uid)) = (self.node.upgrade(), Uid::parse(uid)) else { return false };
+            node.is_online(&uid).await
+        }
+        .boxed()
     }
 
     fn connections<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Vec<Presence>> {
-        let connections = self.node.upgrade().map(|node| node.user(uid)).unwrap_or_default();
-        let presence = connections.iter().filter_map(|connection| {
-            let binding = connection.binding()?;
-            Some(Presence {
-                cid: connection.id(),
-                device: binding.device.clone(),
-                channel: binding.channel.clone(),
-                rooms: connection.rooms(),
-            })
-        });
-        std::future::ready(presence.collect()).boxed()
+        async move {
+            let (Some(node), Ok(uid)) = (self.node.upgrade(), Uid::parse(uid)) else { return Vec::new() };
+            let seen = node.connections_anywhere(&uid).await;
+            let presence = seen.into_iter().map(|seen| Presence {
+                cid: seen.cid,
+                device: seen.binding.device.clone(),
+                channel: seen.binding.channel.clone(),
+                rooms: seen.rooms,
+            });
+            presence.collect()
+        }
+        .boxed()
     }
 
     fn members<'a>(&'a self, room: &'a str, offset: u32, limit: u32) -> BoxFuture<'a, Vec<Uid>> {
-        let connections = self.node.upgrade().map(|node| node.room(room)).unwrap_or_default();
-        let users: BTreeSet<Uid> = connections.iter().filter_map(|c| Some(c.binding()?.uid.clone())).collect();
-        let page = users.into_iter().skip(offset as usize).take(limit as usize).collect();
-        std::future::ready(page).boxed()
+        async move {
+            let (Some(node), Ok(room)) = (self.node.upgrade(), Room::parse(room)) else { return Vec::new() };
+            node.members_of(&room, offset as usize, limit as usize).await
+        }
+        .boxed()
     }
 
-    fn is_connected(&self, cid: ConnectionId) -> bool {
-        self.node.upgrade().is_some_and(|node| !node.connections_of(&Target::Connection(cid)).is_empty())
+    fn is_connected(&self, cid: ConnectionId) -> BoxFuture<'_, bool> {
+        async move {
+            let Some(node) = self.node.upgrade() else { return false };
+            node.is_connected(cid).await
+        }
+        .boxed()
     }
 
     fn commit(&self, effects: Vec<Effect>, hops: u8) -> BoxFuture<'_, ()> {
@@ -76,19 +83,13 @@ impl Node {
             }
             match effect {
                 Effect::Push(publication) => pushes.push(*publication),
-                Effect::Join(uid, room) => self.join_user(&uid, &room, hops),
-                Effect::Leave(uid, room) => {
-                    for connection in self.user(uid.as_str()) {
-                        self.leave_after(&connection, &room, hops);
-                    }
-                }
+                Effect::Join(uid, room) => self.change_user(uid, room, false, hops).await,
+                Effect::Leave(uid, room) => self.change_user(uid, room, true, hops).await,
                 Effect::Kick(target, words) => {
-                    self.kick(&target, Disconnect::KICKED, &words).await;
+                    self.kick(&target, &words).await;
                 }
                 Effect::Login(cid, account) => {
-                    if let Err(refusal) = self.login(cid, *account, hops).await {
-                        tracing::warn!(reason = refusal.reason, "a plugin's login came to nothing");
-                    }
+                    self.login_anywhere(cid, *account, hops).await;
                 }
             }
         }
@@ -105,14 +106,6 @@ impl Node {
         if let Some(first) = lost.next() {
             let more = lost.count();
             tracing::warn!(id = first.id, fate = ?first.fate, more, "a plugin's push went nowhere");
-        }
-    }
-
-    fn join_user(&self, uid: &Uid, room: &Room, hops: u8) {
-        for connection in self.user(uid.as_str()) {
-            if let Err(refusal) = self.join_after(&connection, room.clone(), hops) {
-                tracing::debug!(reason = refusal.reason, "a plugin's join was refused");
-            }
         }
     }
 }

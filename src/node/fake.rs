@@ -1,6 +1,10 @@
 //! A node for tests of the ways in: its broker and plugins answer what a test tells them, and remember what came.
 //!
-//! The hub is the real one, with no shard running: nothing is written to a socket.
+//! The hub is the real one, with no shard running: nothing is written to a socket. Several nodes that share a bus, with
+//! shards and with clients that read what they are sent: [`shared`].
+
+pub(crate) mod several;
+pub(crate) mod shared;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -12,6 +16,9 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::Node;
+use super::deliver::Delivery;
+use crate::broker::memory::MemoryRoster;
+use crate::broker::roster::Roster;
 use crate::broker::{Address, Batch, Broker, Outcome, Stream, Unavailable};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::config::{Config, DevicePolicy};
@@ -32,12 +39,28 @@ pub(crate) struct Fake {
 impl Fake {
     /// As `config` says.
     pub(crate) fn new(config: &Config) -> Self {
-        let broker = Arc::new(Scripted::default());
+        let script = Arc::new(Scripted::default());
+        let bus = Arc::clone(&script);
+        let (fake, _, shards) = Self::over(config, script, |_| (bus, Arc::new(MemoryRoster::default())));
+        fake.node.join_cluster().now_or_never().expect("the memory's roster does not wait").expect("it is alone");
+        Self { _shards: shards, ..fake }
+    }
+
+    /// On the bus and roster that `engine` gives for what is delivered; not of the cluster yet, the shards not run.
+    fn over(
+        config: &Config,
+        script: Arc<Scripted>,
+        engine: impl FnOnce(Arc<Delivery>) -> (Arc<dyn Broker>, Arc<dyn Roster>),
+    ) -> (Self, Arc<Hub>, Vec<ShardTask>) {
         let ids = Arc::new(IdSequence::new(config.node.number, std::time::SystemTime::now()));
         let (hub, shards) = Hub::new(&Settings::from(config), Arc::clone(&ids));
         let hub = Arc::new(hub);
-        let (bus, plugins) = (Arc::clone(&broker), Arc::clone(&broker));
-        Self { node: Arc::new(Node::new(config, ids, hub, bus, plugins)), broker, _shards: shards }
+        let delivery = Arc::new(Delivery::new(Arc::clone(&hub)));
+        let engine = engine(Arc::clone(&delivery));
+        let plugins = Arc::clone(&script);
+        let node = Arc::new(Node::new(config, ids, Arc::clone(&hub), engine, plugins));
+        delivery.belongs_to(Arc::downgrade(&node));
+        (Self { node, broker: script, _shards: Vec::new() }, hub, shards)
     }
 
     /// From now on the broker takes nothing.
@@ -48,6 +71,16 @@ impl Fake {
     /// It takes everything again.
     pub(crate) fn mend_broker(&self) {
         self.broker.script.lock().broken = false;
+    }
+
+    /// Why the bus should get no traffic.
+    pub(crate) fn set_bus_faults(&self, faults: &[&str]) {
+        self.broker.script.lock().bus_faults = faults.iter().map(|fault| (*fault).to_owned()).collect();
+    }
+
+    /// The streams that the node has asked for and let go of, since it was last asked.
+    pub(crate) fn streams(&self) -> Vec<String> {
+        std::mem::take(&mut self.broker.script.lock().streams)
     }
 
     /// What the filters answer to messages with this action; they let all others pass.
@@ -114,8 +147,40 @@ struct Script {
     status: Vec<Status>,
     words: Vec<(String, Word)>,
     faults: Vec<String>,
+    bus_faults: Vec<String>,
+    streams: Vec<String>,
     batches: Vec<Batch>,
     events: Vec<Event>,
+}
+
+fn name(stream: &Stream) -> &str {
+    match stream {
+        Stream::User(uid) => uid.as_str(),
+        Stream::Room(room) => room.as_str(),
+    }
+}
+
+/// What tests look at beside what everybody may ask.
+impl Node {
+    /// A user's connections here.
+    pub(crate) fn user(&self, uid: &str) -> Vec<Connection> {
+        self.hub.user(uid)
+    }
+
+    /// A room's connections here.
+    pub(crate) fn room(&self, room: &str) -> Vec<Connection> {
+        self.hub.room(room)
+    }
+
+    /// Rooms with members here.
+    pub(crate) fn rooms(&self) -> Vec<(Room, usize)> {
+        self.hub.rooms()
+    }
+
+    /// The connection with this id.
+    pub(crate) fn connection(&self, cid: u64) -> Option<Connection> {
+        self.hub.connection(crate::id::ConnectionId::new(cid)?)
+    }
 }
 
 /// One connection of each user takes a message, except of those whose uid begins with `off`.
@@ -151,14 +216,19 @@ impl Broker for Scripted {
         std::future::ready(Ok(Some(1))).boxed()
     }
 
-    fn hold(&self, _: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
-        std::future::ready(Ok(())).boxed()
+    fn hold(&self, stream: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
+        let mut script = self.script.lock();
+        script.streams.push(format!("hold {}", name(&stream)));
+        let broken = Unavailable { engine: "script", why: "it is broken".to_owned() };
+        std::future::ready(if script.broken { Err(broken) } else { Ok(()) }).boxed()
     }
 
-    fn release(&self, _: &Stream) {}
+    fn release(&self, stream: &Stream) {
+        self.script.lock().streams.push(format!("release {}", name(stream)));
+    }
 
     fn faults(&self) -> Vec<String> {
-        Vec::new()
+        self.script.lock().bus_faults.clone()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

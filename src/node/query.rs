@@ -1,16 +1,125 @@
-//! What the node can be asked: who is connected, who is in which room.
+//! What this node can be asked about its own connections: who is here, who fits, in which order.
 //!
-//! One node answers from its hub; a cluster will ask the others here, which is why most of it is async already.
+//! What needs the other nodes, too, is in [`super::cluster`], and comes back here on each of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ahash::AHashMap;
 
 use super::Node;
-use crate::hub::Connection;
-use crate::id::Room;
+use crate::hub::{Binding, Connection};
+use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::Target;
+use crate::protocol::Form;
+
+/// Connections looked at between two yields.
+const CHUNK: usize = 1000;
+/// Most connections told for one user; the count tells of the rest.
+pub(super) const MAX_DEVICES: usize = 100;
+
+/// Which connections are meant; all that is given must fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this user.
+    pub uid: Option<Uid>,
+    /// In this room.
+    pub room: Option<Room>,
+    /// On this device.
+    pub device: Option<Device>,
+    /// Of this channel.
+    pub channel: Option<String>,
+}
+
+/// What each entry of a list is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unit {
+    /// A user, at the place of the first of its connections.
+    User,
+    /// A connection.
+    Connection,
+}
+
+/// How many there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Users; one that several nodes hold counts once on each.
+    pub users: usize,
+    /// Bound connections.
+    pub connections: usize,
+}
+
+/// A bound connection as it was when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its id.
+    pub cid: ConnectionId,
+    /// Whose it is.
+    pub binding: Arc<Binding>,
+    /// The rooms that it is in, by name.
+    pub rooms: Vec<Room>,
+    /// Its tag.
+    pub tag: Option<String>,
+    /// How it is spoken to, if that is known.
+    pub form: Option<Form>,
+}
+
+/// A user and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenUser {
+    /// Who.
+    pub uid: Uid,
+    /// All its connections that fit.
+    pub connections: usize,
+    /// The first of them, ids growing, at most a hundred.
+    pub devices: Vec<Seen>,
+}
+
+/// A part of a list: entries in order, and whether there are some behind the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part<T> {
+    pub(super) rows: Vec<T>,
+    pub(super) more: bool,
+}
+
+/// Which names are listed in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Rooms with their connections.
+    Rooms,
+    /// Users of a room with their connections in it.
+    Members(Room),
+}
+
+impl Filter {
+    /// Whether every connection fits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The connection's binding, if the connection fits.
+    fn fit(&self, connection: &Connection) -> Option<Arc<Binding>> {
+        let binding = connection.binding()?;
+        let fits = self.uid.as_ref().is_none_or(|uid| binding.uid == *uid)
+            && self.device.as_ref().is_none_or(|device| binding.device.as_ref() == Some(device))
+            && self.channel.as_ref().is_none_or(|channel| binding.channel.as_ref() == Some(channel))
+            && self.room.as_ref().is_none_or(|room| connection.rooms().contains(room));
+        fits.then_some(binding)
+    }
+}
+
+impl Seen {
+    fn new(connection: &Connection, binding: Arc<Binding>) -> Self {
+        let mut rooms = connection.rooms();
+        rooms.sort_unstable();
+        Self { cid: connection.id(), binding, rooms, tag: connection.tag(), form: connection.form() }
+    }
+}
 
 impl Node {
-    /// The live connections that a target names; none for rooms and everyone.
-    #[must_use]
-    pub fn connections_of(&self, target: &Target) -> Vec<Connection> {
+    /// The live connections here that a target names; none for rooms and everyone.
+    pub(super) fn connections_of(&self, target: &Target) -> Vec<Connection> {
         match target {
             Target::Connection(cid) => self.hub.connection(*cid).into_iter().collect(),
             Target::User(uid) => self.hub.user(uid.as_str()),
@@ -24,33 +133,150 @@ impl Node {
         }
     }
 
-    /// Bound connections, cids growing, from the first above `after` on.
+    /// Users online here, and bound connections.
     #[must_use]
-    pub fn page(&self, after: u64, limit: usize) -> Vec<Connection> {
-        self.hub.page(after, limit)
+    pub fn counts_here(&self) -> Counts {
+        let (users, connections) = self.hub.counts();
+        Counts { users, connections }
     }
 
-    /// Users online, and bound connections.
-    #[must_use]
-    pub fn counts(&self) -> (usize, usize) {
-        self.hub.counts()
+    /// How many fit. Without a filter the hub knows; else all that the filter may mean are looked at.
+    pub(super) async fn count(&self, filter: &Filter) -> Counts {
+        if filter.is_empty() {
+            return self.counts_here();
+        }
+        let mut walk = Walk::new(self, filter, 0);
+        let (mut firsts, mut counts) = (Firsts::default(), Counts::default());
+        while let Some(chunk) = walk.next().await {
+            for (connection, binding) in chunk {
+                counts.connections += 1;
+                counts.users += usize::from(firsts.is_first(self, filter, &connection, &binding));
+            }
+        }
+        counts
     }
 
-    /// Rooms, with how many connections each has.
-    #[must_use]
-    pub fn rooms(&self) -> Vec<(Room, usize)> {
-        self.hub.rooms()
+    /// Those with ids above `after`, without the first `skip` of them, at most `limit`, ids growing.
+    pub(super) async fn page_here(
+        &self,
+        filter: &Filter,
+        unit: Unit,
+        after: u64,
+        skip: usize,
+        limit: usize,
+    ) -> Part<Seen> {
+        let mut walk = Walk::new(self, filter, after);
+        let (mut firsts, mut skip) = (Firsts::default(), skip);
+        let mut rows = Vec::new();
+        while let Some(chunk) = walk.next().await {
+            for (connection, binding) in chunk {
+                if unit == Unit::User && !firsts.is_first(self, filter, &connection, &binding) {
+                    continue;
+                }
+                if skip > 0 {
+                    skip -= 1;
+                } else if rows.len() < limit {
+                    rows.push(Seen::new(&connection, binding));
+                } else {
+                    return Part { rows, more: true };
+                }
+            }
+        }
+        Part { rows, more: false }
     }
 
-    /// A room's connections.
-    #[must_use]
-    pub fn room(&self, room: &str) -> Vec<Connection> {
-        self.hub.room(room)
+    /// The user's connections here that fit; `None` if there is none.
+    pub(super) fn seen_user(&self, uid: &Uid, filter: &Filter) -> Option<SeenUser> {
+        let mut all = self.hub.user(uid.as_str());
+        all.sort_unstable_by_key(Connection::id);
+        let fitting: Vec<_> = all.into_iter().filter_map(|c| filter.fit(&c).map(|binding| (c, binding))).collect();
+        let uid = fitting.first()?.1.uid.clone();
+        let connections = fitting.len();
+        let devices = fitting.into_iter().take(MAX_DEVICES).map(|(c, binding)| Seen::new(&c, binding)).collect();
+        Some(SeenUser { uid, connections, devices })
     }
 
-    /// A user's connections.
-    #[must_use]
-    pub fn user(&self, uid: &str) -> Vec<Connection> {
-        self.hub.user(uid)
+    /// The first `limit` names behind `after`, sorted, each with how many connections; and how many names there are.
+    pub(super) fn names_here(&self, names: &Names, after: &str, limit: usize) -> (Part<(String, usize)>, usize) {
+        let mut all: BTreeMap<String, usize> = BTreeMap::new();
+        match names {
+            Names::Rooms => all.extend(self.hub.rooms().into_iter().map(|(room, n)| (room.to_string(), n))),
+            Names::Members(room) => {
+                for binding in self.hub.room(room.as_str()).iter().filter_map(Connection::binding) {
+                    *all.entry(binding.uid.to_string()).or_default() += 1;
+                }
+            }
+        }
+        let total = all.len();
+        let mut rows: Vec<_> = all.into_iter().skip_while(|(name, _)| name.as_str() <= after).take(limit + 1).collect();
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        (Part { rows, more }, total)
+    }
+}
+
+/// Walks what the filter may mean, ids growing, and gives what fits.
+struct Walk<'a> {
+    node: &'a Node,
+    filter: &'a Filter,
+    /// What the filter names directly; `None` = the whole node.
+    named: Option<Vec<Connection>>,
+    after: u64,
+    ended: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn new(node: &'a Node, filter: &'a Filter, after: u64) -> Self {
+        let named = match filter {
+            Filter { uid: Some(uid), .. } => Some(node.hub.user(uid.as_str())),
+            Filter { room: Some(room), .. } => Some(node.hub.room(room.as_str())),
+            _ => None,
+        };
+        Self { node, filter, named, after, ended: false }
+    }
+
+    async fn next(&mut self) -> Option<Vec<(Connection, Arc<Binding>)>> {
+        while !self.ended {
+            let chunk = match self.named.take() {
+                Some(mut all) => {
+                    self.ended = true;
+                    all.retain(|c| c.id().as_u64() > self.after);
+                    all.sort_unstable_by_key(Connection::id);
+                    all
+                }
+                None => self.node.hub.page(self.after, CHUNK),
+            };
+            match chunk.last() {
+                Some(last) => self.after = last.id().as_u64(),
+                None => self.ended = true,
+            }
+            let fitting: Vec<_> =
+                chunk.into_iter().filter_map(|c| self.filter.fit(&c).map(|binding| (c, binding))).collect();
+            if !fitting.is_empty() {
+                return Some(fitting);
+            }
+            // A long walk must not keep a worker from its sockets.
+            tokio::task::yield_now().await;
+        }
+        None
+    }
+}
+
+/// The first fitting connection of each user met, looked up once: a user may have thousands.
+#[derive(Default)]
+struct Firsts(AHashMap<Uid, Option<ConnectionId>>);
+
+impl Firsts {
+    fn is_first(&mut self, node: &Node, filter: &Filter, connection: &Connection, binding: &Binding) -> bool {
+        let first = match self.0.get(&binding.uid) {
+            Some(first) => *first,
+            None => {
+                let all = node.hub.user(binding.uid.as_str());
+                let first = all.iter().filter(|c| filter.fit(c).is_some()).map(Connection::id).min();
+                self.0.insert(binding.uid.clone(), first);
+                first
+            }
+        };
+        first == Some(connection.id())
     }
 }

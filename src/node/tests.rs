@@ -54,7 +54,7 @@ async fn each_publication_has_its_fate_and_what_passes_is_one_batch() {
     assert!(matches!(&published[0].fate, Fate::Accepted { receipt: Some(r), .. } if r.delivered == 1));
     assert_eq!(published[1].fate, Fate::Rejected { plugin: "guard".into(), refusal });
     assert_eq!(published[2].fate, Fate::Dropped { plugin: "guard".into() });
-    assert_eq!(published[3].replaced_by, [Arc::<str>::from("mask")]);
+    assert_eq!(published[3].replaced_by, ["mask".into()]);
     assert!(matches!(published[4].fate, Fate::TooLarge(TooLarge { bytes, .. }) if bytes > 70_000));
     assert_eq!(published[5].fate, Fate::TooManyHops);
 
@@ -125,7 +125,7 @@ async fn a_login_gives_a_connection_its_user_and_may_change_it() {
         Box::new(Account { admission: Admission { rooms, ..admission(user) }, channel: Some("web".to_owned()) })
     };
     let waiting = fake.attach(DevicePolicy::Cim).await;
-    assert!(services.is_connected(waiting.id()));
+    assert!(services.is_connected(waiting.id()).await);
     services.commit(vec![Effect::Login(waiting.id(), account("guest", &["hall"]))], 1).await;
     assert_eq!(waiting.binding().unwrap().uid, uid("guest"));
     services.commit(vec![Effect::Login(waiting.id(), account("1074", &["lobby"]))], 1).await;
@@ -151,10 +151,35 @@ async fn a_login_gives_a_connection_its_user_and_may_change_it() {
     services.commit(vec![Effect::Login(other.id(), account("1074", &[]))], 1).await;
     fake.node.detach(&other).await;
     services.commit(vec![Effect::Login(other.id(), account("1078", &[]))], 1).await;
-    assert!(fake.node.user("1078").is_empty() && !services.is_connected(other.id()), "it is gone");
+    assert!(fake.node.user("1078").is_empty() && !services.is_connected(other.id()).await, "it is gone");
     let mac = fake.attach(DevicePolicy::Cim).await;
     fake.node.bind(&mac, admission("1074"), facts("mac", &[])).await.unwrap();
     assert_eq!(waiting.closed().map(|why| why.code), Some(4502), "web and mac exclude each other");
+}
+
+#[tokio::test]
+async fn what_is_for_a_user_or_room_is_held_before_the_first_and_let_go_after_the_last() {
+    let fake = fake();
+    let phone = fake.connect("1074", "phone", "android", &["lobby"]).await;
+    let desk = fake.connect("1074", "desk", "windows", &["lobby"]).await;
+    assert_eq!(fake.streams(), ["hold 1074", "hold lobby", "hold 1074", "hold lobby"], "a second hold changes nothing");
+    fake.node.leave(&desk, &room("lobby")).await;
+    fake.node.detach(&phone).await;
+    assert_eq!(fake.streams(), ["release lobby"]);
+    fake.node.detach(&desk).await;
+    assert_eq!(fake.streams(), ["release 1074"]);
+}
+
+#[tokio::test]
+async fn a_bus_that_is_away_makes_the_node_unready_and_binds_come_back() {
+    let fake = fake();
+    fake.set_bus_faults(&["redis is away"]);
+    assert!(fake.node.readiness().unwrap_err().contains(&"redis is away".to_owned()));
+    fake.break_broker();
+    let connection = fake.attach(DevicePolicy::AllowAll).await;
+    let refused = fake.node.bind(&connection, admission("1074"), facts("web", &[])).await.unwrap_err();
+    assert_eq!((refused.code.as_str(), refused.is_ours()), ("503", true));
+    assert!(fake.events().is_empty(), "nobody hears of a bind that came to nothing");
 }
 
 #[tokio::test]

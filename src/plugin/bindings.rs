@@ -39,7 +39,7 @@ wasmtime::component::bindgen!({
         "skylark:plugin/publication": trappable,
         "skylark:plugin/counters": trappable,
         "skylark:plugin/crypto": trappable,
-        "skylark:plugin/login": trappable,
+        "skylark:plugin/login": async | trappable,
         "skylark:plugin/timers": trappable,
         "skylark:plugin/http": async | trappable,
     },

@@ -9,14 +9,18 @@ use crate::id::ConnectionId;
 const MAX_CHANNEL_BYTES: usize = 256;
 
 impl wit::Host for Guest {
-    fn bind(&mut self, cid: u64, account: wit::Account) -> wasmtime::Result<Result<(), wit::Error>> {
+    async fn bind(&mut self, cid: u64, account: wit::Account) -> wasmtime::Result<Result<(), wit::Error>> {
         self.call.hand_over(bytes(&account))?;
         let (cid, account) = match (connection(cid), checked(account)) {
             (Ok(cid), Ok(account)) => (cid, account),
             (Err(why), _) | (_, Err(why)) => return Ok(Err(wit::Error::Invalid(why))),
         };
         // Only a hint: it may go before the commit, which then leaves it out.
-        if !self.context.services.get().is_some_and(|services| services.is_connected(cid)) {
+        let lives = match self.context.services.get() {
+            Some(services) => services.is_connected(cid).await,
+            None => false,
+        };
+        if !lives {
             return Ok(Err(wit::Error::Gone));
         }
         let staged = self.stage(Ok(Effect::Login(cid, Box::new(account))))?;

@@ -6,6 +6,11 @@
 
 include!("gen/skylark.v1.rs");
 
+/// What nodes say to each other.
+pub mod cluster {
+    include!("gen/skylark.v1.cluster.rs");
+}
+
 /// CIM's layout.
 #[cfg(test)]
 pub mod cim {
@@ -20,7 +25,7 @@ mod tests {
     #[test]
     fn the_committed_code_is_what_the_proto_files_give() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let files = ["client", "cim", "bus"].map(|name| format!("skylark/v1/{name}.proto"));
+        let files = ["client", "cim", "bus", "cluster"].map(|name| format!("skylark/v1/{name}.proto"));
         let descriptors = protox::compile(files, [root.join("proto")]).unwrap();
         let out = tempfile::tempdir().unwrap();
         prost_build::Config::new().btree_map(["."]).out_dir(out.path()).compile_fds(descriptors).unwrap();

@@ -10,6 +10,7 @@ mod body;
 mod lists;
 mod manage;
 mod meters;
+mod nodes;
 mod push;
 mod query;
 mod report;
@@ -50,20 +51,13 @@ pub struct Api {
     rules: ArcSwap<Rules>,
     about: About,
     meters: Meters,
-    started: Instant,
 }
 
 impl Api {
     /// Serves `node` as `config` says. A metrics recorder must be installed before, or the requests go uncounted.
     #[must_use]
     pub fn new(node: Arc<Node>, config: &Config, about: About) -> Self {
-        Self {
-            node,
-            rules: ArcSwap::from_pointee(Rules::new(config)),
-            about,
-            meters: Meters::new(),
-            started: Instant::now(),
-        }
+        Self { node, rules: ArcSwap::from_pointee(Rules::new(config)), about, meters: Meters::new() }
     }
 
     /// Takes the keys and limits of `config` from now on; requests under way keep those that they came with.
@@ -124,11 +118,12 @@ impl Api {
             Action::Kick => Box::pin(self.kick(rules, head, body)).await,
             Action::OnlineUsers => Box::pin(self.online_users(query)).await,
             Action::Connections => Box::pin(self.connections(query)).await,
-            Action::Rooms => self.rooms(query),
+            Action::Rooms => Box::pin(self.rooms(query)).await,
             Action::Plugins => self.plugins(query),
             Action::PluginLog => self.plugin_log(head),
             Action::Plugin(word) => self.tell_plugin(word, head).await,
-            Action::Nodes => self.nodes(query),
+            Action::Nodes => Box::pin(self.nodes(query)).await,
+            Action::Choose => Box::pin(self.choose(query)).await,
             Action::Live => Ok(Self::live()),
             Action::Ready => Ok(self.ready()),
             Action::Metrics => Ok(self.metrics_page()),

@@ -8,6 +8,7 @@ mod tests;
 
 use std::future::poll_fn;
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,6 +42,13 @@ pub(super) struct Arrival {
     pub(super) form: Form,
     /// The first frame tells the coding, and nothing is said before.
     pub(super) sniffs: bool,
+}
+
+impl Arrival {
+    /// The client's address.
+    fn ip(&self) -> Option<IpAddr> {
+        self.transport.remote.parse().ok()
+    }
 }
 
 /// How a connection begins.
@@ -80,7 +88,8 @@ pub(super) async fn begin(guest: Guest, arrival: Box<Arrival>, stream: Stream, a
         Ok(connection) => connection,
         Err(why) => {
             metrics::counter!(names::REFUSED, "reason" => why.reason).increment(1);
-            return turn_away(&stream, arrival.form, why).await;
+            let next = guest.gateway().node.other_address(arrival.ip());
+            return turn_away(&stream, arrival.form, why, next).await;
         }
     };
     let (cid, listener) = (connection.id().as_u64(), arrival.transport.listener);
@@ -102,10 +111,15 @@ async fn run(mut driver: Box<Driver>) {
     tracing::debug!(cid, closed = ?connection.closed(), "gone");
 }
 
-/// The node has no place for it: there is no queue yet, and a fresh socket takes a few bytes.
-async fn turn_away(stream: &Stream, form: Form, why: Disconnect) {
+/// The node has no place for it: there is no queue yet, and a fresh socket takes a few bytes. `next` is the address of a
+/// node that has.
+async fn turn_away(stream: &Stream, form: Form, why: Disconnect, next: Option<String>) {
     if form.framing == Framing::WebSocket {
-        let _ = stream.try_write(&[IoSlice::new(&websocket::close(why))]);
+        let close = match next {
+            Some(next) => websocket::close_with(why.code, &format!("{}; next {next}", why.reason)),
+            None => websocket::close(why),
+        };
+        let _ = stream.try_write(&[IoSlice::new(&close)]);
     }
     stream.shutdown(false);
     stream.linger().await;

@@ -133,6 +133,9 @@ pub(super) fn reply_to(key: &str, uid: &Uid, expires: Option<u64>, place: &Where
     if !place.address.is_empty() {
         data.insert("address", place.address.as_str());
     }
+    if let Some(next) = &place.next {
+        data.insert("next", next.as_str());
+    }
     Reply { key: key.to_owned(), code: "200".to_owned(), message: String::new(), timestamp: now, data }
 }
 

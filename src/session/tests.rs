@@ -32,6 +32,7 @@ fn place() -> Whereabouts {
         cid: ConnectionId::new(7).unwrap(),
         node: NodeId::parse("n1").unwrap(),
         address: "10.0.0.1:8080".to_owned(),
+        next: None,
     }
 }
 
@@ -46,6 +47,14 @@ fn bound_as(uid: &str) -> Session {
     on(&mut session, Input::Bound(Ok(place())));
     assert_eq!(session.uid().unwrap().as_str(), uid);
     session
+}
+
+#[test]
+fn a_bind_reply_names_another_node_only_where_that_is_the_one_to_dial() {
+    let uid = Uid::parse("1074").unwrap();
+    assert_eq!(bind_reply(&uid, None, &place(), NOW).data.get("next"), None);
+    let elsewhere = Whereabouts { next: Some("10.0.0.2:8080".to_owned()), ..place() };
+    assert_eq!(bind_reply(&uid, None, &elsewhere, NOW).data.get("next"), Some("10.0.0.2:8080"));
 }
 
 #[test]

@@ -59,6 +59,18 @@ names! {
     /// Commands that wait for a shard, by `shard`.
     MAILBOX: gauge = "skylark_mailbox",
 
+    // The cluster.
+    /// Living nodes, this one included.
+    MEMBERS: gauge = "skylark_members",
+    /// Times that the node's lease was taken, ran late or was lost.
+    LEASE_CHANGES: counter = "skylark_lease_changes_total",
+    /// Times that messages for this node's clients may have been lost, and the clients were told.
+    LOSSES_DECLARED: counter = "skylark_losses_declared_total",
+    /// Words of other nodes that were not acted on, by `why` (unreadable, full).
+    WORDS_REFUSED: counter = "skylark_words_refused_total",
+    /// Answers of other nodes that did not come in time.
+    ANSWERS_MISSING: counter = "skylark_answers_missing_total",
+
     // Push API.
     /// Requests, by `route` and `status`.
     HTTP_REQUESTS: counter = "skylark_http_requests_total",
@@ -80,22 +92,6 @@ names! {
     INTAKE_UP: gauge = "skylark_intake_up",
     /// When an intake last had an error, in seconds since 1970, by `intake`; 0 = never.
     INTAKE_LAST_ERROR: gauge = "skylark_intake_last_error_seconds",
-
-    // The bus.
-    /// Messages given to an engine that reaches other nodes, by `engine` and `way` (routed, broadcast).
-    BUS_ENVELOPES: counter = "skylark_bus_envelopes_total",
-    /// Writes to the connection by which a node publishes, by `engine`: each carries all that waited, in one round trip.
-    BUS_WRITES: counter = "skylark_bus_writes_total",
-    /// Connections to the engine that were lost, by `engine` and `way` (publish, subscribe).
-    BUS_RECONNECTS: counter = "skylark_bus_reconnects_total",
-    /// Times that this node may have lost what was sent to it, and said so, by `engine`.
-    BUS_GAPS: counter = "skylark_bus_gaps_total",
-    /// Records and messages that came again and were not delivered a second time, by `engine`.
-    BUS_COPIES: counter = "skylark_bus_copies_total",
-    /// Records that could not be read: of another version, or damaged, by `engine`.
-    BUS_UNREADABLE: counter = "skylark_bus_unreadable_total",
-    /// Changes of leases, by `lease` (node) and `change` (taken, lost, given_back, fallen).
-    LEASE_CHANGES: counter = "skylark_lease_changes_total",
 
     // Plugins.
     /// Calls of plugins, by `plugin`, `role` and `outcome`: the answer (allow, replace, reject, drop, admit, refuse, abstain,

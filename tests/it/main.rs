@@ -9,7 +9,6 @@ mod support;
 
 mod authoring;
 mod bench;
-mod broker_contract;
 mod calls;
 mod commands;
 mod compile;

@@ -58,8 +58,8 @@ impl Services for Node {
         std::future::ready(Vec::new()).boxed()
     }
 
-    fn is_connected(&self, cid: ConnectionId) -> bool {
-        cid.as_u64() < 100
+    fn is_connected(&self, cid: ConnectionId) -> BoxFuture<'_, bool> {
+        std::future::ready(cid.as_u64() < 100).boxed()
     }
 
     fn commit(&self, effects: Vec<Effect>, _: u8) -> BoxFuture<'_, ()> {

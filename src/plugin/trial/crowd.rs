@@ -83,8 +83,8 @@ impl Services for Crowd {
     }
 
     /// Who waits to be let in stands in no list.
-    fn is_connected(&self, _: ConnectionId) -> bool {
-        true
+    fn is_connected(&self, _: ConnectionId) -> BoxFuture<'_, bool> {
+        ready(true).boxed()
     }
 
     fn commit(&self, effects: Vec<Effect>, _: u8) -> BoxFuture<'_, ()> {

@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 
-use ahash::AHashSet;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::body::Body;
@@ -14,9 +13,10 @@ use super::query::{Query, fault};
 use super::rows::{text, texts};
 use super::{Api, Rules, body};
 use crate::disconnect::Disconnect;
-use crate::id::{Room, Uid};
+use crate::id::{NodeId, Room, Uid};
 use crate::message::Target;
-use crate::node::{Connection, Word, WordFault};
+use crate::node::cluster::{Changed, Kicked};
+use crate::node::{Word, WordFault};
 use crate::protocol::push::{self, RoomChange};
 
 impl Api {
@@ -26,19 +26,8 @@ impl Api {
         B::Error: Display,
     {
         let change = push::room_change(&plain_body(rules, head, body).await?, &rules.bounds)?;
-        let (mut told, connections) = self.named(&change);
-        for connection in &connections {
-            match self.node.join(connection, change.room.clone()).await {
-                Ok(true) => told.joined += 1,
-                Ok(false) => told.unchanged += 1,
-                Err(refusal) => told.refused.push(Refused {
-                    cid: connection.id().as_u64(),
-                    code: refusal.code,
-                    reason: refusal.reason,
-                }),
-            }
-        }
-        Ok(answer::ok(told))
+        let changed = self.node.join_room(&change.target, &change.room).await;
+        Ok(answer::ok(Told { joined: changed.changed, ..Told::of(&change, changed) }))
     }
 
     pub(super) async fn leave<B>(&self, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
@@ -47,15 +36,8 @@ impl Api {
         B::Error: Display,
     {
         let change = push::room_change(&plain_body(rules, head, body).await?, &rules.bounds)?;
-        let (mut told, connections) = self.named(&change);
-        for connection in &connections {
-            if self.node.leave(connection, &change.room).await {
-                told.left += 1;
-            } else {
-                told.unchanged += 1;
-            }
-        }
-        Ok(answer::ok(told))
+        let changed = self.node.leave_room(&change.target, &change.room).await;
+        Ok(answer::ok(Told { left: changed.changed, ..Told::of(&change, changed) }))
     }
 
     pub(super) async fn kick<B>(&self, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
@@ -69,8 +51,8 @@ impl Api {
             1..=MAX_REASON_BYTES => &kick.reason,
             bytes => return Err(fault("reason", format!("at most {MAX_REASON_BYTES} bytes"), bytes)),
         };
-        let closed = self.node.kick(&kick.target, Disconnect::KICKED, words).await;
-        Ok(answer::ok(Kicked { closed }))
+        let Kicked { closed, missing } = self.node.kick(&kick.target, words).await;
+        Ok(answer::ok(KickRow { closed, missing }))
     }
 
     /// A word about the plugin that stands in the path; a body says nothing more and is not read.
@@ -86,20 +68,6 @@ impl Api {
             };
             Problem::new(status, format!("plugin {name}: {fault}"))
         })
-    }
-
-    /// The connections that are meant, and the answer before anything has changed: who of those named is not here.
-    fn named<'a>(&self, change: &'a RoomChange) -> (Told<'a>, Vec<Connection>) {
-        let connections = self.node.connections_of(&change.target);
-        let here: AHashSet<Uid> = connections.iter().filter_map(|c| c.binding().map(|b| b.uid.clone())).collect();
-        let named = match &change.target {
-            Target::User(uid) => std::slice::from_ref(uid),
-            Target::Users(uids) => uids,
-            _ => &[],
-        };
-        let offline = named.iter().filter(|uid| !here.contains(*uid)).cloned().collect();
-        let told = Told { room: &change.room, joined: 0, left: 0, unchanged: 0, offline, refused: Vec::new() };
-        (told, connections)
     }
 }
 
@@ -126,6 +94,33 @@ struct Told<'a> {
     offline: Vec<Uid>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     refused: Vec<Refused>,
+    /// Nodes that did not answer: their part may be done or not.
+    #[serde(serialize_with = "texts", skip_serializing_if = "<[_]>::is_empty")]
+    missing: Vec<NodeId>,
+}
+
+impl<'a> Told<'a> {
+    fn of(change: &'a RoomChange, changed: Changed) -> Self {
+        let named = match &change.target {
+            Target::User(uid) => std::slice::from_ref(uid),
+            Target::Users(uids) => uids,
+            _ => &[],
+        };
+        let refused = changed.refused.into_iter().map(|one| Refused {
+            cid: one.cid.as_u64(),
+            code: one.refusal.code,
+            reason: one.refusal.reason,
+        });
+        Self {
+            room: &change.room,
+            joined: 0,
+            left: 0,
+            unchanged: changed.unchanged,
+            offline: named.iter().filter(|uid| !changed.here.contains(*uid)).cloned().collect(),
+            refused: refused.collect(),
+            missing: changed.missing,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -136,8 +131,11 @@ struct Refused {
 }
 
 #[derive(Serialize)]
-struct Kicked {
+struct KickRow {
     closed: usize,
+    /// Nodes that did not answer: what they hold may be closed or not.
+    #[serde(serialize_with = "texts", skip_serializing_if = "<[_]>::is_empty")]
+    missing: Vec<NodeId>,
 }
 
 /// No plugin has a longer name.

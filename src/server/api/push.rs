@@ -23,10 +23,13 @@ impl Api {
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        Query::parse(head.uri.query(), &[])?;
+        let receipts = Query::parse(head.uri.query(), &["receipts"])?.flag("receipts")?;
         let kind = body::kind(&head.headers, shape == Shape::Envelope)?;
         let bytes = body::read(body, kind, &rules.limits).await?;
-        let batch = publications(shape, kind, &bytes, &rules.bounds)?;
+        let mut batch = publications(shape, kind, &bytes, &rules.bounds)?;
+        if receipts {
+            batch.iter_mut().for_each(|publication| publication.receipts = true);
+        }
         if bytes.len() > SURELY_SMALL {
             check_sizes(shape, &batch)?;
         }

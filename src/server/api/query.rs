@@ -46,6 +46,15 @@ impl Query {
         parsed.map_err(|e| Problem::bad_request(format!("{name}: {e}")))
     }
 
+    /// A parameter that says whether: `true` or `false`, and no when it is absent.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.text(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(text) => Err(fault(name, "true or false", shown(text))),
+        }
+    }
+
     /// A parameter that is a number in `range`.
     pub(super) fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
@@ -94,6 +103,10 @@ mod tests {
             let fault = parse(text).unwrap().number("page", 1..=9).unwrap_err().to_string();
             assert!(fault.starts_with("page: expected an integer from 1 to 9, got \""), "{text}: {fault}");
         }
+        assert!(Query::parse(Some("x=true"), &["x"]).unwrap().flag("x").unwrap());
+        assert!(!query.flag("x").unwrap());
+        let fault = query.flag("page").unwrap_err().to_string();
+        assert_eq!(fault, "page: expected true or false, got \"2\"");
         let fault = parse("uid=a,b").unwrap().name("uid", Uid::parse).unwrap_err().to_string();
         assert_eq!(fault, "uid: expected no comma or control character, got \"a,b\"");
         assert_eq!(Query::parse(Some("x=1"), &[]).unwrap_err().to_string(), "query: expected no parameter, got \"x\"");

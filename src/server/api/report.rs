@@ -58,8 +58,12 @@ struct Item<'a> {
     delivered: Option<u32>,
     #[serde(skip_serializing_if = "is_false")]
     queued: bool,
-    #[serde(serialize_with = "texts")]
-    offline: &'a [Uid],
+    /// Nodes that it reached; absent where the broker does not know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<u32>,
+    /// Absent where nobody knows.
+    #[serde(serialize_with = "known", skip_serializing_if = "Option::is_none")]
+    offline: Option<&'a [Uid]>,
     #[serde(skip_serializing_if = "is_zero")]
     full: u32,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -98,7 +102,8 @@ impl<'a> Item<'a> {
             id: published.id,
             delivered: Some(0),
             queued: false,
-            offline: &[],
+            nodes: None,
+            offline: Some(&[]),
             full: 0,
             replaced: &published.replaced_by,
             rejected: None,
@@ -107,15 +112,12 @@ impl<'a> Item<'a> {
             error: failure(&published.fate).map(|(status, message)| Error { code: status.as_u16(), message }),
         };
         match &published.fate {
-            Fate::Accepted { receipt: Some(receipt), unknown_nodes, .. } => {
-                item.delivered = Some(receipt.delivered);
-                item.full = receipt.full;
-                item.offline = &receipt.offline;
-                item.unknown_nodes = unknown_nodes;
-            }
-            Fate::Accepted { receipt: None, unknown_nodes, .. } => {
-                item.delivered = None;
-                item.queued = true;
+            Fate::Accepted { receipt, nodes, unknown_nodes } => {
+                item.delivered = receipt.as_ref().map(|receipt| receipt.delivered);
+                item.queued = receipt.is_none();
+                item.nodes = *nodes;
+                item.full = receipt.as_ref().map_or(0, |receipt| receipt.full);
+                item.offline = receipt.as_ref().map(|receipt| &*receipt.offline);
                 item.unknown_nodes = unknown_nodes;
             }
             Fate::Rejected { plugin, refusal } => {
@@ -133,6 +135,9 @@ impl<'a> Item<'a> {
 struct Batch<'a> {
     messages: usize,
     delivered: u64,
+    /// Messages whose deliveries nobody has told.
+    #[serde(skip_serializing_if = "is_none_of")]
+    queued: usize,
     /// Each user once.
     offline: Vec<Name<'a>>,
     counts: Counts,
@@ -155,14 +160,17 @@ struct Name<'a>(#[serde(serialize_with = "text")] &'a Uid);
 impl<'a> Batch<'a> {
     fn of(published: &'a [Published]) -> Self {
         let mut counts = Counts::default();
-        let mut delivered = 0;
+        let (mut delivered, mut queued) = (0, 0);
         let mut seen = AHashSet::new();
         let mut offline = Vec::new();
         for item in published {
             match &item.fate {
                 Fate::Accepted { receipt, .. } => {
                     counts.accepted += 1;
-                    let Some(receipt) = receipt else { continue };
+                    let Some(receipt) = receipt else {
+                        queued += 1;
+                        continue;
+                    };
                     delivered += u64::from(receipt.delivered);
                     offline.extend(receipt.offline.iter().filter(|uid| seen.insert(*uid)).map(Name));
                 }
@@ -173,12 +181,21 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        Self { messages: published.len(), delivered, offline, counts, items: published }
+        Self { messages: published.len(), delivered, queued, offline, counts, items: published }
     }
 }
 
 fn items<S: Serializer>(published: &[Published], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(published.iter().map(Item::of))
+}
+
+fn known<S: Serializer>(users: &Option<&[Uid]>, serializer: S) -> Result<S::Ok, S::Error> {
+    texts(users.unwrap_or_default(), serializer)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none_of(n: &usize) -> bool {
+    *n == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -221,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn one_message_tells_what_reached_whom_and_nothing_that_is_not_so() {
         let plain = text(one(&accepted(748, 2, 0, &[]))).await;
-        assert_eq!(plain, r#"{"code":200,"message":"ok","data":{"id":748,"delivered":2,"offline":[]}}"#);
+        assert_eq!(plain, r#"{"code":200,"message":"ok","data":{"id":748,"delivered":2,"nodes":1,"offline":[]}}"#);
 
         let mut full = accepted(1, 0, 1, &["1074"]);
         full.replaced_by.push("word-filter".into());
@@ -230,11 +247,14 @@ mod tests {
         }
         assert_eq!(
             text(one(&full)).await,
-            r#"{"code":200,"message":"ok","data":{"id":1,"delivered":0,"offline":["1074"],"full":1,"replaced":["word-filter"],"unknownNodes":["n9"]}}"#
+            r#"{"code":200,"message":"ok","data":{"id":1,"delivered":0,"nodes":1,"offline":["1074"],"full":1,"replaced":["word-filter"],"unknownNodes":["n9"]}}"#
         );
 
         let queued = ended(Fate::Accepted { receipt: None, nodes: None, unknown_nodes: Vec::new() });
-        assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true,"offline":[]}}"#));
+        assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true}}"#));
+        let queued = ended(Fate::Accepted { receipt: None, nodes: Some(2), unknown_nodes: Vec::new() });
+        assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true,"nodes":2}}"#));
+        assert!(text(batch("", &[queued])).await.contains(r#"{"messages":1,"delivered":0,"queued":1,"offline":[],"#));
     }
 
     #[tokio::test]
@@ -275,8 +295,8 @@ mod tests {
             concat!(
                 r#"{"code":200,"message":"ok","data":{"messages":4,"delivered":2,"offline":["a","b"],"#,
                 r#""counts":{"accepted":3,"rejected":0,"dropped":1,"failed":0},"items":["#,
-                r#"{"id":1,"delivered":2,"offline":[]},{"id":2,"delivered":0,"offline":["a","b"]},"#,
-                r#"{"id":3,"delivered":0,"offline":["b"]},{"id":7,"delivered":0,"offline":[],"dropped":{"plugin":"quiet"}}]}}"#
+                r#"{"id":1,"delivered":2,"nodes":1,"offline":[]},{"id":2,"delivered":0,"nodes":1,"offline":["a","b"]},"#,
+                r#"{"id":3,"delivered":0,"nodes":1,"offline":["b"]},{"id":7,"delivered":0,"offline":[],"dropped":{"plugin":"quiet"}}]}}"#
             )
         );
     }
@@ -288,7 +308,7 @@ mod tests {
         assert_eq!(answer.status(), 413);
         let body = text(answer).await;
         assert!(body.starts_with(r#"{"code":413,"message":"[1]: expected at most 65535 bytes"#), "{body}");
-        assert!(body.contains(r#"{"id":1,"delivered":1,"offline":[]}"#), "{body}");
+        assert!(body.contains(r#"{"id":1,"delivered":1,"nodes":1,"offline":[]}"#), "{body}");
         assert!(body.contains(r#""error":{"code":413,"message":"expected at most"#), "{body}");
         assert_eq!(batch("", &[too_large(), ended(Fate::Unavailable)]).status(), 503);
     }

@@ -52,6 +52,7 @@ pub(super) enum Action {
     /// A word about the plugin that the path names.
     Plugin(Word),
     Nodes,
+    Choose,
     Live,
     Ready,
     Metrics,
@@ -103,6 +104,7 @@ pub(super) static ROUTES: &[Route] = &[
     get("/plugins", Access::Key(Scope::Read), Action::Plugins),
     get("/plugins/{name}/log", Access::Key(Scope::Manage), Action::PluginLog),
     get("/nodes", Access::Key(Scope::Read), Action::Nodes),
+    get("/nodes/choose", Access::Key(Scope::Read), Action::Choose),
     get("/health/live", Access::Probe, Action::Live),
     get("/health/ready", Access::Probe, Action::Ready),
     get("/metrics", Access::Probe, Action::Metrics),

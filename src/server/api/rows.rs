@@ -6,10 +6,9 @@ use std::sync::Arc;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::lists::Bound;
 use crate::id::{Room, Uid};
 use crate::message::Entries;
-use crate::node::Binding;
+use crate::node::{Binding, Seen, SeenUser};
 use crate::protocol::{Form, Framing};
 
 /// A user with devices.
@@ -22,12 +21,9 @@ pub(super) struct UserRow {
 }
 
 impl UserRow {
-    /// Of the user's connections; `None` if the last of them has just gone.
-    pub(super) fn new(mut bound: Vec<Bound>) -> Option<Self> {
-        let uid = bound.first()?.1.uid.clone();
-        let connections = bound.len();
-        bound.truncate(MAX_DEVICES);
-        Some(Self { uid, connections, devices: bound.iter().map(DeviceRow::new).collect() })
+    pub(super) fn new(user: &SeenUser) -> Self {
+        let devices = user.devices.iter().map(DeviceRow::new).collect();
+        Self { uid: user.uid.clone(), connections: user.connections, devices }
     }
 }
 
@@ -47,16 +43,15 @@ pub(super) struct DeviceRow {
 }
 
 impl DeviceRow {
-    fn new((connection, binding): &Bound) -> Self {
-        let mut rooms = connection.rooms();
-        rooms.sort_unstable();
+    fn new(seen: &Seen) -> Self {
+        let binding = &seen.binding;
         Self {
-            cid: connection.id().as_u64(),
+            cid: seen.cid.as_u64(),
             device: binding.device.as_ref().map(ToString::to_string),
             channel: binding.channel.clone(),
             since: binding.since,
-            rooms,
-            tag: connection.tag(),
+            rooms: seen.rooms.clone(),
+            tag: seen.tag.clone(),
         }
     }
 }
@@ -79,28 +74,27 @@ pub(super) struct ConnectionRow {
 }
 
 impl ConnectionRow {
-    pub(super) fn new(bound: &Bound) -> Self {
-        let (connection, binding) = bound;
+    pub(super) fn new(seen: Seen) -> Self {
         Self {
-            uid: binding.uid.clone(),
-            device: DeviceRow::new(bound),
-            expires: binding.expires,
+            uid: seen.binding.uid.clone(),
+            device: DeviceRow::new(&seen),
+            expires: seen.binding.expires,
             // The framing stands beside it: on TCP it is the same layout and coding.
-            dialect: connection.form().map(|form| Form::websocket(form.dialect, form.coding).as_str()),
-            transport: connection.form().map(|form| match form.framing {
+            dialect: seen.form.map(|form| Form::websocket(form.dialect, form.coding).as_str()),
+            transport: seen.form.map(|form| match form.framing {
                 Framing::WebSocket => "websocket",
                 Framing::Tcp => "tcp",
             }),
-            facts: Arc::clone(binding),
+            facts: seen.binding,
         }
     }
 }
 
 /// A room with its size.
 #[derive(Serialize)]
-pub(super) struct RoomRow<'a> {
+pub(super) struct RoomRow {
     #[serde(serialize_with = "text")]
-    pub(super) room: &'a Room,
+    pub(super) room: Room,
     pub(super) connections: usize,
 }
 
@@ -130,6 +124,3 @@ impl<T: Display> Serialize for Text<'_, T> {
         serializer.collect_str(self.0)
     }
 }
-
-/// Most connections listed for one user; the count tells of the rest.
-const MAX_DEVICES: usize = 100;

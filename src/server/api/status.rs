@@ -1,6 +1,5 @@
-//! What this node says of itself: `/`, `/health/*`, `/nodes`, `/plugins`, `/metrics`.
+//! What this node says of itself: `/`, `/health/*`, `/plugins`, `/metrics`.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -63,32 +62,6 @@ impl Api {
         Ok(answer::ok(PluginLog { items: lines.collect(), next }))
     }
 
-    pub(super) fn nodes(&self, query: Option<&str>) -> Result<Answer, Problem> {
-        Query::parse(query, &[])?;
-        let (users, connections) = self.node.counts();
-        let mut roles: Vec<_> = self.about.listeners.iter().flat_map(|a| &a.serves).map(|s| s.as_str()).collect();
-        roles.sort_unstable();
-        roles.dedup();
-        let listeners = self
-            .about
-            .listeners
-            .iter()
-            .map(|a| ListenerRow { address: a.address, serves: a.serves.iter().map(|s| s.as_str()).collect() });
-        let this = NodeRow {
-            id: self.node.id().as_str(),
-            number: self.node.number(),
-            addresses: listeners.collect(),
-            roles,
-            users,
-            connections,
-            version: env!("CARGO_PKG_VERSION"),
-            started: self.node.started_at(),
-            uptime: self.started.elapsed().as_secs(),
-            ready: self.node.readiness().is_ok(),
-        };
-        Ok(answer::ok(Items { items: vec![this] }))
-    }
-
     pub(super) fn plugins(&self, query: Option<&str>) -> Result<Answer, Problem> {
         Query::parse(query, &[])?;
         Ok(answer::ok(Plugins { items: self.node.plugins(), dir: self.about.plugins.as_deref() }))
@@ -116,36 +89,14 @@ struct State {
 }
 
 #[derive(Serialize)]
-struct Items<T> {
-    items: Vec<T>,
-}
-
-#[derive(Serialize)]
 struct Plugins<'a> {
     items: Vec<crate::node::Status>,
     dir: Option<&'a Path>,
 }
 
 #[derive(Serialize)]
-struct NodeRow<'a> {
-    id: &'a str,
-    number: u16,
-    addresses: Vec<ListenerRow>,
-    roles: Vec<&'static str>,
-    users: usize,
-    connections: usize,
-    version: &'static str,
-    /// Milliseconds since 1970.
-    started: i64,
-    /// Seconds.
-    uptime: u64,
-    ready: bool,
-}
-
-#[derive(Serialize)]
-struct ListenerRow {
-    address: SocketAddr,
-    serves: Vec<&'static str>,
+pub(super) struct Items<T> {
+    pub(super) items: Vec<T>,
 }
 
 #[derive(Serialize)]

@@ -119,10 +119,12 @@ impl Driver {
     }
 
     async fn bind(&self, node: &Node, admission: Admission, facts: Facts) -> Result<Whereabouts, Refusal> {
+        let uid = admission.uid.clone();
         node.bind(&self.connection, admission, facts).await?;
         let address = self.guest.gateway().config.load().node.address.clone();
         let address = if address.is_empty() { self.own_address() } else { address };
-        Ok(Whereabouts { cid: self.connection.id(), node: node.id().clone(), address })
+        let next = node.next_address(Some(&uid), self.arrival.ip());
+        Ok(Whereabouts { cid: self.connection.id(), node: node.id().clone(), address, next })
     }
 
     async fn publish(&self, node: &Node, said: Said) -> Outcome {

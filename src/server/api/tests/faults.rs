@@ -187,8 +187,8 @@ async fn parameters() {
     ] {
         assert_eq!(bench.get(target).await.fault(), (400, fault), "{target}");
     }
-    let got = bench.post("/send?receipts=true", MESSAGE).await;
-    assert_eq!(got.fault(), (400, "query: expected no parameter, got \"receipts\"".into()));
+    let got = bench.post("/send?receipt=true", MESSAGE).await;
+    assert_eq!(got.fault(), (400, "query: expected one of receipts, got \"receipt\"".into()));
     // Scrapers and probes add parameters of their own.
     assert_eq!(bench.get("/metrics?name[]=x").await.status, 200);
 }

@@ -65,7 +65,7 @@ async fn a_cursor_is_stable_while_others_come_and_go() {
     let first = bench.get("/connections?size=2").await.data();
     assert_eq!(uids(&first), ["1074", "1075"]);
     let gone = first["items"][0]["cid"].as_u64().unwrap();
-    let connection = bench.fake.node.page(gone - 1, 1).remove(0);
+    let connection = bench.fake.node.connection(gone).unwrap();
     bench.fake.node.detach(&connection).await;
     bench.fake.connect("1077", "new", "web", &[]).await;
     let rest = bench.get(&format!("/connections?size=9&cursor={}", first["cursor"].as_str().unwrap())).await.data();
@@ -130,11 +130,32 @@ async fn the_node_tells_of_itself() {
     let bench = crowd().await;
     let node = &bench.get("/nodes").await.data()["items"][0];
     assert_eq!(node["addresses"], serde_json::json!([{"address": "127.0.0.1:8080", "serves": ["ws", "api"]}]));
-    assert_eq!((&node["roles"], &node["connections"]), (&serde_json::json!(["api", "ws"]), &4.into()));
+    assert_eq!((&node["roles"], &node["connections"]), (&serde_json::json!(["gateway"]), &4.into()));
+    assert_eq!((&node["address"], &node["users"]), (&"127.0.0.1:8080".into(), &3.into()));
+    assert_eq!((&node["incarnation"], &node["draining"]), (&1.into(), &false.into()));
     assert_eq!(node["id"], bench.fake.node.id().as_str());
     assert_eq!(node["uptime"], 0);
     assert_eq!(bench.get("/").await.data()["name"], "skylark");
     assert_eq!(bench.get("/plugins").await.data()["items"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn a_node_alone_is_the_one_to_use() {
+    let bench = Bench::new();
+    for query in ["uid=1074", "ip=192.0.2.1", "uid=1074&ip=2001:db8::1"] {
+        let chosen = bench.get(&format!("/nodes/choose?{query}")).await.data();
+        assert_eq!((&chosen["id"], &chosen["address"]), (&"n1".into(), &"127.0.0.1:8080".into()), "{query}");
+    }
+    for (query, fault) in [
+        ("", "query: expected uid or ip, got neither"),
+        ("?ip=here", "ip: expected an IP address, got \"here\""),
+        ("?uid=a,b", "uid: expected no comma or control character, got \"a,b\""),
+    ] {
+        assert_eq!(bench.get(&format!("/nodes/choose{query}")).await.fault(), (400, fault.to_owned()));
+    }
+    bench.fake.node.begin_drain();
+    let (status, text) = bench.get("/nodes/choose?uid=1").await.fault();
+    assert_eq!((status, &*text), (503, "no node takes connections now: all are full, draining or gone"));
 }
 
 #[tokio::test]

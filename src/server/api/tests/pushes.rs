@@ -29,7 +29,7 @@ fn targets(bench: &Bench) -> Vec<Target> {
 async fn the_documents_own_example_works_as_it_stands() {
     let bench = Bench::new();
     let answer = bench.post("/send", SAMPLE).await;
-    assert_eq!(answer.body, r#"{"code":200,"message":"ok","data":{"id":748,"delivered":1,"offline":[]}}"#);
+    assert_eq!(answer.body, r#"{"code":200,"message":"ok","data":{"id":748,"delivered":1,"nodes":1,"offline":[]}}"#);
     assert_eq!(answer.headers["content-type"], "application/json");
     let batch = bench.fake.batches().remove(0);
     let message = &batch[0].message;
@@ -41,11 +41,22 @@ async fn the_documents_own_example_works_as_it_stands() {
     assert_eq!(bench.post("/send/all", SAMPLE).await.data()["id"], 748);
     assert_eq!(targets(&bench), [Target::Everyone]);
     let list = bench.post("/send/sendList", format!("[{SAMPLE}]")).await.data();
-    assert_eq!(list["items"], json!([{"id": 748, "delivered": 1, "offline": []}]));
+    assert_eq!(list["items"], json!([{"id": 748, "delivered": 1, "nodes": 1, "offline": []}]));
     assert_eq!(targets(&bench), [Target::User(uid("1074"))]);
     let to_uids = format!(r#"{{"message":{SAMPLE},"uids":["uid1","uid2"]}}"#);
     assert_eq!(bench.post("/send/toUids", to_uids).await.data()["delivered"], 2);
     assert_eq!(targets(&bench), [Target::Users(uids(&["uid1", "uid2"]))]);
+}
+
+#[tokio::test]
+async fn whoever_wants_to_know_what_was_delivered_says_so() {
+    let bench = Bench::new();
+    for (path, receipts) in [("/send", false), ("/send?receipts=false", false), ("/send?receipts=true", true)] {
+        bench.post(path, SAMPLE).await.data();
+        assert_eq!(bench.fake.batches()[0][0].receipts, receipts, "{path}");
+    }
+    let (status, text) = bench.post("/send/all?receipts=yes", SAMPLE).await.fault();
+    assert_eq!((status, &*text), (400, "receipts: expected true or false, got \"yes\""));
 }
 
 #[tokio::test]
@@ -120,7 +131,7 @@ async fn a_list_is_one_batch_and_tells_of_each() {
     assert_eq!(data["counts"], json!({"accepted": 2, "rejected": 1, "dropped": 1, "failed": 0}));
     assert_eq!((&data["delivered"], &data["offline"]), (&1.into(), &json!(["off3"])));
     assert_eq!(data["items"][1]["rejected"], json!({"plugin": "filter", "code": "403", "reason": "no"}));
-    assert_eq!(data["items"][2], json!({"id": 3, "delivered": 0, "offline": ["off3"]}));
+    assert_eq!(data["items"][2], json!({"id": 3, "delivered": 0, "nodes": 1, "offline": ["off3"]}));
     assert_eq!(data["items"][3]["dropped"], json!({"plugin": "filter"}));
     assert_eq!(targets(&bench), [Target::User(uid("1")), Target::User(uid("off3"))]);
 

@@ -1,0 +1,137 @@
+//! What this node does on the word of others: sorts what comes from the bus, answers questions, all within bounds.
+//!
+//! Knows how nothing is asked and who asks.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use prost::Message as _;
+
+use super::Node;
+use super::word::{self, Heard, Unreadable};
+use crate::broker::Address;
+use crate::id::{NodeId, Uid};
+use crate::node::query::{Seen, Unit};
+use crate::protocol::cluster::{self as wire, answer::Says as Reply, question, word::Says};
+use crate::telemetry::names;
+
+/// Bytes of rows or names in one answer; what is over is asked for again. The smallest bound of an engine is 1 MB.
+const MAX_ANSWER_BYTES: usize = 256 << 10;
+/// Most rows of one answer.
+const MAX_ROWS: usize = 1000;
+
+impl Node {
+    /// A word from the bus. Returns at once: what takes time is done by [`Node::attend`].
+    pub(in crate::node) fn hear(&self, from: &NodeId, bytes: &Bytes) {
+        let heard = match word::read(bytes) {
+            Ok(Says::Answer(answer)) => return self.cluster.asks.take(from, answer),
+            // It knows what it asked, and whom it bound.
+            Ok(Says::Question(question)) if from == self.id() => {
+                return self.cluster.asks.heard_own(question.number, from);
+            }
+            Ok(Says::Contender(_)) if from == self.id() => return,
+            Ok(Says::Question(question)) => Heard::Question(question),
+            Ok(Says::Contender(contender)) => Heard::Contender(contender),
+            Err(why) => {
+                metrics::counter!(names::WORDS_REFUSED, "why" => "unreadable").increment(1);
+                return tracing::warn!(%from, %why, "a word of another node is not understood");
+            }
+        };
+        if self.cluster.inbox.try_send((from.clone(), heard)).is_err() {
+            metrics::counter!(names::WORDS_REFUSED, "why" => "full").increment(1);
+            tracing::warn!(%from, "a word of another node is lost: too many wait");
+        }
+    }
+
+    /// Does what the word wants.
+    pub(super) async fn act_on(&self, from: NodeId, heard: Heard) {
+        match heard {
+            Heard::Question(wire::Question { number, asks }) => {
+                let reply = match asks {
+                    Some(asks) => self.reply_to(asks).await,
+                    None => Err(Unreadable::Unknown("a question of another one")),
+                };
+                let reply = reply.unwrap_or_else(|why| Reply::Refused(why.to_string()));
+                self.say(Address::Node(from), word::answer(number, reply)).await;
+            }
+            Heard::Contender(contender) => self.meet(&from, contender).await,
+        }
+    }
+
+    /// Boxed: the answers differ much in size, and most are small.
+    fn reply_to(&self, asks: question::Asks) -> BoxFuture<'_, Result<Reply, Unreadable>> {
+        use question::Asks;
+        async move {
+            Ok(match asks {
+                Asks::Count(filter) => Reply::Counts(self.count(&word::read_filter(filter)?).await.into()),
+                Asks::Page(page) => Reply::Rows(self.page_for(page).await?),
+                Asks::Users(users) => Reply::Crowd(self.crowd_for(users)?),
+                Asks::Names(names) => Reply::Names(self.names_for(&names)?),
+                Asks::Change(change) => {
+                    let (change, hops) = word::read_change(change)?;
+                    Reply::Changed((&self.change_here(&change, hops).await).into())
+                }
+                Asks::Kick(kick) => {
+                    let closed = self.kick_here(&word::read_target(kick.target)?, &kick.words).await;
+                    Reply::Closed(u32::try_from(closed).unwrap_or(u32::MAX))
+                }
+                Asks::Login(login) => {
+                    let (cid, account, hops) = word::read_login(login)?;
+                    Reply::Done(self.login_here(cid, account, hops).await)
+                }
+                Asks::Connected(cid) => Reply::Done(self.hub.connection(word::cid(cid)?).is_some()),
+            })
+        }
+        .boxed()
+    }
+
+    async fn page_for(&self, page: wire::Page) -> Result<wire::Rows, Unreadable> {
+        let filter = word::read_filter(page.filter.unwrap_or_default())?;
+        let unit = if page.users { Unit::User } else { Unit::Connection };
+        let skip = usize::try_from(page.skip).unwrap_or(usize::MAX);
+        let part = self.page_here(&filter, unit, page.after, skip, (page.limit as usize).min(MAX_ROWS)).await;
+        let (rows, cut) = within(part.rows.iter().map(|seen: &Seen| seen.into()), wire::Row::encoded_len);
+        Ok(wire::Rows { rows, more: part.more || cut })
+    }
+
+    fn crowd_for(&self, users: wire::Users) -> Result<wire::Crowd, Unreadable> {
+        let filter = word::read_filter(users.filter.unwrap_or_default())?;
+        let uids = users.uids.iter().take(MAX_ROWS).map(|uid| Uid::parse(uid)).collect::<Result<Vec<_>, _>>()?;
+        let seen: Vec<_> = uids.iter().filter_map(|uid| self.seen_user(uid, &filter)).collect();
+        let (mut members, mut bytes) = (Vec::new(), 0);
+        for user in &seen {
+            let mut member = wire::Member::from(user);
+            // The count stays right where the rows are left out.
+            if bytes > MAX_ANSWER_BYTES {
+                member.rows.truncate(1);
+            }
+            bytes += member.encoded_len();
+            members.push(member);
+        }
+        Ok(wire::Crowd { members })
+    }
+
+    fn names_for(&self, asked: &wire::Names) -> Result<wire::NameList, Unreadable> {
+        let limit = (asked.limit as usize).min(MAX_ROWS);
+        let (part, total) = self.names_here(&word::read_names(asked)?, &asked.after, limit);
+        let name = |(name, connections): (String, usize)| wire::Name {
+            name,
+            connections: u32::try_from(connections).unwrap_or(u32::MAX),
+        };
+        let (names, cut) = within(part.rows.into_iter().map(name), wire::Name::encoded_len);
+        Ok(wire::NameList { names, more: part.more || cut, total: total as u64 })
+    }
+}
+
+/// As many of them as fit an answer, at least one; and whether some did not.
+fn within<T>(all: impl Iterator<Item = T>, length: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
+    let (mut fitting, mut bytes) = (Vec::new(), 0);
+    for one in all {
+        bytes += length(&one);
+        if bytes > MAX_ANSWER_BYTES && !fitting.is_empty() {
+            return (fitting, true);
+        }
+        fitting.push(one);
+    }
+    (fitting, false)
+}

@@ -1,0 +1,158 @@
+//! Which node a client is to use: rendezvous hashing over the healthy gateway nodes, weighted by their free capacity.
+//!
+//! Every node computes the same from the same list, nothing is stored, and a node that comes or goes moves only those
+//! clients that belong to it. Knows no HTTP.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::Node;
+use crate::broker::roster::Member;
+use crate::config::ChooseBy;
+use crate::id::Uid;
+
+/// How old the list of members may be by which a node is chosen.
+const AGE: Duration = Duration::from_secs(1);
+/// Free capacity counts in so many steps, so that each connect does not shift the choice a little.
+const STEPS: u64 = 16;
+
+impl Node {
+    /// The node for this user at this address, `None` if no node takes anybody. At least one of the two is given; where
+    /// both are, the configuration says which one counts.
+    pub async fn choose(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<Member> {
+        let members = self.members_within(AGE).await;
+        let me = self.card();
+        let mine = self.cluster.lease.is_held().then_some(&me);
+        let others = members.iter().filter(|member| member.id != me.id);
+        choose(others.chain(mine), &self.key(uid, ip)).cloned()
+    }
+
+    /// The address where a client goes next time, if that is another node's.
+    #[must_use]
+    pub fn next_address(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<String> {
+        let members = self.cluster.members.known();
+        if members.len() < 2 {
+            return None;
+        }
+        let me = self.card();
+        let others = members.iter().filter(|member| member.id != me.id);
+        let chosen = choose(others.chain([&me]), &self.key(uid, ip))?;
+        (chosen.id != me.id && !chosen.address.is_empty()).then(|| chosen.address.clone())
+    }
+
+    /// The address of another node that takes the client, now that this one does not.
+    #[must_use]
+    pub fn other_address(&self, ip: Option<IpAddr>) -> Option<String> {
+        let members = self.cluster.members.known();
+        let others = members.iter().filter(|member| member.id != *self.id() && !member.address.is_empty());
+        choose(others, &self.key(None, ip)).map(|chosen| chosen.address.clone())
+    }
+
+    fn key(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> String {
+        let ip = ip.map(|ip| ip.to_canonical().to_string());
+        let uid = uid.map(ToString::to_string);
+        let key = match self.cluster.choose_by {
+            ChooseBy::Uid => uid.or(ip),
+            ChooseBy::Ip => ip.or(uid),
+        };
+        key.unwrap_or_default()
+    }
+}
+
+/// The member with the highest score for `key`.
+fn choose<'a>(members: impl Iterator<Item = &'a Member>, key: &str) -> Option<&'a Member> {
+    let fit: SmallVec<[_; 8]> = members.filter(|m| m.gateway && !m.draining && m.connections < m.capacity).collect();
+    let largest = fit.iter().map(|member| member.capacity).max()?.max(STEPS);
+    fit.into_iter().max_by(|a, b| score(a, key, largest).total_cmp(&score(b, key, largest)))
+}
+
+/// Weighted rendezvous hashing: -weight / ln(h), with h between 0 and 1, gives each member its share of the keys.
+fn score(member: &Member, key: &str, largest: u64) -> f64 {
+    let free = member.capacity.saturating_sub(member.connections);
+    // One step at least: whoever takes connections at all is chosen by somebody.
+    let weight = (u128::from(free) * u128::from(STEPS)).div_ceil(u128::from(largest)).max(1) as f64;
+    // The upper 53 bits, and never 0 or 1.
+    let h = ((hash(key, member.id.as_str()) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    -weight / h.ln()
+}
+
+/// The same on every node and in every version: FNV-1a over both names, then mixed (the end of splitmix64).
+fn hash(key: &str, node: &str) -> u64 {
+    let bytes = key.bytes().chain([0]).chain(node.bytes());
+    let mut hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::NodeId;
+
+    fn member(id: &str, connections: u64, capacity: u64) -> Member {
+        Member {
+            id: NodeId::parse(id).unwrap(),
+            number: 1,
+            incarnation: 1,
+            address: format!("{id}:8080"),
+            gateway: true,
+            intake: false,
+            version: String::new(),
+            connections,
+            capacity,
+            draining: false,
+            started_at: 0,
+        }
+    }
+
+    fn shares(members: &[Member]) -> Vec<usize> {
+        let mut shares = vec![0; members.len()];
+        for user in 0..10_000 {
+            let chosen = choose(members.iter(), &format!("u{user}")).unwrap();
+            shares[members.iter().position(|m| m.id == chosen.id).unwrap()] += 1;
+        }
+        shares
+    }
+
+    #[test]
+    fn each_node_gets_the_share_of_its_free_capacity() {
+        let even = shares(&[member("a", 0, 1000), member("b", 0, 1000), member("c", 0, 1000), member("d", 0, 1000)]);
+        assert!(even.iter().all(|share| (2300..2700).contains(share)), "{even:?}");
+        let filled = shares(&[member("a", 0, 1000), member("b", 750, 1000)]);
+        assert!((7800..8200).contains(&filled[0]), "four to one: {filled:?}");
+    }
+
+    #[test]
+    fn a_node_that_goes_moves_its_own_users_only() {
+        let all = [member("a", 0, 1000), member("b", 0, 1000), member("c", 0, 1000)];
+        for user in 0..1000 {
+            let key = format!("u{user}");
+            let (before, after) = (choose(all.iter(), &key).unwrap(), choose(all[..2].iter(), &key).unwrap());
+            assert!(before.id == after.id || before.id.as_str() == "c", "{key}");
+        }
+    }
+
+    #[test]
+    fn whoever_is_full_drains_or_holds_no_connections_is_not_chosen() {
+        let mut draining = member("a", 0, 1000);
+        draining.draining = true;
+        let mut intake = member("b", 0, 1000);
+        intake.gateway = false;
+        let all = [draining, intake, member("c", 1000, 1000), member("d", 999, 1000)];
+        assert!((0..100).all(|user| choose(all.iter(), &user.to_string()).unwrap().id.as_str() == "d"));
+        assert_eq!(choose(all[..3].iter(), "u"), None);
+        assert_eq!(choose([].iter(), "u"), None);
+    }
+
+    /// Nodes of several versions choose alike: these values never change.
+    #[test]
+    fn the_hash_is_part_of_the_interface() {
+        assert_eq!(hash("1074", "n1"), 0x9629_81af_cd9c_9677);
+        assert_eq!(hash("小", "n2"), 0xdbf1_5d9c_cbee_f71f);
+        assert_ne!(hash("1074", "n1"), hash("1074n", "1"));
+    }
+}

@@ -1,0 +1,215 @@
+//! The node's lease: joined, renewed, and what it does when it cannot.
+//!
+//! A node that could not renew for half the lease's time takes no new connection; one that could not for the whole of it
+//! closes those that it has, because the others tell their users offline then. It never keeps users that others believe
+//! gone. Knows no engine: time-outs here are measured from before each renewal, so they end no later than the engine's.
+
+use std::time::Duration;
+
+use ahash::RandomState;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Node;
+use crate::broker::roster::{LeaseError, Member};
+use crate::disconnect::Disconnect;
+use crate::telemetry::names;
+
+/// How long a lease lives without a renewal.
+pub(crate) const TTL: Duration = Duration::from_secs(10);
+/// Time between two renewals.
+pub(crate) const RENEWAL: Duration = Duration::from_secs(3);
+/// The same after one that failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts to join.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// How often the last connections are looked for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Where the node stands.
+pub(in crate::node) struct Lease {
+    standing: Mutex<Standing>,
+    /// Something changed that the others should know before the next renewal.
+    pub(in crate::node) news: Notify,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    /// Not, or not any more, of the cluster: why.
+    Out(String),
+    Held {
+        incarnation: u64,
+    },
+    /// The last renewal is too long ago: why.
+    Late {
+        incarnation: u64,
+        why: String,
+    },
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self { standing: Mutex::new(Standing::Out("it has just started".to_owned())), news: Notify::new() }
+    }
+}
+
+impl Lease {
+    /// Whether the node may take users.
+    pub(in crate::node) fn is_held(&self) -> bool {
+        matches!(*self.standing.lock(), Standing::Held { .. })
+    }
+
+    /// Why it may not, in one sentence.
+    pub(in crate::node) fn trouble(&self) -> Option<String> {
+        match &*self.standing.lock() {
+            Standing::Held { .. } => None,
+            Standing::Out(why) => Some(format!("the node is not of the cluster: {why}")),
+            Standing::Late { why, .. } => Some(format!("the node's lease runs out: {why}")),
+        }
+    }
+
+    fn incarnation(&self) -> u64 {
+        match *self.standing.lock() {
+            Standing::Out(_) => 0,
+            Standing::Held { incarnation } | Standing::Late { incarnation, .. } => incarnation,
+        }
+    }
+
+    fn set(&self, standing: Standing) {
+        let mut now = self.standing.lock();
+        let kind = std::mem::discriminant(&*now);
+        if kind != std::mem::discriminant(&standing) {
+            match &standing {
+                Standing::Held { incarnation } => tracing::info!(incarnation, "the node is of the cluster"),
+                Standing::Late { why, .. } | Standing::Out(why) => tracing::warn!(why, "the node takes no connection"),
+            }
+            metrics::counter!(names::LEASE_CHANGES).increment(1);
+        }
+        *now = standing;
+    }
+}
+
+impl Node {
+    /// Joins the cluster, or says why not: then [`Node::attend`] tries again.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn join_cluster(&self) -> Result<(), LeaseError> {
+        let joined = self.cluster.roster.join(&self.card()).await;
+        match &joined {
+            Ok(incarnation) => {
+                self.cluster.lease.set(Standing::Held { incarnation: *incarnation });
+                self.look_around().await;
+            }
+            Err(why) => self.cluster.lease.set(Standing::Out(why.to_string())),
+        }
+        joined.map(drop)
+    }
+
+    /// Gives the lease back, at the end of the node's life. To be called when [`Node::attend`] has been dropped.
+    pub async fn leave_cluster(&self) {
+        self.cluster.lease.set(Standing::Out("it has left".to_owned()));
+        self.cluster.roster.leave().await;
+        self.broker.close().await;
+    }
+
+    /// This node as the others see it, now.
+    #[must_use]
+    pub fn card(&self) -> Member {
+        Member {
+            incarnation: self.cluster.lease.incarnation(),
+            connections: self.hub.live() as u64,
+            draining: self.is_draining(),
+            ..self.cluster.me.clone()
+        }
+    }
+
+    /// Ends never.
+    pub(super) async fn keep_lease(&self) {
+        loop {
+            if !self.cluster.lease.is_held() {
+                self.join_at_last().await;
+            }
+            let why = self.renew_while_possible().await;
+            self.give_up(why).await;
+        }
+    }
+
+    async fn join_at_last(&self) {
+        let mut pause = RETRY / 2;
+        while self.join_cluster().await.is_err() {
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Returns, with the reason, when the lease is gone.
+    async fn renew_while_possible(&self) -> String {
+        let (mut renewed, mut pause) = (Instant::now(), RENEWAL);
+        let mut trouble = "no renewal was answered".to_owned();
+        loop {
+            let mark = renewed + if self.cluster.lease.is_held() { TTL / 2 } else { TTL };
+            let renewal = async {
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = self.cluster.lease.news.notified() => {}
+                }
+                let begun = Instant::now();
+                (begun, self.cluster.roster.renew(&self.card()).await)
+            };
+            // The marks come first: after a pause of the whole process nothing is done on a lease that has run out.
+            tokio::select! {
+                biased;
+                () = sleep_until(mark) => {
+                    if renewed.elapsed() >= TTL {
+                        return trouble;
+                    }
+                    let incarnation = self.cluster.lease.incarnation();
+                    self.cluster.lease.set(Standing::Late { incarnation, why: trouble.clone() });
+                }
+                (begun, result) = renewal => match result {
+                    Ok(()) => {
+                        (renewed, pause) = (begun, RENEWAL);
+                        let incarnation = self.cluster.lease.incarnation();
+                        self.cluster.lease.set(Standing::Held { incarnation });
+                        self.look_around().await;
+                    }
+                    Err(LeaseError::Unavailable(why)) => (trouble, pause) = (why.to_string(), RETRY),
+                    Err(why) => return why.to_string(),
+                },
+            }
+        }
+    }
+
+    /// Closes every connection and waits until all are gone: the users of another life of this node must not be taken
+    /// for those of the next.
+    async fn give_up(&self, why: String) {
+        self.cluster.lease.set(Standing::Out(why));
+        loop {
+            let connections = self.hub.connections();
+            if connections.is_empty() {
+                return;
+            }
+            for connection in connections {
+                connection.close(Disconnect::CUT_OFF).await;
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// What is to be done each time the engine has answered.
+    async fn look_around(&self) {
+        if let Err(why) = self.refresh_members().await {
+            tracing::debug!(%why, "the members stay as they were known");
+        }
+        self.tell_fallen().await;
+        self.tell_untold().await;
+    }
+}
+
+/// Between a half and the whole of `pause`, so that nodes that lost the engine together do not come back together.
+fn jittered(pause: Duration) -> Duration {
+    let share = u32::try_from(RandomState::new().hash_one(0u8) % 512).expect("below 512");
+    pause / 2 + pause / 1024 * share
+}

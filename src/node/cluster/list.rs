@@ -1,0 +1,327 @@
+//! Lists over all nodes, page by page: connections, users, rooms, the users in a room.
+//!
+//! Connection ids begin with their node's number, so in the order of ids the nodes' lists stand one behind the other: a
+//! page asks every node how many it has, then only those on which the page lies. A user that several nodes hold stands
+//! where the first of its connections does. Names are merged up to where each node has told all of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Node;
+use super::ask::merge_missing;
+use super::word;
+use crate::id::{ConnectionId, NodeId, Room, Uid};
+use crate::node::query::{Counts, Filter, MAX_DEVICES, Names, Part, Seen, SeenUser, Unit};
+use crate::protocol::cluster::{self as wire, answer::Says, question::Asks};
+
+/// Users that are asked for at once.
+const USERS_AT_ONCE: usize = 200;
+/// Names that are asked for at once.
+const NAMES_AT_ONCE: usize = 1000;
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place<C> {
+    /// Without so many of its entries.
+    Skip(usize),
+    /// Behind this one.
+    After(C),
+}
+
+/// A part of a list over all nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing<T, N, C> {
+    /// Its entries, in order.
+    pub rows: Vec<T>,
+    /// How many there are in all.
+    pub counts: N,
+    /// Behind which entry the list goes on; `None` at its end.
+    pub next: Option<C>,
+    /// Nodes that did not answer: theirs are not in it.
+    pub missing: Vec<NodeId>,
+}
+
+/// A node's stretch of a list.
+struct Stretch {
+    number: u16,
+    /// `None` = this node.
+    node: Option<NodeId>,
+    entries: usize,
+}
+
+impl Node {
+    /// The connections that fit, ids growing, at most `size`.
+    pub async fn list_connections(
+        &self,
+        filter: &Filter,
+        place: Place<u64>,
+        size: usize,
+    ) -> Listing<Seen, Counts, ConnectionId> {
+        self.window(filter, Unit::Connection, place, size).await
+    }
+
+    /// The users with connections that fit, in the order of the first of them. May hold fewer than `size` before the
+    /// end: a user is told once, wherever it is connected besides.
+    pub async fn list_users(
+        &self,
+        filter: &Filter,
+        place: Place<u64>,
+        size: usize,
+    ) -> Listing<SeenUser, Counts, ConnectionId> {
+        let Listing { rows: firsts, counts, next, mut missing } = self.window(filter, Unit::User, place, size).await;
+        let mut rows = Vec::with_capacity(firsts.len());
+        for firsts in firsts.chunks(USERS_AT_ONCE) {
+            // One that several nodes hold may stand here more than once.
+            let uids: BTreeSet<Uid> = firsts.iter().map(|seen| seen.binding.uid.clone()).collect();
+            let (mut users, unheard) = self.users(filter, &uids).await;
+            merge_missing(&mut missing, unheard);
+            for first in firsts {
+                // One that is listed elsewhere, too, stands there if that place comes first.
+                let stands_here = |user: &SeenUser| user.devices.first().is_some_and(|device| device.cid == first.cid);
+                rows.extend(users.remove(&first.binding.uid).filter(stands_here));
+            }
+        }
+        Listing { rows, counts, next, missing }
+    }
+
+    /// Rooms by name with their connections, at most `size`; the count is exact where one answer of each node holds all
+    /// its rooms, else a room counts once for each node with members.
+    pub async fn list_rooms(&self, place: Place<Room>, size: usize) -> Listing<(Room, usize), usize, Room> {
+        let (mut skip, mut after) = match place {
+            Place::Skip(skip) => (skip, String::new()),
+            Place::After(room) => (0, room.to_string()),
+        };
+        let (mut rows, mut missing): (Vec<(String, usize)>, _) = (Vec::new(), Vec::new());
+        let mut total = None;
+        let more = loop {
+            let merged = self.names(&Names::Rooms, &after, NAMES_AT_ONCE).await;
+            merge_missing(&mut missing, merged.missing);
+            let whole = after.is_empty() && !merged.part.more;
+            total.get_or_insert(if whole { merged.part.rows.len() } else { merged.total });
+            let Some((last, _)) = merged.part.rows.last() else { break false };
+            after.clone_from(last);
+            let skipped = skip.min(merged.part.rows.len());
+            skip -= skipped;
+            rows.extend(merged.part.rows.into_iter().skip(skipped));
+            if rows.len() > size || !merged.part.more {
+                break rows.len() > size;
+            }
+        };
+        rows.truncate(size);
+        let rows: Vec<_> = rows.into_iter().filter_map(|(room, n)| Some((Room::parse(&room).ok()?, n))).collect();
+        let next = rows.last().filter(|_| more).map(|(room, _)| room.clone());
+        Listing { rows, counts: total.unwrap_or_default(), next, missing }
+    }
+
+    /// Users in the room, sorted, from `offset` on.
+    pub(in crate::node) async fn members_of(&self, room: &Room, offset: usize, limit: usize) -> Vec<Uid> {
+        let names = Names::Members(room.clone());
+        let (mut skip, mut after, mut found) = (offset, String::new(), Vec::new());
+        loop {
+            let Part { rows, more } = self.names(&names, &after, NAMES_AT_ONCE).await.part;
+            let Some((last, _)) = rows.last() else { return found };
+            after.clone_from(last);
+            let skipped = skip.min(rows.len());
+            skip -= skipped;
+            found.extend(rows.iter().skip(skipped).filter_map(|(uid, _)| Uid::parse(uid).ok()));
+            if found.len() >= limit || !more {
+                found.truncate(limit);
+                return found;
+            }
+        }
+    }
+
+    /// Whether the user has a connection anywhere.
+    pub(in crate::node) async fn is_online(&self, uid: &Uid) -> bool {
+        if self.hub.has_user(uid.as_str()) {
+            return true;
+        }
+        let filter = Filter { uid: Some(uid.clone()), ..Filter::default() };
+        let answers = self.ask_holders(uid, Asks::Count((&filter).into())).await;
+        answers.said.iter().any(|(_, says)| matches!(says, Says::Counts(counts) if counts.users > 0))
+    }
+
+    /// The user's connections anywhere, ids growing; of each node the first hundred.
+    pub(in crate::node) async fn connections_anywhere(&self, uid: &Uid) -> Vec<Seen> {
+        let filter = Filter { uid: Some(uid.clone()), ..Filter::default() };
+        let asks = Asks::Users(wire::Users { filter: None, uids: vec![uid.to_string()] });
+        let answers = self.ask_holders(uid, asks).await;
+        let mut found = self.seen_user(uid, &filter).map(|user| user.devices).unwrap_or_default();
+        for (_, says) in answers.said {
+            let Says::Crowd(crowd) = says else { continue };
+            let users = crowd.members.into_iter().filter_map(|member| word::read_user(member).ok());
+            found.extend(users.flat_map(|user| user.devices));
+        }
+        found.sort_unstable_by_key(|seen| seen.cid);
+        found
+    }
+
+    async fn window(
+        &self,
+        filter: &Filter,
+        unit: Unit,
+        place: Place<u64>,
+        size: usize,
+    ) -> Listing<Seen, Counts, ConnectionId> {
+        let (counts, mut stretches, mut missing) = self.stretches(filter, unit).await;
+        let (mut skip, mut after) = match place {
+            Place::Skip(skip) => (skip, 0),
+            Place::After(cid) => (0, cid),
+        };
+        let begin = ConnectionId::new(after).map_or(0, ConnectionId::node);
+        stretches.retain(|stretch| stretch.number >= begin);
+        let mut rows: Vec<Seen> = Vec::new();
+        let mut more = false;
+        for (at, stretch) in stretches.iter().enumerate() {
+            if skip >= stretch.entries {
+                skip -= stretch.entries;
+                continue;
+            }
+            loop {
+                let left = size - rows.len();
+                let Some(part) = self.part_of(stretch, filter, unit, after, skip, left).await else {
+                    missing.extend(stretch.node.clone());
+                    break;
+                };
+                skip = 0;
+                more = part.more;
+                rows.extend(part.rows);
+                after = rows.last().map_or(after, |seen| seen.cid.as_u64());
+                if !more || rows.len() >= size {
+                    break;
+                }
+            }
+            if rows.len() >= size {
+                more |= stretches[at + 1..].iter().any(|stretch| stretch.entries > 0);
+                break;
+            }
+        }
+        let next = rows.last().filter(|_| more).map(|seen| seen.cid);
+        Listing { rows, counts, next, missing }
+    }
+
+    /// How many entries every node has, nodes in the order of their ids.
+    async fn stretches(&self, filter: &Filter, unit: Unit) -> (Counts, Vec<Stretch>, Vec<NodeId>) {
+        let entries = |counts: Counts| match unit {
+            Unit::User => counts.users,
+            Unit::Connection => counts.connections,
+        };
+        let here = self.count(filter).await;
+        let answers = self.ask_all(Asks::Count(filter.into())).await;
+        let others = self.others();
+        let mut sum = here;
+        let mut stretches = vec![Stretch { number: self.number(), node: None, entries: entries(here) }];
+        for (node, says) in answers.said {
+            let Says::Counts(counts) = says else { continue };
+            let Some(number) = others.iter().find(|other| other.id == node).map(|other| other.number) else { continue };
+            let counts = Counts::from(counts);
+            sum.users += counts.users;
+            sum.connections += counts.connections;
+            stretches.push(Stretch { number, node: Some(node), entries: entries(counts) });
+        }
+        stretches.sort_unstable_by_key(|stretch| stretch.number);
+        (sum, stretches, answers.missing)
+    }
+
+    /// `None` if the node does not answer.
+    async fn part_of(
+        &self,
+        stretch: &Stretch,
+        filter: &Filter,
+        unit: Unit,
+        after: u64,
+        skip: usize,
+        limit: usize,
+    ) -> Option<Part<Seen>> {
+        let Some(node) = &stretch.node else { return Some(self.page_here(filter, unit, after, skip, limit).await) };
+        let page = wire::Page {
+            filter: Some(filter.into()),
+            users: unit == Unit::User,
+            after,
+            skip: skip as u64,
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+        };
+        let answers = self.ask_one(node, Asks::Page(page)).await;
+        answers.said.into_iter().find_map(|(_, says)| {
+            let Says::Rows(wire::Rows { rows, more }) = says else { return None };
+            let rows: Vec<Seen> = rows.into_iter().map(word::read_seen).collect::<Result<_, _>>().ok()?;
+            // One that says that there is more and gives nothing would be asked for ever.
+            Some(Part { more: more && !rows.is_empty(), rows })
+        })
+    }
+
+    /// These users with their connections on all nodes, the first hundred of each.
+    async fn users(&self, filter: &Filter, uids: &BTreeSet<Uid>) -> (BTreeMap<Uid, SeenUser>, Vec<NodeId>) {
+        let mut found: BTreeMap<Uid, SeenUser> = BTreeMap::new();
+        let here = uids.iter().filter_map(|uid| self.seen_user(uid, filter));
+        found.extend(here.map(|user| (user.uid.clone(), user)));
+        let asks = wire::Users { filter: Some(filter.into()), uids: uids.iter().map(ToString::to_string).collect() };
+        let answers = self.ask_all(Asks::Users(asks)).await;
+        for (_, says) in answers.said {
+            let Says::Crowd(crowd) = says else { continue };
+            for user in crowd.members.into_iter().filter_map(|member| word::read_user(member).ok()) {
+                let Some(known) = found.get_mut(&user.uid) else {
+                    found.insert(user.uid.clone(), user);
+                    continue;
+                };
+                known.connections += user.connections;
+                known.devices.extend(user.devices);
+                known.devices.sort_unstable_by_key(|device| device.cid);
+                known.devices.truncate(MAX_DEVICES);
+            }
+        }
+        (found, answers.missing)
+    }
+
+    /// The next names behind `after` over all nodes, at most `limit` of each.
+    async fn names(&self, names: &Names, after: &str, limit: usize) -> Merged {
+        let (here, mut total) = self.names_here(names, after, limit);
+        let mut parts = vec![here];
+        let answers = self.ask_all(Asks::Names(word::names(names, after, limit))).await;
+        for (_, says) in answers.said {
+            let Says::Names(list) = says else { continue };
+            total += usize::try_from(list.total).unwrap_or(usize::MAX);
+            let rows = list.names.into_iter().map(|name| (name.name, name.connections as usize)).collect();
+            parts.push(Part { rows, more: list.more });
+        }
+        Merged { part: merged(parts), total, missing: answers.missing }
+    }
+}
+
+/// Names of all nodes.
+struct Merged {
+    part: Part<(String, usize)>,
+    total: usize,
+    missing: Vec<NodeId>,
+}
+
+/// Sums what stands in several parts. What lies behind the last name of a part that goes on is left for the next time:
+/// there its node may have told but some.
+fn merged(parts: Vec<Part<(String, usize)>>) -> Part<(String, usize)> {
+    let ends = parts.iter().filter(|part| part.more).filter_map(|part| part.rows.last());
+    let end = ends.map(|(name, _)| name.clone()).min();
+    let more = end.is_some();
+    let mut sums: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, connections) in parts.into_iter().flat_map(|part| part.rows) {
+        if end.as_ref().is_none_or(|end| name <= *end) {
+            *sums.entry(name).or_default() += connections;
+        }
+    }
+    Part { rows: sums.into_iter().collect(), more }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(names: &[&str], more: bool) -> Part<(String, usize)> {
+        Part { rows: names.iter().map(|name| ((*name).to_owned(), 1)).collect(), more }
+    }
+
+    #[test]
+    fn names_are_merged_only_as_far_as_every_node_has_told_its_own() {
+        let both = merged(vec![part(&["a", "c", "d"], true), part(&["b", "c", "x"], false)]);
+        let names: Vec<_> = both.rows.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        assert_eq!((names, both.more), (vec![("a", 1), ("b", 1), ("c", 2), ("d", 1)], true));
+        assert!(!merged(vec![part(&["a"], false), part(&[], false)]).more);
+    }
+}

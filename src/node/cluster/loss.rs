@@ -1,0 +1,55 @@
+//! Losses that are declared: what was sent to this node may not have come, so every live client is told.
+//!
+//! A client is told by a REPLY with the key `gap`, which it did not ask for: every SDK of the family hands replies with
+//! other keys on or drops them, and none ends its connection over one. Knows not what was lost.
+
+use bytes::Bytes;
+
+use super::Node;
+use crate::clock;
+use crate::message::Entries;
+use crate::protocol::{self, Form, Reply, ServerFrame};
+use crate::telemetry::names;
+
+/// The key of the REPLY.
+const KEY: &str = "gap";
+
+impl Node {
+    /// What was sent to this node may have been lost. Returns at once; several in a row are told as one.
+    pub(in crate::node) fn declare_loss(&self) {
+        metrics::counter!(names::LOSSES_DECLARED).increment(1);
+        self.cluster.lost.notify_one();
+    }
+
+    /// Ends never.
+    pub(super) async fn tell_losses(&self) {
+        loop {
+            self.cluster.lost.notified().await;
+            let told = self.tell_gap().await;
+            tracing::warn!(clients = told, "messages may have been lost, and the clients were told");
+        }
+    }
+
+    async fn tell_gap(&self) -> usize {
+        let frames: [Option<Bytes>; Form::COUNT] = Form::ALL.map(gap);
+        let mut told = 0;
+        for connection in self.hub.connections() {
+            let frame = connection.form().filter(|_| connection.binding().is_some()).map(Form::index);
+            if let Some(frame) = frame.and_then(|form| frames[form].clone()) {
+                told += usize::from(connection.send(frame).await);
+            }
+        }
+        told
+    }
+}
+
+fn gap(form: Form) -> Option<Bytes> {
+    let reply = Reply {
+        key: KEY.to_owned(),
+        code: "206".to_owned(),
+        message: "messages may have been lost: ask for what matters".to_owned(),
+        timestamp: clock::now_millis(),
+        data: Entries::new(),
+    };
+    protocol::encode(form, ServerFrame::Reply(&reply)).ok()
+}

@@ -1,0 +1,288 @@
+//! Words between what nodes mean and what stands on the bus.
+//!
+//! Every name that comes in is parsed again: a word that is not what this version knows is refused as a whole, with the
+//! field named. Knows no broker.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+
+use super::change::{Change, RefusedJoin};
+use crate::claim::{Admission, Refusal};
+use crate::config::DevicePolicy;
+use crate::hub::Binding;
+use crate::id::{ConnectionId, Device, InvalidName, Room, Uid};
+use crate::message::{Entries, Target};
+use crate::node::devices::Contender;
+use crate::node::query::{Counts, Filter, Names, Seen, SeenUser};
+use crate::plugin::Account;
+use crate::protocol::Form;
+use crate::protocol::cluster::{self as wire, answer, question, word::Says};
+
+/// A word that wants something of this node.
+pub(super) enum Heard {
+    Question(wire::Question),
+    Contender(wire::Contender),
+}
+
+/// Why a word is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unreadable {
+    /// It is no word at all, or one of a later version.
+    #[error("expected a word that this version knows, got {0}")]
+    Unknown(&'static str),
+    /// No protobuf.
+    #[error("expected a word, got {0}")]
+    Decode(String),
+    /// A name in it is none.
+    #[error("{0}")]
+    Name(#[from] InvalidName),
+    /// A number in it is no connection's.
+    #[error("cid: expected 1 to 2^53 - 1, got {0}")]
+    Cid(u64),
+}
+
+pub(super) fn read(bytes: &Bytes) -> Result<Says, Unreadable> {
+    let word = wire::Word::decode(&**bytes).map_err(|error| Unreadable::Decode(error.to_string()))?;
+    word.says.ok_or(Unreadable::Unknown("none"))
+}
+
+pub(super) fn question(number: u64, asks: question::Asks) -> Bytes {
+    write(Says::Question(wire::Question { number, asks: Some(asks) }))
+}
+
+pub(super) fn answer(number: u64, says: answer::Says) -> Bytes {
+    write(Says::Answer(wire::Answer { number, says: Some(says) }))
+}
+
+pub(super) fn contender(uid: &Uid, policy: DevicePolicy, contender: &Contender) -> Bytes {
+    let Contender { number, device, channel, name } = contender.clone();
+    write(Says::Contender(wire::Contender {
+        uid: uid.to_string(),
+        number,
+        device: device.map(|device| device.to_string()).unwrap_or_default(),
+        channel: channel.unwrap_or_default(),
+        name,
+        policy: policy.as_str().to_owned(),
+    }))
+}
+
+fn write(says: Says) -> Bytes {
+    wire::Word { says: Some(says) }.encode_to_vec().into()
+}
+
+pub(super) fn read_contender(word: wire::Contender) -> Result<(Uid, DevicePolicy, Contender), Unreadable> {
+    let uid = Uid::parse(&word.uid)?;
+    let policies = [DevicePolicy::AllowAll, DevicePolicy::Cim];
+    let policy = policies.into_iter().find(|policy| policy.as_str() == word.policy);
+    let contender = Contender {
+        number: word.number,
+        device: Some(word.device).filter(|d| !d.is_empty()).map(|d| Device::parse(&d)).transpose()?,
+        channel: Some(word.channel).filter(|c| !c.is_empty()),
+        name: word.name,
+    };
+    Ok((uid, policy.ok_or(Unreadable::Unknown("another device policy"))?, contender))
+}
+
+impl From<&Filter> for wire::Filter {
+    fn from(filter: &Filter) -> Self {
+        Self {
+            uid: filter.uid.as_ref().map(ToString::to_string),
+            room: filter.room.as_ref().map(ToString::to_string),
+            device: filter.device.as_ref().map(ToString::to_string),
+            channel: filter.channel.clone(),
+        }
+    }
+}
+
+pub(super) fn read_filter(filter: wire::Filter) -> Result<Filter, Unreadable> {
+    Ok(Filter {
+        uid: filter.uid.as_deref().map(Uid::parse).transpose()?,
+        room: filter.room.as_deref().map(Room::parse).transpose()?,
+        device: filter.device.as_deref().map(Device::parse).transpose()?,
+        channel: filter.channel,
+    })
+}
+
+impl From<Counts> for wire::Counts {
+    fn from(counts: Counts) -> Self {
+        Self { users: counts.users as u64, connections: counts.connections as u64 }
+    }
+}
+
+impl From<wire::Counts> for Counts {
+    fn from(counts: wire::Counts) -> Self {
+        let clamp = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        Self { users: clamp(counts.users), connections: clamp(counts.connections) }
+    }
+}
+
+impl From<&Seen> for wire::Row {
+    fn from(seen: &Seen) -> Self {
+        let binding = &seen.binding;
+        Self {
+            cid: seen.cid.as_u64(),
+            uid: binding.uid.to_string(),
+            device: binding.device.as_ref().map(ToString::to_string),
+            channel: binding.channel.clone(),
+            since: binding.since,
+            expires: binding.expires,
+            rooms: seen.rooms.iter().map(ToString::to_string).collect(),
+            tag: seen.tag.clone(),
+            form: seen.form.map(|form| form.as_str().to_owned()),
+            facts: entries(&binding.facts),
+        }
+    }
+}
+
+pub(super) fn read_seen(row: wire::Row) -> Result<Seen, Unreadable> {
+    Ok(Seen {
+        cid: cid(row.cid)?,
+        binding: Arc::new(Binding {
+            number: 0,
+            uid: Uid::parse(&row.uid)?,
+            device: row.device.as_deref().map(Device::parse).transpose()?,
+            channel: row.channel,
+            since: row.since,
+            expires: row.expires,
+            facts: read_entries(row.facts),
+        }),
+        rooms: rooms(&row.rooms)?,
+        tag: row.tag,
+        form: row.form.and_then(|name| Form::ALL.into_iter().find(|form| form.as_str() == name)),
+    })
+}
+
+impl From<&SeenUser> for wire::Member {
+    fn from(user: &SeenUser) -> Self {
+        Self {
+            uid: user.uid.to_string(),
+            connections: u32::try_from(user.connections).unwrap_or(u32::MAX),
+            rows: user.devices.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+pub(super) fn read_user(member: wire::Member) -> Result<SeenUser, Unreadable> {
+    Ok(SeenUser {
+        uid: Uid::parse(&member.uid)?,
+        connections: member.connections as usize,
+        devices: member.rows.into_iter().map(read_seen).collect::<Result<_, _>>()?,
+    })
+}
+
+pub(super) fn names(names: &Names, after: &str, limit: usize) -> wire::Names {
+    let room = match names {
+        Names::Rooms => None,
+        Names::Members(room) => Some(room.to_string()),
+    };
+    wire::Names { room, after: after.to_owned(), limit: u32::try_from(limit).unwrap_or(u32::MAX) }
+}
+
+pub(super) fn read_names(names: &wire::Names) -> Result<Names, Unreadable> {
+    Ok(match &names.room {
+        Some(room) => Names::Members(Room::parse(room)?),
+        None => Names::Rooms,
+    })
+}
+
+/// Of the targets that name connections; the others name none.
+pub(super) fn target(target: &Target) -> wire::Target {
+    let mut meant = wire::Target::default();
+    match target {
+        Target::Connection(cid) => meant.cid = Some(cid.as_u64()),
+        Target::Device(uid, device) => {
+            meant.uids.push(uid.to_string());
+            meant.device = Some(device.to_string());
+        }
+        Target::User(uid) => meant.uids.push(uid.to_string()),
+        Target::Users(uids) => meant.uids.extend(uids.iter().map(ToString::to_string)),
+        Target::Room(_) | Target::Everyone | Target::EveryoneBut(_) => {}
+    }
+    meant
+}
+
+pub(super) fn read_target(target: Option<wire::Target>) -> Result<Target, Unreadable> {
+    let target = target.ok_or(Unreadable::Unknown("a word without its target"))?;
+    if let Some(number) = target.cid {
+        return cid(number).map(Target::Connection);
+    }
+    let uids = target.uids.iter().map(|uid| Uid::parse(uid)).collect::<Result<Vec<_>, _>>()?;
+    Ok(match (target.device, <[Uid; 1]>::try_from(uids)) {
+        (Some(device), Ok([uid])) => Target::Device(uid, Device::parse(&device)?),
+        (None, Ok([uid])) => Target::User(uid),
+        (_, Err(uids)) => Target::Users(uids.into()),
+    })
+}
+
+pub(super) fn change(change: &Change, hops: u8) -> wire::Change {
+    wire::Change {
+        leave: change.leave,
+        room: change.room.to_string(),
+        target: Some(target(&change.target)),
+        hops: hops.into(),
+    }
+}
+
+pub(super) fn read_change(change: wire::Change) -> Result<(Change, u8), Unreadable> {
+    let room = Room::parse(&change.room)?;
+    let target = read_target(change.target)?;
+    Ok((Change { leave: change.leave, room, target }, hops(change.hops)))
+}
+
+pub(super) fn refused(refused: &RefusedJoin) -> wire::Refused {
+    let Refusal { code, reason } = refused.refusal.clone();
+    wire::Refused { cid: refused.cid.as_u64(), code, reason }
+}
+
+pub(super) fn read_refused(refused: wire::Refused) -> Result<RefusedJoin, Unreadable> {
+    let refusal = Refusal { code: refused.code, reason: refused.reason };
+    Ok(RefusedJoin { cid: cid(refused.cid)?, refusal })
+}
+
+pub(super) fn login(cid: ConnectionId, account: &Account, hops: u8) -> wire::Login {
+    let Admission { uid, device, rooms, expires, claims } = &account.admission;
+    wire::Login {
+        cid: cid.as_u64(),
+        uid: uid.to_string(),
+        device: device.as_ref().map(ToString::to_string),
+        channel: account.channel.clone(),
+        rooms: rooms.iter().map(ToString::to_string).collect(),
+        expires: *expires,
+        claims: entries(claims),
+        hops: hops.into(),
+    }
+}
+
+pub(super) fn read_login(login: wire::Login) -> Result<(ConnectionId, Account, u8), Unreadable> {
+    let admission = Admission {
+        uid: Uid::parse(&login.uid)?,
+        device: login.device.as_deref().map(Device::parse).transpose()?,
+        rooms: rooms(&login.rooms)?,
+        expires: login.expires,
+        claims: read_entries(login.claims),
+    };
+    Ok((cid(login.cid)?, Account { admission, channel: login.channel }, hops(login.hops)))
+}
+
+pub(super) fn cid(number: u64) -> Result<ConnectionId, Unreadable> {
+    ConnectionId::new(number).ok_or(Unreadable::Cid(number))
+}
+
+fn rooms(names: &[String]) -> Result<Vec<Room>, Unreadable> {
+    Ok(names.iter().map(|room| Room::parse(room)).collect::<Result<_, _>>()?)
+}
+
+/// More than there may be is as bad as too many.
+fn hops(hops: u32) -> u8 {
+    u8::try_from(hops).unwrap_or(u8::MAX)
+}
+
+fn entries(entries: &Entries) -> Vec<wire::Entry> {
+    entries.iter().map(|(key, value)| wire::Entry { key: key.to_owned(), value: value.to_owned() }).collect()
+}
+
+fn read_entries(list: Vec<wire::Entry>) -> Entries {
+    list.into_iter().map(|entry| (entry.key, entry.value)).collect()
+}

@@ -1,0 +1,247 @@
+//! Several whole nodes on one shared bus, with clients that remember what they are sent.
+//!
+//! Meant for a paused clock: a test says how much time passes, and whatever is due happens on the way.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::shared::Shared;
+use super::{Fake, Scripted};
+use crate::claim::{Admission, Facts, Refusal};
+use crate::config::{Config, DevicePolicy};
+use crate::disconnect::Disconnect;
+use crate::hub::{Connection, Socket};
+use crate::id::{NodeId, Room, Uid};
+use crate::message::{Entries, Message, Origin, Publication, Target};
+use crate::node::deliver::Delivery;
+use crate::node::{Node, Published};
+use crate::plugin::Event;
+use crate::protocol::{Coding, Dialect, Form};
+
+/// What clients of these tests speak.
+const FORM: Form = Form::websocket(Dialect::Yunque, Coding::Json);
+
+/// A cluster in one process.
+pub(crate) struct Several {
+    pub(crate) shared: Shared,
+    nodes: Vec<Fake>,
+    lives: Vec<Vec<AbortHandle>>,
+    tasks: JoinSet<()>,
+}
+
+impl Several {
+    /// `count` nodes, n1 to nN, that know each other.
+    pub(crate) async fn new(count: u16) -> Self {
+        Self::with(count, |_| {}).await
+    }
+
+    /// The same, configured a little differently.
+    pub(crate) async fn with(count: u16, change: impl Fn(&mut Config)) -> Self {
+        let mut several =
+            Self { shared: Shared::default(), nodes: Vec::new(), lives: Vec::new(), tasks: JoinSet::new() };
+        for number in 1..=count {
+            several.start(number, &change).await;
+        }
+        several.meet().await;
+        several
+    }
+
+    async fn start(&mut self, number: u16, change: impl Fn(&mut Config)) {
+        let mut config = Config::default();
+        config.node.id = id(number);
+        config.node.number = number;
+        config.node.address = format!("10.0.0.{number}:8080");
+        config.node.shards = 1;
+        change(&mut config);
+        let shared = self.shared.clone();
+        let engine = |deliver: Arc<Delivery>| shared.engine(&id(number), number, deliver);
+        let (fake, _, shards) = Fake::over(&config, Arc::new(Scripted::default()), engine);
+        fake.node.join_cluster().await.expect("its name is its own");
+        let mut life: Vec<_> = shards.into_iter().map(|shard| self.tasks.spawn(shard)).collect();
+        life.push(self.tasks.spawn(Arc::clone(&fake.node).attend()));
+        self.lives.push(life);
+        self.nodes.push(fake);
+    }
+
+    /// Every node reads the list of members.
+    pub(crate) async fn meet(&self) {
+        for fake in &self.nodes {
+            fake.node.members().await;
+        }
+    }
+
+    /// The node with this number.
+    pub(crate) fn node(&self, number: u16) -> &Arc<Node> {
+        &self.fake(number).node
+    }
+
+    fn fake(&self, number: u16) -> &Fake {
+        &self.nodes[usize::from(number) - 1]
+    }
+
+    /// What the plugins of all nodes were told since the last look, as `n1: Online 1074`.
+    pub(crate) fn events(&self) -> Vec<String> {
+        let of = |fake: &Fake| {
+            let node = fake.node.id().clone();
+            let told = fake.events().into_iter().map(move |event| match event {
+                Event::Online(who) => format!("{node}: online {}", who.uid),
+                Event::Offline(who) => format!("{node}: offline {}", who.uid),
+                Event::RoomJoined(who, room) => format!("{node}: {} joins {room}", who.uid),
+                Event::RoomLeft(who, room) => format!("{node}: {} leaves {room}", who.uid),
+            });
+            told.collect::<Vec<_>>()
+        };
+        self.nodes.iter().flat_map(of).collect()
+    }
+
+    /// The node's process ends without a goodbye.
+    pub(crate) fn kill(&self, number: u16) {
+        self.shared.kill(&id(number));
+        self.lives[usize::from(number) - 1].iter().for_each(AbortHandle::abort);
+    }
+
+    /// An unbound client of the node.
+    pub(crate) async fn attach(&mut self, number: u16, devices: DevicePolicy) -> Result<Client, Disconnect> {
+        let node = Arc::clone(self.node(number));
+        let pipe = Arc::new(Pipe::default());
+        let connection = node.attach(Arc::clone(&pipe) as Arc<dyn Socket>, Some(FORM), devices).await?;
+        let client = Client { node: Arc::clone(&node), connection: connection.clone(), pipe: Arc::clone(&pipe) };
+        let life = self.tasks.spawn(async move {
+            pipe.shut.notified().await;
+            node.detach(&connection).await;
+        });
+        self.lives[usize::from(number) - 1].push(life);
+        Ok(client)
+    }
+
+    /// A client of the user, bound on the node by a listener that lets all devices be.
+    pub(crate) async fn connect(&mut self, number: u16, uid: &str, rooms: &[&str]) -> Client {
+        let client = self.attach(number, DevicePolicy::AllowAll).await.expect("the node has room");
+        client.bind(uid, "phone", "android", rooms).await.expect("a test's bind is valid");
+        client
+    }
+
+    /// Publishes on the node, and says what became of it.
+    pub(crate) async fn publish(&self, number: u16, target: Target, text: &str) -> Published {
+        let mut publication = publication(target, text);
+        publication.receipts = true;
+        self.node(number).publish(vec![publication]).await.remove(0)
+    }
+
+    /// Lets time pass, and everything that is due happen.
+    pub(crate) async fn pass(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+        self.settle().await;
+    }
+
+    /// Lets everything happen that waits for nothing but its turn.
+    pub(crate) async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// One client of one node.
+pub(crate) struct Client {
+    pub(crate) node: Arc<Node>,
+    pub(crate) connection: Connection,
+    pipe: Arc<Pipe>,
+}
+
+impl Client {
+    /// Binds it.
+    pub(crate) async fn bind(&self, uid: &str, device: &str, channel: &str, rooms: &[&str]) -> Result<(), Refusal> {
+        let admission = Admission {
+            uid: Uid::parse(uid).expect("a test's uid is valid"),
+            device: None,
+            rooms: rooms.iter().map(|room| Room::parse(room).expect("a test's room is valid")).collect(),
+            expires: None,
+            claims: Entries::new(),
+        };
+        let facts = Facts { device: Some(device.to_owned()), channel: Some(channel.to_owned()), rest: Entries::new() };
+        self.node.bind(&self.connection, admission, facts).await
+    }
+
+    /// Its socket ends.
+    pub(crate) async fn leave(&self) {
+        self.node.detach(&self.connection).await;
+    }
+
+    /// Why the node closed it.
+    pub(crate) fn closed(&self) -> Option<Disconnect> {
+        self.connection.closed()
+    }
+
+    /// The texts of the messages that it was sent, in order.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let said = self.frames().into_iter().filter(|(kind, _)| *kind == 2);
+        said.map(|(_, body)| body["content"]["text"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// The keys of the replies that it was sent, in order.
+    pub(crate) fn replies(&self) -> Vec<String> {
+        let told = self.frames().into_iter().filter(|(kind, _)| *kind == 4);
+        told.map(|(_, body)| body["key"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Types and bodies of its frames.
+    fn frames(&self) -> Vec<(u64, Value)> {
+        let bytes = self.pipe.bytes.lock().clone();
+        let mut rest = bytes.as_slice();
+        let mut frames = Vec::new();
+        while let [opcode, length, tail @ ..] = rest {
+            let (length, tail) = match length {
+                126 => (usize::from(u16::from_be_bytes([tail[0], tail[1]])), &tail[2..]),
+                length => (usize::from(*length), tail),
+            };
+            if opcode & 0x0f == 1 {
+                let frame: Value = serde_json::from_slice(&tail[..length]).expect("a frame is JSON");
+                let content = frame["content"].as_str().unwrap_or("null");
+                let body = serde_json::from_str(content).expect("a body is JSON");
+                frames.push((frame["type"].as_u64().expect("a frame has a type"), body));
+            }
+            rest = &tail[length..];
+        }
+        frames
+    }
+}
+
+/// Takes everything.
+#[derive(Default)]
+struct Pipe {
+    bytes: Mutex<Vec<u8>>,
+    shut: Notify,
+}
+
+impl Socket for Pipe {
+    fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut bytes = self.bytes.lock();
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
+        Ok(parts.iter().map(|part| part.len()).sum())
+    }
+
+    fn poll_writable(&self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn shutdown(&self, _abort: bool) {
+        self.shut.notify_one();
+    }
+}
+
+/// The name of the node with this number.
+pub(crate) fn id(number: u16) -> NodeId {
+    NodeId::parse(&format!("n{number}")).expect("a valid name")
+}
+
+/// A message from outside.
+pub(crate) fn publication(target: Target, text: &str) -> Publication {
+    let content = [("text", text)].into_iter().collect();
+    Publication::new(Message { action: "chat".to_owned(), content, ..Message::default() }, target, Origin::Http)
+}

@@ -1,0 +1,363 @@
+//! Several nodes in one process on one bus: a broker and a roster in shared memory, with the faults that a test wants.
+//!
+//! The model of a bus that routes: a record goes to the nodes that hold one of its streams, and every copy is counted.
+//! Leases follow tokio's clock, so a test with a paused one decides when they end. Knows no engine.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::broker::roster::{Fallen, LeaseError, Member, Roster};
+use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
+use crate::id::{NodeId, Uid};
+use crate::message::{Envelope, Receipt, Target};
+
+/// How long a lease lives.
+const TTL: Duration = Duration::from_secs(10);
+
+/// What all nodes share.
+#[derive(Clone, Default)]
+pub(crate) struct Shared(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    nodes: BTreeMap<NodeId, Arc<dyn Deliver>>,
+    numbers_of_nodes: HashMap<NodeId, u16>,
+    held: HashMap<NodeId, HashSet<Stream>>,
+    /// Copies of envelopes that went from the bus to each node.
+    copies: BTreeMap<NodeId, usize>,
+    /// Nodes that cannot reach the engine.
+    cut: HashSet<NodeId>,
+    /// Nodes that hear no words.
+    deaf: HashSet<NodeId>,
+    /// It does not tell whom a word or an envelope reached.
+    counts_nothing: bool,
+    leases: BTreeMap<NodeId, Lease>,
+    incarnations: u64,
+    numbers: HashMap<Uid, u64>,
+    /// By which lives of which nodes a user is held.
+    online: HashMap<Uid, BTreeSet<(NodeId, u64)>>,
+}
+
+struct Lease {
+    member: Member,
+    until: Instant,
+}
+
+impl Shared {
+    /// The bus and the roster as `node` sees them; what comes for it goes to `deliver`.
+    pub(crate) fn engine(
+        &self,
+        node: &NodeId,
+        number: u16,
+        deliver: Arc<dyn Deliver>,
+    ) -> (Arc<dyn Broker>, Arc<dyn Roster>) {
+        let mut state = self.0.lock();
+        state.nodes.insert(node.clone(), deliver);
+        state.numbers_of_nodes.insert(node.clone(), number);
+        let end = Arc::new(End { me: node.clone(), shared: self.clone() });
+        (Arc::clone(&end) as _, end)
+    }
+
+    /// The node's process is gone: its lease runs out, nothing reaches it.
+    pub(crate) fn kill(&self, node: &NodeId) {
+        let mut state = self.0.lock();
+        state.nodes.remove(node);
+        state.held.remove(node);
+        state.cut.insert(node.clone());
+    }
+
+    /// The node cannot reach the engine any more, or can again.
+    pub(crate) fn cut(&self, node: &NodeId, cut: bool) {
+        let mut state = self.0.lock();
+        if cut {
+            state.cut.insert(node.clone());
+        } else {
+            state.cut.remove(node);
+        }
+    }
+
+    /// The node hears no words any more.
+    pub(crate) fn deafen(&self, node: &NodeId) {
+        self.0.lock().deaf.insert(node.clone());
+    }
+
+    /// From now on it does not tell whom anything reached.
+    pub(crate) fn count_nothing(&self) {
+        self.0.lock().counts_nothing = true;
+    }
+
+    /// The engine has lost the node's lease.
+    pub(crate) fn forget_lease(&self, node: &NodeId) {
+        self.0.lock().leases.remove(node);
+    }
+
+    /// Envelopes that went to each node since the last look.
+    pub(crate) fn copies(&self) -> BTreeMap<NodeId, usize> {
+        std::mem::take(&mut self.0.lock().copies)
+    }
+
+    /// Whether the node gets what is for the stream.
+    pub(crate) fn holds(&self, node: &NodeId, stream: &Stream) -> bool {
+        self.0.lock().held.get(node).is_some_and(|held| held.contains(stream))
+    }
+
+    /// The nodes that have the user online, by the roster.
+    pub(crate) fn homes(&self, uid: &Uid) -> Vec<NodeId> {
+        let state = self.0.lock();
+        state.online.get(uid).into_iter().flatten().map(|(node, _)| node.clone()).collect()
+    }
+}
+
+impl State {
+    fn reach(&self, me: &NodeId) -> Result<(), Unavailable> {
+        match self.cut.contains(me) {
+            true => Err(Unavailable { engine: "shared", why: format!("{me} is cut off") }),
+            false => Ok(()),
+        }
+    }
+
+    fn is_for(&self, node: &NodeId, envelope: &Envelope) -> bool {
+        let holds = |stream| self.held.get(node).is_some_and(|held| held.contains(&stream));
+        let named = envelope.nodes.is_empty() || envelope.nodes.contains(node);
+        named
+            && match &envelope.target {
+                Target::Connection(cid) => self.numbers_of_nodes.get(node) == Some(&cid.node()),
+                Target::User(uid) | Target::Device(uid, _) => holds(Stream::User(uid.clone())),
+                Target::Users(uids) => uids.iter().any(|uid| holds(Stream::User(uid.clone()))),
+                Target::Room(room) => holds(Stream::Room(room.clone())),
+                Target::Everyone | Target::EveryoneBut(_) => true,
+            }
+    }
+
+    fn addressed(&self, address: &Address) -> Vec<(NodeId, Arc<dyn Deliver>)> {
+        let is_meant = |node: &NodeId| match address {
+            Address::Node(id) => id == node,
+            Address::User(uid) => self.held.get(node).is_some_and(|held| held.contains(&Stream::User(uid.clone()))),
+            Address::Everyone => true,
+        };
+        let meant = self.nodes.iter().filter(|(node, _)| is_meant(node) && !self.cut.contains(*node));
+        meant.map(|(node, deliver)| (node.clone(), Arc::clone(deliver))).collect()
+    }
+
+    /// Lets leases that have run out go; the users of each are to be told once.
+    fn expire(&mut self) -> Vec<Fallen> {
+        let now = Instant::now();
+        let ended = self.leases.values().filter(|lease| lease.until <= now);
+        let ended: Vec<_> = ended.map(|lease| (lease.member.id.clone(), lease.member.incarnation)).collect();
+        let mut fallen = Vec::new();
+        for (id, incarnation) in ended {
+            self.leases.remove(&id);
+            fallen.push(Fallen { users: self.forget(&id, incarnation), id, incarnation });
+        }
+        fallen
+    }
+
+    /// Users that this life of the node had and no other node has.
+    fn forget(&mut self, node: &NodeId, incarnation: u64) -> Vec<Uid> {
+        let home = (node.clone(), incarnation);
+        let mut alone = Vec::new();
+        self.online.retain(|uid, homes| {
+            if homes.remove(&home) && homes.is_empty() {
+                alone.push(uid.clone());
+            }
+            !homes.is_empty()
+        });
+        alone.sort_unstable();
+        alone
+    }
+}
+
+/// A node's share of a batch: which of its envelopes.
+type Part = (Arc<dyn Deliver>, Vec<usize>);
+
+/// One node's end of it.
+struct End {
+    me: NodeId,
+    shared: Shared,
+}
+
+impl End {
+    fn answer<T: Send + 'static, E: From<Unavailable> + Send + 'static>(
+        &self,
+        ask: impl FnOnce(&mut State) -> Result<T, E>,
+    ) -> BoxFuture<'static, Result<T, E>> {
+        let mut state = self.shared.0.lock();
+        let answer = state.reach(&self.me).map_err(E::from).and_then(|()| ask(&mut state));
+        std::future::ready(answer).boxed()
+    }
+
+    async fn carry(&self, batch: Batch) -> Vec<Outcome> {
+        let Some((counts, parts)) = self.parts(&batch) else {
+            return batch.iter().map(|_| Outcome::Unavailable).collect();
+        };
+        let mut nodes = vec![0u32; batch.len()];
+        let mut receipts = vec![Receipt::default(); batch.len()];
+        for (deliver, part) in parts {
+            let told = deliver.deliver(part.iter().map(|i| batch[*i].clone()).collect()).await;
+            for (i, receipt) in part.into_iter().zip(told) {
+                nodes[i] += 1;
+                receipts[i].delivered += receipt.delivered;
+                receipts[i].full += receipt.full;
+            }
+        }
+        let known = |id: &NodeId| self.shared.0.lock().numbers_of_nodes.contains_key(id);
+        let outcome = |(i, envelope): (usize, &Envelope)| Outcome::Accepted {
+            position: None,
+            receipt: envelope.receipts.then(|| receipts[i].clone()),
+            nodes: counts.then_some(nodes[i]),
+            unknown_nodes: envelope.nodes.iter().filter(|id| !known(id)).cloned().collect(),
+        };
+        batch.iter().enumerate().map(outcome).collect()
+    }
+
+    /// Which of the batch goes where, counted.
+    fn parts(&self, batch: &Batch) -> Option<(bool, Vec<Part>)> {
+        let mut state = self.shared.0.lock();
+        state.reach(&self.me).ok()?;
+        let mut parts = Vec::new();
+        for (node, deliver) in &state.nodes {
+            let part: Vec<usize> = (0..batch.len()).filter(|i| state.is_for(node, &batch[*i])).collect();
+            if !part.is_empty() && !state.cut.contains(node) {
+                parts.push((node.clone(), Arc::clone(deliver), part));
+            }
+        }
+        for (node, _, part) in &parts {
+            *state.copies.entry(node.clone()).or_default() += part.len();
+        }
+        Some((!state.counts_nothing, parts.into_iter().map(|(_, deliver, part)| (deliver, part)).collect()))
+    }
+}
+
+impl Broker for End {
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>> {
+        self.carry(batch).boxed()
+    }
+
+    fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
+        let told = {
+            let state = self.shared.0.lock();
+            state.reach(&self.me).map(|()| (state.addressed(&address), state.deaf.clone(), state.counts_nothing))
+        };
+        let reached = told.map(|(meant, deaf, counts_nothing)| {
+            for (node, deliver) in &meant {
+                if !deaf.contains(node) {
+                    deliver.hear(&self.me, word.clone());
+                }
+            }
+            (!counts_nothing).then(|| u32::try_from(meant.len()).expect("a test has few nodes"))
+        });
+        std::future::ready(reached).boxed()
+    }
+
+    fn hold(&self, stream: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
+        let me = self.me.clone();
+        self.answer(move |state| {
+            state.held.entry(me).or_default().insert(stream);
+            Ok(())
+        })
+    }
+
+    fn release(&self, stream: &Stream) {
+        if let Some(held) = self.shared.0.lock().held.get_mut(&self.me) {
+            held.remove(stream);
+        }
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let reach = self.shared.0.lock().reach(&self.me);
+        reach.err().map(|why| why.to_string()).into_iter().collect()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.shared.kill(&self.me);
+        std::future::ready(()).boxed()
+    }
+}
+
+impl Roster for End {
+    fn join(&self, me: &Member) -> BoxFuture<'_, Result<u64, LeaseError>> {
+        let me = me.clone();
+        self.answer(move |state| {
+            let now = Instant::now();
+            let living = state.leases.values().filter(|lease| lease.until > now).map(|lease| &lease.member);
+            let mut same = living.filter(|other| other.id == me.id || other.number == me.number);
+            if let Some(other) = same.next() {
+                return Err(LeaseError::Taken(format!("node {} is here already as number {}", other.id, other.number)));
+            }
+            state.incarnations += 1;
+            let member = Member { incarnation: state.incarnations, ..me };
+            state.leases.insert(member.id.clone(), Lease { member, until: now + TTL });
+            Ok(state.incarnations)
+        })
+    }
+
+    fn renew(&self, me: &Member) -> BoxFuture<'_, Result<(), LeaseError>> {
+        let me = me.clone();
+        self.answer(move |state| {
+            let now = Instant::now();
+            let lease = state.leases.get_mut(&me.id).filter(|lease| lease.until > now);
+            let lease = lease.filter(|lease| lease.member.incarnation == me.incarnation);
+            let lease = lease.ok_or_else(|| LeaseError::Lost(me.id.clone()))?;
+            (lease.member, lease.until) = (me, now + TTL);
+            Ok(())
+        })
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        let mut state = self.shared.0.lock();
+        if let Some(lease) = state.leases.remove(&self.me) {
+            state.forget(&self.me, lease.member.incarnation);
+        }
+        std::future::ready(()).boxed()
+    }
+
+    fn members(&self) -> BoxFuture<'_, Result<Vec<Member>, Unavailable>> {
+        self.answer(|state| {
+            let now = Instant::now();
+            Ok(state.leases.values().filter(|lease| lease.until > now).map(|lease| lease.member.clone()).collect())
+        })
+    }
+
+    fn number(&self, uid: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
+        let uid = uid.clone();
+        self.answer(move |state| {
+            let number = state.numbers.entry(uid).or_default();
+            *number += 1;
+            Ok(*number)
+        })
+    }
+
+    fn online(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
+        let (me, uid) = (self.me.clone(), uid.clone());
+        self.answer(move |state| {
+            let incarnation = state.leases.get(&me).map_or(0, |lease| lease.member.incarnation);
+            let homes = state.online.entry(uid).or_default();
+            homes.insert((me, incarnation));
+            Ok(homes.len() == 1)
+        })
+    }
+
+    fn offline(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
+        let (me, uid) = (self.me.clone(), uid.clone());
+        self.answer(move |state| {
+            let Some(homes) = state.online.get_mut(&uid) else { return Ok(true) };
+            homes.retain(|(node, _)| *node != me);
+            let nowhere = homes.is_empty();
+            if nowhere {
+                state.online.remove(&uid);
+            }
+            Ok(nowhere)
+        })
+    }
+
+    fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>> {
+        self.answer(|state| Ok(state.expire()))
+    }
+}
