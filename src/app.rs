@@ -3,8 +3,8 @@
 //! Knows how the parts fit, and nothing of what they do.
 
 mod banner;
+pub mod engine;
 mod fetch;
-pub(crate) mod roots;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -14,11 +14,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use self::engine::{Engine, EngineError};
 use self::fetch::Network;
-use crate::broker::Broker;
-use crate::broker::memory::{MemoryBroker, MemoryRoster};
-use crate::broker::roster::Roster;
-use crate::config::{BusKind, Config, KvPlace, Loaded};
+use crate::broker::Deliver;
+use crate::config::{Config, KvPlace, Loaded};
 use crate::hub::Hub;
 use crate::id::IdSequence;
 use crate::node::Node;
@@ -52,6 +51,9 @@ pub enum AppError {
     /// The file of the plugins' keys cannot be used.
     #[error("plugins.kv: {0}")]
     Kv(#[from] OpenError),
+    /// The engine of the bus cannot be named.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// The process gets no signals.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -106,19 +108,16 @@ impl App {
         let shards = shard_tasks.into_iter().collect();
 
         let delivery = Arc::new(Delivery::new(Arc::clone(&hub)));
-        let engine: (Arc<dyn Broker>, Arc<dyn Roster>) = match config.bus.kind {
-            BusKind::Memory => {
-                let broker = MemoryBroker::new(config.node.id.clone(), Arc::clone(&delivery) as _);
-                (Arc::new(broker), Arc::new(MemoryRoster::default()))
-            }
-        };
+        let receiver: Arc<dyn Deliver> = Arc::clone(&delivery) as _;
+        let engine = Engine::start(&config, receiver)?;
         let network = Network::new(config.plugins.http_ca.clone());
         let kv = open_kv(&config.plugins.kv)?;
         let options = Options { kv, compile: CompileIn::Child, fetch: Some(Arc::new(network)), ..Options::default() };
         let (host, plugin_tasks) = WasmHost::load(&config.plugins, options).await?;
         let host = Arc::new(host);
         let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;
-        let node = Arc::new(Node::new(&config, ids, Arc::clone(&hub), engine, plugins));
+        let shared = (Arc::clone(&engine.broker), Arc::clone(&engine.roster));
+        let node = Arc::new(Node::new(&config, ids, Arc::clone(&hub), shared, plugins));
         delivery.belongs_to(Arc::downgrade(&node));
         host.set_services(Arc::new(NodeServices::new(Arc::downgrade(&node))));
         // Where that takes longer, or the engine is away, the node starts, is not ready, and tries again.

@@ -6,7 +6,10 @@
 
 pub mod kafka;
 pub mod memory;
+pub mod record;
+pub mod redis;
 pub mod roster;
+pub mod seen;
 pub mod source;
 
 use std::sync::Arc;

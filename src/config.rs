@@ -11,6 +11,7 @@ mod keys;
 pub mod load;
 #[macro_use]
 mod section;
+mod bus;
 mod intakes;
 mod read;
 mod value;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use crate::id::{MAX_NODE_NUMBER, NodeId};
 use crate::protocol::Dialect;
 
+pub use bus::{Bus, BusKind, RedisConfig};
 pub use changes::Changes;
 pub use fault::{ConfigError, Fault};
 pub use intakes::{Intake, IntakeKind};
@@ -349,22 +351,6 @@ section! {
         pub calls: u64 [Bounded(0, 1_000_000_000)] = 1_000,
         /// And at least so long; however few calls came, it ends after twenty times that, ten minutes at least.
         pub time: Duration = Duration::from_secs(30),
-    }
-}
-
-section! {
-    /// Node to node.
-    pub struct Bus {
-        /// Which engine: `memory` (one node, nothing shared).
-        pub kind: BusKind = BusKind::Memory,
-    }
-}
-
-words! {
-    /// Engines of the bus.
-    pub enum BusKind {
-        /// One node, nothing shared.
-        Memory = "memory",
     }
 }
 

@@ -27,6 +27,7 @@ pub mod session;
 pub mod backoff;
 pub mod clock;
 pub mod telemetry;
+pub mod trust;
 
 // L2: three siblings that do not know each other.
 pub mod broker;

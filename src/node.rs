@@ -143,6 +143,7 @@ impl Node {
         }
         reasons.extend(self.plugins.faults());
         reasons.extend(self.ailing.lock().iter().map(|(way, why)| format!("{way}: {why}")));
+        reasons.extend(self.broker.faults());
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 

@@ -3,6 +3,7 @@
 //! The wire for users: `docs/protocol.md`; golden frames: `tests/vectors/frames.json`. What back ends push is in [`push`].
 
 mod bounds;
+mod canonical;
 mod fault;
 mod frames;
 mod json;
@@ -25,6 +26,7 @@ use bytes::Bytes;
 
 use crate::message::{Entries, Message};
 
+pub use canonical::{canonical_length, put_canonical, read_canonical};
 pub use fault::Fault;
 pub use frames::Frames;
 pub use proto::cluster;

@@ -6,7 +6,6 @@
 mod pool;
 #[cfg(test)]
 mod tests;
-mod trust;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -29,8 +28,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::plugin::fetch::{Fetch, FetchError, FetchRequest, FetchResponse, Scheme, Url};
+use crate::trust::Trust;
 use pool::{Key, Pool, Sender};
-use trust::Trust;
 
 /// Requests under way over all plugins.
 const UNDER_WAY: usize = 256;
@@ -56,7 +55,7 @@ impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 impl Network {
     /// Trusts the system's certificates, and those in `ca` (PEM) if that names a file.
     pub(super) fn new(ca: PathBuf) -> Self {
-        Self { turns: Semaphore::new(UNDER_WAY), pool: Pool::default(), trust: Trust::new(ca) }
+        Self { turns: Semaphore::new(UNDER_WAY), pool: Pool::default(), trust: Trust::new(ca, "plugins.http_ca") }
     }
 
     async fn send(&self, request: &FetchRequest) -> Result<FetchResponse, FetchError> {

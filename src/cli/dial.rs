@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::app::roots;
+use crate::trust::roots;
 
 /// Whom a command believes, where it speaks TLS.
 #[derive(Debug, Clone, Default, clap::Args)]

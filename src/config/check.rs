@@ -14,6 +14,9 @@ use super::{Config, IntakeKind, Service};
 const ORIGIN_WORDS: [&str; 4] = ["same-origin", "same-host", "loopback", "*"];
 /// Length of an Ed25519 public key.
 const KEY_BYTES: usize = 32;
+/// Longest prefix of keys and channels, in bytes.
+const MAX_PREFIX: usize = 64;
+const REDIS_SCHEMES: [&str; 2] = ["redis", "rediss"];
 const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
 
 /// Adds what is wrong with `config`. A key that already has a fault holds a stand-in, so no rule looks at it.
@@ -25,6 +28,7 @@ pub(super) fn check(config: &Config, tree: &Value, faults: &mut Vec<Fault>) {
     rules.durations();
     rules.plugins();
     rules.intakes();
+    rules.bus();
     rules.log();
 }
 
@@ -46,6 +50,34 @@ impl Rules<'_> {
             }
             let problem = format!("expected an Ed25519 public key, {KEY_BYTES} bytes as base64, got {key:?}");
             self.fault(&format!("plugins.signing_keys[{index}]"), &problem);
+        }
+    }
+
+    fn bus(&mut self) {
+        let bus = &self.config.bus;
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        let fits = (1..=MAX_PREFIX).contains(&bus.prefix.len()) && bus.prefix.chars().all(is_plain);
+        if self.is_sound("bus.prefix") && !fits {
+            let problem = format!("expected 1 to {MAX_PREFIX} letters, digits, `-`, `_` or `.`, got {:?}", bus.prefix);
+            self.fault("bus.prefix", &problem);
+        }
+        if !self.is_sound("bus.redis.url") {
+            return;
+        }
+        let url = &bus.redis.url;
+        let Some((_, rest)) = url.split_once("://").filter(|(scheme, _)| REDIS_SCHEMES.contains(scheme)) else {
+            return self
+                .fault("bus.redis.url", &format!("expected redis://host:port or rediss://host:port, got {url:?}"));
+        };
+        if rest.contains('@') {
+            // What stands before the `@` may be a secret: it is not told.
+            self.fault(
+                "bus.redis.url",
+                "expected no user and password: they belong to bus.redis.user and bus.redis.password",
+            );
+        } else if rest.is_empty() || rest.starts_with(['/', ':']) || rest.contains(['?', '#']) {
+            let expected = "expected a host, its port and the number of a database, nothing else";
+            self.fault("bus.redis.url", &format!("{expected}, got {url:?}"));
         }
     }
 

@@ -316,8 +316,9 @@ impl Codec<String> for Secret {
         Some(text)
     }
 
+    /// That there is none is no secret.
     fn show(&self, value: &String) -> Value {
-        Value::built_in(Kind::Secret(value.clone()))
+        if value.is_empty() { Value::text("") } else { Value::built_in(Kind::Secret(value.clone())) }
     }
 }
 

@@ -54,7 +54,7 @@ async fn each_publication_has_its_fate_and_what_passes_is_one_batch() {
     assert!(matches!(&published[0].fate, Fate::Accepted { receipt: Some(r), .. } if r.delivered == 1));
     assert_eq!(published[1].fate, Fate::Rejected { plugin: "guard".into(), refusal });
     assert_eq!(published[2].fate, Fate::Dropped { plugin: "guard".into() });
-    assert_eq!(published[3].replaced_by, ["mask".into()]);
+    assert_eq!(published[3].replaced_by, [Arc::<str>::from("mask")]);
     assert!(matches!(published[4].fate, Fate::TooLarge(TooLarge { bytes, .. }) if bytes > 70_000));
     assert_eq!(published[5].fate, Fate::TooManyHops);
 

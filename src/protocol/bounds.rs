@@ -5,7 +5,24 @@
 use super::FrameError;
 use crate::message::MAX_ENTRIES;
 
-/// Every field of a body in order: its number and, of length-delimited ones, its bytes.
+/// What a field holds.
+pub(super) enum Field<'a> {
+    /// Of a varint one.
+    Number(u64),
+    /// Of a length-delimited one.
+    Bytes(&'a [u8]),
+    /// Four or eight bytes, which no layout has.
+    Fixed,
+}
+
+impl<'a> Field<'a> {
+    /// The bytes of a length-delimited one.
+    pub(super) fn bytes(self) -> Option<&'a [u8]> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+}
+
+/// Every field of a body in order: its number and what it holds.
 pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -35,22 +52,22 @@ impl<'a> Fields<'a> {
         Ok(bytes)
     }
 
-    fn field(&mut self) -> Result<(u64, Option<&'a [u8]>), FrameError> {
+    fn field(&mut self) -> Result<(u64, Field<'a>), FrameError> {
         let tag = self.varint()?;
-        let bytes = match tag & 7 {
-            0 => self.varint().map(|_| None),
-            1 => self.skip(8).map(|_| None),
-            2 => self.varint().and_then(|length| self.skip(length)).map(Some),
-            5 => self.skip(4).map(|_| None),
+        let field = match tag & 7 {
+            0 => self.varint().map(Field::Number),
+            1 => self.skip(8).map(|_| Field::Fixed),
+            2 => self.varint().and_then(|length| self.skip(length)).map(Field::Bytes),
+            5 => self.skip(4).map(|_| Field::Fixed),
             // Groups (3, 4) are in no layout, no SDK writes them, and they nest.
             other => Err(malformed(&format!("wire type {other}"))),
         };
-        Ok((tag >> 3, bytes?))
+        Ok((tag >> 3, field?))
     }
 }
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = Result<(u64, Option<&'a [u8]>), FrameError>;
+    type Item = Result<(u64, Field<'a>), FrameError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         (!self.0.is_empty()).then(|| {

@@ -93,6 +93,22 @@ names! {
     /// When an intake last had an error, in seconds since 1970, by `intake`; 0 = never.
     INTAKE_LAST_ERROR: gauge = "skylark_intake_last_error_seconds",
 
+    // The bus.
+    /// Messages given to an engine that reaches other nodes, by `engine` and `way` (routed, broadcast).
+    BUS_ENVELOPES: counter = "skylark_bus_envelopes_total",
+    /// Writes to the connection by which a node publishes, by `engine`: each carries all that waited, in one round trip.
+    BUS_WRITES: counter = "skylark_bus_writes_total",
+    /// Connections to the engine that were lost, by `engine` and `way` (publish, subscribe).
+    BUS_RECONNECTS: counter = "skylark_bus_reconnects_total",
+    /// Times that this node may have lost what was sent to it, and said so, by `engine`.
+    BUS_GAPS: counter = "skylark_bus_gaps_total",
+    /// Records and messages that came again and were not delivered a second time, by `engine`.
+    BUS_COPIES: counter = "skylark_bus_copies_total",
+    /// Records that could not be read: of another version, or damaged, by `engine`.
+    BUS_UNREADABLE: counter = "skylark_bus_unreadable_total",
+    /// Changes of leases, by `lease` (node) and `change` (taken, lost, given_back, fallen).
+    LEASE_CHANGES: counter = "skylark_lease_changes_total",
+
     // Plugins.
     /// Calls of plugins, by `plugin`, `role` and `outcome`: the answer (allow, replace, reject, drop, admit, refuse, abstain,
     /// done) or why there was none (trap, cpu, wall, memory, bytes, full, ticker, start, answer, declared, kv, open).

@@ -9,6 +9,7 @@ mod support;
 
 mod authoring;
 mod bench;
+mod broker_contract;
 mod calls;
 mod commands;
 mod compile;

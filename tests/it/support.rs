@@ -1,6 +1,7 @@
 //! What the integration tests stand on: the node as a process, a client, an HTTP caller, tokens, guests.
 
 pub mod acts;
+pub mod bus;
 pub mod client;
 #[allow(dead_code, reason = "the drills use the rest")]
 pub mod cluster;

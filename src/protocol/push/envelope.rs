@@ -200,7 +200,7 @@ fn check_type(raw: Raw<'_>) -> Result<(), Mismatch> {
 fn check_counts(body: &[u8], limits: &Limits) -> Result<(), Fault> {
     let mut messages = 0;
     for field in bounds::Fields::of(body) {
-        let (number, bytes) = field.map_err(|error| unsound(BODY.to_owned(), error))?;
+        let (number, field) = field.map_err(|error| unsound(BODY.to_owned(), error))?;
         if number != 4 {
             continue;
         }
@@ -208,7 +208,7 @@ fn check_counts(body: &[u8], limits: &Limits) -> Result<(), Fault> {
             return Err(Mismatch::over(limits.messages, "messages", "more").at("msg"));
         }
         let maps = &[(3, "content"), (6, "extra")];
-        bounds::check_entries(bytes.unwrap_or_default(), maps)
+        bounds::check_entries(field.bytes().unwrap_or_default(), maps)
             .map_err(|error| unsound(format!("msg[{messages}]"), error))?;
         messages += 1;
     }

@@ -1,4 +1,8 @@
-//! Which certificates plugins' requests trust: the system's bundle, and one more file of the operator's.
+//! Whose certificates Skylark trusts where it is the client: the system's bundle, and one more file of the operator's.
+//!
+//! Knows no connection.
+
+pub(crate) mod roots;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,29 +12,34 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
 
-use crate::app::roots;
-
-/// What is trusted; read when the first request needs it.
-pub(super) struct Trust {
+/// What is trusted; read when the first connection needs it.
+pub struct Trust {
     ca: PathBuf,
+    key: &'static str,
     config: OnceCell<Arc<ClientConfig>>,
 }
 
 impl Trust {
-    pub(super) fn new(ca: PathBuf) -> Self {
-        Self { ca, config: OnceCell::new() }
+    /// The system's, and those in `ca` (PEM) if it is not empty; `key` of the configuration is where it was set.
+    #[must_use]
+    pub fn new(ca: PathBuf, key: &'static str) -> Self {
+        Self { ca, key, config: OnceCell::new() }
     }
 
-    pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, String> {
+    /// What a TLS client needs.
+    ///
+    /// # Errors
+    /// Which file cannot be read, or that there is none.
+    pub async fn config(&self) -> Result<Arc<ClientConfig>, String> {
         let read = || async {
-            let ca = self.ca.clone();
-            tokio::task::spawn_blocking(move || config(&ca)).await.map_err(|error| error.to_string())?
+            let (ca, key) = (self.ca.clone(), self.key);
+            tokio::task::spawn_blocking(move || config(&ca, key)).await.map_err(|error| error.to_string())?
         };
         self.config.get_or_try_init(read).await.cloned()
     }
 }
 
-fn config(ca: &Path) -> Result<Arc<ClientConfig>, String> {
+fn config(ca: &Path, key: &str) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     if let Some(bundle) = roots::bundle() {
         // A bundle holds old certificates that no library takes; they are not the operator's fault.
@@ -38,11 +47,11 @@ fn config(ca: &Path) -> Result<Arc<ClientConfig>, String> {
     }
     if !ca.as_os_str().is_empty() {
         for certificate in certificates(ca)? {
-            roots.add(certificate).map_err(|error| format!("plugins.http_ca: {}: {error}", ca.display()))?;
+            roots.add(certificate).map_err(|error| format!("{key}: {}: {error}", ca.display()))?;
         }
     }
     if roots.is_empty() {
-        return Err("there are no certificates to trust: install the system's, or set plugins.http_ca".to_owned());
+        return Err(format!("there are no certificates to trust: install the system's, or set {key}"));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)

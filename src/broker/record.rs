@@ -1,0 +1,222 @@
+//! What crosses the bus: envelopes for one target, a word, or receipts, with where it came from and its number there.
+//!
+//! ```text
+//! version (1 byte) · kind (1 byte) · origin: number, life · sequence · what its kind holds
+//! envelopes: target · count · envelopes (flags, fields that are set, length, canonical body)
+//! ```
+//! Numbers are varints, texts have their length before them. A version that is not known is refused whole: nothing behind
+//! the first byte is looked at. Knows no engine and no connection.
+
+mod envelope;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::id::{NodeId, Uid};
+use crate::message::{Envelope, Receipt, Target};
+
+use envelope::{put_target, read_envelope, read_target};
+use reader::{Reader, put_number, put_text};
+
+pub use envelope::put_envelope;
+
+/// The version that is written, and the only one that is read.
+pub const VERSION: u8 = 1;
+/// Most envelopes of one record.
+pub const MAX_ENVELOPES: usize = 1_024;
+
+/// One life of a node: who sent a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The node's number.
+    pub number: u16,
+    /// Different each time the node starts; at most 48 bits.
+    pub life: u64,
+}
+
+/// Numbers what one life of a node sends.
+#[derive(Debug)]
+pub struct Numbering {
+    /// Which life.
+    pub origin: Origin,
+    next: AtomicU64,
+}
+
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusRecord {
+    /// Who sent it.
+    pub origin: Origin,
+    /// Its number there: the same when it is sent again, greater than those before.
+    pub sequence: u64,
+    /// What it holds.
+    pub body: Body,
+}
+
+/// What a record holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// Envelopes of one target, in order.
+    Envelopes(Vec<Envelope>),
+    /// A word between nodes.
+    Word {
+        /// The node that says it.
+        from: NodeId,
+        /// Nothing that a broker looks into.
+        word: Bytes,
+    },
+    /// What was delivered of envelopes whose publisher waits for it.
+    Receipts(Vec<Delivered>),
+}
+
+/// What one node delivered of one envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// The envelope's id.
+    pub id: u64,
+    /// What became of it there.
+    pub receipt: Receipt,
+}
+
+/// Why bytes are no record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Another version of Skylark wrote it.
+    #[error(
+        "expected a bus record of version {VERSION}, got version {0}: this node is too old or too new for its cluster"
+    )]
+    UnknownVersion(u8),
+    /// It is damaged, or not Skylark's.
+    #[error("expected a bus record, got {0}")]
+    Malformed(String),
+}
+
+impl Origin {
+    /// A new life of the node with this number.
+    #[must_use]
+    pub fn new(number: u16) -> Self {
+        use std::hash::BuildHasher as _;
+        // Seeded by the system for each process, and different for each call.
+        let random = std::hash::RandomState::new().hash_one(std::process::id());
+        Self { number, life: random & ((1 << 48) - 1) }
+    }
+}
+
+impl Numbering {
+    /// Of a new life of the node with this number; the first record is number 1.
+    #[must_use]
+    pub fn new(number: u16) -> Self {
+        Self { origin: Origin::new(number), next: AtomicU64::new(1) }
+    }
+
+    /// The next record's number.
+    pub fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A record of `envelopes` (written by [`put_envelope`], `count` of them, at most [`MAX_ENVELOPES`]) that are all for
+/// `target`, whatever target they had themselves.
+#[must_use]
+pub fn envelopes(origin: Origin, sequence: u64, target: &Target, count: usize, envelopes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(envelopes.len() + 64);
+    put_head(&mut out, ENVELOPES, origin, sequence);
+    put_target(&mut out, target);
+    put_number(&mut out, u64::try_from(count).expect("64 bits hold a count"));
+    out.extend_from_slice(envelopes);
+    out
+}
+
+/// A record of a word that `from` says.
+#[must_use]
+pub fn word(origin: Origin, sequence: u64, from: &NodeId, word: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(word.len() + 64);
+    put_head(&mut out, WORD, origin, sequence);
+    put_text(&mut out, from.as_str());
+    out.extend_from_slice(word);
+    out
+}
+
+/// A record of receipts.
+#[must_use]
+pub fn receipts(origin: Origin, sequence: u64, delivered: &[Delivered]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    put_head(&mut out, RECEIPTS, origin, sequence);
+    put_number(&mut out, u64::try_from(delivered.len()).expect("64 bits hold a count"));
+    for Delivered { id, receipt } in delivered {
+        put_number(&mut out, *id);
+        put_number(&mut out, u64::from(receipt.delivered));
+        put_number(&mut out, u64::from(receipt.full));
+        put_number(&mut out, u64::try_from(receipt.offline.len()).expect("64 bits hold a count"));
+        receipt.offline.iter().for_each(|uid| put_text(&mut out, uid.as_str()));
+    }
+    out
+}
+
+/// Reads a record.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn read(record: &Bytes) -> Result<BusRecord, RecordError> {
+    let mut reader = Reader::of(record);
+    match reader.byte()? {
+        VERSION => {}
+        other => return Err(RecordError::UnknownVersion(other)),
+    }
+    let kind = reader.byte()?;
+    let number = u16::try_from(reader.number()?).map_err(|_| malformed("a node number over 65535"))?;
+    let origin = Origin { number, life: reader.number()? };
+    let sequence = reader.number()?;
+    let body = match kind {
+        ENVELOPES => {
+            let target = read_target(&mut reader)?;
+            let count = reader.count(MAX_ENVELOPES)?;
+            let envelopes = (0..count).map(|_| read_envelope(&mut reader, &target)).collect::<Result<_, _>>()?;
+            Body::Envelopes(envelopes)
+        }
+        WORD => {
+            let from = reader.name()?;
+            Body::Word { from, word: record.slice_ref(reader.rest()) }
+        }
+        RECEIPTS => {
+            let count = reader.count(MAX_RECEIPTS)?;
+            Body::Receipts((0..count).map(|_| read_delivered(&mut reader)).collect::<Result<_, _>>()?)
+        }
+        other => return Err(malformed(&format!("kind {other}"))),
+    };
+    reader.end()?;
+    Ok(BusRecord { origin, sequence, body })
+}
+
+fn read_delivered(reader: &mut Reader<'_>) -> Result<Delivered, RecordError> {
+    let id = reader.number()?;
+    let mut count = || u32::try_from(reader.number()?).map_err(|_| malformed("a count over 32 bits"));
+    let (delivered, full) = (count()?, count()?);
+    let count = reader.count(MAX_OFFLINE)?;
+    let offline = (0..count).map(|_| reader.name()).collect::<Result<Vec<Uid>, _>>()?;
+    Ok(Delivered { id, receipt: Receipt { delivered, full, offline } })
+}
+
+fn put_head(out: &mut Vec<u8>, kind: u8, origin: Origin, sequence: u64) {
+    out.extend_from_slice(&[VERSION, kind]);
+    put_number(out, u64::from(origin.number));
+    put_number(out, origin.life);
+    put_number(out, sequence);
+}
+
+fn malformed(what: &str) -> RecordError {
+    RecordError::Malformed(what.to_owned())
+}
+
+const ENVELOPES: u8 = 1;
+const WORD: u8 = 2;
+const RECEIPTS: u8 = 3;
+
+/// Most receipts of one record.
+const MAX_RECEIPTS: usize = 100_000;
+/// Most users that one target may name, and one receipt call offline.
+const MAX_OFFLINE: usize = 1_000_000;

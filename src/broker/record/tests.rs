@@ -1,0 +1,149 @@
+//! The record's bytes: nothing is lost, nothing is believed, and little is added.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::{ConnectionId, Device, MAX_SAFE_INTEGER, Room};
+use crate::message::{History, Identity, Message, Publication, Publisher};
+use crate::protocol::canonical_length;
+
+const ORIGIN: Origin = Origin { number: 4_095, life: (1 << 48) - 1 };
+
+fn name<T: std::str::FromStr + std::fmt::Debug>() -> impl Strategy<Value = T> {
+    "[a-z]{1,12}".prop_map(|text| text.parse().ok().expect("a valid name"))
+}
+
+fn cid() -> impl Strategy<Value = ConnectionId> {
+    (1..=MAX_SAFE_INTEGER).prop_map(|number| ConnectionId::new(number).unwrap())
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let names = || proptest::collection::vec(name::<Uid>(), 0..5);
+    prop_oneof![
+        cid().prop_map(Target::Connection),
+        (name::<Uid>(), name::<Device>()).prop_map(|(uid, device)| Target::Device(uid, device)),
+        name::<Uid>().prop_map(Target::User),
+        names().prop_map(|uids| Target::Users(uids.into())),
+        name::<Room>().prop_map(Target::Room),
+        Just(Target::Everyone),
+        names().prop_map(|uids| Target::EveryoneBut(uids.into())),
+    ]
+}
+
+prop_compose! {
+    fn envelope()(
+        (id, message_id, sent_at, timestamp) in (any::<u64>(), any::<i64>(), any::<i64>(), any::<i64>()),
+        (action, format, text) in (".{0,8}", "[a-z]{0,4}", ".{0,40}"),
+        no_echo in proptest::option::of(cid()),
+        from in proptest::option::of((name::<Uid>(), cid())),
+        origin in prop_oneof![Just(crate::message::Origin::Client), Just(crate::message::Origin::Http),
+            Just(crate::message::Origin::Broker), Just(crate::message::Origin::Plugin)],
+        hops in 0..5_u8,
+        nodes in proptest::collection::vec(name::<NodeId>(), 0..3),
+        key in proptest::option::of("[a-z]{0,9}"),
+        identity in proptest::option::of(("[a-z]{1,9}", any::<u64>(), any::<u32>())),
+        history in prop_oneof![Just(History::Default), Just(History::No), any::<u32>().prop_map(History::Ttl)],
+        (receipts, same) in any::<(bool, bool)>(),
+    ) -> Envelope {
+        let message = Message {
+            id: if same { id.cast_signed() } else { message_id },
+            timestamp: if same { sent_at } else { timestamp },
+            action, format, content: [("text", text)].into_iter().collect(), ..Message::default()
+        };
+        Envelope {
+            id, sent_at, message: Arc::new(message), target: Target::Everyone, no_echo,
+            from: from.map(|(uid, cid)| Publisher { uid, cid }), origin, hops, nodes: nodes.into(),
+            key: key.map(Into::into), history, receipts,
+            identity: identity.map(|(line, offset, index)| Identity { line: line.into(), offset, index }),
+        }
+    }
+}
+
+fn record_of(sequence: u64, target: &Target, list: &[Envelope]) -> Bytes {
+    let mut out = Vec::new();
+    list.iter().for_each(|envelope| put_envelope(&mut out, envelope));
+    envelopes(ORIGIN, sequence, target, list.len(), &out).into()
+}
+
+proptest! {
+    #[test]
+    fn envelopes_come_as_they_were_sent(
+        sequence in any::<u64>(), target in target(), mut list in proptest::collection::vec(envelope(), 1..5),
+    ) {
+        list.iter_mut().for_each(|envelope| envelope.target = target.clone());
+        let record = read(&record_of(sequence, &target, &list)).unwrap();
+        prop_assert_eq!(record, BusRecord { origin: ORIGIN, sequence, body: Body::Envelopes(list) });
+    }
+
+    #[test]
+    fn words_and_receipts_come_as_they_were_sent(
+        from in name::<NodeId>(), text in proptest::collection::vec(any::<u8>(), 0..99),
+        list in proptest::collection::vec((any::<u64>(), any::<u32>(), any::<u32>(), name::<Uid>()), 0..4),
+    ) {
+        let body = read(&word(ORIGIN, 1, &from, &text).into()).unwrap().body;
+        prop_assert_eq!(body, Body::Word { from, word: text.into() });
+        let receipt = |(id, delivered, full, uid)| Delivered { id, receipt: Receipt { delivered, full, offline: vec![uid] } };
+        let list: Vec<Delivered> = list.into_iter().map(receipt).collect();
+        prop_assert_eq!(read(&receipts(ORIGIN, 1, &list).into()).unwrap().body, Body::Receipts(list));
+    }
+
+    #[test]
+    fn garbage_is_refused_and_never_a_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..5_u8) {
+        let _ = read(&bytes.clone().into());
+        bytes.splice(0..0, [VERSION, kind]);
+        let _ = read(&bytes.into());
+    }
+
+    #[test]
+    fn a_record_that_was_cut_or_changed_is_never_a_panic(
+        envelope in envelope(), target in target(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let whole = record_of(7, &target, &[envelope]);
+        let at = at.index(whole.len());
+        prop_assert!(read(&whole.slice(..at)).is_err(), "cut at {}", at);
+        let mut changed = whole.to_vec();
+        changed[at] = byte;
+        let _ = read(&changed.into());
+    }
+}
+
+#[test]
+fn another_version_is_refused_by_name() {
+    let mut record = record_of(1, &Target::Everyone, &[]).to_vec();
+    record[0] = 2;
+    let refused = read(&record.into()).unwrap_err();
+    assert_eq!(refused, RecordError::UnknownVersion(2));
+    assert!(refused.to_string().starts_with("expected a bus record of version 1, got version 2"), "{refused}");
+}
+
+#[test]
+fn a_count_that_lies_reserves_nothing() {
+    let mut record = vec![VERSION, ENVELOPES, 1, 1, 1, 6];
+    put_number(&mut record, 1_000);
+    assert!(matches!(read(&record.into()), Err(RecordError::Malformed(words)) if words == "1000 entries"));
+}
+
+/// The bar of the bus: 1.3 times the canonical body and 64 bytes, for whatever a back end pushes to a user.
+#[test]
+fn a_push_adds_few_bytes_to_its_body() {
+    let uid = Uid::parse("3f2b8c1e-77aa-4d0f-9a51-0b6f1f1f2c3d").unwrap();
+    for text in ["", "hi", &"x".repeat(300), &"x".repeat(60_000)] {
+        for id in [1, MAX_SAFE_INTEGER] {
+            let message = Message {
+                id: id.cast_signed(),
+                action: "chat".to_owned(),
+                content: [("text", text)].into_iter().collect(),
+                timestamp: 1_763_000_000_000,
+                ..Message::default()
+            };
+            let body = canonical_length(&message);
+            let push = Publication::new(message, Target::User(uid.clone()), crate::message::Origin::Http);
+            let envelope = push.into_envelope(id, 1_763_000_000_000);
+            let record = record_of(1 << 40, &Target::User(uid.clone()), &[envelope]).len();
+            assert!(record * 10 <= body * 13 + 640, "{record} bytes for a body of {body}");
+            println!("body {body}, record {record}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Redis as the engine of the bus: every type of the `redis` crate and every key, channel and script stays in here.
+//!
+//! [`RedisEngine`] is the front: one way to the server, on it the bus, the roster and the store of plugins. How it is laid
+//! out and why: `docs/decisions/0010-the-bus-over-redis.md`.
+
+mod bus;
+pub mod client;
+mod fate;
+mod health;
+mod inbox;
+mod member;
+mod names;
+mod outbox;
+mod publisher;
+mod receipts;
+mod roster;
+mod streams;
+mod subscriber;
+mod wire;
+
+use std::sync::Arc;
+
+use super::Deliver;
+use crate::config::Config;
+
+pub use bus::RedisBus;
+pub use client::{Client, UrlError};
+pub use roster::RedisRoster;
+
+use names::Names;
+
+/// One node's ends of everything that Redis carries.
+pub struct RedisEngine {
+    /// Node to node.
+    pub bus: Arc<RedisBus>,
+    /// Who belongs to the cluster.
+    pub roster: Arc<RedisRoster>,
+    /// The way to the server.
+    pub client: Arc<Client>,
+}
+
+impl RedisEngine {
+    /// As `config` says, receiving for `receiver`. Redis need not be there: what has to wait for it waits, and says so.
+    ///
+    /// # Errors
+    /// [`UrlError`]: the server cannot be named.
+    pub fn start(config: &Config, receiver: Arc<dyn Deliver>) -> Result<Self, UrlError> {
+        let client = Arc::new(Client::new(&config.bus.redis)?);
+        let roster = Arc::new(RedisRoster::new(Arc::clone(&client), Names::new(&config.bus.prefix)));
+        let bus = Arc::new(RedisBus::start(config, Arc::clone(&client), Arc::clone(&roster), receiver));
+        Ok(Self { bus, roster, client })
+    }
+}

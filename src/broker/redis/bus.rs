@@ -1,0 +1,284 @@
+//! The bus over Redis pub/sub: a user's message goes only to the nodes that hold the user, and Redis alone knows which.
+//!
+//! Guarantee: what Redis took before its connection to a receiving node broke, and that node had not read, is lost; that
+//! node knows and says so ([`Deliver::gap`]). Nothing is ever dropped without a word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use metrics::{Counter, counter};
+use parking_lot::Mutex;
+use smallvec::{SmallVec, smallvec};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::client::Client;
+use super::fate::Fates;
+use super::health::Health;
+use super::inbox::Inbox;
+use super::names::Names;
+use super::outbox::{Load, Outbox, Parcel};
+use super::publisher::{Answer, Job, Publisher, Slot};
+use super::receipts::Waiters;
+use super::roster::RedisRoster;
+use super::streams::Streams;
+use super::subscriber::Subscriber;
+use super::wire::put_command;
+use crate::broker::record::{self, Numbering};
+use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
+use crate::config::Config;
+use crate::id::{NodeId, Uid};
+use crate::message::{Envelope, Target};
+use crate::telemetry;
+
+/// How long a publish, a word or a hold waits for Redis.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a publisher that wants receipts waits for them.
+const RECEIPTS: Duration = Duration::from_millis(500);
+
+/// One node's end of the bus.
+pub struct RedisBus {
+    client: Arc<Client>,
+    me: NodeId,
+    names: Names,
+    numbering: Arc<Numbering>,
+    most: usize,
+    publisher: Publisher,
+    streams: Arc<Streams>,
+    waiters: Arc<Waiters>,
+    roster: Arc<RedisRoster>,
+    publishing: Arc<Health>,
+    receiving: Arc<Health>,
+    closing: watch::Sender<bool>,
+    tasks: Mutex<JoinSet<()>>,
+    meters: Meters,
+}
+
+struct Meters {
+    routed: Counter,
+    broadcast: Counter,
+}
+
+/// Commands on their way.
+struct Sent {
+    loads: Vec<Load>,
+    answers: oneshot::Receiver<Vec<Answer>>,
+}
+
+impl RedisBus {
+    /// Connects, now or as soon as Redis is there, and receives for `receiver`.
+    #[must_use]
+    pub(super) fn start(
+        config: &Config,
+        client: Arc<Client>,
+        roster: Arc<RedisRoster>,
+        receiver: Arc<dyn Deliver>,
+    ) -> Self {
+        let me = config.node.id.clone();
+        let names = Names::new(&config.bus.prefix);
+        let numbering = Arc::new(Numbering::new(config.node.number));
+        let streams = Arc::new(Streams::new(config.bus.linger));
+        let waiters = Arc::new(Waiters::default());
+        let [publishing, receiving] = ["publish", "receive"].map(|what| Arc::new(Health::new(what)));
+        let (closing, closes) = watch::channel(false);
+
+        let (publisher, writer) = Publisher::new(Arc::clone(&client), Arc::clone(&publishing), closes.clone());
+        let who = (me.clone(), Arc::clone(&numbering));
+        let inbox = Inbox::new(who, names.clone(), receiver, Arc::clone(&waiters), publisher.clone());
+        let base = vec![names.everyone(), names.numbered(config.node.number), names.node(&me)];
+        let subscriber = Subscriber::new(
+            (Arc::clone(&client), names.clone(), base),
+            Arc::clone(&streams),
+            inbox,
+            Arc::clone(&receiving),
+            closes,
+        );
+        let mut tasks = JoinSet::new();
+        tasks.spawn(writer.run());
+        tasks.spawn(subscriber.run());
+        let way = |way| counter!(telemetry::names::BUS_ENVELOPES, "engine" => "redis", "way" => way);
+        Self {
+            client,
+            me,
+            names,
+            numbering,
+            most: config.bus.record_bytes,
+            publisher,
+            streams,
+            waiters,
+            roster,
+            publishing,
+            receiving,
+            closing,
+            tasks: Mutex::new(tasks),
+            meters: Meters { routed: way("routed"), broadcast: way("broadcast") },
+        }
+    }
+
+    async fn send(&self, batch: Batch) -> Vec<Outcome> {
+        let deadline = Instant::now() + PATIENCE;
+        if self.publishing.away_for(PATIENCE).is_some() {
+            return vec![Outcome::Unavailable; batch.len()];
+        }
+        let mut fates = Fates::of(&batch);
+        for envelope in batch.iter().filter(|envelope| envelope.receipts) {
+            self.waiters.expect(envelope.id);
+        }
+        let mut sent = Vec::new();
+        // What has no room in the queue in time is not under way: its fate is that of what was never answered.
+        let _ = timeout_at(deadline, self.hand_over(&batch, &mut fates, &mut sent)).await;
+        for Sent { loads, answers } in sent {
+            let answers = timeout_at(deadline, answers).await.ok().and_then(Result::ok).unwrap_or_default();
+            fates.note(&loads, &answers);
+        }
+        let late = Instant::now() + RECEIPTS;
+        for (at, envelope) in batch.iter().enumerate().filter(|(_, envelope)| envelope.receipts) {
+            // What does not come in time is missing from the sum.
+            let _ = timeout_at(late, self.waiters.all(envelope.id, fates.copies(at))).await;
+            let receipt = self.waiters.take(envelope.id, &fates.users(at));
+            fates.set_receipt(at, receipt);
+        }
+        fates.outcomes()
+    }
+
+    /// Packs the batch and puts its parcels into the queue, as there is room.
+    async fn hand_over(&self, batch: &[Envelope], fates: &mut Fates, sent: &mut Vec<Sent>) -> Option<()> {
+        for (at, envelope) in batch.iter().enumerate().filter(|(_, envelope)| !envelope.nodes.is_empty()) {
+            // Nobody can say which of them exist: the envelope stays unanswered.
+            let Ok(known) = self.roster.known().await else { continue };
+            fates.narrow(at, envelope, |node| *node == self.me || known.contains(node));
+        }
+        let mut outbox = Outbox::new(&self.names, &self.numbering, self.most);
+        // Records get their numbers while their place in the queue is sure: no number waits while others pass.
+        let mut slot = self.publisher.slot().await?;
+        for (at, envelope) in batch.iter().enumerate() {
+            let mut left: &[Uid] = match &envelope.target {
+                Target::Users(uids) if envelope.nodes.is_empty() => uids,
+                _ => &[],
+            };
+            if left.is_empty() {
+                self.channels(at, envelope, fates).into_iter().for_each(|channel| outbox.add(at, envelope, channel));
+            }
+            loop {
+                if !left.is_empty() {
+                    left = outbox.add_copies(at, envelope, left);
+                }
+                if let Some(parcel) = outbox.full() {
+                    sent.push(post(slot, parcel));
+                    slot = self.publisher.slot().await?;
+                }
+                if left.is_empty() {
+                    break;
+                }
+            }
+            self.count(envelope);
+        }
+        if let Some(parcel) = outbox.rest() {
+            sent.push(post(slot, parcel));
+        }
+        outbox.too_large.iter().for_each(|(at, bytes)| fates.is_too_large(*at, *bytes, self.most));
+        Some(())
+    }
+
+    /// Where an envelope is published; one for several users goes to each of theirs.
+    fn channels(&self, at: usize, envelope: &Envelope, fates: &Fates) -> SmallVec<[String; 1]> {
+        if !envelope.nodes.is_empty() {
+            return fates.nodes(at).iter().map(|node| self.names.node(node)).collect();
+        }
+        smallvec![match &envelope.target {
+            Target::User(uid) | Target::Device(uid, _) => self.names.user(uid),
+            Target::Connection(cid) => self.names.numbered(cid.node()),
+            Target::Room(room) => self.names.room(room),
+            Target::Everyone | Target::EveryoneBut(_) => self.names.everyone(),
+            Target::Users(_) => return SmallVec::new(),
+        }]
+    }
+
+    fn count(&self, envelope: &Envelope) {
+        match envelope.target {
+            Target::Everyone | Target::EveryoneBut(_) => self.meters.broadcast.increment(1),
+            _ => self.meters.routed.increment(1),
+        }
+    }
+
+    async fn say(&self, address: Address, word: Bytes) -> Result<Option<u32>, Unavailable> {
+        let channel = match &address {
+            Address::Node(node) => self.names.node(node),
+            Address::User(uid) => self.names.user(uid),
+            Address::Everyone => self.names.everyone(),
+        };
+        let said = async {
+            let slot = self.publisher.slot().await?;
+            let record = record::word(self.numbering.origin, self.numbering.next(), &self.me, &word);
+            let mut command = Vec::with_capacity(record.len() + 128);
+            put_command(&mut command, &[b"PUBLISH", channel.as_bytes(), &record]);
+            let (job, answers) = Job::new(command, 1);
+            slot.send(job);
+            answers.await.ok()
+        };
+        match timeout(PATIENCE, said).await {
+            Ok(Some(answers)) => match answers[..] {
+                [Answer::Reached(nodes)] => Ok(Some(nodes)),
+                _ => Err(self.unavailable("it refuses to publish")),
+            },
+            _ => Err(self.unavailable(&format!("no answer in {PATIENCE:?}"))),
+        }
+    }
+
+    async fn confirmed(&self, stream: Stream) -> Result<(), Unavailable> {
+        let mut confirmed = self.streams.want(stream);
+        match timeout(PATIENCE, confirmed.wait_for(|confirmed| *confirmed)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(self.unavailable(&format!("no subscription in {PATIENCE:?}"))),
+        }
+    }
+
+    async fn end(&self) {
+        self.closing.send_replace(true);
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if timeout(PATIENCE, ended).await.is_err() {
+            tracing::warn!("redis did not take what was left in {PATIENCE:?}");
+        }
+    }
+
+    fn unavailable(&self, why: &str) -> Unavailable {
+        Unavailable { engine: "redis", why: format!("{}: {why}", self.client.address()) }
+    }
+}
+
+fn post(slot: Slot, parcel: Parcel) -> Sent {
+    let (job, answers) = Job::new(parcel.commands, parcel.loads.len());
+    slot.send(job);
+    Sent { loads: parcel.loads, answers }
+}
+
+impl Broker for RedisBus {
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>> {
+        self.send(batch).boxed()
+    }
+
+    fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
+        self.say(address, word).boxed()
+    }
+
+    fn hold(&self, stream: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
+        self.confirmed(stream).boxed()
+    }
+
+    fn release(&self, stream: &Stream) {
+        self.streams.leave(stream);
+    }
+
+    fn faults(&self) -> Vec<String> {
+        [&self.publishing, &self.receiving].into_iter().filter_map(|health| health.fault()).collect()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.end().boxed()
+    }
+}

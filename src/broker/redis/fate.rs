@@ -1,0 +1,181 @@
+//! What becomes of each envelope of a batch: answers to commands are added up until all of its own have come.
+//!
+//! Knows no connection.
+
+use super::outbox::Load;
+use super::publisher::Answer;
+use crate::broker::Outcome;
+use crate::id::{NodeId, Uid};
+use crate::message::{Envelope, Receipt, Target};
+
+/// Of one batch.
+pub(super) struct Fates(Vec<Fate>);
+
+/// Of one envelope.
+struct Fate {
+    /// How many commands it takes; `None` = nobody knows.
+    commands: Option<usize>,
+    /// How many were published.
+    published: usize,
+    /// How many copies nodes got.
+    copies: u32,
+    /// Nodes that it is for, where it names some, and those that it names and nobody knows.
+    nodes: Vec<NodeId>,
+    unknown_nodes: Vec<NodeId>,
+    too_large: Option<(usize, usize)>,
+    /// Each user whom it names, with the nodes that got a copy for it, where receipts are wanted.
+    users: Vec<(Uid, u32)>,
+    wants_receipt: bool,
+    receipt: Option<Receipt>,
+}
+
+impl Fates {
+    /// Before anything was sent.
+    pub(super) fn of(batch: &[Envelope]) -> Self {
+        let fate = |envelope: &Envelope| Fate {
+            commands: match &envelope.target {
+                _ if !envelope.nodes.is_empty() => None,
+                Target::Users(uids) => Some(uids.len()),
+                _ => Some(1),
+            },
+            published: 0,
+            copies: 0,
+            nodes: Vec::new(),
+            unknown_nodes: Vec::new(),
+            too_large: None,
+            users: Vec::new(),
+            wants_receipt: envelope.receipts,
+            receipt: None,
+        };
+        let mut fates = Self(batch.iter().map(fate).collect());
+        for (fate, envelope) in fates.0.iter_mut().zip(batch).filter(|(_, envelope)| envelope.receipts) {
+            if let Target::User(uid) | Target::Device(uid, _) = &envelope.target {
+                fate.users.push((uid.clone(), 0));
+            }
+        }
+        fates
+    }
+
+    /// Envelope `at` names nodes, of which some are known.
+    pub(super) fn narrow(&mut self, at: usize, envelope: &Envelope, is_known: impl Fn(&NodeId) -> bool) {
+        let (known, unknown) = envelope.nodes.iter().cloned().partition(is_known);
+        let fate = &mut self.0[at];
+        (fate.nodes, fate.unknown_nodes) = (known, unknown);
+        fate.commands = Some(fate.nodes.len());
+    }
+
+    /// The nodes that envelope `at` is for.
+    pub(super) fn nodes(&self, at: usize) -> &[NodeId] {
+        &self.0[at].nodes
+    }
+
+    /// Envelope `at` needs a record of `bytes`, of `most` that one may have.
+    pub(super) fn is_too_large(&mut self, at: usize, bytes: usize, most: usize) {
+        self.0[at].too_large = Some((bytes, most));
+    }
+
+    /// What was said to commands with these loads; less than one for each where the rest was not heard.
+    pub(super) fn note(&mut self, loads: &[Load], answers: &[Answer]) {
+        for (load, answer) in loads.iter().zip(answers) {
+            let Answer::Reached(nodes) = *answer else { continue };
+            for at in &load.envelopes {
+                let fate = &mut self.0[*at];
+                fate.published += 1;
+                fate.copies = fate.copies.saturating_add(nodes);
+                if !fate.wants_receipt {
+                    continue;
+                }
+                match &load.user {
+                    Some(uid) => fate.users.push((uid.clone(), nodes)),
+                    None => fate.users.iter_mut().for_each(|(_, reached)| *reached += nodes),
+                }
+            }
+        }
+    }
+
+    /// How many copies of envelope `at` nodes got.
+    pub(super) fn copies(&self, at: usize) -> u32 {
+        self.0[at].copies
+    }
+
+    /// The users whom envelope `at` names, with the nodes that got a copy for each.
+    pub(super) fn users(&self, at: usize) -> Vec<(Uid, u32)> {
+        self.0[at].users.clone()
+    }
+
+    /// What was delivered of envelope `at`.
+    pub(super) fn set_receipt(&mut self, at: usize, receipt: Receipt) {
+        self.0[at].receipt = Some(receipt);
+    }
+
+    /// One for each envelope.
+    pub(super) fn outcomes(self) -> Vec<Outcome> {
+        self.0.into_iter().map(Fate::outcome).collect()
+    }
+}
+
+impl Fate {
+    fn outcome(self) -> Outcome {
+        if let Some((bytes, most)) = self.too_large {
+            return Outcome::TooLarge { bytes, most };
+        }
+        if self.commands != Some(self.published) {
+            return Outcome::Unavailable;
+        }
+        // Copies for several users may go to the same node: then they say nothing about the number of nodes.
+        let is_known = self.published <= 1 || !self.nodes.is_empty() || self.copies == 0;
+        let nodes = is_known.then_some(self.copies);
+        Outcome::Accepted { position: None, receipt: self.receipt, nodes, unknown_nodes: self.unknown_nodes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Message, Origin, Publication};
+
+    fn envelope(target: Target) -> Envelope {
+        Publication { receipts: true, ..Publication::new(Message::default(), target, Origin::Http) }.into_envelope(1, 0)
+    }
+
+    fn load(at: usize, user: Option<&str>) -> Load {
+        Load { envelopes: [at].into_iter().collect(), user: user.map(|uid| uid.parse().unwrap()) }
+    }
+
+    #[test]
+    fn an_envelope_is_accepted_when_all_of_its_commands_are() {
+        let users: Vec<Uid> = ["a", "b"].map(|uid| uid.parse().unwrap()).to_vec();
+        let batch = [Target::Users(users.into()), Target::Everyone, Target::User("c".parse().unwrap())].map(envelope);
+        let mut fates = Fates::of(&batch);
+        fates.note(&[load(0, Some("a")), load(0, Some("b")), load(1, None)], &[Answer::Reached(1), Answer::Reached(0)]);
+        fates.note(&[load(2, None)], &[Answer::Reached(2)]);
+        assert_eq!(fates.users(0), [("a".parse().unwrap(), 1), ("b".parse().unwrap(), 0)]);
+        assert_eq!(fates.users(2), [("c".parse().unwrap(), 2)]);
+        let outcomes = fates.outcomes();
+        assert!(matches!(outcomes[0], Outcome::Accepted { nodes: None, .. }));
+        assert_eq!(outcomes[1], Outcome::Unavailable, "nobody answered");
+        assert!(matches!(outcomes[2], Outcome::Accepted { nodes: Some(2), .. }));
+    }
+
+    #[test]
+    fn one_copy_refused_is_not_accepted_and_too_large_is_told() {
+        let users: Vec<Uid> = ["a", "b"].map(|uid| uid.parse().unwrap()).to_vec();
+        let batch = [Target::Users(users.into()), Target::Everyone].map(envelope);
+        let mut fates = Fates::of(&batch);
+        fates.note(&[load(0, Some("a")), load(0, Some("b"))], &[Answer::Reached(1), Answer::Refused]);
+        fates.is_too_large(1, 9, 8);
+        assert_eq!(fates.outcomes(), [Outcome::Unavailable, Outcome::TooLarge { bytes: 9, most: 8 }]);
+    }
+
+    #[test]
+    fn nodes_that_nobody_knows_are_told() {
+        let mut envelope = envelope(Target::Everyone);
+        envelope.nodes = ["n1", "n2"].map(|node| node.parse().unwrap()).to_vec().into();
+        let mut fates = Fates::of(std::slice::from_ref(&envelope));
+        fates.narrow(0, &envelope, |node| node.as_str() == "n1");
+        assert_eq!(fates.nodes(0).len(), 1);
+        fates.note(&[load(0, None)], &[Answer::Reached(1)]);
+        let Outcome::Accepted { nodes: Some(1), unknown_nodes, .. } = fates.outcomes().remove(0) else { panic!() };
+        assert_eq!(unknown_nodes, ["n2".parse().unwrap()]);
+    }
+}

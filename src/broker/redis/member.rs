@@ -1,0 +1,69 @@
+//! A member as it stands in Redis: JSON, so that an operator can read it and other versions can add to it.
+
+use serde_json::{Value, json};
+
+use crate::broker::roster::Member;
+use crate::id::NodeId;
+
+pub(super) fn written(member: &Member) -> String {
+    json!({
+        "id": member.id.as_str(),
+        "number": member.number,
+        "address": member.address,
+        "gateway": member.gateway,
+        "intake": member.intake,
+        "version": member.version,
+        "connections": member.connections,
+        "capacity": member.capacity,
+        "draining": member.draining,
+        "started_at": member.started_at,
+    })
+    .to_string()
+}
+
+/// `None` where it is not one. What it does not say is empty, 0 or no.
+pub(super) fn read(text: &str) -> Option<Member> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let flag = |key: &str| value[key].as_bool().unwrap_or_default();
+    Some(Member {
+        id: NodeId::parse(value["id"].as_str()?).ok()?,
+        number: u16::try_from(value["number"].as_u64()?).ok()?,
+        incarnation: 0,
+        address: text("address"),
+        gateway: flag("gateway"),
+        intake: flag("intake"),
+        version: text("version"),
+        connections: value["connections"].as_u64().unwrap_or_default(),
+        capacity: value["capacity"].as_u64().unwrap_or_default(),
+        draining: flag("draining"),
+        started_at: value["started_at"].as_i64().unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_is_read_as_it_was_written_and_by_other_versions() {
+        let member = Member {
+            id: "n1".parse().unwrap(),
+            number: 7,
+            incarnation: 0,
+            address: "ws://10.0.0.1:8080".to_owned(),
+            gateway: true,
+            intake: false,
+            version: "0.1.0".to_owned(),
+            connections: 5,
+            capacity: 100,
+            draining: true,
+            started_at: 1_763_000_000_000,
+        };
+        assert_eq!(read(&written(&member)), Some(member));
+        assert_eq!(read(r#"{"id": "n2", "number": 8, "news": 1}"#).unwrap().number, 8);
+        for text in ["", "[]", r#"{"id": "n2"}"#, r#"{"id": "", "number": 1}"#, r#"{"id": "a", "number": 70000}"#] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Publishers that wait for what was delivered: receipts of the nodes reached are added up until all came.
+//!
+//! Knows no connection: receipts are handed in, answers are waited for.
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::broker::record::Delivered;
+use crate::id::Uid;
+use crate::message::Receipt;
+
+/// Who waits for which envelope.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    sums: Mutex<AHashMap<u64, Sum>>,
+    came: Notify,
+}
+
+/// What came so far for one envelope.
+#[derive(Debug, Default)]
+struct Sum {
+    receipts: u32,
+    delivered: u32,
+    full: u32,
+    /// How many nodes said that they have no connection of the user.
+    offline: AHashMap<Uid, u32>,
+}
+
+impl Waiters {
+    /// Receipts of this envelope are wanted from now on.
+    pub(super) fn expect(&self, id: u64) {
+        self.sums.lock().insert(id, Sum::default());
+    }
+
+    /// Adds receipts that came.
+    pub(super) fn note(&self, list: Vec<Delivered>) {
+        let mut sums = self.sums.lock();
+        for Delivered { id, receipt } in list {
+            // Too late, or asked by an earlier life.
+            let Some(sum) = sums.get_mut(&id) else { continue };
+            sum.receipts += 1;
+            sum.delivered = sum.delivered.saturating_add(receipt.delivered);
+            sum.full = sum.full.saturating_add(receipt.full);
+            receipt.offline.into_iter().for_each(|uid| *sum.offline.entry(uid).or_default() += 1);
+        }
+        drop(sums);
+        self.came.notify_waiters();
+    }
+
+    /// Waits until so many receipts of the envelope came.
+    pub(super) async fn all(&self, id: u64, receipts: u32) {
+        loop {
+            let came = self.came.notified();
+            if self.sums.lock().get(&id).is_none_or(|sum| sum.receipts >= receipts) {
+                return;
+            }
+            came.await;
+        }
+    }
+
+    /// What came by now. A user is offline if every node that was reached for it says so: `nodes` = for each user named,
+    /// how many were.
+    pub(super) fn take(&self, id: u64, nodes: &[(Uid, u32)]) -> Receipt {
+        let sum = self.sums.lock().remove(&id).unwrap_or_default();
+        let said = |uid: &Uid| sum.offline.get(uid).copied().unwrap_or(0);
+        let offline = nodes.iter().filter(|(uid, nodes)| said(uid) >= *nodes).map(|(uid, _)| uid.clone()).collect();
+        Receipt { delivered: sum.delivered, full: sum.full, offline }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivered(id: u64, delivered: u32, offline: &[&str]) -> Delivered {
+        let offline = offline.iter().map(|uid| uid.parse().unwrap()).collect();
+        Delivered { id, receipt: Receipt { delivered, full: 1, offline } }
+    }
+
+    #[tokio::test]
+    async fn receipts_add_up_and_offline_is_what_all_say() {
+        let waiters = Waiters::default();
+        waiters.expect(7);
+        waiters.note(vec![delivered(7, 1, &["a"]), delivered(8, 9, &[])]);
+        waiters.note(vec![delivered(7, 2, &["a", "b"])]);
+        waiters.all(7, 2).await;
+        let [a, b, c, d]: [Uid; 4] = ["a", "b", "c", "d"].map(|uid| uid.parse().unwrap());
+        let receipt = waiters.take(7, &[(a.clone(), 2), (b, 2), (c.clone(), 0), (d, 1)]);
+        assert_eq!(receipt, Receipt { delivered: 3, full: 2, offline: vec![a, c] });
+        waiters.all(7, 99).await;
+        assert_eq!(waiters.take(7, &[]), Receipt::default(), "each is told once");
+    }
+}

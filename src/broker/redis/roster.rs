@@ -1,0 +1,304 @@
+//! The membership in Redis: leases by the server's clock, users online per life of a node, numbers that only grow.
+//!
+//! Every step is one script, so no two nodes see half of one. What could not be told while the server was away is
+//! remembered and told with the next renewal. Knows no connection and no channel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::Script;
+use ahash::{AHashMap, AHashSet};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use metrics::counter;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::client::Client;
+use super::member;
+use super::names::Names;
+use crate::broker::Unavailable;
+use crate::broker::roster::{Fallen, LeaseError, Member, Roster};
+use crate::id::{NodeId, Uid};
+use crate::telemetry;
+
+/// How long a lease lives.
+const LEASE: Duration = Duration::from_secs(10);
+/// How long the last number of a user is kept. The next one is greater even when it is gone.
+const NUMBER: Duration = Duration::from_secs(60);
+/// Users that one script takes.
+const CHUNK: usize = 1_000;
+/// How old a list of members may be for a publish that names nodes.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// One node's place among the others.
+pub struct RedisRoster {
+    client: Arc<Client>,
+    names: Names,
+    scripts: Scripts,
+    mine: Mutex<Mine>,
+    known: Mutex<Option<(Instant, Arc<[NodeId]>)>>,
+}
+
+#[derive(Default)]
+struct Mine {
+    id: Option<NodeId>,
+    /// 0 = none.
+    incarnation: u64,
+    /// All that are online here.
+    users: AHashSet<Uid>,
+    /// What Redis does not know yet: whether the user is here.
+    untold: AHashMap<Uid, bool>,
+}
+
+struct Scripts {
+    join: Script,
+    renew: Script,
+    leave: Script,
+    members: Script,
+    presence: Script,
+    fallen: Script,
+    number: Script,
+}
+
+impl RedisRoster {
+    /// By the way of `client`, under the prefix of `names`.
+    pub(super) fn new(client: Arc<Client>, names: Names) -> Self {
+        let scripts = Scripts {
+            join: Script::new(include_str!("scripts/join.lua")),
+            renew: Script::new(include_str!("scripts/renew.lua")),
+            leave: Script::new(include_str!("scripts/leave.lua")),
+            members: Script::new(include_str!("scripts/members.lua")),
+            presence: Script::new(include_str!("scripts/presence.lua")),
+            fallen: Script::new(include_str!("scripts/fallen.lua")),
+            number: Script::new(include_str!("scripts/number.lua")),
+        };
+        Self { client, names, scripts, mine: Mutex::default(), known: Mutex::default() }
+    }
+
+    /// Names of the living members, at most a second old.
+    pub(super) async fn known(&self) -> Result<Arc<[NodeId]>, Unavailable> {
+        if let Some((at, known)) = &*self.known.lock()
+            && at.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(known));
+        }
+        let known: Arc<[NodeId]> = self.read_members().await?.into_iter().map(|member| member.id).collect();
+        *self.known.lock() = Some((Instant::now(), Arc::clone(&known)));
+        Ok(known)
+    }
+
+    async fn take_lease(&self, me: &Member) -> Result<u64, LeaseError> {
+        let mut script = self.scripts.join.prepare_invoke();
+        for key in ["members", "lives", "leases", "lapsed", "incarnation"] {
+            script.key(self.names.roster(key));
+        }
+        script.arg(me.id.as_str()).arg(me.number).arg(member::written(me)).arg(millis(LEASE));
+        let (incarnation, why): (u64, String) = self.client.invoke(&script).await?;
+        if !why.is_empty() {
+            return Err(LeaseError::Taken(why));
+        }
+        {
+            let mut mine = self.mine.lock();
+            mine.id = Some(me.id.clone());
+            mine.incarnation = incarnation;
+            let Mine { users, untold, .. } = &mut *mine;
+            *untold = users.iter().map(|uid| (uid.clone(), true)).collect();
+        }
+        changed("taken");
+        self.tell_untold().await?;
+        Ok(incarnation)
+    }
+
+    async fn keep_lease(&self, me: &Member) -> Result<(), LeaseError> {
+        let incarnation = self.mine.lock().incarnation;
+        let mut script = self.scripts.renew.prepare_invoke();
+        for key in ["members", "lives", "leases"] {
+            script.key(self.names.roster(key));
+        }
+        script.arg(me.id.as_str()).arg(incarnation).arg(member::written(me)).arg(millis(LEASE));
+        if self.client.invoke::<u8>(&script).await? == 0 {
+            changed("lost");
+            return Err(LeaseError::Lost(me.id.clone()));
+        }
+        self.tell_untold().await?;
+        Ok(())
+    }
+
+    async fn give_back(&self) {
+        let (id, incarnation) = {
+            let mut mine = self.mine.lock();
+            let Some(id) = mine.id.take() else { return };
+            mine.users.clear();
+            mine.untold.clear();
+            (id, std::mem::take(&mut mine.incarnation))
+        };
+        let mut script = self.scripts.leave.prepare_invoke();
+        for key in ["members", "lives", "leases"] {
+            script.key(self.names.roster(key));
+        }
+        script.key(self.users_of(incarnation)).arg(id.as_str()).arg(incarnation);
+        match self.client.invoke::<u8>(&script).await {
+            Ok(_) => changed("given_back"),
+            Err(error) => tracing::warn!(%error, "the lease is not given back: it runs out by itself"),
+        }
+    }
+
+    async fn read_members(&self) -> Result<Vec<Member>, Unavailable> {
+        let mut script = self.scripts.members.prepare_invoke();
+        for key in ["members", "lives", "leases"] {
+            script.key(self.names.roster(key));
+        }
+        let parts: Vec<String> = self.client.invoke(&script).await?;
+        let read = |pair: &[String]| {
+            let member = member::read(&pair[1]).zip(pair[0].parse().ok());
+            if member.is_none() {
+                tracing::warn!(member = pair[1], "a member that this version cannot read is left out");
+            }
+            member.map(|(member, incarnation)| Member { incarnation, ..member })
+        };
+        let mut members: Vec<Member> = parts.chunks_exact(2).filter_map(read).collect();
+        members.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(members)
+    }
+
+    /// One user came or left. `true` where no other life has it.
+    async fn change(&self, uid: &Uid, is_here: bool) -> Result<bool, Unavailable> {
+        let is_told = {
+            let mut mine = self.mine.lock();
+            if is_here {
+                mine.users.insert(uid.clone())
+            } else {
+                mine.users.remove(uid)
+            };
+            // What waits to be told is told in one go with the lease: nothing overtakes it.
+            if !mine.untold.is_empty() || mine.incarnation == 0 {
+                mine.untold.insert(uid.clone(), is_here);
+            }
+            mine.untold.is_empty() && mine.incarnation != 0
+        };
+        if !is_told {
+            return Err(self.remembered("it was away a moment ago"));
+        }
+        match self.tell(&[(uid.clone(), is_here)]).await {
+            Ok(alone) => alone.first().copied().ok_or_else(|| self.remembered("the lease is gone")),
+            Err(unavailable) => {
+                self.mine.lock().untold.insert(uid.clone(), is_here);
+                Err(unavailable)
+            }
+        }
+    }
+
+    /// Whether each is alone; nothing where the lease is gone.
+    async fn tell(&self, changes: &[(Uid, bool)]) -> Result<Vec<bool>, Unavailable> {
+        let (id, incarnation) = {
+            let mine = self.mine.lock();
+            let Some(id) = mine.id.clone() else { return Ok(Vec::new()) };
+            (id, mine.incarnation)
+        };
+        let mut script = self.scripts.presence.prepare_invoke();
+        script.key(self.names.roster("lives")).key(self.names.roster("lapsed")).key(self.users_of(incarnation));
+        script.arg(id.as_str()).arg(incarnation).arg(self.names.roster("users:"));
+        for (uid, is_here) in changes {
+            script.arg(format!("{}{uid}", if *is_here { '+' } else { '-' }));
+        }
+        let alone: Vec<u8> = self.client.invoke(&script).await?;
+        Ok(alone.into_iter().map(|alone| alone == 1).collect())
+    }
+
+    async fn tell_untold(&self) -> Result<(), Unavailable> {
+        loop {
+            let chunk: Vec<(Uid, bool)> =
+                self.mine.lock().untold.iter().take(CHUNK).map(|(uid, is_here)| (uid.clone(), *is_here)).collect();
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            if self.tell(&chunk).await?.is_empty() {
+                return Err(self.remembered("the lease is gone"));
+            }
+            let mut mine = self.mine.lock();
+            for (uid, told) in &chunk {
+                // One that changed in the meantime waits for its turn.
+                if mine.untold.get(uid) == Some(told) {
+                    mine.untold.remove(uid);
+                }
+            }
+        }
+    }
+
+    async fn take_fallen(&self) -> Result<Vec<Fallen>, Unavailable> {
+        let mut script = self.scripts.fallen.prepare_invoke();
+        for key in ["members", "lives", "leases", "lapsed"] {
+            script.key(self.names.roster(key));
+        }
+        script.arg(self.names.roster("users:")).arg(CHUNK);
+        let answer: Vec<String> = self.client.invoke(&script).await?;
+        let [id, incarnation, is_last, users @ ..] = answer.as_slice() else { return Ok(Vec::new()) };
+        let (Ok(id), Ok(incarnation)) = (id.parse(), incarnation.parse()) else { return Ok(Vec::new()) };
+        if is_last == "1" {
+            changed("fallen");
+        }
+        let users = users.iter().filter_map(|uid| uid.parse().ok()).collect();
+        Ok(vec![Fallen { id, incarnation, users }])
+    }
+
+    async fn next_number(&self, uid: &Uid) -> Result<u64, Unavailable> {
+        let mut script = self.scripts.number.prepare_invoke();
+        self.client.invoke(script.key(self.names.number(uid)).arg(millis(NUMBER))).await
+    }
+
+    fn users_of(&self, incarnation: u64) -> String {
+        self.names.roster(&format!("users:{incarnation}"))
+    }
+
+    fn remembered(&self, why: &str) -> Unavailable {
+        Unavailable { engine: "redis", why: format!("{}: {why}", self.client.address()) }
+    }
+}
+
+impl Roster for RedisRoster {
+    fn join(&self, me: &Member) -> BoxFuture<'_, Result<u64, LeaseError>> {
+        let me = me.clone();
+        async move { self.take_lease(&me).await }.boxed()
+    }
+
+    fn renew(&self, me: &Member) -> BoxFuture<'_, Result<(), LeaseError>> {
+        let me = me.clone();
+        async move { self.keep_lease(&me).await }.boxed()
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        self.give_back().boxed()
+    }
+
+    fn members(&self) -> BoxFuture<'_, Result<Vec<Member>, Unavailable>> {
+        self.read_members().boxed()
+    }
+
+    fn number(&self, uid: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
+        let uid = uid.clone();
+        async move { self.next_number(&uid).await }.boxed()
+    }
+
+    fn online(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
+        let uid = uid.clone();
+        async move { self.change(&uid, true).await }.boxed()
+    }
+
+    fn offline(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
+        let uid = uid.clone();
+        async move { self.change(&uid, false).await }.boxed()
+    }
+
+    fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>> {
+        self.take_fallen().boxed()
+    }
+}
+
+fn changed(what: &'static str) {
+    counter!(telemetry::names::LEASE_CHANGES, "lease" => "node", "change" => what).increment(1);
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).expect("a lease is short")
+}

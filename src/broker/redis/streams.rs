@@ -1,0 +1,168 @@
+//! Which streams this node wants, which of them Redis has confirmed, and which it wants no more but not yet lets go.
+//!
+//! Knows no connection: the subscriber asks what to say next and tells what was confirmed.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::broker::Stream;
+
+/// The streams of one node.
+#[derive(Debug)]
+pub(super) struct Streams {
+    linger: Duration,
+    inner: Mutex<Inner>,
+    /// There is something to say.
+    pub(super) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    wanted: AHashMap<Stream, Wanted>,
+    /// To be subscribed, in order.
+    asked: VecDeque<Stream>,
+    /// To be let go, each at its time, in order.
+    lingering: VecDeque<(Instant, Stream)>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    /// Whether it is confirmed; waiters watch it.
+    confirmed: watch::Sender<bool>,
+    /// Nobody wants it any more; it is let go then.
+    until: Option<Instant>,
+}
+
+impl Streams {
+    pub(super) fn new(linger: Duration) -> Self {
+        Self { linger, inner: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Wants `stream`; tells when it is confirmed.
+    pub(super) fn want(&self, stream: Stream) -> watch::Receiver<bool> {
+        let mut inner = self.inner.lock();
+        if let Some(wanted) = inner.wanted.get_mut(&stream) {
+            wanted.until = None;
+            return wanted.confirmed.subscribe();
+        }
+        let (confirmed, watcher) = watch::channel(false);
+        inner.wanted.insert(stream.clone(), Wanted { confirmed, until: None });
+        inner.asked.push_back(stream);
+        drop(inner);
+        self.changed.notify_one();
+        watcher
+    }
+
+    /// Wants `stream` no more.
+    pub(super) fn leave(&self, stream: &Stream) {
+        let until = Instant::now() + self.linger;
+        let mut inner = self.inner.lock();
+        let Some(wanted) = inner.wanted.get_mut(stream) else { return };
+        wanted.until = Some(until);
+        inner.lingering.push_back((until, stream.clone()));
+        let is_first = inner.lingering.len() == 1;
+        drop(inner);
+        if is_first {
+            self.changed.notify_one();
+        }
+    }
+
+    /// At most `most` streams to be subscribed.
+    pub(super) fn take_asked(&self, most: usize) -> Vec<Stream> {
+        let mut inner = self.inner.lock();
+        let count = inner.asked.len().min(most);
+        let asked: Vec<Stream> = inner.asked.drain(..count).collect();
+        // Let go again before it was asked for.
+        asked.into_iter().filter(|stream| inner.wanted.contains_key(stream)).collect()
+    }
+
+    /// At most `most` streams whose time to linger is over, and when the next one's is.
+    pub(super) fn take_left(&self, most: usize) -> (Vec<Stream>, Option<Instant>) {
+        let now = Instant::now();
+        let mut left = Vec::new();
+        let mut inner = self.inner.lock();
+        while let Some((until, _)) = inner.lingering.front() {
+            if *until > now || left.len() == most {
+                break;
+            }
+            let Some((until, stream)) = inner.lingering.pop_front() else { break };
+            // Wanted again in the meantime, or left once more since.
+            if inner.wanted.get(&stream).is_some_and(|wanted| wanted.until == Some(until)) {
+                inner.wanted.remove(&stream);
+                left.push(stream);
+            }
+        }
+        (left, inner.lingering.front().map(|(until, _)| *until))
+    }
+
+    /// Redis has confirmed `stream`.
+    pub(super) fn confirm(&self, stream: &Stream) {
+        if let Some(wanted) = self.inner.lock().wanted.get(stream) {
+            wanted.confirmed.send_replace(true);
+        }
+    }
+
+    /// The connection is a new one: nothing is confirmed, everything is to be subscribed. How many that is.
+    pub(super) fn ask_all_again(&self) -> usize {
+        let mut inner = self.inner.lock();
+        let Inner { wanted, asked, .. } = &mut *inner;
+        asked.clear();
+        for (stream, wanted) in wanted.iter() {
+            wanted.confirmed.send_replace(false);
+            asked.push_back(stream.clone());
+        }
+        asked.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(uid: &str) -> Stream {
+        Stream::User(uid.parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_asked_for_once_and_let_go_after_its_time() {
+        let streams = Streams::new(Duration::from_secs(5));
+        let (first, second) = (streams.want(user("a")), streams.want(user("a")));
+        assert_eq!(streams.take_asked(10), [user("a")]);
+        assert!(streams.take_asked(10).is_empty());
+        streams.confirm(&user("a"));
+        assert!(*first.borrow() && *second.borrow());
+
+        streams.leave(&user("a"));
+        let (left, next) = streams.take_left(10);
+        assert!(left.is_empty());
+        assert_eq!(next.unwrap() - Instant::now(), Duration::from_secs(5));
+        assert!(*streams.want(user("a")).borrow(), "wanted again while it lingers");
+        tokio::time::advance(Duration::from_secs(6)).await;
+        assert!(streams.take_left(10).0.is_empty());
+
+        streams.leave(&user("a"));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(streams.take_left(10), (vec![user("a")], None));
+        assert!(!*streams.want(user("a")).borrow());
+        assert_eq!(streams.take_asked(10), [user("a")], "a new subscription");
+    }
+
+    #[tokio::test]
+    async fn after_a_break_all_of_it_is_asked_for_again() {
+        let streams = Streams::new(Duration::ZERO);
+        let watcher = streams.want(user("a"));
+        let _other = streams.want(user("b"));
+        streams.take_asked(10);
+        streams.confirm(&user("a"));
+        assert_eq!(streams.ask_all_again(), 2);
+        assert!(!*watcher.borrow());
+        assert_eq!((streams.take_asked(1).len(), streams.take_asked(9).len()), (1, 1));
+        streams.leave(&user("b"));
+        assert_eq!(streams.take_left(10).0, [user("b")], "no time to linger");
+    }
+}

@@ -1,0 +1,278 @@
+//! What a node received already: one copy of each record and of each identified envelope is enough.
+//!
+//! A record is known by its origin and number: a sliding bitmap per origin. An envelope of an intake is known by its
+//! place in the topic: places may lie far apart, so the last ones of each line are kept. Both are bounded: of more
+//! origins or lines the one that was quiet for longest is forgotten. Knows no engine.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+use ahash::{AHashMap, AHashSet, RandomState};
+
+use super::record::Origin;
+use crate::message::{Envelope, Identity, Target};
+
+/// How far behind the newest record of its origin one may come and still be told from a copy. Publishers on several
+/// threads overtake each other by some thousand records at most.
+pub const WINDOW: u64 = 64 * WORDS as u64;
+const WORDS: usize = 1_024;
+/// How many envelopes of a line are remembered.
+pub const LINE: usize = 65_536;
+/// Most origins (and lanes), and most lines.
+const MOST: usize = 1_024;
+
+/// What a record is to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// New. Between it and the newest one before so many numbers are missing; a lane that leads to every node has no
+    /// missing number unless something was lost.
+    New {
+        /// How many.
+        missing: u64,
+    },
+    /// A copy, or so old that it must be one.
+    Again,
+}
+
+/// What was received.
+#[derive(Debug, Default)]
+pub struct Seen {
+    origins: AHashMap<(Origin, u32), Window>,
+    lines: AHashMap<Arc<str>, Line>,
+    hasher: RandomState,
+    /// Counts calls: the age of what is remembered.
+    now: u64,
+}
+
+impl Seen {
+    /// Notes record `sequence` of `origin` that came by `lane`. Numbers are counted per lane: one connection, or one
+    /// partition, in which an origin's records come in order.
+    pub fn record(&mut self, origin: Origin, lane: u32, sequence: u64) -> Sight {
+        self.now += 1;
+        let now = self.now;
+        if !self.origins.contains_key(&(origin, lane)) {
+            make_room(&mut self.origins, |window| window.used);
+        }
+        let window = self.origins.entry((origin, lane)).or_insert_with(|| Window::before(sequence));
+        window.used = now;
+        window.note(sequence)
+    }
+
+    /// Notes an envelope; whether it comes for the first time. One without an identity always does. Copies for several
+    /// users are told apart by their targets.
+    pub fn is_first(&mut self, envelope: &Envelope) -> bool {
+        let Some(Identity { line, offset, index }) = &envelope.identity else { return true };
+        self.now += 1;
+        let place = self.hasher.hash_one((offset, index, TargetName(&envelope.target)));
+        if !self.lines.contains_key(line) {
+            make_room(&mut self.lines, |line| line.used);
+        }
+        let line = self.lines.entry(Arc::clone(line)).or_default();
+        line.used = self.now;
+        line.note(place)
+    }
+}
+
+/// Forgets the one that was quiet for longest where there are too many.
+fn make_room<K: Clone + Eq + Hash, V, S: BuildHasher>(
+    map: &mut std::collections::HashMap<K, V, S>,
+    used: impl Fn(&V) -> u64,
+) {
+    if map.len() >= MOST
+        && let Some(oldest) = map.iter().min_by_key(|(_, value)| used(value)).map(|(key, _)| key.clone())
+    {
+        map.remove(&oldest);
+    }
+}
+
+/// The last [`WINDOW`] numbers of one origin: a ring of bits.
+#[derive(Debug)]
+struct Window {
+    newest: u64,
+    bits: Box<[u64]>,
+    used: u64,
+}
+
+impl Window {
+    /// Before its first record came. What is older than that is taken, too: it may have been overtaken.
+    fn before(first: u64) -> Self {
+        Self { newest: first.wrapping_sub(1), bits: vec![0; WORDS].into(), used: 0 }
+    }
+
+    fn note(&mut self, sequence: u64) -> Sight {
+        let ahead = sequence.wrapping_sub(self.newest);
+        if ahead != 0 && ahead <= u64::MAX / 2 {
+            // The places between hold what came a whole window before.
+            self.clear_behind(ahead);
+            self.newest = sequence;
+            self.set(sequence);
+            return Sight::New { missing: ahead - 1 };
+        }
+        let behind = self.newest.wrapping_sub(sequence);
+        if behind >= WINDOW || self.is_set(sequence) {
+            return Sight::Again;
+        }
+        self.set(sequence);
+        Sight::New { missing: 0 }
+    }
+
+    fn set(&mut self, sequence: u64) {
+        let (word, bit) = place(sequence);
+        self.bits[word] |= bit;
+    }
+
+    /// Clears the places of the next `count` numbers, whole words at a time where it can.
+    fn clear_behind(&mut self, count: u64) {
+        if count >= WINDOW {
+            return self.bits.fill(0);
+        }
+        let (mut at, mut left) = (self.newest.wrapping_add(1), count);
+        while left > 0 {
+            let (word, bit) = place(at);
+            let step = if bit == 1 && left >= 64 {
+                self.bits[word] = 0;
+                64
+            } else {
+                self.bits[word] &= !bit;
+                1
+            };
+            at = at.wrapping_add(step);
+            left -= step;
+        }
+    }
+
+    fn is_set(&self, sequence: u64) -> bool {
+        let (word, bit) = place(sequence);
+        self.bits[word] & bit != 0
+    }
+}
+
+fn place(sequence: u64) -> (usize, u64) {
+    let at = sequence % WINDOW;
+    (usize::try_from(at / 64).expect("a window is small"), 1 << (at % 64))
+}
+
+/// The last [`LINE`] envelopes of one line, by their hashes.
+#[derive(Debug, Default)]
+struct Line {
+    known: AHashSet<u64>,
+    order: VecDeque<u64>,
+    used: u64,
+}
+
+impl Line {
+    fn note(&mut self, place: u64) -> bool {
+        if !self.known.insert(place) {
+            return false;
+        }
+        self.order.push_back(place);
+        if self.order.len() > LINE
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+/// What of a target tells two copies apart.
+struct TargetName<'a>(&'a Target);
+
+impl Hash for TargetName<'_> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        std::mem::discriminant(self.0).hash(state);
+        match self.0 {
+            Target::Connection(cid) => cid.hash(state),
+            Target::Device(uid, device) => (uid, device).hash(state),
+            Target::User(uid) => uid.hash(state),
+            Target::Room(room) => room.hash(state),
+            Target::Users(uids) | Target::EveryoneBut(uids) => uids.hash(state),
+            Target::Everyone => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Uid;
+    use crate::message::{Message, Origin as By, Publication};
+
+    const ORIGIN: Origin = Origin { number: 1, life: 7 };
+    const NEW: Sight = Sight::New { missing: 0 };
+
+    #[test]
+    fn a_record_counts_once_however_often_it_comes() {
+        let mut seen = Seen::default();
+        for sequence in [5, 6, 7] {
+            assert_eq!(seen.record(ORIGIN, 0, sequence), NEW);
+        }
+        for sequence in [5, 6, 7] {
+            assert_eq!(seen.record(ORIGIN, 0, sequence), Sight::Again);
+        }
+        assert_eq!(seen.record(Origin { life: 8, ..ORIGIN }, 0, 5), NEW, "another life");
+        assert_eq!(seen.record(ORIGIN, 1, 5), NEW, "another lane");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_and_taken_when_it_comes_late() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.record(ORIGIN, 0, 10), NEW);
+        assert_eq!(seen.record(ORIGIN, 0, 14), Sight::New { missing: 3 });
+        assert_eq!(seen.record(ORIGIN, 0, 12), NEW);
+        assert_eq!(seen.record(ORIGIN, 0, 12), Sight::Again);
+        assert_eq!(seen.record(ORIGIN, 0, 9), NEW, "overtaken by the first");
+    }
+
+    #[test]
+    fn the_window_slides() {
+        let mut seen = Seen::default();
+        for sequence in 0..3 * WINDOW {
+            assert_eq!(seen.record(ORIGIN, 0, sequence), NEW, "{sequence}");
+        }
+        for (step, newest) in [(200, 3 * WINDOW + 199), (64, 3 * WINDOW + 263), (1, 3 * WINDOW + 264)] {
+            let mut seen = Seen::default();
+            (0..=newest - step).for_each(|sequence| assert_eq!(seen.record(ORIGIN, 0, sequence), NEW));
+            assert_eq!(seen.record(ORIGIN, 0, newest), Sight::New { missing: step - 1 });
+            for sequence in newest - WINDOW + 1..newest {
+                let expected = if sequence > newest - step { NEW } else { Sight::Again };
+                assert_eq!(seen.record(ORIGIN, 0, sequence), expected, "{sequence} of {newest}, a step of {step}");
+            }
+        }
+        let newest = 3 * WINDOW - 1;
+        assert_eq!(seen.record(ORIGIN, 0, newest - WINDOW + 1), Sight::Again);
+        assert_eq!(seen.record(ORIGIN, 0, newest - WINDOW), Sight::Again, "older than the window");
+        assert_eq!(seen.record(ORIGIN, 0, newest + 2 * WINDOW), Sight::New { missing: 2 * WINDOW - 1 });
+        assert_eq!(seen.record(ORIGIN, 0, newest + WINDOW + 1), NEW, "the jump left nothing behind");
+    }
+
+    #[test]
+    fn an_identity_counts_once_for_each_target() {
+        let mut seen = Seen::default();
+        let envelope = |uid: &str, offset, identified| {
+            let identity = Identity { line: "chat-0".into(), offset, index: 0 };
+            let target = Target::User(Uid::parse(uid).unwrap());
+            let publication = Publication::new(Message::default(), target, By::Broker);
+            Publication { identity: Some(identity).filter(|_| identified), ..publication }.into_envelope(1, 0)
+        };
+        assert!(seen.is_first(&envelope("a", 1, true)) && seen.is_first(&envelope("b", 1, true)));
+        assert!(!seen.is_first(&envelope("a", 1, true)));
+        assert!(seen.is_first(&envelope("a", 1 << 40, true)));
+        assert!(seen.is_first(&envelope("a", 1, false)) && seen.is_first(&envelope("a", 1, false)));
+        for offset in 2..=LINE as u64 {
+            assert!(seen.is_first(&envelope("a", offset, true)));
+        }
+        assert!(seen.is_first(&envelope("a", 1, true)), "what lies far back is forgotten");
+    }
+
+    #[test]
+    fn origins_are_bounded() {
+        let mut seen = Seen::default();
+        for number in 0..2_048 {
+            seen.record(Origin { number, life: 1 }, 0, 1);
+        }
+        assert_eq!(seen.origins.len(), MOST);
+        assert_eq!(seen.record(Origin { number: 2_047, life: 1 }, 0, 1), Sight::Again);
+    }
+}

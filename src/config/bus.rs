@@ -1,0 +1,46 @@
+//! What an operator may set for the bus: which engine carries it, and the way to that engine.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::read::{Bytes, Secret};
+
+section! {
+    /// Node to node.
+    pub struct Bus {
+        /// Which engine: `memory` (one node, nothing shared) or `redis`.
+        pub kind: BusKind = BusKind::Memory,
+        /// What every key and channel of this cluster begins with: clusters that share an engine need different ones.
+        pub prefix: String = "skylark".to_owned(),
+        /// Largest record between nodes; a message that needs more is refused.
+        pub record_bytes: usize [Bytes(128 << 10, 64 << 20)] = 1 << 20,
+        /// So long after a user's last connection, or a room's last member, left this node, it still receives for them.
+        pub linger: Duration = Duration::from_secs(5),
+        /// The way to Redis.
+        pub redis: RedisConfig,
+    }
+}
+
+words! {
+    /// Engines of the bus.
+    pub enum BusKind {
+        /// One node, nothing shared.
+        Memory = "memory",
+        /// Redis 6.2 or later, or what speaks its protocol.
+        Redis = "redis",
+    }
+}
+
+section! {
+    /// The way to Redis.
+    pub struct RedisConfig {
+        /// Where it is: `redis://host:port`, with TLS `rediss://host:port`; behind a slash the database's number. User and password stand below, never here.
+        pub url: String = "redis://127.0.0.1:6379".to_owned(),
+        /// The ACL user; empty = the default user.
+        pub user: String = String::new(),
+        /// Its password, best as `{file: …}` or `{env: …}`; empty = none.
+        pub password: String [Secret(0)] = String::new(),
+        /// Certificates that `rediss://` trusts besides the system's, a PEM file; empty = none.
+        pub ca: PathBuf = PathBuf::new(),
+    }
+}

@@ -1,0 +1,76 @@
+//! The contract of [`skylark::broker`], asked of every engine with its real server: what holds for one holds for all.
+//!
+//! An engine joins by an implementation of [`Bus`] and a line below.
+
+mod faults;
+mod one;
+mod rosters;
+mod several;
+
+use crate::support::bus::{Bus, MemoryBus};
+use crate::support::redis::Redis;
+
+/// The same cases for an engine.
+macro_rules! contract {
+    ($($engine:ident: $bus:ty = [$($part:ident :: $case:ident),+ $(,)?];)+) => {
+        $(mod $engine {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$part::$case::<$bus>().await;
+            })+
+        })+
+    };
+}
+
+/// Each engine, whatever it is.
+macro_rules! every_engine {
+    ($($engine:ident: $bus:ty),+ $(,)?) => {
+        contract! {
+            $($engine: $bus = [
+                one::each_stream_keeps_its_order,
+                one::words_and_messages_keep_their_order,
+                one::nodes_that_nobody_knows_are_told,
+                one::what_was_closed_is_unavailable,
+                one::a_slow_receiver_loses_nothing,
+                rosters::numbers_grow,
+                rosters::a_member_is_listed_until_it_leaves,
+            ];)+
+        }
+    };
+}
+
+every_engine!(memory: MemoryBus, redis: Redis);
+
+/// Engines that several nodes share.
+macro_rules! shared_engines {
+    ($($engine:ident: $bus:ty),+ $(,)?) => {
+        $(const _: () = assert!(<$bus as Bus>::IS_SHARED);)+
+        contract! {
+            $($engine: $bus = [
+                several::every_target_reaches_the_nodes_it_is_for,
+                several::many_users_are_reached_wherever_they_are,
+                several::a_user_that_left_is_let_go,
+                several::nodes_narrow_an_envelope,
+                several::receipts_add_up,
+                several::an_oversized_envelope_is_refused_with_its_size,
+                several::an_identity_arrives_once,
+                several::what_cannot_be_read_is_told_and_the_rest_goes_on,
+                faults::a_node_starts_before_its_engine,
+                faults::a_killed_engine_is_unavailable_and_comes_back_with_a_gap,
+                faults::a_stopped_engine_answers_in_time_and_loses_nothing_accepted,
+                faults::a_full_way_is_unavailable_and_never_a_silent_drop,
+                rosters::a_name_or_number_belongs_to_one,
+                rosters::presence_counts_over_all_members,
+                rosters::a_fallen_members_users_go_to_one_survivor,
+                rosters::an_engine_that_lost_everything_is_told_again,
+            ];)+
+        }
+    };
+}
+
+mod shared {
+    use super::*;
+
+    shared_engines!(redis: Redis);
+}

@@ -1,0 +1,316 @@
+//! What the contract of the bus is asked of: engines that several nodes share, and receivers that remember.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use skylark::app::engine::Engine;
+use skylark::broker::roster::Member;
+use skylark::broker::{Batch, Broker, Deliver, Outcome};
+use skylark::config::{BusKind, Config};
+use skylark::id::NodeId;
+use skylark::message::{Envelope, Message, Origin, Publication, Receipt, Target};
+use tokio::sync::watch;
+
+use super::client::within;
+use super::redis::Redis;
+
+/// An engine under test, the real one, for as many nodes as a test wants.
+pub trait Bus: Sized + Send + Sync + 'static {
+    /// Whether several nodes meet on it, and it can be away.
+    const IS_SHARED: bool;
+    /// Whether a user's messages reach only nodes that hold the user, and their number is told.
+    const IS_ROUTED: bool;
+
+    fn start() -> Self;
+
+    /// What a node has to set to be on it.
+    fn configure(&self, config: &mut Config);
+
+    /// Ends it at once; what it had not kept is lost.
+    fn kill(&mut self);
+
+    fn restart(&mut self);
+
+    /// Stops it in its tracks: connections stay, nothing is answered.
+    fn pause(&self);
+
+    fn resume(&self);
+
+    /// Puts these bytes where every node reads a record.
+    fn inject(&self, record: &[u8]) -> impl Future<Output = ()> + Send;
+}
+
+/// One node: nothing shared, nothing that could be away.
+pub struct MemoryBus;
+
+impl Bus for MemoryBus {
+    const IS_SHARED: bool = false;
+    const IS_ROUTED: bool = false;
+
+    fn start() -> Self {
+        Self
+    }
+
+    fn configure(&self, config: &mut Config) {
+        config.bus.kind = BusKind::Memory;
+    }
+
+    fn kill(&mut self) {
+        unreachable!("it is not shared")
+    }
+
+    fn restart(&mut self) {
+        unreachable!("it is not shared")
+    }
+
+    fn pause(&self) {
+        unreachable!("it is not shared")
+    }
+
+    fn resume(&self) {
+        unreachable!("it is not shared")
+    }
+
+    async fn inject(&self, _: &[u8]) {
+        unreachable!("it is not shared")
+    }
+}
+
+impl Bus for Redis {
+    const IS_SHARED: bool = true;
+    const IS_ROUTED: bool = true;
+
+    fn start() -> Self {
+        Redis::start()
+    }
+
+    fn configure(&self, config: &mut Config) {
+        config.bus.kind = BusKind::Redis;
+        config.bus.redis.url = self.url();
+        config.bus.linger = Duration::from_millis(200);
+    }
+
+    fn kill(&mut self) {
+        Redis::kill(self);
+    }
+
+    fn restart(&mut self) {
+        Redis::restart(self);
+    }
+
+    fn pause(&self) {
+        self.freeze();
+    }
+
+    fn resume(&self) {
+        self.thaw();
+    }
+
+    async fn inject(&self, record: &[u8]) {
+        let command = [b"PUBLISH", &b"skylark:all"[..], record].map(<[u8]>::to_vec).to_vec();
+        let nodes = self.line().await.pipeline(&[command]).await.unwrap().remove(0).integer();
+        assert!(nodes > 0, "no node reads skylark:all");
+    }
+}
+
+/// One node on the bus.
+pub struct Seat {
+    pub id: NodeId,
+    pub number: u16,
+    pub engine: Engine,
+    pub heard: Arc<Recorder>,
+}
+
+/// Remembers what came, in order.
+pub struct Recorder {
+    came: watch::Sender<Vec<Came>>,
+    /// While it is closed, nothing is taken.
+    gate: watch::Sender<bool>,
+    receipt: Mutex<Receipt>,
+}
+
+/// One thing that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Came {
+    /// An envelope: its target, its text, how many came with it in one batch.
+    Message(Target, String),
+    Word(NodeId, Bytes),
+    Gap,
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        let receipt = Receipt { delivered: 1, ..Receipt::default() };
+        Self { came: watch::Sender::default(), gate: watch::Sender::new(true), receipt: Mutex::new(receipt) }
+    }
+}
+
+impl Recorder {
+    /// What it answers for each envelope from now on.
+    pub fn answer(&self, receipt: Receipt) {
+        *self.receipt.lock() = receipt;
+    }
+
+    /// Takes nothing until it is opened again.
+    pub fn close_gate(&self) {
+        self.gate.send_replace(false);
+    }
+
+    pub fn open_gate(&self) {
+        self.gate.send_replace(true);
+    }
+
+    pub fn all(&self) -> Vec<Came> {
+        self.came.borrow().clone()
+    }
+
+    pub fn texts(&self) -> Vec<String> {
+        texts(&self.came.borrow())
+    }
+
+    pub fn gaps(&self) -> usize {
+        self.came.borrow().iter().filter(|came| **came == Came::Gap).count()
+    }
+
+    /// Waits until what came is as `is_enough` says.
+    pub async fn until(&self, what: &str, is_enough: impl Fn(&[Came]) -> bool) {
+        let mut came = self.came.subscribe();
+        let waited = came.wait_for(|came| is_enough(came));
+        drop(within(what, waited).await.unwrap());
+    }
+
+    /// Waits until so many messages came, and gives their texts.
+    pub async fn messages(&self, count: usize) -> Vec<String> {
+        self.until(&format!("{count} messages"), |came| texts(came).len() >= count).await;
+        self.texts()
+    }
+}
+
+fn texts(came: &[Came]) -> Vec<String> {
+    came.iter().filter_map(|came| if let Came::Message(_, text) = came { Some(text.clone()) } else { None }).collect()
+}
+
+impl Deliver for Recorder {
+    fn deliver(&self, batch: Batch) -> BoxFuture<'_, Vec<Receipt>> {
+        async move {
+            let mut gate = self.gate.subscribe();
+            gate.wait_for(|open| *open).await.expect("the gate lives as long as the recorder");
+            let came = |envelope: &Envelope| {
+                let text = envelope.message.content.get("text").unwrap_or_default();
+                Came::Message(envelope.target.clone(), text.to_owned())
+            };
+            self.came.send_modify(|all| all.extend(batch.iter().map(came)));
+            batch.iter().map(|_| self.receipt.lock().clone()).collect()
+        }
+        .boxed()
+    }
+
+    fn hear(&self, from: &NodeId, word: Bytes) {
+        self.came.send_modify(|all| all.push(Came::Word(from.clone(), word)));
+    }
+
+    fn gap(&self) {
+        self.came.send_modify(|all| all.push(Came::Gap));
+    }
+}
+
+impl Seat {
+    /// A node on `bus`, as soon as it is ready.
+    pub async fn take(bus: &impl Bus, name: &str, number: u16) -> Self {
+        let seat = Self::take_early(bus, name, number);
+        seat.ready().await;
+        seat
+    }
+
+    /// A node whose engine may be away.
+    pub fn take_early(bus: &impl Bus, name: &str, number: u16) -> Self {
+        let heard = Arc::new(Recorder::default());
+        let mut config = Config::default();
+        config.node.id = name.parse().unwrap();
+        config.node.number = number;
+        bus.configure(&mut config);
+        let engine = Engine::start(&config, Arc::clone(&heard) as _).unwrap();
+        Self { id: config.node.id, number, engine, heard }
+    }
+
+    /// Waits until the bus finds no fault.
+    pub async fn ready(&self) {
+        until("a bus without faults", || self.broker().faults().is_empty()).await;
+    }
+
+    pub fn broker(&self) -> &dyn Broker {
+        &*self.engine.broker
+    }
+
+    /// How the others see it.
+    pub fn member(&self) -> Member {
+        Member {
+            id: self.id.clone(),
+            number: self.number,
+            incarnation: 0,
+            address: format!("ws://{}", self.id),
+            gateway: true,
+            intake: false,
+            version: "0.1.0".to_owned(),
+            connections: 0,
+            capacity: 100,
+            draining: false,
+            started_at: 1,
+        }
+    }
+
+    /// Publishes one message and gives its outcome.
+    pub async fn publish(&self, target: Target, text: &str) -> Outcome {
+        self.publish_all(vec![envelope(target, text)]).await.remove(0)
+    }
+
+    pub async fn publish_all(&self, batch: Vec<Envelope>) -> Vec<Outcome> {
+        let count = batch.len();
+        let outcomes = within("the outcomes of a publish", self.broker().publish(batch.into())).await;
+        assert_eq!(outcomes.len(), count, "one outcome each");
+        outcomes
+    }
+}
+
+pub fn envelope(target: Target, text: &str) -> Envelope {
+    let message = Message { content: [("text", text)].into_iter().collect(), ..Message::default() };
+    Publication::new(message, target, Origin::Http).into_envelope(unique(), 0)
+}
+
+pub fn user(uid: &str) -> Target {
+    Target::User(uid.parse().unwrap())
+}
+
+pub fn is_accepted(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Accepted { .. })
+}
+
+/// How many nodes took it.
+#[track_caller]
+pub fn nodes(outcome: &Outcome) -> Option<u32> {
+    match outcome {
+        Outcome::Accepted { nodes, .. } => *nodes,
+        other => panic!("expected it to be accepted, got {other:?}"),
+    }
+}
+
+/// Looks again and again until `is_so`.
+pub async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
+    within(what, async {
+        while !is_so() {
+            looks.tick().await;
+        }
+    })
+    .await;
+}
+
+fn unique() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
