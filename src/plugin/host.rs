@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 pub use super::compile::{ChildLimits, CompileIn, compile_stdin};
 use super::events::{self, Queue};
@@ -193,9 +193,10 @@ async fn keep_fresh(mut loader: Loader, mut watch: Watch, rescan: Duration, mut 
             _ = stopped.changed() => return,
             () = settled => loader.look(Patience::Settle).await,
             () = watch.changed() => {
+                let since = Instant::now();
                 // A copy tells of every block: one look serves all that it tells meanwhile.
                 tokio::time::sleep(GATHER).await;
-                loader.look(Patience::Settle).await
+                loader.look_since(Patience::Settle, since).await
             }
             _ = rescan.tick() => {
                 watch.arm(loader.dir());

@@ -166,9 +166,17 @@ impl Loader {
     /// # Errors
     /// The directory cannot be read; nothing changes then.
     pub(super) async fn look(&mut self, patience: Patience) -> std::io::Result<()> {
+        self.look_since(patience, Instant::now()).await
+    }
+
+    /// The same; what is seen has changed at this time.
+    ///
+    /// # Errors
+    /// The directory cannot be read; nothing changes then.
+    pub(super) async fn look_since(&mut self, patience: Patience, since: Instant) -> std::io::Result<()> {
         let dir = self.dir.clone();
         let found = blocking(move || disk::scan(&dir)).await?;
-        self.note(&found, Instant::now());
+        self.note(&found, since);
         let reviewed = self.review(Instant::now());
         let mut due = self.settled(patience);
         if due.is_empty() && !self.first && !reviewed {

@@ -45,8 +45,8 @@ fn a_run_is_told_in_a_table_as_json_as_charts_and_against_a_baseline() {
 
     let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     let cells = json["cells"].as_array().unwrap();
-    // Four lines of one contender, three of two.
-    assert_eq!((cells.len(), &json["connections"], &json["invalid"]), (10, &40.into(), &Value::Array(Vec::new())));
+    // Four lines of two contenders, three of two.
+    assert_eq!((cells.len(), &json["connections"], &json["invalid"]), (14, &40.into(), &Value::Array(Vec::new())));
     for row in cells {
         let sample = &row["samples"][0];
         assert!(sample["work"]["count"].as_u64() > Some(0) && sample["cost"]["wall"].as_f64() > Some(0.0), "{row}");
@@ -66,7 +66,7 @@ fn a_run_is_told_in_a_table_as_json_as_charts_and_against_a_baseline() {
 
     let again = good(tiny().args(["--cell", "allocations", "--baseline"]).arg(&file));
     let ratios = text(&again.stdout).lines().filter(|line| line.trim_end().ends_with('x')).count();
-    assert_eq!(ratios, 4, "{}", text(&again.stdout));
+    assert_eq!(ratios, 8, "{}", text(&again.stdout));
 }
 
 /// Descriptors for a few receivers only: what was not measured must not look as if it had been.
@@ -83,6 +83,26 @@ fn a_run_that_could_not_be_made_is_invalid_and_ends_with_3() {
     assert!(table.contains("INVALID dialects, skylark: "), "{table}");
     let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     assert_eq!(json["invalid"].as_array().map(Vec::len), Some(1), "{json}");
+}
+
+#[test]
+fn a_call_is_measured_and_a_guest_that_is_missing_is_told_with_what_builds_it() {
+    let output = tiny().args(["--cell", "calls", "--guests", "nowhere"]).output().unwrap();
+    let table = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{table}{}", text(&output.stderr));
+    for lang in ["c", "js", "python"] {
+        let words = format!("build it by `plugins/testing/languages nowhere {lang}`");
+        assert!(table.contains(&words), "{words} is not in:\n{table}");
+    }
+    for words in [
+        "judge, reads nothing",
+        "judge, reads everything",
+        "a rule that does not match",
+        "admit, HS256",
+        "µs of CPU each",
+    ] {
+        assert!(table.contains(words), "{words:?} is not in:\n{table}");
+    }
 }
 
 #[test]

@@ -9,6 +9,11 @@ pub(in super::super) struct Allocations;
 
 const COUNTED: Contender =
     Contender { name: "skylark, counting", kind: Kind::Node(Node { counts_allocations: true, ..Node::PLAIN }) };
+/// What a filter adds to that.
+const FILTERED: Contender = Contender {
+    name: "no-op filter, counting",
+    kind: Kind::Node(Node { counts_allocations: true, ..Node::with(&["noop"]) }),
+};
 
 impl Cell for Allocations {
     fn name(&self) -> &'static str {
@@ -16,11 +21,11 @@ impl Cell for Allocations {
     }
 
     fn about(&self) -> &'static str {
-        "how often a node allocates for each delivery and each publish: fan-out to 1 000, unicast"
+        "how often a node allocates for each delivery and each publish, without a filter and with one: fan-out to 1 000, unicast"
     }
 
     fn contenders(&self) -> Vec<Contender> {
-        vec![COUNTED]
+        vec![COUNTED, FILTERED]
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {

@@ -1,5 +1,5 @@
 //! What one call of a plugin costs, in this process and without a node around it: filters that allow everything in each language, asked about
-//! the original's sample message; a publish that match rules keep out; a token that is verified.
+//! the original's sample message, of which one reads nothing and one everything; a publish that match rules keep out; a token that is verified.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -23,7 +23,8 @@ use crate::plugin::{Claim, Transport};
 
 pub(in super::super) struct Calls;
 
-const JUDGE: &str = "judge, the sample message";
+const JUDGE: &str = "judge, reads nothing";
+const READ: &str = "judge, reads everything";
 const MATCH: &str = "a rule that does not match";
 const ADMIT: &str = "admit, HS256";
 const AUTH: Contender = Contender { name: "token-auth", kind: Kind::Node(Node::PLAIN) };
@@ -54,8 +55,12 @@ impl Cell for Calls {
         }
         let Kind::Node(Node { components: [component, ..], .. }) = contender.kind else { return Ok(Vec::new()) };
         let file = stage.lab.component(component)?;
+        let reader = stage.lab.component(&component.replace("noop", "reader"))?;
         block_on(async {
-            let mut lines = vec![(JUDGE, judge(&begin(file.clone(), Given::default()).await?, calls).await?)];
+            let mut lines = Vec::new();
+            for (line, file) in [(JUDGE, file.clone()), (READ, reader)] {
+                lines.push((line, judge(&begin(file, Given::default()).await?, calls).await?));
+            }
             if contender == RUST {
                 lines.push((MATCH, unmatched(&begin(file, kept_out()).await?, calls).await));
             }
@@ -73,9 +78,9 @@ impl Cell for Calls {
         };
         vec![
             bar("a call of a no-op filter in Rust, µs of CPU", JUDGE, RUST, 1.2),
-            bar("in C", JUDGE, C, 1.2),
-            bar("in JavaScript", JUDGE, JS, 12.0),
-            bar("in Python", JUDGE, PYTHON, 15.0),
+            bar("a call of a no-op filter in C", JUDGE, C, 1.2),
+            bar("a call of a no-op filter in JavaScript", JUDGE, JS, 12.0),
+            bar("a call of a no-op filter in Python", JUDGE, PYTHON, 15.0),
             bar("a publish that a match rule keeps out", MATCH, RUST, 0.05),
             bar("admit by an HS256 token", ADMIT, AUTH, 30.0),
         ]

@@ -75,9 +75,9 @@ impl Cell for Live {
         };
         vec![
             bar("a cached plugin in Rust goes live, ms from its file's change to its first call, p99", RUST),
-            bar("in C", C),
-            bar("in JavaScript", JS),
-            bar("in Python", PYTHON),
+            bar("a cached plugin in C", C),
+            bar("a cached plugin in JavaScript", JS),
+            bar("a cached plugin in Python", PYTHON),
         ]
     }
 }
