@@ -62,8 +62,6 @@ names! {
     // The cluster.
     /// Living nodes, this one included.
     MEMBERS: gauge = "skylark_members",
-    /// Times that the node's lease was taken, ran late or was lost.
-    LEASE_CHANGES: counter = "skylark_lease_changes_total",
     /// Times that messages for this node's clients may have been lost, and the clients were told.
     LOSSES_DECLARED: counter = "skylark_losses_declared_total",
     /// Words of other nodes that were not acted on, by `why` (unreadable, full).
