@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::engine::{Engine, EngineError};
 use self::fetch::Network;
@@ -27,6 +27,7 @@ use crate::plugin::PluginHost;
 use crate::plugin::host::{CompileIn, LoadError, Options, Tasks as PluginTasks, Time, WasmHost};
 use crate::plugin::kv::{FileStore, MemoryStore, OpenError, Store};
 use crate::server::api::{About, Api};
+use crate::server::intake::Intakes;
 use crate::server::{Listeners, Server, StartError};
 use crate::telemetry::{Telemetry, TelemetryError};
 
@@ -88,6 +89,7 @@ struct App {
     node: Arc<Node>,
     api: Arc<Api>,
     server: Server,
+    intakes: Intakes,
     /// End when the hub stops.
     shards: JoinSet<()>,
     /// The plugin watcher and events.
@@ -134,12 +136,13 @@ impl App {
         };
         let api = Arc::new(Api::new(Arc::clone(&node), &config, about));
         let banner = banner::banner(node.id().as_str(), listeners.addresses(), &node.plugins());
+        let intakes = Intakes::start(&node, &config, engine::feeds(&config)?);
         let server = Server::start(listeners, config, Arc::clone(&node), Arc::clone(&api));
 
         let mut upkeep = JoinSet::new();
         upkeep.spawn(telemetry.upkeep());
         upkeep.spawn(Arc::clone(&node).attend());
-        Ok(Self { telemetry, loaded, banner, hub, host, node, api, server, shards, plugin_tasks, upkeep })
+        Ok(Self { telemetry, loaded, banner, hub, host, node, api, server, intakes, shards, plugin_tasks, upkeep })
     }
 
     /// SIGHUP: reads the configuration again and takes what a running node can take.
@@ -157,6 +160,7 @@ impl App {
         self.node.reconfigure(&config);
         self.api.reconfigure(&config);
         self.server.reconfigure(&config);
+        self.intakes.reconfigure(&config);
         self.host.allow_remove(config.plugins.allow_remove.clone()).await;
         let trust = |config: &Config| (config.plugins.require_hash, config.plugins.signing_keys.clone());
         if trust(&config) != trust(&self.loaded.config) {
@@ -174,6 +178,9 @@ impl App {
         self.node.begin_drain();
         tokio::time::sleep(drain.wait).await;
         self.server.stop_accepting();
+        if timeout_at(deadline, self.intakes.drain()).await.is_err() {
+            tracing::warn!("drain: an intake did not end in time, its last records stay unsettled");
+        }
         self.node.drain(drain.step_percent, deadline).await;
         self.hub.stop().await;
         let ended = async {

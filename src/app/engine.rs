@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::broker::kafka::{KafkaSource, Link};
 use crate::broker::memory::{MemoryBroker, MemoryRoster};
-use crate::broker::redis::{RedisEngine, UrlError};
+use crate::broker::redis::{Channel, ChannelSettings, Client, RedisEngine, Stream, StreamSettings, UrlError};
 use crate::broker::roster::Roster;
-use crate::broker::{Broker, Deliver};
-use crate::config::{BusKind, Config};
+use crate::broker::source::Source;
+use crate::broker::{Broker, Deliver, Unavailable};
+use crate::config::{BusKind, Config, Intake, IntakeKind};
+use crate::server::intake::Feed;
 
 /// What nodes share, and the way between them.
 pub struct Engine {
@@ -22,6 +25,9 @@ pub enum EngineError {
     /// Redis cannot be named.
     #[error(transparent)]
     Redis(#[from] UrlError),
+    /// Kafka's client refuses a property.
+    #[error(transparent)]
+    Kafka(#[from] Unavailable),
 }
 
 impl Engine {
@@ -41,4 +47,33 @@ impl Engine {
             }
         })
     }
+}
+
+/// What the intakes of `config` read. To be called within the runtime: a lease has a task of its own.
+///
+/// # Errors
+/// [`EngineError`].
+pub fn feeds(config: &Config) -> Result<Vec<Feed>, EngineError> {
+    config.intakes.iter().map(|intake| feed(config, intake)).collect()
+}
+
+fn feed(config: &Config, intake: &Intake) -> Result<Feed, EngineError> {
+    let name = format!("{} {}", intake.kind.as_str(), intake.topic);
+    let (topic, node) = (intake.topic.clone(), config.node.id.to_string());
+    let client = || Client::new(&intake.redis(&config.bus)).map(Arc::new);
+    let source: Box<dyn Source> = match intake.kind {
+        IntakeKind::Redis => {
+            let prefix = config.bus.prefix.clone();
+            Box::new(Channel::start(client()?, &ChannelSettings { topic, prefix, node, label: name.clone() }))
+        }
+        IntakeKind::RedisStream => {
+            Box::new(Stream::new(client()?, StreamSettings { topic, group: intake.group.clone(), node }))
+        }
+        IntakeKind::Kafka => {
+            let Intake { brokers, user, password, properties, group, .. } = intake;
+            let link = Link::new(brokers, user, password, properties.0.clone(), &format!("skylark-{node}"));
+            Box::new(KafkaSource::join(&link, &topic, group)?)
+        }
+    };
+    Ok(Feed { name, source })
 }

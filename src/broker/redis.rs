@@ -4,16 +4,20 @@
 //! out and why: `docs/decisions/0010-the-bus-over-redis.md`.
 
 mod bus;
+mod channel;
 pub mod client;
+mod dead;
 mod fate;
 mod health;
 mod inbox;
+mod lease;
 mod member;
 mod names;
 mod outbox;
 mod publisher;
 mod receipts;
 mod roster;
+mod stream;
 mod streams;
 mod subscriber;
 mod wire;
@@ -24,8 +28,10 @@ use super::Deliver;
 use crate::config::Config;
 
 pub use bus::RedisBus;
+pub use channel::{Channel, ChannelSettings};
 pub use client::{Client, UrlError};
 pub use roster::RedisRoster;
+pub use stream::{Stream, StreamSettings};
 
 use names::Names;
 

@@ -64,21 +64,22 @@ impl Rules<'_> {
         if !self.is_sound("bus.redis.url") {
             return;
         }
-        let url = &bus.redis.url;
-        let Some((_, rest)) = url.split_once("://").filter(|(scheme, _)| REDIS_SCHEMES.contains(scheme)) else {
-            return self
-                .fault("bus.redis.url", &format!("expected redis://host:port or rediss://host:port, got {url:?}"));
-        };
-        if rest.contains('@') {
+        self.redis_url("bus.redis.url", &bus.redis.url);
+    }
+
+    fn redis_url(&mut self, path: &str, url: &str) {
+        let expected = match url.split_once("://").filter(|(scheme, _)| REDIS_SCHEMES.contains(scheme)) {
             // What stands before the `@` may be a secret: it is not told.
-            self.fault(
-                "bus.redis.url",
-                "expected no user and password: they belong to bus.redis.user and bus.redis.password",
-            );
-        } else if rest.is_empty() || rest.starts_with(['/', ':']) || rest.contains(['?', '#']) {
-            let expected = "expected a host, its port and the number of a database, nothing else";
-            self.fault("bus.redis.url", &format!("{expected}, got {url:?}"));
-        }
+            _ if url.contains('@') => {
+                return self.fault(path, "expected no user and password: they stand in keys of their own, beside it");
+            }
+            None => "redis://host:port or rediss://host:port",
+            Some((_, rest)) if rest.is_empty() || rest.starts_with(['/', ':']) || rest.contains(['?', '#']) => {
+                "a host, its port and the number of a database, nothing else"
+            }
+            Some(_) => return,
+        };
+        self.fault(path, &format!("expected {expected}, got {url:?}"));
     }
 
     fn listeners(&mut self) {
@@ -182,6 +183,12 @@ impl Rules<'_> {
             ];
             for (key, _, _, problem) in rules.iter().filter(|(_, is_given, fits, _)| *is_given && !fits) {
                 self.fault(&path(key), problem);
+            }
+            if is_kafka && intake.brokers.is_empty() {
+                self.fault(&path("brokers"), "expected host:port, by commas, got none");
+            }
+            if !is_kafka && !intake.url.is_empty() {
+                self.redis_url(&path("url"), &intake.url);
             }
             let line =
                 |other: &super::Intake| (other.kind, other.topic.clone(), other.url.clone(), other.brokers.clone());

@@ -2,6 +2,7 @@
 //!
 //! Whose engine it is, is said once: an intake without an address of its own uses that of `bus`, with its user and password.
 
+use super::bus::{Bus, RedisConfig};
 use super::read::{Properties, Secret};
 
 item! {
@@ -15,13 +16,13 @@ item! {
         pub group: String = "skylark".to_owned() => "skylark",
         /// Redis: where it is, as in `bus.redis`; empty = the one of `bus.redis`, with its user and password.
         pub url: String = String::new() => "\"\"",
-        /// Kafka: where it is, `host:port` by commas; empty = the one of `bus.kafka`, with its user, password and properties.
+        /// Kafka: where it is, `host:port` by commas; must be given.
         pub brokers: String = String::new() => "\"\"",
         /// User, where `url` or `brokers` is given.
         pub user: String = String::new() => "\"\"",
         /// Password, where `url` or `brokers` is given; best as `{file: …}` or `{env: …}`.
         pub password: String [Secret(0)] = String::new() => "\"\"",
-        /// Kafka: properties of librdkafka for this intake; they win over those of `bus.kafka`.
+        /// Kafka: properties of librdkafka for this intake.
         pub properties: Properties = Properties::default() => "{}",
     }
 }
@@ -35,5 +36,17 @@ words! {
         RedisStream = "redis-stream",
         /// A topic, read by a consumer group.
         Kafka = "kafka",
+    }
+}
+
+impl Intake {
+    /// The way to its Redis: its own, or that of the bus.
+    #[must_use]
+    pub fn redis(&self, bus: &Bus) -> RedisConfig {
+        if self.url.is_empty() {
+            return bus.redis.clone();
+        }
+        let (url, user, password) = (self.url.clone(), self.user.clone(), self.password.clone());
+        RedisConfig { url, user, password, ..bus.redis.clone() }
     }
 }

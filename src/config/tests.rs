@@ -322,8 +322,8 @@ fn an_intake_has_the_keys_of_its_kind() {
     );
     assert_eq!(
         faults(
-            "intakes:\n  - {kind: redis, topic: a b, password: canary, brokers: h}\n  - {kind: kafka, user: u, url: redis://h}\n  \
-             - {kind: redis-stream, user: u}\n  - {kind: redis-stream}\n"
+            "intakes:\n  - {kind: redis, topic: a b, password: canary, brokers: h}\n  - {kind: kafka, user: u, brokers: h, url: redis://h}\n  \
+             - {kind: redis-stream, user: u}\n  - {kind: redis-stream}\n  - {kind: kafka}\n  - {kind: redis, url: http://h}\n"
         ),
         [
             "s.yaml:2: intakes[0].topic: expected a name without blanks, got \"a b\"",
@@ -331,6 +331,8 @@ fn an_intake_has_the_keys_of_its_kind() {
             "s.yaml:3: intakes[1].url: expected none, for the intake is of kind kafka",
             "s.yaml:4: intakes[2].user: expected it beside an address: without one the intake uses that of bus, and its user",
             "default: intakes[3].topic: expected a topic of its own, got \"chat\" again",
+            "default: intakes[4].brokers: expected host:port, by commas, got none",
+            "s.yaml:7: intakes[5].url: expected redis://host:port or rediss://host:port, got \"http://h\"",
         ]
     );
 }

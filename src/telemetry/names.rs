@@ -84,6 +84,13 @@ names! {
     INTAKE_RETRIED: counter = "skylark_intake_retried_total",
     /// Records put into the dead-letter stream or topic, by `intake` and `reason` (body, too_large, unknown_node, tries).
     INTAKE_DEAD: counter = "skylark_intake_dead_letters_total",
+    /// Records of a pub/sub intake that are lost, because its lease was, by `intake`.
+    INTAKE_LOST: counter = "skylark_intake_lost_total",
+    /// Records of a pub/sub intake that another node may have accepted, too: the lease ran out while they were handled, by
+    /// `intake`.
+    INTAKE_DOUBTFUL: counter = "skylark_intake_doubtful_total",
+    /// Times that this node took the one subscription of a pub/sub intake, by `intake`.
+    INTAKE_LEASES: counter = "skylark_intake_leases_total",
     /// Records that wait behind those taken, as far as the engine tells, by `intake`.
     INTAKE_LAG: gauge = "skylark_intake_lag",
     /// 1 while the engine of an intake answers, by `intake`.

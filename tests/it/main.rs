@@ -24,6 +24,7 @@ mod harness;
 mod heartbeat;
 mod hostile;
 mod hostile_plugins;
+mod intake;
 mod interfaces;
 mod kafka_source;
 mod life;

@@ -13,6 +13,7 @@ pub mod kafka;
 pub mod ledger;
 #[allow(dead_code, reason = "the drills use the rest")]
 pub mod proxy;
+pub mod publishers;
 #[allow(dead_code, reason = "the drills use the rest")]
 pub mod redis;
 pub mod resp;

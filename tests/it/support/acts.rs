@@ -23,6 +23,17 @@ impl Cast {
         Self { clients: vec![phone, desk, other], cid }
     }
 
+    /// How many messages each client has up to one with this action, which every client gets.
+    pub async fn counts_until(&mut self, mark: &str) -> [usize; 3] {
+        let mut counts = [0; 3];
+        for (client, count) in self.clients.iter_mut().zip(&mut counts) {
+            while client.message().await["action"] != mark {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
     /// Each act and default as an envelope, and how many messages each client must get of it. The node is n1.
     pub fn acts(&self) -> Vec<(Value, [usize; 3])> {
         let cid = self.cid;

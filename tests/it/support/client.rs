@@ -253,6 +253,18 @@ impl Client {
             .collect()
     }
 
+    /// Every message up to the end of the connection.
+    pub async fn rest(mut self) -> Vec<Value> {
+        let mut messages = Vec::new();
+        loop {
+            match self.next().await {
+                Seen::Frame(Frame::Message(message)) => messages.push(message),
+                Seen::Frame(_) => {}
+                Seen::Closed(_) => return messages,
+            }
+        }
+    }
+
     /// Sends a SendBody and waits for nothing.
     pub async fn sent(&mut self, key: &str, data: Value) {
         let body = json!({"key": key, "timestamp": 1_700_000_000_000_i64, "data": data});

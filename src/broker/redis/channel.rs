@@ -1,0 +1,253 @@
+//! An intake's records from a plain pub/sub channel, of which one node of the cluster at a time has the subscription.
+//!
+//! At most once: nobody keeps what is published while nobody listens, and PUBLISH says so to whoever published (0
+//! receivers). A node that is not sure of its lease any more hands out nothing that it had read before it asked. Where
+//! the node falls behind it leaves the channel until there is room again, so that the count stays true.
+
+mod keeper;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use metrics::{Counter, counter};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::client::Client;
+use super::dead::DeadLetters;
+use crate::backoff::Backoff;
+use crate::broker::Unavailable;
+use crate::broker::source::{Place, Record, Source};
+use crate::telemetry::names;
+use keeper::Keeper;
+
+/// Messages and bytes that wait for the intake; at either bound the node leaves the channel.
+const MOST_MESSAGES: usize = 4_096;
+const MOST_BYTES: usize = 32 << 20;
+/// Records of one take.
+const BATCH: usize = 256;
+
+/// What a channel is read by.
+pub struct ChannelSettings {
+    /// The channel.
+    pub topic: String,
+    /// What the lease's keys begin with.
+    pub prefix: String,
+    /// This node's name, for whoever looks who has the lease.
+    pub node: String,
+    /// What metrics call the intake.
+    pub label: String,
+}
+
+/// One node's hand in a channel.
+pub struct Channel {
+    heard: mpsc::Receiver<Heard>,
+    /// Came, and was not given out yet.
+    pending: VecDeque<Heard>,
+    asks: mpsc::Sender<Ask>,
+    shared: Arc<Shared>,
+    keeper: Option<JoinHandle<()>>,
+    line: Arc<str>,
+    dead: DeadLetters,
+    backoff: Backoff,
+    /// Waits before the keeper is asked again.
+    is_away: bool,
+    lost: Counter,
+    doubtful: Counter,
+}
+
+/// What the keeper tells.
+#[derive(Debug)]
+enum Heard {
+    Message { payload: Bytes, term: u64 },
+    Away(Unavailable),
+    There,
+}
+
+/// What the keeper is asked.
+enum Ask {
+    /// Make sure of the lease.
+    Sure(oneshot::Sender<Result<(), Unavailable>>),
+    /// Leave the channel; what has arrived and was not told yet.
+    Leave(oneshot::Sender<Vec<Heard>>),
+    /// Give the lease back and end.
+    End,
+}
+
+/// What both sides know.
+struct Shared {
+    tenure: Mutex<Tenure>,
+    bytes: AtomicUsize,
+    /// There is room again.
+    room: Notify,
+}
+
+/// This node's hold of the lease.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tenure {
+    /// The lease is this node's at least until then.
+    sure_until: Option<Instant>,
+    /// Counts the times that another may have had the lease; what came in an earlier term may be another's, too.
+    term: u64,
+}
+
+impl Tenure {
+    fn is_sure(self) -> bool {
+        self.sure_until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+impl Channel {
+    /// Reads a channel of the server from now on, in turn with other nodes of the same prefix.
+    #[must_use]
+    pub fn start(client: Arc<Client>, settings: &ChannelSettings) -> Self {
+        let ChannelSettings { topic, prefix, node, label } = settings;
+        let (tells, heard) = mpsc::channel(MOST_MESSAGES);
+        let (asks, asked) = mpsc::channel(1);
+        let shared = Arc::new(Shared { tenure: Mutex::default(), bytes: AtomicUsize::new(0), room: Notify::new() });
+        let (dead, line) = (DeadLetters::new(Arc::clone(&client), topic, node), topic.as_str().into());
+        let name = format!("{prefix}:intake:{topic}");
+        let leases = counter!(names::INTAKE_LEASES, "intake" => label.clone());
+        let lost = counter!(names::INTAKE_LOST, "intake" => label.clone());
+        let keeper =
+            Keeper::new(client, topic, (&name, node), tells, asked, (Arc::clone(&shared), leases, lost.clone()));
+        Self {
+            heard,
+            pending: VecDeque::new(),
+            asks,
+            shared,
+            keeper: Some(tokio::spawn(keeper.run())),
+            line,
+            dead,
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
+            is_away: false,
+            lost,
+            doubtful: counter!(names::INTAKE_DOUBTFUL, "intake" => label.clone()),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Vec<Record>, Unavailable> {
+        loop {
+            if self.pending.is_empty() {
+                let mut news = Vec::new();
+                if self.heard.recv_many(&mut news, BATCH).await == 0 {
+                    return std::future::pending().await;
+                }
+                self.pending.extend(news);
+            }
+            match self.pending.front() {
+                Some(Heard::Message { .. }) => {
+                    self.make_sure().await?;
+                    let records = self.messages();
+                    if !records.is_empty() {
+                        return Ok(records);
+                    }
+                }
+                Some(Heard::There) => {
+                    self.pending.pop_front();
+                    return Ok(Vec::new());
+                }
+                Some(Heard::Away(why)) => {
+                    let why = why.clone();
+                    self.pending.pop_front();
+                    return Err(why);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Returns once it is known whether the lease is still this node's.
+    async fn make_sure(&mut self) -> Result<(), Unavailable> {
+        if self.shared.tenure.lock().is_sure() {
+            return Ok(());
+        }
+        if self.is_away {
+            sleep(self.backoff.wait()).await;
+        }
+        self.is_away = true;
+        let (answer, answered) = oneshot::channel();
+        let _ = self.asks.send(Ask::Sure(answer)).await;
+        // Nobody there to answer: the keeper ended, and with it the lease.
+        answered.await.unwrap_or(Ok(()))?;
+        self.is_away = false;
+        self.backoff.reset();
+        Ok(())
+    }
+
+    /// The messages at the front as records. What came in a term that is over is lost: another may have had it.
+    fn messages(&mut self) -> Vec<Record> {
+        let current = self.shared.tenure.lock().term;
+        let (mut records, mut lost, mut bytes) = (Vec::new(), 0, 0);
+        while let Some(Heard::Message { payload, term }) = self.pending.front() {
+            bytes += payload.len();
+            if *term == current {
+                let place = Place { line: Arc::clone(&self.line), offset: None };
+                records.push(Record { payload: payload.clone(), place, tries: 0 });
+            } else {
+                lost += 1;
+            }
+            self.pending.pop_front();
+        }
+        self.shared.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.shared.room.notify_one();
+        if lost > 0 {
+            self.lost.increment(lost);
+            tracing::warn!(channel = &*self.line, lost, "read before the lease was lost, and dropped");
+        }
+        records
+    }
+
+    async fn leave(&mut self) -> Vec<Record> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.asks.send(Ask::Leave(answer)).await;
+        let last = answered.await.unwrap_or_default();
+        while let Ok(heard) = self.heard.try_recv() {
+            self.pending.push_back(heard);
+        }
+        self.pending.extend(last);
+        self.pending.retain(|heard| matches!(heard, Heard::Message { .. }));
+        if let (false, Err(error)) = (self.pending.is_empty(), self.make_sure().await) {
+            tracing::warn!(%error, "drained while nobody could say whose the lease is");
+        }
+        self.messages()
+    }
+}
+
+impl Source for Channel {
+    fn take(&mut self) -> BoxFuture<'_, Result<Vec<Record>, Unavailable>> {
+        self.next().boxed()
+    }
+
+    fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>> {
+        if !self.shared.tenure.lock().is_sure() {
+            self.doubtful.increment(places.len() as u64);
+        }
+        std::future::ready(Ok(())).boxed()
+    }
+
+    fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.dead.add(record, &self.line, reason).boxed()
+    }
+
+    fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {
+        self.leave().boxed()
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        async {
+            let _ = self.asks.send(Ask::End).await;
+            if let Some(keeper) = self.keeper.take() {
+                let _ = keeper.await;
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,387 @@
+//! Keeps the lease of a channel, and the subscription as long as the lease is held: one task beside the intake, because
+//! a lease is renewed whatever the intake waits for.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ::redis::Pipeline;
+use bytes::Bytes;
+use metrics::Counter;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Ask, Heard, MOST_BYTES, Shared, Tenure};
+use crate::backoff::Backoff;
+use crate::broker::Unavailable;
+use crate::broker::redis::client::Client;
+use crate::broker::redis::lease::{Held, Lease};
+use crate::broker::redis::wire::{Frame, Wire, WireError, put_command};
+
+/// The owner renews so often; the others look whether the lease is free a little more often, by chance.
+const RENEW: Duration = Duration::from_millis(400);
+const LOOK: Duration = Duration::from_millis(250);
+/// A subscription is confirmed within so long, or it is none.
+const CONFIRM: Duration = Duration::from_secs(1);
+
+/// The task.
+pub(super) struct Keeper {
+    client: Arc<Client>,
+    topic: String,
+    /// What the connection that subscribes is called, on every node.
+    name: String,
+    lease: Lease,
+    looks: Backoff,
+    /// The connection that has the subscription.
+    wire: Option<Wire>,
+    /// The lease was this node's when it looked last.
+    is_owner: bool,
+    /// The intake fell behind: the channel is left until there is room.
+    is_full: bool,
+    /// Whether the intake was told that the engine is there.
+    told_there: Option<bool>,
+    tells: mpsc::Sender<Heard>,
+    asked: mpsc::Receiver<Ask>,
+    shared: Arc<Shared>,
+    leases: Counter,
+    lost: Counter,
+}
+
+/// What woke the keeper.
+enum Woken {
+    Asked(Option<Ask>),
+    Read(Result<(), WireError>),
+    Room,
+    Time,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        client: Arc<Client>,
+        topic: &str,
+        (name, node): (&str, &str),
+        tells: mpsc::Sender<Heard>,
+        asked: mpsc::Receiver<Ask>,
+        (shared, leases, lost): (Arc<Shared>, Counter, Counter),
+    ) -> Self {
+        Self {
+            lease: Lease::new(Arc::clone(&client), name, node),
+            client,
+            topic: topic.to_owned(),
+            name: plain(name),
+            looks: Backoff::new(LOOK, LOOK),
+            wire: None,
+            is_owner: false,
+            is_full: false,
+            told_there: None,
+            tells,
+            asked,
+            shared,
+            leases,
+            lost,
+        }
+    }
+
+    /// Until it is told to end.
+    pub(super) async fn run(mut self) {
+        let mut next = Instant::now();
+        loop {
+            let has_room = self.has_room();
+            let woken = tokio::select! {
+                ask = self.asked.recv() => Woken::Asked(ask),
+                () = sleep_until(next) => Woken::Time,
+                read = more(&mut self.wire), if has_room => Woken::Read(read),
+                () = self.shared.room.notified(), if !has_room || self.is_full => Woken::Room,
+            };
+            match woken {
+                Woken::Asked(Some(Ask::Sure(answer))) => {
+                    let known = self.beat().await;
+                    next = self.next_beat();
+                    let _ = answer.send(known);
+                }
+                Woken::Asked(Some(Ask::Leave(answer))) => return self.leave(answer).await,
+                Woken::Asked(Some(Ask::End) | None) => return self.lease.release().await,
+                Woken::Time => {
+                    let _ = self.beat().await;
+                    next = self.next_beat();
+                }
+                Woken::Read(Err(error)) => {
+                    tracing::debug!(channel = self.topic, %error, "the subscription ended");
+                    self.wire = None;
+                    next = Instant::now();
+                }
+                Woken::Read(Ok(())) | Woken::Room => self.forward().await,
+            }
+        }
+    }
+
+    /// The channel is left, then what had arrived is told, then the lease is kept until it may be given back.
+    async fn leave(mut self, answer: oneshot::Sender<Vec<Heard>>) {
+        let rest = self.unsubscribed().await;
+        self.wire = None;
+        let _ = answer.send(rest);
+        let mut next = Instant::now();
+        loop {
+            tokio::select! {
+                ask = self.asked.recv() => match ask {
+                    Some(Ask::Sure(answer)) => drop(answer.send(self.renewed().await.map(drop))),
+                    Some(Ask::Leave(answer)) => drop(answer.send(Vec::new())),
+                    Some(Ask::End) | None => break,
+                },
+                () = sleep_until(next) => {
+                    // Only what is held is kept: a node that drains takes nothing.
+                    if self.lease.sure_until().is_some() {
+                        let _ = self.renewed().await;
+                    }
+                    next = Instant::now() + RENEW;
+                }
+            }
+        }
+        self.lease.release().await;
+    }
+
+    /// One look at the lease, and what follows from it.
+    async fn beat(&mut self) -> Result<(), Unavailable> {
+        let known = match self.renewed().await {
+            Ok(true) if self.wire.is_none() => self.subscribe().await,
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                self.wire = None;
+                Ok(())
+            }
+            Err(unavailable) => Err(unavailable),
+        };
+        if known.is_err() && self.lease.sure_until().is_none() {
+            self.wire = None;
+        }
+        self.tell(known.as_ref().err());
+        known
+    }
+
+    fn next_beat(&mut self) -> Instant {
+        let wait = if self.wire.is_some() { RENEW } else { self.looks.wait() };
+        Instant::now() + wait
+    }
+
+    /// Whether the lease is this node's now.
+    async fn renewed(&mut self) -> Result<bool, Unavailable> {
+        let held = self.lease.hold().await?;
+        let mut tenure = self.shared.tenure.lock();
+        *tenure = Tenure { sure_until: self.lease.sure_until(), ..*tenure };
+        match held {
+            Held::Taken { unbroken: false } => {
+                tenure.term += 1;
+                self.leases.increment(1);
+                // What a subscription of an earlier term still has to read is of no term.
+                self.wire = None;
+                tracing::info!(channel = self.topic, "this node takes the subscription");
+            }
+            Held::Others if self.is_owner => {
+                tenure.term += 1;
+                tracing::warn!(channel = self.topic, "another node has taken the subscription");
+            }
+            Held::Still | Held::Taken { unbroken: true } | Held::Others => {}
+        }
+        self.is_owner = held != Held::Others;
+        Ok(self.is_owner)
+    }
+
+    /// Ends every other subscription that a node of this cluster still has, then subscribes.
+    async fn subscribe(&mut self) -> Result<(), Unavailable> {
+        self.evict().await?;
+        let mut wire = self.client.wire().await?;
+        let topic = self.topic.clone();
+        let confirmed = async {
+            wire.ask(&[b"CLIENT", b"SETNAME", self.name.as_bytes()]).await?;
+            wire.ask(&[b"SUBSCRIBE", topic.as_bytes()]).await
+        };
+        match timeout(CONFIRM, confirmed).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(Unavailable { engine: "redis", why: format!("SUBSCRIBE {topic}: {error}") }),
+            Err(_) => return Err(Unavailable { engine: "redis", why: format!("SUBSCRIBE {topic}: no answer") }),
+        }
+        self.is_full = false;
+        self.wire = Some(wire);
+        self.forward().await;
+        Ok(())
+    }
+
+    /// A node that was stopped in its tracks still has its subscription, and PUBLISH would count it.
+    async fn evict(&mut self) -> Result<(), Unavailable> {
+        let mut list = Pipeline::new();
+        list.cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub");
+        let (clients,): (String,) = match self.client.run(&list).await {
+            Ok(clients) => clients,
+            Err(error) => {
+                tracing::warn!(%error, "cannot see who else subscribes: a paused node may be counted by PUBLISH");
+                return Ok(());
+            }
+        };
+        let mut kill = Pipeline::new();
+        let ids: Vec<&str> = clients.lines().filter_map(|line| id_of(line, &self.name)).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        for id in &ids {
+            kill.cmd("CLIENT").arg("KILL").arg("ID").arg(*id);
+        }
+        tracing::info!(channel = self.topic, ended = ids.len(), "subscriptions of earlier owners");
+        self.client.run::<Vec<i64>>(&kill).await.map(drop)
+    }
+
+    fn has_room(&self) -> bool {
+        self.tells.capacity() > 0 && self.shared.bytes.load(Ordering::Acquire) < MOST_BYTES
+    }
+
+    /// Hands on what has arrived, as far as there is room; leaves the channel where there is none, and comes back.
+    async fn forward(&mut self) {
+        let term = self.shared.tenure.lock().term;
+        let Some(wire) = &mut self.wire else { return };
+        let mut is_broken = false;
+        while self.tells.capacity() > 0 && self.shared.bytes.load(Ordering::Acquire) < MOST_BYTES {
+            match wire.incoming.next() {
+                Ok(Some(frame)) => {
+                    let Some(payload) = message(frame) else { continue };
+                    self.shared.bytes.fetch_add(payload.len(), Ordering::AcqRel);
+                    if self.tells.try_send(Heard::Message { payload, term }).is_err() {
+                        self.lost.increment(1);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(channel = self.topic, %error, "the subscription ended");
+                    is_broken = true;
+                    break;
+                }
+            }
+        }
+        let is_full = !self.has_room();
+        if is_full != self.is_full && !is_broken {
+            self.is_full = is_full;
+            let word: &[u8] = if is_full { b"UNSUBSCRIBE" } else { b"SUBSCRIBE" };
+            is_broken = self.say(word).await.is_err();
+            tracing::info!(channel = self.topic, is_full, "the intake has room, or none");
+        }
+        if is_broken {
+            self.wire = None;
+        }
+    }
+
+    /// Leaves the channel and gives what had come until then.
+    async fn unsubscribed(&mut self) -> Vec<Heard> {
+        let mut rest = Vec::new();
+        let term = self.shared.tenure.lock().term;
+        if self.is_full || self.wire.is_none() || self.say(b"UNSUBSCRIBE").await.is_err() {
+            return rest;
+        }
+        let deadline = Instant::now() + CONFIRM;
+        let Some(wire) = &mut self.wire else { return rest };
+        loop {
+            match wire.incoming.next() {
+                Ok(Some(frame)) if is_confirmation(&frame, b"unsubscribe") => return rest,
+                Ok(Some(frame)) => {
+                    let Some(payload) = message(frame) else { continue };
+                    self.shared.bytes.fetch_add(payload.len(), Ordering::AcqRel);
+                    rest.push(Heard::Message { payload, term });
+                }
+                Ok(None) => match tokio::time::timeout_at(deadline, wire.incoming.read()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return rest,
+                },
+                Err(_) => return rest,
+            }
+        }
+    }
+
+    async fn say(&mut self, word: &[u8]) -> Result<(), WireError> {
+        let Some(wire) = &mut self.wire else { return Ok(()) };
+        let mut command = Vec::new();
+        put_command(&mut command, &[word, self.topic.as_bytes()]);
+        wire.outgoing.put(&command);
+        let write = async {
+            while wire.outgoing.waits() {
+                wire.outgoing.write().await?;
+            }
+            Ok(())
+        };
+        timeout(CONFIRM, write).await.unwrap_or(Err(WireError::Closed))
+    }
+
+    /// Tells the intake when the engine goes and when it comes.
+    fn tell(&mut self, away: Option<&Unavailable>) {
+        let is_there = away.is_none();
+        if self.told_there == Some(is_there) {
+            return;
+        }
+        let heard = away.map_or(Heard::There, |why| Heard::Away(why.clone()));
+        // Where there is no room for it, it is told later.
+        if self.tells.try_send(heard).is_ok() {
+            self.told_there = Some(is_there);
+        }
+    }
+}
+
+/// Waits for more of the subscription; for ever where there is none.
+async fn more(wire: &mut Option<Wire>) -> Result<(), WireError> {
+    match wire {
+        Some(wire) => wire.incoming.read().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What was published, if the frame is that.
+fn message(frame: Frame) -> Option<Bytes> {
+    let Frame::Array(parts) = frame else { return None };
+    match <[Frame; 3]>::try_from(parts) {
+        Ok([Frame::Bulk(Some(kind)), _, Frame::Bulk(Some(payload))]) if &kind[..] == b"message" => Some(payload),
+        _ => None,
+    }
+}
+
+fn is_confirmation(frame: &Frame, word: &[u8]) -> bool {
+    matches!(frame, Frame::Array(parts) if matches!(parts.first(), Some(Frame::Bulk(Some(kind))) if &kind[..] == word))
+}
+
+/// The id of a client in CLIENT LIST, if it has this name.
+fn id_of<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let field = |key: &str| line.split(' ').find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
+    field("id").filter(|_| field("name") == Some(name))
+}
+
+/// A name that a client may have: printable ASCII without blanks, one for one.
+fn plain(name: &str) -> String {
+    let mut text = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b'!'..=b'~' if byte != b'%' => text.push(char::from(byte)),
+            _ => text.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_known_by_its_whole_name() {
+        let line = "id=7 addr=127.0.0.1:1 laddr=127.0.0.1:2 fd=8 name=sky:intake:chat age=1 lib-name=x";
+        assert_eq!(id_of(line, "sky:intake:chat"), Some("7"));
+        assert_eq!(id_of(line, "sky:intake:cha"), None);
+        assert_eq!(id_of("id=8 name= age=1", "sky:intake:chat"), None);
+        assert_eq!((plain("a:b").as_str(), plain("云 %").as_str()), ("a:b", "%e4%ba%91%20%25"));
+    }
+
+    #[test]
+    fn only_what_was_published_is_a_message() {
+        let bulk = |text: &'static str| Frame::Bulk(Some(Bytes::from_static(text.as_bytes())));
+        assert_eq!(
+            message(Frame::Array(vec![bulk("message"), bulk("chat"), bulk("x")])),
+            Some(Bytes::from_static(b"x"))
+        );
+        let confirmed = Frame::Array(vec![bulk("unsubscribe"), bulk("chat"), Frame::Integer(0)]);
+        assert!(is_confirmation(&confirmed, b"unsubscribe") && !is_confirmation(&confirmed, b"subscribe"));
+        assert_eq!(message(confirmed), None);
+    }
+}

@@ -1,0 +1,384 @@
+//! An intake's records from a Redis Stream, shared by a consumer group.
+//!
+//! At least once: a record stays pending until it is settled (XACK). Those of a reader that died are claimed by the others
+//! (XAUTOCLAIM), those of this node's own last life come first. What every group has settled is trimmed away. Order holds
+//! for what one node reads; a record that was claimed comes later than its neighbours.
+
+mod entries;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Cmd, FromRedisValue, RedisError, Value, cmd};
+use ahash::AHashMap;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep};
+
+use super::client::Client;
+use super::dead::DeadLetters;
+use crate::backoff::Backoff;
+use crate::broker::Unavailable;
+use crate::broker::source::{Place, Record, Source};
+use entries::{Entry, Group, Id, claimed, counts, groups, read};
+
+/// Most records of one take.
+const BATCH: u32 = 128;
+/// A read that finds nothing waits so long in the server.
+const BLOCK: Duration = Duration::from_secs(1);
+/// Any command is answered within so long after that, or the connection is given up.
+const ANSWER: Duration = Duration::from_secs(2);
+/// A reader that neither settled nor said that it lives for so long is dead: its records are another's.
+const DEAD: Duration = Duration::from_secs(10);
+/// How often the records of the dead are looked for, and what is settled is trimmed.
+const SWEEP: Duration = Duration::from_secs(5);
+/// A consumer without records that was quiet for so long is removed from the group.
+const FORGET: Duration = Duration::from_secs(3600);
+
+/// What a stream is read by.
+pub struct StreamSettings {
+    /// The stream.
+    pub topic: String,
+    /// The consumer group.
+    pub group: String,
+    /// This node's name: the consumer.
+    pub node: String,
+}
+
+/// One node's hand in a stream.
+pub struct Stream {
+    client: Arc<Client>,
+    settings: StreamSettings,
+    /// Blocks while it reads, so it is this stream's alone.
+    connection: Option<MultiplexedConnection>,
+    /// What of its own pending records comes next: those of its last life, or of before the connection broke.
+    own: Option<Id>,
+    /// Where the look for records of the dead goes on.
+    cursor: String,
+    sweep: Instant,
+    /// Records that were taken and whose id is no number that fits an offset, in order.
+    odd: Vec<Id>,
+    lag: Option<u64>,
+    line: Arc<str>,
+    dead: DeadLetters,
+    backoff: Backoff,
+    is_away: bool,
+}
+
+impl Stream {
+    /// Reads a stream of the server, with others of the same group. Connects when it is asked for records.
+    #[must_use]
+    pub fn new(client: Arc<Client>, settings: StreamSettings) -> Self {
+        let dead = DeadLetters::new(Arc::clone(&client), &settings.topic, &settings.node);
+        // Streams of one name on several servers are several lines.
+        let line = format!("redis-stream {} {}", client.address(), settings.topic).into();
+        Self {
+            client,
+            settings,
+            connection: None,
+            own: None,
+            cursor: "0-0".to_owned(),
+            sweep: Instant::now(),
+            odd: Vec::new(),
+            lag: None,
+            line,
+            dead,
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
+            is_away: false,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Vec<Record>, Unavailable> {
+        if self.is_away {
+            sleep(self.backoff.wait()).await;
+        }
+        let taken = self.look().await;
+        self.is_away = taken.is_err();
+        if self.is_away {
+            self.connection = None;
+        } else {
+            self.backoff.reset();
+        }
+        taken
+    }
+
+    async fn look(&mut self) -> Result<Vec<Record>, Unavailable> {
+        if self.connection.is_none() {
+            self.join().await?;
+            // An empty list: the server is there.
+            return Ok(Vec::new());
+        }
+        loop {
+            if let Some(from) = self.own {
+                let mine = self.read_group(&from.to_string(), None).await?;
+                self.own = mine.last().map(|entry| entry.id);
+                if !mine.is_empty() {
+                    let records = self.again(mine).await?;
+                    if !records.is_empty() {
+                        return Ok(records);
+                    }
+                    continue;
+                }
+            }
+            if Instant::now() >= self.sweep {
+                let claimed = self.claim().await?;
+                if !claimed.is_empty() {
+                    return Ok(claimed);
+                }
+                self.trim().await?;
+            }
+            let new = self.read_group(">", Some(BLOCK)).await?;
+            if !new.is_empty() {
+                return Ok(self.records(new, &AHashMap::new()));
+            }
+        }
+    }
+
+    /// Connects and sees to it that the group is there; a new one begins with the oldest record.
+    async fn join(&mut self) -> Result<(), Unavailable> {
+        let mut connection = self.client.connection().await?;
+        connection.set_response_timeout(BLOCK + ANSWER);
+        self.connection = Some(connection);
+        let StreamSettings { topic, group, .. } = &self.settings;
+        let create = cmd("XGROUP").arg("CREATE").arg(topic).arg(group).arg("0").arg("MKSTREAM").to_owned();
+        match self.ask::<Value>(&create).await? {
+            Err(error) if error.code() == Some("BUSYGROUP") => {}
+            Err(error) => return Err(self.client.says(&error)),
+            Ok(_) => tracing::info!(stream = self.settings.topic, group = self.settings.group, "a new consumer group"),
+        }
+        self.own = Some(Id::ZERO);
+        self.sweep = Instant::now();
+        Ok(())
+    }
+
+    /// XREADGROUP: what is new (`>`), or this consumer's own pending records behind an id.
+    async fn read_group(&mut self, from: &str, block: Option<Duration>) -> Result<Vec<Entry>, Unavailable> {
+        let StreamSettings { topic, group, node } = &self.settings;
+        let mut command = cmd("XREADGROUP");
+        command.arg("GROUP").arg(group).arg(node).arg("COUNT").arg(BATCH);
+        if let Some(block) = block {
+            command.arg("BLOCK").arg(block.as_millis().to_string());
+        }
+        command.arg("STREAMS").arg(topic).arg(from);
+        self.must(&command).await.map(read)
+    }
+
+    /// Claims records of readers that died.
+    async fn claim(&mut self) -> Result<Vec<Record>, Unavailable> {
+        let StreamSettings { topic, group, node } = &self.settings;
+        let idle = DEAD.as_millis().to_string();
+        let mut command = cmd("XAUTOCLAIM");
+        command.arg(topic).arg(group).arg(node).arg(idle).arg(&self.cursor).arg("COUNT").arg(BATCH);
+        let (cursor, entries) = claimed(self.must(&command).await?);
+        self.cursor = cursor;
+        if self.cursor == "0-0" {
+            self.sweep = Instant::now() + SWEEP;
+        }
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        tracing::info!(stream = self.settings.topic, records = entries.len(), "claimed from a reader that is gone");
+        self.again(entries).await
+    }
+
+    /// Records that came before. Those that the stream has trimmed away meanwhile are settled at once.
+    async fn again(&mut self, entries: Vec<Entry>) -> Result<Vec<Record>, Unavailable> {
+        let (there, gone): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.payload.is_some());
+        if !gone.is_empty() {
+            let mut ack = cmd("XACK");
+            ack.arg(&self.settings.topic).arg(&self.settings.group);
+            gone.iter().for_each(|entry| {
+                ack.arg(entry.id.to_string());
+            });
+            self.must::<Value>(&ack).await?;
+        }
+        let (Some(first), Some(last)) = (there.first(), there.last()) else { return Ok(Vec::new()) };
+        let StreamSettings { topic, group, node } = &self.settings;
+        let mut pending = cmd("XPENDING");
+        pending.arg(topic).arg(group).arg(first.id.to_string()).arg(last.id.to_string()).arg(8 * BATCH).arg(node);
+        let counts = counts(self.must(&pending).await?);
+        Ok(self.records(there, &counts))
+    }
+
+    fn records(&mut self, entries: Vec<Entry>, counts: &AHashMap<Id, u32>) -> Vec<Record> {
+        self.odd.clear();
+        let mut records = Vec::with_capacity(entries.len());
+        for Entry { id, payload } in entries {
+            let offset = id.pack();
+            if offset.is_none() {
+                self.odd.push(id);
+            }
+            let tries = counts.get(&id).map_or(0, |count| count.saturating_sub(1));
+            let place = Place { line: Arc::clone(&self.line), offset };
+            records.push(Record { payload: payload.unwrap_or_default(), place, tries });
+        }
+        records
+    }
+
+    async fn acknowledge(&mut self, places: &[Place]) -> Result<(), Unavailable> {
+        let mut ack = cmd("XACK");
+        ack.arg(&self.settings.topic).arg(&self.settings.group);
+        let mut odd = self.odd.iter().copied();
+        for place in places {
+            let id = place.offset.map(Id::unpack).or_else(|| odd.next());
+            ack.arg(id.unwrap_or(Id::ZERO).to_string());
+        }
+        let left = odd.count();
+        self.must::<Value>(&ack).await?;
+        self.odd.drain(..self.odd.len() - left);
+        Ok(())
+    }
+
+    /// Trims what every group of the stream has settled, and forgets consumers that are gone for good.
+    async fn trim(&mut self) -> Result<(), Unavailable> {
+        let topic = self.settings.topic.clone();
+        let mut settled: Option<Id> = None;
+        for Group { name, pending, delivered, lag } in
+            groups(self.must(&cmd("XINFO").arg("GROUPS").arg(&topic).to_owned()).await?)
+        {
+            let mut until = delivered;
+            if pending > 0 {
+                let summary: Value = self.must(&cmd("XPENDING").arg(&topic).arg(&name).to_owned()).await?;
+                until = entries::oldest(&summary).unwrap_or(until);
+            }
+            if name == self.settings.group {
+                self.lag = lag;
+            }
+            settled = Some(settled.map_or(until, |least| least.min(until)));
+        }
+        if let Some(settled) = settled.filter(|settled| *settled > Id::ZERO) {
+            let command = cmd("XTRIM").arg(&topic).arg("MINID").arg("~").arg(settled.to_string()).to_owned();
+            self.must::<Value>(&command).await?;
+        }
+        let consumers: Value =
+            self.must(&cmd("XINFO").arg("CONSUMERS").arg(&topic).arg(&self.settings.group).to_owned()).await?;
+        for gone in entries::forgotten(&consumers, FORGET) {
+            self.remove(&gone).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&mut self, consumer: &str) -> Result<(), Unavailable> {
+        let StreamSettings { topic, group, .. } = &self.settings;
+        let command = cmd("XGROUP").arg("DELCONSUMER").arg(topic).arg(group).arg(consumer).to_owned();
+        self.must::<Value>(&command).await.map(drop)
+    }
+
+    /// The ids of this consumer's pending records, as far as one answer holds them.
+    async fn pending(&mut self) -> Result<Vec<Id>, Unavailable> {
+        let StreamSettings { topic, group, node } = &self.settings;
+        let mut command = cmd("XPENDING");
+        command.arg(topic).arg(group).arg("-").arg("+").arg(8 * BATCH).arg(node);
+        Ok(counts(self.must(&command).await?).into_keys().collect())
+    }
+
+    /// Says that the pending records are in good hands, and that waiting was no try of theirs.
+    async fn hold(&mut self) -> Result<(), Unavailable> {
+        let ids = self.pending().await?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let StreamSettings { topic, group, node } = &self.settings;
+        let mut command = cmd("XCLAIM");
+        command.arg(topic).arg(group).arg(node).arg("0");
+        ids.iter().for_each(|id| {
+            command.arg(id.to_string());
+        });
+        command.arg("RETRYCOUNT").arg("0").arg("JUSTID");
+        self.must::<Value>(&command).await.map(drop)
+    }
+
+    /// What was delivered to a read that was given up: nobody else would see it for a while.
+    async fn leave(&mut self) -> Result<Vec<Record>, Unavailable> {
+        // Ends a read that still blocks in the server.
+        self.connection = None;
+        self.join().await?;
+        let mine = self.read_group("0", None).await?;
+        self.again(mine).await
+    }
+
+    async fn part(&mut self) -> Result<(), Unavailable> {
+        if self.connection.is_some() && self.pending().await?.is_empty() {
+            let node = self.settings.node.clone();
+            self.remove(&node).await?;
+        }
+        Ok(())
+    }
+
+    /// One command; where the server refuses it, nothing works.
+    async fn must<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Unavailable> {
+        self.ask(command).await?.map_err(|error| self.client.says(&error))
+    }
+
+    /// One command; the server's own no is an answer.
+    async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<Result<T, RedisError>, Unavailable> {
+        let Some(connection) = &mut self.connection else {
+            return Err(Unavailable { engine: "redis", why: format!("{}: not connected", self.client.address()) });
+        };
+        match command.query_async(connection).await {
+            Err(error) if error.code().is_none() => Err(self.client.says(&error)),
+            answer => Ok(answer),
+        }
+    }
+}
+
+impl Source for Stream {
+    fn take(&mut self) -> BoxFuture<'_, Result<Vec<Record>, Unavailable>> {
+        self.next().boxed()
+    }
+
+    fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>> {
+        async {
+            if self.connection.is_some() && self.acknowledge(places).await.is_ok() {
+                return Ok(());
+            }
+            // The connection may have broken long ago, while the bus was waited for.
+            self.connection = None;
+            self.join().await?;
+            self.acknowledge(places).await
+        }
+        .boxed()
+    }
+
+    fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
+        async move {
+            let id = record.place.offset.map(Id::unpack).or(self.odd.first().copied()).unwrap_or(Id::ZERO);
+            self.dead.add(record, &format!("{} {id}", self.settings.topic), reason).await
+        }
+        .boxed()
+    }
+
+    fn keep(&mut self) -> BoxFuture<'_, ()> {
+        async {
+            if let Err(error) = self.hold().await {
+                tracing::debug!(%error, "pending records could not be held");
+            }
+        }
+        .boxed()
+    }
+
+    fn lag(&self) -> Option<u64> {
+        self.lag
+    }
+
+    fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {
+        async {
+            self.leave().await.unwrap_or_else(|error| {
+                tracing::debug!(%error, "what was read last is left to the others of the group");
+                Vec::new()
+            })
+        }
+        .boxed()
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, ()> {
+        async {
+            if let Err(error) = self.part().await {
+                tracing::debug!(%error, "the consumer stays in its group");
+            }
+            self.connection = None;
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,255 @@
+//! What Redis answers about streams, read by hand: a trimmed entry is a `nil`, and must not cost its neighbours.
+
+use std::fmt;
+use std::time::Duration;
+
+use ::redis::{FromRedisValue, Value, from_redis_value};
+use ahash::AHashMap;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+/// Bits of an offset that hold the sequence of an id.
+const SEQUENCE_BITS: u32 = 22;
+/// The field that holds an envelope beside others.
+const DATA: &str = "data";
+/// Fields of an envelope that are no text.
+const RAW: [&str; 4] = ["act", "type", "Cid", "msg"];
+
+/// The id of an entry: milliseconds and a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Id {
+    millis: u64,
+    sequence: u64,
+}
+
+impl Id {
+    pub(super) const ZERO: Self = Self { millis: 0, sequence: 0 };
+
+    fn parse(text: &str) -> Option<Self> {
+        let (millis, sequence) = text.split_once('-')?;
+        Some(Self { millis: millis.parse().ok()?, sequence: sequence.parse().ok()? })
+    }
+
+    /// As one number that grows along the stream; `None` for an id that its publisher made up, and that is too large.
+    pub(super) fn pack(self) -> Option<u64> {
+        let fits = self.millis >> (u64::BITS - SEQUENCE_BITS) == 0 && self.sequence >> SEQUENCE_BITS == 0;
+        fits.then_some(self.millis << SEQUENCE_BITS | self.sequence)
+    }
+
+    pub(super) fn unpack(offset: u64) -> Self {
+        Self { millis: offset >> SEQUENCE_BITS, sequence: offset & ((1 << SEQUENCE_BITS) - 1) }
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.millis, self.sequence)
+    }
+}
+
+/// One entry; without a payload it was trimmed while it was pending.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) id: Id,
+    pub(super) payload: Option<Bytes>,
+}
+
+/// A consumer group of a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    pub(super) name: String,
+    pub(super) pending: u64,
+    pub(super) delivered: Id,
+    pub(super) lag: Option<u64>,
+}
+
+/// The answer to XREADGROUP of one stream.
+pub(super) fn read(answer: Value) -> Vec<Entry> {
+    let streams = match answer {
+        Value::Map(streams) => streams.into_iter().next().map(|(_, entries)| entries),
+        answer => list(answer).into_iter().next().and_then(|stream| list(stream).into_iter().nth(1)),
+    };
+    streams.map(entries).unwrap_or_default()
+}
+
+/// The answer to XAUTOCLAIM: where to go on, and what was claimed.
+pub(super) fn claimed(answer: Value) -> (String, Vec<Entry>) {
+    let mut parts = list(answer).into_iter();
+    let cursor = parts.next().and_then(to).unwrap_or_else(|| "0-0".to_owned());
+    (cursor, parts.next().map(entries).unwrap_or_default())
+}
+
+/// The answer to the long form of XPENDING: how often each was delivered.
+pub(super) fn counts(answer: Value) -> AHashMap<Id, u32> {
+    let row = |row: Value| {
+        let (id, _, _, count): (String, Value, Value, u32) = to(row)?;
+        Some((Id::parse(&id)?, count))
+    };
+    list(answer).into_iter().filter_map(row).collect()
+}
+
+/// The answer to the short form of XPENDING: the oldest id.
+pub(super) fn oldest(answer: &Value) -> Option<Id> {
+    let Value::Array(parts) = answer else { return None };
+    Id::parse(&to::<String>(parts.get(1)?.clone())?)
+}
+
+/// The answer to XINFO GROUPS.
+pub(super) fn groups(answer: Value) -> Vec<Group> {
+    let group = |row: Value| {
+        let mut fields = fields(row);
+        Some(Group {
+            name: to(fields.remove("name")?)?,
+            pending: to(fields.remove("pending")?)?,
+            delivered: Id::parse(&to::<String>(fields.remove("last-delivered-id")?)?)?,
+            lag: fields.remove("lag").and_then(to),
+        })
+    };
+    list(answer).into_iter().filter_map(group).collect()
+}
+
+/// The answer to XINFO CONSUMERS: those without records that were quiet for so long.
+pub(super) fn forgotten(answer: &Value, quiet: Duration) -> Vec<String> {
+    let gone = |row: Value| {
+        let mut fields = fields(row);
+        let (pending, idle): (u64, u64) = (to(fields.remove("pending")?)?, to(fields.remove("idle")?)?);
+        let is_gone = pending == 0 && Duration::from_millis(idle) >= quiet;
+        fields.remove("name").filter(|_| is_gone).and_then(to)
+    };
+    list(answer.clone()).into_iter().filter_map(gone).collect()
+}
+
+fn entries(list_of: Value) -> Vec<Entry> {
+    let entry = |row: Value| {
+        let mut parts = list(row).into_iter();
+        let id = Id::parse(&to::<String>(parts.next()?)?)?;
+        let payload = match parts.next() {
+            None | Some(Value::Nil) => None,
+            Some(fields) => Some(payload(fields)),
+        };
+        Some(Entry { id, payload })
+    };
+    list(list_of).into_iter().filter_map(entry).collect()
+}
+
+/// The envelope: what the field `data`, or the only field, holds; other fields are those of the envelope itself.
+fn payload(fields: Value) -> Bytes {
+    let mut fields: Vec<Vec<u8>> = list(fields).into_iter().filter_map(to).collect();
+    if fields.len() == 2 {
+        return Bytes::from(fields.remove(1));
+    }
+    if let Some(at) = fields.chunks_exact(2).position(|pair| pair[0] == DATA.as_bytes()) {
+        return Bytes::from(fields.swap_remove(2 * at + 1));
+    }
+    let pairs: Vec<String> = fields.chunks_exact(2).map(|pair| member(&pair[0], &pair[1])).collect();
+    Bytes::from(format!("{{{}}}", pairs.join(",")))
+}
+
+/// One field as a member of a JSON object.
+fn member(name: &[u8], value: &[u8]) -> String {
+    let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+    let is_raw =
+        RAW.iter().any(|raw| name.eq_ignore_ascii_case(raw)) && serde_json::from_str::<&RawValue>(&value).is_ok();
+    let text = |text: &str| serde_json::Value::from(text).to_string();
+    format!("{}:{}", text(&name), if is_raw { value.into_owned() } else { text(&value) })
+}
+
+/// Names and values, whichever of its two shapes the answer has.
+fn fields(row: Value) -> AHashMap<String, Value> {
+    match row {
+        Value::Map(pairs) => pairs.into_iter().filter_map(|(name, value)| Some((to(name)?, value))).collect(),
+        row => {
+            let mut parts = list(row).into_iter();
+            std::iter::from_fn(|| Some((parts.next()?, parts.next()?)))
+                .filter_map(|(name, value)| Some((to(name)?, value)))
+                .collect()
+        }
+    }
+}
+
+fn list(value: Value) -> Vec<Value> {
+    match value {
+        Value::Array(items) | Value::Set(items) => items,
+        _ => Vec::new(),
+    }
+}
+
+fn to<T: FromRedisValue>(value: Value) -> Option<T> {
+    from_redis_value(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn array<const N: usize>(items: [Value; N]) -> Value {
+        Value::Array(items.into())
+    }
+
+    fn entry(id: &str, fields: &[&str]) -> Value {
+        array([bulk(id), Value::Array(fields.iter().map(|field| bulk(field)).collect())])
+    }
+
+    #[test]
+    fn an_id_is_an_offset_that_grows() {
+        let [a, b, c] = ["1700000000000-0", "1700000000000-1", "1700000000001-0"].map(|id| Id::parse(id).unwrap());
+        assert!(a.pack() < b.pack() && b.pack() < c.pack() && a < b && b < c);
+        for id in [a, b, c, Id::ZERO] {
+            assert_eq!(Id::unpack(id.pack().unwrap()), id);
+        }
+        assert_eq!(b.to_string(), "1700000000000-1");
+        for odd in ["1-4194304", "4398046511104-0"] {
+            assert_eq!(Id::parse(odd).unwrap().pack(), None, "{odd}");
+        }
+        assert_eq!((Id::parse("1"), Id::parse("a-b")), (None, None));
+    }
+
+    #[test]
+    fn entries_are_read_and_trimmed_ones_are_known() {
+        let answer = array([array([
+            bulk("chat"),
+            array([entry("1-0", &["data", "a"]), array([bulk("2-0"), Value::Nil]), entry("3-0", &["x", "b"])]),
+        ])]);
+        let seen: Vec<_> = read(answer).into_iter().map(|e| (e.id.to_string(), e.payload)).collect();
+        let bytes = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        assert_eq!(seen, [("1-0".into(), bytes("a")), ("2-0".into(), None), ("3-0".into(), bytes("b"))]);
+        assert_eq!(read(Value::Nil), []);
+        let (cursor, entries) = claimed(array([bulk("5-0"), array([entry("4-0", &["data", "c"])]), array([])]));
+        assert_eq!((cursor.as_str(), entries.len()), ("5-0", 1));
+    }
+
+    #[test]
+    fn an_envelope_stands_in_one_field_or_is_the_fields() {
+        let payload = |fields: &[&str]| payload(Value::Array(fields.iter().map(|field| bulk(field)).collect()));
+        assert_eq!(payload(&["anything", "{}"]), "{}");
+        assert_eq!(payload(&["trace", "7", "data", "{}"]), "{}");
+        assert_eq!(
+            payload(&["act", "2", "Uid", "007", "msg", r#"[{"action":"chat"}]"#]),
+            r#"{"act":2,"Uid":"007","msg":[{"action":"chat"}]}"#
+        );
+        assert_eq!(payload(&["act", "SENDALL", "msg", "[junk"]), r#"{"act":"SENDALL","msg":"[junk"}"#);
+    }
+
+    #[test]
+    fn groups_and_counts_are_read() {
+        let counted = counts(array([array([bulk("1-1"), bulk("n1"), Value::Int(5), Value::Int(3)])]));
+        assert_eq!(counted[&Id::parse("1-1").unwrap()], 3);
+        assert_eq!(oldest(&array([Value::Int(1), bulk("1-1"), bulk("2-1"), Value::Nil])), Id::parse("1-1"));
+        assert_eq!(oldest(&array([Value::Int(0), Value::Nil, Value::Nil, Value::Nil])), None);
+        let row = |lag| {
+            let (name, pending, id) = (bulk("name"), bulk("pending"), bulk("last-delivered-id"));
+            array([name, bulk("g"), pending, Value::Int(2), id, bulk("9-0"), bulk("lag"), lag])
+        };
+        let group = |lag| Group { name: "g".into(), pending: 2, delivered: Id::parse("9-0").unwrap(), lag };
+        assert_eq!(groups(array([row(Value::Int(4)), row(Value::Nil)])), [group(Some(4)), group(None)]);
+        let consumer = |name, pending, idle| {
+            array([bulk("name"), bulk(name), bulk("pending"), Value::Int(pending), bulk("idle"), Value::Int(idle)])
+        };
+        let consumers = array([consumer("a", 0, 10), consumer("b", 0, 5000), consumer("c", 1, 5000)]);
+        assert_eq!(forgotten(&consumers, Duration::from_secs(1)), ["b"]);
+    }
+}

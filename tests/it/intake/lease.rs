@@ -1,0 +1,171 @@
+//! Plain pub/sub: of several nodes exactly one subscribes, whatever happens to it, and PUBLISH tells the truth.
+
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{Kind, dial, metric, publish, subscribers, until};
+use crate::support::client::Client;
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::redis::Redis;
+use crate::support::wire::Form;
+
+/// Two nodes in turn at one channel, each with a user's connection, the owner first.
+struct Pair {
+    owner: Gateway,
+    other: Gateway,
+    at_owner: Client,
+    at_other: Client,
+    back_end: MultiplexedConnection,
+    _redis: Redis,
+}
+
+async fn node(redis: &Redis, id: &str, number: u8) -> (Gateway, Client) {
+    let yaml = format!("node: {{id: {id}, number: {number}}}\n{}", Kind::Channel.yaml(redis));
+    let gateway = Setup::default().yaml(&yaml).start();
+    let client = gateway.connect("1074", Form::YunqueJson).await;
+    (gateway, client)
+}
+
+/// Who has the lease.
+async fn owner(back_end: &MultiplexedConnection) -> Option<String> {
+    let mut ask = redis::cmd("GET");
+    let value: Option<String> =
+        ask.arg("{skylark:intake:chat}:owner").query_async(&mut back_end.clone()).await.unwrap();
+    value.and_then(|value| Some(value.split_once(' ')?.0.to_owned()))
+}
+
+impl Pair {
+    async fn new() -> Self {
+        let redis = Redis::start();
+        let back_end = dial(&redis).await;
+        let (owner_node, at_owner) = node(&redis, "n1", 1).await;
+        subscribers(&back_end, 1).await;
+        let (other, at_other) = node(&redis, "n2", 2).await;
+        assert_eq!(owner(&back_end).await.as_deref(), Some("n1"));
+        let pair = Self { owner: owner_node, other, at_owner, at_other, back_end, _redis: redis };
+        until("the other looks on", || async { (pair.other.get("/health/ready").await.status == 200).then_some(()) })
+            .await;
+        pair
+    }
+
+    async fn say(&mut self, action: &str) -> usize {
+        publish(&mut self.back_end, json!({"msg": [{"action": action}]}).to_string().as_bytes()).await
+    }
+
+    /// Publishes until somebody hears it again; how long that took. Never more than one does.
+    async fn silence(&mut self) -> Duration {
+        let since = Instant::now();
+        loop {
+            match self.say("probe").await {
+                0 => assert!(since.elapsed() < Duration::from_secs(10), "nobody subscribes any more"),
+                1 => return since.elapsed(),
+                more => panic!("PUBLISH counted {more} receivers"),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_node_subscribes_and_publish_counts_it() {
+    let mut pair = Pair::new().await;
+    for _ in 0..50 {
+        assert_eq!(pair.say("hi").await, 1);
+        assert_eq!(pair.at_owner.message().await["action"], "hi");
+    }
+    assert!(pair.at_other.drain().await.is_empty(), "without a bus the other node has nothing of it");
+}
+
+#[tokio::test]
+async fn another_node_takes_over_within_two_seconds_after_a_kill() {
+    let mut pair = Pair::new().await;
+    assert_eq!(pair.say("hi").await, 1);
+    pair.owner.signal(Signal::KILL);
+    let status = pair.owner.exit().await;
+    assert!(!status.success());
+    let silence = pair.silence().await;
+    println!("taken over after {silence:?}");
+    assert!(silence <= Duration::from_secs(2), "{silence:?}");
+    assert_eq!(pair.at_other.message().await["action"], "probe");
+    assert_eq!(owner(&pair.back_end).await.as_deref(), Some("n2"));
+}
+
+#[tokio::test]
+async fn a_drain_gives_the_subscription_back_at_once_and_loses_nothing() {
+    let mut pair = Pair::new().await;
+    for at in 0..100 {
+        assert_eq!(pair.say(&at.to_string()).await, 1);
+    }
+    pair.owner.signal(Signal::TERM);
+    for at in 0..100 {
+        assert_eq!(pair.at_owner.message().await["action"], at.to_string());
+    }
+    // The end of it: the owner heard what PUBLISH said that it heard.
+    until("the other one has it", || async { (owner(&pair.back_end).await.as_deref() == Some("n2")).then_some(()) })
+        .await;
+    let silence = pair.silence().await;
+    assert!(silence < Duration::from_secs(1), "{silence:?}");
+    assert_eq!(pair.at_other.message().await["action"], "probe");
+    assert!(pair.owner.exit().await.success());
+}
+
+#[tokio::test]
+async fn an_owner_that_was_stopped_in_its_tracks_says_nothing_that_another_may_have_said() {
+    let mut pair = Pair::new().await;
+    pair.owner.signal(Signal::STOP);
+    // The stopped node's socket still takes them: that is one receiver, and it is the truth as far as Redis can know.
+    let mut to_stopped = 0;
+    until("the other one takes over", || {
+        let mut back_end = pair.back_end.clone();
+        async move {
+            let count = publish(&mut back_end, br#"{"msg":[{"action":"early"}]}"#).await;
+            assert!(count <= 1, "PUBLISH counted {count} receivers");
+            (owner(&back_end).await.as_deref() == Some("n2")).then_some(())
+        }
+    })
+    .await;
+    // It has the lease before it has the subscription.
+    while pair.at_other.drain().await.is_empty() {
+        assert!(pair.say("probe").await <= 1);
+    }
+    assert_eq!(pair.say("begin").await, 1);
+    while pair.at_other.message().await["action"] != "begin" {}
+    for at in 0..20 {
+        assert_eq!(pair.say(&at.to_string()).await, 1, "the stopped node's subscription has ended");
+        assert_eq!(pair.at_other.message().await["action"], at.to_string());
+    }
+    pair.owner.signal(Signal::CONT);
+    let line = "skylark_intake_lost_total{intake=\"redis chat\"}";
+    let lost = until("the loss is told", || async {
+        let lost = metric(&pair.owner, line).await;
+        (lost > 0.0).then_some(lost)
+    })
+    .await;
+    to_stopped += pair.at_owner.drain().await.len();
+    assert_eq!(to_stopped, 0, "nothing that it had read came through; {lost} were lost and counted");
+    for at in 0..20 {
+        assert_eq!(pair.say(&at.to_string()).await, 1);
+        assert_eq!(pair.at_other.message().await["action"], at.to_string());
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_lapsed_while_nobody_else_was_there_costs_nothing() {
+    let redis = Redis::start();
+    let mut back_end = dial(&redis).await;
+    let (gateway, mut client) = node(&redis, "n1", 1).await;
+    subscribers(&back_end, 1).await;
+    gateway.signal(Signal::STOP);
+    for at in 0..10 {
+        let envelope = json!({"msg": [{"action": at.to_string()}]}).to_string();
+        assert_eq!(publish(&mut back_end, envelope.as_bytes()).await, 1);
+    }
+    until("the lease ends", || async { owner(&back_end).await.is_none().then_some(()) }).await;
+    gateway.signal(Signal::CONT);
+    for at in 0..10 {
+        assert_eq!(client.message().await["action"], at.to_string());
+    }
+}

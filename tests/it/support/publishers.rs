@@ -1,0 +1,99 @@
+//! Back ends that share no code with Skylark: the snippets of docs/intakes.md, run as they stand by clients of their own
+//! languages. `tests/publishers/install` brings the clients.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// One snippet: what it publishes to, its language, its text.
+#[derive(Debug)]
+pub struct Snippet {
+    pub engine: String,
+    pub language: String,
+    text: String,
+}
+
+/// Every snippet of the document, by the comment above it: `<!-- publisher: redis php -->`.
+pub fn snippets() -> Vec<Snippet> {
+    let text = std::fs::read_to_string(root().join("docs/intakes.md")).unwrap();
+    let mut found = Vec::new();
+    for part in text.split("<!-- publisher: ").skip(1) {
+        let (head, rest) = part.split_once(" -->\n```").expect("a block stands below");
+        let (engine, language) = head.split_once(' ').expect("an engine and a language");
+        let (fence, rest) = rest.split_once('\n').unwrap();
+        assert_eq!(fence, language, "what the block says it is");
+        let (body, _) = rest.split_once("\n```\n").expect("the block ends");
+        found.push(Snippet { engine: engine.to_owned(), language: language.to_owned(), text: format!("{body}\n") });
+    }
+    found
+}
+
+impl Snippet {
+    /// Runs it with `from` (an address of the document) in the place of `to`; a failure of it is one of the test.
+    pub fn run(&self, from: &str, to: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let (host, port) = to.rsplit_once(':').unwrap();
+        let apart = |at: &str| at.rsplit_once(':').map(|(host, port)| format!("'{host}', {port}")).unwrap();
+        let text = self.text.replace(from, to).replace(&apart(from), &format!("'{host}', {port}"));
+        assert_ne!(text, self.text, "{from} stands in it");
+        let output = self.command(folder.path(), &text).current_dir(folder.path()).output();
+        let output = output.unwrap_or_else(|error| panic!("{self:?}: {error}; tests/run installs what it needs"));
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(
+            output.status.success(),
+            "{} {}:\n{}{}",
+            self.engine,
+            self.language,
+            said(&output.stdout),
+            said(&output.stderr)
+        );
+    }
+
+    fn command(&self, folder: &Path, text: &str) -> Command {
+        let put = |name: &str| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let with = |program: PathBuf, file: &str| {
+            let mut command = Command::new(program);
+            command.arg(put(file));
+            command
+        };
+        match &*self.language {
+            "sh" => {
+                let mut command = Command::new("bash");
+                command.arg("-euc").arg(text);
+                command
+            }
+            "php" => with("php".into(), "push.php"),
+            "python" => with(installed("python/bin/python"), "push.py"),
+            "java" => {
+                let mut command = Command::new("java");
+                command.arg("-cp").arg(installed("java").join("*")).arg(put("Push.java"));
+                command
+            }
+            "go" => {
+                for name in ["go.mod", "go.sum"] {
+                    std::fs::copy(root().join("tests/publishers/go").join(name), folder.join(name)).unwrap();
+                }
+                put("main.go");
+                let mut command = Command::new("go");
+                command.args(["run", "-mod=mod", "."]);
+                command
+            }
+            other => panic!("no command for {other}"),
+        }
+    }
+}
+
+/// What `tests/publishers/install` has put in place.
+fn installed(name: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the folder of the target");
+    let path = target.join("publishers").join(name);
+    assert!(path.exists(), "{} is not there: run tests/publishers/install", path.display());
+    path
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
