@@ -1,8 +1,10 @@
 //! What back ends put on a topic of Redis reaches clients as what they post to `/publish` does: the real server, the
 //! built node, records in both codings.
 
+mod kafka;
 mod languages;
 mod lease;
+mod nodes;
 mod stream;
 
 use std::future::Future;

@@ -2,12 +2,10 @@
 
 use super::{Kind, dial, subscribers};
 use crate::support::gateway::Setup;
-use crate::support::publishers::snippets;
+use crate::support::kafka::{kafka, unique};
+use crate::support::publishers::Snippet;
 use crate::support::redis::Redis;
 use crate::support::wire::Form;
-
-/// Redis, as the document calls it.
-const REDIS: &str = "127.0.0.1:6379";
 
 /// Both kinds of intake at one server.
 fn yaml(redis: &Redis) -> String {
@@ -21,10 +19,7 @@ async fn by(language: &str) {
     let gateway = Setup::default().yaml(&yaml(&redis)).start();
     let mut client = gateway.connect("1074", Form::YunqueJson).await;
     subscribers(&dial(&redis).await, 1).await;
-    let all = snippets();
-    let found: Vec<_> = all.iter().filter(|s| s.engine == "redis" && s.language == language).collect();
-    let [snippet] = found[..] else { panic!("one snippet for {language}: {found:?}") };
-    snippet.run(REDIS, &redis.address().to_string());
+    Snippet::of("redis", language).run(&redis.address().to_string());
     for _ in 0..2 {
         let message = client.message().await;
         assert_eq!((&message["action"], &message["content"]["text"]), (&"chat".into(), &"hi".into()), "{language}");
@@ -54,4 +49,30 @@ async fn go_reaches_a_user() {
 #[tokio::test]
 async fn java_reaches_a_user() {
     by("java").await;
+}
+
+/// Publishes by one language to a topic of Kafka.
+async fn by_kafka(language: &str) {
+    let (kafka, topic) = (kafka(), unique("push"));
+    kafka.create_topic(&topic, 2).await;
+    let gateway = Setup::default().yaml(&super::kafka::yaml(&topic)).start();
+    let mut client = gateway.connect("1074", Form::YunquePb).await;
+    Snippet::of("kafka", language).on_topic(&topic).run(&kafka.bootstrap);
+    let message = client.message().await;
+    assert_eq!((&message["action"], &message["content"]["text"]), (&"notice".into(), &"hi".into()), "{language}");
+}
+
+#[tokio::test]
+async fn python_reaches_a_user_by_kafka() {
+    by_kafka("python").await;
+}
+
+#[tokio::test]
+async fn go_reaches_a_user_by_kafka() {
+    by_kafka("go").await;
+}
+
+#[tokio::test]
+async fn java_reaches_a_user_by_kafka() {
+    by_kafka("java").await;
 }

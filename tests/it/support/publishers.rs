@@ -7,13 +7,13 @@ use std::process::Command;
 /// One snippet: what it publishes to, its language, its text.
 #[derive(Debug)]
 pub struct Snippet {
-    pub engine: String,
-    pub language: String,
+    engine: String,
+    language: String,
     text: String,
 }
 
 /// Every snippet of the document, by the comment above it: `<!-- publisher: redis php -->`.
-pub fn snippets() -> Vec<Snippet> {
+fn snippets() -> Vec<Snippet> {
     let text = std::fs::read_to_string(root().join("docs/intakes.md")).unwrap();
     let mut found = Vec::new();
     for part in text.split("<!-- publisher: ").skip(1) {
@@ -28,12 +28,26 @@ pub fn snippets() -> Vec<Snippet> {
 }
 
 impl Snippet {
-    /// Runs it with `from` (an address of the document) in the place of `to`; a failure of it is one of the test.
-    pub fn run(&self, from: &str, to: &str) {
+    /// The document's only one for an engine and a language.
+    pub fn of(engine: &str, language: &str) -> Self {
+        let mut found: Vec<Self> = snippets();
+        found.retain(|snippet| snippet.engine == engine && snippet.language == language);
+        assert_eq!(found.len(), 1, "snippets for {engine} in {language}");
+        found.remove(0)
+    }
+
+    /// With another topic than `chat`: for a server that tests share.
+    pub fn on_topic(mut self, topic: &str) -> Self {
+        self.text = self.text.replace("\"chat\"", &format!("\"{topic}\""));
+        self
+    }
+
+    /// Runs it with the server at `to` in the place of the document's; a failure of it is one of the test.
+    pub fn run(&self, to: &str) {
         let folder = tempfile::tempdir().unwrap();
-        let (host, port) = to.rsplit_once(':').unwrap();
+        let from = if self.engine == "kafka" { "127.0.0.1:9092" } else { "127.0.0.1:6379" };
         let apart = |at: &str| at.rsplit_once(':').map(|(host, port)| format!("'{host}', {port}")).unwrap();
-        let text = self.text.replace(from, to).replace(&apart(from), &format!("'{host}', {port}"));
+        let text = self.text.replace(from, to).replace(&apart(from), &apart(to));
         assert_ne!(text, self.text, "{from} stands in it");
         let output = self.command(folder.path(), &text).current_dir(folder.path()).output();
         let output = output.unwrap_or_else(|error| panic!("{self:?}: {error}; tests/run installs what it needs"));
