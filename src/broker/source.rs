@@ -27,7 +27,7 @@ pub struct Record {
 pub struct Place {
     /// The topic, and its partition where it has some: one ordered line of records.
     pub line: Arc<str>,
-    /// Its place there; grows along the line. `None` where the engine gives none (plain pub/sub): it never comes again.
+    /// Its place there; grows along the line. `None` where it cannot be told again.
     pub offset: Option<u64>,
 }
 

@@ -7,6 +7,7 @@
 mod keeper;
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -54,7 +55,10 @@ pub struct Channel {
     asks: mpsc::Sender<Ask>,
     shared: Arc<Shared>,
     keeper: Option<JoinHandle<()>>,
+    topic: Arc<str>,
+    /// This life's own: what the intake publishes again, because the bus did not answer, is the same again.
     line: Arc<str>,
+    given: u64,
     dead: DeadLetters,
     backoff: Backoff,
     /// Waits before the keeper is asked again.
@@ -112,7 +116,8 @@ impl Channel {
         let (tells, heard) = mpsc::channel(MOST_MESSAGES);
         let (asks, asked) = mpsc::channel(1);
         let shared = Arc::new(Shared { tenure: Mutex::default(), bytes: AtomicUsize::new(0), room: Notify::new() });
-        let (dead, line) = (DeadLetters::new(Arc::clone(&client), topic, node), topic.as_str().into());
+        let dead = DeadLetters::new(Arc::clone(&client), topic, node);
+        let life = RandomState::new().hash_one(std::process::id());
         let name = format!("{prefix}:intake:{topic}");
         let leases = counter!(names::INTAKE_LEASES, "intake" => label.clone());
         let lost = counter!(names::INTAKE_LOST, "intake" => label.clone());
@@ -124,7 +129,9 @@ impl Channel {
             asks,
             shared,
             keeper: Some(tokio::spawn(keeper.run())),
-            line,
+            topic: topic.as_str().into(),
+            line: format!("{topic} {life:016x}").into(),
+            given: 0,
             dead,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             is_away: false,
@@ -189,7 +196,8 @@ impl Channel {
         while let Some(Heard::Message { payload, term }) = self.pending.front() {
             bytes += payload.len();
             if *term == current {
-                let place = Place { line: Arc::clone(&self.line), offset: None };
+                self.given += 1;
+                let place = Place { line: Arc::clone(&self.line), offset: Some(self.given) };
                 records.push(Record { payload: payload.clone(), place, tries: 0 });
             } else {
                 lost += 1;
@@ -200,7 +208,7 @@ impl Channel {
         self.shared.room.notify_one();
         if lost > 0 {
             self.lost.increment(lost);
-            tracing::warn!(channel = &*self.line, lost, "read before the lease was lost, and dropped");
+            tracing::warn!(channel = &*self.topic, lost, "read before the lease was lost, and dropped");
         }
         records
     }
@@ -234,7 +242,7 @@ impl Source for Channel {
     }
 
     fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
-        self.dead.add(record, &self.line, reason).boxed()
+        self.dead.add(record, &self.topic, reason).boxed()
     }
 
     fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {

@@ -26,7 +26,7 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let topic = unique("intake");
-        kafka().create_topic(&topic, 1).await;
+        kafka().create_large_topic(&topic).await;
         let gateway = Setup::default().yaml(&yaml(&topic)).start();
         Self { topic, gateway, producer: kafka().producer() }
     }
@@ -95,7 +95,9 @@ async fn a_large_envelope_and_one_of_ten_thousand_users_are_taken() {
     let mut last = bench.gateway.connect("u9999", Form::CimJson).await;
     let text = "x".repeat(50_000);
     let messages: Vec<_> = (0..20).map(|_| json!({"action": "chat", "content": {"text": text}})).collect();
-    bench.publish(json!({"act": 2, "Uid": "u0", "msg": messages}).to_string().as_bytes()).await;
+    let mut envelope = json!({"act": 2, "Uid": "u0", "msg": messages}).to_string();
+    envelope.push_str(&" ".repeat((1 << 20) - envelope.len()));
+    bench.publish(envelope.as_bytes()).await;
     for _ in 0..20 {
         assert_eq!(first.message().await["content"]["text"].as_str().unwrap().len(), text.len());
     }

@@ -169,3 +169,39 @@ async fn a_lease_that_lapsed_while_nobody_else_was_there_costs_nothing() {
         assert_eq!(client.message().await["action"], at.to_string());
     }
 }
+
+#[tokio::test]
+async fn a_node_that_falls_behind_leaves_the_channel_and_what_was_counted_arrives_once() {
+    let (redis, bus) = (Redis::start(), Redis::start());
+    let yaml = format!("{}\n{}", bus.bus(), Kind::Channel.yaml(&redis));
+    let gateway = Setup::default().yaml(&yaml).start();
+    let mut client = gateway.connect("1074", Form::YunqueJson).await;
+    let mut back_end = dial(&redis).await;
+    subscribers(&back_end, 1).await;
+    let envelope = |at: usize| json!({"Uid": "1074", "msg": [{"action": "chat", "title": at.to_string()}]}).to_string();
+    bus.freeze();
+    let mut counted = Vec::new();
+    let mut refused = 0;
+    let mut at = 0;
+    // The bus takes nothing, so the intake fills up, and PUBLISH says so.
+    while refused < 10 {
+        match publish(&mut back_end, envelope(at).as_bytes()).await {
+            0 => refused += 1,
+            1 => counted.push(at),
+            more => panic!("PUBLISH counted {more} receivers"),
+        }
+        at += 1;
+        assert!(at < 20_000, "the intake takes without end");
+    }
+    bus.thaw();
+    while publish(&mut back_end, envelope(at).as_bytes()).await == 0 {
+        at += 1;
+        tokio::task::yield_now().await;
+    }
+    counted.push(at);
+    assert!(counted.len() > 4_000, "{}", counted.len());
+    for at in counted {
+        assert_eq!(client.message().await["title"], at.to_string());
+    }
+    assert!(client.drain().await.is_empty(), "nothing came twice");
+}

@@ -77,15 +77,23 @@ impl Kafka {
 
     /// Creates a topic and waits until it is there.
     pub async fn create_topic(&self, name: &str, partitions: i32) {
+        self.create(NewTopic::new(name, partitions, TopicReplication::Fixed(-1))).await;
+    }
+
+    /// Creates one whose records may be larger than a mebibyte.
+    pub async fn create_large_topic(&self, name: &str) {
+        self.create(NewTopic::new(name, 1, TopicReplication::Fixed(-1)).set("max.message.bytes", "4194304")).await;
+    }
+
+    async fn create(&self, topic: NewTopic<'_>) {
         let admin: AdminClient<DefaultClientContext> = self.settings().create().unwrap();
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         within("a topic", admin.create_topics([&topic], &options)).await.unwrap()[0].as_ref().unwrap();
     }
 
     /// A producer that is not Skylark's.
     pub fn producer(&self) -> FutureProducer {
-        self.settings().set("acks", "all").set("linger.ms", "0").create().unwrap()
+        self.settings().set("acks", "all").set("linger.ms", "0").set("message.max.bytes", "4194304").create().unwrap()
     }
 
     /// Sends these in order under one key, and waits until they are there.
