@@ -33,6 +33,7 @@ mod load;
 mod peers;
 mod pins;
 mod push;
+mod qr_login;
 mod reloads;
 mod rooms;
 mod secrets;

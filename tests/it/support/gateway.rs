@@ -152,9 +152,11 @@ impl Folder {
         self.path().join("skylark.yaml")
     }
 
-    /// Copies a committed component into the plugin directory, with its manifest if it has one.
+    /// Copies a built component into the plugin directory, with its manifest if it has one.
     fn install(&self, file: &str, name: &str) {
-        if let Ok(text) = std::fs::read(samples().join(format!("{name}.toml"))) {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins").join(name);
+        let manifest = [samples(), own].iter().find_map(|dir| std::fs::read(dir.join(format!("{name}.toml"))).ok());
+        if let Some(text) = manifest {
             self.put(&format!("{file}.toml"), &text);
         }
         self.put(&format!("{file}.wasm"), &component(name));
@@ -241,12 +243,12 @@ pub fn samples() -> PathBuf {
 }
 
 /// A component: a sample, or one of the guests made for tests. The committed ones, or with `FRESH_GUESTS=1` those that
-/// `plugins/build --check` has just made from source.
+/// `plugins/build --check` has just made from source. A sample that is too large to be committed lies in its own folder.
 pub fn component(name: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
     let folders = match std::env::var_os("FRESH_GUESTS") {
-        Some(_) => ["target/fresh", "target/fresh/testing"],
-        None => ["dist", "testing/dist"],
+        Some(_) => ["target/fresh", "target/fresh/testing", name],
+        None => ["dist", "testing/dist", name],
     };
     let found = folders.iter().find_map(|folder| std::fs::read(root.join(folder).join(format!("{name}.wasm"))).ok());
     found.unwrap_or_else(|| panic!("no {name}.wasm in {folders:?} of plugins/: run plugins/build"))

@@ -1,0 +1,72 @@
+// Logs a waiting connection in by a code that a bound one confirms: README.md tells keys, push and settings.
+import type { Call, Handler, Reply } from "skylark:plugin/handler";
+import type { Lifecycle } from "skylark:plugin/lifecycle";
+import type { Entry } from "skylark:plugin/types";
+import * as clock from "skylark:plugin/clock";
+import * as crypto from "skylark:plugin/crypto";
+import * as kv from "skylark:plugin/kv";
+import * as outbox from "skylark:plugin/outbox";
+import { type Settings, read } from "./settings";
+import { bytes, hex, text, token } from "./token";
+
+let rules: Settings;
+
+export const lifecycle: Lifecycle = {
+  start() {
+    rules = read();
+  },
+};
+
+export const handler: Handler = {
+  keys: () => ["login_request", "login_status", "login_confirm"],
+
+  handle(call) {
+    switch (call.key) {
+      case "login_request":
+        return request(call);
+      case "login_status":
+        return status(call);
+      default:
+        return confirm(call);
+    }
+  },
+};
+
+/** A new code for a connection that waits. Its former one is over: a connection has one key. */
+function request({ caller, cid }: Call): Reply {
+  if (caller !== null) return refusal("409", "this connection is bound already");
+  const secret = hex(crypto.random(16));
+  const expires = seconds() + rules.wait;
+  kv.set(place(cid), bytes(`${digest(secret)} ${expires}`), rules.wait);
+  return answer(["code", `${cid.toString(36)}-${secret}`], ["expires", `${expires}`]);
+}
+
+/** Whether the code may still be confirmed. Asking keeps the connection from being closed as one that does not bind. */
+function status({ cid }: Call): Reply {
+  const open = kv.get(place(cid));
+  return open === null ? refusal("404", "no code waits: ask login_request") : answer(["expires", text(open).split(" ")[1]]);
+}
+
+/** The phone's word: the code is taken out, and the connection that showed it gets a token of the phone's user. */
+function confirm({ caller, data }: Call): Reply {
+  if (caller === null) return refusal("401", "only a bound connection confirms a login");
+  const code = data.find(([name]) => name === "code")?.[1] ?? "";
+  const [cid, secret] = [parseInt(code, 36), code.slice(code.indexOf("-") + 1)];
+  const open = Number.isSafeInteger(cid) && cid > 0 ? kv.get(place(cid)) : null;
+  // What is kept is a digest, so that neither the store nor the time that a comparison takes tells a code.
+  if (open === null || text(open).split(" ")[0] !== digest(secret)) {
+    return refusal("404", "this code is unknown, used or over");
+  }
+  kv.delete(place(cid));
+  const expires = seconds() + rules.session;
+  const content: Entry[] = [["token", token(caller.uid, seconds(), expires, rules)], ["uid", caller.uid], ["expires", `${expires}`]];
+  outbox.push({ tag: "connection", val: cid }, { ...EMPTY, action: rules.action, sender: caller.uid, content }, null);
+  return answer();
+}
+
+const EMPTY = { id: 0, action: "", sender: "", receiver: "", title: "", image: "", format: "", timestamp: 0, content: [], extra: [] };
+const place = (cid: number) => `waits:${cid}`;
+const digest = (secret: string) => hex(crypto.sha256(bytes(secret)));
+const seconds = () => Math.floor(clock.now() / 1000);
+const answer = (...data: Entry[]): Reply => ({ code: "200", message: "", data });
+const refusal = (code: string, message: string): Reply => ({ code, message, data: [] });
