@@ -26,6 +26,7 @@ mod hostile;
 mod hostile_plugins;
 mod intake;
 mod interfaces;
+mod jwks;
 mod kafka_source;
 mod life;
 mod limits;

@@ -1,13 +1,13 @@
 //! Lets in who carries a JSON Web Token signed with one of its keys (HS256).
 //!
-//! Decides what a token means for a connection; what a token *is* stands in `jwt`. README.md tells settings and answers.
+//! Checks the signature, by the host's constant-time `crypto`, before a claim is looked at; what a token says stands in the crate `jwt`. README.md tells
+//! settings and answers.
 
-mod jwt;
 mod settings;
 
-use skylark_plugin::{Admission, Auth, AuthAnswer, Claim, Entry, Plugin, Transport, clock};
+use jwt::{Fault, Token};
+use skylark_plugin::{Admission, Auth, AuthAnswer, Claim, Plugin, Transport, clock, crypto};
 
-pub use jwt::{Claims, Fault, MAX_TOKEN_BYTES};
 pub use settings::{Key, Settings};
 
 /// The plugin: its keys and rules, checked.
@@ -27,9 +27,8 @@ impl Plugin for TokenAuth {
 
 impl Auth for TokenAuth {
     fn admit(&mut self, transport: &Transport, claim: &Claim) -> AuthAnswer {
-        let Some(token) = offered(claim) else { return AuthAnswer::Abstain };
-        let now = clock::now() / 1_000;
-        match jwt::verify(token, &self.settings, now).and_then(|claims| self.admission(&claims)) {
+        let Some(token) = jwt::offered(claim) else { return AuthAnswer::Abstain };
+        match self.admission(token) {
             Err(fault) => AuthAnswer::refuse("401", fault.to_string()),
             Ok(admission) if transport.bound.as_ref().is_some_and(|bound| *bound != admission.uid) => {
                 AuthAnswer::refuse("403", "token: belongs to another user than the connection")
@@ -40,23 +39,28 @@ impl Auth for TokenAuth {
 }
 
 impl TokenAuth {
-    fn admission(&self, claims: &Claims) -> Result<Admission, Fault> {
-        let kept = self.settings.keep_claims.iter().filter_map(|name| Some((name.clone(), claims.text(name)?)));
-        Ok(Admission {
-            uid: claims.uid()?,
-            device: claims.device()?,
-            rooms: claims.rooms()?,
-            // The leeway that let an expired token in does not close its connection at once.
-            expires: claims.expires()?.map(|at| at.saturating_add(self.settings.leeway)),
-            claims: kept.collect::<Vec<Entry>>(),
-        })
+    fn admission(&self, token: &str) -> Result<Admission, Fault> {
+        let token = Token::parse(token)?;
+        check_signature(&token, &self.settings.keys)?;
+        let rules = self.settings.rules();
+        token.claims(&rules, clock::now() / 1_000)?.admission(&rules, &self.settings.keep_claims)
     }
 }
 
-/// The token, or the claimed uid where it has a token's form: CIM's web SDK can set nothing else.
-fn offered(claim: &Claim) -> Option<&str> {
-    let token = claim.token.as_deref().filter(|token| !token.is_empty());
-    token.or_else(|| claim.uid.as_deref().filter(|uid| jwt::looks_like_one(uid)))
+fn check_signature(token: &Token<'_>, keys: &[Key]) -> Result<(), Fault> {
+    if token.algorithm() != "HS256" {
+        return Err(Fault::Algorithm { expected: "HS256".to_owned(), got: token.algorithm().to_owned() });
+    }
+    let made_with =
+        |key: &Key| crypto::hmac_sha256_verify(key.secret.as_bytes(), token.signed.as_bytes(), &token.signature);
+    let matches = match token.key() {
+        Some(kid) => {
+            let key = keys.iter().find(|key| key.id == kid).ok_or_else(|| Fault::UnknownKey(kid.to_owned()))?;
+            made_with(key)
+        }
+        None => keys.iter().any(made_with),
+    };
+    if matches { Ok(()) } else { Err(Fault::Signature) }
 }
 
 skylark_plugin::export!(TokenAuth: auth);

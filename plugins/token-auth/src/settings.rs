@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jwt::Rules;
 use serde::Deserialize;
 
 /// Shortest secret: the size of the digest (RFC 7518 §3.2).
@@ -48,6 +49,16 @@ impl fmt::Debug for Key {
 }
 
 impl Settings {
+    /// What tokens are held to.
+    pub fn rules(&self) -> Rules<'_> {
+        Rules {
+            leeway: self.leeway,
+            require_expiry: self.require_expiry,
+            audience: &self.audience,
+            issuer: &self.issuer,
+        }
+    }
+
     /// # Errors
     /// What is wrong, by its name in the file.
     pub fn check(&self) -> Result<(), String> {

@@ -2,9 +2,8 @@
 
 use std::fmt::{self, Write as _};
 
-use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
-use sha2::Sha256;
+use skylark_plugin::crypto;
 
 /// Shortest secret: the size of the digest.
 const MIN_SECRET_BYTES: usize = 32;
@@ -62,10 +61,8 @@ impl Settings {
 
     /// The first bytes of the HMAC over the words, in hexadecimal.
     fn digest(&self, words: &[&str], bytes: usize) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()).expect("HMAC takes keys of any size");
         // A comma is in no user's name, so no two lists of words are one.
-        mac.update(words.join(",").as_bytes());
-        let digest = mac.finalize().into_bytes();
+        let digest = crypto::hmac_sha256(self.secret.as_bytes(), words.join(",").as_bytes());
         digest.iter().take(bytes).fold(String::new(), |mut hex, byte| {
             write!(hex, "{byte:02x}").expect("a string takes all");
             hex
