@@ -154,7 +154,11 @@ impl VideoCall {
             if let Some(own) = store::call_of(&who.uid) {
                 return self.invite_again(who, callee, own);
             }
-            if store::call_of(callee).is_some() {
+            if let Some(theirs) = store::call_of(callee) {
+                // Perhaps with the caller, since the look above: what two looks find need not be of one moment.
+                if theirs.has(&who.uid) {
+                    return self.invite_again(who, callee, theirs);
+                }
                 return Err(no("409", format!("user {callee} is busy")));
             }
             let nonce = format!("{},{},{}", clock::now(), clock::monotonic(), who.cid);
