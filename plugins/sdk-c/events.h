@@ -2,6 +2,7 @@
 #ifndef SKYLARK_EVENTS_H
 #define SKYLARK_EVENTS_H
 
+#include "alarms.h"
 #include "plugin.h"
 #include "skylark.h"
 

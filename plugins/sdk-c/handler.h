@@ -2,6 +2,7 @@
 #ifndef SKYLARK_HANDLER_H
 #define SKYLARK_HANDLER_H
 
+#include "alarms.h"
 #include "plugin.h"
 #include "skylark.h"
 

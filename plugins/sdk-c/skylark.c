@@ -49,6 +49,11 @@ __attribute__((weak)) bool start(text *reason) {
     return true;
 }
 
+__attribute__((weak)) void on_timer(text name, plugin_list_u8_t data) {
+    (void)name;
+    (void)data;
+}
+
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *error) {
     bool started = start(error);
     kept = next;

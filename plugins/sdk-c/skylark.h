@@ -61,4 +61,7 @@ void skylark_forget(void);
 // Called once, before the first call, if the plugin has one; false refuses the file with `*reason`.
 bool start(text *reason);
 
+// Called when a timer that the plugin set is due, if it has one: with the timer's name and data. Handlers and events.
+void on_timer(text name, plugin_list_u8_t data);
+
 #endif

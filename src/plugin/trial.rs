@@ -253,12 +253,12 @@ impl Stage {
         }
     }
 
-    /// Tells the plugin of an event.
+    /// Tells the plugin of an event that so many calls of plugins brought about.
     ///
     /// # Errors
     /// The call failed: the node would log it.
-    pub async fn tell(&self, event: &Event) -> Result<(), Failed> {
-        Ok(events::hand(&self.version, event, 0).await?)
+    pub async fn tell(&self, event: &Event, hops: u8) -> Result<(), Failed> {
+        Ok(events::hand(&self.version, event, hops).await?)
     }
 
     /// The keys that a handler owns.

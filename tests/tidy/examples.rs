@@ -1,4 +1,4 @@
-//! The page of whole examples: each role in each language, as its template has it.
+//! The page of examples: each role in each language, as its template has it, and each interface, as the conformance guest uses it.
 
 use std::fmt::Write as _;
 
@@ -17,6 +17,24 @@ const LANGUAGES: [(&str, &str, &str); 5] = [
     ("c", "c", "C"),
 ];
 
+const INTERFACES: [(&str, &str); 8] = [
+    ("kv", "keeps small state"),
+    ("counters", "count over a sliding window"),
+    ("outbox", "pushes to anyone"),
+    ("directory", "knows who is online"),
+    ("crypto", "digests, signatures, randomness"),
+    ("http", "asks others"),
+    ("login", "gives a connection its user"),
+    ("timers", "ring later"),
+];
+/// Language, and the files of its conformance guest.
+const GUESTS: [(&str, &[&str]); 4] = [
+    ("rust", &["rust/src/lib.rs", "rust/src/calls.rs", "rust/src/reach.rs"]),
+    ("ts", &["ts/src/plugin.ts"]),
+    ("python", &["python/src/plugin.py"]),
+    ("c", &["c/src/plugin.c"]),
+];
+
 /// The page, from the files that `read` gives.
 pub fn page(read: impl Fn(&str) -> String) -> String {
     let mut page = String::from(
@@ -33,5 +51,34 @@ pub fn page(read: impl Fn(&str) -> String) -> String {
         let cases = read(&format!("plugins/templates/role/{role}/cases.yaml"));
         let _ = write!(page, "\nIts cases:\n\n```yaml\n{}\n```\n", cases.trim_end());
     }
+    page.push_str(
+        "\n# Each interface in each language\n\nWhat the guests of [the conformance suite](../plugins/conformance/README.md) do, which plays its cases on each of them; around it stands what their \
+         files have. JavaScript is TypeScript without its types.\n",
+    );
+    for (interface, what) in INTERFACES {
+        let _ = write!(page, "\n## {interface}: {what}\n");
+        for (folder, files) in GUESTS {
+            let sources = files.iter().map(|file| read(&format!("plugins/conformance/{file}")));
+            let parts: Vec<String> = sources.flat_map(|source| parts(&source, interface)).collect();
+            assert!(!parts.is_empty(), "no example of {interface} in {folder}");
+            let language = LANGUAGES.iter().find(|(language, ..)| *language == folder).map_or("", |found| found.2);
+            let _ = write!(page, "\n{language}:\n\n```{folder}\n{}\n```\n", parts.join("\n\n"));
+        }
+    }
     page
+}
+
+/// The parts of a source between a comment `example: NAME` and the next comment `end`, moved to the left margin.
+fn parts(source: &str, name: &str) -> Vec<String> {
+    let said = |line: &str| line.trim().trim_start_matches(['/', '#']).trim().to_owned();
+    let mut parts = Vec::new();
+    let mut lines = source.lines();
+    while lines.by_ref().any(|line| line.ends_with(&format!(" example: {name}"))) {
+        let part: Vec<&str> = lines.by_ref().take_while(|line| said(line) != "end").collect();
+        let indented = part.iter().filter(|line| !line.trim().is_empty());
+        let margin = indented.map(|line| line.len() - line.trim_start().len()).min().unwrap_or_default();
+        let part: Vec<&str> = part.iter().map(|line| line.get(margin..).unwrap_or_default()).collect();
+        parts.push(part.join("\n").trim().to_owned());
+    }
+    parts
 }

@@ -13,8 +13,12 @@ use crate::{Files, wit};
 const ALL: &str = "all";
 
 /// A role, and the optional interfaces that a plugin of it exports besides: `skylark.h` answers for those it does not care for.
-const ROLES: [(&str, &[&str]); 4] =
-    [("auth", &["lifecycle"]), ("filter", &["lifecycle"]), ("handler", &["lifecycle"]), ("events", &["lifecycle"])];
+const ROLES: [(&str, &[&str]); 4] = [
+    ("auth", &["lifecycle"]),
+    ("filter", &["lifecycle"]),
+    ("handler", &["alarms", "lifecycle"]),
+    ("events", &["alarms", "lifecycle"]),
+];
 
 /// Every file of `plugins/sdk-c` that is generated.
 ///

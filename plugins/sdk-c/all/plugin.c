@@ -165,6 +165,9 @@ extern void __wasm_import_skylark_plugin_timers_cancel(uint8_t *, size_t, uint8_
 __attribute__((__import_module__("skylark:plugin/login@0.1.1"), __import_name__("bind")))
 extern void __wasm_import_skylark_plugin_login_bind(int64_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, int64_t, uint8_t *, size_t, uint8_t *);
 
+// Exported Functions from `skylark:plugin/alarms@0.1.1`
+
+
 // Exported Functions from `skylark:plugin/lifecycle@0.1.1`
 
 __attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/lifecycle@0.1.1#start")))
@@ -2097,6 +2100,13 @@ bool skylark_plugin_login_bind(uint64_t cid, skylark_plugin_login_account_t *acc
     *err = result.val.err;
     return 0;
   }
+}
+
+__attribute__((__export_name__("skylark:plugin/alarms@0.1.1#on-timer")))
+void __wasm_export_exports_skylark_plugin_alarms_on_timer(uint8_t * arg, size_t arg0, uint8_t * arg1, size_t arg2) {
+  plugin_string_t arg3 = (plugin_string_t) { (uint8_t*)(arg), (arg0) };
+  plugin_list_u8_t arg4 = (plugin_list_u8_t) { (uint8_t*)(arg1), (arg2) };
+  exports_skylark_plugin_alarms_on_timer(&arg3, &arg4);
 }
 
 __attribute__((__export_name__("skylark:plugin/lifecycle@0.1.1#start")))

@@ -760,6 +760,9 @@ extern bool skylark_plugin_timers_cancel(plugin_string_t *name, skylark_plugin_t
 // user's, it leaves that one's rooms first.
 extern bool skylark_plugin_login_bind(uint64_t cid, skylark_plugin_login_account_t *account, skylark_plugin_login_error_t *err);
 
+// Exported Functions from `skylark:plugin/alarms@0.1.1`
+void exports_skylark_plugin_alarms_on_timer(plugin_string_t *name, plugin_list_u8_t *data);
+
 // Exported Functions from `skylark:plugin/lifecycle@0.1.1`
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *err);
 

@@ -581,6 +581,9 @@ extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint
 // Sends one request and waits for its answer.
 extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
 
+// Exported Functions from `skylark:plugin/alarms@0.1.1`
+void exports_skylark_plugin_alarms_on_timer(plugin_string_t *name, plugin_list_u8_t *data);
+
 // Exported Functions from `skylark:plugin/lifecycle@0.1.1`
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *err);
 

@@ -137,6 +137,7 @@ impl New {
                 let file = match own.and_then(|rest| rest.strip_prefix('/')) {
                     Some(generated) => generated,
                     None if own == Some(".h") || file.starts_with("skylark.") => file,
+                    None if file == "alarms.h" && ["handler", "events"].contains(&role) => file,
                     None => return None,
                 };
                 Some(format!("skylark/{file}"))

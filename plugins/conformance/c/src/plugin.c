@@ -33,6 +33,8 @@ static text with_commas(plugin_list_string_t list) {
     return all;
 }
 
+static const text kv_errors[] = {T("too-large"), T("read-only"), T("not-a-number")};
+
 bool start(text *reason) {
     text how = setting(T("start"), T(""));
     if (text_is(how, T("trap"))) trap();
@@ -48,10 +50,7 @@ answer admit(const transport *from, const claim *said) {
         text key = T("k");
         plugin_list_u8_t value = bytes(T("v"));
         skylark_plugin_kv_error_t error;
-        if (!skylark_plugin_kv_set(&key, &value, NULL, &error)) {
-            bool is_large = error.tag == SKYLARK_PLUGIN_KV_ERROR_TOO_LARGE;
-            return refuse(T("409"), is_large ? T("too-large") : T("read-only"));
-        }
+        if (!skylark_plugin_kv_set(&key, &value, NULL, &error)) return refuse(T("409"), kv_errors[error.tag]);
     }
     entry known[] = {
         {T("listener"), from->listener},       {T("remote"), from->remote},
@@ -108,6 +107,12 @@ verdict judge(void) {
     if (text_is(action, T("drop"))) return drop();
     if (text_is(action, T("trap"))) trap();
     if (text_is(action, T("spin"))) spin();
+    if (text_is(action, T("write"))) {
+        text key = T("k");
+        plugin_list_u8_t value = bytes(T("v"));
+        skylark_plugin_kv_error_t error;
+        return skylark_plugin_kv_set(&key, &value, NULL, &error) ? allow() : reject(T("409"), kv_errors[error.tag]);
+    }
     if (text_is(action, T("fields"))) {
         text bar = T("|");
         return titled(JOIN(action, bar, sender, bar, receiver, bar, publish_image(), bar, publish_format(), bar,
@@ -116,9 +121,11 @@ verdict judge(void) {
     }
     if (text_is(action, T("seen"))) return seen();
     if (text_is(action, T("online"))) return skylark_plugin_directory_online(&receiver) ? allow() : drop();
+    // example: counters
     if (text_is(action, T("count")) && skylark_plugin_counters_add_and_read(&sender, 60, 1) > 2) {
         return reject(T("429"), T("too many"));
     }
+    // end
     if (text_is(action, T("log"))) {
         log_debug(T("one"));
         log_info(T("two"));
@@ -131,27 +138,35 @@ verdict judge(void) {
 
 const text *keys(void) {
     static const text owned[] = {T("echo"), T("kv"),  T("cas"),    T("add"),  T("push"), T("room"), T("kick"),
-                                 T("who"),  T("crypto"), T("fail"), T("trap"), T("spin"), T("")};
+                                 T("who"),  T("crypto"), T("http"), T("login"), T("timer"), T("hog"),  T("fail"),
+                                 T("trap"), T("spin"), T("")};
     return owned;
 }
 
+// example: outbox
 static bool push(target to, text action, text sender, entry *content, size_t parts, skylark_plugin_outbox_options_t *options,
                  text *reason) {
     skylark_plugin_outbox_message_t said = {.action = action, .sender = sender, .content = {content, parts}};
     skylark_plugin_outbox_error_t error;
     if (skylark_plugin_outbox_push(&to, &said, options, &error)) return true;
-    *reason = error.tag == SKYLARK_PLUGIN_OUTBOX_ERROR_INVALID ? error.val.invalid : T("outbox");
+    static const text names[] = {T("too-many"), T("too-large"), T("too-many-hops")};
+    *reason = error.tag == SKYLARK_PLUGIN_OUTBOX_ERROR_INVALID ? error.val.invalid : names[error.tag];
     return false;
 }
 
 static target user(text uid) { return (target){SKYLARK_PLUGIN_TYPES_TARGET_USER, {.user = uid}}; }
+// end
 
+// example: kv
 static bool handle_kv(const call *asked, reply *answer) {
     text set = GET(asked->data, "set"), key = T("k");
     skylark_plugin_kv_error_t error;
     plugin_list_u8_t value = bytes(set);
     uint32_t ttl = 10;
-    if (set.len > 0 && !skylark_plugin_kv_set(&key, &value, &ttl, &error)) return false;
+    if (set.len > 0 && !skylark_plugin_kv_set(&key, &value, &ttl, &error)) {
+        *answer = (reply){T("409"), kv_errors[error.tag], {NULL, 0}};
+        return true;
+    }
     if (GET(asked->data, "delete").len > 0 && !skylark_plugin_kv_delete(&key, &error)) return false;
     if (!skylark_plugin_kv_get(&key, &value)) value = bytes(T("-"));
     *answer = (reply){T("200"), T(""), ENTRIES({T("value"), shown(value)})};
@@ -169,7 +184,6 @@ static bool handle_cas(const call *asked, reply *answer) {
 }
 
 static void handle_add(const call *asked, reply *answer) {
-    static const text names[] = {T("too-large"), T("read-only"), T("not-a-number")};
     text amount = GET(asked->data, "amount"), key = T("n");
     bool is_less = text_starts(amount, T("-"));
     int64_t by = (int64_t)text_to_number((text){amount.ptr + is_less, amount.len - is_less}), sum;
@@ -177,10 +191,12 @@ static void handle_add(const call *asked, reply *answer) {
     if (skylark_plugin_kv_add(&key, is_less ? -by : by, NULL, &sum, &error)) {
         *answer = (reply){T("200"), T(""), ENTRIES({T("sum"), text_signed(sum)})};
     } else {
-        *answer = (reply){T("409"), names[error.tag], {NULL, 0}};
+        *answer = (reply){T("409"), kv_errors[error.tag], {NULL, 0}};
     }
 }
+// end
 
+// example: directory
 static void handle_who(const call *asked, reply *answer) {
     text who = GET(asked->data, "who"), room = GET(asked->data, "room");
     skylark_plugin_directory_list_presence_t known;
@@ -198,7 +214,9 @@ static void handle_who(const call *asked, reply *answer) {
                                                {T("count"), text_number(known.len)}, {T("device"), device},
                                                {T("members"), with_commas(members)})};
 }
+// end
 
+// example: crypto
 static void handle_crypto(const call *asked, reply *answer) {
     plugin_list_u8_t data = bytes(GET(asked->data, "text")), key = bytes(GET(asked->data, "key")), sum, tag, chance;
     skylark_plugin_crypto_sha256(&data, &sum);
@@ -207,6 +225,7 @@ static void handle_crypto(const call *asked, reply *answer) {
     *answer = (reply){T("200"), T(""), ENTRIES({T("sha256"), hex(sum)}, {T("hmac"), hex(tag)},
                                                {T("random"), text_number(chance.len)})};
 }
+// end
 
 static bool handle_outbox(const call *asked, reply *answer, text *reason) {
     text who = asked->caller.is_some ? asked->caller.val.uid : T("-");
@@ -234,6 +253,56 @@ static bool handle_outbox(const call *asked, reply *answer, text *reason) {
     return false;
 }
 
+// example: http
+static void handle_http(const call *asked, reply *answer) {
+    static const text names[] = {T("denied"), T("invalid"), T("unreachable"), T("timeout"), T("too-large"), T("broken"), T("busy")};
+    entry asks[] = {{T("x-asked"), T("6")}};
+    skylark_plugin_http_request_t request = {T("GET"), GET(asked->data, "url"), {asks, 1}, NONE, SOME(2000)};
+    skylark_plugin_http_response_t got;
+    skylark_plugin_http_error_t error;
+    if (!skylark_plugin_http_send(&request, &got, &error)) {
+        *answer = (reply){T("502"), names[error.tag], {NULL, 0}};
+        return;
+    }
+    text header = entry_get(got.headers.ptr, got.headers.len, T("x-shown"), T("-"));
+    *answer = (reply){T("200"), T(""), ENTRIES({T("status"), text_number(got.status)}, {T("shown"), header}, {T("body"), shown(got.body)})};
+}
+// end
+
+// example: login
+static void handle_login(const call *asked, reply *answer) {
+    static const text names[] = {T("too-many"), T("gone"), T("invalid")};
+    text *room = malloc(sizeof(text));
+    *room = T("a");
+    skylark_plugin_login_account_t account = {
+        .uid = GET(asked->data, "uid"),
+        .device = SOME(T("desk")),
+        .channel = SOME(T("web")),
+        .rooms = {room, 1},
+        .expires = SOME(skylark_plugin_clock_now() / 1000 + 60),
+    };
+    skylark_plugin_login_error_t error;
+    if (skylark_plugin_login_bind(text_to_number(GET(asked->data, "cid")), &account, &error)) return;
+    *answer = (reply){T("409"), names[error.tag], {NULL, 0}};
+}
+// end
+
+// example: timers
+static void handle_timer(const call *asked, reply *answer) {
+    static const text names[] = {T("too-many"), T("invalid")};
+    text name = GET(asked->data, "name"), cancel = GET(asked->data, "cancel");
+    plugin_list_u8_t data = bytes(GET(asked->data, "data"));
+    skylark_plugin_timers_error_t error;
+    bool done = cancel.len > 0 ? skylark_plugin_timers_cancel(&cancel, &error)
+                               : skylark_plugin_timers_start(&name, text_to_number(GET(asked->data, "after")), &data, &error);
+    if (!done) *answer = (reply){T("409"), names[error.tag], {NULL, 0}};
+}
+// end
+
+static void hog(void) {
+    for (;;) *(volatile uint8_t *)malloc(1 << 20) = 1;
+}
+
 bool handle(const call *asked, reply *answer, text *reason) {
     if (text_is(asked->key, T("echo"))) {
         entry *data = malloc((asked->data.len + 1) * sizeof(entry));
@@ -247,13 +316,29 @@ bool handle(const call *asked, reply *answer, text *reason) {
     if (text_is(asked->key, T("add"))) return handle_add(asked, answer), true;
     if (text_is(asked->key, T("who"))) return handle_who(asked, answer), true;
     if (text_is(asked->key, T("crypto"))) return handle_crypto(asked, answer), true;
+    if (text_is(asked->key, T("http"))) return handle_http(asked, answer), true;
+    if (text_is(asked->key, T("login"))) return handle_login(asked, answer), true;
+    if (text_is(asked->key, T("timer"))) return handle_timer(asked, answer), true;
+    if (text_is(asked->key, T("hog"))) hog();
     return handle_outbox(asked, answer, reason);
+}
+
+static void tell(text action, entry *content, size_t parts) {
+    target events = {SKYLARK_PLUGIN_TYPES_TARGET_ROOM, {.room = T("events")}};
+    text reason;
+    if (!push(events, action, T(""), content, parts, NULL, &reason)) log_error(reason);
 }
 
 void on_event(event what, const identity *who, text room) {
     static const text names[] = {T("online"), T("offline"), T("room-joined"), T("room-left")};
     entry content[] = {{T("event"), names[what]}, {T("uid"), who->uid}, {T("room"), room.len > 0 ? room : T("-")}};
-    target events = {SKYLARK_PLUGIN_TYPES_TARGET_ROOM, {.room = T("events")}};
-    text reason;
-    push(events, T("event"), T(""), content, 3, NULL, &reason);
+    tell(T("event"), content, 3);
 }
+
+// example: timers
+void on_timer(text name, plugin_list_u8_t data) {
+    if (text_is(name, T("trap"))) trap();
+    entry content[] = {{T("name"), name}, {T("data"), shown(data)}};
+    tell(T("timer"), content, 2);
+}
+// end

@@ -2,7 +2,9 @@
 
 from wit_world import exports
 from wit_world.exports import auth, events, filter, handler
-from wit_world.imports import clock, counters, crypto, directory, kv, log, outbox, publication, settings
+from wit_world.imports import (
+    clock, counters, crypto, directory, http, kv, log, login, outbox, publication, settings, timers,
+)
 from wit_world.imports.types import Message, Refusal, Target_Room, Target_User
 from componentize_py_types import Err
 
@@ -21,7 +23,9 @@ def kind(enum):
 
 
 def error(caught):
-    return type(caught.value).__name__.split("_", 1)[1]
+    """The name of an error as the interface has it: TooLarge is too-large."""
+    name = type(caught.value).__name__.split("_", 1)[1]
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name)[1:]
 
 
 class Lifecycle(exports.Lifecycle):
@@ -46,7 +50,7 @@ class Auth(exports.Auth):
                 try:
                     kv.set("k", b"v", None)
                 except Err as caught:
-                    return auth.Answer_Refuse(Refusal("409", {"TooLarge": "too-large", "ReadOnly": "read-only"}[error(caught)]))
+                    return auth.Answer_Refuse(Refusal("409", error(caught)))
         known = {
             "listener": transport.listener, "remote": transport.remote, "path": transport.path,
             "origin": transport.origin, "agent": transport.user_agent, "bound": transport.bound, "channel": claim.channel,
@@ -67,6 +71,11 @@ class Filter(exports.Filter):
                 trap()
             case "spin":
                 spin()
+            case "write":
+                try:
+                    kv.set("k", b"v", None)
+                except Err as caught:
+                    return filter.Verdict_Reject(Refusal("409", error(caught)))
             case "fields":
                 return titled(
                     publication.action(), publication.sender(), publication.receiver(), publication.image(),
@@ -82,9 +91,11 @@ class Filter(exports.Filter):
                 return verdict
             case "online":
                 return filter.Verdict_Allow() if directory.online(publication.receiver()) else filter.Verdict_Drop()
+            # example: counters
             case "count":
                 if counters.add_and_read(publication.sender(), 60, 1) > 2:
                     return filter.Verdict_Reject(Refusal("429", "too many"))
+            # end
             case "log":
                 for level, word in zip(log.Level, ["one", "two", "three", "four"]):
                     log.write(level, word)
@@ -105,7 +116,8 @@ def message(action, sender, content):
 
 class Handler(exports.Handler):
     def keys(self) -> list[str]:
-        return ["echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "fail", "trap", "spin"]
+        own = ["echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "http", "login", "timer", "hog"]
+        return own + ["fail", "trap", "spin"]
 
     def handle(self, call: handler.Call) -> handler.Reply:
         data = dict(call.data)
@@ -119,9 +131,13 @@ class Handler(exports.Handler):
             case "echo":
                 reply.message = caller
                 reply.data = call.data + [("cid", str(call.cid))]
+            # example: kv
             case "kv":
-                if "set" in data:
-                    kv.set("k", data["set"].encode(), 10)
+                try:
+                    if "set" in data:
+                        kv.set("k", data["set"].encode(), 10)
+                except Err as caught:
+                    return handler.Reply("409", error(caught), [])
                 if "delete" in data:
                     kv.delete("k")
                 answer("value", (kv.get("k") or b"-").decode())
@@ -132,8 +148,9 @@ class Handler(exports.Handler):
                 try:
                     answer("sum", str(kv.add("n", int(data["amount"]), None)))
                 except Err as caught:
-                    names = {"TooLarge": "too-large", "ReadOnly": "read-only", "NotANumber": "not-a-number"}
-                    reply = handler.Reply("409", names[error(caught)], [])
+                    reply = handler.Reply("409", error(caught), [])
+            # end
+            # example: outbox
             case "push":
                 options = outbox.Options("once", outbox.History_No(), call.cid)
                 try:
@@ -145,17 +162,54 @@ class Handler(exports.Handler):
                 outbox.leave(caller, data["leave"])
             case "kick":
                 outbox.kick(Target_User(data["who"]), "told to go")
+            # end
+            # example: directory
             case "who":
                 known = directory.connections(data["who"])
                 answer("online", str(directory.online(data["who"])).lower())
                 answer("count", str(len(known)))
                 answer("device", (known[0].device if known else None) or "-")
                 answer("members", ",".join(sorted(directory.members(data["room"], 0, 10))))
+            # end
+            # example: http
+            case "http":
+                try:
+                    got = http.send(http.Request("GET", data["url"], [("x-asked", "6")], None, 2000))
+                    answer("status", str(got.status))
+                    answer("shown", dict(got.headers).get("x-shown", "-"))
+                    answer("body", got.body.decode())
+                except Err as caught:
+                    reply = handler.Reply("502", error(caught), [])
+            # end
+            # example: login
+            case "login":
+                expires = clock.now() // 1000 + 60
+                try:
+                    login.bind(int(data["cid"]), login.Account(data["uid"], "desk", "web", ["a"], expires, []))
+                except Err as caught:
+                    reply = handler.Reply("409", error(caught), [])
+            # end
+            # example: timers
+            case "timer":
+                try:
+                    if "cancel" in data:
+                        timers.cancel(data["cancel"])
+                    else:
+                        timers.start(data["name"], int(data["after"]), data.get("data", "").encode())
+                except Err as caught:
+                    reply = handler.Reply("409", error(caught), [])
+            # end
+            case "hog":
+                kept = []
+                while True:
+                    kept.append(bytearray(1 << 20))
+            # example: crypto
             case "crypto":
                 text = data["text"].encode()
                 answer("sha256", crypto.sha256(text).hex())
                 answer("hmac", crypto.hmac_sha256(data["key"].encode(), text).hex())
                 answer("random", str(len(crypto.random(16))))
+            # end
             case _:
                 outbox.push(Target_User(caller), message("hi", caller, []), None)
                 if call.key == "fail":
@@ -168,14 +222,30 @@ class Events(exports.Events):
     def on_event(self, event: events.Event) -> None:
         match event:
             case events.Event_Online(who):
-                tell("online", who.uid, "-")
+                happened("online", who.uid, "-")
             case events.Event_Offline(who):
-                tell("offline", who.uid, "-")
+                happened("offline", who.uid, "-")
             case events.Event_RoomJoined(change):
-                tell("room-joined", change.who.uid, change.room)
+                happened("room-joined", change.who.uid, change.room)
             case events.Event_RoomLeft(change):
-                tell("room-left", change.who.uid, change.room)
+                happened("room-left", change.who.uid, change.room)
 
 
-def tell(what, uid, room):
-    outbox.push(Target_Room("events"), message("event", "", [("event", what), ("uid", uid), ("room", room)]), None)
+def happened(what, uid, room):
+    tell(message("event", "", [("event", what), ("uid", uid), ("room", room)]))
+
+
+# example: timers
+class Alarms(exports.Alarms):
+    def on_timer(self, name: str, data: bytes) -> None:
+        if name == "trap":
+            trap()
+        tell(message("timer", "", [("name", name), ("data", data.decode())]))
+# end
+
+
+def tell(said):
+    try:
+        outbox.push(Target_Room("events"), said, None)
+    except Err as caught:
+        log.write(log.Level.ERROR, error(caught))

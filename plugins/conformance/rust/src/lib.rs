@@ -1,10 +1,11 @@
 //! The conformance guest in Rust: ../../README.md says what it does.
 
 mod calls;
+mod reach;
 
 use serde::Deserialize;
 use skylark_plugin::{
-    Admission, Auth, AuthAnswer, Claim, Entry, Event, Events, Filter, Message, Origin, Plugin, Publish, Target,
+    Admission, Alarms, Auth, AuthAnswer, Claim, Entry, Event, Events, Filter, Message, Origin, Plugin, Publish, Target,
     TargetKind, Transport, Verdict, clock, counters, directory, kv, log, outbox,
 };
 
@@ -36,17 +37,24 @@ fn or_dash(text: Option<String>) -> String {
     text.unwrap_or_else(|| "-".to_owned())
 }
 
+fn named(error: &kv::Error) -> &'static str {
+    match error {
+        kv::Error::TooLarge => "too-large",
+        kv::Error::ReadOnly => "read-only",
+    }
+}
+
 impl Auth for Conformance {
     fn admit(&mut self, transport: &Transport, claim: &Claim) -> AuthAnswer {
         match claim.token.as_deref() {
             None => return AuthAnswer::Abstain,
             Some("no") => return AuthAnswer::refuse("403", "refused"),
             Some("trap") => panic!("trap"),
-            Some("write") => match kv::set("k", b"v", None) {
-                Err(kv::Error::ReadOnly) => return AuthAnswer::refuse("409", "read-only"),
-                Err(kv::Error::TooLarge) => return AuthAnswer::refuse("409", "too-large"),
-                Ok(()) => {}
-            },
+            Some("write") => {
+                if let Err(error) = kv::set("k", b"v", None) {
+                    return AuthAnswer::refuse("409", named(&error));
+                }
+            }
             Some(_) => {}
         }
         let from = transport.clone();
@@ -78,10 +86,16 @@ impl Filter for Conformance {
             "drop" => Verdict::Drop,
             "trap" => panic!("trap"),
             "spin" => spin(),
+            "write" => match kv::set("k", b"v", None) {
+                Err(error) => Verdict::reject("409", named(&error)),
+                Ok(()) => Verdict::Allow,
+            },
             "fields" => fields(publish),
             "seen" => seen(publish),
             "online" if !directory::online(&publish.receiver()) => Verdict::Drop,
+            // example: counters
             "count" if counters::add_and_read(&publish.sender(), 60, 1) > 2 => Verdict::reject("429", "too many"),
+            // end
             "log" => {
                 log::debug("one");
                 log::info("two");
@@ -132,10 +146,27 @@ impl Events for Conformance {
             Event::RoomLeft(change) => ("room-left", &change.who.uid, change.room.as_str()),
         };
         let message = Message::new("event").with("event", what).with("uid", uid.as_str()).with("room", room);
-        if let Err(error) = outbox::push(Target::room("events"), message) {
-            log::error(error.to_string());
-        }
+        tell(message);
     }
 }
 
-skylark_plugin::export!(Conformance: auth, filter, handler, events);
+// example: timers
+impl Alarms for Conformance {
+    fn on_timer(&mut self, name: &str, data: &[u8]) {
+        if name == "trap" {
+            panic!("trap");
+        }
+        tell(Message::new("timer").with("name", name).with("data", String::from_utf8_lossy(data)));
+    }
+}
+// end
+
+fn tell(message: Message) {
+    match outbox::push(Target::room("events"), message) {
+        Ok(()) => {}
+        Err(outbox::Error::TooManyHops) => log::error("too-many-hops"),
+        Err(error) => log::error(error.to_string()),
+    }
+}
+
+skylark_plugin::export!(Conformance: auth, filter, handler, events, alarms);

@@ -1,4 +1,5 @@
 // The conformance guest in TypeScript: ../../README.md says what it does.
+import type { Alarms } from "skylark:plugin/alarms";
 import type { Auth } from "skylark:plugin/auth";
 import type { Events } from "skylark:plugin/events";
 import type { Filter, Verdict } from "skylark:plugin/filter";
@@ -9,11 +10,14 @@ import * as clock from "skylark:plugin/clock";
 import * as counters from "skylark:plugin/counters";
 import * as crypto from "skylark:plugin/crypto";
 import * as directory from "skylark:plugin/directory";
+import * as http from "skylark:plugin/http";
 import * as kv from "skylark:plugin/kv";
 import * as log from "skylark:plugin/log";
+import * as login from "skylark:plugin/login";
 import * as outbox from "skylark:plugin/outbox";
 import * as publication from "skylark:plugin/publication";
 import * as settings from "skylark:plugin/settings";
+import * as timers from "skylark:plugin/timers";
 
 export const lifecycle: Lifecycle = {
   start() {
@@ -59,6 +63,13 @@ export const filter: Filter = {
         trap();
       case "spin":
         spin();
+      case "write":
+        try {
+          kv.set("k", bytes("v"), null);
+          return { tag: "allow" };
+        } catch (error) {
+          return rejected("409", name(error));
+        }
       case "fields":
         return titled([action(), sender(), receiver(), image(), format(), `${id()}`, `${timestamp()}`]);
       case "seen": {
@@ -69,8 +80,10 @@ export const filter: Filter = {
       }
       case "online":
         return { tag: directory.online(receiver()) ? "allow" : "drop" };
+      // example: counters
       case "count":
         return counters.addAndRead(sender(), 60, 1) > 2 ? rejected("429", "too many") : { tag: "allow" };
+      // end
       case "log":
         log.write("debug", "one");
         log.write("info", "two");
@@ -92,7 +105,7 @@ function titled(parts: string[], ...extra: Entry[]): Verdict {
 }
 
 export const handler: Handler = {
-  keys: () => ["echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "fail", "trap", "spin"],
+  keys: () => ["echo", "kv", "cas", "add", "push", "room", "kick", "who", "crypto", "http", "login", "timer", "hog", "fail", "trap", "spin"],
 
   handle(call) {
     const data = Object.fromEntries(call.data);
@@ -102,8 +115,13 @@ export const handler: Handler = {
     switch (call.key) {
       case "echo":
         return { code: "200", message: caller, data: [...call.data, ["cid", `${call.cid}`]] };
+      // example: kv
       case "kv":
-        if ("set" in data) kv.set("k", bytes(data.set), 10);
+        try {
+          if ("set" in data) kv.set("k", bytes(data.set), 10);
+        } catch (error) {
+          return refusal("409", name(error));
+        }
         if ("delete" in data) kv.delete("k");
         return answer(["value", text(kv.get("k") ?? bytes("-"))]);
       case "cas": {
@@ -116,6 +134,8 @@ export const handler: Handler = {
         } catch (error) {
           return refusal("409", name(error));
         }
+      // end
+      // example: outbox
       case "push":
         try {
           const options: outbox.Options = { key: "once", history: { tag: "no" }, noEcho: call.cid };
@@ -131,6 +151,8 @@ export const handler: Handler = {
       case "kick":
         outbox.kick({ tag: "user", val: data.who }, "told to go");
         return answer();
+      // end
+      // example: directory
       case "who": {
         const known = directory.connections(data.who);
         return answer(
@@ -140,12 +162,48 @@ export const handler: Handler = {
           ["members", directory.members(data.room, 0, 10).sort().join(",")],
         );
       }
+      // end
+      // example: http
+      case "http":
+        try {
+          const request = { method: "GET", url: data.url, headers: [["x-asked", "6"]] as Entry[], body: null, timeoutMs: 2000 };
+          const { status, headers, body } = http.send(request);
+          const shown = headers.find(([key]) => key === "x-shown")?.[1] ?? "-";
+          return answer(["status", `${status}`], ["shown", shown], ["body", text(body)]);
+        } catch (error) {
+          return refusal("502", name(error));
+        }
+      // end
+      // example: login
+      case "login":
+        try {
+          const expires = Math.floor(clock.now() / 1000) + 60;
+          login.bind(Number(data.cid), { uid: data.uid, device: "desk", channel: "web", rooms: ["a"], expires, claims: [] });
+          return answer();
+        } catch (error) {
+          return refusal("409", name(error));
+        }
+      // end
+      // example: timers
+      case "timer":
+        try {
+          if ("cancel" in data) timers.cancel(data.cancel);
+          else timers.start(data.name, Number(data.after), bytes(data.data ?? ""));
+          return answer();
+        } catch (error) {
+          return refusal("409", name(error));
+        }
+      // end
+      case "hog":
+        for (const kept: Uint8Array[] = []; ; ) kept.push(new Uint8Array(1 << 20).fill(1));
+      // example: crypto
       case "crypto":
         return answer(
           ["sha256", hex(crypto.sha256(bytes(data.text)))],
           ["hmac", hex(crypto.hmacSha256(bytes(data.key), bytes(data.text)))],
           ["random", `${crypto.random(16).length}`],
         );
+      // end
     }
     outbox.push({ tag: "user", val: caller }, message("hi", caller), null);
     if (call.key === "fail") throw "told to fail";
@@ -156,9 +214,26 @@ export const handler: Handler = {
 export const events: Events = {
   onEvent({ tag, val }) {
     const [uid, room] = "who" in val ? [val.who.uid, val.room] : [val.uid, "-"];
-    outbox.push({ tag: "room", val: "events" }, message("event", "", ["event", tag], ["uid", uid], ["room", room]), null);
+    tell(message("event", "", ["event", tag], ["uid", uid], ["room", room]));
   },
 };
+
+// example: timers
+export const alarms: Alarms = {
+  onTimer(name, data) {
+    if (name === "trap") trap();
+    tell(message("timer", "", ["name", name], ["data", text(data)]));
+  },
+};
+// end
+
+function tell(what: Message) {
+  try {
+    outbox.push({ tag: "room", val: "events" }, what, null);
+  } catch (error) {
+    log.write("error", name(error));
+  }
+}
 
 function message(action: string, sender: string, ...content: Entry[]): Message {
   return { id: 0, action, content, sender, receiver: "", extra: [], title: "", image: "", format: "", timestamp: 0 };
@@ -174,6 +249,7 @@ function spin(): never {
 
 const thrown = <T>(error: unknown) => (error as { payload: T }).payload;
 const name = (error: unknown) => thrown<{ tag: string }>(error).tag;
-const bytes = (value: string) => Uint8Array.from(value, (letter) => letter.charCodeAt(0));
-const text = (value: Uint8Array) => String.fromCharCode(...value);
+// The engine has no TextEncoder.
+const bytes = (value: string) => Uint8Array.from(unescape(encodeURIComponent(value)), (letter) => letter.charCodeAt(0));
+const text = (value: Uint8Array) => decodeURIComponent(escape(String.fromCharCode(...value)));
 const hex = (value: Uint8Array) => Array.from(value, (byte) => byte.toString(16).padStart(2, "0")).join("");

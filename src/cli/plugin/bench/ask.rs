@@ -153,7 +153,7 @@ impl Prepared<'_> {
             Self::Admit(transport, claim) => stage.admit(transport, claim).await.map(drop),
             Self::Judge(mut envelope) => stage.judge(&mut envelope).await.failed.map_or(Ok(()), Err),
             Self::Call(call) => stage.handle(call).await.map(drop),
-            Self::Event(event) => stage.tell(event).await,
+            Self::Event(event) => stage.tell(event, 0).await,
         }
     }
 }

@@ -13,6 +13,7 @@ pub(super) const WIT: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"),
 
 /// Path below `plugins/`, and contents.
 pub(super) const FILES: &[(&str, &[u8])] = embedded![
+    "sdk-c/alarms.h",
     "sdk-c/auth.h",
     "sdk-c/auth/plugin.c",
     "sdk-c/auth/plugin.h",

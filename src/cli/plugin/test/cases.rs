@@ -100,6 +100,7 @@ pub(in crate::cli::plugin) struct Case {
     judge: Option<Judge>,
     call: Option<CallIn>,
     event: Option<EventIn>,
+    hops: Option<u8>,
     wait: Option<Name<Span>>,
     times: Option<u32>,
     expect: Option<Expect>,
@@ -113,6 +114,8 @@ pub(in crate::cli::plugin) struct Step {
     pub(in crate::cli::plugin) judge: Option<Judge>,
     pub(in crate::cli::plugin) call: Option<CallIn>,
     pub(in crate::cli::plugin) event: Option<EventIn>,
+    /// How many calls of plugins brought the event about.
+    pub(in crate::cli::plugin) hops: Option<u8>,
     pub(in crate::cli::plugin) wait: Option<Name<Span>>,
     pub(in crate::cli::plugin) times: Option<u32>,
     #[serde(default)]
@@ -138,6 +141,7 @@ impl Case {
             judge: self.judge.take(),
             call: self.call.take(),
             event: self.event.take(),
+            hops: self.hops.take(),
             wait: self.wait.take(),
             times: self.times.take(),
             expect: self.expect.take().unwrap_or_default(),

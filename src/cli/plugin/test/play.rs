@@ -132,7 +132,7 @@ async fn once(stage: &Stage, step: &Step) -> Result<Outcome, String> {
         return handled(stage, call).await;
     }
     if let Some(event) = &step.event {
-        let told = stage.tell(&event_of(event)?).await;
+        let told = stage.tell(&event_of(event)?, step.hops.unwrap_or_default()).await;
         return Ok(Outcome { failed: told.err(), ..Outcome::default() });
     }
     let Some(Name(span)) = step.wait else { return Ok(Outcome::default()) };

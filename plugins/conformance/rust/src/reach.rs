@@ -1,0 +1,68 @@
+//! What the guest does with `http`, `login` and `timers`, and with more memory than there is.
+
+use skylark_plugin::{Call, Reply, clock, http, login, timers};
+
+pub(crate) const KEYS: [&str; 4] = ["http", "login", "timer", "hog"];
+
+// example: http
+pub(crate) fn http(call: &Call) -> Reply {
+    let request = http::Request::get(call.get("url").unwrap_or_default()).header("x-asked", "云雀".len().to_string());
+    let name = match request.timeout_ms(2_000).send() {
+        Ok(answer) => {
+            let shown = answer.header("x-shown").unwrap_or("-").to_owned();
+            let body = String::from_utf8_lossy(&answer.body).into_owned();
+            return Reply::ok().with("status", answer.status.to_string()).with("shown", shown).with("body", body);
+        }
+        Err(http::Error::Denied(_)) => "denied",
+        Err(http::Error::Invalid(_)) => "invalid",
+        Err(http::Error::Unreachable(_)) => "unreachable",
+        Err(http::Error::Timeout) => "timeout",
+        Err(http::Error::TooLarge) => "too-large",
+        Err(http::Error::Broken(_)) => "broken",
+        Err(http::Error::Busy) => "busy",
+    };
+    Reply::new("502", name)
+}
+// end
+
+// example: login
+pub(crate) fn login(call: &Call) -> Reply {
+    let account = login::Account {
+        device: Some("desk".to_owned()),
+        channel: Some("web".to_owned()),
+        rooms: vec!["a".to_owned()],
+        expires: Some(clock::now() / 1_000 + 60),
+        ..login::Account::of(call.get("uid").unwrap_or_default())
+    };
+    match login::bind(call.get("cid").and_then(|cid| cid.parse().ok()).unwrap_or_default(), account) {
+        Ok(()) => Reply::ok(),
+        Err(login::Error::TooMany) => Reply::new("409", "too-many"),
+        Err(login::Error::Gone) => Reply::new("409", "gone"),
+        Err(login::Error::Invalid(_)) => Reply::new("409", "invalid"),
+    }
+}
+// end
+
+// example: timers
+pub(crate) fn timer(call: &Call) -> Reply {
+    let after = call.get("after").and_then(|after| after.parse().ok()).unwrap_or_default();
+    let data = call.get("data").unwrap_or_default();
+    let set = match call.get("cancel") {
+        Some(name) => timers::cancel(name),
+        None => timers::start(call.get("name").unwrap_or_default(), after, data),
+    };
+    match set {
+        Ok(()) => Reply::ok(),
+        Err(timers::Error::TooMany) => Reply::new("409", "too-many"),
+        Err(timers::Error::Invalid(_)) => Reply::new("409", "invalid"),
+    }
+}
+// end
+
+/// Keeps more and more.
+pub(crate) fn hog() -> ! {
+    let mut kept: Vec<Vec<u8>> = Vec::new();
+    loop {
+        kept.push(vec![1; 1 << 20]);
+    }
+}
