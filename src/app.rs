@@ -135,7 +135,7 @@ impl App {
             plugins: std::fs::canonicalize(&config.plugins.dir).ok(),
         };
         let api = Arc::new(Api::new(Arc::clone(&node), &config, about));
-        let banner = banner::banner(node.id().as_str(), listeners.addresses(), &node.plugins());
+        let banner = banner::banner(node.id().as_str(), listeners.addresses(), &config.intakes, &node.plugins());
         let intakes = Intakes::start(&node, &config, engine::feeds(&config)?);
         let server = Server::start(listeners, config, Arc::clone(&node), Arc::clone(&api));
 

@@ -1,22 +1,25 @@
-//! What a node prints when it starts: where to connect, where to push, which plugins are live.
+//! What a node prints when it starts: where to connect, where to push, which topics it reads, which plugins are live.
 //!
 //! One service a line, `  name  url`; then one line a plugin; the last line is `ready`. Tests and scripts read it.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use crate::config::Service;
+use crate::config::{Intake, Service};
 use crate::node::Status;
 use crate::server::Address;
 
 /// The lines for a node named `node`.
-pub(super) fn banner(node: &str, addresses: &[Address], plugins: &[Status]) -> String {
+pub(super) fn banner(node: &str, addresses: &[Address], intakes: &[Intake], plugins: &[Status]) -> String {
     let mut text = format!("skylark {} node {node}\n", env!("CARGO_PKG_VERSION"));
     for Address { address, serves, is_tls } in addresses {
         for service in serves {
             let (name, what) = describe(*service, *address, *is_tls);
             let _ = writeln!(text, "  {name:<8} {what}");
         }
+    }
+    for intake in intakes {
+        let _ = writeln!(text, "  intake   {} {}", intake.kind.as_str(), intake.topic);
     }
     for plugin in plugins {
         let _ = writeln!(text, "  plugin   {} ({}) {}", plugin.name, plugin.roles.join(", "), plugin.state);
@@ -47,7 +50,7 @@ mod tests {
     fn a_line_for_each_service_and_plugin() {
         let address = "127.0.0.1:8080".parse().unwrap();
         let serves = vec![Service::Ws, Service::Metrics];
-        let text = banner("n1", &[Address { address, serves, is_tls: false }], &[]);
+        let text = banner("n1", &[Address { address, serves, is_tls: false }], &[], &[]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("  ws       ws://127.0.0.1:8080/ws "), "{text}");
         assert_eq!(lines[2], "  metrics  http://127.0.0.1:8080/metrics");
@@ -58,7 +61,7 @@ mod tests {
     fn tls_shows_in_the_scheme() {
         let address = "127.0.0.1:8443".parse().unwrap();
         let serves = vec![Service::Ws, Service::Api, Service::CimTcp];
-        let text = banner("n1", &[Address { address, serves, is_tls: true }], &[]);
+        let text = banner("n1", &[Address { address, serves, is_tls: true }], &[], &[]);
         for url in ["wss://127.0.0.1:8443/ws ", "https://127.0.0.1:8443/send ", "tls://127.0.0.1:8443 "] {
             assert!(text.contains(url), "{text}");
         }

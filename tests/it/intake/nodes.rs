@@ -1,8 +1,11 @@
 //! Two nodes on one Redis, a topic read by one of them: a push by somebody else's client reaches the user wherever it is.
 
-use serde_json::Value;
+use std::collections::HashSet;
 
-use super::{dial, subscribers};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{dial, subscribers, until};
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::kafka::{kafka, unique};
@@ -45,4 +48,39 @@ async fn redis_cli_and_a_foreign_kafka_client_reach_cim_and_yunque_on_different_
     both(&mut clients, "chat").await;
     Snippet::of("kafka", "python").on_topic(&topic).run(brokers);
     both(&mut clients, "notice").await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_killed_with_records_in_hand_loses_none_and_none_arrives_twice() {
+    const COUNT: usize = 2_000;
+    let redis = Redis::start();
+    let mut back_end = dial(&redis).await;
+    let mut first = node(&redis, "n1", 1, "intakes: [{kind: redis-stream}]");
+    let second = node(&redis, "n2", 2, "intakes: [{kind: redis-stream}]");
+    let mut client = second.connect("1074", Form::YunqueJson).await;
+    let mut burst = redis::pipe();
+    for at in 0..COUNT {
+        let envelope = json!({"Uid": "1074", "msg": [{"action": "chat", "title": at.to_string()}]}).to_string();
+        burst.cmd("XADD").arg("chat").arg("*").arg("data").arg(envelope).ignore();
+    }
+    let _: () = burst.query_async(&mut back_end).await.unwrap();
+    // Both have some by now, and neither has all: the end comes in the middle of it.
+    let mut seen = HashSet::new();
+    while seen.len() < 50 {
+        seen.insert(client.message().await["title"].as_str().unwrap().to_owned());
+    }
+    first.signal(Signal::KILL);
+    first.exit().await;
+    while seen.len() < COUNT {
+        let title = client.message().await["title"].as_str().unwrap().to_owned();
+        assert!(seen.insert(title.clone()), "{title} came twice");
+    }
+    until("everything is settled", || async {
+        let mut ask = redis::cmd("XPENDING");
+        let answer = ask.arg("chat").arg("skylark").query_async(&mut back_end.clone()).await.unwrap();
+        let redis::Value::Array(parts) = answer else { panic!("{answer:?}") };
+        (parts[0] == redis::Value::Int(0)).then_some(())
+    })
+    .await;
+    assert!(client.drain().await.is_empty(), "nothing came twice");
 }
