@@ -5,6 +5,7 @@ mod kafka;
 mod languages;
 mod lease;
 mod nodes;
+mod rights;
 mod stream;
 
 use std::future::Future;

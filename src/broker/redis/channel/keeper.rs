@@ -20,7 +20,7 @@ use crate::broker::redis::wire::{Frame, Wire, WireError, put_command};
 
 /// The owner renews so often; the others look whether the lease is free a little more often, by chance.
 const RENEW: Duration = Duration::from_millis(400);
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(150);
 /// A subscription is confirmed within so long, or it is none.
 const CONFIRM: Duration = Duration::from_secs(1);
 

@@ -1,0 +1,48 @@
+//! The least rights that an intake needs of its Redis, as docs/intakes.md gives them.
+
+use serde_json::json;
+
+use super::{Kind, dead, dial, subscribers, until};
+use crate::support::gateway::Setup;
+use crate::support::redis::Redis;
+use crate::support::wire::Form;
+
+/// The document's block.
+fn rights() -> Vec<String> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/intakes.md")).unwrap();
+    let (_, rest) = text.split_once("these are enough").expect("the rights stand in the document");
+    let block = rest.split("```text\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("a block");
+    block.split_whitespace().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_documented_rights_are_enough() {
+    for kind in Kind::ALL {
+        let redis = Redis::start();
+        let mut back_end = dial(&redis).await;
+        let mut user = redis::cmd("ACL");
+        user.arg("SETUSER").arg("intake").arg("on").arg(">a-long-password").arg("resetchannels").arg("-@all");
+        let _: () = user.arg(rights()).query_async(&mut back_end).await.unwrap();
+        let with_user = kind.yaml(&redis).replace("}]", ", user: intake, password: a-long-password}]");
+        let gateway = Setup::default().yaml(&with_user).start();
+        let mut client = gateway.connect("1074", Form::YunqueJson).await;
+        if kind == Kind::Channel {
+            subscribers(&back_end, 1).await;
+        }
+        kind.publish(&mut back_end, b"junk").await;
+        kind.publish(&mut back_end, json!({"msg": [{"action": "chat"}]}).to_string().as_bytes()).await;
+        assert_eq!(client.message().await["action"], "chat", "{kind:?}");
+        until("the dead letter", || async { (dead(&mut back_end.clone()).await.len() == 1).then_some(()) }).await;
+        until("readiness", || async { (gateway.get("/health/ready").await.status == 200).then_some(()) }).await;
+        if kind == Kind::Stream {
+            until("what is settled is trimmed", || async {
+                let info: Vec<redis::Value> =
+                    redis::cmd("XINFO").arg("GROUPS").arg("chat").query_async(&mut back_end.clone()).await.unwrap();
+                (info.len() == 1).then_some(())
+            })
+            .await;
+        }
+        let refused: Vec<redis::Value> = redis::cmd("ACL").arg("LOG").query_async(&mut back_end).await.unwrap();
+        assert!(refused.is_empty(), "{kind:?}: {refused:?}");
+    }
+}
