@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_millis(150);
 /// A subscription is confirmed within so long, or it is none.
 const CONFIRM: Duration = Duration::from_secs(1);
 
+/// A subscription that gives nothing for so long has nothing more that had come before.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// The task.
 pub(super) struct Keeper {
     client: Arc<Client>,
@@ -166,24 +169,49 @@ impl Keeper {
     /// Whether the lease is this node's now.
     async fn renewed(&mut self) -> Result<bool, Unavailable> {
         let held = self.lease.hold().await?;
-        let mut tenure = self.shared.tenure.lock();
-        *tenure = Tenure { sure_until: self.lease.sure_until(), ..*tenure };
-        match held {
-            Held::Taken { unbroken: false } => {
-                tenure.term += 1;
-                self.leases.increment(1);
-                // What a subscription of an earlier term still has to read is of no term.
-                self.wire = None;
-                tracing::info!(channel = self.topic, "this node takes the subscription");
-            }
-            Held::Others if self.is_owner => {
-                tenure.term += 1;
-                tracing::warn!(channel = self.topic, "another node has taken the subscription");
-            }
-            Held::Still | Held::Taken { unbroken: true } | Held::Others => {}
+        let is_lost = match held {
+            Held::Still | Held::Taken { unbroken: true } => false,
+            Held::Taken { unbroken: false } => true,
+            Held::Others => self.is_owner,
+        };
+        {
+            let mut tenure = self.shared.tenure.lock();
+            *tenure = Tenure { sure_until: self.lease.sure_until(), term: tenure.term + u64::from(is_lost) };
         }
         self.is_owner = held != Held::Others;
+        if is_lost {
+            self.discard().await;
+        }
+        match held {
+            Held::Taken { unbroken: false } => {
+                self.leases.increment(1);
+                tracing::info!(channel = self.topic, "this node takes the subscription");
+            }
+            Held::Others if is_lost => tracing::warn!(channel = self.topic, "another node has taken the subscription"),
+            _ => {}
+        }
         Ok(self.is_owner)
+    }
+
+    /// Ends a subscription of a term that is over. What it still holds may be another's, too: it is lost, and counted.
+    async fn discard(&mut self) {
+        let Some(mut wire) = self.wire.take() else { return };
+        let deadline = Instant::now() + CONFIRM;
+        let mut lost = 0;
+        while Instant::now() < deadline {
+            match wire.incoming.next() {
+                Ok(Some(frame)) => lost += u64::from(message(frame).is_some()),
+                Ok(None) => match timeout(QUIET, wire.incoming.read()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => break,
+                },
+                Err(_) => break,
+            }
+        }
+        self.lost.increment(lost);
+        if lost > 0 {
+            tracing::warn!(channel = self.topic, lost, "came while the lease was another's, and dropped");
+        }
     }
 
     /// Ends every other subscription that a node of this cluster still has, then subscribes.
