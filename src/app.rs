@@ -5,6 +5,7 @@
 mod banner;
 pub mod engine;
 mod fetch;
+mod kv;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -17,15 +18,15 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::engine::{Engine, EngineError};
 use self::fetch::Network;
 use crate::broker::Deliver;
-use crate::config::{Config, KvPlace, Loaded};
+use crate::config::{Config, Loaded};
 use crate::hub::Hub;
 use crate::id::IdSequence;
 use crate::node::Node;
 use crate::node::deliver::Delivery;
 use crate::node::effects::NodeServices;
 use crate::plugin::PluginHost;
-use crate::plugin::host::{CompileIn, LoadError, Options, Tasks as PluginTasks, Time, WasmHost};
-use crate::plugin::kv::{FileStore, MemoryStore, OpenError, Store};
+use crate::plugin::host::{CompileIn, LoadError, Options, Tasks as PluginTasks, WasmHost};
+use crate::plugin::kv::OpenError;
 use crate::server::api::{About, Api};
 use crate::server::intake::Intakes;
 use crate::server::{Listeners, Server, StartError};
@@ -113,7 +114,7 @@ impl App {
         let receiver: Arc<dyn Deliver> = Arc::clone(&delivery) as _;
         let engine = Engine::start(&config, receiver)?;
         let network = Network::new(config.plugins.http_ca.clone());
-        let kv = open_kv(&config.plugins.kv)?;
+        let kv = kv::open(&config.plugins.kv, engine.store.clone())?;
         let options = Options { kv, compile: CompileIn::Child, fetch: Some(Arc::new(network)), ..Options::default() };
         let (host, plugin_tasks) = WasmHost::load(&config.plugins, options).await?;
         let host = Arc::new(host);
@@ -197,14 +198,6 @@ impl App {
         }
         tracing::info!("drained");
     }
-}
-
-/// Where plugins keep their keys.
-fn open_kv(place: &KvPlace) -> Result<Arc<dyn Store>, OpenError> {
-    Ok(match place {
-        KvPlace::Memory => Arc::new(MemoryStore::default()),
-        KvPlace::File(path) => Arc::new(FileStore::open(path, Time::default())?),
-    })
 }
 
 fn warn_of_open_api(config: &Config) {

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use crate::broker::kafka::{KafkaSource, Link};
 use crate::broker::memory::{MemoryBroker, MemoryRoster};
+use crate::broker::redis::check::check as check_redis;
 use crate::broker::redis::{Channel, ChannelSettings, Client, RedisEngine, Stream, StreamSettings, UrlError};
 use crate::broker::roster::Roster;
 use crate::broker::source::Source;
 use crate::broker::{Broker, Deliver, Unavailable};
-use crate::config::{BusKind, Config, Intake, IntakeKind};
+use crate::config::{Bus, BusKind, Config, Intake, IntakeKind};
+use crate::plugin::kv::Store;
 use crate::server::intake::Feed;
+
+use super::kv::RedisStore;
 
 /// What nodes share, and the way between them.
 pub struct Engine {
@@ -17,6 +21,8 @@ pub struct Engine {
     pub broker: Arc<dyn Broker>,
     /// Who belongs to the cluster.
     pub roster: Arc<dyn Roster>,
+    /// What plugins keep, where the engine keeps it for all nodes.
+    pub store: Option<Arc<dyn Store>>,
 }
 
 /// Why an engine cannot be used at all; one that is only away is no reason.
@@ -40,10 +46,11 @@ impl Engine {
             BusKind::Memory => Self {
                 broker: Arc::new(MemoryBroker::new(config.node.id.clone(), receiver)),
                 roster: Arc::new(MemoryRoster::default()),
+                store: None,
             },
             BusKind::Redis => {
-                let RedisEngine { bus, roster, .. } = RedisEngine::start(config, receiver)?;
-                Self { broker: bus, roster }
+                let RedisEngine { bus, roster, spaces, .. } = RedisEngine::start(config, receiver)?;
+                Self { broker: bus, roster, store: Some(Arc::new(RedisStore::new(spaces))) }
             }
         })
     }
@@ -76,4 +83,12 @@ fn feed(config: &Config, intake: &Intake) -> Result<Feed, EngineError> {
         }
     };
     Ok(Feed { name, source })
+}
+
+/// What would keep a node from working with the engine that `bus` names, by connecting to it: one sentence each.
+pub async fn faults(bus: &Bus) -> Vec<String> {
+    match bus.kind {
+        BusKind::Memory => Vec::new(),
+        BusKind::Redis => check_redis(bus).await.unwrap_or_else(|error| vec![error.to_string()]),
+    }
 }

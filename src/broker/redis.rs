@@ -5,6 +5,7 @@
 
 mod bus;
 mod channel;
+pub mod check;
 pub mod client;
 mod dead;
 mod fate;
@@ -17,6 +18,7 @@ mod outbox;
 mod publisher;
 mod receipts;
 mod roster;
+mod spaces;
 mod stream;
 mod streams;
 mod subscriber;
@@ -31,6 +33,7 @@ pub use bus::RedisBus;
 pub use channel::{Channel, ChannelSettings};
 pub use client::{Client, UrlError};
 pub use roster::RedisRoster;
+pub use spaces::{RedisSpaces, SpaceStep, SpaceWrite, Step};
 pub use stream::{Stream, StreamSettings};
 
 use names::Names;
@@ -41,6 +44,8 @@ pub struct RedisEngine {
     pub bus: Arc<RedisBus>,
     /// Who belongs to the cluster.
     pub roster: Arc<RedisRoster>,
+    /// What plugins keep.
+    pub spaces: Arc<RedisSpaces>,
     /// The way to the server.
     pub client: Arc<Client>,
 }
@@ -54,6 +59,7 @@ impl RedisEngine {
         let client = Arc::new(Client::new(&config.bus.redis)?);
         let roster = Arc::new(RedisRoster::new(Arc::clone(&client), Names::new(&config.bus.prefix)));
         let bus = Arc::new(RedisBus::start(config, Arc::clone(&client), Arc::clone(&roster), receiver));
-        Ok(Self { bus, roster, client })
+        let spaces = Arc::new(RedisSpaces::new(Arc::clone(&client), Names::new(&config.bus.prefix)));
+        Ok(Self { bus, roster, spaces, client })
     }
 }

@@ -1,9 +1,11 @@
-//! `skylark check`: the configuration, the certificates and every plugin, all faults at once, no port opened.
+//! `skylark check`: the configuration, the certificates, the engine of the bus and every plugin, all faults at once, no port
+//! opened.
 
 use anyhow::bail;
 
 use super::{ConfigSource, block_on, print};
-use crate::config::Plugins;
+use crate::app::engine;
+use crate::config::{Bus, BusKind, Plugins};
 use crate::plugin::check::{Report, check_dir};
 use crate::server::tls_faults;
 
@@ -22,11 +24,17 @@ impl Check {
         }
         let config_faults = faults.len();
         let mut checked = Vec::new();
+        if let Some(config) =
+            examined.config.as_ref().filter(|_| !examined.faults.iter().any(|f| f.path.starts_with("bus")))
+        {
+            checked.extend(bus(&config.bus, &mut faults));
+        }
+        let bus_faults = faults.len() - config_faults;
         // A key with a fault holds its default, so the directory is the one that was meant unless the fault is its own.
         if let Some(config) =
             examined.config.filter(|_| !examined.faults.iter().any(|f| f.path.starts_with("plugins.dir")))
         {
-            checked = plugins(&config.plugins, &mut faults);
+            checked.extend(plugins(&config.plugins, &mut faults));
         }
         if faults.is_empty() {
             let files =
@@ -35,10 +43,22 @@ impl Check {
             return checked.iter().try_for_each(|line| print(line));
         }
         faults.iter().try_for_each(|fault| print(fault))?;
-        let (n, m) = (config_faults, faults.len() - config_faults);
+        let (n, m) = (config_faults, faults.len() - config_faults - bus_faults);
         let noun = if n == 1 { "fault" } else { "faults" };
-        bail!("{n} {noun} in the configuration, {m} in the plugins");
+        let bus = if bus_faults == 0 { String::new() } else { format!("{bus_faults} in the bus, ") };
+        bail!("{n} {noun} in the configuration, {bus}{m} in the plugins");
     }
+}
+
+/// Connects to the engine of the bus, and gives a line for one that is as a node needs it.
+fn bus(bus: &Bus, faults: &mut Vec<String>) -> Option<String> {
+    let found = match block_on(async { Ok(engine::faults(bus).await) }) {
+        Ok(found) => found,
+        Err(error) => vec![format!("bus: {error:#}")],
+    };
+    let is_sound = found.is_empty();
+    faults.extend(found);
+    (is_sound && bus.kind != BusKind::Memory).then(|| format!("bus: ok ({})", bus.kind.as_str()))
 }
 
 /// Checks every component of the directory, and gives a line for each that would serve.

@@ -6,6 +6,7 @@ mod faults;
 mod one;
 mod rosters;
 mod several;
+mod stores;
 
 use crate::support::bus::{Bus, MemoryBus};
 use crate::support::redis::Redis;
@@ -67,6 +68,26 @@ macro_rules! shared_engines {
             ];)+
         }
     };
+}
+
+/// Engines that keep the plugins' keys for all nodes.
+macro_rules! storing_engines {
+    ($($engine:ident: $bus:ty),+ $(,)?) => {
+        contract! {
+            $($engine: $bus = [
+                stores::a_commit_on_a_changed_read_is_a_conflict_and_changes_nothing,
+                stores::an_entry_ends_with_its_time_and_makes_room,
+                stores::a_share_is_bounded,
+                stores::many_nodes_count_without_losing_one,
+            ];)+
+        }
+    };
+}
+
+mod stored {
+    use super::*;
+
+    storing_engines!(redis: Redis);
 }
 
 mod shared {

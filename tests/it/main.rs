@@ -35,6 +35,7 @@ mod peers;
 mod pins;
 mod push;
 mod qr_login;
+mod redis_bus;
 mod reloads;
 mod rooms;
 mod secrets;

@@ -68,7 +68,7 @@ impl Client {
             }
             false => None,
         };
-        let mut info = RedisConnectionInfo::default().set_db(named.redis_settings().db());
+        let mut info = RedisConnectionInfo::default().set_skip_set_lib_name().set_db(named.redis_settings().db());
         if !config.user.is_empty() {
             info = info.set_username(&config.user);
         }
@@ -113,10 +113,7 @@ impl Client {
     }
 
     /// Runs a pipeline on the shared connection.
-    ///
-    /// # Errors
-    /// [`Unavailable`]: it was refused, or not answered in time.
-    pub async fn run<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Unavailable> {
+    pub(super) async fn run<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Unavailable> {
         let mut connection = self.shared().await?;
         self.judged(timeout(ANSWER, pipeline.query_async(&mut connection)).await).await
     }
@@ -177,7 +174,8 @@ impl Client {
         self.away(format_args!("no answer in {after:?}"))
     }
 
-    fn away(&self, why: impl std::fmt::Display) -> Unavailable {
+    /// Why the server is of no use.
+    pub(super) fn away(&self, why: impl std::fmt::Display) -> Unavailable {
         Unavailable { engine: "redis", why: format!("{}: {why}", self.address()) }
     }
 }

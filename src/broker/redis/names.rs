@@ -63,6 +63,11 @@ impl Names {
     pub(super) fn number(&self, uid: &Uid) -> String {
         format!("{}:number:{uid}", self.prefix)
     }
+
+    /// A shared space; `what` = one of its keys.
+    pub(super) fn space(&self, space: &str, what: &str) -> String {
+        format!("{{{}:kv:{space}}}:{what}", self.prefix)
+    }
 }
 
 #[cfg(test)]

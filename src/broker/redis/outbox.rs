@@ -2,7 +2,7 @@
 //!
 //! Knows no connection: parcels of commands come out, each with whom of the batch its commands carry.
 
-use ahash::AHashMap;
+use ahash::{AHashMap, RandomState};
 use smallvec::SmallVec;
 
 use super::names::Names;
@@ -39,7 +39,8 @@ pub(super) struct Outbox<'a> {
     most: usize,
     /// Records that may take more, and the last one of each channel.
     drafts: Vec<Draft>,
-    open: AHashMap<String, usize>,
+    open: AHashMap<u64, usize>,
+    hasher: RandomState,
     drafted: usize,
     parcel: Parcel,
     /// Envelopes whose record would be too large, with its size.
@@ -62,6 +63,7 @@ impl<'a> Outbox<'a> {
             most,
             drafts: Vec::new(),
             open: AHashMap::new(),
+            hasher: RandomState::new(),
             drafted: 0,
             parcel: Parcel::default(),
             too_large: Vec::new(),
@@ -73,13 +75,15 @@ impl<'a> Outbox<'a> {
         let mut bytes = Vec::with_capacity(envelope.message.approximate_bytes() + 64);
         put_envelope(&mut bytes, envelope);
         self.drafted += bytes.len();
-        let last = self.open.get(&channel).map(|&last| &mut self.drafts[last]);
-        if let Some(last) = last.filter(|last| last.takes(envelope, bytes.len())) {
+        // By its hash: two channels with one hash part where they would share a record, no more.
+        let key = self.hasher.hash_one(&channel);
+        let last = self.open.get(&key).map(|&last| &mut self.drafts[last]);
+        if let Some(last) = last.filter(|last| last.channel == channel && last.takes(envelope, bytes.len())) {
             last.bytes.extend_from_slice(&bytes);
             last.load.envelopes.push(at);
             return;
         }
-        self.open.insert(channel.clone(), self.drafts.len());
+        self.open.insert(key, self.drafts.len());
         let load = Load { envelopes: SmallVec::from_buf([at]), user: None };
         self.drafts.push(Draft { channel, target: envelope.target.clone(), bytes, load });
     }

@@ -1,0 +1,77 @@
+//! Where plugins keep their keys: this node's memory, a file of its own, or the engine that the nodes share, whose spaces
+//! become a [`Store`] here.
+//!
+//! Broker and plugin do not know each other; this is where they meet.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use crate::broker::Unavailable;
+use crate::broker::redis::{RedisSpaces, SpaceStep, SpaceWrite, Step};
+use crate::config::KvPlace;
+use crate::plugin::host::Time;
+use crate::plugin::kv::{Commit, FileStore, Found, KvError, MemoryStore, OpenError, Share, Store};
+
+/// Keeps the state of every plugin in Redis, for all nodes.
+pub(super) struct RedisStore {
+    spaces: Arc<RedisSpaces>,
+}
+
+/// As the configuration says; `shared` = what the engine of the bus keeps for all nodes, in place of this node's memory.
+pub(super) fn open(place: &KvPlace, shared: Option<Arc<dyn Store>>) -> Result<Arc<dyn Store>, OpenError> {
+    Ok(match place {
+        KvPlace::Memory => shared.unwrap_or_else(|| Arc::new(MemoryStore::default())),
+        KvPlace::File(path) => Arc::new(FileStore::open(path, Time::default())?),
+    })
+}
+
+impl RedisStore {
+    pub(super) fn new(spaces: Arc<RedisSpaces>) -> Self {
+        Self { spaces }
+    }
+}
+
+impl Store for RedisStore {
+    fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Found, KvError>> {
+        async move {
+            let (version, value) = self.spaces.get(space, key).await.map_err(|error| unavailable(&error))?;
+            Ok(Found { version, value: value.map(Into::into) })
+        }
+        .boxed()
+    }
+
+    /// An engine that is away is the commit's to tell.
+    fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit, share: Share) -> BoxFuture<'a, bool> {
+        async move {
+            let writes = writes(commit);
+            let step = SpaceStep { reads: &[], writes: &writes, bytes: share.bytes, keys: share.keys };
+            self.spaces.probe(space, &step).await != Ok(Step::Full)
+        }
+        .boxed()
+    }
+
+    fn commit<'a>(&'a self, space: &'a str, commit: Commit, share: Share) -> BoxFuture<'a, Result<(), KvError>> {
+        async move {
+            let reads: Vec<(&str, u64)> = commit.reads.iter().map(|(key, version)| (key.as_str(), *version)).collect();
+            let writes = writes(&commit);
+            let step = SpaceStep { reads: &reads, writes: &writes, bytes: share.bytes, keys: share.keys };
+            match self.spaces.commit(space, &step).await.map_err(|error| unavailable(&error))? {
+                Step::Taken => Ok(()),
+                Step::Conflict => Err(KvError::Conflict),
+                Step::Full => Err(KvError::Full),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn writes(commit: &Commit) -> Vec<SpaceWrite<'_>> {
+    let writes = commit.writes.iter();
+    writes.map(|(key, write)| SpaceWrite { key, value: write.value.as_deref(), ttl: write.ttl }).collect()
+}
+
+fn unavailable(error: &Unavailable) -> KvError {
+    KvError::Unavailable(error.to_string())
+}

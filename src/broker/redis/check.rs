@@ -1,0 +1,147 @@
+//! What would keep a node from working with its Redis: asked by connecting and by doing what a node does, on names of its own.
+//!
+//! For `skylark check`; leaves nothing behind.
+
+use ::redis::{Script, Value, pipe};
+
+use super::client::{Client, UrlError};
+use super::names::Names;
+use crate::broker::{Stream, Unavailable};
+use crate::clock;
+use crate::config::Bus;
+
+/// The first version that has all that is used.
+const OLDEST: (u32, u32) = (6, 2);
+/// A clock that is further away than this is a fault of one of the two machines. Nothing depends on it but what people read.
+const SKEW_MILLIS: i64 = 5_000;
+/// The user, room and space that is tried.
+const NOBODY: &str = "skylark-check";
+
+/// One sentence for each thing that is wrong; none = a node can work.
+///
+/// # Errors
+/// [`UrlError`]: the server cannot be named.
+pub async fn check(bus: &Bus) -> Result<Vec<String>, UrlError> {
+    let client = Client::new(&bus.redis)?;
+    let names = Names::new(&bus.prefix);
+    let mut faults = Vec::new();
+    // Without a connection, or an answer to the first question, the rest would say the same again. This way the server's own
+    // words come through.
+    if let Err(error) = client.wire().await {
+        return Ok(vec![plain(&error)]);
+    }
+    let info: Vec<String> = match client.run(pipe().cmd("INFO").arg("server").cmd("INFO").arg("memory")).await {
+        Ok(info) => info,
+        Err(error) if error.why.contains("NOPERM") => {
+            faults.push(format!("redis: the user may not ask for INFO, so its version is not known: {}", error.why));
+            Vec::new()
+        }
+        Err(error) => return Ok(vec![plain(&error)]),
+    };
+    let info = info.concat();
+    faults.extend(version_fault(&info));
+    faults.extend(eviction_fault(&info));
+    faults.extend(clock_fault(&client).await);
+    faults.extend(rights_faults(&client, &names).await);
+    Ok(faults)
+}
+
+/// The usual reasons in words that say what to do.
+fn plain(error: &Unavailable) -> String {
+    let hint = match &error.why {
+        why if why.contains("WRONGPASS") => ": bus.redis.user and bus.redis.password are not what it expects",
+        why if why.contains("NOAUTH") => ": it wants a password (bus.redis.password)",
+        why if why.contains("without any password") => ": it has no password for this user, bus.redis.password is set",
+        _ => "",
+    };
+    format!("{error}{hint}")
+}
+
+fn version_fault(info: &str) -> Option<String> {
+    let version = field(info, "redis_version")?;
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
+    let found = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (major, minor) = OLDEST;
+    if field(info, "redis_mode") == Some("cluster") {
+        return Some("redis: expected one server, got a Redis Cluster, which is not supported yet".to_owned());
+    }
+    (found < OLDEST).then(|| format!("redis: expected version {major}.{minor} or later, got {version}"))
+}
+
+/// Leases and presence are keys: a server that throws keys away to make room would throw away members.
+fn eviction_fault(info: &str) -> Option<String> {
+    let policy = field(info, "maxmemory_policy")?;
+    let is_bounded = field(info, "maxmemory").is_some_and(|bytes| bytes != "0");
+    (is_bounded && policy != "noeviction")
+        .then(|| format!("redis: expected maxmemory-policy noeviction, got {policy}: it may forget who is a member"))
+}
+
+async fn clock_fault(client: &Client) -> Option<String> {
+    let ((seconds, micros),): ((i64, i64),) = client.run(pipe().cmd("TIME")).await.ok()?;
+    let skew = seconds * 1_000 + micros / 1_000 - clock::now_millis();
+    let direction = if skew > 0 { "ahead of" } else { "behind" };
+    let millis = skew.abs();
+    (millis > SKEW_MILLIS)
+        .then(|| format!("redis: its clock is {millis} ms {direction} this machine's: set one of them"))
+}
+
+/// What a node does, each once, on names that nobody has.
+async fn rights_faults(client: &Client, names: &Names) -> Vec<String> {
+    let user = Stream::User(NOBODY.parse().expect("a valid name"));
+    let channels = [names.everyone(), names.stream(&user)];
+    let mut faults = Vec::new();
+    let mut note = |what: &str, why: String| faults.push(format!("redis: the user may not {what}: {why}"));
+    for channel in &channels[1..] {
+        let tried: Result<Vec<Value>, _> = client.run(pipe().cmd("PUBLISH").arg(channel).arg("")).await;
+        tried.err().into_iter().for_each(|error| note(&format!("publish to {channel}"), error.why));
+    }
+    for channel in &channels {
+        let tried = subscribe(client, channel).await;
+        tried.err().into_iter().for_each(|error| note(&format!("subscribe to {channel}"), error.why));
+    }
+    let keys = [names.roster(NOBODY), names.space(NOBODY, "values")];
+    for key in &keys {
+        let script = Script::new(TRIAL);
+        let tried = client.invoke::<Value>(script.prepare_invoke().key(key)).await;
+        tried.err().into_iter().for_each(|error| note(&format!("run scripts on {key}"), error.why));
+    }
+    faults
+}
+
+async fn subscribe(client: &Client, channel: &str) -> Result<(), Unavailable> {
+    let mut wire = client.wire().await?;
+    wire.ask(&[b"SUBSCRIBE", channel.as_bytes()]).await.map(drop).map_err(|why| client.away(why))
+}
+
+/// All commands that the scripts use, on a key that is gone afterwards.
+const TRIAL: &str = "
+redis.call('TIME')
+redis.call('SET', KEYS[1], '1', 'PX', 1000) redis.call('GET', KEYS[1]) redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'a', '1') redis.call('HGET', KEYS[1], 'a') redis.call('HEXISTS', KEYS[1], 'a')
+redis.call('HSTRLEN', KEYS[1], 'a') redis.call('HINCRBY', KEYS[1], 'a', 1) redis.call('HLEN', KEYS[1])
+redis.call('HKEYS', KEYS[1]) redis.call('HVALS', KEYS[1]) redis.call('HGETALL', KEYS[1]) redis.call('HDEL', KEYS[1], 'a')
+redis.call('ZADD', KEYS[1], 1, 'a') redis.call('ZSCORE', KEYS[1], 'a') redis.call('ZRANGEBYSCORE', KEYS[1], 0, 1)
+redis.call('ZREM', KEYS[1], 'a')
+redis.call('SADD', KEYS[1], 'a') redis.call('SISMEMBER', KEYS[1], 'a') redis.call('SPOP', KEYS[1], 1)
+redis.call('SREM', KEYS[1], 'a') redis.call('EXISTS', KEYS[1])
+return 1";
+
+/// A line `name:value` of INFO.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_is_judged() {
+        let info = "# Server\r\nredis_version:6.0.16\r\nredis_mode:standalone\r\nmaxmemory:100\r\nmaxmemory_policy:allkeys-lru\r\n";
+        assert_eq!(version_fault(info).unwrap(), "redis: expected version 6.2 or later, got 6.0.16");
+        assert!(eviction_fault(info).unwrap().contains("allkeys-lru"));
+        let good = "redis_version:7.0.15\r\nredis_mode:standalone\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n";
+        assert_eq!((version_fault(good), eviction_fault(good)), (None, None));
+        assert!(version_fault("redis_version:8.1.0\r\nredis_mode:cluster\r\n").unwrap().contains("Cluster"));
+    }
+}

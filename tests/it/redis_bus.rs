@@ -1,0 +1,197 @@
+//! What is Redis' own: what `skylark check` finds, the least rights that a node needs, TLS, and how few round trips a batch takes.
+
+use std::process::Command;
+
+use skylark::broker::Stream;
+use skylark::config::{BusKind, Config};
+use skylark::message::Target;
+
+use crate::support::bus::{Bus, Seat, envelope, is_accepted, user};
+use crate::support::client::within;
+use crate::support::gateway::Setup;
+use crate::support::redis::{Redis, free_address};
+use crate::support::resp::Reply;
+use crate::support::tls::Pair;
+
+/// As `docs/operations.md` gives them.
+const RIGHTS: &str = "resetkeys ~{skylark* ~skylark:* resetchannels &skylark:* -@all +publish +subscribe +unsubscribe +ping \
+                      +select +time +info +eval +evalsha +script|load +get +set +del +exists +hset +hget +hdel +hexists \
+                      +hstrlen +hincrby +hlen +hkeys +hvals +hgetall +zadd +zrem +zscore +zrangebyscore +sadd +srem \
+                      +sismember +spop";
+
+/// What `skylark check` prints, and whether it is content.
+fn check(yaml: &str) -> (bool, String) {
+    let folder = Setup::default().no_plugins().yaml(yaml).prepare();
+    let mut command: Command = folder.command("check");
+    let output = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text)
+}
+
+async fn tell(redis: &Redis, command: &str) {
+    let reply = redis.line().await.ask(command).await.unwrap();
+    assert_eq!(reply, Reply::Text("OK".to_owned()), "{command}");
+}
+
+#[tokio::test]
+async fn check_says_what_is_wrong_with_redis() {
+    let nobody = format!("bus:\n  kind: redis\n  redis:\n    url: redis://{}", free_address());
+    let (good, said) = check(&nobody);
+    assert!(!good && said.contains("redis is unavailable") && said.contains("refused"), "{said}");
+
+    let redis = Redis::start();
+    let (good, said) = check(&redis.bus());
+    assert!(good && said.contains("bus: ok (redis)"), "{said}");
+
+    tell(&redis, "CONFIG SET maxmemory 100mb").await;
+    tell(&redis, "CONFIG SET maxmemory-policy allkeys-lru").await;
+    let (good, said) = check(&redis.bus());
+    assert!(!good && said.contains("expected maxmemory-policy noeviction, got allkeys-lru"), "{said}");
+    tell(&redis, "CONFIG SET maxmemory-policy noeviction").await;
+
+    tell(&redis, "ACL SETUSER narrow on >a-long-password ~other:* resetchannels &other:* +@all").await;
+    tell(
+        &redis,
+        &format!("ACL SETUSER node on >a-long-password {}", RIGHTS.split_whitespace().collect::<Vec<_>>().join(" ")),
+    )
+    .await;
+    let with = |user: &str| format!("{}\n    user: {user}\n    password: a-long-password", redis.bus());
+    let (good, said) = check(&with("narrow"));
+    assert!(!good, "{said}");
+    for what in
+        ["may not publish to skylark:u:", "may not subscribe to skylark:all", "may not run scripts on {skylark}:"]
+    {
+        assert!(said.contains(what), "{what}: {said}");
+    }
+    let (good, said) = check(&with("node"));
+    assert!(good, "the least rights are enough: {said}");
+
+    tell(&redis, "CONFIG SET requirepass another-password").await;
+    for (yaml, word) in [(redis.bus(), "NOAUTH"), (with("nobody"), "WRONGPASS")] {
+        let (good, said) = check(&yaml);
+        assert!(!good && said.contains(word) && said.contains("bus.redis.password"), "{said}");
+        assert!(!said.contains("a-long-password"), "{said}");
+    }
+}
+
+/// Redis as it is reached by `rediss://`, by a user who has the least rights.
+struct Guarded {
+    redis: Redis,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Guarded {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Pair::new().install(folder.path());
+        let port = free_address().port();
+        let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (cert, key, tls_port) = (file("cert.pem"), file("key.pem"), port.to_string());
+        let redis = Redis::with(&[
+            "--save",
+            "",
+            "--tls-port",
+            &tls_port,
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+            "--tls-auth-clients",
+            "no",
+        ]);
+        let rights = RIGHTS.split_whitespace().collect::<Vec<_>>().join(" ");
+        tell(&redis, &format!("ACL SETUSER node on >a-long-password {rights}")).await;
+        tell(&redis, "ACL SETUSER default off").await;
+        Self { redis, folder, port }
+    }
+}
+
+impl Bus for Guarded {
+    const IS_SHARED: bool = true;
+    const IS_ROUTED: bool = true;
+
+    fn start() -> Self {
+        unreachable!("it is started by hand")
+    }
+
+    fn configure(&self, config: &mut Config) {
+        config.bus.kind = BusKind::Redis;
+        config.bus.redis.url = format!("rediss://localhost:{}", self.port);
+        config.bus.redis.ca = self.folder.path().join("cert.pem");
+        config.bus.redis.user = "node".to_owned();
+        config.bus.redis.password = "a-long-password".to_owned();
+    }
+
+    fn kill(&mut self) {
+        self.redis.kill();
+    }
+
+    fn restart(&mut self) {
+        unreachable!("its user would be gone")
+    }
+
+    fn pause(&self) {
+        self.redis.freeze();
+    }
+
+    fn resume(&self) {
+        self.redis.thaw();
+    }
+
+    async fn inject(&self, _: &[u8]) {
+        unreachable!("nothing is injected")
+    }
+}
+
+#[tokio::test]
+async fn a_node_needs_few_rights_and_speaks_tls() {
+    let bus = Guarded::start().await;
+    let seats = [Seat::take(&bus, "n1", 1).await, Seat::take(&bus, "n2", 2).await];
+    for seat in &seats {
+        within("a lease", seat.engine.roster.join(&seat.member())).await.unwrap();
+        within("a renewal", seat.engine.roster.renew(&seat.member())).await.unwrap();
+    }
+    assert_eq!(within("members", seats[1].engine.roster.members()).await.unwrap().len(), 2);
+    within("a hold", seats[0].broker().hold(Stream::User("a".parse().unwrap()))).await.unwrap();
+    // More than one TLS record, in both directions.
+    let batch: Vec<_> = (0..200).map(|n| envelope(user("a"), &format!("{n:03}{}", "x".repeat(1_000)))).collect();
+    assert!(seats[1].publish_all(batch).await.iter().all(is_accepted));
+    let texts = seats[0].heard.messages(200).await;
+    assert!(texts.iter().enumerate().all(|(n, text)| text.starts_with(&format!("{n:03}"))));
+    assert!(within("presence", seats[0].engine.roster.online(&"a".parse().unwrap())).await.unwrap());
+    assert!(within("the fallen", seats[0].engine.roster.fallen()).await.unwrap().is_empty());
+    within("a number", seats[0].engine.roster.number(&"a".parse().unwrap())).await.unwrap();
+    seats[0].engine.store.clone().unwrap().get("p", "k").await.unwrap();
+    within("a goodbye", seats[0].engine.roster.leave()).await;
+}
+
+/// Counted by Redis itself: how often it read and wrote for a batch of pushes to as many users.
+#[tokio::test]
+async fn a_batch_takes_few_round_trips() {
+    const USERS: usize = 500;
+    let redis = Redis::start();
+    let seats = [Seat::take(&redis, "n1", 1).await, Seat::take(&redis, "n2", 2).await];
+    let holds = (0..USERS).map(|n| seats[1].broker().hold(Stream::User(format!("u{n}").parse().unwrap())));
+    for held in within("the holds", futures_util::future::join_all(holds)).await {
+        held.unwrap();
+    }
+    let mut line = redis.line().await;
+    let mut counts = Vec::new();
+    for _ in 0..2 {
+        let info = line.ask("INFO stats").await.unwrap();
+        let count = |name: &str| -> u64 {
+            let line = info.text().lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
+            line.trim().parse().unwrap()
+        };
+        counts.push((count("total_reads_processed"), count("total_commands_processed")));
+        let batch = (0..USERS).map(|n| envelope(user(&format!("u{n}")), "hello")).collect();
+        assert!(seats[0].publish_all(batch).await.iter().all(is_accepted));
+    }
+    seats[1].heard.messages(2 * USERS).await;
+    let (reads, commands) = (counts[1].0 - counts[0].0, counts[1].1 - counts[0].1);
+    println!("{USERS} pushes: {commands} commands in {reads} reads of Redis, this test's own included");
+    assert!((500..520).contains(&commands), "one copy for the one node that holds the user: {commands} commands");
+    assert!(reads <= 20, "{reads} reads: the commands of a batch go together");
+    assert!(is_accepted(&seats[0].publish(Target::Everyone, "end").await));
+}
