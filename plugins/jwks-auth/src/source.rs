@@ -47,7 +47,10 @@ impl Source {
     /// Looks for newer keys: in the store, then at the issuer. Whether there are any.
     pub(crate) fn renew(&mut self, settings: &Settings, now: u64) -> bool {
         let is_newer = self.take_shared();
-        (is_newer && self.is_fresh(settings, now)) || self.ask(settings, now) || is_newer
+        if is_newer && self.is_fresh(settings, now) {
+            return true;
+        }
+        self.ask(settings, now) || is_newer
     }
 
     fn take_shared(&mut self) -> bool {
