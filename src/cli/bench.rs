@@ -8,6 +8,7 @@ mod cell;
 mod cells;
 mod chart;
 mod drive;
+mod engine;
 mod generator;
 mod markdown;
 mod meter;
@@ -28,7 +29,7 @@ mod websocket;
 mod wire;
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 use anyhow::{Context as _, bail};
@@ -104,12 +105,15 @@ enum Part {
         /// Which one.
         kind: Reference,
     },
-    /// Run another command of this program that ends with the process that started it.
+    /// Run another command, of this program or another, that ends with the process that started it.
     #[command(hide = true)]
     Child {
         /// Count allocations, and answer each line of standard input with their number.
         #[arg(long)]
         count_allocations: bool,
+        /// Another program in place of this one.
+        #[arg(long, conflicts_with = "count_allocations")]
+        program: Option<PathBuf>,
         /// Its words.
         #[arg(last = true)]
         words: Vec<String>,
@@ -120,7 +124,9 @@ impl Bench {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match &self.part {
             Some(Part::Reference { kind }) => return kind.run(),
-            Some(Part::Child { count_allocations, words }) => return become_child(*count_allocations, words),
+            Some(Part::Child { count_allocations, program, words }) => {
+                return become_child(*count_allocations, program.as_deref(), words);
+            }
             Some(Part::Plot { file, dir }) => {
                 let paths = plot::write(&Results::read(file)?, dir)?;
                 return paths.iter().try_for_each(|path| print(&path.display().to_string()));
@@ -231,13 +237,14 @@ fn tell(progress: &ProgressBar, line: &str) {
 }
 
 /// A bench that is killed takes nothing down itself: the kernel does it.
-fn become_child(count_allocations: bool, words: &[String]) -> anyhow::Result<()> {
+fn become_child(count_allocations: bool, program: Option<&Path>, words: &[String]) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if count_allocations {
         allocations::answer_on_stdin();
         return Cli::try_parse_from(std::iter::once("skylark").chain(words.iter().map(String::as_str)))?.run();
     }
-    Err(Command::new(std::env::current_exe()?).args(words).exec().into())
+    let program = program.map_or_else(std::env::current_exe, |program| Ok(program.to_owned()))?;
+    Err(Command::new(&program).args(words).exec()).with_context(|| format!("cannot run {}", program.display()))
 }
 
 /// One descriptor a connection, here and in each server, which inherits the limit.

@@ -85,6 +85,31 @@ fn a_run_that_could_not_be_made_is_invalid_and_ends_with_3() {
     assert_eq!(json["invalid"].as_array().map(Vec::len), Some(1), "{json}");
 }
 
+/// Two nodes and the Redis between them are one contender: CPU of both nodes, and what Redis did beside it.
+#[test]
+fn a_cluster_is_measured_with_what_its_redis_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("now.json");
+    let told = good(tiny().args(["--cell", "cluster", "--json"]).arg(&file));
+    let table = text(&told.stdout);
+    assert_eq!(table.matches("Redis round trips a request").count(), 2, "{table}");
+    let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for row in json["cells"].as_array().unwrap() {
+        let engine = &row["samples"][0]["cost"]["engine"];
+        let has_engine = engine["cpu"].as_f64() > Some(0.0) && engine["round_trips"].as_f64() > Some(0.0);
+        assert_eq!(has_engine, row["contender"] == "two nodes, Redis", "{row}");
+    }
+
+    // Without a Redis on the machine there is no figure, and the run says so.
+    let output = tiny().args(["--cell", "cluster"]).env("PATH", dir.path()).output().unwrap();
+    let table = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{table}");
+    assert!(
+        table.contains("INVALID cluster, two nodes, Redis: ") && table.contains("expected redis-server"),
+        "{table}"
+    );
+}
+
 #[test]
 fn a_call_is_measured_and_a_guest_that_is_missing_is_told_with_what_builds_it() {
     let output = tiny().args(["--cell", "calls", "--guests", "nowhere"]).output().unwrap();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::bar::Bar;
 use super::cells::{
-    allocations, calls, connect, dialects, fan_out, filters, guests, idle, latency, linearity, live, rooms, slow, tls,
-    unicast,
+    allocations, calls, cluster, connect, dialects, fan_out, filters, guests, idle, latency, linearity, live, rooms,
+    slow, tls, unicast,
 };
 use super::drive::Timing;
 use super::generator::{Dial, Generator};
@@ -59,6 +59,7 @@ pub(super) fn all() -> Vec<Box<dyn Cell>> {
         Box::new(tls::Tls),
         Box::new(dialects::Dialects),
         Box::new(allocations::Allocations),
+        Box::new(cluster::Cluster),
     ]
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod allocations;
 pub(super) mod calls;
+pub(super) mod cluster;
 pub(super) mod connect;
 pub(super) mod dialects;
 pub(super) mod fan_out;

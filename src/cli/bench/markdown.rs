@@ -36,7 +36,7 @@ pub(super) fn document(results: &Results) -> String {
 /// One column of a table: its head, and what a row has in it.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 11] = [
     ("a second", |row| row.spread(Figure::PerSecond).map(|spread| count(spread.median))),
     ("per CPU-second", |row| {
         let spread = row.spread(Figure::PerCpuSecond)?;
@@ -53,6 +53,8 @@ const COLUMNS: [Column; 9] = [
         row.spread(Figure::AllocationsPerDelivery).map(|spread| format!("{:.3}", spread.median))
     }),
     ("allocations a publish", |row| row.spread(Figure::AllocationsPerPublish).map(|spread| short(spread.median))),
+    ("Redis CPU each, µs", |row| row.spread(Figure::EngineMicros).map(|spread| short(spread.median))),
+    ("Redis round trips a request", |row| row.spread(Figure::RoundTripsPerRequest).map(|spread| short(spread.median))),
 ];
 
 /// Columns in which no row has anything are left out.

@@ -1,9 +1,10 @@
-//! What a stretch of time costs: CPU of the server, CPU of the generator, allocations of the server.
+//! What a stretch of time costs: CPU of the server, of the generator, of what stands between two nodes; allocations.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::engine::{Engine, Usage};
 use super::proc::{self, Cpu};
 use super::stats::float;
 use super::subject::Subject;
@@ -15,6 +16,7 @@ pub(super) struct Meter {
     cpu: Cpu,
     own: Duration,
     allocations: Option<u64>,
+    engine: Option<Usage>,
 }
 
 /// Times in seconds.
@@ -28,6 +30,18 @@ pub(super) struct Cost {
     pub(super) generator: f64,
     /// Of the server, where it counts them.
     pub(super) allocations: Option<f64>,
+    /// Of what carries messages between two nodes.
+    pub(super) engine: Option<EngineCost>,
+}
+
+/// What the engine of a bus did meanwhile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct EngineCost {
+    /// CPU in seconds.
+    pub(super) cpu: f64,
+    /// Reads from its clients: each may hold many commands.
+    pub(super) round_trips: f64,
+    pub(super) commands: f64,
 }
 
 impl Meter {
@@ -35,7 +49,8 @@ impl Meter {
     /// The server is gone.
     pub(super) fn start(subject: &Subject) -> anyhow::Result<Self> {
         let allocations = subject.allocations()?;
-        Ok(Self { at: Instant::now(), cpu: subject.cpu()?, own: proc::own_cpu(), allocations })
+        let engine = subject.engine().map(Engine::usage).transpose()?;
+        Ok(Self { at: Instant::now(), cpu: subject.cpu()?, own: proc::own_cpu(), allocations, engine })
     }
 
     pub(super) fn elapsed(&self) -> Duration {
@@ -50,12 +65,14 @@ impl Meter {
         let (wall, own) = (self.at.elapsed(), proc::own_cpu());
         let used = subject.cpu()?.since(&self.cpu);
         let allocations = subject.allocations()?.zip(self.allocations);
+        let engine = subject.engine().map(Engine::usage).transpose()?;
         Ok(Cost {
             wall: wall.as_secs_f64(),
             user: used.user.as_secs_f64(),
             system: used.system.as_secs_f64(),
             generator: (own - self.own).as_secs_f64(),
             allocations: allocations.map(|(now, then)| float(now - then)),
+            engine: engine.zip(self.engine.as_ref()).map(|(now, then)| now.since(then)),
         })
     }
 }

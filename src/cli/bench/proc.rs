@@ -64,14 +64,17 @@ impl Cpu {
     /// # Errors
     /// The process is gone.
     pub(super) fn of_family(pid: u32) -> anyhow::Result<Self> {
-        let mut whole = Self::of(pid)?;
         // A child that ends meanwhile is no fault.
-        for child in descendants(pid).into_iter().filter_map(|child| Self::of(child).ok()) {
-            whole.ticks.user += child.ticks.user;
-            whole.ticks.system += child.ticks.system;
-            whole.threads.extend(child.threads);
-        }
-        Ok(whole)
+        let children = descendants(pid).into_iter().filter_map(|child| Self::of(child).ok());
+        Ok(children.fold(Self::of(pid)?, Self::and))
+    }
+
+    /// Of both processes together.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.ticks.user += other.ticks.user;
+        self.ticks.system += other.ticks.system;
+        self.threads.extend(other.threads);
+        self
     }
 
     /// What was used after `earlier`.

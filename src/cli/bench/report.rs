@@ -109,6 +109,16 @@ fn line(row: &Row, baseline: Option<&Results>) -> String {
         let publish = spread(Figure::AllocationsPerPublish).map_or(f64::NAN, |spread| spread.median);
         let _ = write!(text, "\n{:>29} {:.4} allocations a delivery, {} a publish", "", each.median, short(publish));
     }
+    if let Some(each) = spread(Figure::EngineMicros) {
+        let trips = spread(Figure::RoundTripsPerRequest).map_or(f64::NAN, |spread| spread.median);
+        let _ = write!(
+            text,
+            "\n{:>29} besides {} µs of Redis each; {} Redis round trips a request",
+            "",
+            short(each.median),
+            short(trips)
+        );
+    }
     if let Some(ratio) = baseline.and_then(|baseline| ratio(row, baseline)) {
         let _ = write!(text, "  {ratio:.2}x");
     }

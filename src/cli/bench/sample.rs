@@ -68,6 +68,10 @@ pub(super) enum Figure {
     CpuMillisPerSecond,
     AllocationsPerDelivery,
     AllocationsPerPublish,
+    /// Microseconds of the engine's CPU for one.
+    EngineMicros,
+    /// Round trips to the engine for one request.
+    RoundTripsPerRequest,
 }
 
 impl Sample {
@@ -86,6 +90,10 @@ impl Sample {
             Figure::CpuMillisPerSecond => cpu * 1e3 / self.cost.wall,
             Figure::AllocationsPerDelivery => allocations / count,
             Figure::AllocationsPerPublish => allocations / some(self.work.publishes),
+            Figure::EngineMicros => self.cost.engine.map_or(f64::NAN, |engine| engine.cpu * 1e6 / count),
+            Figure::RoundTripsPerRequest => {
+                self.cost.engine.map_or(f64::NAN, |engine| engine.round_trips / some(self.work.requests))
+            }
         }
     }
 
@@ -108,7 +116,7 @@ impl Sample {
     /// So many deliveries for so many seconds of CPU.
     pub(super) fn of(count: u64, cpu: f64) -> Self {
         let work = Work { count, publishes: count, ..Work::default() };
-        let cost = Cost { wall: 2.0, user: cpu / 4.0, system: cpu * 3.0 / 4.0, generator: 1.0, allocations: None };
+        let cost = Cost { wall: 2.0, user: cpu / 4.0, system: cpu * 3.0 / 4.0, generator: 1.0, ..Cost::default() };
         Self { work, cost, ..Self::default() }
     }
 }

@@ -12,6 +12,7 @@ use anyhow::{Context as _, bail};
 
 use super::super::token;
 use super::allocations;
+use super::engine::Engine;
 use super::generator::{Call, Dial};
 use super::peer::Peer;
 use super::proc::{self, Cpu, Memory};
@@ -32,6 +33,8 @@ pub(super) struct Contender {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Node(Node),
+    /// Two of them over a Redis: receivers are at the first, publishers at the second.
+    Pair(Node),
     Reference(Reference),
     /// It runs already.
     Peer(&'static Peer),
@@ -99,9 +102,13 @@ impl Lab {
         self.plugins.join("dist")
     }
 
-    /// Where the plugins of the node that was started last are.
+    /// Where the plugins of the node that was started last are; of two, those of the first.
     pub(super) fn plugin_dir(&self) -> PathBuf {
-        self.dir.join("plugins")
+        self.plugin_dir_of(1)
+    }
+
+    fn plugin_dir_of(&self, number: u16) -> PathBuf {
+        self.dir.join(format!("plugins-{number}"))
     }
 
     /// The file of a test guest.
@@ -119,31 +126,53 @@ impl Lab {
 
     /// Starts a server and waits until it takes connections.
     pub(super) fn start(&self, contender: Contender) -> anyhow::Result<Subject> {
-        let mut command = Command::new(&self.program);
-        command.args(["bench", "child"]).stdin(Stdio::null());
-        let wire = match contender.kind {
-            Kind::Node(node) => {
-                if node.counts_allocations {
-                    command.arg("--count-allocations").stdin(Stdio::piped());
-                }
-                command.arg("--").arg("--config").arg(self.prepare(node)?).arg("serve");
-                Wire::Http
+        let name = contender.name;
+        match contender.kind {
+            Kind::Node(node) => self.start_node(name, node, 1, ""),
+            Kind::Pair(node) => {
+                let engine = Engine::start(&self.dir).context("the Redis between two nodes")?;
+                let mut gateway = self.start_node(name, node, 1, &engine.section())?;
+                let intake = self.start_node(name, node, 2, &engine.section())?;
+                gateway.publish = intake.publish;
+                gateway.partner = Some(Box::new(intake));
+                gateway.engine = Some(engine);
+                Ok(gateway)
             }
             Kind::Reference(reference) => {
+                let mut command = self.child();
                 command.args(["--", "bench", "reference", reference.name()]);
-                Wire::Push
+                self.launch(name, command, Wire::Push, false)
             }
-            Kind::Peer(peer) => return Subject::of(peer),
-        };
+            Kind::Peer(peer) => Subject::of(peer),
+        }
+    }
+
+    /// The node with this number and these sections of configuration besides its own.
+    fn start_node(&self, name: &str, node: Node, number: u16, sections: &str) -> anyhow::Result<Subject> {
+        let mut command = self.child();
+        if node.counts_allocations {
+            command.arg("--count-allocations").stdin(Stdio::piped());
+        }
+        command.arg("--").arg("--config").arg(self.prepare(node, number, sections)?).arg("serve");
+        self.launch(name, command, Wire::Http, node.tls)
+    }
+
+    /// This program, as a process that ends with this one.
+    fn child(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["bench", "child"]).stdin(Stdio::null());
+        command
+    }
+
+    fn launch(&self, name: &str, mut command: Command, wire: Wire, is_tls: bool) -> anyhow::Result<Subject> {
         let log = self.dir.join("stderr.log");
         command.stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
         let mut child = command.spawn().context("cannot start the server under test")?;
         let stdout = BufReader::new(child.stdout.take().expect("it was piped"));
         let counter = child.stdin.take();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let is_tls = matches!(contender.kind, Kind::Node(node) if node.tls);
-        let process = Process::Own(child);
-        let mut subject = Subject { process, address: nowhere, publish: nowhere, is_tls, wire, counter: None };
+        let mut subject = Subject::at(nowhere, nowhere, Process::Own(child), wire);
+        subject.is_tls = is_tls;
         let mut lines = stdout.lines();
         while let Some(line) = lines.next().transpose()? {
             subject.address = address(&line, &["ready ", "ws "]).unwrap_or(subject.address);
@@ -153,12 +182,12 @@ impl Lab {
                 return Ok(subject);
             }
         }
-        bail!("{} did not start: {}", contender.name, fs::read_to_string(&log)?.trim_end());
+        bail!("{name} did not start: {}", fs::read_to_string(&log)?.trim_end());
     }
 
     /// A configuration with a plugin directory; the cache of compiled plugins is one for the whole run.
-    fn prepare(&self, node: Node) -> anyhow::Result<PathBuf> {
-        let dir = self.plugin_dir();
+    fn prepare(&self, node: Node, number: u16, sections: &str) -> anyhow::Result<PathBuf> {
+        let dir = self.plugin_dir_of(number);
         if dir.exists() {
             fs::remove_dir_all(&dir)?;
         }
@@ -175,10 +204,10 @@ impl Lab {
                 fs::copy(manifest, to.with_extension("toml"))?;
             }
         }
-        let config = self.dir.join("skylark.yaml");
+        let config = self.dir.join(format!("skylark-{number}.yaml"));
         let text = format!(
-            "listeners:\n{}limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
-             plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n{}",
+            "node:\n  id: n{number}\n  number: {number}\nlisteners:\n{}limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
+             plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n{}{sections}",
             self.listeners(node)?,
             dir.display(),
             self.dir.join("cache").display(),
@@ -244,6 +273,10 @@ pub(super) struct Subject {
     pub(super) publish: SocketAddr,
     pub(super) wire: Wire,
     counter: Option<RefCell<Counter>>,
+    /// Another one that shares the work.
+    partner: Option<Box<Subject>>,
+    /// What carries messages between the two.
+    engine: Option<Engine>,
 }
 
 #[derive(Debug)]
@@ -261,32 +294,47 @@ struct Counter {
 }
 
 impl Subject {
-    fn of(peer: &'static Peer) -> anyhow::Result<Self> {
-        let process = Process::Foreign(peer.begin()?);
-        let (address, publish, wire) = (peer.address, peer.api, Wire::Peer(peer));
-        Ok(Self { process, address, publish, is_tls: false, wire, counter: None })
+    fn at(address: SocketAddr, publish: SocketAddr, process: Process, wire: Wire) -> Self {
+        Self { process, address, publish, is_tls: false, wire, counter: None, partner: None, engine: None }
     }
 
-    /// CPU that it has used; none where it cannot be told.
+    fn of(peer: &'static Peer) -> anyhow::Result<Self> {
+        let process = Process::Foreign(peer.begin()?);
+        Ok(Self::at(peer.address, peer.api, process, Wire::Peer(peer)))
+    }
+
+    /// CPU that it has used, with its partner's; none where it cannot be told.
     ///
     /// # Errors
     /// It is gone.
     pub(super) fn cpu(&self) -> anyhow::Result<Cpu> {
-        match &self.process {
-            Process::Own(child) => Cpu::of(child.id()),
-            Process::Foreign(pid) => pid.map_or_else(|| Ok(Cpu::default()), Cpu::of_family),
-        }
+        let own = match &self.process {
+            Process::Own(child) => Cpu::of(child.id())?,
+            Process::Foreign(pid) => pid.map_or_else(|| Ok(Cpu::default()), Cpu::of_family)?,
+        };
+        Ok(match &self.partner {
+            Some(partner) => own.and(partner.cpu()?),
+            None => own,
+        })
     }
 
-    /// Its memory; none where it cannot be told.
+    /// Its memory, with its partner's; none where it cannot be told.
     ///
     /// # Errors
     /// It is gone.
     pub(super) fn memory(&self) -> anyhow::Result<Memory> {
-        match &self.process {
-            Process::Own(child) => proc::memory(child.id()),
-            Process::Foreign(pid) => pid.map_or_else(|| Ok(Memory::default()), proc::memory_of_family),
-        }
+        let own = match &self.process {
+            Process::Own(child) => proc::memory(child.id())?,
+            Process::Foreign(pid) => pid.map_or_else(|| Ok(Memory::default()), proc::memory_of_family)?,
+        };
+        let Some(partner) = &self.partner else { return Ok(own) };
+        let other = partner.memory()?;
+        Ok(Memory { resident: own.resident + other.resident, anonymous: own.anonymous + other.anonymous })
+    }
+
+    /// What carries messages between its nodes.
+    pub(super) fn engine(&self) -> Option<&Engine> {
+        self.engine.as_ref()
     }
 
     /// How often it has allocated since its start; `None` where it does not count.

@@ -192,6 +192,7 @@ impl Meter {
             system: 0.0,
             generator: 0.0,
             allocations: Some(float(self.allocations)),
+            engine: None,
         };
         let work = Work { unit: Unit::Call, count: self.count, publishes: self.count, ..Work::default() };
         Sample { work, cost, latency: Latency::of(&self.times), ..Sample::default() }

@@ -41,7 +41,7 @@ impl Cell for Idle {
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let (kind, window) = match contender.kind {
             Kind::Node(node) if stage.quick => (Kind::Node(Node { config: HURRIED, ..node }), HURRY),
-            Kind::Node(_) => (contender.kind, INTERVAL),
+            Kind::Node(_) | Kind::Pair(_) => (contender.kind, INTERVAL),
             Kind::Peer(_) => (contender.kind, stage.pick(HURRY, INTERVAL)),
             // It has no heartbeat to wait for.
             Kind::Reference(_) => (contender.kind, Duration::from_secs(1)),

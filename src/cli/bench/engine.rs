@@ -1,0 +1,101 @@
+//! The Redis between two nodes under test: started as a child process on a free port, asked what it did, killed in the
+//! end. A machine without `redis-server` makes the run invalid.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::meter::EngineCost;
+use super::proc::Cpu;
+use super::stats::float;
+
+/// A running Redis that keeps nothing.
+#[derive(Debug)]
+pub(super) struct Engine {
+    child: Child,
+    address: SocketAddr,
+}
+
+/// What it has done since its start.
+#[derive(Debug)]
+pub(super) struct Usage {
+    cpu: Cpu,
+    reads: u64,
+    commands: u64,
+}
+
+const PROGRAM: &str = "redis-server";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// # Errors
+    /// There is no `redis-server`, or it does not start.
+    pub(super) fn start(dir: &Path) -> anyhow::Result<Self> {
+        // Free a moment ago: who loses it to somebody else meanwhile fails loudly.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["bench", "child", "--program", PROGRAM, "--", "--bind", "127.0.0.1", "--port"]);
+        command.arg(address.port().to_string()).args(["--save", "", "--appendonly", "no", "--dir"]).arg(dir);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let stdout = child.stdout.take().expect("it was piped");
+        let mut engine = Self { child, address };
+        for line in BufReader::new(stdout).lines() {
+            if line?.contains("Ready to accept connections") {
+                return Ok(engine);
+            }
+        }
+        let mut why = String::new();
+        engine.child.stderr.take().expect("it was piped").read_to_string(&mut why)?;
+        bail!("expected {PROGRAM} (apt install redis-server), got: {}", why.trim_end())
+    }
+
+    /// The section of a node's configuration that makes it the bus.
+    pub(super) fn section(&self) -> String {
+        format!("bus:\n  kind: redis\n  redis:\n    url: redis://{}\n", self.address)
+    }
+
+    /// # Errors
+    /// It is gone.
+    pub(super) fn usage(&self) -> anyhow::Result<Usage> {
+        let text = self.ask("INFO stats")?;
+        let field = |name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
+            value.with_context(|| format!("Redis does not tell its {name}"))
+        };
+        let (reads, commands) = (field("total_reads_processed")?, field("total_commands_processed")?);
+        Ok(Usage { cpu: Cpu::of(self.child.id())?, reads, commands })
+    }
+
+    fn ask(&self, command: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "{command}\r\nQUIT\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Usage {
+    /// What came after `earlier`. The looks themselves are in it: one round trip each.
+    pub(super) fn since(&self, earlier: &Self) -> EngineCost {
+        let cpu = self.cpu.since(&earlier.cpu);
+        EngineCost {
+            cpu: (cpu.user + cpu.system).as_secs_f64(),
+            round_trips: float(self.reads - earlier.reads),
+            commands: float(self.commands - earlier.commands),
+        }
+    }
+}
