@@ -3,18 +3,14 @@
 pub mod acts;
 pub mod bus;
 pub mod client;
-#[allow(dead_code, reason = "the drills use the rest")]
 pub mod cluster;
 pub mod dice;
 pub mod gateway;
 pub mod http;
 pub mod kafka;
-#[allow(dead_code, reason = "the drills use the rest")]
 pub mod ledger;
-#[allow(dead_code, reason = "the drills use the rest")]
 pub mod proxy;
 pub mod publishers;
-#[allow(dead_code, reason = "the drills use the rest")]
 pub mod redis;
 pub mod resp;
 pub mod terminals;

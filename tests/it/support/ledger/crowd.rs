@@ -282,6 +282,7 @@ impl Device {
                             open.remove(&id);
                         }
                     }
+                    Ok(Ok(Frame::Reply(reply))) if reply["key"] == "gap" => stay.gaps.push(self.clock.now()),
                     Ok(Ok(Frame::Reply(reply))) => stay.faults.push(format!("a reply nobody asked for: {reply}")),
                 },
                 order = orders.changed() => {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::ways::{Item, Outlet, Way};
 use super::{Book, Clock, Entry, Fate, Stream};
-use crate::support::client::within;
+use crate::support::client::PATIENCE;
 use crate::support::cluster::Cluster;
 use crate::support::dice::Dice;
 
@@ -50,7 +50,7 @@ impl Load {
                 book: Book {
                     publisher: u32::try_from(number).unwrap(),
                     way: way.name(),
-                    is_ordered: true,
+                    is_ordered: way.is_ordered(),
                     is_at_most_once: way.is_at_most_once(),
                     entries: Vec::new(),
                     markers: Vec::new(),
@@ -83,8 +83,17 @@ impl Load {
     pub async fn close(mut self) -> Vec<Book> {
         self.stop.send_replace(true);
         let mut books = Vec::new();
-        while let Some(book) = within("the publishers' markers", self.publishers.join_next()).await {
-            books.push(book.unwrap());
+        let mut before = 0;
+        while !self.publishers.is_empty() {
+            // Thousands of streams take their time, as long as there is progress.
+            match timeout(PATIENCE, self.publishers.join_next()).await {
+                Ok(book) => books.extend(book.map(Result::unwrap)),
+                Err(_) => {
+                    let now = *self.taken.borrow();
+                    assert!(now > before, "the publishers' markers are not taken");
+                    before = now;
+                }
+            }
         }
         books.sort_by_key(|book| book.publisher);
         books
@@ -127,7 +136,13 @@ impl Publisher {
                 _ => {}
             }
         }
-        (0..self.plan.batch).map(|_| Stream::User(self.number_below(self.plan.users))).collect()
+        (0..self.plan.batch).map(|_| Stream::User(self.user())).collect()
+    }
+
+    /// Every third publisher pushes to a user: by more than one way, and with fewer markers than if all did.
+    fn user(&mut self) -> u32 {
+        let user = self.number_below(self.plan.users);
+        user.saturating_sub((user + self.book.publisher) % 3)
     }
 
     fn number_below(&mut self, most: u32) -> u32 {

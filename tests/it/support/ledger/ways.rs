@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -27,6 +29,8 @@ pub enum Way {
     Channel { redis: SocketAddr, channel: String },
     /// `XADD` to a Redis stream.
     RedisStream { redis: SocketAddr, key: String },
+    /// A record of a Kafka topic, acknowledged by all replicas; its key is the stream's name.
+    Kafka { brokers: String, topic: String },
 }
 
 impl Way {
@@ -35,7 +39,14 @@ impl Way {
             Self::Http { .. } => "http",
             Self::Channel { .. } => "redis channel",
             Self::RedisStream { .. } => "redis stream",
+            Self::Kafka { .. } => "kafka",
         }
+    }
+
+    /// Whether messages of one stream come out in the order in which they went in. Nodes share a Redis stream record by
+    /// record: there they do not.
+    pub fn is_ordered(&self) -> bool {
+        !matches!(self, Self::RedisStream { .. })
     }
 
     /// Plain pub/sub: what its subscriber had read and not yet handed on is lost with it.
@@ -68,6 +79,7 @@ pub struct Outlet {
 enum Line {
     Http(Http, usize),
     Redis(Resp),
+    Kafka(FutureProducer, String),
 }
 
 impl Outlet {
@@ -128,6 +140,7 @@ impl Outlet {
                 let replies = redis.pipeline(&commands).await?;
                 Ok(taken(&replies))
             }
+            (Line::Kafka(producer, topic), _) => Ok(produce(producer, topic, items).await),
         }
     }
 
@@ -142,6 +155,13 @@ impl Outlet {
             }
             Way::Channel { redis, .. } | Way::RedisStream { redis, .. } => {
                 Ok(Line::Redis(Resp::connect(*redis).await?))
+            }
+            Way::Kafka { brokers, topic } => {
+                let mut settings = ClientConfig::new();
+                settings.set("bootstrap.servers", brokers).set("acks", "all").set("enable.idempotence", "true");
+                settings.set("linger.ms", "1").set("message.timeout.ms", "8000");
+                let line = |producer| Line::Kafka(producer, topic.clone());
+                settings.create().map(line).map_err(io::Error::other)
             }
         }
     }
@@ -200,19 +220,24 @@ fn fate(row: &Value, is_good: bool) -> Fate {
     }
 }
 
-/// The Redis command that publishes one message: every other one as JSON.
-fn command(way: &Way, item: Item) -> Vec<Vec<u8>> {
+/// The envelope of one message: every other one is JSON.
+fn payload(item: Item) -> Vec<u8> {
     let (act, to) = match item.stream {
         Stream::User(user) => (2, uid(user)),
         Stream::Room(number) => (7, room(number)),
         Stream::Everyone => (0, String::new()),
     };
     let envelope = json!({"act": act, "Uid": to, "msg": [message(item.id)]});
-    let payload = if item.id.is_multiple_of(2) { messages_pub(&envelope) } else { envelope.to_string().into_bytes() };
+    if item.id.is_multiple_of(2) { messages_pub(&envelope) } else { envelope.to_string().into_bytes() }
+}
+
+/// The Redis command that publishes one message.
+fn command(way: &Way, item: Item) -> Vec<Vec<u8>> {
+    let payload = payload(item);
     let words: Vec<&[u8]> = match way {
         Way::Channel { channel, .. } => vec![b"PUBLISH", channel.as_bytes(), &payload],
         Way::RedisStream { key, .. } => vec![b"XADD", key.as_bytes(), b"*", FIELD, &payload],
-        Way::Http { .. } => unreachable!("HTTP has no commands"),
+        Way::Http { .. } | Way::Kafka { .. } => unreachable!("only Redis has commands"),
     };
     words.into_iter().map(<[u8]>::to_vec).collect()
 }
@@ -232,4 +257,15 @@ fn taken(replies: &[Reply]) -> Told {
         }
     });
     Told { fates: fates.collect(), took: None, faults }
+}
+
+/// What is not acknowledged in time may have been written all the same.
+async fn produce(producer: &FutureProducer, topic: &str, items: &[Item]) -> Told {
+    let records: Vec<(String, Vec<u8>)> =
+        items.iter().map(|item| (format!("{:?}", item.stream), payload(*item))).collect();
+    let sends =
+        records.iter().map(|(key, payload)| producer.send(FutureRecord::to(topic).key(key).payload(payload), PATIENCE));
+    let sent = futures_util::future::join_all(sends).await;
+    let fates = sent.iter().map(|sent| if sent.is_ok() { Fate::Acked } else { Fate::Unknown }).collect();
+    Told { fates, took: None, faults: Vec::new() }
 }

@@ -1,0 +1,83 @@
+//! A Redis that dies, freezes, or forgets everything: what was lost is declared, and all comes back by itself.
+
+use std::time::Duration;
+
+use super::{NODES, all_agree, guests, plan};
+use crate::support::cluster::Cluster;
+use crate::support::ledger::Verdict;
+use crate::support::ledger::drill::{Drill, pick};
+use crate::support::redis::Redis;
+
+async fn begin(name: &'static str) -> (Redis, Drill) {
+    let redis = Redis::keeping();
+    let cluster = Cluster::start(NODES, &redis.bus()).await;
+    let guests = guests();
+    (redis, Drill::begin(name, cluster, &guests, &plan(&guests)).await)
+}
+
+/// Waits until all is whole again, and holds the ledger.
+async fn recovered(mut drill: Drill) -> Verdict {
+    drill.crowd.all_bound().await;
+    drill.taken(400).await;
+    all_agree(&drill.cluster, drill.crowd.len()).await;
+    drill.end_exact().await
+}
+
+async fn all_ready(drill: &Drill) {
+    for place in 0..NODES {
+        drill.cluster.ready(place).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_killed_loses_only_what_is_declared() {
+    let (redis, drill) = begin("a_redis_that_is_killed_loses_only_what_is_declared").await;
+    for _ in 0..pick(2, 20) {
+        drill.taken(200).await;
+        drill
+            .broken(async {
+                redis.kill();
+                drill.cluster.unready(0).await;
+                drill.refused().await;
+                redis.restart();
+                all_ready(&drill).await;
+            })
+            .await;
+    }
+    let verdict = recovered(drill).await;
+    assert!(verdict.refused > 0 && verdict.declared > 0, "somebody was told: {verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_forgot_everything_is_told_again() {
+    let (redis, drill) = begin("a_redis_that_forgot_everything_is_told_again").await;
+    for _ in 0..pick(1, 5) {
+        drill.taken(200).await;
+        drill
+            .broken(async {
+                redis.kill();
+                drill.cluster.unready(0).await;
+                redis.restart_empty();
+                all_ready(&drill).await;
+            })
+            .await;
+    }
+    recovered(drill).await;
+}
+
+/// Nobody answers, and every connection stands. For long enough, nodes give their users away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_freezes_is_waited_for() {
+    let (redis, drill) = begin("a_redis_that_freezes_is_waited_for").await;
+    drill.taken(200).await;
+    drill
+        .broken(async {
+            redis.freeze();
+            drill.run_for(Duration::from_secs(pick(4, 30))).await;
+            redis.thaw();
+            all_ready(&drill).await;
+        })
+        .await;
+    let verdict = recovered(drill).await;
+    assert!(verdict.refused > 0, "the publishers were told: {verdict}");
+}
