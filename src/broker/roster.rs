@@ -65,7 +65,8 @@ pub struct Fallen {
 /// Guarantee: of several callers that ask for the same fallen member's users, each user goes to one. Time-outs are the
 /// engine's, never wall clocks.
 pub trait Roster: Send + Sync {
-    /// Takes an incarnation and a lease for `me`; the incarnation.
+    /// Takes an incarnation and a lease for `me`; the incarnation. Users that were told online here and not offline since
+    /// are told again, as this life's.
     ///
     /// # Errors
     /// [`LeaseError::Taken`] while another living node has its name or number.

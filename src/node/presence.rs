@@ -81,13 +81,14 @@ impl Node {
         }
         self.broker.release(&Stream::User(identity.uid.clone()));
         let was_told = !self.cluster.unannounced.lock().remove(&identity.uid);
+        let gone = self.cluster.roster.offline(&identity.uid).await;
         // Without a lease the others tell it, for all users of this node at once.
-        if !self.cluster.lease.is_held() {
+        if !self.cluster.lease.is_held() || !was_told {
             return;
         }
-        match self.cluster.roster.offline(&identity.uid).await {
-            Ok(true) if was_told => self.plugins.notify(Event::Offline(identity), hops),
-            Ok(_) => {}
+        match gone {
+            Ok(true) => self.plugins.notify(Event::Offline(identity), hops),
+            Ok(false) => {}
             Err(why) => {
                 tracing::debug!(%why, "a user's going is told later");
                 let mut untold = self.cluster.untold.lock();
@@ -108,15 +109,18 @@ impl Node {
 
     /// Tells the users of members that fell offline: each is given to one node in the whole cluster.
     pub(super) async fn tell_fallen(&self) {
-        let fallen = match self.cluster.roster.fallen().await {
-            Ok(fallen) => fallen,
-            Err(why) => return tracing::debug!(%why, "fallen members are looked for later"),
-        };
-        for Fallen { id, incarnation, users } in fallen {
-            tracing::warn!(node = %id, incarnation, users = users.len(), "a node fell: its users are told offline");
-            for uid in users {
-                let identity = Identity { uid, cid: ConnectionId::UNKNOWN, device: None, channel: None };
-                self.plugins.notify(Event::Offline(identity), 0);
+        loop {
+            let fallen = match self.cluster.roster.fallen().await {
+                Ok(fallen) if fallen.is_empty() => return,
+                Ok(fallen) => fallen,
+                Err(why) => return tracing::debug!(%why, "fallen members are looked for later"),
+            };
+            for Fallen { id, incarnation, users } in fallen {
+                tracing::warn!(node = %id, incarnation, users = users.len(), "a node fell: its users are told offline");
+                for uid in users {
+                    let identity = Identity { uid, cid: ConnectionId::UNKNOWN, device: None, channel: None };
+                    self.plugins.notify(Event::Offline(identity), 0);
+                }
             }
         }
     }

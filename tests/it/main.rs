@@ -12,6 +12,7 @@ mod bench;
 mod broker_contract;
 mod bus_copies;
 mod calls;
+mod cluster;
 mod commands;
 mod compile;
 mod connect;

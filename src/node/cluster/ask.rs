@@ -68,7 +68,7 @@ enum Expected {
 impl Node {
     /// Asks every other node that holds connections.
     pub(super) async fn ask_all(&self, asks: question::Asks) -> Answers {
-        let others: Vec<NodeId> = self.others().into_iter().map(|member| member.id).collect();
+        let others: Vec<NodeId> = self.others().await.into_iter().map(|member| member.id).collect();
         if others.is_empty() {
             return Answers::default();
         }
@@ -82,7 +82,7 @@ impl Node {
 
     /// Asks the other nodes that hold the user: fewer words, but one that does not answer cannot be named.
     pub(super) async fn ask_holders(&self, uid: &Uid, asks: question::Asks) -> Answers {
-        if self.others().is_empty() {
+        if self.others().await.is_empty() {
             return Answers::default();
         }
         // A bus that does not count whom a word reaches would make each such question wait for its whole time.

@@ -168,7 +168,7 @@ impl Node {
     async fn ask_where(&self, target: &Target, asks: Asks) -> Answers {
         match target {
             Target::Connection(cid) if cid.node() == self.number() => Answers::default(),
-            Target::Connection(cid) => match self.member_of(cid.node()) {
+            Target::Connection(cid) => match self.member_of(cid.node()).await {
                 Some(node) => self.ask_one(&node, asks).await,
                 None => Answers::default(),
             },

@@ -4,17 +4,15 @@
 //! clients that belong to it. Knows no HTTP.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::Node;
+use super::members::AGE;
 use crate::broker::roster::Member;
 use crate::config::ChooseBy;
 use crate::id::Uid;
 
-/// How old the list of members may be by which a node is chosen.
-const AGE: Duration = Duration::from_secs(1);
 /// Free capacity counts in so many steps, so that each connect does not shift the choice a little.
 const STEPS: u64 = 16;
 

@@ -14,7 +14,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Node;
 use crate::broker::roster::{LeaseError, Member};
 use crate::disconnect::Disconnect;
-use crate::telemetry::names;
 
 /// How long a lease lives without a renewal.
 pub(crate) const TTL: Duration = Duration::from_secs(10);
@@ -84,7 +83,6 @@ impl Lease {
                 Standing::Held { incarnation } => tracing::info!(incarnation, "the node is of the cluster"),
                 Standing::Late { why, .. } | Standing::Out(why) => tracing::warn!(why, "the node takes no connection"),
             }
-            metrics::counter!(names::LEASE_CHANGES).increment(1);
         }
         *now = standing;
     }
@@ -176,6 +174,12 @@ impl Node {
                         self.look_around().await;
                     }
                     Err(LeaseError::Unavailable(why)) => (trouble, pause) = (why.to_string(), RETRY),
+                    // By its own clock the lease holds still, so nobody was told that its users are gone: the engine has
+                    // lost what it knew. The node tells it anew and keeps its connections.
+                    Err(LeaseError::Lost(_)) if renewed.elapsed() < TTL && self.join_cluster().await.is_ok() => {
+                        tracing::warn!("the engine had lost the node's lease: it has joined anew, with all its users");
+                        (renewed, pause) = (begun, RENEWAL);
+                    }
                     Err(why) => return why.to_string(),
                 },
             }

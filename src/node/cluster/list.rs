@@ -207,7 +207,7 @@ impl Node {
         };
         let here = self.count(filter).await;
         let answers = self.ask_all(Asks::Count(filter.into())).await;
-        let others = self.others();
+        let others = self.others().await;
         let mut sum = here;
         let mut stretches = vec![Stretch { number: self.number(), node: None, entries: entries(here) }];
         for (node, says) in answers.said {

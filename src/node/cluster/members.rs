@@ -13,6 +13,9 @@ use crate::broker::roster::Member;
 use crate::id::NodeId;
 use crate::telemetry::names;
 
+/// How old the list may be by which others are asked: a node that has just come is not overlooked for longer.
+pub(super) const AGE: Duration = Duration::from_secs(1);
+
 /// The list that was read last.
 #[derive(Default)]
 pub(super) struct Members {
@@ -42,14 +45,14 @@ impl Node {
     }
 
     /// The other members that hold connections.
-    pub(super) fn others(&self) -> Vec<Member> {
-        let known = self.cluster.members.list.load();
+    pub(super) async fn others(&self) -> Vec<Member> {
+        let known = self.members_within(AGE).await;
         known.iter().filter(|member| member.gateway && member.id != *self.id()).cloned().collect()
     }
 
     /// The member whose connections have this number in their ids.
-    pub(super) fn member_of(&self, number: u16) -> Option<NodeId> {
-        let known = self.cluster.members.list.load();
+    pub(super) async fn member_of(&self, number: u16) -> Option<NodeId> {
+        let known = self.members_within(AGE).await;
         known.iter().find(|member| member.number == number).map(|member| member.id.clone())
     }
 

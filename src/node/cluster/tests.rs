@@ -245,14 +245,35 @@ async fn a_short_absence_of_the_engine_costs_nobody_a_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_lost_ends_the_life_of_the_node_at_its_next_renewal() {
+async fn an_engine_that_has_lost_everything_is_told_anew_and_nobody_has_to_go() {
     let mut several = Several::new(2).await;
+    let (here, there) = (several.connect(1, "1074", &[]).await, several.connect(2, "1075", &[]).await);
+    several.events();
+    several.shared.lose_everything();
+    several.pass(RENEWAL).await;
+    assert_eq!((here.closed(), there.closed()), (None, None));
+    assert_eq!((several.shared.homes(&uid("1074")), several.shared.homes(&uid("1075"))), (vec![id(1)], vec![id(2)]));
+    assert_eq!(several.node(1).members().await.len(), 2);
+    here.leave().await;
+    assert_eq!(several.events(), ["n1: offline 1074"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_somebody_else_has_taken_ends_the_life_of_the_node() {
+    let mut several = Several::new(1).await;
     let client = several.connect(1, "1074", &[]).await;
-    several.shared.forget_lease(&id(1));
+    several.shared.lose_everything();
+    let twin = several.shared.engine(&id(9), 9, std::sync::Arc::new(Nobody)).1;
+    let mut card = several.node(1).card();
+    card.number = 9;
+    twin.join(&card).await.unwrap();
     several.pass(RENEWAL).await;
     assert_eq!(client.closed(), Some(Disconnect::CUT_OFF));
     several.pass(Duration::from_secs(1)).await;
-    assert!(several.attach(1, DevicePolicy::AllowAll).await.is_ok(), "it has joined anew");
+    let reasons = several.node(1).readiness().unwrap_err().join("; ");
+    assert!(reasons.contains("node n1 is here already"), "{reasons}");
+    several.pass(TTL + Duration::from_secs(6)).await;
+    assert!(several.attach(1, DevicePolicy::AllowAll).await.is_ok(), "the other one is gone: it has joined");
 }
 
 #[tokio::test(start_paused = true)]

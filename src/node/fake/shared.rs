@@ -61,7 +61,7 @@ impl Shared {
         let mut state = self.0.lock();
         state.nodes.insert(node.clone(), deliver);
         state.numbers_of_nodes.insert(node.clone(), number);
-        let end = Arc::new(End { me: node.clone(), shared: self.clone() });
+        let end = Arc::new(End { me: node.clone(), shared: self.clone(), mine: Mutex::default() });
         (Arc::clone(&end) as _, end)
     }
 
@@ -93,9 +93,12 @@ impl Shared {
         self.0.lock().counts_nothing = true;
     }
 
-    /// The engine has lost the node's lease.
-    pub(crate) fn forget_lease(&self, node: &NodeId) {
-        self.0.lock().leases.remove(node);
+    /// The engine has lost all that it knew of nodes and users.
+    pub(crate) fn lose_everything(&self) {
+        let mut state = self.0.lock();
+        state.leases.clear();
+        state.online.clear();
+        state.numbers.clear();
     }
 
     /// Envelopes that went to each node since the last look.
@@ -121,6 +124,13 @@ impl State {
             true => Err(Unavailable { engine: "shared", why: format!("{me} is cut off") }),
             false => Ok(()),
         }
+    }
+
+    /// The incarnation whose lease the node holds.
+    fn life(&self, me: &NodeId) -> Result<u64, Unavailable> {
+        let lease = self.leases.get(me).filter(|lease| lease.until > Instant::now());
+        let gone = Unavailable { engine: "shared", why: format!("{me} has no lease") };
+        lease.map(|lease| lease.member.incarnation).ok_or(gone)
     }
 
     fn is_for(&self, node: &NodeId, envelope: &Envelope) -> bool {
@@ -181,6 +191,8 @@ type Part = (Arc<dyn Deliver>, Vec<usize>);
 struct End {
     me: NodeId,
     shared: Shared,
+    /// Whom this node has told online, whatever the engine knows of it.
+    mine: Mutex<HashSet<Uid>>,
 }
 
 impl End {
@@ -284,6 +296,7 @@ impl Broker for End {
 impl Roster for End {
     fn join(&self, me: &Member) -> BoxFuture<'_, Result<u64, LeaseError>> {
         let me = me.clone();
+        let mine = self.mine.lock().clone();
         self.answer(move |state| {
             let now = Instant::now();
             let living = state.leases.values().filter(|lease| lease.until > now).map(|lease| &lease.member);
@@ -293,6 +306,9 @@ impl Roster for End {
             }
             state.incarnations += 1;
             let member = Member { incarnation: state.incarnations, ..me };
+            for uid in mine {
+                state.online.entry(uid).or_default().insert((member.id.clone(), member.incarnation));
+            }
             state.leases.insert(member.id.clone(), Lease { member, until: now + TTL });
             Ok(state.incarnations)
         })
@@ -335,9 +351,10 @@ impl Roster for End {
     }
 
     fn online(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
+        self.mine.lock().insert(uid.clone());
         let (me, uid) = (self.me.clone(), uid.clone());
         self.answer(move |state| {
-            let incarnation = state.leases.get(&me).map_or(0, |lease| lease.member.incarnation);
+            let incarnation = state.life(&me)?;
             let homes = state.online.entry(uid).or_default();
             homes.insert((me, incarnation));
             Ok(homes.len() == 1)
@@ -345,10 +362,12 @@ impl Roster for End {
     }
 
     fn offline(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
+        self.mine.lock().remove(uid);
         let (me, uid) = (self.me.clone(), uid.clone());
         self.answer(move |state| {
+            let incarnation = state.life(&me)?;
             let Some(homes) = state.online.get_mut(&uid) else { return Ok(true) };
-            homes.retain(|(node, _)| *node != me);
+            homes.remove(&(me, incarnation));
             let nowhere = homes.is_empty();
             if nowhere {
                 state.online.remove(&uid);
