@@ -27,7 +27,7 @@ use std::time::Duration;
 use crate::id::{MAX_NODE_NUMBER, NodeId};
 use crate::protocol::Dialect;
 
-pub use bus::{Bus, BusKind, RedisConfig};
+pub use bus::{Bus, BusKind, KafkaConfig, RedisConfig};
 pub use changes::Changes;
 pub use fault::{ConfigError, Fault};
 pub use intakes::{Intake, IntakeKind};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::broker::kafka::{KafkaSource, Link};
+use crate::broker::kafka::check::check as check_kafka;
+use crate::broker::kafka::{KafkaEngine, KafkaSource, Link};
 use crate::broker::memory::{MemoryBroker, MemoryRoster};
 use crate::broker::redis::check::check as check_redis;
 use crate::broker::redis::{Channel, ChannelSettings, Client, RedisEngine, Stream, StreamSettings, UrlError};
@@ -32,7 +33,7 @@ pub enum EngineError {
     #[error(transparent)]
     Redis(#[from] UrlError),
     /// Kafka's client refuses a property.
-    #[error(transparent)]
+    #[error("kafka: {}", .0.why)]
     Kafka(#[from] Unavailable),
 }
 
@@ -51,6 +52,10 @@ impl Engine {
             BusKind::Redis => {
                 let RedisEngine { bus, roster, spaces, .. } = RedisEngine::start(config, receiver)?;
                 Self { broker: bus, roster, store: Some(Arc::new(RedisStore::new(spaces))) }
+            }
+            BusKind::Kafka => {
+                let KafkaEngine { bus, roster } = KafkaEngine::start(config, receiver)?;
+                Self { broker: bus, roster, store: None }
             }
         })
     }
@@ -77,9 +82,8 @@ fn feed(config: &Config, intake: &Intake) -> Result<Feed, EngineError> {
             Box::new(Stream::new(client()?, StreamSettings { topic, group: intake.group.clone(), node }))
         }
         IntakeKind::Kafka => {
-            let Intake { brokers, user, password, properties, group, .. } = intake;
-            let link = Link::new(brokers, user, password, properties.0.clone(), &format!("skylark-{node}"));
-            Box::new(KafkaSource::join(&link, &topic, group)?)
+            let link = Link::of(&intake.kafka(&config.bus), &config.node.id);
+            Box::new(KafkaSource::join(&link, &topic, &intake.group)?)
         }
     };
     Ok(Feed { name, source })
@@ -89,6 +93,7 @@ fn feed(config: &Config, intake: &Intake) -> Result<Feed, EngineError> {
 pub async fn faults(bus: &Bus) -> Vec<String> {
     match bus.kind {
         BusKind::Memory => Vec::new(),
+        BusKind::Kafka => check_kafka(bus).await,
         BusKind::Redis => check_redis(bus).await.unwrap_or_else(|error| vec![error.to_string()]),
     }
 }

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::read::{Bytes, Secret};
+use super::read::{Bounded, Bytes, Properties, Secret};
 
 section! {
     /// Node to node.
     pub struct Bus {
-        /// Which engine: `memory` (one node, nothing shared) or `redis`.
+        /// Which engine: `memory` (one node, nothing shared), `redis` or `kafka`.
         pub kind: BusKind = BusKind::Memory,
         /// What every key and channel of this cluster begins with: clusters that share an engine need different ones.
         pub prefix: String = "skylark".to_owned(),
@@ -18,6 +18,8 @@ section! {
         pub linger: Duration = Duration::from_secs(5),
         /// The way to Redis.
         pub redis: RedisConfig,
+        /// The way to Kafka.
+        pub kafka: KafkaConfig,
     }
 }
 
@@ -28,6 +30,8 @@ words! {
         Memory = "memory",
         /// Redis 6.2 or later, or what speaks its protocol.
         Redis = "redis",
+        /// Kafka 2.5 or later.
+        Kafka = "kafka",
     }
 }
 
@@ -42,5 +46,21 @@ section! {
         pub password: String [Secret(0)] = String::new(),
         /// Certificates that `rediss://` trusts besides the system's, a PEM file; empty = none.
         pub ca: PathBuf = PathBuf::new(),
+    }
+}
+
+section! {
+    /// The way to Kafka.
+    pub struct KafkaConfig {
+        /// Addresses at which it is asked first, `host:port` by commas.
+        pub brokers: String = "127.0.0.1:9092".to_owned(),
+        /// Who asks (SASL PLAIN, unless `properties` name another mechanism); empty = nobody.
+        pub user: String = String::new(),
+        /// The user's password, best as `{file: …}` or `{env: …}`; empty = none.
+        pub password: String [Secret(0)] = String::new(),
+        /// Partitions of the topic between nodes, where Skylark has to create it.
+        pub partitions: u16 [Bounded(1, 1_000)] = 8,
+        /// Properties of librdkafka, as a map. `security.protocol: sasl_ssl` wants the cargo feature `kafka-tls`.
+        pub properties: Properties = Properties::default(),
     }
 }

@@ -184,9 +184,6 @@ impl Rules<'_> {
             for (key, _, _, problem) in rules.iter().filter(|(_, is_given, fits, _)| *is_given && !fits) {
                 self.fault(&path(key), problem);
             }
-            if is_kafka && intake.brokers.is_empty() {
-                self.fault(&path("brokers"), "expected host:port, by commas, got none");
-            }
             if !is_kafka && !intake.url.is_empty() {
                 self.redis_url(&path("url"), &intake.url);
             }

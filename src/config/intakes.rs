@@ -2,7 +2,7 @@
 //!
 //! Whose engine it is, is said once: an intake without an address of its own uses that of `bus`, with its user and password.
 
-use super::bus::{Bus, RedisConfig};
+use super::bus::{Bus, KafkaConfig, RedisConfig};
 use super::read::{Properties, Secret};
 
 item! {
@@ -16,13 +16,13 @@ item! {
         pub group: String = "skylark".to_owned() => "skylark",
         /// Redis: where it is, as in `bus.redis`; empty = the one of `bus.redis`, with its user and password.
         pub url: String = String::new() => "\"\"",
-        /// Kafka: where it is, `host:port` by commas; must be given.
+        /// Kafka: where it is, `host:port` by commas; empty = the one of `bus.kafka`, with its user, password and properties.
         pub brokers: String = String::new() => "\"\"",
         /// User, where `url` or `brokers` is given.
         pub user: String = String::new() => "\"\"",
         /// Password, where `url` or `brokers` is given; best as `{file: …}` or `{env: …}`.
         pub password: String [Secret(0)] = String::new() => "\"\"",
-        /// Kafka: properties of librdkafka for this intake.
+        /// Kafka: properties of librdkafka for this intake; they win over those of `bus.kafka`, where that is used.
         pub properties: Properties = Properties::default() => "{}",
     }
 }
@@ -48,5 +48,17 @@ impl Intake {
         }
         let (url, user, password) = (self.url.clone(), self.user.clone(), self.password.clone());
         RedisConfig { url, user, password, ..bus.redis.clone() }
+    }
+    /// The way to its Kafka: its own, or that of the bus with its own properties on top.
+    #[must_use]
+    pub fn kafka(&self, bus: &Bus) -> KafkaConfig {
+        let mut kafka = bus.kafka.clone();
+        if !self.brokers.is_empty() {
+            (kafka.brokers, kafka.user, kafka.password) =
+                (self.brokers.clone(), self.user.clone(), self.password.clone());
+            kafka.properties.0.clear();
+        }
+        kafka.properties.0.extend(self.properties.0.clone());
+        kafka
     }
 }

@@ -49,7 +49,7 @@ pub fn reference() -> String {
         }
         let value = key.path.split('.').try_fold(&defaults, |value, name| value.get(name));
         match value.map(|value| &value.kind) {
-            Some(Kind::Map(_)) => text.push_str(&format!("{indent}{name}:\n")),
+            Some(Kind::Map(keys)) if !keys.is_empty() => text.push_str(&format!("{indent}{name}:\n")),
             Some(Kind::List(entries)) if !items.is_empty() && !entries.is_empty() => {
                 text.push_str(&format!("{indent}#{name}:\n"));
                 entries.iter().for_each(|entry| list_entry(&mut text, &indent, entry));

@@ -331,10 +331,21 @@ fn an_intake_has_the_keys_of_its_kind() {
             "s.yaml:3: intakes[1].url: expected none, for the intake is of kind kafka",
             "s.yaml:4: intakes[2].user: expected it beside an address: without one the intake uses that of bus, and its user",
             "default: intakes[3].topic: expected a topic of its own, got \"chat\" again",
-            "default: intakes[4].brokers: expected host:port, by commas, got none",
             "s.yaml:7: intakes[5].url: expected redis://host:port or rediss://host:port, got \"http://h\"",
         ]
     );
+}
+
+#[test]
+fn an_intake_without_brokers_uses_those_of_the_bus() {
+    let text = "bus:\n  kafka: {brokers: b:1, user: u, password: p, properties: {a: 1, b: 2}}\nintakes:\n  - {kind: kafka, properties: {b: 3}}\n  \
+                - {kind: kafka, brokers: h:1, properties: {c: 4}}\n";
+    let config = Files::new(text).load(None, &[]).unwrap().config;
+    let [shared, own] = [0, 1].map(|index: usize| config.intakes[index].kafka(&config.bus));
+    assert_eq!([&*shared.brokers, &shared.user, &shared.password], ["b:1", "u", "p"]);
+    assert_eq!(shared.properties.0.into_values().collect::<Vec<_>>(), ["1", "3"]);
+    assert_eq!([&*own.brokers, &own.user, &own.password], ["h:1", "", ""]);
+    assert_eq!(own.properties.0.into_iter().collect::<Vec<_>>(), [("c".to_owned(), "4".to_owned())]);
 }
 
 #[test]

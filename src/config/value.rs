@@ -102,6 +102,9 @@ impl Value {
                         None => mine.push(field),
                     }
                 }
+                if mine.is_empty() {
+                    self.source = over.source;
+                }
             }
             (kind, other) => {
                 *kind = other;

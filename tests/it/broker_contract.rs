@@ -8,7 +8,8 @@ mod rosters;
 mod several;
 mod stores;
 
-use crate::support::bus::{Bus, MemoryBus};
+use crate::support::bus::{Bus, MemoryBus, SharedKafka};
+use crate::support::kafka::Cluster;
 use crate::support::redis::Redis;
 
 /// The same cases for an engine.
@@ -41,7 +42,7 @@ macro_rules! every_engine {
     };
 }
 
-every_engine!(memory: MemoryBus, redis: Redis);
+every_engine!(memory: MemoryBus, redis: Redis, kafka: SharedKafka);
 
 /// Engines that several nodes share.
 macro_rules! shared_engines {
@@ -94,4 +95,27 @@ mod shared {
     use super::*;
 
     shared_engines!(redis: Redis);
+
+    // Kafka keeps what it took, so it comes back without a gap and with the roster: what Redis forgets there is nothing to
+    // tell of. What needs a server that may be hurt has one of its own.
+    contract! {
+        kafka: SharedKafka = [
+            several::every_target_reaches_the_nodes_it_is_for,
+            several::many_users_are_reached_wherever_they_are,
+            several::a_user_that_left_is_let_go,
+            several::nodes_narrow_an_envelope,
+            several::receipts_add_up,
+            several::an_oversized_envelope_is_refused_with_its_size,
+            several::an_identity_arrives_once,
+            several::what_cannot_be_read_is_told_and_the_rest_goes_on,
+            rosters::a_name_or_number_belongs_to_one,
+            rosters::presence_counts_over_all_members,
+            rosters::a_fallen_members_users_go_to_one_survivor,
+        ];
+        hurt_kafka: Cluster = [
+            faults::a_node_starts_before_its_engine,
+            faults::a_stopped_engine_answers_in_time_and_loses_nothing_accepted,
+            faults::a_full_way_is_unavailable_and_never_a_silent_drop,
+        ];
+    }
 }

@@ -17,6 +17,8 @@ use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::broker::Unavailable;
+use crate::config::KafkaConfig;
+use crate::id::NodeId;
 
 /// What the engine is called in faults.
 pub(super) const ENGINE: &str = "kafka";
@@ -51,6 +53,13 @@ impl Link {
     pub fn new(brokers: &str, user: &str, password: &str, properties: BTreeMap<String, String>, name: &str) -> Self {
         let [brokers, user, password, name] = [brokers, user, password, name].map(str::to_owned);
         Self { brokers, user, password, properties, name }
+    }
+
+    /// As the configuration says; Kafka's own logs call the client `skylark-NODE`.
+    #[must_use]
+    pub fn of(config: &KafkaConfig, node: &NodeId) -> Self {
+        let KafkaConfig { brokers, user, password, properties, .. } = config;
+        Self::new(brokers, user, password, properties.0.clone(), &format!("skylark-{node}"))
     }
 
     /// Where Kafka is, for faults.
@@ -147,6 +156,10 @@ impl Heard {
         self.last.lock().clone()
     }
 
+    pub(super) fn forget(&self) {
+        *self.last.lock() = None;
+    }
+
     /// The fault behind `error`: what was heard on the way tells more than that nothing came.
     pub(super) fn unavailable(&self, error: &KafkaError) -> Unavailable {
         let vague = matches!(
@@ -220,6 +233,20 @@ pub(super) fn code_told(code: RDKafkaErrorCode) -> String {
     said.to_lowercase()
 }
 
+/// Milliseconds before the next attempt: doubled each time up to two seconds, and between half and the whole of that.
+pub(super) fn backoff(attempt: u32, seed: u64) -> Duration {
+    let most = (100_u64 << attempt.min(5)).min(2_000);
+    Duration::from_millis(most / 2 + mixed(seed ^ u64::from(attempt)) % (most / 2 + 1))
+}
+
+/// A number that follows from `number` and looks like no other.
+pub(super) fn mixed(number: u64) -> u64 {
+    let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,5 +272,16 @@ mod tests {
             link.create::<_, rdkafka::consumer::BaseConsumer<Heard>>(Heard::default(), &[], &[]).err().unwrap();
         assert!(refused.why.starts_with("property linger.mss: "), "{refused}");
         assert_eq!(refused.engine, "kafka");
+    }
+
+    #[test]
+    fn attempts_come_later_and_never_all_at_once() {
+        assert!((50..=100).contains(&backoff(0, 1).as_millis()));
+        assert!(
+            (1_000..=2_000).contains(&backoff(9, 1).as_millis())
+                && (1_000..=2_000).contains(&backoff(99, 1).as_millis())
+        );
+        let distinct: std::collections::HashSet<_> = (0..50).map(|seed| backoff(5, seed)).collect();
+        assert!(distinct.len() > 40);
     }
 }

@@ -16,6 +16,7 @@ use skylark::message::{Envelope, Message, Origin, Publication, Receipt, Target};
 use tokio::sync::watch;
 
 use super::client::within;
+use super::kafka;
 use super::redis::Redis;
 
 /// An engine under test, the real one, for as many nodes as a test wants.
@@ -114,6 +115,80 @@ impl Bus for Redis {
         let command = [b"PUBLISH", &b"skylark:all"[..], record].map(<[u8]>::to_vec).to_vec();
         let nodes = self.line().await.pipeline(&[command]).await.unwrap().remove(0).integer();
         assert!(nodes > 0, "no node reads skylark:all");
+    }
+}
+
+/// A Kafka that all tests share, with topics of this test's own.
+pub struct SharedKafka {
+    prefix: String,
+}
+
+impl Bus for SharedKafka {
+    const IS_SHARED: bool = true;
+    const IS_ROUTED: bool = false;
+
+    fn start() -> Self {
+        Self { prefix: kafka::unique("bus") }
+    }
+
+    fn configure(&self, config: &mut Config) {
+        config.bus.kind = BusKind::Kafka;
+        config.bus.prefix.clone_from(&self.prefix);
+        config.bus.kafka.brokers.clone_from(&kafka::kafka().bootstrap);
+    }
+
+    fn kill(&mut self) {
+        unreachable!("it is everybody's")
+    }
+
+    fn restart(&mut self) {
+        unreachable!("it is everybody's")
+    }
+
+    fn pause(&self) {
+        unreachable!("it is everybody's")
+    }
+
+    fn resume(&self) {
+        unreachable!("it is everybody's")
+    }
+
+    async fn inject(&self, record: &[u8]) {
+        kafka::kafka().put(&format!("{}.bus", self.prefix), record).await;
+    }
+}
+
+impl Bus for kafka::Cluster {
+    const IS_SHARED: bool = true;
+    const IS_ROUTED: bool = false;
+
+    fn start() -> Self {
+        Self::start(1)
+    }
+
+    fn configure(&self, config: &mut Config) {
+        config.bus.kind = BusKind::Kafka;
+        config.bus.kafka.brokers.clone_from(&self.kafka.bootstrap);
+    }
+
+    fn kill(&mut self) {
+        self.kill9(1);
+    }
+
+    fn restart(&mut self) {
+        self.start_node(1);
+    }
+
+    fn pause(&self) {
+        self.signal(1, rustix::process::Signal::STOP);
+    }
+
+    fn resume(&self) {
+        self.signal(1, rustix::process::Signal::CONT);
+    }
+
+    async fn inject(&self, record: &[u8]) {
+        self.kafka.put("skylark.bus", record).await;
     }
 }
 

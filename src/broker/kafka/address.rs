@@ -1,0 +1,280 @@
+//! Whom a record of the bus is for, in its header: what lets a node skip what is not its own without reading it.
+//!
+//! ```text
+//! header `to`: kind (1 byte) · hashes (8 bytes each, little-endian)
+//! ```
+//! A header that is missing, damaged or of an unknown kind says nothing: the record is read. So hashes may collide, and
+//! later kinds may come, without loss. Knows no engine.
+
+use std::collections::HashMap;
+
+use smallvec::{SmallVec, smallvec};
+
+use crate::broker::{Address, Stream};
+use crate::id::{NodeId, Room, Uid};
+use crate::message::Target;
+
+/// The header's name.
+pub(super) const HEADER: &str = "to";
+/// A list of more users than this is read by every node.
+const MOST_HASHES: usize = 64;
+
+/// One header's value, and the stream whose order the record keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct To {
+    pub(super) header: SmallVec<[u8; 16]>,
+    /// Records of one stream have one lane and stand in one partition.
+    pub(super) lane: u64,
+}
+
+impl To {
+    /// Who has to look at an envelope of this target (a list of users: the part of it that shares a lane).
+    pub(super) fn target(target: &Target) -> Self {
+        match target {
+            Target::User(uid) | Target::Device(uid, _) => Self::one(USERS, user(uid)),
+            Target::Users(uids) if uids.len() <= MOST_HASHES => {
+                let hashes: SmallVec<[u64; 4]> = uids.iter().map(user).collect();
+                Self { header: header(USERS, &hashes), lane: hashes.first().copied().unwrap_or_default() }
+            }
+            Target::Users(uids) => {
+                Self { header: header(EVERYONE, &[]), lane: uids.first().map(user).unwrap_or_default() }
+            }
+            Target::Room(name) => Self::one(ROOM, room(name)),
+            Target::Connection(cid) => Self::one(NUMBER, u64::from(cid.node())),
+            Target::Everyone | Target::EveryoneBut(_) => Self::everyone(),
+        }
+    }
+
+    /// Who has to hear a word.
+    pub(super) fn address(address: &Address) -> Self {
+        match address {
+            Address::Node(node) => Self::one(NODE, self::node(node)),
+            Address::User(uid) => Self::one(USERS, user(uid)),
+            Address::Everyone => Self::everyone(),
+        }
+    }
+
+    /// Every node reads it, in the order of whatever lane it has.
+    pub(super) fn read_by_all(self) -> Self {
+        Self { header: header(EVERYONE, &[]), ..self }
+    }
+
+    /// The one node with this number.
+    pub(super) fn number(number: u16) -> Self {
+        Self::one(NUMBER, u64::from(number))
+    }
+
+    /// A sign of life that one life of a node sends itself.
+    pub(super) fn echo(life: u64) -> Self {
+        Self::one(ECHO, life)
+    }
+
+    fn everyone() -> Self {
+        Self { header: header(EVERYONE, &[]), lane: 0 }
+    }
+
+    fn one(kind: u8, hash: u64) -> Self {
+        Self { header: header(kind, &[hash]), lane: hash }
+    }
+}
+
+/// The lane of a user: of what is for it, and of words to it.
+pub(super) fn user(uid: &Uid) -> u64 {
+    hash(b"u", uid.as_str())
+}
+
+fn room(room: &Room) -> u64 {
+    hash(b"r", room.as_str())
+}
+
+fn node(node: &NodeId) -> u64 {
+    hash(b"n", node.as_str())
+}
+
+/// What this node has to read.
+#[derive(Debug)]
+pub(super) struct Mine {
+    node: u64,
+    number: u64,
+    life: u64,
+    /// The streams that are held, by hash; two of one hash are both kept.
+    held: HashMap<u64, SmallVec<[Stream; 1]>, ahash::RandomState>,
+}
+
+/// What to do with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Say {
+    Read,
+    Skip,
+    /// This node's own sign of life came back.
+    Echo,
+}
+
+impl Mine {
+    pub(super) fn of(node: &NodeId, number: u16, life: u64) -> Self {
+        Self { node: self::node(node), number: u64::from(number), life, held: HashMap::default() }
+    }
+
+    pub(super) fn hold(&mut self, stream: Stream) {
+        let streams = self.held.entry(name(&stream)).or_default();
+        if !streams.contains(&stream) {
+            streams.push(stream);
+        }
+    }
+
+    pub(super) fn release(&mut self, stream: &Stream) {
+        let hash = name(stream);
+        let Some(streams) = self.held.get_mut(&hash) else { return };
+        streams.retain(|held| held != stream);
+        if streams.is_empty() {
+            self.held.remove(&hash);
+        }
+    }
+
+    /// Judges a record by its header.
+    pub(super) fn judge(&self, header: Option<&[u8]>) -> Say {
+        let Some((kind, hashes)) = header.and_then(<[u8]>::split_first) else { return Say::Read };
+        let mut hashes = hashes.chunks_exact(8).filter_map(|hash| Some(u64::from_le_bytes(hash.try_into().ok()?)));
+        let is_mine = match *kind {
+            USERS | ROOM => hashes.any(|hash| self.held.contains_key(&hash)),
+            NODE => hashes.any(|hash| hash == self.node),
+            NUMBER => hashes.any(|hash| hash == self.number),
+            ECHO => return if hashes.any(|life| life == self.life) { Say::Echo } else { Say::Skip },
+            _ => true,
+        };
+        if is_mine { Say::Read } else { Say::Skip }
+    }
+}
+
+fn name(stream: &Stream) -> u64 {
+    match stream {
+        Stream::User(uid) => user(uid),
+        Stream::Room(name) => room(name),
+    }
+}
+
+/// The parts of a target that each have one partition: a list of users is divided, so that each of them keeps the order
+/// of what it gets.
+pub(super) fn parts(target: &Target, partitions: usize) -> SmallVec<[Target; 1]> {
+    let Target::Users(uids) = target else { return smallvec![target.clone()] };
+    let mut parts: Vec<Vec<Uid>> = vec![Vec::new(); partitions.max(1)];
+    for uid in uids.iter() {
+        parts[partition(user(uid), partitions)].push(uid.clone());
+    }
+    parts.into_iter().filter(|part| !part.is_empty()).map(|part| Target::Users(part.into())).collect()
+}
+
+/// The partition of a lane.
+pub(super) fn partition(lane: u64, partitions: usize) -> usize {
+    let count = u64::try_from(partitions.max(1)).expect("64 bits hold a count");
+    usize::try_from(super::link::mixed(lane) % count).expect("smaller than a usize")
+}
+
+const USERS: u8 = b'u';
+const ROOM: u8 = b'r';
+const NODE: u8 = b'n';
+const NUMBER: u8 = b'c';
+const ECHO: u8 = b'e';
+const EVERYONE: u8 = b'a';
+
+fn header(kind: u8, hashes: &[u64]) -> SmallVec<[u8; 16]> {
+    let mut header: SmallVec<[u8; 16]> = smallvec![kind];
+    hashes.iter().for_each(|hash| header.extend_from_slice(&hash.to_le_bytes()));
+    header
+}
+
+/// FNV-1a: the same on every node, whatever built it.
+fn hash(kind: &[u8], name: &str) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    kind.iter().chain(name.as_bytes()).fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ConnectionId, Device};
+
+    fn uid(name: &str) -> Uid {
+        Uid::parse(name).unwrap()
+    }
+
+    fn me() -> Mine {
+        Mine::of(&NodeId::parse("n1").unwrap(), 7, 99)
+    }
+
+    fn judged(mine: &Mine, to: &To) -> Say {
+        mine.judge(Some(&to.header))
+    }
+
+    #[test]
+    fn only_what_is_held_is_read() {
+        let mut mine = me();
+        let user = To::target(&Target::User(uid("u1")));
+        let device = To::target(&Target::Device(uid("u1"), Device::parse("d").unwrap()));
+        let room = To::target(&Target::Room(Room::parse("u1").unwrap()));
+        assert_eq!([judged(&mine, &user), judged(&mine, &device), judged(&mine, &room)], [Say::Skip; 3]);
+        mine.hold(Stream::User(uid("u1")));
+        mine.hold(Stream::User(uid("u1")));
+        assert_eq!(
+            [judged(&mine, &user), judged(&mine, &device), judged(&mine, &room)],
+            [Say::Read, Say::Read, Say::Skip]
+        );
+        assert_eq!(judged(&mine, &To::address(&Address::User(uid("u1")))), Say::Read);
+        mine.release(&Stream::User(uid("u1")));
+        assert_eq!(judged(&mine, &user), Say::Skip, "a second hold counts nothing");
+        assert_eq!(judged(&mine, &user.read_by_all()), Say::Read);
+    }
+
+    #[test]
+    fn lists_are_for_who_holds_one_of_them_and_long_ones_for_everybody() {
+        let mut mine = me();
+        let list = |count: usize| Target::Users((0..count).map(|n| uid(&format!("u{n}"))).collect());
+        assert_eq!(judged(&mine, &To::target(&list(3))), Say::Skip);
+        mine.hold(Stream::User(uid("u2")));
+        assert_eq!(
+            [judged(&mine, &To::target(&list(3))), judged(&mine, &To::target(&list(2)))],
+            [Say::Read, Say::Skip]
+        );
+        assert_eq!(judged(&me(), &To::target(&list(MOST_HASHES + 1))), Say::Read);
+    }
+
+    #[test]
+    fn nodes_are_meant_by_name_by_number_and_by_life() {
+        let mine = me();
+        let node = |name: &str| To::address(&Address::Node(NodeId::parse(name).unwrap()));
+        let cid = |number: u64| To::target(&Target::Connection(ConnectionId::new((number << 41) + 5).unwrap()));
+        assert_eq!([judged(&mine, &node("n1")), judged(&mine, &node("n2"))], [Say::Read, Say::Skip]);
+        assert_eq!([judged(&mine, &cid(7)), judged(&mine, &cid(8))], [Say::Read, Say::Skip]);
+        assert_eq!([judged(&mine, &To::number(7)), judged(&mine, &To::number(8))], [Say::Read, Say::Skip]);
+        assert_eq!([judged(&mine, &To::echo(99)), judged(&mine, &To::echo(98))], [Say::Echo, Say::Skip]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_read() {
+        for header in [None, Some(&b""[..]), Some(b"z12345678"), Some(b"a")] {
+            assert_eq!(me().judge(header), Say::Read, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_user_has_one_lane_in_whatever_list_it_stands() {
+        let list = Target::Users((0..1_000).map(|n| uid(&format!("u{n}"))).collect());
+        let parts = parts(&list, 8);
+        assert_eq!(parts.len(), 8);
+        let mut users = 0;
+        for part in &parts {
+            let Target::Users(uids) = part else { panic!("{part:?}") };
+            let partitions: Vec<usize> = uids.iter().map(|uid| partition(user(uid), 8)).collect();
+            assert!(partitions.iter().all(|p| *p == partition(To::target(part).lane, 8)), "{partitions:?}");
+            users += uids.len();
+        }
+        assert_eq!(users, 1_000);
+        assert_eq!(super::parts(&Target::Everyone, 8).as_slice(), [Target::Everyone]);
+    }
+
+    #[test]
+    fn a_lane_is_the_same_on_every_node_and_version() {
+        assert_eq!(user(&uid("1074")), 0x0797_2473_7261_f73a);
+        assert_eq!(partition(user(&uid("1074")), 8), 0);
+    }
+}

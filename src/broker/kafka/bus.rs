@@ -1,0 +1,329 @@
+//! The bus over Kafka: one topic that every node reads from its end, and skips by header what is not its own.
+//!
+//! A stream (a user's messages, a room's, everyone's) has one partition, so it keeps its order. What a node wants is
+//! known to itself alone: a hold asks nobody once the node reads. A node that was cut off goes on where it was, so it
+//! has lost nothing unless Kafka has. Knows no connection.
+
+mod reader;
+mod sender;
+mod waiting;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use metrics::counter;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, timeout, timeout_at};
+
+use self::reader::Reader;
+pub(super) use self::reader::header;
+use self::sender::{Pending, Sender};
+use self::waiting::Waiting;
+use super::address::{Mine, To, parts};
+use super::census::Census;
+use super::link::{Heard, Link, Topic, unavailable};
+use super::tail::{Begin, Tail};
+use crate::broker::record::{self, Origin};
+use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
+use crate::id::NodeId;
+use crate::message::Envelope;
+use crate::telemetry::names;
+
+/// Every answer is given within two seconds; the rest is for whoever waits for it.
+const ANSWER: Duration = Duration::from_millis(1_900);
+/// So long a publisher waits for receipts.
+const RECEIPTS: Duration = Duration::from_millis(500);
+/// A node sends itself a sign of life so often, and is not ready when none came for so long.
+const ECHO: Duration = Duration::from_secs(1);
+const SILENCE: Duration = Duration::from_secs(3);
+/// What is on its way gets so long when the bus closes.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// What the bus is to know of its node and its cluster.
+#[derive(Debug, Clone)]
+pub struct BusOptions {
+    /// This node.
+    pub node: NodeId,
+    /// Its number.
+    pub number: u16,
+    /// What the topic's name begins with.
+    pub prefix: String,
+    /// Largest record, in bytes.
+    pub record_bytes: usize,
+    /// Partitions of the topic, where it is missing.
+    pub partitions: u16,
+}
+
+impl BusOptions {
+    /// The topic as it is made where it is missing.
+    fn topic(&self, name: &str) -> Topic {
+        let settings = vec![
+            ("cleanup.policy", "delete".to_owned()),
+            // Only for nodes that are cut off for a while: nobody else reads what is past.
+            ("retention.ms", "3600000".to_owned()),
+            ("max.message.bytes", (self.record_bytes + (64 << 10)).to_string()),
+        ];
+        Topic { name: name.to_owned(), partitions: i32::from(self.partitions), settings }
+    }
+}
+
+/// One node's end of the bus.
+pub struct KafkaBus {
+    shared: Arc<Shared>,
+    closing: watch::Sender<bool>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What publishers and the reader share.
+struct Shared {
+    link: Link,
+    options: BusOptions,
+    origin: Origin,
+    topic: String,
+    receiver: Arc<dyn Deliver>,
+    sender: Sender,
+    heard: Heard,
+    mine: RwLock<Mine>,
+    waiting: Waiting,
+    census: Arc<Census>,
+    /// How many partitions there are, once this node stands at their ends and its own records come back.
+    open: watch::Sender<Option<usize>>,
+    /// When the last sign of life came back.
+    echoed: Mutex<Instant>,
+    /// Why the reader cannot begin.
+    fault: Mutex<Option<String>>,
+}
+
+impl KafkaBus {
+    /// The bus for `receiver`; `census` is the roster's, so that it is known whose receipts may still come. Asks nobody yet: a Kafka that is away is no error. Within a runtime only.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not know, or cannot do in this build.
+    pub fn start(
+        link: &Link,
+        options: BusOptions,
+        census: Arc<Census>,
+        receiver: Arc<dyn Deliver>,
+    ) -> Result<Self, Unavailable> {
+        let heard = Heard::default();
+        let topic = format!("{}.bus", options.prefix);
+        let origin = Origin::new(options.number);
+        let sender = Sender::new(link, &topic, options.record_bytes, heard.clone())?;
+        let tail = Tail::new(link, options.topic(&topic), Begin::End, options.node.as_str(), heard.clone())?;
+        let shared = Arc::new(Shared {
+            link: link.clone(),
+            mine: RwLock::new(Mine::of(&options.node, options.number, origin.life)),
+            options,
+            origin,
+            topic,
+            receiver,
+            sender,
+            heard,
+            waiting: Waiting::default(),
+            census,
+            open: watch::Sender::new(None),
+            echoed: Mutex::new(Instant::now()),
+            fault: Mutex::new(None),
+        });
+        let closing = watch::Sender::new(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Reader::new(Arc::clone(&shared), tail).run(closing.subscribe()));
+        Ok(Self { shared, closing, tasks: Mutex::new(tasks) })
+    }
+
+    async fn end(&self) {
+        // What is on its way still comes back to publishers that wait.
+        let sender = self.shared.sender.clone();
+        let flushed = tokio::task::spawn_blocking(move || sender.close(LAST_CALL));
+        if flushed.await.is_err() {
+            tracing::warn!("the producer of the bus panicked");
+        }
+        self.closing.send_replace(true);
+        self.shared.open.send_replace(None);
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        if timeout(LAST_CALL, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+            tracing::warn!("the reader of the bus did not end in time");
+        }
+        *self.shared.fault.lock() = Some("closed".to_owned());
+    }
+}
+
+impl Broker for KafkaBus {
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>> {
+        self.shared.publish(batch).boxed()
+    }
+
+    fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
+        self.shared.tell(address, word).boxed()
+    }
+
+    fn hold(&self, stream: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
+        self.shared.mine.write().hold(stream);
+        async { self.shared.opened(Instant::now() + ANSWER).await.map(|_| ()) }.boxed()
+    }
+
+    fn release(&self, stream: &Stream) {
+        self.shared.mine.write().release(stream);
+    }
+
+    fn faults(&self) -> Vec<String> {
+        self.shared.faults()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.end().boxed()
+    }
+}
+
+/// What was sent of one envelope.
+enum Sent {
+    Parts(Vec<Pending>),
+    TooLarge(usize),
+    Failed,
+}
+
+impl Sent {
+    fn parts(&self) -> usize {
+        if let Self::Parts(parts) = self { parts.len() } else { 0 }
+    }
+}
+
+impl Shared {
+    async fn publish(&self, batch: Batch) -> Vec<Outcome> {
+        let deadline = Instant::now() + ANSWER;
+        let Ok(partitions) = self.opened(deadline).await else { return vec![Outcome::Unavailable; batch.len()] };
+        counter!(names::BUS_ENVELOPES, "engine" => "kafka", "way" => "broadcast").increment(batch.len() as u64);
+        let mut sent = Vec::with_capacity(batch.len());
+        for envelope in batch.iter() {
+            let ticket = envelope.receipts.then(|| self.waiting.expect(envelope.id));
+            sent.push((self.send(envelope, partitions, deadline).await, ticket));
+        }
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let mut tickets = Vec::new();
+        for (index, (sent, ticket)) in sent.into_iter().enumerate() {
+            let parts = sent.parts();
+            outcomes.push(self.outcome(&batch[index], sent, deadline).await);
+            tickets.extend(ticket.map(|ticket| (index, parts, ticket)));
+        }
+        let until = Instant::now() + RECEIPTS;
+        for (index, parts, ticket) in tickets {
+            if let Outcome::Accepted { receipt, nodes, .. } = &mut outcomes[index] {
+                let enough = self.census.count().map(|nodes| nodes * parts);
+                let told = ticket.told(enough, until).await;
+                (*receipt, *nodes) = (Some(told.receipt), Some(told.nodes));
+            }
+        }
+        outcomes
+    }
+
+    async fn send(&self, envelope: &Envelope, partitions: usize, deadline: Instant) -> Sent {
+        let mut body = Vec::with_capacity(envelope.message.approximate_bytes() + 64);
+        record::put_envelope(&mut body, envelope);
+        let mut sent = Vec::new();
+        for part in parts(&envelope.target, partitions) {
+            let mut to = To::target(&part);
+            if envelope.receipts {
+                // Who has no receiver says so, too.
+                to = to.read_by_all();
+            }
+            let sequence = self.sender.next();
+            let record = record::envelopes(self.origin, sequence, &part, 1, &body);
+            if record.len() > self.options.record_bytes {
+                return Sent::TooLarge(record.len());
+            }
+            match self.sender.send(&to, &record, partitions, deadline).await {
+                Some(pending) => sent.push(pending),
+                None => return Sent::Failed,
+            }
+        }
+        Sent::Parts(sent)
+    }
+
+    async fn outcome(&self, envelope: &Envelope, sent: Sent, deadline: Instant) -> Outcome {
+        let most = self.options.record_bytes;
+        let parts = match sent {
+            Sent::Parts(parts) => parts,
+            Sent::TooLarge(bytes) => return Outcome::TooLarge { bytes, most },
+            Sent::Failed => return Outcome::Unavailable,
+        };
+        let unknown_nodes = self.census.unknown_of(&envelope.nodes);
+        let mut outcome = Outcome::Accepted { position: None, receipt: None, nodes: None, unknown_nodes };
+        for part in parts {
+            match part.result(deadline).await {
+                Ok(()) => {}
+                // The topic was made with less room than the configuration gives.
+                Err(sender::Failed::TooLarge(bytes)) => outcome = Outcome::TooLarge { bytes, most: bytes - 1 },
+                Err(sender::Failed::Away) => return Outcome::Unavailable,
+            }
+        }
+        outcome
+    }
+
+    async fn tell(&self, address: Address, word: Bytes) -> Result<Option<u32>, Unavailable> {
+        let deadline = Instant::now() + ANSWER;
+        let partitions = self.opened(deadline).await?;
+        let record = record::word(self.origin, self.sender.next(), &self.options.node, &word);
+        let sent = self.sender.send(&To::address(&address), &record, partitions, deadline).await;
+        match sent.ok_or(sender::Failed::Away) {
+            Ok(pending) => pending.result(deadline).await.map(|()| None).map_err(|_| self.away()),
+            Err(_) => Err(self.away()),
+        }
+    }
+
+    /// How many partitions there are, once this node reads them.
+    async fn opened(&self, deadline: Instant) -> Result<usize, Unavailable> {
+        let mut open = self.open.subscribe();
+        let opened = timeout_at(deadline, open.wait_for(Option::is_some)).await;
+        opened.ok().and_then(Result::ok).and_then(|count| *count).ok_or_else(|| self.away())
+    }
+
+    fn away(&self) -> Unavailable {
+        let why = self.fault.lock().clone().or_else(|| self.heard.last());
+        unavailable(why.unwrap_or_else(|| format!("no answer from {}", self.link.brokers())))
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let silence = self.echoed.lock().elapsed();
+        if self.open.borrow().is_none() {
+            return vec![format!("bus: {}", self.away())];
+        }
+        if silence > SILENCE {
+            let seconds = silence.as_secs();
+            return vec![format!("bus: nothing sent came back for {seconds} s: {}", self.away())];
+        }
+        Vec::new()
+    }
+
+    /// Sends this node a sign of life through each partition in turn.
+    async fn echo(&self, partitions: usize) {
+        let mut beat = interval(ECHO);
+        for turn in 0.. {
+            beat.tick().await;
+            self.sender.echo(&To::echo(self.origin.life), turn % partitions.max(1));
+        }
+    }
+
+    /// A sign of life came back: what is sent is received.
+    fn echo_came(&self, partitions: usize) {
+        *self.echoed.lock() = Instant::now();
+        let news = self.open.send_if_modified(|open| open.replace(partitions) != Some(partitions));
+        if news {
+            *self.fault.lock() = None;
+            self.heard.forget();
+            tracing::info!(topic = self.topic, partitions, "the bus is open");
+        }
+    }
+
+    fn fail(&self, fault: &Unavailable) {
+        let mut last = self.fault.lock();
+        if last.as_deref() != Some(&fault.why) {
+            tracing::warn!(topic = self.topic, %fault, "the bus waits for Kafka");
+            *last = Some(fault.why.clone());
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What comes to this node over the bus: skips by header what is not its own, and hands the rest over in batches.
+//!
+//! A node that starts has no receivers yet, so it begins at the end; one that was cut off goes on where it was.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use metrics::counter;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::super::address::{HEADER, Say, To};
+use super::super::tail::Tail;
+use super::Shared;
+use crate::broker::record::{self, Body, BusRecord, Delivered, Origin};
+use crate::broker::seen::{Seen, Sight};
+use crate::message::{Envelope, Receipt};
+use crate::telemetry::names;
+
+/// Most records between two looks at what else there is to do.
+const MOST: usize = 512;
+/// Partitions may be added to the topic: it is looked at so often.
+const RECOUNT: Duration = Duration::from_secs(30);
+/// Losses that follow each other faster are told once.
+const TELL_LOSS: Duration = Duration::from_secs(1);
+
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    tail: Tail,
+    seen: Seen,
+    batch: Batched,
+    /// Something was lost that nobody has been told of.
+    has_lost: bool,
+    told_loss: Option<Instant>,
+}
+
+/// What is to be delivered next.
+#[derive(Default)]
+struct Batched {
+    envelopes: Vec<Envelope>,
+    /// Who waits for the receipt of each.
+    publishers: Vec<Option<Origin>>,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>, tail: Tail) -> Self {
+        let (seen, batch) = (Seen::default(), Batched::default());
+        Self { shared, tail, seen, batch, has_lost: false, told_loss: None }
+    }
+
+    pub(super) async fn run(mut self, mut closing: watch::Receiver<bool>) {
+        let shared = Arc::clone(&self.shared);
+        let reading = async {
+            loop {
+                self.has_lost |= self.tail.stand(shared.origin.life, |fault| shared.fail(fault)).await;
+                self.read().await;
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+        }
+        self.tail.end().await;
+    }
+
+    /// Reads until the places have to be looked at again.
+    async fn read(&mut self) {
+        let (consumer, shared) = (Arc::clone(&self.tail.consumer), Arc::clone(&self.shared));
+        let mut stream = consumer.stream();
+        let mut recount = interval(RECOUNT);
+        recount.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        recount.reset();
+        let mut echo = std::pin::pin!(shared.echo(self.tail.partitions()));
+        loop {
+            let mut came = tokio::select! {
+                came = stream.next() => came,
+                () = &mut echo => return,
+                _ = recount.tick() => {
+                    if self.tail.has_changed().await {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            let (mut stands, mut count) = (true, 0);
+            loop {
+                match came {
+                    Some(Ok(message)) => self.take(&message).await,
+                    Some(Err(error)) => stands &= self.tail.stands_after(&error),
+                    None => return,
+                }
+                count += 1;
+                // Nothing is asked for that is not dealt with: it would not come again.
+                let more = if count < MOST { stream.next().now_or_never() } else { None };
+                match more {
+                    Some(more) => came = more,
+                    None => break,
+                }
+            }
+            self.hand_over().await;
+            if !stands {
+                return;
+            }
+        }
+    }
+
+    async fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let Some(missing) = self.tail.note(message) else { return };
+        // Nothing is ever removed from within this topic: what is missing was cut off.
+        self.has_lost |= missing > 0;
+        let say = self.shared.mine.read().judge(header(message));
+        match say {
+            Say::Skip => {}
+            Say::Echo => self.shared.echo_came(self.tail.partitions()),
+            Say::Read => self.open(message).await,
+        }
+    }
+
+    async fn open(&mut self, message: &BorrowedMessage<'_>) {
+        let bytes = Bytes::copy_from_slice(message.payload().unwrap_or_default());
+        let BusRecord { origin, sequence, body } = match record::read(&bytes) {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::warn!(topic = self.shared.topic, %error, "a record of the bus was refused");
+                counter!(names::BUS_UNREADABLE, "engine" => "kafka").increment(1);
+                self.has_lost = true;
+                return;
+            }
+        };
+        let lane = message.partition().unsigned_abs();
+        if self.seen.record(origin, lane, sequence) == Sight::Again {
+            counter!(names::BUS_COPIES, "engine" => "kafka").increment(1);
+            return;
+        }
+        match body {
+            Body::Envelopes(envelopes) => envelopes.into_iter().for_each(|envelope| self.gather(origin, envelope)),
+            Body::Receipts(delivered) => self.shared.waiting.answer(origin, delivered),
+            Body::Word { from, word } => {
+                self.deliver().await;
+                self.shared.receiver.hear(&from, word);
+            }
+        }
+    }
+
+    fn gather(&mut self, origin: Origin, envelope: Envelope) {
+        let is_for_this_node = envelope.nodes.is_empty() || envelope.nodes.contains(&self.shared.options.node);
+        if is_for_this_node && self.seen.is_first(&envelope) {
+            self.batch.publishers.push(envelope.receipts.then_some(origin));
+            self.batch.envelopes.push(envelope);
+        } else if envelope.receipts {
+            self.shared.report(
+                vec![(origin, Delivered { id: envelope.id, receipt: Receipt::default() })],
+                self.tail.partitions(),
+            );
+        }
+    }
+
+    async fn hand_over(&mut self) {
+        self.deliver().await;
+        let is_due = self.told_loss.is_none_or(|told| told.elapsed() >= TELL_LOSS);
+        if self.has_lost && is_due {
+            self.has_lost = false;
+            self.told_loss = Some(Instant::now());
+            counter!(names::BUS_GAPS, "engine" => "kafka").increment(1);
+            self.shared.receiver.gap();
+        }
+    }
+
+    async fn deliver(&mut self) {
+        if self.batch.envelopes.is_empty() {
+            return;
+        }
+        let Batched { envelopes, publishers } = std::mem::take(&mut self.batch);
+        let ids: Vec<u64> = envelopes.iter().map(|envelope| envelope.id).collect();
+        let receipts = self.shared.receiver.deliver(envelopes.into()).await;
+        let waited_for = ids.into_iter().zip(receipts).zip(publishers);
+        let reports = waited_for.filter_map(|((id, receipt), publisher)| Some((publisher?, Delivered { id, receipt })));
+        self.shared.report(reports.collect(), self.tail.partitions());
+    }
+}
+
+impl Shared {
+    /// Sends receipts to those who wait for them. One that finds no room is late, and so missing.
+    fn report(self: &Arc<Self>, mut reports: Vec<(Origin, Delivered)>, partitions: usize) {
+        while let Some((to, _)) = reports.first() {
+            let to = *to;
+            let (own, others): (Vec<_>, Vec<_>) = reports.into_iter().partition(|(origin, _)| *origin == to);
+            reports = others;
+            let delivered: Vec<Delivered> = own.into_iter().map(|(_, delivered)| delivered).collect();
+            if to == self.origin {
+                self.waiting.answer(to, delivered);
+                continue;
+            }
+            let record = record::receipts(self.origin, self.sender.next(), &delivered);
+            self.sender.post(&To::number(to.number), &record, partitions);
+        }
+    }
+}
+
+/// The value of the one header that says whom a record is for.
+pub(in super::super) fn header<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
+    let headers = message.headers()?;
+    (0..headers.count()).filter_map(|index| headers.try_get(index)).find(|header| header.key == HEADER)?.value
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::RwLock;
+    use rdkafka::ClientConfig;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::message::{Header, OwnedHeaders};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    use rdkafka::{Offset, TopicPartitionList};
+
+    use super::super::super::address::Mine;
+    use super::*;
+    use crate::broker::Stream;
+    use crate::message::Target;
+
+    /// Prints what skipping costs: `cargo test --release --lib skipping -- --nocapture` for the figure that counts.
+    #[test]
+    fn skipping_looks_at_nothing_but_the_header() {
+        const COUNT: usize = 20_000;
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("bus", 1, 1).unwrap();
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "g");
+        let producer: BaseProducer = settings.create().unwrap();
+        let uid = |n: usize| format!("u{n}").parse().unwrap();
+        for n in 0..COUNT {
+            let to = To::target(&Target::User(uid(n)));
+            let headers = OwnedHeaders::new().insert(Header { key: HEADER, value: Some(&to.header[..]) });
+            // No record of any version: whoever reads it refuses it.
+            let record: BaseRecord<'_, (), [u8]> = BaseRecord::to("bus").payload(&[0xff_u8; 300][..]).headers(headers);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(20)).unwrap();
+
+        let mut mine = Mine::of(&"n1".parse().unwrap(), 1, 1);
+        (0..10_000).for_each(|n| mine.hold(Stream::User(uid(COUNT + n))));
+        let mine = RwLock::new(mine);
+        let consumer: BaseConsumer = settings.create().unwrap();
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset("bus", 0, Offset::Beginning).unwrap();
+        consumer.assign(&place).unwrap();
+        let until = std::time::Instant::now() + Duration::from_secs(20);
+        let mut messages = Vec::new();
+        while messages.len() < COUNT && std::time::Instant::now() < until {
+            messages.extend(consumer.poll(Duration::from_millis(100)).and_then(Result::ok));
+        }
+        let begin = std::time::Instant::now();
+        let skipped = messages.iter().filter(|message| mine.read().judge(header(message)) == Say::Skip).count();
+        let spent = begin.elapsed();
+        assert_eq!(skipped, COUNT);
+        println!("a skipped record costs {:.3} µs", spent.as_secs_f64() * 1e6 / skipped as f64);
+    }
+}

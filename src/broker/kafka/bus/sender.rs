@@ -1,0 +1,136 @@
+//! What leaves this node: an idempotent producer with a bound on the bytes that are under way.
+//!
+//! An answer that does not come in time is a no, although Kafka may have taken the record: a publisher that tries again
+//! says which message it is by its identity.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::future_producer::DeliveryFuture;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::super::address::{HEADER, To, partition};
+use super::super::link::{Heard, Link};
+use crate::broker::Unavailable;
+
+/// What holds unless the operator's properties say otherwise.
+const DEFAULTS: &[(&str, &str)] =
+    &[("linger.ms", "1"), ("queue.buffering.max.kbytes", "131072"), ("retry.backoff.ms", "50")];
+/// Kafka gets so long for a record.
+const DELIVERY: &str = "1500";
+/// Bytes of records that are under way; more wait.
+const MOST_UNDER_WAY: usize = 64 << 20;
+/// A record counts as at least so much.
+const LEAST: usize = 256;
+/// What Kafka puts around a record, and its header.
+const AROUND: usize = 4 << 10;
+
+#[derive(Clone)]
+pub(super) struct Sender {
+    producer: FutureProducer<Heard>,
+    topic: Arc<str>,
+    /// One permit for each [`LEAST`] bytes.
+    room: Arc<Semaphore>,
+    sequence: Arc<AtomicU64>,
+}
+
+/// A record under way.
+pub(super) struct Pending {
+    delivery: DeliveryFuture,
+    bytes: usize,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Why a record is not on the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// The topic takes no record of so many bytes.
+    TooLarge(usize),
+    /// Kafka did not say that it is there.
+    Away,
+}
+
+impl Sender {
+    pub(super) fn new(link: &Link, topic: &str, record_bytes: usize, heard: Heard) -> Result<Self, Unavailable> {
+        let most = (record_bytes + AROUND).to_string();
+        let fixed = [
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("message.timeout.ms", DELIVERY),
+            ("message.max.bytes", most.as_str()),
+        ];
+        Ok(Self {
+            producer: link.create(heard, DEFAULTS, &fixed)?,
+            topic: topic.into(),
+            room: Arc::new(Semaphore::new(MOST_UNDER_WAY / LEAST)),
+            sequence: Arc::default(),
+        })
+    }
+
+    /// The number of the next record.
+    pub(super) fn next(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Puts a record on its way, where there is room until `deadline`. Records of one lane are sent in the order of calls.
+    pub(super) async fn send(&self, to: &To, record: &[u8], partitions: usize, deadline: Instant) -> Option<Pending> {
+        let permits = u32::try_from((record.len() / LEAST + 1).min(MOST_UNDER_WAY / LEAST)).ok()?;
+        let room = timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await.ok()?.ok()?;
+        let delivery = self.enqueue(to, record, partition(to.lane, partitions))?;
+        Some(Pending { delivery, bytes: record.len(), _room: room })
+    }
+
+    /// Sends a sign of life; nobody waits for it.
+    pub(super) fn echo(&self, to: &To, partition: usize) {
+        drop(self.enqueue(to, &[], partition));
+    }
+
+    /// Sends a record that nobody waits for, unless there is no room.
+    pub(super) fn post(&self, to: &To, record: &[u8], partitions: usize) {
+        if self.room.available_permits() > record.len() / LEAST {
+            drop(self.enqueue(to, record, partition(to.lane, partitions)));
+        }
+    }
+
+    fn enqueue(&self, to: &To, record: &[u8], partition: usize) -> Option<DeliveryFuture> {
+        let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: HEADER, value: Some(&to.header[..]) });
+        let record: FutureRecord<'_, (), [u8]> =
+            FutureRecord::to(&self.topic).payload(record).headers(headers).partition(i32::try_from(partition).ok()?);
+        match self.producer.send_result(record) {
+            Ok(delivery) => Some(delivery),
+            Err((error, _)) => {
+                tracing::debug!(topic = &*self.topic, %error, "a record was not taken");
+                None
+            }
+        }
+    }
+
+    /// Waits for what is under way; afterwards nothing is sent. Blocks.
+    pub(super) fn close(&self, within: Duration) {
+        self.room.close();
+        if let Err(error) = self.producer.flush(within) {
+            tracing::warn!(topic = &*self.topic, %error, "records were still under way when the bus closed");
+        }
+    }
+}
+
+impl Pending {
+    pub(super) async fn result(self, deadline: Instant) -> Result<(), Failed> {
+        match timeout_at(deadline, self.delivery).await {
+            Ok(Ok(Ok(_))) => Ok(()),
+            Ok(Ok(Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)))) => {
+                Err(Failed::TooLarge(self.bytes))
+            }
+            Ok(Ok(Err((error, _)))) => {
+                tracing::debug!(%error, "a record was not delivered");
+                Err(Failed::Away)
+            }
+            Ok(Err(_)) | Err(_) => Err(Failed::Away),
+        }
+    }
+}

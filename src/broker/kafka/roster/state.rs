@@ -1,0 +1,373 @@
+//! What the roster's records come to: members, the users of each life, the dead and who gives out their users.
+//!
+//! Every node applies the same records in the same order, so all agree on who was let in, who is dead and who answers
+//! for it. Only silence is each node's own matter, measured between records that it read itself: a node that is cut off
+//! hears nobody, not even itself, so it finds nobody dead. Knows no engine; time comes as an argument.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use super::super::link::mixed;
+use super::log::{Beat, Entry, Life};
+use crate::broker::roster::Member;
+use crate::id::{NodeId, Uid};
+
+/// A lease: who was silent for longer is dead. Three signs of life are missing then.
+pub(super) const LEASE: Duration = Duration::from_secs(9);
+/// The second in line waits so much longer before it finds somebody dead, the third twice as long.
+const IN_LINE: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub(super) struct State {
+    members: HashMap<NodeId, Living>,
+    /// Who asked to be let in lately.
+    asking: Vec<Living>,
+    /// Dead lives whose users are not all given out, and who gives them out.
+    dead: HashMap<Life, NodeId>,
+    /// The newest life of each name that was found dead.
+    graves: HashMap<NodeId, u64>,
+    users: HashMap<Life, HashSet<Uid>, ahash::RandomState>,
+    holders: HashMap<Uid, SmallVec<[Life; 1]>, ahash::RandomState>,
+}
+
+struct Living {
+    member: Member,
+    process: u64,
+    heard: Instant,
+}
+
+/// What became of a wish to be let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Entrance {
+    /// It lives, with this incarnation.
+    Open(u64),
+    /// Why not.
+    Taken(String),
+}
+
+impl State {
+    /// Applies the record at `offset`; what became of a wish to be let in, and whose process's it was. Only who asks
+    /// acts on that answer: the others know a member by its signs of life. Wishes of the past (`is_past`) are over.
+    pub(super) fn apply(&mut self, offset: u64, entry: Entry, now: Instant, is_past: bool) -> Option<(u64, Entrance)> {
+        match entry {
+            Entry::Ask(beat) if !is_past => return Some((beat.life, self.admit(offset, &beat, now)?)),
+            Entry::Ask(_) | Entry::Number => {}
+            Entry::Beat(beat) => self.hear(&beat, now),
+            Entry::Left(node) => {
+                if let Some(left) = self.members.remove(&node) {
+                    self.forget(&(node, left.member.incarnation));
+                }
+            }
+            Entry::User { life, uid, is_online: true } => self.come(life, uid),
+            Entry::User { life, uid, is_online: false } => self.go(&life, &uid),
+            Entry::Dead { life, by } => self.bury(life, by),
+            Entry::Buried(life) => {
+                self.dead.remove(&life);
+                self.forget(&life);
+            }
+        }
+        None
+    }
+
+    fn admit(&mut self, offset: u64, beat: &Beat, now: Instant) -> Option<Entrance> {
+        let mut member = beat.member()?;
+        self.asking.retain(|other| now.saturating_duration_since(other.heard) < LEASE && other.process != beat.life);
+        let mut others = self.members.values().chain(&self.asking);
+        let other = others.find(|other| other.member.id == member.id || other.member.number == member.number);
+        if let Some(Living { member: other, heard, .. }) = other {
+            let since = now.saturating_duration_since(*heard).as_secs();
+            let (id, number) = (&other.id, other.number);
+            let why = format!(
+                "node {id} with number {number} was heard {since} s ago: expected a name and number of its own"
+            );
+            return Some(Entrance::Taken(why));
+        }
+        member.incarnation = offset + 1;
+        self.asking.push(Living { member, process: beat.life, heard: now });
+        Some(Entrance::Open(offset + 1))
+    }
+
+    fn hear(&mut self, beat: &Beat, now: Instant) {
+        let Some(member) = beat.member() else { return };
+        let is_dead = self.graves.get(&member.id).is_some_and(|grave| *grave >= member.incarnation);
+        let is_past = self.members.get(&member.id).is_some_and(|l| l.member.incarnation > member.incarnation);
+        if !is_dead && !is_past {
+            self.members.insert(member.id.clone(), Living { member, process: beat.life, heard: now });
+        }
+    }
+
+    fn come(&mut self, life: Life, uid: Uid) {
+        if self.graves.get(&life.0).is_some_and(|grave| *grave >= life.1) {
+            return;
+        }
+        let holders = self.holders.entry(uid.clone()).or_default();
+        if !holders.contains(&life) {
+            holders.push(life.clone());
+        }
+        self.users.entry(life).or_default().insert(uid);
+    }
+
+    fn go(&mut self, life: &Life, uid: &Uid) {
+        if let Some(holders) = self.holders.get_mut(uid) {
+            holders.retain(|holder| holder != life);
+            if holders.is_empty() {
+                self.holders.remove(uid);
+            }
+        }
+        if let Some(users) = self.users.get_mut(life) {
+            users.remove(uid);
+            if users.is_empty() {
+                self.users.remove(life);
+            }
+        }
+    }
+
+    fn forget(&mut self, life: &Life) {
+        for uid in self.users.remove(life).unwrap_or_default() {
+            self.go(life, &uid);
+        }
+    }
+
+    /// The first who finds a life dead answers for it, as long as it lives itself.
+    fn bury(&mut self, life: Life, by: NodeId) {
+        if self.members.get(&life.0).is_some_and(|living| living.member.incarnation == life.1) {
+            self.members.remove(&life.0);
+        }
+        let grave = self.graves.entry(life.0.clone()).or_default();
+        *grave = life.1.max(*grave);
+        let is_answered_for = self.dead.get(&life).is_some_and(|owner| self.members.contains_key(owner));
+        if !is_answered_for {
+            self.dead.insert(life, by);
+        }
+    }
+
+    /// Members that were silent for a lease, as far as somebody can say who is none.
+    pub(super) fn silent(&self, now: Instant) -> Vec<Life> {
+        let silent = self.members.values().filter(|living| now.saturating_duration_since(living.heard) >= LEASE);
+        silent.map(|living| (living.member.id.clone(), living.member.incarnation)).collect()
+    }
+
+    /// Whether another life has the name, or this one was found dead.
+    pub(super) fn is_lost(&self, (node, incarnation): &Life) -> bool {
+        self.graves.get(node).is_some_and(|grave| grave >= incarnation)
+            || self.members.get(node).is_some_and(|l| l.member.incarnation > *incarnation)
+    }
+
+    /// When that node was heard last.
+    pub(super) fn heard(&self, node: &NodeId) -> Option<Instant> {
+        self.members.get(node).map(|living| living.heard)
+    }
+
+    /// Who lives, and was heard within a lease of `now`; by id.
+    pub(super) fn members(&self, now: Instant) -> Vec<Member> {
+        let mut members: Vec<Member> = self.living(now).map(|living| living.member.clone()).collect();
+        members.sort_by(|a, b| a.id.cmp(&b.id));
+        members
+    }
+
+    fn living(&self, now: Instant) -> impl Iterator<Item = &Living> {
+        self.members.values().filter(move |living| now.saturating_duration_since(living.heard) < LEASE)
+    }
+
+    /// Whether a living node other than `me` holds the user.
+    pub(super) fn is_elsewhere(&self, me: &NodeId, uid: &Uid) -> bool {
+        let is_other = |(node, incarnation): &Life| {
+            node != me && self.members.get(node).is_some_and(|l| l.member.incarnation == *incarnation)
+        };
+        self.holders.get(uid).is_some_and(|holders| holders.iter().any(is_other))
+    }
+
+    /// Lives that `me` is to find dead at `now`, when it was itself heard last: those that were silent for a lease, and
+    /// dead ones whose keeper is dead, too. The first in line of each (rendezvous over the living) comes first.
+    pub(super) fn to_bury(&self, me: &NodeId, now: Instant) -> Vec<Life> {
+        let silent = self.members.values().filter(|living| living.member.id != *me).filter_map(|living| {
+            let life = (living.member.id.clone(), living.member.incarnation);
+            let patience = LEASE + IN_LINE * self.place_in_line(me, &life, now);
+            (now.saturating_duration_since(living.heard) >= patience).then_some(life)
+        });
+        let orphans = self
+            .dead
+            .iter()
+            .filter(|(life, owner)| !self.members.contains_key(*owner) && self.place_in_line(me, life, now) == 0);
+        silent.chain(orphans.map(|(life, _)| life.clone())).collect()
+    }
+
+    fn place_in_line(&self, me: &NodeId, life: &Life, now: Instant) -> u32 {
+        let weight = |node: &NodeId| {
+            let bytes = node.as_str().bytes().chain(life.0.as_str().bytes()).chain(life.1.to_le_bytes());
+            bytes.fold(0, |hash, byte| mixed(hash ^ u64::from(byte)))
+        };
+        let mine = weight(me);
+        let before =
+            self.living(now).filter(|l| l.member.id != *me && l.member.id != life.0 && weight(&l.member.id) > mine);
+        u32::try_from(before.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Dead lives for which `me` answers.
+    pub(super) fn answers_for(&self, me: &NodeId) -> Vec<Life> {
+        self.dead.iter().filter(|(_, owner)| *owner == me).map(|(life, _)| life.clone()).collect()
+    }
+
+    /// Some of a life's users.
+    pub(super) fn users_of(&self, life: &Life, most: usize) -> Vec<Uid> {
+        self.users.get(life).map(|users| users.iter().take(most).cloned().collect()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Log {
+        state: State,
+        now: Instant,
+        offset: u64,
+    }
+
+    fn node(name: &str) -> NodeId {
+        NodeId::parse(name).unwrap()
+    }
+
+    fn uid(name: &str) -> Uid {
+        Uid::parse(name).unwrap()
+    }
+
+    fn beat(name: &str, number: u16, incarnation: u64) -> Beat {
+        let member = Member {
+            id: node(name),
+            number,
+            incarnation,
+            address: String::new(),
+            gateway: true,
+            intake: true,
+            version: String::new(),
+            connections: 0,
+            capacity: 0,
+            draining: false,
+            started_at: 0,
+        };
+        Beat::of(&member, u64::from(number) + 100)
+    }
+
+    impl Log {
+        fn new() -> Self {
+            Self { state: State::default(), now: Instant::now(), offset: 10 }
+        }
+
+        fn add(&mut self, entry: Entry) -> Option<Entrance> {
+            self.offset += 1;
+            self.state.apply(self.offset, entry, self.now, false).map(|(_, entrance)| entrance)
+        }
+
+        fn join(&mut self, name: &str, number: u16) -> Life {
+            let Some(Entrance::Open(incarnation)) = self.add(Entry::Ask(beat(name, number, 0))) else {
+                panic!("taken")
+            };
+            self.add(Entry::Beat(beat(name, number, incarnation)));
+            (node(name), incarnation)
+        }
+
+        fn user(&mut self, life: &Life, name: &str, is_online: bool) {
+            self.add(Entry::User { life: life.clone(), uid: uid(name), is_online });
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            self.now += Duration::from_secs(seconds);
+        }
+
+        fn names(&self) -> Vec<String> {
+            self.state.members(self.now).iter().map(|member| member.id.to_string()).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_and_a_number_are_taken_once() {
+        let mut log = Log::new();
+        assert_eq!(log.add(Entry::Ask(beat("b", 2, 0))), Some(Entrance::Open(12)));
+        let same = |entrance: Option<Entrance>| matches!(entrance, Some(Entrance::Taken(why)) if why.contains("node b with number 2"));
+        let mut twin = beat("b", 3, 0);
+        twin.life = 1;
+        assert!(same(log.add(Entry::Ask(twin))), "it has not even said that it lives");
+        log.add(Entry::Beat(beat("b", 2, 12)));
+        log.pass(20);
+        assert!(same(log.add(Entry::Ask(beat("c", 2, 0)))));
+        assert_eq!(log.state.apply(5, Entry::Ask(beat("d", 4, 0)), log.now, true), None, "a wish of the past");
+        assert!(matches!(log.add(Entry::Ask(beat("a", 1, 0))), Some(Entrance::Open(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_node_is_found_dead_by_the_first_in_line() {
+        let mut log = Log::new();
+        let lives = [log.join("a", 1), log.join("b", 2), log.join("c", 3)];
+        log.pass(8);
+        log.add(Entry::Beat(beat("a", 1, lives[0].1)));
+        log.add(Entry::Beat(beat("b", 2, lives[1].1)));
+        assert_eq!(log.names(), ["a", "b", "c"]);
+        log.pass(1);
+        assert_eq!(log.names(), ["a", "b"]);
+        let finds = |log: &Log, name: &str| log.state.to_bury(&node(name), log.now) == [lives[2].clone()];
+        assert!(finds(&log, "a") != finds(&log, "b"), "one of them is first");
+        log.pass(2);
+        assert!(finds(&log, "a") && finds(&log, "b"), "the other does not wait for ever");
+        log.add(Entry::Dead { life: lives[2].clone(), by: node("b") });
+        log.add(Entry::Dead { life: lives[2].clone(), by: node("a") });
+        assert_eq!(
+            (log.state.answers_for(&node("a")), log.state.answers_for(&node("b"))),
+            (vec![], vec![lives[2].clone()])
+        );
+        assert!(log.state.is_lost(&lives[2]) && !log.state.is_lost(&lives[0]));
+        // What a paused node sends when it wakes changes nothing.
+        log.add(Entry::Beat(beat("c", 3, lives[2].1)));
+        log.user(&lives[2], "late", true);
+        assert_eq!((log.names(), log.state.users_of(&lives[2], 9)), (vec!["a".to_owned(), "b".to_owned()], vec![]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_answers_for_the_dead_is_followed_by_another() {
+        let mut log = Log::new();
+        let (a, b, c) = (log.join("a", 1), log.join("b", 2), log.join("c", 3));
+        log.user(&c, "u", true);
+        log.add(Entry::Dead { life: c.clone(), by: node("b") });
+        log.add(Entry::Dead { life: b.clone(), by: node("a") });
+        assert!(log.state.to_bury(&node("a"), log.now).contains(&c), "its keeper is dead");
+        log.add(Entry::Dead { life: c.clone(), by: node("a") });
+        assert!(log.state.answers_for(&node("a")).contains(&c));
+        assert_eq!(log.state.users_of(&c, 9), [uid("u")]);
+        log.add(Entry::Buried(c.clone()));
+        assert!(!log.state.answers_for(&node("a")).contains(&c) && log.state.users_of(&c, 9).is_empty());
+        let _ = a;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_user_is_elsewhere_while_another_living_node_has_it() {
+        let mut log = Log::new();
+        let (a, b) = (log.join("a", 1), log.join("b", 2));
+        log.user(&a, "u", true);
+        log.user(&b, "u", true);
+        log.user(&b, "u", true);
+        assert!(log.state.is_elsewhere(&node("a"), &uid("u")) && log.state.is_elsewhere(&node("b"), &uid("u")));
+        log.user(&b, "u", false);
+        assert!(!log.state.is_elsewhere(&node("a"), &uid("u")) && log.state.is_elsewhere(&node("b"), &uid("u")));
+        log.add(Entry::Left(node("a")));
+        assert!(!log.state.is_elsewhere(&node("b"), &uid("u")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_compacted_topic_tells_the_same() {
+        // Of each key the newest record: users stand before the sign of life of their node.
+        let mut log = Log::new();
+        let life = (node("a"), 5);
+        log.user(&life, "u", true);
+        assert!(!log.state.is_elsewhere(&node("b"), &uid("u")), "nobody knows its node yet");
+        log.add(Entry::Beat(beat("a", 1, 5)));
+        assert!(log.state.is_elsewhere(&node("b"), &uid("u")));
+        // A later life of the same name counts, an earlier one does not.
+        log.add(Entry::Beat(beat("a", 1, 9)));
+        log.add(Entry::Beat(beat("a", 1, 5)));
+        assert_eq!(log.state.members(log.now)[0].incarnation, 9);
+        assert!(log.state.is_lost(&life));
+    }
+}

@@ -1,0 +1,51 @@
+//! What a node says in the roster's topic: one idempotent producer, so that its records keep their order.
+
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::future_producer::DeliveryFuture;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+use super::super::address::HEADER;
+use super::super::link::{Heard, Link, told, unavailable};
+use super::log::Entry;
+use crate::broker::Unavailable;
+
+pub(super) struct Voice {
+    producer: FutureProducer<Heard>,
+    topic: String,
+    heard: Heard,
+}
+
+impl Voice {
+    pub(super) fn new(link: &Link, topic: &str, heard: Heard) -> Result<Self, Unavailable> {
+        let fixed = [("enable.idempotence", "true"), ("acks", "all"), ("message.timeout.ms", "1500")];
+        let defaults = [("linger.ms", "1"), ("retry.backoff.ms", "50")];
+        let producer = link.create(heard.clone(), &defaults, &fixed)?;
+        Ok(Self { producer, topic: topic.to_owned(), heard })
+    }
+
+    /// Adds a record that carries `mark`; its offset, once all replicas have it.
+    pub(super) async fn say(&self, entry: &Entry, mark: Option<&[u8]>) -> Result<u64, Unavailable> {
+        match self.send(entry, mark)?.await {
+            Ok(Ok(delivery)) => u64::try_from(delivery.offset).map_err(|_| unavailable("a record without a place")),
+            Ok(Err((error, _))) => Err(self.heard.unavailable(&error)),
+            Err(_) => Err(unavailable("closed")),
+        }
+    }
+
+    /// Adds a record and waits for nothing.
+    pub(super) fn whisper(&self, entry: &Entry) {
+        if let Err(fault) = self.send(entry, None) {
+            tracing::debug!(%fault, topic = self.topic, "a record of the roster was not sent");
+        }
+    }
+
+    fn send(&self, entry: &Entry, mark: Option<&[u8]>) -> Result<DeliveryFuture, Unavailable> {
+        let (key, value) = entry.write();
+        let mut record: FutureRecord<'_, str, [u8]> = FutureRecord::to(&self.topic).key(key.as_str()).partition(0);
+        record.payload = value.as_deref();
+        if let Some(mark) = mark {
+            record.headers = Some(OwnedHeaders::new().insert(Header { key: HEADER, value: Some(mark) }));
+        }
+        self.producer.send_result(record).map_err(|(error, _)| unavailable(told(&error)))
+    }
+}
