@@ -183,7 +183,10 @@ impl RedisRoster {
         match self.tell(&[(uid.clone(), is_here)]).await {
             Ok(alone) => alone.first().copied().ok_or_else(|| self.remembered("the lease is gone")),
             Err(unavailable) => {
-                self.mine.lock().untold.insert(uid.clone(), is_here);
+                let mut mine = self.mine.lock();
+                // What is so by now, not what was to be told: it may have changed again, and that was told.
+                let is_here = mine.users.contains(uid);
+                mine.untold.insert(uid.clone(), is_here);
                 Err(unavailable)
             }
         }
