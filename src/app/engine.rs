@@ -6,6 +6,7 @@ use crate::broker::kafka::check::check as check_kafka;
 use crate::broker::kafka::{KafkaEngine, KafkaSource, Link};
 use crate::broker::memory::{MemoryBroker, MemoryRoster};
 use crate::broker::redis::check::check as check_redis;
+use crate::broker::redis::check_intake::{check_channel, check_stream};
 use crate::broker::redis::{Channel, ChannelSettings, Client, RedisEngine, Stream, StreamSettings, UrlError};
 use crate::broker::roster::Roster;
 use crate::broker::source::Source;
@@ -96,4 +97,15 @@ pub async fn faults(bus: &Bus) -> Vec<String> {
         BusKind::Kafka => check_kafka(bus).await,
         BusKind::Redis => check_redis(bus).await.unwrap_or_else(|error| vec![error.to_string()]),
     }
+}
+
+/// What would keep `intake` from reading its topic of Redis, by connecting to it. A Kafka is not asked.
+pub async fn intake_faults(config: &Config, intake: &Intake) -> Vec<String> {
+    let redis = intake.redis(&config.bus);
+    let found = match intake.kind {
+        IntakeKind::Redis => check_channel(&redis, &config.bus.prefix, &intake.topic).await,
+        IntakeKind::RedisStream => check_stream(&redis, &intake.topic).await,
+        IntakeKind::Kafka => return Vec::new(),
+    };
+    found.unwrap_or_else(|error| vec![error.to_string()])
 }

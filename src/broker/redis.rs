@@ -6,6 +6,7 @@
 mod bus;
 mod channel;
 pub mod check;
+pub mod check_intake;
 pub mod client;
 mod dead;
 mod fate;

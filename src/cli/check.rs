@@ -1,11 +1,11 @@
-//! `skylark check`: the configuration, the certificates, the engine of the bus and every plugin, all faults at once, no port
+//! `skylark check`: the configuration, the certificates, the engines of bus and intakes, and every plugin, all faults at once, no port
 //! opened.
 
 use anyhow::bail;
 
 use super::{ConfigSource, block_on, print};
 use crate::app::engine;
-use crate::config::{Bus, BusKind, Plugins};
+use crate::config::{Bus, BusKind, Config, IntakeKind, Plugins};
 use crate::plugin::check::{Report, check_dir};
 use crate::server::tls_faults;
 
@@ -30,6 +30,10 @@ impl Check {
             checked.extend(bus(&config.bus, &mut faults));
         }
         let bus_faults = faults.len() - config_faults;
+        if let Some(config) = examined.config.as_ref().filter(|_| config_faults == 0) {
+            checked.extend(intakes(config, &mut faults));
+        }
+        let intake_faults = faults.len() - config_faults - bus_faults;
         // A key with a fault holds its default, so the directory is the one that was meant unless the fault is its own.
         if let Some(config) =
             examined.config.filter(|_| !examined.faults.iter().any(|f| f.path.starts_with("plugins.dir")))
@@ -43,10 +47,11 @@ impl Check {
             return checked.iter().try_for_each(|line| print(line));
         }
         faults.iter().try_for_each(|fault| print(fault))?;
-        let (n, m) = (config_faults, faults.len() - config_faults - bus_faults);
+        let (n, m) = (config_faults, faults.len() - config_faults - bus_faults - intake_faults);
         let noun = if n == 1 { "fault" } else { "faults" };
         let bus = if bus_faults == 0 { String::new() } else { format!("{bus_faults} in the bus, ") };
-        bail!("{n} {noun} in the configuration, {bus}{m} in the plugins");
+        let intakes = if intake_faults == 0 { String::new() } else { format!("{intake_faults} in the intakes, ") };
+        bail!("{n} {noun} in the configuration, {bus}{intakes}{m} in the plugins");
     }
 }
 
@@ -59,6 +64,23 @@ fn bus(bus: &Bus, faults: &mut Vec<String>) -> Option<String> {
     let is_sound = found.is_empty();
     faults.extend(found);
     (is_sound && bus.kind != BusKind::Memory).then(|| format!("bus: ok ({})", bus.kind.as_str()))
+}
+
+/// Connects to the engine of each intake over Redis, and gives a line for one that can be read.
+fn intakes(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
+    let mut sound = Vec::new();
+    for intake in config.intakes.iter().filter(|intake| intake.kind != IntakeKind::Kafka) {
+        let name = format!("intake {} {}", intake.kind.as_str(), intake.topic);
+        let found = match block_on(async { Ok(engine::intake_faults(config, intake).await) }) {
+            Ok(found) => found,
+            Err(error) => vec![format!("{error:#}")],
+        };
+        if found.is_empty() {
+            sound.push(format!("{name}: ok"));
+        }
+        faults.extend(found.into_iter().map(|fault| format!("{name}: {fault}")));
+    }
+    sound
 }
 
 /// Checks every component of the directory, and gives a line for each that would serve.

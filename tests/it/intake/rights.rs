@@ -1,4 +1,4 @@
-//! The least rights that an intake needs of its Redis, as docs/intakes.md gives them.
+//! The least rights that an intake needs of its Redis, as docs/intakes.md gives them, and what `skylark check` finds.
 
 use serde_json::json;
 
@@ -44,5 +44,37 @@ async fn the_documented_rights_are_enough() {
         }
         let refused: Vec<redis::Value> = redis::cmd("ACL").arg("LOG").query_async(&mut back_end).await.unwrap();
         assert!(refused.is_empty(), "{kind:?}: {refused:?}");
+    }
+}
+
+/// What `skylark check` prints, and whether it is content.
+fn check(yaml: &str) -> (bool, String) {
+    let folder = Setup::default().no_plugins().yaml(yaml).prepare();
+    let output = folder.command("check").output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), text)
+}
+
+#[tokio::test]
+async fn check_says_what_is_wrong_with_an_intake() {
+    for kind in Kind::ALL {
+        let redis = Redis::start();
+        let yaml = kind.yaml(&redis);
+        let (good, said) = check(&yaml);
+        assert!(good && said.contains("intake redis") && said.contains("chat: ok"), "{said}");
+        let mut back_end = dial(&redis).await;
+        let mut user = redis::cmd("ACL");
+        user.arg("SETUSER").arg("narrow").arg("on").arg(">a-long-password").arg("~*").arg("+get").arg("+xlen");
+        let _: () = user.query_async(&mut back_end).await.unwrap();
+        let narrow = yaml.replace("}]", ", user: narrow, password: a-long-password}]");
+        let (good, said) = check(&narrow);
+        assert!(!good && said.contains("no permissions") && said.contains("1 in the intakes"), "{said}");
+        let _: () = redis::cmd("SET").arg("chat").arg("x").query_async(&mut back_end).await.unwrap();
+        let (good, said) = check(&yaml);
+        assert_eq!(good, kind == Kind::Channel, "{said}");
+        assert!(good || said.contains("expected chat to be a stream"), "{said}");
+        redis.kill();
+        let (good, said) = check(&yaml);
+        assert!(!good && said.contains("chat: redis is unavailable"), "{said}");
     }
 }
