@@ -134,8 +134,10 @@ async fn a_server_that_lost_its_data_or_was_stopped_is_taken_up_again() {
     bench.publish(chat(2).as_bytes()).await;
     assert_eq!(client.message().await["title"], "2");
     bench.redis.freeze();
-    until("the reason", || async { bench.gateway.get("/health/ready").await.body.contains("no answer").then_some(()) })
-        .await;
+    until("the reason", || async {
+        bench.gateway.get("/health/ready").await.body.contains("redis is unavailable").then_some(())
+    })
+    .await;
     bench.redis.thaw();
     bench.publish(chat(3).as_bytes()).await;
     assert_eq!(client.message().await["title"], "3");
