@@ -57,6 +57,7 @@ impl State {
             Entry::Ask(_) | Entry::Number => {}
             Entry::Beat(beat) => self.hear(&beat, now),
             Entry::Left(node) => {
+                self.asking.retain(|other| other.member.id != node);
                 if let Some(left) = self.members.remove(&node) {
                     self.forget(&(node, left.member.incarnation));
                 }
@@ -92,6 +93,8 @@ impl State {
 
     fn hear(&mut self, beat: &Beat, now: Instant) {
         let Some(member) = beat.member() else { return };
+        // Who was let in is known by its signs of life from now on.
+        self.asking.retain(|other| other.process != beat.life);
         let is_dead = self.graves.get(&member.id).is_some_and(|grave| *grave >= member.incarnation);
         let is_past = self.members.get(&member.id).is_some_and(|l| l.member.incarnation > member.incarnation);
         if !is_dead && !is_past {
@@ -296,6 +299,16 @@ mod tests {
         assert!(same(log.add(Entry::Ask(beat("c", 2, 0)))));
         assert_eq!(log.state.apply(5, Entry::Ask(beat("d", 4, 0)), log.now, true), None, "a wish of the past");
         assert!(matches!(log.add(Entry::Ask(beat("a", 1, 0))), Some(Entrance::Open(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_gone_leaves_its_name_at_once() {
+        let mut log = Log::new();
+        log.join("a", 1);
+        log.add(Entry::Left(node("a")));
+        let mut twin = beat("a", 1, 0);
+        twin.life = 5;
+        assert!(matches!(log.add(Entry::Ask(twin)), Some(Entrance::Open(_))));
     }
 
     #[tokio::test(start_paused = true)]
