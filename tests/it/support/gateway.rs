@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -381,9 +382,8 @@ impl Gateway {
         within(&format!("a change of {name}"), ask).await
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
+    pub fn signal(&self, signal: Signal) {
+        send_signal(self.pid(), signal);
     }
 
     /// Waits for the process to end.
@@ -398,9 +398,9 @@ impl Gateway {
         // `wait` blocks: it has a thread, and a bound, of its own.
         let (done, over) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
-            let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-            let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
-            let _ = rustix::process::waitid(rustix::process::WaitId::Pid(pid), options);
+            let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            let _ = waitid(WaitId::Pid(pid), options);
             let _ = done.send(());
         });
         within("the end of the node", over).await.unwrap();
@@ -460,4 +460,13 @@ fn listen(stream: impl Read + Send + 'static, said: watch::Sender<String>, lines
             }
         }
     });
+}
+
+/// Sends a signal to a child. One that is stopped stands still when this returns: each of its threads.
+pub fn send_signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+    if signal == Signal::STOP {
+        waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
+    }
 }

@@ -9,9 +9,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::dice::Dice;
+use super::gateway::send_signal;
 use super::resp::Resp;
 
 /// Longest wait for a start.
@@ -101,7 +102,7 @@ impl Redis {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_raw(self.pid().cast_signed()).unwrap(), signal).unwrap();
+        send_signal(self.pid(), signal);
     }
 }
 
