@@ -31,6 +31,7 @@ mod hostile_plugins;
 mod intake;
 mod interfaces;
 mod jwks;
+mod kafka_check;
 mod kafka_source;
 mod life;
 mod limits;

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Kafka {
     /// Where nameless clients, who may do everything, are served.
     pub bootstrap: String,
+    /// Where users are served: `skylark` (`lark-secret`) may do everything, `stranger` (`strange-secret`) nothing.
+    pub users: String,
 }
 
 /// A cluster of a test's own: it may be hurt. Ends with this value, or with the process.
@@ -45,9 +47,9 @@ pub struct Found {
 /// The Kafka of this run.
 pub fn kafka() -> &'static Kafka {
     static SHARED: OnceLock<Kafka> = OnceLock::new();
-    SHARED.get_or_init(|| match std::env::var("SKYLARK_TEST_KAFKA") {
-        Ok(bootstrap) => Kafka { bootstrap },
-        Err(_) => up(&folder("shared"), 1),
+    SHARED.get_or_init(|| match (std::env::var("SKYLARK_TEST_KAFKA"), std::env::var("SKYLARK_TEST_KAFKA_USERS")) {
+        (Ok(bootstrap), Ok(users)) => Kafka { bootstrap, users },
+        _ => up(&folder("shared"), 1),
     })
 }
 
@@ -208,5 +210,5 @@ fn up(work: &Path, nodes: u8) -> Kafka {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "Kafka does not start: {said}");
     let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(&format!("{name}="))).unwrap().to_owned();
-    Kafka { bootstrap: value("BOOTSTRAP") }
+    Kafka { bootstrap: value("BOOTSTRAP"), users: value("BOOTSTRAP_USERS") }
 }
