@@ -131,7 +131,8 @@ impl<'a> Court<'a> {
             for publisher in publishers {
                 let end = match stay.end {
                     End::Marked | End::Unmarked => usize::MAX,
-                    End::Left | End::Cut(_) => last.get(&(publisher, stream)).copied().unwrap_or(0),
+                    // Up to the last that it heard; one that heard nothing answers for nothing.
+                    End::Left | End::Cut(_) => last.get(&(publisher, stream)).map_or(0, |last| last + 1),
                 };
                 self.miss(stay, &who, (publisher, stream), end, &seen);
             }
@@ -143,13 +144,13 @@ impl<'a> Court<'a> {
         Some((publisher, index, *self.books.get(&publisher)?.entries.get(index)?))
     }
 
-    /// What of this stream it should have heard and did not.
+    /// What of this stream before `end` it should have heard and did not.
     fn miss(&mut self, stay: &Stay, who: &str, key: (u32, Stream), end: usize, seen: &HashSet<u64>) {
         let Some(indexes) = self.streams.get(&key) else { return };
         let book = self.books[&key.0];
         let expected = indexes.iter().filter(|index| {
             let entry = &book.entries[**index];
-            **index <= end && entry.fate == Fate::Acked && entry.begun >= stay.bound
+            **index < end && entry.fate == Fate::Acked && entry.begun >= stay.bound
         });
         let missing: Vec<usize> = expected.copied().filter(|index| !seen.contains(&book.id(*index))).collect();
         for index in missing {
@@ -262,6 +263,7 @@ mod tests {
         let late = Stay { bound: 45, ..stay(&[5, 6, 7, 8, 9], End::Marked) };
         assert_eq!(counts(&[stay(&[0, 1, 2], End::Left), late], &[]), [0; 4]);
         assert_eq!(counts(&[stay(&[0, 2, 5], End::Left)], &[]), [2, 0, 0, 0]);
+        assert_eq!(counts(&[stay(&[], End::Left)], &[]), [0; 4], "it left before it heard anything");
     }
 
     #[test]
