@@ -4,6 +4,7 @@
 //! and a number; a node that starts again keeps both and its folder, and has new ports.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ pub struct Cluster {
 struct Place {
     node: Mutex<Arc<Gateway>>,
     state: Mutex<State>,
+    /// How often something was done to it.
+    acts: AtomicUsize,
 }
 
 /// What was done to a node.
@@ -45,7 +48,7 @@ impl Cluster {
         let started = |place: usize| {
             let (id, number) = (name(place), place + 1);
             let node = setup(place).yaml(&format!("node:\n  id: {id}\n  number: {number}")).start();
-            Place { node: Mutex::new(Arc::new(node)), state: Mutex::new(State::Up) }
+            Place { node: Mutex::new(Arc::new(node)), state: Mutex::new(State::Up), acts: AtomicUsize::new(0) }
         };
         // One after the other: the first compiles the plugins for all.
         let cluster = Self { places: (0..count).map(started).collect() };
@@ -62,6 +65,11 @@ impl Cluster {
     /// The process that stands there now, or the last that did.
     pub fn node(&self, place: usize) -> Arc<Gateway> {
         Arc::clone(&self.places[place].node.lock())
+    }
+
+    /// How often something was done to each node: one of which that changed did not run all the while.
+    pub fn acts(&self) -> Vec<usize> {
+        self.places.iter().map(|place| place.acts.load(Ordering::SeqCst)).collect()
     }
 
     pub fn state(&self, place: usize) -> State {
@@ -108,6 +116,7 @@ impl Cluster {
     }
 
     fn signal(&self, place: usize, signal: Signal, state: State) {
+        self.places[place].acts.fetch_add(1, Ordering::SeqCst);
         *self.places[place].state.lock() = state;
         self.node(place).signal(signal);
     }

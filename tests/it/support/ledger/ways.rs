@@ -89,19 +89,19 @@ impl Outlet {
 
     /// Publishes `items`: all of them to users, or one.
     pub async fn publish(&mut self, items: &[Item]) -> Told {
-        let begun = Instant::now();
+        let (begun, acts) = (Instant::now(), self.cluster.acts());
         let attempt = timeout(PATIENCE, self.attempt(items)).await;
         let mut told = match attempt {
             Ok(Ok(told)) => told,
             // An error breaks the line: nobody knows what became of what was on it.
             Ok(Err(_)) => self.unanswered(items, Vec::new()),
             Err(_) => {
-                let late = self.is_node_up().then(|| format!("no answer within {PATIENCE:?}"));
+                let late = self.has_run_since(&acts).then(|| format!("no answer within {PATIENCE:?}"));
                 self.unanswered(items, late.into_iter().collect())
             }
         };
         let is_answered = told.fates.first().is_some_and(|fate| *fate != Fate::Unknown);
-        told.took = (is_answered && self.is_node_up()).then(|| begun.elapsed());
+        told.took = (is_answered && self.has_run_since(&acts)).then(|| begun.elapsed());
         told
     }
 
@@ -110,9 +110,10 @@ impl Outlet {
         Told { fates: vec![fate; items.len()], took: None, faults }
     }
 
-    /// Whether an answer is owed: by a node that runs. A broker that publishers talk to promises no time.
-    fn is_node_up(&self) -> bool {
-        matches!(self.line, Some(Line::Http(_, place)) if self.cluster.state(place) == State::Up)
+    /// Whether an answer is owed: by a node that has run all the while. A broker that publishers talk to promises no time.
+    fn has_run_since(&self, acts: &[usize]) -> bool {
+        let Some(Line::Http(_, place)) = self.line else { return false };
+        self.cluster.state(place) == State::Up && self.cluster.acts()[place] == acts[place]
     }
 
     async fn attempt(&mut self, items: &[Item]) -> io::Result<Told> {
