@@ -187,9 +187,12 @@ impl Lab {
 
     /// A configuration with a plugin directory; the cache of compiled plugins is one for the whole run.
     fn prepare(&self, node: Node, number: u16, sections: &str) -> anyhow::Result<PathBuf> {
-        let dir = self.plugin_dir_of(number);
-        if dir.exists() {
-            fs::remove_dir_all(&dir)?;
+        let (dir, cache) = (self.plugin_dir_of(number), self.dir.join("cache"));
+        // Nor does it remember which plugins guarded the contender before: it would refuse in the name of those that are gone.
+        for former in [dir.clone(), cache.join("known")] {
+            if former.exists() {
+                fs::remove_dir_all(former)?;
+            }
         }
         fs::create_dir(&dir)?;
         for file in ["token-auth.wasm", "token-auth.toml"] {
@@ -210,7 +213,7 @@ impl Lab {
              plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n{}{sections}",
             self.listeners(node)?,
             dir.display(),
-            self.dir.join("cache").display(),
+            cache.display(),
             node.config
         );
         fs::write(&config, text)?;
