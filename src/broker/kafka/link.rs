@@ -16,6 +16,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::backoff::Backoff;
 use crate::broker::Unavailable;
 use crate::config::KafkaConfig;
 use crate::id::NodeId;
@@ -233,10 +234,9 @@ pub(super) fn code_told(code: RDKafkaErrorCode) -> String {
     said.to_lowercase()
 }
 
-/// Milliseconds before the next attempt: doubled each time up to two seconds, and between half and the whole of that.
-pub(super) fn backoff(attempt: u32, seed: u64) -> Duration {
-    let most = (100_u64 << attempt.min(5)).min(2_000);
-    Duration::from_millis(most / 2 + mixed(seed ^ u64::from(attempt)) % (most / 2 + 1))
+/// Waits between attempts: from 100 ms on, two seconds at most.
+pub(super) fn backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(2))
 }
 
 /// A number that follows from `number` and looks like no other.
@@ -276,12 +276,15 @@ mod tests {
 
     #[test]
     fn attempts_come_later_and_never_all_at_once() {
-        assert!((50..=100).contains(&backoff(0, 1).as_millis()));
-        assert!(
-            (1_000..=2_000).contains(&backoff(9, 1).as_millis())
-                && (1_000..=2_000).contains(&backoff(99, 1).as_millis())
-        );
-        let distinct: std::collections::HashSet<_> = (0..50).map(|seed| backoff(5, seed)).collect();
+        let mut waits = backoff();
+        assert!((50..=100).contains(&waits.wait().as_millis()));
+        let later: Vec<u128> = (1..100).map(|_| waits.wait().as_millis()).collect();
+        assert!((1_000..=2_000).contains(&later[8]) && (1_000..=2_000).contains(&later[98]));
+        let sixth = |_| {
+            let mut waits = backoff();
+            (0..6).map(|_| waits.wait()).last()
+        };
+        let distinct: std::collections::HashSet<_> = (0..50).map(sixth).collect();
         assert!(distinct.len() > 40);
     }
 }

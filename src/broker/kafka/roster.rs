@@ -415,7 +415,7 @@ impl Drop for Expected<'_> {
 
 async fn read(shared: Arc<Shared>, mut tail: Tail) {
     loop {
-        let has_lost = tail.stand(shared.process, |fault| shared.fail(fault)).await;
+        let has_lost = tail.stand(|fault| shared.fail(fault)).await;
         if has_lost {
             shared.restart();
         }

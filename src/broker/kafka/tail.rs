@@ -69,8 +69,8 @@ impl Tail {
 
     /// Stands at its place in each partition, and creates the topic where it is missing. Tries until it does, and tells
     /// each fault; whether something was lost.
-    pub(super) async fn stand(&mut self, seed: u64, tell: impl Fn(&Unavailable)) -> bool {
-        let mut attempt = 0;
+    pub(super) async fn stand(&mut self, tell: impl Fn(&Unavailable)) -> bool {
+        let mut backoff = backoff();
         loop {
             let fault = match self.look().await {
                 Ok(Some(found)) => match self.assign(&found) {
@@ -87,8 +87,7 @@ impl Tail {
                 Err(error) => self.heard.unavailable(&error),
             };
             tell(&fault);
-            tokio::time::sleep(backoff(attempt, seed)).await;
-            attempt += 1;
+            tokio::time::sleep(backoff.wait()).await;
         }
     }
 

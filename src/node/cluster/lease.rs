@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use ahash::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Node;
+use crate::backoff::Backoff;
 use crate::broker::roster::{LeaseError, Member};
 use crate::disconnect::Disconnect;
 
@@ -135,10 +135,9 @@ impl Node {
     }
 
     async fn join_at_last(&self) {
-        let mut pause = RETRY / 2;
+        let mut backoff = Backoff::new(RETRY / 2, MAX_PAUSE);
         while self.join_cluster().await.is_err() {
-            sleep(jittered(pause)).await;
-            pause = (pause * 2).min(MAX_PAUSE);
+            sleep(backoff.wait()).await;
         }
     }
 
@@ -210,10 +209,4 @@ impl Node {
         self.tell_fallen().await;
         self.tell_untold().await;
     }
-}
-
-/// Between a half and the whole of `pause`, so that nodes that lost the engine together do not come back together.
-fn jittered(pause: Duration) -> Duration {
-    let share = u32::try_from(RandomState::new().hash_one(0u8) % 512).expect("below 512");
-    pause / 2 + pause / 1024 * share
 }

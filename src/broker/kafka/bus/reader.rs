@@ -55,7 +55,7 @@ impl Reader {
         let shared = Arc::clone(&self.shared);
         let reading = async {
             loop {
-                self.has_lost |= self.tail.stand(shared.origin.life, |fault| shared.fail(fault)).await;
+                self.has_lost |= self.tail.stand(|fault| shared.fail(fault)).await;
                 self.read().await;
             }
         };

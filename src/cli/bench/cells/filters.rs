@@ -2,18 +2,15 @@
 
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{Flow, closed};
 use super::super::sample::Figure;
 use super::super::subject::{Contender, FILTERED, Kind, Node, SKYLARK};
-use super::super::traffic::{Shape, Traffic};
+use super::unicast::{BATCHES, SINGLE, single_and_batches};
 
 pub(in super::super) struct Filters;
 
 const THREE: Contender =
     Contender { name: "three no-op filters", kind: Kind::Node(Node::with(&["noop", "noop", "noop"])) };
 const REPLACE: Contender = Contender { name: "replacing filter", kind: Kind::Node(Node::with(&["stamp-v1"])) };
-const SINGLE: &str = "single, W=16";
-const BATCHES: &str = "batches of 100";
 
 impl Cell for Filters {
     fn name(&self) -> &'static str {
@@ -29,15 +26,7 @@ impl Cell for Filters {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let receivers = stage.connections(1_000, 5_000);
-        let (subject, mut generator) = stage.set(contender, receivers)?;
-        let mut lines = Vec::new();
-        for (name, batch, pipes) in [(SINGLE, 1, 16), (BATCHES, 100, 2)] {
-            let mut traffic = Traffic::new(Shape::Unicast { batch }, subject.wire, receivers, 0);
-            let flow = Flow { pipes, depth: 1 };
-            lines.push((name, closed(&mut generator, &subject, &mut traffic, flow, stage.timing())?));
-        }
-        Ok(lines)
+        single_and_batches(stage, contender, stage.connections(1_000, 5_000))
     }
 
     fn bars(&self) -> Vec<Bar> {

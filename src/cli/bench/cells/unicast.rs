@@ -13,6 +13,22 @@ pub(in super::super) const NAME: &str = "unicast";
 pub(in super::super) const SINGLE: &str = "single, W=16";
 pub(in super::super) const BATCHES: &str = "batches of 100";
 
+/// Sixteen single POSTs at once, then two lists of a hundred: what cells ask that compare nodes by unicast.
+pub(in super::super) fn single_and_batches(
+    stage: &Stage<'_>,
+    contender: Contender,
+    receivers: u32,
+) -> anyhow::Result<Vec<Line>> {
+    let (subject, mut generator) = stage.set(contender, receivers)?;
+    let mut lines = Vec::new();
+    for (name, batch, pipes) in [(SINGLE, 1, 16), (BATCHES, 100, 2)] {
+        let mut traffic = Traffic::new(Shape::Unicast { batch }, subject.wire, receivers, 0);
+        let flow = Flow { pipes, depth: 1 };
+        lines.push((name, closed(&mut generator, &subject, &mut traffic, flow, stage.timing())?));
+    }
+    Ok(lines)
+}
+
 impl Cell for Unicast {
     fn name(&self) -> &'static str {
         NAME
