@@ -54,7 +54,7 @@ pub(super) struct Bench {
     /// One repetition with short windows: done in two minutes.
     #[arg(long)]
     quick: bool,
-    /// Only this cell; may be given again.
+    /// Only this cell; may be given again [default: each that needs nothing besides this program and its plugins].
     #[arg(long = "cell", value_name = "NAME")]
     cells: Vec<String>,
     /// Repetitions, interleaved [default: 5, with --quick 1].
@@ -135,7 +135,7 @@ impl Bench {
             None => {}
         }
         if self.list {
-            return cell::all().iter().try_for_each(|cell| print(&format!("{:<14} {}", cell.name(), cell.about())));
+            return cell::all().iter().try_for_each(|cell| print(&entry(cell.as_ref())));
         }
         let cells = self.chosen()?;
         let peers = peers(&self.peers)?;
@@ -165,8 +165,11 @@ impl Bench {
             let names: Vec<&str> = all.iter().map(|cell| cell.name()).collect();
             bail!("no cell is named {unknown:?}: expected one of {}", names.join(", "));
         }
-        let is_chosen = |name: &str| self.cells.is_empty() || self.cells.iter().any(|chosen| chosen == name);
-        Ok(all.into_iter().filter(|cell| is_chosen(cell.name())).collect())
+        let is_chosen = |cell: &Box<dyn Cell>| match self.cells.as_slice() {
+            [] => cell.needs().is_none(),
+            named => named.iter().any(|name| name == cell.name()),
+        };
+        Ok(all.into_iter().filter(is_chosen).collect())
     }
 
     /// Repetitions outside, contenders inside: what else the machine does falls on all of them.
@@ -197,7 +200,10 @@ impl Bench {
                                 results.add(cell.name(), line, contender.name, sample);
                             }
                         }
-                        Err(error) => results.invalid.push(format!("{}, {}: {error:#}", cell.name(), contender.name)),
+                        Err(error) => {
+                            tell(&progress, &lab.last_words());
+                            results.invalid.push(format!("{}, {}: {error:#}", cell.name(), contender.name));
+                        }
                     }
                     progress.inc(1);
                 }
@@ -206,6 +212,12 @@ impl Bench {
         progress.finish_and_clear();
         Ok(results)
     }
+}
+
+/// A line of `--list`.
+fn entry(cell: &dyn Cell) -> String {
+    let needs = cell.needs().map_or_else(String::new, |what| format!("; needs {what}, so only by --cell"));
+    format!("{:<14} {}{needs}", cell.name(), cell.about())
 }
 
 /// Each is one for the whole life of the program, so that whoever drives it can name it without owning it.

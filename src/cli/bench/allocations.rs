@@ -1,15 +1,17 @@
-//! Counts what a server under test allocates: the system's allocator, and a number that grows once it is asked for.
+//! Counts what a server under test allocates: mimalloc, and a number that grows once it is asked for.
 //!
 //! It is the allocator of the whole program, since Rust has one for a program; while nobody counts it costs a load and
 //! a branch that is always predicted.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::io::BufRead as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use mimalloc::MiMalloc;
+
 use super::super::print;
 
-/// The system's allocator, which can count.
+/// The program's allocator, mimalloc, which can count.
 #[derive(Debug)]
 pub struct Allocator;
 
@@ -48,34 +50,34 @@ fn count() {
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it came, and what that answers goes back; counting touches two
+// SAFETY: every call goes to mimalloc as it came, and what that answers goes back; counting touches two
 // atomics and allocates nothing.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
-        unsafe { System.alloc(layout) }
+        // SAFETY: the caller's promises are those that mimalloc asks for.
+        unsafe { MiMalloc.alloc(layout) }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
         // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
     #[inline]
     unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
         // SAFETY: as above.
-        unsafe { System.realloc(old, layout, size) }
+        unsafe { MiMalloc.realloc(old, layout, size) }
     }
 
     #[inline]
     unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
         // SAFETY: as above.
-        unsafe { System.dealloc(old, layout) }
+        unsafe { MiMalloc.dealloc(old, layout) }
     }
 }

@@ -25,6 +25,10 @@ pub(super) trait Cell {
     fn is_for_peers(&self) -> bool {
         false
     }
+    /// What a machine may not have that the cell cannot do without: such a cell runs only where `--cell` names it.
+    fn needs(&self) -> Option<&'static str> {
+        None
+    }
     /// Measures one contender once: one sample for each of its lines.
     ///
     /// # Errors

@@ -157,6 +157,15 @@ impl Lab {
         self.launch(name, command, Wire::Http, node.tls)
     }
 
+    /// What the server that was started last has told, for whoever wonders why a measurement failed.
+    pub(super) fn last_words(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default().trim_end().to_owned()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("stderr.log")
+    }
+
     /// This program, as a process that ends with this one.
     fn child(&self) -> Command {
         let mut command = Command::new(&self.program);
@@ -165,7 +174,7 @@ impl Lab {
     }
 
     fn launch(&self, name: &str, mut command: Command, wire: Wire, is_tls: bool) -> anyhow::Result<Subject> {
-        let log = self.dir.join("stderr.log");
+        let log = self.log();
         command.stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
         let mut child = command.spawn().context("cannot start the server under test")?;
         let stdout = BufReader::new(child.stdout.take().expect("it was piped"));

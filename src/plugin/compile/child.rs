@@ -95,6 +95,8 @@ pub(super) async fn compile(bytes: &[u8], limits: &CompileLimits, engine: u64) -
         .arg(COMMAND)
         .args(["--memory", &limits.memory.to_string(), "--cpu", &cpu.to_string(), "--engine", &engine.to_string()])
         .env_clear()
+        // The program's allocator reserves a GiB at a time: as data only what it has taken of it counts.
+        .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

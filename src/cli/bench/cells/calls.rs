@@ -15,7 +15,7 @@ use super::super::proc::own_cpu;
 use super::super::sample::{Figure, Sample, Unit, Work};
 use super::super::stats::{Latency, float, histogram};
 use super::super::subject::{Contender, Kind, Node};
-use super::guests::{C, JS, PYTHON, RUST};
+use super::guests::{BUILT, C, JS, PYTHON, RUST};
 use crate::config::Plugins;
 use crate::id::Uid;
 use crate::plugin::trial::{Given, Stage as Plugin, Trial};
@@ -42,6 +42,10 @@ impl Cell for Calls {
 
     fn contenders(&self) -> Vec<Contender> {
         vec![RUST, C, JS, PYTHON, AUTH]
+    }
+
+    fn needs(&self) -> Option<&'static str> {
+        Some(BUILT)
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {

@@ -17,11 +17,15 @@ impl Cell for Cluster {
     }
 
     fn about(&self) -> &'static str {
-        "unicasts pushed to one node and delivered by another over Redis, beside one node; needs redis-server"
+        "unicasts pushed to one node and delivered by another over Redis, beside one node"
     }
 
     fn contenders(&self) -> Vec<Contender> {
         vec![SKYLARK, PAIR]
+    }
+
+    fn needs(&self) -> Option<&'static str> {
+        Some("redis-server")
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {

@@ -2,12 +2,13 @@
 
 use super::super::bar::Bar;
 use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{Flow, closed};
 use super::super::subject::{Contender, FILTERED, Kind, Node, SKYLARK};
-use super::super::traffic::{Shape, Traffic};
+use super::unicast::single_and_batches;
 
 pub(in super::super) struct Guests;
 
+/// What cells of languages need.
+pub(super) const BUILT: &str = "the guests of --guests DIR";
 /// Committed built.
 pub(super) const RUST: Contender = Contender { name: "Rust", ..FILTERED };
 /// These are not: `plugins/testing/languages` makes them.
@@ -25,23 +26,19 @@ impl Cell for Guests {
     }
 
     fn about(&self) -> &'static str {
-        "unicast through a no-op filter in Rust, C, JavaScript and Python (--guests DIR), and through none"
+        "unicast through a no-op filter in Rust, C, JavaScript and Python, and through none"
     }
 
     fn contenders(&self) -> Vec<Contender> {
         vec![SKYLARK, RUST, C, JS, PYTHON]
     }
 
+    fn needs(&self) -> Option<&'static str> {
+        Some(BUILT)
+    }
+
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let receivers = stage.connections(1_000, 5_000);
-        let (subject, mut generator) = stage.set(contender, receivers)?;
-        let mut lines = Vec::new();
-        for (name, batch, pipes) in [("single, W=16", 1, 16), ("batches of 100", 100, 2)] {
-            let mut traffic = Traffic::new(Shape::Unicast { batch }, subject.wire, receivers, 0);
-            let flow = Flow { pipes, depth: 1 };
-            lines.push((name, closed(&mut generator, &subject, &mut traffic, flow, stage.timing())?));
-        }
-        Ok(lines)
+        single_and_batches(stage, contender, stage.connections(1_000, 5_000))
     }
 
     /// Those of a call are the cell `calls`'.

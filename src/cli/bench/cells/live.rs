@@ -18,7 +18,7 @@ use super::super::meter::Meter;
 use super::super::sample::{Figure, Sample, Unit, Work};
 use super::super::stats::{Latency, histogram};
 use super::super::subject::{Contender, Kind, Node};
-use super::guests::{C, JS, PYTHON, RUST};
+use super::guests::{BUILT, C, JS, PYTHON, RUST};
 
 pub(in super::super) struct Live;
 
@@ -34,11 +34,15 @@ impl Cell for Live {
     }
 
     fn about(&self) -> &'static str {
-        "from the change of a cached plugin's file to its first call, in each language (--guests DIR)"
+        "from the change of a cached plugin's file to its first call, in each language"
     }
 
     fn contenders(&self) -> Vec<Contender> {
         vec![RUST, C, JS, PYTHON]
+    }
+
+    fn needs(&self) -> Option<&'static str> {
+        Some(BUILT)
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {

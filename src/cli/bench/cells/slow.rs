@@ -82,8 +82,9 @@ const WARM: u32 = 50;
 const TEXT: usize = 512;
 /// What a node declares to keep for one connection that does not read (`queue.bytes`).
 const QUEUE: f64 = 1024.0 * 1024.0;
-/// What it may need besides, where nobody shares a message: an entry and a header for each of `queue.frames`.
-const ENTRIES: f64 = 64.0 * 4096.0;
+/// What it may need besides, where nobody shares a message: an entry and a header for each of `queue.frames`, and an
+/// eighth of the bytes, by which an allocator of size classes rounds up.
+const ENTRIES: f64 = 64.0 * 4096.0 + QUEUE / 8.0;
 
 impl Cell for StuckMemory {
     fn name(&self) -> &'static str {
@@ -137,7 +138,7 @@ impl Cell for StuckMemory {
         };
         vec![
             bar("10 % stuck, memory of each / its queue's bytes", SHARED, QUEUE),
-            bar("10 % stuck, unshared messages / its queue's bytes and 64 a frame", OWN, QUEUE + ENTRIES),
+            bar("10 % stuck, unshared messages / 9/8 of its queue's bytes and 64 a frame", OWN, QUEUE + ENTRIES),
         ]
     }
 }
