@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -225,7 +225,12 @@ impl PluginHost for WasmHost {
     }
 
     fn judge<'a>(&'a self, batch: &'a mut [Envelope]) -> BoxFuture<'a, Vec<Judgement>> {
-        let plugins = self.serving.load_full();
+        let plugins = self.serving.load();
+        if plugins.filters.is_empty() {
+            // Without the chain's large future.
+            return std::future::ready(chain::pass_all(batch.len())).boxed();
+        }
+        let plugins = Guard::into_inner(plugins);
         async move { chain::judge(&plugins, batch).await }.boxed()
     }
 
