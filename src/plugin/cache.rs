@@ -74,36 +74,30 @@ impl Cache {
         })
     }
 
-    #[allow(unsafe_code)]
     fn map(&self, engine: &Engine, path: &Path, sum: &str) -> wasmtime::Result<Component> {
-        let mut file = File::open(path)?;
-        let meta = file.metadata()?;
-        if !meta.is_file() || !is_own(&meta) || meta.mode() & 0o022 != 0 {
-            return Err(wasmtime::Error::msg("others may have written it"));
-        }
+        let mut file = open_own(path)?;
         let found = digest::of_rest(&mut file)?;
         if found != sum {
             return Err(wasmtime::Error::msg(format!("its bytes add up to {found}")));
         }
         // The order of use is the order in which files are given up. Where it cannot be kept, age will do.
         let _ = file.set_modified(SystemTime::now());
-        // By its descriptor, so that what was checked is what is mapped.
-        let checked = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        let name = if checked.exists() { checked.as_path() } else { path };
-        // SAFETY: these bytes are those of which `store` made the sum, this engine's own output; nobody but this user can
-        // have written them, and this program never writes a file again that it has renamed.
-        unsafe { Component::deserialize_file(engine, name) }
+        mapped(engine, &file, path)
     }
 
-    /// Keeps the compiled form; a failure costs the next start a compile and nothing else.
-    pub(super) fn store(&self, hash: &str, code: &[u8]) {
-        if let Err(error) = self.write(hash, code) {
-            tracing::warn!(%error, dir = %self.dir.display(), "a compiled plugin was not kept");
-        }
+    /// Keeps the compiled form, and gives it as it lies there; a failure costs the next start a compile and nothing else.
+    pub(super) fn store(&self, engine: &Engine, hash: &str, code: &[u8]) -> Option<Component> {
+        let name = format!("{}{}{ENDING}", self.stem(hash), digest::of(code));
+        // What is mapped are the bytes that were just written: to read and add them up once more would tell nothing new.
+        let kept = self.write(&name, code).map_err(wasmtime::Error::from);
+        let kept = kept.and_then(|file| mapped(engine, &file, &self.dir.join(&name)));
+        let lost = |error: &wasmtime::Error| {
+            tracing::warn!(error = format!("{error:#}"), dir = %self.dir.display(), "a compiled plugin was not kept");
+        };
+        kept.inspect_err(lost).ok()
     }
 
-    fn write(&self, hash: &str, code: &[u8]) -> io::Result<()> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+    fn write(&self, name: &str, code: &[u8]) -> io::Result<File> {
         if code.len() as u64 > self.most {
             return Err(io::Error::other(format!(
                 "it has {} bytes, and plugins.cache_bytes are {}",
@@ -111,17 +105,11 @@ impl Cache {
                 self.most
             )));
         }
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let aside = self.dir.join(format!(".{}-{number}.tmp", std::process::id()));
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-        let path = self.dir.join(format!("{}{}{ENDING}", self.stem(hash), digest::of(code)));
-        let written = file.write_all(code).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&aside, &path));
-        if written.is_err() {
-            let _ = fs::remove_file(&aside);
+        let file = write_own(&self.dir, name, code)?;
+        if let Err(error) = self.evict(&self.dir.join(name)) {
+            tracing::warn!(%error, dir = %self.dir.display(), "compiled plugins take more room than they may");
         }
-        written?;
-        File::open(&self.dir)?.sync_all()?;
-        self.evict(&path)
+        Ok(file)
     }
 
     /// Gives up what was not used for longest until the rest fits. A file that a live plugin has mapped may go as well: the
@@ -159,6 +147,43 @@ impl Cache {
             }
         }
     }
+}
+
+/// Opens a file that nobody but this user can have written.
+pub(super) fn open_own(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() || !is_own(&meta) || meta.mode() & 0o022 != 0 {
+        return Err(io::Error::other("others may have written it"));
+    }
+    Ok(file)
+}
+
+/// Writes a file for this user alone: aside, on the disk, and only then under its name.
+pub(super) fn write_own(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let aside = dir.join(format!(".{}-{number}.tmp", std::process::id()));
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
+    let written =
+        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&aside, dir.join(name)));
+    if written.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    written?;
+    File::open(dir)?.sync_all()?;
+    Ok(file)
+}
+
+/// The code in a file that was opened at this path and checked, or just written.
+#[allow(unsafe_code)]
+fn mapped(engine: &Engine, file: &File, path: &Path) -> wasmtime::Result<Component> {
+    // By its descriptor, so that what was checked is what is mapped.
+    let checked = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let name = if checked.exists() { checked.as_path() } else { path };
+    // SAFETY: these bytes are those of which `store` made the sum, this engine's own output; nobody but this user can have
+    // written them, and this program never writes a file again that it has renamed.
+    unsafe { Component::deserialize_file(engine, name) }
 }
 
 fn is_own(meta: &Metadata) -> bool {
@@ -200,13 +225,13 @@ mod tests {
         ];
         for spoil in spoil {
             assert!(cache.load(&engine, HASH).is_none());
-            cache.store(HASH, &code);
+            assert!(cache.store(&engine, HASH, &code).is_some(), "it is mapped from where it lies");
             assert!(cache.load(&engine, HASH).is_some());
             spoil(&only(&cache.dir));
             assert!(cache.load(&engine, HASH).is_none());
             assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 0, "it is removed, to be compiled again");
         }
-        cache.store(HASH, &code);
+        cache.store(&engine, HASH, &code);
         let other = Cache { engine: 8, ..cache };
         assert!(other.load(&engine, HASH).is_none(), "another engine's");
     }
@@ -221,19 +246,19 @@ mod tests {
             let file = File::open(cache.find(hash).unwrap().0).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
         };
-        cache.store("a", &code);
+        cache.store(&engine, "a", &code);
         age("a", 300);
-        cache.store("b", &code);
+        cache.store(&engine, "b", &code);
         age("b", 200);
         let mapped = cache.load(&engine, "a").unwrap();
         age("a", 100);
-        cache.store("c", &code);
+        cache.store(&engine, "c", &code);
         let kept = |hash: &str| cache.find(hash).is_some();
         assert_eq!((kept("a"), kept("b"), kept("c")), (true, false, true));
-        cache.store("d", &code);
+        cache.store(&engine, "d", &code);
         assert_eq!((kept("a"), kept("c"), kept("d")), (false, true, true));
         assert_eq!(mapped.component_type().imports(&engine).len(), 0, "its name is gone, its bytes are not");
-        cache.store("e", &vec![0; usize::try_from(most).unwrap() + 1]);
+        cache.store(&engine, "e", &vec![0; usize::try_from(most).unwrap() + 1]);
         assert!(!kept("e") && kept("d"), "what alone is too large pushes nothing out");
     }
 

@@ -75,11 +75,9 @@ impl Inner {
     /// Through the cache where there is one: mapped code can be given back to the system and read again.
     #[allow(unsafe_code)]
     fn keep(&self, hash: &str, code: &[u8]) -> Result<Component, String> {
-        if let Some(cache) = &self.cache {
-            cache.store(hash, code);
-            if let Some(component) = cache.load(&self.engine, hash) {
-                return Ok(component);
-            }
+        let kept = self.cache.as_ref().and_then(|cache| cache.store(&self.engine, hash, code));
+        if let Some(component) = kept {
+            return Ok(component);
         }
         // SAFETY: the bytes are the output of this program's own compiler, in this process or in its child, for an engine
         // with the same fingerprint, and went through nobody's hands but a pipe's.
@@ -103,4 +101,31 @@ fn compile(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, String> {
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err("the compiler crashed on this file".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::super::engine;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn plugins_compile_one_after_the_other_and_known_ones_wait_for_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine::for_compiling().unwrap();
+        let cache = Cache::open(&dir.path().join("c"), fingerprint(&engine), 1 << 20).unwrap();
+        let compiler = Compiler::new(engine, Some(cache), CompileIn::ThisProcess, CompileLimits::default());
+        let bytes: Arc<[u8]> = wat::parse_str("(component)").unwrap().into();
+        let compile = |hash: &str| compiler.compile(Arc::clone(&bytes), hash.into());
+        let turn = compiler.0.turn.acquire().await.unwrap();
+        assert!(timeout(Duration::from_secs(60), compile("a")).await.is_err(), "another one compiles");
+        drop(turn);
+        assert!(compile("a").await.is_ok());
+        let _turn = compiler.0.turn.acquire().await.unwrap();
+        assert!(compile("a").await.is_ok(), "from the cache");
+        assert!(timeout(Duration::from_secs(60), compile("b")).await.is_err());
+    }
 }

@@ -95,8 +95,10 @@ pub(super) async fn compile(bytes: &[u8], limits: &CompileLimits, engine: u64) -
         .arg(COMMAND)
         .args(["--memory", &limits.memory.to_string(), "--cpu", &cpu.to_string(), "--engine", &engine.to_string()])
         .env_clear()
-        // The program's allocator reserves a GiB at a time: as data only what it has taken of it counts.
+        // The program's allocator reserves a GiB at a time, and takes whole pages of it of up to 4 MiB: as data only what is in use of
+        // them is to count.
         .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
+        .env("MIMALLOC_PAGE_COMMIT_ON_DEMAND", "1")
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -156,4 +158,30 @@ fn why(status: ExitStatus, words: &str, limits: &CompileLimits) -> String {
         return format!("compiling it took more than {cpu:?} of CPU time (plugins.compile.cpu)");
     }
     format!("the compiler crashed on this file ({status}): {told}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_of_the_child_has_its_reason() {
+        let limits = CompileLimits { memory: 64 << 20, cpu: Duration::from_secs(7), ..CompileLimits::default() };
+        let told = |status: i32, words: &str| why(ExitStatus::from_raw(status), words, &limits);
+        let signal = |signal: Signal| signal.as_raw();
+        assert_eq!(told(REFUSED << 8, " not WebAssembly\n"), "not WebAssembly");
+        let memory = "compiling it took more than 64MiB of memory (plugins.compile.memory)";
+        assert_eq!(told(signal(Signal::ABORT), "memory allocation of 8 bytes failed"), memory);
+        for killed in [Signal::XCPU, Signal::KILL] {
+            let cpu = "compiling it took more than 7s of CPU time (plugins.compile.cpu)";
+            assert_eq!(told(signal(killed), ""), cpu);
+        }
+        for (status, words) in
+            [(signal(Signal::SEGV), ""), (signal(Signal::ABORT), "stack overflow"), (101 << 8, "panicked")]
+        {
+            let crash = told(status, words);
+            assert!(crash.starts_with("the compiler crashed on this file (") && crash.ends_with(words), "{crash}");
+        }
+        assert!(told(1 << 8, &"x".repeat(1 << 20)).len() < 2 * MAX_TOLD_CHARS);
+    }
 }
