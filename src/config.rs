@@ -248,7 +248,8 @@ section! {
         pub dir: PathBuf = PathBuf::new(),
         /// Where compiled plugins are kept between runs, readable by the owner only; empty = nowhere.
         pub cache: PathBuf = PathBuf::new(),
-        /// Bytes that may lie there; what was not used for longest goes first.
+        /// Bytes of compiled code that may lie there, what was not used for longest goes first; and as many of the versions that a
+        /// rollback goes back to.
         pub cache_bytes: usize [Bytes(1 << 20, 1 << 40)] = 512 << 20,
         /// What compiling one plugin may take, in a process of its own; more refuses the file.
         pub compile: CompileLimits,

@@ -235,6 +235,9 @@ pub struct Status {
     pub canary: Option<OnTrial>,
     /// Why the newest file on disk does not serve, if it does not.
     pub rejected: Option<Rejected>,
+    /// The version that a rollback of an earlier run went back to, if it could not be had again: the file that was rolled back was tried
+    /// once more then.
+    pub lost: Option<Rejected>,
 }
 
 /// A version that serves a share of the senders beside the one that serves all others.
@@ -285,10 +288,10 @@ pub enum WordFault {
     Ending,
 }
 
-/// A file that was refused.
+/// A file that was refused, or one that is lost.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Rejected {
-    /// SHA-256 of the refused file, hexadecimal; empty if it could not be read.
+    /// Its SHA-256, hexadecimal; empty if it could not be read.
     pub hash: String,
     /// Why.
     pub reason: String,

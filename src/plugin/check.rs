@@ -131,8 +131,8 @@ fn env(config: &Plugins) -> Result<Env, LoadError> {
 
 async fn check(env: &Env, dir: &Path, name: &str) -> Report {
     let mut report = Report::new(dir, name);
-    let (wasm, text, signature) = match disk::read(dir, name) {
-        Ok(Files { wasm: Some(wasm), manifest, signature }) => (wasm, manifest.unwrap_or_default(), signature),
+    let source = match disk::read(dir, name) {
+        Ok(Files { wasm: Some(wasm), manifest, signature }) => Source::new(name.into(), wasm, manifest, signature),
         Ok(Files { wasm: None, .. }) => {
             report.faults.push(format!("there is no {name}.wasm"));
             return report;
@@ -142,9 +142,8 @@ async fn check(env: &Env, dir: &Path, name: &str) -> Report {
             return report;
         }
     };
-    let source = Source::new(name.into(), wasm, signature);
-    (report.hash, report.size) = (source.hash.to_string(), source.bytes.len() as u64);
-    let manifest = Manifest::parse(&text, &env.caps).unwrap_or_else(|faults| {
+    (report.hash, report.size) = (source.mark.hash.to_string(), source.bytes.len() as u64);
+    let manifest = Manifest::parse(source.manifest(), &env.caps).unwrap_or_else(|faults| {
         report.faults.extend(faults.iter().map(|fault| format!("{name}.toml: {fault}")));
         Manifest::default()
     });

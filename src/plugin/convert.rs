@@ -244,3 +244,39 @@ pub(super) fn event(event: &Event) -> exports::events::Event {
         Event::RoomLeft(who, room) => Out::RoomLeft(change(who, room)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_may_name_every_target() {
+        use types::Target as From;
+        let uid = |text: &str| Uid::parse(text).unwrap();
+        let texts = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let device = |uid: &str, device: &str| types::DeviceOf { uid: uid.into(), device: device.into() };
+        let both: Arc<[Uid]> = [uid("a"), uid("b")].into();
+        for (from, to) in [
+            (From::Connection(7), Target::Connection(ConnectionId::new(7).unwrap())),
+            (From::Device(device("a", "phone")), Target::Device(uid("a"), Device::parse("phone").unwrap())),
+            (From::User("a".into()), Target::User(uid("a"))),
+            (From::Users(texts(&["a", "b"])), Target::Users(Arc::clone(&both))),
+            (From::Room("r".into()), Target::Room(Room::parse("r").unwrap())),
+            (From::Everyone, Target::Everyone),
+            (From::EveryoneBut(texts(&["a", "b"])), Target::EveryoneBut(both)),
+        ] {
+            assert_eq!(target(from), Ok(to));
+        }
+        for (from, field) in [
+            (From::Connection(0), "target: cid"),
+            (From::Device(device("", "phone")), "target: uid"),
+            (From::Device(device("a", "")), "target: device"),
+            (From::User("a,b".into()), "target: uid"),
+            (From::Users(texts(&["a", ""])), "target: uid"),
+            (From::Room(String::new()), "target: room"),
+            (From::EveryoneBut(texts(&[""])), "target: uid"),
+        ] {
+            assert!(target(from).is_err_and(|why| why.starts_with(field)), "{field}");
+        }
+    }
+}

@@ -54,7 +54,7 @@ impl Kind {
 
     /// Whether the guest is to blame, so that its circuit has to know.
     pub(super) const fn is_guests_fault(self) -> bool {
-        !matches!(self, Self::Full | Self::Declared | Self::Kv | Self::Open)
+        !matches!(self, Self::Full | Self::Ticker | Self::Declared | Self::Kv | Self::Open)
     }
 }
 

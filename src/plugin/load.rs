@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use metrics::gauge;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
@@ -138,20 +139,35 @@ fn open_cache(config: &Plugins, engine: &Engine) -> Option<Cache> {
     cache.inspect_err(|error| tracing::warn!(%error, "compiled plugins are not kept")).ok()
 }
 
-/// A file that was read whole.
+/// A plugin's files, read whole.
 #[derive(Clone)]
 pub(super) struct Source {
     pub(super) plugin: Arc<str>,
     pub(super) bytes: Arc<[u8]>,
+    pub(super) mark: Mark,
+}
+
+/// What tells one state of a plugin's files from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mark {
+    /// SHA-256 of the component, hexadecimal.
     pub(super) hash: Arc<str>,
-    /// What the file beside it says.
+    /// The manifest's text.
+    pub(super) manifest: Option<Arc<str>>,
+    /// What the signature beside the component says.
     pub(super) signature: Option<Arc<str>>,
 }
 
 impl Source {
-    pub(super) fn new(plugin: Arc<str>, bytes: Vec<u8>, signature: Option<String>) -> Self {
-        let hash = digest::of(&bytes);
-        Self { plugin, bytes: bytes.into(), hash: hash.into(), signature: signature.map(Into::into) }
+    pub(super) fn new(plugin: Arc<str>, bytes: Vec<u8>, manifest: Option<String>, signature: Option<String>) -> Self {
+        let hash = digest::of(&bytes).into();
+        let mark = Mark { hash, manifest: manifest.map(Into::into), signature: signature.map(Into::into) };
+        Self { plugin, bytes: bytes.into(), mark }
+    }
+
+    /// The manifest's text; without a manifest it is empty.
+    pub(super) fn manifest(&self) -> &str {
+        self.mark.manifest.as_deref().unwrap_or_default()
     }
 }
 
@@ -181,7 +197,7 @@ pub(super) fn trust(env: &Env, source: &Source, manifest: &Manifest) -> Result<(
 /// Compiles what is not compiled yet.
 pub(super) async fn compile(env: &Env, source: &Source) -> Result<Component, Fault> {
     inspect::check_magic(&source.bytes).map_err(Fault::early)?;
-    env.compiler.compile(Arc::clone(&source.bytes), Arc::clone(&source.hash)).await.map_err(Fault::early)
+    env.compiler.compile(Arc::clone(&source.bytes), Arc::clone(&source.mark.hash)).await.map_err(Fault::early)
 }
 
 /// Links, tries and warms a compiled file: the version can serve when this returns.
@@ -210,7 +226,7 @@ pub(super) async fn link(
     let version = Version {
         name: Arc::clone(&source.plugin),
         number,
-        hash: Arc::clone(&source.hash),
+        mark: source.mark.clone(),
         size: source.bytes.len() as u64,
         since: clock::now_millis(),
         stats: Stats::new(&source.plugin, &roles),

@@ -2,11 +2,13 @@
 //!
 //! A step that fails leaves the last good version serving and is shown with its reason. A plugin that stands guard
 //! does not open its gate by disappearing. Knows neither how a version proves itself (`probation`), what the operator may
-//! say (`words`), what follows when a file goes (`gone`), nor who stood guard in an earlier run (`guards`): each of them is a part of the
-//! loader of its own.
+//! say (`words`), what follows of a try (`outcome`) and when a file goes (`gone`), nor what an earlier run left (`memory`: who stood guard,
+//! `kept`: what was gone back to): each of them is a part of the loader of its own.
 
 mod gone;
-mod guards;
+mod kept;
+mod memory;
+mod outcome;
 mod probation;
 mod words;
 
@@ -17,21 +19,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use metrics::{counter, gauge};
+use metrics::gauge;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wasmtime::component::Component;
 
-use super::Rejected;
-use super::disk::{self, ReadError, Seen};
-use super::load::{self, Env, Fault, Source};
+use super::disk::{self, Files, ReadError, Seen};
+use super::load::{self, Env, Fault, Mark, Source};
 use super::manifest::Manifest;
-use super::snapshot::{Canary, Entry, Snapshot, State};
+use super::snapshot::{Entry, Snapshot};
 use super::version::{Opened, Version};
 use crate::config::Plugins;
 use crate::telemetry::names;
 
-use guards::Memory;
+use kept::Kept;
+use memory::{Memory, RolledBack};
 use probation::Trial;
 pub(super) use words::Command;
 
@@ -48,6 +50,8 @@ pub(super) struct Loader {
     plugins: BTreeMap<Arc<str>, Plugin>,
     probation: probation::Rules,
     memory: Memory,
+    /// Where the components of what serves are kept; none = nowhere.
+    kept: Option<Kept>,
     news: News,
     /// Whether this is the first look, when nobody knows what served before.
     first: bool,
@@ -80,7 +84,7 @@ struct Plugin {
     /// When a change was seen that is not applied yet.
     changed: Option<Instant>,
     /// What was applied last, whether it serves or was refused.
-    tried: Option<Tried>,
+    tried: Option<Mark>,
     /// Refused only because of another plugin: to be tried again when that may have changed.
     clashes: bool,
     /// The last file that compiled.
@@ -91,6 +95,10 @@ struct Plugin {
     trial: Option<Trial>,
     /// What stood here before the operator disabled it; its files are left alone meanwhile.
     parked: Option<Entry>,
+    /// The rollback by which the version before serves now.
+    rolled_back: Option<RolledBack>,
+    /// One of an earlier run, until its file has been looked at.
+    recalled: Option<RolledBack>,
 }
 
 impl Plugin {
@@ -106,13 +114,6 @@ impl Plugin {
     }
 }
 
-#[derive(PartialEq, Eq)]
-struct Tried {
-    hash: Arc<str>,
-    manifest: Option<String>,
-    signature: Option<Arc<str>>,
-}
-
 /// Whether a look waits until files have settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
@@ -125,6 +126,7 @@ pub(super) enum Patience {
 impl Loader {
     pub(super) fn new(config: &Plugins, env: Arc<Env>, serving: Arc<ArcSwap<Snapshot>>, news: News) -> Self {
         let memory = Memory::read(env.memory.as_deref(), &config.dir);
+        let kept = memory.folder().map(|folder| Kept::new(folder, config.cache_bytes as u64));
         let mut loader = Self {
             dir: config.dir.clone(),
             settle: config.settle,
@@ -134,6 +136,7 @@ impl Loader {
             plugins: BTreeMap::new(),
             probation: probation::Rules { calls: config.probation.calls, time: config.probation.time },
             memory,
+            kept,
             news,
             first: true,
         };
@@ -193,6 +196,7 @@ impl Loader {
             self.miss();
         }
         self.publish();
+        self.give_up_kept().await;
         Ok(())
     }
 
@@ -261,13 +265,13 @@ impl Loader {
     async fn apply(&mut self, name: &Arc<str>) {
         let (dir, file) = (self.dir.clone(), Arc::clone(name));
         let read = move || -> Result<_, ReadError> {
-            let files = disk::read(&dir, &file)?;
+            let Files { wasm, manifest, signature } = disk::read(&dir, &file)?;
             // The hash of a large file takes a while, too.
-            let source = files.wasm.map(|bytes| Source::new(file, bytes, files.signature));
-            Ok((source, files.manifest))
+            let source = wasm.map(|bytes| Source::new(file, bytes, manifest.clone(), signature));
+            Ok((source, manifest))
         };
         match blocking(move || Ok(read())).await {
-            Ok(Ok((Some(source), manifest))) => self.replace(source, manifest).await,
+            Ok(Ok((Some(source), _))) => self.replace(source).await,
             // Gone since it was seen: it may be on its way back, so the change has to settle like any other.
             Ok(Ok((None, _))) if self.plugin(name).seen.wasm.is_some() => self.look_again_at(name),
             Ok(Ok((None, manifest))) => self.remove(name, manifest.as_deref()),
@@ -283,29 +287,43 @@ impl Loader {
         self.plugin(name).changed = Some(Instant::now());
     }
 
-    async fn replace(&mut self, source: Source, text: Option<String>) {
+    /// Files that were read: nothing to do if they are what was tried before.
+    async fn replace(&mut self, source: Source) {
         let name = Arc::clone(&source.plugin);
-        let signature = source.signature.clone();
-        let tried = Tried { hash: Arc::clone(&source.hash), manifest: text, signature };
         let plugin = self.plugin(&name);
-        if plugin.tried.as_ref() == Some(&tried) && !plugin.clashes {
+        if plugin.tried.as_ref() == Some(&source.mark) && !plugin.clashes {
             return;
         }
         plugin.clashes = false;
-        let manifest = Manifest::parse(tried.manifest.as_deref().unwrap_or_default(), &self.env.caps);
-        self.plugin(&name).tried = Some(tried);
+        plugin.tried = Some(source.mark.clone());
+        match self.go_back_again(&source).await {
+            Ok(true) => {}
+            Ok(false) => self.attempt(source).await,
+            Err(lost) => {
+                self.attempt(source).await;
+                if let Some(entry) = &mut self.plugin(&name).entry {
+                    entry.lost = Some(lost);
+                }
+            }
+        }
+    }
+
+    /// Makes a version of the files, which serves from the next swap on, or tells why not.
+    async fn attempt(&mut self, source: Source) {
+        let name = Arc::clone(&source.plugin);
+        let manifest = Manifest::parse(source.manifest(), &self.env.caps);
         let manifest = match manifest {
             Ok(manifest) => manifest,
             Err(faults) => {
                 let reasons = faults.iter().map(|fault| format!("{name}.toml: {fault}")).collect();
-                return self.reject(&name, &source.hash, &Fault { roles: Vec::new(), reasons }, None);
+                return self.reject(&name, &source.mark.hash, &Fault { roles: Vec::new(), reasons }, None);
             }
         };
         if !manifest.enabled {
             return self.switch_off(&name);
         }
         if let Err(fault) = load::trust(&self.env, &source, &manifest) {
-            return self.reject(&name, &source.hash, &fault, Some(&manifest));
+            return self.reject(&name, &source.mark.hash, &fault, Some(&manifest));
         }
         let loaded = self.load(&source, manifest.clone()).await;
         let plugin = self.plugin(&name);
@@ -316,24 +334,27 @@ impl Loader {
         }
         match loaded {
             Ok(version) => self.accept(version),
-            Err(fault) => self.reject(&name, &source.hash, &fault, Some(&manifest)),
+            Err(fault) => self.reject(&name, &source.mark.hash, &fault, Some(&manifest)),
         }
     }
 
     async fn load(&mut self, source: &Source, manifest: Manifest) -> Result<Arc<Version>, Fault> {
         let name = &source.plugin;
-        let known = self.plugin(name).compiled.clone().filter(|(hash, _)| *hash == source.hash);
-        let (env, number) = (Arc::clone(&self.env), self.plugin(name).versions + 1);
+        let known = self.plugin(name).compiled.clone().filter(|(hash, _)| *hash == source.mark.hash);
+        let (env, kept, number) = (Arc::clone(&self.env), self.kept.clone(), self.plugin(name).versions + 1);
         let loading = Box::pin(async {
             let component = match known {
                 Some((_, component)) => component,
                 None => load::compile(&env, source).await?,
             };
             let version = load::link(&env, source, &component, manifest, number).await;
+            if let (Some(kept), Ok(_)) = (kept, &version) {
+                kept.keep(source).await;
+            }
             Ok((component, version))
         });
         let (component, version) = self.meanwhile(loading).await?;
-        self.plugin(name).compiled = Some((Arc::clone(&source.hash), component));
+        self.plugin(name).compiled = Some((Arc::clone(&source.mark.hash), component));
         let version = version?;
         let fault = |reason| Fault { roles: version.roles.clone(), reasons: vec![reason] };
         let lost = self.guarded(name).into_iter().find(|role| !version.roles.contains(role));
@@ -359,69 +380,6 @@ impl Loader {
             Some((key.clone(), Arc::clone(&other.name)))
         })
     }
-
-    /// It serves from the next swap on: all senders, or its share while another serves the rest.
-    fn accept(&mut self, version: Arc<Version>) {
-        let name = Arc::clone(&version.name);
-        let plugin = self.plugin(&name);
-        let old = plugin.entry.take();
-        let before = old.as_ref().and_then(|entry| entry.live.as_ref()).map(|live| Arc::clone(&live.hash));
-        let share = version.manifest.canary.filter(|_| before.is_some());
-        let roles: Vec<&str> = version.roles.iter().map(|role| role.as_str()).collect();
-        tracing::info!(
-            plugin = %name,
-            version = version.number,
-            hash = %version.hash,
-            before = before.as_deref(),
-            roles = roles.join(","),
-            canary = share.map(tracing::field::display),
-            "plugin goes live"
-        );
-        let outcome = if share.is_some() { "canary" } else { "live" };
-        counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => outcome).increment(1);
-        plugin.versions = version.number;
-        let mut entry = Entry::empty(&name, State::Live);
-        match (share, old) {
-            (Some(share), Some(old)) => {
-                (entry.live, entry.previous) = (old.live, old.previous);
-                entry.canary = Some(Canary { version, share });
-            }
-            (_, old) => {
-                entry.live = Some(version);
-                entry.previous = old.and_then(Entry::last_good);
-            }
-        }
-        entry.probation = entry.canary.is_some() || entry.previous.is_some();
-        plugin.trial = entry.probation.then(|| Trial::new(0));
-        plugin.entry = Some(entry);
-    }
-
-    /// Its manifest says no.
-    fn switch_off(&mut self, name: &Arc<str>) {
-        let plugin = self.plugin(name);
-        let before = plugin.entry.as_ref().and_then(|entry| entry.live.as_ref()).map(|live| Arc::clone(&live.hash));
-        tracing::info!(plugin = %name, before = before.as_deref(), "plugin is disabled by its manifest");
-        counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "disabled").increment(1);
-        plugin.trial = None;
-        plugin.entry = Some(Entry::empty(name, State::Disabled));
-    }
-
-    fn reject(&mut self, name: &Arc<str>, hash: &str, fault: &Fault, manifest: Option<&Manifest>) {
-        let rejected = Rejected { hash: hash.to_owned(), reason: fault.reason() };
-        // At the start what may have stood guard keeps its gate shut.
-        let shut = if self.first { self.unproved(fault, manifest) } else { None };
-        let new = || Entry { shut, ..Entry::empty(name, State::Rejected) };
-        let entry = self.plugin(name).entry.get_or_insert_with(new);
-        if entry.rejected.as_ref() != Some(&rejected) {
-            let serves = entry.live.as_ref().map(|live| live.hash.as_ref());
-            tracing::error!(plugin = %name, hash, serves, reason = rejected.reason, "plugin is refused");
-            counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "rejected").increment(1);
-        }
-        entry.rejected = Some(rejected);
-        if entry.live.is_none() {
-            entry.state = State::Rejected;
-        }
-    }
 }
 
 /// What the metrics tell of what serves.
@@ -441,6 +399,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
 
 #[cfg(test)]
 mod tests {
+    use super::super::snapshot::State;
     use super::*;
     use crate::plugin::host::Options;
 

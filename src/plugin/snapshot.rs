@@ -63,6 +63,8 @@ pub(super) struct Entry {
     pub(super) probation: bool,
     pub(super) shut: Option<Shut>,
     pub(super) rejected: Option<Rejected>,
+    /// What a rollback went back to in an earlier run, and why it does not serve now.
+    pub(super) lost: Option<Rejected>,
 }
 
 /// How a plugin stands.
@@ -221,7 +223,14 @@ impl Entry {
             probation: false,
             shut: None,
             rejected: None,
+            lost: None,
         }
+    }
+
+    /// All that serve, or that may be gone back to.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
+        let canary = self.canary.iter().map(|canary| &canary.version);
+        self.live.iter().chain(canary).chain(&self.previous)
     }
 
     pub(super) fn status(&self) -> Status {
@@ -233,7 +242,7 @@ impl Entry {
             state: self.state.as_str(),
             roles: roles.iter().map(|role| role.as_str()).collect(),
             version: live.map_or(0, |version| version.number),
-            hash: live.map(|version| version.hash.to_string()).unwrap_or_default(),
+            hash: live.map(|version| version.mark.hash.to_string()).unwrap_or_default(),
             size: live.map_or(0, |version| version.size),
             keys: live.map(|version| version.keys.clone()).unwrap_or_default(),
             since: live.map_or(0, |version| version.since),
@@ -246,9 +255,10 @@ impl Entry {
             circuit: live.map(|version| version.breaker.state()),
             circuits_opened: live.map_or(0, |version| version.breaker.times_opened()),
             probation: self.probation,
-            previous: self.previous.as_ref().map(|version| version.hash.to_string()),
+            previous: self.previous.as_ref().map(|version| version.mark.hash.to_string()),
             canary: self.canary.as_ref().map(Canary::status),
             rejected: self.rejected.clone(),
+            lost: self.lost.clone(),
         }
     }
 }
@@ -259,7 +269,7 @@ impl Canary {
         OnTrial {
             share: self.share.to_string(),
             version: version.number,
-            hash: version.hash.to_string(),
+            hash: version.mark.hash.to_string(),
             since: version.since,
             calls: version.stats.calls(),
             failures: version.stats.failures(),

@@ -8,6 +8,7 @@ mod interfaces;
 mod limits;
 mod reload;
 mod roles;
+mod rollback;
 mod samples;
 mod swap;
 

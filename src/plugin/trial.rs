@@ -41,7 +41,6 @@ pub use web::{Asked, Exchange};
 pub struct Trial {
     env: Env,
     source: Source,
-    manifest: String,
     component: Result<Component, Vec<String>>,
     compiled_in: Duration,
 }
@@ -110,11 +109,11 @@ impl Trial {
         let compile = if cfg!(test) { CompileIn::ThisProcess } else { CompileIn::Child };
         let options = Options { compile, ..Options::default() };
         let env = Env::new(config, options, mpsc::channel(1).0, mpsc::channel(1).0)?;
-        let source = Source::new(name.into(), wasm, None);
+        let source = Source::new(name.into(), wasm, manifest, None);
         let begun = Instant::now();
         let component = load::compile(&env, &source).await.map_err(|fault| fault.reasons);
         let compiled_in = begun.elapsed();
-        Ok(Self { env, source, manifest: manifest.unwrap_or_default(), component, compiled_in })
+        Ok(Self { env, source, component, compiled_in })
     }
 
     /// Bytes of the file.
@@ -165,11 +164,11 @@ impl Trial {
             faults.iter().map(|fault| format!("{}.toml: {fault}", self.source.plugin)).collect()
         };
         // As it was written, so that a fault names its line.
-        let as_written = Manifest::parse(&self.manifest, &env.caps).map_err(told);
+        let as_written = Manifest::parse(self.source.manifest(), &env.caps).map_err(told);
         if over.is_empty() {
             return as_written;
         }
-        let Ok(mut table) = self.manifest.parse::<Table>() else { return as_written };
+        let Ok(mut table) = self.source.manifest().parse::<Table>() else { return as_written };
         table.extend(over.clone());
         Manifest::parse(&table.to_string(), &env.caps).map_err(told)
     }

@@ -35,7 +35,7 @@ impl Trust {
     }
 
     fn pin(&self, source: &Source, manifest: &Manifest) -> Option<String> {
-        let (plugin, hash) = (&source.plugin, &source.hash);
+        let (plugin, hash) = (&source.plugin, &source.mark.hash);
         match &manifest.sha256 {
             Some(pinned) if **pinned == **hash => None,
             Some(pinned) => Some(format!("{plugin}.toml pins sha256 {pinned}, and the file has {hash}")),
@@ -51,7 +51,7 @@ impl Trust {
             return None;
         }
         let file = format!("{}.wasm.sig", source.plugin);
-        let Some(text) = &source.signature else {
+        let Some(text) = &source.mark.signature else {
             return Some(format!(
                 "plugins.signing_keys asks for a signature: there is no {file} (skylark plugin sign makes one)"
             ));
@@ -122,13 +122,16 @@ mod tests {
 
     #[test]
     fn a_pin_counts_wherever_it_stands_and_is_missed_only_where_it_is_required() {
-        let source = Source::new("p".into(), b"bytes".to_vec(), None);
-        let right = manifest(Some(&source.hash));
+        let source = Source::new("p".into(), b"bytes".to_vec(), None, None);
+        let right = manifest(Some(&source.mark.hash));
         let (loose, strict) = (Trust::default(), Trust { require_hash: true, ..Trust::default() });
         assert_eq!((loose.judge(&source, &manifest(None)), loose.judge(&source, &right)), (Ok(()), Ok(())));
         assert_eq!(strict.judge(&source, &right), Ok(()));
         let missing = strict.judge(&source, &manifest(None)).unwrap_err().remove(0);
-        assert!(missing.ends_with(&format!("put this line into p.toml: sha256 = \"{}\"", source.hash)), "{missing}");
+        assert!(
+            missing.ends_with(&format!("put this line into p.toml: sha256 = \"{}\"", source.mark.hash)),
+            "{missing}"
+        );
         for trust in [loose, strict] {
             let other = trust.judge(&source, &manifest(Some(&"0".repeat(64)))).unwrap_err().remove(0);
             assert!(other.contains("pins sha256 0000"), "{other}");
@@ -142,7 +145,7 @@ mod tests {
         let trust = Trust { keys: vec![STANDARD.decode(own.public()).unwrap()], ..Trust::default() };
         let judge = |signature: Option<String>| {
             trust
-                .judge(&Source::new("p".into(), b"bytes".to_vec(), signature), &manifest(None))
+                .judge(&Source::new("p".into(), b"bytes".to_vec(), None, signature), &manifest(None))
                 .map_err(|f| f.join("; "))
         };
         assert_eq!(judge(Some(own.sign(b"bytes") + "\n")), Ok(()));

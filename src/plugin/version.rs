@@ -11,6 +11,7 @@ use super::Role;
 use super::breaker::{Breaker, Pass};
 use super::failure::{Failure, Kind};
 use super::instance::{Blueprint, Instance};
+use super::load::Mark;
 use super::manifest::Manifest;
 use super::pool::Pool;
 use super::stats::{Outcome, Stats};
@@ -21,7 +22,8 @@ pub(super) struct Version {
     pub(super) name: Arc<str>,
     /// Grows by one with each version of the file that went live.
     pub(super) number: u64,
-    pub(super) hash: Arc<str>,
+    /// The files that it was made of.
+    pub(super) mark: Mark,
     pub(super) size: u64,
     /// Milliseconds since 1970.
     pub(super) since: i64,
@@ -68,7 +70,7 @@ impl Begun<'_> {
         if self.pass.answered() {
             self.version.show_circuit();
             let version = self.version;
-            tracing::info!(plugin = %version.name, hash = %version.hash, "the plugin's circuit is closed: it answers again");
+            tracing::info!(plugin = %version.name, hash = %version.mark.hash, "the plugin's circuit is closed: it answers again");
         }
     }
 }
@@ -95,7 +97,7 @@ impl Version {
         self.show_circuit();
         counter!(names::PLUGIN_CIRCUITS, "plugin" => self.name.to_string()).increment(1);
         tracing::error!(
-            plugin = %self.name, hash = %self.hash, calls, failures = self.stats.failures(), %failure,
+            plugin = %self.name, hash = %self.mark.hash, calls, failures = self.stats.failures(), %failure,
             "the plugin's circuit is open: it fails again and again, and its role answers without it for a while"
         );
         // Without the news the version is not taken back, and its circuit guards it still.

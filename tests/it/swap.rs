@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Dial};
@@ -31,6 +32,17 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
     assert_eq!(push(&gateway, "chat").await["delivered"], 1);
     assert_eq!(client.message().await["extra"]["version"], "v1");
     gateway.said("plugin is rolled back").await;
+    // Each change of what serves is one line, with what serves then and what did before.
+    let hash = |plugin: &Value| plugin["hash"].as_str().unwrap().to_owned();
+    for (words, now, before) in
+        [("plugin goes live", hash(&new), hash(&good)), ("plugin is rolled back", hash(&good), hash(&new))]
+    {
+        let log = gateway.log();
+        let lines: Vec<&str> =
+            log.lines().filter(|line| line.contains(words) && line.contains(r#""before""#)).collect();
+        let hashes = [format!(r#""hash":"{now}""#), format!(r#""before":"{before}""#)];
+        assert!(lines.len() == 1 && hashes.iter().all(|hash| lines[0].contains(hash)), "{words}: {lines:?}");
+    }
     let metrics = gateway.get("/metrics").await.body;
     for line in [
         r#"skylark_plugin_reloads_total{plugin="gate",outcome="rolled_back"} 1"#,
@@ -42,12 +54,101 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
     }
 }
 
+/// The bad file lies in the directory still: the node must not try it once more only because it was killed.
+#[tokio::test]
+async fn a_rollback_outlives_a_node_that_is_killed() {
+    let yaml = "plugins:\n  dir: $PLUGINS\n  cache: compiled\n  settle: 50ms\n  rescan: 1s";
+    let mut gateway = Setup::default().plugin_as("gate", "stamp-v1").yaml(yaml).start();
+    let good = gateway.plugin_until("gate", |_| true).await;
+    gateway.folder.put("gate.wasm", &component("fault-filter"));
+    let bad = gateway.plugin_until("gate", |gate| gate["version"] == 2).await;
+    for _ in 0..10 {
+        push(&gateway, "trap").await;
+    }
+    let back = gateway.plugin_until("gate", |gate| gate["version"] == 1).await;
+    for _ in 0..2 {
+        gateway.signal(Signal::KILL);
+        gateway.exit().await;
+        gateway = gateway.again();
+        let mut client = gateway.connect("a", Form::YunqueJson).await;
+        let now = gateway.plugin_until("gate", |_| true).await;
+        for field in ["state", "version", "hash", "roles", "probation", "rejected"] {
+            assert_eq!(now[field], back[field], "{field}: {now}");
+        }
+        assert_eq!((&now["lost"], &now["circuit"]), (&Value::Null, &json!("closed")), "{now}");
+        let told = push(&gateway, "chat").await;
+        assert_eq!(told["delivered"], 1, "{told}");
+        assert_eq!(client.message().await["extra"]["version"], "v1");
+        gateway.said("the plugin stays rolled back").await;
+    }
+    let (done, told) = say(&gateway, &["reload", "gate"]);
+    assert!(done, "{told}");
+    let tried = gateway.plugin_until("gate", |_| true).await;
+    assert_eq!((&tried["hash"], &tried["previous"], &tried["rejected"]), (&bad["hash"], &good["hash"], &Value::Null));
+}
+
+/// What was kept is gone: the file is tried as at any start, and the operator is told.
+#[tokio::test]
+async fn a_rollback_that_cannot_outlive_the_node_is_told() {
+    let yaml = "plugins:\n  dir: $PLUGINS\n  cache: compiled\n  settle: 50ms\n  rescan: 1s";
+    let mut gateway = Setup::default().plugin_as("gate", "stamp-v1").yaml(yaml).start();
+    gateway.folder.put("gate.wasm", &component("stamp-v2"));
+    gateway.plugin_until("gate", |gate| gate["version"] == 2).await;
+    let (done, told) = say(&gateway, &["rollback", "gate"]);
+    assert!(done && told.contains("newest file refused: rolled back by the operator"), "{told}");
+    gateway.signal(Signal::KILL);
+    gateway.exit().await;
+    std::fs::remove_dir_all(gateway.folder.path().join("compiled/known")).unwrap();
+    gateway = gateway.again();
+    let gate = gateway.plugin_until("gate", |_| true).await;
+    assert_eq!(
+        (&gate["state"], &gate["rejected"], &gate["lost"]),
+        (&json!("live"), &Value::Null, &Value::Null),
+        "{gate}"
+    );
+
+    let (done, told) = say(&gateway, &["list"]);
+    assert!(done && !told.contains("is lost"), "nobody knows of it any more: {told}");
+    gateway.folder.put("gate.wasm", &component("stamp-v1"));
+    gateway.plugin_until("gate", |gate| gate["version"] == 2).await;
+    say(&gateway, &["rollback", "gate"]);
+    gateway.signal(Signal::KILL);
+    gateway.exit().await;
+    let known =
+        std::fs::read_dir(gateway.folder.path().join("compiled/known")).unwrap().map(|entry| entry.unwrap().path());
+    known.filter(|path| path.is_dir()).for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
+    gateway = gateway.again();
+    let (done, told) = say(&gateway, &["list"]);
+    assert!(done && told.contains("what was rolled back to is lost: what was kept of it cannot be read"), "{told}");
+    assert!(gateway.log().contains("the file that was rolled back is tried again"), "{}", gateway.log());
+}
+
 fn say(gateway: &Gateway, arguments: &[&str]) -> (bool, String) {
     let url = format!("http://{}", gateway.address("api"));
     let mut command: Command = gateway.folder.command("plugin");
     let output = command.args(arguments).args(["--url", &url]).output().unwrap();
     let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     (output.status.success(), told)
+}
+
+#[tokio::test]
+async fn a_refused_file_is_counted_told_and_changes_nothing() {
+    let gateway = Setup::default().plugin_as("gate", "stamp-v1").start();
+    let good = gateway.plugin_until("gate", |_| true).await;
+    gateway.folder.put("gate.wasm", b"garbage");
+    let gate = gateway.plugin_until("gate", |gate| gate["rejected"].is_object()).await;
+    assert_eq!((&gate["state"], &gate["hash"]), (&json!("live"), &good["hash"]));
+    gateway.said("plugin is refused").await;
+    let refused = gate["rejected"]["hash"].as_str().unwrap();
+    let log = gateway.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("plugin is refused")).collect();
+    assert!(
+        lines.len() == 1 && lines[0].contains(refused) && lines[0].contains(good["hash"].as_str().unwrap()),
+        "{lines:?}"
+    );
+    let metrics = gateway.get("/metrics").await.body;
+    let line = r#"skylark_plugin_reloads_total{plugin="gate",outcome="rejected"} 1"#;
+    assert!(metrics.contains(line), "{line} is not in\n{metrics}");
 }
 
 #[tokio::test]

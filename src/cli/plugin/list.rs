@@ -33,7 +33,7 @@ impl List {
 
 const COLUMNS: [&str; 9] = ["name", "state", "version", "roles", "calls", "failures", "p50", "p99", "circuit"];
 
-/// One line a plugin, below a head; a canary and a refused newest file are told behind its line.
+/// One line a plugin, below a head; a canary, a refused newest file and a lost older one are told behind its line.
 pub(in crate::cli) fn table(items: &[Value]) -> Vec<String> {
     let mut rows = vec![COLUMNS.map(str::to_uppercase)];
     rows.extend(items.iter().map(|item| COLUMNS.map(|column| cell(&item[column]))));
@@ -51,7 +51,9 @@ pub(in crate::cli) fn table(items: &[Value]) -> Vec<String> {
         let canary = item.get("canary").filter(|canary| canary.is_object()).map(|canary| {
             format!("  version {} serves {} of the senders", cell(&canary["version"]), cell(&canary["share"]))
         });
-        lines.push(line(row) + &canary.unwrap_or_default() + &rejected);
+        let reason = item.pointer("/lost/reason").and_then(Value::as_str);
+        let lost = reason.map(|reason| format!("  what was rolled back to is lost: {reason}")).unwrap_or_default();
+        lines.push(line(row) + &canary.unwrap_or_default() + &rejected + &lost);
     }
     lines
 }

@@ -39,7 +39,8 @@ impl Loader {
         let said = parsed.filter(|_| !may_go).and_then(|manifest| Shut::of(manifest.roles.as_ref()?, &manifest));
         let open = (roles.is_empty() && said.is_none()) || may_go;
         let plugin = self.plugin(name);
-        (plugin.tried, plugin.trial) = (None, None);
+        (plugin.tried, plugin.trial, plugin.rolled_back) = (None, None, None);
+        plugin.recalled = None;
         let Some(entry) = plugin.entry.take() else {
             match (manifest, said) {
                 (_, Some(said)) => {
@@ -51,12 +52,12 @@ impl Loader {
             return;
         };
         if open {
-            let before = entry.live.as_ref().map(|live| live.hash.as_ref());
+            let before = entry.live.as_ref().map(|live| live.mark.hash.as_ref());
             tracing::info!(plugin = %name, before, "plugin is gone");
             counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "removed").increment(1);
             return;
         }
-        let before = entry.live.as_ref().map(|live| Arc::clone(&live.hash));
+        let before = entry.live.as_ref().map(|live| Arc::clone(&live.mark.hash));
         let shut = entry.live.as_ref().map_or(entry.shut, |version| {
             let manifest = &version.manifest;
             (!roles.is_empty()).then(|| Shut {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::super::Rejected;
 use super::super::snapshot::Entry;
 use super::super::version::{Opened, Version};
-use super::Loader;
+use super::{Loader, RolledBack};
 use crate::telemetry::names;
 
 /// A probation with few calls ends after so long, or so many times its length if that is longer.
@@ -81,12 +81,18 @@ impl Loader {
                 // Kept for the operator, and cold: its instances are worth more elsewhere.
                 entry.previous.iter().for_each(|previous| previous.cool());
                 (plugin.trial, entry.probation) = (None, false);
+                let hash = |version: Option<&Arc<Version>>| version.map(|version| Arc::clone(&version.mark.hash));
+                let (now, before) = (hash(entry.live.as_ref()), hash(entry.previous.as_ref()));
+                tracing::info!(
+                    plugin = %name, hash = now.as_deref(), before = before.as_deref(), calls,
+                    "the plugin's version has proved itself: it is not taken back by itself any more"
+                );
                 continue;
             };
-            let (hash, version) = (Arc::clone(&canary.version.hash), canary.version.number);
+            let (hash, version) = (Arc::clone(&canary.version.mark.hash), canary.version.number);
             let before = entry.live.replace(canary.version);
             tracing::info!(
-                plugin = %name, version, %hash, before = before.as_ref().map(|old| old.hash.as_ref()), calls,
+                plugin = %name, version, %hash, before = before.as_ref().map(|old| old.mark.hash.as_ref()), calls,
                 "the plugin's canary has proved itself: it serves all senders"
             );
             counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "live").increment(1);
@@ -108,12 +114,12 @@ impl Loader {
         let name = Arc::clone(&version.name);
         let reason = format!("rolled back: its circuit opened after {calls} calls: {failure}");
         if let Err(why) = self.roll_back(&name, reason).await {
-            tracing::error!(plugin = %name, hash = %version.hash, why, "the plugin cannot be rolled back");
+            tracing::error!(plugin = %name, hash = %version.mark.hash, why, "the plugin cannot be rolled back");
         }
     }
 
     /// Goes back to the version before. What served is remembered as refused, so that its files are not tried again until
-    /// they change.
+    /// they change, after a restart either.
     ///
     /// # Errors
     /// Why there is nothing to go back to.
@@ -142,14 +148,16 @@ impl Loader {
                 entry.live.replace(Arc::clone(&back_to))
             }
         };
-        let before = taken_back.map(|version| Arc::clone(&version.hash));
+        let refused = taken_back.map(|version| version.mark.clone());
+        let before = refused.as_ref().map(|mark| Arc::clone(&mark.hash));
         tracing::error!(
-            plugin = %name, version = back_to.number, hash = %back_to.hash, before = before.as_deref(), reason,
+            plugin = %name, version = back_to.number, hash = %back_to.mark.hash, before = before.as_deref(), reason,
             "plugin is rolled back"
         );
         counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "rolled_back").increment(1);
-        entry.rejected = before.map(|hash| Rejected { hash: hash.to_string(), reason });
+        entry.rejected = before.map(|hash| Rejected { hash: hash.to_string(), reason: reason.clone() });
         entry.probation = false;
+        plugin.rolled_back = refused.map(|refused| RolledBack { refused, reason, serves: back_to.mark.clone() });
         self.publish_one(name);
         Ok(())
     }

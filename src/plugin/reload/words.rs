@@ -72,11 +72,13 @@ impl Loader {
         }
     }
 
-    /// What was refused is tried again; what serves goes on, and is judged when it is loaded the next time.
+    /// What was refused is tried again, but not what was rolled back; what serves goes on, and is judged when it is loaded the next
+    /// time.
     fn set_trust(&mut self, trust: Trust) {
         self.env.set_trust(trust);
         for plugin in self.plugins.values_mut() {
-            if plugin.entry.as_ref().is_some_and(|entry| entry.rejected.is_some()) {
+            let refused = plugin.entry.as_ref().is_some_and(|entry| entry.rejected.is_some());
+            if refused && plugin.rolled_back.is_none() {
                 (plugin.tried, plugin.changed) = (None, Some(tokio::time::Instant::now()));
             }
         }
@@ -111,7 +113,7 @@ impl Loader {
         let entry = plugin.entry.take().ok_or(WordFault::Unknown)?;
         let guarded = entry.live.as_ref().is_some_and(|live| live.roles.iter().any(|role| live.is_gate(*role)));
         tracing::warn!(
-            plugin = %name, before = entry.live.as_ref().map(|live| live.hash.as_ref()), guarded = guarded || entry.shut.is_some(),
+            plugin = %name, before = entry.live.as_ref().map(|live| live.mark.hash.as_ref()), guarded = guarded || entry.shut.is_some(),
             "plugin is disabled by the operator, until it is enabled or the node starts again"
         );
         counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "disabled").increment(1);
@@ -141,7 +143,7 @@ impl Loader {
             }
         }
         tracing::info!(
-            plugin = %name, hash = parked.live.as_ref().map(|live| live.hash.as_ref()), "plugin is enabled by the operator"
+            plugin = %name, hash = parked.live.as_ref().map(|live| live.mark.hash.as_ref()), "plugin is enabled by the operator"
         );
         counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "enabled").increment(1);
         self.plugin(name).entry = Some(parked);

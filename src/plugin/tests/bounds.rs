@@ -14,6 +14,7 @@ use super::{Bench, call, config, rejected};
 use crate::plugin::PluginHost;
 use crate::plugin::host::{Options, WasmHost};
 use crate::plugin::kv::{Commit, Found, KvError, MemoryStore, Share, Store};
+use crate::telemetry::Metrics;
 
 /// A filter that rejects with 100 and the number of its instance's calls, after doing `first`.
 fn counting(first: &str) -> Vec<u8> {
@@ -122,12 +123,18 @@ fn with_kv(body: &str) -> Vec<u8> {
 
 /// A host whose handler owns `ask`, over that store.
 async fn asking(body: &str, limits: &str, store: &Arc<Slow>) -> Bench {
+    asking_of("h", body, limits, store, 64).await
+}
+
+/// By that name, on a node with so many instances.
+async fn asking_of(name: &str, body: &str, limits: &str, store: &Arc<Slow>, instances: u32) -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("h.wasm"), with_kv(body)).unwrap();
-    std::fs::write(dir.path().join("h.toml"), format!("grants = [\"kv\"]\n[limits]\n{limits}")).unwrap();
+    std::fs::write(dir.path().join(format!("{name}.wasm")), with_kv(body)).unwrap();
+    std::fs::write(dir.path().join(format!("{name}.toml")), format!("grants = [\"kv\"]\n[limits]\n{limits}")).unwrap();
     let kv = Arc::clone(store) as Arc<dyn Store>;
     let options = Options { kv, ..Options::default() };
-    let (host, tasks) = WasmHost::load(&config(dir.path()), options).await.unwrap();
+    let config = crate::config::Plugins { instances, ..config(dir.path()) };
+    let (host, tasks) = WasmHost::load(&config, options).await.unwrap();
     Bench { dir, host: Arc::new(host), _tasks: tasks }
 }
 
@@ -212,6 +219,51 @@ async fn calls_beyond_the_instances_are_refused_at_once_and_served_when_one_is_f
     assert_eq!(first.await.unwrap().code, "200");
     assert_eq!(bench.handle("ask").await.0, "200");
     assert_eq!(bench.status("h").failures, 1);
+}
+
+#[tokio::test]
+async fn a_node_has_so_many_instances_over_all_its_plugins() {
+    let store = Arc::new(Slow::default());
+    let bench = asking_of("h", &format!("{GET} {FINE}"), "", &store, 1).await;
+    store.holds_reads.store(true, Ordering::SeqCst);
+    let host = Arc::clone(&bench.host);
+    let first = tokio::spawn(async move { host.handle(call("ask")).await.unwrap() });
+    store.asked.notified().await;
+    let (code, words) = bench.handle("ask").await;
+    assert_eq!((code.as_str(), words.contains("(plugins.instances)")), ("503", true), "{words}");
+    store.go.notify_one();
+    assert_eq!(first.await.unwrap().code, "200");
+    let status = bench.status("h");
+    assert_eq!((status.outcomes.get("full"), status.circuit), (Some(&1), Some("closed")), "no fault of the guest");
+}
+
+/// What no warm instance can serve is served by one that is made for it, and only what is beyond `instances` is refused; both are counted.
+#[tokio::test]
+async fn overflow_goes_to_instances_made_for_one_call_and_then_to_the_failure_answer() {
+    let metrics = Metrics::install();
+    let warm = std::thread::available_parallelism().map_or(1, Into::into);
+    let store = Arc::new(Slow::default());
+    let limits = format!("instances = {}", warm + 2);
+    let bench = asking_of("overflowing", &format!("{GET} {FINE}"), &limits, &store, 64).await;
+    store.holds_reads.store(true, Ordering::SeqCst);
+    let mut served = Vec::new();
+    for _ in 0..warm + 2 {
+        let host = Arc::clone(&bench.host);
+        served.push(tokio::spawn(async move { host.handle(call("ask")).await.unwrap() }));
+        store.asked.notified().await;
+    }
+    assert!(bench.handle("ask").await.1.contains("limits.instances"));
+    for call in served {
+        store.go.notify_one();
+        assert_eq!(call.await.unwrap().code, "200");
+    }
+    let told = metrics.render();
+    for line in [
+        r#"skylark_plugin_one_shots_total{plugin="overflowing"} 2"#,
+        r#"skylark_plugin_calls_total{plugin="overflowing",role="handler",outcome="full"} 1"#,
+    ] {
+        assert!(told.contains(line), "{line} is not in\n{told}");
+    }
 }
 
 #[tokio::test]

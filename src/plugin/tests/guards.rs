@@ -15,13 +15,13 @@ use crate::plugin::trust::SigningKey;
 use crate::plugin::{Judgement, PluginHost};
 
 /// A plugin directory over which one node after the other runs.
-struct Place {
+pub(super) struct Place {
     dir: TempDir,
-    cache: TempDir,
+    pub(super) cache: TempDir,
 }
 
 impl Place {
-    fn new(files: &[(&str, &[u8])]) -> Self {
+    pub(super) fn new(files: &[(&str, &[u8])]) -> Self {
         let own = || {
             use std::os::unix::fs::PermissionsExt;
             let dir = tempfile::tempdir().unwrap();
@@ -35,23 +35,23 @@ impl Place {
         place
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) {
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) {
         std::fs::write(self.path(name), bytes).unwrap();
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn config(&self) -> Plugins {
+    pub(super) fn config(&self) -> Plugins {
         Plugins { cache: self.cache.path().to_owned(), ..config(self.dir.path()) }
     }
 
-    async fn start(&self) -> Bench {
+    pub(super) async fn start(&self) -> Bench {
         self.start_with(|_| {}).await
     }
 
-    async fn start_with(&self, change: impl FnOnce(&mut Plugins)) -> Bench {
+    pub(super) async fn start_with(&self, change: impl FnOnce(&mut Plugins)) -> Bench {
         let mut config = self.config();
         change(&mut config);
         let (host, tasks) = WasmHost::load(&config, Options::default()).await.unwrap();

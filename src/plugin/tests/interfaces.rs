@@ -100,6 +100,24 @@ async fn devices_and_rooms_are_told_once_each() {
     assert_eq!((nobody.data.get("devices"), nobody.data.get("rooms")), (Some(""), Some("")));
 }
 
+/// Whatever a guest asks for, a page has at most a thousand.
+#[tokio::test]
+async fn members_of_a_room_come_in_pages() {
+    let import = r#"(import "skylark:plugin/directory@0.1.1" "members" (func $members (param i32 i32 i32 i32 i32)))"#;
+    let page = |offset: u32, limit: i32, found: u32| {
+        format!(
+            "(call $members (i32.const 2098) (i32.const 5) (i32.const {offset}) (i32.const {limit}) (i32.const 512))
+             (if (i32.ne (i32.load (i32.const 516)) (i32.const {found})) (then unreachable))"
+        )
+    };
+    let pages = [page(0, 3, 3), page(400, -1, 1_000), page(1_000, -1, 500), page(1_499, 10, 1), page(1_500, 10, 0)];
+    let body = pages.concat() + guests::FINE;
+    let handler = guests::handler("ask", "import skylark:plugin/directory@0.1.1;", import, &body);
+    let bench = Bench::with(&[("h.wasm", &handler), ("h.toml", b"grants = [\"directory\"]")]).await;
+    bench.host.set_services(Arc::new(Node::default()) as Arc<dyn Services>);
+    assert_eq!(bench.handle("ask").await, ("200".to_owned(), "fine".to_owned()));
+}
+
 #[tokio::test]
 async fn a_login_is_staged_for_a_connection_that_is_there() {
     let bench = bench().await;

@@ -42,6 +42,28 @@ async fn a_plugin_that_fails_again_and_again_is_not_asked_for_a_while() {
     assert_eq!(outcomes, [("done", 1), ("open", 1), ("trap", 10)]);
 }
 
+/// While a circuit is open each role answers as it declares: here a filter that lets pass, one that does not, and auth.
+#[tokio::test]
+async fn an_open_circuit_is_answered_as_the_role_declares() {
+    let files: [(&str, &[u8]); 5] = [
+        ("a.wasm", &guests::auth(TRAP)),
+        ("f.wasm", &guests::filter(guests::LOOP)),
+        ("f.toml", b"on_failure = \"allow\"\n[limits]\ncpu = \"1ms\"\nwall = \"10s\"\n[match]\nactions = [\"chat\"]"),
+        ("g.wasm", &guests::filter(TRAP)),
+        ("g.toml", b"[match]\nactions = [\"other\"]"),
+    ];
+    let bench = Bench::configured(&files, |config| config.breaker.rest = Duration::from_secs(3_600)).await;
+    for _ in 0..12 {
+        assert_eq!((bench.judge().await, bench.admit().await.as_str()), (passed(), "503"));
+        assert_eq!(rejected(&bench.host.judge(&mut [envelope("other")]).await[0]), Some("503"));
+    }
+    for (name, failed) in [("a", "trap"), ("f", "cpu"), ("g", "trap")] {
+        let status = bench.status(name);
+        assert_eq!(status.circuit, Some("open"), "{name}: {status:?}");
+        assert_eq!((status.outcomes.get(failed), status.outcomes.get("open")), (Some(&10), Some(&2)), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn a_canary_call_closes_the_circuit() {
     let bench = Bench::configured(&[("h.wasm", &moody())], |config| config.breaker.rest = Duration::ZERO).await;
@@ -55,7 +77,7 @@ async fn a_canary_call_closes_the_circuit() {
 }
 
 /// Waits until the loader has done something by itself.
-async fn until(bench: &Bench, name: &str, what: impl Fn(&Status) -> bool) -> Status {
+pub(super) async fn until(bench: &Bench, name: &str, what: impl Fn(&Status) -> bool) -> Status {
     let seen = async {
         loop {
             let status = bench.status(name);
@@ -121,7 +143,7 @@ async fn judged(bench: &Bench, sender: &str) -> Judgement {
     bench.host.judge(&mut [one]).await.remove(0)
 }
 
-async fn codes(bench: &Bench) -> Vec<String> {
+pub(super) async fn codes(bench: &Bench) -> Vec<String> {
     let mut codes = Vec::new();
     for sender in 0..200 {
         let judgement = judged(bench, &sender.to_string()).await;

@@ -209,9 +209,10 @@ impl Folder {
     }
 }
 
-/// The built command, undisturbed by the variables of whoever runs the tests.
+/// The built command, or the one that `NODE` names (a release build, for figures), undisturbed by the variables of whoever runs the tests.
 pub fn skylark() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_skylark"));
+    let named = std::env::var_os("NODE").map(|file| std::fs::canonicalize(file).expect("NODE names a program"));
+    let mut command = Command::new(named.unwrap_or_else(|| env!("CARGO_BIN_EXE_skylark").into()));
     command.stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SKYLARK__") || name == "RUST_LOG" {

@@ -110,6 +110,20 @@ async fn rooms_of_all_nodes_are_summed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn members_of_a_room_come_in_pages_to_plugins() {
+    let (several, _clients) = crowd().await;
+    let all = ["a", "c", "e", "g"];
+    for asked in 1..=3 {
+        for (offset, limit) in [(0, 100), (0, 4), (0, 3), (1, 2), (3, 1), (3, 9), (4, 1), (0, 0)] {
+            let found = several.node(asked).members_of(&room("lobby"), offset, limit).await;
+            let expected: Vec<_> = all.iter().skip(offset).take(limit).map(|who| uid(who)).collect();
+            assert_eq!(found, expected, "n{asked}, {limit} from {offset}");
+        }
+    }
+    assert!(several.node(1).members_of(&room("nowhere"), 0, 10).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_is_gone_is_named_and_the_rest_is_listed() {
     let (several, _clients) = crowd().await;
     several.shared.deafen(&id(2));

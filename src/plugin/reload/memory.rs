@@ -1,18 +1,19 @@
-//! Who stood guard when the node ended: kept beside the compiled code, so that a restart does not open a gate whose plugin is
-//! broken or gone by then.
+//! What the loader has to know after a restart, kept beside the compiled code: who stood guard, so that no gate opens whose plugin is broken
+//! or gone by then, and what was rolled back, so that it is not tried again.
 //!
 //! One file for each plugin directory. Where there is none, nobody knows: a file that is refused may have guarded anything.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::load::Fault;
+use super::super::cache;
+use super::super::load::{Fault, Mark};
 use super::super::manifest::Manifest;
 use super::super::matching::Rules;
 use super::super::snapshot::{Entry, Shut, State};
@@ -27,7 +28,22 @@ pub(super) struct Memory {
     file: Option<PathBuf>,
     dir: PathBuf,
     /// What the file says; none = nobody knows.
-    known: Option<BTreeMap<Arc<str>, Guard>>,
+    known: Option<Known>,
+}
+
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    guards: BTreeMap<Arc<str>, Guard>,
+    #[serde(default)]
+    rolled_back: BTreeMap<Arc<str>, RolledBack>,
+}
+
+/// Files that were taken back, and those whose version serves in their place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RolledBack {
+    pub(super) refused: Mark,
+    pub(super) reason: String,
+    pub(super) serves: Mark,
 }
 
 /// A plugin that stood guard: in which roles, where, and over what, as its manifest writes it.
@@ -46,7 +62,8 @@ struct Guard {
 struct Written {
     /// For whoever reads it.
     dir: PathBuf,
-    guards: BTreeMap<Arc<str>, Guard>,
+    #[serde(flatten)]
+    known: Known,
 }
 
 impl Guard {
@@ -80,34 +97,53 @@ impl Memory {
     pub(super) fn read(folder: Option<&Path>, dir: &Path) -> Self {
         let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
         let hash = digest::of(dir.as_os_str().as_encoded_bytes());
+        folder.iter().for_each(|folder| give_up_gone(folder));
         let file = folder.map(|folder| folder.join(format!("{}.json", &hash[..16])));
-        let known = file.as_deref().and_then(|file| match fs::read(file).map(|bytes| parse(&bytes)) {
-            Ok(Ok(guards)) => Some(guards),
-            Ok(Err(error)) => {
+        let known = file.as_deref().and_then(|file| match read(file) {
+            Ok(written) => Some(written.known),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
                 tracing::warn!(%error, file = %file.display(), "nobody knows which plugins stood guard");
                 None
             }
-            Err(_) => None,
         });
         Self { file, dir, known }
     }
 
-    /// Keeps what stands guard now, where that is something new.
-    fn keep(&mut self, guards: BTreeMap<Arc<str>, Guard>) {
-        if self.known.as_ref() == Some(&guards) {
+    /// The folder beside the file, for what is too large for it.
+    pub(super) fn folder(&self) -> Option<PathBuf> {
+        self.file.as_ref().map(|file| file.with_extension(""))
+    }
+
+    /// Keeps what is so now, where that is something new.
+    fn keep(&mut self, known: Known) {
+        if self.known.as_ref() == Some(&known) {
             return;
         }
         if let Some(file) = &self.file
-            && let Err(error) = write(file, &Written { dir: self.dir.clone(), guards: guards.clone() })
+            && let Err(error) = write(file, &Written { dir: self.dir.clone(), known: known.clone() })
         {
-            tracing::warn!(%error, file = %file.display(), "which plugins stand guard is not kept");
+            tracing::warn!(%error, file = %file.display(), "which plugins stand guard, and which are rolled back, is not kept");
         }
-        self.known = Some(guards);
+        self.known = Some(known);
     }
 }
 
-fn parse(bytes: &[u8]) -> serde_json::Result<BTreeMap<Arc<str>, Guard>> {
-    Ok(serde_json::from_slice::<Written>(bytes)?.guards)
+fn read(file: &Path) -> io::Result<Written> {
+    let mut bytes = Vec::new();
+    cache::open_own(file)?.read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// Gives up what is large of plugin directories that are no more: nobody starts over them to do it.
+fn give_up_gone(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for path in entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()) {
+        let is_gone = |written: Written| written.dir.try_exists().is_ok_and(|exists| !exists);
+        if read(&path.with_extension("json")).is_ok_and(is_gone) {
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
 }
 
 /// Aside, then renamed: a crash leaves the old one, or at worst one that nobody can read.
@@ -121,19 +157,26 @@ fn write(file: &Path, written: &Written) -> io::Result<()> {
 }
 
 impl Loader {
-    /// Before the first look: whoever stood guard is missing until its file serves.
+    /// Before the first look: whoever stood guard is missing until its file serves, and what was rolled back is not forgotten.
     pub(super) fn recall(&mut self) {
-        for (name, guard) in self.memory.known.iter().flatten() {
+        let known = self.memory.known.clone().unwrap_or_default();
+        for (name, guard) in known.guards {
             let shut = Some(guard.shut()).filter(|shut| !shut.roles.is_empty());
-            let entry = Entry { shut, ..Entry::empty(name, State::Missing) };
-            self.plugins.insert(Arc::clone(name), Plugin { entry: Some(entry), ..Plugin::default() });
+            let entry = Entry { shut, ..Entry::empty(&name, State::Missing) };
+            self.plugins.insert(name, Plugin { entry: Some(entry), ..Plugin::default() });
+        }
+        for (name, rolled_back) in known.rolled_back {
+            self.plugins.entry(name).or_default().recalled = Some(rolled_back);
         }
     }
 
     /// After the first look: what is still missing may be so by the operator's word, or is told.
     pub(super) fn miss(&mut self) {
         self.forget_missing();
-        for (name, plugin) in &self.plugins {
+        for (name, plugin) in &mut self.plugins {
+            if plugin.seen.wasm.is_none() {
+                plugin.recalled = None;
+            }
             if plugin.entry.as_ref().is_some_and(|entry| entry.state == State::Missing) {
                 tracing::error!(
                     plugin = %name,
@@ -143,15 +186,19 @@ impl Loader {
         }
     }
 
-    /// Keeps who stands guard, whoever is disabled for this run included.
+    /// Keeps who stands guard, whoever is disabled for this run included, and what is rolled back.
     pub(super) fn remember(&mut self) {
         let guard = |plugin: &Plugin| {
             let entry = plugin.parked.as_ref().or(plugin.entry.as_ref())?;
             entry.guard().map(|shut| Guard::of(&shut))
         };
         let guards = self.plugins.iter().filter_map(|(name, plugin)| Some((Arc::clone(name), guard(plugin)?)));
-        let guards = guards.collect();
-        self.memory.keep(guards);
+        let rolled_back = self.plugins.iter().filter_map(|(name, plugin)| {
+            let rolled_back = plugin.rolled_back.as_ref().or(plugin.recalled.as_ref());
+            Some((Arc::clone(name), rolled_back?.clone()))
+        });
+        let known = Known { guards: guards.collect(), rolled_back: rolled_back.collect() };
+        self.memory.keep(known);
     }
 
     /// What has to stay shut for a file that is refused at the start, when nobody has seen it serve.
@@ -202,12 +249,49 @@ mod tests {
         let manifest = Manifest::parse(text, &crate::config::PluginCaps::default()).unwrap();
         let shut = Shut::of(&[Role::Auth, Role::Filter, Role::Events], &manifest).unwrap();
         assert_eq!(shut.roles, [Role::Auth, Role::Filter]);
-        read(dir.path()).keep([("f".into(), Guard::of(&shut))].into());
-        assert_eq!(read(dir.path()).known.unwrap()["f"].shut(), shut);
+        let mark = |hash: &str, manifest: Option<&str>| Mark {
+            hash: hash.into(),
+            manifest: manifest.map(Into::into),
+            signature: None,
+        };
+        let rolled_back =
+            RolledBack { refused: mark("2", Some(text)), reason: "trapped".into(), serves: mark("1", None) };
+        let known =
+            Known { guards: [("f".into(), Guard::of(&shut))].into(), rolled_back: [("f".into(), rolled_back)].into() };
+        read(dir.path()).keep(known.clone());
+        assert_eq!(read(dir.path()).known, Some(known));
+        assert_eq!(read(dir.path()).known.unwrap().guards["f"].shut(), shut);
         assert_eq!(read(folder.path()).known, None, "another directory's");
         let file = fs::read_dir(&kept).unwrap().next().unwrap().unwrap().path();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&file, r#"{"dir": "/", "guards": {}}"#).unwrap();
+        assert_eq!(
+            read(dir.path()).known,
+            Some(Known::default()),
+            "as it was written before there were rollbacks in it"
+        );
         fs::write(file, "half").unwrap();
         assert_eq!(read(dir.path()).known, None);
+    }
+
+    #[test]
+    fn components_of_a_directory_that_is_gone_are_given_up_and_nothing_else() {
+        let (folder, here, gone) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let kept = |dir: &Path| {
+            let mut memory = Memory::read(Some(folder.path()), dir);
+            memory.keep(Known::default());
+            let kept = memory.folder().unwrap();
+            fs::create_dir(&kept).unwrap();
+            fs::write(kept.join("component"), "x").unwrap();
+            kept
+        };
+        let (stays, goes) = (kept(here.path()), kept(gone.path()));
+        gone.close().unwrap();
+        let other = folder.path().join("a folder of which nobody knows whose it is");
+        fs::create_dir(&other).unwrap();
+        Memory::read(Some(folder.path()), here.path());
+        assert_eq!((stays.join("component").exists(), goes.exists(), other.exists()), (true, false, true));
+        assert!(goes.with_extension("json").exists(), "who stood guard is remembered still");
     }
 }
