@@ -202,6 +202,11 @@ impl Connection {
     /// Flushes what waits, says why (a close frame on WebSocket), ends the writing side, and, if the client does not
     /// end its own within the write time-out, both. The first call counts. Waits while the shard's mailbox is full.
     pub async fn close(&self, why: Disconnect) {
+        self.close_towards(why, None).await;
+    }
+
+    /// The same, and the close frame names `next`, the address of the node where the client may go on.
+    pub async fn close_towards(&self, why: Disconnect, next: Option<Box<str>>) {
         if self.has_ended() {
             return;
         }
@@ -210,7 +215,7 @@ impl Connection {
         if self.end(why)
             && let Ok(permit) = permit
         {
-            permit.send(Command::Close(self.clone()));
+            permit.send(Command::Close(self.clone(), next));
         }
     }
 

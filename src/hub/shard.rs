@@ -44,8 +44,8 @@ pub(super) enum Command {
     Part(Part),
     /// Whole frames for one connection.
     Send(Seat, Bytes),
-    /// `Connection::close` was called.
-    Close(Connection),
+    /// `Connection::close` was called, or `close_towards` with an address.
+    Close(Connection, Option<Box<str>>),
     /// No command comes after this one.
     Stop,
 }
@@ -168,7 +168,7 @@ impl Shard {
                 }
             }
             Command::Send(seat, frame) => self.slots.seat(seat, frame, 1, &mut Count::default()),
-            Command::Close(connection) => self.slots.close(&connection),
+            Command::Close(connection, next) => self.slots.close(&connection, next.as_deref()),
             Command::Stop => self.mailbox.close(),
         }
     }

@@ -1,13 +1,15 @@
 //! What this node knows of the others, and what they ask of it.
 //!
 //! A node has a *lease* at the roster ([`lease`]); while it holds it, it accepts connections. It knows its neighbours by a
-//! list that is read again with each renewal ([`members`]), tells clients which node to use ([`choose`]), asks the others
-//! what only they know ([`ask`], [`list`], [`change`]) and answers them ([`answer`]); the words for it are [`word`]'s. One
-//! task a node ([`Node::attend`]) keeps the lease, answers, and tells clients of losses ([`loss`]). Knows no engine.
+//! list that is read again with each renewal ([`members`]), tells clients which node to use ([`choose`], and [`away`] where it
+//! does not take or keep them), asks the others what only they know ([`ask`], [`list`], [`change`]) and answers them
+//! ([`answer`]); the words for it are [`word`]'s. One task a node ([`Node::attend`]) keeps the lease, answers, and tells
+//! clients of losses ([`loss`]). Knows no engine.
 
 mod announce;
 mod answer;
 mod ask;
+mod away;
 mod change;
 mod choose;
 pub(super) mod lease;

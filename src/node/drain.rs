@@ -41,7 +41,7 @@ impl Node {
                 sleep(STEP).await;
             }
             for connection in step {
-                connection.close(Disconnect::RESTART).await;
+                self.send_away(connection, Disconnect::RESTART).await;
             }
         }
     }

@@ -9,13 +9,19 @@ use crate::disconnect::Disconnect;
 /// A close frame with the table's code and reason.
 #[must_use]
 pub fn close(why: Disconnect) -> Bytes {
-    close_with(why.code, why.reason)
+    close_frame(why.code, why.reason)
 }
 
-/// A close frame with words of one's own, cut at 123 bytes (a control frame carries at most 125).
+/// The same, and behind the reason the address of the node where the client may go on: a whole one or none, because a
+/// control frame has room for 123 bytes of reason.
 #[must_use]
-pub fn close_with(code: u16, reason: &str) -> Bytes {
-    let reason = &reason[..reason.floor_char_boundary(MAX_CONTROL - 2)];
+pub fn close_towards(why: Disconnect, next: Option<&str>) -> Bytes {
+    let words = next.map(|next| format!("{}; next {next}", why.reason));
+    let words = words.as_deref().filter(|words| words.len() <= MAX_CONTROL - 2);
+    close_frame(why.code, words.unwrap_or(why.reason))
+}
+
+fn close_frame(code: u16, reason: &str) -> Bytes {
     let mut payload = Vec::with_capacity(2 + reason.len());
     payload.extend_from_slice(&code.to_be_bytes());
     payload.extend_from_slice(reason.as_bytes());
@@ -93,9 +99,12 @@ mod tests {
         assert_eq!(&close(Disconnect::KICKED)[..], b"\x88\x08\x11\x97kicked");
         assert_eq!(&pong(b"ab")[..], b"\x8a\x02ab");
         assert_eq!(pong(&[0; 200]).len(), 127);
-        // 123 is no boundary in a text of three-byte characters from an offset of one.
-        let long = close_with(4503, &format!("x{}", "云".repeat(60)));
-        assert!(long.len() <= 127 && std::str::from_utf8(&long[4..]).is_ok());
+        assert_eq!(&close_towards(Disconnect::RESTART, Some("b:1"))[..], b"\x88\x13\x0f\xa3restart; next b:1");
+        let named = |length| close_towards(Disconnect::RESTART, Some(&"b".repeat(length)));
+        assert_eq!(named(123 - "restart; next ".len()).len(), 127);
+        for next in [named(124 - "restart; next ".len()), close_towards(Disconnect::RESTART, None)] {
+            assert_eq!(next, close(Disconnect::RESTART), "half an address would lead astray");
+        }
         for (why, _) in Disconnect::ALL {
             assert_eq!(usize::from(close(*why)[1]), 2 + why.reason.len());
         }

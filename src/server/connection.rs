@@ -26,7 +26,7 @@ use crate::claim::{Claim, Refusal};
 use crate::clock;
 use crate::disconnect::Disconnect;
 use crate::node::{Connection, Socket, Transport};
-use crate::protocol::{self, ClientFrame, Coding, Form, Framing, websocket};
+use crate::protocol::{self, ClientFrame, Coding, Form, Framing};
 use crate::session::{Input, Session};
 use crate::telemetry::{names, without_value};
 
@@ -88,8 +88,8 @@ pub(super) async fn begin(guest: Guest, arrival: Box<Arrival>, stream: Stream, a
         Ok(connection) => connection,
         Err(why) => {
             metrics::counter!(names::REFUSED, "reason" => why.reason).increment(1);
-            let next = guest.gateway().node.other_address(arrival.ip());
-            return turn_away(&stream, arrival.form, why, next).await;
+            let words = guest.gateway().node.refusal(arrival.form, why, arrival.ip());
+            return turn_away(&stream, words).await;
         }
     };
     let (cid, listener) = (connection.id().as_u64(), arrival.transport.listener);
@@ -111,15 +111,10 @@ async fn run(mut driver: Box<Driver>) {
     tracing::debug!(cid, closed = ?connection.closed(), "gone");
 }
 
-/// The node has no place for it: there is no queue yet, and a fresh socket takes a few bytes. `next` is the address of a
-/// node that has.
-async fn turn_away(stream: &Stream, form: Form, why: Disconnect, next: Option<String>) {
-    if form.framing == Framing::WebSocket {
-        let close = match next {
-            Some(next) => websocket::close_with(why.code, &format!("{}; next {next}", why.reason)),
-            None => websocket::close(why),
-        };
-        let _ = stream.try_write(&[IoSlice::new(&close)]);
+/// The node has no place for it: there is no queue yet, and a fresh socket takes a few bytes.
+async fn turn_away(stream: &Stream, words: Option<Bytes>) {
+    if let Some(words) = words {
+        let _ = stream.try_write(&[IoSlice::new(&words)]);
     }
     stream.shutdown(false);
     stream.linger().await;

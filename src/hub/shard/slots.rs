@@ -158,10 +158,10 @@ impl Slots {
         }
     }
 
-    /// Its handle was closed.
-    pub(super) fn close(&mut self, connection: &Connection) {
+    /// Its handle was closed; `next` is where its client may go on.
+    pub(super) fn close(&mut self, connection: &Connection, next: Option<&str>) {
         if let Some(why) = connection.closed().filter(|_| connection.slot() != NO_SLOT) {
-            self.begin_close(connection.slot(), why);
+            self.begin_close(connection.slot(), why, next);
         }
     }
 
@@ -208,12 +208,12 @@ impl Slots {
         if slot.connection.reserve(load) {
             return Grant::Given;
         }
-        self.begin_close(index, Disconnect::SLOW_CONSUMER);
+        self.begin_close(index, Disconnect::SLOW_CONSUMER, None);
         Grant::Full
     }
 
     /// Says why, once what waits is written, and ends the writing side. The first call counts.
-    fn begin_close(&mut self, index: u32, why: Disconnect) {
+    fn begin_close(&mut self, index: u32, why: Disconnect, next: Option<&str>) {
         let now = self.wheel.now();
         let slot = &mut self.slots[index as usize];
         if !slot.is_open() {
@@ -227,7 +227,7 @@ impl Slots {
         }
         // Only a WebSocket's first frame can be awaited without a form.
         if slot.connection.form().is_none_or(|form| form.framing == Framing::WebSocket) {
-            slot.queue.push(websocket::close(why), Load::default());
+            slot.queue.push(websocket::close_towards(why, next), Load::default());
         }
         self.wheel.hasten(index, slot.closing_until);
         self.mark_dirty(index);
@@ -372,9 +372,9 @@ impl Slots {
         let limit = slot.connection.time_limit().filter(|(at, _)| now >= *at);
         let stuck = slot.blocked_since != 0 && now >= slot.blocked_since.saturating_add(self.patience.write_timeout);
         if let Some((_, why)) = limit {
-            self.begin_close(index, why);
+            self.begin_close(index, why, None);
         } else if stuck {
-            self.begin_close(index, Disconnect::SLOW_CONSUMER);
+            self.begin_close(index, Disconnect::SLOW_CONSUMER, None);
         } else {
             if now >= slot.last_write.saturating_add(self.patience.heartbeat) {
                 self.beat(index);
@@ -393,7 +393,7 @@ impl Slots {
         slot.last_write = now;
         let Some(form) = slot.connection.form() else { return };
         if slot.connection.missed() >= self.patience.max_missed {
-            self.begin_close(index, Disconnect::HEARTBEAT_MISSED);
+            self.begin_close(index, Disconnect::HEARTBEAT_MISSED, None);
             return;
         }
         slot.connection.count_ping();

@@ -40,15 +40,8 @@ impl Node {
         (chosen.id != me.id && !chosen.address.is_empty()).then(|| chosen.address.clone())
     }
 
-    /// The address of another node that takes the client, now that this one does not.
-    #[must_use]
-    pub fn other_address(&self, ip: Option<IpAddr>) -> Option<String> {
-        let members = self.cluster.members.known();
-        let others = members.iter().filter(|member| member.id != *self.id() && !member.address.is_empty());
-        choose(others, &self.key(None, ip)).map(|chosen| chosen.address.clone())
-    }
-
-    fn key(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> String {
+    /// What counts of a client.
+    pub(super) fn key(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> String {
         let ip = ip.map(|ip| ip.to_canonical().to_string());
         let uid = uid.map(ToString::to_string);
         let key = match self.cluster.choose_by {
@@ -60,7 +53,7 @@ impl Node {
 }
 
 /// The member with the highest score for `key`.
-fn choose<'a>(members: impl Iterator<Item = &'a Member>, key: &str) -> Option<&'a Member> {
+pub(super) fn choose<'a>(members: impl Iterator<Item = &'a Member>, key: &str) -> Option<&'a Member> {
     let fit: SmallVec<[_; 8]> = members.filter(|m| m.gateway && !m.draining && m.connections < m.capacity).collect();
     let largest = fit.iter().map(|member| member.capacity).max()?.max(STEPS);
     fit.into_iter().max_by(|a, b| score(a, key, largest).total_cmp(&score(b, key, largest)))

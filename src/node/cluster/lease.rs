@@ -195,7 +195,7 @@ impl Node {
                 return;
             }
             for connection in connections {
-                connection.close(Disconnect::CUT_OFF).await;
+                self.send_away(&connection, Disconnect::CUT_OFF).await;
             }
             sleep(LOOK).await;
         }

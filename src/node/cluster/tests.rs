@@ -19,6 +19,7 @@ use crate::node::Fate;
 use crate::node::effects::NodeServices;
 use crate::node::fake::several::{Client, Several, id};
 use crate::plugin::{Account, Effect, Services};
+use crate::protocol::{Coding, Dialect, Form};
 
 fn uid(text: &str) -> Uid {
     Uid::parse(text).unwrap()
@@ -220,6 +221,8 @@ async fn a_node_that_cannot_renew_takes_nobody_then_lets_everybody_go() {
     assert_eq!(client.closed(), None, "the lease may still hold");
     several.pass(TTL / 2).await;
     assert_eq!(client.closed(), Some(Disconnect::CUT_OFF));
+    let words = client.last_words();
+    assert_eq!(words.as_deref(), Some("cut off from the cluster; next 10.0.0.2:8080"), "it is sent to the other one");
     assert!(several.node(1).readiness().unwrap_err().join("; ").contains("the node is not of the cluster"));
 
     several.pass(RENEWAL).await;
@@ -316,7 +319,12 @@ async fn clients_are_sent_to_the_node_that_has_room() {
     let other = several.node(chosen.number).choose(Some(&uid("1074")), None).await.unwrap();
     assert_ne!(other.id, chosen.id, "a node that drains is told at once");
     let ip = "192.0.2.1".parse().ok();
-    assert!(several.node(chosen.number).other_address(ip).is_some_and(|address| address != chosen.address));
+    let by_ip = several.node(other.number).choose(None, ip).await.unwrap();
+    for form in [Form::websocket(Dialect::Cim, Coding::Protobuf), Form::tcp(Dialect::Cim)] {
+        let refusal = several.node(chosen.number).refusal(form, Disconnect::RESTART, ip).unwrap();
+        let words = String::from_utf8_lossy(&refusal).into_owned();
+        assert!(words.contains("restart") && words.contains(&by_ip.address), "{form}: {words}");
+    }
 
     let by_ip = Several::with(3, |config| config.cluster.choose_by = ChooseBy::Ip).await;
     let of = async |who: &str| by_ip.node(1).choose(Some(&uid(who)), ip).await.unwrap().id;

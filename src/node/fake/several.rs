@@ -190,25 +190,38 @@ impl Client {
         told.map(|(_, body)| body["key"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
+    /// The words of the close frame that it was sent.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        let close = self.payloads().into_iter().find(|(opcode, _)| *opcode == 8)?;
+        close.1.get(2..).map(|words| String::from_utf8_lossy(words).into_owned())
+    }
+
     /// Types and bodies of its frames.
     fn frames(&self) -> Vec<(u64, Value)> {
+        let texts = self.payloads().into_iter().filter(|(opcode, _)| *opcode == 1);
+        let frame = |(_, payload): (u8, Vec<u8>)| {
+            let frame: Value = serde_json::from_slice(&payload).expect("a frame is JSON");
+            let content = frame["content"].as_str().unwrap_or("null");
+            let body = serde_json::from_str(content).expect("a body is JSON");
+            (frame["type"].as_u64().expect("a frame has a type"), body)
+        };
+        texts.map(frame).collect()
+    }
+
+    /// Opcodes and payloads of what was written.
+    fn payloads(&self) -> Vec<(u8, Vec<u8>)> {
         let bytes = self.pipe.bytes.lock().clone();
         let mut rest = bytes.as_slice();
-        let mut frames = Vec::new();
+        let mut found = Vec::new();
         while let [opcode, length, tail @ ..] = rest {
             let (length, tail) = match length {
                 126 => (usize::from(u16::from_be_bytes([tail[0], tail[1]])), &tail[2..]),
                 length => (usize::from(*length), tail),
             };
-            if opcode & 0x0f == 1 {
-                let frame: Value = serde_json::from_slice(&tail[..length]).expect("a frame is JSON");
-                let content = frame["content"].as_str().unwrap_or("null");
-                let body = serde_json::from_str(content).expect("a body is JSON");
-                frames.push((frame["type"].as_u64().expect("a frame has a type"), body));
-            }
+            found.push((opcode & 0x0f, tail[..length].to_vec()));
             rest = &tail[length..];
         }
-        frames
+        found
     }
 }
 

@@ -43,11 +43,12 @@ impl Cluster {
         Self::with(count, |_| Setup::default().yaml(yaml)).await
     }
 
-    /// The same, each made by `setup` from its place; the name and number are added.
+    /// The same, each made by `setup` from its place; the name, number and address are added.
     pub async fn with(count: usize, setup: impl Fn(usize) -> Setup) -> Self {
         let started = |place: usize| {
-            let (id, number) = (name(place), place + 1);
-            let node = setup(place).yaml(&format!("node:\n  id: {id}\n  number: {number}")).start();
+            let (id, number, address) = (name(place), place + 1, address(place));
+            let itself = format!("node:\n  id: {id}\n  number: {number}\n  address: {address}");
+            let node = setup(place).yaml(&itself).start();
             Place { node: Mutex::new(Arc::new(node)), state: Mutex::new(State::Up), acts: AtomicUsize::new(0) }
         };
         // One after the other: the first compiles the plugins for all.
@@ -150,6 +151,11 @@ impl Cluster {
 /// What the node at that place is called.
 pub fn name(place: usize) -> String {
     format!("n{}", place + 1)
+}
+
+/// Where clients are told to find it; nothing is there.
+pub fn address(place: usize) -> String {
+    format!("{}.example:8080", name(place))
 }
 
 /// Looks until it is so, as long as anything is waited for.

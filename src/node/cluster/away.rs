@@ -1,0 +1,69 @@
+//! Clients that this node does not take, or cannot keep: each hears why, and which other node takes it.
+//!
+//! On WebSocket the close frame says both. CIM over TCP has none, so there a REPLY that nobody asked for says the same
+//! before the end; CIM's SDKs hand it on like any other. Knows no socket.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use super::Node;
+use super::choose::choose;
+use crate::clock;
+use crate::disconnect::Disconnect;
+use crate::hub::Connection;
+use crate::message::Entries;
+use crate::protocol::{self, Form, Framing, Reply, ServerFrame, websocket};
+
+/// The key of the REPLY.
+const KEY: &str = "closing";
+
+impl Node {
+    /// The last bytes for a client that speaks `form`, dialled from `ip` and is not taken.
+    #[must_use]
+    pub fn refusal(&self, form: Form, why: Disconnect, ip: Option<IpAddr>) -> Option<Bytes> {
+        let next = self.other_address(&self.key(None, ip));
+        match form.framing {
+            Framing::WebSocket => Some(websocket::close_towards(why, next.as_deref())),
+            Framing::Tcp => closing(form, why, next.as_deref()),
+        }
+    }
+
+    /// Closes a connection that this node held up to now.
+    pub(in crate::node) async fn send_away(&self, connection: &Connection, why: Disconnect) {
+        // Only the user is known of it; who is not bound is spread by chance.
+        let key = match connection.binding() {
+            Some(binding) => self.key(Some(&binding.uid), None),
+            None => connection.id().to_string(),
+        };
+        let next = self.other_address(&key);
+        if let Some(form) = connection.form().filter(|form| form.framing == Framing::Tcp)
+            && let Some(frame) = closing(form, why, next.as_deref())
+        {
+            connection.send(frame).await;
+        }
+        connection.close_towards(why, next.map(String::into_boxed_str)).await;
+    }
+
+    /// The address of another node that takes clients, as far as this one knows.
+    fn other_address(&self, key: &str) -> Option<String> {
+        let members = self.cluster.members.known();
+        let others = members.iter().filter(|member| member.id != *self.id() && !member.address.is_empty());
+        choose(others, key).map(|chosen| chosen.address.clone())
+    }
+}
+
+fn closing(form: Form, why: Disconnect, next: Option<&str>) -> Option<Bytes> {
+    let mut data = Entries::new();
+    if let Some(next) = next {
+        data.insert("next", next);
+    }
+    let reply = Reply {
+        key: KEY.to_owned(),
+        code: why.code.to_string(),
+        message: why.reason.to_owned(),
+        timestamp: clock::now_millis(),
+        data,
+    };
+    protocol::encode(form, ServerFrame::Reply(&reply)).ok()
+}
