@@ -1,6 +1,7 @@
 //! Three nodes as processes on one Redis: what is one for clients and back ends, whichever node they speak to.
 
 mod away;
+mod events;
 
 use std::collections::BTreeSet;
 

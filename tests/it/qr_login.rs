@@ -5,7 +5,9 @@ use std::cell::Cell;
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
+use crate::support::cluster::Cluster;
 use crate::support::gateway::{Gateway, Setup};
+use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
 fn setup() -> Setup {
@@ -116,4 +118,54 @@ async fn a_reload_forgets_no_code() {
     let mut phone = gateway.connect("1074", Form::YunqueJson).await;
     assert_eq!(confirm(&mut phone, &code).await["code"], "200");
     assert_eq!(binds(&mut desk, "desk").await["code"], "200");
+}
+
+/// The code lies in Redis, the token's message crosses the bus, and the token is good on either node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_phone_on_another_node_lets_the_desk_in() {
+    let redis = Redis::start();
+    let cluster = Cluster::with(2, |_| setup().yaml(&redis.bus())).await;
+    let (here, there) = (cluster.node(0), cluster.node(1));
+    let mut phone = there.connect("1074", Form::YunquePb).await;
+    for form in [Form::CimJson, Form::CimPb, Form::CimTcp] {
+        let mut desk = here.dial_cim(form).await;
+        let code = shown(&mut desk).await;
+        let wrong = confirm(&mut phone, &json!(format!("{}0", code.as_str().unwrap()))).await;
+        assert_eq!(wrong["code"], "404", "{wrong}");
+        assert_eq!(desk.ask("login_status", json!({})).await["code"], "200", "it waits on");
+        assert_eq!(confirm(&mut phone, &code).await["code"], "200", "{form:?}");
+        let bound = binds(&mut desk, "desk").await;
+        assert_eq!((&bound["data"]["uid"], &bound["data"]["sid"]), (&json!("1074"), &json!("n1")), "{bound}");
+        assert_eq!(confirm(&mut phone, &code).await["code"], "404", "a code counts once");
+
+        let said = phone.ask("message", json!({"to": "user:1074", "content": "are you there?"})).await;
+        assert_eq!((&said["code"], &desk.message().await["sender"]), (&json!("200"), &json!("1074")), "{said}");
+        desk.close().await;
+    }
+
+    let mut desk = here.dial_cim(Form::CimJson).await;
+    let code = shown(&mut desk).await;
+    assert_eq!(confirm(&mut phone, &code).await["code"], "200");
+    let content: Value = serde_json::from_str(desk.message().await["content"].as_str().unwrap()).unwrap();
+    let mut elsewhere = there.dial_cim(Form::CimTcp).await;
+    let bound = elsewhere.ask("client_bind", json!({"token": content["token"], "channel": "web"})).await;
+    assert_eq!((&bound["code"], &bound["data"]["sid"]), (&json!("200"), &json!("n2")), "{bound}");
+}
+
+/// The store of all nodes lets one of two commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_phones_on_two_nodes_one_is_told_that_the_code_is_used() {
+    let redis = Redis::start();
+    let cluster = Cluster::with(2, |_| setup().yaml(&redis.bus())).await;
+    let mut desk = cluster.node(0).dial_cim(Form::CimJson).await;
+    let mut one = cluster.node(0).connect("1074", Form::YunqueJson).await;
+    let mut other = cluster.node(1).connect("1074", Form::YunquePb).await;
+    for _ in 0..20 {
+        let code = shown(&mut desk).await;
+        let (first, second) = tokio::join!(confirm(&mut one, &code), confirm(&mut other, &code));
+        let mut codes = [first["code"].as_str().unwrap(), second["code"].as_str().unwrap()];
+        codes.sort_unstable();
+        assert_eq!(codes, ["200", "404"], "{first} {second}");
+        assert_eq!(desk.message().await["action"], "login");
+    }
 }
