@@ -5,12 +5,13 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::client::{Client, Dial};
-use crate::support::gateway::skylark;
+use crate::support::gateway::{Gateway, Setup, skylark};
 use crate::support::http::Http;
-use crate::support::redis::free_address;
+use crate::support::kafka::{kafka, unique};
+use crate::support::redis::{Redis, free_address};
 use crate::support::token::Claims;
 use crate::support::wire::Form;
 
@@ -40,18 +41,82 @@ fn every_example_of_a_configuration_is_one() {
     assert!(count > 0);
 }
 
-/// It cannot be run here: at least it names files that are there, and sets what they ask for.
-#[test]
-fn compose_sets_what_the_example_asks_for() {
+/// What a service of compose.yaml says, as text.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Its containers cannot be run here. What Skylark does in them can: each node by the command and the environment that
+/// compose.yaml gives it, with servers of this machine in the place of the other services.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_nodes_of_compose_are_a_cluster_that_kafka_feeds() {
     let compose = std::fs::read_to_string(root().join("compose.yaml")).unwrap();
-    for path in ["config/examples/cluster.yaml", "plugins/dist"] {
-        assert!(compose.contains(path) && root().join(path).exists(), "{path}");
+    let compose: Value = serde_saphyr::from_str(&compose).unwrap();
+    let (redis, topic) = (Redis::start(), unique("compose"));
+    kafka().create_topic(&topic, 2).await;
+    let services = &compose["services"];
+    let here = [
+        ("redis://redis:6379", redis.url()),
+        ("kafka:9092", kafka().bootstrap.clone()),
+        ("topic: chat", format!("topic: {topic}")),
+        ("0.0.0.0:8080", "127.0.0.1:0".to_owned()),
+        ("${API_KEY:-change-me-before-you-publish}", PLACES[5].1.to_owned()),
+    ];
+    let command = |service: &Value, name: Option<&str>| {
+        let recipe = service["build"]["dockerfile_inline"].as_str().unwrap();
+        let entry = recipe.lines().find_map(|line| line.strip_prefix("ENTRYPOINT ")).unwrap();
+        let entry: Vec<String> = serde_json::from_str(entry).unwrap();
+        assert_eq!(&entry[..2], ["skylark", "serve"]);
+        let mut command = skylark();
+        command.current_dir(root()).arg(name.unwrap_or("serve")).args(&entry[2..]);
+        for (name, value) in service["environment"].as_object().unwrap() {
+            let value = here.iter().fold(text(value), |value, (there, here)| value.replace(there, here));
+            command.env(name, value);
+        }
+        // Of the container's own: it has no home. Here it saves the time to compile.
+        command.env("SKYLARK__PLUGINS__CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
+        command
+    };
+    let checked = command(&services["n1"], Some("check")).output().unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+
+    let mut nodes = Vec::new();
+    for name in ["n1", "n2", "n3"] {
+        let service = &services[name];
+        for needed in service["depends_on"].as_object().unwrap().keys() {
+            assert!(services[needed].is_object(), "{name} waits for {needed}");
+        }
+        let (outside, inside) = service["ports"][0].as_str().unwrap().split_once(':').unwrap();
+        assert!(text(&service["environment"]["ADDRESS"]).ends_with(&format!("localhost:{outside}/ws")));
+        assert!(text(&service["environment"]["LISTEN"]).ends_with(inside));
+        let folder = Setup::default().no_plugins().prepare();
+        nodes.push(Gateway::run(folder, command(service, None), None));
     }
-    let example = std::fs::read_to_string(root().join("config/examples/cluster.yaml")).unwrap();
-    for (name, _) in PLACES {
-        let is_asked_for = example.contains(&format!("${{{name}}}")) || example.contains(&format!("env: {name}"));
-        assert!(is_asked_for && compose.contains(&format!("{name}: ")), "{name}");
+    let mut clients = Vec::new();
+    for node in &nodes {
+        clients.push(node.connect("1074", Form::YunqueJson).await);
     }
+    kafka().send(&topic, "1074", &[r#"{"Uid":"1074","msg":[{"action":"across"}]}"#]).await;
+    for client in &mut clients {
+        assert_eq!(client.message().await["action"], "across");
+    }
+}
+
+/// The image's own start cannot be tried, but each folder that its recipe copies is there, and its topic is the nodes'.
+#[test]
+fn compose_names_what_is_there() {
+    let compose = std::fs::read_to_string(root().join("compose.yaml")).unwrap();
+    let copied = compose.lines().filter_map(|line| line.trim().strip_prefix("COPY --from=build /src/"));
+    let copied: Vec<&str> = copied.filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(copied, ["target/release/skylark", "config", "plugins/dist"]);
+    assert!(copied[1..].iter().all(|folder| root().join(folder).is_dir()));
+    let compose: Value = serde_saphyr::from_str(&compose).unwrap();
+    let services = &compose["services"];
+    let created: Vec<String> = services["topic"]["command"].as_array().unwrap().iter().map(text).collect();
+    let topic = created.iter().skip_while(|word| *word != "--topic").nth(1).unwrap();
+    let intakes = text(&services["n1"]["environment"]["SKYLARK__INTAKES"]);
+    assert!(intakes.contains(&format!("topic: {topic},")) && intakes.contains(&created[2]), "{intakes}: {created:?}");
+    assert!(text(&services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]).contains(&created[2]));
 }
 
 /// `examples/cluster/up`: three nodes come up, a push to one reaches a client of another, and all of it ends.
