@@ -1,12 +1,18 @@
-//! Documents keep their promises: each command in README.md and docs/http-api.md is run as it stands.
+//! Documents keep their promises: each command of the documents in [`PLAYED`] is run as it stands; [`snippets`] holds the
+//! other blocks, of every document.
 //!
 //! Two things differ from a reader's desk: `cargo run --release --` is the binary that is built already, and the fixed
 //! ports are free ones, set by the variables that an operator would use.
+
+mod snippets;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use crate::support::terminals::{Desk, blocks};
+
+/// Their `sh` blocks are typed into terminals; the Chinese README has those of the English one, as tests/tidy.rs holds.
+const PLAYED: [&str; 5] = ["README.md", "README.zh-CN.md", "docs/http-api.md", "docs/operations.md", "docs/plugins.md"];
 
 /// The addresses of `config/skylark-dev.yaml`, in the order of its listeners.
 const DEV: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:34567", "127.0.0.1:23456"];
@@ -20,31 +26,58 @@ curl() { command curl "$@" && echo; }
 tests/run() { test -x "$ROOT/tests/run"; }
 "#;
 
-/// Plays `first`, then the document; terminals that are `open_ended` may still run something at its end.
-fn play(document: &str, first: &str, standard: Option<&str>, open_ended: &[&str]) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let folder = tempfile::tempdir().unwrap();
-    for part in ["config", "plugins/dist"] {
-        copy(&root.join(part), &folder.path().join(part));
+/// A document that is about to be played.
+struct Play {
+    text: String,
+    variables: Vec<(String, String)>,
+    /// Played before it.
+    first: String,
+    /// The terminal of its `sh` blocks that name none.
+    standard: Option<&'static str>,
+    /// Terminals that may still run something at its end.
+    open_ended: &'static [&'static str],
+}
+
+impl Play {
+    fn of(document: &'static str) -> Self {
+        assert!(PLAYED.contains(&document), "{document}");
+        let variables = vec![
+            ("BUILT".to_owned(), env!("CARGO_BIN_EXE_skylark").to_owned()),
+            ("ROOT".to_owned(), root().to_str().unwrap().to_owned()),
+            ("SKYLARK__PLUGINS__CACHE".to_owned(), format!("{}/compiled", env!("CARGO_TARGET_TMPDIR"))),
+        ];
+        let text = std::fs::read_to_string(root().join(document)).unwrap();
+        Self { text, variables, first: String::new(), standard: None, open_ended: &[] }
     }
-    let ports = free();
-    let mut variables = vec![
-        ("BUILT".to_owned(), env!("CARGO_BIN_EXE_skylark").to_owned()),
-        ("ROOT".to_owned(), root.to_str().unwrap().to_owned()),
-        ("SKYLARK__PLUGINS__CACHE".to_owned(), format!("{}/compiled", env!("CARGO_TARGET_TMPDIR"))),
-    ];
-    let mut text = std::fs::read_to_string(root.join(document)).unwrap();
-    for (at, port) in ports.iter().enumerate() {
-        variables.push((format!("SKYLARK__LISTENERS__{at}__ADDRESS"), port.to_string()));
-        text = text.replace(DEV[at], &port.to_string());
+
+    /// With free ports in the place of those of `--env dev`.
+    fn with_ports(mut self) -> Self {
+        for (at, (port, dev)) in free().iter().zip(DEV).enumerate() {
+            self.variables.push((format!("SKYLARK__LISTENERS__{at}__ADDRESS"), port.to_string()));
+            for text in [&mut self.text, &mut self.first] {
+                *text = text.replace(dev, &port.to_string());
+            }
+        }
+        self
     }
-    let played = blocks(&text, standard);
-    assert!(played.iter().any(|b| b.kind == "sh"), "{document} has no command");
-    let mut desk = Desk::new(folder.path(), PRELUDE, &variables);
-    for block in blocks(first, None).iter().chain(&played) {
-        desk.play(block);
+
+    fn run(self) {
+        let folder = tempfile::tempdir().unwrap();
+        for part in ["config", "plugins/dist"] {
+            copy(&root().join(part), &folder.path().join(part));
+        }
+        let played = blocks(&self.text, self.standard);
+        assert!(played.iter().any(|b| b.kind == "sh"), "no command");
+        let mut desk = Desk::new(folder.path(), PRELUDE, &self.variables);
+        for block in blocks(&self.first, None).iter().chain(&played) {
+            desk.play(block);
+        }
+        desk.finish(self.open_ended);
     }
-    desk.finish(open_ended);
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -65,12 +98,48 @@ fn free() -> Vec<SocketAddr> {
 
 #[test]
 fn the_readme_is_true() {
-    play("README.md", "", None, &["1", "2"]);
+    Play { open_ended: &["1", "2"], ..Play::of("README.md").with_ports() }.run();
 }
 
 #[test]
 fn the_reference_of_the_push_api_is_true() {
-    let serve = "<!-- terminal 1 -->\n```sh\ncargo run --release -- serve --env dev\n```\n";
-    let ready = "<!-- terminal 1 -->\n```text\nready\n```\n";
-    play("docs/http-api.md", &format!("{serve}{ready}"), Some("2"), &["1"]);
+    let first = "\
+<!-- terminal 1 -->
+```sh
+cargo run --release -- serve --env dev
+```
+<!-- terminal 1 -->
+```text
+ready
+```
+<!-- terminal 3 -->
+```sh
+skylark connect --env dev --uid 1074 --device phone-1 --url 'ws://127.0.0.1:8080/ws?channel=android'
+room_join {\"room\": \"lobby\"}
+```
+<!-- terminal 3 -->
+```text
+{…\"room_join\",\"code\":\"200\"…
+```
+";
+    let play = Play { first: first.to_owned(), standard: Some("2"), ..Play::of("docs/http-api.md") };
+    Play { open_ended: &["1", "3"], ..play.with_ports() }.run();
+}
+
+#[test]
+fn a_node_speaks_tls_as_operations_says() {
+    let mut play = Play::of("docs/operations.md");
+    play.text = play.text.replace(":8443", &format!(":{}", free()[0].port()));
+    Play { open_ended: &["2"], ..play }.run();
+}
+
+/// What is signed is a component under the name that the document gives it; its own plugin is in C, which builds in a
+/// second. `tests/authors` goes the same way in each language.
+#[test]
+fn a_plugin_is_made_and_signed_as_its_document_says() {
+    let mut play = Play::of("docs/plugins.md");
+    assert!(play.text.contains("--lang rust --role filter"));
+    play.text = play.text.replace("--lang rust --role filter", "--lang c --role filter");
+    play.first = "<!-- terminal 1 -->\n```sh\ncp $ROOT/plugins/testing/dist/noop.wasm no-gossip.wasm\n```\n".to_owned();
+    play.run();
 }

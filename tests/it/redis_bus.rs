@@ -1,6 +1,7 @@
 //! What is Redis' own: what `skylark check` finds, the least rights that a node needs, TLS, and how few round trips a batch takes.
 
 use std::process::Command;
+use std::sync::LazyLock;
 
 use skylark::broker::Stream;
 use skylark::config::{BusKind, Config};
@@ -9,15 +10,12 @@ use skylark::message::Target;
 use crate::support::bus::{Bus, Seat, envelope, is_accepted, user};
 use crate::support::client::within;
 use crate::support::gateway::Setup;
-use crate::support::redis::{Redis, free_address};
+use crate::support::redis::{Redis, documented_rights, free_address};
 use crate::support::resp::Reply;
 use crate::support::tls::Pair;
 
-/// As `docs/operations.md` gives them.
-const RIGHTS: &str = "resetkeys ~{skylark* ~skylark:* resetchannels &skylark:* -@all +publish +subscribe +unsubscribe +ping \
-                      +select +time +info +eval +evalsha +script|load +get +set +del +exists +hset +hget +hdel +hexists \
-                      +hstrlen +hincrby +hlen +hkeys +hvals +hgetall +zadd +zrem +zscore +zrangebyscore +sadd +srem \
-                      +sismember +spop";
+/// The document's.
+static RIGHTS: LazyLock<String> = LazyLock::new(|| documented_rights("docs/operations.md", "bus"));
 
 /// What `skylark check` prints, and whether it is content.
 fn check(yaml: &str) -> (bool, String) {

@@ -4,15 +4,12 @@ use serde_json::json;
 
 use super::{Kind, dead, dial, subscribers, until};
 use crate::support::gateway::Setup;
-use crate::support::redis::Redis;
+use crate::support::redis::{Redis, documented_rights};
 use crate::support::wire::Form;
 
 /// The document's block.
 fn rights() -> Vec<String> {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/intakes.md")).unwrap();
-    let (_, rest) = text.split_once("these are enough").expect("the rights stand in the document");
-    let block = rest.split("```text\n").nth(1).and_then(|rest| rest.split("\n```").next()).expect("a block");
-    block.split_whitespace().map(str::to_owned).collect()
+    documented_rights("docs/intakes.md", "intake").split_whitespace().map(str::to_owned).collect()
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -112,6 +113,15 @@ impl Drop for Redis {
         let _ = child.kill();
         let _ = child.wait();
     }
+}
+
+/// The least rights of a user of Redis, as the block under this mark of a document gives them.
+pub fn documented_rights(document: &str, mark: &str) -> String {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
+    let begin = format!("<!-- rights: {mark} -->\n```text\n");
+    let (_, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{document} gives no rights of {mark}"));
+    let block = rest.split("\n```").next().unwrap();
+    block.split_once(">PASSWORD").map_or(block, |(_, rights)| rights).trim().to_owned()
 }
 
 /// The section of a node's configuration that makes the Redis at this address the bus.

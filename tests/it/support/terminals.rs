@@ -1,7 +1,8 @@
 //! Plays a document: its `sh` blocks are typed into terminals, its `text` blocks must appear there.
 //!
 //! A comment `<!-- terminal 2 -->` before a block names the terminal; each is a bash that reads from a pipe, so what is
-//! typed while a program runs goes to that program, as it would at a desk. `…` in an expected line stands for anything.
+//! typed while a program runs goes to that program, as it would at a desk. `…` in an expected line stands for anything; a
+//! `json` block is a line with the same keys and kinds of values.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,6 +11,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 /// Longest wait for one line; the first start compiles plugins.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -80,6 +83,11 @@ impl Desk {
         let terminal = self.terminals.entry(block.terminal.clone()).or_insert_with(opened);
         match block.kind.as_str() {
             "sh" => terminal.type_in(&block.text),
+            "json" => {
+                let wanted: Value = serde_json::from_str(&block.text).unwrap();
+                let alike = |line: &str| serde_json::from_str(line).is_ok_and(|line| is_shaped_like(&line, &wanted));
+                terminal.expect_that(&block.text, alike);
+            }
             _ => block.text.lines().for_each(|line| terminal.expect(line)),
         }
     }
@@ -119,9 +127,13 @@ impl Terminal {
 
     /// Waits until a line that was not matched before looks like `pattern`.
     fn expect(&mut self, pattern: &str) {
+        self.expect_that(pattern, |line| looks_like(line, pattern));
+    }
+
+    fn expect_that(&mut self, pattern: &str, fits: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(at) = self.shown[self.read..].iter().position(|line| looks_like(line, pattern)) {
+            if let Some(at) = self.shown[self.read..].iter().position(|line| fits(line)) {
                 self.read += at + 1;
                 return;
             }
@@ -160,6 +172,20 @@ fn looks_like(line: &str, pattern: &str) -> bool {
     open_end || rest.is_empty()
 }
 
+/// The same keys everywhere, and the same kinds of values; of a list the first entry counts, if both have one.
+fn is_shaped_like(value: &Value, wanted: &Value) -> bool {
+    match (value, wanted) {
+        (Value::Object(value), Value::Object(wanted)) => {
+            value.len() == wanted.len()
+                && wanted.iter().all(|(key, wanted)| value.get(key).is_some_and(|value| is_shaped_like(value, wanted)))
+        }
+        (Value::Array(value), Value::Array(wanted)) => {
+            value.first().zip(wanted.first()).is_none_or(|(value, wanted)| is_shaped_like(value, wanted))
+        }
+        _ => std::mem::discriminant(value) == std::mem::discriminant(wanted),
+    }
+}
+
 fn watch(stream: impl Read + Send + 'static, lines: mpsc::SyncSender<String>) {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -177,4 +203,17 @@ fn an_ellipsis_stands_for_anything() {
     assert!(looks_like("what was said here", "…was…"));
     assert!(!looks_like("ready to go", "ready"));
     assert!(!looks_like("abc", "a…d"));
+}
+
+#[test]
+fn shapes_are_keys_and_kinds() {
+    let wanted = serde_json::json!({"code": 200, "data": {"id": "n1", "items": [{"a": 1}]}});
+    for (other, alike) in [
+        (serde_json::json!({"code": 400, "data": {"id": "", "items": []}}), true),
+        (serde_json::json!({"code": 200, "data": {"id": "n1", "items": [{"b": 1}]}}), false),
+        (serde_json::json!({"code": 200, "data": {"id": 1, "items": []}}), false),
+        (serde_json::json!({"code": 200, "data": {"items": []}}), false),
+    ] {
+        assert_eq!(is_shaped_like(&other, &wanted), alike, "{other}");
+    }
 }
