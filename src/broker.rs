@@ -44,7 +44,8 @@ pub enum Outcome {
         /// What one may.
         most: usize,
     },
-    /// The broker cannot keep its word now: nothing of the envelope was sent.
+    /// The broker did not learn in time that it was taken. It was not accepted, and nobody keeps it; but what was under way
+    /// is not taken back: none, some or all of its copies may arrive yet, each of them once at most.
     Unavailable,
 }
 
@@ -83,7 +84,9 @@ pub enum Address {
 /// Guarantee: batches of one caller that awaits each publish arrive in order, each envelope at each node at most once
 /// (unless [`Envelope::identity`] says otherwise: then a repeated publish of the same identity arrives once, too).
 /// Words and envelopes for the same user, room or everyone keep their order.
-/// Blocking: waits while the way is full, at most two seconds, then answers that it is unavailable.
+/// Blocking: waits while the way is full, and for the engine's word, at most two seconds together, then answers that it is
+/// unavailable. That says what was not accepted, never what will not arrive: who publishes it again may have it delivered
+/// twice, unless its identity is the same.
 pub trait Broker: Send + Sync {
     /// Sends `batch` to every node that has receivers for it, this one included; one outcome per envelope, in order.
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>>;
@@ -92,7 +95,7 @@ pub trait Broker: Send + Sync {
     /// it reached, where the broker knows.
     ///
     /// # Errors
-    /// [`Unavailable`]: it was not sent.
+    /// [`Unavailable`]: nobody said in time that it was sent; it may arrive yet.
     fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>>;
 
     /// This node wants `stream` from now on. When it returns, every publish that starts afterwards, on any node,

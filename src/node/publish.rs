@@ -57,7 +57,7 @@ pub enum Fate {
     },
     /// Plugin pushes gave rise to plugin pushes more than [`MAX_HOPS`] times.
     TooManyHops,
-    /// The broker cannot keep its word now.
+    /// The broker did not take it in time; what was under way may arrive all the same.
     Unavailable,
 }
 

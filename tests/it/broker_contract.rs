@@ -61,6 +61,7 @@ macro_rules! shared_engines {
                 faults::a_node_starts_before_its_engine,
                 faults::a_killed_engine_is_unavailable_and_comes_back_with_a_gap,
                 faults::a_stopped_engine_answers_in_time_and_loses_nothing_accepted,
+                faults::what_is_unavailable_comes_once_or_never,
                 faults::a_full_way_is_unavailable_and_never_a_silent_drop,
                 rosters::a_name_or_number_belongs_to_one,
                 rosters::presence_counts_over_all_members,
@@ -115,6 +116,7 @@ mod shared {
         hurt_kafka: Cluster = [
             faults::a_node_starts_before_its_engine,
             faults::a_stopped_engine_answers_in_time_and_loses_nothing_accepted,
+            faults::what_is_unavailable_comes_once_or_never,
             faults::a_full_way_is_unavailable_and_never_a_silent_drop,
         ];
     }

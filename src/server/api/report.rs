@@ -44,7 +44,8 @@ fn failure(fate: &Fate) -> Option<(StatusCode, String)> {
         )),
         Fate::TooManyHops => Some((StatusCode::LOOP_DETECTED, "expected fewer hops between plugins".to_owned())),
         Fate::Unavailable => {
-            Some((StatusCode::SERVICE_UNAVAILABLE, "the broker cannot take it now, nothing of it was sent".to_owned()))
+            let why = "the broker did not take it in time, it may arrive all the same";
+            Some((StatusCode::SERVICE_UNAVAILABLE, why.to_owned()))
         }
     }
 }
@@ -275,7 +276,7 @@ mod tests {
         assert_eq!(answer.status(), 503);
         assert_eq!(
             text(answer).await,
-            r#"{"code":503,"message":"message: the broker cannot take it now, nothing of it was sent"}"#
+            r#"{"code":503,"message":"message: the broker did not take it in time, it may arrive all the same"}"#
         );
         let answer = one(&ended(Fate::TooLarge(TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 })));
         assert_eq!(answer.status(), 413);

@@ -92,6 +92,28 @@ pub async fn a_stopped_engine_answers_in_time_and_loses_nothing_accepted<B: Bus>
     assert!(of_accepted.into_iter().eq(&accepted), "{texts:?} of {accepted:?}");
 }
 
+/// What was not accepted in time is not taken back: it may come when the engine goes on, but not twice, and not behind
+/// what its publisher said later.
+pub async fn what_is_unavailable_comes_once_or_never<B: Bus>() {
+    let bus = B::start();
+    let seat = Seat::take(&bus, "n1", 1).await;
+    assert!(is_accepted(&seat.publish(Target::Everyone, "before").await));
+    seat.heard.messages(1).await;
+    bus.pause();
+    let outcomes =
+        seat.publish_all(vec![envelope(Target::Everyone, "late"), envelope(Target::Everyone, "later")]).await;
+    assert_eq!(outcomes, [Outcome::Unavailable, Outcome::Unavailable]);
+    bus.resume();
+    seat.ready().await;
+    assert!(is_accepted(&seat.publish(Target::Everyone, "after").await));
+    seat.heard.until("what was said last", |came| format!("{came:?}").contains("\"after\"")).await;
+    let texts = seat.heard.texts();
+    let possible = ["before", "late", "later", "after"];
+    let expected: Vec<&str> = possible.into_iter().filter(|text| texts.iter().any(|came| came == text)).collect();
+    assert_eq!(texts, expected, "each once, in order");
+    println!("refused, and came all the same: {:?}", &texts[1..texts.len() - 1]);
+}
+
 /// More than the way takes while nothing goes out: whoever found no room is told so, and what was accepted arrives.
 pub async fn a_full_way_is_unavailable_and_never_a_silent_drop<B: Bus>() {
     const PUBLISHERS: usize = 40;
