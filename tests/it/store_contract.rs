@@ -9,6 +9,10 @@ use futures_util::future::BoxFuture;
 use skylark::plugin::host::Time;
 use skylark::plugin::kv::{Commit, FileStore, Found, KvError, MemoryStore, Share, Store, Write};
 
+use crate::support::bus::Seat;
+use crate::support::redis::Redis;
+use crate::support::resp::Reply;
+
 /// A store, and how its time passes.
 pub trait Bed: Sync {
     fn store(&self) -> Arc<dyn Store>;
@@ -232,12 +236,54 @@ impl<S: Store + 'static> Bed for Still<S> {
     }
 }
 
+/// The store that nodes share in a real Redis, whose time is the server's.
+struct Shared {
+    redis: Redis,
+    seat: Seat,
+}
+
+impl Shared {
+    async fn now(&self) -> Duration {
+        let time = self.redis.line().await.ask("TIME").await.unwrap();
+        let Reply::List(parts) = time else { panic!("expected seconds and microseconds, got {time:?}") };
+        let [seconds, micros] = [0, 1].map(|at| parts[at].text().parse().unwrap());
+        Duration::from_secs(seconds) + Duration::from_micros(micros)
+    }
+}
+
+impl Bed for Shared {
+    fn store(&self) -> Arc<dyn Store> {
+        self.seat.engine.store.clone().expect("an engine that stores")
+    }
+
+    fn pass(&self, time: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let end = self.now().await + time;
+            let mut looks = tokio::time::interval(Duration::from_millis(10));
+            while self.now().await <= end {
+                looks.tick().await;
+            }
+        })
+    }
+}
+
 const NOW: Duration = Duration::from_secs(1_767_225_600);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_in_memory_holds_it() {
     let time = Time::fixed(NOW);
     holds(&Still(Arc::new(MemoryStore::default().by(time.clone())), time)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_in_redis_holds_it_and_keeps_it_for_the_next_node() {
+    let redis = Redis::start();
+    let seat = Seat::take(&redis, "n1", 1).await;
+    let shared = Shared { redis, seat };
+    holds(&shared).await;
+    let next = Seat::take(&shared.redis, "n2", 2).await.engine.store.expect("an engine that stores");
+    assert_eq!(value(&*next, "sum", "k").await.as_deref(), Some("160"));
+    assert_eq!(value(&*next, "conflict", "k").await.as_deref(), Some("two"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
