@@ -16,6 +16,7 @@ mod lease;
 mod member;
 mod names;
 mod outbox;
+mod process;
 mod publisher;
 mod receipts;
 mod roster;

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use crate::broker::roster::Member;
 use crate::id::NodeId;
 
-pub(super) fn written(member: &Member) -> String {
+/// `process` names the process that the member is.
+pub(super) fn written(member: &Member, process: &str) -> String {
     json!({
+        "process": process,
         "id": member.id.as_str(),
         "number": member.number,
         "address": member.address,
@@ -19,6 +21,12 @@ pub(super) fn written(member: &Member) -> String {
         "started_at": member.started_at,
     })
     .to_string()
+}
+
+/// The name of the process; empty where it is not told.
+pub(super) fn process_of(text: &str) -> String {
+    let value: Value = serde_json::from_str(text).unwrap_or_default();
+    value["process"].as_str().unwrap_or_default().to_owned()
 }
 
 /// `None` where it is not one. What it does not say is empty, 0 or no.
@@ -60,7 +68,9 @@ mod tests {
             draining: true,
             started_at: 1_763_000_000_000,
         };
-        assert_eq!(read(&written(&member)), Some(member));
+        assert_eq!(process_of(&written(&member, "p 1")), "p 1");
+        assert_eq!((process_of("{}"), process_of("[")), (String::new(), String::new()));
+        assert_eq!(read(&written(&member, "")), Some(member));
         assert_eq!(read(r#"{"id": "n2", "number": 8, "news": 1}"#).unwrap().number, 8);
         for text in ["", "[]", r#"{"id": "n2"}"#, r#"{"id": "", "number": 1}"#, r#"{"id": "a", "number": 70000}"#] {
             assert_eq!(read(text), None, "{text}");

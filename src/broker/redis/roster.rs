@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::member;
 use super::names::Names;
+use super::{member, process};
 use crate::broker::Unavailable;
 use crate::broker::roster::{Fallen, LeaseError, Member, Roster};
 use crate::id::{NodeId, Uid};
@@ -35,6 +35,8 @@ const FRESH: Duration = Duration::from_secs(1);
 pub struct RedisRoster {
     client: Arc<Client>,
     names: Names,
+    /// Which process this is: who comes after it under the same name can see that it has ended.
+    process: String,
     scripts: Scripts,
     mine: Mutex<Mine>,
     known: Mutex<Option<(Instant, Arc<[NodeId]>)>>,
@@ -49,6 +51,23 @@ struct Mine {
     users: AHashSet<Uid>,
     /// What Redis does not know yet: whether the user is here.
     untold: AHashMap<Uid, bool>,
+}
+
+/// What was said to a node that wants a lease.
+struct Entrance {
+    incarnation: u64,
+    /// Why it gets none; empty = it does.
+    why: String,
+    /// The life that has the name, and what it told of itself; empty where that is not the reason.
+    former: String,
+    member: String,
+}
+
+impl Entrance {
+    /// Whether the name is another life's of which it is certain that it is over, although its lease is not.
+    fn has_ended(&self) -> bool {
+        !self.former.is_empty() && process::has_ended(&member::process_of(&self.member))
+    }
 }
 
 struct Scripts {
@@ -73,7 +92,8 @@ impl RedisRoster {
             fallen: Script::new(include_str!("scripts/fallen.lua")),
             number: Script::new(include_str!("scripts/number.lua")),
         };
-        Self { client, names, scripts, mine: Mutex::default(), known: Mutex::default() }
+        let process = process::own();
+        Self { client, names, process, scripts, mine: Mutex::default(), known: Mutex::default() }
     }
 
     /// Names of the living members, at most a second old.
@@ -89,12 +109,12 @@ impl RedisRoster {
     }
 
     async fn take_lease(&self, me: &Member) -> Result<u64, LeaseError> {
-        let mut script = self.scripts.join.prepare_invoke();
-        for key in ["members", "lives", "leases", "lapsed", "incarnation"] {
-            script.key(self.names.roster(key));
+        let mut entrance = self.enter(me, "").await?;
+        if entrance.has_ended() {
+            tracing::info!(node = %me.id, incarnation = entrance.former, "the process that had this name has ended");
+            entrance = self.enter(me, &entrance.former).await?;
         }
-        script.arg(me.id.as_str()).arg(me.number).arg(member::written(me)).arg(millis(LEASE));
-        let (incarnation, why): (u64, String) = self.client.invoke(&script).await?;
+        let Entrance { incarnation, why, .. } = entrance;
         if !why.is_empty() {
             return Err(LeaseError::Taken(why));
         }
@@ -110,13 +130,24 @@ impl RedisRoster {
         Ok(incarnation)
     }
 
+    /// Takes the lease if no living node has the name or number; `ended` = a life of this name that is over.
+    async fn enter(&self, me: &Member, ended: &str) -> Result<Entrance, Unavailable> {
+        let mut script = self.scripts.join.prepare_invoke();
+        for key in ["members", "lives", "leases", "lapsed", "incarnation"] {
+            script.key(self.names.roster(key));
+        }
+        script.arg(me.id.as_str()).arg(me.number).arg(member::written(me, &self.process)).arg(millis(LEASE)).arg(ended);
+        let (incarnation, why, former, member) = self.client.invoke(&script).await?;
+        Ok(Entrance { incarnation, why, former, member })
+    }
+
     async fn keep_lease(&self, me: &Member) -> Result<(), LeaseError> {
         let incarnation = self.mine.lock().incarnation;
         let mut script = self.scripts.renew.prepare_invoke();
         for key in ["members", "lives", "leases"] {
             script.key(self.names.roster(key));
         }
-        script.arg(me.id.as_str()).arg(incarnation).arg(member::written(me)).arg(millis(LEASE));
+        script.arg(me.id.as_str()).arg(incarnation).arg(member::written(me, &self.process)).arg(millis(LEASE));
         if self.client.invoke::<u8>(&script).await? == 0 {
             changed("lost");
             return Err(LeaseError::Lost(me.id.clone()));
