@@ -26,7 +26,7 @@ use bytes::Bytes;
 
 use crate::message::{Entries, Message};
 
-pub use canonical::{canonical_length, put_canonical, read_canonical};
+pub use canonical::{put_canonical, read_canonical};
 pub use fault::Fault;
 pub use frames::Frames;
 pub use proto::cluster;

@@ -124,11 +124,16 @@ impl Numbering {
 #[must_use]
 pub fn envelopes(origin: Origin, sequence: u64, target: &Target, count: usize, envelopes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(envelopes.len() + 64);
-    put_head(&mut out, ENVELOPES, origin, sequence);
-    put_target(&mut out, target);
-    put_number(&mut out, u64::try_from(count).expect("64 bits hold a count"));
+    put_envelopes_head(&mut out, origin, sequence, target, count);
     out.extend_from_slice(envelopes);
     out
+}
+
+/// Appends what stands before the envelopes of such a record.
+pub fn put_envelopes_head(out: &mut Vec<u8>, origin: Origin, sequence: u64, target: &Target, count: usize) {
+    put_head(out, ENVELOPES, origin, sequence);
+    put_target(out, target);
+    put_number(out, u64::try_from(count).expect("64 bits hold a count"));
 }
 
 /// A record of a word that `from` says.

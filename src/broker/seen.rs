@@ -51,9 +51,11 @@ impl Seen {
     pub fn record(&mut self, origin: Origin, lane: u32, sequence: u64) -> Sight {
         self.now += 1;
         let now = self.now;
-        if !self.origins.contains_key(&(origin, lane)) {
-            make_room(&mut self.origins, |window| window.used);
+        if let Some(window) = self.origins.get_mut(&(origin, lane)) {
+            window.used = now;
+            return window.note(sequence);
         }
+        make_room(&mut self.origins, |window| window.used);
         let window = self.origins.entry((origin, lane)).or_insert_with(|| Window::before(sequence));
         window.used = now;
         window.note(sequence)

@@ -1,17 +1,19 @@
 //! What is Redis' own: what `skylark check` finds, the least rights that a node needs, TLS, and how few round trips a batch takes.
 
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use rustix::process::Signal;
 use skylark::broker::Stream;
 use skylark::config::{BusKind, Config};
 use skylark::message::Target;
 
 use crate::support::bus::{Bus, Seat, envelope, is_accepted, user};
 use crate::support::client::within;
+use crate::support::cluster::{Cluster, until};
 use crate::support::gateway::Setup;
 use crate::support::redis::{Redis, documented_rights, free_address};
-use crate::support::resp::Reply;
+use crate::support::resp::{Reply, Resp};
 use crate::support::tls::Pair;
 
 /// The document's.
@@ -164,6 +166,42 @@ async fn a_node_needs_few_rights_and_speaks_tls() {
     within("a goodbye", seats[0].engine.roster.leave()).await;
 }
 
+/// A lease that would not run out while a test lasts.
+async fn stretch_lease(redis: &Redis, node: &str) {
+    let stretched =
+        redis.line().await.ask(&format!("ZADD {{skylark}}:leases XX CH 99999999999999 {node}")).await.unwrap();
+    assert_eq!(stretched, Reply::Integer(1), "{node} has a lease");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_killed_has_its_name_again_at_once() {
+    let redis = Redis::start();
+    let cluster = Cluster::start(2, &redis.bus()).await;
+    cluster.kill(0).await;
+    stretch_lease(&redis, "n1").await;
+    cluster.restart(0).await;
+    let nodes = cluster.node(0).get("/nodes").await.data();
+    assert_eq!(nodes["items"].as_array().unwrap().len(), 2, "{nodes}");
+}
+
+/// A process that stands still may go on: nobody takes its name while it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stands_still_keeps_its_name() {
+    let redis = Redis::start();
+    let cluster = Cluster::start(1, &redis.bus()).await;
+    let first = cluster.node(0);
+    cluster.freeze(0);
+    stretch_lease(&redis, "n1").await;
+    let again = Arc::clone(&first);
+    let second = tokio::task::spawn_blocking(move || again.again()).await.unwrap();
+    let reasons = second.get("/health/ready").await;
+    assert_eq!(reasons.status, 503);
+    assert!(reasons.body.contains("a living node is called n1 already"), "{}", reasons.body);
+    first.signal(Signal::KILL);
+    first.ended().await;
+    until("the second ready", async || second.get("/health/ready").await.status == 200).await;
+}
+
 /// Counted by Redis itself: how often it read and wrote for a batch of pushes to as many users.
 #[tokio::test]
 async fn a_batch_takes_few_round_trips() {
@@ -177,12 +215,7 @@ async fn a_batch_takes_few_round_trips() {
     let mut line = redis.line().await;
     let mut counts = Vec::new();
     for _ in 0..2 {
-        let info = line.ask("INFO stats").await.unwrap();
-        let count = |name: &str| -> u64 {
-            let line = info.text().lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
-            line.trim().parse().unwrap()
-        };
-        counts.push((count("total_reads_processed"), count("total_commands_processed")));
+        counts.push((reads(&mut line).await, count(&mut line, "total_commands_processed").await));
         let batch = (0..USERS).map(|n| envelope(user(&format!("u{n}")), "hello")).collect();
         assert!(seats[0].publish_all(batch).await.iter().all(is_accepted));
     }
@@ -192,4 +225,43 @@ async fn a_batch_takes_few_round_trips() {
     assert!((500..520).contains(&commands), "one copy for the one node that holds the user: {commands} commands");
     assert!(reads <= 20, "{reads} reads: the commands of a batch go together");
     assert!(is_accepted(&seats[0].publish(Target::Everyone, "end").await));
+}
+
+/// Counted by Redis itself: whoever publishes while an answer is due shares the next write with all others who do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn publishers_at_once_share_their_round_trips() {
+    const PUBLISHERS: usize = 64;
+    const EACH: usize = 10;
+    let redis = Redis::start();
+    let seat = Arc::new(Seat::take(&redis, "n1", 1).await);
+    within("a hold", seat.broker().hold(Stream::User("a".parse().unwrap()))).await.unwrap();
+    let mut line = redis.line().await;
+    let before = reads(&mut line).await;
+    let publishers: Vec<_> = (0..PUBLISHERS)
+        .map(|_| {
+            let seat = Arc::clone(&seat);
+            tokio::spawn(async move {
+                for _ in 0..EACH {
+                    assert!(is_accepted(&seat.publish(user("a"), "hello").await));
+                }
+            })
+        })
+        .collect();
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    let reads = reads(&mut line).await - before;
+    println!("{} pushes by {PUBLISHERS} publishers: {reads} reads of Redis", PUBLISHERS * EACH);
+    assert!(reads < (PUBLISHERS * EACH / 4) as u64, "{reads} reads");
+    assert_eq!(seat.heard.messages(PUBLISHERS * EACH).await.len(), PUBLISHERS * EACH);
+}
+
+async fn reads(line: &mut Resp) -> u64 {
+    count(line, "total_reads_processed").await
+}
+
+async fn count(line: &mut Resp, name: &str) -> u64 {
+    let info = line.ask("INFO stats").await.unwrap();
+    let line = info.text().lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
+    line.trim().parse().unwrap()
 }

@@ -6,7 +6,7 @@ use super::reader::{Reader, put_number, put_text};
 use super::{MAX_OFFLINE, RecordError, malformed};
 use crate::id::{ConnectionId, NodeId, Uid};
 use crate::message::{Envelope, History, Identity, Message, Origin, Publisher, Target};
-use crate::protocol::{canonical_length, put_canonical, read_canonical};
+use crate::protocol::{put_canonical, read_canonical};
 
 /// Appends an envelope without its target: that is the record's.
 pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
@@ -72,8 +72,17 @@ pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
     if !message.format.is_empty() {
         put_text(out, &message.format);
     }
-    put_number(out, u64::try_from(canonical_length(message)).expect("64 bits hold a length"));
+    put_body(out, message);
+}
+
+/// The length is known once the body is written: to measure it first would cost more than to move it by a byte or two.
+fn put_body(out: &mut Vec<u8>, message: &Message) {
+    let start = out.len();
     put_canonical(message, out);
+    let end = out.len();
+    put_number(out, u64::try_from(end - start).expect("64 bits hold a length"));
+    let head = out.len() - end;
+    out[start..].rotate_right(head);
 }
 
 pub(super) fn read_envelope(reader: &mut Reader<'_>, target: &Target) -> Result<Envelope, RecordError> {

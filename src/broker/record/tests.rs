@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{ConnectionId, Device, MAX_SAFE_INTEGER, Room};
 use crate::message::{History, Identity, Message, Publication, Publisher};
-use crate::protocol::canonical_length;
+use crate::protocol::put_canonical;
 
 const ORIGIN: Origin = Origin { number: 4_095, life: (1 << 48) - 1 };
 
@@ -138,7 +138,9 @@ fn a_push_adds_few_bytes_to_its_body() {
                 timestamp: 1_763_000_000_000,
                 ..Message::default()
             };
-            let body = canonical_length(&message);
+            let mut body = Vec::new();
+            put_canonical(&message, &mut body);
+            let body = body.len();
             let push = Publication::new(message, Target::User(uid.clone()), crate::message::Origin::Http);
             let envelope = push.into_envelope(id, 1_763_000_000_000);
             let record = record_of(1 << 40, &Target::User(uid.clone()), &[envelope]).len();

@@ -20,14 +20,13 @@ use super::client::Client;
 use super::fate::Fates;
 use super::health::Health;
 use super::inbox::Inbox;
-use super::names::Names;
-use super::outbox::{Load, Outbox, Parcel};
-use super::publisher::{Answer, Job, Publisher, Slot};
+use super::names::{Channel, Names};
+use super::outbox::{Loads, Outbox, Parcel, put_publish};
+use super::publisher::{Answer, Answers, Job, Publisher, Slot};
 use super::receipts::Waiters;
 use super::roster::RedisRoster;
 use super::streams::Streams;
 use super::subscriber::Subscriber;
-use super::wire::put_command;
 use crate::broker::record::{self, Numbering};
 use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
 use crate::config::Config;
@@ -65,8 +64,9 @@ struct Meters {
 
 /// Commands on their way.
 struct Sent {
-    loads: Vec<Load>,
-    answers: oneshot::Receiver<Vec<Answer>>,
+    loads: Loads,
+    answers: oneshot::Receiver<Answers>,
+    heard: Option<Answers>,
 }
 
 impl RedisBus {
@@ -89,7 +89,8 @@ impl RedisBus {
         let (publisher, writer) = Publisher::new(Arc::clone(&client), Arc::clone(&publishing), closes.clone());
         let who = (me.clone(), Arc::clone(&numbering));
         let inbox = Inbox::new(who, names.clone(), receiver, Arc::clone(&waiters), publisher.clone());
-        let base = vec![names.everyone(), names.numbered(config.node.number), names.node(&me)];
+        let base = [Channel::Everyone, Channel::Numbered(config.node.number), Channel::Node(&me)];
+        let base = base.map(|channel| names.channel(channel)).to_vec();
         let subscriber = Subscriber::new(
             (Arc::clone(&client), names.clone(), base),
             Arc::clone(&streams),
@@ -128,13 +129,27 @@ impl RedisBus {
         for envelope in batch.iter().filter(|envelope| envelope.receipts) {
             self.waiters.expect(envelope.id);
         }
-        let mut sent = Vec::new();
+        let mut sent = SmallVec::new();
+        let answered = async {
+            self.hand_over(&batch, &mut fates, &mut sent).await?;
+            for Sent { answers, heard, .. } in &mut sent {
+                *heard = answers.await.ok();
+            }
+            Some(())
+        };
         // What has no room in the queue in time is not under way: its fate is that of what was never answered.
-        let _ = timeout_at(deadline, self.hand_over(&batch, &mut fates, &mut sent)).await;
-        for Sent { loads, answers } in sent {
-            let answers = timeout_at(deadline, answers).await.ok().and_then(Result::ok).unwrap_or_default();
-            fates.note(&loads, &answers);
+        let _ = timeout_at(deadline, answered).await;
+        for Sent { loads, mut answers, heard } in sent {
+            fates.note(&loads, &heard.or_else(|| answers.try_recv().ok()).unwrap_or_default());
         }
+        if batch.iter().any(|envelope| envelope.receipts) {
+            self.add_receipts(&batch, &mut fates).await;
+        }
+        fates.outcomes()
+    }
+
+    /// Waits for what was delivered of the envelopes whose publisher asks for it.
+    async fn add_receipts(&self, batch: &[Envelope], fates: &mut Fates) {
         let late = Instant::now() + RECEIPTS;
         for (at, envelope) in batch.iter().enumerate().filter(|(_, envelope)| envelope.receipts) {
             // What does not come in time is missing from the sum.
@@ -142,11 +157,10 @@ impl RedisBus {
             let receipt = self.waiters.take(envelope.id, &fates.users(at));
             fates.set_receipt(at, receipt);
         }
-        fates.outcomes()
     }
 
     /// Packs the batch and puts its parcels into the queue, as there is room.
-    async fn hand_over(&self, batch: &[Envelope], fates: &mut Fates, sent: &mut Vec<Sent>) -> Option<()> {
+    async fn hand_over(&self, batch: &[Envelope], fates: &mut Fates, sent: &mut SmallVec<[Sent; 1]>) -> Option<()> {
         for (at, envelope) in batch.iter().enumerate().filter(|(_, envelope)| !envelope.nodes.is_empty()) {
             // Nobody can say which of them exist: the envelope stays unanswered.
             let Ok(known) = self.roster.known().await else { continue };
@@ -161,7 +175,7 @@ impl RedisBus {
                 _ => &[],
             };
             if left.is_empty() {
-                self.channels(at, envelope, fates).into_iter().for_each(|channel| outbox.add(at, envelope, channel));
+                channels(envelope, fates.nodes(at)).into_iter().for_each(|channel| outbox.add(at, envelope, channel));
             }
             loop {
                 if !left.is_empty() {
@@ -180,22 +194,10 @@ impl RedisBus {
         if let Some(parcel) = outbox.rest() {
             sent.push(post(slot, parcel));
         }
-        outbox.too_large.iter().for_each(|(at, bytes)| fates.is_too_large(*at, *bytes, self.most));
+        let too_large = std::mem::take(&mut outbox.too_large);
+        drop(outbox);
+        too_large.into_iter().for_each(|(at, bytes)| fates.is_too_large(at, bytes, self.most));
         Some(())
-    }
-
-    /// Where an envelope is published; one for several users goes to each of theirs.
-    fn channels(&self, at: usize, envelope: &Envelope, fates: &Fates) -> SmallVec<[String; 1]> {
-        if !envelope.nodes.is_empty() {
-            return fates.nodes(at).iter().map(|node| self.names.node(node)).collect();
-        }
-        smallvec![match &envelope.target {
-            Target::User(uid) | Target::Device(uid, _) => self.names.user(uid),
-            Target::Connection(cid) => self.names.numbered(cid.node()),
-            Target::Room(room) => self.names.room(room),
-            Target::Everyone | Target::EveryoneBut(_) => self.names.everyone(),
-            Target::Users(_) => return SmallVec::new(),
-        }]
     }
 
     fn count(&self, envelope: &Envelope) {
@@ -207,15 +209,15 @@ impl RedisBus {
 
     async fn say(&self, address: Address, word: Bytes) -> Result<Option<u32>, Unavailable> {
         let channel = match &address {
-            Address::Node(node) => self.names.node(node),
-            Address::User(uid) => self.names.user(uid),
-            Address::Everyone => self.names.everyone(),
+            Address::Node(node) => Channel::Node(node),
+            Address::User(uid) => Channel::User(uid),
+            Address::Everyone => Channel::Everyone,
         };
         let said = async {
             let slot = self.publisher.slot().await?;
             let record = record::word(self.numbering.origin, self.numbering.next(), &self.me, &word);
-            let mut command = Vec::with_capacity(record.len() + 128);
-            put_command(&mut command, &[b"PUBLISH", channel.as_bytes(), &record]);
+            let mut command = Vec::new();
+            put_publish(&mut command, &self.names, channel, &[&record]);
             let (job, answers) = Job::new(command, 1);
             slot.send(job);
             answers.await.ok()
@@ -251,10 +253,24 @@ impl RedisBus {
     }
 }
 
-fn post(slot: Slot, parcel: Parcel) -> Sent {
+/// Where an envelope is published, `nodes` where it names some; one for several users goes to each of theirs.
+fn channels<'a>(envelope: &'a Envelope, nodes: &'a [NodeId]) -> SmallVec<[Channel<'a>; 1]> {
+    if !envelope.nodes.is_empty() {
+        return nodes.iter().map(Channel::Node).collect();
+    }
+    smallvec![match &envelope.target {
+        Target::User(uid) | Target::Device(uid, _) => Channel::User(uid),
+        Target::Connection(cid) => Channel::Numbered(cid.node()),
+        Target::Room(room) => Channel::Room(room),
+        Target::Everyone | Target::EveryoneBut(_) => Channel::Everyone,
+        Target::Users(_) => return SmallVec::new(),
+    }]
+}
+
+fn post(slot: Slot<'_>, parcel: Parcel) -> Sent {
     let (job, answers) = Job::new(parcel.commands, parcel.loads.len());
     slot.send(job);
-    Sent { loads: parcel.loads, answers }
+    Sent { loads: parcel.loads, answers, heard: None }
 }
 
 impl Broker for RedisBus {

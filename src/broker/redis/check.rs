@@ -5,7 +5,7 @@
 use ::redis::{Script, Value, pipe};
 
 use super::client::{Client, UrlError};
-use super::names::Names;
+use super::names::{Channel, Names};
 use crate::broker::{Stream, Unavailable};
 use crate::clock;
 use crate::config::Bus;
@@ -88,7 +88,7 @@ async fn clock_fault(client: &Client) -> Option<String> {
 /// What a node does, each once, on names that nobody has.
 async fn rights_faults(client: &Client, names: &Names) -> Vec<String> {
     let user = Stream::User(NOBODY.parse().expect("a valid name"));
-    let channels = [names.everyone(), names.stream(&user)];
+    let channels = [names.channel(Channel::Everyone), names.channel((&user).into())];
     let mut faults = Vec::new();
     let mut note = |what: &str, why: String| faults.push(format!("redis: the user may not {what}: {why}"));
     for channel in &channels[1..] {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use metrics::{Counter, counter};
 
-use super::names::Names;
+use super::names::{Channel, Names};
+use super::outbox::put_publish;
 use super::publisher::{Job, Publisher};
 use super::receipts::Waiters;
-use super::wire::put_command;
 use crate::broker::record::{self, Body, Delivered, Numbering, RecordError};
 use crate::broker::seen::{Seen, Sight};
 use crate::broker::{Batch, Deliver};
@@ -104,8 +104,8 @@ impl Inbox {
     /// The publisher waits for it half a second: if there is no room to send it now, it is too late.
     fn send_receipt(&self, node: u16, delivered: Delivered) {
         let record = record::receipts(self.numbering.origin, self.numbering.next(), &[delivered]);
-        let mut command = Vec::with_capacity(record.len() + 64);
-        put_command(&mut command, &[b"PUBLISH", self.names.numbered(node).as_bytes(), &record]);
+        let mut command = Vec::new();
+        put_publish(&mut command, &self.names, Channel::Numbered(node), &[&record]);
         self.publisher.try_send(Job::unasked(command, 1));
     }
 

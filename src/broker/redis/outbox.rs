@@ -1,13 +1,16 @@
 //! A batch becomes commands: what is for the same receivers goes as one record, in order, each record by its channel.
 //!
-//! Knows no connection: parcels of commands come out, each with whom of the batch its commands carry.
+//! Knows no connection: parcels of commands come out, each with whom of the batch its commands carry. A body is written
+//! once, and copied once more into the command that carries it.
 
-use ahash::{AHashMap, RandomState};
+use std::ops::Range;
+
+use ahash::AHashMap;
 use smallvec::SmallVec;
 
-use super::names::Names;
-use super::wire::put_command;
-use crate::broker::record::{self, MAX_ENVELOPES, Numbering, put_envelope};
+use super::names::{Channel, Names};
+use super::wire::{put_length, put_word};
+use crate::broker::record::{MAX_ENVELOPES, Numbering, put_envelope, put_envelopes_head};
 use crate::id::Uid;
 use crate::message::{Envelope, Target};
 
@@ -16,6 +19,8 @@ const PACK: usize = 32 << 10;
 /// Most bytes and commands of one parcel: larger batches leave in several.
 const PARCEL_BYTES: usize = 256 << 10;
 const PARCEL_COMMANDS: usize = 1_000;
+/// What a command has around the bodies, about.
+const AROUND: usize = 128;
 
 /// Which envelopes of the batch one command carries, and for which one user, if it is a copy for one of several.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -24,11 +29,14 @@ pub(super) struct Load {
     pub(super) user: Option<Uid>,
 }
 
+/// What each command of a parcel carries.
+pub(super) type Loads = SmallVec<[Load; 1]>;
+
 /// Commands that leave together.
 #[derive(Debug, Default)]
 pub(super) struct Parcel {
     pub(super) commands: Vec<u8>,
-    pub(super) loads: Vec<Load>,
+    pub(super) loads: Loads,
 }
 
 /// Packs one batch.
@@ -37,21 +45,36 @@ pub(super) struct Outbox<'a> {
     numbering: &'a Numbering,
     /// Most bytes of a record.
     most: usize,
-    /// Records that may take more, and the last one of each channel.
-    drafts: Vec<Draft>,
-    open: AHashMap<u64, usize>,
-    hasher: RandomState,
-    drafted: usize,
+    /// The bodies of what is drafted, one behind the other.
+    bodies: Vec<u8>,
+    /// Records that may take more.
+    drafts: SmallVec<[Draft<'a>; 1]>,
+    /// The last draft of each channel.
+    open: AHashMap<Channel<'a>, usize>,
+    /// What stands before the bodies of a record.
+    head: Vec<u8>,
     parcel: Parcel,
     /// Envelopes whose record would be too large, with its size.
     pub(super) too_large: Vec<(usize, usize)>,
 }
 
-struct Draft {
-    channel: String,
-    target: Target,
-    bytes: Vec<u8>,
+struct Draft<'a> {
+    channel: Channel<'a>,
+    target: &'a Target,
+    /// Where its bodies are, and how long they are together.
+    bodies: SmallVec<[Range<usize>; 1]>,
+    bytes: usize,
     load: Load,
+}
+
+/// Appends the command that publishes a record, which stands in pieces.
+pub(super) fn put_publish(out: &mut Vec<u8>, names: &Names, channel: Channel<'_>, record: &[&[u8]]) {
+    let (kind, name) = channel.words();
+    out.reserve(record.iter().map(|piece| piece.len()).sum::<usize>() + names.prefix().len() + name.len() + AROUND);
+    put_length(out, b'*', 3);
+    put_word(out, &[b"PUBLISH"]);
+    put_word(out, &[names.prefix().as_bytes(), kind.as_bytes(), name.as_bytes()]);
+    put_word(out, record);
 }
 
 impl<'a> Outbox<'a> {
@@ -61,53 +84,63 @@ impl<'a> Outbox<'a> {
             names,
             numbering,
             most,
-            drafts: Vec::new(),
+            bodies: Vec::new(),
+            drafts: SmallVec::new(),
             open: AHashMap::new(),
-            hasher: RandomState::new(),
-            drafted: 0,
+            head: Vec::new(),
             parcel: Parcel::default(),
             too_large: Vec::new(),
         }
     }
 
     /// Adds envelope number `at` of the batch, to be published on `channel`.
-    pub(super) fn add(&mut self, at: usize, envelope: &Envelope, channel: String) {
-        let mut bytes = Vec::with_capacity(envelope.message.approximate_bytes() + 64);
-        put_envelope(&mut bytes, envelope);
-        self.drafted += bytes.len();
-        // By its hash: two channels with one hash part where they would share a record, no more.
-        let key = self.hasher.hash_one(&channel);
-        let last = self.open.get(&key).map(|&last| &mut self.drafts[last]);
-        if let Some(last) = last.filter(|last| last.channel == channel && last.takes(envelope, bytes.len())) {
-            last.bytes.extend_from_slice(&bytes);
+    pub(super) fn add(&mut self, at: usize, envelope: &'a Envelope, channel: Channel<'a>) {
+        let body = self.write(envelope);
+        if let Some(last) = self.last_of(channel).map(|last| &mut self.drafts[last])
+            && last.takes(envelope, body.len())
+        {
+            last.bytes += body.len();
+            last.bodies.push(body);
             last.load.envelopes.push(at);
             return;
         }
-        self.open.insert(key, self.drafts.len());
+        if !self.open.is_empty() {
+            self.open.insert(channel, self.drafts.len());
+        }
         let load = Load { envelopes: SmallVec::from_buf([at]), user: None };
-        self.drafts.push(Draft { channel, target: envelope.target.clone(), bytes, load });
+        let bytes = body.len();
+        self.drafts.push(Draft { channel, target: &envelope.target, bodies: SmallVec::from_buf([body]), bytes, load });
     }
 
     /// Adds copies of envelope number `at` for as many of `users` as a parcel takes; the rest of them.
     pub(super) fn add_copies<'u>(&mut self, at: usize, envelope: &Envelope, users: &'u [Uid]) -> &'u [Uid] {
         // What was drafted before, for whichever of them, stays before.
         self.seal();
-        let mut bytes = Vec::with_capacity(envelope.message.approximate_bytes() + 64);
-        put_envelope(&mut bytes, envelope);
-        for (index, uid) in users.iter().enumerate() {
-            if self.parcel.is_full() {
-                return &users[index..];
-            }
-            let load = Load { envelopes: SmallVec::from_buf([at]), user: Some(uid.clone()) };
-            self.put(&self.names.user(uid), &Target::User(uid.clone()), &bytes, load);
+        let body = self.write(envelope);
+        // All or none: the longest name makes the largest record.
+        let longest = users.iter().max_by_key(|uid| uid.as_str().len());
+        let most = longest.map_or(0, |uid| self.write_head(u64::MAX, &Target::User(uid.clone()), 1) + body.len());
+        if most > self.most {
+            self.too_large.push((at, most));
+            self.bodies.clear();
+            return &[];
         }
-        &[]
+        let mut left = users;
+        while let [uid, rest @ ..] = left
+            && !self.parcel.is_full()
+        {
+            let load = Load { envelopes: SmallVec::from_buf([at]), user: Some(uid.clone()) };
+            self.put(Channel::User(uid), &Target::User(uid.clone()), std::slice::from_ref(&body), load);
+            left = rest;
+        }
+        self.bodies.clear();
+        left
     }
 
     /// What was added, once it is enough for a parcel.
     pub(super) fn full(&mut self) -> Option<Parcel> {
         let is_full = self.parcel.is_full()
-            || self.parcel.commands.len() + self.drafted >= PARCEL_BYTES
+            || self.parcel.commands.len() + self.bodies.len() >= PARCEL_BYTES
             || self.parcel.loads.len() + self.drafts.len() >= PARCEL_COMMANDS;
         if is_full { self.rest() } else { None }
     }
@@ -118,34 +151,60 @@ impl<'a> Outbox<'a> {
         Some(std::mem::take(&mut self.parcel)).filter(|parcel| !parcel.loads.is_empty())
     }
 
+    /// Writes the body; where it is.
+    fn write(&mut self, envelope: &Envelope) -> Range<usize> {
+        let start = self.bodies.len();
+        self.bodies.reserve(envelope.message.approximate_bytes() + AROUND);
+        put_envelope(&mut self.bodies, envelope);
+        start..self.bodies.len()
+    }
+
+    /// Writes what stands before the bodies of a record; how long it is.
+    fn write_head(&mut self, sequence: u64, target: &Target, count: usize) -> usize {
+        self.head.clear();
+        put_envelopes_head(&mut self.head, self.numbering.origin, sequence, target, count);
+        self.head.len()
+    }
+
+    /// The last draft for `channel`. Most batches have one envelope: only the second one asks for a table.
+    fn last_of(&mut self, channel: Channel<'a>) -> Option<usize> {
+        if self.open.is_empty() {
+            self.open.extend(self.drafts.iter().enumerate().map(|(at, draft)| (draft.channel, at)));
+        }
+        self.open.get(&channel).copied()
+    }
+
     /// Drafts become commands.
     fn seal(&mut self) {
         self.open.clear();
-        self.drafted = 0;
-        for Draft { channel, target, bytes, load } in std::mem::take(&mut self.drafts) {
-            self.put(&channel, &target, &bytes, load);
+        self.parcel.commands.reserve(self.bodies.len() + AROUND * self.drafts.len());
+        for Draft { channel, target, bodies, load, .. } in std::mem::take(&mut self.drafts) {
+            self.put(channel, target, &bodies, load);
         }
+        self.bodies.clear();
     }
 
-    fn put(&mut self, channel: &str, target: &Target, bytes: &[u8], load: Load) {
-        let sequence = self.numbering.next();
-        let record = record::envelopes(self.numbering.origin, sequence, target, load.envelopes.len(), bytes);
-        if record.len() > self.most {
-            self.too_large.extend(load.envelopes.iter().map(|at| (*at, record.len())));
+    fn put(&mut self, channel: Channel<'_>, target: &Target, bodies: &[Range<usize>], load: Load) {
+        self.write_head(self.numbering.next(), target, load.envelopes.len());
+        let record: SmallVec<[&[u8]; 2]> =
+            std::iter::once(&self.head[..]).chain(bodies.iter().map(|body| &self.bodies[body.clone()])).collect();
+        let bytes = record.iter().map(|piece| piece.len()).sum();
+        if bytes > self.most {
+            self.too_large.extend(load.envelopes.iter().map(|at| (*at, bytes)));
             return;
         }
-        put_command(&mut self.parcel.commands, &[b"PUBLISH", channel.as_bytes(), &record]);
+        put_publish(&mut self.parcel.commands, self.names, channel, &record);
         self.parcel.loads.push(load);
     }
 }
 
-impl Draft {
+impl Draft<'_> {
     /// Whether an envelope with so many bytes goes into the same record. A list of users makes a record large enough.
     fn takes(&self, envelope: &Envelope, bytes: usize) -> bool {
-        self.bytes.len() + bytes <= PACK
+        self.bytes + bytes <= PACK
             && self.load.envelopes.len() < MAX_ENVELOPES
             && !matches!(self.target, Target::EveryoneBut(_) | Target::Users(_))
-            && self.target == envelope.target
+            && *self.target == envelope.target
     }
 }
 
@@ -177,13 +236,14 @@ mod tests {
     #[test]
     fn neighbours_on_a_channel_share_a_record_and_keep_their_order() {
         let (names, numbering) = (Names::new("sky"), Numbering::new(1));
-        let mut outbox = Outbox::new(&names, &numbering, 1 << 20);
         let device = Target::Device(uid("a"), "web".parse::<Device>().unwrap());
         let targets =
             [Target::User(uid("a")), Target::User(uid("b")), Target::User(uid("a")), device, Target::User(uid("a"))];
-        for (at, target) in targets.into_iter().enumerate() {
-            let channel = if at == 1 { "sky:u:b" } else { "sky:u:a" };
-            outbox.add(at, &envelope(target, "hi"), channel.to_owned());
+        let (a, b) = (uid("a"), uid("b"));
+        let batch = targets.map(|target| envelope(target, "hi"));
+        let mut outbox = Outbox::new(&names, &numbering, 1 << 20);
+        for (at, envelope) in batch.iter().enumerate() {
+            outbox.add(at, envelope, Channel::User(if at == 1 { &b } else { &a }));
             assert!(outbox.full().is_none());
         }
         let parcel = outbox.rest().unwrap();
@@ -195,8 +255,9 @@ mod tests {
     #[test]
     fn many_users_get_copies_of_one_body_in_parcels_of_bounded_size() {
         let (names, numbering) = (Names::new("sky"), Numbering::new(1));
+        let (first, u7) = (envelope(Target::User(uid("u7")), "first"), uid("u7"));
         let mut outbox = Outbox::new(&names, &numbering, 1 << 20);
-        outbox.add(0, &envelope(Target::User(uid("u7")), "first"), "sky:u:u7".to_owned());
+        outbox.add(0, &first, Channel::User(&u7));
         let users: Vec<Uid> = (0..2_500).map(|n| uid(&format!("u{n}"))).collect();
         let many = envelope(Target::Users(users.clone().into()), "hi");
         let (mut left, mut parcels) = (users.as_slice(), Vec::new());
@@ -214,10 +275,25 @@ mod tests {
     #[test]
     fn a_record_is_bounded() {
         let (names, numbering) = (Names::new("sky"), Numbering::new(1));
+        let batch = [
+            envelope(Target::Everyone, &"x".repeat(1_000)),
+            envelope(Target::EveryoneBut(vec![uid("a")].into()), "hi"),
+        ];
         let mut outbox = Outbox::new(&names, &numbering, 1_000);
-        outbox.add(0, &envelope(Target::Everyone, &"x".repeat(1_000)), names.everyone());
-        outbox.add(1, &envelope(Target::EveryoneBut(vec![uid("a")].into()), "hi"), names.everyone());
+        batch.iter().enumerate().for_each(|(at, envelope)| outbox.add(at, envelope, Channel::Everyone));
         assert_eq!(loads(&outbox.rest().unwrap()), [vec![1]]);
         assert!(matches!(outbox.too_large[..], [(0, bytes)] if bytes > 1_000));
+    }
+
+    #[test]
+    fn copies_are_all_small_enough_or_none_is_sent() {
+        let (names, numbering) = (Names::new("sky"), Numbering::new(1));
+        let users = [uid("a"), uid(&"b".repeat(100))];
+        let many = envelope(Target::Users(users.to_vec().into()), &"x".repeat(800));
+        let mut outbox = Outbox::new(&names, &numbering, 900);
+        assert!(outbox.add_copies(0, &many, &users[..1]).is_empty() && outbox.too_large.is_empty());
+        assert!(outbox.add_copies(1, &many, &users).is_empty());
+        assert!(matches!(outbox.too_large[..], [(1, bytes)] if bytes > 900));
+        assert_eq!(loads(&outbox.rest().unwrap()), [vec![0]]);
     }
 }

@@ -3,6 +3,7 @@
 //! While a batch is handed over nothing is read: a node that is too slow is cut off by the server, which it notices as a
 //! gap, rather than fill its memory.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,13 @@ struct Progress {
     is_ready: bool,
 }
 
+impl Progress {
+    /// When it will have been quiet for too long, unless something comes.
+    fn quiet_at(&self) -> Instant {
+        self.heard + if self.asked { 2 * QUIET } else { QUIET }
+    }
+}
+
 impl Subscriber {
     pub(super) fn new(
         (client, names, base): (Arc<Client>, Names, Vec<String>),
@@ -99,6 +107,12 @@ impl Subscriber {
         let mut progress = Progress { due, heard: Instant::now(), asked: false, is_marked: false, is_ready: false };
         let channels: Vec<&str> = self.base.iter().map(String::as_str).collect();
         say(&mut outgoing, b"SUBSCRIBE", channels.into_iter());
+        let mut closing = self.closing.clone();
+        if *closing.borrow_and_update() {
+            return Ok(());
+        }
+        let mut closed = pin!(closing.changed());
+        let mut timer = pin!(sleep_until(progress.quiet_at()));
         loop {
             let was = progress.is_ready;
             self.take_in(&mut incoming, &mut progress).await?;
@@ -108,7 +122,11 @@ impl Subscriber {
                     self.inbox.gap();
                 }
             }
-            let next = self.say_what_changed(&mut outgoing, &mut progress);
+            if let Some(next) = self.say_what_changed(&mut outgoing, &mut progress)
+                && next < timer.deadline()
+            {
+                timer.as_mut().reset(next);
+            }
             tokio::select! {
                 biased;
                 read = incoming.read() => {
@@ -118,15 +136,17 @@ impl Subscriber {
                 }
                 written = outgoing.write(), if outgoing.waits() => written?,
                 () = self.streams.changed.notified() => {}
-                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
-                () = sleep_until(progress.heard + QUIET), if !progress.asked => {
-                    say(&mut outgoing, b"PING", std::iter::empty());
-                    progress.asked = true;
+                // Set anew only when it is over: what was heard meanwhile costs no look at the timer.
+                () = &mut timer => {
+                    if progress.quiet_at() <= Instant::now() {
+                        if std::mem::replace(&mut progress.asked, true) {
+                            return Err(WireError::Silent(2 * QUIET));
+                        }
+                        say(&mut outgoing, b"PING", std::iter::empty());
+                    }
+                    timer.as_mut().reset(progress.quiet_at());
                 }
-                () = sleep_until(progress.heard + 2 * QUIET), if progress.asked => {
-                    return Err(WireError::Silent(2 * QUIET));
-                }
-                _ = self.closing.changed() => return Ok(()),
+                _ = &mut closed => return Ok(()),
             }
         }
     }
@@ -135,10 +155,8 @@ impl Subscriber {
     async fn take_in(&mut self, incoming: &mut Incoming, progress: &mut Progress) -> Result<(), WireError> {
         while let Some(frame) = incoming.next()? {
             match frame {
+                Frame::Message(record) => self.inbox.take(&record).await,
                 Frame::Array(parts) => match parts.as_slice() {
-                    [Frame::Bulk(Some(kind)), _, Frame::Bulk(Some(record))] if **kind == *b"message" => {
-                        self.inbox.take(record).await;
-                    }
                     [Frame::Bulk(Some(kind)), Frame::Bulk(Some(channel)), _] if **kind == *b"subscribe" => {
                         progress.due = progress.due.saturating_sub(1);
                         let stream = std::str::from_utf8(channel).ok().and_then(|name| self.names.stream_of(name));
@@ -167,12 +185,12 @@ impl Subscriber {
                 break;
             }
             progress.due += asked.len();
-            let channels: Vec<String> = asked.iter().map(|stream| self.names.stream(stream)).collect();
+            let channels: Vec<String> = asked.iter().map(|stream| self.names.channel(stream.into())).collect();
             say(outgoing, b"SUBSCRIBE", channels.iter().map(String::as_str));
         }
         let (left, next) = self.streams.take_left(CHUNK);
         if !left.is_empty() {
-            let channels: Vec<String> = left.iter().map(|stream| self.names.stream(stream)).collect();
+            let channels: Vec<String> = left.iter().map(|stream| self.names.channel(stream.into())).collect();
             say(outgoing, b"UNSUBSCRIBE", channels.iter().map(String::as_str));
         }
         next

@@ -4,6 +4,7 @@
 //! channel and no record.
 
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -13,6 +14,8 @@ use super::client::ByteStream;
 
 /// Room that is made for each read.
 const READ: usize = 64 << 10;
+/// Bytes of a line break.
+const BREAK: usize = 2;
 /// Longest line (a length, an integer, an error), and most of one answer.
 const MAX_LINE: usize = 4 << 10;
 const MAX_FRAME: usize = 128 << 20;
@@ -30,6 +33,8 @@ pub(super) enum Frame {
     Bulk(Option<Bytes>),
     /// Several, in order.
     Array(Vec<Frame>),
+    /// What was published on a channel that is subscribed to.
+    Message(Bytes),
 }
 
 /// Why nothing more can be read.
@@ -114,6 +119,13 @@ impl Incoming {
             self.buffer.advance(end);
             return Ok(Some(Frame::Integer(number)));
         }
+        // What is pushed to a subscriber: as many, of which nothing but what was published is looked at.
+        if let Some(payload) = payload_of(&self.buffer[..end]) {
+            self.buffer.advance(payload.start);
+            let message = self.buffer.split_to(payload.len()).freeze();
+            self.buffer.advance(end - payload.end);
+            return Ok(Some(Frame::Message(message)));
+        }
         let whole = self.buffer.split_to(end).freeze();
         build(&whole, &mut 0).map(Some)
     }
@@ -147,14 +159,18 @@ impl Outgoing {
 /// Appends a command of these words.
 pub(super) fn put_command(out: &mut Vec<u8>, words: &[&[u8]]) {
     put_length(out, b'*', words.len());
-    for word in words {
-        put_length(out, b'$', word.len());
-        out.extend_from_slice(word);
-        out.extend_from_slice(b"\r\n");
-    }
+    words.iter().for_each(|word| put_word(out, &[word]));
 }
 
-fn put_length(out: &mut Vec<u8>, mark: u8, length: usize) {
+/// Appends a word of a command, which stands in pieces.
+pub(super) fn put_word(out: &mut Vec<u8>, pieces: &[&[u8]]) {
+    put_length(out, b'$', pieces.iter().map(|piece| piece.len()).sum());
+    pieces.iter().for_each(|piece| out.extend_from_slice(piece));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the line that says how many words or bytes follow.
+pub(super) fn put_length(out: &mut Vec<u8>, mark: u8, length: usize) {
     out.push(mark);
     let start = out.len();
     let mut rest = length;
@@ -193,6 +209,19 @@ fn end_of(buffer: &[u8], at: usize, depth: usize) -> Result<Option<usize>, WireE
         }
         other => Err(WireError::Malformed(format!("a frame that begins with {other:#04x}"))),
     }
+}
+
+/// Where in a whole frame that is what was published, if the frame is that.
+fn payload_of(frame: &[u8]) -> Option<Range<usize>> {
+    const HEAD: &[u8] = b"*3\r\n$7\r\nmessage\r\n";
+    if !frame.starts_with(HEAD) {
+        return None;
+    }
+    let at = end_of(frame, HEAD.len(), 1).ok()??;
+    let start = line_end(frame, at).ok()??;
+    // Nil has no line break of its own behind its length.
+    let is_text = frame[at] == b'$' && start + BREAK <= frame.len();
+    is_text.then(|| start..frame.len() - BREAK)
 }
 
 /// Behind the line break of the line that begins at `at`.
@@ -246,7 +275,8 @@ mod tests {
     use super::*;
 
     const TALK: &[u8] =
-        b"+OK\r\n:12\r\n-ERR no\r\n$-1\r\n*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$4\r\na\r\nb\r\n:0\r\n*-1\r\n";
+        b"+OK\r\n:12\r\n-ERR no\r\n$-1\r\n*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$4\r\na\r\nb\r\n:0\r\n*-1\r\n\
+          *3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$0\r\n\r\n*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$-1\r\n";
 
     fn frames() -> Vec<Frame> {
         let bulk = |text: &'static str| Frame::Bulk(Some(Bytes::from_static(text.as_bytes())));
@@ -255,9 +285,12 @@ mod tests {
             Frame::Integer(12),
             Frame::Error("ERR no".to_owned()),
             Frame::Bulk(None),
-            Frame::Array(vec![bulk("message"), bulk("c"), bulk("a\r\nb")]),
+            Frame::Message("a\r\nb".into()),
             Frame::Integer(0),
             Frame::Array(Vec::new()),
+            Frame::Array(vec![bulk("subscribe"), bulk("c"), Frame::Integer(1)]),
+            Frame::Message(Bytes::new()),
+            Frame::Array(vec![bulk("message"), bulk("c"), Frame::Bulk(None)]),
         ]
     }
 
@@ -309,6 +342,7 @@ mod tests {
             let mut buffer = BytesMut::from(&bytes[..]);
             while let Ok(Some(end)) = end_of(&buffer, 0, 0) {
                 let whole = buffer.split_to(end).freeze();
+                let _ = payload_of(&whole).map(|payload| whole.slice(payload));
                 let _ = build(&whole, &mut 0);
             }
         }

@@ -359,11 +359,7 @@ async fn more(wire: &mut Option<Wire>) -> Result<(), WireError> {
 
 /// What was published, if the frame is that.
 fn message(frame: Frame) -> Option<Bytes> {
-    let Frame::Array(parts) = frame else { return None };
-    match <[Frame; 3]>::try_from(parts) {
-        Ok([Frame::Bulk(Some(kind)), _, Frame::Bulk(Some(payload))]) if &kind[..] == b"message" => Some(payload),
-        _ => None,
-    }
+    if let Frame::Message(payload) = frame { Some(payload) } else { None }
 }
 
 fn is_confirmation(frame: &Frame, word: &[u8]) -> bool {
@@ -404,10 +400,7 @@ mod tests {
     #[test]
     fn only_what_was_published_is_a_message() {
         let bulk = |text: &'static str| Frame::Bulk(Some(Bytes::from_static(text.as_bytes())));
-        assert_eq!(
-            message(Frame::Array(vec![bulk("message"), bulk("chat"), bulk("x")])),
-            Some(Bytes::from_static(b"x"))
-        );
+        assert_eq!(message(Frame::Message(Bytes::from_static(b"x"))), Some(Bytes::from_static(b"x")));
         let confirmed = Frame::Array(vec![bulk("unsubscribe"), bulk("chat"), Frame::Integer(0)]);
         assert!(is_confirmation(&confirmed, b"unsubscribe") && !is_confirmation(&confirmed, b"subscribe"));
         assert_eq!(message(confirmed), None);
