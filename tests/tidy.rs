@@ -7,6 +7,8 @@
 
 #[path = "tidy/examples.rs"]
 mod examples;
+#[path = "tidy/languages.rs"]
+mod languages;
 #[path = "tidy/reference.rs"]
 mod reference;
 #[path = "tidy/scan.rs"]
@@ -348,6 +350,18 @@ fn both_readmes_show_the_same_commands() {
     let (english, chinese) = (code_blocks(&read("README.md")), code_blocks(&read("README.zh-CN.md")));
     assert!(english.len() >= 2, "README.md shows its commands in code blocks");
     assert_eq!(english, chinese, "README.md and README.zh-CN.md differ in their code blocks");
+}
+
+#[test]
+fn both_readmes_show_what_each_guest_language_costs() {
+    let files = ["README.md", "README.zh-CN.md"].map(|file| (file, read(file)));
+    let mut broken = languages::missing(&read("src/cli/plugin/new.rs"));
+    let [english, chinese] = files.each_ref().map(|(_, text)| languages::rows(text));
+    broken.extend(languages::faults(files[0].0, &english));
+    if english != chinese {
+        broken.push("README.md and README.zh-CN.md differ in their tables".to_owned());
+    }
+    none("plugins/conformance/run --table writes the table of languages", &broken);
 }
 
 fn code_blocks(text: &str) -> Vec<String> {

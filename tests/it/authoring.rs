@@ -65,6 +65,7 @@ fn build_says_which_command_installs_what_is_missing() {
             &["Makefile", "src/plugin.c"],
             &["clang-22", "apt-get install make clang-22 lld-22 wasi-libc libclang-rt-22-dev-wasm32"],
         ),
+        (&["Makefile", "go.mod"], &["make and go and rustc", "https://go.dev/doc/install"]),
         (&["Makefile"], &["expected Cargo.toml (Rust), package.json"]),
     ] {
         let (code, told) = Bench::with(files).build();
@@ -147,6 +148,7 @@ fn new_makes_a_folder_for_each_language_and_role() {
         ("js", "src/plugin.js"),
         ("python", "src/plugin.py"),
         ("c", "src/plugin.c"),
+        ("go", "plugin.go"),
     ] {
         for role in ["auth", "filter", "handler", "events"] {
             let name = format!("my-{lang}-{role}");
@@ -220,6 +222,11 @@ async fn dev_keeps_a_plugin_live_and_follows_its_log() {
     let answer = gateway.post("/send/all", json!({"action": "trap"})).await;
     assert!(answer.body.contains("mine"), "{}", answer.body);
     until(&mut said, "panicked");
+
+    // So is its manifest, a change of which leaves the component as it is.
+    std::fs::write(bench.dir.path().join("mine.toml"), "order = 7\n").unwrap();
+    until(&mut said, "mine is live, version 2");
+    until(&mut told, "waiting for a change");
 
     // A build that fails changes nothing in the node.
     bench.tool("make", "echo no such header >&2; exit 2");

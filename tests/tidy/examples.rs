@@ -9,12 +9,13 @@ const ROLES: [(&str, &str); 4] = [
     ("events", "hears of what happens"),
 ];
 /// Folder and suffix of the template, name of the language, word for the highlighter.
-const LANGUAGES: [(&str, &str, &str); 5] = [
+const LANGUAGES: [(&str, &str, &str); 6] = [
     ("rust", "rs", "Rust"),
     ("ts", "ts", "TypeScript"),
     ("js", "js", "JavaScript"),
     ("python", "py", "Python"),
     ("c", "c", "C"),
+    ("go", "go", "Go"),
 ];
 
 const INTERFACES: [(&str, &str); 8] = [
@@ -28,11 +29,12 @@ const INTERFACES: [(&str, &str); 8] = [
     ("timers", "ring later"),
 ];
 /// Language, and the files of its conformance guest.
-const GUESTS: [(&str, &[&str]); 4] = [
+const GUESTS: [(&str, &[&str]); 5] = [
     ("rust", &["rust/src/lib.rs", "rust/src/calls.rs", "rust/src/reach.rs"]),
     ("ts", &["ts/src/plugin.ts"]),
     ("python", &["python/src/plugin.py"]),
     ("c", &["c/src/plugin.c"]),
+    ("go", &["go/plugin.go", "go/calls.go"]),
 ];
 
 /// The page, from the files that `read` gives.

@@ -1,8 +1,10 @@
-//! What other languages than Rust see of `wit/`: the C bindings in `plugins/sdk-c`, the types for TypeScript in `plugins/sdk-js`.
+//! What other languages than Rust see of `wit/`: the bindings for C in `plugins/sdk-c` and for Go in `plugins/sdk-go`, the types for TypeScript in
+//! `plugins/sdk-js`.
 //!
-//! Both are committed, so that an author needs no generator. Knows nothing of the helpers beside them that are written by hand.
+//! All are committed, so that an author needs no generator. Knows nothing of the helpers beside them that are written by hand.
 
 mod c;
+mod go;
 mod typescript;
 
 use std::collections::BTreeMap;
@@ -18,6 +20,7 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 /// `wit/` does not parse, or names a world that is not there.
 pub fn generate() -> Result<Files, Box<dyn Error>> {
     let mut files = c::generate()?;
+    files.extend(go::generate()?);
     files.extend(typescript::generate()?);
     Ok(files)
 }

@@ -52,10 +52,10 @@ impl Recipe {
             () if has("Cargo.toml") => Self::Rust,
             () if has("package.json") => Self::Node,
             () if has("Makefile") && source("py") => Self::Python,
+            () if has("Makefile") && has("go.mod") => Self::Go,
             () if has("Makefile") && source("c") => Self::C,
-            () if has("Makefile") && (has("go.mod") || source("go")) => Self::Go,
             () => bail!(
-                "{}: expected Cargo.toml (Rust), package.json (JavaScript, TypeScript), or a Makefile with .py, .c or .go files, got none",
+                "{}: expected Cargo.toml (Rust), package.json (JavaScript, TypeScript), or a Makefile with .py or .c files or a go.mod, got none",
                 dir.display()
             ),
         })
@@ -174,6 +174,7 @@ mod tests {
         let files = [
             ("Makefile", None),
             ("src/plugin.c", Some(Recipe::C)),
+            ("go.mod", Some(Recipe::Go)),
             ("package.json", Some(Recipe::Node)),
             ("Cargo.toml", Some(Recipe::Rust)),
         ];

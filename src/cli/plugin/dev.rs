@@ -21,6 +21,8 @@ use crate::plugin::check::check_file;
 const TAIL: Duration = Duration::from_millis(300);
 /// A node that has not looked at a file for so long does not look there.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What a node says of a file so long after it was put there, it says of this one, be it what it said before.
+const SETTLED: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Dev {
@@ -93,36 +95,44 @@ impl Place {
             bail!("{}", check::lines(&report).join("\n"));
         }
         let name = report.name;
+        let before = self.told_of(&name)?;
         // The manifest first: it may grant what the new file asks for.
         let manifest = file.with_extension("toml");
-        if manifest.is_file() {
-            put(&manifest, &self.into.join(format!("{name}.toml")))?;
-        }
-        put(&file, &self.into.join(format!("{name}.wasm")))?;
-        Ok(self.follow(&name, &report.hash, watch)?.then_some(name))
+        let mut is_new = manifest.is_file() && renewed(&manifest, &self.into.join(format!("{name}.toml")))?;
+        is_new |= renewed(&file, &self.into.join(format!("{name}.wasm")))?;
+        // Where nothing is new, what the node says already is about these files.
+        let before = if is_new { before } else { Value::Null };
+        Ok(self.follow(&name, &report.hash, &before, watch)?.then_some(name))
     }
 
-    /// Waits until the node serves the file, or has refused it, or it was changed once more.
-    fn follow(&self, name: &str, hash: &str, watch: &Watch) -> anyhow::Result<bool> {
+    /// Waits until the node serves the file, or has refused it, or it was changed once more. `before` is what the node said when it had not
+    /// seen the file: a changed manifest makes a new version of a component whose hash is the same.
+    fn follow(&self, name: &str, hash: &str, before: &Value, watch: &Watch) -> anyhow::Result<bool> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
-            let answer: Value = serde_json::from_str(&block_on(self.node.ask(Method::GET, "/plugins", None))?)?;
-            let items = answer.pointer("/data/items").and_then(Value::as_array);
-            let own = items.into_iter().flatten().find(|item| item["name"] == name);
-            if let Some(reason) =
-                own.filter(|own| own["rejected"]["hash"] == hash).map(|own| &own["rejected"]["reason"])
-            {
-                bail!("the node refused it: {}", reason.as_str().unwrap_or_default());
-            }
-            if let Some(own) = own.filter(|own| own["hash"] == hash) {
-                print(&format!("{name} is live, version {}", own["version"]))?;
-                return Ok(true);
+            let own = self.told_of(name)?;
+            let is_news = ["version", "rejected"].iter().any(|key| own[key] != before[key]);
+            if is_news || begun.elapsed() > SETTLED {
+                if own["rejected"]["hash"] == hash {
+                    bail!("the node refused it: {}", own["rejected"]["reason"].as_str().unwrap_or_default());
+                }
+                if own["hash"] == hash {
+                    print(&format!("{name} is live, version {}", own["version"]))?;
+                    return Ok(true);
+                }
             }
             if watch.changed_within(TAIL)? {
                 return Ok(false);
             }
         }
         bail!("the node did not look at {} within {PATIENCE:?}: is it its plugins.dir?", self.into.display())
+    }
+
+    /// What the node says of the plugin; null where it does not know it.
+    fn told_of(&self, name: &str) -> anyhow::Result<Value> {
+        let answer: Value = serde_json::from_str(&block_on(self.node.ask(Method::GET, "/plugins", None))?)?;
+        let mut items = answer.pointer("/data/items").and_then(Value::as_array).into_iter().flatten();
+        Ok(items.find(|item| item["name"] == name).cloned().unwrap_or_default())
     }
 
     /// What the plugin logged from this number on, and the number of what comes next.
@@ -136,4 +146,11 @@ impl Place {
         let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_owned();
         Ok((items.map(|item| format!("{:<5} {}", text(item, "level"), text(item, "text"))).collect(), next))
     }
+}
+
+/// Puts a file in the place of another one; whether they differed.
+fn renewed(from: &Path, to: &Path) -> anyhow::Result<bool> {
+    let is_new = std::fs::read(from)? != std::fs::read(to).unwrap_or_default();
+    put(from, to)?;
+    Ok(is_new)
 }

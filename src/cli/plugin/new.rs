@@ -16,7 +16,7 @@ const PLACEHOLDER: &str = "my-plugin";
 /// Longest name of a plugin.
 const MAX_NAME: usize = 64;
 /// Names that a toolchain has for itself.
-const TAKEN: [&str; 6] = ["test", "core", "std", "alloc", "plugin", "skylark-plugin"];
+const TAKEN: [&str; 7] = ["test", "core", "std", "alloc", "plugin", "skylark", "skylark-plugin"];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct New {
@@ -43,6 +43,7 @@ enum Lang {
     Js,
     Python,
     C,
+    Go,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -105,8 +106,8 @@ impl New {
         match self.lang {
             Lang::Rust => all.push(("wit/skylark.wit".to_owned(), files::WIT.to_vec())),
             Lang::Ts | Lang::Js | Lang::Python => all.push(("wit/deps/skylark.wit".to_owned(), files::WIT.to_vec())),
-            // The bindings are made of it already.
-            Lang::C => {}
+            // The bindings are made of it already; what Go has of it lies with them.
+            Lang::C | Lang::Go => {}
         }
         all
     }
@@ -116,7 +117,7 @@ impl New {
         if let Some(file) = path.strip_prefix("templates/role/") {
             let file = file.strip_prefix(role)?.strip_prefix('/')?;
             return match (file, self.lang) {
-                ("world.wit", Lang::Rust | Lang::C) => None,
+                ("world.wit", Lang::Rust | Lang::C | Lang::Go) => None,
                 ("world.wit", _) => Some("wit/world.wit".to_owned()),
                 _ => Some(file.replace(PLACEHOLDER, &self.name)),
             };
@@ -131,7 +132,7 @@ impl New {
         }
         match (self.lang, path.split_once('/')?) {
             (Lang::Rust, ("sdk", file)) => Some(format!("skylark/sdk/{file}")),
-            (Lang::Ts | Lang::Js, ("sdk-js", file)) => Some(format!("skylark/{file}")),
+            (Lang::Go, ("sdk-go", file)) | (Lang::Ts | Lang::Js, ("sdk-js", file)) => Some(format!("skylark/{file}")),
             (Lang::C, ("sdk-c", file)) => {
                 let own = file.strip_prefix(role);
                 let file = match own.and_then(|rest| rest.strip_prefix('/')) {
@@ -162,6 +163,7 @@ impl Lang {
             Self::Js => "js",
             Self::Python => "python",
             Self::C => "c",
+            Self::Go => "go",
         }
     }
 
@@ -172,6 +174,7 @@ impl Lang {
             Self::Js => "src/plugin.js",
             Self::Python => "src/plugin.py",
             Self::C => "src/plugin.c",
+            Self::Go => "plugin.go",
         }
     }
 }
@@ -204,7 +207,8 @@ mod tests {
     fn every_template_is_embedded_as_it_is() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
         let mut there = Vec::new();
-        let mut open: Vec<PathBuf> = ["templates", "sdk/src", "sdk-c", "sdk-js"].map(|dir| root.join(dir)).into();
+        let mut open: Vec<PathBuf> =
+            ["templates", "sdk/src", "sdk-c", "sdk-go", "sdk-js"].map(|dir| root.join(dir)).into();
         while let Some(dir) = open.pop() {
             for entry in std::fs::read_dir(dir).unwrap() {
                 let path = entry.unwrap().path();
@@ -212,8 +216,9 @@ mod tests {
             }
         }
         there.push(root.join("sdk/Cargo.toml"));
-        // Only for this repository: the bindings of all roles at once, and what explains them.
-        let is_own = |path: &str| path.starts_with("sdk-c/all/") || path.ends_with("README.md");
+        // Only for this repository: the bindings of all roles at once, what the adapter is made of, and what explains them.
+        let is_own =
+            |path: &str| path.starts_with("sdk-c/all/") || path == "sdk-go/adapter.wat" || path.ends_with("README.md");
         let mut there: Vec<String> = there
             .iter()
             .map(|path| path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned())
@@ -241,6 +246,7 @@ mod tests {
                     Lang::Js => ["package.json", "package-lock.json", "wit/world.wit", "wit/deps/skylark.wit"],
                     Lang::Python => ["Makefile", "requirements.txt", "wit/world.wit", "wit/deps/skylark.wit"],
                     Lang::C => ["Makefile", "skylark/skylark.h", "skylark/plugin.c", "skylark/plugin_component_type.o"],
+                    Lang::Go => ["Makefile", "go.mod", "skylark/component", "skylark/adapter.wasm"],
                 };
                 recipe.iter().for_each(|wanted| assert!(has(wanted), "{lang:?} {role:?} has no {wanted}"));
                 let mut paths: Vec<&String> = made.iter().map(|(path, _)| path).collect();

@@ -23,7 +23,10 @@ impl Tools {
                 &["make", "clang-22", "rustc"],
                 "sudo apt-get install make clang-22 lld-22 wasi-libc libclang-rt-22-dev-wasm32 (and Rust, whose linker makes components: curl --proto '=https' -sSf https://sh.rustup.rs | sh)",
             ),
-            Recipe::Go => (&["make", "go"], "see https://go.dev/doc/install"),
+            Recipe::Go => (
+                &["make", "go", "rustc"],
+                "sudo apt-get install make golang-go (Go 1.24 or newer: on Debian 12 from backports, or as https://go.dev/doc/install says; and Rust, whose linker makes components: curl --proto '=https' -sSf https://sh.rustup.rs | sh)",
+            ),
         };
         Self { programs, install }
     }

@@ -1,0 +1,3 @@
+module skylark
+
+go 1.24

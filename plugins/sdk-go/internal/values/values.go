@@ -1,0 +1,79 @@
+// Package values has the shapes of the interface that Go has no word for. Plugins see them by the package skylark.
+package values
+
+// The cases of a Result, by their tags.
+const (
+	ResultOk = iota
+	ResultErr
+)
+
+// The cases of an Option, by their tags.
+const (
+	OptionNone = iota
+	OptionSome
+)
+
+// Option is a value or none. The zero value is none.
+type Option[T any] struct {
+	value T
+	is    bool
+}
+
+// Some is a value.
+func Some[T any](value T) Option[T] { return Option[T]{value, true} }
+
+// None is no value.
+func None[T any]() Option[T] { return Option[T]{} }
+
+// Get gives the value, and whether there is one.
+func (o Option[T]) Get() (T, bool) { return o.value, o.is }
+
+// Or gives the value, or what stands for none.
+func (o Option[T]) Or(fallback T) T {
+	if o.is {
+		return o.value
+	}
+	return fallback
+}
+
+// Some gives the value; the zero value for none.
+func (o Option[T]) Some() T { return o.value }
+
+// Tag is OptionSome or OptionNone.
+func (o Option[T]) Tag() uint8 {
+	if o.is {
+		return OptionSome
+	}
+	return OptionNone
+}
+
+// Result is a value or an error.
+type Result[T, E any] struct {
+	value T
+	err   E
+	tag   uint8
+}
+
+// Ok is a value.
+func Ok[T, E any](value T) Result[T, E] { return Result[T, E]{value: value, tag: ResultOk} }
+
+// Err is an error.
+func Err[T, E any](err E) Result[T, E] { return Result[T, E]{err: err, tag: ResultErr} }
+
+// Ok gives the value.
+func (r Result[T, E]) Ok() T { return r.value }
+
+// Err gives the error.
+func (r Result[T, E]) Err() E { return r.err }
+
+// Tag is ResultOk or ResultErr.
+func (r Result[T, E]) Tag() uint8 { return r.tag }
+
+// Unit is what there is nothing to say of.
+type Unit struct{}
+
+// Tuple2 is two values.
+type Tuple2[A, B any] struct {
+	F0 A
+	F1 B
+}

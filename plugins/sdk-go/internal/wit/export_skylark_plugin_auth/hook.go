@@ -1,0 +1,7 @@
+// Package export_skylark_plugin_auth is where the bindings find the plugin.
+package export_skylark_plugin_auth
+
+import wit "skylark/internal/wit/skylark_plugin_auth"
+
+// Admit is set by the package auth.
+var Admit func(wit.Transport, wit.Claim) wit.Answer

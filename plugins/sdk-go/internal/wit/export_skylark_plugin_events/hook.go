@@ -1,0 +1,7 @@
+// Package export_skylark_plugin_events is where the bindings find the plugin.
+package export_skylark_plugin_events
+
+import wit "skylark/internal/wit/skylark_plugin_events"
+
+// OnEvent is set by the package events.
+var OnEvent func(wit.Event)

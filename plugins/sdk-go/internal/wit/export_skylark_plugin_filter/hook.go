@@ -1,0 +1,7 @@
+// Package export_skylark_plugin_filter is where the bindings find the plugin.
+package export_skylark_plugin_filter
+
+import wit "skylark/internal/wit/skylark_plugin_filter"
+
+// Judge is set by the package filter.
+var Judge func() wit.Verdict

@@ -1,0 +1,105 @@
+// Package skylark holds the words that every role shares. A plugin in Go is a package main that sets the function of its role:
+//
+//	package main
+//
+//	import (
+//		"strings"
+//
+//		"skylark/filter"
+//		"skylark/publication"
+//	)
+//
+//	func main() {}
+//
+//	func init() {
+//		filter.Judge = func() filter.Verdict {
+//			if strings.Contains(publication.Title(), "gossip") {
+//				return filter.Reject("403", "no gossip")
+//			}
+//			return filter.Allow()
+//		}
+//	}
+//
+// What a plugin imports is what it asks for: a package that needs a grant says so.
+package skylark
+
+import (
+	"skylark/internal/values"
+	types "skylark/internal/wit/skylark_plugin_types"
+)
+
+// Option is a value or none: `value, is := o.Get()`, `o.Or(fallback)`.
+type Option[T any] = values.Option[T]
+
+// Some is a value where there may be none.
+func Some[T any](value T) Option[T] { return values.Some(value) }
+
+// None is no value. It is the zero value, too.
+func None[T any]() Option[T] { return values.None[T]() }
+
+// Message is what is said. An empty text is an absent one; an id or timestamp of 0 is given by the node.
+type Message = types.Message
+
+// Identity is who a connection belongs to.
+type Identity = types.Identity
+
+// Refusal is a code of three digits and a reason in plain words.
+type Refusal = types.Refusal
+
+// Entry is a key, F0, with its text, F1.
+type Entry = types.Entry
+
+// Pair is one entry.
+func Pair(key, text string) Entry { return Entry{F0: key, F1: text} }
+
+// Find gives the text of the first entry of the key, and whether there is one.
+func Find(entries []Entry, key string) (string, bool) {
+	for _, entry := range entries {
+		if entry.F0 == key {
+			return entry.F1, true
+		}
+	}
+	return "", false
+}
+
+// Target is who is to receive a push.
+type Target = types.Target
+
+// ToConnection is one live connection, by its cid.
+func ToConnection(cid uint64) Target { return types.MakeTargetConnection(cid) }
+
+// ToDevice is a user's connections of one device.
+func ToDevice(uid, device string) Target {
+	return types.MakeTargetDevice(types.DeviceOf{Uid: uid, Device: device})
+}
+
+// ToUser is all connections of a user.
+func ToUser(uid string) Target { return types.MakeTargetUser(uid) }
+
+// ToUsers is all connections of these users.
+func ToUsers(uids ...string) Target { return types.MakeTargetUsers(uids) }
+
+// ToRoom is the connections in a room.
+func ToRoom(room string) Target { return types.MakeTargetRoom(room) }
+
+// ToEveryone is every bound connection.
+func ToEveryone() Target { return types.MakeTargetEveryone() }
+
+// ToEveryoneBut is everyone online except these users.
+func ToEveryoneBut(uids ...string) Target { return types.MakeTargetEveryoneBut(uids) }
+
+// Error is what the node says no with.
+type Error struct {
+	// Name as the interface has it, e.g. too-large.
+	Name string
+	// Detail says more; empty where the name says it all.
+	Detail string
+}
+
+// Error is the name, and the detail behind it.
+func (e *Error) Error() string {
+	if e.Detail == "" {
+		return e.Name
+	}
+	return e.Name + ": " + e.Detail
+}

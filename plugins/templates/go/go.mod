@@ -1,0 +1,7 @@
+module plugins/my-plugin
+
+go 1.24
+
+require skylark v0.0.0
+
+replace skylark => ./skylark
