@@ -43,6 +43,15 @@ pub trait Source: Send {
     /// [`Unavailable`]: ask again, the source comes back by itself and waits a little longer each time.
     fn take(&mut self) -> BoxFuture<'_, Result<Vec<Record>, Unavailable>>;
 
+    /// Whether these, of those taken last, are this reader's still: asked before each try to publish them. Where another
+    /// one may have had the line meanwhile they are lost to this reader, and the source has counted them.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: nobody can say it now.
+    fn still<'a>(&'a mut self, _places: &'a [Place]) -> BoxFuture<'a, Result<bool, Unavailable>> {
+        ready(Ok(true)).boxed()
+    }
+
     /// These were accepted, or buried: they do not come again.
     ///
     /// # Errors

@@ -59,6 +59,8 @@ pub struct Channel {
     /// This life's own: what the intake publishes again, because the bus did not answer, is the same again.
     line: Arc<str>,
     given: u64,
+    /// The term in which the records came that were given last.
+    term: u64,
     dead: DeadLetters,
     backoff: Backoff,
     /// Waits before the keeper is asked again.
@@ -132,6 +134,7 @@ impl Channel {
             topic: topic.as_str().into(),
             line: format!("{topic} {life:016x}").into(),
             given: 0,
+            term: 0,
             dead,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             is_away: false,
@@ -192,6 +195,7 @@ impl Channel {
     /// The messages at the front as records. What came in a term that is over is lost: another may have had it.
     fn messages(&mut self) -> Vec<Record> {
         let current = self.shared.tenure.lock().term;
+        self.term = current;
         let (mut records, mut lost, mut bytes) = (Vec::new(), 0, 0);
         while let Some(Heard::Message { payload, term }) = self.pending.front() {
             bytes += payload.len();
@@ -206,11 +210,25 @@ impl Channel {
         }
         self.shared.bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.shared.room.notify_one();
+        self.lose(lost);
+        records
+    }
+
+    /// Whether nobody else can have had the lease since the records were given that this node has in hand.
+    async fn is_mine(&mut self, records: usize) -> Result<bool, Unavailable> {
+        self.make_sure().await?;
+        let is_mine = self.shared.tenure.lock().term == self.term;
+        if !is_mine {
+            self.lose(records as u64);
+        }
+        Ok(is_mine)
+    }
+
+    fn lose(&self, lost: u64) {
         if lost > 0 {
             self.lost.increment(lost);
             tracing::warn!(channel = &*self.topic, lost, "read before the lease was lost, and dropped");
         }
-        records
     }
 
     async fn leave(&mut self) -> Vec<Record> {
@@ -232,6 +250,10 @@ impl Channel {
 impl Source for Channel {
     fn take(&mut self) -> BoxFuture<'_, Result<Vec<Record>, Unavailable>> {
         self.next().boxed()
+    }
+
+    fn still<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<bool, Unavailable>> {
+        self.is_mine(places.len()).boxed()
     }
 
     fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>> {

@@ -91,6 +91,19 @@ impl Line {
     async fn accept(&mut self, mut batch: Batch, mut open: Open, limits: &Limits) -> bool {
         let mut patience = Patience::new();
         while !open.publications.is_empty() {
+            let are_ours = self.source.still(&batch.places()).await;
+            match are_ours {
+                Ok(true) => {}
+                // The next reader of the line is ahead of these: they would come out of order.
+                Ok(false) => return true,
+                Err(unavailable) => {
+                    self.ails(&unavailable);
+                    if self.wait(&mut patience, "nobody can say whose the records are").await {
+                        continue;
+                    }
+                    return false;
+                }
+            }
             let publications = std::mem::take(&mut open.publications);
             let count = publications.len();
             let published = self.node.publish(publications).await;

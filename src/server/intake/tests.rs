@@ -30,6 +30,8 @@ enum Asked {
 struct Script {
     /// How often `bury` fails.
     unburied: u32,
+    /// Records that are another reader's by now.
+    lost: Vec<u64>,
     left: Vec<Record>,
     told: VecDeque<Asked>,
 }
@@ -60,6 +62,12 @@ impl Source for Scripted {
             }
         }
         .boxed()
+    }
+
+    fn still<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<bool, Unavailable>> {
+        let script = self.script.lock();
+        let is_lost = places.iter().any(|place| place.offset.is_some_and(|offset| script.lost.contains(&offset)));
+        std::future::ready(Ok(!is_lost)).boxed()
     }
 
     fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>> {
@@ -185,6 +193,22 @@ async fn an_unavailable_bus_is_waited_for_and_nothing_is_settled_before() {
     }
     assert_eq!([asked, bench.asked().await], [Asked::Settled(vec![1, 2]), Asked::Settled(vec![3])]);
     assert_eq!(bench.published(), [vec!["a", "b"], vec!["c"]]);
+}
+
+/// It would come behind what the next reader has published since.
+#[tokio::test(start_paused = true)]
+async fn what_another_reader_may_have_had_meanwhile_is_not_tried_again() {
+    let mut bench = Bench::new(|_| {});
+    bench.fake.break_broker();
+    bench.give(vec![chat(1, &["a"])]).await;
+    while bench.published().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    bench.script.lock().lost.push(1);
+    bench.fake.mend_broker();
+    bench.give(vec![chat(2, &["b"])]).await;
+    assert_eq!(bench.asked().await, Asked::Settled(vec![2]));
+    assert_eq!(bench.published(), [["b"]]);
 }
 
 #[tokio::test]
