@@ -59,7 +59,8 @@ async fn phone(cluster: &Cluster, place: usize, uid: &str, device: &str) -> Clie
     client
 }
 
-/// That it heard of the other one, whether or not it heard first that it was bound, and was closed.
+/// That it heard of the other one, whether or not it heard first that it was bound, and was closed. It reads to the end of
+/// its socket, which sends the close echo: a node waits `queue.write_timeout` for one that never comes.
 async fn was_replaced(client: &mut Client, by: &str) {
     let mut told = false;
     loop {
@@ -68,6 +69,7 @@ async fn was_replaced(client: &mut Client, by: &str) {
             Seen::Frame(_) => {}
             Seen::Closed(why) => {
                 assert_eq!((told, why.map(|(code, _)| code)), (true, Some(4502)));
+                assert_eq!(client.next().await, Seen::Closed(None));
                 return;
             }
         }

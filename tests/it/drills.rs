@@ -1,8 +1,9 @@
 //! What the cluster promises, under everything that goes wrong: each drill is a ledger (`support/ledger.rs`) over real
 //! processes, short here and long by `tests/drills`. docs/operations.md has the table of the long ones.
 
+mod channel;
 mod engine;
-mod intake;
+mod giants;
 mod kafka;
 mod moving;
 mod nodes;
@@ -12,10 +13,16 @@ mod storm;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use serde_json::Value;
+use tokio::time::{interval, timeout};
+
+use crate::support::client::PATIENCE;
 use crate::support::cluster::Cluster;
+use crate::support::kafka::{kafka, unique};
 use crate::support::ledger::crowd::{FORMS, Guests};
 use crate::support::ledger::drill::pick;
 use crate::support::ledger::load::Plan;
+use crate::support::ledger::uid;
 use crate::support::ledger::ways::Way;
 use crate::support::redis::Redis;
 
@@ -34,10 +41,8 @@ fn plan(guests: &Guests) -> Plan {
     Plan { users: guests.users, rooms: guests.rooms, ways, period, batch: 4, wide: pick(10, 2_000) }
 }
 
-/// The topics that back ends publish to.
-fn intakes() -> &'static str {
-    "intakes:\n  - {kind: redis, topic: chat}\n  - {kind: redis-stream, topic: push}"
-}
+/// The topics of this Redis that back ends publish to.
+const INTAKES: &str = "intakes:\n  - {kind: redis, topic: chat}\n  - {kind: redis-stream, topic: push}";
 
 /// The same, and as many by a Redis channel and a Redis stream.
 fn mixed(guests: &Guests, redis: &Redis) -> Plan {
@@ -50,13 +55,103 @@ fn mixed(guests: &Guests, redis: &Redis) -> Plan {
     plan
 }
 
-/// Every node names the same users and connections: what was lost and found again is the same for all.
-async fn all_agree(cluster: &Cluster, connections: usize) {
-    for place in 0..cluster.len() {
-        crate::support::cluster::until(&format!("the whole crowd in the list of n{}", place + 1), async || {
-            let answer = cluster.node(place).get("/getOnlineUser?size=1").await;
-            answer.status == 200 && answer.data()["connections"] == connections
-        })
-        .await;
+/// Nodes on this Redis, with its topics, and with more text in their configuration.
+async fn nodes_on(redis: &Redis, more: &str) -> Cluster {
+    Cluster::start(NODES, &format!("{}\n{INTAKES}\n{more}", redis.bus())).await
+}
+
+/// A topic of the Kafka that tests share.
+struct Topic {
+    brokers: String,
+    name: String,
+}
+
+impl Topic {
+    /// Each node has two of its partitions.
+    async fn create() -> Self {
+        let topic = Self::named();
+        kafka().create_topic(&topic.name, 6).await;
+        topic
     }
+
+    /// Its records may be larger than a mebibyte.
+    async fn large() -> Self {
+        let topic = Self::named();
+        kafka().create_large_topic(&topic.name).await;
+        topic
+    }
+
+    fn named() -> Self {
+        Self { brokers: kafka().bootstrap.clone(), name: unique("drill") }
+    }
+
+    /// A line of a node's list of intakes, behind [`INTAKES`].
+    fn intake(&self) -> String {
+        let Self { brokers, name } = self;
+        format!("  - {{kind: kafka, topic: {name}, group: {name}, brokers: {brokers:?}}}")
+    }
+
+    fn way(&self) -> Way {
+        Way::Kafka { brokers: self.brokers.clone(), topic: self.name.clone() }
+    }
+}
+
+/// All three ingresses: what is [`mixed`], and as many publishers by Kafka as by each of the other brokers' ways. Fifteen
+/// publishers: in the long form they publish 2 000 messages a second.
+fn by_every_way(guests: &Guests, redis: &Redis, topic: &Topic) -> Plan {
+    let mut plan = mixed(guests, redis);
+    plan.ways.extend([(); NODES].map(|()| topic.way()));
+    plan.period = Duration::from_millis(pick(60, 30));
+    plan
+}
+
+/// Every node tells the same of the whole crowd: how many there are, who and where they are, the rooms, and which node each
+/// user belongs to. What was lost and found again is the same for all.
+async fn all_agree(cluster: &Cluster, connections: usize) {
+    let mut last = String::new();
+    let agreed = async {
+        let mut looks = interval(Duration::from_millis(100));
+        loop {
+            looks.tick().await;
+            let mut all = Vec::new();
+            for place in 0..cluster.len() {
+                all.push(told(cluster, place).await);
+            }
+            let first = &all[0];
+            if first.iter().flatten().next().is_some_and(|list| list["connections"] == connections)
+                && all.iter().all(|told| told == first)
+            {
+                return;
+            }
+            last = difference(&all);
+        }
+    };
+    assert!(
+        timeout(PATIENCE, agreed).await.is_ok(),
+        "the nodes do not tell the same of {connections} connections: {last}"
+    );
+}
+
+/// The first of their answers that is not the same for all, or is none.
+fn difference(all: &[Option<Vec<Value>>]) -> String {
+    let length = all.iter().flatten().map(Vec::len).max().unwrap_or_default();
+    let answers = |at: usize| all.iter().map(|told| told.as_ref().map(|told| &told[at])).collect::<Vec<_>>();
+    let differs = |at: &usize| answers(*at).windows(2).any(|pair| pair[0] != pair[1]);
+    format!("{:?}", (0..length).find(differs).map_or_else(|| answers(0), answers))
+}
+
+/// What a node tells of the cluster; nothing while it misses another one.
+async fn told(cluster: &Cluster, place: usize) -> Option<Vec<Value>> {
+    let mut http = cluster.node(place).http().await;
+    let lists = ["/getOnlineUser?size=50", "/connections?size=50", "/rooms?size=1000"].map(str::to_owned);
+    let choices = (0..20).map(|user| format!("/nodes/choose?uid={}", uid(user)));
+    let mut told = Vec::new();
+    for path in lists.into_iter().chain(choices) {
+        let answer = http.get(&path).await;
+        let mut data = Some(answer).filter(|answer| answer.status == 200)?.data();
+        // Without `node.address` only the node itself knows where it is.
+        data.as_object_mut().map(|data| data.remove("address"));
+        told.push(data);
+    }
+    told.iter().all(|data| data.get("missing").is_none()).then_some(told)
 }

@@ -1,18 +1,17 @@
 //! A Redis that dies, freezes, or forgets everything: what was lost is declared, and all comes back by itself.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{NODES, all_agree, guests, plan};
-use crate::support::cluster::Cluster;
+use super::{NODES, all_agree, guests, mixed, nodes_on};
 use crate::support::ledger::Verdict;
 use crate::support::ledger::drill::{Drill, pick};
 use crate::support::redis::Redis;
 
 async fn begin(name: &'static str) -> (Redis, Drill) {
     let redis = Redis::keeping();
-    let cluster = Cluster::start(NODES, &redis.bus()).await;
-    let guests = guests();
-    (redis, Drill::begin(name, cluster, &guests, &plan(&guests)).await)
+    let (cluster, guests) = (nodes_on(&redis, "").await, guests());
+    let drill = Drill::begin(name, cluster, &guests, &mixed(&guests, &redis)).await;
+    (redis, drill)
 }
 
 /// Waits until all is whole again, and holds the ledger.
@@ -45,7 +44,7 @@ async fn a_redis_that_is_killed_loses_only_what_is_declared() {
             .await;
     }
     let verdict = recovered(drill).await;
-    assert!(verdict.refused > 0 && verdict.declared > 0, "somebody was told: {verdict}");
+    assert!(verdict.declared > 0, "somebody was told: {verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,11 +72,12 @@ async fn a_redis_that_freezes_is_waited_for() {
     drill
         .broken(async {
             redis.freeze();
-            drill.run_for(Duration::from_secs(pick(4, 30))).await;
+            let begun = Instant::now();
+            drill.refused().await;
+            drill.run_for(Duration::from_secs(pick(4, 30)).saturating_sub(begun.elapsed())).await;
             redis.thaw();
             all_ready(&drill).await;
         })
         .await;
-    let verdict = recovered(drill).await;
-    assert!(verdict.refused > 0, "the publishers were told: {verdict}");
+    recovered(drill).await;
 }

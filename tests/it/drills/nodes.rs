@@ -1,21 +1,22 @@
 //! Nodes that fall and come back: kill -9, drain, a rolling restart.
 
-use super::{NODES, all_agree, guests, plan};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{INTAKES, NODES, all_agree, guests, mixed, nodes_on, plan};
 use crate::support::cluster::Cluster;
+use crate::support::gateway::{Setup, built};
 use crate::support::ledger::drill::{Drill, pick};
 use crate::support::redis::Redis;
-
-async fn begin(name: &'static str) -> (Redis, Drill) {
-    let redis = Redis::start();
-    let cluster = Cluster::start(NODES, &redis.bus()).await;
-    let guests = guests();
-    (redis, Drill::begin(name, cluster, &guests, &plan(&guests)).await)
-}
 
 /// Whoever is on another node notices nothing; whoever was on the fallen one is back elsewhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_killed_costs_the_others_nothing() {
-    let (_redis, mut drill) = begin("a_node_that_is_killed_costs_the_others_nothing").await;
+    let redis = Redis::start();
+    let cluster = Cluster::start(NODES, &redis.bus()).await;
+    let guests = guests();
+    let name = "a_node_that_is_killed_costs_the_others_nothing";
+    let mut drill = Drill::begin(name, cluster, &guests, &plan(&guests)).await;
     for _ in 0..pick(2, 20) {
         drill.taken(200).await;
         let place = drill.dice.roll(NODES);
@@ -29,18 +30,59 @@ async fn a_node_that_is_killed_costs_the_others_nothing() {
     assert_eq!(verdict.declared, 0, "the survivors lost nothing: {verdict}");
 }
 
-/// Drained, its users moved to the others; the next one follows when it is back.
+/// It sends its clients away in steps while others move about, and gives back its part of every topic: not even a plain
+/// channel loses a message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_under_load_loses_nothing() {
-    let (_redis, mut drill) = begin("a_rolling_restart_under_load_loses_nothing").await;
-    for place in 0..NODES * pick(1, 5) {
-        let place = place % NODES;
+async fn a_node_that_drains_while_users_move_loses_nothing() {
+    let redis = Redis::start();
+    let (wait, step) = pick(("100ms", 25), ("1s", 5));
+    let cluster = nodes_on(&redis, &format!("drain: {{wait: {wait}, step_percent: {step}, grace: 30s}}")).await;
+    let guests = guests();
+    let name = "a_node_that_drains_while_users_move_loses_nothing";
+    let mut drill = Drill::begin(name, cluster, &guests, &mixed(&guests, &redis)).await;
+    for _ in 0..pick(1, 5) {
         drill.taken(200).await;
-        drill.cluster.drain(place).await;
+        let place = drill.dice.roll(NODES);
+        let cluster = Arc::clone(&drill.cluster);
+        let draining = tokio::spawn(async move { cluster.drain(place).await });
+        while !draining.is_finished() {
+            drill.move_one();
+            drill.taken(20).await;
+        }
+        draining.await.unwrap();
         drill.crowd.all_bound().await;
         drill.cluster.restart(place).await;
     }
     all_agree(&drill.cluster, drill.crowd.len()).await;
     let verdict = drill.end_exact().await;
     assert_eq!(verdict.declared, 0, "{verdict}");
+    assert!(verdict.closed.contains_key(&RESTART), "its clients were sent away: {verdict}");
 }
+
+/// Nodes of one version become nodes of another one by one, and back: drained, its users moved to the others, and the next
+/// one follows when it is there again. `OTHER` names another build of the command; without it both versions are this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_loses_nothing() {
+    let other = std::env::var_os("OTHER").map_or_else(built, PathBuf::from);
+    let redis = Redis::start();
+    let yaml = format!("{}\n{INTAKES}", redis.bus());
+    let cluster = Cluster::with(NODES, |_| Setup::default().yaml(&yaml).program(&other)).await;
+    let guests = guests();
+    let name = "a_rolling_restart_under_load_loses_nothing";
+    let mut drill = Drill::begin(name, cluster, &guests, &mixed(&guests, &redis)).await;
+    for step in 0..NODES * pick(1, 4) {
+        let place = step % NODES;
+        let next = if (step / NODES).is_multiple_of(2) { built() } else { other.clone() };
+        drill.taken(200).await;
+        drill.cluster.drain(place).await;
+        drill.crowd.all_bound().await;
+        drill.cluster.restart_as(place, &next).await;
+    }
+    all_agree(&drill.cluster, drill.crowd.len()).await;
+    let verdict = drill.end_exact().await;
+    println!("between {} and {}", other.display(), built().display());
+    assert_eq!(verdict.declared, 0, "{verdict}");
+}
+
+/// What a node that drains closes with.
+const RESTART: u16 = 4003;

@@ -1,6 +1,9 @@
 //! One node that cannot reach the engine, while everything else can: it says so, gives its users away, and comes back.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use super::{NODES, all_agree, guests, plan};
 use crate::support::cluster::Cluster;
@@ -10,7 +13,11 @@ use crate::support::ledger::drill::{Drill, pick};
 use crate::support::proxy::{Proxy, Weather};
 use crate::support::redis::{Redis, bus_at};
 
-/// For so long that its lease ends: nodes that believe it gone and clients that are still on it must not be.
+/// What a node that is cut off closes with.
+const CUT_OFF: u16 = 4006;
+
+/// First for half of its lease: its clients stay, and are told of a gap. Then for so long that the lease ends: nodes that
+/// believe it gone, and clients that are still on it, must not be.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_cut_off_gives_its_users_away_and_comes_back() {
     let redis = Redis::start();
@@ -20,12 +27,21 @@ async fn a_node_that_is_cut_off_gives_its_users_away_and_comes_back() {
     let guests = guests();
     let name = "a_node_that_is_cut_off_gives_its_users_away_and_comes_back";
     let mut drill = Drill::begin(name, cluster, &guests, &plan(&guests)).await;
+    let mut held = Vec::new();
     for length in [5, pick(15, 60)].map(Duration::from_secs) {
         drill.taken(200).await;
+        // A node knows another one after its next renewal, or once it is asked.
+        all_agree(&drill.cluster, drill.crowd.len()).await;
+        held.push(drill.crowd.bound_at(0));
         drill
             .broken(async {
+                let begun = Instant::now();
                 proxy.set(Weather::Silent);
-                drill.run_for(length).await;
+                drill.cluster.unready(0).await;
+                println!("unready {:.1?} after it was cut off for {length:?}", begun.elapsed());
+                assert!(begun.elapsed() < length, "it is unready while it is cut off");
+                misses_the_others(&drill.cluster).await;
+                drill.run_for(length.saturating_sub(begun.elapsed())).await;
                 proxy.set(Weather::Clear);
                 drill.cluster.ready(0).await;
             })
@@ -33,5 +49,15 @@ async fn a_node_that_is_cut_off_gives_its_users_away_and_comes_back() {
         drill.crowd.all_bound().await;
     }
     all_agree(&drill.cluster, drill.crowd.len()).await;
-    drill.end_exact().await;
+    let verdict = drill.end_exact().await;
+    assert!(verdict.gaps >= held[0], "{} clients of the node were told of a gap: {verdict}", held[0]);
+    let sent_away = verdict.closed.get(&CUT_OFF).copied().unwrap_or_default();
+    assert!(sent_away >= held[1], "{} clients of the node were sent away: {verdict}", held[1]);
+}
+
+/// Asked for the whole cluster, it names those that it cannot ask: a part is not told as the whole.
+async fn misses_the_others(cluster: &Cluster) {
+    let data = cluster.node(0).get("/getOnlineUser?size=1").await.data();
+    let missing: BTreeSet<&str> = data["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert_eq!(missing, ["n2", "n3"].into(), "{data}");
 }

@@ -3,6 +3,7 @@
 //! Knows no engine: what makes the nodes one cluster is text of their configuration. Each node has a name (`n1`, `n2`, …)
 //! and a number; a node that starts again keeps both and its folder, and has new ports.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -107,10 +108,20 @@ impl Cluster {
 
     /// A node that is down comes back, and is ready.
     pub async fn restart(&self, place: usize) {
+        self.come_back(place, Gateway::again).await;
+    }
+
+    /// The same as another build of the command.
+    pub async fn restart_as(&self, place: usize, program: &Path) {
+        let program = program.to_owned();
+        self.come_back(place, move |old| old.again_as(&program)).await;
+    }
+
+    async fn come_back(&self, place: usize, again: impl FnOnce(&Gateway) -> Gateway + Send + 'static) {
         assert_eq!(self.state(place), State::Down, "{} is not down", name(place));
         let old = self.node(place);
         // Its first line comes from a thread; the runtime goes on with its other tasks meanwhile.
-        let node = tokio::task::spawn_blocking(move || old.again()).await.unwrap();
+        let node = tokio::task::spawn_blocking(move || again(&old)).await.unwrap();
         *self.places[place].node.lock() = Arc::new(node);
         *self.places[place].state.lock() = State::Up;
         self.ready(place).await;
@@ -145,6 +156,16 @@ impl Cluster {
             of_that_name.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?
         };
         text.lines().filter_map(line).sum()
+    }
+
+    /// A counter, on all nodes that are up.
+    #[expect(clippy::cast_possible_truncation, reason = "a counter is a whole number")]
+    pub async fn counted(&self, name: &str) -> usize {
+        let mut counted = 0;
+        for place in (0..self.len()).filter(|place| self.state(*place) == State::Up) {
+            counted += self.metric(place, name).await as usize;
+        }
+        counted
     }
 }
 

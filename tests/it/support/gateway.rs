@@ -32,6 +32,7 @@ pub struct Setup {
     manifests: Vec<(&'static str, String)>,
     descriptors: Option<u32>,
     pair: Option<Pair>,
+    program: PathBuf,
 }
 
 impl Default for Setup {
@@ -45,6 +46,7 @@ impl Default for Setup {
             manifests: Vec::new(),
             descriptors: None,
             pair: None,
+            program: built(),
         }
     }
 }
@@ -100,6 +102,12 @@ impl Setup {
         self
     }
 
+    /// Another build of the command than the one under test.
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = program.to_owned();
+        self
+    }
+
     /// No plugin at all.
     pub fn no_plugins(mut self) -> Self {
         self.plugins.clear();
@@ -118,7 +126,7 @@ impl Setup {
 
     /// The folder that a node is started in, with its configuration and plugins.
     pub fn prepare(&self) -> Folder {
-        let folder = Folder { dir: Arc::new(tempfile::tempdir().unwrap()) };
+        let folder = Folder { dir: Arc::new(tempfile::tempdir().unwrap()), program: self.program.clone() };
         std::fs::create_dir(folder.plugins()).unwrap();
         for (file, component) in &self.plugins {
             folder.install(file, component);
@@ -138,6 +146,7 @@ impl Setup {
 #[derive(Clone)]
 pub struct Folder {
     dir: Arc<tempfile::TempDir>,
+    program: PathBuf,
 }
 
 impl Folder {
@@ -201,18 +210,28 @@ impl Folder {
         std::fs::write(self.config(), text + &yaml).unwrap();
     }
 
-    /// The built command, in this folder and with its configuration.
+    /// The command, in this folder and with its configuration.
     pub fn command(&self, name: &str) -> Command {
-        let mut command = skylark();
+        let mut command = undisturbed(&self.program);
         command.current_dir(self.path()).arg(name).arg("--config").arg(self.config());
         command
     }
 }
 
-/// The built command, or the one that `NODE` names (a release build, for figures), undisturbed by the variables of whoever runs the tests.
-pub fn skylark() -> Command {
+/// The built command, or the one that `NODE` names: a release build, for figures.
+pub fn built() -> PathBuf {
     let named = std::env::var_os("NODE").map(|file| std::fs::canonicalize(file).expect("NODE names a program"));
-    let mut command = Command::new(named.unwrap_or_else(|| env!("CARGO_BIN_EXE_skylark").into()));
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_skylark").into())
+}
+
+/// The same, to be run.
+pub fn skylark() -> Command {
+    undisturbed(&built())
+}
+
+/// A command without the variables of whoever runs the tests.
+fn undisturbed(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SKYLARK__") || name == "RUST_LOG" {
@@ -409,7 +428,12 @@ impl Gateway {
 
     /// The same node once more, in its folder and on new ports, after this one has ended.
     pub fn again(&self) -> Self {
-        let folder = self.folder.clone();
+        self.again_as(&self.folder.program)
+    }
+
+    /// The same as another build of the command.
+    pub fn again_as(&self, program: &Path) -> Self {
+        let folder = Folder { program: program.to_owned(), ..self.folder.clone() };
         let command = folder.command("serve");
         Self::run(folder, command, self.trust.clone())
     }

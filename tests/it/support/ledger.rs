@@ -13,7 +13,7 @@ pub mod ways;
 
 use std::time::{Duration, Instant};
 
-pub use judge::{Verdict, judge};
+pub use judge::{Counted, Verdict, judge};
 
 /// Microseconds since the drill began.
 pub type Moment = u64;

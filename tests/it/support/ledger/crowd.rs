@@ -95,6 +95,11 @@ impl Crowd {
         self.devices.len()
     }
 
+    /// How many are bound at this place now.
+    pub fn bound_at(&self, place: usize) -> usize {
+        self.bound.borrow()[place]
+    }
+
     /// Waits until every device is bound to a node that is not down, as long as there is progress.
     pub async fn all_bound(&mut self) {
         let all = self.devices.len();
@@ -280,6 +285,8 @@ impl Device {
                         let id = note(stay, &message);
                         if let (Some(open), Some(id)) = (&mut open, id) {
                             open.remove(&id);
+                            // What publishers are ahead of the nodes is waited for, as long as it comes.
+                            deadline = Instant::now() + PATIENCE;
                         }
                     }
                     Ok(Ok(Frame::Reply(reply))) if reply["key"] == "gap" => stay.gaps.push(self.clock.now()),

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::crowd::{Crowd, Guests};
 use super::load::{Load, Plan};
-use super::{Clock, Verdict, Window, judge};
+use super::{Clock, Counted, Moment, Verdict, Window, judge};
 use crate::support::cluster::Cluster;
 use crate::support::dice::{Dice, given};
 
@@ -59,6 +59,9 @@ pub struct Drill {
     seed: Seed,
     load: Load,
     windows: Mutex<Vec<Window>>,
+    /// For the table: users and devices of each, and when the load began.
+    sizes: (u32, u32),
+    loaded: Moment,
 }
 
 impl Drill {
@@ -67,8 +70,20 @@ impl Drill {
         let seed = Seed::of(name);
         let (cluster, clock, mut dice) = (Arc::new(cluster), Clock::start(), seed.dice());
         let crowd = Crowd::gather(guests, &cluster, clock).await;
+        let (sizes, loaded) = ((guests.users, guests.devices), clock.now());
         let load = Load::start(plan, &cluster, clock, &mut dice);
-        Self { cluster, crowd, dice, clock, seed, load, windows: Mutex::default() }
+        Self { cluster, crowd, dice, clock, seed, load, windows: Mutex::default(), sizes, loaded }
+    }
+
+    /// How long the load has run.
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.clock.now() - self.loaded)
+    }
+
+    /// Any device goes to any place: mostly to another node.
+    pub fn move_one(&mut self) {
+        let (device, place) = (self.dice.roll(self.crowd.len()), self.dice.roll(self.cluster.len()));
+        self.crowd.send_to(device, place);
     }
 
     /// Lets it run until so many messages more were taken.
@@ -79,7 +94,7 @@ impl Drill {
         assert!(is_reached, "{} of {goal} messages were taken", *taken.borrow());
     }
 
-    /// Lets it run until one more message was refused.
+    /// Lets it run until a node has refused one more message.
     pub async fn refused(&self) {
         let mut refused = self.load.refused();
         let goal = *refused.borrow() + 1;
@@ -105,11 +120,17 @@ impl Drill {
     /// Ends load and clients, and holds one against the other.
     pub async fn end(mut self) -> Verdict {
         self.crowd.all_bound().await;
+        let lasted = self.elapsed();
+        let taken = *self.load.taken().borrow();
         let books = self.load.close().await;
         let stays = self.crowd.close(&books).await;
-        let verdict = judge(&books, &stays, &self.windows.lock());
-        println!("{verdict}");
-        println!("{}", row(&self.seed, self.clock, &verdict));
+        let counted = Counted {
+            dropped: self.cluster.counted("skylark_intake_lost_total").await,
+            doubtful: self.cluster.counted("skylark_intake_doubtful_total").await,
+        };
+        let verdict = judge(&books, &stays, &self.windows.lock(), counted);
+        println!("{verdict}\nreaders of plain channels: {counted:?}");
+        println!("{}", row(&self.seed, self.sizes, (lasted, taken), &verdict));
         self.seed.is_good.store(verdict.is_exact(), Ordering::Relaxed);
         verdict
     }
@@ -122,15 +143,17 @@ impl Drill {
     }
 }
 
-/// A line of the table in docs/operations.md.
-fn row(seed: &Seed, clock: Clock, verdict: &Verdict) -> String {
+/// A line of the table in docs/operations.md. Markers are messages, too, but no part of the pace.
+fn row(seed: &Seed, (users, devices): (u32, u32), (lasted, taken): (Duration, u64), verdict: &Verdict) -> String {
     let Verdict { acked, nobody, refused, unknown, received, repeats, declared, slowest, .. } = verdict;
     let (name, word) = (seed.name.replace('_', " "), if verdict.is_exact() { "exact" } else { "**broken**" });
-    let (seconds, slowest) = (clock.now() / 1_000_000, slowest.as_millis());
+    let (seconds, pace) = (lasted.as_secs(), (taken as f64 / lasted.as_secs_f64()).round());
     format!(
-        "| {name} | {} | {seconds} s | {acked} | {refused} / {unknown} | {received} | {repeats} | {} | {slowest} ms | {word} |",
+        "| {name} | {} | {users} × {devices} | {seconds} s | {acked} | {pace} | {refused} / {unknown} | {received} | {repeats} | {} \
+         | {} ms | {word} |",
         seed.seed,
         nobody + declared,
+        slowest.as_millis(),
     )
 }
 

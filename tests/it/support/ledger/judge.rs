@@ -1,6 +1,6 @@
 //! Books against stays. Pure: the same books and stays give the same verdict.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use super::{Book, End, Entry, Fate, Stay, Stream, Window, parse_id, text_of};
 const UNDER_WAY: u64 = 1_000_000;
 /// Longest that an answer may take: two seconds, and what a busy machine adds.
 const ANSWER: Duration = Duration::from_millis(3_000);
+/// A client is told of a gap at the latest so long after all was whole again.
+const TOLD_WITHIN: u64 = 5_000_000;
 /// So many broken places are told; the rest is counted.
 const TOLD: usize = 12;
 
@@ -32,8 +34,14 @@ pub struct Verdict {
     /// Missing, and nobody was told.
     pub lost: usize,
     pub doubled: usize,
+    /// Out of order, by a reader of a plain channel that counted it as doubtful.
+    pub late: usize,
     pub reordered: usize,
     pub slowest: Duration,
+    /// How often a connection was told that it may have missed something.
+    pub gaps: usize,
+    /// Connections that somebody else ended with a close code.
+    pub closed: BTreeMap<u16, usize>,
     /// What else must not be.
     pub faults: Vec<String>,
 }
@@ -57,14 +65,24 @@ impl fmt::Display for Verdict {
             "{received} received, {repeats} repeated, {ghosts} unexpected, {declared} lost and declared; slowest answer {:?}",
             self.slowest
         )?;
+        let Self { gaps, closed, late, .. } = self;
+        writeln!(out, "{gaps} times a client was told of a gap; closed by code: {closed:?}; {late} late and doubtful")?;
         write!(out, "{word}: {} lost, {} doubled, {} out of order", self.lost, self.doubled, self.reordered)?;
         self.faults.iter().try_for_each(|fault| write!(out, "\n  {fault}"))
     }
 }
 
+/// What the readers of plain channels counted themselves: messages dropped, because the lease was another's by then, and
+/// messages handed on while that was doubtful, which may come behind those of the next reader.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Counted {
+    pub dropped: usize,
+    pub doubtful: usize,
+}
+
 /// Holds what was heard against what was promised.
-pub fn judge(books: &[Book], stays: &[Stay], windows: &[Window]) -> Verdict {
-    let mut court = Court::new(books, windows);
+pub fn judge(books: &[Book], stays: &[Stay], windows: &[Window], counted: Counted) -> Verdict {
+    let mut court = Court::new(books, windows, counted);
     for stay in stays {
         court.hear(stay);
     }
@@ -77,11 +95,33 @@ struct Court<'a> {
     /// Indexes in a book, by publisher and stream, in order.
     streams: HashMap<(u32, Stream), Vec<usize>>,
     windows: &'a [Window],
+    dropped: Share,
+    doubtful: Share,
     verdict: Verdict,
 }
 
+/// As many messages as were counted: each counts for all who should have heard it.
+struct Share {
+    left: usize,
+    known: HashSet<u64>,
+}
+
+impl Share {
+    fn of(counted: usize) -> Self {
+        Self { left: counted, known: HashSet::new() }
+    }
+
+    /// Whether this message may be one of them.
+    fn holds(&mut self, id: u64) -> bool {
+        if self.left > 0 && self.known.insert(id) {
+            self.left -= 1;
+        }
+        self.known.contains(&id)
+    }
+}
+
 impl<'a> Court<'a> {
-    fn new(books: &'a [Book], windows: &'a [Window]) -> Self {
+    fn new(books: &'a [Book], windows: &'a [Window], counted: Counted) -> Self {
         let mut streams: HashMap<(u32, Stream), Vec<usize>> = HashMap::new();
         for book in books {
             for (index, entry) in book.entries.iter().enumerate() {
@@ -89,7 +129,8 @@ impl<'a> Court<'a> {
             }
         }
         let books = books.iter().map(|book| (book.publisher, book)).collect();
-        Self { books, streams, windows, verdict: Verdict::default() }
+        let (dropped, doubtful) = (Share::of(counted.dropped), Share::of(counted.doubtful));
+        Self { books, streams, windows, dropped, doubtful, verdict: Verdict::default() }
     }
 
     fn fault(&mut self, fault: String) {
@@ -99,6 +140,10 @@ impl<'a> Court<'a> {
     /// Everything that one connection heard, and everything that it did not.
     fn hear(&mut self, stay: &Stay) {
         self.verdict.received += stay.heard.len();
+        self.verdict.gaps += stay.gaps.len();
+        if let End::Cut(Some(code)) = stay.end {
+            *self.verdict.closed.entry(code).or_default() += 1;
+        }
         let who = format!("u{}/{} on n{}", stay.user, stay.device, stay.place + 1);
         for fault in &stay.faults {
             self.fault(format!("{who}: {fault}"));
@@ -117,7 +162,11 @@ impl<'a> Court<'a> {
                 self.tell(format!("{who} heard {id:#x} twice"));
             } else if entry.fate == Fate::Acked {
                 let before = last.entry((publisher, entry.stream)).or_insert(index);
-                if index < *before && self.books[&publisher].is_ordered {
+                let book = self.books[&publisher];
+                let is_late = index < *before && book.is_ordered;
+                if is_late && book.is_at_most_once && self.doubtful.holds(*id) {
+                    self.verdict.late += 1;
+                } else if is_late {
                     self.verdict.reordered += 1;
                     self.tell(format!("{who} heard {id:#x} after a later one of {:?}", entry.stream));
                 }
@@ -131,6 +180,8 @@ impl<'a> Court<'a> {
             for publisher in publishers {
                 let end = match stay.end {
                     End::Marked | End::Unmarked => usize::MAX,
+                    // Where neighbours overtake each other, the last that it heard says nothing of those before.
+                    End::Left | End::Cut(_) if !self.books[&publisher].is_ordered => 0,
                     // Up to the last that it heard; one that heard nothing answers for nothing.
                     End::Left | End::Cut(_) => last.get(&(publisher, stream)).map_or(0, |last| last + 1),
                 };
@@ -154,22 +205,23 @@ impl<'a> Court<'a> {
         });
         let missing: Vec<usize> = expected.copied().filter(|index| !seen.contains(&book.id(*index))).collect();
         for index in missing {
-            let entry = &book.entries[index];
-            if self.is_declared(stay, book, entry) {
+            let (entry, id) = (&book.entries[index], book.id(index));
+            if self.is_declared(stay, book, entry) || book.is_at_most_once && self.dropped.holds(id) {
                 self.verdict.declared += 1;
             } else {
                 self.verdict.lost += 1;
-                let (id, at) = (book.id(index), entry.begun / 1000);
+                let at = entry.begun / 1000;
                 self.tell(format!("{who} lost {id:#x} of {:?}, published by {} at {at} ms", key.1, book.way));
             }
         }
     }
 
-    /// A fault was on, and the client was told of a gap after it began; or the way in promises no more.
+    /// A fault was on, and the client was told of a gap because of it; or the way in promises no more.
     fn is_declared(&self, stay: &Stay, book: &Book, entry: &Entry) -> bool {
         self.windows.iter().any(|window| {
             let is_hit = entry.ended + UNDER_WAY >= window.from && entry.begun <= window.to;
-            is_hit && (book.is_at_most_once || stay.gaps.iter().any(|gap| *gap >= window.from))
+            let is_its = |gap: &u64| (window.from..=window.to + TOLD_WITHIN).contains(gap);
+            is_hit && (book.is_at_most_once || stay.gaps.iter().any(is_its))
         })
     }
 
@@ -225,6 +277,8 @@ impl<'a> Court<'a> {
 mod tests {
     use super::*;
 
+    const NONE: Counted = Counted { dropped: 0, doubtful: 0 };
+
     const fn entry(stream: Stream, at: u64, fate: Fate) -> Entry {
         Entry { stream, begun: at, ended: at + 5, fate }
     }
@@ -244,7 +298,7 @@ mod tests {
     }
 
     fn counts(stays: &[Stay], windows: &[Window]) -> [usize; 4] {
-        let verdict = judge(&[book()], stays, windows);
+        let verdict = judge(&[book()], stays, windows, NONE);
         assert_eq!(verdict.is_exact(), verdict.faults.is_empty(), "{verdict}");
         [verdict.lost, verdict.doubled, verdict.reordered, verdict.declared]
     }
@@ -255,7 +309,7 @@ mod tests {
         assert_eq!(counts(&[stay(&[0, 1, 4, 5, 6, 7, 8, 9], End::Marked)], &[]), [1, 0, 0, 0]);
         assert_eq!(counts(&[stay(&[0, 1, 2, 4, 4, 5, 6, 7, 8, 9], End::Marked)], &[]), [0, 1, 0, 0]);
         assert_eq!(counts(&[stay(&[0, 2, 1, 4, 5, 6, 7, 8, 9], End::Marked)], &[]), [0, 0, 1, 0]);
-        assert_eq!(judge(&[book()], &[stay(&[99], End::Left)], &[]).faults.len(), 1);
+        assert_eq!(judge(&[book()], &[stay(&[99], End::Left)], &[], NONE).faults.len(), 1);
     }
 
     #[test]
@@ -264,6 +318,9 @@ mod tests {
         assert_eq!(counts(&[stay(&[0, 1, 2], End::Left), late], &[]), [0; 4]);
         assert_eq!(counts(&[stay(&[0, 2, 5], End::Left)], &[]), [2, 0, 0, 0]);
         assert_eq!(counts(&[stay(&[], End::Left)], &[]), [0; 4], "it left before it heard anything");
+        let unordered = Book { is_ordered: false, ..book() };
+        let early = [stay(&[0, 5, 2], End::Left), stay(&[4], End::Cut(None))];
+        assert_eq!(judge(&[unordered], &early, &[], NONE).lost, 0, "the others were still on their way");
     }
 
     #[test]
@@ -273,14 +330,38 @@ mod tests {
         // What was published after the fault was over is no part of it, and without a fault a word excuses nothing.
         assert_eq!(counts(&[told()], &[Window { from: 40, to: 52 }]), [1, 0, 0, 2]);
         assert_eq!(counts(&[told()], &[]), [3, 0, 0, 0]);
-        let untold = Stay { gaps: Vec::new(), ..told() };
-        assert_eq!(counts(&[untold], &[Window { from: 40, to: 62 }]), [3, 0, 0, 0]);
+        for gaps in [Vec::new(), vec![39], vec![62 + TOLD_WITHIN + 1]] {
+            let untold = Stay { gaps, ..told() };
+            assert_eq!(counts(&[untold], &[Window { from: 40, to: 62 }]), [3, 0, 0, 0]);
+        }
+    }
+
+    #[test]
+    fn what_the_reader_of_a_plain_channel_counted_as_lost_is_declared() {
+        let channel = Book { is_at_most_once: true, ..book() };
+        let both = [stay(&[0, 1, 2, 6, 7, 8, 9], End::Marked), stay(&[0, 1, 2, 6, 7, 8, 9], End::Marked)];
+        for (dropped, expected) in [(0, [4, 0]), (1, [2, 2]), (2, [0, 4])] {
+            let counted = Counted { dropped, ..NONE };
+            let verdict = judge(std::slice::from_ref(&channel), &both, &[], counted);
+            assert_eq!([verdict.lost, verdict.declared], expected, "{dropped} were counted");
+        }
+        assert_eq!(
+            judge(&[book()], &both, &[], Counted { dropped: 2, ..NONE }).lost,
+            4,
+            "no other way in may lose any"
+        );
+        let late = [stay(&[0, 2, 1, 4, 5, 6, 7, 8, 9], End::Marked)];
+        for (doubtful, expected) in [(0, [1, 0]), (1, [0, 1])] {
+            let verdict = judge(std::slice::from_ref(&channel), &late, &[], Counted { doubtful, ..NONE });
+            assert_eq!([verdict.reordered, verdict.late], expected, "{doubtful} were doubtful");
+        }
+        assert_eq!(judge(&[book()], &late, &[], Counted { doubtful: 1, ..NONE }).reordered, 1);
     }
 
     #[test]
     fn a_repeat_on_the_next_connection_is_counted() {
         let late = Stay { bound: 45, ..stay(&[2, 5, 6, 7, 8, 9], End::Marked) };
-        assert_eq!(judge(&[book()], &[stay(&[0, 1, 2], End::Left), late], &[]).repeats, 1);
+        assert_eq!(judge(&[book()], &[stay(&[0, 1, 2], End::Left), late], &[], NONE).repeats, 1);
         assert_ne!(text_of(1), text_of(2));
     }
 }

@@ -74,7 +74,7 @@ impl Load {
         self.taken.subscribe()
     }
 
-    /// The same of those that were refused.
+    /// The same of those that a node that was up refused.
     pub fn refused(&self) -> watch::Receiver<u64> {
         self.refused.subscribe()
     }
@@ -161,9 +161,10 @@ impl Publisher {
         }
         self.book.slowest = self.book.slowest.max(told.took.unwrap_or_default());
         self.book.faults.extend(told.faults);
-        for (fate, counter) in [(Fate::Acked, &self.taken), (Fate::Refused, &self.refused)] {
-            let count = told.fates.iter().filter(|told| **told == fate).count();
-            counter.send_modify(|all| *all += count as u64);
+        let count = |fate| told.fates.iter().filter(|told| **told == fate).count() as u64;
+        self.taken.send_modify(|all| *all += count(Fate::Acked));
+        if told.took.is_some() {
+            self.refused.send_modify(|all| *all += count(Fate::Refused));
         }
         items.iter().map(|item| item.id).zip(told.fates).collect()
     }

@@ -1,0 +1,75 @@
+//! The one reader of a plain Redis channel, when it falls or freezes.
+
+use std::time::Duration;
+
+use super::{all_agree, guests, mixed, nodes_on};
+use crate::support::cluster::until;
+use crate::support::ledger::drill::{Drill, pick};
+use crate::support::redis::Redis;
+use crate::support::resp::Reply;
+
+async fn begin(name: &'static str) -> (Redis, Drill) {
+    let redis = Redis::start();
+    let (cluster, guests) = (nodes_on(&redis, "").await, guests());
+    let drill = Drill::begin(name, cluster, &guests, &mixed(&guests, &redis)).await;
+    (redis, drill)
+}
+
+/// The place of the node that has the one subscription of the channel `chat`.
+async fn owner(redis: &Redis) -> usize {
+    let mut line = redis.line().await;
+    let mut found = None;
+    until("an owner of the channel", async || {
+        let Reply::List(keys) = line.ask("KEYS *chat*:owner").await.unwrap() else { return false };
+        let Some(key) = keys.first() else { return false };
+        if let Reply::Text(token) = line.ask(&format!("GET {}", key.text())).await.unwrap() {
+            let number = token.split(' ').next().and_then(|node| node.strip_prefix('n')?.parse::<usize>().ok());
+            found = number.map(|number| number - 1);
+        }
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+/// What it had read and not handed on is lost with it, as plain pub/sub is; another one has the channel two seconds later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_of_the_channel_that_is_killed_is_followed_by_another() {
+    let (redis, mut drill) = begin("an_owner_of_the_channel_that_is_killed_is_followed_by_another").await;
+    for _ in 0..pick(2, 20) {
+        drill.taken(200).await;
+        let place = owner(&redis).await;
+        drill
+            .broken(async {
+                drill.cluster.kill(place).await;
+                until("another owner", async || owner(&redis).await != place).await;
+            })
+            .await;
+        drill.taken(100).await;
+        drill.crowd.all_bound().await;
+        drill.cluster.restart(place).await;
+    }
+    all_agree(&drill.cluster, drill.crowd.len()).await;
+    drill.end_exact().await;
+}
+
+/// It wakes with a lease that is another's, and with what came to it before: nothing of that is delivered twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_of_the_channel_that_freezes_does_nothing_twice() {
+    let (redis, mut drill) = begin("an_owner_of_the_channel_that_freezes_does_nothing_twice").await;
+    for _ in 0..pick(1, 5) {
+        drill.taken(200).await;
+        let place = owner(&redis).await;
+        drill
+            .broken(async {
+                drill.cluster.freeze(place);
+                drill.run_for(Duration::from_secs(5)).await;
+                drill.cluster.thaw(place);
+                drill.cluster.ready(place).await;
+            })
+            .await;
+        drill.crowd.all_bound().await;
+    }
+    all_agree(&drill.cluster, drill.crowd.len()).await;
+    drill.end_exact().await;
+}
