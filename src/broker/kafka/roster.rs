@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
+use metrics::counter;
 use parking_lot::Mutex;
 use rdkafka::message::{BorrowedMessage, Message};
 use tokio::sync::{oneshot, watch};
@@ -32,6 +33,7 @@ use crate::broker::Unavailable;
 use crate::broker::record::Origin;
 use crate::broker::roster::{Fallen, LeaseError, Member, Roster};
 use crate::id::{NodeId, Uid};
+use crate::telemetry::names;
 
 /// Every answer is given within two seconds.
 const ANSWER: Duration = Duration::from_millis(1_900);
@@ -69,8 +71,6 @@ struct Shared {
 #[derive(Default)]
 struct Me {
     life: Option<Life>,
-    /// When the last sign of life that Kafka took was sent.
-    renewed: Option<Instant>,
     /// Users that are here.
     users: HashSet<Uid>,
     /// Users of whom Kafka may have it wrong.
@@ -166,6 +166,7 @@ impl Roster for KafkaRoster {
 impl Shared {
     async fn join(&self, me: Member) -> Result<u64, LeaseError> {
         self.loaded(Instant::now() + ANSWER).await?;
+        let before = self.me.lock().life.clone();
         let incarnation = match self.ask(&me).await? {
             Entrance::Open(incarnation) => incarnation,
             Entrance::Taken(why) => {
@@ -190,16 +191,34 @@ impl Shared {
             // Whoever was here before is here still, in another life.
             own.owed = own.users.clone();
         }
+        self.clear(before);
         self.beat(Member { incarnation, ..me }).await?;
-        self.pay().await?;
+        changed("taken");
+        self.pay().await;
         Ok(incarnation)
     }
 
-    /// Says again what Kafka may have wrong.
-    async fn pay(&self) -> Result<(), Unavailable> {
+    /// Takes the users of a life that this process has given up off the list; those of one that was found dead are given
+    /// out by its keeper.
+    fn clear(&self, before: Option<Life>) {
+        let Some(life) = before else { return };
+        let left = {
+            let state = self.state.lock();
+            if state.is_lost(&life) { Vec::new() } else { state.users_of(&life, usize::MAX) }
+        };
+        for uid in left {
+            self.voice.whisper(&Entry::User { life: life.clone(), uid, is_online: false });
+        }
+    }
+
+    /// Says again what Kafka may have wrong. What it does not take now is still owed by the next renewal; the lease, which
+    /// it took, is none the worse for it.
+    async fn pay(&self) {
         let owed: Vec<Uid> = self.me.lock().owed.iter().take(MOST_OWED).cloned().collect();
         let told = owed.into_iter().map(|uid| self.tell_user(uid));
-        futures_util::future::try_join_all(told).await.map(|_| ())
+        if let Err(fault) = futures_util::future::try_join_all(told).await {
+            tracing::warn!(%fault, topic = self.topic, "the roster could not be told of every user");
+        }
     }
 
     /// Asks to be let in, and waits for what becomes of it.
@@ -212,25 +231,25 @@ impl Shared {
     }
 
     async fn renew(&self, me: Member) -> Result<(), LeaseError> {
-        let (life, renewed) = {
-            let me = self.me.lock();
-            (me.life.clone(), me.renewed)
-        };
-        let lost = || LeaseError::Lost(self.node.clone());
-        let (Some(life), Some(renewed)) = (life, renewed) else { return Err(lost()) };
-        if self.state.lock().is_lost(&life) || renewed.elapsed() >= LEASE {
-            return Err(lost());
+        let life = self.me.lock().life.clone();
+        let Some(life) = life else { return Err(LeaseError::Lost(self.node.clone())) };
+        // Who found this life dead said so in the topic: before the sign of life, which is void then, or it is read by the
+        // next renewal.
+        let is_lost = || self.state.lock().is_lost(&life);
+        if !is_lost() {
+            self.beat(Member { incarnation: life.1, ..me }).await?;
         }
-        self.beat(Member { incarnation: life.1, ..me }).await?;
-        Ok(self.pay().await?)
+        if is_lost() {
+            changed("lost");
+            return Err(LeaseError::Lost(self.node.clone()));
+        }
+        self.pay().await;
+        Ok(())
     }
 
     /// Says that this node lives, and hears itself.
     async fn beat(&self, me: Member) -> Result<(), Unavailable> {
-        let sent = Instant::now();
-        self.hear(&Entry::Beat(Beat::of(&me, self.process))).await?;
-        self.me.lock().renewed = Some(sent);
-        Ok(())
+        self.hear(&Entry::Beat(Beat::of(&me, self.process))).await.map(|_| ())
     }
 
     /// Says something and waits until it comes back.
@@ -254,8 +273,9 @@ impl Shared {
         for uid in users {
             self.voice.whisper(&Entry::User { life: life.clone(), uid, is_online: false });
         }
-        if let Err(fault) = self.hear(&Entry::Left(life.0)).await {
-            tracing::warn!(%fault, "the roster could not be told that this node leaves");
+        match self.hear(&Entry::Left(life.0)).await {
+            Ok(_) => changed("given_back"),
+            Err(fault) => tracing::warn!(%fault, "the roster could not be told that this node leaves"),
         }
     }
 
@@ -293,6 +313,7 @@ impl Shared {
             if left.is_empty() {
                 self.me.lock().given.retain(|(other, _)| *other != life);
                 self.voice.whisper(&Entry::Buried(life));
+                changed("fallen");
                 continue;
             }
             let users = self.give_out(&life, left);
@@ -398,6 +419,10 @@ impl Shared {
             *last = Some(fault.why.clone());
         }
     }
+}
+
+fn changed(what: &'static str) {
+    counter!(names::LEASE_CHANGES, "lease" => "node", "change" => what).increment(1);
 }
 
 /// Somebody waits for a record of its own.

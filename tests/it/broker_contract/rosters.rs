@@ -134,6 +134,14 @@ pub async fn a_fallen_members_users_go_to_one_survivor<B: Bus>() {
     let late = within("a renewal", roster(&seats[0]).renew(&seats[0].member())).await;
     assert!(matches!(late, Err(LeaseError::Lost(_))), "{late:?}");
     assert!(join(&seats[0]).await > fallen, "it may come back as another life");
+    // By then it has told its users again, as that life's; it tells the rest of many with its renewals.
+    within("a renewal", roster(&seats[0]).renew(&seats[0].member())).await.unwrap();
+    for uid in [&users[1], &users[USERS / 2], &users[USERS - 1]] {
+        assert!(
+            !within("presence", roster(&seats[1]).online(uid)).await.unwrap(),
+            "{uid} is on the node that came back"
+        );
+    }
 }
 
 /// After a restart with nothing kept, a member joins again and brings its users along; what could not be told is told.

@@ -15,8 +15,11 @@ use super::log::{Beat, Entry, Life};
 use crate::broker::roster::Member;
 use crate::id::{NodeId, Uid};
 
-/// A lease: who was silent for longer is dead. Three signs of life are missing then.
+/// Who was silent for longer is listed no more. Three signs of life are missing then.
 pub(super) const LEASE: Duration = Duration::from_secs(9);
+/// Who was silent for longer is dead. Not before: that node itself lets everybody go ten seconds after its last renewal,
+/// and whom others tell offline must not be there any more.
+const GRAVE: Duration = Duration::from_secs(10);
 /// The second in line waits so much longer before it finds somebody dead, the third twice as long.
 const IN_LINE: Duration = Duration::from_secs(2);
 
@@ -77,7 +80,10 @@ impl State {
         let mut member = beat.member()?;
         self.asking.retain(|other| now.saturating_duration_since(other.heard) < LEASE && other.process != beat.life);
         let mut others = self.members.values().chain(&self.asking);
-        let other = others.find(|other| other.member.id == member.id || other.member.number == member.number);
+        // A process that asks again gives its life up by that: it is in nobody's way, least of all its own.
+        let other = others.find(|other| {
+            other.process != beat.life && (other.member.id == member.id || other.member.number == member.number)
+        });
         if let Some(Living { member: other, heard, .. }) = other {
             let since = now.saturating_duration_since(*heard).as_secs();
             let (id, number) = (&other.id, other.number);
@@ -97,8 +103,14 @@ impl State {
         self.asking.retain(|other| other.process != beat.life);
         let is_dead = self.graves.get(&member.id).is_some_and(|grave| *grave >= member.incarnation);
         let is_past = self.members.get(&member.id).is_some_and(|l| l.member.incarnation > member.incarnation);
-        if !is_dead && !is_past {
-            self.members.insert(member.id.clone(), Living { member, process: beat.life, heard: now });
+        if is_dead || is_past {
+            return;
+        }
+        let (id, incarnation) = (member.id.clone(), member.incarnation);
+        let before = self.members.insert(id.clone(), Living { member, process: beat.life, heard: now });
+        // Its users are told again, as those of the life that it has now.
+        if let Some(before) = before.map(|living| living.member.incarnation).filter(|before| *before < incarnation) {
+            self.forget(&(id, before));
         }
     }
 
@@ -147,9 +159,9 @@ impl State {
         }
     }
 
-    /// Members that were silent for a lease, as far as somebody can say who is none.
+    /// Members that were silent for so long that they are dead, as far as somebody can say who is none.
     pub(super) fn silent(&self, now: Instant) -> Vec<Life> {
-        let silent = self.members.values().filter(|living| now.saturating_duration_since(living.heard) >= LEASE);
+        let silent = self.members.values().filter(|living| now.saturating_duration_since(living.heard) >= GRAVE);
         silent.map(|living| (living.member.id.clone(), living.member.incarnation)).collect()
     }
 
@@ -183,12 +195,12 @@ impl State {
         self.holders.get(uid).is_some_and(|holders| holders.iter().any(is_other))
     }
 
-    /// Lives that `me` is to find dead at `now`, when it was itself heard last: those that were silent for a lease, and
+    /// Lives that `me` is to find dead at `now`, when it was itself heard last: those that were silent for too long, and
     /// dead ones whose keeper is dead, too. The first in line of each (rendezvous over the living) comes first.
     pub(super) fn to_bury(&self, me: &NodeId, now: Instant) -> Vec<Life> {
         let silent = self.members.values().filter(|living| living.member.id != *me).filter_map(|living| {
             let life = (living.member.id.clone(), living.member.incarnation);
-            let patience = LEASE + IN_LINE * self.place_in_line(me, &life, now);
+            let patience = GRAVE + IN_LINE * self.place_in_line(me, &life, now);
             (now.saturating_duration_since(living.heard) >= patience).then_some(life)
         });
         let orphans = self
@@ -296,7 +308,9 @@ mod tests {
         assert!(same(log.add(Entry::Ask(twin))), "it has not even said that it lives");
         log.add(Entry::Beat(beat("b", 2, 12)));
         log.pass(20);
-        assert!(same(log.add(Entry::Ask(beat("c", 2, 0)))));
+        let mut cousin = beat("c", 2, 0);
+        cousin.life = 9;
+        assert!(same(log.add(Entry::Ask(cousin))));
         assert_eq!(log.state.apply(5, Entry::Ask(beat("d", 4, 0)), log.now, true), None, "a wish of the past");
         assert!(matches!(log.add(Entry::Ask(beat("a", 1, 0))), Some(Entrance::Open(_))));
     }
@@ -312,6 +326,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_process_that_asks_again_is_let_in_and_brings_its_users() {
+        let mut log = Log::new();
+        let (first, other) = (log.join("a", 1), log.join("b", 2));
+        log.user(&first, "u", true);
+        log.user(&first, "gone", true);
+        // Whether its lease was lost or its sign of life came too late: it is the same process, and asks at once.
+        let second = log.join("a", 1);
+        assert!(second.1 > first.1 && log.state.is_lost(&first) && !log.state.is_lost(&second));
+        assert_eq!(log.names(), ["a", "b"]);
+        log.user(&second, "u", true);
+        assert!(log.state.is_elsewhere(&other.0, &uid("u")) && !log.state.is_elsewhere(&other.0, &uid("gone")));
+        assert_eq!((log.state.users_of(&first, 9), log.state.users_of(&second, 9)), (vec![], vec![uid("u")]));
+        let mut twin = beat("a", 1, 0);
+        twin.life = 5;
+        assert!(matches!(log.add(Entry::Ask(twin)), Some(Entrance::Taken(_))), "another process is another node");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_silent_node_is_found_dead_by_the_first_in_line() {
         let mut log = Log::new();
         let lives = [log.join("a", 1), log.join("b", 2), log.join("c", 3)];
@@ -321,6 +353,8 @@ mod tests {
         assert_eq!(log.names(), ["a", "b", "c"]);
         log.pass(1);
         assert_eq!(log.names(), ["a", "b"]);
+        assert!(log.state.to_bury(&node("a"), log.now).is_empty(), "its own lease may last a second longer");
+        log.pass(1);
         let finds = |log: &Log, name: &str| log.state.to_bury(&node(name), log.now) == [lives[2].clone()];
         assert!(finds(&log, "a") != finds(&log, "b"), "one of them is first");
         log.pass(2);
