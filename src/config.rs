@@ -253,7 +253,7 @@ section! {
         pub cache_bytes: usize [Bytes(1 << 20, 1 << 40)] = 512 << 20,
         /// What compiling one plugin may take, in a process of its own; more refuses the file.
         pub compile: CompileLimits,
-        /// Where plugins keep their keys (`kv`): `memory` (gone when the node ends; where the bus is Redis, in Redis, for all nodes), or a file of this node's own, as a path with a slash
+        /// Where plugins keep their keys (`kv`): `memory` (gone when the node ends; where the bus is Redis, in Redis, for all nodes; with a Kafka bus each node has its own), or a file of this node's own, as a path with a slash
         /// such as `./state/kv.redb`.
         pub kv: KvPlace = KvPlace::Memory,
         /// A file is read when it has not changed for so long; one that is gone for three seconds, or longer if this is, is deleted.

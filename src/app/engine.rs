@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::broker::kafka::check::check as check_kafka;
+use crate::broker::kafka::check::{check as check_kafka, check_topic};
 use crate::broker::kafka::{KafkaEngine, KafkaSource, Link};
 use crate::broker::memory::{MemoryBroker, MemoryRoster};
 use crate::broker::redis::check::check as check_redis;
@@ -84,7 +84,7 @@ fn feed(config: &Config, intake: &Intake) -> Result<Feed, EngineError> {
         }
         IntakeKind::Kafka => {
             let link = Link::of(&intake.kafka(&config.bus), &config.node.id);
-            Box::new(KafkaSource::join(&link, &topic, &intake.group)?)
+            Box::new(KafkaSource::join(&link, &topic, &intake.group, &name)?)
         }
     };
     Ok(Feed { name, source })
@@ -99,13 +99,13 @@ pub async fn faults(bus: &Bus) -> Vec<String> {
     }
 }
 
-/// What would keep `intake` from reading its topic of Redis, by connecting to it. A Kafka is not asked.
+/// What would keep `intake` from reading its topic, by connecting to its engine: one sentence each.
 pub async fn intake_faults(config: &Config, intake: &Intake) -> Vec<String> {
     let redis = intake.redis(&config.bus);
     let found = match intake.kind {
         IntakeKind::Redis => check_channel(&redis, &config.bus.prefix, &intake.topic).await,
         IntakeKind::RedisStream => check_stream(&redis, &intake.topic).await,
-        IntakeKind::Kafka => return Vec::new(),
+        IntakeKind::Kafka => return check_topic(&intake.kafka(&config.bus), &intake.topic, &intake.group).await,
     };
     found.unwrap_or_else(|error| vec![error.to_string()])
 }

@@ -8,6 +8,7 @@ mod census;
 pub mod check;
 mod link;
 mod roster;
+pub mod skipping;
 mod source;
 mod tail;
 

@@ -5,7 +5,7 @@ use anyhow::bail;
 
 use super::{ConfigSource, block_on, print};
 use crate::app::engine;
-use crate::config::{Bus, BusKind, Config, IntakeKind, Plugins};
+use crate::config::{Bus, BusKind, Config, Plugins};
 use crate::plugin::check::{Report, check_dir};
 use crate::server::tls_faults;
 
@@ -66,10 +66,10 @@ fn bus(bus: &Bus, faults: &mut Vec<String>) -> Option<String> {
     (is_sound && bus.kind != BusKind::Memory).then(|| format!("bus: ok ({})", bus.kind.as_str()))
 }
 
-/// Connects to the engine of each intake over Redis, and gives a line for one that can be read.
+/// Connects to the engine of each intake, and gives a line for one whose topic can be read.
 fn intakes(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
     let mut sound = Vec::new();
-    for intake in config.intakes.iter().filter(|intake| intake.kind != IntakeKind::Kafka) {
+    for intake in &config.intakes {
         let name = format!("intake {} {}", intake.kind.as_str(), intake.topic);
         let found = match block_on(async { Ok(engine::intake_faults(config, intake).await) }) {
             Ok(found) => found,

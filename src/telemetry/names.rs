@@ -93,6 +93,8 @@ names! {
     INTAKE_LEASES: counter = "skylark_intake_leases_total",
     /// Records that wait behind those taken, as far as the engine tells, by `intake`.
     INTAKE_LAG: gauge = "skylark_intake_lag",
+    /// Partitions of a Kafka intake's topic that this node reads, by `intake`.
+    INTAKE_PARTITIONS: gauge = "skylark_intake_partitions",
     /// 1 while the engine of an intake answers, by `intake`.
     INTAKE_UP: gauge = "skylark_intake_up",
     /// When an intake last had an error, in seconds since 1970, by `intake`; 0 = never.
@@ -105,6 +107,11 @@ names! {
     BUS_WRITES: counter = "skylark_bus_writes_total",
     /// Connections to the engine that were lost, by `engine` and `way` (publish, subscribe).
     BUS_RECONNECTS: counter = "skylark_bus_reconnects_total",
+    /// Records of the bus that came, by `engine` (kafka) and `what` became of them (read, skipped): a node gets everything
+    /// and skips by a header what is not its own.
+    BUS_RECORDS: counter = "skylark_bus_records_total",
+    /// Records that wait behind those read, as far as the engine tells, by `engine` (kafka).
+    BUS_LAG: gauge = "skylark_bus_lag",
     /// Times that this node may have lost what was sent to it, and said so, by `engine`.
     BUS_GAPS: counter = "skylark_bus_gaps_total",
     /// Records and messages that came again and were not delivered a second time, by `engine`.

@@ -131,6 +131,13 @@ fn a_call_is_measured_and_a_guest_that_is_missing_is_told_with_what_builds_it() 
 }
 
 #[test]
+fn what_skipping_a_record_of_a_kafka_bus_costs_is_told() {
+    let table = good(tiny().args(["--cell", "skip"]));
+    let table = text(&table.stdout);
+    assert!(table.contains("a record of another node's") && table.contains("µs of CPU each"), "{table}");
+}
+
+#[test]
 fn a_cell_that_is_not_there_is_told_with_those_that_are() {
     let output = skylark().args(["bench", "--cell", "fanout"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));

@@ -30,7 +30,7 @@ async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
 }
 
 fn join(topic: &str) -> KafkaSource {
-    KafkaSource::join(&kafka().link("n1"), topic, "skylark").unwrap()
+    KafkaSource::join(&kafka().link("n1"), topic, "skylark", "kafka test").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +111,8 @@ async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_g
     let link = kafka().link_with("n1", &[("heartbeat.interval.ms", "300")]);
     let (tell, mut told) = mpsc::channel(64);
     let join = |name| {
-        let (source, end) = (KafkaSource::join(&link, &topic, "skylark").unwrap(), watch::Sender::new(false));
+        let (source, end) =
+            (KafkaSource::join(&link, &topic, "skylark", "kafka test").unwrap(), watch::Sender::new(false));
         (tokio::spawn(drive(source, name, tell.clone(), end.subscribe())), end)
     };
     let (first, end_first) = join("first");
@@ -178,10 +179,30 @@ async fn poison_is_buried_with_its_reason_and_origin() {
 async fn a_kafka_that_is_away_is_told_with_its_reason() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let link = Link::new(&nobody.to_string(), "", "", [].into(), "n1");
-    let mut source = KafkaSource::join(&link, "chat", "skylark").unwrap();
+    let mut source = KafkaSource::join(&link, "chat", "skylark", "kafka test").unwrap();
     let fault = within("a fault", source.take()).await.unwrap_err();
     assert!(fault.to_string().starts_with("kafka is unavailable: "), "{fault}");
     assert!(fault.why.contains(&nobody.to_string()), "{fault}");
+    within("the end", source.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_missing_is_told_and_read_once_it_is_there() {
+    let topic = unique("late");
+    let link = kafka().link_with("n1", &[("topic.metadata.refresh.interval.ms", "100")]);
+    let mut source = KafkaSource::join(&link, &topic, "skylark", "kafka test").unwrap();
+    let fault = within("a fault", source.take()).await.unwrap_err();
+    assert!(fault.why.contains("unknown topic"), "{fault}");
+    kafka().create_topic(&topic, 1).await;
+    kafka().send(&topic, "k", &["a"]).await;
+    let next = async {
+        loop {
+            if let Ok(records) = source.take().await {
+                break records;
+            }
+        }
+    };
+    assert_eq!(texts(&within("the record", next).await), ["a"]);
     within("the end", source.close()).await;
 }
 
@@ -190,7 +211,7 @@ async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
     let cluster = tokio::task::spawn_blocking(|| Cluster::start(1)).await.unwrap();
     cluster.kafka.create_topic("bounced", 1).await;
     cluster.kafka.send("bounced", "k", &["a", "b"]).await;
-    let mut source = KafkaSource::join(&cluster.kafka.link("n1"), "bounced", "skylark").unwrap();
+    let mut source = KafkaSource::join(&cluster.kafka.link("n1"), "bounced", "skylark", "kafka test").unwrap();
     assert_eq!(texts(&drain(&mut source, 2).await), ["a", "b"]);
     cluster.kill9(1);
     let fault = within("a fault", source.take()).await.unwrap_err();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use metrics::counter;
+use metrics::{counter, gauge};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,7 +26,7 @@ use self::sender::{Pending, Sender};
 use self::waiting::Waiting;
 use super::address::{Mine, To, parts};
 use super::census::Census;
-use super::link::{Heard, Link, Topic, unavailable};
+use super::link::{Heard, Link, Topic, ended_connections, unavailable, unread};
 use super::tail::{Begin, Tail};
 use crate::broker::record::{self, Origin};
 use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
@@ -113,8 +113,14 @@ impl KafkaBus {
         let heard = Heard::default();
         let topic = format!("{}.bus", options.prefix);
         let origin = Origin::new(options.number);
-        let sender = Sender::new(link, &topic, options.record_bytes, heard.clone())?;
-        let tail = Tail::new(link, options.topic(&topic), Begin::End, options.node.as_str(), heard.clone())?;
+        let writing = heard.and_counting(|statistics| ended("publish", ended_connections(statistics)));
+        let reading = heard.and_counting(|statistics| {
+            ended("subscribe", ended_connections(statistics));
+            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+            gauge!(names::BUS_LAG, "engine" => "kafka").set(unread(statistics) as f64);
+        });
+        let sender = Sender::new(link, &topic, options.record_bytes, writing)?;
+        let tail = Tail::new(link, options.topic(&topic), Begin::End, options.node.as_str(), reading)?;
         let shared = Arc::new(Shared {
             link: link.clone(),
             mine: RwLock::new(Mine::of(&options.node, options.number, origin.life)),
@@ -178,6 +184,10 @@ impl Broker for KafkaBus {
     fn close(&self) -> BoxFuture<'_, ()> {
         self.end().boxed()
     }
+}
+
+fn ended(way: &'static str, connections: u64) {
+    counter!(names::BUS_RECONNECTS, "engine" => "kafka", "way" => way).absolute(connections);
 }
 
 /// What was sent of one envelope.

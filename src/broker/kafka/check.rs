@@ -1,12 +1,13 @@
 //! What would keep a node from working with its Kafka: asked by connecting and by doing what a node does.
 //!
-//! For `skylark check`. Leaves behind a record in each topic that is there, which every node skips.
+//! For `skylark check`. Leaves behind a record in each topic of the bus that is there, which every node skips; nothing in
+//! an intake's topic or group.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -19,6 +20,8 @@ use crate::id::NodeId;
 
 /// Reading what is at the end of a topic, and writing behind it, get no longer.
 const TRIAL: Duration = Duration::from_secs(5);
+/// One look at what is said on the way.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// One sentence for each thing that is wrong with the Kafka of the bus; none = a node can work.
 pub async fn check(bus: &Bus) -> Vec<String> {
@@ -38,6 +41,35 @@ pub async fn check(bus: &Bus) -> Vec<String> {
         }
         trial.setting(&members, "cleanup.policy", |value| value != "compact", "compact").await;
     }
+    trial.faults
+}
+
+/// One sentence for each thing that would keep an intake from reading `topic` as a member of `group`, and from burying
+/// what can never be accepted; none = it can.
+pub async fn check_topic(kafka: &KafkaConfig, topic: &str, group: &str) -> Vec<String> {
+    let mut trial = match Trial::begin(kafka, &format!("{group}.check")).await {
+        Ok(trial) => trial,
+        Err(fault) => return vec![fault],
+    };
+    let count = match trial.partitions(topic).await {
+        Ok(Some(count)) => {
+            trial.reads(topic).await;
+            count
+        }
+        Ok(None) => {
+            trial.fault(&format!(
+                "topic {topic} is missing: create it, for Skylark never makes what back ends publish to"
+            ));
+            0
+        }
+        Err(error) => {
+            let why = told(&error);
+            trial.fault(&format!("the user may not see topic {topic}: {why}: allow it READ on the topic"));
+            0
+        }
+    };
+    trial.belongs(topic, count, group).await;
+    trial.buries(&format!("{topic}.dead")).await;
     trial.faults
 }
 
@@ -100,7 +132,10 @@ impl Trial {
                     self.fault(&format!("topic {topic} is missing and may not be created: {why}"));
                 }
             }
-            Err(error) => self.fault(&format!("the user may not see topic {topic}: {}", told(&error))),
+            Err(error) => {
+                let why = told(&error);
+                self.fault(&format!("the user may not see topic {topic}: {why}: allow it READ and WRITE on the topic"));
+            }
         }
         None
     }
@@ -127,14 +162,69 @@ impl Trial {
             while Instant::now() < until {
                 match consumer.poll(Duration::from_millis(100)) {
                     Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => break,
-                    Some(Err(error)) if is_refusal(&error) => return Err(error),
+                    Some(Err(error)) if is(&error, RDKafkaErrorCode::TopicAuthorizationFailed) => return Err(error),
                     Some(Err(_)) | None => {}
                 }
             }
             consumer.unassign()
         });
         if let Err(error) = read.await {
-            self.fault(&format!("the user may not read topic {topic}: {}", told(&error)));
+            let why = told(&error);
+            self.fault(&format!("the user may not read topic {topic}: {why}: allow it READ on the topic"));
+        }
+    }
+
+    /// Asks whether the user may be of the group without becoming a member, which would move its partitions: by
+    /// committing a place in a partition that is not there. Only the rights are looked at before that is refused.
+    async fn belongs(&mut self, topic: &str, partitions: usize, group: &str) {
+        let fixed = [("group.id", group), ("enable.auto.commit", "false"), ("session.timeout.ms", "6000")];
+        let consumer: BaseConsumer<Heard> = match self.link.create(Heard::default(), &[], &fixed) {
+            Ok(consumer) => consumer,
+            Err(fault) => return self.fault(&fault.why),
+        };
+        let (topic, partition) = (topic.to_owned(), i32::try_from(partitions).unwrap_or(i32::MAX));
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut place = TopicPartitionList::new();
+            place.add_partition_offset(&topic, partition, Offset::Offset(0))?;
+            let until = Instant::now() + ASK;
+            loop {
+                let Err(error) = consumer.committed_offsets(place.clone(), LOOK) else {
+                    return consumer.commit(&place, CommitMode::Sync);
+                };
+                // Who may not even know the group's keeper hears that beside the answer, which never comes.
+                let heard = consumer.poll(Duration::ZERO).and_then(Result::err);
+                let error =
+                    heard.filter(|heard| is(heard, RDKafkaErrorCode::GroupAuthorizationFailed)).unwrap_or(error);
+                if is(&error, RDKafkaErrorCode::GroupAuthorizationFailed) || Instant::now() >= until {
+                    return Err(error);
+                }
+            }
+        });
+        let Err(error) = asked.await.unwrap_or(Err(KafkaError::Canceled)) else { return };
+        if is(&error, RDKafkaErrorCode::GroupAuthorizationFailed) {
+            let why = told(&error);
+            self.fault(&format!("the user may not read as group {group}: {why}: allow it READ on the group"));
+        } else if !error.rdkafka_error_code().is_some_and(|code| ALLOWED.contains(&code)) {
+            self.fault(&format!("group {group}: {}", told(&error)));
+        }
+    }
+
+    /// Where dead letters go. Nothing is written there: it would be one.
+    async fn buries(&mut self, topic: &str) {
+        match self.partitions(topic).await {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                if let Some(why) = self.creation_fault(topic).await {
+                    let what = format!("topic {topic}, for dead letters, is missing and may not be created: {why}");
+                    self.fault(&format!("{what}: create it, or allow the user CREATE on it"));
+                }
+            }
+            Err(error) => {
+                let why = told(&error);
+                self.fault(&format!(
+                    "the user may not see topic {topic}, for dead letters: {why}: allow it WRITE on it"
+                ));
+            }
         }
     }
 
@@ -153,7 +243,8 @@ impl Trial {
         let sent = producer.send(record, TRIAL).await;
         tokio::task::spawn_blocking(move || drop(producer));
         if let Err((error, _)) = sent {
-            self.fault(&format!("the user may not write to topic {topic}: {}", told(&error)));
+            let why = told(&error);
+            self.fault(&format!("the user may not write to topic {topic}: {why}: allow it WRITE on the topic"));
         }
     }
 
@@ -161,21 +252,28 @@ impl Trial {
         let Ok(admin) = self.link.create::<_, AdminClient<Heard>>(Heard::default(), &[], &[]) else { return };
         let options = AdminOptions::new().request_timeout(Some(ASK));
         let found = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
-        // Who may not ask for settings may still work with the topic.
+        // Who may not ask for settings may still work with the topic, and is told none.
         let Some(Ok(found)) = found.ok().and_then(|found| found.into_iter().next()) else { return };
-        let value = found.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
+        let Some(value) = found.get(name).and_then(|entry| entry.value.clone()) else { return };
         if is_wrong(&value) {
             self.fault(&format!("topic {topic}: expected {name} to be {expected}, got {value:?}"));
         }
     }
 }
 
-fn is_refusal(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)
-    )
+fn is(error: &KafkaError, code: RDKafkaErrorCode) -> bool {
+    error.rdkafka_error_code() == Some(code)
 }
+
+/// What a commit that must not be done is answered with where the group is the user's to read: the partition is not
+/// there, the group has members and this is none of them, or the topic's rights are missing, which is told by itself.
+const ALLOWED: &[RDKafkaErrorCode] = &[
+    RDKafkaErrorCode::UnknownTopicOrPartition,
+    RDKafkaErrorCode::UnknownMemberId,
+    RDKafkaErrorCode::IllegalGeneration,
+    RDKafkaErrorCode::RebalanceInProgress,
+    RDKafkaErrorCode::TopicAuthorizationFailed,
+];
 
 /// The usual reasons in words that say what to do.
 fn plain(link: &Link, why: &str) -> String {

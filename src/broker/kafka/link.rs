@@ -13,7 +13,7 @@ use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{Partition, Statistics};
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::backoff::Backoff;
@@ -143,14 +143,21 @@ pub(super) struct Topic {
 #[derive(Clone, Default)]
 pub(super) struct Heard {
     last: Arc<Mutex<Option<String>>>,
-    /// Called with the sum of what waits in the partitions that a consumer has.
-    lag: Option<Arc<dyn Fn(u64) + Send + Sync>>,
+    counted: Option<Arc<Note>>,
 }
 
+/// Takes what librdkafka has counted.
+type Note = dyn Fn(&Statistics) + Send + Sync;
+
 impl Heard {
-    /// Tells `lag` how many records wait, as often as `statistics.interval.ms` says.
-    pub(super) fn with_lag(lag: impl Fn(u64) + Send + Sync + 'static) -> Self {
-        Self { last: Arc::default(), lag: Some(Arc::new(lag)) }
+    /// Gives `note` what librdkafka has counted, as often as `statistics.interval.ms` says.
+    pub(super) fn counting(note: impl Fn(&Statistics) + Send + Sync + 'static) -> Self {
+        Self { last: Arc::default(), counted: Some(Arc::new(note)) }
+    }
+
+    /// The same memory of what was said, with counts of its own.
+    pub(super) fn and_counting(&self, note: impl Fn(&Statistics) + Send + Sync + 'static) -> Self {
+        Self { last: Arc::clone(&self.last), ..Self::counting(note) }
     }
 
     pub(super) fn last(&self) -> Option<String> {
@@ -190,14 +197,35 @@ impl ClientContext for Heard {
     }
 
     fn stats(&self, statistics: Statistics) {
-        let Some(lag) = &self.lag else { return };
-        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        let waiting = partitions.filter_map(|partition| u64::try_from(partition.consumer_lag).ok()).sum();
-        lag(waiting);
+        if let Some(note) = &self.counted {
+            note(&statistics);
+        }
     }
 }
 
 impl ConsumerContext for Heard {}
+
+/// How many records of a member's partitions the group has not committed.
+pub(super) fn uncommitted(statistics: &Statistics) -> u64 {
+    read_partitions(statistics).filter_map(|partition| u64::try_from(partition.consumer_lag).ok()).sum()
+}
+
+/// How many records wait behind those that a reader without a group has got.
+pub(super) fn unread(statistics: &Statistics) -> u64 {
+    let waits = |partition: &Partition| u64::try_from(partition.hi_offset - partition.app_offset).ok();
+    // A negative place is none.
+    read_partitions(statistics).filter(|partition| partition.app_offset >= 0).filter_map(waits).sum()
+}
+
+fn read_partitions(statistics: &Statistics) -> impl Iterator<Item = &Partition> {
+    statistics.topics.values().flat_map(|topic| topic.partitions.values())
+}
+
+/// How many connections that stood have ended.
+pub(super) fn ended_connections(statistics: &Statistics) -> u64 {
+    let ended = statistics.brokers.values().filter_map(|broker| broker.disconnects);
+    ended.filter_map(|count| u64::try_from(count).ok()).sum()
+}
 
 /// How many partitions a topic has; `None` where it is missing. Blocks.
 pub(super) fn partitions<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Option<usize>, KafkaError> {
@@ -221,6 +249,9 @@ pub(super) fn unavailable(why: impl Into<String>) -> Unavailable {
 /// The error in the engine's own words.
 pub(super) fn told(error: &KafkaError) -> String {
     match error {
+        KafkaError::ClientConfig(_, why, name, _) if why.contains("OpenSSL not available") => {
+            format!("property {name}: {why}: it wants a build with the cargo feature kafka-tls")
+        }
         KafkaError::ClientConfig(_, why, name, _) => format!("property {name}: {why}"),
         KafkaError::ClientCreation(why) => why.clone(),
         _ => error.rdkafka_error_code().map_or_else(|| error.to_string(), code_told),
@@ -272,6 +303,35 @@ mod tests {
             link.create::<_, rdkafka::consumer::BaseConsumer<Heard>>(Heard::default(), &[], &[]).err().unwrap();
         assert!(refused.why.starts_with("property linger.mss: "), "{refused}");
         assert_eq!(refused.engine, "kafka");
+    }
+
+    #[test]
+    fn what_librdkafka_has_counted_is_added_up() {
+        use rdkafka::statistics::{Broker, Topic};
+
+        let partition = |consumer_lag, app_offset, hi_offset| Partition {
+            consumer_lag,
+            app_offset,
+            hi_offset,
+            ..Partition::default()
+        };
+        // -1 is librdkafka's own, and -1001 no place at all.
+        let partitions = [(-1, partition(-1, -1001, -1001)), (0, partition(3, 7, 12)), (1, partition(-1, 9, 9))].into();
+        let mut statistics = Statistics::default();
+        statistics.topics.insert("t".to_owned(), Topic { partitions, ..Topic::default() });
+        for (name, disconnects) in [("h:1/1", Some(2)), ("h:1/bootstrap", None), ("h:2/2", Some(1))] {
+            statistics.brokers.insert(name.to_owned(), Broker { disconnects, ..Broker::default() });
+        }
+        assert_eq!((uncommitted(&statistics), unread(&statistics), ended_connections(&statistics)), (3, 5, 3));
+    }
+
+    #[cfg(not(feature = "kafka-tls"))]
+    #[test]
+    fn tls_tells_which_build_has_it() {
+        let link = link(&[("security.protocol", "sasl_ssl")]);
+        let refused =
+            link.create::<_, rdkafka::consumer::BaseConsumer<Heard>>(Heard::default(), &[], &[]).err().unwrap();
+        assert!(refused.why.ends_with("it wants a build with the cargo feature kafka-tls"), "{refused}");
     }
 
     #[test]

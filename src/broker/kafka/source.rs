@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::group::{Group, Lines};
-use super::link::{Heard, Link, Topic, partitions, told, unavailable};
+use super::link::{Heard, Link, Topic, partitions, told, unavailable, uncommitted};
 use crate::broker::Unavailable;
 use crate::broker::source::{Place, Record, Source};
 
@@ -67,16 +67,16 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
-    /// Joins `group` to read `topic`. Asks nobody yet: a Kafka that is away is no error. Within a runtime only.
+    /// Joins `group` to read `topic`; `name` is what the metrics call the intake. Asks nobody yet: a Kafka that is away is no error. Within a runtime only.
     ///
     /// # Errors
     /// A property that librdkafka does not know, or cannot do in this build.
-    pub fn join(link: &Link, topic: &str, group: &str) -> Result<Self, Unavailable> {
+    pub fn join(link: &Link, topic: &str, group: &str, name: &str) -> Result<Self, Unavailable> {
         let lines = Arc::new(Lines::default());
         let counted = Arc::clone(&lines);
-        let heard = Heard::with_lag(move |lag| counted.lag.store(lag, Ordering::Relaxed));
+        let heard = Heard::counting(move |statistics| counted.lag.store(uncommitted(statistics), Ordering::Relaxed));
         let fixed = [("group.id", group), ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false")];
-        let context = Group::new(heard.clone(), Arc::clone(&lines), topic);
+        let context = Group::new(heard.clone(), Arc::clone(&lines), topic, name);
         let consumer: BaseConsumer<Group> = link.create(context, DEFAULTS, &fixed)?;
         consumer.subscribe(&[topic]).map_err(|error| unavailable(told(&error)))?;
         let consumer = Arc::new(consumer);

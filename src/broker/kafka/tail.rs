@@ -19,6 +19,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "32768"),
     ("fetch.queue.backoff.ms", "50"),
     ("fetch.error.backoff.ms", "100"),
+    ("statistics.interval.ms", "5000"),
 ];
 
 /// Where a reader begins that was never there.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::bar::Bar;
 use super::cells::{
     allocations, calls, cluster, connect, dialects, fan_out, filters, guests, idle, latency, linearity, live, rooms,
-    slow, tls, unicast,
+    skip, slow, tls, unicast,
 };
 use super::drive::Timing;
 use super::generator::{Dial, Generator};
@@ -64,6 +64,7 @@ pub(super) fn all() -> Vec<Box<dyn Cell>> {
         Box::new(dialects::Dialects),
         Box::new(allocations::Allocations),
         Box::new(cluster::Cluster),
+        Box::new(skip::Skip),
     ]
 }
 

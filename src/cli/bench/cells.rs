@@ -13,6 +13,7 @@ pub(super) mod latency;
 pub(super) mod linearity;
 pub(super) mod live;
 pub(super) mod rooms;
+pub(super) mod skip;
 pub(super) mod slow;
 pub(super) mod tls;
 pub(super) mod unicast;

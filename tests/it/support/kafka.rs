@@ -3,6 +3,7 @@
 //! `tests/run` brings the shared one up and tells its addresses. Where nobody did, the first test that asks starts one
 //! through the same script, which ends it with this process.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -13,8 +14,9 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{Offset, TopicPartitionList};
 use skylark::broker::kafka::Link;
 
 use super::client::within;
@@ -41,7 +43,16 @@ pub struct Found {
     pub partition: i32,
     pub offset: i64,
     pub payload: Vec<u8>,
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// Who has a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replicas {
+    /// The broker that leads it; −1 = none.
+    pub leader: i32,
+    /// Those that have all that it has.
+    pub in_sync: Vec<i32>,
 }
 
 /// The Kafka of this run.
@@ -69,6 +80,20 @@ impl Kafka {
     pub fn link_with(&self, name: &str, properties: &[(&str, &str)]) -> Link {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Link::new(&self.bootstrap, "", "", properties.collect(), name)
+    }
+
+    /// Text of a node's configuration that makes this Kafka its bus.
+    pub fn bus(&self, prefix: &str) -> String {
+        format!("bus: {{kind: kafka, prefix: {prefix}, kafka: {{brokers: {:?}}}}}", self.bootstrap)
+    }
+
+    /// Allows a user something: operations, kind and name of each, as in `read,write`, `topic`, `chat`. The brokers hear
+    /// of it a moment later.
+    pub async fn allow(&self, user: &str, rights: &[[&str; 3]]) {
+        let mut command = script(&folder("shared"));
+        command.args(["allow", &self.bootstrap, user]).args(rights.iter().flatten());
+        let allowed = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
+        assert!(allowed.success(), "{user} is not allowed");
     }
 
     fn settings(&self) -> ClientConfig {
@@ -113,6 +138,57 @@ impl Kafka {
         self.producer().send(record, PATIENCE).await.unwrap();
     }
 
+    /// Puts a record with another payload beside this one: in its partition, under its headers.
+    pub async fn put_beside(&self, topic: &str, found: &Found, payload: &[u8]) {
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &found.headers {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let record: FutureRecord<'_, (), [u8]> = FutureRecord::to(topic).payload(payload).headers(headers);
+        self.producer().send(record.partition(found.partition), PATIENCE).await.unwrap();
+    }
+
+    /// Who has each partition of a topic, as the brokers tell now; empty where none of them does.
+    pub async fn replicas(&self, topic: &str) -> Vec<Replicas> {
+        let (consumer, topic) = (self.settings().create::<BaseConsumer>().unwrap(), topic.to_owned());
+        let look = move || {
+            let Ok(metadata) = consumer.fetch_metadata(Some(&topic), PATIENCE) else { return Vec::new() };
+            let mut partitions: Vec<_> = metadata.topics()[0].partitions().iter().collect();
+            partitions.sort_by_key(|partition| partition.id());
+            let told = partitions.iter().map(|p| Replicas { leader: p.leader(), in_sync: p.isr().to_vec() });
+            told.collect()
+        };
+        tokio::task::spawn_blocking(look).await.unwrap()
+    }
+
+    /// Everything that stands in a topic now.
+    pub async fn all(&self, topic: &str) -> Vec<Found> {
+        let mut settings = self.settings();
+        settings.set("group.id", unique("reader"));
+        let (consumer, topic) = (settings.create::<BaseConsumer>().unwrap(), topic.to_owned());
+        let read = move || {
+            let count = consumer.fetch_metadata(Some(&topic), PATIENCE).unwrap().topics()[0].partitions().len();
+            let (mut places, mut open) = (TopicPartitionList::new(), HashMap::new());
+            for partition in 0..i32::try_from(count).unwrap() {
+                let (first, next) = consumer.fetch_watermarks(&topic, partition, PATIENCE).unwrap();
+                places.add_partition_offset(&topic, partition, Offset::Offset(first)).unwrap();
+                if first < next {
+                    open.insert(partition, next);
+                }
+            }
+            consumer.assign(&places).unwrap();
+            let (mut found, until) = (Vec::new(), std::time::Instant::now() + PATIENCE);
+            while !open.is_empty() && std::time::Instant::now() < until {
+                let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) else { continue };
+                found.push(Found::of(&message));
+                open.retain(|partition, next| *partition != message.partition() || message.offset() + 1 < *next);
+            }
+            assert!(open.is_empty(), "partitions of {topic} that were not read to these places: {open:?}");
+            found
+        };
+        tokio::task::spawn_blocking(read).await.unwrap()
+    }
+
     /// Reads a topic from its beginning until it holds so many records.
     pub async fn read(&self, topic: &str, count: usize) -> Vec<Found> {
         let mut settings = self.settings();
@@ -138,10 +214,10 @@ impl Kafka {
 
 impl Found {
     fn of(message: &BorrowedMessage<'_>) -> Self {
-        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let value = |header: &Header<'_, &[u8]>| header.value.unwrap_or_default().to_vec();
         let headers = message
             .headers()
-            .map(|headers| headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect());
+            .map(|headers| headers.iter().map(|header| (header.key.to_owned(), value(&header))).collect());
         Self {
             partition: message.partition(),
             offset: message.offset(),
@@ -151,7 +227,8 @@ impl Found {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        let (_, value) = self.headers.iter().find(|(key, _)| key == name)?;
+        std::str::from_utf8(value).ok()
     }
 }
 
@@ -203,7 +280,10 @@ fn script(work: &Path) -> Command {
 }
 
 fn up(work: &Path, nodes: u8) -> Kafka {
-    let mut command = script(work);
+    up_by(script(work), nodes)
+}
+
+fn up_by(mut command: Command, nodes: u8) -> Kafka {
     command.args(["up", &nodes.to_string(), &std::process::id().to_string()]);
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

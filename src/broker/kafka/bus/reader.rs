@@ -32,6 +32,9 @@ pub(super) struct Reader {
     tail: Tail,
     seen: Seen,
     batch: Batched,
+    /// Records that were skipped, and opened, since that was counted.
+    skipped: u64,
+    opened: u64,
     /// Something was lost that nobody has been told of.
     has_lost: bool,
     told_loss: Option<Instant>,
@@ -48,7 +51,7 @@ struct Batched {
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, tail: Tail) -> Self {
         let (seen, batch) = (Seen::default(), Batched::default());
-        Self { shared, tail, seen, batch, has_lost: false, told_loss: None }
+        Self { shared, tail, seen, batch, skipped: 0, opened: 0, has_lost: false, told_loss: None }
     }
 
     pub(super) async fn run(mut self, mut closing: watch::Receiver<bool>) {
@@ -113,9 +116,12 @@ impl Reader {
         self.has_lost |= missing > 0;
         let say = self.shared.mine.read().judge(header(message));
         match say {
-            Say::Skip => {}
+            Say::Skip => self.skipped += 1,
             Say::Echo => self.shared.echo_came(self.tail.partitions()),
-            Say::Read => self.open(message).await,
+            Say::Read => {
+                self.opened += 1;
+                self.open(message).await;
+            }
         }
     }
 
@@ -160,6 +166,9 @@ impl Reader {
 
     async fn hand_over(&mut self) {
         self.deliver().await;
+        for (what, count) in [("skipped", &mut self.skipped), ("read", &mut self.opened)] {
+            counter!(names::BUS_RECORDS, "engine" => "kafka", "what" => what).increment(std::mem::take(count));
+        }
         let is_due = self.told_loss.is_none_or(|told| told.elapsed() >= TELL_LOSS);
         if self.has_lost && is_due {
             self.has_lost = false;
@@ -204,59 +213,4 @@ impl Shared {
 pub(in super::super) fn header<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
     let headers = message.headers()?;
     (0..headers.count()).filter_map(|index| headers.try_get(index)).find(|header| header.key == HEADER)?.value
-}
-
-#[cfg(test)]
-mod tests {
-    use parking_lot::RwLock;
-    use rdkafka::ClientConfig;
-    use rdkafka::consumer::{BaseConsumer, Consumer};
-    use rdkafka::message::{Header, OwnedHeaders};
-    use rdkafka::mocking::MockCluster;
-    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-    use rdkafka::{Offset, TopicPartitionList};
-
-    use super::super::super::address::Mine;
-    use super::*;
-    use crate::broker::Stream;
-    use crate::message::Target;
-
-    /// Prints what skipping costs: `cargo test --release --lib skipping -- --nocapture` for the figure that counts.
-    #[test]
-    fn skipping_looks_at_nothing_but_the_header() {
-        // The mock keeps five megabytes of a partition.
-        const COUNT: usize = 8_000;
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic("bus", 1, 1).unwrap();
-        let mut settings = ClientConfig::new();
-        settings.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "g");
-        let producer: BaseProducer = settings.create().unwrap();
-        let uid = |n: usize| format!("u{n}").parse().unwrap();
-        for n in 0..COUNT {
-            let to = To::target(&Target::User(uid(n)));
-            let headers = OwnedHeaders::new().insert(Header { key: HEADER, value: Some(&to.header[..]) });
-            // No record of any version: whoever reads it refuses it.
-            let record: BaseRecord<'_, (), [u8]> = BaseRecord::to("bus").payload(&[0xff_u8; 300][..]).headers(headers);
-            producer.send(record).map_err(|(error, _)| error).unwrap();
-        }
-        producer.flush(Duration::from_secs(20)).unwrap();
-
-        let mut mine = Mine::of(&"n1".parse().unwrap(), 1, 1);
-        (0..10_000).for_each(|n| mine.hold(Stream::User(uid(COUNT + n))));
-        let mine = RwLock::new(mine);
-        let consumer: BaseConsumer = settings.create().unwrap();
-        let mut place = TopicPartitionList::new();
-        place.add_partition_offset("bus", 0, Offset::Beginning).unwrap();
-        consumer.assign(&place).unwrap();
-        let until = std::time::Instant::now() + Duration::from_secs(20);
-        let mut messages = Vec::new();
-        while messages.len() < COUNT && std::time::Instant::now() < until {
-            messages.extend(consumer.poll(Duration::from_millis(100)).and_then(Result::ok));
-        }
-        let begin = std::time::Instant::now();
-        let skipped = messages.iter().filter(|message| mine.read().judge(header(message)) == Say::Skip).count();
-        let spent = begin.elapsed();
-        assert_eq!(skipped, COUNT);
-        println!("a skipped record costs {:.3} µs", spent.as_secs_f64() * 1e6 / skipped as f64);
-    }
 }

@@ -19,8 +19,14 @@ use super::super::link::{Heard, Link};
 use crate::broker::Unavailable;
 
 /// What holds unless the operator's properties say otherwise.
-const DEFAULTS: &[(&str, &str)] =
-    &[("linger.ms", "1"), ("queue.buffering.max.kbytes", "131072"), ("retry.backoff.ms", "50")];
+const DEFAULTS: &[(&str, &str)] = &[
+    ("linger.ms", "1"),
+    // More than there is ever room for: a record that is refused in the middle of a batch would be overtaken.
+    ("queue.buffering.max.kbytes", "131072"),
+    ("queue.buffering.max.messages", "500000"),
+    ("retry.backoff.ms", "50"),
+    ("statistics.interval.ms", "5000"),
+];
 /// Kafka gets so long for a record.
 const DELIVERY: &str = "1500";
 /// Bytes of records that are under way; more wait.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
+use metrics::{Gauge, gauge};
 use parking_lot::{Condvar, Mutex};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext, Rebalance};
@@ -16,6 +17,7 @@ use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use super::super::link::Heard;
 use crate::broker::source::Place;
+use crate::telemetry::names;
 
 /// So long what the intake has in hand of a partition may hold up its leaving.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -44,6 +46,10 @@ struct Line {
 }
 
 impl Lines {
+    fn count(&self) -> usize {
+        self.lines.lock().len()
+    }
+
     fn gain(&self, topic: &str, partition: i32) {
         let name = format!("{topic}/{partition}").into();
         let line = Line { name, open: BTreeSet::new(), next: 0, taken: 0, is_leaving: false };
@@ -141,11 +147,15 @@ pub(super) struct Group {
     heard: Heard,
     lines: Arc<Lines>,
     topic: String,
+    /// How many partitions it has.
+    partitions: Gauge,
 }
 
 impl Group {
-    pub(super) fn new(heard: Heard, lines: Arc<Lines>, topic: &str) -> Self {
-        Self { heard, lines, topic: topic.to_owned() }
+    /// `name` is what the metrics call the intake.
+    pub(super) fn new(heard: Heard, lines: Arc<Lines>, topic: &str, name: &str) -> Self {
+        let partitions = gauge!(names::INTAKE_PARTITIONS, "intake" => name.to_owned());
+        Self { heard, lines, topic: topic.to_owned(), partitions }
     }
 }
 
@@ -178,6 +188,8 @@ impl ConsumerContext for Group {
             }
             Rebalance::Error(error) => tracing::warn!(topic = self.topic, %error, "partitions could not be shared out"),
         }
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+        self.partitions.set(self.lines.count() as f64);
     }
 }
 

@@ -1,0 +1,46 @@
+//! What a record on the bus costs a node that it is not for, where the engine gives every node everything: Kafka. In this
+//! process, by the reader's own code, without a node or a broker around it.
+
+use super::super::bar::{Bar, By, Must};
+use super::super::cell::{Cell, Line, Stage};
+use super::super::meter::Cost;
+use super::super::sample::{Figure, Sample, Unit, Work};
+use super::super::subject::{Contender, SKYLARK};
+use crate::broker::kafka::skipping::skip;
+
+pub(in super::super) struct Skip;
+
+const LINE: &str = "a record of another node's";
+/// Users that the node holds.
+const HELD: usize = 10_000;
+
+impl Cell for Skip {
+    fn name(&self) -> &'static str {
+        "skip"
+    }
+
+    fn about(&self) -> &'static str {
+        "a record of a Kafka bus that is for users of another node: judged by its header and let go of"
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        vec![SKYLARK]
+    }
+
+    fn measure(&self, stage: &Stage<'_>, _: Contender) -> anyhow::Result<Vec<Line>> {
+        let skipped = skip(stage.pick(16_000, 64_000), HELD)?;
+        let cpu = skipped.cpu.as_secs_f64();
+        let work = Work { unit: Unit::Call, count: skipped.records, publishes: skipped.records, ..Work::default() };
+        Ok(vec![(LINE, Sample { work, cost: Cost { wall: cpu, user: cpu, ..Cost::default() }, ..Sample::default() })])
+    }
+
+    fn bars(&self) -> Vec<Bar> {
+        vec![Bar {
+            name: "a record of a Kafka bus that is skipped, µs of CPU",
+            figure: Figure::CpuMicros,
+            of: (LINE, SKYLARK.name),
+            by: By::Number(1.0),
+            must: Must::BeAtMost(0.3),
+        }]
+    }
+}
