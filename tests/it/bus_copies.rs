@@ -1,5 +1,9 @@
 //! How often a message crosses the bus, counted on the wire between Redis and each node: once for each node that holds
-//! its user, once for each node with a member of its room, and N times only for everyone.
+//! its user, once for each node with a member of its room, and N times only for everyone. Over Kafka (`kafka`): once.
+
+mod kafka;
+
+use std::ops::Range;
 
 use serde_json::{Value, json};
 
@@ -24,7 +28,6 @@ async fn on_ten_nodes_a_message_is_copied_to_those_that_hold_its_user() {
     count(10).await;
 }
 
-/// User `a` is on the first and the last node, `b` in the room `r` on the second.
 async fn count(nodes: usize) {
     let redis = Redis::start();
     let mut proxies = Vec::new();
@@ -32,41 +35,48 @@ async fn count(nodes: usize) {
         proxies.push(Proxy::start(redis.address(), Dice(place as u64)).await);
     }
     let cluster = Cluster::with(nodes, |place| Setup::default().yaml(&bus_at(proxies[place].address))).await;
-    let (first, last) = (0, nodes - 1);
-    let a = Claims::of("a");
-    let here = cluster.node(first).connect_as(a.clone().device("1"), Form::YunquePb).await.0;
-    let there = cluster.node(last).connect_as(a.device("2"), Form::YunquePb).await.0;
-    let b = cluster.node(1).connect_as(Claims::of("b").rooms(&["r"]), Form::YunquePb).await.0;
-
-    let mut clients = [here, there, b];
+    let mut clients = audience(&cluster).await;
     let once = |places: &[usize]| (0..nodes).map(|place| usize::from(places.contains(&place)) * PUSHES).collect();
-    let body = json!({"action": "chat", "content": {"text": "x".repeat(160)}});
-    let user = json!({"receiver": "a", "action": "chat", "content": {"text": "x".repeat(160)}});
-    let room = json!({"message": body.clone(), "room": "r"});
-    for (path, body, expected, receivers) in [
-        ("/send", user, once(&[first, last]), 0..2),
-        ("/send/room", room, once(&[1]), 2..3),
-        ("/send/all", body, vec![PUSHES; nodes], 0..3),
-    ] {
-        let (copies, bytes, canonical) = push(&cluster, &proxies, path, &body, &mut clients[receivers]).await;
+    let expected: [Vec<usize>; 3] = [once(&[0, nodes - 1]), once(&[1]), vec![PUSHES; nodes]];
+    for ((path, body, receivers), expected) in pushes().into_iter().zip(expected) {
+        proxies.iter().for_each(Proxy::record);
+        let canonical = push(&cluster, path, &body, &mut clients[receivers]).await;
+        let of = |proxy: &Proxy| proxy.recorded().iter().flat_map(|tape| pushed(tape)).collect::<Vec<usize>>();
+        let records: Vec<Vec<usize>> = proxies.iter().map(of).collect();
+        let bytes = records.iter().flatten().copied().max().unwrap_or_default();
+        let copies: Vec<usize> = records.iter().map(Vec::len).collect();
         println!(
             "{nodes} nodes, {path}: {copies:?} copies of {PUSHES} messages, {bytes} bytes for a body of {canonical}"
         );
-        assert_eq!(copies, expected as Vec<usize>, "{path}");
+        assert_eq!(copies, expected, "{path}");
         assert!(bytes * 10 <= canonical * 13 + 640, "{path}: {bytes} bytes for a body of {canonical}");
     }
 }
 
-/// Pushes at a node in the middle, one at a time, and waits until all came. Answers how many records of the bus each node
-/// got, the size of the largest with all that Redis puts around it, and the size of the canonical body within.
-async fn push(
-    cluster: &Cluster,
-    proxies: &[Proxy],
-    path: &str,
-    body: &Value,
-    receivers: &mut [Client],
-) -> (Vec<usize>, usize, usize) {
-    proxies.iter().for_each(Proxy::record);
+/// User `a` on the first and on the last node, `b` in the room `r` on the second.
+async fn audience(cluster: &Cluster) -> [Client; 3] {
+    let (first, last, a) = (0, cluster.len() - 1, Claims::of("a"));
+    [
+        cluster.node(first).connect_as(a.clone().device("1"), Form::YunquePb).await.0,
+        cluster.node(last).connect_as(a.device("2"), Form::YunquePb).await.0,
+        cluster.node(1).connect_as(Claims::of("b").rooms(&["r"]), Form::YunquePb).await.0,
+    ]
+}
+
+/// To the user `a`, to the room `r`, to everyone: where it is posted, what, and who of the audience hears it.
+fn pushes() -> [(&'static str, Value, Range<usize>); 3] {
+    let body = json!({"action": "chat", "content": {"text": "x".repeat(160)}});
+    let mut user = body.clone();
+    user["receiver"] = "a".into();
+    [
+        ("/send", user, 0..2),
+        ("/send/room", json!({"message": body.clone(), "room": "r"}), 2..3),
+        ("/send/all", body, 0..3),
+    ]
+}
+
+/// Pushes at a node in the middle, one at a time, and waits until all came. The size of the canonical body.
+async fn push(cluster: &Cluster, path: &str, body: &Value, receivers: &mut [Client]) -> usize {
     let mut http = cluster.node(cluster.len() / 2).http().await;
     let mut canonical = 0;
     for _ in 0..PUSHES {
@@ -79,10 +89,7 @@ async fn push(
             canonical = receiver.payload.len() - 1;
         }
     }
-    let of = |proxy: &Proxy| proxy.recorded().iter().flat_map(|tape| pushed(tape)).collect::<Vec<usize>>();
-    let records: Vec<Vec<usize>> = proxies.iter().map(of).collect();
-    let largest = records.iter().flatten().copied().max().unwrap_or_default();
-    (records.iter().map(Vec::len).collect(), largest, canonical)
+    canonical
 }
 
 /// The size of each message that Redis pushed to a subscriber: `message`, channel, payload, as an array or a push.

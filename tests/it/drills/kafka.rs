@@ -1,35 +1,70 @@
-//! Messages that come by Kafka, under what goes wrong there: a broker that falls, the leader of three, a group that shares
-//! its partitions anew.
+//! A Kafka as the bus, and as what feeds the nodes, under what goes wrong there: a broker that falls, the leader of a
+//! partition of three, a group that shares its partitions anew.
+
+use std::sync::Arc;
 
 use super::{NODES, all_agree, guests, plan};
-use crate::support::cluster::Cluster;
-use crate::support::kafka;
+use crate::support::cluster::{Cluster, until};
+use crate::support::kafka::{self, Kafka, unique};
+use crate::support::ledger::Verdict;
 use crate::support::ledger::drill::{Drill, pick};
 use crate::support::ledger::ways::Way;
 use crate::support::redis::Redis;
 
-/// Partitions of the topic: each node has two.
+/// Partitions of the intake's topic: each node has two.
 const PARTITIONS: i32 = 6;
 
-/// Nodes that share a topic of this Kafka, and publishers of which half produce to it.
-async fn begin(name: &'static str, kafka: &kafka::Kafka) -> (Redis, Drill) {
-    let redis = Redis::start();
-    let topic = kafka::unique("drill");
+/// Nodes on this bus that share a topic of this Kafka, and publishers of which half produce to it; the topic's name.
+async fn begin(name: &'static str, kafka: &Kafka, bus: &str) -> (String, Drill) {
+    let topic = unique("drill");
     kafka.create_topic(&topic, PARTITIONS).await;
     let brokers = kafka.bootstrap.clone();
     let intake = format!("intakes:\n  - {{kind: kafka, topic: {topic}, brokers: {brokers:?}}}");
-    let cluster = Cluster::start(NODES, &format!("{}\n{intake}", redis.bus())).await;
+    let cluster = Cluster::start(NODES, &format!("{bus}\n{intake}")).await;
     let guests = guests();
     let mut plan = plan(&guests);
     plan.ways.truncate(NODES);
     plan.ways.extend([(); NODES].map(|()| Way::Kafka { brokers: brokers.clone(), topic: topic.clone() }));
-    (redis, Drill::begin(name, cluster, &guests, &plan).await)
+    (topic, Drill::begin(name, cluster, &guests, &plan).await)
+}
+
+/// Everybody is there, and the ledger is exact without a loss that was declared.
+async fn end(mut drill: Drill) -> Verdict {
+    drill.crowd.all_bound().await;
+    all_agree(&drill.cluster, drill.crowd.len()).await;
+    let verdict = drill.end_exact().await;
+    assert_eq!(verdict.declared, 0, "{verdict}");
+    verdict
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn devices_that_move_on_a_kafka_bus_lose_nothing_and_hear_nothing_twice() {
+    let (kafka, name) = (kafka::kafka(), "devices_that_move_on_a_kafka_bus_lose_nothing_and_hear_nothing_twice");
+    let (_, mut drill) = begin(name, kafka, &kafka.bus(&unique("drill"))).await;
+    for _ in 0..pick(60, 3_000) {
+        let (device, place) = (drill.dice.roll(drill.crowd.len()), drill.dice.roll(NODES));
+        drill.crowd.send_to(device, place);
+        drill.taken(pick(20, 100)).await;
+    }
+    end(drill).await;
 }
 
 /// A node that falls leaves its partitions to the others, and takes some again: nothing of them is lost or out of order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_that_shares_its_partitions_anew_loses_nothing() {
-    let (_redis, mut drill) = begin("a_group_that_shares_its_partitions_anew_loses_nothing", kafka::kafka()).await;
+    let redis = Redis::start();
+    regroup("a_group_that_shares_its_partitions_anew_loses_nothing", &redis.bus()).await;
+}
+
+/// The same, and what the node knew of its users is on the same Kafka.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_falls_on_a_kafka_bus_costs_the_others_nothing() {
+    let bus = kafka::kafka().bus(&unique("drill"));
+    regroup("a_node_that_falls_on_a_kafka_bus_costs_the_others_nothing", &bus).await;
+}
+
+async fn regroup(name: &'static str, bus: &str) {
+    let (_, mut drill) = begin(name, kafka::kafka(), bus).await;
     for _ in 0..pick(1, 5) {
         drill.taken(300).await;
         let place = drill.dice.roll(NODES);
@@ -42,45 +77,89 @@ async fn a_group_that_shares_its_partitions_anew_loses_nothing() {
         drill.crowd.all_bound().await;
         drill.cluster.restart(place).await;
     }
-    all_agree(&drill.cluster, drill.crowd.len()).await;
-    let verdict = drill.end_exact().await;
-    assert_eq!(verdict.declared, 0, "{verdict}");
+    end(drill).await;
 }
 
-/// What the broker had acknowledged it still has; meanwhile nobody's push is taken.
+/// What the broker had acknowledged it still has; meanwhile what comes by HTTP goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kafka_that_falls_and_comes_back_loses_nothing() {
-    let own = tokio::task::spawn_blocking(|| kafka::Cluster::start(1)).await.unwrap();
-    hurt("a_kafka_that_falls_and_comes_back_loses_nothing", own, pick(1, 5)).await;
+    let (own, redis) = (own(1).await, Redis::start());
+    bounce("a_kafka_that_falls_and_comes_back_loses_nothing", own, &redis.bus()).await;
 }
 
-/// Three brokers, each record on all three, acknowledged by two at least: each of them falls in turn, and with it the
-/// partitions that it led.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_of_three_that_falls_costs_nothing() {
-    let own = tokio::task::spawn_blocking(|| kafka::Cluster::start(3)).await.unwrap();
-    hurt("a_leader_of_three_that_falls_costs_nothing", own, pick(1, 6)).await;
-}
-
-async fn hurt(name: &'static str, own: kafka::Cluster, times: u8) {
-    let brokers = if own.kafka.bootstrap.contains(',') { 3 } else { 1 };
-    let (_redis, mut drill) = begin(name, &own.kafka).await;
-    let mut own = own;
-    for time in 0..times {
+async fn bounce(name: &'static str, own: Arc<kafka::Cluster>, bus: &str) -> Verdict {
+    let is_bus = bus.contains("kind: kafka");
+    let (_, drill) = begin(name, &own.kafka, bus).await;
+    for _ in 0..pick(1, 5) {
         drill.taken(300).await;
-        let broker = time % brokers + 1;
-        own = tokio::task::spawn_blocking(move || {
-            own.kill9(broker);
-            own.start_node(broker);
-            own
-        })
-        .await
-        .unwrap();
+        hurt(&own, |own| own.kill9(1)).await;
+        if is_bus {
+            drill.cluster.unready(0).await;
+            drill.refused().await;
+        }
+        hurt(&own, |own| own.start_node(1)).await;
+        for place in 0..NODES {
+            drill.cluster.ready(place).await;
+        }
         drill.taken(300).await;
     }
-    drill.crowd.all_bound().await;
-    all_agree(&drill.cluster, drill.crowd.len()).await;
-    let verdict = drill.end_exact().await;
-    assert_eq!(verdict.declared, 0, "{verdict}");
-    drop(own);
+    if is_bus {
+        for metric in ["skylark_bus_reconnects_total", "skylark_bus_records_total", "skylark_lease_changes_total"] {
+            until(metric, async || drill.cluster.metric(0, metric).await > 0.0).await;
+        }
+        until("each partition to be read by one node", async || {
+            let mut partitions = 0.0;
+            for place in 0..NODES {
+                partitions += drill.cluster.metric(place, "skylark_intake_partitions").await;
+            }
+            partitions == f64::from(PARTITIONS)
+        })
+        .await;
+    }
+    end(drill).await
+}
+
+/// Three brokers, each record on all three, acknowledged by two at least. Whoever leads a partition of the bus is killed,
+/// then whoever leads one of the intake's topic: what was acked is there, and all goes on with the two that are left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_of_three_that_falls_costs_nothing_acked() {
+    let own = own(3).await;
+    let name = "a_leader_of_three_that_falls_costs_nothing_acked";
+    let (intake, mut drill) = begin(name, &own.kafka, &own.kafka.bus("skylark")).await;
+    let topics = ["skylark.bus".to_owned(), intake];
+    for _ in 0..pick(1, 6) {
+        for topic in &topics {
+            drill.taken(300).await;
+            let replicas = own.kafka.replicas(topic).await;
+            let partition = drill.dice.roll(replicas.len());
+            let fallen = replicas[partition].leader;
+            println!("broker {fallen} is killed: it leads {topic}/{partition}");
+            hurt(&own, move |own| own.kill9(u8::try_from(fallen).unwrap())).await;
+            until("another leader", async || {
+                let leader = own.kafka.replicas(topic).await.get(partition).map_or(-1, |now| now.leader);
+                leader >= 0 && leader != fallen
+            })
+            .await;
+            drill.taken(300).await;
+            hurt(&own, move |own| own.start_node(u8::try_from(fallen).unwrap())).await;
+            for topic in &topics {
+                until("all replicas in sync", async || {
+                    let replicas = own.kafka.replicas(topic).await;
+                    !replicas.is_empty() && replicas.iter().all(|now| now.in_sync.len() == 3)
+                })
+                .await;
+            }
+        }
+    }
+    end(drill).await;
+}
+
+async fn own(brokers: u8) -> Arc<kafka::Cluster> {
+    tokio::task::spawn_blocking(move || Arc::new(kafka::Cluster::start(brokers))).await.unwrap()
+}
+
+/// The script waits until it is so; the runtime goes on with its other tasks meanwhile.
+async fn hurt(own: &Arc<kafka::Cluster>, act: impl FnOnce(&kafka::Cluster) + Send + 'static) {
+    let own = Arc::clone(own);
+    tokio::task::spawn_blocking(move || act(&own)).await.unwrap();
 }
