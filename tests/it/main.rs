@@ -33,6 +33,8 @@ mod interfaces;
 mod jwks;
 mod kafka_check;
 mod kafka_source;
+#[cfg(feature = "kafka-tls")]
+mod kafka_tls;
 mod life;
 mod limits;
 mod load;

@@ -278,6 +278,7 @@ const ALLOWED: &[RDKafkaErrorCode] = &[
 /// The usual reasons in words that say what to do.
 fn plain(link: &Link, why: &str) -> String {
     let hint = match why {
+        why if why.contains("certificate verify failed") => ": its certificate is not one that ssl.ca.location trusts",
         why if why.contains("uthentication") || why.contains("SASL") => ": user and password are not what it expects",
         why if why.contains("refused") => ": nobody listens there",
         why if why.contains("resolve") => ": that name is not known",

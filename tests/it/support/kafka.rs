@@ -239,6 +239,16 @@ impl Cluster {
         Self { kafka: up(&work, nodes), work }
     }
 
+    /// One whose users are served over TLS, and the certificate to trust.
+    #[cfg(feature = "kafka-tls")]
+    pub fn start_over_tls() -> (Self, PathBuf) {
+        let work = folder(&unique("tls"));
+        let mut script = script(&work);
+        script.env("TLS", "1");
+        let ca = work.join("ca.pem");
+        (Self { kafka: up_by(script, 1), work }, ca)
+    }
+
     /// A crash of node `node`, counted from 1; its data stays.
     pub fn kill9(&self, node: u8) {
         self.script(&["kill9", &node.to_string()]);
