@@ -87,6 +87,15 @@ async fn a_kafka_that_falls_and_comes_back_loses_nothing() {
     bounce("a_kafka_that_falls_and_comes_back_loses_nothing", own, &redis.bus()).await;
 }
 
+/// Meanwhile nothing goes on: every push is refused in time, and nodes are not ready.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kafka_bus_that_falls_and_comes_back_loses_nothing_acked() {
+    let own = own(1).await;
+    let bus = own.kafka.bus("skylark");
+    let verdict = bounce("a_kafka_bus_that_falls_and_comes_back_loses_nothing_acked", own, &bus).await;
+    assert!(verdict.refused > 0, "nobody was told: {verdict}");
+}
+
 async fn bounce(name: &'static str, own: Arc<kafka::Cluster>, bus: &str) -> Verdict {
     let is_bus = bus.contains("kind: kafka");
     let (_, drill) = begin(name, &own.kafka, bus).await;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use metrics::{Gauge, gauge};
 use parking_lot::{Condvar, Mutex};
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext, Rebalance};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -190,6 +190,16 @@ impl ConsumerContext for Group {
         }
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         self.partitions.set(self.lines.count() as f64);
+    }
+
+    /// A partition that left while it was paused would still be so when it comes back. Where the intake takes nothing, the
+    /// polling thread pauses it again.
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        if let Rebalance::Assign(partitions) = rebalance
+            && let Err(error) = consumer.resume(partitions)
+        {
+            tracing::warn!(topic = self.topic, %error, "partitions that came were not resumed");
+        }
     }
 }
 
