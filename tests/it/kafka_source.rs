@@ -74,6 +74,13 @@ async fn what_is_not_settled_comes_again_and_is_counted() {
     source.close().await;
 }
 
+/// Settles what it can: a commit may fall into a change of the group, then records come again.
+async fn settle(source: &mut KafkaSource, records: &[Record]) {
+    if let Err(fault) = source.settle(&places(records)).await {
+        eprintln!("{fault}");
+    }
+}
+
 /// Takes, tells and settles until told to end; a commit may fall into a change of the group, then records come again.
 async fn drive(mut source: KafkaSource, name: &'static str, tell: Tell, mut end: watch::Receiver<bool>) {
     loop {
@@ -151,6 +158,42 @@ async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_g
     eprintln!("{sent} records, {twice} of them came twice");
     assert_eq!(ledger.len(), 4);
     assert!(ledger.values().all(|offsets| offsets.is_sorted()), "{ledger:?}");
+}
+
+/// While an intake takes nothing its partitions are paused; what left meanwhile is not paused when it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_left_while_it_was_paused_is_read_when_it_comes_back() {
+    let topic = unique("paused");
+    kafka().create_topic(&topic, 4).await;
+    let link = kafka().link_with("n1", &[("heartbeat.interval.ms", "300")]);
+    let join = || KafkaSource::join(&link, &topic, "skylark", "kafka test").unwrap();
+    // More than is taken at once, so that the rest waits and the group is served meanwhile.
+    let many: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        kafka().send(&topic, key, &many).await;
+    }
+    let mut first = join();
+    let records = within("records", first.take()).await.unwrap();
+    let mut second = join();
+    let lines: BTreeSet<Arc<str>> =
+        within("partitions of its own", second.take()).await.unwrap().into_iter().map(|r| r.place.line).collect();
+    assert!(!lines.is_empty());
+    settle(&mut first, &records).await;
+    let records = within("records", first.take()).await.unwrap();
+    settle(&mut first, &records).await;
+    let taken = within("records after the pause", first.take()).await.unwrap();
+    settle(&mut first, &taken).await;
+    within("the end", second.close()).await;
+    let mut open = lines;
+    while !open.is_empty() {
+        let records = within("records of what came back", first.take()).await.unwrap();
+        settle(&mut first, &records).await;
+        for record in &records {
+            open.remove(&record.place.line);
+        }
+    }
+    within("the end", first.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
