@@ -160,16 +160,16 @@ impl Bench {
     }
 
     fn chosen(&self) -> anyhow::Result<Vec<Box<dyn Cell>>> {
-        let all = cell::all();
+        let mut all = cell::all();
         if let Some(unknown) = self.cells.iter().find(|name| all.iter().all(|cell| cell.name() != name.as_str())) {
             let names: Vec<&str> = all.iter().map(|cell| cell.name()).collect();
             bail!("no cell is named {unknown:?}: expected one of {}", names.join(", "));
         }
-        let is_chosen = |cell: &Box<dyn Cell>| match self.cells.as_slice() {
+        all.retain(|cell| match self.cells.as_slice() {
             [] => cell.needs().is_none(),
             named => named.iter().any(|name| name == cell.name()),
-        };
-        Ok(all.into_iter().filter(is_chosen).collect())
+        });
+        Ok(all)
     }
 
     /// Repetitions outside, contenders inside: what else the machine does falls on all of them.
