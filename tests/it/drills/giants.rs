@@ -1,12 +1,14 @@
 //! Records that no reader can use, and the largest that there may be, by every way in and among everybody else's.
 
+use std::sync::Arc;
+
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
 use super::{Topic, by_every_way, guests, nodes_on};
 use crate::support::client::PATIENCE;
 use crate::support::cluster::{Cluster, until};
-use crate::support::http::Http;
+use crate::support::gateway::Gateway;
 use crate::support::kafka::kafka;
 use crate::support::ledger::drill::{Drill, pick};
 use crate::support::ledger::uid;
@@ -110,15 +112,14 @@ enum Door {
 /// Somebody who sends any bytes by every way in.
 struct BackEnd {
     line: Resp,
-    http: Http,
+    node: Arc<Gateway>,
     producer: FutureProducer,
     topics: [String; 2],
 }
 
 impl BackEnd {
     async fn of(redis: &Redis, cluster: &Cluster, topics: [String; 2]) -> Self {
-        let (line, http) = (redis.line().await, cluster.node(0).http().await);
-        Self { line, http, producer: kafka().producer(), topics }
+        Self { line: redis.line().await, node: cluster.node(0), producer: kafka().producer(), topics }
     }
 
     /// Whether somebody took it.
@@ -131,7 +132,8 @@ impl BackEnd {
             Door::Channel => return self.tell(&[b"PUBLISH", b"chat", payload]).await == Reply::Integer(1),
             Door::Http => {
                 let headers = [("content-type", "application/json")];
-                return self.http.request("POST", "/publish", &headers, payload).await.status == 200;
+                // A node keeps no connection for as long as a long drill takes.
+                return self.node.http().await.request("POST", "/publish", &headers, payload).await.status == 200;
             }
             Door::Topic => &self.topics[0],
             Door::LargeTopic => &self.topics[1],
