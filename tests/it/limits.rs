@@ -116,6 +116,9 @@ async fn a_node_without_file_descriptors_goes_on_when_some_are_free() {
     let gateway = Setup::default().descriptors(64).start();
     let mut here = gateway.connect("1074", Form::YunquePb).await;
     let mut http = gateway.http().await;
+    // Connected is not taken in: an answer says that it has its descriptor.
+    http.post("/send", &json!({"receiver": "1074", "action": "early"})).await.data();
+    assert_eq!(here.message().await["action"], "early");
     let mut crowd = Vec::new();
     for _ in 0..300 {
         crowd.push(TcpStream::connect(gateway.address("cim")).await.unwrap());

@@ -28,6 +28,9 @@ use crate::support::wire::{Form, Frame, read_binary, read_text};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Time between two attempts of one device.
 const RETRY: Duration = Duration::from_millis(100);
+/// So long no message may come before the closing markers count as lost. A partition of a member that was killed waits for
+/// the member's session (10 s), and for another one's where the group was being shared out anew at that time.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Devices speak these in turn.
 pub const FORMS: &[Form] = &[Form::YunquePb, Form::YunqueJson, Form::CimPb, Form::CimJson];
 
@@ -260,7 +263,7 @@ impl Device {
                     && open.is_none()
                 {
                     open = Some(missing(&markers, stay));
-                    deadline = Instant::now() + PATIENCE;
+                    deadline = Instant::now() + SILENCE;
                 } else if order.place != here {
                     let _ = socket.close(None).await;
                     stay.end = End::Left;
@@ -286,7 +289,7 @@ impl Device {
                         if let (Some(open), Some(id)) = (&mut open, id) {
                             open.remove(&id);
                             // What publishers are ahead of the nodes is waited for, as long as it comes.
-                            deadline = Instant::now() + PATIENCE;
+                            deadline = Instant::now() + SILENCE;
                         }
                     }
                     Ok(Ok(Frame::Reply(reply))) if reply["key"] == "gap" => stay.gaps.push(self.clock.now()),
