@@ -44,11 +44,12 @@ pub trait Source: Send {
     fn take(&mut self) -> BoxFuture<'_, Result<Vec<Record>, Unavailable>>;
 
     /// Whether these, of those taken last, are this reader's still: asked before each try to publish them. Where another
-    /// one may have had the line meanwhile they are lost to this reader, and the source has counted them.
+    /// one may have had the line meanwhile they are lost to this reader, and the source has counted them; those that were
+    /// `tried` may arrive all the same, since a try that got no answer is not taken back.
     ///
     /// # Errors
     /// [`Unavailable`]: nobody can say it now.
-    fn still<'a>(&'a mut self, _places: &'a [Place]) -> BoxFuture<'a, Result<bool, Unavailable>> {
+    fn still<'a>(&'a mut self, _places: &'a [Place], _tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
         ready(Ok(true)).boxed()
     }
 

@@ -24,6 +24,18 @@ async fn confirm(phone: &mut Client, code: &Value) -> Value {
     phone.ask("login_confirm", json!({"code": code})).await
 }
 
+/// Two phones read each code and confirm at once.
+async fn one_of_two_confirms(desk: &mut Client, one: &mut Client, other: &mut Client) {
+    for _ in 0..20 {
+        let code = shown(desk).await;
+        let (first, second) = tokio::join!(confirm(one, &code), confirm(other, &code));
+        let mut codes = [first["code"].as_str().unwrap(), second["code"].as_str().unwrap()];
+        codes.sort_unstable();
+        assert_eq!(codes, ["200", "404"], "{first} {second}");
+        assert_eq!(desk.message().await["action"], "login");
+    }
+}
+
 /// What the phone's word brings: the token's message, by which the desk binds.
 async fn binds(desk: &mut Client, device: &str) -> Value {
     let message = desk.message().await;
@@ -71,14 +83,7 @@ async fn of_two_phones_at_once_one_is_told_that_the_code_is_used() {
     let mut desk = gateway.dial_cim(Form::CimJson).await;
     let (mut one, mut other) =
         (gateway.connect("1074", Form::YunqueJson).await, gateway.connect("1074", Form::YunquePb).await);
-    for _ in 0..20 {
-        let code = shown(&mut desk).await;
-        let (first, second) = tokio::join!(confirm(&mut one, &code), confirm(&mut other, &code));
-        let mut codes = [first["code"].as_str().unwrap(), second["code"].as_str().unwrap()];
-        codes.sort_unstable();
-        assert_eq!(codes, ["200", "404"], "{first} {second}");
-        assert_eq!(desk.message().await["action"], "login");
-    }
+    one_of_two_confirms(&mut desk, &mut one, &mut other).await;
 }
 
 #[tokio::test]
@@ -160,12 +165,5 @@ async fn of_two_phones_on_two_nodes_one_is_told_that_the_code_is_used() {
     let mut desk = cluster.node(0).dial_cim(Form::CimJson).await;
     let mut one = cluster.node(0).connect("1074", Form::YunqueJson).await;
     let mut other = cluster.node(1).connect("1074", Form::YunquePb).await;
-    for _ in 0..20 {
-        let code = shown(&mut desk).await;
-        let (first, second) = tokio::join!(confirm(&mut one, &code), confirm(&mut other, &code));
-        let mut codes = [first["code"].as_str().unwrap(), second["code"].as_str().unwrap()];
-        codes.sort_unstable();
-        assert_eq!(codes, ["200", "404"], "{first} {second}");
-        assert_eq!(desk.message().await["action"], "login");
-    }
+    one_of_two_confirms(&mut desk, &mut one, &mut other).await;
 }

@@ -215,11 +215,12 @@ impl Channel {
     }
 
     /// Whether nobody else can have had the lease since the records were given that this node has in hand.
-    async fn is_mine(&mut self, records: usize) -> Result<bool, Unavailable> {
+    async fn is_mine(&mut self, records: u64, tried: bool) -> Result<bool, Unavailable> {
         self.make_sure().await?;
         let is_mine = self.shared.tenure.lock().term == self.term;
         if !is_mine {
-            self.lose(records as u64);
+            self.lose(records);
+            self.doubtful.increment(if tried { records } else { 0 });
         }
         Ok(is_mine)
     }
@@ -252,8 +253,8 @@ impl Source for Channel {
         self.next().boxed()
     }
 
-    fn still<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<bool, Unavailable>> {
-        self.is_mine(places.len()).boxed()
+    fn still<'a>(&'a mut self, places: &'a [Place], tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
+        self.is_mine(places.len() as u64, tried).boxed()
     }
 
     fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>> {

@@ -89,9 +89,9 @@ impl Line {
 
     /// Publishes until nothing of the batch is open, then settles it; `false` when a drain came first.
     async fn accept(&mut self, mut batch: Batch, mut open: Open, limits: &Limits) -> bool {
-        let mut patience = Patience::new();
+        let (mut patience, mut tried) = (Patience::new(), false);
         while !open.publications.is_empty() {
-            let are_ours = self.source.still(&batch.places()).await;
+            let are_ours = self.source.still(&batch.places(), tried).await;
             match are_ours {
                 Ok(true) => {}
                 // The next reader of the line is ahead of these: they would come out of order.
@@ -107,6 +107,7 @@ impl Line {
             let publications = std::mem::take(&mut open.publications);
             let count = publications.len();
             let published = self.node.publish(publications).await;
+            tried = true;
             let finals = batch.answer(&open, published);
             self.meters.accepted(finals);
             if finals == count {

@@ -19,6 +19,10 @@ use crate::node::{Place, Record, Unavailable};
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Asked {
     Settled(Vec<u64>),
+    /// Given up as another reader's, after a try or before any.
+    Lost {
+        tried: bool,
+    },
     Buried(u64, String),
     Kept,
     Stopped,
@@ -64,9 +68,13 @@ impl Source for Scripted {
         .boxed()
     }
 
-    fn still<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<bool, Unavailable>> {
+    fn still<'a>(&'a mut self, places: &'a [Place], tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
         let script = self.script.lock();
         let is_lost = places.iter().any(|place| place.offset.is_some_and(|offset| script.lost.contains(&offset)));
+        drop(script);
+        if is_lost {
+            self.tell(Asked::Lost { tried });
+        }
         std::future::ready(Ok(!is_lost)).boxed()
     }
 
@@ -207,8 +215,12 @@ async fn what_another_reader_may_have_had_meanwhile_is_not_tried_again() {
     bench.script.lock().lost.push(1);
     bench.fake.mend_broker();
     bench.give(vec![chat(2, &["b"])]).await;
+    assert_eq!(bench.asked().await, Asked::Lost { tried: true });
     assert_eq!(bench.asked().await, Asked::Settled(vec![2]));
     assert_eq!(bench.published(), [["b"]]);
+    bench.script.lock().lost.push(3);
+    bench.give(vec![chat(3, &["c"])]).await;
+    assert_eq!(bench.asked().await, Asked::Lost { tried: false });
 }
 
 #[tokio::test]
