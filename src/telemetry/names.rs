@@ -86,8 +86,8 @@ names! {
     INTAKE_DEAD: counter = "skylark_intake_dead_letters_total",
     /// Records of a pub/sub intake that are lost, because its lease was, by `intake`.
     INTAKE_LOST: counter = "skylark_intake_lost_total",
-    /// Records of a pub/sub intake that another node may have accepted, too: the lease ran out while they were handled, by
-    /// `intake`.
+    /// Records of a pub/sub intake that another node may have accepted, too: the lease ran out while they were handled, or
+    /// they were dropped after a try that got no answer and may arrive yet; by `intake`.
     INTAKE_DOUBTFUL: counter = "skylark_intake_doubtful_total",
     /// Times that this node took the one subscription of a pub/sub intake, by `intake`.
     INTAKE_LEASES: counter = "skylark_intake_leases_total",
