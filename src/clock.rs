@@ -1,8 +1,10 @@
-//! The wall clock, as Skylark counts it.
+//! The wall clock and the CPU clocks, as Skylark counts them.
 //!
 //! For what acts. What is pure (`protocol`, `session`) takes `now` as an argument and stands below this module.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Time since 1970; zero on a clock that stands before.
 #[must_use]
@@ -14,4 +16,21 @@ pub fn since_1970() -> Duration {
 #[must_use]
 pub fn now_millis() -> i64 {
     i64::try_from(since_1970().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// CPU of the calling thread so far.
+#[must_use]
+pub fn thread_cpu() -> Duration {
+    cpu(ClockId::ThreadCPUTime)
+}
+
+/// CPU of all threads of this process so far.
+#[must_use]
+pub fn process_cpu() -> Duration {
+    cpu(ClockId::ProcessCPUTime)
+}
+
+fn cpu(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

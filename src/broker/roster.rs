@@ -3,9 +3,11 @@
 //! The engine keeps it; nodes never agree among themselves. Knows no connection.
 
 use futures_util::future::BoxFuture;
+use metrics::counter;
 
 use super::Unavailable;
 use crate::id::{NodeId, Uid};
+use crate::telemetry::names;
 
 /// One node, as the others see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,4 +112,9 @@ pub trait Roster: Send + Sync {
     /// # Errors
     /// [`Unavailable`].
     fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>>;
+}
+
+/// Counts what became of a node's lease (taken, lost, given_back, fallen), in every engine alike.
+pub(super) fn lease_changed(change: &'static str) {
+    counter!(names::LEASE_CHANGES, "lease" => "node", "change" => change).increment(1);
 }

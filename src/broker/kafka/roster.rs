@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use metrics::counter;
 use parking_lot::Mutex;
 use rdkafka::message::{BorrowedMessage, Message};
 use tokio::sync::{oneshot, watch};
@@ -31,9 +30,8 @@ use super::link::{Heard, Link, Topic, unavailable};
 use super::tail::{Begin, Tail};
 use crate::broker::Unavailable;
 use crate::broker::record::Origin;
-use crate::broker::roster::{Fallen, LeaseError, Member, Roster};
+use crate::broker::roster::{Fallen, LeaseError, Member, Roster, lease_changed};
 use crate::id::{NodeId, Uid};
-use crate::telemetry::names;
 
 /// Every answer is given within two seconds.
 const ANSWER: Duration = Duration::from_millis(1_900);
@@ -193,7 +191,7 @@ impl Shared {
         }
         self.clear(before);
         self.beat(Member { incarnation, ..me }).await?;
-        changed("taken");
+        lease_changed("taken");
         self.pay().await;
         Ok(incarnation)
     }
@@ -240,7 +238,7 @@ impl Shared {
             self.beat(Member { incarnation: life.1, ..me }).await?;
         }
         if is_lost() {
-            changed("lost");
+            lease_changed("lost");
             return Err(LeaseError::Lost(self.node.clone()));
         }
         self.pay().await;
@@ -274,7 +272,7 @@ impl Shared {
             self.voice.whisper(&Entry::User { life: life.clone(), uid, is_online: false });
         }
         match self.hear(&Entry::Left(life.0)).await {
-            Ok(_) => changed("given_back"),
+            Ok(_) => lease_changed("given_back"),
             Err(fault) => tracing::warn!(%fault, "the roster could not be told that this node leaves"),
         }
     }
@@ -313,7 +311,7 @@ impl Shared {
             if left.is_empty() {
                 self.me.lock().given.retain(|(other, _)| *other != life);
                 self.voice.whisper(&Entry::Buried(life));
-                changed("fallen");
+                lease_changed("fallen");
                 continue;
             }
             let users = self.give_out(&life, left);
@@ -419,10 +417,6 @@ impl Shared {
             *last = Some(fault.why.clone());
         }
     }
-}
-
-fn changed(what: &'static str) {
-    counter!(names::LEASE_CHANGES, "lease" => "node", "change" => what).increment(1);
 }
 
 /// Somebody waits for a record of its own.

@@ -9,12 +9,12 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::address::{HEADER, Mine, Say, To};
 use super::bus::header;
 use super::link::{Heard, Link, told, unavailable};
 use crate::broker::{Stream, Unavailable};
+use crate::clock::thread_cpu;
 use crate::id::{NodeId, Uid};
 use crate::message::Target;
 
@@ -91,11 +91,6 @@ fn judge(link: &Link, records: usize, partitions: i32, mine: &RwLock<Mine>) -> R
         }
     }
     Ok(skipped)
-}
-
-fn thread_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn uid(number: usize) -> Uid {

@@ -10,7 +10,6 @@ use ::redis::Script;
 use ahash::{AHashMap, AHashSet};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use metrics::counter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -18,9 +17,8 @@ use super::client::Client;
 use super::names::Names;
 use super::{member, process};
 use crate::broker::Unavailable;
-use crate::broker::roster::{Fallen, LeaseError, Member, Roster};
+use crate::broker::roster::{Fallen, LeaseError, Member, Roster, lease_changed};
 use crate::id::{NodeId, Uid};
-use crate::telemetry;
 
 /// How long a lease lives.
 const LEASE: Duration = Duration::from_secs(10);
@@ -125,7 +123,7 @@ impl RedisRoster {
             let Mine { users, untold, .. } = &mut *mine;
             *untold = users.iter().map(|uid| (uid.clone(), true)).collect();
         }
-        changed("taken");
+        lease_changed("taken");
         self.tell_untold().await?;
         Ok(incarnation)
     }
@@ -149,7 +147,7 @@ impl RedisRoster {
         }
         script.arg(me.id.as_str()).arg(incarnation).arg(member::written(me, &self.process)).arg(millis(LEASE));
         if self.client.invoke::<u8>(&script).await? == 0 {
-            changed("lost");
+            lease_changed("lost");
             return Err(LeaseError::Lost(me.id.clone()));
         }
         self.tell_untold().await?;
@@ -170,7 +168,7 @@ impl RedisRoster {
         }
         script.key(self.users_of(incarnation)).arg(id.as_str()).arg(incarnation);
         match self.client.invoke::<u8>(&script).await {
-            Ok(_) => changed("given_back"),
+            Ok(_) => lease_changed("given_back"),
             Err(error) => tracing::warn!(%error, "the lease is not given back: it runs out by itself"),
         }
     }
@@ -270,7 +268,7 @@ impl RedisRoster {
         let [id, incarnation, is_last, users @ ..] = answer.as_slice() else { return Ok(Vec::new()) };
         let (Ok(id), Ok(incarnation)) = (id.parse(), incarnation.parse()) else { return Ok(Vec::new()) };
         if is_last == "1" {
-            changed("fallen");
+            lease_changed("fallen");
         }
         let users = users.iter().filter_map(|uid| uid.parse().ok()).collect();
         Ok(vec![Fallen { id, incarnation, users }])
@@ -327,10 +325,6 @@ impl Roster for RedisRoster {
     fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>> {
         self.take_fallen().boxed()
     }
-}
-
-fn changed(what: &'static str) {
-    counter!(telemetry::names::LEASE_CHANGES, "lease" => "node", "change" => what).increment(1);
 }
 
 fn millis(time: Duration) -> u64 {

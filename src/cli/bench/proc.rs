@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// CPU that a process has used since its start.
@@ -137,12 +136,6 @@ fn descendants(pid: u32) -> Vec<u32> {
     let children: Vec<u32> =
         children.flat_map(|text| text.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
     children.into_iter().flat_map(|child| std::iter::once(child).chain(descendants(child))).collect()
-}
-
-/// CPU of this process.
-pub(super) fn own_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn parse_stat(text: &str) -> Option<Ticks> {

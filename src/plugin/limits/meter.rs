@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{Instant, Sleep};
 
 use super::Budget;
+use crate::clock;
 use crate::plugin::ticker::TICK;
 
 /// Which budget a call used up.
@@ -126,10 +126,9 @@ impl Meter {
     }
 }
 
+/// Never 0, which means "nobody looked".
 fn thread_cpu() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    // Never 0, which means "nobody looked".
-    (u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)).max(1)
+    nanos(clock::thread_cpu()).max(1)
 }
 
 fn nanos(time: Duration) -> u64 {

@@ -11,11 +11,11 @@ use super::super::allocations::so_far;
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
 use super::super::meter::Cost;
-use super::super::proc::own_cpu;
 use super::super::sample::{Figure, Sample, Unit, Work};
 use super::super::stats::{Latency, float, histogram};
 use super::super::subject::{Contender, Kind, Node};
 use super::guests::{BUILT, C, JS, PYTHON, RUST};
+use crate::clock::process_cpu;
 use crate::config::Plugins;
 use crate::id::Uid;
 use crate::plugin::trial::{Given, Stage as Plugin, Trial};
@@ -171,7 +171,7 @@ impl Meter {
 
     fn begin(&mut self, counts: bool) -> Begun {
         if counts && self.began.is_none() {
-            (self.began, self.own) = (Some(Instant::now()), own_cpu());
+            (self.began, self.own) = (Some(Instant::now()), process_cpu());
         }
         Begun(counts.then(|| (Instant::now(), so_far())))
     }
@@ -188,7 +188,7 @@ impl Meter {
     /// CPU is the whole process' over the whole time, by the share of it that the calls took: one thread does nothing else.
     fn sample(self) -> Sample {
         let whole = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-        let busy = (own_cpu() - self.own).as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);
+        let busy = (process_cpu() - self.own).as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);
         let cpu = self.wall.as_secs_f64() * busy.min(1.0);
         let cost = Cost {
             wall: self.wall.as_secs_f64(),
