@@ -16,6 +16,7 @@ mod counters;
 mod crypto;
 mod digest;
 mod disk;
+mod draft;
 mod durations;
 mod engine;
 mod events;

@@ -7,15 +7,15 @@
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::digest;
+use super::draft::{Draft, is_draft};
 
 const ENDING: &str = ".cwasm";
 /// What a crash left half written goes after so long.
@@ -82,34 +82,33 @@ impl Cache {
         }
         // The order of use is the order in which files are given up. Where it cannot be kept, age will do.
         let _ = file.set_modified(SystemTime::now());
-        mapped(engine, &file, path)
+        mapped(engine, &file)
     }
 
-    /// Keeps the compiled form, and gives it as it lies there; a failure costs the next start a compile and nothing else.
-    pub(super) fn store(&self, engine: &Engine, hash: &str, code: &[u8]) -> Option<Component> {
-        let name = format!("{}{}{ENDING}", self.stem(hash), digest::of(code));
-        // What is mapped are the bytes that were just written: to read and add them up once more would tell nothing new.
-        let kept = self.write(&name, code).map_err(wasmtime::Error::from);
-        let kept = kept.and_then(|file| mapped(engine, &file, &self.dir.join(&name)));
-        let lost = |error: &wasmtime::Error| {
-            tracing::warn!(error = format!("{error:#}"), dir = %self.dir.display(), "a compiled plugin was not kept");
-        };
-        kept.inspect_err(lost).ok()
+    /// Begins a file that may become one of the cache's.
+    pub(super) fn draft(&self) -> io::Result<Draft> {
+        Draft::beside(&self.dir)
     }
 
-    fn write(&self, name: &str, code: &[u8]) -> io::Result<File> {
-        if code.len() as u64 > self.most {
-            return Err(io::Error::other(format!(
-                "it has {} bytes, and plugins.cache_bytes are {}",
-                code.len(),
-                self.most
-            )));
+    /// Keeps the compiled form of the file with this hash, whose bytes add up to `sum`. A failure costs the next start a compile and
+    /// nothing else.
+    pub(super) fn adopt(&self, hash: &str, sum: &str, code: Draft) {
+        if let Err(error) = self.try_adopt(&format!("{}{sum}{ENDING}", self.stem(hash)), code) {
+            tracing::warn!(%error, dir = %self.dir.display(), "a compiled plugin was not kept");
         }
-        let file = write_own(&self.dir, name, code)?;
+    }
+
+    fn try_adopt(&self, name: &str, code: Draft) -> io::Result<()> {
+        let length = code.file().metadata()?.len();
+        if length > self.most {
+            let most = self.most;
+            return Err(io::Error::other(format!("it has {length} bytes, and plugins.cache_bytes are {most}")));
+        }
+        code.publish(&self.dir, name)?;
         if let Err(error) = self.evict(&self.dir.join(name)) {
             tracing::warn!(%error, dir = %self.dir.display(), "compiled plugins take more room than they may");
         }
-        Ok(file)
+        Ok(())
     }
 
     /// Gives up what was not used for longest until the rest fits. A file that a live plugin has mapped may go as well: the
@@ -139,8 +138,7 @@ impl Cache {
     fn sweep(&self) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for entry in entries.filter_map(Result::ok) {
-            let is_aside =
-                entry.file_name().to_str().is_some_and(|name| name.starts_with('.') && name.ends_with(".tmp"));
+            let is_aside = entry.file_name().to_str().is_some_and(is_draft);
             let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|made| made.elapsed().ok());
             if is_aside && age.is_some_and(|age| age > STALE) {
                 let _ = fs::remove_file(entry.path());
@@ -160,29 +158,19 @@ pub(super) fn open_own(path: &Path) -> io::Result<File> {
 }
 
 /// Writes a file for this user alone: aside, on the disk, and only then under its name.
-pub(super) fn write_own(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let aside = dir.join(format!(".{}-{number}.tmp", std::process::id()));
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    let written =
-        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&aside, dir.join(name)));
-    if written.is_err() {
-        let _ = fs::remove_file(&aside);
-    }
-    written?;
-    File::open(dir)?.sync_all()?;
-    Ok(file)
+pub(super) fn write_own(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let draft = Draft::beside(dir)?;
+    draft.file().write_all(bytes)?;
+    draft.publish(dir, name)
 }
 
-/// The code in a file that was opened at this path and checked, or just written.
+/// The code in a file that was opened and checked, or just written.
 #[allow(unsafe_code)]
-fn mapped(engine: &Engine, file: &File, path: &Path) -> wasmtime::Result<Component> {
+pub(super) fn mapped(engine: &Engine, file: &File) -> wasmtime::Result<Component> {
     // By its descriptor, so that what was checked is what is mapped.
-    let checked = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    let name = if checked.exists() { checked.as_path() } else { path };
-    // SAFETY: these bytes are those of which `store` made the sum, this engine's own output; nobody but this user can have
-    // written them, and this program never writes a file again that it has renamed.
+    let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // SAFETY: these bytes are this program's own output for this engine, in this process or in its child. Nobody but this user can have
+    // written them, and this program never writes a file again that it has named or mapped.
     unsafe { Component::deserialize_file(engine, name) }
 }
 
@@ -200,6 +188,12 @@ mod tests {
 
     fn code(engine: &Engine, text: &str) -> Vec<u8> {
         engine.precompile_component(&wat::parse_str(text).unwrap()).unwrap()
+    }
+
+    fn store(cache: &Cache, hash: &str, code: &[u8]) {
+        let draft = cache.draft().unwrap();
+        draft.file().write_all(code).unwrap();
+        cache.adopt(hash, &digest::of(code), draft);
     }
 
     fn only(dir: &Path) -> PathBuf {
@@ -225,13 +219,13 @@ mod tests {
         ];
         for spoil in spoil {
             assert!(cache.load(&engine, HASH).is_none());
-            assert!(cache.store(&engine, HASH, &code).is_some(), "it is mapped from where it lies");
+            store(&cache, HASH, &code);
             assert!(cache.load(&engine, HASH).is_some());
             spoil(&only(&cache.dir));
             assert!(cache.load(&engine, HASH).is_none());
             assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 0, "it is removed, to be compiled again");
         }
-        cache.store(&engine, HASH, &code);
+        store(&cache, HASH, &code);
         let other = Cache { engine: 8, ..cache };
         assert!(other.load(&engine, HASH).is_none(), "another engine's");
     }
@@ -246,20 +240,21 @@ mod tests {
             let file = File::open(cache.find(hash).unwrap().0).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
         };
-        cache.store(&engine, "a", &code);
+        store(&cache, "a", &code);
         age("a", 300);
-        cache.store(&engine, "b", &code);
+        store(&cache, "b", &code);
         age("b", 200);
         let mapped = cache.load(&engine, "a").unwrap();
         age("a", 100);
-        cache.store(&engine, "c", &code);
+        store(&cache, "c", &code);
         let kept = |hash: &str| cache.find(hash).is_some();
         assert_eq!((kept("a"), kept("b"), kept("c")), (true, false, true));
-        cache.store(&engine, "d", &code);
+        store(&cache, "d", &code);
         assert_eq!((kept("a"), kept("c"), kept("d")), (false, true, true));
         assert_eq!(mapped.component_type().imports(&engine).len(), 0, "its name is gone, its bytes are not");
-        cache.store(&engine, "e", &vec![0; usize::try_from(most).unwrap() + 1]);
+        store(&cache, "e", &vec![0; usize::try_from(most).unwrap() + 1]);
         assert!(!kept("e") && kept("d"), "what alone is too large pushes nothing out");
+        assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 2, "and is not left lying about");
     }
 
     #[test]

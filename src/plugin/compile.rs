@@ -6,6 +6,7 @@
 mod child;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
@@ -14,9 +15,12 @@ use wasmtime::component::Component;
 
 pub use child::{ChildLimits, compile_stdin};
 
-use super::cache::Cache;
-use super::inspect;
+use super::cache::{self, Cache};
+use super::draft::Draft;
+use super::{digest, inspect};
 use crate::config::CompileLimits;
+
+const CRASHED: &str = "the compiler crashed on this file";
 
 /// Where plugins are compiled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,13 +61,35 @@ impl Compiler {
             return Ok(component);
         }
         let _turn = self.0.turn.acquire().await.map_err(|_| "the node is ending")?;
+        let (draft, sum) = self.code(&bytes).await?;
         let inner = Arc::clone(&self.0);
-        let code = match self.0.place {
-            CompileIn::Child => child::compile(&bytes, &self.0.limits, self.0.fingerprint).await?,
-            CompileIn::ThisProcess => aside(move || compile(&inner.engine, &bytes)).await?,
+        aside(move || inner.keep(&hash, &sum, draft)).await
+    }
+
+    /// The code of `bytes`, and what it adds up to. A full disk is no reason to refuse a plugin: then it lies in memory.
+    async fn code(&self, bytes: &Arc<[u8]>) -> Result<(Draft, String), String> {
+        let draft = self.0.draft()?;
+        match self.write(bytes, draft).await {
+            Ok(written) => Ok(written),
+            Err(Fault::Unwritten(words)) => {
+                tracing::warn!(error = words, "a compiled plugin was not kept");
+                let draft = in_memory()?;
+                self.write(bytes, draft).await.map_err(Fault::words)
+            }
+            Err(fault) => Err(fault.words()),
+        }
+    }
+
+    async fn write(&self, bytes: &Arc<[u8]>, draft: Draft) -> Result<(Draft, String), Fault> {
+        let sum = match self.0.place {
+            CompileIn::Child => child::compile(bytes, &self.0.limits, self.0.fingerprint, draft.file()).await?,
+            CompileIn::ThisProcess => {
+                let (inner, bytes, mut file) = (Arc::clone(&self.0), Arc::clone(bytes), draft.file().try_clone()?);
+                let written = tokio::task::spawn_blocking(move || compile_to(&inner.engine, &bytes, &mut file)).await;
+                written.unwrap_or_else(|_| Err(Fault::Refused(CRASHED.to_owned())))?
+            }
         };
-        let inner = Arc::clone(&self.0);
-        aside(move || inner.keep(&hash, &code)).await
+        Ok((draft, sum))
     }
 }
 
@@ -72,18 +98,57 @@ impl Inner {
         self.cache.as_ref()?.load(&self.engine, hash)
     }
 
-    /// Through the cache where there is one: mapped code can be given back to the system and read again.
-    #[allow(unsafe_code)]
-    fn keep(&self, hash: &str, code: &[u8]) -> Result<Component, String> {
-        let kept = self.cache.as_ref().and_then(|cache| cache.store(&self.engine, hash, code));
-        if let Some(component) = kept {
-            return Ok(component);
-        }
-        // SAFETY: the bytes are the output of this program's own compiler, in this process or in its child, for an engine
-        // with the same fingerprint, and went through nobody's hands but a pipe's.
-        let component = unsafe { Component::deserialize(&self.engine, code) };
-        component.map_err(|error| format!("its compiled form cannot be loaded: {error:#}"))
+    /// Where code is written: where it can stay, or else in memory.
+    fn draft(&self) -> Result<Draft, String> {
+        let Some(cache) = &self.cache else { return in_memory() };
+        cache.draft().or_else(|error| {
+            tracing::warn!(%error, "a compiled plugin is not kept");
+            in_memory()
+        })
     }
+
+    /// Mapped code can be given back to the system and read again, unless it lies in memory alone.
+    fn keep(&self, hash: &str, sum: &str, draft: Draft) -> Result<Component, String> {
+        let component = cache::mapped(&self.engine, draft.file())
+            .map_err(|error| format!("its compiled form cannot be loaded: {error:#}"))?;
+        if let Some(cache) = self.cache.as_ref().filter(|_| !draft.is_in_memory()) {
+            cache.adopt(hash, sum, draft);
+        }
+        Ok(component)
+    }
+}
+
+/// Why there is no code.
+#[derive(Debug, PartialEq, Eq)]
+enum Fault {
+    /// The file is to blame.
+    Refused(String),
+    /// The place for the code is.
+    Unwritten(String),
+}
+
+impl Fault {
+    fn words(self) -> String {
+        let (Self::Refused(words) | Self::Unwritten(words)) = self;
+        words
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unwritten(format!("its code was not written: {error}"))
+    }
+}
+
+fn in_memory() -> Result<Draft, String> {
+    Draft::in_memory().map_err(|error| format!("no room for its code: {error}"))
+}
+
+/// Compiles `bytes` to `out`; tells what the code adds up to.
+fn compile_to(engine: &Engine, bytes: &[u8], out: &mut impl Write) -> Result<String, Fault> {
+    let code = engine.precompile_component(bytes).map_err(|error| Fault::Refused(inspect::compile_fault(&error)))?;
+    out.write_all(&code)?;
+    Ok(digest::of(&code))
 }
 
 /// Tells engines apart whose compiled code is not each other's.
@@ -93,14 +158,10 @@ pub(super) fn fingerprint(engine: &Engine) -> u64 {
     hasher.finish()
 }
 
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, String> {
-    engine.precompile_component(bytes).map_err(|error| inspect::compile_fault(&error))
-}
-
 /// Does what takes long on a thread of its own.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err("the compiler crashed on this file".to_owned()))
+    done.unwrap_or_else(|_| Err(CRASHED.to_owned()))
 }
 
 #[cfg(test)]
@@ -127,5 +188,18 @@ mod tests {
         let _turn = compiler.0.turn.acquire().await.unwrap();
         assert!(compile("a").await.is_ok(), "from the cache");
         assert!(timeout(Duration::from_secs(60), compile("b")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_written_code_lies_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine::for_compiling().unwrap();
+        let bytes = wat::parse_str("(component)").unwrap();
+        let full = compile_to(&engine, &bytes, &mut [0_u8; 8].as_mut_slice());
+        assert!(matches!(full, Err(Fault::Unwritten(_))), "a full disk is not the file's fault");
+        let cache = Cache::open(&dir.path().join("c"), fingerprint(&engine), 1 << 20).unwrap();
+        std::fs::remove_dir(dir.path().join("c")).unwrap();
+        let compiler = Compiler::new(engine, Some(cache), CompileIn::ThisProcess, CompileLimits::default());
+        assert!(compiler.compile(bytes.into(), "a".into()).await.is_ok());
     }
 }

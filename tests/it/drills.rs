@@ -101,7 +101,7 @@ impl Topic {
 fn by_every_way(guests: &Guests, redis: &Redis, topic: &Topic) -> Plan {
     let mut plan = mixed(guests, redis);
     plan.ways.extend([(); NODES].map(|()| topic.way()));
-    plan.period = Duration::from_millis(pick(60, 30));
+    plan.period = Duration::from_millis(pick(60, 29));
     plan
 }
 

@@ -9,21 +9,23 @@ mod flow;
 mod rust;
 mod wat;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Dial};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::wire::Form;
-use flow::{Flow, Passed, p99};
+use flow::{Flow, Passed, between, p99};
 
 /// No message of the flow may take longer: more than every default budget together, and than a busy machine adds.
 const BOUND: Duration = Duration::from_secs(15);
 /// The compiler has the lowest priority, so on a busy machine a large file takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Messages of the flow before the first case.
-const BEFORE: Duration = Duration::from_millis(1_500);
+const BEFORE: usize = 750;
 
 /// The flow's own filter has time enough: a machine that is busy with other things must not make it fail.
 const STEADY: &str = "[match]\nactions = [\"flow\"]\n[limits]\ncpu = \"1s\"\nwall = \"30s\"\n";
@@ -72,9 +74,9 @@ struct Stage {
     rows: Vec<Row>,
 }
 
-async fn connect(gateway: &Gateway, token: &str) -> (Client, Value) {
+async fn connect(ws: SocketAddr, token: &str) -> (Client, Value) {
     let dial = Dial::path("/ws").header("authorization", format!("Bearer {token}"));
-    let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("an upgrade");
+    let mut client = Client::dial(ws, Form::YunquePb, dial).await.expect("an upgrade");
     let reply = client.reply().await;
     (client, reply)
 }
@@ -89,16 +91,19 @@ impl Stage {
             .manifest("stamp-v1", STEADY)
             .yaml("plugins:\n  dir: \"$PLUGINS\"\n  settle: 10ms\n  rescan: 1s")
             .start();
-        let (caller, _) = connect(&gateway, "caller").await;
+        let (caller, _) = connect(gateway.address("ws"), "caller").await;
         Self { gateway, caller, rows: Vec::new() }
     }
 
     async fn meet(&mut self, case: &Case) {
+        let (folder, name) = (&self.gateway.folder, case.name);
         let wasm = tokio::task::spawn_blocking(case.file).await.unwrap();
+        folder.lay(&format!("{name}.wasm"), &wasm);
+        drop(wasm);
+        folder.put(&format!("{name}.toml"), case.manifest.as_bytes());
         let begin = Instant::now();
-        self.gateway.folder.put(&format!("{}.toml", case.name), case.manifest.as_bytes());
-        self.gateway.folder.put(&format!("{}.wasm", case.name), &wasm);
-        let status = self.settled(case.name).await;
+        folder.move_in(&format!("{name}.wasm"));
+        let status = self.settled(name).await;
         let refused = status["rejected"]["reason"].as_str().unwrap_or_default().to_owned();
         let outcome = match case.expected {
             Expected::Refused(words) => {
@@ -115,21 +120,12 @@ impl Stage {
         self.rows.push(Row { name: case.name, outcome, begin, end });
     }
 
-    /// Waits until the file serves or is refused.
+    /// Waits until the file serves or is refused. It is not asked before the node says so: questions would hold up the flow, too.
     async fn settled(&self, name: &str) -> Value {
-        let mut http = self.gateway.http().await;
-        let mut pace = tokio::time::interval(Duration::from_millis(5));
-        let settled = async {
-            loop {
-                pace.tick().await;
-                let plugins = http.get("/plugins").await.data();
-                let found = plugins["items"].as_array().unwrap().iter().find(|p| p["name"] == name).cloned();
-                if let Some(plugin) = found.filter(|p| p["state"] == "live" || p["rejected"].is_object()) {
-                    return plugin;
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, settled).await.unwrap_or_else(|_| panic!("{name} neither serves nor is refused"))
+        let [live, refused] =
+            ["goes live", "is refused"].map(|ended| format!(r#""message":"plugin {ended}","plugin":"{name}""#));
+        self.gateway.said_one_of(&[&live, &refused], PATIENCE).await;
+        self.gateway.plugin_until(name, |plugin| plugin["state"] == "live" || plugin["rejected"].is_object()).await
     }
 
     async fn put_away(&self, case: &Case) {
@@ -160,7 +156,7 @@ impl Stage {
                 "publish passes".to_owned()
             }
             Expected::Bars(words) => {
-                let (mut client, reply) = connect(&self.gateway, "late").await;
+                let (mut client, reply) = connect(self.gateway.address("ws"), "late").await;
                 let reason = reply["message"].as_str().unwrap_or_default().to_owned();
                 assert!(reply["key"] == "client_handshake" && reply["code"] != "200", "{name}: {reply}");
                 assert!(reason.contains(words), "{name}: {reply}");
@@ -170,7 +166,7 @@ impl Stage {
             Expected::Answers(code, words) => self.answers(name, "hostile", code, words).await,
             Expected::AnswersTo(key, code, words) => self.answers(name, key, code, words).await,
             Expected::FailsAlone => {
-                let (client, reply) = connect(&self.gateway, "guest").await;
+                let (client, reply) = connect(self.gateway.address("ws"), "guest").await;
                 assert_eq!(reply["code"], "200", "{name}: {reply}");
                 drop(client);
                 self.gateway.plugin_until(name, |p| p["failures"].as_u64() > Some(0)).await;
@@ -198,46 +194,59 @@ impl Stage {
         let calls = |plugin: &Value| plugin["calls"].as_u64().unwrap();
         self.gateway.plugin_until(name, |p| calls(p) >= most).await;
         // What would follow is under way by the time that another event has gone the same way.
-        let (client, _) = connect(&self.gateway, "guest").await;
+        let (client, _) = connect(self.gateway.address("ws"), "guest").await;
         drop(client);
         let plugin = self.gateway.plugin_until(name, |p| calls(p) >= most + 2).await;
         assert_eq!(calls(&plugin), most + 2, "{name}: online and offline of the other, and nothing more");
         format!("ends after {most} events")
     }
 
-    fn print(&self, passed: &[Passed], begin: Instant) {
-        let calm = self.rows.first().map_or(begin, |row| row.begin);
-        let before = p99(passed, begin, calm);
-        let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
-        println!("\n| plugin | what the node does | took | p99 of the flow: {} before |", ms(before));
+    /// What passed before the first plugin, and while one was there.
+    fn split(&self, passed: &[Passed]) -> (Vec<Duration>, Vec<Duration>) {
+        let calm = self.rows.first().map_or_else(Instant::now, |row| row.begin);
+        let before = passed.iter().filter(|p| p.sent + p.took < calm).map(|p| p.took).collect();
+        (before, self.rows.iter().flat_map(|row| between(passed, row.begin, row.end)).collect())
+    }
+
+    fn print(&self, passed: &[Passed]) {
+        let (before, during) = self.split(passed);
+        println!("\n| plugin | what the node does | took | p99 of the flow: {} before |", ms(p99(before.clone())));
         println!("|---|---|---|---|");
         for row in &self.rows {
-            let during = p99(passed, row.begin, row.end);
-            println!("| {} | {} | {} | {} |", row.name, row.outcome, ms(row.end - row.begin), ms(during));
+            let slow = p99(between(passed, row.begin, row.end));
+            println!("| {} | {} | {} | {} |", row.name, row.outcome, ms(row.end - row.begin), ms(slow));
         }
-        let during = p99(passed, calm, Instant::now());
-        println!(
-            "\n{} messages passed, none lost; p99 {} before, {} during all of it: {:.1} times as long",
-            passed.len(),
-            ms(before),
-            ms(during),
-            during.as_secs_f64() / before.as_secs_f64()
-        );
+        println!("\n{} messages passed, none lost; {}", passed.len(), compared(before.clone(), during.clone()));
+        let mut all = ALL.lock();
+        all.0.extend(before);
+        all.1.extend(during);
+        println!("all parts so far: {}", compared(all.0.clone(), all.1.clone()));
     }
+}
+
+/// What passed in every part of this process, as [`Stage::split`] has it: one part alone has few messages.
+static ALL: Mutex<(Vec<Duration>, Vec<Duration>)> = Mutex::new((Vec::new(), Vec::new()));
+
+fn compared(before: Vec<Duration>, during: Vec<Duration>) -> String {
+    let (messages, before, during) = (during.len(), p99(before), p99(during));
+    let times = during.as_secs_f64() / before.as_secs_f64();
+    format!("p99 {} before, {} of {messages} meanwhile: {times:.1} times as long", ms(before), ms(during))
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
 /// Gives each of the collection to one node.
 async fn play(cases: &[Case]) {
     let mut stage = Stage::new().await;
-    let (receiver, _) = connect(&stage.gateway, "flow").await;
-    let begin = Instant::now();
-    let flow = Flow::start(&stage.gateway, receiver, "flow").await;
-    tokio::time::interval_at((begin + BEFORE).into(), BEFORE).tick().await;
+    let mut flow = Flow::start(&stage.gateway);
+    flow.has_passed(BEFORE).await;
     for case in cases {
         stage.meet(case).await;
     }
-    let passed = flow.stop().await;
-    stage.print(&passed, begin);
+    let passed = flow.stop();
+    stage.print(&passed);
     let slowest = passed.iter().map(|p| p.took).max().unwrap();
     assert!(slowest < BOUND, "a message of the flow took {slowest:?}");
 }

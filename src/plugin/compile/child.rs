@@ -1,7 +1,10 @@
-//! The child process that compiles one plugin: `skylark compile-plugin`, bytes in by standard input, code out by standard
-//! output, the reason of a refusal by standard error. It bounds itself before it reads; the parent watches the clock.
+//! The child process that compiles one plugin: `skylark compile-plugin`, bytes in by standard input, code out by standard output, which
+//! is the file that the node maps, and by standard error what the code adds up to, or the reason of a refusal. It bounds itself before it
+//! reads; the parent watches the clock, and leaves all that takes long to the child, which runs only where nothing else wants to.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -9,18 +12,20 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use wasmtime::Engine;
 
 use super::super::engine;
-use super::fingerprint;
+use super::{Fault, compile_to, fingerprint};
 use crate::config::CompileLimits;
 
 /// The command's name.
 const COMMAND: &str = "compile-plugin";
 /// Exit code of a file that does not compile, with the reason on standard error.
 const REFUSED: i32 = 3;
+/// Exit code when there was no room for the code, with the error on standard error.
+const UNWRITTEN: i32 = 4;
 const LOWEST_PRIORITY: i32 = 19;
 /// Most bytes of standard error that are read, and of it that are told.
 const MAX_WORDS: u64 = 16 << 10;
@@ -43,52 +48,63 @@ pub struct ChildLimits {
 ///
 /// # Errors
 /// The system does not set the bounds, or a pipe broke.
-pub fn compile_stdin(limits: ChildLimits) -> std::io::Result<i32> {
+pub fn compile_stdin(limits: ChildLimits) -> io::Result<i32> {
     bound(limits)?;
     let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes)?;
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    let mut out = io::stdout().lock();
     let compiled = match engine::for_compiling() {
-        Ok(engine) => compile_for(limits.engine, &engine, &bytes),
-        Err(error) => Err(format!("{error:#}")),
+        Ok(engine) => compile_for(limits.engine, &engine, &bytes, &mut out),
+        Err(error) => Err(Fault::Refused(format!("{error:#}"))),
     };
-    match compiled {
-        Ok(code) => {
-            let mut out = std::io::stdout().lock();
-            out.write_all(&code)?;
-            out.flush()?;
-            Ok(0)
-        }
-        Err(reason) => {
-            let reason: String = reason.chars().take(MAX_TOLD_CHARS).collect();
-            std::io::stderr().lock().write_all(reason.as_bytes())?;
-            Ok(REFUSED)
-        }
-    }
+    let (code, words) = match compiled {
+        Ok(sum) => (0, sum),
+        Err(Fault::Refused(words)) => (REFUSED, words),
+        Err(Fault::Unwritten(words)) => (UNWRITTEN, words),
+    };
+    let words: String = words.chars().take(MAX_TOLD_CHARS).collect();
+    io::stderr().lock().write_all(words.as_bytes())?;
+    Ok(code)
 }
 
-fn compile_for(expected: u64, engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, String> {
+fn compile_for(expected: u64, engine: &Engine, bytes: &[u8], out: &mut (impl Write + AsFd)) -> Result<String, Fault> {
     if fingerprint(engine) != expected {
-        return Err("the compiler and the node are not of one build".to_owned());
+        return Err(Fault::Refused("the compiler and the node are not of one build".to_owned()));
     }
-    super::compile(engine, bytes)
+    let sum = compile_to(engine, bytes, out)?;
+    out.flush()?;
+    // The node asks for the same and is told what fails. Here the work is done by who has time.
+    let _ = rustix::fs::fsync(out);
+    Ok(sum)
 }
 
 /// Data, since address space says nothing of memory; no core file of a guest's making.
-fn bound(limits: ChildLimits) -> std::io::Result<()> {
+fn bound(limits: ChildLimits) -> io::Result<()> {
     let at_most = |most: u64, more: u64| Rlimit { current: Some(most), maximum: Some(most.saturating_add(more)) };
     setrlimit(Resource::Core, at_most(0, 0))?;
     setrlimit(Resource::Data, at_most(limits.memory, 0))?;
+    setrlimit(Resource::Fsize, at_most(limits.memory, 0))?;
     setrlimit(Resource::Cpu, at_most(limits.cpu, LAST_SECONDS))?;
     // Without it compiling is merely more noticeable.
     let _ = rustix::process::nice(LOWEST_PRIORITY);
     Ok(())
 }
 
-/// The parent's part: has a child compile `bytes`.
+/// The parent's part: has a child compile `bytes` to `out`; tells what the code adds up to.
 ///
 /// # Errors
 /// Why it does not compile, or which bound the child ran into.
-pub(super) async fn compile(bytes: &[u8], limits: &CompileLimits, engine: u64) -> Result<Vec<u8>, String> {
+pub(super) async fn compile(bytes: &[u8], limits: &CompileLimits, engine: u64, out: &File) -> Result<String, Fault> {
+    let child =
+        start(limits, engine, out).await.map_err(|error| Fault::Refused(format!("no compiler process: {error}")))?;
+    let Ok((words, status)) = timeout(limits.wall, fed(child, bytes)).await else {
+        return Err(Fault::Refused(format!("compiling it took more than {:?} (plugins.compile.wall)", limits.wall)));
+    };
+    let status = status.map_err(|error| Fault::Refused(format!("the compiler process is lost: {error}")))?;
+    ended(status, String::from_utf8_lossy(&words).trim(), limits)
+}
+
+async fn start(limits: &CompileLimits, engine: u64, out: &File) -> io::Result<Child> {
     let cpu = limits.cpu.as_secs().max(1);
     let mut command = Command::new(program()?);
     command
@@ -101,52 +117,71 @@ pub(super) async fn compile(bytes: &[u8], limits: &CompileLimits, engine: u64) -
         .env("MIMALLOC_PAGE_COMMIT_ON_DEMAND", "1")
         .current_dir("/")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(Stdio::from(out.try_clone()?))
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| format!("no compiler process: {error}"))?;
-    let (mut stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    // The thread that starts it stands still until the program is loaded: none that serves.
+    let child = tokio::task::spawn_blocking(move || command.spawn()).await.map_err(io::Error::other)??;
+    child.id().into_iter().for_each(give_way);
+    Ok(child)
+}
+
+/// Gives it its bytes, and waits for its last words and its end.
+async fn fed(mut child: Child, bytes: &[u8]) -> (Vec<u8>, io::Result<ExitStatus>) {
+    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let feed = async {
-        if let Some(mut stdin) = stdin.take() {
+        if let Some(mut stdin) = stdin {
             // A child that died tells more by how it did.
             let _ = stdin.write_all(bytes).await;
         }
     };
-    let ended = async {
-        let (code, words, ()) = tokio::join!(read(stdout, limits.memory as u64), read(stderr, MAX_WORDS), feed);
-        (code, words, child.wait().await)
-    };
-    let Ok((code, words, status)) = timeout(limits.wall, ended).await else {
-        return Err(format!("compiling it took more than {:?} (plugins.compile.wall)", limits.wall));
-    };
-    let status = status.map_err(|error| format!("the compiler process is lost: {error}"))?;
-    if status.success() { Ok(code) } else { Err(why(status, &String::from_utf8_lossy(&words), limits)) }
+    let (words, ()) = tokio::join!(read(stderr), feed);
+    (words, child.wait().await)
+}
+
+/// Has a process run only where nothing else wants to. Its niceness does less: the nicest process, too, keeps its core for the rest of
+/// its slice when somebody wakes up. Without it compiling is merely more noticeable.
+#[allow(unsafe_code)]
+fn give_way(process: u32) {
+    let Ok(process) = libc::pid_t::try_from(process) else { return };
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameter outlives the call, which only reads it. Nobody has waited for the child yet, so the number is its own.
+    unsafe { libc::sched_setscheduler(process, libc::SCHED_IDLE, &raw const priority) };
 }
 
 /// Also when the file has been replaced or removed since it was started.
-fn program() -> Result<PathBuf, String> {
-    let file = std::env::current_exe().map_err(|error| format!("no compiler process: {error}"))?;
+fn program() -> io::Result<PathBuf> {
+    let file = std::env::current_exe()?;
     // By its name where that still is the running one: a tool that runs the node, as valgrind does, is not its program.
     Ok(if file.exists() { file } else { PathBuf::from("/proc/self/exe") })
 }
 
-/// What comes, up to `most`; more is cut, and breaks the pipe for who writes it.
-async fn read(pipe: Option<impl AsyncRead + Unpin>, most: u64) -> Vec<u8> {
+/// What it says, up to [`MAX_WORDS`]; more is cut, and breaks the pipe for who writes it.
+async fn read(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
         // A pipe that breaks ends like one that was closed: the exit status tells.
-        let _ = pipe.take(most).read_to_end(&mut bytes).await;
+        let _ = pipe.take(MAX_WORDS).read_to_end(&mut bytes).await;
     }
     bytes
+}
+
+fn ended(status: ExitStatus, words: &str, limits: &CompileLimits) -> Result<String, Fault> {
+    match status.code() {
+        // The allocator may have warned before.
+        Some(0) => Ok(words.lines().last().unwrap_or_default().to_owned()),
+        Some(UNWRITTEN) => Err(Fault::Unwritten(words.to_owned())),
+        _ => Err(Fault::Refused(why(status, words, limits))),
+    }
 }
 
 fn why(status: ExitStatus, words: &str, limits: &CompileLimits) -> String {
     // The allocator's last words, the system's, and those of who asked politely.
     let out_of_memory =
         ["memory allocation of", "Cannot allocate memory", "out of memory"].iter().any(|say| words.contains(say));
-    let told: String = words.trim().chars().take(MAX_TOLD_CHARS).collect();
+    let told: String = words.chars().take(MAX_TOLD_CHARS).collect();
     let is = |signal: Signal| status.signal() == Some(signal.as_raw());
-    if out_of_memory {
+    if out_of_memory || is(Signal::XFSZ) {
         let most = limits.memory >> 20;
         return format!("compiling it took more than {most}MiB of memory (plugins.compile.memory)");
     }
@@ -167,11 +202,18 @@ mod tests {
     #[test]
     fn each_end_of_the_child_has_its_reason() {
         let limits = CompileLimits { memory: 64 << 20, cpu: Duration::from_secs(7), ..CompileLimits::default() };
-        let told = |status: i32, words: &str| why(ExitStatus::from_raw(status), words, &limits);
+        let end = |status: i32, words: &str| ended(ExitStatus::from_raw(status), words, &limits);
+        let told = |status: i32, words: &str| match end(status, words) {
+            Err(Fault::Refused(words)) => words,
+            other => panic!("{other:?}"),
+        };
         let signal = |signal: Signal| signal.as_raw();
-        assert_eq!(told(REFUSED << 8, " not WebAssembly\n"), "not WebAssembly");
+        assert_eq!(told(REFUSED << 8, "not WebAssembly"), "not WebAssembly");
+        assert_eq!(end(UNWRITTEN << 8, "disk full"), Err(Fault::Unwritten("disk full".to_owned())));
+        assert_eq!(end(0, "a warning\n0123").unwrap(), "0123");
         let memory = "compiling it took more than 64MiB of memory (plugins.compile.memory)";
         assert_eq!(told(signal(Signal::ABORT), "memory allocation of 8 bytes failed"), memory);
+        assert_eq!(told(signal(Signal::XFSZ), ""), memory);
         for killed in [Signal::XCPU, Signal::KILL] {
             let cpu = "compiling it took more than 7s of CPU time (plugins.compile.cpu)";
             assert_eq!(told(signal(killed), ""), cpu);

@@ -59,7 +59,7 @@ impl Kept {
                 "with it there would be {sum} bytes, and plugins.cache_bytes are {most}"
             )));
         }
-        cache::write_own(&self.folder, &name, bytes).map(drop)
+        cache::write_own(&self.folder, &name, bytes)
     }
 
     /// The component with this hash.

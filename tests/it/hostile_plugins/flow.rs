@@ -1,22 +1,30 @@
 //! A steady flow through another plugin: numbered messages from a back end to one client, each stamped by a filter.
 
+use std::net::SocketAddr;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use crate::support::client::Client;
+use super::connect;
+use crate::support::client::within;
 use crate::support::gateway::Gateway;
+use crate::support::http::Http;
 
 /// Time between two messages.
-const PACE: Duration = Duration::from_millis(4);
+const PACE: Duration = Duration::from_millis(2);
 
-/// Runs until it is stopped.
+/// The client's token, and with the tests' auth plugin its user.
+const UID: &str = "flow";
+
+/// Runs until it is stopped, on a thread of its own: what a test does meanwhile must not look like the node's delay.
 pub struct Flow {
     stop: watch::Sender<bool>,
-    task: JoinHandle<Vec<Passed>>,
+    count: watch::Receiver<usize>,
+    thread: JoinHandle<Vec<Passed>>,
 }
 
 /// One message that arrived.
@@ -27,42 +35,62 @@ pub struct Passed {
 }
 
 impl Flow {
-    /// To `client`, who is bound as `uid`.
-    pub async fn start(gateway: &Gateway, mut client: Client, uid: &'static str) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        let mut http = gateway.http().await;
-        let task = tokio::spawn(async move {
-            let mut passed = Vec::new();
-            let mut pace = tokio::time::interval(PACE);
-            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while !*stopped.borrow() {
-                pace.tick().await;
-                let number = passed.len().to_string();
-                let sent = Instant::now();
-                let body = json!({"receiver": uid, "action": "flow", "content": {"number": number}});
-                let told = http.post("/send", &body).await.data();
-                assert_eq!(told["delivered"], 1, "message {number} went nowhere: {told}");
-                let message = client.message().await;
-                assert_eq!(message["content"]["number"], number, "lost, twice or out of order: {message}");
-                assert_eq!(message["extra"]["version"], "v1", "it went around the filter: {message}");
-                passed.push(Passed { sent, took: sent.elapsed() });
-            }
-            passed
-        });
-        Self { stop, task }
+    pub fn start(gateway: &Gateway) -> Self {
+        let ((stop, stopped), (counted, count)) = (watch::channel(false), watch::channel(0));
+        let (api, ws) = (gateway.address("api"), gateway.address("ws"));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let thread = std::thread::spawn(move || runtime.block_on(run(api, ws, &stopped, &counted)));
+        Self { stop, count, thread }
     }
 
-    /// Ends it: everything that passed. A loss has failed the test by then.
-    pub async fn stop(self) -> Vec<Passed> {
-        self.stop.send(true).unwrap();
-        self.task.await.expect("the flow lost nothing")
+    /// Waits until so many messages have passed.
+    pub async fn has_passed(&mut self, messages: usize) {
+        let many = self.count.wait_for(|count| *count >= messages);
+        within("messages of the flow", many).await.expect("the flow lost nothing");
+    }
+
+    /// Ends it: everything that passed.
+    pub fn stop(self) -> Vec<Passed> {
+        self.stop.send(true).expect("the flow lost nothing");
+        self.thread.join().expect("the flow lost nothing")
     }
 }
 
-/// The 99th percentile of what was sent in a span of time; with fewer than a hundred it is the worst.
-pub fn p99(passed: &[Passed], begin: Instant, end: Instant) -> Duration {
-    let mut times: Vec<Duration> =
-        passed.iter().filter(|p| p.sent + p.took >= begin && p.sent < end).map(|p| p.took).collect();
+/// Fails with the first message that is lost.
+async fn run(
+    api: SocketAddr,
+    ws: SocketAddr,
+    stopped: &watch::Receiver<bool>,
+    counted: &watch::Sender<usize>,
+) -> Vec<Passed> {
+    let (mut client, _) = connect(ws, UID).await;
+    let mut http = Http::connect(api).await;
+    let mut passed = Vec::new();
+    let mut pace = tokio::time::interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !*stopped.borrow() {
+        pace.tick().await;
+        let number = passed.len().to_string();
+        let sent = Instant::now();
+        let body = json!({"receiver": UID, "action": "flow", "content": {"number": number}});
+        let told = http.post("/send", &body).await.data();
+        assert_eq!(told["delivered"], 1, "message {number} went nowhere: {told}");
+        let message = client.message().await;
+        assert_eq!(message["content"]["number"], number, "lost, twice or out of order: {message}");
+        assert_eq!(message["extra"]["version"], "v1", "it went around the filter: {message}");
+        passed.push(Passed { sent, took: sent.elapsed() });
+        counted.send_replace(passed.len());
+    }
+    passed
+}
+
+/// How long each took that was under way in a span of time.
+pub fn between(passed: &[Passed], begin: Instant, end: Instant) -> Vec<Duration> {
+    passed.iter().filter(|p| p.sent + p.took >= begin && p.sent < end).map(|p| p.took).collect()
+}
+
+/// The 99th percentile; of fewer than a hundred it is the worst.
+pub fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     let index = (times.len() * 99).div_ceil(100).saturating_sub(1);
     times.get(index).copied().unwrap_or_default()

@@ -174,9 +174,22 @@ impl Folder {
 
     /// Writes a file of the plugin directory as a careful operator does: beside it, then renamed.
     pub fn put(&self, name: &str, bytes: &[u8]) {
-        let ready = self.path().join(format!("{name}.new"));
-        std::fs::write(&ready, bytes).unwrap();
-        std::fs::rename(ready, self.plugins().join(name)).unwrap();
+        self.lay(name, bytes);
+        self.move_in(name);
+    }
+
+    /// Writes a file beside the plugin directory.
+    pub fn lay(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(self.beside(name), bytes).unwrap();
+    }
+
+    /// Renames what was laid there into the directory.
+    pub fn move_in(&self, name: &str) {
+        std::fs::rename(self.beside(name), self.plugins().join(name)).unwrap();
+    }
+
+    fn beside(&self, name: &str) -> PathBuf {
+        self.path().join(format!("{name}.new"))
     }
 
     fn write_config(&self, listeners: &[String], yaml: &str) {
@@ -440,10 +453,15 @@ impl Gateway {
 
     /// Waits until it has printed or logged a line that holds `words`.
     pub async fn said(&self, words: &str) {
+        self.said_one_of(&[words], super::client::PATIENCE).await;
+    }
+
+    /// The same for one of several, and with another patience.
+    pub async fn said_one_of(&self, words: &[&str], patience: Duration) {
         let mut news = self.said.subscribe();
-        let heard = news.wait_for(|said| said.contains(words));
-        if tokio::time::timeout(super::client::PATIENCE, heard).await.is_err() {
-            panic!("the node did not say {words:?}");
+        let heard = news.wait_for(|said| words.iter().any(|words| said.contains(words)));
+        if tokio::time::timeout(patience, heard).await.is_err() {
+            panic!("the node said none of {words:?}");
         }
     }
 
