@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use metrics::gauge;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wasmtime::component::Component;
@@ -347,7 +348,7 @@ impl Loader {
                 Some((_, component)) => component,
                 None => load::compile(&env, source).await?,
             };
-            let version = load::link(&env, source, &component, manifest, number).await;
+            let version = link(env, source.clone(), component.clone(), manifest, number).await;
             if let (Some(kept), Ok(_)) = (kept, &version) {
                 kept.keep(source).await;
             }
@@ -390,6 +391,20 @@ fn show(entry: &Entry) {
     let open = live.is_some_and(|version| !version.breaker.is_closed());
     gauge!(names::PLUGIN_VERSION, "plugin" => entry.name.to_string()).set(number);
     gauge!(names::PLUGIN_CIRCUIT_OPEN, "plugin" => entry.name.to_string()).set(f64::from(u8::from(open)));
+}
+
+/// Links it on a thread of its own: a worker would leave its sockets alone for a millisecond or two.
+async fn link(
+    env: Arc<Env>,
+    source: Source,
+    component: Component,
+    manifest: Manifest,
+    number: u64,
+) -> Result<Arc<Version>, Fault> {
+    let runtime = Handle::current();
+    let work = move || runtime.block_on(load::link(&env, &source, &component, manifest, number));
+    let crashed = || Fault { roles: Vec::new(), reasons: vec!["the loader crashed on this file".to_owned()] };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(crashed()))
 }
 
 /// Runs file work where it may wait.
