@@ -220,6 +220,8 @@ mod tests {
         for spoil in spoil {
             assert!(cache.load(&engine, HASH).is_none());
             store(&cache, HASH, &code);
+            let written = open_own(&only(&cache.dir)).unwrap();
+            assert!(mapped(&engine, &written).is_ok(), "it is mapped from where it lies");
             assert!(cache.load(&engine, HASH).is_some());
             spoil(&only(&cache.dir));
             assert!(cache.load(&engine, HASH).is_none());

@@ -122,7 +122,7 @@ impl Meter {
     /// Polls the call; once a tick has met it, on a thread that is no worker's any more. A worker that is busy does not look at its
     /// sockets, so each slice of a guest that spins would be a pause for them.
     fn poll<F: Future>(&self, call: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let place = self.is_met.load(Ordering::Relaxed).then(Apart::take).flatten();
+        let place = self.is_met.load(Ordering::Relaxed).then(place_apart).flatten();
         let Some(_place) = place else { return call.poll(cx) };
         self.is_apart.store(true, Ordering::Relaxed);
         let polled = block_in_place(|| call.poll(cx));
@@ -154,15 +154,11 @@ impl Meter {
 }
 
 /// A place among the guests that have a thread of their own. There are few, because threads are; who has none yields at each tick.
-struct Apart(#[expect(dead_code, reason = "it is held")] SemaphorePermit<'static>);
-
-impl Apart {
-    fn take() -> Option<Self> {
-        static PLACES: Semaphore = Semaphore::const_new(64);
-        // A runtime of one thread has no worker that could go on elsewhere.
-        let has_workers = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
-        if has_workers { PLACES.try_acquire().ok().map(Self) } else { None }
-    }
+fn place_apart() -> Option<SemaphorePermit<'static>> {
+    static PLACES: Semaphore = Semaphore::const_new(64);
+    // A runtime of one thread has no worker that could go on elsewhere.
+    let has_workers = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    if has_workers { PLACES.try_acquire().ok() } else { None }
 }
 
 /// Never 0, which means "nobody looked".
