@@ -13,8 +13,11 @@ pub mod load;
 mod section;
 mod bus;
 mod intakes;
+mod properties;
 mod read;
 mod value;
+mod veil;
+mod warn;
 mod yaml;
 
 #[cfg(test)]
@@ -32,8 +35,8 @@ pub use changes::Changes;
 pub use fault::{ConfigError, Fault};
 pub use intakes::{Intake, IntakeKind};
 pub use keys::{Key, keys, reference};
-pub use load::{Entry, Examined, Loaded, Loader};
-pub use read::Properties;
+pub use load::{Entry, Examined, Loaded, Loader, Reloaded};
+pub use properties::Properties;
 pub use value::Source;
 
 use read::{Bounded, Bytes, Secret};
@@ -224,8 +227,8 @@ item! {
         pub name: String,
         /// The secret, as sent in `Authorization: Bearer` or `X-Api-Key`; at least 16 bytes, best as `{file: …}` or `{env: …}`.
         pub key: String [Secret(16)],
-        /// What it may do: `push` (send, publish), `read` (lists, counts, plugins), `manage` (rooms, kick).
-        pub scopes: Vec<Scope> = vec![Scope::Push, Scope::Read, Scope::Manage] => "all three",
+        /// What it may do: `push` (send, publish), `read` (lists, counts), `manage` (rooms, kick), `plugins` (enable, disable, reload, rollback, log).
+        pub scopes: Vec<Scope> = Scope::ALL.to_vec() => "all four",
     }
 }
 
@@ -238,7 +241,14 @@ words! {
         Read = "read",
         /// Rooms, kick.
         Manage = "manage",
+        /// Commands to plugins, and their log.
+        Plugins = "plugins",
     }
+}
+
+impl Scope {
+    /// Every scope. A key that names none has them all.
+    pub const ALL: [Self; 4] = [Self::Push, Self::Read, Self::Manage, Self::Plugins];
 }
 
 section! {

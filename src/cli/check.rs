@@ -23,6 +23,8 @@ impl Check {
             faults.extend(tls_faults(&config.listeners));
         }
         let config_faults = faults.len();
+        let warnings = examined.config.as_ref().map(Config::warnings).unwrap_or_default();
+        warnings.iter().try_for_each(|warning| print(&format!("warning: {warning}")))?;
         let mut checked = Vec::new();
         if let Some(config) =
             examined.config.as_ref().filter(|_| !examined.faults.iter().any(|f| f.path.starts_with("bus")))

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::ConfigSource;
 use super::dial::{Schemes, Trust};
-use crate::config::{Config, Scope, Service};
+use crate::config::{ApiKey, Config, Scope, Service};
 
 /// Which node a command asks, and with which key.
 #[derive(Debug, clap::Args)]
@@ -34,8 +34,11 @@ pub(super) struct Node {
 }
 
 impl NodeArgs {
-    /// Reads the configuration only for what the options leave open.
-    pub(super) fn node(self, source: &ConfigSource, scope: Scope) -> anyhow::Result<Node> {
+    /// Reads the configuration only for what the options leave open. The key is the first one with all of `scopes`.
+    ///
+    /// # Errors
+    /// The configuration has keys and none has these scopes: the error names the missing ones.
+    pub(super) fn node(self, source: &ConfigSource, scopes: &[Scope]) -> anyhow::Result<Node> {
         if let (Some(base), Some(_)) = (&self.url, &self.key) {
             return Ok(Node::new(base, self.key, self.trust));
         }
@@ -44,9 +47,29 @@ impl NodeArgs {
             Some(url) => url,
             None => local_url(&config, Service::Api, SCHEMES)?,
         };
-        let configured = || config.api.keys.iter().find(|key| key.may(scope)).map(|key| key.key.clone());
-        Ok(Node::new(&base, self.key.or_else(configured), self.trust))
+        let key = match self.key {
+            Some(key) => Some(key),
+            None => configured_key(&config.api.keys, scopes)?,
+        };
+        Ok(Node::new(&base, key, self.trust))
     }
+}
+
+fn configured_key(keys: &[ApiKey], scopes: &[Scope]) -> anyhow::Result<Option<String>> {
+    let has_all = |key: &&ApiKey| scopes.iter().all(|scope| key.may(*scope));
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    if let Some(key) = keys.iter().find(has_all) {
+        return Ok(Some(key.key.clone()));
+    }
+    let names = |scopes: &[Scope]| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(", ");
+    let found: Vec<String> = keys.iter().map(|key| format!("{:?} has {}", key.name, names(&key.scopes))).collect();
+    bail!(
+        "expected a key of api.keys with the scope {}, got none ({}): add the scope to a key, or name another key by --key",
+        names(scopes),
+        found.join("; ")
+    );
 }
 
 impl Node {

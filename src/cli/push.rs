@@ -51,7 +51,7 @@ impl Push {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         let message = self.message()?;
         let (path, body) = self.request(message);
-        let node = self.node.node(source, Scope::Push)?;
+        let node = self.node.node(source, &[Scope::Push])?;
         let answer = block_on(node.ask(Method::POST, path, Some(&body)))?;
         print(&answer)
     }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::read::{Bounded, Bytes, Properties, Secret};
+use super::properties::Properties;
+use super::read::{Bounded, Bytes, Secret};
 
 section! {
     /// Node to node.

@@ -1,6 +1,7 @@
 //! Rules that bind several keys, or one key more than its type does.
 
 use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -20,9 +21,10 @@ const REDIS_SCHEMES: [&str; 2] = ["redis", "rediss"];
 const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
 
 /// Adds what is wrong with `config`. A key that already has a fault holds a stand-in, so no rule looks at it.
-pub(super) fn check(config: &Config, tree: &Value, faults: &mut Vec<Fault>) {
+/// `only_v6`: `[::]` does not take IPv4 on this machine.
+pub(super) fn check(config: &Config, tree: &Value, only_v6: bool, faults: &mut Vec<Fault>) {
     let faulty: Vec<String> = faults.iter().map(|fault| fault.path.clone()).collect();
-    let mut rules = Rules { config, tree, faulty, faults };
+    let mut rules = Rules { config, tree, only_v6, faulty, faults };
     rules.listeners();
     rules.api();
     rules.durations();
@@ -35,6 +37,7 @@ pub(super) fn check(config: &Config, tree: &Value, faults: &mut Vec<Fault>) {
 struct Rules<'a> {
     config: &'a Config,
     tree: &'a Value,
+    only_v6: bool,
     faulty: Vec<String>,
     faults: &'a mut Vec<Fault>,
 }
@@ -48,7 +51,10 @@ impl Rules<'_> {
             if base64::engine::general_purpose::STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == KEY_BYTES) {
                 continue;
             }
-            let problem = format!("expected an Ed25519 public key, {KEY_BYTES} bytes as base64, got {key:?}");
+            // It may be the private key of the pair: it is not shown.
+            let got = key.chars().count();
+            let problem =
+                format!("expected an Ed25519 public key, {KEY_BYTES} bytes as base64, got a text of {got} characters");
             self.fault(&format!("plugins.signing_keys[{index}]"), &problem);
         }
     }
@@ -86,14 +92,17 @@ impl Rules<'_> {
         if !self.is_sound("listeners") {
             return;
         }
-        let mut addresses = HashSet::new();
         if self.config.listeners.is_empty() {
             self.fault("listeners", "expected at least one listener, got none");
         }
         for (index, listener) in self.config.listeners.iter().enumerate() {
             let (address, serves) = (format!("listeners[{index}].address"), format!("listeners[{index}].serves"));
-            if listener.address.port() != 0 && !addresses.insert(listener.address) {
-                self.fault(&address, &format!("expected an address of its own, got {} again", listener.address));
+            let earlier = self.config.listeners[..index].iter().map(|other| other.address).enumerate();
+            for (other, taken) in earlier {
+                if let Some(problem) = clash(other, taken, listener.address, self.only_v6) {
+                    self.fault(&address, &problem);
+                    break;
+                }
             }
             if listener.serves.is_empty() {
                 self.fault(&serves, "expected at least one service, got none");
@@ -140,6 +149,11 @@ impl Rules<'_> {
             }
             if before.iter().any(|other| other.key == key.key) {
                 self.fault(&format!("api.keys[{index}].key"), "expected a key of its own, got one that stands above");
+            }
+            // No header can carry it, or a proxy cuts it: every call would get 401.
+            if let Some(at) = key.key.find(|c: char| c.is_whitespace() || c.is_control()) {
+                let problem = format!("expected a key without blanks and line breaks, got one behind byte {at}");
+                self.fault(&format!("api.keys[{index}].key"), &problem);
             }
             if key.scopes.is_empty() {
                 self.fault(&format!("api.keys[{index}].scopes"), "expected at least one scope, got none");
@@ -257,4 +271,26 @@ impl Rules<'_> {
             fault.nearest = nearest;
         }
     }
+}
+
+/// Why `address` cannot be bound beside `taken`, the address of `listeners[other]`.
+fn clash(other: usize, taken: SocketAddr, address: SocketAddr, only_v6: bool) -> Option<String> {
+    if address.port() == 0 || address.port() != taken.port() {
+        return None;
+    }
+    if address == taken {
+        return Some(format!("expected an address of its own, got {address} again"));
+    }
+    // What a wildcard address takes besides itself.
+    let covers = |wide: SocketAddr, narrow: SocketAddr| match wide.ip() {
+        IpAddr::V4(ip) => ip.is_unspecified() && narrow.is_ipv4(),
+        IpAddr::V6(ip) => ip.is_unspecified() && (narrow.is_ipv6() || !only_v6),
+    };
+    let wide = [taken, address].into_iter().find(|wide| covers(*wide, if *wide == taken { address } else { taken }))?;
+    let both = if wide.is_ipv6() && !only_v6 { "every IPv6 and IPv4 address" } else { "every address of its family" };
+    Some(format!(
+        "{address} and {taken} (listeners[{other}]) cannot be bound together: {wide} takes {both} of the machine on port {}; \
+         keep one of the two, or give one another port",
+        wide.port()
+    ))
 }

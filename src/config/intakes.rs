@@ -3,7 +3,8 @@
 //! Whose engine it is, is said once: an intake without an address of its own uses that of `bus`, with its user and password.
 
 use super::bus::{Bus, KafkaConfig, RedisConfig};
-use super::read::{Properties, Secret};
+use super::properties::Properties;
+use super::read::Secret;
 
 item! {
     /// One topic that the node consumes.

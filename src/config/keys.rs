@@ -13,8 +13,10 @@ pub struct Key {
     pub default: Option<String>,
     /// What it is for.
     pub text: String,
-    /// Whether it holds further keys.
+    /// True where it holds further keys.
     pub is_section: bool,
+    /// True where its value may be a secret, which no output shows.
+    pub is_secret: bool,
 }
 
 /// Every key, in the tree's order; a section comes before its keys.
@@ -114,7 +116,7 @@ pub(super) fn add<T>(
     let path = if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") };
     let at = keys.len();
     let text = text.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-    keys.push(Key { path: path.clone(), default, text, is_section: false });
+    keys.push(Key { path: path.clone(), default, text, is_section: false, is_secret: codec.is_secret() });
     codec.keys(&path, keys);
     keys[at].is_section = keys.len() > at + 1;
 }

@@ -8,6 +8,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::changes::Changes;
 use super::check::check;
 use super::fault::{ConfigError, Fault};
 use super::read::{Reader, Setting};
@@ -33,6 +34,8 @@ pub struct Loader {
     pub(super) variables: BTreeMap<String, String>,
     options: Vec<(Arc<str>, String, String)>,
     host: Option<String>,
+    /// True where `[::]` does not take IPv4 (`net.ipv6.bindv6only`).
+    only_v6: bool,
 }
 
 /// A configuration and how it came to be.
@@ -45,6 +48,16 @@ pub struct Loaded {
     /// The files that were read, in order.
     pub files: Vec<String>,
     loader: Loader,
+    tree: Value,
+}
+
+/// The same configuration, read again.
+#[derive(Debug, Clone)]
+pub struct Reloaded {
+    /// The part that a running node can take is new, the rest is as it was. Checked as a whole.
+    pub config: Config,
+    /// Keys that differ between the old files and the new ones.
+    pub changes: Changes,
 }
 
 /// What came out of reading a configuration that may have faults.
@@ -76,7 +89,15 @@ impl Loader {
     pub fn new(file: Option<PathBuf>, env: Option<String>) -> Self {
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        Self { file, env, variables: std::env::vars_os().filter_map(text).collect(), options: Vec::new(), host }
+        let only_v6 = std::fs::read_to_string("/proc/sys/net/ipv6/bindv6only").is_ok_and(|text| text.trim() == "1");
+        Self {
+            file,
+            env,
+            variables: std::env::vars_os().filter_map(text).collect(),
+            options: Vec::new(),
+            host,
+            only_v6,
+        }
     }
 
     /// The same without the surroundings: only these variables, no host name.
@@ -101,7 +122,7 @@ impl Loader {
         let Examined { config, faults, files, tree } = self.examine();
         match config {
             Some(config) if faults.is_empty() => {
-                Ok(Loaded { entries: entries(&config, &tree), config, files, loader: self.clone() })
+                Ok(Loaded { entries: entries(&config, &tree), config, files, loader: self.clone(), tree })
             }
             _ => Err(ConfigError { faults }),
         }
@@ -126,7 +147,7 @@ impl Loader {
         let config = Config::read(&tree, &mut reader);
         let mut faults = reader.faults;
         if let Some(config) = &config {
-            check(config, &tree, &mut faults);
+            check(config, &tree, self.only_v6, &mut faults);
         }
         Examined { config, faults, files, tree }
     }
@@ -177,12 +198,33 @@ impl Loader {
 }
 
 impl Loaded {
-    /// Loads the same again, files as they are now.
+    /// The same files with another configuration in force.
+    #[must_use]
+    pub fn with(&self, config: Config) -> Self {
+        Self { config, ..self.clone() }
+    }
+
+    /// Reads the same files again. The new values of live keys are checked together with the old values of all others,
+    /// because the node runs with both until it starts again.
     ///
     /// # Errors
-    /// As [`Loader::load`]; the configuration in force is not touched.
-    pub fn reload(&self) -> Result<Self, ConfigError> {
-        self.loader.load()
+    /// As [`Loader::load`], or a rule that the two together break. Nothing changes then.
+    pub fn reload(&self) -> Result<Reloaded, ConfigError> {
+        let new = self.loader.load()?;
+        let changes = self.config.changes(&new.config);
+        let config = self.config.with_live(&new.config);
+        let mut faults = Vec::new();
+        check(&config, &new.tree, self.loader.only_v6, &mut faults);
+        if faults.is_empty() {
+            return Ok(Reloaded { config, changes });
+        }
+        let waiting = changes.needs_restart.join(", ");
+        for fault in &mut faults {
+            fault.problem += &format!(
+                "; until the node starts again it keeps the old {waiting}: start it again, or change the key to what fits both"
+            );
+        }
+        Err(ConfigError { faults })
     }
 }
 

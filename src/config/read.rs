@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::fault::{Fault, nearest};
 use super::value::{Kind, Value};
+use super::veil::{Veil, as_written};
 use super::{Key, KvPlace};
 use crate::id::NodeId;
 use crate::protocol::Dialect;
@@ -28,6 +29,10 @@ pub(super) trait Setting: Sized {
     fn show(&self) -> Value;
     /// Adds the keys below it.
     fn keys(_path: &str, _keys: &mut Vec<Key>) {}
+    /// True where a value may be a secret.
+    fn is_secret() -> bool {
+        false
+    }
 }
 
 /// How one field is read and shown, where its type does not say it all.
@@ -36,6 +41,9 @@ pub(super) trait Codec<T> {
     fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<T>;
     fn show(&self, value: &T) -> Value;
     fn keys(&self, _path: &str, _keys: &mut Vec<Key>) {}
+    fn is_secret(&self) -> bool {
+        false
+    }
 }
 
 /// As the type says.
@@ -46,10 +54,6 @@ pub(super) struct Bounded(pub(super) u64, pub(super) u64);
 pub(super) struct Bytes(pub(super) usize, pub(super) usize);
 /// A text of at least so many bytes that is never shown.
 pub(super) struct Secret(pub(super) usize);
-
-/// Settings of an engine's own library, by name. Those whose name says that they are secret are never shown.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Properties(pub BTreeMap<String, String>);
 
 /// Goes through the tree.
 pub(super) struct Reader<'a> {
@@ -77,7 +81,12 @@ impl<'a> Reader<'a> {
                         Some(_) => "no such key".to_owned(),
                         None => format!("no such key, expected {}", one_of(known)),
                     };
-                    let (source, path) = (field.source.clone(), self.join(&shortened(&field.name)));
+                    // `keys: [{a-secret}]` makes a key of the secret, without a value.
+                    let path = match field.value.kind == Kind::Null && self.veil() == Veil::Beside {
+                        true => self.path.clone(),
+                        false => self.join(&shortened(&field.name)),
+                    };
+                    let source = field.source.clone();
                     self.faults.push(Fault { source, path, problem, nearest });
                 }
                 Some(())
@@ -159,7 +168,7 @@ impl<'a> Reader<'a> {
             }
             whole.push_str(&rest[..start]);
             let Some(length) = rest[start..].find('}') else {
-                return self.wrong(value, "a } behind ${");
+                return self.wrong(value, "a } behind ${ (`$${` is a plain `${`)");
             };
             whole.push_str(&self.variable(value, &rest[start + 2..start + length])?);
             rest = &rest[start + length + 1..];
@@ -170,9 +179,11 @@ impl<'a> Reader<'a> {
 
     fn variable(&mut self, value: &Value, name: &str) -> Option<String> {
         if let Some(text) = self.variables.get(name) {
-            return Some(text.clone());
+            return Some(as_written(text).to_owned());
         }
-        self.fault(value, format!("expected the variable {name} to be set, it is not"))
+        // What stands there may be a piece of the secret itself.
+        let which = if self.veil() == Veil::None { name } else { "named here" };
+        self.fault(value, format!("expected the variable {which} to be set, it is not"))
     }
 
     fn file(&mut self, value: &Value, path: &Path) -> Option<String> {
@@ -183,15 +194,22 @@ impl<'a> Reader<'a> {
             std::fs::read_to_string(path)
         });
         match read {
-            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
-            Err(error) => self.fault(value, format!("expected a file to read, got {}: {error}", path.display())),
+            Ok(text) => Some(as_written(&text).to_owned()),
+            Err(error) if self.veil() == Veil::None => {
+                self.fault(value, format!("expected a file to read, got {}: {error}", path.display()))
+            }
+            Err(error) => self.fault(value, format!("cannot read the file that is named here: {error}")),
         }
     }
 
-    /// Notes that `expected` did not come. What came is told as it was written, so no secret from elsewhere shows.
+    /// Notes that `expected` did not come. What came is told as it was written, so no secret from elsewhere shows;
+    /// at a secret key, above it and below it nothing of it is told.
     pub(super) fn wrong<T>(&mut self, value: &Value, expected: &str) -> Option<T> {
         let got = match &value.kind {
             Kind::Null => "nothing".to_owned(),
+            Kind::Text(_) if self.veil() != Veil::None => "a text that is not shown".to_owned(),
+            // A key or certificate in place of its path.
+            Kind::Text(text) if text.contains('\n') => format!("a text of {} lines", text.lines().count()),
             Kind::Text(text) => format!("{:?}", shortened(text)),
             Kind::Secret(_) => "a secret".to_owned(),
             Kind::List(_) => "a list".to_owned(),
@@ -207,7 +225,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Does `read` with `step` behind the path.
-    fn below<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+    pub(super) fn below<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
         let step = if length == 0 { step.trim_start_matches('.') } else { step };
         self.path.push_str(step);
@@ -218,6 +236,10 @@ impl<'a> Reader<'a> {
 
     fn join(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    fn veil(&self) -> Veil {
+        Veil::of(&self.path)
     }
 }
 
@@ -249,6 +271,10 @@ impl<T: Setting> Codec<T> for Plain {
 
     fn keys(&self, path: &str, keys: &mut Vec<Key>) {
         T::keys(path, keys);
+    }
+
+    fn is_secret(&self) -> bool {
+        T::is_secret()
     }
 }
 
@@ -320,38 +346,11 @@ impl Codec<String> for Secret {
     fn show(&self, value: &String) -> Value {
         if value.is_empty() { Value::text("") } else { Value::built_in(Kind::Secret(value.clone())) }
     }
-}
 
-impl Setting for Properties {
-    fn expected() -> String {
-        "names and texts".to_owned()
-    }
-
-    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
-        let Kind::Map(fields) = &value.kind else {
-            return reader.wrong(value, &Self::expected());
-        };
-        let mut read = Self::default();
-        for field in fields {
-            let text = reader.below(&format!(".{}", field.name), |reader| reader.text(&field.value, "a text"))?;
-            read.0.insert(field.name.clone(), text);
-        }
-        Some(read)
-    }
-
-    fn show(&self) -> Value {
-        let is_secret = |name: &str| SECRET_WORDS.iter().any(|word| name.contains(word));
-        let shown = |(name, text): (&'_ String, &String)| {
-            let kind = if is_secret(name) { Kind::Secret } else { Kind::Text };
-            (name.clone(), Value::built_in(kind(text.clone())))
-        };
-        let fields: Vec<(String, Value)> = self.0.iter().map(shown).collect();
-        Value::map(fields.iter().map(|(name, value)| (name.as_str(), value.clone())))
+    fn is_secret(&self) -> bool {
+        true
     }
 }
-
-/// A property with one of these in its name holds a secret.
-const SECRET_WORDS: [&str; 4] = ["password", "secret", "pem", "oauthbearer"];
 
 impl<T: Setting> Setting for Vec<T> {
     fn expected() -> String {
@@ -430,7 +429,8 @@ macro_rules! parsed_setting {
 
 parsed_setting! {
     String, "a text", |text| Some(text.to_owned()), String::clone;
-    PathBuf, "a path", |text| Some(PathBuf::from(text)), |path: &PathBuf| path.display().to_string();
+    // With line breaks it is the contents of a file, such as a private key.
+    PathBuf, "a path", |text| (!text.contains(char::is_control)).then(|| PathBuf::from(text)), |path: &PathBuf| path.display().to_string();
     SocketAddr, "an address and port such as 127.0.0.1:8080", |text| text.parse().ok(), SocketAddr::to_string;
     NodeId, "a name of at most 128 bytes without comma", |text| NodeId::parse(text).ok(), NodeId::to_string;
     Duration, "a duration such as 25s, 500ms or 5m",

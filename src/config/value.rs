@@ -41,6 +41,13 @@ pub(super) struct Value {
     pub(super) source: Source,
 }
 
+/// As YAML, secrets masked.
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "(from {})", self.source)
+    }
+}
+
 /// What a value is. Shown by `Display` only, which masks secrets.
 #[derive(Clone, PartialEq)]
 pub(super) enum Kind {

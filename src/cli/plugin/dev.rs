@@ -46,7 +46,7 @@ struct Place {
 impl Dev {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         let config = source.load()?.config.plugins;
-        let node = self.node.node(source, Scope::Manage)?;
+        let node = self.node.node(source, &[Scope::Read, Scope::Plugins])?;
         let into = self.into.clone().map_or_else(|| told(&node), Ok)?;
         if !into.is_dir() {
             bail!(

@@ -26,7 +26,7 @@ impl Tell {
         if self.name.is_empty() || !self.name.bytes().all(is_plain) {
             bail!("expected the name of a plugin, got {:?}", self.name);
         }
-        let node = self.node.node(source, Scope::Manage)?;
+        let node = self.node.node(source, &[Scope::Plugins])?;
         let answer = block_on(node.ask(Method::POST, &format!("/plugins/{}/{word}", self.name), None))?;
         if self.json {
             return print(&answer);

@@ -69,13 +69,15 @@ async fn wrong_paths_and_methods() {
 #[tokio::test]
 async fn keys_open_their_scopes_only() {
     let key = |name: &str, scope| ApiKey { name: name.into(), key: format!("{name}-secret"), scopes: vec![scope] };
-    let keys = vec![key("shop", Scope::Push), key("eyes", Scope::Read), key("ops", Scope::Manage)];
+    let scoped = [("shop", Scope::Push), ("eyes", Scope::Read), ("ops", Scope::Manage), ("deploy", Scope::Plugins)];
+    let keys = scoped.map(|(name, scope)| key(name, scope)).to_vec();
     let bench = Bench::with(|config| config.api.keys = keys);
     for route in routes::ROUTES {
         let right = match route.access {
             Access::Key(Scope::Push) => "shop-secret",
             Access::Key(Scope::Read) => "eyes-secret",
             Access::Key(Scope::Manage) => "ops-secret",
+            Access::Key(Scope::Plugins) => "deploy-secret",
             Access::Open | Access::Probe => continue,
         };
         let method = if route.verb == routes::Verb::Get { Method::GET } else { Method::POST };
@@ -83,7 +85,7 @@ async fn keys_open_their_scopes_only() {
             let request = Request::builder().method(method.clone()).uri(route.path).header("x-api-key", key);
             bench.send(request.body(Full::from("0")).unwrap()).await
         };
-        for wrong in ["shop-secret", "eyes-secret", "ops-secret"].into_iter().filter(|k| *k != right) {
+        for wrong in ["shop-secret", "eyes-secret", "ops-secret", "deploy-secret"].into_iter().filter(|k| *k != right) {
             let (status, text) = call(wrong).await.fault();
             assert_eq!(status, 403, "{} {text}", route.path);
         }

@@ -1,0 +1,46 @@
+//! Properties of an engine's own library: a map that Skylark hands on and does not judge.
+
+use std::collections::BTreeMap;
+
+use super::read::{Reader, Setting};
+use super::value::{Kind, Value};
+
+/// Settings of an engine's own library, by name. Those whose name says that they are secret are never shown.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Properties(pub BTreeMap<String, String>);
+
+impl Setting for Properties {
+    fn expected() -> String {
+        "names and texts".to_owned()
+    }
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let Kind::Map(fields) = &value.kind else {
+            return reader.wrong(value, &Self::expected());
+        };
+        let mut read = Self::default();
+        for field in fields {
+            let text = reader.below(&format!(".{}", field.name), |reader| reader.text(&field.value, "a text"))?;
+            read.0.insert(field.name.clone(), text);
+        }
+        Some(read)
+    }
+
+    fn show(&self) -> Value {
+        let is_secret = |name: &str| SECRET_WORDS.iter().any(|word| name.to_ascii_lowercase().contains(word));
+        let shown = |(name, text): (&'_ String, &String)| {
+            let kind = if is_secret(name) { Kind::Secret } else { Kind::Text };
+            (name.clone(), Value::built_in(kind(text.clone())))
+        };
+        let fields: Vec<(String, Value)> = self.0.iter().map(shown).collect();
+        Value::map(fields.iter().map(|(name, value)| (name.as_str(), value.clone())))
+    }
+
+    /// Some properties are, and a fault says nothing of any.
+    fn is_secret() -> bool {
+        true
+    }
+}
+
+/// A property with one of these in its name holds a secret.
+const SECRET_WORDS: [&str; 4] = ["password", "secret", "pem", "oauthbearer"];

@@ -1,0 +1,108 @@
+//! A reload: what a running node keeps and what it takes are checked together; and rules that need the whole list of listeners.
+
+use super::*;
+
+const KEY: &str = "api: {keys: [{name: a, key: 0123456789abcdef}]}\n";
+
+#[test]
+fn keys_that_only_the_old_listeners_need_do_not_go_before_a_restart() {
+    let files = Files::new(&format!("listeners:\n  - {{address: 0.0.0.0:80, serves: [api]}}\n{KEY}"));
+    let loaded = files.load(None, &[]).unwrap();
+    // Valid by itself: the API listens on loopback.
+    files.write("s.yaml", "listeners:\n  - {address: 127.0.0.1:80, serves: [api]}\n");
+    assert!(files.load(None, &[]).is_ok());
+    let error = loaded.reload().unwrap_err().to_string();
+    assert!(error.contains("api.keys: expected at least one key") && error.contains("0.0.0.0:80"), "{error}");
+    assert!(error.contains("until the node starts again it keeps the old listeners[0].address"), "{error}");
+    // The same move with keys is taken, as far as it can be.
+    files.write("s.yaml", &format!("listeners:\n  - {{address: 127.0.0.1:80, serves: [api]}}\n{KEY}"));
+    let reloaded = loaded.reload().unwrap();
+    assert_eq!(reloaded.changes.needs_restart, ["listeners[0].address"]);
+    assert_eq!((reloaded.config.listeners, reloaded.config.api), (loaded.config.listeners, loaded.config.api));
+}
+
+#[test]
+fn insecure_goes_only_where_nothing_needs_it() {
+    let files = Files::new("listeners:\n  - {address: 0.0.0.0:80, serves: [api]}\napi: {insecure: true}\n");
+    let loaded = files.load(None, &[]).unwrap();
+    files.write("s.yaml", "listeners:\n  - {address: 0.0.0.0:80, serves: [ws]}\n");
+    let error = loaded.reload().unwrap_err().to_string();
+    assert!(error.contains("api.keys") && error.contains("listeners[0].serves"), "{error}");
+}
+
+/// Each live key takes each of some values that are wrong beside the old value of a key that needs a restart.
+#[test]
+fn no_reload_leads_to_what_a_start_would_refuse() {
+    let lists = [
+        "listeners: [{address: 127.0.0.1:1, serves: [api]}]\n",
+        "listeners: [{address: 0.0.0.0:1, serves: [api]}]\n",
+        "listeners: [{address: 0.0.0.0:1, serves: [ws]}]\n",
+        "listeners: [{address: 0.0.0.0:1, serves: [ws], origins: [\"*\"]}, {address: 127.0.0.1:2, serves: [api]}]\n",
+    ];
+    let rest = [
+        "",
+        KEY,
+        "api: {insecure: true}\n",
+        "limits: {unbound: 3s, unbound_max: 4s}\n",
+        "drain: {wait: 40s, grace: 50s}\n",
+    ];
+    let whole: Vec<String> =
+        lists.iter().flat_map(|list| rest.iter().map(move |rest| format!("{list}{rest}"))).collect();
+    let files = Files::new("");
+    let mut taken = 0;
+    for old in &whole {
+        files.write("s.yaml", old);
+        let Ok(loaded) = files.load(None, &[]) else { continue };
+        for new in &whole {
+            files.write("s.yaml", new);
+            let Ok(reloaded) = loaded.reload() else { continue };
+            let mut faults = Vec::new();
+            check::check(&reloaded.config, &value::Value::text(""), false, &mut faults);
+            assert_eq!(faults, [], "{old} → {new}");
+            taken += 1;
+        }
+    }
+    assert!(taken > 100, "{taken}");
+}
+
+#[test]
+fn addresses_that_cannot_be_bound_together_are_told_in_words() {
+    let both = |one: &str, other: &str| {
+        format!("listeners:\n  - {{address: \"{one}\", serves: [ws]}}\n  - {{address: \"{other}\", serves: [ws]}}\n")
+    };
+    assert_eq!(
+        faults(&both("0.0.0.0:80", "[::]:80")),
+        [
+            "s.yaml:3: listeners[1].address: [::]:80 and 0.0.0.0:80 (listeners[0]) cannot be bound together: [::]:80 takes every \
+             IPv6 and IPv4 address of the machine on port 80; keep one of the two, or give one another port"
+        ]
+    );
+    for (one, other) in [
+        ("[::]:80", "0.0.0.0:80"),
+        ("[::]:80", "127.0.0.1:80"),
+        ("[::1]:80", "[::]:80"),
+        ("127.0.0.1:80", "0.0.0.0:80"),
+    ] {
+        assert!(faults(&both(one, other))[0].contains("cannot be bound together"), "{one} {other}");
+    }
+    for (one, other) in [
+        ("0.0.0.0:80", "[::]:81"),
+        ("0.0.0.0:80", "[::1]:80"),
+        ("[::]:0", "0.0.0.0:0"),
+        ("127.0.0.1:80", "127.0.0.2:80"),
+    ] {
+        assert!(Files::new(&both(one, other)).load(None, &[]).is_ok(), "{one} {other}");
+    }
+}
+
+#[test]
+fn a_key_whose_scopes_changed_meaning_is_told() {
+    let key = |name: &str, scopes: &str| format!("{{name: {name}, key: {name}-0123456789abcdef{scopes}}}");
+    let keys = [key("all", ""), key("ops", ", scopes: [read, manage]"), key("both", ", scopes: [manage, plugins]")];
+    let loaded = Files::new(&format!("api: {{keys: [{}]}}\n", keys.join(", "))).load(None, &[]).unwrap();
+    let may: Vec<bool> = loaded.config.api.keys.iter().map(|key| key.may(Scope::Plugins)).collect();
+    assert_eq!(may, [true, false, true]);
+    let warnings = loaded.config.warnings();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].starts_with("api.keys[1].scopes: \"ops\" has `manage` without `plugins`"), "{warnings:?}");
+}

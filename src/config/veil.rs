@@ -1,0 +1,59 @@
+//! Secrets stay out of faults: which keys are near one, and what may be told there.
+//!
+//! Knows the table of keys, and no value.
+
+use std::sync::OnceLock;
+
+use super::keys;
+
+/// How near a path is to a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Veil {
+    /// No secret stands there.
+    None,
+    /// Secrets stand further below.
+    Above,
+    /// One of its own keys is a secret.
+    Beside,
+    /// It is a secret, or part of one.
+    Secret,
+}
+
+impl Veil {
+    pub(super) fn of(path: &str) -> Self {
+        static SECRETS: OnceLock<Vec<String>> = OnceLock::new();
+        let secrets = SECRETS.get_or_init(|| {
+            let is_secret = keys().into_iter().filter(|key| key.is_secret);
+            is_secret.map(|key| key.path).collect()
+        });
+        let path = without_numbers(path);
+        let below = |whole: &str, part: &str| match whole.strip_prefix(part) {
+            Some(rest) if part.is_empty() || rest.starts_with(['.', '[']) => {
+                Some(rest.trim_start_matches('.').to_owned())
+            }
+            _ => None,
+        };
+        let veils = secrets.iter().map(|secret| match (below(secret, &path), below(&path, secret)) {
+            _ if path == *secret => Self::Secret,
+            (_, Some(_)) => Self::Secret,
+            (Some(rest), _) if !rest.contains(['.', '[']) => Self::Beside,
+            (Some(_), _) => Self::Above,
+            (None, None) => Self::None,
+        });
+        veils.max_by_key(|veil| *veil as u8).unwrap_or(Self::None)
+    }
+}
+
+/// `keys[3].name` as the table of keys has it: `keys[].name`.
+fn without_numbers(path: &str) -> String {
+    path.split('[').enumerate().fold(String::new(), |whole, (index, part)| match index {
+        0 => part.to_owned(),
+        _ => format!("{whole}[{}", part.trim_start_matches(|c: char| c.is_ascii_digit())),
+    })
+}
+
+/// A text from a file or a variable, without what an editor or `echo` puts around it: a byte order mark and one line break.
+pub(super) fn as_written(text: &str) -> &str {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
+}
