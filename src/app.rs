@@ -6,19 +6,21 @@ mod banner;
 pub mod engine;
 mod fetch;
 mod kv;
+mod reload;
 
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::engine::{Engine, EngineError};
 use self::fetch::Network;
 use crate::broker::Deliver;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, Plugins};
 use crate::hub::Hub;
 use crate::id::IdSequence;
 use crate::node::Node;
@@ -82,11 +84,10 @@ pub async fn run(loaded: Loaded) -> Result<(), AppError> {
 
 /// Everything that runs.
 struct App {
-    telemetry: Telemetry,
-    loaded: Loaded,
+    telemetry: Arc<Telemetry>,
+    loaded: Arc<Loaded>,
     banner: String,
     hub: Arc<Hub>,
-    host: Arc<WasmHost>,
     node: Arc<Node>,
     api: Arc<Api>,
     server: Server,
@@ -95,6 +96,8 @@ struct App {
     shards: JoinSet<()>,
     /// The plugin watcher and events.
     plugin_tasks: PluginTasks,
+    /// What SIGHUP changes of `plugins`.
+    plugin_rules: watch::Sender<Plugins>,
     /// Metrics and the node's place in the cluster; cut when all else has ended.
     upkeep: JoinSet<()>,
 }
@@ -103,7 +106,7 @@ impl App {
     async fn start(telemetry: Telemetry, loaded: Loaded) -> Result<Self, AppError> {
         let config = Arc::new(loaded.config.clone());
         let listeners = Listeners::bind(&config)?;
-        warn_of_open_api(&config);
+        warn_of(&config);
 
         let ids = Arc::new(IdSequence::new(config.node.number, SystemTime::now()));
         let (hub, shard_tasks) = Hub::new(&(&*config).into(), Arc::clone(&ids));
@@ -128,6 +131,7 @@ impl App {
             tracing::warn!(%why, "the node is not of the cluster yet");
         }
 
+        let (plugin_rules, rules) = watch::channel(config.plugins.clone());
         let metrics = telemetry.metrics();
         let about = About {
             listeners: listeners.addresses().to_vec(),
@@ -143,32 +147,22 @@ impl App {
         let mut upkeep = JoinSet::new();
         upkeep.spawn(telemetry.upkeep());
         upkeep.spawn(Arc::clone(&node).attend());
-        Ok(Self { telemetry, loaded, banner, hub, host, node, api, server, intakes, shards, plugin_tasks, upkeep })
-    }
-
-    /// SIGHUP: reads the configuration again and takes what a running node can take.
-    async fn reload(&mut self) {
-        let new = match self.loaded.reload() {
-            Ok(new) => new,
-            Err(error) => return tracing::error!(%error, "the configuration stays as it was"),
-        };
-        let changes = self.loaded.config.changes(&new.config);
-        let config = Arc::new(self.loaded.config.with_live(&new.config));
-        if let Err(error) = self.telemetry.set_level(&config.log.level) {
-            tracing::error!(%error, "the log level stays as it was");
-        }
-        warn_of_open_api(&config);
-        self.node.reconfigure(&config);
-        self.api.reconfigure(&config);
-        self.server.reconfigure(&config);
-        self.intakes.reconfigure(&config);
-        self.host.allow_remove(config.plugins.allow_remove.clone()).await;
-        let trust = |config: &Config| (config.plugins.require_hash, config.plugins.signing_keys.clone());
-        if trust(&config) != trust(&self.loaded.config) {
-            self.host.set_trust(&config.plugins).await;
-        }
-        self.loaded.config = (*config).clone();
-        tracing::info!(taken = ?changes.live, needs_restart = ?changes.needs_restart, "configuration read again");
+        upkeep.spawn(reload::follow(host, rules));
+        let (telemetry, loaded) = (Arc::new(telemetry), Arc::new(loaded));
+        Ok(Self {
+            telemetry,
+            loaded,
+            banner,
+            hub,
+            node,
+            api,
+            server,
+            intakes,
+            shards,
+            plugin_tasks,
+            plugin_rules,
+            upkeep,
+        })
     }
 
     /// Not ready, no new connection, every connection closed with a come-back code, then the parts in reverse order.
@@ -200,13 +194,15 @@ impl App {
     }
 }
 
-fn warn_of_open_api(config: &Config) {
+/// What is allowed and seldom meant.
+fn warn_of(config: &Config) {
     if config.api.keys.is_empty() {
         tracing::warn!(
             insecure = config.api.insecure,
             "the push API is open: whoever reaches it may push (api.keys is empty)"
         );
     }
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 /// What the operator told the process.

@@ -5,6 +5,7 @@
 
 mod file;
 pub mod guests;
+mod lines;
 pub mod names;
 
 #[cfg(test)]
@@ -12,10 +13,14 @@ mod tests;
 
 use std::future::Future;
 use std::io::IsTerminal as _;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -23,8 +28,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::config::{Log, LogFormat};
-use file::LogFile;
+use file::{LogFile, Next};
 use guests::GuestLog;
+use lines::{Lines, Unwritten};
 
 /// Lines that wait for one writer before more are lost.
 const QUEUE_LINES: usize = 16_384;
@@ -36,6 +42,12 @@ const SECONDS: [f64; 16] =
 
 /// Most characters of a text that somebody else chose.
 const LINE_CHARS: usize = 160;
+/// Most bytes of it; an escaped character takes up to ten.
+const LINE_BYTES: usize = 640;
+/// Lines about one address at once.
+const TOLD_BURST: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
+/// Addresses that are long forgotten are looked for once in so many lines.
+const SWEEP: u32 = 1_024;
 
 /// At `trace` tungstenite logs whole messages, tokens of `client_bind` included: it never gets that far.
 const WITHOUT_PAYLOADS: &str = "tungstenite=warn";
@@ -72,6 +84,9 @@ pub struct Telemetry {
     metrics: Metrics,
     guests: GuestLog,
     lost: Vec<ErrorCounter>,
+    unwritten: Unwritten,
+    /// The log file's settings, and where it is put when it is opened anew.
+    file: Option<(Log, Next)>,
     _writers: Vec<WorkerGuard>,
 }
 
@@ -82,31 +97,41 @@ impl Telemetry {
     /// [`TelemetryError`] for a level that does not parse, a file that cannot be written, a second start.
     pub fn start(log: &Log) -> Result<Self, TelemetryError> {
         let (filter, level) = reload::Layer::new(parse_level(&log.level)?);
-        let (stderr, stderr_guard) = writer(std::io::stderr(), "log-stderr");
+        let unwritten = Unwritten::default();
+        let (stderr, stderr_guard) = writer(Lines::new(std::io::stderr(), unwritten.clone()), "log-stderr");
         let mut lost = vec![stderr.error_counter()];
         let mut writers = vec![stderr_guard];
-        let file = match file_writer(log)? {
-            Some((file, guard)) => {
+        let (file, reopened) = match file_writer(log, &unwritten)? {
+            Some((file, guard, next)) => {
                 lost.push(file.error_counter());
                 writers.push(guard);
-                Some(fmt::layer().json().flatten_event(true).with_writer(file))
+                (Some(fmt::layer().json().flatten_event(true).with_writer(file)), Some((log.clone(), next)))
             }
-            None => None,
+            None => (None, None),
         };
         let guests = GuestLog::default();
         let registry = tracing_subscriber::registry().with(filter).with(stderr_layer(log.format, stderr)).with(file);
         let registry = registry.with(guests.clone());
         registry.try_init().map_err(|_| TelemetryError::Twice)?;
-        Ok(Self { level, metrics: Metrics::install(), guests, lost, _writers: writers })
+        let metrics = Metrics::install();
+        Ok(Self { level, metrics, guests, lost, unwritten, file: reopened, _writers: writers })
     }
 
     /// Logs at another level from now on.
+    pub fn set_level(&self, level: LogLevel) {
+        self.level.reload(level.0).expect("the subscriber lives as long as the process");
+    }
+
+    /// Opens the log file again under its name; the next line goes there. Without a log file it does nothing. To be called
+    /// where it may block.
     ///
     /// # Errors
-    /// [`TelemetryError::Level`]; the old level stays.
-    pub fn set_level(&self, level: &str) -> Result<(), TelemetryError> {
-        let filter = parse_level(level)?;
-        self.level.reload(filter).expect("the subscriber lives as long as the process");
+    /// [`TelemetryError::File`]; lines go to the former file then.
+    pub fn reopen(&self) -> Result<(), TelemetryError> {
+        if let Some((log, next)) = &self.file {
+            let file = open_file(log)?;
+            *next.lock() = Some(file);
+        }
         Ok(())
     }
 
@@ -124,16 +149,31 @@ impl Telemetry {
 
     /// Gathers samples and lost lines every 5 s; never ends. To be run as a task of the app.
     pub fn upkeep(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let (metrics, lost) = (self.metrics.clone(), self.lost.clone());
+        let (metrics, lost, unwritten) = (self.metrics.clone(), self.lost.clone(), self.unwritten.clone());
         async move {
             let mut ticks = tokio::time::interval(UPKEEP);
             loop {
                 ticks.tick().await;
                 metrics.0.run_upkeep();
                 let lines: usize = lost.iter().map(ErrorCounter::dropped_lines).sum();
-                metrics::counter!(names::LOG_LINES_LOST).absolute(lines as u64);
+                metrics::counter!(names::LOG_LINES_LOST, "reason" => "slow").absolute(lines as u64);
+                let unwritten = unwritten.load(Ordering::Relaxed);
+                metrics::counter!(names::LOG_LINES_LOST, "reason" => "write").absolute(unwritten);
             }
         }
+    }
+}
+
+/// What is logged: a level that was parsed.
+pub struct LogLevel(EnvFilter);
+
+impl LogLevel {
+    /// Reads `log.level`.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Level`].
+    pub fn parse(level: &str) -> Result<Self, TelemetryError> {
+        parse_level(level).map(Self)
     }
 }
 
@@ -175,10 +215,35 @@ pub fn without_value(fault: &impl std::fmt::Display) -> String {
     capped(&text)
 }
 
-/// A text that somebody else chose, no longer in the log than a line.
+/// A text that somebody else chose, no longer in the log than a line, control characters escaped.
 #[must_use]
 pub fn capped(text: &str) -> String {
-    text.chars().take(LINE_CHARS).collect()
+    let mut line = String::new();
+    for (count, c) in text.chars().enumerate() {
+        if count == LINE_CHARS || line.len() >= LINE_BYTES {
+            break;
+        }
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
+/// True while the log may hear of another mistake of this address: one a second, [`TOLD_BURST`] at once. IPv6 addresses
+/// count by their /64.
+#[must_use]
+pub fn may_tell(ip: IpAddr) -> bool {
+    static TOLD: OnceLock<DefaultKeyedRateLimiter<IpAddr>> = OnceLock::new();
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let quota = || Quota::per_second(NonZeroU32::MIN).allow_burst(TOLD_BURST);
+    let told = TOLD.get_or_init(|| RateLimiter::keyed(quota()));
+    if ASKED.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
+        told.retain_recent();
+    }
+    let net = match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
+        v4 => v4,
+    };
+    told.check_key(&net).is_ok()
 }
 
 fn parse_level(level: &str) -> Result<EnvFilter, TelemetryError> {
@@ -205,10 +270,18 @@ where
     }
 }
 
-fn file_writer(log: &Log) -> Result<Option<(NonBlocking, WorkerGuard)>, TelemetryError> {
+type FileWriter = (NonBlocking, WorkerGuard, Next);
+
+fn file_writer(log: &Log, unwritten: &Unwritten) -> Result<Option<FileWriter>, TelemetryError> {
     if log.file.as_os_str().is_empty() {
         return Ok(None);
     }
-    let failed = |source| TelemetryError::File { path: log.file.clone(), source };
-    Ok(Some(writer(LogFile::open(log).map_err(failed)?, "log-file")))
+    let file = open_file(log)?;
+    let next = file.next();
+    let (writer, guard) = writer(Lines::new(file, unwritten.clone()), "log-file");
+    Ok(Some((writer, guard, next)))
+}
+
+fn open_file(log: &Log) -> Result<LogFile, TelemetryError> {
+    LogFile::open(log).map_err(|source| TelemetryError::File { path: log.file.clone(), source })
 }

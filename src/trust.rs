@@ -39,6 +39,18 @@ impl Trust {
     }
 }
 
+/// What is wrong with a file of certificates that `key` of the configuration names.
+#[must_use]
+pub fn fault(ca: &Path, key: &str) -> Option<String> {
+    match certificates(ca) {
+        Ok(found) if found.is_empty() => {
+            Some(format!("{key}: {}: expected certificates in PEM form, got none", ca.display()))
+        }
+        Ok(_) => None,
+        Err(error) => Some(format!("{key}: {error}")),
+    }
+}
+
 fn config(ca: &Path, key: &str) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     if let Some(bundle) = roots::bundle() {

@@ -5,8 +5,10 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use tracing_appender::rolling;
 
 use crate::config::{Log, Rotation};
@@ -17,7 +19,11 @@ pub(super) struct LogFile {
     old: Option<Old>,
     /// The hour in which old files were looked for.
     hour: u64,
+    next: Next,
 }
+
+/// The file opened anew, for the thread that writes: it takes it with its next line.
+pub(super) type Next = Arc<Mutex<Option<LogFile>>>;
 
 impl LogFile {
     /// `logs/skylark.log` becomes `logs/skylark.2026-01-31.log`, or stays as it is where nothing rotates.
@@ -39,9 +45,22 @@ impl LogFile {
         let ending = extension.map(|extension| format!(".{extension}")).unwrap_or_default();
         let old = Old { directory: directory.to_owned(), beginning: format!("{stem}."), ending, keep: log.keep };
         let old = (log.rotation != Rotation::Never).then_some(old);
-        let mut opened = Self { file, old, hour: 0 };
+        let mut opened = Self { file, old, hour: 0, next: Next::default() };
         opened.prune();
         Ok(opened)
+    }
+
+    /// Where a file that is opened anew is put.
+    pub(super) fn next(&self) -> Next {
+        Arc::clone(&self.next)
+    }
+
+    /// The former file may have been renamed or removed (logrotate).
+    fn take_next(&mut self) {
+        let next = self.next.lock().take();
+        if let Some(next) = next {
+            *self = Self { next: Arc::clone(&self.next), ..next };
+        }
     }
 
     /// Once an hour is as often as a new file may begin.
@@ -56,6 +75,7 @@ impl LogFile {
 
 impl Write for LogFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.take_next();
         let written = self.file.write(bytes)?;
         self.prune();
         Ok(written)

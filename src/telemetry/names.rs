@@ -27,7 +27,7 @@ names! {
     ROOMS: gauge = "skylark_rooms",
     /// Connections taken, by `listener` (ws, cim, cim-tcp).
     CONNECTED: counter = "skylark_connected_total",
-    /// Connections closed by this node, by close `code`.
+    /// Connections closed, by close `code` of this node; `client` where the client closed, whatever code it gave.
     CLOSED: counter = "skylark_closed_total",
     /// Connects refused before they became a connection, by `reason`.
     REFUSED: counter = "skylark_refused_total",
@@ -152,6 +152,6 @@ names! {
     PLUGIN_TICKER_LAG: gauge = "skylark_plugin_ticker_lag_seconds",
 
     // The process.
-    /// Log lines lost because their writer was too slow.
+    /// Log lines lost, by `reason`: their writer was too slow (slow), the disk was full or the pipe closed (write).
     LOG_LINES_LOST: counter = "skylark_log_lines_lost_total",
 }

@@ -33,7 +33,7 @@ fn a_file_that_cannot_be_written_is_an_error_with_its_name() {
     std::fs::write(dir.path().join("file"), "").unwrap();
     let mut log = Config::default().log;
     log.file = dir.path().join("file/skylark.log");
-    let error = file_writer(&log).err().unwrap();
+    let error = file_writer(&log, &Unwritten::default()).err().unwrap();
     assert!(error.to_string().starts_with("log.file: cannot write "), "{error}");
     log.level = "skylark=loud".to_owned();
     let error = Telemetry::start(&log).err().unwrap();
@@ -55,7 +55,7 @@ fn old_files_go_and_the_date_stands_before_the_extension() {
     std::fs::create_dir(dir.path().join("node.2020-01-09.log")).unwrap();
     let mut log = Config::default().log;
     (log.file, log.keep) = (dir.path().join("node.log"), 2);
-    let (mut file, guard) = file_writer(&log).unwrap().unwrap();
+    let (mut file, guard, _) = file_writer(&log, &Unwritten::default()).unwrap().unwrap();
     file.write_all(b"line\n").unwrap();
     drop(guard);
     let is_ours = |name: &String| !others.contains(&name.as_str()) && !name.contains("-09.");
@@ -67,8 +67,37 @@ fn old_files_go_and_the_date_stands_before_the_extension() {
     assert_eq!(std::fs::read_to_string(dir.path().join(&ours[1])).unwrap(), "line\n");
     log.rotation = Rotation::Never;
     log.file = dir.path().join("one.log");
-    drop(file_writer(&log).unwrap());
+    drop(file_writer(&log, &Unwritten::default()).unwrap());
     assert!(dir.path().join("one.log").exists());
+}
+
+#[test]
+fn a_log_file_that_was_moved_away_is_opened_again_by_its_name() {
+    use std::io::Write as _;
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = Config::default().log;
+    (log.file, log.rotation) = (dir.path().join("node.log"), Rotation::Never);
+    let (mut file, guard, next) = file_writer(&log, &Unwritten::default()).unwrap().unwrap();
+    std::fs::rename(&log.file, dir.path().join("node.log.1")).unwrap();
+    *next.lock() = Some(open_file(&log).unwrap());
+    file.write_all(b"line\n").unwrap();
+    drop((file, guard));
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert_eq!((read("node.log.1"), read("node.log")), (String::new(), "line\n".to_owned()));
+}
+
+#[test]
+fn lines_that_a_full_disk_refuses_are_counted() {
+    use std::io::Write as _;
+    let mut log = Config::default().log;
+    (log.file, log.rotation) = ("/dev/full".into(), Rotation::Never);
+    let unwritten = Unwritten::default();
+    let (mut file, guard, _) = file_writer(&log, &unwritten).unwrap().unwrap();
+    for _ in 0..3 {
+        file.write_all(b"line\n").unwrap();
+    }
+    drop((file, guard));
+    assert_eq!(unwritten.load(Ordering::Relaxed), 3);
 }
 
 #[test]
@@ -84,4 +113,16 @@ fn what_came_is_cut_off_and_the_rest_is_a_line() {
     assert_eq!(without_value(&"type: expected an integer, got \"secret, got x\""), "type: expected an integer");
     assert_eq!(without_value(&"body: expected all of it within 10s"), "body: expected all of it within 10s");
     assert_eq!(capped(&"云".repeat(1000)).chars().count(), LINE_CHARS);
+    assert_eq!(capped("a\u{1b}[31m\nb"), "a\\u{1b}[31m\\nb");
+    assert!(capped(&"\u{1}".repeat(65_536)).len() < LINE_BYTES + 10);
+}
+
+#[test]
+fn one_address_fills_no_log() {
+    let told = |ip: &str| (0..1_000).filter(|_| may_tell(ip.parse().unwrap())).count();
+    let first = told("192.0.2.1");
+    assert!((10..=20).contains(&first), "{first}");
+    assert!(told("192.0.2.2") >= 10, "another address has its own share");
+    let nets: usize = (0..100).map(|host| told(&format!("2001:db8::{host}"))).sum();
+    assert!(nets <= 20, "a /64 is one address: {nets}");
 }

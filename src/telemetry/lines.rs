@@ -1,0 +1,99 @@
+//! Writes log lines whole: a line that cannot be written is counted and passed over.
+
+use std::io::{self, ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Lines that could not be written because the disk was full or the pipe closed.
+pub(super) type Unwritten = Arc<AtomicU64>;
+
+/// A writer that is given one line with each call.
+pub(super) struct Lines<W> {
+    out: W,
+    unwritten: Unwritten,
+    /// The last line ends in its middle: the next one begins on a line of its own.
+    torn: bool,
+}
+
+impl<W: Write> Lines<W> {
+    pub(super) fn new(out: W, unwritten: Unwritten) -> Self {
+        Self { out, unwritten, torn: false }
+    }
+
+    /// The number of bytes that went out before an error.
+    fn put(&mut self, line: &[u8]) -> Result<(), usize> {
+        let mut written = 0;
+        while written < line.len() {
+            match self.out.write(&line[written..]) {
+                Ok(0) => return Err(written),
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(written),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Never fails: the thread that writes would give up the lines behind this one, too.
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.torn && self.put(b"\n").is_ok() {
+            self.torn = false;
+        }
+        let put = if self.torn { Err(0) } else { self.put(line) };
+        if let Err(written) = put {
+            self.torn |= written > 0;
+            self.unwritten.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.out.flush();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with so many bytes left.
+    #[derive(Default)]
+    struct Disk {
+        left: usize,
+        holds: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let bytes = &bytes[..bytes.len().min(self.left)];
+            if bytes.is_empty() {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            self.left -= bytes.len();
+            self.holds.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Err(ErrorKind::StorageFull.into())
+        }
+    }
+
+    #[test]
+    fn lines_lost_to_a_full_disk_are_counted_and_the_next_one_is_whole() {
+        let unwritten = Unwritten::default();
+        let mut lines = Lines::new(Disk { left: 9, ..Disk::default() }, Arc::clone(&unwritten));
+        for line in ["first\n", "second\n", "third\n"] {
+            lines.write_all(line.as_bytes()).unwrap();
+        }
+        lines.flush().unwrap();
+        assert_eq!(unwritten.load(Ordering::Relaxed), 2);
+        lines.out.left = 100;
+        lines.write_all(b"fourth\n").unwrap();
+        assert_eq!(String::from_utf8_lossy(&lines.out.holds), "first\nsec\nfourth\n");
+        assert_eq!(unwritten.load(Ordering::Relaxed), 2);
+    }
+}
