@@ -38,6 +38,7 @@ pub use query::{Counts, Filter, Seen, SeenUser};
 
 use crate::broker::Broker;
 use crate::broker::roster::Roster;
+use crate::claim::Refusal;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::id::{IdSequence, NodeId};
@@ -143,7 +144,6 @@ impl Node {
         }
         reasons.extend(self.plugins.faults());
         reasons.extend(self.ailing.lock().iter().map(|(way, why)| format!("{way}: {why}")));
-        reasons.extend(self.broker.faults());
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
@@ -159,4 +159,11 @@ impl Node {
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
+}
+
+/// The refusal for a client whose wish needs the engine, which does not answer. The client learns no address and no error of
+/// the engine: those are in the log.
+fn unavailable(why: &Unavailable) -> Refusal {
+    tracing::debug!(%why, "a client is refused");
+    Refusal::new("503", "unavailable: try again later")
 }

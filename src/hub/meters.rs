@@ -101,7 +101,32 @@ impl RouteMeters {
     }
 }
 
-/// This node closes a connection.
+/// A connection is closed. A client that closes chooses any code: all of those are one label.
 pub(super) fn count_close(why: Disconnect) {
-    counter!(names::CLOSED, "code" => why.code.to_string()).increment(1);
+    counter!(names::CLOSED, "code" => close_label(why)).increment(1);
+}
+
+fn close_label(why: Disconnect) -> String {
+    let is_listed = Disconnect::ALL.iter().any(|(own, _)| *own == why);
+    let is_fault = WEBSOCKET_FAULTS.contains(&why.code) && !why.reason.is_empty();
+    if is_listed || is_fault { why.code.to_string() } else { BY_CLIENT.to_owned() }
+}
+
+/// The label of connections that their clients closed. The echo of a client's code has no reason.
+const BY_CLIENT: &str = "client";
+/// Faults of WebSocket itself, which have no number of ours (RFC 6455 §7.4.1).
+const WEBSOCKET_FAULTS: [u16; 2] = [1002, 1007];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_code_that_a_client_chose_is_one_label() {
+        for code in 0..=u16::MAX {
+            assert_eq!(close_label(Disconnect { code, reason: "" }), "client");
+        }
+        assert_eq!(close_label(Disconnect::KICKED), "4503");
+        assert_eq!(close_label(Disconnect { code: 1002, reason: "websocket protocol error" }), "1002");
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::Node;
+use super::{Node, unavailable};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::clock;
 use crate::config::DevicePolicy;
@@ -140,7 +140,7 @@ impl Node {
         if connection.devices() == DevicePolicy::AllowAll {
             return Ok(0);
         }
-        self.cluster.roster.number(uid).await.map_err(|why| Refusal::new("503", why.to_string()))
+        self.cluster.roster.number(uid).await.map_err(|why| unavailable(&why))
     }
 
     /// The connection's socket is gone.

@@ -6,7 +6,7 @@
 use ahash::RandomState;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::Node;
+use super::{Node, unavailable};
 use crate::broker::Stream;
 use crate::broker::roster::Fallen;
 use crate::claim::Refusal;
@@ -69,7 +69,7 @@ impl Node {
         } else {
             held.await.map(|()| false)
         };
-        online.map_err(|why| Refusal::new("503", why.to_string()))
+        online.map_err(|why| unavailable(&why))
     }
 
     /// The user's last connection here, `identity`'s, is gone: unless another one has come meanwhile, the node wants no
@@ -132,7 +132,7 @@ impl Node {
     pub(super) async fn hold_room(&self, room: &Room) -> Result<(), Refusal> {
         let _turn = self.turns.of(room.as_str()).await;
         let held = self.broker.hold(Stream::Room(room.clone())).await;
-        held.map_err(|why| Refusal::new("503", why.to_string()))
+        held.map_err(|why| unavailable(&why))
     }
 
     /// A member has left the room: unless one is left, the node wants no more of what is for it.

@@ -39,7 +39,7 @@ use crate::config::{Config, Limits, Scope, Service};
 use crate::node::Node;
 use crate::protocol;
 use crate::server::bounds;
-use crate::telemetry::{capped, without_value};
+use crate::telemetry::{capped, may_tell, without_value};
 use answer::{Answer, Problem};
 use auth::Keys;
 use meters::Meters;
@@ -88,14 +88,19 @@ impl Api {
             rules.admit(route.access, &head.headers, serves)?;
             Ok(route.action)
         });
+        let is_insider = route.is_some_and(|route| route.action == Action::Ready)
+            && rules.keys.knows(&head.headers, serves.contains(&Service::Api));
         async move {
             let answered = match admitted {
+                Ok(Action::Ready) => Ok(api.ready(is_insider)),
                 Ok(action) => api.answer(action, &rules, &head, body).await,
                 Err(problem) => Err(problem),
             };
             let answer = answered.unwrap_or_else(|problem| {
-                let path = head.uri.path();
-                tracing::debug!(%peer, path = capped(path), problem = without_value(&problem), "request refused");
+                if may_tell(peer.ip()) {
+                    let path = head.uri.path();
+                    tracing::debug!(%peer, path = capped(path), problem = without_value(&problem), "request refused");
+                }
                 problem.into()
             });
             api.meters.record(route, answer.status(), asked.elapsed());
@@ -125,7 +130,7 @@ impl Api {
             Action::Nodes => Box::pin(self.nodes(query)).await,
             Action::Choose => Box::pin(self.choose(query)).await,
             Action::Live => Ok(Self::live()),
-            Action::Ready => Ok(self.ready()),
+            Action::Ready => Ok(self.ready(false)),
             Action::Metrics => Ok(self.metrics_page()),
         }
     }

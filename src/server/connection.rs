@@ -28,7 +28,7 @@ use crate::disconnect::Disconnect;
 use crate::node::{Connection, Socket, Transport};
 use crate::protocol::{self, ClientFrame, Coding, Form, Framing};
 use crate::session::{Input, Session};
-use crate::telemetry::{names, without_value};
+use crate::telemetry::{may_tell, names, without_value};
 
 /// What is known of a connection when its transport stands.
 pub(super) struct Arrival {
@@ -213,7 +213,9 @@ impl Driver {
         }
         let form = self.connection.form().unwrap_or(self.arrival.form);
         if form.coding != coding {
-            tracing::debug!(cid = self.connection.id().as_u64(), %form, "a frame of the other coding");
+            if self.may_tell() {
+                tracing::debug!(cid = self.connection.id().as_u64(), %form, "a frame of the other coding");
+            }
             return Some(Disconnect::PROTOCOL_ERROR);
         }
         match protocol::decode(coding, &payload) {
@@ -229,10 +231,17 @@ impl Driver {
             }
             Err(error) => {
                 heard("invalid");
-                tracing::debug!(cid = self.connection.id().as_u64(), error = without_value(&error), "not a frame");
+                if self.may_tell() {
+                    tracing::debug!(cid = self.connection.id().as_u64(), error = without_value(&error), "not a frame");
+                }
                 Some(tcp::fault(&error))
             }
         }
+    }
+
+    /// True while the log may hear of one more mistake of this client's address.
+    fn may_tell(&self) -> bool {
+        self.arrival.ip().is_none_or(may_tell)
     }
 
     async fn ping(&mut self, pong: Bytes) -> Option<Disconnect> {

@@ -17,7 +17,7 @@ use super::socket::Stream;
 use super::tls::Certificate;
 use super::{Gateway, StartError, stopped, tcp, upgrade};
 use crate::config::{Listener, Service};
-use crate::telemetry::names;
+use crate::telemetry::{may_tell, names};
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: u32 = 4096;
@@ -149,7 +149,9 @@ async fn open(
 /// Counts and logs a connect that becomes no connection.
 pub(super) fn refused(peer: SocketAddr, reason: &'static str) {
     metrics::counter!(names::REFUSED, "reason" => reason).increment(1);
-    tracing::debug!(%peer, reason, "refused");
+    if may_tell(peer.ip()) {
+        tracing::debug!(%peer, reason, "refused");
+    }
 }
 
 /// An error of the connection that was about to be accepted, not of the listener.

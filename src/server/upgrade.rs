@@ -28,6 +28,7 @@ use super::socket::Stream;
 use super::{Gateway, listener, stopped};
 use crate::config::Service;
 use crate::node::Socket as _;
+use crate::telemetry::{capped, may_tell};
 use handshake::Judged;
 use repoll::Repoll;
 use timer::HeadTimer;
@@ -68,7 +69,9 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "http connection ended");
+        if may_tell(peer.ip()) {
+            tracing::debug!(%peer, error = capped(&error.to_string()), "http connection ended");
+        }
         return;
     }
     let parts = connection.into_parts();

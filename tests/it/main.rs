@@ -42,6 +42,7 @@ mod peers;
 mod pins;
 mod push;
 mod qr_login;
+mod reconfigure;
 mod redis_bus;
 mod reloads;
 mod rooms;

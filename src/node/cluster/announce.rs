@@ -11,6 +11,7 @@ use crate::config::DevicePolicy;
 use crate::hub::Connection;
 use crate::id::NodeId;
 use crate::node::devices::Contender;
+use crate::node::unavailable;
 use crate::protocol::cluster as wire;
 
 impl Node {
@@ -30,7 +31,7 @@ impl Node {
         }
         let word = word::contender(&binding.uid, policy, &newcomer);
         let told = self.broker.tell(Address::User(binding.uid.clone()), word).await;
-        told.map(drop).map_err(|why| Refusal::new("503", why.to_string()))
+        told.map(drop).map_err(|why| unavailable(&why))
     }
 
     /// A connection of the user was bound on `from`: those here that must give way to it do, and if it must itself,

@@ -210,6 +210,18 @@ async fn a_bus_that_does_not_count_whom_it_reaches_is_asked_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_learns_nothing_of_an_engine_that_does_not_answer() {
+    let mut several = Several::new(1).await;
+    let (free, matrix) = (DevicePolicy::AllowAll, DevicePolicy::Cim);
+    let clients = [several.attach(1, free).await.unwrap(), several.attach(1, matrix).await.unwrap()];
+    several.shared.cut(&id(1), true);
+    for client in clients {
+        let refusal = client.bind("1074", "phone", "android", &[]).await.unwrap_err();
+        assert_eq!((&*refusal.code, &*refusal.reason), ("503", "unavailable: try again later"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_cannot_renew_takes_nobody_then_lets_everybody_go() {
     let mut several = Several::new(2).await;
     let client = several.connect(1, "1074", &[]).await;

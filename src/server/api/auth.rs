@@ -47,6 +47,12 @@ impl Keys {
         let text = format!("key: expected the scope {}, got {:?} with {}", scope.as_str(), key.name, has.join(", "));
         Err(Problem::new(StatusCode::FORBIDDEN, text))
     }
+
+    /// True where the caller may read what the node says of its inside: a key with `read`, or no keys at all on a listener
+    /// that `serves_api`, which is on loopback or open by the operator's word.
+    pub(super) fn knows(&self, headers: &HeaderMap, serves_api: bool) -> bool {
+        (serves_api || !self.keys.is_empty()) && self.check(headers, Scope::Read).is_ok()
+    }
 }
 
 /// The key of `Authorization: Bearer`, else of `X-Api-Key`.

@@ -40,10 +40,15 @@ impl Api {
         answer::ok(State { status: "live", reasons: Vec::new() })
     }
 
-    pub(super) fn ready(&self) -> Answer {
+    /// Reasons name addresses and errors of engines: whoever is no insider gets their first words only.
+    pub(super) fn ready(&self, is_insider: bool) -> Answer {
         match self.node.readiness() {
             Ok(()) => answer::ok(State { status: "ready", reasons: Vec::new() }),
-            Err(reasons) => {
+            Err(mut reasons) => {
+                if !is_insider {
+                    reasons.iter_mut().for_each(|reason| reason.truncate(reason.find(": ").unwrap_or(reason.len())));
+                    reasons.dedup();
+                }
                 let message = format!("not ready: {}", reasons.join("; "));
                 let state = State { status: "not ready", reasons };
                 answer::with_status(StatusCode::SERVICE_UNAVAILABLE, &message, Some(state))

@@ -15,7 +15,7 @@ use crate::message::{Entries, Origin, Publication, Publisher, Target};
 use crate::node::{Call, Fate, Identity, Node, Published};
 use crate::protocol::{self, Reply, ServerFrame};
 use crate::session::{Action, Input, Outcome, Rules, Said, Whereabouts};
-use crate::telemetry::names;
+use crate::telemetry::{capped, names};
 
 impl Driver {
     /// Tells the session what happened and does all that follows. Boxed: it is big, and an idle connection is not in it.
@@ -98,14 +98,18 @@ impl Driver {
     async fn say(&self, reply: Reply) {
         let Some(form) = self.connection.form() else { return };
         let frame = protocol::encode(form, ServerFrame::Reply(&reply)).or_else(|error| {
-            tracing::warn!(key = reply.key, %error, "an answer does not fit its frame");
+            // The key is the client's: long, of any bytes, and sent as often as it likes.
+            if self.may_tell() {
+                tracing::debug!(key = capped(&reply.key), %error, "an answer does not fit its frame");
+            }
             let message = format!("the answer does not fit a frame: {error}");
             let short = Reply { code: "500".to_owned(), message, data: Default::default(), ..reply };
             protocol::encode(form, ServerFrame::Reply(&short))
         });
         match frame {
             Ok(frame) => drop::<bool>(self.connection.send(frame).await),
-            Err(error) => tracing::warn!(%error, "no answer fits a frame"),
+            Err(error) if self.may_tell() => tracing::debug!(%error, "no answer fits a frame"),
+            Err(_) => {}
         }
     }
 

@@ -227,6 +227,29 @@ async fn health_and_metrics_answer_probes() {
 }
 
 #[tokio::test]
+async fn readiness_tells_addresses_to_keys_only() {
+    const SECRET: &str = "eyes-secret-0123456789";
+    let key = ApiKey { name: "eyes".into(), key: SECRET.into(), scopes: vec![Scope::Read] };
+    let (open, guarded) = (Bench::new(), Bench::with(|config| config.api.keys = vec![key]));
+    let probe = |key: Option<&str>| {
+        let request = key.iter().fold(Request::get("/health/ready"), |request, key| request.header("x-api-key", *key));
+        request.body(Full::<Bytes>::default()).unwrap()
+    };
+    for (bench, key, serves, told) in [
+        (&guarded, None, Service::Metrics, false),
+        (&guarded, Some("guess"), Service::Metrics, false),
+        (&guarded, Some(SECRET), Service::Metrics, true),
+        (&open, None, Service::Metrics, false),
+        (&open, None, Service::Api, true),
+    ] {
+        bench.fake.node.set_ailing(&"kafka chat".into(), Some("kafka is unavailable: 10.0.0.7:9092: refused".into()));
+        let got = bench.send_to(probe(key), &[serves]).await;
+        assert_eq!((got.status, got.body.contains("kafka chat")), (503, true), "{}", got.body);
+        assert_eq!(got.body.contains("10.0.0.7"), told, "{key:?} {serves:?}: {}", got.body);
+    }
+}
+
+#[tokio::test]
 async fn head_is_get_without_a_body() {
     let bench = Bench::new();
     let head = bench.send(Request::head("/health/live").body(Full::<Bytes>::default()).unwrap()).await;
