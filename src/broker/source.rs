@@ -77,6 +77,11 @@ pub trait Source: Send {
         None
     }
 
+    /// A fault that lasts while other records still come: what `take` returns says nothing about it.
+    fn fault(&self) -> Option<Unavailable> {
+        None
+    }
+
     /// Reads nothing new from now on, and gives what was read already and would not come again to anybody.
     fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {
         ready(Vec::new()).boxed()

@@ -84,6 +84,10 @@ names! {
     INTAKE_RETRIED: counter = "skylark_intake_retried_total",
     /// Records put into the dead-letter stream or topic, by `intake` and `reason` (body, too_large, unknown_node, tries).
     INTAKE_DEAD: counter = "skylark_intake_dead_letters_total",
+    /// Records of a Kafka intake without a value (tombstones of a compacted topic): passed over, by `intake`.
+    INTAKE_TOMBSTONES: counter = "skylark_intake_tombstones_total",
+    /// Dead letters of a Redis intake that were removed, the oldest first, because their stream is full, by `intake`.
+    INTAKE_DEAD_REMOVED: counter = "skylark_intake_dead_letters_removed_total",
     /// Records of a pub/sub intake that are lost, because its lease was, by `intake`.
     INTAKE_LOST: counter = "skylark_intake_lost_total",
     /// Records of a pub/sub intake that another node may have accepted, too: the lease ran out while they were handled, or

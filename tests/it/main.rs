@@ -32,9 +32,11 @@ mod intake;
 mod interfaces;
 mod jwks;
 mod kafka_check;
+mod kafka_identity;
 mod kafka_source;
 #[cfg(feature = "kafka-tls")]
 mod kafka_tls;
+mod kafka_unreadable;
 mod life;
 mod limits;
 mod load;

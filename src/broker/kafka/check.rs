@@ -14,6 +14,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::address::{HEADER, To};
+use super::codecs;
 use super::link::{ASK, Heard, Link, code_told, partitions, told};
 use crate::config::{Bus, KafkaConfig};
 use crate::id::NodeId;
@@ -33,9 +34,11 @@ pub async fn check(bus: &Bus) -> Vec<String> {
     let most = bus.record_bytes;
     let small = move |value: &str| value.parse::<usize>().is_ok_and(|bytes| bytes < most);
     if trial.own_topic(&own).await.is_some() {
+        trial.codec(&own).await;
         trial.setting(&own, "max.message.bytes", small, &format!("at least {most}, as bus.record_bytes")).await;
     }
     if let Some(count) = trial.own_topic(&members).await {
+        trial.codec(&members).await;
         if count != 1 {
             trial.fault(&format!("topic {members} has {count} partitions, expected 1: only one makes one order"));
         }
@@ -54,6 +57,7 @@ pub async fn check_topic(kafka: &KafkaConfig, topic: &str, group: &str) -> Vec<S
     let count = match trial.partitions(topic).await {
         Ok(Some(count)) => {
             trial.reads(topic).await;
+            trial.codec(topic).await;
             count
         }
         Ok(None) => {
@@ -246,6 +250,13 @@ impl Trial {
             let why = told(&error);
             self.fault(&format!("the user may not write to topic {topic}: {why}: allow it WRITE on the topic"));
         }
+    }
+
+    /// Batches of the topic's codec have to be readable. Topics that take a producer's own codec say nothing about it.
+    async fn codec(&mut self, topic: &str) {
+        let codecs = codecs::built_in();
+        let expected = format!("producer, uncompressed, or a codec of this build ({})", codecs.join(", "));
+        self.setting(topic, "compression.type", |value| codecs::is_missing(value, &codecs), &expected).await;
     }
 
     async fn setting(&mut self, topic: &str, name: &str, is_wrong: impl Fn(&str) -> bool, expected: &str) {

@@ -207,14 +207,26 @@ impl ConsumerContext for Heard {}
 
 /// How many records of a member's partitions the group has not committed.
 pub(super) fn uncommitted(statistics: &Statistics) -> u64 {
-    read_partitions(statistics).filter_map(|partition| u64::try_from(partition.consumer_lag).ok()).sum()
+    read_partitions(statistics).filter_map(uncommitted_of).sum()
 }
 
-/// How many records wait behind those that a reader without a group has got.
+/// Where the group committed nothing, or an offset that is not there, librdkafka tells no lag (−1): everything waits from
+/// the oldest record, or from the one that is fetched next.
+fn uncommitted_of(partition: &Partition) -> Option<u64> {
+    if let Ok(lag) = u64::try_from(partition.consumer_lag) {
+        return Some(lag);
+    }
+    let first = if partition.next_offset >= 0 { partition.next_offset } else { partition.lo_offset.max(0) };
+    u64::try_from(partition.hi_offset - first).ok().filter(|_| partition.desired && partition.hi_offset >= 0)
+}
+
+/// How many records wait behind those that a reader without a group has got. Where it got none yet, those behind the one
+/// that is fetched next wait.
 pub(super) fn unread(statistics: &Statistics) -> u64 {
-    let waits = |partition: &Partition| u64::try_from(partition.hi_offset - partition.app_offset).ok();
-    // A negative place is none.
-    read_partitions(statistics).filter(|partition| partition.app_offset >= 0).filter_map(waits).sum()
+    let got =
+        |partition: &Partition| [partition.app_offset, partition.next_offset].into_iter().find(|place| *place >= 0);
+    let waits = |partition: &Partition| u64::try_from(partition.hi_offset - got(partition)?).ok();
+    read_partitions(statistics).filter_map(waits).sum()
 }
 
 fn read_partitions(statistics: &Statistics) -> impl Iterator<Item = &Partition> {
@@ -309,20 +321,47 @@ mod tests {
     fn what_librdkafka_has_counted_is_added_up() {
         use rdkafka::statistics::{Broker, Topic};
 
-        let partition = |consumer_lag, app_offset, hi_offset| Partition {
+        let partition = |consumer_lag, app_offset, (next_offset, hi_offset)| Partition {
             consumer_lag,
             app_offset,
+            next_offset,
             hi_offset,
             ..Partition::default()
         };
         // -1 is librdkafka's own, and -1001 no place at all.
-        let partitions = [(-1, partition(-1, -1001, -1001)), (0, partition(3, 7, 12)), (1, partition(-1, 9, 9))].into();
+        let partitions = [
+            (-1, partition(-1, -1001, (-1001, -1001))),
+            (0, partition(3, 7, (12, 12))),
+            (1, partition(-1, 9, (9, 9))),
+            (2, partition(-1, -1001, (4, 6))),
+        ]
+        .into();
         let mut statistics = Statistics::default();
         statistics.topics.insert("t".to_owned(), Topic { partitions, ..Topic::default() });
         for (name, disconnects) in [("h:1/1", Some(2)), ("h:1/bootstrap", None), ("h:2/2", Some(1))] {
             statistics.brokers.insert(name.to_owned(), Broker { disconnects, ..Broker::default() });
         }
-        assert_eq!((uncommitted(&statistics), unread(&statistics), ended_connections(&statistics)), (3, 5, 3));
+        assert_eq!((uncommitted(&statistics), unread(&statistics), ended_connections(&statistics)), (3, 7, 3));
+    }
+
+    #[test]
+    fn a_partition_that_was_never_committed_has_a_lag() {
+        let partition = |desired, committed_offset, next_offset, (lo_offset, hi_offset)| Partition {
+            desired,
+            consumer_lag: -1,
+            committed_offset,
+            next_offset,
+            lo_offset,
+            hi_offset,
+            ..Partition::default()
+        };
+        let none = -1_001;
+        assert_eq!(uncommitted_of(&partition(true, none, 0, (none, 7))), Some(7), "stuck at the first record");
+        assert_eq!(uncommitted_of(&partition(true, none, 5, (2, 7))), Some(2), "stuck at record 5");
+        assert_eq!(uncommitted_of(&partition(true, none, none, (2, 7))), Some(5));
+        assert_eq!(uncommitted_of(&partition(true, 10, 0, (none, 5))), Some(5), "committed past the end");
+        assert_eq!(uncommitted_of(&partition(false, none, 0, (none, 7))), None, "another member's");
+        assert_eq!(uncommitted_of(&partition(true, none, none, (none, none))), None, "nothing is known");
     }
 
     #[cfg(not(feature = "kafka-tls"))]

@@ -63,7 +63,10 @@ impl Line {
             };
             match taken {
                 Ok(records) => {
-                    self.is_well();
+                    match self.source.fault() {
+                        None => self.is_well(),
+                        Some(unavailable) => self.ails(&unavailable),
+                    }
                     self.handle(records).await;
                 }
                 Err(unavailable) => self.ails(&unavailable),

@@ -63,7 +63,8 @@ async fn poison_and_giants_hold_nobody_up() {
     .await;
     let dead = kafka().read(&format!("{}.dead", topic.name), records).await;
     assert!(
-        dead.iter().all(|letter| letter.header("reason").is_some() && letter.header("origin").is_some()),
+        dead.iter()
+            .all(|letter| letter.header("skylark.reason").is_some() && letter.header("skylark.offset").is_some()),
         "{dead:?}"
     );
     drill.end_exact().await;

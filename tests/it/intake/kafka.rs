@@ -50,7 +50,7 @@ async fn every_act_reaches_whom_it_names_in_both_codings() {
         }
     }
     for letter in kafka().read(&format!("{}.dead", bench.topic), 2).await {
-        let reason = letter.header("reason").unwrap();
+        let reason = letter.header("skylark.reason").unwrap();
         assert!(reason.contains("Sid: nobody knows node nowhere"), "{reason}");
     }
 }
@@ -107,4 +107,36 @@ async fn a_large_envelope_and_one_of_ten_thousand_users_are_taken() {
     for client in [&mut first, &mut last] {
         assert_eq!(client.message().await["action"], "many");
     }
+}
+
+#[tokio::test]
+async fn tombstones_are_counted_and_nothing_is_buried_for_them() {
+    let bench = Bench::new().await;
+    let mut client = bench.gateway.connect("1074", Form::YunqueJson).await;
+    for at in 0..3 {
+        kafka().send_with(&bench.topic, "1074", &[], None).await;
+        let envelope = json!({"act": 2, "Uid": "1074", "msg": [{"action": "chat", "title": at.to_string()}]});
+        bench.publish(envelope.to_string().as_bytes()).await;
+        assert_eq!(client.message().await["title"], at.to_string());
+    }
+    let line = format!("skylark_intake_tombstones_total{{intake=\"kafka {}\"}}", bench.topic);
+    assert!((metric(&bench.gateway, &line).await - 3.0).abs() < 0.5);
+    let page = bench.gateway.get("/metrics").await.body;
+    let letters = page.lines().filter(|line| line.starts_with("skylark_intake_dead_letters_total"));
+    assert!(letters.clone().count() > 0 && letters.clone().all(|line| line.ends_with(" 0")), "{page}");
+}
+
+/// The broker compresses what it gets: Kafka's own zstd, not librdkafka's.
+#[tokio::test]
+async fn topic_that_its_broker_compresses_by_zstd_is_read() {
+    let topic = unique("zstd");
+    kafka().create_topic_with(&topic, &[("compression.type", "zstd")]).await;
+    let gateway = Setup::default().yaml(&yaml(&topic)).start();
+    let mut client = gateway.connect("1074", Form::YunqueJson).await;
+    for at in 0..10 {
+        let envelope = json!({"act": 2, "Uid": "1074", "msg": [{"action": "chat", "title": at.to_string()}]});
+        kafka().send(&topic, "k", &[&envelope.to_string()]).await;
+        assert_eq!(client.message().await["title"], at.to_string());
+    }
+    assert_eq!(gateway.get("/health/ready").await.status, 200);
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
@@ -42,6 +43,7 @@ pub struct Cluster {
 pub struct Found {
     pub partition: i32,
     pub offset: i64,
+    pub key: Option<Vec<u8>>,
     pub payload: Vec<u8>,
     pub headers: Vec<(String, Vec<u8>)>,
 }
@@ -112,10 +114,66 @@ impl Kafka {
         self.create(NewTopic::new(name, 1, TopicReplication::Fixed(-1)).set("max.message.bytes", "4194304")).await;
     }
 
+    /// Creates one of one partition with these settings.
+    pub async fn create_topic_with(&self, name: &str, settings: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, 1, TopicReplication::Fixed(-1));
+        for (setting, value) in settings {
+            topic = topic.set(setting, value);
+        }
+        self.create(topic).await;
+    }
+
     async fn create(&self, topic: NewTopic<'_>) {
         let admin: AdminClient<DefaultClientContext> = self.settings().create().unwrap();
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         within("a topic", admin.create_topics([&topic], &options)).await.unwrap()[0].as_ref().unwrap();
+    }
+
+    /// Deletes a topic and creates it again under the same name.
+    pub async fn create_topic_anew(&self, name: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = self.settings().create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        within("the end of a topic", admin.delete_topics(&[name], &options)).await.unwrap()[0].as_ref().unwrap();
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        // The broker may still be deleting it.
+        let create = async {
+            while let Err((_, code)) = &admin.create_topics([&topic], &options).await.unwrap()[0] {
+                assert_eq!(*code, RDKafkaErrorCode::TopicAlreadyExists);
+            }
+        };
+        within("the same topic again", create).await;
+    }
+
+    /// The offset that a group committed in a partition, and the commit's metadata; `None` = it committed none.
+    pub async fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
+        let mut settings = self.settings();
+        let consumer: BaseConsumer = settings.set("group.id", group).create().unwrap();
+        let mut place = TopicPartitionList::new();
+        place.add_partition(topic, partition);
+        let look = move || {
+            let found = consumer.committed_offsets(place, PATIENCE).unwrap();
+            let found = &found.elements()[0];
+            found.offset().to_raw().filter(|offset| *offset >= 0).map(|offset| (offset, found.metadata().to_owned()))
+        };
+        tokio::task::spawn_blocking(look).await.unwrap()
+    }
+
+    /// Commits for a group without members, as `kafka-consumer-groups --reset-offsets` does.
+    pub async fn commit(&self, group: &str, topic: &str, (partition, offset): (i32, i64), metadata: &str) {
+        let mut settings = self.settings();
+        let consumer: BaseConsumer = settings.set("group.id", group).create().unwrap();
+        let mut places = TopicPartitionList::new();
+        let mut place = places.add_partition(topic, partition);
+        place.set_offset(Offset::Offset(offset)).unwrap();
+        place.set_metadata(metadata);
+        // A member that has just left may still be there for the broker.
+        let commit = move || {
+            let until = std::time::Instant::now() + PATIENCE;
+            while let Err(error) = consumer.commit(&places, CommitMode::Sync) {
+                assert!(std::time::Instant::now() < until, "{error}");
+            }
+        };
+        tokio::task::spawn_blocking(commit).await.unwrap();
     }
 
     /// A producer that is not Skylark's.
@@ -127,6 +185,28 @@ impl Kafka {
     pub async fn send(&self, topic: &str, key: &str, payloads: &[&str]) {
         let producer = self.producer();
         let send = |payload| producer.send(FutureRecord::to(topic).key(key).payload(payload), PATIENCE);
+        for sent in futures_util::future::join_all(payloads.iter().map(|payload| send(*payload))).await {
+            sent.unwrap();
+        }
+    }
+
+    /// Sends one record with a key and headers; without a payload it is a tombstone.
+    pub async fn send_with(&self, topic: &str, key: &str, headers: &[(&str, &str)], payload: Option<&str>) {
+        let mut all = OwnedHeaders::new();
+        for (key, value) in headers {
+            all = all.insert(Header { key, value: Some(*value) });
+        }
+        let mut record: FutureRecord<'_, str, str> = FutureRecord::to(topic).key(key).headers(all);
+        record.payload = payload;
+        self.producer().send(record, PATIENCE).await.unwrap();
+    }
+
+    /// Sends these in order as batches of this codec.
+    pub async fn send_compressed(&self, topic: &str, codec: &str, payloads: &[&str]) {
+        let mut settings = self.settings();
+        let producer: FutureProducer =
+            settings.set("compression.codec", codec).set("linger.ms", "50").create().unwrap();
+        let send = |payload| producer.send(FutureRecord::to(topic).key("k").payload(payload), PATIENCE);
         for sent in futures_util::future::join_all(payloads.iter().map(|payload| send(*payload))).await {
             sent.unwrap();
         }
@@ -221,6 +301,7 @@ impl Found {
         Self {
             partition: message.partition(),
             offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
             payload: message.payload().unwrap_or_default().to_vec(),
             headers: headers.unwrap_or_default(),
         }

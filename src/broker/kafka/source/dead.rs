@@ -1,0 +1,156 @@
+//! Dead letters of a Kafka intake: the topic `<topic>.dead`.
+//!
+//! A dead letter has the record's key, value and headers, and says by headers of its own where the record stood.
+
+use std::time::Duration;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+
+use super::super::link::{Heard, Link, Topic, partitions, told, unavailable};
+use super::poll::{Around, Read};
+use crate::broker::Unavailable;
+
+/// A dead letter gets no longer.
+const BURY: Duration = Duration::from_secs(5);
+/// The node's own headers begin so; those of a record that begin so are left out.
+const OWN: &str = "skylark.";
+
+/// How much of a record goes with its dead letter: less each time that the topic refuses its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    WithoutValue,
+    /// Only where it stood and why it is dead.
+    Bare,
+}
+
+/// The dead-letter topic of one topic.
+pub(super) struct DeadLetters {
+    link: Link,
+    topic: String,
+    of: String,
+    /// Made with the first letter.
+    producer: Option<FutureProducer<Heard>>,
+}
+
+impl DeadLetters {
+    pub(super) fn new(link: &Link, topic: &str) -> Self {
+        Self { link: link.clone(), topic: format!("{topic}.dead"), of: topic.to_owned(), producer: None }
+    }
+
+    /// Adds a record. One that does not fit beside its headers goes without its value, then without its headers and key.
+    ///
+    /// # Errors
+    /// [`Unavailable`]: it was not added, or nobody knows whether it was.
+    pub(super) async fn add(&mut self, read: &Read, reason: &str) -> Result<(), Unavailable> {
+        let producer = self.producer().await?;
+        let topic = &self.topic;
+        for extent in [Extent::Whole, Extent::WithoutValue, Extent::Bare] {
+            let headers = headers(read, &self.of, reason, extent);
+            let mut letter: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
+            letter.key = read.around.key.as_deref().filter(|_| extent != Extent::Bare);
+            letter.payload = Some(&read.record.payload[..]).filter(|_| extent == Extent::Whole);
+            match producer.send(letter, BURY).await {
+                Ok(_) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {}
+                Err((error, _)) => return Err(unavailable(format!("topic {topic}: {}", told(&error)))),
+            }
+        }
+        Err(unavailable(format!("topic {topic}: it takes not even a dead letter without its value")))
+    }
+
+    /// The first time, it looks for the topic, and creates it where it is missing.
+    async fn producer(&mut self) -> Result<FutureProducer<Heard>, Unavailable> {
+        if let Some(producer) = &self.producer {
+            return Ok(producer.clone());
+        }
+        let (heard, bound) = (Heard::default(), BURY.as_millis().to_string());
+        let fixed = [("enable.idempotence", "true"), ("acks", "all"), ("message.timeout.ms", bound.as_str())];
+        let producer: FutureProducer<Heard> =
+            self.link.create(heard.clone(), &[("message.max.bytes", "67108864")], &fixed)?;
+        let (asked, name) = (producer.clone(), self.topic.clone());
+        let found = tokio::task::spawn_blocking(move || partitions(asked.client(), &name)).await;
+        match found.unwrap_or(Err(KafkaError::Canceled)).map_err(|error| heard.unavailable(&error))? {
+            Some(_) => {}
+            None => {
+                let topic = Topic { name: self.topic.clone(), partitions: -1, settings: Vec::new() };
+                self.link.create_topic(&topic).await?;
+            }
+        }
+        Ok(self.producer.insert(producer).clone())
+    }
+
+    /// Waits for what is under way. Blocks.
+    pub(super) fn flush(self, within: Duration) {
+        if let Some(Err(error)) = self.producer.map(|producer| producer.flush(within)) {
+            tracing::debug!(topic = self.topic, %error, "dead letters were still under way");
+        }
+    }
+}
+
+/// The record's headers, then those that say where it stood and why it is dead.
+fn headers(read: &Read, topic: &str, reason: &str, extent: Extent) -> OwnedHeaders {
+    let Around { headers: of_record, timestamp, .. } = &read.around;
+    let mut headers = OwnedHeaders::new();
+    for header in of_record.iter().flat_map(Headers::iter).filter(|_| extent != Extent::Bare) {
+        if !header.key.starts_with(OWN) {
+            headers = headers.insert(header);
+        }
+    }
+    let left_out = (extent != Extent::Whole).then(|| read.record.payload.len().to_string());
+    let own = [
+        ("reason", Some(reason.to_owned())),
+        ("topic", Some(topic.to_owned())),
+        ("partition", Some(read.spot.partition.to_string())),
+        ("offset", Some(read.spot.offset.to_string())),
+        ("timestamp", timestamp.map(|millis| millis.to_string())),
+        ("tries", Some((read.record.tries + 1).to_string())),
+        ("left-out-bytes", left_out),
+    ];
+    for (name, value) in own {
+        if let Some(value) = value {
+            headers = headers.insert(Header { key: &format!("{OWN}{name}"), value: Some(&value) });
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::super::lines::Spot;
+    use super::*;
+    use crate::broker::source::{Place, Record};
+
+    fn names(read: &Read, extent: Extent) -> Vec<(String, String)> {
+        let headers = headers(read, "chat", "junk", extent);
+        let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+        headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
+    }
+
+    #[test]
+    fn a_letter_keeps_the_records_headers_and_tells_its_place() {
+        let trace = OwnedHeaders::new()
+            .insert(Header { key: "trace", value: Some("7") })
+            .insert(Header { key: "skylark.reason", value: Some("an older one") });
+        let around = Around { key: Some(Bytes::from_static(b"1074")), headers: Some(trace), timestamp: Some(17) };
+        let place = Place { line: Arc::from("a line"), offset: Some(9) };
+        let record = Record { payload: Bytes::from_static(b"junk!"), place, tries: 0 };
+        let read = Read { record, spot: Spot { partition: 3, offset: 9, reading: 1 }, around };
+        let own = |name: &str, value: &str| (format!("skylark.{name}"), value.to_owned());
+        let mut whole = vec![("trace".to_owned(), "7".to_owned())];
+        let place = [own("topic", "chat"), own("partition", "3"), own("offset", "9"), own("timestamp", "17")];
+        whole.push(own("reason", "junk"));
+        whole.extend(place);
+        whole.push(own("tries", "1"));
+        assert_eq!(names(&read, Extent::Whole), whole);
+        whole.push(own("left-out-bytes", "5"));
+        assert_eq!(names(&read, Extent::WithoutValue), whole);
+        assert_eq!(names(&read, Extent::Bare), whole[1..]);
+    }
+}

@@ -1,0 +1,379 @@
+//! Partitions of one member of a consumer group: for each, the records that were read and are not settled.
+//!
+//! The polling thread, the intake and librdkafka's rebalance callback write it. A partition is read in *readings*: a new
+//! one begins when the partition is assigned, when its offsets go back, and when its topic is created anew. A record
+//! belongs to the reading that read it, so an old record never settles a new one at the same offset.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rdkafka::{Offset, TopicPartitionList};
+
+/// A partition that is revoked waits so long for the records that the intake has in hand.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// One record of one reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Spot {
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) reading: u64,
+}
+
+/// What the place of a record that was just read says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Noted {
+    pub(super) spot: Spot,
+    /// The offset is smaller than one that was read before: the log was truncated, or the topic is another one.
+    pub(super) went_back: bool,
+}
+
+/// How a partition's first offset was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// By the group's commit, which may be of a topic that had this name before.
+    Unproven,
+    /// It has to be the beginning: the topic is another one than the commit's.
+    Beginning,
+    /// The commit is of this topic, or there is none.
+    Proven,
+}
+
+/// What the group committed last of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Committed {
+    /// Another member or an earlier assignment committed it.
+    Unknown,
+    /// A record that is not there any more: it has to be corrected, whatever is settled.
+    Wrong,
+    At(i64),
+}
+
+struct Line {
+    start: Start,
+    reading: u64,
+    /// Read and not settled: each offset with the reading that read it.
+    open: BTreeMap<i64, u64>,
+    /// One behind the last that was read.
+    next: i64,
+    /// What the group committed last, as far as this member knows.
+    committed: Committed,
+    /// One behind the last that the intake took.
+    taken: i64,
+    /// It is being revoked: the intake gets no more of it.
+    is_leaving: bool,
+}
+
+/// The partitions of one member.
+#[derive(Default)]
+pub(super) struct Lines {
+    inner: Mutex<Inner>,
+    settled: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    lines: HashMap<i32, Line>,
+    /// Readings that began so far.
+    readings: u64,
+}
+
+impl Lines {
+    pub(super) fn count(&self) -> usize {
+        self.inner.lock().lines.len()
+    }
+
+    /// The partition was assigned to this member.
+    pub(super) fn gain(&self, partition: i32) {
+        let mut inner = self.inner.lock();
+        inner.readings += 1;
+        let line = Line {
+            start: Start::Unproven,
+            reading: inner.readings,
+            open: BTreeMap::new(),
+            next: 0,
+            committed: Committed::Unknown,
+            taken: 0,
+            is_leaving: false,
+        };
+        inner.lines.insert(partition, line);
+    }
+
+    /// These partitions are revoked. Waits until what the intake has of them is settled, [`GOODBYE`] at most.
+    pub(super) fn lose(&self, partitions: &[i32]) {
+        let until = Instant::now() + GOODBYE;
+        let mut inner = self.inner.lock();
+        for partition in partitions {
+            inner.lines.entry(*partition).and_modify(|line| line.is_leaving = true);
+        }
+        let is_busy = |inner: &mut Inner| {
+            partitions.iter().filter_map(|partition| inner.lines.get(partition)).any(Line::is_in_hand)
+        };
+        self.settled.wait_while_until(&mut inner, is_busy, until);
+        for partition in partitions {
+            inner.lines.remove(partition);
+        }
+    }
+
+    /// A record was read; `None` where the partition is not this member's. A tombstone is settled as soon as it is read.
+    pub(super) fn note(&self, partition: i32, offset: i64, is_tombstone: bool) -> Option<Noted> {
+        let mut inner = self.inner.lock();
+        let reading = inner.readings + 1;
+        // What still comes from the wrong place is not read.
+        let line = inner.lines.get_mut(&partition).filter(|line| line.start != Start::Beginning)?;
+        let went_back = offset < line.next;
+        if went_back {
+            line.begin_again(offset, reading);
+        }
+        if !is_tombstone {
+            line.open.insert(offset, line.reading);
+        }
+        line.next = offset + 1;
+        let spot = Spot { partition, offset, reading: line.reading };
+        if went_back {
+            inner.readings = reading;
+        }
+        Some(Noted { spot, went_back })
+    }
+
+    /// The topic is another one than it was: every partition has to be read from its beginning.
+    pub(super) fn begin_all(&self) {
+        let mut inner = self.inner.lock();
+        let Inner { lines, readings } = &mut *inner;
+        for line in lines.values_mut() {
+            *readings += 1;
+            line.begin_again(0, *readings);
+            line.start = Start::Beginning;
+        }
+        self.settled.notify_all();
+    }
+
+    /// The group's commit of this partition is of another topic: it has to be read from its beginning.
+    pub(super) fn begin(&self, partition: i32) {
+        let mut inner = self.inner.lock();
+        let Inner { lines, readings } = &mut *inner;
+        let Some(line) = lines.get_mut(&partition) else { return };
+        *readings += 1;
+        line.begin_again(0, *readings);
+        line.start = Start::Beginning;
+    }
+
+    /// This partition's first offset is right.
+    pub(super) fn prove(&self, partition: i32) {
+        self.inner.lock().lines.entry(partition).and_modify(|line| line.start = Start::Proven);
+    }
+
+    /// Partitions whose commit nobody has looked at.
+    pub(super) fn unproven(&self) -> Vec<i32> {
+        self.with_start(Start::Unproven)
+    }
+
+    /// Partitions that have to be read from their beginning.
+    pub(super) fn beginning(&self) -> Vec<i32> {
+        self.with_start(Start::Beginning)
+    }
+
+    fn with_start(&self, start: Start) -> Vec<i32> {
+        let inner = self.inner.lock();
+        inner.lines.iter().filter(|(_, line)| line.start == start).map(|(partition, _)| *partition).collect()
+    }
+
+    /// The intake takes a record; `false` where the record is not this member's any more.
+    pub(super) fn take(&self, spot: Spot) -> bool {
+        let mut inner = self.inner.lock();
+        let Some(line) = inner.lines.get_mut(&spot.partition).filter(|line| !line.is_leaving && line.holds(spot))
+        else {
+            return false;
+        };
+        line.taken = line.taken.max(spot.offset + 1);
+        true
+    }
+
+    /// True while the record was read here, is not settled, and its partition is this member's.
+    pub(super) fn holds(&self, spot: Spot) -> bool {
+        self.inner.lock().lines.get(&spot.partition).is_some_and(|line| line.holds(spot))
+    }
+
+    /// Where the group would go on in each partition if these were settled, each offset with `metadata`. Partitions that
+    /// stand where the group committed last are left out.
+    pub(super) fn offsets_after(&self, topic: &str, metadata: &str, settled: &[Spot]) -> TopicPartitionList {
+        let inner = self.inner.lock();
+        let settled: HashSet<Spot> = settled.iter().copied().collect();
+        let mut offsets = TopicPartitionList::new();
+        for (partition, line) in &inner.lines {
+            let is_settled =
+                |offset: i64, reading: u64| settled.contains(&Spot { partition: *partition, offset, reading });
+            let open = line.open.iter().find(|(offset, reading)| !is_settled(**offset, **reading));
+            let next = open.map_or(line.next, |(offset, _)| *offset);
+            if !line.has_news(next) {
+                continue;
+            }
+            let mut place = offsets.add_partition(topic, *partition);
+            if place.set_offset(Offset::Offset(next)).is_ok() && !metadata.is_empty() {
+                place.set_metadata(metadata);
+            }
+        }
+        offsets
+    }
+
+    /// The group committed these offsets.
+    pub(super) fn committed(&self, offsets: &TopicPartitionList) {
+        let mut inner = self.inner.lock();
+        for place in offsets.elements() {
+            if let (Some(line), Offset::Offset(offset)) = (inner.lines.get_mut(&place.partition()), place.offset()) {
+                line.committed = Committed::At(offset);
+            }
+        }
+    }
+
+    pub(super) fn settle(&self, spots: &[Spot]) {
+        let mut inner = self.inner.lock();
+        for spot in spots {
+            if let Some(line) = inner.lines.get_mut(&spot.partition).filter(|line| line.holds(*spot)) {
+                line.open.remove(&spot.offset);
+            }
+        }
+        self.settled.notify_all();
+    }
+}
+
+impl Line {
+    /// The next record is at `offset`, in another reading. What lies behind it will be read again, or is gone.
+    fn begin_again(&mut self, offset: i64, reading: u64) {
+        self.open.split_off(&offset);
+        (self.reading, self.next, self.committed) = (reading, offset, Committed::Wrong);
+        self.taken = self.taken.min(offset);
+    }
+
+    fn holds(&self, spot: Spot) -> bool {
+        self.open.get(&spot.offset) == Some(&spot.reading)
+    }
+
+    /// True where the group has to commit `next`. A reading that read nothing has nothing to commit.
+    fn has_news(&self, next: i64) -> bool {
+        match self.committed {
+            Committed::At(committed) => committed != next,
+            Committed::Wrong => true,
+            Committed::Unknown => self.next > 0 && self.open.keys().next() != Some(&next),
+        }
+    }
+
+    fn is_in_hand(&self) -> bool {
+        self.open.keys().next().is_some_and(|first| *first < self.taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn lines(partitions: &[i32]) -> Lines {
+        let lines = Lines::default();
+        partitions.iter().for_each(|partition| lines.gain(*partition));
+        for offset in 5..8 {
+            partitions.iter().for_each(|partition| assert!(lines.note(*partition, offset, false).is_some()));
+        }
+        lines
+    }
+
+    /// The record of this partition and offset, of the partition's first reading.
+    fn spot(partition: i32, offset: i64) -> Spot {
+        Spot { partition, offset, reading: u64::try_from(partition).unwrap() + 1 }
+    }
+
+    fn next(lines: &Lines, spots: &[Spot]) -> Vec<(i32, Offset)> {
+        let offsets = lines.offsets_after("t", "", spots);
+        let mut next: Vec<_> = offsets.elements().iter().map(|e| (e.partition(), e.offset())).collect();
+        next.sort_by_key(|(partition, _)| *partition);
+        next
+    }
+
+    fn commit(lines: &Lines, spots: &[Spot]) -> Vec<(i32, Offset)> {
+        let next = next(lines, spots);
+        lines.committed(&lines.offsets_after("t", "", spots));
+        lines.settle(spots);
+        next
+    }
+
+    #[test]
+    fn a_commit_never_passes_what_is_not_settled() {
+        let lines = lines(&[0, 1]);
+        assert_eq!(commit(&lines, &[spot(0, 6)]), [], "5 is open");
+        assert_eq!(next(&lines, &[spot(0, 5), spot(1, 5)]), [(0, Offset::Offset(7)), (1, Offset::Offset(6))]);
+        lines.settle(&[spot(0, 5)]);
+        assert_eq!(commit(&lines, &[spot(0, 7)]), [(0, Offset::Offset(8))]);
+        assert_eq!(next(&lines, &[]), [], "nothing new");
+    }
+
+    #[test]
+    fn what_has_gone_is_neither_taken_nor_settled() {
+        let lines = lines(&[0, 1]);
+        lines.lose(&[1]);
+        assert!(lines.take(spot(0, 5)) && !lines.take(spot(1, 5)));
+        assert!(lines.holds(spot(0, 6)) && !lines.holds(spot(1, 6)));
+        assert_eq!(next(&lines, &[spot(1, 5)]), []);
+        assert!(lines.note(1, 8, false).is_none());
+    }
+
+    #[test]
+    fn a_partition_leaves_when_what_is_in_hand_is_settled() {
+        let lines = Arc::new(lines(&[0]));
+        assert!(lines.take(spot(0, 5)));
+        let other = Arc::clone(&lines);
+        let leaving = std::thread::spawn(move || other.lose(&[0]));
+        // It gives no more away as soon as it is leaving, and leaves as soon as the one in hand is settled.
+        while lines.take(spot(0, 5)) {
+            std::thread::yield_now();
+        }
+        assert_eq!(next(&lines, &[spot(0, 5)]).first().map(|(partition, _)| *partition), Some(0));
+        lines.settle(&[spot(0, 5)]);
+        leaving.join().unwrap();
+        assert!(lines.note(0, 8, false).is_none());
+    }
+
+    #[test]
+    fn an_offset_that_goes_back_takes_the_commit_with_it() {
+        let lines = lines(&[0]);
+        assert_eq!(commit(&lines, &[5, 6, 7].map(|offset| spot(0, offset))), [(0, Offset::Offset(8))]);
+        assert_eq!(lines.note(0, 8, false).map(|noted| noted.went_back), Some(false));
+        let again = lines.note(0, 2, false).unwrap();
+        assert!(again.went_back && again.spot.reading > 1);
+        assert_eq!(next(&lines, &[]), [(0, Offset::Offset(2))], "before anything of it is settled");
+        lines.committed(&lines.offsets_after("t", "", &[]));
+        // The record at 8 was of the log that was cut off; the one that is there now is another one.
+        assert!(!lines.holds(spot(0, 8)) && !lines.take(spot(0, 8)));
+        (3..9).for_each(|offset| assert!(lines.note(0, offset, false).is_some_and(|noted| !noted.went_back)));
+        lines.settle(&[spot(0, 8)]);
+        let reading = again.spot.reading;
+        let all: Vec<Spot> = (2..9).map(|offset| Spot { partition: 0, offset, reading }).collect();
+        assert_eq!(next(&lines, &all[..6]), [(0, Offset::Offset(8))], "the old record settled nothing of the new log");
+        assert_eq!(commit(&lines, &all), [(0, Offset::Offset(9))]);
+    }
+
+    #[test]
+    fn a_topic_made_anew_is_read_from_its_beginning_and_nothing_else_of_it_is() {
+        let lines = lines(&[0]);
+        lines.prove(0);
+        assert!(lines.take(spot(0, 5)));
+        lines.begin_all();
+        assert_eq!((lines.unproven(), lines.beginning()), (vec![], vec![0]));
+        assert!(lines.note(0, 9, false).is_none(), "it stands at the place of the old topic");
+        assert_eq!(commit(&lines, &[spot(0, 5)]), [(0, Offset::Offset(0))]);
+        lines.prove(0);
+        assert_eq!(lines.note(0, 0, false).map(|noted| noted.went_back), Some(false));
+        assert_eq!(next(&lines, &[spot(0, 5)]), []);
+    }
+
+    #[test]
+    fn tombstones_are_passed_over() {
+        let lines = lines(&[0]);
+        assert!(lines.note(0, 8, true).is_some());
+        assert!(!lines.take(spot(0, 8)));
+        assert_eq!(commit(&lines, &[5, 6, 7].map(|offset| spot(0, offset))), [(0, Offset::Offset(9))]);
+        assert!(lines.note(0, 9, true).is_some());
+        assert_eq!(commit(&lines, &[]), [(0, Offset::Offset(10))]);
+    }
+}

@@ -1,0 +1,95 @@
+//! A batch that librdkafka cannot decompress, as one of a codec that the build lacks: written byte by byte to librdkafka's
+//! mock, for a real broker refuses it.
+
+use rdkafka::mocking::MockCluster;
+use skylark::broker::kafka::{KafkaSource, Link};
+use skylark::broker::source::{Place, Source};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::client::within;
+
+/// A number that names no codec.
+const NO_CODEC: i16 = 5;
+
+/// A produce request (version 7) of one batch with one record that no codec can read.
+fn produce(topic: &str, partition: i32) -> Vec<u8> {
+    let mut batch = Vec::new();
+    batch.extend(0_i32.to_be_bytes()); // partition leader epoch
+    batch.push(2); // magic
+    batch.extend(0_u32.to_be_bytes()); // CRC, which readers do not check by default
+    batch.extend(NO_CODEC.to_be_bytes());
+    batch.extend(0_i32.to_be_bytes()); // last offset delta
+    batch.extend([0; 16]); // first and last timestamp
+    batch.extend((-1_i64).to_be_bytes()); // producer
+    batch.extend((-1_i16).to_be_bytes());
+    batch.extend((-1_i32).to_be_bytes());
+    batch.extend(1_i32.to_be_bytes()); // records
+    batch.extend(b"not compressed by anything");
+    let length = |bytes: &[u8]| i32::try_from(bytes.len()).unwrap().to_be_bytes();
+    let records = [&0_i64.to_be_bytes()[..], &length(&batch), &batch].concat();
+    let text = |text: &str| [&i16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+    let mut request = Vec::new();
+    request.extend(0_i16.to_be_bytes()); // Produce
+    request.extend(7_i16.to_be_bytes());
+    request.extend(1_i32.to_be_bytes()); // correlation
+    request.extend(text("test"));
+    request.extend((-1_i16).to_be_bytes()); // no transaction
+    request.extend((-1_i16).to_be_bytes()); // acks
+    request.extend(5_000_i32.to_be_bytes());
+    request.extend(1_i32.to_be_bytes());
+    request.extend(text(topic));
+    request.extend(1_i32.to_be_bytes());
+    request.extend(partition.to_be_bytes());
+    request.extend(length(&records));
+    request.extend(records);
+    [&length(&request)[..], &request].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are_read() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("codec", 2, 1).unwrap();
+    let at = mock.bootstrap_servers();
+    let mut broker = TcpStream::connect(&at).await.unwrap();
+    broker.write_all(&produce("codec", 0)).await.unwrap();
+    let answer = within("an answer", async {
+        let length = broker.read_u32().await.unwrap();
+        let mut answer = vec![0; usize::try_from(length).unwrap()];
+        broker.read_exact(&mut answer).await.unwrap();
+        answer
+    });
+    // correlation, topics, name, partitions, partition; then the error.
+    let answer = answer.await;
+    let error = 4 + 4 + 2 + "codec".len() + 4 + 4;
+    assert_eq!(answer[error..error + 2], [0, 0], "the batch is stored: {answer:?}");
+    let properties = [("statistics.interval.ms", "100"), ("topic.metadata.refresh.interval.ms", "500")];
+    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let link = Link::new(&at, "", "", properties.into(), "n1");
+    let mut source = KafkaSource::join(&link, "codec", "skylark", "kafka codec").unwrap();
+    let producer: rdkafka::producer::FutureProducer =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &at).create().unwrap();
+    // Records of the other partition still come; the fault stays beside them.
+    let read_on = async {
+        let mut at = 0;
+        while source.fault().is_none() || source.lag() != Some(1) || at < 3 {
+            let payload = at.to_string();
+            let record = rdkafka::producer::FutureRecord::<(), _>::to("codec").payload(&payload).partition(1);
+            producer.send(record, std::time::Duration::from_secs(10)).await.unwrap();
+            let records = loop {
+                match source.take().await {
+                    Ok(records) if !records.is_empty() => break records,
+                    _ => {}
+                }
+            };
+            assert_eq!(records[0].payload, payload);
+            let places: Vec<Place> = records.iter().map(|record| record.place.clone()).collect();
+            source.settle(&places).await.unwrap();
+            at += 1;
+        }
+    };
+    within("the fault", read_on).await;
+    let fault = source.fault().unwrap();
+    assert!(fault.why.starts_with("records that cannot be read: "), "{fault}");
+    within("the end", source.close()).await;
+}
