@@ -80,7 +80,8 @@ fn feed(config: &Config, intake: &Intake) -> Result<Feed, EngineError> {
             Box::new(Channel::start(client()?, &ChannelSettings { topic, prefix, node, label: name.clone() }))
         }
         IntakeKind::RedisStream => {
-            Box::new(Stream::new(client()?, StreamSettings { topic, group: intake.group.clone(), node }))
+            let (group, prefix, label) = (intake.group.clone(), config.bus.prefix.clone(), name.clone());
+            Box::new(Stream::new(client()?, StreamSettings { topic, group, node, prefix, label }))
         }
         IntakeKind::Kafka => {
             let link = Link::of(&intake.kafka(&config.bus), &config.node.id);

@@ -1,6 +1,7 @@
 //! What back ends put on a topic of Redis reaches clients as what they post to `/publish` does: the real server, the
 //! built node, records in both codings.
 
+mod identity;
 mod kafka;
 mod languages;
 mod lease;

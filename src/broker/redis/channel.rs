@@ -118,7 +118,7 @@ impl Channel {
         let (tells, heard) = mpsc::channel(MOST_MESSAGES);
         let (asks, asked) = mpsc::channel(1);
         let shared = Arc::new(Shared { tenure: Mutex::default(), bytes: AtomicUsize::new(0), room: Notify::new() });
-        let dead = DeadLetters::new(Arc::clone(&client), topic, node);
+        let dead = DeadLetters::new(Arc::clone(&client), topic, node, label);
         let life = RandomState::new().hash_one(std::process::id());
         let name = format!("{prefix}:intake:{topic}");
         let leases = counter!(names::INTAKE_LEASES, "intake" => label.clone());
@@ -265,7 +265,7 @@ impl Source for Channel {
     }
 
     fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
-        self.dead.add(record, &self.topic, reason).boxed()
+        self.dead.add(record, &self.topic, reason, &[]).boxed()
     }
 
     fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {

@@ -84,6 +84,11 @@ impl Client {
         format!("{}:{}", self.host, self.port)
     }
 
+    /// The number of the database.
+    pub(super) fn database(&self) -> i64 {
+        self.info.db()
+    }
+
     /// A connection of its own that speaks the crate's commands, for what blocks. Ends with its last clone.
     pub(super) async fn connection(&self) -> Result<MultiplexedConnection, Unavailable> {
         let connect = async {

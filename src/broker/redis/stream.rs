@@ -2,15 +2,17 @@
 //!
 //! At least once: a record stays pending until it is settled (XACK). Those of a reader that died are claimed by the others
 //! (XAUTOCLAIM), those of this node's own last life come first. What every group has settled is trimmed away. Order holds
-//! for what one node reads; a record that was claimed comes later than its neighbours.
+//! for what one node reads; a record that was claimed comes later than its neighbours. What is read is handed over only
+//! after the stream's [life](life) was looked at again: records of another stream of this name are other records.
 
 mod entries;
+mod life;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Cmd, FromRedisValue, RedisError, Value, cmd};
+use ::redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value, cmd};
 use ahash::AHashMap;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -21,7 +23,8 @@ use super::dead::DeadLetters;
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;
 use crate::broker::source::{Place, Record, Source};
-use entries::{Entry, Group, Id, claimed, counts, groups, read};
+use entries::{Entry, Fields, Group, Id, claimed, counts, groups, read};
+use life::{Life, Lives};
 
 /// Most records of one take.
 const BATCH: u32 = 128;
@@ -44,6 +47,10 @@ pub struct StreamSettings {
     pub group: String,
     /// This node's name: the consumer.
     pub node: String,
+    /// What the key of the stream's life begins with.
+    pub prefix: String,
+    /// What metrics call the intake.
+    pub label: String,
 }
 
 /// One node's hand in a stream.
@@ -60,7 +67,12 @@ pub struct Stream {
     /// Records that were taken and whose id is no number that fits an offset, in order.
     odd: Vec<Id>,
     lag: Option<u64>,
+    lives: Lives,
+    /// The stream's life in which records are read; its line has its number.
+    life: Life,
     line: Arc<str>,
+    /// Fields beside the envelopes of the records taken last.
+    beside: AHashMap<Id, Fields>,
     dead: DeadLetters,
     backoff: Backoff,
     is_away: bool,
@@ -70,9 +82,8 @@ impl Stream {
     /// Reads a stream of the server, with others of the same group. Connects when it is asked for records.
     #[must_use]
     pub fn new(client: Arc<Client>, settings: StreamSettings) -> Self {
-        let dead = DeadLetters::new(Arc::clone(&client), &settings.topic, &settings.node);
-        // Streams of one name on several servers are several lines.
-        let line = format!("redis-stream {} {}", client.address(), settings.topic).into();
+        let dead = DeadLetters::new(Arc::clone(&client), &settings.topic, &settings.node, &settings.label);
+        let lives = Lives::new(&settings.prefix, &settings.topic, &settings.group);
         Self {
             client,
             settings,
@@ -82,7 +93,10 @@ impl Stream {
             sweep: Instant::now(),
             odd: Vec::new(),
             lag: None,
-            line,
+            lives,
+            life: Life::default(),
+            line: Arc::from(""),
+            beside: AHashMap::new(),
             dead,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             is_away: false,
@@ -111,11 +125,11 @@ impl Stream {
         }
         loop {
             if let Some(from) = self.own {
-                let mine = self.read_group(&from.to_string(), None).await?;
+                let mine = self.read_group(&from.to_string()).await?;
                 self.own = mine.last().map(|entry| entry.id);
                 if !mine.is_empty() {
                     let records = self.again(mine).await?;
-                    if !records.is_empty() {
+                    if self.is_same_life().await? && !records.is_empty() {
                         return Ok(records);
                     }
                     continue;
@@ -123,13 +137,14 @@ impl Stream {
             }
             if Instant::now() >= self.sweep {
                 let claimed = self.claim().await?;
-                if !claimed.is_empty() {
+                if !claimed.is_empty() && self.is_same_life().await? {
                     return Ok(claimed);
                 }
                 self.trim().await?;
             }
-            let new = self.read_group(">", Some(BLOCK)).await?;
-            if !new.is_empty() {
+            let (new, life) = self.read_new().await?;
+            // In another life they are pending now, and come as this consumer's own.
+            if self.is_still(life) && !new.is_empty() {
                 return Ok(self.records(new, &AHashMap::new()));
             }
         }
@@ -140,33 +155,67 @@ impl Stream {
         let mut connection = self.client.connection().await?;
         connection.set_response_timeout(BLOCK + ANSWER);
         self.connection = Some(connection);
-        let StreamSettings { topic, group, .. } = &self.settings;
-        let create = cmd("XGROUP").arg("CREATE").arg(topic).arg(group).arg("0").arg("MKSTREAM").to_owned();
-        match self.ask::<Value>(&create).await? {
-            Err(error) if error.code() == Some("BUSYGROUP") => {}
-            Err(error) => return Err(self.client.says(&error)),
-            Ok(_) => tracing::info!(stream = self.settings.topic, group = self.settings.group, "a new consumer group"),
+        for load in self.lives.load() {
+            self.must::<Value>(&load).await?;
         }
+        self.is_same_life().await?;
         self.own = Some(Id::ZERO);
         self.sweep = Instant::now();
         Ok(())
     }
 
-    /// XREADGROUP: what is new (`>`), or this consumer's own pending records behind an id.
-    async fn read_group(&mut self, from: &str, block: Option<Duration>) -> Result<Vec<Entry>, Unavailable> {
-        let StreamSettings { topic, group, node } = &self.settings;
+    /// Looks at the stream's life, and creates the group where it is missing.
+    async fn is_same_life(&mut self) -> Result<bool, Unavailable> {
+        let life = self.must(&self.lives.look(&self.life)).await?;
+        Ok(self.is_still(Life::of(life)))
+    }
+
+    /// Goes on in this life. `false` where it is another one: what was read before it was looked at may be of either.
+    fn is_still(&mut self, life: Life) -> bool {
+        let before = std::mem::replace(&mut self.life, life);
+        if before.number == self.life.number {
+            return true;
+        }
+        let (server, StreamSettings { topic, group, .. }) = (self.client.address(), &self.settings);
+        let number = &self.life.number;
+        self.line = format!("redis-stream {server}/{} {topic} {number}", self.client.database()).into();
+        self.own = Some(Id::ZERO);
+        if !before.number.is_empty() {
+            tracing::warn!(stream = topic, group, life = number, "the stream was created anew: its ids count anew");
+        }
+        false
+    }
+
+    /// XREADGROUP of this consumer's own pending records behind an id.
+    async fn read_group(&mut self, from: &str) -> Result<Vec<Entry>, Unavailable> {
+        let command = self.read_command(from, None);
+        self.must(&command).await.map(read)
+    }
+
+    /// XREADGROUP of what is new, and the stream's life behind it.
+    async fn read_new(&mut self) -> Result<(Vec<Entry>, Life), Unavailable> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(self.read_command(">", Some(BLOCK))).add_command(self.lives.look(&self.life));
+        let Some(connection) = &mut self.connection else { return Err(self.client.away("not connected")) };
+        let answer = pipeline.query_async::<(Value, (String, String, String))>(connection).await;
+        let (new, life) = answer.map_err(|error| self.client.says(&error))?;
+        Ok((read(new), Life::of(life)))
+    }
+
+    fn read_command(&self, from: &str, block: Option<Duration>) -> Cmd {
+        let StreamSettings { topic, group, node, .. } = &self.settings;
         let mut command = cmd("XREADGROUP");
         command.arg("GROUP").arg(group).arg(node).arg("COUNT").arg(BATCH);
         if let Some(block) = block {
             command.arg("BLOCK").arg(block.as_millis().to_string());
         }
         command.arg("STREAMS").arg(topic).arg(from);
-        self.must(&command).await.map(read)
+        command
     }
 
     /// Claims records of readers that died.
     async fn claim(&mut self) -> Result<Vec<Record>, Unavailable> {
-        let StreamSettings { topic, group, node } = &self.settings;
+        let StreamSettings { topic, group, node, .. } = &self.settings;
         let idle = DEAD.as_millis().to_string();
         let mut command = cmd("XAUTOCLAIM");
         command.arg(topic).arg(group).arg(node).arg(idle).arg(&self.cursor).arg("COUNT").arg(BATCH);
@@ -194,7 +243,7 @@ impl Stream {
             self.must::<Value>(&ack).await?;
         }
         let (Some(first), Some(last)) = (there.first(), there.last()) else { return Ok(Vec::new()) };
-        let StreamSettings { topic, group, node } = &self.settings;
+        let StreamSettings { topic, group, node, .. } = &self.settings;
         let mut pending = cmd("XPENDING");
         pending.arg(topic).arg(group).arg(first.id.to_string()).arg(last.id.to_string()).arg(8 * BATCH).arg(node);
         let counts = counts(self.must(&pending).await?);
@@ -203,8 +252,12 @@ impl Stream {
 
     fn records(&mut self, entries: Vec<Entry>, counts: &AHashMap<Id, u32>) -> Vec<Record> {
         self.odd.clear();
+        self.beside.clear();
         let mut records = Vec::with_capacity(entries.len());
-        for Entry { id, payload } in entries {
+        for Entry { id, payload, beside } in entries {
+            if !beside.is_empty() {
+                self.beside.insert(id, beside);
+            }
             let offset = id.pack();
             if offset.is_none() {
                 self.odd.push(id);
@@ -217,15 +270,18 @@ impl Stream {
     }
 
     async fn acknowledge(&mut self, places: &[Place]) -> Result<(), Unavailable> {
-        let mut ack = cmd("XACK");
-        ack.arg(&self.settings.topic).arg(&self.settings.group);
         let mut odd = self.odd.iter().copied();
-        for place in places {
-            let id = place.offset.map(Id::unpack).or_else(|| odd.next());
-            ack.arg(id.unwrap_or(Id::ZERO).to_string());
-        }
+        let ids: Vec<String> = places
+            .iter()
+            .map(|place| (place, place.offset.map(Id::unpack).or_else(|| odd.next()).unwrap_or(Id::ZERO)))
+            // Of an earlier life: the same id is another record by now.
+            .filter(|(place, _)| place.line == self.line)
+            .map(|(_, id)| id.to_string())
+            .collect();
         let left = odd.count();
-        self.must::<Value>(&ack).await?;
+        if !ids.is_empty() {
+            self.must::<Value>(&self.lives.acknowledge(&self.life, ids.into_iter())).await?;
+        }
         self.odd.drain(..self.odd.len() - left);
         Ok(())
     }
@@ -267,7 +323,7 @@ impl Stream {
 
     /// The ids of this consumer's pending records, as far as one answer holds them.
     async fn pending(&mut self) -> Result<Vec<Id>, Unavailable> {
-        let StreamSettings { topic, group, node } = &self.settings;
+        let StreamSettings { topic, group, node, .. } = &self.settings;
         let mut command = cmd("XPENDING");
         command.arg(topic).arg(group).arg("-").arg("+").arg(8 * BATCH).arg(node);
         Ok(counts(self.must(&command).await?).into_keys().collect())
@@ -279,7 +335,7 @@ impl Stream {
         if ids.is_empty() {
             return Ok(());
         }
-        let StreamSettings { topic, group, node } = &self.settings;
+        let StreamSettings { topic, group, node, .. } = &self.settings;
         let mut command = cmd("XCLAIM");
         command.arg(topic).arg(group).arg(node).arg("0");
         ids.iter().for_each(|id| {
@@ -294,7 +350,7 @@ impl Stream {
         // Ends a read that still blocks in the server.
         self.connection = None;
         self.join().await?;
-        let mine = self.read_group("0", None).await?;
+        let mine = self.read_group("0").await?;
         self.again(mine).await
     }
 
@@ -344,7 +400,8 @@ impl Source for Stream {
     fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
         async move {
             let id = record.place.offset.map(Id::unpack).or(self.odd.first().copied()).unwrap_or(Id::ZERO);
-            self.dead.add(record, &format!("{} {id}", self.settings.topic), reason).await
+            let (origin, beside) = (format!("{} {id}", self.settings.topic), self.beside.get(&id));
+            self.dead.add(record, &origin, reason, beside.map_or(&[], Vec::as_slice)).await
         }
         .boxed()
     }

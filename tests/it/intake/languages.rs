@@ -76,3 +76,35 @@ async fn go_reaches_a_user_by_kafka() {
 async fn java_reaches_a_user_by_kafka() {
     by_kafka("java").await;
 }
+
+/// Letters of two partitions, buried in another order than they stood in, by a node whose limit was too small.
+#[tokio::test]
+async fn dead_letters_are_put_back_in_their_order_by_the_documented_script() {
+    let (kafka, topic) = (kafka(), unique("back"));
+    kafka.create_topic(&topic, 2).await;
+    let small = format!("{}\nlimits: {{body_bytes: 4096}}", super::kafka::yaml(&topic));
+    let gateway = Setup::default().yaml(&small).start();
+    let text = "x".repeat(5_000);
+    let large = |title: String| serde_json::json!({"Uid": "1074", "msg": [{"action": "chat", "title": title, "content": {"text": text}}]});
+    for at in 0..6 {
+        let (key, headers) = (["1074", "1075"][at % 2], [("trace", "7")]);
+        kafka.send_with(&topic, key, &headers, Some(&large(format!("{key} {at}")).to_string())).await;
+    }
+    let letters = kafka.read(&format!("{topic}.dead"), 6).await;
+    assert!(letters.iter().all(|letter| letter.header("skylark.reason").unwrap().contains("4096 bytes")));
+    drop(gateway);
+    let gateway = Setup::default().yaml(&super::kafka::yaml(&topic)).start();
+    let mut client = gateway.connect("1074", Form::YunquePb).await;
+    let (script, at) = (Snippet::of("kafka-dead", "python").on_topic(&topic), kafka.bootstrap.clone());
+    tokio::task::spawn_blocking(move || script.run(&at)).await.unwrap();
+    let mut seen: Vec<String> = Vec::new();
+    for _ in 0..6 {
+        seen.push(client.message().await["title"].as_str().unwrap().to_owned());
+    }
+    for (key, expected) in [("1074", [0, 2, 4]), ("1075", [1, 3, 5])] {
+        let of_key: Vec<&String> = seen.iter().filter(|title| title.starts_with(key)).collect();
+        assert_eq!(of_key, expected.map(|at| format!("{key} {at}")).iter().collect::<Vec<_>>());
+    }
+    let again = kafka.read(&topic, 12).await;
+    assert!(again.iter().all(|record| record.headers == [("trace".to_owned(), b"7".to_vec())]), "{again:?}");
+}

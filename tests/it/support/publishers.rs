@@ -38,14 +38,14 @@ impl Snippet {
 
     /// With another topic than `chat`: for a server that tests share.
     pub fn on_topic(mut self, topic: &str) -> Self {
-        self.text = self.text.replace("\"chat\"", &format!("\"{topic}\""));
+        self.text = self.text.replace("\"chat", &format!("\"{topic}"));
         self
     }
 
     /// Runs it with the server at `to` in the place of the document's; a failure of it is one of the test.
     pub fn run(&self, to: &str) {
         let folder = tempfile::tempdir().unwrap();
-        let from = if self.engine == "kafka" { "127.0.0.1:9092" } else { "127.0.0.1:6379" };
+        let from = if self.engine.starts_with("kafka") { "127.0.0.1:9092" } else { "127.0.0.1:6379" };
         let apart = |at: &str| at.rsplit_once(':').map(|(host, port)| format!("'{host}', {port}")).unwrap();
         let text = self.text.replace(from, to).replace(&apart(from), &apart(to));
         assert_ne!(text, self.text, "{from} stands in it");

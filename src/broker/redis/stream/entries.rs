@@ -47,11 +47,16 @@ impl fmt::Display for Id {
     }
 }
 
+/// Names and values of an entry's fields.
+pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// One entry; without a payload it was trimmed while it was pending.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) id: Id,
     pub(super) payload: Option<Bytes>,
+    /// Fields that stand beside the envelope.
+    pub(super) beside: Fields,
 }
 
 /// A consumer group of a stream.
@@ -123,26 +128,30 @@ fn entries(list_of: Value) -> Vec<Entry> {
     let entry = |row: Value| {
         let mut parts = list(row).into_iter();
         let id = Id::parse(&to::<String>(parts.next()?)?)?;
-        let payload = match parts.next() {
-            None | Some(Value::Nil) => None,
-            Some(fields) => Some(payload(fields)),
+        let (payload, beside) = match parts.next() {
+            None | Some(Value::Nil) => (None, Fields::new()),
+            Some(fields) => {
+                let (payload, beside) = payload(fields);
+                (Some(payload), beside)
+            }
         };
-        Some(Entry { id, payload })
+        Some(Entry { id, payload, beside })
     };
     list(list_of).into_iter().filter_map(entry).collect()
 }
 
-/// The envelope: what the field `data`, or the only field, holds; other fields are those of the envelope itself.
-fn payload(fields: Value) -> Bytes {
-    let mut fields: Vec<Vec<u8>> = list(fields).into_iter().filter_map(to).collect();
-    if fields.len() == 2 {
-        return Bytes::from(fields.remove(1));
+/// The envelope: what the field `data`, or the only field, holds, and what stands beside it. Without such a field all
+/// fields are those of the envelope itself.
+fn payload(fields: Value) -> (Bytes, Fields) {
+    let mut texts = list(fields).into_iter().filter_map(to::<Vec<u8>>);
+    let mut fields: Fields = std::iter::from_fn(|| Some((texts.next()?, texts.next()?))).collect();
+    let at = if fields.len() == 1 { Some(0) } else { fields.iter().position(|(name, _)| name == DATA.as_bytes()) };
+    if let Some(at) = at {
+        let (_, payload) = fields.remove(at);
+        return (Bytes::from(payload), fields);
     }
-    if let Some(at) = fields.chunks_exact(2).position(|pair| pair[0] == DATA.as_bytes()) {
-        return Bytes::from(fields.swap_remove(2 * at + 1));
-    }
-    let pairs: Vec<String> = fields.chunks_exact(2).map(|pair| member(&pair[0], &pair[1])).collect();
-    Bytes::from(format!("{{{}}}", pairs.join(",")))
+    let pairs: Vec<String> = fields.iter().map(|(name, value)| member(name, value)).collect();
+    (Bytes::from(format!("{{{}}}", pairs.join(","))), Fields::new())
 }
 
 /// One field as a member of a JSON object.
@@ -224,7 +233,10 @@ mod tests {
 
     #[test]
     fn an_envelope_stands_in_one_field_or_is_the_fields() {
-        let payload = |fields: &[&str]| payload(Value::Array(fields.iter().map(|field| bulk(field)).collect()));
+        let both = |fields: &[&str]| payload(Value::Array(fields.iter().map(|field| bulk(field)).collect()));
+        let payload = |fields: &[&str]| both(fields).0;
+        assert_eq!(both(&["trace", "7", "data", "{}"]).1, [(b"trace".to_vec(), b"7".to_vec())]);
+        assert_eq!(both(&["act", "2", "Uid", "7"]).1, []);
         assert_eq!(payload(&["anything", "{}"]), "{}");
         assert_eq!(payload(&["trace", "7", "data", "{}"]), "{}");
         assert_eq!(
