@@ -35,7 +35,7 @@ pub use changes::Changes;
 pub use fault::{ConfigError, Fault};
 pub use intakes::{Intake, IntakeKind};
 pub use keys::{Key, keys, reference};
-pub use load::{Entry, Examined, Loaded, Loader, Reloaded};
+pub use load::{Entry, Examined, Loaded, Loader, Reloaded, SecretFile};
 pub use properties::Properties;
 pub use value::Source;
 

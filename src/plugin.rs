@@ -35,6 +35,7 @@ mod load;
 mod login;
 mod manifest;
 mod matching;
+mod owners;
 mod pool;
 mod publication;
 mod reload;

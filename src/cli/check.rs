@@ -1,11 +1,13 @@
 //! `skylark check`: the configuration, the certificates, the engines of bus and intakes, and every plugin, all faults at once, no port
 //! opened.
 
+use std::os::unix::fs::MetadataExt;
+
 use anyhow::bail;
 
 use super::{ConfigSource, block_on, print};
 use crate::app::engine;
-use crate::config::{Bus, BusKind, Config, Plugins};
+use crate::config::{Bus, BusKind, Config, Plugins, SecretFile};
 use crate::plugin::check::{Report, check_dir};
 use crate::server::tls_faults;
 
@@ -23,7 +25,8 @@ impl Check {
             faults.extend(tls_faults(&config.listeners));
         }
         let config_faults = faults.len();
-        let warnings = examined.config.as_ref().map(Config::warnings).unwrap_or_default();
+        let mut warnings = examined.config.as_ref().map(Config::warnings).unwrap_or_default();
+        warnings.extend(examined.secret_files.iter().filter_map(open_secret));
         warnings.iter().try_for_each(|warning| print(&format!("warning: {warning}")))?;
         let mut checked = Vec::new();
         if let Some(config) =
@@ -55,6 +58,16 @@ impl Check {
         let intakes = if intake_faults == 0 { String::new() } else { format!("{intake_faults} in the intakes, ") };
         bail!("{n} {noun} in the configuration, {bus}{intakes}{m} in the plugins");
     }
+}
+
+/// Warns of a file with a secret that everybody on the machine may read, or others than its owner may write.
+fn open_secret(SecretFile { key, path }: &SecretFile) -> Option<String> {
+    let mode = std::fs::metadata(path).ok()?.mode() & 0o7777;
+    let may = if mode & 0o022 != 0 { "others than its owner may write it" } else { "everybody may read it" };
+    let path = path.display();
+    (mode & 0o026 != 0).then(|| {
+        format!("{key}: {path} holds a secret and has mode {mode:04o}: {may}; chmod 600 {path}, or 640 for a group")
+    })
 }
 
 /// Connects to the engine of the bus, and gives a line for one that is as a node needs it.

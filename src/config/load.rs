@@ -13,7 +13,7 @@ use super::check::check;
 use super::fault::{ConfigError, Fault};
 use super::read::{Reader, Setting};
 use super::value::{Kind, Source, Value};
-use super::{Config, yaml};
+use super::{Config, Listener, yaml};
 use crate::id::{MAX_NAME_BYTES, NodeId};
 
 /// Read where no `--config` names another.
@@ -68,7 +68,18 @@ pub struct Examined {
     pub faults: Vec<Fault>,
     /// The files that were read, in order.
     pub files: Vec<String>,
+    /// Files that hold secrets, besides those.
+    pub secret_files: Vec<SecretFile>,
     tree: Value,
+}
+
+/// A file that holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretFile {
+    /// The key that names it, e.g. `api.keys[0].key`.
+    pub key: String,
+    /// Where it lies.
+    pub path: PathBuf,
 }
 
 /// One key in force.
@@ -119,7 +130,7 @@ impl Loader {
     /// # Errors
     /// Every fault of every file, variable and option at once.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        let Examined { config, faults, files, tree } = self.examine();
+        let Examined { config, faults, files, tree, .. } = self.examine();
         match config {
             Some(config) if faults.is_empty() => {
                 Ok(Loaded { entries: entries(&config, &tree), config, files, loader: self.clone(), tree })
@@ -145,11 +156,12 @@ impl Loader {
         self.lay_options(&mut tree, &mut faults);
         let mut reader = Reader::new(&self.variables, faults);
         let config = Config::read(&tree, &mut reader);
-        let mut faults = reader.faults;
+        let (mut faults, mut secret_files) = (reader.faults, reader.secret_files);
         if let Some(config) = &config {
+            secret_files.extend(tls_keys(config));
             check(config, &tree, self.only_v6, &mut faults);
         }
-        Examined { config, faults, files, tree }
+        Examined { config, faults, files, secret_files, tree }
     }
 
     pub(super) fn defaults(&self) -> Value {
@@ -243,6 +255,14 @@ fn lay(tree: &mut Value, source: &Source, path: &str, text: &str, faults: &mut V
     if !tree.place(&steps, value) {
         faults.push(fault("no such list entry, expected one that stands in a file or the next behind them".to_owned()));
     }
+}
+
+fn tls_keys(config: &Config) -> impl Iterator<Item = SecretFile> {
+    let key = |(index, listener): (usize, &Listener)| {
+        let path = listener.tls.as_ref()?.key.clone();
+        Some(SecretFile { key: format!("listeners[{index}].tls.key"), path })
+    };
+    config.listeners.iter().enumerate().filter_map(key)
 }
 
 fn entries(config: &Config, tree: &Value) -> Vec<Entry> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::fault::{Fault, nearest};
 use super::value::{Kind, Value};
 use super::veil::{Veil, as_written};
-use super::{Key, KvPlace};
+use super::{Key, KvPlace, SecretFile};
 use crate::id::NodeId;
 use crate::protocol::Dialect;
 
@@ -61,13 +61,15 @@ pub(super) struct Reader<'a> {
     pub(super) variables: &'a BTreeMap<String, String>,
     /// What was wrong so far.
     pub(super) faults: Vec<Fault>,
+    /// Files that stand for secrets, by their key.
+    pub(super) secret_files: Vec<SecretFile>,
     /// The key at which it is.
     path: String,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(variables: &'a BTreeMap<String, String>, faults: Vec<Fault>) -> Self {
-        Self { variables, faults, path: String::new() }
+        Self { variables, faults, secret_files: Vec::new(), path: String::new() }
     }
 
     /// Checks that the value is a map (nothing is an empty one) without unknown keys, which are told but do no harm.
@@ -194,7 +196,12 @@ impl<'a> Reader<'a> {
             std::fs::read_to_string(path)
         });
         match read {
-            Ok(text) => Some(as_written(&text).to_owned()),
+            Ok(text) => {
+                if self.veil() == Veil::Secret {
+                    self.secret_files.push(SecretFile { key: self.path.clone(), path: path.to_owned() });
+                }
+                Some(as_written(&text).to_owned())
+            }
             Err(error) if self.veil() == Veil::None => {
                 self.fault(value, format!("expected a file to read, got {}: {error}", path.display()))
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::Role;
-use super::disk::{self, Files};
+use super::disk::{self, Files, Owners};
 use super::host::{CompileIn, LoadError, Options};
 use super::inspect::{self, Anatomy};
 use super::load::{self, Env, Fault, Source};
@@ -82,7 +82,7 @@ pub async fn check_file(file: &Path, config: &Plugins) -> Result<Report, LoadErr
         report.faults.push("expected a file whose name ends with .wasm".to_owned());
         return Ok(report);
     }
-    Ok(check(&env(config)?, dir, &name).await)
+    Ok(check(&env(config)?, dir, &name, Owners::Anyone).await)
 }
 
 /// Checks every plugin of `config.dir`, and that they do not get in each other's way.
@@ -99,7 +99,7 @@ pub async fn check_dir(config: &Plugins) -> Result<Vec<Report>, LoadError> {
     let mut reports = Vec::new();
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
     for name in found.keys() {
-        let mut report = check(&env, &config.dir, name).await;
+        let mut report = check(&env, &config.dir, name, Owners::Trusted).await;
         for key in &report.keys {
             match owners.get(key) {
                 Some(owner) => {
@@ -129,9 +129,9 @@ fn env(config: &Plugins) -> Result<Env, LoadError> {
     Env::new(config, Options { compile, ..Options::default() }, warmer, alarm)
 }
 
-async fn check(env: &Env, dir: &Path, name: &str) -> Report {
+async fn check(env: &Env, dir: &Path, name: &str, owners: Owners) -> Report {
     let mut report = Report::new(dir, name);
-    let source = match disk::read(dir, name) {
+    let source = match disk::read(dir, name, owners) {
         Ok(Files { wasm: Some(wasm), manifest, signature }) => Source::new(name.into(), wasm, manifest, signature),
         Ok(Files { wasm: None, .. }) => {
             report.faults.push(format!("there is no {name}.wasm"));

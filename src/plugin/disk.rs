@@ -4,12 +4,14 @@
 //! checked by their descriptor, and read whole or not at all. Knows no plugin.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, openat};
+
+use super::owners;
 
 /// Largest component, bytes: a Python guest takes 18 MB.
 const MAX_WASM_BYTES: u64 = 64 << 20;
@@ -46,6 +48,22 @@ impl Stamp {
     }
 }
 
+/// Whose files are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owners {
+    /// Those that a node may serve: root's or the node's user's, closed to all others, and so is their directory.
+    Trusted,
+    /// An author's own, to be checked and tried.
+    Anyone,
+}
+
+impl Seen {
+    /// True where a file is there and not empty: one that is written in place is empty for a moment.
+    pub(super) fn holds(file: Option<Stamp>) -> bool {
+        file.is_some_and(|stamp| stamp.length > 0)
+    }
+}
+
 /// One plugin's files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Seen {
@@ -55,7 +73,11 @@ pub(super) struct Seen {
 }
 
 /// What lies in the directory, by plugin name. Other files, hidden and temporary names are not looked at.
+///
+/// # Errors
+/// The directory cannot be read, or others than its trusted owner may write in it.
 pub(super) fn scan(dir: &Path) -> io::Result<BTreeMap<String, Seen>> {
+    open_dir(dir, Owners::Trusted)?;
     let mut found: BTreeMap<String, Seen> = BTreeMap::new();
     let mut signatures = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -125,18 +147,20 @@ pub(super) enum ReadError {
     Unfit { file: String, why: String },
 }
 
-/// Reads the files of a plugin.
-pub(super) fn read(dir: &Path, name: &str) -> Result<Files, ReadError> {
-    let wasm = read_whole(dir, &format!("{name}.wasm"), MAX_WASM_BYTES)?;
+/// Reads the files of a plugin, through one descriptor of their directory.
+pub(super) fn read(dir: &Path, name: &str, owners: Owners) -> Result<Files, ReadError> {
+    let unfit = |error: io::Error| ReadError::Unfit { file: dir.display().to_string(), why: error.to_string() };
+    let folder = Folder { dir, fd: &open_dir(dir, owners).map_err(unfit)?, owners };
+    let wasm = folder.read_whole(&format!("{name}.wasm"), MAX_WASM_BYTES)?;
     let file = format!("{name}.toml");
-    let manifest = match read_whole(dir, &file, MAX_MANIFEST_BYTES)? {
+    let manifest = match folder.read_whole(&file, MAX_MANIFEST_BYTES)? {
         Some(bytes) => {
             let text = String::from_utf8(bytes);
             Some(text.map_err(|_| ReadError::Unfit { file, why: "it is not UTF-8".to_owned() })?)
         }
         None => None,
     };
-    let signature = match read_whole(dir, &format!("{name}.wasm.sig"), MAX_SIGNATURE_BYTES) {
+    let signature = match folder.read_whole(&format!("{name}.wasm.sig"), MAX_SIGNATURE_BYTES) {
         Ok(bytes) => bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         // Whoever asks for a signature finds that this is none.
         Err(ReadError::Unfit { .. }) => Some(String::new()),
@@ -145,36 +169,57 @@ pub(super) fn read(dir: &Path, name: &str) -> Result<Files, ReadError> {
     Ok(Files { wasm, manifest, signature })
 }
 
-fn read_whole(dir: &Path, file: &str, most: u64) -> Result<Option<Vec<u8>>, ReadError> {
-    let unfit = |why: String| ReadError::Unfit { file: file.to_owned(), why };
-    // Without waiting: a pipe somebody put there must not hold the loader.
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).expect("a flag of open fits an int");
-    let mut opened = match OpenOptions::new().read(true).custom_flags(flags).open(dir.join(file)) {
-        Ok(opened) => opened,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unfit(error.to_string())),
-    };
-    let meta = opened.metadata().map_err(|error| unfit(error.to_string()))?;
-    check(&meta, most).map_err(unfit)?;
-    let bytes = read_bytes(&mut opened, &meta).map_err(|error| unfit(error.to_string()))?;
-    let after = opened.metadata().map_err(|error| unfit(error.to_string()))?;
-    if Stamp::of(&after) != Stamp::of(&meta) || bytes.len() as u64 != meta.len() {
-        return Err(ReadError::Changed(file.to_owned()));
+/// Opens the directory without waiting: what bears its name may be a pipe.
+fn open_dir(dir: &Path, owners: Owners) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = File::from(rustix::fs::open(dir, flags, Mode::empty())?);
+    if owners == Owners::Trusted {
+        let told = |fault| io::Error::other(format!("{fault} {}", dir.display()));
+        owners::check(&opened, &opened.metadata()?).map_err(told)?;
     }
-    Ok(Some(bytes))
+    Ok(opened)
 }
 
-fn check(meta: &Metadata, most: u64) -> Result<(), String> {
-    if !meta.is_file() {
-        return Err("it is not a regular file".to_owned());
+/// An open directory.
+struct Folder<'a> {
+    dir: &'a Path,
+    fd: &'a File,
+    owners: Owners,
+}
+
+impl Folder<'_> {
+    fn read_whole(&self, file: &str, most: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        let unfit = |why: String| ReadError::Unfit { file: file.to_owned(), why };
+        // Without waiting: a pipe somebody put there must not hold the loader.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut opened = match openat(self.fd, file, flags, Mode::empty()).map_err(io::Error::from) {
+            Ok(opened) => File::from(opened),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unfit(error.to_string())),
+        };
+        let meta = opened.metadata().map_err(|error| unfit(error.to_string()))?;
+        self.check(file, &opened, &meta, most).map_err(unfit)?;
+        let bytes = read_bytes(&mut opened, &meta).map_err(|error| unfit(error.to_string()))?;
+        let after = opened.metadata().map_err(|error| unfit(error.to_string()))?;
+        if Stamp::of(&after) != Stamp::of(&meta) || bytes.len() as u64 != meta.len() {
+            return Err(ReadError::Changed(file.to_owned()));
+        }
+        Ok(Some(bytes))
     }
-    if meta.mode() & 0o002 != 0 {
-        return Err("everybody may write to it: chmod o-w".to_owned());
+
+    fn check(&self, file: &str, opened: &File, meta: &Metadata, most: u64) -> Result<(), String> {
+        if !meta.is_file() {
+            return Err("it is not a regular file".to_owned());
+        }
+        if self.owners == Owners::Trusted {
+            let path = self.dir.join(file);
+            owners::check(opened, meta).map_err(|fault| format!("{fault} {}", path.display()))?;
+        }
+        if meta.len() > most {
+            return Err(format!("expected at most {most} bytes, got {}", meta.len()));
+        }
+        Ok(())
     }
-    if meta.len() > most {
-        return Err(format!("expected at most {most} bytes, got {}", meta.len()));
-    }
-    Ok(())
 }
 
 /// One byte more than there should be, so that a file that grows is noticed.
@@ -220,18 +265,68 @@ mod tests {
         fs::remove_file(&link).unwrap();
         symlink("v2", &link).unwrap();
         assert_ne!(scan(dir.path()).unwrap(), before);
-        assert_eq!(read(dir.path(), "p").unwrap().wasm.as_deref(), Some(b"two".as_slice()));
+        assert_eq!(trusted(dir.path(), "p").unwrap().wasm.as_deref(), Some(b"two".as_slice()));
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn trusted(dir: &Path, name: &str) -> Result<Files, ReadError> {
+        read(dir, name, Owners::Trusted)
     }
 
     #[test]
     fn only_fit_files_are_read() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("folder.wasm")).unwrap();
-        assert!(read(dir.path(), "folder").unwrap_err().to_string().contains("not a regular file"));
+        assert!(trusted(dir.path(), "folder").unwrap_err().to_string().contains("not a regular file"));
         let open = dir.path().join("open.wasm");
         fs::write(&open, "x").unwrap();
-        fs::set_permissions(&open, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(read(dir.path(), "open").unwrap_err().to_string().contains("chmod o-w"));
-        assert_eq!(read(dir.path(), "none").unwrap(), Files::default());
+        for mode in [0o666, 0o664, 0o646] {
+            set_mode(&open, mode);
+            let told = trusted(dir.path(), "open").unwrap_err().to_string();
+            assert!(told.starts_with("open.wasm: expected owner root"), "{told}");
+            assert!(told.ends_with(&format!("mode {mode:04o}: chmod go-w {}", open.display())), "{told}");
+            assert!(read(dir.path(), "open", Owners::Anyone).is_ok(), "an author may try it");
+        }
+        assert_eq!(trusted(dir.path(), "none").unwrap(), Files::default());
+        rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe.wasm"), Mode::from_raw_mode(0o600)).unwrap();
+        assert!(trusted(dir.path(), "pipe").unwrap_err().to_string().contains("not a regular file"));
+    }
+
+    #[test]
+    fn a_directory_in_which_others_may_write_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("p.wasm"), "x").unwrap();
+        for mode in [0o777, 0o775, 0o1777] {
+            set_mode(dir.path(), mode);
+            let told = [scan(dir.path()).unwrap_err().to_string(), trusted(dir.path(), "p").unwrap_err().to_string()];
+            for told in told {
+                assert!(told.contains("expected owner root") && told.contains(&format!("mode {mode:04o}")), "{told}");
+            }
+            assert!(read(dir.path(), "p", Owners::Anyone).is_ok(), "an author may try it");
+        }
+        set_mode(dir.path(), 0o755);
+        assert!(scan(dir.path()).is_ok() && trusted(dir.path(), "p").is_ok());
+    }
+
+    /// Where the test runs as root it may give files away.
+    #[test]
+    fn files_of_another_user_are_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("p.wasm");
+        fs::write(&file, "x").unwrap();
+        if let Err(error) = std::os::unix::fs::chown(&file, Some(65_534), None) {
+            // Another user's file it cannot make: `owners` has the table of who may own what.
+            return assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        }
+        let told = trusted(dir.path(), "p").unwrap_err().to_string();
+        assert!(told.contains("got owner uid 65534"), "{told}");
+        // A link of a trusted owner to a file of somebody else.
+        symlink(&file, dir.path().join("l.wasm")).unwrap();
+        assert!(trusted(dir.path(), "l").unwrap_err().to_string().contains("got owner uid 65534"));
+        std::os::unix::fs::chown(dir.path(), Some(65_534), None).unwrap();
+        assert!(scan(dir.path()).unwrap_err().to_string().contains("got owner uid 65534"));
     }
 }

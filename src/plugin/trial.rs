@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use toml::Table;
 use wasmtime::component::Component;
 
-use super::disk::{self, Files};
+use super::disk::{self, Files, Owners};
 use super::failure::Failure;
 use super::host::{CompileIn, LoadError, Options};
 use super::instance::Instance;
@@ -103,7 +103,8 @@ impl Trial {
             return Err(TrialError::Name(file.to_owned()));
         }
         let unreadable = |error: String| TrialError::Read { file: file.to_owned(), error };
-        let Files { wasm, manifest, .. } = disk::read(dir, name).map_err(|error| unreadable(error.to_string()))?;
+        let Files { wasm, manifest, .. } =
+            disk::read(dir, name, Owners::Anyone).map_err(|error| unreadable(error.to_string()))?;
         let wasm = wasm.ok_or_else(|| unreadable("there is no such file".to_owned()))?;
         // As the node does, and as bounded. The tests of this library are no `skylark`.
         let compile = if cfg!(test) { CompileIn::ThisProcess } else { CompileIn::Child };

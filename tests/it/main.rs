@@ -40,6 +40,7 @@ mod kafka_unreadable;
 mod life;
 mod limits;
 mod load;
+mod owners;
 mod peers;
 mod pins;
 mod push;

@@ -4,6 +4,7 @@
 
 mod tools;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Instant, SystemTime};
@@ -153,11 +154,14 @@ fn keep(dir: &Path, made: &Path) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// Whole or not at all: a node or a test may look at it.
+/// Whole or not at all: a node or a test may look at it. A node wants files that only their owner may write.
 pub(super) fn put(from: &Path, to: &Path) -> anyhow::Result<()> {
     let name = to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let aside = to.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     std::fs::copy(from, &aside).with_context(|| format!("cannot copy {} to {}", from.display(), aside.display()))?;
+    let mode = std::fs::metadata(&aside).map(|meta| meta.permissions().mode() & 0o755);
+    mode.and_then(|mode| std::fs::set_permissions(&aside, PermissionsExt::from_mode(mode)))
+        .with_context(|| format!("cannot set the mode of {}", aside.display()))?;
     std::fs::rename(&aside, to).with_context(|| format!("cannot write {}", to.display()))?;
     Ok(())
 }

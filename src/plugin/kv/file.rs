@@ -24,6 +24,7 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableHandle};
 use tokio::sync::oneshot;
 
+use super::super::owners;
 use super::super::time::Time;
 use super::memory::{Held, MemoryStore};
 use super::{Commit, Found, KvError, Share, Store};
@@ -117,6 +118,7 @@ impl FileStore {
         let opener = move || {
             let file =
                 OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&file)?;
+            owners::check(&file, &file.metadata()?).map_err(io::Error::other)?;
             builder().create_with_backend(FileBackend::new(file)?)
         };
         Self::over(Box::new(opener), time, RETRY).map_err(|error| told(path, error))

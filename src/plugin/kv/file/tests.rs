@@ -52,6 +52,16 @@ async fn what_was_answered_is_there_again_and_ends_when_it_should() {
     assert_eq!(value(&open(&path, 30), "ends").await, None);
 }
 
+#[test]
+fn a_file_that_others_may_write_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kv.redb");
+    drop(open(&path, 0));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o620)).unwrap();
+    let error = FileStore::open(&path, Time::fixed(NOW)).err().unwrap().to_string();
+    assert!(error.contains("kv.redb: expected owner root") && error.ends_with("mode 0620: chmod go-w"), "{error}");
+}
+
 #[tokio::test]
 async fn rows_that_have_ended_leave_the_file() {
     let dir = tempfile::tempdir().unwrap();
