@@ -158,6 +158,13 @@ pub(super) struct Mark {
     pub(super) signature: Option<Arc<str>>,
 }
 
+impl Mark {
+    /// True where there is a manifest that says something.
+    pub(super) fn is_ruled(&self) -> bool {
+        self.manifest.as_deref().is_some_and(|text| !text.trim().is_empty())
+    }
+}
+
 impl Source {
     pub(super) fn new(plugin: Arc<str>, bytes: Vec<u8>, manifest: Option<String>, signature: Option<String>) -> Self {
         let hash = digest::of(&bytes).into();

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wasmtime::component::Component;
 
-use super::disk::{self, Files, ReadError, Seen};
+use super::disk::{self, Files, Owners, ReadError, Seen};
 use super::load::{self, Env, Fault, Mark, Source};
 use super::manifest::Manifest;
 use super::snapshot::{Entry, Snapshot};
@@ -38,7 +38,7 @@ use memory::{Memory, RolledBack};
 use probation::Trial;
 pub(super) use words::Command;
 
-/// A file that has been gone for so long counts as deleted.
+/// A file that has been gone, or a manifest that has been empty, for so long counts as deleted.
 const ABSENCE: Duration = Duration::from_secs(3);
 
 /// The loader: it alone changes the serving set.
@@ -86,6 +86,8 @@ struct Plugin {
     changed: Option<Instant>,
     /// What was applied last, whether it serves or was refused.
     tried: Option<Mark>,
+    /// What serves, or is switched off, is so by a manifest.
+    ruled: bool,
     /// Refused only because of another plugin: to be tried again when that may have changed.
     clashes: bool,
     /// The last file that compiled.
@@ -103,10 +105,14 @@ struct Plugin {
 }
 
 impl Plugin {
-    /// How long a change of its files must have rested. A file that is gone gets longer: its last version serves on, and
-    /// whoever deletes and writes again may be slow.
+    /// How long a change of its files must have rested. A file that is gone, or a manifest or signature that is empty, gets
+    /// longer: the last version serves on, and whoever deletes and writes again may be slow.
     fn patience(&self, settle: Duration) -> Duration {
-        if self.seen.wasm.is_none() { settle.max(ABSENCE) } else { settle }
+        let signed = self.tried.as_ref().is_some_and(|mark| mark.signature.is_some());
+        let is_short = self.seen.wasm.is_none()
+            || (self.ruled && !Seen::holds(self.seen.manifest))
+            || (signed && !Seen::holds(self.seen.signature));
+        if is_short { settle.max(ABSENCE) } else { settle }
     }
 
     /// The change that is to be applied once it has settled.
@@ -266,12 +272,13 @@ impl Loader {
     async fn apply(&mut self, name: &Arc<str>) {
         let (dir, file) = (self.dir.clone(), Arc::clone(name));
         let read = move || -> Result<_, ReadError> {
-            let Files { wasm, manifest, signature } = disk::read(&dir, &file)?;
+            let Files { wasm, manifest, signature } = disk::read(&dir, &file, Owners::Trusted)?;
             // The hash of a large file takes a while, too.
             let source = wasm.map(|bytes| Source::new(file, bytes, manifest.clone(), signature));
             Ok((source, manifest))
         };
         match blocking(move || Ok(read())).await {
+            Ok(Ok((Some(source), _))) if self.lost_since(&source) => self.look_again_at(name),
             Ok(Ok((Some(source), _))) => self.replace(source).await,
             // Gone since it was seen: it may be on its way back, so the change has to settle like any other.
             Ok(Ok((None, _))) if self.plugin(name).seen.wasm.is_some() => self.look_again_at(name),
@@ -297,6 +304,9 @@ impl Loader {
         }
         plugin.clashes = false;
         plugin.tried = Some(source.mark.clone());
+        if let Some(fault) = self.lost_manifest(&source) {
+            return self.reject(&name, &source.mark.hash, &fault, None);
+        }
         match self.go_back_again(&source).await {
             Ok(true) => {}
             Ok(false) => self.attempt(source).await,
@@ -417,6 +427,36 @@ mod tests {
     use super::super::snapshot::State;
     use super::*;
     use crate::plugin::host::Options;
+
+    #[test]
+    fn every_file_that_is_gone_or_empty_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = |wasm: Option<&str>, manifest: Option<&str>, signature: Option<&str>| {
+            for (name, text) in [("p.wasm", wasm), ("p.toml", manifest), ("p.wasm.sig", signature)] {
+                match text {
+                    Some(text) => std::fs::write(dir.path().join(name), text).unwrap(),
+                    None => drop(std::fs::remove_file(dir.path().join(name))),
+                }
+            }
+            disk::scan(dir.path()).unwrap().get("p").copied().unwrap_or_default()
+        };
+        let (settle, whole) = (Duration::from_millis(150), Some("x"));
+        let mark = Mark { hash: "".into(), manifest: whole.map(Into::into), signature: whole.map(Into::into) };
+        let mut plugin = Plugin { ruled: true, tried: Some(mark), ..Plugin::default() };
+        for (seen, waits) in [
+            (files(whole, whole, whole), settle),
+            (files(None, whole, whole), ABSENCE),
+            (files(whole, None, whole), ABSENCE),
+            (files(whole, Some(""), whole), ABSENCE),
+            (files(whole, whole, None), ABSENCE),
+            (files(whole, whole, Some("")), ABSENCE),
+        ] {
+            plugin.seen = seen;
+            assert_eq!(plugin.patience(settle), waits, "{seen:?}");
+        }
+        (plugin.ruled, plugin.tried, plugin.seen) = (false, None, files(whole, None, None));
+        assert_eq!(plugin.patience(settle), settle, "nothing is missed that was never there");
+    }
 
     #[tokio::test]
     async fn a_file_that_goes_between_look_and_read_is_not_deleted_yet() {

@@ -1,10 +1,13 @@
-//! What follows when a plugin's file goes: whoever stands guard leaves its gate shut, until the operator says otherwise.
+//! What follows when a file of a plugin goes. Without its component, whoever stands guard leaves its gate shut; without its manifest,
+//! the version that served by it serves on. Both until the operator says otherwise.
 
 use std::sync::Arc;
 
 use metrics::counter;
 
 use super::super::Role;
+use super::super::disk::Seen;
+use super::super::load::{Fault, Source};
 use super::super::manifest::Manifest;
 use super::super::snapshot::{Entry, Shut, State};
 use super::Loader;
@@ -14,6 +17,7 @@ impl Loader {
     /// Plugins with these names may disappear, those that have done so too.
     pub(super) fn allow_remove(&mut self, names: Vec<String>) {
         self.allow_remove = names;
+        self.retry_without_manifest();
         self.forget_missing();
         self.publish();
     }
@@ -28,6 +32,41 @@ impl Loader {
                 plugin.entry = None;
             }
         }
+    }
+
+    /// Those whose manifest is gone and may be.
+    fn retry_without_manifest(&mut self) {
+        let allowed = self.allow_remove.clone();
+        for (name, plugin) in &mut self.plugins {
+            let is_refused = plugin.entry.as_ref().is_some_and(|entry| entry.rejected.is_some());
+            if plugin.ruled && is_refused && allowed.iter().any(|allowed| **allowed == **name) {
+                (plugin.tried, plugin.changed) = (None, Some(tokio::time::Instant::now()));
+            }
+        }
+    }
+
+    /// True where the manifest was there when the directory was looked at, and is gone or empty by now.
+    pub(super) fn lost_since(&self, source: &Source) -> bool {
+        let seen = self.plugins.get(&source.plugin).is_some_and(|plugin| Seen::holds(plugin.seen.manifest));
+        seen && source.manifest().is_empty()
+    }
+
+    /// Why the files do not serve: what stands here does so by a manifest, and that is gone or empty. Its pin, its match rules
+    /// and its settings would be gone with it.
+    pub(super) fn lost_manifest(&self, source: &Source) -> Option<Fault> {
+        let name = &source.plugin;
+        let ruled = self.plugins.get(name).is_some_and(|plugin| plugin.ruled);
+        if !ruled || !source.manifest().trim().is_empty() || self.may_remove(name) {
+            return None;
+        }
+        let what = if source.mark.manifest.is_some() { "empty" } else { "gone" };
+        Some(Fault {
+            roles: Vec::new(),
+            reasons: vec![format!(
+                "{name}.toml is {what}, and what served by it stays in force: put a manifest there (a comment will do), or name \
+                 {name} in plugins.allow_remove to run it without one"
+            )],
+        })
     }
 
     pub(super) fn remove(&mut self, name: &Arc<str>, manifest: Option<&str>) {
@@ -52,6 +91,7 @@ impl Loader {
             return;
         };
         if open {
+            plugin.ruled = false;
             let before = entry.live.as_ref().map(|live| live.mark.hash.as_ref());
             tracing::info!(plugin = %name, before, "plugin is gone");
             counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "removed").increment(1);

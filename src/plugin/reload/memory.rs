@@ -56,6 +56,9 @@ struct Guard {
     rooms: Vec<String>,
     keys: Vec<String>,
     origins: Vec<String>,
+    /// It served by a manifest.
+    #[serde(default)]
+    ruled: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,7 +70,7 @@ struct Written {
 }
 
 impl Guard {
-    fn of(shut: &Shut) -> Self {
+    fn of(shut: &Shut, ruled: bool) -> Self {
         let texts = |patterns: &[_]| patterns.iter().map(ToString::to_string).collect();
         let Rules { actions, rooms, keys, origins } = &shut.rules;
         Self {
@@ -78,6 +81,7 @@ impl Guard {
             rooms: texts(rooms),
             keys: texts(keys),
             origins: origins.iter().map(|origin| origin.as_str().to_owned()).collect(),
+            ruled,
         }
     }
 
@@ -163,7 +167,7 @@ impl Loader {
         for (name, guard) in known.guards {
             let shut = Some(guard.shut()).filter(|shut| !shut.roles.is_empty());
             let entry = Entry { shut, ..Entry::empty(&name, State::Missing) };
-            self.plugins.insert(name, Plugin { entry: Some(entry), ..Plugin::default() });
+            self.plugins.insert(name, Plugin { entry: Some(entry), ruled: guard.ruled, ..Plugin::default() });
         }
         for (name, rolled_back) in known.rolled_back {
             self.plugins.entry(name).or_default().recalled = Some(rolled_back);
@@ -190,7 +194,7 @@ impl Loader {
     pub(super) fn remember(&mut self) {
         let guard = |plugin: &Plugin| {
             let entry = plugin.parked.as_ref().or(plugin.entry.as_ref())?;
-            entry.guard().map(|shut| Guard::of(&shut))
+            entry.guard().map(|shut| Guard::of(&shut, plugin.ruled))
         };
         let guards = self.plugins.iter().filter_map(|(name, plugin)| Some((Arc::clone(name), guard(plugin)?)));
         let rolled_back = self.plugins.iter().filter_map(|(name, plugin)| {
@@ -256,8 +260,10 @@ mod tests {
         };
         let rolled_back =
             RolledBack { refused: mark("2", Some(text)), reason: "trapped".into(), serves: mark("1", None) };
-        let known =
-            Known { guards: [("f".into(), Guard::of(&shut))].into(), rolled_back: [("f".into(), rolled_back)].into() };
+        let known = Known {
+            guards: [("f".into(), Guard::of(&shut, true))].into(),
+            rolled_back: [("f".into(), rolled_back)].into(),
+        };
         read(dir.path()).keep(known.clone());
         assert_eq!(read(dir.path()).known, Some(known));
         assert_eq!(read(dir.path()).known.unwrap().guards["f"].shut(), shut);

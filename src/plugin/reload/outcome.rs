@@ -34,6 +34,7 @@ impl Loader {
         let outcome = if share.is_some() { "canary" } else { "live" };
         counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => outcome).increment(1);
         plugin.versions = version.number;
+        plugin.ruled = version.mark.is_ruled();
         plugin.rolled_back = None;
         let mut entry = Entry::empty(&name, State::Live);
         match (share, old) {
@@ -58,7 +59,7 @@ impl Loader {
             plugin.entry.as_ref().and_then(|entry| entry.live.as_ref()).map(|live| Arc::clone(&live.mark.hash));
         tracing::info!(plugin = %name, before = before.as_deref(), "plugin is disabled by its manifest");
         counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "disabled").increment(1);
-        (plugin.trial, plugin.rolled_back) = (None, None);
+        (plugin.trial, plugin.rolled_back, plugin.ruled) = (None, None, true);
         plugin.entry = Some(Entry::empty(name, State::Disabled));
     }
 

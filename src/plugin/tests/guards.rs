@@ -87,6 +87,20 @@ async fn a_file_of_which_nobody_knows_what_it_guards_shuts_all_that_it_may_guard
 }
 
 #[tokio::test]
+async fn a_guard_without_its_manifest_keeps_its_gate_shut_over_a_restart() {
+    let place = Place::new(&[("f.wasm", &guests::filter(ALLOW)), ("f.toml", b"[match]\nactions = [\"chat\"]")]);
+    assert_eq!(place.start().await.judge().await, passed());
+    std::fs::remove_file(place.path("f.toml")).unwrap();
+    for _ in 0..2 {
+        let bench = place.start().await;
+        assert_eq!((bench.status("f").state, rejected(&bench.judge().await)), ("rejected", Some("503")));
+        assert!(bench.status("f").rejected.unwrap().reason.contains("f.toml is gone"));
+    }
+    let allowed = place.start_with(|config| config.allow_remove = vec!["f".into()]).await;
+    assert_eq!((allowed.status("f").state, allowed.judge().await), ("live", passed()));
+}
+
+#[tokio::test]
 async fn what_stood_guard_is_remembered_over_a_restart() {
     let place = Place::new(&[
         ("a.wasm", &guests::auth(ADMIT)),

@@ -62,6 +62,44 @@ async fn a_broken_manifest_changes_nothing_and_tells_everything() {
 }
 
 #[tokio::test]
+async fn a_manifest_that_is_gone_or_empty_changes_nothing() {
+    let rules: &[u8] = b"order = 5\n[match]\nactions = [\"chat\"]";
+    let bench = Bench::with(&[("f.wasm", &guests::stamp(451)), ("f.toml", rules)]).await;
+    let serves = |bench: &Bench, why: Option<&str>| {
+        let status = bench.status("f");
+        assert_eq!((status.state, status.version), ("live", 1));
+        let reason = status.rejected.map(|rejected| rejected.reason);
+        assert!(
+            reason.as_deref().map_or(why.is_none(), |reason| why.is_some_and(|why| reason.contains(why))),
+            "{reason:?}"
+        );
+    };
+    for text in [b"".as_slice(), b" \n"] {
+        bench.put("f.toml", text).await;
+        serves(&bench, Some("f.toml is empty"));
+    }
+    bench.delete("f.toml").await;
+    serves(&bench, Some("f.toml is gone"));
+    // Its pin is gone with it: no other component takes its place.
+    bench.put("f.wasm", &guests::filter(ALLOW)).await;
+    serves(&bench, Some("f.toml is gone"));
+    assert_eq!(rejected(&bench.judge().await), Some("451"));
+    bench.host.allow_remove(vec!["f".into()]).await;
+    bench.host.look().await;
+    assert_eq!((bench.status("f").version, bench.status("f").rejected), (2, None), "by the operator's word");
+}
+
+#[tokio::test]
+async fn what_its_manifest_switched_off_stays_off_without_it() {
+    let bench = Bench::with(&[("f.wasm", &guests::stamp(451)), ("f.toml", b"enabled = false")]).await;
+    bench.delete("f.toml").await;
+    bench.put("f.wasm", &guests::stamp(452)).await;
+    assert_eq!((bench.status("f").state, bench.judge().await), ("rejected", passed()));
+    bench.put("f.toml", b"# on").await;
+    assert_eq!((bench.status("f").state, rejected(&bench.judge().await)), ("live", Some("452")));
+}
+
+#[tokio::test]
 async fn a_deleted_guard_keeps_its_gate_shut() {
     let bench = Bench::with(&[("a.wasm", &guests::auth(ADMIT)), ("f.wasm", &guests::filter(ALLOW))]).await;
     assert_eq!((bench.admit().await.as_str(), bench.judge().await), ("200", passed()));
