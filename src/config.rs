@@ -6,6 +6,7 @@
 
 mod changes;
 mod check;
+mod credential;
 mod fault;
 mod keys;
 pub mod load;
@@ -32,6 +33,7 @@ use crate::protocol::Dialect;
 
 pub use bus::{Bus, BusKind, KafkaConfig, RedisConfig};
 pub use changes::Changes;
+pub use credential::Credential;
 pub use fault::{ConfigError, Fault};
 pub use intakes::{Intake, IntakeKind};
 pub use keys::{Key, keys, reference};

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::credential::Credential;
 use super::properties::Properties;
 use super::read::{Bounded, Bytes, Secret};
 
@@ -44,7 +45,7 @@ section! {
         /// The ACL user; empty = the default user.
         pub user: String = String::new(),
         /// Its password, best as `{file: …}` or `{env: …}`; empty = none.
-        pub password: String [Secret(0)] = String::new(),
+        pub password: Credential [Secret(0)] = Credential::default(),
         /// Certificates that `rediss://` trusts besides the system's, a PEM file; empty = none.
         pub ca: PathBuf = PathBuf::new(),
     }
@@ -58,7 +59,7 @@ section! {
         /// Who asks (SASL PLAIN, unless `properties` name another mechanism); empty = nobody.
         pub user: String = String::new(),
         /// The user's password, best as `{file: …}` or `{env: …}`; empty = none.
-        pub password: String [Secret(0)] = String::new(),
+        pub password: Credential [Secret(0)] = Credential::default(),
         /// Partitions of the topic between nodes, where Skylark has to create it.
         pub partitions: u16 [Bounded(1, 1_000)] = 8,
         /// Properties of librdkafka, as a map. `security.protocol: sasl_ssl` wants the cargo feature `kafka-tls`.

@@ -4,14 +4,26 @@ use std::collections::BTreeMap;
 
 use super::read::Setting;
 use super::value::Value;
-use super::{Config, Limits, Listener};
+use super::{Config, Credential, Intake, IntakeKind, Limits, Listener};
 
 /// Keys, or beginnings of keys, that a running node takes without a restart. Those of `limits` and of listeners are
 /// told by [`is_live`].
-const LIVE: [&str; 7] =
-    ["clients.", "api.", "plugins.allow_remove", "plugins.require_hash", "plugins.signing_keys", "log.level", "drain."];
+const LIVE: [&str; 10] = [
+    "clients.",
+    "api.",
+    "plugins.allow_remove",
+    "plugins.require_hash",
+    "plugins.signing_keys",
+    "log.level",
+    "drain.",
+    "bus.redis.user",
+    "bus.redis.password",
+    "bus.kafka.password",
+];
 /// Limits that size something when the node starts.
 const FIXED_LIMITS: [&str; 2] = ["limits.connections", "limits.auth_calls"];
+/// Keys of an intake that say who reads it. The user counts for Redis only.
+const LIVE_INTAKE: [&str; 2] = ["user", "password"];
 /// Keys of a listener that say where it listens, for what and how.
 const PLACE: [&str; 3] = ["address", "serves", "tls"];
 
@@ -28,7 +40,7 @@ impl Config {
     /// What `new` changes.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
-        let same_places = self.has_places_of(new);
+        let same = Same { places: self.has_places_of(new), intakes: self.has_intakes_of(new) };
         let (old_tree, new_tree) = (self.show(), new.show());
         let (old, new) = (old_tree.leaves(), new_tree.leaves());
         let before: BTreeMap<&str, &Value> = old.iter().map(|(path, value)| (path.as_str(), *value)).collect();
@@ -38,7 +50,7 @@ impl Config {
         let gone = old.iter().map(|(path, _)| path).filter(|path| !after.contains_key(path.as_str()));
         let mut changes = Changes::default();
         for path in changed.chain(gone) {
-            let list = if is_live(path, same_places) { &mut changes.live } else { &mut changes.needs_restart };
+            let list = if is_live(path, same) { &mut changes.live } else { &mut changes.needs_restart };
             list.push(path.clone());
         }
         changes
@@ -58,6 +70,12 @@ impl Config {
         config.plugins.allow_remove.clone_from(&new.plugins.allow_remove);
         config.plugins.require_hash = new.plugins.require_hash;
         config.plugins.signing_keys.clone_from(&new.plugins.signing_keys);
+        config.bus.redis.user.clone_from(&new.bus.redis.user);
+        config.bus.redis.password.clone_from(&new.bus.redis.password);
+        config.bus.kafka.password.clone_from(&new.bus.kafka.password);
+        if self.has_intakes_of(new) {
+            config.intakes.clone_from(&new.intakes);
+        }
         config.log.level.clone_from(&new.log.level);
         config.drain = new.drain.clone();
         config
@@ -70,15 +88,35 @@ impl Config {
         };
         places(&self.listeners) == places(&other.listeners)
     }
+
+    /// True where both read the same topics of the same engines, whatever the credentials.
+    fn has_intakes_of(&self, other: &Self) -> bool {
+        let plain = |intake: &Intake| {
+            let user = if intake.kind == IntakeKind::Kafka { intake.user.clone() } else { String::new() };
+            Intake { user, password: Credential::default(), ..intake.clone() }
+        };
+        let plain = |config: &Self| config.intakes.iter().map(plain).collect::<Vec<_>>();
+        plain(self) == plain(other)
+    }
+}
+
+/// The lists in which two configurations agree.
+#[derive(Clone, Copy)]
+struct Same {
+    places: bool,
+    intakes: bool,
 }
 
 /// A listener's rules change under it only as long as no listener comes, goes or moves.
-fn is_live(path: &str, same_places: bool) -> bool {
+fn is_live(path: &str, same: Same) -> bool {
     if path.starts_with("limits.") {
         return !FIXED_LIMITS.contains(&path);
     }
     if path.starts_with("listeners[") {
-        return same_places && !PLACE.contains(&path.split('.').nth(1).unwrap_or_default());
+        return same.places && !PLACE.contains(&path.split('.').nth(1).unwrap_or_default());
+    }
+    if path.starts_with("intakes[") {
+        return same.intakes && LIVE_INTAKE.contains(&path.split('.').nth(1).unwrap_or_default());
     }
     LIVE.iter().any(|live| path.starts_with(live))
 }

@@ -3,6 +3,7 @@
 //! Whose engine it is, is said once: an intake without an address of its own uses that of `bus`, with its user and password.
 
 use super::bus::{Bus, KafkaConfig, RedisConfig};
+use super::credential::Credential;
 use super::properties::Properties;
 use super::read::Secret;
 
@@ -22,7 +23,7 @@ item! {
         /// User, where `url` or `brokers` is given.
         pub user: String = String::new() => "\"\"",
         /// Password, where `url` or `brokers` is given; best as `{file: …}` or `{env: …}`.
-        pub password: String [Secret(0)] = String::new() => "\"\"",
+        pub password: Credential [Secret(0)] = Credential::default() => "\"\"",
         /// Kafka: properties of librdkafka for this intake; they win over those of `bus.kafka`, where that is used.
         pub properties: Properties = Properties::default() => "{}",
     }

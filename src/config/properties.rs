@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::credential::Credential;
 use super::read::{Reader, Setting};
 use super::value::{Kind, Value};
 
 /// Settings of an engine's own library, by name. Those whose name says that they are secret are never shown.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Properties(pub BTreeMap<String, String>);
+pub struct Properties(pub BTreeMap<String, Credential>);
 
 impl Setting for Properties {
     fn expected() -> String {
@@ -20,17 +21,21 @@ impl Setting for Properties {
         };
         let mut read = Self::default();
         for field in fields {
-            let text = reader.below(&format!(".{}", field.name), |reader| reader.text(&field.value, "a text"))?;
-            read.0.insert(field.name.clone(), text);
+            let step = format!(".{}", field.name);
+            let credential = reader.below(&step, |reader| {
+                let text = reader.text(&field.value, "a text")?;
+                Some(Credential::new(text, reader.file_of(&field.value)))
+            })?;
+            read.0.insert(field.name.clone(), credential);
         }
         Some(read)
     }
 
     fn show(&self) -> Value {
         let is_secret = |name: &str| SECRET_WORDS.iter().any(|word| name.to_ascii_lowercase().contains(word));
-        let shown = |(name, text): (&'_ String, &String)| {
+        let shown = |(name, value): (&'_ String, &Credential)| {
             let kind = if is_secret(name) { Kind::Secret } else { Kind::Text };
-            (name.clone(), Value::built_in(kind(text.clone())))
+            (name.clone(), Value::built_in(kind(value.text().to_owned())))
         };
         let fields: Vec<(String, Value)> = self.0.iter().map(shown).collect();
         Value::map(fields.iter().map(|(name, value)| (name.as_str(), value.clone())))

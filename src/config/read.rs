@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::credential;
 use super::fault::{Fault, nearest};
 use super::value::{Kind, Value};
 use super::veil::{Veil, as_written};
@@ -14,8 +15,6 @@ use super::{Key, KvPlace, SecretFile};
 use crate::id::NodeId;
 use crate::protocol::Dialect;
 
-/// Largest file that may stand for a text, in bytes.
-const MAX_SECRET_BYTES: u64 = 64 << 10;
 /// Longest duration: beyond it lies a slip of the pen, not a wish.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -189,23 +188,28 @@ impl<'a> Reader<'a> {
     }
 
     fn file(&mut self, value: &Value, path: &Path) -> Option<String> {
-        let read = std::fs::metadata(path).and_then(|metadata| {
-            if !metadata.is_file() || metadata.len() > MAX_SECRET_BYTES {
-                return Err(std::io::Error::other(format!("expected a file of at most {MAX_SECRET_BYTES} bytes")));
-            }
-            std::fs::read_to_string(path)
-        });
-        match read {
+        match credential::read_text(path) {
             Ok(text) => {
                 if self.veil() == Veil::Secret {
                     self.secret_files.push(SecretFile { key: self.path.clone(), path: path.to_owned() });
                 }
-                Some(as_written(&text).to_owned())
+                Some(text)
             }
             Err(error) if self.veil() == Veil::None => {
                 self.fault(value, format!("expected a file to read, got {}: {error}", path.display()))
             }
             Err(error) => self.fault(value, format!("cannot read the file that is named here: {error}")),
+        }
+    }
+
+    /// The file that a value stands in (`{file: PATH}`).
+    pub(super) fn file_of(&mut self, value: &Value) -> Option<PathBuf> {
+        match &value.kind {
+            Kind::Map(fields) => match fields.as_slice() {
+                [field] if field.name == "file" => self.text(&field.value, "the path of a file").map(PathBuf::from),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -342,7 +346,7 @@ impl Codec<String> for Secret {
             Kind::Text(text) => &Value { kind: Kind::Secret(text.clone()), source: value.source.clone() },
             _ => value,
         };
-        let text = reader.text(masked, &self.expected())?;
+        let text = reader.text(masked, &Codec::<String>::expected(self))?;
         if text.len() < self.0 {
             return reader.fault(value, format!("expected at least {} bytes, got {}", self.0, text.len()));
         }

@@ -244,6 +244,30 @@ fn secrets_come_from_files_and_variables_and_are_never_shown() {
 }
 
 #[test]
+fn password_in_a_file_is_live_and_is_read_again() {
+    let files = Files::new("");
+    files.write("p", "first-canary\n");
+    let file = files.path("p").display().to_string();
+    let intakes = "intakes:\n  - {kind: redis, url: redis://h, password: ";
+    files.write("s.yaml", &format!("bus:\n  redis: {{password: {{file: {file}}}}}\n{intakes}old-canary}}\n"));
+    let loaded = files.load(None, &[]).unwrap();
+    let password = &loaded.config.bus.redis.password;
+    assert_eq!((password.text(), password.read().unwrap().as_str()), ("first-canary", "first-canary"));
+    files.write("p", "second-canary\n");
+    assert_eq!((password.text(), password.read().unwrap().as_str()), ("first-canary", "second-canary"));
+
+    files.write("s.yaml", &format!("bus:\n  redis: {{password: {{file: {file}}}}}\n{intakes}new-canary}}\n"));
+    let new = loaded.reload().unwrap().config;
+    let changes = loaded.config.changes(&new);
+    assert_eq!(changes.live, ["bus.redis.password", "intakes[0].password"]);
+    assert_eq!(changes.needs_restart, [""; 0]);
+    let live = loaded.config.with_live(&new);
+    let own = live.intakes[0].redis(&live.bus).password;
+    assert_eq!((live.bus.redis.password.text(), own.text()), ("second-canary", "new-canary"));
+    assert!(!format!("{live:?}{changes:?}{:?}", live.bus.redis.password).contains("canary"));
+}
+
+#[test]
 fn an_open_api_needs_loopback_a_key_or_a_word() {
     let open = "listeners:\n  - {address: 0.0.0.0:80, serves: [api]}\n";
     assert_eq!(
@@ -311,8 +335,8 @@ fn an_intake_has_the_keys_of_its_kind() {
     );
     let [channel, stream, kafka] = &loaded.config.intakes[..] else { panic!("three intakes") };
     assert_eq!((channel.kind, &*channel.topic, &*channel.group), (IntakeKind::Redis, "chat", "skylark"));
-    assert_eq!((stream.kind, &*stream.topic, &*stream.password), (IntakeKind::RedisStream, "push", "canary"));
-    assert_eq!((kafka.kind, kafka.properties.0["socket.timeout.ms"].as_str()), (IntakeKind::Kafka, "500"));
+    assert_eq!((stream.kind, &*stream.topic, stream.password.text()), (IntakeKind::RedisStream, "push", "canary"));
+    assert_eq!((kafka.kind, kafka.properties.0["socket.timeout.ms"].text()), (IntakeKind::Kafka, "500"));
     let shown = format!("{:?}{:?}", loaded.config, loaded.entries);
     assert!(!shown.contains("canary") && shown.contains("socket.timeout.ms"), "{shown}");
     assert_eq!(
@@ -345,10 +369,10 @@ fn an_intake_without_brokers_uses_those_of_the_bus() {
                 - {kind: kafka, brokers: h:1, properties: {c: 4}}\n";
     let config = Files::new(text).load(None, &[]).unwrap().config;
     let [shared, own] = [0, 1].map(|index: usize| config.intakes[index].kafka(&config.bus));
-    assert_eq!([&*shared.brokers, &shared.user, &shared.password], ["b:1", "u", "p"]);
-    assert_eq!(shared.properties.0.into_values().collect::<Vec<_>>(), ["1", "3"]);
-    assert_eq!([&*own.brokers, &own.user, &own.password], ["h:1", "", ""]);
-    assert_eq!(own.properties.0.into_iter().collect::<Vec<_>>(), [("c".to_owned(), "4".to_owned())]);
+    assert_eq!([&*shared.brokers, &shared.user, shared.password.text()], ["b:1", "u", "p"]);
+    assert_eq!(shared.properties.0.into_values().collect::<Vec<_>>(), ["1", "3"].map(Credential::from));
+    assert_eq!([&*own.brokers, &own.user, own.password.text()], ["h:1", "", ""]);
+    assert_eq!(own.properties.0.into_iter().collect::<Vec<_>>(), [("c".to_owned(), "4".into())]);
 }
 
 #[test]

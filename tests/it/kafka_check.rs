@@ -22,7 +22,7 @@ fn plain() -> KafkaConfig {
 }
 
 fn as_user(user: &str, password: &str) -> KafkaConfig {
-    let (user, password) = (user.to_owned(), password.to_owned());
+    let (user, password) = (user.to_owned(), password.into());
     KafkaConfig { brokers: kafka().users.clone(), user, password, ..KafkaConfig::default() }
 }
 

@@ -120,7 +120,7 @@ impl Bus for Guarded {
         config.bus.redis.url = format!("rediss://localhost:{}", self.port);
         config.bus.redis.ca = self.folder.path().join("cert.pem");
         config.bus.redis.user = "node".to_owned();
-        config.bus.redis.password = "a-long-password".to_owned();
+        config.bus.redis.password = "a-long-password".into();
     }
 
     fn kill(&mut self) {

@@ -18,7 +18,7 @@ use rdkafka::types::RDKafkaRespErr;
 
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;
-use crate::config::KafkaConfig;
+use crate::config::{Credential, KafkaConfig};
 use crate::id::NodeId;
 
 /// What the engine is called in faults.
@@ -42,8 +42,8 @@ const DEFAULTS: &[(&str, &str)] = &[
 pub struct Link {
     brokers: String,
     user: String,
-    password: String,
-    properties: BTreeMap<String, String>,
+    password: Credential,
+    properties: BTreeMap<String, Credential>,
     name: String,
 }
 
@@ -51,8 +51,15 @@ impl Link {
     /// The way to `brokers` (`host:port` by commas) as `user` (empty: nobody), by the operator's `properties` of
     /// librdkafka; `name` is what Kafka's own logs call the client.
     #[must_use]
-    pub fn new(brokers: &str, user: &str, password: &str, properties: BTreeMap<String, String>, name: &str) -> Self {
-        let [brokers, user, password, name] = [brokers, user, password, name].map(str::to_owned);
+    pub fn new(
+        brokers: &str,
+        user: &str,
+        password: impl Into<Credential>,
+        properties: BTreeMap<String, Credential>,
+        name: &str,
+    ) -> Self {
+        let [brokers, user, name] = [brokers, user, name].map(str::to_owned);
+        let password = password.into();
         Self { brokers, user, password, properties, name }
     }
 
@@ -60,7 +67,7 @@ impl Link {
     #[must_use]
     pub fn of(config: &KafkaConfig, node: &NodeId) -> Self {
         let KafkaConfig { brokers, user, password, properties, .. } = config;
-        Self::new(brokers, user, password, properties.0.clone(), &format!("skylark-{node}"))
+        Self::new(brokers, user, password.clone(), properties.0.clone(), &format!("skylark-{node}"))
     }
 
     /// Where Kafka is, for faults.
@@ -91,13 +98,13 @@ impl Link {
         settings.set("client.id", &self.name).set_log_level(RDKafkaLogLevel::Info);
         if !self.user.is_empty() {
             settings.set("security.protocol", "sasl_plaintext").set("sasl.mechanisms", "PLAIN");
-            settings.set("sasl.username", &self.user).set("sasl.password", &self.password);
+            settings.set("sasl.username", &self.user).set("sasl.password", self.password.text());
         }
         for (name, value) in DEFAULTS.iter().chain(defaults) {
             settings.set(*name, *value);
         }
         for (name, value) in &self.properties {
-            settings.set(name, value);
+            settings.set(name, value.text());
         }
         for (name, value) in fixed {
             settings.set(*name, *value);
@@ -295,7 +302,7 @@ mod tests {
     use super::*;
 
     fn link(properties: &[(&str, &str)]) -> Link {
-        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
         Link::new("h:1", "u", "p", properties, "n1")
     }
 

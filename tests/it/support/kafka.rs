@@ -80,7 +80,7 @@ impl Kafka {
 
     /// The same with properties of librdkafka.
     pub fn link_with(&self, name: &str, properties: &[(&str, &str)]) -> Link {
-        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
         Link::new(&self.bootstrap, "", "", properties.collect(), name)
     }
 
