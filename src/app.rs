@@ -86,6 +86,7 @@ pub async fn run(loaded: Loaded) -> Result<(), AppError> {
 struct App {
     telemetry: Arc<Telemetry>,
     loaded: Arc<Loaded>,
+    engine: Engine,
     banner: String,
     hub: Arc<Hub>,
     node: Arc<Node>,
@@ -141,7 +142,7 @@ impl App {
         };
         let api = Arc::new(Api::new(Arc::clone(&node), &config, about));
         let banner = banner::banner(node.id().as_str(), listeners.addresses(), &config.intakes, &node.plugins());
-        let intakes = Intakes::start(&node, &config, engine::feeds(&config)?);
+        let intakes = Intakes::start(&node, &config, engine.feeds(&config)?);
         let server = Server::start(listeners, config, Arc::clone(&node), Arc::clone(&api));
 
         let mut upkeep = JoinSet::new();
@@ -152,6 +153,7 @@ impl App {
         Ok(Self {
             telemetry,
             loaded,
+            engine,
             banner,
             hub,
             node,

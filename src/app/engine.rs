@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::broker::kafka::check::{check as check_kafka, check_topic};
 use crate::broker::kafka::{KafkaEngine, KafkaSource, Link};
 use crate::broker::memory::{MemoryBroker, MemoryRoster};
 use crate::broker::redis::check::check as check_redis;
 use crate::broker::redis::check_intake::{check_channel, check_stream};
-use crate::broker::redis::{Channel, ChannelSettings, Client, RedisEngine, Stream, StreamSettings, UrlError};
+use crate::broker::redis::{Channel, ChannelSettings, Client, RedisEngine, Servers, Stream, StreamSettings, UrlError};
 use crate::broker::roster::Roster;
 use crate::broker::source::Source;
 use crate::broker::{Broker, Deliver, Unavailable};
@@ -25,6 +27,18 @@ pub struct Engine {
     pub roster: Arc<dyn Roster>,
     /// What plugins keep, where the engine keeps it for all nodes.
     pub store: Option<Arc<dyn Store>>,
+    servers: Servers,
+    logins: Mutex<Vec<Login>>,
+}
+
+/// What an engine gives.
+type Parts = (Arc<dyn Broker>, Arc<dyn Roster>, Option<Arc<dyn Store>>);
+
+/// A client whose login a reload replaces.
+enum Login {
+    BusRedis(Arc<Client>),
+    /// Of the intake with this index.
+    IntakeRedis(usize, Arc<Client>),
 }
 
 /// Why an engine cannot be used at all; one that is only away is no reason.
@@ -44,51 +58,71 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub fn start(config: &Config, receiver: Arc<dyn Deliver>) -> Result<Self, EngineError> {
-        Ok(match config.bus.kind {
-            BusKind::Memory => Self {
-                broker: Arc::new(MemoryBroker::new(config.node.id.clone(), receiver)),
-                roster: Arc::new(MemoryRoster::default()),
-                store: None,
-            },
+        let (servers, mut logins) = (Servers::default(), Vec::new());
+        let (broker, roster, store): Parts = match config.bus.kind {
+            BusKind::Memory => {
+                let bus = MemoryBroker::new(config.node.id.clone(), receiver);
+                (Arc::new(bus), Arc::new(MemoryRoster::default()), None)
+            }
             BusKind::Redis => {
-                let RedisEngine { bus, roster, spaces, .. } = RedisEngine::start(config, receiver)?;
-                Self { broker: bus, roster, store: Some(Arc::new(RedisStore::new(spaces))) }
+                let RedisEngine { bus, roster, spaces, client } = RedisEngine::start(config, &servers, receiver)?;
+                logins.push(Login::BusRedis(client));
+                (bus, roster, Some(Arc::new(RedisStore::new(spaces))))
             }
             BusKind::Kafka => {
                 let KafkaEngine { bus, roster } = KafkaEngine::start(config, receiver)?;
-                Self { broker: bus, roster, store: None }
+                (bus, roster, None)
             }
-        })
+        };
+        Ok(Self { broker, roster, store, servers, logins: Mutex::new(logins) })
     }
-}
 
-/// What the intakes of `config` read. To be called within the runtime: a lease has a task of its own.
-///
-/// # Errors
-/// [`EngineError`].
-pub fn feeds(config: &Config) -> Result<Vec<Feed>, EngineError> {
-    config.intakes.iter().map(|intake| feed(config, intake)).collect()
-}
+    /// The sources of the intakes of `config`. To be called within the runtime: a lease has a task of its own.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn feeds(&self, config: &Config) -> Result<Vec<Feed>, EngineError> {
+        config.intakes.iter().enumerate().map(|(index, intake)| self.feed(config, index, intake)).collect()
+    }
 
-fn feed(config: &Config, intake: &Intake) -> Result<Feed, EngineError> {
-    let name = format!("{} {}", intake.kind.as_str(), intake.topic);
-    let (topic, node) = (intake.topic.clone(), config.node.id.to_string());
-    let client = || Client::new(&intake.redis(&config.bus)).map(Arc::new);
-    let source: Box<dyn Source> = match intake.kind {
-        IntakeKind::Redis => {
-            let prefix = config.bus.prefix.clone();
-            Box::new(Channel::start(client()?, &ChannelSettings { topic, prefix, node, label: name.clone() }))
+    /// Takes users and passwords of `config` for all connections that are dialled from now on.
+    pub fn reconfigure(&self, config: &Config) {
+        for login in &*self.logins.lock() {
+            match login {
+                Login::BusRedis(client) => client.set_login(&config.bus.redis),
+                Login::IntakeRedis(index, client) => {
+                    if let Some(intake) = config.intakes.get(*index) {
+                        client.set_login(&intake.redis(&config.bus));
+                    }
+                }
+            }
         }
-        IntakeKind::RedisStream => {
-            let (group, prefix, label) = (intake.group.clone(), config.bus.prefix.clone(), name.clone());
-            Box::new(Stream::new(client()?, StreamSettings { topic, group, node, prefix, label }))
-        }
-        IntakeKind::Kafka => {
-            let link = Link::of(&intake.kafka(&config.bus), &config.node.id);
-            Box::new(KafkaSource::join(&link, &topic, &intake.group, &name)?)
-        }
-    };
-    Ok(Feed { name, source })
+    }
+
+    fn feed(&self, config: &Config, index: usize, intake: &Intake) -> Result<Feed, EngineError> {
+        let name = format!("{} {}", intake.kind.as_str(), intake.topic);
+        let (topic, node) = (intake.topic.clone(), config.node.id.to_string());
+        let client = || {
+            let client = self.servers.client(&intake.redis(&config.bus))?;
+            self.logins.lock().push(Login::IntakeRedis(index, Arc::clone(&client)));
+            Ok::<_, EngineError>(client)
+        };
+        let source: Box<dyn Source> = match intake.kind {
+            IntakeKind::Redis => {
+                let prefix = config.bus.prefix.clone();
+                Box::new(Channel::start(client()?, &ChannelSettings { topic, prefix, node, label: name.clone() }))
+            }
+            IntakeKind::RedisStream => {
+                let (group, prefix, label) = (intake.group.clone(), config.bus.prefix.clone(), name.clone());
+                Box::new(Stream::new(client()?, StreamSettings { topic, group, node, prefix, label }))
+            }
+            IntakeKind::Kafka => {
+                let link = Link::of(&intake.kafka(&config.bus), &config.node.id);
+                Box::new(KafkaSource::join(&link, &topic, &intake.group, &name)?)
+            }
+        };
+        Ok(Feed { name, source })
+    }
 }
 
 /// What would keep a node from working with the engine that `bus` names, by connecting to it: one sentence each.

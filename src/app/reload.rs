@@ -74,6 +74,7 @@ impl App {
         self.api.reconfigure(&config);
         self.server.reconfigure(&config);
         self.intakes.reconfigure(&config);
+        self.engine.reconfigure(&config);
         self.plugin_rules.send_replace(config.plugins.clone());
         tracing::info!(taken = ?changes.live, needs_restart = ?changes.needs_restart, "configuration read again");
     }

@@ -8,6 +8,7 @@ mod channel;
 pub mod check;
 pub mod check_intake;
 pub mod client;
+mod connection;
 mod dead;
 mod fate;
 mod health;
@@ -20,6 +21,7 @@ mod process;
 mod publisher;
 mod receipts;
 mod roster;
+mod server;
 mod spaces;
 mod stream;
 mod streams;
@@ -35,6 +37,7 @@ pub use bus::RedisBus;
 pub use channel::{Channel, ChannelSettings};
 pub use client::{Client, UrlError};
 pub use roster::RedisRoster;
+pub use server::Servers;
 pub use spaces::{RedisSpaces, SpaceStep, SpaceWrite, Step};
 pub use stream::{Stream, StreamSettings};
 
@@ -57,8 +60,8 @@ impl RedisEngine {
     ///
     /// # Errors
     /// [`UrlError`]: the server cannot be named.
-    pub fn start(config: &Config, receiver: Arc<dyn Deliver>) -> Result<Self, UrlError> {
-        let client = Arc::new(Client::new(&config.bus.redis)?);
+    pub fn start(config: &Config, servers: &Servers, receiver: Arc<dyn Deliver>) -> Result<Self, UrlError> {
+        let client = servers.client(&config.bus.redis)?;
         let roster = Arc::new(RedisRoster::new(Arc::clone(&client), Names::new(&config.bus.prefix)));
         let bus = Arc::new(RedisBus::start(config, Arc::clone(&client), Arc::clone(&roster), receiver));
         let spaces = Arc::new(RedisSpaces::new(Arc::clone(&client), Names::new(&config.bus.prefix)));

@@ -64,7 +64,7 @@ async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are
     let error = 4 + 4 + 2 + "codec".len() + 4 + 4;
     assert_eq!(answer[error..error + 2], [0, 0], "the batch is stored: {answer:?}");
     let properties = [("statistics.interval.ms", "100"), ("topic.metadata.refresh.interval.ms", "500")];
-    let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let properties = properties.map(|(name, value)| (name.to_owned(), value.into()));
     let link = Link::new(&at, "", "", properties.into(), "n1");
     let mut source = KafkaSource::join(&link, "codec", "skylark", "kafka codec").unwrap();
     let producer: rdkafka::producer::FutureProducer =

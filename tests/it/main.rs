@@ -47,6 +47,7 @@ mod push;
 mod qr_login;
 mod reconfigure;
 mod redis_bus;
+mod redis_failover;
 mod reloads;
 mod rooms;
 mod secrets;

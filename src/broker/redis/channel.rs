@@ -5,6 +5,7 @@
 //! the node falls behind it leaves the channel until there is room again, so that the count stays true.
 
 mod keeper;
+mod probe;
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};

@@ -3,12 +3,13 @@
 //! Knows no key. Records of the bus go by connections of their own ([`wire`](super::wire)).
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{
-    AsyncConnectionConfig, ConnectionAddr, FromRedisValue, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
-    RedisError, ScriptInvocation,
+    AsyncConnectionConfig, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline,
+    RedisConnectionInfo, RedisError, ScriptInvocation,
 };
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,9 +18,11 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::connection::Connection;
+use super::server::{Server, Tether};
 use super::wire::Wire;
 use crate::broker::Unavailable;
-use crate::config::RedisConfig;
+use crate::config::{Credential, RedisConfig};
 use crate::trust::Trust;
 
 /// A connection is made, with TLS and credentials, or given up within so long.
@@ -44,8 +47,27 @@ pub struct Client {
     host: String,
     port: u16,
     tls: Option<(Trust, ServerName<'static>)>,
-    info: RedisConnectionInfo,
-    shared: Mutex<Option<MultiplexedConnection>>,
+    database: i64,
+    login: parking_lot::Mutex<Login>,
+    server: Arc<Server>,
+    shared: Mutex<Option<Connection>>,
+}
+
+/// Who dials.
+#[derive(Clone)]
+struct Login {
+    /// Empty = the default user.
+    user: String,
+    password: Credential,
+    /// The password that was read last: it stands in while the file cannot be read.
+    last: String,
+}
+
+impl Login {
+    fn new(config: &RedisConfig) -> Self {
+        let RedisConfig { user, password, .. } = config.clone();
+        Self { user, last: password.text().to_owned(), password }
+    }
 }
 
 impl Client {
@@ -68,14 +90,25 @@ impl Client {
             }
             false => None,
         };
-        let mut info = RedisConnectionInfo::default().set_skip_set_lib_name().set_db(named.redis_settings().db());
-        if !config.user.is_empty() {
-            info = info.set_username(&config.user);
-        }
-        if !config.password.is_empty() {
-            info = info.set_password(&config.password);
-        }
-        Ok(Self { host, port, tls, info, shared: Mutex::new(None) })
+        let server = Arc::new(Server::new(format!("{host}:{port}")));
+        let (database, login) = (named.redis_settings().db(), parking_lot::Mutex::new(Login::new(config)));
+        Ok(Self { host, port, tls, database, login, server, shared: Mutex::new(None) })
+    }
+
+    /// Takes user and password of `config` for the connections that are dialled from now on. The others stay: Redis
+    /// keeps a connection that has logged in.
+    pub fn set_login(&self, config: &RedisConfig) {
+        *self.login.lock() = Login::new(config);
+    }
+
+    /// What stands behind the address.
+    pub(super) fn server(&self) -> Arc<Server> {
+        Arc::clone(&self.server)
+    }
+
+    /// The same client, whose connections end together with all others to `server`.
+    pub(super) fn at(self, server: Arc<Server>) -> Self {
+        Self { server, ..self }
     }
 
     /// `host:port`, for logs and faults.
@@ -86,29 +119,37 @@ impl Client {
 
     /// The number of the database.
     pub(super) fn database(&self) -> i64 {
-        self.info.db()
+        self.database
     }
 
     /// A connection of its own that speaks the crate's commands, for what blocks. Ends with its last clone.
-    pub(super) async fn connection(&self) -> Result<MultiplexedConnection, Unavailable> {
+    pub(super) async fn connection(&self) -> Result<Connection, Unavailable> {
+        let tether = self.tie()?;
+        let info = self.info().await;
         let connect = async {
             let stream = self.dial().await?;
-            let (connection, driver) =
-                MultiplexedConnection::new_with_config(&self.info, stream, AsyncConnectionConfig::new())
-                    .await
-                    .map_err(|error| self.says(&error))?;
+            let connected = MultiplexedConnection::new_with_config(&info, stream, AsyncConnectionConfig::new()).await;
+            let (connection, driver) = connected.map_err(|error| {
+                // The crate does not tell how the server refused the login.
+                if error.kind() == ErrorKind::AuthenticationFailed {
+                    tether.end_all(&format!("WRONGPASS {error}"));
+                }
+                self.says(&error)
+            })?;
             // Ends by itself with the connection or its last clone.
             tokio::spawn(driver);
-            Ok(connection)
+            Ok(Connection::new(connection, tether.clone()))
         };
         timeout(DIAL, connect).await.unwrap_or_else(|_| Err(self.is_silent(DIAL)))
     }
 
     /// A connection for records.
     pub(super) async fn wire(&self) -> Result<Wire, Unavailable> {
+        let tether = self.tie()?;
+        let info = self.info().await;
         let connect = async {
-            let mut wire = Wire::new(self.dial().await?);
-            for command in self.greeting() {
+            let mut wire = Wire::new(self.dial().await?, tether);
+            for command in greeting(&info) {
                 let words: Vec<&[u8]> = command.iter().map(String::as_bytes).collect();
                 wire.ask(&words).await.map_err(|why| self.away(why))?;
             }
@@ -134,12 +175,46 @@ impl Client {
         self.away(error)
     }
 
-    async fn shared(&self) -> Result<MultiplexedConnection, Unavailable> {
+    async fn shared(&self) -> Result<Connection, Unavailable> {
         let mut shared = self.shared.lock().await;
-        if let Some(connection) = &*shared {
+        if let Some(connection) = shared.as_ref().filter(|connection| !connection.is_ended()) {
             return Ok(connection.clone());
         }
+        *shared = None;
         Ok(shared.insert(self.connection().await?).clone())
+    }
+
+    fn tie(&self) -> Result<Tether, Unavailable> {
+        self.server.tie().map_err(|why| self.away(why))
+    }
+
+    /// Database and login of a connection. A password that stands in a file is read from there each time.
+    async fn info(&self) -> RedisConnectionInfo {
+        let Login { user, password, last } = self.login.lock().clone();
+        let file = password.file().map(std::path::Path::to_path_buf);
+        let secret = match file {
+            None => last,
+            Some(_) => match tokio::task::spawn_blocking(move || password.read()).await {
+                Ok(Ok(secret)) => {
+                    secret.clone_into(&mut self.login.lock().last);
+                    secret
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(server = self.address(), %error, "the password is not read again");
+                    last
+                }
+                // The runtime ends.
+                Err(_) => last,
+            },
+        };
+        let mut info = RedisConnectionInfo::default().set_skip_set_lib_name().set_db(self.database);
+        if !user.is_empty() {
+            info = info.set_username(&user);
+        }
+        if !secret.is_empty() {
+            info = info.set_password(&secret);
+        }
+        info
     }
 
     /// A connection that broke or was silent is not used again.
@@ -163,18 +238,6 @@ impl Client {
         Ok(Box::pin(connector.connect(name.clone(), tcp).await.map_err(broke)?))
     }
 
-    fn greeting(&self) -> Vec<Vec<String>> {
-        let mut commands = Vec::new();
-        if let Some(password) = self.info.password() {
-            let user = self.info.username().unwrap_or("default");
-            commands.push(["AUTH", user, password].map(str::to_owned).to_vec());
-        }
-        if self.info.db() != 0 {
-            commands.push(vec!["SELECT".to_owned(), self.info.db().to_string()]);
-        }
-        commands
-    }
-
     fn is_silent(&self, after: Duration) -> Unavailable {
         self.away(format_args!("no answer in {after:?}"))
     }
@@ -183,4 +246,17 @@ impl Client {
     pub(super) fn away(&self, why: impl std::fmt::Display) -> Unavailable {
         Unavailable { engine: "redis", why: format!("{}: {why}", self.address()) }
     }
+}
+
+/// The first commands of a connection for records.
+fn greeting(info: &RedisConnectionInfo) -> Vec<Vec<String>> {
+    let mut commands = Vec::new();
+    if let Some(password) = info.password() {
+        let user = info.username().unwrap_or("default");
+        commands.push(["AUTH", user, password].map(str::to_owned).to_vec());
+    }
+    if info.db() != 0 {
+        commands.push(vec!["SELECT".to_owned(), info.db().to_string()]);
+    }
+    commands
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use metrics::{Counter, counter};
+use tokio::sync::oneshot;
 
 use super::names::{Channel, Names};
 use super::outbox::put_publish;
-use super::publisher::{Job, Publisher};
+use super::publisher::{Answers, Job, Publisher};
 use super::receipts::Waiters;
 use crate::broker::record::{self, Body, Delivered, Numbering, RecordError};
 use crate::broker::seen::{Seen, Sight};
@@ -107,6 +108,17 @@ impl Inbox {
         let mut command = Vec::new();
         put_publish(&mut command, &self.names, Channel::Numbered(node), &[&record]);
         self.publisher.try_send(Job::unasked(command, 1));
+    }
+
+    /// Publishes an empty record to this node's own channel; the server's answer. The answer is missing where the
+    /// publisher's queue is full.
+    pub(super) fn probe(&self) -> oneshot::Receiver<Answers> {
+        let record = record::receipts(self.numbering.origin, self.numbering.next(), &[]);
+        let mut command = Vec::new();
+        put_publish(&mut command, &self.names, Channel::Node(&self.me), &[&record]);
+        let (job, answers) = Job::new(command, 1);
+        self.publisher.try_send(job);
+        answers
     }
 
     /// What was sent to this node may have been lost.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::Client;
 use super::health::Health;
+use super::server::Tether;
 use super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use crate::backoff::Backoff;
 use crate::telemetry::names;
@@ -155,7 +156,7 @@ impl Writer {
     /// publish that is alone leaves at once, and the more publish at a time, the fewer writes and reads each of them costs
     /// this node, the server and the nodes that receive. It waits for one round trip more at most.
     async fn carry(&mut self, wire: Wire) -> Result<(), WireError> {
-        let Wire { mut incoming, mut outgoing } = wire;
+        let Wire { mut incoming, mut outgoing, mut tether } = wire;
         self.heard = Instant::now();
         self.write_again(&mut outgoing);
         let mut closing = self.closing.clone();
@@ -163,7 +164,7 @@ impl Writer {
         let mut closed = pin!(closing.changed());
         let mut silent = pin!(sleep_until(self.heard + SILENCE));
         loop {
-            self.answer(&mut incoming)?;
+            self.answer(&mut incoming, &tether)?;
             if self.flight.is_empty() && is_closing && self.queue.is_empty() {
                 self.queue.close();
                 return Ok(());
@@ -174,6 +175,7 @@ impl Writer {
                     read?;
                     self.heard = Instant::now();
                 }
+                () = tether.ended() => return Err(WireError::Ended),
                 job = self.queue.recv(), if self.flight.is_empty() => self.take(job, &mut outgoing),
                 written = outgoing.write(), if outgoing.waits() => {
                     written?;
@@ -215,8 +217,14 @@ impl Writer {
         self.in_flight = self.flight.iter().map(|job| job.commands.len()).sum();
     }
 
-    fn answer(&mut self, incoming: &mut Incoming) -> Result<(), WireError> {
+    fn answer(&mut self, incoming: &mut Incoming, tether: &Tether) -> Result<(), WireError> {
         while let Some(frame) = incoming.next()? {
+            // The job stays under way: it is written again on the next connection.
+            if let Frame::Error(why) = &frame
+                && tether.judge(why)
+            {
+                return Err(WireError::Refused(why.clone()));
+            }
             let Some(job) = self.flight.front_mut() else {
                 return Err(WireError::Malformed("an answer to nothing".to_owned()));
             };

@@ -11,7 +11,6 @@ mod life;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, FromRedisValue, Pipeline, RedisError, Value, cmd};
 use ahash::AHashMap;
 use futures_util::FutureExt;
@@ -19,6 +18,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use super::client::Client;
+use super::connection::Connection;
 use super::dead::DeadLetters;
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;
@@ -58,7 +58,7 @@ pub struct Stream {
     client: Arc<Client>,
     settings: StreamSettings,
     /// Blocks while it reads, so it is this stream's alone.
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Connection>,
     /// What of its own pending records comes next: those of its last life, or of before the connection broke.
     own: Option<Id>,
     /// Where the look for records of the dead goes on.

@@ -1,21 +1,23 @@
 //! The one connection on which a node receives: what comes is read, freed of copies, and handed over in batches.
 //!
 //! While a batch is handed over nothing is read: a node that is too slow is cut off by the server, which it notices as a
-//! gap, rather than fill its memory.
+//! gap, rather than fill its memory. A connection that stands but receives nothing is found by a probe: a record to the
+//! node's own channel, which has to come back.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::Counter;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::Client;
 use super::health::Health;
 use super::inbox::Inbox;
 use super::names::Names;
-use super::publisher::{FIRST_WAIT, LONGEST_WAIT, reconnects_of};
+use super::publisher::{Answer, Answers, FIRST_WAIT, LONGEST_WAIT, reconnects_of};
+use super::server::Tether;
 use super::streams::Streams;
 use super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use crate::backoff::Backoff;
@@ -26,6 +28,8 @@ const CHUNK: usize = 1_000;
 const DUE: usize = 20_000;
 /// A connection that was quiet for so long is asked whether it still is one, and given up after as long again.
 const QUIET: Duration = Duration::from_secs(2);
+/// Why all connections end when a probe did not come back.
+const DEAF: &str = "what the node publishes to itself does not come back: its connections stand on different servers";
 /// Comes back behind all confirmations before it.
 const READY: &str = "ready";
 
@@ -49,16 +53,61 @@ struct Progress {
     heard: Instant,
     /// A PING is under way.
     asked: bool,
+    /// When the last record came.
+    received: Instant,
+    probe: Probe,
     /// All that was wanted when the connection was made has been asked for, and behind it `READY`.
     is_marked: bool,
     /// The answer to that came: all of it is confirmed.
     is_ready: bool,
 }
 
+/// A record of the node to itself.
+enum Probe {
+    /// None is under way.
+    Idle,
+    /// The publisher has it.
+    Sent(oneshot::Receiver<Answers>),
+    /// The server took it: it has to come back until then.
+    Due(Instant),
+}
+
 impl Progress {
+    fn new(due: usize) -> Self {
+        let now = Instant::now();
+        let probe = Probe::Idle;
+        Self { due, heard: now, asked: false, received: now, probe, is_marked: false, is_ready: false }
+    }
+
     /// When it will have been quiet for too long, unless something comes.
     fn quiet_at(&self) -> Instant {
         self.heard + if self.asked { 2 * QUIET } else { QUIET }
+    }
+
+    /// When the timer has something to do.
+    fn next_at(&self) -> Instant {
+        match self.probe {
+            Probe::Idle => self.quiet_at().min(self.received + QUIET),
+            Probe::Sent(_) => self.quiet_at(),
+            Probe::Due(at) => self.quiet_at().min(at),
+        }
+    }
+
+    /// A record came: the connection is not deaf.
+    fn receive(&mut self) {
+        self.received = Instant::now();
+        self.probe = Probe::Idle;
+    }
+
+    /// Takes the server's answer to the probe. True where the probe reached nobody.
+    fn answered(&mut self, answers: Option<&[Answer]>) -> bool {
+        match answers {
+            Some([Answer::Reached(0)]) => return true,
+            Some([Answer::Reached(_)]) => self.probe = Probe::Due(Instant::now() + QUIET),
+            // It was not published: that says nothing of this connection.
+            _ => self.receive(),
+        }
+        false
     }
 }
 
@@ -101,10 +150,9 @@ impl Subscriber {
 
     /// Until it breaks, or the bus is closed. `was_ready`: there was a connection before, so that this one follows a gap.
     async fn listen(&mut self, wire: Wire, was_ready: &mut bool) -> Result<(), WireError> {
-        let Wire { mut incoming, mut outgoing } = wire;
+        let Wire { mut incoming, mut outgoing, mut tether } = wire;
         self.streams.ask_all_again();
-        let due = self.base.len();
-        let mut progress = Progress { due, heard: Instant::now(), asked: false, is_marked: false, is_ready: false };
+        let mut progress = Progress::new(self.base.len());
         let channels: Vec<&str> = self.base.iter().map(String::as_str).collect();
         say(&mut outgoing, b"SUBSCRIBE", channels.into_iter());
         let mut closing = self.closing.clone();
@@ -112,11 +160,12 @@ impl Subscriber {
             return Ok(());
         }
         let mut closed = pin!(closing.changed());
-        let mut timer = pin!(sleep_until(progress.quiet_at()));
+        let mut timer = pin!(sleep_until(progress.next_at()));
         loop {
             let was = progress.is_ready;
-            self.take_in(&mut incoming, &mut progress).await?;
+            self.take_in(&mut incoming, &tether, &mut progress).await?;
             if progress.is_ready && !was {
+                progress.receive();
                 self.health.is_back();
                 if std::mem::replace(was_ready, true) {
                     self.inbox.gap();
@@ -134,28 +183,58 @@ impl Subscriber {
                     progress.heard = Instant::now();
                     progress.asked = false;
                 }
+                () = tether.ended() => return Err(WireError::Ended),
                 written = outgoing.write(), if outgoing.waits() => written?,
                 () = self.streams.changed.notified() => {}
+                answers = probed(&mut progress.probe) => {
+                    if progress.answered(answers.as_deref()) {
+                        tether.end_all(DEAF);
+                    }
+                    timer.as_mut().reset(progress.next_at());
+                }
                 // Set anew only when it is over: what was heard meanwhile costs no look at the timer.
                 () = &mut timer => {
-                    if progress.quiet_at() <= Instant::now() {
-                        if std::mem::replace(&mut progress.asked, true) {
-                            return Err(WireError::Silent(2 * QUIET));
-                        }
-                        say(&mut outgoing, b"PING", std::iter::empty());
-                    }
-                    timer.as_mut().reset(progress.quiet_at());
+                    self.on_time(&mut outgoing, &mut progress, &tether)?;
+                    timer.as_mut().reset(progress.next_at());
                 }
                 _ = &mut closed => return Ok(()),
             }
         }
     }
 
+    /// Asks a connection that was quiet whether it still is one, and whether it receives.
+    fn on_time(&self, outgoing: &mut Outgoing, progress: &mut Progress, tether: &Tether) -> Result<(), WireError> {
+        let now = Instant::now();
+        if progress.quiet_at() <= now {
+            if std::mem::replace(&mut progress.asked, true) {
+                return Err(WireError::Silent(2 * QUIET));
+            }
+            say(outgoing, b"PING", std::iter::empty());
+        }
+        match progress.probe {
+            // Before all is confirmed, other time-outs watch over the connection.
+            Probe::Idle if !progress.is_ready => progress.received = now,
+            Probe::Idle if progress.received + QUIET <= now => progress.probe = Probe::Sent(self.inbox.probe()),
+            Probe::Due(at) if at <= now => tether.end_all(DEAF),
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// All frames that are there; afterwards everything they held has been handed over.
-    async fn take_in(&mut self, incoming: &mut Incoming, progress: &mut Progress) -> Result<(), WireError> {
+    async fn take_in(
+        &mut self,
+        incoming: &mut Incoming,
+        tether: &Tether,
+        progress: &mut Progress,
+    ) -> Result<(), WireError> {
+        let mut has_received = false;
         while let Some(frame) = incoming.next()? {
             match frame {
-                Frame::Message(record) => self.inbox.take(&record).await,
+                Frame::Message(record) => {
+                    has_received = true;
+                    self.inbox.take(&record).await;
+                }
                 Frame::Array(parts) => match parts.as_slice() {
                     [Frame::Bulk(Some(kind)), Frame::Bulk(Some(channel)), _] if **kind == *b"subscribe" => {
                         progress.due = progress.due.saturating_sub(1);
@@ -166,11 +245,17 @@ impl Subscriber {
                     // What was unsubscribed, and PONG.
                     _ => {}
                 },
-                Frame::Error(why) => return Err(WireError::Refused(why)),
+                Frame::Error(why) => {
+                    tether.judge(&why);
+                    return Err(WireError::Refused(why));
+                }
                 Frame::Simple(_) | Frame::Integer(_) | Frame::Bulk(_) => {}
             }
         }
         self.inbox.hand_over().await;
+        if has_received {
+            progress.receive();
+        }
         Ok(())
     }
 
@@ -194,6 +279,14 @@ impl Subscriber {
             say(outgoing, b"UNSUBSCRIBE", channels.iter().map(String::as_str));
         }
         next
+    }
+}
+
+/// Waits for the server's answer to a probe that is under way. Cancel safe.
+async fn probed(probe: &mut Probe) -> Option<Answers> {
+    match probe {
+        Probe::Sent(answers) => answers.await.ok(),
+        Probe::Idle | Probe::Due(_) => std::future::pending().await,
     }
 }
 

@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::client::ByteStream;
+use super::server::Tether;
 
 /// Room that is made for each read.
 const READ: usize = 64 << 10;
@@ -46,6 +47,9 @@ pub(super) enum WireError {
     Closed,
     #[error("no answer in {0:?}")]
     Silent(std::time::Duration),
+    /// Another connection has proved the server unfit.
+    #[error("all connections to the server end")]
+    Ended,
     #[error("{0}")]
     Refused(String),
     #[error("expected an answer in Redis' protocol, got {0}")]
@@ -56,6 +60,7 @@ pub(super) enum WireError {
 pub(super) struct Wire {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
+    pub(super) tether: Tether,
 }
 
 /// What the server sends.
@@ -74,11 +79,12 @@ pub(super) struct Outgoing {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Pin<Box<dyn ByteStream>>) -> Self {
+    pub(super) fn new(stream: Pin<Box<dyn ByteStream>>, tether: Tether) -> Self {
         let (read, write) = tokio::io::split(stream);
         Self {
             incoming: Incoming { stream: read, buffer: BytesMut::new() },
             outgoing: Outgoing { stream: write, buffer: BytesMut::new(), unflushed: false },
+            tether,
         }
     }
 
@@ -92,7 +98,10 @@ impl Wire {
         }
         loop {
             match self.incoming.next()? {
-                Some(Frame::Error(why)) => return Err(WireError::Refused(why)),
+                Some(Frame::Error(why)) => {
+                    self.tether.judge(&why);
+                    return Err(WireError::Refused(why));
+                }
                 Some(frame) => return Ok(frame),
                 None => self.incoming.read().await?,
             }
@@ -269,9 +278,12 @@ fn build(whole: &Bytes, at: &mut usize) -> Result<Frame, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use tokio::io::AsyncWriteExt;
 
+    use super::super::server::Server;
     use super::*;
 
     const TALK: &[u8] =
@@ -296,7 +308,8 @@ mod tests {
 
     async fn heard(bytes: Vec<u8>, chunk: usize) -> Result<Vec<Frame>, WireError> {
         let (client, mut server) = tokio::io::duplex(1 << 16);
-        let mut wire = Wire::new(Box::pin(client));
+        let tether = Arc::new(Server::new("h:1".to_owned())).tie().unwrap();
+        let mut wire = Wire::new(Box::pin(client), tether);
         let told = tokio::spawn(async move {
             for chunk in bytes.chunks(chunk) {
                 server.write_all(chunk).await.unwrap();

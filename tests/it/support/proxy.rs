@@ -43,6 +43,7 @@ pub enum Weather {
 pub struct Proxy {
     pub address: SocketAddr,
     weather: watch::Sender<Weather>,
+    upstream: Arc<Mutex<SocketAddr>>,
     notes: Arc<Notes>,
     accepting: JoinHandle<()>,
 }
@@ -63,16 +64,24 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (weather, notes) = (watch::Sender::new(Weather::Clear), Arc::new(Notes::default()));
         let (seen, noted) = (weather.subscribe(), Arc::clone(&notes));
+        let target = Arc::new(Mutex::new(upstream));
+        let upstream = Arc::clone(&target);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let upstream = *target.lock();
                 tokio::spawn(carry(client, upstream, seen.clone(), dice.split(), Arc::clone(&noted)));
             }
         });
-        Self { address, weather, notes, accepting }
+        Self { address, weather, upstream, notes, accepting }
     }
 
     pub fn set(&self, weather: Weather) {
         self.weather.send_replace(weather);
+    }
+
+    /// New connections go to `upstream`. The others stay where they are.
+    pub fn aim(&self, upstream: SocketAddr) {
+        *self.upstream.lock() = upstream;
     }
 
     /// What tampering has done up to now.

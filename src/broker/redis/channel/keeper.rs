@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::redis::Pipeline;
-use bytes::Bytes;
 use metrics::Counter;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::probe::{DEAF, PROBE, Probe};
 use super::{Ask, Heard, MOST_BYTES, Shared, Tenure};
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;
@@ -37,6 +37,7 @@ pub(super) struct Keeper {
     looks: Backoff,
     /// The connection that has the subscription.
     wire: Option<Wire>,
+    probe: Probe,
     /// The lease was this node's when it looked last.
     is_owner: bool,
     /// The intake fell behind: the channel is left until there is room.
@@ -74,6 +75,7 @@ impl Keeper {
             name: plain(name),
             looks: Backoff::new(LOOK, LOOK),
             wire: None,
+            probe: Probe::new(name, node),
             is_owner: false,
             is_full: false,
             told_there: None,
@@ -147,7 +149,10 @@ impl Keeper {
     async fn beat(&mut self) -> Result<(), Unavailable> {
         let known = match self.renewed().await {
             Ok(true) if self.wire.is_none() => self.subscribe().await,
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.probe().await;
+                Ok(())
+            }
             Ok(false) => {
                 self.wire = None;
                 Ok(())
@@ -200,7 +205,7 @@ impl Keeper {
         let mut lost = 0;
         while Instant::now() < deadline {
             match wire.incoming.next() {
-                Ok(Some(frame)) => lost += u64::from(message(frame).is_some()),
+                Ok(Some(frame)) => lost += u64::from(self.probe.payload(frame).is_some()),
                 Ok(None) => match timeout(QUIET, wire.incoming.read()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) | Err(_) => break,
@@ -219,8 +224,15 @@ impl Keeper {
         self.evict().await?;
         let mut wire = self.client.wire().await?;
         let topic = self.topic.clone();
+        let (name, probe) = (&self.name, &mut self.probe);
         let confirmed = async {
-            wire.ask(&[b"CLIENT", b"SETNAME", self.name.as_bytes()]).await?;
+            wire.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()]).await?;
+            // Before the topic: what comes on the topic must not be taken for an answer.
+            match wire.ask(&[b"SUBSCRIBE", probe.channel.as_bytes()]).await {
+                Ok(_) => probe.begin(),
+                Err(WireError::Refused(why)) => probe.is_refused(&why),
+                Err(error) => return Err(error),
+            }
             wire.ask(&[b"SUBSCRIBE", topic.as_bytes()]).await
         };
         match timeout(CONFIRM, confirmed).await {
@@ -257,6 +269,39 @@ impl Keeper {
         self.client.run::<Vec<i64>>(&kill).await.map(drop)
     }
 
+    /// Probes a subscription that was quiet, and ends all connections where the last probe did not come back.
+    async fn probe(&mut self) {
+        let Some(tether) = self.wire.as_ref().map(|wire| wire.tether.clone()) else { return };
+        // Nothing is read while there is no room, so nothing can come back.
+        if self.is_full || !self.has_room() || !self.probe.is_allowed {
+            return self.probe.hear();
+        }
+        let is_deaf = match self.probe.sent {
+            Some(sent) => sent.elapsed() >= PROBE,
+            None if self.probe.heard.elapsed() < PROBE => false,
+            None => {
+                let mut publish = Pipeline::new();
+                publish.cmd("PUBLISH").arg(&self.probe.channel).arg(&self.probe.token[..]);
+                // The lease has to be renewed meanwhile: a server that is slow is asked again by the next beat.
+                match timeout(RENEW, self.client.run::<(u64,)>(&publish)).await {
+                    Ok(Ok((0,))) => true,
+                    Ok(Ok(_)) => {
+                        self.probe.sent = Some(Instant::now());
+                        false
+                    }
+                    Ok(Err(error)) if error.why.contains("NOPERM") => {
+                        self.probe.is_refused(&error.why);
+                        false
+                    }
+                    Ok(Err(_)) | Err(_) => false,
+                }
+            }
+        };
+        if is_deaf {
+            tether.end_all(DEAF);
+        }
+    }
+
     fn has_room(&self) -> bool {
         self.tells.capacity() > 0 && self.shared.bytes.load(Ordering::Acquire) < MOST_BYTES
     }
@@ -269,7 +314,7 @@ impl Keeper {
         while self.tells.capacity() > 0 && self.shared.bytes.load(Ordering::Acquire) < MOST_BYTES {
             match wire.incoming.next() {
                 Ok(Some(frame)) => {
-                    let Some(payload) = message(frame) else { continue };
+                    let Some(payload) = self.probe.payload(frame) else { continue };
                     self.shared.bytes.fetch_add(payload.len(), Ordering::AcqRel);
                     if self.tells.try_send(Heard::Message { payload, term }).is_err() {
                         self.lost.increment(1);
@@ -308,7 +353,7 @@ impl Keeper {
             match wire.incoming.next() {
                 Ok(Some(frame)) if is_confirmation(&frame, b"unsubscribe") => return rest,
                 Ok(Some(frame)) => {
-                    let Some(payload) = message(frame) else { continue };
+                    let Some(payload) = self.probe.payload(frame) else { continue };
                     self.shared.bytes.fetch_add(payload.len(), Ordering::AcqRel);
                     rest.push(Heard::Message { payload, term });
                 }
@@ -352,14 +397,13 @@ impl Keeper {
 /// Waits for more of the subscription; for ever where there is none.
 async fn more(wire: &mut Option<Wire>) -> Result<(), WireError> {
     match wire {
-        Some(wire) => wire.incoming.read().await,
+        Some(Wire { incoming, tether, .. }) => tokio::select! {
+            biased;
+            read = incoming.read() => read,
+            () = tether.ended() => Err(WireError::Ended),
+        },
         None => std::future::pending().await,
     }
-}
-
-/// What was published, if the frame is that.
-fn message(frame: Frame) -> Option<Bytes> {
-    if let Frame::Message(payload) = frame { Some(payload) } else { None }
 }
 
 fn is_confirmation(frame: &Frame, word: &[u8]) -> bool {
@@ -386,6 +430,9 @@ fn plain(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
+    use super::super::probe::message;
     use super::*;
 
     #[test]

@@ -1,0 +1,199 @@
+//! A Redis server behind one address: all connections to it end together once one of them proves it unfit.
+//!
+//! A failover behind a stable address leaves connections open to the old server. One that answers READONLY proves that
+//! the others may stand on the wrong server too, those that only receive above all. Knows no key and no command.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::client::{Client, UrlError};
+use crate::backoff::Backoff;
+use crate::config::RedisConfig;
+
+/// Waits before an unfit server is dialled again.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// The waits begin anew when the server was fit for so long.
+const CALM: Duration = Duration::from_secs(10);
+
+/// Error codes that no retry on the same connection cures: the server is a replica, still loads, lost its master, or
+/// does not accept the credentials.
+const UNFIT: [&str; 5] = ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "WRONGPASS"];
+/// An error inside a script, as Redis 6 wraps it.
+const IN_SCRIPT: &str = "ERR Error running script";
+
+/// All servers that a node uses. Clients of one address share its [`Server`].
+#[derive(Default)]
+pub struct Servers(Mutex<AHashMap<String, Arc<Server>>>);
+
+impl Servers {
+    /// A client of the server that `config` names. Connects to nothing.
+    ///
+    /// # Errors
+    /// [`UrlError`]: no host can be read from the url.
+    pub fn client(&self, config: &RedisConfig) -> Result<Arc<Client>, UrlError> {
+        let client = Client::new(config)?;
+        let server = Arc::clone(self.0.lock().entry(client.address()).or_insert_with(|| client.server()));
+        Ok(Arc::new(client.at(server)))
+    }
+}
+
+/// What stands behind one address.
+pub(super) struct Server {
+    address: String,
+    /// Grows each time all connections end.
+    generation: watch::Sender<u64>,
+    pause: Mutex<Pause>,
+}
+
+/// The time in which nothing dials.
+struct Pause {
+    backoff: Backoff,
+    /// When the server was found unfit, and until when nothing dials.
+    last: Option<(Instant, Instant)>,
+    why: String,
+}
+
+/// Ties one connection to its server.
+#[derive(Clone)]
+pub(super) struct Tether {
+    server: Arc<Server>,
+    born: u64,
+    news: watch::Receiver<u64>,
+}
+
+impl Server {
+    pub(super) fn new(address: String) -> Self {
+        let pause = Pause { backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT), last: None, why: String::new() };
+        Self { address, generation: watch::Sender::new(0), pause: Mutex::new(pause) }
+    }
+
+    /// Ties a connection that is about to be dialled.
+    ///
+    /// # Errors
+    /// Why the server was found unfit, while it is too early to dial it again.
+    pub(super) fn tie(self: &Arc<Self>) -> Result<Tether, String> {
+        let pause = self.pause.lock();
+        if pause.last.is_some_and(|(_, until)| Instant::now() < until) {
+            return Err(pause.why.clone());
+        }
+        let news = self.generation.subscribe();
+        let born = *news.borrow();
+        Ok(Tether { server: Arc::clone(self), born, news })
+    }
+}
+
+impl Tether {
+    /// Returns once all connections to the server end.
+    pub(super) async fn ended(&mut self) {
+        let born = self.born;
+        // The server's end of the channel lives as long as this one.
+        let _ = self.news.wait_for(|generation| *generation != born).await;
+    }
+
+    /// True once all connections to the server end.
+    pub(super) fn is_ended(&self) -> bool {
+        *self.news.borrow() != self.born
+    }
+
+    /// Ends all connections to the server if this error proves it unfit. True where it does.
+    pub(super) fn judge(&self, error: &str) -> bool {
+        let is_unfit = is_unfit(error);
+        if is_unfit {
+            self.end_all(error);
+        }
+        is_unfit
+    }
+
+    /// Ends all connections to the server, this one included. Does nothing where this one has ended already.
+    pub(super) fn end_all(&self, why: &str) {
+        let server = &self.server;
+        let mut pause = server.pause.lock();
+        let is_first = server.generation.send_if_modified(|generation| {
+            let is_current = *generation == self.born;
+            *generation += u64::from(is_current);
+            is_current
+        });
+        if !is_first {
+            return;
+        }
+        let now = Instant::now();
+        if pause.last.is_none_or(|(last, _)| now.duration_since(last) >= CALM) {
+            pause.backoff.reset();
+        }
+        pause.last = Some((now, now + pause.backoff.wait()));
+        why.clone_into(&mut pause.why);
+        drop(pause);
+        tracing::warn!(server = server.address, why, "redis is unfit: all connections to it end and are dialled anew");
+    }
+}
+
+/// True for an error that proves the server unfit. Only codes count, never words of the text: that may hold names which
+/// clients chose.
+fn is_unfit(error: &str) -> bool {
+    let has_code = |text: &str| UNFIT.iter().any(|code| text == *code || text.starts_with(&format!("{code} ")));
+    has_code(error)
+        || (error.starts_with(IN_SCRIPT) && error.rsplit_once(": -").is_some_and(|(_, text)| has_code(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_codes_prove_a_server_unfit() {
+        for error in [
+            "READONLY You can't write against a read only replica.",
+            "LOADING Redis is loading the dataset in memory",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "NOAUTH Authentication required.",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            "ERR Error running script (call to f_1): @user_script:7: @user_script: 7: -READONLY You can't write against a read only replica.",
+        ] {
+            assert!(is_unfit(error), "{error}");
+        }
+        for error in [
+            "NOPERM No permissions to access the 'sky:u:READONLY x' channel",
+            "ERR no READONLY ",
+            "NOAUTHX y",
+            "ERR Error running script (call to f_1): @user_script:7: the key a: b",
+            "",
+        ] {
+            assert!(!is_unfit(error), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unfit_server_ends_all_connections_once_and_is_dialled_with_back_off() {
+        let server = Arc::new(Server::new("h:1".to_owned()));
+        let [mut one, two] = [server.tie().unwrap(), server.tie().unwrap()];
+        assert!(!one.judge("NOPERM this user has no permissions") && !one.is_ended());
+        assert!(two.judge("READONLY you can't"));
+        one.ended().await;
+        assert!(one.is_ended() && two.is_ended());
+        assert_eq!(server.tie().map(drop).unwrap_err(), "READONLY you can't", "nothing dials at once");
+        tokio::time::advance(FIRST_WAIT).await;
+        let next = server.tie().unwrap();
+        one.end_all("an answer that came late");
+        assert!(!next.is_ended(), "a connection that has ended says nothing of the new ones");
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            server.tie().unwrap().end_all("READONLY again");
+            let ended = Instant::now();
+            while server.tie().is_err() {
+                tokio::time::advance(Duration::from_millis(10)).await;
+            }
+            waits.push(ended.elapsed());
+        }
+        assert!(waits[7] > 4 * FIRST_WAIT && waits.iter().all(|wait| *wait <= 2 * LONGEST_WAIT), "{waits:?}");
+        tokio::time::advance(CALM).await;
+        server.tie().unwrap().end_all("READONLY later");
+        tokio::time::advance(FIRST_WAIT).await;
+        assert!(server.tie().is_ok(), "the waits begin anew");
+    }
+}
