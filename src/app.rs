@@ -23,9 +23,9 @@ use crate::broker::Deliver;
 use crate::config::{Config, Loaded, Plugins};
 use crate::hub::Hub;
 use crate::id::IdSequence;
-use crate::node::Node;
 use crate::node::deliver::Delivery;
 use crate::node::effects::NodeServices;
+use crate::node::{Node, Status};
 use crate::plugin::PluginHost;
 use crate::plugin::host::{CompileIn, LoadError, Options, Tasks as PluginTasks, WasmHost};
 use crate::plugin::kv::OpenError;
@@ -132,6 +132,8 @@ impl App {
             tracing::warn!(%why, "the node is not of the cluster yet");
         }
 
+        warn_of_closed_rooms(&config, &node);
+
         let (plugin_rules, rules) = watch::channel(config.plugins.clone());
         let metrics = telemetry.metrics();
         let about = About {
@@ -205,6 +207,13 @@ fn warn_of(config: &Config) {
         );
     }
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+}
+
+fn warn_of_closed_rooms(config: &Config, node: &Node) {
+    let is_access = |status: &Status| status.state == "live" && status.roles.contains(&"access");
+    if let Some(warning) = config.closed_rooms(node.plugins().iter().any(is_access)) {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// What the operator told the process.

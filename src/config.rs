@@ -152,6 +152,8 @@ section! {
         pub publish: bool = false,
         /// Most rooms that one connection may be in.
         pub rooms: usize [Bounded(1, 10_000)] = 100,
+        /// Rooms that any bound client may join: names, or beginnings of names that end with `*`; `["*"]` opens all. Plugins of the role `access` are asked first.
+        pub open_rooms: Vec<String> = Vec::new(),
     }
 }
 
@@ -193,7 +195,7 @@ section! {
         pub batch: usize [Bounded(1, 10_000)] = 500,
         /// Most users named by one request.
         pub uids: usize [Bounded(1, 1_000_000)] = 10_000,
-        /// Auth calls under way at once; more wait.
+        /// Auth calls under way at once, and as many access calls; more wait.
         pub auth_calls: usize [Bounded(1, 100_000)] = 64,
     }
 }

@@ -32,10 +32,10 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-pub use connection::Connection;
+pub use connection::{Connection, Joined, Terms};
 
 use clock::Clock;
-use connection::Leave;
+use connection::{Ended, Leave};
 use meters::RouteMeters;
 use registry::Registry;
 use rooms::Rooms;
@@ -79,8 +79,10 @@ pub struct Binding {
     pub since: i64,
     /// Seconds since 1970 at which the admission ends.
     pub expires: Option<u64>,
-    /// deviceName, appVersion, osVersion, language…, and the auth plugin's claims.
+    /// deviceName, appVersion, osVersion, language…: what the client says of itself, over all its binds.
     pub facts: Entries,
+    /// Claims of the last admission or login. Nothing in them was typed by the client.
+    pub claims: Entries,
 }
 
 /// One run of frames with its receivers.
@@ -169,6 +171,7 @@ pub struct Hub {
     ids: Arc<IdSequence>,
     limit: usize,
     router: Router,
+    ended: Arc<Ended>,
 }
 
 impl Hub {
@@ -178,11 +181,13 @@ impl Hub {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let shards = if settings.shards == 0 { cores() } else { settings.shards };
         let clock = Clock::new(settings);
-        let (homes, tasks): (Vec<_>, Vec<_>) =
-            (0..shards).map(|index| shard::new(index, shards, settings, clock.clone())).unzip();
+        let ended = Arc::<Ended>::default();
+        let shared = shard::Shared { count: shards, clock, ended: Arc::clone(&ended) };
+        let (homes, tasks): (Vec<_>, Vec<_>) = (0..shards).map(|index| shard::new(index, settings, &shared)).unzip();
         let hub = Self {
             ids,
             limit: settings.connections,
+            ended,
             router: Router {
                 registry: Registry::new(),
                 rooms: Rooms::new(),
@@ -229,9 +234,19 @@ impl Hub {
         Detached { last, rooms }
     }
 
-    /// `false` when it was in the room already, or is not bound. Every publish that starts after this returned sees it.
-    pub fn join(&self, connection: &Connection, room: &Room) -> bool {
-        self.router.rooms.join(connection, room)
+    /// Every publish that starts after this returned reaches a connection that joined.
+    pub fn join(&self, connection: &Connection, room: &Room, terms: Terms<'_>) -> Joined {
+        self.router.rooms.join(connection, room, terms)
+    }
+
+    /// Waits until memberships have ended, and gives the connections that have them.
+    pub async fn memberships_ended(&self) -> Vec<Connection> {
+        self.ended.take().await
+    }
+
+    /// Takes the connection out of the rooms in which its membership has ended; their names.
+    pub fn leave_ended(&self, connection: &Connection) -> Vec<Room> {
+        self.router.rooms.leave_ended(connection)
     }
 
     /// `false` when it was not in the room. Every publish that starts after this returned leaves it out.

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -45,6 +46,7 @@ use crate::id::{IdSequence, NodeId};
 use crate::plugin::PluginHost;
 use cluster::Cluster;
 use presence::Turns;
+use rooms::OpenRooms;
 
 /// One running node.
 pub struct Node {
@@ -55,6 +57,8 @@ pub struct Node {
     cluster: Cluster,
     turns: Turns,
     auth_calls: Semaphore,
+    access_calls: Semaphore,
+    open_rooms: ArcSwap<OpenRooms>,
     rooms_per_connection: AtomicUsize,
     draining: AtomicBool,
     /// What is wrong with the ways in, by the name of the way.
@@ -80,6 +84,8 @@ impl Node {
             cluster: Cluster::new(config, roster),
             turns: Turns::default(),
             auth_calls: Semaphore::new(config.limits.auth_calls),
+            access_calls: Semaphore::new(config.limits.auth_calls),
+            open_rooms: ArcSwap::from_pointee(OpenRooms::new(&config.clients.open_rooms)),
             rooms_per_connection: AtomicUsize::new(config.clients.rooms),
             draining: AtomicBool::new(false),
             ailing: Mutex::default(),
@@ -90,6 +96,7 @@ impl Node {
     /// Takes what of `config` a running node can take.
     pub fn reconfigure(&self, config: &Config) {
         self.rooms_per_connection.store(config.clients.rooms, Ordering::Relaxed);
+        self.open_rooms.store(Arc::new(OpenRooms::new(&config.clients.open_rooms)));
     }
 
     /// This node's name.

@@ -3,6 +3,7 @@
 //! Knows no hub and no broker: what plugins may do to others goes through [`Services`], which the node implements.
 //! `wasmtime` lives in the modules below and shows in no signature here.
 
+mod access;
 mod auth;
 mod bindings;
 mod breaker;
@@ -116,6 +117,32 @@ pub struct Identity {
     pub channel: Option<String>,
 }
 
+/// A client's wish to join a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// Who asks.
+    pub who: Identity,
+    /// The claims of the connection's last admission or login.
+    pub claims: Entries,
+    /// The room.
+    pub room: Room,
+    /// The data that the client sent beside the room.
+    pub data: Entries,
+}
+
+/// What the access plugins say of a join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// The client may join, until this second since 1970 if there is one.
+    Allow(Option<u64>),
+    /// The client may not join.
+    Refuse(Refusal),
+    /// No plugin decided: the rooms of `clients.open_rooms` are open.
+    Abstain,
+    /// A plugin that would have been asked could not judge.
+    Unavailable,
+}
+
 /// A SendBody on its way to the plugin that owns its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -201,7 +228,7 @@ pub struct Status {
     pub name: Arc<str>,
     /// `live`, `disabled`, `rejected` (nothing serves) or `missing` (deleted, and its role refuses).
     pub state: &'static str,
-    /// `auth`, `filter`, `handler`, `events`.
+    /// `auth`, `filter`, `handler`, `events`, `access`.
     pub roles: Vec<&'static str>,
     /// Grows by one with each version of the file that went live.
     pub version: u64,
@@ -306,6 +333,9 @@ pub trait PluginHost: Send + Sync {
     /// Asks the auth plugins in order. Fails closed: no plugin, or none that decides, refuses.
     fn admit(&self, transport: Transport, claim: Claim) -> BoxFuture<'_, Result<Admission, Refusal>>;
 
+    /// Asks the access plugins in order; the first that does not abstain decides.
+    fn join(&self, request: JoinRequest) -> BoxFuture<'_, Access>;
+
     /// Sends each envelope through the filter chain of one snapshot; a replaced message stands in its envelope afterwards.
     fn judge<'a>(&'a self, batch: &'a mut [Envelope]) -> BoxFuture<'a, Vec<Judgement>>;
 
@@ -337,11 +367,13 @@ pub enum Role {
     Handler,
     /// Hears what happened.
     Events,
+    /// Decides which rooms a client may join.
+    Access,
 }
 
 impl Role {
     /// Every role, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Auth, Self::Filter, Self::Handler, Self::Events];
+    pub const ALL: [Self; 5] = [Self::Auth, Self::Filter, Self::Handler, Self::Events, Self::Access];
 
     /// The word used in the interface, in manifests, logs and metrics.
     #[must_use]
@@ -351,6 +383,7 @@ impl Role {
             Self::Filter => "filter",
             Self::Handler => "handler",
             Self::Events => "events",
+            Self::Access => "access",
         }
     }
 }

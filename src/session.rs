@@ -65,8 +65,10 @@ pub enum Action {
     Reply(Reply),
     /// Ask the auth plugins.
     Admit(Box<Claim>),
-    /// Bind the connection to its holder, with what the client said of itself.
+    /// Bind the connection as admitted, with what the client said of itself.
     Bind(Box<Admission>, Facts),
+    /// Add what the bound client said of itself; answered like [`Action::Bind`]. The claims stay.
+    Rebind(Box<Admission>, Facts),
     /// Ask the plugin that owns the key.
     Handle {
         /// The key.
@@ -74,8 +76,8 @@ pub enum Action {
         /// Its data.
         data: Entries,
     },
-    /// Join a room.
-    Join(Room),
+    /// Join a room, if the client may; with what it sent beside the room.
+    Join(Room, Entries),
     /// Leave a room.
     Leave(Room),
     /// Set or remove the tag.
@@ -170,6 +172,12 @@ impl Session {
         self.holder.as_deref().map(|admission| &admission.uid)
     }
 
+    /// Second since 1970 at which its admission ends.
+    #[must_use]
+    pub fn expires(&self) -> Option<u64> {
+        self.holder.as_deref().and_then(|admission| admission.expires)
+    }
+
     /// Whether it has said [`Action::Close`].
     #[must_use]
     pub fn is_closing(&self) -> bool {
@@ -213,8 +221,8 @@ impl Session {
             "client_refresh" => self.client_refresh(&data),
             "client_set_tag" => self.set_tag(&data, now),
             "client_remove_tag" => self.remove_tag(now),
-            "room_join" => self.room(&data, Action::Join, Waiting::Join),
-            "room_leave" => self.room(&data, Action::Leave, Waiting::Leave),
+            "room_join" => self.room_join(&data),
+            "room_leave" => self.room_leave(&data),
             "message" => self.message(&data, rules),
             _ => {
                 self.waiting = Waiting::Handler(key.clone());
@@ -238,16 +246,23 @@ impl Session {
         Ok(vec![Action::SetTag(None), done])
     }
 
-    fn room(
-        &mut self,
-        data: &Entries,
-        action: fn(Room) -> Action,
-        waiting: fn(Room) -> Waiting,
-    ) -> Result<Vec<Action>, Refusal> {
+    fn room_join(&mut self, data: &Entries) -> Result<Vec<Action>, Refusal> {
+        let room = self.room(data)?;
+        let rest = data.iter().filter(|(key, _)| *key != "room").collect();
+        self.waiting = Waiting::Join(room.clone());
+        Ok(vec![Action::Join(room, rest)])
+    }
+
+    fn room_leave(&mut self, data: &Entries) -> Result<Vec<Action>, Refusal> {
+        let room = self.room(data)?;
+        self.waiting = Waiting::Leave(room.clone());
+        Ok(vec![Action::Leave(room)])
+    }
+
+    /// The room that a bound client names.
+    fn room(&self, data: &Entries) -> Result<Room, Refusal> {
         self.user()?;
-        let room = Room::parse(required(data, "room")?).map_err(|e| invalid(format!("room: {e}")))?;
-        self.waiting = waiting(room.clone());
-        Ok(vec![action(room)])
+        Room::parse(required(data, "room")?).map_err(|e| invalid(format!("room: {e}")))
     }
 
     fn message(&mut self, data: &Entries, rules: &Rules) -> Result<Vec<Action>, Refusal> {

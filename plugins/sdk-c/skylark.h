@@ -1,6 +1,6 @@
 // What a Skylark plugin in C is written with, beside the bindings that wit-bindgen makes: texts, entries, the log, the settings.
 //
-// Include the header of your role (auth.h, filter.h, handler.h, events.h) and write the one function that it asks for.
+// Include the header of your role (auth.h, filter.h, handler.h, events.h, access.h) and write the one function that it asks for.
 //
 // Memory: whatever a call allocates, the host's answers and the results included, is forgotten when the call is over: nothing is
 // ever freed one by one. What `start` allocates stays for the life of the instance. Nothing else may be kept in a static variable.

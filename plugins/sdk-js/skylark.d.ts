@@ -117,6 +117,29 @@ declare module "skylark:plugin/auth" {
 }
 
 /**
+ * Role: decides which rooms a bound client may join. Called at `room_join`, and at nothing else. Since 0.1.2.
+ *
+ * The first plugin that does not abstain decides. If all abstain, the rooms of `clients.open_rooms` are open to every bound
+ * client, and all others are refused. Rooms of an admission, of `login`, of the push API and of `outbox` are not asked for.
+ * The role reads: it may call `kv.get`, and `kv` refuses its writes as read-only.
+ */
+declare module "skylark:plugin/access" {
+  export type Entry = import("skylark:plugin/types").Entry;
+  export type Identity = import("skylark:plugin/types").Identity;
+  export type Refusal = import("skylark:plugin/types").Refusal;
+  /** The decision about one join. */
+  export type Answer = { tag: "allow"; val: number | null } | { tag: "refuse"; val: Refusal } | { tag: "abstain" };
+  /** What the plugin exports as `access`. */
+  export interface Access {
+    /**
+     * Decides about one join. `claims` are those of the connection's last admission or login: nothing in them was typed by the
+     * client. `data` is what the client sent beside the room: nothing in it is a fact.
+     */
+    join(who: Identity, claims: Array<Entry>, room: string, data: Array<Entry>): Answer;
+  }
+}
+
+/**
  * The publish under judgement: nothing is copied into the plugin until it asks (docs/decisions/0002).
  *
  * The functions speak of the publish whose `judge` is running; outside of it a call traps.
@@ -422,7 +445,7 @@ declare module "skylark:plugin/counters" {
 }
 
 /**
- * Requests to others, e.g. for a key set. Auth, handlers and events; never a filter. Grant: `http`, and the manifest's
+ * Requests to others, e.g. for a key set. Auth, access, handlers and events; never a filter. Grant: `http`, and the manifest's
  * `[http]` names the places that may be asked. Since 0.1.1.
  *
  * A request is sent at once and is not taken back if the call fails; a call that is run again sends it again. The time that

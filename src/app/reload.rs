@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::{App, warn_of};
+use super::{App, warn_of, warn_of_closed_rooms};
 use crate::config::{Config, ConfigError, Plugins, Reloaded};
 use crate::plugin::host::WasmHost;
 use crate::server::tls_faults;
@@ -71,6 +71,7 @@ impl App {
         self.loaded = Arc::new(self.loaded.with(config.clone()));
         let config = Arc::new(config);
         self.node.reconfigure(&config);
+        warn_of_closed_rooms(&config, &self.node);
         self.api.reconfigure(&config);
         self.server.reconfigure(&config);
         self.intakes.reconfigure(&config);

@@ -7,7 +7,7 @@ use anyhow::bail;
 
 use super::{ConfigSource, block_on, print};
 use crate::app::engine;
-use crate::config::{Bus, BusKind, Config, Plugins, SecretFile};
+use crate::config::{Bus, BusKind, Config, SecretFile};
 use crate::plugin::check::{Report, check_dir};
 use crate::server::tls_faults;
 
@@ -43,7 +43,7 @@ impl Check {
         if let Some(config) =
             examined.config.filter(|_| !examined.faults.iter().any(|f| f.path.starts_with("plugins.dir")))
         {
-            checked.extend(plugins(&config.plugins, &mut faults));
+            checked.extend(plugins(&config, &mut faults));
         }
         if faults.is_empty() {
             let files =
@@ -98,9 +98,9 @@ fn intakes(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
     sound
 }
 
-/// Checks every component of the directory, and gives a line for each that would serve.
-fn plugins(plugins: &Plugins, faults: &mut Vec<String>) -> Vec<String> {
-    let reports = match block_on(async { Ok(check_dir(plugins).await?) }) {
+/// Checks every component of the directory. Gives a line for each that would serve, and the warnings.
+fn plugins(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
+    let reports = match block_on(async { Ok(check_dir(&config.plugins).await?) }) {
         Ok(reports) => reports,
         Err(error) => {
             faults.push(format!("plugins: {error:#}"));
@@ -110,7 +110,10 @@ fn plugins(plugins: &Plugins, faults: &mut Vec<String>) -> Vec<String> {
     for report in &reports {
         faults.extend(report.faults.iter().map(|fault| format!("plugin {}: {fault}", report.name)));
     }
-    reports.iter().filter(|report| report.faults.is_empty()).map(line).collect()
+    let sound = || reports.iter().filter(|report| report.faults.is_empty());
+    let has_access = sound().any(|report| !report.disabled && report.roles.contains(&"access"));
+    let warning = config.closed_rooms(has_access).map(|warning| format!("warning: {warning}"));
+    sound().map(line).chain(warning).collect()
 }
 
 /// `plugin word-filter: ok, filter, 65536 bytes, compiled in 120 ms`

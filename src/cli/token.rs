@@ -27,6 +27,9 @@ pub(super) struct Token {
     /// Rooms to join at once, by commas.
     #[arg(long, value_delimiter = ',', value_name = "ROOM,…")]
     rooms: Vec<Room>,
+    /// Rooms that its holder may join later, by commas: names, or beginnings with * behind them.
+    #[arg(long, value_delimiter = ',', value_name = "ROOM,…")]
+    join: Vec<String>,
     /// How long the token holds, e.g. 90s, 1h, 7d.
     #[arg(long, default_value = "1h", value_parser = ttl)]
     ttl: Duration,
@@ -35,7 +38,8 @@ pub(super) struct Token {
 impl Token {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         let config = source.load()?.config;
-        print(&mint(&config.plugins.dir, &self.uid, self.device.as_ref(), &self.rooms, self.ttl)?)
+        let rooms = Rooms { now: &self.rooms, later: &self.join };
+        print(&mint_for(&config.plugins.dir, &self.uid, self.device.as_ref(), rooms, self.ttl)?)
     }
 }
 
@@ -52,6 +56,25 @@ pub(super) fn mint(
     rooms: &[Room],
     ttl: Duration,
 ) -> anyhow::Result<String> {
+    mint_for(plugins, uid, device, Rooms { now: rooms, later: &[] }, ttl)
+}
+
+/// Rooms of a token.
+#[derive(Clone, Copy)]
+struct Rooms<'a> {
+    /// To join at once.
+    now: &'a [Room],
+    /// That may be joined: names, or beginnings with `*` behind them.
+    later: &'a [String],
+}
+
+fn mint_for(
+    plugins: &Path,
+    uid: &Uid,
+    device: Option<&Device>,
+    rooms: Rooms<'_>,
+    ttl: Duration,
+) -> anyhow::Result<String> {
     if plugins.as_os_str().is_empty() {
         bail!("expected plugins.dir to hold {MANIFEST}, it is not set (--env dev has the samples)");
     }
@@ -65,8 +88,11 @@ pub(super) fn mint(
     if let Some(device) = device {
         claims["device"] = device.as_str().into();
     }
-    if !rooms.is_empty() {
-        claims["rooms"] = rooms.iter().map(Room::as_str).collect();
+    if !rooms.now.is_empty() {
+        claims["rooms"] = rooms.now.iter().map(Room::as_str).collect();
+    }
+    if !rooms.later.is_empty() {
+        claims["join"] = rooms.later.iter().map(String::as_str).collect();
     }
     for (claim, value) in [("aud", audience), ("iss", issuer)] {
         if let Some(value) = value.filter(|value| !value.is_empty()) {

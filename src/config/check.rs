@@ -10,6 +10,7 @@ use super::fault::{Fault, nearest};
 use super::read::one_of;
 use super::value::Value;
 use super::{Config, IntakeKind, Service};
+use crate::id::Room;
 
 /// Words that stand for a group of origins.
 const ORIGIN_WORDS: [&str; 4] = ["same-origin", "same-host", "loopback", "*"];
@@ -27,6 +28,7 @@ pub(super) fn check(config: &Config, tree: &Value, only_v6: bool, faults: &mut V
     let mut rules = Rules { config, tree, only_v6, faulty, faults };
     rules.listeners();
     rules.api();
+    rules.clients();
     rules.durations();
     rules.plugins();
     rules.intakes();
@@ -170,6 +172,26 @@ impl Rules<'_> {
                  loopback; or set api.insecure: true to let anybody push"
             );
             self.fault("api.keys", &problem);
+        }
+    }
+
+    fn clients(&mut self) {
+        if !self.is_sound("clients.open_rooms") {
+            return;
+        }
+        for (index, pattern) in self.config.clients.open_rooms.iter().enumerate() {
+            let path = format!("clients.open_rooms[{index}]");
+            let name = pattern.strip_suffix('*').unwrap_or(pattern);
+            if name.contains('*') {
+                self.fault(&path, &format!("expected a * at the end only, got {pattern:?}"));
+            } else if !(name.is_empty() && pattern == "*")
+                && let Err(error) = Room::parse(name)
+            {
+                self.fault(
+                    &path,
+                    &format!("expected a room, a beginning with * behind it, or \"*\", got {pattern:?}: {error}"),
+                );
+            }
         }
     }
 

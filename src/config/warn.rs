@@ -1,6 +1,6 @@
 //! What is allowed and seldom meant: told by `skylark check` and at the start, and no fault.
 
-use super::{Config, Scope};
+use super::{Config, Listener, Scope, Service};
 
 impl Config {
     /// One sentence for each, with its key first.
@@ -9,6 +9,19 @@ impl Config {
         let mut warnings = Vec::new();
         self.warn_of_scopes(&mut warnings);
         warnings
+    }
+
+    /// Tells that clients can join no room by themselves: none is open, and no plugin decides.
+    #[must_use]
+    pub fn closed_rooms(&self, has_access_plugin: bool) -> Option<&'static str> {
+        let takes_clients = |listener: &Listener| {
+            [Service::Ws, Service::Cim, Service::CimTcp].into_iter().any(|service| listener.has(service))
+        };
+        let is_closed = self.clients.open_rooms.is_empty() && !has_access_plugin;
+        (is_closed && self.listeners.iter().any(takes_clients)).then_some(
+            "clients.open_rooms: no room is open and no access plugin is live: clients join no room by themselves; \
+             clients.open_rooms: [\"*\"] opens all rooms",
+        )
     }
 
     /// `manage` opened the commands to plugins until they got a scope of their own.

@@ -3,6 +3,8 @@
 //! Knows no socket: bytes go through the mailbox of the connection's [`Home`]. A message on its way touches only the
 //! first few words here, all atomic; the locks are for binds, rooms and tags.
 
+mod membership;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,6 +25,11 @@ use crate::disconnect::Disconnect;
 use crate::id::{ConnectionId, Room};
 use crate::protocol::Form;
 
+pub(super) use membership::Ended;
+pub use membership::{Joined, Terms};
+
+use membership::Ends;
+
 /// A live connection, as a cheap handle.
 #[derive(Clone)]
 pub struct Connection(Arc<Link>);
@@ -39,6 +46,8 @@ pub(super) struct Home {
     /// What the shard is to look at by its next tick, each connection at most once: changes that may not wait for
     /// room in the mailbox.
     pub(super) to_look_at: Mutex<Vec<Connection>>,
+    /// Connections with a membership that has ended, over all shards.
+    pub(super) ended: Arc<Ended>,
 }
 
 /// Limits of every connection.
@@ -77,8 +86,12 @@ struct Link {
     unbound_until: AtomicU32,
     /// 0 = never.
     expires: AtomicU32,
+    /// Tick at which the first of its memberships ends; 0 = never.
+    first_end: AtomicU32,
     /// It stands in `to_look_at`.
     noted: AtomicBool,
+    /// It stands in [`Home::ended`].
+    reported: AtomicBool,
     /// [`DevicePolicy`] of its listener.
     excludes: AtomicBool,
     seldom: Mutex<Seldom>,
@@ -89,6 +102,8 @@ struct Link {
 struct Seldom {
     detached: bool,
     rooms: Vec<Arc<RoomState>>,
+    /// Ends of memberships; most connections have none.
+    ends: Option<Box<Ends>>,
     tag: Option<Box<str>>,
 }
 
@@ -113,7 +128,9 @@ impl Connection {
             attached: now,
             unbound_until: AtomicU32::new(home.clock.after(home.bounds.unbound)),
             expires: AtomicU32::new(0),
+            first_end: AtomicU32::new(0),
             noted: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
             excludes: AtomicBool::new(false),
             seldom: Mutex::default(),
             home,
@@ -324,26 +341,6 @@ impl Connection {
         self.0.noted.store(false, Ordering::Release);
     }
 
-    /// Adds the room that `enter` gives, unless it is in it, not bound or detached.
-    pub(super) fn add_room(&self, room: &str, enter: impl FnOnce() -> Arc<RoomState>) -> bool {
-        let mut seldom = self.0.seldom.lock();
-        let free = !seldom.detached && self.is_bound() && seldom.rooms.iter().all(|r| r.name().as_str() != room);
-        if free {
-            let state = enter();
-            seldom.rooms.push(state);
-        }
-        free
-    }
-
-    /// Takes the room off its list and runs `exit` with it before anybody else changes the list.
-    pub(super) fn drop_room(&self, room: &str, exit: impl FnOnce(&Arc<RoomState>)) -> bool {
-        let mut seldom = self.0.seldom.lock();
-        let Some(at) = seldom.rooms.iter().position(|r| r.name().as_str() == room) else { return false };
-        let state = seldom.rooms.remove(at);
-        exit(&state);
-        true
-    }
-
     /// From now on it takes nothing, joins nothing and cannot be bound: whose it was and which rooms it was in, once.
     pub(super) fn take_leave(&self) -> Option<Leave> {
         let mut seldom = self.0.seldom.lock();
@@ -415,7 +412,7 @@ mod tests {
         println!("who it is bound to: {} bytes", size_of::<Binding>());
         assert_eq!(size_of::<Option<Connection>>(), size_of::<usize>());
         assert!(size_of::<Link>() <= 136, "{} bytes", size_of::<Link>());
-        assert!(size_of::<Binding>() <= 112, "{} bytes", size_of::<Binding>());
+        assert!(size_of::<Binding>() <= 136, "{} bytes", size_of::<Binding>());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use metrics::gauge;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use super::connection::Connection;
+use super::connection::{Connection, Joined, Terms};
 use crate::id::Room;
 use crate::telemetry::names;
 
@@ -58,12 +58,18 @@ impl Rooms {
         Self { hasher, maps }
     }
 
-    pub(super) fn join(&self, connection: &Connection, room: &Room) -> bool {
-        connection.add_room(room.as_str(), || self.enter(room, connection))
+    pub(super) fn join(&self, connection: &Connection, room: &Room, terms: Terms<'_>) -> Joined {
+        connection.add_room(room, terms, || self.enter(room, connection))
     }
 
     pub(super) fn leave(&self, connection: &Connection, room: &Room) -> bool {
-        connection.drop_room(room.as_str(), |state| {
+        connection.drop_room(room, |state| {
+            self.exit(state, connection);
+        })
+    }
+
+    pub(super) fn leave_ended(&self, connection: &Connection) -> Vec<Room> {
+        connection.drop_ended(|state| {
             self.exit(state, connection);
         })
     }

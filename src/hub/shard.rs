@@ -23,7 +23,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval_at};
 pub(super) use deliver::{Count, Excluded, Item, Part, To};
 
 use super::clock::Clock;
-use super::connection::{Bounds, Connection, Home};
+use super::connection::{Bounds, Connection, Ended, Home};
 use super::load::{Load, Seat};
 use super::meters::TotalsCell;
 use super::{Settings, ShardTask, Socket};
@@ -50,8 +50,16 @@ pub(super) enum Command {
     Stop,
 }
 
-/// Makes shard `index` of `count`: what others hold of it, and its life.
-pub(super) fn new(index: usize, count: usize, settings: &Settings, clock: Clock) -> (Arc<Home>, ShardTask) {
+/// What all shards have in common.
+pub(super) struct Shared {
+    /// How many there are.
+    pub(super) count: usize,
+    pub(super) clock: Clock,
+    pub(super) ended: Arc<Ended>,
+}
+
+/// Makes shard `index`: what others hold of it, and its life.
+pub(super) fn new(index: usize, settings: &Settings, shared: &Shared) -> (Arc<Home>, ShardTask) {
     let (mailbox, commands) = mpsc::channel(settings.queue.mailbox.max(1));
     let home = Arc::new(Home {
         index,
@@ -63,10 +71,11 @@ pub(super) fn new(index: usize, count: usize, settings: &Settings, clock: Clock)
             unbound: settings.unbound,
             unbound_max: settings.unbound_max,
         },
-        clock,
+        clock: shared.clock.clone(),
         to_look_at: Mutex::default(),
+        ended: Arc::clone(&shared.ended),
     });
-    let slots = Slots::new(Arc::clone(&home), settings, count > 1);
+    let slots = Slots::new(Arc::clone(&home), settings, shared.count > 1);
     (home, async move { Shard::new(slots, commands).run().await }.boxed())
 }
 

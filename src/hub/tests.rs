@@ -151,7 +151,13 @@ fn binding(uid: &str, device: Option<&str>) -> Binding {
         since: 0,
         expires: None,
         facts: Entries::new(),
+        claims: Entries::new(),
     }
+}
+
+/// `false` when the connection was in the room already, or is not bound.
+fn join(hub: &Hub, connection: &Connection, room: &Room) -> bool {
+    hub.join(connection, room, Terms::default()) == Joined::New
 }
 
 fn uid(text: &str) -> Uid {

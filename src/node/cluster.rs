@@ -101,17 +101,19 @@ impl Cluster {
 }
 
 impl Node {
-    /// The node's life among others: keeps its lease, answers their words, tells clients of losses. Ends never; to be
-    /// run once, and dropped when the node ends.
+    /// The node's life among others: keeps its lease, answers their words, tells clients of losses, ends memberships. Never
+    /// returns; to be run once, and dropped when the node ends.
     pub async fn attend(self: Arc<Self>) {
         let Some(mut words) = self.cluster.waiting.lock().take() else { return };
         let mut answering: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         let mut lease = Box::pin(self.keep_lease());
         let mut losses = Box::pin(self.tell_losses());
+        let mut memberships = Box::pin(self.end_memberships());
         loop {
             tokio::select! {
                 () = &mut lease => {}
                 () = &mut losses => {}
+                () = &mut memberships => {}
                 Some(()) = answering.next() => {}
                 Some((from, heard)) = words.recv(), if answering.len() < AT_ONCE => {
                     answering.push(Box::pin(self.act_on(from, heard)));

@@ -62,6 +62,18 @@ impl Node {
         self.settle(connection, admission, facts, 0).await
     }
 
+    /// Adds what a bound client says of itself. User, end and claims stay those of the last admission or login.
+    ///
+    /// # Errors
+    /// As [`Node::bind`].
+    pub async fn rebind(&self, connection: &Connection, kept: Admission, facts: Facts) -> Result<(), Refusal> {
+        let admission = match connection.binding() {
+            Some(bound) => Admission { expires: bound.expires, claims: bound.claims.clone(), ..kept },
+            None => kept,
+        };
+        self.bind(connection, admission, facts).await
+    }
+
     /// Gives the connection to a user by a plugin's word, `hops` calls of plugins after something from outside, whoever it belonged to, and tells its client as if it had bound.
     ///
     /// # Errors
@@ -110,7 +122,8 @@ impl Node {
             channel: facts.channel.or_else(|| earlier.and_then(|b| b.channel.clone())),
             since: earlier.map_or_else(clock::now_millis, |b| b.since),
             expires,
-            facts: merge(earlier.map(|b| &b.facts), &facts.rest, &claims),
+            facts: merge(earlier.map(|b| &b.facts), &facts.rest),
+            claims,
         };
         let bound = self.hub.bind(connection, binding);
         if let Some(former) = bound.former {
@@ -183,7 +196,7 @@ pub(super) fn identity(connection: &Connection) -> Option<Identity> {
     Some(identity_of(connection, &*connection.binding()?))
 }
 
-fn identity_of(connection: &Connection, binding: &Binding) -> Identity {
+pub(super) fn identity_of(connection: &Connection, binding: &Binding) -> Identity {
     Identity {
         uid: binding.uid.clone(),
         cid: connection.id(),
@@ -192,9 +205,9 @@ fn identity_of(connection: &Connection, binding: &Binding) -> Identity {
     }
 }
 
-fn merge(earlier: Option<&Entries>, said: &Entries, claims: &Entries) -> Entries {
+fn merge(earlier: Option<&Entries>, said: &Entries) -> Entries {
     let mut all = earlier.cloned().unwrap_or_default();
-    for (key, value) in said.iter().chain(claims.iter()) {
+    for (key, value) in said.iter() {
         all.insert(key, value);
     }
     all

@@ -26,7 +26,7 @@ use crate::hub::{Connection, Hub, Settings, ShardTask, Socket};
 use crate::id::{IdSequence, NodeId, Room, Uid};
 use crate::message::{Entries, Envelope, Receipt, Target};
 pub(crate) use crate::plugin::Judgement;
-use crate::plugin::{Call, Event, PluginHost, Status, Transport, Word, WordFault};
+use crate::plugin::{Access, Call, Event, JoinRequest, PluginHost, Status, Transport, Word, WordFault};
 
 /// A node whose broker and plugins are scripted.
 pub(crate) struct Fake {
@@ -88,6 +88,16 @@ impl Fake {
         self.broker.script.lock().judgements.push((action.to_owned(), judgement));
     }
 
+    /// What the access plugins answer about this room from now on; they abstain for all others.
+    pub(crate) fn set_access(&self, room: &str, access: Access) {
+        self.broker.script.lock().access.push((room.to_owned(), access));
+    }
+
+    /// The joins that the access plugins were asked about since they were last looked at.
+    pub(crate) fn joins(&self) -> Vec<JoinRequest> {
+        std::mem::take(&mut self.broker.script.lock().joins)
+    }
+
     /// What the plugins say of themselves.
     pub(crate) fn set_plugins(&self, status: Vec<Status>) {
         self.broker.script.lock().status = status;
@@ -144,6 +154,8 @@ struct Scripted {
 struct Script {
     broken: bool,
     judgements: Vec<(String, Judgement)>,
+    access: Vec<(String, Access)>,
+    joins: Vec<JoinRequest>,
     status: Vec<Status>,
     words: Vec<(String, Word)>,
     faults: Vec<String>,
@@ -240,6 +252,14 @@ impl PluginHost for Scripted {
     fn admit(&self, _transport: Transport, _claim: Claim) -> BoxFuture<'_, Result<Admission, Refusal>> {
         let refusal = Refusal::new("401", "no plugin");
         std::future::ready(Err(refusal)).boxed()
+    }
+
+    fn join(&self, request: JoinRequest) -> BoxFuture<'_, Access> {
+        let mut script = self.script.lock();
+        let scripted = script.access.iter().rev().find(|(room, _)| *room == request.room.as_str());
+        let access = scripted.map_or(Access::Abstain, |(_, access)| access.clone());
+        script.joins.push(request);
+        std::future::ready(access).boxed()
     }
 
     fn judge<'a>(&'a self, batch: &'a mut [Envelope]) -> BoxFuture<'a, Vec<Judgement>> {

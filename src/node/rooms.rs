@@ -1,44 +1,113 @@
-//! Rooms as one connection joins and leaves them: bound, held on the bus, told to plugins.
+//! Rooms as one connection joins and leaves them: asked for, bound, held on the bus, told to plugins, ended in time.
 //!
-//! Knows no other node: who joins somewhere else is asked in [`super::cluster`].
+//! Knows no other node: joins of connections on other nodes are in [`super::cluster`].
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use super::Node;
-use super::connect::identity;
+use super::connect::{identity, identity_of};
 use crate::claim::Refusal;
-use crate::hub::Connection;
+use crate::clock;
+use crate::hub::{Connection, Joined, Terms};
 use crate::id::Room;
-use crate::plugin::Event;
+use crate::message::Entries;
+use crate::plugin::{Access, Event, Identity, JoinRequest};
+use crate::protocol::{self, Reply, ServerFrame};
+
+/// Key of the REPLY that tells a client of the end of a membership.
+const ENDED: &str = "room_left";
+
+/// Rooms that every bound client may join.
+#[derive(Debug, Default)]
+pub(super) struct OpenRooms {
+    names: HashSet<String>,
+    prefixes: Vec<String>,
+}
+
+impl OpenRooms {
+    /// Of `clients.open_rooms`: names, and beginnings of names that end with `*`.
+    pub(super) fn new(patterns: &[String]) -> Self {
+        let mut open = Self::default();
+        for pattern in patterns {
+            match pattern.strip_suffix('*') {
+                Some(prefix) => open.prefixes.push(prefix.to_owned()),
+                None => drop(open.names.insert(pattern.clone())),
+            }
+        }
+        open
+    }
+
+    fn has(&self, room: &Room) -> bool {
+        let room = room.as_str();
+        self.names.contains(room) || self.prefixes.iter().any(|prefix| room.starts_with(prefix.as_str()))
+    }
+}
 
 impl Node {
-    /// A bound connection joins a room; `false` if it was in it. When this returns, what is published to the room from
-    /// then on, on any node, reaches it.
+    /// A bound client asks to join a room: the access plugins decide, then `clients.open_rooms`. `false` if the connection
+    /// was in the room. When this returns, what is published to the room from then on, on any node, reaches the connection.
+    ///
+    /// A client that is in the room asks again only where its membership has an end, to have a later one.
+    ///
+    /// # Errors
+    /// A refusal when the room is not open to this client, when the connection is not bound or in as many rooms as it may
+    /// be, and when access plugins or the engine do not answer.
+    pub async fn request_join(&self, connection: &Connection, room: Room, data: Entries) -> Result<bool, Refusal> {
+        let binding = connection.binding().ok_or_else(not_bound)?;
+        match connection.membership_ends(&room) {
+            Some(false) => return Ok(false),
+            Some(true) => {}
+            None => self.check_room_count(connection)?,
+        }
+        let request = JoinRequest {
+            who: identity_of(connection, &binding),
+            claims: binding.claims.clone(),
+            room: room.clone(),
+            data,
+        };
+        let access = {
+            let _turn = self.access_calls.acquire().await.expect("the semaphore is never closed");
+            self.plugins.join(request).await
+        };
+        let until = match access {
+            Access::Allow(until) => until,
+            Access::Refuse(refusal) => return Err(refusal),
+            Access::Abstain if self.open_rooms.load().has(&room) => None,
+            Access::Abstain => return Err(Refusal::new("403", format!("room: {room} is not open to this client"))),
+            Access::Unavailable => {
+                return Err(Refusal::new("503", "room: the access plugins cannot answer now: try again later"));
+            }
+        };
+        if until.is_some_and(|until| u128::from(until) * 1_000 <= clock::since_1970().as_millis()) {
+            return Err(Refusal::new("403", format!("room: the time for {room} is over")));
+        }
+        self.enter_room(connection, room, Terms { uid: Some(&binding.uid), until }, 0).await
+    }
+
+    /// The connection joins a room by the operator's word, after so many calls of plugins: nobody is asked.
     ///
     /// # Errors
     /// A refusal when it is not bound, in as many rooms as it may be, or the engine does not answer.
-    pub async fn join(&self, connection: &Connection, room: Room) -> Result<bool, Refusal> {
-        self.join_after(connection, room, 0).await
+    pub(super) async fn join_after(&self, connection: &Connection, room: Room, hops: u8) -> Result<bool, Refusal> {
+        self.enter_room(connection, room, Terms::default(), hops).await
     }
 
-    /// The same, after so many calls of plugins.
-    pub(super) async fn join_after(&self, connection: &Connection, room: Room, hops: u8) -> Result<bool, Refusal> {
-        let Some(identity) = identity(connection) else {
-            return Err(Refusal::new("401", "the connection is not bound to a user"));
-        };
-        let rooms = connection.rooms();
-        if rooms.contains(&room) {
-            return Ok(false);
+    async fn enter_room(
+        &self,
+        connection: &Connection,
+        room: Room,
+        terms: Terms<'_>,
+        hops: u8,
+    ) -> Result<bool, Refusal> {
+        let identity = identity(connection).ok_or_else(not_bound)?;
+        if connection.membership_ends(&room).is_none() {
+            self.check_room_count(connection)?;
         }
-        let limit = self.rooms_per_connection.load(Ordering::Relaxed);
-        if rooms.len() >= limit {
-            return Err(Refusal::new(
-                "429",
-                format!("room: expected at most {limit} rooms a connection, got one more"),
-            ));
-        }
-        if !self.hub.join(connection, &room) {
-            return Ok(false);
+        match self.hub.join(connection, &room, terms) {
+            Joined::New => {}
+            Joined::Already => return Ok(false),
+            Joined::Gone => return Err(not_bound()),
         }
         // Held after the join: whoever leaves last looks for members before it lets go of the room.
         if let Err(refusal) = self.hold_room(&room).await {
@@ -50,6 +119,14 @@ impl Node {
         Ok(true)
     }
 
+    fn check_room_count(&self, connection: &Connection) -> Result<(), Refusal> {
+        let limit = self.rooms_per_connection.load(Ordering::Relaxed);
+        if connection.rooms().len() < limit {
+            return Ok(());
+        }
+        Err(Refusal::new("429", format!("room: expected at most {limit} rooms a connection, got one more")))
+    }
+
     /// A connection leaves a room; `false` if it was not in it.
     pub async fn leave(&self, connection: &Connection, room: &Room) -> bool {
         self.leave_after(connection, room, 0).await
@@ -59,11 +136,65 @@ impl Node {
     pub(super) async fn leave_after(&self, connection: &Connection, room: &Room, hops: u8) -> bool {
         let left = self.hub.leave(connection, room);
         if left {
-            if let Some(identity) = identity(connection) {
-                self.plugins.notify(Event::RoomLeft(identity, room.clone()), hops);
-            }
-            self.release_room(room).await;
+            self.has_left(identity(connection), room, hops).await;
         }
         left
+    }
+
+    async fn has_left(&self, identity: Option<Identity>, room: &Room, hops: u8) {
+        if let Some(identity) = identity {
+            self.plugins.notify(Event::RoomLeft(identity, room.clone()), hops);
+        }
+        self.release_room(room).await;
+    }
+
+    /// Ends memberships whose time has come, and tells their clients. Never returns.
+    pub(super) async fn end_memberships(&self) {
+        loop {
+            for connection in self.hub.memberships_ended().await {
+                for room in self.hub.leave_ended(&connection) {
+                    self.has_left(identity(&connection), &room, 0).await;
+                    self.tell_ended(&connection, &room).await;
+                }
+            }
+        }
+    }
+
+    async fn tell_ended(&self, connection: &Connection, room: &Room) {
+        let reply = Reply {
+            key: ENDED.to_owned(),
+            code: "410".to_owned(),
+            message: "the time in this room is over".to_owned(),
+            timestamp: clock::now_millis(),
+            data: [("room", room.as_str())].into_iter().collect(),
+        };
+        if let Some(form) = connection.form()
+            && let Ok(frame) = protocol::encode(form, ServerFrame::Reply(&reply))
+        {
+            connection.send(frame).await;
+        }
+    }
+}
+
+fn not_bound() -> Refusal {
+    Refusal::new("401", "the connection is not bound to a user")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_is_open_by_its_name_or_a_prefix() {
+        let patterns =
+            |texts: &[&str]| OpenRooms::new(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        let room = |text: &str| Room::parse(text).unwrap();
+        let open = patterns(&["lobby", "public:*"]);
+        for (name, is_open) in
+            [("lobby", true), ("lobby2", false), ("public:", true), ("public:a", true), ("publi", false)]
+        {
+            assert_eq!(open.has(&room(name)), is_open, "{name}");
+        }
+        assert!(patterns(&["*"]).has(&room("anything")) && !patterns(&[]).has(&room("anything")));
     }
 }

@@ -1,5 +1,7 @@
 //! The node over a scripted broker and scripted plugins: fates, batches, binds, presence, effects.
 
+mod rooms;
+
 use std::sync::Arc;
 
 use super::Fate;

@@ -14,10 +14,7 @@ use super::{Admission, Claim, Refusal, Role, Transport, convert, share};
 /// Asks until one decides.
 pub(super) async fn admit(snapshot: &Snapshot, transport: &Transport, claim: &Claim) -> Result<Admission, Refusal> {
     // A missing plugin shuts the whole role: which clients it would have refused, nobody can tell.
-    if let Some(plugin) = snapshot.auth.iter().find_map(|gate| match gate {
-        Gate::Shut { plugin, .. } => Some(plugin),
-        Gate::Live(_) => None,
-    }) {
+    if let Some(plugin) = snapshot.auth.iter().find_map(Gate::shut) {
         return Err(unavailable(format!("auth plugin {plugin} is missing")));
     }
     for gate in &snapshot.auth {

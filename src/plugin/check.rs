@@ -28,7 +28,7 @@ pub struct Report {
     pub size: u64,
     /// Its manifest says `enabled = false`.
     pub disabled: bool,
-    /// `auth`, `filter`, `handler`, `events`.
+    /// `auth`, `filter`, `handler`, `events`, `access`.
     pub roles: Vec<&'static str>,
     /// Interfaces of ours that it imports.
     pub imports: Vec<String>,

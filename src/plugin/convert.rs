@@ -150,7 +150,7 @@ pub(super) fn origin(origin: Origin) -> types::Origin {
     }
 }
 
-fn identity(identity: &Identity) -> types::Identity {
+pub(super) fn identity(identity: &Identity) -> types::Identity {
     types::Identity {
         uid: identity.uid.as_str().to_owned(),
         cid: identity.cid.as_u64(),

@@ -25,8 +25,8 @@ use super::trust::Trust;
 use super::version::warm_up;
 use super::watch::Watch;
 use super::{
-    Admission, Answer, Call, Claim, Event, Judgement, PluginHost, Refusal, Services, Status, Transport, Word,
-    WordFault, auth, chain, handler, share, timers,
+    Access, Admission, Answer, Call, Claim, Event, JoinRequest, Judgement, PluginHost, Refusal, Services, Status,
+    Transport, Word, WordFault, access, auth, chain, handler, share, timers,
 };
 use crate::config::Plugins;
 use crate::message::Envelope;
@@ -222,6 +222,15 @@ impl PluginHost for WasmHost {
     fn admit(&self, transport: Transport, claim: Claim) -> BoxFuture<'_, Result<Admission, Refusal>> {
         let plugins = self.serving.load_full();
         async move { auth::admit(&plugins, &transport, &claim).await }.boxed()
+    }
+
+    fn join(&self, request: JoinRequest) -> BoxFuture<'_, Access> {
+        let plugins = self.serving.load();
+        if plugins.access.is_empty() {
+            return std::future::ready(Access::Abstain).boxed();
+        }
+        let plugins = Guard::into_inner(plugins);
+        async move { access::join(&plugins, &request).await }.boxed()
     }
 
     fn judge<'a>(&'a self, batch: &'a mut [Envelope]) -> BoxFuture<'a, Vec<Judgement>> {

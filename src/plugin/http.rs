@@ -45,7 +45,7 @@ impl Host for Guest {
 impl Guest {
     /// What may be sent of it.
     fn judged(&self, request: Request) -> Result<FetchRequest, Error> {
-        if !matches!(self.call.role, Some(Role::Auth | Role::Handler | Role::Events)) {
+        if !matches!(self.call.role, Some(Role::Auth | Role::Access | Role::Handler | Role::Events)) {
             return Err(Error::Denied("a filter asks nobody, and neither does a start".to_owned()));
         }
         let Request { method, url, headers, body, timeout_ms } = request;

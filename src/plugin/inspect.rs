@@ -131,6 +131,7 @@ fn import_fault(import: &str, roles: &[Role]) -> Option<String> {
         match role {
             Role::Auth => &["kv", "counters", "http"],
             Role::Filter => &["publication", "directory", "counters"],
+            Role::Access => &["directory", "kv", "counters", "http"],
             Role::Handler | Role::Events => &["directory", "outbox", "timers", "login", "kv", "counters", "http"],
         }
     };
@@ -190,6 +191,10 @@ mod tests {
             import_fault("outbox", &[Role::Filter]).unwrap(),
             "imports skylark:plugin/outbox, which the role filter may not use"
         );
+        for effect in ["outbox", "login", "timers"] {
+            assert!(import_fault(effect, &[Role::Access]).is_some(), "an access plugin may not import {effect}");
+        }
+        assert_eq!(import_fault("kv", &[Role::Access]), None);
         assert!(import_fault("disk", &[Role::Handler]).unwrap().ends_with("does not offer"));
         assert!(foreign_fault("wasi:http/outgoing-handler@0.2.3").unwrap().contains("--stub-wasi"));
         assert_eq!(foreign_fault("wasi:io/poll@0.2.6"), None);

@@ -15,7 +15,7 @@ use super::guest::{Context, Guest, Publish, Staged};
 use super::inspect::Anatomy;
 use super::limits::{Budget, Meter, Tick};
 use super::ticker::Beat;
-use super::{Call, Claim, Event, Role, Transport, convert};
+use super::{Call, Claim, Event, JoinRequest, Role, Transport, convert};
 
 /// All that is needed to make instances of one plugin version.
 pub(super) struct Blueprint {
@@ -39,6 +39,7 @@ pub(super) struct Indices {
     filter: Option<wit::filter::GuestIndices>,
     handler: Option<wit::handler::GuestIndices>,
     events: Option<wit::events::GuestIndices>,
+    access: Option<wit::access::GuestIndices>,
     lifecycle: Option<wit::lifecycle::GuestIndices>,
     alarms: Option<wit::alarms::GuestIndices>,
 }
@@ -55,6 +56,7 @@ impl Indices {
             filter: has(Role::Filter).then(|| wit::filter::GuestIndices::new(pre)).transpose()?,
             handler: has(Role::Handler).then(|| wit::handler::GuestIndices::new(pre)).transpose()?,
             events: has(Role::Events).then(|| wit::events::GuestIndices::new(pre)).transpose()?,
+            access: has(Role::Access).then(|| wit::access::GuestIndices::new(pre)).transpose()?,
             lifecycle: anatomy.lifecycle.then(|| wit::lifecycle::GuestIndices::new(pre)).transpose()?,
             alarms: anatomy.alarms.then(|| wit::alarms::GuestIndices::new(pre)).transpose()?,
         })
@@ -72,6 +74,7 @@ struct Exports {
     filter: Option<wit::filter::Guest>,
     handler: Option<wit::handler::Guest>,
     events: Option<wit::events::Guest>,
+    access: Option<wit::access::Guest>,
     lifecycle: Option<wit::lifecycle::Guest>,
     alarms: Option<wit::alarms::Guest>,
 }
@@ -175,6 +178,16 @@ impl Instance {
         self.end(ended)
     }
 
+    /// Asks an access plugin.
+    pub(super) async fn join(&mut self, request: &JoinRequest) -> Result<wit::access::Answer, Failure> {
+        let budget = self.begin(Some(Role::Access));
+        let (who, room) = (convert::identity(&request.who), request.room.as_str());
+        let (claims, data) = (convert::entries_out(&request.claims), convert::entries_out(&request.data));
+        let access = self.exports.access.as_ref().expect("only access plugins are asked about joins");
+        let ended = self.meter.drive(budget, access.call_join(&mut self.store, &who, &claims, room, &data)).await;
+        self.end(ended)
+    }
+
     /// Asks a handler; the inner error is its own.
     pub(super) async fn handle(&mut self, call: &Call) -> Result<Result<wit::handler::Reply, String>, Failure> {
         let budget = self.begin(Some(Role::Handler));
@@ -259,6 +272,7 @@ fn load(
         filter: indices.filter.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
         handler: indices.handler.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
         events: indices.events.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
+        access: indices.access.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
         lifecycle: indices.lifecycle.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
         alarms: indices.alarms.as_ref().map(|found| found.load(&mut *store, instance)).transpose()?,
     })

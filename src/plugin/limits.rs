@@ -136,7 +136,7 @@ impl Limits {
 
 const fn default_budget(role: Role) -> Budget {
     let (cpu, wall) = match role {
-        Role::Auth => (50, 2_000),
+        Role::Auth | Role::Access => (50, 2_000),
         Role::Filter => (5, 50),
         Role::Handler | Role::Events => (50, 5_000),
     };
@@ -145,7 +145,7 @@ const fn default_budget(role: Role) -> Budget {
 
 const fn default_memory(role: Role) -> usize {
     match role {
-        Role::Auth => 32 << 20,
+        Role::Auth | Role::Access => 32 << 20,
         Role::Filter => 16 << 20,
         Role::Handler | Role::Events => 64 << 20,
     }

@@ -98,6 +98,7 @@ pub(super) struct Snapshot {
     pub(super) filters: Vec<Gate>,
     pub(super) handlers: HashMap<String, Served>,
     pub(super) events: Vec<Served>,
+    pub(super) access: Vec<Gate>,
     entries: Vec<Entry>,
 }
 
@@ -121,6 +122,7 @@ impl Snapshot {
         Self {
             auth: chain(&entries, Role::Auth),
             filters: chain(&entries, Role::Filter),
+            access: chain(&entries, Role::Access),
             events: chain(&entries, Role::Events).into_iter().filter_map(Gate::live).collect(),
             handlers,
             entries,
@@ -187,6 +189,14 @@ impl Served {
 }
 
 impl Gate {
+    /// The plugin that should serve here and cannot.
+    pub(super) fn shut(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Live(_) => None,
+            Self::Shut { plugin, .. } => Some(plugin),
+        }
+    }
+
     fn live(self) -> Option<Served> {
         match self {
             Self::Live(served) => Some(served),

@@ -32,9 +32,12 @@ pub(super) enum Outcome {
     Handled,
     Told,
     Rang,
+    Allowed,
+    Refused,
+    Abstained,
 }
 
-const OUTCOMES: [(Outcome, Role, &str); 10] = [
+const OUTCOMES: [(Outcome, Role, &str); 13] = [
     (Outcome::Admit, Role::Auth, "admit"),
     (Outcome::Refuse, Role::Auth, "refuse"),
     (Outcome::Abstain, Role::Auth, "abstain"),
@@ -45,6 +48,9 @@ const OUTCOMES: [(Outcome, Role, &str); 10] = [
     (Outcome::Handled, Role::Handler, "done"),
     (Outcome::Told, Role::Events, "done"),
     (Outcome::Rang, Role::Events, "rang"),
+    (Outcome::Allowed, Role::Access, "allow"),
+    (Outcome::Refused, Role::Access, "refuse"),
+    (Outcome::Abstained, Role::Access, "abstain"),
 ];
 
 /// Counters of one version.

@@ -1,6 +1,7 @@
 //! The host against guests written for it: good ones, broken ones, hostile ones. No guest toolchain needed.
 
 mod abi;
+mod access;
 mod bounds;
 mod guards;
 mod guests;

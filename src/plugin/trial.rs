@@ -27,8 +27,8 @@ use super::snapshot::Snapshot;
 use super::time::Time;
 use super::version::Version;
 use super::{
-    Admission, Answer, Call, Claim, Effect, Event, Judgement, Presence, Refusal, Role, Services, Transport, auth,
-    chain, events, handler, timers,
+    Access, Admission, Answer, Call, Claim, Effect, Event, JoinRequest, Judgement, Presence, Refusal, Role, Services,
+    Transport, access, auth, chain, events, handler, timers,
 };
 use crate::config::Plugins;
 use crate::id::Uid;
@@ -259,6 +259,14 @@ impl Stage {
     /// The call failed: the node would log it.
     pub async fn tell(&self, event: &Event, hops: u8) -> Result<(), Failed> {
         Ok(events::hand(&self.version, event, hops).await?)
+    }
+
+    /// Asks the plugin whether a client may join a room.
+    ///
+    /// # Errors
+    /// The call failed: the node would answer 503.
+    pub async fn join(&self, request: &JoinRequest) -> Result<Access, Failed> {
+        Ok(access::ask(&self.version, request).await?)
     }
 
     /// The keys that a handler owns.

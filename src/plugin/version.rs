@@ -131,7 +131,7 @@ impl Version {
 /// Whether a plugin of this role and manifest must not just disappear.
 pub(super) fn is_gate(role: Role, manifest: &Manifest) -> bool {
     match role {
-        Role::Auth => true,
+        Role::Auth | Role::Access => true,
         Role::Filter => !manifest.allow_on_failure,
         Role::Handler | Role::Events => false,
     }

@@ -52,7 +52,8 @@ impl Session {
             return Ok(vec![Action::Admit(claim)]);
         }
         let same = holder.clone();
-        Ok(vec![self.bind(same, Purpose::Again(Facts::default()), facts)])
+        self.waiting = Waiting::Bind(Box::new((Purpose::Again(Facts::default()), (*same).clone())));
+        Ok(vec![Action::Rebind(same, facts)])
     }
 
     pub(super) fn client_refresh(&mut self, data: &Entries) -> Result<Vec<Action>, Refusal> {

@@ -200,7 +200,7 @@ fn a_bind_that_follows_adds_and_never_changes_the_user() {
     let facts = Facts { device: Some("d".into()), ..Facts::default() };
     let kept = Box::new(Admission { rooms: Vec::new(), claims: Entries::new(), ..*admission("1074") });
     let actions = on(&mut session, sent("client_bind", &[("uid", "1"), ("deviceId", "d")]));
-    assert_eq!(actions, [Action::Bind(kept, facts)]);
+    assert_eq!(actions, [Action::Rebind(kept, facts)]);
     let reply = only_reply(on(&mut session, Input::Bound(Ok(place()))));
     assert_eq!((reply.code.as_str(), reply.data.get("uid")), ("200", Some("1074")));
 
@@ -224,7 +224,7 @@ fn a_device_of_the_token_outlives_what_a_later_bind_types() {
     on(&mut session, Input::Admitted(Ok(Box::new(fixed))));
     on(&mut session, Input::Bound(Ok(place())));
     let actions = on(&mut session, sent("client_bind", &[("deviceId", "typed")]));
-    assert!(matches!(&actions[..], [Action::Bind(g, _)] if g.device.as_ref().unwrap().as_str() == "fixed"));
+    assert!(matches!(&actions[..], [Action::Rebind(g, _)] if g.device.as_ref().unwrap().as_str() == "fixed"));
 }
 
 #[test]
@@ -263,7 +263,12 @@ fn tags_are_set_and_removed() {
 fn rooms_are_joined_and_left_with_an_answer() {
     let room = Room::parse("lobby").unwrap();
     let mut session = bound_as("1");
-    assert_eq!(on(&mut session, sent("room_join", &[("room", "lobby")])), [Action::Join(room.clone())]);
+    let actions = on(&mut session, sent("room_join", &[("code", "x"), ("room", "lobby")]));
+    assert_eq!(
+        actions,
+        [Action::Join(room.clone(), entries(&[("code", "x")]))],
+        "with what the client sent beside the room"
+    );
     let reply = only_reply(on(&mut session, Input::Joined(Ok(true))));
     assert_eq!(reply.data, entries(&[("room", "lobby"), ("changed", "true")]));
     on(&mut session, sent("room_join", &[("room", "lobby")]));

@@ -1,14 +1,16 @@
 //! What clients do for themselves: tags, rooms, and messages to each other.
 
+use rustix::process::Signal;
 use serde_json::json;
 
+use crate::support::client::{Client, Dial};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::token::Claims;
 use crate::support::wire::Form;
 
 #[tokio::test]
 async fn rooms_are_joined_and_left() {
-    let gateway = Setup::default().yaml("clients:\n  publish: true\n  rooms: 2").start();
+    let gateway = Setup::default().yaml("clients:\n  publish: true\n  rooms: 2\n  open_rooms: ['*']").start();
     let mut client = gateway.connect("a", Form::YunqueJson).await;
     for (key, room, code) in [
         ("room_join", "one", "200"),
@@ -101,4 +103,52 @@ async fn a_tag_is_set_shown_and_removed() {
     assert_eq!(gateway.get("/connections").await.data()["items"][0]["tag"], "blue");
     assert_eq!(client.ask("client_remove_tag", json!({})).await["code"], "200");
     assert_eq!(gateway.get("/connections").await.data()["items"][0].get("tag"), None);
+}
+
+#[tokio::test]
+async fn a_room_that_is_not_open_is_for_tokens_that_name_it() {
+    let gateway = Setup::default().yaml("clients:\n  publish: true\n  open_rooms: [lobby]").start();
+    let claims = |uid: &str| Claims::of(uid).with("join", json!(["news:*", "board"]));
+    let (mut reader, _) = gateway.connect_as(claims("a"), Form::YunqueJson).await;
+    for (room, code) in [("lobby", "200"), ("news:1", "200"), ("board", "200"), ("board2", "403"), ("new", "403")] {
+        let reply = reader.ask("room_join", json!({"room": room})).await;
+        assert_eq!(reply["code"], code, "{room}: {reply}");
+    }
+    // Whatever a client types, it is no claim.
+    let mut other = gateway.connect("b", Form::YunqueJson).await;
+    other.ask("client_bind", json!({"deviceName": "x", "join": "*", "claims": {"join": "*"}})).await;
+    let refused = other.ask("room_join", json!({"room": "news:1", "join": "*"})).await;
+    assert_eq!(
+        (&refused["code"], &refused["message"]),
+        (&json!("403"), &json!("room: news:1 is not open to this client"))
+    );
+    assert_eq!(other.ask("message", json!({"to": "room:news:1", "content": "hi"})).await["code"], "403");
+    let row = gateway.get("/connections?uid=b").await.data()["items"][0].clone();
+    assert_eq!((&row["facts"], &row["claims"]), (&json!({"deviceName": "x"}), &json!({})), "{row}");
+    let row = gateway.get("/connections?uid=a").await.data()["items"][0].clone();
+    assert_eq!(row["claims"], json!({"join": "news:*,board"}), "{row}");
+
+    // A refresh brings other claims; rooms by the operator's word ask nobody.
+    let token = Claims::of("a").with("join", json!("board2")).mint();
+    assert_eq!(reader.ask("client_refresh", json!({"token": token})).await["code"], "200");
+    assert_eq!(reader.ask("room_join", json!({"room": "news:2"})).await["code"], "403");
+    assert_eq!(reader.ask("room_join", json!({"room": "board2"})).await["code"], "200");
+    let joined = gateway.post("/room/join", json!({"room": "news:1", "uid": "b"})).await.data();
+    assert_eq!(joined["joined"], 1, "{joined}");
+}
+
+#[tokio::test]
+async fn no_room_is_open_by_default_and_the_start_says_so() {
+    let gateway = Setup::default().no_plugins().plugin("fault-auth").yaml("clients:\n  publish: false").start();
+    gateway.said("no room is open and no access plugin is live").await;
+    let text = std::fs::read_to_string(gateway.folder.config()).unwrap();
+    std::fs::write(gateway.folder.config(), text.replace("publish: false", "open_rooms: [lobby]")).unwrap();
+    let form = Form::YunqueJson;
+    let dial = Dial::path("/ws?token=a").subprotocol(form.subprotocol());
+    let mut client = Client::dial(gateway.address("ws"), form, dial).await.unwrap();
+    assert_eq!(client.reply().await["key"], "client_bind");
+    assert_eq!(client.ask("room_join", json!({"room": "lobby"})).await["code"], "403");
+    gateway.signal(Signal::HUP);
+    while client.ask("room_join", json!({"room": "lobby"})).await["code"] == "403" {}
+    assert_eq!(client.ask("room_join", json!({"room": "other"})).await["code"], "403");
 }

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-const ROLES: [(&str, &str); 4] = [
+const ROLES: [(&str, &str); 5] = [
     ("filter", "judges each publish once"),
     ("auth", "decides who gets in"),
     ("handler", "answers the keys that it owns"),
     ("events", "hears of what happens"),
+    ("access", "decides which rooms a client may join"),
 ];
 /// Folder and suffix of the template, name of the language, word for the highlighter.
 const LANGUAGES: [(&str, &str, &str); 6] = [

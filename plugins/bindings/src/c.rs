@@ -13,11 +13,12 @@ use crate::{Files, wit};
 const ALL: &str = "all";
 
 /// A role, and the optional interfaces that a plugin of it exports besides: `skylark.h` answers for those it does not care for.
-const ROLES: [(&str, &[&str]); 4] = [
+const ROLES: [(&str, &[&str]); 5] = [
     ("auth", &["lifecycle"]),
     ("filter", &["lifecycle"]),
     ("handler", &["alarms", "lifecycle"]),
     ("events", &["alarms", "lifecycle"]),
+    ("access", &["lifecycle"]),
 ];
 
 /// Every file of `plugins/sdk-c` that is generated.

@@ -11,7 +11,7 @@ use wit_bindgen_core::wit_parser::{Resolve, WorldId};
 use crate::{Files, wit};
 
 /// What a plugin exports; each is a package that its main package imports, or not.
-const EXPORTS: [&str; 6] = ["auth", "filter", "handler", "events", "lifecycle", "alarms"];
+const EXPORTS: [&str; 7] = ["auth", "filter", "handler", "events", "access", "lifecycle", "alarms"];
 
 /// Where the generated packages lie, as Go imports them.
 const PACKAGE: &str = "skylark/internal/wit";

@@ -10,7 +10,7 @@ use wit_bindgen_core::wit_parser::{
 use crate::{Files, wit};
 
 /// The interfaces that a plugin exports; the others it imports.
-const EXPORTS: [&str; 6] = ["auth", "filter", "handler", "events", "lifecycle", "alarms"];
+const EXPORTS: [&str; 7] = ["auth", "filter", "handler", "events", "access", "lifecycle", "alarms"];
 
 /// Names that no function may have in TypeScript.
 const RESERVED: [&str; 1] = ["delete"];

@@ -12,7 +12,7 @@ fn the_committed_bindings_are_those_of_the_wit() {
 fn the_templates_ask_for_the_version_of_the_wit() {
     let version = String::from_utf8(bindings::generate().unwrap()["sdk-c/all/version.h"].clone()).unwrap();
     let version = version.split('"').nth(1).unwrap();
-    for role in ["auth", "filter", "handler", "events"] {
+    for role in ["auth", "filter", "handler", "events", "access"] {
         let world = std::fs::read_to_string(bindings::home().join(format!("templates/role/{role}/world.wit"))).unwrap();
         for line in world.lines().filter(|line| line.contains("skylark:plugin/")) {
             assert!(line.ends_with(&format!("@{version};")), "{role}: expected version {version}: {line}");

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"skylark"
+	"skylark/access"
 	"skylark/auth"
 	"skylark/clock"
 	"skylark/counters"
@@ -24,6 +25,7 @@ func main() {}
 func init() {
 	lifecycle.Start = start
 	auth.Admit = admit
+	access.Join = join
 	filter.Judge = judge
 }
 
@@ -67,6 +69,38 @@ func admit(from auth.Transport, said auth.Claim) auth.Answer {
 		Expires: skylark.Some(clock.Now()/1000 + 60),
 		Claims:  append(claims, said.Data...),
 	})
+}
+
+func join(asked access.Request) access.Answer {
+	switch asked.Room {
+	case "no":
+		return access.Refuse("403", "refused")
+	case "trap":
+		trap()
+	case "write":
+		if err := kv.Set("k", []byte("v"), kv.Forever); err != nil {
+			return access.Refuse("409", name(err))
+		}
+		return access.Allow()
+	case "until":
+		return access.AllowUntil(clock.Now()/1000 + 60)
+	case "seen":
+		who := asked.Who
+		return access.Refuse("418", strings.Join([]string{who.Uid, fmt.Sprint(who.Cid), who.Device.Or("-"),
+			who.Channel.Or("-"), listed(asked.Claims), listed(asked.Data)}, "|"))
+	}
+	if room, isNamed := skylark.Find(asked.Claims, "join"); isNamed && room == asked.Room {
+		return access.Allow()
+	}
+	return access.Abstain()
+}
+
+func listed(entries []skylark.Entry) string {
+	texts := make([]string, len(entries))
+	for i, entry := range entries {
+		texts[i] = entry.F0 + "=" + entry.F1
+	}
+	return strings.Join(texts, ",")
 }
 
 func judge() filter.Verdict {

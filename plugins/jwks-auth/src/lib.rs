@@ -8,7 +8,7 @@ mod settings;
 mod source;
 
 use jwt::{Fault, Token};
-use skylark_plugin::{Admission, Auth, AuthAnswer, Claim, Plugin, Transport, clock};
+use skylark_plugin::{Access, AccessAnswer, Admission, Auth, AuthAnswer, Claim, Join, Plugin, Transport, clock};
 
 pub use keys::Algorithm;
 pub use settings::Settings;
@@ -42,6 +42,12 @@ impl Auth for JwksAuth {
             }
             Ok(admission) => AuthAnswer::Admit(admission),
         }
+    }
+}
+
+impl Access for JwksAuth {
+    fn join(&mut self, join: &Join) -> AccessAnswer {
+        jwt::may_join(join)
     }
 }
 
@@ -86,4 +92,4 @@ impl JwksAuth {
     }
 }
 
-skylark_plugin::export!(JwksAuth: auth);
+skylark_plugin::export!(JwksAuth: auth, access);

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use skylark_plugin::Admission;
 
-use crate::Fault;
+use crate::{Fault, JOIN};
 
 /// What a token is held to.
 #[derive(Debug, Clone, Copy)]
@@ -32,14 +32,15 @@ impl Claims {
     /// # Errors
     /// A claim has the wrong type.
     pub fn admission(&self, rules: &Rules<'_>, keep: &[String]) -> Result<Admission, Fault> {
-        let kept = keep.iter().filter_map(|name| Some((name.clone(), self.text(name)?)));
+        let kept = keep.iter().filter(|name| *name != JOIN).filter_map(|name| Some((name.clone(), self.text(name)?)));
+        let join = self.join()?.map(|patterns| (JOIN.to_owned(), patterns));
         Ok(Admission {
             uid: self.uid()?,
             device: self.device()?,
             rooms: self.rooms()?,
             // The leeway that let an expired token in does not close its connection at once.
             expires: self.expires()?.map(|at| at.saturating_add(rules.leeway)),
-            claims: kept.collect(),
+            claims: kept.chain(join).collect(),
         })
     }
 
@@ -70,15 +71,32 @@ impl Claims {
     /// # Errors
     /// It is anything else.
     pub fn rooms(&self) -> Result<Vec<String>, Fault> {
-        const EXPECTED: Fault = Fault::Claim("rooms", "a list of non-empty texts");
-        let room = |room: &Value| room.as_str().filter(|r| !r.is_empty()).map(str::to_owned).ok_or(EXPECTED);
-        match self.0.get("rooms") {
+        self.list("rooms")
+    }
+
+    /// `join`: the rooms that the client may join, as [`may_join`](crate::may_join) reads them; none = there is no such claim.
+    ///
+    /// # Errors
+    /// It is neither a list of texts nor a text with commas.
+    pub fn join(&self) -> Result<Option<String>, Fault> {
+        let patterns = self.list(JOIN)?;
+        // A comma stands in no name of a room, and parts the patterns of the claim.
+        if patterns.iter().any(|pattern| pattern.contains(',')) {
+            return Err(Fault::Claim(JOIN, "a list of rooms without commas"));
+        }
+        Ok(Some(patterns.join(",")).filter(|patterns| !patterns.is_empty()))
+    }
+
+    fn list(&self, name: &'static str) -> Result<Vec<String>, Fault> {
+        let fault = || Fault::Claim(name, "a list of non-empty texts");
+        let text = |text: &Value| text.as_str().filter(|t| !t.is_empty()).map(str::to_owned);
+        match self.0.get(name) {
             None | Some(Value::Null) => Ok(Vec::new()),
-            Some(Value::Array(rooms)) => rooms.iter().map(room).collect(),
-            Some(Value::String(rooms)) => {
-                Ok(rooms.split(',').map(str::trim).filter(|r| !r.is_empty()).map(str::to_owned).collect())
+            Some(Value::Array(texts)) => texts.iter().map(|t| text(t).ok_or_else(fault)).collect(),
+            Some(Value::String(texts)) => {
+                Ok(texts.split(',').map(str::trim).filter(|t| !t.is_empty()).map(str::to_owned).collect())
             }
-            Some(_) => Err(EXPECTED),
+            Some(_) => Err(fault()),
         }
     }
 

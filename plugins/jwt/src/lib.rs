@@ -1,4 +1,5 @@
-//! A JSON Web Token (RFC 7519) in compact form: taken apart, its claims in their types, and what they mean for a connection.
+//! A JSON Web Token (RFC 7519) in compact form: taken apart, its claims in their types, and what they mean for a connection
+//! and its rooms.
 //!
 //! Knows no key and no algorithm: whoever uses it checks [`Token::signature`] before it asks for [`Token::claims`].
 
@@ -9,9 +10,12 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
-use skylark_plugin::Claim;
+use skylark_plugin::{AccessAnswer, Claim, Join};
 
 pub use claims::{Claims, Rules};
+
+/// The claim that names the rooms which its holder may join.
+pub const JOIN: &str = "join";
 
 /// Longest token that is looked at.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -115,6 +119,18 @@ pub fn offered(claim: &Claim) -> Option<&str> {
     let looks_like_one = |text: &&str| text.starts_with("eyJ") && text.split('.').count() == 3;
     let token = claim.token.as_deref().filter(|token| !token.is_empty());
     token.or_else(|| claim.uid.as_deref().filter(looks_like_one))
+}
+
+/// Decides about a join by the claim `join` of the client's token; abstains where the token does not name the room.
+pub fn may_join(join: &Join) -> AccessAnswer {
+    let names = |pattern: &str| match pattern.strip_suffix('*') {
+        Some(prefix) => join.room.starts_with(prefix),
+        None => join.room == pattern,
+    };
+    match join.claim(JOIN).is_some_and(|patterns| patterns.split(',').any(names)) {
+        true => AccessAnswer::allow(),
+        false => AccessAnswer::Abstain,
+    }
 }
 
 /// The bytes of base64url without padding.

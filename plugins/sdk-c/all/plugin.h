@@ -636,23 +636,50 @@ typedef struct exports_skylark_plugin_events_event_t {
 // A connection left a room.
 #define EXPORTS_SKYLARK_PLUGIN_EVENTS_EVENT_ROOM_LEFT 3
 
-// Imported Functions from `skylark:plugin/log@0.1.1`
+typedef skylark_plugin_types_entry_t exports_skylark_plugin_access_entry_t;
+
+typedef skylark_plugin_types_identity_t exports_skylark_plugin_access_identity_t;
+
+typedef skylark_plugin_types_refusal_t exports_skylark_plugin_access_refusal_t;
+
+// The decision about one join.
+typedef struct exports_skylark_plugin_access_answer_t {
+  uint8_t tag;
+  union {
+    plugin_option_u64_t     allow;
+    exports_skylark_plugin_access_refusal_t     refuse;
+  } val;
+} exports_skylark_plugin_access_answer_t;
+
+// The client joins. The number is when the node ends the membership, in seconds since 1970; none = with the connection.
+#define EXPORTS_SKYLARK_PLUGIN_ACCESS_ANSWER_ALLOW 0
+// The client does not join and is told why; no other plugin is asked.
+#define EXPORTS_SKYLARK_PLUGIN_ACCESS_ANSWER_REFUSE 1
+// Not mine: ask the next plugin.
+#define EXPORTS_SKYLARK_PLUGIN_ACCESS_ANSWER_ABSTAIN 2
+
+typedef struct {
+  exports_skylark_plugin_access_entry_t *ptr;
+  size_t len;
+} exports_skylark_plugin_access_list_entry_t;
+
+// Imported Functions from `skylark:plugin/log@0.1.2`
 // Writes one line.
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
-// Imported Functions from `skylark:plugin/settings@0.1.1`
+// Imported Functions from `skylark:plugin/settings@0.1.2`
 // One top-level value: a text as it is, anything else as JSON.
 extern bool skylark_plugin_settings_get(plugin_string_t *key, plugin_string_t *ret);
 // The whole table as a JSON object.
 extern void skylark_plugin_settings_json(plugin_string_t *ret);
 
-// Imported Functions from `skylark:plugin/clock@0.1.1`
+// Imported Functions from `skylark:plugin/clock@0.1.2`
 // Milliseconds since 1970.
 extern uint64_t skylark_plugin_clock_now(void);
 // Nanoseconds since some start, never going back.
 extern uint64_t skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.1`
+// Imported Functions from `skylark:plugin/crypto@0.1.2`
 // SHA-256, 32 bytes.
 extern void skylark_plugin_crypto_sha256(plugin_list_u8_t *data, plugin_list_u8_t *ret);
 // HMAC with SHA-256, 32 bytes.
@@ -664,7 +691,7 @@ extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key
 // Bytes that nobody can guess, at most 1 024 a call; to ask for more traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
-// Imported Functions from `skylark:plugin/kv@0.1.1`
+// Imported Functions from `skylark:plugin/kv@0.1.2`
 // What `key` holds; none = nothing.
 extern bool skylark_plugin_kv_get(plugin_string_t *key, plugin_list_u8_t *ret);
 // `ttl` in seconds; none = until deleted.
@@ -677,7 +704,7 @@ extern bool skylark_plugin_kv_compare_and_swap(plugin_string_t *key, plugin_list
 // as in `set`, counted anew. No two calls get the same sum: a call whose sum another one took is run again. Since 0.1.1.
 extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t *maybe_ttl, int64_t *ret, skylark_plugin_kv_add_error_t *err);
 
-// Imported Functions from `skylark:plugin/counters@0.1.1`
+// Imported Functions from `skylark:plugin/counters@0.1.2`
 // Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
 // of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
 // outside is taken as the nearest of the two.
@@ -686,11 +713,11 @@ extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t
 // differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
-// Imported Functions from `skylark:plugin/http@0.1.1`
+// Imported Functions from `skylark:plugin/http@0.1.2`
 // Sends one request and waits for its answer.
 extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
 
-// Imported Functions from `skylark:plugin/publication@0.1.1`
+// Imported Functions from `skylark:plugin/publication@0.1.2`
 // Number of the message; 0 = the host gives one.
 extern int64_t skylark_plugin_publication_id(void);
 // What kind of message it is.
@@ -726,7 +753,7 @@ extern void skylark_plugin_publication_target_uids(uint32_t offset, uint32_t lim
 // The room the target names.
 extern bool skylark_plugin_publication_target_room(plugin_string_t *ret);
 
-// Imported Functions from `skylark:plugin/directory@0.1.1`
+// Imported Functions from `skylark:plugin/directory@0.1.2`
 // Whether the user has at least one connection.
 extern bool skylark_plugin_directory_online(plugin_string_t *uid);
 // The user's connections.
@@ -738,7 +765,7 @@ extern void skylark_plugin_directory_devices(plugin_string_t *uid, plugin_list_s
 // The rooms that one of the user's connections is in, each once, sorted. Since 0.1.1.
 extern void skylark_plugin_directory_rooms(plugin_string_t *uid, plugin_list_string_t *ret);
 
-// Imported Functions from `skylark:plugin/outbox@0.1.1`
+// Imported Functions from `skylark:plugin/outbox@0.1.2`
 // Publishes a message; it passes the filters like any other.
 extern bool skylark_plugin_outbox_push(skylark_plugin_outbox_target_t *target, skylark_plugin_outbox_message_t *message, skylark_plugin_outbox_options_t *maybe_options, skylark_plugin_outbox_error_t *err);
 // The user's connections join the room.
@@ -748,36 +775,39 @@ extern bool skylark_plugin_outbox_leave(plugin_string_t *uid, plugin_string_t *r
 // Closes the target's connections; `connection`, `device`, `user` and `users` only.
 extern bool skylark_plugin_outbox_kick(skylark_plugin_outbox_target_t *target, plugin_string_t *reason, skylark_plugin_outbox_error_t *err);
 
-// Imported Functions from `skylark:plugin/timers@0.1.1`
+// Imported Functions from `skylark:plugin/timers@0.1.2`
 // Has `on-timer` called with this name and data in so many milliseconds; an earlier timer of the name is replaced.
 extern bool skylark_plugin_timers_start(plugin_string_t *name, uint64_t after_ms, plugin_list_u8_t *data, skylark_plugin_timers_error_t *err);
 // Forgets the timer of this name, if there is one.
 extern bool skylark_plugin_timers_cancel(plugin_string_t *name, skylark_plugin_timers_error_t *err);
 
-// Imported Functions from `skylark:plugin/login@0.1.1`
+// Imported Functions from `skylark:plugin/login@0.1.2`
 // The connection is this user's, bound or not before; staged with the outbox, in the order of the calls. Its client is told
 // by a REPLY `client_bind` with code 200, other devices of the user give way as after any bind, and if it was another
 // user's, it leaves that one's rooms first.
 extern bool skylark_plugin_login_bind(uint64_t cid, skylark_plugin_login_account_t *account, skylark_plugin_login_error_t *err);
 
-// Exported Functions from `skylark:plugin/alarms@0.1.1`
+// Exported Functions from `skylark:plugin/alarms@0.1.2`
 void exports_skylark_plugin_alarms_on_timer(plugin_string_t *name, plugin_list_u8_t *data);
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.1`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *err);
 
-// Exported Functions from `skylark:plugin/auth@0.1.1`
+// Exported Functions from `skylark:plugin/auth@0.1.2`
 void exports_skylark_plugin_auth_admit(exports_skylark_plugin_auth_transport_t *transport, exports_skylark_plugin_auth_claim_t *claim, exports_skylark_plugin_auth_answer_t *ret);
 
-// Exported Functions from `skylark:plugin/filter@0.1.1`
+// Exported Functions from `skylark:plugin/filter@0.1.2`
 void exports_skylark_plugin_filter_judge(exports_skylark_plugin_filter_verdict_t *ret);
 
-// Exported Functions from `skylark:plugin/handler@0.1.1`
+// Exported Functions from `skylark:plugin/handler@0.1.2`
 void exports_skylark_plugin_handler_keys(plugin_list_string_t *ret);
 bool exports_skylark_plugin_handler_handle(exports_skylark_plugin_handler_call_t *call, exports_skylark_plugin_handler_reply_t *ret, plugin_string_t *err);
 
-// Exported Functions from `skylark:plugin/events@0.1.1`
+// Exported Functions from `skylark:plugin/events@0.1.2`
 void exports_skylark_plugin_events_on_event(exports_skylark_plugin_events_event_t *event);
+
+// Exported Functions from `skylark:plugin/access@0.1.2`
+void exports_skylark_plugin_access_join(exports_skylark_plugin_access_identity_t *who, exports_skylark_plugin_access_list_entry_t *claims, plugin_string_t *room, exports_skylark_plugin_access_list_entry_t *data, exports_skylark_plugin_access_answer_t *ret);
 
 // Helper Functions
 
@@ -916,6 +946,16 @@ void exports_skylark_plugin_events_identity_free(exports_skylark_plugin_events_i
 void exports_skylark_plugin_events_room_change_free(exports_skylark_plugin_events_room_change_t *ptr);
 
 void exports_skylark_plugin_events_event_free(exports_skylark_plugin_events_event_t *ptr);
+
+void exports_skylark_plugin_access_entry_free(exports_skylark_plugin_access_entry_t *ptr);
+
+void exports_skylark_plugin_access_identity_free(exports_skylark_plugin_access_identity_t *ptr);
+
+void exports_skylark_plugin_access_refusal_free(exports_skylark_plugin_access_refusal_t *ptr);
+
+void exports_skylark_plugin_access_answer_free(exports_skylark_plugin_access_answer_t *ptr);
+
+void exports_skylark_plugin_access_list_entry_free(exports_skylark_plugin_access_list_entry_t *ptr);
 
 // Sets the string `ret` to reference the input string `s` without copying it
 void plugin_string_set(plugin_string_t *ret, const char*s);

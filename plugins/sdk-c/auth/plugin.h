@@ -378,23 +378,23 @@ typedef struct exports_skylark_plugin_auth_answer_t {
 // Not mine: ask the next plugin.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ABSTAIN 2
 
-// Imported Functions from `skylark:plugin/log@0.1.1`
+// Imported Functions from `skylark:plugin/log@0.1.2`
 // Writes one line.
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
-// Imported Functions from `skylark:plugin/settings@0.1.1`
+// Imported Functions from `skylark:plugin/settings@0.1.2`
 // One top-level value: a text as it is, anything else as JSON.
 extern bool skylark_plugin_settings_get(plugin_string_t *key, plugin_string_t *ret);
 // The whole table as a JSON object.
 extern void skylark_plugin_settings_json(plugin_string_t *ret);
 
-// Imported Functions from `skylark:plugin/clock@0.1.1`
+// Imported Functions from `skylark:plugin/clock@0.1.2`
 // Milliseconds since 1970.
 extern uint64_t skylark_plugin_clock_now(void);
 // Nanoseconds since some start, never going back.
 extern uint64_t skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.1`
+// Imported Functions from `skylark:plugin/crypto@0.1.2`
 // SHA-256, 32 bytes.
 extern void skylark_plugin_crypto_sha256(plugin_list_u8_t *data, plugin_list_u8_t *ret);
 // HMAC with SHA-256, 32 bytes.
@@ -406,7 +406,7 @@ extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key
 // Bytes that nobody can guess, at most 1 024 a call; to ask for more traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
-// Imported Functions from `skylark:plugin/kv@0.1.1`
+// Imported Functions from `skylark:plugin/kv@0.1.2`
 // What `key` holds; none = nothing.
 extern bool skylark_plugin_kv_get(plugin_string_t *key, plugin_list_u8_t *ret);
 // `ttl` in seconds; none = until deleted.
@@ -419,7 +419,7 @@ extern bool skylark_plugin_kv_compare_and_swap(plugin_string_t *key, plugin_list
 // as in `set`, counted anew. No two calls get the same sum: a call whose sum another one took is run again. Since 0.1.1.
 extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t *maybe_ttl, int64_t *ret, skylark_plugin_kv_add_error_t *err);
 
-// Imported Functions from `skylark:plugin/counters@0.1.1`
+// Imported Functions from `skylark:plugin/counters@0.1.2`
 // Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
 // of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
 // outside is taken as the nearest of the two.
@@ -428,14 +428,14 @@ extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t
 // differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
-// Imported Functions from `skylark:plugin/http@0.1.1`
+// Imported Functions from `skylark:plugin/http@0.1.2`
 // Sends one request and waits for its answer.
 extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.1`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *err);
 
-// Exported Functions from `skylark:plugin/auth@0.1.1`
+// Exported Functions from `skylark:plugin/auth@0.1.2`
 void exports_skylark_plugin_auth_admit(exports_skylark_plugin_auth_transport_t *transport, exports_skylark_plugin_auth_claim_t *claim, exports_skylark_plugin_auth_answer_t *ret);
 
 // Helper Functions

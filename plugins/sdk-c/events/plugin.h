@@ -479,23 +479,23 @@ typedef struct exports_skylark_plugin_events_event_t {
 // A connection left a room.
 #define EXPORTS_SKYLARK_PLUGIN_EVENTS_EVENT_ROOM_LEFT 3
 
-// Imported Functions from `skylark:plugin/log@0.1.1`
+// Imported Functions from `skylark:plugin/log@0.1.2`
 // Writes one line.
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
-// Imported Functions from `skylark:plugin/settings@0.1.1`
+// Imported Functions from `skylark:plugin/settings@0.1.2`
 // One top-level value: a text as it is, anything else as JSON.
 extern bool skylark_plugin_settings_get(plugin_string_t *key, plugin_string_t *ret);
 // The whole table as a JSON object.
 extern void skylark_plugin_settings_json(plugin_string_t *ret);
 
-// Imported Functions from `skylark:plugin/clock@0.1.1`
+// Imported Functions from `skylark:plugin/clock@0.1.2`
 // Milliseconds since 1970.
 extern uint64_t skylark_plugin_clock_now(void);
 // Nanoseconds since some start, never going back.
 extern uint64_t skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.1`
+// Imported Functions from `skylark:plugin/crypto@0.1.2`
 // SHA-256, 32 bytes.
 extern void skylark_plugin_crypto_sha256(plugin_list_u8_t *data, plugin_list_u8_t *ret);
 // HMAC with SHA-256, 32 bytes.
@@ -507,7 +507,7 @@ extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key
 // Bytes that nobody can guess, at most 1 024 a call; to ask for more traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
-// Imported Functions from `skylark:plugin/directory@0.1.1`
+// Imported Functions from `skylark:plugin/directory@0.1.2`
 // Whether the user has at least one connection.
 extern bool skylark_plugin_directory_online(plugin_string_t *uid);
 // The user's connections.
@@ -519,7 +519,7 @@ extern void skylark_plugin_directory_devices(plugin_string_t *uid, plugin_list_s
 // The rooms that one of the user's connections is in, each once, sorted. Since 0.1.1.
 extern void skylark_plugin_directory_rooms(plugin_string_t *uid, plugin_list_string_t *ret);
 
-// Imported Functions from `skylark:plugin/outbox@0.1.1`
+// Imported Functions from `skylark:plugin/outbox@0.1.2`
 // Publishes a message; it passes the filters like any other.
 extern bool skylark_plugin_outbox_push(skylark_plugin_outbox_target_t *target, skylark_plugin_outbox_message_t *message, skylark_plugin_outbox_options_t *maybe_options, skylark_plugin_outbox_error_t *err);
 // The user's connections join the room.
@@ -529,19 +529,19 @@ extern bool skylark_plugin_outbox_leave(plugin_string_t *uid, plugin_string_t *r
 // Closes the target's connections; `connection`, `device`, `user` and `users` only.
 extern bool skylark_plugin_outbox_kick(skylark_plugin_outbox_target_t *target, plugin_string_t *reason, skylark_plugin_outbox_error_t *err);
 
-// Imported Functions from `skylark:plugin/timers@0.1.1`
+// Imported Functions from `skylark:plugin/timers@0.1.2`
 // Has `on-timer` called with this name and data in so many milliseconds; an earlier timer of the name is replaced.
 extern bool skylark_plugin_timers_start(plugin_string_t *name, uint64_t after_ms, plugin_list_u8_t *data, skylark_plugin_timers_error_t *err);
 // Forgets the timer of this name, if there is one.
 extern bool skylark_plugin_timers_cancel(plugin_string_t *name, skylark_plugin_timers_error_t *err);
 
-// Imported Functions from `skylark:plugin/login@0.1.1`
+// Imported Functions from `skylark:plugin/login@0.1.2`
 // The connection is this user's, bound or not before; staged with the outbox, in the order of the calls. Its client is told
 // by a REPLY `client_bind` with code 200, other devices of the user give way as after any bind, and if it was another
 // user's, it leaves that one's rooms first.
 extern bool skylark_plugin_login_bind(uint64_t cid, skylark_plugin_login_account_t *account, skylark_plugin_login_error_t *err);
 
-// Imported Functions from `skylark:plugin/kv@0.1.1`
+// Imported Functions from `skylark:plugin/kv@0.1.2`
 // What `key` holds; none = nothing.
 extern bool skylark_plugin_kv_get(plugin_string_t *key, plugin_list_u8_t *ret);
 // `ttl` in seconds; none = until deleted.
@@ -554,7 +554,7 @@ extern bool skylark_plugin_kv_compare_and_swap(plugin_string_t *key, plugin_list
 // as in `set`, counted anew. No two calls get the same sum: a call whose sum another one took is run again. Since 0.1.1.
 extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t *maybe_ttl, int64_t *ret, skylark_plugin_kv_add_error_t *err);
 
-// Imported Functions from `skylark:plugin/counters@0.1.1`
+// Imported Functions from `skylark:plugin/counters@0.1.2`
 // Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
 // of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
 // outside is taken as the nearest of the two.
@@ -563,17 +563,17 @@ extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t
 // differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
-// Imported Functions from `skylark:plugin/http@0.1.1`
+// Imported Functions from `skylark:plugin/http@0.1.2`
 // Sends one request and waits for its answer.
 extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
 
-// Exported Functions from `skylark:plugin/alarms@0.1.1`
+// Exported Functions from `skylark:plugin/alarms@0.1.2`
 void exports_skylark_plugin_alarms_on_timer(plugin_string_t *name, plugin_list_u8_t *data);
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.1`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *err);
 
-// Exported Functions from `skylark:plugin/events@0.1.1`
+// Exported Functions from `skylark:plugin/events@0.1.2`
 void exports_skylark_plugin_events_on_event(exports_skylark_plugin_events_event_t *event);
 
 // Helper Functions

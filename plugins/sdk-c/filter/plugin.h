@@ -245,7 +245,7 @@ typedef struct exports_skylark_plugin_filter_verdict_t {
 // Disappears; the publisher is told that it was dropped.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_DROP 3
 
-// Imported Functions from `skylark:plugin/publication@0.1.1`
+// Imported Functions from `skylark:plugin/publication@0.1.2`
 // Number of the message; 0 = the host gives one.
 extern int64_t skylark_plugin_publication_id(void);
 // What kind of message it is.
@@ -281,23 +281,23 @@ extern void skylark_plugin_publication_target_uids(uint32_t offset, uint32_t lim
 // The room the target names.
 extern bool skylark_plugin_publication_target_room(plugin_string_t *ret);
 
-// Imported Functions from `skylark:plugin/log@0.1.1`
+// Imported Functions from `skylark:plugin/log@0.1.2`
 // Writes one line.
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
-// Imported Functions from `skylark:plugin/settings@0.1.1`
+// Imported Functions from `skylark:plugin/settings@0.1.2`
 // One top-level value: a text as it is, anything else as JSON.
 extern bool skylark_plugin_settings_get(plugin_string_t *key, plugin_string_t *ret);
 // The whole table as a JSON object.
 extern void skylark_plugin_settings_json(plugin_string_t *ret);
 
-// Imported Functions from `skylark:plugin/clock@0.1.1`
+// Imported Functions from `skylark:plugin/clock@0.1.2`
 // Milliseconds since 1970.
 extern uint64_t skylark_plugin_clock_now(void);
 // Nanoseconds since some start, never going back.
 extern uint64_t skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.1`
+// Imported Functions from `skylark:plugin/crypto@0.1.2`
 // SHA-256, 32 bytes.
 extern void skylark_plugin_crypto_sha256(plugin_list_u8_t *data, plugin_list_u8_t *ret);
 // HMAC with SHA-256, 32 bytes.
@@ -309,7 +309,7 @@ extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key
 // Bytes that nobody can guess, at most 1 024 a call; to ask for more traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
-// Imported Functions from `skylark:plugin/directory@0.1.1`
+// Imported Functions from `skylark:plugin/directory@0.1.2`
 // Whether the user has at least one connection.
 extern bool skylark_plugin_directory_online(plugin_string_t *uid);
 // The user's connections.
@@ -321,7 +321,7 @@ extern void skylark_plugin_directory_devices(plugin_string_t *uid, plugin_list_s
 // The rooms that one of the user's connections is in, each once, sorted. Since 0.1.1.
 extern void skylark_plugin_directory_rooms(plugin_string_t *uid, plugin_list_string_t *ret);
 
-// Imported Functions from `skylark:plugin/counters@0.1.1`
+// Imported Functions from `skylark:plugin/counters@0.1.2`
 // Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
 // of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
 // outside is taken as the nearest of the two.
@@ -330,10 +330,10 @@ extern void skylark_plugin_directory_rooms(plugin_string_t *uid, plugin_list_str
 // differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.1`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
 bool exports_skylark_plugin_lifecycle_start(plugin_string_t *err);
 
-// Exported Functions from `skylark:plugin/filter@0.1.1`
+// Exported Functions from `skylark:plugin/filter@0.1.2`
 void exports_skylark_plugin_filter_judge(exports_skylark_plugin_filter_verdict_t *ret);
 
 // Helper Functions

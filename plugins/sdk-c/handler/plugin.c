@@ -3,121 +3,121 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Imported Functions from `skylark:plugin/log@0.1.1`
+// Imported Functions from `skylark:plugin/log@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/log@0.1.1"), __import_name__("write")))
+__attribute__((__import_module__("skylark:plugin/log@0.1.2"), __import_name__("write")))
 extern void __wasm_import_skylark_plugin_log_write(int32_t, uint8_t *, size_t);
 
-// Imported Functions from `skylark:plugin/settings@0.1.1`
+// Imported Functions from `skylark:plugin/settings@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/settings@0.1.1"), __import_name__("get")))
+__attribute__((__import_module__("skylark:plugin/settings@0.1.2"), __import_name__("get")))
 extern void __wasm_import_skylark_plugin_settings_get(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/settings@0.1.1"), __import_name__("json")))
+__attribute__((__import_module__("skylark:plugin/settings@0.1.2"), __import_name__("json")))
 extern void __wasm_import_skylark_plugin_settings_json(uint8_t *);
 
-// Imported Functions from `skylark:plugin/clock@0.1.1`
+// Imported Functions from `skylark:plugin/clock@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/clock@0.1.1"), __import_name__("now")))
+__attribute__((__import_module__("skylark:plugin/clock@0.1.2"), __import_name__("now")))
 extern int64_t __wasm_import_skylark_plugin_clock_now(void);
 
-__attribute__((__import_module__("skylark:plugin/clock@0.1.1"), __import_name__("monotonic")))
+__attribute__((__import_module__("skylark:plugin/clock@0.1.2"), __import_name__("monotonic")))
 extern int64_t __wasm_import_skylark_plugin_clock_monotonic(void);
 
-// Imported Functions from `skylark:plugin/crypto@0.1.1`
+// Imported Functions from `skylark:plugin/crypto@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.1"), __import_name__("sha256")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("sha256")))
 extern void __wasm_import_skylark_plugin_crypto_sha256(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.1"), __import_name__("hmac-sha256")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("hmac-sha256")))
 extern void __wasm_import_skylark_plugin_crypto_hmac_sha256(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.1"), __import_name__("hmac-sha256-verify")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("hmac-sha256-verify")))
 extern int32_t __wasm_import_skylark_plugin_crypto_hmac_sha256_verify(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.1"), __import_name__("verify")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("verify")))
 extern void __wasm_import_skylark_plugin_crypto_verify(int32_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/crypto@0.1.1"), __import_name__("random")))
+__attribute__((__import_module__("skylark:plugin/crypto@0.1.2"), __import_name__("random")))
 extern void __wasm_import_skylark_plugin_crypto_random(int32_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/directory@0.1.1`
+// Imported Functions from `skylark:plugin/directory@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.1"), __import_name__("online")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("online")))
 extern int32_t __wasm_import_skylark_plugin_directory_online(uint8_t *, size_t);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.1"), __import_name__("connections")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("connections")))
 extern void __wasm_import_skylark_plugin_directory_connections(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.1"), __import_name__("members")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("members")))
 extern void __wasm_import_skylark_plugin_directory_members(uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.1"), __import_name__("devices")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("devices")))
 extern void __wasm_import_skylark_plugin_directory_devices(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/directory@0.1.1"), __import_name__("rooms")))
+__attribute__((__import_module__("skylark:plugin/directory@0.1.2"), __import_name__("rooms")))
 extern void __wasm_import_skylark_plugin_directory_rooms(uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/outbox@0.1.1`
+// Imported Functions from `skylark:plugin/outbox@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/outbox@0.1.1"), __import_name__("push")))
+__attribute__((__import_module__("skylark:plugin/outbox@0.1.2"), __import_name__("push")))
 extern void __wasm_import_skylark_plugin_outbox_push(uint8_t *, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/outbox@0.1.1"), __import_name__("join")))
+__attribute__((__import_module__("skylark:plugin/outbox@0.1.2"), __import_name__("join")))
 extern void __wasm_import_skylark_plugin_outbox_join(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/outbox@0.1.1"), __import_name__("leave")))
+__attribute__((__import_module__("skylark:plugin/outbox@0.1.2"), __import_name__("leave")))
 extern void __wasm_import_skylark_plugin_outbox_leave(uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/outbox@0.1.1"), __import_name__("kick")))
+__attribute__((__import_module__("skylark:plugin/outbox@0.1.2"), __import_name__("kick")))
 extern void __wasm_import_skylark_plugin_outbox_kick(int32_t, int64_t, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/timers@0.1.1`
+// Imported Functions from `skylark:plugin/timers@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/timers@0.1.1"), __import_name__("start")))
+__attribute__((__import_module__("skylark:plugin/timers@0.1.2"), __import_name__("start")))
 extern void __wasm_import_skylark_plugin_timers_start(uint8_t *, size_t, int64_t, uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/timers@0.1.1"), __import_name__("cancel")))
+__attribute__((__import_module__("skylark:plugin/timers@0.1.2"), __import_name__("cancel")))
 extern void __wasm_import_skylark_plugin_timers_cancel(uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/login@0.1.1`
+// Imported Functions from `skylark:plugin/login@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/login@0.1.1"), __import_name__("bind")))
+__attribute__((__import_module__("skylark:plugin/login@0.1.2"), __import_name__("bind")))
 extern void __wasm_import_skylark_plugin_login_bind(int64_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, int64_t, uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/kv@0.1.1`
+// Imported Functions from `skylark:plugin/kv@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.1"), __import_name__("get")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("get")))
 extern void __wasm_import_skylark_plugin_kv_get(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.1"), __import_name__("set")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("set")))
 extern void __wasm_import_skylark_plugin_kv_set(uint8_t *, size_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.1"), __import_name__("delete")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("delete")))
 extern void __wasm_import_skylark_plugin_kv_delete(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.1"), __import_name__("compare-and-swap")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("compare-and-swap")))
 extern void __wasm_import_skylark_plugin_kv_compare_and_swap(uint8_t *, size_t, int32_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-__attribute__((__import_module__("skylark:plugin/kv@0.1.1"), __import_name__("add")))
+__attribute__((__import_module__("skylark:plugin/kv@0.1.2"), __import_name__("add")))
 extern void __wasm_import_skylark_plugin_kv_add(uint8_t *, size_t, int64_t, int32_t, int32_t, uint8_t *);
 
-// Imported Functions from `skylark:plugin/counters@0.1.1`
+// Imported Functions from `skylark:plugin/counters@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/counters@0.1.1"), __import_name__("add-and-read")))
+__attribute__((__import_module__("skylark:plugin/counters@0.1.2"), __import_name__("add-and-read")))
 extern int64_t __wasm_import_skylark_plugin_counters_add_and_read(uint8_t *, size_t, int32_t, int32_t);
 
-// Imported Functions from `skylark:plugin/http@0.1.1`
+// Imported Functions from `skylark:plugin/http@0.1.2`
 
-__attribute__((__import_module__("skylark:plugin/http@0.1.1"), __import_name__("send")))
+__attribute__((__import_module__("skylark:plugin/http@0.1.2"), __import_name__("send")))
 extern void __wasm_import_skylark_plugin_http_send(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
-// Exported Functions from `skylark:plugin/alarms@0.1.1`
+// Exported Functions from `skylark:plugin/alarms@0.1.2`
 
 
-// Exported Functions from `skylark:plugin/lifecycle@0.1.1`
+// Exported Functions from `skylark:plugin/lifecycle@0.1.2`
 
-__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/lifecycle@0.1.1#start")))
+__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/lifecycle@0.1.2#start")))
 void __wasm_export_exports_skylark_plugin_lifecycle_start_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -132,9 +132,9 @@ void __wasm_export_exports_skylark_plugin_lifecycle_start_post_return(uint8_t * 
   }
 }
 
-// Exported Functions from `skylark:plugin/handler@0.1.1`
+// Exported Functions from `skylark:plugin/handler@0.1.2`
 
-__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/handler@0.1.1#keys")))
+__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/handler@0.1.2#keys")))
 void __wasm_export_exports_skylark_plugin_handler_keys_post_return(uint8_t * arg0) {
   size_t len = *((size_t*) (arg0 + sizeof(void*)));
   if (len > 0) {
@@ -150,7 +150,7 @@ void __wasm_export_exports_skylark_plugin_handler_keys_post_return(uint8_t * arg
   }
 }
 
-__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/handler@0.1.1#handle")))
+__attribute__((__weak__, __export_name__("cabi_post_skylark:plugin/handler@0.1.2#handle")))
 void __wasm_export_exports_skylark_plugin_handler_handle_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -1624,14 +1624,14 @@ bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_pl
   }
 }
 
-__attribute__((__export_name__("skylark:plugin/alarms@0.1.1#on-timer")))
+__attribute__((__export_name__("skylark:plugin/alarms@0.1.2#on-timer")))
 void __wasm_export_exports_skylark_plugin_alarms_on_timer(uint8_t * arg, size_t arg0, uint8_t * arg1, size_t arg2) {
   plugin_string_t arg3 = (plugin_string_t) { (uint8_t*)(arg), (arg0) };
   plugin_list_u8_t arg4 = (plugin_list_u8_t) { (uint8_t*)(arg1), (arg2) };
   exports_skylark_plugin_alarms_on_timer(&arg3, &arg4);
 }
 
-__attribute__((__export_name__("skylark:plugin/lifecycle@0.1.1#start")))
+__attribute__((__export_name__("skylark:plugin/lifecycle@0.1.2#start")))
 uint8_t * __wasm_export_exports_skylark_plugin_lifecycle_start(void) {
   exports_skylark_plugin_lifecycle_result_void_string_t ret;
   plugin_string_t err;
@@ -1650,7 +1650,7 @@ uint8_t * __wasm_export_exports_skylark_plugin_lifecycle_start(void) {
   return ptr;
 }
 
-__attribute__((__export_name__("skylark:plugin/handler@0.1.1#keys")))
+__attribute__((__export_name__("skylark:plugin/handler@0.1.2#keys")))
 uint8_t * __wasm_export_exports_skylark_plugin_handler_keys(void) {
   plugin_list_string_t ret;
   exports_skylark_plugin_handler_keys(&ret);
@@ -1660,7 +1660,7 @@ uint8_t * __wasm_export_exports_skylark_plugin_handler_keys(void) {
   return ptr;
 }
 
-__attribute__((__export_name__("skylark:plugin/handler@0.1.1#handle")))
+__attribute__((__export_name__("skylark:plugin/handler@0.1.2#handle")))
 uint8_t * __wasm_export_exports_skylark_plugin_handler_handle(uint8_t * arg, size_t arg0, uint8_t * arg1, size_t arg2, int32_t arg3, uint8_t * arg4, size_t arg5, int64_t arg6, int32_t arg7, uint8_t * arg8, size_t arg9, int32_t arg10, uint8_t * arg11, size_t arg12, int64_t arg13) {
   exports_skylark_plugin_handler_option_identity_t option15;
   switch (arg3) {

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! A plugin is a value that [`Plugin::start`] builds once per instance from its manifest's `[settings]`, and that then plays one or
-//! more roles: [`Auth`], [`Filter`], [`Handler`], [`Events`], named in [`export!`]. An instance serves one call at a time.
+//! more roles: [`Auth`], [`Filter`], [`Handler`], [`Events`], [`Access`], named in [`export!`]. An instance serves one call at a time.
 //!
 //! Off WebAssembly nothing is exported, and the modules [`log`], [`clock`], [`crypto`], [`directory`], [`kv`], [`counters`], [`outbox`], [`timers`], [`login`] and [`http`] speak to a
 //! host in memory (the module `testing`): a plugin's logic is tested by a plain `cargo test`.
@@ -50,10 +50,10 @@ pub mod timers;
 mod words;
 
 pub use publish::Publish;
-pub use roles::{Alarms, Auth, Events, Filter, Handler, NoSettings, Plugin};
+pub use roles::{Access, Alarms, Auth, Events, Filter, Handler, Join, NoSettings, Plugin};
 pub use words::{
-    Admission, AuthAnswer, Call, Claim, DeviceOf, Entry, Event, Identity, Message, Origin, Refusal, Reply, RoomChange,
-    Target, TargetKind, Transport, Verdict,
+    AccessAnswer, Admission, AuthAnswer, Call, Claim, DeviceOf, Entry, Event, Identity, Message, Origin, Refusal,
+    Reply, RoomChange, Target, TargetKind, Transport, Verdict,
 };
 
 /// Keeps the plugin in plugins/README.md compiling.
@@ -61,7 +61,7 @@ pub use words::{
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-/// Names the roles that a plugin plays: `export!(MyPlugin: auth, filter, handler, events)`, at least one of them.
+/// Names the roles that a plugin plays: `export!(MyPlugin: auth, filter, handler, events, access)`, at least one of them.
 ///
 /// Beside a handler or events, `alarms` has [`Alarms::on_timer`] called when a timer is due. Stands once in a component. Off WebAssembly it expands to nothing.
 #[macro_export]
@@ -94,6 +94,21 @@ macro_rules! __role {
         #[cfg(not(target_family = "wasm"))]
         const _: fn(&mut $plugin, &$crate::Transport, &$crate::Claim) -> $crate::AuthAnswer =
             <$plugin as $crate::Auth>::admit;
+    };
+    (access, $plugin:ty) => {
+        $crate::__glue!(access, export_access, {
+            fn join(
+                who: $crate::Identity,
+                claims: Vec<$crate::Entry>,
+                room: String,
+                data: Vec<$crate::Entry>,
+            ) -> $crate::AccessAnswer {
+                let join = $crate::Join { who, claims, room, data };
+                $crate::glue::with::<$plugin, _>(|plugin| $crate::Access::join(plugin, &join))
+            }
+        });
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn(&mut $plugin, &$crate::Join) -> $crate::AccessAnswer = <$plugin as $crate::Access>::join;
     };
     (filter, $plugin:ty) => {
         $crate::__glue!(filter, export_filter, {

@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::{AuthAnswer, Call, Claim, Event, Publish, Reply, Transport, Verdict};
+use crate::{AccessAnswer, AuthAnswer, Call, Claim, Entry, Event, Identity, Publish, Reply, Transport, Verdict};
 
 /// A plugin: built once per instance, before its first call.
 pub trait Plugin: Sized + 'static {
@@ -26,6 +26,25 @@ pub trait Auth: Plugin {
     /// The first plugin that does not abstain decides; if all abstain the client is refused. `transport` holds nothing that a client typed
     /// in a frame, `claim` nothing else.
     fn admit(&mut self, transport: &Transport, claim: &Claim) -> AuthAnswer;
+}
+
+/// Decides which rooms a bound client may join.
+pub trait Access: Plugin {
+    /// The first plugin that does not abstain decides; if all abstain, the rooms of `clients.open_rooms` are open.
+    fn join(&mut self, join: &Join) -> AccessAnswer;
+}
+
+/// A client's wish to join a room.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Join {
+    /// Who asks.
+    pub who: Identity,
+    /// The claims of the connection's last admission or login. The client typed nothing of them.
+    pub claims: Vec<Entry>,
+    /// The room.
+    pub room: String,
+    /// The data that the client sent beside the room. Nothing of it is a fact.
+    pub data: Vec<Entry>,
 }
 
 /// Judges each publish once, whatever way it came in and however many receive it.

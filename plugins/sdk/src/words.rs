@@ -1,8 +1,10 @@
 //! The words that host and plugin share, with what makes them handy: constructors, builders, look-ups.
 
+use crate::Join;
 use crate::bindings::host::skylark::plugin::{publication, types};
-use crate::bindings::{auth, events, filter, handler};
+use crate::bindings::{access, auth, events, filter, handler};
 
+pub use access::exports::skylark::plugin::access::Answer as AccessAnswer;
 pub use auth::exports::skylark::plugin::auth::{Admission, Answer as AuthAnswer, Claim, Transport};
 pub use events::exports::skylark::plugin::events::{Event, RoomChange};
 pub use filter::exports::skylark::plugin::filter::Verdict;
@@ -85,6 +87,35 @@ impl AuthAnswer {
     /// Turns the client away with these words.
     pub fn refuse(code: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Refuse(Refusal::new(code, reason))
+    }
+}
+
+impl AccessAnswer {
+    /// Lets the client join until it leaves.
+    pub fn allow() -> Self {
+        Self::Allow(None)
+    }
+
+    /// Lets the client join until this second since 1970.
+    pub fn allow_until(seconds: u64) -> Self {
+        Self::Allow(Some(seconds))
+    }
+
+    /// Refuses the join with these words for the client.
+    pub fn refuse(code: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Refuse(Refusal::new(code, reason))
+    }
+}
+
+impl Join {
+    /// The value of a claim.
+    pub fn claim(&self, key: &str) -> Option<&str> {
+        self.claims.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// The value of a key of the data.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.data.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 }
 

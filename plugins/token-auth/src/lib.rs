@@ -1,4 +1,4 @@
-//! Lets in who carries a JSON Web Token signed with one of its keys (HS256).
+//! Lets in clients with a JSON Web Token signed with one of its keys (HS256), and into the rooms that the token names.
 //!
 //! Checks the signature, by the host's constant-time `crypto`, before a claim is looked at; what a token says stands in the crate `jwt`. README.md tells
 //! settings and answers.
@@ -6,7 +6,9 @@
 mod settings;
 
 use jwt::{Fault, Token};
-use skylark_plugin::{Admission, Auth, AuthAnswer, Claim, Plugin, Transport, clock, crypto};
+use skylark_plugin::{
+    Access, AccessAnswer, Admission, Auth, AuthAnswer, Claim, Join, Plugin, Transport, clock, crypto,
+};
 
 pub use settings::{Key, Settings};
 
@@ -38,6 +40,12 @@ impl Auth for TokenAuth {
     }
 }
 
+impl Access for TokenAuth {
+    fn join(&mut self, join: &Join) -> AccessAnswer {
+        jwt::may_join(join)
+    }
+}
+
 impl TokenAuth {
     fn admission(&self, token: &str) -> Result<Admission, Fault> {
         let token = Token::parse(token)?;
@@ -63,4 +71,4 @@ fn check_signature(token: &Token<'_>, keys: &[Key]) -> Result<(), Fault> {
     if matches { Ok(()) } else { Err(Fault::Signature) }
 }
 
-skylark_plugin::export!(TokenAuth: auth);
+skylark_plugin::export!(TokenAuth: auth, access);

@@ -5,7 +5,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use skylark_plugin::{Admission, Auth, AuthAnswer, Claim, Plugin, Transport, clock};
+use skylark_plugin::{
+    Access, AccessAnswer, Admission, Auth, AuthAnswer, Claim, Entry, Identity, Join, Plugin, Transport, clock,
+};
 use token_auth::{Settings, TokenAuth};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
@@ -84,6 +86,29 @@ fn numbers_name_users_and_rooms_may_be_one_text() {
     assert_eq!(admission.rooms, ["a", "b"]);
 }
 
+fn join(claims: Vec<Entry>, data: Vec<Entry>, room: &str) -> AccessAnswer {
+    let who = Identity { uid: "1074".into(), cid: 1, device: None, channel: None };
+    plugin("").join(&Join { who, claims, room: room.to_owned(), data })
+}
+
+#[test]
+fn the_claim_join_names_the_rooms_that_may_be_joined() {
+    let admission = admitted(answer(&json!({"sub": "1", "exp": now() + 60, "join": ["news:*", "board"]})));
+    assert!(admission.rooms.is_empty(), "they are not joined at once");
+    let claims = admission.claims;
+    assert_eq!(claims, [("join".to_owned(), "news:*,board".to_owned())]);
+    for room in ["news:", "news:1", "board"] {
+        assert_eq!(join(claims.clone(), Vec::new(), room), AccessAnswer::allow(), "{room}");
+    }
+    for room in ["news", "board2", "lobby"] {
+        assert_eq!(join(claims.clone(), Vec::new(), room), AccessAnswer::Abstain, "{room}");
+    }
+    assert_eq!(join(Vec::new(), claims, "board"), AccessAnswer::Abstain, "what the client sent is no claim");
+    assert_eq!(admitted(answer(&json!({"sub": "1", "exp": now() + 60}))).claims, []);
+    let one_text = admitted(answer(&json!({"sub": "1", "exp": now() + 60, "join": "a, b*"})));
+    assert_eq!(one_text.claims, [("join".to_owned(), "a,b*".to_owned())]);
+}
+
 #[test]
 fn keys_rotate_with_and_without_their_name() {
     let claims = json!({"sub": "1", "exp": now() + 60});
@@ -122,6 +147,8 @@ fn claims_of_the_wrong_kind_are_refused_by_name() {
         (json!({"exp": exp, "sub": 1.5}), "token: sub: expected a non-empty text or an integer"),
         (json!({"exp": exp, "sub": "1", "uid": "2"}), "token: uid: expected the same as sub"),
         (json!({"exp": exp, "sub": "1", "rooms": [1]}), "token: rooms: expected a list of non-empty texts"),
+        (json!({"exp": exp, "sub": "1", "join": ["a,b"]}), "token: join: expected a list of rooms without commas"),
+        (json!({"exp": exp, "sub": "1", "join": 1}), "token: join: expected a list of non-empty texts"),
         (json!({"exp": exp, "sub": "1", "device": {}}), "token: device: expected a non-empty text or an integer"),
         (json!({"exp": "soon", "sub": "1"}), "token: exp: expected seconds since 1970"),
         (json!({"exp": -1, "sub": "1"}), "token: exp: expected seconds since 1970"),

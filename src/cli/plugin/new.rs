@@ -26,7 +26,7 @@ pub(super) struct New {
     /// What it is written in.
     #[arg(long, value_enum)]
     lang: Lang,
-    /// What it does: lets clients in, judges messages, answers keys, or hears of what happens.
+    /// What it does: lets clients in, judges messages, answers keys, hears of what happens, or decides about rooms.
     #[arg(long, value_enum)]
     role: RoleName,
     /// Where the folder is made.
@@ -52,6 +52,7 @@ enum RoleName {
     Filter,
     Handler,
     Events,
+    Access,
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -180,7 +181,7 @@ impl Lang {
 }
 
 impl RoleName {
-    const ALL: [Self; 4] = [Self::Auth, Self::Filter, Self::Handler, Self::Events];
+    const ALL: [Self; 5] = [Self::Auth, Self::Filter, Self::Handler, Self::Events, Self::Access];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -188,6 +189,7 @@ impl RoleName {
             Self::Filter => "filter",
             Self::Handler => "handler",
             Self::Events => "events",
+            Self::Access => "access",
         }
     }
 }

@@ -376,6 +376,9 @@ impl Slots {
         } else if stuck {
             self.begin_close(index, Disconnect::SLOW_CONSUMER, None);
         } else {
+            if slot.connection.first_end().is_some_and(|end| now >= end) {
+                slot.connection.report_end();
+            }
             if now >= slot.last_write.saturating_add(self.patience.heartbeat) {
                 self.beat(index);
             }
@@ -413,6 +416,9 @@ impl Slots {
             let mut due = slot.last_write.saturating_add(self.patience.heartbeat);
             if let Some((at, _)) = slot.connection.time_limit() {
                 due = due.min(at);
+            }
+            if let Some(end) = slot.connection.first_end() {
+                due = due.min(end);
             }
             if slot.blocked_since != 0 {
                 due = due.min(slot.blocked_since.saturating_add(self.patience.write_timeout));

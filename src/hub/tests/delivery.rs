@@ -12,7 +12,7 @@ async fn every_target_reaches_its_connections_once_and_says_so() {
     let (b, b_pipe) = bound(&hub, "b", TCP).await;
     let (_unbound, unbound_pipe) = attach(&hub, Some(YUNQUE)).await;
     let lobby = room("lobby");
-    assert!(hub.join(&a1, &lobby) && hub.join(&b, &lobby) && !hub.join(&b, &lobby));
+    assert!(join(&hub, &a1, &lobby) && join(&hub, &b, &lobby) && !join(&hub, &b, &lobby));
     let run = frames(&["hello"]);
 
     let offline = |n, who: &[&str]| Receipt { offline: uids(who).to_vec(), ..delivered(n) };
@@ -50,8 +50,8 @@ async fn the_publisher_is_left_out_and_is_not_offline() {
     let hub = start(&settings());
     let (a, a_pipe) = bound(&hub, "a", YUNQUE).await;
     let (b, b_pipe) = bound(&hub, "b", YUNQUE).await;
-    hub.join(&a, &room("r"));
-    hub.join(&b, &room("r"));
+    join(&hub, &a, &room("r"));
+    join(&hub, &b, &room("r"));
     let run = frames(&["hello"]);
     let but_a = |target| Delivery { no_echo: Some(a.id()), ..to(target, &run) };
     let batch = vec![but_a(Target::Room(room("r"))), but_a(Target::Everyone), but_a(Target::User(uid("a")))];
@@ -66,7 +66,7 @@ async fn a_batch_is_one_write_a_connection_in_its_order() {
     let hub = start(&settings());
     let (a, a_pipe) = bound(&hub, "a", YUNQUE).await;
     let (_b, b_pipe) = bound(&hub, "b", YUNQUE).await;
-    hub.join(&a, &room("r"));
+    join(&hub, &a, &room("r"));
     let runs: Vec<_> = ["1", "2", "3", "4"].map(|text| frames(&[text, text])).into();
     let batch = vec![
         to(Target::User(uid("a")), &runs[0]),
@@ -153,7 +153,7 @@ async fn a_fan_out_counts_the_full_ones_and_spares_the_others() {
     let mut pipes = Vec::new();
     for i in 0..10 {
         let (connection, pipe) = bound(&hub, &i.to_string(), JSON).await;
-        hub.join(&connection, &room("r"));
+        join(&hub, &connection, &room("r"));
         pipes.push(pipe);
     }
     pipes[3].allow(Some(0));

@@ -174,13 +174,13 @@ async fn detaching_writes_what_waits_and_leaves_nothing_behind() {
     let hub = start(&settings());
     let (a, pipe) = bound(&hub, "a", YUNQUE).await;
     let (b, _) = bound(&hub, "a", YUNQUE).await;
-    hub.join(&a, &room("r"));
-    hub.join(&a, &room("s"));
+    join(&hub, &a, &room("r"));
+    join(&hub, &a, &room("s"));
     let run = frames(&["x"]);
     assert!(a.send(run.bytes(YUNQUE).clone()).await);
     assert_eq!(hub.detach(&a).await, Detached { last: false, rooms: vec![room("r"), room("s")] });
     assert_eq!(hub.detach(&a).await, Detached::default());
-    assert!(!hub.join(&a, &room("r")) && !hub.leave(&a, &room("r")));
+    assert!(!join(&hub, &a, &room("r")) && !hub.leave(&a, &room("r")));
     assert!(!hub.bind(&a, binding("c", None)).first);
     hub.settle().await;
     assert_eq!((pipe.taken(), pipe.shut()), (run.bytes(YUNQUE).to_vec(), vec![true]));
@@ -271,8 +271,8 @@ async fn a_user_has_one_text_however_many_connections() {
     let (b, _) = bound(&hub, "1074", YUNQUE).await;
     let text = |connection: &Connection| connection.binding().unwrap().uid.as_str().as_ptr();
     assert_eq!(text(&a), text(&b));
-    hub.join(&a, &room("r"));
-    hub.join(&b, &room("r"));
+    join(&hub, &a, &room("r"));
+    join(&hub, &b, &room("r"));
     assert_eq!(a.rooms()[0].as_str().as_ptr(), b.rooms()[0].as_str().as_ptr());
     a.set_tag(Some("vip".to_owned()));
     assert_eq!((a.tag().as_deref(), b.tag()), (Some("vip"), None));
@@ -284,7 +284,7 @@ async fn a_crowded_room_empties_in_any_order() {
     let mut members = Vec::new();
     for i in 0..100 {
         members.push(bound(&hub, &i.to_string(), YUNQUE).await.0);
-        assert!(hub.join(&members[i], &room("r")));
+        assert!(join(&hub, &members[i], &room("r")));
     }
     assert_eq!((hub.room("r").len(), hub.rooms()), (100, vec![(room("r"), 100)]));
     for (gone, i) in (0..100).map(|i| (i * 37) % 100).enumerate() {
@@ -300,7 +300,38 @@ async fn connections_share_one_text_of_their_user_and_of_their_room() {
     let ((a, _), (b, _)) = (bound(&hub, "a", YUNQUE).await, bound(&hub, "a", JSON).await);
     let [one, other] = [&a, &b].map(|connection| connection.binding().unwrap().uid.as_str().as_ptr());
     assert_eq!(one, other);
-    assert!([&a, &b].iter().all(|connection| hub.join(connection, &room("r"))));
+    assert!([&a, &b].iter().all(|connection| join(&hub, connection, &room("r"))));
     let [one, other] = [&a, &b].map(|connection| connection.rooms()[0].as_str().as_ptr());
     assert_eq!(one, other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_membership_has_the_end_of_its_terms() {
+    let hub = start(&settings());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let until = |seconds| Terms { uid: None, until: Some(now + seconds) };
+    let (a, _) = bound(&hub, "a", YUNQUE).await;
+    let (b, _) = bound(&hub, "b", YUNQUE).await;
+    assert_eq!(hub.join(&a, &room("short"), until(5)), Joined::New);
+    assert_eq!(hub.join(&a, &room("renewed"), until(5)), Joined::New);
+    assert_eq!(hub.join(&a, &room("renewed"), until(15)), Joined::Already);
+    assert_eq!(hub.join(&b, &room("lifted"), until(5)), Joined::New);
+    assert_eq!(hub.join(&b, &room("lifted"), Terms::default()), Joined::Already);
+    assert_eq!(hub.join(&b, &room("lifted"), until(5)), Joined::Already);
+    assert_eq!(hub.join(&b, &room("left"), until(5)), Joined::New);
+    assert!(hub.leave(&b, &room("left")));
+    let other = uid("b");
+    assert_eq!(hub.join(&a, &room("r"), Terms { uid: Some(&other), until: None }), Joined::Gone);
+    assert_eq!(a.membership_ends(&room("renewed")), Some(true));
+    assert_eq!((b.membership_ends(&room("lifted")), b.membership_ends(&room("left"))), (Some(false), None));
+
+    let begun = tokio::time::Instant::now();
+    for (ended, seconds) in [("short", 5), ("renewed", 15)] {
+        let connections = hub.memberships_ended().await;
+        assert!(matches!(&connections[..], [one] if one.is(&a)), "{connections:?}");
+        assert_eq!(hub.leave_ended(&a), [room(ended)]);
+        assert!(begun.elapsed() > (seconds - 1) * SECOND && begun.elapsed() <= (seconds + 3) * SECOND);
+    }
+    assert_eq!((a.rooms(), b.rooms()), (vec![], vec![room("lifted")]));
+    assert!(hub.leave_ended(&a).is_empty() && hub.leave_ended(&b).is_empty());
 }

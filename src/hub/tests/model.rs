@@ -114,7 +114,7 @@ impl World {
                 let Some(known) = self.pick(who) else { return };
                 let fresh = known.attached && known.user.is_some() && known.rooms.insert(room % ROOMS);
                 let connection = known.connection.clone();
-                assert_eq!(self.hub.join(&connection, &room_name(room)), fresh);
+                assert_eq!(join(&self.hub, &connection, &room_name(room)), fresh);
             }
             Step::Leave { who, room } => {
                 let Some(known) = self.pick(who) else { return };

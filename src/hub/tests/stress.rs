@@ -43,11 +43,11 @@ async fn call(hub: Arc<Hub>, caller: usize) -> u64 {
 async fn disturb(hub: Arc<Hub>, done: Arc<AtomicBool>) {
     while !done.load(Ordering::Relaxed) {
         let (guest, _pipe) = attach(&hub, Some(JSON)).await;
-        hub.join(&guest, &room("guests"));
+        join(&hub, &guest, &room("guests"));
         hub.bind(&guest, binding("guest", None));
-        hub.join(&guest, &room("guests"));
+        join(&hub, &guest, &room("guests"));
         hub.leave(&guest, &room("guests"));
-        hub.join(&guest, &room("guests"));
+        join(&hub, &guest, &room("guests"));
         hub.detach(&guest).await;
         tokio::task::yield_now().await;
     }
@@ -64,7 +64,7 @@ async fn each_caller_is_heard_whole_and_in_order_by_everyone() {
     for i in 0..CONNECTIONS {
         let (connection, pipe) = bound(&hub, &i.to_string(), if i % 2 == 0 { YUNQUE } else { TCP }).await;
         if i % 2 == 0 {
-            assert!(hub.join(&connection, &room("r")));
+            assert!(join(&hub, &connection, &room("r")));
         }
         ends.push((connection, pipe));
     }

@@ -132,6 +132,7 @@ impl From<&Seen> for wire::Row {
             tag: seen.tag.clone(),
             form: seen.form.map(|form| form.as_str().to_owned()),
             facts: entries(&binding.facts),
+            claims: entries(&binding.claims),
         }
     }
 }
@@ -147,6 +148,7 @@ pub(super) fn read_seen(row: wire::Row) -> Result<Seen, Unreadable> {
             since: row.since,
             expires: row.expires,
             facts: read_entries(row.facts),
+            claims: read_entries(row.claims),
         }),
         rooms: rooms(&row.rooms)?,
         tag: row.tag,

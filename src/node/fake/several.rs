@@ -22,7 +22,7 @@ use crate::id::{NodeId, Room, Uid};
 use crate::message::{Entries, Message, Origin, Publication, Target};
 use crate::node::deliver::Delivery;
 use crate::node::{Node, Published};
-use crate::plugin::Event;
+use crate::plugin::{Access, Event};
 use crate::protocol::{Coding, Dialect, Form};
 
 /// What clients of these tests speak.
@@ -99,6 +99,11 @@ impl Several {
             told.collect::<Vec<_>>()
         };
         self.nodes.iter().flat_map(of).collect()
+    }
+
+    /// What the access plugins of a node answer about this room.
+    pub(crate) fn set_access(&self, number: u16, room: &str, access: Access) {
+        self.fake(number).set_access(room, access);
     }
 
     /// The node's process ends without a goodbye.

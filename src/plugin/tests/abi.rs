@@ -1,4 +1,4 @@
-//! What was built against 0.1.0 loads and behaves for ever: the components and the WIT of that release, never rebuilt.
+//! What was built against 0.1.0 and 0.1.1 loads and behaves for ever: components and WIT of each release, never rebuilt.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::message::{Entries, Target};
 use crate::plugin::check::check_dir;
 use crate::plugin::{Call, Claim, Effect, Event, Identity, Judgement, PluginHost, Services, Transport};
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/abi-0.1.0")
+fn release(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/abi-{version}"))
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(fixtures().join(name)).unwrap()
+    std::fs::read(release("0.1.0").join(name)).unwrap()
 }
 
 fn who(uid: &str) -> Identity {
@@ -29,7 +29,7 @@ fn asked(key: &str, data: &[(&str, &str)]) -> Call {
 
 #[tokio::test]
 async fn every_component_of_0_1_0_still_says_what_it_is() {
-    let reports = check_dir(&config(&fixtures())).await.unwrap();
+    let reports = check_dir(&config(&release("0.1.0"))).await.unwrap();
     let told = |name: &str| reports.iter().find(|report| report.name == name).unwrap();
     assert_eq!(reports.len(), 6);
     for (name, role) in [("fault-auth", "auth"), ("stamp-v1", "filter"), ("noop", "filter")] {
@@ -76,4 +76,30 @@ async fn handler_and_events_of_0_1_0_have_their_effects() {
     assert_eq!(bench.host.handle(asked("fault_trap", &[("push", "u2")])).await.unwrap().code, "503");
     bench.host.notify(Event::Online(who("u3")), 0);
     assert!(matches!(&node.next().await[..], [Effect::Push(push)] if matches!(push.target, Target::Room(_))));
+}
+
+#[tokio::test]
+async fn components_of_0_1_1_load_and_answer() {
+    let fixture = |name: &str| std::fs::read(release("0.1.1").join(name)).unwrap();
+    let grants: &[u8] = b"grants = [\"directory\", \"outbox\", \"timers\", \"login\", \"kv\", \"counters\", \"http\"]";
+    let bench = Bench::with(&[
+        ("a.wasm", &fixture("fault-auth.wasm")),
+        ("f.wasm", &fixture("fault-filter.wasm")),
+        ("p.wasm", &fixture("probe.wasm")),
+        ("p.toml", grants),
+    ])
+    .await;
+    let claim = Claim { token: Some("u7@phone#lobby".to_owned()), ..Claim::default() };
+    let admission = bench.host.admit(Transport::default(), claim).await.unwrap();
+    assert_eq!((admission.uid.as_str(), admission.rooms[0].as_str()), ("u7", "lobby"));
+    assert_eq!(bench.judge().await, super::passed());
+    for (key, data, value) in [
+        ("probe_add", [("key", "n"), ("amount", "2")], "2"),
+        ("probe_count", [("name", "n"), ("amount", "3")], "3"),
+        ("probe_crypto", [("text", "abc"), ("", "")], "true false"),
+    ] {
+        let answer = bench.host.handle(asked(key, &data)).await.unwrap();
+        assert_eq!((answer.code.as_str(), answer.data.get("value")), ("200", Some(value)), "{key}");
+    }
+    assert_eq!(bench.status("p").roles, ["handler"]);
 }

@@ -99,6 +99,27 @@ pub(super) const ADMIT: &str = "(i32.const 1024)";
 pub(super) const REFUSE: &str = "(i32.const 1152)";
 pub(super) const ABSTAIN: &str = "(i32.const 1216)";
 
+/// An access plugin whose `join` is `body`, a pointer to its answer; `allow` without an end is [`ALLOW`].
+pub(super) fn access(world: &str, imports: &str, body: &str) -> Vec<u8> {
+    component(
+        &format!("{world} export skylark:plugin/access@0.1.2;"),
+        &format!(
+            r#"{imports}
+            (func $self (result i32) {body})
+            (func (export "skylark:plugin/access@0.1.2#join")
+                (param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (call $self))
+            (data (i32.const 1152) "\01\00\00\00\00\00\00\00\02\08\00\00\03\00\00\00\05\08\00\00\02\00\00\00")
+            (data (i32.const 1216) "\02")
+            ;; allow until second 5 000 000 000
+            (data (i32.const 1280) "\00\00\00\00\00\00\00\00\01\00\00\00\00\00\00\00\00\f2\05\2a\01\00\00\00")
+            (data (i32.const 2048) "u7403no")"#
+        ),
+    )
+}
+
+/// `allow(some(5_000_000_000))` of an access plugin.
+pub(super) const UNTIL: &str = "(i32.const 1280)";
+
 /// A handler that owns `key` (at most 15 bytes), with `imports`; its `handle` is `body`, a pointer to its result.
 pub(super) fn handler(key: &str, world: &str, imports: &str, body: &str) -> Vec<u8> {
     assert!(key.len() < 16);

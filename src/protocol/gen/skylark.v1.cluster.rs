@@ -241,8 +241,12 @@ pub struct Row {
     /// As a subprotocol, e.g. `cim.pb`; on TCP `cim.tcp` or `yunque.tcp`.
     #[prost(string, optional, tag = "9")]
     pub form: ::core::option::Option<::prost::alloc::string::String>,
+    /// What the client says of itself.
     #[prost(message, repeated, tag = "10")]
     pub facts: ::prost::alloc::vec::Vec<Entry>,
+    /// Of the last admission or login. Nodes before 0.2 put them among the facts.
+    #[prost(message, repeated, tag = "11")]
+    pub claims: ::prost::alloc::vec::Vec<Entry>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Crowd {

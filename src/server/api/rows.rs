@@ -71,6 +71,8 @@ pub(super) struct ConnectionRow {
     transport: Option<&'static str>,
     #[serde(serialize_with = "facts")]
     facts: Arc<Binding>,
+    #[serde(serialize_with = "claims")]
+    claims: Arc<Binding>,
 }
 
 impl ConnectionRow {
@@ -85,7 +87,8 @@ impl ConnectionRow {
                 Framing::WebSocket => "websocket",
                 Framing::Tcp => "tcp",
             }),
-            facts: seen.binding,
+            facts: Arc::clone(&seen.binding),
+            claims: seen.binding,
         }
     }
 }
@@ -109,9 +112,16 @@ pub(super) fn texts<T: Display, S: Serializer>(names: &[T], serializer: S) -> Re
 }
 
 fn facts<S: Serializer>(binding: &Arc<Binding>, serializer: S) -> Result<S::Ok, S::Error> {
-    let facts: &Entries = &binding.facts;
-    let mut map = serializer.serialize_map(Some(facts.len()))?;
-    for (key, value) in facts.iter() {
+    entries(&binding.facts, serializer)
+}
+
+fn claims<S: Serializer>(binding: &Arc<Binding>, serializer: S) -> Result<S::Ok, S::Error> {
+    entries(&binding.claims, serializer)
+}
+
+fn entries<S: Serializer>(entries: &Entries, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(entries.len()))?;
+    for (key, value) in entries.iter() {
         map.serialize_entry(key, value)?;
     }
     map.end()

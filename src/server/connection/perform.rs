@@ -9,8 +9,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::Driver;
-use crate::claim::{Admission, Claim, Facts, Refusal};
+use crate::claim::{Admission, Claim, Refusal};
 use crate::clock;
+use crate::id::Uid;
 use crate::message::{Entries, Origin, Publication, Publisher, Target};
 use crate::node::{Call, Fate, Identity, Node, Published};
 use crate::protocol::{self, Reply, ServerFrame};
@@ -52,7 +53,8 @@ impl Driver {
     /// The user that a plugin gave the connection to since it last spoke.
     fn given(&self) -> Option<Box<Admission>> {
         let binding = self.connection.binding()?;
-        (self.session.uid() != Some(&binding.uid)).then(|| {
+        let is_known = self.session.uid() == Some(&binding.uid) && self.session.expires() == binding.expires;
+        (!is_known).then(|| {
             Box::new(Admission {
                 uid: binding.uid.clone(),
                 device: binding.device.clone(),
@@ -71,13 +73,22 @@ impl Driver {
                 return None;
             }
             Action::Admit(claim) => Input::Admitted(self.admit(&node, *claim).await),
-            Action::Bind(admission, facts) => Input::Bound(self.bind(&node, *admission, facts).await),
+            Action::Bind(admission, facts) => {
+                let uid = admission.uid.clone();
+                let bound = node.bind(&self.connection, *admission, facts).await;
+                Input::Bound(bound.map(|()| self.whereabouts(&node, &uid)))
+            }
+            Action::Rebind(admission, facts) => {
+                let uid = admission.uid.clone();
+                let bound = node.rebind(&self.connection, *admission, facts).await;
+                Input::Bound(bound.map(|()| self.whereabouts(&node, &uid)))
+            }
             Action::Handle { key, data } => {
                 let caller = self.identity();
                 let call = Call { key, data, caller, cid: self.connection.id() };
                 Input::Handled(node.handle(call).await)
             }
-            Action::Join(room) => Input::Joined(node.join(&self.connection, room).await),
+            Action::Join(room, data) => Input::Joined(node.request_join(&self.connection, room, data).await),
             Action::Leave(room) => Input::Left(node.leave(&self.connection, &room).await),
             Action::Publish(said) => Input::Published(self.publish(&node, *said).await),
             Action::SetTag(tag) => {
@@ -122,13 +133,11 @@ impl Driver {
         answer.map(Box::new)
     }
 
-    async fn bind(&self, node: &Node, admission: Admission, facts: Facts) -> Result<Whereabouts, Refusal> {
-        let uid = admission.uid.clone();
-        node.bind(&self.connection, admission, facts).await?;
+    fn whereabouts(&self, node: &Node, uid: &Uid) -> Whereabouts {
         let address = self.guest.gateway().config.load().node.address.clone();
         let address = if address.is_empty() { self.own_address() } else { address };
-        let next = node.next_address(Some(&uid), self.arrival.ip());
-        Ok(Whereabouts { cid: self.connection.id(), node: node.id().clone(), address, next })
+        let next = node.next_address(Some(uid), self.arrival.ip());
+        Whereabouts { cid: self.connection.id(), node: node.id().clone(), address, next }
     }
 
     async fn publish(&self, node: &Node, said: Said) -> Outcome {

@@ -37,13 +37,13 @@ fn outcome(action: &Action, how: u8) -> Option<Input> {
     Some(match action {
         Action::Admit(_) if how == 3 => Input::Admitted(Ok(admission("another"))),
         Action::Admit(_) => Input::Admitted(if well { Ok(admission("1074")) } else { Err(no()) }),
-        Action::Bind(..) => Input::Bound(if well || how == 3 { Ok(place()) } else { Err(no()) }),
+        Action::Bind(..) | Action::Rebind(..) => Input::Bound(if well || how == 3 { Ok(place()) } else { Err(no()) }),
         Action::Handle { .. } if how == 1 => Input::Handled(None),
         Action::Handle { .. } => {
             let code = if well { "200" } else { "500" };
             Input::Handled(Some(Answer { code: code.into(), message: String::new(), data: Entries::new() }))
         }
-        Action::Join(_) => Input::Joined(if well { Ok(true) } else { Err(no()) }),
+        Action::Join(..) => Input::Joined(if well { Ok(true) } else { Err(no()) }),
         Action::Leave(_) => Input::Left(well),
         Action::Publish(_) if how == 1 => Input::Published(Outcome::Dropped { id: 1 }),
         Action::Publish(_) if well => {

@@ -1,4 +1,5 @@
 // The conformance guest in C: ../../README.md says what it does.
+#include "access.h"
 #include "auth.h"
 #include "events.h"
 #include "filter.h"
@@ -72,6 +73,34 @@ answer admit(const transport *from, const claim *said) {
         .expires = SOME(skylark_plugin_clock_now() / 1000 + 60),
         .claims = {claims, count + said->data.len},
     });
+}
+
+static text listed(entries list) {
+    text all = T("");
+    for (size_t i = 0; i < list.len; i++) {
+        text one = JOIN(list.ptr[i].f0, T("="), list.ptr[i].f1);
+        all = i == 0 ? one : JOIN(all, T(","), one);
+    }
+    return all;
+}
+
+access_answer join(const identity *who, entries claims, text room, entries data) {
+    if (text_is(room, T("no"))) return join_refuse(T("403"), T("refused"));
+    if (text_is(room, T("trap"))) trap();
+    if (text_is(room, T("write"))) {
+        text key = T("k");
+        plugin_list_u8_t value = bytes(T("v"));
+        skylark_plugin_kv_error_t error;
+        if (!skylark_plugin_kv_set(&key, &value, NULL, &error)) return join_refuse(T("409"), kv_errors[error.tag]);
+        return join_allow();
+    }
+    if (text_is(room, T("until"))) return join_until(skylark_plugin_clock_now() / 1000 + 60);
+    if (text_is(room, T("seen"))) {
+        text bar = T("|");
+        return join_refuse(T("418"), JOIN(who->uid, bar, text_number(who->cid), bar, or_dash(who->device), bar,
+                                          or_dash(who->channel), bar, listed(claims), bar, listed(data)));
+    }
+    return text_is(GET(claims, "join"), room) ? join_allow() : join_abstain();
 }
 
 static verdict titled(text title) {

@@ -1,11 +1,11 @@
 """The conformance guest in Python: ../../README.md says what it does."""
 
 from wit_world import exports
-from wit_world.exports import auth, events, filter, handler
+from wit_world.exports import access, auth, events, filter, handler
 from wit_world.imports import (
     clock, counters, crypto, directory, http, kv, log, login, outbox, publication, settings, timers,
 )
-from wit_world.imports.types import Message, Refusal, Target_Room, Target_User
+from wit_world.imports.types import Identity, Message, Refusal, Target_Room, Target_User
 from componentize_py_types import Err
 
 
@@ -58,6 +58,33 @@ class Auth(exports.Auth):
         claims = [(key, "-" if value is None else value) for key, value in known.items()]
         expires = clock.now() // 1000 + 60
         return auth.Answer_Admit(auth.Admission(claim.uid or "-", claim.device, ["a", "b"], expires, claims + claim.data))
+
+
+class Access(exports.Access):
+    def join(
+        self, who: Identity, claims: list[tuple[str, str]], room: str, data: list[tuple[str, str]]
+    ) -> access.Answer:
+        match room:
+            case "no":
+                return access.Answer_Refuse(Refusal("403", "refused"))
+            case "trap":
+                trap()
+            case "write":
+                try:
+                    kv.set("k", b"v", None)
+                    return access.Answer_Allow(None)
+                except Err as caught:
+                    return access.Answer_Refuse(Refusal("409", error(caught)))
+            case "until":
+                return access.Answer_Allow(clock.now() // 1000 + 60)
+            case "seen":
+                parts = [who.uid, str(who.cid), who.device or "-", who.channel or "-", listed(claims), listed(data)]
+                return access.Answer_Refuse(Refusal("418", "|".join(parts)))
+        return access.Answer_Allow(None) if ("join", room) in claims else access.Answer_Abstain()
+
+
+def listed(entries):
+    return ",".join(f"{key}={value}" for key, value in entries)
 
 
 class Filter(exports.Filter):

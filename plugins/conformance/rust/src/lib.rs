@@ -5,8 +5,8 @@ mod reach;
 
 use serde::Deserialize;
 use skylark_plugin::{
-    Admission, Alarms, Auth, AuthAnswer, Claim, Entry, Event, Events, Filter, Message, Origin, Plugin, Publish, Target,
-    TargetKind, Transport, Verdict, clock, counters, directory, kv, log, outbox,
+    Access, AccessAnswer, Admission, Alarms, Auth, AuthAnswer, Claim, Entry, Event, Events, Filter, Join, Message,
+    Origin, Plugin, Publish, Target, TargetKind, Transport, Verdict, clock, counters, directory, kv, log, outbox,
 };
 
 #[derive(Deserialize)]
@@ -77,6 +77,32 @@ impl Auth for Conformance {
             claims,
         })
     }
+}
+
+impl Access for Conformance {
+    fn join(&mut self, join: &Join) -> AccessAnswer {
+        match join.room.as_str() {
+            "no" => AccessAnswer::refuse("403", "refused"),
+            "trap" => panic!("trap"),
+            "write" => match kv::set("k", b"v", None) {
+                Err(error) => AccessAnswer::refuse("409", named(&error)),
+                Ok(()) => AccessAnswer::allow(),
+            },
+            "until" => AccessAnswer::allow_until(clock::now() / 1_000 + 60),
+            "seen" => {
+                let who = join.who.clone();
+                let (cid, device, channel) = (who.cid.to_string(), or_dash(who.device), or_dash(who.channel));
+                let parts = [who.uid, cid, device, channel, listed(&join.claims), listed(&join.data)];
+                AccessAnswer::refuse("418", parts.join("|"))
+            }
+            room if join.claim("join") == Some(room) => AccessAnswer::allow(),
+            _ => AccessAnswer::Abstain,
+        }
+    }
+}
+
+fn listed(entries: &[Entry]) -> String {
+    entries.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 impl Filter for Conformance {
@@ -169,4 +195,4 @@ fn tell(message: Message) {
     }
 }
 
-skylark_plugin::export!(Conformance: auth, filter, handler, events, alarms);
+skylark_plugin::export!(Conformance: auth, filter, handler, events, access, alarms);

@@ -1,4 +1,5 @@
 // The conformance guest in TypeScript: ../../README.md says what it does.
+import type { Access } from "skylark:plugin/access";
 import type { Alarms } from "skylark:plugin/alarms";
 import type { Auth } from "skylark:plugin/auth";
 import type { Events } from "skylark:plugin/events";
@@ -50,6 +51,34 @@ export const auth: Auth = {
     return { tag: "admit", val: { uid: uid ?? "-", device, rooms: ["a", "b"], expires, claims: [...claims, ...data] } };
   },
 };
+
+export const access: Access = {
+  join({ uid, cid, device, channel }, claims, room, data) {
+    switch (room) {
+      case "no":
+        return { tag: "refuse", val: { code: "403", reason: "refused" } };
+      case "trap":
+        trap();
+      case "write":
+        try {
+          kv.set("k", bytes("v"), null);
+          return { tag: "allow", val: null };
+        } catch (error) {
+          return { tag: "refuse", val: { code: "409", reason: name(error) } };
+        }
+      case "until":
+        return { tag: "allow", val: Math.floor(clock.now() / 1000) + 60 };
+      case "seen": {
+        const parts = [uid, `${cid}`, device ?? "-", channel ?? "-", listed(claims), listed(data)];
+        return { tag: "refuse", val: { code: "418", reason: parts.join("|") } };
+      }
+    }
+    const isNamed = claims.some(([key, value]) => key === "join" && value === room);
+    return isNamed ? { tag: "allow", val: null } : { tag: "abstain" };
+  },
+};
+
+const listed = (entries: Entry[]) => entries.map(([key, value]) => `${key}=${value}`).join(",");
 
 export const filter: Filter = {
   judge() {

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use crate::cli::plugin::test::cases::Step;
 use crate::cli::plugin::test::{cases, play, read};
-use crate::id::{ConnectionId, Uid};
+use crate::id::{ConnectionId, Room, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Target};
 use crate::plugin::trial::{Failed, Given, Stage};
-use crate::plugin::{Call, Claim, Event, Identity, Role, Transport};
+use crate::plugin::{Call, Claim, Event, Identity, JoinRequest, Role, Transport};
 
 /// One question, to be asked again and again.
 #[derive(Debug, Clone)]
@@ -23,6 +23,7 @@ enum What {
     Judge(Box<Envelope>),
     Call(Box<Call>),
     Event(Event),
+    Join(Box<JoinRequest>),
 }
 
 /// What the cases of a plugin ask, and what they give.
@@ -76,6 +77,9 @@ impl Asks {
                 (Role::Events, Step { event: Some(event), .. }) => {
                     What::Event(play::event_of(event).map_err(anyhow::Error::msg)?)
                 }
+                (Role::Access, Step { join: Some(join), .. }) => {
+                    What::Join(Box::new(play::join_of(join).map_err(anyhow::Error::msg)?))
+                }
                 _ => continue,
             };
             return Ok(Ask { what, words: format!("the case {name:?}") });
@@ -103,6 +107,11 @@ fn common(role: Role, stage: &Stage) -> anyhow::Result<Ask> {
             (What::Call(Box::new(call)), format!("the key {key:?} without data"))
         }
         Role::Events => (What::Event(Event::Online(who)), "a user comes online".to_owned()),
+        Role::Access => {
+            let room = Room::parse("lobby").expect("a valid name");
+            let join = JoinRequest { who, claims: Entries::new(), room, data: Entries::new() };
+            (What::Join(Box::new(join)), "a user without claims joins lobby".to_owned())
+        }
     };
     Ok(Ask { what, words })
 }
@@ -133,6 +142,7 @@ impl Ask {
             What::Admit(transport, claim) => Prepared::Admit(transport, claim),
             What::Call(call) => Prepared::Call(call),
             What::Event(event) => Prepared::Event(event),
+            What::Join(join) => Prepared::Join(join),
         }
     }
 }
@@ -143,6 +153,7 @@ pub(super) enum Prepared<'a> {
     Judge(Box<Envelope>),
     Call(&'a Call),
     Event(&'a Event),
+    Join(&'a JoinRequest),
 }
 
 impl Prepared<'_> {
@@ -154,6 +165,7 @@ impl Prepared<'_> {
             Self::Judge(mut envelope) => stage.judge(&mut envelope).await.failed.map_or(Ok(()), Err),
             Self::Call(call) => stage.handle(call).await.map(drop),
             Self::Event(event) => stage.tell(event, 0).await,
+            Self::Join(join) => stage.join(join).await.map(drop),
         }
     }
 }

@@ -100,11 +100,15 @@ pub(in crate::cli::plugin) struct Case {
     judge: Option<Judge>,
     call: Option<CallIn>,
     event: Option<EventIn>,
+    join: Option<JoinIn>,
     hops: Option<u8>,
     wait: Option<Name<Span>>,
     times: Option<u32>,
     expect: Option<Expect>,
 }
+
+/// What a step can be.
+const STEPS: &str = "admit, judge, call, event, join, wait";
 
 /// One thing that the plugin is asked, or one pause.
 #[derive(Debug, Default, Deserialize)]
@@ -114,6 +118,7 @@ pub(in crate::cli::plugin) struct Step {
     pub(in crate::cli::plugin) judge: Option<Judge>,
     pub(in crate::cli::plugin) call: Option<CallIn>,
     pub(in crate::cli::plugin) event: Option<EventIn>,
+    pub(in crate::cli::plugin) join: Option<JoinIn>,
     /// How many calls of plugins brought the event about.
     pub(in crate::cli::plugin) hops: Option<u8>,
     pub(in crate::cli::plugin) wait: Option<Name<Span>>,
@@ -141,6 +146,7 @@ impl Case {
             judge: self.judge.take(),
             call: self.call.take(),
             event: self.event.take(),
+            join: self.join.take(),
             hops: self.hops.take(),
             wait: self.wait.take(),
             times: self.times.take(),
@@ -154,10 +160,10 @@ impl Case {
         }
         if let Some(wrong) = steps.iter().position(|step| step.actions() != 1) {
             let got = steps[wrong].actions();
-            return Err(format!("step {}: expected one of admit, judge, call, event, wait, got {got}", wrong + 1));
+            return Err(format!("step {}: expected one of {STEPS}, got {got}", wrong + 1));
         }
         if steps.is_empty() && self.refused.is_none() {
-            return Err("expected one of admit, judge, call, event, wait, steps, refused, got none".to_owned());
+            return Err(format!("expected one of {STEPS}, steps, refused, got none"));
         }
         Ok(steps)
     }
@@ -170,6 +176,7 @@ impl Step {
             self.judge.is_some(),
             self.call.is_some(),
             self.event.is_some(),
+            self.join.is_some(),
             self.wait.is_some(),
         ];
         asked.iter().filter(|is_asked| **is_asked).count()
@@ -282,6 +289,18 @@ pub(in crate::cli::plugin) struct RoomChange {
     pub(in crate::cli::plugin) room: Name<Room>,
 }
 
+/// A join that an access plugin is asked about.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli::plugin) struct JoinIn {
+    pub(in crate::cli::plugin) who: Person,
+    #[serde(default)]
+    pub(in crate::cli::plugin) claims: Pairs<String>,
+    pub(in crate::cli::plugin) room: Name<Room>,
+    #[serde(default)]
+    pub(in crate::cli::plugin) data: Pairs<String>,
+}
+
 /// What is expected of a step; what is not named is not compared, but that a call fails.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -295,6 +314,7 @@ pub(in crate::cli::plugin) struct Expect {
     pub(in crate::cli::plugin) rooms: Option<Vec<Text>>,
     pub(in crate::cli::plugin) expires: Option<u64>,
     pub(in crate::cli::plugin) claims: Option<Pairs<Text>>,
+    pub(in crate::cli::plugin) until: Option<u64>,
     pub(in crate::cli::plugin) reply: Option<ReplyOut>,
     pub(in crate::cli::plugin) pushes: Option<Vec<PushOut>>,
     pub(in crate::cli::plugin) kv: Option<Pairs<Option<Text>>>,

@@ -46,6 +46,7 @@ impl Differences {
             all.replaced(message, outcome);
         }
         all.admission(expect, outcome.admission.as_ref());
+        all.number("until", expect.until, outcome.until);
         if let Some(reply) = &expect.reply {
             all.reply(reply, outcome.reply.as_ref());
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::cases::{
-    Admit, CallIn, DeviceOf, EventIn, Given, HttpFailure, HttpIn, Judge, Listener, MessageIn, OriginIn, Person,
+    Admit, CallIn, DeviceOf, EventIn, Given, HttpFailure, HttpIn, JoinIn, Judge, Listener, MessageIn, OriginIn, Person,
     RoomChange, Step, TargetIn, Verdict,
 };
 use super::words::{Name, Pairs, Text};
@@ -14,7 +14,10 @@ use crate::id::{ConnectionId, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Publisher, Target};
 use crate::plugin::fetch::{FetchError, FetchResponse};
 use crate::plugin::trial::{self, Asked, Exchange, Failed, Stage};
-use crate::plugin::{Admission, Answer, Call, Claim, Effect, Event, Identity, Judgement, Presence, Refusal, Transport};
+use crate::plugin::{
+    Access, Admission, Answer, Call, Claim, Effect, Event, Identity, JoinRequest, Judgement, Presence, Refusal,
+    Transport,
+};
 use crate::telemetry::guests::{GuestLine, GuestLog};
 
 /// 2026-01-01T00:00:00Z, where nothing else is given.
@@ -30,6 +33,8 @@ pub(super) struct Outcome {
     pub(super) before: Option<Arc<Message>>,
     pub(super) after: Option<Arc<Message>>,
     pub(super) admission: Option<Admission>,
+    /// The end of a membership.
+    pub(super) until: Option<u64>,
     pub(super) reply: Option<Answer>,
     pub(super) effects: Vec<Effect>,
     pub(super) log: Vec<GuestLine>,
@@ -135,6 +140,9 @@ async fn once(stage: &Stage, step: &Step) -> Result<Outcome, String> {
         let told = stage.tell(&event_of(event)?, step.hops.unwrap_or_default()).await;
         return Ok(Outcome { failed: told.err(), ..Outcome::default() });
     }
+    if let Some(join) = &step.join {
+        return joined(stage, join).await;
+    }
     let Some(Name(span)) = step.wait else { return Ok(Outcome::default()) };
     Ok(match stage.advance(span.0).await {
         Ok(rang) => Outcome { rang, ..Outcome::default() },
@@ -177,6 +185,26 @@ async fn admitted(stage: &Stage, admit: &Admit) -> Outcome {
         }
     };
     Outcome { verdict: Some(verdict), admission, refusal, ..Outcome::default() }
+}
+
+/// The join that is asked for.
+///
+/// # Errors
+/// A number that is no connection's.
+pub(in crate::cli::plugin) fn join_of(join: &JoinIn) -> Result<JoinRequest, String> {
+    let (who, Name(room)) = (identity(&join.who)?, &join.room);
+    Ok(JoinRequest { who, claims: entries(&join.claims), room: room.clone(), data: entries(&join.data) })
+}
+
+async fn joined(stage: &Stage, join: &JoinIn) -> Result<Outcome, String> {
+    let refused = Outcome { verdict: Some(Verdict::Refuse), ..Outcome::default() };
+    Ok(match stage.join(&join_of(join)?).await {
+        Ok(Access::Allow(until)) => Outcome { verdict: Some(Verdict::Allow), until, ..Outcome::default() },
+        Ok(Access::Refuse(refusal)) => Outcome { refusal: Some(refusal), ..refused },
+        Ok(Access::Abstain) => Outcome { verdict: Some(Verdict::Abstain), ..Outcome::default() },
+        Ok(Access::Unavailable) => refused,
+        Err(failed) => Outcome { failed: Some(failed), ..refused },
+    })
 }
 
 /// The publish that is judged.

@@ -106,7 +106,7 @@ async fn a_connection_tells_what_is_known_of_it() {
     let data = bench.get("/connections?device=phone").await.data();
     let row = &data["items"][0];
     assert_eq!((&row["uid"], &row["device"], &row["channel"]), (&"1074".into(), &"phone".into(), &"android".into()));
-    assert_eq!(row["facts"]["plan"], "gold");
+    assert_eq!(row["claims"]["plan"], "gold");
     assert!(row["cid"].as_u64().is_some_and(|cid| cid < 1 << 53));
     assert!(row.get("expires").is_none() && row.get("tag").is_none());
 }

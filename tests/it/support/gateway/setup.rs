@@ -203,7 +203,7 @@ impl Folder {
         }
         for (key, default) in [
             ("node:", "node:\n  id: n1\n"),
-            ("clients:", "clients:\n  publish: true\n"),
+            ("clients:", "clients:\n  publish: true\n  open_rooms: [\"*\"]\n"),
             ("limits:", "limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n"),
             ("drain:", "drain:\n  wait: 0s\n  step_percent: 100\n  grace: 5s\n"),
         ] {

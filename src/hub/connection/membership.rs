@@ -1,0 +1,178 @@
+//! The rooms of one connection: joining, leaving, and memberships that end at a time of their own.
+//!
+//! The shard watches the first end of each connection and reports the connection; the node then takes it out of the rooms.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::super::clock::Tick;
+use super::super::rooms::RoomState;
+use super::{Connection, Seldom};
+use crate::id::{Room, Uid};
+
+/// On what terms a connection joins a room.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms<'a> {
+    /// Only while the connection belongs to this user.
+    pub uid: Option<&'a Uid>,
+    /// Second since 1970 at which the membership ends; none = with the connection.
+    pub until: Option<u64>,
+}
+
+/// What a join changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// The connection is in the room since now.
+    New,
+    /// It was in the room; an end that the membership had is replaced by that of the terms.
+    Already,
+    /// It is detached, not bound, or not the user's of the terms.
+    Gone,
+}
+
+/// Connections with a membership that has ended, each at most once.
+#[derive(Default)]
+pub(in crate::hub) struct Ended {
+    connections: Mutex<Vec<Connection>>,
+    news: Notify,
+}
+
+/// Ends of a connection's memberships, each a room and the tick.
+#[derive(Default)]
+pub(super) struct Ends {
+    list: Vec<(Room, Tick)>,
+}
+
+impl Ended {
+    /// Waits until there are some, and takes them.
+    pub(in crate::hub) async fn take(&self) -> Vec<Connection> {
+        loop {
+            let ended = std::mem::take(&mut *self.connections.lock());
+            if !ended.is_empty() {
+                return ended;
+            }
+            self.news.notified().await;
+        }
+    }
+}
+
+impl Connection {
+    /// The end of its membership in a room: `None` = it is not in the room, `Some(false)` = the membership has no end.
+    #[must_use]
+    pub fn membership_ends(&self, room: &Room) -> Option<bool> {
+        let seldom = self.0.seldom.lock();
+        let is_member = seldom.rooms.iter().any(|state| state.name() == room);
+        is_member.then(|| seldom.end_of(room).is_some())
+    }
+
+    /// Adds the room that `enter` gives, unless it is in it, not bound or detached.
+    pub(in crate::hub) fn add_room(
+        &self,
+        room: &Room,
+        terms: Terms<'_>,
+        enter: impl FnOnce() -> Arc<RoomState>,
+    ) -> Joined {
+        let mut seldom = self.0.seldom.lock();
+        let is_theirs = || terms.uid.is_none_or(|uid| self.binding().is_some_and(|binding| binding.uid == *uid));
+        if seldom.detached || !self.is_bound() || !is_theirs() {
+            return Joined::Gone;
+        }
+        let end = terms.until.map(|at| self.0.home.clock.at_wall(at));
+        let joined = if seldom.rooms.iter().any(|state| state.name() == room) { Joined::Already } else { Joined::New };
+        // A membership without an end keeps having none.
+        let end = end.filter(|_| joined == Joined::New || seldom.end_of(room).is_some());
+        if joined == Joined::New {
+            let state = enter();
+            seldom.rooms.push(state);
+        }
+        seldom.set_end(room, end);
+        self.watch(&seldom);
+        drop(seldom);
+        if end.is_some() {
+            self.0.home.look_at(self);
+        }
+        joined
+    }
+
+    /// Takes the room off its list and runs `exit` with it before anybody else changes the list.
+    pub(in crate::hub) fn drop_room(&self, room: &Room, exit: impl FnOnce(&Arc<RoomState>)) -> bool {
+        let mut seldom = self.0.seldom.lock();
+        let is_dropped = seldom.remove(room, exit);
+        self.watch(&seldom);
+        is_dropped
+    }
+
+    /// The same with every room whose membership has ended; their names.
+    pub(in crate::hub) fn drop_ended(&self, mut exit: impl FnMut(&Arc<RoomState>)) -> Vec<Room> {
+        self.0.reported.store(false, Ordering::Release);
+        let now = self.0.home.clock.now();
+        let mut seldom = self.0.seldom.lock();
+        let mut due: Vec<Room> = seldom.ends.iter().flat_map(|ends| ends.due(now)).cloned().collect();
+        due.retain(|room| seldom.remove(room, &mut exit));
+        self.watch(&seldom);
+        drop(seldom);
+        if self.first_end().is_some() {
+            self.0.home.look_at(self);
+        }
+        due
+    }
+
+    /// The tick at which the first of its memberships ends.
+    pub(in crate::hub) fn first_end(&self) -> Option<Tick> {
+        Some(self.0.first_end.load(Ordering::Relaxed)).filter(|tick| *tick != 0)
+    }
+
+    /// Reports that a membership has ended. The shard looks at the next end once this one was taken.
+    pub(in crate::hub) fn report_end(&self) {
+        self.0.first_end.store(0, Ordering::Relaxed);
+        if !self.0.reported.swap(true, Ordering::AcqRel) {
+            let ended = &self.0.home.ended;
+            ended.connections.lock().push(self.clone());
+            ended.news.notify_one();
+        }
+    }
+
+    /// Has the shard watch the first end.
+    fn watch(&self, seldom: &Seldom) {
+        let first = seldom.ends.iter().filter_map(|ends| ends.first()).min();
+        self.0.first_end.store(first.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+impl Seldom {
+    fn end_of(&self, room: &Room) -> Option<Tick> {
+        let ends = self.ends.as_deref()?;
+        ends.list.iter().find(|(name, _)| name == room).map(|(_, end)| *end)
+    }
+
+    fn set_end(&mut self, room: &Room, end: Option<Tick>) {
+        if let Some(ends) = &mut self.ends {
+            ends.list.retain(|(name, _)| name != room);
+        }
+        match end {
+            Some(end) => self.ends.get_or_insert_default().list.push((room.clone(), end)),
+            None => drop(self.ends.take_if(|ends| ends.list.is_empty())),
+        }
+    }
+
+    fn remove(&mut self, room: &Room, exit: impl FnOnce(&Arc<RoomState>)) -> bool {
+        self.set_end(room, None);
+        let Some(at) = self.rooms.iter().position(|state| state.name() == room) else { return false };
+        let state = self.rooms.remove(at);
+        exit(&state);
+        true
+    }
+}
+
+impl Ends {
+    fn first(&self) -> Option<Tick> {
+        self.list.iter().map(|(_, end)| *end).min()
+    }
+
+    fn due(&self, now: Tick) -> impl Iterator<Item = &Room> {
+        self.list.iter().filter(move |(_, end)| *end <= now).map(|(room, _)| room)
+    }
+}

@@ -1,0 +1,48 @@
+//! Rooms that clients may join: the access plugins in order, the first that does not abstain decides.
+
+use std::sync::Arc;
+
+use super::bindings::exports::skylark::plugin::access::Answer;
+use super::failure::Failure;
+use super::pool::Lease;
+use super::snapshot::{Gate, Snapshot};
+use super::stats::Outcome;
+use super::version::Version;
+use super::{Access, JoinRequest, Role, convert};
+
+/// Asks until one plugin decides.
+pub(super) async fn join(snapshot: &Snapshot, request: &JoinRequest) -> Access {
+    // A missing plugin shuts the whole role: nobody can tell which joins it would have refused.
+    if let Some(plugin) = snapshot.access.iter().find_map(Gate::shut) {
+        tracing::debug!(%plugin, "a join is refused: the access plugin is missing");
+        return Access::Unavailable;
+    }
+    for gate in &snapshot.access {
+        let Gate::Live(served) = gate else { continue };
+        let Some(version) = served.choose(|| Some(request.who.uid.as_str().into())) else { continue };
+        match ask(version, request).await {
+            Ok(Access::Abstain) => {}
+            Ok(decided) => return decided,
+            Err(failure) => {
+                version.failed(Role::Access, &failure);
+                return Access::Unavailable;
+            }
+        }
+    }
+    Access::Abstain
+}
+
+/// Asks one plugin.
+pub(super) async fn ask(version: &Arc<Version>, request: &JoinRequest) -> Result<Access, Failure> {
+    let begun = version.begin()?;
+    let mut lease = Lease::take(version).await?;
+    let answer = lease.instance().join(request).await?;
+    lease.give_back();
+    let (outcome, access) = match answer {
+        Answer::Allow(until) => (Outcome::Allowed, Access::Allow(until)),
+        Answer::Refuse(refusal) => (Outcome::Refused, Access::Refuse(convert::refusal(refusal, "403"))),
+        Answer::Abstain => (Outcome::Abstained, Access::Abstain),
+    };
+    begun.answered(outcome);
+    Ok(access)
+}
