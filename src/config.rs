@@ -37,7 +37,7 @@ pub use credential::Credential;
 pub use fault::{ConfigError, Fault};
 pub use intakes::{Intake, IntakeKind};
 pub use keys::{Key, keys, reference};
-pub use load::{Entry, Examined, Loaded, Loader, Reloaded, SecretFile};
+pub use load::{Entry, Examined, GuardedFile, Loaded, Loader, Reloaded};
 pub use properties::Properties;
 pub use value::Source;
 

@@ -72,6 +72,8 @@ fn writes(commit: &Commit) -> Vec<SpaceWrite<'_>> {
     writes.map(|(key, write)| SpaceWrite { key, value: write.value.as_deref(), ttl: write.ttl }).collect()
 }
 
+/// Plugins and those whom they answer learn no address of the engine and none of its errors.
 fn unavailable(error: &Unavailable) -> KvError {
-    KvError::Unavailable(error.to_string())
+    tracing::debug!(%error, "a plugin's keys cannot be had");
+    KvError::Unavailable(format!("{} does not answer", error.engine))
 }

@@ -1,13 +1,14 @@
 //! `skylark check`: the configuration, the certificates, the engines of bus and intakes, and every plugin, all faults at once, no port
 //! opened.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::bail;
 
 use super::{ConfigSource, block_on, print};
 use crate::app::engine;
-use crate::config::{Bus, BusKind, Config, SecretFile};
+use crate::config::{Bus, BusKind, Config, GuardedFile};
 use crate::plugin::check::{Report, check_dir};
 use crate::server::tls_faults;
 
@@ -26,7 +27,7 @@ impl Check {
         }
         let config_faults = faults.len();
         let mut warnings = examined.config.as_ref().map(Config::warnings).unwrap_or_default();
-        warnings.extend(examined.secret_files.iter().filter_map(open_secret));
+        warnings.extend(open_files(&examined.guarded_files));
         warnings.iter().try_for_each(|warning| print(&format!("warning: {warning}")))?;
         let mut checked = Vec::new();
         if let Some(config) =
@@ -60,14 +61,21 @@ impl Check {
     }
 }
 
-/// Warns of a file with a secret that everybody on the machine may read, or others than its owner may write.
-fn open_secret(SecretFile { key, path }: &SecretFile) -> Option<String> {
-    let mode = std::fs::metadata(path).ok()?.mode() & 0o7777;
-    let may = if mode & 0o022 != 0 { "others than its owner may write it" } else { "everybody may read it" };
-    let path = path.display();
-    (mode & 0o026 != 0).then(|| {
-        format!("{key}: {path} holds a secret and has mode {mode:04o}: {may}; chmod 600 {path}, or 640 for a group")
-    })
+/// Warns of files that others than their owner may write, or that hold a secret and everybody may read: a line for each file.
+fn open_files(files: &[GuardedFile]) -> Vec<String> {
+    let mut told = HashSet::new();
+    let warning = |GuardedFile { key, path, is_secret }: &GuardedFile| {
+        let mode = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?.mode() & 0o7777;
+        let (may, mend) = match (mode & 0o022 != 0, *is_secret && mode & 0o004 != 0) {
+            (true, _) => ("others than its owner may write it", "go-w,o-r"),
+            (false, true) => ("everybody may read it, and it holds a secret", "o-r"),
+            (false, false) => return None,
+        };
+        let (colon, path) = (if key.is_empty() { "" } else { ": " }, path.display());
+        Some((path.to_string(), format!("{key}{colon}{path} has mode {mode:04o}: {may}; chmod {mend} {path}")))
+    };
+    let warnings = files.iter().filter_map(warning);
+    warnings.filter(|(path, _)| told.insert(path.clone())).map(|(_, warning)| warning).collect()
 }
 
 /// Connects to the engine of the bus, and gives a line for one that is as a node needs it.

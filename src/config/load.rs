@@ -13,7 +13,7 @@ use super::check::check;
 use super::fault::{ConfigError, Fault};
 use super::read::{Reader, Setting};
 use super::value::{Kind, Source, Value};
-use super::{Config, Listener, yaml};
+use super::{Config, yaml};
 use crate::id::{MAX_NAME_BYTES, NodeId};
 
 /// Read where no `--config` names another.
@@ -68,18 +68,20 @@ pub struct Examined {
     pub faults: Vec<Fault>,
     /// The files that were read, in order.
     pub files: Vec<String>,
-    /// Files that hold secrets, besides those.
-    pub secret_files: Vec<SecretFile>,
+    /// Files whose mode matters: those that hold secrets, and those that say who is trusted.
+    pub guarded_files: Vec<GuardedFile>,
     tree: Value,
 }
 
-/// A file that holds a secret.
+/// A file that not everybody may read or write.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecretFile {
-    /// The key that names it, e.g. `api.keys[0].key`.
+pub struct GuardedFile {
+    /// The key that names it or stands in it, e.g. `api.keys[0].key`; empty for a file of the configuration itself.
     pub key: String,
     /// Where it lies.
     pub path: PathBuf,
+    /// True where it holds a secret.
+    pub is_secret: bool,
 }
 
 /// One key in force.
@@ -156,12 +158,13 @@ impl Loader {
         self.lay_options(&mut tree, &mut faults);
         let mut reader = Reader::new(&self.variables, faults);
         let config = Config::read(&tree, &mut reader);
-        let (mut faults, mut secret_files) = (reader.faults, reader.secret_files);
+        let (mut faults, mut guarded_files) = (reader.faults, reader.guarded_files);
+        guarded_files.extend(files.iter().map(|file| GuardedFile::trusted("", Path::new(file))));
         if let Some(config) = &config {
-            secret_files.extend(tls_keys(config));
+            guarded_files.extend(named_files(config));
             check(config, &tree, self.only_v6, &mut faults);
         }
-        Examined { config, faults, files, secret_files, tree }
+        Examined { config, faults, files, guarded_files, tree }
     }
 
     pub(super) fn defaults(&self) -> Value {
@@ -257,12 +260,28 @@ fn lay(tree: &mut Value, source: &Source, path: &str, text: &str, faults: &mut V
     }
 }
 
-fn tls_keys(config: &Config) -> impl Iterator<Item = SecretFile> {
-    let key = |(index, listener): (usize, &Listener)| {
-        let path = listener.tls.as_ref()?.key.clone();
-        Some(SecretFile { key: format!("listeners[{index}].tls.key"), path })
-    };
-    config.listeners.iter().enumerate().filter_map(key)
+impl GuardedFile {
+    pub(super) fn secret(key: impl Into<String>, path: &Path) -> Self {
+        Self { key: key.into(), path: path.to_owned(), is_secret: true }
+    }
+
+    fn trusted(key: impl Into<String>, path: &Path) -> Self {
+        Self { is_secret: false, ..Self::secret(key, path) }
+    }
+}
+
+/// Keys and certificates that the configuration names.
+fn named_files(config: &Config) -> Vec<GuardedFile> {
+    let mut files = Vec::new();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        if let Some(tls) = &listener.tls {
+            files.push(GuardedFile::secret(format!("listeners[{index}].tls.key"), &tls.key));
+            files.push(GuardedFile::trusted(format!("listeners[{index}].tls.cert"), &tls.cert));
+        }
+    }
+    let authorities = [("plugins.http_ca", &config.plugins.http_ca), ("bus.redis.ca", &config.bus.redis.ca)];
+    files.extend(authorities.map(|(key, path)| GuardedFile::trusted(key, path)));
+    files
 }
 
 fn entries(config: &Config, tree: &Value) -> Vec<Entry> {

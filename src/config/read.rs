@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::credential;
 use super::fault::{Fault, nearest};
-use super::value::{Kind, Value};
+use super::value::{Kind, Source, Value};
 use super::veil::{Veil, as_written};
-use super::{Key, KvPlace, SecretFile};
+use super::{GuardedFile, Key, KvPlace};
 use crate::id::NodeId;
 use crate::protocol::Dialect;
 
@@ -60,15 +60,15 @@ pub(super) struct Reader<'a> {
     pub(super) variables: &'a BTreeMap<String, String>,
     /// What was wrong so far.
     pub(super) faults: Vec<Fault>,
-    /// Files that stand for secrets, by their key.
-    pub(super) secret_files: Vec<SecretFile>,
+    /// Files that hold secrets, by their key.
+    pub(super) guarded_files: Vec<GuardedFile>,
     /// The key at which it is.
     path: String,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(variables: &'a BTreeMap<String, String>, faults: Vec<Fault>) -> Self {
-        Self { variables, faults, secret_files: Vec::new(), path: String::new() }
+        Self { variables, faults, guarded_files: Vec::new(), path: String::new() }
     }
 
     /// Checks that the value is a map (nothing is an empty one) without unknown keys, which are told but do no harm.
@@ -191,7 +191,7 @@ impl<'a> Reader<'a> {
         match credential::read_text(path) {
             Ok(text) => {
                 if self.veil() == Veil::Secret {
-                    self.secret_files.push(SecretFile { key: self.path.clone(), path: path.to_owned() });
+                    self.guarded_files.push(GuardedFile::secret(&self.path, path));
                 }
                 Some(text)
             }
@@ -346,6 +346,13 @@ impl Codec<String> for Secret {
             Kind::Text(text) => &Value { kind: Kind::Secret(text.clone()), source: value.source.clone() },
             _ => value,
         };
+        // Written out: the configuration's own file is the secret.
+        if let (Kind::Text(text), Source::File { file, .. }) = (&value.kind, &value.source)
+            && !text.is_empty()
+            && !text.contains("${")
+        {
+            reader.guarded_files.push(GuardedFile::secret(&reader.path, Path::new(&**file)));
+        }
         let text = reader.text(masked, &Codec::<String>::expected(self))?;
         if text.len() < self.0 {
             return reader.fault(value, format!("expected at least {} bytes, got {}", self.0, text.len()));
