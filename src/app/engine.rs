@@ -39,6 +39,9 @@ enum Login {
     BusRedis(Arc<Client>),
     /// Of the intake with this index.
     IntakeRedis(usize, Arc<Client>),
+    BusKafka(Link),
+    /// Of the intake with this index.
+    IntakeKafka(usize, Link),
 }
 
 /// Why an engine cannot be used at all; one that is only away is no reason.
@@ -70,7 +73,8 @@ impl Engine {
                 (bus, roster, Some(Arc::new(RedisStore::new(spaces))))
             }
             BusKind::Kafka => {
-                let KafkaEngine { bus, roster } = KafkaEngine::start(config, receiver)?;
+                let KafkaEngine { bus, roster, link } = KafkaEngine::start(config, receiver)?;
+                logins.push(Login::BusKafka(link));
                 (bus, roster, None)
             }
         };
@@ -93,6 +97,12 @@ impl Engine {
                 Login::IntakeRedis(index, client) => {
                     if let Some(intake) = config.intakes.get(*index) {
                         client.set_login(&intake.redis(&config.bus));
+                    }
+                }
+                Login::BusKafka(link) => link.set_login(&config.bus.kafka),
+                Login::IntakeKafka(index, link) => {
+                    if let Some(intake) = config.intakes.get(*index) {
+                        link.set_login(&intake.kafka(&config.bus));
                     }
                 }
             }
@@ -118,6 +128,7 @@ impl Engine {
             }
             IntakeKind::Kafka => {
                 let link = Link::of(&intake.kafka(&config.bus), &config.node.id);
+                self.logins.lock().push(Login::IntakeKafka(index, link.clone()));
                 Box::new(KafkaSource::join(&link, &topic, &intake.group, &name)?)
             }
         };

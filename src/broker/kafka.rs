@@ -8,6 +8,7 @@ mod census;
 pub mod check;
 mod codecs;
 mod link;
+mod login;
 mod native;
 mod roster;
 pub mod skipping;
@@ -31,6 +32,8 @@ pub struct KafkaEngine {
     pub bus: Arc<KafkaBus>,
     /// Who belongs to the cluster.
     pub roster: Arc<KafkaRoster>,
+    /// The way to Kafka.
+    pub link: Link,
 }
 
 impl KafkaEngine {
@@ -53,6 +56,7 @@ impl KafkaEngine {
         Ok(Self {
             roster: Arc::new(KafkaRoster::start(&link, &bus.prefix, &node.id, Arc::clone(&census))?),
             bus: Arc::new(KafkaBus::start(&link, options, census, receiver)?),
+            link,
         })
     }
 }

@@ -283,15 +283,16 @@ async fn a_topic_that_is_missing_is_told_and_read_once_it_is_there() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
     let cluster = tokio::task::spawn_blocking(|| Cluster::start(1)).await.unwrap();
+    let topic = unique("bounced");
     // A topic of the same name in another cluster.
-    kafka().create_topic("bounced", 1).await;
-    kafka().send("bounced", "k", &["a"]).await;
-    let mut twin = KafkaSource::join(&kafka().link("n1"), "bounced", "skylark", "kafka test").unwrap();
+    kafka().create_topic(&topic, 1).await;
+    kafka().send(&topic, "k", &["a"]).await;
+    let mut twin = KafkaSource::join(&kafka().link("n1"), &topic, "skylark", "kafka test").unwrap();
     let other = drain(&mut twin, 1).await.remove(0);
     within("the end", twin.close()).await;
-    cluster.kafka.create_topic("bounced", 1).await;
-    cluster.kafka.send("bounced", "k", &["a", "b"]).await;
-    let mut source = KafkaSource::join(&cluster.kafka.link("n1"), "bounced", "skylark", "kafka test").unwrap();
+    cluster.kafka.create_topic(&topic, 1).await;
+    cluster.kafka.send(&topic, "k", &["a", "b"]).await;
+    let mut source = KafkaSource::join(&cluster.kafka.link("n1"), &topic, "skylark", "kafka test").unwrap();
     let records = drain(&mut source, 2).await;
     assert_eq!(texts(&records), ["a", "b"]);
     assert_eq!(records[0].payload, other.payload);
@@ -300,7 +301,7 @@ async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
     let fault = within("a fault", source.take()).await.unwrap_err();
     assert_eq!(fault.engine, "kafka");
     cluster.start_node(1);
-    cluster.kafka.send("bounced", "k", &["c"]).await;
+    cluster.kafka.send(&topic, "k", &["c"]).await;
     let next = async {
         loop {
             match source.take().await {

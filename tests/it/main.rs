@@ -33,6 +33,7 @@ mod interfaces;
 mod jwks;
 mod kafka_check;
 mod kafka_identity;
+mod kafka_login;
 mod kafka_source;
 #[cfg(feature = "kafka-tls")]
 mod kafka_tls;

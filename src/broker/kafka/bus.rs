@@ -110,7 +110,7 @@ impl KafkaBus {
         census: Arc<Census>,
         receiver: Arc<dyn Deliver>,
     ) -> Result<Self, Unavailable> {
-        let heard = Heard::default();
+        let heard = Heard::of(link);
         let topic = format!("{}.bus", options.prefix);
         let origin = Origin::new(options.number);
         let writing = heard.and_counting(|statistics| ended("publish", ended_connections(statistics)));

@@ -15,7 +15,9 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::{Partition, Statistics};
 use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::Notify;
 
+use super::login::Login;
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;
 use crate::config::{Credential, KafkaConfig};
@@ -41,8 +43,9 @@ const DEFAULTS: &[(&str, &str)] = &[
 #[derive(Clone)]
 pub struct Link {
     brokers: String,
-    user: String,
-    password: Credential,
+    /// Whether the configuration names a user: then SASL PLAIN holds unless the properties say otherwise.
+    has_user: bool,
+    login: Arc<Login>,
     properties: BTreeMap<String, Credential>,
     name: String,
 }
@@ -58,9 +61,9 @@ impl Link {
         properties: BTreeMap<String, Credential>,
         name: &str,
     ) -> Self {
-        let [brokers, user, name] = [brokers, user, name].map(str::to_owned);
-        let password = password.into();
-        Self { brokers, user, password, properties, name }
+        let login = Arc::new(Login::new(user, password.into(), &properties));
+        let (brokers, name) = (brokers.to_owned(), name.to_owned());
+        Self { brokers, has_user: !user.is_empty(), login, properties, name }
     }
 
     /// As the configuration says; Kafka's own logs call the client `skylark-NODE`.
@@ -74,6 +77,17 @@ impl Link {
     #[must_use]
     pub fn brokers(&self) -> &str {
         &self.brokers
+    }
+
+    /// Takes the password of `config` from now on, for clients that run, too: they use it when they dial.
+    pub fn set_login(&self, config: &KafkaConfig) {
+        self.login.set(config);
+    }
+
+    /// Lets a client that runs have every later password, too. Within a runtime only.
+    pub(super) fn keep<T: super::login::Client + 'static>(&self, client: &Arc<T>) {
+        let client: Arc<dyn super::login::Client> = Arc::<T>::clone(client);
+        self.login.keep(Arc::downgrade(&client));
     }
 
     /// A client: `defaults` give way to the operator's properties, which give way to `fixed`.
@@ -96,15 +110,17 @@ impl Link {
     fn settings(&self, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
         let mut settings = ClientConfig::new();
         settings.set("client.id", &self.name).set_log_level(RDKafkaLogLevel::Info);
-        if !self.user.is_empty() {
+        if self.has_user {
             settings.set("security.protocol", "sasl_plaintext").set("sasl.mechanisms", "PLAIN");
-            settings.set("sasl.username", &self.user).set("sasl.password", self.password.text());
         }
         for (name, value) in DEFAULTS.iter().chain(defaults) {
             settings.set(*name, *value);
         }
         for (name, value) in &self.properties {
             settings.set(name, value.text());
+        }
+        if let Some((user, password)) = self.login.now() {
+            settings.set("sasl.username", user).set("sasl.password", password);
         }
         for (name, value) in fixed {
             settings.set(*name, *value);
@@ -151,20 +167,23 @@ pub(super) struct Topic {
 pub(super) struct Heard {
     last: Arc<Mutex<Option<String>>>,
     counted: Option<Arc<Note>>,
+    /// Woken by an error.
+    errors: Option<Arc<Notify>>,
 }
 
 /// Takes what librdkafka has counted.
 type Note = dyn Fn(&Statistics) + Send + Sync;
 
 impl Heard {
-    /// Gives `note` what librdkafka has counted, as often as `statistics.interval.ms` says.
-    pub(super) fn counting(note: impl Fn(&Statistics) + Send + Sync + 'static) -> Self {
-        Self { last: Arc::default(), counted: Some(Arc::new(note)) }
+    /// Of clients of this link: an error has its password read again.
+    pub(super) fn of(link: &Link) -> Self {
+        Self { errors: Some(link.login.news()), ..Self::default() }
     }
 
-    /// The same memory of what was said, with counts of its own.
+    /// The same memory of what was said. Gives `note` what librdkafka has counted, as often as `statistics.interval.ms`
+    /// says.
     pub(super) fn and_counting(&self, note: impl Fn(&Statistics) + Send + Sync + 'static) -> Self {
-        Self { last: Arc::clone(&self.last), ..Self::counting(note) }
+        Self { counted: Some(Arc::new(note)), ..self.clone() }
     }
 
     pub(super) fn last(&self) -> Option<String> {
@@ -197,6 +216,9 @@ impl ClientContext for Heard {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
+        if let Some(errors) = &self.errors {
+            errors.notify_one();
+        }
         // That all are away says nothing about why.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             *self.last.lock() = Some(reason.to_owned());

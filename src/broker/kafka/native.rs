@@ -34,8 +34,8 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// Kafka's own id of a topic (KIP-516), as `kafka-topics --describe` prints it. `None` where the brokers give none
-/// (before Kafka 2.8). Blocks for `within` at most.
+/// Kafka's own id of a topic (KIP-516), as `kafka-topics --describe` prints it, asked of one broker. `None` where the
+/// broker gives none (before Kafka 2.8). Blocks for `within` at most.
 ///
 /// # Errors
 /// No broker answered, or the topic is missing.
@@ -43,6 +43,7 @@ impl<T> Drop for Owned<T> {
 pub(super) fn topic_id<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
+    broker: i32,
     within: Duration,
 ) -> Result<Option<String>, KafkaError> {
     let name = CString::new(topic).map_err(|_| code(RDKafkaErrorCode::InvalidTopic))?;
@@ -59,6 +60,8 @@ pub(super) fn topic_id<C: ClientContext>(
         let operation = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let options = Owned::new(sys::rd_kafka_AdminOptions_new(rk, operation), sys::rd_kafka_AdminOptions_destroy)?;
         let set = sys::rd_kafka_AdminOptions_set_request_timeout(options.pointer(), millis, std::ptr::null_mut(), 0);
+        succeeded(set)?;
+        let set = sys::rd_kafka_AdminOptions_set_broker(options.pointer(), broker, std::ptr::null_mut(), 0);
         succeeded(set)?;
         let queue = Owned::new(sys::rd_kafka_queue_new(rk), sys::rd_kafka_queue_destroy)?;
         sys::rd_kafka_DescribeTopics(rk, topics.pointer(), options.pointer(), queue.pointer());
@@ -96,6 +99,35 @@ pub(super) fn topic_id<C: ClientContext>(
 pub(super) fn leader_epoch(message: &BorrowedMessage<'_>) -> i32 {
     // SAFETY: the message is borrowed for the call, which only reads it.
     unsafe { sys::rd_kafka_message_leader_epoch(message.ptr()) }
+}
+
+/// The broker that a record was fetched from; −1 where librdkafka does not know.
+#[allow(unsafe_code)]
+pub(super) fn broker(message: &BorrowedMessage<'_>) -> i32 {
+    // SAFETY: the message is borrowed for the call, which only reads it.
+    unsafe { sys::rd_kafka_message_broker_id(message.ptr()) }
+}
+
+/// Gives a client another user and password (PLAIN, SCRAM): it uses them with its next connection.
+///
+/// # Errors
+/// The client was created without SASL by password.
+#[allow(unsafe_code)]
+pub(super) fn set_credentials<C: ClientContext>(
+    client: &Client<C>,
+    user: &str,
+    password: &str,
+) -> Result<(), KafkaError> {
+    let text = |text: &str| CString::new(text).map_err(|_| code(RDKafkaErrorCode::InvalidArgument));
+    let (user, password) = (text(user)?, text(password)?);
+    // SAFETY: the client is borrowed for the call, which copies both texts; the error, if any, is freed here.
+    unsafe {
+        let error = sys::rd_kafka_sasl_set_credentials(client.native_ptr(), user.as_ptr(), password.as_ptr());
+        match Owned::new(error, sys::rd_kafka_error_destroy) {
+            Err(_) => Ok(()),
+            Ok(error) => succeeded(sys::rd_kafka_error_code(error.pointer())),
+        }
+    }
 }
 
 fn succeeded(code: RDKafkaRespErr) -> Result<(), KafkaError> {

@@ -94,7 +94,7 @@ impl KafkaRoster {
     /// # Errors
     /// A property that librdkafka does not know, or cannot do in this build.
     pub fn start(link: &Link, prefix: &str, node: &NodeId, census: Arc<Census>) -> Result<Self, Unavailable> {
-        let heard = Heard::default();
+        let heard = Heard::of(link);
         let topic = format!("{prefix}.members");
         let settings = vec![
             ("cleanup.policy", "compact".to_owned()),

@@ -19,6 +19,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use metrics::counter;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::statistics::Statistics;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -66,12 +67,14 @@ impl KafkaSource {
     pub fn join(link: &Link, topic: &str, group: &str, name: &str) -> Result<Self, Unavailable> {
         let shared = Arc::new(Shared::default());
         let counted = Arc::clone(&shared);
-        let heard = Heard::counting(move |statistics| counted.lag.store(uncommitted(statistics), Ordering::Relaxed));
+        let count = move |statistics: &Statistics| counted.lag.store(uncommitted(statistics), Ordering::Relaxed);
+        let heard = Heard::of(link).and_counting(count);
         let fixed = [("group.id", group), ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false")];
         let context = Group::new(heard.clone(), Arc::clone(&shared), topic, name);
         let consumer: BaseConsumer<Group> = link.create(context, DEFAULTS, &fixed)?;
         consumer.subscribe(&[topic]).map_err(|error| unavailable(told(&error)))?;
         let consumer = Arc::new(consumer);
+        link.keep(&consumer);
         let (sender, handed) = mpsc::channel(1);
         let tombstones = counter!(names::INTAKE_TOMBSTONES, "intake" => name.to_owned());
         let poll = Poll::new(Arc::clone(&consumer), Arc::clone(&shared), heard, sender, (topic, tombstones));

@@ -55,6 +55,7 @@ impl Tail {
             ("auto.offset.reset", "error"),
         ];
         let consumer = Arc::new(link.create(heard.clone(), DEFAULTS, &fixed)?);
+        link.keep(&consumer);
         Ok(Self { link: link.clone(), topic, begin, heard, consumer, places: Vec::new(), ends: Vec::new() })
     }
 

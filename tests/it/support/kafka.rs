@@ -340,6 +340,15 @@ impl Cluster {
         self.script(&["start", &node.to_string()]);
     }
 
+    /// Gives the user `skylark` another password, which the node takes when it starts again.
+    pub fn set_password(&self, node: u8, password: &str) {
+        let file = self.work.join(format!("node-{node}.properties"));
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (head, rest) = text.split_once("user_skylark=\"").unwrap();
+        let (_, tail) = rest.split_once('"').unwrap();
+        std::fs::write(file, format!("{head}user_skylark=\"{password}\"{tail}")).unwrap();
+    }
+
     /// Sends the process of a node a signal.
     pub fn signal(&self, node: u8, signal: rustix::process::Signal) {
         let pid = std::fs::read_to_string(self.work.join(format!("node-{node}.pid"))).unwrap();

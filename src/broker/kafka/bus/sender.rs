@@ -38,7 +38,7 @@ const AROUND: usize = 4 << 10;
 
 #[derive(Clone)]
 pub(super) struct Sender {
-    producer: FutureProducer<Heard>,
+    producer: Arc<FutureProducer<Heard>>,
     topic: Arc<str>,
     /// One permit for each [`LEAST`] bytes.
     room: Arc<Semaphore>,
@@ -70,8 +70,10 @@ impl Sender {
             ("message.timeout.ms", DELIVERY),
             ("message.max.bytes", most.as_str()),
         ];
+        let producer: Arc<FutureProducer<Heard>> = Arc::new(link.create(heard, DEFAULTS, &fixed)?);
+        link.keep(&producer);
         Ok(Self {
-            producer: link.create(heard, DEFAULTS, &fixed)?,
+            producer,
             topic: topic.into(),
             room: Arc::new(Semaphore::new(MOST_UNDER_WAY / LEAST)),
             sequence: Arc::default(),

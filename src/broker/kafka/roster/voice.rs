@@ -1,5 +1,7 @@
 //! What a node says in the roster's topic: one idempotent producer, so that its records keep their order.
 
+use std::sync::Arc;
+
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -10,7 +12,7 @@ use super::log::Entry;
 use crate::broker::Unavailable;
 
 pub(super) struct Voice {
-    producer: FutureProducer<Heard>,
+    producer: Arc<FutureProducer<Heard>>,
     topic: String,
     heard: Heard,
 }
@@ -19,7 +21,8 @@ impl Voice {
     pub(super) fn new(link: &Link, topic: &str, heard: Heard) -> Result<Self, Unavailable> {
         let fixed = [("enable.idempotence", "true"), ("acks", "all"), ("message.timeout.ms", "1500")];
         let defaults = [("linger.ms", "1"), ("retry.backoff.ms", "50")];
-        let producer = link.create(heard.clone(), &defaults, &fixed)?;
+        let producer: Arc<FutureProducer<Heard>> = Arc::new(link.create(heard.clone(), &defaults, &fixed)?);
+        link.keep(&producer);
         Ok(Self { producer, topic: topic.to_owned(), heard })
     }
 

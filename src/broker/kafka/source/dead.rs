@@ -2,6 +2,7 @@
 //!
 //! A dead letter has the record's key, value and headers, and says by headers of its own where the record stood.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -32,7 +33,7 @@ pub(super) struct DeadLetters {
     topic: String,
     of: String,
     /// Made with the first letter.
-    producer: Option<FutureProducer<Heard>>,
+    producer: Option<Arc<FutureProducer<Heard>>>,
 }
 
 impl DeadLetters {
@@ -62,15 +63,17 @@ impl DeadLetters {
     }
 
     /// The first time, it looks for the topic, and creates it where it is missing.
-    async fn producer(&mut self) -> Result<FutureProducer<Heard>, Unavailable> {
+    async fn producer(&mut self) -> Result<Arc<FutureProducer<Heard>>, Unavailable> {
         if let Some(producer) = &self.producer {
-            return Ok(producer.clone());
+            return Ok(Arc::clone(producer));
         }
-        let (heard, bound) = (Heard::default(), BURY.as_millis().to_string());
+        let (heard, bound) = (Heard::of(&self.link), BURY.as_millis().to_string());
         let fixed = [("enable.idempotence", "true"), ("acks", "all"), ("message.timeout.ms", bound.as_str())];
         let producer: FutureProducer<Heard> =
             self.link.create(heard.clone(), &[("message.max.bytes", "67108864")], &fixed)?;
-        let (asked, name) = (producer.clone(), self.topic.clone());
+        let producer = Arc::new(producer);
+        self.link.keep(&producer);
+        let (asked, name) = (Arc::clone(&producer), self.topic.clone());
         let found = tokio::task::spawn_blocking(move || partitions(asked.client(), &name)).await;
         match found.unwrap_or(Err(KafkaError::Canceled)).map_err(|error| heard.unavailable(&error))? {
             Some(_) => {}
@@ -79,7 +82,7 @@ impl DeadLetters {
                 self.link.create_topic(&topic).await?;
             }
         }
-        Ok(self.producer.insert(producer).clone())
+        Ok(Arc::clone(self.producer.insert(producer)))
     }
 
     /// Waits for what is under way. Blocks.
@@ -119,8 +122,6 @@ fn headers(read: &Read, topic: &str, reason: &str, extent: Extent) -> OwnedHeade
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bytes::Bytes;
 
     use super::super::lines::Spot;

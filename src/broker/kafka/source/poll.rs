@@ -14,13 +14,14 @@ use metrics::Counter;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::super::link::Heard;
-use super::super::native::{leader_epoch, topic_id};
+use super::super::native::{broker, leader_epoch, topic_id};
 use super::group::{Group, Shared, topic_of_commit};
 use super::lines::Spot;
 use crate::broker::Unavailable;
@@ -79,6 +80,8 @@ pub(super) struct Poll {
     raw_bytes: usize,
     /// The cluster's id, once it is known.
     cluster: Option<String>,
+    /// The broker that the last record came from.
+    broker: Option<i32>,
     names: HashMap<(i32, i32), Arc<str>>,
     look_at: Instant,
     /// An offset went back, or only tombstones came: the commit has to follow now.
@@ -104,6 +107,7 @@ impl Poll {
             raw: Vec::new(),
             raw_bytes: 0,
             cluster: None,
+            broker: None,
             names: HashMap::new(),
             look_at: Instant::now(),
             is_commit_due: false,
@@ -172,6 +176,7 @@ impl Poll {
             headers: message.headers().map(rdkafka::message::BorrowedHeaders::detach),
             timestamp: message.timestamp().to_millis(),
         };
+        self.broker = Some(broker(message)).filter(|broker| *broker >= 0);
         self.raw_bytes += payload.len();
         let (payload, epoch) = (Bytes::copy_from_slice(payload), leader_epoch(message));
         self.raw.push(Raw { spot: noted.spot, epoch, payload, around });
@@ -185,13 +190,14 @@ impl Poll {
 
     /// Learns which topic the records are of, and sees to it that every partition is read from where it should be.
     fn prove(&mut self) -> Result<(), KafkaError> {
-        let silent = KafkaError::MetadataFetch(RDKafkaErrorCode::OperationTimedOut);
+        let id = self.ask_for_id()?;
         if self.cluster.is_none() {
-            self.cluster = Some(self.consumer.client().fetch_cluster_id(LOOK).ok_or(silent)?);
+            // Known by now, unless the brokers have none.
+            self.cluster = Some(self.consumer.client().fetch_cluster_id(LOOK).unwrap_or_default());
         }
-        let id = topic_id(self.consumer.client(), &self.topic, LOOK)?.unwrap_or_default();
         let before = self.shared.topic_id.lock().replace(id.clone());
-        if let Some(before) = before.filter(|before| *before != id) {
+        let is_known = |id: &String| !id.is_empty();
+        if let Some(before) = before.filter(|before| is_known(before) && is_known(&id) && *before != id) {
             tracing::warn!(topic = self.topic, before, id, "the topic was created anew: it is read from its beginning");
             self.names.clear();
             self.shared.lines.begin_all();
@@ -199,6 +205,28 @@ impl Poll {
         }
         self.look_at_commits(&id)?;
         self.seek_to_beginnings()
+    }
+
+    /// Asks the broker that the records came from: it knows best which topic they are of. Empty = brokers give no ids.
+    fn ask_for_id(&mut self) -> Result<String, KafkaError> {
+        let broker = match self.broker {
+            Some(broker) => broker,
+            None => self.leader()?,
+        };
+        let asked = topic_id(self.consumer.client(), &self.topic, broker, LOOK);
+        self.broker = Some(broker).filter(|_| asked.is_ok());
+        match asked {
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnsupportedFeature) => Ok(String::new()),
+            asked => Ok(asked?.unwrap_or_default()),
+        }
+    }
+
+    /// Any broker that leads a partition of the topic.
+    fn leader(&self) -> Result<i32, KafkaError> {
+        let metadata = self.consumer.client().fetch_metadata(Some(&self.topic), LOOK)?;
+        let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+        let leader = partitions.map(MetadataPartition::leader).find(|leader| *leader >= 0);
+        leader.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable))
     }
 
     /// A commit of another topic of this name says nothing about this one.
@@ -212,7 +240,7 @@ impl Poll {
             place.error()?;
             let partition = place.partition();
             match topic_of_commit(place.metadata()) {
-                Some(other) if other != id => {
+                Some(other) if other != id && !id.is_empty() => {
                     let offset = place.offset().to_raw();
                     tracing::warn!(topic = self.topic, partition, offset, other, id, "the commit is of another topic");
                     self.shared.lines.begin(partition);

@@ -1,0 +1,185 @@
+//! User and password of the clients of one link: read again while Kafka is away, and given to clients that run.
+//!
+//! librdkafka dials by itself and asks nobody for the password. So each error of a client wakes one task, which reads the
+//! password's file now and once a second for [`WATCH`], and hands a new password to every client of the link. librdkafka
+//! uses it with its next connection.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::{FutureProducer, Producer};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::native::set_credentials;
+use crate::config::{Credential, KafkaConfig};
+
+/// The file is read so often for so long after an error: librdkafka tells the same error once in 30 s only.
+const AGAIN: Duration = Duration::from_secs(1);
+const WATCH: Duration = Duration::from_secs(60);
+
+/// A client that takes another password while it runs.
+pub(super) trait Client: Send + Sync {
+    fn set(&self, user: &str, password: &str) -> Result<(), KafkaError>;
+}
+
+impl<C: ConsumerContext> Client for BaseConsumer<C> {
+    fn set(&self, user: &str, password: &str) -> Result<(), KafkaError> {
+        set_credentials(self.client(), user, password)
+    }
+}
+
+impl<C: ConsumerContext + 'static> Client for StreamConsumer<C> {
+    fn set(&self, user: &str, password: &str) -> Result<(), KafkaError> {
+        set_credentials(self.client(), user, password)
+    }
+}
+
+impl<C: ClientContext + 'static> Client for FutureProducer<C> {
+    fn set(&self, user: &str, password: &str) -> Result<(), KafkaError> {
+        set_credentials(self.client(), user, password)
+    }
+}
+
+/// The login of one link.
+pub(super) struct Login {
+    /// Empty = nobody.
+    user: String,
+    password: Mutex<Password>,
+    clients: Mutex<Vec<Weak<dyn Client>>>,
+    /// A client had an error, or the login ends.
+    news: Arc<Notify>,
+}
+
+struct Password {
+    of: Credential,
+    /// As it was read last.
+    text: String,
+}
+
+impl Login {
+    /// The operator's properties win over user and password.
+    pub(super) fn new(user: &str, password: Credential, properties: &BTreeMap<String, Credential>) -> Self {
+        let user = properties.get("sasl.username").map_or(user, Credential::text).to_owned();
+        let of = properties.get("sasl.password").cloned().unwrap_or(password);
+        let password = Mutex::new(Password { text: of.text().to_owned(), of });
+        Self { user, password, clients: Mutex::default(), news: Arc::default() }
+    }
+
+    /// Who asks, and the password that was read last; `None` = nobody.
+    pub(super) fn now(&self) -> Option<(String, String)> {
+        (!self.user.is_empty()).then(|| (self.user.clone(), self.password.lock().text.clone()))
+    }
+
+    /// What an error of a client wakes.
+    pub(super) fn news(&self) -> Arc<Notify> {
+        Arc::clone(&self.news)
+    }
+
+    /// Gives every later password to this client, too. Within a runtime only.
+    pub(super) fn keep(self: &Arc<Self>, client: Weak<dyn Client>) {
+        let mut clients = self.clients.lock();
+        clients.retain(|client| client.strong_count() > 0);
+        if clients.is_empty() && !self.user.is_empty() {
+            tokio::spawn(watch(self.news(), Arc::downgrade(self)));
+        }
+        clients.push(client);
+    }
+
+    /// Takes the password of `config` from now on.
+    pub(super) fn set(&self, config: &KafkaConfig) {
+        let of = config.properties.0.get("sasl.password").unwrap_or(&config.password).clone();
+        let text = of.text().to_owned();
+        self.password.lock().of = of;
+        self.hand_out(&text);
+    }
+
+    /// Reads the password again; hands it out where it is another one. Blocks on the file system.
+    fn renew(&self) {
+        let of = self.password.lock().of.clone();
+        if of.file().is_none() {
+            return;
+        }
+        match of.read() {
+            Ok(text) => self.hand_out(&text),
+            Err(error) => tracing::warn!(%error, "the password of Kafka is not read again"),
+        }
+    }
+
+    fn hand_out(&self, text: &str) {
+        if std::mem::replace(&mut self.password.lock().text, text.to_owned()) == text {
+            return;
+        }
+        tracing::info!(user = self.user, "Kafka's clients take a new password");
+        let clients: Vec<Arc<dyn Client>> = self.clients.lock().iter().filter_map(Weak::upgrade).collect();
+        for client in clients {
+            if let Err(error) = client.set(&self.user, text) {
+                tracing::warn!(%error, "a client of Kafka does not take a new password");
+            }
+        }
+    }
+}
+
+impl Drop for Login {
+    fn drop(&mut self) {
+        self.news.notify_one();
+    }
+}
+
+/// Reads the password again while clients have errors. Ends with the login, or with its last client.
+async fn watch(news: Arc<Notify>, login: Weak<Login>) {
+    loop {
+        news.notified().await;
+        let mut until = Instant::now() + WATCH;
+        while Instant::now() < until {
+            let Some(login) = login.upgrade() else { return };
+            if tokio::task::spawn_blocking(move || login.renew()).await.is_err() {
+                return;
+            }
+            if timeout(AGAIN, news.notified()).await.is_ok() {
+                until = Instant::now() + WATCH;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Kept(Mutex<Vec<(String, String)>>);
+
+    impl Client for Kept {
+        fn set(&self, user: &str, password: &str) -> Result<(), KafkaError> {
+            self.0.lock().push((user.to_owned(), password.to_owned()));
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn password_of_a_reload_reaches_clients_that_run_and_those_to_come() {
+        let login = Arc::new(Login::new("u", "first".into(), &BTreeMap::new()));
+        let client = Arc::new(Kept(Mutex::default()));
+        let weak: Weak<dyn Client> = Arc::downgrade(&client) as _;
+        login.keep(weak);
+        let config = |password: &str| KafkaConfig { password: password.into(), ..KafkaConfig::default() };
+        login.set(&config("first"));
+        assert!(client.0.lock().is_empty(), "it is the same");
+        login.set(&config("second"));
+        assert_eq!(*client.0.lock(), [("u".to_owned(), "second".to_owned())]);
+        assert_eq!(login.now(), Some(("u".to_owned(), "second".to_owned())));
+    }
+
+    #[test]
+    fn properties_win_over_user_and_password() {
+        let properties = [("sasl.username", "pu"), ("sasl.password", "pp")];
+        let properties = properties.map(|(name, value)| (name.to_owned(), value.into())).into();
+        assert_eq!(Login::new("u", "p".into(), &properties).now(), Some(("pu".to_owned(), "pp".to_owned())));
+        assert_eq!(Login::new("", "".into(), &BTreeMap::new()).now(), None);
+    }
+}
