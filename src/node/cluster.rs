@@ -107,11 +107,13 @@ impl Node {
         let Some(mut words) = self.cluster.waiting.lock().take() else { return };
         let mut answering: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         let mut lease = Box::pin(self.keep_lease());
+        let mut looks = Box::pin(self.look_around());
         let mut losses = Box::pin(self.tell_losses());
         let mut memberships = Box::pin(self.end_memberships());
         loop {
             tokio::select! {
                 () = &mut lease => {}
+                () = &mut looks => {}
                 () = &mut losses => {}
                 () = &mut memberships => {}
                 Some(()) = answering.next() => {}

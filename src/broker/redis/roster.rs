@@ -26,6 +26,8 @@ const LEASE: Duration = Duration::from_secs(10);
 const NUMBER: Duration = Duration::from_secs(60);
 /// Users that one script takes.
 const CHUNK: usize = 1_000;
+/// How long one renewal tells of users. The rest waits for the next: the lease has to be renewed.
+const TURN: Duration = Duration::from_secs(1);
 /// How old a list of members may be for a publish that names nodes.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -124,7 +126,7 @@ impl RedisRoster {
             *untold = users.iter().map(|uid| (uid.clone(), true)).collect();
         }
         lease_changed("taken");
-        self.tell_untold().await?;
+        self.tell_untold().await;
         Ok(incarnation)
     }
 
@@ -150,7 +152,7 @@ impl RedisRoster {
             lease_changed("lost");
             return Err(LeaseError::Lost(me.id.clone()));
         }
-        self.tell_untold().await?;
+        self.tell_untold().await;
         Ok(())
     }
 
@@ -200,11 +202,12 @@ impl RedisRoster {
             } else {
                 mine.users.remove(uid)
             };
-            // What waits to be told is told in one go with the lease: nothing overtakes it.
-            if !mine.untold.is_empty() || mine.incarnation == 0 {
+            // What waits to be told of the user is told with the lease: nothing overtakes it.
+            let is_told = mine.incarnation != 0 && !mine.untold.contains_key(uid);
+            if !is_told {
                 mine.untold.insert(uid.clone(), is_here);
             }
-            mine.untold.is_empty() && mine.incarnation != 0
+            is_told
         };
         if !is_told {
             return Err(self.remembered("it was away a moment ago"));
@@ -238,15 +241,20 @@ impl RedisRoster {
         Ok(alone.into_iter().map(|alone| alone == 1).collect())
     }
 
-    async fn tell_untold(&self) -> Result<(), Unavailable> {
-        loop {
+    /// Tells of users for at most [`TURN`]. What cannot be told now is told with the next renewal; the lease, which the
+    /// server has renewed, is none the worse for it.
+    async fn tell_untold(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < TURN {
             let chunk: Vec<(Uid, bool)> =
                 self.mine.lock().untold.iter().take(CHUNK).map(|(uid, is_here)| (uid.clone(), *is_here)).collect();
             if chunk.is_empty() {
-                return Ok(());
+                return;
             }
-            if self.tell(&chunk).await?.is_empty() {
-                return Err(self.remembered("the lease is gone"));
+            match self.tell(&chunk).await {
+                Ok(alone) if alone.is_empty() => return tracing::debug!("users are told later: the lease is gone"),
+                Ok(_) => {}
+                Err(error) => return tracing::debug!(%error, "users are told later"),
             }
             let mut mine = self.mine.lock();
             for (uid, told) in &chunk {

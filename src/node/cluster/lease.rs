@@ -31,6 +31,8 @@ pub(in crate::node) struct Lease {
     standing: Mutex<Standing>,
     /// Something changed that the others should know before the next renewal.
     pub(in crate::node) news: Notify,
+    /// The engine has answered a renewal.
+    answered: Notify,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +51,11 @@ enum Standing {
 
 impl Default for Lease {
     fn default() -> Self {
-        Self { standing: Mutex::new(Standing::Out("it has just started".to_owned())), news: Notify::new() }
+        Self {
+            standing: Mutex::new(Standing::Out("it has just started".to_owned())),
+            news: Notify::new(),
+            answered: Notify::new(),
+        }
     }
 }
 
@@ -98,7 +104,8 @@ impl Node {
         match &joined {
             Ok(incarnation) => {
                 self.cluster.lease.set(Standing::Held { incarnation: *incarnation });
-                self.look_around().await;
+                self.refresh().await;
+                self.cluster.lease.answered.notify_one();
             }
             Err(why) => self.cluster.lease.set(Standing::Out(why.to_string())),
         }
@@ -170,7 +177,7 @@ impl Node {
                         (renewed, pause) = (begun, RENEWAL);
                         let incarnation = self.cluster.lease.incarnation();
                         self.cluster.lease.set(Standing::Held { incarnation });
-                        self.look_around().await;
+                        self.cluster.lease.answered.notify_one();
                     }
                     Err(LeaseError::Unavailable(why)) => (trouble, pause) = (why.to_string(), RETRY),
                     // By its own clock the lease holds still, so nobody was told that its users are gone: the engine has
@@ -201,12 +208,20 @@ impl Node {
         }
     }
 
-    /// What is to be done each time the engine has answered.
-    async fn look_around(&self) {
+    /// Does what waits for the engine, each time it has answered. Ends never. Beside the renewals: it may make a call for
+    /// each of 100 000 users, and the lease has to be renewed meanwhile.
+    pub(super) async fn look_around(&self) {
+        loop {
+            self.cluster.lease.answered.notified().await;
+            self.refresh().await;
+            self.tell_fallen().await;
+            self.tell_untold().await;
+        }
+    }
+
+    async fn refresh(&self) {
         if let Err(why) = self.refresh_members().await {
             tracing::debug!(%why, "the members stay as they were known");
         }
-        self.tell_fallen().await;
-        self.tell_untold().await;
     }
 }

@@ -11,14 +11,14 @@ use futures_util::future::join_all;
 use super::lease::{RENEWAL, TTL};
 use crate::broker::Stream;
 use crate::claim::Admission;
-use crate::config::{ChooseBy, DevicePolicy};
+use crate::config::{ChooseBy, Config, DevicePolicy};
 use crate::disconnect::Disconnect;
-use crate::id::{Device, Room, Uid};
+use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Target};
 use crate::node::Fate;
 use crate::node::effects::NodeServices;
 use crate::node::fake::several::{Client, Several, id};
-use crate::plugin::{Account, Effect, Services};
+use crate::plugin::{Account, Effect, Identity, Services};
 use crate::protocol::{Coding, Dialect, Form};
 
 fn uid(text: &str) -> Uid {
@@ -244,6 +244,28 @@ async fn a_node_that_cannot_renew_takes_nobody_then_lets_everybody_go() {
     assert!(several.connect(1, "1074", &[]).await.closed().is_none(), "it is back");
     assert_eq!(several.events(), ["n1: online 1074"]);
     assert_eq!(several.node(1).card().incarnation, 3, "as a new life");
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_that_tells_a_hundred_thousand_goodbyes_keeps_its_lease() {
+    const USERS: usize = 100_000;
+    let quiet = |config: &mut Config| config.heartbeat.interval = Duration::from_secs(3600);
+    let mut several = Several::with(2, quiet).await;
+    let client = several.connect(1, "1074", &[]).await;
+    several.shared.slow_goodbyes(Duration::from_millis(1));
+    let gone =
+        |n: usize| Identity { uid: uid(&format!("u{n}")), cid: ConnectionId::UNKNOWN, device: None, channel: None };
+    *several.node(1).cluster.untold.lock() = (0..USERS).map(gone).collect();
+    let incarnation = several.node(1).card().incarnation;
+    several.events();
+    // A call for each of them takes one or two hundred seconds, many times as long as a lease lives.
+    for _ in 0..220 {
+        several.pass(Duration::from_secs(1)).await;
+        assert!(several.node(1).cluster.lease.is_held() && client.closed().is_none());
+    }
+    let (told, others): (Vec<_>, Vec<_>) = several.events().into_iter().partition(|e| e.starts_with("n1: offline u"));
+    assert_eq!((told.len(), others), (USERS, Vec::new()), "each was told once, and nobody else");
+    assert_eq!(several.node(1).card().incarnation, incarnation);
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,6 +36,8 @@ struct State {
     cut: HashSet<NodeId>,
     /// Nodes that hear no words.
     deaf: HashSet<NodeId>,
+    /// A user's going is answered after so long.
+    goodbye: Duration,
     /// It does not tell whom a word or an envelope reached.
     counts_nothing: bool,
     leases: BTreeMap<NodeId, Lease>,
@@ -71,6 +73,11 @@ impl Shared {
         state.nodes.remove(node);
         state.held.remove(node);
         state.cut.insert(node.clone());
+    }
+
+    /// Each user's going is answered after so long from now on.
+    pub(crate) fn slow_goodbyes(&self, wait: Duration) {
+        self.0.lock().goodbye = wait;
     }
 
     /// The node cannot reach the engine any more, or can again.
@@ -364,7 +371,8 @@ impl Roster for End {
     fn offline(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
         self.mine.lock().remove(uid);
         let (me, uid) = (self.me.clone(), uid.clone());
-        self.answer(move |state| {
+        let wait = self.shared.0.lock().goodbye;
+        let answer = self.answer(move |state| {
             let incarnation = state.life(&me)?;
             let Some(homes) = state.online.get_mut(&uid) else { return Ok(true) };
             homes.remove(&(me, incarnation));
@@ -373,7 +381,12 @@ impl Roster for End {
                 state.online.remove(&uid);
             }
             Ok(nowhere)
-        })
+        });
+        async move {
+            tokio::time::sleep(wait).await;
+            answer.await
+        }
+        .boxed()
     }
 
     fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>> {
