@@ -5,12 +5,13 @@
 mod banner;
 pub mod engine;
 mod fetch;
+pub mod ids;
 mod kv;
 mod reload;
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -58,6 +59,9 @@ pub enum AppError {
     /// The engine of the bus cannot be named.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The file of the node's ids holds something else.
+    #[error("node.state: {0}")]
+    Ids(#[from] ids::FileError),
     /// The process gets no signals.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
@@ -109,7 +113,7 @@ impl App {
         let listeners = Listeners::bind(&config)?;
         warn_of(&config);
 
-        let ids = Arc::new(IdSequence::new(config.node.number, SystemTime::now()));
+        let ids = Arc::new(IdSequence::empty(config.node.number));
         let (hub, shard_tasks) = Hub::new(&(&*config).into(), Arc::clone(&ids));
         let hub = Arc::new(hub);
         let shards = shard_tasks.into_iter().collect();
@@ -117,6 +121,7 @@ impl App {
         let delivery = Arc::new(Delivery::new(Arc::clone(&hub)));
         let receiver: Arc<dyn Deliver> = Arc::clone(&delivery) as _;
         let engine = Engine::start(&config, receiver)?;
+        let reserver = ids::reserver(&config.node, &ids, engine.ids.clone())?;
         let network = Network::new(config.plugins.http_ca.clone());
         let kv = kv::open(&config.plugins.kv, engine.store.clone())?;
         let options = Options { kv, compile: CompileIn::Child, fetch: Some(Arc::new(network)), ..Options::default() };
@@ -127,7 +132,13 @@ impl App {
         let node = Arc::new(Node::new(&config, ids, Arc::clone(&hub), shared, plugins));
         delivery.belongs_to(Arc::downgrade(&node));
         host.set_services(Arc::new(NodeServices::new(Arc::downgrade(&node))));
-        // Where that takes longer, or the engine is away, the node starts, is not ready, and tries again.
+        let mut upkeep = JoinSet::new();
+        if let Some(mut reserver) = reserver {
+            // Where that takes longer, or the engine is away, the node starts, is not ready, and tries again.
+            let _ = timeout(FIRST_JOIN, reserver.reserve()).await;
+            upkeep.spawn(reserver.run(Arc::clone(&node)));
+        }
+        // The same holds here.
         if let Ok(Err(why)) = timeout(FIRST_JOIN, node.join_cluster()).await {
             tracing::warn!(%why, "the node is not of the cluster yet");
         }
@@ -147,7 +158,6 @@ impl App {
         let intakes = Intakes::start(&node, &config, engine.feeds(&config)?);
         let server = Server::start(listeners, config, Arc::clone(&node), Arc::clone(&api));
 
-        let mut upkeep = JoinSet::new();
         upkeep.spawn(telemetry.upkeep());
         upkeep.spawn(Arc::clone(&node).attend());
         upkeep.spawn(reload::follow(host, rules));

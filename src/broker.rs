@@ -1,9 +1,10 @@
 //! Node to node: how an accepted batch reaches every node that has receivers for it, and what nodes share besides.
 //!
 //! Knows no connection and no plugin. Three seams, each chosen by configuration: [`Broker`] carries envelopes and words,
-//! [`roster::Roster`] knows who belongs to the cluster, [`source::Source`] gives an intake its records. [`memory`] is
+//! [`roster::Roster`] knows who belongs to the cluster, [`ids::IdStore`] reserves ids, [`source::Source`] gives an intake its records. [`memory`] is
 //! the default of the first two and the model of their contracts.
 
+pub mod ids;
 pub mod kafka;
 pub mod memory;
 pub mod record;

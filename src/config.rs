@@ -84,6 +84,9 @@ section! {
         pub number: u16 [Bounded(0, MAX_NODE_NUMBER as u64)] = 1,
         /// Address that clients are told in the bind reply; empty = the listener's own.
         pub address: String = String::new(),
+        /// Folder that keeps the bound of this node's ids over restarts, where the bus is `memory`; made where it is missing. Empty, or
+        /// where it cannot be written: ids begin at the clock, and the start says so.
+        pub state: PathBuf = PathBuf::from("state"),
         /// Hub shards; 0 = one per core.
         pub shards: usize [Bounded(0, 1024)] = 0,
     }

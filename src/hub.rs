@@ -198,17 +198,19 @@ impl Hub {
         (hub, tasks)
     }
 
-    /// Takes a new connection under its wings, unbound. `None` when the node holds as many as it may, or has stopped.
+    /// Takes a new connection under its wings, unbound. `None` when the node holds as many as it may, has stopped, or
+    /// has no id left.
     pub async fn attach(&self, socket: Arc<dyn Socket>, form: Option<Form>) -> Option<Connection> {
         let home =
             self.router.homes.iter().min_by_key(|home| home.live.load(Ordering::Relaxed)).expect("there is a shard");
+        let id = self.ids.take_connection().await?;
         // Everything after this wait happens at once: a caller that is cancelled leaves no half connection.
         let permit = home.mailbox.reserve().await.ok()?;
         if !self.router.registry.make_room(self.limit) {
             return None;
         }
         home.live.fetch_add(1, Ordering::Relaxed);
-        let connection = Connection::new(self.ids.next_connection(), Arc::clone(home), form);
+        let connection = Connection::new(id, Arc::clone(home), form);
         self.router.registry.insert(&connection);
         permit.send(Command::Attach(connection.clone(), socket));
         Some(connection)

@@ -2,10 +2,14 @@
 //!
 //! Each is a newtype that is valid once it exists; it is parsed where it enters. Knows no protocol and no state.
 
+mod sequence;
+
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use sequence::{IdSequence, Ids, SEQUENCE_END, seed};
+
+use sequence::SEQUENCE_BITS;
 
 /// Longest name of a user, device, room or node, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
@@ -143,45 +147,8 @@ impl fmt::Display for ConnectionId {
     }
 }
 
-/// Bits of a sequence number; the 12 above them hold the node's number.
-const SEQUENCE_BITS: u32 = 41;
 /// Largest node number.
 pub const MAX_NODE_NUMBER: u16 = (1 << 12) - 1;
-/// 2025-01-01T00:00:00Z, the zero of the sequence's seed.
-const SEED_EPOCH: Duration = Duration::from_secs(1_735_689_600);
-
-/// Numbers that are unique in the cluster and grow on one node, at most [`MAX_SAFE_INTEGER`].
-///
-/// Layout: 12 bits node number, 41 bits counter. The counter starts at (seconds since 2025) × 1024, so a node
-/// that starts again goes on above what it gave before as long as it gave fewer than 1 024 numbers a second on average.
-#[derive(Debug)]
-pub struct IdSequence {
-    node: u64,
-    next: AtomicU64,
-}
-
-impl IdSequence {
-    /// A sequence of node `number` (at most [`MAX_NODE_NUMBER`]; higher bits are cut), seeded by `now`.
-    #[must_use]
-    pub fn new(number: u16, now: SystemTime) -> Self {
-        let since = now.duration_since(UNIX_EPOCH + SEED_EPOCH).unwrap_or_default();
-        Self {
-            node: u64::from(number & MAX_NODE_NUMBER) << SEQUENCE_BITS,
-            next: AtomicU64::new((since.as_secs() << 10) | 1),
-        }
-    }
-
-    /// The next number.
-    pub fn next(&self) -> u64 {
-        let counter = self.next.fetch_add(1, Ordering::Relaxed) & ((1 << SEQUENCE_BITS) - 1);
-        self.node | counter
-    }
-
-    /// The next number as the id of a connection.
-    pub fn next_connection(&self) -> ConnectionId {
-        ConnectionId(self.next())
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -197,21 +164,5 @@ mod tests {
             "expected no comma or control character, got \"a,b\""
         );
         assert!(NodeId::parse("a\nb").is_err());
-    }
-
-    #[test]
-    fn ids_grow_carry_the_node_and_stay_safe_in_javascript() {
-        let ids = IdSequence::new(7, SystemTime::now());
-        let (a, b) = (ids.next_connection(), ids.next_connection());
-        assert!(a < b && b.as_u64() <= MAX_SAFE_INTEGER);
-        assert_eq!(a.node(), 7);
-    }
-
-    #[test]
-    fn a_later_incarnation_goes_on_above_the_former() {
-        let now = SystemTime::now();
-        let before = IdSequence::new(1, now).next();
-        let after = IdSequence::new(1, now + Duration::from_secs(1)).next();
-        assert!(after > before);
     }
 }

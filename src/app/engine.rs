@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::broker::ids::IdStore;
 use crate::broker::kafka::check::{check as check_kafka, check_topic};
 use crate::broker::kafka::{KafkaEngine, KafkaSource, Link};
 use crate::broker::memory::{MemoryBroker, MemoryRoster};
@@ -27,12 +28,14 @@ pub struct Engine {
     pub roster: Arc<dyn Roster>,
     /// What plugins keep, where the engine keeps it for all nodes.
     pub store: Option<Arc<dyn Store>>,
+    /// What reserves ids, where the engine does.
+    pub ids: Option<Arc<dyn IdStore>>,
     servers: Servers,
     logins: Mutex<Vec<Login>>,
 }
 
 /// What an engine gives.
-type Parts = (Arc<dyn Broker>, Arc<dyn Roster>, Option<Arc<dyn Store>>);
+type Parts = (Arc<dyn Broker>, Arc<dyn Roster>, Option<Arc<dyn Store>>, Option<Arc<dyn IdStore>>);
 
 /// A client whose login a reload replaces.
 enum Login {
@@ -62,23 +65,23 @@ impl Engine {
     /// [`EngineError`].
     pub fn start(config: &Config, receiver: Arc<dyn Deliver>) -> Result<Self, EngineError> {
         let (servers, mut logins) = (Servers::default(), Vec::new());
-        let (broker, roster, store): Parts = match config.bus.kind {
+        let (broker, roster, store, ids): Parts = match config.bus.kind {
             BusKind::Memory => {
                 let bus = MemoryBroker::new(config.node.id.clone(), receiver);
-                (Arc::new(bus), Arc::new(MemoryRoster::default()), None)
+                (Arc::new(bus), Arc::new(MemoryRoster::default()), None, None)
             }
             BusKind::Redis => {
-                let RedisEngine { bus, roster, spaces, client } = RedisEngine::start(config, &servers, receiver)?;
+                let RedisEngine { bus, roster, spaces, ids, client } = RedisEngine::start(config, &servers, receiver)?;
                 logins.push(Login::BusRedis(client));
-                (bus, roster, Some(Arc::new(RedisStore::new(spaces))))
+                (bus, roster, Some(Arc::new(RedisStore::new(spaces))), Some(ids))
             }
             BusKind::Kafka => {
                 let KafkaEngine { bus, roster, link } = KafkaEngine::start(config, receiver)?;
                 logins.push(Login::BusKafka(link));
-                (bus, roster, None)
+                (bus, Arc::clone(&roster) as _, None, Some(roster))
             }
         };
-        Ok(Self { broker, roster, store, servers, logins: Mutex::new(logins) })
+        Ok(Self { broker, roster, store, ids, servers, logins: Mutex::new(logins) })
     }
 
     /// The sources of the intakes of `config`. To be called within the runtime: a lease has a task of its own.

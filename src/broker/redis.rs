@@ -12,6 +12,7 @@ mod connection;
 mod dead;
 mod fate;
 mod health;
+mod ids;
 mod inbox;
 mod lease;
 mod member;
@@ -36,6 +37,7 @@ use crate::config::Config;
 pub use bus::RedisBus;
 pub use channel::{Channel, ChannelSettings};
 pub use client::{Client, UrlError};
+pub use ids::RedisIds;
 pub use roster::RedisRoster;
 pub use server::Servers;
 pub use spaces::{RedisSpaces, SpaceStep, SpaceWrite, Step};
@@ -51,6 +53,8 @@ pub struct RedisEngine {
     pub roster: Arc<RedisRoster>,
     /// What plugins keep.
     pub spaces: Arc<RedisSpaces>,
+    /// What reserves ids.
+    pub ids: Arc<RedisIds>,
     /// The way to the server.
     pub client: Arc<Client>,
 }
@@ -65,6 +69,7 @@ impl RedisEngine {
         let roster = Arc::new(RedisRoster::new(Arc::clone(&client), Names::new(&config.bus.prefix)));
         let bus = Arc::new(RedisBus::start(config, Arc::clone(&client), Arc::clone(&roster), receiver));
         let spaces = Arc::new(RedisSpaces::new(Arc::clone(&client), Names::new(&config.bus.prefix)));
-        Ok(Self { bus, roster, spaces, client })
+        let ids = Arc::new(RedisIds::new(Arc::clone(&client), &Names::new(&config.bus.prefix)));
+        Ok(Self { bus, roster, spaces, ids, client })
     }
 }

@@ -33,7 +33,9 @@ impl Node {
         if !self.cluster.lease.is_held() {
             return Err(Disconnect::CUT_OFF);
         }
-        let connection = self.hub.attach(socket, form).await.ok_or(Disconnect::TOO_MANY)?;
+        let attached = self.hub.attach(socket, form).await;
+        let no_id = || if self.ids.left() == 0 { Disconnect::CUT_OFF } else { Disconnect::TOO_MANY };
+        let connection = attached.ok_or_else(no_id)?;
         connection.set_devices(devices);
         Ok(connection)
     }

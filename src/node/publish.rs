@@ -77,7 +77,13 @@ impl Node {
     /// One result each, in order. Nothing of the batch is delivered before all of it has been judged.
     pub async fn publish(&self, batch: Vec<Publication>) -> Vec<Published> {
         let now = clock::now_millis();
-        let mut envelopes: Vec<Envelope> = batch.into_iter().map(|p| self.envelope(p, now)).collect();
+        let Some(ids) = self.ids.take(batch.len()).await else {
+            let unavailable =
+                |p: &Publication| Published { id: p.message.id, replaced_by: Vec::new(), fate: Fate::Unavailable };
+            batch.iter().for_each(|p| self.meters.count(p.origin, &Fate::Unavailable));
+            return batch.iter().map(unavailable).collect();
+        };
+        let mut envelopes: Vec<Envelope> = batch.into_iter().zip(ids).map(|(p, id)| envelope(p, id, now)).collect();
         let judgements = self.plugins.judge(&mut envelopes).await;
         debug_assert_eq!(judgements.len(), envelopes.len(), "one judgement per envelope");
 
@@ -104,21 +110,21 @@ impl Node {
         origins.into_iter().zip(&published).for_each(|(origin, one)| self.meters.count(origin, &one.fate));
         published
     }
+}
 
-    fn envelope(&self, mut publication: Publication, now: i64) -> Envelope {
-        let id = self.ids.next();
-        let message = &mut publication.message;
-        if message.id == 0 || message.timestamp == 0 {
-            let message = Arc::make_mut(message);
-            if message.id == 0 {
-                message.id = i64::try_from(id).expect("an id has at most 53 bits");
-            }
-            if message.timestamp == 0 {
-                message.timestamp = now;
-            }
+/// Gives the message an id and a time where it has none.
+fn envelope(mut publication: Publication, id: u64, now: i64) -> Envelope {
+    let message = &mut publication.message;
+    if message.id == 0 || message.timestamp == 0 {
+        let message = Arc::make_mut(message);
+        if message.id == 0 {
+            message.id = i64::try_from(id).expect("an id has at most 53 bits");
         }
-        publication.into_envelope(id, now)
+        if message.timestamp == 0 {
+            message.timestamp = now;
+        }
     }
+    publication.into_envelope(id, now)
 }
 
 /// Who replaced the message, and why it goes no further, if it does not.

@@ -28,6 +28,7 @@ mod harness;
 mod heartbeat;
 mod hostile;
 mod hostile_plugins;
+mod ids;
 mod intake;
 mod interfaces;
 mod jwks;

@@ -4,6 +4,7 @@
 //! (`roster::state`). One partition makes one order: who was first is the same for everybody. Every node mirrors the users
 //! of all nodes in memory; docs/decisions/0011 says how far that goes. Knows no connection.
 
+mod ids;
 mod log;
 mod state;
 mod voice;
@@ -85,6 +86,8 @@ enum Seen {
     Entrance(Entrance),
     /// Whether the user is on another living node.
     Elsewhere(bool),
+    /// Whether the reservation of ids counts.
+    Reserved(bool),
 }
 
 impl KafkaRoster {
@@ -224,7 +227,7 @@ impl Shared {
         let beat = Beat::of(&Member { incarnation: 0, ..me.clone() }, self.process);
         match self.hear(&Entry::Ask(beat)).await? {
             Seen::Entrance(entrance) => Ok(entrance),
-            Seen::Beat | Seen::Elsewhere(_) => Err(self.away()),
+            Seen::Beat | Seen::Elsewhere(_) | Seen::Reserved(_) => Err(self.away()),
         }
     }
 
@@ -379,6 +382,8 @@ impl Shared {
         };
         let now = Instant::now();
         let uid = if let Entry::User { uid, .. } = &entry { Some(uid.clone()) } else { None };
+        let ids =
+            if let Entry::Ids { number, from, process, .. } = entry { Some((number, (from, process))) } else { None };
         let own = header(message).and_then(<[u8]>::split_first_chunk::<8>);
         let number = own.filter(|(process, _)| u64::from_le_bytes(**process) == self.process);
         let number = number.and_then(|(_, number)| Some(u64::from_le_bytes(number.try_into().ok()?)));
@@ -396,7 +401,10 @@ impl Shared {
         let seen = match (entrance, uid) {
             (Some((_, entrance)), _) => Seen::Entrance(entrance),
             (None, Some(uid)) => Seen::Elsewhere(state.is_elsewhere(&self.node, &uid)),
-            (None, None) => Seen::Beat,
+            (None, None) => match ids {
+                Some((number, which)) => Seen::Reserved(state.reserved(number).granted == Some(which)),
+                None => Seen::Beat,
+            },
         };
         // Who waited may have given up.
         waiting.map(|waiting| waiting.send(seen));

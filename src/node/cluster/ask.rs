@@ -95,7 +95,7 @@ impl Node {
 
     async fn ask(&self, address: Address, asks: question::Asks, named: Vec<NodeId>) -> Answers {
         let deadline = Instant::now() + PATIENCE;
-        let number = self.ids.next();
+        let Some(number) = self.ids.take_one().await else { return Answers { said: Vec::new(), missing: named } };
         let (sender, mut heard) = mpsc::channel(ANSWERS);
         self.cluster.asks.open.lock().insert(number, sender);
         let _open = Open(&self.cluster.asks, number);

@@ -43,6 +43,17 @@ pub(super) enum Entry {
     Buried(Life),
     /// Only its place counts.
     Number,
+    /// A process reserves the ids of a node number from `from` up to `until`.
+    Ids {
+        /// Whose.
+        number: u16,
+        /// The first.
+        from: u64,
+        /// Behind the last; `None` = a later reservation stands for this one.
+        until: Option<u64>,
+        /// Who reserves.
+        process: u64,
+    },
 }
 
 /// What a node says of itself.
@@ -134,6 +145,10 @@ impl Entry {
             }
             Self::Buried((node, incarnation)) => (key(&["d", node.as_str(), &incarnation.to_string()]), None),
             Self::Number => ("n".to_owned(), Some(b"1".to_vec())),
+            Self::Ids { number, from, until, process } => {
+                let key = key(&["i", &number.to_string(), &from.to_string(), &process.to_string()]);
+                (key, until.map(|until| until.to_string().into_bytes()))
+            }
         }
     }
 
@@ -159,6 +174,19 @@ impl Entry {
                 Some(Self::Dead { life, by: NodeId::parse(std::str::from_utf8(value).ok()?).ok()? })
             }
             "n" => Some(Self::Number),
+            "i" => {
+                let [number, from, process] = [parts.next()?, parts.next()?, parts.next()?];
+                let until = match value {
+                    Some(value) => Some(std::str::from_utf8(value).ok()?.parse().ok()?),
+                    None => None,
+                };
+                Some(Self::Ids {
+                    number: number.parse().ok()?,
+                    from: from.parse().ok()?,
+                    until,
+                    process: process.parse().ok()?,
+                })
+            }
             _ => None,
         }
     }
@@ -197,6 +225,8 @@ mod tests {
             Entry::Dead { life: life.clone(), by: node("n2") },
             Entry::Buried(life),
             Entry::Number,
+            Entry::Ids { number: 7, from: 1 << 40, until: Some((1 << 40) + 5), process: u64::MAX },
+            Entry::Ids { number: 7, from: 0, until: None, process: 3 },
         ] {
             let (key, value) = entry.write();
             assert_eq!(Entry::read(key.as_bytes(), value.as_deref()), Some(entry));

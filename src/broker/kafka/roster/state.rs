@@ -33,6 +33,8 @@ pub(super) struct State {
     /// The newest life of each name that was found dead.
     graves: HashMap<NodeId, u64>,
     users: HashMap<Life, HashSet<Uid>, ahash::RandomState>,
+    /// Reservations of ids of each node number.
+    ids: HashMap<u16, Reserved>,
     holders: HashMap<Uid, SmallVec<[Life; 1]>, ahash::RandomState>,
 }
 
@@ -40,6 +42,17 @@ struct Living {
     member: Member,
     process: u64,
     heard: Instant,
+}
+
+/// What is known of the ids of one node number.
+#[derive(Default)]
+pub(super) struct Reserved {
+    /// All below are given away.
+    pub(super) bound: u64,
+    /// The reservations that stand in the topic: begin and process.
+    pub(super) standing: Vec<(u64, u64)>,
+    /// The last reservation, if it counts.
+    pub(super) granted: Option<(u64, u64)>,
 }
 
 /// What became of a wish to be let in.
@@ -58,6 +71,7 @@ impl State {
         match entry {
             Entry::Ask(beat) if !is_past => return Some((beat.life, self.admit(offset, &beat, now)?)),
             Entry::Ask(_) | Entry::Number => {}
+            Entry::Ids { number, from, until, process } => self.reserve(number, (from, process), until),
             Entry::Beat(beat) => self.hear(&beat, now),
             Entry::Left(node) => {
                 self.asking.retain(|other| other.member.id != node);
@@ -74,6 +88,22 @@ impl State {
             }
         }
         None
+    }
+
+    /// Notes a reservation. It counts only if it begins at or above the bound; its end counts in any case, because the
+    /// topic may forget an earlier one.
+    fn reserve(&mut self, number: u16, which: (u64, u64), until: Option<u64>) {
+        let reserved = self.ids.entry(number).or_default();
+        reserved.standing.retain(|other| *other != which);
+        let Some(until) = until else { return };
+        reserved.granted = (which.0 >= reserved.bound).then_some(which);
+        reserved.bound = reserved.bound.max(until);
+        reserved.standing.push(which);
+    }
+
+    /// What is known of the ids of a node number.
+    pub(super) fn reserved(&mut self, number: u16) -> &Reserved {
+        self.ids.entry(number).or_default()
     }
 
     fn admit(&mut self, offset: u64, beat: &Beat, now: Instant) -> Option<Entrance> {
@@ -416,5 +446,26 @@ mod tests {
         log.add(Entry::Beat(beat("a", 1, 5)));
         assert_eq!(log.state.members(log.now)[0].incarnation, 9);
         assert!(log.state.is_lost(&life));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_reservations_of_the_same_ids_one_counts() {
+        let mut log = Log::new();
+        let ids = |from, until, process| Entry::Ids { number: 7, from, until, process };
+        log.add(ids(100, Some(200), 1));
+        assert_eq!(log.state.reserved(7).granted, Some((100, 1)));
+        log.add(ids(100, Some(150), 2));
+        let reserved = log.state.reserved(7);
+        assert_eq!((reserved.granted, reserved.bound), (None, 200));
+        log.add(ids(200, Some(300), 2));
+        log.add(ids(100, None, 1));
+        log.add(ids(100, None, 2));
+        let reserved = log.state.reserved(7);
+        assert_eq!((reserved.bound, reserved.standing.as_slice()), (300, &[(200, 2)][..]));
+        // What the topic kept of it leads a new reader to the same bound.
+        let mut later = Log::new();
+        later.add(ids(200, Some(300), 2));
+        assert_eq!(later.state.reserved(7).bound, 300);
+        assert_eq!(later.state.reserved(8).bound, 0);
     }
 }

@@ -1,0 +1,167 @@
+//! Reserves the ids of this node: blocks in the engine of the bus or in a file, before the present one is used up.
+//!
+//! Where neither can be written, ids begin at the clock. Knows no engine.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep};
+
+pub use self::file::FileError;
+
+use self::file::FileIds;
+use crate::backoff::Backoff;
+use crate::broker::Unavailable;
+use crate::broker::ids::{BlockRequest, IdStore};
+use crate::config::NodeConfig;
+use crate::id::{IdSequence, SEQUENCE_END, seed};
+use crate::node::Node;
+
+/// Smallest block. A node over Redis that restarts once a minute uses its numbers up in 28 years: each start takes a block and leaves
+/// eight out.
+const SMALLEST: u64 = 1 << 14;
+/// Largest block: 16 seconds of a million ids a second.
+const LARGEST: u64 = 1 << 24;
+/// A block grows by this factor, which `ids.lua` knows, where half of it lasted less than [`SHORT`], and shrinks where it lasted [`LONG`].
+const GROWTH: u64 = 8;
+const SHORT: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(600);
+/// How often the store is told of the bound: it may have been emptied.
+const REMINDER: Duration = Duration::from_secs(10);
+/// Waits after a store that does not answer.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Fewer numbers left are told: half a year of 1 024 a second.
+const SCARCE: u64 = 1 << 34;
+
+/// Keeps an [`IdSequence`] supplied.
+pub(super) struct Reserver {
+    ids: Arc<IdSequence>,
+    store: Arc<dyn IdStore>,
+    number: u16,
+    floor: u64,
+    /// Where the last block ends; 0 = none yet.
+    bound: u64,
+    size: u64,
+    /// When the last block was reserved.
+    since: Instant,
+}
+
+/// What supplies `ids`: the engine's store, else a file below `node.state`. `None` = neither can be written: ids begin at
+/// the clock, which is told.
+///
+/// # Errors
+/// [`FileError::Unfit`]: the file holds something else, so nobody knows which ids are given away.
+pub(super) fn reserver(
+    node: &NodeConfig,
+    ids: &Arc<IdSequence>,
+    engine: Option<Arc<dyn IdStore>>,
+) -> Result<Option<Reserver>, FileError> {
+    let now = SystemTime::now();
+    let supplied = |store| Some(Reserver::new(Arc::clone(ids), store, node.number, now));
+    if let Some(store) = engine {
+        return Ok(supplied(store));
+    }
+    let files = FileIds::new(&node.state);
+    let (floor, why) = match node.state.as_os_str().is_empty() {
+        true => (seed(now), "node.state names no folder".to_owned()),
+        false => match files.open(node.number, seed(now)) {
+            Ok(()) => return Ok(supplied(Arc::new(files))),
+            Err(error @ FileError::Unfit { .. }) => return Err(error),
+            Err(error) => (files.bound(node.number).unwrap_or_default().max(seed(now)), error.to_string()),
+        },
+    };
+    tracing::warn!(
+        why,
+        "ids are not reserved and begin at the clock: they repeat after a restart if the clock went back, or if the node \
+         gave out more than 1024 a second on average"
+    );
+    ids.grant(floor..SEQUENCE_END);
+    Ok(None)
+}
+
+impl Reserver {
+    pub(super) fn new(ids: Arc<IdSequence>, store: Arc<dyn IdStore>, number: u16, now: SystemTime) -> Self {
+        let (floor, since) = (seed(now), Instant::now());
+        Self { ids, store, number, floor, bound: 0, size: SMALLEST, since }
+    }
+
+    /// Reserves one block.
+    ///
+    /// # Errors
+    /// [`Unavailable`]; or the numbers of the node are used up.
+    pub(super) async fn reserve(&mut self) -> Result<(), Unavailable> {
+        if self.bound == 0 {
+            self.bound = self.ask(self.size, true).await?;
+        }
+        let begin = self.ask(self.size, false).await?;
+        let end = begin.saturating_add(self.size);
+        if begin >= SEQUENCE_END {
+            let why = format!("the numbers of node {} are used up: give the node another node.number", self.number);
+            return Err(Unavailable { engine: "ids", why });
+        }
+        if SEQUENCE_END - begin < SCARCE {
+            let left = SEQUENCE_END - begin;
+            tracing::warn!(number = self.number, left, "few ids are left: give the node another node.number soon");
+        }
+        self.bound = end;
+        self.since = Instant::now();
+        self.ids.grant(begin..end);
+        Ok(())
+    }
+
+    async fn ask(&self, count: u64, is_start: bool) -> Result<u64, Unavailable> {
+        let Self { number, bound, floor, .. } = *self;
+        self.store.reserve(BlockRequest { number, from: bound, floor, count, is_start }).await
+    }
+
+    /// Sizes the next block by how long half of this one lasted.
+    fn resize(&mut self) {
+        let lasted = self.since.elapsed();
+        if lasted < SHORT {
+            self.size = (self.size * GROWTH).min(LARGEST);
+        } else if lasted >= LONG {
+            self.size = (self.size / GROWTH).max(SMALLEST);
+        }
+    }
+
+    /// Reserves blocks as they are needed. Ends never. `node` is not ready while no number is left.
+    pub(super) async fn run(mut self, node: Arc<Node>) {
+        let way: Arc<str> = "ids".into();
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut is_due = self.bound == 0;
+        loop {
+            if is_due {
+                match self.reserve().await {
+                    Ok(()) => {
+                        backoff.reset();
+                        node.set_ailing(&way, None);
+                    }
+                    Err(why) => {
+                        let left = self.ids.left();
+                        tracing::warn!(%why, left, "no block of ids is reserved");
+                        node.set_ailing(&way, (left == 0).then(|| format!("no id is left: {why}")));
+                        sleep(backoff.wait()).await;
+                        continue;
+                    }
+                }
+            }
+            tokio::select! {
+                () = self.ids.wanted() => {
+                    self.resize();
+                    is_due = true;
+                }
+                () = sleep(REMINDER) => {
+                    is_due = false;
+                    if let Err(why) = self.ask(0, false).await {
+                        tracing::debug!(%why, "the store is not reminded of the bound of the ids");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Blocks of ids in the roster's topic: a reservation is a record, and the order of the topic decides between two of them.
+//!
+//! Each reservation has a key of its own, so that compaction never forgets the greatest end. The next one of the same node
+//! number takes the earlier ones out of the topic.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::log::Entry;
+use super::{ANSWER, KafkaRoster, Seen, Shared};
+use crate::broker::Unavailable;
+use crate::broker::ids::{BlockRequest, IdStore};
+
+/// Attempts against others who reserve for the same node number at the same time.
+const ATTEMPTS: usize = 5;
+
+impl IdStore for KafkaRoster {
+    fn reserve(&self, request: BlockRequest) -> BoxFuture<'_, Result<u64, Unavailable>> {
+        self.shared.reserve(request).boxed()
+    }
+}
+
+impl Shared {
+    async fn reserve(&self, request: BlockRequest) -> Result<u64, Unavailable> {
+        let BlockRequest { number, from, floor, count, is_start } = request;
+        let count = if is_start { 0 } else { count };
+        self.loaded(Instant::now() + ANSWER).await?;
+        for _ in 0..ATTEMPTS {
+            let (bound, earlier) = {
+                let mut state = self.state.lock();
+                let reserved = state.reserved(number);
+                (reserved.bound, reserved.standing.clone())
+            };
+            let begin = if bound == 0 { floor.max(from) } else { bound.max(from) };
+            let until = begin.saturating_add(count);
+            if until == bound {
+                return Ok(begin);
+            }
+            let (until, process) = (Some(until), self.process);
+            match self.hear(&Entry::Ids { number, from: begin, until, process }).await? {
+                Seen::Reserved(true) => {
+                    for (from, process) in earlier.into_iter().filter(|which| *which != (begin, process)) {
+                        self.voice.whisper(&Entry::Ids { number, from, until: None, process });
+                    }
+                    return Ok(begin);
+                }
+                _ => tracing::info!(number, "another process reserves ids of this node number, too"),
+            }
+        }
+        Err(self.away())
+    }
+}
