@@ -8,18 +8,12 @@ use super::{Config, Credential, Intake, IntakeKind, Limits, Listener};
 
 /// Keys, or beginnings of keys, that a running node takes without a restart. Those of `limits` and of listeners are
 /// told by [`is_live`].
-const LIVE: [&str; 10] = [
-    "clients.",
-    "api.",
-    "plugins.allow_remove",
-    "plugins.require_hash",
-    "plugins.signing_keys",
-    "log.level",
-    "drain.",
-    "bus.redis.user",
-    "bus.redis.password",
-    "bus.kafka.password",
-];
+const LIVE: [&str; 4] = ["clients.", "api.", "log.level", "drain."];
+/// Live keys that belong to the plugin directory: they move with it.
+const LIVE_PLUGINS: [&str; 3] = ["plugins.allow_remove", "plugins.require_hash", "plugins.signing_keys"];
+/// Live keys that belong to a server: they move with it.
+const LIVE_REDIS: [&str; 2] = ["bus.redis.user", "bus.redis.password"];
+const LIVE_KAFKA: [&str; 1] = ["bus.kafka.password"];
 /// Limits that size something when the node starts.
 const FIXED_LIMITS: [&str; 2] = ["limits.connections", "limits.auth_calls"];
 /// Keys of an intake that say who reads it. The user counts for Redis only.
@@ -40,7 +34,7 @@ impl Config {
     /// What `new` changes.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
-        let same = Same { places: self.has_places_of(new), intakes: self.has_intakes_of(new) };
+        let same = Same::of(self, new);
         let (old_tree, new_tree) = (self.show(), new.show());
         let (old, new) = (old_tree.leaves(), new_tree.leaves());
         let before: BTreeMap<&str, &Value> = old.iter().map(|(path, value)| (path.as_str(), *value)).collect();
@@ -60,20 +54,27 @@ impl Config {
     #[must_use]
     pub fn with_live(&self, new: &Self) -> Self {
         let Limits { connections, auth_calls, .. } = self.limits;
+        let same = Same::of(self, new);
         let mut config = self.clone();
-        if self.has_places_of(new) {
+        if same.places {
             config.listeners.clone_from(&new.listeners);
         }
         config.clients = new.clients.clone();
         config.limits = Limits { connections, auth_calls, ..new.limits.clone() };
         config.api = new.api.clone();
-        config.plugins.allow_remove.clone_from(&new.plugins.allow_remove);
-        config.plugins.require_hash = new.plugins.require_hash;
-        config.plugins.signing_keys.clone_from(&new.plugins.signing_keys);
-        config.bus.redis.user.clone_from(&new.bus.redis.user);
-        config.bus.redis.password.clone_from(&new.bus.redis.password);
-        config.bus.kafka.password.clone_from(&new.bus.kafka.password);
-        if self.has_intakes_of(new) {
+        if same.plugins {
+            config.plugins.allow_remove.clone_from(&new.plugins.allow_remove);
+            config.plugins.require_hash = new.plugins.require_hash;
+            config.plugins.signing_keys.clone_from(&new.plugins.signing_keys);
+        }
+        if same.redis {
+            config.bus.redis.user.clone_from(&new.bus.redis.user);
+            config.bus.redis.password.clone_from(&new.bus.redis.password);
+        }
+        if same.kafka {
+            config.bus.kafka.password.clone_from(&new.bus.kafka.password);
+        }
+        if same.intakes {
             config.intakes.clone_from(&new.intakes);
         }
         config.log.level.clone_from(&new.log.level);
@@ -100,11 +101,28 @@ impl Config {
     }
 }
 
-/// The lists in which two configurations agree.
+/// What two configurations agree on. A live key that belongs to something that waits for a restart waits with it: keys of another
+/// plugin directory do not judge this one, and another server's password does not open this one.
 #[derive(Clone, Copy)]
 struct Same {
     places: bool,
+    plugins: bool,
+    redis: bool,
+    kafka: bool,
     intakes: bool,
+}
+
+impl Same {
+    fn of(old: &Config, new: &Config) -> Self {
+        let kafka = |config: &Config| (config.bus.kafka.brokers.clone(), config.bus.kafka.user.clone());
+        Self {
+            places: old.has_places_of(new),
+            plugins: old.plugins.dir == new.plugins.dir,
+            redis: old.bus.redis.url == new.bus.redis.url,
+            kafka: kafka(old) == kafka(new),
+            intakes: old.has_intakes_of(new),
+        }
+    }
 }
 
 /// A listener's rules change under it only as long as no listener comes, goes or moves.
@@ -118,5 +136,9 @@ fn is_live(path: &str, same: Same) -> bool {
     if path.starts_with("intakes[") {
         return same.intakes && LIVE_INTAKE.contains(&path.split('.').nth(1).unwrap_or_default());
     }
-    LIVE.iter().any(|live| path.starts_with(live))
+    let of = |keys: &[&str]| keys.iter().any(|live| path.starts_with(live));
+    of(&LIVE)
+        || (same.plugins && of(&LIVE_PLUGINS))
+        || (same.redis && of(&LIVE_REDIS))
+        || (same.kafka && of(&LIVE_KAFKA))
 }

@@ -69,10 +69,20 @@ impl Rules<'_> {
             let problem = format!("expected 1 to {MAX_PREFIX} letters, digits, `-`, `_` or `.`, got {:?}", bus.prefix);
             self.fault("bus.prefix", &problem);
         }
-        if !self.is_sound("bus.redis.url") {
-            return;
+        self.brokers("bus.kafka.brokers", &bus.kafka.brokers);
+        if self.is_sound("bus.redis.url") {
+            self.redis_url("bus.redis.url", &bus.redis.url);
         }
-        self.redis_url("bus.redis.url", &bus.redis.url);
+    }
+
+    /// librdkafka would take what stands before the `@` for a part of the name, and tell it in its errors.
+    fn brokers(&mut self, path: &str, brokers: &str) {
+        if brokers.contains('@') && self.is_sound(path) {
+            self.fault(
+                path,
+                "expected host:port by commas, without user and password: they stand in keys of their own, beside it",
+            );
+        }
     }
 
     fn redis_url(&mut self, path: &str, url: &str) {
@@ -87,7 +97,9 @@ impl Rules<'_> {
             }
             Some(_) => return,
         };
-        self.fault(path, &format!("expected {expected}, got {url:?}"));
+        // Behind a `?` may stand a password, too.
+        let shown = url.split_once(['?', '#']).map_or(url, |(shown, _)| shown);
+        self.fault(path, &format!("expected {expected}, got {shown:?}"));
     }
 
     fn listeners(&mut self) {
@@ -220,6 +232,7 @@ impl Rules<'_> {
             for (key, _, _, problem) in rules.iter().filter(|(_, is_given, fits, _)| *is_given && !fits) {
                 self.fault(&path(key), problem);
             }
+            self.brokers(&path("brokers"), &intake.brokers);
             if !is_kafka && !intake.url.is_empty() {
                 self.redis_url(&path("url"), &intake.url);
             }

@@ -30,6 +30,40 @@ fn insecure_goes_only_where_nothing_needs_it() {
     assert!(error.contains("api.keys") && error.contains("listeners[0].serves"), "{error}");
 }
 
+#[test]
+fn a_live_key_waits_with_the_thing_that_it_belongs_to() {
+    let key = "A".repeat(43) + "=";
+    let old = format!(
+        "plugins: {{dir: a, signing_keys: [\"{key}\"]}}\nbus: {{redis: {{url: \"redis://a\", password: p}}, kafka: {{brokers: a:1, password: p}}}}\n"
+    );
+    let files = Files::new(&old);
+    let loaded = files.load(None, &[]).unwrap();
+    for (new, live, waiting) in [
+        (old.replace(&format!("[\"{key}\"]"), "[]"), vec!["plugins.signing_keys"], vec![]),
+        (
+            old.replace(&format!("[\"{key}\"]"), "[]").replace("dir: a", "dir: b"),
+            vec![],
+            vec!["plugins.dir", "plugins.signing_keys"],
+        ),
+        (old.replace("password: p", "password: q"), vec!["bus.redis.password", "bus.kafka.password"], vec![]),
+        (
+            old.replace("password: p", "password: q").replace("redis://a", "redis://b").replace("a:1", "b:1"),
+            vec![],
+            vec!["bus.redis.url", "bus.redis.password", "bus.kafka.brokers", "bus.kafka.password"],
+        ),
+    ] {
+        files.write("s.yaml", &new);
+        let reloaded = loaded.reload().unwrap();
+        assert_eq!(
+            (reloaded.changes.live, reloaded.changes.needs_restart.clone()),
+            (live.iter().map(|key| (*key).to_owned()).collect(), waiting.iter().map(|key| (*key).to_owned()).collect()),
+            "{new}"
+        );
+        let trust = |config: &Config| (config.plugins.signing_keys.clone(), config.bus.redis.password.clone());
+        assert_eq!(trust(&reloaded.config) == trust(&loaded.config), live.is_empty(), "{new}");
+    }
+}
+
 /// Each live key takes each of some values that are wrong beside the old value of a key that needs a restart.
 #[test]
 fn no_reload_leads_to_what_a_start_would_refuse() {
