@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::bindings::exports::skylark::plugin::access::Answer;
 use super::failure::Failure;
+use super::matching::Rules;
 use super::pool::Lease;
 use super::snapshot::{Gate, Snapshot};
 use super::stats::Outcome;
@@ -12,14 +13,17 @@ use super::{Access, JoinRequest, Role, convert};
 
 /// Asks until one plugin decides.
 pub(super) async fn join(snapshot: &Snapshot, request: &JoinRequest) -> Access {
-    // A missing plugin shuts the whole role: nobody can tell which joins it would have refused.
-    if let Some(plugin) = snapshot.access.iter().find_map(Gate::shut) {
+    // Nobody can tell which joins a missing plugin would have refused, of the rooms that it wants to see.
+    if let Some(plugin) = snapshot.access.iter().find_map(|gate| gate.shut_for(request)) {
         tracing::debug!(%plugin, "a join is refused: the access plugin is missing");
         return Access::Unavailable;
     }
     for gate in &snapshot.access {
         let Gate::Live(served) = gate else { continue };
         let Some(version) = served.choose(|| Some(request.who.uid.as_str().into())) else { continue };
+        if !wants(&version.manifest.rules, request) {
+            continue;
+        }
         match ask(version, request).await {
             Ok(Access::Abstain) => {}
             Ok(decided) => return decided,
@@ -30,6 +34,21 @@ pub(super) async fn join(snapshot: &Snapshot, request: &JoinRequest) -> Access {
         }
     }
     Access::Abstain
+}
+
+/// Whether a plugin with these rules is asked.
+pub(super) fn wants(rules: &Rules, request: &JoinRequest) -> bool {
+    rules.wants_room(Some(request.room.as_str()))
+}
+
+impl Gate {
+    /// The missing plugin that would have been asked.
+    fn shut_for(&self, request: &JoinRequest) -> Option<&Arc<str>> {
+        match self {
+            Self::Shut { plugin, rules } if wants(rules, request) => Some(plugin),
+            Self::Shut { .. } | Self::Live(_) => None,
+        }
+    }
 }
 
 /// Asks one plugin.

@@ -10,7 +10,7 @@ use crate::message::{Envelope, Origin, Target};
 pub(super) struct Rules {
     /// Actions of messages.
     pub(super) actions: Vec<Pattern>,
-    /// Rooms that a publish goes to, or that an event is about.
+    /// Rooms that a publish goes to, that an event is about, or that a client asks to join.
     pub(super) rooms: Vec<Pattern>,
     /// Keys of a handler: it gets those of its own that match.
     pub(super) keys: Vec<Pattern>,
@@ -31,7 +31,7 @@ impl Rules {
             }
     }
 
-    /// Whether an events plugin with these rules hears of something in `room` (or of something in none).
+    /// Whether an events or access plugin with these rules is told of something in `room` (or of something in none).
     #[must_use]
     pub(super) fn wants_room(&self, room: Option<&str>) -> bool {
         room.is_none_or(|room| any(&self.rooms, room))

@@ -261,12 +261,15 @@ impl Stage {
         Ok(events::hand(&self.version, event, hops).await?)
     }
 
-    /// Asks the plugin whether a client may join a room.
+    /// Asks the plugin whether a client may join a room; `None` where the manifest's rules keep the question from it.
     ///
     /// # Errors
     /// The call failed: the node would answer 503.
-    pub async fn join(&self, request: &JoinRequest) -> Result<Access, Failed> {
-        Ok(access::ask(&self.version, request).await?)
+    pub async fn join(&self, request: &JoinRequest) -> Result<Option<Access>, Failed> {
+        if !access::wants(&self.version.manifest.rules, request) {
+            return Ok(None);
+        }
+        Ok(Some(access::ask(&self.version, request).await?))
     }
 
     /// The keys that a handler owns.

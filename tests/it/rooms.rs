@@ -140,9 +140,17 @@ async fn a_room_that_is_not_open_is_for_tokens_that_name_it() {
 #[tokio::test]
 async fn no_room_is_open_by_default_and_the_start_says_so() {
     let gateway = Setup::default().no_plugins().plugin("fault-auth").yaml("clients:\n  publish: false").start();
-    gateway.said("no room is open and no access plugin is live").await;
+    let warning = "no room is open and no access plugin is live";
+    gateway.said(warning).await;
+    let checked = || {
+        let output = gateway.folder.command("check").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(checked().contains(&format!("warning: clients.open_rooms: {warning}")), "{}", checked());
     let text = std::fs::read_to_string(gateway.folder.config()).unwrap();
     std::fs::write(gateway.folder.config(), text.replace("publish: false", "open_rooms: [lobby]")).unwrap();
+    assert!(!checked().contains(warning), "{}", checked());
     let form = Form::YunqueJson;
     let dial = Dial::path("/ws?token=a").subprotocol(form.subprotocol());
     let mut client = Client::dial(gateway.address("ws"), form, dial).await.unwrap();

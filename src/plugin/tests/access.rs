@@ -49,6 +49,18 @@ async fn an_access_plugin_that_fails_or_is_missing_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn an_access_plugin_is_asked_about_the_rooms_of_its_match_rules() {
+    let rooms = |rooms: &str| format!("[match]\nrooms = [{rooms}]").into_bytes();
+    let bench = Bench::with(&[("a.wasm", &plugin(REFUSE)), ("a.toml", &rooms("\"news:*\""))]).await;
+    assert_eq!((join(&bench).await, bench.status("a").calls), (Access::Abstain, 0));
+    bench.put("a.toml", &rooms("\"news:*\", \"lob*\"")).await;
+    assert_eq!(join(&bench).await, Access::Refuse(Refusal::new("403", "no")));
+    bench.put("a.toml", &rooms("\"news:*\"")).await;
+    bench.delete("a.wasm").await;
+    assert_eq!(join(&bench).await, Access::Abstain, "a missing plugin shuts the rooms that it would have seen");
+}
+
+#[tokio::test]
 async fn an_access_plugin_changes_nothing() {
     let outbox = r#"(import "skylark:plugin/outbox@0.1.2" "join" (func $join (param i32 i32 i32 i32 i32)))"#;
     let body =

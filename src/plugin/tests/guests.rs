@@ -23,8 +23,8 @@ pub(super) fn component(world: &str, core: &str) -> Vec<u8> {
     );
     let mut module = wat::parse_str(&text).unwrap();
     let mut resolve = Resolve::default();
-    // A world may name either version: most guests here are written against the first one, and are served still.
-    for wit in ["wit", "tests/fixtures/abi-0.1.0/wit"] {
+    // A world may name each version: most guests here are written against the first one, and are served still.
+    for wit in ["wit", "tests/fixtures/abi-0.1.0/wit", "tests/fixtures/abi-0.1.1/wit"] {
         resolve.push_path(Path::new(env!("CARGO_MANIFEST_DIR")).join(wit)).unwrap();
     }
     let package = format!("package test:guest; world guest {{ {world} }}");

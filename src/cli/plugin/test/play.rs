@@ -199,10 +199,11 @@ pub(in crate::cli::plugin) fn join_of(join: &JoinIn) -> Result<JoinRequest, Stri
 async fn joined(stage: &Stage, join: &JoinIn) -> Result<Outcome, String> {
     let refused = Outcome { verdict: Some(Verdict::Refuse), ..Outcome::default() };
     Ok(match stage.join(&join_of(join)?).await {
-        Ok(Access::Allow(until)) => Outcome { verdict: Some(Verdict::Allow), until, ..Outcome::default() },
-        Ok(Access::Refuse(refusal)) => Outcome { refusal: Some(refusal), ..refused },
-        Ok(Access::Abstain) => Outcome { verdict: Some(Verdict::Abstain), ..Outcome::default() },
-        Ok(Access::Unavailable) => refused,
+        Ok(None) => Outcome { verdict: Some(Verdict::Unasked), ..Outcome::default() },
+        Ok(Some(Access::Allow(until))) => Outcome { verdict: Some(Verdict::Allow), until, ..Outcome::default() },
+        Ok(Some(Access::Refuse(refusal))) => Outcome { refusal: Some(refusal), ..refused },
+        Ok(Some(Access::Abstain)) => Outcome { verdict: Some(Verdict::Abstain), ..Outcome::default() },
+        Ok(Some(Access::Unavailable)) => refused,
         Err(failed) => Outcome { failed: Some(failed), ..refused },
     })
 }
