@@ -142,3 +142,18 @@ async fn batches_of_every_codec_are_read() {
     assert_eq!(source.fault(), None);
     within("the end", source.close()).await;
 }
+
+/// A fetch that waits for the next record holds up every later request on its connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn question_for_the_topic_does_not_wait_behind_a_fetch() {
+    let topic = unique("fetch");
+    kafka().create_topic(&topic, 1).await;
+    let link = kafka().link_with("n1", &[("fetch.wait.max.ms", "60000"), ("socket.timeout.ms", "90000")]);
+    let mut source = KafkaSource::join(&link, &topic, &topic, "kafka test").unwrap();
+    for text in payloads("m", 5) {
+        send(&topic, std::slice::from_ref(&text)).await;
+        assert_eq!(texts(&drain(&mut source, 1).await), [text]);
+    }
+    // Its end waits for the fetch.
+    drop(source);
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
+use rdkafka::admin::AdminClient;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{FutureProducer, Producer};
@@ -37,6 +38,12 @@ impl<C: ConsumerContext> Client for BaseConsumer<C> {
 impl<C: ConsumerContext + 'static> Client for StreamConsumer<C> {
     fn set(&self, user: &str, password: &str) -> Result<(), KafkaError> {
         set_credentials(self.client(), user, password)
+    }
+}
+
+impl<C: ClientContext> Client for AdminClient<C> {
+    fn set(&self, user: &str, password: &str) -> Result<(), KafkaError> {
+        set_credentials(self.inner(), user, password)
     }
 }
 

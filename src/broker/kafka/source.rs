@@ -18,6 +18,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use metrics::counter;
+use rdkafka::admin::AdminClient;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::statistics::Statistics;
 use tokio::runtime::Handle;
@@ -68,16 +69,19 @@ impl KafkaSource {
         let shared = Arc::new(Shared::default());
         let counted = Arc::clone(&shared);
         let count = move |statistics: &Statistics| counted.lag.store(uncommitted(statistics), Ordering::Relaxed);
-        let heard = Heard::of(link).and_counting(count);
+        let silent = Heard::of(link);
+        let heard = silent.and_counting(count);
         let fixed = [("group.id", group), ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false")];
         let context = Group::new(heard.clone(), Arc::clone(&shared), topic, name);
         let consumer: BaseConsumer<Group> = link.create(context, DEFAULTS, &fixed)?;
         consumer.subscribe(&[topic]).map_err(|error| unavailable(told(&error)))?;
         let consumer = Arc::new(consumer);
         link.keep(&consumer);
+        let asker: Arc<AdminClient<Heard>> = Arc::new(link.create(silent, &[], &[])?);
+        link.keep(&asker);
         let (sender, handed) = mpsc::channel(1);
         let tombstones = counter!(names::INTAKE_TOMBSTONES, "intake" => name.to_owned());
-        let poll = Poll::new(Arc::clone(&consumer), Arc::clone(&shared), heard, sender, (topic, tombstones));
+        let poll = Poll::new((Arc::clone(&consumer), asker), Arc::clone(&shared), heard, sender, (topic, tombstones));
         let runtime = Handle::current();
         let reader = thread::Builder::new()
             .name(format!("kafka-{topic}"))

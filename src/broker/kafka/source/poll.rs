@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use metrics::Counter;
+use rdkafka::admin::AdminClient;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message, OwnedHeaders};
@@ -71,6 +72,9 @@ struct Raw {
 
 pub(super) struct Poll {
     consumer: Arc<BaseConsumer<Group>>,
+    /// Asks for the topic's id. Not the consumer: on its connections a question waits behind the fetch under way, half a
+    /// second where nothing comes.
+    asker: Arc<AdminClient<Heard>>,
     shared: Arc<Shared>,
     heard: Heard,
     sender: mpsc::Sender<Handed>,
@@ -91,7 +95,7 @@ pub(super) struct Poll {
 
 impl Poll {
     pub(super) fn new(
-        consumer: Arc<BaseConsumer<Group>>,
+        (consumer, asker): (Arc<BaseConsumer<Group>>, Arc<AdminClient<Heard>>),
         shared: Arc<Shared>,
         heard: Heard,
         sender: mpsc::Sender<Handed>,
@@ -99,6 +103,7 @@ impl Poll {
     ) -> Self {
         Self {
             consumer,
+            asker,
             shared,
             heard,
             sender,
@@ -193,7 +198,7 @@ impl Poll {
         let id = self.ask_for_id()?;
         if self.cluster.is_none() {
             // Known by now, unless the brokers have none.
-            self.cluster = Some(self.consumer.client().fetch_cluster_id(LOOK).unwrap_or_default());
+            self.cluster = Some(self.asker.inner().fetch_cluster_id(LOOK).unwrap_or_default());
         }
         let before = self.shared.topic_id.lock().replace(id.clone());
         let is_known = |id: &String| !id.is_empty();
@@ -213,7 +218,7 @@ impl Poll {
             Some(broker) => broker,
             None => self.leader()?,
         };
-        let asked = topic_id(self.consumer.client(), &self.topic, broker, LOOK);
+        let asked = topic_id(self.asker.inner(), &self.topic, broker, LOOK);
         self.broker = Some(broker).filter(|_| asked.is_ok());
         match asked {
             Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnsupportedFeature) => Ok(String::new()),
@@ -223,7 +228,7 @@ impl Poll {
 
     /// Any broker that leads a partition of the topic.
     fn leader(&self) -> Result<i32, KafkaError> {
-        let metadata = self.consumer.client().fetch_metadata(Some(&self.topic), LOOK)?;
+        let metadata = self.asker.inner().fetch_metadata(Some(&self.topic), LOOK)?;
         let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
         let leader = partitions.map(MetadataPartition::leader).find(|leader| *leader >= 0);
         leader.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable))
