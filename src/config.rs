@@ -188,6 +188,8 @@ section! {
         pub unbound: Duration = Duration::from_secs(45),
         /// Furthest that a handler may extend an unbound connection.
         pub unbound_max: Duration = Duration::from_secs(300),
+        /// Idle time of an HTTP connection between requests; give it more than the idle time of a proxy's pool.
+        pub keep_alive: Duration = Duration::from_secs(75),
         /// Whole message or body after its first byte.
         pub message_timeout: Duration = Duration::from_secs(10),
         /// Largest frame and message from a client.

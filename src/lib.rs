@@ -13,6 +13,7 @@
 //! Modules stand in layer order, and a module imports lower layers only (`tests/tidy.rs` holds it).
 
 // L0: the words everything else is said in.
+pub mod authority;
 pub mod claim;
 pub mod disconnect;
 pub mod id;

@@ -10,6 +10,7 @@ use super::fault::{Fault, nearest};
 use super::read::one_of;
 use super::value::Value;
 use super::{Config, IntakeKind, Service};
+use crate::authority::Authority;
 use crate::id::Room;
 
 /// Words that stand for a group of origins.
@@ -135,9 +136,13 @@ impl Rules<'_> {
     }
 
     fn origin(&mut self, path: &str, origin: &str) {
-        let is_exact = origin.split_once("://").is_some_and(|(scheme, rest)| {
-            !scheme.is_empty() && !rest.is_empty() && !rest.contains(|c: char| c == '/' || c.is_whitespace())
-        });
+        let is_scheme = |text: &str| {
+            text.starts_with(|c: char| c.is_ascii_alphabetic())
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+        };
+        let is_exact = origin
+            .split_once("://")
+            .is_some_and(|(scheme, authority)| is_scheme(scheme) && Authority::parse(authority).is_ok());
         if !is_exact && !ORIGIN_WORDS.contains(&origin) {
             let words = one_of(&ORIGIN_WORDS);
             self.fault(
@@ -249,6 +254,7 @@ impl Rules<'_> {
         let least = [
             ("heartbeat.interval", heartbeat.interval, Duration::from_millis(100)),
             ("limits.handshake", limits.handshake, Duration::from_millis(100)),
+            ("limits.keep_alive", limits.keep_alive, Duration::from_millis(100)),
             ("limits.first_frame", limits.first_frame, Duration::from_millis(100)),
             ("limits.unbound", limits.unbound, Duration::from_millis(100)),
             ("limits.message_timeout", limits.message_timeout, Duration::from_millis(100)),

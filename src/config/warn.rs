@@ -8,6 +8,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         self.warn_of_scopes(&mut warnings);
+        self.warn_of_origins(&mut warnings);
         warnings
     }
 
@@ -32,6 +33,17 @@ impl Config {
                 "api.keys[{index}].scopes: {:?} has `manage` without `plugins`, and may no longer enable, disable, reload or roll \
                  back plugins, nor read their log: add `plugins` if it should",
                 key.name
+            ));
+        }
+    }
+
+    /// A page of any site may connect, so no cookie says that its user wanted it.
+    fn warn_of_origins(&self, warnings: &mut Vec<String>) {
+        let is_open = |listener: &Listener| listener.origins.iter().any(|origin| origin == "*");
+        for (index, _) in self.listeners.iter().enumerate().filter(|(_, listener)| is_open(listener)) {
+            warnings.push(format!(
+                "listeners[{index}].origins: `*` lets the pages of every site connect, so a token in a cookie does not count for \
+                 them: name the origins whose cookies should count"
             ));
         }
     }

@@ -23,8 +23,19 @@ const SCHEME: &[u8] = b"bearer ";
 pub(super) struct Allowed {
     /// A token in the query.
     pub(super) query_token: bool,
-    /// A token in a cookie: only where a page on the list asks.
-    pub(super) cookie: bool,
+    /// A token in a cookie.
+    pub(super) cookie: Cookie,
+}
+
+/// What becomes of a token in a cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cookie {
+    /// A page on the listener's list asks.
+    Counts,
+    /// Any page may ask, so the cookie is passed over.
+    Ignored,
+    /// No page asks, so another site may have sent it.
+    Refused,
 }
 
 /// What the handshake says.
@@ -60,8 +71,8 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: Allowed) -> Result<P
         return Err(BadHandshake::Invalid(words.to_owned()));
     }
     let offered = Offered::read(headers)?;
-    let cookie = cookie(headers);
-    let is_withheld = cookie.is_some() && !allowed.cookie;
+    let cookie = cookie(headers).filter(|_| allowed.cookie != Cookie::Ignored);
+    let is_withheld = cookie.is_some() && allowed.cookie == Cookie::Refused;
     let token = bearer(headers).and_then(|token| std::str::from_utf8(token).ok()).map(str::to_owned);
     let token = token.or(query.token).or(cookie.filter(|_| !is_withheld)).or(offered.token);
     if token.is_none() && is_withheld {
@@ -184,11 +195,16 @@ fn items<'a>(headers: &'a HeaderMap, name: &HeaderName, separator: char) -> impl
     lines.flat_map(move |line| line.split(separator)).map(str::trim).filter(|item| !item.is_empty())
 }
 
+/// Whether one of the header's lines lists the token, in any case (RFC 9110 §5.6.1).
+pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    items(headers, name, ',').any(|item| item.eq_ignore_ascii_case(token))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ALL: Allowed = Allowed { query_token: true, cookie: true };
+    const ALL: Allowed = Allowed { query_token: true, cookie: Cookie::Counts };
 
     fn presented(uri: &str, headers: &[(&'static str, &str)], allowed: Allowed) -> Result<Presented, BadHandshake> {
         let mut map = HeaderMap::new();
@@ -218,11 +234,14 @@ mod tests {
 
     #[test]
     fn a_cookie_counts_only_where_it_may() {
-        let no_cookie = Allowed { cookie: false, ..ALL };
+        let no_cookie = Allowed { cookie: Cookie::Refused, ..ALL };
         let read = |headers: &[_]| presented("/", headers, no_cookie).map(|p| p.claim.token);
         assert_eq!(read(&[("cookie", "token=c")]), Err(BadHandshake::CookieWithoutPage));
         assert_eq!(read(&[("cookie", "token=c; theme=dark"), ("authorization", "Bearer h")]), Ok(Some("h".into())));
         assert_eq!(read(&[("cookie", "theme=dark")]), Ok(None));
+        let ignored = Allowed { cookie: Cookie::Ignored, ..ALL };
+        let passed_over = presented("/", &[("cookie", "token=c")], ignored).map(|p| p.claim.token);
+        assert_eq!(passed_over, Ok(None));
     }
 
     #[test]

@@ -3,9 +3,8 @@
 //! Knows no socket. A browser always sends Origin on a WebSocket handshake and no script can forge it; a program that is
 //! no browser may send anything, which is why an Origin only ever protects what a browser adds by itself: cookies.
 
-use std::net::{IpAddr, SocketAddr};
-
-use hyper::http::uri::Authority;
+use crate::authority::Authority;
+use crate::config::Listener;
 
 /// What the header says about the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,132 +12,156 @@ pub(super) enum Page {
     /// No Origin: no browser, so nothing that a browser adds by itself may count.
     None,
     /// On the list.
-    Allowed,
+    Allowed {
+        /// Whether a cookie counts. It does not where any page may ask, nor over TLS where anybody on the page's way
+        /// may have written it.
+        cookie: bool,
+    },
     /// Not on the list.
     Refused,
 }
 
-/// Judges `origin` for a request to `host` (its Host header). `rules` are exact origins, `same-origin`, `same-host`,
-/// `loopback` or `*`; without a rule no page may connect.
-pub(super) fn judge(origin: Option<&str>, host: Option<&str>, rules: &[String]) -> Page {
+/// Judges `origin` for a request to `host` (its Host header) by the rules of `listener`: exact origins, `same-origin`,
+/// `same-host`, `loopback` or `*`. Without a rule no page may connect.
+pub(super) fn judge(origin: Option<&str>, host: Option<&str>, listener: &Listener) -> Page {
     let Some(origin) = origin else { return Page::None };
-    let allowed = rules.iter().any(|rule| is_allowed(origin, host, rule));
-    if allowed { Page::Allowed } else { Page::Refused }
+    let is_tls = listener.tls.is_some();
+    let allowed = listener.origins.iter().filter_map(|rule| cookie_counts(origin, host, rule, is_tls));
+    allowed.reduce(|one, other| one || other).map_or(Page::Refused, |cookie| Page::Allowed { cookie })
 }
 
 /// Whether an origin (`http://localhost:3000`) or a Host (`127.0.0.1:8080`) names this machine.
 pub(super) fn is_loopback(text: &str) -> bool {
-    // What nearly every back end sends with each push needs no URI parser.
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return address.ip().to_canonical().is_loopback();
-    }
-    let place = if text.contains("://") { Place::of_origin(text) } else { Place::of_host(text, 0) };
-    place.is_some_and(|place| place.is_loopback())
+    let authority = if text.contains("://") { Site::of(text).map(|site| site.authority) } else { parsed(text) };
+    authority.is_some_and(|authority| authority.is_loopback())
 }
 
-fn is_allowed(origin: &str, host: Option<&str>, rule: &str) -> bool {
+/// `None` where the rule does not allow the page, else whether its cookies count.
+fn cookie_counts(origin: &str, host: Option<&str>, rule: &str, is_tls: bool) -> Option<bool> {
     if rule == "*" {
-        return true;
+        return Some(false);
     }
-    let Some(page) = Place::of_origin(origin) else { return false };
-    match rule {
-        "same-origin" => host.and_then(|h| Place::of_host(h, page.port)).is_some_and(|own| own == page),
-        "same-host" => host.and_then(|h| Place::of_host(h, page.port)).is_some_and(|own| own.host == page.host),
-        "loopback" => page.is_loopback(),
-        exact => {
-            Place::of_origin(exact).is_some_and(|p| p == page) && scheme(exact).eq_ignore_ascii_case(scheme(origin))
+    let page = Site::of(origin)?;
+    let own = || host.and_then(parsed);
+    let (allows, cookie) = match rule {
+        "same-origin" => (own().is_some_and(|own| page.is_at(own, is_tls)), true),
+        "same-host" => (own().is_some_and(|own| own.host == page.authority.host), page.is_secure() || !is_tls),
+        "loopback" => (page.authority.is_loopback(), true),
+        exact => (Site::of(exact).is_some_and(|exact| exact.is_same(&page)), true),
+    };
+    allows.then_some(cookie)
+}
+
+/// An origin: scheme, host, port.
+struct Site<'a> {
+    scheme: &'a str,
+    authority: Authority<'a>,
+}
+
+impl<'a> Site<'a> {
+    /// `null` and a text with a path or a user are no sites.
+    fn of(origin: &'a str) -> Option<Self> {
+        let (scheme, rest) = origin.split_once("://")?;
+        Some(Self { scheme, authority: parsed(rest)? })
+    }
+
+    fn is_secure(&self) -> bool {
+        self.port_of_scheme() == Some(443)
+    }
+
+    fn port_of_scheme(&self) -> Option<u16> {
+        let is = |names: [&str; 2]| names.iter().any(|name| self.scheme.eq_ignore_ascii_case(name));
+        if is(["http", "ws"]) {
+            Some(80)
+        } else if is(["https", "wss"]) {
+            Some(443)
+        } else {
+            None
         }
     }
-}
 
-fn scheme(origin: &str) -> &str {
-    origin.split_once("://").map_or("", |(scheme, _)| scheme)
-}
-
-/// Host and port, each in one spelling.
-#[derive(Debug, PartialEq, Eq)]
-struct Place {
-    host: String,
-    port: u16,
-}
-
-impl Place {
-    /// `null` and what is no origin (a path, a user) is no place.
-    fn of_origin(text: &str) -> Option<Self> {
-        let (scheme, rest) = text.split_once("://")?;
-        if rest.contains(['/', '?', '#', '@']) {
-            return None;
-        }
-        let port = match scheme.to_ascii_lowercase().as_str() {
-            "http" | "ws" => 80,
-            "https" | "wss" => 443,
-            _ => 0,
-        };
-        Self::of_host(rest, port)
+    fn port(&self) -> Option<u16> {
+        self.authority.port.or_else(|| self.port_of_scheme())
     }
 
-    /// A Host without a port is at the default port of the page's scheme: whether TLS ended before us, only the page knows.
-    fn of_host(text: &str, default: u16) -> Option<Self> {
-        let authority: Authority = text.parse().ok().filter(|_| !text.contains('@'))?;
-        let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
-        let port = match authority.port() {
-            Some(port) => port.as_u16(),
-            None if authority.as_str().ends_with(':') => return None,
-            None => default,
-        };
-        (!host.is_empty()).then_some(Self { host, port })
+    fn is_same(&self, other: &Self) -> bool {
+        self.scheme.eq_ignore_ascii_case(other.scheme)
+            && self.authority.host == other.authority.host
+            && self.port() == other.port()
     }
 
-    fn is_loopback(&self) -> bool {
-        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        self.host == "localhost"
-            || self.host.ends_with(".localhost")
-            || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+    /// Whether the page came from the place that the Host header names. A plain listener may stand behind a proxy that
+    /// ends TLS, so there the page's own scheme gives the port of a Host without one.
+    fn is_at(&self, host: Authority<'_>, is_tls: bool) -> bool {
+        let default = if is_tls { Some(443) } else { self.port_of_scheme() };
+        (self.is_secure() || !is_tls)
+            && host.host == self.authority.host
+            && host.port.or(default) == self.port()
     }
+}
+
+fn parsed(text: &str) -> Option<Authority<'_>> {
+    Authority::parse(text).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, TlsFiles};
+
+    fn listener(rules: &[&str], tls: bool) -> Listener {
+        let files = || TlsFiles { cert: "c.pem".into(), key: "k.pem".into() };
+        Listener {
+            origins: rules.iter().map(|rule| (*rule).to_owned()).collect(),
+            tls: tls.then(files),
+            ..Config::default().listeners.remove(0)
+        }
+    }
 
     fn page(origin: &str, host: &str, rules: &[&str]) -> Page {
-        let rules: Vec<String> = rules.iter().map(|r| (*r).to_owned()).collect();
-        judge(Some(origin), Some(host), &rules)
+        judge(Some(origin), Some(host), &listener(rules, false))
     }
 
     #[test]
     fn the_list_decides() {
-        use Page::{Allowed, Refused};
+        use Page::Refused;
+        const ALLOWED: Page = Page::Allowed { cookie: true };
+        const NO_COOKIE: Page = Page::Allowed { cookie: false };
         let table: &[(&str, &str, &[&str], Page)] = &[
             ("https://a.com", "a.com", &[], Refused),
-            ("https://a.com", "a.com", &["same-origin"], Allowed),
-            ("https://a.com", "a.com:443", &["same-origin"], Allowed),
+            ("https://a.com", "a.com", &["same-origin"], ALLOWED),
+            ("https://a.com", "a.com:443", &["same-origin"], ALLOWED),
             ("http://a.com", "a.com:443", &["same-origin"], Refused),
-            ("https://A.com:443", "a.COM", &["same-origin"], Allowed),
-            ("http://a.com:8080", "a.com:8080", &["same-origin"], Allowed),
+            ("https://A.com:443", "a.COM", &["same-origin"], ALLOWED),
+            ("http://a.com:8080", "a.com:8080", &["same-origin"], ALLOWED),
             ("http://a.com:3000", "a.com:8080", &["same-origin"], Refused),
-            ("http://a.com:3000", "a.com:8080", &["same-host"], Allowed),
+            ("http://a.com:3000", "a.com:8080", &["same-host"], ALLOWED),
             ("http://b.com", "a.com", &["same-host"], Refused),
             ("http://xa.com", "a.com", &["same-host"], Refused),
             ("http://a.com.evil", "a.com", &["same-host"], Refused),
-            ("http://localhost:3000", "a.com", &["loopback"], Allowed),
-            ("http://127.1.2.3", "a.com", &["loopback"], Allowed),
-            ("http://[::1]:5", "a.com", &["loopback"], Allowed),
+            ("http://localhost:3000", "a.com", &["loopback"], ALLOWED),
+            ("http://127.1.2.3", "a.com", &["loopback"], ALLOWED),
+            ("http://[::1]:5", "a.com", &["loopback"], ALLOWED),
             ("http://127.0.0.1.evil.com", "a.com", &["loopback"], Refused),
             ("http://localhost.evil.com", "a.com", &["loopback"], Refused),
-            ("https://app.a.com", "x", &["https://app.a.com"], Allowed),
-            ("https://app.a.com:443", "x", &["https://app.a.com"], Allowed),
+            ("https://app.a.com", "x", &["https://app.a.com"], ALLOWED),
+            ("https://app.a.com:443", "x", &["https://app.a.com"], ALLOWED),
             ("http://app.a.com", "x", &["https://app.a.com"], Refused),
             ("https://app.a.com:444", "x", &["https://app.a.com"], Refused),
             ("https://sub.app.a.com", "x", &["https://app.a.com"], Refused),
             ("https://b.com", "a.com", &["https://a.com", "same-host", "loopback"], Refused),
             ("null", "a.com", &["same-origin", "same-host", "loopback"], Refused),
-            ("null", "a.com", &["*"], Allowed),
-            ("https://evil.com", "a.com", &["*"], Allowed),
+            ("null", "a.com", &["*"], NO_COOKIE),
+            ("https://evil.com", "a.com", &["*"], NO_COOKIE),
+            ("https://a.com", "a.com", &["*", "same-origin"], ALLOWED),
+            ("https://a.com", "a.com:1.evil.example", &["same-host"], Refused),
+            ("https://a.com:1.evil.example", "a.com", &["same-host", "loopback"], Refused),
+            ("http://127.0.0.1:1.evil.example", "a.com", &["loopback"], Refused),
+            ("http://[::1]evil.example:1", "a.com", &["loopback"], Refused),
             ("https://a.com/path", "a.com", &["same-origin"], Refused),
             ("https://a.com@evil.com", "evil.com", &["same-origin"], Refused),
             ("", "a.com", &["same-origin"], Refused),
-            ("capacitor://localhost", "x", &["capacitor://localhost"], Allowed),
+            ("capacitor://localhost", "x", &["capacitor://localhost"], ALLOWED),
             ("http://localhost", "x", &["capacitor://localhost"], Refused),
         ];
         for (origin, host, rules, expected) in table {
@@ -148,14 +171,43 @@ mod tests {
 
     #[test]
     fn same_host_takes_any_port_of_it() {
-        assert_eq!(page("http://a.com", "a.com:34567", &["same-host"]), Page::Allowed);
+        assert_eq!(page("http://a.com", "a.com:34567", &["same-host"]), Page::Allowed { cookie: true });
         assert_eq!(page("http://b.com", "a.com:34567", &["same-host"]), Page::Refused);
     }
 
     #[test]
+    fn page_at_plain_http_is_another_origin_than_a_tls_listener() {
+        let page = |origin, host, rule| judge(Some(origin), Some(host), &listener(&[rule], true));
+        let (allowed, no_cookie) = (Page::Allowed { cookie: true }, Page::Allowed { cookie: false });
+        for (origin, host, rule, expected) in [
+            ("https://a.com", "a.com", "same-origin", allowed),
+            ("https://a.com:8443", "a.com:8443", "same-origin", allowed),
+            ("http://a.com", "a.com", "same-origin", Page::Refused),
+            ("http://a.com:443", "a.com", "same-origin", Page::Refused),
+            ("http://a.com:8443", "a.com:8443", "same-origin", Page::Refused),
+            ("https://a.com:3000", "a.com", "same-host", allowed),
+            ("http://a.com:3000", "a.com", "same-host", no_cookie),
+            // The operator named it.
+            ("http://a.com", "a.com", "http://a.com", allowed),
+        ] {
+            assert_eq!(page(origin, host, rule), expected, "{origin} to {host} under {rule}");
+        }
+    }
+
+    #[test]
     fn no_origin_is_no_page_whatever_the_list_says() {
-        assert_eq!(judge(None, Some("a.com"), &[]), Page::None);
-        assert_eq!(judge(None, Some("a.com"), &["*".to_owned()]), Page::None);
-        assert_eq!(judge(Some("http://a.com"), None, &["same-host".to_owned()]), Page::Refused);
+        assert_eq!(judge(None, Some("a.com"), &listener(&[], false)), Page::None);
+        assert_eq!(judge(None, Some("a.com"), &listener(&["*"], false)), Page::None);
+        assert_eq!(judge(Some("http://a.com"), None, &listener(&["same-host"], false)), Page::Refused);
+    }
+
+    #[test]
+    fn host_with_an_odd_port_is_not_this_machine() {
+        for text in ["127.0.0.1:1.evil.example", "[::1]evil.example:1", "localhost:", "http://127.0.0.1:x", "a@localhost"] {
+            assert!(!is_loopback(text), "{text}");
+        }
+        for text in ["127.0.0.1:8080", "localhost", "http://[::1]:1", "https://localhost"] {
+            assert!(is_loopback(text), "{text}");
+        }
     }
 }

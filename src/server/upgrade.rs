@@ -2,7 +2,10 @@
 //!
 //! Ends with the request that is upgraded: the socket goes to a small task of its own, and hyper's buffers are freed.
 
+mod framing;
 mod handshake;
+mod head;
+mod pipe;
 mod repoll;
 mod timer;
 
@@ -10,15 +13,17 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 
@@ -30,6 +35,7 @@ use crate::config::Service;
 use crate::node::Socket as _;
 use crate::telemetry::{capped, may_tell};
 use handshake::Judged;
+use pipe::{AsksWebSocket, Pipe, Waits};
 use repoll::Repoll;
 use timer::HeadTimer;
 
@@ -43,21 +49,36 @@ const MAX_BUFFER: usize = 64 * 1024;
 /// Answers requests until the client leaves, the gateway stops, or one becomes a WebSocket.
 pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: usize, serves: Vec<Service>) {
     let gateway = Arc::clone(guest.gateway());
-    let timer = HeadTimer::default();
+    let (timer, waits) = {
+        let config = gateway.config.load();
+        let waits = Waits { head: config.limits.handshake, write: config.queue.write_timeout };
+        (HeadTimer::new(config.limits.handshake, config.limits.keep_alive), waits)
+    };
     let mut http = http1::Builder::new();
     http.timer(timer.clone())
-        .header_read_timeout(gateway.config.load().limits.handshake)
+        .header_read_timeout(waits.head)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
         // Who sends a request and then stops sending, or leaves at once, as PHP's fire-and-forget does, is served too.
         .half_close(true)
         .max_buf_size(if serves.contains(&Service::Api) { MAX_BUFFER } else { MAX_HEAD });
-    let front = Arc::new(Front { gateway: Arc::clone(&gateway), peer, at, serves, timer, upgraded: Mutex::default() });
+    let websocket = AsksWebSocket::default();
+    let pipe = Pipe::new(stream, waits, websocket.clone());
+    let front = Arc::new(Front {
+        gateway: Arc::clone(&gateway),
+        peer,
+        at,
+        serves,
+        timer,
+        requests: AtomicU32::new(0),
+        websocket,
+        upgraded: Mutex::default(),
+    });
     let service = service_fn({
         let front = Arc::clone(&front);
         move |request| front.call(request)
     });
-    let mut connection = http.serve_connection(TokioIo::new(stream), service);
+    let mut connection = http.serve_connection(TokioIo::new(pipe), service);
 
     let mut stop = gateway.stop.subscribe();
     let repoll = Repoll::new();
@@ -68,14 +89,19 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
             poll_fn(|cx| repoll.poll(cx, |cx| connection.poll_without_shutdown(cx))).await
         }
     };
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner().into_inner();
     if let Err(error) = ended {
         if may_tell(peer.ip()) {
             tracing::debug!(%peer, error = capped(&error.to_string()), "http connection ended");
         }
+        // A request that cannot be read was answered; what came behind it must not turn the answer into a reset.
+        if error.is_parse() {
+            stream.shutdown(false);
+            stream.linger().await;
+        }
         return;
     }
-    let parts = connection.into_parts();
-    let stream = parts.io.into_inner();
     let upgraded = front.upgraded.lock().take();
     match upgraded {
         // It gets a task of its own: this one is as large as hyper is.
@@ -87,13 +113,16 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
     }
 }
 
-/// Who answers the requests of one connection.
+/// Answers the requests of one connection.
 struct Front {
     gateway: Arc<Gateway>,
     peer: SocketAddr,
     at: usize,
     serves: Vec<Service>,
     timer: HeadTimer,
+    /// How many requests have come.
+    requests: AtomicU32,
+    websocket: AsksWebSocket,
     /// The handshake that was accepted.
     upgraded: Mutex<Option<Box<Arrival>>>,
 }
@@ -101,6 +130,14 @@ struct Front {
 impl Front {
     fn call(&self, request: Request<Incoming>) -> BoxFuture<'static, Result<Response<Full<Bytes>>, Infallible>> {
         self.timer.saw_request();
+        let number = self.requests.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        // Bytes behind a request that asked for a WebSocket were not followed: none of them may become a request.
+        let is_last = number == self.websocket.number();
+        if let Err(problem) = head::check(&request) {
+            listener::refused(self.peer, "head");
+            let answer = handshake::answer(StatusCode::BAD_REQUEST, &problem);
+            return ready(Ok(last(answer))).boxed();
+        }
         match self.judge(&request) {
             Judged::Upgrade(arrival, response) => {
                 *self.upgraded.lock() = Some(arrival);
@@ -108,9 +145,12 @@ impl Front {
             }
             Judged::Answer(response) => {
                 listener::refused(self.peer, "handshake");
-                ready(Ok(response)).boxed()
+                ready(Ok(if is_last { last(response) } else { response })).boxed()
             }
-            Judged::NotOurs => self.gateway.api.respond(request, self.peer, &self.serves).map(Ok).boxed(),
+            Judged::NotOurs => {
+                let answer = self.gateway.api.respond(request, self.peer, &self.serves);
+                answer.map(move |answer| Ok(if is_last { last(answer) } else { answer })).boxed()
+            }
         }
     }
 
@@ -120,4 +160,10 @@ impl Front {
         let may_connect = || listener::counts_accepts(listener) || self.gateway.peers.may_connect(self.peer.ip());
         handshake::judge(request, listener, self.peer, self.at, may_connect)
     }
+}
+
+/// The last answer of a connection.
+fn last(mut answer: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }

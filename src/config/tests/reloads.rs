@@ -140,3 +140,15 @@ fn a_key_whose_scopes_changed_meaning_is_told() {
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].starts_with("api.keys[1].scopes: \"ops\" has `manage` without `plugins`"), "{warnings:?}");
 }
+
+#[test]
+fn origins_of_every_site_are_told() {
+    let text = "listeners:\n  - {address: 127.0.0.1:1, serves: [ws], origins: ['*']}\n  - {address: 127.0.0.1:2, serves: [cim]}\n";
+    let warnings = Files::new(text).load(None, &[]).unwrap().config.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("listeners[0].origins: `*` lets the pages of every site connect"), "{warnings:?}");
+    for origin in ["https://a.com:1.evil.example", "https://a.com/x", "http://127.1"] {
+        let text = format!("listeners:\n  - {{address: 127.0.0.1:1, serves: [ws], origins: ['{origin}']}}\n");
+        assert!(Files::new(&text).load(None, &[]).is_err(), "{origin}");
+    }
+}

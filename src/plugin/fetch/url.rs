@@ -1,7 +1,8 @@
 //! Addresses that a plugin may name: http or https, a host, perhaps a port, a path. Strict, because they are judged by their text.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::authority::Authority;
 
 /// Longest address, bytes.
 const MAX_BYTES: usize = 2_048;
@@ -65,9 +66,9 @@ impl Url {
         let rest = rest.split('#').next().unwrap_or_default();
         let at = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(at);
-        let (host, port) = authority_of(authority)?;
+        let Authority { host, port } = Authority::parse(authority).map_err(|invalid| format!("url: {invalid}"))?;
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Self { scheme, host, port: port.unwrap_or(scheme.port()), path })
+        Ok(Self { scheme, host: host.to_string(), port: port.unwrap_or(scheme.port()), path })
     }
 
     /// Host, and the port where it is not the scheme's own: what a Host header says.
@@ -83,40 +84,6 @@ impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme.as_str(), self.authority())
     }
-}
-
-fn authority_of(text: &str) -> Result<(String, Option<u16>), String> {
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, rest) = rest.split_once(']').ok_or("url: host: expected a closing bracket")?;
-            let address: Ipv6Addr = address.parse().map_err(|_| format!("url: host: no IPv6 address: {address}"))?;
-            (address.to_string(), if rest.is_empty() { None } else { Some(rest.strip_prefix(':').unwrap_or("")) })
-        }
-        None => match text.split_once(':') {
-            Some((host, port)) => (name(host)?, Some(port)),
-            None => (name(text)?, None),
-        },
-    };
-    let port = port.map(|port| {
-        let number = port.parse().ok().filter(|number| *number != 0 && !port.starts_with('+'));
-        number.ok_or_else(|| format!("url: port: expected 1 to 65535, got {port:?}"))
-    });
-    Ok((host, port.transpose()?))
-}
-
-/// A name of letters, digits, hyphens and dots, or an IPv4 address in its usual form.
-fn name(text: &str) -> Result<String, String> {
-    let letters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_');
-    if text.is_empty() || text.len() > 253 || !letters || text.starts_with('.') {
-        return Err(format!("url: host: expected a name or an address, got {text:?}"));
-    }
-    let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
-    // Resolvers read odd numbers (0x7f.1, 2130706433) as addresses: only the usual form is one here.
-    let is_number = last.starts_with(|c: char| c.is_ascii_digit());
-    if is_number && text.parse::<Ipv4Addr>().is_err() {
-        return Err(format!("url: host: expected a name or an IPv4 address, got {text:?}"));
-    }
-    Ok(text.to_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -5,28 +5,35 @@
 
 use std::net::SocketAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    USER_AGENT,
 };
-use hyper::{Request, Response, StatusCode};
-use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::claim::Refusal;
 use crate::config::{Listener, Service};
 use crate::disconnect::Disconnect;
 use crate::node::Transport;
 use crate::protocol::{Coding, Form};
-use crate::server::claim::{self, Allowed, BadHandshake, Presented};
+use crate::server::claim::{self, Allowed, BadHandshake, Cookie, Presented, lists};
 use crate::server::connection::{Arrival, Opening};
 use crate::server::origin::{self, Page};
 
 /// Where `ws` is served.
 const WS_PATH: &str = "/ws";
+/// The version of RFC 6455.
+const VERSION: &str = "13";
+/// Length of a handshake's key.
+const KEY_BYTES: usize = 16;
+/// Most characters of a header that an answer repeats.
+const MAX_SHOWN: usize = 80;
 
 /// What becomes of a request.
 pub(super) enum Judged {
@@ -60,9 +67,9 @@ pub(super) fn judge<B>(
     if has_body(request.headers()) {
         return Judged::Answer(answer(StatusCode::BAD_REQUEST, "handshake: expected no body, got one"));
     }
-    let mut response = match create_response_with_body(request, Full::default) {
+    let mut response = match accepted(request) {
         Ok(response) => response,
-        Err(error) => return Judged::Answer(bad_handshake(&error)),
+        Err(refusal) => return Judged::Answer(refusal),
     };
     let mut arrival = Arrival {
         at,
@@ -91,17 +98,54 @@ pub(super) fn judge<B>(
     Judged::Upgrade(Box::new(arrival), response)
 }
 
+/// The answer to a handshake that keeps to RFC 6455 §4.2.1, or the one to a handshake that does not.
+#[expect(clippy::result_large_err, reason = "both are answers")]
+fn accepted<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+    let headers = request.headers();
+    let bad = |what, expected, got: &str| Err(bad_handshake(what, expected, got, StatusCode::BAD_REQUEST));
+    if request.method() != Method::GET {
+        return bad("method", "GET", request.method().as_str());
+    }
+    if request.version() < Version::HTTP_11 {
+        return bad("version", "HTTP/1.1", &format!("{:?}", request.version()));
+    }
+    if !lists(headers, &CONNECTION, "upgrade") {
+        return bad("Connection", "upgrade", text(headers, &CONNECTION).unwrap_or_default());
+    }
+    let version = text(headers, &SEC_WEBSOCKET_VERSION).unwrap_or_default().trim();
+    if version != VERSION {
+        return Err(bad_handshake("Sec-WebSocket-Version", VERSION, version, StatusCode::UPGRADE_REQUIRED));
+    }
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).into_iter();
+    let key = keys.next().filter(|_| keys.next().is_none()).map(|key| key.as_bytes().trim_ascii());
+    let Some(key) = key.filter(|key| STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == KEY_BYTES)) else {
+        let got = text(headers, &SEC_WEBSOCKET_KEY).unwrap_or_default();
+        return bad("Sec-WebSocket-Key", "16 bytes as base64, once", got);
+    };
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let accept = HeaderValue::from_str(&derive_accept_key(key)).expect("base64 is a header value");
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    Ok(response)
+}
+
 fn present<B>(request: &Request<B>, listener: &Listener) -> Result<Presented, BadHandshake> {
     let headers = request.headers();
-    let own = request.uri().authority().map(hyper::http::uri::Authority::as_str).or_else(|| text(headers, &HOST));
-    // A header that is no text comes from no browser: it is no page that could be on the list.
-    let page_origin = headers.get(ORIGIN).map(|value| value.to_str().unwrap_or_default());
-    let page = origin::judge(page_origin, own, &listener.origins);
-    if page == Page::Refused {
-        return Err(BadHandshake::ForeignPage(page_origin.unwrap_or_default().to_owned()));
-    }
-    let allowed = Allowed { query_token: listener.query_token, cookie: page == Page::Allowed };
-    claim::read(request.uri(), headers, allowed)
+    // No browser sends a header that is no text, or one that stands twice: such a page can be on no list.
+    let mut origins = headers.get_all(ORIGIN).into_iter();
+    let first = origins.next();
+    let is_one = origins.next().is_none();
+    let origin = first.map(|value| value.to_str().ok().filter(|_| is_one).unwrap_or_default());
+    let cookie = match origin::judge(origin, text(headers, &HOST), listener) {
+        Page::Refused => return Err(BadHandshake::ForeignPage(origin.unwrap_or_default().to_owned())),
+        Page::None => Cookie::Refused,
+        Page::Allowed { cookie: true } => Cookie::Counts,
+        Page::Allowed { cookie: false } => Cookie::Ignored,
+    };
+    claim::read(request.uri(), headers, Allowed { query_token: listener.query_token, cookie })
 }
 
 /// A refusal told in band.
@@ -134,7 +178,7 @@ fn transport<B>(request: &Request<B>, peer: SocketAddr, is_cim: bool) -> Transpo
 }
 
 fn wants_upgrade(headers: &HeaderMap) -> bool {
-    text(headers, &UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+    lists(headers, &UPGRADE, "websocket")
 }
 
 /// What came behind the head would be read as frames.
@@ -159,16 +203,15 @@ fn too_often() -> Response<Full<Bytes>> {
     response
 }
 
-fn bad_handshake(error: &Error) -> Response<Full<Bytes>> {
-    let is_version = matches!(error, Error::Protocol(ProtocolError::MissingSecWebSocketVersionHeader));
-    let status = if is_version { StatusCode::UPGRADE_REQUIRED } else { StatusCode::BAD_REQUEST };
-    let mut response = answer(status, &format!("handshake: {error}"));
-    response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+fn bad_handshake(what: &str, expected: &str, got: &str, status: StatusCode) -> Response<Full<Bytes>> {
+    let got: String = got.chars().take(MAX_SHOWN).collect();
+    let mut response = answer(status, &format!("handshake: {what}: expected {expected}, got {got:?}"));
+    response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
     response
 }
 
 /// The API's shape of a fault.
-fn answer(status: StatusCode, words: &str) -> Response<Full<Bytes>> {
+pub(super) fn answer(status: StatusCode, words: &str) -> Response<Full<Bytes>> {
     let body = serde_json::json!({ "code": status.as_u16(), "message": words }).to_string();
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;

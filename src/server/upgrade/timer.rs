@@ -1,7 +1,7 @@
-//! The clock behind hyper's time-out for heads: short for the first, patient between requests.
+//! The clock behind hyper's time-out for heads: short for the first head, patient between requests.
 //!
-//! hyper has one time-out for both a head under way and an idle keep-alive connection. A client must speak at once; a
-//! back end that has pushed before may think for a while and keep its connection.
+//! hyper has one time-out for a head under way and for an idle keep-alive connection. A client must speak at once; a
+//! back end that has pushed before may think for a while and keep its connection. The pipe bounds later heads.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,23 +11,30 @@ use std::time::{Duration, Instant};
 use hyper::rt::{Sleep, Timer};
 use hyper_util::rt::TokioTimer;
 
-/// How much longer an idle connection may live that has made a request.
-const IDLE: Duration = Duration::from_secs(70);
-
 /// tokio's timer for one connection.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct HeadTimer {
+    head: Duration,
+    keep_alive: Duration,
     is_known: Arc<AtomicBool>,
 }
 
 impl HeadTimer {
+    /// `head` is the time-out that hyper is told, `keep_alive` the one between requests.
+    pub(super) fn new(head: Duration, keep_alive: Duration) -> Self {
+        Self { head, keep_alive, is_known: Arc::default() }
+    }
+
     /// The connection made a request.
     pub(super) fn saw_request(&self) {
         self.is_known.store(true, Ordering::Relaxed);
     }
 
     fn deadline(&self, wanted: Instant) -> Instant {
-        if self.is_known.load(Ordering::Relaxed) { wanted + IDLE } else { wanted }
+        if !self.is_known.load(Ordering::Relaxed) {
+            return wanted;
+        }
+        (wanted + self.keep_alive).checked_sub(self.head).unwrap_or(wanted)
     }
 }
 

@@ -1,0 +1,263 @@
+//! Follows requests in the bytes of one HTTP/1.1 connection and finds those that two servers would read differently.
+//!
+//! hyper is lenient where a proxy in front of the node may not be: it takes a bare line feed for a line end, and it
+//! prefers Transfer-Encoding where Content-Length stands beside it. Everything here that is ambiguous is refused.
+//! Knows no socket and keeps no bytes besides a line that is not complete.
+
+/// Longest line that is kept; hyper refuses a head long before.
+const MAX_LINE: usize = 128 * 1024;
+
+/// Where a byte stream of requests breaks the rules.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    /// Index of the byte that must not be read as what it is: the last one of the line that is wrong.
+    pub(super) at: usize,
+}
+
+/// State of one connection's request stream.
+#[derive(Debug, Default)]
+pub(super) struct Framing {
+    part: Part,
+    /// The begin of a line whose end has not come.
+    line: Vec<u8>,
+    head: Head,
+    heads: u32,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    #[default]
+    Head,
+    /// So many bytes of a body are still to come.
+    Body(u64),
+    ChunkSize,
+    /// So many bytes of a chunk and its line end.
+    Chunk(u64),
+    Trailers,
+    /// Behind a WebSocket handshake: no HTTP any more.
+    Opaque,
+}
+
+/// What the head said so far.
+#[derive(Debug, Default)]
+struct Head {
+    has_begun: bool,
+    length: Option<u64>,
+    is_chunked: bool,
+    wants_websocket: bool,
+}
+
+impl Framing {
+    /// Follows the next bytes.
+    ///
+    /// # Errors
+    /// [`Broken`] for the first line that is refused. Nothing may be read after it.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let rest = &bytes[at..];
+            match &mut self.part {
+                Part::Opaque => return Ok(()),
+                Part::Body(left) | Part::Chunk(left) => {
+                    let passed = usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()));
+                    *left -= passed as u64;
+                    at += passed;
+                    self.part = match self.part {
+                        Part::Body(0) => Part::Head,
+                        Part::Chunk(0) => Part::ChunkSize,
+                        part => part,
+                    };
+                }
+                Part::Head | Part::ChunkSize | Part::Trailers => {
+                    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                        self.line.extend_from_slice(rest);
+                        let broken = Broken { at: bytes.len() - 1 };
+                        return if self.line.len() > MAX_LINE { Err(broken) } else { Ok(()) };
+                    };
+                    at += end + 1;
+                    let line = std::mem::take(&mut self.line);
+                    let fits = if line.is_empty() {
+                        self.end_line(&rest[..end])
+                    } else {
+                        self.end_line(&[&line, &rest[..end]].concat())
+                    };
+                    fits.ok_or(Broken { at: at - 1 })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// True inside a head: its first byte has come and its last one has not.
+    pub(super) fn is_mid_head(&self) -> bool {
+        self.part == Part::Head && (self.head.has_begun || !self.line.is_empty())
+    }
+
+    /// How many heads have ended.
+    pub(super) fn heads(&self) -> u32 {
+        self.heads
+    }
+
+    /// The number of the request, from 1 on, that asks for a WebSocket; bytes behind it are not followed.
+    pub(super) fn websocket(&self) -> Option<u32> {
+        (self.part == Part::Opaque).then_some(self.heads)
+    }
+
+    /// Takes a line without its line feed; `None` where it is refused.
+    fn end_line(&mut self, line: &[u8]) -> Option<()> {
+        let line = line.strip_suffix(b"\r")?;
+        match self.part {
+            Part::Head if line.is_empty() && self.head.has_begun => {
+                let head = std::mem::take(&mut self.head);
+                self.heads = self.heads.wrapping_add(1);
+                self.part = match head.length {
+                    _ if head.wants_websocket => Part::Opaque,
+                    _ if head.is_chunked => Part::ChunkSize,
+                    Some(length @ 1..) => Part::Body(length),
+                    _ => Part::Head,
+                };
+            }
+            // Empty lines before a request are read over (RFC 9112 §2.2).
+            Part::Head if line.is_empty() => {}
+            Part::Head if self.head.has_begun => self.head.field(line)?,
+            Part::Head => self.head.has_begun = true,
+            Part::ChunkSize => {
+                self.part = match chunk_size(line)? {
+                    0 => Part::Trailers,
+                    size => Part::Chunk(size.checked_add(2)?),
+                };
+            }
+            Part::Trailers if line.is_empty() => self.part = Part::Head,
+            Part::Trailers => {}
+            Part::Body(_) | Part::Chunk(_) | Part::Opaque => unreachable!("they have no lines"),
+        }
+        Some(())
+    }
+}
+
+impl Head {
+    /// Takes a field line; `None` where it is refused.
+    fn field(&mut self, line: &[u8]) -> Option<()> {
+        // A folded line continues the one above for one reader and is a field of its own for another.
+        if line.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
+            return None;
+        }
+        // hyper refuses a line without a colon, and blanks before the colon.
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return Some(()) };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"content-length") {
+            if self.length.is_some() || self.is_chunked {
+                return None;
+            }
+            self.length = Some(digits(value, 10)?);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if self.length.is_some() || self.is_chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return None;
+            }
+            self.is_chunked = true;
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            let mut tokens = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            self.wants_websocket |= tokens.any(|token| token.eq_ignore_ascii_case(b"websocket"));
+        }
+        Some(())
+    }
+}
+
+/// The size in front of a chunk; extensions behind it are read over.
+fn chunk_size(line: &[u8]) -> Option<u64> {
+    let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    digits(size.trim_ascii_end(), 16)
+}
+
+/// A number of digits only.
+fn digits(text: &[u8], radix: u32) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    if text.starts_with('+') { None } else { u64::from_str_radix(text, radix).ok() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads all in pieces of each size; where it broke must not depend on the pieces.
+    fn read(bytes: &[u8]) -> Result<u32, usize> {
+        let by = |step: usize| {
+            let mut framing = Framing::default();
+            for (at, part) in bytes.chunks(step).enumerate() {
+                framing.read(part).map_err(|broken| at * step + broken.at)?;
+            }
+            Ok(framing.heads)
+        };
+        let whole = by(bytes.len());
+        for step in [1, 2, 3, 7, 16] {
+            assert_eq!(by(step), whole, "by {step}: {}", String::from_utf8_lossy(bytes));
+        }
+        whole
+    }
+
+    #[test]
+    fn requests_in_a_row_are_followed_through_their_bodies() {
+        let three = "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n\
+            POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 4\r\n\r\n\n\n\n\n\
+            POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n2;x=\"y\"\r\n\n\n\r\n0\r\nA: b\r\n\r\n";
+        assert_eq!(read(three.as_bytes()), Ok(3));
+        assert_eq!(read(format!("{three}{three}").as_bytes()), Ok(6));
+    }
+
+    #[test]
+    fn ambiguous_framing_is_refused_at_the_line_that_shows_it() {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\n";
+        for (lines, wrong) in [
+            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "chunked\r\n"),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "5\r\n"),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", "6\r\n"),
+            ("Content-Length: 5\r\nContent-Length: 5\r\n", "5\r\n"),
+            ("Content-Length: 5, 5\r\n", "5\r\n"),
+            ("Content-Length: +5\r\n", "+5\r\n"),
+            ("Content-Length: 0x5\r\n", "x5\r\n"),
+            ("Content-Length:\r\n", ":\r\n"),
+            ("Content-Length: 99999999999999999999\r\n", "9\r\n"),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "chunked\r\n"),
+            ("Transfer-Encoding: gzip, chunked\r\n", "chunked\r\n"),
+            ("Transfer-Encoding: identity\r\n", "identity\r\n"),
+            ("X: a\n", "a\n"),
+            ("X: a\r\n b\r\n", "b\r\n"),
+            ("X: a\r\n\tb\r\n", "b\r\n"),
+            ("\n", "\n"),
+            ("Transfer-Encoding: chunked\r\n\r\nx\r\n", "x\r\n"),
+            ("Transfer-Encoding: chunked\r\n\r\n\r\n", "\r\n"),
+            ("Transfer-Encoding: chunked\r\n\r\n-1\r\n", "-1\r\n"),
+            ("Transfer-Encoding: chunked\r\n\r\n1\n", "1\n"),
+            ("Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", "f\r\n"),
+            ("Transfer-Encoding: chunked\r\n\r\n0\r\nA: b\n", "b\n"),
+        ] {
+            let bytes = format!("{head}{lines}");
+            assert!(bytes.ends_with(wrong), "{lines:?}");
+            assert_eq!(read(bytes.as_bytes()), Err(bytes.len() - 1), "{lines:?}");
+        }
+        assert_eq!(read(b"GET / HTTP/1.1\n"), Err(14));
+    }
+
+    #[test]
+    fn what_follows_a_websocket_handshake_is_no_http() {
+        let mut framing = Framing::default();
+        framing.read(b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nUpgrade: h2c, WebSocket\r\n").unwrap();
+        assert!(framing.is_mid_head() && framing.websocket().is_none());
+        framing.read(b"\r\n\x82\x01\n\n\n").unwrap();
+        assert_eq!((framing.websocket(), framing.is_mid_head()), (Some(2), false));
+        let mut framing = Framing::default();
+        framing.read(b"GET / HTTP/1.1\r\nUpgrade: websocketish\r\nConnection: Upgrade\r\n\r\n").unwrap();
+        assert_eq!(framing.websocket(), None);
+    }
+
+    #[test]
+    fn a_head_is_under_way_from_its_first_byte_to_its_last() {
+        let mut framing = Framing::default();
+        assert!(!framing.is_mid_head());
+        let bytes = b"GET / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab";
+        for (at, byte) in bytes.iter().enumerate() {
+            framing.read(&[*byte]).unwrap();
+            assert_eq!(framing.is_mid_head(), at + 3 < bytes.len(), "{at}");
+        }
+    }
+}

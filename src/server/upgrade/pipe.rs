@@ -1,0 +1,146 @@
+//! The socket as hyper sees it: requests with doubtful framing are made unreadable, and every wait has a bound.
+//!
+//! hyper bounds neither the time that a client takes for an answer nor that of a head on a connection that has been
+//! idle. Bodies have their bound in the API.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::framing::{Broken, Framing};
+use crate::server::socket::Stream;
+
+/// No field, method or line end may hold this byte, so hyper answers 400 and closes.
+const UNREADABLE: u8 = 0;
+
+/// Longest waits of one connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waits {
+    /// From the first byte of a head to its last.
+    pub(super) head: Duration,
+    /// Between two bytes that the client takes.
+    pub(super) write: Duration,
+}
+
+/// The number of the request that asks for a WebSocket, from 1 on; 0 = none so far.
+#[derive(Debug, Clone, Default)]
+pub(super) struct AsksWebSocket(Arc<AtomicU32>);
+
+impl AsksWebSocket {
+    /// The request's number, once its head was read.
+    pub(super) fn number(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One connection's socket.
+pub(super) struct Pipe {
+    stream: Stream,
+    framing: Framing,
+    websocket: AsksWebSocket,
+    waits: Waits,
+    reading: Option<Pin<Box<Sleep>>>,
+    writing: Option<Pin<Box<Sleep>>>,
+    is_broken: bool,
+}
+
+impl Pipe {
+    pub(super) fn new(stream: Stream, waits: Waits, websocket: AsksWebSocket) -> Self {
+        let framing = Framing::default();
+        Self { stream, framing, websocket, waits, reading: None, writing: None, is_broken: false }
+    }
+
+    pub(super) fn into_inner(self) -> Stream {
+        self.stream
+    }
+
+    /// Follows the bytes that were read; a line that is refused becomes unreadable, and nothing comes behind it.
+    fn follow(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+        let heads = self.framing.heads();
+        let came = &mut buffer.filled_mut()[before..];
+        if let Err(Broken { at }) = self.framing.read(came) {
+            came[at] = UNREADABLE;
+            buffer.set_filled(before + at + 1);
+            self.is_broken = true;
+        }
+        if self.framing.heads() != heads {
+            self.reading = None;
+        }
+        if let Some(number) = self.framing.websocket() {
+            self.websocket.0.store(number, Ordering::Relaxed);
+        }
+    }
+
+    fn poll_wait<T>(
+        wait: &mut Option<Pin<Box<Sleep>>>,
+        most: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        let wait = wait.get_or_insert_with(|| Box::pin(sleep(most)));
+        wait.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn written(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if written.is_pending() {
+            return Self::poll_wait(&mut self.writing, self.waits.write, cx);
+        }
+        self.writing = None;
+        written
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let pipe = self.get_mut();
+        if pipe.is_broken {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut pipe.stream).poll_read(cx, buffer);
+        if matches!(read, Poll::Ready(Ok(()))) {
+            pipe.follow(buffer, before);
+        }
+        if !pipe.framing.is_mid_head() {
+            pipe.reading = None;
+        } else if read.is_pending() {
+            return Self::poll_wait(&mut pipe.reading, pipe.waits.head, cx);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let pipe = self.get_mut();
+        let written = Pin::new(&mut pipe.stream).poll_write(cx, bytes);
+        pipe.written(written, cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let pipe = self.get_mut();
+        let written = Pin::new(&mut pipe.stream).poll_write_vectored(cx, parts);
+        pipe.written(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
