@@ -128,6 +128,8 @@ struct Driver {
     reader: Reader,
     /// When what has begun (the first frame, a message) must have ended.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// The message that the deadline is for.
+    awaited: u32,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly every connection is a WebSocket")]
@@ -144,7 +146,7 @@ impl Driver {
             Framing::Tcp => Reader::Tcp(tcp::Reader::new(stream, max)),
         };
         let session = Session::new(clock::now_millis());
-        Self { guest, connection, arrival, session, reader, deadline: None }
+        Self { guest, connection, arrival, session, reader, deadline: None, awaited: 0 }
     }
 
     async fn drive(&mut self) {
@@ -192,12 +194,24 @@ impl Driver {
         if let Poll::Ready(heard) = self.reader.poll(cx) {
             return Poll::Ready(heard);
         }
-        if self.deadline.is_none() && self.reader.is_mid_message() {
-            self.deadline = Some(timer(self.guest.gateway().config.load().limits.message_timeout));
+        // While the first frame is awaited, nothing else moves the deadline.
+        if !self.arrival.sniffs {
+            self.await_message();
         }
         match &mut self.deadline {
             Some(deadline) => deadline.as_mut().poll(cx).map(|()| Heard::Fault(Disconnect::TOO_SLOW_TO_SPEAK)),
             None => Poll::Pending,
+        }
+    }
+
+    /// Bounds the message that is under way. A control frame in pieces is one, too; a whole one ends its bound.
+    fn await_message(&mut self) {
+        let begun = self.reader.begun();
+        if !self.reader.is_mid_message() {
+            self.deadline = None;
+        } else if self.deadline.is_none() || self.awaited != begun {
+            self.deadline = Some(timer(self.guest.gateway().config.load().limits.message_timeout));
+            self.awaited = begun;
         }
     }
 
@@ -246,9 +260,8 @@ impl Driver {
 
     async fn ping(&mut self, pong: Bytes) -> Option<Disconnect> {
         self.connection.saw_life();
-        if !self.arrival.sniffs {
-            Box::pin(self.connection.send(pong)).await;
-        }
+        // Also before the first frame tells the coding: a pong belongs to no dialect.
+        Box::pin(self.connection.send(pong)).await;
         None
     }
 
@@ -281,6 +294,14 @@ impl Reader {
         match self {
             Self::Ws(reader) => reader.is_mid_message(),
             Self::Tcp(reader) => reader.is_mid_message(),
+        }
+    }
+
+    /// Number of the newest message; over TCP each one that is heard ends its deadline, so there they are all 0.
+    fn begun(&self) -> u32 {
+        match self {
+            Self::Ws(reader) => reader.begun(),
+            Self::Tcp(_) => 0,
         }
     }
 

@@ -81,6 +81,11 @@ impl Reader {
         self.source().meter.is_mid_message()
     }
 
+    /// Number of the newest message, which tells one that is under way from the one before.
+    pub(super) fn begun(&self) -> u32 {
+        self.source().meter.begun()
+    }
+
     pub(super) fn stream(&self) -> &Arc<Stream> {
         &self.source().stream
     }

@@ -21,6 +21,8 @@ pub(super) struct Meter {
     fragments: u16,
     /// A data message has begun and its last fragment has not.
     open: bool,
+    /// Messages that have begun; a control frame outside of a message counts as one.
+    begun: u32,
 }
 
 impl Meter {
@@ -32,6 +34,9 @@ impl Meter {
                 self.left -= skipped as u64;
                 bytes = &bytes[skipped..];
                 continue;
+            }
+            if self.have == 0 && !self.open {
+                self.begun = self.begun.wrapping_add(1);
             }
             self.head[usize::from(self.have)] = bytes[0];
             self.have += 1;
@@ -46,6 +51,11 @@ impl Meter {
     /// Whether the bytes so far end inside a frame or between the fragments of a message.
     pub(super) fn is_mid_message(&self) -> bool {
         self.open || self.left > 0 || self.have > 0
+    }
+
+    /// Number of the newest message. While it stays the same, bytes that come belong to one message.
+    pub(super) fn begun(&self) -> u32 {
+        self.begun
     }
 
     fn head_length(&self) -> usize {
@@ -120,6 +130,7 @@ mod tests {
             meter.read(&frame(first, 3)).unwrap();
             assert_eq!(meter.is_mid_message(), mid, "{first:#x}");
         }
+        assert_eq!(meter.begun(), 3, "the fragments with the ping, the pong, the text");
     }
 
     #[test]
