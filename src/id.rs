@@ -17,6 +17,12 @@ pub const MAX_NAME_BYTES: usize = 128;
 /// Largest number a JavaScript client can hold exactly (2^53 − 1): the bound of every id Skylark makes.
 pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
+/// True where JavaScript reads the number as it is written.
+#[must_use]
+pub const fn is_safe_integer(number: i64) -> bool {
+    number.unsigned_abs() <= MAX_SAFE_INTEGER
+}
+
 /// Why a text is no name: says what was expected and what came.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {

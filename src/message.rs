@@ -107,6 +107,8 @@ impl Message {
 pub enum Target {
     /// One live connection.
     Connection(ConnectionId),
+    /// One live connection, if it is this user's; nobody otherwise.
+    ConnectionOf(Uid, ConnectionId),
     /// A user's connections of one device.
     Device(Uid, Device),
     /// All connections of a user.
@@ -280,7 +282,7 @@ pub struct Receipt {
     pub delivered: u32,
     /// Connections whose queue was full: they are closed as slow consumers, the message is lost to them.
     pub full: u32,
-    /// Users named by the target who have no connection here.
+    /// Users named by the target who have no such connection here.
     pub offline: Vec<Uid>,
 }
 

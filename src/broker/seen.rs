@@ -186,6 +186,7 @@ impl Hash for TargetName<'_> {
         std::mem::discriminant(self.0).hash(state);
         match self.0 {
             Target::Connection(cid) => cid.hash(state),
+            Target::ConnectionOf(uid, cid) => (uid, cid).hash(state),
             Target::Device(uid, device) => (uid, device).hash(state),
             Target::User(uid) => uid.hash(state),
             Target::Room(room) => room.hash(state),

@@ -93,6 +93,13 @@ impl<'a> Plan<'a> {
                     self.one(at, delivery, connection);
                 }
             }
+            // Ids come from outside, and a connection can change its user: the binding of now decides.
+            Target::ConnectionOf(uid, id) => {
+                let mut links = Links::new();
+                links.extend(self.router.registry.connection(*id));
+                links.retain(|link| link.binding().is_some_and(|b| b.uid == *uid));
+                self.links(at, delivery, uid, links);
+            }
             Target::Device(uid, device) => {
                 let mut links = self.router.registry.user(uid.as_str());
                 links.retain(|link| link.binding().is_some_and(|b| b.device.as_ref() == Some(device)));

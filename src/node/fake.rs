@@ -198,7 +198,7 @@ impl Node {
 /// One connection of each user takes a message, except of those whose uid begins with `off`.
 fn receipt(target: &Target) -> Receipt {
     let users = match target {
-        Target::User(uid) | Target::Device(uid, _) => std::slice::from_ref(uid),
+        Target::User(uid) | Target::Device(uid, _) | Target::ConnectionOf(uid, _) => std::slice::from_ref(uid),
         Target::Users(uids) => uids,
         _ => return Receipt { delivered: 1, ..Receipt::default() },
     };

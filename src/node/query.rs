@@ -122,6 +122,10 @@ impl Node {
     pub(super) fn connections_of(&self, target: &Target) -> Vec<Connection> {
         match target {
             Target::Connection(cid) => self.hub.connection(*cid).into_iter().collect(),
+            Target::ConnectionOf(uid, cid) => {
+                let owned = |c: &Connection| c.binding().is_some_and(|b| b.uid == *uid);
+                self.hub.connection(*cid).into_iter().filter(owned).collect()
+            }
             Target::User(uid) => self.hub.user(uid.as_str()),
             Target::Users(uids) => uids.iter().flat_map(|uid| self.hub.user(uid.as_str())).collect(),
             Target::Device(uid, device) => {

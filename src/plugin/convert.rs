@@ -114,7 +114,7 @@ fn connection(field: &str, number: u64) -> Result<ConnectionId, String> {
 /// The users that a target names.
 pub(super) fn named_users(target: &Target) -> &[Uid] {
     match target {
-        Target::Device(uid, _) | Target::User(uid) => std::slice::from_ref(uid),
+        Target::Device(uid, _) | Target::ConnectionOf(uid, _) | Target::User(uid) => std::slice::from_ref(uid),
         Target::Users(uids) | Target::EveryoneBut(uids) => uids,
         Target::Connection(_) | Target::Room(_) | Target::Everyone => &[],
     }

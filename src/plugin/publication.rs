@@ -71,7 +71,7 @@ impl Host for Guest {
 
     fn target_kind(&mut self) -> wasmtime::Result<Audience> {
         Ok(match self.publish()?.target {
-            Target::Connection(_) => Audience::Connection,
+            Target::Connection(_) | Target::ConnectionOf(..) => Audience::Connection,
             Target::Device(..) => Audience::Device,
             Target::User(_) => Audience::User,
             Target::Users(_) => Audience::Users,

@@ -63,7 +63,7 @@ pub(super) fn publisher(envelope: &Envelope) -> Option<Cow<'_, str>> {
         return Some(envelope.message.sender.as_str().into());
     }
     match &envelope.target {
-        Target::User(uid) | Target::Device(uid, _) => Some(uid.as_str().into()),
+        Target::User(uid) | Target::Device(uid, _) | Target::ConnectionOf(uid, _) => Some(uid.as_str().into()),
         Target::Room(room) => Some(room.as_str().into()),
         Target::Connection(cid) => Some(cid.as_u64().to_string().into()),
         Target::Users(_) | Target::Everyone | Target::EveryoneBut(_) => None,

@@ -9,6 +9,7 @@ use super::push::entries::Map;
 use super::reader::{Raw, Reader, Shape, read, read_text};
 use super::sink::{Escape, Sink, put_integer, put_text};
 use super::{ClientFrame, Dialect, FrameError, PONG, Reply, SendBody, ServerFrame, check_type};
+use crate::id::is_safe_integer;
 use crate::message::{Entries, Message};
 
 /// A whole frame.
@@ -69,6 +70,16 @@ fn put_reply(sink: &mut impl Sink, reply: &Reply) {
     body.close();
 }
 
+/// An integer as a number, or as a string of its digits where JavaScript would round the number.
+fn put_number(sink: &mut impl Sink, number: i64) {
+    if is_safe_integer(number) {
+        return put_integer(sink, number);
+    }
+    sink.put(b"\"");
+    put_integer(sink, number);
+    sink.put(b"\"");
+}
+
 /// Entries as a JSON object.
 pub(super) fn put_entries(sink: &mut impl Sink, entries: &Entries) {
     for (at, (key, value)) in entries.iter().enumerate() {
@@ -123,7 +134,7 @@ impl<'a, S: Sink> Body<'a, S> {
     fn integer(&mut self, key: &str, number: i64) {
         if number != 0 {
             self.key(key);
-            put_integer(self.sink, number);
+            put_number(self.sink, number);
         }
     }
 

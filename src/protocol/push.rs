@@ -76,7 +76,7 @@ pub struct Kick {
 /// # Errors
 /// [`Fault`], as for all functions here: the body is no such JSON, a field has a wrong type, or a bound is exceeded.
 pub fn send(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
-    check_bytes(body, limits)?;
+    let body = checked(body, limits)?;
     read("", body, One(Receiver::Required)).map(addressed)
 }
 
@@ -85,7 +85,7 @@ pub fn send(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 /// # Errors
 /// As [`send`].
 pub fn send_all(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
-    check_bytes(body, limits)?;
+    let body = checked(body, limits)?;
     let (message, _) = read("", body, One(Receiver::Optional))?;
     Ok(Push { message: Arc::new(message), target: Target::Everyone })
 }
@@ -95,7 +95,7 @@ pub fn send_all(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 /// # Errors
 /// As [`send`]; an empty list is a fault too.
 pub fn send_list(body: &[u8], limits: &Limits) -> Result<Vec<Push>, Fault> {
-    check_bytes(body, limits)?;
+    let body = checked(body, limits)?;
     let messages = read("", body, List { receiver: Receiver::Required, limit: limits.messages })?;
     Ok(messages.into_iter().map(addressed).collect())
 }
@@ -136,13 +136,15 @@ pub fn send_device(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
     Ok(Push { message: fields.message()?, target: Target::Device(fields.name("uid")?, fields.name("device")?) })
 }
 
-/// `POST /send/connection`: {"message", "cid"}.
+/// `POST /send/connection`: {"message", "cid" [, "uid"]}; with a user, to the connection only if it is that user's.
 ///
 /// # Errors
 /// As [`send`].
 pub fn send_connection(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
-    let mut fields = Fields::read(body, &["message", "cid"], limits)?;
-    Ok(Push { message: fields.message()?, target: Target::Connection(fields.cid("cid")?) })
+    let mut fields = Fields::read(body, &["message", "cid", "uid"], limits)?;
+    let cid = fields.cid("cid")?;
+    let target = if fields.has("uid") { Target::ConnectionOf(fields.name("uid")?, cid) } else { Target::Connection(cid) };
+    Ok(Push { message: fields.message()?, target })
 }
 
 /// `POST /room/join` and `/room/leave`: {"room", "uid" | "uids" | "cid"}.
@@ -217,9 +219,14 @@ fn once_each(mut uids: Vec<Uid>) -> Vec<Uid> {
     uids
 }
 
-fn check_bytes(body: &[u8], limits: &Limits) -> Result<(), Fault> {
+/// The body, if it is not too long, without the byte order mark that some editors and libraries put before JSON. No
+/// protobuf body begins with its bytes: they are a tag of a wire type that does not exist.
+fn checked<'b>(body: &'b [u8], limits: &Limits) -> Result<&'b [u8], Fault> {
     if body.len() > limits.bytes {
         return Err(Mismatch::over(limits.bytes, "bytes", body.len().to_string()).at(BODY));
     }
-    Ok(())
+    Ok(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body))
 }
+
+/// U+FEFF in UTF-8.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";

@@ -253,3 +253,20 @@ async fn a_redis_that_comes_back_empty_costs_no_client_its_connection_and_each_i
         assert_eq!(after_gaps(client).await["action"], "still there", "{:?}", client.form);
     }
 }
+
+#[tokio::test]
+async fn push_to_a_users_connection_on_another_node_spares_another_user() {
+    let (_redis, cluster) = cluster(2).await;
+    let (mut alice, hers) = cluster.node(1).connect_as(Claims::of("alice"), Form::YunquePb).await;
+    let (mut bob, his) = cluster.node(1).connect_as(Claims::of("bob"), Form::YunquePb).await;
+    let push = async |bind: &Value| {
+        let envelope = json!({"act": 3, "Uid": "alice", "Cid": bind["data"]["cid"], "msg": [{"action": "chat"}]});
+        cluster.node(0).post("/publish?receipts=true", envelope).await.data()["items"][0].clone()
+    };
+    let item = push(&his).await;
+    assert_eq!((&item["delivered"], &item["notOfUser"]["uid"]), (&json!(0), &json!("alice")), "{item}");
+    let item = push(&hers).await;
+    assert_eq!((&item["delivered"], &item["notOfUser"]), (&json!(1), &Value::Null), "{item}");
+    assert_eq!(alice.message().await["action"], "chat");
+    assert_eq!(bob.drain().await, Vec::<Value>::new());
+}

@@ -40,7 +40,7 @@ impl To {
                 Self { header: header(EVERYONE, &[]), lane: uids.first().map(user).unwrap_or_default() }
             }
             Target::Room(name) => Self::one(ROOM, room(name)),
-            Target::Connection(cid) => Self::one(NUMBER, u64::from(cid.node())),
+            Target::Connection(cid) | Target::ConnectionOf(_, cid) => Self::one(NUMBER, u64::from(cid.node())),
             Target::Everyone | Target::EveryoneBut(_) => Self::everyone(),
         }
     }

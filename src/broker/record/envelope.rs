@@ -131,6 +131,11 @@ pub(super) fn put_target(out: &mut Vec<u8>, target: &Target) {
             out.push(CONNECTION);
             put_number(out, cid.as_u64());
         }
+        Target::ConnectionOf(uid, cid) => {
+            out.push(CONNECTION_OF);
+            put_text(out, uid.as_str());
+            put_number(out, cid.as_u64());
+        }
         Target::Device(uid, device) => {
             out.push(DEVICE);
             put_text(out, uid.as_str());
@@ -159,6 +164,7 @@ pub(super) fn put_target(out: &mut Vec<u8>, target: &Target) {
 pub(super) fn read_target(reader: &mut Reader<'_>) -> Result<Target, RecordError> {
     Ok(match reader.byte()? {
         CONNECTION => Target::Connection(cid(reader)?),
+        CONNECTION_OF => Target::ConnectionOf(reader.name()?, cid(reader)?),
         DEVICE => Target::Device(reader.name()?, reader.name()?),
         USER => Target::User(reader.name()?),
         USERS => Target::Users(names(reader)?),
@@ -229,3 +235,4 @@ const USERS: u8 = 4;
 const ROOM: u8 = 5;
 const EVERYONE: u8 = 6;
 const EVERYONE_BUT: u8 = 7;
+const CONNECTION_OF: u8 = 8;

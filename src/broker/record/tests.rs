@@ -23,6 +23,7 @@ fn target() -> impl Strategy<Value = Target> {
     let names = || proptest::collection::vec(name::<Uid>(), 0..5);
     prop_oneof![
         cid().prop_map(Target::Connection),
+        (name::<Uid>(), cid()).prop_map(|(uid, cid)| Target::ConnectionOf(uid, cid)),
         (name::<Uid>(), name::<Device>()).prop_map(|(uid, device)| Target::Device(uid, device)),
         name::<Uid>().prop_map(Target::User),
         names().prop_map(|uids| Target::Users(uids.into())),

@@ -260,7 +260,7 @@ fn channels<'a>(envelope: &'a Envelope, nodes: &'a [NodeId]) -> SmallVec<[Channe
     }
     smallvec![match &envelope.target {
         Target::User(uid) | Target::Device(uid, _) => Channel::User(uid),
-        Target::Connection(cid) => Channel::Numbered(cid.node()),
+        Target::Connection(cid) | Target::ConnectionOf(_, cid) => Channel::Numbered(cid.node()),
         Target::Room(room) => Channel::Room(room),
         Target::Everyone | Target::EveryoneBut(_) => Channel::Everyone,
         Target::Users(_) => return SmallVec::new(),

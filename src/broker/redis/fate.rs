@@ -49,7 +49,7 @@ impl Fates {
         };
         let mut fates = Self(batch.iter().map(fate).collect());
         for (fate, envelope) in fates.0.iter_mut().zip(batch).filter(|(_, envelope)| envelope.receipts) {
-            if let Target::User(uid) | Target::Device(uid, _) = &envelope.target {
+            if let Target::User(uid) | Target::Device(uid, _) | Target::ConnectionOf(uid, _) = &envelope.target {
                 fate.users.push((uid.clone(), 0));
             }
         }

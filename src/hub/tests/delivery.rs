@@ -26,10 +26,14 @@ async fn every_target_reaches_its_connections_once_and_says_so() {
     assert_eq!(push(&hub, Target::Everyone, &run).await, delivered(3));
     assert_eq!(push(&hub, Target::EveryoneBut(uids(&["a", "c"])), &run).await, delivered(1));
     assert_eq!(push(&hub, Target::Connection(ConnectionId::new(1).unwrap()), &run).await, delivered(0));
+    assert_eq!(push(&hub, Target::ConnectionOf(uid("b"), a1.id()), &run).await, offline(0, &["b"]), "it is a's");
+    let gone = Target::ConnectionOf(uid("a"), ConnectionId::new(1).unwrap());
+    assert_eq!(push(&hub, gone, &run).await, offline(0, &["a"]));
+    assert_eq!(push(&hub, Target::ConnectionOf(uid("b"), b.id()), &run).await, delivered(1));
     hub.settle().await;
     assert_eq!(a1_pipe.taken(), run.bytes(YUNQUE).repeat(6));
     assert_eq!(a2_pipe.taken(), run.bytes(JSON).repeat(3));
-    assert_eq!(b_pipe.taken(), run.bytes(TCP).repeat(4));
+    assert_eq!(b_pipe.taken(), run.bytes(TCP).repeat(5));
     assert!(unbound_pipe.taken().is_empty());
 }
 

@@ -167,8 +167,8 @@ impl Node {
     /// which do not answer can be named.
     async fn ask_where(&self, target: &Target, asks: Asks) -> Answers {
         match target {
-            Target::Connection(cid) if cid.node() == self.number() => Answers::default(),
-            Target::Connection(cid) => match self.member_of(cid.node()).await {
+            Target::Connection(cid) | Target::ConnectionOf(_, cid) if cid.node() == self.number() => Answers::default(),
+            Target::Connection(cid) | Target::ConnectionOf(_, cid) => match self.member_of(cid.node()).await {
                 Some(node) => self.ask_one(&node, asks).await,
                 None => Answers::default(),
             },

@@ -194,6 +194,10 @@ pub(super) fn target(target: &Target) -> wire::Target {
     let mut meant = wire::Target::default();
     match target {
         Target::Connection(cid) => meant.cid = Some(cid.as_u64()),
+        Target::ConnectionOf(uid, cid) => {
+            meant.uids.push(uid.to_string());
+            meant.cid = Some(cid.as_u64());
+        }
         Target::Device(uid, device) => {
             meant.uids.push(uid.to_string());
             meant.device = Some(device.to_string());
@@ -208,7 +212,11 @@ pub(super) fn target(target: &Target) -> wire::Target {
 pub(super) fn read_target(target: Option<wire::Target>) -> Result<Target, Unreadable> {
     let target = target.ok_or(Unreadable::Unknown("a word without its target"))?;
     if let Some(number) = target.cid {
-        return cid(number).map(Target::Connection);
+        let cid = cid(number)?;
+        return Ok(match target.uids.first() {
+            Some(uid) => Target::ConnectionOf(Uid::parse(uid)?, cid),
+            None => Target::Connection(cid),
+        });
     }
     let uids = target.uids.iter().map(|uid| Uid::parse(uid)).collect::<Result<Vec<_>, _>>()?;
     Ok(match (target.device, <[Uid; 1]>::try_from(uids)) {

@@ -52,6 +52,7 @@ fn rooms_of(online: &mut [(Uid, Presence)], uid: &Uid, change: impl Fn(&mut Vec<
 fn is_meant(target: &Target, uid: &Uid, presence: &Presence) -> bool {
     match target {
         Target::Connection(cid) => presence.cid == *cid,
+        Target::ConnectionOf(user, cid) => user == uid && presence.cid == *cid,
         Target::Device(user, device) => user == uid && presence.device.as_ref() == Some(device),
         Target::User(user) => user == uid,
         Target::Users(users) => users.contains(uid),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::{MapAccess, SeqAccess};
 
 use super::message::{List, One, Receiver};
-use super::{Limits, check_bytes};
+use super::{Limits, checked};
 use crate::id::{ConnectionId, InvalidName, Uid};
 use crate::message::Message;
 use crate::protocol::fault::{Fault, Mismatch, NON_EMPTY};
@@ -24,7 +24,7 @@ pub(super) struct Fields<'de> {
 impl<'de> Fields<'de> {
     /// `message` and `msg` are read as one message and as a list of them, all other names of `wanted` are kept raw.
     pub(super) fn read(body: &'de [u8], wanted: &[&'static str], limits: &Limits) -> Result<Self, Fault> {
-        check_bytes(body, limits)?;
+        let body = checked(body, limits)?;
         read("", body, Wanted { names: wanted, limit: limits.messages })
     }
 

@@ -7,7 +7,7 @@ use prost::Message as _;
 use serde::de::IgnoredAny;
 
 use super::body::{CID, Fields, cid};
-use super::{Limits, Push, check_bytes, once_each};
+use super::{Limits, Push, checked, once_each};
 use crate::id::{ConnectionId, InvalidName, NodeId, Uid};
 use crate::message::{Message, Target};
 use crate::protocol::FrameError;
@@ -31,16 +31,19 @@ pub struct PubEnvelope {
 /// # Errors
 /// [`Fault`] names the field.
 pub fn envelope(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fault> {
-    check_bytes(body, limits)?;
+    let body = checked(body, limits)?;
     if is_json(body) { envelope_json(body, limits) } else { envelope_protobuf(body, limits) }
 }
 
-/// No protobuf body begins with a bracket or brace, for those would be groups. A line feed before it is the tag of Uid,
-/// though, and what follows its length: there, JSON is what is wholly JSON.
+/// No protobuf body begins with a bracket or brace, for those would be groups: such a body is JSON, and its faults are
+/// told as those of JSON. A line feed is also the tag of Uid, a quote that of msg, a digit that of another field. There,
+/// a body is JSON if all of it is; a body of protobuf stops being JSON at its first bytes.
 fn is_json(body: &[u8]) -> bool {
-    let text = body.trim_ascii_start();
-    matches!(text.first(), Some(b'{' | b'['))
-        && (body.first() != Some(&b'\n') || serde_json::from_slice::<IgnoredAny>(body).is_ok())
+    match body.first() {
+        Some(b'{' | b'[') => true,
+        Some(b' ' | b'\t' | b'\r') => matches!(body.trim_ascii_start().first(), Some(b'{' | b'[' | b'"')),
+        _ => serde_json::from_slice::<IgnoredAny>(body).is_ok(),
+    }
 }
 
 /// Reads the envelope as JSON: {"act": number or name, "type", "Uid", "Sid", "Cid", "device", "msg": […]}.
@@ -71,7 +74,7 @@ pub fn envelope_json(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fault>
 /// # Errors
 /// [`Fault`] names the field.
 pub fn envelope_protobuf(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fault> {
-    check_bytes(body, limits)?;
+    let body = checked(body, limits)?;
     check_counts(body, limits)?;
     let envelope =
         proto::MessagesPub::decode(body).map_err(|error| Mismatch::new(PROTOBUF, plain_words(&error)).at(BODY))?;
@@ -129,10 +132,15 @@ impl Parts {
                 Target::Device(self.uid()?, self.device.parse().map_err(|invalid| fault("device", invalid))?)
             }
             Some(SendAct::Senduiddid) => {
-                self.uid()?;
-                Target::Connection(self.cid.ok_or_else(|| Mismatch::missing("a device, or a Cid").at("device"))?)
+                let uid = self.uid()?;
+                let cid = self.cid.ok_or_else(|| Mismatch::missing("a device, or a Cid").at("device"))?;
+                Target::ConnectionOf(uid, cid)
             }
-            Some(SendAct::Senddid) => Target::Connection(self.cid.ok_or_else(|| Mismatch::missing(CID).at("Cid"))?),
+            Some(SendAct::Senddid) => {
+                let cid = self.cid.ok_or_else(|| Mismatch::missing(CID).at("Cid"))?;
+                // Where the publisher names a user as well, the connection must be that user's.
+                if self.uid.is_empty() { Target::Connection(cid) } else { Target::ConnectionOf(self.uid()?, cid) }
+            }
             Some(SendAct::Sendother) => Target::EveryoneBut(once_each(names("Uid", &self.uid, limits)?).into()),
             Some(SendAct::Sendroom) => Target::Room(self.uid.parse().map_err(|invalid| fault("Uid", invalid))?),
             Some(SendAct::Sendlist) => unreachable!("each message has a target of its own"),

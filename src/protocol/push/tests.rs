@@ -197,12 +197,14 @@ fn an_envelope_says_to_whom() {
     assert_eq!(target(json!({"act": "SENDALL", "Uid": "1", "Cid": "junk"})), Ok(Target::Everyone));
     assert_eq!(target(json!({"act": "sendUids", "Uid": "1,2", "type": "MESSAGE"})), Ok(users_of(&["1", "2"])));
     assert_eq!(target(json!({"act": 2.0, "Uid": "1", "type": 2})), Ok(Target::User(uid("1"))));
-    let cid = Target::Connection(ConnectionId::new(5).unwrap());
-    assert_eq!(target(json!({"act": 3, "Uid": "1", "Cid": "5"})), Ok(cid.clone()));
-    assert_eq!(target(json!({"act": 3, "Uid": "1", "Cid": 5, "device": ""})), Ok(cid.clone()));
+    let five = ConnectionId::new(5).unwrap();
+    let owned = Target::ConnectionOf(uid("1"), five);
+    assert_eq!(target(json!({"act": 3, "Uid": "1", "Cid": "5"})), Ok(owned.clone()));
+    assert_eq!(target(json!({"act": 3, "Uid": "1", "Cid": 5, "device": ""})), Ok(owned.clone()));
+    assert_eq!(target(json!({"act": 4, "Uid": "1", "Cid": 5})), Ok(owned));
     let device = Target::Device(uid("1"), "d".parse().unwrap());
     assert_eq!(target(json!({"act": 3, "Uid": "1", "Cid": 5, "device": "d"})), Ok(device));
-    assert_eq!(target(json!({"act": "SENDDID", "Cid": 5})), Ok(cid));
+    assert_eq!(target(json!({"act": "SENDDID", "Cid": 5})), Ok(Target::Connection(five)));
     assert_eq!(target(json!({"act": 6})), Ok(Target::EveryoneBut([].into())));
     assert_eq!(target(json!({"act": 7, "Uid": "lobby"})), Ok(Target::Room("lobby".parse().unwrap())));
 
@@ -229,6 +231,33 @@ fn an_envelope_says_to_whom() {
     ] {
         assert_eq!(target(envelope), Err(words.to_owned()));
     }
+}
+
+#[test]
+fn user_and_connection_together_are_one_target_or_a_fault() {
+    let owned = Target::ConnectionOf(uid("1"), ConnectionId::new(5).unwrap());
+    let body = br#"{"message": {}, "room": "r", "uid": 1, "cid": 5}"#;
+    assert_eq!(send_connection(body, &LIMITS).unwrap().target, owned);
+    let kicked = kick(body, &LIMITS).map_err(|fault| fault.to_string());
+    assert_eq!(kicked.unwrap_err(), "body: expected one of uid, cid, got uid and cid");
+    let changed = room_change(body, &LIMITS).map_err(|fault| fault.to_string());
+    assert_eq!(changed.unwrap_err(), "body: expected one of uid, uids, cid, got uid and cid");
+}
+
+#[test]
+fn record_of_json_is_told_as_json() {
+    let words = |body: &str| envelope(body.as_bytes(), &LIMITS).unwrap_err().to_string();
+    assert_eq!(words(r#""{\"msg\":[]}""#), r#"body: expected an object, got "{\"msg\":[]}""#);
+    assert_eq!(words("\"text\"\n"), "body: expected an object, got \"text\"");
+    assert_eq!(words("17"), "body: expected an object, got 17");
+    assert_eq!(words("\nnull"), "body: expected an object, got null");
+    assert_eq!(words("[1]"), "body: expected an object, got an array");
+    for body in ["\u{feff}{\"msg\":[{}]}", "\u{feff} {\"msg\":[{}]}", "\n{\"msg\":[{}]}"] {
+        assert_eq!(envelope(body.as_bytes(), &LIMITS).unwrap().pushes.len(), 1, "{body:?}");
+    }
+    // A message without Uid begins with a quote as well: its tag.
+    let protobuf = [&b"\x22\x04\x12\x02hi"[..], b"\x22\x02*\0"].concat();
+    assert_eq!(envelope(&protobuf, &LIMITS).unwrap().pushes.len(), 2);
 }
 
 #[test]

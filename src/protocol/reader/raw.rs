@@ -152,8 +152,10 @@ fn outside_strings(json: &str) -> impl Iterator<Item = (usize, u8)> {
     })
 }
 
+/// Digits, as JavaScript's BigInt writes a number.
 fn is_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -166,11 +168,11 @@ mod tests {
 
     #[test]
     fn integers_are_numbers_or_digits() {
-        for (text, integer) in [("1", 1), ("1.0", 1), ("1e3", 1000), ("-1", -1), ("\"748\"", 748), ("-0", 0)] {
+        for (text, integer) in [("1", 1), ("1.0", 1), ("1e3", 1000), ("-1", -1), ("\"748\"", 748), ("\"-1\"", -1), ("-0", 0)] {
             assert_eq!(Raw(text).integer(), Ok(integer), "{text}");
         }
         assert_eq!(Raw("9223372036854775807").integer(), Ok(i64::MAX));
-        for text in ["1.5", "1e300", "\"\"", "\"-1\"", "\"1.0\"", "9223372036854775808", "true", "null", "[]"] {
+        for text in ["1.5", "1e300", "\"\"", "\"-\"", "\"+1\"", "\"1.0\"", "9223372036854775808", "true", "null", "[]"] {
             assert!(Raw(text).integer().is_err(), "{text}");
         }
         assert_eq!(got(Raw("\"a\"").integer()), "x: expected an integer, got \"a\"");

@@ -259,7 +259,10 @@ fn reply_by_serde(body: &[u8]) -> Reply {
         key: text("key"),
         code: text("code"),
         message: text("message"),
-        timestamp: value.get("timestamp").map_or(0, |number| number.as_i64().unwrap()),
+        timestamp: value.get("timestamp").map_or(0, |number| match number {
+            Value::String(digits) => digits.parse().unwrap(),
+            number => number.as_i64().unwrap(),
+        }),
         data: data.into_iter().map(|(key, value)| (key, value.as_str().unwrap().to_owned())).collect(),
     }
 }

@@ -13,6 +13,7 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
 
 use super::answer::Problem;
 use crate::config::Limits;
+use crate::protocol::push::BYTE_ORDER_MARK;
 
 /// How a body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,8 @@ where
         let text = format!("body: expected all of it within {}", humantime::format_duration(limits.message_timeout));
         Problem::new(StatusCode::REQUEST_TIMEOUT, text)
     })??;
-    if kind == Kind::Form && !matches!(bytes.trim_ascii_start().first(), Some(b'{' | b'[')) {
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+    if kind == Kind::Form && !matches!(text.trim_ascii_start().first(), Some(b'{' | b'[')) {
         return Err(unsupported("content-type: expected application/json, got a form".to_owned()));
     }
     Ok(bytes)

@@ -102,7 +102,7 @@ struct Told<'a> {
 impl<'a> Told<'a> {
     fn of(change: &'a RoomChange, changed: Changed) -> Self {
         let named = match &change.target {
-            Target::User(uid) => std::slice::from_ref(uid),
+            Target::User(uid) | Target::ConnectionOf(uid, _) => std::slice::from_ref(uid),
             Target::Users(uids) => uids,
             _ => &[],
         };

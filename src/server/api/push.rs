@@ -10,7 +10,7 @@ use hyper::http::request::Parts;
 use super::answer::{Answer, Problem};
 use super::body::Kind;
 use super::query::Query;
-use super::report;
+use super::report::{self, Owner};
 use super::routes::Shape;
 use super::{Api, Rules, body};
 use crate::message::{Origin, Publication};
@@ -33,11 +33,13 @@ impl Api {
         if bytes.len() > SURELY_SMALL {
             check_sizes(shape, &batch)?;
         }
+        // Only an envelope of one target for all, and a push to a connection, name a user and a connection.
+        let owner = batch.first().and_then(|publication| Owner::of(&publication.target));
         let published = self.node.publish(batch).await;
         Ok(match (shape, &*published) {
-            (Shape::List | Shape::Envelope, all) => report::batch(list_name(shape), all),
-            (_, [one]) => report::one(one),
-            (_, all) => report::batch("", all),
+            (Shape::List | Shape::Envelope, all) => report::batch(list_name(shape), all, owner.as_ref()),
+            (_, [one]) => report::one(one, owner.as_ref()),
+            (_, all) => report::batch("", all, owner.as_ref()),
         })
     }
 }

@@ -10,23 +10,24 @@ use hyper::StatusCode;
 use serde::{Serialize, Serializer};
 
 use super::answer::{self, Answer, Problem};
-use super::rows::{text, texts};
+use super::rows::{number, text, texts};
 use crate::id::{NodeId, Uid};
+use crate::message::Target;
 use crate::node::{Fate, Published};
 
 /// The answer to a push of one message.
-pub(super) fn one(published: &Published) -> Answer {
+pub(super) fn one(published: &Published, owner: Option<&Owner>) -> Answer {
     match failure(&published.fate) {
-        None => answer::ok(Item::of(published)),
+        None => answer::ok(Item::of(published, owner)),
         Some((status, why)) => Problem::new(status, format!("message: {why}")).into(),
     }
 }
 
 /// The answer to a batch; `name` is what the request calls its list, empty if the list is the body.
-pub(super) fn batch(name: &str, published: &[Published]) -> Answer {
+pub(super) fn batch(name: &str, published: &[Published], owner: Option<&Owner>) -> Answer {
     let failures = published.iter().enumerate().filter_map(|(i, p)| failure(&p.fate).map(|f| (i, f)));
     let worst = failures.max_by_key(|(i, (status, _))| (status.as_u16(), std::cmp::Reverse(*i)));
-    let report = Batch::of(published);
+    let report = Batch::of(published, owner);
     match worst {
         None => answer::ok(report),
         Some((i, (status, why))) => answer::with_status(status, &format!("{name}[{i}]: {why}"), Some(report)),
@@ -53,6 +54,7 @@ fn failure(fate: &Fate) -> Option<(StatusCode, String)> {
 /// One message.
 #[derive(Serialize)]
 struct Item<'a> {
+    #[serde(serialize_with = "number")]
     id: i64,
     /// Connections whose queue took it; absent where the broker does not tell at once.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +79,26 @@ struct Item<'a> {
     unknown_nodes: &'a [NodeId],
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Error>,
+    #[serde(rename = "notOfUser", skip_serializing_if = "Option::is_none")]
+    not_of_user: Option<&'a Owner>,
+}
+
+/// A user and a connection that a push names together.
+#[derive(Debug, Serialize)]
+pub(super) struct Owner {
+    #[serde(serialize_with = "text")]
+    uid: Uid,
+    cid: u64,
+}
+
+impl Owner {
+    /// Of a target that names both.
+    pub(super) fn of(target: &Target) -> Option<Self> {
+        match target {
+            Target::ConnectionOf(uid, cid) => Some(Self { uid: uid.clone(), cid: cid.as_u64() }),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -98,7 +120,7 @@ struct Error {
 }
 
 impl<'a> Item<'a> {
-    fn of(published: &'a Published) -> Self {
+    fn of(published: &'a Published, owner: Option<&'a Owner>) -> Self {
         let mut item = Self {
             id: published.id,
             delivered: Some(0),
@@ -111,6 +133,7 @@ impl<'a> Item<'a> {
             dropped: None,
             unknown_nodes: &[],
             error: failure(&published.fate).map(|(status, message)| Error { code: status.as_u16(), message }),
+            not_of_user: None,
         };
         match &published.fate {
             Fate::Accepted { receipt, nodes, unknown_nodes } => {
@@ -120,6 +143,7 @@ impl<'a> Item<'a> {
                 item.full = receipt.as_ref().map_or(0, |receipt| receipt.full);
                 item.offline = receipt.as_ref().map(|receipt| &*receipt.offline);
                 item.unknown_nodes = unknown_nodes;
+                item.not_of_user = owner.filter(|owner| item.offline.is_some_and(|all| all.contains(&owner.uid)));
             }
             Fate::Rejected { plugin, refusal } => {
                 item.rejected = Some(Rejected { plugin, code: &refusal.code, reason: &refusal.reason });
@@ -142,8 +166,7 @@ struct Batch<'a> {
     /// Each user once.
     offline: Vec<Name<'a>>,
     counts: Counts,
-    #[serde(serialize_with = "items")]
-    items: &'a [Published],
+    items: Vec<Item<'a>>,
 }
 
 /// How many messages ended how; together they are all.
@@ -159,7 +182,7 @@ struct Counts {
 struct Name<'a>(#[serde(serialize_with = "text")] &'a Uid);
 
 impl<'a> Batch<'a> {
-    fn of(published: &'a [Published]) -> Self {
+    fn of(published: &'a [Published], owner: Option<&'a Owner>) -> Self {
         let mut counts = Counts::default();
         let (mut delivered, mut queued) = (0, 0);
         let mut seen = AHashSet::new();
@@ -182,12 +205,9 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        Self { messages: published.len(), delivered, queued, offline, counts, items: published }
+        let items = published.iter().map(|one| Item::of(one, owner)).collect();
+        Self { messages: published.len(), delivered, queued, offline, counts, items }
     }
-}
-
-fn items<S: Serializer>(published: &[Published], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(published.iter().map(Item::of))
 }
 
 fn known<S: Serializer>(users: &Option<&[Uid]>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -217,6 +237,14 @@ mod tests {
     use crate::claim::Refusal;
     use crate::message::Receipt;
     use crate::protocol::{Dialect, TooLarge};
+
+    fn one(published: &Published) -> Answer {
+        super::one(published, None)
+    }
+
+    fn batch(name: &str, published: &[Published]) -> Answer {
+        super::batch(name, published, None)
+    }
 
     fn accepted(id: i64, delivered: u32, full: u32, offline: &[&str]) -> Published {
         let offline = offline.iter().map(|uid| Uid::parse(uid).unwrap()).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use crate::id::{Room, Uid};
+use crate::id::{Room, Uid, is_safe_integer};
 use crate::message::Entries;
 use crate::node::{Binding, Seen, SeenUser};
 use crate::protocol::{Form, Framing};
@@ -99,6 +99,12 @@ pub(super) struct RoomRow {
     #[serde(serialize_with = "text")]
     pub(super) room: Room,
     pub(super) connections: usize,
+}
+
+/// A message's id: a number, or its digits as a text where JavaScript would round the number.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(super) fn number<S: Serializer>(id: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+    if is_safe_integer(*id) { serializer.serialize_i64(*id) } else { serializer.collect_str(id) }
 }
 
 /// A name as its text.

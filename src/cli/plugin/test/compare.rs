@@ -337,6 +337,7 @@ fn shown_target(target: &Target) -> String {
     let users = |users: &[Uid]| list(users.iter().map(ToString::to_string));
     match target {
         Target::Connection(cid) => format!("connection {cid}"),
+        Target::ConnectionOf(uid, cid) => format!("connection {cid} of {uid}"),
         Target::Device(uid, device) => format!("device {device} of {uid}"),
         Target::User(uid) => format!("user {uid}"),
         Target::Users(named) => format!("users {}", users(named)),

@@ -89,7 +89,7 @@ async fn every_act_of_the_envelope() {
         (r#""act":1,"Uid":"1,2","Cid":17,"type":2"#, both()),
         (r#""act":2,"Uid":"1""#, Target::User(uid("1"))),
         (r#""act":3,"Uid":"1","device":"d""#, Target::Device(uid("1"), Device::parse("d").unwrap())),
-        (r#""act":3,"Uid":"1","Cid":9"#, cid()),
+        (r#""act":3,"Uid":"1","Cid":9"#, Target::ConnectionOf(uid("1"), ConnectionId::new(9).unwrap())),
         (r#""act":4,"Cid":"9""#, cid()),
         (r#""act":5"#, Target::User(uid("r"))),
         (r#""act":6,"Uid":"1,2""#, Target::EveryoneBut(uids(&["1", "2"]))),
