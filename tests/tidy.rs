@@ -13,6 +13,8 @@ mod languages;
 mod reference;
 #[path = "tidy/scan.rs"]
 mod scan;
+#[path = "tidy/security.rs"]
+mod security;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,6 +29,7 @@ const FUNCTION_LINES: usize = 70;
 /// Modules in layer order, lowest first. A module imports only what stands before it.
 const LAYERS: &[&str] = &[
     "id",
+    "authority",
     "disconnect",
     "message",
     "claim",
@@ -50,6 +53,7 @@ const SIBLINGS: &[&str] = &["broker", "hub", "plugin"];
 /// What the ways in may see of Skylark: the node, and what is pure.
 const SERVER_SEES: &[&str] = &[
     "id",
+    "authority",
     "disconnect",
     "message",
     "claim",
@@ -343,6 +347,13 @@ fn yaml_key(line: &str) -> Option<&str> {
     let (key, rest) = line.split_once(':')?;
     let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     (plain && (rest.is_empty() || rest.starts_with(' '))).then_some(key)
+}
+
+#[test]
+fn every_row_of_the_security_page_names_a_test_that_exists() {
+    let known: BTreeSet<&str> = SOURCES.iter().flat_map(|source| security::tests_in(&source.text)).collect();
+    assert!(known.len() > 500, "the tests are not where they were");
+    none("docs/security.md names tests", &security::faults(&read("docs/security.md"), &known));
 }
 
 #[test]

@@ -143,7 +143,8 @@ pub fn send_device(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 pub fn send_connection(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
     let mut fields = Fields::read(body, &["message", "cid", "uid"], limits)?;
     let cid = fields.cid("cid")?;
-    let target = if fields.has("uid") { Target::ConnectionOf(fields.name("uid")?, cid) } else { Target::Connection(cid) };
+    let target =
+        if fields.has("uid") { Target::ConnectionOf(fields.name("uid")?, cid) } else { Target::Connection(cid) };
     Ok(Push { message: fields.message()?, target })
 }
 

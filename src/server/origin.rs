@@ -94,9 +94,7 @@ impl<'a> Site<'a> {
     /// ends TLS, so there the page's own scheme gives the port of a Host without one.
     fn is_at(&self, host: Authority<'_>, is_tls: bool) -> bool {
         let default = if is_tls { Some(443) } else { self.port_of_scheme() };
-        (self.is_secure() || !is_tls)
-            && host.host == self.authority.host
-            && host.port.or(default) == self.port()
+        (self.is_secure() || !is_tls) && host.host == self.authority.host && host.port.or(default) == self.port()
     }
 }
 
@@ -203,7 +201,9 @@ mod tests {
 
     #[test]
     fn host_with_an_odd_port_is_not_this_machine() {
-        for text in ["127.0.0.1:1.evil.example", "[::1]evil.example:1", "localhost:", "http://127.0.0.1:x", "a@localhost"] {
+        for text in
+            ["127.0.0.1:1.evil.example", "[::1]evil.example:1", "localhost:", "http://127.0.0.1:x", "a@localhost"]
+        {
             assert!(!is_loopback(text), "{text}");
         }
         for text in ["127.0.0.1:8080", "localhost", "http://[::1]:1", "https://localhost"] {

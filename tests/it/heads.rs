@@ -157,7 +157,8 @@ async fn bytes_behind_a_handshake_that_is_refused_are_no_request() {
     let gateway = Gateway::start();
     let next = "GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for (service, path, expected) in [("api", "/nowhere", "404"), ("ws", "/ws", "426")] {
-        let ask = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+        let ask =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
         let said = exchange(&gateway, service, format!("{next}{ask}{next}").as_bytes()).await;
         let answers: Vec<&str> = said.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
         assert_eq!(answers, ["200", expected], "{said}");

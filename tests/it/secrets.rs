@@ -126,14 +126,14 @@ async fn no_log_and_no_metric_shows_one() {
 #[tokio::test]
 async fn no_metric_has_a_user_a_room_or_a_device_in_its_labels() {
     let gateway = Setup::default().plugin("word-filter").yaml("clients:\n  publish: true").start();
-    let claims = Claims::of("canary-user").device("canary-device").rooms(&["canary-room"]);
+    let claims = Claims::of("kestrel-user").device("kestrel-device").rooms(&["kestrel-room"]);
     let (mut client, _) = gateway.connect_as(claims, Form::YunquePb).await;
-    client.ask("message", json!({"to": "room:canary-room", "action": "canary-action"})).await;
-    client.ask("canary-key", json!({})).await;
-    for body in [json!({"receiver": "canary-user", "action": "canary-action"}), json!({"receiver": "canary-off"})] {
+    client.ask("message", json!({"to": "room:kestrel-room", "action": "kestrel-action"})).await;
+    client.ask("kestrel-key", json!({})).await;
+    for body in [json!({"receiver": "kestrel-user", "action": "kestrel-action"}), json!({"receiver": "kestrel-off"})] {
         gateway.post("/send", body).await.data();
     }
-    gateway.get("/canary-path").await.fault();
+    gateway.get("/kestrel-path").await.fault();
     let page = gateway.get("/metrics").await.body;
-    assert!(page.contains("skylark_") && !page.contains("canary"), "{page}");
+    assert!(page.contains("skylark_") && !page.contains("kestrel"), "{page}");
 }

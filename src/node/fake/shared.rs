@@ -145,7 +145,9 @@ impl State {
         let named = envelope.nodes.is_empty() || envelope.nodes.contains(node);
         named
             && match &envelope.target {
-                Target::Connection(cid) | Target::ConnectionOf(_, cid) => self.numbers_of_nodes.get(node) == Some(&cid.node()),
+                Target::Connection(cid) | Target::ConnectionOf(_, cid) => {
+                    self.numbers_of_nodes.get(node) == Some(&cid.node())
+                }
                 Target::User(uid) | Target::Device(uid, _) => holds(Stream::User(uid.clone())),
                 Target::Users(uids) => uids.iter().any(|uid| holds(Stream::User(uid.clone()))),
                 Target::Room(room) => holds(Stream::Room(room.clone())),

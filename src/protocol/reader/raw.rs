@@ -168,11 +168,14 @@ mod tests {
 
     #[test]
     fn integers_are_numbers_or_digits() {
-        for (text, integer) in [("1", 1), ("1.0", 1), ("1e3", 1000), ("-1", -1), ("\"748\"", 748), ("\"-1\"", -1), ("-0", 0)] {
+        for (text, integer) in
+            [("1", 1), ("1.0", 1), ("1e3", 1000), ("-1", -1), ("\"748\"", 748), ("\"-1\"", -1), ("-0", 0)]
+        {
             assert_eq!(Raw(text).integer(), Ok(integer), "{text}");
         }
         assert_eq!(Raw("9223372036854775807").integer(), Ok(i64::MAX));
-        for text in ["1.5", "1e300", "\"\"", "\"-\"", "\"+1\"", "\"1.0\"", "9223372036854775808", "true", "null", "[]"] {
+        for text in ["1.5", "1e300", "\"\"", "\"-\"", "\"+1\"", "\"1.0\"", "9223372036854775808", "true", "null", "[]"]
+        {
             assert!(Raw(text).integer().is_err(), "{text}");
         }
         assert_eq!(got(Raw("\"a\"").integer()), "x: expected an integer, got \"a\"");

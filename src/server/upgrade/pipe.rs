@@ -77,11 +77,7 @@ impl Pipe {
         }
     }
 
-    fn poll_wait<T>(
-        wait: &mut Option<Pin<Box<Sleep>>>,
-        most: Duration,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
+    fn poll_wait<T>(wait: &mut Option<Pin<Box<Sleep>>>, most: Duration, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let wait = wait.get_or_insert_with(|| Box::pin(sleep(most)));
         wait.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
