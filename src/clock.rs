@@ -24,6 +24,19 @@ pub fn thread_cpu() -> Duration {
     cpu(ClockId::ThreadCPUTime)
 }
 
+/// Page faults of the calling thread so far: each one is time that the kernel took, and that the thread's CPU clock counts.
+#[must_use]
+#[allow(unsafe_code)]
+pub fn thread_faults() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is to a `rusage` of our own, which the call fills; all zeros are a valid `rusage`, too.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    usage.ru_minflt.unsigned_abs() + usage.ru_majflt.unsigned_abs()
+}
+
 /// CPU of all threads of this process so far.
 #[must_use]
 pub fn process_cpu() -> Duration {

@@ -40,6 +40,7 @@ mod owners;
 mod pool;
 mod publication;
 mod reload;
+mod retry;
 mod share;
 mod snapshot;
 mod stats;

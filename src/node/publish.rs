@@ -1,4 +1,4 @@
-//! The one way in: number, judge once, size-check, hand to the broker as one batch.
+//! The one way in: number, size-check, judge once, hand to the broker as one batch.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::broker::Outcome;
 use crate::claim::Refusal;
 use crate::clock;
 use crate::id::NodeId;
-use crate::message::{Envelope, MAX_HOPS, Origin, Publication, Receipt};
+use crate::message::{Envelope, MAX_HOPS, Publication, Receipt};
 use crate::plugin::Judgement;
 use crate::protocol::{TooLarge, check_size};
 
@@ -83,23 +83,37 @@ impl Node {
             batch.iter().for_each(|p| self.meters.count(p.origin, &Fate::Unavailable));
             return batch.iter().map(unavailable).collect();
         };
-        let mut envelopes: Vec<Envelope> = batch.into_iter().zip(ids).map(|(p, id)| envelope(p, id, now)).collect();
+        let mut origins = Vec::with_capacity(batch.len());
+        let mut published = Vec::with_capacity(batch.len());
+        let mut judged = Vec::with_capacity(batch.len());
+        for (publication, id) in batch.into_iter().zip(ids) {
+            let envelope = envelope(publication, id, now);
+            origins.push(envelope.origin);
+            // What cannot travel costs no plugin a look: its work is bounded by what may be said.
+            let stopped = beyond_bounds(&envelope);
+            let id = envelope.message.id;
+            if stopped.is_none() {
+                judged.push((published.len(), envelope));
+            }
+            // What passes is unavailable until the broker says otherwise.
+            published.push(Published { id, replaced_by: Vec::new(), fate: stopped.unwrap_or(Fate::Unavailable) });
+        }
+        let (places, mut envelopes): (Vec<usize>, Vec<Envelope>) = judged.into_iter().unzip();
         let judgements = self.plugins.judge(&mut envelopes).await;
         debug_assert_eq!(judgements.len(), envelopes.len(), "one judgement per envelope");
 
-        let origins: Vec<Origin> = envelopes.iter().map(|envelope| envelope.origin).collect();
-        let mut published = Vec::with_capacity(envelopes.len());
         let mut open = Vec::with_capacity(envelopes.len());
         let mut passed = Vec::with_capacity(envelopes.len());
-        for (i, (envelope, judgement)) in envelopes.into_iter().zip(judgements).enumerate() {
-            let id = envelope.message.id;
+        for ((i, envelope), judgement) in places.into_iter().zip(envelopes).zip(judgements) {
             let (replaced_by, stopped) = stop_reason(&envelope, judgement);
-            if stopped.is_none() {
-                open.push(i);
-                passed.push(envelope);
+            published[i].replaced_by = replaced_by;
+            match stopped {
+                Some(fate) => published[i].fate = fate,
+                None => {
+                    open.push(i);
+                    passed.push(envelope);
+                }
             }
-            // What passed is unavailable until the broker says otherwise.
-            published.push(Published { id, replaced_by, fate: stopped.unwrap_or(Fate::Unavailable) });
         }
         if !passed.is_empty() {
             let outcomes = self.broker.publish(passed.into()).await;
@@ -134,9 +148,15 @@ fn stop_reason(envelope: &Envelope, judgement: Judgement) -> (Vec<Arc<str>>, Opt
         Judgement::Reject { plugin, refusal } => return (Vec::new(), Some(Fate::Rejected { plugin, refusal })),
         Judgement::Drop { plugin } => return (Vec::new(), Some(Fate::Dropped { plugin })),
     };
-    if envelope.hops > MAX_HOPS {
-        return (replaced_by, Some(Fate::TooManyHops));
-    }
-    let fate = check_size(&envelope.message).err().map(Fate::TooLarge);
+    // A plugin may have made it larger than it came.
+    let fate = if replaced_by.is_empty() { None } else { beyond_bounds(envelope) };
     (replaced_by, fate)
+}
+
+/// Why it cannot travel, if it cannot.
+fn beyond_bounds(envelope: &Envelope) -> Option<Fate> {
+    if envelope.hops > MAX_HOPS {
+        return Some(Fate::TooManyHops);
+    }
+    check_size(&envelope.message).err().map(Fate::TooLarge)
 }

@@ -69,6 +69,16 @@ async fn each_publication_has_its_fate_and_what_passes_is_one_batch() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_too_large_is_refused_before_a_plugin_sees_it() {
+    let fake = fake();
+    fake.judge("no", Judgement::Reject { plugin: "guard".into(), refusal: Refusal::new("451", "not here") });
+    let big = "x".repeat(70_000);
+    let published = fake.node.publish(vec![publication("no", &big), publication("no", "hi")]).await;
+    assert!(matches!(published[0].fate, Fate::TooLarge(_)), "{:?}", published[0].fate);
+    assert!(matches!(published[1].fate, Fate::Rejected { .. }));
+}
+
+#[tokio::test]
 async fn what_came_with_an_id_and_a_time_keeps_them() {
     let fake = fake();
     let mut own = publication("chat", "hi");

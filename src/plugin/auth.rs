@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::bindings::exports::skylark::plugin::auth::Answer;
 use super::commit::{self, Ended};
+use super::counters::Counted;
 use super::failure::{Failure, Kind};
+use super::guest::Staged;
 use super::pool::Lease;
 use super::snapshot::{Gate, Snapshot};
 use super::stats::Outcome;
 use super::version::Version;
-use super::{Admission, Claim, Refusal, Role, Transport, convert, share};
+use super::{Admission, Claim, Refusal, Role, Transport, convert, retry, share};
 
 /// Asks until one decides.
 pub(super) async fn admit(snapshot: &Snapshot, transport: &Transport, claim: &Claim) -> Result<Admission, Refusal> {
@@ -47,10 +49,7 @@ pub(super) async fn ask(
 ) -> Result<Option<Result<Admission, Refusal>>, Failure> {
     for _ in 0..=commit::RETRIES {
         let begun = version.begin()?;
-        let mut lease = Lease::take(version).await?;
-        let answer = lease.instance().admit(transport, claim).await?;
-        let staged = lease.instance().take_staged();
-        lease.give_back();
+        let (answer, staged) = call(version, transport, claim).await?;
         let (outcome, decided) = match answer {
             Answer::Admit(admission) => {
                 let admission = convert::admission(admission).map_err(|fault| Failure::new(Kind::Answer, fault))?;
@@ -68,4 +67,26 @@ pub(super) async fn ask(
         }
     }
     Err(commit::too_many_conflicts())
+}
+
+/// One call, repeated if its time was over and nothing of it can have been noticed.
+async fn call(version: &Arc<Version>, transport: &Transport, claim: &Claim) -> Result<(Answer, Staged), Failure> {
+    let again = async |counted, failure| retry::admit(version, counted, (transport, claim), failure).await;
+    let mut lease = match Lease::take(version).await {
+        Ok(lease) => lease,
+        Err(failure) => return again(Counted::default(), failure).await,
+    };
+    match lease.instance().admit(transport, claim).await {
+        Ok(answer) => {
+            let staged = lease.instance().take_staged();
+            lease.give_back();
+            Ok((answer, staged))
+        }
+        Err(failure) if lease.instance().has_acted() => Err(failure),
+        Err(failure) => {
+            let counted = lease.instance().take_counted();
+            drop(lease);
+            again(counted, failure).await
+        }
+    }
 }

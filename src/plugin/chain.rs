@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use super::bindings::exports::skylark::plugin::filter::Verdict;
+use super::counters::Counted;
 use super::failure::{Failure, Kind};
 use super::guest::Publish;
 use super::pool::Lease;
 use super::snapshot::{Gate, Served, Snapshot};
 use super::stats::Outcome;
 use super::version::Version;
-use super::{Judgement, Refusal, Role, convert, share};
+use super::{Judgement, Refusal, Role, convert, retry, share};
 use crate::message::Envelope;
 
 /// One judgement for each envelope, in order.
@@ -98,19 +99,31 @@ async fn pass<'a>(
     Ok(())
 }
 
-/// Calls the instance at hand, or takes one. After an error it is gone.
+/// Calls the instance at hand, or takes one. After an error it is gone, and a call whose time was over is repeated.
 async fn ask<'a>(
     version: &'a Arc<Version>,
     held: &mut Option<Lease<'a>>,
     envelope: &Envelope,
 ) -> Result<Verdict, Failure> {
+    let again = async |counted, failure| retry::judge(version, counted, Publish::of(envelope), failure).await;
     let mut lease = match held.take() {
         Some(lease) => lease,
-        None => Lease::take(version).await?,
+        None => match Lease::take(version).await {
+            Ok(lease) => lease,
+            Err(failure) => return again(Counted::default(), failure).await,
+        },
     };
-    let verdict = lease.instance().judge(Publish::of(envelope)).await?;
-    *held = Some(lease);
-    Ok(verdict)
+    match lease.instance().judge(Publish::of(envelope)).await {
+        Ok(verdict) => {
+            *held = Some(lease);
+            Ok(verdict)
+        }
+        Err(failure) => {
+            let counted = lease.instance().take_counted();
+            drop(lease);
+            again(counted, failure).await
+        }
+    }
 }
 
 fn outcome(verdict: &Verdict) -> Outcome {

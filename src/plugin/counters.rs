@@ -26,7 +26,34 @@ impl Host for Guest {
     fn add_and_read(&mut self, name: String, window: u32, amount: u32) -> wasmtime::Result<u64> {
         self.call.hand_over(name.len())?;
         let now = self.context.time.monotonic();
-        Ok(self.context.counters.add_and_read(&name, window, amount, now))
+        let table = &self.context.counters;
+        let print = table.print(&name, window);
+        let call = &mut self.call;
+        // A call that is run again after it failed finds its own additions, and does not add them twice.
+        let more = if call.repeats.take(print, amount) { 0 } else { amount };
+        call.counted.note(print, amount);
+        Ok(table.add_and_read(&name, window, more, now))
+    }
+}
+
+/// What one call added: the counter's keyed hash and the amount.
+#[derive(Debug, Default)]
+pub(super) struct Counted(Vec<(u64, u32)>);
+
+impl Counted {
+    /// Most additions that one call remembers. A call that fails after more of them counts the rest twice when it is repeated.
+    const MOST: usize = 256;
+
+    fn note(&mut self, print: u64, amount: u32) {
+        if self.0.len() < Self::MOST {
+            self.0.push((print, amount));
+        }
+    }
+
+    /// Takes one addition out, if it is there.
+    fn take(&mut self, print: u64, amount: u32) -> bool {
+        let found = self.0.iter().position(|added| *added == (print, amount));
+        found.map(|at| self.0.swap_remove(at)).is_some()
     }
 }
 
@@ -59,10 +86,15 @@ impl Default for Table {
 }
 
 impl Table {
+    /// Tells a counter from all others.
+    fn print(&self, name: &str, window: u32) -> u64 {
+        self.hasher.hash_one((name, window.clamp(1, MAX_WINDOW)))
+    }
+
     /// Adds, and answers what was counted in the `window` seconds up to `now`, which never goes back by much.
     pub(super) fn add_and_read(&self, name: &str, window: u32, amount: u32, now: Duration) -> u64 {
         let window = window.clamp(1, MAX_WINDOW);
-        let print = self.hasher.hash_one((name, window));
+        let print = self.print(name, window);
         // The lowest bits choose the group, all of them the counter in it.
         let group = usize::try_from(print % GROUPS as u64).expect("below the number of groups");
         let mut group = self.groups[group].lock();

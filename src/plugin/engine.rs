@@ -44,6 +44,14 @@ pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }
 
+/// An engine that counts what guests execute: each instruction takes about one unit of fuel from their store.
+#[cfg(test)]
+pub(super) fn counting() -> wasmtime::Result<Engine> {
+    let mut counting = config();
+    counting.consume_fuel(true);
+    Engine::new(&counting)
+}
+
 fn config() -> Config {
     let mut config = Config::new();
     config

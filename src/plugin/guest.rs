@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::counters::Table;
+use super::counters::{Counted, Table};
 use super::fetch::Fetch;
 use super::kv::{self, Commit};
 use super::limits::{Budget, Limits, Memory, Meter, Overrun, Rate};
@@ -79,6 +79,12 @@ pub(super) struct Call {
     pub(super) budget: Budget,
     pub(super) publish: Option<Publish>,
     pub(super) staged: Staged,
+    /// What it added to counters: at once, since a counter is read as it is added to.
+    pub(super) counted: Counted,
+    /// What a call that failed has added already, and this one repeats.
+    pub(super) repeats: Counted,
+    /// It sent a request, which no failure takes back.
+    pub(super) has_asked_network: bool,
     handed_over: usize,
     most_bytes: usize,
 }
@@ -87,7 +93,9 @@ impl Call {
     pub(super) fn new(role: Option<Role>, limits: &Limits) -> Self {
         let (budget, most_bytes) = (limits.budget(role), limits.host_bytes);
         let staged = Staged { hops: 1, ..Staged::default() };
-        Self { role, budget, publish: None, staged, handed_over: 0, most_bytes }
+        let (counted, repeats) = (Counted::default(), Counted::default());
+        let has_asked_network = false;
+        Self { role, budget, publish: None, staged, counted, repeats, has_asked_network, handed_over: 0, most_bytes }
     }
 
     /// Whether effects and writes of this call would be committed.

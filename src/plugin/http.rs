@@ -36,7 +36,10 @@ impl Host for Guest {
         let body = request.body.as_ref().map_or(0, Vec::len);
         self.call.hand_over(request.method.len() + request.url.len() + headers + body)?;
         Ok(match self.judged(request) {
-            Ok(request) => ask(Arc::clone(&self.context), request).await,
+            Ok(request) => {
+                self.call.has_asked_network = true;
+                ask(Arc::clone(&self.context), request).await
+            }
             Err(error) => Err(error),
         })
     }

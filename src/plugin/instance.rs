@@ -3,6 +3,7 @@
 //! After any error the store is poisoned: the caller drops the instance and never calls it again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::Gauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -10,6 +11,7 @@ use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::exports::skylark::plugin as wit;
+use super::counters::Counted;
 use super::failure::{Failure, Kind};
 use super::guest::{Context, Guest, Publish, Staged};
 use super::inspect::Anatomy;
@@ -86,21 +88,23 @@ pub(super) struct Instance {
     meter: Arc<Meter>,
     beat: Beat,
     calls: usize,
-    _counted: Counted,
+    /// What the next call finds counted already.
+    repeats: Counted,
+    _living: Living,
     _permits: [OwnedSemaphorePermit; 2],
 }
 
 /// Counts an instance while it lives.
-struct Counted(Gauge);
+struct Living(Gauge);
 
-impl Counted {
+impl Living {
     fn new(living: &Gauge) -> Self {
         living.increment(1);
         Self(living.clone())
     }
 }
 
-impl Drop for Counted {
+impl Drop for Living {
     fn drop(&mut self) {
         self.0.decrement(1);
     }
@@ -109,6 +113,11 @@ impl Drop for Counted {
 impl Instance {
     /// Makes and starts one, within the budget of a start.
     pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, Failure> {
+        Self::within(blueprint, Duration::MAX).await
+    }
+
+    /// Makes and starts one for a caller that waits for so long.
+    pub(super) async fn within(blueprint: &Blueprint, wall: Duration) -> Result<Self, Failure> {
         let one_of = |permits: &Arc<Semaphore>, words: &str| {
             Arc::clone(permits).try_acquire_owned().map_err(|_| Failure::new(Kind::Full, words))
         };
@@ -116,8 +125,10 @@ impl Instance {
             one_of(&blueprint.own_permits, "every instance of it is busy, as many as may live (limits.instances)")?,
             one_of(&blueprint.permits, "as many plugin instances live as may (plugins.instances)")?,
         ];
-        let budget = blueprint.context.limits.budget(None);
-        let guest = Guest::new(Arc::clone(&blueprint.context));
+        let mut budget = blueprint.context.limits.budget(None);
+        budget.wall = budget.wall.min(wall);
+        let mut guest = Guest::new(Arc::clone(&blueprint.context));
+        guest.call.budget = budget;
         let meter = Arc::clone(&guest.meter);
         let mut store = Store::new(blueprint.pre.engine(), guest);
         prepare(&mut store, blueprint.beat.clone());
@@ -130,15 +141,16 @@ impl Instance {
             Ok(exports) => exports,
             Err(error) => return Err(Failure::of(&error, store.data_mut().memory.take_refused())),
         };
-        let counted = Counted::new(&blueprint.living);
+        let living = Living::new(&blueprint.living);
         let beat = blueprint.beat.clone();
-        let mut instance = Self { store, exports, meter, beat, calls: 0, _counted: counted, _permits: permits };
-        instance.start().await?;
+        let mut instance = Self { store, exports, meter, beat, calls: 0, _living: living, repeats: Counted::default(), _permits: permits };
+        instance.start(budget).await?;
         Ok(instance)
     }
 
-    async fn start(&mut self) -> Result<(), Failure> {
-        let budget = self.begin(None);
+    async fn start(&mut self, budget: Budget) -> Result<(), Failure> {
+        self.begin(None);
+        self.store.data_mut().call.budget = budget;
         let Some(lifecycle) = &self.exports.lifecycle else { return Ok(()) };
         let ended = self.meter.drive(budget, lifecycle.call_start(&mut self.store)).await;
         self.end(ended)?.map_err(|why| Failure::new(Kind::Start, format!("start: {}", convert::cut(why))))
@@ -223,14 +235,37 @@ impl Instance {
         self.end(ended)
     }
 
+    /// What the last call added to counters, for the call that repeats it.
+    pub(super) fn take_counted(&mut self) -> Counted {
+        std::mem::take(&mut self.store.data_mut().call.counted)
+    }
+
+    /// Lets the next call repeat one that failed: what that one counted is not counted again.
+    pub(super) fn repeat(&mut self, counted: Counted) {
+        self.repeats = counted;
+    }
+
+    /// True if the last call asked the network or wrote keys: it is more than a question, and is not asked again.
+    pub(super) fn has_acted(&self) -> bool {
+        let call = &self.store.data().call;
+        call.has_asked_network || !call.staged.kv.writes.is_empty()
+    }
+
     /// What the last call wants done.
     pub(super) fn take_staged(&mut self) -> Staged {
         std::mem::take(&mut self.store.data_mut().call.staged)
     }
 
+    /// Fuel that the guest has burnt, on an engine that counts it.
+    #[cfg(test)]
+    pub(super) fn burnt(&self) -> u64 {
+        u64::MAX - self.store.get_fuel().expect("the engine counts fuel")
+    }
+
     fn begin(&mut self, role: Option<Role>) -> Budget {
         let guest = self.store.data_mut();
         guest.begin(role);
+        guest.call.repeats = std::mem::take(&mut self.repeats);
         let budget = guest.call.budget;
         self.store.set_epoch_deadline(1);
         self.beat.beat();
@@ -245,6 +280,9 @@ impl Instance {
 }
 
 fn prepare(store: &mut Store<Guest>, beat: Beat) {
+    // Only the engine of some tests counts fuel.
+    #[cfg(test)]
+    let _ = store.set_fuel(u64::MAX);
     store.limiter(|guest| &mut guest.memory);
     let limits = &store.data().context.limits;
     let (bytes, handles) = (limits.host_bytes, limits.handles);

@@ -21,9 +21,9 @@ use crate::config::PluginCaps;
 /// What one call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
-    /// CPU time of the thread while it is inside the guest: neither host waits nor a starved core count.
+    /// CPU time of the guest, as [`meter`] counts it.
     pub(super) cpu: Duration,
-    /// From call to answer, whatever the time goes into.
+    /// From call to answer, waits for the host included. Longer than a process is stopped by a CPU quota, which is up to 100 ms at a time.
     pub(super) wall: Duration,
 }
 
@@ -137,7 +137,7 @@ impl Limits {
 const fn default_budget(role: Role) -> Budget {
     let (cpu, wall) = match role {
         Role::Auth | Role::Access => (50, 2_000),
-        Role::Filter => (5, 50),
+        Role::Filter => (5, 500),
         Role::Handler | Role::Events => (50, 5_000),
     };
     Budget { cpu: Duration::from_millis(cpu), wall: Duration::from_millis(wall) }
@@ -175,7 +175,7 @@ mod tests {
         asked.roles[Role::Handler as usize].wall = Some(tick);
         let limits = Limits::new(&[Role::Filter, Role::Handler], &asked, &PluginCaps::default(), 2);
         assert_eq!((limits.memory, limits.instances), (64 << 20, 34));
-        assert_eq!(limits.budget(Some(Role::Filter)), Budget { cpu: tick, wall: Duration::from_millis(50) });
+        assert_eq!(limits.budget(Some(Role::Filter)), Budget { cpu: tick, wall: Duration::from_millis(500) });
         assert_eq!(limits.budget(Some(Role::Handler)), Budget { cpu: tick, wall: tick });
         assert_eq!(limits.budget(None), START);
     }

@@ -69,6 +69,18 @@ impl Env {
     pub(super) fn new(config: &Plugins, options: Options, warmer: Warmer, alarm: Alarm) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
         let engine = engine::build(config.instances, &config.caps).map_err(failed)?;
+        Self::over(engine, config, options, warmer, alarm)
+    }
+
+    /// Over an engine that is there.
+    pub(super) fn over(
+        engine: Engine,
+        config: &Plugins,
+        options: Options,
+        warmer: Warmer,
+        alarm: Alarm,
+    ) -> Result<Self, LoadError> {
+        let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
         let linker = engine::linker(&engine).map_err(failed)?;
         let cache = open_cache(config, &engine);
         let memory = cache.as_ref().map(|_| config.cache.join("known"));

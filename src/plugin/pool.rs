@@ -9,11 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use metrics::counter;
 use parking_lot::Mutex;
-use tokio::time::timeout;
 
 use super::failure::{Failure, Kind};
 use super::instance::Instance;
-use super::limits::Overrun;
 use super::version::Version;
 use crate::telemetry::names;
 
@@ -97,8 +95,7 @@ impl<'a> Lease<'a> {
         }
         // The caller waits, so its wall time counts, however long a start may take elsewhere.
         let wall = version.blueprint.context.limits.longest_wall(&version.roles);
-        let made = timeout(wall, Instance::new(&version.blueprint)).await;
-        let instance = Box::new(made.unwrap_or_else(|_| Err(Failure::of(&Overrun::Wall(wall).into(), false)))?);
+        let instance = Box::new(Instance::within(&version.blueprint, wall).await?);
         version.stats.one_shot();
         Ok(Self { version, instance: Some(instance) })
     }

@@ -9,9 +9,11 @@ mod interfaces;
 mod limits;
 mod reload;
 mod roles;
+mod retry;
 mod rollback;
 mod samples;
 mod swap;
+mod worst;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -145,6 +145,9 @@ names! {
     PLUGIN_RELOADS: counter = "skylark_plugin_reloads_total",
     /// Calls served by an instance made for that one call, by `plugin`.
     PLUGIN_ONE_SHOTS: counter = "skylark_plugin_one_shots_total",
+    /// Calls that ran out of time and were due to be repeated, by `plugin` and `outcome` of the second call: answered, failed, or refused, where there
+    /// was no second call.
+    PLUGIN_RETRIES: counter = "skylark_plugin_retries_total",
     /// Instances replaced, by `plugin` and `reason`: as many calls as one serves (calls), over three quarters of its memory
     /// (memory), a call that failed (error).
     PLUGIN_RECYCLED: counter = "skylark_plugin_recycled_total",

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::guests::{self, ADMIT, ALLOW, DEEP, FINE, HOG, LOOP, TRAP};
 use super::{Bench, passed, rejected};
 
-/// More than every default budget, and than a busy machine adds.
-const BOUND: Duration = Duration::from_secs(20);
+/// More than every default budget, on a machine that is ten times too slow.
+const BOUND: Duration = Duration::from_secs(100);
 const HOSTILE: [(&str, &str); 4] = [("trap", TRAP), ("loop", LOOP), ("hog", HOG), ("deep", DEEP)];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,113 @@
+//! A second try for a call that ran out of time: the machine may have been slow, and not the guest.
+//!
+//! The second call gets a new instance and a thread of its own, so neither a worn instance nor a busy worker decides it. Its failure is the one that
+//! counts. Only a call without effects is repeated: one of a filter, and one of an auth plugin that neither sent a request nor wrote a key. Writes of
+//! a call that failed were never committed; a plugin that writes may still mean to count its attempts, so it is not asked twice.
+
+use std::sync::Arc;
+
+use metrics::counter;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::task::spawn_blocking;
+
+use super::bindings::exports::skylark::plugin::auth::Answer;
+use super::bindings::exports::skylark::plugin::filter::Verdict;
+use super::counters::Counted;
+use super::failure::{Failure, Kind};
+use super::guest::{Publish, Staged};
+use super::instance::Instance;
+use super::version::Version;
+use super::{Claim, Transport};
+use crate::telemetry::names;
+
+/// Second tries of one node at one time. Beyond it a failure counts as it is.
+const AT_ONCE: usize = 2;
+
+/// Asks a filter again if `first` says that its time was over. `counted` is what the first call added to counters.
+///
+/// # Errors
+/// The second call's failure; `first` where there is no second call.
+pub(super) async fn judge(
+    version: &Arc<Version>,
+    counted: Counted,
+    publish: Publish,
+    first: Failure,
+) -> Result<Verdict, Failure> {
+    again(version, counted, first, async move |instance| instance.judge(publish).await).await
+}
+
+/// Asks an auth plugin again if `first` says that its time was over: its answer, and what it wants done. The caller makes sure that the first call had
+/// no effect ([`Instance::has_acted`]).
+///
+/// # Errors
+/// The second call's failure; `first` where there is no second call.
+pub(super) async fn admit(
+    version: &Arc<Version>,
+    counted: Counted,
+    (transport, claim): (&Transport, &Claim),
+    first: Failure,
+) -> Result<(Answer, Staged), Failure> {
+    let (transport, claim) = (transport.clone(), claim.clone());
+    let call = async move |instance: &mut Instance| {
+        let answer = instance.admit(&transport, &claim).await?;
+        Ok((answer, instance.take_staged()))
+    };
+    again(version, counted, first, call).await
+}
+
+async fn again<T: Send + 'static>(
+    version: &Arc<Version>,
+    counted: Counted,
+    first: Failure,
+    call: impl AsyncFnOnce(&mut Instance) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    if !matches!(first.kind, Kind::Cpu | Kind::Wall) {
+        return Err(first);
+    }
+    let Some(permit) = permit() else {
+        tell(version, "refused");
+        return Err(first);
+    };
+    let (asked, runtime) = (Arc::clone(version), Handle::current());
+    let second = spawn_blocking(move || {
+        let _permit = permit;
+        runtime.block_on(apart(&asked, counted, call))
+    });
+    // A panic of the second call is as bad as its failure, and the runtime ends it only with itself.
+    let second = second.await.unwrap_or_else(|_| Err(first.clone()));
+    let second = match second {
+        // Nothing was asked: there is no room for a new instance.
+        Err(failure) if failure.kind == Kind::Full => {
+            tell(version, "refused");
+            return Err(first);
+        }
+        second => second,
+    };
+    tell(version, if second.is_ok() { "answered" } else { "failed" });
+    tracing::debug!(plugin = %version.name, %first, answered = second.is_ok(), "a call ran out of time and was repeated");
+    second
+}
+
+async fn apart<T>(
+    version: &Version,
+    counted: Counted,
+    call: impl AsyncFnOnce(&mut Instance) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut instance = Box::new(Instance::new(&version.blueprint).await?);
+    instance.repeat(counted);
+    let answer = call(&mut instance).await?;
+    if instance.wear().is_none() {
+        version.pool.put(instance);
+    }
+    Ok(answer)
+}
+
+fn permit() -> Option<SemaphorePermit<'static>> {
+    static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE);
+    PERMITS.try_acquire().ok()
+}
+
+fn tell(version: &Version, outcome: &'static str) {
+    counter!(names::PLUGIN_RETRIES, "plugin" => version.name.to_string(), "outcome" => outcome).increment(1);
+}
