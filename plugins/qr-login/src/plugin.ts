@@ -51,11 +51,13 @@ function status({ cid }: Call): Reply {
 function confirm({ caller, data }: Call): Reply {
   if (caller === null) return refusal("401", "only a bound connection confirms a login");
   const code = data.find(([name]) => name === "code")?.[1] ?? "";
+  // A code has fewer than 50 characters: a longer text is not looked at, for that takes time.
+  if (code.length > 64) return refusal("404", UNKNOWN);
   const [cid, secret] = [parseInt(code, 36), code.slice(code.indexOf("-") + 1)];
   const open = Number.isSafeInteger(cid) && cid > 0 ? kv.get(place(cid)) : null;
   // What is kept is a digest, so that neither the store nor the time that a comparison takes tells a code.
   if (open === null || text(open).split(" ")[0] !== digest(secret)) {
-    return refusal("404", "this code is unknown, used or over");
+    return refusal("404", UNKNOWN);
   }
   kv.delete(place(cid));
   const expires = seconds() + rules.session;
@@ -65,6 +67,7 @@ function confirm({ caller, data }: Call): Reply {
 }
 
 const EMPTY = { id: 0, action: "", sender: "", receiver: "", title: "", image: "", format: "", timestamp: 0, content: [], extra: [] };
+const UNKNOWN = "this code is unknown, used or over";
 const place = (cid: number) => `waits:${cid}`;
 const digest = (secret: string) => hex(crypto.sha256(bytes(secret)));
 const seconds = () => Math.floor(clock.now() / 1000);

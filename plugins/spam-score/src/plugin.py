@@ -14,6 +14,8 @@ DEFAULTS = {
     "code": "429", "reason": "too many messages, wait a moment",
 }
 rules = dict(DEFAULTS)
+# Characters of a text that are compared; of a longer text its length is compared, too.
+COMPARED = 2_000
 
 
 class Lifecycle(exports.Lifecycle):
@@ -52,9 +54,12 @@ def rate(sender: str) -> int:
 
 def repetition(sender: str) -> int:
     """A hundred for each time the same text comes beyond as often as it may."""
-    text = " ".join(value for _, value in publication.content()).casefold().split()
-    if not text:
+    text = " ".join(value for _, value in publication.content())
+    compared = text[:COMPARED].casefold().split()
+    if not compared:
         return 0
-    what = hashlib.sha256(" ".join(text).encode()).hexdigest()[:16]
+    if len(text) > COMPARED:
+        compared.append(str(len(text)))
+    what = hashlib.sha256(" ".join(compared).encode()).hexdigest()[:16]
     said = counters.add_and_read(f"said:{sender}:{what}", rules["window"], 1)
     return 100 * max(0, said - rules["repeats"])

@@ -33,6 +33,10 @@ pub mod action {
 
 /// How often an invitation is tried again when somebody else took one of the two users at the same moment.
 const TRIES: usize = 3;
+/// Longest name of a user, bytes.
+const MAX_NAME_BYTES: usize = 128;
+/// Bytes of a value that an answer repeats: the rest costs time to write and tells nobody more.
+const SHOWN_BYTES: usize = 64;
 
 /// The plugin: its rules, checked.
 #[derive(Debug)]
@@ -129,6 +133,11 @@ impl From<outbox::Error> for No {
     }
 }
 
+/// The beginning of a value that a client sent.
+fn shown(value: &str) -> &str {
+    &value[..value.floor_char_boundary(SHOWN_BYTES)]
+}
+
 fn no(code: &str, message: impl Into<String>) -> No {
     No::Answer(Reply::new(code, message))
 }
@@ -139,13 +148,17 @@ impl VideoCall {
     fn invite(&self, who: &Identity, asked: &skylark_plugin::Call) -> Done {
         let callee = asked.get("callee").filter(|uid| !uid.is_empty());
         let callee = callee.ok_or_else(|| no("400", "callee: expected a user, got none"))?;
+        if callee.len() > MAX_NAME_BYTES {
+            let words = format!("callee: expected at most {MAX_NAME_BYTES} bytes, got {}", callee.len());
+            return Err(no("400", words));
+        }
         if callee == who.uid {
             return Err(no("400", "callee: expected another user than the caller"));
         }
         let kind = match asked.get("kind") {
             None | Some("" | "video") => Kind::Video,
             Some("voice") => Kind::Voice,
-            Some(other) => return Err(no("400", format!("kind: expected voice or video, got {other:?}"))),
+            Some(other) => return Err(no("400", format!("kind: expected voice or video, got {:?}", shown(other)))),
         };
         if !directory::online(callee) {
             return Err(no("404", format!("user {callee} is offline")));
@@ -267,7 +280,7 @@ fn find(who: &Identity, asked: &skylark_plugin::Call) -> Result<Call, No> {
     let id =
         asked.get("call").filter(|id| !id.is_empty()).ok_or_else(|| no("400", "call: expected a call, got none"))?;
     if !settings::is_call_name(id) {
-        return Err(no("404", format!("call {id:?} does not exist")));
+        return Err(no("404", format!("call {:?} does not exist", shown(id))));
     }
     // An entry ends with its time; then it is too late, whatever was wanted.
     let call = store::call(id).ok_or_else(|| no("408", "too late: the call is over"))?;

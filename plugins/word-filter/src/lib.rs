@@ -11,6 +11,7 @@ mod words;
 
 use skylark_plugin::{Entry, Filter, Message, Plugin, Publish, Verdict};
 
+pub use normal::Spare;
 pub use settings::{Field, Mode, Settings};
 pub use words::Words;
 
@@ -42,58 +43,65 @@ impl Plugin for WordFilter {
 impl Filter for WordFilter {
     /// Asks for one field after the other, and for the whole message only if there is something to mask.
     fn judge(&mut self, publish: &Publish) -> Verdict {
-        if self.words.is_empty() || !self.settings.fields.iter().any(|field| self.hits(field, publish)) {
+        if self.words.is_empty() {
+            return Verdict::Allow;
+        }
+        let spare = Spare::default();
+        if self.settings.mode == Mode::Mask {
+            return self.masked(publish, &spare).map_or(Verdict::Allow, Verdict::Replace);
+        }
+        let hits = |text: &str| !self.is_left_alone(text) && self.words.hits(text, &spare);
+        if !self.settings.fields.iter().any(|field| texts(field, publish).iter().any(|(_, text)| hits(text))) {
             return Verdict::Allow;
         }
         match self.settings.mode {
-            Mode::Mask => Verdict::Replace(self.masked(publish.message())),
             Mode::Reject => Verdict::reject(self.settings.code.as_str(), self.settings.reason.as_str()),
-            Mode::Drop => Verdict::Drop,
+            Mode::Mask | Mode::Drop => Verdict::Drop,
         }
     }
 }
 
+/// The texts of one field, each with its place in `content` or `extra`.
+fn texts(field: &Field, publish: &Publish) -> Vec<(usize, String)> {
+    let of = |entries: Vec<Entry>, key: &Option<String>| {
+        let all = entries.into_iter().enumerate();
+        let wanted = all.filter(|(_, (name, _))| key.as_ref().is_none_or(|key| key == name));
+        wanted.map(|(at, (_, text))| (at, text)).collect()
+    };
+    match field {
+        Field::Title => vec![(0, publish.title())],
+        Field::Image => vec![(0, publish.image())],
+        Field::Content(key) => of(publish.content(), key),
+        Field::Extra(key) => of(publish.extra(), key),
+    }
+}
+
 impl WordFilter {
-    fn hits(&self, field: &Field, publish: &Publish) -> bool {
-        match field {
-            Field::Title => self.hits_text(&publish.title()),
-            Field::Image => self.hits_text(&publish.image()),
-            Field::Content(key) => self.hits_entries(&publish.content(), key.as_deref()),
-            Field::Extra(key) => self.hits_entries(&publish.extra(), key.as_deref()),
-        }
-    }
-
-    fn hits_entries(&self, entries: &[Entry], key: Option<&str>) -> bool {
-        entries.iter().filter(|(k, _)| key.is_none_or(|key| key == k)).any(|(_, value)| self.hits_text(value))
-    }
-
-    fn hits_text(&self, text: &str) -> bool {
-        !self.is_left_alone(text) && self.words.hits(text)
-    }
-
-    /// The message with its words masked, in the fields that are looked at.
-    fn masked(&self, mut message: Message) -> Message {
+    /// The message with its words masked, in the fields that are looked at; none if there is no word. Each text is looked at once.
+    fn masked(&self, publish: &Publish, spare: &Spare) -> Option<Message> {
+        let mut masked = Vec::new();
         for field in &self.settings.fields {
-            match field {
-                Field::Title => self.mask(&mut message.title),
-                Field::Image => self.mask(&mut message.image),
-                Field::Content(key) => self.mask_entries(&mut message.content, key.as_deref()),
-                Field::Extra(key) => self.mask_entries(&mut message.extra, key.as_deref()),
+            for (at, text) in texts(field, publish) {
+                if !self.is_left_alone(&text)
+                    && let Some(text) = self.words.mask(&text, self.settings.mask, spare)
+                {
+                    masked.push((field, at, text));
+                }
             }
         }
-        message
-    }
-
-    fn mask_entries(&self, entries: &mut [Entry], key: Option<&str>) {
-        entries.iter_mut().filter(|(k, _)| key.is_none_or(|key| key == k)).for_each(|(_, value)| self.mask(value));
-    }
-
-    fn mask(&self, text: &mut String) {
-        if !self.is_left_alone(text)
-            && let Some(masked) = self.words.mask(text, self.settings.mask)
-        {
-            *text = masked;
+        if masked.is_empty() {
+            return None;
         }
+        let mut message = publish.message();
+        for (field, at, text) in masked {
+            match field {
+                Field::Title => message.title = text,
+                Field::Image => message.image = text,
+                Field::Content(_) => message.content[at].1 = text,
+                Field::Extra(_) => message.extra[at].1 = text,
+            }
+        }
+        Some(message)
     }
 
     /// A masked address leads nowhere, and nobody reads it.

@@ -58,9 +58,9 @@ impl Search {
     }
 
     /// Where words stand, by their ends; they may overlap.
-    pub(crate) fn found(&self, text: &str, mut each: impl FnMut(std::ops::Range<usize>) -> bool) {
+    pub(crate) fn found(&self, text: &[u8], mut each: impl FnMut(std::ops::Range<usize>) -> bool) {
         let mut state = 0;
-        for (at, &byte) in text.as_bytes().iter().enumerate() {
+        for (at, &byte) in text.iter().enumerate() {
             state = self.next(state, byte);
             let mut ends = state;
             while ends != 0 {

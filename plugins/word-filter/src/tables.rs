@@ -18,36 +18,51 @@ thread_local! {
 const SYLLABLES: RangeInclusive<u32> = 0xAC00..=0xD7A3;
 
 /// The characters that all writings of `c` share (compatibility decomposition, full case folding); none if that is `c` itself.
-#[cfg_attr(target_family = "wasm", allow(unreachable_pub, reason = "the test of the tables asks for it"))]
-pub fn folded(c: char, mut push: impl FnMut(char)) {
-    let code = u32::from(c);
-    if SYLLABLES.contains(&code) {
-        return syllable(code - SYLLABLES.start(), push);
-    }
-    TABLES.with(|tables| match tables.forms.binary_search_by_key(&code, |form| form.0) {
-        Ok(at) => tables.form(at).iter().copied().for_each(push),
-        Err(_) => push(c),
-    });
+#[cfg(not(target_family = "wasm"))]
+pub fn folded(c: char, push: impl FnMut(char)) {
+    with(|tables| tables.folded(c, push));
 }
 
 /// The canonical combining class; 0 for what starts a letter.
-#[cfg_attr(target_family = "wasm", allow(unreachable_pub, reason = "the test of the tables asks for it"))]
+#[cfg(not(target_family = "wasm"))]
 pub fn class(c: char) -> u8 {
-    TABLES.with(|tables| range(&tables.classes, c).map_or(0, |range| range.class))
+    with(|tables| tables.class(c))
 }
 
 /// Whether `c` belongs to the letter before it.
 #[cfg_attr(target_family = "wasm", allow(unreachable_pub, reason = "the test of the tables asks for it"))]
 pub fn is_mark(c: char) -> bool {
-    TABLES.with(|tables| range(&tables.marks, c).is_some())
+    with(|tables| tables.sign(c).is_mark)
 }
 
-struct Tables {
-    /// Code points with a form of their own, and where that begins in `letters`; the next one ends it.
-    forms: Vec<(u32, usize)>,
+/// Looks at the tables of this instance.
+pub(crate) fn with<T>(look: impl FnOnce(&Tables) -> T) -> T {
+    TABLES.with(look)
+}
+
+/// Code points of one page, and how many bits tell one from another.
+const PAGE: usize = 1 << PAGE_BITS;
+const PAGE_BITS: u32 = 6;
+/// Entries for which there is room from the start, so that no table is copied while it grows.
+const ROOM: usize = 1 << 16;
+const PAGES: usize = (char::MAX as usize >> PAGE_BITS) + 1;
+
+/// A look-up costs the same for every character, whatever text somebody makes up.
+pub(crate) struct Tables {
+    /// By the upper bits of a code point: the page in `signs`. Page 0 is that of characters of which there is nothing to say.
+    pages: Vec<u16>,
+    signs: Vec<Sign>,
+    /// Where a form begins in `letters`; the next one ends it.
+    forms: Vec<usize>,
     letters: Vec<char>,
-    classes: Vec<Range>,
-    marks: Vec<Range>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Sign {
+    /// One more than the number of its form; 0 = it is its own form.
+    form: u16,
+    class: u8,
+    is_mark: bool,
 }
 
 struct Range {
@@ -60,34 +75,78 @@ impl Tables {
     fn read() -> Self {
         let mut at = 0;
         let (mut code, mut letter, mut step, mut leap) = (0, 0, 0, 0);
-        let (mut forms, mut letters) = (Vec::new(), Vec::new());
+        let mut tables = Self {
+            pages: vec![0; PAGES],
+            signs: Vec::with_capacity(ROOM),
+            forms: Vec::with_capacity(ROOM),
+            letters: Vec::with_capacity(ROOM),
+        };
+        tables.signs.resize(PAGE, Sign::default());
         for _ in 0..number(&mut at) {
             let head = number(&mut at);
             if head >> 2 == 0 {
                 for _ in 0..number(&mut at) {
                     (code, letter) = (code + step, apart(letter, leap));
-                    forms.push((code, letters.len()));
-                    letters.extend(char::from_u32(letter));
+                    tables.begin_form(code);
+                    tables.letters.extend(char::from_u32(letter));
                 }
                 continue;
             }
             step = head >> 2;
             code += step;
-            forms.push((code, letters.len()));
+            tables.begin_form(code);
             let count = if head & 3 == 0 { number(&mut at) } else { head & 3 };
             for _ in 0..count {
                 leap = number(&mut at);
                 letter = apart(letter, leap);
-                letters.extend(char::from_u32(letter));
+                tables.letters.extend(char::from_u32(letter));
             }
         }
-        let classes = ranges(&mut at, true);
-        Self { forms, letters, classes, marks: ranges(&mut at, false) }
+        for range in ranges(&mut at, true) {
+            (range.first..=range.last).for_each(|code| tables.sign_mut(code).class = range.class);
+        }
+        for range in ranges(&mut at, false) {
+            (range.first..=range.last).for_each(|code| tables.sign_mut(code).is_mark = true);
+        }
+        tables
     }
 
-    fn form(&self, at: usize) -> &[char] {
-        let end = self.forms.get(at + 1).map_or(self.letters.len(), |next| next.1);
-        &self.letters[self.forms[at].1..end]
+    /// What is appended to `letters` from here on is the form of `code`.
+    fn begin_form(&mut self, code: u32) {
+        self.forms.push(self.letters.len());
+        self.sign_mut(code).form = u16::try_from(self.forms.len()).expect("Unicode has fewer forms than 65 535");
+    }
+
+    fn sign_mut(&mut self, code: u32) -> &mut Sign {
+        let (page, place) = (code as usize >> PAGE_BITS, code as usize % PAGE);
+        if self.pages[page] == 0 {
+            self.pages[page] = u16::try_from(self.signs.len() / PAGE).expect("there are fewer pages than 65 535");
+            self.signs.resize(self.signs.len() + PAGE, Sign::default());
+        }
+        &mut self.signs[usize::from(self.pages[page]) * PAGE + place]
+    }
+
+    fn sign(&self, c: char) -> Sign {
+        let page = self.pages[c as usize >> PAGE_BITS];
+        self.signs[usize::from(page) * PAGE + c as usize % PAGE]
+    }
+
+    pub(crate) fn class(&self, c: char) -> u8 {
+        self.sign(c).class
+    }
+
+    pub(crate) fn folded(&self, c: char, mut push: impl FnMut(char)) {
+        let code = u32::from(c);
+        if SYLLABLES.contains(&code) {
+            return syllable(code - SYLLABLES.start(), push);
+        }
+        match usize::from(self.sign(c).form).checked_sub(1) {
+            Some(at) => {
+                let end = self.forms.get(at + 1).copied().unwrap_or(self.letters.len());
+                self.letters[self.forms[at]..end].iter().copied().for_each(push);
+            }
+            None => push(c),
+        }
     }
 }
 
@@ -119,12 +178,6 @@ fn number(at: &mut usize) -> u32 {
         }
     }
     value
-}
-
-fn range(ranges: &[Range], c: char) -> Option<&Range> {
-    let code = u32::from(c);
-    let at = ranges.partition_point(|range| range.last < code);
-    ranges.get(at).filter(|range| range.first <= code)
 }
 
 /// Leading consonant, vowel, and trailing consonant if there is one.

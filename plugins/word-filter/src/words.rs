@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::normal::Normal;
+use crate::normal::{Normal, Spare, push_utf8};
 use crate::search::Search;
 use crate::tables::is_mark;
 
@@ -23,11 +23,12 @@ impl Words {
     pub fn new(words: &[String], whole: bool) -> Result<Self, String> {
         let mut patterns = Vec::with_capacity(words.len());
         for (at, word) in words.iter().enumerate() {
-            let normal = Normal::of(word.trim());
-            if normal.as_str().trim().is_empty() {
+            let normal = Normal::of(word.trim(), &Spare::default());
+            let text = normal.into_text();
+            if text.trim().is_empty() {
                 return Err(format!("settings.words[{at}]: expected a visible character, got {word:?}"));
             }
-            patterns.push(normal.as_str().to_owned());
+            patterns.push(text);
         }
         Ok(Self { search: Search::new(&patterns), whole })
     }
@@ -37,36 +38,48 @@ impl Words {
         self.search.is_empty()
     }
 
-    /// Whether the text has a word of the list.
-    pub fn hits(&self, text: &str) -> bool {
+    /// True if the text, one of a message with so much to spare, has a word of the list.
+    pub fn hits(&self, text: &str, spare: &Spare) -> bool {
         if self.is_clean(text) {
             return false;
         }
-        let normal = Normal::of(text);
+        let normal = Normal::of(text, spare);
         let mut hit = false;
-        self.search.found(normal.as_str(), |part| {
+        self.search.found(normal.as_bytes(), |part| {
             hit = self.counts(&normal, &part);
             !hit
         });
         hit
     }
 
-    /// The text with `mask` in place of each character of a word; none if it has no word.
-    pub fn mask(&self, text: &str, mask: char) -> Option<String> {
-        let normal = Normal::of(text);
-        // One for each byte of the text: whether a word covers it.
-        let mut covered = Vec::new();
-        self.search.found(normal.as_str(), |part| {
+    /// The text, one of a message with so much to spare, with `mask` in place of each character of a word; none if it has no word.
+    pub fn mask(&self, text: &str, mask: char, spare: &Spare) -> Option<String> {
+        if self.is_clean(text) {
+            return None;
+        }
+        let normal = Normal::of(text, spare);
+        let mut words = Vec::new();
+        self.search.found(normal.as_bytes(), |part| {
             if self.counts(&normal, &part) {
-                covered.resize(text.len(), false);
-                covered[normal.written(&part)].fill(true);
+                words.push(normal.written(&part));
             }
             true
         });
-        if covered.is_empty() {
+        if words.is_empty() {
             return None;
         }
-        Some(text.char_indices().map(|(at, c)| if covered[at] { mask } else { c }).collect())
+        put_in_order(&mut words);
+        let (mut masked, mut done) = (Vec::with_capacity(text.len()), 0);
+        for word in words {
+            if word.end > done {
+                let from = word.start.max(done);
+                masked.extend_from_slice(&text.as_bytes()[done..from]);
+                text[from..word.end].chars().for_each(|_| push_utf8(&mut masked, mask));
+                done = word.end;
+            }
+        }
+        masked.extend_from_slice(&text.as_bytes()[done..]);
+        Some(String::from_utf8(masked).expect("it is made of characters"))
     }
 
     /// A text that is in its normal form as it was written needs no copy to be searched.
@@ -74,7 +87,7 @@ impl Words {
         let is_normal = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
         let mut clean = is_normal;
         if is_normal {
-            self.search.found(text, |_| {
+            self.search.found(text.as_bytes(), |_| {
                 clean = false;
                 false
             });
@@ -84,17 +97,26 @@ impl Words {
 
     /// Whether what was found is a word, and not a part of one.
     fn counts(&self, normal: &Normal, part: &Range<usize>) -> bool {
-        normal.is_whole(part) && (!self.whole || stands_alone(normal.as_str(), part))
+        normal.is_whole(part) && (!self.whole || stands_alone(normal, part))
     }
 }
 
-fn stands_alone(text: &str, part: &Range<usize>) -> bool {
-    let word = &text[part.clone()];
+/// By insertion: words are found by their ends, so each is near its place. Those that overlap, and those with marks in another order than they were
+/// written, may begin before one that was found earlier.
+fn put_in_order(words: &mut [Range<usize>]) {
+    for end in 1..words.len() {
+        let mut at = end;
+        while at > 0 && words[at - 1].start > words[at].start {
+            words.swap(at - 1, at);
+            at -= 1;
+        }
+    }
+}
+
+fn stands_alone(normal: &Normal, part: &Range<usize>) -> bool {
     let touches =
-        |outer: Option<char>, inner: Option<char>| outer.is_some_and(is_spaced) && inner.is_some_and(is_spaced);
-    let before = text[..part.start].chars().next_back();
-    let after = text[part.end..].chars().next();
-    !touches(before, word.chars().next()) && !touches(after, word.chars().next_back())
+        |(outer, inner): (Option<char>, Option<char>)| outer.is_some_and(is_spaced) && inner.is_some_and(is_spaced);
+    !normal.edges(part).into_iter().any(touches)
 }
 
 /// A letter or digit of a script that puts spaces between words.
