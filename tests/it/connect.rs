@@ -240,7 +240,7 @@ async fn keys_that_nobody_owns_are_told() {
 
 #[tokio::test]
 async fn an_unbound_connection_gets_no_message_and_may_not_stay() {
-    let gateway = Setup::default().yaml("limits:\n  unbound: 1s\n  unbound_max: 1s").start();
+    let gateway = Setup::default().yaml("limits:\n  unbound: 5s\n  unbound_max: 5s").start();
     let dial = Dial::path("/ws").subprotocol("yunque.pb");
     let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("an upgrade");
     assert_eq!(client.ask("room_join", json!({"room": "lobby"})).await["code"], "401");
@@ -252,8 +252,8 @@ async fn an_unbound_connection_gets_no_message_and_may_not_stay() {
 #[tokio::test]
 async fn a_token_that_expires_closes_unless_it_was_refreshed() {
     let gateway = Gateway::start();
-    let (mut stale, _) = gateway.connect_as(Claims::of("stale").expires_in(2), Form::YunquePb).await;
-    let (mut fresh, _) = gateway.connect_as(Claims::of("fresh").expires_in(2), Form::YunqueJson).await;
+    let (mut stale, _) = gateway.connect_as(Claims::of("stale").expires_in(6), Form::YunquePb).await;
+    let (mut fresh, _) = gateway.connect_as(Claims::of("fresh").expires_in(6), Form::YunqueJson).await;
     let other = fresh.ask("client_refresh", json!({"token": Claims::of("somebody else").mint()})).await;
     assert_ne!(other["code"], "200", "{other}");
     let reply = fresh.ask("client_refresh", json!({"token": Claims::of("fresh").mint()})).await;

@@ -9,6 +9,7 @@ mod moving;
 mod nodes;
 mod partition;
 mod storm;
+mod throttled;
 
 use std::collections::HashMap;
 use std::time::Duration;

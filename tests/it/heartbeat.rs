@@ -24,7 +24,7 @@ async fn a_silent_client_is_asked_twice_and_closed() {
 
 #[tokio::test]
 async fn any_answer_keeps_a_client_and_the_websocket_ping_is_answered() {
-    let gateway = Setup::default().yaml("heartbeat:\n  interval: 1s\n  max_missed: 1").start();
+    let gateway = Setup::default().yaml("heartbeat:\n  interval: 3s\n  max_missed: 1").start();
     let mut polite = gateway.connect("polite", Form::YunquePb).await;
     polite.polite = false;
     for _ in 0..3 {

@@ -9,8 +9,8 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::wire::Form;
 
 const FAULTS: [&str; 5] = ["trap", "spin", "hog", "overflow", "flood"];
-/// No call may hold its caller longer, on a busy machine: the longest wall limit of a role is 5 s.
-const BOUND: Duration = Duration::from_secs(10);
+/// No call may hold its caller longer: the longest wall limit of a role is 5 s, and the machine may be ten times too slow.
+const BOUND: Duration = Duration::from_secs(60);
 
 /// The tests' auth plugin takes a token at its word.
 async fn connect(gateway: &Gateway, token: &str) -> Client {

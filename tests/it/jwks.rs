@@ -255,7 +255,7 @@ async fn keys_rotate_and_names_that_nobody_knows_make_no_flood() {
     gateway.plugin_until("jwks-auth", |plugin| plugin["version"] == 3).await;
     let begun = std::time::Instant::now();
     while bind(&gateway, &old.token()).await.0 == "200" {
-        assert!(begun.elapsed().as_secs() < 20, "a key that was taken back counts on");
+        assert!(begun.elapsed().as_secs() < 100, "a key that was taken back counts on");
     }
     refuses(&gateway, &old.token(), "no key is named \"2025\"").await;
     admits(&gateway, &new.token()).await;
@@ -273,7 +273,7 @@ async fn a_new_key_is_found_while_the_node_runs() {
     let mut tries = 0;
     while bind(&gateway, &new.token()).await.0 != "200" {
         tries += 1;
-        assert!(begun.elapsed().as_secs() < 20, "the new key was not found in {tries} tries");
+        assert!(begun.elapsed().as_secs() < 100, "the new key was not found in {tries} tries");
     }
     let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
     assert!(
@@ -297,7 +297,7 @@ async fn while_the_issuer_is_away_known_keys_count_and_without_any_nobody_is_let
     issuer.publish(&[&pair]);
     let begun = std::time::Instant::now();
     while bind(&gateway, &pair.token()).await.0 != "200" {
-        assert!(begun.elapsed().as_secs() < 20, "the issuer was not asked again");
+        assert!(begun.elapsed().as_secs() < 100, "the issuer was not asked again");
     }
     issuer.breaks();
     let known = issuer.asked();

@@ -89,7 +89,7 @@ async fn of_two_phones_at_once_one_is_told_that_the_code_is_used() {
 #[tokio::test]
 async fn a_desk_that_asks_stays_and_one_that_does_not_is_closed() {
     let gateway =
-        setup().yaml("limits: {unbound: 1s, unbound_max: 4s, connections_per_ip: 0, connects_per_ip: 0}").start();
+        setup().yaml("limits: {unbound: 4s, unbound_max: 16s, connections_per_ip: 0, connects_per_ip: 0}").start();
     let (mut desk, mut silent) = (gateway.dial_cim(Form::CimJson).await, gateway.dial_cim(Form::CimJson).await);
     let code = shown(&mut desk).await;
     let refused = silent.ask("login_status", json!({})).await;

@@ -149,7 +149,7 @@ async fn who_speaks_no_tls_is_refused_at_once() {
 
 #[tokio::test]
 async fn a_slow_handshake_is_cut() {
-    let limits = "limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n  handshake: 300ms";
+    let limits = "limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n  handshake: 3s";
     let gateway = Setup::default().tls(Pair::new()).yaml(limits).start();
     // Silence, and the beginning of a ClientHello.
     for words in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00\x01"] {

@@ -9,8 +9,8 @@ use skylark::message::Target;
 use crate::support::bus::{Bus, Seat, envelope, is_accepted, user};
 use crate::support::client::within;
 
-/// The promise to publishers: an answer within two seconds. The rest is for a busy machine.
-const ANSWER: Duration = Duration::from_secs(2 + 2);
+/// The promise to publishers is an answer within two seconds; a busy machine adds to it. A publisher that nobody answers waits for ever.
+const ANSWER: Duration = Duration::from_secs(15);
 
 pub async fn a_node_starts_before_its_engine<B: Bus>() {
     let mut bus = B::start();

@@ -52,7 +52,7 @@ pub async fn an_entry_ends_with_its_time_and_makes_room<B: Bus>() {
     let bus = B::start();
     let [one, two] = two(&bus).await;
     let share = Share { bytes: 100, keys: 1 };
-    one.commit("p", write("k", "one", Some(Duration::from_millis(300))), share).await.unwrap();
+    one.commit("p", write("k", "one", Some(Duration::from_secs(3))), share).await.unwrap();
     let read = two.get("p", "k").await.unwrap();
     assert_ne!(read.version, 0);
     assert_eq!(two.commit("p", write("l", "two", None), share).await, Err(KvError::Full));

@@ -22,7 +22,7 @@ use skylark::broker::kafka::Link;
 
 use super::client::within;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// A Kafka that runs.
 pub struct Kafka {

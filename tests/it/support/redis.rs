@@ -17,7 +17,7 @@ use super::gateway::send_signal;
 use super::resp::Resp;
 
 /// Longest wait for a start.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(100);
 /// Ports that no outgoing connection is given by itself: one that is free stays free while a server is down.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 

@@ -18,7 +18,7 @@ use crate::support::resp::{Reply, Resp};
 use crate::support::wire::messages_pub;
 
 /// A request without an answer for so long has none.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a publisher publishes.
 #[derive(Clone)]
