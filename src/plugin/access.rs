@@ -9,7 +9,7 @@ use super::pool::Lease;
 use super::snapshot::{Gate, Snapshot};
 use super::stats::Outcome;
 use super::version::Version;
-use super::{Access, JoinRequest, Role, convert};
+use super::{Access, JoinRequest, Role, convert, retry};
 
 /// Asks until one plugin decides.
 pub(super) async fn join(snapshot: &Snapshot, request: &JoinRequest) -> Access {
@@ -55,8 +55,18 @@ impl Gate {
 pub(super) async fn ask(version: &Arc<Version>, request: &JoinRequest) -> Result<Access, Failure> {
     let begun = version.begin()?;
     let mut lease = Lease::take(version).await?;
-    let answer = lease.instance().join(request).await?;
-    lease.give_back();
+    let answer = match lease.instance().join(request).await {
+        Ok(answer) => {
+            lease.give_back();
+            answer
+        }
+        Err(failure) if lease.instance().has_acted() => return Err(failure),
+        Err(failure) => {
+            let counted = lease.instance().take_counted();
+            drop(lease);
+            retry::join(version, counted, request, failure).await?
+        }
+    };
     let (outcome, access) = match answer {
         Answer::Allow(until) => (Outcome::Allowed, Access::Allow(until)),
         Answer::Refuse(refusal) => (Outcome::Refused, Access::Refuse(convert::refusal(refusal, "403"))),

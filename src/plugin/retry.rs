@@ -1,8 +1,8 @@
 //! A second try for a call that ran out of time: the machine may have been slow, and not the guest.
 //!
 //! The second call gets a new instance and a thread of its own, so neither a worn instance nor a busy worker decides it. Its failure is the one that
-//! counts. Only a call without effects is repeated: one of a filter, and one of an auth plugin that neither sent a request nor wrote a key. Writes of
-//! a call that failed were never committed; a plugin that writes may still mean to count its attempts, so it is not asked twice.
+//! counts. Only a call without effects is repeated: one of a filter, and one of an auth or access plugin that neither sent a request nor wrote a key.
+//! Writes of a call that failed were never committed; a plugin that writes may still mean to count its attempts, so it is not asked twice.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
+use super::bindings::exports::skylark::plugin::access;
 use super::bindings::exports::skylark::plugin::auth::Answer;
 use super::bindings::exports::skylark::plugin::filter::Verdict;
 use super::counters::Counted;
@@ -18,7 +19,7 @@ use super::failure::{Failure, Kind};
 use super::guest::{Publish, Staged};
 use super::instance::Instance;
 use super::version::Version;
-use super::{Claim, Transport};
+use super::{Claim, JoinRequest, Transport};
 use crate::telemetry::names;
 
 /// Second tries of one node at one time. Beyond it a failure counts as it is.
@@ -54,6 +55,20 @@ pub(super) async fn admit(
         Ok((answer, instance.take_staged()))
     };
     again(version, counted, first, call).await
+}
+
+/// Asks an access plugin again, as [`admit`] does.
+///
+/// # Errors
+/// The second call's failure; `first` where there is no second call.
+pub(super) async fn join(
+    version: &Arc<Version>,
+    counted: Counted,
+    request: &JoinRequest,
+    first: Failure,
+) -> Result<access::Answer, Failure> {
+    let request = request.clone();
+    again(version, counted, first, async move |instance| instance.join(&request).await).await
 }
 
 async fn again<T: Send + 'static>(

@@ -22,7 +22,7 @@ use crate::plugin::load::{self, Env, Source};
 use crate::plugin::manifest::Manifest;
 use crate::plugin::pool::Lease;
 use crate::plugin::version::Version;
-use crate::plugin::{Call, Event, Identity, Role, Transport, engine};
+use crate::plugin::{Call, Event, Identity, JoinRequest, Role, Transport, engine};
 
 /// Fuel that a slow core executes in a millisecond. The two virtual cores that this was written on do 8 to 12 million.
 const FUEL_PER_MS: u64 = 4_000_000;
@@ -184,6 +184,20 @@ impl Sample {
         most
     }
 
+    async fn access(&self) -> u64 {
+        let mut most = 0;
+        for (what, text) in texts() {
+            let [whole, parts] = entries(&text);
+            let claims: Entries = [("join", text.as_str()), ("rooms", text.as_str())].into_iter().collect();
+            for (claims, data) in [(claims, Entries::new()), (Entries::new(), whole), (Entries::new(), parts)] {
+                let request = JoinRequest { who: who(), claims, room: "lobby".parse().unwrap(), data };
+                let join = async move |instance: &mut Instance| instance.join(&request).await.map(drop);
+                most = most.max(self.call(Role::Access, &what, join).await);
+            }
+        }
+        most
+    }
+
     async fn handler(&self) -> u64 {
         let mut most = 0;
         for key in self.version.keys.clone() {
@@ -249,6 +263,7 @@ async fn samples_stay_below_a_third_of_their_budget_on_the_worst_message() {
         for role in sample.version.roles.clone() {
             let most = match role {
                 Role::Auth => sample.auth().await,
+                Role::Access => sample.access().await,
                 Role::Filter => sample.filter().await,
                 Role::Handler => sample.handler().await,
                 Role::Events => sample.events().await,
