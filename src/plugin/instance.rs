@@ -143,7 +143,16 @@ impl Instance {
         };
         let living = Living::new(&blueprint.living);
         let beat = blueprint.beat.clone();
-        let mut instance = Self { store, exports, meter, beat, calls: 0, _living: living, repeats: Counted::default(), _permits: permits };
+        let mut instance = Self {
+            store,
+            exports,
+            meter,
+            beat,
+            calls: 0,
+            _living: living,
+            repeats: Counted::default(),
+            _permits: permits,
+        };
         instance.start(budget).await?;
         Ok(instance)
     }

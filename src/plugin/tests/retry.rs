@@ -51,17 +51,20 @@ const IMPORTS: &str = r#"
     (import "skylark:plugin/kv@0.1.1" "set" (func $set (param i32 i32 i32 i32 i32 i32 i32)))
     (import "skylark:plugin/counters@0.1.1" "add-and-read" (func $add (param i32 i32 i32 i32) (result i64)))
     (import "skylark:plugin/http@0.1.1" "send" (func $send (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))"#;
-const WORLD: &str = "import skylark:plugin/kv@0.1.1; import skylark:plugin/counters@0.1.1; import skylark:plugin/http@0.1.1;";
+const WORLD: &str =
+    "import skylark:plugin/kv@0.1.1; import skylark:plugin/counters@0.1.1; import skylark:plugin/http@0.1.1;";
 /// Loops for ever where the store has nothing.
 const FIRST_LOOPS: &str = "(call $get (i32.const 2080) (i32.const 5) (i32.const 512))
     (if (i32.eqz (i32.load8_u (i32.const 512))) (then (loop $for_ever (br $for_ever))))";
 /// Another key than the one that is read.
 const SET: &str = "(call $set (i32.const 2081) (i32.const 4) (i32.const 600) (i32.const 5) (i32.const 0) (i32.const 0) (i32.const 672))";
 /// GET, without headers, body and time-out.
-const SEND: &str = "(call $send (i32.const 1792) (i32.const 3) (i32.const 1795) (i32.const 18) (i32.const 0) (i32.const 0)
+const SEND: &str =
+    "(call $send (i32.const 1792) (i32.const 3) (i32.const 1795) (i32.const 18) (i32.const 0) (i32.const 0)
     (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 512))";
 /// One more of a counter; traps unless that makes one.
-const COUNT_ONE: &str = "(if (i64.ne (call $add (i32.const 2080) (i32.const 5) (i32.const 60) (i32.const 1)) (i64.const 1))
+const COUNT_ONE: &str =
+    "(if (i64.ne (call $add (i32.const 2080) (i32.const 5) (i32.const 60) (i32.const 1)) (i64.const 1))
     (then unreachable))";
 
 async fn bench(files: &[(&str, &[u8])], store: &Arc<Late>) -> Bench {
@@ -69,11 +72,8 @@ async fn bench(files: &[(&str, &[u8])], store: &Arc<Late>) -> Bench {
     for (name, bytes) in files {
         std::fs::write(dir.path().join(name), bytes).unwrap();
     }
-    let options = Options {
-        kv: Arc::clone(store) as Arc<dyn Store>,
-        fetch: Some(Arc::new(Network)),
-        ..Options::default()
-    };
+    let options =
+        Options { kv: Arc::clone(store) as Arc<dyn Store>, fetch: Some(Arc::new(Network)), ..Options::default() };
     let (host, tasks) = WasmHost::load(&config(dir.path()), options).await.unwrap();
     Bench { dir, host: Arc::new(host), _tasks: tasks }
 }
@@ -103,7 +103,11 @@ async fn a_filter_that_overran_is_asked_once_more_and_its_answer_counts() {
     let bench = Bench::with(&[("f.wasm", &wasm), ("f.toml", b"grants = [\"counters\"]")]).await;
     assert_eq!(bench.judge().await, passed());
     let status = bench.status("f");
-    assert_eq!((status.failures, status.calls), (0, 1), "what was answered has not failed, and nothing was counted twice");
+    assert_eq!(
+        (status.failures, status.calls),
+        (0, 1),
+        "what was answered has not failed, and nothing was counted twice"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! What becomes of a new version: circuit, probation, rollback, canary, and what the operator says.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -263,7 +264,25 @@ async fn a_manifests_no_is_changed_in_the_manifest() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_settles_together_is_swapped_together() {
-    let bench = Bench::with(&[("one.wasm", &guests::stamp(200)), ("two.wasm", &guests::stamp(200))]).await;
+    const NAMES: [&str; 2] = ["one.wasm", "two.wasm"];
+    let bench = Bench::with(&[]).await;
+    let dir = bench.dir.path();
+    // Both files lie behind one link, so that both change at one moment on any machine.
+    let put = |round: u32| {
+        let (data, aside) = (dir.join(format!(".v{round}")), dir.join(".aside"));
+        std::fs::create_dir(&data).unwrap();
+        for name in NAMES {
+            std::fs::write(data.join(name), guests::stamp(200 + round)).unwrap();
+        }
+        std::os::unix::fs::symlink(&data, &aside).unwrap();
+        std::fs::rename(aside, dir.join(".data")).unwrap();
+    };
+    put(0);
+    for name in NAMES {
+        std::os::unix::fs::symlink(Path::new(".data").join(name), dir.join(name)).unwrap();
+    }
+    bench.host.look().await;
+    assert_eq!([bench.status("one").version, bench.status("two").version], [1, 1]);
     let over = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn({
         let (host, over) = (Arc::clone(&bench.host), Arc::clone(&over));
@@ -279,14 +298,7 @@ async fn what_settles_together_is_swapped_together() {
         }
     });
     for round in 1..8 {
-        let guest = guests::stamp(200 + round);
-        let moves = ["one.wasm", "two.wasm"].map(|name| {
-            let aside = bench.dir.path().join(format!(".{name}"));
-            std::fs::write(&aside, &guest).unwrap();
-            (aside, bench.dir.path().join(name))
-        });
-        // Nothing between the two: on a busy machine they would not settle together.
-        moves.iter().for_each(|(aside, file)| std::fs::rename(aside, file).unwrap());
+        put(round);
         bench.host.look().await;
         assert_eq!(bench.status("two").version, u64::from(round) + 1);
     }

@@ -142,7 +142,9 @@ impl Sample {
             return burnt;
         }
         if burnt > third {
-            self.faults.lock().push(format!("{name} burns {burnt} on {what}, more than {third}, a third of its budget"));
+            self.faults
+                .lock()
+                .push(format!("{name} burns {burnt} on {what}, more than {third}, a third of its budget"));
         }
         lease.give_back();
         burnt
@@ -175,9 +177,8 @@ impl Sample {
                 ..Claim::default()
             };
             for claim in [of(&text, &Entries::new()), of(&dots, &whole), of("eyJ.e.e", &parts)] {
-                let admit = async move |instance: &mut Instance| {
-                    instance.admit(&Transport::default(), &claim).await.map(drop)
-                };
+                let admit =
+                    async move |instance: &mut Instance| instance.admit(&Transport::default(), &claim).await.map(drop);
                 most = most.max(self.call(Role::Auth, &what, admit).await);
             }
         }
@@ -204,7 +205,8 @@ impl Sample {
             for (what, text) in texts() {
                 let half = &text[..text.floor_char_boundary(MOST / 2)];
                 let [_, parts] = entries(&text);
-                let named = ["callee", "call", "code", "kind"].map(|name| [(name, text.as_str())].into_iter().collect());
+                let named =
+                    ["callee", "call", "code", "kind"].map(|name| [(name, text.as_str())].into_iter().collect());
                 let both = [("callee", half), ("kind", half)].into_iter().collect();
                 for data in named.into_iter().chain([parts, both]) {
                     let call = Call { key: key.clone(), data, caller: Some(who()), cid: cid() };

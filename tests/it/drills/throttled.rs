@@ -29,7 +29,8 @@ fn calls() -> usize {
 fn samples() -> Vec<PathBuf> {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
     let committed = ["token-auth", "video-call", "word-filter"].map(|name| plugins.join(format!("dist/{name}.wasm")));
-    let built = ["audit", "jwks-auth", "qr-login", "spam-score"].map(|name| plugins.join(format!("{name}/{name}.wasm")));
+    let built =
+        ["audit", "jwks-auth", "qr-login", "spam-score"].map(|name| plugins.join(format!("{name}/{name}.wasm")));
     committed.into_iter().chain(built.into_iter().filter(|path| path.exists())).collect()
 }
 
@@ -135,7 +136,8 @@ fn group(pid: u32) -> Option<PathBuf> {
         if fs::create_dir(&path).is_err() {
             continue;
         }
-        let limited = files.iter().all(|(file, text)| path.join(file).exists() && fs::write(path.join(file), text).is_ok());
+        let limited =
+            files.iter().all(|(file, text)| path.join(file).exists() && fs::write(path.join(file), text).is_ok());
         if limited && fs::write(path.join("cgroup.procs"), pid.to_string()).is_ok() {
             return Some(path);
         }
