@@ -35,7 +35,7 @@ pub use bus::{Bus, BusKind, KafkaConfig, RedisConfig};
 pub use changes::Changes;
 pub use credential::Credential;
 pub use fault::{ConfigError, Fault};
-pub use intakes::{Intake, IntakeKind};
+pub use intakes::{Intake, IntakeKind, intake_names};
 pub use keys::{Key, keys, reference};
 pub use load::{Entry, Examined, GuardedFile, Loaded, Loader, Reloaded};
 pub use properties::Properties;

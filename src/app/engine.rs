@@ -14,7 +14,7 @@ use crate::broker::redis::{Channel, ChannelSettings, Client, RedisEngine, Server
 use crate::broker::roster::Roster;
 use crate::broker::source::Source;
 use crate::broker::{Broker, Deliver, Unavailable};
-use crate::config::{Bus, BusKind, Config, Intake, IntakeKind};
+use crate::config::{Bus, BusKind, Config, Intake, IntakeKind, intake_names};
 use crate::plugin::kv::Store;
 use crate::server::intake::Feed;
 
@@ -89,7 +89,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub fn feeds(&self, config: &Config) -> Result<Vec<Feed>, EngineError> {
-        config.intakes.iter().enumerate().map(|(index, intake)| self.feed(config, index, intake)).collect()
+        let names = intake_names(&config.intakes, &config.bus);
+        let named = config.intakes.iter().zip(names).enumerate();
+        named.map(|(index, (intake, name))| self.feed(config, index, (intake, name))).collect()
     }
 
     /// Takes users and passwords of `config` for all connections that are dialled from now on.
@@ -112,8 +114,7 @@ impl Engine {
         }
     }
 
-    fn feed(&self, config: &Config, index: usize, intake: &Intake) -> Result<Feed, EngineError> {
-        let name = format!("{} {}", intake.kind.as_str(), intake.topic);
+    fn feed(&self, config: &Config, index: usize, (intake, name): (&Intake, String)) -> Result<Feed, EngineError> {
         let (topic, node) = (intake.topic.clone(), config.node.id.to_string());
         let client = || {
             let client = self.servers.client(&intake.redis(&config.bus))?;

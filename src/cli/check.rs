@@ -8,7 +8,7 @@ use anyhow::bail;
 
 use super::{ConfigSource, block_on, print};
 use crate::app::engine;
-use crate::config::{Bus, BusKind, Config, GuardedFile};
+use crate::config::{Bus, BusKind, Config, GuardedFile, intake_names};
 use crate::plugin::check::{Report, check_dir};
 use crate::server::tls_faults;
 
@@ -92,8 +92,9 @@ fn bus(bus: &Bus, faults: &mut Vec<String>) -> Option<String> {
 /// Connects to the engine of each intake, and gives a line for one whose topic can be read.
 fn intakes(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
     let mut sound = Vec::new();
-    for intake in &config.intakes {
-        let name = format!("intake {} {}", intake.kind.as_str(), intake.topic);
+    let names = intake_names(&config.intakes, &config.bus);
+    for (intake, name) in config.intakes.iter().zip(names) {
+        let name = format!("intake {name}");
         let found = match block_on(async { Ok(engine::intake_faults(config, intake).await) }) {
             Ok(found) => found,
             Err(error) => vec![format!("{error:#}")],

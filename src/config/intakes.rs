@@ -41,7 +41,34 @@ words! {
     }
 }
 
+/// What each intake is called in metrics, logs and readiness: its kind and topic, and the engine where another intake has
+/// the same kind and topic, so that neither hides the other's faults. A number tells those apart that have one engine, too.
+#[must_use]
+pub fn intake_names(intakes: &[Intake], bus: &Bus) -> Vec<String> {
+    let plain: Vec<String> =
+        intakes.iter().map(|intake| format!("{} {}", intake.kind.as_str(), intake.topic)).collect();
+    let is_one = |name: &String| plain.iter().filter(|other| *other == name).count() == 1;
+    let mut names: Vec<String> = Vec::with_capacity(plain.len());
+    for (intake, name) in intakes.iter().zip(&plain) {
+        let name = if is_one(name) { name.clone() } else { format!("{name} at {}", intake.engine(bus)) };
+        let numbered = (2..).map(|number| format!("{name} {number}"));
+        let free = std::iter::once(name.clone()).chain(numbered).find(|name| !names.contains(name));
+        names.push(free.unwrap_or(name));
+    }
+    names
+}
+
 impl Intake {
+    /// The address of its engine, without a user or password.
+    fn engine(&self, bus: &Bus) -> String {
+        if self.kind == IntakeKind::Kafka {
+            return self.kafka(bus).brokers;
+        }
+        let url = self.redis(bus).url;
+        let address = url.split_once("://").map_or(url.as_str(), |(_, address)| address);
+        address.rsplit_once('@').map_or(address, |(_, address)| address).to_owned()
+    }
+
     /// The way to its Redis: its own, or that of the bus.
     #[must_use]
     pub fn redis(&self, bus: &Bus) -> RedisConfig {
@@ -62,5 +89,39 @@ impl Intake {
         }
         kafka.properties.0.extend(self.properties.0.clone());
         kafka
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intakes_of_one_kind_and_topic_are_told_apart_by_their_engines() {
+        let intake = |kind, url: &str, brokers: &str| Intake {
+            kind,
+            topic: "chat".into(),
+            group: "skylark".into(),
+            url: url.into(),
+            brokers: brokers.into(),
+            user: String::new(),
+            password: Credential::default(),
+            properties: Properties::default(),
+        };
+        let intakes = [
+            intake(IntakeKind::Redis, "redis://r:1", ""),
+            intake(IntakeKind::RedisStream, "redis://r:1/0", ""),
+            intake(IntakeKind::RedisStream, "redis://:secret@r:1/1", ""),
+            intake(IntakeKind::Kafka, "", "k:1"),
+            intake(IntakeKind::Kafka, "", "k:1"),
+        ];
+        let expected = [
+            "redis chat",
+            "redis-stream chat at r:1/0",
+            "redis-stream chat at r:1/1",
+            "kafka chat at k:1",
+            "kafka chat at k:1 2",
+        ];
+        assert_eq!(intake_names(&intakes, &Bus::default()), expected);
     }
 }

@@ -47,6 +47,12 @@ async fn streams_of_two_databases_with_one_id_are_two_records() {
     run(&mut back_end, redis::cmd("SELECT").arg(1)).await;
     run(&mut back_end, &add("7-1", "of 1")).await;
     assert_eq!(title(&mut client).await, "of 1");
+    for database in 0..2 {
+        let name = format!("redis-stream chat at {}/{database}", redis.address());
+        let line = format!("skylark_intake_accepted_total{{intake=\"{name}\"}}");
+        until("a count of its own", || async { ((metric(&gateway, &line).await - 1.0).abs() < 0.5).then_some(()) })
+            .await;
+    }
 }
 
 #[tokio::test]
