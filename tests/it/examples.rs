@@ -26,7 +26,7 @@ const PLACES: [(&str, &str); 6] = [
     ("LISTEN", "127.0.0.1:0"),
     ("ADDRESS", "ws://localhost/ws"),
     ("REDIS", "redis://localhost"),
-    ("API_KEY", "a key of the examples"),
+    ("API_KEY", "a-key-of-the-examples"),
 ];
 
 #[test]
