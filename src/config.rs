@@ -357,9 +357,9 @@ section! {
 section! {
     /// When a plugin that fails again and again is not asked for a while: its role's failure answer is given instead.
     pub struct Breaker {
-        /// So many traps or time-outs among at most twice as many successive calls open the circuit.
+        /// So many failures of the guest among at most twice as many successive calls open the circuit, if at least three sources and more than half of those seen lately had one.
         pub failures: usize [Bounded(1, 10_000)] = 10,
-        /// How long it stays open; then one call is let through, and closes it if it is answered.
+        /// How long it stays open; then one call is let through, and closes it if it is answered. A source whose calls alone fail is set apart for as long.
         pub rest: Duration = Duration::from_secs(5),
     }
 }

@@ -192,6 +192,8 @@ pub struct Publication {
     pub no_echo: Option<ConnectionId>,
     /// The client that publishes.
     pub from: Option<Publisher>,
+    /// Name of the API key, the intake or the plugin that publishes; none for clients and for an API without keys.
+    pub back_end: Option<Arc<str>>,
     /// By which way it came.
     pub origin: Origin,
     /// How many plugin pushes stand between this and a publish from outside.
@@ -217,6 +219,7 @@ impl Publication {
             target,
             no_echo: None,
             from: None,
+            back_end: None,
             origin,
             hops: 0,
             nodes: Arc::default(),
@@ -230,8 +233,24 @@ impl Publication {
     /// The same under way: accepted at `sent_at`, milliseconds since 1970.
     #[must_use]
     pub fn into_envelope(self, id: u64, sent_at: i64) -> Envelope {
-        let Self { message, target, no_echo, from, origin, hops, nodes, key, history, identity, receipts } = self;
-        Envelope { id, message, target, no_echo, from, origin, hops, nodes, key, history, identity, receipts, sent_at }
+        let Self { message, target, no_echo, from, back_end, origin, hops, nodes, key, history, identity, receipts } =
+            self;
+        Envelope {
+            id,
+            message,
+            target,
+            no_echo,
+            from,
+            back_end,
+            origin,
+            hops,
+            nodes,
+            key,
+            history,
+            identity,
+            receipts,
+            sent_at,
+        }
     }
 }
 
@@ -248,6 +267,8 @@ pub struct Envelope {
     pub no_echo: Option<ConnectionId>,
     /// The client that published.
     pub from: Option<Publisher>,
+    /// Name of the API key, the intake or the plugin that published, on the node that took it in; it does not travel.
+    pub back_end: Option<Arc<str>>,
     /// By which way it came.
     pub origin: Origin,
     /// How many plugin pushes stand between this and a publish from outside, at most [`MAX_HOPS`].

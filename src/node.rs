@@ -33,7 +33,7 @@ pub use crate::broker::Unavailable;
 pub use crate::broker::roster::Member;
 pub use crate::broker::source::{Place, Record, Source};
 pub use crate::hub::{Binding, Connection, Socket};
-pub use crate::plugin::{Call, Identity, Rejected, Status, Transport, Word, WordFault};
+pub use crate::plugin::{Call, Identity, Rejected, Status, Transport, Unjudged, Word, WordFault};
 pub use publish::{Fate, Published};
 pub use query::{Counts, Filter, Seen, SeenUser};
 

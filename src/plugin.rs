@@ -4,6 +4,7 @@
 //! `wasmtime` lives in the modules below and shows in no signature here.
 
 mod access;
+mod answers;
 mod auth;
 mod bindings;
 mod breaker;
@@ -21,6 +22,7 @@ mod draft;
 mod durations;
 mod engine;
 mod events;
+mod evidence;
 mod failure;
 pub mod fetch;
 mod guest;
@@ -36,6 +38,7 @@ mod load;
 mod login;
 mod manifest;
 mod matching;
+mod opinions;
 mod owners;
 mod pool;
 mod publication;
@@ -43,6 +46,7 @@ mod reload;
 mod retry;
 mod share;
 mod snapshot;
+mod source;
 mod stats;
 mod ticker;
 pub mod time;
@@ -61,10 +65,15 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+pub use breaker::Apart;
+
 pub use crate::claim::{Admission, Answer, Claim, Refusal};
 
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Envelope, Publication, Target};
+
+/// What a client is told when a plugin failed and its input is not to blame. The log has the reason.
+pub(crate) const UNAVAILABLE: &str = "temporarily unavailable, try again later";
 
 /// What the transport knows of a connection that asks to be let in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -103,6 +112,20 @@ pub enum Judgement {
         /// Which plugin.
         plugin: Arc<str>,
     },
+    /// A fail-closed filter could not judge it: neither a yes nor a no.
+    Unjudged(Unjudged),
+}
+
+/// Why a filter could not judge an envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unjudged {
+    /// Which plugin.
+    pub plugin: Arc<str>,
+    /// What went wrong. For the log and for dead letters: clients are told a fixed text.
+    pub reason: String,
+    /// True while the plugin can judge nobody's messages: its circuit is open, its file is gone, or the node cannot do its part.
+    /// Who can wait should.
+    pub waits: bool,
 }
 
 /// A bound connection, as plugins see it.
@@ -155,6 +178,8 @@ pub struct Call {
     pub caller: Option<Identity>,
     /// The connection that asks.
     pub cid: ConnectionId,
+    /// The client's address while nobody is bound, without port; else empty.
+    pub remote: String,
 }
 
 /// What happened. Who came and went is told once in the whole cluster, by the node on which it happened.
@@ -257,6 +282,8 @@ pub struct Status {
     pub circuit: Option<&'static str>,
     /// How often it opened.
     pub circuits_opened: u64,
+    /// Sources whose calls alone fail, and that get the failure answer for a while.
+    pub set_apart: SetApart,
     /// Whether it goes back to `previous` by itself if its circuit opens.
     pub probation: bool,
     /// SHA-256 of the file that served before, to which `rollback` goes back.
@@ -289,6 +316,19 @@ pub struct OnTrial {
     pub outcomes: BTreeMap<&'static str, u64>,
     /// `closed`, `open` or `half-open`.
     pub circuit: &'static str,
+    /// Sources that are set apart.
+    pub set_apart: SetApart,
+}
+
+/// Sources that a version has set apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct SetApart {
+    /// How many there are now.
+    pub now: usize,
+    /// How often this version has set one apart.
+    pub times: u64,
+    /// The newest of them, at most 20.
+    pub sources: Vec<Apart>,
 }
 
 /// What an operator tells one plugin while the node runs.
@@ -302,6 +342,8 @@ pub enum Word {
     Reload,
     /// Go back to the version before.
     RollBack,
+    /// Let the sources in again that are set apart.
+    Readmit,
 }
 
 /// Why a word of the operator's was not done.

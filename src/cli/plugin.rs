@@ -43,6 +43,8 @@ enum PluginCommand {
     Reload(tell::Tell),
     /// Go back to the version that served before.
     Rollback(tell::Tell),
+    /// Let the sources in again that a plugin has set apart, because it failed for them.
+    Readmit(tell::Tell),
     /// Compile and check a component with the manifest beside it, without a node.
     Check(check::Check),
     /// Make a key that signs plugins, and print what the configuration says of it.
@@ -65,6 +67,7 @@ impl Plugin {
             PluginCommand::Disable(command) => command.run("disable", source),
             PluginCommand::Reload(command) => command.run("reload", source),
             PluginCommand::Rollback(command) => command.run("rollback", source),
+            PluginCommand::Readmit(command) => command.run("readmit", source),
             PluginCommand::Check(command) => command.run(source),
             PluginCommand::Keygen(command) => command.run(),
             PluginCommand::Sign(command) => command.run(),

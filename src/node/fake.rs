@@ -98,6 +98,12 @@ impl Fake {
         std::mem::take(&mut self.broker.script.lock().joins)
     }
 
+    /// What they answer from now on.
+    pub(crate) fn judge_anew(&self, action: &str, judgement: Judgement) {
+        self.broker.script.lock().judgements.retain(|(known, _)| known != action);
+        self.judge(action, judgement);
+    }
+
     /// What the plugins say of themselves.
     pub(crate) fn set_plugins(&self, status: Vec<Status>) {
         self.broker.script.lock().status = status;

@@ -7,7 +7,7 @@ use crate::message::Origin;
 use crate::telemetry::names;
 
 const ORIGINS: [Origin; 4] = [Origin::Client, Origin::Http, Origin::Broker, Origin::Plugin];
-const FATES: [&str; 6] = ["accepted", "rejected", "dropped", "too_large", "too_many_hops", "unavailable"];
+const FATES: [&str; 7] = ["accepted", "rejected", "dropped", "too_large", "too_many_hops", "unavailable", "unjudged"];
 
 /// A counter for each origin and fate, looked up once.
 pub(super) struct Meters([[Counter; FATES.len()]; ORIGINS.len()]);
@@ -27,6 +27,7 @@ impl Meters {
             Fate::TooLarge(_) | Fate::TooLargeForBroker { .. } => 3,
             Fate::TooManyHops => 4,
             Fate::Unavailable => 5,
+            Fate::Unjudged(_) => 6,
         };
         let origin = match origin {
             Origin::Client => 0,

@@ -8,7 +8,7 @@ use crate::claim::Refusal;
 use crate::clock;
 use crate::id::NodeId;
 use crate::message::{Envelope, MAX_HOPS, Publication, Receipt};
-use crate::plugin::Judgement;
+use crate::plugin::{Judgement, Unjudged};
 use crate::protocol::{TooLarge, check_size};
 
 /// What became of one publication.
@@ -46,6 +46,8 @@ pub enum Fate {
         /// Which one.
         plugin: Arc<str>,
     },
+    /// A filter could not judge it: neither a yes nor a no.
+    Unjudged(Unjudged),
     /// Some dialect could not carry it.
     TooLarge(TooLarge),
     /// More than a record of the broker may hold.
@@ -147,6 +149,7 @@ fn stop_reason(envelope: &Envelope, judgement: Judgement) -> (Vec<Arc<str>>, Opt
         Judgement::Pass { replaced_by } => replaced_by,
         Judgement::Reject { plugin, refusal } => return (Vec::new(), Some(Fate::Rejected { plugin, refusal })),
         Judgement::Drop { plugin } => return (Vec::new(), Some(Fate::Dropped { plugin })),
+        Judgement::Unjudged(unjudged) => return (Vec::new(), Some(Fate::Unjudged(unjudged))),
     };
     // A plugin may have made it larger than it came.
     let fate = if replaced_by.is_empty() { None } else { beyond_bounds(envelope) };

@@ -7,7 +7,8 @@ use super::failure::Failure;
 use super::matching::Rules;
 use super::pool::Lease;
 use super::snapshot::{Gate, Snapshot};
-use super::stats::Outcome;
+use super::source::CallSource;
+use super::stats::{self, Outcome};
 use super::version::Version;
 use super::{Access, JoinRequest, Role, convert, retry};
 
@@ -15,7 +16,7 @@ use super::{Access, JoinRequest, Role, convert, retry};
 pub(super) async fn join(snapshot: &Snapshot, request: &JoinRequest) -> Access {
     // Nobody can tell which joins a missing plugin would have refused, of the rooms that it wants to see.
     if let Some(plugin) = snapshot.access.iter().find_map(|gate| gate.shut_for(request)) {
-        tracing::debug!(%plugin, "a join is refused: the access plugin is missing");
+        stats::not_answered(plugin, Role::Access, Failure::missing().kind);
         return Access::Unavailable;
     }
     for gate in &snapshot.access {
@@ -28,7 +29,7 @@ pub(super) async fn join(snapshot: &Snapshot, request: &JoinRequest) -> Access {
             Ok(Access::Abstain) => {}
             Ok(decided) => return decided,
             Err(failure) => {
-                version.failed(Role::Access, &failure);
+                version.failed(Role::Access, &failure, &source(request));
                 return Access::Unavailable;
             }
         }
@@ -51,9 +52,14 @@ impl Gate {
     }
 }
 
+/// A join's source is its user.
+fn source(request: &JoinRequest) -> CallSource<'_> {
+    CallSource::User(request.who.uid.as_str())
+}
+
 /// Asks one plugin.
 pub(super) async fn ask(version: &Arc<Version>, request: &JoinRequest) -> Result<Access, Failure> {
-    let begun = version.begin()?;
+    let begun = version.begin(|| source(request))?;
     let mut lease = Lease::take(version).await?;
     let answer = match lease.instance().join(request).await {
         Ok(answer) => {

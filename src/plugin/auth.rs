@@ -5,19 +5,21 @@ use std::sync::Arc;
 use super::bindings::exports::skylark::plugin::auth::Answer;
 use super::commit::{self, Ended};
 use super::counters::Counted;
-use super::failure::{Failure, Kind};
+use super::failure::{Cause, Failure};
 use super::guest::Staged;
 use super::pool::Lease;
 use super::snapshot::{Gate, Snapshot};
-use super::stats::Outcome;
+use super::source::CallSource;
+use super::stats::{self, Outcome};
 use super::version::Version;
-use super::{Admission, Claim, Refusal, Role, Transport, convert, retry, share};
+use super::{Admission, Claim, Refusal, Role, Transport, UNAVAILABLE, answers, convert, retry, share};
 
 /// Asks until one decides.
 pub(super) async fn admit(snapshot: &Snapshot, transport: &Transport, claim: &Claim) -> Result<Admission, Refusal> {
     // A missing plugin shuts the whole role: which clients it would have refused, nobody can tell.
     if let Some(plugin) = snapshot.auth.iter().find_map(Gate::shut) {
-        return Err(unavailable(format!("auth plugin {plugin} is missing")));
+        stats::not_answered(plugin, Role::Auth, Failure::missing().kind);
+        return Err(unavailable());
     }
     for gate in &snapshot.auth {
         let Gate::Live(served) = gate else { continue };
@@ -26,19 +28,23 @@ pub(super) async fn admit(snapshot: &Snapshot, transport: &Transport, claim: &Cl
             Ok(Some(decided)) => return decided,
             Ok(None) => {}
             Err(failure) => {
-                version.failed(Role::Auth, &failure);
-                return Err(unavailable(format!("auth plugin {} failed: {failure}", version.name)));
+                version.failed(Role::Auth, &failure, &CallSource::claimant(transport, claim));
+                return Err(match failure.cause() {
+                    Cause::Caller => Refusal::new("403", failure.to_string()),
+                    Cause::Guest | Cause::Host | Cause::Operator => unavailable(),
+                });
             }
         }
     }
     if snapshot.auth.is_empty() {
-        return Err(unavailable("no auth plugin is live".to_owned()));
+        return Err(unavailable());
     }
     Err(Refusal::new("401", "no credentials that a plugin knows"))
 }
 
-fn unavailable(reason: String) -> Refusal {
-    Refusal::new("503", reason)
+/// A fixed text: what went wrong is the operator's to know.
+fn unavailable() -> Refusal {
+    Refusal::new("503", UNAVAILABLE)
 }
 
 /// One plugin's decision; `None` if it abstains.
@@ -48,13 +54,10 @@ pub(super) async fn ask(
     claim: &Claim,
 ) -> Result<Option<Result<Admission, Refusal>>, Failure> {
     for _ in 0..=commit::RETRIES {
-        let begun = version.begin()?;
+        let begun = version.begin(|| CallSource::claimant(transport, claim))?;
         let (answer, staged) = call(version, transport, claim).await?;
         let (outcome, decided) = match answer {
-            Answer::Admit(admission) => {
-                let admission = convert::admission(admission).map_err(|fault| Failure::new(Kind::Answer, fault))?;
-                (Outcome::Admit, Some(Ok(admission)))
-            }
+            Answer::Admit(admission) => (Outcome::Admit, Some(Ok(answers::admission(admission)?))),
             Answer::Refuse(refusal) => (Outcome::Refuse, Some(Err(convert::refusal(refusal, "401")))),
             Answer::Abstain => (Outcome::Abstain, None),
         };

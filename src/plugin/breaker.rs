@@ -1,34 +1,58 @@
-//! The circuit breaker of one plugin version: after repeated failures it asks the guest nothing for a while.
+//! The circuit breaker of one plugin version: it stops asking a guest that fails for many, and sets a source apart whose
+//! calls alone fail.
 //!
-//! closed → open, when so many of at most twice as many successive calls failed → half-open, after a rest: one call is let
-//! through as a canary → closed if the guest answers it, else open again. Knows no guest and no role: [`Circuit`] is told
-//! the number of a call and the time. While it is closed, a call costs one load of a flag that nobody writes.
+//! closed → open, when so many of at most twice as many successive calls failed, for at least three sources and more than half of
+//! those seen lately → half-open, after a rest: one call is let through as a canary → closed if the guest answers it, else
+//! open again. Knows no guest and no role: it is told the number of a call, its source and the time.
+//!
+//! While nothing fails a call costs one load of a flag that nobody writes, and a sample of the sources is marked as seen.
+//! After a failure the sources of all calls are marked, until a minute has passed without one.
+
+mod failing;
+mod seen;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+pub use failing::Apart;
+
 use super::failure::{Failure, Kind};
+use super::source::{CallSource, SourceId};
+use failing::{Counted, Failing};
+use seen::{Sampler, Seconds, Seen, WINDOW};
 
 /// When a circuit opens, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rules {
     /// So many failures among at most twice as many successive calls open it.
     pub(super) failures: usize,
-    /// How long it stays open before a canary is let through.
+    /// How long it stays open before a canary is let through, and how long a source is set apart.
     pub(super) rest: Duration,
 }
 
-/// The pure part: what follows from what.
+/// A circuit opens only if at least so many sources failed.
+const SOURCES: usize = 3;
+/// A source that is set apart has failed so often, so few sources need not fail more.
+const FAILURES_OF_ONE: usize = 3;
+
+/// Nothing failed lately.
+const QUIET: u8 = 0;
+/// Something failed: sources are looked at.
+const WATCHED: u8 = 1;
+/// The circuit is not closed.
+const SHUT: u8 = 2;
+
+/// The part under the lock.
 #[derive(Debug)]
 struct Circuit {
-    rules: Rules,
     state: State,
     /// The numbers of the last calls that failed while it was closed, at most as many as open it.
     failed: VecDeque<u64>,
+    sources: Failing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,18 +67,28 @@ enum State {
 enum Leave {
     Go,
     GoAsCanary,
+    /// The circuit is open.
     Stay,
+    /// The source is set apart.
+    Apart,
+}
+
+/// What followed of a failure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Consequence {
+    /// It opened the circuit.
+    pub(super) opened: bool,
+    /// It set the source apart.
+    pub(super) apart: bool,
 }
 
 impl Circuit {
-    fn new(rules: Rules) -> Self {
-        Self { rules, state: State::Closed, failed: VecDeque::new() }
-    }
-
-    fn ask(&mut self, now: Instant) -> Leave {
+    fn ask(&mut self, source: SourceId, now: Instant, rest: Duration) -> Leave {
         match self.state {
+            State::Closed if self.sources.is_apart(source, now) => Leave::Apart,
             State::Closed => Leave::Go,
-            State::Open { until } if now >= until => {
+            // A source that failed is the canary only if no other one calls: its failure would tell nothing of others.
+            State::Open { until } if now >= until && (now >= until + rest || !self.sources.holds(source)) => {
                 self.state = State::HalfOpen;
                 Leave::GoAsCanary
             }
@@ -62,32 +96,24 @@ impl Circuit {
         }
     }
 
-    /// A call that went while it was closed has failed. Whether that opened it.
-    fn failed(&mut self, call: u64, now: Instant) -> bool {
-        if self.state != State::Closed {
-            return false;
-        }
+    /// A call that went while it was closed has failed; at most `most` of them are remembered.
+    fn remember(&mut self, call: u64, most: usize) {
         self.failed.push_back(call);
-        if self.failed.len() < self.rules.failures {
-            return false;
+        while self.failed.len() > most {
+            self.failed.pop_front();
         }
-        let oldest = self.failed.pop_front().unwrap_or(call);
+    }
+
+    /// Whether the last `needed` failures were among at most twice as many successive calls, `call` the newest.
+    fn is_dense(&self, call: u64, needed: usize) -> bool {
+        let oldest = self.failed.len().checked_sub(needed).and_then(|at| self.failed.get(at));
         // Calls that run at the same time may fail in another order than they began.
-        let calls = usize::try_from(call.saturating_sub(oldest)).unwrap_or(usize::MAX);
-        let opens = calls < self.rules.failures.saturating_mul(2);
-        if opens {
-            self.open(now);
-        }
-        opens
+        let span = |oldest: &u64| usize::try_from(call.saturating_sub(*oldest)).unwrap_or(usize::MAX);
+        oldest.is_some_and(|oldest| span(oldest) < needed.saturating_mul(2))
     }
 
-    fn answered(&mut self) {
-        self.state = State::Closed;
-        self.failed.clear();
-    }
-
-    fn open(&mut self, now: Instant) {
-        self.state = State::Open { until: now + self.rules.rest };
+    fn open(&mut self, until: Instant) {
+        self.state = State::Open { until };
         self.failed.clear();
     }
 }
@@ -95,38 +121,123 @@ impl Circuit {
 /// The breaker of one version, shared by its calls.
 #[derive(Debug)]
 pub(super) struct Breaker {
-    /// Whether it is anything but closed; written under the lock.
-    shut: AtomicBool,
+    rules: Rules,
+    /// QUIET, WATCHED or SHUT; written under the lock.
+    mode: AtomicU8,
+    sampler: Sampler,
+    started: Instant,
+    seen: Seen,
+    /// When it is quiet again, in seconds.
+    quiet_at: AtomicU32,
     circuit: Mutex<Circuit>,
     opened: AtomicU64,
+    set_apart: AtomicU64,
+    blamed: AtomicU64,
 }
 
 impl Breaker {
     pub(super) fn new(rules: Rules) -> Self {
-        Self { shut: AtomicBool::new(false), circuit: Mutex::new(Circuit::new(rules)), opened: AtomicU64::new(0) }
+        Self {
+            rules,
+            mode: AtomicU8::new(QUIET),
+            sampler: Sampler::new(),
+            started: Instant::now(),
+            seen: Seen::new(),
+            quiet_at: AtomicU32::new(0),
+            circuit: Mutex::new(Circuit { state: State::Closed, failed: VecDeque::new(), sources: Failing::default() }),
+            opened: AtomicU64::new(0),
+            set_apart: AtomicU64::new(0),
+            blamed: AtomicU64::new(0),
+        }
     }
 
-    /// Lets a call through, or tells that it has to be answered without the guest.
-    pub(super) fn pass(&self) -> Result<Pass<'_>, Failure> {
-        if !self.shut.load(Ordering::Relaxed) {
-            return Ok(Pass { canary: None });
+    /// Lets call number `call` through, or tells that it has to be answered without the guest.
+    pub(super) fn pass<'a>(&self, call: u64, source: impl FnOnce() -> CallSource<'a>) -> Result<Pass<'_>, Failure> {
+        if self.mode.load(Ordering::Relaxed) != QUIET {
+            return self.pass_watched(source().id());
         }
-        match self.circuit.lock().ask(Instant::now()) {
-            Leave::Go => Ok(Pass { canary: None }),
-            Leave::GoAsCanary => Ok(Pass { canary: Some(self) }),
-            Leave::Stay => Err(Failure::new(Kind::Open, "it failed too often, and is not asked for a while")),
+        if self.sampler.is_due(call) {
+            let (source, now) = (source().id(), Instant::now());
+            self.seen.mark(source, self.second(now));
+            self.sampler.took(call, now.saturating_duration_since(self.started), source.own);
         }
+        Ok(Pass { breaker: None, source: None })
     }
 
-    /// The guest failed in call number `call`. Whether that opened the circuit.
-    pub(super) fn failed(&self, call: u64) -> bool {
+    fn pass_watched(&self, source: SourceId) -> Result<Pass<'_>, Failure> {
+        let now = Instant::now();
+        let second = self.second(now);
+        self.seen.mark(source, second);
         let mut circuit = self.circuit.lock();
-        let opens = circuit.failed(call, Instant::now());
-        if opens {
-            self.shut.store(true, Ordering::Relaxed);
+        if circuit.state == State::Closed && second >= self.quiet_at.load(Ordering::Relaxed) {
+            circuit.sources.clear();
+            self.mode.store(QUIET, Ordering::Relaxed);
+            return Ok(Pass { breaker: None, source: None });
+        }
+        match circuit.ask(source, now, self.rules.rest) {
+            Leave::Go => {
+                let known = circuit.sources.holds(source).then_some(source);
+                Ok(Pass { breaker: known.map(|_| self), source: known })
+            }
+            Leave::GoAsCanary => Ok(Pass { breaker: Some(self), source: None }),
+            Leave::Stay => Err(Failure::new(Kind::Open, "it failed for many, and is not asked for a while")),
+            Leave::Apart => Err(Failure::new(
+                Kind::Apart,
+                "it failed on the last calls of this source, which is set apart for a while",
+            )),
+        }
+    }
+
+    /// The guest failed in call number `call`.
+    pub(super) fn failed(&self, call: u64, source: &CallSource<'_>) -> Consequence {
+        let (id, now) = (source.id(), Instant::now());
+        let second = self.second(now);
+        self.seen.mark(id, second);
+        let mut circuit = self.circuit.lock();
+        let apart = circuit.sources.add(id, || source.to_string(), (now, second), self.rules.rest);
+        self.quiet_at.store(second + WINDOW, Ordering::Relaxed);
+        self.set_apart.fetch_add(u64::from(apart), Ordering::Relaxed);
+        if circuit.state != State::Closed {
+            return Consequence { opened: false, apart };
+        }
+        self.mode.store(WATCHED, Ordering::Relaxed);
+        // Where few sources call, each of them is set apart before it can fail more often.
+        let failing = circuit.sources.failed(second);
+        let needed = self.rules.failures.min(FAILURES_OF_ONE * failing.sources.max(1));
+        circuit.remember(call, self.rules.failures);
+        let opened = circuit.is_dense(call, needed) && self.is_general(failing, second);
+        if opened {
+            circuit.open(now + self.rules.rest);
+            self.mode.store(SHUT, Ordering::Relaxed);
             self.opened.fetch_add(1, Ordering::Relaxed);
         }
-        opens
+        Consequence { opened, apart }
+    }
+
+    /// Whether so many sources fail that it is not the sources' affair: three, and more than half of those seen.
+    fn is_general(&self, failing: Counted, second: Seconds) -> bool {
+        let (sources, places) = self.seen.count(second);
+        failing.sources >= SOURCES && failing.slots * 2 > sources && failing.places * 2 > places
+    }
+
+    /// The guest alone is to blame for a failure of this source: evidence against a version on probation.
+    pub(super) fn blame(&self, source: SourceId) {
+        let second = self.second(Instant::now());
+        self.circuit.lock().sources.blame(source, second);
+        self.blamed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the guest alone was to blame.
+    pub(super) fn times_blamed(&self) -> u64 {
+        self.blamed.load(Ordering::Relaxed)
+    }
+
+    /// Whether the evidence is enough to go back to the version before: the circuit is not closed, and the guest alone is to
+    /// blame for the failures of so many sources that the rule would open it.
+    pub(super) fn is_condemned(&self) -> bool {
+        let second = self.second(Instant::now());
+        let circuit = self.circuit.lock();
+        circuit.state != State::Closed && self.is_general(circuit.sources.blamed(second), second)
     }
 
     /// `closed`, `open` or `half-open`.
@@ -149,106 +260,73 @@ impl Breaker {
 
     /// Whether the guest is asked.
     pub(super) fn is_closed(&self) -> bool {
-        !self.shut.load(Ordering::Relaxed)
+        self.mode.load(Ordering::Relaxed) != SHUT
     }
 
     /// How often it opened from closed.
     pub(super) fn times_opened(&self) -> u64 {
         self.opened.load(Ordering::Relaxed)
     }
+
+    /// How often a source was set apart.
+    pub(super) fn times_set_apart(&self) -> u64 {
+        self.set_apart.load(Ordering::Relaxed)
+    }
+
+    /// The sources that are set apart now: how many, and at most `most` of them, newest first.
+    pub(super) fn apart(&self, most: usize) -> (usize, Vec<Apart>) {
+        match self.mode.load(Ordering::Relaxed) {
+            QUIET => (0, Vec::new()),
+            _ => self.circuit.lock().sources.apart(Instant::now(), most),
+        }
+    }
+
+    /// Lets every source in again and forgets its failures. An open circuit stays open.
+    pub(super) fn readmit(&self) {
+        let mut circuit = self.circuit.lock();
+        circuit.sources.clear();
+        circuit.failed.clear();
+    }
+
+    fn second(&self, now: Instant) -> Seconds {
+        let seconds = now.saturating_duration_since(self.started).as_secs();
+        Seconds::try_from(seconds).unwrap_or(Seconds::MAX - WINDOW - 1).saturating_add(1)
+    }
 }
 
 /// The leave of one call. A canary whose leave ends without [`Pass::answered`], for whatever reason, opens it again.
 #[derive(Debug)]
 pub(super) struct Pass<'a> {
-    canary: Option<&'a Breaker>,
+    /// Set for a canary, and for a source that failed lately.
+    breaker: Option<&'a Breaker>,
+    /// The source that failed lately; none for a canary.
+    source: Option<SourceId>,
 }
 
 impl Pass<'_> {
     /// The guest answered. Whether that closed the circuit.
     pub(super) fn answered(mut self) -> bool {
-        let Some(breaker) = self.canary.take() else { return false };
+        let Some(breaker) = self.breaker.take() else { return false };
         let mut circuit = breaker.circuit.lock();
-        circuit.answered();
-        breaker.shut.store(false, Ordering::Relaxed);
+        if let Some(source) = self.source {
+            circuit.sources.answered(source, Instant::now());
+            return false;
+        }
+        circuit.state = State::Closed;
+        circuit.failed.clear();
+        breaker.mode.store(WATCHED, Ordering::Relaxed);
         true
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        if let Some(breaker) = self.canary {
-            breaker.circuit.lock().open(Instant::now());
+        if let (Some(breaker), None) = (self.breaker, self.source) {
+            let until = Instant::now() + breaker.rules.rest;
+            breaker.circuit.lock().open(until);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::advance;
-
-    use super::*;
-
-    const RULES: Rules = Rules { failures: 4, rest: Duration::from_secs(5) };
-
-    #[tokio::test(start_paused = true)]
-    async fn it_opens_on_repeated_failures_and_not_on_rare_ones() {
-        let now = Instant::now();
-        let mut circuit = Circuit::new(RULES);
-        // Every third call fails: four failures stand nine calls apart, and eight calls are twice as many as four.
-        for call in (0..300).step_by(3) {
-            assert!(!circuit.failed(call, now), "{call}");
-        }
-        // Every second one is as often as it takes.
-        let opened: Vec<u64> = (302..310).step_by(2).filter(|call| circuit.failed(*call, now)).collect();
-        assert_eq!(opened, [308]);
-        assert_eq!(circuit.ask(now), Leave::Stay);
-        assert!(!circuit.failed(400, now), "calls that were under way open nothing twice");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failures_in_another_order_count_too() {
-        let mut circuit = Circuit::new(RULES);
-        let opened: Vec<bool> = [13, 12, 11, 10].into_iter().map(|call| circuit.failed(call, Instant::now())).collect();
-        assert_eq!(opened, [false, false, false, true]);
-    }
-
-    fn open() -> Breaker {
-        let breaker = Breaker::new(RULES);
-        for call in 0..4 {
-            breaker.pass().unwrap();
-            assert_eq!(breaker.failed(call), call == 3);
-        }
-        breaker
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_canary_closes_it() {
-        let breaker = open();
-        assert_eq!((breaker.state(), breaker.pass().unwrap_err().kind), ("open", Kind::Open));
-        assert!(breaker.rests());
-        advance(RULES.rest - Duration::from_millis(1)).await;
-        assert!(breaker.pass().is_err());
-        advance(Duration::from_millis(1)).await;
-        assert!(!breaker.rests(), "somebody has to ask");
-        let canary = breaker.pass().unwrap();
-        assert_eq!(breaker.state(), "half-open");
-        assert!(breaker.pass().is_err(), "one canary at a time");
-        assert!(canary.answered());
-        assert!(!breaker.pass().unwrap().answered(), "an ordinary call closes nothing");
-        assert_eq!((breaker.state(), breaker.is_closed(), breaker.times_opened()), ("closed", true, 1));
-        assert!(!breaker.failed(100), "old failures are forgotten");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_canary_that_fails_or_goes_away_opens_it_again() {
-        let breaker = open();
-        for _ in 0..3 {
-            advance(RULES.rest).await;
-            drop(breaker.pass().unwrap());
-            assert_eq!(breaker.state(), "open");
-            assert!(breaker.pass().is_err());
-        }
-        assert_eq!(breaker.times_opened(), 1);
-    }
-}
+mod tests;

@@ -1,19 +1,20 @@
 //! The filter chain: each envelope of a batch is judged by each filter that wants it, in the order of the manifests.
 //!
 //! A batch goes filter by filter, so that one warm instance serves all of it. A filter that fails answers as its
-//! manifest says: reject, or let pass.
+//! manifest says: nothing is judged, or let pass. What the caller's input made invalid is refused.
 
 use std::sync::Arc;
 
 use super::bindings::exports::skylark::plugin::filter::Verdict;
 use super::counters::Counted;
-use super::failure::{Failure, Kind};
+use super::failure::{Cause, Failure};
 use super::guest::Publish;
 use super::pool::Lease;
 use super::snapshot::{Gate, Served, Snapshot};
-use super::stats::Outcome;
+use super::source::CallSource;
+use super::stats::{self, Outcome};
 use super::version::Version;
-use super::{Judgement, Refusal, Role, convert, retry, share};
+use super::{Judgement, Refusal, Role, Unjudged, answers, convert, evidence, retry, share};
 use crate::message::Envelope;
 
 /// One judgement for each envelope, in order.
@@ -28,7 +29,9 @@ pub(super) async fn judge(snapshot: &Snapshot, batch: &mut [Envelope]) -> Vec<Ju
             Gate::Shut { plugin, rules } => {
                 for (envelope, judgement) in batch.iter().zip(&mut judgements) {
                     if is_on(judgement) && rules.wants(envelope) {
-                        *judgement = refuse(plugin, format!("plugin {plugin} is missing"));
+                        let missing = Failure::missing();
+                        stats::not_answered(plugin, Role::Filter, missing.kind);
+                        *judgement = unjudged(plugin, &missing);
                     }
                 }
             }
@@ -46,8 +49,9 @@ fn is_on(judgement: &Judgement) -> bool {
     matches!(judgement, Judgement::Pass { .. })
 }
 
-fn refuse(plugin: &Arc<str>, reason: String) -> Judgement {
-    Judgement::Reject { plugin: Arc::clone(plugin), refusal: Refusal { code: "503".to_owned(), reason } }
+fn unjudged(plugin: &Arc<str>, failure: &Failure) -> Judgement {
+    let (reason, waits) = (format!("plugin {plugin}: {failure}"), failure.kind.is_everybodys());
+    Judgement::Unjudged(Unjudged { plugin: Arc::clone(plugin), reason, waits })
 }
 
 /// Two versions serve: each envelope meets the one that its sender has. That is settled first, since a filter may change
@@ -73,14 +77,25 @@ async fn filter(
             continue;
         }
         if let Err(failure) = pass(version, &mut lease, envelope, judgement).await {
-            version.failed(Role::Filter, &failure);
-            if !version.manifest.allow_on_failure {
-                *judgement = refuse(&version.name, format!("plugin {} failed: {failure}", version.name));
+            failed(version, &failure, envelope);
+            if failure.cause() == Cause::Caller {
+                let refusal = Refusal::new("403", failure.to_string());
+                *judgement = Judgement::Reject { plugin: Arc::clone(&version.name), refusal };
+            } else if !version.manifest.allow_on_failure {
+                *judgement = unjudged(&version.name, &failure);
             }
         }
     }
     if let Some(lease) = lease {
         lease.give_back();
+    }
+}
+
+/// Counts the failure, and asks the version before about it while this one is on probation.
+fn failed(version: &Arc<Version>, failure: &Failure, envelope: &Envelope) {
+    let source = CallSource::publisher(envelope);
+    if version.count(Role::Filter, failure, &source) && version.has_previous() {
+        evidence::gather(version, Publish::of(envelope), source.id(), failure);
     }
 }
 
@@ -91,7 +106,7 @@ async fn pass<'a>(
     envelope: &mut Envelope,
     judgement: &mut Judgement,
 ) -> Result<(), Failure> {
-    let begun = version.begin()?;
+    let begun = version.begin(|| CallSource::publisher(envelope))?;
     let verdict = ask(version, held, envelope).await?;
     let outcome = outcome(&verdict);
     apply(version, verdict, envelope, judgement)?;
@@ -145,14 +160,7 @@ fn apply(
     match verdict {
         Verdict::Allow => {}
         Verdict::Replace(message) => {
-            let bytes = convert::text_bytes(&message);
-            if bytes > convert::MAX_MESSAGE_BYTES {
-                let words = format!("replace: expected at most {} bytes, got {bytes}", convert::MAX_MESSAGE_BYTES);
-                return Err(Failure::new(Kind::Answer, words));
-            }
-            let message = convert::message_in(message)
-                .map_err(|fault| Failure::new(Kind::Answer, format!("replace: {fault}")))?;
-            envelope.message = Arc::new(message);
+            envelope.message = Arc::new(answers::replacement(message, &envelope.message)?);
             if let Judgement::Pass { replaced_by } = judgement {
                 replaced_by.push(Arc::clone(plugin));
             }

@@ -6,7 +6,6 @@ use super::Role;
 use super::failure::{Failure, Kind};
 use super::guest::{Context, Staged};
 use super::kv::KvError;
-use super::limits::Overrun;
 
 /// So many times a call whose reads have changed is run again.
 pub(super) const RETRIES: u32 = 3;
@@ -34,7 +33,10 @@ pub(super) async fn commit(context: &Context, role: Role, staged: Staged) -> Res
             Ok(Ok(())) => {}
             Ok(Err(KvError::Conflict)) => return Ok(Ended::Conflict),
             Ok(Err(error)) => return Err(Failure::new(Kind::Kv, error.to_string())),
-            Err(_) => return Err(Failure::of(&Overrun::Wall(wall).into(), false)),
+            Err(_) => {
+                let words = format!("the key-value store did not take the writes within the wall time of {wall:?}");
+                return Err(Failure::new(Kind::Kv, words));
+            }
         }
     }
     if !timers.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::bindings::exports::skylark::plugin as exports;
 use super::bindings::skylark::plugin::{directory, outbox, types};
-use super::{Admission, Answer, Call, Claim, Event, Identity, Presence, Refusal, Transport};
+use super::{Call, Claim, Event, Identity, Presence, Refusal, Transport};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, History, MAX_ENTRIES, Message, Origin, Publication, Target};
 
@@ -125,12 +125,13 @@ pub(super) fn publication(
     to: types::Target,
     message: types::Message,
     options: Option<outbox::Options>,
-    hops: u8,
+    (hops, plugin): (u8, &Arc<str>),
 ) -> Result<Publication, String> {
     let options = options.unwrap_or(outbox::Options { key: None, history: outbox::History::Configured, no_echo: None });
     Ok(Publication {
         no_echo: options.no_echo.map(|number| connection("no-echo", number)).transpose()?,
         hops,
+        back_end: Some(Arc::clone(plugin)),
         key: options.key.map(Into::into),
         history: match options.history {
             outbox::History::Configured => History::Default,
@@ -189,23 +190,14 @@ pub(super) fn claim(claim: &Claim) -> exports::auth::Claim {
     }
 }
 
-pub(super) fn admission(admission: exports::auth::Admission) -> Result<Admission, String> {
-    Ok(Admission {
-        uid: name("admission: uid", &admission.uid)?,
-        device: admission.device.map(|device| name("admission: device", &device)).transpose()?,
-        rooms: admission.rooms.iter().map(|room| name("admission: room", room)).collect::<Result<_, _>>()?,
-        expires: admission.expires,
-        claims: entries_in("admission: claims", admission.claims)?,
-    })
-}
-
 /// A guest's no: its code if that is one, its words as far as they are read.
 pub(super) fn refusal(refusal: types::Refusal, default: &str) -> Refusal {
     let code = if is_code(&refusal.code) { refusal.code } else { default.to_owned() };
     Refusal { code, reason: cut(refusal.reason) }
 }
 
-fn is_code(text: &str) -> bool {
+/// Whether it is a code: three digits.
+pub(super) fn is_code(text: &str) -> bool {
     text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
@@ -222,13 +214,6 @@ pub(super) fn call(call: &Call) -> exports::handler::Call {
         caller: call.caller.as_ref().map(identity),
         cid: call.cid.as_u64(),
     }
-}
-
-pub(super) fn answer(reply: exports::handler::Reply) -> Result<Answer, String> {
-    if !is_code(&reply.code) {
-        return Err(format!("reply: code: expected three digits, got {:?}", cut(reply.code)));
-    }
-    Ok(Answer { code: reply.code, message: cut(reply.message), data: entries_in("reply: data", reply.data)? })
 }
 
 pub(super) fn event(event: &Event) -> exports::events::Event {

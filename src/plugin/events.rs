@@ -10,6 +10,7 @@ use super::commit::{self, Ended};
 use super::failure::Failure;
 use super::pool::Lease;
 use super::snapshot::Snapshot;
+use super::source::CallSource;
 use super::stats::Outcome;
 use super::version::Version;
 use super::{Event, Role, share};
@@ -59,7 +60,7 @@ pub(super) async fn tell(
                 continue;
             }
             if let Err(failure) = hand(version, &event, hops).await {
-                version.failed(Role::Events, &failure);
+                version.failed(Role::Events, &failure, &CallSource::subject(&event));
             }
         }
     }
@@ -76,7 +77,7 @@ fn wants(version: &Version, event: &Event) -> bool {
 /// One plugin is told, and what it staged takes effect.
 pub(super) async fn hand(version: &Arc<Version>, event: &Event, hops: u8) -> Result<(), Failure> {
     for _ in 0..=commit::RETRIES {
-        let begun = version.begin()?;
+        let begun = version.begin(|| CallSource::subject(event))?;
         let mut lease = Lease::take(version).await?;
         lease.instance().on_event(event, hops).await?;
         let staged = lease.instance().take_staged();

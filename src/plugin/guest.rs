@@ -9,6 +9,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::counters::{Counted, Table};
+use super::failure::Waiting;
 use super::fetch::Fetch;
 use super::kv::{self, Commit};
 use super::limits::{Budget, Limits, Memory, Meter, Overrun, Rate};
@@ -85,6 +86,8 @@ pub(super) struct Call {
     pub(super) repeats: Counted,
     /// It sent a request, which no failure takes back.
     pub(super) has_asked_network: bool,
+    /// What it waits for now: if its wall time ends meanwhile, that is not the guest's fault.
+    pub(super) waiting: Option<Waiting>,
     handed_over: usize,
     most_bytes: usize,
 }
@@ -94,8 +97,18 @@ impl Call {
         let (budget, most_bytes) = (limits.budget(role), limits.host_bytes);
         let staged = Staged { hops: 1, ..Staged::default() };
         let (counted, repeats) = (Counted::default(), Counted::default());
-        let has_asked_network = false;
-        Self { role, budget, publish: None, staged, counted, repeats, has_asked_network, handed_over: 0, most_bytes }
+        Self {
+            role,
+            budget,
+            publish: None,
+            staged,
+            counted,
+            repeats,
+            has_asked_network: false,
+            waiting: None,
+            handed_over: 0,
+            most_bytes,
+        }
     }
 
     /// Whether effects and writes of this call would be committed.

@@ -3,28 +3,34 @@
 use std::sync::Arc;
 
 use super::commit::{self, Ended};
-use super::failure::{Failure, Kind};
+use super::failure::{Cause, Failure, Kind};
 use super::pool::Lease;
+use super::source::CallSource;
 use super::stats::Outcome;
 use super::version::Version;
-use super::{Answer, Call, Role, convert};
+use super::{Answer, Call, Role, UNAVAILABLE, answers, convert};
 use crate::message::Entries;
 
-/// The plugin's answer, or `"503"` in its place.
+/// The plugin's answer, or in its place `"403"` if the caller's input made it invalid, else `"503"`.
 pub(super) async fn handle(version: &Arc<Version>, call: &Call) -> Answer {
     match ask(version, call).await {
         Ok(answer) => answer,
         Err(failure) => {
-            version.failed(Role::Handler, &failure);
-            let message = format!("plugin {} failed: {failure}", version.name);
-            Answer { code: "503".to_owned(), message, data: Entries::new() }
+            version.failed(Role::Handler, &failure, &CallSource::caller(call));
+            let (code, message) = match (failure.cause(), failure.kind) {
+                (Cause::Caller, _) => ("403", failure.to_string()),
+                // Its own words are for its caller.
+                (_, Kind::Declared) => ("503", format!("plugin {} failed: {failure}", version.name)),
+                _ => ("503", UNAVAILABLE.to_owned()),
+            };
+            Answer { code: code.to_owned(), message, data: Entries::new() }
         }
     }
 }
 
 async fn ask(version: &Arc<Version>, call: &Call) -> Result<Answer, Failure> {
     for _ in 0..=commit::RETRIES {
-        let begun = version.begin()?;
+        let begun = version.begin(|| CallSource::caller(call))?;
         let mut lease = Lease::take(version).await?;
         let reply = lease.instance().handle(call).await?;
         let staged = lease.instance().take_staged();
@@ -36,7 +42,7 @@ async fn ask(version: &Arc<Version>, call: &Call) -> Result<Answer, Failure> {
                 return Err(Failure::new(Kind::Declared, convert::cut(words)));
             }
         };
-        let answer = convert::answer(reply).map_err(|fault| Failure::new(Kind::Answer, fault))?;
+        let answer = answers::reply(reply, call)?;
         match commit::commit(&version.blueprint.context, Role::Handler, staged).await? {
             Ended::Committed => {
                 begun.answered(Outcome::Handled);

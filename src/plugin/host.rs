@@ -204,8 +204,8 @@ async fn keep_fresh(mut loader: Loader, mut watch: Watch, rescan: Duration, mut 
             }
             told = loader.told() => match told {
                 Some(Told::Command(command)) => loader.obey(command).await,
-                Some(Told::Opened(opened)) => {
-                    loader.opened(opened).await;
+                Some(Told::Condemned(condemned)) => {
+                    loader.condemned(condemned).await;
                     continue;
                 }
                 None => return,
@@ -215,6 +215,25 @@ async fn keep_fresh(mut loader: Loader, mut watch: Watch, rescan: Duration, mut 
             tracing::error!(%error, dir = %loader.dir().display(), "the plugin directory cannot be read: plugins stay as they are");
         }
         readable = looked.is_ok();
+    }
+}
+
+#[cfg(test)]
+impl WasmHost {
+    /// Waits until every second opinion that was asked for is given.
+    pub(super) async fn opinions_given(&self) {
+        // On the tests' one thread what was spawned has begun after this.
+        tokio::task::yield_now().await;
+        while !self.env.opinions.is_idle() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Why a call had no answer, if one had none since the last look.
+    pub(super) fn take_last_failure(&self) -> Option<String> {
+        let serving = self.serving.load();
+        let mut versions = serving.status().into_iter().filter_map(|status| serving.live(&status.name));
+        versions.find_map(|version| version.stats.take_last_failure()).map(|failure| failure.to_string())
     }
 }
 

@@ -12,9 +12,10 @@ use futures_util::future::BoxFuture;
 
 use super::bindings::skylark::plugin as wit;
 use super::convert;
+use super::failure::Waiting;
 use super::guest::Guest;
 use super::kv::{MAX_BYTES_PER_CALL, MAX_KEY_BYTES, MAX_KEYS_PER_CALL, MAX_VALUE_BYTES, Write};
-use super::{Effect, Services};
+use super::{Effect, Presence, Services};
 use crate::id::{Room, Uid};
 use crate::message::{MAX_HOPS, Target};
 
@@ -63,6 +64,14 @@ impl Guest {
     fn services(&self) -> Option<&Arc<dyn Services>> {
         self.context.services.get()
     }
+
+    /// The user's connections in the cluster.
+    async fn seen(&mut self, uid: &str) -> Vec<Presence> {
+        self.call.waiting = Some(Waiting::Cluster);
+        let found = ask(self.services().map(|services| services.connections(uid))).await;
+        self.call.waiting = None;
+        found
+    }
 }
 
 /// Waits for the node's answer; without a node the answer is empty.
@@ -75,27 +84,31 @@ async fn ask<T: Default>(answer: Option<BoxFuture<'_, T>>) -> T {
 
 impl wit::directory::Host for Guest {
     async fn online(&mut self, uid: String) -> bool {
-        ask(self.services().map(|services| services.is_online(&uid))).await
+        self.call.waiting = Some(Waiting::Cluster);
+        let online = ask(self.services().map(|services| services.is_online(&uid))).await;
+        self.call.waiting = None;
+        online
     }
 
     async fn connections(&mut self, uid: String) -> Vec<wit::directory::Presence> {
-        let found = ask(self.services().map(|services| services.connections(&uid))).await;
-        found.into_iter().map(convert::presence).collect()
+        self.seen(&uid).await.into_iter().map(convert::presence).collect()
     }
 
     async fn members(&mut self, room: String, offset: u32, limit: u32) -> Vec<String> {
         let limit = limit.min(MAX_PAGE);
+        self.call.waiting = Some(Waiting::Cluster);
         let found = ask(self.services().map(|services| services.members(&room, offset, limit))).await;
+        self.call.waiting = None;
         found.into_iter().map(|uid| uid.as_str().to_owned()).collect()
     }
 
     async fn devices(&mut self, uid: String) -> Vec<String> {
-        let found = ask(self.services().map(|services| services.connections(&uid))).await;
+        let found = self.seen(&uid).await;
         sorted(found.into_iter().filter_map(|presence| Some(presence.device?.as_str().to_owned())))
     }
 
     async fn rooms(&mut self, uid: String) -> Vec<String> {
-        let found = ask(self.services().map(|services| services.connections(&uid))).await;
+        let found = self.seen(&uid).await;
         sorted(found.iter().flat_map(|presence| &presence.rooms).map(|room| room.as_str().to_owned()))
     }
 }
@@ -112,7 +125,10 @@ impl Guest {
         if let Some(write) = self.call.staged.kv.writes.get(key) {
             return Ok(write.value.clone());
         }
-        let found = self.context.kv.get(&self.context.plugin, key).await?;
+        self.call.waiting = Some(Waiting::Store);
+        let found = self.context.kv.get(&self.context.plugin, key).await;
+        self.call.waiting = None;
+        let found = found?;
         let reads = &mut self.call.staged.kv.reads;
         if !reads.contains_key(key) {
             wasmtime::ensure!(reads.len() < MAX_KEYS_PER_CALL, "read more than {MAX_KEYS_PER_CALL} keys in one call");
@@ -136,7 +152,10 @@ impl Guest {
             return Ok(Err(wit::kv::Error::TooLarge));
         }
         let before = staged.kv.writes.insert(key.clone(), write);
-        if !self.context.kv.fits(&self.context.plugin, &self.call.staged.kv, self.context.limits.share).await {
+        self.call.waiting = Some(Waiting::Store);
+        let fits = self.context.kv.fits(&self.context.plugin, &self.call.staged.kv, self.context.limits.share).await;
+        self.call.waiting = None;
+        if !fits {
             let writes = &mut self.call.staged.kv.writes;
             match before {
                 Some(before) => writes.insert(key, before),
@@ -256,8 +275,8 @@ impl wit::outbox::Host for Guest {
         if bytes > convert::MAX_MESSAGE_BYTES {
             return Ok(Err(Error::TooLarge));
         }
-        let hops = self.call.staged.hops;
-        self.stage(convert::publication(target, message, options, hops).map(|push| Effect::Push(Box::new(push))))
+        let by = (self.call.staged.hops, &self.context.plugin);
+        self.stage(convert::publication(target, message, options, by).map(|push| Effect::Push(Box::new(push))))
     }
 
     fn join(&mut self, uid: String, room: String) -> wasmtime::Result<Result<(), wit::outbox::Error>> {

@@ -284,7 +284,8 @@ impl Instance {
     fn end<T>(&mut self, ended: wasmtime::Result<T>) -> Result<T, Failure> {
         self.calls += 1;
         let short = self.store.data_mut().memory.take_refused();
-        ended.map_err(|error| Failure::of(&error, short))
+        let waiting = self.store.data().call.waiting;
+        ended.map_err(|error| Failure::of(&error, short).while_waiting(waiting))
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! The loader, `skylark check` and `skylark plugin check` all come through here.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use metrics::gauge;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
@@ -25,8 +27,9 @@ use super::inspect::{self, Anatomy};
 use super::instance::{Blueprint, Indices, Instance};
 use super::limits::{Limits, Rate};
 use super::manifest::Manifest;
+use super::opinions::SecondOpinions;
 use super::pool::Pool;
-use super::stats::Stats;
+use super::stats::{Stats, Told};
 use super::ticker::Ticker;
 use super::time::Time;
 use super::timers::Timers;
@@ -60,6 +63,8 @@ pub(super) struct Env {
     permits: Arc<Semaphore>,
     slots: usize,
     breaker: breaker::Rules,
+    pub(super) opinions: Arc<SecondOpinions>,
+    told: Mutex<BTreeMap<Arc<str>, Told>>,
     warmer: Warmer,
     alarm: Alarm,
     ticker: Arc<Ticker>,
@@ -100,11 +105,18 @@ impl Env {
             permits: Arc::new(Semaphore::new(config.instances as usize)),
             slots: std::thread::available_parallelism().map_or(1, Into::into),
             breaker: breaker::Rules { failures: config.breaker.failures, rest: config.breaker.rest },
+            opinions: Arc::new(SecondOpinions::new(config.breaker.rest)),
+            told: Mutex::default(),
             warmer,
             alarm,
             ticker: Arc::new(Ticker::start(engine::weak(&engine), config.ticker_lag).map_err(LoadError::Thread)?),
             engine,
         })
+    }
+
+    /// When a line about this plugin's callers was logged, over all its versions.
+    fn told(&self, plugin: &Arc<str>) -> Told {
+        self.told.lock().entry(Arc::clone(plugin)).or_default().clone()
     }
 
     /// Why the time of plugins is not bounded as it should be.
@@ -135,7 +147,10 @@ impl Env {
             services: Arc::default(),
             permits: Arc::clone(&self.permits),
             slots: 1,
-            breaker: self.breaker,
+            // One caller calls here, and it is to see each failure.
+            breaker: breaker::Rules { rest: Duration::ZERO, ..self.breaker },
+            opinions: Arc::new(SecondOpinions::new(Duration::ZERO)),
+            told: Mutex::default(),
             warmer: self.warmer.clone(),
             alarm: self.alarm.clone(),
             ticker: Arc::clone(&self.ticker),
@@ -248,9 +263,11 @@ pub(super) async fn link(
         mark: source.mark.clone(),
         size: source.bytes.len() as u64,
         since: clock::now_millis(),
-        stats: Stats::new(&source.plugin, &roles),
+        stats: Stats::new(&source.plugin, &roles, env.told(&source.plugin)),
         pool: Pool::new(env.slots.min(blueprint.context.limits.instances)),
         breaker: Breaker::new(env.breaker),
+        opinions: Arc::clone(&env.opinions),
+        previous: Mutex::default(),
         warmer: env.warmer.clone(),
         alarm: env.alarm.clone(),
         manifest,

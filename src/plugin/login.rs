@@ -1,6 +1,7 @@
 //! The interface `login`: connections get their user by a plugin's word, staged like every effect.
 
 use super::bindings::skylark::plugin::{login as wit, outbox};
+use super::failure::Waiting;
 use super::guest::Guest;
 use super::{Account, Admission, Effect, convert};
 use crate::id::ConnectionId;
@@ -17,7 +18,12 @@ impl wit::Host for Guest {
         };
         // Only a hint: it may go before the commit, which then leaves it out.
         let lives = match self.context.services.get() {
-            Some(services) => services.is_connected(cid).await,
+            Some(services) => {
+                self.call.waiting = Some(Waiting::Cluster);
+                let lives = services.is_connected(cid).await;
+                self.call.waiting = None;
+                lives
+            }
             None => false,
         };
         if !lives {

@@ -29,7 +29,7 @@ use super::disk::{self, Files, Owners, ReadError, Seen};
 use super::load::{self, Env, Fault, Mark, Source};
 use super::manifest::Manifest;
 use super::snapshot::{Entry, Snapshot};
-use super::version::{Opened, Version};
+use super::version::{Condemned, Version};
 use crate::config::Plugins;
 use crate::telemetry::names;
 
@@ -61,21 +61,21 @@ pub(super) struct Loader {
 /// What reaches the loader besides changes of files.
 pub(super) struct News {
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) opened: mpsc::Receiver<Opened>,
+    pub(super) condemned: mpsc::Receiver<Condemned>,
     /// Commands that came while a plugin was loaded and need the directory.
     pub(super) waiting: VecDeque<Command>,
 }
 
 impl News {
-    pub(super) fn new(commands: mpsc::Receiver<Command>, opened: mpsc::Receiver<Opened>) -> Self {
-        Self { commands, opened, waiting: VecDeque::new() }
+    pub(super) fn new(commands: mpsc::Receiver<Command>, condemned: mpsc::Receiver<Condemned>) -> Self {
+        Self { commands, condemned, waiting: VecDeque::new() }
     }
 }
 
 /// One piece of news.
 pub(super) enum Told {
     Command(Command),
-    Opened(Opened),
+    Condemned(Condemned),
 }
 
 /// What the loader knows of one name.
@@ -157,7 +157,7 @@ impl Loader {
             return Some(Told::Command(command));
         }
         tokio::select! {
-            Some(opened) = self.news.opened.recv() => Some(Told::Opened(opened)),
+            Some(condemned) = self.news.condemned.recv() => Some(Told::Condemned(condemned)),
             command = self.news.commands.recv() => command.map(Told::Command),
         }
     }
@@ -228,7 +228,7 @@ impl Loader {
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                Some(opened) = self.news.opened.recv() => self.opened(opened).await,
+                Some(condemned) = self.news.condemned.recv() => self.condemned(condemned).await,
                 Some(command) = self.news.commands.recv() => match command.needs_files() {
                     true => self.news.waiting.push_back(command),
                     false => self.obey_at_once(command).await,

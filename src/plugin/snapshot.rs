@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::matching::Rules;
 use super::share::Share;
 use super::version::Version;
-use super::{OnTrial, Rejected, Role, Status};
+use super::{OnTrial, Rejected, Role, SetApart, Status};
 
 /// A version that serves a share of the senders beside the one that serves all others.
 #[derive(Clone)]
@@ -264,6 +264,7 @@ impl Entry {
             memory: live.map_or(0, |version| version.stats.memory()),
             circuit: live.map(|version| version.breaker.state()),
             circuits_opened: live.map_or(0, |version| version.breaker.times_opened()),
+            set_apart: live.map(|version| set_apart(version)).unwrap_or_default(),
             probation: self.probation,
             previous: self.previous.as_ref().map(|version| version.mark.hash.to_string()),
             canary: self.canary.as_ref().map(Canary::status),
@@ -285,6 +286,15 @@ impl Canary {
             failures: version.stats.failures(),
             outcomes: version.stats.outcomes(),
             circuit: version.breaker.state(),
+            set_apart: set_apart(version),
         }
     }
+}
+
+/// Most sources that are shown of those set apart.
+const SHOWN: usize = 20;
+
+fn set_apart(version: &Version) -> SetApart {
+    let (now, sources) = version.breaker.apart(SHOWN);
+    SetApart { now, times: version.breaker.times_set_apart(), sources }
 }

@@ -1,15 +1,16 @@
 //! What one plugin version did: counters for `GET /plugins` and metric handles, looked up once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::Mutex;
 
 use super::Role;
 use super::durations::Durations;
-use super::failure::{Failure, Kind};
+use super::failure::{Cause, Failure, Kind};
 use crate::telemetry::names;
 
 /// One call in so many is timed.
@@ -58,6 +59,7 @@ pub(super) struct Stats {
     plugin: String,
     calls: AtomicU64,
     failures: AtomicU64,
+    told: Told,
     last_failure: Mutex<Option<Failure>>,
     /// By outcome.
     verdicts: [AtomicU64; OUTCOMES.len()],
@@ -73,7 +75,8 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    pub(super) fn new(plugin: &str, roles: &[Role]) -> Self {
+    /// `told` is the plugin's, whatever its version.
+    pub(super) fn new(plugin: &str, roles: &[Role], told: Told) -> Self {
         let outcome = |(outcome, role, label): (Outcome, Role, &'static str)| {
             let counted = || counter!(names::PLUGIN_CALLS, "plugin" => plugin.to_owned(), "role" => role.as_str(), "outcome" => label);
             // Timers are a handler's, too.
@@ -88,6 +91,7 @@ impl Stats {
             plugin: plugin.to_owned(),
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            told,
             last_failure: Mutex::new(None),
             verdicts: [const { AtomicU64::new(0) }; OUTCOMES.len()],
             unanswered: Mutex::default(),
@@ -131,19 +135,26 @@ impl Stats {
     }
 
     pub(super) fn failed(&self, role: Role, failure: &Failure) {
-        let (role, kind) = (role.as_str(), failure.kind.as_str());
-        *self.unanswered.lock().entry(kind).or_default() += 1;
-        if failure.kind == Kind::Open {
-            // Told once, when the circuit opened.
-            return counter!(names::PLUGIN_CALLS, "plugin" => self.plugin.clone(), "role" => role, "outcome" => kind)
-                .increment(1);
+        let (kind, cause) = (failure.kind, failure.cause());
+        *self.unanswered.lock().entry(kind.as_str()).or_default() += 1;
+        not_answered(&self.plugin, role, kind);
+        if kind.is_unasked() {
+            // Told once, when the circuit opened or the source was set apart.
+            return;
+        }
+        let (role, kind) = (role.as_str(), kind.as_str());
+        *self.last_failure.lock() = Some(failure.clone());
+        if cause == Cause::Caller {
+            if self.told.is_due() {
+                tracing::warn!(plugin = self.plugin, role, %failure, "a caller's input is not valid: that caller is refused");
+            }
+            return;
         }
         let before = self.failures.fetch_add(1, Ordering::Relaxed);
-        counter!(names::PLUGIN_CALLS, "plugin" => self.plugin.clone(), "role" => role, "outcome" => kind).increment(1);
         if before < LOGGED || before.is_multiple_of(LOGGED_THEN) {
-            tracing::warn!(plugin = self.plugin, role, kind, %failure, failures = before + 1, "a plugin call failed");
+            let cause = cause.as_str();
+            tracing::warn!(plugin = self.plugin, role, kind, cause, %failure, failures = before + 1, "a plugin call failed");
         }
-        *self.last_failure.lock() = Some(failure.clone());
     }
 
     /// The newest failure, if there was one since the last look.
@@ -153,6 +164,11 @@ impl Stats {
 
     pub(super) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    /// Calls that the guest answered.
+    pub(super) fn answers(&self) -> u64 {
+        self.verdicts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     pub(super) fn failures(&self) -> u64 {
@@ -181,9 +197,44 @@ impl Stats {
     }
 }
 
+/// Counts a call that got no answer.
+pub(super) fn not_answered(plugin: &str, role: Role, kind: Kind) {
+    let (role, outcome, cause) = (role.as_str(), kind.as_str(), kind.cause().as_str());
+    let plugin = plugin.to_owned();
+    counter!(names::PLUGIN_CALLS, "plugin" => plugin, "role" => role, "outcome" => outcome, "cause" => cause)
+        .increment(1);
+}
+
+/// When a plugin's last line about a caller's input was logged: at most one a minute.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told(Arc<Mutex<Option<tokio::time::Instant>>>);
+
+impl Told {
+    const APART: Duration = Duration::from_secs(60);
+
+    /// Whether a line may be logged now; the next one then waits.
+    pub(super) fn is_due(&self) -> bool {
+        let (mut last, now) = (self.0.lock(), tokio::time::Instant::now());
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= Self::APART);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_plugins_callers_are_told_of_once_a_minute() {
+        let (told, other) = (Told::default(), Told::default());
+        let same = told.clone();
+        assert_eq!([told.is_due(), same.is_due(), other.is_due()], [true, false, true]);
+        tokio::time::advance(Told::APART).await;
+        assert_eq!([same.is_due(), told.is_due()], [true, false]);
+    }
 
     #[test]
     fn every_outcome_and_role_has_its_place() {

@@ -2,6 +2,7 @@
 
 mod abi;
 mod access;
+mod blame;
 mod bounds;
 mod guards;
 mod guests;
@@ -17,6 +18,7 @@ mod worst;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -31,6 +33,8 @@ use crate::message::{Entries, Envelope, Message, Origin, Publication, Target};
 struct Bench {
     dir: TempDir,
     host: Arc<WasmHost>,
+    /// Each call comes from a source of its own.
+    source: AtomicU64,
     _tasks: Tasks,
 }
 
@@ -49,7 +53,7 @@ impl Bench {
         let mut config = config(dir.path());
         change(&mut config);
         let (host, tasks) = WasmHost::load(&config, Options::default()).await.unwrap();
-        Self { dir, host: Arc::new(host), _tasks: tasks }
+        Self { dir, host: Arc::new(host), source: AtomicU64::new(0), _tasks: tasks }
     }
 
     /// Replaces a file as editors and deployments do: aside, then renamed.
@@ -69,15 +73,20 @@ impl Bench {
         self.host.status().into_iter().find(|status| &*status.name == name).unwrap()
     }
 
+    fn next_source(&self) -> String {
+        format!("source {}", self.source.fetch_add(1, Ordering::Relaxed))
+    }
+
     async fn judge(&self) -> Judgement {
-        let mut batch = [envelope("chat")];
+        let mut batch = [Envelope { back_end: Some(self.next_source().into()), ..envelope("chat") }];
         self.host.judge(&mut batch).await.remove(0)
     }
 
     /// The code of an admission: `"200"` or the refusal's.
     async fn admit(&self) -> String {
         let claim = Claim { uid: Some("1074".into()), ..Claim::default() };
-        match self.host.admit(Transport::default(), claim).await {
+        let transport = Transport { remote: self.next_source(), ..Transport::default() };
+        match self.host.admit(transport, claim).await {
             Ok(_) => "200".into(),
             Err(refusal) => refusal.code,
         }
@@ -85,8 +94,11 @@ impl Bench {
 
     /// Code and message of the answer to `key`.
     async fn handle(&self, key: &str) -> (String, String) {
-        let answer = self.host.handle(call(key)).await.unwrap();
-        (answer.code, answer.message)
+        let call = Call { remote: self.next_source(), ..call(key) };
+        let answer = self.host.handle(call).await.unwrap();
+        // A caller is told a fixed text: what went wrong is the operator's to know.
+        let told = (answer.message == super::UNAVAILABLE).then(|| self.host.take_last_failure()).flatten();
+        (answer.code, told.unwrap_or(answer.message))
     }
 }
 
@@ -110,17 +122,24 @@ fn envelope(action: &str) -> Envelope {
 }
 
 fn call(key: &str) -> Call {
-    Call { key: key.to_owned(), data: Entries::new(), caller: None, cid: ConnectionId::new(1).unwrap() }
+    Call {
+        key: key.to_owned(),
+        data: Entries::new(),
+        caller: None,
+        cid: ConnectionId::new(1).unwrap(),
+        remote: String::new(),
+    }
 }
 
 fn passed() -> Judgement {
     Judgement::Pass { replaced_by: Vec::new() }
 }
 
-/// The code with which a publish was rejected.
+/// The code with which a publish was rejected, or 503 if it was not judged.
 fn rejected(judgement: &Judgement) -> Option<&str> {
     match judgement {
         Judgement::Reject { refusal, .. } => Some(&refusal.code),
+        Judgement::Unjudged(_) => Some("503"),
         _ => None,
     }
 }

@@ -20,6 +20,7 @@ use super::failure::Failure;
 use super::guest::Guest;
 use super::pool::Lease;
 use super::snapshot::Snapshot;
+use super::source::CallSource;
 use super::stats::Outcome;
 use super::version::Version;
 
@@ -232,14 +233,14 @@ pub(super) async fn ring(timers: Arc<Timers>, serving: Arc<ArcSwap<Snapshot>>, m
 
 async fn tell(version: &Arc<Version>, due: &Due) {
     if let Err(failure) = hand(version, due).await {
-        version.failed(Role::Events, &failure);
+        version.failed(Role::Events, &failure, &CallSource::timer(due));
     }
 }
 
 /// Tells it, and commits what comes of it.
 pub(super) async fn hand(version: &Arc<Version>, due: &Due) -> Result<(), Failure> {
     for _ in 0..=commit::RETRIES {
-        let begun = version.begin()?;
+        let begun = version.begin(|| CallSource::timer(due))?;
         let mut lease = Lease::take(version).await?;
         lease.instance().on_timer(&due.name, &due.data).await?;
         let staged = lease.instance().take_staged();

@@ -152,8 +152,8 @@ impl Rules {
         match access {
             Access::Open => Ok(()),
             Access::Probe if serves.contains(&Service::Metrics) => Ok(()),
-            Access::Probe => self.keys.check(headers, Scope::Read),
-            Access::Key(scope) => self.keys.check(headers, scope),
+            Access::Probe => self.keys.check(headers, Scope::Read).map(drop),
+            Access::Key(scope) => self.keys.check(headers, scope).map(drop),
         }
     }
 }

@@ -42,7 +42,7 @@ names! {
 
     // Messages.
     /// Messages that entered, by `origin` (client, http, broker, plugin) and `fate` (accepted, rejected, dropped, too_large,
-    /// too_many_hops, unavailable).
+    /// too_many_hops, unavailable, unjudged: a filter could not judge them).
     PUBLISHED: counter = "skylark_published_total",
     /// Messages that the queue of a connection took.
     DELIVERED: counter = "skylark_delivered_total",
@@ -78,11 +78,11 @@ names! {
     // Intakes. `intake` is its kind and topic, such as `kafka chat`.
     /// Records taken, by `intake`; one that comes again counts again.
     INTAKE_TAKEN: counter = "skylark_intake_taken_total",
-    /// Messages of records that the bus took or a filter answered, by `intake`.
+    /// Messages of records that the bus took or to which a filter said no, by `intake`.
     INTAKE_ACCEPTED: counter = "skylark_intake_accepted_total",
     /// Tries of a batch that followed one in which the bus was unavailable, by `intake`.
     INTAKE_RETRIED: counter = "skylark_intake_retried_total",
-    /// Records put into the dead-letter stream or topic, by `intake` and `reason` (body, too_large, unknown_node, tries).
+    /// Records put into the dead-letter stream or topic, by `intake` and `reason` (body, too_large, unknown_node, tries, unjudged).
     INTAKE_DEAD: counter = "skylark_intake_dead_letters_total",
     /// Records of a Kafka intake without a value (tombstones of a compacted topic): passed over, by `intake`.
     INTAKE_TOMBSTONES: counter = "skylark_intake_tombstones_total",
@@ -101,6 +101,8 @@ names! {
     INTAKE_PARTITIONS: gauge = "skylark_intake_partitions",
     /// 1 while the engine of an intake answers, by `intake`.
     INTAKE_UP: gauge = "skylark_intake_up",
+    /// 1 while an intake waits because a plugin can judge nothing, by `intake`.
+    INTAKE_PAUSED: gauge = "skylark_intake_paused",
     /// When an intake last had an error, in seconds since 1970, by `intake`; 0 = never.
     INTAKE_LAST_ERROR: gauge = "skylark_intake_last_error_seconds",
 
@@ -127,7 +129,8 @@ names! {
 
     // Plugins.
     /// Calls of plugins, by `plugin`, `role` and `outcome`: the answer (allow, replace, reject, drop, admit, refuse, abstain,
-    /// done) or why there was none (trap, cpu, wall, memory, bytes, full, ticker, start, answer, declared, kv, open).
+    /// done) or why there was none (trap, cpu, wall, memory, bytes, full, ticker, start, answer, input, declared, kv, cluster,
+    /// open, apart, missing), then with the `cause`: caller, guest, host, operator.
     PLUGIN_CALLS: counter = "skylark_plugin_calls_total",
     /// Time of a call, by `plugin` and `role`; one call in 16 is measured.
     PLUGIN_SECONDS: histogram = "skylark_plugin_seconds",
@@ -141,6 +144,8 @@ names! {
     PLUGIN_CIRCUIT_OPEN: gauge = "skylark_plugin_circuit_open",
     /// Circuits that opened because a plugin failed again and again, by `plugin`.
     PLUGIN_CIRCUITS: counter = "skylark_plugin_circuits_opened_total",
+    /// Times that a source was set apart because the plugin failed for it again and again, by `plugin`.
+    PLUGIN_SET_APART: counter = "skylark_plugin_set_apart_total",
     /// Changes of what serves, by `plugin` and `outcome` (live, canary, rejected, rolled_back, disabled, enabled, removed).
     PLUGIN_RELOADS: counter = "skylark_plugin_reloads_total",
     /// Calls served by an instance made for that one call, by `plugin`.

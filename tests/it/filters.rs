@@ -9,7 +9,7 @@ use crate::support::wire::Form;
 /// Pushes a text and answers what the receiver saw, if it saw anything, and what the back end was told.
 async fn push(gateway: &Gateway, client: &mut Client, text: &str) -> (Option<String>, Value) {
     let body = json!({"receiver": "1074", "action": "chat", "content": {"text": text}});
-    let data = gateway.post("/send", body).await.data();
+    let data = gateway.post("/send", body).await.json()["data"].clone();
     let seen = client.drain().await.pop().map(|m| m["content"]["text"].as_str().unwrap().to_owned());
     (seen, data)
 }
@@ -60,8 +60,10 @@ async fn deleting_a_fail_closed_filter_does_not_open_the_gate() {
     let mut client = gateway.connect("1074", Form::YunqueJson).await;
     std::fs::remove_file(gateway.folder.plugins().join("word-filter.wasm")).unwrap();
     gateway.plugin_until("word-filter", |p| p["state"] == "missing").await;
-    let (seen, data) = push(&gateway, &mut client, "bad").await;
-    assert!(seen.is_none() && data.get("rejected").is_some(), "{data}");
+    let body = json!({"receiver": "1074", "action": "chat", "content": {"text": "bad"}});
+    let (status, words) = gateway.post("/send", body).await.fault();
+    assert!(status == 503 && words.contains("plugin word-filter could not judge it"), "{words}");
+    assert_eq!(client.drain().await, Vec::<Value>::new());
     let ready = gateway.get("/health/ready").await;
     assert!(ready.status == 503 && ready.body.contains("word-filter"), "{}", ready.body);
     gateway.folder.put("word-filter.wasm", &component("word-filter"));

@@ -14,21 +14,34 @@ async fn push(gateway: &Gateway, action: &str) -> Value {
     gateway.post("/send", json!({"receiver": "a", "action": action})).await.data()
 }
 
+/// Pushes what a version cannot judge until the one before serves again. One source is enough, since the version has
+/// answered nobody.
+async fn traps_until_back(gateway: &Gateway) -> Value {
+    loop {
+        let gate = gateway.plugin_until("gate", |_| true).await;
+        if gate["version"] == 1 {
+            return gate;
+        }
+        let status = gateway.post("/send", json!({"receiver": "a", "action": "trap"})).await.status;
+        assert!(status == 503 || status == 200, "{status}");
+    }
+}
+
+const QUICK: &str =
+    "plugins:\n  dir: $PLUGINS\n  cache: compiled\n  settle: 50ms\n  rescan: 1s\n  breaker: {rest: 1ms}";
+
 #[tokio::test]
 async fn a_version_that_traps_is_rolled_back_and_shown() {
-    let gateway = Setup::default().plugin_as("gate", "stamp-v1").start();
+    let gateway = Setup::default().plugin_as("gate", "stamp-v1").yaml(QUICK).start();
     let mut client = gateway.connect("a", Form::YunqueJson).await;
     let good = gateway.plugin_until("gate", |_| true).await;
     gateway.folder.put("gate.wasm", &component("fault-filter"));
     let new = gateway.plugin_until("gate", |gate| gate["version"] == 2).await;
     assert_eq!((&new["probation"], &new["previous"]), (&json!(true), &good["hash"]), "{new}");
-    for _ in 0..10 {
-        assert_eq!(push(&gateway, "trap").await["rejected"]["code"], "503");
-    }
-    let back = gateway.plugin_until("gate", |gate| gate["version"] == 1).await;
+    let back = traps_until_back(&gateway).await;
     assert_eq!((&back["hash"], &back["state"]), (&good["hash"], &json!("live")), "{back}");
     assert_eq!(back["rejected"]["hash"], new["hash"], "{back}");
-    assert!(back["rejected"]["reason"].as_str().unwrap().starts_with("rolled back: its circuit opened after 10 calls"));
+    assert!(back["rejected"]["reason"].as_str().unwrap().starts_with("rolled back: it failed by its own fault"));
     assert_eq!(push(&gateway, "chat").await["delivered"], 1);
     assert_eq!(client.message().await["extra"]["version"], "v1");
     gateway.said("plugin is rolled back").await;
@@ -46,7 +59,6 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
     let metrics = gateway.get("/metrics").await.body;
     for line in [
         r#"skylark_plugin_reloads_total{plugin="gate",outcome="rolled_back"} 1"#,
-        r#"skylark_plugin_circuits_opened_total{plugin="gate"} 1"#,
         r#"skylark_plugin_version{plugin="gate"} 1"#,
         r#"skylark_plugin_circuit_open{plugin="gate"} 0"#,
     ] {
@@ -57,15 +69,11 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
 /// The bad file lies in the directory still: the node must not try it once more only because it was killed.
 #[tokio::test]
 async fn a_rollback_outlives_a_node_that_is_killed() {
-    let yaml = "plugins:\n  dir: $PLUGINS\n  cache: compiled\n  settle: 50ms\n  rescan: 1s";
-    let mut gateway = Setup::default().plugin_as("gate", "stamp-v1").yaml(yaml).start();
+    let mut gateway = Setup::default().plugin_as("gate", "stamp-v1").yaml(QUICK).start();
     let good = gateway.plugin_until("gate", |_| true).await;
     gateway.folder.put("gate.wasm", &component("fault-filter"));
     let bad = gateway.plugin_until("gate", |gate| gate["version"] == 2).await;
-    for _ in 0..10 {
-        push(&gateway, "trap").await;
-    }
-    let back = gateway.plugin_until("gate", |gate| gate["version"] == 1).await;
+    let back = traps_until_back(&gateway).await;
     for _ in 0..2 {
         gateway.signal(Signal::KILL);
         gateway.exit().await;

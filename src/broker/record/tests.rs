@@ -55,7 +55,7 @@ prop_compose! {
         };
         Envelope {
             id, sent_at, message: Arc::new(message), target: Target::Everyone, no_echo,
-            from: from.map(|(uid, cid)| Publisher { uid, cid }), origin, hops, nodes: nodes.into(),
+            from: from.map(|(uid, cid)| Publisher { uid, cid }), back_end: None, origin, hops, nodes: nodes.into(),
             key: key.map(Into::into), history, receipts,
             identity: identity.map(|(line, offset, index)| Identity { line: line.into(), offset, index }),
         }

@@ -1,4 +1,4 @@
-//! `skylark plugin enable|disable|reload|rollback`: a word about one plugin of a running node.
+//! `skylark plugin enable|disable|reload|rollback|readmit`: a word about one plugin of a running node.
 
 use anyhow::{Context as _, bail};
 use hyper::Method;

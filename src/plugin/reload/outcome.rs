@@ -47,6 +47,11 @@ impl Loader {
                 entry.previous = old.and_then(Entry::last_good);
             }
         }
+        match (&entry.canary, &entry.live) {
+            (Some(canary), stable) => canary.version.set_previous(stable.as_ref()),
+            (None, Some(live)) => live.set_previous(entry.previous.as_ref()),
+            (None, None) => {}
+        }
         entry.probation = entry.canary.is_some() || entry.previous.is_some();
         plugin.trial = entry.probation.then(|| Trial::new(0));
         plugin.entry = Some(entry);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::super::Rejected;
 use super::super::snapshot::Entry;
-use super::super::version::{Opened, Version};
+use super::super::version::{Condemned, Version};
 use super::{Loader, RolledBack};
 use crate::telemetry::names;
 
@@ -80,6 +80,7 @@ impl Loader {
             let Some(canary) = entry.canary.take() else {
                 // Kept for the operator, and cold: its instances are worth more elsewhere.
                 entry.previous.iter().for_each(|previous| previous.cool());
+                entry.live.iter().for_each(|live| live.set_previous(None));
                 (plugin.trial, entry.probation) = (None, false);
                 let hash = |version: Option<&Arc<Version>>| version.map(|version| Arc::clone(&version.mark.hash));
                 let (now, before) = (hash(entry.live.as_ref()), hash(entry.previous.as_ref()));
@@ -102,8 +103,8 @@ impl Loader {
         reviewed
     }
 
-    /// A circuit has opened: a version on probation is taken back.
-    pub(in crate::plugin) async fn opened(&mut self, Opened { version, failure }: Opened) {
+    /// The evidence against a version is enough: it is taken back if it is on probation.
+    pub(in crate::plugin) async fn condemned(&mut self, Condemned { version, failure }: Condemned) {
         let Some(plugin) = self.plugins.get(&version.name) else { return };
         let (Some(trial), Some(entry)) = (plugin.trial, plugin.entry.as_ref()) else { return };
         let calls = version.stats.calls();
@@ -112,7 +113,7 @@ impl Loader {
             return;
         }
         let name = Arc::clone(&version.name);
-        let reason = format!("rolled back: its circuit opened after {calls} calls: {failure}");
+        let reason = format!("rolled back: it failed by its own fault within {calls} calls: {failure}");
         if let Err(why) = self.roll_back(&name, reason).await {
             tracing::error!(plugin = %name, hash = %version.mark.hash, why, "the plugin cannot be rolled back");
         }

@@ -27,7 +27,7 @@ pub(in crate::plugin) enum Command {
 impl Command {
     /// Whether it has to wait until the loader is free.
     pub(super) fn needs_files(&self) -> bool {
-        !matches!(self, Self::Word(_, Word::Disable | Word::RollBack, _))
+        !matches!(self, Self::Word(_, Word::Disable | Word::RollBack | Word::Readmit, _))
     }
 }
 
@@ -65,7 +65,7 @@ impl Loader {
                 let _ = answer.send(reloaded.and_then(|()| self.status(&name)));
                 Ok(())
             }
-            Command::Word(_, Word::Disable | Word::RollBack, _) => {
+            Command::Word(_, Word::Disable | Word::RollBack | Word::Readmit, _) => {
                 self.obey_at_once(command).await;
                 Ok(())
             }
@@ -94,9 +94,18 @@ impl Loader {
                 let reason = "rolled back by the operator".to_owned();
                 self.roll_back(&name, reason).await.map_err(WordFault::Unfit)
             }
+            Word::Readmit => self.readmit(&name),
             Word::Enable | Word::Reload => return,
         };
         let _ = answer.send(done.and_then(|()| self.status(&name)));
+    }
+
+    /// Lets the sources in again that its versions have set apart.
+    fn readmit(&self, name: &Arc<str>) -> Result<(), WordFault> {
+        let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()).ok_or(WordFault::Unknown)?;
+        entry.versions().for_each(|version| version.breaker.readmit());
+        tracing::info!(plugin = %name, "the operator lets in again the sources that the plugin has set apart");
+        Ok(())
     }
 
     fn status(&self, name: &Arc<str>) -> Result<Status, WordFault> {

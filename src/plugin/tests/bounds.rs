@@ -135,7 +135,7 @@ async fn asking_of(name: &str, body: &str, limits: &str, store: &Arc<Slow>, inst
     let options = Options { kv, ..Options::default() };
     let config = crate::config::Plugins { instances, ..config(dir.path()) };
     let (host, tasks) = WasmHost::load(&config, options).await.unwrap();
-    Bench { dir, host: Arc::new(host), _tasks: tasks }
+    Bench { dir, host: Arc::new(host), source: 0.into(), _tasks: tasks }
 }
 
 #[tokio::test]
@@ -260,7 +260,7 @@ async fn overflow_goes_to_instances_made_for_one_call_and_then_to_the_failure_an
     let told = metrics.render();
     for line in [
         r#"skylark_plugin_one_shots_total{plugin="overflowing"} 2"#,
-        r#"skylark_plugin_calls_total{plugin="overflowing",role="handler",outcome="full"} 1"#,
+        r#"skylark_plugin_calls_total{plugin="overflowing",role="handler",outcome="full",cause="host"} 1"#,
     ] {
         assert!(told.contains(line), "{line} is not in\n{told}");
     }
@@ -315,7 +315,7 @@ async fn a_default_over_the_operators_cap_is_lowered() {
     let mut config = config(dir.path());
     config.caps.memory = 1 << 20;
     let (host, tasks) = WasmHost::load(&config, Options::default()).await.unwrap();
-    let bench = Bench { dir, host: Arc::new(host), _tasks: tasks };
+    let bench = Bench { dir, host: Arc::new(host), source: 0.into(), _tasks: tasks };
     assert_eq!(rejected(&bench.judge().await), Some("503"));
     bench.put("f.toml", b"[limits]\nmemory = \"2MiB\"").await;
     let reason = bench.status("f").rejected.unwrap().reason;

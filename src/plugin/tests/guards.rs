@@ -55,7 +55,7 @@ impl Place {
         let mut config = self.config();
         change(&mut config);
         let (host, tasks) = WasmHost::load(&config, Options::default()).await.unwrap();
-        Bench { dir: tempfile::tempdir().unwrap(), host: Arc::new(host), _tasks: tasks }
+        Bench { dir: tempfile::tempdir().unwrap(), host: Arc::new(host), source: 0.into(), _tasks: tasks }
     }
 }
 

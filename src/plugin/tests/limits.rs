@@ -54,7 +54,7 @@ async fn a_hostile_handler_answers_503() {
         for _ in 0..2 {
             let (code, message) = bench.handle("ask").await;
             assert_eq!(code, "503", "{name}");
-            assert!(message.starts_with("plugin h failed: "), "{message}");
+            assert_ne!(message, crate::plugin::UNAVAILABLE, "the log has a reason");
         }
         bench.put("h.wasm", &guests::handler("ask", "", "", FINE)).await;
         assert_eq!(bench.handle("ask").await, ("200".into(), "fine".into()), "{name}");
@@ -83,7 +83,7 @@ async fn one_worker_serves_others_while_a_guest_spins() {
     }
     assert!(served > 5, "{served}");
     let answer = spinning.await.unwrap().unwrap();
-    assert!(answer.message.contains("CPU time"), "{}", answer.message);
+    assert_eq!((answer.code.as_str(), bench.status("spin").outcomes.get("cpu")), ("503", Some(&1)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -75,7 +75,7 @@ async fn bench(files: &[(&str, &[u8])], store: &Arc<Late>) -> Bench {
     let options =
         Options { kv: Arc::clone(store) as Arc<dyn Store>, fetch: Some(Arc::new(Network)), ..Options::default() };
     let (host, tasks) = WasmHost::load(&config(dir.path()), options).await.unwrap();
-    Bench { dir, host: Arc::new(host), _tasks: tasks }
+    Bench { dir, host: Arc::new(host), source: 0.into(), _tasks: tasks }
 }
 
 /// A filter has no store: it remembers by another counter that it was asked before.

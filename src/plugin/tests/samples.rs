@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Bench, config, envelope, rejected};
-use crate::message::{Entries, Message};
+use crate::message::{Entries, Envelope, Message};
 use crate::plugin::check::check_dir;
 use crate::plugin::{Judgement, PluginHost};
 
@@ -53,7 +53,8 @@ async fn a_filter_of_a_real_toolchain_reads_and_writes_every_field() {
 async fn a_filter_of_a_real_toolchain_fails_within_bounds() {
     let bench = Bench::with(&[("f.wasm", &test_guest("fault-filter"))]).await;
     for fault in ["trap", "spin", "hog", "overflow"] {
-        let judged = bench.host.judge(&mut [envelope(fault)]).await;
+        let mut batch = [Envelope { back_end: Some(fault.into()), ..envelope(fault) }];
+        let judged = bench.host.judge(&mut batch).await;
         assert_eq!(rejected(&judged[0]), Some("503"), "{fault}");
         let judged = bench.host.judge(&mut [envelope("chat")]).await;
         assert_eq!(judged, [super::passed()], "{fault}");

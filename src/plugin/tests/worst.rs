@@ -209,7 +209,7 @@ impl Sample {
                     ["callee", "call", "code", "kind"].map(|name| [(name, text.as_str())].into_iter().collect());
                 let both = [("callee", half), ("kind", half)].into_iter().collect();
                 for data in named.into_iter().chain([parts, both]) {
-                    let call = Call { key: key.clone(), data, caller: Some(who()), cid: cid() };
+                    let call = Call { key: key.clone(), data, caller: Some(who()), cid: cid(), remote: String::new() };
                     let handle = async move |instance: &mut Instance| instance.handle(&call).await.map(drop);
                     most = most.max(self.call(Role::Handler, &what, handle).await);
                 }

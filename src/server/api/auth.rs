@@ -2,6 +2,8 @@
 //!
 //! Knows no path. That a node without keys starts only on loopback is the configuration's affair.
 
+use std::sync::Arc;
+
 use hyper::StatusCode;
 use hyper::header::{HOST, HeaderMap, ORIGIN};
 use subtle::ConstantTimeEq;
@@ -15,37 +17,53 @@ use crate::server::origin::is_loopback;
 #[derive(Debug)]
 pub(super) struct Keys {
     keys: Vec<ApiKey>,
+    /// Of the keys, in order.
+    names: Vec<Arc<str>>,
     insecure: bool,
 }
 
 impl Keys {
     pub(super) fn new(config: &config::Api) -> Self {
-        Self { keys: config.keys.clone(), insecure: config.insecure }
+        let name = |(at, key): (usize, &ApiKey)| match key.name.as_str() {
+            "" => format!("#{}", at + 1).into(),
+            name => name.into(),
+        };
+        let names = config.keys.iter().enumerate().map(name).collect();
+        Self { keys: config.keys.clone(), names, insecure: config.insecure }
     }
 
-    /// Lets the request pass if its key has the scope, or if no keys are set at all.
+    /// Lets the request pass if its key has the scope, or if no keys are set at all. The name of its key.
     ///
     /// # Errors
     /// 401 without a known key, 403 without the scope. The key itself is never repeated.
-    pub(super) fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<(), Problem> {
+    pub(super) fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<Option<&Arc<str>>, Problem> {
         if self.keys.is_empty() {
-            return if self.insecure { Ok(()) } else { refuse_pages(headers) };
+            return if self.insecure { Ok(None) } else { refuse_pages(headers).map(|()| None) };
         }
         let given = presented(headers)?;
         // Every key is compared, each in constant time: the time tells nothing of which one was nearly right.
         let mut found = None;
-        for key in &self.keys {
+        for (key, name) in self.keys.iter().zip(&self.names) {
             if bool::from(key.key.as_bytes().ct_eq(given)) {
-                found = Some(key);
+                found = Some((key, name));
             }
         }
-        let key = found.ok_or_else(|| Problem::unauthorized("key: expected a known API key, got an unknown one"))?;
+        let (key, name) =
+            found.ok_or_else(|| Problem::unauthorized("key: expected a known API key, got an unknown one"))?;
         if key.may(scope) {
-            return Ok(());
+            return Ok(Some(name));
         }
         let has: Vec<_> = key.scopes.iter().map(|s| s.as_str()).collect();
         let text = format!("key: expected the scope {}, got {:?} with {}", scope.as_str(), key.name, has.join(", "));
         Err(Problem::new(StatusCode::FORBIDDEN, text))
+    }
+
+    /// The name of the key of a push that was admitted. Looked up once more, so that no request's future carries it.
+    pub(super) fn name(&self, headers: &HeaderMap) -> Option<Arc<str>> {
+        if self.keys.is_empty() {
+            return None;
+        }
+        self.check(headers, Scope::Push).ok().flatten().cloned()
     }
 
     /// True where the caller may read what the node says of its inside: a key with `read`, or no keys at all on a listener
@@ -91,8 +109,9 @@ mod tests {
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        let keys = Keys { keys: keys.into(), insecure: false };
-        keys.check(&map, scope).map_err(|p| (p.status().as_u16(), p.to_string()))
+        let names = keys.iter().map(|key| key.name.as_str().into()).collect();
+        let keys = Keys { keys: keys.into(), names, insecure: false };
+        keys.check(&map, scope).map(drop).map_err(|p| (p.status().as_u16(), p.to_string()))
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Every body that pushes becomes one batch, and one [`Node::publish`](crate::node::Node::publish).
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -18,6 +19,7 @@ use crate::protocol::push::{self, Fault, Limits, Push};
 use crate::protocol::{MAX_TCP_BODY, check_size};
 
 impl Api {
+    /// Publishes what the body asks for, on behalf of the request's key.
     pub(super) async fn push<B>(&self, shape: Shape, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
@@ -27,6 +29,9 @@ impl Api {
         let kind = body::kind(&head.headers, shape == Shape::Envelope)?;
         let bytes = body::read(body, kind, &rules.limits).await?;
         let mut batch = publications(shape, kind, &bytes, &rules.bounds)?;
+        if let Some(name) = rules.keys.name(&head.headers) {
+            batch.iter_mut().for_each(|publication| publication.back_end = Some(Arc::clone(&name)));
+        }
         if receipts {
             batch.iter_mut().for_each(|publication| publication.receipts = true);
         }

@@ -1,7 +1,7 @@
 //! What became of a push, as its answer tells it: one item per message, totals for a batch.
 //!
 //! A filter's no, a drop and an absent user are results (200). A 2xx never stands over a message that the node itself
-//! could not take: one unavailable makes the whole answer 503, one too large 413, and the items say which.
+//! could not take or judge: one unavailable makes the whole answer 503, one too large 413, and the items say which.
 
 use std::sync::Arc;
 
@@ -44,6 +44,10 @@ fn failure(fate: &Fate) -> Option<(StatusCode, String)> {
             format!("expected at most {most} bytes in a record of the broker, got {bytes}"),
         )),
         Fate::TooManyHops => Some((StatusCode::LOOP_DETECTED, "expected fewer hops between plugins".to_owned())),
+        Fate::Unjudged(unjudged) => {
+            let why = format!("plugin {} could not judge it, and it went to nobody: try again later", unjudged.plugin);
+            Some((StatusCode::SERVICE_UNAVAILABLE, why))
+        }
         Fate::Unavailable => {
             let why = "the broker did not take it in time, it may arrive all the same";
             Some((StatusCode::SERVICE_UNAVAILABLE, why.to_owned()))
@@ -75,6 +79,9 @@ struct Item<'a> {
     rejected: Option<Rejected<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped: Option<Dropped<'a>>,
+    /// A filter could not judge it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed: Option<Failed<'a>>,
     #[serde(rename = "unknownNodes", serialize_with = "texts", skip_serializing_if = "<[_]>::is_empty")]
     unknown_nodes: &'a [NodeId],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +121,12 @@ struct Dropped<'a> {
 }
 
 #[derive(Serialize)]
+struct Failed<'a> {
+    plugin: &'a str,
+    code: &'static str,
+}
+
+#[derive(Serialize)]
 struct Error {
     code: u16,
     message: String,
@@ -131,6 +144,7 @@ impl<'a> Item<'a> {
             replaced: &published.replaced_by,
             rejected: None,
             dropped: None,
+            failed: None,
             unknown_nodes: &[],
             error: failure(&published.fate).map(|(status, message)| Error { code: status.as_u16(), message }),
             not_of_user: None,
@@ -149,6 +163,7 @@ impl<'a> Item<'a> {
                 item.rejected = Some(Rejected { plugin, code: &refusal.code, reason: &refusal.reason });
             }
             Fate::Dropped { plugin } => item.dropped = Some(Dropped { plugin }),
+            Fate::Unjudged(unjudged) => item.failed = Some(Failed { plugin: &unjudged.plugin, code: "503" }),
             Fate::TooLarge(_) | Fate::TooLargeForBroker { .. } | Fate::TooManyHops | Fate::Unavailable => {}
         }
         item
@@ -200,7 +215,11 @@ impl<'a> Batch<'a> {
                 }
                 Fate::Rejected { .. } => counts.rejected += 1,
                 Fate::Dropped { .. } => counts.dropped += 1,
-                Fate::TooLarge(_) | Fate::TooLargeForBroker { .. } | Fate::TooManyHops | Fate::Unavailable => {
+                Fate::TooLarge(_)
+                | Fate::TooLargeForBroker { .. }
+                | Fate::TooManyHops
+                | Fate::Unjudged(_)
+                | Fate::Unavailable => {
                     counts.failed += 1;
                 }
             }
@@ -309,6 +328,23 @@ mod tests {
         let answer = one(&ended(Fate::TooLarge(TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 })));
         assert_eq!(answer.status(), 413);
         assert!(text(answer).await.contains("message: expected at most 65535 bytes in the cim dialect, got 70000"));
+    }
+
+    #[tokio::test]
+    async fn what_no_filter_could_judge_is_no_no() {
+        let unjudged = || {
+            let (plugin, reason) = ("word-filter".into(), "plugin word-filter: used up its CPU time".into());
+            ended(Fate::Unjudged(crate::node::Unjudged { plugin, reason, waits: false }))
+        };
+        let answer = one(&unjudged());
+        assert_eq!(answer.status(), 503);
+        let body = text(answer).await;
+        assert!(body.contains("plugin word-filter could not judge it") && !body.contains("CPU"), "{body}");
+        let answer = batch("", &[accepted(1, 1, 0, &[]), unjudged()]);
+        assert_eq!(answer.status(), 503);
+        let body = text(answer).await;
+        assert!(body.contains(r#""failed":{"plugin":"word-filter","code":"503"}"#), "{body}");
+        assert!(body.contains(r#""counts":{"accepted":1,"rejected":0,"dropped":0,"failed":1}"#), "{body}");
     }
 
     #[tokio::test]

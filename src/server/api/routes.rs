@@ -98,6 +98,7 @@ pub(super) static ROUTES: &[Route] = &[
     post("/plugins/{name}/disable", Scope::Plugins, Action::Plugin(Word::Disable)),
     post("/plugins/{name}/reload", Scope::Plugins, Action::Plugin(Word::Reload)),
     post("/plugins/{name}/rollback", Scope::Plugins, Action::Plugin(Word::RollBack)),
+    post("/plugins/{name}/readmit", Scope::Plugins, Action::Plugin(Word::Readmit)),
     get("/getOnlineUser", Access::Key(Scope::Read), Action::OnlineUsers),
     get("/connections", Access::Key(Scope::Read), Action::Connections),
     get("/rooms", Access::Key(Scope::Read), Action::Rooms),

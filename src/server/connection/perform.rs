@@ -85,7 +85,8 @@ impl Driver {
             }
             Action::Handle { key, data } => {
                 let caller = self.identity();
-                let call = Call { key, data, caller, cid: self.connection.id() };
+                let remote = if caller.is_none() { self.arrival.transport.remote.clone() } else { String::new() };
+                let call = Call { key, data, caller, cid: self.connection.id(), remote };
                 Input::Handled(node.handle(call).await)
             }
             Action::Join(room, data) => Input::Joined(node.request_join(&self.connection, room, data).await),
@@ -191,6 +192,7 @@ fn outcome(published: Published) -> Outcome {
             format!("message: expected at most {most} bytes in a record of the broker, got {bytes}"),
         )),
         Fate::TooManyHops => Outcome::Refused(Refusal::new("508", "too many pushes in a row")),
+        Fate::Unjudged(_) => Outcome::Refused(Refusal::new("503", "the message could not be judged, try again later")),
         Fate::Unavailable => Outcome::Refused(Refusal::new("503", "unavailable")),
     }
 }

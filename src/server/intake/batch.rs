@@ -3,6 +3,7 @@
 //! Pure: the loop around it is [`super::line`].
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::id::NodeId;
 use crate::message::{Identity, Origin, Publication};
@@ -24,10 +25,12 @@ pub(super) enum Why {
     UnknownNode,
     /// It came [`MAX_TRIES`] times and never got through.
     Tries,
+    /// A filter could not judge it in [`MAX_TRIES`] tries, though it judges others.
+    Unjudged,
 }
 
 impl Why {
-    pub(super) const ALL: [Self; 4] = [Self::Body, Self::TooLarge, Self::UnknownNode, Self::Tries];
+    pub(super) const ALL: [Self; 5] = [Self::Body, Self::TooLarge, Self::UnknownNode, Self::Tries, Self::Unjudged];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -35,6 +38,7 @@ impl Why {
             Self::TooLarge => "too_large",
             Self::UnknownNode => "unknown_node",
             Self::Tries => "tries",
+            Self::Unjudged => "unjudged",
         }
     }
 }
@@ -66,6 +70,19 @@ pub(super) struct Entry {
     pub(super) poison: Option<Poison>,
     /// Its messages that the bus has not answered for yet, by their places in the record.
     open: Vec<usize>,
+    /// Tries in which a filter could not judge a message of it, though it judges others.
+    unjudged: u32,
+}
+
+/// What came of one try.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// Messages that the bus took or to which a filter said no.
+    pub(super) accepted: usize,
+    /// The bus did not answer for some.
+    pub(super) unavailable: bool,
+    /// Why a filter can judge nothing at all, if that is so: everything waits.
+    pub(super) paused: Option<String>,
 }
 
 /// What is to be published, and whose each message is: (entry, place in its record).
@@ -79,13 +96,16 @@ impl Batch {
     /// Cuts what was taken into batches of at most `limits.messages` messages, in order, each with what it asks for.
     ///
     /// A record that came before without being settled stands alone: if it ends this process, it ends no other's chance.
-    pub(super) fn cut(records: Vec<Record>, limits: &Limits) -> Vec<(Self, Open)> {
+    pub(super) fn cut(records: Vec<Record>, limits: &Limits, intake: &Arc<str>) -> Vec<(Self, Open)> {
         let mut batches: Vec<(Self, Open)> = Vec::new();
         for (at, record) in records.into_iter().enumerate() {
             // Only the first: those behind it may have come again for its sake.
             let spent = at == 0 && record.tries >= MAX_TRIES;
-            let read =
-                if spent { Err(Poison::new(Why::Tries, never_settled(record.tries))) } else { read(&record, limits) };
+            let read = if spent {
+                Err(Poison::new(Why::Tries, never_settled(record.tries)))
+            } else {
+                read(&record, limits, intake)
+            };
             let wanted = read.as_ref().map_or(0, Vec::len);
             let fits = |(batch, _): &&mut (Self, Open)| {
                 let alone = record.tries > 0 || batch.entries.iter().any(|entry| entry.record.tries > 0);
@@ -113,18 +133,42 @@ impl Batch {
         let places: Range<usize> = 0..publications.len();
         open.owners.extend(places.clone().map(|place| (at, place)));
         open.publications.extend(publications);
-        self.entries.push(Entry { record, poison, open: places.collect() });
+        self.entries.push(Entry { record, poison, open: places.collect(), unjudged: 0 });
     }
 
-    /// Takes the answers to what was published; how many of them were final.
-    pub(super) fn answer(&mut self, owners: &Open, published: Vec<Published>) -> usize {
-        let mut finals = 0;
+    /// Takes the answers to what was published.
+    pub(super) fn answer(&mut self, owners: &Open, published: Vec<Published>) -> Answered {
+        let mut answered = Answered::default();
+        let mut failed = None;
         for ((at, place), one) in owners.owners.iter().copied().zip(published) {
             let entry = &mut self.entries[at];
             let verdict = match one.fate {
-                Fate::Unavailable => continue,
-                Fate::Rejected { .. } | Fate::Dropped { .. } => None,
-                Fate::Accepted { unknown_nodes, .. } if unknown_nodes.is_empty() => None,
+                Fate::Unavailable => {
+                    answered.unavailable = true;
+                    continue;
+                }
+                Fate::Unjudged(unjudged) if unjudged.waits => {
+                    answered.paused.get_or_insert(unjudged.reason);
+                    continue;
+                }
+                Fate::Unjudged(unjudged) => {
+                    if failed.replace(at) != Some(at) {
+                        entry.unjudged += 1;
+                    }
+                    if entry.unjudged < MAX_TRIES {
+                        continue;
+                    }
+                    let words = format!("msg[{place}]: not judged in {MAX_TRIES} tries: {}", unjudged.reason);
+                    Some(Poison::new(Why::Unjudged, words))
+                }
+                Fate::Rejected { .. } | Fate::Dropped { .. } => {
+                    answered.accepted += 1;
+                    None
+                }
+                Fate::Accepted { unknown_nodes, .. } if unknown_nodes.is_empty() => {
+                    answered.accepted += 1;
+                    None
+                }
                 Fate::Accepted { unknown_nodes, .. } => {
                     let names: Vec<&str> = unknown_nodes.iter().map(NodeId::as_str).collect();
                     Some(Poison::new(Why::UnknownNode, format!("Sid: nobody knows node {}", names.join(", "))))
@@ -137,20 +181,24 @@ impl Batch {
                 }
                 Fate::TooManyHops => Some(Poison::new(Why::Body, format!("msg[{place}]: expected fewer hops"))),
             };
-            finals += 1;
             entry.open.retain(|open| *open != place);
             if entry.poison.is_none() {
                 entry.poison = verdict;
             }
         }
-        finals
+        answered
+    }
+
+    /// Whether some message has no answer yet.
+    pub(super) fn is_open(&self) -> bool {
+        self.entries.iter().any(|entry| !entry.open.is_empty())
     }
 
     /// What the bus was unavailable for, read again: a batch keeps its records, not their messages.
-    pub(super) fn open(&self, limits: &Limits) -> Open {
+    pub(super) fn open(&self, limits: &Limits, intake: &Arc<str>) -> Open {
         let mut open = Open::default();
         for (at, entry) in self.entries.iter().enumerate().filter(|(_, entry)| !entry.open.is_empty()) {
-            let publications = read(&entry.record, limits).unwrap_or_default();
+            let publications = read(&entry.record, limits, intake).unwrap_or_default();
             for (place, publication) in
                 publications.into_iter().enumerate().filter(|(place, _)| entry.open.contains(place))
             {
@@ -168,7 +216,7 @@ impl Batch {
 }
 
 /// What the record asks to be published, each message with its identity.
-fn read(record: &Record, limits: &Limits) -> Result<Vec<Publication>, Poison> {
+fn read(record: &Record, limits: &Limits, intake: &Arc<str>) -> Result<Vec<Publication>, Poison> {
     let PubEnvelope { pushes, nodes } = push::envelope(&record.payload, limits).map_err(|fault| {
         let why = if fault.over_limit { Why::TooLarge } else { Why::Body };
         Poison::new(why, fault.to_string())
@@ -185,7 +233,7 @@ fn read(record: &Record, limits: &Limits) -> Result<Vec<Publication>, Poison> {
             index: u32::try_from(index).unwrap_or(u32::MAX),
         });
         let plain = Publication::new(push.message, push.target, Origin::Broker);
-        Publication { nodes: nodes.clone(), identity, ..plain }
+        Publication { nodes: nodes.clone(), identity, back_end: Some(Arc::clone(intake)), ..plain }
     };
     Ok(pushes.into_iter().enumerate().map(publication).collect())
 }

@@ -18,6 +18,8 @@ use crate::telemetry::{capped, without_value};
 
 /// First and longest wait before the bus, or the engine, is asked again.
 const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// First and longest wait before a record is tried again on which a filter failed, though it judges others.
+const WAITS_ALONE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 /// While records wait, their engine hears so often that their reader lives.
 const KEEP: Duration = Duration::from_secs(3);
 /// So often is tried again once the node drains; then the records are left to whoever reads next.
@@ -26,13 +28,15 @@ const LAST_TRIES: u32 = 5;
 /// One topic and what is done with its records.
 pub(super) struct Line {
     node: Arc<Node>,
-    name: String,
+    name: Arc<str>,
     /// Its name among the node's ways in.
     way: Arc<str>,
     source: Box<dyn Source>,
     bounds: Arc<ArcSwap<Limits>>,
     stop: watch::Receiver<bool>,
     meters: Meters,
+    /// Records wait for a plugin.
+    is_paused: bool,
 }
 
 /// The waits of one thing that is tried until it works.
@@ -50,7 +54,7 @@ impl Line {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let (way, meters) = (format!("intake {name}").into(), Meters::new(&name));
-        Self { node, name, way, source, bounds, stop, meters }
+        Self { node, name: name.into(), way, source, bounds, stop, meters, is_paused: false }
     }
 
     /// Until the node drains.
@@ -75,6 +79,7 @@ impl Line {
         let rest = self.source.stop().await;
         self.handle(rest).await;
         self.source.close().await;
+        self.meters.paused(false);
         self.node.set_ailing(&self.way, None);
     }
 
@@ -82,9 +87,12 @@ impl Line {
         self.meters.taken(records.len());
         self.meters.lag(self.source.lag());
         let limits = **self.bounds.load();
-        for (batch, open) in Batch::cut(records, &limits) {
+        for (batch, open) in Batch::cut(records, &limits, &self.name) {
             if !self.accept(batch, open, &limits).await {
-                tracing::warn!(intake = self.name, "drained before the bus took what was read: it is left unsettled");
+                tracing::warn!(
+                    intake = &*self.name,
+                    "drained before what was read was judged and taken by the bus: it is left unsettled"
+                );
                 return;
             }
         }
@@ -92,7 +100,7 @@ impl Line {
 
     /// Publishes until nothing of the batch is open, then settles it; `false` when a drain came first.
     async fn accept(&mut self, mut batch: Batch, mut open: Open, limits: &Limits) -> bool {
-        let (mut patience, mut tried) = (Patience::new(), false);
+        let (mut patience, mut alone, mut tried) = (Patience::new(WAITS), Patience::new(WAITS_ALONE), false);
         while !open.publications.is_empty() {
             let are_ours = self.source.still(&batch.places(), tried).await;
             match are_ours {
@@ -108,20 +116,28 @@ impl Line {
                 }
             }
             let publications = std::mem::take(&mut open.publications);
-            let count = publications.len();
             let published = self.node.publish(publications).await;
             tried = true;
-            let finals = batch.answer(&open, published);
-            self.meters.accepted(finals);
-            if finals == count {
+            let answered = batch.answer(&open, published);
+            self.meters.accepted(answered.accepted);
+            self.pause(answered.paused.as_deref());
+            if !batch.is_open() {
                 break;
             }
             self.meters.retried();
-            self.meters.failed();
-            if !self.wait(&mut patience, "the bus is unavailable").await {
+            let goes_on = if answered.unavailable {
+                self.meters.failed();
+                self.wait(&mut patience, "the bus is unavailable").await
+            } else if answered.paused.is_some() {
+                self.wait(&mut patience, "a plugin can judge nothing").await
+            } else {
+                // Others are judged: the record itself is tried again soon, so that it does not hold up what follows.
+                self.wait(&mut alone, "a plugin failed on a record").await
+            };
+            if !goes_on {
                 return false;
             }
-            open = batch.open(limits);
+            open = batch.open(limits, &self.name);
         }
         if !self.bury(&batch).await {
             return false;
@@ -138,7 +154,7 @@ impl Line {
         let mut first = None;
         for entry in &batch.entries {
             let Some(poison) = &entry.poison else { continue };
-            let mut patience = Patience::new();
+            let mut patience = Patience::new(WAITS);
             while let Err(unavailable) = self.source.bury(&entry.record, &poison.reason).await {
                 self.ails(&unavailable);
                 if !self.wait(&mut patience, "a dead letter cannot be written").await {
@@ -152,7 +168,7 @@ impl Line {
             let count = batch.entries.iter().filter(|entry| entry.poison.is_some()).count();
             let (line, offset, reason) = (&*place.line, place.offset, without_value(&poison.reason));
             tracing::warn!(
-                intake = self.name,
+                intake = &*self.name,
                 count,
                 line,
                 offset,
@@ -165,7 +181,7 @@ impl Line {
 
     /// Waits before something is tried again; `false` when the node drains and has tried often enough.
     async fn wait(&mut self, patience: &mut Patience, why: &str) -> bool {
-        tracing::debug!(intake = self.name, why, "records wait");
+        tracing::debug!(intake = &*self.name, why, "records wait");
         if *self.stop.borrow() {
             patience.last_tries += 1;
             if patience.last_tries > LAST_TRIES {
@@ -180,6 +196,20 @@ impl Line {
         true
     }
 
+    /// Tells that records wait for a plugin, or no more.
+    fn pause(&mut self, why: Option<&str>) {
+        if why.is_some() == self.is_paused {
+            return;
+        }
+        self.is_paused = why.is_some();
+        self.meters.paused(self.is_paused);
+        match why {
+            Some(why) => tracing::warn!(intake = &*self.name, why, "an intake waits: nothing it reads can be judged"),
+            None => tracing::info!(intake = &*self.name, "an intake goes on: a plugin judges again"),
+        }
+        self.node.set_ailing(&self.way, why.map(|_| "it waits for a plugin that can judge nothing".to_owned()));
+    }
+
     fn is_well(&self) {
         self.meters.up(true);
         self.node.set_ailing(&self.way, None);
@@ -189,13 +219,13 @@ impl Line {
         self.meters.up(false);
         self.meters.failed();
         let why = capped(&unavailable.to_string());
-        tracing::warn!(intake = self.name, why, "intake");
+        tracing::warn!(intake = &*self.name, why, "intake");
         self.node.set_ailing(&self.way, Some(why));
     }
 }
 
 impl Patience {
-    fn new() -> Self {
-        Self { backoff: Backoff::new(WAITS.0, WAITS.1), kept: Instant::now(), last_tries: 0 }
+    fn new((first, most): (Duration, Duration)) -> Self {
+        Self { backoff: Backoff::new(first, most), kept: Instant::now(), last_tries: 0 }
     }
 }

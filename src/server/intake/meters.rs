@@ -14,6 +14,7 @@ pub(super) struct Meters {
     dead: [Counter; Why::ALL.len()],
     lag: Gauge,
     up: Gauge,
+    paused: Gauge,
     last_error: Gauge,
 }
 
@@ -28,6 +29,7 @@ impl Meters {
             dead: Why::ALL.map(dead),
             lag: gauge!(names::INTAKE_LAG, "intake" => name()),
             up: gauge!(names::INTAKE_UP, "intake" => name()),
+            paused: gauge!(names::INTAKE_PAUSED, "intake" => name()),
             last_error: gauge!(names::INTAKE_LAST_ERROR, "intake" => name()),
         }
     }
@@ -58,6 +60,10 @@ impl Meters {
 
     pub(super) fn up(&self, is_up: bool) {
         self.up.set(f64::from(u8::from(is_up)));
+    }
+
+    pub(super) fn paused(&self, is_paused: bool) {
+        self.paused.set(f64::from(u8::from(is_paused)));
     }
 
     pub(super) fn failed(&self) {

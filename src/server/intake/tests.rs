@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::claim::Refusal;
 use crate::node::fake::{Fake, Judgement};
-use crate::node::{Place, Record, Unavailable};
+use crate::node::{Place, Record, Unavailable, Unjudged};
 
 /// What a source was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,6 +255,44 @@ async fn a_filters_no_is_a_result_and_an_unknown_node_is_not() {
     assert_eq!(bench.asked().await, Asked::Buried(4, "Sid: nobody knows node nowhere".into()));
     assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2, 3, 4]));
     assert_eq!(bench.published(), [["good", "x", "y"]]);
+}
+
+fn unjudged(waits: bool) -> Judgement {
+    Judgement::Unjudged(Unjudged {
+        plugin: "word-filter".into(),
+        reason: "plugin word-filter: told to fail".into(),
+        waits,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_filter_can_judge_nothing_the_intake_waits_and_acknowledges_nothing() {
+    let mut bench = Bench::new(|_| {});
+    bench.fake.judge("any", unjudged(true));
+    bench.give(vec![chat(1, &["any"]), chat(2, &["any"])]).await;
+    bench.give(vec![chat(3, &["next"])]).await;
+    assert_eq!([bench.asked().await, bench.asked().await], [Asked::Kept, Asked::Kept], "time passes, records wait");
+    assert_eq!(bench.ails().unwrap(), "intake kafka chat: it waits for a plugin that can judge nothing");
+    assert!(bench.published().is_empty());
+    bench.fake.judge_anew("any", Judgement::Pass { replaced_by: Vec::new() });
+    let mut asked = bench.asked().await;
+    while asked == Asked::Kept {
+        asked = bench.asked().await;
+    }
+    assert_eq!([asked, bench.asked().await], [Asked::Settled(vec![1, 2]), Asked::Settled(vec![3])]);
+    assert_eq!((bench.published(), bench.ails()), (vec![vec!["any".into(), "any".into()], vec!["next".into()]], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_on_which_a_filter_fails_alone_is_buried_after_five_tries() {
+    let mut bench = Bench::new(|_| {});
+    bench.fake.judge("bad", unjudged(false));
+    bench.give(vec![chat(1, &["good", "bad", "bad"]), chat(2, &["fine"])]).await;
+    let reason = "msg[1]: not judged in 5 tries: plugin word-filter: told to fail";
+    assert_eq!(bench.asked().await, Asked::Buried(1, reason.into()));
+    assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2]));
+    assert_eq!(bench.published(), [["good", "fine"]], "what passed went out once");
+    assert_eq!(bench.ails(), None);
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ fn common(role: Role, stage: &Stage) -> anyhow::Result<Ask> {
         Role::Filter => (What::Judge(Box::new(sample())), "yunque's sample message".to_owned()),
         Role::Handler => {
             let Some(key) = stage.keys().first() else { anyhow::bail!("the handler owns no key") };
-            let call = Call { key: key.clone(), data: Entries::new(), caller: Some(who), cid };
+            let call = Call { key: key.clone(), data: Entries::new(), caller: Some(who), cid, remote: String::new() };
             (What::Call(Box::new(call)), format!("the key {key:?} without data"))
         }
         Role::Events => (What::Event(Event::Online(who)), "a user comes online".to_owned()),

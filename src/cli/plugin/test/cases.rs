@@ -336,6 +336,8 @@ pub(in crate::cli::plugin) enum Verdict {
     Admit,
     Refuse,
     Abstain,
+    /// A filter's call failed: the node answers 503 in its place.
+    Unjudged,
 }
 
 /// Fields of a message that are named.

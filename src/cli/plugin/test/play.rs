@@ -239,6 +239,7 @@ async fn judged(stage: &Stage, judge: &Judge) -> Result<Outcome, String> {
         Judgement::Pass { .. } => (Verdict::Replace, None),
         Judgement::Reject { refusal, .. } => (Verdict::Reject, Some(refusal)),
         Judgement::Drop { .. } => (Verdict::Drop, None),
+        Judgement::Unjudged(_) => (Verdict::Unjudged, None),
     };
     Ok(Outcome {
         verdict: Some(verdict),
@@ -261,7 +262,7 @@ pub(in crate::cli::plugin) fn call(call: &CallIn) -> Result<Call, String> {
         (None, Some(caller)) => caller.cid,
         (None, None) => cid(1)?,
     };
-    Ok(Call { key: call.key.clone(), data: entries(&call.data), caller, cid: number })
+    Ok(Call { key: call.key.clone(), data: entries(&call.data), caller, cid: number, remote: String::new() })
 }
 
 async fn handled(stage: &Stage, asked: &CallIn) -> Result<Outcome, String> {

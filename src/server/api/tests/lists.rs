@@ -197,9 +197,13 @@ async fn plugins_are_shown_and_make_the_node_ready() {
 async fn a_word_about_a_plugin_reaches_it_and_answers_its_status() {
     let bench = Bench::new();
     bench.fake.set_plugins(vec![Status { name: "gate".into(), state: "live", ..Status::default() }]);
-    for (word, meant) in
-        [("enable", Word::Enable), ("disable", Word::Disable), ("reload", Word::Reload), ("rollback", Word::RollBack)]
-    {
+    for (word, meant) in [
+        ("enable", Word::Enable),
+        ("disable", Word::Disable),
+        ("reload", Word::Reload),
+        ("rollback", Word::RollBack),
+        ("readmit", Word::Readmit),
+    ] {
         let told = bench.post(&format!("/plugins/gate/{word}"), "").await.data();
         assert_eq!((&told["name"], &told["state"]), (&"gate".into(), &"live".into()));
         assert_eq!(bench.fake.words(), [("gate".to_owned(), meant)]);

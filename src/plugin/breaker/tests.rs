@@ -1,0 +1,235 @@
+//! What opens a circuit, what sets a source apart, and what ends both: by a clock that stands still.
+
+use tokio::time::advance;
+
+use super::*;
+
+const RULES: Rules = Rules { failures: 4, rest: Duration::from_secs(5) };
+
+fn user(name: &str) -> CallSource<'_> {
+    CallSource::User(name)
+}
+
+/// Calls in order, each with its number.
+struct Calls {
+    breaker: Breaker,
+    next: u64,
+}
+
+impl Calls {
+    fn new() -> Self {
+        Self { breaker: Breaker::new(RULES), next: 0 }
+    }
+
+    fn fails(&mut self, source: CallSource<'_>) -> Result<Consequence, Kind> {
+        self.next += 1;
+        let _leave = self.breaker.pass(self.next, || source).map_err(|failure| failure.kind)?;
+        Ok(self.breaker.failed(self.next, &source))
+    }
+
+    fn answers(&mut self, source: CallSource<'_>) -> Result<bool, Kind> {
+        self.next += 1;
+        self.breaker.pass(self.next, || source).map(Pass::answered).map_err(|failure| failure.kind)
+    }
+
+    /// Opened by the failures of four users.
+    fn opened() -> Self {
+        let mut calls = Self::new();
+        let opened = ["a", "b", "c", "d"].map(|name| calls.fails(user(name)).unwrap().opened);
+        assert_eq!(opened, [false, false, false, true]);
+        calls
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_sources_and_more_than_half_of_those_seen_open_it() {
+    let mut calls = Calls::new();
+    for name in ["a", "b"] {
+        for _ in 0..3 {
+            assert!(!calls.fails(user(name)).unwrap().opened);
+        }
+    }
+    assert!(calls.fails(user("c")).unwrap().opened);
+    assert_eq!(calls.breaker.state(), "open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_or_two_sources_never_open_it() {
+    let mut calls = Calls::new();
+    for _ in 0..20 {
+        for name in ["a", "b"] {
+            let _ = calls.fails(user(name));
+        }
+        advance(RULES.rest).await;
+    }
+    assert_eq!((calls.breaker.state(), calls.breaker.times_opened()), ("closed", 0));
+    assert!(calls.breaker.times_set_apart() > 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_with_many_senders_is_one_source() {
+    let mut calls = Calls::new();
+    let senders: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    for sender in &senders {
+        assert!(!calls.fails(CallSource::Key { name: "shop", sender }).unwrap().opened);
+    }
+    for sender in &senders {
+        calls.fails(CallSource::Key { name: "game", sender }).unwrap();
+    }
+    assert_eq!(calls.breaker.state(), "closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sources_that_were_seen_before_the_first_failure_count() {
+    let mut calls = Calls::new();
+    for name in ["1", "2", "3", "4", "5"] {
+        calls.answers(user(name)).unwrap();
+    }
+    for _ in 0..3 {
+        for name in ["a", "b", "c", "d", "e"] {
+            let _ = calls.fails(user(name));
+        }
+    }
+    assert_eq!(calls.breaker.state(), "closed", "five of ten");
+    calls.fails(user("f")).unwrap();
+    assert_eq!(calls.breaker.state(), "open", "six of eleven");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_credentials_of_one_address_are_not_many_where_others_are() {
+    let mut calls = Calls::new();
+    for address in ["192.0.2.1", "192.0.2.2"] {
+        calls.answers(CallSource::Client { address, credential: "good" }).unwrap();
+    }
+    let credentials: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    for credential in &credentials {
+        assert!(!calls.fails(CallSource::Client { address: "198.51.100.7", credential }).unwrap().opened);
+    }
+    // Behind one proxy an address tells nothing.
+    let mut calls = Calls::new();
+    let opened = credentials
+        .iter()
+        .take(4)
+        .map(|credential| calls.fails(CallSource::Client { address: "198.51.100.7", credential }).unwrap().opened);
+    assert_eq!(opened.collect::<Vec<_>>(), [false, false, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_opens_on_repeated_failures_and_not_on_rare_ones() {
+    let mut calls = Calls::new();
+    // Every third call fails: four failures stand ten calls apart, and eight are twice as many as four.
+    for round in 0..100 {
+        let name = ["a", "b", "c", "d"][round % 4];
+        assert!(!calls.fails(user(name)).is_ok_and(|consequence| consequence.opened), "{round}");
+        for _ in 0..2 {
+            let _ = calls.answers(user(name));
+        }
+        if round % 4 == 3 {
+            advance(RULES.rest).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_in_another_order_count_too() {
+    let breaker = Breaker::new(RULES);
+    let failures = [(13, "a"), (12, "b"), (11, "c"), (10, "d")];
+    let opened = failures.map(|(call, name)| breaker.failed(call, &user(name)).opened);
+    assert_eq!(opened, [false, false, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_is_set_apart_and_nobody_else_notices() {
+    let mut calls = Calls::new();
+    let apart = [0; 3].map(|_| calls.fails(user("a")).unwrap().apart);
+    assert_eq!(apart, [false, false, true]);
+    assert_eq!(calls.fails(user("a")), Err(Kind::Apart));
+    assert_eq!((calls.answers(user("b")), calls.breaker.is_closed()), (Ok(false), true));
+    let (count, shown) = calls.breaker.apart(10);
+    assert_eq!((count, shown[0].source.as_str(), shown[0].left), (1, "user a", 5_000));
+    advance(RULES.rest).await;
+    assert!(calls.fails(user("a")).unwrap().apart, "the first call after the rest decides");
+    advance(RULES.rest).await;
+    calls.answers(user("a")).unwrap();
+    assert!(!calls.fails(user("a")).unwrap().apart);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_lets_a_source_in_again() {
+    let mut calls = Calls::new();
+    for _ in 0..3 {
+        calls.fails(user("a")).unwrap();
+    }
+    assert_eq!(calls.answers(user("a")), Err(Kind::Apart));
+    calls.breaker.readmit();
+    assert_eq!((calls.answers(user("a")), calls.breaker.apart(10)), (Ok(false), (0, Vec::new())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_quiet_again_a_minute_after_the_last_failure() {
+    let mut calls = Calls::new();
+    calls.fails(user("a")).unwrap();
+    assert_eq!(calls.breaker.mode.load(Ordering::Relaxed), WATCHED);
+    advance(Duration::from_secs(61)).await;
+    calls.answers(user("b")).unwrap();
+    assert_eq!(calls.breaker.mode.load(Ordering::Relaxed), QUIET);
+    assert!(calls.breaker.circuit.lock().sources.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_canary_closes_it() {
+    let mut calls = Calls::opened();
+    assert_eq!((calls.breaker.state(), calls.answers(user("x"))), ("open", Err(Kind::Open)));
+    assert!(calls.breaker.rests());
+    advance(RULES.rest - Duration::from_millis(1)).await;
+    assert_eq!(calls.answers(user("x")), Err(Kind::Open));
+    advance(Duration::from_millis(1)).await;
+    assert!(!calls.breaker.rests(), "somebody has to ask");
+    let canary = calls.breaker.pass(100, || user("x")).unwrap();
+    assert_eq!(calls.breaker.state(), "half-open");
+    assert!(calls.breaker.pass(101, || user("y")).is_err(), "one canary at a time");
+    assert!(canary.answered());
+    assert_eq!(calls.answers(user("x")), Ok(false), "an ordinary call closes nothing");
+    assert_eq!((calls.breaker.state(), calls.breaker.is_closed(), calls.breaker.times_opened()), ("closed", true, 1));
+    assert!(!calls.breaker.failed(200, &user("x")).opened, "old failures are forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_canary_that_fails_or_goes_away_opens_it_again() {
+    let calls = Calls::opened();
+    for _ in 0..3 {
+        advance(RULES.rest).await;
+        drop(calls.breaker.pass(100, || user("x")).unwrap());
+        assert_eq!(calls.breaker.state(), "open");
+        assert!(calls.breaker.pass(101, || user("x")).is_err());
+    }
+    assert_eq!(calls.breaker.times_opened(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_failed_is_the_canary_only_if_nobody_else_calls() {
+    let calls = Calls::opened();
+    advance(RULES.rest).await;
+    assert!(calls.breaker.pass(100, || user("a")).is_err());
+    assert!(calls.breaker.pass(101, || user("x")).unwrap().answered());
+    let calls = Calls::opened();
+    advance(2 * RULES.rest).await;
+    assert!(calls.breaker.pass(100, || user("a")).unwrap().answered());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_failures_that_the_guest_alone_is_to_blame_for_condemn_it() {
+    let calls = Calls::opened();
+    for name in ["a", "b"] {
+        calls.breaker.blame(user(name).id());
+    }
+    assert!(!calls.breaker.is_condemned(), "two sources");
+    calls.breaker.blame(user("c").id());
+    assert!(calls.breaker.is_condemned(), "three of four");
+    let mut closed = Calls::new();
+    for name in ["a", "b", "c"] {
+        closed.fails(user(name)).unwrap();
+        closed.breaker.blame(user(name).id());
+    }
+    assert!(!closed.breaker.is_condemned(), "its circuit is closed");
+}

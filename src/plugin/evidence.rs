@@ -1,0 +1,51 @@
+//! Evidence against a version on probation: the version before is asked about the publish on which the new one failed.
+//!
+//! A filter has no effects, so it may be asked again. A failure that both have is the input's affair and no evidence.
+//! The question is asked apart from the workers, within the node's bound on second opinions.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::answers;
+use super::bindings::exports::skylark::plugin::filter::Verdict;
+use super::failure::Failure;
+use super::guest::Publish;
+use super::opinions::Purpose;
+use super::pool::Lease;
+use super::source::SourceId;
+use super::version::Version;
+
+/// So many answers of the version before condemn one that has not answered a single call, however few sources call.
+const ANSWERS: u64 = 3;
+
+/// Asks the version before, later; its answer is evidence against this one.
+pub(super) fn gather(version: &Arc<Version>, publish: Publish, source: SourceId, failure: &Failure) {
+    let Some(previous) = version.previous() else { return };
+    let (version, failure) = (Arc::clone(version), failure.clone());
+    tokio::spawn(async move {
+        let Some(turn) = version.opinions.in_turn(Purpose::Previous, source.own).await else { return };
+        let runtime = Handle::current();
+        let asked = tokio::task::spawn_blocking(move || runtime.block_on(answers_it(&previous, publish)));
+        let answers = asked.await.unwrap_or(false);
+        drop(turn);
+        if answers {
+            version.blame(source, &failure);
+            if version.stats.answers() == 0 && version.breaker.times_blamed() >= ANSWERS {
+                version.give_up(&failure);
+            }
+        }
+    });
+}
+
+/// Whether the version gives a valid answer.
+async fn answers_it(version: &Arc<Version>, publish: Publish) -> bool {
+    let Ok(mut lease) = Lease::take(version).await else { return false };
+    let before = Arc::clone(&publish.message);
+    let Ok(verdict) = lease.instance().judge(publish).await else { return false };
+    lease.give_back();
+    match verdict {
+        Verdict::Replace(message) => answers::replacement(message, &before).is_ok(),
+        Verdict::Allow | Verdict::Reject(_) | Verdict::Drop => true,
+    }
+}

@@ -1,0 +1,189 @@
+//! Sources of calls: on whose behalf a plugin is called.
+//!
+//! A source is the user; before the bind the client's address together with a hash of its credential; for back ends the
+//! API key, the intake or the plugin that pushes. The circuit counts sources, and one whose calls fail is set apart.
+
+use std::fmt;
+use std::hash::Hash;
+use std::sync::LazyLock;
+
+use ahash::RandomState;
+
+use super::timers::Due;
+use super::{Call, Claim, Event, Transport};
+use crate::message::{Envelope, Origin};
+
+/// Longest name that is shown of a source, bytes.
+const MAX_SHOWN: usize = 128;
+
+/// Drawn anew for each process: nobody can choose a name with the hash of another one.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// On whose behalf a plugin is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum CallSource<'a> {
+    /// A bound client.
+    User(&'a str),
+    /// A client before its bind: its address, and what it shows to be let in.
+    Client { address: &'a str, credential: &'a str },
+    /// An API key (empty while none are set), and the sender that its message names.
+    Key { name: &'a str, sender: &'a str },
+    /// An intake, and the sender that the record's message names.
+    Intake { name: &'a str, sender: &'a str },
+    /// A plugin's push, and the sender that its message names.
+    Plugin { name: &'a str, sender: &'a str },
+    /// A timer of the plugin itself.
+    Timer(&'a str),
+}
+
+/// What is kept of a source: hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SourceId {
+    /// What is set apart.
+    pub(super) own: u64,
+    /// What counts once for the circuit: the sender does not split a key.
+    pub(super) counted: u64,
+    /// What must be many, too, where others are seen: the credential does not split an address.
+    pub(super) place: u64,
+    /// False for what cannot be set apart without hitting others.
+    pub(super) may_be_apart: bool,
+}
+
+impl<'a> CallSource<'a> {
+    /// Of a publish.
+    pub(super) fn publisher(envelope: &'a Envelope) -> Self {
+        if let Some(from) = &envelope.from {
+            return Self::User(from.uid.as_str());
+        }
+        let (name, sender) = (envelope.back_end.as_deref().unwrap_or_default(), envelope.message.sender.as_str());
+        match envelope.origin {
+            Origin::Client | Origin::Http => Self::Key { name, sender },
+            Origin::Broker => Self::Intake { name, sender },
+            Origin::Plugin => Self::Plugin { name, sender },
+        }
+    }
+
+    /// Of a client that asks to be let in.
+    pub(super) fn claimant(transport: &'a Transport, claim: &'a Claim) -> Self {
+        match &transport.bound {
+            Some(uid) => Self::User(uid.as_str()),
+            None => {
+                let credential = claim.token.as_deref().or(claim.uid.as_deref()).unwrap_or_default();
+                Self::Client { address: &transport.remote, credential }
+            }
+        }
+    }
+
+    /// Of a SendBody.
+    pub(super) fn caller(call: &'a Call) -> Self {
+        match &call.caller {
+            Some(identity) => Self::User(identity.uid.as_str()),
+            None => Self::Client { address: &call.remote, credential: "" },
+        }
+    }
+
+    /// Of an event: the user of whom it tells.
+    pub(super) fn subject(event: &'a Event) -> Self {
+        match event {
+            Event::Online(who) | Event::Offline(who) | Event::RoomJoined(who, _) | Event::RoomLeft(who, _) => {
+                Self::User(who.uid.as_str())
+            }
+        }
+    }
+
+    /// Of a timer.
+    pub(super) fn timer(due: &'a Due) -> Self {
+        Self::Timer(&due.name)
+    }
+
+    /// What is kept of it.
+    pub(super) fn id(&self) -> SourceId {
+        let own = hash(self);
+        let place = match self {
+            Self::User(_) => own,
+            Self::Client { address, .. } => hash(&Self::Client { address, credential: "" }),
+            Self::Key { name, .. } => hash(&Self::Key { name, sender: "" }),
+            Self::Intake { name, .. } => hash(&Self::Intake { name, sender: "" }),
+            Self::Plugin { name, .. } => hash(&Self::Plugin { name, sender: "" }),
+            Self::Timer(_) => hash(&Self::Timer("")),
+        };
+        let counted = if matches!(self, Self::Client { .. }) { own } else { place };
+        // An intake and a plugin speak for many: without a sender nothing tells these apart. What fails of an intake is
+        // dead-lettered instead.
+        let is_many = matches!(self, Self::Intake { sender: "", .. } | Self::Plugin { sender: "", .. });
+        SourceId { own, counted, place, may_be_apart: !is_many }
+    }
+}
+
+fn hash(source: &impl Hash) -> u64 {
+    HASHER.hash_one(source)
+}
+
+/// What an operator is shown: never a credential.
+impl fmt::Display for CallSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let back_end = |f: &mut fmt::Formatter<'_>, kind: &str, name: &str, sender: &str| match (name, sender) {
+            ("", "") => write!(f, "{kind}"),
+            ("", sender) => write!(f, "{kind}, sender {}", shown(sender)),
+            (name, "") => write!(f, "{kind} {}", shown(name)),
+            (name, sender) => write!(f, "{kind} {}, sender {}", shown(name), shown(sender)),
+        };
+        match *self {
+            Self::User(uid) => write!(f, "user {}", shown(uid)),
+            Self::Client { address, credential: "" } => write!(f, "address {}", shown(address)),
+            Self::Client { address, credential } => {
+                // Tells two clients of one address apart, and nothing of what they show.
+                write!(f, "address {}, credential #{:04x}", shown(address), hash(&credential) & 0xffff)
+            }
+            Self::Key { name: "", sender } => back_end(f, "the push API", "", sender),
+            Self::Key { name, sender } => back_end(f, "key", name, sender),
+            Self::Intake { name, sender } => back_end(f, "intake", name, sender),
+            Self::Plugin { name, sender } => back_end(f, "plugin", name, sender),
+            Self::Timer(name) => write!(f, "timer {}", shown(name)),
+        }
+    }
+}
+
+/// A name without control characters, cut where it is long.
+fn shown(text: &str) -> String {
+    let cut = &text[..text.floor_char_boundary(MAX_SHOWN)];
+    cut.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_splits_a_key_for_setting_apart_but_not_for_the_circuit() {
+        let of = |name, sender| CallSource::Key { name, sender }.id();
+        let (a, b, other) = (of("shop", "a"), of("shop", "b"), of("game", "a"));
+        assert!(a.own != b.own && a.counted == b.counted && a.place == b.place);
+        assert!(a.counted != other.counted && a.own != other.own);
+    }
+
+    #[test]
+    fn a_credential_splits_an_address_and_the_address_stays_one_place() {
+        let of = |address, credential| CallSource::Client { address, credential }.id();
+        let (a, b, other) = (of("192.0.2.1", "a"), of("192.0.2.1", "b"), of("192.0.2.2", "a"));
+        assert!(a.own != b.own && a.counted != b.counted && a.place == b.place);
+        assert!(a.own != other.own && a.place != other.place);
+    }
+
+    #[test]
+    fn what_speaks_for_many_is_not_set_apart() {
+        assert!(!CallSource::Intake { name: "kafka chat", sender: "" }.id().may_be_apart);
+        assert!(CallSource::Intake { name: "kafka chat", sender: "7" }.id().may_be_apart);
+        assert!(CallSource::Key { name: "shop", sender: "" }.id().may_be_apart);
+    }
+
+    #[test]
+    fn a_credential_is_never_shown() {
+        let client = CallSource::Client { address: "192.0.2.1", credential: "eyJhbGciOi" };
+        let text = client.to_string();
+        assert!(text.starts_with("address 192.0.2.1, credential #") && !text.contains("eyJ"), "{text}");
+        assert_eq!(CallSource::Key { name: "shop", sender: "a\nb" }.to_string(), "key shop, sender a\u{fffd}b");
+        assert_eq!(CallSource::Key { name: "", sender: "" }.to_string(), "the push API");
+        assert_eq!(CallSource::User(&"x".repeat(500)).to_string().len(), "user ".len() + MAX_SHOWN);
+    }
+}
