@@ -8,18 +8,22 @@ mod fetch;
 pub mod ids;
 mod kv;
 mod reload;
+mod signals;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, Write};
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::engine::{Engine, EngineError};
 use self::fetch::Network;
+use self::signals::Signals;
 use crate::broker::Deliver;
 use crate::config::{Config, Loaded, Plugins};
 use crate::hub::Hub;
@@ -32,14 +36,18 @@ use crate::plugin::host::{CompileIn, LoadError, Options, Tasks as PluginTasks, W
 use crate::plugin::kv::OpenError;
 use crate::server::api::{About, Api};
 use crate::server::intake::Intakes;
-use crate::server::{Listeners, Server, StartError};
+use crate::server::{Descriptors, Listeners, Server, StartError};
 use crate::telemetry::{Telemetry, TelemetryError};
+use crate::vital::{Failure, Vitals};
 
 /// What may still be under way when the grace time of a drain is over gets so long to end.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// What the first attempt to join the cluster may take before the node starts without it.
 const FIRST_JOIN: Duration = Duration::from_secs(2);
+
+/// Exit code of a node in which a task that must live has ended (`EX_SOFTWARE`).
+const TASK_ENDED: u8 = 70;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -67,23 +75,127 @@ pub enum AppError {
     Signals(io::Error),
 }
 
-/// Runs a node until it is told to end (SIGTERM, SIGINT) and has drained.
+/// How a node ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// A signal told it to end, and it has drained.
+    Drained,
+    /// A signal told it to end before it was ready.
+    NotStarted,
+    /// This second signal came while it drained: what had not drained is cut.
+    Cut(i32),
+    /// A task that must live has ended; where the node was ready, it has drained.
+    Failed(Failure),
+}
+
+impl End {
+    /// The exit code of the process; `docs/operations.md` has the table.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Drained | Self::NotStarted => 0,
+            Self::Cut(signal) => signals::cut_by(*signal),
+            Self::Failed(_) => TASK_ENDED,
+        }
+    }
+}
+
+/// Why a node stops serving.
+enum Stop {
+    Told,
+    Failed(Failure),
+}
+
+/// Runs a node until a signal tells it to end (SIGTERM, SIGINT) or a vital task ends, and drains it.
 ///
 /// # Errors
 /// [`AppError`] when it cannot start.
-pub async fn run(loaded: Loaded) -> Result<(), AppError> {
-    let telemetry = Telemetry::start(&loaded.config.log)?;
+pub async fn run(loaded: Loaded) -> Result<End, AppError> {
+    run_with(loaded, Vitals::default()).await
+}
+
+async fn run_with(loaded: Loaded, vitals: Vitals) -> Result<End, AppError> {
+    let telemetry = Arc::new(Telemetry::start(&loaded.config.log)?);
     let mut signals = Signals::listen().map_err(AppError::Signals)?;
-    let mut app = App::start(telemetry, loaded).await?;
+    raise_descriptors(&loaded.config);
+    // A task of its own: what blocks in there delays neither a signal nor the news of a task that ended.
+    let mut starting = Starting(tokio::spawn(App::start(Arc::clone(&telemetry), loaded, vitals.clone())));
+    let mut app = tokio::select! {
+        biased;
+        stop = stopped(&signals, &vitals) => return Ok(give_up(stop)),
+        started = starting.ready() => started?,
+    };
     let _ = writeln!(io::stdout(), "{}", app.banner);
-    while let Told::Reload = signals.next().await {
-        app.reload().await;
+    let stop = app.serve(&mut signals, &vitals).await;
+    if let Stop::Failed(failure) = &stop {
+        tracing::error!(task = %failure.task, %failure, "a task that must live has ended: the node drains and exits");
+        app.node.set_ailing(&Arc::from("the node"), Some(format!("{failure}: it drains and exits")));
     }
     tokio::select! {
-        () = app.drain() => {}
-        () = signals.again() => tracing::warn!("told to end once more: what has not drained is cut"),
+        biased;
+        signal = cut_short(&signals) => {
+            tracing::warn!("told to end once more: what has not drained is cut");
+            return Ok(End::Cut(signal));
+        }
+        () = app.drain(&vitals) => {}
     }
-    Ok(())
+    Ok(match stop {
+        Stop::Told => End::Drained,
+        Stop::Failed(failure) => End::Failed(failure),
+    })
+}
+
+/// Waits for the first reason to stop.
+async fn stopped(signals: &Signals, vitals: &Vitals) -> Stop {
+    tokio::select! {
+        biased;
+        () = signals.end() => Stop::Told,
+        failure = vitals.failed() => Stop::Failed(failure),
+    }
+}
+
+/// Waits for the second signal of a drain.
+async fn cut_short(signals: &Signals) -> i32 {
+    let mut hangups = signals.clone();
+    loop {
+        tokio::select! {
+            biased;
+            signal = signals.end_again() => return signal,
+            () = hangups.hangup() => tracing::warn!("the node drains: the configuration is not read again"),
+        }
+    }
+}
+
+/// Ends a node that is not ready yet: it has no client and no record.
+fn give_up(stop: Stop) -> End {
+    match stop {
+        Stop::Told => {
+            tracing::info!("told to end before the node was ready");
+            End::NotStarted
+        }
+        Stop::Failed(failure) => {
+            tracing::error!(task = %failure.task, %failure, "a task that must live has ended: the node does not start");
+            End::Failed(failure)
+        }
+    }
+}
+
+/// The start of a node, which ends when this is dropped.
+struct Starting(JoinHandle<Result<App, AppError>>);
+
+impl Starting {
+    async fn ready(&mut self) -> Result<App, AppError> {
+        match (&mut self.0).await {
+            Ok(started) => started,
+            Err(error) => resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Everything that runs.
@@ -108,7 +220,7 @@ struct App {
 }
 
 impl App {
-    async fn start(telemetry: Telemetry, loaded: Loaded) -> Result<Self, AppError> {
+    async fn start(telemetry: Arc<Telemetry>, loaded: Loaded, vitals: Vitals) -> Result<Self, AppError> {
         let config = Arc::new(loaded.config.clone());
         let listeners = Listeners::bind(&config)?;
         warn_of(&config);
@@ -116,15 +228,22 @@ impl App {
         let ids = Arc::new(IdSequence::empty(config.node.number));
         let (hub, shard_tasks) = Hub::new(&(&*config).into(), Arc::clone(&ids));
         let hub = Arc::new(hub);
-        let shards = shard_tasks.into_iter().collect();
+        let shards = shard_tasks.into_iter().enumerate();
+        let shards = shards.map(|(index, shard)| vitals.run(format!("shard {index}"), shard)).collect();
 
         let delivery = Arc::new(Delivery::new(Arc::clone(&hub)));
         let receiver: Arc<dyn Deliver> = Arc::clone(&delivery) as _;
-        let engine = Engine::start(&config, receiver)?;
+        let engine = Engine::start(&config, receiver, &vitals)?;
         let reserver = ids::reserver(&config.node, &ids, engine.ids.clone())?;
         let network = Network::new(config.plugins.http_ca.clone());
-        let kv = kv::open(&config.plugins.kv, engine.store.clone())?;
-        let options = Options { kv, compile: CompileIn::Child, fetch: Some(Arc::new(network)), ..Options::default() };
+        let kv = kv::open(&config.plugins.kv, engine.store.clone(), &vitals)?;
+        let options = Options {
+            kv,
+            compile: CompileIn::Child,
+            fetch: Some(Arc::new(network)),
+            vitals: vitals.clone(),
+            ..Options::default()
+        };
         let (host, plugin_tasks) = WasmHost::load(&config.plugins, options).await?;
         let host = Arc::new(host);
         let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;
@@ -136,7 +255,7 @@ impl App {
         if let Some(mut reserver) = reserver {
             // Where that takes longer, or the engine is away, the node starts, is not ready, and tries again.
             let _ = timeout(FIRST_JOIN, reserver.reserve()).await;
-            upkeep.spawn(reserver.run(Arc::clone(&node)));
+            upkeep.spawn(vitals.run("ids", reserver.run(Arc::clone(&node))));
         }
         // The same holds here.
         if let Ok(Err(why)) = timeout(FIRST_JOIN, node.join_cluster()).await {
@@ -146,22 +265,15 @@ impl App {
         warn_of_closed_rooms(&config, &node);
 
         let (plugin_rules, rules) = watch::channel(config.plugins.clone());
-        let metrics = telemetry.metrics();
-        let about = About {
-            listeners: listeners.addresses().to_vec(),
-            metrics: Arc::new(move || metrics.render()),
-            guests: telemetry.guests(),
-            plugins: std::fs::canonicalize(&config.plugins.dir).ok(),
-        };
-        let api = Arc::new(Api::new(Arc::clone(&node), &config, about));
+        let api = Arc::new(Api::new(Arc::clone(&node), &config, about(&telemetry, &listeners, &config)));
         let banner = banner::banner(node.id().as_str(), listeners.addresses(), &config.intakes, &node.plugins());
-        let intakes = Intakes::start(&node, &config, engine.feeds(&config)?);
-        let server = Server::start(listeners, config, Arc::clone(&node), Arc::clone(&api));
+        let intakes = Intakes::start(&node, &config, engine.feeds(&config, &vitals)?, &vitals);
+        let server = Server::start(listeners, config, Arc::clone(&node), Arc::clone(&api), &vitals);
 
-        upkeep.spawn(telemetry.upkeep());
-        upkeep.spawn(Arc::clone(&node).attend());
-        upkeep.spawn(reload::follow(host, rules));
-        let (telemetry, loaded) = (Arc::new(telemetry), Arc::new(loaded));
+        upkeep.spawn(vitals.run("metrics", telemetry.upkeep()));
+        upkeep.spawn(vitals.run("lease", Arc::clone(&node).attend()));
+        upkeep.spawn(vitals.run("plugin rules", reload::follow(host, rules)));
+        let loaded = Arc::new(loaded);
         Ok(Self {
             telemetry,
             loaded,
@@ -179,13 +291,31 @@ impl App {
         })
     }
 
+    /// Obeys SIGHUPs until there is a reason to stop, which a reload under way does not delay.
+    async fn serve(&mut self, signals: &mut Signals, vitals: &Vitals) -> Stop {
+        loop {
+            let seen = signals.clone();
+            let news = async {
+                signals.hangup().await;
+                self.reload().await;
+            };
+            tokio::select! {
+                biased;
+                stop = stopped(&seen, vitals) => return stop,
+                () = news => {}
+            }
+        }
+    }
+
     /// Not ready, no new connection, every connection closed with a come-back code, then the parts in reverse order.
-    async fn drain(mut self) {
+    async fn drain(mut self, vitals: &Vitals) {
         let drain = self.loaded.config.drain.clone();
         let deadline = Instant::now() + drain.grace;
         tracing::info!("draining");
         self.node.begin_drain();
         tokio::time::sleep(drain.wait).await;
+        // From here on tasks end because they are told to.
+        vitals.release();
         self.server.stop_accepting();
         if timeout_at(deadline, self.intakes.drain()).await.is_err() {
             tracing::warn!("drain: an intake did not end in time, its last records stay unsettled");
@@ -208,6 +338,27 @@ impl App {
     }
 }
 
+fn about(telemetry: &Telemetry, listeners: &Listeners, config: &Config) -> About {
+    let metrics = telemetry.metrics();
+    About {
+        listeners: listeners.addresses().to_vec(),
+        metrics: Arc::new(move || metrics.render()),
+        guests: telemetry.guests(),
+        plugins: std::fs::canonicalize(&config.plugins.dir).ok(),
+    }
+}
+
+/// Takes all descriptors that the process may have, and tells where they are too few.
+fn raise_descriptors(config: &Config) {
+    let (before, now) = Descriptors::raise();
+    if before != now {
+        tracing::info!(from = before.limit(), to = now.limit(), "limit of file descriptors raised");
+    }
+    if let Some(shortage) = now.shortage(config.limits.connections) {
+        tracing::warn!("{shortage}");
+    }
+}
+
 /// What is allowed and seldom meant.
 fn warn_of(config: &Config) {
     if config.api.keys.is_empty() {
@@ -223,42 +374,5 @@ fn warn_of_closed_rooms(config: &Config, node: &Node) {
     let is_access = |status: &Status| status.state == "live" && status.roles.contains(&"access");
     if let Some(warning) = config.closed_rooms(node.plugins().iter().any(is_access)) {
         tracing::warn!("{warning}");
-    }
-}
-
-/// What the operator told the process.
-enum Told {
-    Reload,
-    End,
-}
-
-struct Signals {
-    hangup: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// A drain is under way and somebody has no patience.
-    async fn again(&mut self) {
-        while matches!(self.next().await, Told::Reload) {
-            tracing::warn!("the node drains: the configuration is not read again");
-        }
-    }
-
-    async fn next(&mut self) -> Told {
-        tokio::select! {
-            _ = self.hangup.recv() => Told::Reload,
-            _ = self.terminate.recv() => Told::End,
-            _ = self.interrupt.recv() => Told::End,
-        }
     }
 }

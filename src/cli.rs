@@ -1,4 +1,4 @@
-//! The command line: one file a command. Exit codes: 0 done, 1 failed, 2 not understood.
+//! The command line: one file a command. Exit codes: 0 done, 1 failed, 2 not understood; `serve` has more.
 //!
 //! Commands print what was asked for on standard output and everything else on standard error; none asks back.
 
@@ -23,6 +23,7 @@ pub use bench::Allocator;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -32,7 +33,7 @@ use crate::config::{Loaded, Loader};
 ///
 /// # Errors
 /// Whatever made the command fail, with its causes. A command line that is not understood ends the process with 2.
-pub fn run() -> anyhow::Result<()> {
+pub fn run() -> anyhow::Result<ExitCode> {
     Cli::parse().run()
 }
 
@@ -47,9 +48,9 @@ struct Cli {
 }
 
 impl Cli {
-    fn run(self) -> anyhow::Result<()> {
+    fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Serve(command) => command.run(&self.source),
+            Command::Serve(command) => return command.run(&self.source),
             Command::Check(command) => command.run(&self.source),
             Command::Config(command) => command.run(&self.source),
             Command::Token(command) => command.run(&self.source),
@@ -59,7 +60,8 @@ impl Cli {
             Command::Completions(command) => command.run(),
             Command::CompilePlugin(command) => command.run(),
             Command::Bench(command) => command.run(),
-        }
+        }?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 

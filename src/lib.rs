@@ -29,6 +29,7 @@ pub mod backoff;
 pub mod clock;
 pub mod telemetry;
 pub mod trust;
+pub mod vital;
 
 // L2: three siblings that do not know each other.
 pub mod broker;

@@ -7,7 +7,7 @@ static ALLOCATOR: skylark::cli::Allocator = skylark::cli::Allocator;
 
 fn main() -> ExitCode {
     match skylark::cli::run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // The reader of our output went away: its own affair, no failure of ours.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -7,6 +7,7 @@ pub mod intake;
 
 mod claim;
 mod connection;
+mod descriptors;
 mod listener;
 mod origin;
 mod peers;
@@ -28,7 +29,9 @@ use tokio::sync::watch;
 use crate::config::{Config, Limits, Listener, Service};
 use crate::node::Node;
 use crate::protocol::push;
+use crate::vital::Vitals;
 use api::Api;
+pub use descriptors::Descriptors;
 use listener::Door;
 use peers::Peers;
 use tasks::Tasks;
@@ -109,20 +112,21 @@ impl Listeners {
 }
 
 impl Server {
-    /// Accepts on all `listeners` from now on; `config` is the one they were bound by.
+    /// Accepts on all `listeners` from now on; `config` is the one they were bound by. Tasks are registered in `vitals`.
     #[must_use]
-    pub fn start(listeners: Listeners, config: Arc<Config>, node: Arc<Node>, api: Arc<Api>) -> Self {
+    pub fn start(listeners: Listeners, config: Arc<Config>, node: Arc<Node>, api: Arc<Api>, vitals: &Vitals) -> Self {
         let gateway = Arc::new(Gateway {
             node,
             api,
             peers: Peers::new(&config.limits),
+            descriptors: Descriptors::now(),
             config: ArcSwap::new(config),
             tasks: Tasks::default(),
             stop: watch::Sender::new(false),
         });
-        tls::renew(&gateway, listeners.certificates.iter().flatten().cloned().collect());
+        tls::renew(&gateway, listeners.certificates.iter().flatten().cloned().collect(), vitals);
         for (at, (socket, certificate)) in listeners.sockets.into_iter().zip(listeners.certificates).enumerate() {
-            listener::spawn(&gateway, Door { socket, certificate, at });
+            listener::spawn(&gateway, Door { socket, certificate, at }, vitals);
         }
         Self { gateway }
     }
@@ -155,6 +159,8 @@ struct Gateway {
     api: Arc<Api>,
     config: ArcSwap<Config>,
     peers: Peers,
+    /// As they were at the start.
+    descriptors: Descriptors,
     tasks: Tasks,
     /// Becomes `true` once.
     stop: watch::Sender<bool>,

@@ -40,6 +40,7 @@ const LAYERS: &[&str] = &[
     "backoff",
     "telemetry",
     "trust",
+    "vital",
     "broker",
     "hub",
     "plugin",
@@ -63,6 +64,7 @@ const SERVER_SEES: &[&str] = &[
     "backoff",
     "clock",
     "telemetry",
+    "vital",
     "node",
     "server",
 ];

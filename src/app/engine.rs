@@ -17,6 +17,7 @@ use crate::broker::{Broker, Deliver, Unavailable};
 use crate::config::{Bus, BusKind, Config, Intake, IntakeKind, intake_names};
 use crate::plugin::kv::Store;
 use crate::server::intake::Feed;
+use crate::vital::Vitals;
 
 use super::kv::RedisStore;
 
@@ -59,11 +60,11 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// As `config` says; what comes for this node goes to `receiver`.
+    /// As `config` says; what comes for this node goes to `receiver`. Tasks are registered in `vitals`.
     ///
     /// # Errors
     /// [`EngineError`].
-    pub fn start(config: &Config, receiver: Arc<dyn Deliver>) -> Result<Self, EngineError> {
+    pub fn start(config: &Config, receiver: Arc<dyn Deliver>, vitals: &Vitals) -> Result<Self, EngineError> {
         let (servers, mut logins) = (Servers::default(), Vec::new());
         let (broker, roster, store, ids): Parts = match config.bus.kind {
             BusKind::Memory => {
@@ -71,12 +72,13 @@ impl Engine {
                 (Arc::new(bus), Arc::new(MemoryRoster::default()), None, None)
             }
             BusKind::Redis => {
-                let RedisEngine { bus, roster, spaces, ids, client } = RedisEngine::start(config, &servers, receiver)?;
+                let RedisEngine { bus, roster, spaces, ids, client } =
+                    RedisEngine::start(config, &servers, receiver, vitals)?;
                 logins.push(Login::BusRedis(client));
                 (bus, roster, Some(Arc::new(RedisStore::new(spaces))), Some(ids))
             }
             BusKind::Kafka => {
-                let KafkaEngine { bus, roster, link } = KafkaEngine::start(config, receiver)?;
+                let KafkaEngine { bus, roster, link } = KafkaEngine::start(config, receiver, vitals)?;
                 logins.push(Login::BusKafka(link));
                 (bus, Arc::clone(&roster) as _, None, Some(roster))
             }
@@ -84,14 +86,14 @@ impl Engine {
         Ok(Self { broker, roster, store, ids, servers, logins: Mutex::new(logins) })
     }
 
-    /// The sources of the intakes of `config`. To be called within the runtime: a lease has a task of its own.
+    /// The sources of the intakes of `config`. To be called within the runtime: a lease has a task of its own, registered in `vitals`.
     ///
     /// # Errors
     /// [`EngineError`].
-    pub fn feeds(&self, config: &Config) -> Result<Vec<Feed>, EngineError> {
+    pub fn feeds(&self, config: &Config, vitals: &Vitals) -> Result<Vec<Feed>, EngineError> {
         let names = intake_names(&config.intakes, &config.bus);
         let named = config.intakes.iter().zip(names).enumerate();
-        named.map(|(index, (intake, name))| self.feed(config, index, (intake, name))).collect()
+        named.map(|(index, (intake, name))| self.feed(config, index, (intake, name), vitals)).collect()
     }
 
     /// Takes users and passwords of `config` for all connections that are dialled from now on.
@@ -114,7 +116,13 @@ impl Engine {
         }
     }
 
-    fn feed(&self, config: &Config, index: usize, (intake, name): (&Intake, String)) -> Result<Feed, EngineError> {
+    fn feed(
+        &self,
+        config: &Config,
+        index: usize,
+        (intake, name): (&Intake, String),
+        vitals: &Vitals,
+    ) -> Result<Feed, EngineError> {
         let (topic, node) = (intake.topic.clone(), config.node.id.to_string());
         let client = || {
             let client = self.servers.client(&intake.redis(&config.bus))?;
@@ -124,7 +132,11 @@ impl Engine {
         let source: Box<dyn Source> = match intake.kind {
             IntakeKind::Redis => {
                 let prefix = config.bus.prefix.clone();
-                Box::new(Channel::start(client()?, &ChannelSettings { topic, prefix, node, label: name.clone() }))
+                Box::new(Channel::start(
+                    client()?,
+                    &ChannelSettings { topic, prefix, node, label: name.clone() },
+                    vitals,
+                ))
             }
             IntakeKind::RedisStream => {
                 let (group, prefix, label) = (intake.group.clone(), config.bus.prefix.clone(), name.clone());
@@ -133,7 +145,7 @@ impl Engine {
             IntakeKind::Kafka => {
                 let link = Link::of(&intake.kafka(&config.bus), &config.node.id);
                 self.logins.lock().push(Login::IntakeKafka(index, link.clone()));
-                Box::new(KafkaSource::join(&link, &topic, &intake.group, &name)?)
+                Box::new(KafkaSource::join(&link, &topic, &intake.group, &name, vitals)?)
             }
         };
         Ok(Feed { name, source })

@@ -13,6 +13,7 @@ use crate::broker::redis::{RedisSpaces, SpaceStep, SpaceWrite, Step};
 use crate::config::KvPlace;
 use crate::plugin::host::Time;
 use crate::plugin::kv::{Commit, FileStore, Found, KvError, MemoryStore, OpenError, Share, Store};
+use crate::vital::Vitals;
 
 /// Keeps the state of every plugin in Redis, for all nodes.
 pub(super) struct RedisStore {
@@ -20,10 +21,14 @@ pub(super) struct RedisStore {
 }
 
 /// As the configuration says; `shared` = what the engine of the bus keeps for all nodes, in place of this node's memory.
-pub(super) fn open(place: &KvPlace, shared: Option<Arc<dyn Store>>) -> Result<Arc<dyn Store>, OpenError> {
+pub(super) fn open(
+    place: &KvPlace,
+    shared: Option<Arc<dyn Store>>,
+    vitals: &Vitals,
+) -> Result<Arc<dyn Store>, OpenError> {
     Ok(match place {
         KvPlace::Memory => shared.unwrap_or_else(|| Arc::new(MemoryStore::default())),
-        KvPlace::File(path) => Arc::new(FileStore::open(path, Time::default())?),
+        KvPlace::File(path) => Arc::new(FileStore::open(path, Time::default(), vitals)?),
     })
 }
 

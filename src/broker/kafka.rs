@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use super::{Deliver, Unavailable};
 use crate::config::Config;
+use crate::vital::Vitals;
 
 /// One node's ends of everything that nodes share over Kafka.
 pub struct KafkaEngine {
@@ -37,12 +38,12 @@ pub struct KafkaEngine {
 }
 
 impl KafkaEngine {
-    /// As `config` says, receiving for `receiver`. Kafka need not be there: what has to wait for it waits, and says so.
+    /// As `config` says, receiving for `receiver`, with its tasks registered in `vitals`. Kafka need not be there: what has to wait for it waits, and says so.
     /// Within a runtime only.
     ///
     /// # Errors
     /// A property that librdkafka does not know, or cannot do in this build.
-    pub fn start(config: &Config, receiver: Arc<dyn Deliver>) -> Result<Self, Unavailable> {
+    pub fn start(config: &Config, receiver: Arc<dyn Deliver>, vitals: &Vitals) -> Result<Self, Unavailable> {
         let (node, bus) = (&config.node, &config.bus);
         let link = Link::of(&bus.kafka, &node.id);
         let census = Arc::new(Census::default());
@@ -54,8 +55,8 @@ impl KafkaEngine {
             partitions: bus.kafka.partitions,
         };
         Ok(Self {
-            roster: Arc::new(KafkaRoster::start(&link, &bus.prefix, &node.id, Arc::clone(&census))?),
-            bus: Arc::new(KafkaBus::start(&link, options, census, receiver)?),
+            roster: Arc::new(KafkaRoster::start(&link, &bus.prefix, &node.id, Arc::clone(&census), vitals)?),
+            bus: Arc::new(KafkaBus::start(&link, options, census, receiver, vitals)?),
             link,
         })
     }

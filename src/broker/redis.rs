@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use super::Deliver;
 use crate::config::Config;
+use crate::vital::Vitals;
 
 pub use bus::RedisBus;
 pub use channel::{Channel, ChannelSettings};
@@ -60,14 +61,19 @@ pub struct RedisEngine {
 }
 
 impl RedisEngine {
-    /// As `config` says, receiving for `receiver`. Redis need not be there: what has to wait for it waits, and says so.
+    /// As `config` says, receiving for `receiver`, with its tasks registered in `vitals`. Redis need not be there: what has to wait for it waits, and says so.
     ///
     /// # Errors
     /// [`UrlError`]: the server cannot be named.
-    pub fn start(config: &Config, servers: &Servers, receiver: Arc<dyn Deliver>) -> Result<Self, UrlError> {
+    pub fn start(
+        config: &Config,
+        servers: &Servers,
+        receiver: Arc<dyn Deliver>,
+        vitals: &Vitals,
+    ) -> Result<Self, UrlError> {
         let client = servers.client(&config.bus.redis)?;
         let roster = Arc::new(RedisRoster::new(Arc::clone(&client), Names::new(&config.bus.prefix)));
-        let bus = Arc::new(RedisBus::start(config, Arc::clone(&client), Arc::clone(&roster), receiver));
+        let bus = Arc::new(RedisBus::start(config, Arc::clone(&client), Arc::clone(&roster), receiver, vitals));
         let spaces = Arc::new(RedisSpaces::new(Arc::clone(&client), Names::new(&config.bus.prefix)));
         let ids = Arc::new(RedisIds::new(Arc::clone(&client), &Names::new(&config.bus.prefix)));
         Ok(Self { bus, roster, spaces, ids, client })

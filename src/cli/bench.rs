@@ -253,7 +253,9 @@ fn become_child(count_allocations: bool, program: Option<&Path>, words: &[String
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if count_allocations {
         allocations::answer_on_stdin();
-        return Cli::try_parse_from(std::iter::once("skylark").chain(words.iter().map(String::as_str)))?.run();
+        return Cli::try_parse_from(std::iter::once("skylark").chain(words.iter().map(String::as_str)))?
+            .run()
+            .map(drop);
     }
     let program = program.map_or_else(std::env::current_exe, |program| Ok(program.to_owned()))?;
     Err(Command::new(&program).args(words).exec()).with_context(|| format!("cannot run {}", program.display()))

@@ -10,7 +10,7 @@ use super::{ConfigSource, block_on, print};
 use crate::app::engine;
 use crate::config::{Bus, BusKind, Config, GuardedFile, intake_names};
 use crate::plugin::check::{Report, check_dir};
-use crate::server::tls_faults;
+use crate::server::{Descriptors, tls_faults};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {}
@@ -28,6 +28,9 @@ impl Check {
         let config_faults = faults.len();
         let mut warnings = examined.config.as_ref().map(Config::warnings).unwrap_or_default();
         warnings.extend(open_files(&examined.guarded_files));
+        // The node may be started elsewhere, so this is no fault.
+        let connections = examined.config.as_ref().map(|config| config.limits.connections);
+        warnings.extend(connections.and_then(|connections| Descriptors::attainable().shortage(connections)));
         warnings.iter().try_for_each(|warning| print(&format!("warning: {warning}")))?;
         let mut checked = Vec::new();
         if let Some(config) =

@@ -2,8 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use super::ConfigSource;
+
+/// Time for threads that block, once the node has drained.
+const LAST_THREADS: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
@@ -16,7 +21,7 @@ pub(super) struct Serve {
 }
 
 impl Serve {
-    pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
+    pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<ExitCode> {
         let mut loader = source.loader();
         if let Some(dir) = &self.plugins {
             loader = loader.with_option("--plugins", "plugins.dir", dir.display().to_string());
@@ -26,6 +31,8 @@ impl Serve {
         }
         let loaded = loader.load()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        Ok(runtime.block_on(crate::app::run(loaded))?)
+        let ended = runtime.block_on(crate::app::run(loaded));
+        runtime.shutdown_timeout(LAST_THREADS);
+        Ok(ended?.exit_code().into())
     }
 }

@@ -115,7 +115,7 @@ impl Loader {
 
     /// The same without the surroundings: only these variables, no host name.
     #[cfg(test)]
-    pub(super) fn isolated(file: Option<PathBuf>, env: Option<&str>, variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn isolated(file: Option<PathBuf>, env: Option<&str>, variables: &[(&str, &str)]) -> Self {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self { file, env: env.map(str::to_owned), variables, ..Self::default() }
     }

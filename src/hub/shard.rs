@@ -128,6 +128,20 @@ impl Shard {
         self.slots.publish();
     }
 
+    /// Connections that were never taken in.
+    fn newcomers(&mut self) -> impl Iterator<Item = Arc<dyn Socket>> {
+        self.mailbox.close();
+        let waiting = std::iter::from_fn(|| self.mailbox.try_recv().ok());
+        let commands = self.received.drain(..).chain(self.commands.drain(..)).chain(waiting);
+        commands.filter_map(|command| match command {
+            Command::Attach(connection, socket) => {
+                connection.lose();
+                Some(socket)
+            }
+            _ => None,
+        })
+    }
+
     /// Takes in what is there. Ready when that is anything, or there is work from before.
     fn gather(&mut self, cx: &mut Context<'_>, idle: bool) -> Poll<()> {
         self.ticked = self.tick.poll_tick(cx).is_ready();
@@ -190,5 +204,13 @@ impl Shard {
             // A caller that does not wait any more needs no answer.
             let _ = report.send(counts);
         }
+    }
+}
+
+/// A shard that panicked leaves no client behind that waits for a node which writes to it no more.
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.slots.abandon();
+        self.newcomers().for_each(|socket| socket.shutdown(true));
     }
 }

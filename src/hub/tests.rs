@@ -33,6 +33,8 @@ struct PipeState {
     /// Bytes that it will still take; `None` = any number.
     room: Option<usize>,
     broken: bool,
+    /// A write panics.
+    panics: bool,
     /// The calls of `shutdown`.
     shut: Vec<bool>,
     waker: Option<Waker>,
@@ -50,6 +52,10 @@ impl Pipe {
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
+    }
+
+    fn panic_at_write(&self) {
+        self.0.lock().panics = true;
     }
 
     fn break_it(&self) {
@@ -74,6 +80,10 @@ impl Socket for Pipe {
     fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let state = &mut *self.0.lock();
         state.writes += 1;
+        if state.panics {
+            // Unlike `panic!` this prints nothing.
+            std::panic::resume_unwind(Box::new("a bug in a socket"));
+        }
         if state.broken {
             return Err(io::ErrorKind::ConnectionReset.into());
         }

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::config::Plugins;
 use crate::message::Envelope;
+use crate::vital::Vitals;
 
 /// Why there is no plugin host.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +63,8 @@ pub struct Options {
     pub compile: CompileIn,
     /// What makes their random numbers the same ones each time; none = the system's.
     pub seed: Option<u64>,
+    /// Where the host registers its tasks and threads.
+    pub vitals: Vitals,
 }
 
 impl Default for Options {
@@ -72,6 +75,7 @@ impl Default for Options {
             time: Time::default(),
             compile: CompileIn::default(),
             seed: None,
+            vitals: Vitals::default(),
         }
     }
 }
@@ -106,6 +110,7 @@ impl WasmHost {
     pub async fn load(config: &Plugins, options: Options) -> Result<(Self, Tasks), LoadError> {
         let (warmer, asked) = mpsc::channel(WAITING);
         let (alarm, opened) = mpsc::channel(WAITING);
+        let vitals = options.vitals.clone();
         let env = Arc::new(Env::new(config, options, warmer, alarm)?);
         let serving = Arc::<ArcSwap<Snapshot>>::default();
         let mut tasks = JoinSet::new();
@@ -116,12 +121,14 @@ impl WasmHost {
             let mut watch = Watch::new();
             watch.arm(loader.dir());
             loader.look(Patience::Now).await.map_err(|error| LoadError::Dir { path: config.dir.clone(), error })?;
-            tasks.spawn(keep_fresh(loader, watch, config.rescan, stopped.clone()));
+            tasks.spawn(vitals.run("plugin watcher", keep_fresh(loader, watch, config.rescan, stopped.clone())));
         }
         let (queue, events) = Queue::new();
-        tasks.spawn(events::tell(Arc::clone(&serving), events, stopped.clone()));
-        tasks.spawn(timers::ring(Arc::clone(&env.timers), Arc::clone(&serving), stopped.clone()));
-        tasks.spawn(until(stopped, warm_up(asked)));
+        let told = events::tell(Arc::clone(&serving), events, stopped.clone());
+        tasks.spawn(vitals.run("plugin events", told));
+        let rung = timers::ring(Arc::clone(&env.timers), Arc::clone(&serving), stopped.clone());
+        tasks.spawn(vitals.run("plugin timers", rung));
+        tasks.spawn(vitals.run("plugin instances", until(stopped, warm_up(asked))));
         Ok((Self { serving, env, events: queue, commands }, Tasks { stop, tasks }))
     }
 

@@ -87,6 +87,8 @@ impl Env {
     ) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
         let linker = engine::linker(&engine).map_err(failed)?;
+        let ticker = Ticker::start(engine::weak(&engine), config.ticker_lag, options.vitals.watch("plugin ticker"));
+        let ticker = ticker.map_err(LoadError::Thread)?;
         let cache = open_cache(config, &engine);
         let memory = cache.as_ref().map(|_| config.cache.join("known"));
         Ok(Self {
@@ -109,7 +111,7 @@ impl Env {
             told: Mutex::default(),
             warmer,
             alarm,
-            ticker: Arc::new(Ticker::start(engine::weak(&engine), config.ticker_lag).map_err(LoadError::Thread)?),
+            ticker: Arc::new(ticker),
             engine,
         })
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use wasmtime::EngineWeak;
 
 use crate::telemetry::names;
+use crate::vital::Vital;
 
 /// Time between two epochs while guests run.
 pub(super) const TICK: Duration = Duration::from_millis(1);
@@ -116,12 +117,15 @@ impl Beat {
 }
 
 impl Ticker {
-    /// Starts the thread.
+    /// Starts the thread, which holds the guard until it is told to end.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(super) fn start(engine: EngineWeak, bound: Duration) -> std::io::Result<Self> {
-        Self::spawn(bound, move |pulse| run(&engine, pulse))
+    pub(super) fn start(engine: EngineWeak, bound: Duration, vital: Vital) -> std::io::Result<Self> {
+        Self::spawn(bound, move |pulse| {
+            run(&engine, pulse);
+            vital.done();
+        })
     }
 
     fn spawn(bound: Duration, work: impl FnOnce(&Pulse) + Send + 'static) -> std::io::Result<Self> {
@@ -205,11 +209,12 @@ fn doze(pulse: &Pulse) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vital::Vitals;
 
     #[test]
     fn a_beat_wakes_the_ticker_and_a_drop_ends_it() {
         let engine = wasmtime::Engine::new(wasmtime::Config::new().epoch_interruption(true)).unwrap();
-        let ticker = Ticker::start(engine.weak(), TICK).unwrap();
+        let ticker = Ticker::start(engine.weak(), TICK, Vitals::default().watch("plugin ticker")).unwrap();
         let (beat, pulse) = (ticker.beat(), Arc::clone(&ticker.pulse));
         while !pulse.dozing.load(Ordering::SeqCst) {
             std::thread::yield_now();

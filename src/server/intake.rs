@@ -20,6 +20,7 @@ use super::bounds;
 use crate::config::Config;
 use crate::node::{Node, Source};
 use crate::protocol::push::Limits;
+use crate::vital::Vitals;
 use line::Line;
 
 /// One topic to be read.
@@ -39,14 +40,16 @@ pub struct Intakes {
 }
 
 impl Intakes {
-    /// Reads every one of `feeds` from now on. A metrics recorder must be installed before.
+    /// Reads every one of `feeds` from now on, each by a task that is registered in `vitals`. A metrics recorder must be installed before.
     #[must_use]
-    pub fn start(node: &Arc<Node>, config: &Config, feeds: Vec<Feed>) -> Self {
+    pub fn start(node: &Arc<Node>, config: &Config, feeds: Vec<Feed>, vitals: &Vitals) -> Self {
         let bounds = Arc::new(ArcSwap::from_pointee(bounds(&config.limits)));
         let stop = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
         for feed in feeds {
-            tasks.spawn(Line::new(Arc::clone(node), feed, Arc::clone(&bounds), stop.subscribe()).run());
+            let name = format!("intake {}", feed.name);
+            let line = Line::new(Arc::clone(node), feed, Arc::clone(&bounds), stop.subscribe());
+            tasks.spawn(vitals.run(name, line.run()));
         }
         Self { bounds, stop, tasks }
     }

@@ -1,7 +1,7 @@
 //! Accepts: binds the addresses, counts who comes, and gives each socket to the protocol of its listener.
 //!
-//! Knows no frame, no HTTP, and of TLS only that it comes first. Running out of file descriptors is survived: it waits
-//! and goes on.
+//! Knows no frame, no HTTP, and of TLS only that it comes first. Clients are refused while descriptors are left for
+//! requests ([`Descriptors`](super::Descriptors)). A listener that can accept nothing waits and goes on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,12 +12,14 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::descriptors::Entrance;
 use super::peers::Guest;
 use super::socket::Stream;
 use super::tls::Certificate;
 use super::{Gateway, StartError, stopped, tcp, upgrade};
 use crate::config::{Listener, Service};
 use crate::telemetry::{may_tell, names};
+use crate::vital::Vitals;
 
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: u32 = 4096;
@@ -49,18 +51,19 @@ pub(super) struct Door {
 }
 
 /// Accepts until the gateway stops.
-pub(super) fn spawn(gateway: &Arc<Gateway>, door: Door) {
+pub(super) fn spawn(gateway: &Arc<Gateway>, door: Door, vitals: &Vitals) {
     gateway.tasks.begin();
     let stop = gateway.stop.subscribe();
     let gateway = Arc::clone(gateway);
-    tokio::spawn(async move {
+    let name = door.socket.local_addr().map_or_else(|_| "listener".to_owned(), |address| format!("listener {address}"));
+    tokio::spawn(vitals.run(name, async move {
         accept(&gateway, door, stop).await;
         gateway.tasks.end();
-    });
+    }));
 }
 
 async fn accept(gateway: &Arc<Gateway>, door: Door, mut stop: watch::Receiver<bool>) {
-    let mut trouble = Trouble::default();
+    let (mut trouble, mut crowd) = (Quiet::default(), Quiet::default());
     loop {
         let accepted = tokio::select! {
             biased;
@@ -68,36 +71,37 @@ async fn accept(gateway: &Arc<Gateway>, door: Door, mut stop: watch::Receiver<bo
             accepted = door.socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => welcome(gateway, stream, peer, &door),
+            Ok((stream, peer)) => welcome(gateway, stream, peer, &door, &mut crowd),
             Err(e) if is_of_one_connection(&e) => {}
             Err(e) => {
-                trouble.tell(&e);
+                metrics::counter!(names::ACCEPT_FAILED).increment(1);
+                trouble.tell(|untold| tracing::warn!(error = %e, untold, "cannot accept for a moment"));
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 }
 
-/// Tells at most once in [`QUIET`] that nothing can be accepted: it is tried many times a second.
+/// Tells at most once in [`QUIET`] of what happens many times a second.
 #[derive(Default)]
-struct Trouble {
+struct Quiet {
     told: Option<Instant>,
     untold: u32,
 }
 
-impl Trouble {
-    fn tell(&mut self, error: &io::Error) {
-        metrics::counter!(names::ACCEPT_FAILED).increment(1);
+impl Quiet {
+    /// Gives `log` how often it was not told since the last time.
+    fn tell(&mut self, log: impl FnOnce(u32)) {
         if self.told.is_some_and(|told| told.elapsed() < QUIET) {
             self.untold += 1;
             return;
         }
-        tracing::warn!(%error, untold = self.untold, "cannot accept for a moment");
+        log(self.untold);
         (self.told, self.untold) = (Some(Instant::now()), 0);
     }
 }
 
-fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &Door) {
+fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &Door, crowd: &mut Quiet) {
     let at = door.at;
     let config = gateway.config.load();
     let serves = config.listeners[at].serves.clone();
@@ -105,10 +109,20 @@ fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &D
         refused(peer, "rate");
         return;
     }
-    let Some(guest) = Guest::enter(gateway, peer.ip()) else {
+    let entrance = gateway.descriptors.entrance(&stream, &config.listeners[at]);
+    if entrance != Entrance::Open {
+        let limit = gateway.descriptors.limit();
+        crowd.tell(|untold| tracing::warn!(limit, untold, "clients are refused: file descriptors are short"));
+    }
+    if entrance == Entrance::Shut {
+        refused(peer, "descriptors");
+        return;
+    }
+    let Some(mut guest) = Guest::enter(gateway, peer.ip()) else {
         refused(peer, "connections_per_ip");
         return;
     };
+    guest.one_request = entrance == Entrance::OneRequest;
     // Without it a small frame may wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let certificate = door.certificate.clone();

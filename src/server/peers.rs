@@ -93,6 +93,8 @@ impl Rate {
 pub(super) struct Guest {
     gateway: Arc<Gateway>,
     ip: IpAddr,
+    /// It may make one request and become no client: descriptors are short.
+    pub(super) one_request: bool,
 }
 
 impl Guest {
@@ -102,7 +104,7 @@ impl Guest {
         let limit = gateway.config.load().limits.connections_per_ip;
         gateway.peers.enter(ip, limit).then(|| {
             gateway.tasks.begin();
-            Self { gateway: Arc::clone(gateway), ip }
+            Self { gateway: Arc::clone(gateway), ip, one_request: false }
         })
     }
 

@@ -14,6 +14,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -43,6 +44,8 @@ use timer::HeadTimer;
 const MAX_HEADERS: usize = 64;
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
+/// Time for the head of a request where descriptors are short.
+const SHORT_HANDSHAKE: Duration = Duration::from_secs(1);
 /// hyper's buffers where bodies come, in bytes: a batch is read with few calls.
 const MAX_BUFFER: usize = 64 * 1024;
 
@@ -51,12 +54,14 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
     let gateway = Arc::clone(guest.gateway());
     let (timer, waits) = {
         let config = gateway.config.load();
-        let waits = Waits { head: config.limits.handshake, write: config.queue.write_timeout };
-        (HeadTimer::new(config.limits.handshake, config.limits.keep_alive), waits)
+        let most = if guest.one_request { SHORT_HANDSHAKE } else { Duration::MAX };
+        let head = config.limits.handshake.min(most);
+        (HeadTimer::new(head, config.limits.keep_alive), Waits { head, write: config.queue.write_timeout })
     };
     let mut http = http1::Builder::new();
     http.timer(timer.clone())
         .header_read_timeout(waits.head)
+        .keep_alive(!guest.one_request)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
         // Who sends a request and then stops sending, or leaves at once, as PHP's fire-and-forget does, is served too.
@@ -70,6 +75,7 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
         at,
         serves,
         timer,
+        one_request: guest.one_request,
         requests: AtomicU32::new(0),
         websocket,
         upgraded: Mutex::default(),
@@ -120,6 +126,8 @@ struct Front {
     at: usize,
     serves: Vec<Service>,
     timer: HeadTimer,
+    /// No descriptor is left for one more client.
+    one_request: bool,
     /// How many requests have come.
     requests: AtomicU32,
     websocket: AsksWebSocket,
@@ -139,6 +147,10 @@ impl Front {
             return ready(Ok(last(answer))).boxed();
         }
         match self.judge(&request) {
+            Judged::Upgrade(..) if self.one_request => {
+                listener::refused(self.peer, "descriptors");
+                ready(Ok(last(handshake::no_room()))).boxed()
+            }
             Judged::Upgrade(arrival, response) => {
                 *self.upgraded.lock() = Some(arrival);
                 ready(Ok(response)).boxed()

@@ -42,7 +42,7 @@ fn large() -> Vec<u8> {
 }
 
 /// Costs the compiler far more than a second: the function returns a sum of very many products.
-fn bomb() -> Vec<u8> {
+pub fn bomb() -> Vec<u8> {
     let mut body = String::from("(local.get 0)");
     for n in 1..150 {
         body = format!("{body} (local.get 0) (i32.const {n}) (i32.div_u) (i32.mul) (local.tee 0)");

@@ -5,6 +5,7 @@ use skylark::broker::kafka::KafkaSource;
 use skylark::broker::kafka::check::{check, check_topic};
 use skylark::broker::source::Source;
 use skylark::config::{Bus, KafkaConfig};
+use skylark::vital::Vitals;
 
 use crate::support::bus::{Bus as _, Seat, SharedKafka};
 use crate::support::client::{PATIENCE, within};
@@ -91,7 +92,7 @@ async fn a_topic_that_an_intake_can_read_has_no_fault_whoever_reads_it_already()
     assert_eq!(intake(plain(), &topic, &group).await, [""; 0]);
     assert_eq!(intake(as_user("skylark", "lark-secret"), &topic, &group).await, [""; 0]);
     // With a member in the group, which keeps its partitions: what comes during the check comes to it.
-    let mut source = KafkaSource::join(&kafka().link("n1"), &topic, &group, "kafka test").unwrap();
+    let mut source = KafkaSource::join(&kafka().link("n1"), &topic, &group, "kafka test", &Vitals::default()).unwrap();
     kafka().send(&topic, "k", &["before"]).await;
     let taken = within("a record", source.take()).await.unwrap();
     let places: Vec<_> = taken.iter().map(|record| record.place.clone()).collect();

@@ -3,6 +3,7 @@
 
 use skylark::broker::kafka::KafkaSource;
 use skylark::broker::source::{Place, Record, Source};
+use skylark::vital::Vitals;
 
 use crate::support::client::within;
 use crate::support::kafka::{kafka, unique};
@@ -10,7 +11,7 @@ use crate::support::kafka::{kafka, unique};
 fn join(topic: &str) -> KafkaSource {
     // A retry of a commit or fetch does not have to wait for the next refresh.
     let link = kafka().link_with("n1", &[("topic.metadata.refresh.interval.ms", "500")]);
-    KafkaSource::join(&link, topic, topic, "kafka test").unwrap()
+    KafkaSource::join(&link, topic, topic, "kafka test", &Vitals::default()).unwrap()
 }
 
 fn texts(records: &[Record]) -> Vec<String> {
@@ -149,7 +150,7 @@ async fn question_for_the_topic_does_not_wait_behind_a_fetch() {
     let topic = unique("fetch");
     kafka().create_topic(&topic, 1).await;
     let link = kafka().link_with("n1", &[("fetch.wait.max.ms", "60000"), ("socket.timeout.ms", "90000")]);
-    let mut source = KafkaSource::join(&link, &topic, &topic, "kafka test").unwrap();
+    let mut source = KafkaSource::join(&link, &topic, &topic, "kafka test", &Vitals::default()).unwrap();
     for text in payloads("m", 5) {
         send(&topic, std::slice::from_ref(&text)).await;
         assert_eq!(texts(&drain(&mut source, 1).await), [text]);

@@ -4,6 +4,7 @@
 use rdkafka::mocking::MockCluster;
 use skylark::broker::kafka::{KafkaSource, Link};
 use skylark::broker::source::{Place, Source};
+use skylark::vital::Vitals;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -66,7 +67,7 @@ async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are
     let properties = [("statistics.interval.ms", "100"), ("topic.metadata.refresh.interval.ms", "500")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.into()));
     let link = Link::new(&at, "", "", properties.into(), "n1");
-    let mut source = KafkaSource::join(&link, "codec", "skylark", "kafka codec").unwrap();
+    let mut source = KafkaSource::join(&link, "codec", "skylark", "kafka codec", &Vitals::default()).unwrap();
     let producer: rdkafka::producer::FutureProducer =
         rdkafka::ClientConfig::new().set("bootstrap.servers", &at).create().unwrap();
     // Records of the other partition still come; the fault stays beside them.

@@ -2,7 +2,10 @@
 
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::net::TcpListener;
 
+use crate::compile::bomb;
+use crate::support::client::within;
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::wire::Form;
 
@@ -76,7 +79,59 @@ async fn a_second_signal_ends_at_once() {
     gateway.said("draining").await;
     gateway.signal(Signal::HUP);
     gateway.signal(Signal::INT);
-    assert_eq!(gateway.exit().await.code(), Some(0), "{}", gateway.log());
+    assert_eq!(gateway.exit().await.code(), Some(130), "{}", gateway.log());
+}
+
+/// A plugin that takes a minute to compile: the node is far from ready.
+#[tokio::test]
+async fn sigterm_ends_a_node_that_compiles_and_its_compiler() {
+    let compile = "plugins:\n  dir: $PLUGINS\n  compile: {cpu: 1m, wall: 5m, memory: 4GiB}";
+    let folder = Setup::default().yaml(compile).prepare();
+    folder.put("bomb.wasm", &bomb());
+    let (mut node, _printed) = Gateway::begin(folder.clone(), folder.command("serve"), None);
+    let compiler = within("a compiler", async {
+        loop {
+            if let Some(child) = children(node.pid()).first() {
+                return *child;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let compiler = compiler.await;
+    node.signal(Signal::TERM);
+    assert_eq!(node.exit().await.code(), Some(0), "{}", node.log());
+    assert!(node.log().contains("told to end before the node was ready"), "{}", node.log());
+    within("the end of the compiler", async { while is_running(compiler) {} }).await;
+}
+
+/// The engine takes the connection and says nothing.
+#[tokio::test]
+async fn sigint_ends_a_node_that_waits_for_its_engine() {
+    let engine = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bus = format!("bus:\n  kind: redis\n  redis: {{url: \"redis://{}\"}}", engine.local_addr().unwrap());
+    let folder = Setup::default().yaml(&bus).prepare();
+    let (mut node, _printed) = Gateway::begin(folder.clone(), folder.command("serve"), None);
+    let _silent = within("the node's dial", engine.accept()).await.unwrap();
+    node.signal(Signal::INT);
+    assert_eq!(node.exit().await.code(), Some(0), "{}", node.log());
+    assert!(node.log().contains("told to end before the node was ready"), "{}", node.log());
+}
+
+/// The processes that a process has started and that have not ended.
+fn children(parent: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    all.filter(|pid| stat(*pid).is_some_and(|stat| stat.1 == parent)).collect()
+}
+
+fn is_running(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
+}
+
+/// State and parent of a process, from behind its name in parentheses.
+fn stat(pid: u32) -> Option<(char, u32)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut words = text.rsplit_once(')')?.1.split_whitespace();
+    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
 }
 
 #[tokio::test]

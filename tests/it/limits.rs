@@ -1,5 +1,5 @@
-//! Bounds on who comes and how slowly: connections and connects of one address, heads, bodies and frames that trickle, slow
-//! readers, and a process that has no file descriptor left.
+//! Bounds on who comes and how slowly: connections and connects of one address, heads, bodies and frames that trickle, and slow
+//! readers.
 
 use std::net::SocketAddr;
 
@@ -108,30 +108,6 @@ async fn an_address_connects_only_so_often() {
     assert!(status == 429 && words.contains("too often"), "{status}: {words}");
     let said = trickle(gateway.address("cim"), UPGRADE.as_bytes(), b"").await;
     assert_eq!(said, "", "where only clients come they are turned away at the door");
-}
-
-#[tokio::test]
-async fn a_node_without_file_descriptors_goes_on_when_some_are_free() {
-    let gateway = Setup::default().descriptors(64).start();
-    let mut here = gateway.connect("1074", Form::YunquePb).await;
-    let mut http = gateway.http().await;
-    // Connected is not taken in: an answer says that it has its descriptor.
-    http.post("/send", &json!({"receiver": "1074", "action": "early"})).await.data();
-    assert_eq!(here.message().await["action"], "early");
-    let mut crowd = Vec::new();
-    for _ in 0..300 {
-        crowd.push(TcpStream::connect(gateway.address("cim")).await.unwrap());
-    }
-    gateway.said("Too many open files").await;
-    // Who is in is served meanwhile, and what was waiting is let in later.
-    http.post("/send", &json!({"receiver": "1074", "action": "crowded"})).await.data();
-    assert_eq!(here.message().await["action"], "crowded");
-    drop(crowd);
-    let mut late = gateway.connect("late", Form::CimPb).await;
-    http.post("/send", &json!({"receiver": "late", "action": "welcome"})).await.data();
-    assert_eq!(late.message().await["action"], "welcome");
-    let lines = gateway.log().matches("Too many open files").count();
-    assert!(lines < 20, "{lines} lines say the same");
 }
 
 /// One of the two lengths counts, and nothing of what stands behind is taken for a request.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use skylark::plugin::host::Time;
 use skylark::plugin::kv::{Commit, FileStore, Found, KvError, MemoryStore, Share, Store, Write};
+use skylark::vital::Vitals;
 
 use crate::support::bus::Seat;
 use crate::support::redis::Redis;
@@ -291,8 +292,8 @@ async fn the_store_in_a_file_holds_it_and_begins_again_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kv.redb");
     let time = Time::fixed(NOW);
-    holds(&Still(Arc::new(FileStore::open(&path, time.clone()).unwrap()), time.clone())).await;
-    let again = FileStore::open(&path, time).unwrap();
+    holds(&Still(Arc::new(FileStore::open(&path, time.clone(), &Vitals::default()).unwrap()), time.clone())).await;
+    let again = FileStore::open(&path, time, &Vitals::default()).unwrap();
     assert_eq!(value(&again, "sum", "k").await.as_deref(), Some("160"));
     assert_eq!(value(&again, "conflict", "k").await.as_deref(), Some("two"));
 }

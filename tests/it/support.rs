@@ -16,6 +16,7 @@ pub mod resp;
 pub mod terminals;
 pub mod tls;
 pub mod token;
+pub mod weather;
 pub mod wire;
 
 use serde_json::Value;

@@ -33,6 +33,7 @@ use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailabl
 use crate::id::NodeId;
 use crate::message::Envelope;
 use crate::telemetry::names;
+use crate::vital::Vitals;
 
 /// Every answer is given within two seconds; the rest is for whoever waits for it.
 const ANSWER: Duration = Duration::from_millis(1_900);
@@ -109,6 +110,7 @@ impl KafkaBus {
         options: BusOptions,
         census: Arc<Census>,
         receiver: Arc<dyn Deliver>,
+        vitals: &Vitals,
     ) -> Result<Self, Unavailable> {
         let heard = Heard::of(link);
         let topic = format!("{}.bus", options.prefix);
@@ -138,7 +140,8 @@ impl KafkaBus {
         });
         let closing = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
-        tasks.spawn(Reader::new(Arc::clone(&shared), tail).run(closing.subscribe()));
+        let reader = Reader::new(Arc::clone(&shared), tail);
+        tasks.spawn(vitals.run("bus reader", reader.run(closing.subscribe())));
         Ok(Self { shared, closing, tasks: Mutex::new(tasks) })
     }
 

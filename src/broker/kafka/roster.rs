@@ -33,6 +33,7 @@ use crate::broker::Unavailable;
 use crate::broker::record::Origin;
 use crate::broker::roster::{Fallen, LeaseError, Member, Roster, lease_changed};
 use crate::id::{NodeId, Uid};
+use crate::vital::Vitals;
 
 /// Every answer is given within two seconds.
 const ANSWER: Duration = Duration::from_millis(1_900);
@@ -96,7 +97,13 @@ impl KafkaRoster {
     ///
     /// # Errors
     /// A property that librdkafka does not know, or cannot do in this build.
-    pub fn start(link: &Link, prefix: &str, node: &NodeId, census: Arc<Census>) -> Result<Self, Unavailable> {
+    pub fn start(
+        link: &Link,
+        prefix: &str,
+        node: &NodeId,
+        census: Arc<Census>,
+        vitals: &Vitals,
+    ) -> Result<Self, Unavailable> {
         let heard = Heard::of(link);
         let topic = format!("{prefix}.members");
         let settings = vec![
@@ -121,7 +128,7 @@ impl KafkaRoster {
             fault: Mutex::default(),
         });
         let mut reader = JoinSet::new();
-        reader.spawn(read(Arc::clone(&shared), tail));
+        reader.spawn(vitals.run("roster reader", read(Arc::clone(&shared), tail)));
         Ok(Self { shared, _reader: reader })
     }
 }

@@ -33,6 +33,7 @@ use super::link::{Heard, Link, told, unavailable, uncommitted};
 use crate::broker::Unavailable;
 use crate::broker::source::{Place, Record, Source};
 use crate::telemetry::names;
+use crate::vital::Vitals;
 
 /// A commit gets no longer.
 const COMMIT: Duration = Duration::from_secs(2);
@@ -65,7 +66,7 @@ impl KafkaSource {
     ///
     /// # Errors
     /// A property that librdkafka does not know, or cannot do in this build.
-    pub fn join(link: &Link, topic: &str, group: &str, name: &str) -> Result<Self, Unavailable> {
+    pub fn join(link: &Link, topic: &str, group: &str, name: &str, vitals: &Vitals) -> Result<Self, Unavailable> {
         let shared = Arc::new(Shared::default());
         let counted = Arc::clone(&shared);
         let count = move |statistics: &Statistics| counted.lag.store(uncommitted(statistics), Ordering::Relaxed);
@@ -83,9 +84,13 @@ impl KafkaSource {
         let tombstones = counter!(names::INTAKE_TOMBSTONES, "intake" => name.to_owned());
         let poll = Poll::new((Arc::clone(&consumer), asker), Arc::clone(&shared), heard, sender, (topic, tombstones));
         let runtime = Handle::current();
+        let vital = vitals.watch(format!("intake reader {topic}"));
         let reader = thread::Builder::new()
             .name(format!("kafka-{topic}"))
-            .spawn(move || poll.run(&runtime))
+            .spawn(move || {
+                poll.run(&runtime);
+                vital.done();
+            })
             .map_err(|error| unavailable(format!("no thread for topic {topic}: {error}")))?;
         Ok(Self {
             topic: topic.to_owned(),

@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Target};
 use crate::telemetry;
+use crate::vital::Vitals;
 
 /// How long a publish, a word or a hold waits for Redis.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -77,6 +78,7 @@ impl RedisBus {
         client: Arc<Client>,
         roster: Arc<RedisRoster>,
         receiver: Arc<dyn Deliver>,
+        vitals: &Vitals,
     ) -> Self {
         let me = config.node.id.clone();
         let names = Names::new(&config.bus.prefix);
@@ -99,8 +101,8 @@ impl RedisBus {
             closes,
         );
         let mut tasks = JoinSet::new();
-        tasks.spawn(writer.run());
-        tasks.spawn(subscriber.run());
+        tasks.spawn(vitals.run("bus writer", writer.run()));
+        tasks.spawn(vitals.run("bus reader", subscriber.run()));
         let way = |way| counter!(telemetry::names::BUS_ENVELOPES, "engine" => "redis", "way" => way);
         Self {
             client,

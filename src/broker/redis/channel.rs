@@ -28,6 +28,7 @@ use crate::backoff::Backoff;
 use crate::broker::Unavailable;
 use crate::broker::source::{Place, Record, Source};
 use crate::telemetry::names;
+use crate::vital::Vitals;
 use keeper::Keeper;
 
 /// Messages and bytes that wait for the intake; at either bound the node leaves the channel.
@@ -114,7 +115,7 @@ impl Tenure {
 impl Channel {
     /// Reads a channel of the server from now on, in turn with other nodes of the same prefix.
     #[must_use]
-    pub fn start(client: Arc<Client>, settings: &ChannelSettings) -> Self {
+    pub fn start(client: Arc<Client>, settings: &ChannelSettings, vitals: &Vitals) -> Self {
         let ChannelSettings { topic, prefix, node, label } = settings;
         let (tells, heard) = mpsc::channel(MOST_MESSAGES);
         let (asks, asked) = mpsc::channel(1);
@@ -131,7 +132,7 @@ impl Channel {
             pending: VecDeque::new(),
             asks,
             shared,
-            keeper: Some(tokio::spawn(keeper.run())),
+            keeper: Some(tokio::spawn(vitals.run(format!("intake lease {topic}"), keeper.run()))),
             topic: topic.as_str().into(),
             line: format!("{topic} {life:016x}").into(),
             given: 0,

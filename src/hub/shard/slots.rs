@@ -298,6 +298,15 @@ impl Slots {
         }
     }
 
+    /// The end of a shard that panicked: nothing more is written, and each reader ends at once, so that clients dial
+    /// again.
+    pub(super) fn abandon(&self) {
+        for (_, slot) in &self.slots {
+            slot.connection.lose();
+            slot.socket.shutdown(true);
+        }
+    }
+
     /// Tells what has been counted.
     pub(super) fn publish(&mut self) {
         self.meters.publish(&self.home.totals);

@@ -243,6 +243,27 @@ async fn stopping_flushes_cuts_and_ends_the_shards() {
     assert!(hub.detach(&a).await.last && hub.detach(&b).await.last);
 }
 
+/// The task's end is for whoever joins it. Here it is that no client stays with a node which never writes to it again.
+#[tokio::test(start_paused = true)]
+async fn shard_that_panics_cuts_its_connections() {
+    let (hub, tasks) = Hub::new(&settings(), Arc::new(IdSequence::new(1, SystemTime::now())));
+    let mut tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
+    let ((a, bad), (_b, elsewhere)) = (bound(&hub, "a", YUNQUE).await, bound(&hub, "b", YUNQUE).await);
+    let (_c, beside) = bound(&hub, "c", YUNQUE).await;
+    hub.settle().await;
+    bad.panic_at_write();
+    let run = frames(&["x"]);
+    assert!(a.send(run.bytes(YUNQUE).clone()).await);
+    // Connections that arrive behind the frame that kills the shard.
+    attach(&hub, None).await;
+    let (_d, late) = attach(&hub, None).await;
+    assert!(tasks.remove(a.home().index).await.unwrap_err().is_panic());
+    assert_eq!((bad.shut(), beside.shut(), late.shut()), (vec![true], vec![true], vec![true]));
+    assert!(elsewhere.shut().is_empty(), "the other shard goes on");
+    assert_eq!(push(&hub, Target::User(uid("b")), &run).await, delivered(1));
+    assert!(hub.detach(&a).await.last, "its reader has ended");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_page_goes_on_where_the_last_one_stopped_whatever_comes_and_goes() {
     let hub = start(&settings());

@@ -28,6 +28,7 @@ use super::super::owners;
 use super::super::time::Time;
 use super::memory::{Held, MemoryStore};
 use super::{Commit, Found, KvError, Share, Store};
+use crate::vital::Vitals;
 
 /// By plugin and key: when it ends, in milliseconds since 1970, and the value. The name tells the form of the rows.
 const TABLE: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("skylark-kv-1");
@@ -109,11 +110,11 @@ type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
 
 impl FileStore {
     /// Opens the file, or makes it (mode 0600) where there is none, and reads it whole; one that is broken is refused.
-    /// The plugins' time tells when keys end.
+    /// The plugins' time tells when keys end. The thread that writes is registered in `vitals`.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(path: &Path, time: Time) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, time: Time, vitals: &Vitals) -> Result<Self, OpenError> {
         let file = path.to_owned();
         let opener = move || {
             let file =
@@ -121,10 +122,10 @@ impl FileStore {
             owners::check(&file, &file.metadata()?).map_err(io::Error::other)?;
             builder().create_with_backend(FileBackend::new(file)?)
         };
-        Self::over(Box::new(opener), time, RETRY).map_err(|error| told(path, error))
+        Self::over(Box::new(opener), time, RETRY, vitals).map_err(|error| told(path, error))
     }
 
-    fn over(opener: Opener, time: Time, retry: Duration) -> Result<Self, redb::Error> {
+    fn over(opener: Opener, time: Time, retry: Duration, vitals: &Vitals) -> Result<Self, redb::Error> {
         let database = opener()?;
         let memory = Arc::new(MemoryStore::default().by(time.clone()));
         memory.replace(read(&database, &time)?);
@@ -140,7 +141,11 @@ impl FileStore {
             swept: None,
         };
         let thread = std::thread::Builder::new().name("plugin-kv".to_owned());
-        let writer = thread.spawn(move || writer.run(&jobs))?;
+        let vital = vitals.watch("plugin store");
+        let writer = thread.spawn(move || {
+            writer.run(&jobs);
+            vital.done();
+        })?;
         Ok(Self { memory, gate, time, queue: Some(queue), writer: Some(writer) })
     }
 

@@ -14,6 +14,7 @@ use super::*;
 use crate::claim::Refusal;
 use crate::node::fake::{Fake, Judgement};
 use crate::node::{Place, Record, Unavailable, Unjudged};
+use crate::vital::Vitals;
 
 /// What a source was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +129,8 @@ impl Bench {
         let (news, heard) = watch::channel(());
         let script = Arc::new(Mutex::new(Script::default()));
         let source = Box::new(Scripted { takes, script: Arc::clone(&script), news });
-        let intakes = Intakes::start(&fake.node, &config, vec![Feed { name: "kafka chat".into(), source }]);
+        let intakes =
+            Intakes::start(&fake.node, &config, vec![Feed { name: "kafka chat".into(), source }], &Vitals::default());
         Self { fake, intakes, takes: gives, script, news: heard }
     }
 

@@ -15,6 +15,7 @@ use super::{Certificate, read};
 use crate::config::TlsFiles;
 use crate::server::{Gateway, stopped};
 use crate::telemetry::names;
+use crate::vital::Vitals;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -57,14 +58,14 @@ impl Stamp {
 }
 
 /// Looks after `certificates` until the gateway stops.
-pub(in crate::server) fn spawn(gateway: &Arc<Gateway>, certificates: Vec<Arc<Certificate>>) {
+pub(in crate::server) fn spawn(gateway: &Arc<Gateway>, certificates: Vec<Arc<Certificate>>, vitals: &Vitals) {
     if certificates.is_empty() {
         return;
     }
     gateway.tasks.begin();
     let gateway = Arc::clone(gateway);
     let certificates: Arc<[_]> = certificates.into();
-    tokio::spawn(async move {
+    let renewal = async move {
         let mut stop = gateway.stop.subscribe();
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,7 +80,8 @@ pub(in crate::server) fn spawn(gateway: &Arc<Gateway>, certificates: Vec<Arc<Cer
             let _ = tokio::task::spawn_blocking(look).await;
         }
         gateway.tasks.end();
-    });
+    };
+    tokio::spawn(vitals.run("certificate renewal", renewal));
 }
 
 impl Certificate {

@@ -203,6 +203,13 @@ fn too_often() -> Response<Full<Bytes>> {
     response
 }
 
+/// The answer while file descriptors are left for requests only.
+pub(super) fn no_room() -> Response<Full<Bytes>> {
+    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, "the node has no file descriptor for one more client");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
 fn bad_handshake(what: &str, expected: &str, got: &str, status: StatusCode) -> Response<Full<Bytes>> {
     let got: String = got.chars().take(MAX_SHOWN).collect();
     let mut response = answer(status, &format!("handshake: {what}: expected {expected}, got {got:?}"));

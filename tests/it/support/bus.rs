@@ -13,6 +13,7 @@ use skylark::broker::{Batch, Broker, Deliver, Outcome};
 use skylark::config::{BusKind, Config};
 use skylark::id::NodeId;
 use skylark::message::{Envelope, Message, Origin, Publication, Receipt, Target};
+use skylark::vital::Vitals;
 use tokio::sync::watch;
 
 use super::client::within;
@@ -308,7 +309,7 @@ impl Seat {
         config.node.id = name.parse().unwrap();
         config.node.number = number;
         bus.configure(&mut config);
-        let engine = Engine::start(&config, Arc::clone(&heard) as _).unwrap();
+        let engine = Engine::start(&config, Arc::clone(&heard) as _, &Vitals::default()).unwrap();
         Self { id: config.node.id, number, engine, heard }
     }
 

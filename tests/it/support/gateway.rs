@@ -42,17 +42,22 @@ impl Gateway {
         Setup::default().start()
     }
 
-    /// Runs this command in its folder.
-    pub fn run(folder: Folder, mut command: Command, trust: Option<Trust>) -> Self {
+    /// Runs this command in its folder, and waits until it says that it is ready.
+    pub fn run(folder: Folder, command: Command, trust: Option<Trust>) -> Self {
+        let (mut gateway, heard) = Self::begin(folder, command, trust);
+        gateway.learn(&heard);
+        gateway
+    }
+
+    /// The same without the wait: it has no address yet, and the receiver gets what it prints.
+    pub fn begin(folder: Folder, mut command: Command, trust: Option<Trust>) -> (Self, mpsc::Receiver<String>) {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = watch::Sender::new(String::new());
         let (lines, heard) = mpsc::sync_channel(64);
         listen(child.stdout.take().unwrap(), said.clone(), Some(lines));
         listen(child.stderr.take().unwrap(), said.clone(), None);
-        let mut gateway = Self { folder, child, addresses: HashMap::new(), trust, said };
-        gateway.learn(&heard);
-        gateway
+        (Self { folder, child, addresses: HashMap::new(), trust, said }, heard)
     }
 
     /// Reads what `serve` prints until it says that it is ready.

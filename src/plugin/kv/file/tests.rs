@@ -8,6 +8,7 @@ use redb::StorageBackend;
 
 use super::super::Write;
 use super::*;
+use crate::vital::Vitals;
 
 const SHARE: Share = Share { bytes: 1 << 20, keys: 10_000 };
 const NOW: Duration = Duration::from_secs(1_767_225_600);
@@ -23,7 +24,7 @@ async fn value(store: &FileStore, key: &str) -> Option<String> {
 }
 
 fn open(path: &Path, seconds: u64) -> FileStore {
-    FileStore::open(path, Time::fixed(NOW + Duration::from_secs(seconds))).unwrap()
+    FileStore::open(path, Time::fixed(NOW + Duration::from_secs(seconds)), &Vitals::default()).unwrap()
 }
 
 #[tokio::test]
@@ -58,7 +59,7 @@ fn a_file_that_others_may_write_is_refused() {
     let path = dir.path().join("kv.redb");
     drop(open(&path, 0));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o620)).unwrap();
-    let error = FileStore::open(&path, Time::fixed(NOW)).err().unwrap().to_string();
+    let error = FileStore::open(&path, Time::fixed(NOW), &Vitals::default()).err().unwrap().to_string();
     assert!(error.contains("kv.redb: expected owner root") && error.ends_with("mode 0620: chmod go-w"), "{error}");
 }
 
@@ -86,7 +87,7 @@ async fn a_file_that_is_broken_or_anothers_is_refused_and_left_as_it_is() {
     for key in 0..200 {
         store.commit("p", write(&key.to_string(), Some(&"x".repeat(500)), None), SHARE).await.unwrap();
     }
-    let refusal = |path: &Path| FileStore::open(path, Time::default()).unwrap_err().to_string();
+    let refusal = |path: &Path| FileStore::open(path, Time::default(), &Vitals::default()).unwrap_err().to_string();
     assert!(refusal(&path).contains("another process has open"), "{}", refusal(&path));
     drop(store);
     assert!(refusal(&dir.path().join("none/kv.redb")).contains("No such file"));
@@ -212,7 +213,7 @@ impl StorageBackend for Disk {
 #[tokio::test]
 async fn a_disk_that_fails_takes_back_what_it_did_not_write_and_nothing_else() {
     let disk = Disk::default();
-    let store = FileStore::over(disk.opener(), Time::default(), Duration::from_millis(1)).unwrap();
+    let store = FileStore::over(disk.opener(), Time::default(), Duration::from_millis(1), &Vitals::default()).unwrap();
     store.commit("p", write("kept", Some("1"), None), SHARE).await.unwrap();
     let read = store.get("p", "kept").await.unwrap();
 
@@ -237,14 +238,14 @@ async fn a_disk_that_fails_takes_back_what_it_did_not_write_and_nothing_else() {
     assert_eq!(store.commit("p", late, SHARE).await, Err(KvError::Conflict), "it was written in between");
     store.commit("p", write("kept", Some("5"), None), SHARE).await.unwrap();
     drop(store);
-    let store = FileStore::over(disk.opener(), Time::default(), RETRY).unwrap();
+    let store = FileStore::over(disk.opener(), Time::default(), RETRY, &Vitals::default()).unwrap();
     assert_eq!(value(&store, "kept").await.as_deref(), Some("5"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_that_wait_are_one_transaction_and_a_bounded_number() {
     let disk = Disk::default();
-    let store = Arc::new(FileStore::over(disk.opener(), Time::default(), RETRY).unwrap());
+    let store = Arc::new(FileStore::over(disk.opener(), Time::default(), RETRY, &Vitals::default()).unwrap());
     store.commit("p", write("first", Some("1"), None), SHARE).await.unwrap();
     let before = disk.0.syncs.load(Ordering::SeqCst);
     let held = disk.0.held.lock();

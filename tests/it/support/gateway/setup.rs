@@ -13,7 +13,8 @@ pub struct Setup {
     yaml: String,
     plugins: Vec<(&'static str, &'static str)>,
     manifests: Vec<(&'static str, String)>,
-    descriptors: Option<u32>,
+    /// What `ulimit` is given.
+    descriptors: Option<String>,
     pair: Option<Pair>,
     program: PathBuf,
 }
@@ -81,7 +82,13 @@ impl Setup {
 
     /// The process may open so many files and sockets.
     pub fn descriptors(mut self, most: u32) -> Self {
-        self.descriptors = Some(most);
+        self.descriptors = Some(format!("-n {most}"));
+        self
+    }
+
+    /// The same, but the process may raise the limit.
+    pub fn soft_descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(format!("-S -n {most}"));
         self
     }
 
@@ -101,7 +108,7 @@ impl Setup {
     pub fn start(self) -> Gateway {
         let folder = self.prepare();
         let mut command = folder.command("serve");
-        if let Some(most) = self.descriptors {
+        if let Some(most) = &self.descriptors {
             command = limited(&command, most);
         }
         Gateway::run(folder, command, self.pair.as_ref().map(Pair::trust))
@@ -248,9 +255,9 @@ fn undisturbed(program: &Path) -> Command {
 }
 
 /// The same command in a shell that may open only so many files.
-fn limited(command: &Command, descriptors: u32) -> Command {
+fn limited(command: &Command, descriptors: &str) -> Command {
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$@\"")).arg("sh");
+    shell.arg("-c").arg(format!("ulimit {descriptors} && exec \"$@\"")).arg("sh");
     shell.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
     if let Some(folder) = command.get_current_dir() {
         shell.current_dir(folder);

@@ -1,0 +1,144 @@
+//! File descriptors: the limit of the process, and the part of it that clients do not get.
+//!
+//! Linux gives each socket the lowest free number. A socket with number N therefore says that N descriptors are in use,
+//! and no count of its own is needed.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::{Listener, Service};
+
+/// The reserve is a sixteenth of the limit, within these bounds.
+const RESERVE: (u64, u64) = (32, 512);
+/// Descriptors that a node opens for itself: listeners, engines, plugins, logs.
+const OWN: u64 = 64;
+
+/// The limit of descriptors of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptors {
+    limit: u64,
+}
+
+/// The use that a socket may be of, by how many descriptors are left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entrance {
+    /// Everything that its listener serves.
+    Open,
+    /// One request: no descriptor is left for one more client.
+    OneRequest,
+    /// Nothing: the socket is closed.
+    Shut,
+}
+
+impl Descriptors {
+    /// Raises the soft limit to the hard one. Gives the limit before and after; they are equal where it cannot be raised.
+    #[must_use]
+    pub fn raise() -> (Self, Self) {
+        let before = Self::now();
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        // A hard limit above the system's own (fs.nr_open) is refused. The soft one serves on.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+        (before, Self::now())
+    }
+
+    /// The soft limit as it is.
+    #[must_use]
+    pub fn now() -> Self {
+        Self::of(getrlimit(Resource::Nofile).current)
+    }
+
+    /// The hard limit: what [`Descriptors::raise`] of a node that is started here comes to.
+    #[must_use]
+    pub fn attainable() -> Self {
+        Self::of(getrlimit(Resource::Nofile).maximum)
+    }
+
+    fn of(limit: Option<u64>) -> Self {
+        Self { limit: limit.unwrap_or(u64::MAX) }
+    }
+
+    /// The number of descriptors.
+    #[must_use]
+    pub fn limit(self) -> u64 {
+        self.limit
+    }
+
+    /// Tells in one sentence that `connections` clients do not fit beside the reserve; `None` where they do.
+    #[must_use]
+    pub fn shortage(self, connections: usize) -> Option<String> {
+        let room = self.limit.saturating_sub(self.reserve() + OWN);
+        let wanted = connections as u64;
+        (room < wanted).then(|| {
+            format!(
+                "file descriptors: a limit of {} has room for {room} clients, fewer than limits.connections ({wanted}): \
+                 raise nofile to {}, or lower limits.connections",
+                self.limit,
+                wanted + OWN + RESERVE.1
+            )
+        })
+    }
+
+    /// The use that `socket`, just accepted by `listener`, may be of.
+    pub(super) fn entrance(self, socket: &impl AsRawFd, listener: &Listener) -> Entrance {
+        let clients = [Service::Ws, Service::Cim, Service::CimTcp].into_iter().any(|service| listener.has(service));
+        let requests = [Service::Api, Service::Metrics].into_iter().any(|service| listener.has(service));
+        self.entrance_of(socket.as_raw_fd(), clients, requests)
+    }
+
+    /// Clients leave the whole reserve alone. A listener that serves clients and requests may use the first half of it, and
+    /// one for requests alone all but an eighth, which the node keeps for its own files.
+    fn entrance_of(self, number: RawFd, clients: bool, requests: bool) -> Entrance {
+        let left = self.limit.saturating_sub(u64::from(number.unsigned_abs()) + 1);
+        let reserve = self.reserve();
+        match (clients, requests) {
+            _ if left >= reserve => Entrance::Open,
+            (true, true) if left >= reserve / 2 => Entrance::OneRequest,
+            (false, true) if left >= reserve / 8 => Entrance::Open,
+            _ => Entrance::Shut,
+        }
+    }
+
+    /// Descriptors that clients do not get.
+    fn reserve(self) -> u64 {
+        (self.limit / 16).clamp(RESERVE.0, RESERVE.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_leave_the_reserve_to_requests_and_requests_leave_the_rest_to_the_node() {
+        use Entrance::{OneRequest, Open, Shut};
+        let few = Descriptors { limit: 256 };
+        // The number of a socket; then by a listener for clients, for both, for requests.
+        let rows = [
+            (0, [Open, Open, Open]),
+            (223, [Open, Open, Open]),
+            (224, [Shut, OneRequest, Open]),
+            (239, [Shut, OneRequest, Open]),
+            (240, [Shut, Shut, Open]),
+            (251, [Shut, Shut, Open]),
+            (252, [Shut, Shut, Shut]),
+            (300, [Shut, Shut, Shut]),
+        ];
+        for (number, expected) in rows {
+            let told = [(true, false), (true, true), (false, true)].map(|(c, r)| few.entrance_of(number, c, r));
+            assert_eq!(told, expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn too_few_for_the_configured_connections_is_told_with_the_limit_to_set() {
+        let limit = Descriptors { limit: 20_000 };
+        assert_eq!(limit.shortage(19_424), None);
+        let told = limit.shortage(100_000).unwrap();
+        assert!(told.contains("a limit of 20000 has room for 19424 clients"), "{told}");
+        assert!(told.contains("limits.connections (100000): raise nofile to 100576"), "{told}");
+        assert_eq!(Descriptors { limit: 100_576 }.shortage(100_000), None, "the advice is enough");
+        assert_eq!(Descriptors::of(None).shortage(100_000_000), None);
+        assert!(Descriptors { limit: 16 }.shortage(1).is_some(), "no limit is too small to be told of");
+    }
+}

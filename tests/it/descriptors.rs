@@ -1,0 +1,117 @@
+//! File descriptors run short: clients are refused, and back ends, probes and scrapers are answered.
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use crate::support::client::{Client, Dial, within};
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::http::Http;
+use crate::support::token::Claims;
+use crate::support::wire::Form;
+
+/// Silence may last longer than the test.
+const PATIENT: &str = "limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n  handshake: 5m\n  first_frame: 5m";
+
+/// What `/proc` tells: the descriptors in use, and the soft limit.
+fn in_use(gateway: &Gateway) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count()
+}
+
+fn soft_limit(gateway: &Gateway) -> u64 {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    line.split_whitespace().nth(3).unwrap().parse().unwrap()
+}
+
+/// Asks on a connection of its own; `None` where the node closes it.
+async fn try_get(gateway: &Gateway, path: &str) -> Option<u16> {
+    let mut http = Http::connect(gateway.address("api")).await;
+    Some(http.attempt("GET", path, &[("connection", "close")], b"").await.ok()?.status)
+}
+
+#[tokio::test]
+async fn thousand_arrivals_at_256_descriptors_leave_api_health_and_metrics_answering() {
+    let gateway = Setup::default().yaml(PATIENT).descriptors(256).start();
+    let mut here = gateway.connect("1074", Form::YunquePb).await;
+    let mut http = gateway.http().await;
+    let mut crowd = Vec::new();
+    for n in 0..1_000 {
+        let service = if n % 2 == 0 { "cim" } else { "cim-tcp" };
+        crowd.push(TcpStream::connect(gateway.address(service)).await.unwrap());
+    }
+    gateway.said("file descriptors are short").await;
+    let used = in_use(&gateway);
+    assert!(used <= 240, "{used} of 256");
+    // Who is in is served, on the connections that stand and on new ones.
+    for (n, http) in [&mut http, &mut gateway.http().await].into_iter().enumerate() {
+        let told = http.post("/send", &json!({"receiver": "1074", "action": format!("crowded{n}")})).await.data();
+        assert_eq!(told["delivered"], 1);
+        assert_eq!(here.message().await["action"], format!("crowded{n}"));
+    }
+    for path in ["/health/live", "/health/ready"] {
+        assert_eq!(gateway.get(path).await.status, 200, "{path}");
+    }
+    let metrics = gateway.get("/metrics").await.body;
+    assert!(metrics.contains(r#"skylark_refused_total{reason="descriptors"}"#), "{metrics}");
+    let dial = Dial::path(format!("/ws?token={}", Claims::of("late").mint()));
+    let told = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.err().expect("a refusal");
+    assert!(told.0 == 503 && told.1.contains("no file descriptor"), "{told:?}");
+    // Silence where clients and requests come cannot keep what is left.
+    for _ in 0..200 {
+        crowd.push(TcpStream::connect(gateway.address("ws")).await.unwrap());
+    }
+    let answered = async { while try_get(&gateway, "/health/live").await != Some(200) {} };
+    within("an answer beside a silent crowd", answered).await;
+    drop(crowd);
+    let welcome = async {
+        loop {
+            let dial = Dial::path(format!("/ws?token={}", Claims::of("late").mint()));
+            if let Ok(client) = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await {
+                return client;
+            }
+        }
+    };
+    let mut late = within("room for a client", welcome).await;
+    assert_eq!(late.reply().await["code"], "200");
+    let lines = gateway.log().matches("file descriptors are short").count();
+    assert!(lines < 20, "{lines} lines say the same");
+}
+
+/// Somebody takes descriptors away from a running process: its listeners wait and go on.
+#[tokio::test]
+async fn listener_outlives_a_process_without_descriptors() {
+    let gateway = Setup::default().yaml(PATIENT).start();
+    let mut here = gateway.connect("1074", Form::YunquePb).await;
+    let mut http = gateway.http().await;
+    http.post("/send", &json!({"receiver": "1074", "action": "early"})).await.data();
+    assert_eq!(here.message().await["action"], "early");
+    let pid = Pid::from_raw(gateway.pid().cast_signed());
+    let limit = |current| Rlimit { current: Some(current), maximum: Some(1_000) };
+    prlimit(pid, Resource::Nofile, limit(3)).unwrap();
+    let waiting = TcpStream::connect(gateway.address("cim")).await.unwrap();
+    gateway.said("Too many open files").await;
+    http.post("/send", &json!({"receiver": "1074", "action": "meanwhile"})).await.data();
+    assert_eq!(here.message().await["action"], "meanwhile");
+    prlimit(pid, Resource::Nofile, limit(1_000)).unwrap();
+    let mut late = gateway.connect("late", Form::CimPb).await;
+    http.post("/send", &json!({"receiver": "late", "action": "welcome"})).await.data();
+    assert_eq!(late.message().await["action"], "welcome");
+    drop(waiting);
+    let lines = gateway.log().matches("Too many open files").count();
+    assert!(lines < 20, "{lines} lines say the same");
+}
+
+#[tokio::test]
+async fn soft_limit_is_raised_to_the_hard_one_and_too_few_are_told() {
+    let few = "limits:\n  connections: 100000000";
+    let gateway = Setup::default().yaml(few).soft_descriptors(128).start();
+    assert!(soft_limit(&gateway) > 128);
+    gateway.said("limit of file descriptors raised").await;
+    gateway.said("fewer than limits.connections (100000000): raise nofile to 100000576").await;
+    let told = gateway.folder.command("check").output().unwrap();
+    let printed = String::from_utf8_lossy(&told.stdout);
+    assert!(told.status.success(), "{printed}");
+    let warning = printed.lines().find(|line| line.starts_with("warning: file descriptors: a limit of "));
+    assert!(warning.is_some_and(|line| line.contains("limits.connections (100000000)")), "{printed}");
+}
