@@ -30,6 +30,7 @@ mod heads;
 mod heartbeat;
 mod holders;
 mod hostile;
+mod hostile_clients;
 mod hostile_plugins;
 mod ids;
 mod intake;

@@ -1,0 +1,231 @@
+//! The kinds of hostile client, and the node that each of them meets.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use super::blames_nobody;
+use crate::support::client::{Client, Dial, within};
+use crate::support::gateway::{Folder, Gateway, Setup, samples};
+use crate::support::token::Claims;
+use crate::support::weather::Weather;
+use crate::support::wire::Form;
+
+/// Tries that a flow must meet at least, so that it is a test of something.
+const TRIES: usize = 12;
+/// NFKC makes 18 characters of this one.
+const LIGATURE: &str = "\u{fdfa}";
+const GRANTS: &str = "grants = [\"directory\", \"outbox\", \"timers\", \"login\", \"kv\", \"counters\", \"http\"]";
+
+/// What the client does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Redials with a valid token whose `sub` is no valid name.
+    Name,
+    /// Publishes 60 kB of U+FDFA.
+    Expansion,
+    /// The same while the operator changes the word list.
+    Probation,
+    /// Calls a handler that reads a store whose disk is full.
+    Store,
+    /// Publishes what makes a fail-closed filter trap.
+    Source,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Name => "a token whose sub is no name",
+            Self::Expansion => "60 kB of U+FDFA",
+            Self::Probation => "the same during probation",
+            Self::Store => "the store is away",
+            Self::Source => "a filter fails for one source",
+        }
+    }
+}
+
+/// A node, and what of its surroundings an attack changes.
+pub struct Stage {
+    kind: Kind,
+    pub gateway: Gateway,
+    weather: Weather,
+}
+
+impl Stage {
+    pub fn new(kind: Kind) -> Self {
+        let plugins = "plugins:\n  dir: $PLUGINS\n  cache: $CACHE\n  settle: 20ms\n  rescan: 1s\n  kv: ./disk/kv.redb";
+        let setup = Setup::default().plugin("word-filter").plugin("probe").manifest("probe", GRANTS).yaml(plugins);
+        let setup = if kind == Kind::Source { setup.plugin("fault-filter") } else { setup };
+        let folder = setup.prepare();
+        let disk = folder.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        let (mut command, weather) = (folder.command("serve"), Weather::new(folder.path()));
+        weather.over(&mut command, &fs::canonicalize(&disk).unwrap());
+        Self { kind, gateway: Gateway::run(folder, command, None), weather }
+    }
+
+    /// Nobody was blamed for what the client did.
+    pub async fn holds(&self) {
+        blames_nobody(&self.gateway).await;
+    }
+}
+
+/// A hostile client at work, and somebody who connects meanwhile.
+pub struct Attack<'a> {
+    stage: &'a Stage,
+    stop: watch::Sender<bool>,
+    tries: Arc<Tries>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Tries {
+    count: AtomicUsize,
+    news: Notify,
+}
+
+/// Rings when a task has ended, however it did.
+struct Bell(Arc<Tries>);
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.0.news.notify_one();
+    }
+}
+
+impl Tries {
+    fn add(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+}
+
+impl<'a> Attack<'a> {
+    pub async fn begin(stage: &'a Stage) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let tries = Arc::<Tries>::default();
+        let ws = stage.gateway.address("ws");
+        if stage.kind == Kind::Store {
+            stage.weather.fill_disk(true);
+        }
+        let mut tasks = vec![tokio::spawn(attack(stage.kind, ws, Arc::clone(&tries), stopped.clone()))];
+        if stage.kind != Kind::Store {
+            tasks.push(tokio::spawn(newcomers(ws, stopped.clone())));
+        }
+        if stage.kind == Kind::Probation {
+            tasks.push(tokio::spawn(new_lists(stage.gateway.folder.clone(), Arc::clone(&tries), stopped)));
+        }
+        Self { stage, stop, tries, tasks }
+    }
+
+    /// Ends it once it has tried often enough; how often.
+    pub async fn end(self) -> usize {
+        let enough = async {
+            let goes_on = || self.tasks.iter().all(|task| !task.is_finished());
+            while self.tries.count.load(Ordering::Relaxed) < TRIES && goes_on() {
+                self.tries.news.notified().await;
+            }
+        };
+        within("tries of the hostile client", enough).await;
+        self.stop.send_replace(true);
+        for task in self.tasks {
+            task.await.expect("nobody else is refused");
+        }
+        if self.stage.kind == Kind::Store {
+            self.stage.weather.fill_disk(false);
+            let mut client = connect(self.stage.gateway.address("ws"), "later").await;
+            within("the store", async { while add(&mut client).await["code"] != "200" {} }).await;
+        }
+        self.tries.count.load(Ordering::Relaxed)
+    }
+}
+
+async fn dial(ws: SocketAddr, uid: &str) -> (Client, Value) {
+    let dial = Dial::path("/ws").header("authorization", format!("Bearer {}", Claims::of(uid).mint()));
+    let dial = dial.subprotocol(Form::YunqueJson.subprotocol());
+    let mut client = Client::dial(ws, Form::YunqueJson, dial).await.expect("an upgrade");
+    let reply = client.reply().await;
+    (client, reply)
+}
+
+async fn connect(ws: SocketAddr, uid: &str) -> Client {
+    let (client, reply) = dial(ws, uid).await;
+    assert_eq!(reply["code"], "200", "{uid} is refused: {reply}");
+    client
+}
+
+async fn add(client: &mut Client) -> Value {
+    client.ask("probe_add", json!({"key": "sum", "amount": "1"})).await
+}
+
+/// Others connect one after the other, and each is admitted.
+async fn newcomers(ws: SocketAddr, stopped: watch::Receiver<bool>) {
+    for number in 0.. {
+        connect(ws, &format!("newcomer{}", number % 100)).await.close().await;
+        if *stopped.borrow() {
+            return;
+        }
+    }
+}
+
+async fn attack(kind: Kind, ws: SocketAddr, tries: Arc<Tries>, stopped: watch::Receiver<bool>) {
+    let _bell = Bell(Arc::clone(&tries));
+    if kind == Kind::Name {
+        return bad_names(ws, &tries, &stopped).await;
+    }
+    let mut client = connect(ws, "hostile").await;
+    while !*stopped.borrow() {
+        let reply = match kind {
+            Kind::Store => add(&mut client).await,
+            Kind::Source => client.ask("message", json!({"to": "user:nobody", "action": "trap"})).await,
+            _ => {
+                let text = LIGATURE.repeat(20_000);
+                client.ask("message", json!({"to": "user:nobody", "content": json!({"text": text}).to_string()})).await
+            }
+        };
+        match kind {
+            Kind::Source => assert_eq!(reply["code"], "503", "{reply}"),
+            Kind::Store => assert!(["200", "503"].iter().any(|code| reply["code"] == *code), "{reply}"),
+            _ => assert_ne!(reply["code"], "500", "{reply}"),
+        }
+        tries.add();
+    }
+}
+
+/// Each is told which field is wrong. On a handshake every refusal has the code 401 (docs/protocol.md).
+async fn bad_names(ws: SocketAddr, tries: &Tries, stopped: &watch::Receiver<bool>) {
+    let long = "x".repeat(129);
+    for name in ["Last, First", &long].into_iter().cycle() {
+        let (_client, reply) = dial(ws, name).await;
+        let words = reply["message"].as_str().unwrap_or_default();
+        assert!(reply["code"] == "401" && words.starts_with("uid: expected "), "{reply}");
+        tries.add();
+        if *stopped.borrow() {
+            return;
+        }
+    }
+}
+
+/// A new word list after every few tries.
+async fn new_lists(folder: Folder, tries: Arc<Tries>, mut stopped: watch::Receiver<bool>) {
+    let list = fs::read_to_string(samples().join("word-filter.toml")).unwrap();
+    for number in 0.. {
+        let new = list.replace("\"gossip\"", &format!("\"gossip\", \"rumour{number}\""));
+        folder.put("word-filter.toml", new.as_bytes());
+        let seen = tries.count.load(Ordering::Relaxed);
+        let tried = async {
+            while tries.count.load(Ordering::Relaxed) < seen + 4 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = tried => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
+    }
+}
