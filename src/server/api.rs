@@ -116,7 +116,8 @@ impl Api {
         let query = head.uri.query();
         match action {
             Action::About => Ok(self.greet()),
-            Action::Push(shape) => self.push(shape, rules, head, body).await,
+            // Boxed, so that the future of every other request stays small.
+            Action::Push(shape) => Box::pin(self.push(shape, rules, head, body)).await,
             // Seldom asked, and larger than what is asked all the time.
             Action::RoomJoin => Box::pin(self.join(rules, head, body)).await,
             Action::RoomLeave => Box::pin(self.leave(rules, head, body)).await,

@@ -185,7 +185,7 @@ fn bench_measures_each_role_by_its_own_cases() {
     }
     let (_, told) = run(plugin("bench").args(["--calls", "200"]).arg(sample("word-filter.wasm")));
     assert!(
-        told.contains("its budget of 5 ms CPU") && told.contains("for a publish that the rules keep out"),
+        told.contains("its budget of 30 ms CPU") && told.contains("for a publish that the rules keep out"),
         "{told}"
     );
     let (code, told) = run(plugin("bench").arg(Path::new(ROOT).join("Cargo.toml")));

@@ -34,7 +34,13 @@ async fn rolled_back_with(place: &Place, change: impl FnOnce(&mut crate::config:
 fn told(status: &Status) -> Value {
     let all = serde_json::to_value(status).unwrap();
     let fields = ["state", "roles", "version", "hash", "probation", "rejected"];
-    fields.iter().map(|field| ((*field).to_owned(), all[*field].clone())).collect::<serde_json::Map<_, _>>().into()
+    let mut told: serde_json::Map<_, _> =
+        fields.iter().map(|field| ((*field).to_owned(), all[*field].clone())).collect();
+    // The version before is asked beside the calls, so their number at the rollback varies.
+    if let Some(Value::String(reason)) = told.get_mut("rejected").and_then(|rejected| rejected.get_mut("reason")) {
+        reason.retain(|c| !c.is_ascii_digit());
+    }
+    told.into()
 }
 
 async fn code(bench: &Bench) -> String {

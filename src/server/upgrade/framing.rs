@@ -6,6 +6,10 @@
 
 /// Longest line that is kept; hyper refuses a head long before.
 const MAX_LINE: usize = 128 * 1024;
+/// Lengths of the names of fields that are looked at.
+const LENGTH: usize = "content-length".len();
+const ENCODING: usize = "transfer-encoding".len();
+const UPGRADE: usize = "upgrade".len();
 
 /// Where a byte stream of requests breaks the rules.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,7 +73,7 @@ impl Framing {
                     };
                 }
                 Part::Head | Part::ChunkSize | Part::Trailers => {
-                    let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                    let Some(end) = memchr::memchr(b'\n', rest) else {
                         self.line.extend_from_slice(rest);
                         let broken = Broken { at: bytes.len() - 1 };
                         return if self.line.len() > MAX_LINE { Err(broken) } else { Ok(()) };
@@ -143,7 +147,11 @@ impl Head {
             return None;
         }
         // hyper refuses a line without a colon, and blanks before the colon.
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return Some(()) };
+        let Some(colon) = memchr::memchr(b':', line) else { return Some(()) };
+        // Most fields are told by the length of their name.
+        if !matches!(colon, LENGTH | ENCODING | UPGRADE) {
+            return Some(());
+        }
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             if self.length.is_some() || self.is_chunked {
