@@ -22,7 +22,7 @@ async fn traps_until_back(gateway: &Gateway) -> Value {
         if gate["version"] == 1 {
             return gate;
         }
-        let status = gateway.post("/send", json!({"receiver": "a", "action": "trap"})).await.status;
+        let status = gateway.post("/send", json!({"receiver": "a", "action": "chat"})).await.status;
         assert!(status == 503 || status == 200, "{status}");
     }
 }
@@ -35,6 +35,8 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
     let gateway = Setup::default().plugin_as("gate", "stamp-v1").yaml(QUICK).start();
     let mut client = gateway.connect("a", Form::YunqueJson).await;
     let good = gateway.plugin_until("gate", |_| true).await;
+    // The manifest first: with the old file it is refused, and nothing of it serves.
+    gateway.folder.put("gate.toml", b"[settings]\nalways = \"trap\"\n");
     gateway.folder.put("gate.wasm", &component("fault-filter"));
     let new = gateway.plugin_until("gate", |gate| gate["version"] == 2).await;
     assert_eq!((&new["probation"], &new["previous"]), (&json!(true), &good["hash"]), "{new}");
@@ -71,6 +73,8 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
 async fn a_rollback_outlives_a_node_that_is_killed() {
     let mut gateway = Setup::default().plugin_as("gate", "stamp-v1").yaml(QUICK).start();
     let good = gateway.plugin_until("gate", |_| true).await;
+    // The manifest first: with the old file it is refused, and nothing of it serves.
+    gateway.folder.put("gate.toml", b"[settings]\nalways = \"trap\"\n");
     gateway.folder.put("gate.wasm", &component("fault-filter"));
     let bad = gateway.plugin_until("gate", |gate| gate["version"] == 2).await;
     let back = traps_until_back(&gateway).await;

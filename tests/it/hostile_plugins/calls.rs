@@ -118,7 +118,7 @@ const ANSWERS: [Case; 9] = [
             let filter = filter(&format!("{text} (i32.const 8192)"));
             filter.memory("(memory (export \"memory\") 160)").build()
         },
-        "replace: expected at most",
+        "message: expected at most",
     ),
     judging(
         "loop-after-return",
@@ -203,7 +203,7 @@ const HANDLERS: [Case; 10] = [
         name: "no-code",
         file: || handler("(i32.store8 (i32.const 2064) (i32.const 120)) (i32.const 1088)").build(),
         manifest: "",
-        expected: Answers("503", "reply: code: expected three digits"),
+        expected: Answers("503", "code: expected three digits"),
     },
     Case {
         name: "push-flood",
@@ -272,12 +272,7 @@ const FIRST: &str = "order = -1";
 const OTHERS: [Case; 6] = [
     Case { name: "trap-in-admit", file: || auth("unreachable").build(), manifest: FIRST, expected: Bars("failed") },
     Case { name: "loop-in-admit", file: || auth(LOOP).build(), manifest: FIRST, expected: Bars("CPU time of 50ms") },
-    Case {
-        name: "admits-nobody",
-        file: || auth("(i32.const 4096)").build(),
-        manifest: FIRST,
-        expected: Bars("admission: uid"),
-    },
+    Case { name: "admits-nobody", file: || auth("(i32.const 4096)").build(), manifest: FIRST, expected: Bars("uid") },
     Case {
         name: "trap-in-event",
         file: || events_with("", "", "unreachable").build(),
