@@ -43,6 +43,9 @@ use crate::vital::{Failure, Vitals};
 /// What may still be under way when the grace time of a drain is over gets so long to end.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
+/// A start in which a vital task has ended gets so long to return the error that ended it.
+const LAST_ERROR: Duration = Duration::from_millis(500);
+
 /// What the first attempt to join the cluster may take before the node starts without it.
 const FIRST_JOIN: Duration = Duration::from_secs(2);
 
@@ -122,7 +125,7 @@ async fn run_with(loaded: Loaded, vitals: Vitals) -> Result<End, AppError> {
     let mut starting = Starting(tokio::spawn(App::start(Arc::clone(&telemetry), loaded, vitals.clone())));
     let mut app = tokio::select! {
         biased;
-        stop = stopped(&signals, &vitals) => return Ok(give_up(stop)),
+        stop = stopped(&signals, &vitals) => return end_of_start(stop, &mut starting).await,
         started = starting.ready() => started?,
     };
     let _ = writeln!(io::stdout(), "{}", app.banner);
@@ -164,6 +167,16 @@ async fn cut_short(signals: &Signals) -> i32 {
             () = hangups.hangup() => tracing::warn!("the node drains: the configuration is not read again"),
         }
     }
+}
+
+/// Ends a node that is not ready yet. A start that fails ends its tasks, too: its error is the reason then.
+async fn end_of_start(stop: Stop, starting: &mut Starting) -> Result<End, AppError> {
+    if let Stop::Failed(_) = &stop
+        && let Ok(Err(error)) = timeout(LAST_ERROR, starting.ready()).await
+    {
+        return Err(error);
+    }
+    Ok(give_up(stop))
 }
 
 /// Ends a node that is not ready yet: it has no client and no record.
