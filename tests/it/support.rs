@@ -1,4 +1,4 @@
-//! What the integration tests stand on: the node as a process, a client, an HTTP caller, tokens, guests.
+//! Shared support of the integration tests: node processes, clients, an HTTP caller, tokens, and test plugins.
 
 pub mod acts;
 pub mod bus;
@@ -21,7 +21,7 @@ pub mod wire;
 
 use serde_json::Value;
 
-/// The document's own push, byte for byte.
+/// The sample push of the documents, byte for byte.
 pub const PUSH_SAMPLE: &str = include_str!("../vectors/push-sample.json");
 
 pub fn push_sample() -> Value {

@@ -1,4 +1,5 @@
-//! Envelopes of every SendAct, with whom each must reach: for every way in that takes them.
+//! Envelopes of every SendAct, with the recipients that each must reach. Every intake and API that takes envelopes uses
+//! them.
 
 use serde_json::{Value, json};
 
@@ -7,10 +8,10 @@ use super::gateway::Gateway;
 use super::token::Claims;
 use super::wire::Form;
 
-/// Clients a (phone, desk) and b, the first and the last in the lobby.
+/// Three clients: user a on a phone and on a desktop, and user b. The first and the last are in the lobby.
 pub struct Cast {
     pub clients: Vec<Client>,
-    /// The first one's connection.
+    /// Connection id of the first client.
     pub cid: u64,
 }
 
@@ -23,7 +24,7 @@ impl Cast {
         Self { clients: vec![phone, desk, other], cid }
     }
 
-    /// How many messages each client has up to one with this action, which every client gets.
+    /// Counts the messages of each client before the one with the action `mark`, which every client receives.
     pub async fn counts_until(&mut self, mark: &str) -> [usize; 3] {
         let mut counts = [0; 3];
         for (client, count) in self.clients.iter_mut().zip(&mut counts) {
@@ -34,7 +35,7 @@ impl Cast {
         counts
     }
 
-    /// Each act and default as an envelope, and how many messages each client must get of it. The node is n1.
+    /// Returns each act, and the default, as an envelope with its number of messages for each client. The node is n1.
     pub fn acts(&self) -> Vec<(Value, [usize; 3])> {
         let cid = self.cid;
         let msg = json!([{"action": "chat", "content": {"text": "hi"}, "receiver": "b"}]);

@@ -1,4 +1,4 @@
-//! What the contract of the bus is asked of: engines that several nodes share, and receivers that remember.
+//! Fixtures of the bus contract: engines that several nodes share, and receivers that record their input.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,33 +20,33 @@ use super::client::within;
 use super::kafka;
 use super::redis::Redis;
 
-/// An engine under test, the real one, for as many nodes as a test wants.
+/// The real engine under test, for any number of nodes.
 pub trait Bus: Sized + Send + Sync + 'static {
-    /// Whether several nodes meet on it, and it can be away.
+    /// True if several nodes meet on the engine and it can be unavailable.
     const IS_SHARED: bool;
-    /// Whether a user's messages reach only nodes that hold the user, and their number is told.
+    /// True if a user's messages reach only nodes that hold the user, and the outcome says how many nodes.
     const IS_ROUTED: bool;
 
     fn start() -> Self;
 
-    /// What a node has to set to be on it.
+    /// Adds the settings with which a node uses this engine.
     fn configure(&self, config: &mut Config);
 
-    /// Ends it at once; what it had not kept is lost.
+    /// Kills the engine at once; data that it had not persisted is lost.
     fn kill(&mut self);
 
     fn restart(&mut self);
 
-    /// Stops it in its tracks: connections stay, nothing is answered.
+    /// Freezes the engine: connections stay open and no request is answered.
     fn pause(&self);
 
     fn resume(&self);
 
-    /// Puts these bytes where every node reads a record.
+    /// Writes these bytes to the place from which every node reads records.
     fn inject(&self, record: &[u8]) -> impl Future<Output = ()> + Send;
 }
 
-/// One node: nothing shared, nothing that could be away.
+/// A bus of one node: it shares nothing and cannot be unavailable.
 pub struct MemoryBus;
 
 impl Bus for MemoryBus {
@@ -119,7 +119,7 @@ impl Bus for Redis {
     }
 }
 
-/// A Kafka that all tests share, with topics of this test's own.
+/// The Kafka that all tests share, with topics that belong to this test alone.
 pub struct SharedKafka {
     prefix: String,
 }
@@ -201,18 +201,18 @@ pub struct Seat {
     pub heard: Arc<Recorder>,
 }
 
-/// Remembers what came, in order.
+/// Records the input of a node in order.
 pub struct Recorder {
     came: watch::Sender<Vec<Came>>,
-    /// While it is closed, nothing is taken.
+    /// No input is accepted while the gate is closed.
     gate: watch::Sender<bool>,
     receipt: Mutex<Receipt>,
 }
 
-/// One thing that came.
+/// One recorded input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Came {
-    /// An envelope: its target, its text, how many came with it in one batch.
+    /// An envelope: its target and its text.
     Message(Target, String),
     Word(NodeId, Bytes),
     Gap,
@@ -226,12 +226,12 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// What it answers for each envelope from now on.
+    /// Sets the receipt that each envelope gets from now on.
     pub fn answer(&self, receipt: Receipt) {
         *self.receipt.lock() = receipt;
     }
 
-    /// Takes nothing until it is opened again.
+    /// Accepts no input until the gate is opened.
     pub fn close_gate(&self) {
         self.gate.send_replace(false);
     }
@@ -252,14 +252,14 @@ impl Recorder {
         self.came.borrow().iter().filter(|came| **came == Came::Gap).count()
     }
 
-    /// Waits until what came is as `is_enough` says.
+    /// Waits until `is_enough` accepts the recorded input.
     pub async fn until(&self, what: &str, is_enough: impl Fn(&[Came]) -> bool) {
         let mut came = self.came.subscribe();
         let waited = came.wait_for(|came| is_enough(came));
         drop(within(what, waited).await.unwrap());
     }
 
-    /// Waits until so many messages came, and gives their texts.
+    /// Waits for `count` messages and returns the texts of all messages.
     pub async fn messages(&self, count: usize) -> Vec<String> {
         self.until(&format!("{count} messages"), |came| texts(came).len() >= count).await;
         self.texts()
@@ -295,14 +295,14 @@ impl Deliver for Recorder {
 }
 
 impl Seat {
-    /// A node on `bus`, as soon as it is ready.
+    /// Starts a node on `bus` and waits until it is ready.
     pub async fn take(bus: &impl Bus, name: &str, number: u16) -> Self {
         let seat = Self::take_early(bus, name, number);
         seat.ready().await;
         seat
     }
 
-    /// A node whose engine may be away.
+    /// Starts a node without waiting; its engine may be unavailable.
     pub fn take_early(bus: &impl Bus, name: &str, number: u16) -> Self {
         let heard = Arc::new(Recorder::default());
         let mut config = Config::default();
@@ -313,7 +313,7 @@ impl Seat {
         Self { id: config.node.id, number, engine, heard }
     }
 
-    /// Waits until the bus finds no fault.
+    /// Waits until the bus reports no fault.
     pub async fn ready(&self) {
         until("a bus without faults", || self.broker().faults().is_empty()).await;
     }
@@ -322,7 +322,7 @@ impl Seat {
         &*self.engine.broker
     }
 
-    /// How the others see it.
+    /// The member that the other nodes see.
     pub fn member(&self) -> Member {
         Member {
             id: self.id.clone(),
@@ -339,7 +339,7 @@ impl Seat {
         }
     }
 
-    /// Publishes one message and gives its outcome.
+    /// Publishes one message and returns its outcome.
     pub async fn publish(&self, target: Target, text: &str) -> Outcome {
         self.publish_all(vec![envelope(target, text)]).await.remove(0)
     }
@@ -365,7 +365,7 @@ pub fn is_accepted(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Accepted { .. })
 }
 
-/// How many nodes took it.
+/// Number of nodes that accepted the message.
 #[track_caller]
 pub fn nodes(outcome: &Outcome) -> Option<u32> {
     match outcome {
@@ -374,7 +374,7 @@ pub fn nodes(outcome: &Outcome) -> Option<u32> {
     }
 }
 
-/// Looks again and again until `is_so`.
+/// Polls `is_so` every 10 ms until it returns true.
 pub async fn until(what: &str, is_so: impl Fn() -> bool) {
     let mut looks = tokio::time::interval(Duration::from_millis(10));
     within(what, async {

@@ -1,6 +1,6 @@
-//! A client of the tests' own: WebSocket or TCP, every dialect, nothing shared with the node but the documents.
+//! A test client over WebSocket or TCP in every dialect. It shares no code with the node and follows the documents.
 //!
-//! It reads strictly and waits at most [`PATIENCE`] for anything, so that a test fails with words and never hangs.
+//! The client reads strictly and waits at most [`PATIENCE`] for anything: a test fails with a message and never hangs.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -17,18 +17,19 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::wire::{Form, Frame, read_binary, read_text, sent_binary, sent_text};
 
-/// Longest wait for one thing. Nothing takes so long on any machine that runs tests: what is not there by then does not come.
+/// Longest wait for one event. No event takes this long on any test machine, so an event that is still missing will not
+/// come.
 pub const PATIENCE: Duration = Duration::from_secs(100);
 
-/// What comes out of a connection.
+/// One event on a connection.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {
     Frame(Frame),
-    /// Close code and reason; none where the transport has no close frame or the peer sent none.
+    /// Close code and reason; `None` if the transport has no close frame or the peer sent none.
     Closed(Option<(u16, String)>),
 }
 
-/// A socket, or TLS over one.
+/// A socket, with or without TLS.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
@@ -45,15 +46,15 @@ pub struct Client {
     /// The subprotocol that the node chose.
     pub subprotocol: Option<String>,
     link: Link,
-    /// Frames that came while something else was waited for.
+    /// Frames that arrived during a wait for another frame.
     kept: VecDeque<Frame>,
-    /// Whether PINGs are answered.
+    /// True if the client answers PINGs.
     pub polite: bool,
-    /// The last binary payload, as it came; on TCP the length is taken out.
+    /// The last binary payload as received; on TCP without the length field.
     pub payload: Vec<u8>,
 }
 
-/// How to dial.
+/// Parameters of a WebSocket handshake.
 #[derive(Default, Clone)]
 pub struct Dial {
     pub path: String,
@@ -77,7 +78,7 @@ impl Dial {
     }
 }
 
-/// Waits for `what`, but not for ever.
+/// Waits at most [`PATIENCE`] for the future. `what` names it in the failure message.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
@@ -86,13 +87,13 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 impl Client {
-    /// Opens a WebSocket; a refusal by HTTP is its status and body.
+    /// Opens a WebSocket. The error is the HTTP status and body of a refusal.
     pub async fn dial(address: SocketAddr, form: Form, dial: Dial) -> Result<Self, (u16, String)> {
         let stream = within("a TCP connection", TcpStream::connect(address)).await.unwrap();
         Self::dial_over(Box::new(stream), address, form, dial).await
     }
 
-    /// Opens a WebSocket over a socket that stands already.
+    /// Opens a WebSocket over a socket that is already connected.
     pub async fn dial_over(pipe: Pipe, address: SocketAddr, form: Form, dial: Dial) -> Result<Self, (u16, String)> {
         let mut request: Request<()> = format!("ws://{address}{}", dial.path).into_client_request().unwrap();
         for (name, value) in dial.headers {
@@ -117,7 +118,7 @@ impl Client {
         }
     }
 
-    /// Speaks CIM's TCP framing.
+    /// Creates a client that uses CIM's TCP framing.
     pub fn tcp_over(pipe: Pipe) -> Self {
         Self::new(Form::CimTcp, None, Link::Tcp(pipe))
     }
@@ -126,7 +127,7 @@ impl Client {
         Self { form, subprotocol, link, kept: VecDeque::new(), polite: true, payload: Vec::new() }
     }
 
-    /// The next frame or the end, as it comes from the socket.
+    /// Returns the next frame or the end, exactly as the socket delivers it.
     async fn read(&mut self) -> Seen {
         match &mut self.link {
             Link::WebSocket(socket) => loop {
@@ -169,7 +170,7 @@ impl Client {
         }
     }
 
-    /// The next thing but PINGs, which are answered where the client is polite.
+    /// Returns the next event other than a PING. A polite client answers PINGs.
     pub async fn next(&mut self) -> Seen {
         if let Some(frame) = self.kept.pop_front() {
             return Seen::Frame(frame);
@@ -189,7 +190,7 @@ impl Client {
         }
     }
 
-    /// The next MESSAGE; anything else is a failure.
+    /// Returns the next MESSAGE; any other event fails the test.
     pub async fn message(&mut self) -> Value {
         match self.next().await {
             Seen::Frame(Frame::Message(message)) => message,
@@ -197,7 +198,7 @@ impl Client {
         }
     }
 
-    /// The next REPLY; anything else is a failure.
+    /// Returns the next REPLY; any other event fails the test.
     pub async fn reply(&mut self) -> Value {
         match self.next().await {
             Seen::Frame(Frame::Reply(reply)) => reply,
@@ -205,13 +206,13 @@ impl Client {
         }
     }
 
-    /// Waits for a PING and leaves it unanswered.
+    /// Waits for a PING and does not answer it.
     pub async fn ping(&mut self) {
         let seen = within("a PING", self.read()).await;
         assert_eq!(seen, Seen::Frame(Frame::Ping));
     }
 
-    /// Reads until the end; says how it came, whatever came before.
+    /// Reads to the end of the connection and returns its close code and reason.
     pub async fn closed(&mut self) -> Option<(u16, String)> {
         loop {
             if let Seen::Closed(why) = self.next().await {
@@ -220,12 +221,12 @@ impl Client {
         }
     }
 
-    /// The close code, on a transport that has one.
+    /// Returns the close code; the transport must have one.
     pub async fn close_code(&mut self) -> u16 {
         self.closed().await.expect("a close frame").0
     }
 
-    /// Sends a SendBody and waits for its REPLY; messages that come meanwhile are kept for later.
+    /// Sends a SendBody and waits for its REPLY. Messages that arrive meanwhile are kept.
     pub async fn ask(&mut self, key: &str, data: Value) -> Value {
         self.sent(key, data).await;
         let mut others = VecDeque::new();
@@ -241,7 +242,7 @@ impl Client {
         }
     }
 
-    /// Everything that the node had for this client up to now. A reply marks the end, so nothing is waited for in vain.
+    /// Returns everything that the node has sent to this client so far. A reply marks the end, so the wait is bounded.
     pub async fn drain(&mut self) -> Vec<Value> {
         self.ask("no_such_key", json!({})).await;
         self.kept
@@ -253,7 +254,7 @@ impl Client {
             .collect()
     }
 
-    /// Every message up to the end of the connection.
+    /// Returns every message up to the end of the connection.
     pub async fn rest(mut self) -> Vec<Value> {
         let mut messages = Vec::new();
         loop {
@@ -265,7 +266,7 @@ impl Client {
         }
     }
 
-    /// Sends a SendBody and waits for nothing.
+    /// Sends a SendBody without waiting for a reply.
     pub async fn sent(&mut self, key: &str, data: Value) {
         let body = json!({"key": key, "timestamp": 1_700_000_000_000_i64, "data": data});
         if self.form.is_json() {
@@ -283,7 +284,7 @@ impl Client {
         }
     }
 
-    /// Sends one payload as it stands; on TCP its first byte is the type and the length is put behind it.
+    /// Sends one payload unchanged. On TCP, its first byte is the type, and the length is inserted after it.
     pub async fn raw(&mut self, message: Message) {
         match &mut self.link {
             Link::WebSocket(socket) => {
@@ -298,7 +299,7 @@ impl Client {
         }
     }
 
-    /// Ends the connection as a well-mannered client does.
+    /// Closes the connection with a close handshake.
     pub async fn close(mut self) {
         match &mut self.link {
             Link::WebSocket(socket) => {

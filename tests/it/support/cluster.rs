@@ -1,7 +1,7 @@
-//! Several built nodes as processes of their own, on whatever carries them: started, killed, frozen, drained, started again.
+//! Several node processes on any engine: started, killed, frozen, drained and restarted.
 //!
-//! Knows no engine: what makes the nodes one cluster is text of their configuration. Each node has a name (`n1`, `n2`, …)
-//! and a number; a node that starts again keeps both and its folder, and has new ports.
+//! Does not know the engine: text in the configuration joins the nodes into one cluster. Each node has a name (`n1`,
+//! `n2`, …) and a number. A restarted node keeps its name, number and folder, and gets new ports.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use rustix::process::Signal;
 use super::client::within;
 use super::gateway::{Gateway, Setup};
 
-/// How often a condition is looked at that nobody tells of.
+/// Interval between two checks of a condition that sends no notification.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Nodes, by place: `n1` stands at 0.
+/// Nodes by index: `n1` is at 0.
 pub struct Cluster {
     places: Vec<Place>,
 }
@@ -25,26 +25,26 @@ pub struct Cluster {
 struct Place {
     node: Mutex<Arc<Gateway>>,
     state: Mutex<State>,
-    /// How often something was done to it.
+    /// Number of signals sent to the node.
     acts: AtomicUsize,
 }
 
-/// What was done to a node.
+/// The last action on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Up,
-    /// Stopped by SIGSTOP: sockets take connections, nobody answers.
+    /// Stopped by SIGSTOP: its sockets accept connections, and no request is answered.
     Frozen,
     Down,
 }
 
 impl Cluster {
-    /// `count` nodes, each with this text on the top level of its configuration besides its name, and ready.
+    /// Starts `count` nodes with this text on the top level of their configuration, and waits until they are ready.
     pub async fn start(count: usize, yaml: &str) -> Self {
         Self::with(count, |_| Setup::default().yaml(yaml)).await
     }
 
-    /// The same, each made by `setup` from its place; the name, number and address are added.
+    /// Starts `count` nodes that `setup` creates from their index. Name, number and address are added.
     pub async fn with(count: usize, setup: impl Fn(usize) -> Setup) -> Self {
         let started = |place: usize| {
             let (id, number, address) = (name(place), place + 1, address(place));
@@ -52,7 +52,7 @@ impl Cluster {
             let node = setup(place).yaml(&itself).start();
             Place { node: Mutex::new(Arc::new(node)), state: Mutex::new(State::Up), acts: AtomicUsize::new(0) }
         };
-        // One after the other: the first compiles the plugins for all.
+        // One node after the other: the first compiles the plugins for all.
         let cluster = Self { places: (0..count).map(started).collect() };
         for place in 0..count {
             cluster.ready(place).await;
@@ -64,12 +64,12 @@ impl Cluster {
         self.places.len()
     }
 
-    /// The process that stands there now, or the last that did.
+    /// The process at this index: the current one, or the last one that ran.
     pub fn node(&self, place: usize) -> Arc<Gateway> {
         Arc::clone(&self.places[place].node.lock())
     }
 
-    /// How often something was done to each node: one of which that changed did not run all the while.
+    /// Number of signals for each node. A node whose number changed did not run all the time.
     pub fn acts(&self) -> Vec<usize> {
         self.places.iter().map(|place| place.acts.load(Ordering::SeqCst)).collect()
     }
@@ -78,40 +78,40 @@ impl Cluster {
         *self.places[place].state.lock()
     }
 
-    /// The next place from this one on whose node is up; this one if none is.
+    /// The first index from `place` on whose node is up, or `place` itself if no node is.
     pub fn up_from(&self, place: usize) -> usize {
         let places = (0..self.len()).map(|step| (place + step) % self.len());
         places.into_iter().find(|place| self.state(*place) == State::Up).unwrap_or(place % self.len())
     }
 
-    /// kill -9, and it is gone.
+    /// Kills the node with SIGKILL and waits until it has exited.
     pub async fn kill(&self, place: usize) {
         self.signal(place, Signal::KILL, State::Down);
         self.node(place).ended().await;
     }
 
-    /// SIGSTOP: it is there and does nothing.
+    /// Freezes the node with SIGSTOP.
     pub fn freeze(&self, place: usize) {
         self.signal(place, Signal::STOP, State::Frozen);
     }
 
-    /// SIGCONT.
+    /// Resumes the node with SIGCONT.
     pub fn thaw(&self, place: usize) {
         self.signal(place, Signal::CONT, State::Up);
     }
 
-    /// SIGTERM, and waits until it has drained and ended.
+    /// Sends SIGTERM and waits until the node has drained and exited.
     pub async fn drain(&self, place: usize) {
         self.signal(place, Signal::TERM, State::Down);
         self.node(place).ended().await;
     }
 
-    /// A node that is down comes back, and is ready.
+    /// Restarts a node that is down, and waits until it is ready.
     pub async fn restart(&self, place: usize) {
         self.come_back(place, Gateway::again).await;
     }
 
-    /// The same as another build of the command.
+    /// Restarts a node that is down with another build of the command.
     pub async fn restart_as(&self, place: usize, program: &Path) {
         let program = program.to_owned();
         self.come_back(place, move |old| old.again_as(&program)).await;
@@ -120,7 +120,7 @@ impl Cluster {
     async fn come_back(&self, place: usize, again: impl FnOnce(&Gateway) -> Gateway + Send + 'static) {
         assert_eq!(self.state(place), State::Down, "{} is not down", name(place));
         let old = self.node(place);
-        // Its first line comes from a thread; the runtime goes on with its other tasks meanwhile.
+        // The wait for the first line runs on a blocking thread; the runtime continues with its other tasks.
         let node = tokio::task::spawn_blocking(move || again(&old)).await.unwrap();
         *self.places[place].node.lock() = Arc::new(node);
         *self.places[place].state.lock() = State::Up;
@@ -133,12 +133,12 @@ impl Cluster {
         self.node(place).signal(signal);
     }
 
-    /// Waits until the node says that it wants traffic.
+    /// Waits until the node reports ready.
     pub async fn ready(&self, place: usize) {
         until(&format!("{} ready", name(place)), || self.is_ready(place)).await;
     }
 
-    /// Waits until the node says that it wants none.
+    /// Waits until the node reports not ready.
     pub async fn unready(&self, place: usize) {
         until(&format!("{} not ready", name(place)), async || !self.is_ready(place).await).await;
     }
@@ -147,7 +147,7 @@ impl Cluster {
         self.node(place).get("/health/ready").await.status == 200
     }
 
-    /// The sum of a metric's lines on a node, whatever their labels; 0 where it has none.
+    /// The sum of a metric over all labels on a node; 0 if the node does not export it.
     pub async fn metric(&self, place: usize, name: &str) -> f64 {
         let text = self.node(place).get("/metrics").await.body;
         let line = |line: &str| {
@@ -158,7 +158,7 @@ impl Cluster {
         text.lines().filter_map(line).sum()
     }
 
-    /// A counter, on all nodes that are up.
+    /// The sum of a counter over all nodes that are up.
     #[expect(clippy::cast_possible_truncation, reason = "a counter is a whole number")]
     pub async fn counted(&self, name: &str) -> usize {
         let mut counted = 0;
@@ -169,17 +169,17 @@ impl Cluster {
     }
 }
 
-/// What the node at that place is called.
+/// Name of the node at this index.
 pub fn name(place: usize) -> String {
     format!("n{}", place + 1)
 }
 
-/// Where clients are told to find it; nothing is there.
+/// The advertised address of a node for its clients. No server listens there.
 pub fn address(place: usize) -> String {
     format!("{}.example:8080", name(place))
 }
 
-/// Looks until it is so, as long as anything is waited for.
+/// Polls the condition until it is true, at most for the usual patience.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let look = async {
         let mut looks = tokio::time::interval(LOOK);

@@ -1,10 +1,10 @@
-//! Chance that can be played again: a seed decides everything, and a test that fails says which it was.
+//! Reproducible randomness: a seed decides everything, and a failed test prints its seed.
 
-/// splitmix64: the same on every machine.
+/// splitmix64: the same sequence on every machine.
 pub struct Dice(pub u64);
 
 impl Dice {
-    /// Below `sides`.
+    /// A number below `sides`.
     pub fn roll(&mut self, sides: usize) -> usize {
         usize::try_from(self.draw() % sides as u64).unwrap()
     }
@@ -17,13 +17,13 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// Dice of their own for another part of the same play.
+    /// Independent dice for another part of the same run.
     pub fn split(&mut self) -> Self {
         Self(self.draw())
     }
 }
 
-/// The number in this variable, or else this one.
+/// The number in this environment variable, or `else_this`.
 pub fn given(variable: &str, else_this: usize) -> usize {
     std::env::var(variable).ok().and_then(|number| number.parse().ok()).unwrap_or(else_this)
 }

@@ -1,6 +1,6 @@
-//! The built node, started as a process of its own on free ports, with a plugin directory of its own.
+//! The built node as a process on free ports, with its own plugin directory.
 //!
-//! It learns the addresses from the lines that `serve` prints, and is killed at the end of the test, whatever happened.
+//! The addresses come from the lines that `serve` prints. The process is killed at the end of the test in every case.
 
 mod setup;
 
@@ -24,7 +24,7 @@ use super::token;
 use super::wire::Form;
 pub use setup::{Folder, Setup, built, component, samples, skylark};
 
-/// Compiling every sample in a cold cache may take a while on a busy machine.
+/// Compiling every sample with a cold cache may take long on a busy machine.
 const START: Duration = Duration::from_secs(120);
 
 /// A running node.
@@ -32,7 +32,7 @@ pub struct Gateway {
     pub folder: Folder,
     child: Child,
     addresses: HashMap<String, SocketAddr>,
-    /// What its clients trust, where it speaks TLS.
+    /// The certificate that the node's clients trust, if the node uses TLS.
     trust: Option<Trust>,
     said: watch::Sender<String>,
 }
@@ -42,14 +42,14 @@ impl Gateway {
         Setup::default().start()
     }
 
-    /// Runs this command in its folder, and waits until it says that it is ready.
+    /// Runs this command in its folder and waits until it reports ready.
     pub fn run(folder: Folder, command: Command, trust: Option<Trust>) -> Self {
         let (mut gateway, heard) = Self::begin(folder, command, trust);
         gateway.learn(&heard);
         gateway
     }
 
-    /// The same without the wait: it has no address yet, and the receiver gets what it prints.
+    /// Runs this command without waiting. The node has no address yet, and the receiver gets its output.
     pub fn begin(folder: Folder, mut command: Command, trust: Option<Trust>) -> (Self, mpsc::Receiver<String>) {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -60,7 +60,7 @@ impl Gateway {
         (Self { folder, child, addresses: HashMap::new(), trust, said }, heard)
     }
 
-    /// Reads what `serve` prints until it says that it is ready.
+    /// Reads the output of `serve` until it reports ready.
     fn learn(&mut self, heard: &mpsc::Receiver<String>) {
         let deadline = Instant::now() + START;
         loop {
@@ -90,7 +90,7 @@ impl Gateway {
         self.child.id()
     }
 
-    /// A connection to what serves `service`, through TLS where it speaks that.
+    /// Connects to the listener of `service`, over TLS if the node uses it.
     pub async fn pipe(&self, service: &str) -> Pipe {
         let tcp = within("a TCP connection", TcpStream::connect(self.address(service))).await.unwrap();
         match &self.trust {
@@ -103,7 +103,7 @@ impl Gateway {
         Http::over(self.pipe("api").await, self.address("api"))
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a new connection.
     pub async fn post(&self, path: &str, body: Value) -> Response {
         self.http().await.post(path, &body).await
     }
@@ -112,12 +112,12 @@ impl Gateway {
         self.http().await.get(path).await
     }
 
-    /// Connects `uid` over its token, and reads the bind reply.
+    /// Connects `uid` with its token and reads the bind reply.
     pub async fn connect(&self, uid: &str, form: Form) -> Client {
         self.connect_as(token::Claims::of(uid), form).await.0
     }
 
-    /// Connects with these claims; answers the bind reply too. A cim connection binds by frame, others by query.
+    /// Connects with these claims and returns the bind reply too. A cim connection binds by frame, the others by query.
     pub async fn connect_as(&self, claims: token::Claims, form: Form) -> (Client, Value) {
         let token = claims.mint();
         if form.is_cim() {
@@ -134,7 +134,7 @@ impl Gateway {
         (client, reply)
     }
 
-    /// An unbound connection on the cim listeners.
+    /// Opens an unbound connection to a cim listener.
     pub async fn dial_cim(&self, form: Form) -> Client {
         if form == Form::CimTcp {
             return Client::tcp_over(self.pipe("cim-tcp").await);
@@ -143,7 +143,7 @@ impl Gateway {
         Client::dial_over(pipe, self.address("cim"), form, Dial::path("/")).await.expect("an upgrade")
     }
 
-    /// Asks `/plugins` until the plugin is as `wanted`.
+    /// Polls `/plugins` until `wanted` accepts the plugin.
     pub async fn plugin_until(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let mut http = self.http().await;
         let ask = async {
@@ -163,16 +163,16 @@ impl Gateway {
         send_signal(self.pid(), signal);
     }
 
-    /// Waits for the process to end.
+    /// Waits for the process to exit and returns its status.
     pub async fn exit(&mut self) -> ExitStatus {
         self.ended().await;
         self.child.wait().unwrap()
     }
 
-    /// Waits until the process has ended; its status stays to be read.
+    /// Waits until the process has exited. Its status can still be read.
     pub async fn ended(&self) {
         let pid = self.pid();
-        // `wait` blocks: it has a thread, and a bound, of its own.
+        // `wait` blocks, so it runs on its own thread with its own time limit.
         let (done, over) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             let pid = Pid::from_raw(pid.cast_signed()).unwrap();
@@ -183,24 +183,24 @@ impl Gateway {
         within("the end of the node", over).await.unwrap();
     }
 
-    /// The same node once more, in its folder and on new ports, after this one has ended.
+    /// Starts the same node again in its folder and on new ports, after this one has exited.
     pub fn again(&self) -> Self {
         self.again_as(self.folder.program())
     }
 
-    /// The same as another build of the command.
+    /// Starts the same node again with another build of the command.
     pub fn again_as(&self, program: &Path) -> Self {
         let folder = self.folder.for_program(program);
         let command = folder.command("serve");
         Self::run(folder, command, self.trust.clone())
     }
 
-    /// Waits until it has printed or logged a line that holds `words`.
+    /// Waits until the node has printed or logged a line that contains `words`.
     pub async fn said(&self, words: &str) {
         self.said_one_of(&[words], super::client::PATIENCE).await;
     }
 
-    /// The same for one of several, and with another patience.
+    /// Waits for one of several texts with another time limit.
     pub async fn said_one_of(&self, words: &[&str], patience: Duration) {
         let mut news = self.said.subscribe();
         let heard = news.wait_for(|said| words.iter().any(|words| said.contains(words)));
@@ -209,7 +209,7 @@ impl Gateway {
         }
     }
 
-    /// Everything that it printed and logged up to now.
+    /// Everything that the node has printed and logged so far.
     pub fn log(&self) -> String {
         self.said.borrow().clone()
     }
@@ -242,14 +242,14 @@ fn listen(stream: impl Read + Send + 'static, said: watch::Sender<String>, lines
                 text.push('\n');
             });
             if let Some(lines) = &lines {
-                // Nobody listens any more once the node is ready.
+                // No receiver is left once the node is ready.
                 let _ = lines.try_send(line);
             }
         }
     });
 }
 
-/// Sends a signal to a child. One that is stopped stands still when this returns: each of its threads.
+/// Sends a signal to a child. After SIGSTOP, each thread of the child has stopped when this returns.
 pub fn send_signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).unwrap();
     kill_process(pid, signal).unwrap();

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand, over one connection that stays open. Reads content-length and chunked bodies.
+//! HTTP/1.1 by hand over one persistent connection. Reads content-length and chunked bodies.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use super::client::{Pipe, within};
 
-/// What came back.
+/// A received response.
 #[derive(Debug, Clone)]
 pub struct Response {
     pub status: u16,
@@ -26,7 +26,7 @@ impl Response {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
-    /// The data of a success, after a look at status and code.
+    /// The data of a successful response; checks status and code first.
     #[track_caller]
     pub fn data(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);
@@ -35,7 +35,7 @@ impl Response {
         body["data"].clone()
     }
 
-    /// The status and message of a fault; both codes must agree.
+    /// The status and message of an error; both codes must agree.
     #[track_caller]
     pub fn fault(&self) -> (u16, String) {
         let body = self.json();
@@ -44,7 +44,7 @@ impl Response {
     }
 }
 
-/// A caller of the API.
+/// An HTTP client of the API.
 pub struct Http {
     stream: BufReader<Pipe>,
     address: SocketAddr,
@@ -59,7 +59,7 @@ impl Http {
         Self::over(Box::new(stream), address)
     }
 
-    /// Calls over a socket that stands already.
+    /// Creates a client over a socket that is already connected.
     pub fn over(pipe: Pipe, address: SocketAddr) -> Self {
         Self { stream: BufReader::new(pipe), address, headers: Vec::new() }
     }
@@ -82,7 +82,7 @@ impl Http {
         response
     }
 
-    /// The same for a node that may end meanwhile: no bound in time, and no second connection where this one ends.
+    /// Sends a request to a node that may exit meanwhile: no time limit, and no reconnect when the connection ends.
     pub async fn attempt(
         &mut self,
         method: &str,
@@ -100,7 +100,7 @@ impl Http {
         }
         head.push_str("\r\n");
         let request = [head.as_bytes(), body].concat();
-        // A refusal may come, and the connection end, before all of a large body was taken.
+        // The node may refuse and close the connection before it has read all of a large body.
         let _ = self.stream.get_mut().write_all(&request).await;
         let status_line = self.line().await?;
         let status = status_line.split(' ').nth(1).and_then(|s| s.parse().ok());

@@ -1,7 +1,7 @@
-//! A real Kafka: one that all tests share, or a cluster of a test's own; and a client to speak to it past Skylark.
+//! A real Kafka, shared by all tests or started for one test, and a client that bypasses Skylark.
 //!
-//! `tests/run` brings the shared one up and tells its addresses. Where nobody did, the first test that asks starts one
-//! through the same script, which ends it with this process.
+//! `tests/run` starts the shared one and passes its addresses. Without it, the first test that needs Kafka starts one
+//! with the same script, which stops Kafka with this process.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,21 +24,21 @@ use super::client::within;
 
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// A Kafka that runs.
+/// A running Kafka.
 pub struct Kafka {
-    /// Where nameless clients, who may do everything, are served.
+    /// Address for anonymous clients, which have all rights.
     pub bootstrap: String,
-    /// Where users are served: `skylark` (`lark-secret`) may do everything, `stranger` (`strange-secret`) nothing.
+    /// Address for users: `skylark` (`lark-secret`) has all rights, `stranger` (`strange-secret`) has none.
     pub users: String,
 }
 
-/// A cluster of a test's own: it may be hurt. Ends with this value, or with the process.
+/// A cluster of one test, which may break it. Ends with this value or with the process.
 pub struct Cluster {
     pub kafka: Kafka,
     work: PathBuf,
 }
 
-/// What stands in a topic.
+/// A record of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub partition: i32,
@@ -48,16 +48,16 @@ pub struct Found {
     pub headers: Vec<(String, Vec<u8>)>,
 }
 
-/// Who has a partition.
+/// The replicas of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replicas {
-    /// The broker that leads it; −1 = none.
+    /// The leading broker; −1 = none.
     pub leader: i32,
-    /// Those that have all that it has.
+    /// Replicas that have every record.
     pub in_sync: Vec<i32>,
 }
 
-/// The Kafka of this run.
+/// The Kafka of this test run.
 pub fn kafka() -> &'static Kafka {
     static SHARED: OnceLock<Kafka> = OnceLock::new();
     SHARED.get_or_init(|| match (std::env::var("SKYLARK_TEST_KAFKA"), std::env::var("SKYLARK_TEST_KAFKA_USERS")) {
@@ -66,31 +66,31 @@ pub fn kafka() -> &'static Kafka {
     })
 }
 
-/// A name that no other test has.
+/// A name that no other test uses.
 pub fn unique(name: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 impl Kafka {
-    /// Skylark's way to it.
+    /// Skylark's link to this Kafka.
     pub fn link(&self, name: &str) -> Link {
         self.link_with(name, &[])
     }
 
-    /// The same with properties of librdkafka.
+    /// Skylark's link with properties of librdkafka.
     pub fn link_with(&self, name: &str, properties: &[(&str, &str)]) -> Link {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
         Link::new(&self.bootstrap, "", "", properties.collect(), name)
     }
 
-    /// Text of a node's configuration that makes this Kafka its bus.
+    /// Configuration text that makes this Kafka the bus of a node.
     pub fn bus(&self, prefix: &str) -> String {
         format!("bus: {{kind: kafka, prefix: {prefix}, kafka: {{brokers: {:?}}}}}", self.bootstrap)
     }
 
-    /// Allows a user something: operations, kind and name of each, as in `read,write`, `topic`, `chat`. The brokers hear
-    /// of it a moment later.
+    /// Grants rights to a user. Each right has operations, a kind and a name, such as `read,write`, `topic`, `chat`.
+    /// The brokers apply it a moment later.
     pub async fn allow(&self, user: &str, rights: &[[&str; 3]]) {
         let mut command = script(&folder("shared"));
         command.args(["allow", &self.bootstrap, user]).args(rights.iter().flatten());
@@ -104,17 +104,17 @@ impl Kafka {
         settings
     }
 
-    /// Creates a topic and waits until it is there.
+    /// Creates a topic and waits until it exists.
     pub async fn create_topic(&self, name: &str, partitions: i32) {
         self.create(NewTopic::new(name, partitions, TopicReplication::Fixed(-1))).await;
     }
 
-    /// Creates one whose records may be larger than a mebibyte.
+    /// Creates a topic whose records may be larger than 1 MiB.
     pub async fn create_large_topic(&self, name: &str) {
         self.create(NewTopic::new(name, 1, TopicReplication::Fixed(-1)).set("max.message.bytes", "4194304")).await;
     }
 
-    /// Creates one of one partition with these settings.
+    /// Creates a topic of one partition with these settings.
     pub async fn create_topic_with(&self, name: &str, settings: &[(&str, &str)]) {
         let mut topic = NewTopic::new(name, 1, TopicReplication::Fixed(-1));
         for (setting, value) in settings {
@@ -129,13 +129,13 @@ impl Kafka {
         within("a topic", admin.create_topics([&topic], &options)).await.unwrap()[0].as_ref().unwrap();
     }
 
-    /// Deletes a topic and creates it again under the same name.
+    /// Deletes a topic and creates it again with the same name.
     pub async fn create_topic_anew(&self, name: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> = self.settings().create().unwrap();
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         within("the end of a topic", admin.delete_topics(&[name], &options)).await.unwrap()[0].as_ref().unwrap();
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
-        // The broker may still be deleting it.
+        // The broker may still be deleting the topic.
         let create = async {
             while let Err((_, code)) = &admin.create_topics([&topic], &options).await.unwrap()[0] {
                 assert_eq!(*code, RDKafkaErrorCode::TopicAlreadyExists);
@@ -144,7 +144,7 @@ impl Kafka {
         within("the same topic again", create).await;
     }
 
-    /// The offset that a group committed in a partition, and the commit's metadata; `None` = it committed none.
+    /// The offset that a group committed in a partition, with the commit's metadata; `None` without a commit.
     pub async fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
         let mut settings = self.settings();
         let consumer: BaseConsumer = settings.set("group.id", group).create().unwrap();
@@ -166,7 +166,7 @@ impl Kafka {
         let mut place = places.add_partition(topic, partition);
         place.set_offset(Offset::Offset(offset)).unwrap();
         place.set_metadata(metadata);
-        // A member that has just left may still be there for the broker.
+        // The broker may still list a member that has just left.
         let commit = move || {
             let until = std::time::Instant::now() + PATIENCE;
             while let Err(error) = consumer.commit(&places, CommitMode::Sync) {
@@ -181,7 +181,7 @@ impl Kafka {
         self.settings().set("acks", "all").set("linger.ms", "0").set("message.max.bytes", "4194304").create().unwrap()
     }
 
-    /// Sends these in order under one key, and waits until they are there.
+    /// Sends these payloads in order under one key and waits for their acknowledgement.
     pub async fn send(&self, topic: &str, key: &str, payloads: &[&str]) {
         let producer = self.producer();
         let send = |payload| producer.send(FutureRecord::to(topic).key(key).payload(payload), PATIENCE);
@@ -201,7 +201,7 @@ impl Kafka {
         self.producer().send(record, PATIENCE).await.unwrap();
     }
 
-    /// Sends these in order as batches of this codec.
+    /// Sends these payloads in order as batches compressed with this codec.
     pub async fn send_compressed(&self, topic: &str, codec: &str, payloads: &[&str]) {
         let mut settings = self.settings();
         let producer: FutureProducer =
@@ -212,13 +212,13 @@ impl Kafka {
         }
     }
 
-    /// Puts a record without a key or header into a topic.
+    /// Sends a record without key and headers to a topic.
     pub async fn put(&self, topic: &str, payload: &[u8]) {
         let record: FutureRecord<'_, (), [u8]> = FutureRecord::to(topic).payload(payload);
         self.producer().send(record, PATIENCE).await.unwrap();
     }
 
-    /// Puts a record with another payload beside this one: in its partition, under its headers.
+    /// Sends a record with another payload to the partition of this one, with its headers.
     pub async fn put_beside(&self, topic: &str, found: &Found, payload: &[u8]) {
         let mut headers = OwnedHeaders::new();
         for (key, value) in &found.headers {
@@ -228,7 +228,7 @@ impl Kafka {
         self.producer().send(record.partition(found.partition), PATIENCE).await.unwrap();
     }
 
-    /// Who has each partition of a topic, as the brokers tell now; empty where none of them does.
+    /// The replicas of each partition of a topic, as the brokers report them now; empty if no broker answers.
     pub async fn replicas(&self, topic: &str) -> Vec<Replicas> {
         let (consumer, topic) = (self.settings().create::<BaseConsumer>().unwrap(), topic.to_owned());
         let look = move || {
@@ -241,7 +241,7 @@ impl Kafka {
         tokio::task::spawn_blocking(look).await.unwrap()
     }
 
-    /// Everything that stands in a topic now.
+    /// Returns all records of a topic.
     pub async fn all(&self, topic: &str) -> Vec<Found> {
         let mut settings = self.settings();
         settings.set("group.id", unique("reader"));
@@ -269,7 +269,7 @@ impl Kafka {
         tokio::task::spawn_blocking(read).await.unwrap()
     }
 
-    /// Reads a topic from its beginning until it holds so many records.
+    /// Reads a topic from its beginning until it holds `count` records.
     pub async fn read(&self, topic: &str, count: usize) -> Vec<Found> {
         let mut settings = self.settings();
         settings.set("group.id", unique("reader")).set("auto.offset.reset", "earliest");
@@ -281,7 +281,7 @@ impl Kafka {
             let mut found = Vec::new();
             let until = std::time::Instant::now() + PATIENCE;
             while found.len() < count && std::time::Instant::now() < until {
-                // A topic that is not there yet is an error that passes.
+                // A missing topic is an error that passes once the topic exists.
                 found.extend(consumer.poll(Duration::from_millis(200)).and_then(Result::ok).map(|m| Found::of(&m)));
             }
             found
@@ -314,13 +314,13 @@ impl Found {
 }
 
 impl Cluster {
-    /// One node, or three with RF 3 and min.insync.replicas 2.
+    /// Starts one node, or three nodes with RF 3 and min.insync.replicas 2.
     pub fn start(nodes: u8) -> Self {
         let work = folder(&unique("own"));
         Self { kafka: up(&work, nodes), work }
     }
 
-    /// One whose users are served over TLS, and the certificate to trust.
+    /// Starts a cluster that serves users over TLS, and returns the certificate to trust.
     #[cfg(feature = "kafka-tls")]
     pub fn start_over_tls() -> (Self, PathBuf) {
         let work = folder(&unique("tls"));
@@ -330,17 +330,17 @@ impl Cluster {
         (Self { kafka: up_by(script, 1), work }, ca)
     }
 
-    /// A crash of node `node`, counted from 1; its data stays.
+    /// Crashes node `node`, counted from 1; its data stays.
     pub fn kill9(&self, node: u8) {
         self.script(&["kill9", &node.to_string()]);
     }
 
-    /// The same node again; returns when it serves.
+    /// Starts the same node again; returns when it serves.
     pub fn start_node(&self, node: u8) {
         self.script(&["start", &node.to_string()]);
     }
 
-    /// Gives the user `skylark` another password, which the node takes when it starts again.
+    /// Changes the password of the user `skylark`; the node applies it at its next start.
     pub fn set_password(&self, node: u8, password: &str) {
         let file = self.work.join(format!("node-{node}.properties"));
         let text = std::fs::read_to_string(&file).unwrap();
@@ -349,7 +349,7 @@ impl Cluster {
         std::fs::write(file, format!("{head}user_skylark=\"{password}\"{tail}")).unwrap();
     }
 
-    /// Sends the process of a node a signal.
+    /// Sends a signal to the process of a node.
     pub fn signal(&self, node: u8, signal: rustix::process::Signal) {
         let pid = std::fs::read_to_string(self.work.join(format!("node-{node}.pid"))).unwrap();
         let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! What a test wants of its node: the command, its configuration, and the folder with its plugins.
+//! The setup of a test's node: the command, its configuration, and the folder with its plugins.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,20 +7,20 @@ use std::sync::Arc;
 use super::super::tls::Pair;
 use super::Gateway;
 
-/// What a test wants of its node, besides the defaults.
+/// The settings of a test's node that differ from the defaults.
 pub struct Setup {
     listeners: Vec<String>,
     yaml: String,
     plugins: Vec<(&'static str, &'static str)>,
     manifests: Vec<(&'static str, String)>,
-    /// What `ulimit` is given.
+    /// Arguments of `ulimit`.
     descriptors: Option<String>,
     pair: Option<Pair>,
     program: PathBuf,
 }
 
 impl Default for Setup {
-    /// Every service on a port of its own choice, client publishing on, and the token plugin.
+    /// Every service on its own free port, client publishing enabled, and the token plugin.
     fn default() -> Self {
         let listeners = ["serves: [ws, api, metrics]", "serves: [cim]", "serves: [cim-tcp]"];
         Self {
@@ -36,20 +36,20 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// More keys of the configuration, as YAML text on its top level.
+    /// Adds YAML text on the top level of the configuration.
     pub fn yaml(mut self, text: &str) -> Self {
         self.yaml.push_str(text);
         self.yaml.push('\n');
         self
     }
 
-    /// The listeners, instead of the default ones: the keys of each but its address, one a line.
+    /// Replaces the default listeners: the keys of each except its address, one per line.
     pub fn listeners(mut self, listeners: &[&str]) -> Self {
         self.listeners = listeners.iter().map(|l| (*l).to_owned()).collect();
         self
     }
 
-    /// Has every listener speak TLS.
+    /// Enables TLS on every listener.
     pub fn tls(mut self, pair: Pair) -> Self {
         let tls = "\ntls: {cert: cert.pem, key: key.pem}";
         self.listeners.iter_mut().for_each(|listener| listener.push_str(tls));
@@ -57,54 +57,54 @@ impl Setup {
         self
     }
 
-    /// Lets a user have any number of devices everywhere, where cim's matrix would let one replace the other.
+    /// Allows a user any number of devices on every listener. The matrix of cim would let one device replace another.
     pub fn all_devices(self) -> Self {
         let cim = ["serves: [cim]\ndevices: allow_all", "serves: [cim-tcp]\ndevices: allow_all"];
         self.listeners(&["serves: [ws, api, metrics]", cim[0], cim[1]])
     }
 
-    /// One more plugin.
+    /// Adds a plugin.
     pub fn plugin(self, name: &'static str) -> Self {
         self.plugin_as(name, name)
     }
 
-    /// One more plugin, whose file has another name than its component.
+    /// Adds a plugin whose file name differs from the name of its component.
     pub fn plugin_as(mut self, file: &'static str, component: &'static str) -> Self {
         self.plugins.push((file, component));
         self
     }
 
-    /// The manifest of a plugin, in place of the one that comes with it.
+    /// Replaces the manifest of a plugin.
     pub fn manifest(mut self, name: &'static str, text: &str) -> Self {
         self.manifests.push((name, text.to_owned()));
         self
     }
 
-    /// The process may open so many files and sockets.
+    /// Limits the open files and sockets of the process.
     pub fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(format!("-n {most}"));
         self
     }
 
-    /// The same, but the process may raise the limit.
+    /// Limits the open files and sockets of the process; the process may raise the limit.
     pub fn soft_descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(format!("-S -n {most}"));
         self
     }
 
-    /// Another build of the command than the one under test.
+    /// Runs another build of the command.
     pub fn program(mut self, program: &Path) -> Self {
         self.program = program.to_owned();
         self
     }
 
-    /// No plugin at all.
+    /// Removes every plugin.
     pub fn no_plugins(mut self) -> Self {
         self.plugins.clear();
         self
     }
 
-    /// Starts the node and waits until it says that it is ready.
+    /// Starts the node and waits until it reports ready.
     pub fn start(self) -> Gateway {
         let folder = self.prepare();
         let mut command = folder.command("serve");
@@ -114,7 +114,7 @@ impl Setup {
         Gateway::run(folder, command, self.pair.as_ref().map(Pair::trust))
     }
 
-    /// The folder that a node is started in, with its configuration and plugins.
+    /// Creates the folder of a node with its configuration and plugins.
     pub fn prepare(&self) -> Folder {
         let folder = Folder { dir: Arc::new(tempfile::tempdir().unwrap()), program: self.program.clone() };
         std::fs::create_dir(folder.plugins()).unwrap();
@@ -132,7 +132,7 @@ impl Setup {
     }
 }
 
-/// A configuration file and a plugin directory; gone with the last that holds it.
+/// A configuration file and a plugin directory; deleted with the last owner.
 #[derive(Clone)]
 pub struct Folder {
     dir: Arc<tempfile::TempDir>,
@@ -144,7 +144,7 @@ impl Folder {
         self.dir.path()
     }
 
-    /// What runs in it.
+    /// The program that runs in this folder.
     pub fn program(&self) -> &Path {
         &self.program
     }
@@ -172,7 +172,7 @@ impl Folder {
         self.put(&format!("{file}.wasm"), &component(name));
     }
 
-    /// Writes a file of the plugin directory as a careful operator does: beside it, then renamed.
+    /// Writes a file of the plugin directory atomically: beside it, then renamed.
     pub fn put(&self, name: &str, bytes: &[u8]) {
         self.lay(name, bytes);
         self.move_in(name);
@@ -183,7 +183,7 @@ impl Folder {
         std::fs::write(self.beside(name), bytes).unwrap();
     }
 
-    /// Renames what was laid there into the directory.
+    /// Renames the file beside the directory into it.
     pub fn move_in(&self, name: &str) {
         std::fs::rename(self.beside(name), self.plugins().join(name)).unwrap();
     }
@@ -223,7 +223,7 @@ impl Folder {
         std::fs::write(self.config(), text + &yaml).unwrap();
     }
 
-    /// The command, in this folder and with its configuration.
+    /// The command with this folder as working directory and with its configuration.
     pub fn command(&self, name: &str) -> Command {
         let mut command = undisturbed(&self.program);
         command.current_dir(self.path()).arg(name).arg("--config").arg(self.config());
@@ -231,18 +231,18 @@ impl Folder {
     }
 }
 
-/// The built command, or the one that `NODE` names: a release build, for figures.
+/// The built command, or the one that `NODE` names, such as a release build for measurements.
 pub fn built() -> PathBuf {
     let named = std::env::var_os("NODE").map(|file| std::fs::canonicalize(file).expect("NODE names a program"));
     named.unwrap_or_else(|| env!("CARGO_BIN_EXE_skylark").into())
 }
 
-/// The same, to be run.
+/// The built command, ready to run.
 pub fn skylark() -> Command {
     undisturbed(&built())
 }
 
-/// A command without the variables of whoever runs the tests.
+/// A command without the environment variables of the test runner.
 fn undisturbed(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null());
@@ -254,7 +254,7 @@ fn undisturbed(program: &Path) -> Command {
     command
 }
 
-/// The same command in a shell that may open only so many files.
+/// The same command in a shell with a limit on open files.
 fn limited(command: &Command, descriptors: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(format!("ulimit {descriptors} && exec \"$@\"")).arg("sh");
@@ -271,13 +271,13 @@ fn limited(command: &Command, descriptors: &str) -> Command {
     shell
 }
 
-/// Where the committed sample components lie, with their manifests.
+/// Directory of the committed sample components and their manifests.
 pub fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins/dist")
 }
 
-/// A component: a sample, or one of the guests made for tests. The committed ones, or with `FRESH_GUESTS=1` those that
-/// `plugins/build --check` has just made from source. A sample that is too large to be committed lies in its own folder.
+/// A component: a sample or a test plugin. Uses the committed ones, or with `FRESH_GUESTS=1` those that `plugins/build
+/// --check` has just built. A sample that is too large to be committed is in its own folder.
 pub fn component(name: &str) -> Vec<u8> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
     let folders = match std::env::var_os("FRESH_GUESTS") {
