@@ -78,7 +78,7 @@ impl Dial {
     }
 }
 
-/// Waits at most [`PATIENCE`] for the future. `what` names it in the failure message.
+/// Waits at most [`PATIENCE`] for the future; the failure message names it.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,

@@ -69,7 +69,7 @@ impl Cluster {
         Arc::clone(&self.places[place].node.lock())
     }
 
-    /// Number of signals for each node. A node whose number changed did not run all the time.
+    /// Number of signals for each node. A node did not run all the time if its number changed.
     pub fn acts(&self) -> Vec<usize> {
         self.places.iter().map(|place| place.acts.load(Ordering::SeqCst)).collect()
     }
@@ -78,7 +78,7 @@ impl Cluster {
         *self.places[place].state.lock()
     }
 
-    /// The first index from `place` on whose node is up, or `place` itself if no node is.
+    /// The first node that is up, searched from `place` on; `place` itself if none is.
     pub fn up_from(&self, place: usize) -> usize {
         let places = (0..self.len()).map(|step| (place + step) % self.len());
         places.into_iter().find(|place| self.state(*place) == State::Up).unwrap_or(place % self.len())

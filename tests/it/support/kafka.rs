@@ -109,7 +109,7 @@ impl Kafka {
         self.create(NewTopic::new(name, partitions, TopicReplication::Fixed(-1))).await;
     }
 
-    /// Creates a topic whose records may be larger than 1 MiB.
+    /// Creates a topic for records larger than 1 MiB.
     pub async fn create_large_topic(&self, name: &str) {
         self.create(NewTopic::new(name, 1, TopicReplication::Fixed(-1)).set("max.message.bytes", "4194304")).await;
     }

@@ -1,9 +1,9 @@
-//! The ledger: what publishers were told against what every client heard.
+//! The ledger compares the acknowledgements of publishers with the messages that each client received.
 //!
-//! `received = acked − declared losses`, in order per publisher and stream, nothing twice after dedupe, for each connection
-//! from its bind reply to its closing marker (or, where it ends before, to the last message that it heard). A [`Book`] is
-//! what one publisher did and was told, a [`Stay`] what one connection heard; [`judge`] holds them against each other.
-//! Publishers are in `load`, clients in `crowd`, and `drill` plays a whole one.
+//! `received = acked − declared losses`: in order for each publisher and stream, without duplicates after dedupe. It
+//! holds for each connection from its bind reply to its closing marker, or to its last message if it ends earlier. A
+//! [`Book`] records one publisher's messages and their answers, a [`Stay`] the messages of one connection; [`judge`]
+//! compares them. Publishers are in `load`, clients in `crowd`, and `drill` runs a complete drill.
 
 pub mod crowd;
 pub mod drill;
@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 pub use judge::{Counted, Verdict, judge};
 
-/// Microseconds since the drill began.
+/// Microseconds since the start of the drill.
 pub type Moment = u64;
 
-/// The one clock of a drill: publishers, clients and faults are in one process.
+/// The only clock of a drill: publishers, clients and faults run in one process.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
@@ -32,7 +32,7 @@ impl Clock {
     }
 }
 
-/// What keeps an order of its own.
+/// A unit of ordering: messages are in order within one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {
     User(u32),
@@ -50,20 +50,20 @@ pub fn room(room: u32) -> String {
     format!("r{room}")
 }
 
-/// What its publisher was told of one message.
+/// The answer to a publisher for one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Taken: whoever the stream is for and is connected gets it.
+    /// Accepted: every connected recipient of the stream receives it.
     Acked,
-    /// Taken, and told that it reached nobody: a loss that was declared at once.
+    /// Accepted with the answer that it reached no client: a loss declared at once.
     Nobody,
-    /// Not taken.
+    /// Not accepted.
     Refused,
-    /// The way broke before an answer came.
+    /// The connection broke before an answer arrived.
     Unknown,
 }
 
-/// One message, as its publisher knows it.
+/// One message as its publisher recorded it.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     pub stream: Stream,
@@ -72,81 +72,81 @@ pub struct Entry {
     pub fate: Fate,
 }
 
-/// What one publisher published, in its order, and was told.
+/// The messages of one publisher in order, with their answers.
 #[derive(Debug)]
 pub struct Book {
     pub publisher: u32,
-    /// How it publishes, for people.
+    /// How it publishes, as text for people.
     pub way: &'static str,
-    /// Whether its streams keep their order on the way in.
+    /// True if the intake keeps the order of its streams.
     pub is_ordered: bool,
-    /// Whether what a fault hits may be lost without a word: plain pub/sub.
+    /// True if a fault may lose messages without declaring it, as in plain pub/sub.
     pub is_at_most_once: bool,
     pub entries: Vec<Entry>,
-    /// The last message of each stream that it used.
+    /// The last message of each stream it used.
     pub markers: Vec<u64>,
-    /// The longest that an answer took from a node that was up.
+    /// The longest answer time of a node that was up.
     pub slowest: Duration,
-    /// What must never happen, and did.
+    /// Violations that must never happen.
     pub faults: Vec<String>,
 }
 
 impl Book {
-    /// The message id of an entry: its publisher, and its place in the book.
+    /// The message id of an entry: its publisher and its index in the book.
     pub fn id(&self, index: usize) -> u64 {
         message_id(self.publisher, index)
     }
 }
 
-/// Fits the 53 bits of a JavaScript number.
+/// Fits in the 53 bits of a JavaScript number.
 pub fn message_id(publisher: u32, index: usize) -> u64 {
     (u64::from(publisher) + 1) << 32 | index as u64
 }
 
-/// Publisher and index of a message id; `None` for what no publisher could have made.
+/// Publisher and index of a message id; `None` if no publisher could have created the id.
 pub fn parse_id(id: u64) -> Option<(u32, usize)> {
     let publisher = u32::try_from(id >> 32).ok()?.checked_sub(1)?;
     Some((publisher, usize::try_from(id & u64::from(u32::MAX)).unwrap()))
 }
 
-/// The text that a message carries: what comes must be what went.
+/// The text that a message carries; it must arrive unchanged.
 pub fn text_of(id: u64) -> String {
     format!("{id:016x} {:016x}", id.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// How a stay ended.
+/// The end of a stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// It heard the last message of every publisher on each of its streams.
+    /// It received the last message of every publisher on each of its streams.
     Marked,
-    /// It waited for the markers until its patience was over.
+    /// The markers did not arrive in time.
     Unmarked,
-    /// It went elsewhere by its own will.
+    /// The client moved to another node.
     Left,
-    /// Somebody else ended it: the close code, where there was one.
+    /// The peer closed the connection: the close code, if there was one.
     Cut(Option<u16>),
 }
 
-/// What one connection heard, from its bind reply on.
+/// The messages of one connection from its bind reply on.
 #[derive(Debug)]
 pub struct Stay {
     pub user: u32,
     pub device: u32,
     pub rooms: Vec<u32>,
-    /// Where.
+    /// Index of the node.
     pub place: usize,
     pub bound: Moment,
-    /// Message ids, in order.
+    /// Message ids in order of arrival.
     pub heard: Vec<u64>,
-    /// When it was told that it may have missed something.
+    /// Times of the gap notices that it received.
     pub gaps: Vec<Moment>,
     pub end: End,
-    /// What must never happen, and did.
+    /// Violations that must never happen.
     pub faults: Vec<String>,
 }
 
 impl Stay {
-    /// Whether this is for it.
+    /// True if the connection must receive this stream.
     pub fn is_for(&self, stream: Stream) -> bool {
         match stream {
             Stream::User(user) => user == self.user,
@@ -161,7 +161,7 @@ impl Stay {
     }
 }
 
-/// From the moment before something was broken to the moment after it was whole again.
+/// From the moment before a fault began to the moment after its repair.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     pub from: Moment,

@@ -1,7 +1,8 @@
-//! A TCP proxy that misbehaves on demand and by dice: slow, cut, silent, truncating, or tampering with WebSocket frames.
+//! A TCP proxy with faults on demand or at random: it delays, cuts, stalls, truncates, or tampers with WebSocket
+//! frames.
 //!
-//! Stands between a node and its engine (a partition) or between clients and a node (a lossy line). What it does at any
-//! time is one [`Weather`] for all of its connections.
+//! Runs between a node and its engine (a partition) or between clients and a node (a lossy line). One [`Weather`] at a
+//! time applies to all its connections.
 
 mod tamper;
 
@@ -22,21 +23,21 @@ use tokio::time::timeout;
 use super::dice::Dice;
 pub use tamper::{Tamper, Tampered};
 
-/// What a connection has to go through.
+/// The fault that a connection goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weather {
     Clear,
-    /// Each piece waits up to so long.
+    /// Each chunk is delayed by up to this duration.
     Slow(Duration),
-    /// Every connection ends, and a new one at once.
+    /// Every connection is closed, new ones at once.
     Cut,
-    /// Nothing passes either way, nobody is told; what was held passes when the weather changes. A new connection stands
-    /// and gets no answer.
+    /// No data passes in either direction and no peer notices. Held data passes when the weather changes. A new
+    /// connection is accepted and gets no answer.
     Silent,
-    /// So many bytes more pass to the side that dialled, then the connection ends, in the middle of whatever it was.
+    /// This many more bytes pass to the side that dialled, then the connection ends, even within a message.
     Truncate(usize),
-    /// Some WebSocket messages, in protobuf, to the side that dialled are lost, doubled or swapped. For connections that
-    /// begin in this weather.
+    /// Some protobuf WebSocket messages to the side that dialled are lost, doubled or swapped. Applies to connections
+    /// that begin in this weather.
     Tampering(Tamper),
 }
 
@@ -48,17 +49,17 @@ pub struct Proxy {
     accepting: JoinHandle<()>,
 }
 
-/// What it has done and seen.
+/// Counters and recordings of a proxy.
 #[derive(Default)]
 struct Notes {
     connections: AtomicUsize,
     tampered: Arc<Tampered>,
-    /// What passed to the side that dialled, by connection, while it is recorded.
+    /// Bytes that passed to the side that dialled, by connection, while recording is on.
     tape: Mutex<Option<BTreeMap<usize, Vec<u8>>>>,
 }
 
 impl Proxy {
-    /// In front of `upstream`, in clear weather.
+    /// Starts a proxy before `upstream` in clear weather.
     pub async fn start(upstream: SocketAddr, mut dice: Dice) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -79,27 +80,27 @@ impl Proxy {
         self.weather.send_replace(weather);
     }
 
-    /// New connections go to `upstream`. The others stay where they are.
+    /// Sends new connections to `upstream`; existing ones stay.
     pub fn aim(&self, upstream: SocketAddr) {
         *self.upstream.lock() = upstream;
     }
 
-    /// What tampering has done up to now.
+    /// Counters of the tampering so far.
     pub fn tampered(&self) -> &Tampered {
         &self.notes.tampered
     }
 
-    /// Keeps what passes to the side that dialled from now on.
+    /// Records the bytes that pass to the side that dialled from now on.
     pub fn record(&self) {
         *self.notes.tape.lock() = Some(BTreeMap::new());
     }
 
-    /// What passed since [`record`](Self::record), connection by connection.
+    /// The bytes since [`record`](Self::record), one entry per connection.
     pub fn recorded(&self) -> Vec<Vec<u8>> {
         self.notes.tape.lock().take().unwrap_or_default().into_values().collect()
     }
 
-    /// How many connections came, those that were cut at once too.
+    /// Number of accepted connections, including those closed at once.
     pub fn connections(&self) -> usize {
         self.notes.connections.load(Ordering::Relaxed)
     }
@@ -108,7 +109,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
-        // What it carries ends with it.
+        // Its connections end with the proxy.
         self.weather.send_replace(Weather::Cut);
     }
 }
@@ -131,7 +132,7 @@ async fn carry(
     let there = Pump { weather: weather.clone(), dice: dice.split(), back: None };
     let frames = tamper::Frames::new(dice.split(), Arc::clone(&notes.tampered));
     let back = Pump { weather, dice, back: Some(Back { frames, number, notes }) };
-    // The end of one direction is the end of both: neither engines nor clients use half a connection.
+    // The end of one direction ends both: neither engines nor clients use half-open connections.
     tokio::select! {
         () = there.run(from_client, to_server) => {}
         () = back.run(from_server, to_client) => {}
@@ -142,13 +143,13 @@ async fn carry(
 struct Pump {
     weather: watch::Receiver<Weather>,
     dice: Dice,
-    /// Set towards the side that dialled.
+    /// Set in the direction of the side that dialled.
     back: Option<Back>,
 }
 
 struct Back {
     frames: tamper::Frames,
-    /// Of the connection.
+    /// Number of the connection.
     number: usize,
     notes: Arc<Notes>,
 }
@@ -183,7 +184,7 @@ impl Pump {
         }
     }
 
-    /// Waits as long as the weather asks; `None` when the connection is to end.
+    /// Waits as long as the weather requires; `None` if the connection must end.
     async fn hold(&mut self) -> Option<Weather> {
         let weather = *self.weather.borrow();
         let wait = match weather {

@@ -1,10 +1,10 @@
-//! Back ends that share no code with Skylark: the snippets of docs/intakes.md, run as they stand by clients of their own
-//! languages. `tests/publishers/install` brings the clients.
+//! Back ends that share no code with Skylark: the snippets of docs/intakes.md, run unchanged with client libraries of
+//! their languages. `tests/publishers/install` installs the clients.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// One snippet: what it publishes to, its language, its text.
+/// One snippet: its engine, its language and its text.
 #[derive(Debug)]
 pub struct Snippet {
     engine: String,
@@ -12,7 +12,7 @@ pub struct Snippet {
     text: String,
 }
 
-/// Every snippet of the document, by the comment above it: `<!-- publisher: redis php -->`.
+/// Every snippet of the document, found by the comment above it: `<!-- publisher: redis php -->`.
 fn snippets() -> Vec<Snippet> {
     let text = std::fs::read_to_string(root().join("docs/intakes.md")).unwrap();
     let mut found = Vec::new();
@@ -28,7 +28,7 @@ fn snippets() -> Vec<Snippet> {
 }
 
 impl Snippet {
-    /// The document's only one for an engine and a language.
+    /// The only snippet of the document for an engine and a language.
     pub fn of(engine: &str, language: &str) -> Self {
         let mut found: Vec<Self> = snippets();
         found.retain(|snippet| snippet.engine == engine && snippet.language == language);
@@ -36,13 +36,13 @@ impl Snippet {
         found.remove(0)
     }
 
-    /// With another topic than `chat`: for a server that tests share.
+    /// Replaces the topic `chat`, for a server that tests share.
     pub fn on_topic(mut self, topic: &str) -> Self {
         self.text = self.text.replace("\"chat", &format!("\"{topic}"));
         self
     }
 
-    /// Runs it with the server at `to` in the place of the document's; a failure of it is one of the test.
+    /// Runs the snippet against the server at `to`. Its failure fails the test.
     pub fn run(&self, to: &str) {
         let folder = tempfile::tempdir().unwrap();
         let from = if self.engine.starts_with("kafka") { "127.0.0.1:9092" } else { "127.0.0.1:6379" };
@@ -100,7 +100,7 @@ impl Snippet {
     }
 }
 
-/// What `tests/publishers/install` has put in place.
+/// A client that `tests/publishers/install` has installed.
 fn installed(name: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the folder of the target");
     let path = target.join("publishers").join(name);

@@ -1,6 +1,6 @@
-//! A Redis of the test's own: started on a free port in a directory of its own, killed, frozen, started again.
+//! A Redis of one test, with its own free port and directory: started, killed, frozen and restarted.
 //!
-//! One that cannot be started fails the test. It ends with the test, whatever happened.
+//! A Redis that cannot be started fails the test. It ends with the test in every case.
 
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -18,7 +18,7 @@ use super::resp::Resp;
 
 /// Longest wait for a start.
 const START: Duration = Duration::from_secs(100);
-/// Ports that no outgoing connection is given by itself: one that is free stays free while a server is down.
+/// Ports outside the ephemeral range: a free one stays free while a server is down.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 pub struct Redis {
@@ -29,17 +29,17 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// It keeps nothing over an end.
+    /// Starts a Redis without persistence.
     pub fn start() -> Self {
         Self::with(&["--save", "", "--appendonly", "no"])
     }
 
-    /// It writes what it is told to a file, and has it on the disk a second later.
+    /// Starts a Redis that appends its commands to a file and syncs the file every second.
     pub fn keeping() -> Self {
         Self::with(&["--save", "", "--appendonly", "yes", "--appendfsync", "everysec"])
     }
 
-    /// With these arguments.
+    /// Starts a Redis with these arguments.
     pub fn with(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = free_address();
@@ -60,39 +60,39 @@ impl Redis {
         self.child.lock().id()
     }
 
-    /// The section of a node's configuration that makes it the bus.
+    /// The configuration section that makes this Redis the bus of a node.
     pub fn bus(&self) -> String {
         bus_at(self.address)
     }
 
-    /// A connection to it.
+    /// Opens a connection.
     pub async fn line(&self) -> Resp {
         Resp::connect(self.address).await.unwrap()
     }
 
-    /// kill -9.
+    /// Kills the server with SIGKILL.
     pub fn kill(&self) {
         let mut child = self.child.lock();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// SIGSTOP: it takes connections and says nothing.
+    /// Freezes the server with SIGSTOP: it accepts connections and does not answer.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// SIGCONT.
+    /// Resumes the server with SIGCONT.
     pub fn thaw(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Starts it again with what it kept, after a kill.
+    /// Restarts the server with its persisted data, after a kill.
     pub fn restart(&self) {
         *self.child.lock() = run(&self.dir, self.address, &self.arguments);
     }
 
-    /// Starts it again with nothing, after a kill.
+    /// Restarts the server without data, after a kill.
     pub fn restart_empty(&self) {
         for entry in std::fs::read_dir(self.dir.path()).unwrap() {
             let path = entry.unwrap().path();
@@ -115,7 +115,7 @@ impl Drop for Redis {
     }
 }
 
-/// The least rights of a user of Redis, as the block under this mark of a document gives them.
+/// The minimal rights of a Redis user, from the block below this mark of a document.
 pub fn documented_rights(document: &str, mark: &str) -> String {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
     let begin = format!("<!-- rights: {mark} -->\n```text\n");
@@ -124,7 +124,7 @@ pub fn documented_rights(document: &str, mark: &str) -> String {
     block.split_once(">PASSWORD").map_or(block, |(_, rights)| rights).trim().to_owned()
 }
 
-/// The section of a node's configuration that makes the Redis at this address the bus.
+/// The configuration section that makes the Redis at this address the bus of a node.
 pub fn bus_at(address: SocketAddr) -> String {
     format!("bus:\n  kind: redis\n  redis:\n    url: redis://{address}")
 }
@@ -137,7 +137,7 @@ fn run(dir: &tempfile::TempDir, address: SocketAddr, arguments: &[String]) -> Ch
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (ready, is_ready) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
-        // Read to its end, or it would have to wait for us some day.
+        // Reads to the end: a full pipe would block the server.
         for line in lines.map_while(Result::ok) {
             if line.contains("Ready to accept connections") {
                 let _ = ready.try_send(());
@@ -148,7 +148,7 @@ fn run(dir: &tempfile::TempDir, address: SocketAddr, arguments: &[String]) -> Ch
     child
 }
 
-/// An address of this machine that nobody has.
+/// An unused address of this machine.
 pub fn free_address() -> SocketAddr {
     let mut dice =
         Dice(u64::from(std::process::id()) << 32 | u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos()));

@@ -1,4 +1,4 @@
-//! Redis' protocol by hand, over one connection: commands out, replies in. Knows no command.
+//! Redis' protocol by hand over one connection: sends commands and reads replies. Knows no command.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-/// What came back.
+/// A received reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     Text(String),
@@ -44,7 +44,7 @@ impl Resp {
         Ok(Self(BufReader::new(stream)))
     }
 
-    /// Sends these commands in one write and reads a reply for each.
+    /// Sends these commands in one write and reads one reply for each.
     pub async fn pipeline(&mut self, commands: &[Vec<Vec<u8>>]) -> io::Result<Vec<Reply>> {
         let mut out = Vec::new();
         for words in commands {
@@ -63,13 +63,13 @@ impl Resp {
         Ok(replies)
     }
 
-    /// One command, its words apart by blanks.
+    /// Sends one command; blanks separate its words.
     pub async fn ask(&mut self, command: &str) -> io::Result<Reply> {
         let words = command.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         Ok(self.pipeline(&[words]).await?.remove(0))
     }
 
-    /// The next reply, or what a subscription says.
+    /// Reads the next reply or push message of a subscription.
     pub async fn reply(&mut self) -> io::Result<Reply> {
         let mut line = String::new();
         if self.0.read_line(&mut line).await? == 0 {

@@ -1,8 +1,8 @@
-//! Plays a document: its `sh` blocks are typed into terminals, its `text` blocks must appear there.
+//! Runs a document: its `sh` blocks are typed into terminals, and its `text` blocks must appear there.
 //!
-//! A comment `<!-- terminal 2 -->` before a block names the terminal; each is a bash that reads from a pipe, so what is
-//! typed while a program runs goes to that program, as it would at a desk. `…` in an expected line stands for anything; a
-//! `json` block is a line with the same keys and kinds of values.
+//! A comment `<!-- terminal 2 -->` before a block names the terminal. Each terminal is a bash that reads from a pipe,
+//! so input during a running program goes to that program, as at a real terminal. `…` in an expected line matches any
+//! text. A `json` block matches a line with the same keys and kinds of values.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,8 +25,8 @@ pub struct Block {
     pub text: String,
 }
 
-/// The blocks of a document that name a terminal. A `sh` block that names none is typed into `standard`; without one it is
-/// a fault of the document.
+/// The blocks of a document that name a terminal. A `sh` block without a name is typed into `standard`; without a
+/// `standard` it is an error in the document.
 pub fn blocks(document: &str, standard: Option<&str>) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut terminal = None::<String>;
@@ -66,18 +66,18 @@ struct Terminal {
     keyboard: Option<ChildStdin>,
     screen: mpsc::Receiver<String>,
     shown: Vec<String>,
-    /// Lines before this one were matched already.
+    /// Lines before this index are already matched.
     read: usize,
 }
 
 impl Desk {
-    /// In `folder`, with `prelude` typed first into each terminal.
+    /// Creates terminals in `folder`; each begins with `prelude`.
     pub fn new(folder: &Path, prelude: &str, variables: &[(String, String)]) -> Self {
         let terminals = BTreeMap::new();
         Self { terminals, prelude: prelude.to_owned(), folder: folder.to_owned(), variables: variables.to_vec() }
     }
 
-    /// Plays one block.
+    /// Runs one block.
     pub fn play(&mut self, block: &Block) {
         let opened = || Terminal::open(&self.folder, &self.prelude, &self.variables);
         let terminal = self.terminals.entry(block.terminal.clone()).or_insert_with(opened);
@@ -92,7 +92,7 @@ impl Desk {
         }
     }
 
-    /// Ends the terminals whose programs are to have ended by themselves, and wants their good word.
+    /// Ends the terminals except those in `open_ended`, and checks their exit status.
     pub fn finish(mut self, open_ended: &[&str]) {
         let ended = |name: &String| !open_ended.contains(&name.as_str());
         for (name, terminal) in self.terminals.iter_mut().filter(|(name, _)| ended(name)) {
@@ -125,7 +125,7 @@ impl Terminal {
         keyboard.flush().unwrap();
     }
 
-    /// Waits until a line that was not matched before looks like `pattern`.
+    /// Waits until a line that is not matched yet looks like `pattern`.
     fn expect(&mut self, pattern: &str) {
         self.expect_that(pattern, |line| looks_like(line, pattern));
     }
@@ -150,14 +150,14 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // The shell leads a group of its own: what it started ends with it.
+        // The shell leads its own process group, so the processes that it started end with it.
         let group = rustix::process::Pid::from_raw(self.shell.id().cast_signed()).unwrap();
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         let _ = self.shell.wait();
     }
 }
 
-/// Runs of blanks count as one, and `…` as anything.
+/// Several blanks count as one, and `…` matches any text.
 fn looks_like(line: &str, pattern: &str) -> bool {
     let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let (line, pattern) = (squeeze(line), squeeze(pattern));
@@ -172,7 +172,7 @@ fn looks_like(line: &str, pattern: &str) -> bool {
     open_end || rest.is_empty()
 }
 
-/// The same keys everywhere, and the same kinds of values; of a list the first entry counts, if both have one.
+/// Compares the keys and kinds of values at every level. In lists, the first entries are compared if both have one.
 fn is_shaped_like(value: &Value, wanted: &Value) -> bool {
     match (value, wanted) {
         (Value::Object(value), Value::Object(wanted)) => {

@@ -1,4 +1,4 @@
-//! Certificates made on the spot, and clients that trust exactly one.
+//! Certificates created at run time, and clients that trust exactly one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl Pair {
         Self { cert, cert_pem, key_pem: made.signing_key.serialize_pem() }
     }
 
-    /// Puts both files into `folder` as whatever renews certificates does: beside the old ones, then renamed.
+    /// Installs both files in `folder` as a certificate renewal does: beside the old ones, then renamed.
     pub fn install(&self, folder: &Path) {
         put(folder, "cert.pem", &self.cert_pem);
         put(folder, "key.pem", &self.key_pem);
@@ -37,7 +37,7 @@ impl Pair {
         self.trust_with(ALL_VERSIONS, &[])
     }
 
-    /// One that speaks these versions of TLS, and offers these protocols inside.
+    /// A client that uses these TLS versions and offers these ALPN protocols.
     pub fn trust_with(&self, versions: &[&'static SupportedProtocolVersion], protocols: &[&str]) -> Trust {
         let mut roots = RootCertStore::empty();
         roots.add(self.cert.clone()).unwrap();
@@ -51,7 +51,7 @@ impl Pair {
     }
 }
 
-/// What a client trusts.
+/// The trust settings of a client.
 #[derive(Clone)]
 pub struct Trust(TlsConnector);
 

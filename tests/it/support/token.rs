@@ -1,4 +1,4 @@
-//! HS256 tokens by the tests' own hand, for the `token-auth` sample.
+//! HS256 tokens for the `token-auth` sample, without code of the node.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Clone)]
 pub struct Claims(Value);
 
@@ -25,7 +25,7 @@ impl Claims {
         self.with("rooms", rooms.into())
     }
 
-    /// Expires so many seconds from now; negative = it has.
+    /// Sets the expiry in seconds from now; a negative number is in the past.
     pub fn expires_in(self, seconds: i64) -> Self {
         self.with("exp", (now() + seconds).into())
     }
@@ -35,7 +35,7 @@ impl Claims {
         self
     }
 
-    /// Signed with the key of the committed sample manifest.
+    /// Signs with the key of the committed sample manifest.
     pub fn mint(&self) -> String {
         self.sign(&dev_key())
     }

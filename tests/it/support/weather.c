@@ -1,4 +1,4 @@
-/* Preloaded into a node: moves its wall clock, and fills the disk under one folder, as a control file says.
+/* Preloaded into a node: a control file moves the node's wall clock and fills the disk under one folder.
  *
  * The control file holds two 64-bit numbers: nanoseconds to add to CLOCK_REALTIME, and 1 while the disk is full.
  * WEATHER names the file, DISK the folder. */

@@ -1,4 +1,4 @@
-//! A node's wall clock and disk, steered by a test: a library that is preloaded into it (`weather.c`) obeys a control file.
+//! Controls a node's wall clock and disk in a test: a preloaded library (`weather.c`) obeys a control file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -8,14 +8,14 @@ use std::sync::OnceLock;
 
 use rustix::fs::Mode;
 
-/// What one node is told of clock and disk.
+/// The control file of one node's clock and disk.
 pub struct Weather {
     control: File,
     path: PathBuf,
 }
 
 impl Weather {
-    /// Calm weather, with its control file in `folder`.
+    /// Creates the control file in `folder`, with no fault set.
     pub fn new(folder: &Path) -> Self {
         let path = folder.join("weather");
         let control = File::create_new(&path).unwrap();
@@ -23,23 +23,23 @@ impl Weather {
         Self { control, path }
     }
 
-    /// Has `command` obey it; `disk` is the folder that may be full.
+    /// Preloads the library into `command`; `disk` is the folder that can become full.
     pub fn over(&self, command: &mut Command, disk: &Path) {
         command.env("LD_PRELOAD", library()).env("WEATHER", &self.path).env("DISK", disk);
     }
 
-    /// Moves the wall clock so many seconds away from the true time.
+    /// Moves the wall clock this many seconds away from the true time.
     pub fn move_clock(&self, seconds: i64) {
         self.control.write_all_at(&(seconds * 1_000_000_000).to_ne_bytes(), 0).unwrap();
     }
 
-    /// Fills the disk, or empties it again.
+    /// Makes the disk full, or usable again.
     pub fn fill_disk(&self, is_full: bool) {
         self.control.write_all_at(&i64::from(is_full).to_ne_bytes(), 8).unwrap();
     }
 }
 
-/// The library, compiled by the first test of the process that asks for it.
+/// The library; the first test of the process that needs it compiles it.
 fn library() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {

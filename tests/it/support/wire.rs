@@ -1,11 +1,11 @@
-//! The tests' own codec: protobuf and JSON bodies to and from plain JSON values. Shares no code with the node.
+//! The tests' own codec: converts protobuf and JSON bodies to and from plain JSON values. Shares no code with the node.
 //!
-//! A body is a `Value` with the field names of the documents, absent where the wire has nothing, so that one
-//! expectation holds for every dialect and coding.
+//! A body is a `Value` with the field names of the documents. Fields that are absent on the wire are absent here, so
+//! one expectation covers every dialect and coding.
 
 use serde_json::{Map, Value, json};
 
-/// How a test client speaks.
+/// Dialect and coding of a test client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     YunquePb,
@@ -76,7 +76,7 @@ const CIM: Layout = &[
     (9, "timestamp", Kind::Integer),
 ];
 
-/// What the node sent, read.
+/// A decoded frame from the node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Frame {
     Ping,
@@ -115,7 +115,7 @@ pub fn read_text(text: &str) -> Frame {
     }
 }
 
-/// A SENT frame's type byte and protobuf body.
+/// The type byte and protobuf body of a SENT frame.
 pub fn sent_binary(body: &Value) -> Vec<u8> {
     let mut out = vec![3];
     write_fields(SEND_BODY, body, &mut out);
@@ -186,7 +186,7 @@ fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// Field numbers from 15 on are extensions: read over, as both SDK families do.
+/// Fields with numbers from 15 on are extensions and skipped, as in both SDK families.
 fn read_fields(layout: Layout, mut body: &[u8]) -> Value {
     let mut fields = Map::new();
     while !body.is_empty() {

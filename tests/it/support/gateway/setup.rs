@@ -68,7 +68,7 @@ impl Setup {
         self.plugin_as(name, name)
     }
 
-    /// Adds a plugin whose file name differs from the name of its component.
+    /// Adds a plugin under another file name than that of its component.
     pub fn plugin_as(mut self, file: &'static str, component: &'static str) -> Self {
         self.plugins.push((file, component));
         self

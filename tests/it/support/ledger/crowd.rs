@@ -1,5 +1,5 @@
-//! The clients of a drill: each device is a task that connects, hears, moves when told to, comes back when cut off, and
-//! hands in a [`Stay`] for each connection.
+//! The clients of a drill. Each device is a task that connects, reads, moves to another node on request, reconnects,
+//! and returns a [`Stay`] for each connection.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -24,32 +24,32 @@ use crate::support::cluster::{Cluster, State};
 use crate::support::token::Claims;
 use crate::support::wire::{Form, Frame, read_binary, read_text};
 
-/// A connect that is not bound after so long is given up.
+/// A connect attempt that is not bound within this time is abandoned.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Time between two attempts of one device.
 const RETRY: Duration = Duration::from_millis(100);
-/// So long no message may come before the closing markers count as lost. A partition of a member that was killed waits for
-/// the member's session (10 s), and for another one's where the group was being shared out anew at that time.
+/// Closing markers count as lost after this time without a message. A partition of a killed member waits for the
+/// member's session timeout (10 s), and for that of a second member if the group was rebalancing then.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Devices speak these in turn.
+/// Devices use these in turn.
 pub const FORMS: &[Form] = &[Form::YunquePb, Form::YunqueJson, Form::CimPb, Form::CimJson];
 
-/// Who is there.
+/// The users, devices and rooms of a drill.
 #[derive(Clone)]
 pub struct Guests {
     pub users: u32,
     pub devices: u32,
-    /// Rooms that there are; user u is in room u modulo them. 0 = none.
+    /// Number of rooms; user u is in room u modulo this number. 0 = none.
     pub rooms: u32,
     pub forms: &'static [Form],
-    /// Where clients reach each place, if not at its node.
+    /// Addresses to dial in place of the node itself, by node index.
     pub detours: HashMap<usize, SocketAddr>,
 }
 
-/// The last message of each stream from each publisher, and when it was begun.
+/// The last message of each stream from each publisher, with its start time.
 type Markers = HashMap<Stream, Vec<(u64, Moment)>>;
 
-/// What a device is to do.
+/// The instruction to a device.
 #[derive(Clone)]
 struct Order {
     place: usize,
@@ -60,12 +60,12 @@ pub struct Crowd {
     devices: Vec<watch::Sender<Order>>,
     tasks: JoinSet<Vec<Stay>>,
     cluster: Arc<Cluster>,
-    /// How many are bound at each place.
+    /// Number of bound connections on each node.
     bound: watch::Receiver<Vec<usize>>,
 }
 
 impl Crowd {
-    /// Everybody, spread over all places, and bound.
+    /// Connects every device, spread over all nodes, and waits until each is bound.
     pub async fn gather(guests: &Guests, cluster: &Arc<Cluster>, clock: Clock) -> Self {
         let bound = watch::Sender::new(vec![0; cluster.len()]);
         let (mut devices, mut tasks) = (Vec::new(), JoinSet::new());
@@ -98,12 +98,12 @@ impl Crowd {
         self.devices.len()
     }
 
-    /// How many are bound at this place now.
+    /// Number of connections that are bound to this node now.
     pub fn bound_at(&self, place: usize) -> usize {
         self.bound.borrow()[place]
     }
 
-    /// Waits until every device is bound to a node that is not down, as long as there is progress.
+    /// Waits until every device is bound to a node that is not down, for as long as there is progress.
     pub async fn all_bound(&mut self) {
         let all = self.devices.len();
         loop {
@@ -116,12 +116,12 @@ impl Crowd {
         }
     }
 
-    /// A device leaves its node for that one.
+    /// Moves a device from its node to the one at `place`.
     pub fn send_to(&self, device: usize, place: usize) {
         self.devices[device].send_modify(|order| order.place = place);
     }
 
-    /// Waits until everybody has heard the markers of these books, and sends them home.
+    /// Waits until every device has received the markers of these books, and closes the connections.
     pub async fn close(mut self, books: &[Book]) -> Vec<Stay> {
         let mut markers = Markers::new();
         for book in books {
@@ -153,7 +153,7 @@ struct Device {
     cluster: Arc<Cluster>,
     detours: HashMap<usize, SocketAddr>,
     bound: watch::Sender<Vec<usize>>,
-    /// So many connects of all devices are under way.
+    /// Limits the concurrent connects of all devices.
     dials: Arc<tokio::sync::Semaphore>,
 }
 
@@ -202,7 +202,7 @@ impl Device {
         }
     }
 
-    /// A bound connection, and when it was; `None` when there is none to be had there now.
+    /// Returns a bound connection and the time of its bind; `None` if the node accepts none now.
     async fn dial(&self, place: usize) -> Option<(Socket, Moment)> {
         let _turn = self.dials.acquire().await.ok()?;
         let address = match self.detours.get(&place) {
@@ -218,7 +218,7 @@ impl Device {
             let mut request = format!("ws://{address}/ws?token={token}").into_client_request().unwrap();
             let subprotocol = HeaderValue::from_static(self.form.subprotocol());
             request.headers_mut().insert("sec-websocket-protocol", subprotocol);
-            // Thousands of them: each with a buffer of its own.
+            // Thousands of connections, each with its own buffer.
             let config = WebSocketConfig::default().read_buffer_size(4096);
             let (mut socket, _) = tokio_tungstenite::client_async_with_config(request, tcp, Some(config)).await.ok()?;
             loop {
@@ -233,7 +233,7 @@ impl Device {
         timeout(CONNECT, attempt).await.ok()?
     }
 
-    /// The next frame, or the close code with which it ended.
+    /// Returns the next frame, or the close code of the connection.
     async fn hear(&self, socket: &mut Socket) -> Result<Frame, Option<u16>> {
         loop {
             match socket.next().await {
@@ -250,11 +250,11 @@ impl Device {
         }
     }
 
-    /// Hears until somebody ends it, or it is sent elsewhere than to `here`.
+    /// Reads until the connection ends, or until an order names another node than `here`.
     async fn listen(&self, socket: &mut Socket, stay: &mut Stay, here: usize, orders: &mut watch::Receiver<Order>) {
         let mut open = None::<HashSet<u64>>;
         let mut deadline = Instant::now() + Duration::from_secs(3600);
-        // An order may have come while it connected.
+        // An order may have arrived during the connect.
         let mut is_told = true;
         loop {
             if is_told {
@@ -288,7 +288,7 @@ impl Device {
                         let id = note(stay, &message);
                         if let (Some(open), Some(id)) = (&mut open, id) {
                             open.remove(&id);
-                            // What publishers are ahead of the nodes is waited for, as long as it comes.
+                            // Publishers may be ahead of the nodes: each message extends the wait for the backlog.
                             deadline = Instant::now() + SILENCE;
                         }
                     }
@@ -310,7 +310,7 @@ impl Device {
     }
 }
 
-/// The markers that a stay still has to hear.
+/// The markers that a stay has not received yet.
 fn missing(markers: &Markers, stay: &Stay) -> HashSet<u64> {
     let of = |stream: Stream| markers.get(&stream).into_iter().flatten();
     let after = stay.streams().flat_map(of).filter(|(_, begun)| *begun >= stay.bound);
@@ -321,10 +321,10 @@ fn missing(markers: &Markers, stay: &Stay) -> HashSet<u64> {
     ids
 }
 
-/// Writes down a message of a drill; its id, unless it is another kind of message.
+/// Records a message of a drill and returns its id; any other message is a fault.
 fn note(stay: &mut Stay, message: &Value) -> Option<u64> {
     let id = message["id"].as_u64().unwrap_or_default();
-    // cim shows a content whose only key is `text` as that text.
+    // cim shows a content with the single key `text` as that text.
     let text = message["content"]["text"].as_str().or_else(|| message["content"].as_str());
     if message["action"] != "drill" || text != Some(&text_of(id)) {
         stay.faults.push(format!("heard what nobody published: {message}"));

@@ -1,6 +1,7 @@
-//! One drill from begin to end: a cluster, its clients, its load, what is broken meanwhile, and the verdict.
+//! One complete drill: a cluster, its clients, its load, the faults, and the verdict.
 //!
-//! Short by default; `DRILL=long` plays the long form and `SEED` another seed. A drill that fails says both.
+//! Drills are short by default; `DRILL=long` runs the long form and `SEED` sets another seed. A failed drill prints
+//! both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,17 +16,17 @@ use super::{Clock, Counted, Moment, Verdict, Window, judge};
 use crate::support::cluster::Cluster;
 use crate::support::dice::{Dice, given};
 
-/// Whether the long form is wanted.
+/// True if the long form is requested.
 pub fn is_long() -> bool {
     std::env::var("DRILL").is_ok_and(|length| length == "long")
 }
 
-/// One or the other by how long the drill may be.
+/// Selects a value by the form of the drill.
 pub fn pick<T>(short: T, long: T) -> T {
     if is_long() { long } else { short }
 }
 
-/// The seed of this run; tells how to play it again if the test fails.
+/// The seed of this run. If the test fails, it prints how to reproduce the run.
 pub struct Seed {
     name: &'static str,
     seed: u64,
@@ -59,13 +60,13 @@ pub struct Drill {
     seed: Seed,
     load: Load,
     windows: Mutex<Vec<Window>>,
-    /// For the table: users and devices of each, and when the load began.
+    /// For the table: number of users, devices per user, and the start of the load.
     sizes: (u32, u32),
     loaded: Moment,
 }
 
 impl Drill {
-    /// Everybody connects, then publishers begin.
+    /// Connects all clients, then starts the publishers.
     pub async fn begin(name: &'static str, cluster: Cluster, guests: &Guests, plan: &Plan) -> Self {
         let seed = Seed::of(name);
         let (cluster, clock, mut dice) = (Arc::new(cluster), Clock::start(), seed.dice());
@@ -75,18 +76,18 @@ impl Drill {
         Self { cluster, crowd, dice, clock, seed, load, windows: Mutex::default(), sizes, loaded }
     }
 
-    /// How long the load has run.
+    /// Duration of the load so far.
     pub fn elapsed(&self) -> Duration {
         Duration::from_micros(self.clock.now() - self.loaded)
     }
 
-    /// Any device goes to any place: mostly to another node.
+    /// Moves a random device to a random node, mostly to another one.
     pub fn move_one(&mut self) {
         let (device, place) = (self.dice.roll(self.crowd.len()), self.dice.roll(self.cluster.len()));
         self.crowd.send_to(device, place);
     }
 
-    /// Lets it run until so many messages more were taken.
+    /// Waits until `more` further messages were accepted.
     pub async fn taken(&self, more: u64) {
         let mut taken = self.load.taken();
         let goal = *taken.borrow() + more;
@@ -94,7 +95,7 @@ impl Drill {
         assert!(is_reached, "{} of {goal} messages were taken", *taken.borrow());
     }
 
-    /// Lets it run until a node has refused one more message.
+    /// Waits until a node has refused one more message.
     pub async fn refused(&self) {
         let mut refused = self.load.refused();
         let goal = *refused.borrow() + 1;
@@ -102,14 +103,14 @@ impl Drill {
         assert!(is_reached, "nothing is refused");
     }
 
-    /// Lets it run for so long.
+    /// Runs the load for this time.
     pub async fn run_for(&self, time: Duration) {
         let mut taken = self.load.taken();
-        // Nobody takes so many: only the time ends it.
+        // The count is never reached: only the time limit ends the wait.
         let _ = timeout(time, taken.wait_for(|count| *count == u64::MAX)).await;
     }
 
-    /// Something is broken while this runs; what it hits may be lost if it is declared.
+    /// Marks the duration of `breaking` as a fault. A loss in it is allowed if it is declared.
     pub async fn broken<T>(&self, breaking: impl Future<Output = T>) -> T {
         let from = self.clock.now();
         let value = breaking.await;
@@ -117,7 +118,7 @@ impl Drill {
         value
     }
 
-    /// Ends load and clients, and holds one against the other.
+    /// Ends load and clients, and compares their records.
     pub async fn end(mut self) -> Verdict {
         self.crowd.all_bound().await;
         let lasted = self.elapsed();
@@ -135,7 +136,7 @@ impl Drill {
         verdict
     }
 
-    /// The same, and nothing may be wrong.
+    /// Ends the drill and fails unless the verdict is exact.
     pub async fn end_exact(self) -> Verdict {
         let verdict = self.end().await;
         assert!(verdict.is_exact(), "{verdict}");
@@ -143,7 +144,7 @@ impl Drill {
     }
 }
 
-/// A line of the table in docs/operations.md. Markers are messages, too, but no part of the pace.
+/// A row of the table in docs/operations.md. Markers count as messages but not for the rate.
 fn row(seed: &Seed, (users, devices): (u32, u32), (lasted, taken): (Duration, u64), verdict: &Verdict) -> String {
     let Verdict { acked, nobody, refused, unknown, received, repeats, declared, slowest, .. } = verdict;
     let (name, word) = (seed.name.replace('_', " "), if verdict.is_exact() { "exact" } else { "**broken**" });
@@ -157,5 +158,5 @@ fn row(seed: &Seed, (users, devices): (u32, u32), (lasted, taken): (Duration, u6
     )
 }
 
-/// A load that takes nothing for so long is stuck.
+/// A load that accepts no message for this time is stuck.
 const LONGEST: Duration = Duration::from_secs(120);

@@ -1,4 +1,4 @@
-//! Books against stays. Pure: the same books and stays give the same verdict.
+//! Compares books with stays. Pure: the same input gives the same verdict.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use super::{Book, End, Entry, Fate, Stay, Stream, Window, parse_id, text_of};
 
-/// What was under way when a fault began may have been acked so long before.
+/// A message in flight at the start of a fault may have been acknowledged up to this long before, in microseconds.
 const UNDER_WAY: u64 = 1_000_000;
-/// Longest that an answer may take: two seconds, and what a busy machine adds. Far below the wait of a publisher that nobody answers.
+/// Longest answer time: two seconds plus the delay of a busy machine. Far below a publisher's timeout.
 const ANSWER: Duration = Duration::from_secs(15);
-/// A client is told of a gap at the latest so long after all was whole again.
+/// A client receives its gap notice at most this long after the repair, in microseconds.
 const TOLD_WITHIN: u64 = 20_000_000;
-/// So many broken places are told; the rest is counted.
+/// Number of faults that are printed; the others are only counted.
 const TOLD: usize = 12;
 
-/// How a drill ended.
+/// The result of a drill.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub published: usize,
@@ -23,26 +23,26 @@ pub struct Verdict {
     pub nobody: usize,
     pub refused: usize,
     pub unknown: usize,
-    /// Messages that connections heard, each connection's own.
+    /// Messages received, summed over all connections.
     pub received: usize,
-    /// The same message heard again by the same device on its next connection: a client's dedupe takes it out.
+    /// Messages that a device received again on its next connection; a client's dedupe removes them.
     pub repeats: usize,
-    /// Heard although the publisher was told that it was not taken, or reached nobody.
+    /// Received although the answer was that the message was refused or reached no client.
     pub ghosts: usize,
-    /// Missing, and the publisher or the client was told so.
+    /// Missing, and declared to the publisher or the client.
     pub declared: usize,
-    /// Missing, and nobody was told.
+    /// Missing and not declared.
     pub lost: usize,
     pub doubled: usize,
-    /// Out of order, by a reader of a plain channel that counted it as doubtful.
+    /// Out of order on a plain channel, and counted as doubtful by its reader.
     pub late: usize,
     pub reordered: usize,
     pub slowest: Duration,
-    /// How often a connection was told that it may have missed something.
+    /// Number of gap notices.
     pub gaps: usize,
-    /// Connections that somebody else ended with a close code.
+    /// Connections that the peer closed, by close code.
     pub closed: BTreeMap<u16, usize>,
-    /// What else must not be.
+    /// Other violations.
     pub faults: Vec<String>,
 }
 
@@ -72,15 +72,15 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What the readers of plain channels counted themselves: messages dropped, because the lease was another's by then, and
-/// messages handed on while that was doubtful, which may come behind those of the next reader.
+/// The counters of plain channel readers. Dropped: another reader held the lease by then. Doubtful: handed on while the
+/// lease was uncertain, so the message may arrive behind those of the next reader.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counted {
     pub dropped: usize,
     pub doubtful: usize,
 }
 
-/// Holds what was heard against what was promised.
+/// Compares the received messages with the promised ones.
 pub fn judge(books: &[Book], stays: &[Stay], windows: &[Window], counted: Counted) -> Verdict {
     let mut court = Court::new(books, windows, counted);
     for stay in stays {
@@ -92,7 +92,7 @@ pub fn judge(books: &[Book], stays: &[Stay], windows: &[Window], counted: Counte
 
 struct Court<'a> {
     books: HashMap<u32, &'a Book>,
-    /// Indexes in a book, by publisher and stream, in order.
+    /// Indexes in a book by publisher and stream, in order.
     streams: HashMap<(u32, Stream), Vec<usize>>,
     windows: &'a [Window],
     dropped: Share,
@@ -100,7 +100,7 @@ struct Court<'a> {
     verdict: Verdict,
 }
 
-/// As many messages as were counted: each counts for all who should have heard it.
+/// A number of counted messages. Each accounts for all connections that should have received it.
 struct Share {
     left: usize,
     known: HashSet<u64>,
@@ -111,7 +111,7 @@ impl Share {
         Self { left: counted, known: HashSet::new() }
     }
 
-    /// Whether this message may be one of them.
+    /// True if this message may be one of the counted ones.
     fn holds(&mut self, id: u64) -> bool {
         if self.left > 0 && self.known.insert(id) {
             self.left -= 1;
@@ -137,7 +137,7 @@ impl<'a> Court<'a> {
         self.verdict.faults.push(fault);
     }
 
-    /// Everything that one connection heard, and everything that it did not.
+    /// Checks the messages that one connection received and those it missed.
     fn hear(&mut self, stay: &Stay) {
         self.verdict.received += stay.heard.len();
         self.verdict.gaps += stay.gaps.len();
@@ -180,9 +180,9 @@ impl<'a> Court<'a> {
             for publisher in publishers {
                 let end = match stay.end {
                     End::Marked | End::Unmarked => usize::MAX,
-                    // Where neighbours overtake each other, the last that it heard says nothing of those before.
+                    // In an unordered stream, the last received message says nothing about earlier ones.
                     End::Left | End::Cut(_) if !self.books[&publisher].is_ordered => 0,
-                    // Up to the last that it heard; one that heard nothing answers for nothing.
+                    // Up to the last received message; a connection without messages proves nothing.
                     End::Left | End::Cut(_) => last.get(&(publisher, stream)).map_or(0, |last| last + 1),
                 };
                 self.miss(stay, &who, (publisher, stream), end, &seen);
@@ -195,7 +195,7 @@ impl<'a> Court<'a> {
         Some((publisher, index, *self.books.get(&publisher)?.entries.get(index)?))
     }
 
-    /// What of this stream before `end` it should have heard and did not.
+    /// Counts the messages of this stream before `end` that the connection should have received and did not.
     fn miss(&mut self, stay: &Stay, who: &str, key: (u32, Stream), end: usize, seen: &HashSet<u64>) {
         let Some(indexes) = self.streams.get(&key) else { return };
         let book = self.books[&key.0];
@@ -216,7 +216,7 @@ impl<'a> Court<'a> {
         }
     }
 
-    /// A fault was on, and the client was told of a gap because of it; or the way in promises no more.
+    /// True if a fault was active and the client got a gap notice for it, or the intake is at most once.
     fn is_declared(&self, stay: &Stay, book: &Book, entry: &Entry) -> bool {
         self.windows.iter().any(|window| {
             let is_hit = entry.ended + UNDER_WAY >= window.from && entry.begun <= window.to;
@@ -231,7 +231,7 @@ impl<'a> Court<'a> {
         }
     }
 
-    /// A device that has been elsewhere in between may hear a message again.
+    /// A device that was on another node in between may receive a message again.
     fn count_repeats(&mut self, stays: &[Stay]) {
         let mut devices: HashMap<(u32, u32), HashSet<u64>> = HashMap::new();
         for stay in stays {
@@ -258,7 +258,7 @@ impl<'a> Court<'a> {
                 self.fault(format!("{} {}: {fault}", book.way, book.publisher));
             }
         }
-        // A loss is told above; a marker that is only late is told here.
+        // Losses are reported above; this reports a marker that is only late.
         let unmarked = stays.iter().filter(|stay| stay.end == End::Unmarked).count();
         if unmarked > 0 {
             self.fault(format!("{unmarked} connections did not hear every closing marker"));
@@ -327,7 +327,7 @@ mod tests {
     fn a_loss_is_declared_by_a_word_to_the_client_about_a_fault() {
         let told = || Stay { gaps: vec![60], ..stay(&[0, 1, 2, 7, 8, 9], End::Marked) };
         assert_eq!(counts(&[told()], &[Window { from: 40, to: 62 }]), [0, 0, 0, 3]);
-        // What was published after the fault was over is no part of it, and without a fault a word excuses nothing.
+        // A message published after the fault is not covered by it, and without a fault a gap notice excuses nothing.
         assert_eq!(counts(&[told()], &[Window { from: 40, to: 52 }]), [1, 0, 0, 2]);
         assert_eq!(counts(&[told()], &[]), [3, 0, 0, 0]);
         for gaps in [Vec::new(), vec![39], vec![62 + TOLD_WITHIN + 1]] {

@@ -1,4 +1,4 @@
-//! Publishers under way: each writes its book, and closes each of its streams with a marker when the load ends.
+//! Running publishers. Each records its book and closes each of its streams with a marker when the load ends.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use crate::support::client::PATIENCE;
 use crate::support::cluster::Cluster;
 use crate::support::dice::Dice;
 
-/// How often a marker that was not taken is sent again.
+/// Interval between two attempts to send a marker that was not accepted.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Markers of one request.
+/// Markers per request.
 const MARKERS: usize = 100;
 
-/// What all publishers do.
+/// The work of all publishers.
 #[derive(Clone)]
 pub struct Plan {
     pub users: u32,
     pub rooms: u32,
-    /// One publisher for each.
+    /// One publisher for each way.
     pub ways: Vec<Way>,
-    /// Time from one batch of a publisher to its next.
+    /// Time between two batches of a publisher.
     pub period: Duration,
-    /// Messages of a batch.
+    /// Messages per batch.
     pub batch: usize,
-    /// One batch in so many is a single message to a room, and one to everyone; 0 = none.
+    /// One batch in this many is a single message to a room, and one a single message to everyone; 0 = none.
     pub wide: usize,
 }
 
@@ -69,23 +69,23 @@ impl Load {
         Self { publishers, stop, taken, refused }
     }
 
-    /// How many messages were taken up to now, by all publishers.
+    /// Number of accepted messages of all publishers.
     pub fn taken(&self) -> watch::Receiver<u64> {
         self.taken.subscribe()
     }
 
-    /// The same of those that a node that was up refused.
+    /// Number of messages that nodes refused while they were up.
     pub fn refused(&self) -> watch::Receiver<u64> {
         self.refused.subscribe()
     }
 
-    /// No message more but the markers; everything must be whole again.
+    /// Stops the load and sends the markers. Every fault must be repaired by then.
     pub async fn close(mut self) -> Vec<Book> {
         self.stop.send_replace(true);
         let mut books = Vec::new();
         let mut before = 0;
         while !self.publishers.is_empty() {
-            // Thousands of streams take their time, as long as there is progress.
+            // Thousands of streams take time; the wait continues while there is progress.
             match timeout(PATIENCE, self.publishers.join_next()).await {
                 Ok(book) => books.extend(book.map(Result::unwrap)),
                 Err(_) => {
@@ -139,7 +139,7 @@ impl Publisher {
         (0..self.plan.batch).map(|_| Stream::User(self.user())).collect()
     }
 
-    /// Every third publisher pushes to a user: by more than one way, and with fewer markers than if all did.
+    /// Each publisher pushes to every third user: a user gets messages by several ways, and there are fewer markers.
     fn user(&mut self) -> u32 {
         let user = self.number_below(self.plan.users);
         user.saturating_sub((user + self.book.publisher) % 3)
@@ -169,7 +169,7 @@ impl Publisher {
         items.iter().map(|item| item.id).zip(told.fates).collect()
     }
 
-    /// Sends the last message of each stream until it is taken.
+    /// Sends the last message of each stream until it is accepted.
     async fn mark(&mut self, streams: BTreeSet<Stream>) {
         let (users, wide): (Vec<Stream>, Vec<Stream>) =
             streams.into_iter().partition(|stream| matches!(stream, Stream::User(_)));

@@ -1,4 +1,4 @@
-//! The ways in, as a publisher sees them: a batch goes out, and for each message it is told what became of it.
+//! The ways in, as a publisher uses them: it sends a batch and gets an answer for each message.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,13 +17,13 @@ use crate::support::http::{Http, Response};
 use crate::support::resp::{Reply, Resp};
 use crate::support::wire::messages_pub;
 
-/// A request without an answer for so long has none.
+/// A request without a response within this time counts as unanswered.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a publisher publishes.
 #[derive(Clone)]
 pub enum Way {
-    /// `POST` to this node, or the next one that is up.
+    /// `POST` to this node or the next one that is up.
     Http { place: usize },
     /// `PUBLISH` on a Redis channel.
     Channel { redis: SocketAddr, channel: String },
@@ -43,13 +43,13 @@ impl Way {
         }
     }
 
-    /// Whether messages of one stream come out in the order in which they went in. Nodes share a Redis stream record by
-    /// record: there they do not.
+    /// True if messages of one stream keep their order. Nodes share a Redis stream record by record, so its order is
+    /// lost.
     pub fn is_ordered(&self) -> bool {
         !matches!(self, Self::RedisStream { .. })
     }
 
-    /// Plain pub/sub: what its subscriber had read and not yet handed on is lost with it.
+    /// Plain pub/sub: messages that its subscriber has read but not handed on are lost with the subscriber.
     pub fn is_at_most_once(&self) -> bool {
         matches!(self, Self::Channel { .. })
     }
@@ -62,14 +62,14 @@ pub struct Item {
     pub stream: Stream,
 }
 
-/// What a batch was told, and how long a node that was up took for it.
+/// The answers for a batch, and the answer time of a node that was up.
 pub struct Told {
     pub fates: Vec<Fate>,
     pub took: Option<Duration>,
     pub faults: Vec<String>,
 }
 
-/// One publisher's end of its way; connects again by itself.
+/// The publisher's connection of a way; it reconnects automatically.
 pub struct Outlet {
     way: Way,
     cluster: Arc<Cluster>,
@@ -87,13 +87,13 @@ impl Outlet {
         Self { way, cluster, line: None }
     }
 
-    /// Publishes `items`: all of them to users, or one.
+    /// Publishes `items`: any number to users, or one message of another kind.
     pub async fn publish(&mut self, items: &[Item]) -> Told {
         let (begun, acts) = (Instant::now(), self.cluster.acts());
         let attempt = timeout(PATIENCE, self.attempt(items)).await;
         let mut told = match attempt {
             Ok(Ok(told)) => told,
-            // An error breaks the line: nobody knows what became of what was on it.
+            // An error breaks the connection, and the fate of the messages in flight is unknown.
             Ok(Err(_)) => self.unanswered(items, Vec::new()),
             Err(_) => {
                 let late = self.has_run_since(&acts).then(|| format!("no answer within {PATIENCE:?}"));
@@ -110,7 +110,7 @@ impl Outlet {
         Told { fates: vec![fate; items.len()], took: None, faults }
     }
 
-    /// Whether an answer is owed: by a node that has run all the while. A broker that publishers talk to promises no time.
+    /// True if the node must answer: it was up all the time. Brokers that publishers talk to guarantee no time.
     fn has_run_since(&self, acts: &[usize]) -> bool {
         let Some(Line::Http(_, place)) = self.line else { return false };
         self.cluster.state(place) == State::Up && self.cluster.acts()[place] == acts[place]
@@ -189,7 +189,7 @@ fn request(items: &[Item]) -> (&'static str, Value) {
     }
 }
 
-/// What an answer says of each message. A 2xx over something that was not taken is a fault.
+/// Reads the fate of each message from a response. A 2xx for a message that was not accepted is a fault.
 fn read(response: &Response, items: &[Item]) -> Told {
     let data = &response.json()["data"];
     let rows: Vec<Value> = match &data["items"] {
@@ -221,7 +221,7 @@ fn fate(row: &Value, is_good: bool) -> Fate {
     }
 }
 
-/// The envelope of one message: every other one is JSON.
+/// The envelope of one message: every second one is JSON.
 fn payload(item: Item) -> Vec<u8> {
     let (act, to) = match item.stream {
         Stream::User(user) => (2, uid(user)),
@@ -246,7 +246,7 @@ fn command(way: &Way, item: Item) -> Vec<Vec<u8>> {
 /// The field of a stream's entry that holds the envelope.
 const FIELD: &[u8] = b"data";
 
-/// `PUBLISH` answers how many subscribers it reached: none or the one that there may be. `XADD` answers an id.
+/// `PUBLISH` answers the number of subscribers: 0, or 1 for the only one allowed. `XADD` answers an id.
 fn taken(replies: &[Reply]) -> Told {
     let mut faults = Vec::new();
     let fates = replies.iter().map(|reply| match reply {
@@ -260,7 +260,7 @@ fn taken(replies: &[Reply]) -> Told {
     Told { fates: fates.collect(), took: None, faults }
 }
 
-/// What is not acknowledged in time may have been written all the same.
+/// A message without a timely acknowledgement may still have been written.
 async fn produce(producer: &FutureProducer, topic: &str, items: &[Item]) -> Told {
     let records: Vec<(String, Vec<u8>)> =
         items.iter().map(|item| (format!("{:?}", item.stream), payload(*item))).collect();

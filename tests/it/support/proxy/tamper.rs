@@ -1,4 +1,4 @@
-//! WebSocket messages from a server to its client, some of them lost, doubled or swapped. Keeps a count of each deed.
+//! Loses, doubles or swaps some WebSocket messages from a server to its client, and counts each case.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::Weather;
 use crate::support::dice::Dice;
 
-/// One message in so many is lost, doubled, swapped with the next; 0 = none.
+/// One message in this many is lost, doubled, or swapped with the next one; 0 = none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tamper {
     pub lose: usize,
@@ -14,7 +14,7 @@ pub struct Tamper {
     pub swap: usize,
 }
 
-/// What was done.
+/// Counters of the tampering.
 #[derive(Debug, Default)]
 pub struct Tampered {
     pub lost: AtomicUsize,
@@ -22,13 +22,13 @@ pub struct Tampered {
     pub swapped: AtomicUsize,
 }
 
-/// Cuts a server's bytes into its head and its frames.
+/// Splits a server's bytes into its response head and its frames.
 pub(super) struct Frames {
     dice: Dice,
     tampered: Arc<Tampered>,
     waiting: Vec<u8>,
     is_upgraded: bool,
-    /// A message that goes out after the next one.
+    /// A message that is sent after the next one.
     held: Option<Vec<u8>>,
 }
 
@@ -37,11 +37,11 @@ impl Frames {
         Self { dice, tampered, waiting: Vec::new(), is_upgraded: false, held: None }
     }
 
-    /// What goes on of these bytes. Outside tampering weather, all of it, as it is.
+    /// Returns the bytes to forward. Without tampering these are all of them, unchanged.
     pub(super) fn pass(&mut self, bytes: &[u8], weather: Weather) -> Vec<u8> {
         self.waiting.extend_from_slice(bytes);
         let Weather::Tampering(tamper) = weather else {
-            // A message that was held back is not kept for ever.
+            // A held message is released when the weather changes.
             let mut out = self.held.take().unwrap_or_default();
             out.append(&mut self.waiting);
             return out;
@@ -53,7 +53,7 @@ impl Frames {
         out
     }
 
-    /// The head of the upgrade, or a whole frame; a server's have no mask.
+    /// Returns the head of the upgrade, or a complete frame. Frames of a server have no mask.
     fn next_frame(&mut self) -> Option<Vec<u8>> {
         let length = if self.is_upgraded {
             let (short, rest) = (self.waiting.get(1)? & 0x7f, self.waiting.get(2..)?);
@@ -73,7 +73,7 @@ impl Frames {
     }
 
     fn treat(&mut self, frame: Vec<u8>, tamper: Tamper, out: &mut Vec<u8>) {
-        // Binary, and its type byte says MESSAGE: binds and PINGs stay as they are.
+        // Binary with the type byte of MESSAGE: binds and PINGs stay unchanged.
         let is_message = self.is_upgraded && frame[0] & 0x0f == 2 && frame.get(head(&frame)) == Some(&2);
         self.is_upgraded = true;
         if !is_message {
@@ -101,7 +101,7 @@ impl Frames {
     }
 }
 
-/// Bytes before the payload.
+/// Number of bytes before the payload.
 fn head(frame: &[u8]) -> usize {
     match frame[1] & 0x7f {
         126 => 4,
