@@ -1,4 +1,4 @@
-//! The commands of a plugin's author: new, build, check, bench, dev.
+//! The plugin author's commands: new, build, check, bench, dev.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,7 +12,7 @@ use crate::support::gateway::{Gateway, skylark};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Exit code, and standard output with standard error behind it.
+/// Returns the exit code, and standard output followed by standard error.
 fn run(command: &mut Command) -> (Option<i32>, String) {
     let output = command.output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
@@ -25,7 +25,7 @@ fn plugin(command: &str) -> Command {
     skylark
 }
 
-/// A folder for a plugin's source, and one with the only programs that are to be found.
+/// A folder for a plugin's source, and a folder with the only programs on the path.
 struct Bench {
     dir: TempDir,
     tools: TempDir,
@@ -39,7 +39,7 @@ impl Bench {
         bench
     }
 
-    /// A program that does what this shell script says.
+    /// Creates a program that runs this shell script.
     fn tool(&self, name: &str, script: &str) {
         let file = self.tools.path().join(name);
         std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -192,7 +192,7 @@ fn bench_measures_each_role_by_its_own_cases() {
     assert!(code == Some(1) && told.contains("expected a file whose name ends with .wasm"), "{told}");
 }
 
-/// A line that says this, of the lines of a child; what it says meanwhile is passed over.
+/// Skips lines of a child until one contains `words`.
 fn until(lines: &mut impl Iterator<Item = String>, words: &str) -> String {
     lines.find(|line| line.contains(words)).unwrap_or_else(|| panic!("it ended without {words:?}"))
 }
@@ -207,7 +207,7 @@ async fn dev_keeps_a_plugin_live_and_follows_its_log() {
     bench.tool("rustc", "");
     let mut child = plugin("dev")
         .arg(".")
-        // Neither its configuration nor its working directory is the node's: the node itself says where its plugins lie.
+        // Configuration and working directory are not those of the node; the node itself reports its plugin directory.
         .current_dir(bench.dir.path())
         .args(["--url", &format!("http://{}", gateway.address("api"))])
         .env("PATH", bench.tools.path())
@@ -223,18 +223,18 @@ async fn dev_keeps_a_plugin_live_and_follows_its_log() {
     assert!(answer.body.contains("mine"), "{}", answer.body);
     until(&mut said, "panicked");
 
-    // So is its manifest, a change of which leaves the component as it is.
+    // A change of the manifest leaves the component unchanged.
     std::fs::write(bench.dir.path().join("mine.toml"), "order = 7\n").unwrap();
     until(&mut said, "mine is live, version 2");
     until(&mut told, "waiting for a change");
 
-    // A build that fails changes nothing in the node.
+    // A failed build changes nothing in the node.
     bench.tool("make", "echo no such header >&2; exit 2");
     std::fs::write(bench.dir.path().join("src/plugin.c"), "broken").unwrap();
     until(&mut told, "make failed");
     gateway.plugin_until("mine", |mine| mine["state"] == "live").await;
 
-    // And one that is refused is told.
+    // A refused component is reported.
     bench.tool("make", "echo nonsense > dist/mine.wasm");
     std::fs::write(bench.dir.path().join("src/plugin.c"), "other").unwrap();
     until(&mut told, "this is not WebAssembly");

@@ -1,4 +1,4 @@
-//! `skylark bench`, whole and tiny: its table, its JSON, what is made of it, and its exit codes.
+//! `skylark bench` end to end with small settings: its table, its JSON, its charts and its exit codes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -45,7 +45,7 @@ fn a_run_is_told_in_a_table_as_json_as_charts_and_against_a_baseline() {
 
     let json: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
     let cells = json["cells"].as_array().unwrap();
-    // Four lines of two contenders, three of two.
+    // Four lines with two contenders each, and three lines with two.
     assert_eq!((cells.len(), &json["connections"], &json["invalid"]), (14, &40.into(), &Value::Array(Vec::new())));
     for row in cells {
         let sample = &row["samples"][0];
@@ -69,7 +69,7 @@ fn a_run_is_told_in_a_table_as_json_as_charts_and_against_a_baseline() {
     assert_eq!(ratios, 8, "{}", text(&again.stdout));
 }
 
-/// Descriptors for a few receivers only: what was not measured must not look as if it had been.
+/// Too few descriptors for the receivers: a cell without a measurement must not look measured.
 #[test]
 fn a_run_that_could_not_be_made_is_invalid_and_ends_with_3() {
     let dir = tempfile::tempdir().unwrap();
@@ -85,7 +85,7 @@ fn a_run_that_could_not_be_made_is_invalid_and_ends_with_3() {
     assert_eq!(json["invalid"].as_array().map(Vec::len), Some(1), "{json}");
 }
 
-/// Two nodes and the Redis between them are one contender: CPU of both nodes, and what Redis did beside it.
+/// Two nodes and their Redis are one contender: the CPU of both nodes is measured, and that of Redis beside it.
 #[test]
 fn a_cluster_is_measured_with_what_its_redis_did() {
     let dir = tempfile::tempdir().unwrap();
@@ -100,7 +100,7 @@ fn a_cluster_is_measured_with_what_its_redis_did() {
         assert_eq!(has_engine, row["contender"] == "two nodes, Redis", "{row}");
     }
 
-    // Without a Redis on the machine there is no figure, and the run says so.
+    // Without Redis on the machine there is no figure, and the run reports this.
     let output = tiny().args(["--cell", "cluster"]).env("PATH", dir.path()).output().unwrap();
     let table = text(&output.stdout);
     assert_eq!(output.status.code(), Some(3), "{table}");

@@ -1,6 +1,6 @@
-//! The contract of [`skylark::broker`], asked of every engine with its real server: what holds for one holds for all.
+//! The contract of [`skylark::broker`], tested on every engine with its real server.
 //!
-//! An engine joins by an implementation of [`Bus`] and a line below.
+//! An engine joins with an implementation of [`Bus`] and a line below.
 
 mod faults;
 mod one;
@@ -12,7 +12,7 @@ use crate::support::bus::{Bus, MemoryBus, SharedKafka};
 use crate::support::kafka::Cluster;
 use crate::support::redis::Redis;
 
-/// The same cases for an engine.
+/// Generates the same cases for each engine.
 macro_rules! contract {
     ($($engine:ident: $bus:ty = [$($part:ident :: $case:ident),+ $(,)?];)+) => {
         $(mod $engine {
@@ -25,7 +25,7 @@ macro_rules! contract {
     };
 }
 
-/// Each engine, whatever it is.
+/// Cases for every engine.
 macro_rules! every_engine {
     ($($engine:ident: $bus:ty),+ $(,)?) => {
         contract! {
@@ -44,7 +44,7 @@ macro_rules! every_engine {
 
 every_engine!(memory: MemoryBus, redis: Redis, kafka: SharedKafka);
 
-/// Engines that several nodes share.
+/// Cases for engines that several nodes share.
 macro_rules! shared_engines {
     ($($engine:ident: $bus:ty),+ $(,)?) => {
         $(const _: () = assert!(<$bus as Bus>::IS_SHARED);)+
@@ -72,7 +72,7 @@ macro_rules! shared_engines {
     };
 }
 
-/// Engines that keep the plugins' keys for all nodes.
+/// Cases for engines that store the plugins' keys for all nodes.
 macro_rules! storing_engines {
     ($($engine:ident: $bus:ty),+ $(,)?) => {
         contract! {
@@ -97,8 +97,8 @@ mod shared {
 
     shared_engines!(redis: Redis);
 
-    // Kafka keeps what it took, so it comes back without a gap and with the roster: what Redis forgets there is nothing to
-    // tell of. What needs a server that may be hurt has one of its own.
+    // Kafka keeps accepted records, so it returns without a gap and with its roster: the cases for a Redis that forgets
+    // do not apply. Cases that break the server get their own one.
     contract! {
         kafka: SharedKafka = [
             several::every_target_reaches_the_nodes_it_is_for,

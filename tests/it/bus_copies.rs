@@ -1,5 +1,6 @@
-//! How often a message crosses the bus, counted on the wire between Redis and each node: once for each node that holds
-//! its user, once for each node with a member of its room, and N times only for everyone. Over Kafka (`kafka`): once.
+//! Copies of a message on the bus, counted on the wire between Redis and each node. A user's message goes once to each
+//! node that holds the user, a room's message once to each node with a member. Only a message for everyone is sent N
+//! times. Over Kafka (`kafka`), each message is sent once.
 
 mod kafka;
 
@@ -53,7 +54,7 @@ async fn count(nodes: usize) {
     }
 }
 
-/// User `a` on the first and on the last node, `b` in the room `r` on the second.
+/// User `a` on the first and on the last node, and `b` in the room `r` on the second.
 async fn audience(cluster: &Cluster) -> [Client; 3] {
     let (first, last, a) = (0, cluster.len() - 1, Claims::of("a"));
     [
@@ -63,7 +64,7 @@ async fn audience(cluster: &Cluster) -> [Client; 3] {
     ]
 }
 
-/// To the user `a`, to the room `r`, to everyone: where it is posted, what, and who of the audience hears it.
+/// Pushes to the user `a`, to the room `r` and to everyone: the path, the body, and the clients that receive it.
 fn pushes() -> [(&'static str, Value, Range<usize>); 3] {
     let body = json!({"action": "chat", "content": {"text": "x".repeat(160)}});
     let mut user = body.clone();
@@ -75,7 +76,7 @@ fn pushes() -> [(&'static str, Value, Range<usize>); 3] {
     ]
 }
 
-/// Pushes at a node in the middle, one at a time, and waits until all came. The size of the canonical body.
+/// Pushes on a node in the middle, one message at a time, and waits for all. Returns the size of the canonical body.
 async fn push(cluster: &Cluster, path: &str, body: &Value, receivers: &mut [Client]) -> usize {
     let mut http = cluster.node(cluster.len() / 2).http().await;
     let mut canonical = 0;
@@ -85,7 +86,7 @@ async fn push(cluster: &Cluster, path: &str, body: &Value, receivers: &mut [Clie
     for receiver in receivers {
         for _ in 0..PUSHES {
             receiver.message().await;
-            // What yunque's protobuf clients get is the canonical body behind a type byte.
+            // yunque's protobuf clients receive the canonical body after a type byte.
             canonical = receiver.payload.len() - 1;
         }
     }
@@ -104,7 +105,7 @@ fn pushed(tape: &[u8]) -> Vec<usize> {
                 let length: usize = std::str::from_utf8(&tape[at + 1..at + line]).unwrap().parse().unwrap();
                 at += line + 2 + length + 2;
             }
-            // Before it stands `*3` or `>3`.
+            // `*3` or `>3` precedes it.
             at - start + 4
         })
         .collect()

@@ -1,4 +1,4 @@
-//! The `video-call` sample from end to end: two users, two dialects, one call.
+//! The `video-call` sample from end to end: two users with two dialects and one call.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn start(ring: u32) -> Gateway {
     Setup::default().plugin("video-call").manifest("video-call", &manifest).start()
 }
 
-/// What a push carries, whichever dialect it came in.
+/// The content of a push in either dialect.
 fn content(message: &Value) -> Value {
     match &message["content"] {
         Value::String(text) => serde_json::from_str(text).expect("a map as JSON text"),
@@ -121,7 +121,7 @@ async fn too_late_is_408_by_the_time_to_live() {
     let mut b = gateway.connect("b", Form::YunquePb).await;
     let call = invite(&mut a, "b").await["data"]["call"].clone();
     assert_eq!(b.message().await["action"], "901");
-    // While it rings b is busy; the moment at which that ends is the event to wait for.
+    // b is busy while the call rings; the test waits for the end of the ringing.
     let mut c = gateway.connect("c", Form::YunquePb).await;
     let free = async { while invite(&mut c, "b").await["code"] == "409" {} };
     crate::support::client::within("the end of the ringing", free).await;

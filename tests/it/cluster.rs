@@ -1,4 +1,4 @@
-//! Three nodes as processes on one Redis: what is one for clients and back ends, whichever node they speak to.
+//! Three nodes as processes on one Redis: clients and back ends see one cluster from every node.
 
 mod away;
 mod events;
@@ -14,12 +14,12 @@ use crate::support::redis::Redis;
 use crate::support::token::Claims;
 use crate::support::wire::{Form, Frame};
 
-/// `count` nodes that know each other. The Redis lives as long as it is held.
+/// `count` nodes that know each other. The Redis lives as long as its value.
 async fn cluster(count: usize) -> (Redis, Cluster) {
     cluster_with(count, |_| String::new()).await
 }
 
-/// The same, each node with more keys of the configuration by its place.
+/// The same, with additional configuration for each node by its index.
 async fn cluster_with(count: usize, yaml: impl Fn(usize) -> String) -> (Redis, Cluster) {
     let redis = Redis::start();
     let cluster = Cluster::with(count, |place| Setup::default().yaml(&redis.bus()).yaml(&yaml(place))).await;
@@ -42,7 +42,7 @@ fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
     names.map(str::to_owned).into()
 }
 
-/// A phone that has asked to be bound.
+/// A phone that has sent its bind request.
 async fn dialled(cluster: &Cluster, place: usize, uid: &str, device: &str) -> Client {
     let mut client = cluster.node(place).dial_cim(Form::CimJson).await;
     let token = Claims::of(uid).mint();
@@ -59,8 +59,8 @@ async fn phone(cluster: &Cluster, place: usize, uid: &str, device: &str) -> Clie
     client
 }
 
-/// That it heard of the other one, whether or not it heard first that it was bound, and was closed. It reads to the end of
-/// its socket, which sends the close echo: a node waits `queue.write_timeout` for one that never comes.
+/// Checks that the client was told of its replacement, before or after its bind reply, and was closed. Reads to the end
+/// of the socket, which sends the close echo: without it, a node waits for `queue.write_timeout`.
 async fn was_replaced(client: &mut Client, by: &str) {
     let mut told = false;
     loop {
@@ -195,7 +195,7 @@ async fn a_user_who_moves_gets_everything_once_and_every_node_chooses_alike() {
     for step in 0..6 {
         let text = format!("{step}");
         let push = json!({"receiver": "mover", "action": "chat", "content": {"text": text}});
-        // The node that it moves to may hold the user still, from before: with a receipt its copy has been handed out, too.
+        // The next node may still hold the user from before; with a receipt, its copy has been handed out too.
         cluster.node((step + 1) % 3).post("/send?receipts=true", push).await.data();
         assert_eq!(here.message().await["content"]["text"], text.as_str());
         let next = cluster.node((step + 1) % 3).connect("mover", Form::YunqueJson).await;
@@ -218,7 +218,7 @@ async fn a_user_who_moves_gets_everything_once_and_every_node_chooses_alike() {
     assert_ne!(now, chosen[0]);
 }
 
-/// The next message; more than one gap may be told before it.
+/// Returns the next message and skips gap notices before it.
 async fn after_gaps(client: &mut Client) -> Value {
     loop {
         match client.next().await {
@@ -229,7 +229,7 @@ async fn after_gaps(client: &mut Client) -> Value {
     }
 }
 
-/// A gap is a REPLY in every dialect and framing: no message that an app of CIM's SDKs would show, and no end.
+/// A gap is a REPLY in every dialect and framing: apps on CIM's SDKs display no message, and the connection stays open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_comes_back_empty_costs_no_client_its_connection_and_each_is_told() {
     let (redis, cluster) = cluster(2).await;

@@ -1,4 +1,4 @@
-//! The command line: what each command prints, and its exit code.
+//! The command line: the output and exit code of each command.
 
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
@@ -16,7 +16,7 @@ fn run(command: &mut Command) -> (Option<i32>, String, String) {
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// A command that must succeed.
+/// Runs a command that must succeed.
 #[track_caller]
 fn good(command: &mut Command) -> String {
     let (code, out, err) = run(command);
@@ -51,7 +51,7 @@ fn check_tells_all_faults_at_once_with_file_line_and_nearest_name() {
     for words in ["skylark.yaml:", "heartbeet", "heartbeat", "queue.bytes", "mailbx", "mailbox"] {
         assert!(told.contains(words), "{words:?} is not in:\n{told}");
     }
-    // A node does not start on it either, and says the same.
+    // A node refuses to start with this file and reports the same reason.
     let (code, out, err) = run(&mut folder.command("serve"));
     assert!(code == Some(1) && (out + &err).contains("mailbox"));
 }

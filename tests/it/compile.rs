@@ -1,4 +1,4 @@
-//! Compiling happens in a child process within bounds: what it runs into is a refusal with its reason, and nothing else.
+//! Compilation in a child process with limits: exceeding one is a refusal with its reason and has no other effect.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::gateway::{Gateway, Setup, component, skylark};
 use crate::support::wire::Form;
 
-/// A node without a cache, so that each file is compiled.
+/// A node without a cache, so that it compiles each file.
 fn node(limits: &str) -> Gateway {
     let yaml = format!("plugins:\n  dir: $PLUGINS\n  settle: 50ms\n  rescan: 1s\n  compile: {limits}");
     Setup::default().yaml(&yaml).start()
@@ -32,16 +32,16 @@ async fn each_bound_of_the_compiler_is_a_refusal_that_names_it() {
     assert_eq!(gateway.get("/health/live").await.status, 200);
 }
 
-/// A component whose one custom section has 48 MiB.
+/// A component with one custom section of 48 MiB.
 fn large() -> Vec<u8> {
     let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
-    // The length behind the id, as LEB128: 3 << 24.
+    // The length after the id, as LEB128: 3 << 24.
     bytes.extend([0, 0x80, 0x80, 0x80, 0x18, 1, b'x']);
     bytes.resize(bytes.len() + (3 << 24) - 2, 0);
     bytes
 }
 
-/// Costs the compiler far more than a second: the function returns a sum of very many products.
+/// Takes the compiler far more than a second: the function returns a sum of very many products.
 pub fn bomb() -> Vec<u8> {
     let mut body = String::from("(local.get 0)");
     for n in 1..150 {

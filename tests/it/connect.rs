@@ -1,4 +1,4 @@
-//! Connecting: where a token may stand, what the bind reply says, which dialect is spoken, and how a client is refused.
+//! Connecting: the places of a token, the bind reply, the choice of the dialect, and refusals.
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -8,7 +8,7 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::token::Claims;
 use crate::support::wire::{Form, messages_pub};
 
-/// A connection to `/ws`, and what it heard first.
+/// Opens a connection to `/ws` and returns it with its first frame.
 async fn bound(gateway: &Gateway, form: Form, dial: Dial) -> (Client, Value) {
     let mut client = Client::dial(gateway.address("ws"), form, dial).await.expect("an upgrade");
     let reply = client.reply().await;
@@ -48,7 +48,7 @@ async fn the_bind_reply_says_who_and_where() {
     assert!(cid < 1 << 53, "a JavaScript client holds it exactly");
     assert!(reply["timestamp"].is_i64() && reply["code"].is_string());
 
-    // A bind that follows is answered 200 and adds what it says; it never changes the user.
+    // A later bind is answered with 200 and adds its fields; it never changes the user.
     let again = client.ask("client_bind", json!({"uid": "1", "channel": "web", "deviceName": "Firefox"})).await;
     assert_eq!((&again["code"], &again["data"]["uid"]), (&json!("200"), &json!("1074")), "{again}");
     let row = gateway.get("/connections?uid=1074").await.data()["items"][0].clone();
@@ -182,7 +182,7 @@ async fn a_page_of_a_foreign_origin_is_refused() {
             Err((status, body)) => assert!(!good && status == 403, "{origin}: {status} {body}"),
         }
     }
-    // No Origin at all: fine with a token that is no cookie, refused with one that is.
+    // Without an Origin, a token outside a cookie is accepted and one in a cookie is refused.
     let dial = Dial::path("/ws").header("cookie", format!("token={token}"));
     if let Ok(mut client) = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await {
         assert!(client.close_code().await >= 4500, "a cookie without an Origin got in");
@@ -220,7 +220,7 @@ async fn what_is_no_frame_ends_the_connection() {
     client.raw(Message::binary(vec![3; 70_000])).await;
     let closed = client.closed().await;
     assert!(closed.is_none_or(|(code, _)| code == 4504 || code == 1009), "a frame over the limit is refused");
-    // The original's SDKs send odd PONGs: they are all signs of life.
+    // The original's SDKs send malformed PONGs; each counts as a sign of life.
     let mut client = gateway.connect("1074", Form::YunquePb).await;
     for pong in [&b"\0PONG"[..], b"\0PON\0", b"\0"] {
         client.raw(Message::binary(pong.to_vec())).await;
@@ -259,7 +259,7 @@ async fn a_token_that_expires_closes_unless_it_was_refreshed() {
     let reply = fresh.ask("client_refresh", json!({"token": Claims::of("fresh").mint()})).await;
     assert_eq!(reply["code"], "200", "{reply}");
     assert_eq!(stale.closed().await, Some((4002, "token expired".into())));
-    // By then the first token of the other one is over, too.
+    // By then the first token of the other client has expired too.
     assert_eq!(fresh.ask("client_set_tag", json!({"tag": "still here"})).await["code"], "200");
 }
 

@@ -1,4 +1,4 @@
-//! One push, every dialect: what a message looks like to each kind of client, who gets it, and in which order.
+//! One push in every dialect: the message that each kind of client receives, the recipients, and the order.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::support::token::Claims;
 use crate::support::wire::Form;
 use crate::support::{PUSH_SAMPLE, push_sample};
 
-/// What a client of this form must see of the document's sample.
+/// The sample of the documents as a client of this form must receive it.
 fn expected(form: Form) -> Value {
     let sample = push_sample();
     if !form.is_cim() {
@@ -19,7 +19,7 @@ fn expected(form: Form) -> Value {
     })
 }
 
-/// Takes the time out, and opens the texts of cim that hold a map, whose order is not fixed.
+/// Removes the time, and parses cim's texts that hold a map, whose key order varies.
 fn normal(form: Form, mut message: Value) -> Value {
     let stamp = if form.is_cim() { "timestamp" } else { "sendTime" };
     let at = message.as_object_mut().unwrap().remove(stamp).expect("a time");
@@ -119,7 +119,7 @@ async fn a_message_that_one_dialect_cannot_carry_goes_to_nobody() {
     let (status, words) = answer.fault();
     assert_eq!(status, 413, "{words}");
     assert!(words.contains("dialect, got 70"), "the dialect is named: {words}");
-    // Control characters grow sixfold in cim's text, and in cim's alone; one such message ends its whole batch.
+    // Control characters grow sixfold in cim's text only; one such message fails its whole batch.
     let cim = json!({"receiver": "1074", "content": {"text": "\u{1}".repeat(20_000), "more": "x"}});
     let fits = json!({"receiver": "1074", "action": "chat"});
     for (path, body, field) in [

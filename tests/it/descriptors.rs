@@ -1,4 +1,4 @@
-//! File descriptors run short: clients are refused, and back ends, probes and scrapers are answered.
+//! Shortage of file descriptors: clients are refused, while back ends, probes and scrapers are answered.
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
@@ -10,10 +10,10 @@ use crate::support::http::Http;
 use crate::support::token::Claims;
 use crate::support::wire::Form;
 
-/// Silence may last longer than the test.
+/// The timeouts for silent connections are longer than the test.
 const PATIENT: &str = "limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n  handshake: 5m\n  first_frame: 5m";
 
-/// What `/proc` tells: the descriptors in use, and the soft limit.
+/// Number of descriptors in use, as `/proc` reports it.
 fn in_use(gateway: &Gateway) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count()
 }
@@ -24,7 +24,7 @@ fn soft_limit(gateway: &Gateway) -> u64 {
     line.split_whitespace().nth(3).unwrap().parse().unwrap()
 }
 
-/// Asks on a connection of its own; `None` where the node closes it.
+/// Sends a request on a new connection; `None` if the node closes it.
 async fn try_get(gateway: &Gateway, path: &str) -> Option<u16> {
     let mut http = Http::connect(gateway.address("api")).await;
     Some(http.attempt("GET", path, &[("connection", "close")], b"").await.ok()?.status)
@@ -43,7 +43,7 @@ async fn thousand_arrivals_at_256_descriptors_leave_api_health_and_metrics_answe
     gateway.said("file descriptors are short").await;
     let used = in_use(&gateway);
     assert!(used <= 240, "{used} of 256");
-    // Who is in is served, on the connections that stand and on new ones.
+    // The connected client is served, by requests on open and on new connections.
     for (n, http) in [&mut http, &mut gateway.http().await].into_iter().enumerate() {
         let told = http.post("/send", &json!({"receiver": "1074", "action": format!("crowded{n}")})).await.data();
         assert_eq!(told["delivered"], 1);
@@ -57,7 +57,7 @@ async fn thousand_arrivals_at_256_descriptors_leave_api_health_and_metrics_answe
     let dial = Dial::path(format!("/ws?token={}", Claims::of("late").mint()));
     let told = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.err().expect("a refusal");
     assert!(told.0 == 503 && told.1.contains("no file descriptor"), "{told:?}");
-    // Silence where clients and requests come cannot keep what is left.
+    // Silent connections on the listener for clients and requests cannot keep the remaining descriptors.
     for _ in 0..200 {
         crowd.push(TcpStream::connect(gateway.address("ws")).await.unwrap());
     }
@@ -78,7 +78,7 @@ async fn thousand_arrivals_at_256_descriptors_leave_api_health_and_metrics_answe
     assert!(lines < 20, "{lines} lines say the same");
 }
 
-/// Somebody takes descriptors away from a running process: its listeners wait and go on.
+/// The operator lowers the limit of a running process: its listeners wait and then continue.
 #[tokio::test]
 async fn listener_outlives_a_process_without_descriptors() {
     let gateway = Setup::default().yaml(PATIENT).start();

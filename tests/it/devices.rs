@@ -1,4 +1,4 @@
-//! Several devices of one user: who excludes whom, and what the one that has to go is told.
+//! Several devices of one user: the exclusions between them, and the notice to the replaced device.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ async fn cim(gateway: &Gateway, form: Form, channel: &str, device: &str) -> Clie
     client
 }
 
-/// Whether the connection still works.
+/// True if the connection still works.
 async fn lives(client: &mut Client) -> bool {
     client.sent("no_such_key", json!({})).await;
     loop {

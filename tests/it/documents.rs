@@ -1,8 +1,8 @@
-//! Documents keep their promises: each command of the documents in [`PLAYED`] is run as it stands; [`snippets`] holds the
-//! other blocks, of every document.
+//! The documents are correct: each command of the documents in [`PLAYED`] is run unchanged, and [`snippets`] checks the
+//! other blocks of every document.
 //!
-//! Two things differ from a reader's desk: `cargo run --release --` is the binary that is built already, and the fixed
-//! ports are free ones, set by the variables that an operator would use.
+//! Two things differ from a reader's terminal. `cargo run --release --` is the binary that is already built. Free ports
+//! replace the fixed ones through the variables that an operator would use.
 
 mod snippets;
 
@@ -11,14 +11,15 @@ use std::path::Path;
 
 use crate::support::terminals::{Desk, blocks};
 
-/// Their `sh` blocks are typed into terminals; the Chinese README has those of the English one, as tests/tidy.rs holds.
+/// Their `sh` blocks are typed into terminals. The Chinese README has the blocks of the English one; tests/tidy.rs
+/// checks this.
 const PLAYED: [&str; 5] = ["README.md", "README.zh-CN.md", "docs/http-api.md", "docs/operations.md", "docs/plugins.md"];
 
 /// The addresses of `config/skylark-dev.yaml`, in the order of its listeners.
 const DEV: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:34567", "127.0.0.1:23456"];
 
-/// `cargo run --release -- …` and `skylark …` are the built binary; what `curl` prints ends its line; the command that runs
-/// the tests must merely exist.
+/// `cargo run --release -- …` and `skylark …` run the built binary, and the output of `curl` ends with a newline. The
+/// command that runs the tests only has to exist.
 const PRELUDE: &str = r#"set -e
 cargo() { [ "$1 $2 $3" = "run --release --" ] || return 9; shift 3; "$BUILT" "$@"; }
 skylark() { "$BUILT" "$@"; }
@@ -26,15 +27,15 @@ curl() { command curl "$@" && echo; }
 tests/run() { test -x "$ROOT/tests/run"; }
 "#;
 
-/// A document that is about to be played.
+/// A document and the settings to run it.
 struct Play {
     text: String,
     variables: Vec<(String, String)>,
-    /// Played before it.
+    /// Text that runs before the document.
     first: String,
-    /// The terminal of its `sh` blocks that name none.
+    /// The terminal for `sh` blocks that name none.
     standard: Option<&'static str>,
-    /// Terminals that may still run something at its end.
+    /// Terminals that may still run a program at the end.
     open_ended: &'static [&'static str],
 }
 
@@ -50,7 +51,7 @@ impl Play {
         Self { text, variables, first: String::new(), standard: None, open_ended: &[] }
     }
 
-    /// With free ports in the place of those of `--env dev`.
+    /// Replaces the ports of `--env dev` with free ones.
     fn with_ports(mut self) -> Self {
         for (at, (port, dev)) in free().iter().zip(DEV).enumerate() {
             self.variables.push((format!("SKYLARK__LISTENERS__{at}__ADDRESS"), port.to_string()));
@@ -133,7 +134,7 @@ fn a_node_speaks_tls_as_operations_says() {
     Play { open_ended: &["2"], ..play }.run();
 }
 
-/// The plugin is in C, which builds in a second; `tests/authors` goes the same way in each language.
+/// The plugin is in C, which builds in a second; `tests/authors` covers the other languages.
 #[test]
 fn a_plugin_is_made_and_signed_as_its_document_says() {
     let mut play = Play::of("docs/plugins.md");

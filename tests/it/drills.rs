@@ -1,5 +1,5 @@
-//! What the cluster promises, under everything that goes wrong: each drill is a ledger (`support/ledger.rs`) over real
-//! processes, short here and long by `tests/drills`. docs/operations.md has the table of the long ones.
+//! The cluster's guarantees under faults. Each drill is a ledger (`support/ledger.rs`) over real processes, short here
+//! and long with `tests/drills`. docs/operations.md has the table of the long ones.
 
 mod channel;
 mod engine;
@@ -29,13 +29,13 @@ use crate::support::redis::Redis;
 
 const NODES: usize = 3;
 
-/// Users with two devices each, in a few rooms.
+/// Users with two devices each in a few rooms.
 fn guests() -> Guests {
     let users = pick(40, 1_000);
     Guests { users, devices: 2, rooms: users / 10, forms: FORMS, detours: HashMap::new() }
 }
 
-/// Two publishers over HTTP at each node: about 400 messages a second in the short form.
+/// Two HTTP publishers per node: about 400 messages a second in the short form.
 fn plan(guests: &Guests) -> Plan {
     let ways = (0..2 * NODES).map(|number| Way::Http { place: number % NODES }).collect();
     let period = Duration::from_millis(pick(60, 20));
@@ -45,7 +45,7 @@ fn plan(guests: &Guests) -> Plan {
 /// The topics of this Redis that back ends publish to.
 const INTAKES: &str = "intakes:\n  - {kind: redis, topic: chat}\n  - {kind: redis-stream, topic: push}";
 
-/// The same, and as many by a Redis channel and a Redis stream.
+/// Adds the same number of publishers on a Redis channel and on a Redis stream.
 fn mixed(guests: &Guests, redis: &Redis) -> Plan {
     let mut plan = plan(guests);
     let (redis, channel, key) = (redis.address(), "chat".to_owned(), "push".to_owned());
@@ -56,26 +56,26 @@ fn mixed(guests: &Guests, redis: &Redis) -> Plan {
     plan
 }
 
-/// Nodes on this Redis, with its topics, and with more text in their configuration.
+/// Nodes on this Redis with its topics and additional configuration.
 async fn nodes_on(redis: &Redis, more: &str) -> Cluster {
     Cluster::start(NODES, &format!("{}\n{INTAKES}\n{more}", redis.bus())).await
 }
 
-/// A topic of the Kafka that tests share.
+/// A topic of the shared Kafka.
 struct Topic {
     brokers: String,
     name: String,
 }
 
 impl Topic {
-    /// Each node has two of its partitions.
+    /// Creates a topic with two partitions for each node.
     async fn create() -> Self {
         let topic = Self::named();
         kafka().create_topic(&topic.name, 6).await;
         topic
     }
 
-    /// Its records may be larger than a mebibyte.
+    /// Creates a topic for records larger than 1 MiB.
     async fn large() -> Self {
         let topic = Self::named();
         kafka().create_large_topic(&topic.name).await;
@@ -86,7 +86,7 @@ impl Topic {
         Self { brokers: kafka().bootstrap.clone(), name: unique("drill") }
     }
 
-    /// A line of a node's list of intakes, behind [`INTAKES`].
+    /// An entry of a node's list of intakes, after [`INTAKES`].
     fn intake(&self) -> String {
         let Self { brokers, name } = self;
         format!("  - {{kind: kafka, topic: {name}, group: {name}, brokers: {brokers:?}}}")
@@ -97,8 +97,8 @@ impl Topic {
     }
 }
 
-/// All three ingresses: what is [`mixed`], and as many publishers by Kafka as by each of the other brokers' ways. Fifteen
-/// publishers: in the long form they publish 2 000 messages a second.
+/// All three ingresses: the publishers of [`mixed`], and as many Kafka publishers as each other broker way has. The
+/// fifteen publishers send 2 000 messages a second in the long form.
 fn by_every_way(guests: &Guests, redis: &Redis, topic: &Topic) -> Plan {
     let mut plan = mixed(guests, redis);
     plan.ways.extend([(); NODES].map(|()| topic.way()));
@@ -106,8 +106,8 @@ fn by_every_way(guests: &Guests, redis: &Redis, topic: &Topic) -> Plan {
     plan
 }
 
-/// Every node tells the same of the whole crowd: how many there are, who and where they are, the rooms, and which node each
-/// user belongs to. What was lost and found again is the same for all.
+/// Waits until every node reports the same: the number of connections, the online users and their nodes, the rooms, and
+/// the chosen node of each user. State that was lost and rebuilt is the same on all.
 async fn all_agree(cluster: &Cluster, connections: usize) {
     let mut last = String::new();
     let agreed = async {
@@ -133,7 +133,7 @@ async fn all_agree(cluster: &Cluster, connections: usize) {
     );
 }
 
-/// The first of their answers that is not the same for all, or is none.
+/// The first answer that differs between nodes or is missing.
 fn difference(all: &[Option<Vec<Value>>]) -> String {
     let length = all.iter().flatten().map(Vec::len).max().unwrap_or_default();
     let answers = |at: usize| all.iter().map(|told| told.as_ref().map(|told| &told[at])).collect::<Vec<_>>();
@@ -141,7 +141,7 @@ fn difference(all: &[Option<Vec<Value>>]) -> String {
     format!("{:?}", (0..length).find(differs).map_or_else(|| answers(0), answers))
 }
 
-/// What a node tells of the cluster; nothing while it misses another one.
+/// The answers of a node about the cluster; `None` while it cannot reach another node.
 async fn told(cluster: &Cluster, place: usize) -> Option<Vec<Value>> {
     let mut http = cluster.node(place).http().await;
     let lists = ["/getOnlineUser?size=50", "/connections?size=50", "/rooms?size=1000"].map(str::to_owned);
@@ -150,7 +150,7 @@ async fn told(cluster: &Cluster, place: usize) -> Option<Vec<Value>> {
     for path in lists.into_iter().chain(choices) {
         let answer = http.get(&path).await;
         let mut data = Some(answer).filter(|answer| answer.status == 200)?.data();
-        // Without `node.address` only the node itself knows where it is.
+        // Without `node.address`, only the node itself knows its address.
         data.as_object_mut().map(|data| data.remove("address"));
         told.push(data);
     }

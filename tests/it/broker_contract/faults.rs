@@ -1,4 +1,4 @@
-//! What holds while an engine that nodes share is away, stopped or full.
+//! Cases for an engine shared by nodes that is unavailable, stopped or full.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,8 @@ use skylark::message::Target;
 use crate::support::bus::{Bus, Seat, envelope, is_accepted, user};
 use crate::support::client::within;
 
-/// The promise to publishers is an answer within two seconds; a busy machine adds to it. A publisher that nobody answers waits for ever.
+/// Publishers are promised an answer within two seconds; a busy machine adds to that. Without an answer a publisher
+/// would wait forever.
 const ANSWER: Duration = Duration::from_secs(15);
 
 pub async fn a_node_starts_before_its_engine<B: Bus>() {
@@ -23,7 +24,7 @@ pub async fn a_node_starts_before_its_engine<B: Bus>() {
     assert!(!seat.broker().faults().is_empty());
     bus.restart();
     seat.ready().await;
-    // What was to be held is held: it was remembered.
+    // The subscription was remembered and is active now.
     assert!(is_accepted(&seat.publish(user("a"), "now").await));
     assert_eq!(seat.heard.messages(1).await, ["now"]);
     assert_eq!(seat.heard.gaps(), 0, "nothing was lost before there was anything");
@@ -58,14 +59,14 @@ pub async fn a_killed_engine_is_unavailable_and_comes_back_with_a_gap<B: Bus>() 
     assert_eq!(texts, ["before 1", "after 1", "before 2", "after 2", "before 3", "after 3"]);
 }
 
-/// Stopped for longer than a publisher waits: each is answered in time, and whatever was accepted arrives, in order.
+/// The stop outlasts a publisher's timeout: each publish is answered in time, and accepted messages arrive in order.
 pub async fn a_stopped_engine_answers_in_time_and_loses_nothing_accepted<B: Bus>() {
     let bus = B::start();
     let seat = Seat::take(&bus, "n1", 1).await;
     let mut accepted = Vec::new();
     for n in 0..20 {
         if n == 10 {
-            // What lies in the engine when it stops may be lost, and is told: that is another case.
+            // Messages in the engine at the time of the stop may be lost with a notice; another case covers that.
             seat.heard.messages(10).await;
             bus.pause();
         }
@@ -92,8 +93,8 @@ pub async fn a_stopped_engine_answers_in_time_and_loses_nothing_accepted<B: Bus>
     assert!(of_accepted.into_iter().eq(&accepted), "{texts:?} of {accepted:?}");
 }
 
-/// What was not accepted in time is not taken back: it may come when the engine goes on, but not twice, and not behind
-/// what its publisher said later.
+/// A message that was not accepted in time is not withdrawn. It may arrive after the pause, but only once and not after
+/// a later message of the same publisher.
 pub async fn what_is_unavailable_comes_once_or_never<B: Bus>() {
     let bus = B::start();
     let seat = Seat::take(&bus, "n1", 1).await;
@@ -114,7 +115,7 @@ pub async fn what_is_unavailable_comes_once_or_never<B: Bus>() {
     println!("refused, and came all the same: {:?}", &texts[1..texts.len() - 1]);
 }
 
-/// More than the way takes while nothing goes out: whoever found no room is told so, and what was accepted arrives.
+/// Overfills the engine's queue while it is paused: rejected publishes are reported, and accepted messages arrive.
 pub async fn a_full_way_is_unavailable_and_never_a_silent_drop<B: Bus>() {
     const PUBLISHERS: usize = 40;
     let bus = B::start();

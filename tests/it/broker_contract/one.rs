@@ -1,4 +1,4 @@
-//! What holds for every engine, a single node's memory included.
+//! Cases for every engine, including the memory of a single node.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use skylark::message::Target;
 use crate::support::bus::{Bus, Came, Seat, envelope, is_accepted, user};
 use crate::support::client::within;
 
-/// Several publishers at once, each awaiting its own batches: every stream of every publisher arrives in order, once.
+/// Several concurrent publishers, each awaiting its batches: every stream of each publisher arrives in order and once.
 pub async fn each_stream_keeps_its_order<B: Bus>() {
     const PUBLISHERS: usize = 4;
     const BATCHES: usize = 50;
@@ -74,7 +74,7 @@ pub async fn words_and_messages_keep_their_order<B: Bus>() {
         word("word"),
         message(Target::Everyone, "after"),
     ];
-    // The node's own line is another stream than the user's and everyone's.
+    // The node's own stream is separate from the user's and everyone's.
     let all: Vec<Came> = seat.heard.all().into_iter().filter(|came| *came != word("mine")).collect();
     assert_eq!(all, expected);
     let nobody = within("a word", seat.broker().tell(Address::Node("n9".parse().unwrap()), "?".into())).await;
@@ -108,7 +108,7 @@ pub async fn what_was_closed_is_unavailable<B: Bus>() {
         tokio::task::yield_now().await;
         within("a close", seat.broker().close()).await;
     });
-    // What it took before it closed, it has sent.
+    // Messages accepted before the close are sent.
     let accepted = outcomes.iter().filter(|outcome| is_accepted(outcome)).count();
     assert!(seat.heard.texts().len() <= 100);
     if B::IS_SHARED {
@@ -118,7 +118,7 @@ pub async fn what_was_closed_is_unavailable<B: Bus>() {
     }
 }
 
-/// A receiver that takes nothing for a while holds up what is behind it; none of it is dropped.
+/// A receiver that accepts nothing for a while delays the messages behind it; none is dropped.
 pub async fn a_slow_receiver_loses_nothing<B: Bus>() {
     const MESSAGES: usize = 3_000;
     let bus = B::start();
@@ -134,7 +134,7 @@ pub async fn a_slow_receiver_loses_nothing<B: Bus>() {
         }
     });
     if B::IS_SHARED {
-        // The way is the engine's: publishers go on while a receiver stands still.
+        // The engine holds the queue: publishers continue while a receiver is stopped.
         publishing.await.unwrap();
         seat.heard.open_gate();
     } else {

@@ -1,4 +1,4 @@
-//! The contract of the roster: who belongs to the cluster, whom each has online, and who answers for the fallen.
+//! The contract of the roster: the members, their online users, and the takeover of a failed member's users.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use skylark::id::Uid;
 use crate::support::bus::{Bus, Seat};
 use crate::support::client::within;
 
-/// A lease lives ten seconds; the rest is for a busy machine.
+/// A lease lasts ten seconds; the rest is for a busy machine.
 const LAPSE: Duration = Duration::from_secs(10 + 10);
 
 fn roster(seat: &Seat) -> &dyn Roster {
@@ -84,7 +84,7 @@ pub async fn presence_counts_over_all_members<B: Bus>() {
     assert!(!within("presence", second.online(&a)).await.unwrap());
     assert!(!within("presence", first.offline(&a)).await.unwrap());
     assert!(within("presence", second.offline(&a)).await.unwrap());
-    // Two at once: exactly one is the first, exactly one the last.
+    // Two concurrent registrations: exactly one is the first.
     for n in 0..50 {
         let uid = uid(&format!("u{n}"));
         let (one, two) = tokio::join!(first.online(&uid), second.online(&uid));
@@ -94,7 +94,7 @@ pub async fn presence_counts_over_all_members<B: Bus>() {
     }
 }
 
-/// Each user of a member that stopped renewing goes to one survivor, except those whom another member has.
+/// Each user of a member that stopped renewing goes to one survivor, except users that another member holds.
 pub async fn a_fallen_members_users_go_to_one_survivor<B: Bus>() {
     const USERS: usize = 2_500;
     let bus = B::start();
@@ -134,7 +134,7 @@ pub async fn a_fallen_members_users_go_to_one_survivor<B: Bus>() {
     let late = within("a renewal", roster(&seats[0]).renew(&seats[0].member())).await;
     assert!(matches!(late, Err(LeaseError::Lost(_))), "{late:?}");
     assert!(join(&seats[0]).await > fallen, "it may come back as another life");
-    // By then it has told its users again, as that life's; it tells the rest of many with its renewals.
+    // By then the member has registered users again under its new incarnation; a long list follows with its renewals.
     within("a renewal", roster(&seats[0]).renew(&seats[0].member())).await.unwrap();
     for uid in [&users[1], &users[USERS / 2], &users[USERS - 1]] {
         assert!(
@@ -144,7 +144,7 @@ pub async fn a_fallen_members_users_go_to_one_survivor<B: Bus>() {
     }
 }
 
-/// After a restart with nothing kept, a member joins again and brings its users along; what could not be told is told.
+/// After a restart without data, a member joins again and registers its users; changes made meanwhile are applied.
 pub async fn an_engine_that_lost_everything_is_told_again<B: Bus>() {
     let mut bus = B::start();
     let seats = [Seat::take(&bus, "n1", 1).await, Seat::take(&bus, "n2", 2).await];

@@ -1,4 +1,4 @@
-//! What holds where several nodes share an engine.
+//! Cases for several nodes that share an engine.
 
 use bytes::Bytes;
 use skylark::broker::{Outcome, Stream};
@@ -20,12 +20,12 @@ fn uid(name: &str) -> Uid {
     name.parse().unwrap()
 }
 
-/// An engine that is not routed reaches every node, which takes what it has receivers for.
+/// An engine without routing reaches every node, and each node keeps the messages that have receivers there.
 fn expected<B: Bus>(routed: u32) -> Option<u32> {
     B::IS_ROUTED.then_some(routed)
 }
 
-/// Sends a closing message to everyone and gives what a node got of the others.
+/// Sends a closing message to everyone and returns the texts that each node received.
 async fn got(sender: &Seat, seats: &[Seat; 3]) -> [Vec<String>; 3] {
     assert!(is_accepted(&sender.publish(Target::Everyone, "end").await));
     let mut all = [const { Vec::new() }; 3];
@@ -177,7 +177,7 @@ pub async fn an_oversized_envelope_is_refused_with_its_size<B: Bus>() {
     assert_eq!(seat.heard.messages(2).await, ["before", "after"]);
 }
 
-/// What an intake reads again after a crash is published again, by whichever node: it arrives once.
+/// After a crash, an intake's records are read and published again by any node, and arrive once.
 pub async fn an_identity_arrives_once<B: Bus>() {
     let bus = B::start();
     let seats = three(&bus).await;

@@ -1,4 +1,4 @@
-//! The contract of the plugins' keys in an engine that nodes share: what one node writes, the others read, whole or not.
+//! The contract of the plugins' keys in a shared engine: other nodes read the writes of a node, and commits are atomic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ pub async fn a_share_is_bounded<B: Bus>() {
     assert_eq!(one.commit("p", write("a", "12", None), smaller).await, Err(KvError::Full), "no more than before");
 }
 
-/// Read, add one, write, again on conflict: what counters of plugins do.
+/// Read, increment, write, and retry on conflict, as plugins' counters do.
 pub async fn many_nodes_count_without_losing_one<B: Bus>() {
     const EACH: usize = 50;
     let bus = B::start();

@@ -1,5 +1,5 @@
-//! The same over Kafka, counted in the topic: one record for each message, whatever the number of nodes. Whom it does not
-//! name skips it by its header, without a look at its body.
+//! The same over Kafka, counted in the topic: one record per message for any number of nodes. Nodes without the
+//! recipient skip a record by its header and do not read its body.
 
 use serde_json::json;
 
@@ -38,8 +38,8 @@ async fn count(nodes: usize) {
         for_user = for_user.or(records.pop());
     }
 
-    // What is for `a` by its header, and no record by its body, is refused by whoever opens it: by the nodes that hold
-    // `a`, and by nobody else. Behind it in the same partition stands one that every node has to answer.
+    // The header addresses `a`, but the body is no record. Only the nodes that hold `a` open and refuse it. The next
+    // record in the same partition needs an answer of every node.
     let read = r#"skylark_bus_records_total{engine="kafka",what="read"}"#;
     let before = sums(&cluster, read).await;
     kafka().put_beside(&topic, &for_user.unwrap(), b"\xff no record of any version").await;
@@ -54,7 +54,7 @@ async fn count(nodes: usize) {
     assert!(sums(&cluster, r#"skylark_bus_records_total{engine="kafka",what="skipped"}"#).await[0] > 0.0);
 }
 
-/// A metric at each node.
+/// The value of a metric on each node.
 async fn sums(cluster: &Cluster, name: &str) -> Vec<f64> {
     let mut sums = Vec::new();
     for place in 0..cluster.len() {
@@ -63,7 +63,7 @@ async fn sums(cluster: &Cluster, name: &str) -> Vec<f64> {
     sums
 }
 
-/// A record's bytes: payload and header. What Kafka puts around them in a batch is its own.
+/// Payload and headers of a record in bytes, without Kafka's framing in a batch.
 fn size(record: &Found) -> usize {
     let headers = record.headers.iter().map(|(name, value)| name.len() + value.len());
     record.payload.len() + headers.sum::<usize>()

@@ -1,4 +1,4 @@
-//! Where clients are sent: by the bind reply, by `/nodes/choose`, and by a node that is full or drains.
+//! Redirection of clients: by the bind reply, by `/nodes/choose`, and by a node that is full or drains.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::support::gateway::Gateway;
 use crate::support::token::Claims;
 use crate::support::wire::Form;
 
-/// An unbound client.
+/// Opens an unbound client.
 async fn dial(node: &Gateway, form: Form) -> Client {
     if form.is_cim() {
         return node.dial_cim(form).await;
@@ -21,7 +21,7 @@ async fn dial(node: &Gateway, form: Form) -> Client {
     Client::dial_over(node.pipe("ws").await, node.address("ws"), form, dial).await.expect("an upgrade")
 }
 
-/// How the connection ended: the code, the reason, the address of the node where the client may go on.
+/// The end of the connection: code, reason, and the address of the next node if there is one.
 async fn sent_away(client: &mut Client) -> (u16, String, Option<String>) {
     if client.form == Form::CimTcp {
         let reply = client.reply().await;
@@ -99,7 +99,7 @@ async fn a_node_that_drains_names_to_each_client_the_one_that_every_other_node_c
     node.ended().await;
 }
 
-/// One user after the other at each node: what its bind reply says against what the other nodes answer.
+/// Connects users in turn to each node and compares their bind replies with the other nodes' answers.
 async fn binds(cluster: &Cluster) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for at in 0..12 {

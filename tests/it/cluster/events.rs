@@ -1,4 +1,4 @@
-//! Who came and went, as events plugins are told of it: once in the whole cluster, also when a node is killed.
+//! Online and offline events for plugins: once in the whole cluster, also after a node is killed.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::support::gateway::Setup;
 use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
-/// The events plugin of each node pushes what it is told to this room.
+/// The events plugin of each node pushes its events to this room.
 const WATCH: &str = "grants = [\"outbox\"]\n[settings]\nannounce = \"watch\"\n";
 
-/// A user in that room, and how often it heard of each event, by its words.
+/// A user in that room, with the number of notices per event text.
 struct Watcher {
     client: Client,
     told: BTreeMap<String, usize>,
@@ -27,7 +27,7 @@ impl Watcher {
         Self { client, told: BTreeMap::new() }
     }
 
-    /// Reads until each of these events has come so often in all; others are counted as well.
+    /// Reads until each of these events has been counted as often as given; other events are counted too.
     async fn until(&mut self, events: &BTreeMap<String, usize>) {
         while events.iter().any(|(event, times)| self.told.get(event).is_none_or(|told| told < times)) {
             let message = self.client.message().await;
@@ -68,7 +68,7 @@ async fn the_users_of_a_node_that_is_killed_are_told_offline_once_by_one_survivo
     expected.extend(events("offline", lost()));
     watcher.until(&expected).await;
 
-    // Whoever comes back later comes and goes as ever; who was never gone goes now.
+    // A user that returns later produces online and offline events as usual. A user that never left goes offline now.
     cluster.restart(2).await;
     let back = cluster.node(2).connect("u0", Form::YunquePb).await;
     for client in [both, moved, back] {

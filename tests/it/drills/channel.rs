@@ -1,4 +1,4 @@
-//! The one reader of a plain Redis channel, when it falls or freezes.
+//! The single reader of a plain Redis channel crashes or freezes.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ async fn begin(name: &'static str) -> (Redis, Drill) {
     (redis, drill)
 }
 
-/// The place of the node that has the one subscription of the channel `chat`.
+/// The index of the node that holds the subscription of the channel `chat`.
 async fn owner(redis: &Redis) -> usize {
     let mut line = redis.line().await;
     let mut found = None;
@@ -32,7 +32,8 @@ async fn owner(redis: &Redis) -> usize {
     found.unwrap()
 }
 
-/// What it had read and not handed on is lost with it, as plain pub/sub is; another one has the channel two seconds later.
+/// Messages read but not handed on are lost with the owner, as in plain pub/sub; another node takes the channel two
+/// seconds later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_of_the_channel_that_is_killed_is_followed_by_another() {
     let (redis, mut drill) = begin("an_owner_of_the_channel_that_is_killed_is_followed_by_another").await;
@@ -53,7 +54,8 @@ async fn an_owner_of_the_channel_that_is_killed_is_followed_by_another() {
     drill.end_exact().await;
 }
 
-/// It wakes with a lease that is another's, and with what came to it before: nothing of that is delivered twice.
+/// The owner resumes after its lease has passed to another node, with messages it had received before: none is
+/// delivered twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_owner_of_the_channel_that_freezes_does_nothing_twice() {
     let (redis, mut drill) = begin("an_owner_of_the_channel_that_freezes_does_nothing_twice").await;

@@ -1,4 +1,4 @@
-//! A Redis that dies, freezes, or forgets everything: what was lost is declared, and all comes back by itself.
+//! A Redis that crashes, freezes or loses its data: losses are declared, and the cluster recovers without help.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ async fn begin(name: &'static str) -> (Redis, Drill) {
     (redis, drill)
 }
 
-/// Waits until all is whole again, and holds the ledger.
+/// Waits for full recovery and checks the ledger.
 async fn recovered(mut drill: Drill) -> Verdict {
     drill.crowd.all_bound().await;
     drill.taken(400).await;
@@ -64,7 +64,8 @@ async fn a_redis_that_forgot_everything_is_told_again() {
     recovered(drill).await;
 }
 
-/// Nobody answers, and every connection stands. For long enough, nodes give their users away.
+/// Redis does not answer, and every connection stays open. In the long form the freeze outlasts the lease, and nodes
+/// give up their users.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_freezes_is_waited_for() {
     let (redis, drill) = begin("a_redis_that_freezes_is_waited_for").await;

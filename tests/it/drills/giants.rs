@@ -1,4 +1,4 @@
-//! Records that no reader can use, and the largest that there may be, by every way in and among everybody else's.
+//! Unreadable records and records of maximum size, by every way in, mixed with normal load.
 
 use std::sync::Arc;
 
@@ -16,27 +16,27 @@ use crate::support::redis::Redis;
 use crate::support::resp::{Reply, Resp};
 use crate::support::wire::Form;
 
-/// The largest body that a node takes, and the most users of one envelope.
+/// The largest body that a node accepts, and below it the most users of one envelope.
 const MEBIBYTE: usize = 1 << 20;
 const USERS: u32 = 10_000;
 /// Messages of the large envelope.
 const PARTS: usize = 20;
 
-/// Every tenth record of each broker is no envelope; then by each way in an envelope as large as it may be, and one for as
-/// many users as it may name.
+/// Every tenth record of each broker is no envelope. Then each way gets an envelope of maximum size, and one that names
+/// the maximum number of users.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poison_and_giants_hold_nobody_up() {
     let (redis, topic, large) = (Redis::start(), Topic::create().await, Topic::large().await);
     let cluster = nodes_on(&redis, &format!("{}\n{}", topic.intake(), large.intake())).await;
     let guests = guests();
     let mut plan = by_every_way(&guests, &redis, &topic);
-    // Nothing for everyone: the two who wait for giants hear nothing else.
+    // No messages for everyone: the two clients that wait for giants receive nothing else.
     plan.wide = 0;
     let drill = Drill::begin("poison_and_giants_hold_nobody_up", cluster, &guests, &plan).await;
     let mut sender = BackEnd::of(&redis, &drill.cluster, [topic.name.clone(), large.name]).await;
     let mut sent = [0; 3];
     for number in 0..pick(45, 2_000) {
-        // Of fifteen messages nine come by brokers, each in a record of its own.
+        // Nine of fifteen messages come through brokers, each in its own record.
         drill.taken(15).await;
         let door = number % 3;
         let was_taken = sender.send([Door::Stream, Door::Channel, Door::Topic][door], &poison(number)).await;
@@ -54,7 +54,7 @@ async fn poison_and_giants_hold_nobody_up() {
     }
     let [stream, channel, records] = sent;
     until("every dead letter of the stream", async || sender.length("push:dead").await == stream).await;
-    // What its only reader lost it has counted, whatever it was.
+    // A loss of the only reader is counted, whatever kind of record it was.
     until("every dead letter of the channel", async || {
         let lost = drill.cluster.counted("skylark_intake_lost_total").await;
         let dead = sender.length("chat:dead").await;
@@ -70,14 +70,14 @@ async fn poison_and_giants_hold_nobody_up() {
     drill.end_exact().await;
 }
 
-/// No envelope, of every size.
+/// Data of varying size that is no envelope.
 fn poison(number: usize) -> Vec<u8> {
     let mut garbage = format!("poison {number}").into_bytes();
     garbage.resize(8 + number * 37 % 900, 0xff);
     garbage
 }
 
-/// Messages to one user, a mebibyte in all.
+/// Messages to one user, 1 MiB in total.
 fn mebibyte() -> Vec<u8> {
     let envelope = |lengths: [usize; PARTS]| {
         let part = |(at, length): (usize, usize)| json!({"id": at + 1, "action": "giant", "content": {"text": "x".repeat(length)}});
@@ -98,7 +98,7 @@ fn wide() -> Vec<u8> {
     json!({"act": 1, "Uid": crowd.join(","), "msg": [{"id": 1, "action": "wide"}]}).to_string().into_bytes()
 }
 
-/// The first of them. They are not the ledger's.
+/// The first of these users. They are not part of the ledger.
 const WIDE: u32 = 1_000_000;
 
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +110,7 @@ enum Door {
     Http,
 }
 
-/// Somebody who sends any bytes by every way in.
+/// A back end that sends any bytes by every way in.
 struct BackEnd {
     line: Resp,
     node: Arc<Gateway>,
@@ -123,7 +123,7 @@ impl BackEnd {
         Self { line: redis.line().await, node: cluster.node(0), producer: kafka().producer(), topics }
     }
 
-    /// Whether somebody took it.
+    /// True if the payload was accepted.
     async fn send(&mut self, door: Door, payload: &[u8]) -> bool {
         let topic = match door {
             Door::Stream => {
@@ -133,7 +133,7 @@ impl BackEnd {
             Door::Channel => return self.tell(&[b"PUBLISH", b"chat", payload]).await == Reply::Integer(1),
             Door::Http => {
                 let headers = [("content-type", "application/json")];
-                // A node keeps no connection for as long as a long drill takes.
+                // A node closes an idle connection long before a long drill ends.
                 return self.node.http().await.request("POST", "/publish", &headers, payload).await.status == 200;
             }
             Door::Topic => &self.topics[0],
@@ -148,7 +148,7 @@ impl BackEnd {
         self.line.pipeline(&[words]).await.unwrap().remove(0)
     }
 
-    /// Of a stream.
+    /// Length of a stream.
     async fn length(&mut self, key: &str) -> usize {
         self.line.ask(&format!("XLEN {key}")).await.unwrap().integer().try_into().unwrap()
     }

@@ -1,5 +1,5 @@
-//! A Kafka as the bus, and as what feeds the nodes, under what goes wrong there: a broker that falls, the leader of a
-//! partition of three, a group that shares its partitions anew.
+//! Kafka as bus and as intake under faults: a broker crash, the loss of a leader of three replicas, and a group
+//! rebalance.
 
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use crate::support::ledger::drill::{Drill, pick};
 use crate::support::ledger::ways::Way;
 use crate::support::redis::Redis;
 
-/// Partitions of the intake's topic: each node has two.
+/// Partitions of the intake's topic: two for each node.
 const PARTITIONS: i32 = 6;
 
-/// Nodes on this bus that share a topic of this Kafka, and publishers of which half produce to it; the topic's name.
+/// Starts nodes on this bus that share a topic of this Kafka, and publishers, half of which produce to it. Returns the
+/// topic's name too.
 async fn begin(name: &'static str, kafka: &Kafka, bus: &str) -> (String, Drill) {
     let topic = unique("drill");
     kafka.create_topic(&topic, PARTITIONS).await;
@@ -28,7 +29,7 @@ async fn begin(name: &'static str, kafka: &Kafka, bus: &str) -> (String, Drill) 
     (topic, Drill::begin(name, cluster, &guests, &plan).await)
 }
 
-/// Everybody is there, and the ledger is exact without a loss that was declared.
+/// Checks that every device is back and that the ledger is exact without declared losses.
 async fn end(mut drill: Drill) -> Verdict {
     drill.crowd.all_bound().await;
     all_agree(&drill.cluster, drill.crowd.len()).await;
@@ -49,14 +50,14 @@ async fn devices_that_move_on_a_kafka_bus_lose_nothing_and_hear_nothing_twice() 
     end(drill).await;
 }
 
-/// A node that falls leaves its partitions to the others, and takes some again: nothing of them is lost or out of order.
+/// A crashed node leaves its partitions to the others and gets some back: nothing is lost or out of order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_that_shares_its_partitions_anew_loses_nothing() {
     let redis = Redis::start();
     regroup("a_group_that_shares_its_partitions_anew_loses_nothing", &redis.bus()).await;
 }
 
-/// The same, and what the node knew of its users is on the same Kafka.
+/// The same with the bus, and the state of the users, on the same Kafka.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_falls_on_a_kafka_bus_costs_the_others_nothing() {
     let bus = kafka::kafka().bus(&unique("drill"));
@@ -80,14 +81,14 @@ async fn regroup(name: &'static str, bus: &str) {
     end(drill).await;
 }
 
-/// What the broker had acknowledged it still has; meanwhile what comes by HTTP goes on.
+/// The broker still has everything it acknowledged; HTTP traffic continues meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kafka_that_falls_and_comes_back_loses_nothing() {
     let (own, redis) = (own(1).await, Redis::start());
     bounce("a_kafka_that_falls_and_comes_back_loses_nothing", own, &redis.bus()).await;
 }
 
-/// Meanwhile nothing goes on: every push is refused in time, and nodes are not ready.
+/// During the outage, every push is refused in time and nodes are not ready.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kafka_bus_that_falls_and_comes_back_loses_nothing_acked() {
     let own = own(1).await;
@@ -128,8 +129,8 @@ async fn bounce(name: &'static str, own: Arc<kafka::Cluster>, bus: &str) -> Verd
     end(drill).await
 }
 
-/// Three brokers, each record on all three, acknowledged by two at least. Whoever leads a partition of the bus is killed,
-/// then whoever leads one of the intake's topic: what was acked is there, and all goes on with the two that are left.
+/// Three brokers, each record on all three, acknowledged by at least two. The leader of a bus partition is killed, then
+/// a leader of the intake's topic: acked messages survive, and the two others continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_of_three_that_falls_costs_nothing_acked() {
     let own = own(3).await;
@@ -167,7 +168,7 @@ async fn own(brokers: u8) -> Arc<kafka::Cluster> {
     tokio::task::spawn_blocking(move || Arc::new(kafka::Cluster::start(brokers))).await.unwrap()
 }
 
-/// The script waits until it is so; the runtime goes on with its other tasks meanwhile.
+/// The script blocks until it is done, so it runs on a blocking thread.
 async fn hurt(own: &Arc<kafka::Cluster>, act: impl FnOnce(&kafka::Cluster) + Send + 'static) {
     let own = Arc::clone(own);
     tokio::task::spawn_blocking(move || act(&own)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Users whose devices move from node to node while messages come from all sides.
+//! Devices move between nodes while messages arrive by every way in.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::support::ledger::crowd::Guests;
 use crate::support::ledger::drill::{Drill, pick};
 use crate::support::redis::Redis;
 
-/// The long form lasts so long; the short one has so many moves.
+/// Duration of the long form; the short form has a number of moves.
 const LONG: Duration = Duration::from_secs(300);
 const MOVES: usize = 60;
 

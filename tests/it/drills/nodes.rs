@@ -1,4 +1,4 @@
-//! Nodes that fall and come back: kill -9, drain, a rolling restart.
+//! Nodes that exit and return: kill -9, drain, and a rolling restart.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::support::gateway::{Setup, built};
 use crate::support::ledger::drill::{Drill, pick};
 use crate::support::redis::Redis;
 
-/// Whoever is on another node notices nothing; whoever was on the fallen one is back elsewhere.
+/// Clients on other nodes notice nothing; clients of the killed node reconnect to another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_killed_costs_the_others_nothing() {
     let redis = Redis::start();
@@ -30,7 +30,7 @@ async fn a_node_that_is_killed_costs_the_others_nothing() {
     assert_eq!(verdict.declared, 0, "the survivors lost nothing: {verdict}");
 }
 
-/// It sends its clients away in steps while others move about, and gives back its part of every topic: not even a plain
+/// The node sends its clients away in steps while others move, and hands over its part of every topic. Not even a plain
 /// channel loses a message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_drains_while_users_move_loses_nothing() {
@@ -59,8 +59,8 @@ async fn a_node_that_drains_while_users_move_loses_nothing() {
     assert!(verdict.closed.contains_key(&RESTART), "its clients were sent away: {verdict}");
 }
 
-/// Nodes of one version become nodes of another one by one, and back: drained, its users moved to the others, and the next
-/// one follows when it is there again. `OTHER` names another build of the command; without it both versions are this one.
+/// Nodes are replaced one by one with another version, and back. Each drains and its users move to the others; the next
+/// follows once it is up again. `OTHER` names another build of the command; without it, both versions are the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_loses_nothing() {
     let other = std::env::var_os("OTHER").map_or_else(built, PathBuf::from);
@@ -84,5 +84,5 @@ async fn a_rolling_restart_under_load_loses_nothing() {
     assert_eq!(verdict.declared, 0, "{verdict}");
 }
 
-/// What a node that drains closes with.
+/// The close code of a draining node.
 const RESTART: u16 = 4003;

@@ -1,4 +1,4 @@
-//! One node that cannot reach the engine, while everything else can: it says so, gives its users away, and comes back.
+//! One node loses its connection to the engine: it reports this, gives up its users, and returns.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use crate::support::ledger::drill::{Drill, pick};
 use crate::support::proxy::{Proxy, Weather};
 use crate::support::redis::{Redis, bus_at};
 
-/// What a node that is cut off closes with.
+/// The close code of a node that lost the engine.
 const CUT_OFF: u16 = 4006;
 
-/// First for half of its lease: its clients stay, and are told of a gap. Then for so long that the lease ends: nodes that
-/// believe it gone, and clients that are still on it, must not be.
+/// The first partition lasts half a lease: clients stay and get a gap notice. The second outlasts the lease: a
+/// node that the others consider gone must have no clients left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_cut_off_gives_its_users_away_and_comes_back() {
     let redis = Redis::start();
@@ -30,7 +30,7 @@ async fn a_node_that_is_cut_off_gives_its_users_away_and_comes_back() {
     let mut held = Vec::new();
     for length in [5, pick(15, 60)].map(Duration::from_secs) {
         drill.taken(200).await;
-        // A node knows another one after its next renewal, or once it is asked.
+        // A node learns of another one with the next renewal or on request.
         all_agree(&drill.cluster, drill.crowd.len()).await;
         held.push(drill.crowd.bound_at(0));
         drill
@@ -55,7 +55,7 @@ async fn a_node_that_is_cut_off_gives_its_users_away_and_comes_back() {
     assert!(sent_away >= held[1], "{} clients of the node were sent away: {verdict}", held[1]);
 }
 
-/// Asked for the whole cluster, it names those that it cannot ask: a part is not told as the whole.
+/// Requests for the whole cluster name the unreachable nodes: a partial result is marked as partial.
 async fn misses_the_others(cluster: &Cluster) {
     let data = cluster.node(0).get("/getOnlineUser?size=1").await.data();
     let missing: BTreeSet<&str> = data["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();

@@ -1,4 +1,4 @@
-//! A node falls and everybody that it held comes to another one at once.
+//! A node crashes, and all its clients connect to another node at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +16,10 @@ use crate::support::ledger::drill::pick;
 use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
-/// Most that a push to somebody who was there all the time may take meanwhile.
+/// Longest time of a push to a client that stayed connected.
 const STARVED: Duration = Duration::from_secs(2);
 
-/// Half of the crowd is on each node; the half of the first arrives at the second.
+/// Half of the crowd is on each node; the first node's half arrives at the second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_reconnects_settles_and_starves_nobody() {
     let redis = Redis::start();
@@ -48,7 +48,7 @@ async fn a_storm_of_reconnects_settles_and_starves_nobody() {
     crowd.close(&[]).await;
 }
 
-/// What pushes to one user took.
+/// The times of pushes to one user.
 struct Latency {
     pushes: usize,
     median: Duration,
@@ -82,7 +82,7 @@ impl Probe {
         Self { client: node.connect("live", Form::YunquePb).await, http: node.http().await }
     }
 
-    /// At least once.
+    /// Pushes at least once.
     async fn push_while(&mut self, goes_on: impl Fn(usize) -> bool) -> Latency {
         let mut each = Vec::new();
         while each.is_empty() || goes_on(each.len()) {

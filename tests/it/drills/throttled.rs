@@ -1,4 +1,4 @@
-//! Samples on a quarter of a core, beside two threads that spin: no call may fail because the machine is slow.
+//! Samples on a quarter of a core, beside two spinning threads: no call may fail because the machine is slow.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::support::gateway::skylark;
 use crate::support::ledger::drill::pick;
 
-/// The kernel's period of a CPU quota, and what a quarter of a core has of it.
+/// The kernel's period for a CPU quota, and below it the share of a quarter of a core.
 const PERIOD: Duration = Duration::from_millis(100);
 const RUN: Duration = Duration::from_millis(25);
 
@@ -25,7 +25,7 @@ fn calls() -> usize {
     pick(2_000, 100_000)
 }
 
-/// The samples that are committed, and those that `plugins/build` has made.
+/// The committed samples, and those built by `plugins/build`.
 fn samples() -> Vec<PathBuf> {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins");
     let committed = ["token-auth", "video-call", "word-filter"].map(|name| plugins.join(format!("dist/{name}.wasm")));
@@ -45,7 +45,8 @@ fn no_call_of_a_sample_fails_on_a_quarter_of_a_core() {
         let quota = Quota::on(&child);
         let output = child.wait_with_output().unwrap();
         let how = quota.how();
-        // A bench whose p99 is over the budget says so, and ends with an error: on a quarter of a core it may be. A call that fails ends it before.
+        // A bench with its p99 over the budget exits with an error; on a quarter of a core this is allowed. A failed
+        // call ends the bench earlier.
         let told: Result<Value, _> = serde_json::from_slice(&output.stdout);
         let Ok(told) = told else {
             panic!("{}: a call failed: {}", sample.display(), String::from_utf8_lossy(&output.stderr));
@@ -58,7 +59,7 @@ fn no_call_of_a_sample_fails_on_a_quarter_of_a_core() {
     }
 }
 
-/// Threads that spin.
+/// Spinning threads.
 struct Hogs {
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -86,8 +87,8 @@ impl Drop for Hogs {
     }
 }
 
-/// A quarter of a core for one process: by a control group where this process may make one, else by signals that stop the process for 75 ms of each
-/// 100 ms.
+/// Limits one process to a quarter of a core. Uses a control group where this process may create one, else signals that
+/// stop the process for 75 ms of each 100 ms.
 enum Quota {
     Group(PathBuf),
     Signals { over: Option<Sender<()>>, thread: Option<JoinHandle<()>> },
@@ -99,7 +100,7 @@ impl Quota {
     }
 
     fn by_signals(child: &Child) -> Self {
-        // By a descriptor, since the number of a process that has ended may be another one's soon.
+        // A descriptor, because the number of an exited process may soon be reused.
         let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).unwrap();
         let (over, told) = channel();
         Self::Signals { over: Some(over), thread: Some(spawn(move || stop_and_go(&process, &told))) }
@@ -116,7 +117,7 @@ impl Quota {
 impl Drop for Quota {
     fn drop(&mut self) {
         match self {
-            // The process has ended, so the group is empty.
+            // The process has exited, so the group is empty.
             Self::Group(path) => fs::remove_dir(path).unwrap(),
             Self::Signals { over, thread } => {
                 over.take();
@@ -126,7 +127,7 @@ impl Drop for Quota {
     }
 }
 
-/// A group of this process' own with a quarter of a core, of either version of control groups; none where that is not allowed.
+/// Creates a control group of either version with a quarter of a core; `None` where that is not allowed.
 fn group(pid: u32) -> Option<PathBuf> {
     let micros = |time: Duration| time.as_micros().to_string();
     let old = [("cpu.cfs_period_us", micros(PERIOD)), ("cpu.cfs_quota_us", micros(RUN))];
@@ -146,12 +147,12 @@ fn group(pid: u32) -> Option<PathBuf> {
     None
 }
 
-/// Ends when the other side of the channel is gone.
+/// Ends when the other side of the channel is dropped.
 fn stop_and_go(process: &OwnedFd, over: &Receiver<()>) {
     let mut is_over = false;
     while !is_over {
         for (signal, time) in [(Signal::STOP, PERIOD - RUN), (Signal::CONT, RUN)] {
-            // A process that has ended takes no signal.
+            // An exited process takes no signal.
             let _ = pidfd_send_signal(process, signal);
             is_over |= over.recv_timeout(time) == Err(std::sync::mpsc::RecvTimeoutError::Disconnected);
         }
