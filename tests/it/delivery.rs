@@ -19,7 +19,7 @@ fn expected(form: Form) -> Value {
     })
 }
 
-/// Removes the time, and parses cim's texts that hold a map, whose key order varies.
+/// Removes the time, and parses cim's texts that hold a map, because their key order varies.
 fn normal(form: Form, mut message: Value) -> Value {
     let stamp = if form.is_cim() { "timestamp" } else { "sendTime" };
     let at = message.as_object_mut().unwrap().remove(stamp).expect("a time");

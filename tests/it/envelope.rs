@@ -90,7 +90,7 @@ async fn what_is_no_envelope_is_told_field_by_field() {
         let (status, words) = http.request("POST", "/publish", &[PROTOBUF], body).await.fault();
         assert_eq!(status, 400, "{words}");
     }
-    // A bomb: many empty messages in few bytes are counted before they are decoded.
+    // A bomb of many empty messages in few bytes: the node counts them before it decodes them.
     let bomb = [0x22, 0x00].repeat(200_000);
     let (status, words) = http.request("POST", "/publish", &[PROTOBUF], &bomb).await.fault();
     assert!(status == 400 || status == 413, "{status} {words}");

@@ -1,5 +1,5 @@
-//! The examples of `config/examples`, `examples/cluster` and compose.yaml: each is read by the node, and what can run here
-//! runs.
+//! The examples of `config/examples`, `examples/cluster` and compose.yaml: the node reads each of them, and everything
+//! that can run here is run.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -19,7 +19,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// What stands in the environment of a node of the examples.
+/// Environment variables of a node in the examples.
 const PLACES: [(&str, &str); 6] = [
     ("NODE", "n1"),
     ("NUMBER", "1"),
@@ -41,13 +41,13 @@ fn every_example_of_a_configuration_is_one() {
     assert!(count > 0);
 }
 
-/// What a service of compose.yaml says, as text.
+/// A value of compose.yaml as text.
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// Its containers cannot be run here. What Skylark does in them can: each node by the command and the environment that
-/// compose.yaml gives it, with servers of this machine in the place of the other services.
+/// The containers cannot run here, but Skylark's commands can. Each node uses the command and environment of
+/// compose.yaml, and servers of this machine replace the other services.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_nodes_of_compose_are_a_cluster_that_kafka_feeds() {
     let compose = std::fs::read_to_string(root().join("compose.yaml")).unwrap();
@@ -73,7 +73,7 @@ async fn the_nodes_of_compose_are_a_cluster_that_kafka_feeds() {
             let value = here.iter().fold(text(value), |value, (there, here)| value.replace(there, here));
             command.env(name, value);
         }
-        // Of the container's own: it has no home. Here it saves the time to compile.
+        // The container has its own cache path because it has no home. This path saves compile time.
         command.env("SKYLARK__PLUGINS__CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
         command
     };
@@ -102,7 +102,8 @@ async fn the_nodes_of_compose_are_a_cluster_that_kafka_feeds() {
     }
 }
 
-/// The image's own start cannot be tried, but each folder that its recipe copies is there, and its topic is the nodes'.
+/// The image cannot be built here. The test checks that each folder copied by its recipe exists and that its topic is
+/// the nodes' one.
 #[test]
 fn compose_names_what_is_there() {
     let compose = std::fs::read_to_string(root().join("compose.yaml")).unwrap();
@@ -119,7 +120,7 @@ fn compose_names_what_is_there() {
     assert!(text(&services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]).contains(&created[2]));
 }
 
-/// `examples/cluster/up`: three nodes come up, a push to one reaches a client of another, and all of it ends.
+/// `examples/cluster/up`: three nodes start, a push to one reaches a client of another, and all processes exit.
 #[tokio::test]
 async fn the_cluster_of_plain_processes_comes_up_and_goes_down() {
     let [redis, first, second, third] = [(); 4].map(|()| free_address());

@@ -1,18 +1,19 @@
-//! Bad requests: the field, what was expected, what came; nothing of the request is delivered.
+//! Bad requests: the error names the field, the expected value and the actual one, and nothing of the request is
+//! delivered.
 
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Gateway, Setup, skylark};
 use crate::support::wire::Form;
 
-/// Path, body, and the exact words of the answer.
+/// Path, body, and the exact text of the error.
 const BAD_BODIES: &[(&str, &str, &str)] = &[
     ("/send", r#"{"receiver":null}"#, "receiver: expected a non-empty string, got null"),
     ("/send", r#"{"receiver":""}"#, "receiver: expected a non-empty string, got \"\""),
     ("/send", "{}", "receiver: expected a non-empty string, got nothing"),
 ];
 
-/// Path and body of requests that are refused for a reason which names this field.
+/// Path and body of bad requests, and the field that the error must name.
 const NAMED: &[(&str, &str, &str)] = &[
     ("/send", r#"{"receiver":["1074"]}"#, "receiver"),
     ("/send", r#"{"receiver":"a,b"}"#, "receiver"),
@@ -66,7 +67,7 @@ async fn what_is_no_json_is_told() {
     let bodies = ["", "{", "null", "\"x\"", "{\"receiver\":\"1\"}}", "\u{feff}nope", &deep, &deep_map];
     for body in bodies {
         let answer = http.request("POST", "/send", &[("content-type", "application/json")], body.as_bytes()).await;
-        // What is too deep is too large in its own way.
+        // Deep nesting may be rejected as too large.
         assert!([400, 413].contains(&answer.fault().0), "{:.40}: {}", body, answer.body);
     }
     let not_utf8 =

@@ -1,4 +1,4 @@
-//! Filters as an operator uses them: settings edited, files added, broken and removed while the node runs.
+//! Filters as an operator uses them: settings are edited, and files are added, broken and removed while the node runs.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup, component};
 use crate::support::wire::Form;
 
-/// Pushes a text and answers what the receiver saw, if it saw anything, and what the back end was told.
+/// Pushes a text. Returns the text that the receiver got, if any, and the response to the back end.
 async fn push(gateway: &Gateway, client: &mut Client, text: &str) -> (Option<String>, Value) {
     let body = json!({"receiver": "1074", "action": "chat", "content": {"text": text}});
     let data = gateway.post("/send", body).await.json()["data"].clone();
@@ -82,7 +82,7 @@ async fn deleting_the_auth_plugin_does_not_open_the_gate_either() {
     let token = crate::support::token::Claims::of("late").mint();
     late.sent("client_bind", json!({"token": token})).await;
     assert_eq!(late.reply().await["key"], "client_handshake");
-    // Who is in stays in.
+    // Connected clients stay connected.
     assert_eq!(push(&gateway, &mut here, "still").await.0.as_deref(), Some("still"));
 }
 
@@ -126,7 +126,7 @@ async fn no_ingress_leads_around_the_word_filter() {
     let reply = b.ask("message", json!({"to": "user:1074", "content": "gossip?"})).await;
     assert_eq!(reply["code"], "200", "{reply}");
     assert_eq!(a.message().await["content"]["text"], "******?");
-    // What a plugin pushes is judged as well: its text is the name of the key.
+    // Messages pushed by a plugin are filtered too; this one has the name of the key as its text.
     let reply = b.ask("fault_none", json!({"push": "1074"})).await;
     assert_eq!(reply["code"], "200", "{reply}");
     assert_eq!(a.message().await["content"]["text"], "**********");

@@ -1,5 +1,5 @@
-//! What the drills stand on, itself under test: nodes as processes, the fault proxy, and the ledger, which must be exact
-//! on a node that loses nothing and must catch one that does.
+//! Tests of the drills' own tools: node processes, the fault proxy, and the ledger. The ledger must be exact on a node
+//! that loses nothing and must detect a loss.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -47,7 +47,8 @@ async fn a_node_can_be_frozen_killed_drained_and_started_again() {
     assert_eq!(cluster.state(0), State::Down);
 }
 
-/// Messages to users, rooms and everyone, by four publishers, to clients of every dialect: all of it, once, in order.
+/// Messages to users, rooms and everyone, from four publishers to clients of every dialect: each arrives once and in
+/// order.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ledger_of_one_node_is_exact() {
     let cluster = Cluster::start(1, "").await;
@@ -56,12 +57,12 @@ async fn the_ledger_of_one_node_is_exact() {
     let drill = Drill::begin("the_ledger_of_one_node_is_exact", cluster, &guests, &plan).await;
     drill.taken(1_000).await;
     let verdict = drill.end_exact().await;
-    // Nobody was away: everything that was published was taken, and each message went to one connection at least.
+    // No client was disconnected: every message was accepted, and each went to at least one connection.
     assert_eq!((verdict.acked, verdict.declared, verdict.repeats), (verdict.published, 0, 0), "{verdict}");
     assert!(verdict.received > verdict.acked, "{verdict}");
 }
 
-/// A line that loses, doubles and swaps messages is found out, deed by deed.
+/// The ledger detects each message that the line loses, doubles or swaps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ledger_finds_every_deed_of_a_tampering_line() {
     let cluster = Cluster::start(1, "").await;
@@ -69,7 +70,7 @@ async fn the_ledger_finds_every_deed_of_a_tampering_line() {
     proxy.set(Weather::Tampering(Tamper { lose: 30, double: 30, swap: 30 }));
     let detours = HashMap::from([(0, proxy.address)]);
     let guests = Guests { users: 6, devices: 1, rooms: 0, forms: &[Form::YunquePb], detours };
-    // One publisher and no wide streams: what is next on a connection is next in its stream.
+    // One publisher and no wide streams: consecutive messages on a connection are consecutive in their stream.
     let plan = Plan { users: 6, rooms: 0, ways: vec![http()], period: PERIOD, batch: 5, wide: 0 };
     let drill = Drill::begin("the_ledger_finds_every_deed_of_a_tampering_line", cluster, &guests, &plan).await;
     drill.taken(1_000).await;
@@ -101,7 +102,7 @@ async fn the_proxy_slows_silences_truncates_and_cuts() {
     push("slow").await;
     assert_eq!(client.message().await["action"], "slow");
 
-    // What was said in silence comes when it is over, in order.
+    // Messages pushed during the silence arrive afterwards, in order.
     proxy.set(Weather::Silent);
     push("first").await;
     push("second").await;
@@ -137,7 +138,7 @@ async fn a_redis_keeps_what_it_was_told_or_forgets_it() {
     let list = ["a", "b"].map(|text| Reply::Text(text.to_owned())).to_vec();
     assert_eq!(line.ask("LRANGE list 0 -1").await.unwrap(), Reply::List(list));
     assert!(matches!(line.ask("INCR name").await.unwrap(), Reply::Error(_)));
-    // Written a second later at the latest; frozen, it answers nothing.
+    // Synced within a second; a frozen server does not answer.
     until("the append-only file", async || {
         let info = line.ask("INFO persistence").await.unwrap();
         info.text().contains("aof_pending_bio_fsync:0") && info.text().contains("aof_buffer_length:0")

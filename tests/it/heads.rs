@@ -1,5 +1,5 @@
-//! Heads of requests by the byte: framing that two servers could read differently, hosts, handshakes, and clients that
-//! do not take their answers.
+//! Request heads, byte by byte: framing that two servers could parse differently, hosts, handshakes, and clients that
+//! do not read their responses.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,20 +11,20 @@ use crate::support::tls::Pair;
 use crate::support::token::Claims;
 use crate::support::wire::Form;
 
-/// Fields of a handshake besides Host, Connection and Upgrade.
+/// Handshake fields other than Host, Connection and Upgrade.
 const KEY: &str = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// Writes `bytes` and answers all that the node said until it ended the connection.
+/// Writes `bytes` and returns everything that the node sends before it closes the connection.
 async fn exchange(gateway: &Gateway, service: &str, bytes: &[u8]) -> String {
     let mut stream = gateway.pipe(service).await;
-    // The node may hang up in the middle.
+    // The node may close the connection during the write.
     let _ = stream.write_all(bytes).await;
     let mut said = Vec::new();
     let _ = within("the node to end the connection", stream.read_to_end(&mut said)).await;
     String::from_utf8_lossy(&said).into_owned()
 }
 
-/// Writes `bytes` and answers the first line of what comes back.
+/// Writes `bytes` and returns the first line of the response.
 async fn status(gateway: &Gateway, service: &str, bytes: &[u8]) -> String {
     let mut stream = gateway.pipe(service).await;
     stream.write_all(bytes).await.unwrap();
@@ -36,7 +36,7 @@ async fn status(gateway: &Gateway, service: &str, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&said).lines().next().unwrap().to_owned()
 }
 
-/// Fields and a body that must not pass, each with what is wrong.
+/// Fields and a body that must be rejected, each with its fault.
 fn ambiguous() -> Vec<(&'static str, String)> {
     let host = "Host: localhost\r\n";
     let chunks = "5\r\nhello\r\n0\r\n\r\n";
@@ -225,7 +225,7 @@ async fn compression_that_a_client_offers_is_not_negotiated() {
     let ask = format!(
         "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{offer}\r\n{KEY}\r\n"
     );
-    // A frame with the bit of a compressed message.
+    // A frame with the compression bit (RSV1) set.
     stream.write_all(&[ask.as_bytes(), &[0xc2, 0x80, 0, 0, 0, 0]].concat()).await.unwrap();
     let mut said = Vec::new();
     let _ = within("the end of a connection", stream.read_to_end(&mut said)).await;

@@ -1,4 +1,4 @@
-//! Liveness: the node asks, clients answer, and who stays silent is closed.
+//! Heartbeats: the node sends PINGs, clients answer, and silent connections are closed.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Targets that name a user and a connection: a connection of somebody else gets nothing, and the answer says so.
+//! Targets that name a user and a connection: a connection of another user receives nothing, and the response says so.
 
 use serde_json::{Value, json};
 

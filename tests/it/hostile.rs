@@ -1,4 +1,5 @@
-//! Plugins that trap, loop, hoard, recurse and chatter, in each role: bounded time, the declared answer, and life goes on.
+//! Plugins that trap, loop, exhaust memory, recurse and flood the log, in each role: bounded time, the declared answer,
+//! and undisturbed service.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,11 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::wire::Form;
 
 const FAULTS: [&str; 5] = ["trap", "spin", "hog", "overflow", "flood"];
-/// No call may hold its caller longer: the longest wall limit of a role is 5 s, and the machine may be ten times too slow.
+/// No call may block its caller longer. The longest wall limit of a role is 5 s, and the machine may be ten times too
+/// slow.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// The tests' auth plugin takes a token at its word.
+/// The tests' auth plugin uses the token as the user's name.
 async fn connect(gateway: &Gateway, token: &str) -> Client {
     let dial = Dial::path("/ws").header("authorization", format!("Bearer {token}"));
     Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("an upgrade")
@@ -34,7 +36,7 @@ fn in_time(start: Instant, fault: &str) {
     assert!(start.elapsed() < BOUND, "{fault} took {:?}", start.elapsed());
 }
 
-/// A failing plugin is seen where an operator looks.
+/// A plugin failure appears in the operator's status.
 async fn counted(gateway: &Gateway, plugin: &str) {
     gateway.plugin_until(plugin, |p| p["failures"].as_u64() > Some(0)).await;
 }

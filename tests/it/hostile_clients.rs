@@ -1,9 +1,8 @@
-//! What one hostile client can do to everybody else: nothing. Each kind runs beside a steady flow of 1 000 messages a second.
+//! One hostile client must not affect the others. Each kind runs beside a steady flow of 1 000 messages a second.
 //!
-//! Pairs of flows, one without the client and one with it, are compared. Lost or refused messages fail the test always; the
-//! p99 is compared where `NODE` names a release build on a quiet machine:
-//! `NODE=target/release/skylark cargo test --test it hostile_clients -- --nocapture --test-threads 1`. `PAIRS` and `MESSAGES`
-//! change the length.
+//! Pairs of flows are compared, one without the client and one with it. Lost or refused messages always fail the test.
+//! The p99 is compared only where `NODE` names a release build on a quiet machine: `NODE=target/release/skylark cargo
+//! test --test it hostile_clients -- --nocapture --test-threads 1`. `PAIRS` and `MESSAGES` change the length.
 
 mod flow;
 mod kinds;
@@ -15,16 +14,16 @@ use crate::support::gateway::Gateway;
 use flow::{Flow, p99};
 use kinds::{Attack, Kind, Stage};
 
-/// The p99 with the hostile client is at most so many times the p99 without it.
+/// Upper bound of the p99 with the hostile client, as a multiple of the p99 without it.
 const MOST: f64 = 3.0;
 
-/// Plays one kind and prints its row.
+/// Runs one kind and prints its row.
 async fn play(kind: Kind) {
     let measures = std::env::var_os("NODE").is_some();
     let (pairs, messages) =
         (given("PAIRS", if measures { 5 } else { 1 }), given("MESSAGES", if measures { 5_000 } else { 300 }));
     let stage = Stage::new(kind);
-    // Instances are warm, and so are caches.
+    // Warms up instances and caches.
     Flow::new(&stage.gateway).send(messages / 3 + 1).await;
     let (mut ratios, mut worst) = (Vec::new(), (Duration::ZERO, Duration::ZERO));
     let mut done = 0;
@@ -51,7 +50,7 @@ async fn play(kind: Kind) {
     }
 }
 
-/// Circuits that opened and versions that were rolled back, as the node counts them: there are none.
+/// Checks the node's counters: no circuit has opened and no version was rolled back.
 async fn blames_nobody(gateway: &Gateway) {
     let metrics = gateway.get("/metrics").await.body;
     let blame = |line: &&str| {

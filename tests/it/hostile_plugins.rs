@@ -1,7 +1,7 @@
-//! What a hostile plugin can do: each of the collection is given to a running node, and meanwhile a steady flow through
-//! another plugin must lose nothing. What happened, how long it took and the flow's p99 are printed as a table:
-//! `cargo test --test it hostile_plugins -- --nocapture --test-threads 1`. A figure fails nothing here: a busy machine
-//! is no fault of the node; only a message that takes longer than any budget is.
+//! Hostile plugins: a running node gets each of them, and a steady flow through another plugin must lose no message
+//! meanwhile. The outcome, its time and the flow's p99 are printed as a table: `cargo test --test it hostile_plugins --
+//! --nocapture --test-threads 1`. Figures fail no test here, because a busy machine is not a fault of the node; only a
+//! message beyond every budget does.
 
 mod calls;
 mod files;
@@ -21,14 +21,14 @@ use crate::support::http::Response;
 use crate::support::wire::Form;
 use flow::{Flow, Passed, between, p99};
 
-/// No message of the flow may take longer: more than every default budget together, and than a busy machine adds.
+/// Longest time of a message of the flow: more than all default budgets together plus the delay of a busy machine.
 const BOUND: Duration = Duration::from_secs(60);
-/// The compiler has the lowest priority, so on a busy machine a large file takes its time.
+/// The compiler runs at the lowest priority, so a large file takes long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Messages of the flow before the first case.
 const BEFORE: usize = 750;
 
-/// The flow's own filter has time enough: a machine that is busy with other things must not make it fail.
+/// The flow's own filter has generous limits: load on the machine must not make it fail.
 const STEADY: &str = "[match]\nactions = [\"flow\"]\n[limits]\ncpu = \"1s\"\nwall = \"30s\"\n";
 
 /// One hostile plugin.
@@ -39,7 +39,7 @@ struct Case {
     expected: Expected,
 }
 
-/// What the node is to do.
+/// The expected reaction of the node.
 #[derive(Clone, Copy)]
 enum Expected {
     /// The file is refused for this reason.
@@ -48,15 +48,15 @@ enum Expected {
     Rejects(&'static str),
     /// It serves; a publish that it judges passes.
     Passes,
-    /// It serves; a client that it is asked about is refused for this reason.
+    /// It serves; a client that it judges is refused for this reason.
     Bars(&'static str),
-    /// It serves; a call of its key is answered by this code, with these words.
+    /// It serves; a call of its key is answered with this code and text.
     Answers(&'static str, &'static str),
-    /// It serves; a call of this key is answered by this code, with these words.
+    /// It serves; a call of this key is answered with this code and text.
     AnswersTo(&'static str, &'static str, &'static str),
-    /// It serves; an event that it is told of fails, and nobody sees it.
+    /// It serves; an event delivered to it fails without other effects.
     FailsAlone,
-    /// It serves; it is told of so many events in a row at most.
+    /// It serves; it receives at most this many events in a row.
     Hears(u64),
 }
 
@@ -68,7 +68,7 @@ struct Row {
     end: Instant,
 }
 
-/// A node with a flow through it.
+/// A node with a running flow.
 struct Stage {
     gateway: Gateway,
     caller: Client,
@@ -84,7 +84,7 @@ async fn connect(ws: SocketAddr, token: &str) -> (Client, Value) {
 
 impl Stage {
     async fn new() -> Self {
-        // The tests' auth plugin takes a token at its word.
+        // The tests' auth plugin uses the token as the user's name.
         let gateway = Setup::default()
             .no_plugins()
             .plugin("fault-auth")
@@ -121,7 +121,7 @@ impl Stage {
         self.rows.push(Row { name: case.name, outcome, begin, end });
     }
 
-    /// Waits until the file serves or is refused. It is not asked before the node says so: questions would hold up the flow, too.
+    /// Waits until the file serves or is refused. Reads the log first, because status requests would delay the flow.
     async fn settled(&self, name: &str) -> Value {
         let [live, refused] =
             ["goes live", "is refused"].map(|ended| format!(r#""message":"plugin {ended}","plugin":"{name}""#));
@@ -140,7 +140,7 @@ impl Stage {
         }
     }
 
-    /// Has a plugin that serves do its worst.
+    /// Triggers the hostile action of a plugin that serves.
     async fn stir(&mut self, case: &Case) -> String {
         let name = case.name;
         match case.expected {
@@ -186,7 +186,7 @@ impl Stage {
         format!("reply {code}: {words}")
     }
 
-    /// Waits until the log tells the failure of a call: callers are told a fixed text.
+    /// Waits until the log reports the failure of a call; callers get a fixed text.
     async fn logged(&self, name: &str, words: &str) {
         let plugin = format!(r#""plugin":"{name}""#);
         let is_told = || {
@@ -207,13 +207,13 @@ impl Stage {
         self.gateway.post("/send", json!({"receiver": "nobody", "action": "hostile"})).await
     }
 
-    /// Lets it hear of one join, and all that follows from that.
+    /// Triggers one join event and all events that follow from it.
     async fn hears(&mut self, name: &str, most: u64) -> String {
         let joined = json!({"uid": "caller", "room": "lobby"});
         self.gateway.post("/room/join", joined).await.data();
         let calls = |plugin: &Value| plugin["calls"].as_u64().unwrap();
         self.gateway.plugin_until(name, |p| calls(p) >= most).await;
-        // What would follow is under way by the time that another event has gone the same way.
+        // A following event would be on its way by the time that another event has been delivered.
         let (client, _) = connect(self.gateway.address("ws"), "guest").await;
         drop(client);
         let plugin = self.gateway.plugin_until(name, |p| calls(p) >= most + 2).await;
@@ -221,7 +221,7 @@ impl Stage {
         format!("ends after {most} events")
     }
 
-    /// What passed before the first plugin, and while one was there.
+    /// Times of messages before the first plugin, and during the cases.
     fn split(&self, passed: &[Passed]) -> (Vec<Duration>, Vec<Duration>) {
         let calm = self.rows.first().map_or_else(Instant::now, |row| row.begin);
         let before = passed.iter().filter(|p| p.sent + p.took < calm).map(|p| p.took).collect();
@@ -244,7 +244,7 @@ impl Stage {
     }
 }
 
-/// What passed in every part of this process, as [`Stage::split`] has it: one part alone has few messages.
+/// Times of all parts in this process, divided as in [`Stage::split`]: one part alone has few messages.
 static ALL: Mutex<(Vec<Duration>, Vec<Duration>)> = Mutex::new((Vec::new(), Vec::new()));
 
 fn compared(before: Vec<Duration>, during: Vec<Duration>) -> String {
@@ -257,7 +257,7 @@ fn ms(time: Duration) -> String {
     format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
-/// Gives each of the collection to one node.
+/// Gives each of these plugins to one node.
 async fn play(cases: &[Case]) {
     let mut stage = Stage::new().await;
     let mut flow = Flow::start(&stage.gateway);

@@ -1,4 +1,4 @@
-//! Ids over the lives of a node: none comes again, however fast it was and however it ended.
+//! Ids across restarts of a node: none is reused, regardless of the message rate and of the way the node ended.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -9,9 +9,9 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
-/// Messages of one request.
+/// Messages per request.
 const BATCH: usize = 500;
-/// Requests: more ids than seconds of 1 024 pass until the node runs again.
+/// Requests. Their ids cover more seconds, at 1 024 ids a second, than pass until the node runs again.
 const REQUESTS: usize = 60;
 
 async fn cid(node: &Gateway, uid: &str) -> (Client, u64) {
@@ -21,7 +21,7 @@ async fn cid(node: &Gateway, uid: &str) -> (Client, u64) {
     (client, cid)
 }
 
-/// Gives out many ids; the greatest.
+/// Consumes many ids and returns the greatest.
 async fn spend(node: &Gateway, client: &mut Client) -> u64 {
     let nobody: Vec<Value> = (0..BATCH).map(|_| json!({"receiver": "nobody", "action": "chat"})).collect();
     for _ in 0..REQUESTS {

@@ -1,5 +1,5 @@
-//! What back ends put on a topic of Redis reaches clients as what they post to `/publish` does: the real server, the
-//! built node, records in both codings.
+//! Records that back ends put on a Redis topic reach clients like posts to `/publish`. Uses the real server, the built
+//! node, and records in both codings.
 
 mod identity;
 mod kafka;
@@ -38,7 +38,7 @@ impl Kind {
         format!("intakes: [{{kind: {kind}, topic: chat, url: \"{}\"}}]", redis.url())
     }
 
-    /// Puts a record on the topic; the channel's subscriber, and no other, takes it.
+    /// Puts a record on the topic. The channel's only subscriber receives it.
     pub async fn publish(self, back_end: &mut MultiplexedConnection, payload: &[u8]) {
         match self {
             Self::Channel => assert_eq!(publish(back_end, payload).await, 1, "receivers that PUBLISH counted"),
@@ -50,18 +50,18 @@ impl Kind {
     }
 }
 
-/// A connection of a back end.
+/// Opens a connection of a back end.
 pub async fn dial(redis: &Redis) -> MultiplexedConnection {
     let client = redis::Client::open(redis.url()).unwrap();
     within("a connection to Redis", client.get_multiplexed_async_connection()).await.unwrap()
 }
 
-/// PUBLISH, and how many receivers it counted.
+/// Sends PUBLISH and returns the number of receivers.
 pub async fn publish(back_end: &mut MultiplexedConnection, payload: &[u8]) -> usize {
     redis::cmd("PUBLISH").arg("chat").arg(payload).query_async(back_end).await.unwrap()
 }
 
-/// Asks again and again until there is an answer, within the tests' patience.
+/// Repeats `ask` until it returns an answer, within the tests' patience.
 pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     within(what, async {
         loop {
@@ -74,7 +74,7 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl F
     .await
 }
 
-/// Waits until so many subscribe to the topic.
+/// Waits until the topic has `wanted` subscribers.
 pub async fn subscribers(back_end: &MultiplexedConnection, wanted: usize) {
     until("the subscription", || async {
         let mut ask = redis::cmd("PUBSUB");
@@ -85,7 +85,7 @@ pub async fn subscribers(back_end: &MultiplexedConnection, wanted: usize) {
     .await;
 }
 
-/// Of one entry of a stream.
+/// The fields of a stream entry.
 type Fields = Vec<(String, Vec<u8>)>;
 
 /// The dead letters of the topic, each as its fields.
@@ -96,14 +96,14 @@ pub async fn dead(back_end: &mut MultiplexedConnection) -> Vec<Value> {
     entries.into_iter().map(|(_, fields)| Value::Object(fields.into_iter().map(text).collect())).collect()
 }
 
-/// One sample of a metric.
+/// The value of one sample of a metric.
 pub async fn metric(gateway: &Gateway, line: &str) -> f64 {
     let page = gateway.get("/metrics").await.body;
     let found = page.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok());
     found.unwrap_or(0.0)
 }
 
-/// A server, a node that reads from it, a back end.
+/// A server, a node that reads from it, and a back end.
 pub struct Bench {
     pub gateway: Gateway,
     pub back_end: MultiplexedConnection,
@@ -126,7 +126,7 @@ impl Bench {
         self.kind.publish(&mut self.back_end, payload).await;
     }
 
-    /// A message for everyone with this action: what was published before it came before it.
+    /// Publishes a marker message for everyone: earlier messages arrive before it.
     pub async fn mark(&mut self, action: &str) {
         self.publish(json!({"msg": [{"action": action}]}).to_string().as_bytes()).await;
     }
@@ -145,7 +145,7 @@ async fn every_act_reaches_whom_it_names_in_both_codings_and_kinds() {
                 assert_eq!(cast.counts_until(&mark).await, counts, "{kind:?}: {envelope}");
             }
         }
-        // The last of them names a node that nobody knows, in both codings.
+        // The last record names an unknown node, in both codings.
         let letters = until("the dead letters", || async {
             let letters = dead(&mut bench.back_end.clone()).await;
             (letters.len() == 2).then_some(letters)
@@ -169,7 +169,7 @@ async fn a_message_is_the_one_that_http_would_give() {
         for form in Form::ALL {
             clients.push(bench.gateway.connect("1074", form).await);
         }
-        // The cim listeners let one device at a time in: whoever is left hears all three.
+        // The cim listeners admit one device at a time: the remaining client receives all three.
         let answer = bench.gateway.post("/publish", envelope.clone()).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         bench.publish(envelope.to_string().as_bytes()).await;

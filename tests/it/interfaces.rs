@@ -1,4 +1,4 @@
-//! What plugins may use, from end to end: the test guest `probe` calls it as its client says.
+//! The interfaces of plugins end to end: the test plugin `probe` calls them as its client requests.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::support::wire::Form;
 
 const GRANTS: &str = "grants = [\"directory\", \"outbox\", \"timers\", \"login\", \"kv\", \"counters\", \"http\"]";
 
-/// Answers every request with `hello`, `/moved` with a redirect to it, and one request in the end with nothing.
+/// A web server: answers `/moved` with a redirect, `/silent` not at all, and any other path with `hello`.
 async fn web() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -85,7 +85,7 @@ async fn a_phone_lets_the_connection_in_that_waits() {
     let known = phone.ask("probe_directory", json!({"uid": "1074"})).await;
     assert_eq!((&known["data"]["devices"], &known["data"]["rooms"]), (&json!("desk"), &json!("lobby")), "{known}");
 
-    // It speaks as that user, in that room, and is reached as that user.
+    // The connection acts as that user, in that room, and receives that user's messages.
     let said = desk.ask("message", json!({"to": "room:lobby", "content": "hi"})).await;
     assert_eq!(said["code"], "200", "{said}");
     let pushed = phone.ask("message", json!({"to": "user:1074", "content": "to myself"})).await;
@@ -93,7 +93,7 @@ async fn a_phone_lets_the_connection_in_that_waits() {
     let message = desk.message().await;
     assert_eq!(message["sender"], "1074", "{message}");
 
-    // The next one that is let in with a device of that kind takes its place.
+    // The next device of that kind replaces it.
     let mut other = gateway.dial_cim(Form::CimPb).await;
     let cid = other.ask("probe_me", json!({})).await["data"]["value"].clone();
     let login = json!({"cid": cid, "uid": "1074", "device": "laptop", "channel": "mac"});

@@ -1,4 +1,4 @@
-//! The sample `jwks-auth` against an issuer: a web server of the test's own that publishes real keys, changes them, and breaks.
+//! The sample `jwks-auth` with an issuer: a web server of the test that publishes real keys, rotates them, and fails.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::token::now;
 use crate::support::wire::Form;
 
-/// One key pair of the issuer, with its name.
+/// One key pair of the issuer with its name.
 enum Pair {
     Rsa(&'static str, RsaKeyPair),
     Curve(&'static str, EcdsaKeyPair),
@@ -36,11 +36,12 @@ impl Pair {
         Self::Curve(name, EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap())
     }
 
-    /// As the issuer publishes it.
+    /// The key as the issuer publishes it.
     fn jwk(&self) -> Value {
         match self {
             Self::Rsa(name, pair) => {
-                // A sequence of two numbers: 257 bytes of modulus behind eight of header, three of exponent at the end.
+                // A sequence of two numbers: 257 bytes of modulus after eight bytes of header, and three bytes of
+                // exponent at the end.
                 let der = pair.public_key().as_ref();
                 let (n, e) = (text(&der[9..265]), text(&der[der.len() - 3..]));
                 json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": name, "n": n, "e": e})
@@ -91,7 +92,7 @@ fn claims() -> Value {
     json!({"sub": "1074", "iss": "https://issuer.example", "aud": "skylark", "exp": now() + 3_600, "nbf": now() - 1})
 }
 
-/// A web server with one page; counts who asks.
+/// A web server with one page; counts its requests.
 struct Issuer {
     address: SocketAddr,
     page: Arc<Mutex<(u16, String)>>,
@@ -140,7 +141,7 @@ impl Issuer {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// A node whose only auth plugin trusts this issuer.
+    /// A node with one auth plugin, which trusts this issuer.
     fn gateway(&self, settings: &str) -> Gateway {
         Setup::default().no_plugins().plugin("jwks-auth").manifest("jwks-auth", &self.manifest(settings)).start()
     }
@@ -154,7 +155,7 @@ impl Issuer {
     }
 }
 
-/// What a new connection is told.
+/// The bind result of a new connection.
 async fn bind(gateway: &Gateway, token: &str) -> (String, String) {
     let mut client: Client = gateway.dial_cim(Form::CimJson).await;
     client.sent("client_bind", json!({"token": token, "uid": "somebody else"})).await;
@@ -192,7 +193,7 @@ async fn no_token_chooses_how_it_is_checked() {
     let (rsa, curve) = (Pair::rsa("r1"), Pair::curve("c1"));
     let issuer = Issuer::start(&[&rsa, &curve]).await;
     let gateway = issuer.gateway("");
-    // The classic: the published key, which everybody has, as the secret of an HMAC.
+    // The classic attack: the public key as the secret of an HMAC.
     for secret in [rsa.jwk().to_string(), rsa.jwk()["n"].as_str().unwrap().to_owned()] {
         let signed = over(&json!({"alg": "HS256", "kid": "r1"}), &claims());
         let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
@@ -234,7 +235,7 @@ async fn keys_rotate_and_names_that_nobody_knows_make_no_flood() {
     admits(&gateway, &old.token()).await;
     assert_eq!(issuer.asked(), 1);
 
-    // Within the interval, whatever names are made up, and however many come at once.
+    // Within the interval, for any invented key names and any number of concurrent requests.
     issuer.publish(&[&old, &new]);
     for name in 0..20 {
         let unknown = old.sign(&json!({"alg": "RS256", "kid": format!("k{name}")}), &claims());
@@ -243,13 +244,13 @@ async fn keys_rotate_and_names_that_nobody_knows_make_no_flood() {
     refuses(&gateway, &new.token(), "no key is named \"2026\"").await;
     assert_eq!(issuer.asked(), 1);
 
-    // Over it, the first token of the new key makes the node ask, and both keys let in.
+    // After the interval, the first token of the new key triggers a fetch, and both keys are valid.
     gateway.folder.put("jwks-auth.toml", issuer.manifest("interval = 1").as_bytes());
     gateway.plugin_until("jwks-auth", |plugin| plugin["version"] == 2).await;
     admits(&gateway, &new.token()).await;
     admits(&gateway, &old.token()).await;
 
-    // The issuer takes the old key back: it ends with the keys' time.
+    // The issuer withdraws the old key: it expires with the keys' TTL.
     issuer.publish(&[&new]);
     gateway.folder.put("jwks-auth.toml", issuer.manifest("interval = 1\nttl = 1").as_bytes());
     gateway.plugin_until("jwks-auth", |plugin| plugin["version"] == 3).await;
@@ -269,7 +270,7 @@ async fn a_new_key_is_found_while_the_node_runs() {
     admits(&gateway, &old.token()).await;
     issuer.publish(&[&old, &new]);
     let begun = std::time::Instant::now();
-    // Its client comes again, as it is told to, until the interval is over.
+    // The client retries, as its reply instructs, until the interval is over.
     let mut tries = 0;
     while bind(&gateway, &new.token()).await.0 != "200" {
         tries += 1;

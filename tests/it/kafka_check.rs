@@ -1,4 +1,4 @@
-//! What `skylark check` finds wrong with a Kafka, as the bus and as what feeds an intake, asked of a real one.
+//! The findings of `skylark check` on a real Kafka, as the bus and as an intake.
 
 use serde_json::json;
 use skylark::broker::kafka::KafkaSource;
@@ -31,7 +31,7 @@ fn as_user(user: &str, password: &str) -> KafkaConfig {
 async fn a_kafka_that_is_as_it_should_be_has_no_fault() {
     assert_eq!(within("a check", check(&bus(plain()))).await, [""; 0]);
     assert_eq!(within("a check", check(&bus(as_user("skylark", "lark-secret")))).await, [""; 0]);
-    // With its topics there, and a node on them.
+    // With existing topics and a node on them.
     let shared = SharedKafka::start();
     let seat = Seat::take(&shared, "n1", 1).await;
     let mut config = skylark::config::Config::default();
@@ -72,7 +72,7 @@ async fn intake(kafka: KafkaConfig, topic: &str, group: &str) -> Vec<String> {
     within("a check", check_topic(&kafka, topic, group)).await
 }
 
-/// What is wrong, until it is so many things: rights take a moment to reach the broker.
+/// Repeats the check until it has this number of findings: rights take a moment to reach the broker.
 async fn of_the_stranger(topic: &str, count: usize) -> Vec<String> {
     let begun = std::time::Instant::now();
     loop {
@@ -91,7 +91,7 @@ async fn a_topic_that_an_intake_can_read_has_no_fault_whoever_reads_it_already()
     let group = format!("{topic}-group");
     assert_eq!(intake(plain(), &topic, &group).await, [""; 0]);
     assert_eq!(intake(as_user("skylark", "lark-secret"), &topic, &group).await, [""; 0]);
-    // With a member in the group, which keeps its partitions: what comes during the check comes to it.
+    // With a member in the group. It keeps its partitions and receives records during the check.
     let mut source = KafkaSource::join(&kafka().link("n1"), &topic, &group, "kafka test", &Vitals::default()).unwrap();
     kafka().send(&topic, "k", &["before"]).await;
     let taken = within("a record", source.take()).await.unwrap();
@@ -118,7 +118,7 @@ async fn each_thing_that_keeps_an_intake_from_its_topic_is_told_with_what_to_do(
     let wrong = intake(as_user("skylark", "wrong"), &topic, "skylark").await;
     assert!(matches!(&wrong[..], [one] if one.ends_with("user and password are not what it expects")), "{wrong:?}");
 
-    // The stranger may do nothing, then one thing after the other.
+    // The stranger starts without rights and gets one after the other.
     kafka().create_topic(&topic, 1).await;
     let (dead, group) = (format!("{topic}.dead"), format!("{topic}-group"));
     let faults = of_the_stranger(&topic, 3).await;
@@ -157,7 +157,7 @@ async fn the_command_tells_what_is_wrong_with_an_intake() {
     assert!(is_good && said.contains(&format!("intake kafka {topic}: ok")), "{said}");
 }
 
-/// The table of docs/operations.md: operations, kind and name of each right.
+/// The rights table of docs/operations.md: operations, kind and name of each.
 fn rights() -> Vec<[String; 3]> {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     let (_, rest) = text.split_once("| operations | on |").expect("the rights stand in the document");

@@ -1,4 +1,4 @@
-//! Topics that are deleted and created again, and offsets that go back, on a real Kafka: no record is taken for another,
+//! Topics that are deleted and recreated, and offsets that go back, on a real Kafka: no record is mistaken for another,
 //! and none is skipped.
 
 use skylark::broker::kafka::KafkaSource;
@@ -9,7 +9,7 @@ use crate::support::client::within;
 use crate::support::kafka::{kafka, unique};
 
 fn join(topic: &str) -> KafkaSource {
-    // A retry of a commit or fetch does not have to wait for the next refresh.
+    // A retry of a commit or fetch does not wait for the next refresh.
     let link = kafka().link_with("n1", &[("topic.metadata.refresh.interval.ms", "500")]);
     KafkaSource::join(&link, topic, topic, "kafka test", &Vitals::default()).unwrap()
 }
@@ -18,7 +18,7 @@ fn texts(records: &[Record]) -> Vec<String> {
     records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()
 }
 
-/// Takes and settles until so many records came; faults on the way pass.
+/// Takes and settles records until `count` have arrived; faults in between are ignored.
 async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
     let mut all = Vec::new();
     let take = async {
@@ -43,7 +43,8 @@ async fn send(topic: &str, payloads: &[String]) {
     kafka().send(topic, "k", &payloads.iter().map(String::as_str).collect::<Vec<_>>()).await;
 }
 
-/// A topic from which `before` records were read and committed, then made anew with `after` others while it is read.
+/// A topic with `before` records that were read and committed, then recreated with `after` other records during
+/// reading.
 async fn made_anew(before: usize, after: usize) -> (String, KafkaSource, Vec<Record>, Vec<Record>) {
     let topic = unique("anew");
     kafka().create_topic(&topic, 1).await;
@@ -60,7 +61,7 @@ async fn made_anew(before: usize, after: usize) -> (String, KafkaSource, Vec<Rec
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topic_created_anew_is_read_from_its_beginning_as_another_topic() {
-    // Fewer, as many, and more records than were committed of the topic before.
+    // Fewer, as many, and more records than were committed of the former topic.
     for (before, after) in [(10, 5), (4, 4), (3, 8)] {
         let (topic, mut source, old, new) = made_anew(before, after).await;
         for (old, new) in old.iter().zip(&new) {
@@ -70,7 +71,7 @@ async fn topic_created_anew_is_read_from_its_beginning_as_another_topic() {
         let committed = kafka().committed(&topic, &topic, 0).await;
         assert_eq!(committed.map(|(offset, _)| offset), Some(after as i64), "{before} before");
         within("the end", source.close()).await;
-        // After a restart nothing is skipped that nobody read.
+        // After a restart, no unread record is skipped.
         send(&topic, &payloads("later", 6)).await;
         let mut source = join(&topic);
         assert_eq!(texts(&drain(&mut source, 6).await), payloads("later", 6));
@@ -90,7 +91,7 @@ async fn commit_of_a_deleted_topic_does_not_count_for_its_successor() {
     assert!(offset == 5 && metadata.starts_with("topic-id="), "{metadata}");
     kafka().create_topic_anew(&topic, 1).await;
     send(&topic, &payloads("new", 8)).await;
-    // A commit of the former topic that arrived late.
+    // A late commit of the former topic.
     kafka().commit(&topic, &topic, (0, 5), &metadata).await;
     let mut source = join(&topic);
     assert_eq!(texts(&drain(&mut source, 8).await), payloads("new", 8));
@@ -144,7 +145,7 @@ async fn batches_of_every_codec_are_read() {
     within("the end", source.close()).await;
 }
 
-/// A fetch that waits for the next record holds up every later request on its connection.
+/// A fetch that waits for the next record blocks later requests on its connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn question_for_the_topic_does_not_wait_behind_a_fetch() {
     let topic = unique("fetch");
@@ -155,6 +156,6 @@ async fn question_for_the_topic_does_not_wait_behind_a_fetch() {
         send(&topic, std::slice::from_ref(&text)).await;
         assert_eq!(texts(&drain(&mut source, 1).await), [text]);
     }
-    // Its end waits for the fetch.
+    // Closing the source waits for the fetch.
     drop(source);
 }

@@ -1,4 +1,4 @@
-//! A password of Kafka that is rotated under a running node: bus, roster and intake take the new one without a restart.
+//! Rotation of a Kafka password under a running node: bus, roster and intake adopt the new one without a restart.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -8,14 +8,14 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::kafka::Cluster;
 use crate::support::wire::Form;
 
-/// Kafka ends, and comes back with another password.
+/// Stops Kafka and restarts it with another password.
 async fn rotate(cluster: &Cluster, password: &str) {
     cluster.kill9(1);
     cluster.set_password(1, password);
     cluster.start_node(1);
 }
 
-/// Waits until the node is ready, or says why it is not with these words.
+/// Waits until the node is ready (no `words`), or until its fault contains `words`.
 async fn until_it_says(gateway: &Gateway, words: &str) {
     until(words, || async {
         let ready = gateway.get("/health/ready").await;
@@ -25,7 +25,7 @@ async fn until_it_says(gateway: &Gateway, words: &str) {
     .await;
 }
 
-/// One message by HTTP and the bus, one by the intake.
+/// Sends one message by HTTP and the bus, and one by the intake.
 async fn messages_flow(cluster: &Cluster, gateway: &Gateway, round: &str) {
     let mut client = gateway.connect("1074", Form::YunqueJson).await;
     let envelope =

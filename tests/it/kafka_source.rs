@@ -1,4 +1,4 @@
-//! An intake's topic on a real Kafka: order, what comes again, sharing, burial.
+//! An intake's topic on a real Kafka: order, redelivery, sharing, and dead letters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn places(records: &[Record]) -> Vec<Place> {
     records.iter().map(|record| record.place.clone()).collect()
 }
 
-/// Takes and settles until so many records came.
+/// Takes and settles records until `count` have arrived.
 async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
     let mut all = Vec::new();
     while all.len() < count {
@@ -75,14 +75,15 @@ async fn what_is_not_settled_comes_again_and_is_counted() {
     source.close().await;
 }
 
-/// Settles what it can: a commit may fall into a change of the group, then records come again.
+/// Settles the records. A commit may collide with a rebalance of the group; then records are delivered again.
 async fn settle(source: &mut KafkaSource, records: &[Record]) {
     if let Err(fault) = source.settle(&places(records)).await {
         eprintln!("{fault}");
     }
 }
 
-/// Takes, tells and settles until told to end; a commit may fall into a change of the group, then records come again.
+/// Takes, reports and settles records until told to end. A commit may collide with a rebalance; then records are
+/// delivered again.
 async fn drive(mut source: KafkaSource, name: &'static str, tell: Tell, mut end: watch::Receiver<bool>) {
     loop {
         let records = tokio::select! {
@@ -139,7 +140,7 @@ async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_g
         }
         (seen.len(), had.len(), twice)
     };
-    // Until each has had some, so that the second one leaves with partitions of its own.
+    // Waits until each member has received records, so that the second one leaves with its own partitions.
     while note(within("both members to get some", told.recv()).await.unwrap()).1 < 2 {}
     end_second.send_replace(true);
     let mut left = std::pin::pin!(second);
@@ -163,14 +164,14 @@ async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_g
     assert!(ledger.values().all(|offsets| offsets.is_sorted()), "{ledger:?}");
 }
 
-/// While an intake takes nothing its partitions are paused; what left meanwhile is not paused when it comes back.
+/// The partitions of a full intake are paused. A partition that left during the pause is not paused when it returns.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_left_while_it_was_paused_is_read_when_it_comes_back() {
     let topic = unique("paused");
     kafka().create_topic(&topic, 4).await;
     let link = kafka().link_with("n1", &[("heartbeat.interval.ms", "300")]);
     let join = || KafkaSource::join(&link, &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
-    // More than is taken at once, so that the rest waits and the group is served meanwhile.
+    // More than one batch, so that the rest waits and the group is served meanwhile.
     let many: Vec<String> = (0..500).map(|n| n.to_string()).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
@@ -309,7 +310,7 @@ async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
     let next = async {
         loop {
             match source.take().await {
-                // An empty list says that Kafka is there again.
+                // An empty list says that Kafka is available again.
                 Ok(records) if records.is_empty() => {}
                 Ok(records) => break records,
                 Err(fault) => eprintln!("{fault}"),

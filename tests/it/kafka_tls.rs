@@ -1,5 +1,5 @@
-//! Kafka over TLS, with a password, as bus and as intake: the real broker, built nodes. Behind the feature `kafka-tls`;
-//! tests/kafka/README.md has the command.
+//! Kafka over TLS with a password, as bus and as intake: the real broker and built nodes. Behind the feature
+//! `kafka-tls`; tests/kafka/README.md has the command.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::gateway::Setup;
 use crate::support::kafka::{self, unique};
 use crate::support::wire::Form;
 
-/// The way to Kafka as its user, with these properties of librdkafka besides.
+/// Connection settings for the Kafka user, with these additional properties of librdkafka.
 fn way(kafka: &kafka::Kafka, password: &str, properties: &str) -> String {
     let brokers = &kafka.users;
     format!("brokers: {brokers:?}, user: skylark, password: {password}, properties: {{{properties}}}")

@@ -1,5 +1,5 @@
-//! A batch that librdkafka cannot decompress, as one of a codec that the build lacks: written byte by byte to librdkafka's
-//! mock, for a real broker refuses it.
+//! A batch that librdkafka cannot decompress, such as one of a codec missing in the build. The test writes its bytes to
+//! librdkafka's mock broker, because a real one refuses it.
 
 use rdkafka::mocking::MockCluster;
 use skylark::broker::kafka::{KafkaSource, Link};
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::support::client::within;
 
-/// The codec that the batch's attributes name: zstd.
+/// The codec in the batch's attributes: zstd.
 const CODEC: i16 = 4;
 
 /// A produce request (version 7) of one batch with one record that no codec can read.
@@ -60,7 +60,7 @@ async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are
         broker.read_exact(&mut answer).await.unwrap();
         answer
     });
-    // correlation, topics, name, partitions, partition; then the error.
+    // Correlation, topics, name, partitions, partition; then the error.
     let answer = answer.await;
     let error = 4 + 4 + 2 + "codec".len() + 4 + 4;
     assert_eq!(answer[error..error + 2], [0, 0], "the batch is stored: {answer:?}");
@@ -70,7 +70,7 @@ async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are
     let mut source = KafkaSource::join(&link, "codec", "skylark", "kafka codec", &Vitals::default()).unwrap();
     let producer: rdkafka::producer::FutureProducer =
         rdkafka::ClientConfig::new().set("bootstrap.servers", &at).create().unwrap();
-    // Records of the other partition still come; the fault stays beside them.
+    // Records of the other partition still arrive; the fault stays visible.
     let read_on = async {
         let mut at = 0;
         while source.fault().is_none() || source.lag() == Some(0) || at < 3 {

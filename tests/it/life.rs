@@ -1,4 +1,4 @@
-//! How a node ends and changes: drain on SIGTERM, reload on SIGHUP.
+//! End and reconfiguration of a node: drain on SIGTERM, reload on SIGHUP.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -16,7 +16,7 @@ async fn sigterm_drains_and_tells_clients_to_come_back() {
     for form in Form::ALL {
         clients.push(gateway.connect(&format!("{form:?}"), form).await);
     }
-    // What was accepted before the signal goes out before the end.
+    // Messages accepted before the signal are sent before the end.
     gateway.post("/send/all", json!({"action": "last"})).await.data();
     gateway.signal(Signal::TERM);
     for client in &mut clients {
@@ -48,7 +48,7 @@ async fn a_connection_that_does_not_read_cannot_hold_the_drain() {
     assert_eq!(gateway.exit().await.code(), Some(0), "{}", gateway.log());
 }
 
-/// One has a megabyte waiting that it never reads: the drain is bounded, and the others get theirs.
+/// One client never reads its 1 MB backlog: the drain is bounded, and the other clients receive their messages.
 #[tokio::test]
 async fn a_slow_consumer_costs_the_drain_no_more_than_its_grace() {
     let drain = "drain:\n  wait: 0s\n  step_percent: 100\n  grace: 2s\nqueue:\n  bytes: 16777216\n";
@@ -57,7 +57,7 @@ async fn a_slow_consumer_costs_the_drain_no_more_than_its_grace() {
     let mut here = gateway.connect("here", Form::YunquePb).await;
     let text = "x".repeat(60_000);
     let mut http = gateway.http().await;
-    // More than the kernel's buffers take.
+    // More than the kernel's buffers hold.
     for _ in 0..200 {
         let body = json!({"receiver": "deaf", "action": "chat", "content": {"text": text}});
         assert_eq!(http.post("/send", &body).await.data()["delivered"], 1);
@@ -104,7 +104,7 @@ async fn sigterm_ends_a_node_that_compiles_and_its_compiler() {
     within("the end of the compiler", async { while is_running(compiler) {} }).await;
 }
 
-/// The engine takes the connection and says nothing.
+/// The engine accepts the connection and does not answer.
 #[tokio::test]
 async fn sigint_ends_a_node_that_waits_for_its_engine() {
     let engine = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -117,7 +117,7 @@ async fn sigint_ends_a_node_that_waits_for_its_engine() {
     assert!(node.log().contains("told to end before the node was ready"), "{}", node.log());
 }
 
-/// The processes that a process has started and that have not ended.
+/// The running child processes of a process.
 fn children(parent: u32) -> Vec<u32> {
     let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     all.filter(|pid| stat(*pid).is_some_and(|stat| stat.1 == parent)).collect()
@@ -127,7 +127,7 @@ fn is_running(pid: u32) -> bool {
     stat(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
 }
 
-/// State and parent of a process, from behind its name in parentheses.
+/// State and parent of a process, from the fields after its name in parentheses.
 fn stat(pid: u32) -> Option<(char, u32)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut words = text.rsplit_once(')')?.1.split_whitespace();
@@ -146,7 +146,7 @@ async fn sighup_takes_what_can_change_and_says_what_cannot() {
     gateway.signal(Signal::HUP);
     while a.ask("message", say.clone()).await["code"] == "403" {}
     gateway.said("queue.mailbox").await;
-    // A broken file changes nothing, and the log says why.
+    // A broken file changes nothing, and the log names the reason.
     std::fs::write(gateway.folder.config(), "clients:\n  publsh: true\n").unwrap();
     gateway.signal(Signal::HUP);
     gateway.said("publish").await;

@@ -1,5 +1,4 @@
-//! Bounds on who comes and how slowly: connections and connects of one address, heads, bodies and frames that trickle, and slow
-//! readers.
+//! Limits on clients: connections and connects per address, trickling heads, bodies and frames, and slow readers.
 
 use std::net::SocketAddr;
 
@@ -15,7 +14,7 @@ use crate::support::wire::Form;
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// Writes `first`, then `more` again and again, until the node ends it; answers what the node said.
+/// Writes `first`, then `more` repeatedly until the node closes the connection; returns the node's output.
 async fn trickle(address: SocketAddr, first: &[u8], more: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(first).await.unwrap();
@@ -96,7 +95,7 @@ async fn an_address_has_only_so_many_connections() {
 #[tokio::test]
 async fn an_address_connects_only_so_often() {
     let gateway = Setup::default().yaml("limits:\n  connections_per_ip: 0\n  connects_per_ip: 1").start();
-    // Ten are allowed at once. Pushes are no connects: a back end may come as often as it likes.
+    // Ten connects are allowed at once. Pushes do not count as connects: a back end may send any number.
     let dials = (0..40).map(|_| async {
         let dial = Dial::path(format!("/ws?token={}", Claims::of("a").mint()));
         let dialled = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await;
@@ -110,7 +109,7 @@ async fn an_address_connects_only_so_often() {
     assert_eq!(said, "", "where only clients come they are turned away at the door");
 }
 
-/// One of the two lengths counts, and nothing of what stands behind is taken for a request.
+/// Only one of the two lengths counts, and bytes after the body are not parsed as a request.
 #[tokio::test]
 async fn two_lengths_of_a_body_smuggle_nothing() {
     let gateway = Gateway::start();
@@ -151,7 +150,7 @@ async fn a_client_that_does_not_read_is_closed_and_holds_nobody_up() {
         }
     };
     within("the end of the slow one", flood).await;
-    // What it reads at last is whole frames in order, and why it ended, if its socket still could carry that.
+    // At last the client reads complete frames in order, and the close reason if its socket could still carry it.
     let closed = slow.closed().await;
     assert!(closed.is_none_or(|(code, _)| code == 4008), "after {sent} messages");
     let metrics = gateway.get("/metrics").await.body;

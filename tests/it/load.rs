@@ -1,4 +1,4 @@
-//! Plugins that swap while messages flow: nothing is lost, doubled, reordered, or judged by an older version than before.
+//! Plugin swaps under load: no message is lost, doubled, reordered, or judged by an older version than before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,17 +14,17 @@ const PRODUCERS: usize = 4;
 const SWAPS: usize = 200;
 const EDITS: usize = 60;
 
-/// How far the swaps have come. Good version n is the component `stamp-v1` for even n, `stamp-v2` for odd n.
+/// Progress of the swaps. Good version n is the component `stamp-v1` for even n, `stamp-v2` for odd n.
 #[derive(Default)]
 pub struct Progress {
-    /// The newest version whose file was put into the directory.
+    /// The newest version with its file in the directory.
     pub offered: AtomicUsize,
-    /// The newest version that the node said serves.
+    /// The newest version that the node reported as live.
     pub live: AtomicUsize,
     pub done: AtomicBool,
 }
 
-/// One push: what it was stamped with, and between which versions it must have been judged.
+/// One push: its stamp, and the range of versions that may have judged it.
 pub struct Judged {
     stamp: String,
     from: usize,
@@ -55,8 +55,8 @@ async fn two_hundred_swaps_under_load_lose_nothing() {
     assert!(sent > SWAPS * PRODUCERS, "only {sent} messages were under way");
 }
 
-/// The settings file of `word-filter` is edited while four producers push, each edit with another mask; every fifth edit
-/// is broken. The mask tells which settings a message was judged by.
+/// The settings file of `word-filter` is edited while four producers push. Each edit sets another mask, and every fifth
+/// edit is broken. The mask of a message identifies the settings that judged it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn edits_of_settings_under_load_lose_nothing() {
     let edit =
@@ -87,12 +87,13 @@ async fn edits_of_settings_under_load_lose_nothing() {
     assert!(sent > EDITS * PRODUCERS, "only {sent} messages were under way");
 }
 
-/// A letter of its own for each edit.
+/// A different letter for each edit.
 fn mask_of(edit: usize) -> char {
     char::from(b'A' + u8::try_from(edit % 26).unwrap())
 }
 
-/// Pushes as `produce` does; the mask of each message is one that was in force between request and answer, and none goes back.
+/// Pushes as `produce` does. The mask of each message was in force between request and response, and no mask is older
+/// than the one before.
 async fn gossip(gateway: Arc<Gateway>, progress: Arc<Progress>, number: usize) -> usize {
     let uid = format!("receiver-{number}");
     let mut receiver = gateway.connect(&uid, Form::YunqueJson).await;
@@ -115,7 +116,7 @@ async fn gossip(gateway: Arc<Gateway>, progress: Arc<Progress>, number: usize) -
     sent
 }
 
-/// Pushes numbered messages to a receiver of its own until the swaps are over, one at a time, and reads each back.
+/// Pushes numbered messages to its own receiver until the swaps are over, one at a time, and reads each back.
 pub async fn produce(gateway: Arc<Gateway>, progress: Arc<Progress>, number: usize) -> Vec<Judged> {
     let uid = format!("receiver-{number}");
     let mut receiver = gateway.connect(&uid, Form::YunqueJson).await;
@@ -140,7 +141,7 @@ async fn next_stamp(receiver: &mut Client, sequence: usize) -> String {
     message["extra"]["version"].as_str().expect("each message was judged").to_owned()
 }
 
-/// Each message was judged by a version that was offered by then, not older than the one known to serve, nor than the one before.
+/// Checks that each message was judged by an offered version that is not older than the live one or the one before.
 pub fn check(ledger: &[Judged]) {
     let mut version = 0;
     for (sequence, Judged { stamp, from, to }) in ledger.iter().enumerate() {
@@ -166,23 +167,23 @@ async fn replace_it(gateway: &Gateway, progress: &Progress) {
     progress.live.store(version, Ordering::SeqCst);
 }
 
-/// Deleted, and there again at once, as some editors and copiers do it.
+/// Deletes the file and creates it again at once, as some editors and copy tools do.
 fn recreate(gateway: &Gateway, bytes: &[u8]) {
     let path = gateway.folder.plugins().join("stamp.wasm");
     std::fs::remove_file(&path).unwrap();
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Offers a file that must be refused, and waits until it was.
+/// Offers an invalid file and waits until the node refuses it.
 async fn break_it(gateway: &Gateway, swap: usize) {
     let whole = component("stamp-v2");
     let salt = u32::try_from(swap).unwrap().to_le_bytes();
     let bytes = match swap % 5 {
         0 => whole[..whole.len() / 2 + swap].to_vec(),
         1 => [b"garbage ".as_slice(), &salt].concat(),
-        // A core module, with a custom section that makes each one new.
+        // A core module; a custom section makes each one unique.
         2 => [b"\0asm\x01\0\0\0\0\x06\x01x".as_slice(), &salt].concat(),
-        // A component that plays no role.
+        // A component without a role.
         3 => [b"\0asm\x0d\0\x01\0\0\x06\x01x".as_slice(), &salt].concat(),
         _ => Vec::new(),
     };

@@ -1,6 +1,6 @@
-//! The node, driven from outside: the built binary, real sockets, a client that shares no code with it.
+//! Black-box tests of the node: the built binary, real sockets, and a client that shares no code with it.
 //!
-//! One binary for all behaviours, one file each. Nothing sleeps: every wait is for an event, with a bound.
+//! One test binary, one file for each behaviour. No test sleeps: every wait is for an event and has a limit.
 
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]

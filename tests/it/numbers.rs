@@ -1,4 +1,4 @@
-//! Message ids of back ends that count in 64 bits: JSON clients get those that JavaScript would round as texts.
+//! 64-bit message ids of back ends: JSON clients get ids that JavaScript would round as text.
 
 use std::process::Stdio;
 
@@ -11,7 +11,7 @@ use crate::support::gateway::Gateway;
 use crate::support::token::Claims;
 use crate::support::wire::Form;
 
-/// 2^53 − 1, the largest integer that JavaScript reads exactly.
+/// 2^53 − 1, the largest integer that JavaScript represents exactly.
 const SAFE: i64 = (1 << 53) - 1;
 
 #[tokio::test]
@@ -30,12 +30,12 @@ async fn large_id_is_a_text_in_json_and_a_number_elsewhere() {
         }
         drop(client);
     }
-    // As JavaScript back ends write it.
+    // As JavaScript back ends write the id.
     let data = http.post("/send", &json!({"receiver": "nobody", "id": i64::MAX.to_string()})).await.data();
     assert_eq!(data["id"], i64::MAX.to_string());
 }
 
-/// A client of Node's own WebSocket: tells when it is bound, then the id of each message.
+/// A client with Node.js' own WebSocket: prints a line when it is bound, then the id of each message.
 const SCRIPT: &str = r#"
 const socket = new WebSocket(process.argv[1], ["yunque.json"]);
 socket.onmessage = ({ data }) => {

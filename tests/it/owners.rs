@@ -1,4 +1,5 @@
-//! Whose files a node takes: the plugin directory and its files, and what `skylark check` says of secrets that lie open.
+//! File owners: the plugin directories and files that a node accepts, and the warnings of `skylark check` about
+//! readable secrets.
 
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt;

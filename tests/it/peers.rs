@@ -1,6 +1,6 @@
-//! `skylark bench --peer`: a server that somebody else has started is driven by the same generator as the bench's own.
+//! `skylark bench --peer`: the bench's own load generator drives a server that was started separately.
 //!
-//! The peer is a node behind its cim listeners, over both transports: no foreign software is needed.
+//! The peer is a node with cim listeners, over both transports: no foreign software is needed.
 
 use std::path::Path;
 use std::process::Output;
@@ -39,7 +39,7 @@ fn the_bench_drives_a_running_server_that_speaks_cim() {
         let lines: Vec<&str> = rows.iter().map(|row| row["line"].as_str().unwrap()).collect();
         assert_eq!(lines, ["one at a time", "burst of 16"], "{told}");
         for row in rows {
-            // Its CPU is known by its process id.
+            // Its process id gives its CPU time.
             assert!(row["per_second"]["median"].as_f64() > Some(0.0), "{row}");
             assert!(row["per_cpu_second"]["median"].as_f64() > Some(0.0), "{row}");
         }

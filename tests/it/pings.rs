@@ -1,4 +1,4 @@
-//! WebSocket pings, as Autobahn sends them (its cases 2.x): whole, octet by octet, in a row, before any other frame.
+//! WebSocket pings as in Autobahn's cases 2.x: whole, octet by octet, in a row, and before any other frame.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,11 +11,11 @@ const PONG: u8 = 10;
 const CLOSE: u8 = 8;
 const BINARY: u8 = 2;
 
-/// A WebSocket by the byte.
+/// A WebSocket at byte level.
 struct Raw(TcpStream);
 
 impl Raw {
-    /// On the listener's path, without a subprotocol.
+    /// Connects on the listener's path without a subprotocol.
     async fn on(gateway: &Gateway, service: &str) -> Self {
         let mut stream = TcpStream::connect(gateway.address(service)).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -43,7 +43,7 @@ impl Raw {
         }
     }
 
-    /// Opcode and payload of the next frame, which must be whole and unmasked.
+    /// Reads opcode and payload of the next frame, which must be complete and unmasked.
     async fn next(&mut self) -> (u8, Vec<u8>) {
         let read = async {
             let [first, length] = [self.0.read_u8().await.unwrap(), self.0.read_u8().await.unwrap()];
@@ -59,7 +59,7 @@ impl Raw {
         assert_eq!(self.next().await, (PONG, payload.to_vec()));
     }
 
-    /// Leaves in peace, which a connection that is already failing cannot.
+    /// Closes with a close handshake, which a failing connection could not complete.
     async fn leave(mut self) {
         self.send(CLOSE, &1000_u16.to_be_bytes()).await;
         let (opcode, payload) = self.next().await;
@@ -67,7 +67,7 @@ impl Raw {
     }
 }
 
-/// A masked frame; the mask is zero, so the payload stands as it is.
+/// A masked frame; the mask is zero, so the payload is unchanged.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap();
     [&[0x80 | opcode, 0x80 | length, 0, 0, 0, 0], payload].concat()
@@ -126,7 +126,7 @@ async fn ping_in_two_segments_ends_no_idle_connection() {
 async fn ping_does_not_prolong_a_message_in_fragments() {
     let gateway = Setup::default().yaml("limits:\n  message_timeout: 500ms").start();
     let mut client = Raw::on(&gateway, "ws").await;
-    // A fragment of a message that has no end.
+    // A fragment of a message that never ends.
     client.0.write_all(&[BINARY, 0x81, 0, 0, 0, 0, 3]).await.unwrap();
     let (mut reading, mut writing) = client.0.into_split();
     let ping = async {

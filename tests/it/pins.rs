@@ -1,4 +1,4 @@
-//! Which files an operator trusts: pinned by a hash, signed by a key, and what is told of all others.
+//! Trusted plugin files: pinned by hash, signed with a key, and the reports about all others.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::gateway::{Folder, Gateway, Setup, skylark};
 
-/// Standard output of a command that must succeed, and standard error behind it.
+/// Standard output followed by standard error of a command, after a check of its exit code.
 #[track_caller]
 fn told(command: &mut Command, code: i32) -> String {
     let output = command.output().unwrap();
@@ -26,7 +26,7 @@ fn sign(folder: &Folder, key: &str, plugin: &str) {
     told(skylark().args(["plugin", "sign", "--key"]).arg(folder.path().join(key)).arg(file), 0);
 }
 
-/// What `GET /plugins` says of one.
+/// The entry of one plugin in `GET /plugins`.
 async fn status(gateway: &Gateway, name: &str) -> Value {
     let data = gateway.get("/plugins").await.data();
     let items = data["items"].as_array().or(data.as_array()).unwrap().clone();
@@ -67,7 +67,7 @@ async fn only_what_a_named_key_signed_serves() {
     assert!(again.contains("cannot write"), "{again}");
     sign(&folder, "own.key", "token-auth");
     sign(&folder, "foreign.key", "word-filter");
-    // Compiled and kept, so that the node below need not.
+    // Fills the compile cache for the node below.
     told(&mut folder.command("check"), 0);
     let mut command = folder.command("serve");
     command.env("SKYLARK__PLUGINS__SIGNING_KEYS", format!("[\"{own}\"]"));
@@ -80,11 +80,11 @@ async fn only_what_a_named_key_signed_serves() {
     let unsigned = status(&gateway, "greeter").await;
     assert!(reason(&unsigned).contains("there is no greeter.wasm.sig"), "{unsigned}");
 
-    // A signature that comes later is a change like any other.
+    // A later signature is a change like any other.
     sign(&gateway.folder, "own.key", "word-filter");
     gateway.plugin_until("word-filter", |status| status["state"] == "live").await;
 
-    // Another file under the old signature does not take over: the version before serves on.
+    // Another file under the old signature does not replace the current version, which keeps serving.
     let wasm = std::fs::read(gateway.folder.plugins().join("greeter.wasm")).unwrap();
     gateway.folder.put("word-filter.wasm", &wasm);
     let kept = gateway.plugin_until("word-filter", |status| !reason(status).is_empty()).await;

@@ -1,4 +1,4 @@
-//! The push API: the original's paths and bodies, the ones beside them, and what each answer tells.
+//! The push API: the original's paths and bodies, the additional ones, and the response of each.
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -213,7 +213,7 @@ async fn kick_tells_why_and_closes() {
     assert_eq!(bystander.drain().await.len(), 0);
 }
 
-/// Some back ends write a request and leave at once, others stop sending and wait for the answer.
+/// Some back ends write a request and disconnect at once; others stop sending and wait for the response.
 #[tokio::test]
 async fn who_leaves_at_once_has_pushed_all_the_same() {
     let gateway = Setup::default().plugin("word-filter").start();

@@ -1,4 +1,5 @@
-//! The sample `qr-login`: a desk shows a code, a phone confirms it, the desk binds with the token that it gets.
+//! The sample `qr-login`: a desktop shows a code, a phone confirms it, and the desktop binds with the token it
+//! receives.
 
 use std::cell::Cell;
 
@@ -24,7 +25,7 @@ async fn confirm(phone: &mut Client, code: &Value) -> Value {
     phone.ask("login_confirm", json!({"code": code})).await
 }
 
-/// Two phones read each code and confirm at once.
+/// Two phones read each code and confirm at the same time.
 async fn one_of_two_confirms(desk: &mut Client, one: &mut Client, other: &mut Client) {
     for _ in 0..20 {
         let code = shown(desk).await;
@@ -36,7 +37,7 @@ async fn one_of_two_confirms(desk: &mut Client, one: &mut Client, other: &mut Cl
     }
 }
 
-/// What the phone's word brings: the token's message, by which the desk binds.
+/// Reads the message with the token, and binds the desktop with it.
 async fn binds(desk: &mut Client, device: &str) -> Value {
     let message = desk.message().await;
     assert_eq!((&message["action"], &message["sender"]), (&json!("login"), &json!("1074")), "{message}");
@@ -51,7 +52,7 @@ async fn binds(desk: &mut Client, device: &str) -> Value {
     bound
 }
 
-/// token-auth closes its connections so much later.
+/// The time at which token-auth closes its connections: the expiry plus a leeway of 5 s.
 fn plus_leeway(expires: &Value) -> String {
     (expires.as_str().unwrap().parse::<u64>().unwrap() + 5).to_string()
 }
@@ -125,7 +126,7 @@ async fn a_reload_forgets_no_code() {
     assert_eq!(binds(&mut desk, "desk").await["code"], "200");
 }
 
-/// The code lies in Redis, the token's message crosses the bus, and the token is good on either node.
+/// The code is in Redis, the message with the token crosses the bus, and the token is valid on either node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_phone_on_another_node_lets_the_desk_in() {
     let redis = Redis::start();
@@ -157,7 +158,7 @@ async fn a_phone_on_another_node_lets_the_desk_in() {
     assert_eq!((&bound["code"], &bound["data"]["sid"]), (&json!("200"), &json!("n2")), "{bound}");
 }
 
-/// The store of all nodes lets one of two commit.
+/// The store shared by all nodes lets only one of two commits succeed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_phones_on_two_nodes_one_is_told_that_the_code_is_used() {
     let redis = Redis::start();

@@ -1,4 +1,5 @@
-//! SIGHUP: the effective configuration is checked as a whole, a reload that fails changes nothing, and the log file is opened again.
+//! SIGHUP: the effective configuration is checked as a whole, a failed reload changes nothing, and the log file is
+//! reopened.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -16,7 +17,7 @@ fn rewrite(gateway: &Gateway, from: &str, to: &str) {
     std::fs::write(gateway.folder.config(), text.replace(from, to)).unwrap();
 }
 
-/// Signals, and waits until the node has said it once more.
+/// Sends SIGHUP and waits until the log contains `words` once more.
 async fn hang_up(gateway: &Gateway, words: &str) {
     let before = gateway.log().matches(words).count();
     gateway.signal(Signal::HUP);
@@ -35,7 +36,7 @@ async fn a_reload_does_not_open_the_api_of_a_listener_that_waits_for_a_restart()
     let gateway = Setup::default().listeners(&[open]).yaml(keys).start();
     let message = json!({"receiver": "1074", "action": "chat"});
     assert_eq!(gateway.post("/send", message.clone()).await.status, 401);
-    // Valid by itself: loopback needs no key. The move waits for a restart, and so do the keys.
+    // Valid by itself, because loopback needs no key. The new address takes effect after a restart, and so do the keys.
     rewrite(&gateway, keys, "");
     rewrite(&gateway, "0.0.0.0:0", "127.0.0.1:0");
     hang_up(&gateway, KEPT).await;
@@ -93,7 +94,7 @@ async fn a_key_that_manages_rooms_does_not_command_plugins() {
         let answer = http.post("/plugins/token-auth/rollback", &json!({})).await;
         assert_eq!(answer.status == 403, status == 403, "{}", answer.body);
     }
-    // The command line names what is missing: by the node's answer, or by the configuration.
+    // The command line reports the missing scope, from the node's response or from the configuration.
     let url = format!("http://{}", gateway.address("api"));
     let tell = |key: &[&str]| {
         let mut command = gateway.folder.command("plugin");
@@ -113,7 +114,7 @@ async fn a_key_that_manages_rooms_does_not_command_plugins() {
     );
 }
 
-/// Answers to such keys fit no TCP frame, which is told at debug, and nothing of it at the default level.
+/// Replies to such keys fit in no TCP frame. This is logged at debug level only.
 #[tokio::test]
 async fn a_client_cannot_fill_the_log() {
     let gateway = Setup::default().yaml("log:\n  level: debug\n").start();

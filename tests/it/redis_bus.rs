@@ -1,4 +1,5 @@
-//! What is Redis' own: what `skylark check` finds, the least rights that a node needs, TLS, and how few round trips a batch takes.
+//! Redis specifics: the findings of `skylark check`, the minimal rights of a node, TLS, and the number of round trips
+//! for a batch.
 
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
@@ -16,10 +17,10 @@ use crate::support::redis::{Redis, documented_rights, free_address};
 use crate::support::resp::{Reply, Resp};
 use crate::support::tls::Pair;
 
-/// The document's.
+/// The rights from the document.
 static RIGHTS: LazyLock<String> = LazyLock::new(|| documented_rights("docs/operations.md", "bus"));
 
-/// What `skylark check` prints, and whether it is content.
+/// Runs `skylark check`; returns true if it succeeds, and its output.
 fn check(yaml: &str) -> (bool, String) {
     let folder = Setup::default().no_plugins().yaml(yaml).prepare();
     let mut command: Command = folder.command("check");
@@ -74,7 +75,7 @@ async fn check_says_what_is_wrong_with_redis() {
     }
 }
 
-/// Redis as it is reached by `rediss://`, by a user who has the least rights.
+/// A Redis with `rediss://` and a user with the minimal rights.
 struct Guarded {
     redis: Redis,
     folder: tempfile::TempDir,
@@ -154,7 +155,7 @@ async fn a_node_needs_few_rights_and_speaks_tls() {
     }
     assert_eq!(within("members", seats[1].engine.roster.members()).await.unwrap().len(), 2);
     within("a hold", seats[0].broker().hold(Stream::User("a".parse().unwrap()))).await.unwrap();
-    // More than one TLS record, in both directions.
+    // More than one TLS record in both directions.
     let batch: Vec<_> = (0..200).map(|n| envelope(user("a"), &format!("{n:03}{}", "x".repeat(1_000)))).collect();
     assert!(seats[1].publish_all(batch).await.iter().all(is_accepted));
     let texts = seats[0].heard.messages(200).await;
@@ -166,7 +167,7 @@ async fn a_node_needs_few_rights_and_speaks_tls() {
     within("a goodbye", seats[0].engine.roster.leave()).await;
 }
 
-/// A lease that would not run out while a test lasts.
+/// Extends a lease beyond the duration of the test.
 async fn stretch_lease(redis: &Redis, node: &str) {
     let stretched =
         redis.line().await.ask(&format!("ZADD {{skylark}}:leases XX CH 99999999999999 {node}")).await.unwrap();
@@ -184,7 +185,7 @@ async fn a_node_that_was_killed_has_its_name_again_at_once() {
     assert_eq!(nodes["items"].as_array().unwrap().len(), 2, "{nodes}");
 }
 
-/// A process that stands still may go on: nobody takes its name while it is there.
+/// A stopped process may resume: no other node may take its name while it exists.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_stands_still_keeps_its_name() {
     let redis = Redis::start();
@@ -202,7 +203,7 @@ async fn a_node_that_stands_still_keeps_its_name() {
     until("the second ready", async || second.get("/health/ready").await.status == 200).await;
 }
 
-/// Counted by Redis itself: how often it read and wrote for a batch of pushes to as many users.
+/// Redis' own counters show its reads and writes for a batch of pushes to as many users.
 #[tokio::test]
 async fn a_batch_takes_few_round_trips() {
     const USERS: usize = 500;
@@ -227,7 +228,7 @@ async fn a_batch_takes_few_round_trips() {
     assert!(is_accepted(&seats[0].publish(Target::Everyone, "end").await));
 }
 
-/// Counted by Redis itself: whoever publishes while an answer is due shares the next write with all others who do.
+/// Redis' own counters: publishers that publish while a reply is pending share the next write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn publishers_at_once_share_their_round_trips() {
     const PUBLISHERS: usize = 64;

@@ -1,6 +1,6 @@
-//! A failover behind a stable address, and a password that is rotated: the node comes back by itself.
+//! A failover behind a stable address, and a password rotation: the node recovers without help.
 //!
-//! Two real servers stand behind a TCP proxy. Its target is switched while all connections to the old server stay open.
+//! Two real servers run behind a TCP proxy. Its target is switched while all connections to the old server stay open.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ use crate::support::redis::{Redis, bus_at};
 use crate::support::resp::Reply;
 use crate::support::wire::{Form, Frame};
 
-/// Two servers and the address that stands for one of them.
+/// Two servers, and the address that leads to one of them.
 struct Pair {
     old: Redis,
     new: Redis,
@@ -39,7 +39,7 @@ impl Pair {
         .await;
     }
 
-    /// What a failover does: the replica becomes the master, the address stands for it, the old master is demoted. No
+    /// Performs a failover: the replica becomes the master, the address leads to it, and the old master is demoted. No
     /// connection to the old master is closed.
     async fn fail_over(&self) {
         tell(&self.new, "REPLICAOF NO ONE").await;
@@ -74,7 +74,7 @@ async fn pubsub_clients(redis: &Redis) -> usize {
     ask(redis, "CLIENT LIST TYPE pubsub").await.lines().count()
 }
 
-/// The next message; a failover is a gap, which the client is told before it.
+/// Returns the next message; skips the gap notice of a failover.
 async fn message(client: &mut Client) -> Value {
     loop {
         match client.next().await {
@@ -85,7 +85,7 @@ async fn message(client: &mut Client) -> Value {
     }
 }
 
-/// Pushes to the user until one push reaches a node, and the client has it.
+/// Pushes to the user until one push reaches a node and the client receives it.
 async fn reaches(node: &Gateway, client: &mut Client, uid: &str) {
     until("a push that reaches its node", async || {
         let told = node.post("/send", json!({"action": "chat", "content": {"text": "hi"}, "receiver": uid})).await;
@@ -95,7 +95,7 @@ async fn reaches(node: &Gateway, client: &mut Client, uid: &str) {
     assert_eq!(message(client).await["content"]["text"], "hi");
 }
 
-/// Publishes on the intake's channel until a node receives it, and the client has it.
+/// Publishes on the intake's channel until a node receives the message and the client gets it.
 async fn hears(redis: &Redis, client: &mut Client) {
     let words = ["PUBLISH", "chat", r#"{"msg":[{"action":"heard"}]}"#].map(|word| word.as_bytes().to_vec());
     until("a subscription to the channel", async || {

@@ -1,7 +1,7 @@
-//! The plugin directory suffers everything that people and tools do to it, while messages flow: the proof of hot reload.
+//! The test of hot reload: every kind of change to the plugin directory while messages flow.
 //!
-//! Which change comes when is decided by a seed, which is printed. The long run, with its ledger:
-//! `RELOADS=1000 SEED=7 cargo test --test it -- reloads_under_load --nocapture`.
+//! A seed selects the changes, and the test prints it. The long run with its ledger: `RELOADS=1000 SEED=7 cargo test
+//! --test it -- reloads_under_load --nocapture`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,13 +21,13 @@ use crate::support::gateway::{Gateway, Setup, component};
 #[allow(dead_code, reason = "the host's own tests use the rest")]
 mod guests;
 
-/// Who push all the time.
+/// Publishers that push all the time.
 const PRODUCERS: usize = 2;
 
-/// How long one change may take.
+/// Longest time for one change.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What stands in the place of the file after a change.
+/// Invalid contents of the file after a change.
 const BROKEN: [Content; 8] = [
     Content::Half,
     Content::Garbage,
@@ -52,7 +52,7 @@ enum Content {
     LoopInStart,
 }
 
-/// How it gets there.
+/// Ways to replace the file.
 const WAYS: [Way; 4] = [Way::Rename, Way::InPlace, Way::Recreate, Way::Symlink];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +63,7 @@ enum Way {
     Symlink,
 }
 
-/// What the node holds, from its own `/proc`.
+/// Resources of the node, as its `/proc` reports them.
 #[derive(Debug, Clone, Copy)]
 struct Held {
     reload: usize,
@@ -90,7 +90,7 @@ impl Held {
         }
     }
 
-    /// No more than noise above `before`: what the allocator keeps, a child that compiles just now and its pipes.
+    /// True if the increase over `before` is noise: memory kept by the allocator, or a running compiler and its pipes.
     fn is_flat_since(&self, before: &Self) -> bool {
         self.rss_kib <= before.rss_kib + before.rss_kib / 10 + (16 << 10)
             && self.threads <= before.threads + 8
@@ -102,14 +102,15 @@ impl Held {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reloads_under_load_lose_nothing() {
     let held = reloads(given("RELOADS", 40), given("SEED", 20_260) as u64).await;
-    // What is warmed up by then stays as it is.
+    // After the warm-up, the resources stay constant.
     let Some(at_200) = held.iter().find(|held| held.reload == 200) else { return };
     for later in held.iter().filter(|held| held.reload > 200) {
         assert!(later.is_flat_since(at_200), "{later:?}\nis more than\n{at_200:?}");
     }
 }
 
-/// So many changes of one file under load. At least 30 of 100 are broken; what it holds is told every 50.
+/// Changes one file `count` times under load. At least 30 of 100 changes are broken; the resources are printed every
+/// 50.
 async fn reloads(count: usize, seed: u64) -> Vec<Held> {
     println!("seed {seed}");
     let yaml = "plugins:\n  dir: $PLUGINS\n  cache: compiled\n  settle: 50ms\n  rescan: 1s";
@@ -121,10 +122,10 @@ async fn reloads(count: usize, seed: u64) -> Vec<Held> {
     let (mut dice, mut ledger, mut held) = (Dice(seed), BTreeMap::<_, usize>::new(), Vec::new());
     let mut slowest = Duration::ZERO;
     let begun = Instant::now();
-    // So many files of each kind take turns: each is compiled once, and comes back from the cache.
+    // This many files of each kind alternate: each is compiled once and then loaded from the cache.
     let files = (count / 100).next_multiple_of(2).max(4);
     for reload in 1..=count {
-        // Three of ten are broken, and now and then one more.
+        // Three of ten are broken, and at random a few more.
         let broken = reload % 10 < 3 || dice.roll(20) == 0;
         let content = if broken { BROKEN[dice.roll(BROKEN.len())] } else { Content::Good };
         let way = WAYS[dice.roll(WAYS.len())];
@@ -157,7 +158,7 @@ async fn reloads(count: usize, seed: u64) -> Vec<Held> {
     held
 }
 
-/// One change, until the node has taken or refused it.
+/// Makes one change and waits until the node accepts or refuses it.
 async fn change(
     gateway: &Gateway,
     progress: &Progress,
@@ -185,7 +186,7 @@ async fn change(
     begun.elapsed()
 }
 
-/// Compiling has the lowest priority: on a machine that does much else it takes its time.
+/// Compilation runs at the lowest priority and takes long on a busy machine.
 async fn until(gateway: &Gateway, wanted: impl Fn(&Value) -> bool) -> Value {
     let mut http = gateway.http().await;
     let begun = Instant::now();
@@ -200,7 +201,7 @@ async fn until(gateway: &Gateway, wanted: impl Fn(&Value) -> bool) -> Value {
     }
 }
 
-/// A salt makes bytes of their own; good version n is `stamp-v1` for even n.
+/// A salt makes the bytes unique; good version n is `stamp-v1` for even n.
 fn bytes(content: Content, number: usize, version: usize) -> Vec<u8> {
     let good = || component(if version.is_multiple_of(2) { "stamp-v1" } else { "stamp-v2" });
     let salt = u32::try_from(number).unwrap().to_le_bytes();
@@ -220,10 +221,10 @@ fn bytes(content: Content, number: usize, version: usize) -> Vec<u8> {
     }
 }
 
-/// Asks for an interface that no host has.
+/// Imports an interface that no host has.
 const WRONG_WORLD: &str = r#"(component (import "other:host/thing@1.0.0" (instance)))"#;
 
-/// With a custom section that makes it new.
+/// Appends a custom section that makes the bytes unique.
 fn salted(mut bytes: Vec<u8>, salt: [u8; 4]) -> Vec<u8> {
     bytes.extend([0, 6, 1, b'x']);
     bytes.extend(salt);
@@ -243,7 +244,7 @@ fn place(gateway: &Gateway, way: Way, reload: usize, bytes: &[u8]) {
     }
 }
 
-/// As mounted configuration changes: a link to another file takes the place of the one before.
+/// Replaces a link by one to another file, as mounted configuration changes.
 fn link(folder: &Path, path: &Path, reload: usize, bytes: &[u8]) {
     let store = folder.join("store");
     fs::create_dir_all(&store).unwrap();
@@ -253,8 +254,8 @@ fn link(folder: &Path, path: &Path, reload: usize, bytes: &[u8]) {
     fs::rename(aside, path).unwrap();
 }
 
-/// How long from the rename of a file that was compiled before until a message is judged by it; `GUEST=file` takes a
-/// filter of one's own. Told, not asserted: 150 ms of it is the settle time, and a busy machine has any figure.
+/// Measures the time from the rename of a cached file to the first message it judges; `GUEST=file` uses another filter.
+/// The time is printed, not asserted: 150 ms of it are the settle time, and a busy machine adds any amount.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_known_file_judges_the_next_message() {
     let guest = std::env::var("GUEST").map(|file| fs::read(file).unwrap()).unwrap_or_else(|_| component("word-filter"));
@@ -266,7 +267,7 @@ async fn a_known_file_judges_the_next_message() {
     for round in 0..9_u8 {
         let begun = Instant::now();
         gateway.folder.put("known.wasm", &guest);
-        // The first time it is compiled, which may take what a guest of a large language takes.
+        // The first load compiles it, which may take long for a plugin in a large language.
         while http.get("/plugins").await.data()["items"][0]["hash"] != known.as_str() {
             assert!(begun.elapsed() < PATIENCE, "{}", gateway.log());
             tokio::task::yield_now().await;
@@ -279,7 +280,7 @@ async fn a_known_file_judges_the_next_message() {
             None => compiled = Some(begun.elapsed()),
             Some(_) => took.push(begun.elapsed()),
         }
-        // Another file in between, so that nothing but the cache knows it.
+        // Another file in between, so that only the cache holds the known one.
         let other = salted(component("noop"), [round; 4]);
         let hash = hex(&other);
         gateway.folder.put("known.wasm", &other);

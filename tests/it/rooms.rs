@@ -1,4 +1,4 @@
-//! What clients do for themselves: tags, rooms, and messages to each other.
+//! Client operations: tags, rooms, and messages between clients.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -114,7 +114,7 @@ async fn a_room_that_is_not_open_is_for_tokens_that_name_it() {
         let reply = reader.ask("room_join", json!({"room": room})).await;
         assert_eq!(reply["code"], code, "{room}: {reply}");
     }
-    // Whatever a client types, it is no claim.
+    // Fields that a client sends are not claims.
     let mut other = gateway.connect("b", Form::YunqueJson).await;
     other.ask("client_bind", json!({"deviceName": "x", "join": "*", "claims": {"join": "*"}})).await;
     let refused = other.ask("room_join", json!({"room": "news:1", "join": "*"})).await;
@@ -128,7 +128,7 @@ async fn a_room_that_is_not_open_is_for_tokens_that_name_it() {
     let row = gateway.get("/connections?uid=a").await.data()["items"][0].clone();
     assert_eq!(row["claims"], json!({"join": "news:*,board"}), "{row}");
 
-    // A refresh brings other claims; rooms by the operator's word ask nobody.
+    // A refresh brings new claims; rooms joined by the API need no claim.
     let token = Claims::of("a").with("join", json!("board2")).mint();
     assert_eq!(reader.ask("client_refresh", json!({"token": token})).await["code"], "200");
     assert_eq!(reader.ask("room_join", json!({"room": "news:2"})).await["code"], "403");

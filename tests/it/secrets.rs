@@ -1,4 +1,4 @@
-//! Secrets: wherever a client or a back end may put one, no log line and no metric shows it, even at `trace`.
+//! Secrets: no log line and no metric shows one, in any place where a client or back end may put it, even at `trace`.
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -9,7 +9,7 @@ use crate::support::token::Claims;
 use crate::support::wire::{Form, Frame};
 
 const KEY: &str = "secret-canary-0123456789abcdef";
-/// What stands where a token should; nothing admits it.
+/// Stands in the place of a token; no plugin admits it.
 const BAD: &str = "secret-canary-no-token";
 
 fn start(folder: &str) -> Gateway {
@@ -26,7 +26,7 @@ fn dials(gateway: &Gateway, token: &str) -> Vec<Dial> {
         Dial::path("/ws").header("authorization", format!("Bearer {token}")),
         Dial::path("/ws").header("cookie", format!("token={token}")).header("origin", origin),
         Dial::path("/ws").subprotocol("yunque.json").subprotocol(format!("bearer.{token}")),
-        // Refused before anybody looks at the token.
+        // Refused before the token is read.
         Dial::path(format!("/ws?token={token}&dialect=morse")),
         Dial::path("/ws").header("cookie", format!("token={token}")).header("origin", "https://evil.example"),
         Dial::path("/ws").subprotocol("morse").subprotocol(format!("bearer.{token}")),
@@ -46,7 +46,7 @@ async fn present(gateway: &Gateway, token: &str) {
             let mut client = unbound(gateway, form).await;
             client.sent("client_bind", data).await;
             assert!(matches!(client.next().await, Seen::Frame(Frame::Reply(_))), "{form:?}");
-            // A refused one may be gone by now: what it says is then lost.
+            // A refused client may be closed by now; its frames are lost then.
             client.sent("client_refresh", json!({"token": token})).await;
             client.close().await;
         }
@@ -61,7 +61,7 @@ async fn unbound(gateway: &Gateway, form: Form) -> Client {
     Client::dial(gateway.address("ws"), form, dial).await.expect("an upgrade")
 }
 
-/// Frames that are wrong in the very place where the token stands.
+/// Frames that are malformed at the position of the token.
 async fn garble(gateway: &Gateway) {
     let texts = [
         format!(r#"{{"type":3,"content":"{{\"key\":\"client_bind\",\"data\":\"{BAD}\"}}"}}"#),

@@ -1,4 +1,5 @@
-//! What plugins keep, from end to end: it outlives the node where the operator says so, and a broken file is no start.
+//! Persistent keys of plugins end to end: they survive the node if the operator enables it, and a broken file prevents
+//! the start.
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -24,7 +25,7 @@ async fn add(client: &mut Client, amount: i64) -> String {
     reply["data"]["value"].as_str().unwrap_or_else(|| panic!("{reply}")).to_owned()
 }
 
-/// Answered is kept: the node gets no chance to write anything more.
+/// An answered write is durable: the node gets no chance to write anything more.
 #[tokio::test]
 async fn what_a_plugin_was_told_is_kept_outlives_a_node_that_is_killed() {
     let mut gateway = serve(prepare("./kv.redb"));

@@ -1,6 +1,6 @@
-//! What every store of plugins' keys holds, whatever stands behind it: one suite, called with each of them.
+//! The contract of every store of plugins' keys: one suite for all of them.
 //!
-//! A store is asked by the trait alone. Whoever adds one makes a [`Bed`] of it and calls [`holds`].
+//! The suite uses only the trait. A new store implements [`Bed`] and calls [`holds`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::support::bus::Seat;
 use crate::support::redis::Redis;
 use crate::support::resp::Reply;
 
-/// A store, and how its time passes.
+/// A store and the control of its time.
 pub trait Bed: Sync {
     fn store(&self) -> Arc<dyn Store>;
 
-    /// Ends when so much of the store's time has passed.
+    /// Completes when this much of the store's time has passed.
     fn pass(&self, time: Duration) -> BoxFuture<'_, ()>;
 }
 
 const SHARE: Share = Share { bytes: 1 << 20, keys: 100 };
 
-/// Holds one store to all of it. Each rule has spaces of its own, so the store may have been used before by another suite.
+/// Tests one store on the whole contract. Each rule has its own spaces, so an earlier suite may have used the store.
 pub async fn holds(bed: &dyn Bed) {
     a_commit_is_taken_whole_or_not_at_all(&*bed.store()).await;
     a_changed_read_is_a_conflict(&*bed.store()).await;
@@ -223,7 +223,7 @@ async fn adds_at_once_are_all_counted(store: Arc<dyn Store>) {
     assert_eq!(value(&*store, "sum", "k").await, Some((ADDERS * EACH).to_string()));
 }
 
-/// A store whose time stands until it is moved.
+/// A store with a clock that only moves on request.
 struct Still<S>(Arc<S>, Time);
 
 impl<S: Store + 'static> Bed for Still<S> {
@@ -237,7 +237,7 @@ impl<S: Store + 'static> Bed for Still<S> {
     }
 }
 
-/// The store that nodes share in a real Redis, whose time is the server's.
+/// The shared store in a real Redis, with the server's time.
 struct Shared {
     redis: Redis,
     seat: Seat,

@@ -1,4 +1,4 @@
-//! A bad version goes back by itself, and what the operator says takes effect: by the API, by the command line, in the log.
+//! Automatic rollback of a bad version, and operator commands through the API, the command line, and in the log.
 
 use std::process::Command;
 
@@ -14,8 +14,8 @@ async fn push(gateway: &Gateway, action: &str) -> Value {
     gateway.post("/send", json!({"receiver": "a", "action": action})).await.data()
 }
 
-/// Pushes what a version cannot judge until the one before serves again. One source is enough, since the version has
-/// answered nobody.
+/// Pushes messages that the version cannot judge until the previous one serves again. One source is enough, because the
+/// version has never answered.
 async fn traps_until_back(gateway: &Gateway) -> Value {
     loop {
         let gate = gateway.plugin_until("gate", |_| true).await;
@@ -35,7 +35,7 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
     let gateway = Setup::default().plugin_as("gate", "stamp-v1").yaml(QUICK).start();
     let mut client = gateway.connect("a", Form::YunqueJson).await;
     let good = gateway.plugin_until("gate", |_| true).await;
-    // The manifest first: with the old file it is refused, and nothing of it serves.
+    // The manifest first: the old file is refused with it, so no other combination serves.
     gateway.folder.put("gate.toml", b"[settings]\nalways = \"trap\"\n");
     gateway.folder.put("gate.wasm", &component("fault-filter"));
     let new = gateway.plugin_until("gate", |gate| gate["version"] == 2).await;
@@ -47,7 +47,7 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
     assert_eq!(push(&gateway, "chat").await["delivered"], 1);
     assert_eq!(client.message().await["extra"]["version"], "v1");
     gateway.said("plugin is rolled back").await;
-    // Each change of what serves is one line, with what serves then and what did before.
+    // Each change of the live version is one log line with the new and the previous hash.
     let hash = |plugin: &Value| plugin["hash"].as_str().unwrap().to_owned();
     for (words, now, before) in
         [("plugin goes live", hash(&new), hash(&good)), ("plugin is rolled back", hash(&good), hash(&new))]
@@ -68,12 +68,12 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
     }
 }
 
-/// The bad file lies in the directory still: the node must not try it once more only because it was killed.
+/// The bad file is still in the directory: a killed node must not try it again after its restart.
 #[tokio::test]
 async fn a_rollback_outlives_a_node_that_is_killed() {
     let mut gateway = Setup::default().plugin_as("gate", "stamp-v1").yaml(QUICK).start();
     let good = gateway.plugin_until("gate", |_| true).await;
-    // The manifest first: with the old file it is refused, and nothing of it serves.
+    // The manifest first: the old file is refused with it, so no other combination serves.
     gateway.folder.put("gate.toml", b"[settings]\nalways = \"trap\"\n");
     gateway.folder.put("gate.wasm", &component("fault-filter"));
     let bad = gateway.plugin_until("gate", |gate| gate["version"] == 2).await;
@@ -99,7 +99,7 @@ async fn a_rollback_outlives_a_node_that_is_killed() {
     assert_eq!((&tried["hash"], &tried["previous"], &tried["rejected"]), (&bad["hash"], &good["hash"], &Value::Null));
 }
 
-/// What was kept is gone: the file is tried as at any start, and the operator is told.
+/// The kept state is gone: the file is tried as at any start, and the operator is told.
 #[tokio::test]
 async fn a_rollback_that_cannot_outlive_the_node_is_told() {
     let yaml = "plugins:\n  dir: $PLUGINS\n  cache: compiled\n  settle: 50ms\n  rescan: 1s";
@@ -184,7 +184,7 @@ async fn the_operator_disables_enables_reloads_and_goes_back() {
     }
 }
 
-/// Without the only auth plugin nobody gets in, and the node is not ready.
+/// Without the only auth plugin no client is admitted, and the node is not ready.
 #[tokio::test]
 async fn disabling_the_only_auth_plugin_shuts_the_door() {
     let gateway = Gateway::start();

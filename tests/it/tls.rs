@@ -1,4 +1,4 @@
-//! TLS on every kind of listener, with certificates made for the test: all that works without it works over it.
+//! TLS on every kind of listener with certificates made for the test: every feature works over it.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::support::tls::{Pair, Trust, put};
 use crate::support::token::Claims;
 use crate::support::wire::{Form, Frame};
 
-/// Only the `tls` lines of the log are waited for, so the words stand here once.
+/// The `tls` lines of the log that the tests wait for.
 const TAKEN: &str = "a new certificate serves";
 const KEPT: &str = "the certificate stays as it was";
 
@@ -22,7 +22,7 @@ fn start() -> Gateway {
     Setup::default().all_devices().tls(Pair::new()).start()
 }
 
-/// A TLS connection by a client of its own.
+/// Opens a TLS connection with a new client.
 async fn secure(gateway: &Gateway, service: &str, trust: &Trust) -> std::io::Result<Option<Vec<u8>>> {
     let tcp = TcpStream::connect(gateway.address(service)).await.unwrap();
     let stream = trust.secure(tcp).await?;
@@ -44,7 +44,7 @@ async fn every_kind_of_client_is_bound_and_pushed_to() {
     let batch: Vec<_> = (0..40).map(|n| json!({"receiver": "a", "action": "chat", "title": n.to_string()})).collect();
     let mut http = gateway.http().await;
     http.post("/send/sendList", &json!(batch)).await.data();
-    // A message of several records, too.
+    // Includes a message of several TLS records.
     let long = "好".repeat(15_000);
     http.post("/send", &json!({"receiver": "a", "action": "long", "title": long})).await.data();
     for client in &mut clients {
@@ -76,7 +76,7 @@ async fn versions_and_protocols_are_agreed_on() {
     assert!(secure(&gateway, "api", &h2).await.is_err(), "h2 is not spoken");
     assert_eq!(secure(&gateway, "cim-tcp", &h2).await.unwrap(), None, "there is no HTTP to agree on");
     assert!(secure(&gateway, "ws", &other.trust()).await.is_err(), "a client believes in its certificate only");
-    // With a ticket of the first connection, and without.
+    // With a session ticket of the first connection, and without.
     for trust in &trusts {
         assert_eq!(secure(&gateway, "ws", trust).await.unwrap(), None);
     }
@@ -97,7 +97,7 @@ async fn a_new_certificate_serves_and_a_broken_one_changes_nothing() {
 
     second.install(gateway.folder.path());
     gateway.said(TAKEN).await;
-    // Each listener looks for itself, one after the other.
+    // Each listener checks for itself, one after the other.
     within("the new certificate on the last listener", async {
         while secure(&gateway, "cim-tcp", &new).await.is_err() {}
     })
@@ -106,7 +106,7 @@ async fn a_new_certificate_serves_and_a_broken_one_changes_nothing() {
         secure(&gateway, service, &new).await.expect("the new one serves");
         assert!(secure(&gateway, service, &old).await.is_err(), "{service} shows the old one");
     }
-    // Who was there before stays, over the socket with the old one.
+    // An earlier connection stays open on the socket with the old certificate.
     assert_eq!(early.ask("no_such_key", json!({})).await["code"], "404");
 }
 
@@ -198,7 +198,7 @@ async fn a_slow_consumer_gets_whole_frames_and_its_code() {
     assert!(next > 0 && next < sent, "{next} of {sent}");
 }
 
-/// User-space memory of the node after `count` connections that are bound and say nothing.
+/// User-space memory of the node with `count` more bound and idle connections.
 async fn idle(gateway: &Gateway, count: usize, clients: &mut Vec<Client>) -> usize {
     let mut seen = HashSet::new();
     for n in 0..count {

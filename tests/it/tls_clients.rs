@@ -1,4 +1,4 @@
-//! The client commands over TLS: whom they believe, and what they say when they do not.
+//! The client commands over TLS: the certificates they accept, and their errors for others.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
@@ -14,18 +14,18 @@ fn start() -> Gateway {
     Setup::default().tls(Pair::new()).start()
 }
 
-/// A command, with the URL of what serves `service` under the name that the certificate has.
+/// A command with the URL of the listener for `service`, under the name in the certificate.
 fn at(gateway: &Gateway, command: &str, scheme: &str, service: &str) -> Command {
     let port = gateway.address(service).port();
     let path = if service == "ws" { "/ws" } else { "" };
     let mut command = gateway.folder.command(command);
     command.args(["--url", &format!("{scheme}://localhost:{port}{path}")]);
-    // Whoever runs the tests may have a bundle of their own.
+    // The environment of the test run may set a bundle.
     command.env_remove("SSL_CERT_FILE");
     command
 }
 
-/// What a command that must fail says.
+/// Standard error of a command that must fail.
 #[track_caller]
 fn refused(command: &mut Command) -> String {
     let Output { status, stderr, .. } = command.output().unwrap();
@@ -68,7 +68,7 @@ async fn push_believes_whom_it_is_told_to() {
     let said = refused(push(&[]).env("SSL_CERT_FILE", other.join("cert.pem")));
     assert!(said.contains("no TLS with localhost") && said.contains("--ca names others"), "{said}");
     assert!(said.contains("because: "), "what rustls found wrong is told: {said}");
-    // The certificate is for another name than this.
+    // The certificate is for another name.
     let url = format!("https://{}", gateway.address("api"));
     let said = refused(gateway.folder.command("push").args(["--url", &url, "--ca", "cert.pem", "--user", "a", "{}"]));
     assert!(said.contains("not valid for name"), "{said}");
@@ -109,7 +109,7 @@ async fn handshakes_count_as_connects_where_back_ends_push_too() {
     let trust = pair.trust();
     let gateway = Setup::default().listeners(&["serves: [ws, api, metrics]"]).yaml(limits).tls(pair).start();
     let mut http = gateway.http().await;
-    // Of the burst of ten, one is gone. A client over TLS counts once, not as a handshake and as an upgrade.
+    // The burst is ten, and one of it is used. A client over TLS counts once, not as a handshake and as an upgrade.
     let mut clients = Vec::new();
     for n in 0..9 {
         clients.push(gateway.connect(&format!("u{n}"), Form::YunquePb).await);
@@ -119,7 +119,7 @@ async fn handshakes_count_as_connects_where_back_ends_push_too() {
         let tcp = within("a socket", tokio::net::TcpStream::connect(gateway.address("api"))).await.unwrap();
         refused += usize::from(trust.secure(tcp).await.is_err());
     }
-    // One more is allowed a second.
+    // One more per second is allowed.
     assert!(refused >= 20, "{refused} of 30 handshakes were refused");
     let metrics = http.get("/metrics").await.body;
     assert!(metrics.contains(&format!(r#"skylark_refused_total{{reason="rate"}} {refused}"#)), "{metrics}");

@@ -1,4 +1,4 @@
-//! `skylark plugin test`: cases are played without a node, what differs is told, and the exit code says how it went.
+//! `skylark plugin test`: runs cases without a node, reports differences, and sets the exit code.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -8,14 +8,14 @@ use crate::support::gateway::{Folder, Setup, skylark};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Exit code, and standard output with standard error behind it.
+/// Exit code, and standard output followed by standard error.
 fn play(path: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = skylark().args(["plugin", "test"]).arg(path).args(arguments).output().unwrap();
     let told = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
     (output.status.code(), told)
 }
 
-/// A folder with one test guest and these cases.
+/// A folder with one test plugin and these cases.
 fn folder(guest: &str, manifest: &str, cases: &str) -> Folder {
     let folder = Setup::default().no_plugins().prepare();
     let wasm = Path::new(ROOT).join("plugins/testing/dist").join(format!("{guest}.wasm"));

@@ -1,4 +1,4 @@
-//! The golden frames: what the tests' own codec is held to, so that the node is measured with a true rule.
+//! The golden frames: they verify the tests' own codec, which is then the reference for the node.
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;

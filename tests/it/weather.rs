@@ -1,4 +1,4 @@
-//! The surroundings of a node go wrong while it runs: its wall clock jumps, its disk is full.
+//! Faults in the environment of a running node: its wall clock jumps, and its disk is full.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::support::wire::Form;
 const HOUR: i64 = 3_600;
 const GRANTS: &str = "grants = [\"directory\", \"outbox\", \"timers\", \"login\", \"kv\", \"counters\", \"http\"]";
 
-/// Answers PINGs until two of them have come: the node's timers go on.
+/// Answers PINGs until two have arrived, as proof that the node's timers run.
 async fn live_on(client: &mut Client) {
     for _ in 0..2 {
         client.ping().await;
@@ -28,8 +28,8 @@ async fn connection_of(gateway: &Gateway, uid: &str) -> u64 {
     cid.as_u64().or_else(|| cid.as_str()?.parse().ok()).unwrap_or_else(|| panic!("{told}"))
 }
 
-/// An hour forward and back: connections, heartbeats, timers and the lease go by a clock that does not jump, and no id
-/// comes again.
+/// One hour forward and back: connections, heartbeats, timers and the lease use a clock that does not jump, and no id
+/// is reused.
 #[tokio::test]
 async fn clock_that_jumps_an_hour_costs_no_connection_and_no_id() {
     let heartbeat = "heartbeat:\n  interval: 200ms\n  max_missed: 20";
@@ -66,8 +66,8 @@ async fn add(client: &mut Client) -> Value {
     client.ask("probe_add", json!({"key": "sum", "amount": "1"})).await
 }
 
-/// Keys, compiled plugins and the log lie on one disk. What was answered is kept, what could not be kept is refused, and
-/// messages pass meanwhile.
+/// Keys, compiled plugins and the log share one disk. Acknowledged writes are kept, writes that cannot be kept are
+/// refused, and messages pass meanwhile.
 #[tokio::test]
 async fn full_disk_refuses_what_it_cannot_keep_and_nothing_else() {
     let plugins =
@@ -102,7 +102,7 @@ async fn full_disk_refuses_what_it_cannot_keep_and_nothing_else() {
         assert_eq!(told["delivered"], 1);
         assert_eq!(client.message().await["action"], n.to_string());
     }
-    // A plugin that cannot be kept compiled serves all the same.
+    // A plugin serves even if its compiled form cannot be stored.
     gateway.folder.put("stamp.wasm", &crate::support::gateway::component("stamp-v1"));
     gateway.plugin_until("stamp", |plugin| plugin["state"] == "live").await;
     weather.fill_disk(false);

@@ -54,7 +54,7 @@ async fn poison_and_giants_hold_nobody_up() {
     }
     let [stream, channel, records] = sent;
     until("every dead letter of the stream", async || sender.length("push:dead").await == stream).await;
-    // A loss of the only reader is counted, whatever kind of record it was.
+    // A loss of the only reader is counted for every kind of record.
     until("every dead letter of the channel", async || {
         let lost = drill.cluster.counted("skylark_intake_lost_total").await;
         let dead = sender.length("chat:dead").await;

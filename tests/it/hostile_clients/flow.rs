@@ -18,7 +18,7 @@ use crate::support::wire::Form;
 
 /// Time between two messages.
 const PACE: Duration = Duration::from_millis(1);
-/// Connections of the back end, which take turns.
+/// Connections of the back end, used in turn.
 const LANES: usize = 8;
 const UID: &str = "steady";
 
@@ -33,8 +33,8 @@ impl Flow {
         Self { api: gateway.address("api"), ws: gateway.address("ws") }
     }
 
-    /// Sends so many, and gives the time that each took from its turn to its arrival. Runs on a thread of its own: what the
-    /// test does meanwhile must not look like the node's delay.
+    /// Sends `messages` messages and returns the time of each from its scheduled start to its arrival. Runs on its own
+    /// thread: work of the test in the meantime must not look like delay of the node.
     pub async fn send(self, messages: usize) -> Vec<Duration> {
         let (done, took) = oneshot::channel();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
@@ -73,7 +73,7 @@ impl Flow {
         for _ in 0..messages {
             let message = client.message().await;
             let number: usize = message["content"]["number"].as_str().and_then(|n| n.parse().ok()).expect("a number");
-            // Late is late from the turn that it had, whatever came before it.
+            // Delay counts from the scheduled start, regardless of earlier messages.
             let turn = begun.into_std() + PACE * u32::try_from(number).unwrap();
             assert!(
                 took[number].replace(Instant::now().saturating_duration_since(turn)).is_none(),
@@ -97,7 +97,7 @@ async fn lane(mut http: Http, mut turns: mpsc::Receiver<usize>) {
     }
 }
 
-/// The 99th percentile; of fewer than a hundred it is the worst.
+/// The 99th percentile; the maximum of fewer than a hundred values.
 pub fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     let index = (times.len() * 99).div_ceil(100).saturating_sub(1);

@@ -1,4 +1,4 @@
-//! The kinds of hostile client, and the node that each of them meets.
+//! The kinds of hostile clients, and the node for each of them.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,24 +16,24 @@ use crate::support::token::Claims;
 use crate::support::weather::Weather;
 use crate::support::wire::Form;
 
-/// Tries that a flow must meet at least, so that it is a test of something.
+/// Minimum number of attempts during a flow; fewer would test nothing.
 const TRIES: usize = 12;
-/// NFKC makes 18 characters of this one.
+/// NFKC expands this character to 18.
 const LIGATURE: &str = "\u{fdfa}";
 const GRANTS: &str = "grants = [\"directory\", \"outbox\", \"timers\", \"login\", \"kv\", \"counters\", \"http\"]";
 
-/// What the client does.
+/// The attack of a client.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Redials with a valid token whose `sub` is no valid name.
+    /// Redials with a valid token that has an invalid name as its `sub`.
     Name,
     /// Publishes 60 kB of U+FDFA.
     Expansion,
     /// The same while the operator changes the word list.
     Probation,
-    /// Calls a handler that reads a store whose disk is full.
+    /// Calls a handler that reads a store on a full disk.
     Store,
-    /// Publishes what makes a fail-closed filter trap.
+    /// Publishes messages that make a fail-closed filter trap.
     Source,
 }
 
@@ -49,7 +49,7 @@ impl Kind {
     }
 }
 
-/// A node, and what of its surroundings an attack changes.
+/// A node, and the parts of its environment that an attack changes.
 pub struct Stage {
     kind: Kind,
     pub gateway: Gateway,
@@ -69,13 +69,13 @@ impl Stage {
         Self { kind, gateway: Gateway::run(folder, command, None), weather }
     }
 
-    /// Nobody was blamed for what the client did.
+    /// Checks that the client's actions opened no circuit and rolled nothing back.
     pub async fn holds(&self) {
         blames_nobody(&self.gateway).await;
     }
 }
 
-/// A hostile client at work, and somebody who connects meanwhile.
+/// A running hostile client, and clients that connect meanwhile.
 pub struct Attack<'a> {
     stage: &'a Stage,
     stop: watch::Sender<bool>,
@@ -89,7 +89,7 @@ struct Tries {
     news: Notify,
 }
 
-/// Rings when a task has ended, however it did.
+/// Notifies when a task ends for any reason.
 struct Bell(Arc<Tries>);
 
 impl Drop for Bell {
@@ -123,7 +123,7 @@ impl<'a> Attack<'a> {
         Self { stage, stop, tries, tasks }
     }
 
-    /// Ends it once it has tried often enough; how often.
+    /// Ends the attack after enough attempts, and returns their number.
     pub async fn end(self) -> usize {
         let enough = async {
             let goes_on = || self.tasks.iter().all(|task| !task.is_finished());
@@ -163,7 +163,7 @@ async fn add(client: &mut Client) -> Value {
     client.ask("probe_add", json!({"key": "sum", "amount": "1"})).await
 }
 
-/// Others connect one after the other, and each is admitted.
+/// Other clients connect one after the other, and each is admitted.
 async fn newcomers(ws: SocketAddr, stopped: watch::Receiver<bool>) {
     for number in 0.. {
         connect(ws, &format!("newcomer{}", number % 100)).await.close().await;
@@ -197,7 +197,8 @@ async fn attack(kind: Kind, ws: SocketAddr, tries: Arc<Tries>, stopped: watch::R
     }
 }
 
-/// Each is told which field is wrong. On a handshake every refusal has the code 401 (docs/protocol.md).
+/// Each client gets an error that names the wrong field. On a handshake every refusal has the code 401
+/// (docs/protocol.md).
 async fn bad_names(ws: SocketAddr, tries: &Tries, stopped: &watch::Receiver<bool>) {
     let long = "x".repeat(129);
     for name in ["Last, First", &long].into_iter().cycle() {
@@ -211,7 +212,7 @@ async fn bad_names(ws: SocketAddr, tries: &Tries, stopped: &watch::Receiver<bool
     }
 }
 
-/// A new word list after every few tries.
+/// Installs a new word list after every few attempts.
 async fn new_lists(folder: Folder, tries: Arc<Tries>, mut stopped: watch::Receiver<bool>) {
     let list = fs::read_to_string(samples().join("word-filter.toml")).unwrap();
     for number in 0.. {

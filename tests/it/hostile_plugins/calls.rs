@@ -1,4 +1,4 @@
-//! Hostile in a call: the caller gets the role's declared answer, and nobody else notices.
+//! Hostile during a call: the caller gets the declared answer of the role, and no other client is affected.
 
 use super::wat::{Guest, KEYS, auth, events_with, filter, filter_with, handler, handler_with};
 use super::{Case, Expected::*, play};
@@ -10,13 +10,13 @@ const fn judging(name: &'static str, file: fn() -> Vec<u8>, words: &'static str)
     Case { name, file, manifest: MATCH, expected: Rejects(words) }
 }
 
-/// Filters that take what they can get.
+/// Filters that consume as many resources as possible.
 const BOMBS: [Case; 13] = [
     judging("trap", || filter("unreachable").build(), "unreachable"),
     judging("loop", || filter(LOOP).build(), "CPU time of 5ms"),
     judging("stack", || filter("(call $self)").build(), "call stack exhausted"),
     judging("memory", || grabbing("(memory.grow (i32.const 16))"), "ran out of its memory"),
-    // Each growth that is impossible must not give back what the one before it took.
+    // A failed growth must not return the budget that the growth before it took.
     judging(
         "memory-refund",
         || {
@@ -68,13 +68,13 @@ fn grabbing(grow: &str) -> Vec<u8> {
     filter(&format!("(loop $more (br_if $more (i32.ne {grow} (i32.const -1)))) unreachable")).build()
 }
 
-/// Reads the action, for which the host has to ask it for memory.
+/// Reads the action, for which the host calls its allocator.
 fn picky() -> Guest {
     let action = r#"(import "skylark:plugin/publication@V" "action" (func $action (param i32)))"#;
     filter_with("import skylark:plugin/publication@V;", action, "(call $action (i32.const 512)) (i32.const 0)")
 }
 
-/// A list of objects that only a collector could free, and that is never let go.
+/// A list of garbage-collected objects that stays reachable and grows.
 fn collected() -> Vec<u8> {
     let types = "(type $node (struct (field (ref null $node)) (field i64 i64 i64 i64)))
         (global $head (mut (ref null $node)) (ref.null $node))";
@@ -83,7 +83,7 @@ fn collected() -> Vec<u8> {
     filter_with("", types, more).build()
 }
 
-/// Makes handles to a resource of its own without end.
+/// Creates handles to its own resource without end.
 fn handles() -> Vec<u8> {
     let world = "export bomb: interface { resource thing { constructor(); } }";
     let before = r#"(import "[export]bomb" "[resource-new]thing" (func $new (param i32) (result i32)))
@@ -92,7 +92,7 @@ fn handles() -> Vec<u8> {
     filter_with(world, before, "(loop $more (drop (call $new (i32.const 1))) (br $more)) unreachable").build()
 }
 
-/// Filters whose answer is none.
+/// Filters with invalid answers.
 const ANSWERS: [Case; 9] = [
     judging("verdict-nowhere", || filter("(i32.const 0x7ffffff0)").build(), ""),
     judging("verdict-unaligned", || filter("(i32.const 3)").build(), ""),
@@ -112,7 +112,7 @@ const ANSWERS: [Case; 9] = [
     judging(
         "huge-message",
         || {
-            // replace, whose message has an action of 2 MB.
+            // A replace verdict with a message action of 2 MB.
             let text = "(i32.store8 (i32.const 8192) (i32.const 1)) (i32.store (i32.const 8208) (i32.const 131072))
                 (i32.store (i32.const 8212) (i32.const 2000000))";
             let filter = filter(&format!("{text} (i32.const 8192)"));
@@ -138,7 +138,7 @@ fn saying(store: &str) -> Vec<u8> {
     filter(&format!("{store} (i32.const 8192)")).build()
 }
 
-/// `reject` with a code of so many bytes from there.
+/// `reject` with a code of `length` bytes at `at`.
 fn rejecting(at: u32, length: u32) -> Vec<u8> {
     saying(&format!(
         "(i32.store8 (i32.const 8192) (i32.const 2)) (i32.store (i32.const 8200) (i32.const {at}))
@@ -165,7 +165,7 @@ fn storing(body: &str) -> Vec<u8> {
 const TO_CALLER: &str = "
     (i32.store8 (i32.const 4096) (i32.const 2))
     (i32.store (i32.const 4104) (i32.const 2320)) (i32.store (i32.const 4108) (i32.const 6))";
-/// `push` to 10 000 users whose names have one byte.
+/// `push` to 10 000 users with names of one byte.
 const TO_MANY: &str = "
     (i32.store8 (i32.const 4096) (i32.const 3))
     (i32.store (i32.const 4104) (i32.const 16384)) (i32.store (i32.const 4108) (i32.const 10000))
@@ -174,12 +174,12 @@ const TO_MANY: &str = "
         (i32.store (i32.add (i32.const 16388) (i32.shl (local.get $n) (i32.const 3))) (i32.const 1))
         (br_if $fill (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 10000))))";
 
-/// Until the host says no: the answer's first byte is then 1.
+/// Loops until the host refuses: the first byte of its answer is then 1.
 const UNTIL_NO: &str = "(br_if $more (i32.eqz (i32.load8_u (i32.const 512))))";
 
 const OUTBOX_GRANT: &str = "grants = [\"outbox\"]";
 
-/// Handlers that go wrong, or use what they were granted without measure.
+/// Handlers that fail, or use their grants without limit.
 const HANDLERS: [Case; 10] = [
     Case {
         name: "trap-in-handle",
@@ -236,7 +236,7 @@ const HANDLERS: [Case; 10] = [
     Case {
         name: "kv-flood",
         file: || {
-            // Keys of four bytes, each another one, with 16 KiB each, until the share is used up.
+            // Distinct keys of four bytes with 16 KiB each, until the share is used up.
             storing(&format!(
                 "(loop $more (i32.store (i32.const 4096) (i32.or (local.get $n) (i32.const 0x20202000)))
                     (local.set $n (i32.add (local.get $n) (i32.const 1)))
@@ -268,7 +268,7 @@ const HANDLERS: [Case; 10] = [
 
 const FIRST: &str = "order = -1";
 
-/// Auth plugins that are asked before the one that knows, and events plugins.
+/// Auth plugins that run before the real one, and events plugins.
 const OTHERS: [Case; 6] = [
     Case { name: "trap-in-admit", file: || auth("unreachable").build(), manifest: FIRST, expected: Bars("failed") },
     Case { name: "loop-in-admit", file: || auth(LOOP).build(), manifest: FIRST, expected: Bars("CPU time of 50ms") },

@@ -1,4 +1,4 @@
-//! Hostile at load: what is no plugin, what is too large, and what goes wrong before the first call.
+//! Hostile at load: files that are no plugin, files that are too large, and failures before the first call.
 
 use super::wat::{Guest, KEYS, extended, filter, filter_with, handler_with, section, starting};
 use super::{Case, Expected::*, play};
@@ -9,7 +9,7 @@ fn core(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
-/// Components that are refused for what they are.
+/// Components that are refused for their kind.
 const STRANGERS: [Case; 12] = [
     Case { name: "garbage", file: || vec![0xa5; 4_096], manifest: "", expected: Refused("not WebAssembly") },
     Case { name: "empty", file: Vec::new, manifest: "", expected: Refused("empty") },
@@ -86,7 +86,7 @@ const STRANGERS: [Case; 12] = [
 
 const GET: &str = r#"(import "skylark:plugin/kv@V" "get" (func $get (param i32 i32 i32)))"#;
 
-/// Components that are too much.
+/// Components that exceed a limit.
 const GIANTS: [Case; 15] = [
     Case {
         name: "50-mb",
@@ -154,7 +154,7 @@ const GIANTS: [Case; 15] = [
         expected: Refused("table"),
     },
     Case { name: "40-memories", file: || crowd("(memory 1)", 40), manifest: "", expected: Refused("count too high") },
-    // As many as a component of Python has, and as no toolchain makes.
+    // As many as a Python component has, and more than any toolchain makes.
     Case { name: "60-instances", file: || crowd("", 60), manifest: MATCH, expected: Passes },
     Case { name: "200-instances", file: || crowd("", 200), manifest: "", expected: Refused("maximum of 128") },
     Case {
@@ -179,14 +179,14 @@ const GIANTS: [Case; 15] = [
 
 const MATCH: &str = "[match]\nactions = [\"hostile\"]";
 
-/// A component whose type of each level is made of the one below it.
+/// A component that builds the type of each level from the level below.
 fn nested(of: &str, levels: usize) -> String {
     let types: String =
         (1..=levels).map(|n| format!("(type $t{n} {})", of.replace('@', &(n - 1).to_string()))).collect();
     format!("(component (type $t0 (list u8)) {types})")
 }
 
-/// Components that go wrong before they serve.
+/// Components that fail before they serve.
 const STARTERS: [Case; 10] = [
     Case {
         name: "trap-in-start",
@@ -243,14 +243,14 @@ const STARTERS: [Case; 10] = [
     Case { name: "300-keys", file: || listing(65_536, 300).build(), manifest: "", expected: Refused("at most 256") },
 ];
 
-/// A filter that has so many instances of one more module.
+/// A filter with `count` instances of an additional module.
 fn crowd(module: &str, count: usize) -> Vec<u8> {
     let instances = "(core instance (instantiate $m))".repeat(count);
     let crowd = format!("(component (core module) (core module $m {module}) {instances})");
     extended(&filter("(i32.const 0)"), &crowd)
 }
 
-/// A handler whose `keys` says that so many texts stand there.
+/// A handler with a `keys` that returns a list of `count` texts at `at`.
 fn listing(at: u32, count: u32) -> Guest {
     let keys = format!(
         "(i32.store (i32.const 8192) (i32.const {at})) (i32.store (i32.const 8196) (i32.const {count})) (i32.const 8192)"

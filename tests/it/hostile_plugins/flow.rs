@@ -17,10 +17,10 @@ use crate::support::http::Http;
 /// Time between two messages.
 const PACE: Duration = Duration::from_millis(2);
 
-/// The client's token, and with the tests' auth plugin its user.
+/// The client's token, which the tests' auth plugin uses as the user's name.
 const UID: &str = "flow";
 
-/// Runs until it is stopped, on a thread of its own: what a test does meanwhile must not look like the node's delay.
+/// Runs on its own thread until it is stopped: work of the test must not look like delay of the node.
 pub struct Flow {
     stop: watch::Sender<bool>,
     count: watch::Receiver<usize>,
@@ -43,20 +43,20 @@ impl Flow {
         Self { stop, count, thread }
     }
 
-    /// Waits until so many messages have passed.
+    /// Waits until `messages` messages have passed.
     pub async fn has_passed(&mut self, messages: usize) {
         let many = self.count.wait_for(|count| *count >= messages);
         within("messages of the flow", many).await.expect("the flow lost nothing");
     }
 
-    /// Ends it: everything that passed.
+    /// Stops the flow and returns every message that passed.
     pub fn stop(self) -> Vec<Passed> {
         self.stop.send(true).expect("the flow lost nothing");
         self.thread.join().expect("the flow lost nothing")
     }
 }
 
-/// Fails with the first message that is lost.
+/// Fails with the first lost message.
 async fn run(
     api: SocketAddr,
     ws: SocketAddr,
@@ -84,12 +84,12 @@ async fn run(
     passed
 }
 
-/// How long each took that was under way in a span of time.
+/// Times of the messages that were in flight during a period.
 pub fn between(passed: &[Passed], begin: Instant, end: Instant) -> Vec<Duration> {
     passed.iter().filter(|p| p.sent + p.took >= begin && p.sent < end).map(|p| p.took).collect()
 }
 
-/// The 99th percentile; of fewer than a hundred it is the worst.
+/// The 99th percentile; the maximum of fewer than a hundred values.
 pub fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     let index = (times.len() * 99).div_ceil(100).saturating_sub(1);

@@ -1,11 +1,12 @@
-//! Hostile in Rust, as an author would write it with the SDK: `plugins/testing/fault-handler` and `fault-filter`, built from source.
+//! Hostile plugins in Rust, written with the SDK: `plugins/testing/fault-handler` and `fault-filter`, built from
+//! source.
 
 use super::{Case, Expected::*, play};
 use crate::support::gateway::component;
 
 const GRANTS: &str = "grants = [\"outbox\", \"kv\"]";
 
-/// A call of a key of the guest `fault-handler`.
+/// A call of a key of the test plugin `fault-handler`.
 const fn calling(name: &'static str, key: &'static str, words: &'static str) -> Case {
     Case { name, file: || component("fault-handler"), manifest: GRANTS, expected: AnswersTo(key, "503", words) }
 }
@@ -14,9 +15,9 @@ const CALLS: [Case; 7] = [
     calling("rust-panic", "fault_trap", "unreachable"),
     calling("rust-loop", "fault_spin", "CPU time of 50ms"),
     calling("rust-memory", "fault_hog", "ran out of its memory"),
-    // Its own stack, which lies in its memory, ends before the one of the host.
+    // Its own stack, in linear memory, overflows before the host's stack.
     calling("rust-recursion", "fault_overflow", "out of bounds memory access"),
-    // With their CPU time, or with what a call may hand over, whichever a machine is quicker to reach.
+    // They reach their CPU limit or the output limit of a call, depending on the machine.
     calling("rust-log-flood", "fault_flood", ""),
     calling("rust-push-flood", "fault_pushes", ""),
     calling("rust-key-flood", "fault_keys", ""),

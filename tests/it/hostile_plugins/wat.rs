@@ -1,14 +1,15 @@
-//! Guests as core WebAssembly text, wrapped into components as a toolchain would. `@V` stands for the interface's version.
+//! Test plugins in core WebAssembly text, wrapped into components as a toolchain does. `@V` stands for the interface
+//! version.
 
 use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// A core module and the world that it says it is of.
+/// A core module and the world that it declares.
 pub struct Guest {
     pub world: String,
-    /// Everything but memory and allocator, which follow.
+    /// Everything except memory and allocator, which follow.
     pub core: String,
     pub memory: &'static str,
     /// The body of `cabi_realloc`.
@@ -16,7 +17,7 @@ pub struct Guest {
 }
 
 const MEMORY: &str = "(memory (export \"memory\") 2)";
-/// Gives out memory from 64 KiB on and begins anew where that ends.
+/// Allocates memory from 64 KiB on and starts again at the end.
 const REALLOC: &str = "
     (global.set $top (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
     (if (i32.gt_u (i32.add (global.get $top) (local.get 3)) (i32.const 131072))
@@ -24,7 +25,7 @@ const REALLOC: &str = "
     (global.get $top)
     (global.set $top (i32.add (global.get $top) (local.get 3)))";
 
-/// The version of the interface in this tree.
+/// The interface version of this tree.
 fn version() -> String {
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("wit/skylark.wit");
     let text = std::fs::read_to_string(wit).unwrap();
@@ -64,7 +65,7 @@ impl Guest {
     }
 }
 
-/// What guests say, in their memory: 0 is an `allow` and an `ok`.
+/// Answers of test plugins in their memory: 0 is an `allow` and an `ok`.
 const DATA: &str = r#"
     ;; 1024: reject("451", "no")
     (data (i32.const 1024) "\02\00\00\00\00\00\00\00\00\08\00\00\03\00\00\00\03\08\00\00\02\00\00\00")
@@ -79,7 +80,7 @@ const DATA: &str = r#"
     (data (i32.const 2320) "callerlobby")
     (data (i32.const 60000) "\ff\fe\80\c0")"#;
 
-/// A filter whose `judge` is `body`, with more of the module before it.
+/// A filter with `body` as its `judge`, and more definitions before it.
 pub fn filter_with(world: &str, before: &str, body: &str) -> Guest {
     let world = format!("{world} export skylark:plugin/filter@V;");
     let judge = format!(r#"(func $self (export "skylark:plugin/filter@V#judge") (result i32) {body})"#);
@@ -90,7 +91,7 @@ pub fn filter(body: &str) -> Guest {
     filter_with("", "", body)
 }
 
-/// A handler that owns `hostile` unless its `keys` says something else.
+/// A handler that owns `hostile` unless its `keys` differs.
 pub fn handler_with(world: &str, before: &str, keys: &str, body: &str) -> Guest {
     let world = format!("{world} export skylark:plugin/handler@V;");
     Guest::new(
@@ -110,10 +111,10 @@ pub fn handler(body: &str) -> Guest {
     handler_with("", "", KEYS, body)
 }
 
-/// Where `keys` finds the one key.
+/// Address of the single key for `keys`.
 pub const KEYS: &str = "(i32.const 1040)";
 
-/// A filter that allows everything, with a `start`.
+/// A filter that allows everything and has a `start`.
 pub fn starting(body: &str) -> Guest {
     let start = format!(r#"(func (export "skylark:plugin/lifecycle@V#start") (result i32) {body})"#);
     filter_with("export skylark:plugin/lifecycle@V;", &start, "(i32.const 0)")
@@ -143,7 +144,7 @@ pub fn events_with(world: &str, before: &str, body: &str) -> Guest {
     )
 }
 
-/// A section of a binary: its number, its length, its bytes.
+/// A section of a binary: id, length, bytes.
 pub fn section(id: u8, bytes: &[u8]) -> Vec<u8> {
     let mut section = vec![id];
     leb(&mut section, bytes.len());
@@ -159,8 +160,8 @@ fn leb(out: &mut Vec<u8>, mut number: usize) {
     out.push(u8::try_from(number).unwrap());
 }
 
-/// `guest` with the sections of `text`, a component, behind its own. The first module of `text` stands for the guest's
-/// only one and is left out, so that the others have the numbers that they get.
+/// Appends the sections of the component `text` to those of `guest`. The first module of `text` stands for the guest's
+/// only one and is left out, so the indexes of the others are correct.
 pub fn extended(guest: &Guest, text: &str) -> Vec<u8> {
     let more = wat::parse_str(text).unwrap();
     let mut whole = guest.build();

@@ -1,5 +1,5 @@
-//! Only the same record is a copy: sources that share a name, an id or an offset lose nothing to each other. The bus is
-//! Redis, whose receivers drop copies.
+//! Only the same record counts as a copy: sources that share a name, an id or an offset lose nothing to each other. The
+//! bus is Redis, where receivers drop copies.
 
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
@@ -27,7 +27,7 @@ async fn run(back_end: &mut MultiplexedConnection, command: &redis::Cmd) {
     let _: redis::Value = command.query_async(back_end).await.unwrap();
 }
 
-/// What stands in the key of the stream's life.
+/// The value of the stream's incarnation key.
 async fn life(back_end: &mut MultiplexedConnection) -> String {
     let value: String =
         redis::cmd("GET").arg("{skylark:intake:chat}:life:skylark").query_async(back_end).await.unwrap();
@@ -74,7 +74,7 @@ async fn stream_created_anew_with_the_same_ids_has_other_records() {
     }
     let second = life(&mut back_end).await;
     assert_ne!(first, second);
-    // In one step, with its group: no reader ever misses the stream.
+    // In one transaction with its group, so that a reader never sees the stream missing.
     let mut step = redis::pipe();
     step.atomic().cmd("DEL").arg("chat").add_command(add("7-1", "third"));
     step.cmd("XGROUP").arg("CREATE").arg("chat").arg("skylark").arg("0");

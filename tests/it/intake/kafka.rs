@@ -1,4 +1,4 @@
-//! The same by a topic of Kafka: the real broker, a topic of each test's own.
+//! The same with a Kafka topic: the real broker, and a separate topic for each test.
 
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
@@ -10,13 +10,13 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::kafka::{kafka, unique};
 use crate::support::wire::{Form, messages_pub};
 
-/// An intake of this topic, in a group of its own.
+/// Configuration of an intake for this topic with its own group.
 pub fn yaml(topic: &str) -> String {
     let brokers = &kafka().bootstrap;
     format!("intakes: [{{kind: kafka, topic: {topic}, group: {topic}-group, brokers: \"{brokers}\"}}]")
 }
 
-/// A topic of one partition, a node that reads it, a back end.
+/// A topic of one partition, a node that reads it, and a back end.
 struct Bench {
     topic: String,
     gateway: Gateway,
@@ -126,7 +126,7 @@ async fn tombstones_are_counted_and_nothing_is_buried_for_them() {
     assert!(letters.clone().count() > 0 && letters.clone().all(|line| line.ends_with(" 0")), "{page}");
 }
 
-/// The broker compresses what it gets: Kafka's own zstd, not librdkafka's.
+/// The broker recompresses records with Kafka's own zstd, not librdkafka's.
 #[tokio::test]
 async fn topic_that_its_broker_compresses_by_zstd_is_read() {
     let topic = unique("zstd");

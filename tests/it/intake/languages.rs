@@ -1,4 +1,4 @@
-//! Any language can publish: each snippet of docs/intakes.md, run as it stands by a client library that is not ours.
+//! Any language can publish: each snippet of docs/intakes.md is run unchanged with a third-party client library.
 
 use super::{Kind, dial, subscribers};
 use crate::support::gateway::Setup;
@@ -7,13 +7,13 @@ use crate::support::publishers::Snippet;
 use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
-/// Both kinds of intake at one server.
+/// Both kinds of intake on one server.
 fn yaml(redis: &Redis) -> String {
     let [channel, stream] = Kind::ALL.map(|kind| kind.yaml(redis).replace("intakes: [", "").replace(']', ""));
     format!("intakes: [{channel}, {stream}]")
 }
 
-/// Publishes by one language to a channel and to a stream: two messages.
+/// Publishes in one language to a channel and to a stream: two messages.
 async fn by(language: &str) {
     let redis = Redis::start();
     let gateway = Setup::default().yaml(&yaml(&redis)).start();
@@ -51,7 +51,7 @@ async fn java_reaches_a_user() {
     by("java").await;
 }
 
-/// Publishes by one language to a topic of Kafka.
+/// Publishes in one language to a Kafka topic.
 async fn by_kafka(language: &str) {
     let (kafka, topic) = (kafka(), unique("push"));
     kafka.create_topic(&topic, 2).await;
@@ -77,7 +77,7 @@ async fn java_reaches_a_user_by_kafka() {
     by_kafka("java").await;
 }
 
-/// Letters of two partitions, buried in another order than they stood in, by a node whose limit was too small.
+/// A node with too small a limit dead-letters records of two partitions in mixed order.
 #[tokio::test]
 async fn dead_letters_are_put_back_in_their_order_by_the_documented_script() {
     let (kafka, topic) = (kafka(), unique("back"));

@@ -1,4 +1,4 @@
-//! Plain pub/sub: of several nodes exactly one subscribes, whatever happens to it, and PUBLISH tells the truth.
+//! Plain pub/sub: exactly one of several nodes subscribes in every situation, and the result of PUBLISH is correct.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
-/// Two nodes in turn at one channel, each with a user's connection, the owner first.
+/// Two nodes that share one channel, each with a connection of a user; the owner first.
 struct Pair {
     owner: Gateway,
     other: Gateway,
@@ -29,7 +29,7 @@ async fn node(redis: &Redis, id: &str, number: u8) -> (Gateway, Client) {
     (gateway, client)
 }
 
-/// Who has the lease.
+/// Returns the holder of the lease.
 async fn owner(back_end: &MultiplexedConnection) -> Option<String> {
     let mut ask = redis::cmd("GET");
     let value: Option<String> =
@@ -55,7 +55,7 @@ impl Pair {
         publish(&mut self.back_end, json!({"msg": [{"action": action}]}).to_string().as_bytes()).await
     }
 
-    /// Publishes until somebody hears it again; how long that took. Never more than one does.
+    /// Publishes until a node receives a message again, and returns the elapsed time. At most one node receives each.
     async fn silence(&mut self) -> Duration {
         let since = Instant::now();
         loop {
@@ -102,7 +102,7 @@ async fn a_drain_gives_the_subscription_back_at_once_and_loses_nothing() {
     for at in 0..100 {
         assert_eq!(pair.at_owner.message().await["action"], at.to_string());
     }
-    // The end of it: the owner heard what PUBLISH said that it heard.
+    // The handover is complete: the owner received every message that PUBLISH counted.
     until("the other one has it", || async { (owner(&pair.back_end).await.as_deref() == Some("n2")).then_some(()) })
         .await;
     pair.silence().await;
@@ -114,7 +114,8 @@ async fn a_drain_gives_the_subscription_back_at_once_and_loses_nothing() {
 async fn an_owner_that_was_stopped_in_its_tracks_says_nothing_that_another_may_have_said() {
     let mut pair = Pair::new().await;
     pair.owner.signal(Signal::STOP);
-    // The stopped node's socket still takes them: that is one receiver, and it is the truth as far as Redis can know.
+    // The stopped node's socket still accepts messages. PUBLISH counts one receiver, which is correct as far as Redis
+    // can know.
     let (mut counted, mut heard) = (0, 0);
     for _ in 0..100 {
         counted += pair.say("early").await;
@@ -124,7 +125,7 @@ async fn an_owner_that_was_stopped_in_its_tracks_says_nothing_that_another_may_h
         (owner(&pair.back_end).await.as_deref() == Some("n2")).then_some(())
     })
     .await;
-    // It has the lease before it has the subscription.
+    // The other node has the lease before it has the subscription.
     while heard == 0 {
         let count = pair.say("probe").await;
         assert!(count <= 1, "PUBLISH counted {count} receivers");
@@ -136,8 +137,8 @@ async fn an_owner_that_was_stopped_in_its_tracks_says_nothing_that_another_may_h
         heard += 1;
     }
     pair.owner.signal(Signal::CONT);
-    // What was counted and the other did not hear is declared lost. Redis throws away what it has for a client that is
-    // ended before it wrote: what is published in that very instant reaches nobody, and nobody knows.
+    // Counted messages that the other node did not receive are declared lost. Redis discards unsent output of a client
+    // that it closes: a message published at that moment is lost without notice.
     let line = "skylark_intake_lost_total{intake=\"redis chat\"}";
     let lost = until("the loss is told", || async {
         let lost = metric(&pair.owner, line).await;
@@ -183,7 +184,7 @@ async fn a_node_that_falls_behind_leaves_the_channel_and_what_was_counted_arrive
     let mut counted = Vec::new();
     let mut refused = 0;
     let mut at = 0;
-    // The bus takes nothing, so the intake fills up, and PUBLISH says so.
+    // The bus accepts nothing, so the intake fills up and PUBLISH reports no receiver.
     while refused < 10 {
         match publish(&mut back_end, envelope(at).as_bytes()).await {
             0 => refused += 1,

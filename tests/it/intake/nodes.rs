@@ -1,4 +1,4 @@
-//! Two nodes on one Redis, a topic read by one of them: a push by somebody else's client reaches the user wherever it is.
+//! Two nodes on one Redis, a topic read by one of them: a push by a third-party client reaches the user on either node.
 
 use std::collections::HashSet;
 
@@ -64,7 +64,7 @@ async fn a_node_that_is_killed_with_records_in_hand_loses_none_and_none_arrives_
         burst.cmd("XADD").arg("chat").arg("*").arg("data").arg(envelope).ignore();
     }
     let _: () = burst.query_async(&mut back_end).await.unwrap();
-    // Both have some by now, and neither has all: the end comes in the middle of it.
+    // Both have received some messages and neither all: the node ends in the middle.
     let mut seen = HashSet::new();
     while seen.len() < 50 {
         seen.insert(client.message().await["title"].as_str().unwrap().to_owned());

@@ -1,4 +1,4 @@
-//! The least rights that an intake needs of its Redis, as docs/intakes.md gives them, and what `skylark check` finds.
+//! The minimal rights of an intake on its Redis, as in docs/intakes.md, and the findings of `skylark check`.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::support::gateway::Setup;
 use crate::support::redis::{Redis, documented_rights};
 use crate::support::wire::Form;
 
-/// The document's block.
+/// The rights from the block of the document.
 fn rights() -> Vec<String> {
     documented_rights("docs/intakes.md", "intake").split_whitespace().map(str::to_owned).collect()
 }
@@ -44,7 +44,7 @@ async fn the_documented_rights_are_enough() {
     }
 }
 
-/// What `skylark check` prints, and whether it is content.
+/// Runs `skylark check`; returns true if it succeeds, and its output.
 fn check(yaml: &str) -> (bool, String) {
     let folder = Setup::default().no_plugins().yaml(yaml).prepare();
     let output = folder.command("check").output().unwrap();

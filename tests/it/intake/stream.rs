@@ -1,4 +1,4 @@
-//! Redis Streams: what a consumer group promises, by what stands in the server afterwards.
+//! Redis Streams: the guarantees of a consumer group, checked by the state of the server afterwards.
 
 use std::collections::HashSet;
 
@@ -13,7 +13,7 @@ fn chat(title: usize) -> String {
     json!({"act": 2, "Uid": "1074", "msg": [{"action": "chat", "title": title.to_string()}]}).to_string()
 }
 
-/// How many records of the group are pending.
+/// Number of pending records of the group.
 async fn pending(bench: &Bench) -> usize {
     let mut ask = redis::cmd("XPENDING");
     let answer: redis::Value = ask.arg("chat").arg("skylark").query_async(&mut bench.back_end.clone()).await.unwrap();
@@ -32,7 +32,7 @@ async fn what_was_published_before_the_first_node_came_is_read_and_what_is_settl
     for at in 0..500 {
         Kind::Stream.publish(&mut back_end, chat(at).as_bytes()).await;
     }
-    // The user must be there before the node reads: the topic's first record opens the gate by hand.
+    // The user must be connected before the node reads. The topic is renamed until then.
     let other = redis::cmd("RENAME").arg("chat").arg("waiting").query_async::<()>(&mut back_end).await;
     other.unwrap();
     let gateway = Setup::default().yaml(&Kind::Stream.yaml(&redis)).start();
@@ -57,7 +57,7 @@ async fn records_of_a_reader_that_died_are_claimed() {
     bench.mark("there").await;
     assert_eq!(client.message().await["action"], "there");
     let mut ghost = dial(&bench.redis).await;
-    // The node blocks in a read: the ghost takes what it would have taken, in one step.
+    // The node is blocked in a read: the ghost consumer takes the records in the same transaction.
     let ids: Vec<String> = {
         let mut pipeline = redis::pipe();
         pipeline.atomic();
@@ -161,7 +161,7 @@ async fn two_nodes_share_the_records_and_a_killed_one_loses_none() {
     }
     let second = clients.pop().unwrap();
     drop(gateways.pop());
-    // What the second one had delivered, or left to the first one.
+    // The records that the second node had delivered, or left to the first one.
     let mut seen: HashSet<String> = HashSet::new();
     let titles = |message: serde_json::Value| message["title"].as_str().unwrap().to_owned();
     for message in second.rest().await {
