@@ -18,24 +18,24 @@ pub struct Authority<'a> {
     pub port: Option<u16>,
 }
 
-/// A host. Two names are equal without regard to case and to a dot at their end.
+/// A host. Names compare case-insensitively and without a trailing dot.
 #[derive(Debug, Clone, Copy)]
 pub enum Host<'a> {
-    /// Letters, digits, hyphens, underscores and dots, as they were written.
+    /// Letters, digits, hyphens, underscores and dots, as written.
     Name(&'a str),
     /// An IPv4 address.
     V4(Ipv4Addr),
-    /// An IPv6 address, which stands in brackets.
+    /// An IPv6 address, written in brackets.
     V6(Ipv6Addr),
 }
 
-/// A text that names no host, or more than a host and a port.
+/// The text is not a host with an optional port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAuthority {
-    /// The host.
+    /// The host is invalid.
     #[error("expected a host name, an IPv4 address or an IPv6 address in brackets, got {0:?}")]
     Host(String),
-    /// The port.
+    /// The port is invalid.
     #[error("expected a port from 1 to 65535, got {0:?}")]
     Port(String),
 }
@@ -44,7 +44,7 @@ impl<'a> Authority<'a> {
     /// Reads `host`, `host:port`, `[address]` or `[address]:port`.
     ///
     /// # Errors
-    /// [`InvalidAuthority`] names the part that does not fit.
+    /// [`InvalidAuthority`] names the invalid part.
     pub fn parse(text: &'a str) -> Result<Self, InvalidAuthority> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -65,7 +65,7 @@ impl<'a> Authority<'a> {
         Ok(Self { host, port: port.map(port_of).transpose()? })
     }
 
-    /// True for this machine: `localhost`, a name below it, or a loopback address.
+    /// True for this machine: `localhost`, a subdomain of it, or a loopback address.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         match self.host {
@@ -131,7 +131,7 @@ fn port_of(text: &str) -> Result<u16, InvalidAuthority> {
     number.ok_or_else(|| InvalidAuthority::Port(shortened(text)))
 }
 
-/// Without the dot at the end of an absolute name.
+/// Strips the trailing dot of an absolute name.
 fn trimmed(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }

@@ -1,9 +1,9 @@
-//! How long to wait before something is tried again: longer each time, and never for exactly as long as the others do.
+//! Exponential backoff with jitter.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// The waits between tries of one thing.
+/// The delays between attempts at one operation.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -12,13 +12,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Begins with about `first`, doubles with each try, and stays at about `longest`.
+    /// Starts at about `first`, doubles with each attempt, and stays at about `longest`.
     #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, next: first }
     }
 
-    /// How long to wait now: between half of this step and all of it, by chance.
+    /// Returns the next delay: random, between half of the current step and all of it.
     pub fn wait(&mut self) -> Duration {
         let step = self.next;
         self.next = (step * 2).min(self.longest);
@@ -26,7 +26,7 @@ impl Backoff {
         step / 2 + step.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0)
     }
 
-    /// It worked: the next time begins with the first step.
+    /// Restarts at the first step after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

@@ -1,12 +1,12 @@
-//! The wall clock and the CPU clocks, as Skylark counts them.
+//! Wall clock and CPU clocks.
 //!
-//! For what acts. What is pure (`protocol`, `session`) takes `now` as an argument and stands below this module.
+//! Only modules with side effects read these clocks. Pure modules (`protocol`, `session`) take `now` as an argument.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Time since 1970; zero on a clock that stands before.
+/// Time since 1970; zero if the clock is set before 1970.
 #[must_use]
 pub fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -18,18 +18,18 @@ pub fn now_millis() -> i64 {
     i64::try_from(since_1970().as_millis()).unwrap_or(i64::MAX)
 }
 
-/// CPU of the calling thread so far.
+/// CPU time of the calling thread so far.
 #[must_use]
 pub fn thread_cpu() -> Duration {
     cpu(ClockId::ThreadCPUTime)
 }
 
-/// Page faults of the calling thread so far: each one is time that the kernel took, and that the thread's CPU clock counts.
+/// Page faults of the calling thread so far. The kernel time of each one counts toward the thread's CPU clock.
 #[must_use]
 #[allow(unsafe_code)]
 pub fn thread_faults() -> u64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the pointer is to a `rusage` of our own, which the call fills; all zeros are a valid `rusage`, too.
+    // SAFETY: the pointer is to a local `rusage`, which the call fills. All zeros are a valid `rusage`.
     let usage = unsafe {
         libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
         usage.assume_init()
@@ -37,7 +37,7 @@ pub fn thread_faults() -> u64 {
     usage.ru_minflt.unsigned_abs() + usage.ru_majflt.unsigned_abs()
 }
 
-/// CPU of all threads of this process so far.
+/// CPU time of all threads of this process so far.
 #[must_use]
 pub fn process_cpu() -> Duration {
     cpu(ClockId::ProcessCPUTime)

@@ -1,14 +1,14 @@
-//! The one table of close codes: why a connection ends, and whether its client may come back.
+//! The table of close codes: the reason of a disconnect and the permission to reconnect.
 //!
-//! 4000–4499: come back (with backoff). 4500–4999: stay away, the same attempt would end the same way.
-//! `docs/close-codes.md` shows the same table; `tests/tidy.rs` holds the two in step.
+//! 4000–4499: reconnect with backoff. 4500–4999: do not reconnect; the same attempt would fail again.
+//! `docs/close-codes.md` shows the same table; `tests/tidy.rs` compares the two.
 
-/// Why a connection ends: the WebSocket close code and its reason.
+/// Reason of a disconnect: the WebSocket close code and its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Disconnect {
     /// RFC 6455 §7.4.2 private range, 4000–4999.
     pub code: u16,
-    /// Short lower-case words, fit for the wire, a log and a metric label.
+    /// Short lower-case text for the close frame, the log and a metric label.
     pub reason: &'static str,
 }
 
@@ -30,27 +30,27 @@ disconnects! {
     UNBOUND = 4001, "not bound in time";
     /// The token expired and no `client_refresh` came before.
     TOKEN_EXPIRED = 4002, "token expired";
-    /// The node is draining: another one, or this one after its restart, takes the connection.
+    /// The node is draining. Another node, or this one after its restart, accepts the connection.
     RESTART = 4003, "restart";
-    /// The node, or the client's address, holds as many connections as it may.
+    /// The node or the client's address has reached its connection limit.
     TOO_MANY = 4004, "too many connections";
-    /// No handshake, first frame or whole message came in time.
+    /// The handshake, the first frame or a whole message did not arrive in time.
     TOO_SLOW_TO_SPEAK = 4005, "frame not finished in time";
-    /// The node cannot reach the others of its cluster: they may believe its users gone.
+    /// The node cannot reach the other nodes of its cluster, which may consider its users offline.
     CUT_OFF = 4006, "cut off from the cluster";
-    /// The client did not read as fast as messages came: its queue was full, or a write took too long.
+    /// The client read too slowly: its queue was full, or a write took too long.
     SLOW_CONSUMER = 4008, "slow consumer";
-    /// A fault of this node; its log says which.
+    /// This node failed; its log has the cause.
     INTERNAL = 4009, "internal error";
-    /// A frame that the protocol does not allow.
+    /// The client sent a frame that the protocol does not allow.
     PROTOCOL_ERROR = 4500, "protocol error";
     /// No auth plugin admitted the credentials.
     UNAUTHORIZED = 4501, "unauthorized";
-    /// Another device of the same user took the place.
+    /// A connection of another device of the same user replaced this one.
     REPLACED = 4502, "replaced by another device";
-    /// The back end asked for it.
+    /// The back end closed the connection.
     KICKED = 4503, "kicked";
-    /// A message or frame over the size limit.
+    /// A message or frame exceeded the size limit.
     TOO_LARGE = 4504, "message too large";
     /// The page's Origin is not on the listener's list.
     ORIGIN_REFUSED = 4505, "origin refused";

@@ -1,6 +1,6 @@
-//! The names of things: users, devices, rooms, nodes, connections, messages.
+//! Identifiers of users, devices, rooms, nodes, connections and messages.
 //!
-//! Each is a newtype that is valid once it exists; it is parsed where it enters. Knows no protocol and no state.
+//! Each is a newtype, validated on construction at the point where it enters. Independent of protocols and state.
 
 mod sequence;
 
@@ -11,22 +11,22 @@ pub use sequence::{IdSequence, Ids, SEQUENCE_END, seed};
 
 use sequence::SEQUENCE_BITS;
 
-/// Longest name of a user, device, room or node, in bytes.
+/// Maximum length of the name of a user, device, room or node, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// Largest number a JavaScript client can hold exactly (2^53 − 1): the bound of every id Skylark makes.
+/// Largest integer that a JavaScript client represents exactly (2^53 − 1): the bound of every id Skylark generates.
 pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// True where JavaScript reads the number as it is written.
+/// True if JavaScript represents the number exactly.
 #[must_use]
 pub const fn is_safe_integer(number: i64) -> bool {
     number.unsigned_abs() <= MAX_SAFE_INTEGER
 }
 
-/// Why a text is no name: says what was expected and what came.
+/// A text is not a valid name. The message tells the expected form and the input.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// The text has no character.
+    /// The text is empty.
     #[error("expected a non-empty string, got \"\"")]
     Empty,
     /// The text is longer than [`MAX_NAME_BYTES`].
@@ -58,7 +58,7 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks `text` and keeps it.
+            /// Validates and copies `text`.
             ///
             /// # Errors
             /// [`InvalidName`] when the text is empty, too long, or holds a comma or control character.
@@ -67,7 +67,7 @@ macro_rules! name {
                 Ok(Self(text.into()))
             }
 
-            /// The text itself.
+            /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -94,7 +94,7 @@ macro_rules! name {
             }
         }
 
-        /// Lets maps keyed by the name be asked with a plain `&str`.
+        /// Allows `&str` lookups in maps keyed by the name.
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -120,21 +120,21 @@ name! {
     NodeId
 }
 
-/// One live socket: the node's number and a counter, at most [`MAX_SAFE_INTEGER`].
+/// Identifier of one live socket: the node's number and a counter, at most [`MAX_SAFE_INTEGER`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
-    /// Stands where a user is meant whose connections nobody knows any more, because the node that held them fell.
+    /// Placeholder in events about a user whose node fell: the node's connections are no longer known.
     pub const UNKNOWN: Self = Self(0);
 
-    /// Takes a number that came from outside.
+    /// Validates a number that came from outside.
     #[must_use]
     pub fn new(number: u64) -> Option<Self> {
         (1..=MAX_SAFE_INTEGER).contains(&number).then_some(Self(number))
     }
 
-    /// The number itself.
+    /// The id as a number.
     #[must_use]
     pub fn as_u64(self) -> u64 {
         self.0

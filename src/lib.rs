@@ -1,7 +1,7 @@
 //! Skylark (云雀): a WebAssembly-extensible real-time message gateway.
 //!
-//! A message enters by an *ingress*, is judged once by the *plugins*, travels by the *broker*, and is handed
-//! by each node's *hub* to its *shards*, which write once per connection:
+//! A message enters through an *ingress*. The *plugins* judge it once, the *broker* carries it to every node, and the
+//! *hub* of each node hands it to its *shards*. A shard writes once per connection:
 //!
 //! ```text
 //! ingress (ws | tcp | http | intake) ─ Envelope ▶ Node::publish ─▶ PluginHost (filter chain, once per publish) ─▶ Broker::publish
@@ -9,17 +9,17 @@
 //!                              mailbox ─▶ SendQueue per connection, dirty list ─▶ flush(connection) ─▶ socket
 //! ```
 //!
-//! The unit everywhere is a *batch* of envelopes: one HTTP list or one broker poll reaches each shard as one.
-//! Modules stand in layer order, and a module imports lower layers only (`tests/tidy.rs` holds it).
+//! The unit everywhere is a *batch* of envelopes: one HTTP list or one broker poll reaches each shard as one. Modules
+//! are listed in layer order. A module imports lower layers only (`tests/tidy.rs` checks it).
 
-// L0: the words everything else is said in.
+// L0: shared vocabulary.
 pub mod authority;
 pub mod claim;
 pub mod disconnect;
 pub mod id;
 pub mod message;
 
-// L1: pure; no socket, no clock of its own.
+// L1: pure; no socket, no clock.
 pub mod config;
 pub mod protocol;
 pub mod session;
@@ -31,17 +31,17 @@ pub mod telemetry;
 pub mod trust;
 pub mod vital;
 
-// L2: three siblings that do not know each other.
+// L2: three siblings that do not import each other.
 pub mod broker;
 pub mod hub;
 pub mod plugin;
 
-// L3: the only place that sees them together.
+// L3: combines the three.
 pub mod node;
 
-// L4: the ways in and out.
+// L4: network input and output.
 pub mod server;
 
-// L5: composition, and the command line on top of it.
+// L5: composition and the command line.
 pub mod app;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The binary: runs one command, and says why it failed.
+//! The binary: runs one command and prints its error with the causes.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ static ALLOCATOR: skylark::cli::Allocator = skylark::cli::Allocator;
 fn main() -> ExitCode {
     match skylark::cli::run() {
         Ok(code) => code,
-        // The reader of our output went away: its own affair, no failure of ours.
+        // The reader closed our output pipe. That is not an error of this command.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

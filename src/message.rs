@@ -1,30 +1,30 @@
-//! What is said, to whom, and what travels: [`Message`], [`Target`], [`Publication`], [`Envelope`].
+//! Message types: [`Message`], [`Target`], [`Publication`], [`Envelope`].
 //!
-//! Knows no wire layout (that is `protocol`) and no connection.
+//! Independent of wire layouts (see `protocol`) and of connections.
 
 use std::sync::Arc;
 
 use crate::id::{ConnectionId, Device, NodeId, Room, Uid};
 
-/// Most entries of a message's `content` or `extra`.
+/// Maximum number of entries in a message's `content` or `extra`.
 pub const MAX_ENTRIES: usize = 256;
-/// CIM's action for "you were logged off": every SDK of the family stops dialling when it sees it. The node's own.
+/// CIM's action for "you were logged off": every CIM SDK stops reconnecting when it receives it. Reserved for the node.
 pub const KICK_ACTION: &str = "999";
-/// Most times a message may give rise to another one through a plugin's push.
+/// Maximum number of plugin pushes between a message and the external publish that caused it.
 pub const MAX_HOPS: u8 = 4;
 
-/// Text keys and values in the order in which they came; a key stands once.
+/// Ordered map of text keys and values. Each key occurs once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entries(Vec<(String, String)>);
 
 impl Entries {
-    /// No entry.
+    /// Creates an empty map.
     #[must_use]
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// Sets `key`, in place if it stands already.
+    /// Sets `key`. An existing key keeps its position.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<String>) {
         let (key, value) = (key.into(), value.into());
         match self.0.iter_mut().find(|(k, _)| *k == key) {
@@ -33,24 +33,24 @@ impl Entries {
         }
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
-    /// Keys and values in order.
+    /// Iterates over keys and values in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))
     }
 
-    /// How many there are.
+    /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// True if there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -67,33 +67,33 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Entries {
     }
 }
 
-/// What is said: the union of the yunque and the cim layout. An empty text is an absent one.
+/// The content of a message: the union of the yunque and the cim layout. An empty text means an absent field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
-    /// 0 = none yet: `Node::publish` gives one.
+    /// 0 = not assigned yet; `Node::publish` assigns one.
     pub id: i64,
-    /// What kind of message it is, e.g. `chat`, `900`.
+    /// Kind of the message, e.g. `chat`, `900`.
     pub action: String,
-    /// The body. A cim client sees it as JSON text, or as plain text where `text` is its only key.
+    /// The body. A cim client receives it as JSON text, or as plain text if `text` is its only key.
     pub content: Entries,
-    /// Who says it, by the publisher's word.
+    /// Sender, as the publisher named it.
     pub sender: String,
-    /// Who is meant, by the publisher's word; it routes `/send` and `SENDLIST` only.
+    /// Receiver, as the publisher named it. It routes `/send` and `SENDLIST` only.
     pub receiver: String,
-    /// What goes with the body: avatar, nickname.
+    /// Data beside the body: avatar, nickname.
     pub extra: Entries,
     /// Headline.
     pub title: String,
-    /// Address of a picture (yunque).
+    /// URL of a picture (yunque).
     pub image: String,
     /// Format of the content (cim).
     pub format: String,
-    /// Milliseconds since 1970 (`sendTime` of yunque, `timestamp` of cim); 0 = none yet.
+    /// Milliseconds since 1970 (`sendTime` of yunque, `timestamp` of cim); 0 = not set yet.
     pub timestamp: i64,
 }
 
 impl Message {
-    /// About the size of its canonical body: the texts and a little for each field.
+    /// Approximate size of the canonical body in bytes: all texts plus a small overhead per field.
     #[must_use]
     pub fn approximate_bytes(&self) -> usize {
         let maps = self.content.iter().chain(self.extra.iter()).map(|(k, v)| k.len() + v.len() + 6).sum::<usize>();
@@ -102,18 +102,18 @@ impl Message {
     }
 }
 
-/// Who is to receive an envelope.
+/// Receivers of an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// One live connection.
     Connection(ConnectionId),
-    /// One live connection, if it is this user's; nobody otherwise.
+    /// One live connection, if it belongs to this user; otherwise no connection.
     ConnectionOf(Uid, ConnectionId),
     /// A user's connections of one device.
     Device(Uid, Device),
     /// All connections of a user.
     User(Uid),
-    /// All connections of these users; a user named twice gets one copy.
+    /// All connections of these users. A user listed twice gets one copy.
     Users(Arc<[Uid]>),
     /// The connections in a room.
     Room(Room),
@@ -123,21 +123,21 @@ pub enum Target {
     EveryoneBut(Arc<[Uid]>),
 }
 
-/// By which way an envelope came in.
+/// The path by which an envelope entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// A client's SENT.
     Client,
     /// The HTTP API.
     Http,
-    /// A broker-fed intake.
+    /// An intake fed by a broker.
     Broker,
-    /// A plugin's outbox.
+    /// The outbox of a plugin.
     Plugin,
 }
 
 impl Origin {
-    /// The word used in manifests, logs and metrics.
+    /// The name used in manifests, logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -149,19 +149,19 @@ impl Origin {
     }
 }
 
-/// Whether a message is to be kept for those who resume. Carried, unused until history exists.
+/// Retention of a message for clients that resume. Carried, unused until history exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum History {
-    /// As the stream's configuration says.
+    /// As configured for the stream.
     #[default]
     Default,
     /// Not kept.
     No,
-    /// Kept for so many seconds.
+    /// Kept for this many seconds.
     Ttl(u32),
 }
 
-/// The client that published, if a client did.
+/// The client that published the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publisher {
     /// Its user.
@@ -170,48 +170,48 @@ pub struct Publisher {
     pub cid: ConnectionId,
 }
 
-/// Which record of an intake an envelope came from: the same each time that record comes.
+/// Identity of the intake record behind an envelope. It is the same on every redelivery of the record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// The ordered line of records.
+    /// The ordered sequence of records (a partition or a stream).
     pub line: Arc<str>,
-    /// The record's place in the line.
+    /// Position of the record in that sequence.
     pub offset: u64,
-    /// Which of the record's messages.
+    /// Index of the message within the record.
     pub index: u32,
 }
 
-/// What an ingress or a plugin asks to be published.
+/// A request by an ingress or a plugin to publish one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// What is said; the node fills in an id or timestamp of 0.
+    /// The message. The node fills in an id or timestamp of 0.
     pub message: Arc<Message>,
-    /// To whom.
+    /// The receivers.
     pub target: Target,
-    /// The one connection that is left out (the publisher's own).
+    /// The one connection that gets no copy (the publisher's own).
     pub no_echo: Option<ConnectionId>,
     /// The client that publishes.
     pub from: Option<Publisher>,
-    /// Name of the API key, the intake or the plugin that publishes; none for clients and for an API without keys.
+    /// Name of the API key, intake or plugin that publishes; `None` for clients and for an API without keys.
     pub back_end: Option<Arc<str>>,
-    /// By which way it came.
+    /// The path by which it entered.
     pub origin: Origin,
-    /// How many plugin pushes stand between this and a publish from outside.
+    /// Number of plugin pushes between this message and a publish from outside.
     pub hops: u8,
-    /// Only these nodes deliver it; empty = all.
+    /// Only these nodes deliver it; empty = all nodes.
     pub nodes: Arc<[NodeId]>,
     /// Idempotency key. Carried, unused until history exists.
     pub key: Option<Arc<str>>,
-    /// What history is to do with it. Carried, unused until history exists.
+    /// Retention. Carried, unused until history exists.
     pub history: History,
-    /// What makes it the same when it is published again; `None` = it never is.
+    /// Key for deduplication; `None` = never a duplicate.
     pub identity: Option<Identity>,
-    /// Whether the publisher wants to know what was delivered, even if that means waiting.
+    /// True if the publisher wants delivery counts, even at the cost of waiting for them.
     pub receipts: bool,
 }
 
 impl Publication {
-    /// With nothing set that may be left out.
+    /// Creates a publication with all optional fields unset.
     #[must_use]
     pub fn new(message: impl Into<Arc<Message>>, target: Target, origin: Origin) -> Self {
         Self {
@@ -230,7 +230,7 @@ impl Publication {
         }
     }
 
-    /// The same under way: accepted at `sent_at`, milliseconds since 1970.
+    /// Converts it to an envelope that was accepted at `sent_at` (milliseconds since 1970).
     #[must_use]
     pub fn into_envelope(self, id: u64, sent_at: i64) -> Envelope {
         let Self { message, target, no_echo, from, back_end, origin, hops, nodes, key, history, identity, receipts } =
@@ -254,56 +254,56 @@ impl Publication {
     }
 }
 
-/// What travels: a publication that was accepted.
+/// An accepted publication on its way to the receivers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// Unique in the cluster, grows per publishing node.
+    /// Unique in the cluster. Ids of one publishing node grow.
     pub id: u64,
-    /// What is said. Shared: a push to many is one message.
+    /// The message. Shared, so a push to many receivers holds one copy.
     pub message: Arc<Message>,
-    /// To whom.
+    /// The receivers.
     pub target: Target,
-    /// The one connection that is left out (the publisher's own).
+    /// The one connection that gets no copy (the publisher's own).
     pub no_echo: Option<ConnectionId>,
     /// The client that published.
     pub from: Option<Publisher>,
-    /// Name of the API key, the intake or the plugin that published, on the node that took it in; it does not travel.
+    /// Name of the API key, intake or plugin that published. Known on the accepting node only; it is not transmitted.
     pub back_end: Option<Arc<str>>,
-    /// By which way it came.
+    /// The path by which it entered.
     pub origin: Origin,
-    /// How many plugin pushes stand between this and a publish from outside, at most [`MAX_HOPS`].
+    /// Number of plugin pushes between this message and a publish from outside, at most [`MAX_HOPS`].
     pub hops: u8,
-    /// Only these nodes deliver it; empty = all.
+    /// Only these nodes deliver it; empty = all nodes.
     pub nodes: Arc<[NodeId]>,
     /// Idempotency key. Carried, unused until history exists.
     pub key: Option<Arc<str>>,
-    /// What history is to do with it. Carried, unused until history exists.
+    /// Retention. Carried, unused until history exists.
     pub history: History,
-    /// What makes it the same when it is published again; `None` = it never is.
+    /// Key for deduplication; `None` = never a duplicate.
     pub identity: Option<Identity>,
-    /// Whether the publisher wants to know what was delivered, even if that means waiting.
+    /// True if the publisher wants delivery counts, even at the cost of waiting for them.
     pub receipts: bool,
-    /// When it was accepted, milliseconds since 1970.
+    /// Time of acceptance, milliseconds since 1970.
     pub sent_at: i64,
 }
 
-/// Where in a stream a message stands. Reserved: no stream exists yet.
+/// Position of a message in a stream. Reserved: no stream exists yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
-    /// Grows by one a message.
+    /// Grows by one with each message.
     pub offset: u64,
-    /// New when the stream's state was lost.
+    /// Changes when the state of the stream is lost.
     pub epoch: Arc<str>,
 }
 
-/// What reached which receivers of one envelope on one node.
+/// Delivery result of one envelope on one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Receipt {
-    /// Connections whose queue took the message.
+    /// Connections whose queue accepted the message.
     pub delivered: u32,
-    /// Connections whose queue was full: they are closed as slow consumers, the message is lost to them.
+    /// Connections whose queue was full. They are closed as slow consumers and do not receive the message.
     pub full: u32,
-    /// Users named by the target who have no such connection here.
+    /// Users of the target without a matching connection on this node.
     pub offline: Vec<Uid>,
 }
 

@@ -1,10 +1,10 @@
-//! What one connection may say and what it is answered: a state machine, (input, now) → actions.
+//! The protocol state machine of one connection: (input, now) → actions.
 //!
-//! Knows no socket, no clock, no plugin and no hub: who drives it ([`crate::server`]) does what the actions say and
-//! feeds the outcome back. One SendBody is under way at a time, so answers come in the order of the questions.
+//! Independent of sockets, clocks, plugins and the hub: the driver ([`crate::server`]) performs the actions and feeds
+//! the results back. One SendBody is processed at a time, so answers keep the order of the requests.
 //!
 //! Built-in keys: `client_bind`, `client_refresh`, `client_set_tag`, `client_remove_tag`, `room_join`, `room_leave`,
-//! `message`. Any other key goes to the plugin that owns it. A refusal to let a client in is always a REPLY with the key
+//! `message`. Any other key goes to the plugin that owns it. A client that is not admitted gets a REPLY with the key
 //! `client_handshake`, which sets the stop flag of CIM's SDKs, and then a close.
 
 mod bind;
@@ -21,53 +21,53 @@ use crate::message::{Entries, Message, Target};
 use crate::protocol::{Reply, SendBody};
 use bind::Purpose;
 
-/// Largest value of a fact, tag or channel that a client says of itself, in bytes.
+/// Maximum length of a fact, tag or channel that a client sends about itself, in bytes.
 pub const MAX_FACT_BYTES: usize = 256;
 
 /// The protocol state of one connection.
 #[derive(Debug)]
 pub struct Session {
-    /// When it was opened, milliseconds since 1970.
+    /// Time of opening, milliseconds since 1970.
     since: i64,
-    /// Who it belongs to, once the auth plugins said so.
+    /// The user of the connection, set once the auth plugins admit it.
     holder: Option<Box<Admission>>,
     waiting: Waiting,
 }
 
-/// What happened. Each action but `Reply`, `SetTag`, `Extend` and `Close` is answered by the input it names.
+/// Events. Each action except `Reply`, `SetTag`, `Extend` and `Close` is answered by the input that names it.
 pub enum Input {
-    /// The transport stands; with a token in it the connection asks to be bound at once.
+    /// The transport is open. With a token in the claim, the connection asks to be bound at once.
     Opened(Option<Box<Claim>>),
-    /// The transport refuses the client: it is told in band.
+    /// The transport refuses the client, which is told in band.
     Refused(Disconnect, Refusal),
     /// A SendBody came.
     Sent(SendBody),
-    /// A plugin gave the connection to this user since it last spoke; the client has been told.
+    /// A plugin bound the connection to this user. The client has been told already.
     Given(Box<Admission>),
     /// After [`Action::Admit`].
     Admitted(Result<Box<Admission>, Refusal>),
     /// After [`Action::Bind`].
     Bound(Result<Whereabouts, Refusal>),
-    /// After [`Action::Handle`]: the plugin's code, words and data; `None` when no plugin owns the key.
+    /// After [`Action::Handle`]: code, message and data of the plugin; `None` if no plugin owns the key.
     Handled(Option<Answer>),
-    /// After [`Action::Join`]: `false` if it was in the room.
+    /// After [`Action::Join`]: `false` if the connection was already in the room.
     Joined(Result<bool, Refusal>),
-    /// After [`Action::Leave`]: `false` if it was not in the room.
+    /// After [`Action::Leave`]: `false` if the connection was not in the room.
     Left(bool),
     /// After [`Action::Publish`].
     Published(Outcome),
 }
 
-/// What is to be done now, in order.
+/// Commands to the driver, to be performed in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Send this to the client.
     Reply(Reply),
-    /// Ask the auth plugins.
+    /// Ask the auth plugins to admit the client.
     Admit(Box<Claim>),
-    /// Bind the connection as admitted, with what the client said of itself.
+    /// Bind the connection as admitted, with the facts that the client sent.
     Bind(Box<Admission>, Facts),
-    /// Add what the bound client said of itself; answered like [`Action::Bind`]. The claims stay.
+    /// Add the facts of a client that is already bound; answered like [`Action::Bind`]. The claims stay.
     Rebind(Box<Admission>, Facts),
     /// Ask the plugin that owns the key.
     Handle {
@@ -76,117 +76,117 @@ pub enum Action {
         /// Its data.
         data: Entries,
     },
-    /// Join a room, if the client may; with what it sent beside the room.
+    /// Join a room, if the client may. The entries are the other fields of the request.
     Join(Room, Entries),
     /// Leave a room.
     Leave(Room),
     /// Set or remove the tag.
     SetTag(Option<String>),
-    /// Publish for the client. For a room only if the connection is in it.
+    /// Publish for the client. A room is a valid target only if the connection is in it.
     Publish(Box<Said>),
-    /// Give the unbound connection so much time from now.
+    /// Extend the deadline of the unbound connection to this long from now.
     Extend(Duration),
     /// Close the connection. Nothing follows.
     Close(Disconnect),
 }
 
-/// What the operator allows, as far as a session asks.
+/// Operator settings that the session needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// Whether a client may send `message`.
+    /// True if clients may send `message`.
     pub publish: bool,
-    /// Time to bind.
+    /// Time allowed for the bind.
     pub unbound: Duration,
-    /// The most that handlers may stretch it to, from the opening on.
+    /// Upper bound of extensions by handlers, counted from the opening.
     pub unbound_max: Duration,
 }
 
-/// Where a bound client is.
+/// Location of a bound client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whereabouts {
-    /// Its connection.
+    /// The connection.
     pub cid: ConnectionId,
     /// The node's name.
     pub node: NodeId,
-    /// The node's address for clients; empty = it is not known.
+    /// The node's address for clients; empty = unknown.
     pub address: String,
-    /// Address of the node to dial the next time, where that is another one.
+    /// Address of the node to connect to next time, if it is another one.
     pub next: Option<String>,
 }
 
-/// A client's message to others.
+/// A message from one client to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    /// What is said; the sender is the client's user, whatever it typed.
+    /// The message. Its sender is always the bound user, not the text that the client typed.
     pub message: Message,
     /// A user or a room.
     pub target: Target,
 }
 
-/// What became of a client's message.
+/// Result of a client's message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It went out.
+    /// The message was published.
     Accepted {
         /// Its id.
         id: i64,
-        /// Connections that got it, where that is known.
+        /// Connections that received it, if known.
         delivered: Option<u32>,
         /// Users who have no connection.
         offline: Vec<Uid>,
     },
-    /// A plugin made it disappear.
+    /// A plugin dropped it silently.
     Dropped {
         /// Its id.
         id: i64,
     },
-    /// It went nowhere: not joined, refused, too large, or the way is shut.
+    /// Not published: room not joined, refused, too large, or the broker is unavailable.
     Refused(Refusal),
 }
 
-/// What has to come back before the next SendBody is looked at.
+/// The result that the session waits for before it processes the next SendBody.
 #[derive(Debug)]
 enum Waiting {
     Nothing,
     Auth(Box<Purpose>),
-    /// The admission counts once the bind went well.
+    /// The admission takes effect when the bind succeeds.
     Bind(Box<(Purpose, Admission)>),
     Handler(String),
     Join(Room),
     Leave(Room),
     Publish,
-    /// For nothing, ever again.
+    /// Closing is final.
     Closing,
 }
 
 impl Session {
-    /// Of a connection opened at `now` (milliseconds since 1970).
+    /// Creates the session of a connection opened at `now` (milliseconds since 1970).
     #[must_use]
     pub fn new(now: i64) -> Self {
         Self { since: now, holder: None, waiting: Waiting::Nothing }
     }
 
-    /// The user that it is bound to.
+    /// The bound user.
     #[must_use]
     pub fn uid(&self) -> Option<&Uid> {
         self.holder.as_deref().map(|admission| &admission.uid)
     }
 
-    /// Second since 1970 at which its admission ends.
+    /// End of the admission, seconds since 1970.
     #[must_use]
     pub fn expires(&self) -> Option<u64> {
         self.holder.as_deref().and_then(|admission| admission.expires)
     }
 
-    /// Whether it has said [`Action::Close`].
+    /// True once [`Action::Close`] was returned.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         matches!(self.waiting, Waiting::Closing)
     }
 
-    /// Takes what happened at `now` (milliseconds since 1970) and says what to do.
+    /// Processes an input at `now` (milliseconds since 1970) and returns the actions to perform.
     ///
-    /// An answer that nothing waits for is ignored, and so is everything after [`Action::Close`].
+    /// Ignores an answer that the session does not wait for, and every input after [`Action::Close`].
     pub fn on(&mut self, input: Input, now: i64, rules: &Rules) -> Vec<Action> {
         if self.is_closing() {
             return Vec::new();
@@ -259,7 +259,7 @@ impl Session {
         Ok(vec![Action::Leave(room)])
     }
 
-    /// The room that a bound client names.
+    /// Reads the room from the request of a bound client.
     fn room(&self, data: &Entries) -> Result<Room, Refusal> {
         self.user()?;
         Room::parse(required(data, "room")?).map_err(|e| invalid(format!("room: {e}")))
@@ -288,7 +288,7 @@ impl Session {
         actions
     }
 
-    /// A handler that serves an unbound client (a login by QR code, say) gives it time to go on.
+    /// Time granted to an unbound client after a handler served it (a login by QR code, for example).
     fn extension(&self, now: i64, rules: &Rules) -> Option<Duration> {
         let age = Duration::from_millis(u64::try_from(now - self.since).unwrap_or(0));
         let left = rules.unbound_max.checked_sub(age)?;
@@ -299,10 +299,10 @@ impl Session {
         self.uid().ok_or_else(|| Refusal::new("401", "the connection is not bound to a user"))
     }
 
-    /// Tells the client in the one way that every SDK of the family understands, and closes.
+    /// Refuses the client with the one reply that every CIM SDK understands, and closes.
     fn refuse(&mut self, why: Disconnect, refusal: Refusal, now: i64) -> Vec<Action> {
         self.waiting = Waiting::Closing;
-        // CIM's SDKs stop dialling at 401 only; a fault of ours must let them come back.
+        // CIM's SDKs stop reconnecting at 401 only. After a failure of the node they must reconnect.
         let (code, why) = match refusal.is_ours() {
             true => (refusal.code, Disconnect::INTERNAL),
             false => ("401".to_owned(), why),
@@ -311,7 +311,7 @@ impl Session {
     }
 }
 
-/// How a client hears that its connection has its user.
+/// The reply that tells a client its user.
 #[must_use]
 pub fn bind_reply(uid: &Uid, expires: Option<u64>, place: &Whereabouts, now: i64) -> Reply {
     bind::reply_to("client_bind", uid, expires, place, now)
@@ -334,7 +334,7 @@ fn invalid(words: String) -> Refusal {
     Refusal::new("400", words)
 }
 
-/// A field that must be there and say something.
+/// Reads a mandatory, non-empty field.
 fn required<'a>(data: &'a Entries, field: &str) -> Result<&'a str, Refusal> {
     match data.get(field) {
         None => Err(invalid(format!("{field}: expected a non-empty string, got nothing"))),
@@ -354,7 +354,7 @@ fn bounded(field: &str, text: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Enough of a text to know it again.
+/// The first 64 bytes of a text, to recognise it.
 fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(64)]
 }

@@ -1,7 +1,7 @@
-//! What the node tells of itself: log lines and metrics. Set up once, by the app, which owns the [`Telemetry`].
+//! Log lines and metrics of the process. The app sets them up once and owns the [`Telemetry`].
 //!
-//! Log lines go to standard error and, if configured, to a file, each through a bounded queue and a thread of its own:
-//! a full queue loses lines and counts them, and never holds up a connection. Metric names stand in [`names`].
+//! Log lines go to standard error and, if configured, to a file, each through a bounded queue and its own thread. A
+//! full queue drops lines and counts them; it never blocks a connection. Metric names are in [`names`].
 
 mod file;
 pub mod guests;
@@ -32,60 +32,60 @@ use file::{LogFile, Next};
 use guests::GuestLog;
 use lines::{Lines, Unwritten};
 
-/// Lines that wait for one writer before more are lost.
+/// Lines queued for one writer before more are dropped.
 const QUEUE_LINES: usize = 16_384;
-/// How often samples are gathered, so that they do not pile up while nobody scrapes.
+/// Interval of gathering samples, so that they do not pile up while no scraper reads them.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Bounds of the histograms of durations, in seconds: a filter takes microseconds, a handler may take seconds.
+/// Histogram bounds of durations, in seconds: a filter takes microseconds, a handler may take seconds.
 const SECONDS: [f64; 16] =
     [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2, 0.25, 1.0, 5.0];
 
-/// Most characters of a text that somebody else chose.
+/// Maximum characters of a foreign text in a log line.
 const LINE_CHARS: usize = 160;
-/// Most bytes of it; an escaped character takes up to ten.
+/// Maximum bytes of that text; an escaped character takes up to ten.
 const LINE_BYTES: usize = 640;
-/// Lines about one address at once.
+/// Burst of log lines about one address.
 const TOLD_BURST: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
-/// Addresses that are long forgotten are looked for once in so many lines.
+/// Number of lines between two removals of idle addresses from the limiter.
 const SWEEP: u32 = 1_024;
 
-/// At `trace` tungstenite logs whole messages, tokens of `client_bind` included: it never gets that far.
+/// At `trace` tungstenite logs whole messages, including the tokens of `client_bind`. This directive prevents it.
 const WITHOUT_PAYLOADS: &str = "tungstenite=warn";
 
-/// Why the telemetry cannot be set up.
+/// Telemetry setup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The level is no filter.
+    /// The level is not a valid filter.
     #[error("log.level: expected a filter such as info,skylark::plugin=debug, got {level:?}")]
     Level {
-        /// What came.
+        /// The configured level.
         level: String,
-        /// Why.
+        /// The parser's error.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
-    /// The log file cannot be written.
+    /// The log file cannot be opened.
     #[error("log.file: cannot write {path:?}")]
     File {
-        /// Its name.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         #[source]
         source: std::io::Error,
     },
-    /// Something else in this process logs or counts already.
+    /// Another logger or recorder is already installed in this process.
     #[error("the process has a log already")]
     Twice,
 }
 
-/// Logs and metrics of this process. Dropping it writes out the lines that wait.
+/// Logs and metrics of this process. Dropping it flushes the queued lines.
 pub struct Telemetry {
     level: reload::Handle<EnvFilter, Registry>,
     metrics: Metrics,
     guests: GuestLog,
     lost: Vec<ErrorCounter>,
     unwritten: Unwritten,
-    /// The log file's settings, and where it is put when it is opened anew.
+    /// Settings of the log file, and the slot for the reopened file.
     file: Option<(Log, Next)>,
     _writers: Vec<WorkerGuard>,
 }
@@ -94,7 +94,7 @@ impl Telemetry {
     /// Sets up logs and metrics for the whole process.
     ///
     /// # Errors
-    /// [`TelemetryError`] for a level that does not parse, a file that cannot be written, a second start.
+    /// [`TelemetryError`] if the level does not parse, the file cannot be written, or logging was already started.
     pub fn start(log: &Log) -> Result<Self, TelemetryError> {
         let (filter, level) = reload::Layer::new(parse_level(&log.level)?);
         let unwritten = Unwritten::default();
@@ -117,16 +117,15 @@ impl Telemetry {
         Ok(Self { level, metrics, guests, lost, unwritten, file: reopened, _writers: writers })
     }
 
-    /// Logs at another level from now on.
+    /// Changes the log level.
     pub fn set_level(&self, level: LogLevel) {
         self.level.reload(level.0).expect("the subscriber lives as long as the process");
     }
 
-    /// Opens the log file again under its name; the next line goes there. Without a log file it does nothing. To be called
-    /// where it may block.
+    /// Reopens the log file under its name; the next line goes there. Does nothing without a log file. May block.
     ///
     /// # Errors
-    /// [`TelemetryError::File`]; lines go to the former file then.
+    /// [`TelemetryError::File`]. Lines then keep going to the previous file.
     pub fn reopen(&self) -> Result<(), TelemetryError> {
         if let Some((log, next)) = &self.file {
             let file = open_file(log)?;
@@ -141,13 +140,13 @@ impl Telemetry {
         self.metrics.clone()
     }
 
-    /// The newest lines of plugins, as far as the level lets them through.
+    /// The newest log lines of plugins, filtered by the log level.
     #[must_use]
     pub fn guests(&self) -> GuestLog {
         self.guests.clone()
     }
 
-    /// Gathers samples and lost lines every 5 s; never ends. To be run as a task of the app.
+    /// Gathers samples and lost lines every 5 s; never ends. The app runs it as a task.
     pub fn upkeep(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let (metrics, lost, unwritten) = (self.metrics.clone(), self.lost.clone(), self.unwritten.clone());
         async move {
@@ -164,7 +163,7 @@ impl Telemetry {
     }
 }
 
-/// What is logged: a level that was parsed.
+/// A parsed log level.
 pub struct LogLevel(EnvFilter);
 
 impl LogLevel {
@@ -182,7 +181,7 @@ impl LogLevel {
 pub struct Metrics(PrometheusHandle);
 
 impl Metrics {
-    /// Collects what is counted from now on; the second call gives the same.
+    /// Installs the recorder. Later calls return the same handle.
     ///
     /// # Panics
     /// When a recorder of another kind is installed in this process.
@@ -200,14 +199,14 @@ impl Metrics {
         METRICS.get_or_init(install).clone()
     }
 
-    /// The page for Prometheus, as it is now.
+    /// The current metrics page for Prometheus.
     #[must_use]
     pub fn render(&self) -> String {
         self.0.render()
     }
 }
 
-/// A fault for the log: what was expected and where, without what came, for that may be a token or somebody's words.
+/// Formats a fault for the log without the received value, which may be a token or private text.
 #[must_use]
 pub fn without_value(fault: &impl std::fmt::Display) -> String {
     let mut text = fault.to_string();
@@ -215,7 +214,7 @@ pub fn without_value(fault: &impl std::fmt::Display) -> String {
     capped(&text)
 }
 
-/// A text that somebody else chose, no longer in the log than a line, control characters escaped.
+/// Shortens a foreign text to one log line and escapes its control characters.
 #[must_use]
 pub fn capped(text: &str) -> String {
     let mut line = String::new();
@@ -228,8 +227,8 @@ pub fn capped(text: &str) -> String {
     line
 }
 
-/// True while the log may hear of another mistake of this address: one a second, [`TOLD_BURST`] at once. IPv6 addresses
-/// count by their /64.
+/// Rate limit of log lines about one address: one a second, with a burst of [`TOLD_BURST`]. IPv6 addresses are grouped
+/// by /64. Returns true if the line may be logged.
 #[must_use]
 pub fn may_tell(ip: IpAddr) -> bool {
     static TOLD: OnceLock<DefaultKeyedRateLimiter<IpAddr>> = OnceLock::new();

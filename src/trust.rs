@@ -1,6 +1,6 @@
-//! Whose certificates Skylark trusts where it is the client: the system's bundle, and one more file of the operator's.
+//! Trusted certificates of Skylark's own TLS clients: the system's bundle and one file of the operator.
 //!
-//! Knows no connection.
+//! Independent of connections.
 
 pub(crate) mod roots;
 
@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::OnceCell;
 
-/// What is trusted; read when the first connection needs it.
+/// The trusted certificates, read when the first connection needs them.
 pub struct Trust {
     ca: PathBuf,
     key: &'static str,
@@ -20,16 +20,17 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// The system's, and those in `ca` (PEM) if it is not empty; `key` of the configuration is where it was set.
+    /// Trusts the system's certificates, and those in `ca` (PEM) unless it is empty. `key` is the configuration key of
+    /// `ca`.
     #[must_use]
     pub fn new(ca: PathBuf, key: &'static str) -> Self {
         Self { ca, key, config: OnceCell::new() }
     }
 
-    /// What a TLS client needs.
+    /// The TLS client configuration.
     ///
     /// # Errors
-    /// Which file cannot be read, or that there is none.
+    /// The message names the file that cannot be read, or says that no certificate was found.
     pub async fn config(&self) -> Result<Arc<ClientConfig>, String> {
         let read = || async {
             let (ca, key) = (self.ca.clone(), self.key);
@@ -39,7 +40,7 @@ impl Trust {
     }
 }
 
-/// What is wrong with a file of certificates that `key` of the configuration names.
+/// Describes the fault of a certificate file that `key` of the configuration names; `None` if the file is valid.
 #[must_use]
 pub fn fault(ca: &Path, key: &str) -> Option<String> {
     match certificates(ca) {
@@ -54,7 +55,7 @@ pub fn fault(ca: &Path, key: &str) -> Option<String> {
 fn config(ca: &Path, key: &str) -> Result<Arc<ClientConfig>, String> {
     let mut roots = RootCertStore::empty();
     if let Some(bundle) = roots::bundle() {
-        // A bundle holds old certificates that no library takes; they are not the operator's fault.
+        // A bundle may hold old certificates that no library accepts. They are not the operator's fault.
         roots.add_parsable_certificates(certificates(&bundle)?);
     }
     if !ca.as_os_str().is_empty() {

@@ -1,4 +1,4 @@
-//! Tasks and threads that a node needs to serve, and the news of the first one that ended.
+//! Tasks and threads that a node cannot run without, and the report of the first one that ends.
 //!
 //! Each of them holds a [`Vital`] while it runs. A guard that drops before [`Vitals::release`] names a task that returned
 //! or panicked. The app waits for that name, turns readiness red, drains and exits.
@@ -30,7 +30,7 @@ pub struct Vital {
     is_done: bool,
 }
 
-/// The end of a task that had to live.
+/// The unexpected end of a vital task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The name by which the task was registered.
@@ -55,7 +55,7 @@ impl Vitals {
         Vital { task, shared: Arc::clone(&self.0), is_done: false }
     }
 
-    /// Registers a task and gives the future to spawn for it. A future that is dropped unfinished counts as ended.
+    /// Registers a task and returns the future to spawn for it. A future that is dropped unfinished counts as ended.
     pub fn run<T, F>(&self, task: T, work: F) -> impl Future<Output = F::Output> + use<T, F>
     where
         T: Into<Arc<str>>,
@@ -68,7 +68,7 @@ impl Vitals {
         }
     }
 
-    /// Allows every task to end from now on: the node drains.
+    /// Allows every task to end from now on; called when the node drains.
     pub fn release(&self) {
         self.0.released.store(true, Ordering::SeqCst);
     }
@@ -83,7 +83,7 @@ impl Vitals {
         }
     }
 
-    /// Names of the tasks that run, sorted.
+    /// Names of the running tasks, sorted.
     #[must_use]
     pub fn running(&self) -> Vec<Arc<str>> {
         let mut running = self.0.running.lock().clone();
@@ -93,7 +93,7 @@ impl Vitals {
 }
 
 impl Vital {
-    /// Ends the watch of a task that ends as it should, such as one whose owner is gone.
+    /// Ends the watch of a task that may end, such as one whose owner is gone.
     pub fn done(mut self) {
         self.is_done = true;
     }

@@ -1,6 +1,6 @@
-//! `intakes`: the topics from which back ends are heard besides the push API.
+//! `intakes`: topics from which back ends publish, besides the push API.
 //!
-//! Whose engine it is, is said once: an intake without an address of its own uses that of `bus`, with its user and password.
+//! An intake without an address uses the engine of `bus`, with its user and password.
 
 use super::bus::{Bus, KafkaConfig, RedisConfig};
 use super::credential::Credential;
@@ -12,19 +12,21 @@ item! {
     pub struct Intake {
         /// `redis` (a pub/sub channel, at most once), `redis-stream` or `kafka` (a consumer group, at least once).
         pub kind: IntakeKind,
-        /// The channel, stream or topic. What can never be accepted goes to the stream or topic of this name with `:dead` (Kafka: `.dead`) behind it.
+        /// The channel, stream or topic. Dead letters go to the stream or topic of this name with the suffix `:dead`
+        /// (Kafka: `.dead`).
         pub topic: String = "chat".to_owned() => "chat",
-        /// Consumer group: its members share the records. A `redis` intake has none; its nodes take turns.
+        /// Consumer group, whose members share the records. A `redis` intake has no group; its nodes take turns.
         pub group: String = "skylark".to_owned() => "skylark",
-        /// Redis: where it is, as in `bus.redis`; empty = the one of `bus.redis`, with its user and password.
+        /// Redis: address, as in `bus.redis`; empty = that of `bus.redis`, with its user and password.
         pub url: String = String::new() => "\"\"",
-        /// Kafka: where it is, `host:port` by commas; empty = the one of `bus.kafka`, with its user, password and properties.
+        /// Kafka: bootstrap brokers, `host:port`, separated by commas; empty = those of `bus.kafka`, with its user,
+        /// password and properties.
         pub brokers: String = String::new() => "\"\"",
-        /// User, where `url` or `brokers` is given.
+        /// User, if `url` or `brokers` is set.
         pub user: String = String::new() => "\"\"",
-        /// Password, where `url` or `brokers` is given; best as `{file: …}` or `{env: …}`.
+        /// Password, if `url` or `brokers` is set; best as `{file: …}` or `{env: …}`.
         pub password: Credential [Secret(0)] = Credential::default() => "\"\"",
-        /// Kafka: properties of librdkafka for this intake; they win over those of `bus.kafka`, where that is used.
+        /// Kafka: properties of librdkafka for this intake. They override those of `bus.kafka`, if that is used.
         pub properties: Properties = Properties::default() => "{}",
     }
 }
@@ -41,8 +43,9 @@ words! {
     }
 }
 
-/// What each intake is called in metrics, logs and readiness: its kind and topic, and the engine where another intake has
-/// the same kind and topic, so that neither hides the other's faults. A number tells those apart that have one engine, too.
+/// Names of the intakes in metrics, logs and readiness: kind and topic. Intakes with the same kind and topic also get
+/// the engine in their names, so that none hides the faults of another. A number separates those that share even the
+/// engine.
 #[must_use]
 pub fn intake_names(intakes: &[Intake], bus: &Bus) -> Vec<String> {
     let plain: Vec<String> =
@@ -59,7 +62,7 @@ pub fn intake_names(intakes: &[Intake], bus: &Bus) -> Vec<String> {
 }
 
 impl Intake {
-    /// The address of its engine, without a user or password.
+    /// Address of the engine, without user and password.
     fn engine(&self, bus: &Bus) -> String {
         if self.kind == IntakeKind::Kafka {
             return self.kafka(bus).brokers;
@@ -69,7 +72,7 @@ impl Intake {
         address.rsplit_once('@').map_or(address, |(_, address)| address).to_owned()
     }
 
-    /// The way to its Redis: its own, or that of the bus.
+    /// Connection to the intake's Redis: its own, or that of the bus.
     #[must_use]
     pub fn redis(&self, bus: &Bus) -> RedisConfig {
         if self.url.is_empty() {
@@ -78,7 +81,7 @@ impl Intake {
         let (url, user, password) = (self.url.clone(), self.user.clone(), self.password.clone());
         RedisConfig { url, user, password, ..bus.redis.clone() }
     }
-    /// The way to its Kafka: its own, or that of the bus with its own properties on top.
+    /// Connection to the intake's Kafka: its own, or that of the bus with the intake's properties on top.
     #[must_use]
     pub fn kafka(&self, bus: &Bus) -> KafkaConfig {
         let mut kafka = bus.kafka.clone();

@@ -1,7 +1,7 @@
-//! The numbers that one node gives out, each of them once: ids of connections, messages and questions.
+//! The id sequence of one node, for connections, messages and questions. No number is issued twice.
 //!
-//! A number is given out only below a bound that outlives the process: blocks of numbers are reserved in a store
-//! (`app::ids`) before they are used. Knows no store. Layout: 12 bits of the node's number, 41 bits of the counter.
+//! A number is issued only below a bound that outlives the process: blocks of numbers are reserved in a store
+//! (`app::ids`) before use. Independent of the store. Layout: 12 bits of the node's number, 41 bits of the counter.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,46 +15,46 @@ use super::{ConnectionId, MAX_NODE_NUMBER};
 
 /// Bits of the counter.
 pub(super) const SEQUENCE_BITS: u32 = 41;
-/// The counter ends below this: the numbers of the node are used up then.
+/// Exclusive upper bound of the counter. At this value the numbers of the node are used up.
 pub const SEQUENCE_END: u64 = 1 << SEQUENCE_BITS;
-/// 2025-01-01T00:00:00Z, the zero of the seed.
+/// 2025-01-01T00:00:00Z, the zero point of the seed.
 const SEED_EPOCH: Duration = Duration::from_secs(1_735_689_600);
-/// Latest seed, in 2059: a clock that is far ahead does not use the numbers up.
+/// Largest seed, reached in 2059. It keeps a clock that is far ahead from using the numbers up.
 const LATEST_SEED: u64 = SEQUENCE_END / 2;
 /// How long a caller waits while no number is reserved.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Most numbers that are taken as one run; the smallest block holds many of these.
+/// Maximum length of one run. The smallest block holds many runs.
 const RUN: usize = 4_096;
 
-/// Where the counter begins if nothing is known but the time: (seconds since 2025) × 1024.
+/// Start of the counter if only the time is known: (seconds since 2025) × 1024.
 #[must_use]
 pub fn seed(now: SystemTime) -> u64 {
     let since = now.duration_since(UNIX_EPOCH + SEED_EPOCH).unwrap_or_default();
     ((since.as_secs() << 10) | 1).min(LATEST_SEED)
 }
 
-/// Numbers of one node: unique in the cluster, growing, at most [`MAX_SAFE_INTEGER`](super::MAX_SAFE_INTEGER).
+/// Ids of one node: unique in the cluster, growing, at most [`MAX_SAFE_INTEGER`](super::MAX_SAFE_INTEGER).
 #[derive(Debug)]
 pub struct IdSequence {
     node: u64,
     next: AtomicU64,
-    /// No number from here on may be given out.
+    /// Exclusive bound: numbers from here on are not reserved.
     bound: AtomicU64,
-    /// From here on more numbers are wanted.
+    /// Numbers from here on trigger a request for the next block.
     mark: AtomicU64,
-    /// More numbers were asked for since the last grant.
+    /// True if more numbers were requested since the last grant.
     has_asked: AtomicBool,
     wanted: Notify,
     granted: watch::Sender<()>,
 }
 
-/// Ids that were taken together, in order.
+/// Ids taken together, in order.
 #[derive(Debug, Default)]
 pub struct Ids(SmallVec<[Range<u64>; 1]>);
 
 impl IdSequence {
-    /// Without numbers, until a block is [granted](Self::grant). Of a node number above [`MAX_NODE_NUMBER`] only the
-    /// lower bits count.
+    /// Creates a sequence without numbers until a block is [granted](Self::grant). Only the low 12 bits of `number`
+    /// count if it exceeds [`MAX_NODE_NUMBER`].
     #[must_use]
     pub fn empty(number: u16) -> Self {
         Self {
@@ -68,8 +68,8 @@ impl IdSequence {
         }
     }
 
-    /// With all numbers from the [`seed`] on. After a restart, numbers repeat if the clock went back or if the node
-    /// gave out more than 1 024 a second on average.
+    /// Creates a sequence with all numbers from the [`seed`] on. After a restart, numbers repeat if the clock went back
+    /// or if the node issued more than 1 024 a second on average.
     #[must_use]
     pub fn new(number: u16, now: SystemTime) -> Self {
         let ids = Self::empty(number);
@@ -77,11 +77,11 @@ impl IdSequence {
         ids
     }
 
-    /// Allows the numbers of `block`, which begins at or above each block before. Numbers that are left of an earlier
-    /// block are given up unless `block` continues it. To be called by one task.
+    /// Allows the numbers of `block`, which must begin at or above every earlier block. The rest of an earlier block is
+    /// given up unless `block` continues it. Only one task may call this.
     pub fn grant(&self, block: Range<u64>) {
         let end = block.end.min(SEQUENCE_END);
-        // First the counter, then the bound: a caller that sees the new bound takes a number of the new block.
+        // Store the counter before the bound: a caller that sees the new bound takes a number of the new block.
         if block.start != self.bound.load(Ordering::Relaxed) {
             self.next.fetch_max(block.start, Ordering::AcqRel);
         }
@@ -97,22 +97,22 @@ impl IdSequence {
         self.wanted.notified().await;
     }
 
-    /// How many numbers are reserved and not given out.
+    /// Number of ids that are reserved and not issued yet.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.bound.load(Ordering::Acquire).saturating_sub(self.next.load(Ordering::Relaxed))
     }
 
-    /// The first number that was not given out.
+    /// The first number that was not issued.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.next.load(Ordering::Relaxed)
     }
 
-    /// So many numbers, if they are reserved.
+    /// Takes `count` consecutive numbers, if they are reserved.
     fn try_take(&self, count: u64) -> Option<Range<u64>> {
-        // The bound is read before the number is taken. The other way round, a number that was taken beyond an old bound
-        // could pass under a new one, whose block begins later.
+        // Read the bound before taking the number. In the other order, a number beyond the old bound could pass under a
+        // new bound whose block begins later.
         let bound = self.bound.load(Ordering::Acquire);
         if self.next.load(Ordering::Relaxed) + count > bound {
             self.ask();
@@ -149,7 +149,7 @@ impl IdSequence {
         timeout(PATIENCE, waited).await.ok().flatten()
     }
 
-    /// So many ids. Waits for at most two seconds while none are reserved; `None` = still none.
+    /// Takes `count` ids. Waits at most two seconds while none are reserved; `None` = still none.
     pub async fn take(&self, count: usize) -> Option<Ids> {
         let mut ids = Ids::default();
         let mut left = count;
@@ -161,12 +161,12 @@ impl IdSequence {
         Some(ids)
     }
 
-    /// One id, as [`take`](Self::take).
+    /// Takes one id, as [`take`](Self::take).
     pub async fn take_one(&self) -> Option<u64> {
         self.run(1).await.map(|run| run.start)
     }
 
-    /// One id as that of a connection, as [`take`](Self::take).
+    /// Takes one id for a connection, as [`take`](Self::take).
     pub async fn take_connection(&self) -> Option<ConnectionId> {
         self.take_one().await.map(ConnectionId)
     }
@@ -253,7 +253,7 @@ mod tests {
                     })
                 })
                 .collect();
-            // Every second block belongs to somebody else.
+            // Every second block belongs to another process.
             let mut start = 128;
             while start < 300_000 {
                 if ids.left() < 32 {

@@ -1,6 +1,7 @@
-//! How a connection gets its user, keeps it, and proves it anew: open, `client_bind`, `client_refresh`.
+//! Binding a connection to its user: open, `client_bind`, `client_refresh`.
 //!
-//! What a client types never changes the user: the auth plugins' word does, once, and the word of a plugin that may log in others.
+//! Client input never changes the user. The auth plugins set it once, and a plugin that may log in others can change
+//! it.
 
 use super::{Action, Session, Waiting, Whereabouts, bounded, deny, invalid, optional, required};
 use crate::claim::{Admission, Claim, Facts, Refusal};
@@ -9,15 +10,15 @@ use crate::id::{Device, Uid};
 use crate::message::Entries;
 use crate::protocol::Reply;
 
-/// What is kept of what a client says of itself at `client_bind`, besides device and channel.
+/// Facts kept from `client_bind`, besides device and channel.
 const FACTS: [&str; 5] = ["deviceName", "appVersion", "osVersion", "packageName", "language"];
 
-/// Why the auth plugins are asked, or a bind is under way.
+/// Purpose of the running admission or bind.
 #[derive(Debug)]
 pub(super) enum Purpose {
-    /// The connection gets its user.
+    /// The first bind: the connection gets its user.
     First(Facts),
-    /// A `client_bind` of a bound connection adds what it says.
+    /// A `client_bind` of a bound connection adds facts.
     Again(Facts),
     /// `client_refresh`.
     Refresh,
@@ -85,7 +86,7 @@ impl Session {
             Purpose::First(facts) => (Purpose::First(Facts::default()), facts),
             Purpose::Again(facts) => (Purpose::Again(Facts::default()), facts),
             Purpose::Refresh => {
-                // It proves the user anew and no more: a room that the client left stays left.
+                // A refresh proves the user again and nothing else. It does not rejoin rooms that the client left.
                 admission.rooms = Vec::new();
                 (Purpose::Refresh, Facts::default())
             }
@@ -94,7 +95,8 @@ impl Session {
     }
 
     fn bind(&mut self, admission: Box<Admission>, purpose: Purpose, facts: Facts) -> Action {
-        // Rooms and claims live with the connection; the session keeps what a later bind must not lose.
+        // Rooms and claims are stored with the connection. The session keeps only the fields that a later bind must not
+        // lose.
         let kept = Admission {
             uid: admission.uid.clone(),
             device: admission.device.clone(),

@@ -1,7 +1,7 @@
-//! A client's `message` to a user or a room: what it may carry, and what it is answered.
+//! A client's `message` to a user or a room: allowed fields and the reply.
 //!
-//! The publisher's own connection gets no copy. Its user's other connections get one where the target holds them: they
-//! are in the room, or the message is to the user itself.
+//! The publisher's own connection gets no copy. Other connections of the same user get one if the target includes them:
+//! they are in the room, or the message is to that user.
 
 use super::{Action, Outcome, Said, invalid, optional, reply, required};
 use crate::claim::Refusal;
@@ -9,13 +9,13 @@ use crate::id::{MAX_SAFE_INTEGER, Room, Uid};
 use crate::message::{Entries, KICK_ACTION, Message, Target};
 use crate::protocol::push::{Fault, content_of, extra_of};
 
-/// What an action is that is not named.
+/// Action of a message without one.
 const DEFAULT_ACTION: &str = "chat";
 
 pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Refusal> {
     let (target, receiver) = target(required(data, "to")?)?;
     let action = optional(data, "action").unwrap_or(DEFAULT_ACTION);
-    // A client that could send it could end another one's session.
+    // A client that could send this action could end another client's session.
     if action == KICK_ACTION {
         return Err(Refusal::new("403", format!("action: {KICK_ACTION} is the node's own")));
     }

@@ -1,4 +1,4 @@
-//! Every rule of the session as inputs and the actions they must lead to.
+//! Every rule of the session as inputs and expected actions.
 
 mod random;
 
@@ -166,7 +166,7 @@ fn a_refusal_is_told_in_band_and_closes() {
     let table = [
         (Refusal::new("401", "no"), "401", Disconnect::UNAUTHORIZED),
         (Refusal::new("403", "no"), "401", Disconnect::UNAUTHORIZED),
-        // A fault of the node's: the SDK must not set its stop flag.
+        // A failure of the node: the SDK must not set its stop flag.
         (Refusal::new("503", "no"), "503", Disconnect::INTERNAL),
     ];
     for (refusal, code, why) in table {
@@ -204,7 +204,7 @@ fn a_bind_that_follows_adds_and_never_changes_the_user() {
     let reply = only_reply(on(&mut session, Input::Bound(Ok(place()))));
     assert_eq!((reply.code.as_str(), reply.data.get("uid")), ("200", Some("1074")));
 
-    // With a token of its own the auth plugins are asked, and must name the same user.
+    // A bind with a token asks the auth plugins, which must return the same user.
     let actions = on(&mut session, sent("client_bind", &[("token", "other")]));
     assert!(matches!(&actions[..], [Action::Admit(c)] if c.token.as_deref() == Some("other")));
     let reply = only_reply(on(&mut session, Input::Admitted(Ok(admission("1")))));

@@ -1,6 +1,6 @@
-//! The log file: lines go to a file that begins anew with the hour or day, and only so many of its kind stay.
+//! The log file: rotates by the hour or day and keeps a bounded number of files.
 //!
-//! Takes away nothing but files that it could have written itself: the directory may be everybody's, such as `/var/log`.
+//! Deletes only files that it could have written itself, because the directory may be shared, such as `/var/log`.
 
 use std::fs;
 use std::io::{self, Write};
@@ -13,20 +13,20 @@ use tracing_appender::rolling;
 
 use crate::config::{Log, Rotation};
 
-/// Writes to today's file.
+/// Writes to the current log file.
 pub(super) struct LogFile {
     file: rolling::RollingFileAppender,
     old: Option<Old>,
-    /// The hour in which old files were looked for.
+    /// The hour of the last removal of old files.
     hour: u64,
     next: Next,
 }
 
-/// The file opened anew, for the thread that writes: it takes it with its next line.
+/// Slot for a reopened file. The writer thread takes it with its next line.
 pub(super) type Next = Arc<Mutex<Option<LogFile>>>;
 
 impl LogFile {
-    /// `logs/skylark.log` becomes `logs/skylark.2026-01-31.log`, or stays as it is where nothing rotates.
+    /// Opens `logs/skylark.2026-01-31.log` for `logs/skylark.log`, or that path itself without rotation.
     pub(super) fn open(log: &Log) -> io::Result<Self> {
         let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
         let directory = log.file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -50,12 +50,12 @@ impl LogFile {
         Ok(opened)
     }
 
-    /// Where a file that is opened anew is put.
+    /// The slot for a reopened file.
     pub(super) fn next(&self) -> Next {
         Arc::clone(&self.next)
     }
 
-    /// The former file may have been renamed or removed (logrotate).
+    /// Switches to the reopened file. The previous one may have been renamed or removed (logrotate).
     fn take_next(&mut self) {
         let next = self.next.lock().take();
         if let Some(next) = next {
@@ -63,7 +63,7 @@ impl LogFile {
         }
     }
 
-    /// Once an hour is as often as a new file may begin.
+    /// Removes old files at most once an hour, the shortest rotation interval.
     fn prune(&mut self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / 3600;
         if let Some(old) = self.old.as_ref().filter(|_| now != self.hour) {
@@ -86,7 +86,7 @@ impl Write for LogFile {
     }
 }
 
-/// Which files are former ones, and how many stay, the newest included.
+/// Selects old log files and how many of them stay, the newest included.
 struct Old {
     directory: PathBuf,
     beginning: String,
@@ -95,14 +95,14 @@ struct Old {
 }
 
 impl Old {
-    /// A file that cannot be removed is tried again in an hour.
+    /// Removes old files. A failed removal is retried in an hour.
     fn remove(&self) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         let is_file = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_file());
         let names =
             entries.filter_map(Result::ok).filter(is_file).filter_map(|entry| entry.file_name().into_string().ok());
         let mut names: Vec<String> = names.filter(|name| self.is_ours(name)).collect();
-        // Dates sort as they follow each other.
+        // Dates in this format sort chronologically.
         names.sort_unstable();
         let most = names.len().saturating_sub(self.keep.max(1));
         for name in names.drain(..most) {
@@ -110,7 +110,7 @@ impl Old {
         }
     }
 
-    /// `2026-01-31` or `2026-01-31-07` between beginning and ending, and nothing else.
+    /// True if exactly `2026-01-31` or `2026-01-31-07` is between beginning and ending.
     fn is_ours(&self, name: &str) -> bool {
         let date = name.strip_prefix(&self.beginning).and_then(|rest| rest.strip_suffix(&self.ending));
         let looks = |date: &str, shape: &str| {

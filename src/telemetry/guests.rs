@@ -1,6 +1,6 @@
-//! The newest lines that plugins logged, kept in memory for who asks: the runner of plugin tests, and whoever develops one.
+//! The newest log lines of plugins, kept in memory for the plugin test runner and for plugin developers.
 //!
-//! Knows plugins only as the log does: by the target of their lines and the field that names them.
+//! Recognises plugin lines by their log target and the field with the plugin's name only.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -15,21 +15,21 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::TelemetryError;
 
-/// The target of the lines that plugins log.
+/// Log target of plugin lines.
 pub const TARGET: &str = "skylark::plugin::guest";
-/// So many lines are kept; an older one is forgotten.
+/// Number of lines kept; older ones are dropped.
 const KEPT: usize = 2_048;
 
-/// One line of a plugin.
+/// One log line of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct GuestLine {
     /// Grows by one with each line of any plugin.
     pub number: u64,
-    /// Who logged it.
+    /// The plugin that logged it.
     pub plugin: String,
     /// `debug`, `info`, `warn` or `error`.
     pub level: &'static str,
-    /// What.
+    /// The logged text.
     pub text: String,
 }
 
@@ -44,23 +44,23 @@ struct Ring {
 }
 
 impl GuestLog {
-    /// Gathers what plugins of this process log, and nothing else is logged.
+    /// Installs a logger that gathers plugin lines and writes no other log.
     ///
     /// # Errors
-    /// [`TelemetryError::Twice`].
+    /// [`TelemetryError::Twice`] if a logger is already installed.
     pub fn alone() -> Result<Self, TelemetryError> {
         let log = Self::default();
         tracing_subscriber::registry().with(log.clone()).try_init().map_err(|_| TelemetryError::Twice)?;
         Ok(log)
     }
 
-    /// The lines from this number on, as far as they are kept, oldest first.
+    /// The kept lines from this number on, oldest first.
     #[must_use]
     pub fn since(&self, number: u64) -> Vec<GuestLine> {
         self.0.lock().lines.iter().filter(|line| line.number >= number).cloned().collect()
     }
 
-    /// The number that the next line will have.
+    /// The number that the next line will get.
     #[must_use]
     pub fn next(&self) -> u64 {
         self.0.lock().next

@@ -1,4 +1,4 @@
-//! Writes log lines whole: a line that cannot be written is counted and passed over.
+//! Writes log lines whole. A line that cannot be written is counted and skipped.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Lines that could not be written because the disk was full or the pipe closed.
 pub(super) type Unwritten = Arc<AtomicU64>;
 
-/// A writer that is given one line with each call.
+/// A writer that receives one line per call.
 pub(super) struct Lines<W> {
     out: W,
     unwritten: Unwritten,
-    /// The last line ends in its middle: the next one begins on a line of its own.
+    /// The last line was cut off, so the next one starts with a line break.
     torn: bool,
 }
 
@@ -20,7 +20,7 @@ impl<W: Write> Lines<W> {
         Self { out, unwritten, torn: false }
     }
 
-    /// The number of bytes that went out before an error.
+    /// Writes `line`. The error holds the number of bytes written before the failure.
     fn put(&mut self, line: &[u8]) -> Result<(), usize> {
         let mut written = 0;
         while written < line.len() {
@@ -35,7 +35,7 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// Never fails: the thread that writes would give up the lines behind this one, too.
+/// Never returns an error: the writer thread would drop the lines behind this one, too.
 impl<W: Write> Write for Lines<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.torn && self.put(b"\n").is_ok() {
@@ -59,7 +59,7 @@ impl<W: Write> Write for Lines<W> {
 mod tests {
     use super::*;
 
-    /// A disk with so many bytes left.
+    /// A disk with a limited number of free bytes.
     #[derive(Default)]
     struct Disk {
         left: usize,

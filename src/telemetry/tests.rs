@@ -47,7 +47,7 @@ fn old_files_go_and_the_date_stands_before_the_extension() {
     for day in 1..=4 {
         std::fs::write(dir.path().join(format!("node.2020-01-0{day}.log")), "").unwrap();
     }
-    // Other people's files, however much they look alike.
+    // Files of other programs with similar names.
     let others = ["node-2.2020-01-01.log", "node.log", "node.old.log", "node.2020-01-01.log.gz", "nodes.log", "node"];
     for name in others {
         std::fs::write(dir.path().join(name), "theirs").unwrap();

@@ -1,10 +1,10 @@
-//! Where the system keeps the certificates that it believes in: for what plugins ask, and for the commands that speak to a node.
+//! Location of the system's trusted certificates, for plugin requests and for commands that connect to a node.
 //!
-//! Knows no certificate.
+//! Does not read certificates.
 
 use std::path::PathBuf;
 
-/// The bundles of Linux distributions, Alpine's and BSD's last.
+/// Bundle paths of Linux distributions, then of Alpine and BSD.
 pub(crate) const BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -13,7 +13,7 @@ pub(crate) const BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What `SSL_CERT_FILE` names, whether it is there or not, else the first bundle that is.
+/// Returns `SSL_CERT_FILE` if it is set, even if that file does not exist; otherwise the first existing bundle.
 pub(crate) fn bundle() -> Option<PathBuf> {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     named.or_else(|| BUNDLES.iter().map(PathBuf::from).find(|bundle| bundle.is_file()))

@@ -1,10 +1,10 @@
-//! Whatever a client sends and whatever the node answers: one answer a question, in order, and nothing after a close.
+//! Random client input and random results: one reply per request, in order, and nothing after a close.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// A question, and how the node will answer what the session asks of it (0 = well, others = badly).
+/// A request, and the result of the actions that it leads to (0 = success, others = failure).
 type Step = (usize, usize, u8);
 
 const KEYS: [&str; 9] = [
@@ -30,7 +30,7 @@ fn data(which: usize) -> Entries {
     entries(all[which])
 }
 
-/// What the node makes of an action; `None` where it has nothing to say.
+/// Simulates the node's result of an action; `None` if the action has none.
 fn outcome(action: &Action, how: u8) -> Option<Input> {
     let no = || Refusal::new(if how == 2 { "503" } else { "403" }, "no");
     let well = how == 0;
@@ -54,7 +54,7 @@ fn outcome(action: &Action, how: u8) -> Option<Input> {
     })
 }
 
-/// Asks, answers until the session has no more to say, and gives the replies.
+/// Sends a request, answers until the session returns no more actions, and collects the replies.
 fn ask(session: &mut Session, (key, which, how): Step) -> (Vec<Reply>, bool) {
     let mut replies = Vec::new();
     let body = SendBody { key: KEYS[key].to_owned(), timestamp: 0, data: data(which) };
