@@ -1,6 +1,6 @@
-//! The composition root: builds the node in layer order, runs it, drains it in reverse. Owns every task.
+//! The composition root: builds the node in layer order, runs it and drains it in reverse order. Owns every task.
 //!
-//! Knows how the parts fit, and nothing of what they do.
+//! Connects the parts and contains none of their logic.
 
 mod banner;
 pub mod engine;
@@ -40,54 +40,54 @@ use crate::server::{Descriptors, Listeners, Server, StartError};
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::vital::{Failure, Vitals};
 
-/// What may still be under way when the grace time of a drain is over gets so long to end.
+/// Time that unfinished work gets to end after the grace time of a drain.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
-/// A start in which a vital task has ended gets so long to return the error that ended it.
+/// Time that a start gets to return the error that ended one of its vital tasks.
 const LAST_ERROR: Duration = Duration::from_millis(500);
 
-/// What the first attempt to join the cluster may take before the node starts without it.
+/// Time of the first attempt to join the cluster before the node starts without it.
 const FIRST_JOIN: Duration = Duration::from_secs(2);
 
-/// Exit code of a node in which a task that must live has ended (`EX_SOFTWARE`).
+/// Exit code after the end of a vital task (`EX_SOFTWARE`).
 const TASK_ENDED: u8 = 70;
 
-/// Why a node does not start.
+/// The node cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    /// No log, no metrics.
+    /// Logs or metrics cannot be set up.
     #[error("log: {0}")]
     Telemetry(#[from] TelemetryError),
-    /// An address is taken.
+    /// An address cannot be bound.
     #[error(transparent)]
     Listen(#[from] StartError),
-    /// The plugin directory cannot be used at all; a single bad file is no reason.
+    /// The plugin directory is unusable. A single bad file does not cause this error.
     #[error("plugins: {0}")]
     Plugins(#[from] LoadError),
-    /// The file of the plugins' keys cannot be used.
+    /// The file of the plugins' keys cannot be opened.
     #[error("plugins.kv: {0}")]
     Kv(#[from] OpenError),
-    /// The engine of the bus cannot be named.
+    /// The address or the properties of the bus engine are invalid.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The file of the node's ids holds something else.
+    /// The file of the node's ids has other contents.
     #[error("node.state: {0}")]
     Ids(#[from] ids::FileError),
-    /// The process gets no signals.
+    /// Signal handlers cannot be installed.
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
 }
 
-/// How a node ended.
+/// The way a node ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// A signal told it to end, and it has drained.
+    /// A signal ended it, and it has drained.
     Drained,
-    /// A signal told it to end before it was ready.
+    /// A signal ended it before it was ready.
     NotStarted,
-    /// This second signal came while it drained: what had not drained is cut.
+    /// This second signal came during the drain; the remaining connections and tasks were cut.
     Cut(i32),
-    /// A task that must live has ended; where the node was ready, it has drained.
+    /// A vital task ended. The node drained if it was ready before.
     Failed(Failure),
 }
 
@@ -103,16 +103,16 @@ impl End {
     }
 }
 
-/// Why a node stops serving.
+/// Reason to stop serving.
 enum Stop {
     Told,
     Failed(Failure),
 }
 
-/// Runs a node until a signal tells it to end (SIGTERM, SIGINT) or a vital task ends, and drains it.
+/// Runs a node until a signal (SIGTERM, SIGINT) or the end of a vital task, and drains it.
 ///
 /// # Errors
-/// [`AppError`] when it cannot start.
+/// [`AppError`] if it cannot start.
 pub async fn run(loaded: Loaded) -> Result<End, AppError> {
     run_with(loaded, Vitals::default()).await
 }
@@ -121,7 +121,7 @@ async fn run_with(loaded: Loaded, vitals: Vitals) -> Result<End, AppError> {
     let telemetry = Arc::new(Telemetry::start(&loaded.config.log)?);
     let mut signals = Signals::listen().map_err(AppError::Signals)?;
     raise_descriptors(&loaded.config);
-    // A task of its own: what blocks in there delays neither a signal nor the news of a task that ended.
+    // The start runs in its own task, so blocking code in it delays neither signals nor the report of an ended task.
     let mut starting = Starting(tokio::spawn(App::start(Arc::clone(&telemetry), loaded, vitals.clone())));
     let mut app = tokio::select! {
         biased;
@@ -157,7 +157,7 @@ async fn stopped(signals: &Signals, vitals: &Vitals) -> Stop {
     }
 }
 
-/// Waits for the second signal of a drain.
+/// Waits for the second signal during a drain.
 async fn cut_short(signals: &Signals) -> i32 {
     let mut hangups = signals.clone();
     loop {
@@ -169,7 +169,7 @@ async fn cut_short(signals: &Signals) -> i32 {
     }
 }
 
-/// Ends a node that is not ready yet. A start that fails ends its tasks, too: its error is the reason then.
+/// Ends a node that is not ready yet. A failed start also ends its tasks; then its error is returned.
 async fn end_of_start(stop: Stop, starting: &mut Starting) -> Result<End, AppError> {
     if let Stop::Failed(_) = &stop
         && let Ok(Err(error)) = timeout(LAST_ERROR, starting.ready()).await
@@ -179,7 +179,7 @@ async fn end_of_start(stop: Stop, starting: &mut Starting) -> Result<End, AppErr
     Ok(give_up(stop))
 }
 
-/// Ends a node that is not ready yet: it has no client and no record.
+/// Ends a node that is not ready yet. It has neither connections nor intake records to drain.
 fn give_up(stop: Stop) -> End {
     match stop {
         Stop::Told => {
@@ -193,7 +193,7 @@ fn give_up(stop: Stop) -> End {
     }
 }
 
-/// The start of a node, which ends when this is dropped.
+/// The start of a node. Dropping it aborts the start.
 struct Starting(JoinHandle<Result<App, AppError>>);
 
 impl Starting {
@@ -211,7 +211,7 @@ impl Drop for Starting {
     }
 }
 
-/// Everything that runs.
+/// All parts of a running node.
 struct App {
     telemetry: Arc<Telemetry>,
     loaded: Arc<Loaded>,
@@ -222,13 +222,13 @@ struct App {
     api: Arc<Api>,
     server: Server,
     intakes: Intakes,
-    /// End when the hub stops.
+    /// Hub shards; they end when the hub stops.
     shards: JoinSet<()>,
     /// The plugin watcher and events.
     plugin_tasks: PluginTasks,
-    /// What SIGHUP changes of `plugins`.
+    /// Sends the new `plugins` rules of a SIGHUP.
     plugin_rules: watch::Sender<Plugins>,
-    /// Metrics and the node's place in the cluster; cut when all else has ended.
+    /// Metrics and cluster membership; aborted after everything else has ended.
     upkeep: JoinSet<()>,
 }
 
@@ -266,11 +266,11 @@ impl App {
         host.set_services(Arc::new(NodeServices::new(Arc::downgrade(&node))));
         let mut upkeep = JoinSet::new();
         if let Some(mut reserver) = reserver {
-            // Where that takes longer, or the engine is away, the node starts, is not ready, and tries again.
+            // If this takes longer, or the engine is away, the node starts unready and retries.
             let _ = timeout(FIRST_JOIN, reserver.reserve()).await;
             upkeep.spawn(vitals.run("ids", reserver.run(Arc::clone(&node))));
         }
-        // The same holds here.
+        // The same applies to the join.
         if let Ok(Err(why)) = timeout(FIRST_JOIN, node.join_cluster()).await {
             tracing::warn!(%why, "the node is not of the cluster yet");
         }
@@ -304,7 +304,7 @@ impl App {
         })
     }
 
-    /// Obeys SIGHUPs until there is a reason to stop, which a reload under way does not delay.
+    /// Handles SIGHUPs until there is a reason to stop. A running reload does not delay the stop.
     async fn serve(&mut self, signals: &mut Signals, vitals: &Vitals) -> Stop {
         loop {
             let seen = signals.clone();
@@ -320,14 +320,15 @@ impl App {
         }
     }
 
-    /// Not ready, no new connection, every connection closed with a come-back code, then the parts in reverse order.
+    /// Drains: readiness turns red, accepting stops, connections close with a reconnect code, then parts stop in
+    /// reverse order.
     async fn drain(mut self, vitals: &Vitals) {
         let drain = self.loaded.config.drain.clone();
         let deadline = Instant::now() + drain.grace;
         tracing::info!("draining");
         self.node.begin_drain();
         tokio::time::sleep(drain.wait).await;
-        // From here on tasks end because they are told to.
+        // From here on tasks end on purpose.
         vitals.release();
         self.server.stop_accepting();
         if timeout_at(deadline, self.intakes.drain()).await.is_err() {
@@ -361,7 +362,7 @@ fn about(telemetry: &Telemetry, listeners: &Listeners, config: &Config) -> About
     }
 }
 
-/// Takes all descriptors that the process may have, and tells where they are too few.
+/// Raises the descriptor limit to its maximum and warns if it is too low.
 fn raise_descriptors(config: &Config) {
     let (before, now) = Descriptors::raise();
     if before != now {
@@ -372,7 +373,7 @@ fn raise_descriptors(config: &Config) {
     }
 }
 
-/// What is allowed and seldom meant.
+/// Warns about settings that are valid but rarely intended.
 fn warn_of(config: &Config) {
     if config.api.keys.is_empty() {
         tracing::warn!(

@@ -1,6 +1,6 @@
-//! What a node prints when it starts: where to connect, where to push, which topics it reads, which plugins are live.
+//! The start message of a node: addresses of its services, topics of its intakes, and live plugins.
 //!
-//! One service a line, `  name  url`; then one line a plugin; the last line is `ready`. Tests and scripts read it.
+//! One line per service, `  name  url`, then one line per plugin. The last line is `ready`. Tests and scripts read it.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use crate::config::{Intake, Service};
 use crate::node::Status;
 use crate::server::Address;
 
-/// The lines for a node named `node`.
+/// The message of a node named `node`.
 pub(super) fn banner(node: &str, addresses: &[Address], intakes: &[Intake], plugins: &[Status]) -> String {
     let mut text = format!("skylark {} node {node}\n", env!("CARGO_PKG_VERSION"));
     for Address { address, serves, is_tls } in addresses {

@@ -1,4 +1,4 @@
-//! The engine of the bus that the configuration chose, as the traits that the rest knows.
+//! Creates the configured bus engine behind the traits that the other modules use.
 
 use std::sync::Arc;
 
@@ -21,49 +21,49 @@ use crate::vital::Vitals;
 
 use super::kv::RedisStore;
 
-/// What nodes share, and the way between them.
+/// The bus engine of this node.
 pub struct Engine {
-    /// Node to node.
+    /// Transport between nodes.
     pub broker: Arc<dyn Broker>,
-    /// Who belongs to the cluster.
+    /// Members of the cluster.
     pub roster: Arc<dyn Roster>,
-    /// What plugins keep, where the engine keeps it for all nodes.
+    /// State of plugins, if the engine stores it for all nodes.
     pub store: Option<Arc<dyn Store>>,
-    /// What reserves ids, where the engine does.
+    /// Reservation of ids, if the engine provides it.
     pub ids: Option<Arc<dyn IdStore>>,
     servers: Servers,
     logins: Mutex<Vec<Login>>,
 }
 
-/// What an engine gives.
+/// Components that an engine provides.
 type Parts = (Arc<dyn Broker>, Arc<dyn Roster>, Option<Arc<dyn Store>>, Option<Arc<dyn IdStore>>);
 
-/// A client whose login a reload replaces.
+/// A client whose credentials a reload replaces.
 enum Login {
     BusRedis(Arc<Client>),
-    /// Of the intake with this index.
+    /// Index of the intake, and its client.
     IntakeRedis(usize, Arc<Client>),
     BusKafka(Link),
-    /// Of the intake with this index.
+    /// Index of the intake, and its client.
     IntakeKafka(usize, Link),
 }
 
-/// Why an engine cannot be used at all; one that is only away is no reason.
+/// The engine is unusable. An engine that is only unreachable does not cause this error.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// Redis cannot be named.
+    /// The address of Redis is invalid.
     #[error(transparent)]
     Redis(#[from] UrlError),
-    /// Kafka's client refuses a property.
+    /// The Kafka client rejects a property.
     #[error("kafka: {}", .0.why)]
     Kafka(#[from] Unavailable),
 }
 
 impl Engine {
-    /// As `config` says; what comes for this node goes to `receiver`. Tasks are registered in `vitals`.
+    /// Starts the engine of `config`. Messages for this node go to `receiver`. Tasks are registered in `vitals`.
     ///
     /// # Errors
-    /// [`EngineError`].
+    /// [`EngineError`] if the address or the properties are invalid.
     pub fn start(config: &Config, receiver: Arc<dyn Deliver>, vitals: &Vitals) -> Result<Self, EngineError> {
         let (servers, mut logins) = (Servers::default(), Vec::new());
         let (broker, roster, store, ids): Parts = match config.bus.kind {
@@ -86,17 +86,18 @@ impl Engine {
         Ok(Self { broker, roster, store, ids, servers, logins: Mutex::new(logins) })
     }
 
-    /// The sources of the intakes of `config`. To be called within the runtime: a lease has a task of its own, registered in `vitals`.
+    /// Creates the sources of the intakes of `config`. Must run within the runtime: each lease spawns a task,
+    /// registered in `vitals`.
     ///
     /// # Errors
-    /// [`EngineError`].
+    /// [`EngineError`] if the address or the properties are invalid.
     pub fn feeds(&self, config: &Config, vitals: &Vitals) -> Result<Vec<Feed>, EngineError> {
         let names = intake_names(&config.intakes, &config.bus);
         let named = config.intakes.iter().zip(names).enumerate();
         named.map(|(index, (intake, name))| self.feed(config, index, (intake, name), vitals)).collect()
     }
 
-    /// Takes users and passwords of `config` for all connections that are dialled from now on.
+    /// Sets the users and passwords of `config` for all connections dialled from now on.
     pub fn reconfigure(&self, config: &Config) {
         for login in &*self.logins.lock() {
             match login {
@@ -152,7 +153,7 @@ impl Engine {
     }
 }
 
-/// What would keep a node from working with the engine that `bus` names, by connecting to it: one sentence each.
+/// Connects to the engine of `bus` and returns the faults that would keep a node from using it, one sentence each.
 pub async fn faults(bus: &Bus) -> Vec<String> {
     match bus.kind {
         BusKind::Memory => Vec::new(),
@@ -161,7 +162,7 @@ pub async fn faults(bus: &Bus) -> Vec<String> {
     }
 }
 
-/// What would keep `intake` from reading its topic, by connecting to its engine: one sentence each.
+/// Connects to the engine of `intake` and returns the faults that would keep it from reading, one sentence each.
 pub async fn intake_faults(config: &Config, intake: &Intake) -> Vec<String> {
     let redis = intake.redis(&config.bus);
     let found = match intake.kind {

@@ -1,7 +1,7 @@
-//! The network of plugins: sends their requests over HTTP/1.1, in the clear or over TLS, and keeps connections for the next one.
+//! HTTP client for plugins: HTTP/1.1, with or without TLS, with connection reuse.
 //!
-//! A name is resolved once, each address is judged, and the connection goes to that very address: a name that changes meanwhile
-//! gains nothing. No redirect is followed and no proxy is asked. Knows no plugin but by its name.
+//! Each name is resolved once and every address is checked. The connection goes to a checked address, so a DNS change
+//! in between has no effect. Follows no redirects and uses no proxy. Knows plugins by name only.
 
 mod pool;
 #[cfg(test)]
@@ -31,18 +31,18 @@ use crate::plugin::fetch::{Fetch, FetchError, FetchRequest, FetchResponse, Schem
 use crate::trust::Trust;
 use pool::{Key, Pool, Sender};
 
-/// Requests under way over all plugins.
+/// Maximum concurrent requests over all plugins.
 const UNDER_WAY: usize = 256;
-/// One address gets so long to answer a dial, so that the next one has a chance.
+/// Time to connect to one address, so that the next one still gets a try.
 const DIAL: Duration = Duration::from_secs(3);
-/// Most addresses of one name that are tried.
+/// Maximum addresses tried per name.
 const MAX_ADDRESSES: usize = 4;
-/// Most headers of an answer, and most bytes of its head.
+/// Maximum headers of a response, and maximum bytes of its head.
 const MAX_HEADERS: usize = 64;
 const MAX_HEAD_BYTES: usize = 32 << 10;
 const AGENT: &str = concat!("skylark/", env!("CARGO_PKG_VERSION"));
 
-/// The network.
+/// The HTTP client.
 pub(super) struct Network {
     turns: Semaphore,
     pool: Pool,
@@ -53,7 +53,7 @@ trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
 impl Network {
-    /// Trusts the system's certificates, and those in `ca` (PEM) if that names a file.
+    /// Trusts the system's certificates, and those in the PEM file `ca` unless it is empty.
     pub(super) fn new(ca: PathBuf) -> Self {
         Self { turns: Semaphore::new(UNDER_WAY), pool: Pool::default(), trust: Trust::new(ca, "plugins.http_ca") }
     }
@@ -61,7 +61,7 @@ impl Network {
     async fn send(&self, request: &FetchRequest) -> Result<FetchResponse, FetchError> {
         let key = Key::of(request);
         let permits = |address: IpAddr| request.networks.permits(address);
-        // A connection that waited may be closed by the other side at this moment: then a fresh one is as good.
+        // The server may close an idle connection at this moment; the request is then retried on another one.
         while let Some(idle) = self.pool.take(&key, permits) {
             match exchange(idle.sender, request).await {
                 Ok((answer, sender)) => return Ok(self.keep(key, idle.address, sender, answer)),
@@ -79,7 +79,7 @@ impl Network {
         answer
     }
 
-    /// Resolves once and connects to an address that may be connected to.
+    /// Resolves the name once and connects to a permitted address.
     async fn dial(&self, request: &FetchRequest) -> Result<(Sender, IpAddr), FetchError> {
         let url = &request.url;
         let found: Vec<SocketAddr> = lookup_host((url.host.as_str(), url.port))
@@ -121,7 +121,7 @@ impl Network {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| error.to_string())?;
-        // Ends by itself when its sender is dropped or the other side goes.
+        // Ends when its sender is dropped or the server closes.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
     }
@@ -137,10 +137,10 @@ impl Fetch for Network {
     }
 }
 
-/// An exchange that came to nothing.
+/// A failed exchange.
 struct Broke {
     error: FetchError,
-    /// Nothing was answered, and to ask again does no harm.
+    /// True if no response came and a retry is safe.
     may_repeat: bool,
 }
 

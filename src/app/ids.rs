@@ -1,6 +1,6 @@
-//! Reserves the ids of this node: blocks in the engine of the bus or in a file, before the present one is used up.
+//! Reserves the ids of this node in blocks, in the bus engine or in a file, before the current block is used up.
 //!
-//! Where neither can be written, ids begin at the clock. Knows no engine.
+//! If neither is writable, ids start from the clock. Independent of the engine.
 
 mod file;
 #[cfg(test)]
@@ -21,41 +21,42 @@ use crate::config::NodeConfig;
 use crate::id::{IdSequence, SEQUENCE_END, seed};
 use crate::node::Node;
 
-/// Smallest block. A node over Redis that restarts once a minute uses its numbers up in 28 years: each start takes a block and leaves
-/// eight out.
+/// Smallest block. A node over Redis that restarts once a minute uses its numbers up in 28 years, because each start
+/// takes one block and skips eight.
 const SMALLEST: u64 = 1 << 14;
 /// Largest block: 16 seconds of a million ids a second.
 const LARGEST: u64 = 1 << 24;
-/// A block grows by this factor, which `ids.lua` knows, where half of it lasted less than [`SHORT`], and shrinks where it lasted [`LONG`].
+/// A block grows by this factor (also used in `ids.lua`) if half of it lasted less than [`SHORT`], and shrinks if it
+/// lasted [`LONG`].
 const GROWTH: u64 = 8;
 const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(600);
-/// How often the store is told of the bound: it may have been emptied.
+/// Interval of sending the bound to the store again, in case the store was emptied.
 const REMINDER: Duration = Duration::from_secs(10);
-/// Waits after a store that does not answer.
+/// Delays after an attempt to reach the store fails.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// Fewer numbers left are told: half a year of 1 024 a second.
+/// Remaining numbers below which a warning is logged: half a year at 1 024 a second.
 const SCARCE: u64 = 1 << 34;
 
-/// Keeps an [`IdSequence`] supplied.
+/// Supplies an [`IdSequence`] with blocks.
 pub(super) struct Reserver {
     ids: Arc<IdSequence>,
     store: Arc<dyn IdStore>,
     number: u16,
     floor: u64,
-    /// Where the last block ends; 0 = none yet.
+    /// End of the last block; 0 = none yet.
     bound: u64,
     size: u64,
-    /// When the last block was reserved.
+    /// Time of the last reservation.
     since: Instant,
 }
 
-/// What supplies `ids`: the engine's store, else a file below `node.state`. `None` = neither can be written: ids begin at
-/// the clock, which is told.
+/// Selects the store of `ids`: the engine's, else a file below `node.state`. `None` = neither is writable; ids then
+/// start from the clock, which is logged.
 ///
 /// # Errors
-/// [`FileError::Unfit`]: the file holds something else, so nobody knows which ids are given away.
+/// [`FileError::Unfit`] if the file has other contents, so the issued ids are unknown.
 pub(super) fn reserver(
     node: &NodeConfig,
     ids: &Arc<IdSequence>,
@@ -93,7 +94,7 @@ impl Reserver {
     /// Reserves one block.
     ///
     /// # Errors
-    /// [`Unavailable`]; or the numbers of the node are used up.
+    /// [`Unavailable`] if the store does not answer or the numbers of the node are used up.
     pub(super) async fn reserve(&mut self) -> Result<(), Unavailable> {
         if self.bound == 0 {
             self.bound = self.ask(self.size, true).await?;
@@ -119,7 +120,7 @@ impl Reserver {
         self.store.reserve(BlockRequest { number, from: bound, floor, count, is_start }).await
     }
 
-    /// Sizes the next block by how long half of this one lasted.
+    /// Sets the size of the next block by the time that half of this one lasted.
     fn resize(&mut self) {
         let lasted = self.since.elapsed();
         if lasted < SHORT {
@@ -129,7 +130,7 @@ impl Reserver {
         }
     }
 
-    /// Reserves blocks as they are needed. Ends never. `node` is not ready while no number is left.
+    /// Reserves blocks on demand; never ends. `node` is not ready while no number is left.
     pub(super) async fn run(mut self, node: Arc<Node>) {
         let way: Arc<str> = "ids".into();
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);

@@ -1,7 +1,7 @@
-//! Where plugins keep their keys: this node's memory, a file of its own, or the engine that the nodes share, whose spaces
-//! become a [`Store`] here.
+//! Storage of the plugins' keys: memory of this node, a file of this node, or the shared engine, whose spaces are
+//! adapted to a [`Store`] here.
 //!
-//! Broker and plugin do not know each other; this is where they meet.
+//! Broker and plugin do not depend on each other; this module connects them.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::plugin::host::Time;
 use crate::plugin::kv::{Commit, FileStore, Found, KvError, MemoryStore, OpenError, Share, Store};
 use crate::vital::Vitals;
 
-/// Keeps the state of every plugin in Redis, for all nodes.
+/// Stores the state of every plugin in Redis, for all nodes.
 pub(super) struct RedisStore {
     spaces: Arc<RedisSpaces>,
 }
 
-/// As the configuration says; `shared` = what the engine of the bus keeps for all nodes, in place of this node's memory.
+/// Opens the configured storage. `shared` is the store of the bus engine for all nodes; it replaces this node's memory.
 pub(super) fn open(
     place: &KvPlace,
     shared: Option<Arc<dyn Store>>,
@@ -47,7 +47,7 @@ impl Store for RedisStore {
         .boxed()
     }
 
-    /// An engine that is away is the commit's to tell.
+    /// An unreachable engine counts as fitting here; the commit reports it.
     fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit, share: Share) -> BoxFuture<'a, bool> {
         async move {
             let writes = writes(commit);
@@ -77,7 +77,7 @@ fn writes(commit: &Commit) -> Vec<SpaceWrite<'_>> {
     writes.map(|(key, write)| SpaceWrite { key, value: write.value.as_deref(), ttl: write.ttl }).collect()
 }
 
-/// Plugins and those whom they answer learn no address of the engine and none of its errors.
+/// Hides the address and the errors of the engine from plugins and their clients.
 fn unavailable(error: &Unavailable) -> KvError {
     tracing::debug!(%error, "a plugin's keys cannot be had");
     KvError::Unavailable(format!("{} does not answer", error.engine))

@@ -1,6 +1,6 @@
-//! SIGHUP: the configuration is read again, checked with what a running node keeps, and taken whole or not at all.
+//! SIGHUP: reloads the configuration, checks it together with the kept values, and applies it whole or not at all.
 //!
-//! Everything that can fail happens before the first change. The log file is opened again in any case.
+//! All fallible steps come before the first change. The log file is reopened in any case.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,28 +15,28 @@ use crate::server::tls_faults;
 use crate::telemetry::{LogLevel, TelemetryError};
 use crate::trust;
 
-/// Why a reload changes nothing.
+/// The reload is refused and changes nothing.
 #[derive(Debug, thiserror::Error)]
 enum ReloadError {
-    /// Faults of the new files, or of them together with what waits for a restart.
+    /// Faults of the new files, alone or combined with values that need a restart.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The level of the log.
+    /// The log level is invalid.
     #[error(transparent)]
     Level(#[from] TelemetryError),
-    /// Files that the configuration names.
+    /// Files that the configuration names are invalid.
     #[error("{}", .0.join("; "))]
     Files(Vec<String>),
 }
 
-/// A configuration that can be taken without a fault.
+/// A configuration that applies without errors.
 struct Prepared {
     reloaded: Reloaded,
     level: LogLevel,
 }
 
 impl App {
-    /// Reads the configuration again and takes what a running node can take.
+    /// Reads the configuration again and applies its live keys.
     pub(super) async fn reload(&mut self) {
         self.reopen_log().await;
         match self.prepare().await {
@@ -45,7 +45,7 @@ impl App {
         }
     }
 
-    /// For logrotate, which moves the file away and signals.
+    /// For logrotate, which renames the file and sends the signal.
     async fn reopen_log(&self) {
         let telemetry = Arc::clone(&self.telemetry);
         let opened = spawn_blocking(move || telemetry.reopen()).await;
@@ -54,7 +54,7 @@ impl App {
         }
     }
 
-    /// Does all that may fail, and changes nothing.
+    /// Performs all fallible steps and changes nothing.
     async fn prepare(&self) -> Result<Prepared, ReloadError> {
         let loaded = Arc::clone(&self.loaded);
         let reloaded =
@@ -81,8 +81,8 @@ impl App {
     }
 }
 
-/// Gives the plugin host each new set of rules; never ends by itself. The host may be busy with a compile for minutes, and
-/// neither signals nor the next reload wait for that: rules that came meanwhile are taken as one.
+/// Passes each new set of rules to the plugin host; never ends by itself. A compile can keep the host busy for minutes.
+/// Signals and further reloads do not wait for it: only the newest rules are passed on.
 pub(super) async fn follow(host: Arc<WasmHost>, mut rules: watch::Receiver<Plugins>) {
     let trust = |rules: &Plugins| (rules.require_hash, rules.signing_keys.clone());
     let mut trusted = trust(&rules.borrow_and_update());
@@ -96,7 +96,7 @@ pub(super) async fn follow(host: Arc<WasmHost>, mut rules: watch::Receiver<Plugi
     }
 }
 
-/// What is wrong with the files that the running node reads besides its configuration, a line for each.
+/// Checks the files that the running node reads besides its configuration; returns one line per fault.
 fn file_faults(config: &Config) -> Vec<String> {
     let mut faults = tls_faults(&config.listeners);
     let named: [(&str, &PathBuf); 2] =

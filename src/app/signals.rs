@@ -1,4 +1,4 @@
-//! Signals of the process, received on a thread of its own: a busy or blocked runtime does not delay them.
+//! Process signals, received on their own thread so that a busy or blocked runtime does not delay them.
 
 use std::io;
 use std::process::exit;
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 /// Time from the second SIGTERM or SIGINT to the exit of a process that has not ended by itself.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
-/// What the operator has told the process so far.
+/// Signals received so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Told {
     /// SIGHUPs.
@@ -23,24 +23,24 @@ struct Told {
     last: i32,
 }
 
-/// The receiving side. Each clone obeys on its own.
+/// The receiving side. Each clone handles every signal.
 #[derive(Clone)]
 pub(super) struct Signals {
     told: watch::Receiver<Told>,
-    /// SIGHUPs that were obeyed.
+    /// Number of SIGHUPs handled by this clone.
     obeyed: u64,
 }
 
-/// Exit code of a process that a second signal ended: as a shell tells it.
+/// Exit code after a second signal, in the convention of shells: 128 + signal.
 pub(super) fn cut_by(signal: i32) -> u8 {
     128 + u8::try_from(signal).unwrap_or(0)
 }
 
 impl Signals {
-    /// Takes the signals from their default action and starts the thread.
+    /// Replaces the default actions of the signals and starts the thread.
     ///
     /// # Errors
-    /// The system gives no signals or no thread.
+    /// The signal handlers or the thread cannot be created.
     pub(super) fn listen() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let streams = {
@@ -55,7 +55,7 @@ impl Signals {
         Ok(Self { told, obeyed: 0 })
     }
 
-    /// Waits for a SIGHUP that was not obeyed yet; several count as one.
+    /// Waits for a SIGHUP that was not handled yet; several count as one.
     pub(super) async fn hangup(&mut self) {
         let obeyed = self.obeyed;
         self.obeyed = self.told(|told| told.hangups > obeyed).await.hangups;
@@ -66,7 +66,7 @@ impl Signals {
         self.told(|told| told.ends > 0).await;
     }
 
-    /// Waits for the second one, and gives its number.
+    /// Waits for the second SIGTERM or SIGINT and returns its number.
     pub(super) async fn end_again(&self) -> i32 {
         self.told(|told| told.ends > 1).await.last
     }
@@ -74,7 +74,7 @@ impl Signals {
     async fn told(&self, enough: impl Fn(&Told) -> bool) -> Told {
         match self.told.clone().wait_for(enough).await.map(|told| *told) {
             Ok(told) => told,
-            // The thread is gone: no signal comes any more.
+            // The thread has ended: no more signals arrive.
             Err(_) => std::future::pending().await,
         }
     }
@@ -94,7 +94,7 @@ async fn relay([mut hangup, mut terminate, mut interrupt]: [Signal; 3], tells: &
             None => told.hangups += 1,
         });
     }
-    // The app ends by itself, unless something blocks it.
+    // The app normally exits by itself within this time.
     sleep(LAST_MOMENT).await;
     exit(cut_by(tells.borrow().last).into());
 }

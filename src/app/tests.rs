@@ -1,4 +1,4 @@
-//! A whole node in which a task panics. It runs as a process of its own: the binary of these tests, started once more.
+//! A whole node in which a task panics. It runs in a child process, which is another run of this test binary.
 
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write, stdin};
@@ -11,12 +11,12 @@ use tokio::runtime::Runtime;
 use super::*;
 use crate::config::Loader;
 
-/// Names the configuration of the child, and thereby says that this process is the child.
+/// Variable with the child's configuration. Its presence marks the process as the child.
 const CHILD: &str = "NODE_WITH_A_TASK_THAT_PANICS";
 const CONFIG: &str = "listeners:\n  - address: 127.0.0.1:0\n    serves: [ws, api, metrics]\nplugins:\n  dir: ''\n\
                       log:\n  format: json\ndrain:\n  wait: 3s\n  grace: 5s\n";
 
-/// Runs a node until its standard input ends; then a task panics.
+/// Runs a node whose task panics when standard input ends.
 fn child(config: &str) -> ! {
     let loaded = Loader::isolated(Some(config.into()), None, &[]).load().unwrap();
     let vitals = Vitals::default();

@@ -1,4 +1,4 @@
-//! What a new configuration changes, and which of it a running node can take.
+//! Differences between two configurations, split into those a running node can apply and those that need a restart.
 
 use std::collections::BTreeMap;
 
@@ -6,32 +6,32 @@ use super::read::Setting;
 use super::value::Value;
 use super::{Config, Credential, Intake, IntakeKind, Limits, Listener};
 
-/// Keys, or beginnings of keys, that a running node takes without a restart. Those of `limits` and of listeners are
-/// told by [`is_live`].
+/// Keys or prefixes of keys that a running node applies without a restart. [`is_live`] decides for `limits` and
+/// listeners.
 const LIVE: [&str; 4] = ["clients.", "api.", "log.level", "drain."];
-/// Live keys that belong to the plugin directory: they move with it.
+/// Live keys that depend on the plugin directory: they change together with it.
 const LIVE_PLUGINS: [&str; 3] = ["plugins.allow_remove", "plugins.require_hash", "plugins.signing_keys"];
-/// Live keys that belong to a server: they move with it.
+/// Live keys that depend on a server: they change together with its address.
 const LIVE_REDIS: [&str; 2] = ["bus.redis.user", "bus.redis.password"];
 const LIVE_KAFKA: [&str; 1] = ["bus.kafka.password"];
-/// Limits that size something when the node starts.
+/// Limits that size structures when the node starts.
 const FIXED_LIMITS: [&str; 2] = ["limits.connections", "limits.auth_calls"];
-/// Keys of an intake that say who reads it. The user counts for Redis only.
+/// Credentials of an intake. The user counts for Redis only.
 const LIVE_INTAKE: [&str; 2] = ["user", "password"];
-/// Keys of a listener that say where it listens, for what and how.
+/// Keys of a listener that define its address, its services and its TLS.
 const PLACE: [&str; 3] = ["address", "serves", "tls"];
 
-/// Keys that differ between two configurations, in the tree's order.
+/// Keys that differ between two configurations, in the order of the tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// A running node takes these.
+    /// A running node applies these.
     pub live: Vec<String>,
-    /// These wait for a restart.
+    /// These take effect after a restart.
     pub needs_restart: Vec<String>,
 }
 
 impl Config {
-    /// What `new` changes.
+    /// Compares this configuration with `new`.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
         let same = Same::of(self, new);
@@ -50,7 +50,7 @@ impl Config {
         changes
     }
 
-    /// Takes from `new` what a running node can take, and keeps the rest.
+    /// Takes the live keys from `new` and keeps the others.
     #[must_use]
     pub fn with_live(&self, new: &Self) -> Self {
         let Limits { connections, auth_calls, .. } = self.limits;
@@ -82,7 +82,7 @@ impl Config {
         config
     }
 
-    /// Whether both listen on the same addresses for the same, with certificates from the same files.
+    /// True if both listen on the same addresses for the same services, with certificates from the same files.
     fn has_places_of(&self, other: &Self) -> bool {
         let places = |listeners: &[Listener]| -> Vec<_> {
             listeners.iter().map(|l| (l.address, l.serves.clone(), l.tls.clone())).collect()
@@ -90,7 +90,7 @@ impl Config {
         places(&self.listeners) == places(&other.listeners)
     }
 
-    /// True where both read the same topics of the same engines, whatever the credentials.
+    /// True if both read the same topics of the same engines, regardless of the credentials.
     fn has_intakes_of(&self, other: &Self) -> bool {
         let plain = |intake: &Intake| {
             let user = if intake.kind == IntakeKind::Kafka { intake.user.clone() } else { String::new() };
@@ -101,8 +101,9 @@ impl Config {
     }
 }
 
-/// What two configurations agree on. A live key that belongs to something that waits for a restart waits with it: keys of another
-/// plugin directory do not judge this one, and another server's password does not open this one.
+/// Parts that two configurations have in common. A live key that belongs to a part that needs a restart waits for the
+/// restart, too: signing keys of another plugin directory do not apply to this one, and the password of another server
+/// does not open this one.
 #[derive(Clone, Copy)]
 struct Same {
     places: bool,
@@ -125,7 +126,7 @@ impl Same {
     }
 }
 
-/// A listener's rules change under it only as long as no listener comes, goes or moves.
+/// The rules of a listener are live only if no listener was added, removed or moved.
 fn is_live(path: &str, same: Same) -> bool {
     if path.starts_with("limits.") {
         return !FIXED_LIMITS.contains(&path);

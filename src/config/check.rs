@@ -1,4 +1,4 @@
-//! Rules that bind several keys, or one key more than its type does.
+//! Rules that concern several keys, or that the type of one key cannot express.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -13,17 +13,17 @@ use super::{Config, IntakeKind, Service};
 use crate::authority::Authority;
 use crate::id::Room;
 
-/// Words that stand for a group of origins.
+/// Keywords for a group of origins.
 const ORIGIN_WORDS: [&str; 4] = ["same-origin", "same-host", "loopback", "*"];
-/// Length of an Ed25519 public key.
+/// Length of an Ed25519 public key in bytes.
 const KEY_BYTES: usize = 32;
-/// Longest prefix of keys and channels, in bytes.
+/// Maximum length of the prefix of keys and channels, in bytes.
 const MAX_PREFIX: usize = 64;
 const REDIS_SCHEMES: [&str; 2] = ["redis", "rediss"];
 const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
 
-/// Adds what is wrong with `config`. A key that already has a fault holds a stand-in, so no rule looks at it.
-/// `only_v6`: `[::]` does not take IPv4 on this machine.
+/// Adds the faults of `config`. A key with an earlier fault holds a placeholder, so rules skip it. `only_v6`: `[::]`
+/// does not accept IPv4 on this machine.
 pub(super) fn check(config: &Config, tree: &Value, only_v6: bool, faults: &mut Vec<Fault>) {
     let faulty: Vec<String> = faults.iter().map(|fault| fault.path.clone()).collect();
     let mut rules = Rules { config, tree, only_v6, faulty, faults };
@@ -54,7 +54,7 @@ impl Rules<'_> {
             if base64::engine::general_purpose::STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == KEY_BYTES) {
                 continue;
             }
-            // It may be the private key of the pair: it is not shown.
+            // The text may be the private key of the pair, so it is not shown.
             let got = key.chars().count();
             let problem =
                 format!("expected an Ed25519 public key, {KEY_BYTES} bytes as base64, got a text of {got} characters");
@@ -76,7 +76,7 @@ impl Rules<'_> {
         }
     }
 
-    /// librdkafka would take what stands before the `@` for a part of the name, and tell it in its errors.
+    /// librdkafka would treat the text before the `@` as part of the host name and print it in its errors.
     fn brokers(&mut self, path: &str, brokers: &str) {
         if brokers.contains('@') && self.is_sound(path) {
             self.fault(
@@ -88,7 +88,7 @@ impl Rules<'_> {
 
     fn redis_url(&mut self, path: &str, url: &str) {
         let expected = match url.split_once("://").filter(|(scheme, _)| REDIS_SCHEMES.contains(scheme)) {
-            // What stands before the `@` may be a secret: it is not told.
+            // The text before the `@` may be a secret, so it is not shown.
             _ if url.contains('@') => {
                 return self.fault(path, "expected no user and password: they stand in keys of their own, beside it");
             }
@@ -98,7 +98,7 @@ impl Rules<'_> {
             }
             Some(_) => return,
         };
-        // Behind a `?` may stand a password, too.
+        // A password may follow a `?`, too.
         let shown = url.split_once(['?', '#']).map_or(url, |(shown, _)| shown);
         self.fault(path, &format!("expected {expected}, got {shown:?}"));
     }
@@ -169,7 +169,7 @@ impl Rules<'_> {
             if before.iter().any(|other| other.key == key.key) {
                 self.fault(&format!("api.keys[{index}].key"), "expected a key of its own, got one that stands above");
             }
-            // No header can carry it, or a proxy cuts it: every call would get 401.
+            // A header cannot carry it, or a proxy truncates it: every call would get 401.
             if let Some(at) = key.key.find(|c: char| c.is_whitespace() || c.is_control()) {
                 let problem = format!("expected a key without blanks and line breaks, got one behind byte {at}");
                 self.fault(&format!("api.keys[{index}].key"), &problem);
@@ -287,7 +287,7 @@ impl Rules<'_> {
             return;
         }
         let level = &self.config.log.level;
-        // tracing's own parser would take a misspelt level for the name of a module.
+        // tracing's own parser would read a misspelt level as the name of a module.
         for part in level.split(',').map(str::trim) {
             let (module, name) = part.split_once('=').unwrap_or(("", part));
             let is_module = module.chars().all(|c| c.is_alphanumeric() || "_:-".contains(c));
@@ -314,7 +314,7 @@ impl Rules<'_> {
     }
 }
 
-/// Why `address` cannot be bound beside `taken`, the address of `listeners[other]`.
+/// Explains why `address` cannot be bound together with `taken`, the address of `listeners[other]`.
 fn clash(other: usize, taken: SocketAddr, address: SocketAddr, only_v6: bool) -> Option<String> {
     if address.port() == 0 || address.port() != taken.port() {
         return None;
@@ -322,7 +322,7 @@ fn clash(other: usize, taken: SocketAddr, address: SocketAddr, only_v6: bool) ->
     if address == taken {
         return Some(format!("expected an address of its own, got {address} again"));
     }
-    // What a wildcard address takes besides itself.
+    // Addresses that a wildcard address includes.
     let covers = |wide: SocketAddr, narrow: SocketAddr| match wide.ip() {
         IpAddr::V4(ip) => ip.is_unspecified() && narrow.is_ipv4(),
         IpAddr::V6(ip) => ip.is_unspecified() && (narrow.is_ipv6() || !only_v6),

@@ -1,6 +1,6 @@
 //! A secret that remembers its file, so that a running node reads a rotated password without a restart.
 //!
-//! Knows no engine: the client of each engine decides when it reads again.
+//! Independent of engines: the client of each engine decides when to read the secret again.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use super::read::{Codec, Reader, Secret};
 use super::value::{Kind, Value};
 use super::veil::as_written;
 
-/// Largest file that may stand for a text, in bytes.
+/// Maximum size of a file that holds a text, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// A secret of the configuration. `Debug` never shows it.
@@ -31,19 +31,19 @@ impl Credential {
         &self.text
     }
 
-    /// True where the configuration names no secret.
+    /// True if the configuration names no secret.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.is_empty() && self.file.is_none()
     }
 
-    /// The file that holds the secret (`{file: PATH}`); `None` where the secret stands in the configuration itself.
+    /// The file that holds the secret (`{file: PATH}`); `None` if the configuration itself holds it.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// The secret as it is now: the contents of its file, or the text of the configuration. Blocks on the file system.
+    /// The current secret: the contents of its file, or the text of the configuration. Blocks on the file system.
     ///
     /// # Errors
     /// The file cannot be read, is no regular file, or is larger than 64 KiB. The error names the file, never its
@@ -76,7 +76,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Reads a text that stands in a file of its own.
+/// Reads a text from its own file.
 ///
 /// # Errors
 /// The file cannot be read, is no regular file, or is larger than 64 KiB.

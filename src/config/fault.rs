@@ -1,17 +1,17 @@
-//! What is wrong with a configuration, told so that it can be put right: where, which key, what was expected.
+//! Faults of a configuration: location, key, expected and received value.
 
 use std::fmt;
 
 use super::value::Source;
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Where it was written.
+    /// Location of the value.
     pub source: Source,
     /// The key, e.g. `listeners[0].serves`; empty for a fault of a whole file.
     pub path: String,
-    /// What was expected, and what came.
+    /// The expected and the received value.
     pub problem: String,
     /// The nearest valid name.
     pub nearest: Option<String>,
@@ -31,7 +31,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of its keys.
+/// All faults of a configuration, in the order of its keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     /// At least one.
@@ -48,9 +48,9 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// The known name that `name` was most likely meant to be.
+/// The known name closest to `name`, if it is close enough to be a typo.
 pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    // Nobody mistypes that much, and the comparison is quadratic.
+    // A name this long is not a typo, and the comparison is quadratic.
     if name.len() > 64 {
         return None;
     }
@@ -64,7 +64,7 @@ pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate.to_owned())
 }
 
-/// Fewest insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
+/// Edit distance: minimum number of insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];

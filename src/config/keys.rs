@@ -1,25 +1,25 @@
-//! The table of all keys, made from the tree's own declaration: for `config/skylark.yaml`, for tests, for readers.
+//! The table of all keys, generated from the declaration of the tree; used by `config/skylark.yaml` and by tests.
 
 use super::Config;
 use super::read::{Codec, Setting};
 use super::value::{Kind, Value};
 
-/// One key that may be set.
+/// A key of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Where it stands, e.g. `limits.frame_bytes`, `listeners[].address`.
+    /// Path, e.g. `limits.frame_bytes`, `listeners[].address`.
     pub path: String,
-    /// Its default, as the configuration would write it or in words; `None` where it must be given.
+    /// The default, in configuration syntax or in words; `None` if the key is mandatory.
     pub default: Option<String>,
-    /// What it is for.
+    /// Description.
     pub text: String,
-    /// True where it holds further keys.
+    /// True if it holds further keys.
     pub is_section: bool,
-    /// True where its value may be a secret, which no output shows.
+    /// True if its value may be a secret, which no output shows.
     pub is_secret: bool,
 }
 
-/// Every key, in the tree's order; a section comes before its keys.
+/// Every key, in the order of the tree. A section comes before its keys.
 #[must_use]
 pub fn keys() -> Vec<Key> {
     let mut keys = Vec::new();
@@ -27,7 +27,7 @@ pub fn keys() -> Vec<Key> {
     keys
 }
 
-/// The text of `config/skylark.yaml`: every key, commented out with its default, below its sentence.
+/// The text of `config/skylark.yaml`: every key below its description, commented out with its default.
 #[must_use]
 pub fn reference() -> String {
     let mut text = String::from(HEAD);
@@ -74,7 +74,7 @@ const HEAD: &str = "\
 # (`$${` is a plain `${`). This file is made from src/config.rs; a test holds the two in step.
 ";
 
-/// Widest line of a comment.
+/// Maximum width of a comment line, in characters.
 const WIDTH: usize = 120;
 
 fn comment(text: &mut String, lead: &str, hang: &str, words: &str) {
@@ -105,7 +105,7 @@ fn list_entry(text: &mut String, indent: &str, entry: &Value) {
     }
 }
 
-/// Adds one key and those below it. Called by the tree's own declaration.
+/// Adds one key and the keys below it. Called by the declaration of the tree.
 pub(super) fn add<T>(
     keys: &mut Vec<Key>,
     (parent, name): (&str, &str),

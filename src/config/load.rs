@@ -1,6 +1,6 @@
-//! Files, variables and options of the command line → one [`Loaded`] configuration, or every fault at once.
+//! Files, variables and command-line options → one [`Loaded`] configuration, or every fault at once.
 //!
-//! Later wins: built-in defaults, base file, overlay of the environment, `SKYLARK__…` variables, options.
+//! Later sources win: built-in defaults, base file, overlay of the environment, `SKYLARK__…` variables, options.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,17 +16,17 @@ use super::value::{Kind, Source, Value};
 use super::{Config, yaml};
 use crate::id::{MAX_NAME_BYTES, NodeId};
 
-/// Read where no `--config` names another.
+/// The base file if `--config` names no other.
 pub const BASE_FILE: &str = "config/skylark.yaml";
-/// The environment that works without its file.
+/// The environment that needs no file.
 pub const BUILT_IN_ENV: &str = "dev";
-/// Begins the name of each variable that sets a key.
+/// Prefix of the variables that set keys.
 const PREFIX: &str = "SKYLARK__";
-/// The overlay of [`BUILT_IN_ENV`] where no file stands.
+/// The overlay of [`BUILT_IN_ENV`] if it has no file.
 const DEV_OVERLAY: &str = include_str!("../../config/skylark-dev.yaml");
 const DEV_OVERLAY_NAME: &str = "built-in skylark-dev.yaml";
 
-/// What is to be loaded, and from where. Loading again reads the files again.
+/// The sources of a configuration. Every load reads the files again.
 #[derive(Debug, Clone, Default)]
 pub struct Loader {
     file: Option<PathBuf>,
@@ -34,16 +34,16 @@ pub struct Loader {
     pub(super) variables: BTreeMap<String, String>,
     options: Vec<(Arc<str>, String, String)>,
     host: Option<String>,
-    /// True where `[::]` does not take IPv4 (`net.ipv6.bindv6only`).
+    /// True if `[::]` does not accept IPv4 (`net.ipv6.bindv6only`).
     only_v6: bool,
 }
 
-/// A configuration and how it came to be.
+/// A configuration with the sources of its values.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What is in force.
+    /// The configuration in force.
     pub config: Config,
-    /// Every key with its value and source, secrets masked, in the tree's order.
+    /// Every key with its value and source, secrets masked, in the order of the tree.
     pub entries: Vec<Entry>,
     /// The files that were read, in order.
     pub files: Vec<String>,
@@ -51,36 +51,36 @@ pub struct Loaded {
     tree: Value,
 }
 
-/// The same configuration, read again.
+/// A configuration loaded again from the same sources.
 #[derive(Debug, Clone)]
 pub struct Reloaded {
-    /// The part that a running node can take is new, the rest is as it was. Checked as a whole.
+    /// Live keys have their new values, all others keep the old ones. The combination has been checked.
     pub config: Config,
     /// Keys that differ between the old files and the new ones.
     pub changes: Changes,
 }
 
-/// What came out of reading a configuration that may have faults.
+/// Result of reading a configuration that may have faults.
 pub struct Examined {
-    /// A key with a fault holds its default. `None` where there is no tree at all.
+    /// Keys with a fault hold their default. `None` if no tree could be read.
     pub config: Option<Config>,
-    /// What is wrong.
+    /// The faults.
     pub faults: Vec<Fault>,
     /// The files that were read, in order.
     pub files: Vec<String>,
-    /// Files whose mode matters: those that hold secrets, and those that say who is trusted.
+    /// Files whose permissions matter: files with secrets, and files that define trust.
     pub guarded_files: Vec<GuardedFile>,
     tree: Value,
 }
 
-/// A file that not everybody may read or write.
+/// A file that must not be readable or writable by every user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardedFile {
-    /// The key that names it or stands in it, e.g. `api.keys[0].key`; empty for a file of the configuration itself.
+    /// The key that names the file or is set in it, e.g. `api.keys[0].key`; empty for a configuration file itself.
     pub key: String,
-    /// Where it lies.
+    /// Path of the file.
     pub path: PathBuf,
-    /// True where it holds a secret.
+    /// True if it holds a secret.
     pub is_secret: bool,
 }
 
@@ -91,13 +91,13 @@ pub struct Entry {
     pub path: String,
     /// Its value as YAML on one line; `***` for a secret.
     pub value: String,
-    /// Where it was given.
+    /// Source of the value.
     pub source: Source,
 }
 
 impl Loader {
-    /// Loads `file` (by default [`BASE_FILE`] if it exists, else the built-in defaults), the overlay of `env` beside it,
-    /// and the variables of this process.
+    /// Loads `file` (by default [`BASE_FILE`] if it exists, else the built-in defaults), the overlay of `env` in the
+    /// same directory, and the variables of this process.
     #[must_use]
     pub fn new(file: Option<PathBuf>, env: Option<String>) -> Self {
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
@@ -113,21 +113,21 @@ impl Loader {
         }
     }
 
-    /// The same without the surroundings: only these variables, no host name.
+    /// As [`new`](Self::new), but with these variables only and without a host name.
     #[cfg(test)]
     pub(crate) fn isolated(file: Option<PathBuf>, env: Option<&str>, variables: &[(&str, &str)]) -> Self {
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Self { file, env: env.map(str::to_owned), variables, ..Self::default() }
     }
 
-    /// Sets one key by an option of the command line, e.g. `--listen`, `listeners.0.address`, `127.0.0.1:80`.
+    /// Sets one key by a command-line option, e.g. `--listen`, `listeners.0.address`, `127.0.0.1:80`.
     #[must_use]
     pub fn with_option(mut self, option: &str, path: &str, value: impl Into<String>) -> Self {
         self.options.push((option.into(), path.to_owned(), value.into()));
         self
     }
 
-    /// Reads it all.
+    /// Reads all sources.
     ///
     /// # Errors
     /// Every fault of every file, variable and option at once.
@@ -141,7 +141,7 @@ impl Loader {
         }
     }
 
-    /// Reads it all, and goes on after faults.
+    /// Reads all sources and continues after faults.
     #[must_use]
     pub fn examine(&self) -> Examined {
         let mut faults = Vec::new();
@@ -175,7 +175,7 @@ impl Loader {
         config.show()
     }
 
-    /// Name and text of each file.
+    /// Name and text of each configuration file.
     fn files(&self, faults: &mut Vec<Fault>) -> Vec<(Arc<str>, String)> {
         let base = self.file.clone().unwrap_or_else(|| BASE_FILE.into());
         let mut files = Vec::new();
@@ -213,17 +213,17 @@ impl Loader {
 }
 
 impl Loaded {
-    /// The same files with another configuration in force.
+    /// A copy with another configuration in force.
     #[must_use]
     pub fn with(&self, config: Config) -> Self {
         Self { config, ..self.clone() }
     }
 
-    /// Reads the same files again. The new values of live keys are checked together with the old values of all others,
-    /// because the node runs with both until it starts again.
+    /// Reads the same files again. Checks the new values of live keys together with the old values of all others,
+    /// because the node runs with this combination until it restarts.
     ///
     /// # Errors
-    /// As [`Loader::load`], or a rule that the two together break. Nothing changes then.
+    /// As [`Loader::load`], or a rule that the combination violates. The configuration then stays unchanged.
     pub fn reload(&self) -> Result<Reloaded, ConfigError> {
         let new = self.loader.load()?;
         let changes = self.config.changes(&new.config);
@@ -243,7 +243,7 @@ impl Loaded {
     }
 }
 
-/// Sets one key from a text, in which `[…]` and `{…}` are YAML and all else is taken as it stands.
+/// Sets one key from a text. `[…]` and `{…}` are parsed as YAML; any other text is taken literally.
 fn lay(tree: &mut Value, source: &Source, path: &str, text: &str, faults: &mut Vec<Fault>) {
     let fault = |problem: String| Fault { source: source.clone(), path: path.to_owned(), problem, nearest: None };
     let mut value = Value { kind: Kind::Text(text.to_owned()), source: source.clone() };
@@ -270,7 +270,7 @@ impl GuardedFile {
     }
 }
 
-/// Keys and certificates that the configuration names.
+/// Key and certificate files that the configuration names.
 fn named_files(config: &Config) -> Vec<GuardedFile> {
     let mut files = Vec::new();
     for (index, listener) in config.listeners.iter().enumerate() {
@@ -311,7 +311,7 @@ fn name_of(path: &Path) -> Arc<str> {
     path.display().to_string().into()
 }
 
-/// A host's name, cut to a valid node name.
+/// Converts a host name to a valid node name.
 fn node_id(host: &str) -> Option<NodeId> {
     let valid = |c: &char| *c != ',' && !c.is_control() && !c.is_whitespace();
     let mut name: String = host.chars().filter(valid).collect();

@@ -1,4 +1,4 @@
-//! Properties of an engine's own library: a map that Skylark hands on and does not judge.
+//! Properties of an engine's client library: a map that Skylark passes on without checking it.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::credential::Credential;
 use super::read::{Reader, Setting};
 use super::value::{Kind, Value};
 
-/// Settings of an engine's own library, by name. Those whose name says that they are secret are never shown.
+/// Properties by name. Values whose names mark them as secret are never shown.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Properties(pub BTreeMap<String, Credential>);
 
@@ -41,11 +41,11 @@ impl Setting for Properties {
         Value::map(fields.iter().map(|(name, value)| (name.as_str(), value.clone())))
     }
 
-    /// Some properties are, and a fault says nothing of any.
+    /// Some properties are secret, so faults show no value of any.
     fn is_secret() -> bool {
         true
     }
 }
 
-/// A property with one of these in its name holds a secret.
+/// Name fragments that mark a property as secret.
 const SECRET_WORDS: [&str; 4] = ["password", "secret", "pem", "oauthbearer"];

@@ -1,6 +1,6 @@
-//! Untyped values → typed ones: one [`Reader`] goes through the whole tree and collects every fault on its way.
+//! Untyped values → typed ones. One [`Reader`] walks the whole tree and collects every fault.
 //!
-//! Also resolves what stands for a text that is written elsewhere: `${NAME}`, `{env: NAME}`, `{file: path}`.
+//! Also resolves references to text from elsewhere: `${NAME}`, `{env: NAME}`, `{file: path}`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,26 +15,26 @@ use super::{GuardedFile, Key, KvPlace};
 use crate::id::NodeId;
 use crate::protocol::Dialect;
 
-/// Longest duration: beyond it lies a slip of the pen, not a wish.
+/// Maximum duration; a longer one is taken for a mistake.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// A type that can stand in the tree.
+/// A type of the configuration tree.
 pub(super) trait Setting: Sized {
-    /// What a fault says was expected.
+    /// The expected form, for faults.
     fn expected() -> String;
-    /// Reads it; `None` after a fault.
+    /// Reads the value; `None` after a fault.
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self>;
-    /// As the configuration would write it.
+    /// The value in the syntax of the configuration.
     fn show(&self) -> Value;
-    /// Adds the keys below it.
+    /// Adds the keys below this one.
     fn keys(_path: &str, _keys: &mut Vec<Key>) {}
-    /// True where a value may be a secret.
+    /// True if a value may be a secret.
     fn is_secret() -> bool {
         false
     }
 }
 
-/// How one field is read and shown, where its type does not say it all.
+/// Reads and shows one field whose type alone does not define it.
 pub(super) trait Codec<T> {
     fn expected(&self) -> String;
     fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<T>;
@@ -45,24 +45,24 @@ pub(super) trait Codec<T> {
     }
 }
 
-/// As the type says.
+/// The field is read and shown as its type defines.
 pub(super) struct Plain;
 /// A whole number between two bounds.
 pub(super) struct Bounded(pub(super) u64, pub(super) u64);
 /// A number of bytes between two bounds, with or without a unit.
 pub(super) struct Bytes(pub(super) usize, pub(super) usize);
-/// A text of at least so many bytes that is never shown.
+/// A text of at least this many bytes, never shown.
 pub(super) struct Secret(pub(super) usize);
 
-/// Goes through the tree.
+/// Walks the tree.
 pub(super) struct Reader<'a> {
-    /// The environment.
+    /// The environment variables.
     pub(super) variables: &'a BTreeMap<String, String>,
-    /// What was wrong so far.
+    /// The faults so far.
     pub(super) faults: Vec<Fault>,
-    /// Files that hold secrets, by their key.
+    /// Files that hold secrets, with their keys.
     pub(super) guarded_files: Vec<GuardedFile>,
-    /// The key at which it is.
+    /// Path of the current key.
     path: String,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
         Self { variables, faults, guarded_files: Vec::new(), path: String::new() }
     }
 
-    /// Checks that the value is a map (nothing is an empty one) without unknown keys, which are told but do no harm.
+    /// Checks that the value is a map or null (an empty map). Reports unknown keys as faults and continues.
     pub(super) fn section(&mut self, value: &Value, known: &[&str]) -> Option<()> {
         match &value.kind {
             Kind::Null => Some(()),
@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
                         Some(_) => "no such key".to_owned(),
                         None => format!("no such key, expected {}", one_of(known)),
                     };
-                    // `keys: [{a-secret}]` makes a key of the secret, without a value.
+                    // `keys: [{a-secret}]` turns the secret into a key without a value.
                     let path = match field.value.kind == Kind::Null && self.veil() == Veil::Beside {
                         true => self.path.clone(),
                         false => self.join(&shortened(&field.name)),
@@ -99,7 +99,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads one key of a map, or takes its default; also after a fault, so that the rules between keys can be checked.
+    /// Reads one key of a map, or takes its default. A fault also yields the default, so that rules between keys can
+    /// run.
     pub(super) fn field<T>(
         &mut self,
         map: &Value,
@@ -118,7 +119,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads one of some words.
+    /// Reads one of a list of words.
     pub(super) fn word<T: Copy>(&mut self, value: &Value, words: &[(T, &str)]) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(_, word)| *word).collect();
         let text = self.text(value, &one_of(&names))?;
@@ -132,7 +133,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// The text of a scalar, or the one it stands for.
+    /// The text of a scalar, or the text it refers to.
     pub(super) fn text(&mut self, value: &Value, expected: &str) -> Option<String> {
         match &value.kind {
             Kind::Text(text) | Kind::Secret(text) => self.interpolate(value, text),
@@ -157,7 +158,7 @@ impl<'a> Reader<'a> {
         parse(&text).or_else(|| self.wrong(value, expected))
     }
 
-    /// `$${` stands for `${`.
+    /// Resolves `${NAME}`; `$${` is an escaped `${`.
     fn interpolate(&mut self, value: &Value, text: &str) -> Option<String> {
         let (mut whole, mut rest) = (String::new(), text);
         while let Some(start) = rest.find("${") {
@@ -182,7 +183,7 @@ impl<'a> Reader<'a> {
         if let Some(text) = self.variables.get(name) {
             return Some(as_written(text).to_owned());
         }
-        // What stands there may be a piece of the secret itself.
+        // The name of the variable may be part of the secret itself.
         let which = if self.veil() == Veil::None { name } else { "named here" };
         self.fault(value, format!("expected the variable {which} to be set, it is not"))
     }
@@ -202,7 +203,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The file that a value stands in (`{file: PATH}`).
+    /// The file that a value refers to (`{file: PATH}`).
     pub(super) fn file_of(&mut self, value: &Value) -> Option<PathBuf> {
         match &value.kind {
             Kind::Map(fields) => match fields.as_slice() {
@@ -213,13 +214,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Notes that `expected` did not come. What came is told as it was written, so no secret from elsewhere shows;
-    /// at a secret key, above it and below it nothing of it is told.
+    /// Reports that `expected` did not come. The received value is shown as written, so no resolved secret appears. At
+    /// a secret key, above it and below it the value is not shown at all.
     pub(super) fn wrong<T>(&mut self, value: &Value, expected: &str) -> Option<T> {
         let got = match &value.kind {
             Kind::Null => "nothing".to_owned(),
             Kind::Text(_) if self.veil() != Veil::None => "a text that is not shown".to_owned(),
-            // A key or certificate in place of its path.
+            // A key or certificate was given in place of its path.
             Kind::Text(text) if text.contains('\n') => format!("a text of {} lines", text.lines().count()),
             Kind::Text(text) => format!("{:?}", shortened(text)),
             Kind::Secret(_) => "a secret".to_owned(),
@@ -235,7 +236,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// Does `read` with `step` behind the path.
+    /// Runs `read` with `step` appended to the path.
     pub(super) fn below<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
         let step = if length == 0 { step.trim_start_matches('.') } else { step };
@@ -346,7 +347,7 @@ impl Codec<String> for Secret {
             Kind::Text(text) => &Value { kind: Kind::Secret(text.clone()), source: value.source.clone() },
             _ => value,
         };
-        // Written out: the configuration's own file is the secret.
+        // The secret is in the configuration file itself, so that file must be guarded.
         if let (Kind::Text(text), Source::File { file, .. }) = (&value.kind, &value.source)
             && !text.is_empty()
             && !text.contains("${")
@@ -360,7 +361,7 @@ impl Codec<String> for Secret {
         Some(text)
     }
 
-    /// That there is none is no secret.
+    /// An empty secret is shown as empty.
     fn show(&self, value: &String) -> Value {
         if value.is_empty() { Value::text("") } else { Value::built_in(Kind::Secret(value.clone())) }
     }
@@ -380,7 +381,7 @@ impl<T: Setting> Setting for Vec<T> {
             return reader.wrong(value, &Self::expected());
         };
         let read = |(index, item)| reader.below(&format!("[{index}]"), |reader| T::read(item, reader));
-        // All of them are read before the first fault counts.
+        // Read all items before the first fault ends the list.
         items.iter().enumerate().map(read).collect::<Vec<_>>().into_iter().collect()
     }
 
@@ -393,7 +394,7 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
-/// Not given, it is none. Which of the two it is shows in the keys below it.
+/// A missing value is `None`. The keys below tell the two cases apart.
 impl<T: Setting> Setting for Option<T> {
     fn expected() -> String {
         T::expected()
@@ -426,7 +427,7 @@ impl Setting for bool {
     }
 }
 
-/// Texts that are parsed: type, what is expected, how it is parsed, how it is shown.
+/// Types parsed from a text: type, expected form, parser, formatter.
 macro_rules! parsed_setting {
     ($($type:ty, $expected:literal, $parse:expr, $show:expr;)+) => {
         $(impl Setting for $type {
@@ -447,7 +448,7 @@ macro_rules! parsed_setting {
 
 parsed_setting! {
     String, "a text", |text| Some(text.to_owned()), String::clone;
-    // With line breaks it is the contents of a file, such as a private key.
+    // A text with line breaks is the contents of a file, such as a private key.
     PathBuf, "a path", |text| (!text.contains(char::is_control)).then(|| PathBuf::from(text)), |path: &PathBuf| path.display().to_string();
     SocketAddr, "an address and port such as 127.0.0.1:8080", |text| text.parse().ok(), SocketAddr::to_string;
     NodeId, "a name of at most 128 bytes without comma", |text| NodeId::parse(text).ok(), NodeId::to_string;
@@ -462,7 +463,7 @@ impl Setting for KvPlace {
     }
 
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
-        // Without a slash it may be a word that was misspelt, and state would begin anew in a file of that name.
+        // A word without a slash may be a typo of `memory`. Taken as a path, it would start with an empty store.
         reader.parsed(value, &Self::expected(), |text| match text {
             "memory" => Some(Self::Memory),
             path => path.contains('/').then(|| Self::File(PathBuf::from(path))),

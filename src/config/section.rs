@@ -1,9 +1,9 @@
-//! The macros that declare the tree: from one place a struct or enum, its default, how it is read and shown, and its keys.
+//! Macros that declare the tree. One declaration yields the struct or enum, default, reader, formatter and keys.
 //!
-//! Knows no key itself.
+//! Independent of the actual keys.
 
-/// A struct of the tree all of whose keys have a default: `pub name: Type [codec] = default => "default in words",`.
-/// Without a default it is the type's own; without a codec it is read and shown as the type says.
+/// A struct of the tree whose keys all have a default: `pub name: Type [codec] = default => "default in words",`. The
+/// default and the codec may be omitted: then those of the type apply.
 macro_rules! section {
     ($(#[doc = $doc:literal])+ pub struct $name:ident {
         $($(#[doc = $text:literal])+ pub $field:ident: $type:ty $([$codec:expr])? $(= $default:expr $(=> $words:literal)?)?,)+
@@ -24,8 +24,8 @@ macro_rules! section {
     };
 }
 
-/// A struct that stands in a list of the tree. A key without a default must be given; a default may look at the
-/// keys above it, each an `Option`, and is always told in words.
+/// A struct in a list of the tree. A key without a default is mandatory. A default may read the keys above it, each as
+/// an `Option`, and always has a text in words.
 macro_rules! item {
     ($(#[doc = $doc:literal])+ pub struct $name:ident {
         $($(#[doc = $text:literal])+ pub $field:ident: $type:ty $([$codec:expr])? $(= $default:expr => $words:literal)?,)+
@@ -87,7 +87,7 @@ macro_rules! tree_struct {
     };
 }
 
-/// An enum of the tree, with the word that the configuration uses for each variant.
+/// An enum of the tree, with the configuration keyword of each variant.
 macro_rules! words {
     ($(#[doc = $doc:literal])+ pub enum $name:ident { $($(#[doc = $text:literal])+ $variant:ident = $word:literal,)+ }) => {
         $(#[doc = $doc])+
@@ -97,7 +97,7 @@ macro_rules! words {
         }
 
         impl $name {
-            /// The word that the configuration uses.
+            /// The keyword in the configuration.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -132,7 +132,7 @@ macro_rules! word_setting {
     };
 }
 
-/// The first where it is given, else the second.
+/// Expands to the first argument if it is given, else to the second.
 macro_rules! either {
     (; $fallback:expr) => {
         $fallback

@@ -1,4 +1,4 @@
-//! The configuration from outside: faults, precedence, secrets, budgets, and the base file in step with the tree.
+//! The configuration from outside: faults, precedence, secrets, limits, and the base file compared with the tree.
 
 mod reloads;
 mod secrets;
@@ -58,7 +58,7 @@ fn without_a_file_the_defaults_hold() {
     assert!(loaded.entries.iter().all(|entry| entry.source == Source::Default));
 }
 
-/// `BLESS=1 cargo test --lib config` writes the file anew.
+/// `BLESS=1 cargo test --lib config` rewrites the file.
 #[test]
 fn the_base_file_tells_every_key_its_sentence_and_its_default() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/skylark.yaml");
@@ -75,7 +75,7 @@ fn the_base_file_with_every_key_taken_in_is_the_default() {
     let mut text = String::new();
     let mut is_entry = false;
     for line in reference().lines() {
-        // Entries of a list begin with two blanks behind the `#`, below the commented key.
+        // Entries of a list begin with two blanks after the `#`, below the commented key.
         is_entry = line.starts_with("#  - ") || (line.starts_with("#    ") && is_entry);
         text += &if is_key(line) || is_entry { line.replacen('#', "", 1) } else { line.to_owned() };
         text += "\n";
@@ -231,7 +231,7 @@ fn secrets_come_from_files_and_variables_and_are_never_shown() {
     assert!(!format!("{:?}{:?}", loaded.config, loaded.entries).contains("canary"));
     assert!(loaded.entries.iter().any(|entry| entry.path == "api.keys[0].key" && entry.value == "***"));
 
-    // Not even in faults, nor in what changed.
+    // Neither faults nor changes show it.
     let found = files.faults(None, &[("KEY", "short-canary")]).join("\n");
     assert!(
         found.contains("api.keys[1].key: expected at least 16 bytes, got 12") && !found.contains("canary"),
@@ -318,7 +318,7 @@ fn a_listener_speaks_tls_with_both_files_or_not_at_all() {
         faults(&tls(", tls: true")),
         ["s.yaml:1: listeners[0].tls: expected keys and values (cert or key), got \"true\""]
     );
-    // Other files need a restart, as TLS itself does.
+    // Other files, like TLS itself, need a restart.
     let other = load(", tls: {cert: a.pem, key: c.pem}, query_token: false");
     assert_eq!(secured.changes(&other).live, [""; 0]);
     assert_eq!(secured.changes(&other).needs_restart, ["listeners[0].query_token", "listeners[0].tls.key"]);
@@ -402,7 +402,7 @@ fn a_key_of_any_length_is_a_short_fault() {
 }
 
 proptest::proptest! {
-    /// Whatever stands in the file, the answer is a configuration or faults with lines.
+    /// Any text yields a configuration, or faults with line numbers.
     #[test]
     fn no_text_ends_the_reading_badly(text in r#"([a-z_]{1,9}|listeners|limits|api|keys|[:{}\[\],&*|>?!'"-]|[ \n]|\$\{|[0-9]{1,3}|\PC){0,60}"#) {
         let loader = Loader::isolated(None, None, &[]);

@@ -1,25 +1,25 @@
-//! A configuration before it is typed: texts, lists and maps, each with where it was written.
+//! The untyped configuration: texts, lists and maps, each with its source.
 //!
-//! Knows no key of the real configuration.
+//! Independent of the actual keys.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Where a value was given.
+/// Source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Nowhere: the built-in default.
+    /// The built-in default.
     Default,
     /// A line of a file, counted from 1.
     File {
-        /// The file, as it was named.
+        /// The file, as it was named by the operator.
         file: Arc<str>,
         /// The line; 0 = the file as a whole.
         line: usize,
     },
     /// A `SKYLARK__…` variable.
     Variable(Arc<str>),
-    /// An option of the command line.
+    /// A command-line option.
     Flag(Arc<str>),
 }
 
@@ -48,18 +48,18 @@ impl fmt::Debug for Value {
     }
 }
 
-/// What a value is. Shown by `Display` only, which masks secrets.
+/// The kinds of values. Only `Display` shows them, and it masks secrets.
 #[derive(Clone, PartialEq)]
 pub(super) enum Kind {
-    /// Nothing: the key is not set.
+    /// Null: the key is not set.
     Null,
-    /// A text; numbers and booleans are texts until their key reads them.
+    /// A text. Numbers and booleans are texts until their key parses them.
     Text(String),
     /// A text that is never shown.
     Secret(String),
     /// A list.
     List(Vec<Value>),
-    /// Keys in the order in which they came, each once.
+    /// Keys in the order of the file, each once.
     Map(Vec<Field>),
 }
 
@@ -67,29 +67,29 @@ pub(super) enum Kind {
 #[derive(Clone, PartialEq)]
 pub(super) struct Field {
     pub(super) name: String,
-    /// Where the key itself stands.
+    /// Source of the key itself.
     pub(super) source: Source,
     pub(super) value: Value,
 }
 
 impl Value {
-    /// A text that nobody wrote.
+    /// A built-in text.
     pub(super) fn text(text: impl Into<String>) -> Self {
         Self::built_in(Kind::Text(text.into()))
     }
 
-    /// A value that nobody wrote.
+    /// A built-in value.
     pub(super) fn built_in(kind: Kind) -> Self {
         Self { kind, source: Source::Default }
     }
 
-    /// A map that nobody wrote.
+    /// A built-in map.
     pub(super) fn map<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
         let field = |(name, value): (&str, Self)| Field { name: name.to_owned(), source: Source::Default, value };
         Self::built_in(Kind::Map(fields.into_iter().map(field).collect()))
     }
 
-    /// The value at a key of a map or an index of a list.
+    /// Returns the value at a key of a map or an index of a list.
     pub(super) fn get(&self, name: &str) -> Option<&Self> {
         match &self.kind {
             Kind::Map(fields) => fields.iter().find(|field| field.name == name).map(|field| &field.value),
@@ -98,7 +98,7 @@ impl Value {
         }
     }
 
-    /// Lays `over` on top: maps key by key, all else as a whole. A key without a value sets nothing.
+    /// Merges `over` into this value: maps key by key, other values as a whole. A key without a value sets nothing.
     pub(super) fn overlay(&mut self, over: Self) {
         match (&mut self.kind, over.kind) {
             (_, Kind::Null) => {}
@@ -120,8 +120,8 @@ impl Value {
         }
     }
 
-    /// Puts `value` at the end of `path`, whose numbers index lists; the list's length adds an entry.
-    /// `false` where a number is beyond that.
+    /// Sets `value` at `path`. A number in the path indexes a list; the length of the list appends an entry. Returns
+    /// `false` if a number exceeds the length.
     pub(super) fn place(&mut self, path: &[&str], value: Self) -> bool {
         let Some((name, rest)) = path.split_first() else {
             self.overlay(value);
@@ -150,7 +150,7 @@ impl Value {
         fields[at].value.place(rest, value)
     }
 
-    /// Says that all of it came from `source`.
+    /// Sets the source of the whole value to `source`.
     pub(super) fn stamp(&mut self, source: &Source) {
         self.source = source.clone();
         match &mut self.kind {
@@ -163,13 +163,13 @@ impl Value {
         }
     }
 
-    /// Where the value at a path such as `listeners[0].serves` was given.
+    /// The source of the value at a path such as `listeners[0].serves`.
     pub(super) fn source_at(&self, path: &str) -> Source {
         let mut steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty());
         steps.try_fold(self, |value, step| value.get(step)).map_or(Source::Default, |value| value.source.clone())
     }
 
-    /// The leaves: path and value. An empty list or map is a leaf.
+    /// The leaves with their paths. An empty list or map is a leaf.
     pub(super) fn leaves(&self) -> Vec<(String, &Self)> {
         let mut leaves = Vec::new();
         self.collect_leaves("", &mut leaves);
@@ -184,7 +184,7 @@ impl Value {
                     field.value.collect_leaves(&format!("{path}{dot}{}", field.name), leaves);
                 }
             }
-            // A list of texts is read as one value; a list of maps key by key.
+            // A list of texts is one leaf; a list of maps is split into its keys.
             Kind::List(items) if items.iter().any(|item| matches!(item.kind, Kind::Map(_))) => {
                 for (index, item) in items.iter().enumerate() {
                     item.collect_leaves(&format!("{path}[{index}]"), leaves);
@@ -223,7 +223,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// Whether the map stands for a text that is written elsewhere.
+/// True if the map is a reference to text from elsewhere.
 fn is_reference(fields: &[Field]) -> bool {
     matches!(fields, [Field { name, .. }] if name == "file" || name == "env")
 }

@@ -1,21 +1,21 @@
-//! Secrets stay out of faults: which keys are near one, and what may be told there.
+//! Keeps secrets out of faults: classifies keys by their distance to a secret key.
 //!
-//! Knows the table of keys, and no value.
+//! Reads the table of keys; sees no values.
 
 use std::sync::OnceLock;
 
 use super::keys;
 
-/// How near a path is to a secret.
+/// Position of a path relative to secret keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Veil {
-    /// No secret stands there.
+    /// No secret is near.
     None,
-    /// Secrets stand further below.
+    /// Secrets are further below.
     Above,
-    /// One of its own keys is a secret.
+    /// One of the direct subkeys is a secret.
     Beside,
-    /// It is a secret, or part of one.
+    /// The path is a secret, or part of one.
     Secret,
 }
 
@@ -44,7 +44,7 @@ impl Veil {
     }
 }
 
-/// `keys[3].name` as the table of keys has it: `keys[].name`.
+/// Turns `keys[3].name` into its form in the table of keys: `keys[].name`.
 fn without_numbers(path: &str) -> String {
     path.split('[').enumerate().fold(String::new(), |whole, (index, part)| match index {
         0 => part.to_owned(),
@@ -52,7 +52,7 @@ fn without_numbers(path: &str) -> String {
     })
 }
 
-/// A text from a file or a variable, without what an editor or `echo` puts around it: a byte order mark and one line break.
+/// Strips additions of editors and `echo` from a text of a file or variable: a byte order mark and one line break.
 pub(super) fn as_written(text: &str) -> &str {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))

@@ -1,9 +1,9 @@
-//! What is allowed and seldom meant: told by `skylark check` and at the start, and no fault.
+//! Warnings about settings that are valid but rarely intended. `skylark check` and the start of the node print them.
 
 use super::{Config, Listener, Scope, Service};
 
 impl Config {
-    /// One sentence for each, with its key first.
+    /// One sentence per warning, with its key first.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
@@ -12,7 +12,7 @@ impl Config {
         warnings
     }
 
-    /// Tells that clients can join no room by themselves: none is open, and no plugin decides.
+    /// Warns that clients cannot join any room by themselves: no room is open and no access plugin is loaded.
     #[must_use]
     pub fn closed_rooms(&self, has_access_plugin: bool) -> Option<&'static str> {
         let takes_clients = |listener: &Listener| {
@@ -25,7 +25,7 @@ impl Config {
         )
     }
 
-    /// `manage` opened the commands to plugins until they got a scope of their own.
+    /// `manage` included the plugin commands until they got their own scope.
     fn warn_of_scopes(&self, warnings: &mut Vec<String>) {
         let changed = |key: &&super::ApiKey| key.may(Scope::Manage) && !key.may(Scope::Plugins);
         for (index, key) in self.api.keys.iter().enumerate().filter(|(_, key)| changed(key)) {
@@ -37,7 +37,7 @@ impl Config {
         }
     }
 
-    /// A page of any site may connect, so no cookie says that its user wanted it.
+    /// A page of any site may connect, so a cookie does not prove that its user wanted the connection.
     fn warn_of_origins(&self, warnings: &mut Vec<String>) {
         let is_open = |listener: &Listener| listener.origins.iter().any(|origin| origin == "*");
         for (index, _) in self.listeners.iter().enumerate().filter(|(_, listener)| is_open(listener)) {

@@ -1,6 +1,6 @@
-//! YAML text → [`Value`], with a line for each key and value and a budget for everything that can blow up.
+//! YAML text → [`Value`], with the line of each key and value, and limits on everything that can grow.
 //!
-//! Works on the parser's events rather than on serde, so that every fault knows its line and one wrong value hides no other.
+//! Uses the parser's events instead of serde, so that every fault has its line and one wrong value hides no other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, options};
 use super::fault::Fault;
 use super::value::{Field, Kind, Source, Value};
 
-/// Largest file, in bytes.
+/// Maximum file size in bytes.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
-/// Deepest nesting.
+/// Maximum nesting depth.
 const MAX_DEPTH: usize = 32;
-/// Most bytes in memory, those that aliases repeat included.
+/// Maximum bytes in memory, with the copies that aliases make.
 const MAX_WEIGHT: usize = 8 << 20;
 
-/// Reads one document; an empty one is an empty map. Keys given twice are told in `faults` and do not end the reading.
+/// Reads one document; an empty one is an empty map. Duplicate keys are added to `faults`, and reading continues.
 pub(super) fn parse(file: &Arc<str>, text: &str, faults: &mut Vec<Fault>) -> Result<Value, Fault> {
     let mut builder = Builder { file, open: Vec::new(), anchors: HashMap::new(), weight: 0, root: None, faults };
     let options = options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH, emit_comments: false };
@@ -41,7 +41,7 @@ struct Builder<'a> {
     faults: &'a mut Vec<Fault>,
 }
 
-/// A list or map whose end has not come yet.
+/// A list or map that is not closed yet.
 struct Open {
     anchor: usize,
     source: Source,
@@ -127,7 +127,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// The keys around the open value, each with a dot behind it.
+    /// The keys around the open value, each followed by a dot.
     fn path(&self) -> String {
         let keys = self.open.iter().filter_map(|open| match &open.items {
             Items::Map { key: Some((name, _)), .. } => Some(format!("{name}.")),
@@ -145,7 +145,8 @@ impl Builder<'_> {
     }
 }
 
-/// Bytes of a value in memory. Contents count anew at each level around them, which no honest file notices.
+/// Size of a value in bytes in memory. Contents count again at every level around them; honest files stay far below the
+/// limit.
 fn weight(value: &Value) -> usize {
     let own = size_of::<Field>();
     match &value.kind {

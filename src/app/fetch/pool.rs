@@ -1,4 +1,4 @@
-//! Connections that wait for the next request to the same place by the same plugin.
+//! Idle connections, kept for the next request of the same plugin to the same server.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,16 +13,16 @@ use tokio::time::Instant;
 
 use crate::plugin::fetch::{FetchRequest, Scheme};
 
-/// The near side of a connection.
+/// The sending side of a connection.
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 
-/// Most that wait for one place, and over all places.
+/// Maximum idle connections per server and in total.
 const PER_PLACE: usize = 4;
 const OVER_ALL: usize = 256;
-/// One that waited longer is not used: many servers close theirs after a minute.
+/// Maximum idle time. Many servers close idle connections after a minute.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Who asks whom.
+/// The plugin and the server that it connects to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     plugin: Arc<str>,
@@ -38,22 +38,22 @@ impl Key {
     }
 }
 
-/// One that waits.
+/// An idle connection.
 pub(super) struct Idle {
     pub(super) sender: Sender,
-    /// Where it leads.
+    /// Address of the server.
     pub(super) address: IpAddr,
     since: Instant,
 }
 
-/// All that wait.
+/// All idle connections.
 #[derive(Default)]
 pub(super) struct Pool {
     places: Mutex<HashMap<Key, Vec<Idle>>>,
 }
 
 impl Pool {
-    /// The newest one that is open and may be used still; those that are not are dropped.
+    /// Takes the newest idle connection that is open and permitted. Drops those that are not.
     pub(super) fn take(&self, key: &Key, permits: impl Fn(IpAddr) -> bool) -> Option<Idle> {
         let mut places = self.places.lock();
         let waiting = places.get_mut(key)?;
@@ -65,7 +65,7 @@ impl Pool {
         idle
     }
 
-    /// Keeps it, if it is open and there is room.
+    /// Stores the connection if it is open and there is room.
     pub(super) fn put(&self, key: Key, address: IpAddr, sender: Sender) {
         if sender.is_closed() {
             return;

@@ -1,4 +1,4 @@
-//! The network against servers on this machine that say what the test wants, and against TLS with a certificate of its own.
+//! The HTTP client against local test servers, and against TLS with a test certificate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::plugin::fetch::{Network as Granted, Networks};
 
-/// Answers each request by its path; counts connections.
+/// Answers each request by its path and counts connections.
 struct Server {
     port: u16,
     connections: Arc<AtomicUsize>,

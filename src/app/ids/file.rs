@@ -1,6 +1,6 @@
-//! Blocks of ids in a file of this node: one number, the bound below which all ids are given away.
+//! Reserves blocks of ids in a file that holds one number: the bound below which all ids may be in use.
 //!
-//! The file is replaced whole and is on the disk before a block is used. A lock on its folder keeps two processes apart.
+//! The file is replaced atomically and synced before a block is used. A lock on its folder excludes other processes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,27 +14,27 @@ use rustix::fs::{FlockOperation, flock};
 use crate::broker::Unavailable;
 use crate::broker::ids::{BlockRequest, IdStore};
 
-/// Why a file cannot keep the bound.
+/// A file cannot store the bound.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     #[error("{}: {error}", path.display())]
     Io {
-        /// Which one.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The I/O error.
         error: io::Error,
     },
-    /// It holds something else.
+    /// The file has other contents.
     #[error(
         "{}: expected the bound of the node's ids (one whole number), got {got:?}: bring back a copy of the file, or give \
          the node another node.number and remove the file",
         path.display()
     )]
     Unfit {
-        /// Which one.
+        /// Path of the file.
         path: PathBuf,
-        /// What it holds, shortened.
+        /// Contents of the file, shortened.
         got: String,
     },
 }
@@ -46,21 +46,21 @@ pub(super) struct FileIds {
 }
 
 impl FileIds {
-    /// In this folder, which is made where it is missing.
+    /// Uses this folder, which is created if missing.
     #[must_use]
     pub(super) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
 
-    /// Makes folder and file where they are missing, and makes sure that the file can be replaced.
+    /// Creates folder and file if they are missing, and verifies that the file can be replaced.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`] if the file cannot be written or has other contents.
     pub(super) fn open(&self, number: u16, floor: u64) -> Result<(), FileError> {
         self.reserve_now(BlockRequest { number, from: 0, floor, count: 0, is_start: true }).map(drop)
     }
 
-    /// The bound that the file holds, if it can be read.
+    /// The bound in the file, if it can be read.
     #[must_use]
     pub(super) fn bound(&self, number: u16) -> Option<u64> {
         read(&self.folder.join(format!("ids-{number}"))).ok().flatten()
@@ -69,7 +69,7 @@ impl FileIds {
     /// Reserves a block; blocks on the file system.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`] if the file cannot be written or has other contents.
     pub(super) fn reserve_now(&self, request: BlockRequest) -> Result<u64, FileError> {
         let path = self.folder.join(format!("ids-{}", request.number));
         let failed = |error| FileError::Io { path: path.clone(), error };
@@ -79,7 +79,7 @@ impl FileIds {
         let bound = read(&path)?;
         let begin = bound.unwrap_or(request.floor).max(request.from);
         let end = if request.is_start { begin } else { begin.saturating_add(request.count) };
-        // The first time, to see that it can be written.
+        // Also written at the start, to verify that it is writable.
         if request.is_start || bound.is_none_or(|bound| bound < end) {
             replace(&path, end).and_then(|()| folder.sync_all()).map_err(failed)?;
         }
@@ -87,7 +87,7 @@ impl FileIds {
     }
 }
 
-/// `None` where there is no file.
+/// Reads the bound; `None` if there is no file.
 fn read(path: &Path) -> Result<Option<u64>, FileError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,

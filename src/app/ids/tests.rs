@@ -1,4 +1,4 @@
-//! Lives of random length and rate on stores that fail, with a clock that jumps: no id is given out twice.
+//! Random process lives on failing stores with a jumping clock: no id is issued twice.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -11,13 +11,13 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What happens to one reservation.
+/// Fate of one reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Weather {
     Clear,
-    /// It is not taken.
+    /// The request fails.
     Away,
-    /// It is taken, and the answer is lost.
+    /// The request succeeds, and the reply is lost.
     Mute,
 }
 
@@ -29,10 +29,10 @@ enum Step {
     Remind,
 }
 
-/// One process: what time its clock shows at the start, what it does, and whether its last write is lost with it.
+/// One process: clock at the start, its steps, and true if its last write is lost with it.
 type Life = (u64, Vec<Step>, bool);
 
-/// A store as `ids.lua` keeps it: bound and size of the last block.
+/// A store with the semantics of `ids.lua`: bound and size of the last block.
 #[derive(Default)]
 struct Store {
     held: Mutex<Option<(u64, u64)>>,
@@ -68,12 +68,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn lives() -> impl Strategy<Value = Vec<Life>> {
-    // The clock stands anywhere from 1970 to 2100.
+    // The clock is anywhere from 1970 to 2100.
     let life = (0_u64..4_102_444_800, proptest::collection::vec(step(), 1..20), any::<bool>());
     proptest::collection::vec(life, 1..8)
 }
 
-/// Plays the lives; every id that was given out, as runs: first and last.
+/// Runs the processes. Returns every issued id as runs: first and last.
 async fn play(lives: &[Life]) -> BTreeMap<u64, u64> {
     let store = Arc::new(Store::default());
     let mut given = BTreeMap::new();
@@ -103,7 +103,7 @@ async fn play(lives: &[Life]) -> BTreeMap<u64, u64> {
                 Step::Remind => {}
             }
         }
-        // kill -9; a failover at that moment loses the last write.
+        // kill -9. A failover at this moment loses the last write.
         if *loses && let Some(before) = *store.before.lock() {
             *store.held.lock() = Some(before);
         }
@@ -133,7 +133,7 @@ async fn hundred_thousand_ids_a_second_do_not_come_again_after_a_restart() {
 #[tokio::test]
 async fn numbers_of_a_node_last_for_decades() {
     const MINUTES: u64 = 365 * 24 * 60;
-    // A start over Redis takes a block and leaves out eight.
+    // A start over Redis takes one block and skips eight.
     assert_eq!(SEQUENCE_END / ((1 + GROWTH) * SMALLEST) / MINUTES, 28, "years of a restart every minute");
     assert_eq!(SEQUENCE_END / 1_024 / 60 / MINUTES, 68, "years of 1 024 ids a second");
 }

@@ -1,4 +1,4 @@
-//! A reload: what a running node keeps and what it takes are checked together; and rules that need the whole list of listeners.
+//! Reloads: kept and new values are checked together. Also rules that need the whole list of listeners.
 
 use super::*;
 
@@ -8,13 +8,13 @@ const KEY: &str = "api: {keys: [{name: a, key: 0123456789abcdef}]}\n";
 fn keys_that_only_the_old_listeners_need_do_not_go_before_a_restart() {
     let files = Files::new(&format!("listeners:\n  - {{address: 0.0.0.0:80, serves: [api]}}\n{KEY}"));
     let loaded = files.load(None, &[]).unwrap();
-    // Valid by itself: the API listens on loopback.
+    // Valid on its own: the API listens on loopback.
     files.write("s.yaml", "listeners:\n  - {address: 127.0.0.1:80, serves: [api]}\n");
     assert!(files.load(None, &[]).is_ok());
     let error = loaded.reload().unwrap_err().to_string();
     assert!(error.contains("api.keys: expected at least one key") && error.contains("0.0.0.0:80"), "{error}");
     assert!(error.contains("until the node starts again it keeps the old listeners[0].address"), "{error}");
-    // The same move with keys is taken, as far as it can be.
+    // The same move with API keys is accepted, as far as it can apply.
     files.write("s.yaml", &format!("listeners:\n  - {{address: 127.0.0.1:80, serves: [api]}}\n{KEY}"));
     let reloaded = loaded.reload().unwrap();
     assert_eq!(reloaded.changes.needs_restart, ["listeners[0].address"]);
@@ -64,7 +64,7 @@ fn a_live_key_waits_with_the_thing_that_it_belongs_to() {
     }
 }
 
-/// Each live key takes each of some values that are wrong beside the old value of a key that needs a restart.
+/// Sets each live key to several values that are invalid beside the old value of a key that needs a restart.
 #[test]
 fn no_reload_leads_to_what_a_start_would_refuse() {
     let lists = [

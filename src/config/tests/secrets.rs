@@ -1,8 +1,8 @@
-//! No fault and no line of `skylark config` shows a secret, whatever shape it has and wherever it was put by mistake.
+//! No fault and no line of `skylark config` shows a secret, in whatever form and place it was given.
 
 use super::*;
 
-/// Every fault of a file in which `CANARY` stands for a secret, without it.
+/// Every fault of a file in which `CANARY` stands for a secret; asserts that none shows it.
 fn veiled(base: &str) -> Vec<String> {
     let files = Files::new(&base.replace("CANARY", "canary-0123456789"));
     let found = match files.load(None, &[]) {
