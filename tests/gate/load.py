@@ -1,7 +1,7 @@
-"""The gate's load: a fixed number of receivers and a fixed sequence of requests, every frame counted.
+"""The gate's load: a fixed number of receivers and a fixed sequence of requests. Counts every frame.
 
-Shares no code with the node. One thread, no clock: it waits for the answer and for every frame of a request before it
-sends the next one, so that the node does the same work in the same order each time.
+Shares no code with the node. Uses one thread and no clock: it waits for the response and every frame of a request
+before it sends the next one, so the node does the same work in the same order each time.
 """
 
 import base64
@@ -12,7 +12,7 @@ import selectors
 import socket
 
 RECEIVERS = 200
-PATIENCE = 60  # seconds without a byte: what is missing will not come
+PATIENCE = 60  # seconds without a byte; a missing frame will not come after that
 TEXT = "".join(chr(ord("a") + i % 26) for i in range(160))
 MESSAGE = 2  # type byte of a frame that carries a message
 
@@ -28,13 +28,13 @@ class Scenario:
         return self.requests * self.messages * (RECEIVERS if self.to_everyone else 1)
 
     def request(self, number):
-        """Path, body, and how many frames each receiver gets of it."""
+        """Returns path, body, and the number of frames for each receiver."""
         first = number * self.messages
         if self.to_everyone:
             messages = [message() for _ in range(self.messages)]
             path, body = ("/send/all", messages[0]) if self.messages == 1 else ("/publish", {"act": "SENDALL", "msg": messages})
             return path, body, {receiver: self.messages for receiver in range(RECEIVERS)}
-        # A stride that meets every receiver before it comes back.
+        # This stride visits every receiver before it repeats one.
         receivers = [(first + i) * 77 % RECEIVERS for i in range(self.messages)]
         messages = [message(receiver=uid(receiver)) for receiver in receivers]
         path, body = ("/send", messages[0]) if self.messages == 1 else ("/send/sendList", messages)
@@ -58,7 +58,7 @@ def uid(number):
 
 
 class Load:
-    """Receivers and one publisher, connected."""
+    """Connected receivers and one publisher."""
 
     def __init__(self, address, secret):
         self.address = address
@@ -101,7 +101,7 @@ class Load:
 
 
 class Receiver:
-    """One client: counts the messages that come, and says nothing."""
+    """One client: counts its messages and sends nothing."""
 
     def __init__(self, address, bearer):
         self.socket = socket.create_connection(address)
@@ -129,7 +129,7 @@ class Receiver:
         return data
 
     def pump(self):
-        """How many messages came."""
+        """Reads once and returns the number of complete messages."""
         self.buffer += self.read()
         came = 0
         while (payload := self.frame()) is not None:
@@ -138,7 +138,7 @@ class Receiver:
         return came
 
     def frame(self):
-        """The payload of the next frame, if all of it is there."""
+        """Returns the payload of the next frame, or None until it is complete."""
         if len(self.buffer) < 2:
             return None
         length, start = self.buffer[1], 2
@@ -152,7 +152,7 @@ class Receiver:
 
 
 def token(user, secret):
-    """A JSON Web Token for the plugin `token-auth`."""
+    """Returns a JSON Web Token for the plugin `token-auth`."""
     part = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
     signed = part(b'{"alg":"HS256","typ":"JWT"}') + b"." + part(json.dumps({"sub": user, "exp": 4102444800}).encode())
     return (signed + b"." + part(hmac.new(secret.encode(), signed, hashlib.sha256).digest())).decode()

@@ -1,7 +1,7 @@
-"""A node under a tool that counts: callgrind its instructions, strace its system calls.
+"""A node under a counting tool: callgrind counts its instructions, strace its system calls.
 
-One worker thread and one shard, so that the same requests make the same steps. The node's own clocks are set so slow
-that they do not show: nothing that is counted depends on time.
+One worker thread and one shard, so that the same requests take the same steps. The node's timers are set so long that
+they do not fire: no counted work depends on time.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ import threading
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-START = 300  # seconds until a node under callgrind must be ready, its plugin compiled
+START = 300  # seconds until a node under callgrind is ready and has compiled its plugin
 CONFIG = """
 node: {id: gate, shards: 1}
 listeners: [{address: "127.0.0.1:0", serves: [ws, api]}]
@@ -26,12 +26,12 @@ heartbeat: {interval: 1h}
 plugins: {dir: plugins, cache: cache, compile: {memory: 4GiB, cpu: 2m}}
 log: {level: error}
 """
-# A guest under callgrind is slow.
+# A plugin under callgrind is slow.
 BUDGET = "\n[limits]\ncpu = \"1s\"\nwall = \"5s\"\n"
 
 
 class Node:
-    """A running node; `tool` is the command line that it runs under."""
+    """A running node; `tool` is the command line of the tool around it."""
 
     def __init__(self, program, folder, tool):
         self.folder = folder
@@ -61,7 +61,7 @@ class Node:
             raise
 
     def learn(self):
-        """Reads what `serve` prints until it is ready."""
+        """Reads the output of `serve` until it is ready."""
         address = None
         timer = threading.Timer(START, self.end)
         timer.start()
@@ -85,19 +85,19 @@ class Callgrind(Node):
     COUNTS, ABOUT, DIGITS = "instructions", "instructions per delivery", 1
 
     def __init__(self, program, folder):
-        # The plugin's compiler, a child, must see the same processor: what it makes for another one is refused.
+        # The plugin compiler, a child process, must see the same processor: code for another one is refused.
         options = ["--tool=callgrind", "--instr-atstart=no", "--trace-children=yes", "--child-silent-after-fork=yes"]
         super().__init__(program, folder, ["valgrind", *options, f"--callgrind-out-file={folder}/profile-%p"])
 
     def ready(self):
-        # Start-up and connects run several times faster without.
+        # Start-up and connects run several times faster without instrumentation.
         self.tell("instrumentation on")
 
     def begin(self, load, name):
         self.tell("zero")
 
     def finish(self, load, name):
-        """Instructions since `begin`; the profile stays in the folder."""
+        """Returns the instructions since `begin`; the profile stays in the folder."""
         self.tell(f"dump {name}")
         (dump,) = self.folder.glob(f"profile-{self.process.pid}.*")
         profile = dump.rename(self.folder / f"{name}.callgrind")
@@ -108,7 +108,7 @@ class Callgrind(Node):
 
 
 class Strace(Node):
-    """Counts system calls, those of the plugins' ticker excepted: that one follows the clock."""
+    """Counts system calls, except those of the plugins' ticker, which depend on the clock."""
 
     COUNTS, ABOUT, DIGITS = "system_calls", "system calls per delivery", 4
     IGNORED = "<plugin-ticker>"
@@ -121,11 +121,11 @@ class Strace(Node):
         pass
 
     def begin(self, load, name):
-        """Leaves a mark in the trace: the request itself."""
+        """Marks the trace with a request."""
         load.ask("GET", f"/health/live?{name}-begins")
 
     def finish(self, load, name):
-        """System calls since `begin`; the whole trace stays in the folder."""
+        """Returns the system calls since `begin`; the whole trace stays in the folder."""
         load.ask("GET", f"/health/live?{name}-ends")
         calls, inside = 0, False
         for line in (self.folder / "trace").read_text().splitlines():
@@ -134,12 +134,12 @@ class Strace(Node):
             elif f"?{name}-ends" in line:
                 break
             elif inside and self.IGNORED not in line:
-                # Not the second line of a call that another thread's stands between, nor a signal.
+                # Skips signals, and the second line of a call that was interrupted by another thread's line.
                 calls += re.match(r"\S+\s+\w+\(", line) is not None
         return calls
 
     def end(self):
-        """strace passes no SIGKILL on; it ends with its node."""
+        """Kills the node: strace does not forward SIGKILL, and exits with its node."""
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         for child in children.read_text().split() if children.exists() else []:
             os.kill(int(child), signal.SIGKILL)
@@ -147,9 +147,9 @@ class Strace(Node):
 
 
 def without_auxv():
-    """Forbids PR_GET_AUXV to the node: valgrind 3.19 takes the vDSO away, and only this way still leads to it.
+    """Denies PR_GET_AUXV to the node: valgrind 3.19 hides the vDSO, and only this call would still reveal it.
 
-    The filter answers EINVAL, as kernels before 6.4 do, and lets everything else through.
+    The filter returns EINVAL, as kernels before 6.4 do, and allows every other call.
     """
     load, jump_equal, answer = 0x20, 0x15, 0x06
     prctl = {"x86_64": 157}.get(platform.machine(), 167)

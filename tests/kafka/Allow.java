@@ -9,7 +9,7 @@ import org.apache.kafka.common.resource.PatternType;
 import org.apache.kafka.common.resource.ResourcePattern;
 import org.apache.kafka.common.resource.ResourceType;
 
-/** Allows a user something: BOOTSTRAP USER, then OPERATIONS KIND NAME again and again, as in `read,write topic chat`. */
+/** Grants rights to a user: BOOTSTRAP USER, then groups of OPERATIONS KIND NAME, such as `read,write topic chat`. */
 class Allow {
     public static void main(String[] words) throws Exception {
         var rights = new ArrayList<AclBinding>();

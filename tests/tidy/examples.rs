@@ -1,4 +1,4 @@
-//! The page of examples: each role in each language, as its template has it, and each interface, as the conformance guest uses it.
+//! The page of examples: each role in each language from its template, and each interface from the conformance plugin.
 
 use std::fmt::Write as _;
 
@@ -29,7 +29,7 @@ const INTERFACES: [(&str, &str); 8] = [
     ("login", "gives a connection its user"),
     ("timers", "ring later"),
 ];
-/// Language, and the files of its conformance guest.
+/// Language, and the files of its conformance plugin.
 const GUESTS: [(&str, &[&str]); 5] = [
     ("rust", &["rust/src/lib.rs", "rust/src/calls.rs", "rust/src/reach.rs"]),
     ("ts", &["ts/src/plugin.ts"]),
@@ -38,7 +38,7 @@ const GUESTS: [(&str, &[&str]); 5] = [
     ("go", &["go/plugin.go", "go/calls.go"]),
 ];
 
-/// The page, from the files that `read` gives.
+/// Builds the page from the files that `read` returns.
 pub fn page(read: impl Fn(&str) -> String) -> String {
     let mut page = String::from(
         "# Each role in each language\n\nThese are the templates of `skylark plugin new`, whole; made by `BLESS=1 cargo test --test tidy`. A role does the same in every language, and passes the same cases.\nWhat it all means stands in [plugins.md](plugins.md), what may be called in [plugin-reference.md](plugin-reference.md).\n",
@@ -71,7 +71,7 @@ pub fn page(read: impl Fn(&str) -> String) -> String {
     page
 }
 
-/// The parts of a source between a comment `example: NAME` and the next comment `end`, moved to the left margin.
+/// The parts of a source between a comment `example: NAME` and the next comment `end`, without indentation.
 fn parts(source: &str, name: &str) -> Vec<String> {
     let said = |line: &str| line.trim().trim_start_matches(['/', '#']).trim().to_owned();
     let mut parts = Vec::new();

@@ -1,14 +1,14 @@
-//! The table of languages in the READMEs: a row for each language that `plugin new` knows, in the form in which
-//! `plugins/conformance/run --table` writes it, the same in both.
+//! The table of languages in the READMEs. It has a row for each language of `plugin new`, in the format of
+//! `plugins/conformance/run --table`, and is the same in both files.
 
-/// Name in the table, and the word that `plugin new --lang` knows.
+/// Name in the table, and argument of `plugin new --lang`.
 const LANGUAGES: [(&str, &str); 6] =
     [("Rust", "rust"), ("C", "c"), ("Go", "go"), ("TypeScript", "ts"), ("JavaScript", "js"), ("Python", "python")];
 
-/// Behind it stand the rows.
+/// The rows follow this line.
 const HEAD: &str = "|---|---:|---:|---:|---:|";
 
-/// What is wrong with the table of this README.
+/// The faults of the table in this README.
 pub fn faults(readme: &str, rows: &[&str]) -> Vec<String> {
     let mut faults = Vec::new();
     let names: Vec<&str> = rows.iter().filter_map(|row| cells(row).first().copied()).collect();
@@ -32,7 +32,7 @@ pub fn rows(text: &str) -> Vec<&str> {
     text.lines().skip_while(|line| *line != HEAD).skip(1).take_while(|line| line.starts_with('|')).collect()
 }
 
-/// The languages that `plugin new` knows, of its source, and are not in the table.
+/// The languages in the source of `plugin new` that are missing from the table.
 pub fn missing(new: &str) -> Vec<String> {
     let words =
         new.lines().filter_map(|line| line.trim().strip_prefix("Self::")?.split_once(" => \"")?.1.strip_suffix("\","));
@@ -44,7 +44,7 @@ fn cells(row: &str) -> Vec<&str> {
     row.trim_matches('|').split('|').map(str::trim).collect()
 }
 
-/// One number, or two with a bar between them where the unit begins with one, and a unit.
+/// True for one number and a unit, or for two numbers with a bar if the unit begins with one.
 fn has_form(cell: &str, units: &[&str]) -> bool {
     let Some((numbers, unit)) = cell.rsplit_once(' ') else { return false };
     let is_number = |text: &str| text.parse::<f64>().is_ok_and(|number| number > 0.0);

@@ -1,8 +1,8 @@
-//! Reads `wit/skylark.wit` as far as a reference page needs it: interfaces, their types and functions, and the words above each.
+//! Reads `wit/skylark.wit` for the reference page: interfaces, their types and functions, and the doc comment of each.
 
 use std::fmt::Write as _;
 
-/// Something with words above it.
+/// An item with its doc comment.
 struct Item {
     line: usize,
     words: String,
@@ -11,7 +11,7 @@ struct Item {
     inner: Vec<Item>,
 }
 
-/// The page, and every item that has no words.
+/// The page, and every item without a doc comment.
 pub fn page(wit: &str) -> (String, Vec<String>) {
     let (head, items) = parse(wit);
     let mut page = String::from(
@@ -57,7 +57,7 @@ fn gather(items: &[Item], silent: &mut Vec<String>) {
     }
 }
 
-/// The words above the package, and what stands on the top level.
+/// Splits the file into the doc comment of the package and the items on the top level.
 fn parse(wit: &str) -> (String, Vec<Item>) {
     let (mut head, mut words) = (String::new(), String::new());
     let mut open: Vec<Item> = vec![Item { line: 0, words: String::new(), text: String::new(), inner: Vec::new() }];

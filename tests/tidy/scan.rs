@@ -1,6 +1,6 @@
-//! A Rust file as tidy sees it: the text, and the same text with comments, strings and characters blanked out.
+//! A Rust file for the tidy rules: the text, and the same text with comments, strings and characters blanked.
 //!
-//! Knows just enough of Rust's lexical structure to find code; it parses no syntax.
+//! Knows only the lexical structure of Rust that is needed to find code; it parses no syntax.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 pub struct Source {
     /// Relative to the package's root, with `/`.
     pub path: String,
-    /// As it stands.
+    /// The unchanged text.
     pub text: String,
-    /// The same length and lines, with nothing but code left.
+    /// The text with the same length and lines that contains code only.
     pub code: String,
 }
 
-/// A function: where it stands and how many lines it takes.
+/// A function with its position and length in lines.
 pub struct Function {
     pub name: String,
     pub line: usize,
@@ -48,12 +48,12 @@ impl Source {
         found
     }
 
-    /// The number of the line that holds byte `at`, from 1 on.
+    /// The number of the line that contains byte `at`, counted from 1.
     pub fn line(&self, at: usize) -> usize {
         self.text[..at].matches('\n').count() + 1
     }
 
-    /// The byte ranges of modules that exist for tests only.
+    /// The byte ranges of test modules.
     fn test_ranges(&self) -> Vec<Range<usize>> {
         if self.path.starts_with("tests/") || self.path.ends_with("/tests.rs") || self.path.contains("/tests/") {
             return std::iter::once(0..self.code.len()).collect();
@@ -67,14 +67,14 @@ impl Source {
             .collect()
     }
 
-    /// Lines of code that hold `what`, outside test modules if asked so.
+    /// Lines of code that contain `what`, with or without test modules.
     pub fn find(&self, what: &str, tests_too: bool) -> Vec<usize> {
         let tests = if tests_too { Vec::new() } else { self.test_ranges() };
         let hits = self.code.match_indices(what).map(|(at, _)| at);
         hits.filter(|at| !tests.iter().any(|range| range.contains(at))).map(|at| self.line(at)).collect()
     }
 
-    /// Top-level names behind each `crate::`, groups included, with their lines.
+    /// Top-level names after each `crate::` with their lines, including those of groups.
     pub fn crate_paths(&self) -> Vec<(usize, String)> {
         let mut found = Vec::new();
         for (at, _) in self.code.match_indices("crate::") {
@@ -89,7 +89,7 @@ impl Source {
     }
 }
 
-/// Every tracked file, relative to `root`; without git, every file outside build directories.
+/// Every tracked file relative to `root`; without git, every file outside build directories.
 pub fn tracked(root: &Path) -> Vec<String> {
     let git = std::process::Command::new("git").arg("-C").arg(root).args(["ls-files", "-z"]).output();
     let listed = match git {
@@ -120,7 +120,7 @@ fn walk(root: &Path, below: &Path, files: &mut Vec<String>) {
     }
 }
 
-/// The names at the front of each item of a `{…}` group whose opening brace is already gone.
+/// The first name of each item in a `{…}` group; `group` starts after the opening brace.
 fn top_level(group: &str) -> Vec<String> {
     let mut names = Vec::new();
     let (mut depth, mut start) = (0, 0);
@@ -150,7 +150,7 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// One past the brace that closes the one at `open`.
+/// The index after the brace that closes the one at `open`.
 fn block_end(code: &str, open: usize) -> usize {
     let mut depth = 0_usize;
     for (at, byte) in code.bytes().enumerate().skip(open) {
@@ -164,7 +164,7 @@ fn block_end(code: &str, open: usize) -> usize {
     code.len()
 }
 
-/// `text` with comments, strings and characters turned into spaces; line ends stay.
+/// `text` with comments, strings and characters replaced by spaces; line ends stay.
 fn blank(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut code = bytes.to_vec();
@@ -178,12 +178,12 @@ fn blank(text: &str) -> String {
         code[at..end].iter_mut().filter(|b| **b != b'\n').for_each(|b| *b = b' ');
         at = end;
     }
-    // What is left of text outside ASCII are names in no need of their letters.
+    // Remaining non-ASCII text is in names, and the rules do not need its letters.
     code.iter_mut().filter(|b| !b.is_ascii()).for_each(|b| *b = b'x');
     String::from_utf8(code).unwrap()
 }
 
-/// One past the comment, string or character that starts at `at`; `at` itself if none does.
+/// The index after the comment, string or character that starts at `at`; `at` itself if none does.
 fn skipped(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     let after_word = at > 0 && is_word(bytes[at - 1]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-/// Rows without a test, and tests that are not in `known`.
+/// Returns the rows without a test, and the tests that are not in `known`.
 pub fn faults(document: &str, known: &BTreeSet<&str>) -> Vec<String> {
     let mut faults = Vec::new();
     for (number, line) in (1..).zip(document.lines()) {
@@ -17,19 +17,19 @@ pub fn faults(document: &str, known: &BTreeSet<&str>) -> Vec<String> {
     faults
 }
 
-/// The last cell of a table's row; heads and lines below them are no rows.
+/// The last cell of a table row; headings and separator lines are no rows.
 fn tests_of(line: &str) -> Option<&str> {
     let cells: Vec<&str> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
     (cells[0] != "attack or accident").then(|| cells[cells.len() - 1])
 }
 
-/// The texts in backticks, each without the path in front of its name.
+/// The texts in backticks, each without the path before its name.
 fn names(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2).map(|name| name.rsplit("::").next().unwrap_or(name))
 }
 
-/// The functions of a Rust file that are tests: those below an attribute that ends in `test]` or holds `test(`, and
-/// those of `proptest!`.
+/// The test functions of a Rust file: those after an attribute that ends in `test]` or contains `test(`, and those of
+/// `proptest!`.
 pub fn tests_in(code: &str) -> BTreeSet<&str> {
     let mut tests = BTreeSet::new();
     let mut is_marked = false;

@@ -1,10 +1,11 @@
-//! Three figures of a running node: memory per idle connection, pushes by one HTTP producer, one by one and in lists.
+//! Measures three figures of a running node: memory per idle connection, and pushes of one HTTP producer, singly and in
+//! lists.
 //!
 //! ```sh
 //! cargo build --release --manifest-path tests/figures/Cargo.toml --target-dir target/figures
 //! target/release/skylark serve --env dev & target/figures/release/figures --pid $! --connections 5000 --secret SECRET
 //! ```
-//! A client of its own that shares no code with the node. Every push is counted at its receiver before the next figure.
+//! The client shares no code with the node. Every push is counted at its receiver before the next figure.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -97,7 +98,7 @@ fn answer(answers: &mut BufReader<TcpStream>) -> Result<()> {
 
 fn connect(i: usize, secret: &str) -> Result<BufReader<TcpStream>> {
     let token = token(&format!("figure-{i}"), secret)?;
-    // Some thousand connections from one address would meet its bound: spread them over loopback.
+    // Some thousand connections from one address would exceed its limit, so they use many loopback addresses.
     let mut stream = TcpStream::connect(ADDRESS)?;
     write!(
         stream,
@@ -118,7 +119,7 @@ fn connect(i: usize, secret: &str) -> Result<BufReader<TcpStream>> {
     Ok(reader)
 }
 
-/// One unmasked WebSocket frame's payload.
+/// The payload of one unmasked WebSocket frame.
 fn frame(reader: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     let mut head = [0; 2];
     reader.read_exact(&mut head)?;
@@ -135,7 +136,7 @@ fn frame(reader: &mut BufReader<TcpStream>) -> Result<Vec<u8>> {
     Ok(payload)
 }
 
-/// Each client reads exactly its share of MESSAGE frames (type 2); a PING (type 1) in between is skipped.
+/// Each client reads exactly its share of MESSAGE frames (type 2) and skips PINGs (type 1).
 fn expect(clients: &mut [BufReader<TcpStream>], pushes: usize) -> Result<()> {
     let n = clients.len();
     for (i, client) in clients.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-// Package publishers names what the Go snippets of docs/intakes.md import, so that it is fetched and compiled before.
+// Package publishers imports the packages of the Go snippets in docs/intakes.md, so that they are compiled in advance.
 package publishers
 
 import (
