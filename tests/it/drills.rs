@@ -106,8 +106,8 @@ fn by_every_way(guests: &Guests, redis: &Redis, topic: &Topic) -> Plan {
     plan
 }
 
-/// Waits until every node reports the same: the number of connections, the online users and their nodes, the rooms, and
-/// the chosen node of each user. State that was lost and rebuilt is the same on all.
+/// Waits until every node reports the same connections, online users and their nodes, rooms, and chosen node of each
+/// user. State that was lost and rebuilt is the same on all.
 async fn all_agree(cluster: &Cluster, connections: usize) {
     let mut last = String::new();
     let agreed = async {

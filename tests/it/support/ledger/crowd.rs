@@ -28,8 +28,8 @@ use crate::support::wire::{Form, Frame, read_binary, read_text};
 const CONNECT: Duration = Duration::from_secs(5);
 /// Time between two attempts of one device.
 const RETRY: Duration = Duration::from_millis(100);
-/// Closing markers count as lost after this time without a message. A partition of a killed member waits for the
-/// member's session timeout (10 s), and for that of a second member if the group was rebalancing then.
+/// Closing markers count as lost after this time without a message. A killed member's partition waits for the member's
+/// session timeout (10 s). It also waits for that of a second member if the group was rebalancing then.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Devices use these in turn.
 pub const FORMS: &[Form] = &[Form::YunquePb, Form::YunqueJson, Form::CimPb, Form::CimJson];
