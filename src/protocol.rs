@@ -1,6 +1,6 @@
-//! Frames ↔ bytes, for both dialects, all codings and framings. Pure: no I/O, no clock, no state.
+//! Frames ↔ bytes for all dialects, codings and framings. Pure: no I/O, no clock, no state.
 //!
-//! The wire for users: `docs/protocol.md`; golden frames: `tests/vectors/frames.json`. What back ends push is in [`push`].
+//! User documentation: `docs/protocol.md`; golden frames: `tests/vectors/frames.json`. Bodies of back ends: [`push`].
 
 mod bounds;
 mod canonical;
@@ -32,34 +32,34 @@ pub use frames::Frames;
 pub use proto::cluster;
 pub use size::{MAX_TCP_BODY, TooLarge, check_size};
 
-/// Which Message layout a connection speaks, for its whole life.
+/// The message layout of a connection, fixed for its lifetime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dialect {
-    /// yunque-socket's documents.
+    /// The layout of yunque-socket's documentation.
     Yunque,
-    /// CIM 4.2's source.
+    /// The layout of CIM 4.2's source.
     Cim,
 }
 
-/// How bodies are written.
+/// Encoding of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Coding {
-    /// Binary proto3 bodies behind a type byte.
+    /// Binary proto3 bodies after a type byte.
     Protobuf,
     /// Text `{"type":n,"content":"…"}`.
     Json,
 }
 
-/// What a frame travels in.
+/// Transport framing of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Framing {
-    /// One WebSocket message each.
+    /// One WebSocket message per frame.
     WebSocket,
     /// Type byte, u16 little-endian length, body. Protobuf only.
     Tcp,
 }
 
-/// How one connection is spoken to.
+/// Dialect, coding and framing of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Form {
     /// Message layout.
@@ -70,54 +70,54 @@ pub struct Form {
     pub framing: Framing,
 }
 
-/// What a client asks for: the body of a SENT frame.
+/// A client request: the body of a SENT frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SendBody {
-    /// Which function.
+    /// Name of the function.
     pub key: String,
     /// The client's clock; never trusted.
     pub timestamp: i64,
-    /// Its parameters.
+    /// Parameters.
     pub data: Entries,
 }
 
 /// The answer to a SendBody: the body of a REPLY frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reply {
-    /// The key that was asked.
+    /// Key of the request.
     pub key: String,
     /// Three digits as text.
     pub code: String,
-    /// In plain words; empty = absent.
+    /// Readable explanation; empty = absent.
     pub message: String,
     /// Milliseconds since 1970.
     pub timestamp: i64,
-    /// What the client needs.
+    /// Data for the client.
     pub data: Entries,
 }
 
-/// What a client may send.
+/// Frames that a client may send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientFrame {
-    /// Answer to a PING. Its body is never looked at.
+    /// Answer to a PING. Its body is ignored.
     Pong,
     /// A SendBody.
     Sent(SendBody),
 }
 
-/// What a node sends.
+/// Frames that a node sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerFrame<'a> {
     /// Asks for a PONG.
     Ping,
     /// A message.
     Message(&'a Message),
-    /// An answer.
+    /// A reply.
     Reply(&'a Reply),
 }
 
 impl ServerFrame<'_> {
-    /// The byte, or the number in JSON, that says what a frame is.
+    /// The type byte, or the `type` number in JSON.
     const fn type_code(&self) -> u8 {
         match self {
             Self::Ping => PING,
@@ -128,7 +128,7 @@ impl ServerFrame<'_> {
 }
 
 impl Dialect {
-    /// The word used in configuration, logs and answers.
+    /// The name used in configuration, logs and answers.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -144,7 +144,7 @@ impl fmt::Display for Dialect {
     }
 }
 
-/// A word that names no dialect or form.
+/// The text is not the name of a dialect or form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}, got {got:?}")]
 pub struct UnknownName {
@@ -165,10 +165,10 @@ impl FromStr for Dialect {
 }
 
 impl Form {
-    /// How many forms there are.
+    /// Number of forms.
     pub const COUNT: usize = 6;
 
-    /// Each form that exists, at its [`Form::index`].
+    /// Every form that exists, at its [`Form::index`].
     pub const ALL: [Self; Self::COUNT] = [
         Self::new(Dialect::Yunque, Coding::Protobuf, Framing::WebSocket),
         Self::new(Dialect::Yunque, Coding::Json, Framing::WebSocket),
@@ -194,7 +194,7 @@ impl Form {
         Self::new(dialect, Coding::Protobuf, Framing::Tcp)
     }
 
-    /// A number below [`Form::COUNT`], different for each form that exists (JSON over TCP does not).
+    /// A number below [`Form::COUNT`], unique per form (JSON over TCP does not exist).
     #[must_use]
     pub const fn index(self) -> usize {
         let dialect = match self.dialect {
@@ -209,13 +209,13 @@ impl Form {
         dialect * 3 + way
     }
 
-    /// The name: of a WebSocket form its subprotocol, else `yunque.tcp` or `cim.tcp`.
+    /// The name: the subprotocol of a WebSocket form, or `yunque.tcp` and `cim.tcp`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         ["yunque.pb", "yunque.json", "yunque.tcp", "cim.pb", "cim.json", "cim.tcp"][self.index()]
     }
 
-    /// Whether bodies are text; TCP carries none.
+    /// True if bodies are text; never over TCP.
     const fn is_json(self) -> bool {
         matches!((self.framing, self.coding), (Framing::WebSocket, Coding::Json))
     }
@@ -227,7 +227,7 @@ impl fmt::Display for Form {
     }
 }
 
-/// Reads the names of WebSocket subprotocols only: nobody chooses TCP by its name.
+/// Parses the names of WebSocket subprotocols only. TCP is chosen by the listener, not by name.
 impl FromStr for Form {
     type Err = UnknownName;
 
@@ -238,48 +238,48 @@ impl FromStr for Form {
     }
 }
 
-/// Why bytes are no frame. `Display` is fit for a log and a close reason: it says what was expected and what came.
+/// The bytes are not a valid frame. `Display` gives expected and received values, suitable for logs and close reasons.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Not even the byte that says what the frame is.
+    /// Not even the type byte is present.
     #[error("expected a type byte, got nothing")]
     Empty,
-    /// A type that does not exist.
+    /// The type does not exist.
     #[error("expected PONG (0) or SENT (3), got unknown type {0}")]
     UnknownType(i64),
-    /// A type that only a node may send.
+    /// Only a node may send this type.
     #[error("expected PONG (0) or SENT (3), got {0}, which is not legal from a client")]
     NotFromClient(&'static str),
-    /// A body that is no protobuf of its kind.
+    /// The body is not valid protobuf of its kind.
     #[error("expected a protobuf body, got {0}")]
     Protobuf(String),
-    /// A text that is no frame, or whose content is no body.
+    /// The text is not a valid frame, or its content is not a valid body.
     #[error("{0}")]
     Json(Fault),
-    /// A map with more entries than a message may have.
+    /// A map has more entries than allowed.
     #[error("expected at most {limit} entries in {field}, got {entries}")]
     TooManyEntries {
         /// The map.
         field: &'static str,
-        /// How many came.
+        /// Entries received.
         entries: usize,
-        /// How many may come.
+        /// Entries allowed.
         limit: usize,
     },
-    /// A frame that is longer than its framing, or this node, allows.
+    /// The frame is longer than its framing or this node allows.
     #[error("expected at most {limit} bytes, got {bytes}")]
     TooLong {
         /// Bytes of the body.
         bytes: usize,
-        /// Bytes that it may have.
+        /// Maximum bytes of the body.
         limit: usize,
     },
 }
 
-/// Writes one frame as it goes to the socket: WebSocket header or TCP framing included.
+/// Encodes one frame for the socket, including the WebSocket header or the TCP framing.
 ///
 /// # Errors
-/// A body over 65 535 bytes on TCP is an error for the sender, never truncated.
+/// A body over 65 535 bytes on TCP is an error for the sender; it is never truncated.
 pub fn encode(form: Form, frame: ServerFrame<'_>) -> Result<Bytes, FrameError> {
     let measured = frames::measure(form, frame)?;
     let mut out = Vec::with_capacity(measured.total);
@@ -287,23 +287,23 @@ pub fn encode(form: Form, frame: ServerFrame<'_>) -> Result<Bytes, FrameError> {
     Ok(out.into())
 }
 
-/// Reads the payload of one WebSocket message or the body of one TCP frame (type byte included, length not).
+/// Decodes the payload of one WebSocket message or the body of one TCP frame (with the type byte, without the length).
 ///
 /// # Errors
-/// [`FrameError`] for anything but PONG and SENT, and for bodies that do not parse.
+/// [`FrameError`] for any type except PONG and SENT, and for bodies that do not parse.
 pub fn decode(coding: Coding, payload: &[u8]) -> Result<ClientFrame, FrameError> {
     match coding {
         Coding::Json => json::decode(payload),
         Coding::Protobuf => {
             let (&code, body) = payload.split_first().ok_or(FrameError::Empty)?;
             check_type(i64::from(code))?;
-            // A PONG's body is never looked at: one SDK sends `PON\0`.
+            // The body of a PONG is ignored: one SDK sends `PON\0`.
             if code == PONG { Ok(ClientFrame::Pong) } else { protobuf::decode_sent(body).map(ClientFrame::Sent) }
         }
     }
 }
 
-/// Whether a client may send frames of this type.
+/// Verifies that a client may send frames of this type.
 fn check_type(code: i64) -> Result<(), FrameError> {
     match u8::try_from(code) {
         Ok(PONG | SENT) => Ok(()),

@@ -1,32 +1,33 @@
-//! Counts the repeated fields of a protobuf body before anything of it is decoded.
+//! Counts the repeated fields of a protobuf body before decoding it.
 //!
-//! Decoding multiplies: 1 MiB of empty messages becomes 123 MiB of structs. This walks tags and lengths only.
+//! Decoding multiplies memory: 1 MiB of empty messages becomes 123 MiB of structs. This module reads tags and lengths
+//! only.
 
 use super::FrameError;
 use crate::message::MAX_ENTRIES;
 
-/// What a field holds.
+/// The value of a field.
 pub(super) enum Field<'a> {
-    /// Of a varint one.
+    /// A varint.
     Number(u64),
-    /// Of a length-delimited one.
+    /// A length-delimited value.
     Bytes(&'a [u8]),
-    /// Four or eight bytes, which no layout has.
+    /// Four or eight bytes, which no layout uses.
     Fixed,
 }
 
 impl<'a> Field<'a> {
-    /// The bytes of a length-delimited one.
+    /// Returns the bytes of a length-delimited value.
     pub(super) fn bytes(self) -> Option<&'a [u8]> {
         if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
     }
 }
 
-/// Every field of a body in order: its number and what it holds.
+/// Iterates over the fields of a body in order: number and value.
 pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// Of this body.
+    /// Iterates over `body`.
     pub(super) fn of(body: &'a [u8]) -> Self {
         Self(body)
     }
@@ -59,7 +60,7 @@ impl<'a> Fields<'a> {
             1 => self.skip(8).map(|_| Field::Fixed),
             2 => self.varint().and_then(|length| self.skip(length)).map(Field::Bytes),
             5 => self.skip(4).map(|_| Field::Fixed),
-            // Groups (3, 4) are in no layout, no SDK writes them, and they nest.
+            // Groups (3, 4) occur in no layout, no SDK writes them, and they nest.
             other => Err(malformed(&format!("wire type {other}"))),
         };
         Ok((tag >> 3, field?))
@@ -80,7 +81,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// No map of `maps` (number and name) has more than [`MAX_ENTRIES`] entries, repeated keys counted.
+/// Verifies that no map of `maps` (number and name) has more than [`MAX_ENTRIES`] entries, counting repeated keys.
 pub(super) fn check_entries<const N: usize>(body: &[u8], maps: &[(u64, &'static str); N]) -> Result<(), FrameError> {
     let mut counts = [0; N];
     for field in Fields::of(body) {

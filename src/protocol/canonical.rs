@@ -1,7 +1,7 @@
-//! The canonical body of a message: what crosses the bus. The yunque layout, read by hand into our own types.
+//! The canonical body of a message, used on the bus: the yunque layout, decoded by hand into our own types.
 //!
-//! Unlike the generated reader it keeps the order of the entries, so a message looks the same on every node. `format`
-//! has no field in this layout: whoever carries a body carries it beside.
+//! Unlike the generated decoder it keeps the order of the entries, so a message is the same on every node. This layout
+//! has no field for `format`; carriers of a body transmit it separately.
 
 use super::bounds::{Field, Fields};
 use super::{Dialect, FrameError, protobuf};
@@ -12,10 +12,10 @@ pub fn put_canonical(message: &Message, out: &mut Vec<u8>) {
     protobuf::put_message(out, Dialect::Yunque, message);
 }
 
-/// Reads a body. Fields that this version does not know are skipped.
+/// Decodes a body. Unknown fields are skipped.
 ///
 /// # Errors
-/// [`FrameError`] where it is no protobuf, a text is no UTF-8, or a map has too many entries.
+/// [`FrameError`] if it is not valid protobuf, a text is not UTF-8, or a map has too many entries.
 pub fn read_canonical(body: &[u8]) -> Result<Message, FrameError> {
     let mut message = Message::default();
     for field in Fields::of(body) {

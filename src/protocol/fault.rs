@@ -1,26 +1,26 @@
-//! What is wrong with a body: which field, what was expected, what came. Fit to be sent back as it is.
+//! Faults of a body: field, expected and received value. Suitable as a response to the sender.
 //!
-//! Knows no layout.
+//! Independent of layouts.
 
 use std::borrow::Cow;
 
 use crate::id::InvalidName;
 
-/// What is wrong with a body.
+/// A fault of a body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: expected {expected}, got {got}")]
 pub struct Fault {
-    /// The field, e.g. `[3].receiver`, `message.content.text`, `uids[2]`; `body` for all of it.
+    /// The field, e.g. `[3].receiver`, `message.content.text`, `uids[2]`; `body` for the whole body.
     pub path: String,
-    /// What may stand there.
+    /// The allowed values.
     pub expected: Cow<'static, str>,
-    /// What came: a value, cut where it is long, or the kind of it.
+    /// The received value, truncated if long, or its kind.
     pub got: String,
-    /// Right in kind but more than is allowed: HTTP says 413 rather than 400.
+    /// True if the kind is right but a limit is exceeded; HTTP then answers 413 instead of 400.
     pub over_limit: bool,
 }
 
-/// A [`Fault`] whose place is not known yet.
+/// A [`Fault`] without its path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mismatch {
     expected: Cow<'static, str>,
@@ -33,12 +33,12 @@ impl Mismatch {
         Self { expected: expected.into(), got: got.into(), over_limit: false }
     }
 
-    /// More than `limit` of something.
+    /// More than `limit` of a countable thing.
     pub(super) fn over(limit: usize, what: &str, got: impl Into<String>) -> Self {
         Self { expected: format!("at most {limit} {what}").into(), got: got.into(), over_limit: true }
     }
 
-    /// What is absent and must not be.
+    /// A mandatory value is absent.
     pub(super) fn missing(expected: impl Into<Cow<'static, str>>) -> Self {
         Self::new(expected, "nothing")
     }
@@ -60,7 +60,7 @@ impl From<InvalidName> for Mismatch {
     }
 }
 
-/// A text in quotes, cut after [`SHOWN_CHARS`] characters, control characters escaped.
+/// A text in quotes, truncated to [`SHOWN_CHARS`] characters, control characters escaped.
 pub(super) fn quoted(text: &str) -> String {
     let mut shown = String::from("\"");
     let mut chars = text.chars();
@@ -75,10 +75,10 @@ pub(super) fn quoted(text: &str) -> String {
     shown
 }
 
-/// What a name must be.
+/// Expected form of a name.
 pub(super) const NON_EMPTY: &str = "a non-empty string";
 
-/// Characters of a value that a fault shows.
+/// Maximum characters of a value in a fault.
 const SHOWN_CHARS: usize = 48;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Whole frames: head and body in one allocation, and [`Frames`], a run of them that receivers share.
+//! Whole frames: head and body in one allocation, and [`Frames`], a run of frames shared by receivers.
 //!
-//! Knows no receiver. A tail that differs per receiver is in [`tail`](super::tail).
+//! Independent of receivers. Tails that differ per receiver are in [`tail`](super::tail).
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,9 +11,9 @@ use super::sink::{Sink, measured};
 use super::{Form, FrameError, Framing, MAX_TCP_BODY, ServerFrame, json, protobuf, tcp, websocket};
 use crate::message::Message;
 
-/// Messages for the same receivers, written once per form that a receiver needs, all in one run of bytes.
+/// Messages for the same receivers, encoded at most once per form, each form in one contiguous buffer.
 ///
-/// Shared between shards: whoever needs a form first encodes it.
+/// Shared between shards: the first one that needs a form encodes it.
 #[derive(Debug, Clone)]
 pub struct Frames {
     messages: SmallVec<[Arc<Message>; 1]>,
@@ -21,14 +21,14 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Of these messages, in order. They must have passed [`check_size`](super::check_size), so that every form can
-    /// carry them: one that a form cannot carry is left out of its run.
+    /// Creates the run of these messages, in order. Each must have passed [`check_size`](super::check_size), which
+    /// ensures that every form can carry it. A message that a form cannot carry is omitted from that form.
     #[must_use]
     pub fn new(messages: SmallVec<[Arc<Message>; 1]>) -> Self {
         Self { messages, forms: Default::default() }
     }
 
-    /// How many frames one receiver gets.
+    /// Number of frames per receiver.
     #[must_use]
     pub fn count(&self) -> usize {
         self.messages.len()
@@ -46,7 +46,7 @@ impl Frames {
     }
 }
 
-/// Measured first, so that the run takes one allocation whatever it holds.
+/// Measures first, so that the run takes exactly one allocation.
 fn run(form: Form, messages: &[Arc<Message>]) -> Bytes {
     let measured: SmallVec<[_; 16]> =
         messages.iter().map(|message| measure(form, ServerFrame::Message(message))).collect();
@@ -60,19 +60,19 @@ fn run(form: Form, messages: &[Arc<Message>]) -> Bytes {
     out.into()
 }
 
-/// Bytes of a frame.
+/// Sizes of a frame in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Measured {
-    /// What the head counts.
+    /// The length given in the head.
     payload: usize,
-    /// Head and payload.
+    /// Total of head and payload.
     pub(super) total: usize,
 }
 
-/// How long the frame will be.
+/// Returns the size of the encoded frame.
 ///
 /// # Errors
-/// A TCP body over [`MAX_TCP_BODY`].
+/// [`FrameError::TooLong`] for a TCP body over [`MAX_TCP_BODY`].
 pub(super) fn measure(form: Form, frame: ServerFrame<'_>) -> Result<Measured, FrameError> {
     let payload = measured(|count| put_payload(count, form, frame));
     match form.framing {
@@ -97,7 +97,7 @@ pub(super) fn write(form: Form, frame: ServerFrame<'_>, measured: Measured, out:
     debug_assert_eq!(out.len(), end, "what was measured is what was written");
 }
 
-/// What the framing's length counts: on TCP the body alone, in a WebSocket message everything.
+/// The part that the length of the framing counts: on TCP the body, in a WebSocket message everything.
 fn put_payload(sink: &mut impl Sink, form: Form, frame: ServerFrame<'_>) {
     if form.is_json() {
         return json::put_frame(sink, form.dialect, frame);

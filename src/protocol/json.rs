@@ -1,6 +1,7 @@
 //! The JSON coding: text `{"type":n,"content":"<JSON text of the body>"}`.
 //!
-//! `content` is a string that holds JSON: CIM's SDK throws on an object. Absent, zero and empty fields are left out.
+//! `content` is a string that contains JSON, because CIM's SDK throws on an object. Absent, zero and empty fields are
+//! omitted.
 
 use serde::de::MapAccess;
 
@@ -70,7 +71,7 @@ fn put_reply(sink: &mut impl Sink, reply: &Reply) {
     body.close();
 }
 
-/// An integer as a number, or as a string of its digits where JavaScript would round the number.
+/// An integer as a number, or as a string of digits if JavaScript would round the number.
 fn put_number(sink: &mut impl Sink, number: i64) {
     if is_safe_integer(number) {
         return put_integer(sink, number);
@@ -91,12 +92,12 @@ pub(super) fn put_entries(sink: &mut impl Sink, entries: &Entries) {
     sink.put(if entries.is_empty() { b"{}" } else { b"}" });
 }
 
-/// A cim client sees content whose only key is `text` as that text.
+/// The text of a content map whose only key is `text`. A cim client receives it as plain text.
 pub(super) fn plain_text(content: &Entries) -> Option<&str> {
     (content.len() == 1).then(|| content.get("text")).flatten()
 }
 
-/// Reads a client's frame.
+/// Decodes a client's frame.
 pub(super) fn decode(payload: &[u8]) -> Result<ClientFrame, FrameError> {
     if payload.is_empty() {
         return Err(FrameError::Empty);
@@ -113,7 +114,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<ClientFrame, FrameError> {
     read_text("content", &content, SentShape).map(ClientFrame::Sent).map_err(FrameError::Json)
 }
 
-/// The fields of an object that are there, with commas between them.
+/// Writes the present fields of an object, separated by commas.
 struct Body<'a, S> {
     sink: &'a mut S,
     next: &'static [u8],
@@ -152,7 +153,7 @@ impl<'a, S: Sink> Body<'a, S> {
         }
     }
 
-    /// A string that holds the entries as JSON text.
+    /// Writes a string that contains the entries as JSON text.
     fn object_text(&mut self, key: &str, entries: &Entries) {
         if !entries.is_empty() {
             self.key(key);
@@ -167,7 +168,7 @@ impl<'a, S: Sink> Body<'a, S> {
     }
 }
 
-/// `type` and `content` of a frame.
+/// Shape of a frame: `type` and `content`.
 struct FrameShape;
 
 impl<'de> Shape<'de> for FrameShape {
@@ -194,7 +195,7 @@ impl<'de> Shape<'de> for FrameShape {
     }
 }
 
-/// A SendBody.
+/// Shape of a SendBody.
 struct SentShape;
 
 impl<'de> Shape<'de> for SentShape {
@@ -206,7 +207,7 @@ impl<'de> Shape<'de> for SentShape {
         while let Some(key) = at.key(&mut map)? {
             match &*key {
                 "key" => sent.key = text_or_nothing(at, &key, &mut map)?,
-                // Never trusted, so never worth a fault.
+                // The timestamp is never used, so an invalid one is not a fault.
                 "timestamp" => sent.timestamp = at.raw(&mut map)?.integer().unwrap_or_default(),
                 "data" => sent.data = at.value("data", &mut map, Map)?,
                 _ => {

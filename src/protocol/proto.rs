@@ -1,12 +1,12 @@
-//! The generated types of `proto/skylark/v1`. Nothing here is written by hand: the test below says how it is made.
+//! The generated types of `proto/skylark/v1`. Nothing here is written by hand; the test below generates the files.
 //!
-//! They decode what comes in, and in tests they are the judge of what `protobuf` writes.
+//! They decode input. In tests they also verify the output of `protobuf`.
 
 #![allow(missing_docs, unreachable_pub, dead_code, clippy::all, reason = "generated")]
 
 include!("gen/skylark.v1.rs");
 
-/// What nodes say to each other.
+/// Cluster messages.
 pub mod cluster {
     include!("gen/skylark.v1.cluster.rs");
 }
@@ -21,7 +21,7 @@ pub mod cim {
 mod tests {
     use std::path::Path;
 
-    /// `SKYLARK_REGENERATE=1 cargo test protocol::proto` writes the files; without it they are compared.
+    /// `SKYLARK_REGENERATE=1 cargo test protocol::proto` writes the files; without the variable they are compared.
     #[test]
     fn the_committed_code_is_what_the_proto_files_give() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,6 +1,6 @@
-//! Protobuf bodies: written by hand, straight from our types and without a copy of their strings; read by prost.
+//! Protobuf bodies: encoded by hand from our types without copying strings, decoded by prost.
 //!
-//! Knows no framing. `tests` holds the writers against prost and the golden frames.
+//! Independent of framing. `tests` compares the encoders with prost and with the golden frames.
 
 use prost::Message as _;
 
@@ -9,7 +9,7 @@ use super::sink::{Sink, measured, put_varint};
 use super::{Dialect, FrameError, Reply, SendBody, json, proto};
 use crate::message::{Entries, Message};
 
-/// A message in the layout of `dialect`.
+/// Writes a message in the layout of `dialect`.
 pub(super) fn put_message(sink: &mut impl Sink, dialect: Dialect, message: &Message) {
     match dialect {
         Dialect::Yunque => put_yunque(sink, message),
@@ -44,7 +44,7 @@ fn put_cim(sink: &mut impl Sink, message: &Message) {
     put_int64(sink, 9, message.timestamp);
 }
 
-/// A ReplyBody: the same in both dialects.
+/// Writes a ReplyBody, which is the same in both dialects.
 pub(super) fn put_reply(sink: &mut impl Sink, reply: &Reply) {
     put_string(sink, 1, &reply.key);
     put_string(sink, 2, &reply.code);
@@ -53,20 +53,20 @@ pub(super) fn put_reply(sink: &mut impl Sink, reply: &Reply) {
     put_entries(sink, 5, &reply.data);
 }
 
-/// Reads a SendBody, its entries counted before anything is decoded.
+/// Decodes a SendBody after counting its entries.
 pub(super) fn decode_sent(body: &[u8]) -> Result<SendBody, FrameError> {
     bounds::check_entries(body, &[(3, "data")])?;
     let sent = proto::SendBody::decode(body).map_err(|error| FrameError::Protobuf(plain_words(&error)))?;
     Ok(SendBody { key: sent.key, timestamp: sent.timestamp, data: sent.data.into_iter().collect() })
 }
 
-/// Prost's words without its preamble.
+/// The text of a prost error without its preamble.
 pub(super) fn plain_words(error: &prost::DecodeError) -> String {
     let text = error.to_string();
     text.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&text).to_owned()
 }
 
-/// A field of varint type; 0 is absent.
+/// A varint field; 0 is omitted.
 pub(super) fn put_uint64(sink: &mut impl Sink, field: u32, number: u64) {
     if number != 0 {
         put_varint(sink, u64::from(field << 3));
@@ -74,7 +74,7 @@ pub(super) fn put_uint64(sink: &mut impl Sink, field: u32, number: u64) {
     }
 }
 
-/// A text field; the empty text is absent.
+/// A text field; the empty text is omitted.
 pub(super) fn put_string(sink: &mut impl Sink, field: u32, text: &str) {
     if !text.is_empty() {
         put_head(sink, field, text.len());
@@ -98,7 +98,7 @@ fn put_entries(sink: &mut impl Sink, field: u32, entries: &Entries) {
     }
 }
 
-/// A text field that holds the entries as JSON text; no entry is absent.
+/// A text field that contains the entries as JSON text; omitted if there is no entry.
 fn put_json(sink: &mut impl Sink, field: u32, entries: &Entries) {
     if !entries.is_empty() {
         put_head(sink, field, measured(|count| json::put_entries(count, entries)));

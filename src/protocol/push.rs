@@ -1,6 +1,6 @@
-//! What back ends push: bodies of the HTTP API, the MessagesPub envelope; and the maps of what a client publishes.
+//! Bodies of back ends: HTTP API requests and the MessagesPub envelope; also the maps of client publishes.
 //!
-//! Bytes in, a message with its target out, or a [`Fault`] that names the field. Pure; knows no HTTP and no node.
+//! Bytes → a message with its target, or a [`Fault`] that names the field. Pure; independent of HTTP and of the node.
 
 mod body;
 pub(super) mod entries;
@@ -25,18 +25,18 @@ use message::{List, One, Receiver};
 pub use super::fault::Fault;
 pub use envelope::{PubEnvelope, envelope, envelope_json, envelope_protobuf};
 
-/// Bounds on one body.
+/// Limits on one body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the whole body.
+    /// Maximum bytes of the whole body.
     pub bytes: usize,
-    /// Messages.
+    /// Maximum number of messages.
     pub messages: usize,
-    /// Users named.
+    /// Maximum number of users.
     pub uids: usize,
 }
 
-/// For tests: what a node allows is its configuration's to say.
+/// For tests only; a node takes its limits from the configuration.
 #[cfg(test)]
 impl Default for Limits {
     fn default() -> Self {
@@ -44,16 +44,16 @@ impl Default for Limits {
     }
 }
 
-/// One message and to whom it goes.
+/// One message with its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {
-    /// What is said.
+    /// The message.
     pub message: Arc<Message>,
-    /// To whom.
+    /// The receivers.
     pub target: Target,
 }
 
-/// Who joins or leaves which room.
+/// A request to join or leave a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomChange {
     /// The room.
@@ -62,25 +62,25 @@ pub struct RoomChange {
     pub target: Target,
 }
 
-/// Whose connections are to be closed.
+/// A request to close connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kick {
     /// A user, one device of a user, or one connection.
     pub target: Target,
-    /// In the caller's words; may be empty.
+    /// Reason as the caller wrote it; may be empty.
     pub reason: String,
 }
 
 /// `POST /send`: a message, to its own receiver.
 ///
 /// # Errors
-/// [`Fault`], as for all functions here: the body is no such JSON, a field has a wrong type, or a bound is exceeded.
+/// [`Fault`], as for all functions here: the body is not such JSON, a field has a wrong type, or a limit is exceeded.
 pub fn send(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
     let body = checked(body, limits)?;
     read("", body, One(Receiver::Required)).map(addressed)
 }
 
-/// `POST /send/all`: a message, to everyone.
+/// `POST /send/all`: a message, to all bound connections.
 ///
 /// # Errors
 /// As [`send`].
@@ -100,7 +100,7 @@ pub fn send_list(body: &[u8], limits: &Limits) -> Result<Vec<Push>, Fault> {
     Ok(messages.into_iter().map(addressed).collect())
 }
 
-/// `POST /send/toUids`: {"message", "uids"}. A user named twice stands once in the target.
+/// `POST /send/toUids`: {"message", "uids"}. A user listed twice occurs once in the target.
 ///
 /// # Errors
 /// As [`send`]; an empty list is a fault too.
@@ -109,7 +109,7 @@ pub fn send_to_uids(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
     Ok(Push { message: fields.message()?, target: users(uids(&fields, "uids", limits)?)? })
 }
 
-/// `POST /send/other`: {"message", "uids"}, to everyone but these, who may be none.
+/// `POST /send/other`: {"message", "uids"}, to everyone except these users. The list may be empty.
 ///
 /// # Errors
 /// As [`send`].
@@ -136,7 +136,7 @@ pub fn send_device(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
     Ok(Push { message: fields.message()?, target: Target::Device(fields.name("uid")?, fields.name("device")?) })
 }
 
-/// `POST /send/connection`: {"message", "cid" [, "uid"]}; with a user, to the connection only if it is that user's.
+/// `POST /send/connection`: {"message", "cid" [, "uid"]}. With a uid, the connection must belong to that user.
 ///
 /// # Errors
 /// As [`send`].
@@ -151,7 +151,7 @@ pub fn send_connection(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 /// `POST /room/join` and `/room/leave`: {"room", "uid" | "uids" | "cid"}.
 ///
 /// # Errors
-/// As [`send`]; one of the three must be there, and only one.
+/// As [`send`]; exactly one of the three must be present.
 pub fn room_change(body: &[u8], limits: &Limits) -> Result<RoomChange, Fault> {
     let fields = Fields::read(body, &["room", "uid", "uids", "cid"], limits)?;
     let room = fields.name("room")?;
@@ -166,7 +166,7 @@ pub fn room_change(body: &[u8], limits: &Limits) -> Result<RoomChange, Fault> {
 /// `POST /kick`: {"uid" [, "device"] | "cid", "reason"}.
 ///
 /// # Errors
-/// As [`send`]; either a user or a connection must be named, not both.
+/// As [`send`]; either a user or a connection must be given, not both.
 pub fn kick(body: &[u8], limits: &Limits) -> Result<Kick, Fault> {
     let fields = Fields::read(body, &["uid", "device", "cid", "reason"], limits)?;
     let target = match fields.one_of(&["uid", "cid"])? {
@@ -177,8 +177,8 @@ pub fn kick(body: &[u8], limits: &Limits) -> Result<Kick, Fault> {
     Ok(Kick { target, reason: fields.text("reason")? })
 }
 
-/// A client's `content`, where a SendBody can only carry text: JSON text of an object is the map, other text is the
-/// map's `text`.
+/// Parses a client's `content`, which a SendBody carries as text: JSON text of an object is the map; other text becomes
+/// the entry `text`.
 ///
 /// # Errors
 /// As [`send`].
@@ -187,7 +187,7 @@ pub fn content_of(text: &str) -> Result<Entries, Fault> {
     if is_object { read_text("content", text, Map) } else { Ok(entries::plain(text)) }
 }
 
-/// A client's `extra`: JSON text of an object, or nothing.
+/// Parses a client's `extra`: JSON text of an object, or empty.
 ///
 /// # Errors
 /// As [`send`].
@@ -195,7 +195,7 @@ pub fn extra_of(text: &str) -> Result<Entries, Fault> {
     if text.is_empty() { Ok(Entries::new()) } else { read_text("extra", text, Map) }
 }
 
-/// A message whose receiver was required.
+/// Builds the push of a message whose receiver was required.
 fn addressed((message, receiver): (Message, Option<Uid>)) -> Push {
     Push { message: Arc::new(message), target: Target::User(receiver.expect("the receiver was required")) }
 }
@@ -213,15 +213,15 @@ fn users(uids: Vec<Uid>) -> Result<Target, Fault> {
     }
 }
 
-/// A user named twice gets one copy. The first naming keeps its place.
+/// Removes duplicate users. The first occurrence keeps its position.
 fn once_each(mut uids: Vec<Uid>) -> Vec<Uid> {
     let mut seen = HashSet::with_capacity(uids.len());
     uids.retain(|uid| seen.insert(uid.clone()));
     uids
 }
 
-/// The body, if it is not too long, without the byte order mark that some editors and libraries put before JSON. No
-/// protobuf body begins with its bytes: they are a tag of a wire type that does not exist.
+/// Checks the length of the body and strips a byte order mark, which some editors and libraries put before JSON. The
+/// mark cannot start a protobuf body: its bytes are a tag of a wire type that does not exist.
 fn checked<'b>(body: &'b [u8], limits: &Limits) -> Result<&'b [u8], Fault> {
     if body.len() > limits.bytes {
         return Err(Mismatch::over(limits.bytes, "bytes", body.len().to_string()).at(BODY));

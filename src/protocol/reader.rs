@@ -1,6 +1,7 @@
-//! Reads JSON that nobody vouches for, in one pass, and knows where it stands: a fault names the field.
+//! Reads untrusted JSON in one pass and tracks the position, so that a fault names its field.
 //!
-//! A [`Shape`] says what is expected; leaves come as [`Raw`] text and are judged by their owner. Knows no message.
+//! A [`Shape`] defines the expected type. Leaves are returned as [`Raw`] text, which their owner checks. Independent of
+//! messages.
 
 pub(super) mod raw;
 
@@ -14,7 +15,7 @@ use serde_json::value::RawValue;
 use super::fault::{Fault, Mismatch, quoted};
 pub(super) use raw::Raw;
 
-/// Reads `body` as one JSON value of this shape; `path` is where the value stands (empty: it is the whole body).
+/// Reads `body` as one JSON value of this shape. `path` is the position of the value (empty: the whole body).
 pub(super) fn read<'de, S: Shape<'de>>(path: &'static str, body: &'de [u8], shape: S) -> Result<S::Out, Fault> {
     match std::str::from_utf8(body) {
         Ok(text) => read_text(path, text, shape),
@@ -26,12 +27,12 @@ pub(super) fn read<'de, S: Shape<'de>>(path: &'static str, body: &'de [u8], shap
     }
 }
 
-/// What is wrong with the text itself is wrong with all of it.
+/// A fault of the text itself concerns the whole value.
 const fn whole(path: &'static str) -> &'static str {
     if path.is_empty() { BODY } else { path }
 }
 
-/// [`read`] of a text.
+/// Like [`read`], for a text.
 pub(super) fn read_text<'de, S: Shape<'de>>(path: &'static str, text: &'de str, shape: S) -> Result<S::Out, Fault> {
     let mut reader = Reader { path: Vec::new(), fault: None };
     if !path.is_empty() {
@@ -45,11 +46,11 @@ pub(super) fn read_text<'de, S: Shape<'de>>(path: &'static str, text: &'de str, 
     }
 }
 
-/// What a JSON value is read into. What a shape does not override is a fault.
+/// The expected type of a JSON value. Each method that a shape does not override returns a fault.
 pub(super) trait Shape<'de>: Sized {
-    /// What it becomes.
+    /// The resulting type.
     type Out;
-    /// What a fault says was expected.
+    /// The expected form, for faults.
     const EXPECTED: &'static str;
 
     fn object<A: MapAccess<'de>>(self, at: &mut Reader, _map: A) -> Result<Self::Out, A::Error> {
@@ -69,7 +70,7 @@ pub(super) trait Shape<'de>: Sized {
     }
 }
 
-/// Where the reading stands, and the first fault.
+/// The current position and the first fault.
 #[derive(Debug)]
 pub(super) struct Reader {
     path: Vec<Step>,
@@ -112,52 +113,52 @@ impl Reader {
         Ok(out)
     }
 
-    /// The next key of an object.
+    /// Reads the next key of an object.
     pub(super) fn key<'de, A: MapAccess<'de>>(&self, map: &mut A) -> Result<Option<Cow<'de, str>>, A::Error> {
         map.next_key_seed(Key)
     }
 
-    /// The value of a key, unread but for its grammar.
+    /// Reads the value of a key as raw text; only its grammar is checked.
     pub(super) fn raw<'de, A: MapAccess<'de>>(&self, map: &mut A) -> Result<Raw<'de>, A::Error> {
         map.next_value::<&RawValue>().map(|raw| Raw::new(raw.get()))
     }
 
-    /// The next element of a list, unread but for its grammar.
+    /// Reads the next element of a list as raw text; only its grammar is checked.
     pub(super) fn raw_element<'de, A: SeqAccess<'de>>(&self, list: &mut A) -> Result<Option<Raw<'de>>, A::Error> {
         Ok(list.next_element::<&RawValue>()?.map(|raw| Raw::new(raw.get())))
     }
 
-    /// Passes over the value of a key that means nothing here; its depth is bounded all the same.
+    /// Skips the value of an unknown key. The depth limit still applies.
     pub(super) fn skip<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let raw = self.raw(map)?;
         raw.check_depth(self.levels_below()).map_err(|mismatch| self.fail_at(key, mismatch))
     }
 
-    /// How many levels a value inside the object or list that is being read may still have.
+    /// Number of levels that a value inside the current object or list may still have.
     pub(super) fn levels_below(&self) -> usize {
         MAX_DEPTH.saturating_sub(self.path.len() + 1)
     }
 
-    /// The fault is here.
+    /// Records a fault at the current position.
     pub(super) fn fail<E: Error>(&mut self, mismatch: Mismatch) -> E {
         self.fault.get_or_insert_with(|| mismatch.at(render(&self.path, None)));
-        // Never seen: the fault above is what the caller gets.
+        // Callers never see this error; they get the fault recorded above.
         E::custom("fault")
     }
 
-    /// The fault is at a key of the object that is being read.
+    /// Records a fault at a key of the current object.
     pub(super) fn fail_at<E: Error>(&mut self, key: &str, mismatch: Mismatch) -> E {
         self.fault.get_or_insert_with(|| mismatch.at(render(&self.path, Some(key))));
         E::custom("fault")
     }
 
-    /// The fault is at an element of the list that is being read.
+    /// Records a fault at an element of the current list.
     pub(super) fn fail_in<E: Error>(&mut self, index: usize, mismatch: Mismatch) -> E {
         self.path.push(Step::Index(index));
         self.fail(mismatch)
     }
 
-    /// A key came twice.
+    /// Records that a key came twice.
     pub(super) fn fail_twice<E: Error>(&mut self, key: &str) -> E {
         self.fail_at(key, Mismatch::new("the key once", "it twice"))
     }
@@ -177,7 +178,7 @@ fn render(path: &[Step], key: Option<&str>) -> String {
     if text.is_empty() { BODY.to_owned() } else { text }
 }
 
-/// A key stands as it is, or in quotes where it would confuse the reader of the path.
+/// Appends a key, quoted if it would make the path ambiguous.
 fn push_key(path: &mut String, key: &str) {
     if !path.is_empty() {
         path.push('.');
@@ -186,7 +187,7 @@ fn push_key(path: &mut String, key: &str) {
     if plain { path.push_str(key) } else { path.push_str(&quoted(key)) }
 }
 
-/// What serde_json found wrong with the text itself.
+/// Describes a syntax error of serde_json.
 fn syntax(error: &serde_json::Error, text: &str) -> Mismatch {
     if text.trim_ascii().is_empty() {
         return Mismatch::missing("JSON");
@@ -256,7 +257,7 @@ impl<'de, S: Shape<'de>> Visitor<'de> for Seed<'_, S> {
     }
 }
 
-/// A key, borrowed where it has no escape.
+/// A key, borrowed unless it contains an escape.
 struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
@@ -285,5 +286,5 @@ impl<'de> Visitor<'de> for Key {
 
 /// The path of the whole body.
 pub(super) const BODY: &str = "body";
-/// Most levels of objects and lists, the body's own included.
+/// Maximum nesting of objects and lists, including the body itself.
 pub(super) const MAX_DEPTH: usize = 32;

@@ -1,10 +1,10 @@
-//! Where bodies are written to. One description of a layout serves to measure and to write, so the two never drift.
+//! Output of bodies. The same layout code measures and writes, so the two always agree.
 //!
-//! Knows bytes, varints and JSON escapes; no message.
+//! Handles bytes, varints and JSON escapes; independent of messages.
 
-/// Takes bytes in order.
+/// Accepts bytes in order.
 pub(super) trait Sink {
-    /// The next bytes.
+    /// Appends the next bytes.
     fn put(&mut self, bytes: &[u8]);
 }
 
@@ -14,7 +14,7 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Only counts.
+/// Counts bytes without storing them.
 #[derive(Debug, Default)]
 pub(super) struct Count(pub(super) usize);
 
@@ -24,14 +24,14 @@ impl Sink for Count {
     }
 }
 
-/// How many bytes `write` puts.
+/// Returns the number of bytes that `write` puts.
 pub(super) fn measured(write: impl FnOnce(&mut Count)) -> usize {
     let mut count = Count::default();
     write(&mut count);
     count.0
 }
 
-/// Everything put in comes out as the inside of a JSON string. Nests: JSON text inside a JSON string is two of them.
+/// Escapes its input as the inside of a JSON string. Nests: JSON text inside a JSON string uses two of them.
 pub(super) struct Escape<'a, S>(pub(super) &'a mut S);
 
 impl<S: Sink> Sink for Escape<'_, S> {
@@ -52,14 +52,14 @@ impl<S: Sink> Sink for Escape<'_, S> {
     }
 }
 
-/// A JSON string.
+/// Writes a JSON string.
 pub(super) fn put_text(sink: &mut impl Sink, text: &str) {
     sink.put(b"\"");
     Escape(sink).put(text.as_bytes());
     sink.put(b"\"");
 }
 
-/// An integer in decimal digits.
+/// Writes an integer in decimal digits.
 pub(super) fn put_integer(sink: &mut impl Sink, number: i64) {
     // 19 digits and a sign.
     let mut digits = [0; 20];
@@ -80,9 +80,9 @@ pub(super) fn put_integer(sink: &mut impl Sink, number: i64) {
     sink.put(&digits[at..]);
 }
 
-/// A protobuf varint.
+/// Writes a protobuf varint.
 pub(super) fn put_varint(sink: &mut impl Sink, mut number: u64) {
-    // Nearly every tag and length.
+    // Fast path: one byte is enough for nearly every tag and length.
     if number < 0x80 {
         return sink.put(&[u8::try_from(number).expect("seven bits")]);
     }
@@ -100,7 +100,7 @@ pub(super) fn put_varint(sink: &mut impl Sink, mut number: u64) {
     sink.put(&bytes[..length]);
 }
 
-/// For each byte: 0 = stands for itself, `u` = `\u00xx`, else the letter behind the backslash.
+/// For each byte: 0 = unescaped, `u` = `\u00xx`, otherwise the letter after the backslash.
 const ESCAPES: [u8; 256] = {
     let mut table = [0; 256];
     let mut control = 0;

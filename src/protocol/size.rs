@@ -1,34 +1,34 @@
-//! How large a message may be, so that it goes out in every dialect or is refused when it is published.
+//! Maximum size of a message, such that every dialect can carry it. Larger ones are refused at publish.
 //!
-//! Limits count canonical bytes, not a frame's: text full of quotes grows fourfold inside the JSON coding.
+//! Limits count canonical bytes, not frame bytes: text full of quotes grows fourfold in the JSON coding.
 
 use super::Dialect;
 use super::protobuf;
 use super::sink::measured;
 use crate::message::Message;
 
-/// Largest body that the length of a TCP frame can tell, in bytes.
+/// Maximum body length that a TCP frame can express, in bytes.
 pub const MAX_TCP_BODY: usize = 65_535;
 
-/// A message that some dialect could not carry.
+/// A message is too large for a dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected at most {limit} bytes in the {dialect} dialect, got {bytes}")]
 pub struct TooLarge {
-    /// Which one.
+    /// The dialect.
     pub dialect: Dialect,
-    /// Bytes it would take.
+    /// Size of the body in bytes.
     pub bytes: usize,
-    /// Bytes it may take.
+    /// Maximum size in bytes.
     pub limit: usize,
 }
 
-/// Every dialect can carry the message on every transport: a body has at most [`MAX_TCP_BODY`] bytes in each, because
-/// a listener may serve either on TCP.
+/// Verifies that every dialect can carry the message on every transport. The limit is [`MAX_TCP_BODY`] bytes per body
+/// in each dialect, because a listener may serve either on TCP.
 ///
 /// # Errors
 /// [`TooLarge`] names the dialect whose bound is exceeded.
 pub fn check_size(message: &Message) -> Result<(), TooLarge> {
-    // Nearly every message: twice what is about its size holds all tags and lengths, too.
+    // Fast path for nearly every message: twice the approximate size includes all tags and lengths.
     if 2 * message.approximate_bytes() <= SAFE_IN_CIM {
         return Ok(());
     }
@@ -36,7 +36,7 @@ pub fn check_size(message: &Message) -> Result<(), TooLarge> {
     if bytes > MAX_TCP_BODY {
         return Err(TooLarge { dialect: Dialect::Yunque, bytes, limit: MAX_TCP_BODY });
     }
-    // Only `format` and JSON text can make the cim body the longer one, and JSON makes at most six bytes of one.
+    // Only `format` and JSON text can make the cim body longer, and JSON escapes one byte to at most six.
     if bytes + message.format.len() > SAFE_IN_CIM {
         let bytes = length(Dialect::Cim, message);
         if bytes > MAX_TCP_BODY {
@@ -50,7 +50,7 @@ fn length(dialect: Dialect, message: &Message) -> usize {
     measured(|count| protobuf::put_message(count, dialect, message))
 }
 
-/// Below it no text can outgrow [`MAX_TCP_BODY`] in cim, control characters and all.
+/// Messages up to this size fit into [`MAX_TCP_BODY`] in cim, even if all characters are control characters.
 const SAFE_IN_CIM: usize = 10 * 1024;
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
             content: [("a", "\0".repeat(bytes)), ("b", String::new())].into_iter().collect(),
             ..Message::default()
         };
-        // JSON text makes six bytes of each: what is small in yunque may be too large in cim.
+        // JSON escapes each byte to six, so a small yunque body may be too large in cim.
         let mut refused = 0;
         for bytes in [1, 10_000, 10_240, 10_900, 10_923, 16_000, 20_000] {
             let message = nul(bytes);

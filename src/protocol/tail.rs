@@ -1,8 +1,8 @@
-//! A small end to a shared frame that differs per receiver: where in a stream the message stands.
+//! A per-receiver tail of a shared frame: the position of the message in a stream.
 //!
-//! Reserved for history, used by nobody yet. A frame is head, body and tail; the body is shared by all receivers of a
-//! form, so a position per receiver costs a head and a tail, never a second encode. Without one, the frame stays the
-//! one shared `Bytes` that [`encode`](super::encode) made: the fast path knows nothing of this file.
+//! Reserved for history and not used yet. A frame consists of head, body and tail. All receivers of a form share the
+//! body, so a position per receiver costs a head and a tail, never a second encoding. A frame without a position stays
+//! the shared `Bytes` of [`encode`](super::encode); the fast path does not use this file.
 //!
 //! | form | head | body (shared) | tail |
 //! |---|---|---|---|
@@ -17,13 +17,13 @@ use super::sink::{Escape, Sink, put_integer, put_text};
 use super::{Form, FrameError, Framing, MAX_TCP_BODY, tcp, websocket};
 use crate::message::Position;
 
-/// A frame with a tail, to be written in order. The middle piece shares the original's bytes.
+/// A frame with a tail, to be written in order. The middle piece shares the bytes of the original.
 pub type Tailed = [Bytes; 3];
 
-/// Puts `position` behind one MESSAGE frame that [`encode`](super::encode) made in `form`.
+/// Appends `position` to one MESSAGE frame that [`encode`](super::encode) made in `form`.
 ///
 /// # Errors
-/// On TCP the tail may not fit any more: the message goes out without it.
+/// On TCP the tail may not fit. The message is then sent without it.
 pub fn with_tail(form: Form, frame: &Bytes, position: &Position) -> Result<Tailed, FrameError> {
     let (start, end) = body_range(form, frame);
     let body = frame.slice(start..end);
@@ -42,7 +42,7 @@ pub fn with_tail(form: Form, frame: &Bytes, position: &Position) -> Result<Taile
     Ok([head.into(), body, tail])
 }
 
-/// Where the shared piece of a frame begins and ends.
+/// Start and end of the shared piece of a frame.
 fn body_range(form: Form, frame: &Bytes) -> (usize, usize) {
     match form.framing {
         Framing::Tcp => (tcp::HEADER, frame.len()),
@@ -57,7 +57,7 @@ fn body_range(form: Form, frame: &Bytes) -> (usize, usize) {
     }
 }
 
-/// The tail behind `body`.
+/// The tail for `body`.
 fn tail(form: Form, position: &Position, body: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(64 + position.epoch.len());
     if !form.is_json() {
@@ -65,7 +65,7 @@ fn tail(form: Form, position: &Position, body: &[u8]) -> Bytes {
         put_string(&mut out, 16, &position.epoch);
         return out.into();
     }
-    // Inside `content`, which is a string: everything is escaped once more.
+    // `content` is a string, so everything inside is escaped once more.
     let mut inside = Escape(&mut out);
     inside.put(if body.ends_with(b"{") { b"\"offset\":" } else { b",\"offset\":" });
     put_integer(&mut inside, i64::try_from(position.offset).unwrap_or(i64::MAX));
@@ -75,5 +75,5 @@ fn tail(form: Form, position: &Position, body: &[u8]) -> Bytes {
     out.into()
 }
 
-/// What closes the body's object, the string around it, and the frame's object.
+/// Closes the object of the body, the string around it, and the object of the frame.
 const BRACES: &[u8] = b"}\"}";

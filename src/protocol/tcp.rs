@@ -1,17 +1,17 @@
-//! CIM's framing on TCP: a type byte, the body's length as u16 little-endian, the body.
+//! CIM's TCP framing: a type byte, the length of the body as u16 little-endian, the body.
 //!
-//! Pure: the reader hands in what it has and gets the next frame or nothing.
+//! Pure: the caller passes its buffer and gets the next frame or nothing.
 
 use bytes::{Bytes, BytesMut};
 
 use super::{FrameError, check_type};
 
-/// Takes the next whole frame off `buffer`: its type byte and body, ready for [`decode`](super::decode). `None` while
-/// it is incomplete. `max` bounds the body, in bytes.
+/// Removes the next whole frame from `buffer` and returns type byte and body, ready for [`decode`](super::decode).
+/// `None` while the frame is incomplete. `max` limits the body, in bytes.
 ///
 /// # Errors
-/// A type that no client may send and a body over `max`, both as soon as the head shows it. The stream cannot be
-/// read on after that.
+/// A type that clients may not send, or a body over `max`, as soon as the head shows it. The stream cannot be read any
+/// further after an error.
 pub fn split_tcp_frame(buffer: &mut BytesMut, max: usize) -> Result<Option<Bytes>, FrameError> {
     if let Some(code) = buffer.first() {
         check_type(i64::from(*code))?;
@@ -26,7 +26,7 @@ pub fn split_tcp_frame(buffer: &mut BytesMut, max: usize) -> Result<Option<Bytes
     if buffer.len() < HEADER + length {
         return Ok(None);
     }
-    // The type byte moves up to the body, over the length that nobody needs any more.
+    // The type byte moves next to the body, overwriting the length.
     let mut frame = buffer.split_to(HEADER + length).split_off(HEADER - 1);
     frame[0] = code;
     Ok(Some(frame.freeze()))

@@ -1,4 +1,4 @@
-//! What the parts of `protocol` do together: golden frames, prost as the judge, bombs.
+//! Combined tests of `protocol`: golden frames, comparison with prost, oversized input.
 
 mod golden;
 mod judged;

@@ -1,19 +1,19 @@
-//! The writing half of WebSocket (RFC 6455): headers of unmasked frames, close and pong. tungstenite reads.
+//! The sending half of WebSocket (RFC 6455): headers of unmasked frames, close and pong. tungstenite receives.
 //!
-//! Knows no socket and nothing of what a frame carries.
+//! Independent of sockets and of the content of frames.
 
 use bytes::Bytes;
 
 use crate::disconnect::Disconnect;
 
-/// A close frame with the table's code and reason.
+/// Encodes a close frame with code and reason of `why`.
 #[must_use]
 pub fn close(why: Disconnect) -> Bytes {
     close_frame(why.code, why.reason)
 }
 
-/// The same, and behind the reason the address of the node where the client may go on: a whole one or none, because a
-/// control frame has room for 123 bytes of reason.
+/// Like [`close`], with the address of the next node after the reason. The address is omitted if the reason would
+/// exceed the 123 bytes of a control frame.
 #[must_use]
 pub fn close_towards(why: Disconnect, next: Option<&str>) -> Bytes {
     let words = next.map(|next| format!("{}; next {next}", why.reason));
@@ -28,7 +28,7 @@ fn close_frame(code: u16, reason: &str) -> Bytes {
     control(CLOSE, &payload)
 }
 
-/// The answer to a client's ping: its payload comes back, cut at 125 bytes.
+/// Encodes the answer to a client's ping: its payload, truncated to 125 bytes.
 #[must_use]
 pub fn pong(payload: &[u8]) -> Bytes {
     control(PONG, &payload[..payload.len().min(MAX_CONTROL)])
@@ -41,7 +41,7 @@ fn control(opcode: u8, payload: &[u8]) -> Bytes {
     out.into()
 }
 
-/// Bytes of the header before a payload of so many bytes.
+/// Length of the header before a payload of this size.
 pub(super) const fn header_length(payload: usize) -> usize {
     match payload {
         0..=125 => 2,
@@ -50,7 +50,7 @@ pub(super) const fn header_length(payload: usize) -> usize {
     }
 }
 
-/// The header of a whole, unmasked message.
+/// Writes the header of a whole, unmasked message.
 pub(super) fn put_header(out: &mut Vec<u8>, opcode: u8, payload: usize) {
     out.push(FIN | opcode);
     if let Ok(short @ 0..=125) = u8::try_from(payload) {
@@ -64,9 +64,9 @@ pub(super) fn put_header(out: &mut Vec<u8>, opcode: u8, payload: usize) {
     }
 }
 
-/// A message of UTF-8 text.
+/// Opcode of a UTF-8 text message.
 pub(super) const TEXT: u8 = 1;
-/// A message of bytes.
+/// Opcode of a binary message.
 pub(super) const BINARY: u8 = 2;
 
 const CLOSE: u8 = 8;

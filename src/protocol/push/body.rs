@@ -1,4 +1,4 @@
-//! Bodies that are an object of a message and whom it is for: the fields asked for are found first, judged after.
+//! Bodies that are an object with a message and its target: fields are collected first and checked afterwards.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::message::Message;
 use crate::protocol::fault::{Fault, Mismatch, NON_EMPTY};
 use crate::protocol::reader::{BODY, Raw, Reader, Shape, read};
 
-/// The fields of an object that a body of its kind may have. Others are ignored; names match in any case, because a
-/// `uid` that is overlooked would make a push to some a push to all.
+/// The fields of an object that the caller asks for. Other fields are ignored. Names match case-insensitively, because
+/// an overlooked `uid` would turn a push to some users into a push to all.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'de> {
     message: Option<Message>,
@@ -22,23 +22,23 @@ pub(super) struct Fields<'de> {
 }
 
 impl<'de> Fields<'de> {
-    /// `message` and `msg` are read as one message and as a list of them, all other names of `wanted` are kept raw.
+    /// Reads `message` as one message and `msg` as a list; keeps all other names of `wanted` raw.
     pub(super) fn read(body: &'de [u8], wanted: &[&'static str], limits: &Limits) -> Result<Self, Fault> {
         let body = checked(body, limits)?;
         read("", body, Wanted { names: wanted, limit: limits.messages })
     }
 
-    /// The message, which must be there.
+    /// Takes the mandatory message.
     pub(super) fn message(&mut self) -> Result<Arc<Message>, Fault> {
         self.message.take().map(Arc::new).ok_or_else(|| Mismatch::missing("an object").at("message"))
     }
 
-    /// The list of messages, which must be there.
+    /// Takes the mandatory list of messages.
     pub(super) fn messages(&mut self) -> Result<Vec<Message>, Fault> {
         self.messages.take().ok_or_else(|| Mismatch::missing("an array of messages").at("msg"))
     }
 
-    /// A field that is there and not null.
+    /// Returns a field that is present and not null.
     pub(super) fn find(&self, key: &str) -> Option<Raw<'de>> {
         self.others.iter().find(|(name, raw)| *name == key && !raw.is_null()).map(|(_, raw)| *raw)
     }
@@ -47,29 +47,29 @@ impl<'de> Fields<'de> {
         self.find(key).is_some()
     }
 
-    /// A field that must be there; null is left to whoever reads it.
+    /// Returns a mandatory field. Null counts as present; its reader rejects it.
     pub(super) fn require(&self, key: &'static str, expected: &'static str) -> Result<Raw<'de>, Fault> {
         let found = self.others.iter().find(|(name, _)| *name == key);
         found.map(|(_, raw)| *raw).ok_or_else(|| Mismatch::missing(expected).at(key))
     }
 
-    /// A user, device or room.
+    /// Reads the name of a user, device or room.
     pub(super) fn name<N: FromStr<Err = InvalidName>>(&self, key: &'static str) -> Result<N, Fault> {
         self.require(key, NON_EMPTY)?.name().map_err(|mismatch| mismatch.at(key))
     }
 
-    /// A connection.
+    /// Reads a connection id.
     pub(super) fn cid(&self, key: &'static str) -> Result<ConnectionId, Fault> {
         cid(self.require(key, CID)?).map_err(|mismatch| mismatch.at(key))
     }
 
-    /// A text; absent and null are empty.
+    /// Reads a text; absent and null are empty.
     pub(super) fn text(&self, key: &'static str) -> Result<String, Fault> {
         let text = self.find(key).map(Raw::text).transpose().map_err(|mismatch| mismatch.at(key))?;
         Ok(text.unwrap_or_default().into())
     }
 
-    /// The one of these fields that is there.
+    /// Returns the name of the only field of `keys` that is present.
     pub(super) fn one_of(&self, keys: &[&'static str]) -> Result<&'static str, Fault> {
         let found: Vec<_> = keys.iter().copied().filter(|key| self.has(key)).collect();
         match found[..] {

@@ -6,7 +6,7 @@ use crate::message::{Entries, MAX_ENTRIES};
 use crate::protocol::fault::Mismatch;
 use crate::protocol::reader::{Reader, Shape};
 
-/// An object whose values become text; null is no entry.
+/// An object whose values become text; null values are omitted.
 pub(in crate::protocol) struct Map;
 
 impl<'de> Shape<'de> for Map {
@@ -22,7 +22,7 @@ impl<'de> Shape<'de> for Map {
     }
 }
 
-/// As [`Map`], or a plain string: the entry `text`.
+/// Like [`Map`], but also accepts a plain string, which becomes the entry `text`.
 pub(super) struct Content;
 
 impl<'de> Shape<'de> for Content {
@@ -42,7 +42,7 @@ impl<'de> Shape<'de> for Content {
     }
 }
 
-/// Plain text as content; no text is no content.
+/// Plain text as content; the empty text yields no entry.
 pub(super) fn plain(text: &str) -> Entries {
     if text.is_empty() { Entries::new() } else { [("text", text)].into_iter().collect() }
 }

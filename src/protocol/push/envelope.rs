@@ -1,4 +1,4 @@
-//! MessagesPub, the envelope of brokers and of `POST /publish`, in JSON and protobuf: who gets which message.
+//! MessagesPub, the envelope of brokers and of `POST /publish`, in JSON and protobuf.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::protocol::proto::{self, SendAct};
 use crate::protocol::protobuf::plain_words;
 use crate::protocol::reader::{BODY, Raw};
 
-/// An envelope, resolved.
+/// A decoded envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PubEnvelope {
-    /// Its messages in order, each with whom it is for.
+    /// The messages in order, each with its target.
     pub pushes: Vec<Push>,
     /// Only these nodes deliver; empty = all.
     pub nodes: Arc<[NodeId]>,
 }
 
-/// Reads the envelope in the coding that its first bytes show: brokers carry no content type.
+/// Decodes the envelope. The first bytes reveal the coding, because brokers carry no content type.
 ///
 /// # Errors
 /// [`Fault`] names the field.
@@ -35,9 +35,10 @@ pub fn envelope(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fault> {
     if is_json(body) { envelope_json(body, limits) } else { envelope_protobuf(body, limits) }
 }
 
-/// No protobuf body begins with a bracket or brace, for those would be groups: such a body is JSON, and its faults are
-/// told as those of JSON. A line feed is also the tag of Uid, a quote that of msg, a digit that of another field. There,
-/// a body is JSON if all of it is; a body of protobuf stops being JSON at its first bytes.
+/// Decides the coding by the first bytes. A bracket or brace is never a valid protobuf start (it would be a group), so
+/// such a body is JSON and gets JSON faults. A line feed is also the tag of Uid, a quote that of msg, a digit that of
+/// another field. In these cases a body is JSON only if all of it parses as JSON; protobuf fails within its first
+/// bytes.
 fn is_json(body: &[u8]) -> bool {
     match body.first() {
         Some(b'{' | b'[') => true,
@@ -46,7 +47,7 @@ fn is_json(body: &[u8]) -> bool {
     }
 }
 
-/// Reads the envelope as JSON: {"act": number or name, "type", "Uid", "Sid", "Cid", "device", "msg": […]}.
+/// Decodes the envelope from JSON: {"act": number or name, "type", "Uid", "Sid", "Cid", "device", "msg": […]}.
 ///
 /// # Errors
 /// [`Fault`] names the field.
@@ -69,7 +70,7 @@ pub fn envelope_json(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fault>
     Parts { act, uid, sid, cid, device, messages: fields.messages()? }.resolve(limits)
 }
 
-/// Reads the envelope as protobuf. Messages and entries are counted before anything is decoded.
+/// Decodes the envelope from protobuf. Messages and entries are counted before anything is decoded.
 ///
 /// # Errors
 /// [`Fault`] names the field.
@@ -99,7 +100,7 @@ pub fn envelope_protobuf(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fa
     Parts { act, uid: envelope.uid, sid: envelope.sid, cid, device: envelope.device, messages }.resolve(limits)
 }
 
-/// The envelope's fields, each of its type, whatever the coding was.
+/// The typed fields of the envelope, independent of the coding.
 struct Parts {
     act: Option<SendAct>,
     uid: String,
@@ -121,10 +122,10 @@ impl Parts {
         Ok(PubEnvelope { pushes: self.messages.into_iter().map(push).collect(), nodes })
     }
 
-    /// The one target of all messages, for every act but SENDLIST.
+    /// The common target of all messages, for every act except SENDLIST.
     fn target(&self, limits: &Limits) -> Result<Target, Fault> {
         Ok(match self.act {
-            // A push with Uid set is never broadcast because a field was missing.
+            // A push with Uid set is never broadcast, even if another field is missing.
             None if self.uid.is_empty() => Target::Everyone,
             None | Some(SendAct::Senduids | SendAct::Senduid) => self.users(limits)?,
             Some(SendAct::Sendall) => Target::Everyone,
@@ -138,7 +139,7 @@ impl Parts {
             }
             Some(SendAct::Senddid) => {
                 let cid = self.cid.ok_or_else(|| Mismatch::missing(CID).at("Cid"))?;
-                // Where the publisher names a user as well, the connection must be that user's.
+                // If the publisher also gives a user, the connection must belong to that user.
                 if self.uid.is_empty() { Target::Connection(cid) } else { Target::ConnectionOf(self.uid()?, cid) }
             }
             Some(SendAct::Sendother) => Target::EveryoneBut(once_each(names("Uid", &self.uid, limits)?).into()),
@@ -170,7 +171,7 @@ fn to_receiver(index: usize, message: Message) -> Result<Push, Fault> {
     Ok(Push { message: Arc::new(message), target: Target::User(uid) })
 }
 
-/// Names between commas; spaces around them and empty places are nothing.
+/// Splits a comma-separated list of names. Surrounding spaces and empty items are ignored.
 fn names<N: FromStr<Err = InvalidName>>(key: &'static str, list: &str, limits: &Limits) -> Result<Vec<N>, Fault> {
     let mut names = Vec::new();
     for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
@@ -186,7 +187,7 @@ fn fault(key: &'static str, invalid: InvalidName) -> Fault {
     Mismatch::from(invalid).at(key)
 }
 
-/// Other acts carry in Cid whatever the publisher's loop left there.
+/// Only these acts read Cid. In other acts it may hold a leftover value from the publisher's loop.
 const fn reads_cid(act: Option<SendAct>) -> bool {
     matches!(act, Some(SendAct::Senduiddid | SendAct::Senddid))
 }

@@ -1,4 +1,4 @@
-//! A message as a JSON object, in yunque's field names with cim's beside them.
+//! A message as a JSON object, with yunque's field names and cim's alternatives.
 
 use serde::de::{MapAccess, SeqAccess};
 
@@ -8,16 +8,16 @@ use crate::message::Message;
 use crate::protocol::fault::{Mismatch, NON_EMPTY};
 use crate::protocol::reader::{Raw, Reader, Shape};
 
-/// Whether a message must say who is meant.
+/// Requirement for the receiver of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Receiver {
-    /// It routes the message, so it must be a user.
+    /// The receiver routes the message, so it must be a valid user.
     Required,
-    /// It is only passed on.
+    /// The receiver is passed on without a check.
     Optional,
 }
 
-/// One message, with its receiver as a user where that is required.
+/// One message, with its receiver as a user if required.
 pub(super) struct One(pub(super) Receiver);
 
 impl<'de> Shape<'de> for One {
@@ -62,7 +62,7 @@ impl<'de> Shape<'de> for One {
     }
 }
 
-/// Messages, at least one and at most `limit`.
+/// A list of messages, at least one and at most `limit`.
 pub(super) struct List {
     pub(super) receiver: Receiver,
     pub(super) limit: usize,

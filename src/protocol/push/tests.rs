@@ -1,4 +1,4 @@
-//! Each body, and each way in which it can be wrong.
+//! Every body, and every way in which it can be invalid.
 
 use prost::Message as _;
 use serde_json::json;
@@ -175,7 +175,7 @@ fn bounds_are_told_apart_from_mistakes() {
     let in_content = |levels: usize| nested(levels).replace("{\"x\"", "{\"content\":{\"x\"").replace("]}", "]}}");
     assert!(send_all(in_content(30).as_bytes(), &LIMITS).is_ok());
     assert!(over(send_all(in_content(31).as_bytes(), &LIMITS).err()).starts_with("content.x: "));
-    // Half a megabyte of brackets costs time, not stack.
+    // Half a megabyte of brackets takes time but no stack.
     assert!(send_all("[".repeat(1 << 19).as_bytes(), &LIMITS).is_err());
     assert!(send_all(nested(1 << 18).as_bytes(), &LIMITS).is_err());
 }
@@ -255,7 +255,7 @@ fn record_of_json_is_told_as_json() {
     for body in ["\u{feff}{\"msg\":[{}]}", "\u{feff} {\"msg\":[{}]}", "\n{\"msg\":[{}]}"] {
         assert_eq!(envelope(body.as_bytes(), &LIMITS).unwrap().pushes.len(), 1, "{body:?}");
     }
-    // A message without Uid begins with a quote as well: its tag.
+    // A message without Uid also begins with a quote: its tag.
     let protobuf = [&b"\x22\x04\x12\x02hi"[..], b"\x22\x02*\0"].concat();
     assert_eq!(envelope(&protobuf, &LIMITS).unwrap().pushes.len(), 2);
 }
@@ -315,7 +315,7 @@ fn the_first_bytes_tell_the_codings_of_an_envelope_apart() {
         assert_eq!(read(format!("{blanks}{json}\n").as_bytes()), Ok(Target::User(uid("1"))), "{blanks:?}");
     }
     assert_eq!(read(b" [1]"), Err("body: expected an object, got an array".into()));
-    // In protobuf a Uid of 123 or 91 bytes begins as a JSON text behind a line feed does.
+    // A protobuf Uid of 123 or 91 bytes begins like a JSON text after a line feed.
     for length in [0, 1, 2, 13, 32, 91, 123, 124] {
         let name = "u".repeat(length);
         let body = proto::MessagesPub { uid: name.clone(), msg: vec![proto::Message::default()], ..Default::default() };

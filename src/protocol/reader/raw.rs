@@ -1,6 +1,6 @@
-//! One JSON value as its text: grammar checked, meaning not yet.
+//! One JSON value as text: its grammar is checked, its meaning is not.
 //!
-//! Each question answers the value or what is wrong with it; where it stands is the caller's knowledge.
+//! Each accessor returns the value or a mismatch. The caller knows the position of the value.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -8,12 +8,12 @@ use std::str::FromStr;
 use crate::id::{InvalidName, MAX_SAFE_INTEGER};
 use crate::protocol::fault::{Mismatch, NON_EMPTY, quoted};
 
-/// The text of one JSON value, without white space around it.
+/// The text of one JSON value, without surrounding white space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::protocol) struct Raw<'a>(&'a str);
 
 impl<'a> Raw<'a> {
-    /// Of a text that a JSON parser has passed over.
+    /// Wraps a text that a JSON parser has accepted.
     pub(in crate::protocol) fn new(text: &'a str) -> Self {
         Self(text)
     }
@@ -26,7 +26,7 @@ impl<'a> Raw<'a> {
         self.0 == "null"
     }
 
-    /// A string, borrowed where it has no escape.
+    /// Reads a string, borrowed unless it contains an escape.
     pub(in crate::protocol) fn text(self) -> Result<Cow<'a, str>, Mismatch> {
         let Some(inside) = self.0.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
             return Err(self.mismatch("a string"));
@@ -34,13 +34,13 @@ impl<'a> Raw<'a> {
         if !inside.contains('\\') {
             return Ok(Cow::Borrowed(inside));
         }
-        // Grammar is checked, so only surrogates without their other half are left to fail.
+        // The grammar is checked, so only unpaired surrogates can fail.
         serde_json::from_str(self.0)
             .map(Cow::Owned)
             .map_err(|_| Mismatch::new("a string", "an escape that is no character"))
     }
 
-    /// A name that may be written as a number: PHP sends both.
+    /// Reads a name that may be written as a number, because PHP sends both.
     pub(in crate::protocol) fn name_text(self) -> Result<Cow<'a, str>, Mismatch> {
         match self.0.as_bytes()[0] {
             b'"' => self.text(),
@@ -52,12 +52,12 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// A user, device, room or node.
+    /// Reads the name of a user, device, room or node.
     pub(in crate::protocol) fn name<N: FromStr<Err = InvalidName>>(self) -> Result<N, Mismatch> {
         Ok(self.name_text()?.parse()?)
     }
 
-    /// An integer as a number (`1.0` is one) or as a string of digits.
+    /// Reads an integer from a number (`1.0` is one) or from a string of digits.
     pub(in crate::protocol) fn integer(self) -> Result<i64, Mismatch> {
         let number = match self.text() {
             Ok(text) if is_digits(&text) => text.parse().ok(),
@@ -67,8 +67,8 @@ impl<'a> Raw<'a> {
         number.ok_or_else(|| self.mismatch("an integer"))
     }
 
-    /// The text of an entry: strings as they are, numbers and booleans as they were written, objects and lists as
-    /// compact JSON of at most `levels` levels; `None` for null.
+    /// Reads the text of an entry: strings as they are, numbers and booleans as written, objects and lists as compact
+    /// JSON of at most `levels` levels; `None` for null.
     pub(in crate::protocol) fn entry(self, levels: usize) -> Result<Option<String>, Mismatch> {
         match self.0.as_bytes()[0] {
             b'n' => Ok(None),
@@ -78,7 +78,7 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// No more than so many levels of objects and lists.
+    /// Verifies that objects and lists nest at most `levels` deep.
     pub(in crate::protocol) fn check_depth(self, levels: usize) -> Result<(), Mismatch> {
         if !self.0.starts_with(['{', '[']) {
             return Ok(());
@@ -97,7 +97,7 @@ impl<'a> Raw<'a> {
         Ok(())
     }
 
-    /// What does not fit, for a fault that says so.
+    /// The mismatch with this value as the received one.
     pub(in crate::protocol) fn mismatch(self, expected: impl Into<Cow<'static, str>>) -> Mismatch {
         Mismatch::new(expected, self.shown())
     }
@@ -112,7 +112,7 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// A number that is an integer, exactly.
+    /// The value of a number that is exactly an integer.
     fn number(self) -> Option<i64> {
         if let Ok(integer) = self.0.parse() {
             return Some(integer);
@@ -122,7 +122,7 @@ impl<'a> Raw<'a> {
         (float.fract() == 0.0 && float.abs() <= MAX_SAFE_INTEGER as f64).then_some(float as i64)
     }
 
-    /// The same value without white space between its parts.
+    /// Removes white space between tokens.
     fn compact(self) -> String {
         let mut out = String::with_capacity(self.0.len());
         let mut start = 0;
@@ -137,7 +137,7 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// The bytes of valid JSON that are not inside a string, with their places.
+/// The bytes of valid JSON outside of strings, with their offsets.
 fn outside_strings(json: &str) -> impl Iterator<Item = (usize, u8)> {
     let (mut inside, mut escaped) = (false, false);
     json.bytes().enumerate().filter(move |(_, byte)| {
@@ -152,7 +152,7 @@ fn outside_strings(json: &str) -> impl Iterator<Item = (usize, u8)> {
     })
 }
 
-/// Digits, as JavaScript's BigInt writes a number.
+/// True for an integer in digits, as JavaScript's BigInt writes it.
 fn is_digits(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -186,7 +186,7 @@ mod tests {
         for (text, name) in [("1074", "1074"), ("\"1074\"", "1074"), ("1074.0", "1074"), (r#""\u4e91""#, "云")] {
             assert_eq!(Raw(text).name_text().unwrap(), name);
         }
-        // Too long for a number type, exact as a name.
+        // Too long for a number type, but exact as a name.
         assert_eq!(Raw("123456789012345678901234567890").name_text().unwrap(), "123456789012345678901234567890");
         assert_eq!(got(Raw("null").name::<crate::id::Uid>()), "x: expected a non-empty string, got null");
         assert_eq!(got(Raw("\"\"").name::<crate::id::Uid>()), "x: expected a non-empty string, got \"\"");

@@ -1,4 +1,4 @@
-//! Every row of `tests/vectors/frames.json`, both ways: what we write byte for byte, what we read value for value.
+//! Every row of `tests/vectors/frames.json` in both directions: encoded byte for byte, decoded value for value.
 
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
@@ -53,7 +53,7 @@ fn from_node(name: &str, row: &Value) {
         };
         if let Some(text) = row["websocket_text"].as_str() {
             let written = encode(Form::websocket(dialect, Coding::Json), frame).unwrap();
-            // The rows allow any order of keys; ours is theirs.
+            // The vectors allow any order of keys; this encoder's order is theirs.
             assert_eq!(std::str::from_utf8(payload(&written)).unwrap(), text, "{name}");
         }
         if let Some(expected) = hex(&row["websocket_hex"]) {
@@ -143,7 +143,7 @@ fn envelope(name: &str, row: &Value) {
     assert_eq!(by_json.nodes.iter().map(crate::id::NodeId::as_str).collect::<Vec<_>>(), nodes, "{name}");
 }
 
-/// As `serde_json::Value` gives the rows.
+/// Sorts the entries, as `serde_json::Value` sorts those of the vectors.
 fn in_key_order(frame: ClientFrame) -> ClientFrame {
     let ClientFrame::Sent(mut sent) = frame else { return frame };
     let sorted: std::collections::BTreeMap<_, _> = sent.data.iter().collect();
@@ -151,7 +151,7 @@ fn in_key_order(frame: ClientFrame) -> ClientFrame {
     ClientFrame::Sent(sent)
 }
 
-/// A map's entries may stand in any order, so both are read by prost.
+/// The entries of a map may have any order, so prost decodes both.
 fn same_values(name: &str, dialect: Dialect, ours: &[u8], theirs: &[u8]) {
     assert_eq!(ours[0], theirs[0], "{name}");
     match dialect {
@@ -197,7 +197,7 @@ fn hex(text: &Value) -> Option<Vec<u8>> {
     Some((0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect())
 }
 
-/// What is behind the WebSocket header of a server's frame.
+/// The payload of a server's frame, after the WebSocket header.
 fn payload(frame: &Bytes) -> &[u8] {
     match frame[1] {
         126 => &frame[4..],

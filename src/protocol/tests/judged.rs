@@ -1,4 +1,4 @@
-//! What is written here is read back by others (prost, serde_json), and what others write is read here.
+//! Round trips through independent implementations (prost, serde_json), in both directions.
 
 use std::sync::Arc;
 
@@ -134,7 +134,7 @@ proptest! {
     }
 }
 
-/// Checks a frame's head and hands out the JSON text or protobuf of its body.
+/// Checks the head of a frame and returns the JSON text or protobuf of its body.
 fn body_of(form: Form, frame: &Bytes, code: u8) -> &'static [u8] {
     let payload = match (form.framing, frame[1]) {
         (Framing::Tcp, _) => {
@@ -167,7 +167,7 @@ fn body_of(form: Form, frame: &Bytes, code: u8) -> &'static [u8] {
     }
 }
 
-/// Reads a body by somebody else's reader, and without the fields from 15 on.
+/// Decodes a body with an independent decoder that ignores fields from 15 on.
 fn read_message(form: Form, body: &[u8]) -> Message {
     match (form.coding, form.dialect) {
         (Coding::Protobuf, Dialect::Yunque) => {
@@ -218,8 +218,8 @@ fn read_message(form: Form, body: &[u8]) -> Message {
     }
 }
 
-/// A cim string as the map that it was: which of the two readings was meant is known only to who wrote it, and the
-/// strategies write no lone text that is itself an object.
+/// Converts a cim string back to its map. An object and a lone text with the same JSON are indistinguishable, so the
+/// strategies generate no lone text that is itself an object.
 fn cim_entries(text: &str, content: bool) -> Entries {
     match serde_json::from_str::<std::collections::BTreeMap<String, String>>(text) {
         Ok(map) => map.into_iter().collect(),
@@ -231,7 +231,7 @@ fn cim_entries(text: &str, content: bool) -> Entries {
     }
 }
 
-/// What a client of the dialect can know of a message.
+/// The part of a message that the dialect transmits.
 fn as_dialect(dialect: Dialect, message: &Message) -> Message {
     let mut message = message.clone();
     match dialect {
@@ -267,7 +267,7 @@ fn reply_by_serde(body: &[u8]) -> Reply {
     }
 }
 
-/// The layouts as clients have them that were built before there were tails.
+/// The layouts of clients built before tails existed.
 mod old {
     use std::collections::BTreeMap;
 
@@ -378,7 +378,7 @@ fn bombs_are_counted_before_they_are_opened() {
         decode(Coding::Protobuf, &body(MAX_ENTRIES + 1)),
         Err(FrameError::TooManyEntries { field: "data", entries: 257, limit: 256 })
     );
-    // A group that never ends.
+    // An unterminated group.
     let group = decode(Coding::Protobuf, &[&[3_u8][..], &[0x7b; 1000]].concat()).unwrap_err();
     assert_eq!(group.to_string(), "expected a protobuf body, got wire type 3");
 
