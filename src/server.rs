@@ -1,6 +1,7 @@
-//! The ways in and out: listeners, WebSocket and TCP connections, the push API, intakes, metrics.
+//! Network input and output: listeners, WebSocket and TCP connections, the push API, intakes, metrics.
 //!
-//! Calls the node only. hyper and tungstenite live in the modules below and show in no signature of another layer.
+//! Depends on the node only. hyper and tungstenite are private to the modules below; no signature of another layer has
+//! their types.
 
 pub mod api;
 pub mod intake;
@@ -38,56 +39,56 @@ use tasks::Tasks;
 use tls::Certificate;
 pub use tls::{TlsError, faults as tls_faults};
 
-/// The addresses of a node: taken, but nothing is accepted yet.
+/// The bound addresses of a node; nothing is accepted yet.
 pub struct Listeners {
     sockets: Vec<TcpListener>,
-    /// `None` where a listener is plain.
+    /// `None` for a plain listener.
     certificates: Vec<Option<Arc<Certificate>>>,
     addresses: Vec<Address>,
 }
 
-/// A node's ways in, accepting.
+/// The accepting listeners of a node.
 pub struct Server {
     gateway: Arc<Gateway>,
 }
 
-/// Where one listener really listens.
+/// The bound address of one listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// Address and port; never port 0.
     pub address: SocketAddr,
-    /// What it serves.
+    /// The services.
     pub serves: Vec<Service>,
-    /// Whether it serves that over TLS.
+    /// True if the services use TLS.
     pub is_tls: bool,
 }
 
-/// Why the node cannot listen.
+/// The node cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// An address that cannot be had.
+    /// The address cannot be bound.
     #[error("listeners: cannot listen on {address}: {source}")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// A certificate that cannot be used.
+    /// The certificate is unusable.
     #[error("listeners: no TLS on {address}: {source}")]
     Tls {
         /// The listener's address.
         address: SocketAddr,
-        /// Why.
+        /// Details.
         source: Box<TlsError>,
     },
 }
 
 impl Listeners {
-    /// Takes every address of `config`, and reads every certificate.
+    /// Binds every address of `config` and reads every certificate.
     ///
     /// # Errors
-    /// [`StartError`] names the first address that cannot be had, or whose certificate cannot be used.
+    /// [`StartError`] names the first address that cannot be bound or whose certificate is unusable.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let certificate = |listener: &Listener| {
             let unfit = |source| StartError::Tls { address: listener.address, source: Box::new(source) };
@@ -104,7 +105,7 @@ impl Listeners {
         Ok(Self { sockets, certificates, addresses })
     }
 
-    /// Where each listener really listens, in the order of the config.
+    /// The bound address of each listener, in the order of the configuration.
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
@@ -112,7 +113,8 @@ impl Listeners {
 }
 
 impl Server {
-    /// Accepts on all `listeners` from now on; `config` is the one they were bound by. Tasks are registered in `vitals`.
+    /// Starts accepting on all `listeners`. `config` must be the one that they were bound by. Tasks are registered in
+    /// `vitals`.
     #[must_use]
     pub fn start(listeners: Listeners, config: Arc<Config>, node: Arc<Node>, api: Arc<Api>, vitals: &Vitals) -> Self {
         let gateway = Arc::new(Gateway {
@@ -131,48 +133,47 @@ impl Server {
         Self { gateway }
     }
 
-    /// Takes the limits, origins, device policies and rights of `config` from now on.
+    /// Applies the limits, origins, device policies and permissions of `config` from now on.
     ///
-    /// Addresses, what is served where, and the files of certificates must be as they were at the start
-    /// ([`Config::with_live`] sees to it).
+    /// Addresses, services and certificate paths must be those of the start ([`Config::with_live`] ensures it).
     pub fn reconfigure(&self, config: &Arc<Config>) {
         self.gateway.peers.reconfigure(&config.limits);
         self.gateway.config.store(Arc::clone(config));
     }
 
-    /// No new connection from now on; HTTP connections end with the request that is under way.
+    /// Stops accepting. HTTP connections end after their current request.
     ///
-    /// WebSocket and TCP connections live on until the node closes them.
+    /// WebSocket and TCP connections stay open until the node closes them.
     pub fn stop_accepting(&self) {
         self.gateway.stop.send_replace(true);
     }
 
-    /// Returns when every task of the listeners and connections has ended. Call [`Server::stop_accepting`] before.
+    /// Returns when all tasks of listeners and connections have ended. Call [`Server::stop_accepting`] before.
     pub async fn stopped(&self) {
         self.gateway.tasks.all_ended().await;
     }
 }
 
-/// What every way in shares.
+/// State shared by all listeners and connections.
 struct Gateway {
     node: Arc<Node>,
     api: Arc<Api>,
     config: ArcSwap<Config>,
     peers: Peers,
-    /// As they were at the start.
+    /// Measured at the start.
     descriptors: Descriptors,
     tasks: Tasks,
     /// Becomes `true` once.
     stop: watch::Sender<bool>,
 }
 
-/// What one body of a back end may hold, whichever way it comes.
+/// Limits on one body of a back end, for every ingress.
 fn bounds(limits: &Limits) -> push::Limits {
     push::Limits { bytes: limits.body_bytes, messages: limits.batch, uids: limits.uids }
 }
 
-/// Returns once the gateway stops, or is gone.
+/// Returns once the gateway stops or is dropped.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // The guard that comes back must not live on: it is no `Send`.
+    // The returned guard must be dropped here, because it is not `Send`.
     drop(stop.wait_for(|stop| *stop).await);
 }

@@ -1,7 +1,7 @@
-//! What a WebSocket handshake says of the client: token, device, channel, dialect; and its path without the token.
+//! Reads a WebSocket handshake: token, device, channel and dialect of the client, and the path without the token.
 //!
-//! A token counts from the first of: `Authorization: Bearer`, query `token`, cookie `token`, subprotocol
-//! `bearer.<token>`. Knows no plugin and answers no HTTP.
+//! The token is the first of: `Authorization: Bearer`, query `token`, cookie `token`, subprotocol `bearer.<token>`.
+//! Independent of plugins; sends no HTTP response.
 
 use hyper::Uri;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, SEC_WEBSOCKET_PROTOCOL};
@@ -12,36 +12,36 @@ use crate::message::Entries;
 use crate::protocol::{Coding, Dialect, Form};
 use crate::session::MAX_FACT_BYTES;
 
-/// Name of the cookie and of the query's key.
+/// Name of the cookie and of the query key.
 const TOKEN: &str = "token";
-/// How a subprotocol that is a token begins.
+/// Prefix of a subprotocol that carries a token.
 const OFFER: &str = "bearer.";
 const SCHEME: &[u8] = b"bearer ";
 
-/// What a listener lets count.
+/// Token sources that a listener accepts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowed {
-    /// A token in the query.
+    /// True if a token in the query is accepted.
     pub(super) query_token: bool,
-    /// A token in a cookie.
+    /// Treatment of a token in a cookie.
     pub(super) cookie: Cookie,
 }
 
-/// What becomes of a token in a cookie.
+/// Treatment of a token in a cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cookie {
-    /// A page on the listener's list asks.
+    /// Used: the page is on the listener's list.
     Counts,
-    /// Any page may ask, so the cookie is passed over.
+    /// Ignored: pages of every site may connect.
     Ignored,
-    /// No page asks, so another site may have sent it.
+    /// Refused: the request names no page, so another site may have sent it.
     Refused,
 }
 
-/// What the handshake says.
+/// The data of the handshake.
 pub(super) struct Presented {
     pub(super) claim: Claim,
-    /// The form that the client chose, if it chose one.
+    /// The form chosen by the client, if any.
     pub(super) form: Option<Form>,
     /// The subprotocol to echo.
     pub(super) subprotocol: Option<&'static str>,
@@ -49,21 +49,21 @@ pub(super) struct Presented {
     pub(super) path: String,
 }
 
-/// Why a handshake makes no sense: the part, what was expected and what came.
+/// The handshake is invalid. The message names the part, the expected and the received value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadHandshake {
     /// The page is not on the listener's list.
     #[error("origin: {0} is not allowed here")]
     ForeignPage(String),
-    /// Another site could have made the browser send it.
+    /// The token is in a cookie without an Origin, so another site could have triggered the request.
     #[error("origin: expected one with a token in a cookie, got none")]
     CookieWithoutPage,
-    /// A part that cannot be read.
+    /// A part of the handshake is malformed.
     #[error("{0}")]
     Invalid(String),
 }
 
-/// Reads them.
+/// Reads the handshake.
 pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: Allowed) -> Result<Presented, BadHandshake> {
     let query = Query::read(uri);
     if query.token.is_some() && !allowed.query_token {
@@ -98,13 +98,13 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: Allowed) -> Result<P
     })
 }
 
-/// `yunque.json`, or only `yunque`: protobuf then.
+/// Parses a form such as `yunque.json`. A dialect alone, such as `yunque`, means protobuf.
 fn form_of(text: &str) -> Result<Form, BadHandshake> {
     let of_dialect = text.parse::<Dialect>().map(|dialect| Form::websocket(dialect, Coding::Protobuf));
     of_dialect.or_else(|_| text.parse()).map_err(|e| BadHandshake::Invalid(format!("dialect: {e}")))
 }
 
-/// The query's known keys, and the rest of it.
+/// The known keys of the query, and the path with the rest of the query.
 #[derive(Default)]
 struct Query {
     token: Option<String>,
@@ -144,7 +144,7 @@ impl Query {
     }
 }
 
-/// The subprotocols that the client offers.
+/// The subprotocols offered by the client.
 #[derive(Default)]
 struct Offered {
     form: Option<Form>,
@@ -152,7 +152,7 @@ struct Offered {
 }
 
 impl Offered {
-    /// The first dialect counts. Offers without a dialect and without a token are nothing that we speak.
+    /// The first dialect wins. Offers with neither a dialect nor a token are not supported.
     fn read(headers: &HeaderMap) -> Result<Self, BadHandshake> {
         let mut offered = Self::default();
         let mut foreign = None;
@@ -174,7 +174,7 @@ impl Offered {
     }
 }
 
-/// What `Authorization: Bearer` holds, if it holds anything.
+/// The non-empty credentials of `Authorization: Bearer`.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let (scheme, held) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(SCHEME.len())?;
     let held = held.trim_ascii();
@@ -189,13 +189,13 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-/// The items of a list header, over all its lines.
+/// Splits all lines of a list header into items.
 fn items<'a>(headers: &'a HeaderMap, name: &HeaderName, separator: char) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     lines.flat_map(move |line| line.split(separator)).map(str::trim).filter(|item| !item.is_empty())
 }
 
-/// Whether one of the header's lines lists the token, in any case (RFC 9110 §5.6.1).
+/// True if a line of the header lists the token, case-insensitively (RFC 9110 §5.6.1).
 pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     items(headers, name, ',').any(|item| item.eq_ignore_ascii_case(token))
 }

@@ -1,6 +1,6 @@
-//! Drives one connection: what is heard goes to the session, what the session says is done by the node.
+//! The driver of one connection: passes input to the session and lets the node perform the session's actions.
 //!
-//! One small task a connection, which only reads; whatever is big and rare is boxed. All writing is the shard's.
+//! One small read-only task per connection; large and rare state is boxed. The shard does all writing.
 
 mod perform;
 #[cfg(test)]
@@ -30,17 +30,17 @@ use crate::protocol::{self, ClientFrame, Coding, Form, Framing};
 use crate::session::{Input, Session};
 use crate::telemetry::{may_tell, names, without_value};
 
-/// What is known of a connection when its transport stands.
+/// Data of a connection at the end of its handshake.
 pub(super) struct Arrival {
-    /// Which listener of the config.
+    /// Index of the listener in the configuration.
     pub(super) at: usize,
-    /// For the auth plugins.
+    /// Details for the auth plugins.
     pub(super) transport: Transport,
-    /// What the session is told first; taken then.
+    /// First input of the session; taken when it is fed.
     pub(super) opening: Option<Opening>,
-    /// How it is spoken to; where it `sniffs`, how it would be if the client never said a word.
+    /// The form of the connection. If it `sniffs`, this is the form to use while the client has sent nothing.
     pub(super) form: Form,
-    /// The first frame tells the coding, and nothing is said before.
+    /// True if the first frame reveals the coding. Nothing is sent before that frame.
     pub(super) sniffs: bool,
 }
 
@@ -51,34 +51,34 @@ impl Arrival {
     }
 }
 
-/// How a connection begins.
+/// The first step of a connection.
 pub(super) enum Opening {
-    /// It shows a token and is bound at once.
+    /// The client presents a token and is bound at once.
     Token(Box<Claim>),
-    /// It will bind by frame.
+    /// The client will bind with a frame.
     Unbound,
-    /// It is told no, in band.
+    /// The client is refused in band.
     Refused(Disconnect, Refusal),
 }
 
-/// What a reader hears.
+/// Input from a reader.
 pub(super) enum Heard {
-    /// A whole message and its coding.
+    /// A whole message with its coding.
     Message(Coding, Bytes),
     /// A WebSocket ping, with the frame that answers it.
     Ping(Bytes),
-    /// A sign of life without meaning.
+    /// Traffic that only proves liveness.
     Life,
-    /// The client says that it goes.
+    /// The client closes the connection.
     Closing(Disconnect),
-    /// It said what cannot be understood, or stopped in the middle.
+    /// The client sent invalid data, or stopped within a message.
     Fault(Disconnect),
-    /// The socket is gone.
+    /// The socket is closed.
     Gone,
 }
 
-/// Gives the connection to the node and a task of its own, which speaks with the client until it is gone. `already` are
-/// bytes that came behind the handshake.
+/// Attaches the connection to the node and spawns the task that reads it until it ends. `already` are bytes received
+/// after the handshake.
 pub(super) async fn begin(guest: Guest, arrival: Box<Arrival>, stream: Stream, already: Bytes) {
     let stream = Arc::new(stream);
     let form = (!arrival.sniffs).then_some(arrival.form);
@@ -98,10 +98,10 @@ pub(super) async fn begin(guest: Guest, arrival: Box<Arrival>, stream: Stream, a
     tokio::spawn(run(Box::new(Driver::new(guest, connection, arrival, stream, &already))));
 }
 
-/// The driver is boxed: as a part of the future it would be there twice.
+/// The driver is boxed, because the future would otherwise contain it twice.
 async fn run(mut driver: Box<Driver>) {
     let ended = AssertUnwindSafe(driver.drive()).catch_unwind().await;
-    // The hub must hear of the end however it came about.
+    // The hub must be told the end in every case, even after a panic.
     let Driver { guest, connection, .. } = *driver;
     let cid = connection.id().as_u64();
     if ended.is_err() {
@@ -111,7 +111,8 @@ async fn run(mut driver: Box<Driver>) {
     tracing::debug!(cid, closed = ?connection.closed(), "gone");
 }
 
-/// The node has no place for it: there is no queue yet, and a fresh socket takes a few bytes.
+/// Turns the client away when the node refuses the connection. No queue exists yet, but a fresh socket accepts a few
+/// bytes.
 async fn turn_away(stream: &Stream, words: Option<Bytes>) {
     if let Some(words) = words {
         let _ = stream.try_write(&[IoSlice::new(&words)]);
@@ -126,9 +127,9 @@ struct Driver {
     arrival: Box<Arrival>,
     session: Session,
     reader: Reader,
-    /// When what has begun (the first frame, a message) must have ended.
+    /// Deadline of the first frame or of the current message.
     deadline: Option<Pin<Box<Sleep>>>,
-    /// The message that the deadline is for.
+    /// Number of the message that the deadline is for.
     awaited: u32,
 }
 
@@ -164,7 +165,7 @@ impl Driver {
                     None
                 }
                 Heard::Fault(why) => Some(why),
-                // It has nothing more to say, so nobody needs to wait for the end of its socket.
+                // The client sends nothing more, so there is no need to wait for the end of its socket.
                 Heard::Closing(why) => return self.end(why).await,
                 Heard::Gone => return,
             };
@@ -177,7 +178,7 @@ impl Driver {
     }
 
     async fn end(&mut self, why: Disconnect) {
-        // Where nothing was said so far, the close frame at least is.
+        // The form may still be open. The close frame needs one.
         self.settle_form(self.arrival.form);
         Box::pin(self.connection.close(why)).await;
     }
@@ -194,7 +195,7 @@ impl Driver {
         if let Poll::Ready(heard) = self.reader.poll(cx) {
             return Poll::Ready(heard);
         }
-        // While the first frame is awaited, nothing else moves the deadline.
+        // The deadline of the first frame stays fixed.
         if !self.arrival.sniffs {
             self.await_message();
         }
@@ -204,7 +205,8 @@ impl Driver {
         }
     }
 
-    /// Bounds the message that is under way. A control frame in pieces is one, too; a whole one ends its bound.
+    /// Sets the deadline of the current message. A fragmented control frame counts as a message; a complete one ends
+    /// its deadline.
     fn await_message(&mut self) {
         let begun = self.reader.begun();
         if !self.reader.is_mid_message() {
@@ -215,7 +217,7 @@ impl Driver {
         }
     }
 
-    /// Why the connection must end, if it must.
+    /// Processes one message. Returns the reason if the connection must end.
     async fn message(&mut self, coding: Coding, payload: Bytes) -> Option<Disconnect> {
         self.connection.saw_life();
         if self.connection.closed().is_some() {
@@ -253,19 +255,19 @@ impl Driver {
         }
     }
 
-    /// True while the log may hear of one more mistake of this client's address.
+    /// True if one more mistake of this client's address may be logged.
     fn may_tell(&self) -> bool {
         self.arrival.ip().is_none_or(may_tell)
     }
 
     async fn ping(&mut self, pong: Bytes) -> Option<Disconnect> {
         self.connection.saw_life();
-        // Also before the first frame tells the coding: a pong belongs to no dialect.
+        // Allowed before the first frame reveals the coding: a pong is the same in every dialect.
         Box::pin(self.connection.send(pong)).await;
         None
     }
 
-    /// Tells the session how it begins.
+    /// Feeds the opening to the session.
     async fn open(&mut self) {
         match self.arrival.opening.take() {
             Some(Opening::Token(claim)) => self.feed(Input::Opened(Some(claim))).await,
@@ -297,7 +299,7 @@ impl Reader {
         }
     }
 
-    /// Number of the newest message; over TCP each one that is heard ends its deadline, so there they are all 0.
+    /// Number of the newest message. Always 0 over TCP, where each received message clears its deadline.
     fn begun(&self) -> u32 {
         match self {
             Self::Ws(reader) => reader.begun(),

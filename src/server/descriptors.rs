@@ -1,7 +1,7 @@
-//! File descriptors: the limit of the process, and the part of it that clients do not get.
+//! File descriptors: the limit of the process, and the reserve that clients cannot use.
 //!
-//! Linux gives each socket the lowest free number. A socket with number N therefore says that N descriptors are in use,
-//! and no count of its own is needed.
+//! Linux gives each socket the lowest free number. A socket with number N therefore shows that N descriptors are in
+//! use, so no separate count is needed.
 
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -20,35 +20,35 @@ pub struct Descriptors {
     limit: u64,
 }
 
-/// The use that a socket may be of, by how many descriptors are left.
+/// Permitted use of a socket, decided by the number of descriptors left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entrance {
-    /// Everything that its listener serves.
+    /// Everything that the listener serves.
     Open,
-    /// One request: no descriptor is left for one more client.
+    /// One request: no descriptor is left for another client.
     OneRequest,
     /// Nothing: the socket is closed.
     Shut,
 }
 
 impl Descriptors {
-    /// Raises the soft limit to the hard one. Gives the limit before and after; they are equal where it cannot be raised.
+    /// Raises the soft limit to the hard one. Returns the limits before and after, which are equal if raising fails.
     #[must_use]
     pub fn raise() -> (Self, Self) {
         let before = Self::now();
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        // A hard limit above the system's own (fs.nr_open) is refused. The soft one serves on.
+        // A hard limit above the system's own (fs.nr_open) is refused. The soft limit then stays.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
         (before, Self::now())
     }
 
-    /// The soft limit as it is.
+    /// The current soft limit.
     #[must_use]
     pub fn now() -> Self {
         Self::of(getrlimit(Resource::Nofile).current)
     }
 
-    /// The hard limit: what [`Descriptors::raise`] of a node that is started here comes to.
+    /// The hard limit, which [`Descriptors::raise`] will reach in a node started here.
     #[must_use]
     pub fn attainable() -> Self {
         Self::of(getrlimit(Resource::Nofile).maximum)
@@ -64,7 +64,7 @@ impl Descriptors {
         self.limit
     }
 
-    /// Tells in one sentence that `connections` clients do not fit beside the reserve; `None` where they do.
+    /// Says in one sentence that `connections` clients do not fit beside the reserve; `None` if they fit.
     #[must_use]
     pub fn shortage(self, connections: usize) -> Option<String> {
         let room = self.limit.saturating_sub(self.reserve() + OWN);
@@ -79,15 +79,15 @@ impl Descriptors {
         })
     }
 
-    /// The use that `socket`, just accepted by `listener`, may be of.
+    /// Permitted use of `socket`, just accepted by `listener`.
     pub(super) fn entrance(self, socket: &impl AsRawFd, listener: &Listener) -> Entrance {
         let clients = [Service::Ws, Service::Cim, Service::CimTcp].into_iter().any(|service| listener.has(service));
         let requests = [Service::Api, Service::Metrics].into_iter().any(|service| listener.has(service));
         self.entrance_of(socket.as_raw_fd(), clients, requests)
     }
 
-    /// Clients leave the whole reserve alone. A listener that serves clients and requests may use the first half of it, and
-    /// one for requests alone all but an eighth, which the node keeps for its own files.
+    /// Clients may not use the reserve. A listener that serves clients and requests may use the first half of it. A
+    /// listener for requests alone may use all but an eighth, which the node keeps for its own files.
     fn entrance_of(self, number: RawFd, clients: bool, requests: bool) -> Entrance {
         let left = self.limit.saturating_sub(u64::from(number.unsigned_abs()) + 1);
         let reserve = self.reserve();
@@ -99,7 +99,7 @@ impl Descriptors {
         }
     }
 
-    /// Descriptors that clients do not get.
+    /// Descriptors reserved from clients.
     fn reserve(self) -> u64 {
         (self.limit / 16).clamp(RESERVE.0, RESERVE.1)
     }
@@ -113,7 +113,7 @@ mod tests {
     fn clients_leave_the_reserve_to_requests_and_requests_leave_the_rest_to_the_node() {
         use Entrance::{OneRequest, Open, Shut};
         let few = Descriptors { limit: 256 };
-        // The number of a socket; then by a listener for clients, for both, for requests.
+        // The number of a socket; then the entrance at a listener for clients, for both, for requests.
         let rows = [
             (0, [Open, Open, Open]),
             (223, [Open, Open, Open]),

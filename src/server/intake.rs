@@ -1,8 +1,8 @@
-//! The ways in that a broker feeds: one task per topic, from its records to [`Node::publish`].
+//! Ingress from brokers: one task per topic, from its records to [`Node::publish`].
 //!
-//! A record is read as `POST /publish` reads its body, and settled when the bus has taken every message of it; what can
-//! never be taken is buried where the operator finds it, so that no line ever stands still for it. Knows a [`Source`] and
-//! no engine.
+//! A record is parsed like the body of `POST /publish`. It is completed when the bus has accepted all its messages. A
+//! record that cannot be accepted is moved to the dead letters, so it never blocks its partition or stream. Uses
+//! [`Source`]; independent of engines.
 
 mod batch;
 mod line;
@@ -23,15 +23,15 @@ use crate::protocol::push::Limits;
 use crate::vital::Vitals;
 use line::Line;
 
-/// One topic to be read.
+/// A topic to consume.
 pub struct Feed {
-    /// What it is called in metrics, logs and readiness: its kind and topic.
+    /// Name in metrics, logs and readiness: kind and topic.
     pub name: String,
-    /// Where its records come from.
+    /// Source of the records.
     pub source: Box<dyn Source>,
 }
 
-/// A node's intakes, reading.
+/// The running intakes of a node.
 pub struct Intakes {
     bounds: Arc<ArcSwap<Limits>>,
     /// Becomes `true` once.
@@ -40,7 +40,7 @@ pub struct Intakes {
 }
 
 impl Intakes {
-    /// Reads every one of `feeds` from now on, each by a task that is registered in `vitals`. A metrics recorder must be installed before.
+    /// Starts one task per feed, registered in `vitals`. A metrics recorder must be installed before.
     #[must_use]
     pub fn start(node: &Arc<Node>, config: &Config, feeds: Vec<Feed>, vitals: &Vitals) -> Self {
         let bounds = Arc::new(ArcSwap::from_pointee(bounds(&config.limits)));
@@ -54,13 +54,13 @@ impl Intakes {
         Self { bounds, stop, tasks }
     }
 
-    /// Takes the limits of `config` from now on.
+    /// Applies the limits of `config` from now on.
     pub fn reconfigure(&self, config: &Config) {
         self.bounds.store(Arc::new(bounds(&config.limits)));
     }
 
-    /// Takes no more records, finishes those that were taken, settles them, and gives the topics back. Call it while the
-    /// node still publishes.
+    /// Stops reading, finishes and completes the records already read, and releases the topics. Call it while the node
+    /// still publishes.
     pub async fn drain(&mut self) {
         self.stop.send_replace(true);
         while self.tasks.join_next().await.is_some() {}

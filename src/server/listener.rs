@@ -1,7 +1,8 @@
-//! Accepts: binds the addresses, counts who comes, and gives each socket to the protocol of its listener.
+//! Accepts connections: binds the addresses, enforces the connection limits, and starts the protocol of the listener.
 //!
-//! Knows no frame, no HTTP, and of TLS only that it comes first. Clients are refused while descriptors are left for
-//! requests ([`Descriptors`](super::Descriptors)). A listener that can accept nothing waits and goes on.
+//! Independent of frames and HTTP; of TLS it knows only that the handshake comes first. Clients are refused while
+//! descriptors remain for requests ([`Descriptors`](super::Descriptors)). A listener that cannot accept pauses and
+//! retries.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,19 +22,19 @@ use crate::config::{Listener, Service};
 use crate::telemetry::{may_tell, names};
 use crate::vital::Vitals;
 
-/// Connections that the kernel keeps for us while we are busy.
+/// Length of the kernel's accept queue.
 const BACKLOG: u32 = 4096;
-/// How long to wait when the process or system has no file descriptor or memory left.
+/// Pause when the process or the system has no file descriptor or memory left.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The log hears of it no more often.
+/// Minimum time between two log lines about a failing accept.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Takes the address; nothing is accepted yet.
+/// Binds the address; nothing is accepted yet.
 pub(super) fn bind(config: &Listener) -> Result<TcpListener, StartError> {
     let address = config.address;
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A node that starts again takes the address of its former life at once.
+        // A restarted node can bind the address of its previous process at once.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
@@ -41,16 +42,16 @@ pub(super) fn bind(config: &Listener) -> Result<TcpListener, StartError> {
     listen().map_err(|source| StartError::Bind { address, source })
 }
 
-/// One listener.
+/// One bound listener.
 pub(super) struct Door {
     pub(super) socket: TcpListener,
-    /// `None` where it is plain.
+    /// `None` for a plain listener.
     pub(super) certificate: Option<Arc<Certificate>>,
-    /// Which listener of the config.
+    /// Index of the listener in the configuration.
     pub(super) at: usize,
 }
 
-/// Accepts until the gateway stops.
+/// Spawns a task that accepts until the gateway stops.
 pub(super) fn spawn(gateway: &Arc<Gateway>, door: Door, vitals: &Vitals) {
     gateway.tasks.begin();
     let stop = gateway.stop.subscribe();
@@ -82,7 +83,7 @@ async fn accept(gateway: &Arc<Gateway>, door: Door, mut stop: watch::Receiver<bo
     }
 }
 
-/// Tells at most once in [`QUIET`] of what happens many times a second.
+/// Limits log lines about a frequent event to one per [`QUIET`].
 #[derive(Default)]
 struct Quiet {
     told: Option<Instant>,
@@ -90,7 +91,7 @@ struct Quiet {
 }
 
 impl Quiet {
-    /// Gives `log` how often it was not told since the last time.
+    /// Calls `log` with the number of events suppressed since the last line.
     fn tell(&mut self, log: impl FnOnce(u32)) {
         if self.told.is_some_and(|told| told.elapsed() < QUIET) {
             self.untold += 1;
@@ -123,7 +124,7 @@ fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &D
         return;
     };
     guest.one_request = entrance == Entrance::OneRequest;
-    // Without it a small frame may wait for the acknowledgement of the one before.
+    // Disable Nagle's algorithm: a small frame would otherwise wait for the acknowledgement of the previous one.
     let _ = stream.set_nodelay(true);
     let certificate = door.certificate.clone();
     tokio::spawn(async move {
@@ -136,14 +137,14 @@ fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &D
     });
 }
 
-/// Whether everybody who is accepted here counts as a connect: each may become a client, or has a handshake of TLS done,
-/// which costs more than to answer hundreds of requests. Where back ends push without it, only those who become clients
-/// count, when they do.
+/// True if every accepted connection counts toward `limits.connects_per_ip`: it may become a client, or it needs a TLS
+/// handshake, which costs more than hundreds of requests. On a plain listener for back ends only connections that
+/// become clients count, at that moment.
 pub(super) fn counts_accepts(listener: &Listener) -> bool {
     listener.tls.is_some() || !listener.has(Service::Api)
 }
 
-/// The stream on which the listener's protocol is spoken; `None` when TLS comes to nothing, or the gateway stops.
+/// Returns the stream for the listener's protocol; `None` if the TLS handshake fails or the gateway stops.
 async fn open(
     gateway: &Gateway,
     stream: TcpStream,
@@ -160,7 +161,7 @@ async fn open(
     opened.map_err(|reason| refused(peer, reason)).ok()
 }
 
-/// Counts and logs a connect that becomes no connection.
+/// Counts and logs a refused connection attempt.
 pub(super) fn refused(peer: SocketAddr, reason: &'static str) {
     metrics::counter!(names::REFUSED, "reason" => reason).increment(1);
     if may_tell(peer.ip()) {
@@ -168,7 +169,7 @@ pub(super) fn refused(peer: SocketAddr, reason: &'static str) {
     }
 }
 
-/// An error of the connection that was about to be accepted, not of the listener.
+/// True for errors of the connection that was being accepted, not of the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(

@@ -1,27 +1,27 @@
-//! Which pages may connect: the Origin header against a listener's list.
+//! Pages that may connect: checks the Origin header against the listener's list.
 //!
-//! Knows no socket. A browser always sends Origin on a WebSocket handshake and no script can forge it; a program that is
-//! no browser may send anything, which is why an Origin only ever protects what a browser adds by itself: cookies.
+//! Independent of sockets. A browser always sends Origin in a WebSocket handshake, and no script can forge it. Other
+//! programs may send any Origin. The check therefore protects only credentials that a browser adds by itself: cookies.
 
 use crate::authority::Authority;
 use crate::config::Listener;
 
-/// What the header says about the page.
+/// Result of the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Page {
-    /// No Origin: no browser, so nothing that a browser adds by itself may count.
+    /// No Origin: not a browser, so credentials that a browser adds by itself are not accepted.
     None,
-    /// On the list.
+    /// The page is on the list.
     Allowed {
-        /// Whether a cookie counts. It does not where any page may ask, nor over TLS where anybody on the page's way
-        /// may have written it.
+        /// True if a cookie is accepted. It is not if every page may connect, nor on TLS if the page itself came over
+        /// plain HTTP, where an attacker may have written it.
         cookie: bool,
     },
-    /// Not on the list.
+    /// The page is not on the list.
     Refused,
 }
 
-/// Judges `origin` for a request to `host` (its Host header) by the rules of `listener`: exact origins, `same-origin`,
+/// Checks `origin` for a request to `host` (its Host header) by the rules of `listener`: exact origins, `same-origin`,
 /// `same-host`, `loopback` or `*`. Without a rule no page may connect.
 pub(super) fn judge(origin: Option<&str>, host: Option<&str>, listener: &Listener) -> Page {
     let Some(origin) = origin else { return Page::None };
@@ -30,13 +30,13 @@ pub(super) fn judge(origin: Option<&str>, host: Option<&str>, listener: &Listene
     allowed.reduce(|one, other| one || other).map_or(Page::Refused, |cookie| Page::Allowed { cookie })
 }
 
-/// Whether an origin (`http://localhost:3000`) or a Host (`127.0.0.1:8080`) names this machine.
+/// True if an origin (`http://localhost:3000`) or a Host (`127.0.0.1:8080`) names this machine.
 pub(super) fn is_loopback(text: &str) -> bool {
     let authority = if text.contains("://") { Site::of(text).map(|site| site.authority) } else { parsed(text) };
     authority.is_some_and(|authority| authority.is_loopback())
 }
 
-/// `None` where the rule does not allow the page, else whether its cookies count.
+/// `None` if the rule does not allow the page; otherwise true if the page's cookies are accepted.
 fn cookie_counts(origin: &str, host: Option<&str>, rule: &str, is_tls: bool) -> Option<bool> {
     if rule == "*" {
         return Some(false);
@@ -59,7 +59,7 @@ struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    /// `null` and a text with a path or a user are no sites.
+    /// Parses an origin. `null` and texts with a path or a user are not origins.
     fn of(origin: &'a str) -> Option<Self> {
         let (scheme, rest) = origin.split_once("://")?;
         Some(Self { scheme, authority: parsed(rest)? })
@@ -90,8 +90,8 @@ impl<'a> Site<'a> {
             && self.port() == other.port()
     }
 
-    /// Whether the page came from the place that the Host header names. A plain listener may stand behind a proxy that
-    /// ends TLS, so there the page's own scheme gives the port of a Host without one.
+    /// True if the page has the origin that the Host header names. A plain listener may be behind a proxy that ends
+    /// TLS, so there the scheme of the page gives the port of a Host without one.
     fn is_at(&self, host: Authority<'_>, is_tls: bool) -> bool {
         let default = if is_tls { Some(443) } else { self.port_of_scheme() };
         (self.is_secure() || !is_tls) && host.host == self.authority.host && host.port.or(default) == self.port()
@@ -185,7 +185,7 @@ mod tests {
             ("http://a.com:8443", "a.com:8443", "same-origin", Page::Refused),
             ("https://a.com:3000", "a.com", "same-host", allowed),
             ("http://a.com:3000", "a.com", "same-host", no_cookie),
-            // The operator named it.
+            // The operator named the page.
             ("http://a.com", "a.com", "http://a.com", allowed),
         ] {
             assert_eq!(page(origin, host, rule), expected, "{origin} to {host} under {rule}");

@@ -1,6 +1,6 @@
-//! Who may come in at all: live connections and connects of one address, and the guard that counts both down again.
+//! Connection limits per address, for live connections and connection attempts, and the permit that releases them.
 //!
-//! Knows no protocol. An IPv6 address counts as its /64: that is what one household or machine is given.
+//! Independent of protocols. IPv6 addresses count by their /64, which is the assignment of one household or machine.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,12 +15,12 @@ use parking_lot::Mutex;
 use super::Gateway;
 use crate::config::Limits;
 
-/// A burst may be so many times what is allowed in a second.
+/// Burst as a multiple of the rate per second.
 const BURST: u32 = 10;
-/// Addresses that are long forgotten are looked for once in so many connects.
+/// Number of connection attempts between two removals of idle addresses from the limiter.
 const SWEEP: u32 = 4096;
 
-/// Counts by address.
+/// Counters per address.
 pub(super) struct Peers {
     live: Mutex<HashMap<IpAddr, usize, ahash::RandomState>>,
     rate: ArcSwapOption<Rate>,
@@ -41,7 +41,7 @@ impl Peers {
         }
     }
 
-    /// Another rate begins with empty counts; the same one goes on.
+    /// Applies the limits. A changed rate starts with empty counters; an unchanged one keeps its counters.
     pub(super) fn reconfigure(&self, limits: &Limits) {
         let now = self.rate.load().as_ref().map_or(0, |rate| rate.connects_per_ip);
         if now != limits.connects_per_ip {
@@ -49,7 +49,7 @@ impl Peers {
         }
     }
 
-    /// Counts one connect of the address; `false` when it comes too often.
+    /// Counts one connection attempt of the address; `false` if the rate is exceeded.
     pub(super) fn may_connect(&self, ip: IpAddr) -> bool {
         let rate = self.rate.load();
         let Some(rate) = rate.as_ref() else { return true };
@@ -59,7 +59,7 @@ impl Peers {
         rate.limiter.check_key(&counted_as(ip)).is_ok()
     }
 
-    /// Counts one live connection of the address; `false` when it has as many as it may. 0 = no bound.
+    /// Counts one live connection of the address; `false` if the limit is reached. 0 = no limit.
     fn enter(&self, ip: IpAddr, limit: usize) -> bool {
         let mut live = self.live.lock();
         let count = live.entry(ip).or_insert(0);
@@ -89,16 +89,16 @@ impl Rate {
     }
 }
 
-/// One connection, from accept to its end: counted among its address's and among the tasks.
+/// Connection permit: counts toward the limits of its address and of open tasks, from accept to the end.
 pub(super) struct Guest {
     gateway: Arc<Gateway>,
     ip: IpAddr,
-    /// It may make one request and become no client: descriptors are short.
+    /// Descriptors are short: the connection may make one request and cannot become a client.
     pub(super) one_request: bool,
 }
 
 impl Guest {
-    /// `None` when the address has as many connections as it may.
+    /// Creates the permit; `None` if the address has reached its limit.
     pub(super) fn enter(gateway: &Arc<Gateway>, ip: IpAddr) -> Option<Self> {
         let ip = counted_as(ip);
         let limit = gateway.config.load().limits.connections_per_ip;

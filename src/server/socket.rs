@@ -1,8 +1,8 @@
-//! The socket of one connection, plain or TLS, shared between who reads it (its task) and who writes it (its shard).
+//! The socket of one connection, plain or TLS, shared between its task (reader) and its shard (writer).
 //!
-//! tokio keeps one waker for each direction, so the two never wake each other. Under TLS both use one [`Session`] behind
-//! a lock that is held for one read or write and never across a wait. Everything above sees one kind of stream: what
-//! would block is what the socket below it does.
+//! tokio keeps one waker per direction, so the two never wake each other. With TLS both use one [`Session`] behind a
+//! lock, which is held for one read or write and never across an await. Callers see one kind of stream: an operation
+//! blocks exactly if the operation of the socket below it does.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use super::tls::Session;
 use crate::node::Socket;
 
-/// How long the peer has to read the last words.
+/// Time the peer has to read the last frame.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// A connected socket.
@@ -35,7 +35,7 @@ impl Socket for Stream {
     fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match (&self.tls, parts) {
             (Some(session), _) => session.lock().write(&self.tcp, parts),
-            // `send` costs the kernel less than `writev`, and one run is the usual case.
+            // `send` costs the kernel less than `writev`, and a single buffer is the usual case.
             (None, [one]) => self.tcp.try_write(one),
             (None, _) => self.tcp.try_write_vectored(parts),
         }
@@ -50,7 +50,7 @@ impl Socket for Stream {
             session.lock().say_goodbye(&self.tcp);
         }
         let how = if abort { Shutdown::Both } else { Shutdown::Write };
-        // An error means that the peer has ended it already.
+        // An error means that the peer has closed it already.
         let _ = rustix::net::shutdown(&self.tcp, how);
     }
 }
@@ -60,19 +60,20 @@ impl Stream {
         Self { tcp, tls: None }
     }
 
-    /// A socket that speaks TLS. Nothing can be read or written before [`Stream::handshake`] has ended.
+    /// Creates a TLS socket. Complete [`Stream::handshake`] before reading or writing.
     ///
     /// # Errors
-    /// When `config` and this build of rustls do not fit.
+    /// If `config` and this build of rustls are incompatible.
     pub(super) fn secured(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let session = Session::new(config)?;
         Ok(Self { tcp, tls: Some(Box::new(Mutex::new(session))) })
     }
 
-    /// Ends with the handshake; a plain socket has none.
+    /// Performs the TLS handshake; returns at once for a plain socket.
     ///
     /// # Errors
-    /// What the client said was no TLS, or none that is spoken here (`InvalidData`; it has been told), or it is gone.
+    /// `InvalidData` if the client did not send supported TLS (an alert has been sent), or the error of a closed
+    /// socket.
     pub(super) async fn handshake(&self) -> io::Result<()> {
         let Some(session) = &self.tls else { return Ok(()) };
         loop {
@@ -81,16 +82,16 @@ impl Stream {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 ended => return ended,
             }
-            // The guard must be gone before the wait.
+            // Release the lock before waiting.
             let has_more_to_say = session.lock().has_more_to_say();
             if has_more_to_say { self.tcp.writable().await? } else { self.tcp.readable().await? }
         }
     }
 
-    /// Reads what is there now; 0 = the peer has ended its side.
+    /// Reads the available bytes; 0 = the peer has closed its side.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there.
+    /// `WouldBlock` if nothing is available.
     pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.tls {
             None => self.tcp.try_read(buffer),
@@ -100,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// As [`Stream::try_read`], into what `buffer` has reserved.
+    /// Like [`Stream::try_read`], into the reserved capacity of `buffer`.
     pub(super) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match &self.tls {
             None => self.tcp.try_read_buf(buffer),
@@ -111,7 +112,7 @@ impl Stream {
         }
     }
 
-    /// Ready when there may be something to read, or never will be.
+    /// Ready if there may be something to read, or if the socket is closed.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.tls {
             Some(session) if session.lock().has_unread() => Poll::Ready(Ok(())),
@@ -119,18 +120,19 @@ impl Stream {
         }
     }
 
-    /// The address that the client dialled, as this machine knows it.
+    /// The local address to which the client connected.
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 
-    /// As [`Stream::discard`], for a socket that no shard will cut: not for long.
+    /// Like [`Stream::discard`], with a short timeout, for a socket that no shard will shut down.
     pub(super) async fn linger(&self) {
         let _ = tokio::time::timeout(LINGER, self.discard()).await;
     }
 
-    /// Reads and forgets until the peer ends, or the shard cuts the socket: closing earlier would make the kernel
-    /// answer bytes under way with a reset, and a reset may overtake the last words. What is forgotten is not decrypted.
+    /// Reads and drops input until the peer closes or the shard shuts down the socket. An earlier close would make the
+    /// kernel answer bytes in flight with a reset, and a reset may overtake the last frame. Dropped input is not
+    /// decrypted.
     pub(super) async fn discard(&self) {
         loop {
             if self.tcp.readable().await.is_err() {
@@ -145,13 +147,13 @@ impl Stream {
         }
     }
 
-    /// Apart, so that its buffer is no part of anyone's future.
+    /// A separate function, so that its buffer is not part of a future.
     fn forget_some(&self) -> io::Result<usize> {
         self.tcp.try_read(&mut [0; 4096])
     }
 }
 
-/// For hyper, which owns the stream until it is upgraded.
+/// For hyper, which owns the stream until the upgrade.
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { tcp, tls } = self.get_mut();
@@ -189,7 +191,7 @@ impl AsyncWrite for Stream {
         true
     }
 
-    /// What was taken is in the socket already.
+    /// Written data is in the socket already.
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -1,12 +1,12 @@
-//! How many tasks of the listeners and connections run, so that a drain can wait for the last one.
+//! Counts the running tasks of listeners and connections, so that a drain can wait for the last one.
 //!
-//! A counter and not a set of handles: with a million connections a handle each would cost what the connections do.
+//! A counter instead of a set of handles: with a million connections the handles would cost as much as the connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// Counts what runs.
+/// Counter of running tasks.
 #[derive(Debug, Default)]
 pub(super) struct Tasks {
     running: AtomicUsize,
@@ -18,7 +18,7 @@ impl Tasks {
         self.running.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One that began has ended.
+    /// Records the end of a task.
     pub(super) fn end(&self) {
         if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.ended.notify_waiters();
@@ -27,7 +27,7 @@ impl Tasks {
 
     pub(super) async fn all_ended(&self) {
         loop {
-            // Registered before the look, so that an end between the two is not missed.
+            // Register before checking, so that an end in between is not missed.
             let mut ended = std::pin::pin!(self.ended.notified());
             ended.as_mut().enable();
             if self.running.load(Ordering::Acquire) == 0 {

@@ -1,6 +1,6 @@
-//! CIM over plain TCP: accepts the socket and reads its frames. The session is the one of WebSocket.
+//! CIM over plain TCP: accepts the socket and reads its frames. Uses the same session as WebSocket.
 //!
-//! Nothing is said before the client binds: there is no handshake that could carry a token.
+//! Nothing is sent before the client binds, because no handshake could carry a token.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,12 +16,12 @@ use crate::disconnect::Disconnect;
 use crate::node::Transport;
 use crate::protocol::{Coding, Form, FrameError, tcp};
 
-/// What is asked of the socket at once.
+/// Bytes requested from the socket at once.
 const READ_BUFFER: usize = 512;
-/// The length is 16 bits.
+/// The length field has 16 bits.
 const MAX_BODY: usize = 65_535;
 
-/// Speaks with one client until it is gone.
+/// Serves one client until it is gone.
 pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: usize) {
     let config = guest.gateway().config.load_full();
     let listener = &config.listeners[at];
@@ -40,7 +40,7 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
     connection::begin(guest, Box::new(arrival), stream, Bytes::new()).await;
 }
 
-/// The reading side of one TCP connection. An idle one holds no buffer.
+/// The reading side of one TCP connection. It holds no buffer while idle.
 pub(super) struct Reader {
     stream: Arc<Stream>,
     buffer: BytesMut,
@@ -48,12 +48,12 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// `max` bounds a body, in bytes.
+    /// `max` limits a body, in bytes.
     pub(super) fn new(stream: Arc<Stream>, max: usize) -> Self {
         Self { stream, buffer: BytesMut::new(), max: max.min(MAX_BODY) }
     }
 
-    /// The next frame.
+    /// Polls for the next frame.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         loop {
             match tcp::split_tcp_frame(&mut self.buffer, self.max) {
@@ -77,7 +77,7 @@ impl Reader {
         }
     }
 
-    /// Whether a frame has begun and not ended.
+    /// True if a frame has started and is incomplete.
     pub(super) fn is_mid_message(&self) -> bool {
         !self.buffer.is_empty()
     }
@@ -87,7 +87,7 @@ impl Reader {
     }
 }
 
-/// The close code of bytes that are no frame.
+/// The close code for bytes that are not a valid frame.
 pub(super) fn fault(error: &FrameError) -> Disconnect {
     match error {
         FrameError::TooLong { .. } => Disconnect::TOO_LARGE,

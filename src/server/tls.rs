@@ -1,7 +1,7 @@
-//! TLS of a listener: its certificate and key, read at the start and again whenever the files change.
+//! TLS of a listener: certificate and key, read at the start and again when the files change.
 //!
-//! rustls lives here and in `socket`. Knows no HTTP and no frame: what a client says inside is the listener's protocol,
-//! as it is without TLS.
+//! Only this module and `socket` use rustls. Independent of HTTP and frames: the listener's protocol runs inside TLS as
+//! it does without.
 
 mod renewal;
 mod session;
@@ -30,58 +30,58 @@ use renewal::Seen;
 pub(super) use renewal::spawn as renew;
 pub(super) use session::Session;
 
-/// Largest file of certificates or keys, in bytes.
+/// Maximum size of a certificate or key file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
-/// Tickets that a client gets with a handshake: it needs one to come back without a full one.
+/// Tickets sent per handshake: a client needs one to resume without a full handshake.
 const TICKETS: usize = 1;
-/// Neither h2 nor anything else is spoken here.
+/// The only ALPN protocol; h2 is not supported.
 const HTTP: &[u8] = b"http/1.1";
 
-/// Why a certificate cannot be used.
+/// A certificate is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file that cannot be read.
+    /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file that does not hold what it should.
+    /// A file lacks the expected contents.
     #[error("expected {expected} in PEM form in {}: {source}", path.display())]
     Pem {
-        /// What should be in it.
+        /// Expected contents.
         expected: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why it is not.
+        /// Details.
         source: pem::Error,
     },
-    /// A certificate and a key that cannot serve together.
+    /// Certificate and key do not belong together.
     #[error("{} and {} do not serve: {source}", cert.display(), key.display())]
     Pair {
         /// The certificate's file.
         cert: PathBuf,
         /// The key's file.
         key: PathBuf,
-        /// Why.
+        /// Details.
         source: rustls::Error,
     },
 }
 
-/// What a listener shows to those who come: its certificate, as it is now.
+/// The current certificate of a listener.
 #[derive(Debug)]
 pub(super) struct Certificate {
     files: TlsFiles,
-    /// cim-tcp is no HTTP, so nothing is agreed on there.
+    /// True for HTTP listeners. cim-tcp negotiates no ALPN protocol.
     is_http: bool,
     config: ArcSwap<ServerConfig>,
     seen: Mutex<Seen>,
 }
 
 impl Certificate {
-    /// Reads the files of `listener`; `None` where it is plain.
+    /// Reads the files of `listener`; `None` for a plain listener.
     ///
     /// # Errors
     /// [`TlsError`] names the file.
@@ -93,10 +93,10 @@ impl Certificate {
         Ok(Some(Arc::new(Self { files, is_http, config, seen })))
     }
 
-    /// Speaks TLS on `tcp` and waits for the end of the handshake, at most for `limit`.
+    /// Performs the TLS handshake on `tcp` within `limit`.
     ///
     /// # Errors
-    /// The label of the metric: `tls` or, when it took too long, `tls_time`.
+    /// The reason label of the metric: `tls`, or `tls_time` after a timeout.
     pub(super) async fn welcome(&self, tcp: TcpStream, limit: Duration) -> Result<Stream, &'static str> {
         let stream = Stream::secured(tcp, self.config.load_full()).map_err(|error| {
             tracing::error!(%error, "no TLS session can be made");
@@ -107,7 +107,7 @@ impl Certificate {
             Ok(Err(error)) => {
                 tracing::debug!(%error, "tls handshake");
                 if error.kind() == io::ErrorKind::InvalidData {
-                    // The alert says why; it would be lost if the socket were closed over unread bytes.
+                    // The alert names the reason. Closing the socket over unread bytes would lose it.
                     crate::node::Socket::shutdown(&stream, false);
                     stream.linger().await;
                 }
@@ -118,7 +118,7 @@ impl Certificate {
     }
 }
 
-/// What is wrong with the certificates of `listeners`, a line for each.
+/// Faults of the certificates of `listeners`, one line each.
 #[must_use]
 pub fn faults(listeners: &[Listener]) -> Vec<String> {
     let fault = |(at, listener): (usize, &Listener)| {
@@ -128,7 +128,7 @@ pub fn faults(listeners: &[Listener]) -> Vec<String> {
     listeners.iter().enumerate().filter_map(fault).collect()
 }
 
-/// Reads a pair and makes of it all that a handshake needs.
+/// Reads certificate and key and builds the TLS configuration.
 fn read(files: &TlsFiles, is_http: bool) -> Result<ServerConfig, TlsError> {
     let TlsFiles { cert, key } = files;
     let unfit = |source| TlsError::Pair { cert: cert.clone(), key: key.clone(), source };
@@ -141,7 +141,7 @@ fn read(files: &TlsFiles, is_http: bool) -> Result<ServerConfig, TlsError> {
     if is_http {
         config.alpn_protocols = vec![HTTP.to_vec()];
     }
-    // What a client needs to come back stands in its ticket, encrypted: nothing is remembered here, whoever comes.
+    // The state needed to resume is in the client's ticket, encrypted. The server stores no session.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(unfit)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = TICKETS;
@@ -162,7 +162,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 
 fn contents(path: &Path) -> Result<Vec<u8>, TlsError> {
     let read = || {
-        // Asked before it is opened: a fifo would keep us waiting.
+        // Checked before opening, because opening a fifo would block.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::other("expected a file"));
         }

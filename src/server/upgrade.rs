@@ -1,6 +1,6 @@
-//! HTTP on a listener: WebSocket handshakes are answered here, every other request goes to the API.
+//! HTTP on a listener: answers WebSocket handshakes and passes every other request to the API.
 //!
-//! Ends with the request that is upgraded: the socket goes to a small task of its own, and hyper's buffers are freed.
+//! Ends with the upgrade: the socket moves to its own small task, and hyper's buffers are freed.
 
 mod framing;
 mod handshake;
@@ -40,16 +40,16 @@ use pipe::{AsksWebSocket, Pipe, Waits};
 use repoll::Repoll;
 use timer::HeadTimer;
 
-/// Most headers of a request.
+/// Maximum number of headers of a request.
 const MAX_HEADERS: usize = 64;
-/// Largest head of a request, in bytes.
+/// Maximum size of the head of a request, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// Time for the head of a request where descriptors are short.
+/// Time allowed for the head of a request while descriptors are short.
 const SHORT_HANDSHAKE: Duration = Duration::from_secs(1);
-/// hyper's buffers where bodies come, in bytes: a batch is read with few calls.
+/// hyper's buffer size on listeners that receive bodies, in bytes: large enough to read a batch with few calls.
 const MAX_BUFFER: usize = 64 * 1024;
 
-/// Answers requests until the client leaves, the gateway stops, or one becomes a WebSocket.
+/// Answers requests until the client leaves, the gateway stops, or a request upgrades to a WebSocket.
 pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: usize, serves: Vec<Service>) {
     let gateway = Arc::clone(guest.gateway());
     let (timer, waits) = {
@@ -64,7 +64,7 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
         .keep_alive(!guest.one_request)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
-        // Who sends a request and then stops sending, or leaves at once, as PHP's fire-and-forget does, is served too.
+        // Also serves clients that stop sending after a request or leave at once, like PHP's fire-and-forget.
         .half_close(true)
         .max_buf_size(if serves.contains(&Service::Api) { MAX_BUFFER } else { MAX_HEAD });
     let websocket = AsksWebSocket::default();
@@ -101,7 +101,7 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
         if may_tell(peer.ip()) {
             tracing::debug!(%peer, error = capped(&error.to_string()), "http connection ended");
         }
-        // A request that cannot be read was answered; what came behind it must not turn the answer into a reset.
+        // A malformed request was answered. Bytes after it must not turn the answer into a reset.
         if error.is_parse() {
             stream.shutdown(false);
             stream.linger().await;
@@ -110,7 +110,7 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
     }
     let upgraded = front.upgraded.lock().take();
     match upgraded {
-        // It gets a task of its own: this one is as large as hyper is.
+        // The connection gets its own task, because this one is as large as hyper's state.
         Some(arrival) => connection::begin(guest, arrival, stream, parts.read_buf).await,
         None => {
             stream.shutdown(false);
@@ -126,12 +126,12 @@ struct Front {
     at: usize,
     serves: Vec<Service>,
     timer: HeadTimer,
-    /// No descriptor is left for one more client.
+    /// No descriptor is left for another client.
     one_request: bool,
-    /// How many requests have come.
+    /// Number of requests so far.
     requests: AtomicU32,
     websocket: AsksWebSocket,
-    /// The handshake that was accepted.
+    /// The accepted handshake.
     upgraded: Mutex<Option<Box<Arrival>>>,
 }
 
@@ -139,7 +139,7 @@ impl Front {
     fn call(&self, request: Request<Incoming>) -> BoxFuture<'static, Result<Response<Full<Bytes>>, Infallible>> {
         self.timer.saw_request();
         let number = self.requests.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        // Bytes behind a request that asked for a WebSocket were not followed: none of them may become a request.
+        // Bytes after a WebSocket request were not scanned, so none of them may be treated as a request.
         let is_last = number == self.websocket.number();
         if let Err(problem) = head::check(&request) {
             listener::refused(self.peer, "head");
@@ -174,7 +174,7 @@ impl Front {
     }
 }
 
-/// The last answer of a connection.
+/// Marks the last response of a connection.
 fn last(mut answer: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
     answer

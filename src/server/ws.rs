@@ -1,7 +1,8 @@
-//! Reads one WebSocket: tungstenite finds the messages, nothing here writes.
+//! Reads one WebSocket: tungstenite finds the messages; nothing here writes.
 //!
-//! tungstenite answers pings and closes while it reads; with a shard writing to the same socket that would tear frames
-//! apart. So its writes lead nowhere, and what it would have said is said through the connection's queue.
+//! tungstenite answers pings and closes while it reads. The shard writes to the same socket, so these answers would
+//! corrupt its frames. The writes of tungstenite are dropped, and the answers go through the connection's queue
+//! instead.
 
 mod meter;
 
@@ -19,13 +20,13 @@ use crate::disconnect::Disconnect;
 use crate::protocol::{Coding, websocket};
 use meter::{Meter, TooManyFragments};
 
-/// What is asked of the socket at once; it stays allocated as long as the connection lives.
+/// Bytes requested from the socket at once. The buffer lives as long as the connection.
 const READ_BUFFER: usize = 512;
 
-/// A buffer that has held a message of more bytes is given back.
+/// A buffer that held a larger message, in bytes, is freed.
 const SWOLLEN: usize = 4096;
 
-/// RFC 6455 §7.4.1: faults of WebSocket itself, which every library knows. Those of the protocol above it have the
+/// RFC 6455 §7.4.1: errors of WebSocket itself, which every library knows. Errors of the protocol above it use the
 /// codes of `disconnect`.
 const PROTOCOL_ERROR: Disconnect = Disconnect { code: 1002, reason: "websocket protocol error" };
 const NOT_UTF8: Disconnect = Disconnect { code: 1007, reason: "text is not utf-8" };
@@ -34,12 +35,13 @@ const NORMAL: u16 = 1000;
 /// The reading side of one WebSocket.
 pub(super) struct Reader {
     socket: WebSocket<Source>,
-    /// Its buffer has grown for a big message and would never shrink by itself.
+    /// True if the buffer has grown for a large message; it would never shrink by itself.
     is_swollen: bool,
 }
 
 impl Reader {
-    /// Reads `stream` after `already` (what came behind the handshake); `max` bounds a frame and a message, in bytes.
+    /// Reads `stream` after `already`, the bytes received after the handshake. `max` limits a frame and a message, in
+    /// bytes.
     pub(super) fn new(stream: Arc<Stream>, already: &[u8], max: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -53,7 +55,7 @@ impl Reader {
         Self { socket, is_swollen: false }
     }
 
-    /// The next thing that the client says.
+    /// Polls for the next input.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         loop {
             let heard = match self.socket.read() {
@@ -76,12 +78,12 @@ impl Reader {
         }
     }
 
-    /// Whether a message has begun and not ended.
+    /// True if a message has started and is incomplete.
     pub(super) fn is_mid_message(&self) -> bool {
         self.source().meter.is_mid_message()
     }
 
-    /// Number of the newest message, which tells one that is under way from the one before.
+    /// Number of the newest message; distinguishes the current message from the previous one.
     pub(super) fn begun(&self) -> u32 {
         self.source().meter.begun()
     }
@@ -95,7 +97,7 @@ impl Reader {
         Heard::Message(coding, payload)
     }
 
-    /// Between two messages tungstenite holds nothing but its buffer: a fresh one takes its place.
+    /// Between two messages tungstenite holds only its buffer, so it can be replaced by a fresh instance.
     fn shrink(&mut self) {
         if self.is_swollen && !self.is_mid_message() {
             self.is_swollen = false;
@@ -111,7 +113,7 @@ impl Reader {
     }
 }
 
-/// What tungstenite reads from, and writes to in vain.
+/// Input of tungstenite. Its writes are dropped.
 struct Source {
     stream: Arc<Stream>,
     meter: Meter,
@@ -139,7 +141,7 @@ impl io::Write for Source {
     }
 }
 
-/// The client's own code goes back to it, as RFC 6455 §5.5.1 asks.
+/// Echoes the client's close code, as RFC 6455 §5.5.1 requires.
 fn echo(frame: Option<CloseFrame>) -> Disconnect {
     let code = frame.map_or(NORMAL, |frame| u16::from(frame.code));
     Disconnect { code, reason: "" }
