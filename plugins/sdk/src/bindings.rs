@@ -1,11 +1,11 @@
-//! What wit-bindgen makes of `wit/`: one module for what a guest may call, one for each role that it may play.
+//! Bindings that wit-bindgen generates from `wit/`: one module for the imports of a guest, and one for each role.
 //!
-//! Each role is a world of its own, so that a component exports the roles it asked for and no other. Knows nothing of the traits
-//! that authors implement.
+//! Each role is a separate world, so a component exports only the roles that it names. Does not know the traits that
+//! authors implement.
 #![allow(unsafe_code, reason = "generated: the canonical ABI is made of raw pointers")]
 #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, reason = "generated; wit/ holds the words")]
 
-/// What a guest may call. An interface that it does not use does not appear in its component.
+/// Imports of a guest. An interface that the guest does not use is absent from its component.
 pub mod host {
     wit_bindgen::generate!({
         path: "../../wit",
@@ -73,7 +73,7 @@ role! {
     access, "skylark:sdk-access/access-role", "package skylark:sdk-access; world access-role { export skylark:plugin/access@0.1.2; }",
     "export_access", "skylark_plugin::bindings::access"
 }
-/// Exports `lifecycle`, which speaks no shared word.
+/// Exports `lifecycle`, which uses no shared type.
 pub mod lifecycle {
     wit_bindgen::generate!({
         path: "../../wit",
@@ -84,7 +84,7 @@ pub mod lifecycle {
         default_bindings_module: "skylark_plugin::bindings::lifecycle",
     });
 }
-/// Exports `alarms`, which speaks no shared word.
+/// Exports `alarms`, which uses no shared type.
 pub mod alarms {
     wit_bindgen::generate!({
         path: "../../wit",

@@ -1,5 +1,5 @@
-//! Approximate sliding windows, for rate rules. The one state that a filter may change; the operator grants it:
-//! `grants = ["counters"]`.
+//! Approximate sliding windows, for rate limits. They are the only state that a filter may change. The operator grants
+//! `counters`: `grants = ["counters"]`.
 //!
 //! ```
 //! use skylark_plugin::{Publish, Verdict, counters};
@@ -11,14 +11,15 @@
 //! # assert!((0..20).all(|_| judge(&spoken) == Verdict::Allow) && judge(&spoken) != Verdict::Allow);
 //! ```
 
-/// Adds `amount` to the counter and answers what it counted in the last `window` seconds, this included; 0 only reads. It is
-/// counted at once and stays counted, whatever the call answers. Off by at most what a sixteenth of the window holds.
+/// Adds `amount` to the counter and returns its count over the last `window` seconds, `amount` included. An `amount` of
+/// 0 only reads. The count changes at once and is kept even if the call fails. The error is at most the count of one
+/// sixteenth of the window.
 #[cfg(target_family = "wasm")]
 pub fn add_and_read(name: &str, window: u32, amount: u32) -> u64 {
     crate::bindings::host::skylark::plugin::counters::add_and_read(name, window, amount)
 }
 
-/// Adds `amount` to the counter in the test's memory and answers what it counted in the last `window` seconds, exactly.
+/// Adds `amount` to the counter in the test's memory and returns the exact count over the last `window` seconds.
 #[cfg(not(target_family = "wasm"))]
 pub fn add_and_read(name: &str, window: u32, amount: u32) -> u64 {
     crate::testing::with(|host| {

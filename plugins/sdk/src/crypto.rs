@@ -1,4 +1,5 @@
-//! Digests, signatures and randomness by the host, where a library of one's own would be large or slow. Needs no grant.
+//! Digests, signatures and random bytes from the host, where a library in the guest would be large or slow. Needs no
+//! grant.
 //!
 //! ```
 //! use skylark_plugin::crypto;
@@ -37,28 +38,28 @@ pub fn hmac_sha256(key: &[u8], data: &[u8]) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-/// Whether `tag` is the HMAC with SHA-256 of the data; takes the same time wherever they differ.
+/// True if `tag` is the HMAC with SHA-256 of the data; compares in constant time.
 #[cfg(target_family = "wasm")]
 pub fn hmac_sha256_verify(key: &[u8], data: &[u8], tag: &[u8]) -> bool {
     crate::bindings::host::skylark::plugin::crypto::hmac_sha256_verify(key, data, tag)
 }
 
-/// Whether `tag` is the HMAC with SHA-256 of the data.
+/// True if `tag` is the HMAC with SHA-256 of the data.
 #[cfg(not(target_family = "wasm"))]
 pub fn hmac_sha256_verify(key: &[u8], data: &[u8], tag: &[u8]) -> bool {
     hmac_sha256(key, data) == tag
 }
 
-/// Whether the signature over the data is the key's.
+/// True if the key made the signature over the data.
 ///
 /// # Errors
-/// What is wrong with the key.
+/// The key is not valid; the text gives the reason.
 #[cfg(target_family = "wasm")]
 pub fn verify(key: &PublicKey, data: &[u8], signature: &[u8]) -> Result<bool, String> {
     crate::bindings::host::skylark::plugin::crypto::verify(key, data, signature)
 }
 
-/// Whether the test lists this signature as good (`testing::Host::signatures`).
+/// True if the test lists the signature as valid (`testing::Host::signatures`).
 ///
 /// # Errors
 /// None off WebAssembly.
@@ -70,13 +71,13 @@ pub fn verify(key: &PublicKey, data: &[u8], signature: &[u8]) -> Result<bool, St
     })
 }
 
-/// Bytes that nobody can guess, at most 1 024 a call: to ask for more ends the instance.
+/// Cryptographically secure random bytes, at most 1 024 a call; a larger request traps and ends the instance.
 #[cfg(target_family = "wasm")]
 pub fn random(length: u32) -> Vec<u8> {
     crate::bindings::host::skylark::plugin::crypto::random(length)
 }
 
-/// Bytes that differ with each call, the same in each run of a test.
+/// Bytes that differ with each call and are the same in each run of a test.
 #[cfg(not(target_family = "wasm"))]
 pub fn random(length: u32) -> Vec<u8> {
     assert!(length <= 1_024, "random: expected at most 1024 bytes, got {length}");

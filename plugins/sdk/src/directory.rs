@@ -1,14 +1,14 @@
-//! Who is online, on which device, in which room. The operator grants it: `grants = ["directory"]`.
+//! Online users, with their devices and rooms. The operator grants `directory`: `grants = ["directory"]`.
 
 pub use crate::bindings::host::skylark::plugin::directory::Presence;
 
-/// Whether the user has at least one connection.
+/// True if the user has at least one connection.
 #[cfg(target_family = "wasm")]
 pub fn online(uid: &str) -> bool {
     crate::bindings::host::skylark::plugin::directory::online(uid)
 }
 
-/// Whether the test says that the user is online.
+/// True if the test made the user online.
 #[cfg(not(target_family = "wasm"))]
 pub fn online(uid: &str) -> bool {
     crate::testing::with(|host| host.online.contains_key(uid))
@@ -20,19 +20,19 @@ pub fn connections(uid: &str) -> Vec<Presence> {
     crate::bindings::host::skylark::plugin::directory::connections(uid)
 }
 
-/// The user's connections, as the test says.
+/// The user's connections, as set by the test.
 #[cfg(not(target_family = "wasm"))]
 pub fn connections(uid: &str) -> Vec<Presence> {
     crate::testing::with(|host| host.online.get(uid).cloned().unwrap_or_default())
 }
 
-/// Users in a room from `offset` on, at most 1 000 a call, in no promised order.
+/// Users in a room, starting at `offset`, at most 1 000 a call, in no defined order.
 #[cfg(target_family = "wasm")]
 pub fn members(room: &str, offset: u32, limit: u32) -> Vec<String> {
     crate::bindings::host::skylark::plugin::directory::members(room, offset, limit)
 }
 
-/// Users with a connection in the room, as the test says.
+/// Users with a connection in the room, as set by the test.
 #[cfg(not(target_family = "wasm"))]
 pub fn members(room: &str, offset: u32, limit: u32) -> Vec<String> {
     crate::testing::with(|host| {
@@ -41,25 +41,25 @@ pub fn members(room: &str, offset: u32, limit: u32) -> Vec<String> {
     })
 }
 
-/// The devices on which the user is online, each once, sorted.
+/// The devices on which the user is online, sorted, without duplicates.
 #[cfg(target_family = "wasm")]
 pub fn devices(uid: &str) -> Vec<String> {
     crate::bindings::host::skylark::plugin::directory::devices(uid)
 }
 
-/// The devices of the user's connections, as the test says.
+/// The devices of the user's connections, as set by the test.
 #[cfg(not(target_family = "wasm"))]
 pub fn devices(uid: &str) -> Vec<String> {
     sorted(connections(uid).into_iter().filter_map(|presence| presence.device))
 }
 
-/// The rooms that one of the user's connections is in, each once, sorted.
+/// The rooms that the user's connections are in, sorted, without duplicates.
 #[cfg(target_family = "wasm")]
 pub fn rooms(uid: &str) -> Vec<String> {
     crate::bindings::host::skylark::plugin::directory::rooms(uid)
 }
 
-/// The rooms of the user's connections, as the test says.
+/// The rooms of the user's connections, as set by the test.
 #[cfg(not(target_family = "wasm"))]
 pub fn rooms(uid: &str) -> Vec<String> {
     sorted(connections(uid).into_iter().flat_map(|presence| presence.rooms))

@@ -1,4 +1,4 @@
-//! Keeps the one plugin of an instance between its calls. Called by what [`export!`](crate::export) expands to.
+//! Keeps the plugin value of an instance between calls. The expansion of [`export!`](crate::export) calls this module.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -12,7 +12,7 @@ thread_local! {
 /// Builds the plugin from its settings.
 ///
 /// # Errors
-/// The settings do not parse, or [`Plugin::start`] refuses them.
+/// The settings do not parse, or [`Plugin::start`] rejects them.
 pub fn start<P: Plugin>() -> Result<(), String> {
     let json = settings_json();
     let settings = serde_json::from_str(&json).map_err(|e| format!("settings: {e}"))?;
@@ -21,10 +21,10 @@ pub fn start<P: Plugin>() -> Result<(), String> {
     Ok(())
 }
 
-/// Calls the plugin; builds it first if the host did not.
+/// Calls the plugin, and builds the plugin first if the host did not.
 ///
 /// # Panics
-/// The plugin cannot be built, which ends the instance.
+/// The plugin cannot be built. The panic ends the instance.
 pub fn with<P: Plugin, T>(call: impl FnOnce(&mut P) -> T) -> T {
     PLUGIN.with(|slot| {
         if slot.borrow().is_none()

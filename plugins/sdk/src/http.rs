@@ -1,5 +1,6 @@
-//! Requests to others, e.g. for a key set. Not for filters. The operator grants it, `grants = ["http"]`, and names the places in the
-//! manifest: `[http]`, `allow = ["https://keys.example"]`. A request is sent at once; it is not taken back if the call fails.
+//! HTTP requests, for example to fetch a key set. Filters cannot use them. The operator grants `http`, `grants =
+//! ["http"]`, and lists the allowed origins in the manifest: `[http]`, `allow = ["https://keys.example"]`. A request is
+//! sent at once and is not undone if the call fails.
 //!
 //! ```
 //! use skylark_plugin::http::{Error, Request};
@@ -17,45 +18,45 @@
 pub use crate::bindings::host::skylark::plugin::http::{Error, Request, Response};
 
 impl Request {
-    /// A GET of this address.
+    /// A GET request for this URL.
     pub fn get(url: impl Into<String>) -> Self {
         Self { method: "GET".to_owned(), url: url.into(), headers: Vec::new(), body: None, timeout_ms: None }
     }
 
-    /// Makes it a POST of this body.
+    /// Turns the request into a POST with this body.
     #[must_use]
     pub fn post(mut self, body: impl Into<Vec<u8>>) -> Self {
         (self.method, self.body) = ("POST".to_owned(), Some(body.into()));
         self
     }
 
-    /// One more header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// To the last byte of the answer.
+    /// Sets the time limit, counted up to the last byte of the response.
     #[must_use]
     pub fn timeout_ms(mut self, milliseconds: u32) -> Self {
         self.timeout_ms = Some(milliseconds);
         self
     }
 
-    /// Sends it and waits for the answer, whatever its status. No redirect is followed.
+    /// Sends the request and waits for the response. Any status is a response; redirects are not followed.
     ///
     /// # Errors
-    /// The place is not allowed or cannot be reached, time or size ran out, or the request is not valid.
+    /// The URL is not allowed or cannot be reached, a time or size limit is exceeded, or the request is not valid.
     #[cfg(target_family = "wasm")]
     pub fn send(&self) -> Result<Response, Error> {
         crate::bindings::host::skylark::plugin::http::send(self)
     }
 
-    /// Answers what the test says (`testing::Host::answers`).
+    /// Returns the response that the test set (`testing::Host::answers`).
     ///
     /// # Errors
-    /// The test says nothing of it.
+    /// The test set no response for this request.
     #[cfg(not(target_family = "wasm"))]
     pub fn send(&self) -> Result<Response, Error> {
         let asked = format!("{} {}", self.method, self.url);
@@ -65,7 +66,7 @@ impl Request {
 }
 
 impl Response {
-    /// The first header of this name (in lower case).
+    /// The first header with this name (in lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }

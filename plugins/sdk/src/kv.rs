@@ -1,7 +1,7 @@
-//! Small state of one plugin: survives reload, is seen by all its instances. The operator grants it: `grants = ["kv"]`.
+//! Small persistent state of one plugin, shared by all its instances. The operator grants `kv`: `grants = ["kv"]`.
 //!
-//! A call reads its own writes, and all of them are committed together once it has returned ok. If a key that it read was changed meanwhile,
-//! the host runs the call again.
+//! A call reads its own writes. All writes are committed together after the call returns ok. If another call changed a
+//! key that the call read, the host runs the call again.
 
 pub use crate::bindings::host::skylark::plugin::kv::{AddError, Error};
 
@@ -11,16 +11,16 @@ pub fn get(key: &str) -> Option<Vec<u8>> {
     crate::bindings::host::skylark::plugin::kv::get(key)
 }
 
-/// The value of a key, in the test's memory.
+/// The value of a key in the test's memory.
 #[cfg(not(target_family = "wasm"))]
 pub fn get(key: &str) -> Option<Vec<u8>> {
     crate::testing::with(|host| host.stored(key))
 }
 
-/// Sets a key; `ttl` in seconds, none = until deleted.
+/// Sets a key; `ttl` is in seconds, none = until deleted.
 ///
 /// # Errors
-/// A key over 256 bytes, a value over 64 KiB, a full share, or a role that may not write.
+/// The key is over 256 bytes, the value over 64 KiB, the plugin's share is full, or the role may not write.
 #[cfg(target_family = "wasm")]
 pub fn set(key: &str, value: &[u8], ttl: Option<u32>) -> Result<(), Error> {
     crate::bindings::host::skylark::plugin::kv::set(key, value, ttl)
@@ -36,16 +36,16 @@ pub fn set(key: &str, value: &[u8], ttl: Option<u32>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Forgets a key.
+/// Deletes a key.
 ///
 /// # Errors
-/// A role that may not write.
+/// The role may not write.
 #[cfg(target_family = "wasm")]
 pub fn delete(key: &str) -> Result<(), Error> {
     crate::bindings::host::skylark::plugin::kv::delete(key)
 }
 
-/// Forgets a key in the test's memory.
+/// Deletes a key in the test's memory.
 ///
 /// # Errors
 /// None off WebAssembly.
@@ -55,16 +55,16 @@ pub fn delete(key: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sets `key` only if its value is `expected` (none = the key is absent); answers whether it did.
+/// Sets `key` only if its value is `expected` (none = the key is absent). Returns true if the key was set.
 ///
 /// # Errors
-/// As [`set`].
+/// The same as those of [`set`].
 #[cfg(target_family = "wasm")]
 pub fn compare_and_swap(key: &str, expected: Option<&[u8]>, value: &[u8], ttl: Option<u32>) -> Result<bool, Error> {
     crate::bindings::host::skylark::plugin::kv::compare_and_swap(key, expected, value, ttl)
 }
 
-/// Sets `key` in the test's memory only if its value is `expected`; answers whether it did.
+/// Sets `key` in the test's memory only if its value is `expected`. Returns true if the key was set.
 ///
 /// # Errors
 /// None off WebAssembly.
@@ -79,20 +79,20 @@ pub fn compare_and_swap(key: &str, expected: Option<&[u8]>, value: &[u8], ttl: O
     })
 }
 
-/// Adds to the number that `key` holds (absent = 0, kept as decimal text) and answers the sum: no two calls get the same one. `ttl` as in
-/// [`set`], counted anew.
+/// Adds to the number that `key` holds (absent = 0, stored as decimal text) and returns the sum. No two calls get the
+/// same sum. `ttl` is as in [`set`] and starts again.
 ///
 /// # Errors
-/// As [`set`], or the value is no whole number of 64 bits, or the sum would not be one.
+/// Those of [`set`], or the value or the sum is not a 64-bit integer.
 #[cfg(target_family = "wasm")]
 pub fn add(key: &str, amount: i64, ttl: Option<u32>) -> Result<i64, AddError> {
     crate::bindings::host::skylark::plugin::kv::add(key, amount, ttl)
 }
 
-/// Adds to the number that `key` holds in the test's memory and answers the sum.
+/// Adds to the number that `key` holds in the test's memory and returns the sum.
 ///
 /// # Errors
-/// The value is no whole number of 64 bits, or the sum would not be one.
+/// The value or the sum is not a 64-bit integer.
 #[cfg(not(target_family = "wasm"))]
 pub fn add(key: &str, amount: i64, ttl: Option<u32>) -> Result<i64, AddError> {
     crate::testing::with(|host| {

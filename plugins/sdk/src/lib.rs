@@ -1,6 +1,6 @@
-//! What a Skylark plugin is written with: the traits of the roles, the words they speak, and the host's services.
+//! SDK for Skylark plugins: the traits of the roles, the shared types and the services of the host.
 //!
-//! A filter, whole (`crate-type = ["cdylib"]`, built with `--target wasm32-wasip2`):
+//! A complete filter (`crate-type = ["cdylib"]`, built with `--target wasm32-wasip2`):
 //!
 //! ```
 //! use skylark_plugin::{Filter, NoSettings, Plugin, Publish, Verdict};
@@ -21,13 +21,15 @@
 //! # assert_eq!(NoGossip.judge(&Publish::of(spoken)), Verdict::reject("403", "no gossip"));
 //! ```
 //!
-//! A plugin is a value that [`Plugin::start`] builds once per instance from its manifest's `[settings]`, and that then plays one or
-//! more roles: [`Auth`], [`Filter`], [`Handler`], [`Events`], [`Access`], named in [`export!`]. An instance serves one call at a time.
+//! [`Plugin::start`] builds one plugin value for each instance, from the `[settings]` table of its manifest. The value
+//! implements one or more roles: [`Auth`], [`Filter`], [`Handler`], [`Events`], [`Access`]. [`export!`] names them. An
+//! instance runs one call at a time.
 //!
-//! Off WebAssembly nothing is exported, and the modules [`log`], [`clock`], [`crypto`], [`directory`], [`kv`], [`counters`], [`outbox`], [`timers`], [`login`] and [`http`] speak to a
-//! host in memory (the module `testing`): a plugin's logic is tested by a plain `cargo test`.
+//! Off WebAssembly the crate exports nothing. The modules [`log`], [`clock`], [`crypto`], [`directory`], [`kv`],
+//! [`counters`], [`outbox`], [`timers`], [`login`] and [`http`] then call an in-memory host (the module `testing`), so
+//! a plain `cargo test` tests the logic of a plugin.
 //!
-//! Knows nothing of how the host works; the contract is `wit/skylark.wit`.
+//! Does not know how the host is implemented; the contract is `wit/skylark.wit`.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -56,14 +58,15 @@ pub use words::{
     Reply, RoomChange, Target, TargetKind, Transport, Verdict,
 };
 
-/// Keeps the plugin in plugins/README.md compiling.
+/// Compiles the example plugin of plugins/README.md.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-/// Names the roles that a plugin plays: `export!(MyPlugin: auth, filter, handler, events, access)`, at least one of them.
+/// Exports the roles of a plugin: `export!(MyPlugin: auth, filter, handler, events, access)`, with at least one role.
 ///
-/// Beside a handler or events, `alarms` has [`Alarms::on_timer`] called when a timer is due. Stands once in a component. Off WebAssembly it expands to nothing.
+/// `alarms`, next to a handler or events, exports [`Alarms::on_timer`]. A component uses the macro once. Off
+/// WebAssembly the macro exports nothing.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $($role:ident),+ $(,)?) => {
@@ -72,7 +75,8 @@ macro_rules! export {
     };
 }
 
-/// One role of [`export!`]; the second half of each keeps an author's types checked, and used, off WebAssembly too.
+/// One role of [`export!`]. The second half of each arm type-checks and uses the author's implementation off
+/// WebAssembly.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __role {
@@ -152,7 +156,7 @@ macro_rules! __role {
     };
 }
 
-/// Hands the functions of one role to the generated export macro.
+/// Passes the functions of one role to the generated export macro.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __glue {

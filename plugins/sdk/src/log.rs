@@ -1,4 +1,4 @@
-//! Lines for the node's log; capped per call.
+//! Lines for the node's log, limited per call.
 
 pub use crate::bindings::host::skylark::plugin::log::Level;
 
@@ -8,28 +8,28 @@ pub fn write(level: Level, message: impl AsRef<str>) {
     crate::bindings::host::skylark::plugin::log::write(level, message.as_ref());
 }
 
-/// Writes one line to the host in memory.
+/// Writes one line to the in-memory host.
 #[cfg(not(target_family = "wasm"))]
 pub fn write(level: Level, message: impl AsRef<str>) {
     crate::testing::with(|host| host.lines.push((level, message.as_ref().to_owned())));
 }
 
-/// A line for whoever looks for a fault.
+/// Writes a line for debugging.
 pub fn debug(message: impl AsRef<str>) {
     write(Level::Debug, message);
 }
 
-/// A line for the operator.
+/// Writes a line for the operator.
 pub fn info(message: impl AsRef<str>) {
     write(Level::Info, message);
 }
 
-/// Something is odd, and the plugin went on.
+/// Writes a line about an unexpected condition that the plugin handled.
 pub fn warn(message: impl AsRef<str>) {
     write(Level::Warn, message);
 }
 
-/// Something failed.
+/// Writes a line about a failure.
 pub fn error(message: impl AsRef<str>) {
     write(Level::Error, message);
 }

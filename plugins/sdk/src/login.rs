@@ -1,5 +1,6 @@
-//! Gives connections their user, for login flows: a code that a phone confirms, a guest who signs in. Handlers and events only; the
-//! operator grants it: `grants = ["login"]`, which is the power to make any connection anybody's.
+//! Binds connections to users, for login flows such as a code that a phone confirms or a guest login. For handlers and
+//! events. The operator grants `login`: `grants = ["login"]`. The grant lets the plugin bind any connection to any
+//! user.
 //!
 //! ```
 //! use skylark_plugin::{Call, Reply, login};
@@ -17,22 +18,22 @@
 pub use crate::bindings::host::skylark::plugin::login::{Account, Error};
 
 impl Account {
-    /// Of this user, for as long as the connection lives.
+    /// An account of this user that lasts as long as the connection.
     pub fn of(uid: impl Into<String>) -> Self {
         Self { uid: uid.into(), device: None, channel: None, rooms: Vec::new(), expires: None, claims: Vec::new() }
     }
 }
 
-/// The connection is this user's once the call has returned ok. Its client is told by a REPLY `client_bind`.
+/// Binds the connection to the user after the call returns ok. The client receives a REPLY `client_bind`.
 ///
 /// # Errors
-/// There is no such connection, more effects than a call may have, or an invalid name.
+/// The connection does not exist, the call has too many effects, or a name is not valid.
 #[cfg(target_family = "wasm")]
 pub fn bind(cid: u64, account: Account) -> Result<(), Error> {
     crate::bindings::host::skylark::plugin::login::bind(cid, &account)
 }
 
-/// The connection is this user's, in the test's list of effects.
+/// Records the login in the test's list of effects.
 ///
 /// # Errors
 /// None off WebAssembly.

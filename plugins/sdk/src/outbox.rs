@@ -1,27 +1,27 @@
-//! Effects on others, committed together once the call has returned ok. Handlers and events only; the operator grants it:
-//! `grants = ["outbox"]`.
+//! Effects on other clients, committed together after the call returns ok. For handlers and events. The operator grants
+//! `outbox`: `grants = ["outbox"]`.
 
 pub use crate::bindings::host::skylark::plugin::outbox::{Error, History, Options};
 use crate::{Message, Target};
 
-/// Publishes a message to a target; it passes the filters like any other.
+/// Publishes a message to a target. The message passes the filters like any other.
 ///
 /// # Errors
-/// More pushes than a call may make, a message over the limit, a chain of pushes that is too long, or an invalid name.
+/// The call makes too many pushes, the message is too large, the chain of pushes is too long, or a name is not valid.
 pub fn push(target: Target, message: Message) -> Result<(), Error> {
     push_with(target, message, None)
 }
 
-/// As [`push`], with an idempotency key, a word for history, or a connection left out.
+/// Like [`push`], with an idempotency key, a history option or an excluded connection.
 ///
 /// # Errors
-/// As [`push`].
+/// The same as those of [`push`].
 #[cfg(target_family = "wasm")]
 pub fn push_with(target: Target, message: Message, options: Option<Options>) -> Result<(), Error> {
     crate::bindings::host::skylark::plugin::outbox::push(&target, &message, options.as_ref())
 }
 
-/// As [`push`], into the test's list of effects.
+/// Like [`push`], into the test's list of effects.
 ///
 /// # Errors
 /// None off WebAssembly.
@@ -30,16 +30,16 @@ pub fn push_with(target: Target, message: Message, _: Option<Options>) -> Result
     crate::testing::effect(crate::testing::Effect::Push(target, Box::new(message)))
 }
 
-/// The user's connections join the room.
+/// Adds the user's connections to the room.
 ///
 /// # Errors
-/// An invalid name, or more effects than a call may have.
+/// A name is not valid, or the call has too many effects.
 #[cfg(target_family = "wasm")]
 pub fn join(uid: &str, room: &str) -> Result<(), Error> {
     crate::bindings::host::skylark::plugin::outbox::join(uid, room)
 }
 
-/// The user's connections join the room, in the test's list of effects.
+/// Records the join in the test's list of effects.
 ///
 /// # Errors
 /// None off WebAssembly.
@@ -48,16 +48,16 @@ pub fn join(uid: &str, room: &str) -> Result<(), Error> {
     crate::testing::effect(crate::testing::Effect::Join(uid.to_owned(), room.to_owned()))
 }
 
-/// The user's connections leave the room.
+/// Removes the user's connections from the room.
 ///
 /// # Errors
-/// An invalid name, or more effects than a call may have.
+/// A name is not valid, or the call has too many effects.
 #[cfg(target_family = "wasm")]
 pub fn leave(uid: &str, room: &str) -> Result<(), Error> {
     crate::bindings::host::skylark::plugin::outbox::leave(uid, room)
 }
 
-/// The user's connections leave the room, in the test's list of effects.
+/// Records the leave in the test's list of effects.
 ///
 /// # Errors
 /// None off WebAssembly.
@@ -66,16 +66,16 @@ pub fn leave(uid: &str, room: &str) -> Result<(), Error> {
     crate::testing::effect(crate::testing::Effect::Leave(uid.to_owned(), room.to_owned()))
 }
 
-/// Closes the target's connections: a connection, a device, a user or users.
+/// Closes the connections of the target: a connection, a device, a user or users.
 ///
 /// # Errors
-/// A target of another kind, or more effects than a call may have.
+/// The target is of another kind, or the call has too many effects.
 #[cfg(target_family = "wasm")]
 pub fn kick(target: Target, reason: &str) -> Result<(), Error> {
     crate::bindings::host::skylark::plugin::outbox::kick(&target, reason)
 }
 
-/// Closes the target's connections, in the test's list of effects.
+/// Records the kick in the test's list of effects.
 ///
 /// # Errors
 /// None off WebAssembly.

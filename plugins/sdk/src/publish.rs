@@ -1,10 +1,10 @@
-//! The publish under judgement, seen through the host or, in tests, made from a message.
+//! The publish that a filter judges, read from the host or, in tests, built from a message.
 
 use crate::bindings::host::skylark::plugin::publication as host;
 use crate::{Entry, Message, Origin, TargetKind};
 
-/// One publish under judgement. Each function asks the host and copies what it answers; [`message`](Self::message) is the cheapest way to
-/// read more than a few texts.
+/// The publish that is being judged. Each function asks the host and copies the result. [`message`](Self::message) is
+/// the cheapest way to read more than a few texts.
 #[derive(Debug, Clone)]
 pub struct Publish(Source);
 
@@ -42,7 +42,7 @@ impl Publish {
         id: i64
     }
     field! {
-        /// What kind of message it is.
+        /// The kind of message.
         action: String
     }
     field! {
@@ -50,15 +50,15 @@ impl Publish {
         content: Vec<Entry>
     }
     field! {
-        /// Who says it, by the publisher's word.
+        /// The sender, as set by the publisher.
         sender: String
     }
     field! {
-        /// Who is meant, by the publisher's word.
+        /// The receiver, as set by the publisher.
         receiver: String
     }
     field! {
-        /// What goes with the body.
+        /// The entries next to the body.
         extra: Vec<Entry>
     }
     field! {
@@ -78,7 +78,7 @@ impl Publish {
         timestamp: i64
     }
 
-    /// All of the message at once.
+    /// The whole message at once.
     pub fn message(&self) -> Message {
         match &self.0 {
             Source::Host => host::message(),
@@ -86,7 +86,7 @@ impl Publish {
         }
     }
 
-    /// By which way it came.
+    /// The way in which the publish arrived.
     pub fn origin(&self) -> Origin {
         match &self.0 {
             Source::Host => host::origin(),
@@ -102,7 +102,7 @@ impl Publish {
         }
     }
 
-    /// What kind of target it has.
+    /// The kind of target.
     pub fn target_kind(&self) -> TargetKind {
         match &self.0 {
             Source::Host => host::target_kind(),
@@ -110,7 +110,7 @@ impl Publish {
         }
     }
 
-    /// How many users the target names; 0 for rooms, connections and everyone.
+    /// Number of users that the target names; 0 for rooms, connections and everyone.
     pub fn target_count(&self) -> u32 {
         match &self.0 {
             Source::Host => host::target_count(),
@@ -118,7 +118,7 @@ impl Publish {
         }
     }
 
-    /// The users the target names, from `offset` on, at most 1 000 a call.
+    /// The users that the target names, starting at `offset`, at most 1 000 a call.
     pub fn target_uids(&self, offset: u32, limit: u32) -> Vec<String> {
         match &self.0 {
             Source::Host => host::target_uids(offset, limit),
@@ -128,7 +128,7 @@ impl Publish {
         }
     }
 
-    /// The room the target names.
+    /// The room that the target names.
     pub fn target_room(&self) -> Option<String> {
         match &self.0 {
             Source::Host => host::target_room(),
@@ -136,20 +136,20 @@ impl Publish {
         }
     }
 
-    /// The one whose `judge` is running.
+    /// The publish whose `judge` is running.
     #[doc(hidden)]
     pub fn current() -> Self {
         Self(Source::Host)
     }
 
-    /// For tests: a push of this message by a back end to its receiver, or to everyone if it names none.
+    /// For tests: a push by a back end to the message's receiver, or to everyone if the message names no receiver.
     pub fn of(message: Message) -> Self {
         let uids: Vec<String> = (!message.receiver.is_empty()).then(|| message.receiver.clone()).into_iter().collect();
         let kind = if uids.is_empty() { TargetKind::Everyone } else { TargetKind::User };
         Self(Source::Made(Box::new(Made { message, origin: Origin::Http, publisher: None, kind, uids, room: None })))
     }
 
-    /// For tests: published by this user's connection.
+    /// For tests: makes this user's connection the publisher.
     #[must_use]
     pub fn by(mut self, uid: impl Into<String>) -> Self {
         if let Source::Made(made) = &mut self.0 {
@@ -158,7 +158,7 @@ impl Publish {
         self
     }
 
-    /// For tests: to the connections in a room.
+    /// For tests: addresses the connections in a room.
     #[must_use]
     pub fn to_room(mut self, room: impl Into<String>) -> Self {
         if let Source::Made(made) = &mut self.0 {
@@ -168,7 +168,7 @@ impl Publish {
         self
     }
 
-    /// For tests: to these users.
+    /// For tests: addresses these users.
     #[must_use]
     pub fn to_users(mut self, uids: impl IntoIterator<Item = impl Into<String>>) -> Self {
         if let Source::Made(made) = &mut self.0 {

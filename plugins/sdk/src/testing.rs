@@ -1,7 +1,7 @@
-//! A host in memory, for tests of a plugin's logic on the machine it is written on. Each thread, so each test, has its own.
+//! In-memory host for unit tests of a plugin's logic. Each thread, and so each test, has its own host.
 //!
-//! It keeps what the real host keeps for one plugin and stages nothing: effects and writes are seen at once. Limits, grants and conflicts are the
-//! real host's affair.
+//! The host keeps the state of one plugin and stages nothing: effects and writes are visible at once. It enforces no
+//! limits and grants and has no conflicts; only the real host does.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,47 +14,48 @@ use crate::login::Account;
 use crate::outbox::Error;
 use crate::{Message, Target};
 
-/// What the plugin sees of the world, and what it did to it.
+/// The state that the plugin reads, and the effects that the plugin made.
 #[derive(Debug, Clone)]
 pub struct Host {
     /// The `[settings]` table as JSON.
     pub settings: String,
     /// Milliseconds since 1970.
     pub now: u64,
-    /// Nanoseconds that looks at the monotonic clock took.
+    /// Calls of the monotonic clock; each adds one nanosecond.
     pub ticks: u64,
     /// Users and their connections.
     pub online: BTreeMap<String, Vec<Presence>>,
-    /// Keys, their values, and the millisecond at which they end.
+    /// Keys, their values, and the millisecond at which they expire.
     pub kv: BTreeMap<String, (Vec<u8>, Option<u64>)>,
-    /// What each counter (a name and a window in seconds) counted, with the millisecond of each.
+    /// The amounts that each counter (a name and a window in seconds) counted, with the millisecond of each.
     pub counters: BTreeMap<(String, u32), Vec<(u64, u32)>>,
-    /// Signatures that [`crypto::verify`](crate::crypto::verify) takes as good: key, data, signature.
+    /// Signatures that [`crypto::verify`](crate::crypto::verify) accepts: key, data, signature.
     pub signatures: Vec<(PublicKey, Vec<u8>, Vec<u8>)>,
-    /// Turns of the randomness, which is the same in each run.
+    /// Number of random blocks made; the random bytes are the same in each run.
     pub randoms: u64,
-    /// What [`http`](crate::http) answers, by method and address: `GET https://keys.example/`. Anything else is unreachable.
+    /// Responses of [`http`](crate::http) by method and URL: `GET https://keys.example/`. All other URLs are
+    /// unreachable.
     pub answers: BTreeMap<String, Response>,
-    /// Timers: the millisecond at which each is due, and its data.
+    /// Timers: the millisecond at which each is due, and the data.
     pub timers: BTreeMap<String, (u64, Vec<u8>)>,
-    /// What was pushed, joined, left and kicked, oldest first.
+    /// Effects, oldest first.
     pub effects: Vec<Effect>,
-    /// What was logged, oldest first.
+    /// Log lines, oldest first.
     pub lines: Vec<(Level, String)>,
 }
 
-/// One effect on others.
+/// One effect on other clients.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// A message to a target.
     Push(Target, Box<Message>),
-    /// A user joins a room.
+    /// Adds a user to a room.
     Join(String, String),
-    /// A user leaves a room.
+    /// Removes a user from a room.
     Leave(String, String),
-    /// Connections are closed with these words.
+    /// Closes connections with this reason.
     Kick(Target, String),
-    /// A connection becomes a user's.
+    /// Binds a connection to a user.
     Login(u64, Box<Account>),
 }
 
@@ -62,23 +63,23 @@ thread_local! {
     static HOST: RefCell<Host> = RefCell::new(Host::default());
 }
 
-/// Looks at this thread's host, or changes it.
+/// Gives access to the host of this thread.
 pub fn with<T>(look: impl FnOnce(&mut Host) -> T) -> T {
     HOST.with(|host| look(&mut host.borrow_mut()))
 }
 
-/// Makes a user known as online, with one connection of the given number.
+/// Makes a user online, with one connection of the given number.
 pub fn connect(uid: &str, cid: u64) {
     let presence = Presence { cid, device: None, channel: None, rooms: Vec::new() };
     with(|host| host.online.entry(uid.to_owned()).or_default().push(presence));
 }
 
-/// Lets time pass.
+/// Advances the clock.
 pub fn advance(milliseconds: u64) {
     with(|host| host.now += milliseconds);
 }
 
-/// Takes the timers that are due, in order: name and data, for [`Alarms::on_timer`](crate::Alarms::on_timer).
+/// Takes the due timers in order: name and data, for [`Alarms::on_timer`](crate::Alarms::on_timer).
 pub fn take_due_timers() -> Vec<(String, Vec<u8>)> {
     with(|host| {
         let now = host.now;
@@ -90,7 +91,7 @@ pub fn take_due_timers() -> Vec<(String, Vec<u8>)> {
     })
 }
 
-/// The pushes since the last look, oldest first.
+/// Takes the pushes since the last call, oldest first.
 pub fn take_pushes() -> Vec<(Target, Message)> {
     let effects = with(|host| std::mem::take(&mut host.effects));
     let pushes = effects.into_iter().filter_map(|effect| match effect {
@@ -117,7 +118,7 @@ impl Host {
     }
 }
 
-/// No settings, no user, and a clock that stands in 2026.
+/// Empty settings, no users, and a clock fixed in 2026.
 impl Default for Host {
     fn default() -> Self {
         Self {

@@ -1,5 +1,6 @@
-//! One call of the plugin later: [`Alarms::on_timer`](crate::Alarms::on_timer). Handlers and events only; the operator grants it:
-//! `grants = ["timers"]`. A timer belongs to the plugin, survives its reload, is staged with the other effects, and ends with the node.
+//! Timers that call [`Alarms::on_timer`](crate::Alarms::on_timer) later. For handlers and events. The operator grants
+//! `timers`: `grants = ["timers"]`. A timer belongs to the plugin, survives a reload, is staged with the other effects,
+//! and ends with the node.
 //!
 //! ```
 //! use skylark_plugin::{Alarms, Handler, Message, NoSettings, Plugin, Target, outbox, timers};
@@ -26,10 +27,11 @@
 
 pub use crate::bindings::host::skylark::plugin::timers::Error;
 
-/// Has the plugin called with this name and data after so many milliseconds (at most seven days); an earlier timer of the name is replaced.
+/// Calls the plugin with this name and data after `after_ms` milliseconds, at most seven days. Replaces an earlier
+/// timer of that name.
 ///
 /// # Errors
-/// More timers or data than a plugin may have, or a name or time out of range.
+/// The plugin has too many timers or too much data, or the name or time is out of range.
 #[cfg(target_family = "wasm")]
 pub fn start(name: &str, after_ms: u64, data: impl AsRef<[u8]>) -> Result<(), Error> {
     crate::bindings::host::skylark::plugin::timers::start(name, after_ms, data.as_ref())
@@ -45,16 +47,16 @@ pub fn start(name: &str, after_ms: u64, data: impl AsRef<[u8]>) -> Result<(), Er
     Ok(())
 }
 
-/// Forgets the timer of this name, if there is one.
+/// Cancels the timer of this name, if there is one.
 ///
 /// # Errors
-/// More effects than a call may have.
+/// The call has too many effects.
 #[cfg(target_family = "wasm")]
 pub fn cancel(name: &str) -> Result<(), Error> {
     crate::bindings::host::skylark::plugin::timers::cancel(name)
 }
 
-/// Forgets the timer in the test's memory.
+/// Cancels the timer in the test's memory.
 ///
 /// # Errors
 /// None off WebAssembly.

@@ -1,4 +1,4 @@
-//! The words that host and plugin share, with what makes them handy: constructors, builders, look-ups.
+//! The types that host and plugin share, with constructors, builders and look-ups.
 
 use crate::Join;
 use crate::bindings::host::skylark::plugin::{publication, types};
@@ -13,7 +13,7 @@ pub use publication::Audience as TargetKind;
 pub use types::{DeviceOf, Entry, Identity, Message, Origin, Refusal, Target};
 
 impl Message {
-    /// A message of this action whose content is one text: every dialect can show it.
+    /// A message of this action whose content is one text. Every dialect can show the text.
     pub fn text(action: impl Into<String>, text: impl Into<String>) -> Self {
         Self::new(action).with("text", text)
     }
@@ -41,7 +41,7 @@ impl Message {
         self
     }
 
-    /// Sets a key of what goes with the content.
+    /// Sets a key of `extra`.
     #[must_use]
     pub fn with_extra(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.set_extra(key, value);
@@ -55,7 +55,7 @@ impl Message {
         self
     }
 
-    /// Says who sends it and who is meant.
+    /// Sets the sender and the receiver.
     #[must_use]
     pub fn between(mut self, sender: impl Into<String>, receiver: impl Into<String>) -> Self {
         self.sender = sender.into();
@@ -63,28 +63,28 @@ impl Message {
         self
     }
 
-    /// Sets a key of what goes with the content.
+    /// Sets a key of `extra`.
     pub fn set_extra(&mut self, key: impl Into<String>, value: impl Into<String>) {
         set(&mut self.extra, key.into(), value.into());
     }
 }
 
 impl Refusal {
-    /// Three digits as text, and a reason in plain words.
+    /// A code of three digits as text, and a reason in plain words.
     pub fn new(code: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { code: code.into(), reason: reason.into() }
     }
 }
 
 impl Verdict {
-    /// Refuses the publish with these words for its publisher.
+    /// Rejects the publish with this code and reason for the publisher.
     pub fn reject(code: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Reject(Refusal::new(code, reason))
     }
 }
 
 impl AuthAnswer {
-    /// Turns the client away with these words.
+    /// Refuses the client with this code and reason.
     pub fn refuse(code: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Refuse(Refusal::new(code, reason))
     }
@@ -96,12 +96,12 @@ impl AccessAnswer {
         Self::Allow(None)
     }
 
-    /// Lets the client join until this second since 1970.
+    /// Lets the client join until this time, in seconds since 1970.
     pub fn allow_until(seconds: u64) -> Self {
         Self::Allow(Some(seconds))
     }
 
-    /// Refuses the join with these words for the client.
+    /// Refuses the join with this code and reason for the client.
     pub fn refuse(code: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Refuse(Refusal::new(code, reason))
     }
@@ -120,7 +120,7 @@ impl Join {
 }
 
 impl Admission {
-    /// Lets the client in as this user, for as long as it likes.
+    /// Admits the client as this user, without an end.
     pub fn of(uid: impl Into<String>) -> Self {
         Self { uid: uid.into(), device: None, rooms: Vec::new(), expires: None, claims: Vec::new() }
     }
@@ -139,7 +139,7 @@ impl Reply {
         Self::new("200", "ok")
     }
 
-    /// Three digits as text, and plain words.
+    /// A code of three digits as text, and a message in plain words.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), data: Vec::new() }
     }
@@ -174,7 +174,7 @@ impl Target {
     }
 }
 
-/// A key stands once and keeps its place.
+/// Replaces the value of a key in its place, or appends the key.
 fn set(entries: &mut Vec<Entry>, key: String, value: String) {
     match entries.iter_mut().find(|(k, _)| *k == key) {
         Some((_, old)) => *old = value,

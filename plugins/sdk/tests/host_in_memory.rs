@@ -1,4 +1,4 @@
-//! The host in memory that plugins are tested with behaves as the real one promises.
+//! The in-memory host for plugin tests behaves like the real one.
 
 use skylark_plugin::{
     Call, Event, Handler, Identity, Message, NoSettings, Plugin, Publish, Reply, Target, TargetKind, clock, counters,
@@ -85,7 +85,7 @@ fn a_publish_is_made_from_a_message() {
     assert_eq!((many.target_count(), many.target_uids(1, 1)), (3, vec!["2".to_owned()]));
 }
 
-/// Counts its calls: state lives as long as the instance.
+/// Counts its calls; the state lives as long as the instance.
 struct Counter(u32);
 
 impl Plugin for Counter {
