@@ -1,20 +1,21 @@
-//! A JWKS (RFC 7517): those keys of an issuer that RS256 and ES256 signatures are checked with.
+//! A JWKS (RFC 7517): the keys of an issuer for RS256 and ES256 signatures.
 //!
-//! Knows neither where it comes from nor how old it is. A key that is not understood is passed over: an issuer may have others.
+//! Does not know the source or the age of the set. Keys that cannot be used are skipped, because a set may hold other
+//! keys.
 
 use serde::Deserialize;
 use serde_json::Value;
 use skylark_plugin::crypto::{self, EcKey, PublicKey, RsaKey};
 use skylark_plugin::log;
 
-/// Keys of one set that are looked at: the host checks as many signatures for a token that names none.
+/// Maximum keys of one set. For a token that names no key, the host checks a signature with each of them.
 const MAX_KEYS: usize = 32;
-/// Least and most bytes of an RSA modulus, of 2 048 and 8 192 bits.
+/// Minimum and maximum bytes of an RSA modulus: 2 048 and 8 192 bits.
 const MODULUS_BYTES: std::ops::RangeInclusive<usize> = 256..=1_024;
 /// Bytes of each coordinate of a P-256 point.
 const POINT_BYTES: usize = 32;
 
-/// How a token may be signed. It is the key's, never the token's choice.
+/// Signature algorithm. The key determines it, never the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum Algorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
@@ -26,7 +27,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// As a header names it.
+    /// The name in a token's header.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -45,7 +46,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Whether this key made the signature over these bytes.
+    /// True if this key made the signature over the data.
     pub(crate) fn signed(&self, data: &str, signature: &[u8]) -> bool {
         crypto::verify(&self.public, data.as_bytes(), signature).unwrap_or_else(|fault| {
             log::warn(format!("the key {:?} cannot be used: {fault}", self.name));
@@ -54,10 +55,10 @@ impl Key {
     }
 }
 
-/// Reads a set: its keys, and a set that holds no others.
+/// Reads a set. Returns its usable keys, and a JSON set with only those keys.
 ///
 /// # Errors
-/// It is none, or holds no key that is of use.
+/// The body is not a set, or holds no usable key.
 pub(crate) fn read(body: &[u8]) -> Result<(Vec<Key>, Value), String> {
     let set: Value = serde_json::from_slice(body).map_err(|error| format!("expected a JSON object: {error}"))?;
     let all = set.get("keys").and_then(Value::as_array).ok_or("expected a list \"keys\", got none")?;
@@ -89,7 +90,7 @@ fn key(jwk: &Value) -> Option<Key> {
         ("EC", Some("P-256")) => (Algorithm::Es256, PublicKey::Es256(EcKey { x: point("x")?, y: point("y")? })),
         _ => return None,
     };
-    // An RSA key may be made for another algorithm, PS256 say.
+    // An RSA key may be for another algorithm, for example PS256.
     if text("alg").is_some_and(|alg| alg != algorithm.as_str()) {
         return None;
     }

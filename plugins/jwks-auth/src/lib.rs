@@ -1,7 +1,7 @@
-//! Lets in who carries a JSON Web Token of an issuer that publishes its keys: RS256 and ES256, by a JWKS endpoint.
+//! Authenticates clients by a JSON Web Token of an issuer that publishes its keys at a JWKS endpoint (RS256 and ES256).
 //!
-//! Decides when the keys are asked for and which of them a token is held to. What a token says stands in the crate `jwt`, what a key set is
-//! in `keys`; README.md tells settings and answers.
+//! Decides when keys are fetched and which key must match a token. The crate `jwt` interprets claims, the module `keys`
+//! key sets. README.md describes settings and answers.
 
 mod keys;
 mod settings;
@@ -15,7 +15,7 @@ pub use settings::Settings;
 
 use source::{Check, Source};
 
-/// The plugin: its rules, and the keys that are known.
+/// The plugin: its rules and the known keys.
 #[derive(Debug)]
 pub struct JwksAuth {
     settings: Settings,
@@ -51,11 +51,11 @@ impl Access for JwksAuth {
     }
 }
 
-/// Why nobody is let in.
+/// Reason for which a client is not admitted.
 enum No {
-    /// The token is at fault.
+    /// The token is invalid.
     Token(Fault),
-    /// It cannot be judged.
+    /// No trusted keys are available to check the token.
     Keys,
 }
 
@@ -74,7 +74,7 @@ impl JwksAuth {
             self.source.renew(&self.settings, now);
         }
         let mut check = self.source.check(&token, algorithm);
-        // The issuer may have made a new key since.
+        // The issuer may have published a new key.
         while check == Check::Unknown && self.source.renew(&self.settings, now) {
             check = self.source.check(&token, algorithm);
         }

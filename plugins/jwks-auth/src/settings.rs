@@ -5,42 +5,42 @@ use serde::Deserialize;
 
 use crate::Algorithm;
 
-/// Longest time in seconds: a week, and for the interval the longest window that is counted, a day.
+/// Maximum durations in seconds: a week, and for the interval a day, the longest window of a counter.
 const WEEK: u64 = 7 * 24 * 60 * 60;
 const DAY: u32 = 24 * 60 * 60;
 
-/// What the operator says.
+/// Settings of the operator.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where the issuer publishes its keys.
+    /// URL of the issuer's key set.
     pub url: String,
     /// The `iss` that a token must name; empty = any or none.
     pub issuer: String,
     /// The `aud` that a token must name; empty = any or none.
     pub audience: String,
-    /// How a token may be signed.
+    /// Accepted signature algorithms.
     #[serde(default = "both")]
     pub algorithms: Vec<Algorithm>,
-    /// Seconds for which keys are not asked for again.
+    /// Seconds for which a fetched key set is fresh.
     #[serde(default = "default_ttl")]
     pub ttl: u64,
-    /// Seconds beyond `ttl` for which keys count that cannot be asked for.
+    /// Seconds after `ttl` for which keys stay trusted while the issuer cannot be reached.
     #[serde(default = "default_stale")]
     pub stale: u64,
-    /// Seconds within which a node asks at most once.
+    /// Seconds in which a node fetches the keys at most once.
     #[serde(default = "default_interval")]
     pub interval: u32,
-    /// How often it does while it knows no keys at all.
+    /// Fetches per interval while the node has no trusted keys.
     #[serde(default = "default_requests")]
     pub requests: u64,
-    /// Longest wait for the issuer, milliseconds.
+    /// Maximum time for a fetch, in milliseconds.
     #[serde(default = "default_timeout")]
     pub timeout_ms: u32,
-    /// Seconds by which the clocks of issuer and node may differ.
+    /// Maximum clock difference between issuer and node, in seconds.
     #[serde(default = "default_leeway")]
     pub leeway: u64,
-    /// Whether a token without `exp` is refused.
+    /// Refuses a token without `exp`.
     #[serde(default = "yes")]
     pub require_expiry: bool,
     /// Claims kept with the connection, as text.
@@ -50,7 +50,7 @@ pub struct Settings {
 
 impl Settings {
     /// # Errors
-    /// What is wrong, by its name in the file.
+    /// The first invalid setting, by its name in the file.
     pub fn check(&self) -> Result<(), String> {
         if !["https://", "http://"].iter().any(|scheme| self.url.starts_with(scheme)) {
             return Err(format!("settings.url: expected https:// or http://, got {:?}", self.url));
@@ -72,7 +72,7 @@ impl Settings {
         Ok(())
     }
 
-    /// What tokens are held to.
+    /// The rules for tokens.
     pub fn rules(&self) -> Rules<'_> {
         Rules {
             leeway: self.leeway,
@@ -82,10 +82,10 @@ impl Settings {
         }
     }
 
-    /// The algorithm that the token names, if it is one of these.
+    /// The algorithm that the token names, if it is one of the accepted ones.
     ///
     /// # Errors
-    /// It is another: a secret's (HS256), none, or one that is not checked here.
+    /// The token names another algorithm, for example HS256, or none.
     pub(crate) fn algorithm(&self, token: &Token<'_>) -> Result<Algorithm, Fault> {
         let named = self.algorithms.iter().find(|algorithm| algorithm.as_str() == token.algorithm());
         named.copied().ok_or_else(|| {

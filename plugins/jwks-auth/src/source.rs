@@ -1,7 +1,8 @@
-//! The keys that are known: how old they are, where newer ones come from, and what a token is by them.
+//! The known keys: their age, their refresh, and the check of a token against them.
 //!
-//! An instance keeps them in its memory; the key-value store hands them on to the others, over reloads and to other nodes. `counters` bound
-//! at once what all instances of a node ask together, since writes to the store are only seen when the call is over.
+//! An instance keeps the keys in memory. The key-value store shares them with other instances and nodes, and across
+//! reloads. `counters` limits the fetches of all instances of a node at once, because writes to the store become
+//! visible only after the call.
 
 use jwt::{Fault, Token};
 use skylark_plugin::http::Request;
@@ -10,41 +11,41 @@ use skylark_plugin::{counters, kv, log};
 use crate::Settings;
 use crate::keys::{self, Algorithm, Key};
 
-/// Where the last set lies in the store: the time at which it was read, a line's end, and its keys.
+/// Key of the last set in the store. The value is the fetch time, a line feed and the keys.
 const SHARED: &str = "keys";
-/// The counter of requests.
+/// Counter of fetches.
 const ASKED: &str = "asked";
 
-/// Nothing at first. Times are milliseconds since 1970.
+/// Initially without keys. Times are in milliseconds since 1970.
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     keys: Vec<Key>,
     read: Option<u64>,
 }
 
-/// What a token is by the keys that are known.
+/// Result of the check of a token against the known keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// Signed by one of them.
+    /// A known key made the signature.
     Good,
-    /// Not signed by the key that it names, or in another way than that key is for.
+    /// The named key did not make the signature, or the key is for another algorithm.
     Bad(Fault),
-    /// Its key is not among them.
+    /// The token's key is not known.
     Unknown,
 }
 
 impl Source {
-    /// Whether the keys need not be asked for.
+    /// True while the keys need no refresh.
     pub(crate) fn is_fresh(&self, settings: &Settings, now: u64) -> bool {
         self.read.is_some_and(|at| now < at + settings.ttl * 1_000)
     }
 
-    /// Whether they may still be gone by, asked for in vain or not.
+    /// True while the keys may be used, even if a refresh failed.
     pub(crate) fn is_trusted(&self, settings: &Settings, now: u64) -> bool {
         self.read.is_some_and(|at| now < at + (settings.ttl + settings.stale) * 1_000)
     }
 
-    /// Looks for newer keys: in the store, then at the issuer. Whether there are any.
+    /// Looks for newer keys in the store, then at the issuer. Returns true if it found any.
     pub(crate) fn renew(&mut self, settings: &Settings, now: u64) -> bool {
         let is_newer = self.take_shared();
         if is_newer && self.is_fresh(settings, now) {
@@ -63,7 +64,7 @@ impl Source {
     }
 
     fn ask(&mut self, settings: &Settings, now: u64) -> bool {
-        // Who knows keys can wait; without any, those who come at once need not wait for the first of them.
+        // A node with trusted keys can wait. Without trusted keys, concurrent calls must not wait for the first fetch.
         let most = if self.is_trusted(settings, now) { 1 } else { settings.requests };
         let asked = |more| counters::add_and_read(ASKED, settings.interval, more);
         if asked(0) >= most || asked(1) > most {
@@ -95,7 +96,7 @@ impl Source {
         true
     }
 
-    /// What the token is. `algorithm` is the one that it names.
+    /// Checks the signature of a token. `algorithm` is the one that the token names.
     pub(crate) fn check(&self, token: &Token<'_>, algorithm: Algorithm) -> Check {
         let signed = |key: &&Key| key.signed(token.signed, &token.signature);
         let mut fitting = self.keys.iter().filter(|key| key.algorithm == algorithm);
@@ -115,7 +116,7 @@ impl Source {
     }
 }
 
-/// The time and the keys of what lies in the store.
+/// Parses the stored fetch time and keys.
 fn shared(value: &[u8]) -> Option<(u64, Vec<Key>)> {
     let (read, body) = std::str::from_utf8(value).ok()?.split_once('\n')?;
     let (keys, _) = keys::read(body.as_bytes()).ok()?;

@@ -1,5 +1,5 @@
-//! Who gets in, with an issuer and signatures that the test makes up: when keys are asked for, and what a token is held to.
-//! Real keys and a real server: the node's `tests/it/jwks.rs`.
+//! Authentication with an issuer and signatures made by the test: when keys are fetched, and which tokens are accepted.
+//! `tests/it/jwks.rs` of the node uses real keys and a real server.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,7 +16,7 @@ fn plugin(more: &str) -> JwksAuth {
     JwksAuth::start(toml::from_str(&text).expect("settings")).expect("a plugin")
 }
 
-/// Numbers that stand for keys: `1` of RSA and of P-256, `2`, …
+/// Numbers that stand for keys: RSA or P-256 key `1`, key `2`, …
 fn rsa(number: u8) -> RsaKey {
     RsaKey { n: vec![number; 256], e: vec![1, 0, 1] }
 }
@@ -30,7 +30,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn rsa_jwk(name: &str, number: u8) -> Value {
-    // A leading zero, as some issuers write one.
+    // Some issuers write a leading zero.
     let n = [vec![0], rsa(number).n].concat();
     json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": name, "n": text(&n), "e": text(&rsa(number).e)})
 }
@@ -60,7 +60,7 @@ fn claims() -> Value {
     json!({"sub": "1074", "iss": "https://issuer.example", "aud": ["other", "skylark"], "exp": now() + 60})
 }
 
-/// A token that the host takes as signed by this key.
+/// A token whose signature the test host accepts for this key.
 fn signed(header: &Value, claims: &Value, by: PublicKey) -> String {
     let over = format!("{}.{}", text(header.to_string().as_bytes()), text(claims.to_string().as_bytes()));
     let signature = format!("by {by:?}").into_bytes();
@@ -115,7 +115,7 @@ fn keys_of_both_kinds_let_in_and_are_asked_for_once() {
     assert_eq!((admission.uid.as_str(), admission.expires), ("1074", Some(now() + 65)));
     assert_eq!(admission.claims, [("iss".to_owned(), "https://issuer.example".to_owned())]);
     admitted(ask(&mut plugin, by_curve("c", 1)));
-    // Without a name each key of the algorithm is tried.
+    // A token without a key name is checked with each key of the algorithm.
     admitted(ask(&mut plugin, signed(&json!({"alg": "ES256"}), &claims(), PublicKey::Es256(curve(1)))));
     assert_eq!(asked(), 1);
 }
@@ -147,7 +147,7 @@ fn an_unknown_key_is_asked_for_once_an_interval() {
     let mut plugin = plugin("interval = 30");
     admitted(ask(&mut plugin, by_rsa("old", 1)));
     publish(&[rsa_jwk("old", 1), rsa_jwk("new", 2)]);
-    // The interval is not over: nobody makes the node ask by making names up.
+    // The interval is not over: invented key names cause no fetch.
     for name in ["new", "x", "y", "z"] {
         let (code, reason) = refused(ask(&mut plugin, by_rsa(name, 2)));
         assert_eq!((code.as_str(), reason), ("401", format!("token: no key is named {name:?}")));
@@ -156,7 +156,7 @@ fn an_unknown_key_is_asked_for_once_an_interval() {
     testing::advance(30_000);
     admitted(ask(&mut plugin, by_rsa("new", 2)));
     admitted(ask(&mut plugin, by_rsa("old", 1)));
-    // A key that the issuer took back counts no more once the keys are read again.
+    // A key that the issuer removed is not accepted after the next fetch.
     publish(&[rsa_jwk("new", 2)]);
     testing::advance(600_000);
     assert_eq!(refused(ask(&mut plugin, by_rsa("old", 1))).1, "token: no key is named \"old\"");
@@ -171,7 +171,7 @@ fn what_one_instance_read_the_others_know() {
     assert_eq!(asked(), 1);
     let kept = testing::with(|host| host.kv["keys"].0.clone());
     assert!(!String::from_utf8(kept).expect("text").contains("c2VjcmV0"), "only what is of use is kept");
-    // Another version finds what is kept, and something that is no set disturbs nobody.
+    // Another version reads the stored keys. Invalid stored data is ignored.
     testing::with(|host| host.kv.get_mut("keys").expect("keys").0 = b"nonsense".to_vec());
     admitted(ask(&mut plugin(""), by_rsa("r", 1)));
     assert_eq!(asked(), 2);

@@ -1,16 +1,16 @@
-//! What a token says: its claims in their types, held to the operator's rules.
+//! Typed claims of a token, checked against the operator's rules.
 
 use serde_json::{Map, Value};
 use skylark_plugin::Admission;
 
 use crate::{Fault, JOIN};
 
-/// What a token is held to.
+/// Requirements on a token.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules<'a> {
-    /// Seconds by which the clocks of issuer and node may differ.
+    /// Maximum clock difference between issuer and node, in seconds.
     pub leeway: u64,
-    /// Whether a token without `exp` is refused.
+    /// Refuses a token without `exp`.
     pub require_expiry: bool,
     /// The `aud` that a token must name; empty = any or none.
     pub audience: &'a str,
@@ -27,7 +27,7 @@ impl Claims {
         Self(claims)
     }
 
-    /// Who the token lets in, and how.
+    /// The admission that the token grants.
     ///
     /// # Errors
     /// A claim has the wrong type.
@@ -38,16 +38,17 @@ impl Claims {
             uid: self.uid()?,
             device: self.device()?,
             rooms: self.rooms()?,
-            // The leeway that let an expired token in does not close its connection at once.
+            // The leeway also extends the admission; otherwise an expired token that was accepted would close its
+            // connection at once.
             expires: self.expires()?.map(|at| at.saturating_add(rules.leeway)),
             claims: kept.chain(join).collect(),
         })
     }
 
-    /// `uid`, or `sub` where there is no `uid`.
+    /// `uid`, or `sub` if there is no `uid`.
     ///
     /// # Errors
-    /// Neither is there, or the two differ.
+    /// Both are missing, or they differ.
     pub fn uid(&self) -> Result<String, Fault> {
         let expected = "a non-empty text or an integer";
         match (self.name("uid", expected)?, self.name("sub", expected)?) {
@@ -60,27 +61,28 @@ impl Claims {
     /// `device`, or `did`.
     ///
     /// # Errors
-    /// It is neither a text nor an integer.
+    /// The claim is neither a text nor an integer.
     pub fn device(&self) -> Result<Option<String>, Fault> {
         let expected = "a non-empty text or an integer";
         Ok(self.name("device", expected)?.or(self.name("did", expected)?))
     }
 
-    /// `rooms`: a list of texts, or one text with commas.
+    /// `rooms`: a list of texts, or one comma-separated text.
     ///
     /// # Errors
-    /// It is anything else.
+    /// The claim has another type.
     pub fn rooms(&self) -> Result<Vec<String>, Fault> {
         self.list("rooms")
     }
 
-    /// `join`: the rooms that the client may join, as [`may_join`](crate::may_join) reads them; none = there is no such claim.
+    /// `join`: the rooms that the client may join, as [`may_join`](crate::may_join) reads them; none if there is no
+    /// such claim.
     ///
     /// # Errors
-    /// It is neither a list of texts nor a text with commas.
+    /// The claim is neither a list of texts nor a comma-separated text.
     pub fn join(&self) -> Result<Option<String>, Fault> {
         let patterns = self.list(JOIN)?;
-        // A comma stands in no name of a room, and parts the patterns of the claim.
+        // Room names contain no comma; the comma separates the patterns of the claim.
         if patterns.iter().any(|pattern| pattern.contains(',')) {
             return Err(Fault::Claim(JOIN, "a list of rooms without commas"));
         }
@@ -103,12 +105,12 @@ impl Claims {
     /// `exp`, in whole seconds since 1970.
     ///
     /// # Errors
-    /// It is no number.
+    /// The claim is not a number.
     pub fn expires(&self) -> Result<Option<u64>, Fault> {
         self.seconds("exp")
     }
 
-    /// Any claim as text: numbers and booleans in their JSON form, lists and objects as compact JSON.
+    /// A claim as text: numbers and booleans in their JSON form, lists and objects as compact JSON.
     pub fn text(&self, name: &str) -> Option<String> {
         match self.0.get(name)? {
             Value::Null => None,
@@ -143,7 +145,7 @@ impl Claims {
         }
     }
 
-    /// Back ends write user ids as numbers as often as as texts.
+    /// A text or an integer: back ends write user ids as numbers as often as as texts.
     fn name(&self, name: &'static str, expected: &'static str) -> Result<Option<String>, Fault> {
         match self.0.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -153,7 +155,7 @@ impl Claims {
         }
     }
 
-    /// A NumericDate may have a fraction, which is cut.
+    /// Whole seconds of a NumericDate; the fraction is cut.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

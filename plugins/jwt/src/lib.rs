@@ -1,7 +1,7 @@
-//! A JSON Web Token (RFC 7519) in compact form: taken apart, its claims in their types, and what they mean for a connection
-//! and its rooms.
+//! JSON Web Tokens (RFC 7519) in compact form: a parser, typed claims, and the admission and rooms that
+//! they grant.
 //!
-//! Knows no key and no algorithm: whoever uses it checks [`Token::signature`] before it asks for [`Token::claims`].
+//! Does not know keys or algorithms. Callers must verify [`Token::signature`] before they read [`Token::claims`].
 
 mod claims;
 
@@ -14,33 +14,33 @@ use skylark_plugin::{AccessAnswer, Claim, Join};
 
 pub use claims::{Claims, Rules};
 
-/// The claim that names the rooms which its holder may join.
+/// The claim that lists the rooms that the client may join.
 pub const JOIN: &str = "join";
 
-/// Longest token that is looked at.
+/// Maximum length of a token.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Why a token is refused; the client is told these words.
+/// Reason for which a token is refused. Its text goes to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Not a token at all, or one that breaks the standard: says where.
+    /// The text is not a token or breaks the standard; names the place.
     Malformed(&'static str),
-    /// Signed in another way than expected, or not at all.
+    /// The token is signed with another algorithm than expected, or not signed.
     Algorithm {
-        /// What would do.
+        /// The accepted algorithms.
         expected: String,
-        /// What the token says.
+        /// The algorithm that the token names.
         got: String,
     },
-    /// Names a key that is not there.
+    /// The token names a key that does not exist.
     UnknownKey(String),
-    /// No key made this signature.
+    /// No key matches the signature.
     Signature,
-    /// `exp` is over.
+    /// `exp` is in the past.
     Expired,
-    /// `nbf` lies ahead.
+    /// `nbf` is in the future.
     NotYet,
-    /// A claim is missing or has the wrong type: name and expectation.
+    /// A claim is missing or has the wrong type: name and expected type.
     Claim(&'static str, &'static str),
 }
 
@@ -58,22 +58,22 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A token in its parts. Nothing of it is believed yet.
+/// A token in its parts. Nothing in it is verified yet.
 #[derive(Debug, Clone)]
 pub struct Token<'a> {
     header: Map<String, Value>,
     claims: &'a str,
-    /// What the signature is over.
+    /// The signed text.
     pub signed: &'a str,
     /// The signature's bytes.
     pub signature: Vec<u8>,
 }
 
 impl<'a> Token<'a> {
-    /// Takes a token apart.
+    /// Parses a token.
     ///
     /// # Errors
-    /// It is none, or asks for extensions of the standard.
+    /// The text is not a token, or requires extensions of the standard.
     pub fn parse(text: &'a str) -> Result<Self, Fault> {
         if text.len() > MAX_TOKEN_BYTES {
             return Err(Fault::Malformed("too long"));
@@ -98,15 +98,15 @@ impl<'a> Token<'a> {
         self.header.get("alg").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The name of the key that the header gives.
+    /// The key name in the header.
     pub fn key(&self) -> Option<&str> {
         self.header.get("kid").and_then(Value::as_str)
     }
 
-    /// The claims, checked by the rules; `now` in seconds since 1970. To be asked when the signature is known to be good.
+    /// The claims, checked against the rules; `now` is in seconds since 1970. Verify the signature first.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first violation of the rules.
     pub fn claims(&self, rules: &Rules<'_>, now: u64) -> Result<Claims, Fault> {
         let claims = Claims::new(object(self.claims, "the claims are not base64url of a JSON object")?);
         claims.check(rules, now)?;
@@ -114,14 +114,14 @@ impl<'a> Token<'a> {
     }
 }
 
-/// The token, or the claimed uid where it has a token's form: CIM's web SDK can set nothing else.
+/// The token, or the claimed uid if it has the form of a token: CIM's web SDK has no other field for a token.
 pub fn offered(claim: &Claim) -> Option<&str> {
     let looks_like_one = |text: &&str| text.starts_with("eyJ") && text.split('.').count() == 3;
     let token = claim.token.as_deref().filter(|token| !token.is_empty());
     token.or_else(|| claim.uid.as_deref().filter(looks_like_one))
 }
 
-/// Decides about a join by the claim `join` of the client's token; abstains where the token does not name the room.
+/// Decides about a join by the claim `join` of the client's token. Abstains if the claim does not name the room.
 pub fn may_join(join: &Join) -> AccessAnswer {
     let names = |pattern: &str| match pattern.strip_suffix('*') {
         Some(prefix) => join.room.starts_with(prefix),
@@ -133,7 +133,7 @@ pub fn may_join(join: &Join) -> AccessAnswer {
     }
 }
 
-/// The bytes of base64url without padding.
+/// Decodes base64url without padding.
 pub fn bytes(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }

@@ -1,7 +1,8 @@
-//! Lets in clients with a JSON Web Token signed with one of its keys (HS256), and into the rooms that the token names.
+//! Authenticates clients by a JSON Web Token signed with a configured key (HS256), and admits them to the rooms that
+//! the token names.
 //!
-//! Checks the signature, by the host's constant-time `crypto`, before a claim is looked at; what a token says stands in the crate `jwt`. README.md tells
-//! settings and answers.
+//! Verifies the signature with the host's constant-time `crypto` before any claim is read. The crate `jwt` interprets
+//! the claims. README.md describes settings and answers.
 
 mod settings;
 
@@ -12,7 +13,7 @@ use skylark_plugin::{
 
 pub use settings::{Key, Settings};
 
-/// The plugin: its keys and rules, checked.
+/// The plugin, with its validated keys and rules.
 #[derive(Debug)]
 pub struct TokenAuth {
     settings: Settings,

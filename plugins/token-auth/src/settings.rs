@@ -5,19 +5,19 @@ use std::fmt;
 use jwt::Rules;
 use serde::Deserialize;
 
-/// Shortest secret: the size of the digest (RFC 7518 §3.2).
+/// Minimum secret length: the size of the digest (RFC 7518 §3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
-/// What the operator says.
+/// Settings of the operator.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Keys that are accepted. New tokens are made with the first one.
+    /// Accepted keys. New tokens are signed with the first one.
     pub keys: Vec<Key>,
-    /// Seconds by which the clocks of issuer and node may differ.
+    /// Maximum clock difference between issuer and node, in seconds.
     #[serde(default = "default_leeway")]
     pub leeway: u64,
-    /// Whether a token without `exp` is refused.
+    /// Refuses a token without `exp`.
     #[serde(default = "yes")]
     pub require_expiry: bool,
     /// The `aud` that a token must name; empty = any or none.
@@ -35,13 +35,13 @@ pub struct Settings {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
-    /// A token may name it in its header as `kid`.
+    /// Name of the key. A token may name the key in its header as `kid`.
     pub id: String,
     /// At least 32 bytes.
     pub secret: String,
 }
 
-/// Never shows the secret.
+/// Never prints the secret.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
@@ -49,7 +49,7 @@ impl fmt::Debug for Key {
 }
 
 impl Settings {
-    /// What tokens are held to.
+    /// The rules for tokens.
     pub fn rules(&self) -> Rules<'_> {
         Rules {
             leeway: self.leeway,
@@ -60,7 +60,7 @@ impl Settings {
     }
 
     /// # Errors
-    /// What is wrong, by its name in the file.
+    /// The first invalid setting, by its name in the file.
     pub fn check(&self) -> Result<(), String> {
         if self.keys.is_empty() {
             return Err("settings.keys: expected at least one key, got none".to_owned());

@@ -1,4 +1,4 @@
-//! Who gets in, told by tokens made here: the same cases that the built component is held to.
+//! Authentication with tokens made by the test. The built component must pass the same cases.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

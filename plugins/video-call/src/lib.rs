@@ -1,7 +1,7 @@
 //! Signalling of calls between two users: invite, accept, reject, cancel, hang up.
 //!
-//! Decides who may do what in which state, and who is told; what is under way stands in `store`. Knows no media: an accepted call has an address
-//! that both sides get. README.md tells keys, pushes and answers.
+//! Checks each action against the state of the call and notifies the other user. The module `store` keeps the calls.
+//! Handles no media: both sides of an accepted call get an address. README.md lists keys, pushes and answers.
 
 mod settings;
 mod store;
@@ -13,32 +13,32 @@ use skylark_plugin::{
 pub use settings::Settings;
 use store::{Call, Kind};
 
-/// CIM's numbers for what happens in a call.
+/// CIM action numbers of call events.
 pub mod action {
-    /// An invitation to speak.
+    /// Invitation to a voice call.
     pub const VOICE: &str = "900";
-    /// An invitation to see each other.
+    /// Invitation to a video call.
     pub const VIDEO: &str = "901";
     /// The invitation was accepted.
     pub const ACCEPT: &str = "902";
     /// The invitation was rejected.
     pub const REJECT: &str = "903";
-    /// The one who is called is busy.
+    /// The called user is busy.
     pub const BUSY: &str = "904";
-    /// The call was ended.
+    /// The call ended.
     pub const HANG_UP: &str = "905";
-    /// The invitation was taken back.
+    /// The caller cancelled the invitation.
     pub const CANCEL: &str = "906";
 }
 
-/// How often an invitation is tried again when somebody else took one of the two users at the same moment.
+/// Attempts to enter an invitation while concurrent calls take one of the two users.
 const TRIES: usize = 3;
-/// Longest name of a user, bytes.
+/// Maximum length of a user name in bytes.
 const MAX_NAME_BYTES: usize = 128;
-/// Bytes of a value that an answer repeats: the rest costs time to write and tells nobody more.
+/// Maximum bytes of a client value that an error reply repeats; more would cost time and add no information.
 const SHOWN_BYTES: usize = 64;
 
-/// The plugin: its rules, checked.
+/// The plugin, with its validated settings.
 #[derive(Debug)]
 pub struct VideoCall {
     settings: Settings,
@@ -74,7 +74,7 @@ impl Handler for VideoCall {
     }
 }
 
-/// Nobody answered in time: both are told.
+/// Ends an unanswered call and notifies both users.
 impl Alarms for VideoCall {
     fn on_timer(&mut self, id: &str, parties: &[u8]) {
         if let Some(call) = unanswered(id, &String::from_utf8_lossy(parties))
@@ -85,12 +85,12 @@ impl Alarms for VideoCall {
     }
 }
 
-/// The call that rang in vain; none if it was answered at the last moment.
+/// The unanswered call; none if it was accepted at the last moment.
 fn unanswered(id: &str, parties: &str) -> Option<Call> {
     if let Some(call) = store::call(id) {
         return call.accepted_by.is_none().then_some(call);
     }
-    // Its entry ends at the same moment as its time.
+    // The kv entry expires at the same moment as the timer, so the timer's data holds the parties.
     let mut parties = parties.splitn(3, ',').map(str::to_owned);
     let kind = if parties.next()? == Kind::Voice.as_str() { Kind::Voice } else { Kind::Video };
     Some(Call { id: id.to_owned(), caller: parties.next()?, callee: parties.next()?, kind, accepted_by: None })
@@ -107,11 +107,11 @@ fn give_up(call: &Call) -> Result<(), No> {
     Ok(())
 }
 
-/// Why something is not done.
+/// Reason for which a request fails.
 enum No {
-    /// The client is told so.
+    /// An error reply to the client.
     Answer(Reply),
-    /// The host could not.
+    /// A failure of the host.
     Host(String),
 }
 
@@ -133,7 +133,7 @@ impl From<outbox::Error> for No {
     }
 }
 
-/// The beginning of a value that a client sent.
+/// At most [`SHOWN_BYTES`] bytes of a client value, cut at a character boundary.
 fn shown(value: &str) -> &str {
     &value[..value.floor_char_boundary(SHOWN_BYTES)]
 }
@@ -168,7 +168,7 @@ impl VideoCall {
                 return self.invite_again(who, callee, own);
             }
             if let Some(theirs) = store::call_of(callee) {
-                // Perhaps with the caller, since the look above: what two looks find need not be of one moment.
+                // The two look-ups are not atomic: since the first one, the caller may have entered this call.
                 if theirs.has(&who.uid) {
                     return self.invite_again(who, callee, theirs);
                 }
@@ -195,11 +195,11 @@ impl VideoCall {
         Ok(state(call, "ringing").with("ring", seconds))
     }
 
-    /// An invitation by somebody who is in a call already.
+    /// Handles an invitation by a user in an active call.
     fn invite_again(&self, who: &Identity, callee: &str, own: Call) -> Done {
         let rings = own.accepted_by.is_none();
         if rings && own.caller == callee {
-            // Both called each other at once: the later invitation accepts the earlier one.
+            // Both users called each other at once: the later invitation accepts the earlier one.
             return self.join(who, own);
         }
         if rings && own.callee == callee {
@@ -215,7 +215,7 @@ impl VideoCall {
         }
         match call.accepted_by {
             None => self.join(who, call),
-            // A client that did not hear the reply asks again.
+            // A client that lost the reply asks again.
             Some(cid) if cid == who.cid => Ok(self.accepted(&call)),
             Some(_) => Err(no("409", "the call was accepted on another device")),
         }
@@ -264,7 +264,7 @@ impl VideoCall {
         finish(who, &call, action::CANCEL, "cancelled")
     }
 
-    /// Ends a call in any state: who hangs up while it rings cancels or rejects it.
+    /// Ends a call in any state. While the call rings, the caller cancels it and the callee rejects it.
     fn hang_up(who: &Identity, asked: &skylark_plugin::Call) -> Done {
         let call = find(who, asked)?;
         match call.accepted_by {
@@ -275,14 +275,14 @@ impl VideoCall {
     }
 }
 
-/// The call that is named, if the user is a party to it.
+/// The named call, if the user is a party to it.
 fn find(who: &Identity, asked: &skylark_plugin::Call) -> Result<Call, No> {
     let id =
         asked.get("call").filter(|id| !id.is_empty()).ok_or_else(|| no("400", "call: expected a call, got none"))?;
     if !settings::is_call_name(id) {
         return Err(no("404", format!("call {:?} does not exist", shown(id))));
     }
-    // An entry ends with its time; then it is too late, whatever was wanted.
+    // An entry that expired belongs to a call that is over.
     let call = store::call(id).ok_or_else(|| no("408", "too late: the call is over"))?;
     if call.has(&who.uid) { Ok(call) } else { Err(no("403", "not a party to this call")) }
 }
@@ -298,14 +298,14 @@ fn finish(who: &Identity, call: &Call, action: &str, how: &str) -> Done {
     Ok(state(call, how))
 }
 
-/// The other devices of the one who answered stop ringing.
+/// Stops the ringing on the other devices of the user.
 fn quiet_others(who: &Identity, message: Message) -> Result<(), outbox::Error> {
     let options = outbox::Options { key: None, history: outbox::History::No, no_echo: Some(who.cid) };
     let message = Message { receiver: who.uid.clone(), ..message }.with("elsewhere", "true");
     outbox::push_with(Target::user(who.uid.as_str()), message, Some(options))
 }
 
-/// What the other side of `by` is told.
+/// The message about `call` that `by` sends to the other party.
 fn told(action: &str, call: &Call, by: &str) -> Message {
     let message = Message::new(action).between(by, call.peer_of(by));
     message.with("call", call.id.as_str()).with("kind", call.kind.as_str())

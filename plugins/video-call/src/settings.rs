@@ -1,34 +1,34 @@
-//! The `[settings]` table of `video-call.toml`, and what is made with its secret: addresses and the names of calls.
+//! The `[settings]` table of `video-call.toml`, and the values made with its secret: addresses and call names.
 
 use std::fmt::{self, Write as _};
 
 use serde::Deserialize;
 use skylark_plugin::crypto;
 
-/// Shortest secret: the size of the digest.
+/// Minimum secret length: the size of the digest.
 const MIN_SECRET_BYTES: usize = 32;
-/// Longest time that kv entries are kept: a day.
+/// Maximum lifetime of kv entries: one day.
 const MAX_SECONDS: u32 = 24 * 60 * 60;
 
-/// What the operator says.
+/// Settings of the operator.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where an accepted call takes place: `{call}` is the call's id, `{hmac}` the signature of it, `{kind}` voice or video.
+    /// Address of an accepted call. `{call}` is the call's id, `{hmac}` its signature, `{kind}` voice or video.
     pub address: String,
-    /// Signs the ids in addresses; at least 32 bytes, shared with the media server.
+    /// Secret that signs the ids in addresses. At least 32 bytes, shared with the media server.
     pub secret: String,
     /// Seconds in which an invitation can be answered.
     #[serde(default = "default_ring")]
     pub ring: u32,
-    /// Seconds after which a call that nobody ended no longer keeps its two users busy.
+    /// Seconds after which an unfinished call no longer keeps its two users busy.
     #[serde(default = "default_talk")]
     pub talk: u32,
 }
 
 impl Settings {
     /// # Errors
-    /// What is wrong, by its name in the file.
+    /// The first invalid setting, by its name in the file.
     pub fn check(&self) -> Result<(), String> {
         if !self.address.contains("{call}") || !self.address.contains("{hmac}") {
             return Err(format!(
@@ -48,20 +48,20 @@ impl Settings {
         Ok(())
     }
 
-    /// Where the call takes place. The same for both sides.
+    /// The address of the call, the same for both sides.
     pub fn address_of(&self, call: &str, kind: &str) -> String {
         let filled = self.address.replace("{call}", call).replace("{kind}", kind);
         filled.replace("{hmac}", &self.digest(&["address", call], 32))
     }
 
-    /// A name for a call that nobody can guess.
+    /// A call name that cannot be guessed.
     pub(crate) fn name_call(&self, caller: &str, callee: &str, nonce: &str) -> String {
         self.digest(&["call", caller, callee, nonce], NAME_BYTES)
     }
 
     /// The first bytes of the HMAC over the words, in hexadecimal.
     fn digest(&self, words: &[&str], bytes: usize) -> String {
-        // A comma is in no user's name, so no two lists of words are one.
+        // No user name contains a comma, so different lists of words have different digests.
         let digest = crypto::hmac_sha256(self.secret.as_bytes(), words.join(",").as_bytes());
         digest.iter().take(bytes).fold(String::new(), |mut hex, byte| {
             write!(hex, "{byte:02x}").expect("a string takes all");
@@ -70,17 +70,17 @@ impl Settings {
     }
 }
 
-/// Never shows the secret.
+/// Never prints the secret.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings").field("address", &self.address).field("ring", &self.ring).finish_non_exhaustive()
     }
 }
 
-/// Bytes of a call's name.
+/// Bytes of a call name.
 const NAME_BYTES: usize = 16;
 
-/// Whether a text has the form of a call's name.
+/// True if the text has the form of a call name.
 pub(crate) fn is_call_name(text: &str) -> bool {
     text.len() == 2 * NAME_BYTES && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

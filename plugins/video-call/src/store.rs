@@ -1,7 +1,7 @@
-//! The calls that are under way, as the host's kv keeps them: `call:<id>` is a call, `user:<uid>` the id of the call that a user is in.
+//! Active calls in the host's kv: `call:<id>` holds a call, `user:<uid>` the id of the call that a user is in.
 //!
-//! Every entry ends by itself. A user is in one call at most: that entry is taken by compare-and-swap, so of two who take it at once one
-//! sees the other.
+//! Every entry expires. A user is in at most one call: the user entry is taken by compare-and-swap, so of two
+//! concurrent calls one sees the other.
 
 use serde::{Deserialize, Serialize};
 use skylark_plugin::kv;
@@ -9,17 +9,17 @@ use skylark_plugin::kv;
 /// One call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Call {
-    /// Its name; the key, not part of the value.
+    /// The call's name. It is the kv key and not part of the value.
     #[serde(skip)]
     pub(crate) id: String,
     pub(crate) caller: String,
     pub(crate) callee: String,
     pub(crate) kind: Kind,
-    /// The connection that accepted it; none while it rings.
+    /// The connection that accepted the call; none while the call rings.
     pub(crate) accepted_by: Option<u64>,
 }
 
-/// What is called for.
+/// The kind of call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
@@ -37,7 +37,7 @@ impl Kind {
 }
 
 impl Call {
-    /// The other of its two users.
+    /// The other user of the call.
     pub(crate) fn peer_of(&self, uid: &str) -> &str {
         if uid == self.caller { &self.callee } else { &self.caller }
     }
@@ -60,10 +60,10 @@ pub(crate) fn call_of(uid: &str) -> Option<Call> {
     call(&id)
 }
 
-/// Enters a call with both its users; `false`, and nothing entered, if one of them is in a call by now.
+/// Enters a call for both users. Returns `false`, and enters nothing, if one of them is in a call by now.
 pub(crate) fn enter(call: &Call, seconds: u32) -> Result<bool, kv::Error> {
     for (at, uid) in [&call.caller, &call.callee].into_iter().enumerate() {
-        // What is left of an ended call (its own entry is gone) does not keep anybody busy.
+        // A user entry whose call has ended does not make the user busy.
         let stale = kv::get(&user_key(uid));
         let free = call_of(uid).is_none();
         if !free || !kv::compare_and_swap(&user_key(uid), stale.as_deref(), call.id.as_bytes(), Some(seconds))? {
@@ -77,7 +77,7 @@ pub(crate) fn enter(call: &Call, seconds: u32) -> Result<bool, kv::Error> {
     Ok(true)
 }
 
-/// Keeps a call and its two users for so many seconds from now.
+/// Keeps a call and the entries of its two users for `seconds` from now.
 pub(crate) fn keep(call: &Call, seconds: u32) -> Result<(), kv::Error> {
     for uid in [&call.caller, &call.callee] {
         kv::set(&user_key(uid), call.id.as_bytes(), Some(seconds))?;
@@ -85,7 +85,7 @@ pub(crate) fn keep(call: &Call, seconds: u32) -> Result<(), kv::Error> {
     save(call, seconds)
 }
 
-/// Ends a call: both users are free.
+/// Ends a call and frees both users.
 pub(crate) fn end(call: &Call) -> Result<(), kv::Error> {
     kv::delete(&call_key(&call.id))?;
     for uid in [&call.caller, &call.callee] {

@@ -1,4 +1,4 @@
-//! Calls from invitation to end, told by replies and pushes: the same cases that the built component is held to.
+//! Calls from invitation to end, checked by replies and pushes. The built component must pass the same cases.
 
 use skylark_plugin::{Alarms, Call, Handler, Identity, Message, Plugin, Reply, Target, kv, testing};
 use video_call::{Settings, VideoCall, action};
@@ -10,7 +10,7 @@ const SETTINGS: &str = r#"
     talk = 600
 "#;
 
-/// 1 and 2 are online with one connection each, 11 and 12; 3 with two, 13 and 33.
+/// Users 1 and 2 are online with one connection each (11 and 12), user 3 with two (13 and 33).
 fn plugin() -> VideoCall {
     for (uid, cid) in [("1", 11), ("2", 12), ("3", 13), ("3", 33)] {
         testing::connect(uid, cid);
@@ -39,7 +39,8 @@ fn said(reply: &Reply) -> (&str, &str) {
     (&reply.code, &reply.message)
 }
 
-/// The one push to the other side: to whom, action, message. What only stops other devices from ringing is left out.
+/// The one push to the other side: receiver and message. Pushes that only stop the ringing on other devices are left
+/// out.
 #[track_caller]
 fn pushed() -> (String, Message) {
     let mut pushes: Vec<_> =
@@ -280,7 +281,7 @@ fn the_manifest_that_is_shipped_starts() {
     VideoCall::start(manifest["settings"].clone().try_into().unwrap()).unwrap();
 }
 
-/// Lets time pass, and tells the plugin what is due then.
+/// Advances the clock and runs the due timers.
 fn wait(plugin: &mut VideoCall, milliseconds: u64) {
     testing::advance(milliseconds);
     for (name, data) in testing::take_due_timers() {

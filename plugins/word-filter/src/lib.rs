@@ -1,7 +1,7 @@
 //! Masks, rejects or drops messages that hold words from a list.
 //!
-//! Decides which texts of a message are looked at and what follows; how words are found stands in `words`, how texts are compared in
-//! `normal`. README.md tells the settings.
+//! Decides which texts of a message are searched and what follows. `words` finds words; `normal` defines how texts are
+//! compared. README.md describes the settings.
 
 mod normal;
 mod search;
@@ -15,7 +15,7 @@ pub use normal::Spare;
 pub use settings::{Field, Mode, Settings};
 pub use words::Words;
 
-/// For the test that makes and holds the tables.
+/// For the test that generates and verifies the tables.
 #[doc(hidden)]
 #[cfg(not(target_family = "wasm"))]
 pub mod unicode {
@@ -23,7 +23,7 @@ pub mod unicode {
     pub use crate::tables::{class, folded, is_mark};
 }
 
-/// The plugin: its list, compiled, and its rules.
+/// The plugin: its compiled list and its settings.
 #[derive(Debug)]
 pub struct WordFilter {
     words: Words,
@@ -41,7 +41,7 @@ impl Plugin for WordFilter {
 }
 
 impl Filter for WordFilter {
-    /// Asks for one field after the other, and for the whole message only if there is something to mask.
+    /// Reads one field after the other, and reads the whole message only if there is something to mask.
     fn judge(&mut self, publish: &Publish) -> Verdict {
         if self.words.is_empty() {
             return Verdict::Allow;
@@ -61,7 +61,7 @@ impl Filter for WordFilter {
     }
 }
 
-/// The texts of one field, each with its place in `content` or `extra`.
+/// The texts of one field, each with its index in `content` or `extra`.
 fn texts(field: &Field, publish: &Publish) -> Vec<(usize, String)> {
     let of = |entries: Vec<Entry>, key: &Option<String>| {
         let all = entries.into_iter().enumerate();
@@ -77,7 +77,7 @@ fn texts(field: &Field, publish: &Publish) -> Vec<(usize, String)> {
 }
 
 impl WordFilter {
-    /// The message with its words masked, in the fields that are looked at; none if there is no word. Each text is looked at once.
+    /// The message with the words in the configured fields masked; none if there is no word. Searches each text once.
     fn masked(&self, publish: &Publish, spare: &Spare) -> Option<Message> {
         let mut masked = Vec::new();
         for field in &self.settings.fields {
@@ -104,7 +104,7 @@ impl WordFilter {
         Some(message)
     }
 
-    /// A masked address leads nowhere, and nobody reads it.
+    /// A masked address would lead nowhere, and readers do not see the address.
     fn is_left_alone(&self, text: &str) -> bool {
         let is_address = || text.starts_with("http://") || text.starts_with("https://");
         !self.settings.addresses && is_address() && text.bytes().all(|byte| byte.is_ascii_graphic())

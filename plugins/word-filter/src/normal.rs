@@ -1,22 +1,22 @@
-//! The form in which texts are compared, and the way back to the text as it was written.
+//! The normal form in which texts are compared, with a map back to the written text.
 //!
-//! Compatibility decomposition (full-width, circled and styled letters, ligatures) with full case folding; characters that show nothing are left
-//! out. Each character of the result knows which one it came from. Knows no word list.
+//! Compatibility decomposition (full-width, circled and styled letters, ligatures) with full case folding. Invisible
+//! characters are dropped. Each character of the result records its source character. Does not know word lists.
 //!
-//! The work is bounded by the bytes of the text, not by what its characters become: one Arabic ligature (U+FDFA) becomes 18 letters.
+//! The bytes of the text bound the work, not the decomposed letters: one Arabic ligature (U+FDFA) becomes 18 of them.
 
 use std::cell::Cell;
 use std::ops::Range;
 
 use crate::tables::{self, is_mark};
 
-/// Letters that the texts of a message may become beyond one for each of their bytes. A script that people write stays below one for each byte; a short
-/// text may be made of ligatures alone. From there on a character stands for itself.
+/// Letters that the texts of a message may produce beyond one per byte. Natural scripts stay below one per byte; a
+/// short text may consist of ligatures. Beyond the limit each character stands for itself.
 const SPARE_LETTERS: usize = 4_096;
-/// Marks on one letter that are ordered by comparison; more of them are counted.
+/// Up to this number, the marks on one letter are ordered by comparison; above it, by counting.
 const FEW_MARKS: usize = 16;
 
-/// What is left of the letters that the texts of one message may become beyond their bytes.
+/// The remaining letters that the texts of one message may produce beyond their bytes.
 #[derive(Debug)]
 pub struct Spare(Cell<usize>);
 
@@ -26,15 +26,15 @@ impl Default for Spare {
     }
 }
 
-/// A text in the form in which texts are compared.
+/// A text in normal form.
 #[derive(Debug)]
 pub(crate) struct Normal {
     text: Vec<u8>,
-    /// The characters of `text`; none if the text is as it was written but for the case of ASCII letters.
+    /// The characters of `text`; none if the text differs from the written one only in the case of ASCII letters.
     letters: Option<Letters>,
 }
 
-/// The characters, and the place of the last one that was looked for: words are found in order, so the next one is near.
+/// The characters, and the index of the last look-up. Words are found in order, so the next one is near.
 #[derive(Debug)]
 struct Letters {
     all: Vec<Letter>,
@@ -45,9 +45,9 @@ struct Letters {
 struct Letter {
     c: char,
     class: u8,
-    /// Its start in the normal text, in bytes.
+    /// Start in the normal text, in bytes.
     at: usize,
-    /// The character that it came from, in bytes of the written text.
+    /// Source character, as a byte range of the written text.
     from: usize,
     end: usize,
 }
@@ -77,7 +77,7 @@ impl Normal {
         String::from_utf8(self.text).expect("it is made of characters")
     }
 
-    /// The characters that touch a part of the normal text, and the part's own first and last one.
+    /// For each end of a part of the normal text: the character outside of it and the character inside.
     pub(crate) fn edges(&self, part: &Range<usize>) -> [(Option<char>, Option<char>); 2] {
         let Some(letters) = &self.letters else {
             let at = |at: Option<usize>| at.and_then(|at| self.text.get(at)).map(|byte| char::from(*byte));
@@ -89,7 +89,7 @@ impl Normal {
         [(at(first.checked_sub(1)), at(Some(first))), (at(Some(next)), at(next.checked_sub(1)))]
     }
 
-    /// True if a part of the normal text is made of whole characters of the written one, with the marks that belong to them.
+    /// True if a part of the normal text consists of whole characters of the written text, with their marks.
     pub(crate) fn is_whole(&self, part: &Range<usize>) -> bool {
         let Some(letters) = &self.letters else { return true };
         let (first, next) = (letters.index(part.start), letters.index(part.end));
@@ -100,7 +100,7 @@ impl Normal {
         !starts_inside && !ends_inside
     }
 
-    /// The part of the written text, in bytes, from which a part of the normal text came.
+    /// The byte range of the written text that became a part of the normal text.
     pub(crate) fn written(&self, part: &Range<usize>) -> Range<usize> {
         let Some(letters) = &self.letters else { return part.clone() };
         let part = &letters.all[letters.index(part.start)..letters.index(part.end)];
@@ -111,7 +111,7 @@ impl Normal {
 }
 
 impl Letters {
-    /// How many begin before a place in the normal text.
+    /// Number of characters that begin before `at` in the normal text.
     fn index(&self, at: usize) -> usize {
         let mut index = self.last.get();
         while self.all.get(index).is_some_and(|letter| letter.at < at) {
@@ -125,7 +125,7 @@ impl Letters {
     }
 }
 
-/// Byte by byte: a copy of a few bytes is a call of the host in WebAssembly.
+/// Writes byte by byte: in WebAssembly a copy of a few bytes is a call of the host.
 pub(crate) fn push_utf8(text: &mut Vec<u8>, c: char) {
     let (code, more) = (u32::from(c), c.len_utf8() - 1);
     let byte = |bits: u32| bits.to_le_bytes()[0];
@@ -153,7 +153,7 @@ fn letters(written: &str, most: usize, tables: &tables::Tables) -> Vec<Letter> {
     letters
 }
 
-/// Marks on one letter stand in one order, whatever order they were typed in.
+/// Puts the marks on one letter into canonical order, independent of the order in which they were typed.
 fn order_marks(letters: &mut [Letter]) {
     for run in letters.chunk_by_mut(|a, b| a.class != 0 && b.class != 0) {
         if run.len() > FEW_MARKS {
@@ -170,7 +170,7 @@ fn order_marks(letters: &mut [Letter]) {
     }
 }
 
-/// In one pass for each class, since a letter may carry thousands of marks.
+/// Counting sort by class, in one pass for each class, since a letter may carry thousands of marks.
 fn order_many(run: &mut [Letter]) {
     let mut ends = [0; 256];
     run.iter().for_each(|letter| ends[usize::from(letter.class)] += 1);
@@ -193,10 +193,10 @@ fn is_plain_ideograph(c: char) -> bool {
     ('\u{4E00}'..='\u{9FFF}').contains(&c)
 }
 
-/// Soft hyphens, joiners, direction and variation marks, strokes laid over letters: what is put between letters to hide a word.
+/// Soft hyphens, joiners, direction and variation marks, overlaid strokes: characters that can hide a word.
 #[cfg_attr(target_family = "wasm", allow(unreachable_pub, reason = "the test of the tables asks for it"))]
 pub fn shows_nothing(c: char) -> bool {
-    // Most scripts have no such character: their blocks are told apart first.
+    // Most scripts have no such character, so the block is tested first.
     matches!(u32::from(c) >> 8, 0x00 | 0x03 | 0x06 | 0x11 | 0x17 | 0x18 | 0x20 | 0x31 | 0xFE | 0xFF | 0xE00..=0xE0F)
         && matches!(c,
         '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{3164}' | '\u{FFA0}' | '\u{FEFF}'

@@ -1,30 +1,30 @@
-//! All words of a list found in one pass over a text, however long the list is (Aho and Corasick, 1975).
+//! Finds all words of a list in one pass over a text, for any length of the list (Aho and Corasick, 1975).
 //!
-//! Bytes only: knows nothing of letters.
+//! Works on bytes and does not know letters.
 
 use std::collections::VecDeque;
 
-/// A compiled list. State 0 is the root; the states stand in order of their depth, and those below one state side by side.
+/// A compiled list. State 0 is the root. States are ordered by depth, and the children of a state are adjacent.
 #[derive(Debug)]
 pub(crate) struct Search {
     states: Vec<State>,
-    /// What follows the root, by byte, so that a text without a word is passed over fast. 0 = nothing.
+    /// Children of the root by byte, so that a text without a word is scanned fast. 0 = none.
     first: Box<[u32; 256]>,
     words: usize,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct State {
-    /// The byte that leads here.
+    /// The byte that leads to this state.
     byte: u8,
-    /// The first state below this one, and how many there are.
+    /// The first child, and the number of children.
     below: u32,
     count: u16,
-    /// The longest other state that ends with the same bytes.
+    /// The longest other state that is a suffix of this one.
     fallback: u32,
-    /// Bytes of the word that ends here; 0 = none does.
+    /// Bytes of the word that ends at this state; 0 = none.
     word: u32,
-    /// The nearest state on the way of `fallback` where a word ends; 0 = none.
+    /// The nearest state on the `fallback` chain at which a word ends; 0 = none.
     shorter: u32,
 }
 
@@ -34,7 +34,7 @@ impl Search {
         sorted.sort_unstable();
         sorted.dedup();
         let mut search = Self { states: vec![State::default()], first: Box::new([0; 256]), words: sorted.len() };
-        // What is left to do: a state, the words that begin like it, and its depth.
+        // Pending work: a state, the words that begin with it, and its depth.
         let mut open = VecDeque::from([(0, &sorted[..], 0)]);
         while let Some((parent, mut words, depth)) = open.pop_front() {
             if let Some((shortest, longer)) = words.split_first()
@@ -57,7 +57,7 @@ impl Search {
         self.words == 0
     }
 
-    /// Where words stand, by their ends; they may overlap.
+    /// Calls `each` with the range of each word, in order of the ends, until it returns false. Ranges may overlap.
     pub(crate) fn found(&self, text: &[u8], mut each: impl FnMut(std::ops::Range<usize>) -> bool) {
         let mut state = 0;
         for (at, &byte) in text.iter().enumerate() {
@@ -87,7 +87,7 @@ impl Search {
         index
     }
 
-    /// A state's fallback is above it, so it is ready when its turn comes.
+    /// A fallback is less deep than its state, so it is linked before it is needed.
     fn link(&mut self) {
         for parent in 0..self.states.len() {
             let State { below, count, fallback, .. } = self.states[parent];

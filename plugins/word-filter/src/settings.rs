@@ -3,37 +3,37 @@
 use serde::Deserialize;
 use serde::de::Error as _;
 
-/// What the operator says.
+/// Settings of the operator.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The words and phrases that are looked for.
+    /// The words and phrases to find.
     pub words: Vec<String>,
-    /// What happens to a message that has one.
+    /// The action for a message that has a word of the list.
     pub mode: Mode,
-    /// Stands for each character of a word, in mode `mask`.
+    /// Replaces each character of a word, in mode `mask`.
     pub mask: char,
-    /// The texts that are looked at.
+    /// The texts to search.
     pub fields: Vec<Field>,
-    /// Whether letters right before or after keep a word from counting, in scripts that put spaces between words.
+    /// Ignores a word next to other letters, in scripts that put spaces between words.
     pub whole_words: bool,
-    /// Whether a text that is nothing but an http address is looked at.
+    /// Searches texts that consist only of an http address.
     pub addresses: bool,
-    /// What the publisher is told, in mode `reject`: three digits.
+    /// Code of three digits for the publisher, in mode `reject`.
     pub code: String,
-    /// And in plain words.
+    /// Reason for the publisher in plain words, in mode `reject`.
     pub reason: String,
 }
 
-/// What happens to a message that has a word.
+/// The action for a message that has a word of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// The word's characters are covered, and the message goes on.
+    /// Replaces the characters of the word and publishes the message.
     Mask,
-    /// The publisher is told no.
+    /// Rejects the message and tells the publisher.
     Reject,
-    /// It disappears.
+    /// Drops the message.
     Drop,
 }
 
@@ -42,17 +42,17 @@ pub enum Mode {
 pub enum Field {
     /// The headline.
     Title,
-    /// The picture's address.
+    /// The address of the picture.
     Image,
-    /// The body: all its values, or that of one key.
+    /// The body: all its values, or the value of one key.
     Content(Option<String>),
-    /// What goes with the body: all its values, or that of one key.
+    /// The `extra` entries: all values, or the value of one key.
     Extra(Option<String>),
 }
 
 impl Settings {
     /// # Errors
-    /// What is wrong, by its name in the file.
+    /// The first invalid setting, by its name in the file.
     pub fn check(&self) -> Result<(), String> {
         let three_digits = self.code.len() == 3 && self.code.bytes().all(|byte| byte.is_ascii_digit());
         if !three_digits {

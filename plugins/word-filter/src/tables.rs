@@ -1,65 +1,65 @@
-//! What Unicode says of a character, as far as word lists need it: its folded form, its combining class, whether it is a mark.
+//! Unicode properties for word lists: the folded form of a character, its combining class, and the property "mark".
 //!
-//! Read once per instance from `tables/unicode.bin` (a sixth of what the tables of a Unicode crate take). The file is made from such a crate by
-//! `BLESS=1 cargo test -p word-filter --test tables`, and the same test holds it to the crate.
+//! Each instance reads `tables/unicode.bin` once; the file is six times smaller than the tables of a Unicode crate.
+//! `BLESS=1 cargo test -p word-filter --test tables` makes the file from such a crate. The same test compares both.
 
 use std::ops::RangeInclusive;
 
-/// Folded forms, then classes, then marks. Numbers are LEB128; a code point is told by its distance from the one before, and so is each
-/// character of a form. A form begins with that distance and, in the lowest two bits, its length; 0 = the length follows. A distance of 0
-/// says how often the form of one character before it comes again, with the same two distances.
+/// Folded forms, then classes, then marks. Numbers are LEB128. Code points and letters of a form are stored as
+/// distances from the one before. A form begins with its distance and, in the lowest two bits, its length; 0 = the
+/// length follows. A distance of 0 gives the repetitions of the last one-letter form, with the same two distances.
 static UNICODE: &[u8] = include_bytes!("../tables/unicode.bin");
 
 thread_local! {
     static TABLES: Tables = Tables::read();
 }
 
-/// Hangul syllables are taken apart by rule, not by table.
+/// Hangul syllables are decomposed by rule, not by table.
 const SYLLABLES: RangeInclusive<u32> = 0xAC00..=0xD7A3;
 
-/// The characters that all writings of `c` share (compatibility decomposition, full case folding); none if that is `c` itself.
+/// The common form of all variants of `c` (compatibility decomposition, full case folding); calls `push` per character.
 #[cfg(not(target_family = "wasm"))]
 pub fn folded(c: char, push: impl FnMut(char)) {
     with(|tables| tables.folded(c, push));
 }
 
-/// The canonical combining class; 0 for what starts a letter.
+/// The canonical combining class; 0 for a character that starts a letter.
 #[cfg(not(target_family = "wasm"))]
 pub fn class(c: char) -> u8 {
     with(|tables| tables.class(c))
 }
 
-/// Whether `c` belongs to the letter before it.
+/// True if `c` combines with the letter before it.
 #[cfg_attr(target_family = "wasm", allow(unreachable_pub, reason = "the test of the tables asks for it"))]
 pub fn is_mark(c: char) -> bool {
     with(|tables| tables.sign(c).is_mark)
 }
 
-/// Looks at the tables of this instance.
+/// Gives access to the tables of this instance.
 pub(crate) fn with<T>(look: impl FnOnce(&Tables) -> T) -> T {
     TABLES.with(look)
 }
 
-/// Code points of one page, and how many bits tell one from another.
+/// Code points per page, and the number of bits that select one of them.
 const PAGE: usize = 1 << PAGE_BITS;
 const PAGE_BITS: u32 = 6;
-/// Entries for which there is room from the start, so that no table is copied while it grows.
+/// Reserved entries, so that no table is copied while it grows.
 const ROOM: usize = 1 << 16;
 const PAGES: usize = (char::MAX as usize >> PAGE_BITS) + 1;
 
-/// A look-up costs the same for every character, whatever text somebody makes up.
+/// A look-up costs the same for every character, so no text can make it slow.
 pub(crate) struct Tables {
-    /// By the upper bits of a code point: the page in `signs`. Page 0 is that of characters of which there is nothing to say.
+    /// The page in `signs`, by the upper bits of a code point. Page 0 is for characters without any property.
     pages: Vec<u16>,
     signs: Vec<Sign>,
-    /// Where a form begins in `letters`; the next one ends it.
+    /// Start of each form in `letters`; the next start ends it.
     forms: Vec<usize>,
     letters: Vec<char>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Sign {
-    /// One more than the number of its form; 0 = it is its own form.
+    /// One more than the index of the form; 0 = the character is its own form.
     form: u16,
     class: u8,
     is_mark: bool,
@@ -111,7 +111,7 @@ impl Tables {
         tables
     }
 
-    /// What is appended to `letters` from here on is the form of `code`.
+    /// Begins the form of `code`: letters appended to `letters` from here on belong to it.
     fn begin_form(&mut self, code: u32) {
         self.forms.push(self.letters.len());
         self.sign_mut(code).form = u16::try_from(self.forms.len()).expect("Unicode has fewer forms than 65 535");
@@ -150,7 +150,7 @@ impl Tables {
     }
 }
 
-/// A distance may go back: its lowest bit says so.
+/// Applies a distance; the lowest bit means backwards.
 fn apart(from: u32, distance: u32) -> u32 {
     if distance & 1 == 0 { from + (distance >> 1) } else { from - (distance >> 1) - 1 }
 }

@@ -1,6 +1,6 @@
-//! A word list, compiled once, and the search for its words in a text.
+//! A compiled word list, and the search for its words in a text.
 //!
-//! Knows no message.
+//! Does not know messages.
 
 use std::ops::Range;
 
@@ -16,10 +16,10 @@ pub struct Words {
 }
 
 impl Words {
-    /// Compiles a list. With `whole`, a word counts only where no letter or digit of a spacing script touches its own.
+    /// Compiles a list. With `whole`, a word counts only if it touches no letter or digit of a script with spaces.
     ///
     /// # Errors
-    /// A word that shows nothing.
+    /// A word without any visible character.
     pub fn new(words: &[String], whole: bool) -> Result<Self, String> {
         let mut patterns = Vec::with_capacity(words.len());
         for (at, word) in words.iter().enumerate() {
@@ -33,12 +33,12 @@ impl Words {
         Ok(Self { search: Search::new(&patterns), whole })
     }
 
-    /// Whether there is no word to look for.
+    /// True if the list is empty.
     pub fn is_empty(&self) -> bool {
         self.search.is_empty()
     }
 
-    /// True if the text, one of a message with so much to spare, has a word of the list.
+    /// True if the text has a word of the list. `spare` is shared by all texts of a message.
     pub fn hits(&self, text: &str, spare: &Spare) -> bool {
         if self.is_clean(text) {
             return false;
@@ -52,7 +52,7 @@ impl Words {
         hit
     }
 
-    /// The text, one of a message with so much to spare, with `mask` in place of each character of a word; none if it has no word.
+    /// Replaces each character of a word with `mask`; none if there is no word. All texts of a message share `spare`.
     pub fn mask(&self, text: &str, mask: char, spare: &Spare) -> Option<String> {
         if self.is_clean(text) {
             return None;
@@ -82,7 +82,7 @@ impl Words {
         Some(String::from_utf8(masked).expect("it is made of characters"))
     }
 
-    /// A text that is in its normal form as it was written needs no copy to be searched.
+    /// True if the text is in normal form as written and has no word. Such a text is searched without a copy.
     fn is_clean(&self, text: &str) -> bool {
         let is_normal = text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
         let mut clean = is_normal;
@@ -95,14 +95,14 @@ impl Words {
         clean
     }
 
-    /// Whether what was found is a word, and not a part of one.
+    /// True if the match is a word by itself and not a part of one.
     fn counts(&self, normal: &Normal, part: &Range<usize>) -> bool {
         normal.is_whole(part) && (!self.whole || stands_alone(normal, part))
     }
 }
 
-/// By insertion: words are found by their ends, so each is near its place. Those that overlap, and those with marks in another order than they were
-/// written, may begin before one that was found earlier.
+/// Insertion sort: words are found in order of their ends, so each is near its place. Overlapping words, and words with
+/// marks in another order than written, may begin before a word that was found earlier.
 fn put_in_order(words: &mut [Range<usize>]) {
     for end in 1..words.len() {
         let mut at = end;
@@ -119,7 +119,7 @@ fn stands_alone(normal: &Normal, part: &Range<usize>) -> bool {
     !normal.edges(part).into_iter().any(touches)
 }
 
-/// A letter or digit of a script that puts spaces between words.
+/// True for a letter or digit of a script that puts spaces between words.
 fn is_spaced(c: char) -> bool {
     let unspaced = matches!(c,
         '\u{0E00}'..='\u{0EFF}' // Thai, Lao

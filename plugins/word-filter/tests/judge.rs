@@ -1,4 +1,4 @@
-//! What becomes of messages: the same cases that the built component is held to.
+//! Verdicts of the word filter. The built component must pass the same cases.
 
 use proptest::prelude::*;
 use skylark_plugin::{Filter, Message, Plugin, Publish, Verdict};
@@ -77,14 +77,14 @@ fn what_shows_nothing_hides_nothing() {
 
 #[test]
 fn ligatures_are_read_as_their_letters_until_a_message_has_many() {
-    // U+FDFA is a phrase of 18 letters and blanks: the word is the phrase, or one of its words.
+    // U+FDFA is a phrase of 18 letters and blanks. The list has the phrase, or one of its words.
     let message = |count: usize| Message::text("chat", "\u{FDFA} ".repeat(count));
     let mut phrase = plugin("words = [\"صلى الله عليه وسلم\"]");
     let Verdict::Replace(masked) = judge(&mut phrase, message(3)) else { panic!("not masked") };
     assert_eq!(masked.content[0].1, "* * * ");
     let plugin = || plugin("words = [\"الله\"]");
     assert_eq!(judge(&mut plugin(), message(3)), Verdict::Allow, "a part of a character is not covered");
-    // A word beside them is found, however many there are.
+    // A word next to the ligatures is found for any number of them.
     for count in [3, 20_000] {
         let message = Message::text("chat", format!("{} الله", "\u{FDFA} ".repeat(count)));
         let Verdict::Replace(masked) = judge(&mut plugin(), message) else { panic!("not masked") };
@@ -162,7 +162,7 @@ fn the_manifest_that_is_shipped_starts() {
 }
 
 proptest! {
-    /// Whatever is written around them, words are covered character by character and nothing else changes.
+    /// In any context, each character of a word is masked and no other character changes.
     #[test]
     fn a_mask_keeps_every_other_character(before in "\\PC{0,12}", after in "\\PC{0,12}") {
         let words = words(&["笨蛋", "gossip"]);
@@ -174,7 +174,7 @@ proptest! {
         prop_assert!(!words.hits(&masked, &Spare::default()), "{}", masked);
     }
 
-    /// Any text at all is survived, and an empty list finds nothing.
+    /// No text causes a panic, and an empty list finds nothing.
     #[test]
     fn no_text_is_too_strange(text in any::<String>()) {
         prop_assert!(!words(&[]).hits(&text, &Spare::default()));

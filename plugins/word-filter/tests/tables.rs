@@ -1,4 +1,4 @@
-//! Holds `tables/unicode.bin` to a Unicode crate, character by character; `BLESS=1` writes it anew.
+//! Compares `tables/unicode.bin` with a Unicode crate, character by character. `BLESS=1` regenerates the file.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -9,7 +9,7 @@ use word_filter::unicode::{class, folded, is_mark, shows_nothing};
 
 const SYLLABLES: RangeInclusive<char> = '\u{AC00}'..='\u{D7A3}';
 
-/// Decomposed, then in the case that all cases of a letter share: ß and ẞ become ss, ς becomes σ.
+/// Decomposes a character and folds its case: ß and ẞ become ss, ς becomes σ.
 fn fold(c: char) -> String {
     let mut text = String::new();
     decompose_compatible(c, |c| {
@@ -56,7 +56,7 @@ fn ranges(bytes: &mut Vec<u8>, have_class: bool, of: impl Fn(char) -> u32) {
     }
 }
 
-/// One record for each form, or for a run of forms that are one character each and follow in the same steps.
+/// One record for each form, or for a run of one-character forms at constant distances.
 fn forms(bytes: &mut Vec<u8>, own: &[(char, String)]) {
     let mut records: Vec<Vec<u8>> = Vec::new();
     let (mut before, mut letter) = (0, 0);
