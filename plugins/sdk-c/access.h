@@ -1,4 +1,4 @@
-// The role access: write `access_answer join(…)`. Include it in one file of the plugin.
+// The role access: write `access_answer join(…)`. Include this header in one file of the plugin.
 #ifndef SKYLARK_ACCESS_H
 #define SKYLARK_ACCESS_H
 
@@ -9,14 +9,14 @@ typedef exports_skylark_plugin_access_answer_t access_answer;
 typedef skylark_plugin_types_identity_t identity;
 typedef exports_skylark_plugin_access_list_entry_t entries;
 
-// Decides whether a client may join a room. The client typed nothing of `claims`; nothing of `data` is a fact.
+// Decides if a client may join a room. Nothing in `claims` comes from the client; nothing in `data` is verified.
 access_answer join(const identity *who, entries claims, text room, entries data);
 
-// The client joins until it leaves.
+// Lets the client join until it leaves.
 static inline access_answer join_allow(void) {
     return (access_answer){EXPORTS_SKYLARK_PLUGIN_ACCESS_ANSWER_ALLOW, {.allow = NONE}};
 }
-// The client joins until this second since 1970.
+// Lets the client join until this time, in seconds since 1970.
 static inline access_answer join_until(uint64_t seconds) {
     return (access_answer){EXPORTS_SKYLARK_PLUGIN_ACCESS_ANSWER_ALLOW, {.allow = SOME(seconds)}};
 }

@@ -1,5 +1,5 @@
-// Timers, for the roles handler and events: a plugin that sets them (skylark_plugin_timers_start) writes `on_timer`; in one
-// that does not, nothing happens. Included by the headers of these roles.
+// Timers for the roles handler and events. A plugin that sets timers (skylark_plugin_timers_start) writes `on_timer`;
+// the default does nothing. The headers of these roles include this header.
 #ifndef SKYLARK_ALARMS_H
 #define SKYLARK_ALARMS_H
 
@@ -8,7 +8,7 @@
 
 void exports_skylark_plugin_alarms_on_timer(text *name, plugin_list_u8_t *data) {
     on_timer(*name, *data);
-    // Nothing is answered, so the host has nothing left to read.
+    // The function returns nothing, so the host reads no memory of the call.
     skylark_forget();
 }
 

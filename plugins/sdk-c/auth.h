@@ -1,4 +1,4 @@
-// The role auth: write `answer admit(…)`. Include it in one file of the plugin.
+// The role auth: write `answer admit(…)`. Include this header in one file of the plugin.
 #ifndef SKYLARK_AUTH_H
 #define SKYLARK_AUTH_H
 
@@ -10,7 +10,8 @@ typedef exports_skylark_plugin_auth_admission_t admission;
 typedef exports_skylark_plugin_auth_transport_t transport;
 typedef exports_skylark_plugin_auth_claim_t claim;
 
-// Decides who gets in. `from` holds nothing that the client typed in a frame, `said` nothing else.
+// Authenticates a client. A client cannot set anything in `from` with a frame; everything in `said` comes from the
+// client.
 answer admit(const transport *from, const claim *said);
 
 static inline answer abstain(void) { return (answer){EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ABSTAIN, {{{0, 0}, NONE, {0, 0}, {false, 0}, {0, 0}}}}; }

@@ -1,4 +1,4 @@
-// The role events: write `void on_event(…)`. Include it in one file of the plugin.
+// The role events: write `void on_event(…)`. Include this header in one file of the plugin.
 #ifndef SKYLARK_EVENTS_H
 #define SKYLARK_EVENTS_H
 
@@ -9,7 +9,7 @@
 typedef skylark_plugin_types_identity_t identity;
 typedef enum { ONLINE, OFFLINE, ROOM_JOINED, ROOM_LEFT } event;
 
-// Is told what happened to `who`; `room` is empty but for ROOM_JOINED and ROOM_LEFT.
+// Handles an event of the connection `who`. `room` is set only for ROOM_JOINED and ROOM_LEFT, else empty.
 void on_event(event what, const identity *who, text room);
 
 void exports_skylark_plugin_events_on_event(exports_skylark_plugin_events_event_t *told) {
@@ -21,7 +21,7 @@ void exports_skylark_plugin_events_on_event(exports_skylark_plugin_events_event_
             break;
         default: on_event(ROOM_LEFT, &told->val.room_left.who, told->val.room_left.room);
     }
-    // Nothing is answered, so the host has nothing left to read.
+    // The function returns nothing, so the host reads no memory of the call.
     skylark_forget();
 }
 

@@ -1,4 +1,4 @@
-// The role filter: write `verdict judge(void)`. Include it in one file of the plugin.
+// The role filter: write `verdict judge(void)`. Include this header in one file of the plugin.
 #ifndef SKYLARK_FILTER_H
 #define SKYLARK_FILTER_H
 
@@ -8,7 +8,7 @@
 typedef exports_skylark_plugin_filter_verdict_t verdict;
 typedef skylark_plugin_publication_whole_t message;
 
-// Judges the publish that the functions below speak of.
+// Judges the current publish; the functions below read it.
 verdict judge(void);
 
 static inline verdict allow(void) { return (verdict){EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_ALLOW}; }
@@ -20,7 +20,7 @@ static inline verdict replace(message instead) {
     return (verdict){EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_REPLACE, {.replace = instead}};
 }
 
-// One field of the publish, or all of it at once.
+// One field of the publish, or the whole message.
 #define SKYLARK_FIELD(type, name) \
     static inline type publish_##name(void) { \
         type value; \

@@ -1,4 +1,4 @@
-// The role handler: write `keys` and `handle`. Include it in one file of the plugin.
+// The role handler: write `keys` and `handle`. Include this header in one file of the plugin.
 #ifndef SKYLARK_HANDLER_H
 #define SKYLARK_HANDLER_H
 
@@ -9,13 +9,14 @@
 typedef exports_skylark_plugin_handler_call_t call;
 typedef exports_skylark_plugin_handler_reply_t reply;
 
-// The SendBody keys that the plugin owns: a list that ends with an empty text.
+// The SendBody keys that the plugin owns. An empty text ends the list.
 const text *keys(void);
 
-// Answers one. False: nothing is committed, `*reason` goes to the node's log, and the client is told "503".
+// Answers one call. If it returns false, nothing is committed, `*reason` goes to the node's log, and the client gets
+// "503".
 bool handle(const call *asked, reply *answer, text *reason);
 
-// The uid of who asks; empty while the connection is not bound.
+// The uid of the caller; empty while the connection is not bound.
 static inline text caller(const call *asked) { return asked->caller.is_some ? asked->caller.val.uid : T(""); }
 
 void exports_skylark_plugin_handler_keys(plugin_list_string_t *owned) {

@@ -1,10 +1,10 @@
-// The one file of the C helper that holds code. Compiled with each plugin, for its role.
+// The code of the C helper. Compiled with each plugin, for its role.
 //
-// Knows neither a role nor what a plugin is for.
+// Does not know roles or plugins.
 #include "plugin.h"
 #include "skylark.h"
 
-// --- memory: a heap that only grows, and falls back when a call is over ---
+// --- memory: a bump allocator that is reset after each call ---
 
 extern uint8_t __heap_base;
 static uint8_t *kept = NULL;
@@ -13,7 +13,7 @@ static uint8_t *next = NULL;
 static const size_t ALIGN = 16;
 static const size_t PAGE = 65536;
 
-// Each piece knows its size, for `realloc`.
+// Each allocation stores its size, for `realloc`.
 void *malloc(size_t size) {
     if (next == NULL) next = kept = &__heap_base;
     uintptr_t at = ((uintptr_t)next + sizeof(size_t) + ALIGN - 1) & ~(uintptr_t)(ALIGN - 1);

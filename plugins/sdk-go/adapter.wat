@@ -1,10 +1,12 @@
-;; What Go's runtime asks of WASI, answered by the interfaces that every plugin may use: clock, log and crypto. No files, no arguments, no
-;; environment. `cargo run -p bindings` makes adapter.wasm of it; `skylark plugin build` puts that beside the module that Go makes.
+;; WASI imports of Go's runtime, implemented with interfaces that every plugin may use: clock, log and crypto. There are
+;; no files, arguments or environment variables. `cargo run -p bindings` makes adapter.wasm from this file; the linker
+;; puts adapter.wasm next to Go's module.
 ;;
-;; While the node hands over memory (abi.go holds), nothing may be called: clocks then go on by themselves, and lines wait. Go's collector
-;; looks at the clock wherever it runs, also there.
+;; While the node passes memory to the guest (hold in abi.go), host calls are forbidden. Meanwhile clocks advance by
+;; themselves, and lines wait. Go's collector reads the clock at any time, also then.
 ;;
-;; The linker of Go leaves 4096 to 12288 to a browser's loader, which is not here: answers and the line that is not whole yet lie there.
+;; Go's linker reserves 4096 to 12288 for a browser's loader, which does not exist here. The range holds results and the
+;; unfinished line.
 (module
   (import "skylark:plugin/clock@VERSION" "now" (func $now (result i64)))
   (import "skylark:plugin/clock@VERSION" "monotonic" (func $monotonic (result i64)))
@@ -15,18 +17,18 @@
   (global $held (mut i32) (i32.const 0))
   (global $today (mut i64) (i64.const 0))
   (global $elapsed (mut i64) (i64.const 0))
-  ;; Bytes of the line so far, from 8192.
+  ;; Bytes of the unfinished line, which starts at 8192.
   (global $line (mut i32) (i32.const 0))
 
   (func (export "skylark_hold") (param $held i32)
     (global.set $held (local.get $held)))
 
-  ;; Where an answer of `random` is put.
+  ;; Address for the result of `random`.
   (func (export "cabi_import_realloc") (param i32 i32 i32) (param $size i32) (result i32)
     (if (i32.gt_u (local.get $size) (i32.const 1024)) (then unreachable))
     (i32.const 4112))
 
-  ;; 0 is the day's time, anything else the time that passes. In nanoseconds; the latter never stands still.
+  ;; Clock 0 is the wall clock, any other the monotonic clock. In nanoseconds; the monotonic clock always advances.
   (func (export "clock_time_get") (param $id i32) (param i64) (param $out i32) (result i32)
     (local $told i64)
     (if (i32.eqz (local.get $id))
@@ -58,7 +60,7 @@
         (br $more)))
     (i32.const 0))
 
-  ;; The line goes to the log, at info.
+  ;; Writes the line to the log at level info.
   (func $flush
     (if (i32.and (i32.eqz (global.get $held)) (i32.ne (global.get $line) (i32.const 0)))
       (then
@@ -110,13 +112,13 @@
   (export "args_get" (func $empty))
   (export "environ_get" (func $empty))
 
-  ;; Nothing is waited for: who sleeps looks at the clock until it is time.
+  ;; Returns at once: a sleeping goroutine polls the clock until its time.
   (func (export "poll_oneoff") (param i32 i32 i32) (param $count i32) (result i32)
     (i32.store (local.get $count) (i32.const 0))
     (i32.const 0))
   (func (export "sched_yield") (result i32) (i32.const 0))
 
-  ;; 8: there is no such file.
+  ;; Returns error 8: there is no such file.
   (func $no1 (param i32) (result i32) (i32.const 8))
   (export "fd_close" (func $no1))
   (export "fd_sync" (func $no1))

@@ -1,4 +1,5 @@
-// Package skylark holds the words that every role shares. A plugin in Go is a package main that sets the function of its role:
+// Package skylark holds the types that every role shares. A plugin in Go is a package main that sets the function of
+// its role:
 //
 //	package main
 //
@@ -20,7 +21,7 @@
 //		}
 //	}
 //
-// What a plugin imports is what it asks for: a package that needs a grant says so.
+// The imported packages determine the imports of the plugin. A package that needs a grant names it.
 package skylark
 
 import (
@@ -31,16 +32,16 @@ import (
 // Option is a value or none: `value, is := o.Get()`, `o.Or(fallback)`.
 type Option[T any] = values.Option[T]
 
-// Some is a value where there may be none.
+// Some is an option with a value.
 func Some[T any](value T) Option[T] { return values.Some(value) }
 
-// None is no value. It is the zero value, too.
+// None is an option without a value. It is the zero value too.
 func None[T any]() Option[T] { return values.None[T]() }
 
-// Message is what is said. An empty text is an absent one; an id or timestamp of 0 is given by the node.
+// Message is a message. An empty text means absent; the node assigns an id or timestamp of 0.
 type Message = types.Message
 
-// Identity is who a connection belongs to.
+// Identity is the user, connection and device of a client.
 type Identity = types.Identity
 
 // Refusal is a code of three digits and a reason in plain words.
@@ -52,7 +53,7 @@ type Entry = types.Entry
 // Pair is one entry.
 func Pair(key, text string) Entry { return Entry{F0: key, F1: text} }
 
-// Find gives the text of the first entry of the key, and whether there is one.
+// Find returns the text of the first entry with the key, and true if there is one.
 func Find(entries []Entry, key string) (string, bool) {
 	for _, entry := range entries {
 		if entry.F0 == key {
@@ -62,7 +63,7 @@ func Find(entries []Entry, key string) (string, bool) {
 	return "", false
 }
 
-// Target is who is to receive a push.
+// Target is the set of receivers of a push.
 type Target = types.Target
 
 // ToConnection is one live connection, by its cid.
@@ -88,15 +89,15 @@ func ToEveryone() Target { return types.MakeTargetEveryone() }
 // ToEveryoneBut is everyone online except these users.
 func ToEveryoneBut(uids ...string) Target { return types.MakeTargetEveryoneBut(uids) }
 
-// Error is what the node says no with.
+// Error is an error of the node.
 type Error struct {
-	// Name as the interface has it, e.g. too-large.
+	// Name as in the interface, e.g. too-large.
 	Name string
-	// Detail says more; empty where the name says it all.
+	// Detail is the reason; empty if the name says everything.
 	Detail string
 }
 
-// Error is the name, and the detail behind it.
+// Error returns the name and the detail.
 func (e *Error) Error() string {
 	if e.Detail == "" {
 		return e.Name

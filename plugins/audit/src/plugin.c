@@ -1,7 +1,7 @@
-// Writes who came, went, joined and left, as lines that a machine reads: ../README.md.
+// Writes online, offline, join and leave events as machine-readable log lines: ../README.md.
 #include "events.h"
 
-// One line is one JSON object, so what a user chose as a name must not end a text.
+// A line is one JSON object. User-chosen names are escaped, so that they cannot end a JSON string.
 static text quoted(text plain) {
     static const char digits[] = "0123456789abcdef";
     text line = {malloc(plain.len * 6 + 2), 0};

@@ -1,7 +1,8 @@
-//! What `wit-bindgen` makes of `wit/` for C: one folder for each role, with everything the role may call.
+//! C bindings that `wit-bindgen` generates from `wit/`: one folder for each role, with all interfaces that the role may
+//! call.
 //!
-//! The generator is used as a library, because its command holds the generators of every language and takes minutes to build.
-//! Knows nothing of `skylark.h`, the helper that is written by hand.
+//! The generator is used as a library, because its command contains the generators of every language and takes minutes
+//! to build. Does not know `skylark.h`, the hand-written helper.
 
 use std::error::Error;
 
@@ -9,10 +10,10 @@ use wit_bindgen_core::wit_parser::Resolve;
 
 use crate::{Files, wit};
 
-/// For a component that plays all roles at once.
+/// Folder for a component with all roles.
 const ALL: &str = "all";
 
-/// A role, and the optional interfaces that a plugin of it exports besides: `skylark.h` answers for those it does not care for.
+/// Each role with the optional exports of its plugins. `skylark.h` implements those that the plugin does not define.
 const ROLES: [(&str, &[&str]); 5] = [
     ("auth", &["lifecycle"]),
     ("filter", &["lifecycle"]),
@@ -21,10 +22,10 @@ const ROLES: [(&str, &[&str]); 5] = [
     ("access", &["lifecycle"]),
 ];
 
-/// Every file of `plugins/sdk-c` that is generated.
+/// Generates every generated file of `plugins/sdk-c`.
 ///
 /// # Errors
-/// `wit/` does not parse, or names a world that is not there.
+/// `wit/` does not parse, or lacks a named world.
 pub(crate) fn generate() -> Result<Files, Box<dyn Error>> {
     let mut files = Files::new();
     for (role, optional) in ROLES {

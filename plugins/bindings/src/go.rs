@@ -1,8 +1,9 @@
-//! What `wit-bindgen` makes of `wit/` for Go: one package for each interface, one for the exports of each role, the interface itself, and
-//! the adapter that stands in for WASI.
+//! Go bindings that `wit-bindgen` generates from `wit/`: one package for each interface, one for the exports of each
+//! role, a copy of the interface, and the adapter that replaces WASI.
 //!
-//! What is generated names a module that is in no registry, and its own memory that may not be collected at every moment; both are put in
-//! place by `plugins/sdk-go`, by their paths. Knows nothing of the packages of `sdk-go` that are written by hand.
+//! The generated code imports a module that no registry has, and hands out memory that the collector must not free.
+//! `plugins/sdk-go` provides both, and the paths are replaced here. Does not know the hand-written packages of
+//! `sdk-go`.
 
 use std::error::Error;
 
@@ -10,23 +11,23 @@ use wit_bindgen_core::wit_parser::{Resolve, WorldId};
 
 use crate::{Files, wit};
 
-/// What a plugin exports; each is a package that its main package imports, or not.
+/// Exports of plugins. Each is a package that the main package of a plugin imports if it has the role.
 const EXPORTS: [&str; 7] = ["auth", "filter", "handler", "events", "access", "lifecycle", "alarms"];
 
-/// Where the generated packages lie, as Go imports them.
+/// Import path of the generated packages.
 const PACKAGE: &str = "skylark/internal/wit";
 
-/// What the generated sources import, and what it is here.
+/// Imports in the generated sources, and their replacements.
 const IMPORTS: [(&str, &str); 3] = [
     ("\"runtime\"\n", "runtime \"skylark/internal/abi\"\n"),
     ("\"go.bytecodealliance.org/pkg/wit/runtime\"", "\"skylark/internal/abi\""),
     ("\"go.bytecodealliance.org/pkg/wit/types\"", "\"skylark/internal/values\""),
 ];
 
-/// Every file of `plugins/sdk-go` that is generated.
+/// Generates every generated file of `plugins/sdk-go`.
 ///
 /// # Errors
-/// `wit/` does not parse, or the text of the adapter.
+/// `wit/` or the text of the adapter does not parse.
 pub(crate) fn generate() -> Result<Files, Box<dyn Error>> {
     let mut files = Files::new();
     let imports = interfaces()?.into_iter().filter(|name| !EXPORTS.contains(&name.as_str()));
@@ -40,7 +41,7 @@ pub(crate) fn generate() -> Result<Files, Box<dyn Error>> {
     Ok(files)
 }
 
-/// The packages of a world; those of its exports under the name of their interface.
+/// Generates the packages of a world. An export package has the name of its interface.
 fn packages(files: &mut Files, items: &str, export: Option<&str>) -> Result<(), Box<dyn Error>> {
     let (mut resolve, world) = world(items)?;
     let options = wit_bindgen_go::Opts {
@@ -93,7 +94,7 @@ fn interfaces() -> Result<Vec<String>, Box<dyn Error>> {
     Ok(resolve.packages[package].interfaces.keys().cloned().collect())
 }
 
-/// `adapter.wat` as a module that says what it imports.
+/// `adapter.wat` as a module with the metadata of its imports.
 fn adapter() -> Result<Vec<u8>, Box<dyn Error>> {
     let (resolve, world) =
         world("import skylark:plugin/clock; import skylark:plugin/crypto; import skylark:plugin/log;")?;

@@ -1,7 +1,7 @@
-//! What other languages than Rust see of `wit/`: the bindings for C in `plugins/sdk-c` and for Go in `plugins/sdk-go`, the types for TypeScript in
-//! `plugins/sdk-js`.
+//! Generates the files that other languages use from `wit/`: bindings for C in `plugins/sdk-c` and for Go in
+//! `plugins/sdk-go`, types for TypeScript in `plugins/sdk-js`.
 //!
-//! All are committed, so that an author needs no generator. Knows nothing of the helpers beside them that are written by hand.
+//! All of them are committed, so that authors need no generator. Does not know the hand-written helpers next to them.
 
 mod c;
 mod go;
@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 
-/// What a file holds, by its path below `plugins`.
+/// File contents by path below `plugins`.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// Every file.
+/// Generates every file.
 ///
 /// # Errors
-/// `wit/` does not parse, or names a world that is not there.
+/// `wit/` does not parse, or lacks a named world.
 pub fn generate() -> Result<Files, Box<dyn Error>> {
     let mut files = c::generate()?;
     files.extend(go::generate()?);
@@ -25,7 +25,7 @@ pub fn generate() -> Result<Files, Box<dyn Error>> {
     Ok(files)
 }
 
-/// The `plugins` of this checkout.
+/// The folder `plugins` of this checkout.
 #[must_use]
 pub fn home() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -1,4 +1,4 @@
-//! Writes what is generated anew: `cargo run -p bindings`, in `plugins/`, after a change of `wit/`.
+//! Regenerates the bindings: run `cargo run -p bindings` in `plugins/` after a change of `wit/`.
 
 use std::error::Error;
 use std::fs;

@@ -1,4 +1,5 @@
-//! One `declare module` for each interface, in the form in which componentize-qjs hands values over: options are null, results are thrown.
+//! One `declare module` for each interface, with the value conventions of componentize-qjs: options are null, errors of
+//! results are thrown.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -9,13 +10,13 @@ use wit_bindgen_core::wit_parser::{
 
 use crate::{Files, wit};
 
-/// The interfaces that a plugin exports; the others it imports.
+/// The interfaces that a plugin exports; all others are imports.
 const EXPORTS: [&str; 7] = ["auth", "filter", "handler", "events", "access", "lifecycle", "alarms"];
 
-/// Names that no function may have in TypeScript.
+/// Names that are reserved in TypeScript.
 const RESERVED: [&str; 1] = ["delete"];
 
-/// `plugins/sdk-js/skylark.d.ts`.
+/// Generates `plugins/sdk-js/skylark.d.ts`.
 ///
 /// # Errors
 /// `wit/` does not parse.
@@ -119,7 +120,7 @@ impl Module<'_> {
         format!("({}): {result}", params.join(", "))
     }
 
-    /// A result is its value; the error is thrown.
+    /// A function with a result returns its value and throws its error.
     fn returned(&self, ty: &Type) -> String {
         if let Type::Id(id) = ty
             && let TypeDefKind::Result(result) = &self.resolve.types[*id].kind

@@ -1,4 +1,4 @@
-//! What is committed is what the generator makes.
+//! The committed bindings are equal to the generated ones.
 
 #[test]
 fn the_committed_bindings_are_those_of_the_wit() {

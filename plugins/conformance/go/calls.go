@@ -1,4 +1,4 @@
-// What the guest answers as a handler, and does at events and timers.
+// The roles handler and events of the guest, and its timers.
 package main
 
 import (

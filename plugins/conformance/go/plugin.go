@@ -1,4 +1,4 @@
-// The conformance guest in Go: ../README.md says what it does.
+// The conformance guest in Go. ../README.md describes its behaviour.
 package main
 
 import (
@@ -166,7 +166,7 @@ func titled(parts ...string) filter.Verdict {
 	return filter.Replace(message)
 }
 
-// The name of an error of the node.
+// name is the name of an error of the node.
 func name(err error) string {
 	var told *skylark.Error
 	if errors.As(err, &told) {

@@ -1,4 +1,4 @@
-// Logs a waiting connection in by a code that a bound one confirms: README.md tells keys, push and settings.
+// Logs a waiting connection in by a code that a bound connection confirms. README.md describes keys, push and settings.
 import type { Call, Handler, Reply } from "skylark:plugin/handler";
 import type { Lifecycle } from "skylark:plugin/lifecycle";
 import type { Entry } from "skylark:plugin/types";
@@ -32,7 +32,7 @@ export const handler: Handler = {
   },
 };
 
-/** A new code for a connection that waits. Its former one is over: a connection has one key. */
+/** Makes a new code for a waiting connection. It replaces the former code, because a connection has one key. */
 function request({ caller, cid }: Call): Reply {
   if (caller !== null) return refusal("409", "this connection is bound already");
   const secret = hex(crypto.random(16));
@@ -41,21 +41,21 @@ function request({ caller, cid }: Call): Reply {
   return answer(["code", `${cid.toString(36)}-${secret}`], ["expires", `${expires}`]);
 }
 
-/** Whether the code may still be confirmed. Asking keeps the connection from being closed as one that does not bind. */
+/** Tells if the code can still be confirmed. The request also delays the close of the unbound connection. */
 function status({ cid }: Call): Reply {
   const open = kv.get(place(cid));
   return open === null ? refusal("404", "no code waits: ask login_request") : answer(["expires", text(open).split(" ")[1]]);
 }
 
-/** The phone's word: the code is taken out, and the connection that showed it gets a token of the phone's user. */
+/** Confirms a code: removes it, and pushes a token of the phone's user to the connection that showed it. */
 function confirm({ caller, data }: Call): Reply {
   if (caller === null) return refusal("401", "only a bound connection confirms a login");
   const code = data.find(([name]) => name === "code")?.[1] ?? "";
-  // A code has fewer than 50 characters: a longer text is not looked at, for that takes time.
+  // A code has fewer than 50 characters. Longer texts are rejected early to save time.
   if (code.length > 64) return refusal("404", UNKNOWN);
   const [cid, secret] = [parseInt(code, 36), code.slice(code.indexOf("-") + 1)];
   const open = Number.isSafeInteger(cid) && cid > 0 ? kv.get(place(cid)) : null;
-  // What is kept is a digest, so that neither the store nor the time that a comparison takes tells a code.
+  // The store keeps a digest, so neither the store nor the time of the comparison reveals a code.
   if (open === null || text(open).split(" ")[0] !== digest(secret)) {
     return refusal("404", UNKNOWN);
   }

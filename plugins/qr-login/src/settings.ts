@@ -5,7 +5,7 @@ import { bytes } from "./token";
 const DEFAULTS = { secret: "", key: "", wait: 120, session: 86_400, action: "login" };
 export type Settings = typeof DEFAULTS;
 
-/** What the operator says, checked; a fault refuses the file with its words. */
+/** Reads and validates the settings of the operator. The text of an error refuses the file. */
 export function read(): Settings {
   const given: Record<string, unknown> = JSON.parse(settings.json());
   for (const [name, value] of Object.entries(given)) {

@@ -1,9 +1,9 @@
-// A JSON Web Token signed with HMAC-SHA-256 (RFC 7519, HS256), as token-auth takes it, and the texts it is made of.
+// A JSON Web Token signed with HMAC-SHA-256 (RFC 7519, HS256) for token-auth, and the text functions that it needs.
 import * as crypto from "skylark:plugin/crypto";
 
 const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/** A token of this user; times are seconds since 1970, an empty key is not named. */
+/** A token of this user. Times are seconds since 1970; an empty key gives no `kid`. */
 export function token(uid: string, now: number, expires: number, { secret, key }: { secret: string; key: string }): string {
   const header = { alg: "HS256", typ: "JWT", ...(key === "" ? {} : { kid: key }) };
   const claims = { sub: uid, iat: now, exp: expires };

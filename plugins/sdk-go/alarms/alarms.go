@@ -1,4 +1,4 @@
-// Package alarms is for handlers and events that set timers: set OnTimer.
+// Package alarms receives timers of handlers and events. A plugin sets OnTimer.
 package alarms
 
 import (
@@ -6,7 +6,7 @@ import (
 	_ "skylark/internal/wit/exports/alarms"
 )
 
-// OnTimer is the plugin's own: told the name and the data of a timer that is due.
+// OnTimer is the function of the plugin. It gets the name and the data of a due timer.
 var OnTimer func(name string, data []byte)
 
 func init() {

@@ -1,4 +1,4 @@
-// Package auth is the role that decides who gets in: set Admit.
+// Package auth is the role that authenticates clients. A plugin sets Admit.
 package auth
 
 import (
@@ -8,30 +8,30 @@ import (
 	wit "skylark/internal/wit/skylark_plugin_auth"
 )
 
-// Transport is what the transport knows. Nothing that a client types in a frame can appear here.
+// Transport has the facts of the transport. A client cannot set them with a frame.
 type Transport = wit.Transport
 
-// Claim is what the client says of itself.
+// Claim has the unverified claims of the client.
 type Claim = wit.Claim
 
-// Admission is who the client really is.
+// Admission has the verified identity of the client.
 type Admission = wit.Admission
 
-// Answer is what becomes of the client.
+// Answer is the decision about the client.
 type Answer = wit.Answer
 
-// Admit is the plugin's own.
+// Admit is the function of the plugin.
 var Admit func(from Transport, said Claim) Answer
 
-// LetIn lets the client in, as this user.
+// LetIn admits the client as this user.
 func LetIn(who Admission) Answer { return wit.MakeAnswerAdmit(who) }
 
-// Refuse tells the client a code of three digits and a reason; no other plugin is asked.
+// Refuse sends the client a code of three digits and a reason; no other plugin decides.
 func Refuse(code, reason string) Answer {
 	return wit.MakeAnswerRefuse(skylark.Refusal{Code: code, Reason: reason})
 }
 
-// Abstain leaves it to the next plugin.
+// Abstain leaves the decision to the next plugin.
 func Abstain() Answer { return wit.MakeAnswerAbstain() }
 
 func init() {

@@ -1,4 +1,4 @@
-// Package crypto lets the node do what is slow in a sandbox. Needs no grant.
+// Package crypto runs functions in the node that are slow in a sandbox. Needs no grant.
 package crypto
 
 import (
@@ -6,28 +6,28 @@ import (
 	wit "skylark/internal/wit/skylark_plugin_crypto"
 )
 
-// PublicKey is what a signature is checked with, and by that the algorithm.
+// PublicKey is a verification key. It determines the algorithm.
 type PublicKey = wit.PublicKey
 
 // Ed25519 is a key of 32 bytes; its signatures are 64 bytes.
 func Ed25519(key []byte) PublicKey { return wit.MakePublicKeyEd25519(key) }
 
-// RS256 is an RSA key as a JWK has it, modulus and exponent.
+// RS256 is an RSA key in the form of a JWK: modulus and exponent.
 func RS256(n, e []byte) PublicKey { return wit.MakePublicKeyRs256(wit.RsaKey{N: n, E: e}) }
 
-// ES256 is a point of P-256 as a JWK has it; signatures are r then s, as in a JWS.
+// ES256 is a point of P-256 in the form of a JWK; signatures are r then s, as in a JWS.
 func ES256(x, y []byte) PublicKey { return wit.MakePublicKeyEs256(wit.EcKey{X: x, Y: y}) }
 
-// Sha256 is 32 bytes.
+// Sha256 returns 32 bytes.
 func Sha256(data []byte) []byte { return wit.Sha256(data) }
 
-// HmacSha256 is 32 bytes.
+// HmacSha256 returns 32 bytes.
 func HmacSha256(key, data []byte) []byte { return wit.HmacSha256(key, data) }
 
-// HmacSha256Verify takes the same time wherever the tag differs.
+// HmacSha256Verify is true if the tag is right; compares in constant time.
 func HmacSha256Verify(key, data, tag []byte) bool { return wit.HmacSha256Verify(key, data, tag) }
 
-// Verify says whether the signature over the data is the key's. An error says what is wrong with the key.
+// Verify is true if the key made the signature over the data. An error means that the key is not valid.
 func Verify(key PublicKey, data, signature []byte) (bool, error) {
 	result := wit.Verify(key, data, signature)
 	if result.Tag() != 0 {
@@ -36,5 +36,5 @@ func Verify(key PublicKey, data, signature []byte) (bool, error) {
 	return result.Ok(), nil
 }
 
-// Random is bytes that nobody can guess, at most 1 024 a call.
+// Random returns cryptographically secure random bytes, at most 1 024 a call.
 func Random(length uint32) []byte { return wit.Random(length) }

@@ -1,4 +1,4 @@
-// Package events is the role that hears of who comes and goes: set OnEvent.
+// Package events is the role that receives the events of the node. A plugin sets OnEvent.
 package events
 
 import (
@@ -7,13 +7,13 @@ import (
 	wit "skylark/internal/wit/skylark_plugin_events"
 )
 
-// Event is what happened: its Tag says what, the method of that name whom it is about.
+// Event is one event. Its Tag is the kind; the method with that name returns the details.
 type Event = wit.Event
 
-// RoomChange is who joined or left which room.
+// RoomChange is a connection that joined or left a room.
 type RoomChange = wit.RoomChange
 
-// What happened, by the Tag of an Event.
+// Tags of events.
 const (
 	Online     = wit.EventOnline
 	Offline    = wit.EventOffline
@@ -21,7 +21,7 @@ const (
 	RoomLeft   = wit.EventRoomLeft
 )
 
-// OnEvent is the plugin's own. Events come one after the other.
+// OnEvent is the function of the plugin. Events come one after the other.
 var OnEvent func(Event)
 
 func init() {

@@ -1,4 +1,5 @@
-// Package filter is the role that judges each publish once: set Judge. What is judged is read by the package publication.
+// Package filter is the role that judges each publish once. A plugin sets Judge. The package publication reads the
+// publish.
 package filter
 
 import (
@@ -9,24 +10,24 @@ import (
 	wit "skylark/internal/wit/skylark_plugin_filter"
 )
 
-// Verdict is what becomes of the publish.
+// Verdict is the decision about the publish.
 type Verdict = wit.Verdict
 
-// Judge is the plugin's own.
+// Judge is the function of the plugin.
 var Judge func() Verdict
 
-// Allow lets it go on as it is.
+// Allow lets the publish continue unchanged.
 func Allow() Verdict { return wit.MakeVerdictAllow() }
 
-// Replace lets it go on with this message. Its target stays.
+// Replace lets the publish continue with this message. The target stays.
 func Replace(message skylark.Message) Verdict { return wit.MakeVerdictReplace(message) }
 
-// Reject tells the publisher a code of three digits and a reason.
+// Reject sends the publisher a code of three digits and a reason.
 func Reject(code, reason string) Verdict {
 	return wit.MakeVerdictReject(skylark.Refusal{Code: code, Reason: reason})
 }
 
-// Drop lets it disappear; the publisher is told that it was dropped.
+// Drop discards the publish; the publisher learns that it was dropped.
 func Drop() Verdict { return wit.MakeVerdictDrop() }
 
 func init() {

@@ -1,4 +1,4 @@
-// Package handler is the role that answers the keys that it owns: set Keys and Handle.
+// Package handler is the role that answers the SendBody keys that it owns. A plugin sets Keys and Handle.
 package handler
 
 import (
@@ -10,16 +10,17 @@ import (
 	wit "skylark/internal/wit/skylark_plugin_handler"
 )
 
-// Call is what a client asks.
+// Call is a request of a client.
 type Call = wit.Call
 
-// Reply is what the client is told: a code of three digits, plain words, and what goes with them.
+// Reply is the reply to the client: a code of three digits, a message in plain words, and data.
 type Reply = wit.Reply
 
-// Keys are those that the plugin owns.
+// Keys are the keys that the plugin owns.
 var Keys []string
 
-// Handle is the plugin's own. With an error nothing is committed, the error goes to the node's log, and the client is told "503".
+// Handle is the function of the plugin. With an error nothing is committed, the error goes to the node's log, and the
+// client gets "503".
 var Handle func(asked Call) (Reply, error)
 
 // Ok is the reply "200" with these entries.

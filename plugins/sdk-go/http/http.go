@@ -1,4 +1,4 @@
-// Package http asks others, whom the manifest's [http] names. Not for filters. Grant: http.
+// Package http sends requests to the origins in the manifest's [http]. Not for filters. Grant: http.
 package http
 
 import (
@@ -7,13 +7,13 @@ import (
 	wit "skylark/internal/wit/skylark_plugin_http"
 )
 
-// Request is what is asked.
+// Request is an HTTP request.
 type Request = wit.Request
 
-// Response is what was answered. A redirect is an answer like any other: it is not followed.
+// Response is an HTTP response. A redirect is a response like any other: it is not followed.
 type Response = wit.Response
 
-// Send sends one request and waits for its answer.
+// Send sends one request and waits for its response.
 func Send(request Request) (Response, error) {
 	result := wit.Send(request)
 	if result.Tag() == values.ResultOk {

@@ -1,4 +1,5 @@
-// Package kv keeps small state of the plugin: it survives reload, and all instances see it. Writes are committed with the call. Grant: kv.
+// Package kv keeps small state of the plugin across reloads, shared by all instances. Writes are committed with the
+// call. Grant: kv.
 package kv
 
 import (
@@ -7,21 +8,22 @@ import (
 	wit "skylark/internal/wit/skylark_plugin_kv"
 )
 
-// Forever is the time to live of what stays until it is deleted.
+// Forever is the time to live of a value that stays until it is deleted.
 const Forever = 0
 
-// Get gives what the key holds, and whether it holds anything.
+// Get returns the value of the key, and true if there is one.
 func Get(key string) ([]byte, bool) { return wit.Get(key).Get() }
 
-// Set writes the value for so many seconds, or Forever.
+// Set writes a value that lives for so many seconds, or Forever.
 func Set(key string, value []byte, seconds uint32) error {
 	return told(wit.Set(key, value, ttl(seconds)))
 }
 
-// Delete forgets the key.
+// Delete deletes the key.
 func Delete(key string) error { return told(wit.Delete(key)) }
 
-// CompareAndSwap writes only if the key holds what is expected (None: nothing), and says whether it did.
+// CompareAndSwap writes only if the key holds the expected value (None: the key is absent), and returns true if it
+// wrote.
 func CompareAndSwap(key string, expected skylark.Option[[]byte], value []byte, seconds uint32) (bool, error) {
 	result := wit.CompareAndSwap(key, expected, value, ttl(seconds))
 	if result.Tag() == values.ResultOk {
@@ -30,7 +32,7 @@ func CompareAndSwap(key string, expected skylark.Option[[]byte], value []byte, s
 	return false, failed(result.Err())
 }
 
-// Add adds to the number that the key holds (nothing = 0) and gives the sum.
+// Add adds to the number that the key holds (absent = 0) and returns the sum.
 func Add(key string, amount int64, seconds uint32) (int64, error) {
 	result := wit.Add(key, amount, ttl(seconds))
 	if result.Tag() == values.ResultOk {

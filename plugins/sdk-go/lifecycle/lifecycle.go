@@ -1,4 +1,4 @@
-// Package lifecycle is for what is to be done once in each fresh instance, before its first call: set Start.
+// Package lifecycle runs work once in each fresh instance, before its first call. A plugin sets Start.
 package lifecycle
 
 import (
@@ -8,7 +8,7 @@ import (
 	_ "skylark/internal/wit/exports/lifecycle"
 )
 
-// Start is the plugin's own. An error refuses the instance, and at load the whole file, with its text.
+// Start is the function of the plugin. Its error refuses the instance, and at load the whole file, with its text.
 var Start func() error
 
 func init() {

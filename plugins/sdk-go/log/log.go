@@ -1,16 +1,16 @@
-// Package log writes lines to the node's log; capped per call. Needs no grant.
+// Package log writes lines to the node's log, limited per call. Needs no grant.
 package log
 
 import wit "skylark/internal/wit/skylark_plugin_log"
 
-// Debug is for who looks for a fault.
+// Debug writes a line for debugging.
 func Debug(line string) { wit.Write(wit.LevelDebug, line) }
 
-// Info is for what is worth knowing.
+// Info writes a line for the operator.
 func Info(line string) { wit.Write(wit.LevelInfo, line) }
 
-// Warn is for what should not be.
+// Warn writes a line about an unexpected condition that the plugin handled.
 func Warn(line string) { wit.Write(wit.LevelWarn, line) }
 
-// Error is for what must not be.
+// Error writes a line about a failure.
 func Error(line string) { wit.Write(wit.LevelError, line) }

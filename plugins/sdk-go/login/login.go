@@ -1,4 +1,5 @@
-// Package login gives connections their user, for login flows. The grant is a great one: it makes any connection anybody's. Grant: login.
+// Package login binds connections to users, for login flows. The grant is powerful: it can bind any connection to any
+// user. Grant: login.
 package login
 
 import (
@@ -7,10 +8,10 @@ import (
 	wit "skylark/internal/wit/skylark_plugin_login"
 )
 
-// Account is whose the connection becomes.
+// Account is the user of a connection, with the details of the login.
 type Account = wit.Account
 
-// Bind makes the connection this user's when the call ends well.
+// Bind binds the connection to this user when the call succeeds.
 func Bind(cid uint64, account Account) error {
 	result := wit.Bind(cid, account)
 	if result.Tag() == values.ResultOk {

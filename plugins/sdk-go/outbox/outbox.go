@@ -1,4 +1,5 @@
-// Package outbox has effects on others: committed all together when the call ends well, or not at all. Grant: outbox.
+// Package outbox has effects on other clients. All of them are committed together when the call succeeds, else none.
+// Grant: outbox.
 package outbox
 
 import (
@@ -7,35 +8,35 @@ import (
 	wit "skylark/internal/wit/skylark_plugin_outbox"
 )
 
-// Options say how a push is published.
+// Options are the options of a push.
 type Options = wit.Options
 
-// Configured history is as the node's configuration says.
+// Configured uses the history of the node's configuration.
 func Configured() wit.History { return wit.MakeHistoryConfigured() }
 
-// NotKept has no history.
+// NotKept keeps no history.
 func NotKept() wit.History { return wit.MakeHistoryNo() }
 
-// KeptFor has a history of so many seconds.
+// KeptFor keeps the message for so many seconds.
 func KeptFor(seconds uint32) wit.History { return wit.MakeHistoryTtl(seconds) }
 
-// Push publishes a message; it passes the filters like any other.
+// Push publishes a message. It passes the filters like any other.
 func Push(target skylark.Target, message skylark.Message) error {
 	return told(wit.Push(target, message, values.None[Options]()))
 }
 
-// PushWith publishes a message in a way of its own.
+// PushWith publishes a message with options.
 func PushWith(target skylark.Target, message skylark.Message, options Options) error {
 	return told(wit.Push(target, message, values.Some(options)))
 }
 
-// Join lets the user's connections join the room.
+// Join adds the user's connections to the room.
 func Join(uid, room string) error { return told(wit.Join(uid, room)) }
 
-// Leave lets the user's connections leave the room.
+// Leave removes the user's connections from the room.
 func Leave(uid, room string) error { return told(wit.Leave(uid, room)) }
 
-// Kick closes the target's connections: a connection, a device, users.
+// Kick closes the connections of the target: a connection, a device, a user or users.
 func Kick(target skylark.Target, reason string) error { return told(wit.Kick(target, reason)) }
 
 func told(result values.Result[values.Unit, wit.Error]) error {

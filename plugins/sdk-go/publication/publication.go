@@ -1,4 +1,5 @@
-// Package publication reads the publish under judgement: nothing is copied into the plugin until it asks. For filters; needs no grant.
+// Package publication reads the current publish. Nothing is copied into the plugin until a function asks for it. For
+// filters; needs no grant.
 package publication
 
 import (
@@ -7,22 +8,22 @@ import (
 	types "skylark/internal/wit/skylark_plugin_types"
 )
 
-// ID is the number of the message; 0 = the node gives one.
+// ID is the number of the message; 0 = the node assigns one.
 func ID() int64 { return wit.Id() }
 
-// Action is what kind of message it is.
+// Action is the kind of message.
 func Action() string { return wit.Action() }
 
 // Content is the body: texts by key.
 func Content() []skylark.Entry { return wit.Content() }
 
-// Sender is who says it, by the publisher's word.
+// Sender is the sender as set by the publisher.
 func Sender() string { return wit.Sender() }
 
-// Receiver is who is meant, by the publisher's word.
+// Receiver is the receiver as set by the publisher.
 func Receiver() string { return wit.Receiver() }
 
-// Extra is what goes with the body.
+// Extra holds the entries next to the body.
 func Extra() []skylark.Entry { return wit.Extra() }
 
 // Title is the headline.
@@ -31,16 +32,16 @@ func Title() string { return wit.Title() }
 // Image is the address of a picture.
 func Image() string { return wit.Image() }
 
-// Format is that of the content, as CIM names it.
+// Format is the format of the content, as CIM names it.
 func Format() string { return wit.Format() }
 
-// Timestamp is in milliseconds since 1970; 0 = the node gives it.
+// Timestamp is in milliseconds since 1970; 0 = the node assigns it.
 func Timestamp() int64 { return wit.Timestamp() }
 
-// Message is all of it at once, to read it whole or to change it and hand it back by filter.Replace.
+// Message is the whole message, to read it or to change it and return it with filter.Replace.
 func Message() skylark.Message { return wit.Message() }
 
-// Origin is the way by which it came: client, http, broker or plugin.
+// Origin is the way in which the publish arrived: client, http, broker or plugin.
 func Origin() string {
 	switch wit.Origin() {
 	case types.OriginClient:
@@ -77,10 +78,10 @@ func TargetKind() string {
 	}
 }
 
-// TargetCount is how many users the target names; 0 for rooms, connections and everyone.
+// TargetCount is the number of users that the target names; 0 for rooms, connections and everyone.
 func TargetCount() uint32 { return wit.TargetCount() }
 
-// TargetUids are the users that the target names, from offset on, at most 1 000 a call.
+// TargetUids returns the users that the target names, starting at offset, at most 1 000 a call.
 func TargetUids(offset, limit uint32) []string { return wit.TargetUids(offset, limit) }
 
 // TargetRoom is the room that the target names.

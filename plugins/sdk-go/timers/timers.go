@@ -1,4 +1,4 @@
-// Package timers asks for one call later, which the package alarms receives. Set when the call ends well. Grant: timers.
+// Package timers sets timers, which the package alarms receives. They are set when the call succeeds. Grant: timers.
 package timers
 
 import (
@@ -7,12 +7,12 @@ import (
 	wit "skylark/internal/wit/skylark_plugin_timers"
 )
 
-// Start has OnTimer called with this name and data in so many milliseconds; an earlier timer of the name is replaced.
+// Start calls OnTimer with this name and data after so many milliseconds. It replaces an earlier timer of the name.
 func Start(name string, afterMs uint64, data []byte) error {
 	return told(wit.Start(name, afterMs, data))
 }
 
-// Cancel forgets the timer of this name, if there is one.
+// Cancel cancels the timer of this name, if there is one.
 func Cancel(name string) error { return told(wit.Cancel(name)) }
 
 func told(result values.Result[values.Unit, wit.Error]) error {

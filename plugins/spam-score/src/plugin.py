@@ -1,4 +1,4 @@
-"""Rejects what a sender says too often, or over and over: README.md tells the rules."""
+"""Rejects messages of senders that send too many, or repeat the same text. README.md describes the rules."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ DEFAULTS = {
     "code": "429", "reason": "too many messages, wait a moment",
 }
 rules = dict(DEFAULTS)
-# Characters of a text that are compared; of a longer text its length is compared, too.
+# Characters of a text that are compared; the length of a longer text is compared too.
 COMPARED = 2_000
 
 
@@ -33,7 +33,7 @@ class Lifecycle(exports.Lifecycle):
 
 class Filter(exports.Filter):
     def judge(self) -> Verdict:
-        # A back end may say what it likes: who published is known for clients alone.
+        # Publishes of back ends are not limited: only clients have a known publisher.
         sender = publication.publisher()
         if sender is None or publication.origin() is not Origin.CLIENT:
             return Verdict_Allow()
@@ -47,13 +47,13 @@ class Filter(exports.Filter):
 
 
 def rate(sender: str) -> int:
-    """A hundred for as many messages in the window as one may send."""
+"""Scores 100 for the allowed number of messages in the window, in proportion below and above."""
     sent = counters.add_and_read(f"rate:{sender}", rules["window"], 1)
     return 100 * sent // rules["messages"]
 
 
 def repetition(sender: str) -> int:
-    """A hundred for each time the same text comes beyond as often as it may."""
+"""Scores 100 for each repetition of the same text beyond the allowed number."""
     text = " ".join(value for _, value in publication.content())
     compared = text[:COMPARED].casefold().split()
     if not compared:

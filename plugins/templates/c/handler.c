@@ -1,4 +1,4 @@
-// Answers the key "greet", and counts how often each user was greeted.
+// Answers the key "greet", and counts the greetings of each user.
 #include "handler.h"
 
 const text *keys(void) {

@@ -1,4 +1,4 @@
-// Lets users into the rooms of their team: `team:red` is for users whose claim `team` is `red`.
+// Lets users join the rooms of their team: the room `team:red` requires the claim `team` = `red`.
 import * as settings from "skylark:plugin/settings";
 
 export const access = {

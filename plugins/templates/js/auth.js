@@ -1,4 +1,4 @@
-// Lets in who carries the one token of the settings, as the user that they say they are.
+// Admits clients with the token of the settings, as the user that they claim to be.
 import * as settings from "skylark:plugin/settings";
 
 export const auth = {

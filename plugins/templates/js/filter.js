@@ -1,4 +1,4 @@
-// Rejects messages whose title or text holds the word of the settings.
+// Rejects messages with the word of the settings in the title or the text.
 import * as publication from "skylark:plugin/publication";
 import * as settings from "skylark:plugin/settings";
 

@@ -1,4 +1,4 @@
-"""Lets users into the rooms of their team: `team:red` is for users whose claim `team` is `red`."""
+"""Lets users join the rooms of their team: the room `team:red` requires the claim `team` = `red`."""
 
 from wit_world import exports
 from wit_world.exports.access import Answer, Answer_Abstain, Answer_Allow, Answer_Refuse

@@ -1,4 +1,4 @@
-"""Lets in who carries the one token of the settings, as the user that they say they are."""
+"""Admits clients with the token of the settings, as the user that they claim to be."""
 
 from wit_world import exports
 from wit_world.exports.auth import Admission, Answer, Answer_Abstain, Answer_Admit, Answer_Refuse, Claim, Transport

@@ -1,4 +1,4 @@
-"""Writes who comes and goes into the node's log."""
+"""Writes online, offline, join and leave events into the node's log."""
 
 from wit_world import exports
 from wit_world.exports.events import Event, Event_Offline, Event_Online, Event_RoomJoined

@@ -1,4 +1,4 @@
-"""Rejects messages whose title or text holds the word of the settings."""
+"""Rejects messages with the word of the settings in the title or the text."""
 
 from wit_world import exports
 from wit_world.exports.filter import Verdict, Verdict_Allow, Verdict_Reject

@@ -1,4 +1,4 @@
-"""Answers the key `greet`, and counts how often each user was greeted."""
+"""Answers the key `greet`, and counts the greetings of each user."""
 
 from wit_world import exports
 from wit_world.exports.handler import Call, Reply

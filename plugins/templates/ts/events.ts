@@ -1,4 +1,4 @@
-// Writes who comes and goes into the node's log.
+// Writes online, offline, join and leave events into the node's log.
 import type { Events } from "skylark:plugin/events";
 import * as log from "skylark:plugin/log";
 

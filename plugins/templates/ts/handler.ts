@@ -1,4 +1,4 @@
-// Answers the key "greet", and counts how often each user was greeted.
+// Answers the key "greet", and counts the greetings of each user.
 import type { Handler } from "skylark:plugin/handler";
 import * as kv from "skylark:plugin/kv";
 

@@ -1,4 +1,4 @@
-// The conformance guest in C: ../../README.md says what it does.
+// The conformance guest in C. ../../README.md describes its behaviour.
 #include "access.h"
 #include "auth.h"
 #include "events.h"

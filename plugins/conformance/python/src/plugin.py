@@ -1,4 +1,4 @@
-"""The conformance guest in Python: ../../README.md says what it does."""
+"""The conformance guest in Python. ../../README.md describes its behaviour."""
 
 from wit_world import exports
 from wit_world.exports import access, auth, events, filter, handler
@@ -23,7 +23,7 @@ def kind(enum):
 
 
 def error(caught):
-    """The name of an error as the interface has it: TooLarge is too-large."""
+    """The name of an error in the form of the interface: TooLarge is too-large."""
     name = type(caught.value).__name__.split("_", 1)[1]
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name)[1:]
 

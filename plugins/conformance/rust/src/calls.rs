@@ -1,4 +1,4 @@
-//! What the guest answers as a handler.
+//! The role handler of the guest.
 
 use skylark_plugin::{Call, Handler, Message, Reply, Target, crypto, directory, kv, outbox};
 

@@ -1,4 +1,4 @@
-//! The conformance guest in Rust: ../../README.md says what it does.
+//! The conformance guest in Rust. ../../README.md describes its behaviour.
 
 mod calls;
 mod reach;

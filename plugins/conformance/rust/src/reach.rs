@@ -1,4 +1,4 @@
-//! What the guest does with `http`, `login` and `timers`, and with more memory than there is.
+//! Calls of `http`, `login` and `timers`, and an endless allocation.
 
 use skylark_plugin::{Call, Reply, clock, http, login, timers};
 
@@ -59,7 +59,7 @@ pub(crate) fn timer(call: &Call) -> Reply {
 }
 // end
 
-/// Keeps more and more.
+/// Allocates memory forever.
 pub(crate) fn hog() -> ! {
     let mut kept: Vec<Vec<u8>> = Vec::new();
     loop {

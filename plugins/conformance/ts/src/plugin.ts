@@ -1,4 +1,4 @@
-// The conformance guest in TypeScript: ../../README.md says what it does.
+// The conformance guest in TypeScript. ../../README.md describes its behaviour.
 import type { Access } from "skylark:plugin/access";
 import type { Alarms } from "skylark:plugin/alarms";
 import type { Auth } from "skylark:plugin/auth";

@@ -1,19 +1,19 @@
-// Package abi is what the bindings stand on: memory that the node fills and reads. Written for internal/wit, not for plugins.
+// Package abi manages the memory that the node fills and reads. For internal/wit, not for plugins.
 //
-// The collector of Go moves nothing, so whoever is to stay is held by a pointer that the collector sees. What the node was given or gives lies
-// in 32-bit numbers, which it does not.
+// Go's collector moves no memory, so a pointer that the collector sees keeps memory alive. Addresses that are passed to
+// or from the node are 32-bit numbers, which the collector does not see.
 package abi
 
 import "unsafe"
 
-// Pinner keeps what the node reads during a call. The zero value is ready.
+// Pinner keeps memory alive that the node reads during a call. The zero value is ready.
 type Pinner struct {
 	few   [6]unsafe.Pointer
 	count int
 	more  []unsafe.Pointer
 }
 
-// Pin keeps the piece until Unpin.
+// Pin keeps the piece alive until Unpin.
 func (p *Pinner) Pin(piece unsafe.Pointer) {
 	if p.count < len(p.few) {
 		p.few[p.count] = piece
@@ -23,7 +23,7 @@ func (p *Pinner) Pin(piece unsafe.Pointer) {
 	p.more = append(p.more, piece)
 }
 
-// Unpin lets go of all.
+// Unpin releases all pieces.
 func (p *Pinner) Unpin() {
 	clear(p.few[:p.count])
 	p.count = 0
@@ -31,23 +31,23 @@ func (p *Pinner) Unpin() {
 	p.more = p.more[:0]
 }
 
-// Allocate gives memory that stays until the pinner lets it go.
+// Allocate returns memory that stays alive until the pinner releases it.
 func Allocate(pinner *Pinner, size, align uintptr) unsafe.Pointer {
 	piece := allocate(size)
 	pinner.Pin(piece)
 	return piece
 }
 
-// Unpin is called when the parameters of a call were read: they are kept by who holds them from now on.
+// Unpin is called after the parameters of a call were read. From then on their holders keep them alive.
 func Unpin() { received.Unpin() }
 
-// What the node handed over since the call began.
+// Memory that the node passed since the call began.
 var received Pinner
 
-// For pieces of no bytes.
+// The address of zero-size allocations.
 var nothing uint64
 
-// No type asks for more than eight bytes of alignment.
+// allocate aligns to eight bytes; no type needs more.
 func allocate(size uintptr) unsafe.Pointer {
 	if size == 0 {
 		return unsafe.Pointer(&nothing)
@@ -55,7 +55,7 @@ func allocate(size uintptr) unsafe.Pointer {
 	return unsafe.Pointer(unsafe.SliceData(make([]uint64, (size+7)/8)))
 }
 
-// While it holds, the clocks of the collector call nobody: the node forbids it here.
+// hold stops and resumes host calls from the collector's clocks: the node forbids host calls here.
 //
 //go:wasmimport wasi_snapshot_preview1 skylark_hold
 func hold(held int32)

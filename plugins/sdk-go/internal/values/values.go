@@ -1,4 +1,4 @@
-// Package values has the shapes of the interface that Go has no word for. Plugins see them by the package skylark.
+// Package values has the types of the interface that Go lacks. Plugins see them through the package skylark.
 package values
 
 // The cases of a Result, by their tags.
@@ -19,16 +19,16 @@ type Option[T any] struct {
 	is    bool
 }
 
-// Some is a value.
+// Some returns an option with a value.
 func Some[T any](value T) Option[T] { return Option[T]{value, true} }
 
-// None is no value.
+// None returns an option without a value.
 func None[T any]() Option[T] { return Option[T]{} }
 
-// Get gives the value, and whether there is one.
+// Get returns the value, and true if there is one.
 func (o Option[T]) Get() (T, bool) { return o.value, o.is }
 
-// Or gives the value, or what stands for none.
+// Or returns the value, or the fallback if there is none.
 func (o Option[T]) Or(fallback T) T {
 	if o.is {
 		return o.value
@@ -36,7 +36,7 @@ func (o Option[T]) Or(fallback T) T {
 	return fallback
 }
 
-// Some gives the value; the zero value for none.
+// Some returns the value; the zero value for none.
 func (o Option[T]) Some() T { return o.value }
 
 // Tag is OptionSome or OptionNone.
@@ -54,25 +54,25 @@ type Result[T, E any] struct {
 	tag   uint8
 }
 
-// Ok is a value.
+// Ok returns a result with a value.
 func Ok[T, E any](value T) Result[T, E] { return Result[T, E]{value: value, tag: ResultOk} }
 
-// Err is an error.
+// Err returns a result with an error.
 func Err[T, E any](err E) Result[T, E] { return Result[T, E]{err: err, tag: ResultErr} }
 
-// Ok gives the value.
+// Ok returns the value.
 func (r Result[T, E]) Ok() T { return r.value }
 
-// Err gives the error.
+// Err returns the error.
 func (r Result[T, E]) Err() E { return r.err }
 
 // Tag is ResultOk or ResultErr.
 func (r Result[T, E]) Tag() uint8 { return r.tag }
 
-// Unit is what there is nothing to say of.
+// Unit is a value without content.
 type Unit struct{}
 
-// Tuple2 is two values.
+// Tuple2 is a pair of values.
 type Tuple2[A, B any] struct {
 	F0 A
 	F1 B

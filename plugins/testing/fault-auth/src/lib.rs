@@ -1,7 +1,7 @@
-//! An auth plugin that goes wrong when the token, or `always` in its settings, names a fault (`faults::NAMES`).
+//! Auth plugin that commits a fault when the token, or `always` in its settings, names one (`faults::NAMES`).
 //!
-//! Otherwise it takes the token at its word: `uid`, `uid@device` or `uid@device#room,room`; `refuse` refuses (code 418), and no token abstains.
-//! Never put it on a node that anybody can reach.
+//! Otherwise it accepts the token without a check: `uid`, `uid@device` or `uid@device#room,room`. The token `refuse` is
+//! refused with code 418. Without a token the plugin abstains. Never use it on a node that clients can reach.
 
 use skylark_plugin::{Admission, Auth, AuthAnswer, Claim, Plugin, Transport};
 

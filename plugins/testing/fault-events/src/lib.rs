@@ -1,6 +1,6 @@
-//! An events plugin that logs what it is told, and goes wrong when the event's user is named like a fault (`faults::NAMES`).
+//! Events plugin that logs each event, and commits a fault when the user's name is the name of one (`faults::NAMES`).
 //!
-//! `announce` in its settings names a room to which each event is pushed as a message of action `event`.
+//! `announce` in its settings names a room; each event is pushed to the room as a message of action `event`.
 
 use skylark_plugin::{Event, Events, Message, Plugin, Target, log, outbox};
 

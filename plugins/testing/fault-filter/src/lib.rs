@@ -1,6 +1,7 @@
-//! A filter that goes wrong when the message's action, or `always` in its settings, names a fault (`faults::NAMES`).
+//! Filter that commits a fault when the message's action, or `always` in its settings, names one (`faults::NAMES`).
 //!
-//! Otherwise the action may name a verdict: `reject` (code 418), `drop`, `replace` (the title becomes `replaced`); all else is allowed.
+//! Otherwise the action may name a verdict: `reject` (code 418), `drop`, or `replace` (the title becomes `replaced`).
+//! All other actions are allowed.
 
 use skylark_plugin::{Filter, Plugin, Publish, Verdict};
 

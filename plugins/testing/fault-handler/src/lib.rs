@@ -1,10 +1,11 @@
-//! A handler that first does what the data asks and then goes wrong as the key says: shows that effects are all or nothing.
+//! Handler that applies the effects in the data, then fails as the key says. Shows that effects are all or nothing.
 //!
-//! Keys: `fault_` and a fault (`faults::NAMES`), `fault_pushes` and `fault_keys` (push, and write keys, without end and whatever the host says),
-//! `fault_error` (answers an error), `fault_none` (answers 200 with its data).
-//! Data: `push` (a user gets a message of action `fault`), `join` (the caller joins the room), `leave`, `kick` (a user), `set` (writes the kv key
-//! `value`), and `get` (any text: the reply's data has the kv key `value`). `count` (any text) adds one to the kv key `count`
-//! and tells it: no count is lost or told twice, however many call at once.
+//! Keys: `fault_` and a fault (`faults::NAMES`), `fault_pushes` and `fault_keys` (push messages, or write keys, in an
+//! endless loop that ignores errors), `fault_error` (answers an error), `fault_none` (answers 200 with its data).
+//!
+//! Data: `push` (a user gets a message of action `fault`), `join` (the caller joins the room), `leave`, `kick` (a
+//! user), `set` (writes the kv key `value`), `get` (any text: the reply has the kv key `value`), `count` (any text:
+//! adds one to the kv key `count` and replies with the sum). Concurrent calls lose no count and return no count twice.
 
 use skylark_plugin::{Call, Handler, Message, NoSettings, Plugin, Reply, Target, kv, outbox};
 
@@ -45,7 +46,7 @@ impl Handler for Faulty {
     }
 }
 
-/// Without end, deaf to every no.
+/// Repeats an effect forever and ignores its errors.
 fn flood(once: impl Fn(String)) {
     for number in 0_u64.. {
         once(number.to_string());

@@ -1,17 +1,17 @@
-//! What a guest can do wrong, by name: each is one that a host has to survive.
+//! Faults of a guest by name. A host must survive each of them.
 
 use std::hint::black_box;
 
-/// Every word that [`commit`] knows.
+/// The faults that [`commit`] knows.
 pub const NAMES: [&str; 5] = ["trap", "spin", "hog", "overflow", "flood"];
 
-/// Goes wrong in the way that is named; any other word does nothing.
+/// Commits the named fault; any other name does nothing.
 ///
-/// - `trap`: panics, which is an `unreachable` instruction.
-/// - `spin`: never returns, and calls nothing.
-/// - `hog`: takes memory until it gets no more.
-/// - `overflow`: calls itself until the stack ends.
-/// - `flood`: logs without end.
+/// - `trap`: panics, which executes an `unreachable` instruction.
+/// - `spin`: loops forever without a call of the host.
+/// - `hog`: allocates memory until an allocation fails.
+/// - `overflow`: recurses until the stack overflows.
+/// - `flood`: logs forever.
 pub fn commit(name: &str) {
     match name {
         "trap" => panic!("told to trap"),

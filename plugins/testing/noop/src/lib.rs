@@ -1,4 +1,4 @@
-//! Allows everything: the price of a filter that does nothing.
+//! Filter that allows everything: the cost of a filter that does nothing.
 
 use skylark_plugin::{Filter, NoSettings, Plugin, Publish, Verdict};
 

@@ -1,10 +1,10 @@
-//! A handler that calls what the host offers, as the SendBody says, and tells what came of it in its reply's `value`.
+//! Handler that calls host functions as the SendBody says, and returns the result as `value` of its reply.
 //!
-//! Keys and their data: `probe_add` (`key`, `amount`), `probe_count` (`name`, `window`, `amount`), `probe_crypto` (`text`: its digest, its HMAC and
-//! some random bytes as `digest`, `hmac`, `random`), `probe_directory` (`uid`: `devices` and `rooms`), `probe_login` (`cid`, `uid`, `device`, `channel`, `room`), `probe_me`
-//! (nothing: the connection as `value`, and its `uid`), `probe_http` (`url`, `timeout` in
-//! milliseconds, `header`, `body`: the answer's body as `value`, its `status` and `location`), `probe_timer`
-//! (`name`, `after` in milliseconds, `to`: a user that is told then; `cancel`, `fail`: any text). A number that is none counts as 0.
+//! Keys and data: `probe_add` (`key`, `amount`), `probe_count` (`name`, `window`, `amount`), `probe_crypto` (`text`;
+//! replies `digest`, `hmac`, `random`), `probe_directory` (`uid`; replies `devices`, `rooms`), `probe_login` (`cid`,
+//! `uid`, `device`, `channel`, `room`), `probe_me` (replies the connection as `value`, and `uid`), `probe_http` (`url`,
+//! `timeout` in ms, `header`, `body`; replies the body as `value`, `status`, `location`), `probe_timer` (`name`,
+//! `after` in ms, `to`: user to push to when due; `cancel`, `fail`: any text). An invalid number counts as 0.
 
 use skylark_plugin::login::Account;
 use skylark_plugin::{
@@ -67,7 +67,7 @@ fn crypto_of(call: &Call) -> Result<Reply, String> {
     if !crypto::hmac_sha256_verify(b"key", data, &tag) || crypto::hmac_sha256_verify(b"other", data, &tag) {
         return Err("an HMAC is not its own".to_owned());
     }
-    // RFC 8032, test 1: nothing is signed.
+    // RFC 8032, test 1: the signature of the empty message.
     let key = unhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
     let signature = unhex(concat!(
         "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155",
@@ -132,7 +132,7 @@ fn timer_of(call: &Call) -> Result<Reply, String> {
     Ok(done.map_or_else(|error| Reply::new("429", error.to_string()), |()| Reply::ok()))
 }
 
-/// A due timer is pushed to the user that its data names.
+/// Pushes a due timer to the user in its data.
 impl Alarms for Probe {
     fn on_timer(&mut self, name: &str, data: &[u8]) {
         let to = String::from_utf8_lossy(data);

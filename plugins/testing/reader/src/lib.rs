@@ -1,4 +1,4 @@
-//! Reads everything of a message and allows it: the price of a filter that looks at all of it.
+//! Filter that reads the whole message and allows it: the cost of a filter that reads everything.
 
 use std::hint::black_box;
 

@@ -1,7 +1,8 @@
-//! Writes its version into `extra.version` of each message: shows which version judged it, for tests of reload.
+//! Filter that writes its version into `extra.version` of each message. Tests of reload see which version judged it.
 //!
-//! Built twice, as v1 and (feature `v2`) as v2; `version` in the settings overrides what was built in. `start` names a fault to commit when
-//! an instance starts, `error` refuses to start, and an action that names a fault commits it.
+//! Built as v1 and, with the feature `v2`, as v2; `version` in the settings overrides the built-in version. `start` in
+//! the settings names a fault that an instance commits when it starts, or `error`, which fails the start. An action
+//! that names a fault commits it.
 
 use skylark_plugin::{Filter, Plugin, Publish, Verdict};
 

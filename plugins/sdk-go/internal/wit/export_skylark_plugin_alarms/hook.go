@@ -1,4 +1,4 @@
-// Package export_skylark_plugin_alarms is where the bindings find the plugin.
+// Package export_skylark_plugin_alarms holds the functions of the plugin for the bindings.
 package export_skylark_plugin_alarms
 
 // OnTimer is set by the package alarms.

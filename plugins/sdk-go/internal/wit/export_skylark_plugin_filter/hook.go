@@ -1,4 +1,4 @@
-// Package export_skylark_plugin_filter is where the bindings find the plugin.
+// Package export_skylark_plugin_filter holds the functions of the plugin for the bindings.
 package export_skylark_plugin_filter
 
 import wit "skylark/internal/wit/skylark_plugin_filter"

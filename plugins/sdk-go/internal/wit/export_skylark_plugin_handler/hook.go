@@ -1,4 +1,4 @@
-// Package export_skylark_plugin_handler is where the bindings find the plugin.
+// Package export_skylark_plugin_handler holds the functions of the plugin for the bindings.
 package export_skylark_plugin_handler
 
 import (

@@ -1,4 +1,4 @@
-// Package export_skylark_plugin_lifecycle is where the bindings find the plugin.
+// Package export_skylark_plugin_lifecycle holds the functions of the plugin for the bindings.
 package export_skylark_plugin_lifecycle
 
 import "skylark/internal/values"
