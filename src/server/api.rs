@@ -1,8 +1,8 @@
-//! The push API over HTTP: one table of routes, one shape of answers, one [`Node::publish`] per request.
+//! The push API over HTTP: one table of routes, one response format, one [`Node::publish`] per request.
 //!
-//! A request passes, in this order: path (404), method (405), key (401, 403), content type (415), size and time
-//! (413, 408), body (400). Nothing of it happens before all of it is valid. `docs/http-api.md` is the reference.
-//! Knows no socket and no listener: any `http_body::Body` will do, so tests need neither.
+//! A request passes these checks in order: path (404), method (405), key (401, 403), content type (415), size and time
+//! (413, 408), body (400). No part of it is executed before all of it is valid. `docs/http-api.md` is the reference.
+//! Independent of sockets and listeners: it accepts any `http_body::Body`, so tests need neither.
 
 mod answer;
 mod auth;
@@ -54,21 +54,21 @@ pub struct Api {
 }
 
 impl Api {
-    /// Serves `node` as `config` says. A metrics recorder must be installed before, or the requests go uncounted.
+    /// Creates the API of `node` from `config`. Without a metrics recorder installed before, requests are not counted.
     #[must_use]
     pub fn new(node: Arc<Node>, config: &Config, about: About) -> Self {
         Self { node, rules: ArcSwap::from_pointee(Rules::new(config)), about, meters: Meters::new() }
     }
 
-    /// Takes the keys and limits of `config` from now on; requests under way keep those that they came with.
+    /// Applies the keys and limits of `config` from now on. Running requests keep their old ones.
     pub fn reconfigure(&self, config: &Config) {
         self.rules.store(Arc::new(Rules::new(config)));
     }
 
-    /// Answers one request that is no WebSocket upgrade. `serves` says which routes its listener has.
+    /// Answers one request that is not a WebSocket upgrade. `serves` selects the routes of its listener.
     ///
-    /// The future is boxed and freed once a request, so it owns what it needs and is kept small: an `async fn` would have
-    /// what it is given and what it makes of it side by side.
+    /// The future is boxed and freed with each request, so it owns its data and is kept small. An `async fn` would hold
+    /// its arguments and its locals side by side.
     pub fn respond<B>(
         self: &Arc<Self>,
         request: Request<B>,
@@ -116,9 +116,9 @@ impl Api {
         let query = head.uri.query();
         match action {
             Action::About => Ok(self.greet()),
-            // Boxed, so that the future of every other request stays small.
+            // Boxed, so that the futures of all other requests stay small.
             Action::Push(shape) => Box::pin(self.push(shape, rules, head, body)).await,
-            // Seldom asked, and larger than what is asked all the time.
+            // These are rare, and larger than the frequent requests.
             Action::RoomJoin => Box::pin(self.join(rules, head, body)).await,
             Action::RoomLeave => Box::pin(self.leave(rules, head, body)).await,
             Action::Kick => Box::pin(self.kick(rules, head, body)).await,
@@ -137,7 +137,7 @@ impl Api {
     }
 }
 
-/// What a request must keep to: the part of the configuration that changes while the node runs.
+/// The part of the configuration that applies to requests and can change while the node runs.
 struct Rules {
     keys: Keys,
     limits: Limits,
@@ -159,7 +159,7 @@ impl Rules {
     }
 }
 
-/// The answer to HEAD: as to GET, without its body.
+/// The response to HEAD: as to GET, without the body.
 fn without_body(answer: Answer) -> Answer {
     let (mut head, body) = answer.into_parts();
     let length = body.size_hint().exact().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! The one shape of every answer, `{"code":…,"message":"…","data":…}`, and the [`Problem`] that ends a request early.
+//! The format of every response, `{"code":…,"message":"…","data":…}`, and the [`Problem`] that ends a request early.
 //!
-//! Knows no path and no node.
+//! Independent of paths and of the node.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -8,10 +8,10 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICA
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-/// What goes back to the caller.
+/// The response to the caller.
 pub(super) type Answer = Response<Full<Bytes>>;
 
-/// Why a request is not served: nothing of it was done.
+/// A rejected request. No part of it was executed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub(super) struct Problem {
@@ -21,22 +21,22 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// With the text that the caller reads: the field, what was expected, what came.
+    /// Creates a problem with a text for the caller: field, expected and received value.
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), header: None }
     }
 
-    /// A fault of the request's own words.
+    /// 400: the request is malformed.
     pub(super) fn bad_request(text: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, text)
     }
 
-    /// No key, or none that is known.
+    /// 401: the key is missing or unknown.
     pub(super) fn unauthorized(text: impl Into<String>) -> Self {
         Self { header: Some((WWW_AUTHENTICATE, "Bearer")), ..Self::new(StatusCode::UNAUTHORIZED, text) }
     }
 
-    /// The path exists, but not for this method.
+    /// 405: the path exists, but not for this method.
     pub(super) fn wrong_method(text: impl Into<String>, allow: &'static str) -> Self {
         Self { header: Some((ALLOW, allow)), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, text) }
     }
@@ -62,7 +62,7 @@ pub(super) fn ok(data: impl Serialize) -> Answer {
     with_status(StatusCode::OK, "ok", Some(data))
 }
 
-/// The shape, whatever the status: `code` repeats it for those who look at the body only.
+/// A response in the common format. `code` repeats the status for callers that read only the body.
 pub(super) fn with_status(status: StatusCode, message: &str, data: Option<impl Serialize>) -> Answer {
     let mut body = Vec::with_capacity(TYPICAL_BYTES);
     let shape = Shape { code: status.as_u16(), message, data };
@@ -70,7 +70,7 @@ pub(super) fn with_status(status: StatusCode, message: &str, data: Option<impl S
     plain(status, JSON, body)
 }
 
-/// A body that is not of the shape: the metrics page.
+/// A body in another format: the metrics page.
 pub(super) fn plain(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
@@ -87,7 +87,7 @@ struct Shape<'a, T> {
 }
 
 const JSON: &str = "application/json";
-/// Room for the answer to one push without growing.
+/// Initial capacity in bytes, enough for the response to one push.
 const TYPICAL_BYTES: usize = 128;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Who may call: API keys with scopes. Without keys, only what a web page on the same machine cannot forge.
+//! Authorization: API keys with scopes. Without keys, only requests that no web page on the same machine can forge.
 //!
-//! Knows no path. That a node without keys starts only on loopback is the configuration's affair.
+//! Independent of paths. The configuration ensures that a node without keys listens on loopback only.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::config::{self, ApiKey, Scope};
 use crate::server::claim::bearer;
 use crate::server::origin::is_loopback;
 
-/// The keys that are valid now.
+/// The current keys.
 #[derive(Debug)]
 pub(super) struct Keys {
     keys: Vec<ApiKey>,
-    /// Of the keys, in order.
+    /// Names of the keys, in order.
     names: Vec<Arc<str>>,
     insecure: bool,
 }
@@ -32,16 +32,16 @@ impl Keys {
         Self { keys: config.keys.clone(), names, insecure: config.insecure }
     }
 
-    /// Lets the request pass if its key has the scope, or if no keys are set at all. The name of its key.
+    /// Checks that the key has the scope, or that no keys are configured. Returns the name of the key.
     ///
     /// # Errors
-    /// 401 without a known key, 403 without the scope. The key itself is never repeated.
+    /// 401 without a known key, 403 without the scope. The text never repeats the key.
     pub(super) fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<Option<&Arc<str>>, Problem> {
         if self.keys.is_empty() {
             return if self.insecure { Ok(None) } else { refuse_pages(headers).map(|()| None) };
         }
         let given = presented(headers)?;
-        // Every key is compared, each in constant time: the time tells nothing of which one was nearly right.
+        // Every key is compared in constant time, so the duration does not reveal a partial match.
         let mut found = None;
         for (key, name) in self.keys.iter().zip(&self.names) {
             if bool::from(key.key.as_bytes().ct_eq(given)) {
@@ -58,7 +58,7 @@ impl Keys {
         Err(Problem::new(StatusCode::FORBIDDEN, text))
     }
 
-    /// The name of the key of a push that was admitted. Looked up once more, so that no request's future carries it.
+    /// Name of the key of an admitted push. Looked up again here, so that request futures do not carry it.
     pub(super) fn name(&self, headers: &HeaderMap) -> Option<Arc<str>> {
         if self.keys.is_empty() {
             return None;
@@ -66,14 +66,14 @@ impl Keys {
         self.check(headers, Scope::Push).ok().flatten().cloned()
     }
 
-    /// True where the caller may read what the node says of its inside: a key with `read`, or no keys at all on a listener
-    /// that `serves_api`, which is on loopback or open by the operator's word.
+    /// True if the caller may read internal details. It needs a key with `read`. Without any keys, it needs a listener
+    /// that `serves_api`, which is on loopback or explicitly open.
     pub(super) fn knows(&self, headers: &HeaderMap, serves_api: bool) -> bool {
         (serves_api || !self.keys.is_empty()) && self.check(headers, Scope::Read).is_ok()
     }
 }
 
-/// The key of `Authorization: Bearer`, else of `X-Api-Key`.
+/// Reads the key from `Authorization: Bearer`, else from `X-Api-Key`.
 fn presented(headers: &HeaderMap) -> Result<&[u8], Problem> {
     let given = bearer(headers).or_else(|| headers.get(API_KEY).map(|v| v.as_bytes().trim_ascii()));
     given.filter(|key| !key.is_empty()).ok_or_else(|| {
@@ -81,8 +81,8 @@ fn presented(headers: &HeaderMap) -> Result<&[u8], Problem> {
     })
 }
 
-/// An API without keys listens on loopback, which any page in a browser on this machine can reach too: by a plain
-/// cross-site form, or by a name of its own that resolves to 127.0.0.1. Browsers say so in `Origin` and `Host`.
+/// An API without keys listens on loopback. Every page in a local browser can reach that, too: with a plain cross-site
+/// form, or through a host name that resolves to 127.0.0.1. Browsers reveal such requests in `Origin` and `Host`.
 fn refuse_pages(headers: &HeaderMap) -> Result<(), Problem> {
     for (name, what) in [(ORIGIN, "origin"), (HOST, "host")] {
         let Some(value) = headers.get(&name) else { continue };

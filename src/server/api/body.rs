@@ -1,6 +1,6 @@
-//! Reads a request's body once, within its bounds, and says which coding it has.
+//! Reads the body of a request once, within its limits, and determines its coding.
 //!
-//! Knows no path and no field.
+//! Independent of paths and fields.
 
 use std::fmt::Display;
 use std::pin::pin;
@@ -15,19 +15,19 @@ use super::answer::Problem;
 use crate::config::Limits;
 use crate::protocol::push::BYTE_ORDER_MARK;
 
-/// How a body is written.
+/// Coding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Json,
-    /// JSON if it begins like it: what `curl -d` calls a form.
+    /// JSON if it starts like JSON: `curl -d` labels any body as a form.
     Form,
     Protobuf,
 }
 
-/// The coding that the headers name; nothing means JSON.
+/// The coding named by the headers; without a header, JSON.
 ///
 /// # Errors
-/// 415 for any other type, another charset than UTF-8, or a compressed body.
+/// 415 for any other type, a charset other than UTF-8, or a compressed body.
 pub(super) fn kind(headers: &HeaderMap, protobuf: bool) -> Result<Kind, Problem> {
     if let Some(coding) = headers.get(CONTENT_ENCODING).filter(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(unsupported(format!("content-encoding: expected none, got {coding:?}")));
@@ -55,11 +55,11 @@ pub(super) fn kind(headers: &HeaderMap, protobuf: bool) -> Result<Kind, Problem>
     }
 }
 
-/// The whole body. One that came in one piece is not copied.
+/// Reads the whole body. A body that arrives in one piece is not copied.
 ///
 /// # Errors
-/// 413 over `limits.body_bytes`, 408 when it is not complete in `limits.message_timeout`, 400 when it breaks off,
-/// 415 for a form that is one.
+/// 413 over `limits.body_bytes`, 408 if it is incomplete after `limits.message_timeout`, 400 if the connection breaks,
+/// 415 for an actual form.
 pub(super) async fn read<B>(body: B, kind: Kind, limits: &Limits) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes>,

@@ -1,8 +1,8 @@
-//! Who is here: `/getOnlineUser`, `/connections`, `/rooms`, page by page.
+//! Presence lists in pages: `/getOnlineUser`, `/connections`, `/rooms`.
 //!
-//! Two ways to page. `page` counts from 1 and shifts when somebody comes or goes. `cursor` is the last thing that the
-//! caller has seen: connection ids only grow, so whoever stays connected is never missed. Knows no HTTP beyond the query,
-//! and nothing of how many nodes answer.
+//! There are two kinds of paging. `page` counts from 1 and shifts when connections come or go. `cursor` is the last
+//! entry seen by the caller. Connection ids only grow, so a cursor never misses a connection that stays open. Of HTTP
+//! it uses only the query, and it is independent of the number of nodes that answer.
 
 use serde::Serialize;
 
@@ -50,11 +50,11 @@ fn filter(query: &Query) -> Result<Filter, Problem> {
     })
 }
 
-/// Which part of a list is wanted.
+/// The requested part of a list.
 #[derive(Debug)]
 struct Window<C> {
     place: Place<C>,
-    /// From 1; `None` where a cursor was given.
+    /// From 1; `None` if a cursor was given.
     page: Option<u64>,
     size: usize,
 }
@@ -98,7 +98,7 @@ fn parse_cid(query: &Query) -> Result<Option<u64>, Problem> {
     query.number("cursor", 0..=MAX_SAFE_INTEGER)
 }
 
-/// One page, as it goes out.
+/// One page of the response.
 #[derive(Serialize)]
 struct Page<N, R> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,10 +107,10 @@ struct Page<N, R> {
     pages: usize,
     #[serde(flatten)]
     counts: N,
-    /// Behind which entry the next page begins; absent on the last.
+    /// Entry after which the next page begins; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<String>,
-    /// Nodes that did not answer: theirs are not in it.
+    /// Nodes that did not answer. The page lacks their entries.
     #[serde(serialize_with = "texts", skip_serializing_if = "<[_]>::is_empty")]
     missing: Vec<NodeId>,
     items: Vec<R>,

@@ -1,4 +1,4 @@
-//! What changes who is where, `/room/join`, `/room/leave`, `/kick`, and which plugins serve, `/plugins/{name}/…`.
+//! Changes to rooms and connections (`/room/join`, `/room/leave`, `/kick`) and plugin commands (`/plugins/{name}/…`).
 
 use std::fmt::Display;
 
@@ -55,7 +55,7 @@ impl Api {
         Ok(answer::ok(KickRow { closed, missing }))
     }
 
-    /// A word about the plugin that stands in the path; a body says nothing more and is not read.
+    /// Sends a command to the plugin named in the path. The body is ignored and not read.
     pub(super) async fn tell_plugin(&self, word: Word, head: &Parts) -> Result<Answer, Problem> {
         Query::parse(head.uri.query(), &[])?;
         let name: String = head.uri.path().split('/').nth(2).unwrap_or_default().chars().take(MAX_NAME_CHARS).collect();
@@ -81,20 +81,20 @@ where
     body::read(body, kind, &rules.limits).await
 }
 
-/// What a room change did, in connections.
+/// Result of a room change, in connections.
 #[derive(Serialize)]
 struct Told<'a> {
     #[serde(serialize_with = "text")]
     room: &'a Room,
     joined: usize,
     left: usize,
-    /// Were where they were to be already.
+    /// Connections that were already in the requested state.
     unchanged: usize,
     #[serde(serialize_with = "texts")]
     offline: Vec<Uid>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     refused: Vec<Refused>,
-    /// Nodes that did not answer: their part may be done or not.
+    /// Nodes that did not answer. Their part may be done or not.
     #[serde(serialize_with = "texts", skip_serializing_if = "<[_]>::is_empty")]
     missing: Vec<NodeId>,
 }
@@ -133,12 +133,12 @@ struct Refused {
 #[derive(Serialize)]
 struct KickRow {
     closed: usize,
-    /// Nodes that did not answer: what they hold may be closed or not.
+    /// Nodes that did not answer. Their connections may be closed or not.
     #[serde(serialize_with = "texts", skip_serializing_if = "<[_]>::is_empty")]
     missing: Vec<NodeId>,
 }
 
-/// No plugin has a longer name.
+/// Longer names belong to no plugin.
 const MAX_NAME_CHARS: usize = 64;
-/// Enough for a sentence to show to a user.
+/// Enough for one sentence to a user.
 const MAX_REASON_BYTES: usize = 1024;

@@ -1,4 +1,4 @@
-//! Counts and times requests by route. The handles of what happens all the time are made once.
+//! Counts and times requests by route. Handles of frequent metrics are created once.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use metrics::{Counter, Histogram};
 use super::routes::{ROUTES, Route};
 use crate::telemetry::names;
 
-/// One meter per route, and one for paths that are none.
+/// One meter per route, and one for unknown paths.
 pub(super) struct Meters(Vec<Meter>);
 
 struct Meter {
@@ -45,5 +45,5 @@ fn count(label: &'static str, status: StatusCode) -> Counter {
     metrics::counter!(names::HTTP_REQUESTS, "route" => label, "status" => status.as_str().to_owned())
 }
 
-/// Label of requests whose path or method is on no list.
+/// Label of requests whose path or method is unknown.
 const NO_ROUTE: &str = "none";

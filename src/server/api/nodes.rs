@@ -1,4 +1,4 @@
-//! The cluster's nodes, `/nodes`, and which one a client is to use, `/nodes/choose`.
+//! The nodes of the cluster, `/nodes`, and the choice of a node for a client, `/nodes/choose`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,11 +15,11 @@ use crate::id::Uid;
 use crate::node::Member;
 
 impl Api {
-    /// Every living node. Of itself a node tells more than others know of it.
+    /// Lists every living node. The own row has more fields than the others.
     pub(super) async fn nodes(&self, query: Option<&str>) -> Result<Answer, Problem> {
         Query::parse(query, &[])?;
         let members = self.node.members().await;
-        // Of itself it knows better; and it is listed even where it is not of the cluster.
+        // The node's own card is newer, and it is listed even before the node has joined the cluster.
         let me = self.node.card();
         let others = members.iter().filter(|member| member.id != me.id);
         let mut items: Vec<NodeRow> = others.chain([&me]).map(|member| self.row(member)).collect();
@@ -27,7 +27,7 @@ impl Api {
         Ok(answer::ok(Items { items }))
     }
 
-    /// The node for a user, a client address, or both.
+    /// Chooses the node for a user, a client address, or both.
     pub(super) async fn choose(&self, query: Option<&str>) -> Result<Answer, Problem> {
         let query = Query::parse(query, &["uid", "ip"])?;
         let uid = query.name("uid", Uid::parse)?;
@@ -77,7 +77,7 @@ impl Api {
         }
     }
 
-    /// Where clients reach it. A node whose configuration does not say knows at least where it listens itself.
+    /// Address for clients. Without a configured one, a node still knows its own listener.
     fn address_of(&self, member: &Member) -> Option<String> {
         if !member.address.is_empty() {
             return Some(member.address.clone());
@@ -92,7 +92,7 @@ impl Api {
 struct NodeRow {
     id: String,
     number: u16,
-    /// Which life of a node of this name; 0 = it is not of the cluster.
+    /// Incarnation of the node; 0 = it has not joined the cluster.
     incarnation: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
@@ -105,12 +105,12 @@ struct NodeRow {
     started: i64,
     /// Seconds.
     uptime: u64,
-    /// Only of the node that answers.
+    /// Only for the node that answers.
     #[serde(flatten)]
     own: Option<OwnRow>,
 }
 
-/// What only the node itself knows.
+/// Fields that only the node itself knows.
 #[derive(Serialize)]
 struct OwnRow {
     addresses: Vec<ListenerRow>,

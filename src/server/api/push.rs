@@ -1,4 +1,4 @@
-//! Every body that pushes becomes one batch, and one [`Node::publish`](crate::node::Node::publish).
+//! Turns every push request into one batch and one [`Node::publish`](crate::node::Node::publish).
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::protocol::push::{self, Fault, Limits, Push};
 use crate::protocol::{MAX_TCP_BODY, check_size};
 
 impl Api {
-    /// Publishes what the body asks for, on behalf of the request's key.
+    /// Publishes the messages of the body on behalf of the request's key.
     pub(super) async fn push<B>(&self, shape: Shape, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
@@ -38,7 +38,7 @@ impl Api {
         if bytes.len() > SURELY_SMALL {
             check_sizes(shape, &batch)?;
         }
-        // Only an envelope of one target for all, and a push to a connection, name a user and a connection.
+        // Only an envelope with a common target, or a push to a connection, can name a user and a connection.
         let owner = batch.first().and_then(|publication| Owner::of(&publication.target));
         let published = self.node.publish(batch).await;
         Ok(match (shape, &*published) {
@@ -49,7 +49,7 @@ impl Api {
     }
 }
 
-/// What the body asks to be published, in its order.
+/// The publications of the body, in its order.
 fn publications(shape: Shape, kind: Kind, body: &[u8], bounds: &Limits) -> Result<Vec<Publication>, Fault> {
     let single = match shape {
         Shape::Message => push::send(body, bounds)?,
@@ -77,8 +77,8 @@ fn publication(push: Push) -> Publication {
     Publication::new(push.message, push.target, Origin::Http)
 }
 
-/// The node checks each message again when the filters are through with it; here, one that is too large is a fault
-/// of the whole request, before anything is delivered.
+/// Rejects the whole request if a message is too large, before anything is delivered. The node checks each message
+/// again after the filters.
 fn check_sizes(shape: Shape, batch: &[Publication]) -> Result<(), Problem> {
     for (i, publication) in batch.iter().enumerate() {
         check_size(&publication.message).map_err(|e| {
@@ -92,7 +92,7 @@ fn check_sizes(shape: Shape, batch: &[Publication]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What a fault calls the list of messages.
+/// Name of the list of messages in faults.
 const fn list_name(shape: Shape) -> &'static str {
     match shape {
         Shape::Envelope => "msg",
@@ -107,5 +107,6 @@ impl From<Fault> for Problem {
     }
 }
 
-/// No body of this size holds a message that some dialect cannot carry: what escaping adds on one coding, it took on the other.
+/// A body up to this size cannot hold a message too large for a dialect: bytes added by escaping in one coding were
+/// also spent in the other.
 const SURELY_SMALL: usize = MAX_TCP_BODY / 4;

@@ -1,4 +1,4 @@
-//! A query string, strictly: each parameter known, named once, UTF-8, and of its type. Knows no path.
+//! A strict query string: each parameter must be known, occur once, be UTF-8 and match its type. Independent of paths.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -11,10 +11,10 @@ use crate::id::InvalidName;
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Of the text behind `?`, with these parameters allowed.
+    /// Parses the text after `?`; only `known` parameters are allowed.
     ///
     /// # Errors
-    /// 400 for one that is not known, stands twice, or is no UTF-8.
+    /// 400 for a parameter that is unknown, occurs twice, or is not UTF-8.
     pub(super) fn parse(text: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         for (name, value) in form_urlencoded::parse(text.unwrap_or_default().as_bytes()) {
@@ -26,7 +26,7 @@ impl Query {
             if pairs.iter().any(|(n, _)| *n == *name) {
                 return Err(fault(&name, "one value", "two"));
             }
-            // What is no UTF-8 was replaced by this character while decoding.
+            // Decoding replaces invalid UTF-8 with this character.
             if value.contains(char::REPLACEMENT_CHARACTER) {
                 return Err(fault(&name, "UTF-8", shown(&value)));
             }
@@ -35,18 +35,18 @@ impl Query {
         Ok(Self(pairs))
     }
 
-    /// A parameter as it stands.
+    /// Returns a parameter as text.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// A parameter that is a name.
+    /// Returns a parameter as a name.
     pub(super) fn name<T>(&self, name: &str, parse: fn(&str) -> Result<T, InvalidName>) -> Result<Option<T>, Problem> {
         let parsed = self.text(name).map(parse).transpose();
         parsed.map_err(|e| Problem::bad_request(format!("{name}: {e}")))
     }
 
-    /// A parameter that says whether: `true` or `false`, and no when it is absent.
+    /// Returns a boolean parameter: `true` or `false`; absent = `false`.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.text(name) {
             None | Some("false") => Ok(false),
@@ -55,7 +55,7 @@ impl Query {
         }
     }
 
-    /// A parameter that is a number in `range`.
+    /// Returns a parameter as a number in `range`.
     pub(super) fn number(&self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -69,7 +69,7 @@ impl Query {
     }
 }
 
-/// The text of every fault: the field, what was expected, what came.
+/// The text of every fault: field, expected and received value.
 pub(super) fn fault(name: &str, expected: impl Display, got: impl Display) -> Problem {
     Problem::bad_request(format!("{name}: expected {expected}, got {got}"))
 }

@@ -1,7 +1,8 @@
-//! What became of a push, as its answer tells it: one item per message, totals for a batch.
+//! Result of a push: one item per message, and totals for a batch.
 //!
-//! A filter's no, a drop and an absent user are results (200). A 2xx never stands over a message that the node itself
-//! could not take or judge: one unavailable makes the whole answer 503, one too large 413, and the items say which.
+//! A refusal by a filter, a drop and an offline user are results (200). A response is never 2xx if the node itself
+//! could not accept or judge a message. One unavailable message makes the whole response 503, one too large makes it
+//! 413, and the items show which ones failed.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::id::{NodeId, Uid};
 use crate::message::Target;
 use crate::node::{Fate, Published};
 
-/// The answer to a push of one message.
+/// The response to a push of one message.
 pub(super) fn one(published: &Published, owner: Option<&Owner>) -> Answer {
     match failure(&published.fate) {
         None => answer::ok(Item::of(published, owner)),
@@ -23,7 +24,7 @@ pub(super) fn one(published: &Published, owner: Option<&Owner>) -> Answer {
     }
 }
 
-/// The answer to a batch; `name` is what the request calls its list, empty if the list is the body.
+/// The response to a batch. `name` is the request's name of the list, empty if the list is the body.
 pub(super) fn batch(name: &str, published: &[Published], owner: Option<&Owner>) -> Answer {
     let failures = published.iter().enumerate().filter_map(|(i, p)| failure(&p.fate).map(|f| (i, f)));
     let worst = failures.max_by_key(|(i, (status, _))| (status.as_u16(), std::cmp::Reverse(*i)));
@@ -34,7 +35,7 @@ pub(super) fn batch(name: &str, published: &[Published], owner: Option<&Owner>) 
     }
 }
 
-/// The status and words of a fate that is the node's failure, not a result.
+/// Status and text of a fate that is a failure of the node, not a result.
 fn failure(fate: &Fate) -> Option<(StatusCode, String)> {
     match fate {
         Fate::Accepted { .. } | Fate::Rejected { .. } | Fate::Dropped { .. } => None,
@@ -55,20 +56,20 @@ fn failure(fate: &Fate) -> Option<(StatusCode, String)> {
     }
 }
 
-/// One message.
+/// Result of one message.
 #[derive(Serialize)]
 struct Item<'a> {
     #[serde(serialize_with = "number")]
     id: i64,
-    /// Connections whose queue took it; absent where the broker does not tell at once.
+    /// Connections whose queue accepted it; absent if the broker does not report it at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivered: Option<u32>,
     #[serde(skip_serializing_if = "is_false")]
     queued: bool,
-    /// Nodes that it reached; absent where the broker does not know.
+    /// Nodes that it reached; absent if the broker does not know.
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<u32>,
-    /// Absent where nobody knows.
+    /// Absent if unknown.
     #[serde(serialize_with = "known", skip_serializing_if = "Option::is_none")]
     offline: Option<&'a [Uid]>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -79,7 +80,7 @@ struct Item<'a> {
     rejected: Option<Rejected<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped: Option<Dropped<'a>>,
-    /// A filter could not judge it.
+    /// Set if a filter could not judge the message.
     #[serde(skip_serializing_if = "Option::is_none")]
     failed: Option<Failed<'a>>,
     #[serde(rename = "unknownNodes", serialize_with = "texts", skip_serializing_if = "<[_]>::is_empty")]
@@ -99,7 +100,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// Of a target that names both.
+    /// Reads them from a target that names both.
     pub(super) fn of(target: &Target) -> Option<Self> {
         match target {
             Target::ConnectionOf(uid, cid) => Some(Self { uid: uid.clone(), cid: cid.as_u64() }),
@@ -170,12 +171,12 @@ impl<'a> Item<'a> {
     }
 }
 
-/// A batch: totals, then an item per message in the order in which they came.
+/// Result of a batch: totals, then one item per message in the order of the request.
 #[derive(Serialize)]
 struct Batch<'a> {
     messages: usize,
     delivered: u64,
-    /// Messages whose deliveries nobody has told.
+    /// Messages whose deliveries are unknown.
     #[serde(skip_serializing_if = "is_none_of")]
     queued: usize,
     /// Each user once.
@@ -184,7 +185,7 @@ struct Batch<'a> {
     items: Vec<Item<'a>>,
 }
 
-/// How many messages ended how; together they are all.
+/// Number of messages by result; the sum is the number of all messages.
 #[derive(Default, Serialize)]
 struct Counts {
     accepted: usize,

@@ -1,6 +1,6 @@
-//! Every path of the API in one table: method, path, who may call it, and which action answers.
+//! The table of all API paths: method, path, required permission and action.
 //!
-//! Knows neither bodies nor the node.
+//! Independent of bodies and of the node.
 
 use hyper::Method;
 
@@ -8,7 +8,7 @@ use super::answer::Problem;
 use crate::config::{Scope, Service};
 use crate::node::Word;
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) verb: Verb,
@@ -17,7 +17,7 @@ pub(super) struct Route {
     pub(super) action: Action,
 }
 
-/// The method a path is for.
+/// The method of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verb {
     /// GET, and HEAD with it.
@@ -25,18 +25,19 @@ pub(super) enum Verb {
     Post,
 }
 
-/// Who may call.
+/// Required permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Whoever reaches the listener.
+    /// Open to every caller that reaches the listener.
     Open,
-    /// Who has a key with this scope.
+    /// Requires a key with this scope.
     Key(Scope),
-    /// Probes and scrapers: open on listeners that serve `metrics`, a key to read on those that serve `api` alone.
+    /// For probes and scrapers: open on listeners that serve `metrics`. On listeners that serve only `api`, a key with
+    /// `read` is required.
     Probe,
 }
 
-/// What answers.
+/// The handler of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     About,
@@ -49,7 +50,7 @@ pub(super) enum Action {
     Rooms,
     Plugins,
     PluginLog,
-    /// A word about the plugin that the path names.
+    /// A command for the plugin named in the path.
     Plugin(Word),
     Nodes,
     Choose,
@@ -58,7 +59,7 @@ pub(super) enum Action {
     Metrics,
 }
 
-/// The bodies that push.
+/// Kinds of push bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// A message, to its own receiver.
@@ -75,7 +76,7 @@ pub(super) enum Shape {
     Device,
     /// `{"message", "cid"}`.
     Connection,
-    /// `{"message", "uids"}`: everyone but these.
+    /// `{"message", "uids"}`: everyone except these users.
     Other,
     /// A `MessagesPub`.
     Envelope,
@@ -113,10 +114,10 @@ pub(super) static ROUTES: &[Route] = &[
 ];
 
 impl Route {
-    /// The line for this request, among those that the listener serves.
+    /// Finds the route of this request, among those that the listener serves.
     ///
     /// # Errors
-    /// 404 with the paths that are near, 405 with the method that is allowed.
+    /// 404 with similar paths, 405 with the allowed method.
     pub(super) fn find(method: &Method, path: &str, serves: &[Service]) -> Result<&'static Self, Problem> {
         let found = ROUTES.iter().find(|r| r.is_for(path) && r.access.is_served(serves));
         let route = found.ok_or_else(|| not_found(path, serves))?;
@@ -127,7 +128,7 @@ impl Route {
         Err(Problem::wrong_method(text, route.verb.allow()))
     }
 
-    /// A `{name}` in the table stands for any one part that is not empty.
+    /// A `{name}` in the table matches any single non-empty part.
     fn is_for(&self, path: &str) -> bool {
         if !self.path.contains('{') {
             return self.path == path;
@@ -188,8 +189,8 @@ fn not_found(path: &str, serves: &[Service]) -> Problem {
     Problem::new(status, format!("path: expected {expected}, got {shown:?}"))
 }
 
-/// What somebody who typed this may have meant: the same in another case or with a slash too many, else up to two
-/// slips of the finger, else a part of a path.
+/// Suggests paths for a mistyped one: the same path in another case or with extra slashes, else paths with up to two
+/// edits, else paths that contain it as a part.
 fn near(typed: &str, serves: &[Service]) -> Vec<&'static str> {
     let typed = typed.trim_matches('/').to_ascii_lowercase();
     if typed.is_empty() || typed.len() > MAX_SHOWN {
@@ -204,7 +205,7 @@ fn near(typed: &str, serves: &[Service]) -> Vec<&'static str> {
     found.into_iter().find(|paths| !paths.is_empty()).unwrap_or_default()
 }
 
-/// Levenshtein's, over bytes.
+/// Levenshtein distance over bytes.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
@@ -218,9 +219,9 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// In the original's document, which itself says that it does not belong there.
+/// Listed in the original's document, which itself says that it does not belong there.
 const USER_INFO: &str = "/login/getUserinfo";
-/// Most characters of a path that an answer repeats.
+/// Maximum characters of a path in a response.
 const MAX_SHOWN: usize = 64;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! How users, connections and rooms look in a list. What is not known is left out.
+//! Rows of users, connections and rooms in lists. Unknown fields are omitted.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl DeviceRow {
     }
 }
 
-/// A connection with all that is known of it.
+/// A connection with all known details.
 #[derive(Serialize)]
 pub(super) struct ConnectionRow {
     #[serde(serialize_with = "text")]
@@ -81,7 +81,7 @@ impl ConnectionRow {
             uid: seen.binding.uid.clone(),
             device: DeviceRow::new(&seen),
             expires: seen.binding.expires,
-            // The framing stands beside it: on TCP it is the same layout and coding.
+            // The framing is a separate field; on TCP, layout and coding are the same.
             dialect: seen.form.map(|form| Form::websocket(form.dialect, form.coding).as_str()),
             transport: seen.form.map(|form| match form.framing {
                 Framing::WebSocket => "websocket",
@@ -101,18 +101,18 @@ pub(super) struct RoomRow {
     pub(super) connections: usize,
 }
 
-/// A message's id: a number, or its digits as a text where JavaScript would round the number.
+/// A message id: a number, or a string of digits if JavaScript would round the number.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub(super) fn number<S: Serializer>(id: &i64, serializer: S) -> Result<S::Ok, S::Error> {
     if is_safe_integer(*id) { serializer.serialize_i64(*id) } else { serializer.collect_str(id) }
 }
 
-/// A name as its text.
+/// A name as text.
 pub(super) fn text<S: Serializer>(name: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(name)
 }
 
-/// Names as their texts.
+/// Names as texts.
 pub(super) fn texts<T: Display, S: Serializer>(names: &[T], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(names.iter().map(|n| Text(n)))
 }

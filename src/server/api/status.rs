@@ -1,4 +1,4 @@
-//! What this node says of itself: `/`, `/health/*`, `/plugins`, `/metrics`.
+//! Status of this node: `/`, `/health/*`, `/plugins`, `/metrics`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use super::query::Query;
 use crate::server::Address;
 use crate::telemetry::guests::{GuestLine, GuestLog};
 
-/// What the API tells of its node besides what the node itself knows.
+/// Data for the status pages that the node itself does not have.
 pub struct About {
-    /// Where it listens, and for what.
+    /// Addresses of the listeners and their services.
     pub listeners: Vec<Address>,
-    /// The page for Prometheus, rendered now.
+    /// Renders the current page for Prometheus.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// The newest lines of plugins.
+    /// The newest log lines of plugins.
     pub guests: GuestLog,
-    /// Where plugins lie on the node's machine, from its root; none where there are none.
+    /// Absolute path of the plugin directory on the node's machine; `None` without one.
     pub plugins: Option<PathBuf>,
 }
 
@@ -40,7 +40,8 @@ impl Api {
         answer::ok(State { status: "live", reasons: Vec::new() })
     }
 
-    /// Reasons name addresses and errors of engines: whoever is no insider gets their first words only.
+    /// Reasons contain addresses and errors of engines. Callers without permission get only the text before the first
+    /// colon.
     pub(super) fn ready(&self, is_insider: bool) -> Answer {
         match self.node.readiness() {
             Ok(()) => answer::ok(State { status: "ready", reasons: Vec::new() }),
@@ -56,12 +57,12 @@ impl Api {
         }
     }
 
-    /// The lines of the plugin in the path, from a number on, as far as they are kept.
+    /// The kept log lines of the plugin named in the path, from a line number on.
     pub(super) fn plugin_log(&self, head: &Parts) -> Result<Answer, Problem> {
         let query = Query::parse(head.uri.query(), &["since"])?;
         let since = query.number("since", 0..=u64::MAX)?.unwrap_or_default();
         let name = head.uri.path().split('/').nth(2).unwrap_or_default();
-        // A line that comes in between is told the next time.
+        // Lines logged in between are returned by the next request.
         let next = self.about.guests.next();
         let lines = self.about.guests.since(since).into_iter().filter(|line| line.plugin == name && line.number < next);
         Ok(answer::ok(PluginLog { items: lines.collect(), next }))
@@ -107,6 +108,6 @@ pub(super) struct Items<T> {
 #[derive(Serialize)]
 struct PluginLog {
     items: Vec<GuestLine>,
-    /// What to ask `since` for the lines that come.
+    /// Value of `since` for the next request.
     next: u64,
 }

@@ -1,4 +1,4 @@
-//! Each answer and each fault of the API, through [`Api::respond`], without a socket.
+//! Every response and every fault of the API, through [`Api::respond`], without a socket.
 
 mod faults;
 mod lists;
@@ -17,14 +17,14 @@ use crate::server::Address;
 use crate::telemetry::Metrics;
 use crate::telemetry::guests::GuestLog;
 
-/// An API before a fake node.
+/// An API with a fake node.
 struct Bench {
     fake: Fake,
     api: Arc<Api>,
     config: Config,
 }
 
-/// An answer, read whole.
+/// A response with its whole body.
 #[derive(Debug)]
 struct Got {
     status: u16,
@@ -42,7 +42,7 @@ impl Got {
         self.json()["data"].take()
     }
 
-    /// Status and text, which must stand in the body as in the head.
+    /// Status and text. The body must repeat the status.
     fn fault(&self) -> (u16, String) {
         let json = self.json();
         assert_eq!(json["code"], self.status, "{}", self.body);
@@ -103,7 +103,7 @@ impl Bench {
     }
 }
 
-/// It is made and freed once a request, and allocators have lists at hand for what is small.
+/// The future is allocated and freed with each request. Allocators have free lists for small sizes.
 #[test]
 fn the_future_of_a_request_is_small() {
     let bench = Bench::new();

@@ -1,6 +1,6 @@
-//! Does what the session says, by the node, and feeds the outcome back until the session has no more to say.
+//! Performs the actions of the session through the node, and feeds results back until the session returns no more.
 //!
-//! Decides nothing: what a client may do is the session's and the node's to say.
+//! Makes no decisions: permissions of a client are checked by the session and the node.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use crate::session::{Action, Input, Outcome, Rules, Said, Whereabouts};
 use crate::telemetry::{capped, names};
 
 impl Driver {
-    /// Tells the session what happened and does all that follows. Boxed: it is big, and an idle connection is not in it.
+    /// Feeds an input and performs all resulting actions. Boxed, because the future is large and idle connections do
+    /// not need it.
     pub(super) fn feed(&mut self, input: Input) -> BoxFuture<'_, ()> {
         async move {
             let mut actions = VecDeque::from(self.ask(input));
@@ -50,7 +51,7 @@ impl Driver {
         self.session.on(input, now, &rules)
     }
 
-    /// The user that a plugin gave the connection to since it last spoke.
+    /// The user to which a plugin bound the connection since its last input.
     fn given(&self) -> Option<Box<Admission>> {
         let binding = self.connection.binding()?;
         let is_known = self.session.uid() == Some(&binding.uid) && self.session.expires() == binding.expires;
@@ -110,7 +111,7 @@ impl Driver {
     async fn say(&self, reply: Reply) {
         let Some(form) = self.connection.form() else { return };
         let frame = protocol::encode(form, ServerFrame::Reply(&reply)).or_else(|error| {
-            // The key is the client's: long, of any bytes, and sent as often as it likes.
+            // The client chooses the key: it may be long, hold any bytes, and repeat at any rate.
             if self.may_tell() {
                 tracing::debug!(key = capped(&reply.key), %error, "an answer does not fit its frame");
             }
@@ -171,7 +172,7 @@ impl Driver {
         })
     }
 
-    /// What the client dialled, as far as we can see it.
+    /// The local address of the socket, which the client connected to as far as this node can see.
     fn own_address(&self) -> String {
         self.reader.stream().local_addr().map(|a| a.to_string()).unwrap_or_default()
     }

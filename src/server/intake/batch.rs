@@ -1,6 +1,6 @@
-//! Records that are published as one batch: what each asks for, how far it has come, and why it can never be accepted.
+//! Records published as one batch: their messages, their progress, and the reason if one can never be accepted.
 //!
-//! Pure: the loop around it is [`super::line`].
+//! Pure: the loop is in [`super::line`].
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::node::{Fate, Place, Published, Record};
 use crate::protocol::push::{self, Limits, PubEnvelope};
 use crate::protocol::{MAX_TCP_BODY, check_size};
 
-/// A record that was never settled so often is not tried again: something about it ends its readers.
+/// A record that was read this often without being completed is not tried again, because it may crash its readers.
 pub(super) const MAX_TRIES: u32 = 5;
 
-/// Why a record can never be accepted, as metrics say it.
+/// Reason for a dead letter, as metrics name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
-    /// It is no envelope, or an envelope with a wrong field.
+    /// The record is not a valid envelope.
     Body,
-    /// It, or a message of it, is more than may travel.
+    /// The record or one of its messages exceeds a size limit.
     TooLarge,
-    /// It names a node that nobody knows.
+    /// The record names an unknown node.
     UnknownNode,
-    /// It came [`MAX_TRIES`] times and never got through.
+    /// The record was read [`MAX_TRIES`] times and never completed.
     Tries,
-    /// A filter could not judge it in [`MAX_TRIES`] tries, though it judges others.
+    /// A filter failed to judge the record in [`MAX_TRIES`] tries, though it judges others.
     Unjudged,
 }
 
@@ -43,7 +43,7 @@ impl Why {
     }
 }
 
-/// What stands on the dead letter.
+/// Reason stored with a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Poison {
     pub(super) why: Why,
@@ -56,36 +56,36 @@ impl Poison {
     }
 }
 
-/// Records whose messages go to the bus together.
+/// Records whose messages are published together.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) entries: Vec<Entry>,
     messages: usize,
 }
 
-/// One record on its way.
+/// One record in progress.
 pub(super) struct Entry {
     pub(super) record: Record,
-    /// Why it is to be buried.
+    /// Set if the record is to become a dead letter.
     pub(super) poison: Option<Poison>,
-    /// Its messages that the bus has not answered for yet, by their places in the record.
+    /// Messages without a reply of the bus yet, by their index in the record.
     open: Vec<usize>,
-    /// Tries in which a filter could not judge a message of it, though it judges others.
+    /// Tries in which a filter could not judge a message of this record, though it judges others.
     unjudged: u32,
 }
 
-/// What came of one try.
+/// Result of one try.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Answered {
-    /// Messages that the bus took or to which a filter said no.
+    /// Messages that the bus accepted or a filter refused.
     pub(super) accepted: usize,
-    /// The bus did not answer for some.
+    /// True if the bus did not answer for some messages.
     pub(super) unavailable: bool,
-    /// Why a filter can judge nothing at all, if that is so: everything waits.
+    /// Reason if a filter can judge nothing at all; then the whole intake waits.
     pub(super) paused: Option<String>,
 }
 
-/// What is to be published, and whose each message is: (entry, place in its record).
+/// Messages to publish, and the owner of each one: (entry, index in its record).
 #[derive(Default)]
 pub(super) struct Open {
     pub(super) publications: Vec<Publication>,
@@ -93,13 +93,13 @@ pub(super) struct Open {
 }
 
 impl Batch {
-    /// Cuts what was taken into batches of at most `limits.messages` messages, in order, each with what it asks for.
+    /// Splits records into batches of at most `limits.messages` messages, in order, with their publications.
     ///
-    /// A record that came before without being settled stands alone: if it ends this process, it ends no other's chance.
+    /// A redelivered record gets its own batch: if it crashes this process, it does not affect other records.
     pub(super) fn cut(records: Vec<Record>, limits: &Limits, intake: &Arc<str>) -> Vec<(Self, Open)> {
         let mut batches: Vec<(Self, Open)> = Vec::new();
         for (at, record) in records.into_iter().enumerate() {
-            // Only the first: those behind it may have come again for its sake.
+            // Only the first record. Those after it may have been redelivered because of it.
             let spent = at == 0 && record.tries >= MAX_TRIES;
             let read = if spent {
                 Err(Poison::new(Why::Tries, never_settled(record.tries)))
@@ -136,7 +136,7 @@ impl Batch {
         self.entries.push(Entry { record, poison, open: places.collect(), unjudged: 0 });
     }
 
-    /// Takes the answers to what was published.
+    /// Applies the results of the publications.
     pub(super) fn answer(&mut self, owners: &Open, published: Vec<Published>) -> Answered {
         let mut answered = Answered::default();
         let mut failed = None;
@@ -189,12 +189,12 @@ impl Batch {
         answered
     }
 
-    /// Whether some message has no answer yet.
+    /// True if some message has no reply yet.
     pub(super) fn is_open(&self) -> bool {
         self.entries.iter().any(|entry| !entry.open.is_empty())
     }
 
-    /// What the bus was unavailable for, read again: a batch keeps its records, not their messages.
+    /// The messages for which the bus was unavailable. They are parsed again, because a batch keeps only records.
     pub(super) fn open(&self, limits: &Limits, intake: &Arc<str>) -> Open {
         let mut open = Open::default();
         for (at, entry) in self.entries.iter().enumerate().filter(|(_, entry)| !entry.open.is_empty()) {
@@ -209,13 +209,13 @@ impl Batch {
         open
     }
 
-    /// Where its records stood.
+    /// Places of its records.
     pub(super) fn places(&self) -> Vec<Place> {
         self.entries.iter().map(|entry| entry.record.place.clone()).collect()
     }
 }
 
-/// What the record asks to be published, each message with its identity.
+/// The publications of a record, each with its identity.
 fn read(record: &Record, limits: &Limits, intake: &Arc<str>) -> Result<Vec<Publication>, Poison> {
     let PubEnvelope { pushes, nodes } = push::envelope(&record.payload, limits).map_err(|fault| {
         let why = if fault.over_limit { Why::TooLarge } else { Why::Body };
@@ -242,5 +242,5 @@ fn never_settled(tries: u32) -> String {
     format!("expected to be settled within {MAX_TRIES} tries, came {tries} times before")
 }
 
-/// No record of this size holds a message that some dialect cannot carry.
+/// A record up to this size cannot hold a message too large for a dialect.
 const SURELY_SMALL: usize = MAX_TCP_BODY / 4;

@@ -1,4 +1,4 @@
-//! One intake's loop: take, publish until the bus has taken it, bury what never can be, settle; then the next.
+//! The loop of one intake: read records, publish them until the bus accepts them, write dead letters, complete; repeat.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,30 +16,30 @@ use crate::protocol::push::Limits;
 use crate::server::stopped;
 use crate::telemetry::{capped, without_value};
 
-/// First and longest wait before the bus, or the engine, is asked again.
+/// First and longest delay before the bus or the engine is tried again.
 const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-/// First and longest wait before a record is tried again on which a filter failed, though it judges others.
+/// First and longest delay before a record is tried again on which a filter failed, though it judges others.
 const WAITS_ALONE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
-/// While records wait, their engine hears so often that their reader lives.
+/// Interval of keep-alives to the engine while records wait.
 const KEEP: Duration = Duration::from_secs(3);
-/// So often is tried again once the node drains; then the records are left to whoever reads next.
+/// Maximum retries once the node drains. After that the records are left to the next reader.
 const LAST_TRIES: u32 = 5;
 
-/// One topic and what is done with its records.
+/// One topic and the processing of its records.
 pub(super) struct Line {
     node: Arc<Node>,
     name: Arc<str>,
-    /// Its name among the node's ways in.
+    /// Its name in the node's readiness.
     way: Arc<str>,
     source: Box<dyn Source>,
     bounds: Arc<ArcSwap<Limits>>,
     stop: watch::Receiver<bool>,
     meters: Meters,
-    /// Records wait for a plugin.
+    /// True while records wait for a plugin.
     is_paused: bool,
 }
 
-/// The waits of one thing that is tried until it works.
+/// Delays between the tries of one operation.
 struct Patience {
     backoff: Backoff,
     kept: Instant,
@@ -57,7 +57,7 @@ impl Line {
         Self { node, name: name.into(), way, source, bounds, stop, meters, is_paused: false }
     }
 
-    /// Until the node drains.
+    /// Runs until the node drains.
     pub(super) async fn run(mut self) {
         loop {
             let taken = tokio::select! {
@@ -98,14 +98,14 @@ impl Line {
         }
     }
 
-    /// Publishes until nothing of the batch is open, then settles it; `false` when a drain came first.
+    /// Publishes until no message of the batch is open, then completes the batch; `false` if a drain came first.
     async fn accept(&mut self, mut batch: Batch, mut open: Open, limits: &Limits) -> bool {
         let (mut patience, mut alone, mut tried) = (Patience::new(WAITS), Patience::new(WAITS_ALONE), false);
         while !open.publications.is_empty() {
             let are_ours = self.source.still(&batch.places(), tried).await;
             match are_ours {
                 Ok(true) => {}
-                // The next reader of the line is ahead of these: they would come out of order.
+                // The next reader of these records is further ahead, so publishing them now would break the order.
                 Ok(false) => return true,
                 Err(unavailable) => {
                     self.ails(&unavailable);
@@ -131,7 +131,8 @@ impl Line {
             } else if answered.paused.is_some() {
                 self.wait(&mut patience, "a plugin can judge nothing").await
             } else {
-                // Others are judged: the record itself is tried again soon, so that it does not hold up what follows.
+                // The filter judges other records, so only this record is retried soon, to avoid blocking those behind
+                // it.
                 self.wait(&mut alone, "a plugin failed on a record").await
             };
             if !goes_on {
@@ -142,14 +143,14 @@ impl Line {
         if !self.bury(&batch).await {
             return false;
         }
-        // What is not settled comes again, with the same identity: nothing waits for it.
+        // Records that are not completed are redelivered with the same identity, so a failure needs no retry.
         if let Err(unavailable) = self.source.settle(&batch.places()).await {
             self.ails(&unavailable);
         }
         true
     }
 
-    /// Buries what can never be accepted; `false` when a drain came first.
+    /// Writes the dead letters of the batch; `false` if a drain came first.
     async fn bury(&mut self, batch: &Batch) -> bool {
         let mut first = None;
         for entry in &batch.entries {
@@ -179,7 +180,7 @@ impl Line {
         true
     }
 
-    /// Waits before something is tried again; `false` when the node drains and has tried often enough.
+    /// Waits before a retry; `false` if the node drains and the retries are used up.
     async fn wait(&mut self, patience: &mut Patience, why: &str) -> bool {
         tracing::debug!(intake = &*self.name, why, "records wait");
         if *self.stop.borrow() {
@@ -196,7 +197,7 @@ impl Line {
         true
     }
 
-    /// Tells that records wait for a plugin, or no more.
+    /// Reports that the intake is paused because of a plugin, or that it has resumed.
     fn pause(&mut self, why: Option<&str>) {
         if why.is_some() == self.is_paused {
             return;

@@ -1,4 +1,4 @@
-//! What an intake counts. The handles are made once.
+//! Metrics of an intake. The handles are created once.
 
 use metrics::{Counter, Gauge, counter, gauge};
 

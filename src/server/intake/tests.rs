@@ -1,4 +1,4 @@
-//! The loop of an intake, before a scripted source and a node whose bus is scripted: no engine, no time that passes.
+//! The loop of an intake with a scripted source and a node with a scripted bus: no engine and no real time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::node::fake::{Fake, Judgement};
 use crate::node::{Place, Record, Unavailable, Unjudged};
 use crate::vital::Vitals;
 
-/// What a source was asked to do.
+/// Calls that a source received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Asked {
     Settled(Vec<u64>),
-    /// Given up as another reader's, after a try or before any.
+    /// Given up because another reader owns the record, after a try or before any.
     Lost {
         tried: bool,
     },
@@ -30,12 +30,12 @@ enum Asked {
     Closed,
 }
 
-/// What it is told to give and to fail.
+/// Scripted behaviour of the source.
 #[derive(Default)]
 struct Script {
-    /// How often `bury` fails.
+    /// Number of `bury` calls that fail.
     unburied: u32,
-    /// Records that are another reader's by now.
+    /// Records now owned by another reader.
     lost: Vec<u64>,
     left: Vec<Record>,
     told: VecDeque<Asked>,
@@ -111,7 +111,7 @@ impl Source for Scripted {
     }
 }
 
-/// An intake on a node, and the engine's end of it.
+/// An intake on a node, and the engine's side of it.
 struct Bench {
     fake: Fake,
     intakes: Intakes,
@@ -138,7 +138,7 @@ impl Bench {
         self.takes.send(Ok(records)).await.unwrap();
     }
 
-    /// The next thing that the source is asked to do.
+    /// The next call that the source receives.
     async fn asked(&mut self) -> Asked {
         loop {
             if let Some(asked) = self.script.lock().told.pop_front() {
@@ -148,13 +148,13 @@ impl Bench {
         }
     }
 
-    /// What reached the bus: the action of each message, batch by batch.
+    /// Actions of the messages that reached the bus, batch by batch.
     fn published(&self) -> Vec<Vec<String>> {
         let batches = self.fake.batches();
         batches.iter().map(|batch| batch.iter().map(|e| e.message.action.clone()).collect()).collect()
     }
 
-    /// Whether the intake is a reason for not being ready, and which.
+    /// The reason if the intake makes the node not ready.
     fn ails(&self) -> Option<String> {
         let reasons = self.fake.node.readiness().unwrap_err();
         reasons.into_iter().find(|reason| reason.starts_with("intake"))
@@ -165,7 +165,7 @@ fn record(offset: u64, payload: impl Into<Bytes>) -> Record {
     Record { payload: payload.into(), place: Place { line: "chat/0".into(), offset: Some(offset) }, tries: 0 }
 }
 
-/// An envelope for one user, with a message for each of these actions.
+/// An envelope for one user, with one message per action.
 fn chat(offset: u64, actions: &[&str]) -> Record {
     let msg: Vec<Value> = actions.iter().map(|action| json!({"action": action})).collect();
     record(offset, json!({"Uid": "1074", "msg": msg}).to_string())
@@ -192,7 +192,7 @@ async fn an_unavailable_bus_is_waited_for_and_nothing_is_settled_before() {
     bench.fake.break_broker();
     bench.give(vec![chat(1, &["a"]), chat(2, &["b"])]).await;
     bench.give(vec![chat(3, &["c"])]).await;
-    // The engine hears that the reader lives, again and again: time passes, records wait.
+    // While records wait, the engine gets repeated keep-alives.
     assert_eq!([bench.asked().await, bench.asked().await], [Asked::Kept, Asked::Kept]);
     let tries = bench.published();
     assert!(tries.len() > 3 && tries.iter().all(|batch| batch == &["a", "b"]), "{tries:?}");
@@ -205,7 +205,7 @@ async fn an_unavailable_bus_is_waited_for_and_nothing_is_settled_before() {
     assert_eq!(bench.published(), [vec!["a", "b"], vec!["c"]]);
 }
 
-/// It would come behind what the next reader has published since.
+/// Retried, it would come after the records that the next reader has published since.
 #[tokio::test(start_paused = true)]
 async fn what_another_reader_may_have_had_meanwhile_is_not_tried_again() {
     let mut bench = Bench::new(|_| {});

@@ -1,4 +1,4 @@
-//! What a client may send over TCP, by the byte, and what is heard of it.
+//! Client input over TCP, byte by byte, and the resulting events.
 
 use std::future::poll_fn;
 

@@ -1,8 +1,8 @@
-//! Takes new certificates while the node runs: the files are looked at every second, and read when they differ from those
-//! in use and two looks in a row saw the same. A pair that does not serve is told and leaves the old one in place.
+//! Reloads certificates while the node runs. The files are checked every second and read when they differ from the
+//! loaded ones and two checks in a row saw the same state. An invalid pair is logged, and the old one stays in use.
 //!
-//! Looks at the files and not at events of the directory: what renews certificates swaps symbolic links, or files on a
-//! disk of another machine, and two files a listener cost nothing to look at.
+//! Polls the files instead of watching the directory: renewal tools swap symbolic links or use network file systems,
+//! and checking two files per listener costs almost nothing.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -17,20 +17,19 @@ use crate::server::{Gateway, stopped};
 use crate::telemetry::names;
 use crate::vital::Vitals;
 
-/// Time between two looks.
+/// Interval of the checks.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What tells one state of the two files from another: device, inode, length and time of change of each; `None` for one
-/// that cannot be looked at.
+/// State of the two files: device, inode, length and change time of each; `None` for a file that cannot be examined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stamp([Option<[i128; 5]>; 2]);
 
-/// What was seen of the files.
+/// States of the files seen so far.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// When they were read last, whether that served or not.
+    /// State at the last read, successful or not.
     tried: Stamp,
-    /// By the last look.
+    /// State at the last check.
     last: Stamp,
 }
 
@@ -57,7 +56,7 @@ impl Stamp {
     }
 }
 
-/// Looks after `certificates` until the gateway stops.
+/// Checks `certificates` until the gateway stops.
 pub(in crate::server) fn spawn(gateway: &Arc<Gateway>, certificates: Vec<Arc<Certificate>>, vitals: &Vitals) {
     if certificates.is_empty() {
         return;
@@ -76,7 +75,7 @@ pub(in crate::server) fn spawn(gateway: &Arc<Gateway>, certificates: Vec<Arc<Cer
             }
             let certificates = Arc::clone(&certificates);
             let look = move || certificates.iter().for_each(|certificate| certificate.look());
-            // A look that panicked has changed nothing; the next one comes.
+            // A check that panicked has changed nothing; the next one follows.
             let _ = tokio::task::spawn_blocking(look).await;
         }
         gateway.tasks.end();
@@ -85,7 +84,7 @@ pub(in crate::server) fn spawn(gateway: &Arc<Gateway>, certificates: Vec<Arc<Cer
 }
 
 impl Certificate {
-    /// Reads the files again if they have changed and stand still.
+    /// Reloads the files if they have changed and are stable.
     pub(super) fn look(&self) {
         let mut seen = self.seen.lock();
         let now = Stamp::of(&self.files);

@@ -1,9 +1,9 @@
-//! One TLS connection over a socket that never waits: rustls between plaintext and ciphertext.
+//! One TLS connection over a non-blocking socket: rustls between plaintext and ciphertext.
 //!
-//! Knows no task and no waker. The promise to the writer above: a byte counts as written once the socket has taken the
-//! ciphertext of all that was given with it, except that, when the socket stops in the middle, only the last byte is
-//! kept back. The writer then still holds something that it must write, and comes back when the socket takes more.
-//! An idle connection holds rustls' own state and its read buffer, and nothing that was sent or received.
+//! Independent of tasks and wakers. Contract with the writer above: a byte counts as written once the socket has
+//! accepted the ciphertext of all data passed with it. If the socket accepts only a part, only the last byte is held
+//! back. The writer then still has data to write and returns when the socket is writable. An idle connection holds the
+//! state of rustls and its read buffer, and no data sent or received.
 
 use std::io::{self, BufRead as _, IoSlice, Read, Write};
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use rustls::{ServerConfig, ServerConnection};
 use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
-/// Most plaintext that one write takes, in bytes: two full records.
+/// Maximum plaintext of one write, in bytes: two full records.
 pub(super) const MOST_AT_ONCE: usize = 32 * 1024;
 
 /// One TLS connection.
 #[derive(Debug)]
 pub(in crate::server) struct Session {
     rustls: ServerConnection,
-    /// Plaintext that was decrypted and not yet read, in bytes.
+    /// Decrypted plaintext that was not read yet, in bytes.
     unread: usize,
-    /// The first byte of the next write was encrypted with the one before.
+    /// True if the first byte of the next write was already encrypted with the previous one.
     owes_a_byte: bool,
 }
 
@@ -32,7 +32,7 @@ impl Session {
         Ok(Self { rustls, unread: 0, owes_a_byte: false })
     }
 
-    /// Goes on with the handshake; `WouldBlock` until it has ended and all of ours was sent.
+    /// Continues the handshake; `WouldBlock` until it has ended and all its output was sent.
     pub(in crate::server) fn advance(&mut self, tcp: &TcpStream) -> io::Result<()> {
         loop {
             self.flush(tcp)?;
@@ -48,18 +48,18 @@ impl Session {
         }
     }
 
-    /// Whether ciphertext waits for the socket.
+    /// True if ciphertext waits for the socket.
     pub(in crate::server) fn has_more_to_say(&self) -> bool {
         self.rustls.wants_write()
     }
 
-    /// Whether there is something to read without asking the socket.
+    /// True if plaintext can be read without the socket.
     pub(in crate::server) fn has_unread(&self) -> bool {
         self.unread > 0
     }
 
-    /// Encrypts `parts` into as few records as they fit in, and writes these, if it can be by one call. After
-    /// `WouldBlock` or a count that is not all, the next call must begin with what was not counted.
+    /// Encrypts `parts` into as few records as possible and writes them, in one call if possible. After `WouldBlock` or
+    /// a partial count, the next call must begin with the bytes not counted.
     pub(in crate::server) fn write(&mut self, tcp: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush(tcp)?;
         let owed = usize::from(std::mem::take(&mut self.owes_a_byte));
@@ -83,7 +83,7 @@ impl Session {
         }
     }
 
-    /// Gives `put` up to `room` bytes of plaintext; answers how many, 0 at the end.
+    /// Passes up to `room` bytes of plaintext to `put`. Returns their number, 0 at the end.
     pub(in crate::server) fn read(
         &mut self,
         tcp: &TcpStream,
@@ -103,7 +103,7 @@ impl Session {
         Ok(count)
     }
 
-    /// Says that nothing more comes, as far as the socket takes it. There is nobody to tell it to during a handshake.
+    /// Sends close_notify as far as the socket accepts it. During a handshake there is no session to close.
     pub(in crate::server) fn say_goodbye(&mut self, tcp: &TcpStream) {
         if !self.rustls.is_handshaking() {
             self.rustls.send_close_notify();
@@ -111,8 +111,8 @@ impl Session {
         let _ = self.flush(tcp);
     }
 
-    /// Reads until there is plaintext, or the peer has ended its side. That it did so without a word is no error: what
-    /// is spoken above tells by itself where a message ends.
+    /// Reads until there is plaintext or the peer has closed its side. A missing close_notify is not an error, because
+    /// the protocol above marks the ends of its messages itself.
     fn fetch(&mut self, tcp: &TcpStream) -> io::Result<()> {
         while self.unread == 0 {
             match self.rustls.read_tls(&mut Wire(tcp)) {
@@ -125,8 +125,8 @@ impl Session {
         Ok(())
     }
 
-    /// Decrypts what was read. What rustls has to answer (an alert, a new key) goes out if it can now, and with the next
-    /// write if not.
+    /// Decrypts received data. Replies of rustls (an alert, a new key) are sent at once if possible, otherwise with the
+    /// next write.
     fn digest(&mut self, tcp: &TcpStream) -> io::Result<()> {
         let digested = self.rustls.process_new_packets();
         if self.rustls.wants_write() {
@@ -141,7 +141,7 @@ impl Session {
         }
     }
 
-    /// Writes ciphertext until none waits.
+    /// Writes all pending ciphertext.
     fn flush(&mut self, tcp: &TcpStream) -> io::Result<()> {
         while self.rustls.wants_write() {
             match self.rustls.write_tls(&mut Wire(tcp)) {
@@ -155,7 +155,7 @@ impl Session {
     }
 }
 
-/// A socket as rustls wants it.
+/// Adapts a socket to rustls.
 struct Wire<'a>(&'a TcpStream);
 
 impl Read for Wire<'_> {

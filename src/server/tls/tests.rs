@@ -1,4 +1,4 @@
-//! TLS over real sockets: what a slow, a greedy and a silent peer do to it, and what becomes of files that change.
+//! TLS over real sockets: slow, greedy and silent peers, and changing files.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -36,7 +36,7 @@ impl Files {
         self.dir.path().join(name)
     }
 
-    /// A fresh pair.
+    /// Writes a new pair.
     fn renew(&self) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         std::fs::write(self.path("cert.pem"), made.cert.pem()).unwrap();
@@ -61,7 +61,7 @@ impl Files {
     }
 }
 
-/// Both ends of a connection whose kernel buffers are small.
+/// Both ends of a connection with small kernel buffers.
 async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let client = TcpSocket::new_v4().unwrap();
@@ -84,11 +84,11 @@ async fn pair() -> (Stream, TlsStream<TcpStream>) {
     (server.unwrap(), client.unwrap())
 }
 
-/// Runs that wait for a stream, written as a shard does.
+/// Queued buffers, written as a shard does.
 struct Writer(VecDeque<Vec<u8>>);
 
 impl Writer {
-    /// Writes until nothing is left (`true`) or the socket takes no more.
+    /// Writes until the queue is empty (`true`) or the socket accepts no more.
     fn flush(&mut self, stream: &Stream) -> bool {
         while !self.0.is_empty() {
             let parts: Vec<IoSlice<'_>> = self.0.iter().take(64).map(|run| IoSlice::new(run)).collect();
@@ -115,7 +115,7 @@ impl Writer {
     }
 }
 
-/// `count` runs of growing sizes, and what they are together.
+/// `count` buffers of growing sizes, and their concatenation.
 fn runs(count: usize, step: usize) -> (Writer, Vec<u8>) {
     let byte = |at: usize| u8::try_from(at % 251).unwrap();
     let runs: VecDeque<Vec<u8>> = (1..=count).map(|n| (0..n * step + 1).map(|i| byte(i * n)).collect()).collect();
@@ -157,7 +157,7 @@ async fn a_slow_consumer_may_lose_all_but_the_run_that_its_socket_stands_in() {
     let (stream, mut client) = pair().await;
     let (mut writer, all) = runs(5000, 3);
     assert!(!writer.flush(&stream));
-    // What the socket has seen nothing of is dropped, and last words take its place.
+    // Data that the socket has not seen is dropped and replaced by a last message.
     let unsent: usize = writer.0.iter().map(Vec::len).sum();
     let begun = writer.0.pop_front().unwrap();
     assert_eq!(begun.len(), 1, "of all that was encrypted, one byte is kept back");
@@ -190,7 +190,7 @@ async fn many_runs_are_one_record() {
         records.push(length);
         rest = &body[length..];
     }
-    // Inside a record its type stands behind the words, and the tag behind both. The first is the client's ticket.
+    // Inside a record, the type follows the text, and the tag follows both. The first record is the client's ticket.
     assert_eq!(records[1..], [3200 + 1 + 16, 2 + 1 + 16], "one record, and close_notify");
 }
 

@@ -1,20 +1,20 @@
-//! Follows requests in the bytes of one HTTP/1.1 connection and finds those that two servers would read differently.
+//! Parses the request framing of one HTTP/1.1 connection and finds requests that two servers could read differently.
 //!
-//! hyper is lenient where a proxy in front of the node may not be: it takes a bare line feed for a line end, and it
-//! prefers Transfer-Encoding where Content-Length stands beside it. Everything here that is ambiguous is refused.
-//! Knows no socket and keeps no bytes besides a line that is not complete.
+//! hyper is lenient where a proxy in front of the node may not be: it accepts a bare line feed as a line end, and it
+//! prefers Transfer-Encoding over a Content-Length beside it. This module refuses everything ambiguous. Independent of
+//! sockets; buffers nothing except an incomplete line.
 
-/// Longest line that is kept; hyper refuses a head long before.
+/// Maximum length of a buffered line; hyper refuses such a head long before.
 const MAX_LINE: usize = 128 * 1024;
-/// Lengths of the names of fields that are looked at.
+/// Lengths of the relevant field names.
 const LENGTH: usize = "content-length".len();
 const ENCODING: usize = "transfer-encoding".len();
 const UPGRADE: usize = "upgrade".len();
 
-/// Where a byte stream of requests breaks the rules.
+/// Position at which a request stream violates the rules.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Broken {
-    /// Index of the byte that must not be read as what it is: the last one of the line that is wrong.
+    /// Index of the byte to make unreadable: the last one of the invalid line.
     pub(super) at: usize,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct Broken {
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     part: Part,
-    /// The begin of a line whose end has not come.
+    /// The beginning of an incomplete line.
     line: Vec<u8>,
     head: Head,
     heads: u32,
@@ -32,17 +32,17 @@ pub(super) struct Framing {
 enum Part {
     #[default]
     Head,
-    /// So many bytes of a body are still to come.
+    /// Number of body bytes still to come.
     Body(u64),
     ChunkSize,
-    /// So many bytes of a chunk and its line end.
+    /// Number of bytes of a chunk and its line end still to come.
     Chunk(u64),
     Trailers,
-    /// Behind a WebSocket handshake: no HTTP any more.
+    /// After a WebSocket handshake: no longer HTTP.
     Opaque,
 }
 
-/// What the head said so far.
+/// The head so far.
 #[derive(Debug, Default)]
 struct Head {
     has_begun: bool,
@@ -52,10 +52,10 @@ struct Head {
 }
 
 impl Framing {
-    /// Follows the next bytes.
+    /// Parses the next bytes.
     ///
     /// # Errors
-    /// [`Broken`] for the first line that is refused. Nothing may be read after it.
+    /// [`Broken`] for the first refused line. Do not read any further after it.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Broken> {
         let mut at = 0;
         while at < bytes.len() {
@@ -92,22 +92,22 @@ impl Framing {
         Ok(())
     }
 
-    /// True inside a head: its first byte has come and its last one has not.
+    /// True inside a head: its first byte has arrived and its last one has not.
     pub(super) fn is_mid_head(&self) -> bool {
         self.part == Part::Head && (self.head.has_begun || !self.line.is_empty())
     }
 
-    /// How many heads have ended.
+    /// Number of completed heads.
     pub(super) fn heads(&self) -> u32 {
         self.heads
     }
 
-    /// The number of the request, from 1 on, that asks for a WebSocket; bytes behind it are not followed.
+    /// The number of the request, counted from 1, that asks for a WebSocket. Bytes after it are not parsed.
     pub(super) fn websocket(&self) -> Option<u32> {
         (self.part == Part::Opaque).then_some(self.heads)
     }
 
-    /// Takes a line without its line feed; `None` where it is refused.
+    /// Processes a line without its line feed; `None` if it is refused.
     fn end_line(&mut self, line: &[u8]) -> Option<()> {
         let line = line.strip_suffix(b"\r")?;
         match self.part {
@@ -121,7 +121,7 @@ impl Framing {
                     _ => Part::Head,
                 };
             }
-            // Empty lines before a request are read over (RFC 9112 §2.2).
+            // Empty lines before a request are skipped (RFC 9112 §2.2).
             Part::Head if line.is_empty() => {}
             Part::Head if self.head.has_begun => self.head.field(line)?,
             Part::Head => self.head.has_begun = true,
@@ -140,15 +140,15 @@ impl Framing {
 }
 
 impl Head {
-    /// Takes a field line; `None` where it is refused.
+    /// Processes a field line; `None` if it is refused.
     fn field(&mut self, line: &[u8]) -> Option<()> {
-        // A folded line continues the one above for one reader and is a field of its own for another.
+        // Some readers join a folded line with the previous one; others treat it as a separate field.
         if line.first().is_some_and(|first| matches!(first, b' ' | b'\t')) {
             return None;
         }
         // hyper refuses a line without a colon, and blanks before the colon.
         let Some(colon) = memchr::memchr(b':', line) else { return Some(()) };
-        // Most fields are told by the length of their name.
+        // The length of the name rules out most fields.
         if !matches!(colon, LENGTH | ENCODING | UPGRADE) {
             return Some(());
         }
@@ -171,13 +171,13 @@ impl Head {
     }
 }
 
-/// The size in front of a chunk; extensions behind it are read over.
+/// The size of a chunk; extensions after it are skipped.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
     digits(size.trim_ascii_end(), 16)
 }
 
-/// A number of digits only.
+/// Parses a number that consists of digits only.
 fn digits(text: &[u8], radix: u32) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     if text.starts_with('+') { None } else { u64::from_str_radix(text, radix).ok() }
@@ -187,7 +187,7 @@ fn digits(text: &[u8], radix: u32) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Reads all in pieces of each size; where it broke must not depend on the pieces.
+    /// Reads the input in pieces of each size. The result must not depend on the pieces.
     fn read(bytes: &[u8]) -> Result<u32, usize> {
         let by = |step: usize| {
             let mut framing = Framing::default();

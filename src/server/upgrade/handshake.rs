@@ -1,7 +1,7 @@
-//! Judges one WebSocket handshake: path, RFC 6455 headers, Origin, dialect, the client's claim.
+//! Checks one WebSocket handshake: path, RFC 6455 headers, Origin, dialect, the client's claim.
 //!
-//! On a `ws` listener what is wrong is answered by HTTP. CIM's SDK redials an HTTP error within milliseconds, so on a `cim`
-//! listener every refusal is accepted first and then told in band.
+//! A `ws` listener answers faults by HTTP. CIM's SDK reconnects within milliseconds after an HTTP error, so a `cim`
+//! listener accepts the handshake first and then refuses in band.
 
 use std::net::SocketAddr;
 
@@ -26,26 +26,26 @@ use crate::server::claim::{self, Allowed, BadHandshake, Cookie, Presented, lists
 use crate::server::connection::{Arrival, Opening};
 use crate::server::origin::{self, Page};
 
-/// Where `ws` is served.
+/// Path of the `ws` service.
 const WS_PATH: &str = "/ws";
-/// The version of RFC 6455.
+/// The protocol version of RFC 6455.
 const VERSION: &str = "13";
-/// Length of a handshake's key.
+/// Length of the handshake key in bytes.
 const KEY_BYTES: usize = 16;
-/// Most characters of a header that an answer repeats.
+/// Maximum characters of a header in a response.
 const MAX_SHOWN: usize = 80;
 
-/// What becomes of a request.
+/// Result of the check.
 pub(super) enum Judged {
-    /// It is a WebSocket now; the answer must be sent first.
+    /// A WebSocket handshake; send the response first.
     Upgrade(Box<Arrival>, Response<Full<Bytes>>),
-    /// It was meant to be one.
+    /// An invalid WebSocket handshake, with its response.
     Answer(Response<Full<Bytes>>),
-    /// It is the API's.
+    /// A request for the API.
     NotOurs,
 }
 
-/// Judges `request`; `may_connect` counts it as a connect.
+/// Checks `request`. `may_connect` counts it as a connection attempt.
 pub(super) fn judge<B>(
     request: &Request<B>,
     listener: &Listener,
@@ -98,7 +98,7 @@ pub(super) fn judge<B>(
     Judged::Upgrade(Box::new(arrival), response)
 }
 
-/// The answer to a handshake that keeps to RFC 6455 §4.2.1, or the one to a handshake that does not.
+/// The response to a handshake that follows RFC 6455 §4.2.1; otherwise the error response.
 #[expect(clippy::result_large_err, reason = "both are answers")]
 fn accepted<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
     let headers = request.headers();
@@ -134,7 +134,7 @@ fn accepted<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Response<F
 
 fn present<B>(request: &Request<B>, listener: &Listener) -> Result<Presented, BadHandshake> {
     let headers = request.headers();
-    // No browser sends a header that is no text, or one that stands twice: such a page can be on no list.
+    // No browser sends an Origin that is not text or occurs twice. Such an Origin matches no list.
     let mut origins = headers.get_all(ORIGIN).into_iter();
     let first = origins.next();
     let is_one = origins.next().is_none();
@@ -148,7 +148,7 @@ fn present<B>(request: &Request<B>, listener: &Listener) -> Result<Presented, Ba
     claim::read(request.uri(), headers, Allowed { query_token: listener.query_token, cookie })
 }
 
-/// A refusal told in band.
+/// A refusal in band.
 fn refusal(bad: &BadHandshake) -> Opening {
     let (why, code) = match bad {
         BadHandshake::ForeignPage(_) | BadHandshake::CookieWithoutPage => (Disconnect::ORIGIN_REFUSED, "403"),
@@ -157,7 +157,7 @@ fn refusal(bad: &BadHandshake) -> Opening {
     Opening::Refused(why, Refusal::new(code, bad.to_string()))
 }
 
-/// The same, told by HTTP.
+/// A refusal by HTTP.
 fn refused(bad: &BadHandshake) -> Response<Full<Bytes>> {
     let status = match bad {
         BadHandshake::ForeignPage(_) | BadHandshake::CookieWithoutPage => StatusCode::FORBIDDEN,
@@ -181,7 +181,7 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
     lists(headers, &UPGRADE, "websocket")
 }
 
-/// What came behind the head would be read as frames.
+/// Bytes after the head would be read as frames.
 fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || text(headers, &CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
@@ -203,7 +203,7 @@ fn too_often() -> Response<Full<Bytes>> {
     response
 }
 
-/// The answer while file descriptors are left for requests only.
+/// The response while the remaining file descriptors are reserved for requests.
 pub(super) fn no_room() -> Response<Full<Bytes>> {
     let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, "the node has no file descriptor for one more client");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -217,7 +217,7 @@ fn bad_handshake(what: &str, expected: &str, got: &str, status: StatusCode) -> R
     response
 }
 
-/// The API's shape of a fault.
+/// A response in the format of the API.
 pub(super) fn answer(status: StatusCode, words: &str) -> Response<Full<Bytes>> {
     let body = serde_json::json!({ "code": status.as_u16(), "message": words }).to_string();
     let mut response = Response::new(Full::from(body));

@@ -1,16 +1,17 @@
-//! The parts of a request's head that say which server is meant.
+//! Checks the parts of a request's head that name the server.
 //!
-//! A request that names two servers, or none, could be read differently by a proxy in front of the node. Knows no path.
+//! A request that names two servers or none could be read differently by a proxy in front of the node. Independent of
+//! paths.
 
 use hyper::header::HOST;
 use hyper::{Request, Version};
 
 use crate::authority::Authority;
 
-/// Checks Host, and the request target where it names a server.
+/// Checks Host, and the request target if it names a server.
 ///
 /// # Errors
-/// What was expected and what came.
+/// The text tells the expected and the received value.
 pub(super) fn check<B>(request: &Request<B>) -> Result<(), String> {
     let mut hosts = request.headers().get_all(HOST).into_iter();
     let host = hosts.next();
@@ -18,7 +19,7 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), String> {
         return Err("host: expected one Host header, got several".to_owned());
     }
     let Some(host) = host else {
-        // HTTP/1.0 knows no Host.
+        // HTTP/1.0 has no Host header.
         let is_old = request.version() < Version::HTTP_11;
         return if is_old { Ok(()) } else { Err("host: expected a Host header, got none".to_owned()) };
     };

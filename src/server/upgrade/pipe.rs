@@ -1,7 +1,7 @@
-//! The socket as hyper sees it: requests with doubtful framing are made unreadable, and every wait has a bound.
+//! The socket below hyper: makes requests with doubtful framing unreadable, and limits every wait.
 //!
-//! hyper bounds neither the time that a client takes for an answer nor that of a head on a connection that has been
-//! idle. Bodies have their bound in the API.
+//! hyper limits neither the time that a client takes to read a response nor the time of a head on a connection that was
+//! idle. The API limits the time of bodies.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -19,27 +19,27 @@ use crate::server::socket::Stream;
 /// No field, method or line end may hold this byte, so hyper answers 400 and closes.
 const UNREADABLE: u8 = 0;
 
-/// Longest waits of one connection.
+/// Maximum waits of one connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waits {
-    /// From the first byte of a head to its last.
+    /// From the first to the last byte of a head.
     pub(super) head: Duration,
-    /// Between two bytes that the client takes.
+    /// Between two bytes that the client accepts.
     pub(super) write: Duration,
 }
 
-/// The number of the request that asks for a WebSocket, from 1 on; 0 = none so far.
+/// The number of the request that asks for a WebSocket, counted from 1; 0 = none so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct AsksWebSocket(Arc<AtomicU32>);
 
 impl AsksWebSocket {
-    /// The request's number, once its head was read.
+    /// The number of that request, set once its head was read.
     pub(super) fn number(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// One connection's socket.
+/// The socket of one connection.
 pub(super) struct Pipe {
     stream: Stream,
     framing: Framing,
@@ -60,7 +60,7 @@ impl Pipe {
         self.stream
     }
 
-    /// Follows the bytes that were read; a line that is refused becomes unreadable, and nothing comes behind it.
+    /// Parses the received bytes. Makes a refused line unreadable and drops everything after it.
     fn follow(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         let heads = self.framing.heads();
         let came = &mut buffer.filled_mut()[before..];

@@ -1,8 +1,8 @@
-//! Polls a future again at once when it woke itself meanwhile, and not by way of the scheduler.
+//! Polls a future again immediately if it woke itself, without going through the scheduler.
 //!
-//! hyper hands a request's body to the handler, and the wish for it back, by wakes within one task. tokio takes a task that
-//! wakes itself for one that yields: it goes behind all others, and another worker is called to help, finds nothing and
-//! sleeps again. That was two system calls and two changes of thread a request. Knows no HTTP.
+//! hyper passes body chunks and requests for them between the handler and the connection by wakes within one task.
+//! tokio treats a task that wakes itself as yielding: it is queued behind all others, and another worker is woken for
+//! nothing. That cost two system calls and two context switches per request. Independent of HTTP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -10,17 +10,17 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::task::AtomicWaker;
 
-/// Polls in a row; then others have their turn.
+/// Maximum polls in a row; then other tasks get their turn.
 const MOST: usize = 8;
 
-/// Nobody polls: a wake is the task's.
+/// Not being polled: a wake goes to the task.
 const IDLE: u8 = 0;
-/// It is being polled, and nothing woke it.
+/// Being polled, not woken so far.
 const POLLING: u8 = 1;
-/// It is being polled, and something woke it.
+/// Being polled and woken.
 const WOKEN: u8 = 2;
 
-/// Stands between a future and the waker of its task.
+/// Intercepts wakes between a future and the waker of its task.
 pub(super) struct Repoll {
     bell: Arc<Bell>,
     waker: Waker,
@@ -37,7 +37,7 @@ impl Repoll {
         Self { waker: Waker::from(Arc::clone(&bell)), bell }
     }
 
-    /// Polls until it is ready, or pending and not woken since.
+    /// Polls until the future is ready, or pending without having been woken.
     pub(super) fn poll<T>(&self, cx: &mut Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
         let Bell { state, task } = &*self.bell;
         task.register(cx.waker());
@@ -83,7 +83,7 @@ mod tests {
         }
     }
 
-    /// How often the task was woken.
+    /// Number of times that the task was woken.
     fn rings(test: impl FnOnce(&Repoll, &mut Context<'_>)) -> usize {
         let rings = Arc::new(Rings::default());
         test(&Repoll::new(), &mut Context::from_waker(&Arc::clone(&rings).into()));

@@ -1,7 +1,7 @@
-//! The clock behind hyper's time-out for heads: short for the first head, patient between requests.
+//! Timer for hyper's head timeout: short for the first head, long between requests.
 //!
-//! hyper has one time-out for a head under way and for an idle keep-alive connection. A client must speak at once; a
-//! back end that has pushed before may think for a while and keep its connection. The pipe bounds later heads.
+//! hyper has one timeout for a head in progress and for an idle keep-alive connection. A new client must send at once;
+//! a back end that has pushed before may keep its connection idle. The pipe limits later heads.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ pub(super) struct HeadTimer {
 }
 
 impl HeadTimer {
-    /// `head` is the time-out that hyper is told, `keep_alive` the one between requests.
+    /// `head` is hyper's timeout, `keep_alive` the one between requests.
     pub(super) fn new(head: Duration, keep_alive: Duration) -> Self {
         Self { head, keep_alive, is_known: Arc::default() }
     }
 
-    /// The connection made a request.
+    /// Records that the connection made a request.
     pub(super) fn saw_request(&self) {
         self.is_known.store(true, Ordering::Relaxed);
     }

@@ -1,32 +1,32 @@
-//! Follows the frame headers in what a client sends: is a message under way, and in how many fragments?
+//! Parses the frame headers of a client: detects a message in progress and counts its fragments.
 //!
-//! tungstenite tells neither, and both have bounds. Checks nothing else: what is wrong with a frame is tungstenite's to say.
+//! tungstenite reports neither, and both are limited. All other errors of a frame are left to tungstenite.
 
-/// Most fragments of one message.
+/// Maximum number of fragments of one message.
 pub(super) const MAX_FRAGMENTS: u16 = 1024;
 
-/// A message came in more than [`MAX_FRAGMENTS`].
+/// A message has more than [`MAX_FRAGMENTS`] fragments.
 #[derive(Debug, thiserror::Error)]
 #[error("expected at most {MAX_FRAGMENTS} fragments a message, got more")]
 pub(super) struct TooManyFragments;
 
-/// Where in the stream of frames the bytes have come to.
+/// Position in the stream of frames.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     /// Bytes of mask and payload still to come in this frame.
     left: u64,
-    /// The header as far as it came: two bytes and up to eight of length.
+    /// The header so far: two bytes and up to eight of length.
     head: [u8; 10],
     have: u8,
     fragments: u16,
-    /// A data message has begun and its last fragment has not.
+    /// True if a data message has begun and its last fragment has not.
     open: bool,
-    /// Messages that have begun; a control frame outside of a message counts as one.
+    /// Number of messages begun. A control frame outside a message counts as one.
     begun: u32,
 }
 
 impl Meter {
-    /// Takes the next bytes.
+    /// Parses the next bytes.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> Result<(), TooManyFragments> {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -48,12 +48,12 @@ impl Meter {
         Ok(())
     }
 
-    /// Whether the bytes so far end inside a frame or between the fragments of a message.
+    /// True if the bytes so far end inside a frame or between the fragments of a message.
     pub(super) fn is_mid_message(&self) -> bool {
         self.open || self.left > 0 || self.have > 0
     }
 
-    /// Number of the newest message. While it stays the same, bytes that come belong to one message.
+    /// Number of the newest message. While it stays the same, all bytes belong to one message.
     pub(super) fn begun(&self) -> u32 {
         self.begun
     }

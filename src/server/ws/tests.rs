@@ -1,4 +1,4 @@
-//! What a client may send, by the byte, and what is heard of it.
+//! Client input, byte by byte, and the resulting events.
 
 use std::future::poll_fn;
 
@@ -45,7 +45,7 @@ async fn pair(already: &[u8]) -> (Reader, TcpStream) {
     (Reader::new(Arc::new(Stream::plain(server)), already, 64 * 1024), client)
 }
 
-/// A masked frame; the mask is zero, so the payload stands as it is.
+/// A masked frame. The mask is zero, so the payload is unchanged.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![first];
     match u8::try_from(payload.len()) {
@@ -117,7 +117,7 @@ async fn a_buffer_that_grew_is_given_back() {
         client.write_all(&frame(0x82, &[1; 9000])).await.unwrap();
         assert_eq!(hear(&mut reader).await, "Protobuf of 9000");
         assert!(reader.is_swollen);
-        // Waiting for more is what an idle connection does.
+        // An idle connection waits for more input.
         assert!(poll_fn(|cx| reader.poll(cx)).now_or_never().is_none());
         assert!(!reader.is_swollen);
         client.write_all(&frame(0x82, b"a")).await.unwrap();
@@ -163,7 +163,7 @@ async fn what_breaks_the_rules_is_a_fault() {
     for (i, (bytes, expected)) in table.into_iter().enumerate() {
         let (mut reader, mut client) = pair(b"").await;
         let sender = async move {
-            // The reader may hang up in the middle.
+            // The reader may close the connection in the middle.
             let _ = client.write_all(&bytes).await;
             let _ = client.shutdown().await;
             client

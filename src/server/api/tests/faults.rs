@@ -1,4 +1,5 @@
-//! Wrong paths, methods, keys, content types, sizes and parameters: all answered in the one shape, nothing delivered.
+//! Invalid paths, methods, keys, content types, sizes and parameters: every response has the common format, and nothing
+//! is delivered.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ fn post_with(path: &str, headers: &[(&str, &str)], body: &'static str) -> Reques
     request.body(Full::from(body)).unwrap()
 }
 
-/// A body that comes in pieces, and then ends or hangs.
+/// A body that arrives in pieces and then ends or hangs.
 struct Pieces {
     left: Vec<&'static str>,
     hangs: bool,
@@ -38,7 +39,7 @@ impl Body for Pieces {
     }
 }
 
-/// A body that breaks off.
+/// A body that ends with an error.
 struct Broken;
 
 impl Body for Broken {
@@ -92,7 +93,7 @@ async fn keys_open_their_scopes_only() {
         let got = call("guess").await;
         assert_eq!((got.fault().0, &got.headers["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
         let passed = call(right).await.status;
-        // A plugin that is not there is looked for after the key.
+        // A missing plugin is reported only after the key was checked.
         assert!(
             passed == 200 || passed == 400 || (passed == 404 && route.path.contains('{')),
             "{}: {passed}",
@@ -150,7 +151,7 @@ async fn sizes_and_times() {
     assert_eq!(status, 413);
     assert!(text.starts_with("body: expected at most 4096 bytes, got 4"), "{text}");
 
-    // No length is announced: the limit holds while reading.
+    // No length is announced, so the limit must apply while reading.
     let endless = Pieces { left: vec!["0123456789abcdef"; 257], hangs: false };
     let (status, _) = bench.send(Request::post("/send").body(endless).unwrap()).await.fault();
     assert_eq!(status, 413);
@@ -191,7 +192,7 @@ async fn parameters() {
     }
     let got = bench.post("/send?receipt=true", MESSAGE).await;
     assert_eq!(got.fault(), (400, "query: expected one of receipts, got \"receipt\"".into()));
-    // Scrapers and probes add parameters of their own.
+    // Scrapers and probes add their own parameters.
     assert_eq!(bench.get("/metrics?name[]=x").await.status, 200);
 }
 

@@ -1,4 +1,4 @@
-//! Pages, cursors, filters and counts; what the node says of itself.
+//! Pages, cursors, filters and counts; status pages of the node.
 
 use super::*;
 use crate::node::{Rejected, Status, Word};

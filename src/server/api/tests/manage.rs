@@ -43,7 +43,7 @@ async fn kick_closes_a_user_a_device_or_a_connection() {
     assert_eq!(kick(r#"{"uid":"nobody"}"#).await, 0);
     assert_eq!(kick(&format!(r#"{{"cid":{}}}"#, other.id())).await, 1);
     assert_eq!(other.closed().map(|d| d.code), Some(4503));
-    // The desk says goodbye already: only the phone is left to close.
+    // The desk connection is closing already, so only the phone is left to close.
     assert_eq!(kick(r#"{"uid":1074,"reason":null}"#).await, 1);
     assert!(phone.closed().is_some());
 }

@@ -1,4 +1,4 @@
-//! Bodies that push: to whom they go, what the answer says, and each fault of a body.
+//! Push bodies: targets, responses, and every fault of a body.
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ fn uids(texts: &[&str]) -> Arc<[Uid]> {
     texts.iter().map(|t| uid(t)).collect()
 }
 
-/// The one batch that a request made, as targets.
+/// Targets of the only batch that a request made.
 fn targets(bench: &Bench) -> Vec<Target> {
     let mut batches = bench.fake.batches();
     assert_eq!(batches.len(), 1, "one request is one batch");

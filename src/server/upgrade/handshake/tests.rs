@@ -1,10 +1,10 @@
-//! Each handshake that a browser, an SDK or an attacker may send, and what becomes of it.
+//! Handshakes that a browser, an SDK or an attacker may send, and their results.
 
 use super::*;
 use crate::config::DevicePolicy;
 use crate::protocol::Dialect;
 
-/// Headers by name; an empty value takes the usual one away.
+/// Headers by name; an empty value removes the default header.
 type Headers<'a> = &'a [(&'static str, &'a str)];
 
 fn listener(serves: &[Service]) -> Listener {
@@ -62,7 +62,7 @@ fn a_handshake_with_a_token_is_answered_and_opens_with_it() {
     let ask = request("/ws?device=d&v=2", &[offer, ("origin", "https://a.com"), ("user-agent", "x")]);
     let (arrival, response) = upgrade(judged(&listener(&[Service::Ws]), &ask));
     assert_eq!(response.status(), 101);
-    // RFC 6455 §1.3 shows this key with this answer.
+    // RFC 6455 §1.3 gives this key with this response.
     assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!(response.headers()["sec-websocket-protocol"], "yunque.json");
     assert!(!format!("{response:?}").contains("secret"));
