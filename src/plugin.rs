@@ -1,7 +1,7 @@
-//! What the rest of Skylark sees of plugins: the trait [`PluginHost`] and the records that pass through it.
+//! The interface between plugins and the rest of Skylark: the trait [`PluginHost`] and its records.
 //!
-//! Knows no hub and no broker: what plugins may do to others goes through [`Services`], which the node implements.
-//! `wasmtime` lives in the modules below and shows in no signature here.
+//! Does not depend on the hub or the broker: plugins act on others through [`Services`], which the node implements.
+//! `wasmtime` stays inside the modules below and appears in no signature here.
 
 mod access;
 mod answers;
@@ -72,10 +72,10 @@ pub use crate::claim::{Admission, Answer, Claim, Refusal};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Envelope, Publication, Target};
 
-/// What a client is told when a plugin failed and its input is not to blame. The log has the reason.
+/// Fixed text for a client when a plugin failed and the client's input is not to blame. The log has the reason.
 pub(crate) const UNAVAILABLE: &str = "temporarily unavailable, try again later";
 
-/// What the transport knows of a connection that asks to be let in.
+/// Facts about a connection that asks for admission, as the transport knows them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transport {
     /// `ws`, `cim` or `cim-tcp`.
@@ -92,39 +92,39 @@ pub struct Transport {
     pub bound: Option<Uid>,
 }
 
-/// What the filter chain did to one envelope.
+/// Result of the filter chain for one envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
-    /// It goes on, as it was or, where plugins are named, with the message they made of it.
+    /// The envelope goes on. Its message is unchanged unless plugins are listed.
     Pass {
         /// Plugins that replaced the message, in order.
         replaced_by: Vec<Arc<str>>,
     },
-    /// It goes no further, and the publisher is told why.
+    /// The envelope is discarded, and the publisher receives the reason.
     Reject {
-        /// Which plugin.
+        /// The plugin that rejected it.
         plugin: Arc<str>,
-        /// Its words.
+        /// Code and reason of the plugin.
         refusal: Refusal,
     },
-    /// It goes no further.
+    /// The envelope is discarded.
     Drop {
-        /// Which plugin.
+        /// The plugin that dropped it.
         plugin: Arc<str>,
     },
-    /// A fail-closed filter could not judge it: neither a yes nor a no.
+    /// A fail-closed filter failed to judge the envelope: there is neither a yes nor a no.
     Unjudged(Unjudged),
 }
 
 /// Why a filter could not judge an envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unjudged {
-    /// Which plugin.
+    /// The plugin that failed.
     pub plugin: Arc<str>,
-    /// What went wrong. For the log and for dead letters: clients are told a fixed text.
+    /// Description of the failure for the log and for dead letters. Clients receive a fixed text.
     pub reason: String,
-    /// True while the plugin can judge nobody's messages: its circuit is open, its file is gone, or the node cannot do its part.
-    /// Who can wait should.
+    /// True while the plugin cannot judge any message: its circuit is open, its file is gone, or the node cannot do its
+    /// part. A publisher that can wait should retry later.
     pub waits: bool,
 }
 
@@ -141,29 +141,29 @@ pub struct Identity {
     pub channel: Option<String>,
 }
 
-/// A client's wish to join a room.
+/// A client's request to join a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinRequest {
-    /// Who asks.
+    /// The user and the connection that ask.
     pub who: Identity,
     /// The claims of the connection's last admission or login.
     pub claims: Entries,
     /// The room.
     pub room: Room,
-    /// The data that the client sent beside the room.
+    /// The data that the client sent with the room.
     pub data: Entries,
 }
 
-/// What the access plugins say of a join.
+/// Decision of the access plugins on a join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
-    /// The client may join, until this second since 1970 if there is one.
+    /// The client may join, until this time (seconds since 1970) if there is one.
     Allow(Option<u64>),
     /// The client may not join.
     Refuse(Refusal),
     /// No plugin decided: the rooms of `clients.open_rooms` are open.
     Abstain,
-    /// A plugin that would have been asked could not judge.
+    /// A plugin that had to be asked could not judge.
     Unavailable,
 }
 
@@ -174,21 +174,21 @@ pub struct Call {
     pub key: String,
     /// Its data.
     pub data: Entries,
-    /// Who asks; none while the connection is not bound.
+    /// The identity of the caller; `None` while the connection is not bound.
     pub caller: Option<Identity>,
-    /// The connection that asks.
+    /// The connection that sent it.
     pub cid: ConnectionId,
-    /// The client's address while nobody is bound, without port; else empty.
+    /// The client's address without port while the connection is not bound; empty otherwise.
     pub remote: String,
 }
 
-/// What happened. Who came and went is told once in the whole cluster, by the node on which it happened.
+/// A change of presence or room membership. The node on which it happened reports it once for the whole cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// First connection of a user.
     Online(Identity),
-    /// The last connection of a user is gone. Where the node that held it fell, nobody knows which it was
-    /// ([`ConnectionId::UNKNOWN`]).
+    /// The last connection of a user is gone. If the node that held it failed, the connection is
+    /// [`ConnectionId::UNKNOWN`].
     Offline(Identity),
     /// A connection joined a room.
     RoomJoined(Identity, Room),
@@ -209,7 +209,7 @@ pub struct Presence {
     pub rooms: Vec<Room>,
 }
 
-/// What a handler or events call does to others, once it has returned ok.
+/// Effect of a handler or events call on other connections. It is applied after the call has returned ok.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Publish this.
@@ -218,32 +218,32 @@ pub enum Effect {
     Join(Uid, Room),
     /// The user's connections leave the room.
     Leave(Uid, Room),
-    /// Close the target's connections, with these words for them.
+    /// Close the target's connections with this reason.
     Kick(Target, String),
-    /// The connection is this user's from now on.
+    /// Bind the connection to this user.
     Login(ConnectionId, Box<Account>),
 }
 
-/// Whose a connection becomes by a plugin's word.
+/// The user to whom a plugin binds a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// The user, and what goes with it.
+    /// The user with device, rooms, expiry and claims.
     pub admission: Admission,
     /// web, android, ios, windows, mac.
     pub channel: Option<String>,
 }
 
-/// What the node does for plugins.
+/// Services that the node offers to plugins.
 pub trait Services: Send + Sync {
-    /// Whether the user has a connection.
+    /// True if the user has a connection.
     fn is_online<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, bool>;
     /// The user's connections.
     fn connections<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Vec<Presence>>;
     /// Users in a room, each once, from `offset` on.
     fn members<'a>(&'a self, room: &'a str, offset: u32, limit: u32) -> BoxFuture<'a, Vec<Uid>>;
-    /// Whether this connection lives.
+    /// True while this connection is open.
     fn is_connected(&self, cid: ConnectionId) -> BoxFuture<'_, bool>;
-    /// Does all of it, in order; events that come of it are told with the same number of `hops`.
+    /// Applies all effects in order. Events that they cause carry the same number of `hops`.
     fn commit(&self, effects: Vec<Effect>, hops: u8) -> BoxFuture<'_, ()>;
 }
 
@@ -270,39 +270,40 @@ pub struct Status {
     pub calls: u64,
     /// Calls of this version that ended in a trap, a time-out or a refused instance.
     pub failures: u64,
-    /// How its calls ended, by the answer (`allow`, `admit`, …) or by why there was none (`trap`, `cpu`, …, `open`).
+    /// How its calls ended: by the answer (`allow`, `admit`, …), or by the reason for a missing one (`trap`, `cpu`, …,
+    /// `open`).
     pub outcomes: BTreeMap<&'static str, u64>,
-    /// Microseconds within which half of the timed calls (one in 16) were answered, at most a quarter too many.
+    /// Median duration of the timed calls (one in 16) in microseconds, at most a quarter too high.
     pub p50: Option<f64>,
-    /// Microseconds within which 99 of 100 were.
+    /// 99th percentile of the same durations, in microseconds.
     pub p99: Option<f64>,
-    /// The most bytes that one instance of this version has held.
+    /// Peak memory of one instance of this version, bytes.
     pub memory: usize,
-    /// `closed`, `open` (the guest is not asked) or `half-open`.
+    /// `closed`, `open` (the guest is not called) or `half-open`.
     pub circuit: Option<&'static str>,
-    /// How often it opened.
+    /// How often the circuit opened.
     pub circuits_opened: u64,
-    /// Sources whose calls alone fail, and that get the failure answer for a while.
+    /// Sources that are set apart: only their calls fail, and they get the failure answer for a while.
     pub set_apart: SetApart,
-    /// Whether it goes back to `previous` by itself if its circuit opens.
+    /// True while the plugin goes back to `previous` automatically if its circuit opens.
     pub probation: bool,
-    /// SHA-256 of the file that served before, to which `rollback` goes back.
+    /// SHA-256 of the file that served before; `rollback` restores it.
     pub previous: Option<String>,
     /// A newer version that serves a share of the senders.
     pub canary: Option<OnTrial>,
-    /// Why the newest file on disk does not serve, if it does not.
+    /// Why the newest file on disk does not serve; `None` if it serves.
     pub rejected: Option<Rejected>,
-    /// The version that a rollback of an earlier run went back to, if it could not be had again: the file that was rolled back was tried
-    /// once more then.
+    /// The version that a rollback in an earlier run restored, if it is no longer available. The node then tried the
+    /// rolled-back file once more.
     pub lost: Option<Rejected>,
 }
 
 /// A version that serves a share of the senders beside the one that serves all others.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct OnTrial {
-    /// Which share, e.g. `5%`.
+    /// Share of the senders, e.g. `5%`.
     pub share: String,
-    /// Its number.
+    /// Version number.
     pub version: u64,
     /// SHA-256 of its file, hexadecimal.
     pub hash: String,
@@ -331,36 +332,36 @@ pub struct SetApart {
     pub sources: Vec<Apart>,
 }
 
-/// What an operator tells one plugin while the node runs.
+/// Command of an operator to one plugin while the node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
     /// Serve again, after `Disable`.
     Enable,
     /// Stop serving, as `enabled = false` does, until `Enable` or the end of this process.
     Disable,
-    /// Load the files anew, refused ones too.
+    /// Load the files again, including refused ones.
     Reload,
-    /// Go back to the version before.
+    /// Go back to the previous version.
     RollBack,
-    /// Let the sources in again that are set apart.
+    /// Serve the sources again that are set apart.
     Readmit,
 }
 
-/// Why a word of the operator's was not done.
+/// Why an operator's command was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WordFault {
     /// There is no such plugin.
     #[error("there is no plugin of this name")]
     Unknown,
-    /// It is not in a state for it; the text says why.
+    /// The plugin's state does not allow the command; the text says why.
     #[error("{0}")]
     Unfit(String),
-    /// The node ends.
+    /// The node is shutting down.
     #[error("the node is ending")]
     Ending,
 }
 
-/// A file that was refused, or one that is lost.
+/// A file that was refused or is lost.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Rejected {
     /// Its SHA-256, hexadecimal; empty if it could not be read.
@@ -371,7 +372,8 @@ pub struct Rejected {
 
 /// The plugins of this node.
 ///
-/// Every call answers within the limits of its role; a failure of a plugin is the role's declared answer, never an error.
+/// Every call answers within the limits of its role. A failing plugin gives the declared failure answer of its role,
+/// never an error.
 pub trait PluginHost: Send + Sync {
     /// Asks the auth plugins in order. Fails closed: no plugin, or none that decides, refuses.
     fn admit(&self, transport: Transport, claim: Claim) -> BoxFuture<'_, Result<Admission, Refusal>>;
@@ -379,36 +381,37 @@ pub trait PluginHost: Send + Sync {
     /// Asks the access plugins in order; the first that does not abstain decides.
     fn join(&self, request: JoinRequest) -> BoxFuture<'_, Access>;
 
-    /// Sends each envelope through the filter chain of one snapshot; a replaced message stands in its envelope afterwards.
+    /// Runs each envelope through the filter chain of one snapshot. A replaced message is stored in its envelope.
     fn judge<'a>(&'a self, batch: &'a mut [Envelope]) -> BoxFuture<'a, Vec<Judgement>>;
 
     /// Asks the handler that owns the key; `None` if no plugin does.
     fn handle(&self, call: Call) -> BoxFuture<'_, Option<Answer>>;
 
-    /// Tells the events plugins, later and in order; a full queue loses the event and counts it. `hops` calls of plugins
-    /// stand between it and something from outside, so that plugins cannot go on without end on their own.
+    /// Queues the event for the events plugins, which receive events in order. A full queue drops the event and counts
+    /// it. `hops` is the number of plugin calls between the external cause and this event. It bounds chains in which
+    /// plugins trigger each other.
     fn notify(&self, event: Event, hops: u8);
 
     /// Every plugin, by name.
     fn status(&self) -> Vec<Status>;
 
-    /// Does what the operator tells one plugin; its status afterwards.
+    /// Carries out an operator's command and returns the plugin's status afterwards.
     fn obey(&self, name: &str, word: Word) -> BoxFuture<'_, Result<Status, WordFault>>;
 
-    /// Why no plugin can be relied on now, whatever its own state, in short sentences; none = they can.
+    /// Why the plugins as a whole cannot be relied on now, as short sentences; empty while they can.
     fn faults(&self) -> Vec<String>;
 }
 
-/// What a plugin is asked to do. One file may carry several roles.
+/// Task of a plugin. One file may carry several roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Decides who gets in.
+    /// Decides which connections are admitted.
     Auth,
     /// Judges each publish.
     Filter,
     /// Answers SendBody keys.
     Handler,
-    /// Hears what happened.
+    /// Receives events.
     Events,
     /// Decides which rooms a client may join.
     Access,
@@ -418,7 +421,7 @@ impl Role {
     /// Every role, in the order of their numbers.
     pub const ALL: [Self; 5] = [Self::Auth, Self::Filter, Self::Handler, Self::Events, Self::Access];
 
-    /// The word used in the interface, in manifests, logs and metrics.
+    /// The name used in the interface, in manifests, logs and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

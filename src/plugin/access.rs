@@ -1,4 +1,4 @@
-//! Rooms that clients may join: the access plugins in order, the first that does not abstain decides.
+//! Room access: asks the access plugins in order. The first one that does not abstain decides.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use super::stats::{self, Outcome};
 use super::version::Version;
 use super::{Access, JoinRequest, Role, convert, retry};
 
-/// Asks until one plugin decides.
+/// Asks the plugins in order until one decides.
 pub(super) async fn join(snapshot: &Snapshot, request: &JoinRequest) -> Access {
-    // Nobody can tell which joins a missing plugin would have refused, of the rooms that it wants to see.
+    // The joins that a missing plugin would have refused are not known, so its rooms are unavailable.
     if let Some(plugin) = snapshot.access.iter().find_map(|gate| gate.shut_for(request)) {
         stats::not_answered(plugin, Role::Access, Failure::missing().kind);
         return Access::Unavailable;
@@ -37,13 +37,13 @@ pub(super) async fn join(snapshot: &Snapshot, request: &JoinRequest) -> Access {
     Access::Abstain
 }
 
-/// Whether a plugin with these rules is asked.
+/// True if a plugin with these rules is asked about the join.
 pub(super) fn wants(rules: &Rules, request: &JoinRequest) -> bool {
     rules.wants_room(Some(request.room.as_str()))
 }
 
 impl Gate {
-    /// The missing plugin that would have been asked.
+    /// The missing plugin, if it would have been asked.
     fn shut_for(&self, request: &JoinRequest) -> Option<&Arc<str>> {
         match self {
             Self::Shut { plugin, rules } if wants(rules, request) => Some(plugin),

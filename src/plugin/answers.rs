@@ -1,7 +1,8 @@
-//! Answers of guests: checked, and a fault is blamed on the guest or on the input that explains it.
+//! Checks the answers of guests. A fault is blamed on the guest, or on the input that explains it.
 //!
-//! The caller is to blame for an admission whose user, device or room is no valid name, since these come from its credential, and
-//! for an invalid text or too many entries that it sent itself. The guest is to blame for all else.
+//! The caller is to blame for an admission with an invalid user, device or room name, since these come from its
+//! credential. It is also to blame for an invalid text or too many entries that it sent itself. The guest is to blame
+//! for all other faults.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -13,7 +14,7 @@ use super::failure::{Failure, Kind};
 use super::{Admission, Answer, Call};
 use crate::message::{Entries, MAX_ENTRIES, Message};
 
-/// A message of so many bytes is near the bound of what may travel, so that what a filter adds may go beyond any bound.
+/// Above this size in bytes a message is near the publish limit, so the additions of a filter may exceed any bound.
 const NEARLY_TOO_LARGE: usize = 32 << 10;
 
 /// Checks an admission.
@@ -50,10 +51,10 @@ pub(super) fn reply(reply: handler::Reply, call: &Call) -> Result<Answer, Failur
     Ok(Answer { code: reply.code, message: convert::cut(reply.message), data })
 }
 
-/// Checks the message that a filter puts in the place of another one.
+/// Checks the message with which a filter replaces another one.
 ///
 /// # Errors
-/// It is too large, or has too many entries.
+/// The message is too large or has too many entries.
 pub(super) fn replacement(message: types::Message, before: &Message) -> Result<Message, Failure> {
     let bytes = convert::text_bytes(&message);
     if bytes > MAX_MESSAGE_BYTES {
@@ -65,12 +66,12 @@ pub(super) fn replacement(message: types::Message, before: &Message) -> Result<M
     convert::message_in(message).map_err(|fault| Failure::new(kind, fault))
 }
 
-/// Whether a text of an answer is one that the caller sent, or a part of one.
+/// True if a text of an answer is one that the caller sent, or a part of one.
 fn is_sent(text: &str, sent: &Entries) -> bool {
     !text.is_empty() && sent.iter().any(|(key, value)| key.contains(text) || value.contains(text))
 }
 
-/// Who is to blame if these are too many: the caller, if the guest itself added no more than it may have.
+/// Blame for too many entries: the caller, if the guest itself added no more than the limit.
 fn blame_entries(entries: &[types::Entry], sent: &Entries) -> Kind {
     let own = entries.iter().filter(|(key, _)| sent.get(key).is_none()).count();
     if own <= MAX_ENTRIES && own < entries.len() { Kind::Input } else { Kind::Answer }

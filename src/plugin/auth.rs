@@ -1,4 +1,4 @@
-//! Who gets in: the auth plugins in order, the first that does not abstain decides. Everything else refuses.
+//! Admission: asks the auth plugins in order. The first one that does not abstain decides; everything else refuses.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use super::stats::{self, Outcome};
 use super::version::Version;
 use super::{Admission, Claim, Refusal, Role, Transport, UNAVAILABLE, answers, convert, retry, share};
 
-/// Asks until one decides.
+/// Asks the plugins in order until one decides.
 pub(super) async fn admit(snapshot: &Snapshot, transport: &Transport, claim: &Claim) -> Result<Admission, Refusal> {
-    // A missing plugin shuts the whole role: which clients it would have refused, nobody can tell.
+    // A missing plugin shuts the whole role, because the clients that it would have refused are not known.
     if let Some(plugin) = snapshot.auth.iter().find_map(Gate::shut) {
         stats::not_answered(plugin, Role::Auth, Failure::missing().kind);
         return Err(unavailable());
@@ -42,12 +42,12 @@ pub(super) async fn admit(snapshot: &Snapshot, transport: &Transport, claim: &Cl
     Err(Refusal::new("401", "no credentials that a plugin knows"))
 }
 
-/// A fixed text: what went wrong is the operator's to know.
+/// The text is fixed: details of the failure are for the operator only.
 fn unavailable() -> Refusal {
     Refusal::new("503", UNAVAILABLE)
 }
 
-/// One plugin's decision; `None` if it abstains.
+/// Decision of one plugin; `None` if it abstains.
 pub(super) async fn ask(
     version: &Arc<Version>,
     transport: &Transport,
@@ -72,7 +72,7 @@ pub(super) async fn ask(
     Err(commit::too_many_conflicts())
 }
 
-/// One call, repeated if its time was over and nothing of it can have been noticed.
+/// Makes one call. A call that ran out of time is repeated if it had no visible effect.
 async fn call(version: &Arc<Version>, transport: &Transport, claim: &Claim) -> Result<(Answer, Staged), Failure> {
     let again = async |counted, failure| retry::admit(version, counted, (transport, claim), failure).await;
     let mut lease = match Lease::take(version).await {

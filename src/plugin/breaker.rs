@@ -1,12 +1,15 @@
-//! The circuit breaker of one plugin version: it stops asking a guest that fails for many, and sets a source apart whose
-//! calls alone fail.
+//! Circuit breaker of one plugin version. It stops calling a guest that fails for many sources, and sets apart a source
+//! if only that source's calls fail.
 //!
-//! closed → open, when so many of at most twice as many successive calls failed, for at least three sources and more than half of
-//! those seen lately → half-open, after a rest: one call is let through as a canary → closed if the guest answers it, else
-//! open again. Knows no guest and no role: it is told the number of a call, its source and the time.
+//! - closed → open: the configured number of failures occurred among at most twice as many successive calls. They came
+//!   from at least three sources and from more than half of those seen lately.
+//! - open → half-open: after a rest, one call is let through as a canary.
+//! - half-open → closed if the guest answers the canary, else open again.
 //!
-//! While nothing fails a call costs one load of a flag that nobody writes, and a sample of the sources is marked as seen.
-//! After a failure the sources of all calls are marked, until a minute has passed without one.
+//! The breaker knows no guest and no role. It receives the number of a call, its source and the time.
+//!
+//! While nothing fails, a call costs one load of a flag that no call writes, and a sample of the sources is marked as
+//! seen. After a failure the sources of all calls are marked, until a minute has passed without another one.
 
 mod failing;
 mod seen;
@@ -25,32 +28,32 @@ use super::source::{CallSource, SourceId};
 use failing::{Counted, Failing};
 use seen::{Sampler, Seconds, Seen, WINDOW};
 
-/// When a circuit opens, and for how long.
+/// When a circuit opens, and for how long it stays open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rules {
-    /// So many failures among at most twice as many successive calls open it.
+    /// This many failures among at most twice as many successive calls open the circuit.
     pub(super) failures: usize,
-    /// How long it stays open before a canary is let through, and how long a source is set apart.
+    /// How long the circuit stays open before a canary is let through, and how long a source is set apart.
     pub(super) rest: Duration,
 }
 
-/// A circuit opens only if at least so many sources failed.
+/// Fewest failing sources that can open a circuit.
 const SOURCES: usize = 3;
-/// A source that is set apart has failed so often, so few sources need not fail more.
+/// Failures that set a source apart. Where few sources call, each one need not fail more often to open the circuit.
 const FAILURES_OF_ONE: usize = 3;
 
-/// Nothing failed lately.
+/// No call failed lately.
 const QUIET: u8 = 0;
-/// Something failed: sources are looked at.
+/// A call failed lately: the sources of all calls are marked.
 const WATCHED: u8 = 1;
 /// The circuit is not closed.
 const SHUT: u8 = 2;
 
-/// The part under the lock.
+/// The state under the lock.
 #[derive(Debug)]
 struct Circuit {
     state: State,
-    /// The numbers of the last calls that failed while it was closed, at most as many as open it.
+    /// Numbers of the last calls that failed while the circuit was closed, at most as many as open it.
     failed: VecDeque<u64>,
     sources: Failing,
 }
@@ -62,7 +65,7 @@ enum State {
     HalfOpen,
 }
 
-/// What a call may do.
+/// Permission for a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leave {
     Go,
@@ -73,7 +76,7 @@ enum Leave {
     Apart,
 }
 
-/// What followed of a failure.
+/// Consequence of a failure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Consequence {
     /// It opened the circuit.
@@ -87,7 +90,8 @@ impl Circuit {
         match self.state {
             State::Closed if self.sources.is_apart(source, now) => Leave::Apart,
             State::Closed => Leave::Go,
-            // A source that failed is the canary only if no other one calls: its failure would tell nothing of others.
+            // A source that failed becomes the canary only if no other source calls: its failure says nothing about the
+            // others.
             State::Open { until } if now >= until && (now >= until + rest || !self.sources.holds(source)) => {
                 self.state = State::HalfOpen;
                 Leave::GoAsCanary
@@ -96,7 +100,7 @@ impl Circuit {
         }
     }
 
-    /// A call that went while it was closed has failed; at most `most` of them are remembered.
+    /// Records a failed call that was let through while the circuit was closed. Keeps the newest `most` of them.
     fn remember(&mut self, call: u64, most: usize) {
         self.failed.push_back(call);
         while self.failed.len() > most {
@@ -104,10 +108,10 @@ impl Circuit {
         }
     }
 
-    /// Whether the last `needed` failures were among at most twice as many successive calls, `call` the newest.
+    /// True if the last `needed` failures were among at most twice as many successive calls, `call` being the newest.
     fn is_dense(&self, call: u64, needed: usize) -> bool {
         let oldest = self.failed.len().checked_sub(needed).and_then(|at| self.failed.get(at));
-        // Calls that run at the same time may fail in another order than they began.
+        // Concurrent calls may fail in another order than they began.
         let span = |oldest: &u64| usize::try_from(call.saturating_sub(*oldest)).unwrap_or(usize::MAX);
         oldest.is_some_and(|oldest| span(oldest) < needed.saturating_mul(2))
     }
@@ -127,7 +131,7 @@ pub(super) struct Breaker {
     sampler: Sampler,
     started: Instant,
     seen: Seen,
-    /// When it is quiet again, in seconds.
+    /// Second at which the breaker is quiet again.
     quiet_at: AtomicU32,
     circuit: Mutex<Circuit>,
     opened: AtomicU64,
@@ -151,7 +155,7 @@ impl Breaker {
         }
     }
 
-    /// Lets call number `call` through, or tells that it has to be answered without the guest.
+    /// Lets call number `call` through, or returns the failure to answer instead of calling the guest.
     pub(super) fn pass<'a>(&self, call: u64, source: impl FnOnce() -> CallSource<'a>) -> Result<Pass<'_>, Failure> {
         if self.mode.load(Ordering::Relaxed) != QUIET {
             return self.pass_watched(source().id());
@@ -188,7 +192,7 @@ impl Breaker {
         }
     }
 
-    /// The guest failed in call number `call`.
+    /// Records that the guest failed in call number `call`.
     pub(super) fn failed(&self, call: u64, source: &CallSource<'_>) -> Consequence {
         let (id, now) = (source.id(), Instant::now());
         let second = self.second(now);
@@ -214,13 +218,14 @@ impl Breaker {
         Consequence { opened, apart }
     }
 
-    /// Whether so many sources fail that it is not the sources' affair: three, and more than half of those seen.
+    /// True if the failure is general and not a matter of single sources: at least three failed, and more than half of
+    /// those seen.
     fn is_general(&self, failing: Counted, second: Seconds) -> bool {
         let (sources, places) = self.seen.count(second);
         failing.sources >= SOURCES && failing.slots * 2 > sources && failing.places * 2 > places
     }
 
-    /// The guest alone is to blame for a failure of this source: evidence against a version on probation.
+    /// Records that the guest alone is to blame for a failure of this source: evidence against a version on probation.
     pub(super) fn blame(&self, source: SourceId) {
         let second = self.second(Instant::now());
         self.circuit.lock().sources.blame(source, second);
@@ -232,8 +237,8 @@ impl Breaker {
         self.blamed.load(Ordering::Relaxed)
     }
 
-    /// Whether the evidence is enough to go back to the version before: the circuit is not closed, and the guest alone is to
-    /// blame for the failures of so many sources that the rule would open it.
+    /// True if the evidence is enough for a rollback. The circuit is not closed, and the guest alone is to blame for
+    /// the failures of so many sources that the rule would open it.
     pub(super) fn is_condemned(&self) -> bool {
         let second = self.second(Instant::now());
         let circuit = self.circuit.lock();
@@ -249,7 +254,7 @@ impl Breaker {
         }
     }
 
-    /// Whether the next call would get no leave; once the rest is over one does, so that traffic finds out.
+    /// True if the next call would be refused. False once the rest is over, so that traffic can probe the guest.
     pub(super) fn rests(&self) -> bool {
         !self.is_closed()
             && match self.circuit.lock().state {
@@ -258,12 +263,12 @@ impl Breaker {
             }
     }
 
-    /// Whether the guest is asked.
+    /// True while calls reach the guest.
     pub(super) fn is_closed(&self) -> bool {
         self.mode.load(Ordering::Relaxed) != SHUT
     }
 
-    /// How often it opened from closed.
+    /// How often the circuit opened from closed.
     pub(super) fn times_opened(&self) -> u64 {
         self.opened.load(Ordering::Relaxed)
     }
@@ -273,7 +278,7 @@ impl Breaker {
         self.set_apart.load(Ordering::Relaxed)
     }
 
-    /// The sources that are set apart now: how many, and at most `most` of them, newest first.
+    /// The number of sources that are set apart now, and at most `most` of them, newest first.
     pub(super) fn apart(&self, most: usize) -> (usize, Vec<Apart>) {
         match self.mode.load(Ordering::Relaxed) {
             QUIET => (0, Vec::new()),
@@ -281,7 +286,7 @@ impl Breaker {
         }
     }
 
-    /// Lets every source in again and forgets its failures. An open circuit stays open.
+    /// Serves every source again and forgets its failures. An open circuit stays open.
     pub(super) fn readmit(&self) {
         let mut circuit = self.circuit.lock();
         circuit.sources.clear();
@@ -294,7 +299,7 @@ impl Breaker {
     }
 }
 
-/// The leave of one call. A canary whose leave ends without [`Pass::answered`], for whatever reason, opens it again.
+/// Permission of one call. If a canary's permission is dropped without [`Pass::answered`], the circuit opens again.
 #[derive(Debug)]
 pub(super) struct Pass<'a> {
     /// Set for a canary, and for a source that failed lately.
@@ -304,7 +309,7 @@ pub(super) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The guest answered. Whether that closed the circuit.
+    /// Records that the guest answered. Returns true if the answer closed the circuit.
     pub(super) fn answered(mut self) -> bool {
         let Some(breaker) = self.breaker.take() else { return false };
         let mut circuit = breaker.circuit.lock();

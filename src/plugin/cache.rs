@@ -1,8 +1,9 @@
-//! Compiled plugins on disk, so that a restart and a known file cost milliseconds instead of a compile.
+//! Cache of compiled plugins on disk. A restart or a known file costs milliseconds instead of a compile.
 //!
-//! A file's name says what it was made from, by which engine, and what its own bytes add up to; it is written aside, renamed,
-//! and never written again, because it is mapped into memory. The directory belongs to this user alone: what lies in it is
-//! run as it is. Owner, mode and sum are checked at each load; against somebody who writes as this user nothing here helps.
+//! A file name holds the hash of the plugin, the fingerprint of the engine and the digest of the file's own bytes. A
+//! file is written under a temporary name, renamed, and never written again, because it is mapped into memory. The
+//! directory belongs to this user alone, because its files are executed without another check of their code. Owner,
+//! mode and digest are checked at each load. The cache offers no protection against a process that writes as this user.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
@@ -18,7 +19,7 @@ use super::digest;
 use super::draft::{Draft, is_draft};
 
 const ENDING: &str = ".cwasm";
-/// What a crash left half written goes after so long.
+/// Age at which an unfinished file that a crash left behind is removed.
 const STALE: Duration = Duration::from_secs(3_600);
 
 /// The cache directory, for one engine.
@@ -26,15 +27,15 @@ const STALE: Duration = Duration::from_secs(3_600);
 pub(super) struct Cache {
     dir: PathBuf,
     engine: u64,
-    /// Bytes that may lie in it.
+    /// Most bytes in the directory.
     most: u64,
 }
 
 impl Cache {
-    /// Opens or makes the directory. `engine` is the engine's fingerprint.
+    /// Opens or creates the directory. `engine` is the engine's fingerprint.
     ///
     /// # Errors
-    /// It is not this user's alone, or cannot be made.
+    /// The directory is open to other users, or cannot be created.
     pub(super) fn open(dir: &Path, engine: u64, most: u64) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let meta = fs::metadata(dir)?;
@@ -53,13 +54,13 @@ impl Cache {
         format!("{hash}-{:016x}-", self.engine)
     }
 
-    /// The compiled form of the file with this hash. One that is not what its name says is removed.
+    /// The compiled form of the file with this hash. A file that fails its checks or does not load is removed.
     pub(super) fn load(&self, engine: &Engine, hash: &str) -> Option<Component> {
         let (path, sum) = self.find(hash)?;
         let loaded = self.map(engine, &path, &sum);
         let unusable = |error: &wasmtime::Error| {
             tracing::warn!(error = format!("{error:#}"), file = %path.display(), "a cached plugin is unusable");
-            // It is compiled again, and would stand in the way of the new one.
+            // The plugin is compiled again, and this file would be found instead of the new one.
             let _ = fs::remove_file(&path);
         };
         loaded.inspect_err(unusable).ok()
@@ -80,18 +81,18 @@ impl Cache {
         if found != sum {
             return Err(wasmtime::Error::msg(format!("its bytes add up to {found}")));
         }
-        // The order of use is the order in which files are given up. Where it cannot be kept, age will do.
+        // Files are evicted in the order of use. If this update fails, the order falls back to age.
         let _ = file.set_modified(SystemTime::now());
         mapped(engine, &file)
     }
 
-    /// Begins a file that may become one of the cache's.
+    /// Begins a file that may become part of the cache.
     pub(super) fn draft(&self) -> io::Result<Draft> {
         Draft::beside(&self.dir)
     }
 
-    /// Keeps the compiled form of the file with this hash, whose bytes add up to `sum`. A failure costs the next start a compile and
-    /// nothing else.
+    /// Keeps the compiled form of the file with this hash; `sum` is the digest of the code. A failure only costs the
+    /// next start a compile.
     pub(super) fn adopt(&self, hash: &str, sum: &str, code: Draft) {
         if let Err(error) = self.try_adopt(&format!("{}{sum}{ENDING}", self.stem(hash)), code) {
             tracing::warn!(%error, dir = %self.dir.display(), "a compiled plugin was not kept");
@@ -111,8 +112,8 @@ impl Cache {
         Ok(())
     }
 
-    /// Gives up what was not used for longest until the rest fits. A file that a live plugin has mapped may go as well: the
-    /// mapping keeps the file's bytes, and only its name disappears.
+    /// Evicts the least recently used files until the rest fits. A file that a live plugin has mapped may be evicted
+    /// too: the mapping keeps the bytes, and only the name disappears.
     fn evict(&self, newest: &Path) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir)?.filter_map(Result::ok) {
@@ -134,7 +135,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes what an earlier process did not finish.
+    /// Removes unfinished files of earlier processes.
     fn sweep(&self) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for entry in entries.filter_map(Result::ok) {
@@ -147,7 +148,7 @@ impl Cache {
     }
 }
 
-/// Opens a file that nobody but this user can have written.
+/// Opens a file that only this user can have written.
 pub(super) fn open_own(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
@@ -157,20 +158,20 @@ pub(super) fn open_own(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes a file for this user alone: aside, on the disk, and only then under its name.
+/// Writes a file for this user alone: under a temporary name, synced, and then renamed.
 pub(super) fn write_own(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let draft = Draft::beside(dir)?;
     draft.file().write_all(bytes)?;
     draft.publish(dir, name)
 }
 
-/// The code in a file that was opened and checked, or just written.
+/// Maps the code of a file that was opened and checked, or just written.
 #[allow(unsafe_code)]
 pub(super) fn mapped(engine: &Engine, file: &File) -> wasmtime::Result<Component> {
-    // By its descriptor, so that what was checked is what is mapped.
+    // By its descriptor, so that the mapped file is the checked one.
     let name = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: these bytes are this program's own output for this engine, in this process or in its child. Nobody but this user can have
-    // written them, and this program never writes a file again that it has named or mapped.
+    // SAFETY: the bytes are this program's own output for this engine, from this process or its child. Only this user
+    // can have written them, and this program never rewrites a file that it has named or mapped.
     unsafe { Component::deserialize_file(engine, name) }
 }
 

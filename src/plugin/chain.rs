@@ -1,7 +1,7 @@
 //! The filter chain: each envelope of a batch is judged by each filter that wants it, in the order of the manifests.
 //!
-//! A batch goes filter by filter, so that one warm instance serves all of it. A filter that fails answers as its
-//! manifest says: nothing is judged, or let pass. What the caller's input made invalid is refused.
+//! A batch goes filter by filter, so that one warm instance serves all of it. If a filter fails, its manifest decides:
+//! the envelope is unjudged, or it passes. An envelope is rejected if the caller's input made the answer invalid.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::version::Version;
 use super::{Judgement, Refusal, Role, Unjudged, answers, convert, evidence, retry, share};
 use crate::message::Envelope;
 
-/// One judgement for each envelope, in order.
+/// Returns one judgement for each envelope, in order.
 pub(super) async fn judge(snapshot: &Snapshot, batch: &mut [Envelope]) -> Vec<Judgement> {
     let mut judgements = pass_all(batch.len());
     for gate in &snapshot.filters {
@@ -40,7 +40,7 @@ pub(super) async fn judge(snapshot: &Snapshot, batch: &mut [Envelope]) -> Vec<Ju
     judgements
 }
 
-/// What a batch is judged that no filter sees.
+/// Judgements of a batch that no filter sees.
 pub(super) fn pass_all(count: usize) -> Vec<Judgement> {
     vec![Judgement::Pass { replaced_by: Vec::new() }; count]
 }
@@ -54,8 +54,8 @@ fn unjudged(plugin: &Arc<str>, failure: &Failure) -> Judgement {
     Judgement::Unjudged(Unjudged { plugin: Arc::clone(plugin), reason, waits })
 }
 
-/// Two versions serve: each envelope meets the one that its sender has. That is settled first, since a filter may change
-/// what tells the sender.
+/// Two versions serve, and each envelope goes to the version of its sender. The versions are chosen first, since a
+/// filter may change the sender.
 async fn share_out(served: &Served, batch: &mut [Envelope], judgements: &mut [Judgement]) {
     let chosen: Vec<_> = batch.iter().map(|envelope| served.choose(|| share::publisher(envelope))).collect();
     for version in served.versions() {
@@ -64,7 +64,7 @@ async fn share_out(served: &Served, batch: &mut [Envelope], judgements: &mut [Ju
     }
 }
 
-/// Sends what one version wants of the batch, of that which is its own, through it.
+/// Runs one plugin version over its share of the batch, as far as its rules match.
 async fn filter(
     version: &Arc<Version>,
     batch: &mut [Envelope],
@@ -91,7 +91,7 @@ async fn filter(
     }
 }
 
-/// Counts the failure, and asks the version before about it while this one is on probation.
+/// Counts the failure. While this version is on probation, the previous one is asked for evidence.
 fn failed(version: &Arc<Version>, failure: &Failure, envelope: &Envelope) {
     let source = CallSource::publisher(envelope);
     if version.count(Role::Filter, failure, &source) && version.has_previous() {
@@ -99,7 +99,7 @@ fn failed(version: &Arc<Version>, failure: &Failure, envelope: &Envelope) {
     }
 }
 
-/// Has one envelope judged.
+/// Has one envelope judged by the version.
 async fn pass<'a>(
     version: &'a Arc<Version>,
     held: &mut Option<Lease<'a>>,
@@ -114,7 +114,8 @@ async fn pass<'a>(
     Ok(())
 }
 
-/// Calls the instance at hand, or takes one. After an error it is gone, and a call whose time was over is repeated.
+/// Calls the held instance or takes a new one. A failed call drops the instance; a call that ran out of time is
+/// repeated.
 async fn ask<'a>(
     version: &'a Arc<Version>,
     held: &mut Option<Lease<'a>>,

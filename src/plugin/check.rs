@@ -1,4 +1,5 @@
-//! `skylark plugin check` and the plugin part of `skylark check`: the loader's own steps, told instead of served.
+//! `skylark plugin check` and the plugin part of `skylark check`: the loader's own steps, with a report instead of a
+//! plugin that serves.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use super::load::{self, Env, Fault, Source};
 use super::manifest::Manifest;
 use crate::config::Plugins;
 
-/// What a plugin file is, and everything that keeps it from serving.
+/// Description of a plugin file, and every reason that keeps it from serving.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// The plugin's name.
@@ -26,11 +27,11 @@ pub struct Report {
     pub hash: String,
     /// Bytes of the file.
     pub size: u64,
-    /// Its manifest says `enabled = false`.
+    /// The manifest says `enabled = false`.
     pub disabled: bool,
     /// `auth`, `filter`, `handler`, `events`, `access`.
     pub roles: Vec<&'static str>,
-    /// Interfaces of ours that it imports.
+    /// Interfaces of Skylark that it imports.
     pub imports: Vec<String>,
     /// The grants that its imports need.
     pub needs: Vec<&'static str>,
@@ -40,11 +41,11 @@ pub struct Report {
     pub offered: &'static str,
     /// Handler keys that it owns.
     pub keys: Vec<String>,
-    /// How long it took to compile.
+    /// Compile time.
     pub compiled_in: Duration,
-    /// Why it would not serve; empty = it would.
+    /// Why it would not serve; empty if it would.
     pub faults: Vec<String>,
-    /// What its operator may not have meant.
+    /// Findings that the operator may not have intended.
     pub warnings: Vec<String>,
 }
 
@@ -72,7 +73,7 @@ impl Report {
 /// Checks one `.wasm` file with the manifest beside it.
 ///
 /// # Errors
-/// There can be no engine or thread.
+/// The engine or a thread cannot be created.
 pub async fn check_file(file: &Path, config: &Plugins) -> Result<Report, LoadError> {
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
@@ -85,10 +86,10 @@ pub async fn check_file(file: &Path, config: &Plugins) -> Result<Report, LoadErr
     Ok(check(&env(config)?, dir, &name, Owners::Anyone).await)
 }
 
-/// Checks every plugin of `config.dir`, and that they do not get in each other's way.
+/// Checks every plugin of `config.dir`, and that no two plugins own the same handler key.
 ///
 /// # Errors
-/// The directory cannot be read, or there can be no engine or thread.
+/// The directory cannot be read, or the engine or a thread cannot be created.
 pub async fn check_dir(config: &Plugins) -> Result<Vec<Report>, LoadError> {
     if config.dir.as_os_str().is_empty() {
         return Ok(Vec::new());
@@ -122,9 +123,10 @@ pub async fn check_dir(config: &Plugins) -> Result<Vec<Report>, LoadError> {
 }
 
 fn env(config: &Plugins) -> Result<Env, LoadError> {
-    // Nothing is called here but the canary, so nobody has to make instances.
+    // Only the canary is called here, so no task has to make instances.
     let ((warmer, _), (alarm, _)) = (mpsc::channel(1), mpsc::channel(1));
-    // As the node would: what is refused for its size there must not pass here. The tests of this library are no `skylark`.
+    // Compiles as the node does: a file that the node refuses for its size must not pass here. A test binary is not
+    // `skylark`, so it compiles in its own process.
     let compile = if cfg!(test) { CompileIn::ThisProcess } else { CompileIn::Child };
     Env::new(config, Options { compile, ..Options::default() }, warmer, alarm)
 }
@@ -149,7 +151,7 @@ async fn check(env: &Env, dir: &Path, name: &str, owners: Owners) -> Report {
     });
     report.disabled = !manifest.enabled;
     if let Err(fault) = load::trust(env, &source, &manifest) {
-        // It is not made anything of, as the loader does.
+        // Like the loader, does not process an untrusted file any further.
         report.faults.extend(fault.reasons);
         return report;
     }
@@ -175,7 +177,7 @@ async fn examine(env: &Env, source: &Source, manifest: Manifest, report: &mut Re
     Ok(())
 }
 
-/// What serves and yet may not be what was meant.
+/// Findings about a plugin that serves but may not do as intended.
 fn warnings(anatomy: &Anatomy, manifest: &Manifest, size: usize) -> Vec<String> {
     let has = |role| anatomy.roles.contains(&role);
     let rules = &manifest.rules;
@@ -206,7 +208,7 @@ fn warnings(anatomy: &Anatomy, manifest: &Manifest, size: usize) -> Vec<String> 
     all.into_iter().filter(|(applies, _)| *applies).map(|(_, warning)| warning).collect()
 }
 
-/// A component of more bytes takes long to compile.
+/// Size in bytes above which a component takes long to compile.
 const LARGE: usize = 8 << 20;
 
 fn newest(anatomy: &Anatomy) -> &str {

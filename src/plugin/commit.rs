@@ -1,4 +1,4 @@
-//! What a call staged takes effect: the key-value writes first, since they may conflict, then the effects.
+//! Applies the staged work of a call: key-value writes first, since they may conflict, then timers and effects.
 
 use tokio::time::timeout;
 
@@ -7,20 +7,20 @@ use super::failure::{Failure, Kind};
 use super::guest::{Context, Staged};
 use super::kv::KvError;
 
-/// So many times a call whose reads have changed is run again.
+/// How often a call is run again after its reads have changed.
 pub(super) const RETRIES: u32 = 3;
 
 /// How a commit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// All of it took effect.
+    /// All staged work took effect.
     Committed,
-    /// Nothing did: the call is to be run again.
+    /// Nothing took effect: the call must be run again.
     Conflict,
 }
 
-/// Commits all of it, or nothing. A store that does not answer within the wall time of a call fails the call; whether
-/// it took the writes is then not known, and the effects are not done.
+/// Commits everything or nothing. A store that does not answer within the wall time of a call fails the call. The store
+/// may then have taken the writes or not, and the effects are not applied.
 pub(super) async fn commit(context: &Context, role: Role, staged: Staged) -> Result<Ended, Failure> {
     let wall = context.limits.budget(Some(role)).wall;
     let Staged { hops, effects, kv, timers, .. } = staged;

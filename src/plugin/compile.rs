@@ -1,7 +1,7 @@
-//! Compiles plugins off the hot path: one at a time, through the cache, by a child process that may take only so much.
+//! Compiles plugins off the hot path: one at a time, through the cache, in a child process with limits.
 //!
-//! What a guest can do to a compiler (run it out of memory, keep it busy, crash it) happens to the child ([`child`]), and is a
-//! refusal with its reason. Knows no plugin but its bytes.
+//! A plugin that exhausts, stalls or crashes the compiler harms only the child ([`child`]) and is refused with a
+//! reason. Knows only the bytes of a plugin.
 
 mod child;
 
@@ -25,14 +25,14 @@ const CRASHED: &str = "the compiler crashed on this file";
 /// Where plugins are compiled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CompileIn {
-    /// In this process, without bounds: for commands of an author, and for programs that are not `skylark`.
+    /// In this process, without limits: for an author's commands, and for programs other than `skylark`.
     #[default]
     ThisProcess,
-    /// In a child process of this binary, which must be `skylark`, within `plugins.compile`.
+    /// In a child process of this binary, which must be `skylark`, within the limits of `plugins.compile`.
     Child,
 }
 
-/// The compiler of one engine. Cheap to clone: all clones take turns.
+/// The compiler of one engine. Cheap to clone; all clones together compile one plugin at a time.
 #[derive(Clone)]
 pub(super) struct Compiler(Arc<Inner>);
 
@@ -51,7 +51,7 @@ impl Compiler {
         Self(Arc::new(Inner { engine, fingerprint, place, limits, cache, turn: Semaphore::new(1) }))
     }
 
-    /// The compiled form of `bytes`, whose hash is `hash`.
+    /// The compiled form of `bytes`; `hash` is their hash.
     ///
     /// # Errors
     /// Why it does not compile.
@@ -66,7 +66,8 @@ impl Compiler {
         aside(move || inner.keep(&hash, &sum, draft)).await
     }
 
-    /// The code of `bytes`, and what it adds up to. A full disk is no reason to refuse a plugin: then it lies in memory.
+    /// The code of `bytes` and its digest. If the code cannot be written to disk, it is kept in memory: a full disk
+    /// refuses no plugin.
     async fn code(&self, bytes: &Arc<[u8]>) -> Result<(Draft, String), String> {
         let draft = self.0.draft()?;
         match self.write(bytes, draft).await {
@@ -98,7 +99,7 @@ impl Inner {
         self.cache.as_ref()?.load(&self.engine, hash)
     }
 
-    /// Where code is written: where it can stay, or else in memory.
+    /// Target for the code: the cache if it can be written, else memory.
     fn draft(&self) -> Result<Draft, String> {
         let Some(cache) = &self.cache else { return in_memory() };
         cache.draft().or_else(|error| {
@@ -107,7 +108,8 @@ impl Inner {
         })
     }
 
-    /// Mapped code can be given back to the system and read again, unless it lies in memory alone.
+    /// Maps the code and adds it to the cache. The system can reclaim mapped code and read it again, unless it is only
+    /// in memory.
     fn keep(&self, hash: &str, sum: &str, draft: Draft) -> Result<Component, String> {
         let component = cache::mapped(&self.engine, draft.file())
             .map_err(|error| format!("its compiled form cannot be loaded: {error:#}"))?;
@@ -121,9 +123,9 @@ impl Inner {
 /// Why there is no code.
 #[derive(Debug, PartialEq, Eq)]
 enum Fault {
-    /// The file is to blame.
+    /// The plugin file is to blame.
     Refused(String),
-    /// The place for the code is.
+    /// The code could not be written.
     Unwritten(String),
 }
 
@@ -144,21 +146,21 @@ fn in_memory() -> Result<Draft, String> {
     Draft::in_memory().map_err(|error| format!("no room for its code: {error}"))
 }
 
-/// Compiles `bytes` to `out`; tells what the code adds up to.
+/// Compiles `bytes` to `out` and returns the digest of the code.
 fn compile_to(engine: &Engine, bytes: &[u8], out: &mut impl Write) -> Result<String, Fault> {
     let code = engine.precompile_component(bytes).map_err(|error| Fault::Refused(inspect::compile_fault(&error)))?;
     out.write_all(&code)?;
     Ok(digest::of(&code))
 }
 
-/// Tells engines apart whose compiled code is not each other's.
+/// Fingerprint of an engine. It differs between engines that cannot run each other's compiled code.
 pub(super) fn fingerprint(engine: &Engine) -> u64 {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
 }
 
-/// Does what takes long on a thread of its own.
+/// Runs slow work on a blocking thread.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(CRASHED.to_owned()))

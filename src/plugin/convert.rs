@@ -1,4 +1,4 @@
-//! Between the records of `wit/` and our own. What comes out of a guest is checked here, word by word.
+//! Converts between the records of `wit/` and Skylark's own. Every value from a guest is checked here.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -10,13 +10,13 @@ use super::{Call, Claim, Event, Identity, Presence, Refusal, Transport};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, History, MAX_ENTRIES, Message, Origin, Publication, Target};
 
-/// Longest reason or reply text that a guest may give, bytes; the rest is cut.
+/// Longest reason or reply text of a guest in bytes; the rest is cut.
 const MAX_WORDS: usize = 1_024;
 
-/// Most bytes of texts in a message that a guest hands over. What may travel is bounded where it is published.
+/// Most bytes of text in a message from a guest. The publish path has its own limit.
 pub(super) const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
-/// Reads a name; a fault says which.
+/// Parses a name; the error names the field.
 pub(super) fn name<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, String> {
     text.parse().map_err(|error| format!("{field}: {error}"))
 }
@@ -70,15 +70,15 @@ pub(super) fn text_bytes(message: &types::Message) -> usize {
         + entries.map(|(key, value)| key.len() + value.len()).sum::<usize>()
 }
 
-/// What a text costs the node besides its bytes, so that a million empty ones are not handed over for nothing.
+/// Cost of a text for the node besides its bytes, so that a million empty texts are not free.
 const TEXT_BYTES: usize = 32;
 
-/// What a message costs that is handed over.
+/// Cost of a message that a guest hands over.
 pub(super) fn message_cost(message: &types::Message) -> usize {
     text_bytes(message) + 2 * TEXT_BYTES * (message.content.len() + message.extra.len())
 }
 
-/// What a target costs that is handed over.
+/// Cost of a target that a guest hands over.
 pub(super) fn target_cost(target: &types::Target) -> usize {
     match target {
         types::Target::Connection(_) | types::Target::Everyone => 0,
@@ -190,13 +190,13 @@ pub(super) fn claim(claim: &Claim) -> exports::auth::Claim {
     }
 }
 
-/// A guest's no: its code if that is one, its words as far as they are read.
+/// A guest's refusal: its code if that is valid, else `default`, and its reason cut to the limit.
 pub(super) fn refusal(refusal: types::Refusal, default: &str) -> Refusal {
     let code = if is_code(&refusal.code) { refusal.code } else { default.to_owned() };
     Refusal { code, reason: cut(refusal.reason) }
 }
 
-/// Whether it is a code: three digits.
+/// True if the text is a code: three digits.
 pub(super) fn is_code(text: &str) -> bool {
     text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit())
 }

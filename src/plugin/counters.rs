@@ -1,7 +1,7 @@
 //! Approximate sliding windows: the state behind the interface `counters`, and the interface itself.
 //!
-//! A fixed number of counters for each plugin, found by a keyed hash in small groups; where a group is full, the counter
-//! that was not used for longest gives way. Each call takes the same time. Knows no guest's name but by its hash.
+//! Each plugin has a fixed number of counters, found by a keyed hash in small groups. A full group replaces its least
+//! recently used counter. Each call takes the same time. The table stores the hash of a name, not the name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::guest::Guest;
 /// Counters of one plugin: `GROUPS` times `WAYS`.
 const GROUPS: usize = 2_048;
 const WAYS: usize = 8;
-/// Parts of a window. One more is kept: the part that is leaving it.
+/// Parts of a window. One more is kept: the part that is leaving the window.
 const SLOTS: u64 = 16;
 const KEPT: usize = 17;
 /// Longest window, seconds.
@@ -29,19 +29,19 @@ impl Host for Guest {
         let table = &self.context.counters;
         let print = table.print(&name, window);
         let call = &mut self.call;
-        // A call that is run again after it failed finds its own additions, and does not add them twice.
+        // A call that is run again finds the additions of its failed run, and does not add them twice.
         let more = if call.repeats.take(print, amount) { 0 } else { amount };
         call.counted.note(print, amount);
         Ok(table.add_and_read(&name, window, more, now))
     }
 }
 
-/// What one call added: the counter's keyed hash and the amount.
+/// Additions of one call: the counter's keyed hash and the amount.
 #[derive(Debug, Default)]
 pub(super) struct Counted(Vec<(u64, u32)>);
 
 impl Counted {
-    /// Most additions that one call remembers. A call that fails after more of them counts the rest twice when it is repeated.
+    /// Most additions that one call remembers. Additions beyond them count twice if the call fails and is repeated.
     const MOST: usize = 256;
 
     fn note(&mut self, print: u64, amount: u32) {
@@ -50,21 +50,21 @@ impl Counted {
         }
     }
 
-    /// Takes one addition out, if it is there.
+    /// Removes one addition; true if it was there.
     fn take(&mut self, print: u64, amount: u32) -> bool {
         let found = self.0.iter().position(|added| *added == (print, amount));
         found.map(|at| self.0.swap_remove(at)).is_some()
     }
 }
 
-/// The counters of every plugin, by its name: they survive its reload.
+/// The counters of all plugins, by plugin name. They survive a reload.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     plugins: Mutex<HashMap<Arc<str>, Arc<Table>>>,
 }
 
 impl Counters {
-    /// Those of one plugin.
+    /// The counters of one plugin.
     pub(super) fn of(&self, plugin: &Arc<str>) -> Arc<Table> {
         Arc::clone(self.plugins.lock().entry(Arc::clone(plugin)).or_default())
     }
@@ -73,7 +73,7 @@ impl Counters {
 /// The counters of one plugin.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// Its keys are secret, so nobody can choose names that meet.
+    /// Its keys are secret, so a guest cannot choose names that collide.
     hasher: RandomState,
     groups: Box<[Mutex<Vec<Window>>]>,
 }
@@ -86,16 +86,16 @@ impl Default for Table {
 }
 
 impl Table {
-    /// Tells a counter from all others.
+    /// Keyed hash that identifies a counter.
     fn print(&self, name: &str, window: u32) -> u64 {
         self.hasher.hash_one((name, window.clamp(1, MAX_WINDOW)))
     }
 
-    /// Adds, and answers what was counted in the `window` seconds up to `now`, which never goes back by much.
+    /// Adds `amount` and returns the count of the `window` seconds up to `now`, which never goes back by much.
     pub(super) fn add_and_read(&self, name: &str, window: u32, amount: u32, now: Duration) -> u64 {
         let window = window.clamp(1, MAX_WINDOW);
         let print = self.print(name, window);
-        // The lowest bits choose the group, all of them the counter in it.
+        // The lowest bits choose the group, and the whole hash finds the counter in it.
         let group = usize::try_from(print % GROUPS as u64).expect("below the number of groups");
         let mut group = self.groups[group].lock();
         let at = group.iter().position(|counter| counter.print == print).unwrap_or_else(|| {
@@ -131,7 +131,7 @@ impl Window {
     fn add_and_read(&mut self, amount: u32, now: Duration) -> u64 {
         let length = self.length.as_micros();
         let slot = u64::try_from(now.as_micros() / length).unwrap_or(u64::MAX);
-        // What another thread saw a moment later stays as it is.
+        // Slots that another thread has already advanced stay as they are.
         let passed = slot.saturating_sub(self.newest).min(KEPT as u64);
         for step in 1..=passed {
             self.slots[place(self.newest + step)] = 0;
@@ -146,7 +146,7 @@ impl Window {
         self.read(now.as_micros() % length, length)
     }
 
-    /// All slots, the oldest by the part of it that is still in the window, rounded up.
+    /// Sum of all slots. The oldest one counts by the part that is still in the window, rounded up.
     fn read(&self, into_newest: u128, length: u128) -> u64 {
         let whole: u64 = self.slots.iter().map(|count| u64::from(*count)).sum();
         let oldest = u64::from(self.slots[place(self.newest + 1)]);
@@ -155,7 +155,7 @@ impl Window {
     }
 }
 
-/// Where a slot lies: the one after the newest is the oldest.
+/// Index of a slot: the one after the newest is the oldest.
 fn place(slot: u64) -> usize {
     usize::try_from(slot % (SLOTS + 1)).expect("below seventeen")
 }
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(table.add_and_read("a", 60, 1, Duration::from_millis(1_000_000)), 1, "another window");
     }
 
-    /// Random events against a list of all of them.
+    /// Compares random events with a list of all of them.
     #[test]
     fn the_answer_is_off_by_one_slot_at_most() {
         let table = Table::default();

@@ -1,6 +1,6 @@
 //! The interface `crypto`: digests, signatures and randomness for languages that lack them or are slow at them.
 //!
-//! Pure but for `random`. What goes in is counted against what the call may hand over, so no input is large.
+//! Pure except for `random`. Inputs count toward the bytes that a call may hand over, so no input is large.
 
 use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
@@ -52,7 +52,7 @@ impl Host for Guest {
     }
 }
 
-/// Bytes that are the same for the same seed and turn; answers the next turn.
+/// Fills `bytes` with the same content for the same seed and turn; returns the next turn.
 fn repeatable(seed: u64, mut turn: u64, bytes: &mut [u8]) -> u64 {
     for part in bytes.chunks_mut(digest::SHA256_OUTPUT_LEN) {
         turn += 1;

@@ -1,21 +1,21 @@
-//! SHA-256 as hexadecimal digits: what names a file, and what its compiled form adds up to.
+//! SHA-256 as hexadecimal digits: the identity of a file, and the digest of its compiled form.
 //!
-//! By the library that has it in assembly: a Python guest and its code are some 80 MB, and a build without optimisation would take a
-//! quarter of a second for them.
+//! Uses the library with an assembly implementation. A Python guest and its code are some 80 MB, for which unoptimised
+//! Rust would take a quarter of a second.
 
 use std::io::{self, Read};
 
 use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 
-/// Read at once.
+/// Bytes of one read.
 const CHUNK: usize = 256 << 10;
 
-/// Of bytes at hand.
+/// Digest of bytes in memory.
 pub(super) fn of(bytes: &[u8]) -> String {
     shown(&digest(&SHA256, bytes))
 }
 
-/// Of everything that can still be read.
+/// Digest of the rest of a reader.
 pub(super) fn of_rest(bytes: &mut impl Read) -> io::Result<String> {
     let (mut context, mut chunk) = (Context::new(&SHA256), vec![0; CHUNK]);
     loop {

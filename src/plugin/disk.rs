@@ -1,7 +1,7 @@
-//! The plugin directory as it lies on disk: what is there, whether it has changed, and its bytes.
+//! The plugin directory on disk: its files, their changes and their bytes.
 //!
-//! Everything in it may change at any moment, and may have been put there by someone careless: files are opened once,
-//! checked by their descriptor, and read whole or not at all. Knows no plugin.
+//! Any file may change at any moment, and may have been put there carelessly. A file is therefore opened once, checked
+//! by its descriptor, and read whole or not at all. Knows nothing about plugins.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -22,7 +22,7 @@ const MAX_SIGNATURE_BYTES: u64 = 4 << 10;
 /// Longest plugin name, bytes.
 const MAX_NAME_BYTES: usize = 64;
 
-/// Tells one state of a file from another without reading it.
+/// Identifies one state of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -48,17 +48,18 @@ impl Stamp {
     }
 }
 
-/// Whose files are read.
+/// Required owner of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owners {
-    /// Those that a node may serve: root's or the node's user's, closed to all others, and so is their directory.
+    /// Files that a node may serve: root or the node's user owns them and their directory, and no other user may write
+    /// there.
     Trusted,
-    /// An author's own, to be checked and tried.
+    /// Files of an author, to be checked and tried.
     Anyone,
 }
 
 impl Seen {
-    /// True where a file is there and not empty: one that is written in place is empty for a moment.
+    /// True if the file exists and is not empty: a file that is written in place is empty for a moment.
     pub(super) fn holds(file: Option<Stamp>) -> bool {
         file.is_some_and(|stamp| stamp.length > 0)
     }
@@ -72,10 +73,10 @@ pub(super) struct Seen {
     pub(super) signature: Option<Stamp>,
 }
 
-/// What lies in the directory, by plugin name. Other files, hidden and temporary names are not looked at.
+/// Files in the directory, by plugin name. Other files, and hidden or temporary names, are ignored.
 ///
 /// # Errors
-/// The directory cannot be read, or others than its trusted owner may write in it.
+/// The directory cannot be read, or users other than its trusted owner may write in it.
 pub(super) fn scan(dir: &Path) -> io::Result<BTreeMap<String, Seen>> {
     open_dir(dir, Owners::Trusted)?;
     let mut found: BTreeMap<String, Seen> = BTreeMap::new();
@@ -87,7 +88,7 @@ pub(super) fn scan(dir: &Path) -> io::Result<BTreeMap<String, Seen>> {
         if !is_name(name) || (signed.is_none() && !matches!(kind, "wasm" | "toml")) {
             continue;
         }
-        // Through links, since mounted configuration is made of them; a link to nothing is no file.
+        // Links are followed, since mounted configuration consists of links; a dangling link is no file.
         let Ok(meta) = fs::metadata(dir.join(&file)) else { continue };
         let stamp = Some(Stamp::of(&meta));
         if let Some(signed) = signed {
@@ -106,7 +107,7 @@ pub(super) fn scan(dir: &Path) -> io::Result<BTreeMap<String, Seen>> {
     Ok(found)
 }
 
-/// Names of links in the directory that should be plugins' files and lead nowhere.
+/// Names of dangling links in the directory that are named like a plugin's file.
 pub(super) fn dangling(dir: &Path) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -127,22 +128,22 @@ fn is_name(name: &str) -> bool {
     first && all && name.len() <= MAX_NAME_BYTES
 }
 
-/// What was read of one plugin.
+/// Files read for one plugin.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Files {
     pub(super) wasm: Option<Vec<u8>>,
     pub(super) manifest: Option<String>,
-    /// What `NAME.wasm.sig` says.
+    /// Content of `NAME.wasm.sig`.
     pub(super) signature: Option<String>,
 }
 
 /// Why a plugin's files could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
-    /// It changed meanwhile: look again.
+    /// The file changed while it was read: read it again.
     #[error("{0} changed while it was read")]
     Changed(String),
-    /// It is not a file that may be loaded.
+    /// The file must not be loaded.
     #[error("{file}: {why}")]
     Unfit { file: String, why: String },
 }
@@ -162,14 +163,14 @@ pub(super) fn read(dir: &Path, name: &str, owners: Owners) -> Result<Files, Read
     };
     let signature = match folder.read_whole(&format!("{name}.wasm.sig"), MAX_SIGNATURE_BYTES) {
         Ok(bytes) => bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
-        // Whoever asks for a signature finds that this is none.
+        // An unreadable signature counts as an empty one, which fails every check.
         Err(ReadError::Unfit { .. }) => Some(String::new()),
         Err(changed) => return Err(changed),
     };
     Ok(Files { wasm, manifest, signature })
 }
 
-/// Opens the directory without waiting: what bears its name may be a pipe.
+/// Opens the directory without blocking, because its name may belong to a pipe.
 fn open_dir(dir: &Path, owners: Owners) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = File::from(rustix::fs::open(dir, flags, Mode::empty())?);
@@ -190,7 +191,7 @@ struct Folder<'a> {
 impl Folder<'_> {
     fn read_whole(&self, file: &str, most: u64) -> Result<Option<Vec<u8>>, ReadError> {
         let unfit = |why: String| ReadError::Unfit { file: file.to_owned(), why };
-        // Without waiting: a pipe somebody put there must not hold the loader.
+        // Non-blocking: a pipe in the directory must not stall the loader.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut opened = match openat(self.fd, file, flags, Mode::empty()).map_err(io::Error::from) {
             Ok(opened) => File::from(opened),
@@ -222,7 +223,7 @@ impl Folder<'_> {
     }
 }
 
-/// One byte more than there should be, so that a file that grows is noticed.
+/// Reads one byte more than expected, so that a growing file is noticed.
 fn read_bytes(file: &mut File, meta: &Metadata) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
     file.take(meta.len() + 1).read_to_end(&mut bytes)?;
@@ -311,19 +312,19 @@ mod tests {
         assert!(scan(dir.path()).is_ok() && trusted(dir.path(), "p").is_ok());
     }
 
-    /// Where the test runs as root it may give files away.
+    /// As root, the test gives the files to another user.
     #[test]
     fn files_of_another_user_are_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("p.wasm");
         fs::write(&file, "x").unwrap();
         if let Err(error) = std::os::unix::fs::chown(&file, Some(65_534), None) {
-            // Another user's file it cannot make: `owners` has the table of who may own what.
+            // Without root the test cannot create such a file. `owners` has the table of allowed owners.
             return assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         }
         let told = trusted(dir.path(), "p").unwrap_err().to_string();
         assert!(told.contains("got owner uid 65534"), "{told}");
-        // A link of a trusted owner to a file of somebody else.
+        // A link of a trusted owner to another user's file.
         symlink(&file, dir.path().join("l.wasm")).unwrap();
         assert!(trusted(dir.path(), "l").unwrap_err().to_string().contains("got owner uid 65534"));
         std::os::unix::fs::chown(dir.path(), Some(65_534), None).unwrap();

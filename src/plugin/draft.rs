@@ -1,4 +1,4 @@
-//! A file on its way: written where nobody looks for it, then given its name when it is whole, or gone.
+//! An unfinished file: written under a temporary name or in memory, then renamed when it is complete, or removed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -8,23 +8,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-/// Ends the names of those that are not finished, which begin with a dot.
+/// Suffix of unfinished files; their names begin with a dot.
 const ENDING: &str = ".tmp";
 
-/// Whether a file of this name is one that a crash left behind, or that is being written.
+/// True for the name of a file that is being written, or that a crash left behind.
 pub(super) fn is_draft(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(ENDING)
 }
 
-/// A file for this user alone. Dropped without a name it disappears; who has opened or mapped it keeps its bytes.
+/// A file for this user alone. It is removed on drop unless it was published; open descriptors and mappings keep its
+/// bytes.
 pub(super) struct Draft {
     file: File,
-    /// Where it lies; none = in memory.
+    /// Its path; `None` if it is in memory.
     path: Option<PathBuf>,
 }
 
 impl Draft {
-    /// In this directory.
+    /// Creates a draft in this directory.
     pub(super) fn beside(dir: &Path) -> io::Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -33,7 +34,7 @@ impl Draft {
         Ok(Self { file, path: Some(path) })
     }
 
-    /// In no directory at all.
+    /// Creates a draft in memory.
     pub(super) fn in_memory() -> io::Result<Self> {
         Ok(Self { file: memfd_create("skylark-plugin", MemfdFlags::CLOEXEC)?.into(), path: None })
     }
@@ -46,7 +47,7 @@ impl Draft {
         &self.file
     }
 
-    /// Gives it its name, once its bytes are on the disk; a file that had the name is replaced.
+    /// Syncs the file and renames it to `name`; a file of that name is replaced.
     pub(super) fn publish(mut self, dir: &Path, name: &str) -> io::Result<()> {
         let Some(path) = &self.path else { return Err(io::Error::other("what lies in memory can have no name")) };
         self.file.sync_all()?;
@@ -59,7 +60,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // What stays is swept away by age.
+            // A file that stays behind is removed later, by age.
             let _ = fs::remove_file(path);
         }
     }

@@ -1,11 +1,11 @@
-//! How long calls took, well enough for a p50 and a p99 and without a lock: a fixed table of counts.
+//! Call durations, precise enough for a p50 and a p99: a fixed table of counts without a lock.
 //!
-//! Each octave of microseconds has four places, so what it tells is at most a quarter too much. Knows no call.
+//! Each octave of microseconds has four places (buckets), so a result is at most a quarter too high.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Places of an octave, as a power of two.
+/// Places per octave, as a power of two.
 const FINE: u32 = 2;
 /// From 1/16 µs to more than an hour.
 const PLACES: usize = 40 << FINE;
@@ -26,7 +26,7 @@ impl Durations {
         self.0[place(nanos >> UNIT)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The time within which so many per cent of the calls ended; `None` before the first.
+    /// The time within which `percent` per cent of the calls ended; `None` before the first call.
     pub(super) fn percentile(&self, percent: u64) -> Option<Duration> {
         let counts: Vec<u64> = self.0.iter().map(|count| count.load(Ordering::Relaxed)).collect();
         let total: u64 = counts.iter().sum();
@@ -40,7 +40,7 @@ impl Durations {
     }
 }
 
-/// Where a number of units is counted.
+/// Index of the place that counts a number of units.
 fn place(units: u64) -> usize {
     let octave = (units | 1).ilog2();
     if octave < FINE {
@@ -51,7 +51,7 @@ fn place(units: u64) -> usize {
     usize::try_from(place).map_or(PLACES - 1, |place| place.min(PLACES - 1))
 }
 
-/// The end of a place, in units.
+/// Upper end of a place, in units.
 fn end(place: usize) -> u64 {
     let (octave, within) = (place >> FINE, (place & ((1 << FINE) - 1)) as u64);
     match octave {

@@ -1,6 +1,6 @@
-//! Sources whose calls failed by the guest's fault: how often, whether they are set apart, and what counts against the guest.
+//! Sources with calls that the guest failed: failure counts, the sources set apart, and evidence against the guest.
 //!
-//! Pure and bounded: when the table is full the source that failed longest ago leaves.
+//! Pure and bounded: a full table drops the source with the oldest failure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 use super::super::source::SourceId;
 use super::seen::{Seconds, is_recent, slot};
 
-/// Sources that the table holds.
+/// Most sources in the table.
 const SOURCES: usize = 4_096;
-/// So many failures set a source apart.
+/// Failures that set a source apart.
 const APART: u32 = 3;
 
 /// The table of one version.
 #[derive(Debug, Default)]
 pub(super) struct Failing {
     sources: HashMap<u64, Record>,
-    /// By the number of its last failure: the first one leaves first.
+    /// Sources by the number of their last failure; the lowest number is dropped first.
     order: BTreeMap<u64, u64>,
     number: u64,
 }
@@ -27,18 +27,18 @@ pub(super) struct Failing {
 #[derive(Debug)]
 struct Record {
     source: SourceId,
-    /// What an operator is shown.
+    /// Text that an operator is shown.
     label: String,
     number: u64,
     failures: u32,
-    /// When it failed last.
+    /// Second of its last failure.
     failed: Seconds,
     apart_until: Option<Instant>,
-    /// When it was found last that the guest alone is to blame: evidence against a version on probation.
+    /// Second in which the guest alone was last found to blame: evidence against a version on probation.
     blamed: Seconds,
 }
 
-/// Failing sources that count, exactly and in slots as the seen ones are counted.
+/// Number of failing sources, exact and in the slots by which seen sources are counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     pub(super) sources: usize,
@@ -46,14 +46,14 @@ pub(super) struct Counted {
     pub(super) places: usize,
 }
 
-/// A source that is set apart, as an operator is shown it.
+/// A source that is set apart, as shown to an operator.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Apart {
     /// `user 1074`, `address 192.0.2.1, credential #1a2b`, `key shop, sender 1074`: never a credential.
     pub source: String,
     /// Guest failures of its calls.
     pub failures: u32,
-    /// In so many milliseconds its next call is let through.
+    /// Milliseconds until its next call is let through.
     pub left: u64,
 }
 
@@ -72,7 +72,7 @@ impl Failing {
         until.is_some_and(|until| now < until)
     }
 
-    /// A call of the source failed; true if that sets it apart.
+    /// Records a failed call of the source. Returns true if the failure sets the source apart.
     pub(super) fn add(
         &mut self,
         source: SourceId,
@@ -108,14 +108,14 @@ impl Failing {
         sets_apart
     }
 
-    /// The guest alone is to blame for a failure of the source.
+    /// Records that the guest alone is to blame for a failure of the source.
     pub(super) fn blame(&mut self, source: SourceId, second: Seconds) {
         if let Some(record) = self.sources.get_mut(&source.own) {
             record.blamed = second;
         }
     }
 
-    /// The guest answered a call of the source: if that was set apart, it is no more.
+    /// Records that the guest answered a call of the source. A source set apart is served again if its rest is over.
     pub(super) fn answered(&mut self, source: SourceId, now: Instant) {
         if let Some(record) = self.sources.get_mut(&source.own)
             && record.apart_until.is_some_and(|until| now >= until)
@@ -129,7 +129,7 @@ impl Failing {
         self.count(|record| is_recent(record.failed, second))
     }
 
-    /// Sources whose failures the guest alone is to blame for.
+    /// Sources for which the guest alone was found to blame within the window, each once.
     pub(super) fn blamed(&self, second: Seconds) -> Counted {
         self.count(|record| is_recent(record.blamed, second))
     }
@@ -144,7 +144,7 @@ impl Failing {
         Counted { sources: sources.len(), slots: slots.len(), places: places.len() }
     }
 
-    /// Those that are set apart now: how many, and the newest of them.
+    /// The number of sources that are set apart now, and the newest of them.
     pub(super) fn apart(&self, now: Instant, most: usize) -> (usize, Vec<Apart>) {
         let newest = self.order.values().rev().filter_map(|own| self.sources.get(own));
         let apart = |record: &Record| {

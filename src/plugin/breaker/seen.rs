@@ -1,20 +1,20 @@
-//! Sources seen lately, as a sketch: a slot for each hash, with the time at which it was seen last.
+//! Sketch of the sources seen lately: one slot for each hash, with the second of the last call.
 //!
-//! Two sources of 4 096 slots seldom share one, and never is a slot written twice within a second for the same source.
-//! Nothing is allocated and nothing locked: a call may mark its source at any time.
+//! Two sources seldom share one of the 4 096 slots. A slot is written at most once a second for the same source.
+//! Nothing is allocated or locked, so a call may mark its source at any time.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::super::source::SourceId;
 
-/// A source counts as seen for so long, in seconds.
+/// Seconds for which a source counts as seen.
 pub(super) const WINDOW: u32 = 60;
-/// Slots for what counts for the circuit, and for places.
+/// Slots for the sources that count for the circuit, and slots for places.
 const SLOTS: usize = 4_096;
-/// So many samples a second are enough while nothing fails.
+/// Samples per second that are enough while nothing fails.
 const SAMPLES: u64 = 256;
-/// At least one call in so many is a sample.
+/// At least one call in this many is a sample.
 const MOST_GAP: u64 = 64;
 
 /// The sketch of one version.
@@ -33,7 +33,7 @@ impl Seen {
         Self { counted: slots(), places: slots() }
     }
 
-    /// The source has made a call.
+    /// Records a call of the source.
     pub(super) fn mark(&self, source: SourceId, now: Seconds) {
         for (slots, hash) in [(&self.counted, source.counted), (&self.places, source.place)] {
             let slot = &slots[slot(hash)];
@@ -43,7 +43,7 @@ impl Seen {
         }
     }
 
-    /// About how many sources, and how many places, were seen within the window.
+    /// Approximate number of sources and of places seen within the window.
     pub(super) fn count(&self, now: Seconds) -> (usize, usize) {
         let lately =
             |slots: &[AtomicU32]| slots.iter().filter(|slot| is_recent(slot.load(Ordering::Relaxed), now)).count();
@@ -51,23 +51,23 @@ impl Seen {
     }
 }
 
-/// Whether this was within the window; 0 is never.
+/// True if the second is within the window; 0 means never.
 pub(super) const fn is_recent(at: Seconds, now: Seconds) -> bool {
     at != 0 && now.saturating_sub(at) < WINDOW
 }
 
-/// The slot of a source, by which failing sources are counted like seen ones.
+/// The slot of a source. Failing sources are counted in the same slots as seen ones.
 pub(super) fn slot(hash: u64) -> usize {
     usize::try_from(hash % SLOTS as u64).unwrap_or_default()
 }
 
-/// Picks the calls whose source is marked while nothing fails: every call of a quiet plugin, about [`SAMPLES`] a second of
-/// a busy one.
+/// Selects the calls that mark their source while nothing fails: every call of a quiet plugin, about [`SAMPLES`] a
+/// second of a busy one.
 #[derive(Debug)]
 pub(super) struct Sampler {
-    /// The call that is the next sample.
+    /// Number of the call that is the next sample.
     next: AtomicU64,
-    /// When the last one was, in nanoseconds of the breaker's clock.
+    /// Time of the last sample, in nanoseconds of the breaker's clock.
     last: AtomicU64,
 }
 
@@ -76,20 +76,20 @@ impl Sampler {
         Self { next: AtomicU64::new(0), last: AtomicU64::new(0) }
     }
 
-    /// Whether call number `call` is a sample: one load.
+    /// True if call number `call` is a sample. Costs one load.
     pub(super) fn is_due(&self, call: u64) -> bool {
         call >= self.next.load(Ordering::Relaxed)
     }
 
-    /// Chooses the next sample. `salt` keeps the choice from falling into step with the senders.
+    /// Chooses the next sample. `salt` keeps the samples from falling into step with the senders.
     pub(super) fn took(&self, call: u64, since_start: Duration, salt: u64) {
         let now = u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX);
         let since = now.saturating_sub(self.last.swap(now, Ordering::Relaxed)).max(1);
         let before = self.next.load(Ordering::Relaxed);
         let calls = call.saturating_sub(before).saturating_add(1);
-        // As many calls as came in a SAMPLES-th of a second, by the rate since the last sample.
+        // Calls in a SAMPLES-th of a second, at the rate since the last sample.
         let gap = (calls.saturating_mul(1_000_000_000 / SAMPLES) / since).min(MOST_GAP);
-        // There is no rate yet.
+        // The rate is not known yet.
         let gap = if call < MOST_GAP { 0 } else { gap };
         self.next.store(call + 1 + gap + if gap > 1 { salt % gap } else { 0 }, Ordering::Relaxed);
     }

@@ -1,6 +1,10 @@
-//! The child process that compiles one plugin: `skylark compile-plugin`, bytes in by standard input, code out by standard output, which
-//! is the file that the node maps, and by standard error what the code adds up to, or the reason of a refusal. It bounds itself before it
-//! reads; the parent watches the clock, and leaves all that takes long to the child, which runs only where nothing else wants to.
+//! The child process that compiles one plugin: `skylark compile-plugin`.
+//!
+//! It reads the plugin from standard input and writes the code to standard output, which is the file that the node
+//! maps. Standard error carries the digest of the code, or the reason of a refusal.
+//!
+//! The child sets its own limits before it reads. The parent only watches the clock. All slow work happens in the
+//! child, which runs only on otherwise idle cores.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -20,20 +24,20 @@ use super::super::engine;
 use super::{Fault, compile_to, fingerprint};
 use crate::config::CompileLimits;
 
-/// The command's name.
+/// Name of the command.
 const COMMAND: &str = "compile-plugin";
 /// Exit code of a file that does not compile, with the reason on standard error.
 const REFUSED: i32 = 3;
-/// Exit code when there was no room for the code, with the error on standard error.
+/// Exit code if the code could not be written, with the error on standard error.
 const UNWRITTEN: i32 = 4;
 const LOWEST_PRIORITY: i32 = 19;
-/// Most bytes of standard error that are read, and of it that are told.
+/// Most bytes of standard error that are read. At most [`MAX_TOLD_CHARS`] characters of them are reported.
 const MAX_WORDS: u64 = 16 << 10;
 const MAX_TOLD_CHARS: usize = 2_000;
-/// After the polite signal at the end of its CPU time the child gets so many seconds, then it is killed.
+/// Seconds between the signal at the end of the CPU time and the kill.
 const LAST_SECONDS: u64 = 2;
 
-/// What the child may take, as the parent tells it.
+/// Limits of the child, as the parent passes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChildLimits {
     /// Bytes of data.
@@ -44,10 +48,10 @@ pub struct ChildLimits {
     pub engine: u64,
 }
 
-/// The child's part: compiles standard input to standard output. Returns the exit code.
+/// The child's part: compiles standard input to standard output and returns the exit code.
 ///
 /// # Errors
-/// The system does not set the bounds, or a pipe broke.
+/// The system does not set the limits, or a pipe broke.
 pub fn compile_stdin(limits: ChildLimits) -> io::Result<i32> {
     bound(limits)?;
     let mut bytes = Vec::new();
@@ -73,27 +77,27 @@ fn compile_for(expected: u64, engine: &Engine, bytes: &[u8], out: &mut (impl Wri
     }
     let sum = compile_to(engine, bytes, out)?;
     out.flush()?;
-    // The node asks for the same and is told what fails. Here the work is done by who has time.
+    // The node syncs the file too, and sees the errors. This sync does the slow part in the idle child.
     let _ = rustix::fs::fsync(out);
     Ok(sum)
 }
 
-/// Data, since address space says nothing of memory; no core file of a guest's making.
+/// Limits data, since address space says nothing about memory. A guest must not be able to cause a core file.
 fn bound(limits: ChildLimits) -> io::Result<()> {
     let at_most = |most: u64, more: u64| Rlimit { current: Some(most), maximum: Some(most.saturating_add(more)) };
     setrlimit(Resource::Core, at_most(0, 0))?;
     setrlimit(Resource::Data, at_most(limits.memory, 0))?;
     setrlimit(Resource::Fsize, at_most(limits.memory, 0))?;
     setrlimit(Resource::Cpu, at_most(limits.cpu, LAST_SECONDS))?;
-    // Without it compiling is merely more noticeable.
+    // Best effort: without it, compiling only disturbs other work more.
     let _ = rustix::process::nice(LOWEST_PRIORITY);
     Ok(())
 }
 
-/// The parent's part: has a child compile `bytes` to `out`; tells what the code adds up to.
+/// The parent's part: has a child compile `bytes` to `out` and returns the digest of the code.
 ///
 /// # Errors
-/// Why it does not compile, or which bound the child ran into.
+/// Why it does not compile, or the limit that the child reached.
 pub(super) async fn compile(bytes: &[u8], limits: &CompileLimits, engine: u64, out: &File) -> Result<String, Fault> {
     let child =
         start(limits, engine, out).await.map_err(|error| Fault::Refused(format!("no compiler process: {error}")))?;
@@ -111,8 +115,8 @@ async fn start(limits: &CompileLimits, engine: u64, out: &File) -> io::Result<Ch
         .arg(COMMAND)
         .args(["--memory", &limits.memory.to_string(), "--cpu", &cpu.to_string(), "--engine", &engine.to_string()])
         .env_clear()
-        // The program's allocator reserves a GiB at a time, and takes whole pages of it of up to 4 MiB: as data only what is in use of
-        // them is to count.
+        // The allocator reserves a GiB at a time, and uses pages of up to 4 MiB whole. With these settings only the
+        // memory in use counts as data.
         .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
         .env("MIMALLOC_PAGE_COMMIT_ON_DEMAND", "1")
         .current_dir("/")
@@ -120,18 +124,18 @@ async fn start(limits: &CompileLimits, engine: u64, out: &File) -> io::Result<Ch
         .stdout(Stdio::from(out.try_clone()?))
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    // The thread that starts it stands still until the program is loaded: none that serves.
+    // The spawning thread blocks until the program is loaded, so it must not be a worker thread.
     let child = tokio::task::spawn_blocking(move || command.spawn()).await.map_err(io::Error::other)??;
     child.id().into_iter().for_each(give_way);
     Ok(child)
 }
 
-/// Gives it its bytes, and waits for its last words and its end.
+/// Sends the bytes to the child, and waits for its standard error and its exit.
 async fn fed(mut child: Child, bytes: &[u8]) -> (Vec<u8>, io::Result<ExitStatus>) {
     let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // A child that died tells more by how it did.
+            // A write error is ignored, because the exit status of a dead child tells more.
             let _ = stdin.write_all(bytes).await;
         }
     };
@@ -139,28 +143,30 @@ async fn fed(mut child: Child, bytes: &[u8]) -> (Vec<u8>, io::Result<ExitStatus>
     (words, child.wait().await)
 }
 
-/// Has a process run only where nothing else wants to. Its niceness does less: the nicest process, too, keeps its core for the rest of
-/// its slice when somebody wakes up. Without it compiling is merely more noticeable.
+/// Makes a process run only on otherwise idle cores (`SCHED_IDLE`). Niceness does less: even at nice 19, a process
+/// keeps its core for the rest of its slice when another one wakes up. Best effort: without it, compiling only disturbs
+/// other work more.
 #[allow(unsafe_code)]
 fn give_way(process: u32) {
     let Ok(process) = libc::pid_t::try_from(process) else { return };
     let priority = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameter outlives the call, which only reads it. Nobody has waited for the child yet, so the number is its own.
+    // SAFETY: the parameter outlives the call, which only reads it. The child has not been waited for, so the number is
+    // its own.
     unsafe { libc::sched_setscheduler(process, libc::SCHED_IDLE, &raw const priority) };
 }
 
-/// Also when the file has been replaced or removed since it was started.
+/// Path of the running program, even after its file was replaced or removed.
 fn program() -> io::Result<PathBuf> {
     let file = std::env::current_exe()?;
-    // By its name where that still is the running one: a tool that runs the node, as valgrind does, is not its program.
+    // The file name is preferred while it exists: under a tool such as valgrind, `/proc/self/exe` is the tool.
     Ok(if file.exists() { file } else { PathBuf::from("/proc/self/exe") })
 }
 
-/// What it says, up to [`MAX_WORDS`]; more is cut, and breaks the pipe for who writes it.
+/// Reads standard error up to [`MAX_WORDS`] bytes. The rest is cut, and the child's pipe breaks.
 async fn read(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        // A pipe that breaks ends like one that was closed: the exit status tells.
+        // A broken pipe is treated like a closed one: the exit status tells the cause.
         let _ = pipe.take(MAX_WORDS).read_to_end(&mut bytes).await;
     }
     bytes
@@ -168,7 +174,7 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
 
 fn ended(status: ExitStatus, words: &str, limits: &CompileLimits) -> Result<String, Fault> {
     match status.code() {
-        // The allocator may have warned before.
+        // The allocator may have printed warnings before the digest.
         Some(0) => Ok(words.lines().last().unwrap_or_default().to_owned()),
         Some(UNWRITTEN) => Err(Fault::Unwritten(words.to_owned())),
         _ => Err(Fault::Refused(why(status, words, limits))),
@@ -176,7 +182,7 @@ fn ended(status: ExitStatus, words: &str, limits: &CompileLimits) -> Result<Stri
 }
 
 fn why(status: ExitStatus, words: &str, limits: &CompileLimits) -> String {
-    // The allocator's last words, the system's, and those of who asked politely.
+    // Messages of the allocator, of the system, and of code that handles failed allocations.
     let out_of_memory =
         ["memory allocation of", "Cannot allocate memory", "out of memory"].iter().any(|say| words.contains(say));
     let told: String = words.chars().take(MAX_TOLD_CHARS).collect();
