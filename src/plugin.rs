@@ -107,7 +107,7 @@ pub enum Judgement {
         /// Code and reason of the plugin.
         refusal: Refusal,
     },
-    /// The envelope is discarded.
+    /// The envelope is discarded, and the publisher learns that it was dropped.
     Drop {
         /// The plugin that dropped it.
         plugin: Arc<str>,

@@ -1,7 +1,7 @@
-//! One wasmtime engine for the whole process, and what every plugin links against.
+//! The wasmtime engine of the process, and the imports that every plugin links against.
 //!
-//! Knows no plugin. The allocation strategy is the engine's: pooling where the machine gives the address space, on
-//! demand for everything where it does not.
+//! Knows nothing about plugins. The allocation strategy is per engine: pooling if the machine grants the address space,
+//! on demand for everything if it does not.
 
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
@@ -14,13 +14,13 @@ use crate::telemetry::names;
 
 /// Stack of a guest, bytes.
 const WASM_STACK: usize = 512 << 10;
-/// Stack of a call, bytes: the guest's and, above it, what the host needs to serve it.
+/// Stack of a call in bytes: the guest's, plus the part that the host needs to serve it.
 const ASYNC_STACK: usize = 1 << 20;
 
-/// Makes the engine: with a pool for `instances` plugin instances if the machine allows it.
+/// Makes the engine, with a pool for `instances` plugin instances if the machine allows it.
 ///
 /// # Errors
-/// wasmtime's, when even an engine without a pool cannot be made.
+/// wasmtime's, if an engine without a pool cannot be made either.
 pub(super) fn build(instances: u32, caps: &PluginCaps) -> wasmtime::Result<Engine> {
     let pooled = with_pool(instances, caps);
     metrics::gauge!(names::PLUGIN_POOL).set(if pooled.is_ok() { 1.0 } else { 0.0 });
@@ -36,7 +36,7 @@ fn with_pool(instances: u32, caps: &PluginCaps) -> wasmtime::Result<Engine> {
     Engine::new(&pooled)
 }
 
-/// An engine whose code the one that [`build`] makes can run, without a pool.
+/// An engine without a pool. The engine of [`build`] can run its code.
 ///
 /// # Errors
 /// wasmtime's.
@@ -61,13 +61,13 @@ fn config() -> Config {
         .max_wasm_stack(WASM_STACK)
         .async_stack_size(ASYNC_STACK)
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        // Plugins compile one at a time on one thread: traffic has the other cores.
+        // Plugins compile one at a time on one thread, which leaves the other cores to traffic.
         .parallel_compilation(false);
     config
 }
 
-/// Room for every instance that may live, whatever it is made of, so that no plugin can take what another one needs.
-/// What is not used costs address space alone.
+/// Room for every instance that may live, with the largest number of parts that each may have. No plugin can take the
+/// room of another one. Unused room costs only address space.
 fn pool(instances: u32, caps: &PluginCaps) -> PoolingAllocationConfig {
     let each = |most: usize| instances.saturating_mul(u32::try_from(most).unwrap_or(u32::MAX));
     let mut pool = PoolingAllocationConfig::new();
@@ -87,10 +87,10 @@ fn pool(instances: u32, caps: &PluginCaps) -> PoolingAllocationConfig {
     pool
 }
 
-/// Everything that a component may import: ours and WASI's, the latter over an empty context.
+/// Everything that a component may import: Skylark's interfaces, and WASI with an empty context.
 ///
 /// # Errors
-/// wasmtime's, when two definitions have one name.
+/// wasmtime's, if two definitions have the same name.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -98,7 +98,7 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     Ok(linker)
 }
 
-/// For the ticker, which must not keep the engine alive.
+/// Weak reference for the ticker, which must not keep the engine alive.
 pub(super) fn weak(engine: &Engine) -> EngineWeak {
     engine.weak()
 }
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// Both kinds of engine run guests, and the one without a pool is taken where the machine has no room for one.
+    /// Both kinds of engine run guests. The one without a pool is used if the machine has no room for a pool.
     #[test]
     fn where_there_is_no_room_for_a_pool_instances_are_made_on_demand() {
         let caps = PluginCaps::default();

@@ -1,4 +1,4 @@
-//! Events: one bounded queue and one task, so that plugins hear of them in order and nobody waits for a plugin.
+//! Events: one bounded queue and one task. Plugins receive events in order, and no caller waits for a plugin.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use super::version::Version;
 use super::{Event, Role, share};
 use crate::telemetry::names;
 
-/// Events that wait for the task; more are lost and counted.
+/// Events that may wait for the task; more are dropped and counted.
 const QUEUE: usize = 8_192;
 
-/// The sending side.
+/// The sending side of the queue.
 pub(super) struct Queue {
     waiting: mpsc::Sender<(Event, u8)>,
 }
@@ -30,7 +30,7 @@ impl Queue {
         (Self { waiting }, events)
     }
 
-    /// Puts it in, or loses it.
+    /// Queues the event, or drops it if the queue is full.
     pub(super) fn put(&self, event: Event, hops: u8) {
         if self.waiting.try_send((event, hops)).is_err() {
             counter!(names::PLUGIN_EVENTS_LOST).increment(1);
@@ -38,7 +38,8 @@ impl Queue {
     }
 }
 
-/// Tells the plugins of the moment until the node ends; what waits then is told still.
+/// Delivers events to the plugins of the current snapshot until the node ends. Events that wait at that time are still
+/// delivered.
 pub(super) async fn tell(
     serving: Arc<ArcSwap<Snapshot>>,
     mut events: mpsc::Receiver<(Event, u8)>,
@@ -74,7 +75,7 @@ fn wants(version: &Version, event: &Event) -> bool {
     version.manifest.rules.wants_room(room)
 }
 
-/// One plugin is told, and what it staged takes effect.
+/// Delivers the event to one plugin and commits its staged work.
 pub(super) async fn hand(version: &Arc<Version>, event: &Event, hops: u8) -> Result<(), Failure> {
     for _ in 0..=commit::RETRIES {
         let begun = version.begin(|| CallSource::subject(event))?;

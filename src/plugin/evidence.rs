@@ -1,7 +1,7 @@
-//! Evidence against a version on probation: the version before is asked about the publish on which the new one failed.
+//! Evidence against a version on probation: the previous version judges the publish on which the new one failed.
 //!
-//! A filter has no effects, so it may be asked again. A failure that both have is the input's affair and no evidence.
-//! The question is asked apart from the workers, within the node's bound on second opinions.
+//! A filter has no effects, so it can be asked again. If both versions fail, the input is to blame and there is no
+//! evidence. The previous version runs off the worker threads, within the node's bound on second opinions.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use super::pool::Lease;
 use super::source::SourceId;
 use super::version::Version;
 
-/// So many answers of the version before condemn one that has not answered a single call, however few sources call.
+/// Answers of the previous version that condemn a version without a single answer, even if few sources call.
 const ANSWERS: u64 = 3;
 
-/// Asks the version before, later; its answer is evidence against this one.
+/// Asks the previous version in the background. Its answer is evidence against this version.
 pub(super) fn gather(version: &Arc<Version>, publish: Publish, source: SourceId, failure: &Failure) {
     let Some(previous) = version.previous() else { return };
     let (version, failure) = (Arc::clone(version), failure.clone());
@@ -38,7 +38,7 @@ pub(super) fn gather(version: &Arc<Version>, publish: Publish, source: SourceId,
     });
 }
 
-/// Whether the version gives a valid answer.
+/// True if the version gives a valid answer.
 async fn answers_it(version: &Arc<Version>, publish: Publish) -> bool {
     let Ok(mut lease) = Lease::take(version).await else { return false };
     let before = Arc::clone(&publish.message);

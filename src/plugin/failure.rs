@@ -1,4 +1,4 @@
-//! Failed calls of plugins: what went wrong ([`Kind`]), and who is to blame for it ([`Cause`]).
+//! Failed calls of plugins: the kind of failure ([`Kind`]) and the party to blame ([`Cause`]).
 //!
 //! Only a failure that the guest caused counts toward its circuit and its probation.
 
@@ -7,7 +7,7 @@ use wasmtime::Error;
 use super::kv::KvError;
 use super::limits::Overrun;
 
-/// Who is to blame for a failed call. `docs/decisions/0020-blame.md` says how each is recognised.
+/// Party to blame for a failed call. `docs/decisions/0020-blame.md` says how each one is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The caller's input made the answer invalid: the caller is refused with 403.
@@ -32,7 +32,7 @@ impl Cause {
     }
 }
 
-/// What went wrong.
+/// Kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The guest trapped, exited, or broke the interface's rules.
@@ -53,7 +53,7 @@ pub(super) enum Kind {
     Start,
     /// The answer is not valid, and no input explains it.
     Answer,
-    /// The answer is not valid because of what the caller sent.
+    /// The answer is not valid because of the caller's input.
     Input,
     /// The handler returned an error of its own. The guest is well, so the circuit does not count it.
     Declared,
@@ -92,7 +92,7 @@ impl Kind {
         }
     }
 
-    /// Who is to blame.
+    /// The party to blame.
     pub(super) const fn cause(self) -> Cause {
         match self {
             Self::Input => Cause::Caller,
@@ -116,12 +116,12 @@ impl Kind {
         matches!(self.cause(), Cause::Guest) && !matches!(self, Self::Declared | Self::Open | Self::Apart)
     }
 
-    /// True if the guest was not asked because of what happened before.
+    /// True if the guest was not asked because of an open circuit, a source set apart or a missing file.
     pub(super) const fn is_unasked(self) -> bool {
         matches!(self, Self::Open | Self::Apart | Self::Missing)
     }
 
-    /// True while the plugin can answer nobody, so that whoever can wait should.
+    /// True while the plugin can answer no caller. A caller that can wait should retry later.
     pub(super) const fn is_everybodys(self) -> bool {
         matches!(self, Self::Open) || matches!(self.cause(), Cause::Host | Cause::Operator)
     }
@@ -135,7 +135,7 @@ pub(super) struct Failure {
     words: String,
 }
 
-/// What a call waited for when its wall time ended.
+/// The service for which a call waited when its wall time ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Waiting {
     /// The key-value store.
@@ -149,12 +149,12 @@ impl Failure {
         Self { kind, words: words.into() }
     }
 
-    /// The plugin should serve and cannot.
+    /// The plugin should serve, but its file is missing or refused.
     pub(super) fn missing() -> Self {
         Self::new(Kind::Missing, "its file is missing or refused")
     }
 
-    /// Who is to blame.
+    /// The party to blame.
     pub(super) const fn cause(&self) -> Cause {
         self.kind.cause()
     }
@@ -169,11 +169,11 @@ impl Failure {
             };
             return Self::new(kind, overrun.to_string());
         }
-        // A store that fails ends the call by a trap, which is not the guest's.
+        // A store that fails ends the call by a trap, for which the guest is not to blame.
         if let Some(error) = error.chain().find_map(|cause| cause.downcast_ref::<KvError>()) {
             return Self::new(Kind::Kv, error.to_string());
         }
-        // wasmtime's own type for it is private.
+        // wasmtime's type for this error is private.
         let root = error.root_cause();
         if root.to_string().contains("fuel allocated for hostcalls") {
             return Self::new(Kind::Bytes, "handed over too much at once");

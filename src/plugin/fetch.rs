@@ -1,7 +1,7 @@
-//! How plugins reach out: the trait [`Fetch`], which the composition root fills, and the words of a request.
+//! Outgoing requests of plugins: the trait [`Fetch`], which the composition root implements, and its records.
 //!
-//! Knows no HTTP library and no socket. Whoever implements it resolves a name once, connects only to an address that
-//! [`Networks::permits`], follows no redirect, and holds the caps of the request.
+//! Knows no HTTP library and no socket. An implementation resolves a name once, connects only to an address that
+//! [`Networks::permits`], follows no redirect, and enforces the limits of the request.
 
 mod networks;
 mod url;
@@ -16,61 +16,61 @@ pub use url::{Scheme, Url};
 
 /// Sends requests of plugins.
 pub trait Fetch: Send + Sync {
-    /// Sends one request and reads its answer whole.
+    /// Sends one request and reads the whole answer.
     fn fetch(&self, request: FetchRequest) -> BoxFuture<'_, Result<FetchResponse, FetchError>>;
 }
 
-/// One request, judged already by the plugin's allow-list.
+/// One request that has passed the plugin's allow-list.
 #[derive(Debug, Clone)]
 pub struct FetchRequest {
-    /// Who asks; connections are not shared with others.
+    /// The plugin that asks; connections are not shared with other plugins.
     pub plugin: Arc<str>,
-    /// GET, POST…; a token of HTTP.
+    /// The method, e.g. GET or POST; an HTTP token.
     pub method: String,
-    /// Where to.
+    /// The target.
     pub url: Url,
-    /// Valid names and values, none that belongs to the connection.
+    /// Headers with valid names and values, none of which belongs to the connection.
     pub headers: Vec<(String, String)>,
-    /// What is sent; may be empty.
+    /// The request's body; may be empty.
     pub body: Vec<u8>,
-    /// From here to the last byte of the answer.
+    /// Time from this call to the last byte of the answer.
     pub timeout: Duration,
     /// Most bytes of the answer's body.
     pub max_body: usize,
-    /// Which addresses may be connected to.
+    /// Addresses that may be connected to.
     pub networks: Arc<Networks>,
 }
 
-/// An answer, whatever its status.
+/// An answer with any status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchResponse {
-    /// 200, 404…; a redirect is an answer like any other.
+    /// Status code; a redirect is an answer like any other.
     pub status: u16,
-    /// Names in lower case.
+    /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// All of it.
+    /// The whole body.
     pub body: Vec<u8>,
 }
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    /// The name stands for addresses that the operator did not grant.
+    /// The name resolves to addresses that the operator did not grant.
     #[error("{0}")]
     Denied(String),
-    /// No name, no connection, no TLS.
+    /// Name resolution, connection or TLS failed.
     #[error("{0}")]
     Unreachable(String),
-    /// It took too long.
+    /// The answer took too long.
     #[error("no answer in time")]
     Timeout,
-    /// The answer is larger than it may be.
+    /// The answer is larger than the limit.
     #[error("the answer is too large")]
     TooLarge,
-    /// What came is no HTTP, or ended in the middle.
+    /// The answer is not HTTP, or ended in the middle.
     #[error("{0}")]
     Broken(String),
-    /// As many requests are under way as may be.
+    /// The limit of concurrent requests is reached.
     #[error("too many requests are under way")]
     Busy,
 }

@@ -1,6 +1,6 @@
-//! The data of one store: what the instance may use, and what its present call has done so far.
+//! Data of one store: the resources of the instance, and the state of its current call.
 //!
-//! Nothing of a call takes effect here: effects and writes are staged, and the role that called commits them.
+//! No part of a call takes effect here: effects and writes are staged, and the role that made the call commits them.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,29 +20,30 @@ use super::wasi::{self, LogBudget};
 use super::{Effect, Role, Services};
 use crate::message::{Envelope, Message, Origin, Publisher, Target};
 
-/// What all instances of one plugin version share.
+/// State that all instances of one plugin version share.
 pub(super) struct Context {
     pub(super) plugin: Arc<str>,
     pub(super) settings: Settings,
     pub(super) limits: Limits,
     pub(super) kv: Arc<dyn kv::Store>,
-    /// What all instances together may log in a second.
+    /// Bytes per second that all instances together may log.
     pub(super) log_rate: Arc<Rate>,
     pub(super) counters: Arc<Table>,
     pub(super) timers: Arc<Timers>,
-    /// Whom it may ask over the network, and by what; none = there is no network.
+    /// Allow-list and limits of its outgoing requests.
     pub(super) outgoing: Outgoing,
+    /// The network; `None` if there is none.
     pub(super) fetch: Option<Arc<dyn Fetch>>,
-    /// Its requests under way.
+    /// Permits for its concurrent requests.
     pub(super) requests: Semaphore,
-    /// Set once the node stands; before that nobody is online and effects go nowhere.
+    /// Set once the node runs. Before that no user is online, and effects are lost.
     pub(super) services: Arc<OnceLock<Arc<dyn Services>>>,
     pub(super) time: Time,
-    /// What makes WASI's random numbers the same ones each time; none = they are the system's.
+    /// Seed that makes WASI's random numbers repeatable; `None` takes the system's.
     pub(super) seed: Option<u64>,
 }
 
-/// The publish under judgement, as the guest sees it: shares, not copies.
+/// The publish under judgement, as the guest sees it. Its fields are shared, not copied.
 pub(super) struct Publish {
     pub(super) message: Arc<Message>,
     pub(super) target: Target,
@@ -61,10 +62,10 @@ impl Publish {
     }
 }
 
-/// What a call wants done once it has returned ok.
+/// Staged work of a call, done once the call has returned ok.
 #[derive(Default)]
 pub(super) struct Staged {
-    /// How many calls of plugins, this one included, stand between its effects and something from outside.
+    /// Number of plugin calls, this one included, between its effects and their external cause.
     pub(super) hops: u8,
     pub(super) effects: Vec<Effect>,
     pub(super) kv: Commit,
@@ -73,20 +74,20 @@ pub(super) struct Staged {
     pub(super) kv_bytes: usize,
 }
 
-/// The present call.
+/// State of the current call.
 pub(super) struct Call {
     /// `None` while the instance starts.
     pub(super) role: Option<Role>,
     pub(super) budget: Budget,
     pub(super) publish: Option<Publish>,
     pub(super) staged: Staged,
-    /// What it added to counters: at once, since a counter is read as it is added to.
+    /// Additions to counters. They take effect at once, since an addition also reads the counter.
     pub(super) counted: Counted,
-    /// What a call that failed has added already, and this one repeats.
+    /// Additions of a failed call that this one repeats.
     pub(super) repeats: Counted,
-    /// It sent a request, which no failure takes back.
+    /// True once it sent a request, which no failure takes back.
     pub(super) has_asked_network: bool,
-    /// What it waits for now: if its wall time ends meanwhile, that is not the guest's fault.
+    /// The service for which the call waits now. If the wall time ends meanwhile, the guest is not to blame.
     pub(super) waiting: Option<Waiting>,
     handed_over: usize,
     most_bytes: usize,
@@ -111,17 +112,17 @@ impl Call {
         }
     }
 
-    /// Whether effects and writes of this call would be committed.
+    /// True if effects and writes of this call would be committed.
     pub(super) fn may_write(&self) -> bool {
         matches!(self.role, Some(Role::Auth | Role::Handler | Role::Events))
     }
 
-    /// Whether this call may push, join, leave and kick.
+    /// True if this call may push, join, leave and kick.
     pub(super) fn may_push(&self) -> bool {
         matches!(self.role, Some(Role::Handler | Role::Events))
     }
 
-    /// Counts what the guest hands over in a host call.
+    /// Counts the bytes that the guest hands over in a host call.
     pub(super) fn hand_over(&mut self, bytes: usize) -> Result<(), Overrun> {
         self.handed_over = self.handed_over.saturating_add(bytes);
         if self.handed_over > self.most_bytes { Err(Overrun::Bytes(self.most_bytes)) } else { Ok(()) }
@@ -135,7 +136,7 @@ pub(super) struct Guest {
     pub(super) meter: Arc<Meter>,
     pub(super) log: Arc<LogBudget>,
     pub(super) call: Call,
-    /// Turns of the seeded randomness.
+    /// Blocks drawn from the seeded randomness.
     pub(super) drawn: u64,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -160,7 +161,7 @@ impl Guest {
         }
     }
 
-    /// Begins a call: budgets are full, nothing is staged.
+    /// Begins a call with full budgets and nothing staged.
     pub(super) fn begin(&mut self, role: Option<Role>) {
         self.call = Call::new(role, &self.context.limits);
         self.meter.start();

@@ -1,4 +1,4 @@
-//! SendBody keys that plugins own: one call, its effects and writes committed before its reply goes out.
+//! Calls of the plugins that own SendBody keys. Effects and writes are committed before the reply goes out.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::version::Version;
 use super::{Answer, Call, Role, UNAVAILABLE, answers, convert};
 use crate::message::Entries;
 
-/// The plugin's answer, or in its place `"403"` if the caller's input made it invalid, else `"503"`.
+/// Returns the plugin's answer. Without one, the code is `"403"` if the caller's input made it invalid, else `"503"`.
 pub(super) async fn handle(version: &Arc<Version>, call: &Call) -> Answer {
     match ask(version, call).await {
         Ok(answer) => answer,
@@ -19,7 +19,7 @@ pub(super) async fn handle(version: &Arc<Version>, call: &Call) -> Answer {
             version.failed(Role::Handler, &failure, &CallSource::caller(call));
             let (code, message) = match (failure.cause(), failure.kind) {
                 (Cause::Caller, _) => ("403", failure.to_string()),
-                // Its own words are for its caller.
+                // The plugin's own error text is meant for its caller.
                 (_, Kind::Declared) => ("503", format!("plugin {} failed: {failure}", version.name)),
                 _ => ("503", UNAVAILABLE.to_owned()),
             };

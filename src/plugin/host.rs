@@ -1,6 +1,7 @@
-//! The plugin host: loads what lies in the directory, serves calls from the set of the moment, and keeps that set fresh.
+//! The plugin host: loads the files of the directory, serves calls from the current snapshot, and keeps the snapshot up
+//! to date.
 //!
-//! Knows the node only as [`Services`], which it is given once the node stands.
+//! Knows the node only as [`Services`], which are set once the node runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,38 +33,38 @@ use crate::config::Plugins;
 use crate::message::Envelope;
 use crate::vital::Vitals;
 
-/// Why there is no plugin host.
+/// Why the plugin host cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The directory cannot be read.
     #[error("plugins.dir: {}: {error}", path.display())]
     Dir {
-        /// Which one.
+        /// The directory.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: std::io::Error,
     },
     /// wasmtime cannot be set up on this machine.
     #[error("no plugin engine: {0}")]
     Engine(String),
-    /// The system gives no thread.
+    /// The system cannot create a thread.
     #[error("no thread for plugins: {0}")]
     Thread(std::io::Error),
 }
 
-/// What the configuration file does not say.
+/// Settings that the configuration file does not contain.
 pub struct Options {
-    /// Where plugins keep their small state.
+    /// Store for the small state of plugins.
     pub kv: Arc<dyn Store>,
-    /// The network of plugins; none = they reach nobody.
+    /// The network of plugins; `None` = plugins cannot send requests.
     pub fetch: Option<Arc<dyn Fetch>>,
-    /// What guests take for the time.
+    /// The time that guests see.
     pub time: Time,
     /// Where plugins are compiled.
     pub compile: CompileIn,
-    /// What makes their random numbers the same ones each time; none = the system's.
+    /// Seed that makes the guests' random numbers repeatable; `None` takes the system's.
     pub seed: Option<u64>,
-    /// Where the host registers its tasks and threads.
+    /// Registry for the host's tasks and threads.
     pub vitals: Vitals,
 }
 
@@ -88,25 +89,25 @@ pub struct WasmHost {
     commands: mpsc::Sender<Command>,
 }
 
-/// What runs beside the calls; the composition root owns it.
+/// Background tasks of the host; the composition root owns them.
 pub struct Tasks {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
 }
 
-/// Requests for warm instances, and commands, that may wait.
+/// Capacity of the queues for commands, condemned versions and requests for warm instances.
 const WAITING: usize = 256;
-/// After the first news of the directory more are gathered for so long.
+/// After a first change in the directory, further changes are gathered for this long.
 const GATHER: Duration = Duration::from_millis(20);
-/// Events that wait when the node ends are told for so long.
+/// How long waiting events are still delivered when the node ends.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 impl WasmHost {
-    /// Loads everything that lies in `config.dir` now. A file that does not load stops nobody: it is logged and shown.
+    /// Loads every file in `config.dir`. A file that does not load stops no other plugin: it is logged and shown.
     /// Metrics count from here on, so the recorder must be installed before.
     ///
     /// # Errors
-    /// The directory cannot be read, or there can be no engine or thread.
+    /// The directory cannot be read, or the engine or a thread cannot be created.
     pub async fn load(config: &Plugins, options: Options) -> Result<(Self, Tasks), LoadError> {
         let (warmer, asked) = mpsc::channel(WAITING);
         let (alarm, opened) = mpsc::channel(WAITING);
@@ -132,24 +133,26 @@ impl WasmHost {
         Ok((Self { serving, env, events: queue, commands }, Tasks { stop, tasks }))
     }
 
-    /// Gives plugins the node; only the first call counts. Before it nobody is online and effects go nowhere.
+    /// Connects plugins to the node; only the first call has an effect. Before it no user is online, and effects are
+    /// lost.
     pub fn set_services(&self, services: Arc<dyn Services>) {
         if self.env.services.set(services).is_err() {
             tracing::warn!("plugins have their services already");
         }
     }
 
-    /// Looks at the directory now and takes files as they are; ends when all that was found serves or is refused.
+    /// Scans the directory now and does not wait for files to settle. Returns when every file found serves or is
+    /// refused.
     pub async fn look(&self) {
         self.tell(Command::Look).await;
     }
 
-    /// From now on plugins with these names may disappear; those that have, and whose role refuses, are forgotten.
+    /// Allows plugins with these names to disappear. A missing plugin that makes its role refuse is then forgotten.
     pub async fn allow_remove(&self, names: Vec<String>) {
         self.tell(|done| Command::AllowRemove(names, done)).await;
     }
 
-    /// From now on files are judged by these pins and keys; what was refused is tried again, what serves goes on.
+    /// Sets the pins and keys that files are checked against. Refused files are tried again; versions that serve go on.
     pub async fn set_trust(&self, config: &Plugins) {
         let trust = Trust::new(config);
         self.tell(|done| Command::Trust(trust, done)).await;
@@ -157,7 +160,7 @@ impl WasmHost {
 
     async fn tell(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
         let (done, ended) = oneshot::channel();
-        // Without a directory, or while the node ends, nobody listens, and there is nothing to do.
+        // Without a directory, or while the node ends, no loader listens, and there is nothing to do.
         if self.commands.send(command(done)).await.is_ok() {
             let _ = ended.await;
         }
@@ -165,7 +168,7 @@ impl WasmHost {
 }
 
 impl Tasks {
-    /// Ends all of it: no file is loaded any more, and events that wait are told, for at most five seconds.
+    /// Stops all tasks. No more files are loaded, and waiting events are delivered for at most five seconds.
     pub async fn stop(mut self) {
         let _ = self.stop.send(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
@@ -201,7 +204,7 @@ async fn keep_fresh(mut loader: Loader, mut watch: Watch, rescan: Duration, mut 
             () = settled => loader.look(Patience::Settle).await,
             () = watch.changed() => {
                 let since = Instant::now();
-                // A copy tells of every block: one look serves all that it tells meanwhile.
+                // A copy causes a change for every block: one scan covers all that arrive meanwhile.
                 tokio::time::sleep(GATHER).await;
                 loader.look_since(Patience::Settle, since).await
             }
@@ -227,16 +230,16 @@ async fn keep_fresh(mut loader: Loader, mut watch: Watch, rescan: Duration, mut 
 
 #[cfg(test)]
 impl WasmHost {
-    /// Waits until every second opinion that was asked for is given.
+    /// Waits until every requested second opinion is given.
     pub(super) async fn opinions_given(&self) {
-        // On the tests' one thread what was spawned has begun after this.
+        // On the single thread of tests, every spawned task has begun after this.
         tokio::task::yield_now().await;
         while !self.env.opinions.is_idle() {
             tokio::task::yield_now().await;
         }
     }
 
-    /// Why a call had no answer, if one had none since the last look.
+    /// Why a call had no answer, if one failed since the last look.
     pub(super) fn take_last_failure(&self) -> Option<String> {
         let serving = self.serving.load();
         let mut versions = serving.status().into_iter().filter_map(|status| serving.live(&status.name));
@@ -262,7 +265,7 @@ impl PluginHost for WasmHost {
     fn judge<'a>(&'a self, batch: &'a mut [Envelope]) -> BoxFuture<'a, Vec<Judgement>> {
         let plugins = self.serving.load();
         if plugins.filters.is_empty() {
-            // Without the chain's large future.
+            // Avoids the large future of the chain.
             return std::future::ready(chain::pass_all(batch.len())).boxed();
         }
         let plugins = Guard::into_inner(plugins);
@@ -291,7 +294,7 @@ impl PluginHost for WasmHost {
         let command = Command::Word(name.into(), word, answer);
         async move {
             let told = self.commands.send(command).await;
-            // Without a directory there is no plugin, and nobody listens.
+            // Without a directory there is no plugin, and no loader listens.
             told.map_err(|_| if self.serving.load().is_empty() { WordFault::Unknown } else { WordFault::Ending })?;
             answered.await.unwrap_or(Err(WordFault::Ending))
         }

@@ -1,6 +1,7 @@
-//! The interface `http`: one request to a place that the operator allows. Judged here, sent by [`Fetch`](super::fetch::Fetch).
+//! The interface `http`: one request to a host that the operator allows. Checked here, sent by
+//! [`Fetch`](super::fetch::Fetch).
 //!
-//! Nothing of it is staged: a request is sent when it is asked for, and sent again where a call is run again.
+//! Nothing is staged: a request is sent at once, and sent again if its call is run again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +11,13 @@ use super::bindings::skylark::plugin::http::{Error, Host, Request, Response};
 use super::fetch::{FetchError, FetchRequest, Url};
 use super::guest::{Context, Guest};
 
-/// Requests of one plugin version that may be under way.
+/// Most concurrent requests of one plugin version.
 pub(super) const UNDER_WAY: usize = 16;
-/// A request's time where the guest names none.
+/// Timeout of a request if the guest names none.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Most headers of a request.
 const MAX_HEADERS: usize = 32;
-/// Headers that belong to the connection, or that would make the other side read the request in another way.
+/// Headers that belong to the connection, or that would change how the other side reads the request.
 const OWN: [&str; 10] = [
     "host",
     "connection",
@@ -46,7 +47,7 @@ impl Host for Guest {
 }
 
 impl Guest {
-    /// What may be sent of it.
+    /// Checks a guest's request and converts it.
     fn judged(&self, request: Request) -> Result<FetchRequest, Error> {
         if !matches!(self.call.role, Some(Role::Auth | Role::Access | Role::Handler | Role::Events)) {
             return Err(Error::Denied("a filter asks nobody, and neither does a start".to_owned()));
@@ -72,7 +73,7 @@ impl Guest {
         for (name, value) in &headers {
             check_header(name, value).map_err(Error::Invalid)?;
         }
-        // The guest is to hear of a time-out, so it must not take the whole time of the call.
+        // The guest must be able to see a time-out, so a request may not take the whole wall time of the call.
         let most = self.call.budget.wall / 4 * 3;
         let asked = timeout_ms.map_or(TIMEOUT, |ms| Duration::from_millis(ms.max(1).into()));
         Ok(FetchRequest {

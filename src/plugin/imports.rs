@@ -1,8 +1,8 @@
-//! What a guest may call: log, settings, clock, directory, kv, outbox. All of it bounded, all effects staged.
-//! `publication`, `counters`, `crypto` and `login` have files of their own.
+//! Host functions for guests: log, settings, clock, directory, kv, outbox. All are bounded, and all effects are staged.
+//! `publication`, `counters`, `crypto`, `http`, `login` and `timers` have files of their own.
 //!
-//! Whether a plugin may import an interface at all was decided at load ([`super::inspect`]); here only the present
-//! call's role counts.
+//! The permission to import an interface is checked at load ([`super::inspect`]). Here only the role of the current
+//! call counts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -113,13 +113,14 @@ impl wit::directory::Host for Guest {
     }
 }
 
-/// Each once.
+/// Sorted, each name once.
 fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
     names.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 impl Guest {
-    /// What `key` holds as this call sees it: its own writes first, and every read is remembered.
+    /// Reads `key` as this call sees it: the call's own writes first. Each read from the store is recorded for the
+    /// commit.
     async fn read(&mut self, key: &str) -> wasmtime::Result<Option<Arc<[u8]>>> {
         self.call.hand_over(key.len())?;
         if let Some(write) = self.call.staged.kv.writes.get(key) {
@@ -222,20 +223,20 @@ impl wit::kv::Host for Guest {
     }
 }
 
-/// What a value counts; 0 where there is none.
+/// The number in a value; 0 if there is no value.
 fn number(value: Option<&[u8]>) -> Option<i64> {
     let Some(value) = value else { return Some(0) };
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 impl Guest {
-    /// Keeps an effect for the commit.
+    /// Stages an effect for the commit.
     pub(super) fn stage(&mut self, effect: Result<Effect, String>) -> wasmtime::Result<Result<(), wit::outbox::Error>> {
         use wit::outbox::Error;
         if !self.call.may_push() {
             return Ok(Err(Error::Invalid("only handlers and events plugins have an outbox".to_owned())));
         }
-        // Also for rooms and kicks: what they bring about are events, which may lead to the next effect.
+        // Holds for rooms and kicks too: they cause events, which may lead to the next effect.
         if self.call.staged.hops > MAX_HOPS {
             return Ok(Err(Error::TooManyHops));
         }

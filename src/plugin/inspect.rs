@@ -1,6 +1,6 @@
-//! What a file is before it may serve: a component, its roles, and whether its imports are offered and granted.
+//! Inspects a file before it may serve: it must be a component with roles, and its imports must be offered and granted.
 //!
-//! Every fault is told at once, and each says what to do about it.
+//! All faults are reported together, each with a remedy.
 
 use std::collections::BTreeSet;
 
@@ -10,29 +10,30 @@ use wasmtime::component::Component;
 use super::Role;
 use super::manifest::{GRANTS, Manifest};
 
-/// The version of the package that this host offers; a patch number above it may name what is not here.
+/// Package and version that this host offers. A guest for a higher patch number may need functions that are missing
+/// here.
 const PACKAGE: &str = "skylark:plugin/";
 const VERSION: &str = "0.1.";
 
 /// WASI interfaces that an empty context satisfies.
 const WASI: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 
-/// What a component is.
+/// Roles, exports and imports of a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Anatomy {
     pub(super) roles: Vec<Role>,
     pub(super) lifecycle: bool,
     pub(super) alarms: bool,
-    /// Our interfaces that it imports, by short name.
+    /// Skylark interfaces that it imports, by short name.
     pub(super) imports: Vec<String>,
-    /// The versions of our package that it names.
+    /// The versions of the Skylark package that it names.
     pub(super) versions: BTreeSet<String>,
 }
 
-/// Looks at the first bytes, which tell a component from what is often taken for one.
+/// Checks the first bytes, which tell a component from files that are often taken for one.
 ///
 /// # Errors
-/// What the file is instead.
+/// The file is no component; the error says which kind of file it is.
 pub(super) fn check_magic(bytes: &[u8]) -> Result<(), String> {
     match bytes {
         [b'\0', b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
@@ -45,7 +46,7 @@ pub(super) fn check_magic(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Why a component did not compile, in words that help its author.
+/// Why a component did not compile, worded for its author.
 pub(super) fn compile_fault(error: &wasmtime::Error) -> String {
     let text = format!("{error:#}");
     if text.contains("async") && (text.contains("feature") || text.contains("component model async")) {
@@ -54,10 +55,10 @@ pub(super) fn compile_fault(error: &wasmtime::Error) -> String {
     text
 }
 
-/// Finds the roles and weighs the imports.
+/// Finds the roles and checks the imports.
 ///
 /// # Errors
-/// Every fault, and the roles as far as they were found.
+/// All faults, and the roles as far as they were found.
 pub(super) fn inspect(
     engine: &Engine,
     component: &Component,
@@ -75,7 +76,7 @@ pub(super) fn inspect(
     if faults.is_empty() { Ok(anatomy) } else { Err((anatomy.roles, faults)) }
 }
 
-/// What it exports and imports, whoever may use it, and what of it this host does not know.
+/// Lists the exports and imports without checking permissions, and the faults of those that this host does not know.
 pub(super) fn dissect(engine: &Engine, component: &Component) -> (Anatomy, Vec<String>) {
     let kind = component.component_type();
     let mut anatomy = Anatomy::default();
@@ -100,14 +101,14 @@ pub(super) fn dissect(engine: &Engine, component: &Component) -> (Anatomy, Vec<S
     (anatomy, faults)
 }
 
-/// The version of the package that this host offers, as its wit says.
+/// The version of the package that this host offers, as stated in its WIT.
 pub(super) fn offered() -> &'static str {
     let package =
         include_str!("../../wit/skylark.wit").lines().find_map(|line| line.strip_prefix("package skylark:plugin@"));
     package.map_or("", |version| version.trim_end_matches(';'))
 }
 
-/// The short name of an interface of ours.
+/// The short name of a Skylark interface.
 fn ours<'a>(name: &'a str, versions: &mut BTreeSet<String>, faults: &mut Vec<String>) -> Option<&'a str> {
     let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
     versions.insert(version.to_owned());
@@ -125,7 +126,7 @@ fn foreign_fault(import: &str) -> Option<String> {
     Some(format!("imports {import}, which this host does not offer{advice}"))
 }
 
-/// A component may import what one of its roles may use.
+/// A component may import everything that at least one of its roles may use.
 fn import_fault(import: &str, roles: &[Role]) -> Option<String> {
     let allowed = |role: &Role| -> &[&str] {
         match role {

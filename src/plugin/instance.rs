@@ -19,22 +19,22 @@ use super::limits::{Budget, Meter, Tick};
 use super::ticker::Beat;
 use super::{Call, Claim, Event, JoinRequest, Role, Transport, convert};
 
-/// All that is needed to make instances of one plugin version.
+/// Everything that is needed to make instances of one plugin version.
 pub(super) struct Blueprint {
     pub(super) pre: InstancePre<Guest>,
     pub(super) exports: Indices,
     pub(super) context: Arc<Context>,
-    /// Live instances of this version.
+    /// Permits for live instances of this version.
     pub(super) own_permits: Arc<Semaphore>,
-    /// Live instances over all plugins.
+    /// Permits for live instances of all plugins.
     pub(super) permits: Arc<Semaphore>,
     /// Tells the ticker that a guest runs.
     pub(super) beat: Beat,
-    /// How many of this plugin live.
+    /// Number of live instances of this plugin.
     pub(super) living: Gauge,
 }
 
-/// Where the exports of a component are, found once.
+/// Positions of a component's exports, looked up once.
 #[derive(Clone)]
 pub(super) struct Indices {
     auth: Option<wit::auth::GuestIndices>,
@@ -47,10 +47,10 @@ pub(super) struct Indices {
 }
 
 impl Indices {
-    /// Looks up what a component's exports promise.
+    /// Looks up the functions of the interfaces that a component exports.
     ///
     /// # Errors
-    /// A function that its interface asks for is not there.
+    /// A function of an exported interface is missing.
     pub(super) fn find(pre: &InstancePre<Guest>, anatomy: &Anatomy) -> wasmtime::Result<Self> {
         let has = |role| anatomy.roles.contains(&role);
         Ok(Self {
@@ -64,7 +64,7 @@ impl Indices {
         })
     }
 
-    /// Whether timers can be told.
+    /// True if the plugin can receive timers.
     pub(super) fn has_alarms(&self) -> bool {
         self.alarms.is_some()
     }
@@ -88,7 +88,7 @@ pub(super) struct Instance {
     meter: Arc<Meter>,
     beat: Beat,
     calls: usize,
-    /// What the next call finds counted already.
+    /// Additions to counters that the next call must not count again.
     repeats: Counted,
     _living: Living,
     _permits: [OwnedSemaphorePermit; 2],
@@ -111,12 +111,12 @@ impl Drop for Living {
 }
 
 impl Instance {
-    /// Makes and starts one, within the budget of a start.
+    /// Creates and starts an instance within the budget of a start.
     pub(super) async fn new(blueprint: &Blueprint) -> Result<Self, Failure> {
         Self::within(blueprint, Duration::MAX).await
     }
 
-    /// Makes and starts one for a caller that waits for so long.
+    /// Creates and starts an instance for a caller that waits at most `wall`.
     pub(super) async fn within(blueprint: &Blueprint, wall: Duration) -> Result<Self, Failure> {
         let one_of = |permits: &Arc<Semaphore>, words: &str| {
             Arc::clone(permits).try_acquire_owned().map_err(|_| Failure::new(Kind::Full, words))
@@ -170,7 +170,7 @@ impl Instance {
         self.store.data().memory.used()
     }
 
-    /// Why it is better replaced than called again, if it is.
+    /// Why the instance should be replaced instead of called again, if it should.
     pub(super) fn wear(&self) -> Option<&'static str> {
         let guest = self.store.data();
         match () {
@@ -209,7 +209,7 @@ impl Instance {
         self.end(ended)
     }
 
-    /// Asks a handler; the inner error is its own.
+    /// Asks a handler; the inner error is the handler's own.
     pub(super) async fn handle(&mut self, call: &Call) -> Result<Result<wit::handler::Reply, String>, Failure> {
         let budget = self.begin(Some(Role::Handler));
         let call = convert::call(call);
@@ -226,7 +226,7 @@ impl Instance {
         self.end(ended)
     }
 
-    /// Tells an events plugin of what calls of plugins, `hops` of them, have brought about.
+    /// Delivers an event to an events plugin; `hops` is the number of plugin calls that led to the event.
     pub(super) async fn on_event(&mut self, event: &Event, hops: u8) -> Result<(), Failure> {
         let budget = self.begin(Some(Role::Events));
         self.store.data_mut().call.staged.hops = hops.saturating_add(1);
@@ -236,7 +236,7 @@ impl Instance {
         self.end(ended)
     }
 
-    /// Tells that a timer is due.
+    /// Delivers a timer that is due.
     pub(super) async fn on_timer(&mut self, name: &str, data: &[u8]) -> Result<(), Failure> {
         let budget = self.begin(Some(Role::Events));
         let alarms = self.exports.alarms.as_ref().expect("only plugins with alarms are told");
@@ -244,28 +244,28 @@ impl Instance {
         self.end(ended)
     }
 
-    /// What the last call added to counters, for the call that repeats it.
+    /// Additions of the last call to counters, for the call that repeats it.
     pub(super) fn take_counted(&mut self) -> Counted {
         std::mem::take(&mut self.store.data_mut().call.counted)
     }
 
-    /// Lets the next call repeat one that failed: what that one counted is not counted again.
+    /// Makes the next call a repeat of a failed one: these additions are not counted again.
     pub(super) fn repeat(&mut self, counted: Counted) {
         self.repeats = counted;
     }
 
-    /// True if the last call asked the network or wrote keys: it is more than a question, and is not asked again.
+    /// True if the last call sent a request or wrote keys. Such a call is more than a question, and is not repeated.
     pub(super) fn has_acted(&self) -> bool {
         let call = &self.store.data().call;
         call.has_asked_network || !call.staged.kv.writes.is_empty()
     }
 
-    /// What the last call wants done.
+    /// Takes the staged work of the last call.
     pub(super) fn take_staged(&mut self) -> Staged {
         std::mem::take(&mut self.store.data_mut().call.staged)
     }
 
-    /// Fuel that the guest has burnt, on an engine that counts it.
+    /// Fuel that the guest has used, on an engine that counts it.
     #[cfg(test)]
     pub(super) fn burnt(&self) -> u64 {
         u64::MAX - self.store.get_fuel().expect("the engine counts fuel")
@@ -306,7 +306,7 @@ fn prepare(store: &mut Store<Guest>, beat: Beat) {
             Tick::Yield => UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())),
         })
     });
-    // An unset deadline has always passed: instantiation would trap.
+    // An unset deadline has always passed, and instantiation would trap.
     store.set_epoch_deadline(1);
 }
 

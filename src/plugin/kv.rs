@@ -1,8 +1,8 @@
-//! The small state of plugins: the trait [`Store`], and what is said between a call and its store.
+//! The small state of plugins: the trait [`Store`] and its records.
 //!
-//! Optimistic: a call remembers the version of every key it read, and its writes are taken only if none has changed.
-//! Knows no guest; a space is a plugin's name, so state survives a reload and no plugin sees another's. What every store must
-//! hold is `tests/it/store_contract.rs`.
+//! Concurrency is optimistic: a call records the version of every key it read, and its writes are taken only if none
+//! has changed. A space is a plugin's name, so state survives a reload and no plugin sees another's. Knows no guest.
+//! `tests/it/store_contract.rs` is the contract of every store.
 
 mod file;
 mod memory;
@@ -20,12 +20,12 @@ pub use memory::MemoryStore;
 pub const MAX_KEY_BYTES: usize = 256;
 /// Largest value, bytes.
 pub const MAX_VALUE_BYTES: usize = 64 << 10;
-/// Most keys that one call may read, and write.
+/// Most keys that one call may read, and most that it may write.
 pub const MAX_KEYS_PER_CALL: usize = 256;
 /// Most bytes that one call may write.
 pub const MAX_BYTES_PER_CALL: usize = 1 << 20;
 
-/// What a key holds.
+/// State of a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found {
     /// Different after each write of the key; 0 = absent.
@@ -39,11 +39,11 @@ pub struct Found {
 pub struct Write {
     /// The value; `None` deletes.
     pub value: Option<Arc<[u8]>>,
-    /// It is gone after so long; `None` = until deleted.
+    /// Time to live; `None` = until deleted.
     pub ttl: Option<Duration>,
 }
 
-/// All that one call wrote, on the condition of what it read.
+/// All writes of one call, on the condition that its reads are still valid.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Commit {
     /// Version of each key that was read.
@@ -52,10 +52,10 @@ pub struct Commit {
     pub writes: BTreeMap<String, Write>,
 }
 
-/// Why a store did not do it.
+/// Why a store did not carry out an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KvError {
-    /// A key that was read has changed since: run the call again.
+    /// A key that was read has changed since: the call must be run again.
     #[error("another call changed the same keys")]
     Conflict,
     /// The plugin's share is used up.
@@ -68,13 +68,13 @@ pub enum KvError {
 
 /// Keeps the small state of every plugin.
 ///
-/// Guarantee: a commit is taken whole or not at all, and only while every key it read has the version it read.
+/// Guarantee: a commit is taken whole or not at all, and only if every key it read still has the version it read.
 pub trait Store: Send + Sync {
-    /// What `key` holds.
+    /// The state of `key`.
     fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Found, KvError>>;
-    /// Whether these writes would fit into `share` now. Only a hint: [`Store::commit`] decides.
+    /// True if these writes would fit into `share` now. Only a hint: [`Store::commit`] decides.
     fn fits<'a>(&'a self, space: &'a str, commit: &'a Commit, share: Share) -> BoxFuture<'a, bool>;
-    /// Takes all writes, or none; afterwards the space holds no more than `share`, or less than before.
+    /// Takes all writes, or none. Afterwards the space fits into `share`, or is not larger than before.
     fn commit<'a>(&'a self, space: &'a str, commit: Commit, share: Share) -> BoxFuture<'a, Result<(), KvError>>;
 }
 

@@ -1,8 +1,8 @@
-//! What a call, an instance and a whole plugin may take: the defaults of the roles, what the manifest asks for, and the
+//! Limits of a call, an instance and a whole plugin: the defaults of the roles, the requests of the manifest, and the
 //! operator's caps over both.
 //!
-//! Knows no component. What is counted, and when, stands in [`memory`] and [`meter`]; bytes, pushes and keys are counted
-//! where they are handed over.
+//! Knows no component. [`memory`] counts memory and [`meter`] time. Bytes, pushes and keys are counted where they are
+//! handed over.
 
 mod memory;
 mod meter;
@@ -18,31 +18,32 @@ use super::Role;
 use super::kv::Share;
 use crate::config::PluginCaps;
 
-/// What one call may take.
+/// Time that one call may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Budget {
     /// CPU time of the guest, as [`meter`] counts it.
     pub(super) cpu: Duration,
-    /// From call to answer, waits for the host included. Longer than a process is stopped by a CPU quota, which is up to 100 ms at a time.
+    /// From call to answer, waits for the host included. Longer than a CPU quota stops a process, which is up to 100 ms
+    /// at a time.
     pub(super) wall: Duration,
 }
 
-/// The times of a call that a manifest asks for.
+/// Times of a call that a manifest requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct AskedBudget {
     pub(super) cpu: Option<Duration>,
     pub(super) wall: Option<Duration>,
 }
 
-/// What a manifest asks for; what it leaves out is the default. Never more than the caps: that was settled when it was
-/// read.
+/// Limits that a manifest requests; a missing one is the default. They never exceed the caps, which are checked when
+/// the manifest is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Asked {
-    /// Of a call in every role.
+    /// Times of a call in every role.
     pub(super) every: AskedBudget,
-    /// Of a call in one role, by its number.
+    /// Times of a call in one role, by its number.
     pub(super) roles: [AskedBudget; Role::ALL.len()],
-    /// Of the start of an instance.
+    /// Times of the start of an instance.
     pub(super) start: AskedBudget,
     /// Bytes of one instance.
     pub(super) memory: Option<usize>,
@@ -68,7 +69,7 @@ pub(super) struct Asked {
     pub(super) kv_keys: Option<usize>,
 }
 
-/// What one plugin may take.
+/// Limits of one plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Limits {
     roles: [Budget; Role::ALL.len()],
@@ -81,9 +82,9 @@ pub(super) struct Limits {
     pub(super) handles: usize,
     /// Live instances of one version.
     pub(super) instances: usize,
-    /// Calls after which an instance is replaced, so that what a guest leaks stays small.
+    /// Calls after which an instance is replaced, so that a guest's leaks stay small.
     pub(super) recycle: usize,
-    /// Bytes that a guest may hand over in one call, over all its host calls and its answer.
+    /// Bytes that a guest may hand over in one call: in all its host calls and in its answer.
     pub(super) host_bytes: usize,
     /// Bytes that one call may log, printing included.
     pub(super) log_bytes: usize,
@@ -96,7 +97,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Of a plugin with these roles on a node with `cores`; memory is the largest that one of the roles has.
+    /// Limits of a plugin with these roles on a node with `cores`. The default memory is the largest of its roles.
     pub(super) fn new(roles: &[Role], asked: &Asked, caps: &PluginCaps, cores: usize) -> Self {
         let memory = roles.iter().map(|role| default_memory(*role)).max().unwrap_or(DEFAULT_START_MEMORY);
         let of = |asked: Option<usize>, default: usize, cap: usize| asked.unwrap_or(default).min(cap);
@@ -123,12 +124,12 @@ impl Limits {
         }
     }
 
-    /// The longest that a call in one of these roles may take.
+    /// The longest wall time of a call in one of these roles.
     pub(super) fn longest_wall(&self, roles: &[Role]) -> Duration {
         roles.iter().map(|role| self.roles[*role as usize].wall).max().unwrap_or(self.start.wall)
     }
 
-    /// What one call in this role may take; `None` is the start of an instance.
+    /// Budget of a call in this role; `None` is the start of an instance.
     pub(super) fn budget(&self, role: Option<Role>) -> Budget {
         role.map_or(self.start, |role| self.roles[role as usize])
     }
@@ -151,7 +152,7 @@ const fn default_memory(role: Role) -> usize {
     }
 }
 
-/// Instantiation and `lifecycle.start` together.
+/// Budget of instantiation and `lifecycle.start` together.
 const START: Budget = Budget { cpu: Duration::from_millis(500), wall: Duration::from_secs(5) };
 const DEFAULT_START_MEMORY: usize = 16 << 20;
 const TABLES: usize = 32_768;

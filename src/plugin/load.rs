@@ -1,6 +1,6 @@
 //! From the bytes of a file to a version that can serve: compile, inspect, link, canary, warm.
 //!
-//! The loader, `skylark check` and `skylark plugin check` all come through here.
+//! The loader, `skylark check` and `skylark plugin check` all use these steps.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -44,14 +44,14 @@ use crate::telemetry::names;
 const MAX_KEYS: usize = 256;
 const MAX_KEY_BYTES: usize = 128;
 
-/// What every plugin of the process shares.
+/// State that all plugins of the process share.
 pub(super) struct Env {
     pub(super) engine: Engine,
     linker: Linker<Guest>,
     compiler: Compiler,
     pub(super) caps: PluginCaps,
     trust: ArcSwap<Trust>,
-    /// Where the loader keeps what it has to know after a restart.
+    /// File of the loader's state that must survive a restart.
     pub(super) memory: Option<PathBuf>,
     kv: Arc<dyn kv::Store>,
     time: Time,
@@ -77,7 +77,7 @@ impl Env {
         Self::over(engine, config, options, warmer, alarm)
     }
 
-    /// Over an engine that is there.
+    /// Uses an engine that exists.
     pub(super) fn over(
         engine: Engine,
         config: &Plugins,
@@ -121,17 +121,17 @@ impl Env {
         self.told.lock().entry(Arc::clone(plugin)).or_default().clone()
     }
 
-    /// Why the time of plugins is not bounded as it should be.
+    /// Why the time limits of plugins do not hold, if so.
     pub(super) fn fault(&self) -> Option<String> {
         self.ticker.fault(Instant::now())
     }
 
-    /// From now on this is asked of each file.
+    /// Sets the trust rules for all files from now on.
     pub(super) fn set_trust(&self, trust: Trust) {
         self.trust.store(Arc::new(trust));
     }
 
-    /// The same machine with nothing around it that an earlier guest has touched, for one instance at a time.
+    /// The same machinery with an environment that no earlier guest has touched, for one instance at a time.
     pub(super) fn afresh(&self, options: Options) -> Self {
         Self {
             engine: self.engine.clone(),
@@ -149,7 +149,7 @@ impl Env {
             services: Arc::default(),
             permits: Arc::clone(&self.permits),
             slots: 1,
-            // One caller calls here, and it is to see each failure.
+            // Only one caller calls here, and it must see each failure.
             breaker: breaker::Rules { rest: Duration::ZERO, ..self.breaker },
             opinions: Arc::new(SecondOpinions::new(Duration::ZERO)),
             told: Mutex::default(),
@@ -176,19 +176,19 @@ pub(super) struct Source {
     pub(super) mark: Mark,
 }
 
-/// What tells one state of a plugin's files from another.
+/// Identity of one state of a plugin's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
     /// SHA-256 of the component, hexadecimal.
     pub(super) hash: Arc<str>,
     /// The manifest's text.
     pub(super) manifest: Option<Arc<str>>,
-    /// What the signature beside the component says.
+    /// Content of the signature file beside the component.
     pub(super) signature: Option<Arc<str>>,
 }
 
 impl Mark {
-    /// True where there is a manifest that says something.
+    /// True if there is a manifest that is not blank.
     pub(super) fn is_ruled(&self) -> bool {
         self.manifest.as_deref().is_some_and(|text| !text.trim().is_empty())
     }
@@ -201,7 +201,7 @@ impl Source {
         Self { plugin, bytes: bytes.into(), mark }
     }
 
-    /// The manifest's text; without a manifest it is empty.
+    /// The manifest's text; empty if there is no manifest.
     pub(super) fn manifest(&self) -> &str {
         self.mark.manifest.as_deref().unwrap_or_default()
     }
@@ -225,12 +225,12 @@ impl Fault {
     }
 }
 
-/// Whether the operator trusts the file, which is asked before anything is made of it.
+/// Checks that the operator trusts the file. This must happen before anything is made of the file.
 pub(super) fn trust(env: &Env, source: &Source, manifest: &Manifest) -> Result<(), Fault> {
     env.trust.load().judge(source, manifest).map_err(|reasons| Fault { roles: Vec::new(), reasons })
 }
 
-/// Compiles what is not compiled yet.
+/// Compiles the component if the cache does not have it.
 pub(super) async fn compile(env: &Env, source: &Source) -> Result<Component, Fault> {
     inspect::check_magic(&source.bytes).map_err(Fault::early)?;
     env.compiler.compile(Arc::clone(&source.bytes), Arc::clone(&source.mark.hash)).await.map_err(Fault::early)
@@ -321,7 +321,7 @@ fn blueprint(
     })
 }
 
-/// The keys that the plugin names and the manifest's rules leave it.
+/// The keys that the plugin names, without those that the manifest's rules exclude.
 fn owned_keys(mut keys: Vec<String>, manifest: &Manifest) -> Result<Vec<String>, String> {
     if keys.len() > MAX_KEYS {
         return Err(format!("keys: expected at most {MAX_KEYS}, got {}", keys.len()));

@@ -1,4 +1,4 @@
-//! The interface `login`: connections get their user by a plugin's word, staged like every effect.
+//! The interface `login`: a plugin binds connections to users. Bindings are staged like every effect.
 
 use super::bindings::skylark::plugin::{login as wit, outbox};
 use super::failure::Waiting;
@@ -6,7 +6,7 @@ use super::guest::Guest;
 use super::{Account, Admission, Effect, convert};
 use crate::id::ConnectionId;
 
-/// Longest channel, bytes: as in a client's own bind.
+/// Longest channel in bytes, as in a client's own bind.
 const MAX_CHANNEL_BYTES: usize = 256;
 
 impl wit::Host for Guest {
@@ -16,7 +16,7 @@ impl wit::Host for Guest {
             (Ok(cid), Ok(account)) => (cid, account),
             (Err(why), _) | (_, Err(why)) => return Ok(Err(wit::Error::Invalid(why))),
         };
-        // Only a hint: it may go before the commit, which then leaves it out.
+        // Only a hint: the connection may close before the commit, which then leaves the binding out.
         let lives = match self.context.services.get() {
             Some(services) => {
                 self.call.waiting = Some(Waiting::Cluster);

@@ -1,15 +1,15 @@
-//! Which addresses plugins may be connected to: the public ones, and what the operator grants besides.
+//! Addresses that plugins may connect to: the public ones, and those that the operator grants.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What of the addresses that are not public an operator grants.
+/// Addresses that are not public and that the operator grants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Networks {
     granted: Vec<Network>,
 }
 
-/// An address and how many of its first bits count.
+/// An address and the number of leading bits that count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -17,13 +17,13 @@ pub struct Network {
 }
 
 impl Networks {
-    /// Public addresses and these.
+    /// Permits public addresses and these networks.
     #[must_use]
     pub fn new(granted: Vec<Network>) -> Self {
         Self { granted }
     }
 
-    /// Whether this address may be connected to.
+    /// True if this address may be connected to.
     #[must_use]
     pub fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -32,10 +32,10 @@ impl Networks {
 }
 
 impl Network {
-    /// Reads `10.1.0.0/16`, `fd00::/8`, or one address.
+    /// Parses `10.1.0.0/16`, `fd00::/8`, or one address.
     ///
     /// # Errors
-    /// What was expected.
+    /// The text is neither an address nor a network; the error says what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("expected an address or a network such as 10.1.0.0/16, got {text:?}");
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
@@ -66,7 +66,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// Whether it is an address of the internet at large, by the registries of special ones.
+/// True for an address of the internet at large, by the registries of special addresses.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -92,7 +92,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     !special
 }
 
-/// Only global unicast, without the ranges that carry an IPv4 address or stand for something else.
+/// Only global unicast, without the ranges that embed an IPv4 address or have a special purpose.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, ..] = address.segments();
     let global = a & 0xe000 == 0x2000;

@@ -1,18 +1,19 @@
-//! Addresses that a plugin may name: http or https, a host, perhaps a port, a path. Strict, because they are judged by their text.
+//! URLs that a plugin may request: http or https, a host, an optional port, a path. Parsing is strict, because the
+//! allow-list judges a URL by its text.
 
 use std::fmt;
 
 use crate::authority::Authority;
 
-/// Longest address, bytes.
+/// Longest URL, bytes.
 const MAX_BYTES: usize = 2_048;
 
-/// How it is spoken.
+/// Scheme of a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// In the clear.
+    /// HTTP without TLS.
     Http,
-    /// TLS.
+    /// HTTP over TLS.
     Https,
 }
 
@@ -32,24 +33,24 @@ impl Scheme {
     }
 }
 
-/// One address, taken apart.
+/// A parsed URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
-    /// How.
+    /// The scheme.
     pub scheme: Scheme,
     /// A name in lower case, an IPv4 address, or an IPv6 address without brackets.
     pub host: String,
-    /// Named, or the scheme's own.
+    /// The port in the URL, or the scheme's default.
     pub port: u16,
     /// Path and query, beginning with a slash.
     pub path: String,
 }
 
 impl Url {
-    /// Reads one.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// What was expected.
+    /// The URL is not valid; the error says what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > MAX_BYTES {
             return Err(format!("url: expected at most {MAX_BYTES} bytes, got {}", text.len()));
@@ -71,7 +72,7 @@ impl Url {
         Ok(Self { scheme, host: host.to_string(), port: port.unwrap_or(scheme.port()), path })
     }
 
-    /// Host, and the port where it is not the scheme's own: what a Host header says.
+    /// The host, with the port if it is not the scheme's default: the value of a Host header.
     #[must_use]
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
@@ -79,7 +80,7 @@ impl Url {
     }
 }
 
-/// Without path, as an allow-list names it.
+/// Without path, as in an allow-list.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme.as_str(), self.authority())

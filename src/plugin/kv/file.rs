@@ -1,9 +1,10 @@
-//! The store in a file: the memory store, and behind it a database (redb) that has every commit before its caller hears of it.
+//! The file store: the memory store, backed by a database (redb) that has every commit before its caller gets the
+//! answer.
 //!
-//! Reads, conflicts and shares are the memory's, so they cost what they cost there; the file is written by one thread,
-//! which takes all commits that wait as one transaction. When the disk fails, everything that was not written is
-//! told so, the memory goes back to what the file holds, and until the file can be opened again nothing is read or taken.
-//! Knows no plugin. The file is one node's: it is locked while the node runs.
+//! Memory answers reads and checks conflicts and shares, at the cost of the memory store. One thread writes the file,
+//! and combines all waiting commits in one transaction. When the disk fails, every commit that was not written fails,
+//! and memory goes back to the content of the file. Until the file can be opened again, the store refuses reads and
+//! commits. Knows no plugin. The file belongs to one node: it is locked while the node runs.
 
 #[cfg(test)]
 mod tests;
@@ -30,87 +31,88 @@ use super::memory::{Held, MemoryStore};
 use super::{Commit, Found, KvError, Share, Store};
 use crate::vital::Vitals;
 
-/// By plugin and key: when it ends, in milliseconds since 1970, and the value. The name tells the form of the rows.
+/// From plugin and key to the expiry, in milliseconds since 1970, and the value. The table's name states the form of
+/// the rows.
 const TABLE: TableDefinition<'_, (&str, &str), (u64, &[u8])> = TableDefinition::new("skylark-kv-1");
-/// When a key ends that does not.
+/// Expiry of a key that does not expire.
 const NEVER: u64 = u64::MAX;
 /// Commits that may wait for the disk; more are refused.
 const WAITING: usize = 1_024;
-/// Commits that are one transaction, at most.
+/// Most commits of one transaction.
 const AT_ONCE: usize = 256;
-/// Rows that have ended are looked for so often, when something is written.
+/// Interval at which a write also removes expired rows.
 const SWEEP: Duration = Duration::from_secs(60);
-/// A file that failed is opened again after so long.
+/// Interval at which a failed file is opened again.
 const RETRY: Duration = Duration::from_secs(1);
-/// Pages that the database keeps: everything is in memory already.
+/// Bytes of pages that the database caches. Few, since everything is in memory already.
 const PAGES: usize = 8 << 20;
 
 /// Why a file cannot be the store.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It cannot be opened or made. A folder that is missing stays missing: it may be a disk that is not mounted.
+    /// The file cannot be opened or created. A missing folder is not created: it may be a disk that is not mounted.
     #[error("{}: {error}", path.display())]
     File {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         error: io::Error,
     },
-    /// Another process has it.
+    /// Another process has the file open.
     #[error("{}: expected a file of this node's own, got one that another process has open", .0.display())]
     Taken(PathBuf),
-    /// It is no store of ours, or it is broken.
+    /// The file is no store of Skylark, or it is broken.
     #[error(
         "{}: expected a key-value store of plugins, got {why}: bring back a copy of it, or move it away to begin with an empty one",
         path.display()
     )]
     Unfit {
-        /// Which one.
+        /// The file.
         path: PathBuf,
-        /// What it is.
+        /// Its actual content.
         why: String,
     },
 }
 
 /// Keeps everything in a file, and a copy of it in memory.
 ///
-/// A commit that was answered is on the disk (`fdatasync`), so neither a crash of the node nor of the machine takes it back.
-/// Another call may see it before it is there.
+/// A commit that was answered is on the disk (`fdatasync`), so neither a crash of the node nor of the machine takes it
+/// back. Another call may see a commit before it is on the disk.
 #[derive(Debug)]
 pub struct FileStore {
     memory: Arc<MemoryStore>,
     gate: Arc<Mutex<Gate>>,
     time: Time,
-    /// None while it is dropped.
+    /// `None` during the drop.
     queue: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
 }
 
-/// Whoever holds it may change the memory: the queue has commits in the order in which the memory took them.
+/// Lock for changes of the memory. It keeps the commits in the queue in the order in which the memory took them.
 #[derive(Debug, Default)]
 struct Gate {
-    /// Why the file takes nothing.
+    /// Why the file takes nothing, if so.
     closed: Option<String>,
     /// Commits in the queue.
     waiting: usize,
 }
 
-/// What one commit writes, and who waits for it.
+/// The rows of one commit, and the caller that waits for it.
 struct Job {
     space: String,
     rows: Vec<Row>,
     done: oneshot::Sender<Result<(), KvError>>,
 }
 
-/// A key with its new value and end, or none to delete it.
+/// A key with its new expiry and value, or `None` to delete it.
 type Row = (String, Option<(u64, Arc<[u8]>)>);
 
-/// Opens the database: at the start, and again after it failed.
+/// Opens the database at the start, and again after a failure.
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
 
 impl FileStore {
-    /// Opens the file, or makes it (mode 0600) where there is none, and reads it whole; one that is broken is refused.
-    /// The plugins' time tells when keys end. The thread that writes is registered in `vitals`.
+    /// Opens the file and reads it whole; a broken file is refused. A missing file is created with mode 0600. Keys
+    /// expire by the plugins' time. The writing thread is registered in `vitals`.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -149,7 +151,8 @@ impl FileStore {
         Ok(Self { memory, gate, time, queue: Some(queue), writer: Some(writer) })
     }
 
-    /// Takes it into the memory and hands it to the writer; who receives hears when it is on the disk.
+    /// Takes the commit into memory and queues it for the writer. The receiver gets the result once the commit is on
+    /// the disk.
     fn enqueue(
         &self,
         space: &str,
@@ -213,19 +216,19 @@ impl Store for FileStore {
 }
 
 impl Drop for FileStore {
-    /// What waits is written yet.
+    /// Commits that wait are written first.
     fn drop(&mut self) {
         drop(self.queue.take());
         if let Some(writer) = self.writer.take() {
-            // A writer that panicked has said so.
+            // A panic of the writer was reported already.
             let _ = writer.join();
         }
     }
 }
 
-/// The thread that alone writes the file.
+/// The only thread that writes the file.
 struct Writer {
-    /// None while the file cannot be used.
+    /// `None` while the file cannot be used.
     database: Option<Database>,
     opener: Opener,
     memory: Arc<MemoryStore>,
@@ -236,7 +239,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Until nobody is left to write for.
+    /// Runs until the store is dropped.
     fn run(mut self, jobs: &Receiver<Job>) {
         loop {
             match jobs.recv_timeout(self.retry) {
@@ -255,11 +258,12 @@ impl Writer {
         }
     }
 
-    /// All of it is one transaction, on the disk when this returns.
+    /// Writes the batch as one transaction, which is on the disk when this returns.
     fn write(&mut self, batch: &[Job]) -> Result<(), redb::Error> {
         let database = self.database.as_ref().ok_or(StorageError::DatabaseClosed)?;
         let mut transaction = database.begin_write()?;
-        // What the rows hold is guests' choice: a half of a transaction must not pass for a whole one by its checksum.
+        // Guests choose the content of the rows. Half a transaction must not pass for a whole one because of a chosen
+        // checksum.
         transaction.set_two_phase_commit(true);
         let sweeps = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP);
         {
@@ -284,9 +288,9 @@ impl Writer {
         Ok(())
     }
 
-    /// The disk failed: nothing of what waits is kept, and nobody is to build on it.
+    /// The disk failed: drops everything that waits and closes the store, so that no call builds on it.
     fn fail(&mut self, batch: Vec<Job>, jobs: &Receiver<Job>, error: &redb::Error) {
-        // Its lock goes with it, so that it can be opened again.
+        // The file lock goes with it, so that the file can be opened again.
         self.database = None;
         let why = format!("its file failed: {error}");
         let lost: Vec<Job> = {
@@ -301,7 +305,7 @@ impl Writer {
         answer(lost, &failed);
     }
 
-    /// Goes on from what the file holds, if it can be opened by now.
+    /// Goes on from the content of the file, if it can be opened.
     fn recover(&mut self) {
         let opened = (self.opener)().map_err(redb::Error::from);
         let read = opened.and_then(|database| Ok((read(&database, &self.time)?, database)));
@@ -319,7 +323,7 @@ impl Writer {
     }
 }
 
-/// Whoever asked may have gone away.
+/// Answers every job; a caller may have gone away.
 fn answer(jobs: Vec<Job>, result: &Result<(), KvError>) {
     for job in jobs {
         let _ = job.done.send(result.clone());
@@ -328,12 +332,12 @@ fn answer(jobs: Vec<Job>, result: &Result<(), KvError>) {
 
 fn builder() -> redb::Builder {
     let mut builder = Database::builder();
-    // A file that was changed behind its back is refused, where it would end the process when it is read.
+    // Refuses a file that another program changed. Without this check, reading it would end the process.
     builder.set_cache_size(PAGES).set_check_integrity_on_open(true);
     builder
 }
 
-/// Everything that has not ended.
+/// All rows that have not expired.
 fn read(database: &Database, time: &Time) -> Result<Vec<Held>, redb::Error> {
     let transaction = database.begin_read()?;
     let names: Vec<String> = transaction.list_tables()?.map(|table| table.name().to_owned()).collect();

@@ -22,7 +22,7 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// The same, whose keys end by this time.
+    /// The same store, with keys that expire by this time.
     #[must_use]
     pub fn by(self, time: Time) -> Self {
         Self { time, ..self }
@@ -53,17 +53,17 @@ impl MemoryStore {
     }
 }
 
-/// What a key holds that comes from elsewhere.
+/// A key and its content, loaded from another place.
 pub(super) struct Held {
     pub(super) space: String,
     pub(super) key: String,
     pub(super) value: Arc<[u8]>,
-    /// It is gone after so long; `None` = until deleted.
+    /// Time to live; `None` = until deleted.
     pub(super) ttl: Option<Duration>,
 }
 
 impl MemoryStore {
-    /// Forgets everything and holds this instead. Whatever was read before has changed since.
+    /// Replaces the whole content. Every key that was read before counts as changed.
     pub(super) fn replace(&self, held: impl IntoIterator<Item = Held>) {
         let now = self.time.instant();
         let mut new: HashMap<String, Space> = HashMap::new();
@@ -71,7 +71,7 @@ impl MemoryStore {
             new.entry(space).or_default().put(key, Write { value: Some(value), ttl }, self.version(), now);
         }
         let mut spaces = self.spaces.lock();
-        // In place: a call may have its space in hand.
+        // In place, because a call may hold its space.
         for (name, space) in spaces.iter() {
             *space.lock() = new.remove(name).unwrap_or_default();
         }
@@ -134,7 +134,7 @@ impl Space {
         self.entries.get(key).filter(|entry| entry.is_live(now)).map_or(0, |entry| entry.version)
     }
 
-    /// Whether it fits, once what has ended is forgotten.
+    /// True if the commit fits, if necessary after expired keys are removed.
     fn make_room_for(&mut self, commit: &Commit, share: Share, now: Instant) -> bool {
         if self.has_room_for(commit, share) {
             return true;

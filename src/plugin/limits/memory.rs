@@ -1,20 +1,20 @@
-//! What a store has taken: linear memory and tables, summed over all its instances.
+//! Memory that a store has taken: linear memory and tables, summed over all its instances.
 //!
-//! wasmtime asks before each growth and tells of some that failed; of those that worked it tells nothing.
+//! wasmtime asks before each growth and reports some of the failed ones. It does not report a growth that succeeded.
 
-/// Most core instances, tables and memories of one store: a component of a common toolchain has five instances, one of Python about 60
-/// (each library of its interpreter is a module of its own).
+/// Most core instances, tables and memories of one store. A component of a common toolchain has five instances, one of
+/// Python about 60 (each library of its interpreter is a module of its own).
 pub(in crate::plugin) const MAX_INSTANCES: usize = 128;
 pub(in crate::plugin) const MAX_TABLES: usize = 32;
 pub(in crate::plugin) const MAX_MEMORIES: usize = 4;
-/// What one table element counts in the memory of a store.
+/// Bytes that one table element counts in the memory of a store.
 const TABLE_ELEMENT_BYTES: usize = size_of::<usize>();
 
-/// Failures of growths that nobody was asked for, because no memory or table could ever be so large: nothing was taken
-/// for them, so nothing is given back. wasmtime has no other way of telling them apart.
+/// Failures of growths for which wasmtime never asked the limiter, because no memory or table could be so large.
+/// Nothing was taken for them, so nothing is given back. wasmtime offers no other way to recognise them.
 const NEVER_ASKED: [&str; 2] = ["memory growth exceeds memory type's limits", "overflow calculating new table size"];
 
-/// Counts what a store has taken, summed over all its memories and tables.
+/// Counts the memory that a store has taken, summed over all its memories and tables.
 #[derive(Debug)]
 pub(in crate::plugin) struct Memory {
     /// Most bytes, table elements included.
@@ -22,7 +22,7 @@ pub(in crate::plugin) struct Memory {
     /// Most table elements.
     most_elements: usize,
     used: Taken,
-    /// Granted last, and taken back if that growth fails: a failed growth is not told its size.
+    /// Granted last, and taken back if that growth fails: wasmtime does not report the size of a failed growth.
     pending: Taken,
     refused: bool,
 }
@@ -44,12 +44,12 @@ impl Memory {
         self.used.bytes
     }
 
-    /// Whether the instance is better replaced before it runs into its cap: over three quarters of it are taken.
+    /// True if the instance should be replaced before it reaches its cap: more than three quarters of it are taken.
     pub(in crate::plugin) const fn is_high(&self) -> bool {
         self.used.bytes > self.cap / 4 * 3
     }
 
-    /// Whether a growth was refused since the last look.
+    /// True if a growth was refused since the last look.
     pub(in crate::plugin) fn take_refused(&mut self) -> bool {
         std::mem::take(&mut self.refused)
     }
@@ -71,7 +71,7 @@ impl Memory {
     fn refund(&mut self, error: &wasmtime::Error) {
         self.refused = true;
         let pending = std::mem::take(&mut self.pending);
-        // What is pending may well have worked, and its memory be in use.
+        // The pending growth may have succeeded, with its memory in use.
         if NEVER_ASKED.contains(&error.root_cause().to_string().as_str()) {
             return;
         }
@@ -148,8 +148,8 @@ mod tests {
         assert!(!memory.table_growing(0, 1, Some(0)).unwrap(), "beyond the table's own maximum");
     }
 
-    /// The limiter against the real thing: what is counted is what two memories and two tables hold, whatever failed on
-    /// the way.
+    /// Runs the limiter in wasmtime: it must count exactly the content of two memories and two tables, despite failed
+    /// growths.
     #[test]
     fn what_is_counted_is_what_is_there() {
         let text = r#"(module

@@ -1,14 +1,15 @@
 //! The clocks of one call: CPU time inside the guest, and wall time from call to answer.
 //!
-//! Knows no component: it is told when a guest runs. Epoch ticks ([`super::super::ticker`]) are when it looks.
+//! Knows no component: it is told when a guest runs, and reads its clocks at epoch ticks ([`super::super::ticker`]).
 //!
 //! A slow machine must not look like a slow guest. Three rules keep the two apart:
 //!
-//! - A tick charges at most one tick. A guest that spins meets each tick at once, so it is charged in full. Time that the host, the hypervisor or
-//!   another program took lies between two ticks that the guest meets, and is charged once, however long it was.
-//! - A page fault is the kernel's time: [`FAULT`] of each one is left out. A first touch of memory is one.
-//! - Wall time alone ends no call that computes. The call must also have taken its budget of CPU from the machine, so a process that was
-//!   stopped for a while fails none.
+//! - A tick charges at most one tick. A guest that spins meets each tick at once, so it is charged in full. Time that
+//!   the host, the hypervisor or another program took lies between two ticks that the guest meets. It is charged once,
+//!   however long it was.
+//! - A page fault is the kernel's time: [`FAULT`] of each one is left out. A first touch of memory is a page fault.
+//! - Wall time alone ends no call that computes. The call must also have taken its budget of CPU from the machine, so a
+//!   process that was stopped for a while fails no call.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -25,12 +26,13 @@ use super::Budget;
 use crate::clock;
 use crate::plugin::ticker::TICK;
 
-/// Time that one page fault leaves out. Longer than a fault takes, a huge page or a first touch inside a virtual machine included.
+/// Time that is left out for one page fault. Longer than a fault takes, even for a huge page or a first touch inside a
+/// virtual machine.
 const FAULT: Duration = Duration::from_micros(250);
-/// A timer that comes later than this says that the node did not run.
+/// A timer that is later than this shows that the node did not run.
 const LATE: Duration = Duration::from_millis(20);
 
-/// Which budget a call used up.
+/// The budget that a call used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(in crate::plugin) enum Overrun {
     #[error("used up its CPU time of {0:?}")]
@@ -41,20 +43,20 @@ pub(in crate::plugin) enum Overrun {
     Bytes(usize),
 }
 
-/// What an epoch tick decides.
+/// Decision at an epoch tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::plugin) enum Tick {
-    /// Go on: nobody waits for this thread.
+    /// Go on: no task waits for this thread.
     Continue,
-    /// Let others run, then go on.
+    /// Let other tasks run, then go on.
     Yield,
 }
 
-/// What the system says of the calling thread, and the time.
+/// CPU time and page faults of the calling thread, and the time.
 #[derive(Debug, Clone, Copy)]
 struct Reading {
     now: Instant,
-    /// Nanoseconds of CPU. Never 0, which means "nobody looked".
+    /// Nanoseconds of CPU. Never 0, which means "not read".
     cpu: u64,
     faults: u64,
 }
@@ -67,23 +69,24 @@ impl Reading {
 
 /// The clocks of one call. Shared between the store, which is asked at each tick, and the future that drives it.
 ///
-/// A call that no tick meets and that waits for nothing, which is nearly every call, looks at no clock at all.
+/// A call that meets no tick and waits for nothing, which is nearly every call, reads no clock at all.
 #[derive(Debug)]
 pub(in crate::plugin) struct Meter {
     origin: Instant,
     /// Nanoseconds of CPU charged to the call.
     used: AtomicU64,
-    /// Nanoseconds of CPU that its threads took since the first tick, all of them.
+    /// Nanoseconds of CPU that its threads took since the first tick, without deductions.
     taken: AtomicU64,
-    /// The thread's CPU time when it last entered the guest or was charged; 0 = nobody looked yet.
+    /// The thread's CPU time when it last entered the guest or was charged; 0 = not read yet.
     mark: AtomicU64,
     /// The thread's page faults at that moment.
     faults: AtomicU64,
-    /// Nanoseconds from `origin` to the end of the wall time; 0 = not set yet. It begins with the first tick or wait.
+    /// Nanoseconds from `origin` to the end of the wall time; 0 = not set yet. The wall time begins with the first tick
+    /// or wait.
     deadline: AtomicU64,
-    /// A tick has met the call: it may be one that takes its time.
+    /// A tick has met the call, so it may be a long one.
     is_met: AtomicBool,
-    /// The guest runs where it holds up nobody.
+    /// The guest runs on a thread where it holds up no task.
     is_apart: AtomicBool,
 }
 
@@ -117,7 +120,7 @@ impl Meter {
         self.origin + Duration::from_nanos(nanos)
     }
 
-    /// At an epoch tick, on the guest's thread.
+    /// Handles an epoch tick, on the guest's thread.
     pub(in crate::plugin) fn tick(&self, budget: Budget) -> Result<Tick, Overrun> {
         self.tick_at(budget, Reading::take())
     }
@@ -126,8 +129,8 @@ impl Meter {
         let deadline = self.deadline(budget, reading.now);
         self.is_met.store(true, Ordering::Relaxed);
         if self.mark.load(Ordering::Relaxed) == 0 {
-            // Sampling: who is met by a tick is charged for it, however long it really ran. Most of those are short
-            // calls whose thread was taken away for a while, so neither clock ends them: a later tick would.
+            // Sampling: a call that a tick meets is charged one tick, however long it really ran. Most of these calls
+            // are short, and their thread was taken away for a while. Neither clock ends them here; a later tick would.
             self.used.fetch_add(nanos(TICK), Ordering::Relaxed);
             self.set_mark(reading);
             return Ok(Tick::Yield);
@@ -157,7 +160,7 @@ impl Meter {
         self.set_mark(reading);
     }
 
-    /// The guest waits: what its thread does from here on is not its own.
+    /// Stops charging: while the guest waits, its thread works for others.
     fn leave(&self) {
         if self.mark.load(Ordering::Relaxed) != 0 {
             self.charge(Reading::take());
@@ -168,8 +171,8 @@ impl Meter {
         self.set_mark(Reading::take());
     }
 
-    /// Polls the call; once a tick has met it, on a thread that is no worker's any more. A worker that is busy does not look at its
-    /// sockets, so each slice of a guest that spins would be a pause for them.
+    /// Polls the call off the worker threads after its first tick. A busy worker does not poll its sockets, so each
+    /// slice of a guest that spins would be a pause for them.
     fn poll<F: Future>(&self, call: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let place = self.is_met.load(Ordering::Relaxed).then(place_apart).flatten();
         let Some(_place) = place else { return call.poll(cx) };
@@ -179,7 +182,7 @@ impl Meter {
         polled
     }
 
-    /// Drives `call` until it ends or its wall time does. A dropped call leaves its store unusable.
+    /// Drives `call` until it ends or its wall time is over. A dropped call leaves its store unusable.
     pub(in crate::plugin) async fn drive<T>(
         &self,
         budget: Budget,
@@ -202,11 +205,11 @@ impl Meter {
     }
 }
 
-/// Ends a call that waits. A timer that comes late says that the node did not run, and neither did the host that is waited for: the wait goes on for
-/// as long as the timer was late, altogether for at most one more wall time.
+/// Ends a call that waits. A late timer shows that the node did not run, and neither did the service that the call
+/// waits for. The wait then goes on for as long as the timer was late, in total for at most one more wall time.
 struct Wait {
     timer: Pin<Box<Sleep>>,
-    /// What may still be added.
+    /// Time by which the wait may still be extended.
     spare: Duration,
 }
 
@@ -230,7 +233,8 @@ impl Wait {
     }
 }
 
-/// A place among the guests that have a thread of their own. There are few, because threads are; who has none yields at each tick.
+/// A place among the guests that have a thread of their own. Places are few, because threads are; a guest without one
+/// yields at each tick.
 fn place_apart() -> Option<SemaphorePermit<'static>> {
     static PLACES: Semaphore = Semaphore::const_new(64);
     // A runtime of one thread has no worker that could go on elsewhere.

@@ -1,4 +1,4 @@
-//! Bytes a second, over all calls and instances of a plugin: what a guest logs however often it is called.
+//! Bytes per second over all calls and instances of a plugin: the bound on a guest's log, however often it is called.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Counts by whole seconds from the first byte on.
+/// Counts in windows of one second. A window begins with the first bytes after the previous one.
 #[derive(Debug)]
 pub(in crate::plugin) struct Rate {
     most: usize,
@@ -20,19 +20,19 @@ struct Window {
     cut: bool,
 }
 
-/// What may be done with so many bytes.
+/// Permission for a number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::plugin) enum Leave {
-    /// They are within the second's share.
+    /// They are within the share of this second.
     Go,
-    /// They are the first that are not.
+    /// They are the first bytes beyond the share.
     Cut,
-    /// They are some more that are not.
+    /// They are further bytes beyond the share.
     Stay,
 }
 
 impl Rate {
-    /// So many bytes a second.
+    /// Permits `most` bytes a second.
     pub(in crate::plugin) fn new(most: usize) -> Self {
         Self { most, window: Mutex::new(Window { since: Instant::now(), used: 0, cut: false }) }
     }
