@@ -1,6 +1,7 @@
-//! `<name>.toml` beside a plugin: what its operator decides. Without one everything has its safe default.
+//! `<name>.toml` beside a plugin: the operator's decisions. Without a manifest every key has its safe default.
 //!
-//! Reads text, all faults at once; knows no component. Each table of the file has a file of its own in this folder.
+//! Parses text and reports all faults at once; knows no component. Each table of the manifest has a file of its own in
+//! this folder.
 
 mod canary;
 mod grants;
@@ -24,28 +25,28 @@ use super::matching::Rules;
 use super::share::Share;
 use crate::config::PluginCaps;
 
-/// What the operator decided for one plugin.
+/// The operator's decisions for one plugin.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Manifest {
     /// `false` keeps the file from being loaded.
     pub(super) enabled: bool,
-    /// What it must be; `None` is whatever it exports.
+    /// Roles that the file must export; `None` accepts any.
     pub(super) roles: Option<Vec<Role>>,
-    /// Place in the chain, small first; equal ones by name.
+    /// Position in the chain, lowest first; equal ones by name.
     pub(super) order: i64,
-    /// Whether what a failed filter should have judged goes on.
+    /// True if a publish goes on when this filter fails to judge it.
     pub(super) allow_on_failure: bool,
-    /// The share of the senders that a new version serves before all of them; `None` is all at once.
+    /// Share of the senders that a new version serves first; `None` is all at once.
     pub(super) canary: Option<Share>,
-    /// The only file that may serve, by its SHA-256 in small hexadecimal digits; `None` is any.
+    /// SHA-256 of the only file that may serve, in lower-case hexadecimal digits; `None` is any.
     pub(super) sha256: Option<String>,
-    /// Interfaces that the plugin may use besides `log`, `settings` and `clock`.
+    /// Interfaces that the plugin may use besides `log`, `settings`, `clock` and `crypto`.
     pub(super) grants: Vec<String>,
-    /// What it sees.
+    /// Match rules of the plugin.
     pub(super) rules: Rules,
-    /// What it asks for besides its role's defaults.
+    /// Limits that it requests instead of its role's defaults.
     pub(super) limits: Asked,
-    /// Whom it may ask over the network.
+    /// Allow-list and limits of its requests to the network.
     pub(super) http: Outgoing,
     /// The plugin's own table.
     pub(super) settings: Settings,
@@ -74,7 +75,7 @@ pub(super) const KEYS: [&str; 11] =
     ["enabled", "roles", "order", "on_failure", "canary", "sha256", "grants", "match", "limits", "http", "settings"];
 
 impl Manifest {
-    /// Reads a manifest.
+    /// Parses a manifest.
     ///
     /// # Errors
     /// Every fault, each in one sentence that names the key.
@@ -101,8 +102,10 @@ impl Manifest {
 }
 
 impl Manifest {
+    /// Checks that the component exports the roles that the operator names.
+    ///
     /// # Errors
-    /// The component is not what the operator says that it is.
+    /// The component exports other roles.
     pub(super) fn expects(&self, found: &[Role]) -> Result<(), String> {
         let Some(said) = self.roles.as_ref().filter(|said| *said != found) else { return Ok(()) };
         let words =
@@ -111,7 +114,7 @@ impl Manifest {
     }
 }
 
-/// Where and what, but not the line itself, which may hold a secret and goes to the log.
+/// Position and message of the error. The line itself may hold a secret and must not reach the log.
 fn no_toml(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;

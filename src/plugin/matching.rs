@@ -1,25 +1,25 @@
-//! Match rules: which publishes, keys and rooms a plugin wants to see. Evaluated natively, so that a message nobody is
-//! interested in never enters a guest.
+//! Match rules: the publishes, keys and rooms that a plugin wants to see. They are evaluated natively, so that a
+//! message no plugin wants never enters a guest.
 
 use std::fmt;
 
 use crate::message::{Envelope, Origin, Target};
 
-/// What a plugin wants to see. An empty list matches everything; several lists must all match.
+/// Match rules of a plugin. An empty list matches everything; several lists must all match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rules {
     /// Actions of messages.
     pub(super) actions: Vec<Pattern>,
     /// Rooms that a publish goes to, that an event is about, or that a client asks to join.
     pub(super) rooms: Vec<Pattern>,
-    /// Keys of a handler: it gets those of its own that match.
+    /// Keys of a handler: of its own keys, it gets those that match.
     pub(super) keys: Vec<Pattern>,
-    /// Ways in.
+    /// Origins of a publish.
     pub(super) origins: Vec<Origin>,
 }
 
 impl Rules {
-    /// Whether a filter with these rules judges `envelope`.
+    /// True if a filter with these rules judges `envelope`.
     #[must_use]
     pub(super) fn wants(&self, envelope: &Envelope) -> bool {
         (self.origins.is_empty() || self.origins.contains(&envelope.origin))
@@ -31,30 +31,31 @@ impl Rules {
             }
     }
 
-    /// Whether an events or access plugin with these rules is told of something in `room` (or of something in none).
+    /// True if an events or access plugin with these rules sees a change in `room`; `None` is a change outside of
+    /// rooms.
     #[must_use]
     pub(super) fn wants_room(&self, room: Option<&str>) -> bool {
         room.is_none_or(|room| any(&self.rooms, room))
     }
 
-    /// Whether a handler with these rules gets `key`.
+    /// True if a handler with these rules gets `key`.
     #[must_use]
     pub(super) fn wants_key(&self, key: &str) -> bool {
         any(&self.keys, key)
     }
 }
 
-/// An exact text, or with `*` at its end everything that begins so.
+/// An exact text, or with `*` at its end every text with that prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pattern {
     /// This text.
     Exact(Box<str>),
-    /// Whatever begins so.
+    /// Every text with this prefix.
     Prefix(Box<str>),
 }
 
 impl Pattern {
-    /// Reads a pattern as a manifest writes it.
+    /// Parses a pattern of a manifest.
     #[must_use]
     pub(super) fn parse(text: &str) -> Self {
         match text.strip_suffix('*') {
@@ -71,7 +72,7 @@ impl Pattern {
     }
 }
 
-/// As it was parsed.
+/// In the form in which it was parsed.
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,7 +1,7 @@
-//! Second opinions: extra calls that the node makes to find out who is to blame for a failure.
+//! Second opinions: extra calls by which the node finds the party to blame for a failure.
 //!
-//! Bounded, so that a hostile sender cannot multiply his cost to the node: one opinion of each purpose for a source in
-//! `breaker.rest`, and two at once on the whole node. Knows no plugin.
+//! Bounded, so that a hostile sender cannot multiply its cost to the node. A source gets one opinion of each purpose
+//! per `breaker.rest`, and the whole node runs two at once. Knows no plugin.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,24 +12,24 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// Opinions under way on the node.
+/// Opinions that run on the node at once.
 const AT_ONCE: usize = 2;
 /// Opinions that may wait for their turn; more are refused.
 const WAITING: usize = 32;
 /// Sources that are remembered; more are refused until the oldest have rested.
 const SOURCES: usize = 4_096;
 
-/// Why a second opinion is asked.
+/// Purpose of a second opinion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
     /// The same version is asked again, because the first call overran its budget.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the retry of an overrunning call"))]
     Retry,
-    /// The version before is asked, because a version on probation failed.
+    /// The previous version is asked, because a version on probation failed.
     Previous,
 }
 
-/// Hands out the right to one extra call.
+/// Issues permits, each for one extra call.
 #[derive(Debug)]
 pub(super) struct SecondOpinions {
     rest: Duration,
@@ -38,27 +38,27 @@ pub(super) struct SecondOpinions {
     asked: Mutex<AHashMap<(Purpose, u64), Instant>>,
 }
 
-/// The right to one extra call; the next one may begin when this is dropped.
+/// The permit for one extra call; the next call may begin when it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
     _permit: OwnedSemaphorePermit,
 }
 
 impl SecondOpinions {
-    /// One for each source and purpose in `rest`.
+    /// One opinion for each source and purpose per `rest`.
     pub(super) fn new(rest: Duration) -> Self {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         Self { rest, turns, waiting: AtomicUsize::new(0), asked: Mutex::default() }
     }
 
-    /// The right to an extra call for this source now; `None` if it had one lately or others are under way.
+    /// A permit for an extra call now; `None` if the source had one within the rest, or as many as may run do.
     #[cfg_attr(not(test), expect(dead_code, reason = "for the retry of an overrunning call"))]
     pub(super) fn now(&self, purpose: Purpose, source: u64) -> Option<Turn> {
         let permit = Arc::clone(&self.turns).try_acquire_owned().ok()?;
         self.is_first(purpose, source).then_some(Turn { _permit: permit })
     }
 
-    /// The same, after those that are under way; `None` if the source had one lately or too many wait.
+    /// A permit once one is free; `None` if the source had one within the rest, or too many wait.
     pub(super) async fn in_turn(&self, purpose: Purpose, source: u64) -> Option<Turn> {
         if !self.is_first(purpose, source) {
             return None;
@@ -68,13 +68,13 @@ impl SecondOpinions {
         Some(Turn { _permit: permit })
     }
 
-    /// True while nothing is asked and nobody waits.
+    /// True while no opinion runs or waits.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         self.turns.available_permits() == AT_ONCE && self.waiting.load(Ordering::Relaxed) == 0
     }
 
-    /// Notes that the source has its opinion; false if it had one within the rest.
+    /// Records an opinion for the source; false if it had one within the rest.
     fn is_first(&self, purpose: Purpose, source: u64) -> bool {
         let (mut asked, now) = (self.asked.lock(), Instant::now());
         let has_rested = |at: &Instant| now.saturating_duration_since(*at) >= self.rest;
@@ -92,7 +92,7 @@ impl SecondOpinions {
     }
 }
 
-/// A place among those that wait.
+/// A place in the queue.
 struct Place<'a>(&'a AtomicUsize);
 
 impl<'a> Place<'a> {

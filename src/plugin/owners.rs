@@ -1,7 +1,7 @@
-//! Files that decide what the node does belong to root or to the node's user, and nobody else may write them.
+//! Files that control the node belong to root or to the node's user, and no other user may write them.
 //!
-//! Asks metadata of an open descriptor, so that what was checked is what is read. The directories above are not asked:
-//! what somebody could put in place of a directory has to belong to root or to the node's user, too.
+//! Checks the metadata of an open descriptor, so that the checked file is the one that is read. The directories above
+//! are not checked: a replacement for a directory has to belong to root or to the node's user, too.
 
 use std::fs::Metadata;
 use std::os::fd::AsFd;
@@ -12,11 +12,11 @@ use rustix::fs::{StatVfsMountFlags, fstatvfs};
 /// Write permission of the group and of others.
 const WRITE_BY_OTHERS: u32 = 0o022;
 
-/// Checks owner and mode of an open file or directory. `meta` is its metadata. On a file system that is mounted read-only the
-/// mode does not count: Kubernetes mounts ConfigMaps so, as directories of mode 0777.
+/// Checks owner and mode of an open file or directory. `meta` is its metadata. The mode does not count on a file system
+/// that is mounted read-only: Kubernetes mounts ConfigMaps like that, as directories of mode 0777.
 ///
 /// # Errors
-/// Expected and found owner and mode, and the command that mends it.
+/// Expected and actual owner and mode, and the command that corrects them.
 pub(super) fn check(file: &impl AsFd, meta: &Metadata) -> Result<(), String> {
     let is_read_only = || fstatvfs(file).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY));
     let own = rustix::process::geteuid().as_raw();

@@ -1,7 +1,7 @@
 //! Warm instances of one plugin version, a slot for each worker thread.
 //!
-//! A call takes its own slot's instance, else steals, else makes one, of which a bounded number may live. It never waits
-//! for another call.
+//! A call takes the instance of its own slot, else steals one, else makes one, up to the bound on live instances. It
+//! never waits for another call.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ pub(super) struct Pool {
     slots: Box<[Slot]>,
 }
 
-/// Alone on its cache line: neighbours belong to other threads.
+/// One slot per cache line, because neighbouring slots belong to other threads.
 #[repr(align(128))]
 #[derive(Default)]
 struct Slot(Mutex<Option<Box<Instance>>>);
 
 impl Pool {
-    /// With so many slots.
+    /// A pool with this many slots.
     pub(super) fn new(slots: usize) -> Self {
         Self { slots: std::iter::repeat_with(Slot::default).take(slots).collect() }
     }
@@ -37,7 +37,7 @@ impl Pool {
         (0..count).find_map(|step| self.slots[(own + step) % count].0.try_lock()?.take())
     }
 
-    /// Puts it where there is room; drops it where there is none.
+    /// Puts the instance into a free slot, or drops it if there is none.
     pub(super) fn put(&self, instance: Box<Instance>) {
         let (own, count) = (worker(), self.slots.len());
         let mut instance = Some(instance);
@@ -50,20 +50,20 @@ impl Pool {
         }
     }
 
-    /// Drops what is warm.
+    /// Drops all warm instances.
     pub(super) fn drain(&self) {
         for slot in &self.slots {
             drop(slot.0.lock().take());
         }
     }
 
-    /// How many slots stand empty.
+    /// Number of empty slots.
     pub(super) fn gaps(&self) -> usize {
         self.slots.iter().filter(|slot| slot.0.lock().is_none()).count()
     }
 }
 
-/// A number of this thread, the same for its life.
+/// A number for this thread, which never changes.
 fn worker() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static OWN: Cell<Option<usize>> = const { Cell::new(None) });
@@ -76,8 +76,8 @@ fn worker() -> usize {
 
 /// An instance for one call, or for several of one batch.
 ///
-/// Dropped in any way but [`Lease::give_back`] (an error, a time-out, a caller that went away) its store is thrown
-/// away and a new one is asked for.
+/// Only [`Lease::give_back`] returns the instance to the pool. Any other drop (an error, a time-out, a caller that went
+/// away) throws its store away and requests a new instance.
 pub(super) struct Lease<'a> {
     version: &'a Arc<Version>,
     instance: Option<Box<Instance>>,
@@ -93,7 +93,7 @@ impl<'a> Lease<'a> {
         if let Some(instance) = pool.take() {
             return Ok(Self { version, instance: Some(instance) });
         }
-        // The caller waits, so its wall time counts, however long a start may take elsewhere.
+        // The caller waits, so its wall time is the bound, even where a start may take longer.
         let wall = version.blueprint.context.limits.longest_wall(&version.roles);
         let instance = Box::new(Instance::within(&version.blueprint, wall).await?);
         version.stats.one_shot();
@@ -104,7 +104,7 @@ impl<'a> Lease<'a> {
         self.instance.as_mut().expect("a lease holds its instance until it ends")
     }
 
-    /// Gives a healthy instance back.
+    /// Returns a healthy instance to the pool.
     pub(super) fn give_back(mut self) {
         let held = self.instance().memory();
         self.version.stats.held(held);

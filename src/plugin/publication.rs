@@ -1,4 +1,5 @@
-//! The interface `publication`: lazy getters over the envelope whose `judge` is running. The guest pays for what it asks.
+//! The interface `publication`: lazy getters over the envelope under judgement. The guest pays only for the fields that
+//! it reads.
 
 use super::bindings::skylark::plugin::publication::{Audience, Host};
 use super::bindings::skylark::plugin::types;
@@ -10,7 +11,7 @@ use crate::message::Target;
 const MAX_PAGE: usize = 1_000;
 
 impl Guest {
-    /// The publish of the present call: an instance serves one call at a time, so there is no other.
+    /// The publish of the current call. An instance serves one call at a time, so there is no other.
     fn publish(&self) -> wasmtime::Result<&Publish> {
         self.call.publish.as_ref().ok_or_else(|| wasmtime::Error::msg("publication was called outside of judge"))
     }

@@ -1,9 +1,14 @@
-//! Keeps the serving set in step with the directory: look, settle, load off the path, swap all of it at once.
+//! Keeps the snapshot in step with the directory: look, settle, load off the path, and swap all changes at once.
 //!
-//! A step that fails leaves the last good version serving and is shown with its reason. A plugin that stands guard
-//! does not open its gate by disappearing. Knows neither how a version proves itself (`probation`), what the operator may
-//! say (`words`), what follows of a try (`outcome`) and when a file goes (`gone`), nor what an earlier run left (`memory`: who stood guard,
-//! `kept`: what was gone back to): each of them is a part of the loader of its own.
+//! If a step fails, the last good version goes on serving, and the failure is shown with its reason. A guard that
+//! disappears does not open its gate. The parts of the loader are:
+//!
+//! - `probation`: probation of new versions, and rollbacks
+//! - `words`: operator commands
+//! - `outcome`: the results of a load
+//! - `gone`: files that disappear
+//! - `memory`: guards and rollbacks of an earlier run
+//! - `kept`: components that a rollback restored
 
 mod gone;
 mod kept;
@@ -38,10 +43,10 @@ use memory::{Memory, RolledBack};
 use probation::Trial;
 pub(super) use words::Command;
 
-/// A file that has been gone, or a manifest that has been empty, for so long counts as deleted.
+/// Time after which a missing file, or an empty manifest, counts as deleted.
 const ABSENCE: Duration = Duration::from_secs(3);
 
-/// The loader: it alone changes the serving set.
+/// The loader: the only part that changes the snapshot.
 pub(super) struct Loader {
     dir: PathBuf,
     settle: Duration,
@@ -51,18 +56,18 @@ pub(super) struct Loader {
     plugins: BTreeMap<Arc<str>, Plugin>,
     probation: probation::Rules,
     memory: Memory,
-    /// Where the components of what serves are kept; none = nowhere.
+    /// Components of serving versions, kept for rollbacks; `None` = nothing is kept.
     kept: Option<Kept>,
     news: News,
-    /// Whether this is the first look, when nobody knows what served before.
+    /// True during the first look, before any version has served.
     first: bool,
 }
 
-/// What reaches the loader besides changes of files.
+/// Input of the loader besides changes of files.
 pub(super) struct News {
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) condemned: mpsc::Receiver<Condemned>,
-    /// Commands that came while a plugin was loaded and need the directory.
+    /// Commands that arrived during a load and need the directory.
     pub(super) waiting: VecDeque<Command>,
 }
 
@@ -72,41 +77,41 @@ impl News {
     }
 }
 
-/// One piece of news.
+/// One piece of [`News`].
 pub(super) enum Told {
     Command(Command),
     Condemned(Condemned),
 }
 
-/// What the loader knows of one name.
+/// State of one plugin name in the loader.
 #[derive(Default)]
 struct Plugin {
     seen: Seen,
-    /// When a change was seen that is not applied yet.
+    /// Time of a change that is not applied yet.
     changed: Option<Instant>,
-    /// What was applied last, whether it serves or was refused.
+    /// The files that were applied last, accepted or refused.
     tried: Option<Mark>,
-    /// What serves, or is switched off, is so by a manifest.
+    /// True if the plugin serves, or is disabled, by a manifest.
     ruled: bool,
-    /// Refused only because of another plugin: to be tried again when that may have changed.
+    /// Refused only because of another plugin, and tried again when that may have changed.
     clashes: bool,
-    /// The last file that compiled.
+    /// The last component that compiled, with the hash of its file.
     compiled: Option<(Arc<str>, Component)>,
     versions: u64,
     entry: Option<Entry>,
-    /// Of the version that has still to prove itself.
+    /// Probation of the newest version.
     trial: Option<Trial>,
-    /// What stood here before the operator disabled it; its files are left alone meanwhile.
+    /// The entry before the operator disabled the plugin. Changes of its files are ignored meanwhile.
     parked: Option<Entry>,
-    /// The rollback by which the version before serves now.
+    /// The rollback through which the previous version serves now.
     rolled_back: Option<RolledBack>,
-    /// One of an earlier run, until its file has been looked at.
+    /// A rollback of an earlier run, until the file has been looked at.
     recalled: Option<RolledBack>,
 }
 
 impl Plugin {
-    /// How long a change of its files must have rested. A file that is gone, or a manifest or signature that is empty, gets
-    /// longer: the last version serves on, and whoever deletes and writes again may be slow.
+    /// How long a change of its files must have rested. A missing file, or an empty manifest or signature, must rest
+    /// longer. The last version goes on serving, and an operator who deletes and writes again may be slow.
     fn patience(&self, settle: Duration) -> Duration {
         let signed = self.tried.as_ref().is_some_and(|mark| mark.signature.is_some());
         let is_short = self.seen.wasm.is_none()
@@ -115,18 +120,18 @@ impl Plugin {
         if is_short { settle.max(ABSENCE) } else { settle }
     }
 
-    /// The change that is to be applied once it has settled.
+    /// The change that is applied once it has settled.
     fn pending(&self) -> Option<Instant> {
         self.changed.filter(|_| self.parked.is_none())
     }
 }
 
-/// Whether a look waits until files have settled.
+/// Treatment of files that changed just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// They must not have changed for the settle time.
+    /// Files must not have changed for the settle time.
     Settle,
-    /// They are taken as they are.
+    /// Files are taken as they are.
     Now,
 }
 
@@ -151,7 +156,7 @@ impl Loader {
         loader
     }
 
-    /// The next piece of news; `None` when nobody is left to tell any.
+    /// The next piece of news; `None` when all senders are gone.
     pub(super) async fn told(&mut self) -> Option<Told> {
         if let Some(command) = self.news.waiting.pop_front() {
             return Some(Told::Command(command));
@@ -166,12 +171,12 @@ impl Loader {
         &self.dir
     }
 
-    /// When a change will have settled.
+    /// Time at which the next change will have settled.
     pub(super) fn due(&self) -> Option<Instant> {
         self.plugins.values().filter_map(|plugin| Some(plugin.pending()? + plugin.patience(self.settle))).min()
     }
 
-    /// Looks at the directory and applies what has settled, all of it by one swap.
+    /// Looks at the directory and applies all settled changes in one swap.
     ///
     /// # Errors
     /// The directory cannot be read; nothing changes then.
@@ -179,7 +184,7 @@ impl Loader {
         self.look_since(patience, Instant::now()).await
     }
 
-    /// The same; what is seen has changed at this time.
+    /// Like `look`, with `since` as the time of the changes that are found.
     ///
     /// # Errors
     /// The directory cannot be read; nothing changes then.
@@ -192,7 +197,7 @@ impl Loader {
         if due.is_empty() && !self.first && !reviewed {
             return Ok(());
         }
-        // A name that clashed is tried once more after the others, which may have given its keys up.
+        // A plugin with a key clash is tried once more after the others, which may have given the key up.
         for _ in 0..2 {
             for name in &due {
                 self.apply(name).await;
@@ -214,7 +219,7 @@ impl Loader {
         self.serving.store(Arc::new(Snapshot::new(entries)));
     }
 
-    /// Swaps one plugin only: what a look has applied so far and not published yet stays its own.
+    /// Publishes one plugin only: other changes of a look that still runs stay unpublished.
     fn publish_one(&mut self, name: &Arc<str>) {
         self.remember();
         let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.clone());
@@ -222,7 +227,8 @@ impl Loader {
         self.serving.store(Arc::new(self.serving.load().with(name, entry)));
     }
 
-    /// Works without growing deaf: a circuit that opens, and what needs no file, is not kept waiting by a compile.
+    /// Runs `work` and still handles news. A compile does not delay a condemned version or a command that needs no
+    /// file.
     async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
@@ -273,14 +279,14 @@ impl Loader {
         let (dir, file) = (self.dir.clone(), Arc::clone(name));
         let read = move || -> Result<_, ReadError> {
             let Files { wasm, manifest, signature } = disk::read(&dir, &file, Owners::Trusted)?;
-            // The hash of a large file takes a while, too.
+            // Hashing a large file takes a while, too.
             let source = wasm.map(|bytes| Source::new(file, bytes, manifest.clone(), signature));
             Ok((source, manifest))
         };
         match blocking(move || Ok(read())).await {
             Ok(Ok((Some(source), _))) if self.lost_since(&source) => self.look_again_at(name),
             Ok(Ok((Some(source), _))) => self.replace(source).await,
-            // Gone since it was seen: it may be on its way back, so the change has to settle like any other.
+            // The file vanished after the look. It may come back, so this change has to settle like any other.
             Ok(Ok((None, _))) if self.plugin(name).seen.wasm.is_some() => self.look_again_at(name),
             Ok(Ok((None, manifest))) => self.remove(name, manifest.as_deref()),
             Ok(Err(ReadError::Changed(_))) => self.look_again_at(name),
@@ -295,7 +301,7 @@ impl Loader {
         self.plugin(name).changed = Some(Instant::now());
     }
 
-    /// Files that were read: nothing to do if they are what was tried before.
+    /// Applies files that were read, unless they equal those that were tried before.
     async fn replace(&mut self, source: Source) {
         let name = Arc::clone(&source.plugin);
         let plugin = self.plugin(&name);
@@ -319,7 +325,7 @@ impl Loader {
         }
     }
 
-    /// Makes a version of the files, which serves from the next swap on, or tells why not.
+    /// Loads the files. The version serves from the next swap on; a failure is recorded with its reason.
     async fn attempt(&mut self, source: Source) {
         let name = Arc::clone(&source.plugin);
         let manifest = Manifest::parse(source.manifest(), &self.env.caps);
@@ -339,7 +345,7 @@ impl Loader {
         let loaded = self.load(&source, manifest.clone()).await;
         let plugin = self.plugin(&name);
         if plugin.parked.is_some() {
-            // Disabled meanwhile: all of it once more when it is enabled.
+            // Disabled meanwhile: all of it is repeated when the plugin is enabled.
             (plugin.tried, plugin.changed) = (None, Some(Instant::now()));
             return;
         }
@@ -393,7 +399,7 @@ impl Loader {
     }
 }
 
-/// What the metrics tell of what serves.
+/// Sets the metrics of an entry.
 fn show(entry: &Entry) {
     let live = entry.live.as_ref();
     #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -403,7 +409,7 @@ fn show(entry: &Entry) {
     gauge!(names::PLUGIN_CIRCUIT_OPEN, "plugin" => entry.name.to_string()).set(f64::from(u8::from(open)));
 }
 
-/// Links it on a thread of its own: a worker would leave its sockets alone for a millisecond or two.
+/// Links on a blocking thread: a worker would not poll its sockets for a millisecond or two.
 async fn link(
     env: Arc<Env>,
     source: Source,
@@ -417,7 +423,7 @@ async fn link(
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(crashed()))
 }
 
-/// Runs file work where it may wait.
+/// Runs file work on a blocking thread.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }

@@ -1,8 +1,9 @@
-//! A second try for a call that ran out of time: the machine may have been slow, and not the guest.
+//! A second try for a call that ran out of time: the machine may have been slow instead of the guest.
 //!
-//! The second call gets a new instance and a thread of its own, so neither a worn instance nor a busy worker decides it. Its failure is the one that
-//! counts. Only a call without effects is repeated: one of a filter, and one of an auth or access plugin that neither sent a request nor wrote a key.
-//! Writes of a call that failed were never committed; a plugin that writes may still mean to count its attempts, so it is not asked twice.
+//! The second call gets a new instance and a thread of its own, so that no worn instance or busy worker decides the
+//! result. Its failure is the one that counts. Only a call without effects is repeated: that of a filter, or of an auth
+//! or access plugin that neither sent a request nor wrote a key. Writes of a failed call were never committed. But a
+//! plugin that writes may mean to count its attempts, so it is not asked twice.
 
 use std::sync::Arc;
 
@@ -22,13 +23,13 @@ use super::version::Version;
 use super::{Claim, JoinRequest, Transport};
 use crate::telemetry::names;
 
-/// Second tries of one node at one time. Beyond it a failure counts as it is.
+/// Second tries that run on a node at once. Beyond that, a failure counts as it is.
 const AT_ONCE: usize = 2;
 
-/// Asks a filter again if `first` says that its time was over. `counted` is what the first call added to counters.
+/// Asks a filter again if `first` says that its time was over. `counted` holds the first call's additions to counters.
 ///
 /// # Errors
-/// The second call's failure; `first` where there is no second call.
+/// The second call's failure; `first` if there is no second call.
 pub(super) async fn judge(
     version: &Arc<Version>,
     counted: Counted,
@@ -38,11 +39,11 @@ pub(super) async fn judge(
     again(version, counted, first, async move |instance| instance.judge(publish).await).await
 }
 
-/// Asks an auth plugin again if `first` says that its time was over: its answer, and what it wants done. The caller makes sure that the first call had
-/// no effect ([`Instance::has_acted`]).
+/// Asks an auth plugin again if `first` says that its time was over. Returns its answer and its staged work. The caller
+/// ensures that the first call had no effect ([`Instance::has_acted`]).
 ///
 /// # Errors
-/// The second call's failure; `first` where there is no second call.
+/// The second call's failure; `first` if there is no second call.
 pub(super) async fn admit(
     version: &Arc<Version>,
     counted: Counted,
@@ -60,7 +61,7 @@ pub(super) async fn admit(
 /// Asks an access plugin again, as [`admit`] does.
 ///
 /// # Errors
-/// The second call's failure; `first` where there is no second call.
+/// The second call's failure; `first` if there is no second call.
 pub(super) async fn join(
     version: &Arc<Version>,
     counted: Counted,
@@ -89,10 +90,10 @@ async fn again<T: Send + 'static>(
         let _permit = permit;
         runtime.block_on(apart(&asked, counted, call))
     });
-    // A panic of the second call is as bad as its failure, and the runtime ends it only with itself.
+    // A panic of the second call counts as its failure. The runtime cancels the call only when the runtime itself ends.
     let second = second.await.unwrap_or_else(|_| Err(first.clone()));
     let second = match second {
-        // Nothing was asked: there is no room for a new instance.
+        // The guest was not asked: there is no room for a new instance.
         Err(failure) if failure.kind == Kind::Full => {
             tell(version, "refused");
             return Err(first);

@@ -1,6 +1,6 @@
-//! Which senders a version on trial serves: a share of them, the same ones each time.
+//! Senders that a canary serves: a share of all senders, the same ones each time.
 //!
-//! Knows no call and no version: it is given the name of the plugin and what stands for the sender.
+//! Knows no call and no version: it gets the names of the plugin and the sender.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,14 +8,14 @@ use std::fmt;
 use super::{Call, Claim, Event, Transport};
 use crate::message::{Envelope, Target};
 
-/// A part of all senders, in hundredths of a per cent.
+/// A share of all senders, in hundredths of a per cent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Share(u16);
 
 const WHOLE: u16 = 10_000;
 
 impl Share {
-    /// `"5%"`, `"0.5%"`: more than 0 and less than 100, two digits behind the point.
+    /// Parses `"5%"` or `"0.5%"`: more than 0 and less than 100, with at most two decimals.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let number = text.strip_suffix('%')?.trim_end();
         let (whole, part) = number.split_once('.').unwrap_or((number, ""));
@@ -28,7 +28,7 @@ impl Share {
         (1..WHOLE).contains(&share).then_some(Self(share))
     }
 
-    /// Whether this sender is in it. The name makes the shares of two plugins other senders.
+    /// True if this sender is in the share. The plugin's name gives two plugins different senders.
     pub(super) fn takes(self, plugin: &str, sender: &str) -> bool {
         spread(plugin.bytes().chain([0]).chain(sender.bytes())) % u64::from(WHOLE) < u64::from(self.0)
     }
@@ -45,7 +45,7 @@ impl fmt::Display for Share {
     }
 }
 
-/// FNV-1a and a last mix of its bits: the same on every node and in every version of this program.
+/// FNV-1a with a final mix of the bits: the same on every node and in every version of this program.
 fn spread(bytes: impl Iterator<Item = u8>) -> u64 {
     let hash =
         bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
@@ -53,8 +53,8 @@ fn spread(bytes: impl Iterator<Item = u8>) -> u64 {
     mixed ^ (mixed >> 33)
 }
 
-/// Who stands behind a publish: the client, else who the message says sent it, else its one receiver. A push that has
-/// none of them is nobody's, and no trial takes it.
+/// Sender of a publish: the client, else the sender that the message names, else its single target. A push with none of
+/// them has no sender, and the stable version takes it.
 pub(super) fn publisher(envelope: &Envelope) -> Option<Cow<'_, str>> {
     if let Some(from) = &envelope.from {
         return Some(from.uid.as_str().into());
@@ -70,13 +70,13 @@ pub(super) fn publisher(envelope: &Envelope) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Who asks to be let in, as far as it says so: a name, a token, else where it comes from.
+/// Client that asks for admission: its name, else its token, else its address.
 pub(super) fn claimant<'a>(transport: &'a Transport, claim: &'a Claim) -> Cow<'a, str> {
     let shown = claim.uid.as_deref().or(claim.token.as_deref());
     shown.unwrap_or(&transport.remote).into()
 }
 
-/// Whose SendBody it is.
+/// Caller of a SendBody.
 pub(super) fn caller(call: &Call) -> Cow<'_, str> {
     match &call.caller {
         Some(identity) => identity.uid.as_str().into(),
@@ -84,7 +84,7 @@ pub(super) fn caller(call: &Call) -> Cow<'_, str> {
     }
 }
 
-/// Of whom an event tells.
+/// User of an event.
 pub(super) fn subject(event: &Event) -> Cow<'_, str> {
     match event {
         Event::Online(who) | Event::Offline(who) | Event::RoomJoined(who, _) | Event::RoomLeft(who, _) => {

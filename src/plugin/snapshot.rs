@@ -1,6 +1,6 @@
-//! The plugins that serve at one moment: an immutable set, replaced whole.
+//! Snapshot of the plugins that serve: an immutable set that is replaced as a whole.
 //!
-//! Whoever uses it loads it once and keeps to it, so one publish never meets two sets.
+//! A reader loads it once and keeps it, so that one publish never sees two sets.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -18,61 +18,61 @@ pub(super) struct Canary {
     pub(super) share: Share,
 }
 
-/// Who answers in one role, or for one key.
+/// Versions that answer in one role, or for one key.
 #[derive(Default)]
 pub(super) struct Served {
-    /// `None` where only the version on trial has the role or the key.
+    /// `None` if only the canary has the role or the key.
     stable: Option<Arc<Version>>,
     canary: Option<Canary>,
 }
 
-/// What stands at one place of a chain.
+/// One place of a chain.
 pub(super) enum Gate {
     /// A plugin that serves.
     Live(Served),
-    /// A plugin that should serve and cannot: its role refuses what it would have seen.
+    /// A plugin that should serve and cannot: its role refuses everything that it would have seen.
     Shut {
-        /// Which one.
+        /// The plugin.
         plugin: Arc<str>,
-        /// What it would have seen.
+        /// Its match rules.
         rules: Rules,
     },
 }
 
-/// A gate whose plugin is gone or broken.
+/// A gate with a missing or broken plugin.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Shut {
     pub(super) roles: Vec<Role>,
-    /// Whether it has served in these roles; else they are what is feared or said of a file that never did.
+    /// True if the plugin has served in these roles. Otherwise they are assumed, or stated by its manifest.
     pub(super) proved: bool,
     pub(super) order: i64,
     pub(super) rules: Rules,
 }
 
-/// One plugin, whether it serves or not.
+/// One plugin, serving or not.
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) name: Arc<str>,
     pub(super) state: State,
     pub(super) live: Option<Arc<Version>>,
-    /// On trial beside the live one.
+    /// The canary beside the live version.
     pub(super) canary: Option<Canary>,
-    /// What served before, to go back to.
+    /// The version that served before, for a rollback.
     pub(super) previous: Option<Arc<Version>>,
-    /// Whether the version on trial, or the live one, has still to prove itself.
+    /// True while the canary, or else the live version, is on probation.
     pub(super) probation: bool,
     pub(super) shut: Option<Shut>,
     pub(super) rejected: Option<Rejected>,
-    /// What a rollback went back to in an earlier run, and why it does not serve now.
+    /// The version that a rollback in an earlier run restored, and why it does not serve now.
     pub(super) lost: Option<Rejected>,
 }
 
-/// How a plugin stands.
+/// State of a plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// It serves.
     Live,
-    /// Its manifest or the operator says no.
+    /// Its manifest or the operator disabled it.
     Disabled,
     /// Its file was refused and no older version serves.
     Rejected,
@@ -91,7 +91,7 @@ impl State {
     }
 }
 
-/// The set.
+/// The snapshot.
 #[derive(Default)]
 pub(super) struct Snapshot {
     pub(super) auth: Vec<Gate>,
@@ -103,7 +103,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Of these plugins. No key may have two owners: that was settled before.
+    /// Snapshot of these plugins. The caller ensures that no key has two owners.
     pub(super) fn new(mut entries: Vec<Entry>) -> Self {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut handlers: HashMap<String, Served> = HashMap::new();
@@ -129,19 +129,19 @@ impl Snapshot {
         }
     }
 
-    /// Of one plugin alone.
+    /// Snapshot of one plugin alone.
     pub(super) fn of_one(version: &Arc<Version>) -> Self {
         let live = Some(Arc::clone(version));
         Self::new(vec![Entry { live, ..Entry::empty(&version.name, State::Live) }])
     }
 
-    /// This set with one plugin as it is now: `None` takes it out.
+    /// This snapshot with one plugin in its current state; `None` removes it.
     pub(super) fn with(&self, name: &str, entry: Option<Entry>) -> Self {
         let others = self.entries.iter().filter(|other| *other.name != *name).cloned();
         Self::new(others.chain(entry).collect())
     }
 
-    /// The version of a plugin that serves all but a trial's senders.
+    /// The version of a plugin that serves all senders but the canary's.
     pub(super) fn live(&self, name: &str) -> Option<Arc<Version>> {
         self.entries.iter().find(|entry| *entry.name == *name)?.live.clone()
     }
@@ -150,7 +150,7 @@ impl Snapshot {
         self.entries.is_empty()
     }
 
-    /// Why traffic should go elsewhere for now. What is missing shows by its state.
+    /// Why traffic should go elsewhere for now. Missing plugins are shown by their state instead.
     pub(super) fn faults(&self) -> impl Iterator<Item = String> {
         let refused = self.entries.iter().filter(|entry| entry.state == State::Rejected && entry.shut.is_some());
         let refused =
@@ -171,14 +171,15 @@ impl Snapshot {
 }
 
 impl Served {
-    /// The version that is this sender's; the sender is asked for only while two serve. Nobody's calls are no trial's.
+    /// The version for this sender. `sender` is called only while two versions serve. Calls without a sender use the
+    /// stable version.
     pub(super) fn choose<'a>(&self, sender: impl FnOnce() -> Option<Cow<'a, str>>) -> Option<&Arc<Version>> {
         let Some(canary) = &self.canary else { return self.stable.as_ref() };
         let taken = sender().is_some_and(|sender| canary.share.takes(&canary.version.name, &sender));
         if taken { Some(&canary.version) } else { self.stable.as_ref() }
     }
 
-    /// The one version, if there is but one.
+    /// The version, if only one serves.
     pub(super) fn only(&self) -> Option<&Arc<Version>> {
         self.stable.as_ref().filter(|_| self.canary.is_none())
     }
@@ -205,7 +206,7 @@ impl Gate {
     }
 }
 
-/// The plugins of one role, in the order that the manifests say; equal ones by name.
+/// The plugins of one role, in the order of their manifests; equal ones by name.
 fn chain(entries: &[Entry], role: Role) -> Vec<Gate> {
     let mut gates: Vec<(i64, Gate)> = Vec::new();
     for entry in entries {
@@ -222,7 +223,7 @@ fn chain(entries: &[Entry], role: Role) -> Vec<Gate> {
 }
 
 impl Entry {
-    /// Of a plugin for which nothing serves.
+    /// Entry of a plugin without a version.
     pub(super) fn empty(name: &Arc<str>, state: State) -> Self {
         Self {
             name: Arc::clone(name),
@@ -237,7 +238,7 @@ impl Entry {
         }
     }
 
-    /// All that serve, or that may be gone back to.
+    /// All versions that serve, or that a rollback may restore.
     pub(super) fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
         let canary = self.canary.iter().map(|canary| &canary.version);
         self.live.iter().chain(canary).chain(&self.previous)
@@ -291,7 +292,7 @@ impl Canary {
     }
 }
 
-/// Most sources that are shown of those set apart.
+/// Most sources that a status shows of those set apart.
 const SHOWN: usize = 20;
 
 fn set_apart(version: &Version) -> SetApart {

@@ -1,7 +1,8 @@
-//! Sources of calls: on whose behalf a plugin is called.
+//! Sources of calls: the parties on behalf of which plugins are called.
 //!
-//! A source is the user; before the bind the client's address together with a hash of its credential; for back ends the
-//! API key, the intake or the plugin that pushes. The circuit counts sources, and one whose calls fail is set apart.
+//! A source is the user. Before the bind, it is the client's address with a hash of its credential. For back ends, it
+//! is the API key, the intake or the plugin that pushes. The circuit counts sources, and a source with failing calls is
+//! set apart.
 
 use std::fmt;
 use std::hash::Hash;
@@ -13,20 +14,20 @@ use super::timers::Due;
 use super::{Call, Claim, Event, Transport};
 use crate::message::{Envelope, Origin};
 
-/// Longest name that is shown of a source, bytes.
+/// Longest part of a name that is shown, bytes.
 const MAX_SHOWN: usize = 128;
 
-/// Drawn anew for each process: nobody can choose a name with the hash of another one.
+/// Drawn anew for each process, so that a client cannot choose a name with the hash of another one.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// On whose behalf a plugin is called.
+/// Source of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum CallSource<'a> {
     /// A bound client.
     User(&'a str),
-    /// A client before its bind: its address, and what it shows to be let in.
+    /// A client before its bind: its address and its credential.
     Client { address: &'a str, credential: &'a str },
-    /// An API key (empty while none are set), and the sender that its message names.
+    /// An API key (empty if none are configured), and the sender that its message names.
     Key { name: &'a str, sender: &'a str },
     /// An intake, and the sender that the record's message names.
     Intake { name: &'a str, sender: &'a str },
@@ -36,21 +37,21 @@ pub(super) enum CallSource<'a> {
     Timer(&'a str),
 }
 
-/// What is kept of a source: hashes.
+/// The hashes that are kept of a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SourceId {
-    /// What is set apart.
+    /// Identity of a source that is set apart.
     pub(super) own: u64,
-    /// What counts once for the circuit: the sender does not split a key.
+    /// Identity that counts once for the circuit: all senders of a key are one.
     pub(super) counted: u64,
-    /// What must be many, too, where others are seen: the credential does not split an address.
+    /// Place of the source: of the places seen, many must fail, too. All credentials of an address are one place.
     pub(super) place: u64,
-    /// False for what cannot be set apart without hitting others.
+    /// False if it cannot be set apart without hitting others.
     pub(super) may_be_apart: bool,
 }
 
 impl<'a> CallSource<'a> {
-    /// Of a publish.
+    /// Source of a publish.
     pub(super) fn publisher(envelope: &'a Envelope) -> Self {
         if let Some(from) = &envelope.from {
             return Self::User(from.uid.as_str());
@@ -63,7 +64,7 @@ impl<'a> CallSource<'a> {
         }
     }
 
-    /// Of a client that asks to be let in.
+    /// Source of a request for admission.
     pub(super) fn claimant(transport: &'a Transport, claim: &'a Claim) -> Self {
         match &transport.bound {
             Some(uid) => Self::User(uid.as_str()),
@@ -74,7 +75,7 @@ impl<'a> CallSource<'a> {
         }
     }
 
-    /// Of a SendBody.
+    /// Source of a SendBody.
     pub(super) fn caller(call: &'a Call) -> Self {
         match &call.caller {
             Some(identity) => Self::User(identity.uid.as_str()),
@@ -82,7 +83,7 @@ impl<'a> CallSource<'a> {
         }
     }
 
-    /// Of an event: the user of whom it tells.
+    /// Source of an event: its user.
     pub(super) fn subject(event: &'a Event) -> Self {
         match event {
             Event::Online(who) | Event::Offline(who) | Event::RoomJoined(who, _) | Event::RoomLeft(who, _) => {
@@ -91,12 +92,12 @@ impl<'a> CallSource<'a> {
         }
     }
 
-    /// Of a timer.
+    /// Source of a timer.
     pub(super) fn timer(due: &'a Due) -> Self {
         Self::Timer(&due.name)
     }
 
-    /// What is kept of it.
+    /// The hashes that are kept of it.
     pub(super) fn id(&self) -> SourceId {
         let own = hash(self);
         let place = match self {
@@ -108,8 +109,8 @@ impl<'a> CallSource<'a> {
             Self::Timer(_) => hash(&Self::Timer("")),
         };
         let counted = if matches!(self, Self::Client { .. }) { own } else { place };
-        // An intake and a plugin speak for many: without a sender nothing tells these apart. What fails of an intake is
-        // dead-lettered instead.
+        // An intake or a plugin speaks for many senders, which cannot be told apart without a sender's name. A record
+        // that fails in an intake is dead-lettered instead.
         let is_many = matches!(self, Self::Intake { sender: "", .. } | Self::Plugin { sender: "", .. });
         SourceId { own, counted, place, may_be_apart: !is_many }
     }
@@ -119,7 +120,7 @@ fn hash(source: &impl Hash) -> u64 {
     HASHER.hash_one(source)
 }
 
-/// What an operator is shown: never a credential.
+/// Text for an operator: never a credential.
 impl fmt::Display for CallSource<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let back_end = |f: &mut fmt::Formatter<'_>, kind: &str, name: &str, sender: &str| match (name, sender) {
@@ -132,7 +133,7 @@ impl fmt::Display for CallSource<'_> {
             Self::User(uid) => write!(f, "user {}", shown(uid)),
             Self::Client { address, credential: "" } => write!(f, "address {}", shown(address)),
             Self::Client { address, credential } => {
-                // Tells two clients of one address apart, and nothing of what they show.
+                // Tells two clients of one address apart without revealing their credentials.
                 write!(f, "address {}, credential #{:04x}", shown(address), hash(&credential) & 0xffff)
             }
             Self::Key { name: "", sender } => back_end(f, "the push API", "", sender),
@@ -144,7 +145,7 @@ impl fmt::Display for CallSource<'_> {
     }
 }
 
-/// A name without control characters, cut where it is long.
+/// A name without control characters, cut if it is long.
 fn shown(text: &str) -> String {
     let cut = &text[..text.floor_char_boundary(MAX_SHOWN)];
     cut.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()

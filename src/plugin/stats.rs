@@ -1,4 +1,4 @@
-//! What one plugin version did: counters for `GET /plugins` and metric handles, looked up once.
+//! Statistics of one plugin version: counters for `GET /plugins`, and metric handles that are looked up once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,15 @@ use super::durations::Durations;
 use super::failure::{Cause, Failure, Kind};
 use crate::telemetry::names;
 
-/// One call in so many is timed.
+/// One call in this many is timed.
 const TIMED: u64 = 16;
 
-/// So many failures of a version are logged each, then one in so many: a plugin that always fails must not fill a disk.
+/// This many failures of a version are logged each, then one in `LOGGED_THEN`: a plugin that always fails must not fill
+/// a disk.
 const LOGGED: u64 = 10;
 const LOGGED_THEN: u64 = 1_000;
 
-/// How a call that answered ended.
+/// Outcome of a call with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Admit,
@@ -61,12 +62,12 @@ pub(super) struct Stats {
     failures: AtomicU64,
     told: Told,
     last_failure: Mutex<Option<Failure>>,
-    /// By outcome.
+    /// Answered calls by outcome.
     verdicts: [AtomicU64; OUTCOMES.len()],
-    /// By the reason why there was no answer.
+    /// Unanswered calls by reason.
     unanswered: Mutex<BTreeMap<&'static str, u64>>,
     took: Durations,
-    /// The most bytes that one instance has held.
+    /// Peak memory of one instance, bytes.
     memory: AtomicUsize,
     memory_shown: Gauge,
     one_shots: Counter,
@@ -75,11 +76,11 @@ pub(super) struct Stats {
 }
 
 impl Stats {
-    /// `told` is the plugin's, whatever its version.
+    /// `told` belongs to the plugin: all its versions share it.
     pub(super) fn new(plugin: &str, roles: &[Role], told: Told) -> Self {
         let outcome = |(outcome, role, label): (Outcome, Role, &'static str)| {
             let counted = || counter!(names::PLUGIN_CALLS, "plugin" => plugin.to_owned(), "role" => role.as_str(), "outcome" => label);
-            // Timers are a handler's, too.
+            // Handlers get timers, too.
             let may = roles.contains(&role) || outcome == Outcome::Rang && roles.contains(&Role::Handler);
             if may { counted() } else { Counter::noop() }
         };
@@ -104,12 +105,12 @@ impl Stats {
         }
     }
 
-    /// No warm instance was free.
+    /// Counts a call for which no warm instance was free.
     pub(super) fn one_shot(&self) {
         self.one_shots.increment(1);
     }
 
-    /// A call begins; the answer is handed back to [`Stats::answered`].
+    /// Begins a call; the result is handed to [`Stats::answered`].
     pub(super) fn called(&self) -> Option<Instant> {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed);
         calls.is_multiple_of(TIMED).then(Instant::now)
@@ -125,7 +126,7 @@ impl Stats {
         }
     }
 
-    /// An instance holds so much after a call.
+    /// Records the memory of an instance after a call.
     pub(super) fn held(&self, bytes: usize) {
         if bytes > self.memory.load(Ordering::Relaxed) {
             self.memory.fetch_max(bytes, Ordering::Relaxed);
@@ -139,7 +140,7 @@ impl Stats {
         *self.unanswered.lock().entry(kind.as_str()).or_default() += 1;
         not_answered(&self.plugin, role, kind);
         if kind.is_unasked() {
-            // Told once, when the circuit opened or the source was set apart.
+            // Logged once, when the circuit opened or the source was set apart.
             return;
         }
         let (role, kind) = (role.as_str(), kind.as_str());
@@ -175,7 +176,7 @@ impl Stats {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// How many calls ended in which way, with an answer or without: only what has happened.
+    /// Number of calls by outcome, with an answer or without. Lists only outcomes that occurred.
     pub(super) fn outcomes(&self) -> BTreeMap<&'static str, u64> {
         let mut outcomes = self.unanswered.lock().clone();
         for ((_, _, label), count) in OUTCOMES.iter().zip(&self.verdicts) {
@@ -187,7 +188,7 @@ impl Stats {
         outcomes
     }
 
-    /// Microseconds within which so many per cent of the timed calls were answered.
+    /// Microseconds within which `percent` per cent of the timed calls were answered.
     pub(super) fn percentile(&self, percent: u64) -> Option<f64> {
         self.took.percentile(percent).map(|took| took.as_secs_f64() * 1e6)
     }
@@ -205,14 +206,14 @@ pub(super) fn not_answered(plugin: &str, role: Role, kind: Kind) {
         .increment(1);
 }
 
-/// When a plugin's last line about a caller's input was logged: at most one a minute.
+/// Time of a plugin's last log line about a caller's input: at most one line a minute.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Told(Arc<Mutex<Option<tokio::time::Instant>>>);
 
 impl Told {
     const APART: Duration = Duration::from_secs(60);
 
-    /// Whether a line may be logged now; the next one then waits.
+    /// True if a line may be logged now; the next one then waits.
     pub(super) fn is_due(&self) -> bool {
         let (mut last, now) = (self.0.lock(), tokio::time::Instant::now());
         let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= Self::APART);

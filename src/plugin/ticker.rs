@@ -1,7 +1,7 @@
 //! The engine's clock: an OS thread that advances the epoch, so that a spinning guest cannot stop it.
 //!
-//! A tokio task would die with the guest that spins on its worker. While no guest runs it dozes, since a thousand
-//! wake-ups a second are a per cent of a core. Ends with the engine, or when dropped.
+//! A tokio task would die with the guest that spins on its worker. While no guest runs, the thread dozes, since a
+//! thousand wake-ups a second are a per cent of a core. It ends with the engine, or on drop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,35 +15,35 @@ use crate::vital::Vital;
 
 /// Time between two epochs while guests run.
 pub(super) const TICK: Duration = Duration::from_millis(1);
-/// Time between two epochs while none does. A guest whose thread was away for so long that it seems to be gone
-/// overruns its budget by no more than this.
+/// Time between two epochs while no guest runs. A guest's thread may be stopped for so long that no guest seems to run.
+/// The guest then overruns its budget by at most this time.
 const DOZE: Duration = Duration::from_millis(100);
-/// The ticker dozes after so many ticks without a sign of a guest.
+/// Ticks without a sign of a guest after which the ticker dozes.
 const IDLE_TICKS: u32 = 100;
-/// So many ticks make one sample of the lag.
+/// Ticks in one sample of the lag.
 const SAMPLE: u32 = 1_000;
 
-/// Runs while it lives.
+/// Owner of the ticker thread, which runs until this is dropped.
 #[derive(Debug)]
 pub(super) struct Ticker {
     pulse: Arc<Pulse>,
-    /// So late a tick may come.
+    /// Longest delay of a tick that is no fault.
     bound: Duration,
     thread: Option<JoinHandle<()>>,
 }
 
-/// By which guests show that they run, and the thread that it does.
+/// State that guests and the ticker thread share: guests show that they run, and the thread shows that it ticks.
 #[derive(Debug)]
 struct Pulse {
     beating: AtomicBool,
     dozing: AtomicBool,
     stopped: AtomicBool,
-    /// The thread has ended though nobody stopped it.
+    /// The thread has ended without being stopped.
     dead: AtomicBool,
     started: Instant,
     /// Nanoseconds from `started` to the last tick.
     ticked: AtomicU64,
-    /// Nanoseconds that the worst tick of the last sample came late.
+    /// Delay of the worst tick in the last sample, nanoseconds.
     lag: AtomicU64,
 }
 
@@ -65,7 +65,7 @@ impl Pulse {
         self.ticked.store(nanos(self.started.elapsed()), Ordering::Relaxed);
     }
 
-    /// How late the ticker is: by its last sample, or by now if it has not come since.
+    /// Delay of the ticker: by its last sample, or by the time since its last tick if that is longer.
     fn lag(&self, now: Instant) -> Duration {
         let since =
             now.saturating_duration_since(self.started + Duration::from_nanos(self.ticked.load(Ordering::Relaxed)));
@@ -74,7 +74,7 @@ impl Pulse {
     }
 }
 
-/// Says so when the thread ends by anything but a word.
+/// Reports an end of the thread that was not requested.
 struct Watchdog<'a>(&'a Pulse);
 
 impl Drop for Watchdog<'_> {
@@ -98,8 +98,8 @@ pub(super) struct Beat {
 }
 
 impl Beat {
-    /// At the begin of each call and at each tick that meets one. Costs a load of a shared flag, and more only for the
-    /// first call after a tick.
+    /// Called at the start of each call and at each tick that meets one. Costs a load of a shared flag, and more only
+    /// for the first call after a tick.
     pub(super) fn beat(&self) {
         if self.pulse.beating.load(Ordering::Relaxed) {
             return;
@@ -110,17 +110,17 @@ impl Beat {
         }
     }
 
-    /// Whether there is a ticker. Without it a guest could run for ever, so none may begin.
+    /// True while there is a ticker. Without it a guest could run forever, so no call may begin.
     pub(super) fn is_alive(&self) -> bool {
         !self.pulse.dead.load(Ordering::Relaxed)
     }
 }
 
 impl Ticker {
-    /// Starts the thread, which holds the guard until it is told to end.
+    /// Starts the thread, which holds `vital` until it is stopped.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// The system cannot create a thread.
     pub(super) fn start(engine: EngineWeak, bound: Duration, vital: Vital) -> std::io::Result<Self> {
         Self::spawn(bound, move |pulse| {
             run(&engine, pulse);
@@ -139,7 +139,7 @@ impl Ticker {
         Ok(Self { pulse, bound, thread: Some(thread) })
     }
 
-    /// Why plugins' time is not bounded as it should be.
+    /// Why the time limits of plugins do not hold, if so.
     pub(super) fn fault(&self, now: Instant) -> Option<String> {
         let bound = self.bound;
         if self.pulse.dead.load(Ordering::SeqCst) {
@@ -162,7 +162,7 @@ impl Drop for Ticker {
         self.pulse.stopped.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It panics nowhere, and if it did there would be nothing left to tick for.
+            // A panic of the thread needs no action: there is nothing left to tick for.
             let _ = thread.join();
         }
     }
@@ -196,8 +196,8 @@ fn run(engine: &EngineWeak, pulse: &Pulse) {
     }
 }
 
-/// Sleeps until a guest runs, or for a while. The order of the two flags is the other way round in [`Beat::beat`], so
-/// that one of the two sees the other.
+/// Sleeps until a guest runs, or for [`DOZE`]. [`Beat::beat`] accesses the two flags in the opposite order, so that one
+/// of the two sees the other.
 fn doze(pulse: &Pulse) {
     pulse.dozing.store(true, Ordering::SeqCst);
     if !pulse.beating.load(Ordering::SeqCst) && !pulse.stopped.load(Ordering::SeqCst) {
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_thread_is_noticed() {
-        // A thread that panics prints so, which is no failure of this test.
+        // The panic is intended and is no failure of this test.
         let mut ticker = Ticker::spawn(TICK, |_| std::panic::resume_unwind(Box::new("told to end"))).unwrap();
         let beat = ticker.beat();
         assert!(ticker.thread.take().unwrap().join().is_err());

@@ -1,4 +1,4 @@
-//! `canary`: which share of the senders a new version serves first.
+//! `canary`: the share of the senders that a new version serves first.
 
 use toml::Table;
 

@@ -1,4 +1,4 @@
-//! `grants`: what a plugin may use besides `log`, `settings`, `clock` and `crypto`.
+//! `grants`: interfaces that a plugin may use besides `log`, `settings`, `clock` and `crypto`.
 
 use toml::Table;
 

@@ -1,4 +1,4 @@
-//! `[http]`: whom a plugin may ask over the network, and what an answer may weigh.
+//! `[http]`: the hosts that a plugin may call, and the largest answer.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use super::limits::parse_bytes;
 use crate::plugin::fetch::{Network, Networks, Url};
 
 const KEYS: [&str; 3] = ["allow", "private", "body"];
-/// Most bytes of an answer: by default, and the furthest that a manifest may raise it.
+/// Most bytes of an answer: the default, and the highest value that a manifest may set.
 const BODY: usize = 1 << 20;
 const MAX_BODY: usize = 8 << 20;
 
-/// What the operator allows.
+/// Requests that the operator allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::plugin) struct Outgoing {
     allow: Vec<Place>,
@@ -30,16 +30,16 @@ impl Default for Outgoing {
 }
 
 impl Outgoing {
-    /// Whether the list names this place.
+    /// True if the list names the scheme, host and port of this URL.
     pub(in crate::plugin) fn allows(&self, url: &Url) -> bool {
         self.allow.iter().any(|place| place.is(url))
     }
 }
 
-/// One line of the list: a scheme, a host or all hosts under a name, a port.
+/// One entry of the list: a scheme, a host or all hosts below a name, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
-    /// For `*.name` the name, and the flag beside it.
+    /// For `*.name`: the name, with `below` set.
     url: Url,
     below: bool,
 }

@@ -1,4 +1,5 @@
-//! `[limits]`: what a plugin asks for besides its role's defaults, up to the operator's caps (`plugins.caps`).
+//! `[limits]`: limits that a plugin requests instead of its role's defaults, up to the operator's caps
+//! (`plugins.caps`).
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::config::PluginCaps;
 use crate::plugin::Role;
 use crate::plugin::limits::{Asked, AskedBudget};
 
-/// In the order in which they are documented.
+/// In the order of the documentation.
 const KEYS: [&str; 18] = [
     "cpu",
     "wall",

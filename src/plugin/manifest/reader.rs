@@ -1,8 +1,8 @@
-//! Typed values out of a manifest's tables, every fault remembered. Knows no key.
+//! Reads typed values from a manifest's tables and collects every fault. Knows no key.
 
 use toml::{Table, Value};
 
-/// Reads typed values and remembers every fault.
+/// Reads typed values and collects every fault.
 #[derive(Default)]
 pub(super) struct Reader {
     pub(super) faults: Vec<String>,
@@ -35,7 +35,7 @@ impl Reader {
         value.as_integer()
     }
 
-    /// 64 hexadecimal digits, made small.
+    /// 64 hexadecimal digits, converted to lower case.
     pub(super) fn sha256(&mut self, table: &Table, key: &str) -> Option<String> {
         let value = table.get(key)?;
         let digits =

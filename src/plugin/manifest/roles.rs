@@ -1,4 +1,4 @@
-//! `roles`: what a plugin must be, so that its guard is known even where its file is broken or gone.
+//! `roles`: roles that a plugin must have, so that they stay guarded even if its file is broken or gone.
 
 use toml::Table;
 

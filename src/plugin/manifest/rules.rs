@@ -1,4 +1,4 @@
-//! `[match]`: what a plugin sees.
+//! `[match]`: the match rules of a plugin.
 
 use toml::Table;
 
@@ -10,7 +10,7 @@ const KEYS: [&str; 4] = ["actions", "rooms", "keys", "origins"];
 const ORIGINS: [Origin; 4] = [Origin::Client, Origin::Http, Origin::Broker, Origin::Plugin];
 
 impl Rules {
-    /// As a manifest would write them; an origin that is none is left out.
+    /// Rules in the form of a manifest; an unknown origin is left out.
     pub(in crate::plugin) fn of_texts(
         actions: &[String],
         rooms: &[String],

@@ -1,4 +1,4 @@
-//! `[settings]`: the plugin's own table. The host passes it on and understands nothing of it.
+//! `[settings]`: the plugin's own table. The host passes it on without interpreting it.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ impl Settings {
         Self { values: values.collect(), json: serde_json::Value::Object(whole).to_string() }
     }
 
-    /// A text as it is, anything else as JSON.
+    /// A text as it is, any other value as JSON.
     #[must_use]
     pub(in crate::plugin) fn get(&self, key: &str) -> Option<&str> {
         self.values.get(key).map(String::as_str)

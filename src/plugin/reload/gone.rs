@@ -1,5 +1,5 @@
-//! What follows when a file of a plugin goes. Without its component, whoever stands guard leaves its gate shut; without its manifest,
-//! the version that served by it serves on. Both until the operator says otherwise.
+//! Files of a plugin that disappear. If the component of a guard is gone, its gate stays shut. If the manifest is gone,
+//! the version that served by it goes on serving. Both hold until the operator decides otherwise.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::Loader;
 use crate::telemetry::names;
 
 impl Loader {
-    /// Plugins with these names may disappear, those that have done so too.
+    /// Allows plugins with these names to disappear, even if they have disappeared already.
     pub(super) fn allow_remove(&mut self, names: Vec<String>) {
         self.allow_remove = names;
         self.retry_without_manifest();
@@ -22,7 +22,7 @@ impl Loader {
         self.publish();
     }
 
-    /// Those that are missing by the operator's word.
+    /// Forgets missing plugins that the operator allows to disappear.
     pub(super) fn forget_missing(&mut self) {
         let allowed = self.allow_remove.clone();
         for (name, plugin) in &mut self.plugins {
@@ -34,7 +34,7 @@ impl Loader {
         }
     }
 
-    /// Those whose manifest is gone and may be.
+    /// Tries refused plugins again that may now run without a manifest.
     fn retry_without_manifest(&mut self) {
         let allowed = self.allow_remove.clone();
         for (name, plugin) in &mut self.plugins {
@@ -45,14 +45,14 @@ impl Loader {
         }
     }
 
-    /// True where the manifest was there when the directory was looked at, and is gone or empty by now.
+    /// True if the manifest was there at the look, and is gone or empty now.
     pub(super) fn lost_since(&self, source: &Source) -> bool {
         let seen = self.plugins.get(&source.plugin).is_some_and(|plugin| Seen::holds(plugin.seen.manifest));
         seen && source.manifest().is_empty()
     }
 
-    /// Why the files do not serve: what stands here does so by a manifest, and that is gone or empty. Its pin, its match rules
-    /// and its settings would be gone with it.
+    /// Why the files do not serve: the current entry has a manifest, and that is gone or empty now. Its pin, its match
+    /// rules and its settings would be lost with it.
     pub(super) fn lost_manifest(&self, source: &Source) -> Option<Fault> {
         let name = &source.plugin;
         let ruled = self.plugins.get(name).is_some_and(|plugin| plugin.ruled);
@@ -74,7 +74,7 @@ impl Loader {
         let parsed = manifest.and_then(|text| Manifest::parse(text, &self.env.caps).ok());
         let disabled = parsed.as_ref().is_some_and(|manifest| !manifest.enabled);
         let may_go = disabled || self.may_remove(name);
-        // What never served goes as it came, unless its manifest says what it is.
+        // A plugin that never served is just removed, unless its manifest names its roles.
         let said = parsed.filter(|_| !may_go).and_then(|manifest| Shut::of(manifest.roles.as_ref()?, &manifest));
         let open = (roles.is_empty() && said.is_none()) || may_go;
         let plugin = self.plugin(name);
@@ -117,7 +117,7 @@ impl Loader {
             Some(Entry { shut: shut.filter(|shut| shut.proved).or(said), rejected: entry.rejected, ..missing });
     }
 
-    /// The roles that must not lose this plugin: what it serves, or served before its gate was shut.
+    /// The roles that must not lose this plugin: those that it serves, or served before its gate was shut.
     pub(super) fn guarded(&self, name: &str) -> Vec<Role> {
         let Some(entry) = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()) else { return Vec::new() };
         let proved = entry.shut.as_ref().filter(|shut| shut.proved);

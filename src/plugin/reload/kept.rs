@@ -1,7 +1,8 @@
-//! What a rollback went back to, kept over a restart: the component lies nowhere else by then, since another one took its file's place.
+//! Keeps the component to roll back to over a restart; its file was overwritten by another version.
 //!
-//! Each component that serves is written down once, named by its hash, beside what the loader remembers (`memory`); what nobody may
-//! go back to any more is given up. Knows no component: bytes that add up to their name are judged and compiled like any file's.
+//! Each serving component is stored once, named by its hash, beside the loader's memory (`memory`). A component that no
+//! rollback needs any more is removed. Knows no component: stored bytes that match their name are checked and compiled
+//! like any file.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +25,7 @@ const ENDING: &str = ".wasm";
 #[derive(Debug, Clone)]
 pub(super) struct Kept {
     folder: PathBuf,
-    /// Bytes that may lie in it.
+    /// Most bytes in the folder.
     most: u64,
 }
 
@@ -33,7 +34,7 @@ impl Kept {
         Self { folder, most }
     }
 
-    /// Keeps the component. Without it the version serves as well, and a rollback to it ends with the process.
+    /// Keeps the component. If this fails, the version still serves, but a rollback to it does not survive a restart.
     pub(super) async fn keep(self, source: &Source) {
         let (plugin, source) = (Arc::clone(&source.plugin), source.clone());
         let put = blocking(move || self.put(&source.mark.hash, &source.bytes)).await;
@@ -76,12 +77,12 @@ impl Kept {
         if source.mark == *mark {
             return Ok(source);
         }
-        // It would stand in the way of the right one.
+        // `put` would take it for the right one.
         let _ = fs::remove_file(&path);
         Err(format!("what was kept of it adds up to {}", source.mark.hash))
     }
 
-    /// Gives up all others.
+    /// Removes all other components.
     fn leave_only(&self, hashes: &BTreeSet<Arc<str>>) -> io::Result<()> {
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -100,11 +101,11 @@ impl Kept {
 }
 
 impl Loader {
-    /// Files that are seen for the first time and were rolled back in an earlier run are not tried again: what served then does
-    /// so now. Whether it does.
+    /// Restores the rollback of an earlier run, if these are the files that were rolled back. They are not tried again:
+    /// the version that served then serves again. Returns true if it does.
     ///
     /// # Errors
-    /// What served then, and why it cannot now.
+    /// The version that served then, and why it cannot serve now.
     pub(super) async fn go_back_again(&mut self, found: &Source) -> Result<bool, Rejected> {
         let name = &found.plugin;
         let recalled = self.plugin(name).recalled.take().filter(|rolled_back| rolled_back.refused == found.mark);
@@ -113,7 +114,7 @@ impl Loader {
         let plugin = self.plugin(name);
         plugin.clashes = false;
         if plugin.parked.is_some() {
-            // Disabled meanwhile: all of it once more when it is enabled.
+            // Disabled meanwhile: all of it is repeated when the plugin is enabled.
             (plugin.tried, plugin.changed) = (None, Some(tokio::time::Instant::now()));
             plugin.recalled = Some(rolled_back);
             return Ok(true);
@@ -143,7 +144,7 @@ impl Loader {
         }
     }
 
-    /// By the same steps as a file's, pins and signatures included.
+    /// Loads a kept component by the same steps as a file, pins and signatures included.
     async fn load_kept(&mut self, name: &Arc<str>, rolled_back: &RolledBack) -> Result<Arc<Version>, String> {
         let kept = self.kept.clone().ok_or("nothing is kept")?;
         let (plugin, mark) = (Arc::clone(name), rolled_back.serves.clone());
@@ -155,7 +156,7 @@ impl Loader {
         self.load(&source, manifest).await.map_err(|fault| fault.reason())
     }
 
-    /// Keeps no component but those that serve or that a rollback may go back to.
+    /// Removes all components except those that serve or that a rollback may restore.
     pub(super) async fn give_up_kept(&self) {
         let Some(kept) = self.kept.clone() else { return };
         let mut hashes = BTreeSet::new();

@@ -1,7 +1,8 @@
-//! What the loader has to know after a restart, kept beside the compiled code: who stood guard, so that no gate opens whose plugin is broken
-//! or gone by then, and what was rolled back, so that it is not tried again.
+//! State of the loader that survives a restart, stored beside the compiled code. It names the guards, so that no gate
+//! opens if a plugin is broken or gone at the next start. It also names rolled-back files, so that they are not tried
+//! again.
 //!
-//! One file for each plugin directory. Where there is none, nobody knows: a file that is refused may have guarded anything.
+//! One file for each plugin directory. Without it nothing is known: a refused file may have guarded any role.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,13 +22,13 @@ use super::super::version;
 use super::super::{Role, digest};
 use super::{Loader, Plugin};
 
-/// What is kept of one plugin directory.
+/// The stored state of one plugin directory.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// None = nothing is kept between runs.
+    /// `None` = nothing is kept between runs.
     file: Option<PathBuf>,
     dir: PathBuf,
-    /// What the file says; none = nobody knows.
+    /// Content of the file; `None` = not known.
     known: Option<Known>,
 }
 
@@ -38,7 +39,7 @@ struct Known {
     rolled_back: BTreeMap<Arc<str>, RolledBack>,
 }
 
-/// Files that were taken back, and those whose version serves in their place.
+/// Files that were rolled back, and the files of the version that serves in their place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RolledBack {
     pub(super) refused: Mark,
@@ -46,7 +47,7 @@ pub(super) struct RolledBack {
     pub(super) serves: Mark,
 }
 
-/// A plugin that stood guard: in which roles, where, and over what, as its manifest writes it.
+/// A guard: its roles, its position and its match rules, in the form of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Guard {
     roles: Vec<String>,
@@ -56,14 +57,14 @@ struct Guard {
     rooms: Vec<String>,
     keys: Vec<String>,
     origins: Vec<String>,
-    /// It served by a manifest.
+    /// True if it served by a manifest.
     #[serde(default)]
     ruled: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Written {
-    /// For whoever reads it.
+    /// Tells a reader, and the next start, the plugin directory of this file.
     dir: PathBuf,
     #[serde(flatten)]
     known: Known,
@@ -97,7 +98,7 @@ impl Guard {
 }
 
 impl Memory {
-    /// What the last run left in `folder` about the plugin directory `dir`.
+    /// Reads the state that the last run left in `folder` for the plugin directory `dir`.
     pub(super) fn read(folder: Option<&Path>, dir: &Path) -> Self {
         let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
         let hash = digest::of(dir.as_os_str().as_encoded_bytes());
@@ -114,12 +115,12 @@ impl Memory {
         Self { file, dir, known }
     }
 
-    /// The folder beside the file, for what is too large for it.
+    /// The folder beside the file, for data that is too large for it.
     pub(super) fn folder(&self) -> Option<PathBuf> {
         self.file.as_ref().map(|file| file.with_extension(""))
     }
 
-    /// Keeps what is so now, where that is something new.
+    /// Stores the current state if it has changed.
     fn keep(&mut self, known: Known) {
         if self.known.as_ref() == Some(&known) {
             return;
@@ -139,7 +140,8 @@ fn read(file: &Path) -> io::Result<Written> {
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-/// Gives up what is large of plugin directories that are no more: nobody starts over them to do it.
+/// Removes the components of plugin directories that no longer exist: no node will start with such a directory and do
+/// it.
 fn give_up_gone(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.is_dir()) {
@@ -150,7 +152,7 @@ fn give_up_gone(folder: &Path) {
     }
 }
 
-/// Aside, then renamed: a crash leaves the old one, or at worst one that nobody can read.
+/// Written under a temporary name and renamed: a crash leaves the old file, or at worst an unreadable one.
 fn write(file: &Path, written: &Written) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -161,7 +163,7 @@ fn write(file: &Path, written: &Written) -> io::Result<()> {
 }
 
 impl Loader {
-    /// Before the first look: whoever stood guard is missing until its file serves, and what was rolled back is not forgotten.
+    /// Runs before the first look: each guard is missing until its file serves, and rollbacks are remembered.
     pub(super) fn recall(&mut self) {
         let known = self.memory.known.clone().unwrap_or_default();
         for (name, guard) in known.guards {
@@ -174,7 +176,8 @@ impl Loader {
         }
     }
 
-    /// After the first look: what is still missing may be so by the operator's word, or is told.
+    /// Runs after the first look: a guard that is still missing is forgotten if the operator allows it, or else
+    /// reported.
     pub(super) fn miss(&mut self) {
         self.forget_missing();
         for (name, plugin) in &mut self.plugins {
@@ -190,7 +193,7 @@ impl Loader {
         }
     }
 
-    /// Keeps who stands guard, whoever is disabled for this run included, and what is rolled back.
+    /// Stores the guards, including those disabled for this run, and the rollbacks.
     pub(super) fn remember(&mut self) {
         let guard = |plugin: &Plugin| {
             let entry = plugin.parked.as_ref().or(plugin.entry.as_ref())?;
@@ -205,14 +208,14 @@ impl Loader {
         self.memory.keep(known);
     }
 
-    /// What has to stay shut for a file that is refused at the start, when nobody has seen it serve.
+    /// The gate that stays shut for a file that is refused at the start and has not been seen to serve.
     pub(super) fn unproved(&self, fault: &Fault, manifest: Option<&Manifest>) -> Option<Shut> {
         let default = Manifest::default();
         let manifest = manifest.unwrap_or(&default);
         match (&manifest.roles, &*fault.roles, &self.memory.known) {
             (Some(said), ..) => Shut::of(said, manifest),
             (None, [], None) => Shut::of(&Role::ALL, manifest),
-            // It was not there when the node ended, or served and stood no guard.
+            // The file was not there when the node ended, or it served and was no guard.
             (None, [], Some(_)) => None,
             (None, found, _) => Shut::of(found, manifest),
         }
@@ -220,7 +223,7 @@ impl Loader {
 }
 
 impl Shut {
-    /// Of a plugin that is said or feared to have these roles, as far as one of them must not just disappear.
+    /// The gate of a plugin with these stated or assumed roles, as far as they are guarded.
     pub(super) fn of(roles: &[Role], manifest: &Manifest) -> Option<Self> {
         let roles: Vec<Role> = roles.iter().copied().filter(|role| version::is_gate(*role, manifest)).collect();
         (!roles.is_empty()).then(|| Self { roles, proved: false, order: manifest.order, rules: manifest.rules.clone() })
@@ -228,7 +231,7 @@ impl Shut {
 }
 
 impl Entry {
-    /// What must not open when this plugin goes: what it serves, or served before its gate was shut.
+    /// The gate that stays shut when this plugin goes: the roles that it serves, or served before its gate was shut.
     fn guard(&self) -> Option<Shut> {
         match &self.live {
             Some(live) => Shut::of(&live.roles, &live.manifest).map(|shut| Shut { proved: true, ..shut }),

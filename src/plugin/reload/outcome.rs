@@ -1,4 +1,4 @@
-//! What becomes of files that were tried: they serve, are switched off by their manifest, or are refused.
+//! Outcomes of files that were tried: they serve, are disabled by their manifest, or are refused.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::probation::Trial;
 use crate::telemetry::names;
 
 impl Loader {
-    /// It serves from the next swap on: all senders, or its share while another serves the rest.
+    /// The version serves from the next swap on: all senders, or its share while another version serves the rest.
     pub(super) fn accept(&mut self, version: Arc<Version>) {
         let name = Arc::clone(&version.name);
         let plugin = self.plugin(&name);
@@ -57,7 +57,7 @@ impl Loader {
         plugin.entry = Some(entry);
     }
 
-    /// Its manifest says no.
+    /// The manifest disables the plugin.
     pub(super) fn switch_off(&mut self, name: &Arc<str>) {
         let plugin = self.plugin(name);
         let before =
@@ -70,11 +70,11 @@ impl Loader {
 
     pub(super) fn reject(&mut self, name: &Arc<str>, hash: &str, fault: &Fault, manifest: Option<&Manifest>) {
         let rejected = Rejected { hash: hash.to_owned(), reason: fault.reason() };
-        // At the start what may have stood guard keeps its gate shut.
+        // At the start, a file that may have been a guard keeps its gate shut.
         let shut = if self.first { self.unproved(fault, manifest) } else { None };
         let new = || Entry { shut, ..Entry::empty(name, State::Rejected) };
         let plugin = self.plugin(name);
-        // Another file than the one that was rolled back: the next start has to see it.
+        // Any file other than the rolled-back one ends the rollback, so that the next start looks at the file.
         let tried = plugin.tried.as_ref();
         plugin.rolled_back = plugin.rolled_back.take().filter(|rolled_back| tried == Some(&rolled_back.refused));
         let entry = plugin.entry.get_or_insert_with(new);

@@ -1,5 +1,5 @@
-//! How a new version proves itself: until its probation is over the version before it stays warm, and comes back by
-//! itself if the new one's circuit opens. A version with a share of the senders gets all of them after it.
+//! Probation of a new version. The previous version stays warm and is restored when the new version's circuit opens.
+//! After its probation, a canary serves all senders.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use super::super::version::{Condemned, Version};
 use super::{Loader, RolledBack};
 use crate::telemetry::names;
 
-/// A probation with few calls ends after so long, or so many times its length if that is longer.
+/// A probation with few calls ends after this time, or after this many times its length if that is longer.
 const AT_MOST: Duration = Duration::from_secs(600);
 const AT_MOST_TIMES: u32 = 20;
 
-/// How long a version has to prove itself.
+/// Length of a probation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rules {
-    /// At least so many calls.
+    /// Fewest calls.
     pub(super) calls: u64,
-    /// And at least so long.
+    /// Shortest time.
     pub(super) time: Duration,
 }
 
@@ -48,7 +48,8 @@ impl Trial {
 }
 
 impl Entry {
-    /// What to go back to once another version takes its place: what serves, unless it is broken and something else is not.
+    /// The version to go back to once another one takes its place: the live one, unless its circuit is open and there
+    /// is an older one.
     pub(super) fn last_good(self) -> Option<Arc<Version>> {
         match (self.live, self.previous) {
             (Some(live), Some(previous)) if !live.breaker.is_closed() => {
@@ -59,14 +60,14 @@ impl Entry {
         }
     }
 
-    /// The version that has still to prove itself.
+    /// The version on probation.
     fn on_trial(&self) -> Option<&Arc<Version>> {
         self.canary.as_ref().map(|canary| &canary.version).or(self.live.as_ref())
     }
 }
 
 impl Loader {
-    /// Ends the probations that are over. Whether there is something to publish.
+    /// Ends the probations that are over. Returns true if there is something to publish.
     pub(super) fn review(&mut self, now: Instant) -> bool {
         let rules = self.probation;
         let mut reviewed = false;
@@ -78,7 +79,7 @@ impl Loader {
             }
             reviewed = true;
             let Some(canary) = entry.canary.take() else {
-                // Kept for the operator, and cold: its instances are worth more elsewhere.
+                // Kept for the operator, but cold: its instances are worth more elsewhere.
                 entry.previous.iter().for_each(|previous| previous.cool());
                 entry.live.iter().for_each(|live| live.set_previous(None));
                 (plugin.trial, entry.probation) = (None, false);
@@ -103,7 +104,7 @@ impl Loader {
         reviewed
     }
 
-    /// The evidence against a version is enough: it is taken back if it is on probation.
+    /// Handles sufficient evidence against a version: it is rolled back if it is on probation.
     pub(in crate::plugin) async fn condemned(&mut self, Condemned { version, failure }: Condemned) {
         let Some(plugin) = self.plugins.get(&version.name) else { return };
         let (Some(trial), Some(entry)) = (plugin.trial, plugin.entry.as_ref()) else { return };
@@ -119,11 +120,11 @@ impl Loader {
         }
     }
 
-    /// Goes back to the version before. What served is remembered as refused, so that its files are not tried again until
-    /// they change, after a restart either.
+    /// Goes back to the previous version. The files that served are recorded as refused, so that they are not tried
+    /// again until they change. This holds after a restart, too.
     ///
     /// # Errors
-    /// Why there is nothing to go back to.
+    /// Why a rollback is not possible.
     pub(super) async fn roll_back(&mut self, name: &Arc<str>, reason: String) -> Result<(), String> {
         let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref());
         let entry = entry.ok_or("nothing serves")?;

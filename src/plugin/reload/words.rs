@@ -1,4 +1,4 @@
-//! What the operator says while the node runs. A word about one plugin holds for this process: what is to last stands in
+//! Operator commands while the node runs. A command to one plugin holds for this process; permanent settings belong in
 //! the manifest.
 
 use std::sync::Arc;
@@ -12,27 +12,27 @@ use super::super::{Status, Word, WordFault};
 use super::{Loader, Patience};
 use crate::telemetry::names;
 
-/// What the loader is told.
+/// Command to the loader.
 pub(in crate::plugin) enum Command {
     /// Look at the directory now.
     Look(oneshot::Sender<()>),
-    /// Plugins with these names may disappear.
+    /// Allow plugins with these names to disappear.
     AllowRemove(Vec<String>, oneshot::Sender<()>),
-    /// This is asked of each file from now on.
+    /// Check each file by these trust rules from now on.
     Trust(Trust, oneshot::Sender<()>),
-    /// A word about one plugin.
+    /// An operator command to one plugin.
     Word(Arc<str>, Word, oneshot::Sender<Result<Status, WordFault>>),
 }
 
 impl Command {
-    /// Whether it has to wait until the loader is free.
+    /// True if it has to wait until the loader is free.
     pub(super) fn needs_files(&self) -> bool {
         !matches!(self, Self::Word(_, Word::Disable | Word::RollBack | Word::Readmit, _))
     }
 }
 
 impl Loader {
-    /// Does what it is told, and answers. Who asked may have gone away.
+    /// Executes a command and answers it. The caller may have gone away.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -72,8 +72,8 @@ impl Loader {
         }
     }
 
-    /// What was refused is tried again, but not what was rolled back; what serves goes on, and is judged when it is loaded the next
-    /// time.
+    /// Sets the trust rules. Refused files are tried again, except those that were rolled back. Versions that serve go
+    /// on, and are checked when they are loaded the next time.
     fn set_trust(&mut self, trust: Trust) {
         self.env.set_trust(trust);
         for plugin in self.plugins.values_mut() {
@@ -84,7 +84,7 @@ impl Loader {
         }
     }
 
-    /// Does what needs no file.
+    /// Executes a command that needs no file.
     pub(super) async fn obey_at_once(&mut self, command: Command) {
         let Command::Word(name, word, answer) = command else { return };
         let done = match word {
@@ -100,7 +100,7 @@ impl Loader {
         let _ = answer.send(done.and_then(|()| self.status(&name)));
     }
 
-    /// Lets the sources in again that its versions have set apart.
+    /// Serves the sources again that its versions have set apart.
     fn readmit(&self, name: &Arc<str>) -> Result<(), WordFault> {
         let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()).ok_or(WordFault::Unknown)?;
         entry.versions().for_each(|version| version.breaker.readmit());
@@ -113,7 +113,7 @@ impl Loader {
         entry.map(Entry::status).ok_or(WordFault::Unknown)
     }
 
-    /// Takes it out of service, its guard too. What stood here is kept for `enable`.
+    /// Takes the plugin out of service, even if it is a guard. The entry is kept for `enable`.
     fn disable(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
         let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
         if plugin.parked.is_some() {
@@ -134,7 +134,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Puts back what `disable` took out; then whatever changed on disk meanwhile is taken.
+    /// Restores the entry that `disable` took out, and then applies changes on disk.
     async fn enable(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
         let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
         let Some(parked) = plugin.parked.take() else {
@@ -161,7 +161,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Tries the files as they lie there, whatever was thought of them before.
+    /// Tries the files on disk again, regardless of earlier results.
     async fn reload(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
         let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
         if plugin.parked.is_some() {
