@@ -224,7 +224,7 @@ pub enum Effect {
     Login(ConnectionId, Box<Account>),
 }
 
-/// The user to whom a plugin binds a connection.
+/// The user that a plugin binds a connection to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// The user with device, rooms, expiry and claims.

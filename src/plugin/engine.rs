@@ -44,7 +44,7 @@ pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }
 
-/// An engine that counts what guests execute: each instruction takes about one unit of fuel from their store.
+/// An engine that counts executed instructions: each one takes about one unit of fuel from the store.
 #[cfg(test)]
 pub(super) fn counting() -> wasmtime::Result<Engine> {
     let mut counting = config();

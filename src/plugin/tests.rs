@@ -1,4 +1,4 @@
-//! The host against guests written for it: good ones, broken ones, hostile ones. No guest toolchain needed.
+//! The host with guests written for it: good, broken and hostile ones. No guest toolchain is needed.
 
 mod abi;
 mod access;
@@ -29,7 +29,7 @@ use crate::config::Plugins;
 use crate::id::ConnectionId;
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Target};
 
-/// A host over a directory of its own.
+/// A host with a directory of its own.
 struct Bench {
     dir: TempDir,
     host: Arc<WasmHost>,
@@ -44,7 +44,7 @@ impl Bench {
         Self::configured(files, |_| {}).await
     }
 
-    /// The same with another configuration.
+    /// Like `with`, under another configuration.
     async fn configured(files: &[(&str, &[u8])], change: impl FnOnce(&mut Plugins)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, bytes) in files {
@@ -56,7 +56,7 @@ impl Bench {
         Self { dir, host: Arc::new(host), source: AtomicU64::new(0), _tasks: tasks }
     }
 
-    /// Replaces a file as editors and deployments do: aside, then renamed.
+    /// Replaces a file as editors and deployments do: written under another name, then renamed.
     async fn put(&self, name: &str, bytes: &[u8]) {
         let aside = self.dir.path().join(format!(".{name}"));
         std::fs::write(&aside, bytes).unwrap();
@@ -96,7 +96,7 @@ impl Bench {
     async fn handle(&self, key: &str) -> (String, String) {
         let call = Call { remote: self.next_source(), ..call(key) };
         let answer = self.host.handle(call).await.unwrap();
-        // A caller is told a fixed text: what went wrong is the operator's to know.
+        // A caller gets a fixed text: details of the failure are for the operator only.
         let told = (answer.message == super::UNAVAILABLE).then(|| self.host.take_last_failure()).flatten();
         (answer.code, told.unwrap_or(answer.message))
     }
@@ -107,7 +107,7 @@ fn config(dir: &Path) -> Plugins {
         dir: dir.to_owned(),
         cache: std::path::PathBuf::new(),
         settle: Duration::from_millis(150),
-        // Longer than any test: what a test wants seen it asks for.
+        // Longer than any test: tests request each scan.
         rescan: Duration::from_secs(3_600),
         allow_remove: Vec::new(),
         http_ca: std::path::PathBuf::new(),

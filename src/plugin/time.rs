@@ -1,6 +1,6 @@
-//! The time that guests see, and that the ends of their keys are counted by: the machine's, or one that stands until it is moved.
+//! The time that guests see, and by which their keys expire: the machine's clock, or one that stands until it is moved.
 //!
-//! Budgets are no part of it: a guest pays with the machine's own time.
+//! Budgets do not use it: guests are charged by the machine's own clock.
 
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -19,39 +19,39 @@ pub struct Time(Option<Arc<Fixed>>);
 #[derive(Debug)]
 struct Fixed {
     start: Instant,
-    /// At `start`, since 1970.
+    /// Time since 1970 at `start`.
     since_1970: Duration,
-    /// Nanoseconds that were let pass.
+    /// Nanoseconds by which the clock was advanced.
     passed: AtomicU64,
 }
 
 static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Time {
-    /// A time that stands at so long since 1970 until [`Time::advance`] moves it.
+    /// A clock that stands at this time since 1970 until [`Time::advance`] moves it.
     #[must_use]
     pub fn fixed(since_1970: Duration) -> Self {
         Self(Some(Arc::new(Fixed { start: Instant::now(), since_1970, passed: AtomicU64::new(0) })))
     }
 
-    /// Lets so much of a fixed time pass; the machine's does as it likes.
+    /// Advances a fixed clock. Does nothing to the machine's clock.
     pub fn advance(&self, by: Duration) {
         if let Some(fixed) = &self.0 {
             fixed.passed.fetch_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
     }
 
-    /// Since 1970.
+    /// Time since 1970.
     pub(super) fn since_1970(&self) -> Duration {
         self.0.as_ref().map_or_else(clock::since_1970, |fixed| fixed.since_1970 + fixed.passed())
     }
 
-    /// Since some start, never going back.
+    /// Time since an arbitrary start; never goes back.
     pub(super) fn monotonic(&self) -> Duration {
         self.0.as_ref().map_or_else(|| STARTED.elapsed(), |fixed| fixed.passed())
     }
 
-    /// To count the end of something by.
+    /// The current instant, for expiries and due times.
     pub(super) fn instant(&self) -> Instant {
         self.0.as_ref().map_or_else(Instant::now, |fixed| fixed.start + fixed.passed())
     }

@@ -1,7 +1,7 @@
-//! Timers of plugins: what is set, when it is due, and who is told. Also the interface `timers`.
+//! Timers of plugins: their state, due times and delivery. Also the interface `timers`.
 //!
-//! They belong to a plugin's name, so they survive its reload; they live in memory, so they end with the node. Knows no guest: a due
-//! timer is told to whatever version serves then, by its export `alarms`.
+//! Timers belong to a plugin's name, so they survive its reload. They live in memory, so they end with the node. A due
+//! timer is delivered to the version that serves then, by its export `alarms`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -27,11 +27,11 @@ use super::version::Version;
 /// Most timers of one plugin, and most bytes of their names and data.
 const MAX_TIMERS: usize = 10_000;
 const MAX_BYTES: usize = 4 << 20;
-/// Longest name and most data of one timer, bytes, and the furthest that it may be set.
+/// Longest name and most data of one timer, bytes, and its longest delay.
 const MAX_NAME: usize = 128;
 const MAX_DATA: usize = 4 << 10;
 const FURTHEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Due timers that are told at once, over all plugins.
+/// Due timers that are delivered at once, over all plugins.
 const AT_ONCE: usize = 32;
 
 impl Host for Guest {
@@ -78,12 +78,12 @@ impl Host for Guest {
     }
 }
 
-/// What a call wants done to its plugin's timers.
+/// Change that a call makes to its plugin's timers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// One of this name is due after so long, in the place of an earlier one.
+    /// Starts a timer of this name that is due after `after`; it replaces an earlier one.
     Start { name: String, after: Duration, data: Vec<u8> },
-    /// There is none of this name any more.
+    /// Cancels the timer of this name.
     Cancel { name: String },
 }
 
@@ -91,7 +91,7 @@ pub(super) enum Change {
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     set: Mutex<Set>,
-    /// The first one that is due may be another.
+    /// Notified when the first due timer may have changed.
     news: Notify,
 }
 
@@ -102,7 +102,7 @@ struct Set {
     number: u64,
 }
 
-/// One plugin's.
+/// Timers of one plugin.
 #[derive(Debug, Default)]
 struct Own {
     timers: HashMap<String, Timer>,
@@ -115,7 +115,7 @@ struct Timer {
     data: Vec<u8>,
 }
 
-/// One that is due.
+/// A timer that is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) plugin: Arc<str>,
@@ -124,7 +124,8 @@ pub(super) struct Due {
 }
 
 impl Timers {
-    /// Whether all of it has room. Calls that end at once may pass the bounds together by what they staged.
+    /// True if all staged timers fit. Calls that end at the same time may together exceed the bounds by their staged
+    /// timers.
     fn fits(&self, plugin: &str, staged: &[Change]) -> bool {
         let set = self.set.lock();
         let (mut count, mut bytes) = set.plugins.get(plugin).map_or((0, 0), |own| (own.timers.len(), own.bytes));
@@ -136,7 +137,7 @@ impl Timers {
         count <= MAX_TIMERS && bytes <= MAX_BYTES
     }
 
-    /// Does all of it.
+    /// Applies all changes.
     pub(super) fn apply(&self, plugin: &Arc<str>, changes: Vec<Change>, now: Instant) {
         let mut set = self.set.lock();
         for change in changes {
@@ -160,14 +161,14 @@ impl Timers {
         Some(Due { plugin, name, data })
     }
 
-    /// When the first one is due.
+    /// Due time of the first timer.
     pub(super) fn next(&self) -> Option<Instant> {
         self.set.lock().due.first_key_value().map(|((at, _), _)| *at)
     }
 }
 
 impl Timers {
-    /// What one plugin has set: names, and when each is due.
+    /// Timers of one plugin: names and due times.
     pub(super) fn set_by(&self, plugin: &str) -> Vec<(String, Instant)> {
         let set = self.set.lock();
         let own = set.plugins.get(plugin).into_iter().flat_map(|own| &own.timers);
@@ -198,7 +199,7 @@ impl Set {
     }
 }
 
-/// Tells what is due until the node ends.
+/// Delivers due timers until the node ends.
 pub(super) async fn ring(timers: Arc<Timers>, serving: Arc<ArcSwap<Snapshot>>, mut stopped: watch::Receiver<bool>) {
     let mut told = JoinSet::new();
     loop {
@@ -237,7 +238,7 @@ async fn tell(version: &Arc<Version>, due: &Due) {
     }
 }
 
-/// Tells it, and commits what comes of it.
+/// Delivers a timer and commits the staged work.
 pub(super) async fn hand(version: &Arc<Version>, due: &Due) -> Result<(), Failure> {
     for _ in 0..=commit::RETRIES {
         let begun = version.begin(|| CallSource::timer(due))?;

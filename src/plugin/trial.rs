@@ -1,7 +1,8 @@
-//! One plugin called without a node: what `skylark plugin test` and `plugin bench` stand on.
+//! The plugin harness: calls one plugin without a node, for `skylark plugin test` and `plugin bench`.
 //!
-//! Everything between a call and its answer is the node's own code: the loader's steps, the chain, the commit. Given are only
-//! what stands around it: a clock that stands, random numbers that repeat, a store, and who is online ([`crowd`]).
+//! Everything between a call and its answer is the node's own code: the loader's steps, the chain, the commit. Only the
+//! surroundings are given: a fixed clock, random numbers that repeat, a store, a network and the users online
+//! ([`crowd`]).
 
 mod crowd;
 mod web;
@@ -37,7 +38,7 @@ use crowd::Crowd;
 use web::Web;
 pub use web::{Asked, Exchange};
 
-/// A file that was read and compiled, to be called as often as one likes.
+/// A file that was read and compiled, and can be called any number of times.
 pub struct Trial {
     env: Env,
     source: Source,
@@ -45,39 +46,39 @@ pub struct Trial {
     compiled_in: Duration,
 }
 
-/// Why there is nothing to call.
+/// Why the harness cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
     /// The file cannot be read.
     #[error("{}: {error}", file.display())]
     Read {
-        /// Which one.
+        /// The file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         error: String,
     },
-    /// It is not named like a component.
+    /// The file's name does not end with `.wasm`.
     #[error("{}: expected a file whose name ends with .wasm", .0.display())]
     Name(PathBuf),
-    /// There can be no engine or thread.
+    /// The engine or a thread cannot be created.
     #[error(transparent)]
     Engine(#[from] LoadError),
 }
 
-/// What stands around the plugin.
+/// Surroundings of the plugin.
 #[derive(Debug, Clone, Default)]
 pub struct Given {
-    /// Laid over the manifest beside the file, each key in place of the manifest's.
+    /// Keys that replace those of the manifest beside the file.
     pub manifest: Table,
-    /// The time at which the clock stands, since 1970.
+    /// Time of the fixed clock, since 1970.
     pub now: Duration,
-    /// What the random numbers are made from.
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// What the plugin's keys hold.
+    /// Keys and values of the plugin in the store.
     pub kv: Vec<(String, Vec<u8>)>,
-    /// Who is online.
+    /// The users online, with their connections.
     pub online: Vec<(Uid, Presence)>,
-    /// What the network answers.
+    /// Answers of the network.
     pub http: Vec<Exchange>,
 }
 
@@ -85,17 +86,17 @@ pub struct Given {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}: {words}")]
 pub struct Failed {
-    /// `trap`, `cpu`, `wall`, `memory`, `bytes`, `answer`, `declared`, `kv`: the metric's word.
+    /// `trap`, `cpu`, `wall`, `memory`, `bytes`, `answer`, `declared`, `kv`: the label in metrics.
     pub kind: &'static str,
-    /// What happened.
+    /// Description of the failure.
     pub words: String,
 }
 
 impl Trial {
-    /// Reads and compiles a file; one that does not compile is refused by each [`Trial::begin`].
+    /// Reads and compiles a file. A file that does not compile is refused by each [`Trial::begin`].
     ///
     /// # Errors
-    /// [`TrialError`]: it cannot be read, or there can be no engine.
+    /// [`TrialError`]: the file cannot be read, or the engine cannot be created.
     pub async fn open(file: &Path, config: &Plugins) -> Result<Self, TrialError> {
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
@@ -106,7 +107,8 @@ impl Trial {
         let Files { wasm, manifest, .. } =
             disk::read(dir, name, Owners::Anyone).map_err(|error| unreadable(error.to_string()))?;
         let wasm = wasm.ok_or_else(|| unreadable("there is no such file".to_owned()))?;
-        // As the node does, and as bounded. The tests of this library are no `skylark`.
+        // Compiles as the node does, with the same limits. A test binary is not `skylark`, so it compiles in its own
+        // process.
         let compile = if cfg!(test) { CompileIn::ThisProcess } else { CompileIn::Child };
         let options = Options { compile, ..Options::default() };
         let env = Env::new(config, options, mpsc::channel(1).0, mpsc::channel(1).0)?;
@@ -123,7 +125,7 @@ impl Trial {
         self.source.bytes.len()
     }
 
-    /// How long it took to compile, or to take from the cache.
+    /// Time to compile the file, or to load it from the cache.
     #[must_use]
     pub fn compiled_in(&self) -> Duration {
         self.compiled_in
@@ -150,7 +152,7 @@ impl Trial {
         };
         let env = self.env.afresh(options);
         let crowd = Arc::new(Crowd::new(given.online.clone()));
-        // Nobody set them before: the surroundings are new.
+        // The surroundings are new, so no services are set yet.
         let _ = env.services.set(Arc::clone(&crowd) as Arc<dyn Services>);
         let manifest = self.manifest(&given.manifest, &env)?;
         if !manifest.enabled {
@@ -164,7 +166,7 @@ impl Trial {
         let told = |faults: Vec<String>| -> Vec<String> {
             faults.iter().map(|fault| format!("{}.toml: {fault}", self.source.plugin)).collect()
         };
-        // As it was written, so that a fault names its line.
+        // Parsed as it was written, so that a fault names its line.
         let as_written = Manifest::parse(self.source.manifest(), &env.caps).map_err(told);
         if over.is_empty() {
             return as_written;
@@ -175,7 +177,7 @@ impl Trial {
     }
 }
 
-/// Timers that one pause may bring about: one that sets itself again and again comes to an end.
+/// Most timers that one `advance` delivers, so that a timer that sets itself again comes to an end.
 const MOST_TIMERS: usize = 10_000;
 
 async fn put(kv: &MemoryStore, plugin: &str, key: &str, value: &[u8]) -> Result<(), String> {
@@ -184,7 +186,7 @@ async fn put(kv: &MemoryStore, plugin: &str, key: &str, value: &[u8]) -> Result<
     kv.commit(plugin, commit, Share::default()).await.map_err(|error| format!("given kv: {error}"))
 }
 
-/// A loaded plugin with its surroundings. What one call does the next one finds.
+/// A loaded plugin with its surroundings. Each call finds the effects of the calls before it.
 pub struct Stage {
     version: Arc<Version>,
     snapshot: Snapshot,
@@ -195,12 +197,12 @@ pub struct Stage {
     env: Env,
 }
 
-/// What a filter did: its judgement, if it was asked at all, and its failure, if it failed.
+/// Result of a filter: its judgement, and its failure if it was asked and failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    /// What becomes of the publish, by the manifest's word if the call failed.
+    /// Judgement of the publish. If the call failed, the manifest decides.
     pub judgement: Judgement,
-    /// Whether the manifest's rules let the publish reach the plugin.
+    /// True if the manifest's rules let the publish reach the plugin.
     pub asked: bool,
     /// Why there is no answer.
     pub failed: Option<Failed>,
@@ -234,7 +236,7 @@ impl Stage {
         Judged { judgement, asked: self.version.stats.calls() > before, failed }
     }
 
-    /// Sends a whole batch through the chain.
+    /// Sends a batch through the chain.
     pub async fn judge_all(&self, batch: &mut [Envelope]) -> Vec<Judgement> {
         chain::judge(&self.snapshot, batch).await
     }
@@ -253,7 +255,7 @@ impl Stage {
         }
     }
 
-    /// Tells the plugin of an event that so many calls of plugins brought about.
+    /// Delivers an event to which `hops` calls of plugins led.
     ///
     /// # Errors
     /// The call failed: the node would log it.
@@ -261,7 +263,7 @@ impl Stage {
         Ok(events::hand(&self.version, event, hops).await?)
     }
 
-    /// Asks the plugin whether a client may join a room; `None` where the manifest's rules keep the question from it.
+    /// Asks the plugin about a join; `None` if the manifest's rules keep the request from it.
     ///
     /// # Errors
     /// The call failed: the node would answer 503.
@@ -284,10 +286,10 @@ impl Stage {
         self.version.blueprint.context.limits.budget(Some(role)).cpu
     }
 
-    /// Bytes of the warm instance, and how many it may have.
+    /// Bytes of the warm instance, and its limit.
     ///
     /// # Errors
-    /// There is none, and none can be made.
+    /// No instance is warm, and none can be made.
     pub async fn memory(&self) -> Result<(usize, usize), Failed> {
         let mut lease = Lease::take(&self.version).await?;
         let taken = lease.instance().memory();
@@ -295,10 +297,10 @@ impl Stage {
         Ok((taken, self.version.blueprint.context.limits.memory))
     }
 
-    /// Makes one more instance, as a call without a warm one does, and tells how long that took.
+    /// Makes one more instance, as a call without a warm one does, and returns the time that it took.
     ///
     /// # Errors
-    /// It does not start.
+    /// The instance does not start.
     pub async fn cold_start(&self) -> Result<Duration, Failed> {
         let begun = Instant::now();
         let instance = Instance::new(&self.version.blueprint).await?;
@@ -307,11 +309,10 @@ impl Stage {
         Ok(took)
     }
 
-    /// Lets time pass: each timer that comes due is told at its moment, in order, and those that it sets too. The names of those that
-    /// were told.
+    /// Advances the clock. Each timer that comes due is delivered at its time, in order, and so are the timers that it
+    /// sets. Returns the names of the delivered timers.
     ///
-    /// # Errors
-    /// A call failed, or there is nobody to tell: the node would log it. The time stands where that was.
+    /// A call failed, or the plugin exports no alarms: the node would log it. The clock stands at that time.
     pub async fn advance(&self, by: Duration) -> Result<Vec<String>, Failed> {
         let end = self.time.instant() + by;
         let mut told = Vec::new();
@@ -333,28 +334,28 @@ impl Stage {
         Ok(told)
     }
 
-    /// The timers that are set, by name, and in how long each is due.
+    /// The timers that are set, by name, with the time until each is due.
     #[must_use]
     pub fn timers(&self) -> BTreeMap<String, Duration> {
         let (set, now) = (self.env.timers.set_by(&self.version.name), self.time.instant());
         set.into_iter().map(|(name, due)| (name, due.saturating_duration_since(now))).collect()
     }
 
-    /// The requests since the last look.
+    /// Requests since the last look.
     #[must_use]
     pub fn take_requests(&self) -> Vec<Asked> {
         self.web.take_asked()
     }
 
-    /// What was done to others since the last look.
+    /// Effects on other connections since the last look.
     #[must_use]
     pub fn take_effects(&self) -> Vec<Effect> {
         self.crowd.take_effects()
     }
 
-    /// What a key of the plugin holds.
+    /// The value of a key of the plugin.
     pub async fn value(&self, key: &str) -> Option<Arc<[u8]>> {
-        // The memory store answers always.
+        // The memory store always answers.
         self.kv.get(&self.version.name, key).await.ok()?.value
     }
 }

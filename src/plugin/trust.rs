@@ -1,6 +1,6 @@
-//! What an operator trusts: files whose hash the manifest pins, and files that somebody signed whose key the configuration names.
+//! Files that an operator trusts: those with the hash that the manifest pins, and those signed with a configured key.
 //!
-//! Judges bytes before they are compiled; knows no component. Signatures are Ed25519 over the whole file, base64, in
+//! Checks bytes before they are compiled; knows no component. Signatures are Ed25519 over the whole file, as base64, in
 //! `NAME.wasm.sig` beside it.
 
 use aws_lc_rs::rand::SystemRandom;
@@ -12,11 +12,11 @@ use super::load::Source;
 use super::manifest::Manifest;
 use crate::config::Plugins;
 
-/// What the configuration asks of each file.
+/// Requirements of the configuration for each file.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trust {
     require_hash: bool,
-    /// Public keys; one that is none verifies nothing.
+    /// Public keys; an invalid one verifies nothing.
     keys: Vec<Vec<u8>>,
 }
 
@@ -26,6 +26,8 @@ impl Trust {
         Self { require_hash: config.require_hash, keys: config.signing_keys.iter().map(key).collect() }
     }
 
+    /// Checks the pin and the signature of a file.
+    ///
     /// # Errors
     /// Why the file is not trusted, and what to do about it.
     pub(super) fn judge(&self, source: &Source, manifest: &Manifest) -> Result<(), Vec<String>> {
@@ -68,7 +70,7 @@ impl Trust {
 /// Why there is no key or signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignError {
-    /// The text is no private key.
+    /// The text is not a private key.
     #[error("expected a private key as `skylark plugin keygen` writes it")]
     Key,
     /// The system gives no randomness.
@@ -76,12 +78,12 @@ pub enum SignError {
     Randomness,
 }
 
-/// A private key, by which files are signed.
+/// A private key that signs files.
 #[derive(Debug)]
 pub struct SigningKey(Ed25519KeyPair);
 
 impl SigningKey {
-    /// A new key, as text that is to be kept secret (PKCS #8, base64).
+    /// A new private key as text (PKCS #8, base64), which must be kept secret.
     ///
     /// # Errors
     /// [`SignError::Randomness`].
@@ -90,7 +92,7 @@ impl SigningKey {
         Ok(STANDARD.encode(key.as_ref()))
     }
 
-    /// Reads such a text.
+    /// Parses the text that [`SigningKey::generate`] returns.
     ///
     /// # Errors
     /// [`SignError::Key`].
@@ -99,13 +101,13 @@ impl SigningKey {
         Ed25519KeyPair::from_pkcs8(&bytes).map(Self).map_err(|_| SignError::Key)
     }
 
-    /// What `plugins.signing_keys` names.
+    /// The public key, in the form of `plugins.signing_keys`.
     #[must_use]
     pub fn public(&self) -> String {
         STANDARD.encode(self.0.public_key().as_ref())
     }
 
-    /// What `NAME.wasm.sig` holds.
+    /// The signature of `bytes`, in the form of `NAME.wasm.sig`.
     #[must_use]
     pub fn sign(&self, bytes: &[u8]) -> String {
         STANDARD.encode(self.0.sign(bytes).as_ref())

@@ -1,4 +1,4 @@
-//! One version of one plugin as it serves: linked, warm, counted. Immutable but for its pool and its counters.
+//! One version of one plugin as it serves: linked, warm, counted. Immutable except for its pool and its counters.
 
 use std::sync::Arc;
 use std::sync::Weak;
@@ -25,7 +25,7 @@ pub(super) struct Version {
     pub(super) name: Arc<str>,
     /// Grows by one with each version of the file that went live.
     pub(super) number: u64,
-    /// The files that it was made of.
+    /// The files from which it was made.
     pub(super) mark: Mark,
     pub(super) size: u64,
     /// Milliseconds since 1970.
@@ -45,10 +45,10 @@ pub(super) struct Version {
     pub(super) alarm: Alarm,
 }
 
-/// Asks for warm instances off the path of calls.
+/// Requests warm instances off the path of calls.
 pub(super) type Warmer = mpsc::Sender<Weak<Version>>;
 
-/// Tells the loader of a version that should be taken back.
+/// Reports a version to the loader that should be rolled back.
 pub(super) type Alarm = mpsc::Sender<Condemned>;
 
 /// A version on probation that fails by its own fault.
@@ -58,11 +58,12 @@ pub(super) struct Condemned {
     pub(super) failure: Failure,
 }
 
-/// So many sources that are set apart are logged each, then one in so many: a client may dial with ever new credentials.
+/// This many sources that are set apart are logged each, then one in `LOGGED_THEN`: a client may connect with ever new
+/// credentials.
 const LOGGED: u64 = 10;
 const LOGGED_THEN: u64 = 1_000;
 
-/// A call that may go to the guest.
+/// A call that may reach the guest.
 pub(super) struct Begun<'a> {
     version: &'a Version,
     at: Option<Instant>,
@@ -70,13 +71,13 @@ pub(super) struct Begun<'a> {
 }
 
 impl Begun<'_> {
-    /// The guest answered, and its answer holds.
+    /// The guest answered, and its answer is valid.
     pub(super) fn answered(self, outcome: Outcome) {
         self.version.stats.answered(self.at, outcome);
         self.lives();
     }
 
-    /// The guest is well, though this call has no answer of its role.
+    /// The guest works, although this call has no answer of its role.
     pub(super) fn lives(self) {
         if self.pass.answered() {
             self.version.show_circuit();
@@ -87,25 +88,26 @@ impl Begun<'_> {
 }
 
 impl Version {
-    /// Whether it stands guard: without it the role refuses.
+    /// True if the plugin is a guard of this role: without it the role refuses.
     pub(super) fn is_gate(&self, role: Role) -> bool {
         self.roles.contains(&role) && is_gate(role, &self.manifest)
     }
 
-    /// A call begins for this source: without leave it gets the role's failure answer.
+    /// Begins a call for this source. A failure here gets the failure answer of the role.
     pub(super) fn begin<'s>(&self, source: impl FnOnce() -> CallSource<'s>) -> Result<Begun<'_>, Failure> {
         let pass = self.breaker.pass(self.stats.calls(), source)?;
         Ok(Begun { version: self, at: self.stats.called(), pass })
     }
 
-    /// A call in this role had no answer. What the guest did is evidence against a version on probation.
+    /// Records a call in this role without an answer. A failure of the guest is evidence against a version on
+    /// probation.
     pub(super) fn failed(self: &Arc<Self>, role: Role, failure: &Failure, source: &CallSource<'_>) {
         if self.count(role, failure, source) && self.has_previous() {
             self.blame(source.id(), failure);
         }
     }
 
-    /// Counts a call that had no answer; true if that was the guest's fault.
+    /// Counts a call without an answer; true if the guest is to blame.
     pub(super) fn count(self: &Arc<Self>, role: Role, failure: &Failure, source: &CallSource<'_>) -> bool {
         self.stats.failed(role, failure);
         if !failure.kind.counts() {
@@ -122,36 +124,36 @@ impl Version {
         true
     }
 
-    /// The guest alone is to blame for a failure of this source.
+    /// Records that the guest alone is to blame for a failure of this source.
     pub(super) fn blame(self: &Arc<Self>, source: SourceId, failure: &Failure) {
         self.breaker.blame(source);
         self.accuse(failure);
     }
 
-    /// Asks the loader to go back to the version before, if the evidence is enough.
+    /// Asks the loader to go back to the previous version, if the evidence is enough.
     fn accuse(self: &Arc<Self>, failure: &Failure) {
         if self.has_previous() && self.breaker.is_condemned() {
             self.give_up(failure);
         }
     }
 
-    /// Asks the loader to go back to the version before.
+    /// Asks the loader to go back to the previous version.
     pub(super) fn give_up(self: &Arc<Self>, failure: &Failure) {
-        // Without the news the version is not taken back, and its circuit guards it still.
+        // If this message is lost, the version is not rolled back, and its circuit still protects its callers.
         let _ = self.alarm.try_send(Condemned { version: Arc::clone(self), failure: failure.clone() });
     }
 
-    /// True while this version is on probation and the one before is kept.
+    /// True while this version is on probation and the previous one is kept.
     pub(super) fn has_previous(&self) -> bool {
         self.previous.lock().is_some()
     }
 
-    /// The version before, while this one is on probation.
+    /// The previous version, while this one is on probation.
     pub(super) fn previous(&self) -> Option<Arc<Self>> {
         self.previous.lock().as_ref()?.upgrade()
     }
 
-    /// Begins or ends its probation.
+    /// Begins the probation, or ends it with `None`.
     pub(super) fn set_previous(&self, previous: Option<&Arc<Self>>) {
         *self.previous.lock() = previous.map(Arc::downgrade);
     }
@@ -182,12 +184,12 @@ impl Version {
         metrics::gauge!(names::PLUGIN_CIRCUIT_OPEN, "plugin" => self.name.to_string()).set(open);
     }
 
-    /// It serves no call any more, or none yet: its instances go, and come back when it is asked to warm.
+    /// Drops the warm instances of a version that serves no call. The next `warm` makes new ones.
     pub(super) fn cool(&self) {
         self.pool.drain();
     }
 
-    /// A lost request does no harm: the next call makes its own instance and leaves it here.
+    /// Requests warm instances. A lost request does no harm: the next call makes its own instance and leaves it here.
     pub(super) fn ask_to_warm(self: &Arc<Self>) {
         let _ = self.warmer.try_send(Arc::downgrade(self));
     }
@@ -201,7 +203,7 @@ impl Version {
     }
 }
 
-/// Whether a plugin of this role and manifest must not just disappear.
+/// True if a plugin of this role and manifest is a guard, which must not just disappear.
 pub(super) fn is_gate(role: Role, manifest: &Manifest) -> bool {
     match role {
         Role::Auth | Role::Access => true,
@@ -210,12 +212,12 @@ pub(super) fn is_gate(role: Role, manifest: &Manifest) -> bool {
     }
 }
 
-/// Makes the instances that calls asked for, one after the other.
+/// Makes the instances that calls requested, for one version after the other.
 pub(super) async fn warm_up(mut asked: mpsc::Receiver<Weak<Version>>) {
     while let Some(version) = asked.recv().await {
         let Some(version) = version.upgrade() else { continue };
         match version.warm().await {
-            // Calls were quicker and have made what may live: theirs stay here when they are done.
+            // Calls were quicker and made as many instances as may live. Their instances stay here after the calls.
             Err(failure) if failure.kind == Kind::Full => {
                 tracing::debug!(plugin = %version.name, %failure, "no new instance");
             }

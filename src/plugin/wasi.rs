@@ -1,6 +1,7 @@
-//! WASI over nothing: no files, no environment, no sockets. What a guest prints becomes log lines, capped per call.
+//! WASI with an empty context: no files, no environment, no sockets. A guest's output becomes log lines, capped per
+//! call.
 //!
-//! Its calls are linked async: the sync linker panics on a tokio worker when a guest writes to standard error.
+//! Linked async: the sync linker panics on a tokio worker when a guest writes to standard error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,19 +16,19 @@ use wasmtime_wasi::{Deterministic, WasiCtx, async_trait};
 use super::limits::{Leave, Rate};
 use super::time::Time;
 
-/// In the place of the first line that a call has no share left for.
+/// Replaces the first line that exceeds the share of a call.
 const CUT: &str = "(this call logged too much: the rest is cut)";
-/// Longest line; what is longer is cut into several.
+/// Longest line; a longer one is cut into several.
 const LINE_BYTES: usize = 1 << 10;
 
-/// What one instance may still log in this call.
+/// Log budget of one instance for the current call.
 #[derive(Debug)]
 pub(super) struct LogBudget {
     plugin: Arc<str>,
-    /// Bytes of one call, printing included.
+    /// Bytes that one call may log, printing included.
     share: usize,
     left: AtomicUsize,
-    /// Bytes of all calls of the plugin in a second.
+    /// Bytes per second of all calls of the plugin.
     rate: Arc<Rate>,
 }
 
@@ -40,7 +41,7 @@ impl LogBudget {
         self.left.store(self.share, Ordering::Relaxed);
     }
 
-    /// Takes what a line costs; the line that does not fit is replaced by a word that says so, the rest is silent.
+    /// Charges a line. The first line that does not fit is replaced by a notice; the following ones are dropped.
     pub(super) fn line<'a>(&self, text: &'a str) -> Option<&'a str> {
         let left = self.left.load(Ordering::Relaxed);
         let cost = text.len() + 1;
@@ -86,7 +87,7 @@ pub(super) fn context(budget: &Arc<LogBudget>, time: &Time, seed: Option<u64>) -
     builder.build()
 }
 
-/// Bytes that look like chance and are the same for the same seed (SplitMix64); they come again after so many.
+/// Pseudo-random bytes, the same for the same seed (SplitMix64). They repeat after 4 096 bytes.
 fn numbers(seed: u64) -> Vec<u8> {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     let number = |index: u64| {
@@ -108,7 +109,7 @@ impl IsTerminal for Printed {
 
 impl StdoutStream for Printed {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        // Only wasi 0.1 and 0.3 ask for this form, and neither is linked.
+        // Only wasi 0.1 and 0.3 use this form, and neither is linked.
         Box::new(tokio::io::sink())
     }
 

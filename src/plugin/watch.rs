@@ -1,4 +1,4 @@
-//! Watches the plugin directory. Any event means only "look again": what changed is found by looking.
+//! Watches the plugin directory. Any event means only "look again": a scan finds the change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::disk::Stamp;
 
-/// Keeps a watcher on the directory, whatever directory has that name.
+/// Keeps a watcher on the directory, even if another directory takes its name.
 pub(super) struct Watch {
     events: Arc<Notify>,
     armed: Option<(Stamp, RecommendedWatcher)>,
@@ -19,12 +19,12 @@ impl Watch {
         Self { events: Arc::default(), armed: None }
     }
 
-    /// Ends when something may have changed.
+    /// Returns when something may have changed.
     pub(super) async fn changed(&self) {
         self.events.notified().await;
     }
 
-    /// Watches `dir`, or again if it is another directory now. Without a watcher the rescan is what notices.
+    /// Watches `dir`, and watches again if it is another directory now. Without a watcher the rescan finds changes.
     pub(super) fn arm(&mut self, dir: &Path) {
         let Ok(meta) = std::fs::metadata(dir) else { return self.armed = None };
         let stamp = Stamp::of(&meta);
@@ -33,7 +33,7 @@ impl Watch {
         }
         let events = Arc::clone(&self.events);
         let noticed = move |event: notify::Result<Event>| {
-            // Looking opens and reads too: that must not be a reason to look again.
+            // A scan opens and reads files, too, which must not cause another scan.
             if !event.is_ok_and(|event| event.kind.is_access()) {
                 events.notify_one();
             }

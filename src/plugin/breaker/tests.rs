@@ -1,4 +1,4 @@
-//! What opens a circuit, what sets a source apart, and what ends both: by a clock that stands still.
+//! Circuits that open and close, and sources that are set apart, by a paused clock.
 
 use tokio::time::advance;
 
@@ -32,7 +32,7 @@ impl Calls {
         self.breaker.pass(self.next, || source).map(Pass::answered).map_err(|failure| failure.kind)
     }
 
-    /// Opened by the failures of four users.
+    /// A circuit that the failures of four users opened.
     fn opened() -> Self {
         let mut calls = Self::new();
         let opened = ["a", "b", "c", "d"].map(|name| calls.fails(user(name)).unwrap().opened);
@@ -105,7 +105,7 @@ async fn many_credentials_of_one_address_are_not_many_where_others_are() {
     for credential in &credentials {
         assert!(!calls.fails(CallSource::Client { address: "198.51.100.7", credential }).unwrap().opened);
     }
-    // Behind one proxy an address tells nothing.
+    // Behind one proxy, an address identifies no client.
     let mut calls = Calls::new();
     let opened = credentials
         .iter()

@@ -1,4 +1,4 @@
-//! What a manifest may say, and what is said of one that is wrong.
+//! Valid manifests, and the faults of invalid ones.
 
 use std::time::Duration;
 

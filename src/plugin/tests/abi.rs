@@ -1,4 +1,5 @@
-//! What was built against 0.1.0 and 0.1.1 loads and behaves for ever: components and WIT of each release, never rebuilt.
+//! Components built against 0.1.0 and 0.1.1 load and behave the same forever: components and WIT of each release, never
+//! rebuilt.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

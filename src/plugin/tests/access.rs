@@ -1,4 +1,4 @@
-//! The role access: who decides, what a failure does, and what such a plugin may call.
+//! The role access: decisions, failures, and the host functions that such a plugin may call.
 
 use super::guests::{self, ABSTAIN, ALLOW, REFUSE, UNTIL};
 use super::{Bench, call};

@@ -1,4 +1,4 @@
-//! Who is to blame for a failed call: one client's input, a store that is away, a missing file, or the guest.
+//! Blame for a failed call: one client's input, an unavailable store, a missing file, or the guest.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ async fn admit(bench: &Bench, address: &str, token: &str) -> Result<Uid, Refusal
     bench.host.admit(transport, claim).await.map(|admission| admission.uid)
 }
 
-/// What becomes of a client's message of this action.
+/// Judgement of a client's message with this action.
 async fn says(bench: &Bench, user: &str, action: &str) -> Judgement {
     let from = Publisher { uid: Uid::parse(user).unwrap(), cid: ConnectionId::new(1).unwrap() };
     let mut batch = [Envelope { from: Some(from), ..envelope(action) }];
@@ -110,7 +110,7 @@ async fn few_sources_roll_a_version_back_that_never_answered() {
     until(&bench, "f", |status| status.version == 1).await;
 }
 
-/// A store that is away.
+/// A store that is unavailable.
 struct Away;
 
 impl Store for Away {

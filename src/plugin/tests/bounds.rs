@@ -1,4 +1,4 @@
-//! Each limit holds, by what the caller sees and the store keeps; and instances are replaced when they should be.
+//! Each limit holds, as seen by the caller and the store. Instances are replaced when they should be.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::plugin::host::{Options, WasmHost};
 use crate::plugin::kv::{Commit, Found, KvError, MemoryStore, Share, Store};
 use crate::telemetry::Metrics;
 
-/// A filter that rejects with 100 and the number of its instance's calls, after doing `first`.
+/// A filter that runs `first`, and rejects with 100 plus the number of its instance's calls.
 fn counting(first: &str) -> Vec<u8> {
     guests::component(
         "export skylark:plugin/filter@0.1.1;",
@@ -33,7 +33,7 @@ fn counting(first: &str) -> Vec<u8> {
     )
 }
 
-/// The codes of so many publishes, one after the other.
+/// The codes of `count` publishes, one after the other.
 async fn codes(bench: &Bench, count: usize) -> Vec<String> {
     let mut codes = Vec::new();
     for _ in 0..count {
@@ -52,7 +52,7 @@ async fn an_instance_serves_so_many_calls_and_is_replaced() {
 
 #[tokio::test]
 async fn an_instance_over_three_quarters_of_its_memory_is_replaced() {
-    // Two pages at birth and four more a call, of 16: the third call leaves it with 14.
+    // Two pages at the start and four more per call, of 16: the third call leaves it with 14.
     let grow = "(if (i32.eq (memory.grow (i32.const 4)) (i32.const -1)) (then unreachable))";
     let manifest: &[u8] = b"[limits]\nmemory = \"1MiB\"\ninstances = 1";
     let bench = Bench::with(&[("f.wasm", &counting(grow)), ("f.toml", manifest)]).await;
@@ -68,7 +68,7 @@ async fn an_instance_that_failed_never_serves_again() {
     assert_eq!(codes(&bench, 4).await, ["101", "503", "101", "503"]);
 }
 
-/// Answers when it is told to, and remembers what it was given.
+/// A store that can be made to hold its answers, and records the shares that it was given.
 #[derive(Default)]
 struct Slow {
     store: MemoryStore,
@@ -121,12 +121,12 @@ fn with_kv(body: &str) -> Vec<u8> {
     guests::handler("ask", "import skylark:plugin/kv@0.1.1;", KV, body)
 }
 
-/// A host whose handler owns `ask`, over that store.
+/// A host with a handler that owns `ask`, over this store.
 async fn asking(body: &str, limits: &str, store: &Arc<Slow>) -> Bench {
     asking_of("h", body, limits, store, 64).await
 }
 
-/// By that name, on a node with so many instances.
+/// The same for a plugin of this name, on a node with this many instances.
 async fn asking_of(name: &str, body: &str, limits: &str, store: &Arc<Slow>, instances: u32) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join(format!("{name}.wasm")), with_kv(body)).unwrap();
@@ -158,7 +158,7 @@ async fn a_hung_commit_ends_with_the_wall_time() {
     assert_eq!((code.as_str(), words.contains("wall time of 60ms")), ("503", true), "{words}");
 }
 
-/// While the guest waits for the host, its thread works for others: that is not the guest's time.
+/// While the guest waits for the host, its thread works for others. That time is not charged to the guest.
 #[tokio::test]
 async fn a_wait_for_the_host_costs_no_cpu_budget() {
     let store = Arc::new(Slow::default());
@@ -176,8 +176,8 @@ async fn a_wait_for_the_host_costs_no_cpu_budget() {
     assert_eq!(answer.code, "200", "{}", answer.message);
 }
 
-/// Ten times more threads than cores want to run: a call that needs a few milliseconds of CPU gets them late, and no
-/// failure for it.
+/// Ten times more threads than cores want to run. A call that needs a few milliseconds of CPU gets them late, and does
+/// not fail for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_starved_core_costs_no_cpu_budget() {
     let work = "(local.set $count (i32.const 5000000)) (loop $on (br_if $on (local.tee $count (i32.sub (local.get $count) (i32.const 1)))))";
@@ -237,7 +237,8 @@ async fn a_node_has_so_many_instances_over_all_its_plugins() {
     assert_eq!((status.outcomes.get("full"), status.circuit), (Some(&1), Some("closed")), "no fault of the guest");
 }
 
-/// What no warm instance can serve is served by one that is made for it, and only what is beyond `instances` is refused; both are counted.
+/// A call without a warm instance is served by one that is made for it. Only calls beyond `instances` are refused. Both
+/// are counted.
 #[tokio::test]
 async fn overflow_goes_to_instances_made_for_one_call_and_then_to_the_failure_answer() {
     let metrics = Metrics::install();
@@ -309,7 +310,7 @@ async fn effects_beyond_the_limit_are_refused_to_the_guest() {
 #[tokio::test]
 async fn a_default_over_the_operators_cap_is_lowered() {
     let dir = tempfile::tempdir().unwrap();
-    // 20 pages more are 1.3 MB: within a filter's 16 MiB, over this operator's cap.
+    // 20 more pages are 1.3 MB: within a filter's 16 MiB, over this operator's cap.
     let grow = "(if (i32.eq (memory.grow (i32.const 20)) (i32.const -1)) (then unreachable)) (i32.const 0)";
     std::fs::write(dir.path().join("f.wasm"), guests::filter(grow)).unwrap();
     let mut config = config(dir.path());

@@ -1,4 +1,4 @@
-//! Guards that are broken or gone when the node starts, and what opens and shuts without a restart: keys, circuits.
+//! Guards that are broken or gone when the node starts, and changes without a restart: keys, circuits.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::plugin::host::{Options, WasmHost};
 use crate::plugin::trust::SigningKey;
 use crate::plugin::{Judgement, PluginHost};
 
-/// A plugin directory over which one node after the other runs.
+/// A plugin directory for several nodes, one after the other.
 pub(super) struct Place {
     dir: TempDir,
     pub(super) cache: TempDir,
@@ -59,7 +59,7 @@ impl Place {
     }
 }
 
-/// What a client and a publish meet.
+/// Results of an admission and of a publish.
 async fn met(bench: &Bench) -> (String, Judgement) {
     (bench.admit().await, bench.judge().await)
 }
@@ -112,7 +112,7 @@ async fn what_stood_guard_is_remembered_over_a_restart() {
     assert_eq!(met(&first).await, ("200".into(), passed()));
     drop(first);
 
-    // Broken: by its remembered rules, whatever the manifest has become. A newcomer that never served guards nothing.
+    // Broken: the remembered rules hold, regardless of the manifest. A new plugin that never served guards nothing.
     place.put("f.wasm", b"half a file");
     place.put("f.toml", b"no toml at all");
     place.put("h.wasm", b"half a file");
@@ -126,7 +126,7 @@ async fn what_stood_guard_is_remembered_over_a_restart() {
         assert!(bench.host.faults()[0].contains("plugin f: its file is refused"), "{:?}", bench.host.faults());
     }
 
-    // Gone: until the operator says so, or there is a good one again.
+    // Gone: the gates stay shut until the operator allows it, or a good file is back.
     for name in ["f.wasm", "f.toml", "a.wasm", "h.wasm", "new.wasm"] {
         std::fs::remove_file(place.path(name)).unwrap();
     }

@@ -7,7 +7,7 @@ use wit_parser::Resolve;
 
 /// A component from the text of a core module and the interfaces of a world.
 ///
-/// Data of all guests: at 0 zeros (an `allow`, an `ok`, a `none`), at 1024 upwards what the guest says.
+/// Data of all guests: zeros at 0 (an `allow`, an `ok`, a `none`), and the guest's texts from 1024 upwards.
 pub(super) fn component(world: &str, core: &str) -> Vec<u8> {
     let text = format!(
         r#"(module
@@ -23,7 +23,7 @@ pub(super) fn component(world: &str, core: &str) -> Vec<u8> {
     );
     let mut module = wat::parse_str(&text).unwrap();
     let mut resolve = Resolve::default();
-    // A world may name each version: most guests here are written against the first one, and are served still.
+    // A world may name any version: most guests here are written against the first one, which is still served.
     for wit in ["wit", "tests/fixtures/abi-0.1.0/wit", "tests/fixtures/abi-0.1.1/wit"] {
         resolve.push_path(Path::new(env!("CARGO_MANIFEST_DIR")).join(wit)).unwrap();
     }
@@ -37,13 +37,13 @@ pub(super) fn component(world: &str, core: &str) -> Vec<u8> {
 /// Bodies of functions that never answer.
 pub(super) const TRAP: &str = "unreachable";
 pub(super) const LOOP: &str = "(loop $for_ever (br $for_ever)) unreachable";
-/// Takes memory until it gets none, then gives up as an allocator does.
+/// Takes memory until a growth fails, then gives up as an allocator does.
 pub(super) const HOG: &str = "(loop $more
     (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable";
-/// Calls itself until the stack ends.
+/// Calls itself until the stack is used up.
 pub(super) const DEEP: &str = "(call $self)";
 
-/// A filter whose `judge` is `body`, a pointer to its verdict.
+/// A filter with `body` as its `judge`, which returns a pointer to the verdict.
 pub(super) fn filter(body: &str) -> Vec<u8> {
     let world = "export skylark:plugin/filter@0.1.0;";
     component(
@@ -55,7 +55,7 @@ pub(super) fn filter(body: &str) -> Vec<u8> {
     )
 }
 
-/// Verdicts and answers as they lie in memory.
+/// Verdicts and answers in their memory layout.
 const DATA: &str = r#"
     (data (i32.const 1024) "\02\00\00\00\00\00\00\00\00\08\00\00\03\00\00\00\03\08\00\00\02\00\00\00")
     (data (i32.const 1072) "\03")
@@ -65,7 +65,7 @@ pub(super) const ALLOW: &str = "(i32.const 0)";
 pub(super) const REJECT: &str = "(i32.const 1024)";
 pub(super) const DROP: &str = "(i32.const 1072)";
 
-/// A filter that rejects with `code`, which is how a version stamps what it judged.
+/// A filter that rejects with `code`, which tells the versions of a test apart.
 pub(super) fn stamp(code: u32) -> Vec<u8> {
     assert!((100..1000).contains(&code));
     let text = REJECTING.replace("451no", &format!("{code}no"));
@@ -77,7 +77,7 @@ const REJECTING: &str = r#"
     (data (i32.const 1024) "\02\00\00\00\00\00\00\00\00\08\00\00\03\00\00\00\03\08\00\00\02\00\00\00")
     (data (i32.const 2048) "451no")"#;
 
-/// An auth plugin whose `admit` is `body`, a pointer to its answer.
+/// An auth plugin with `body` as its `admit`, which returns a pointer to the answer.
 pub(super) fn auth(body: &str) -> Vec<u8> {
     component(
         "export skylark:plugin/auth@0.1.0;",
@@ -99,7 +99,8 @@ pub(super) const ADMIT: &str = "(i32.const 1024)";
 pub(super) const REFUSE: &str = "(i32.const 1152)";
 pub(super) const ABSTAIN: &str = "(i32.const 1216)";
 
-/// An access plugin whose `join` is `body`, a pointer to its answer; `allow` without an end is [`ALLOW`].
+/// An access plugin with `body` as its `join`, which returns a pointer to the answer. [`ALLOW`] is `allow` without an
+/// end.
 pub(super) fn access(world: &str, imports: &str, body: &str) -> Vec<u8> {
     component(
         &format!("{world} export skylark:plugin/access@0.1.2;"),
@@ -120,7 +121,8 @@ pub(super) fn access(world: &str, imports: &str, body: &str) -> Vec<u8> {
 /// `allow(some(5_000_000_000))` of an access plugin.
 pub(super) const UNTIL: &str = "(i32.const 1280)";
 
-/// A handler that owns `key` (at most 15 bytes), with `imports`; its `handle` is `body`, a pointer to its result.
+/// A handler that owns `key` (at most 15 bytes), with `imports`. Its `handle` is `body`, which returns a pointer to the
+/// result.
 pub(super) fn handler(key: &str, world: &str, imports: &str, body: &str) -> Vec<u8> {
     assert!(key.len() < 16);
     let length = key.len();
@@ -152,7 +154,7 @@ pub(super) const FINE: &str = "(i32.const 1088)";
 /// `err("sorry")`.
 pub(super) const SORRY: &str = "(i32.const 1152)";
 
-/// An events plugin whose `on-event` is `body`.
+/// An events plugin with `body` as its `on-event`.
 pub(super) fn events(world: &str, imports: &str, body: &str) -> Vec<u8> {
     component(
         &format!("{world} export skylark:plugin/events@0.1.0;"),
@@ -166,7 +168,7 @@ pub(super) fn events(world: &str, imports: &str, body: &str) -> Vec<u8> {
     )
 }
 
-/// A filter with a `start`, a pointer to its result.
+/// A filter with `body` as its `start`, which returns a pointer to the result.
 pub(super) fn starting(body: &str) -> Vec<u8> {
     component(
         "export skylark:plugin/filter@0.1.0; export skylark:plugin/lifecycle@0.1.0;",

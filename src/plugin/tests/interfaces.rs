@@ -1,4 +1,4 @@
-//! What the host offers since 0.1.1, called by a guest of a real toolchain (`plugins/testing/probe`) and by small ones.
+//! Host functions since 0.1.1, called by a guest of a real toolchain (`plugins/testing/probe`) and by small guests.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -45,7 +45,7 @@ async fn sums_are_told_once_each_however_many_add() {
     let (mut sums, mut added) = (BTreeSet::new(), 0);
     for call in calls {
         let answer = call.await.unwrap();
-        // A call that met others four times in a row is told 503, and has added nothing.
+        // A call that conflicts with others four times in a row gets 503, and has added nothing.
         if answer.code == "200" {
             sums.insert(value(&answer).to_owned());
             added += 1;
@@ -100,7 +100,7 @@ async fn devices_and_rooms_are_told_once_each() {
     assert_eq!((nobody.data.get("devices"), nobody.data.get("rooms")), (Some(""), Some("")));
 }
 
-/// Whatever a guest asks for, a page has at most a thousand.
+/// A page has at most a thousand members, regardless of the guest's request.
 #[tokio::test]
 async fn members_of_a_room_come_in_pages() {
     let import = r#"(import "skylark:plugin/directory@0.1.1" "members" (func $members (param i32 i32 i32 i32 i32)))"#;
@@ -157,7 +157,7 @@ async fn a_timer_rings_once_and_survives_a_reload() {
     assert!(node.take().is_empty());
 }
 
-/// Lets three publishes pass, then none: the counter's answer decides.
+/// Lets three publishes pass, then none, by the counter's answer.
 const RATE: &str = r#"
     (import "skylark:plugin/counters@0.1.1" "add-and-read" (func $count (param i32 i32 i32 i32) (result i64)))
     (func (export "skylark:plugin/filter@0.1.1#judge") (result i32)

@@ -1,12 +1,12 @@
-//! A trap, an endless loop, a memory hog and a deep recursion in every role: bounded time, the declared failure answer,
-//! and the next call served.
+//! A trap, an endless loop, a memory hog and a deep recursion in every role: the time is bounded, the caller gets the
+//! declared failure answer, and the next call is served.
 
 use std::time::{Duration, Instant};
 
 use super::guests::{self, ADMIT, ALLOW, DEEP, FINE, HOG, LOOP, TRAP};
 use super::{Bench, passed, rejected};
 
-/// More than every default budget, on a machine that is ten times too slow.
+/// More than every default budget on a machine that is ten times too slow.
 const BOUND: Duration = Duration::from_secs(100);
 const HOSTILE: [(&str, &str); 4] = [("trap", TRAP), ("loop", LOOP), ("hog", HOG), ("deep", DEEP)];
 
@@ -74,7 +74,7 @@ async fn one_worker_serves_others_while_a_guest_spins() {
         let host = std::sync::Arc::clone(&bench.host);
         async move { super::PluginHost::handle(&*host, super::call("spin")).await }
     });
-    // On this test's only thread: each call is served between two ticks of the spinning guest.
+    // On the only thread of this test, each call is served between two ticks of the spinning guest.
     let mut served = 0;
     while !spinning.is_finished() {
         assert_eq!(bench.handle("fine").await.0, "200");

@@ -1,4 +1,4 @@
-//! The directory changes while calls go on: what serves, what is refused and shown, what stays shut.
+//! Changes of the directory during calls: versions that serve, files that are refused and shown, gates that stay shut.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +43,7 @@ async fn a_broken_file_leaves_the_last_good_version_serving() {
     assert_eq!(rejected(&bench.judge().await), Some("452"));
 }
 
-/// Lifts a function the way that needs component-model-async.
+/// Lifts a function in the way that needs component-model-async.
 const ASYNC: &str = r#"(component
     (core module $m
         (func (export "f") (result i32) (i32.const 0))
@@ -80,7 +80,7 @@ async fn a_manifest_that_is_gone_or_empty_changes_nothing() {
     }
     bench.delete("f.toml").await;
     serves(&bench, Some("f.toml is gone"));
-    // Its pin is gone with it: no other component takes its place.
+    // The pin in the manifest is gone with it, so no other component takes its place.
     bench.put("f.wasm", &guests::filter(ALLOW)).await;
     serves(&bench, Some("f.toml is gone"));
     assert_eq!(rejected(&bench.judge().await), Some("451"));
@@ -155,7 +155,7 @@ async fn a_key_has_one_owner_and_passes_on() {
     assert_eq!(bench.handle("ask").await.0, "503");
 }
 
-/// Rejects with the code that stands in its settings.
+/// Rejects with the code in its settings.
 const SETTLED: &str = r#"
     (import "skylark:plugin/settings@0.1.0" "get" (func $get (param i32 i32 i32)))
     (func (export "skylark:plugin/filter@0.1.0#judge") (result i32)

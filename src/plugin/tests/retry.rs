@@ -1,6 +1,6 @@
-//! A call that ran out of time is repeated, once, and only where nothing of it can have been noticed.
+//! A call that ran out of time is repeated once, and only if it had no visible effect.
 //!
-//! A store that has an answer from the second read on stands for a slow machine: the guest loops where it has none.
+//! A store that has an answer from the second read on stands for a slow machine: the guest loops while there is none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,16 +53,16 @@ const IMPORTS: &str = r#"
     (import "skylark:plugin/http@0.1.1" "send" (func $send (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))"#;
 const WORLD: &str =
     "import skylark:plugin/kv@0.1.1; import skylark:plugin/counters@0.1.1; import skylark:plugin/http@0.1.1;";
-/// Loops for ever where the store has nothing.
+/// Loops forever if the store has no answer.
 const FIRST_LOOPS: &str = "(call $get (i32.const 2080) (i32.const 5) (i32.const 512))
     (if (i32.eqz (i32.load8_u (i32.const 512))) (then (loop $for_ever (br $for_ever))))";
-/// Another key than the one that is read.
+/// Sets another key than the one that is read.
 const SET: &str = "(call $set (i32.const 2081) (i32.const 4) (i32.const 600) (i32.const 5) (i32.const 0) (i32.const 0) (i32.const 672))";
-/// GET, without headers, body and time-out.
+/// Sends a GET without headers, body and time-out.
 const SEND: &str =
     "(call $send (i32.const 1792) (i32.const 3) (i32.const 1795) (i32.const 18) (i32.const 0) (i32.const 0)
     (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 512))";
-/// One more of a counter; traps unless that makes one.
+/// Adds one to a counter; traps unless the sum is one.
 const COUNT_ONE: &str =
     "(if (i64.ne (call $add (i32.const 2080) (i32.const 5) (i32.const 60) (i32.const 1)) (i64.const 1))
     (then unreachable))";
@@ -78,7 +78,7 @@ async fn bench(files: &[(&str, &[u8])], store: &Arc<Late>) -> Bench {
     Bench { dir, host: Arc::new(host), source: 0.into(), _tasks: tasks }
 }
 
-/// A filter has no store: it remembers by another counter that it was asked before.
+/// A filter has no store, so a second counter records that it was asked before.
 const FIRST_LOOPS_BY_COUNTER: &str = "
     (if (i64.eqz (call $add (i32.const 2081) (i32.const 4) (i32.const 60) (i32.const 0))) (then
         (drop (call $add (i32.const 2081) (i32.const 4) (i32.const 60) (i32.const 1)))

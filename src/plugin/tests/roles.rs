@@ -1,4 +1,4 @@
-//! What each role answers, and what takes effect of what a call staged.
+//! Answers of each role, and the effects of staged work.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{Bench, envelope, passed, rejected};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::plugin::{Effect, Event, Identity, Judgement, PluginHost, Presence, Services};
 
-/// Remembers what was committed, and can tell when.
+/// Records commits, and lets a test wait for one.
 #[derive(Default)]
 pub(super) struct Node {
     committed: Mutex<Vec<Effect>>,
@@ -19,12 +19,12 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// What was committed since the last look.
+    /// Effects committed since the last look.
     pub(super) fn take(&self) -> Vec<Effect> {
         std::mem::take(&mut *self.committed.lock())
     }
 
-    /// Waits for a commit, and takes what was committed since the last look.
+    /// Waits for a commit, and returns the effects committed since the last look.
     pub(super) async fn next(&self) -> Vec<Effect> {
         loop {
             let effects = self.take();
@@ -41,7 +41,7 @@ impl Services for Node {
         std::future::ready(uid == "u7").boxed()
     }
 
-    /// Of `u7`, who has three.
+    /// Only `u7` is online, with three connections.
     fn connections<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Vec<Presence>> {
         let presence = |cid, device: &str, rooms: &[&str]| Presence {
             cid: ConnectionId::new(cid).unwrap(),
@@ -54,7 +54,7 @@ impl Services for Node {
         std::future::ready(if uid == "u7" { found.into() } else { Vec::new() }).boxed()
     }
 
-    /// Of the lobby, where 1 500 are.
+    /// Only the room `lobby` has members: 1 500.
     fn members<'a>(&'a self, room: &'a str, offset: u32, limit: u32) -> BoxFuture<'a, Vec<Uid>> {
         let all = (0..1_500).filter(|_| room == "lobby").map(|n| Uid::parse(&format!("u{n}")).unwrap());
         std::future::ready(all.skip(offset as usize).take(limit as usize).collect()).boxed()
@@ -104,7 +104,7 @@ async fn each_message_of_a_batch_has_its_own_judgement() {
     assert_eq!(codes, [None, Some("451"), None, Some("451")]);
 }
 
-/// Reads the action through `publication` and rejects what begins with `b`.
+/// Reads the action through `publication` and rejects actions that begin with `b`.
 const PICKY: &str = r#"
     (import "skylark:plugin/publication@0.1.0" "action" (func $action (param i32)))
     (func (export "skylark:plugin/filter@0.1.0#judge") (result i32)
@@ -114,7 +114,7 @@ const PICKY: &str = r#"
     (data (i32.const 1024) "\02\00\00\00\00\00\00\00\00\08\00\00\03\00\00\00\03\08\00\00\02\00\00\00")
     (data (i32.const 2048) "451no")"#;
 
-/// Hands back the message that it got, with a new title.
+/// Returns the message that it got, with a new title.
 const TITLED: &str = r#"
     (import "skylark:plugin/publication@0.1.0" "message" (func $message (param i32)))
     (func (export "skylark:plugin/filter@0.1.0#judge") (result i32)
@@ -216,7 +216,7 @@ async fn events_reach_their_plugin_later() {
 const KV: &str = r#"
     (import "skylark:plugin/kv@0.1.0" "get" (func $get (param i32 i32 i32)))
     (import "skylark:plugin/kv@0.1.0" "set" (func $set (param i32 i32 i32 i32 i32 i32 i32)))"#;
-/// Adds one to the byte that `count` holds, and answers with code 1xx where xx is the new value.
+/// Adds one to the byte that `count` holds, and answers with code 1xx, where xx is the new value.
 const COUNT: &str = r#"
     (call $get (i32.const 2080) (i32.const 5) (i32.const 512))
     (if (i32.load8_u (i32.const 512)) (then (local.set $count (i32.load8_u (i32.load (i32.const 516))))))

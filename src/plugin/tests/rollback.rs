@@ -1,4 +1,4 @@
-//! What was rolled back stays so over a restart: what serves then, what is told of it, and what ends it.
+//! Rollbacks survive a restart: the version that serves then, its status, and the end of a rollback.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::{Bench, rejected};
 use crate::plugin::trust::SigningKey;
 use crate::plugin::{Judgement, PluginHost, Status, Word};
 
-/// A good filter, in whose place a bad one came, which was taken back.
+/// A good filter was replaced by a bad one, which was rolled back.
 async fn rolled_back(place: &Place) -> (Bench, Status) {
     rolled_back_with(place, |_| {}).await
 }
@@ -30,13 +30,13 @@ async fn rolled_back_with(place: &Place, change: impl FnOnce(&mut crate::config:
     (bench, status)
 }
 
-/// What of a status does not change by a restart.
+/// The part of a status that a restart does not change.
 fn told(status: &Status) -> Value {
     let all = serde_json::to_value(status).unwrap();
     let fields = ["state", "roles", "version", "hash", "probation", "rejected"];
     let mut told: serde_json::Map<_, _> =
         fields.iter().map(|field| ((*field).to_owned(), all[*field].clone())).collect();
-    // The version before is asked beside the calls, so their number at the rollback varies.
+    // The previous version is asked beside the calls, so their number at the rollback varies.
     if let Some(Value::String(reason)) = told.get_mut("rejected").and_then(|rejected| rejected.get_mut("reason")) {
         reason.retain(|c| !c.is_ascii_digit());
     }
@@ -100,7 +100,7 @@ async fn a_file_that_changes_while_the_node_is_down_is_tried() {
     assert_eq!((code(&bench).await.as_str(), bench.status("f").rejected), ("503", None), "a manifest is a change, too");
     drop(bench);
 
-    // Gone and there again later: whatever was thought of it went with it.
+    // Gone, and back later: earlier results for the file are forgotten.
     let place = Place::new(&[]);
     drop(rolled_back(&place).await);
     fs::remove_file(place.path("f.wasm")).unwrap();
@@ -129,7 +129,7 @@ async fn the_operator_has_a_rolled_back_file_tried_after_a_restart() {
     assert_eq!(told(&again), told(&before));
     drop(bench);
 
-    // What the operator takes back stays so, and what is disabled for one run is not forgotten by it.
+    // A rollback by the operator survives a restart. A run in which the plugin is disabled does not forget it.
     let bench = place.start().await;
     bench.host.obey("f", Word::Disable).await.unwrap();
     drop(bench);
@@ -189,7 +189,7 @@ async fn a_version_that_is_lost_is_told_and_the_file_is_tried() {
         let lost = status.lost.unwrap();
         assert!(lost.hash == before.hash && lost.reason.contains(words), "{lost:?}");
         assert_eq!((status.state, &status.hash), ("live", &before.rejected.unwrap().hash), "{words}");
-        // It is told for as long as this file serves.
+        // Shown for as long as this file serves.
         bench.host.look().await;
         assert!(bench.status("f").lost.is_some());
         place.put("f.wasm", &guests::stamp(452));
@@ -204,7 +204,7 @@ async fn without_a_cache_a_restart_forgets() {
     drop(rolled_back_with(&place, |config| config.cache = PathBuf::new()).await);
     let bench = place.start_with(|config| config.cache = PathBuf::new()).await;
     assert_eq!((code(&bench).await.as_str(), bench.status("f").rejected), ("503", None));
-    // As if there were none for it: one byte is less than any component has.
+    // Nothing is kept: one byte is less than any component has.
     let place = Place::new(&[]);
     drop(rolled_back_with(&place, |config| config.cache_bytes = 1).await);
     let bench = place.start().await;
@@ -254,7 +254,7 @@ async fn what_was_kept_obeys_signatures() {
     let bench = place.start_with(trust(&own)).await;
     assert_eq!((told(&bench.status("f")), code(&bench).await.as_str()), (told(&before), "451"));
     drop(bench);
-    // The key was withdrawn: neither serves, and the gate is shut.
+    // The key was withdrawn: neither version serves, and the gate is shut.
     let bench = place.start_with(trust(&other)).await;
     let status = bench.status("f");
     assert!(status.lost.unwrap().reason.contains("f.wasm.sig does not verify"));

@@ -1,4 +1,4 @@
-//! The built components of `plugins/`: what a real toolchain makes loads, answers, and fails as it should.
+//! The built components of `plugins/`: components of a real toolchain load, answer, and fail as they should.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What becomes of a new version: circuit, probation, rollback, canary, and what the operator says.
+//! Stages of a new version: circuit, probation, rollback, canary, and operator commands.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -43,7 +43,8 @@ async fn a_plugin_that_fails_again_and_again_is_not_asked_for_a_while() {
     assert_eq!(outcomes, [("done", 1), ("open", 1), ("trap", 10)]);
 }
 
-/// While a circuit is open each role answers as it declares: here a filter that lets pass, one that does not, and auth.
+/// While a circuit is open, each role gives its declared answer: here a filter that passes, one that does not, and
+/// auth.
 #[tokio::test]
 async fn an_open_circuit_is_answered_as_the_role_declares() {
     let files: [(&str, &[u8]); 5] = [
@@ -78,7 +79,7 @@ async fn a_canary_call_closes_the_circuit() {
     assert_eq!((status.circuit, status.circuits_opened), (Some("closed"), 1));
 }
 
-/// Waits until the loader has done something by itself.
+/// Waits until the loader has acted on its own.
 pub(super) async fn until(bench: &Bench, name: &str, what: impl Fn(&Status) -> bool) -> Status {
     let seen = async {
         loop {
@@ -215,7 +216,7 @@ async fn disabling_opens_a_filters_gate_and_shuts_the_door_of_the_only_auth() {
     assert_eq!(bench.host.obey("nobody", Word::Disable).await, Err(WordFault::Unknown));
 }
 
-/// A start that takes a while, for an operator who is quicker.
+/// A start that takes a while, so that an operator's command can overtake it.
 const SLOW: &str = "(local $turns i32)
     (loop $on
         (local.set $turns (i32.add (local.get $turns) (i32.const 1)))
@@ -268,7 +269,7 @@ async fn what_settles_together_is_swapped_together() {
     const NAMES: [&str; 2] = ["one.wasm", "two.wasm"];
     let bench = Bench::with(&[]).await;
     let dir = bench.dir.path();
-    // Both files lie behind one link, so that both change at one moment on any machine.
+    // Both files are behind one link, so that both change at one moment on any machine.
     let put = |round: u32| {
         let (data, aside) = (dir.join(format!(".v{round}")), dir.join(".aside"));
         std::fs::create_dir(&data).unwrap();

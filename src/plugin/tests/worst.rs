@@ -1,7 +1,7 @@
-//! Each sample stays below a third of its CPU budget on the worst that a client can send.
+//! Each sample stays below a third of its CPU budget on the worst input that a client can send.
 //!
-//! The work is counted in fuel, about one unit for each WebAssembly instruction, so the machine's speed decides nothing. [`FUEL_PER_MS`] says how much
-//! of it a slow core executes.
+//! The work is counted in fuel, about one unit for each WebAssembly instruction, so the machine's speed does not
+//! matter. [`FUEL_PER_MS`] is the fuel that a slow core executes in a millisecond.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use crate::plugin::{Call, Event, Identity, JoinRequest, Role, Transport, engine}
 const FUEL_PER_MS: u64 = 4_000_000;
 /// Bytes of text in the largest message: a frame has at most 65 535, and the message around the text takes some.
 const MOST: usize = 65_000;
-/// What a text of the largest message can be made of, by name.
+/// Pieces that fill the text of the largest message, by name.
 const PIECES: [(&str, &str); 28] = [
     ("ascii", "the quick brown fox. "),
     ("capitals", "THE QUICK BROWN FOX. "),
@@ -60,12 +60,12 @@ const PIECES: [(&str, &str); 28] = [
     ("halves of words", "笨傻é"),
 ];
 
-/// The largest text that is made of one piece.
+/// The largest text that consists of one piece.
 fn full(piece: &str) -> String {
     piece.repeat(MOST / piece.len())
 }
 
-/// The largest texts: each piece alone, after a letter, and mixtures that a seed chooses.
+/// The largest texts: each piece alone, each piece after a letter, and mixtures that a seed chooses.
 fn texts() -> Vec<(String, String)> {
     let mut texts: Vec<_> = PIECES.iter().map(|(name, piece)| ((*name).to_owned(), full(piece))).collect();
     texts.push(("one letter of 65 kB".to_owned(), format!("a{}", &full("\u{301}")[2..])));
@@ -96,13 +96,13 @@ fn entries(text: &str) -> [Entries; 2] {
     [[("text", text)].into_iter().collect(), parts.into_iter().collect()]
 }
 
-/// A sample on an engine that counts, without a limit on its time.
+/// A sample on an engine that counts fuel, without a time limit.
 struct Sample {
     name: String,
     version: Arc<Version>,
-    /// Milliseconds of CPU that a call may take in the manifest as it is shipped.
+    /// Milliseconds of CPU that a call may take by the manifest as it is shipped.
     budgets: [u64; Role::ALL.len()],
-    /// Calls that failed or burnt too much.
+    /// Calls that failed or used too much fuel.
     faults: Mutex<Vec<String>>,
     _env: Env,
 }
@@ -130,7 +130,7 @@ impl Sample {
         Self { name, version, budgets: Role::ALL.map(of), faults: Mutex::default(), _env: env }
     }
 
-    /// Makes one call, and holds the fuel that it takes to a third of the budget.
+    /// Makes one call, and checks that its fuel is at most a third of the budget.
     async fn call(&self, role: Role, what: &str, call: impl AsyncFnOnce(&mut Instance) -> Result<(), Failure>) -> u64 {
         let mut lease = Lease::take(&self.version).await.unwrap();
         let before = lease.instance().burnt();
@@ -168,7 +168,7 @@ impl Sample {
         let mut most = 0;
         for (what, text) in texts() {
             let [whole, parts] = entries(&text);
-            // A token as it may come, and one whose parts look like those of a token.
+            // A token of the usual form, and one with parts that look like those of a token.
             let dots = format!("eyJ{}", &text[text.floor_char_boundary(MOST / 2)..].replace(' ', "."));
             let of = |token: &str, data: &Entries| Claim {
                 token: Some(token.to_owned()),
@@ -221,7 +221,7 @@ impl Sample {
     async fn events(&self) -> u64 {
         let mut most = 0;
         for (what, text) in texts() {
-            // A name has at most 128 bytes, and not every character.
+            // A name has at most 128 bytes, and some characters are not allowed.
             let name: String = text.chars().filter(|c| !c.is_control() && !c.is_whitespace() && *c != ',').collect();
             let Ok(room) = name[..name.floor_char_boundary(128)].parse() else { continue };
             let event = Event::RoomJoined(who(), room);
@@ -248,7 +248,7 @@ fn by_a_client(message: Message) -> Envelope {
     envelope
 }
 
-/// Those that are committed, and those that `plugins/build` has made; in `tests/run` that is all of them.
+/// The committed samples, and those that `plugins/build` has made; in `tests/run` these are all samples.
 fn samples() -> Vec<PathBuf> {
     let plugins = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("plugins");
     let committed = ["token-auth", "video-call", "word-filter"].map(|name| plugins.join("dist").join(name));

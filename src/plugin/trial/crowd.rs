@@ -1,4 +1,4 @@
-//! Who is online in a trial, and what plugins did to them: the node's place, taken by a list.
+//! The users online in a harness, and the effects of plugins on them: a list in place of the node.
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -8,7 +8,7 @@ use crate::id::{ConnectionId, Room, Uid};
 use crate::message::Target;
 use crate::plugin::{Account, Admission, Effect, Presence, Services};
 
-/// The connections of everyone online, and the effects since the last look.
+/// The connections of all users online, and the effects since the last look.
 pub(super) struct Crowd {
     online: Mutex<Vec<(Uid, Presence)>>,
     effects: Mutex<Vec<Effect>>,
@@ -23,7 +23,7 @@ impl Crowd {
         std::mem::take(&mut self.effects.lock())
     }
 
-    /// Later calls find what this one did.
+    /// Applies an effect, so that later calls find it.
     fn apply(&self, effect: &Effect) {
         let mut online = self.online.lock();
         match effect {
@@ -83,7 +83,7 @@ impl Services for Crowd {
         ready(members.into_iter().skip(offset as usize).take(limit as usize).collect()).boxed()
     }
 
-    /// Who waits to be let in stands in no list.
+    /// Always true: a connection that waits for its admission is not in the list.
     fn is_connected(&self, _: ConnectionId) -> BoxFuture<'_, bool> {
         ready(true).boxed()
     }

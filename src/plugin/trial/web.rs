@@ -1,6 +1,6 @@
-//! The network in a trial: answers that were given, and what was asked. Nothing leaves the process.
+//! The network of a harness: given answers, and a record of the requests. Nothing leaves the process.
 //!
-//! Whom a plugin may ask is judged before, by its manifest, as in a node.
+//! The manifest's allow-list is checked before, as in a node.
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 
 use crate::plugin::fetch::{Fetch, FetchError, FetchRequest, FetchResponse};
 
-/// A request that is expected, and what comes of it.
+/// An expected request and its answer.
 #[derive(Debug, Clone)]
 pub struct Exchange {
-    /// GET, POST…
+    /// The method, e.g. GET or POST.
     pub method: String,
-    /// The whole address, with scheme and path.
+    /// The whole URL, with scheme and path.
     pub url: String,
     /// The answer, or why there is none.
     pub answer: Result<FetchResponse, FetchError>,
@@ -24,18 +24,18 @@ pub struct Exchange {
 pub struct Asked {
     /// GET, POST…
     pub method: String,
-    /// The whole address.
+    /// The whole URL.
     pub url: String,
     /// Names and values, as the plugin gave them.
     pub headers: Vec<(String, String)>,
-    /// What was sent.
+    /// The request's body.
     pub body: Vec<u8>,
 }
 
-/// All that there is of a network.
+/// The given network.
 #[derive(Debug)]
 pub(super) struct Web {
-    /// Each with how often it was used.
+    /// Each exchange with the number of its uses.
     exchanges: Mutex<Vec<(Exchange, usize)>>,
     asked: Mutex<Vec<Asked>>,
 }
@@ -50,7 +50,7 @@ impl Web {
         std::mem::take(&mut self.asked.lock())
     }
 
-    /// Answers to the same request come in turn, the last one again and again.
+    /// Answers to the same request are used in turn; the last one is repeated.
     fn answer(&self, method: &str, url: &str) -> Result<FetchResponse, FetchError> {
         let mut exchanges = self.exchanges.lock();
         let mut fitting = exchanges.iter_mut().filter(|(one, _)| one.method == method && one.url == url).peekable();

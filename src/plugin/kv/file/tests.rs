@@ -1,4 +1,4 @@
-//! What only a file can do: outlive its node, be broken, be somebody else's, fail and come back.
+//! Properties of a file store only: it outlives its node, may be broken or foreign, fails and comes back.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -150,7 +150,7 @@ async fn many_calls_that_add_to_one_key_lose_nothing() {
     assert_eq!(value(&open(&path, 0), "sum").await.as_deref(), Some("200"));
 }
 
-/// A disk in memory that fails when it is told to, and can be held up.
+/// A disk in memory that can be made to fail, and to stall.
 #[derive(Debug, Clone, Default)]
 struct Disk(Arc<Platter>);
 
@@ -249,7 +249,7 @@ async fn commits_that_wait_are_one_transaction_and_a_bounded_number() {
     store.commit("p", write("first", Some("1"), None), SHARE).await.unwrap();
     let before = disk.0.syncs.load(Ordering::SeqCst);
     let held = disk.0.held.lock();
-    // The first one may be on its way to the disk alone; all others wait behind it.
+    // The first commit may be on its way to the disk alone; all others wait behind it.
     let jobs: Vec<_> =
         (0..100).map(|key| store.enqueue("p", write(&key.to_string(), Some("1"), None), SHARE).unwrap()).collect();
     drop(held);

@@ -1,11 +1,11 @@
-//! The clocks of a call against readings that the tests make up: no test waits, and none depends on the machine's speed.
+//! The clocks of a call with made-up readings: no test waits, and none depends on the machine's speed.
 
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 const BUDGET: Budget = Budget { cpu: Duration::from_millis(5), wall: Duration::from_millis(500) };
 
-/// A call whose thread and clock the test moves.
+/// A call with a thread and a clock that the test moves.
 struct Thread {
     meter: Meter,
     reading: Reading,
@@ -16,7 +16,7 @@ impl Thread {
         Self { meter: Meter::new(), reading: Reading { now: Instant::now(), cpu: 1, faults: 0 } }
     }
 
-    /// The next tick that the guest meets, after so much wall time, thread CPU and so many page faults.
+    /// The next tick that the guest meets, after this much wall time and thread CPU, and this many page faults.
     fn tick(&mut self, wall: Duration, cpu: Duration, faults: u64) -> Result<Tick, Overrun> {
         self.reading.now += wall;
         self.reading.cpu += nanos(cpu);
@@ -24,7 +24,7 @@ impl Thread {
         self.meter.tick_at(BUDGET, self.reading)
     }
 
-    /// The same tick so many times: how many of them passed, and what ended the call.
+    /// Repeats the same tick. Returns how many of them passed, and the overrun that ended the call.
     fn ticks(&mut self, most: usize, wall: Duration, cpu: Duration, faults: u64) -> (usize, Option<Overrun>) {
         for passed in 0..most {
             if let Err(overrun) = self.tick(wall, cpu, faults) {
@@ -52,7 +52,7 @@ fn stolen_time_is_charged_as_one_tick_however_long_it_was() {
 
 #[test]
 fn a_throttled_process_fails_no_call() {
-    // A quarter of a core: stopped for 75 ms of each 100, for an hour. The guest has had next to no CPU.
+    // A quarter of a core: stopped for 75 ms of each 100, for an hour. The guest gets next to no CPU.
     let (passed, overrun) = Thread::new().ticks(36_000, 100 * MS, Duration::from_nanos(100), 0);
     assert_eq!((passed, overrun), (36_000, None));
 }
@@ -61,14 +61,14 @@ fn a_throttled_process_fails_no_call() {
 fn page_faults_are_no_time_of_the_guest() {
     // A guest that touches new memory: a thousand faults in each tick, which fill it.
     assert_eq!(Thread::new().ticks(400, MS, MS, 1_000), (400, None));
-    // One fault a tick leaves out a quarter of it.
+    // One fault a tick leaves out a quarter of the tick.
     let (passed, overrun) = Thread::new().ticks(100, MS, MS, 1);
     assert_eq!((passed, overrun), (6, Some(Overrun::Cpu(BUDGET.cpu))));
 }
 
 #[test]
 fn wall_time_ends_a_call_that_takes_cpu_and_is_charged_for_none() {
-    // All of it is page faults, so the CPU budget ends it never: the wall does, at the tick after 500 ms.
+    // All of it is page faults, so the CPU budget never ends it. The wall budget does, at the tick after 500 ms.
     let (passed, overrun) = Thread::new().ticks(1_000, MS, MS, 1_000);
     assert_eq!((passed, overrun), (500, Some(Overrun::Wall(BUDGET.wall))));
 }
@@ -109,13 +109,13 @@ async fn a_wait_goes_on_for_the_time_in_which_the_node_did_not_run() {
     let wall = Duration::from_millis(500);
     let begun = Instant::now();
     let mut wait = Wait::new(begun + wall, wall);
-    // The process was stopped: the clock is 200 ms past the deadline when the timer is looked at.
+    // The process was stopped: the timer is polled 200 ms after the deadline.
     tokio::time::advance(700 * MS).await;
     let polled = poll_fn(|cx| Poll::Ready(wait.poll(cx))).await;
     assert_eq!(polled, Poll::Pending);
     poll_fn(|cx| wait.poll(cx)).await;
     assert_eq!(begun.elapsed().as_millis() / 10, 90, "200 ms more, and then it is over");
-    // A node that is late again and again waits for one more wall time, not for ever.
+    // A node that is late again and again waits for one more wall time, not forever.
     let begun = Instant::now();
     let mut wait = Wait::new(begun + wall, wall);
     for _ in 0..9 {
@@ -139,7 +139,7 @@ async fn a_guest_that_spins_holds_up_no_worker() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            // It waits as a guest spins, and its thread does nothing else: the other task needs another one.
+            // Blocks its thread as a spinning guest does, so the other task needs another thread.
             let (done, heard) = std::sync::mpsc::channel();
             tokio::spawn(async move { done.send(()) });
             Poll::Ready(Ok((polls, heard.recv_timeout(minute))))
