@@ -1,8 +1,10 @@
-//! Node to node: how an accepted batch reaches every node that has receivers for it, and what nodes share besides.
+//! Messaging between nodes: delivers accepted batches to every node with receivers, and keeps the state that nodes
+//! share.
 //!
-//! Knows no connection and no plugin. Three seams, each chosen by configuration: [`Broker`] carries envelopes and words,
-//! [`roster::Roster`] knows who belongs to the cluster, [`ids::IdStore`] reserves ids, [`source::Source`] gives an intake its records. [`memory`] is
-//! the default of the first two and the model of their contracts.
+//! Independent of connections and plugins. The configuration chooses the implementation of four traits. [`Broker`]
+//! carries envelopes and cluster messages. [`roster::Roster`] keeps the cluster's membership. [`ids::IdStore`] reserves
+//! ids. [`source::Source`] reads the records of an intake. [`memory`] is the default of the first two and the reference
+//! for their contracts.
 
 pub mod ids;
 pub mod kafka;
@@ -24,107 +26,112 @@ use crate::message::{Envelope, Position, Receipt};
 /// Envelopes that travel as one unit, in order.
 pub type Batch = Arc<[Envelope]>;
 
-/// What became of one envelope.
+/// Result of publishing one envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The broker took it.
+    /// The broker accepted the envelope.
     Accepted {
-        /// Its place in the target's stream, where the broker keeps one.
+        /// Position in the target's stream, if the broker keeps streams.
         position: Option<Position>,
-        /// What was delivered, where the broker knows at once or was asked to wait for it ([`Envelope::receipts`]).
+        /// Delivery counts, if the broker knows them at once or was asked to wait for them ([`Envelope::receipts`]).
         receipt: Option<Receipt>,
-        /// How many nodes it reached, where the broker knows.
+        /// Number of nodes reached, if the broker knows.
         nodes: Option<u32>,
-        /// Nodes that the envelope names and nobody knows.
+        /// Nodes that the envelope names and the cluster does not know.
         unknown_nodes: Vec<NodeId>,
     },
-    /// More than a record of this broker may hold: nothing of it was sent.
+    /// The envelope exceeds the record limit of this broker. No part of it was sent.
     TooLarge {
-        /// What its record would hold.
+        /// Size that its record would have.
         bytes: usize,
-        /// What one may.
+        /// Largest size of a record.
         most: usize,
     },
-    /// The broker did not learn in time that it was taken. It was not accepted, and nobody keeps it; but what was under way
-    /// is not taken back: none, some or all of its copies may arrive yet, each of them once at most.
+    /// The broker did not confirm the envelope in time. It was not accepted and is not stored. Copies already in flight
+    /// are not recalled: none, some or all of them may still arrive, each at most once.
     Unavailable,
 }
 
-/// The engine does not answer, or not in time.
+/// The engine does not answer, or answers too late.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{engine} is unavailable: {why}")]
 pub struct Unavailable {
-    /// Which one: `redis`, `kafka`.
+    /// Name of the engine: `redis` or `kafka`.
     pub engine: &'static str,
-    /// What it, or the way to it, said.
+    /// Error reported by the engine or by the connection to it.
     pub why: String,
 }
 
-/// What a node wants to receive because of who is connected to it. Everyone's messages it always receives.
+/// One subscription of a node, derived from its connections. A node always receives messages for everyone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Stream {
-    /// What is for this user, and words to it.
+    /// Messages for this user, and cluster messages to the user's nodes.
     User(Uid),
-    /// What is for this room.
+    /// Messages for this room.
     Room(Room),
 }
 
-/// Whom a word is for.
+/// Recipients of a cluster message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// One node.
     Node(NodeId),
-    /// Every node that holds the user.
+    /// Every node that has subscribed to the user.
     User(Uid),
     /// Every node.
     Everyone,
 }
 
-/// Carries batches and words between nodes.
+/// Carries batches and cluster messages between nodes.
 ///
-/// Guarantee: batches of one caller that awaits each publish arrive in order, each envelope at each node at most once
-/// (unless [`Envelope::identity`] says otherwise: then a repeated publish of the same identity arrives once, too).
-/// Words and envelopes for the same user, room or everyone keep their order.
-/// Blocking: waits while the way is full, and for the engine's word, at most two seconds together, then answers that it is
-/// unavailable. That says what was not accepted, never what will not arrive: who publishes it again may have it delivered
-/// twice, unless its identity is the same.
+/// Order: batches of one caller that awaits each publish arrive in order. Cluster messages and envelopes for the same
+/// user, for the same room or for everyone keep their order.
+///
+/// Duplicates: each envelope reaches each node at most once. With an [`Envelope::identity`], repeated publishes of the
+/// same identity also arrive once.
+///
+/// Blocking: waits for queue space and for the engine's confirmation, at most two seconds together, then reports the
+/// envelope as unavailable. An unavailable envelope was not accepted, but may still arrive. Publishing it again may
+/// deliver it twice unless both have the same identity.
 pub trait Broker: Send + Sync {
-    /// Sends `batch` to every node that has receivers for it, this one included; one outcome per envelope, in order.
+    /// Sends `batch` to every node with receivers for it, this one included. Returns one outcome per envelope, in
+    /// order.
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>>;
 
-    /// Sends `word` to [`Deliver::hear`] of the nodes at `address`, this one included where it is one of them; how many
-    /// it reached, where the broker knows.
+    /// Sends the cluster message `word` to [`Deliver::hear`] of the nodes at `address`, which may include this node.
+    /// Returns the number of nodes reached, if the broker knows it.
     ///
     /// # Errors
-    /// [`Unavailable`]: nobody said in time that it was sent; it may arrive yet.
+    /// [`Unavailable`]: the engine did not confirm in time. The message may still arrive.
     fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>>;
 
-    /// This node wants `stream` from now on. When it returns, every publish that starts afterwards, on any node,
-    /// reaches this one. Counts nothing: a second hold changes nothing.
+    /// Subscribes this node to `stream`. Every publish that starts after the return, on any node, reaches this node.
+    /// Subscriptions are not counted: a second call changes nothing.
     ///
     /// # Errors
-    /// [`Unavailable`]: not confirmed in time. It is remembered and confirmed once the engine is back.
+    /// [`Unavailable`]: not confirmed in time. The subscription is kept and confirmed once the engine is back.
     fn hold(&self, stream: Stream) -> BoxFuture<'_, Result<(), Unavailable>>;
 
-    /// This node wants `stream` no more. Returns at once; the broker may go on receiving it for some seconds.
+    /// Unsubscribes this node from `stream`. Returns at once; messages may still arrive for some seconds.
     fn release(&self, stream: &Stream);
 
-    /// Why the node should get no traffic on account of the bus: one short sentence each; empty = it should.
+    /// Faults of the bus for which the node should get no traffic, one short sentence each. Empty when the bus is
+    /// healthy.
     fn faults(&self) -> Vec<String>;
 
-    /// Sends what waits, then lets go of the engine. Afterwards everything is unavailable.
+    /// Sends queued records, then disconnects from the engine. All later calls fail as unavailable.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// The receiving end: what a broker hands everything to that came for this node.
+/// Receiver of everything that the broker gets for this node.
 pub trait Deliver: Send + Sync {
     /// Hands `batch` to this node's connections; one receipt per envelope, in order. Never waits for a socket.
     fn deliver(&self, batch: Batch) -> BoxFuture<'_, Vec<Receipt>>;
 
-    /// A word from `from`. Must return quickly: it is called between batches.
+    /// Handles a cluster message from `from`. Must return quickly: the broker calls it between batches.
     fn hear(&self, from: &NodeId, word: Bytes);
 
-    /// What was sent to this node may have been lost: the way to the engine was away and is back, or a record could
-    /// not be read. Called once for each such time, after the streams that are held are confirmed again.
+    /// Reports that messages for this node may be lost: the engine was unreachable for a while, or a record could not
+    /// be read. Called once per loss, after all subscriptions are confirmed again.
     fn gap(&self);
 }

@@ -1,6 +1,7 @@
-//! Everything over Kafka: the bus between nodes, the roster of the cluster, an intake's topic. librdkafka's types stay here.
+//! Kafka as the engine: the bus between nodes, the roster of the cluster and the topics of intakes. librdkafka's types
+//! stay in this module.
 //!
-//! Knows no connection and no plugin. How it keeps the contracts, and where it cannot: docs/decisions/0011.
+//! Independent of connections and plugins. docs/decisions/0011 describes how it keeps the contracts and its limits.
 
 mod address;
 mod bus;
@@ -27,22 +28,22 @@ use super::{Deliver, Unavailable};
 use crate::config::Config;
 use crate::vital::Vitals;
 
-/// One node's ends of everything that nodes share over Kafka.
+/// Kafka implementations of one node.
 pub struct KafkaEngine {
-    /// Node to node.
+    /// Bus between nodes.
     pub bus: Arc<KafkaBus>,
-    /// Who belongs to the cluster.
+    /// Membership of the cluster.
     pub roster: Arc<KafkaRoster>,
-    /// The way to Kafka.
+    /// Connection settings of Kafka.
     pub link: Link,
 }
 
 impl KafkaEngine {
-    /// As `config` says, receiving for `receiver`, with its tasks registered in `vitals`. Kafka need not be there: what has to wait for it waits, and says so.
-    /// Within a runtime only.
+    /// Starts the engine by `config`, delivers to `receiver` and registers its tasks in `vitals`. Kafka need not be
+    /// reachable: calls that depend on it wait and report it as unavailable. Must run within a Tokio runtime.
     ///
     /// # Errors
-    /// A property that librdkafka does not know, or cannot do in this build.
+    /// A property is unknown to librdkafka or not supported by this build.
     pub fn start(config: &Config, receiver: Arc<dyn Deliver>, vitals: &Vitals) -> Result<Self, Unavailable> {
         let (node, bus) = (&config.node, &config.bus);
         let link = Link::of(&bus.kafka, &node.id);

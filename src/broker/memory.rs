@@ -1,4 +1,4 @@
-//! The broker and the roster of a single node: each batch is looped back at once, nothing is stored, nobody else is there.
+//! Broker and roster of a single node: loops each batch back at once and stores nothing.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use super::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt};
 
-/// One node's loop-back.
+/// Loop-back broker of one node.
 pub struct MemoryBroker {
     node: NodeId,
     receiver: Arc<dyn Deliver>,
 }
 
 impl MemoryBroker {
-    /// The broker of `node`, looping back to `receiver`.
+    /// Creates the broker of `node`, which delivers to `receiver`.
     #[must_use]
     pub fn new(node: NodeId, receiver: Arc<dyn Deliver>) -> Self {
         Self { node, receiver }
@@ -79,7 +79,7 @@ impl Broker for MemoryBroker {
     }
 }
 
-/// The roster of a cluster of one.
+/// Roster of a cluster with one member.
 #[derive(Default)]
 pub struct MemoryRoster {
     me: Mutex<Option<Member>>,

@@ -1,11 +1,11 @@
-//! What crosses the bus: envelopes for one target, a word, or receipts, with where it came from and its number there.
+//! Record format of the bus: envelopes for one target, a cluster message, or receipts, with origin and sequence number.
 //!
 //! ```text
 //! version (1 byte) · kind (1 byte) · origin: number, life · sequence · what its kind holds
 //! envelopes: target · count · envelopes (flags, fields that are set, length, canonical body)
 //! ```
-//! Numbers are varints, texts have their length before them. A version that is not known is refused whole: nothing behind
-//! the first byte is looked at. Knows no engine and no connection.
+//! Numbers are varints; texts are prefixed with their length. A record of an unknown version is refused as a whole:
+//! only its first byte is read. Independent of engines and connections.
 
 mod envelope;
 mod reader;
@@ -24,24 +24,24 @@ use reader::{Reader, put_number, put_text};
 
 pub use envelope::put_envelope;
 
-/// The version that is written, and the only one that is read.
+/// Version that is written, and the only version that is read.
 pub const VERSION: u8 = 1;
-/// Most envelopes of one record.
+/// Maximum number of envelopes in one record.
 pub const MAX_ENVELOPES: usize = 1_024;
 
-/// One life of a node: who sent a record.
+/// Sender of a record: one process run of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// The node's number.
+    /// Number of the node.
     pub number: u16,
-    /// Different each time the node starts; at most 48 bits.
+    /// Random number of the process run, at most 48 bits.
     pub life: u64,
 }
 
-/// Numbers what one life of a node sends.
+/// Numbers the records of one origin.
 #[derive(Debug)]
 pub struct Numbering {
-    /// Which life.
+    /// Origin of the records.
     pub origin: Origin,
     next: AtomicU64,
 }
@@ -49,78 +49,78 @@ pub struct Numbering {
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusRecord {
-    /// Who sent it.
+    /// Sender of the record.
     pub origin: Origin,
-    /// Its number there: the same when it is sent again, greater than those before.
+    /// Sequence number within the origin. Increases with each record; a resent record keeps its number.
     pub sequence: u64,
-    /// What it holds.
+    /// Content of the record.
     pub body: Body,
 }
 
-/// What a record holds.
+/// Content of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
     /// Envelopes of one target, in order.
     Envelopes(Vec<Envelope>),
-    /// A word between nodes.
+    /// A cluster message.
     Word {
-        /// The node that says it.
+        /// Node that sent the message.
         from: NodeId,
-        /// Nothing that a broker looks into.
+        /// Content of the message, opaque to the broker.
         word: Bytes,
     },
-    /// What was delivered of envelopes whose publisher waits for it.
+    /// Receipts for publishers that wait for them.
     Receipts(Vec<Delivered>),
 }
 
-/// What one node delivered of one envelope.
+/// Receipt of one node for one envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
-    /// The envelope's id.
+    /// Id of the envelope.
     pub id: u64,
-    /// What became of it there.
+    /// Delivery counts of the node.
     pub receipt: Receipt,
 }
 
-/// Why bytes are no record.
+/// Reason why bytes are not a valid record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// Another version of Skylark wrote it.
+    /// The record was written by another version of Skylark.
     #[error(
         "expected a bus record of version {VERSION}, got version {0}: this node is too old or too new for its cluster"
     )]
     UnknownVersion(u8),
-    /// It is damaged, or not Skylark's.
+    /// The record is damaged or was not written by Skylark.
     #[error("expected a bus record, got {0}")]
     Malformed(String),
 }
 
 impl Origin {
-    /// A new life of the node with this number.
+    /// Creates the origin of a new process run of the node with this number.
     #[must_use]
     pub fn new(number: u16) -> Self {
         use std::hash::BuildHasher as _;
-        // Seeded by the system for each process, and different for each call.
+        // The system seeds each process, and the result differs for each call.
         let random = std::hash::RandomState::new().hash_one(std::process::id());
         Self { number, life: random & ((1 << 48) - 1) }
     }
 }
 
 impl Numbering {
-    /// Of a new life of the node with this number; the first record is number 1.
+    /// Starts a new origin for the node with this number. The first record has number 1.
     #[must_use]
     pub fn new(number: u16) -> Self {
         Self { origin: Origin::new(number), next: AtomicU64::new(1) }
     }
 
-    /// The next record's number.
+    /// Returns the number of the next record.
     pub fn next(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-/// A record of `envelopes` (written by [`put_envelope`], `count` of them, at most [`MAX_ENVELOPES`]) that are all for
-/// `target`, whatever target they had themselves.
+/// Encodes a record of `count` envelopes (written by [`put_envelope`], at most [`MAX_ENVELOPES`]). `target` replaces
+/// the targets of the envelopes.
 #[must_use]
 pub fn envelopes(origin: Origin, sequence: u64, target: &Target, count: usize, envelopes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(envelopes.len() + 64);
@@ -129,14 +129,14 @@ pub fn envelopes(origin: Origin, sequence: u64, target: &Target, count: usize, e
     out
 }
 
-/// Appends what stands before the envelopes of such a record.
+/// Appends the part of such a record before its envelopes.
 pub fn put_envelopes_head(out: &mut Vec<u8>, origin: Origin, sequence: u64, target: &Target, count: usize) {
     put_head(out, ENVELOPES, origin, sequence);
     put_target(out, target);
     put_number(out, u64::try_from(count).expect("64 bits hold a count"));
 }
 
-/// A record of a word that `from` says.
+/// Encodes a cluster message from `from`.
 #[must_use]
 pub fn word(origin: Origin, sequence: u64, from: &NodeId, word: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(word.len() + 64);
@@ -146,7 +146,7 @@ pub fn word(origin: Origin, sequence: u64, from: &NodeId, word: &[u8]) -> Vec<u8
     out
 }
 
-/// A record of receipts.
+/// Encodes a record of receipts.
 #[must_use]
 pub fn receipts(origin: Origin, sequence: u64, delivered: &[Delivered]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
@@ -162,7 +162,7 @@ pub fn receipts(origin: Origin, sequence: u64, delivered: &[Delivered]) -> Vec<u
     out
 }
 
-/// Reads a record.
+/// Decodes a record.
 ///
 /// # Errors
 /// [`RecordError`].
@@ -221,7 +221,7 @@ const ENVELOPES: u8 = 1;
 const WORD: u8 = 2;
 const RECEIPTS: u8 = 3;
 
-/// Most receipts of one record.
+/// Maximum number of receipts in one record.
 const MAX_RECEIPTS: usize = 100_000;
-/// Most users that one target may name, and one receipt call offline.
+/// Maximum number of users in one target, and of offline users in one receipt.
 const MAX_OFFLINE: usize = 1_000_000;

@@ -1,7 +1,8 @@
-//! Redis as the engine of the bus: every type of the `redis` crate and every key, channel and script stays in here.
+//! Redis as the engine of the bus. All types of the `redis` crate and all keys, channels and scripts stay in this
+//! module.
 //!
-//! [`RedisEngine`] is the front: one way to the server, on it the bus, the roster and the store of plugins. How it is laid
-//! out and why: `docs/decisions/0010-the-bus-over-redis.md`.
+//! [`RedisEngine`] is the entry point: one client for the server, used by the bus, the roster and the plugin store. The
+//! layout and its reasons: `docs/decisions/0010-the-bus-over-redis.md`.
 
 mod bus;
 mod channel;
@@ -46,25 +47,26 @@ pub use stream::{Stream, StreamSettings};
 
 use names::Names;
 
-/// One node's ends of everything that Redis carries.
+/// Redis implementations of one node.
 pub struct RedisEngine {
-    /// Node to node.
+    /// Bus between nodes.
     pub bus: Arc<RedisBus>,
-    /// Who belongs to the cluster.
+    /// Membership of the cluster.
     pub roster: Arc<RedisRoster>,
-    /// What plugins keep.
+    /// Key-value store of plugins.
     pub spaces: Arc<RedisSpaces>,
-    /// What reserves ids.
+    /// Store of id reservations.
     pub ids: Arc<RedisIds>,
-    /// The way to the server.
+    /// Client of the server.
     pub client: Arc<Client>,
 }
 
 impl RedisEngine {
-    /// As `config` says, receiving for `receiver`, with its tasks registered in `vitals`. Redis need not be there: what has to wait for it waits, and says so.
+    /// Starts the engine by `config`, delivers to `receiver` and registers its tasks in `vitals`. Redis need not be
+    /// reachable: calls that depend on it wait and report it as unavailable.
     ///
     /// # Errors
-    /// [`UrlError`]: the server cannot be named.
+    /// [`UrlError`]: the server address is invalid.
     pub fn start(
         config: &Config,
         servers: &Servers,

@@ -1,6 +1,6 @@
-//! Who belongs to the cluster: members and their leases, the users that each has online, numbers that only grow.
+//! Membership of the cluster: members, their leases, the online users of each member, and increasing numbers per user.
 //!
-//! The engine keeps it; nodes never agree among themselves. Knows no connection.
+//! The engine stores this state; nodes run no consensus among themselves. Independent of connections.
 
 use futures_util::future::BoxFuture;
 use metrics::counter;
@@ -12,38 +12,39 @@ use crate::telemetry::names;
 /// One node, as the others see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// Its name.
+    /// Name of the node.
     pub id: NodeId,
-    /// The number inside its connection ids.
+    /// Node number, part of its connection ids.
     pub number: u16,
-    /// Taken from the engine at start: of two members with one name the greater is the living one. 0 = none yet.
+    /// Incarnation, assigned by the engine at start. Of two members with one name, the greater incarnation is alive. 0
+    /// before the first join.
     pub incarnation: u64,
-    /// Where clients reach it; empty = nowhere that it knows of.
+    /// Address at which clients reach the node. Empty if the node knows none.
     pub address: String,
-    /// Whether it holds connections.
+    /// True if the node accepts client connections.
     pub gateway: bool,
-    /// Whether it feeds from intakes.
+    /// True if the node reads from intakes.
     pub intake: bool,
-    /// Skylark's version.
+    /// Version of Skylark.
     pub version: String,
     /// Live connections.
     pub connections: u64,
-    /// Most live connections.
+    /// Limit of live connections.
     pub capacity: u64,
-    /// It takes no new connection.
+    /// True while the node accepts no new connections.
     pub draining: bool,
-    /// When it started, milliseconds since 1970.
+    /// Start time, in milliseconds since 1970.
     pub started_at: i64,
 }
 
 /// Why a lease was not renewed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
-    /// The engine does not answer: try again, as long as the lease may still hold.
+    /// The engine does not answer. Retry as long as the lease may still hold.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
-    /// The lease ran out, or a later incarnation of the same name has come: the node's users may be told offline
-    /// already.
+    /// The lease expired, or a later incarnation of the same name has joined. Other nodes may already have reported the
+    /// users of this node offline.
     #[error("the lease of node {0} is gone")]
     Lost(NodeId),
     /// Another living node has this name or number.
@@ -51,70 +52,72 @@ pub enum LeaseError {
     Taken(String),
 }
 
-/// A member whose lease ended without a goodbye, with some of the users it had online.
+/// A member whose lease expired without a leave, with some of its online users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fallen {
-    /// Who.
+    /// Name of the member.
     pub id: NodeId,
-    /// Which life of it.
+    /// Incarnation that fell.
     pub incarnation: u64,
-    /// Users that it had online and no other member has. Each is given once, to one caller in the whole cluster.
+    /// Users that were online there and on no other member. Each user is returned once, to one caller in the whole
+    /// cluster.
     pub users: Vec<Uid>,
 }
 
-/// Keeps the membership of one node and tells of the others.
+/// Keeps the membership of this node and lists the other members.
 ///
-/// Guarantee: of several callers that ask for the same fallen member's users, each user goes to one. Time-outs are the
-/// engine's, never wall clocks.
+/// Guarantee: when several callers ask for the users of the same fallen member, each user goes to one caller. Time-outs
+/// use the clock of the engine, never wall clocks.
 pub trait Roster: Send + Sync {
-    /// Takes an incarnation and a lease for `me`; the incarnation. Users that were told online here and not offline since
-    /// are told again, as this life's.
+    /// Acquires a lease for `me` and returns its new incarnation. Users reported online earlier and not offline since
+    /// are reported again under the new incarnation.
     ///
     /// # Errors
     /// [`LeaseError::Taken`] while another living node has its name or number.
     fn join(&self, me: &Member) -> BoxFuture<'_, Result<u64, LeaseError>>;
 
-    /// Keeps the lease and tells the others what has changed in `me`. To be called every three seconds: a lease lives ten.
+    /// Renews the lease and publishes the changed fields of `me`. Call it every three seconds: a lease lasts ten.
     ///
     /// # Errors
     /// [`LeaseError`].
     fn renew(&self, me: &Member) -> BoxFuture<'_, Result<(), LeaseError>>;
 
-    /// Gives the lease back: what it had online is forgotten, nobody is told.
+    /// Releases the lease. The online users of this node are dropped without an offline report.
     fn leave(&self) -> BoxFuture<'_, ()>;
 
-    /// Every living member, this node included, by id.
+    /// Lists the living members by id, this node included.
     ///
     /// # Errors
     /// [`Unavailable`].
     fn members(&self) -> BoxFuture<'_, Result<Vec<Member>, Unavailable>>;
 
-    /// A number greater than each that any node got for this user before.
+    /// Returns a number greater than every number that any node got for this user before.
     ///
     /// # Errors
     /// [`Unavailable`].
     fn number(&self, uid: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>>;
 
-    /// The user has its first connection here. `true` when it had none on any other member.
+    /// Reports the first connection of the user on this node. Returns true if the user is online on no other member.
     ///
     /// # Errors
-    /// [`Unavailable`]: remembered, and told once the engine is back.
+    /// [`Unavailable`]: the report is kept and sent once the engine is back.
     fn online(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>>;
 
-    /// The user has no connection here any more. `true` when it has none on any other member either.
+    /// Reports that the user has no connection on this node any more. Returns true if the user is online on no other
+    /// member.
     ///
     /// # Errors
-    /// As [`online`](Self::online).
+    /// Same as [`online`](Self::online).
     fn offline(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>>;
 
-    /// Members that fell, with users that this caller is to tell offline; empty when there is nothing to do.
+    /// Returns fallen members with the users that this caller must report offline. Empty if there is nothing to do.
     ///
     /// # Errors
     /// [`Unavailable`].
     fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>>;
 }
 
-/// Counts what became of a node's lease (taken, lost, given_back, fallen), in every engine alike.
+/// Counts a change of the node lease (taken, lost, given_back, fallen). All engines use it.
 pub(super) fn lease_changed(change: &'static str) {
     counter!(names::LEASE_CHANGES, "lease" => "node", "change" => change).increment(1);
 }

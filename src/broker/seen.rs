@@ -1,8 +1,9 @@
-//! What a node received already: one copy of each record and of each identified envelope is enough.
+//! Deduplication: each record and each identified envelope is delivered once per node.
 //!
-//! A record is known by its origin and number: a sliding bitmap per origin. An envelope of an intake is known by its
-//! place in the topic: places may lie far apart, so the last ones of each line are kept. Both are bounded: of more
-//! origins or lines the one that was quiet for longest is forgotten. Knows no engine.
+//! Records are identified by origin and sequence number, kept in a sliding bitmap per origin. Envelopes of an intake
+//! are identified by their position in the topic. Positions may be far apart, so the last envelopes of each line are
+//! kept by hash. Both are bounded: at the limit, the origin or line that was idle longest is forgotten. Independent of
+//! engines.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash};
@@ -13,41 +14,41 @@ use ahash::{AHashMap, AHashSet, RandomState};
 use super::record::Origin;
 use crate::message::{Envelope, Identity, Target};
 
-/// How far behind the newest record of its origin one may come and still be told from a copy. Publishers on several
-/// threads overtake each other by some thousand records at most.
+/// Maximum distance behind the newest record of an origin at which a record is still told from a copy. Publishers on
+/// several threads overtake each other by some thousand records at most.
 pub const WINDOW: u64 = 64 * WORDS as u64;
 const WORDS: usize = 1_024;
-/// How many envelopes of a line are remembered.
+/// Number of envelopes remembered per line.
 pub const LINE: usize = 65_536;
-/// Most origins (and lanes), and most lines.
+/// Maximum number of pairs of origin and lane, and of lines.
 const MOST: usize = 1_024;
 
-/// What a record is to this node.
+/// Result of looking up a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
-    /// New. Between it and the newest one before so many numbers are missing; a lane that leads to every node has no
-    /// missing number unless something was lost.
+    /// First delivery. `missing` sequence numbers lie between this record and the newest one before it. In a lane that
+    /// leads to every node, a missing number means a loss.
     New {
-        /// How many.
+        /// Number of missing records.
         missing: u64,
     },
-    /// A copy, or so old that it must be one.
+    /// A copy, or a record old enough to count as one.
     Again,
 }
 
-/// What was received.
+/// Records and envelopes that were received.
 #[derive(Debug, Default)]
 pub struct Seen {
     origins: AHashMap<(Origin, u32), Window>,
     lines: AHashMap<Arc<str>, Line>,
     hasher: RandomState,
-    /// Counts calls: the age of what is remembered.
+    /// Number of calls so far; gives the age of each entry.
     now: u64,
 }
 
 impl Seen {
-    /// Notes record `sequence` of `origin` that came by `lane`. Numbers are counted per lane: one connection, or one
-    /// partition, in which an origin's records come in order.
+    /// Notes record `sequence` of `origin`, received in `lane`. Sequence numbers are counted per lane: one connection
+    /// or one partition, in which the records of an origin arrive in order.
     pub fn record(&mut self, origin: Origin, lane: u32, sequence: u64) -> Sight {
         self.now += 1;
         let now = self.now;
@@ -61,8 +62,8 @@ impl Seen {
         window.note(sequence)
     }
 
-    /// Notes an envelope; whether it comes for the first time. One without an identity always does. Copies for several
-    /// users are told apart by their targets.
+    /// Notes an envelope and returns true on its first delivery. Envelopes without identity are always first. The
+    /// target tells copies for different users apart.
     pub fn is_first(&mut self, envelope: &Envelope) -> bool {
         let Some(Identity { line, offset, index }) = &envelope.identity else { return true };
         self.now += 1;
@@ -76,7 +77,7 @@ impl Seen {
     }
 }
 
-/// Forgets the one that was quiet for longest where there are too many.
+/// Removes the entry that was idle longest if the map is full.
 fn make_room<K: Clone + Eq + Hash, V, S: BuildHasher>(
     map: &mut std::collections::HashMap<K, V, S>,
     used: impl Fn(&V) -> u64,
@@ -88,7 +89,7 @@ fn make_room<K: Clone + Eq + Hash, V, S: BuildHasher>(
     }
 }
 
-/// The last [`WINDOW`] numbers of one origin: a ring of bits.
+/// The last [`WINDOW`] sequence numbers of one origin, as a ring of bits.
 #[derive(Debug)]
 struct Window {
     newest: u64,
@@ -97,7 +98,8 @@ struct Window {
 }
 
 impl Window {
-    /// Before its first record came. What is older than that is taken, too: it may have been overtaken.
+    /// State before the first record. Older records are accepted as well, because the first one may have overtaken
+    /// them.
     fn before(first: u64) -> Self {
         Self { newest: first.wrapping_sub(1), bits: vec![0; WORDS].into(), used: 0 }
     }
@@ -105,7 +107,7 @@ impl Window {
     fn note(&mut self, sequence: u64) -> Sight {
         let ahead = sequence.wrapping_sub(self.newest);
         if ahead != 0 && ahead <= u64::MAX / 2 {
-            // The places between hold what came a whole window before.
+            // The slots in between hold bits of the previous window.
             self.clear_behind(ahead);
             self.newest = sequence;
             self.set(sequence);
@@ -124,7 +126,7 @@ impl Window {
         self.bits[word] |= bit;
     }
 
-    /// Clears the places of the next `count` numbers, whole words at a time where it can.
+    /// Clears the slots of the next `count` numbers, whole words at a time if possible.
     fn clear_behind(&mut self, count: u64) {
         if count >= WINDOW {
             return self.bits.fill(0);
@@ -155,7 +157,7 @@ fn place(sequence: u64) -> (usize, u64) {
     (usize::try_from(at / 64).expect("a window is small"), 1 << (at % 64))
 }
 
-/// The last [`LINE`] envelopes of one line, by their hashes.
+/// The last [`LINE`] envelopes of one line, by hash.
 #[derive(Debug, Default)]
 struct Line {
     known: AHashSet<u64>,
@@ -178,7 +180,7 @@ impl Line {
     }
 }
 
-/// What of a target tells two copies apart.
+/// Part of a target that tells two copies apart.
 struct TargetName<'a>(&'a Target);
 
 impl Hash for TargetName<'_> {

@@ -1,6 +1,7 @@
-//! Where an intake's records come from: a topic, a stream, a channel. The engine's folder gives it, `server/intake` reads it.
+//! Source of an intake's records: a topic, a stream or a channel. The folder of each engine implements it, and
+//! `server/intake` reads it.
 //!
-//! Knows nothing of what a record says.
+//! Does not look into the payload of a record.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -14,79 +15,79 @@ use super::Unavailable;
 /// One record of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// What it holds.
+    /// Payload of the record.
     pub payload: Bytes,
-    /// Where it stood; the same each time it comes.
+    /// Position of the record. A redelivered record has the same position.
     pub place: Place,
-    /// How often it came before without being settled, where the engine counts; else 0.
+    /// Number of earlier deliveries that were not completed. 0 if the engine does not count them.
     pub tries: u32,
 }
 
-/// Where a record stood: what makes it the same record when it comes again.
+/// Position of a record. It identifies the record across redeliveries.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
-    /// The topic, and its partition where it has some: one ordered line of records.
+    /// Name of an ordered sequence of records: the topic and, if it has partitions, the partition.
     pub line: Arc<str>,
-    /// Its place there; grows along the line. `None` where it cannot be told again.
+    /// Offset in the line, which increases along it. `None` if the record cannot be read again.
     pub offset: Option<u64>,
 }
 
-/// A line of records with a reader's place in it.
+/// A reader with a position in a line of records.
 ///
-/// Guarantee: records of one line come in order. Where the engine keeps a place, whatever was not settled comes again,
-/// to this reader or another of its group.
+/// Guarantee: records of one line arrive in order. If the engine keeps a position, every record that was not completed
+/// is redelivered to this reader or to another member of its group.
 pub trait Source: Send {
-    /// What is there, in order, at least one record; waits for it. Not called again before the last ones are settled.
-    /// Dropping the future loses nothing: what it had read comes with the next call, or again.
+    /// Waits for records and returns at least one, in order. Must not be called again before the previous records are
+    /// completed. Cancel safe: records that were read arrive with the next call or are redelivered.
     ///
     /// # Errors
-    /// [`Unavailable`]: ask again, the source comes back by itself and waits a little longer each time.
+    /// [`Unavailable`]: call again. The source reconnects by itself, with a growing pause between attempts.
     fn take(&mut self) -> BoxFuture<'_, Result<Vec<Record>, Unavailable>>;
 
-    /// Whether these, of those taken last, are this reader's still: asked before each try to publish them. Where another
-    /// one may have had the line meanwhile they are lost to this reader, and the source has counted them; those that were
-    /// `tried` may arrive all the same, since a try that got no answer is not taken back.
+    /// Returns true if this reader still owns these records of the last `take`. Called before each attempt to publish
+    /// them. After a possible change of owner the records are lost to this reader, and the source has counted them.
+    /// Records that were `tried` may still arrive, because an attempt without an answer is not recalled.
     ///
     /// # Errors
-    /// [`Unavailable`]: nobody can say it now.
+    /// [`Unavailable`]: the ownership cannot be determined now.
     fn still<'a>(&'a mut self, _places: &'a [Place], _tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
         ready(Ok(true)).boxed()
     }
 
-    /// These were accepted, or buried: they do not come again.
+    /// Completes these records: they were accepted or dead-lettered and are not redelivered.
     ///
     /// # Errors
-    /// [`Unavailable`]: they may come again, with the same places.
+    /// [`Unavailable`]: the records may be redelivered with the same positions.
     fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>>;
 
-    /// Puts a record that can never be accepted where the operator finds it, with the reason and where it came from.
-    /// It still has to be settled.
+    /// Writes a record that can never be accepted to the dead letters, with the reason and its position. The record
+    /// must still be completed.
     ///
     /// # Errors
-    /// [`Unavailable`]: it was not buried.
+    /// [`Unavailable`]: the dead letter was not written.
     fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>>;
 
-    /// The records that were taken last still wait to be accepted: called every few seconds meanwhile, so that the
-    /// engine does not think this reader dead.
+    /// Keeps this reader alive for the engine. Called every few seconds while the last records wait to be accepted.
     fn keep(&mut self) -> BoxFuture<'_, ()> {
         ready(()).boxed()
     }
 
-    /// How many records wait behind those taken, as far as the engine told lately.
+    /// Number of records that wait behind the taken ones, by the engine's latest report.
     fn lag(&self) -> Option<u64> {
         None
     }
 
-    /// A fault that lasts while other records still come: what `take` returns says nothing about it.
+    /// Lasting fault that affects some records while others still arrive; `take` does not report it.
     fn fault(&self) -> Option<Unavailable> {
         None
     }
 
-    /// Reads nothing new from now on, and gives what was read already and would not come again to anybody.
+    /// Stops reading. Returns the records that were already read and would not be redelivered to any reader.
     fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {
         ready(Vec::new()).boxed()
     }
 
-    /// Gives back what this reader alone holds (a place in a group, the one subscription), settled or not.
+    /// Gives up everything that this reader holds exclusively (group membership, the only subscription). Records need
+    /// not be completed first.
     fn close(&mut self) -> BoxFuture<'_, ()>;
 }

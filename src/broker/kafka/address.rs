@@ -1,10 +1,10 @@
-//! Whom a record of the bus is for, in its header: what lets a node skip what is not its own without reading it.
+//! Address header of a bus record. It lets a node skip records for other nodes without reading their bodies.
 //!
 //! ```text
 //! header `to`: kind (1 byte) · hashes (8 bytes each, little-endian)
 //! ```
-//! A header that is missing, damaged or of an unknown kind says nothing: the record is read. So hashes may collide, and
-//! later kinds may come, without loss. Knows no engine.
+//! A record whose header is missing, damaged or of an unknown kind is read. So hash collisions and later kinds lose
+//! nothing. Independent of engines.
 
 use std::collections::HashMap;
 
@@ -14,21 +14,21 @@ use crate::broker::{Address, Stream};
 use crate::id::{NodeId, Room, Uid};
 use crate::message::Target;
 
-/// The header's name.
+/// Name of the header.
 pub(super) const HEADER: &str = "to";
-/// A list of more users than this is read by every node.
+/// Maximum number of users in a header. A longer list is read by every node.
 const MOST_HASHES: usize = 64;
 
-/// One header's value, and the stream whose order the record keeps.
+/// Header value, and the lane that keeps the order of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct To {
     pub(super) header: SmallVec<[u8; 16]>,
-    /// Records of one stream have one lane and stand in one partition.
+    /// Records of one stream have the same lane and so the same partition.
     pub(super) lane: u64,
 }
 
 impl To {
-    /// Who has to look at an envelope of this target (a list of users: the part of it that shares a lane).
+    /// Header for nodes with a receiver for this target. For a list of users: the part of it that shares a lane.
     pub(super) fn target(target: &Target) -> Self {
         match target {
             Target::User(uid) | Target::Device(uid, _) => Self::one(USERS, user(uid)),
@@ -45,7 +45,7 @@ impl To {
         }
     }
 
-    /// Who has to hear a word.
+    /// Header for nodes at the address of a cluster message.
     pub(super) fn address(address: &Address) -> Self {
         match address {
             Address::Node(node) => Self::one(NODE, self::node(node)),
@@ -54,17 +54,17 @@ impl To {
         }
     }
 
-    /// Every node reads it, in the order of whatever lane it has.
+    /// Makes every node read the record. The lane stays the same.
     pub(super) fn read_by_all(self) -> Self {
         Self { header: header(EVERYONE, &[]), ..self }
     }
 
-    /// The one node with this number.
+    /// Header for the one node with this number.
     pub(super) fn number(number: u16) -> Self {
         Self::one(NUMBER, u64::from(number))
     }
 
-    /// A sign of life that one life of a node sends itself.
+    /// Header for a heartbeat that one process run of a node sends to itself.
     pub(super) fn echo(life: u64) -> Self {
         Self::one(ECHO, life)
     }
@@ -78,7 +78,7 @@ impl To {
     }
 }
 
-/// The lane of a user: of what is for it, and of words to it.
+/// Lane of a user, for its messages and for cluster messages to it.
 pub(super) fn user(uid: &Uid) -> u64 {
     hash(b"u", uid.as_str())
 }
@@ -91,22 +91,22 @@ fn node(node: &NodeId) -> u64 {
     hash(b"n", node.as_str())
 }
 
-/// What this node has to read.
+/// Addresses that this node reads.
 #[derive(Debug)]
 pub(super) struct Mine {
     node: u64,
     number: u64,
     life: u64,
-    /// The streams that are held, by hash; two of one hash are both kept.
+    /// Subscriptions by hash. Two subscriptions with the same hash are both kept.
     held: HashMap<u64, SmallVec<[Stream; 1]>, ahash::RandomState>,
 }
 
-/// What to do with a record.
+/// Decision for a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Say {
     Read,
     Skip,
-    /// This node's own sign of life came back.
+    /// The record is a heartbeat of this node.
     Echo,
 }
 
@@ -131,7 +131,7 @@ impl Mine {
         }
     }
 
-    /// Judges a record by its header.
+    /// Decides by the header of a record.
     pub(super) fn judge(&self, header: Option<&[u8]>) -> Say {
         let Some((kind, hashes)) = header.and_then(<[u8]>::split_first) else { return Say::Read };
         let mut hashes = hashes.chunks_exact(8).filter_map(|hash| Some(u64::from_le_bytes(hash.try_into().ok()?)));
@@ -153,8 +153,8 @@ fn name(stream: &Stream) -> u64 {
     }
 }
 
-/// The parts of a target that each have one partition: a list of users is divided, so that each of them keeps the order
-/// of what it gets.
+/// Splits a target into parts of one partition each. A list of users is divided, so that each user's messages keep
+/// their order.
 pub(super) fn parts(target: &Target, partitions: usize) -> SmallVec<[Target; 1]> {
     let Target::Users(uids) = target else { return smallvec![target.clone()] };
     let mut parts: Vec<Vec<Uid>> = vec![Vec::new(); partitions.max(1)];
@@ -164,7 +164,7 @@ pub(super) fn parts(target: &Target, partitions: usize) -> SmallVec<[Target; 1]>
     parts.into_iter().filter(|part| !part.is_empty()).map(|part| Target::Users(part.into())).collect()
 }
 
-/// The partition of a lane.
+/// Returns the partition of a lane.
 pub(super) fn partition(lane: u64, partitions: usize) -> usize {
     let count = u64::try_from(partitions.max(1)).expect("64 bits hold a count");
     usize::try_from(super::link::mixed(lane) % count).expect("smaller than a usize")
@@ -183,7 +183,7 @@ fn header(kind: u8, hashes: &[u64]) -> SmallVec<[u8; 16]> {
     header
 }
 
-/// FNV-1a: the same on every node, whatever built it.
+/// FNV-1a, because the hash must be the same on every node and in every build.
 fn hash(kind: &[u8], name: &str) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     kind.iter().chain(name.as_bytes()).fold(0xcbf2_9ce4_8422_2325, step)

@@ -1,8 +1,9 @@
-//! The bus over Kafka: one topic that every node reads from its end, and skips by header what is not its own.
+//! The bus over Kafka: one topic that every node reads from its end. A node skips records for other nodes by their
+//! header.
 //!
-//! A stream (a user's messages, a room's, everyone's) has one partition, so it keeps its order. What a node wants is
-//! known to itself alone: a hold asks nobody once the node reads. A node that was cut off goes on where it was, so it
-//! has lost nothing unless Kafka has. Knows no connection.
+//! A stream (messages of a user, of a room, or for everyone) has one partition, so it keeps its order. Subscriptions
+//! are local to the node: a subscribe needs no request once the node reads the topic. After an interruption a node
+//! continues at its last offsets, so it loses nothing unless Kafka has. Independent of connections.
 
 mod reader;
 mod sender;
@@ -35,37 +36,37 @@ use crate::message::Envelope;
 use crate::telemetry::names;
 use crate::vital::Vitals;
 
-/// Every answer is given within two seconds; the rest is for whoever waits for it.
+/// Time limit of an answer. The contract allows two seconds; the rest is for the waiting caller.
 const ANSWER: Duration = Duration::from_millis(1_900);
-/// So long a publisher waits for receipts.
+/// Time that a publisher waits for receipts.
 const RECEIPTS: Duration = Duration::from_millis(500);
-/// A node sends itself a sign of life so often, and is not ready when none came for so long.
+/// Interval of the heartbeats that a node sends to itself. Without one for [`SILENCE`] it is not ready.
 const ECHO: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(3);
-/// What is on its way gets so long when the bus closes.
+/// Time for records in flight when the bus closes.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
-/// What the bus is to know of its node and its cluster.
+/// Settings of the bus.
 #[derive(Debug, Clone)]
 pub struct BusOptions {
-    /// This node.
+    /// Id of this node.
     pub node: NodeId,
-    /// Its number.
+    /// Number of this node.
     pub number: u16,
-    /// What the topic's name begins with.
+    /// Prefix of the topic name.
     pub prefix: String,
-    /// Largest record, in bytes.
+    /// Maximum size of a record, in bytes.
     pub record_bytes: usize,
-    /// Partitions of the topic, where it is missing.
+    /// Number of partitions, used when the topic is created.
     pub partitions: u16,
 }
 
 impl BusOptions {
-    /// The topic as it is made where it is missing.
+    /// Settings used when the topic is missing and must be created.
     fn topic(&self, name: &str) -> Topic {
         let settings = vec![
             ("cleanup.policy", "delete".to_owned()),
-            // Only for nodes that are cut off for a while: nobody else reads what is past.
+            // Only nodes that were interrupted for a while read old records.
             ("retention.ms", "3600000".to_owned()),
             ("max.message.bytes", (self.record_bytes + (64 << 10)).to_string()),
         ];
@@ -73,14 +74,14 @@ impl BusOptions {
     }
 }
 
-/// One node's end of the bus.
+/// Kafka bus of one node.
 pub struct KafkaBus {
     shared: Arc<Shared>,
     closing: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// What publishers and the reader share.
+/// State shared by publishers and the reader.
 struct Shared {
     link: Link,
     options: BusOptions,
@@ -92,19 +93,20 @@ struct Shared {
     mine: RwLock<Mine>,
     waiting: Waiting,
     census: Arc<Census>,
-    /// How many partitions there are, once this node stands at their ends and its own records come back.
+    /// Number of partitions. `None` until this node reads from their ends and its own records come back.
     open: watch::Sender<Option<usize>>,
-    /// When the last sign of life came back.
+    /// Time at which the last heartbeat came back.
     echoed: Mutex<Instant>,
-    /// Why the reader cannot begin.
+    /// Reason why the reader cannot start.
     fault: Mutex<Option<String>>,
 }
 
 impl KafkaBus {
-    /// The bus for `receiver`; `census` is the roster's, so that it is known whose receipts may still come. Asks nobody yet: a Kafka that is away is no error. Within a runtime only.
+    /// Starts the bus, which delivers to `receiver`. The roster fills `census`, which tells the bus how many receipts
+    /// to expect. Sends no request yet, so an unreachable Kafka is no error. Must run within a Tokio runtime.
     ///
     /// # Errors
-    /// A property that librdkafka does not know, or cannot do in this build.
+    /// A property is unknown to librdkafka or not supported by this build.
     pub fn start(
         link: &Link,
         options: BusOptions,
@@ -146,7 +148,7 @@ impl KafkaBus {
     }
 
     async fn end(&self) {
-        // What is on its way still comes back to publishers that wait.
+        // Confirmations of records in flight still reach the publishers that wait for them.
         let sender = self.shared.sender.clone();
         let flushed = tokio::task::spawn_blocking(move || sender.close(LAST_CALL));
         if flushed.await.is_err() {
@@ -193,7 +195,7 @@ fn ended(way: &'static str, connections: u64) {
     counter!(names::BUS_RECONNECTS, "engine" => "kafka", "way" => way).absolute(connections);
 }
 
-/// What was sent of one envelope.
+/// Result of sending one envelope.
 enum Sent {
     Parts(Vec<Pending>),
     TooLarge(usize),
@@ -241,7 +243,7 @@ impl Shared {
         for part in parts(&envelope.target, partitions) {
             let mut to = To::target(&part);
             if envelope.receipts {
-                // Who has no receiver says so, too.
+                // Nodes without a receiver also send a receipt.
                 to = to.read_by_all();
             }
             let sequence = self.sender.next();
@@ -269,7 +271,7 @@ impl Shared {
         for part in parts {
             match part.result(deadline).await {
                 Ok(()) => {}
-                // The topic was made with less room than the configuration gives.
+                // The topic was created with a smaller record limit than the configuration has.
                 Err(sender::Failed::TooLarge(bytes)) => outcome = Outcome::TooLarge { bytes, most: bytes - 1 },
                 Err(sender::Failed::Away) => return Outcome::Unavailable,
             }
@@ -288,7 +290,7 @@ impl Shared {
         }
     }
 
-    /// How many partitions there are, once this node reads them.
+    /// Waits until this node reads the topic, and returns the number of partitions.
     async fn opened(&self, deadline: Instant) -> Result<usize, Unavailable> {
         let mut open = self.open.subscribe();
         let opened = timeout_at(deadline, open.wait_for(Option::is_some)).await;
@@ -312,7 +314,7 @@ impl Shared {
         Vec::new()
     }
 
-    /// Sends this node a sign of life through each partition in turn.
+    /// Sends heartbeats to this node, through each partition in turn.
     async fn echo(&self, partitions: usize) {
         let mut beat = interval(ECHO);
         for turn in 0.. {
@@ -321,7 +323,7 @@ impl Shared {
         }
     }
 
-    /// A sign of life came back: what is sent is received.
+    /// Notes a heartbeat that came back: records that are sent are received.
     fn echo_came(&self, partitions: usize) {
         *self.echoed.lock() = Instant::now();
         let news = self.open.send_if_modified(|open| open.replace(partitions) != Some(partitions));

@@ -1,4 +1,4 @@
-//! Which nodes live, as the roster knows it: told to the bus, which has no directory of its own.
+//! Living nodes as the roster knows them, for the bus, which has no directory of its own.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 
 use crate::id::NodeId;
 
-/// The living nodes, this one included. Empty as long as nobody knows.
+/// Living nodes, this one included. Empty while unknown.
 #[derive(Debug, Default)]
 pub struct Census(RwLock<HashSet<NodeId>>);
 
@@ -15,12 +15,12 @@ impl Census {
         *self.0.write() = living;
     }
 
-    /// How many there are, where that is known.
+    /// Returns the number of living nodes, or `None` if unknown.
     pub(super) fn count(&self) -> Option<usize> {
         Some(self.0.read().len()).filter(|count| *count > 0)
     }
 
-    /// Those of `nodes` that do not live, as far as that is known.
+    /// Returns those of `nodes` that are not alive, as far as known.
     pub(super) fn unknown_of(&self, nodes: &[NodeId]) -> Vec<NodeId> {
         let living = self.0.read();
         let is_unknown = |node: &&NodeId| !living.is_empty() && !living.contains(*node);

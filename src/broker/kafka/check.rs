@@ -1,7 +1,7 @@
-//! What would keep a node from working with its Kafka: asked by connecting and by doing what a node does.
+//! Checks that a node can work with its Kafka: connects and performs the operations of a node.
 //!
-//! For `skylark check`. Leaves behind a record in each topic of the bus that is there, which every node skips; nothing in
-//! an intake's topic or group.
+//! Used by `skylark check`. Leaves one record in each existing bus topic, which every node skips. Leaves nothing in the
+//! topic or group of an intake.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,12 +19,12 @@ use super::link::{ASK, Heard, Link, code_told, partitions, told};
 use crate::config::{Bus, KafkaConfig};
 use crate::id::NodeId;
 
-/// Reading what is at the end of a topic, and writing behind it, get no longer.
+/// Time limit for reading at the end of a topic and for writing a record.
 const TRIAL: Duration = Duration::from_secs(5);
-/// One look at what is said on the way.
+/// Time limit of one poll.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// One sentence for each thing that is wrong with the Kafka of the bus; none = a node can work.
+/// Returns one sentence for each fault of the Kafka of the bus. Empty if a node can work with it.
 pub async fn check(bus: &Bus) -> Vec<String> {
     let mut trial = match Trial::begin(&bus.kafka, &format!("{}.check", bus.prefix)).await {
         Ok(trial) => trial,
@@ -47,8 +47,8 @@ pub async fn check(bus: &Bus) -> Vec<String> {
     trial.faults
 }
 
-/// One sentence for each thing that would keep an intake from reading `topic` as a member of `group`, and from burying
-/// what can never be accepted; none = it can.
+/// Returns one sentence for each fault that keeps an intake from reading `topic` as a member of `group`, or from
+/// writing dead letters. Empty if the intake can do both.
 pub async fn check_topic(kafka: &KafkaConfig, topic: &str, group: &str) -> Vec<String> {
     let mut trial = match Trial::begin(kafka, &format!("{group}.check")).await {
         Ok(trial) => trial,
@@ -85,7 +85,7 @@ struct Trial {
 }
 
 impl Trial {
-    /// Connects; what is wrong where nobody answers.
+    /// Connects. Fails with a description of the fault if no broker answers.
     async fn begin(kafka: &KafkaConfig, group: &str) -> Result<Self, String> {
         let node = NodeId::parse("check").expect("a valid name");
         let (link, heard) = (Link::of(kafka, &node), Heard::default());
@@ -95,7 +95,7 @@ impl Trial {
         let trial = Self { link, heard, consumer: Arc::new(consumer), faults: Vec::new() };
         let answered = trial.ask(|consumer| {
             let answer = consumer.fetch_metadata(None, ASK).map(|_| ());
-            // What was said on the way is heard by asking for it.
+            // A poll is needed to receive the errors that librdkafka reported.
             let until = Instant::now() + Duration::from_millis(500);
             while Instant::now() < until && consumer.poll(Duration::from_millis(50)).is_some() {}
             answer
@@ -123,7 +123,7 @@ impl Trial {
         self.ask(move |consumer| partitions(consumer.client(), &topic)).await
     }
 
-    /// A topic that nodes read and write, and create where it is missing; its partitions, where it is there.
+    /// Checks a topic that nodes read, write and create if missing. Returns its number of partitions if it exists.
     async fn own_topic(&mut self, topic: &str) -> Option<usize> {
         match self.partitions(topic).await {
             Ok(Some(count)) => {
@@ -154,7 +154,7 @@ impl Trial {
         }
     }
 
-    /// Reads at the end of the first partition: nothing is there, but it has to be allowed to say so.
+    /// Reads at the end of the first partition. No record is there, but Kafka must permit the read and report the end.
     async fn reads(&mut self, topic: &str) {
         let name = topic.to_owned();
         let read = self.ask(move |consumer| {
@@ -178,8 +178,8 @@ impl Trial {
         }
     }
 
-    /// Asks whether the user may be of the group without becoming a member, which would move its partitions: by
-    /// committing a place in a partition that is not there. Only the rights are looked at before that is refused.
+    /// Checks the right to use the group without joining it, because a join moves its partitions. Commits an offset of
+    /// a partition that does not exist: Kafka checks the rights before it refuses the commit.
     async fn belongs(&mut self, topic: &str, partitions: usize, group: &str) {
         let fixed = [("group.id", group), ("enable.auto.commit", "false"), ("session.timeout.ms", "6000")];
         let consumer: BaseConsumer<Heard> = match self.link.create(Heard::default(), &[], &fixed) {
@@ -195,7 +195,8 @@ impl Trial {
                 let Err(error) = consumer.committed_offsets(place.clone(), LOOK) else {
                     return consumer.commit(&place, CommitMode::Sync);
                 };
-                // Who may not even know the group's keeper hears that beside the answer, which never comes.
+                // A user without the right to find the coordinator gets this error from a poll; the commit itself is
+                // never answered.
                 let heard = consumer.poll(Duration::ZERO).and_then(Result::err);
                 let error =
                     heard.filter(|heard| is(heard, RDKafkaErrorCode::GroupAuthorizationFailed)).unwrap_or(error);
@@ -213,7 +214,7 @@ impl Trial {
         }
     }
 
-    /// Where dead letters go. Nothing is written there: it would be one.
+    /// Checks the topic of dead letters. Writes nothing, because the record would be a dead letter.
     async fn buries(&mut self, topic: &str) {
         match self.partitions(topic).await {
             Ok(Some(_)) => {}
@@ -232,7 +233,7 @@ impl Trial {
         }
     }
 
-    /// Writes a sign of life of nobody: no node reads it.
+    /// Writes a heartbeat of no process run, which no node reads.
     async fn writes(&mut self, topic: &str) {
         let fixed = [("acks", "all"), ("enable.idempotence", "true"), ("message.timeout.ms", "5000")];
         let producer: FutureProducer<Heard> = match self.link.create(Heard::default(), &[], &fixed) {
@@ -241,7 +242,7 @@ impl Trial {
         };
         let to = To::echo(0);
         let headers = OwnedHeaders::new().insert(Header { key: HEADER, value: Some(&to.header[..]) });
-        // The key is the one whose records count by their place only.
+        // Records with this key count only by their offset.
         let record: FutureRecord<'_, str, [u8]> =
             FutureRecord::to(topic).key("n").payload(&b"1"[..]).headers(headers).partition(0);
         let sent = producer.send(record, TRIAL).await;
@@ -252,7 +253,8 @@ impl Trial {
         }
     }
 
-    /// Batches of the topic's codec have to be readable. Topics that take a producer's own codec say nothing about it.
+    /// Checks that batches of the topic's codec are readable. A topic that takes the producer's codec tells nothing
+    /// about it.
     async fn codec(&mut self, topic: &str) {
         let codecs = codecs::built_in();
         let expected = format!("producer, uncompressed, or a codec of this build ({})", codecs.join(", "));
@@ -263,7 +265,7 @@ impl Trial {
         let Ok(admin) = self.link.create::<_, AdminClient<Heard>>(Heard::default(), &[], &[]) else { return };
         let options = AdminOptions::new().request_timeout(Some(ASK));
         let found = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
-        // Who may not ask for settings may still work with the topic, and is told none.
+        // A user without the right to read settings may still use the topic, so no fault is reported.
         let Some(Ok(found)) = found.ok().and_then(|found| found.into_iter().next()) else { return };
         let Some(value) = found.get(name).and_then(|entry| entry.value.clone()) else { return };
         if is_wrong(&value) {
@@ -276,8 +278,8 @@ fn is(error: &KafkaError, code: RDKafkaErrorCode) -> bool {
     error.rdkafka_error_code() == Some(code)
 }
 
-/// What a commit that must not be done is answered with where the group is the user's to read: the partition is not
-/// there, the group has members and this is none of them, or the topic's rights are missing, which is told by itself.
+/// Errors of the refused commit that mean the user may read the group. The partition does not exist, the group has
+/// members and this client is not one of them, or the rights of the topic are missing, which has a check of its own.
 const ALLOWED: &[RDKafkaErrorCode] = &[
     RDKafkaErrorCode::UnknownTopicOrPartition,
     RDKafkaErrorCode::UnknownMemberId,
@@ -286,7 +288,7 @@ const ALLOWED: &[RDKafkaErrorCode] = &[
     RDKafkaErrorCode::TopicAuthorizationFailed,
 ];
 
-/// The usual reasons in words that say what to do.
+/// Adds a hint with the remedy to common errors.
 fn plain(link: &Link, why: &str) -> String {
     let hint = match why {
         why if why.contains("certificate verify failed") => ": its certificate is not one that ssl.ca.location trusts",

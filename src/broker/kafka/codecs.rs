@@ -16,8 +16,8 @@ fn among(features: &str) -> Vec<&'static str> {
     CODECS.into_iter().filter(|codec| has(codec)).collect()
 }
 
-/// True where a topic of this `compression.type` holds batches that a build with these codecs cannot read. `producer` and
-/// `uncompressed` say nothing against it.
+/// True if a topic with this `compression.type` may hold batches that a build with these codecs cannot read. `producer`
+/// and `uncompressed` are always readable.
 pub(super) fn is_missing(compression: &str, built_in: &[&str]) -> bool {
     CODECS.contains(&compression) && !built_in.contains(&compression)
 }

@@ -1,6 +1,6 @@
-//! The way to Kafka: settings that become librdkafka's, what it says on the way, topics that must exist.
+//! Connection to Kafka: librdkafka settings, reported errors, and creation of topics.
 //!
-//! Knows no record.
+//! Independent of the record format.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,13 +23,13 @@ use crate::broker::Unavailable;
 use crate::config::{Credential, KafkaConfig};
 use crate::id::NodeId;
 
-/// What the engine is called in faults.
+/// Name of the engine in faults.
 pub(super) const ENGINE: &str = "kafka";
-/// One question to a broker gets no longer.
+/// Time limit of one request to a broker.
 pub(super) const ASK: Duration = Duration::from_secs(5);
 
-/// What holds for each client of librdkafka unless the operator's properties say otherwise. Its own back-off between
-/// attempts is jittered.
+/// Defaults of each librdkafka client, which the operator's properties override. librdkafka adds jitter to its
+/// reconnect back-off.
 const DEFAULTS: &[(&str, &str)] = &[
     ("socket.keepalive.enable", "true"),
     ("socket.nagle.disable", "true"),
@@ -39,11 +39,11 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("topic.metadata.refresh.interval.ms", "30000"),
 ];
 
-/// Where Kafka is, who asks, and how.
+/// Brokers, credentials and properties of Kafka clients.
 #[derive(Clone)]
 pub struct Link {
     brokers: String,
-    /// Whether the configuration names a user: then SASL PLAIN holds unless the properties say otherwise.
+    /// True if the configuration names a user. SASL PLAIN is then the default of the properties.
     has_user: bool,
     login: Arc<Login>,
     properties: BTreeMap<String, Credential>,
@@ -51,8 +51,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// The way to `brokers` (`host:port` by commas) as `user` (empty: nobody), by the operator's `properties` of
-    /// librdkafka; `name` is what Kafka's own logs call the client.
+    /// Connects to `brokers` (`host:port`, comma-separated) as `user` (anonymous if empty) with the operator's
+    /// librdkafka `properties`. `name` is the client name in the logs of Kafka.
     #[must_use]
     pub fn new(
         brokers: &str,
@@ -66,34 +66,34 @@ impl Link {
         Self { brokers, has_user: !user.is_empty(), login, properties, name }
     }
 
-    /// As the configuration says; Kafka's own logs call the client `skylark-NODE`.
+    /// Creates a link by the configuration. The logs of Kafka name the client `skylark-NODE`.
     #[must_use]
     pub fn of(config: &KafkaConfig, node: &NodeId) -> Self {
         let KafkaConfig { brokers, user, password, properties, .. } = config;
         Self::new(brokers, user, password.clone(), properties.0.clone(), &format!("skylark-{node}"))
     }
 
-    /// Where Kafka is, for faults.
+    /// Brokers, as shown in faults.
     #[must_use]
     pub fn brokers(&self) -> &str {
         &self.brokers
     }
 
-    /// Takes the password of `config` from now on, for clients that run, too: they use it when they dial.
+    /// Replaces the password by the one of `config`, also for running clients, which use it for their next connection.
     pub fn set_login(&self, config: &KafkaConfig) {
         self.login.set(config);
     }
 
-    /// Lets a client that runs have every later password, too. Within a runtime only.
+    /// Gives later passwords to a running client. Must run within a Tokio runtime.
     pub(super) fn keep<T: super::login::Client + 'static>(&self, client: &Arc<T>) {
         let client: Arc<dyn super::login::Client> = Arc::<T>::clone(client);
         self.login.keep(Arc::downgrade(&client));
     }
 
-    /// A client: `defaults` give way to the operator's properties, which give way to `fixed`.
+    /// Creates a client. The operator's properties override `defaults`, and `fixed` overrides the properties.
     ///
     /// # Errors
-    /// A property that librdkafka does not know, or cannot do in this build.
+    /// A property is unknown to librdkafka or not supported by this build.
     pub(super) fn create<C, T>(
         &self,
         context: C,
@@ -129,7 +129,7 @@ impl Link {
         settings
     }
 
-    /// Creates the topic where it is missing; `false` where somebody was faster.
+    /// Creates the topic. Returns false if it exists already.
     pub(super) async fn create_topic(&self, topic: &Topic) -> Result<bool, Unavailable> {
         let heard = Heard::default();
         let admin: AdminClient<Heard> = self.create(heard.clone(), &[], &[])?;
@@ -139,7 +139,7 @@ impl Link {
             new = new.set(name, value);
         }
         let answers = admin.create_topics([&new], &options).await;
-        // Its thread is waited for.
+        // The drop waits for the client's thread.
         tokio::task::spawn_blocking(move || drop(admin));
         match answers.map(|answers| answers.into_iter().next()) {
             Ok(Some(Ok(_))) => Ok(true),
@@ -154,34 +154,33 @@ impl Link {
     }
 }
 
-/// A topic as Skylark creates it where it is missing.
+/// Settings for a topic that Skylark creates if it is missing.
 pub(super) struct Topic {
     pub(super) name: String,
-    /// −1 = as many as Kafka gives by default.
+    /// −1 = the default of Kafka.
     pub(super) partitions: i32,
     pub(super) settings: Vec<(&'static str, String)>,
 }
 
-/// What librdkafka said last about the way; shared by those who wonder why nothing comes. The clients' context.
+/// Last error that librdkafka reported about the connection. Serves as the context of the clients.
 #[derive(Clone, Default)]
 pub(super) struct Heard {
     last: Arc<Mutex<Option<String>>>,
     counted: Option<Arc<Note>>,
-    /// Woken by an error.
+    /// Notified by each error.
     errors: Option<Arc<Notify>>,
 }
 
-/// Takes what librdkafka has counted.
+/// Callback for the statistics of librdkafka.
 type Note = dyn Fn(&Statistics) + Send + Sync;
 
 impl Heard {
-    /// Of clients of this link: an error has its password read again.
+    /// Creates the context for clients of this link. An error triggers a re-read of their password.
     pub(super) fn of(link: &Link) -> Self {
         Self { errors: Some(link.login.news()), ..Self::default() }
     }
 
-    /// The same memory of what was said. Gives `note` what librdkafka has counted, as often as `statistics.interval.ms`
-    /// says.
+    /// Returns a context with the same last error, which passes statistics to `note` at every `statistics.interval.ms`.
     pub(super) fn and_counting(&self, note: impl Fn(&Statistics) + Send + Sync + 'static) -> Self {
         Self { counted: Some(Arc::new(note)), ..self.clone() }
     }
@@ -194,7 +193,7 @@ impl Heard {
         *self.last.lock() = None;
     }
 
-    /// The fault behind `error`: what was heard on the way tells more than that nothing came.
+    /// Converts `error` to a fault. The last reported error explains more than a bare time-out.
     pub(super) fn unavailable(&self, error: &KafkaError) -> Unavailable {
         let vague = matches!(
             error.rdkafka_error_code(),
@@ -210,7 +209,7 @@ impl Heard {
 
 impl ClientContext for Heard {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // It repeats itself while a broker is away; who uses it tells the operator once.
+        // librdkafka repeats this while a broker is unreachable. Callers report the fault to the operator once.
         tracing::debug!(?level, facility, message, "librdkafka");
     }
 
@@ -219,7 +218,7 @@ impl ClientContext for Heard {
         if let Some(errors) = &self.errors {
             errors.notify_one();
         }
-        // That all are away says nothing about why.
+        // This error does not tell why the brokers are down.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             *self.last.lock() = Some(reason.to_owned());
         }
@@ -234,13 +233,13 @@ impl ClientContext for Heard {
 
 impl ConsumerContext for Heard {}
 
-/// How many records of a member's partitions the group has not committed.
+/// Number of records in the member's partitions that the group has not committed.
 pub(super) fn uncommitted(statistics: &Statistics) -> u64 {
     read_partitions(statistics).filter_map(uncommitted_of).sum()
 }
 
-/// Where the group committed nothing, or an offset that is not there, librdkafka tells no lag (−1): everything waits from
-/// the oldest record, or from the one that is fetched next.
+/// Uncommitted records of one partition. librdkafka reports no lag (−1) if the group committed nothing, or committed an
+/// offset that does not exist. Then all records from the oldest one, or from the next one to fetch, are uncommitted.
 fn uncommitted_of(partition: &Partition) -> Option<u64> {
     if let Ok(lag) = u64::try_from(partition.consumer_lag) {
         return Some(lag);
@@ -249,8 +248,8 @@ fn uncommitted_of(partition: &Partition) -> Option<u64> {
     u64::try_from(partition.hi_offset - first).ok().filter(|_| partition.desired && partition.hi_offset >= 0)
 }
 
-/// How many records wait behind those that a reader without a group has got. Where it got none yet, those behind the one
-/// that is fetched next wait.
+/// Number of records behind the last one that a reader without a group has received. Before the first one, counts the
+/// records from the next one to fetch.
 pub(super) fn unread(statistics: &Statistics) -> u64 {
     let got =
         |partition: &Partition| [partition.app_offset, partition.next_offset].into_iter().find(|place| *place >= 0);
@@ -262,13 +261,13 @@ fn read_partitions(statistics: &Statistics) -> impl Iterator<Item = &Partition> 
     statistics.topics.values().flat_map(|topic| topic.partitions.values())
 }
 
-/// How many connections that stood have ended.
+/// Number of established connections that have ended.
 pub(super) fn ended_connections(statistics: &Statistics) -> u64 {
     let ended = statistics.brokers.values().filter_map(|broker| broker.disconnects);
     ended.filter_map(|count| u64::try_from(count).ok()).sum()
 }
 
-/// How many partitions a topic has; `None` where it is missing. Blocks.
+/// Returns the number of partitions of a topic, or `None` if it is missing. Blocks.
 pub(super) fn partitions<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Option<usize>, KafkaError> {
     let metadata = client.fetch_metadata(Some(topic), ASK)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
@@ -287,7 +286,7 @@ pub(super) fn unavailable(why: impl Into<String>) -> Unavailable {
     Unavailable { engine: ENGINE, why: why.into() }
 }
 
-/// The error in the engine's own words.
+/// Text of the error, as reported by the engine.
 pub(super) fn told(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, why, name, _) if why.contains("OpenSSL not available") => {
@@ -306,12 +305,12 @@ pub(super) fn code_told(code: RDKafkaErrorCode) -> String {
     said.to_lowercase()
 }
 
-/// Waits between attempts: from 100 ms on, two seconds at most.
+/// Back-off between attempts: from 100 ms to two seconds.
 pub(super) fn backoff() -> Backoff {
     Backoff::new(Duration::from_millis(100), Duration::from_secs(2))
 }
 
-/// A number that follows from `number` and looks like no other.
+/// Mixes the bits of `number` (SplitMix64).
 pub(super) fn mixed(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -357,7 +356,7 @@ mod tests {
             hi_offset,
             ..Partition::default()
         };
-        // -1 is librdkafka's own, and -1001 no place at all.
+        // Partition -1 is librdkafka's internal one, and offset -1001 means no offset.
         let partitions = [
             (-1, partition(-1, -1001, (-1001, -1001))),
             (0, partition(3, 7, (12, 12))),

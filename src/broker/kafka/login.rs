@@ -1,8 +1,9 @@
-//! User and password of the clients of one link: read again while Kafka is away, and given to clients that run.
+//! User and password of the clients of one link. The password is re-read while Kafka is unreachable, and given to
+//! running clients.
 //!
-//! librdkafka dials by itself and asks nobody for the password. So each error of a client wakes one task, which reads the
-//! password's file now and once a second for [`WATCH`], and hands a new password to every client of the link. librdkafka
-//! uses it with its next connection.
+//! librdkafka connects by itself and has no hook for a new password. So each client error wakes one task. It reads the
+//! password file at once and then every second for [`WATCH`], and passes a new password to every client of the link.
+//! librdkafka uses it for its next connection.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -20,11 +21,12 @@ use tokio::time::{Instant, timeout};
 use super::native::set_credentials;
 use crate::config::{Credential, KafkaConfig};
 
-/// The file is read so often for so long after an error: librdkafka tells the same error once in 30 s only.
+/// Interval of the reads after an error. They go on for [`WATCH`], because librdkafka reports the same error only once
+/// in 30 s.
 const AGAIN: Duration = Duration::from_secs(1);
 const WATCH: Duration = Duration::from_secs(60);
 
-/// A client that takes another password while it runs.
+/// A running client that takes another password.
 pub(super) trait Client: Send + Sync {
     fn set(&self, user: &str, password: &str) -> Result<(), KafkaError>;
 }
@@ -53,24 +55,24 @@ impl<C: ClientContext + 'static> Client for FutureProducer<C> {
     }
 }
 
-/// The login of one link.
+/// Credentials of one link.
 pub(super) struct Login {
-    /// Empty = nobody.
+    /// Empty = anonymous.
     user: String,
     password: Mutex<Password>,
     clients: Mutex<Vec<Weak<dyn Client>>>,
-    /// A client had an error, or the login ends.
+    /// Notified when a client has an error, and when the login is dropped.
     news: Arc<Notify>,
 }
 
 struct Password {
     of: Credential,
-    /// As it was read last.
+    /// Password of the last read.
     text: String,
 }
 
 impl Login {
-    /// The operator's properties win over user and password.
+    /// Creates the credentials. The operator's properties override `user` and `password`.
     pub(super) fn new(user: &str, password: Credential, properties: &BTreeMap<String, Credential>) -> Self {
         let user = properties.get("sasl.username").map_or(user, Credential::text).to_owned();
         let of = properties.get("sasl.password").cloned().unwrap_or(password);
@@ -78,17 +80,17 @@ impl Login {
         Self { user, password, clients: Mutex::default(), news: Arc::default() }
     }
 
-    /// Who asks, and the password that was read last; `None` = nobody.
+    /// Returns the user and the password of the last read, or `None` if anonymous.
     pub(super) fn now(&self) -> Option<(String, String)> {
         (!self.user.is_empty()).then(|| (self.user.clone(), self.password.lock().text.clone()))
     }
 
-    /// What an error of a client wakes.
+    /// Notification for client errors.
     pub(super) fn news(&self) -> Arc<Notify> {
         Arc::clone(&self.news)
     }
 
-    /// Gives every later password to this client, too. Within a runtime only.
+    /// Registers a client for later passwords. Must run within a Tokio runtime.
     pub(super) fn keep(self: &Arc<Self>, client: Weak<dyn Client>) {
         let mut clients = self.clients.lock();
         clients.retain(|client| client.strong_count() > 0);
@@ -98,7 +100,7 @@ impl Login {
         clients.push(client);
     }
 
-    /// Takes the password of `config` from now on.
+    /// Replaces the password by the one of `config`.
     pub(super) fn set(&self, config: &KafkaConfig) {
         let of = config.properties.0.get("sasl.password").unwrap_or(&config.password).clone();
         let text = of.text().to_owned();
@@ -106,7 +108,7 @@ impl Login {
         self.hand_out(&text);
     }
 
-    /// Reads the password again; hands it out where it is another one. Blocks on the file system.
+    /// Reads the password again and passes a changed one to the clients. Blocks on the file system.
     fn renew(&self) {
         let of = self.password.lock().of.clone();
         if of.file().is_none() {
@@ -138,7 +140,7 @@ impl Drop for Login {
     }
 }
 
-/// Reads the password again while clients have errors. Ends with the login, or with its last client.
+/// Re-reads the password while clients have errors. Ends with the login or with its last client.
 async fn watch(news: Arc<Notify>, login: Weak<Login>) {
     loop {
         news.notified().await;

@@ -1,6 +1,6 @@
-//! Calls of librdkafka that the `rdkafka` crate does not wrap.
+//! librdkafka calls that the `rdkafka` crate does not wrap.
 //!
-//! Each function takes the crate's own types and keeps no pointer beyond the call.
+//! Each function takes types of the crate and keeps no pointer after it returns.
 
 use std::ffi::{CStr, CString};
 use std::ptr::NonNull;
@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 
-/// A pointer of librdkafka and the function that frees it.
+/// A librdkafka pointer with the function that frees it.
 struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
 
 impl<T> Owned<T> {
@@ -29,13 +29,14 @@ impl<T> Owned<T> {
 #[allow(unsafe_code)]
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
-        // SAFETY: the constructor got the pointer from librdkafka with the function that frees it; nobody else frees it.
+        // SAFETY: the constructor got the pointer from librdkafka with the function that frees it; no other code frees
+        // it.
         unsafe { (self.1)(self.pointer()) }
     }
 }
 
-/// Kafka's own id of a topic (KIP-516), as `kafka-topics --describe` prints it, asked of one broker. `None` where the
-/// broker gives none (before Kafka 2.8). Blocks for `within` at most.
+/// Asks one broker for Kafka's id of a topic (KIP-516), as `kafka-topics --describe` prints it. `None` if the broker
+/// has no ids (before Kafka 2.8). Blocks for at most `within`.
 ///
 /// # Errors
 /// No broker answered, or the topic is missing.
@@ -49,8 +50,8 @@ pub(super) fn topic_id<C: ClientContext>(
     let name = CString::new(topic).map_err(|_| code(RDKafkaErrorCode::InvalidTopic))?;
     let millis = i32::try_from(within.as_millis()).unwrap_or(i32::MAX);
     let rk = client.native_ptr();
-    // SAFETY: `client` outlives every pointer below: each is freed at the end of this function. `name` outlives the call
-    // that copies it. The result and what it points to belong to `event`, which lives until the end of this function.
+    // SAFETY: `client` outlives all pointers below, which are freed at the end of this function. `name` outlives the
+    // call that copies it. The result and its fields belong to `event`, which lives until the end of this function.
     unsafe {
         let mut names = [name.as_ptr()];
         let topics = Owned::new(
@@ -65,7 +66,7 @@ pub(super) fn topic_id<C: ClientContext>(
         succeeded(set)?;
         let queue = Owned::new(sys::rd_kafka_queue_new(rk), sys::rd_kafka_queue_destroy)?;
         sys::rd_kafka_DescribeTopics(rk, topics.pointer(), options.pointer(), queue.pointer());
-        // The request ends by its own time-out first; the rest is for the answer's way through librdkafka's threads.
+        // The request times out first; the remaining time is for its answer to pass through librdkafka's threads.
         let event = sys::rd_kafka_queue_poll(queue.pointer(), millis.saturating_add(500));
         let event =
             Owned::new(event, sys::rd_kafka_event_destroy).map_err(|_| code(RDKafkaErrorCode::OperationTimedOut))?;
@@ -94,24 +95,24 @@ pub(super) fn topic_id<C: ClientContext>(
     }
 }
 
-/// The leader epoch in which a record was written: the same each time it is read. −1 where its broker kept none.
+/// Leader epoch in which a record was written; it is the same at each read. −1 if the broker stored none.
 #[allow(unsafe_code)]
 pub(super) fn leader_epoch(message: &BorrowedMessage<'_>) -> i32 {
     // SAFETY: the message is borrowed for the call, which only reads it.
     unsafe { sys::rd_kafka_message_leader_epoch(message.ptr()) }
 }
 
-/// The broker that a record was fetched from; −1 where librdkafka does not know.
+/// Broker that a record was fetched from. −1 if librdkafka does not know it.
 #[allow(unsafe_code)]
 pub(super) fn broker(message: &BorrowedMessage<'_>) -> i32 {
     // SAFETY: the message is borrowed for the call, which only reads it.
     unsafe { sys::rd_kafka_message_broker_id(message.ptr()) }
 }
 
-/// Gives a client another user and password (PLAIN, SCRAM): it uses them with its next connection.
+/// Sets the user and password of a client (PLAIN, SCRAM), which uses them for its next connection.
 ///
 /// # Errors
-/// The client was created without SASL by password.
+/// The client was not created with a SASL password mechanism.
 #[allow(unsafe_code)]
 pub(super) fn set_credentials<C: ClientContext>(
     client: &Client<C>,

@@ -1,8 +1,8 @@
-//! The roster over Kafka: one compacted topic of one partition, which every node reads whole.
+//! The roster over Kafka: one compacted topic with one partition, which every node reads completely.
 //!
-//! Kafka has no leases, so a node's sign of life is a record, and silence is measured between records that came back
-//! (`roster::state`). One partition makes one order: who was first is the same for everybody. Every node mirrors the users
-//! of all nodes in memory; docs/decisions/0011 says how far that goes. Knows no connection.
+//! Kafka has no leases. So a heartbeat is a record, and silence is measured between records that came back
+//! (`roster::state`). One partition gives one order, so all nodes agree on the first of two records. Every node mirrors
+//! the users of all nodes in memory; docs/decisions/0011 states the limit. Independent of connections.
 
 mod ids;
 mod log;
@@ -35,68 +35,68 @@ use crate::broker::roster::{Fallen, LeaseError, Member, Roster, lease_changed};
 use crate::id::{NodeId, Uid};
 use crate::vital::Vitals;
 
-/// Every answer is given within two seconds.
+/// Time limit of an answer. The contract allows two seconds.
 const ANSWER: Duration = Duration::from_millis(1_900);
-/// Most users that are given out at once.
+/// Maximum number of fallen users returned by one call.
 const MOST_FALLEN: usize = 1_000;
-/// Most users that are told again at once after the topic was away.
+/// Maximum number of users reported again at once after the topic was unavailable.
 const MOST_OWED: usize = 10_000;
 
-/// One node's end of the roster.
+/// Kafka roster of one node.
 pub struct KafkaRoster {
     shared: Arc<Shared>,
-    /// Ends with the roster.
+    /// Aborts the reader when the roster is dropped.
     _reader: JoinSet<()>,
 }
 
 struct Shared {
     node: NodeId,
-    /// This process, among all that ever had the name.
+    /// Random number that tells this process from all others with the same node name.
     process: u64,
     topic: String,
     voice: Voice,
     heard: Heard,
     state: Mutex<State>,
     census: Arc<Census>,
-    /// Whether all that was there at the start is read, and what is read since.
+    /// True once the records that existed at the start are read.
     loaded: watch::Sender<bool>,
     me: Mutex<Me>,
-    /// Those who wait for their own record to come back, by its number.
+    /// Callers that wait for their own record to come back, by record number.
     waiting: Mutex<HashMap<u64, oneshot::Sender<Seen>>>,
     numbers: AtomicU64,
     fault: Mutex<Option<String>>,
 }
 
-/// What this node is in the cluster.
+/// State of this node in the cluster.
 #[derive(Default)]
 struct Me {
     life: Option<Life>,
-    /// Users that are here.
+    /// Users that are online on this node.
     users: HashSet<Uid>,
-    /// Users of whom Kafka may have it wrong.
+    /// Users that Kafka may have wrong and that must be reported again.
     owed: HashSet<Uid>,
-    /// When a record of this node came back last.
+    /// Time at which the last record of this node came back.
     came_back: Option<Instant>,
-    /// Users of dead lives that were given out and may still stand there.
+    /// Users of dead incarnations that were returned as fallen and may still be in the topic.
     given: HashSet<(Life, Uid)>,
 }
 
-/// What is known in the moment in which an own record comes back.
+/// Result that is determined when an own record comes back.
 enum Seen {
     Beat,
     Entrance(Entrance),
-    /// Whether the user is on another living node.
+    /// True if the user is online on another living node.
     Elsewhere(bool),
-    /// Whether the reservation of ids counts.
+    /// True if the reservation of ids is valid.
     Reserved(bool),
 }
 
 impl KafkaRoster {
-    /// The roster of the cluster `prefix` for `node`; it keeps `census`. Asks nobody yet: a Kafka that is away is no
-    /// error. Within a runtime only.
+    /// Starts the roster of the cluster `prefix` for `node`, which updates `census`. Sends no request yet, so an
+    /// unreachable Kafka is no error. Must run within a Tokio runtime.
     ///
     /// # Errors
-    /// A property that librdkafka does not know, or cannot do in this build.
+    /// A property is unknown to librdkafka or not supported by this build.
     pub fn start(
         link: &Link,
         prefix: &str,
@@ -178,7 +178,8 @@ impl Shared {
         let incarnation = match self.ask(&me).await? {
             Entrance::Open(incarnation) => incarnation,
             Entrance::Taken(why) => {
-                // This node reads, for its wish came back: who was silent all the time is dead.
+                // The join request came back, so this node reads the topic. Members that were silent all the time are
+                // dead.
                 let silent = self.state.lock().silent(Instant::now());
                 if silent.is_empty() {
                     return Err(LeaseError::Taken(why));
@@ -196,7 +197,7 @@ impl Shared {
             let mut own = self.me.lock();
             own.life = Some((me.id.clone(), incarnation));
             own.given.clear();
-            // Whoever was here before is here still, in another life.
+            // Users that were online before the join are still online, under the new incarnation.
             own.owed = own.users.clone();
         }
         self.clear(before);
@@ -206,8 +207,8 @@ impl Shared {
         Ok(incarnation)
     }
 
-    /// Takes the users of a life that this process has given up off the list; those of one that was found dead are given
-    /// out by its keeper.
+    /// Removes the users of an incarnation that this process has given up. If the incarnation was found dead, the node
+    /// responsible for it removes its users.
     fn clear(&self, before: Option<Life>) {
         let Some(life) = before else { return };
         let left = {
@@ -219,8 +220,8 @@ impl Shared {
         }
     }
 
-    /// Says again what Kafka may have wrong. What it does not take now is still owed by the next renewal; the lease, which
-    /// it took, is none the worse for it.
+    /// Repeats user reports that Kafka may have missed. A failed report is repeated by the next renewal and does not
+    /// affect the lease, which Kafka has already accepted.
     async fn pay(&self) {
         let owed: Vec<Uid> = self.me.lock().owed.iter().take(MOST_OWED).cloned().collect();
         let told = owed.into_iter().map(|uid| self.tell_user(uid));
@@ -229,7 +230,7 @@ impl Shared {
         }
     }
 
-    /// Asks to be let in, and waits for what becomes of it.
+    /// Sends a join request and waits for the result.
     async fn ask(&self, me: &Member) -> Result<Entrance, Unavailable> {
         let beat = Beat::of(&Member { incarnation: 0, ..me.clone() }, self.process);
         match self.hear(&Entry::Ask(beat)).await? {
@@ -241,8 +242,8 @@ impl Shared {
     async fn renew(&self, me: Member) -> Result<(), LeaseError> {
         let life = self.me.lock().life.clone();
         let Some(life) = life else { return Err(LeaseError::Lost(self.node.clone())) };
-        // Who found this life dead said so in the topic: before the sign of life, which is void then, or it is read by the
-        // next renewal.
+        // A node that found this incarnation dead wrote that to the topic. If it stands before this heartbeat, the
+        // heartbeat is void. Otherwise the next renewal reads it.
         let is_lost = || self.state.lock().is_lost(&life);
         if !is_lost() {
             self.beat(Member { incarnation: life.1, ..me }).await?;
@@ -255,12 +256,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Says that this node lives, and hears itself.
+    /// Sends a heartbeat and waits until it comes back.
     async fn beat(&self, me: Member) -> Result<(), Unavailable> {
         self.hear(&Entry::Beat(Beat::of(&me, self.process))).await.map(|_| ())
     }
 
-    /// Says something and waits until it comes back.
+    /// Sends a record and waits until it comes back.
     async fn hear(&self, entry: &Entry) -> Result<Seen, Unavailable> {
         let deadline = Instant::now() + ANSWER;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
@@ -287,18 +288,18 @@ impl Shared {
         }
     }
 
-    /// Tells where a user is; whether it is on no other node.
+    /// Reports the current state of a user. Returns true if the user is on no other node.
     async fn tell_user(&self, uid: Uid) -> Result<bool, Unavailable> {
         let entry = {
             let mut me = self.me.lock();
             let Some(life) = me.life.clone() else { return Err(unavailable("this node is no member")) };
-            // Until Kafka has it. Whoever gives up waiting leaves that to the next renewal.
+            // Stays until Kafka has the record. If the caller stops waiting, the next renewal repeats the report.
             me.owed.insert(uid.clone());
             Entry::User { life, is_online: me.users.contains(&uid), uid: uid.clone() }
         };
         let seen = self.hear(&entry).await?;
         let mut me = self.me.lock();
-        // Meanwhile it may have come or gone, and who told that may have been overtaken.
+        // The user may have come or gone meanwhile, and the reports of the two may have been reordered.
         if matches!(entry, Entry::User { is_online, .. } if is_online == me.users.contains(&uid)) {
             me.owed.remove(&uid);
         } else {
@@ -332,7 +333,8 @@ impl Shared {
         Ok(fallen)
     }
 
-    /// Those of a dead life's users who are nowhere else, each once. All of them are taken off the list.
+    /// Returns the users of a dead incarnation that are on no other node, each once. Removes all of them from the
+    /// topic.
     fn give_out(&self, life: &Life, left: Vec<Uid>) -> Vec<Uid> {
         let mut users = Vec::new();
         for uid in left {
@@ -346,7 +348,8 @@ impl Shared {
         users
     }
 
-    /// When this node heard itself last; an error when that is long ago: who hears not even itself knows nothing.
+    /// Returns the time at which this node last received its own record. Fails if that is long ago, because the node
+    /// then does not receive the topic.
     fn own_time(&self) -> Result<Instant, Unavailable> {
         let came_back = self.me.lock().came_back.filter(|came_back| came_back.elapsed() < LEASE);
         came_back.ok_or_else(|| self.away())
@@ -369,7 +372,7 @@ impl Shared {
         Expected { shared: self, number, seen }
     }
 
-    /// Adds a record, with its number where somebody waits for it to come back; its offset.
+    /// Appends a record and returns its offset. A `number` marks a record that a caller waits for.
     async fn say(&self, entry: &Entry, number: Option<u64>) -> Result<u64, Unavailable> {
         let mark = number.map(|number| [self.process.to_le_bytes(), number.to_le_bytes()].concat());
         match timeout(ANSWER, self.voice.say(entry, mark.as_deref())).await {
@@ -413,11 +416,11 @@ impl Shared {
                 None => Seen::Beat,
             },
         };
-        // Who waited may have given up.
+        // The caller may have stopped waiting.
         waiting.map(|waiting| waiting.send(seen));
     }
 
-    /// The topic was cut off or made anew: what it says is all there is, and what this node knows it says again.
+    /// Rebuilds the state after the topic was truncated or recreated. Reports the users of this node again.
     fn restart(&self) {
         tracing::error!(topic = self.topic, "records of the roster were lost: it is built anew");
         *self.state.lock() = State::default();
@@ -434,7 +437,7 @@ impl Shared {
     }
 }
 
-/// Somebody waits for a record of its own.
+/// Registration of a caller that waits for its own record.
 struct Expected<'a> {
     shared: &'a Shared,
     number: u64,

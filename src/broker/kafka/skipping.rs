@@ -1,5 +1,5 @@
-//! What it costs a node that a record of the bus is not its own: the reader's own code, on records that librdkafka's own
-//! mock broker carried. For `skylark bench`; knows no node.
+//! Measures the cost of skipping a bus record of another node: runs the reader's code on records from the mock broker
+//! of librdkafka. Used by `skylark bench`; starts no node.
 
 use std::time::{Duration, Instant};
 
@@ -18,27 +18,27 @@ use crate::clock::thread_cpu;
 use crate::id::{NodeId, Uid};
 use crate::message::Target;
 
-/// The mock keeps five megabytes of a partition.
+/// Records per partition. The mock keeps five megabytes of a partition.
 const OF_A_PARTITION: usize = 8_000;
-/// So many are judged at a time, as by a reader that has fallen behind a little.
+/// Records judged at a time, as by a reader that lags slightly.
 const AT_A_TIME: usize = 512;
 const BODY: usize = 300;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Records that a node skipped.
+/// Result of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Skipped {
-    /// How many.
+    /// Number of skipped records.
     pub records: u64,
-    /// CPU of the thread that judged them by their headers and let go of them. Fetching them is not in it.
+    /// CPU time of the thread that judged the headers and dropped the records. Fetching is not included.
     pub cpu: Duration,
 }
 
-/// Lets a node that holds `held` users skip `records` of 300 bytes for as many other users. None of them could be read: a
-/// look at a body would be an error. Blocks for a second or so.
+/// Lets a node with `held` subscribed users skip `records` of 300 bytes for as many other users. The bodies are
+/// invalid, so decoding one would be an error. Blocks for about a second.
 ///
 /// # Errors
-/// The mock did not carry them, or one of them was not skipped.
+/// The mock broker failed, or a record was not skipped.
 pub fn skip(records: usize, held: usize) -> Result<Skipped, Unavailable> {
     let mock = MockCluster::new(1).map_err(|error| unavailable(told(&error)))?;
     let partitions = i32::try_from(records.div_ceil(OF_A_PARTITION)).map_err(|_| unavailable("too many records"))?;
@@ -62,7 +62,7 @@ fn fill(link: &Link, records: usize, partitions: i32) -> Result<(), Unavailable>
         let headers = OwnedHeaders::new().insert(Header { key: HEADER, value: Some(&to.header[..]) });
         let body = &[0xff_u8; BODY][..];
         let record: FutureRecord<'_, (), [u8]> = FutureRecord::to(TOPIC).payload(body).headers(headers);
-        // Nobody waits for each of them, but for all.
+        // Only the flush below waits, for all records together.
         drop(producer.send_result(record.partition(partition)).map_err(|(error, _)| unavailable(told(&error)))?);
     }
     producer.flush(PATIENCE).map_err(|error| unavailable(told(&error)))
@@ -84,7 +84,7 @@ fn judge(link: &Link, records: usize, partitions: i32, mine: &RwLock<Mine>) -> R
             came += batch.len();
             let begun = thread_cpu();
             for message in batch.drain(..) {
-                // As the bus' reader does it.
+                // Same call as in the bus reader.
                 skipped.records += u64::from(mine.read().judge(header(&message)) == Say::Skip);
             }
             skipped.cpu += thread_cpu().saturating_sub(begun);

@@ -1,9 +1,8 @@
-//! An intake's topic, read by a consumer group.
+//! The topic of an intake, read by a consumer group.
 //!
-//! A thread of its own polls, so that the group never waits for this node, however long a publish takes. What is
-//! settled is committed, nothing else is. Partitions move one by one (cooperative-sticky unless the operator's
-//! properties say otherwise); before one is given away, what the intake has in hand of it gets a second to be settled.
-//! Knows nothing of what a record says.
+//! A dedicated thread polls the consumer, so that a slow publish never delays the group. Only completed records are
+//! committed. Partitions move one by one (cooperative-sticky, unless the operator's properties say otherwise). Before a
+//! partition is revoked, the intake has one second to complete its records. Does not look into the payload of a record.
 
 mod dead;
 mod group;
@@ -35,11 +34,11 @@ use crate::broker::source::{Place, Record, Source};
 use crate::telemetry::names;
 use crate::vital::Vitals;
 
-/// A commit gets no longer.
+/// Time limit of a commit.
 const COMMIT: Duration = Duration::from_secs(2);
 
-/// What holds unless the operator's properties say otherwise. A group that is new to its topic starts at the beginning:
-/// partitions that are added later would lose their first records otherwise.
+/// Defaults that the operator's properties override. A new group starts at the beginning of the topic, because
+/// partitions that are added later would otherwise lose their first records.
 const DEFAULTS: &[(&str, &str)] = &[
     ("auto.offset.reset", "earliest"),
     ("partition.assignment.strategy", "cooperative-sticky"),
@@ -49,23 +48,24 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("statistics.interval.ms", "5000"),
 ];
 
-/// One topic, read as a member of a consumer group.
+/// Source that reads one topic as a member of a consumer group.
 pub struct KafkaSource {
     topic: String,
     shared: Arc<Shared>,
     consumer: Option<Arc<BaseConsumer<Group>>>,
     handed: mpsc::Receiver<Handed>,
-    /// Handed out and not settled.
+    /// Records that were returned and are not completed.
     taken: Vec<Read>,
     reader: Option<JoinHandle<()>>,
     dead: Option<DeadLetters>,
 }
 
 impl KafkaSource {
-    /// Joins `group` to read `topic`; `name` is what the metrics call the intake. Asks nobody yet: a Kafka that is away is no error. Within a runtime only.
+    /// Joins `group` to read `topic`. `name` is the intake's label in the metrics. Sends no request yet, so an
+    /// unreachable Kafka is no error. Must run within a Tokio runtime.
     ///
     /// # Errors
-    /// A property that librdkafka does not know, or cannot do in this build.
+    /// A property is unknown to librdkafka or not supported by this build.
     pub fn join(link: &Link, topic: &str, group: &str, name: &str, vitals: &Vitals) -> Result<Self, Unavailable> {
         let shared = Arc::new(Shared::default());
         let counted = Arc::clone(&shared);
@@ -112,7 +112,7 @@ impl KafkaSource {
         loop {
             let mut reads = self.handed.recv().await.ok_or_else(|| unavailable("closed"))??;
             let is_sign_of_life = reads.is_empty();
-            // A partition may have gone, or begun another reading, while they waited here.
+            // While the records waited here, their partition may have been revoked or its reading may have restarted.
             reads.retain(|read| self.shared.lines.take(read.spot));
             if is_sign_of_life || !reads.is_empty() {
                 self.taken = reads;
@@ -131,13 +131,13 @@ impl KafkaSource {
         let spots: Vec<Spot> = settled.map(|read| read.spot).collect();
         let offsets = self.shared.lines.offsets_after(&self.topic, &self.shared.metadata(), &spots);
         let shared = Arc::clone(&self.shared);
-        // Done whole even where nobody waits for it any more.
+        // The blocking task completes even if the caller stops waiting.
         let commit = tokio::task::spawn_blocking(move || {
             let done = if offsets.count() == 0 { Ok(()) } else { consumer.commit(&offsets, CommitMode::Sync) };
             if done.is_ok() {
                 shared.lines.committed(&offsets);
             }
-            // Accepted is accepted: where this failed, the next commit says it, too.
+            // The records were accepted in any case: if this commit failed, the next one includes them.
             shared.lines.settle(&spots);
             done
         });
@@ -150,7 +150,7 @@ impl KafkaSource {
     async fn write_dead(&mut self, record: &Record, reason: &str) -> Result<(), Unavailable> {
         let read = self.taken.iter().find(|read| read.record.place == record.place);
         let (Some(read), Some(dead)) = (read, &mut self.dead) else {
-            // Its partition is another member's, which reads it and buries it.
+            // The partition belongs to another member, which reads the record and dead-letters it.
             return Ok(());
         };
         dead.add(read, reason).await
@@ -160,7 +160,7 @@ impl KafkaSource {
         self.shared.closing.store(true, Ordering::Relaxed);
         self.handed.close();
         let (consumer, reader, dead) = (self.consumer.take(), self.reader.take(), self.dead.take());
-        // Whoever lets go of a client last waits for it.
+        // The last drop of a client blocks until its threads end.
         let ended = tokio::task::spawn_blocking(move || {
             reader.map(JoinHandle::join);
             drop(consumer);
@@ -200,7 +200,7 @@ impl Source for KafkaSource {
     }
 }
 
-/// Who forgets to close it gives its partitions back a little later.
+/// A source that is dropped without `close` gives its partitions back a little later.
 impl Drop for KafkaSource {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::Relaxed);

@@ -1,7 +1,7 @@
-//! A topic of Skylark's own, read whole by every node: all its partitions, no group, no place that is committed.
+//! Reads a topic of Skylark completely on every node: all partitions, without a group or committed offsets.
 //!
-//! The place in each partition is kept here. One that was cut off goes on where it was; a place that Kafka does not have
-//! any more is a loss, and told. Knows nothing of what the records say.
+//! Offsets are kept in memory. After an interruption the reader continues at its offsets. An offset that Kafka no
+//! longer has means a loss, which is reported. Independent of the record format.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::link::{ASK, Heard, Link, Topic, backoff, partitions, told};
 use crate::broker::Unavailable;
 
-/// What holds unless the operator's properties say otherwise.
+/// Defaults that the operator's properties override.
 const DEFAULTS: &[(&str, &str)] = &[
     ("fetch.wait.max.ms", "100"),
     ("queued.max.messages.kbytes", "32768"),
@@ -22,12 +22,12 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("statistics.interval.ms", "5000"),
 ];
 
-/// Where a reader begins that was never there.
+/// Start position of a new reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begin {
-    /// With the oldest record.
+    /// At the oldest record.
     First,
-    /// Behind the newest.
+    /// After the newest record.
     End,
 }
 
@@ -37,21 +37,21 @@ pub(super) struct Tail {
     begin: Begin,
     heard: Heard,
     pub(super) consumer: Arc<StreamConsumer<Heard>>,
-    /// The next offset of each partition.
+    /// Next offset of each partition.
     places: Vec<i64>,
-    /// The end of each when it was looked at last.
+    /// End of each partition at the last look.
     ends: Vec<i64>,
 }
 
 impl Tail {
-    /// `node` only names the reader: nobody joins a group.
+    /// Creates a reader. `node` only names it; the reader joins no group.
     pub(super) fn new(link: &Link, topic: Topic, begin: Begin, node: &str, heard: Heard) -> Result<Self, Unavailable> {
         let group = format!("{}.{node}", topic.name);
         let fixed = [
             ("group.id", group.as_str()),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
-            // A place that is gone is told, never jumped over in silence.
+            // A missing offset must be an error, never a silent jump.
             ("auto.offset.reset", "error"),
         ];
         let consumer = Arc::new(link.create(heard.clone(), DEFAULTS, &fixed)?);
@@ -59,18 +59,18 @@ impl Tail {
         Ok(Self { link: link.clone(), topic, begin, heard, consumer, places: Vec::new(), ends: Vec::new() })
     }
 
-    /// How many partitions it reads.
+    /// Number of partitions that are read.
     pub(super) fn partitions(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether it has read what was there when it was looked at.
+    /// True once all records of the last look are read.
     pub(super) fn is_at_end(&self) -> bool {
         self.places.iter().zip(&self.ends).all(|(place, end)| place >= end)
     }
 
-    /// Stands at its place in each partition, and creates the topic where it is missing. Tries until it does, and tells
-    /// each fault; whether something was lost.
+    /// Assigns every partition at its offset, and creates the topic if it is missing. Retries until it succeeds and
+    /// passes each fault to `tell`. Returns true if records were lost.
     pub(super) async fn stand(&mut self, tell: impl Fn(&Unavailable)) -> bool {
         let mut backoff = backoff();
         loop {
@@ -80,7 +80,7 @@ impl Tail {
                     Err(error) => self.heard.unavailable(&error),
                 },
                 Ok(None) => match self.link.create_topic(&self.topic).await {
-                    // It takes Kafka a moment to tell everybody.
+                    // Kafka needs a moment to tell all brokers.
                     Ok(_) => {
                         Unavailable { why: format!("topic {} was just created", self.topic.name), engine: "kafka" }
                     }
@@ -93,7 +93,7 @@ impl Tail {
         }
     }
 
-    /// Whether there are other partitions than those it reads. `false` where nobody answers.
+    /// True if the number of partitions has changed. False if no broker answers.
     pub(super) async fn has_changed(&self) -> bool {
         match self.look().await {
             Ok(Some(found)) => found.len() != self.places.len(),
@@ -102,7 +102,7 @@ impl Tail {
         }
     }
 
-    /// First and next offset of each partition; `None` where there is no topic.
+    /// Returns the first and next offset of each partition, or `None` if the topic is missing.
     async fn look(&self) -> Result<Option<Vec<(i64, i64)>>, KafkaError> {
         let (consumer, topic) = (Arc::clone(&self.consumer), self.topic.name.clone());
         let look = tokio::task::spawn_blocking(move || {
@@ -128,7 +128,7 @@ impl Tail {
         Ok(lost.contains(&true))
     }
 
-    /// Notes that a record came; how many are missing before it, or `None` where it came before.
+    /// Notes a received record and returns the number of missing records before it. `None` if it was received before.
     pub(super) fn note(&mut self, message: &BorrowedMessage<'_>) -> Option<u64> {
         let place = usize::try_from(message.partition()).ok().and_then(|partition| self.places.get_mut(partition))?;
         let missing = u64::try_from(message.offset() - *place).ok()?;
@@ -136,7 +136,7 @@ impl Tail {
         Some(missing)
     }
 
-    /// Whether it still stands at its places after this error; most errors end by themselves.
+    /// Returns true if the assignment survives this error. Most errors resolve by themselves.
     pub(super) fn stands_after(&self, error: &KafkaError) -> bool {
         let has_gone = matches!(
             error.rdkafka_error_code(),
@@ -155,7 +155,7 @@ impl Tail {
         !has_gone
     }
 
-    /// Letting go of a consumer waits for its threads.
+    /// Drops the consumer off the runtime, because the drop waits for its threads.
     pub(super) async fn end(self) {
         let consumer = self.consumer;
         if tokio::task::spawn_blocking(move || drop(consumer)).await.is_err() {
@@ -164,11 +164,11 @@ impl Tail {
     }
 }
 
-/// Where to go on in a partition that holds `first..next`, and whether something of it was lost.
+/// Returns the offset at which to continue in a partition with records `first..next`, and true if records were lost.
 fn place(last: Option<i64>, begin: Begin, (first, next): (i64, i64)) -> (i64, bool) {
     match (last, begin) {
         (Some(place), _) if (first..=next).contains(&place) => (place, false),
-        // Cut off behind its back, or made anew: what is there was not read.
+        // The partition was truncated past the offset, or recreated: its records were not read.
         (Some(_), _) => (first, true),
         (None, Begin::First) => (first, false),
         (None, Begin::End) => (next, false),

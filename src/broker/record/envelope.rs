@@ -1,4 +1,4 @@
-//! One envelope, and the target that a record's envelopes share: fields that are not set take no byte.
+//! Encoding of one envelope and of the target that the envelopes of a record share. Unset fields take no byte.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::id::{ConnectionId, NodeId, Uid};
 use crate::message::{Envelope, History, Identity, Message, Origin, Publisher, Target};
 use crate::protocol::{put_canonical, read_canonical};
 
-/// Appends an envelope without its target: that is the record's.
+/// Appends an envelope without its target, which belongs to the record.
 pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
     let Envelope {
         id,
@@ -76,7 +76,8 @@ pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
     put_body(out, message);
 }
 
-/// The length is known once the body is written: to measure it first would cost more than to move it by a byte or two.
+/// Writes the body first and rotates its length in front. Moving the length by a byte or two is cheaper than measuring
+/// the body first.
 fn put_body(out: &mut Vec<u8>, message: &Message) {
     let start = out.len();
     put_canonical(message, out);
@@ -215,7 +216,7 @@ const fn origin_of(flags: u64) -> Origin {
     }
 }
 
-// The two lowest bits are the origin. Those that are often set come first, so that mostly one byte holds all.
+// The two lowest bits are the origin. The most common flags come first, so that one byte usually holds all of them.
 const RECEIPTS: u64 = 1 << 2;
 const NO_ECHO: u64 = 1 << 3;
 const FROM: u64 = 1 << 4;

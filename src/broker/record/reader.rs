@@ -1,10 +1,10 @@
-//! Varints, texts and names of a record: written, and read with every bound checked.
+//! Writes and reads varints, texts and names of a record. Every read is bounds-checked.
 
 use std::str::FromStr;
 
 use super::{RecordError, malformed};
 
-/// Goes through a record from front to back.
+/// Cursor over the bytes of a record.
 pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -30,7 +30,8 @@ impl<'a> Reader<'a> {
         Err(malformed("a varint longer than 10 bytes"))
     }
 
-    /// A number of things that follow. Each of them takes a byte at least, so a lie is found before memory is reserved.
+    /// Reads a number of entries. Each entry takes at least one byte, so a false count is found before memory is
+    /// reserved.
     pub(super) fn count(&mut self, most: usize) -> Result<usize, RecordError> {
         let number = self.number()?;
         let count = usize::try_from(number).ok().filter(|count| *count <= most && *count <= self.0.len());
@@ -53,7 +54,7 @@ impl<'a> Reader<'a> {
         self.text()?.parse().map_err(|invalid| malformed(&format!("a name that is none: {invalid}")))
     }
 
-    /// All that is left.
+    /// Takes all remaining bytes.
     pub(super) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }

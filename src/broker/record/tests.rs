@@ -1,4 +1,4 @@
-//! The record's bytes: nothing is lost, nothing is believed, and little is added.
+//! Record encoding: round trips, malformed input and size overhead.
 
 use std::sync::Arc;
 
@@ -126,7 +126,7 @@ fn a_count_that_lies_reserves_nothing() {
     assert!(matches!(read(&record.into()), Err(RecordError::Malformed(words)) if words == "1000 entries"));
 }
 
-/// The bar of the bus: 1.3 times the canonical body and 64 bytes, for whatever a back end pushes to a user.
+/// Size limit of the bus: 1.3 times the canonical body plus 64 bytes, for any push of a back end to a user.
 #[test]
 fn a_push_adds_few_bytes_to_its_body() {
     let uid = Uid::parse("3f2b8c1e-77aa-4d0f-9a51-0b6f1f1f2c3d").unwrap();

@@ -1,6 +1,7 @@
-//! What comes to this node over the bus: skips by header what is not its own, and hands the rest over in batches.
+//! Reads the bus: skips records for other nodes by their header and delivers the others in batches.
 //!
-//! A node that starts has no receivers yet, so it begins at the end; one that was cut off goes on where it was.
+//! A new node has no receivers yet, so it starts at the end of the topic. After an interruption it continues at its
+//! offsets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +21,11 @@ use crate::broker::seen::{Seen, Sight};
 use crate::message::{Envelope, Receipt};
 use crate::telemetry::names;
 
-/// Most records between two looks at what else there is to do.
+/// Maximum number of records between two checks for other work.
 const MOST: usize = 512;
-/// Partitions may be added to the topic: it is looked at so often.
+/// Interval of the check for added partitions.
 const RECOUNT: Duration = Duration::from_secs(30);
-/// Losses that follow each other faster are told once.
+/// Minimum interval between two reports of a loss.
 const TELL_LOSS: Duration = Duration::from_secs(1);
 
 pub(super) struct Reader {
@@ -32,19 +33,19 @@ pub(super) struct Reader {
     tail: Tail,
     seen: Seen,
     batch: Batched,
-    /// Records that were skipped, and opened, since that was counted.
+    /// Records skipped and opened since the last update of the counters.
     skipped: u64,
     opened: u64,
-    /// Something was lost that nobody has been told of.
+    /// A loss that is not reported yet.
     has_lost: bool,
     told_loss: Option<Instant>,
 }
 
-/// What is to be delivered next.
+/// Envelopes of the next delivery.
 #[derive(Default)]
 struct Batched {
     envelopes: Vec<Envelope>,
-    /// Who waits for the receipt of each.
+    /// Origins that wait for a receipt, one entry per envelope.
     publishers: Vec<Option<Origin>>,
 }
 
@@ -69,7 +70,7 @@ impl Reader {
         self.tail.end().await;
     }
 
-    /// Reads until the places have to be looked at again.
+    /// Reads until the partitions must be assigned again.
     async fn read(&mut self) {
         let (consumer, shared) = (Arc::clone(&self.tail.consumer), Arc::clone(&self.shared));
         let mut stream = consumer.stream();
@@ -96,7 +97,7 @@ impl Reader {
                     None => return,
                 }
                 count += 1;
-                // Nothing is asked for that is not dealt with: it would not come again.
+                // A record that was taken from the stream must be handled, because it would not come again.
                 let more = if count < MOST { stream.next().now_or_never() } else { None };
                 match more {
                     Some(more) => came = more,
@@ -112,7 +113,7 @@ impl Reader {
 
     async fn take(&mut self, message: &BorrowedMessage<'_>) {
         let Some(missing) = self.tail.note(message) else { return };
-        // Nothing is ever removed from within this topic: what is missing was cut off.
+        // Records inside this topic are never removed, so a gap means that the topic was truncated.
         self.has_lost |= missing > 0;
         let say = self.shared.mine.read().judge(header(message));
         match say {
@@ -192,7 +193,7 @@ impl Reader {
 }
 
 impl Shared {
-    /// Sends receipts to those who wait for them. One that finds no room is late, and so missing.
+    /// Sends receipts to the waiting publishers. A receipt without queue space is dropped and counts as missing.
     fn report(self: &Arc<Self>, mut reports: Vec<(Origin, Delivered)>, partitions: usize) {
         while let Some((to, _)) = reports.first() {
             let to = *to;
@@ -209,7 +210,7 @@ impl Shared {
     }
 }
 
-/// The value of the one header that says whom a record is for.
+/// Returns the value of the address header.
 pub(in super::super) fn header<'a>(message: &'a BorrowedMessage<'_>) -> Option<&'a [u8]> {
     let headers = message.headers()?;
     (0..headers.count()).filter_map(|index| headers.try_get(index)).find(|header| header.key == HEADER)?.value

@@ -1,7 +1,7 @@
-//! What leaves this node: an idempotent producer with a bound on the bytes that are under way.
+//! Sends records to the bus: an idempotent producer with a bound on the bytes in flight.
 //!
-//! An answer that does not come in time is a no, although Kafka may have taken the record: a publisher that tries again
-//! says which message it is by its identity.
+//! A record without a timely confirmation has failed, although Kafka may have stored it. Publishers that retry use the
+//! envelope identity to prevent a duplicate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,46 +18,46 @@ use super::super::address::{HEADER, To, partition};
 use super::super::link::{Heard, Link};
 use crate::broker::Unavailable;
 
-/// What holds unless the operator's properties say otherwise.
+/// Defaults that the operator's properties override.
 const DEFAULTS: &[(&str, &str)] = &[
     ("linger.ms", "1"),
-    // More than there is ever room for: a record that is refused in the middle of a batch would be overtaken.
+    // Above the bound of the semaphore: a record refused in the middle of a batch would be overtaken by the next ones.
     ("queue.buffering.max.kbytes", "131072"),
     ("queue.buffering.max.messages", "500000"),
     ("retry.backoff.ms", "50"),
     ("statistics.interval.ms", "5000"),
 ];
-/// Kafka gets so long for a record.
+/// Time in which Kafka must confirm a record, in milliseconds.
 const DELIVERY: &str = "1500";
-/// Bytes of records that are under way; more wait.
+/// Maximum bytes of records in flight. Further records wait.
 const MOST_UNDER_WAY: usize = 64 << 20;
-/// A record counts as at least so much.
+/// Minimum size at which a record is counted.
 const LEAST: usize = 256;
-/// What Kafka puts around a record, and its header.
+/// Allowance for Kafka's framing of a record and for its header.
 const AROUND: usize = 4 << 10;
 
 #[derive(Clone)]
 pub(super) struct Sender {
     producer: Arc<FutureProducer<Heard>>,
     topic: Arc<str>,
-    /// One permit for each [`LEAST`] bytes.
+    /// One permit per [`LEAST`] bytes.
     room: Arc<Semaphore>,
     sequence: Arc<AtomicU64>,
 }
 
-/// A record under way.
+/// A record in flight.
 pub(super) struct Pending {
     delivery: DeliveryFuture,
     bytes: usize,
     _room: OwnedSemaphorePermit,
 }
 
-/// Why a record is not on the bus.
+/// Reason why a record was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failed {
-    /// The topic takes no record of so many bytes.
+    /// The record, of this many bytes, exceeds the limit of the topic.
     TooLarge(usize),
-    /// Kafka did not say that it is there.
+    /// Kafka did not confirm the record.
     Away,
 }
 
@@ -80,12 +80,13 @@ impl Sender {
         })
     }
 
-    /// The number of the next record.
+    /// Returns the next sequence number.
     pub(super) fn next(&self) -> u64 {
         self.sequence.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Puts a record on its way, where there is room until `deadline`. Records of one lane are sent in the order of calls.
+    /// Queues a record once there is space, unless `deadline` passes first. Records of one lane are sent in the order
+    /// of calls.
     pub(super) async fn send(&self, to: &To, record: &[u8], partitions: usize, deadline: Instant) -> Option<Pending> {
         let permits = u32::try_from((record.len() / LEAST + 1).min(MOST_UNDER_WAY / LEAST)).ok()?;
         let room = timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await.ok()?.ok()?;
@@ -93,12 +94,12 @@ impl Sender {
         Some(Pending { delivery, bytes: record.len(), _room: room })
     }
 
-    /// Sends a sign of life; nobody waits for it.
+    /// Sends a heartbeat without waiting for its confirmation.
     pub(super) fn echo(&self, to: &To, partition: usize) {
         drop(self.enqueue(to, &[], partition));
     }
 
-    /// Sends a record that nobody waits for, unless there is no room.
+    /// Sends a record without waiting for its confirmation. Drops it if there is no space.
     pub(super) fn post(&self, to: &To, record: &[u8], partitions: usize) {
         if self.room.available_permits() > record.len() / LEAST {
             drop(self.enqueue(to, record, partition(to.lane, partitions)));
@@ -118,7 +119,7 @@ impl Sender {
         }
     }
 
-    /// Waits for what is under way; afterwards nothing is sent. Blocks.
+    /// Waits for the records in flight and refuses later ones. Blocks.
     pub(super) fn close(&self, within: Duration) {
         self.room.close();
         if let Err(error) = self.producer.flush(within) {

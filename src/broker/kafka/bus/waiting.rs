@@ -1,4 +1,4 @@
-//! Publishers that wait for receipts: what each node says of an envelope is gathered under its id.
+//! Publishers that wait for receipts. Collects the receipts of all nodes by envelope id.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::broker::record::{Delivered, Origin};
 use crate::id::Uid;
 use crate::message::Receipt;
 
-/// Who waits, by envelope.
+/// Waiting publishers, by envelope id.
 #[derive(Default)]
 pub(super) struct Waiting(Mutex<HashMap<u64, Answers>>);
 
-/// One publisher that waits.
+/// Registration of one waiting publisher.
 pub(super) struct Ticket<'a> {
     waiting: &'a Waiting,
     id: u64,
@@ -24,17 +24,17 @@ pub(super) struct Ticket<'a> {
 #[derive(Default)]
 struct Answers {
     receipt: Receipt,
-    /// How often something was said: once for each part of the envelope by each node.
+    /// Number of receipts: one per part of the envelope and node.
     count: usize,
-    /// Nodes that said something, and those of them that had a receiver.
+    /// Nodes that sent a receipt, and those of them that had a receiver.
     nodes: HashSet<Origin>,
     reached: HashSet<Origin>,
-    /// By how many nodes a user was called offline.
+    /// Users reported offline, with the number of reporting nodes.
     offline: HashMap<Uid, usize>,
     news: Arc<Notify>,
 }
 
-/// What all nodes that answered said together.
+/// Sum of all receipts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) receipt: Receipt,
@@ -43,7 +43,7 @@ pub(super) struct Told {
 }
 
 impl Waiting {
-    /// To be called before the envelope is sent.
+    /// Registers a publisher. Must be called before the envelope is sent.
     pub(super) fn expect(&self, id: u64) -> Ticket<'_> {
         self.0.lock().entry(id).or_default();
         Ticket { waiting: self, id }
@@ -67,7 +67,7 @@ impl Waiting {
 }
 
 impl Ticket<'_> {
-    /// What was told until then, or until so many answers came.
+    /// Waits until `until` or until `enough` receipts have arrived, and returns their sum.
     pub(super) async fn told(self, enough: Option<usize>, until: Instant) -> Told {
         let lacks = |answers: &Answers| enough.is_none_or(|enough| answers.count < enough);
         loop {
@@ -82,7 +82,7 @@ impl Ticket<'_> {
     }
 }
 
-/// Also where the publisher went away.
+/// Also runs when the publisher stops waiting.
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.waiting.0.lock().remove(&self.id);
@@ -90,7 +90,7 @@ impl Drop for Ticket<'_> {
 }
 
 impl Answers {
-    /// A user is offline whom every node calls so.
+    /// Sums the receipts. A user is offline if every node reports it as offline.
     fn sum(self) -> Told {
         let all = self.nodes.len();
         let mut offline: Vec<Uid> =

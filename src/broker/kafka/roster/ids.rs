@@ -1,7 +1,8 @@
-//! Blocks of ids in the roster's topic: a reservation is a record, and the order of the topic decides between two of them.
+//! Reserves blocks of ids in the topic of the roster. A reservation is a record, and the order of the topic decides
+//! between two of them.
 //!
-//! Each reservation has a key of its own, so that compaction never forgets the greatest end. The next one of the same node
-//! number takes the earlier ones out of the topic.
+//! Each reservation has its own key, so that compaction never drops the greatest end. The next reservation of the same
+//! node number deletes the earlier ones from the topic.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -12,7 +13,7 @@ use super::{ANSWER, KafkaRoster, Seen, Shared};
 use crate::broker::Unavailable;
 use crate::broker::ids::{BlockRequest, IdStore};
 
-/// Attempts against others who reserve for the same node number at the same time.
+/// Maximum number of attempts while other processes reserve ids of the same node number.
 const ATTEMPTS: usize = 5;
 
 impl IdStore for KafkaRoster {

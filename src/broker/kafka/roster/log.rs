@@ -1,67 +1,67 @@
-//! What stands in the roster's topic: keys and values, one line of records that every node reads in the same order.
+//! Records of the roster's topic: keys and values, in one sequence that every node reads in the same order.
 //!
-//! The topic is compacted: of each key the newest record stays. Keys are parts with a control character between them,
-//! which no name holds. Values are JSON, so that an operator can read them. Knows no engine.
+//! The topic is compacted: Kafka keeps the newest record of each key. The parts of a key are separated by a control
+//! character, which no name contains. Values are JSON, so that operators can read them. Independent of engines.
 
 use serde::{Deserialize, Serialize};
 
 use crate::broker::roster::Member;
 use crate::id::{NodeId, Uid};
 
-/// Between the parts of a key.
+/// Separator of the parts of a key.
 const BETWEEN: char = '\u{1f}';
 
-/// One life of a node: its name and incarnation.
+/// One incarnation of a node: node id and incarnation number.
 pub(super) type Life = (NodeId, u64);
 
-/// What a record says.
+/// Content of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
-    /// A node asks to be let in.
+    /// A node asks to join.
     Ask(Beat),
-    /// A node lives.
+    /// Heartbeat of a node.
     Beat(Beat),
-    /// A node has gone, and said so.
+    /// A node left the cluster.
     Left(NodeId),
-    /// A user came online in a life of a node, or went offline.
+    /// A user came online on a node, or went offline there.
     User {
-        /// Where.
+        /// Incarnation of the node.
         life: Life,
-        /// Who.
+        /// Id of the user.
         uid: Uid,
-        /// Which of the two.
+        /// True if the user came online.
         is_online: bool,
     },
-    /// A life was found dead; `by` gives out its users.
+    /// An incarnation was found dead; `by` reports its users as fallen.
     Dead {
-        /// Whose.
+        /// Incarnation that is dead.
         life: Life,
-        /// Who found it.
+        /// Node that found it dead.
         by: NodeId,
     },
-    /// All users of a dead life were given out.
+    /// All users of a dead incarnation were reported.
     Buried(Life),
-    /// Only its place counts.
+    /// Takes a number: only the offset of the record counts.
     Number,
-    /// A process reserves the ids of a node number from `from` up to `until`.
+    /// A process reserves the ids of a node number in `from..until`.
     Ids {
-        /// Whose.
+        /// Node number that the ids belong to.
         number: u16,
-        /// The first.
+        /// First reserved id.
         from: u64,
-        /// Behind the last; `None` = a later reservation stands for this one.
+        /// End of the block (exclusive). `None` deletes the record because a later reservation replaces it.
         until: Option<u64>,
-        /// Who reserves.
+        /// Process that reserves.
         process: u64,
     },
 }
 
-/// What a node says of itself.
+/// Description of a node in its own heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Beat {
-    /// Its name.
+    /// Name of the node.
     node: String,
-    /// Tells two processes of one name apart.
+    /// Tells two processes with the same name apart.
     pub(super) life: u64,
     pub(super) number: u16,
     pub(super) incarnation: u64,
@@ -106,7 +106,7 @@ impl Beat {
         }
     }
 
-    /// As the others see it; `None` where its name is none.
+    /// Converts the heartbeat to a member. `None` if the name is invalid.
     pub(super) fn member(&self) -> Option<Member> {
         let Self { node, number, incarnation, address, gateway, intake, version, connections, capacity, .. } =
             self.clone();
@@ -129,7 +129,7 @@ impl Beat {
 }
 
 impl Entry {
-    /// Key and value; no value takes the key out of the topic.
+    /// Encodes key and value. A record without a value deletes the key from the topic.
     pub(super) fn write(&self) -> (String, Option<Vec<u8>>) {
         let key = |parts: &[&str]| parts.join(&BETWEEN.to_string());
         match self {
@@ -152,7 +152,7 @@ impl Entry {
         }
     }
 
-    /// `None` where it is not understood.
+    /// Decodes a record. `None` if it is not understood.
     pub(super) fn read(key: &[u8], value: Option<&[u8]>) -> Option<Self> {
         let mut parts = std::str::from_utf8(key).ok()?.split(BETWEEN);
         let kind = parts.next()?;

@@ -1,8 +1,10 @@
-//! What the roster's records come to: members, the users of each life, the dead and who gives out their users.
+//! State built from the records of the roster: members, users of each incarnation, dead incarnations and the nodes
+//! responsible for them.
 //!
-//! Every node applies the same records in the same order, so all agree on who was let in, who is dead and who answers
-//! for it. Only silence is each node's own matter, measured between records that it read itself: a node that is cut off
-//! hears nobody, not even itself, so it finds nobody dead. Knows no engine; time comes as an argument.
+//! Every node applies the same records in the same order. So all nodes agree on joins, on dead incarnations and on the
+//! node responsible for each. Silence is local: each node measures it between records that it read itself. A node
+//! without connection to Kafka receives no records, not even its own, so it finds no node dead. Independent of engines;
+//! time is an argument.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -15,25 +17,25 @@ use super::log::{Beat, Entry, Life};
 use crate::broker::roster::Member;
 use crate::id::{NodeId, Uid};
 
-/// Who was silent for longer is listed no more. Three signs of life are missing then.
+/// Silence after which a member is no longer listed. Three heartbeats are missing by then.
 pub(super) const LEASE: Duration = Duration::from_secs(9);
-/// Who was silent for longer is dead. Not before: that node itself lets everybody go ten seconds after its last renewal,
-/// and whom others tell offline must not be there any more.
+/// Silence after which a member is dead. Not shorter: a node closes its connections ten seconds after its last renewal,
+/// and users must be gone before others report them offline.
 const GRAVE: Duration = Duration::from_secs(10);
-/// The second in line waits so much longer before it finds somebody dead, the third twice as long.
+/// Additional delay per rank before a node finds a member dead: 0 for the first rank, one delay for the second.
 const IN_LINE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct State {
     members: HashMap<NodeId, Living>,
-    /// Who asked to be let in lately.
+    /// Nodes that asked to join lately.
     asking: Vec<Living>,
-    /// Dead lives whose users are not all given out, and who gives them out.
+    /// Dead incarnations with users that are not reported yet, and the node responsible for each.
     dead: HashMap<Life, NodeId>,
-    /// The newest life of each name that was found dead.
+    /// Newest dead incarnation of each name.
     graves: HashMap<NodeId, u64>,
     users: HashMap<Life, HashSet<Uid>, ahash::RandomState>,
-    /// Reservations of ids of each node number.
+    /// Id reservations of each node number.
     ids: HashMap<u16, Reserved>,
     holders: HashMap<Uid, SmallVec<[Life; 1]>, ahash::RandomState>,
 }
@@ -44,29 +46,30 @@ struct Living {
     heard: Instant,
 }
 
-/// What is known of the ids of one node number.
+/// Id reservations of one node number.
 #[derive(Default)]
 pub(super) struct Reserved {
-    /// All below are given away.
+    /// All ids below are reserved.
     pub(super) bound: u64,
-    /// The reservations that stand in the topic: begin and process.
+    /// Reservations in the topic: begin and process.
     pub(super) standing: Vec<(u64, u64)>,
-    /// The last reservation, if it counts.
+    /// The last reservation, if it is valid.
     pub(super) granted: Option<(u64, u64)>,
 }
 
-/// What became of a wish to be let in.
+/// Result of a join request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entrance {
-    /// It lives, with this incarnation.
+    /// The node has joined, with this incarnation.
     Open(u64),
-    /// Why not.
+    /// The join was refused, for this reason.
     Taken(String),
 }
 
 impl State {
-    /// Applies the record at `offset`; what became of a wish to be let in, and whose process's it was. Only who asks
-    /// acts on that answer: the others know a member by its signs of life. Wishes of the past (`is_past`) are over.
+    /// Applies the record at `offset`. Returns the result of a join request with its process. Only the requesting
+    /// process uses the result: the other nodes learn of a member by its heartbeats. Join requests of the past
+    /// (`is_past`) are ignored.
     pub(super) fn apply(&mut self, offset: u64, entry: Entry, now: Instant, is_past: bool) -> Option<(u64, Entrance)> {
         match entry {
             Entry::Ask(beat) if !is_past => return Some((beat.life, self.admit(offset, &beat, now)?)),
@@ -90,8 +93,8 @@ impl State {
         None
     }
 
-    /// Notes a reservation. It counts only if it begins at or above the bound; its end counts in any case, because the
-    /// topic may forget an earlier one.
+    /// Notes a reservation. It is valid only if it begins at or above the bound. Its end always raises the bound,
+    /// because compaction may drop an earlier reservation.
     fn reserve(&mut self, number: u16, which: (u64, u64), until: Option<u64>) {
         let reserved = self.ids.entry(number).or_default();
         reserved.standing.retain(|other| *other != which);
@@ -101,7 +104,7 @@ impl State {
         reserved.standing.push(which);
     }
 
-    /// What is known of the ids of a node number.
+    /// Returns the id reservations of a node number.
     pub(super) fn reserved(&mut self, number: u16) -> &Reserved {
         self.ids.entry(number).or_default()
     }
@@ -110,7 +113,7 @@ impl State {
         let mut member = beat.member()?;
         self.asking.retain(|other| now.saturating_duration_since(other.heard) < LEASE && other.process != beat.life);
         let mut others = self.members.values().chain(&self.asking);
-        // A process that asks again gives its life up by that: it is in nobody's way, least of all its own.
+        // A process that asks again gives up its previous incarnation, which then blocks no request.
         let other = others.find(|other| {
             other.process != beat.life && (other.member.id == member.id || other.member.number == member.number)
         });
@@ -129,7 +132,7 @@ impl State {
 
     fn hear(&mut self, beat: &Beat, now: Instant) {
         let Some(member) = beat.member() else { return };
-        // Who was let in is known by its signs of life from now on.
+        // From now on the heartbeats of the member are enough.
         self.asking.retain(|other| other.process != beat.life);
         let is_dead = self.graves.get(&member.id).is_some_and(|grave| *grave >= member.incarnation);
         let is_past = self.members.get(&member.id).is_some_and(|l| l.member.incarnation > member.incarnation);
@@ -138,7 +141,7 @@ impl State {
         }
         let (id, incarnation) = (member.id.clone(), member.incarnation);
         let before = self.members.insert(id.clone(), Living { member, process: beat.life, heard: now });
-        // Its users are told again, as those of the life that it has now.
+        // The node reports its users again under the new incarnation.
         if let Some(before) = before.map(|living| living.member.incarnation).filter(|before| *before < incarnation) {
             self.forget(&(id, before));
         }
@@ -176,7 +179,7 @@ impl State {
         }
     }
 
-    /// The first who finds a life dead answers for it, as long as it lives itself.
+    /// Makes the first node that found an incarnation dead responsible for it, as long as that node is alive.
     fn bury(&mut self, life: Life, by: NodeId) {
         if self.members.get(&life.0).is_some_and(|living| living.member.incarnation == life.1) {
             self.members.remove(&life.0);
@@ -189,24 +192,24 @@ impl State {
         }
     }
 
-    /// Members that were silent for so long that they are dead, as far as somebody can say who is none.
+    /// Returns members that were silent long enough to be dead, as seen by a node that is not a member itself.
     pub(super) fn silent(&self, now: Instant) -> Vec<Life> {
         let silent = self.members.values().filter(|living| now.saturating_duration_since(living.heard) >= GRAVE);
         silent.map(|living| (living.member.id.clone(), living.member.incarnation)).collect()
     }
 
-    /// Whether another life has the name, or this one was found dead.
+    /// True if a later incarnation has the name, or this one was found dead.
     pub(super) fn is_lost(&self, (node, incarnation): &Life) -> bool {
         self.graves.get(node).is_some_and(|grave| grave >= incarnation)
             || self.members.get(node).is_some_and(|l| l.member.incarnation > *incarnation)
     }
 
-    /// When that node was heard last.
+    /// Time of the last heartbeat of that node.
     pub(super) fn heard(&self, node: &NodeId) -> Option<Instant> {
         self.members.get(node).map(|living| living.heard)
     }
 
-    /// Who lives, and was heard within a lease of `now`; by id.
+    /// Returns members with a heartbeat within one lease before `now`, by id.
     pub(super) fn members(&self, now: Instant) -> Vec<Member> {
         let mut members: Vec<Member> = self.living(now).map(|living| living.member.clone()).collect();
         members.sort_by(|a, b| a.id.cmp(&b.id));
@@ -217,7 +220,7 @@ impl State {
         self.members.values().filter(move |living| now.saturating_duration_since(living.heard) < LEASE)
     }
 
-    /// Whether a living node other than `me` holds the user.
+    /// True if a living node other than `me` has the user online.
     pub(super) fn is_elsewhere(&self, me: &NodeId, uid: &Uid) -> bool {
         let is_other = |(node, incarnation): &Life| {
             node != me && self.members.get(node).is_some_and(|l| l.member.incarnation == *incarnation)
@@ -225,8 +228,9 @@ impl State {
         self.holders.get(uid).is_some_and(|holders| holders.iter().any(is_other))
     }
 
-    /// Lives that `me` is to find dead at `now`, when it was itself heard last: those that were silent for too long, and
-    /// dead ones whose keeper is dead, too. The first in line of each (rendezvous over the living) comes first.
+    /// Returns the incarnations that `me` must declare dead at `now`, the time of its own last heartbeat. These are
+    /// members that were silent too long, and dead ones whose responsible node is dead too. The first in line of each
+    /// (rendezvous hashing over the living members) acts first.
     pub(super) fn to_bury(&self, me: &NodeId, now: Instant) -> Vec<Life> {
         let silent = self.members.values().filter(|living| living.member.id != *me).filter_map(|living| {
             let life = (living.member.id.clone(), living.member.incarnation);
@@ -251,12 +255,12 @@ impl State {
         u32::try_from(before.count()).unwrap_or(u32::MAX)
     }
 
-    /// Dead lives for which `me` answers.
+    /// Dead incarnations that `me` is responsible for.
     pub(super) fn answers_for(&self, me: &NodeId) -> Vec<Life> {
         self.dead.iter().filter(|(_, owner)| *owner == me).map(|(life, _)| life.clone()).collect()
     }
 
-    /// Some of a life's users.
+    /// Up to `most` users of an incarnation.
     pub(super) fn users_of(&self, life: &Life, most: usize) -> Vec<Uid> {
         self.users.get(life).map(|users| users.iter().take(most).cloned().collect()).unwrap_or_default()
     }
@@ -361,7 +365,7 @@ mod tests {
         let (first, other) = (log.join("a", 1), log.join("b", 2));
         log.user(&first, "u", true);
         log.user(&first, "gone", true);
-        // Whether its lease was lost or its sign of life came too late: it is the same process, and asks at once.
+        // The lease was lost or the heartbeat came too late. In both cases the same process joins again at once.
         let second = log.join("a", 1);
         assert!(second.1 > first.1 && log.state.is_lost(&first) && !log.state.is_lost(&second));
         assert_eq!(log.names(), ["a", "b"]);
@@ -396,7 +400,7 @@ mod tests {
             (vec![], vec![lives[2].clone()])
         );
         assert!(log.state.is_lost(&lives[2]) && !log.state.is_lost(&lives[0]));
-        // What a paused node sends when it wakes changes nothing.
+        // Late records of a paused node change nothing.
         log.add(Entry::Beat(beat("c", 3, lives[2].1)));
         log.user(&lives[2], "late", true);
         assert_eq!((log.names(), log.state.users_of(&lives[2], 9)), (vec!["a".to_owned(), "b".to_owned()], vec![]));
@@ -434,14 +438,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_compacted_topic_tells_the_same() {
-        // Of each key the newest record: users stand before the sign of life of their node.
+        // Compaction keeps the newest record of each key, so users can stand before the heartbeat of their node.
         let mut log = Log::new();
         let life = (node("a"), 5);
         log.user(&life, "u", true);
         assert!(!log.state.is_elsewhere(&node("b"), &uid("u")), "nobody knows its node yet");
         log.add(Entry::Beat(beat("a", 1, 5)));
         assert!(log.state.is_elsewhere(&node("b"), &uid("u")));
-        // A later life of the same name counts, an earlier one does not.
+        // A later incarnation of the same name replaces this one; an earlier one does not.
         log.add(Entry::Beat(beat("a", 1, 9)));
         log.add(Entry::Beat(beat("a", 1, 5)));
         assert_eq!(log.state.members(log.now)[0].incarnation, 9);
@@ -462,7 +466,7 @@ mod tests {
         log.add(ids(100, None, 2));
         let reserved = log.state.reserved(7);
         assert_eq!((reserved.bound, reserved.standing.as_slice()), (300, &[(200, 2)][..]));
-        // What the topic kept of it leads a new reader to the same bound.
+        // The records that compaction keeps lead a new reader to the same bound.
         let mut later = Log::new();
         later.add(ids(200, Some(300), 2));
         assert_eq!(later.state.reserved(7).bound, 300);

@@ -1,4 +1,4 @@
-//! What a node says in the roster's topic: one idempotent producer, so that its records keep their order.
+//! Writes records to the roster's topic. One idempotent producer keeps their order.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ impl Voice {
         Ok(Self { producer, topic: topic.to_owned(), heard })
     }
 
-    /// Adds a record that carries `mark`; its offset, once all replicas have it.
+    /// Appends a record that carries `mark`. Returns its offset once all in-sync replicas have it.
     pub(super) async fn say(&self, entry: &Entry, mark: Option<&[u8]>) -> Result<u64, Unavailable> {
         match self.send(entry, mark)?.await {
             Ok(Ok(delivery)) => u64::try_from(delivery.offset).map_err(|_| unavailable("a record without a place")),
@@ -35,7 +35,7 @@ impl Voice {
         }
     }
 
-    /// Adds a record and waits for nothing.
+    /// Appends a record without waiting for its confirmation.
     pub(super) fn whisper(&self, entry: &Entry) {
         if let Err(fault) = self.send(entry, None) {
             tracing::debug!(%fault, topic = self.topic, "a record of the roster was not sent");

@@ -1,6 +1,6 @@
-//! Dead letters of a Kafka intake: the topic `<topic>.dead`.
+//! Dead letters of a Kafka intake, in the topic `<topic>.dead`.
 //!
-//! A dead letter has the record's key, value and headers, and says by headers of its own where the record stood.
+//! A dead letter has the key, value and headers of the record. Additional headers give the position of the record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,26 +13,26 @@ use super::super::link::{Heard, Link, Topic, partitions, told, unavailable};
 use super::poll::{Around, Read};
 use crate::broker::Unavailable;
 
-/// A dead letter gets no longer.
+/// Time limit of a dead letter.
 const BURY: Duration = Duration::from_secs(5);
-/// The node's own headers begin so; those of a record that begin so are left out.
+/// Prefix of the node's own headers. Headers of a record with this prefix are left out.
 const OWN: &str = "skylark.";
 
-/// How much of a record goes with its dead letter: less each time that the topic refuses its size.
+/// Part of a record that its dead letter contains. Shrinks each time the topic refuses the size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
     Whole,
     WithoutValue,
-    /// Only where it stood and why it is dead.
+    /// Only position and reason.
     Bare,
 }
 
-/// The dead-letter topic of one topic.
+/// Producer for the dead letters of one topic.
 pub(super) struct DeadLetters {
     link: Link,
     topic: String,
     of: String,
-    /// Made with the first letter.
+    /// Created with the first dead letter.
     producer: Option<Arc<FutureProducer<Heard>>>,
 }
 
@@ -41,10 +41,10 @@ impl DeadLetters {
         Self { link: link.clone(), topic: format!("{topic}.dead"), of: topic.to_owned(), producer: None }
     }
 
-    /// Adds a record. One that does not fit beside its headers goes without its value, then without its headers and key.
+    /// Writes a dead letter. If it is too large, leaves out the value, then also the key and headers.
     ///
     /// # Errors
-    /// [`Unavailable`]: it was not added, or nobody knows whether it was.
+    /// [`Unavailable`]: the dead letter was not written, or the result is unknown.
     pub(super) async fn add(&mut self, read: &Read, reason: &str) -> Result<(), Unavailable> {
         let producer = self.producer().await?;
         let topic = &self.topic;
@@ -62,7 +62,7 @@ impl DeadLetters {
         Err(unavailable(format!("topic {topic}: it takes not even a dead letter without its value")))
     }
 
-    /// The first time, it looks for the topic, and creates it where it is missing.
+    /// Returns the producer. The first call checks that the topic exists, and creates it if it is missing.
     async fn producer(&mut self) -> Result<Arc<FutureProducer<Heard>>, Unavailable> {
         if let Some(producer) = &self.producer {
             return Ok(Arc::clone(producer));
@@ -85,7 +85,7 @@ impl DeadLetters {
         Ok(Arc::clone(self.producer.insert(producer)))
     }
 
-    /// Waits for what is under way. Blocks.
+    /// Waits for the records in flight. Blocks.
     pub(super) fn flush(self, within: Duration) {
         if let Some(Err(error)) = self.producer.map(|producer| producer.flush(within)) {
             tracing::debug!(topic = self.topic, %error, "dead letters were still under way");
@@ -93,7 +93,7 @@ impl DeadLetters {
     }
 }
 
-/// The record's headers, then those that say where it stood and why it is dead.
+/// Builds the headers: those of the record, then those for position and reason.
 fn headers(read: &Read, topic: &str, reason: &str, extent: Extent) -> OwnedHeaders {
     let Around { headers: of_record, timestamp, .. } = &read.around;
     let mut headers = OwnedHeaders::new();

@@ -1,4 +1,4 @@
-//! What librdkafka tells a member of a consumer group: partitions that come and go, errors, statistics.
+//! Callbacks of librdkafka for a member of a consumer group: assigned and revoked partitions, errors, statistics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -16,30 +16,30 @@ use super::super::link::Heard;
 use super::lines::Lines;
 use crate::telemetry::names;
 
-/// librdkafka tries a batch that it cannot read twice a second; after so long without an error it has read it.
+/// Time without an error after which a batch counts as readable. librdkafka retries an unreadable batch twice a second.
 const UNREADABLE: Duration = Duration::from_secs(5);
 
-/// What the polling thread, the intake and librdkafka's callbacks share.
+/// State shared by the polling thread, the intake and the callbacks of librdkafka.
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) lines: Lines,
-    /// Records that wait, as far as the statistics told.
+    /// Number of waiting records, by the latest statistics.
     pub(super) lag: AtomicU64,
-    /// The reader is to end.
+    /// Tells the reader to end.
     pub(super) closing: AtomicBool,
-    /// Kafka's id of the topic that is read; `None` until it is known, empty where the brokers give none.
+    /// Kafka's id of the topic. `None` until it is known, empty if the brokers have no ids.
     pub(super) topic_id: Mutex<Option<String>>,
-    /// When and why a batch of records could not be read last.
+    /// Time and reason of the last unreadable batch.
     unreadable: Mutex<Option<(Instant, String)>>,
 }
 
 impl Shared {
-    /// What a commit says about its topic.
+    /// Metadata of a commit, which names the topic.
     pub(super) fn metadata(&self) -> String {
         self.topic_id.lock().as_deref().map(commit_metadata).unwrap_or_default()
     }
 
-    /// Why some records cannot be read while others still come.
+    /// Reason why some records cannot be read while others still arrive.
     pub(super) fn unreadable(&self) -> Option<String> {
         let last = self.unreadable.lock();
         last.as_ref().filter(|(at, _)| at.elapsed() < UNREADABLE).map(|(_, why)| why.clone())
@@ -62,29 +62,30 @@ impl Shared {
     }
 }
 
-/// The metadata of a commit: it names the topic by its id, so that the offset counts for no other topic of this name.
+/// Builds the metadata of a commit. It contains the topic id, so that the offset is not used for another topic of the
+/// same name.
 pub(super) fn commit_metadata(topic_id: &str) -> String {
     if topic_id.is_empty() { String::new() } else { format!("{TOPIC_ID}{topic_id}") }
 }
 
-/// The id of the topic that a commit is of; `None` where its writer named none.
+/// Returns the topic id in the metadata of a commit. `None` if the commit names none.
 pub(super) fn topic_of_commit(metadata: &str) -> Option<&str> {
     metadata.strip_prefix(TOPIC_ID)
 }
 
 const TOPIC_ID: &str = "topic-id=";
 
-/// The context of a member's client.
+/// Client context of a member.
 pub(super) struct Group {
     heard: Heard,
     shared: Arc<Shared>,
     topic: String,
-    /// How many partitions it has.
+    /// Number of assigned partitions.
     partitions: Gauge,
 }
 
 impl Group {
-    /// `name` is what the metrics call the intake.
+    /// Creates the context. `name` is the intake's label in the metrics.
     pub(super) fn new(heard: Heard, shared: Arc<Shared>, topic: &str, name: &str) -> Self {
         let partitions = gauge!(names::INTAKE_PARTITIONS, "intake" => name.to_owned());
         Self { heard, shared, topic: topic.to_owned(), partitions }
@@ -126,8 +127,8 @@ impl ConsumerContext for Group {
         self.partitions.set(lines.count() as f64);
     }
 
-    /// A partition that left while it was paused would still be so when it comes back. Where the intake takes nothing, the
-    /// polling thread pauses it again.
+    /// Resumes assigned partitions, because a partition that was revoked while paused would still be paused. The
+    /// polling thread pauses it again if the intake is blocked.
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         if let Rebalance::Assign(partitions) = rebalance
             && let Err(error) = consumer.resume(partitions)

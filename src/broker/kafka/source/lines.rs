@@ -1,8 +1,8 @@
-//! Partitions of one member of a consumer group: for each, the records that were read and are not settled.
+//! Partitions of one member of a consumer group, with the records that were read and are not completed.
 //!
 //! The polling thread, the intake and librdkafka's rebalance callback write it. A partition is read in *readings*: a new
 //! one begins when the partition is assigned, when its offsets go back, and when its topic is created anew. A record
-//! belongs to the reading that read it, so an old record never settles a new one at the same offset.
+//! belongs to the reading that read it, so an old record never completes a new one at the same offset.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rdkafka::{Offset, TopicPartitionList};
 
-/// A partition that is revoked waits so long for the records that the intake has in hand.
+/// Time that a revoked partition waits for the intake to complete its records.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// One record of one reading.
@@ -21,31 +21,31 @@ pub(super) struct Spot {
     pub(super) reading: u64,
 }
 
-/// What the place of a record that was just read says.
+/// Result of noting a record that was just read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Noted {
     pub(super) spot: Spot,
-    /// The offset is smaller than one that was read before: the log was truncated, or the topic is another one.
+    /// The offset is smaller than an earlier one: the log was truncated, or the topic was recreated.
     pub(super) went_back: bool,
 }
 
-/// How a partition's first offset was found.
+/// Origin of a partition's first offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
-    /// By the group's commit, which may be of a topic that had this name before.
+    /// The group's commit, which may be of an earlier topic with this name.
     Unproven,
-    /// It has to be the beginning: the topic is another one than the commit's.
+    /// The beginning, because the commit is of another topic.
     Beginning,
-    /// The commit is of this topic, or there is none.
+    /// The commit is of this topic, or there is no commit.
     Proven,
 }
 
-/// What the group committed last of a partition.
+/// Last offset that the group committed for a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Committed {
     /// Another member or an earlier assignment committed it.
     Unknown,
-    /// A record that is not there any more: it has to be corrected, whatever is settled.
+    /// Offset of a record that no longer exists. It must be corrected even if no record is completed.
     Wrong,
     At(i64),
 }
@@ -53,15 +53,15 @@ enum Committed {
 struct Line {
     start: Start,
     reading: u64,
-    /// Read and not settled: each offset with the reading that read it.
+    /// Records read and not completed: the offset, with the reading that read it.
     open: BTreeMap<i64, u64>,
-    /// One behind the last that was read.
+    /// Offset after the last record that was read.
     next: i64,
-    /// What the group committed last, as far as this member knows.
+    /// Last committed offset, as far as this member knows.
     committed: Committed,
-    /// One behind the last that the intake took.
+    /// Offset after the last record that the intake took.
     taken: i64,
-    /// It is being revoked: the intake gets no more of it.
+    /// The partition is being revoked, so the intake gets no more of its records.
     is_leaving: bool,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Lines {
 #[derive(Default)]
 struct Inner {
     lines: HashMap<i32, Line>,
-    /// Readings that began so far.
+    /// Number of readings so far.
     readings: u64,
 }
 
@@ -84,7 +84,7 @@ impl Lines {
         self.inner.lock().lines.len()
     }
 
-    /// The partition was assigned to this member.
+    /// Adds a partition that was assigned to this member.
     pub(super) fn gain(&self, partition: i32) {
         let mut inner = self.inner.lock();
         inner.readings += 1;
@@ -100,7 +100,7 @@ impl Lines {
         inner.lines.insert(partition, line);
     }
 
-    /// These partitions are revoked. Waits until what the intake has of them is settled, [`GOODBYE`] at most.
+    /// Removes revoked partitions. Waits at most [`GOODBYE`] for the intake to complete the records that it has taken.
     pub(super) fn lose(&self, partitions: &[i32]) {
         let until = Instant::now() + GOODBYE;
         let mut inner = self.inner.lock();
@@ -116,11 +116,12 @@ impl Lines {
         }
     }
 
-    /// A record was read; `None` where the partition is not this member's. A tombstone is settled as soon as it is read.
+    /// Notes a record that was read. `None` if the partition is not assigned to this member. A tombstone is completed
+    /// at once.
     pub(super) fn note(&self, partition: i32, offset: i64, is_tombstone: bool) -> Option<Noted> {
         let mut inner = self.inner.lock();
         let reading = inner.readings + 1;
-        // What still comes from the wrong place is not read.
+        // Records from the wrong offset are dropped.
         let line = inner.lines.get_mut(&partition).filter(|line| line.start != Start::Beginning)?;
         let went_back = offset < line.next;
         if went_back {
@@ -137,7 +138,7 @@ impl Lines {
         Some(Noted { spot, went_back })
     }
 
-    /// The topic is another one than it was: every partition has to be read from its beginning.
+    /// Restarts every partition at its beginning, because the topic was recreated.
     pub(super) fn begin_all(&self) {
         let mut inner = self.inner.lock();
         let Inner { lines, readings } = &mut *inner;
@@ -149,7 +150,7 @@ impl Lines {
         self.settled.notify_all();
     }
 
-    /// The group's commit of this partition is of another topic: it has to be read from its beginning.
+    /// Restarts a partition at its beginning, because the group's commit is of another topic.
     pub(super) fn begin(&self, partition: i32) {
         let mut inner = self.inner.lock();
         let Inner { lines, readings } = &mut *inner;
@@ -159,17 +160,17 @@ impl Lines {
         line.start = Start::Beginning;
     }
 
-    /// This partition's first offset is right.
+    /// Marks the first offset of this partition as correct.
     pub(super) fn prove(&self, partition: i32) {
         self.inner.lock().lines.entry(partition).and_modify(|line| line.start = Start::Proven);
     }
 
-    /// Partitions whose commit nobody has looked at.
+    /// Partitions whose commit is not checked yet.
     pub(super) fn unproven(&self) -> Vec<i32> {
         self.with_start(Start::Unproven)
     }
 
-    /// Partitions that have to be read from their beginning.
+    /// Partitions that must be read from their beginning.
     pub(super) fn beginning(&self) -> Vec<i32> {
         self.with_start(Start::Beginning)
     }
@@ -179,7 +180,7 @@ impl Lines {
         inner.lines.iter().filter(|(_, line)| line.start == start).map(|(partition, _)| *partition).collect()
     }
 
-    /// The intake takes a record; `false` where the record is not this member's any more.
+    /// Hands a record to the intake. Returns false if the record no longer belongs to this member.
     pub(super) fn take(&self, spot: Spot) -> bool {
         let mut inner = self.inner.lock();
         let Some(line) = inner.lines.get_mut(&spot.partition).filter(|line| !line.is_leaving && line.holds(spot))
@@ -190,13 +191,13 @@ impl Lines {
         true
     }
 
-    /// True while the record was read here, is not settled, and its partition is this member's.
+    /// True while the record is read, not completed, and its partition is assigned to this member.
     pub(super) fn holds(&self, spot: Spot) -> bool {
         self.inner.lock().lines.get(&spot.partition).is_some_and(|line| line.holds(spot))
     }
 
-    /// Where the group would go on in each partition if these were settled, each offset with `metadata`. Partitions that
-    /// stand where the group committed last are left out.
+    /// Returns the offset to commit for each partition once `settled` is completed, each with `metadata`. Leaves out
+    /// partitions that already stand at their last commit.
     pub(super) fn offsets_after(&self, topic: &str, metadata: &str, settled: &[Spot]) -> TopicPartitionList {
         let inner = self.inner.lock();
         let settled: HashSet<Spot> = settled.iter().copied().collect();
@@ -217,7 +218,7 @@ impl Lines {
         offsets
     }
 
-    /// The group committed these offsets.
+    /// Notes that the group committed these offsets.
     pub(super) fn committed(&self, offsets: &TopicPartitionList) {
         let mut inner = self.inner.lock();
         for place in offsets.elements() {
@@ -239,7 +240,7 @@ impl Lines {
 }
 
 impl Line {
-    /// The next record is at `offset`, in another reading. What lies behind it will be read again, or is gone.
+    /// Starts a new reading at `offset`. Records behind it will be read again or no longer exist.
     fn begin_again(&mut self, offset: i64, reading: u64) {
         self.open.split_off(&offset);
         (self.reading, self.next, self.committed) = (reading, offset, Committed::Wrong);
@@ -250,7 +251,7 @@ impl Line {
         self.open.get(&spot.offset) == Some(&spot.reading)
     }
 
-    /// True where the group has to commit `next`. A reading that read nothing has nothing to commit.
+    /// True if the group must commit `next`. A reading without records has nothing to commit.
     fn has_news(&self, next: i64) -> bool {
         match self.committed {
             Committed::At(committed) => committed != next,
@@ -279,7 +280,7 @@ mod tests {
         lines
     }
 
-    /// The record of this partition and offset, of the partition's first reading.
+    /// Spot of a record in the first reading of its partition.
     fn spot(partition: i32, offset: i64) -> Spot {
         Spot { partition, offset, reading: u64::try_from(partition).unwrap() + 1 }
     }
@@ -324,7 +325,7 @@ mod tests {
         assert!(lines.take(spot(0, 5)));
         let other = Arc::clone(&lines);
         let leaving = std::thread::spawn(move || other.lose(&[0]));
-        // It gives no more away as soon as it is leaving, and leaves as soon as the one in hand is settled.
+        // A leaving partition gives out no more records, and leaves once the record in hand is completed.
         while lines.take(spot(0, 5)) {
             std::thread::yield_now();
         }
@@ -343,7 +344,7 @@ mod tests {
         assert!(again.went_back && again.spot.reading > 1);
         assert_eq!(next(&lines, &[]), [(0, Offset::Offset(2))], "before anything of it is settled");
         lines.committed(&lines.offsets_after("t", "", &[]));
-        // The record at 8 was of the log that was cut off; the one that is there now is another one.
+        // The record at 8 belonged to the truncated log; the present one is another record.
         assert!(!lines.holds(spot(0, 8)) && !lines.take(spot(0, 8)));
         (3..9).for_each(|offset| assert!(lines.note(0, offset, false).is_some_and(|noted| !noted.went_back)));
         lines.settle(&[spot(0, 8)]);

@@ -1,8 +1,8 @@
 //! The thread that polls a topic for an intake.
 //!
-//! It hands records over only after it has asked Kafka for the topic's id. Ids never come back, so an answer that is the
-//! id of before says that the records are of that topic. Another id says that the topic was deleted and created again:
-//! what was read is dropped, and every partition is read from its beginning.
+//! The thread hands records over only after it has asked Kafka for the topic's id. Ids are never reused, so an
+//! unchanged id proves that the records belong to the same topic. A changed id means that the topic was deleted and
+//! created again. Then the read records are dropped and every partition is read from its beginning.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,24 +28,24 @@ use super::lines::Spot;
 use crate::broker::Unavailable;
 use crate::broker::source::{Place, Record};
 
-/// Most records, and about as many bytes, that are handed over at once.
+/// Maximum number of records handed over at once, and the approximate maximum of their bytes.
 const MOST: usize = 256;
 const MOST_BYTES: usize = 4 << 20;
-/// So long the thread waits for a record before it looks at what else there is to do.
+/// Time that the thread waits for a record before it checks for other work.
 const POLL: Duration = Duration::from_millis(100);
-/// When the intake takes nothing for so long, its partitions are paused.
+/// Time after which the partitions are paused if the intake takes no records.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Kafka gets so long to say which topic it has, and where the group stands in it.
+/// Time limit for Kafka to tell the topic id and the offsets of the group.
 const LOOK: Duration = Duration::from_secs(2);
-/// While nothing comes the topic is looked at so often: one that was made anew may wait with records.
+/// Interval of the topic check while no records arrive. A recreated topic may have records waiting.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Names of lines that are remembered: one for each partition and leader epoch.
+/// Maximum number of cached line names, one per partition and leader epoch.
 const MOST_NAMES: usize = 4_096;
 
-/// Records for the intake; an empty list says that Kafka is there again.
+/// Records for the intake. An empty list means that Kafka answers again.
 pub(super) type Handed = Result<Vec<Read>, Unavailable>;
 
-/// A record with what only its own source needs.
+/// A record with the fields that only this source needs.
 #[derive(Debug, Clone)]
 pub(super) struct Read {
     pub(super) record: Record,
@@ -53,7 +53,7 @@ pub(super) struct Read {
     pub(super) around: Around,
 }
 
-/// What Kafka keeps of a record besides its value.
+/// Fields of a Kafka record besides its value.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Around {
     pub(super) key: Option<Bytes>,
@@ -62,7 +62,7 @@ pub(super) struct Around {
     pub(super) timestamp: Option<i64>,
 }
 
-/// A record whose topic is not proven yet.
+/// A record whose topic is not confirmed yet.
 struct Raw {
     spot: Spot,
     epoch: i32,
@@ -72,8 +72,8 @@ struct Raw {
 
 pub(super) struct Poll {
     consumer: Arc<BaseConsumer<Group>>,
-    /// Asks for the topic's id. Not the consumer: on its connections a question waits behind the fetch under way, half a
-    /// second where nothing comes.
+    /// Client for the topic id. The consumer's connections are not used: there a request waits behind the fetch in
+    /// flight, half a second if no records arrive.
     asker: Arc<AdminClient<Heard>>,
     shared: Arc<Shared>,
     heard: Heard,
@@ -82,13 +82,13 @@ pub(super) struct Poll {
     tombstones: Counter,
     raw: Vec<Raw>,
     raw_bytes: usize,
-    /// The cluster's id, once it is known.
+    /// Id of the cluster, once it is known.
     cluster: Option<String>,
-    /// The broker that the last record came from.
+    /// Broker that the last record came from.
     broker: Option<i32>,
     names: HashMap<(i32, i32), Arc<str>>,
     look_at: Instant,
-    /// An offset went back, or only tombstones came: the commit has to follow now.
+    /// An offset went back, or only tombstones arrived, so a commit is due now.
     is_commit_due: bool,
     has_told: bool,
 }
@@ -145,11 +145,12 @@ impl Poll {
         self.shared.closing.load(Ordering::Relaxed) || self.sender.is_closed()
     }
 
-    /// Reads what is there, in order; waits [`POLL`] where nothing is. Records that came before a fault are kept.
+    /// Reads the available records in order; waits up to [`POLL`] if there are none. Records read before a fault are
+    /// kept.
     fn gather(&mut self) -> Result<(), KafkaError> {
         let consumer = Arc::clone(&self.consumer);
         let mut wait = POLL;
-        // Once at least: the group is served by it.
+        // At least one poll is needed, because it serves the group.
         loop {
             match consumer.poll(wait) {
                 None => return Ok(()),
@@ -193,11 +194,11 @@ impl Poll {
         !self.raw.is_empty() || lines.count() > 0 && (Instant::now() >= self.look_at || is_unsure())
     }
 
-    /// Learns which topic the records are of, and sees to it that every partition is read from where it should be.
+    /// Determines the topic of the records, and makes every partition read from the correct offset.
     fn prove(&mut self) -> Result<(), KafkaError> {
         let id = self.ask_for_id()?;
         if self.cluster.is_none() {
-            // Known by now, unless the brokers have none.
+            // The id is known by now, unless the brokers have none.
             self.cluster = Some(self.asker.inner().fetch_cluster_id(LOOK).unwrap_or_default());
         }
         let before = self.shared.topic_id.lock().replace(id.clone());
@@ -212,7 +213,8 @@ impl Poll {
         self.seek_to_beginnings()
     }
 
-    /// Asks the broker that the records came from: it knows best which topic they are of. Empty = brokers give no ids.
+    /// Asks the broker that sent the last record for the topic id, because its answer fits the records best. Empty if
+    /// brokers have no ids.
     fn ask_for_id(&mut self) -> Result<String, KafkaError> {
         let broker = match self.broker {
             Some(broker) => broker,
@@ -226,7 +228,7 @@ impl Poll {
         }
     }
 
-    /// Any broker that leads a partition of the topic.
+    /// Returns any broker that leads a partition of the topic.
     fn leader(&self) -> Result<i32, KafkaError> {
         let metadata = self.asker.inner().fetch_metadata(Some(&self.topic), LOOK)?;
         let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
@@ -234,7 +236,7 @@ impl Poll {
         leader.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable))
     }
 
-    /// A commit of another topic of this name says nothing about this one.
+    /// Compares the commits of the group with the topic. A commit of another topic with this name does not count.
     fn look_at_commits(&mut self, id: &str) -> Result<(), KafkaError> {
         let unproven = self.shared.lines.unproven();
         if unproven.is_empty() {
@@ -278,8 +280,8 @@ impl Poll {
         Ok(places)
     }
 
-    /// Commits what no intake settles: tombstones, and offsets that went back. A commit that fails here is tried again
-    /// with the next record that is settled.
+    /// Commits offsets that no intake completes: tombstones, and offsets that went back. A failed commit is repeated
+    /// with the next completed record.
     fn commit_where_due(&mut self) {
         if !std::mem::take(&mut self.is_commit_due) {
             return;
@@ -294,7 +296,7 @@ impl Poll {
         }
     }
 
-    /// The records that were read, each with its place.
+    /// Takes the records that were read and adds their positions.
     fn named(&mut self) -> Vec<Read> {
         self.raw_bytes = 0;
         let raw = std::mem::take(&mut self.raw);
@@ -314,7 +316,8 @@ impl Poll {
         Read { record: Record { payload, place, tries: 0 }, spot, around }
     }
 
-    /// Waits for the intake. When that takes long, the partitions are paused, and the group is still served.
+    /// Waits until the intake takes the records. After [`PATIENCE`] it pauses the partitions and continues to serve the
+    /// group.
     fn hand(&mut self, reads: Handed, runtime: &Handle) {
         let Ok(wait) = runtime.block_on(async { timeout(PATIENCE, self.sender.reserve()).await.map(Result::ok) })
         else {
@@ -330,7 +333,7 @@ impl Poll {
         tracing::info!(topic = self.topic, "the intake waits: its partitions are paused");
         let consumer = Arc::clone(&self.consumer);
         while !self.is_closing() {
-            // Those that came meanwhile, too.
+            // Includes partitions that were assigned meanwhile.
             self.steer(Consumer::pause);
             match consumer.poll(POLL) {
                 Some(Ok(message)) => self.note(&message),
@@ -353,7 +356,7 @@ impl Poll {
         }
     }
 
-    /// Tells the intake, unless it has not even heard the last news. librdkafka tries again by itself.
+    /// Sends the fault to the intake, unless the previous result is still waiting there. librdkafka retries by itself.
     fn tell(&mut self, error: &KafkaError) {
         let fault = self.heard.unavailable(error);
         tracing::debug!(topic = self.topic, %fault, "Kafka");
@@ -361,8 +364,8 @@ impl Poll {
     }
 }
 
-/// What tells a line of records from every other: a record of the same line and offset is the same record. The leader
-/// epoch tells records apart that stood at one offset before and after the log was truncated.
+/// Name of a line. Records with the same line and offset are the same record. The leader epoch distinguishes records at
+/// the same offset before and after a truncation.
 fn line(cluster: &str, (topic, id): (&str, &str), partition: i32, epoch: i32) -> Arc<str> {
     format!("kafka {cluster} {topic} {id} {partition} {epoch}").into()
 }
