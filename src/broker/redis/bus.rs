@@ -1,7 +1,8 @@
-//! The bus over Redis pub/sub: a user's message goes only to the nodes that hold the user, and Redis alone knows which.
+//! The bus over Redis pub/sub. A user's message goes only to nodes that subscribed to the user; Redis is the only
+//! directory.
 //!
-//! Guarantee: what Redis took before its connection to a receiving node broke, and that node had not read, is lost; that
-//! node knows and says so ([`Deliver::gap`]). Nothing is ever dropped without a word.
+//! Guarantee: if the connection of a receiving node breaks, records that Redis accepted and the node had not read are
+//! lost. The node detects this and reports it ([`Deliver::gap`]). No record is dropped without a report.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,12 +36,12 @@ use crate::message::{Envelope, Target};
 use crate::telemetry;
 use crate::vital::Vitals;
 
-/// How long a publish, a word or a hold waits for Redis.
+/// Time that a publish, a cluster message or a subscribe waits for Redis.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a publisher that wants receipts waits for them.
+/// Time that a publisher waits for receipts.
 const RECEIPTS: Duration = Duration::from_millis(500);
 
-/// One node's end of the bus.
+/// Redis bus of one node.
 pub struct RedisBus {
     client: Arc<Client>,
     me: NodeId,
@@ -63,7 +64,7 @@ struct Meters {
     broadcast: Counter,
 }
 
-/// Commands on their way.
+/// Commands in flight.
 struct Sent {
     loads: Loads,
     answers: oneshot::Receiver<Answers>,
@@ -71,7 +72,7 @@ struct Sent {
 }
 
 impl RedisBus {
-    /// Connects, now or as soon as Redis is there, and receives for `receiver`.
+    /// Connects as soon as Redis is reachable, and delivers to `receiver`.
     #[must_use]
     pub(super) fn start(
         config: &Config,
@@ -139,7 +140,7 @@ impl RedisBus {
             }
             Some(())
         };
-        // What has no room in the queue in time is not under way: its fate is that of what was never answered.
+        // Commands without queue space before the deadline were not sent. They count as unanswered.
         let _ = timeout_at(deadline, answered).await;
         for Sent { loads, mut answers, heard } in sent {
             fates.note(&loads, &heard.or_else(|| answers.try_recv().ok()).unwrap_or_default());
@@ -150,26 +151,27 @@ impl RedisBus {
         fates.outcomes()
     }
 
-    /// Waits for what was delivered of the envelopes whose publisher asks for it.
+    /// Waits for the receipts that publishers asked for.
     async fn add_receipts(&self, batch: &[Envelope], fates: &mut Fates) {
         let late = Instant::now() + RECEIPTS;
         for (at, envelope) in batch.iter().enumerate().filter(|(_, envelope)| envelope.receipts) {
-            // What does not come in time is missing from the sum.
+            // A late receipt is missing from the sum.
             let _ = timeout_at(late, self.waiters.all(envelope.id, fates.copies(at))).await;
             let receipt = self.waiters.take(envelope.id, &fates.users(at));
             fates.set_receipt(at, receipt);
         }
     }
 
-    /// Packs the batch and puts its parcels into the queue, as there is room.
+    /// Packs the batch and queues its parcels as space permits.
     async fn hand_over(&self, batch: &[Envelope], fates: &mut Fates, sent: &mut SmallVec<[Sent; 1]>) -> Option<()> {
         for (at, envelope) in batch.iter().enumerate().filter(|(_, envelope)| !envelope.nodes.is_empty()) {
-            // Nobody can say which of them exist: the envelope stays unanswered.
+            // Without the member list the named nodes cannot be checked, so the envelope stays unanswered.
             let Ok(known) = self.roster.known().await else { continue };
             fates.narrow(at, envelope, |node| *node == self.me || known.contains(node));
         }
         let mut outbox = Outbox::new(&self.names, &self.numbering, self.most);
-        // Records get their numbers while their place in the queue is sure: no number waits while others pass.
+        // Records are numbered only after their queue slot is reserved, so that no numbered record waits while others
+        // pass it.
         let mut slot = self.publisher.slot().await?;
         for (at, envelope) in batch.iter().enumerate() {
             let mut left: &[Uid] = match &envelope.target {
@@ -255,7 +257,8 @@ impl RedisBus {
     }
 }
 
-/// Where an envelope is published, `nodes` where it names some; one for several users goes to each of theirs.
+/// Channels of an envelope: those of `nodes` if it names any. An envelope for several users goes to each user's
+/// channel.
 fn channels<'a>(envelope: &'a Envelope, nodes: &'a [NodeId]) -> SmallVec<[Channel<'a>; 1]> {
     if !envelope.nodes.is_empty() {
         return nodes.iter().map(Channel::Node).collect();

@@ -1,8 +1,8 @@
-//! An intake's records from a plain pub/sub channel, of which one node of the cluster at a time has the subscription.
+//! Reads an intake's records from a plain pub/sub channel. One node of the cluster at a time has the subscription.
 //!
-//! At most once: nobody keeps what is published while nobody listens, and PUBLISH says so to whoever published (0
-//! receivers). A node that is not sure of its lease any more hands out nothing that it had read before it asked. Where
-//! the node falls behind it leaves the channel until there is room again, so that the count stays true.
+//! At most once: messages published without a subscriber are not stored, and PUBLISH reports 0 receivers to the
+//! publisher. A node that is no longer sure of its lease first renews it before it returns records that it has read. A
+//! node that falls behind unsubscribes until it has space again, so that the receiver count stays correct.
 
 mod keeper;
 mod probe;
@@ -31,47 +31,47 @@ use crate::telemetry::names;
 use crate::vital::Vitals;
 use keeper::Keeper;
 
-/// Messages and bytes that wait for the intake; at either bound the node leaves the channel.
+/// Maximum number and bytes of waiting messages. At either limit the node unsubscribes.
 const MOST_MESSAGES: usize = 4_096;
 const MOST_BYTES: usize = 32 << 20;
-/// Records of one take.
+/// Maximum number of records per take.
 const BATCH: usize = 256;
 
-/// What a channel is read by.
+/// Settings of a channel reader.
 pub struct ChannelSettings {
-    /// The channel.
+    /// Name of the channel.
     pub topic: String,
-    /// What the lease's keys begin with.
+    /// Prefix of the lease's keys.
     pub prefix: String,
-    /// This node's name, for whoever looks who has the lease.
+    /// Name of this node, which shows in the lease.
     pub node: String,
-    /// What metrics call the intake.
+    /// Label of the intake in metrics.
     pub label: String,
 }
 
-/// One node's hand in a channel.
+/// Source that reads one channel on this node.
 pub struct Channel {
     heard: mpsc::Receiver<Heard>,
-    /// Came, and was not given out yet.
+    /// Messages that arrived and were not returned yet.
     pending: VecDeque<Heard>,
     asks: mpsc::Sender<Ask>,
     shared: Arc<Shared>,
     keeper: Option<JoinHandle<()>>,
     topic: Arc<str>,
-    /// This life's own: what the intake publishes again, because the bus did not answer, is the same again.
+    /// Unique per process run. A record that is published again because the bus did not answer keeps its identity.
     line: Arc<str>,
     given: u64,
-    /// The term in which the records came that were given last.
+    /// Lease term in which the last returned records arrived.
     term: u64,
     dead: DeadLetters,
     backoff: Backoff,
-    /// Waits before the keeper is asked again.
+    /// True if the next request to the keeper must wait first.
     is_away: bool,
     lost: Counter,
     doubtful: Counter,
 }
 
-/// What the keeper tells.
+/// Message from the keeper.
 #[derive(Debug)]
 enum Heard {
     Message { payload: Bytes, term: u64 },
@@ -79,30 +79,31 @@ enum Heard {
     There,
 }
 
-/// What the keeper is asked.
+/// Request to the keeper.
 enum Ask {
-    /// Make sure of the lease.
+    /// Confirm the lease.
     Sure(oneshot::Sender<Result<(), Unavailable>>),
-    /// Leave the channel; what has arrived and was not told yet.
+    /// Unsubscribe, and return the messages that arrived and were not forwarded.
     Leave(oneshot::Sender<Vec<Heard>>),
-    /// Give the lease back and end.
+    /// Release the lease and end.
     End,
 }
 
-/// What both sides know.
+/// State shared by the source and the keeper.
 struct Shared {
     tenure: Mutex<Tenure>,
     bytes: AtomicUsize,
-    /// There is room again.
+    /// Notified when there is space again.
     room: Notify,
 }
 
-/// This node's hold of the lease.
+/// Lease of this node.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tenure {
-    /// The lease is this node's at least until then.
+    /// This node holds the lease at least until then.
     sure_until: Option<Instant>,
-    /// Counts the times that another may have had the lease; what came in an earlier term may be another's, too.
+    /// Number of times that another node may have held the lease. Another node may also have read messages of earlier
+    /// terms.
     term: u64,
 }
 
@@ -113,7 +114,7 @@ impl Tenure {
 }
 
 impl Channel {
-    /// Reads a channel of the server from now on, in turn with other nodes of the same prefix.
+    /// Reads a channel of the server. Nodes with the same prefix take turns.
     #[must_use]
     pub fn start(client: Arc<Client>, settings: &ChannelSettings, vitals: &Vitals) -> Self {
         let ChannelSettings { topic, prefix, node, label } = settings;
@@ -176,7 +177,7 @@ impl Channel {
         }
     }
 
-    /// Returns once it is known whether the lease is still this node's.
+    /// Confirms with the keeper which node holds the lease. Returns at once while this node is sure of it.
     async fn make_sure(&mut self) -> Result<(), Unavailable> {
         if self.shared.tenure.lock().is_sure() {
             return Ok(());
@@ -187,14 +188,15 @@ impl Channel {
         self.is_away = true;
         let (answer, answered) = oneshot::channel();
         let _ = self.asks.send(Ask::Sure(answer)).await;
-        // Nobody there to answer: the keeper ended, and with it the lease.
+        // The keeper has ended, and its lease with it.
         answered.await.unwrap_or(Ok(()))?;
         self.is_away = false;
         self.backoff.reset();
         Ok(())
     }
 
-    /// The messages at the front as records. What came in a term that is over is lost: another may have had it.
+    /// Returns the first messages as records. Messages of an earlier term are lost, because another node may have read
+    /// them.
     fn messages(&mut self) -> Vec<Record> {
         let current = self.shared.tenure.lock().term;
         self.term = current;
@@ -216,7 +218,7 @@ impl Channel {
         records
     }
 
-    /// Whether nobody else can have had the lease since the records were given that this node has in hand.
+    /// True if no other node can have held the lease since the current records were returned.
     async fn is_mine(&mut self, records: u64, tried: bool) -> Result<bool, Unavailable> {
         self.make_sure().await?;
         let is_mine = self.shared.tenure.lock().term == self.term;

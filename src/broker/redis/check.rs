@@ -1,6 +1,6 @@
-//! What would keep a node from working with its Redis: asked by connecting and by doing what a node does, on names of its own.
+//! Checks that a node can work with its Redis: connects and performs the operations of a node on keys of its own.
 //!
-//! For `skylark check`; leaves nothing behind.
+//! Used by `skylark check`. Leaves nothing behind.
 
 use ::redis::{Script, Value, pipe};
 
@@ -10,23 +10,23 @@ use crate::broker::{Stream, Unavailable};
 use crate::clock;
 use crate::config::Bus;
 
-/// The first version that has all that is used.
+/// First version with all commands that are used.
 const OLDEST: (u32, u32) = (6, 2);
-/// A clock that is further away than this is a fault of one of the two machines. Nothing depends on it but what people read.
+/// Maximum difference of the clocks. A larger one is a fault of one machine. Only displayed times depend on it.
 const SKEW_MILLIS: i64 = 5_000;
-/// The user, room and space that is tried.
+/// Name used for the user, room and space of the check.
 const NOBODY: &str = "skylark-check";
 
-/// One sentence for each thing that is wrong; none = a node can work.
+/// Returns one sentence for each fault. Empty if a node can work with the server.
 ///
 /// # Errors
-/// [`UrlError`]: the server cannot be named.
+/// [`UrlError`]: the server address is invalid.
 pub async fn check(bus: &Bus) -> Result<Vec<String>, UrlError> {
     let client = Client::new(&bus.redis)?;
     let names = Names::new(&bus.prefix);
     let mut faults = Vec::new();
-    // Without a connection, or an answer to the first question, the rest would say the same again. This way the server's own
-    // words come through.
+    // Without a connection, all other checks would fail with the same error. The first one shows the server's own
+    // message.
     if let Err(error) = client.wire().await {
         return Ok(vec![plain(&error)]);
     }
@@ -46,7 +46,7 @@ pub async fn check(bus: &Bus) -> Result<Vec<String>, UrlError> {
     Ok(faults)
 }
 
-/// The usual reasons in words that say what to do.
+/// Adds a hint with the remedy to common errors.
 fn plain(error: &Unavailable) -> String {
     let hint = match &error.why {
         why if why.contains("WRONGPASS") => ": bus.redis.user and bus.redis.password are not what it expects",
@@ -68,7 +68,7 @@ fn version_fault(info: &str) -> Option<String> {
     (found < OLDEST).then(|| format!("redis: expected version {major}.{minor} or later, got {version}"))
 }
 
-/// Leases and presence are keys: a server that throws keys away to make room would throw away members.
+/// Leases and presence are stored in keys. A server that evicts keys would also evict members.
 fn eviction_fault(info: &str) -> Option<String> {
     let policy = field(info, "maxmemory_policy")?;
     let is_bounded = field(info, "maxmemory").is_some_and(|bytes| bytes != "0");
@@ -85,7 +85,7 @@ async fn clock_fault(client: &Client) -> Option<String> {
         .then(|| format!("redis: its clock is {millis} ms {direction} this machine's: set one of them"))
 }
 
-/// What a node does, each once, on names that nobody has.
+/// Performs each operation of a node once, on unused names.
 async fn rights_faults(client: &Client, names: &Names) -> Vec<String> {
     let user = Stream::User(NOBODY.parse().expect("a valid name"));
     let channels = [names.channel(Channel::Everyone), names.channel((&user).into())];
@@ -113,7 +113,7 @@ async fn subscribe(client: &Client, channel: &str) -> Result<(), Unavailable> {
     wire.ask(&[b"SUBSCRIBE", channel.as_bytes()]).await.map(drop).map_err(|why| client.away(why))
 }
 
-/// All commands that the scripts use, on a key that is gone afterwards.
+/// Runs every command of the scripts on a key that is deleted at the end.
 const TRIAL: &str = "
 redis.call('TIME')
 redis.call('SET', KEYS[1], '1', 'PX', 1000) redis.call('GET', KEYS[1]) redis.call('DEL', KEYS[1])
@@ -126,7 +126,7 @@ redis.call('SADD', KEYS[1], 'a') redis.call('SISMEMBER', KEYS[1], 'a') redis.cal
 redis.call('SREM', KEYS[1], 'a') redis.call('EXISTS', KEYS[1])
 return 1";
 
-/// A line `name:value` of INFO.
+/// Returns the value of a line `name:value` of INFO.
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
 }

@@ -1,15 +1,15 @@
-//! What would keep an intake from reading its topic of Redis, for `skylark check`. Changes nothing, and subscribes to
-//! nothing: PUBLISH would count it.
+//! Checks for `skylark check` that an intake can read its Redis topic. Changes nothing and does not subscribe, because
+//! PUBLISH would count the subscriber.
 
 use ::redis::{Value, pipe};
 
 use super::client::{Client, UrlError};
 use crate::config::RedisConfig;
 
-/// One sentence for each thing that is wrong with the channel of this name; none = an intake can work.
+/// Returns one sentence for each fault of this channel. Empty if an intake can read it.
 ///
 /// # Errors
-/// [`UrlError`]: the server cannot be named.
+/// [`UrlError`]: the server address is invalid.
 pub async fn check_channel(redis: &RedisConfig, prefix: &str, topic: &str) -> Result<Vec<String>, UrlError> {
     let client = Client::new(redis)?;
     let owner = format!("{{{prefix}:intake:{topic}}}:owner");
@@ -17,7 +17,7 @@ pub async fn check_channel(redis: &RedisConfig, prefix: &str, topic: &str) -> Re
     let mut see = pipe();
     see.cmd("GET").arg(owner);
     if let Err(error) = client.run::<Vec<Value>>(&see).await {
-        // Without a connection the rest would say the same again.
+        // Without a connection, the other checks would fail with the same error.
         return Ok(vec![error.to_string()]);
     }
     let mut list = pipe();
@@ -28,10 +28,10 @@ pub async fn check_channel(redis: &RedisConfig, prefix: &str, topic: &str) -> Re
     Ok(faults)
 }
 
-/// The same of a stream.
+/// Same as [`check_channel`], for a stream.
 ///
 /// # Errors
-/// As [`check_channel`].
+/// Same as [`check_channel`].
 pub async fn check_stream(redis: &RedisConfig, topic: &str) -> Result<Vec<String>, UrlError> {
     let client = Client::new(redis)?;
     let mut see = pipe();
@@ -40,7 +40,7 @@ pub async fn check_stream(redis: &RedisConfig, topic: &str) -> Result<Vec<String
         Err(error) if error.why.contains("WRONGTYPE") => {
             vec![format!("redis: expected {topic} to be a stream: {}", error.why)]
         }
-        // The first node that reads it makes it.
+        // The first node that reads the stream creates it.
         Err(error) if error.why.contains("no such key") => Vec::new(),
         Err(error) => vec![error.to_string()],
         Ok(_) => Vec::new(),

@@ -1,6 +1,6 @@
-//! The way to a Redis server: address, TLS, credentials, and the connection that short commands share.
+//! Client of a Redis server: address, TLS, credentials, and the connection shared by short commands.
 //!
-//! Knows no key. Records of the bus go by connections of their own ([`wire`](super::wire)).
+//! Independent of keys. The bus has dedicated connections for its records ([`wire`](super::wire)).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,16 +25,16 @@ use crate::broker::Unavailable;
 use crate::config::{Credential, RedisConfig};
 use crate::trust::Trust;
 
-/// A connection is made, with TLS and credentials, or given up within so long.
+/// Time limit for a new connection, including TLS and login.
 const DIAL: Duration = Duration::from_secs(2);
-/// A short command is answered within so long, or the connection is given up.
+/// Time limit of a short command. A connection that exceeds it is dropped.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// Any byte stream to a server.
+/// A byte stream to a server.
 pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> ByteStream for T {}
 
-/// Why a server cannot be named.
+/// Reason why a server address is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("bus.redis.url: expected redis://host:port or rediss://host:port, got {url:?}: {why}")]
 pub struct UrlError {
@@ -42,7 +42,7 @@ pub struct UrlError {
     why: String,
 }
 
-/// One server, or what stands for it.
+/// Client of one server address.
 pub struct Client {
     host: String,
     port: u16,
@@ -53,13 +53,13 @@ pub struct Client {
     shared: Mutex<Option<Connection>>,
 }
 
-/// Who dials.
+/// Credentials of new connections.
 #[derive(Clone)]
 struct Login {
     /// Empty = the default user.
     user: String,
     password: Credential,
-    /// The password that was read last: it stands in while the file cannot be read.
+    /// Password of the last read. Used while the file cannot be read.
     last: String,
 }
 
@@ -71,10 +71,10 @@ impl Login {
 }
 
 impl Client {
-    /// The server that `config` names. Connects to nothing.
+    /// Creates a client for the server in `config`. Does not connect.
     ///
     /// # Errors
-    /// [`UrlError`]: no host can be read from the url.
+    /// [`UrlError`]: the url contains no valid host.
     pub fn new(config: &RedisConfig) -> Result<Self, UrlError> {
         let fault = |why: String| UrlError { url: config.url.clone(), why };
         let named = config.url.as_str().into_connection_info().map_err(|error| fault(error.to_string()))?;
@@ -95,34 +95,34 @@ impl Client {
         Ok(Self { host, port, tls, database, login, server, shared: Mutex::new(None) })
     }
 
-    /// Takes user and password of `config` for the connections that are dialled from now on. The others stay: Redis
-    /// keeps a connection that has logged in.
+    /// Uses the user and password of `config` for new connections. Existing connections stay, because Redis keeps a
+    /// connection that has logged in.
     pub fn set_login(&self, config: &RedisConfig) {
         *self.login.lock() = Login::new(config);
     }
 
-    /// What stands behind the address.
+    /// Server behind the address.
     pub(super) fn server(&self) -> Arc<Server> {
         Arc::clone(&self.server)
     }
 
-    /// The same client, whose connections end together with all others to `server`.
+    /// Moves the client to `server`. Its connections then end together with all others to that server.
     pub(super) fn at(self, server: Arc<Server>) -> Self {
         Self { server, ..self }
     }
 
-    /// `host:port`, for logs and faults.
+    /// Address `host:port`, for logs and faults.
     #[must_use]
     pub fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// The number of the database.
+    /// Number of the database.
     pub(super) fn database(&self) -> i64 {
         self.database
     }
 
-    /// A connection of its own that speaks the crate's commands, for what blocks. Ends with its last clone.
+    /// Opens a dedicated connection of the `redis` crate, for blocking commands. It closes with its last clone.
     pub(super) async fn connection(&self) -> Result<Connection, Unavailable> {
         let tether = self.tie()?;
         let info = self.info().await;
@@ -130,20 +130,20 @@ impl Client {
             let stream = self.dial().await?;
             let connected = MultiplexedConnection::new_with_config(&info, stream, AsyncConnectionConfig::new()).await;
             let (connection, driver) = connected.map_err(|error| {
-                // The crate does not tell how the server refused the login.
+                // The crate does not report the error code of a refused login.
                 if error.kind() == ErrorKind::AuthenticationFailed {
                     tether.end_all(&format!("WRONGPASS {error}"));
                 }
                 self.says(&error)
             })?;
-            // Ends by itself with the connection or its last clone.
+            // The task ends with the connection or its last clone.
             tokio::spawn(driver);
             Ok(Connection::new(connection, tether.clone()))
         };
         timeout(DIAL, connect).await.unwrap_or_else(|_| Err(self.is_silent(DIAL)))
     }
 
-    /// A connection for records.
+    /// Opens a connection for records.
     pub(super) async fn wire(&self) -> Result<Wire, Unavailable> {
         let tether = self.tie()?;
         let info = self.info().await;
@@ -170,7 +170,7 @@ impl Client {
         self.judged(timeout(ANSWER, script.invoke_async(&mut connection)).await).await
     }
 
-    /// Why the server is of no use, in its own words.
+    /// Converts an error of the server to a fault.
     pub(super) fn says(&self, error: &RedisError) -> Unavailable {
         self.away(error)
     }
@@ -188,7 +188,7 @@ impl Client {
         self.server.tie().map_err(|why| self.away(why))
     }
 
-    /// Database and login of a connection. A password that stands in a file is read from there each time.
+    /// Database and credentials of a new connection. Reads a password file again each time.
     async fn info(&self) -> RedisConnectionInfo {
         let Login { user, password, last } = self.login.lock().clone();
         let file = password.file().map(std::path::Path::to_path_buf);
@@ -203,7 +203,7 @@ impl Client {
                     tracing::warn!(server = self.address(), %error, "the password is not read again");
                     last
                 }
-                // The runtime ends.
+                // The runtime is shutting down.
                 Err(_) => last,
             },
         };
@@ -217,7 +217,7 @@ impl Client {
         info
     }
 
-    /// A connection that broke or was silent is not used again.
+    /// Converts an answer of the shared connection. Drops the connection if it broke or timed out.
     async fn judged<T, E>(&self, answer: Result<Result<T, RedisError>, E>) -> Result<T, Unavailable> {
         let unavailable = match answer {
             Ok(Ok(value)) => return Ok(value),
@@ -242,13 +242,13 @@ impl Client {
         self.away(format_args!("no answer in {after:?}"))
     }
 
-    /// Why the server is of no use.
+    /// Describes a fault of the server.
     pub(super) fn away(&self, why: impl std::fmt::Display) -> Unavailable {
         Unavailable { engine: "redis", why: format!("{}: {why}", self.address()) }
     }
 }
 
-/// The first commands of a connection for records.
+/// First commands of a connection for records.
 fn greeting(info: &RedisConnectionInfo) -> Vec<Vec<String>> {
     let mut commands = Vec::new();
     if let Some(password) = info.password() {

@@ -1,4 +1,4 @@
-//! A connection of the `redis` crate that ends together with all others to its server.
+//! A connection of the `redis` crate. It ends together with all other connections to its server.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 
 use super::server::Tether;
 
-/// One connection; clones share it.
+/// One connection. Clones share it.
 #[derive(Clone)]
 pub(super) struct Connection {
     inner: MultiplexedConnection,
@@ -26,7 +26,7 @@ impl Connection {
         self.tether.is_ended()
     }
 
-    /// Each command is answered within so long, or fails.
+    /// Sets the time limit of each command.
     pub(super) fn set_response_timeout(&mut self, timeout: Duration) {
         self.inner.set_response_timeout(timeout);
     }

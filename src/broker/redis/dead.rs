@@ -1,4 +1,4 @@
-//! Dead letters of the intakes over Redis: a stream beside the topic, of records that can never be accepted.
+//! Dead letters of the Redis intakes: a stream next to the topic with the records that can never be accepted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::broker::Unavailable;
 use crate::broker::source::Record;
 use crate::telemetry::names;
 
-/// About so many are kept; the oldest go first.
+/// Approximate maximum number of dead letters. The oldest are removed first.
 const MOST: u32 = 10_000;
-/// More of a record is not kept: the stream is bounded in bytes, too.
+/// Maximum bytes that are kept of one record, so that the stream is bounded in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Letters that are removed are told no more often.
+/// Minimum interval between log lines about removed dead letters.
 const TELL: Duration = Duration::from_secs(60);
 
-/// The dead-letter stream of one topic.
+/// Writer of the dead letters of one topic.
 pub(super) struct DeadLetters {
     client: Arc<Client>,
     topic: String,
@@ -31,19 +31,19 @@ pub(super) struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// `label` is what metrics call the intake.
+    /// Creates the writer. `label` is the intake's label in metrics.
     pub(super) fn new(client: Arc<Client>, topic: &str, node: &str, label: &str) -> Self {
         let removed = counter!(names::INTAKE_DEAD_REMOVED, "intake" => label.to_owned());
         let (stream, node) = (format!("{topic}:dead"), node.to_owned());
         Self { client, topic: topic.to_owned(), stream, node, removed, told: None }
     }
 
-    /// Adds a record: `data` (as it came), `reason`, `origin` (where it stood: the topic, and the id where there is one),
-    /// `topic`, `node` (who buried it), `tries`, `bytes` where it was cut, and each field `beside` its envelope as
-    /// `field:NAME`.
+    /// Appends a record with the fields `data` (unchanged payload), `reason`, `origin` (topic, and the id if there is
+    /// one), `topic`, `node` (this node) and `tries`. Adds `bytes` if the payload was cut, and one `field:NAME` for
+    /// each field `beside` the envelope.
     ///
     /// # Errors
-    /// [`Unavailable`]: it was not added, or nobody knows whether it was.
+    /// [`Unavailable`]: the dead letter was not written, or the result is unknown.
     pub(super) async fn add(
         &mut self,
         record: &Record,

@@ -1,6 +1,6 @@
-//! What becomes of each envelope of a batch: answers to commands are added up until all of its own have come.
+//! Results of the envelopes of a batch: sums the answers to the commands of each envelope.
 //!
-//! Knows no connection.
+//! Independent of connections.
 
 use super::outbox::Load;
 use super::publisher::Answer;
@@ -8,29 +8,30 @@ use crate::broker::Outcome;
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt, Target};
 
-/// Of one batch.
+/// Results of one batch.
 pub(super) struct Fates(Vec<Fate>);
 
-/// Of one envelope.
+/// Result of one envelope.
 struct Fate {
-    /// How many commands it takes; `None` = nobody knows.
+    /// Number of commands for the envelope. `None` if unknown.
     commands: Option<usize>,
-    /// How many were published.
+    /// Number of published commands.
     published: usize,
-    /// How many copies nodes got.
+    /// Number of copies that nodes received.
     copies: u32,
-    /// Nodes that it is for, where it names some, and those that it names and nobody knows.
+    /// Living nodes that the envelope names, and named nodes that are unknown.
     nodes: Vec<NodeId>,
     unknown_nodes: Vec<NodeId>,
     too_large: Option<(usize, usize)>,
-    /// Each user whom it names, with the nodes that got a copy for it, where receipts are wanted.
+    /// Users that the envelope names, each with the number of nodes that received its copy. Filled only if receipts are
+    /// wanted.
     users: Vec<(Uid, u32)>,
     wants_receipt: bool,
     receipt: Option<Receipt>,
 }
 
 impl Fates {
-    /// Before anything was sent.
+    /// Starts with nothing sent.
     pub(super) fn of(batch: &[Envelope]) -> Self {
         let fate = |envelope: &Envelope| Fate {
             commands: match &envelope.target {
@@ -56,7 +57,7 @@ impl Fates {
         fates
     }
 
-    /// Envelope `at` names nodes, of which some are known.
+    /// Splits the nodes that envelope `at` names into known and unknown ones.
     pub(super) fn narrow(&mut self, at: usize, envelope: &Envelope, is_known: impl Fn(&NodeId) -> bool) {
         let (known, unknown) = envelope.nodes.iter().cloned().partition(is_known);
         let fate = &mut self.0[at];
@@ -64,17 +65,17 @@ impl Fates {
         fate.commands = Some(fate.nodes.len());
     }
 
-    /// The nodes that envelope `at` is for.
+    /// Known nodes of envelope `at`.
     pub(super) fn nodes(&self, at: usize) -> &[NodeId] {
         &self.0[at].nodes
     }
 
-    /// Envelope `at` needs a record of `bytes`, of `most` that one may have.
+    /// Notes that envelope `at` needs a record of `bytes`, while `most` are allowed.
     pub(super) fn is_too_large(&mut self, at: usize, bytes: usize, most: usize) {
         self.0[at].too_large = Some((bytes, most));
     }
 
-    /// What was said to commands with these loads; less than one for each where the rest was not heard.
+    /// Adds the answers to the commands with these loads. `answers` is shorter than `loads` if answers are missing.
     pub(super) fn note(&mut self, loads: &[Load], answers: &[Answer]) {
         for (load, answer) in loads.iter().zip(answers) {
             let Answer::Reached(nodes) = *answer else { continue };
@@ -93,22 +94,22 @@ impl Fates {
         }
     }
 
-    /// How many copies of envelope `at` nodes got.
+    /// Number of nodes that received a copy of envelope `at`.
     pub(super) fn copies(&self, at: usize) -> u32 {
         self.0[at].copies
     }
 
-    /// The users whom envelope `at` names, with the nodes that got a copy for each.
+    /// Users of envelope `at`, each with the number of nodes that received its copy.
     pub(super) fn users(&self, at: usize) -> Vec<(Uid, u32)> {
         self.0[at].users.clone()
     }
 
-    /// What was delivered of envelope `at`.
+    /// Sets the receipt of envelope `at`.
     pub(super) fn set_receipt(&mut self, at: usize, receipt: Receipt) {
         self.0[at].receipt = Some(receipt);
     }
 
-    /// One for each envelope.
+    /// Returns one outcome per envelope.
     pub(super) fn outcomes(self) -> Vec<Outcome> {
         self.0.into_iter().map(Fate::outcome).collect()
     }
@@ -122,7 +123,7 @@ impl Fate {
         if self.commands != Some(self.published) {
             return Outcome::Unavailable;
         }
-        // Copies for several users may go to the same node: then they say nothing about the number of nodes.
+        // Copies for several users may reach the same node, so their sum is not a number of nodes.
         let is_known = self.published <= 1 || !self.nodes.is_empty() || self.copies == 0;
         let nodes = is_known.then_some(self.copies);
         Outcome::Accepted { position: None, receipt: self.receipt, nodes, unknown_nodes: self.unknown_nodes }

@@ -1,11 +1,11 @@
-//! Whether one of the ways to the engine works, and since when it does not.
+//! State of one connection to the engine, and the time since it fails.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// One way's state. At first it is away.
+/// State of one connection. Starts as unavailable.
 #[derive(Debug)]
 pub(super) struct Health {
     what: &'static str,
@@ -19,20 +19,20 @@ struct Away {
 }
 
 impl Health {
-    /// Of the way that does `what`.
+    /// Creates the state of the connection that does `what`.
     pub(super) fn new(what: &'static str) -> Self {
         let away = Away { since: Instant::now(), why: "not connected yet".to_owned() };
         Self { what, away: Mutex::new(Some(away)) }
     }
 
-    /// It works.
+    /// Marks the connection as working.
     pub(super) fn is_back(&self) {
         if let Some(away) = self.away.lock().take() {
             tracing::info!(what = self.what, after = ?away.since.elapsed(), "redis is there");
         }
     }
 
-    /// It does not, and why. The time it has been away counts from the first such word.
+    /// Marks the connection as failed. The time counts from the first failure in a row.
     pub(super) fn is_away(&self, why: String) {
         let mut away = self.away.lock();
         if away.as_ref().is_none_or(|away| away.why != why) {
@@ -42,12 +42,12 @@ impl Health {
         *away = Some(Away { since, why });
     }
 
-    /// Why it does not work, if that has lasted for so long.
+    /// Returns the reason if the connection has failed for at least `long`.
     pub(super) fn away_for(&self, long: Duration) -> Option<String> {
         self.away.lock().as_ref().filter(|away| away.since.elapsed() >= long).map(|away| away.why.clone())
     }
 
-    /// One short sentence while it does not work.
+    /// Returns one short sentence while the connection fails.
     pub(super) fn fault(&self) -> Option<String> {
         self.away.lock().as_ref().map(|away| format!("redis is away, the node cannot {}: {}", self.what, away.why))
     }

@@ -1,4 +1,4 @@
-//! Blocks of ids in Redis: one hash with the bound of each node number, moved by a script.
+//! Reserves blocks of ids in Redis: one hash with the bound of each node number, updated by a script.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::names::Names;
 use crate::broker::Unavailable;
 use crate::broker::ids::{BlockRequest, IdStore};
 
-/// The ids of a cluster.
+/// Id reservations of a cluster.
 pub struct RedisIds {
     client: Arc<Client>,
     key: String,

@@ -1,6 +1,6 @@
-//! From records to this node: read, freed of copies and of what is for other nodes, handed over in order.
+//! Reads records for this node, drops copies and envelopes of other nodes, and delivers the rest in order.
 //!
-//! Knows no connection and no channel.
+//! Independent of connections and channels.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use crate::id::NodeId;
 use crate::message::Envelope;
 use crate::telemetry;
 
-/// Envelopes that are handed over at once.
+/// Maximum number of envelopes per delivery.
 const BATCH: usize = 1_024;
-/// A node sends all of its records by one connection.
+/// The only lane: a node sends all its records on one connection.
 const LANE: u32 = 0;
 
-/// What came and is not handed over yet, and what came before.
+/// Envelopes of the next delivery, and the memory of earlier records.
 pub(super) struct Inbox {
     me: NodeId,
     numbering: Arc<Numbering>,
@@ -34,7 +34,7 @@ pub(super) struct Inbox {
     publisher: Publisher,
     seen: Seen,
     batch: Vec<Envelope>,
-    /// Which node waits for the receipt of which envelope of the batch.
+    /// Index of each envelope in the batch that needs a receipt, with the number of the waiting node.
     receipts: Vec<(usize, u16)>,
     meters: Meters,
 }
@@ -62,7 +62,7 @@ impl Inbox {
         Self { me, numbering, names, receiver, waiters, publisher, seen, batch, receipts, meters }
     }
 
-    /// Takes a record; hands over what came before it where it is a word.
+    /// Takes a record. Delivers earlier envelopes first if the record is a cluster message.
     pub(super) async fn take(&mut self, bytes: &Bytes) {
         let record = match record::read(bytes) {
             Ok(record) => record,
@@ -88,7 +88,7 @@ impl Inbox {
         }
     }
 
-    /// Hands over what was taken.
+    /// Delivers the envelopes taken so far.
     pub(super) async fn hand_over(&mut self) {
         if self.batch.is_empty() {
             return;
@@ -102,7 +102,7 @@ impl Inbox {
         }
     }
 
-    /// The publisher waits for it half a second: if there is no room to send it now, it is too late.
+    /// Sends a receipt if the queue has space. The publisher waits only half a second, so a later receipt is useless.
     fn send_receipt(&self, node: u16, delivered: Delivered) {
         let record = record::receipts(self.numbering.origin, self.numbering.next(), &[delivered]);
         let mut command = Vec::new();
@@ -110,8 +110,8 @@ impl Inbox {
         self.publisher.try_send(Job::unasked(command, 1));
     }
 
-    /// Publishes an empty record to this node's own channel; the server's answer. The answer is missing where the
-    /// publisher's queue is full.
+    /// Publishes an empty record to this node's own channel and returns the server's answer. The answer never arrives
+    /// if the publisher's queue is full.
     pub(super) fn probe(&self) -> oneshot::Receiver<Answers> {
         let record = record::receipts(self.numbering.origin, self.numbering.next(), &[]);
         let mut command = Vec::new();
@@ -121,7 +121,7 @@ impl Inbox {
         answers
     }
 
-    /// What was sent to this node may have been lost.
+    /// Reports that messages for this node may be lost.
     pub(super) fn gap(&self) {
         self.meters.gaps.increment(1);
         self.receiver.gap();
@@ -141,7 +141,7 @@ impl Inbox {
         self.batch.push(envelope);
     }
 
-    /// A record of another version, or a damaged one, is a loss: it is told, never skipped in silence.
+    /// Reports a record of another version, or a damaged one, as a loss instead of skipping it silently.
     fn cannot_read(&mut self, error: &RecordError) {
         self.meters.unreadable.increment(1);
         tracing::error!(%error, "a record from redis cannot be read: what it held is lost to this node");

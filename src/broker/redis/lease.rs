@@ -1,7 +1,7 @@
-//! Who has the one subscription of a pub/sub intake, and for how long it can be sure of it.
+//! Lease for the only subscription of a pub/sub intake: its owner, and the time until which the owner is sure of it.
 //!
-//! The lease is a key that expires by itself; each time it changes hands a term is counted. An owner that finds its lease
-//! gone, and takes the very next term, knows that nobody had it in between. Knows no channel.
+//! The lease is a key with an expiry. A term counter increases with each change of owner. An owner that finds its lease
+//! expired and gets the next term knows that no other node held it in between. Independent of channels.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::client::Client;
 use crate::broker::Unavailable;
 
-/// The lease ends so long after it was renewed last.
+/// Time to live of the lease after a renewal.
 const TTL: Duration = Duration::from_millis(1_500);
-/// An owner is sure of it for a little less.
+/// Time for which an owner is sure of the lease. Slightly shorter than [`TTL`].
 const SURE: Duration = Duration::from_millis(1_250);
 
-/// Renews the lease, or takes it where nobody has it. KEYS: owner, term. ARGV: token, TTL. Answers who has it now (1 =
-/// the caller, 0 = another) and its term.
+/// Renews the lease, or takes a free one. KEYS: owner, term. ARGV: token, TTL. Answers the owner (1 = the caller, 0 =
+/// another node) and the term.
 const HOLD: &str = r"
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return {0, 0} end
@@ -27,15 +27,15 @@ if not owner then redis.call('INCR', KEYS[2]) end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {1, tonumber(redis.call('GET', KEYS[2]) or 0)}";
 
-/// Ends the lease if it is the caller's.
+/// Deletes the lease if the caller holds it.
 const RELEASE: &str = r"
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0";
 
-/// One node's hand in the lease.
+/// Lease as seen by one node.
 pub(super) struct Lease {
     client: Arc<Client>,
-    /// Owner and term.
+    /// Keys of owner and term.
     keys: [String; 2],
     token: String,
     hold: Script,
@@ -44,19 +44,19 @@ pub(super) struct Lease {
     sure_until: Option<Instant>,
 }
 
-/// Whose it is.
+/// Owner of the lease after a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Held {
-    /// This node's, and has been all the time since it was asked before.
+    /// This node has held the lease without interruption since the last call.
     Still,
-    /// This node's from now on; until now it was nobody's. `unbroken`: nobody else had it since this node did.
+    /// This node now holds the lease, which was free. `unbroken`: no other node has held it since this node did.
     Taken { unbroken: bool },
-    /// Another node's.
+    /// Another node holds the lease.
     Others,
 }
 
 impl Lease {
-    /// Whoever uses the same `name` shares one lease; `node` shows in its value who has it.
+    /// Creates a lease shared by all callers with the same `name`. Its value shows `node` as the owner.
     pub(super) fn new(client: Arc<Client>, name: &str, node: &str) -> Self {
         let random = RandomState::new().hash_one(std::process::id());
         Self {
@@ -70,12 +70,12 @@ impl Lease {
         }
     }
 
-    /// Renews it, or takes it where nobody has it.
+    /// Renews the lease, or takes it if it is free.
     ///
     /// # Errors
-    /// [`Unavailable`]: it is this node's as long as it [is sure](Self::is_sure).
+    /// [`Unavailable`]: this node still holds the lease as long as [`sure_until`](Self::sure_until) returns a time.
     pub(super) async fn hold(&mut self) -> Result<Held, Unavailable> {
-        // Counted from before the question: the engine begins to count later.
+        // Counts from before the request, because the engine starts its expiry later.
         let asked = Instant::now();
         let mut call = self.hold.prepare_invoke();
         call.key(&self.keys[0]).key(&self.keys[1]).arg(&self.token).arg(TTL.as_millis().to_string());
@@ -86,16 +86,16 @@ impl Lease {
         }
         self.sure_until = Some(asked + SURE);
         let before = std::mem::replace(&mut self.term, term);
-        // A term that does not grow: the engine lost its data, and with it what happened meanwhile.
+        // A term that does not increase: the engine lost its data, and with it the changes in between.
         Ok(if term == before { Held::Still } else { Held::Taken { unbroken: before != 0 && term == before + 1 } })
     }
 
-    /// Until when it is this node's whatever happens; `None` = it may be another's already.
+    /// Time until which this node certainly holds the lease. `None` if another node may hold it.
     pub(super) fn sure_until(&self) -> Option<Instant> {
         self.sure_until.filter(|until| *until > Instant::now())
     }
 
-    /// Gives it back, if it is this node's.
+    /// Releases the lease if this node holds it.
     pub(super) async fn release(&mut self) {
         self.sure_until = None;
         let mut call = self.release.prepare_invoke();

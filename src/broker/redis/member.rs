@@ -1,11 +1,11 @@
-//! A member as it stands in Redis: JSON, so that an operator can read it and other versions can add to it.
+//! A member as stored in Redis. The format is JSON, so that operators can read it and other versions can add fields.
 
 use serde_json::{Value, json};
 
 use crate::broker::roster::Member;
 use crate::id::NodeId;
 
-/// `process` names the process that the member is.
+/// Encodes a member. `process` is the name of its process.
 pub(super) fn written(member: &Member, process: &str) -> String {
     json!({
         "process": process,
@@ -23,13 +23,13 @@ pub(super) fn written(member: &Member, process: &str) -> String {
     .to_string()
 }
 
-/// The name of the process; empty where it is not told.
+/// Returns the name of the process. Empty if it is missing.
 pub(super) fn process_of(text: &str) -> String {
     let value: Value = serde_json::from_str(text).unwrap_or_default();
     value["process"].as_str().unwrap_or_default().to_owned()
 }
 
-/// `None` where it is not one. What it does not say is empty, 0 or no.
+/// Decodes a member. `None` if the text is not a member. Missing fields are empty, 0 or false.
 pub(super) fn read(text: &str) -> Option<Member> {
     let value: Value = serde_json::from_str(text).ok()?;
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();

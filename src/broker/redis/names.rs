@@ -1,28 +1,28 @@
-//! What the keys and channels of one cluster are called. All that one script touches has the same hash tag, in braces,
-//! so that a Redis Cluster keeps it in one place.
+//! Names of the keys and channels of one cluster. All keys of one script share a hash tag in braces, so that a Redis
+//! Cluster keeps them on one shard.
 
 use std::borrow::Cow;
 
 use crate::broker::Stream;
 use crate::id::{NodeId, Room, Uid};
 
-/// What records are published on. Redis knows which nodes hear it.
+/// Channel of a record. Redis knows its subscribers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Channel<'a> {
-    /// Every node hears it.
+    /// Channel of every node.
     Everyone,
-    /// The node with this number does: a connection's id says no more of its node.
+    /// Channel of the node with this number. A connection id contains only the number of its node.
     Numbered(u16),
-    /// The node of this name does.
+    /// Channel of the node with this name.
     Node(&'a NodeId),
-    /// Nodes with connections of this user do.
+    /// Channel of the nodes with connections of this user.
     User(&'a Uid),
-    /// Nodes with members of this room do.
+    /// Channel of the nodes with members of this room.
     Room(&'a Room),
 }
 
 impl<'a> Channel<'a> {
-    /// What stands behind the prefix: the kind, and whose it is.
+    /// Parts of the channel name after the prefix: kind and name.
     pub(super) fn words(self) -> (&'static str, Cow<'a, str>) {
         match self {
             Self::Everyone => (":all", Cow::Borrowed("")),
@@ -43,7 +43,7 @@ impl<'a> From<&'a Stream> for Channel<'a> {
     }
 }
 
-/// Names with the cluster's prefix.
+/// Builds names with the prefix of the cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     prefix: String,
@@ -54,18 +54,18 @@ impl Names {
         Self { prefix: prefix.to_owned() }
     }
 
-    /// The whole name of a channel.
+    /// Full name of a channel.
     pub(super) fn channel(&self, channel: Channel<'_>) -> String {
         let (kind, name) = channel.words();
         [&self.prefix, kind, &name].concat()
     }
 
-    /// What the names of channels begin with.
+    /// Prefix of the channel names.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The stream that a channel is for, if it is one's.
+    /// Stream of a channel, if the channel belongs to a user or a room.
     pub(super) fn stream_of(&self, channel: &str) -> Option<Stream> {
         let rest = channel.strip_prefix(&self.prefix)?;
         if let Some(uid) = rest.strip_prefix(":u:") {
@@ -74,17 +74,17 @@ impl Names {
         rest.strip_prefix(":r:")?.parse().ok().map(Stream::Room)
     }
 
-    /// Members and their leases; `what` = one of their keys.
+    /// Key of the membership and its leases; `what` selects the key.
     pub(super) fn roster(&self, what: &str) -> String {
         format!("{{{}}}:{what}", self.prefix)
     }
 
-    /// The last number that was given for a user.
+    /// Key of the last number assigned for a user.
     pub(super) fn number(&self, uid: &Uid) -> String {
         format!("{}:number:{uid}", self.prefix)
     }
 
-    /// A shared space; `what` = one of its keys.
+    /// Key of a plugin space; `what` selects the key.
     pub(super) fn space(&self, space: &str, what: &str) -> String {
         format!("{{{}:kv:{space}}}:{what}", self.prefix)
     }

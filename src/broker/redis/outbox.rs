@@ -1,7 +1,8 @@
-//! A batch becomes commands: what is for the same receivers goes as one record, in order, each record by its channel.
+//! Converts a batch to commands: envelopes for the same receivers share a record, in order, and each record has its
+//! channel.
 //!
-//! Knows no connection: parcels of commands come out, each with whom of the batch its commands carry. A body is written
-//! once, and copied once more into the command that carries it.
+//! Independent of connections: returns parcels of commands, with the load of each command. A body is encoded once and
+//! copied once into the command that carries it.
 
 use std::ops::Range;
 
@@ -14,25 +15,25 @@ use crate::broker::record::{MAX_ENVELOPES, Numbering, put_envelope, put_envelope
 use crate::id::Uid;
 use crate::message::{Envelope, Target};
 
-/// Envelopes share a record up to so many bytes.
+/// Maximum bytes of envelopes that share a record.
 const PACK: usize = 32 << 10;
-/// Most bytes and commands of one parcel: larger batches leave in several.
+/// Maximum bytes and commands of one parcel. Larger batches leave in several parcels.
 const PARCEL_BYTES: usize = 256 << 10;
 const PARCEL_COMMANDS: usize = 1_000;
-/// What a command has around the bodies, about.
+/// Approximate bytes of a command besides its bodies.
 const AROUND: usize = 128;
 
-/// Which envelopes of the batch one command carries, and for which one user, if it is a copy for one of several.
+/// Indexes of the envelopes that a command carries. `user` is set for a copy to one of several users.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Load {
     pub(super) envelopes: SmallVec<[usize; 1]>,
     pub(super) user: Option<Uid>,
 }
 
-/// What each command of a parcel carries.
+/// Loads of the commands of a parcel.
 pub(super) type Loads = SmallVec<[Load; 1]>;
 
-/// Commands that leave together.
+/// Commands that are sent together.
 #[derive(Debug, Default)]
 pub(super) struct Parcel {
     pub(super) commands: Vec<u8>,
@@ -43,31 +44,31 @@ pub(super) struct Parcel {
 pub(super) struct Outbox<'a> {
     names: &'a Names,
     numbering: &'a Numbering,
-    /// Most bytes of a record.
+    /// Maximum bytes of a record.
     most: usize,
-    /// The bodies of what is drafted, one behind the other.
+    /// Bodies of all drafts, one after the other.
     bodies: Vec<u8>,
-    /// Records that may take more.
+    /// Records that may take more envelopes.
     drafts: SmallVec<[Draft<'a>; 1]>,
-    /// The last draft of each channel.
+    /// Last draft of each channel.
     open: AHashMap<Channel<'a>, usize>,
-    /// What stands before the bodies of a record.
+    /// Encoded part of a record before its bodies.
     head: Vec<u8>,
     parcel: Parcel,
-    /// Envelopes whose record would be too large, with its size.
+    /// Envelopes whose record would be too large, with that size.
     pub(super) too_large: Vec<(usize, usize)>,
 }
 
 struct Draft<'a> {
     channel: Channel<'a>,
     target: &'a Target,
-    /// Where its bodies are, and how long they are together.
+    /// Ranges of the bodies, and their total length.
     bodies: SmallVec<[Range<usize>; 1]>,
     bytes: usize,
     load: Load,
 }
 
-/// Appends the command that publishes a record, which stands in pieces.
+/// Appends the PUBLISH command of a record, which is given in pieces.
 pub(super) fn put_publish(out: &mut Vec<u8>, names: &Names, channel: Channel<'_>, record: &[&[u8]]) {
     let (kind, name) = channel.words();
     out.reserve(record.iter().map(|piece| piece.len()).sum::<usize>() + names.prefix().len() + name.len() + AROUND);
@@ -78,7 +79,7 @@ pub(super) fn put_publish(out: &mut Vec<u8>, names: &Names, channel: Channel<'_>
 }
 
 impl<'a> Outbox<'a> {
-    /// Records have at most `most` bytes.
+    /// Creates an outbox whose records have at most `most` bytes.
     pub(super) fn new(names: &'a Names, numbering: &'a Numbering, most: usize) -> Self {
         Self {
             names,
@@ -93,7 +94,7 @@ impl<'a> Outbox<'a> {
         }
     }
 
-    /// Adds envelope number `at` of the batch, to be published on `channel`.
+    /// Adds the envelope with index `at`, to be published on `channel`.
     pub(super) fn add(&mut self, at: usize, envelope: &'a Envelope, channel: Channel<'a>) {
         let body = self.write(envelope);
         if let Some(last) = self.last_of(channel).map(|last| &mut self.drafts[last])
@@ -112,12 +113,13 @@ impl<'a> Outbox<'a> {
         self.drafts.push(Draft { channel, target: &envelope.target, bodies: SmallVec::from_buf([body]), bytes, load });
     }
 
-    /// Adds copies of envelope number `at` for as many of `users` as a parcel takes; the rest of them.
+    /// Adds copies of the envelope with index `at` for as many of `users` as fit the parcel. Returns the remaining
+    /// users.
     pub(super) fn add_copies<'u>(&mut self, at: usize, envelope: &Envelope, users: &'u [Uid]) -> &'u [Uid] {
-        // What was drafted before, for whichever of them, stays before.
+        // Earlier drafts for these users must stay in front.
         self.seal();
         let body = self.write(envelope);
-        // All or none: the longest name makes the largest record.
+        // Accepts all copies or none. The longest name gives the largest record.
         let longest = users.iter().max_by_key(|uid| uid.as_str().len());
         let most = longest.map_or(0, |uid| self.write_head(u64::MAX, &Target::User(uid.clone()), 1) + body.len());
         if most > self.most {
@@ -137,7 +139,7 @@ impl<'a> Outbox<'a> {
         left
     }
 
-    /// What was added, once it is enough for a parcel.
+    /// Returns a parcel once enough is added to fill it.
     pub(super) fn full(&mut self) -> Option<Parcel> {
         let is_full = self.parcel.is_full()
             || self.parcel.commands.len() + self.bodies.len() >= PARCEL_BYTES
@@ -145,13 +147,13 @@ impl<'a> Outbox<'a> {
         if is_full { self.rest() } else { None }
     }
 
-    /// What was added and has not left.
+    /// Returns everything that is added and not sent.
     pub(super) fn rest(&mut self) -> Option<Parcel> {
         self.seal();
         Some(std::mem::take(&mut self.parcel)).filter(|parcel| !parcel.loads.is_empty())
     }
 
-    /// Writes the body; where it is.
+    /// Encodes the body and returns its range.
     fn write(&mut self, envelope: &Envelope) -> Range<usize> {
         let start = self.bodies.len();
         self.bodies.reserve(envelope.message.approximate_bytes() + AROUND);
@@ -159,14 +161,15 @@ impl<'a> Outbox<'a> {
         start..self.bodies.len()
     }
 
-    /// Writes what stands before the bodies of a record; how long it is.
+    /// Encodes the part of a record before its bodies and returns its length.
     fn write_head(&mut self, sequence: u64, target: &Target, count: usize) -> usize {
         self.head.clear();
         put_envelopes_head(&mut self.head, self.numbering.origin, sequence, target, count);
         self.head.len()
     }
 
-    /// The last draft for `channel`. Most batches have one envelope: only the second one asks for a table.
+    /// Returns the last draft for `channel`. Most batches have one envelope, so the table is built only for the second
+    /// one.
     fn last_of(&mut self, channel: Channel<'a>) -> Option<usize> {
         if self.open.is_empty() {
             self.open.extend(self.drafts.iter().enumerate().map(|(at, draft)| (draft.channel, at)));
@@ -174,7 +177,7 @@ impl<'a> Outbox<'a> {
         self.open.get(&channel).copied()
     }
 
-    /// Drafts become commands.
+    /// Converts the drafts to commands.
     fn seal(&mut self) {
         self.open.clear();
         self.parcel.commands.reserve(self.bodies.len() + AROUND * self.drafts.len());
@@ -199,7 +202,7 @@ impl<'a> Outbox<'a> {
 }
 
 impl Draft<'_> {
-    /// Whether an envelope with so many bytes goes into the same record. A list of users makes a record large enough.
+    /// True if the record takes an envelope of this size. A record for a list of users takes only one.
     fn takes(&self, envelope: &Envelope, bytes: usize) -> bool {
         self.bytes + bytes <= PACK
             && self.load.envelopes.len() < MAX_ENVELOPES

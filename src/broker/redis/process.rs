@@ -1,18 +1,18 @@
-//! Whether a process has ended, by the word of the kernel that ran it: of a process elsewhere nobody here can say anything.
+//! Detects that a process on this machine has exited. Processes on other machines cannot be checked.
 //!
-//! A process is named by the boot of its kernel, its space of process ids, its id there, and when it began. Only who
-//! stands in the same space of the same boot can look, and only where nothing is hidden from it; in every case of doubt
-//! the answer is no. Knows no node.
+//! A process name consists of the boot id, the pid namespace, the pid and the start time. Only a process with the same
+//! boot id and pid namespace can check it, and only if `/proc` hides no process. In case of doubt the process counts as
+//! running. Independent of nodes.
 
 use std::fs;
 use std::io::ErrorKind;
 
-/// The name of this process; empty where the system does not tell it, so that nobody can ever say that it has ended.
+/// Name of this process. Empty if the system does not provide it; then no check can succeed.
 pub(super) fn own() -> String {
     own_name().unwrap_or_default()
 }
 
-/// Whether the process of this name has certainly ended.
+/// True once the process with this name has certainly exited.
 pub(super) fn has_ended(name: &str) -> bool {
     let words: Vec<&str> = name.split(' ').collect();
     let (&[boot, space, id, began], Some((own_boot, own_space))) = (&words[..], place()) else { return false };
@@ -27,11 +27,12 @@ fn own_name() -> Option<String> {
     Some(format!("{boot} {space} {id} {began}"))
 }
 
-/// The boot and the space of process ids in which this process runs, if all of the space can be seen.
+/// Boot id and pid namespace of this process, if all processes of the namespace are visible.
 fn place() -> Option<(String, String)> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let space = fs::read_link("/proc/self/ns/pid").ok()?;
-    // A `/proc` of another space would show others under our ids; one mounted with `hidepid` hides what is not our user's.
+    // `/proc` of another namespace maps pids to other processes. With `hidepid`, `/proc` hides processes of other
+    // users.
     let is_own = fs::read_link("/proc/self").ok()?.to_str() == Some(&std::process::id().to_string());
     let is_whole = fs::read_to_string("/proc/1/stat").is_ok();
     (is_own && is_whole).then_some((boot.trim().to_owned(), space.to_str()?.to_owned()))
@@ -40,19 +41,19 @@ fn place() -> Option<(String, String)> {
 fn is_gone(id: u32, began: &str) -> bool {
     let stat = match fs::read_to_string(format!("/proc/{id}/stat")) {
         Ok(stat) => stat,
-        // The second: it went while it was being read.
+        // The second case: the process exited during the read.
         Err(error) => return error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(NO_SUCH_PROCESS),
     };
     let Some((state, start)) = state_and_start(&stat) else { return false };
     if start != began {
         return true;
     }
-    // Only its parent has not asked how it ended. Its first thread may have ended alone: then there are others.
+    // A zombie has exited and waits for its parent. If only its main thread has exited, other threads remain.
     let threads = fs::read_dir(format!("/proc/{id}/task")).map_or(usize::MAX, Iterator::count);
     matches!(state, "Z" | "X") && threads <= 1
 }
 
-/// The state of a process, and when it began, in ticks since the boot. Its name, in parentheses, may hold anything.
+/// State of a process and its start time in ticks since boot. The name in parentheses may contain any character.
 fn state_and_start(stat: &str) -> Option<(&str, &str)> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     Some((fields.next()?, fields.nth(BEGAN)?))
@@ -60,7 +61,7 @@ fn state_and_start(stat: &str) -> Option<(&str, &str)> {
 
 /// ESRCH.
 const NO_SUCH_PROCESS: i32 = 3;
-/// How many fields stand between the state and when it began.
+/// Number of fields between the state and the start time.
 const BEGAN: usize = 18;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! The one connection by which a node publishes: streams keep their order because all of them go this way.
+//! The only connection on which a node publishes. Streams keep their order because all records use it.
 //!
-//! What was written and not answered when the connection breaks is written again on the next one, with the same numbers,
-//! so that receivers know a copy. Knows bytes and their count of answers; no record.
+//! Unanswered commands of a broken connection are sent again on the next one with the same sequence numbers, so that
+//! receivers detect copies. Handles bytes and counts answers; independent of the record format.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -20,48 +20,49 @@ use super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use crate::backoff::Backoff;
 use crate::telemetry::names;
 
-/// Jobs that wait to be written; more wait at the door.
+/// Maximum number of queued jobs. Further jobs wait for a slot.
 const QUEUE: usize = 256;
-/// Bytes that leave together; more stay in the queue.
+/// Maximum bytes in flight. Further jobs stay in the queue.
 const IN_FLIGHT: usize = 8 << 20;
-/// A server that owes an answer for so long is given up; one that owes none is asked whether it is there.
+/// Time limit of a due answer, after which the connection is dropped. If no answer is due, the server is sent a PING.
+/// sent a PING after this time.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
-/// Waits before it is dialled again.
+/// Pause before a new connection attempt.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(50);
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// What a server said to one PUBLISH.
+/// Answer of the server to one PUBLISH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// It reached so many nodes.
+    /// Number of nodes reached.
     Reached(u32),
-    /// It was not published.
+    /// The command was not published.
     Refused,
 }
 
-/// Commands that go together.
+/// Commands that are sent together.
 pub(super) struct Job {
     commands: Vec<u8>,
     count: usize,
     answers: Answers,
-    /// Nobody waits: it is not worth a second try.
+    /// `None` if no caller waits. Such a job is not sent again.
     told: Option<oneshot::Sender<Answers>>,
 }
 
-/// What was said to the commands of one job, in order.
+/// Answers to the commands of one job, in order.
 pub(super) type Answers = SmallVec<[Answer; 2]>;
 
-/// A place in the queue.
+/// A reserved slot in the queue.
 pub(super) type Slot<'a> = mpsc::Permit<'a, Job>;
 
-/// The end that publishers hold.
+/// Handle of the publishers.
 #[derive(Clone)]
 pub(super) struct Publisher {
     queue: mpsc::Sender<Job>,
 }
 
-/// The end that the task holds.
+/// State of the writer task.
 pub(super) struct Writer {
     client: Arc<Client>,
     health: Arc<Health>,
@@ -75,25 +76,25 @@ pub(super) struct Writer {
 }
 
 impl Job {
-    /// Of `count` commands, with the answers to come.
+    /// Creates a job of `count` commands, with a receiver for its answers.
     pub(super) fn new(commands: Vec<u8>, count: usize) -> (Self, oneshot::Receiver<Answers>) {
         let (told, answers) = oneshot::channel();
         (Self { commands, count, answers: Answers::with_capacity(count), told: Some(told) }, answers)
     }
 
-    /// Of `count` commands whose answers nobody wants.
+    /// Creates a job of `count` commands without a receiver for the answers.
     pub(super) fn unasked(commands: Vec<u8>, count: usize) -> Self {
         Self { commands, count, answers: Answers::with_capacity(count), told: None }
     }
 
-    /// Whoever wanted it published was told that it is not.
+    /// True if the caller has stopped waiting and has reported the publish as failed.
     fn is_given_up(&self) -> bool {
         self.told.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 }
 
 impl Publisher {
-    /// With its task's end.
+    /// Creates the publisher and its writer task.
     pub(super) fn new(client: Arc<Client>, health: Arc<Health>, closing: watch::Receiver<bool>) -> (Self, Writer) {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = Writer {
@@ -110,12 +111,12 @@ impl Publisher {
         (Self { queue }, writer)
     }
 
-    /// Waits for a place in the queue; `None` once it is closed.
+    /// Waits for a slot in the queue. `None` once the queue is closed.
     pub(super) async fn slot(&self) -> Option<Slot<'_>> {
         self.queue.reserve().await.ok()
     }
 
-    /// Sends what nobody waits for, if there is room.
+    /// Sends a job without a waiting caller, if there is space.
     pub(super) fn try_send(&self, job: Job) {
         if self.queue.try_send(job).is_err() {
             tracing::debug!("the queue to redis is full: a word that nobody waits for is not sent");
@@ -124,7 +125,7 @@ impl Publisher {
 }
 
 impl Writer {
-    /// Carries jobs until the bus is closed and what it took is answered.
+    /// Sends jobs until the bus is closed and all accepted jobs are answered.
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
@@ -150,11 +151,11 @@ impl Writer {
         }
     }
 
-    /// Until it breaks, or all is done and the bus is closed.
+    /// Runs until the connection breaks, or until the bus is closed and all jobs are done.
     ///
-    /// While an answer is due, what comes waits in the queue, and wakes nobody; then all of it leaves by one write. So a
-    /// publish that is alone leaves at once, and the more publish at a time, the fewer writes and reads each of them costs
-    /// this node, the server and the nodes that receive. It waits for one round trip more at most.
+    /// While an answer is due, new jobs wait in the queue without waking the task. Then all of them leave in one write.
+    /// So a single publish leaves at once, and many concurrent publishes share the writes and reads of this node, the
+    /// server and the receiving nodes. A job waits for one additional round trip at most.
     async fn carry(&mut self, wire: Wire) -> Result<(), WireError> {
         let Wire { mut incoming, mut outgoing, mut tether } = wire;
         self.heard = Instant::now();
@@ -182,7 +183,7 @@ impl Writer {
                     self.writes.increment(1);
                 }
                 _ = &mut closed, if !is_closing => is_closing = true,
-                // Set anew only when it is over: what was heard meanwhile costs no look at the timer.
+                // Reset only when it fires, so that received answers need no access to the timer.
                 () = &mut silent => {
                     if self.heard.elapsed() >= SILENCE {
                         self.is_quiet(&mut outgoing)?;
@@ -194,7 +195,7 @@ impl Writer {
     }
 
     fn take(&mut self, job: Option<Job>, outgoing: &mut Outgoing) {
-        // The time that a server may take begins with what it is asked.
+        // The server's time limit starts with the request.
         self.heard = Instant::now();
         let mut next = job;
         while let Some(job) = next {
@@ -207,7 +208,7 @@ impl Writer {
         }
     }
 
-    /// What the last connection left unanswered, unless nobody waits for it any more.
+    /// Sends the unanswered jobs of the last connection again, except those without a waiting caller.
     fn write_again(&mut self, outgoing: &mut Outgoing) {
         self.flight.retain(|job| job.told.is_some() && !job.is_given_up());
         for job in &mut self.flight {
@@ -219,7 +220,7 @@ impl Writer {
 
     fn answer(&mut self, incoming: &mut Incoming, tether: &Tether) -> Result<(), WireError> {
         while let Some(frame) = incoming.next()? {
-            // The job stays under way: it is written again on the next connection.
+            // The job stays in flight and is sent again on the next connection.
             if let Frame::Error(why) = &frame
                 && tether.judge(why)
             {
@@ -240,14 +241,14 @@ impl Writer {
                 && let Some(job) = self.flight.pop_front()
             {
                 self.in_flight -= job.commands.len();
-                // Whoever gave up in the meantime is not told.
+                // The caller may have stopped waiting.
                 job.told.map(|told| told.send(job.answers));
             }
         }
         Ok(())
     }
 
-    /// Nothing was heard for a while: a fault where an answer is due, else a reason to ask.
+    /// Handles silence of the server: a fault if an answer is due, otherwise a reason for a PING.
     fn is_quiet(&mut self, outgoing: &mut Outgoing) -> Result<(), WireError> {
         if !self.flight.is_empty() {
             return Err(WireError::Silent(SILENCE));
@@ -259,7 +260,7 @@ impl Writer {
     }
 }
 
-/// Counts how often the way that does `what` was lost.
+/// Counter of lost connections with the purpose `what`.
 pub(super) fn reconnects_of(what: &'static str) -> Counter {
     counter!(names::BUS_RECONNECTS, "engine" => "redis", "way" => what)
 }

@@ -1,6 +1,6 @@
-//! Publishers that wait for what was delivered: receipts of the nodes reached are added up until all came.
+//! Publishers that wait for receipts. Sums the receipts of the reached nodes until all have arrived.
 //!
-//! Knows no connection: receipts are handed in, answers are waited for.
+//! Independent of connections.
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
@@ -10,34 +10,34 @@ use crate::broker::record::Delivered;
 use crate::id::Uid;
 use crate::message::Receipt;
 
-/// Who waits for which envelope.
+/// Waiting publishers, by envelope id.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     sums: Mutex<AHashMap<u64, Sum>>,
     came: Notify,
 }
 
-/// What came so far for one envelope.
+/// Receipts of one envelope so far.
 #[derive(Debug, Default)]
 struct Sum {
     receipts: u32,
     delivered: u32,
     full: u32,
-    /// How many nodes said that they have no connection of the user.
+    /// Number of nodes that reported each user as offline.
     offline: AHashMap<Uid, u32>,
 }
 
 impl Waiters {
-    /// Receipts of this envelope are wanted from now on.
+    /// Registers an envelope whose receipts are wanted.
     pub(super) fn expect(&self, id: u64) {
         self.sums.lock().insert(id, Sum::default());
     }
 
-    /// Adds receipts that came.
+    /// Adds received receipts.
     pub(super) fn note(&self, list: Vec<Delivered>) {
         let mut sums = self.sums.lock();
         for Delivered { id, receipt } in list {
-            // Too late, or asked by an earlier life.
+            // The receipt is late, or was requested by an earlier run of this node.
             let Some(sum) = sums.get_mut(&id) else { continue };
             sum.receipts += 1;
             sum.delivered = sum.delivered.saturating_add(receipt.delivered);
@@ -48,7 +48,7 @@ impl Waiters {
         self.came.notify_waiters();
     }
 
-    /// Waits until so many receipts of the envelope came.
+    /// Waits until `receipts` receipts of the envelope have arrived.
     pub(super) async fn all(&self, id: u64, receipts: u32) {
         loop {
             let came = self.came.notified();
@@ -59,8 +59,8 @@ impl Waiters {
         }
     }
 
-    /// What came by now. A user is offline if every node that was reached for it says so: `nodes` = for each user named,
-    /// how many were.
+    /// Removes the envelope and returns the sum of its receipts. `nodes` holds the number of nodes reached for each
+    /// named user. A user is offline if all of them report it.
     pub(super) fn take(&self, id: u64, nodes: &[(Uid, u32)]) -> Receipt {
         let sum = self.sums.lock().remove(&id).unwrap_or_default();
         let said = |uid: &Uid| sum.offline.get(uid).copied().unwrap_or(0);

@@ -1,7 +1,7 @@
-//! The membership in Redis: leases by the server's clock, users online per life of a node, numbers that only grow.
+//! Membership in Redis: leases by the server's clock, online users per incarnation of a node, and increasing numbers.
 //!
-//! Every step is one script, so no two nodes see half of one. What could not be told while the server was away is
-//! remembered and told with the next renewal. Knows no connection and no channel.
+//! Every step is one script, so no node sees a partial update. Reports that fail while the server is unreachable are
+//! kept and sent with the next renewal. Independent of connections and channels.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,22 +20,22 @@ use crate::broker::Unavailable;
 use crate::broker::roster::{Fallen, LeaseError, Member, Roster, lease_changed};
 use crate::id::{NodeId, Uid};
 
-/// How long a lease lives.
+/// Time to live of a lease.
 const LEASE: Duration = Duration::from_secs(10);
-/// How long the last number of a user is kept. The next one is greater even when it is gone.
+/// Time to live of a user's last number. The next number is greater even if the key has expired.
 const NUMBER: Duration = Duration::from_secs(60);
-/// Users that one script takes.
+/// Maximum number of users per script call.
 const CHUNK: usize = 1_000;
-/// How long one renewal tells of users. The rest waits for the next: the lease has to be renewed.
+/// Maximum time for user reports per renewal. The rest waits for the next one, because the lease must be renewed.
 const TURN: Duration = Duration::from_secs(1);
-/// How old a list of members may be for a publish that names nodes.
+/// Maximum age of the member list that a publish to named nodes uses.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// One node's place among the others.
+/// Roster of one node.
 pub struct RedisRoster {
     client: Arc<Client>,
     names: Names,
-    /// Which process this is: who comes after it under the same name can see that it has ended.
+    /// Name of this process. A later process with the same node name can check that it has exited.
     process: String,
     scripts: Scripts,
     mine: Mutex<Mine>,
@@ -45,26 +45,26 @@ pub struct RedisRoster {
 #[derive(Default)]
 struct Mine {
     id: Option<NodeId>,
-    /// 0 = none.
+    /// 0 = no lease.
     incarnation: u64,
-    /// All that are online here.
+    /// Users online on this node.
     users: AHashSet<Uid>,
-    /// What Redis does not know yet: whether the user is here.
+    /// Changes that Redis does not know yet; true = the user is online here.
     untold: AHashMap<Uid, bool>,
 }
 
-/// What was said to a node that wants a lease.
+/// Answer to a join.
 struct Entrance {
     incarnation: u64,
-    /// Why it gets none; empty = it does.
+    /// Reason of the refusal. Empty if the lease is granted.
     why: String,
-    /// The life that has the name, and what it told of itself; empty where that is not the reason.
+    /// Incarnation that holds the name, and its member record. Empty if the refusal has another reason.
     former: String,
     member: String,
 }
 
 impl Entrance {
-    /// Whether the name is another life's of which it is certain that it is over, although its lease is not.
+    /// True if the process that holds the name has certainly exited, although its lease has not expired.
     fn has_ended(&self) -> bool {
         !self.former.is_empty() && process::has_ended(&member::process_of(&self.member))
     }
@@ -81,7 +81,7 @@ struct Scripts {
 }
 
 impl RedisRoster {
-    /// By the way of `client`, under the prefix of `names`.
+    /// Creates the roster over `client`, with the prefix of `names`.
     pub(super) fn new(client: Arc<Client>, names: Names) -> Self {
         let scripts = Scripts {
             join: Script::new(include_str!("scripts/join.lua")),
@@ -96,7 +96,7 @@ impl RedisRoster {
         Self { client, names, process, scripts, mine: Mutex::default(), known: Mutex::default() }
     }
 
-    /// Names of the living members, at most a second old.
+    /// Ids of the living members, at most one second old.
     pub(super) async fn known(&self) -> Result<Arc<[NodeId]>, Unavailable> {
         if let Some((at, known)) = &*self.known.lock()
             && at.elapsed() < FRESH
@@ -130,7 +130,8 @@ impl RedisRoster {
         Ok(incarnation)
     }
 
-    /// Takes the lease if no living node has the name or number; `ended` = a life of this name that is over.
+    /// Takes the lease if no living node has the name or number. `ended` is an earlier incarnation of this name that
+    /// has exited.
     async fn enter(&self, me: &Member, ended: &str) -> Result<Entrance, Unavailable> {
         let mut script = self.scripts.join.prepare_invoke();
         for key in ["members", "lives", "leases", "lapsed", "incarnation"] {
@@ -193,7 +194,7 @@ impl RedisRoster {
         Ok(members)
     }
 
-    /// One user came or left. `true` where no other life has it.
+    /// Reports one user as online or offline. Returns true if no other incarnation has it online.
     async fn change(&self, uid: &Uid, is_here: bool) -> Result<bool, Unavailable> {
         let is_told = {
             let mut mine = self.mine.lock();
@@ -202,7 +203,7 @@ impl RedisRoster {
             } else {
                 mine.users.remove(uid)
             };
-            // What waits to be told of the user is told with the lease: nothing overtakes it.
+            // Pending reports of the user are sent with the renewal, so that a new report cannot overtake them.
             let is_told = mine.incarnation != 0 && !mine.untold.contains_key(uid);
             if !is_told {
                 mine.untold.insert(uid.clone(), is_here);
@@ -216,7 +217,8 @@ impl RedisRoster {
             Ok(alone) => alone.first().copied().ok_or_else(|| self.remembered("the lease is gone")),
             Err(unavailable) => {
                 let mut mine = self.mine.lock();
-                // What is so by now, not what was to be told: it may have changed again, and that was told.
+                // Stores the current state instead of the failed change, because the state may have changed again
+                // meanwhile.
                 let is_here = mine.users.contains(uid);
                 mine.untold.insert(uid.clone(), is_here);
                 Err(unavailable)
@@ -224,7 +226,7 @@ impl RedisRoster {
         }
     }
 
-    /// Whether each is alone; nothing where the lease is gone.
+    /// Reports changes. Returns for each user true if no other incarnation has it online. Empty if the lease is lost.
     async fn tell(&self, changes: &[(Uid, bool)]) -> Result<Vec<bool>, Unavailable> {
         let (id, incarnation) = {
             let mine = self.mine.lock();
@@ -241,8 +243,8 @@ impl RedisRoster {
         Ok(alone.into_iter().map(|alone| alone == 1).collect())
     }
 
-    /// Tells of users for at most [`TURN`]. What cannot be told now is told with the next renewal; the lease, which the
-    /// server has renewed, is none the worse for it.
+    /// Sends pending reports for at most [`TURN`]. Failed ones wait for the next renewal and do not affect the lease,
+    /// which the server has already renewed.
     async fn tell_untold(&self) {
         let begun = Instant::now();
         while begun.elapsed() < TURN {
@@ -258,7 +260,7 @@ impl RedisRoster {
             }
             let mut mine = self.mine.lock();
             for (uid, told) in &chunk {
-                // One that changed in the meantime waits for its turn.
+                // A user that changed meanwhile stays pending.
                 if mine.untold.get(uid) == Some(told) {
                     mine.untold.remove(uid);
                 }

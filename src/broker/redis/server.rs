@@ -1,7 +1,7 @@
-//! A Redis server behind one address: all connections to it end together once one of them proves it unfit.
+//! A Redis server behind one address. All connections to it end together once one of them proves the server unfit.
 //!
-//! A failover behind a stable address leaves connections open to the old server. One that answers READONLY proves that
-//! the others may stand on the wrong server too, those that only receive above all. Knows no key and no command.
+//! A failover behind a stable address leaves connections to the old server open. After a READONLY answer, the other
+//! connections may also be on the wrong server, above all those that only receive. Independent of keys and commands.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,27 +15,27 @@ use super::client::{Client, UrlError};
 use crate::backoff::Backoff;
 use crate::config::RedisConfig;
 
-/// Waits before an unfit server is dialled again.
+/// Pause before an unfit server is dialled again.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// The waits begin anew when the server was fit for so long.
+/// Time without a fault after which the pauses start again at the first one.
 const CALM: Duration = Duration::from_secs(10);
 
-/// Error codes that no retry on the same connection cures: the server is a replica, still loads, lost its master, or
-/// does not accept the credentials.
+/// Error codes that a retry on the same connection does not cure. The server is a replica, is loading, lost its master,
+/// or refuses the credentials.
 const UNFIT: [&str; 5] = ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "WRONGPASS"];
-/// An error inside a script, as Redis 6 wraps it.
+/// Prefix of an error inside a script in Redis 6.
 const IN_SCRIPT: &str = "ERR Error running script";
 
-/// All servers that a node uses. Clients of one address share its [`Server`].
+/// All servers of a node. Clients with the same address share one [`Server`].
 #[derive(Default)]
 pub struct Servers(Mutex<AHashMap<String, Arc<Server>>>);
 
 impl Servers {
-    /// A client of the server that `config` names. Connects to nothing.
+    /// Creates a client for the server in `config`. Does not connect.
     ///
     /// # Errors
-    /// [`UrlError`]: no host can be read from the url.
+    /// [`UrlError`]: the url contains no valid host.
     pub fn client(&self, config: &RedisConfig) -> Result<Arc<Client>, UrlError> {
         let client = Client::new(config)?;
         let server = Arc::clone(self.0.lock().entry(client.address()).or_insert_with(|| client.server()));
@@ -43,18 +43,18 @@ impl Servers {
     }
 }
 
-/// What stands behind one address.
+/// Server behind one address.
 pub(super) struct Server {
     address: String,
-    /// Grows each time all connections end.
+    /// Increases each time all connections end.
     generation: watch::Sender<u64>,
     pause: Mutex<Pause>,
 }
 
-/// The time in which nothing dials.
+/// Pause without new connections.
 struct Pause {
     backoff: Backoff,
-    /// When the server was found unfit, and until when nothing dials.
+    /// Time at which the server was found unfit, and the end of the pause.
     last: Option<(Instant, Instant)>,
     why: String,
 }
@@ -73,10 +73,10 @@ impl Server {
         Self { address, generation: watch::Sender::new(0), pause: Mutex::new(pause) }
     }
 
-    /// Ties a connection that is about to be dialled.
+    /// Ties a new connection to the server.
     ///
     /// # Errors
-    /// Why the server was found unfit, while it is too early to dial it again.
+    /// The reason why the server was found unfit, during the pause.
     pub(super) fn tie(self: &Arc<Self>) -> Result<Tether, String> {
         let pause = self.pause.lock();
         if pause.last.is_some_and(|(_, until)| Instant::now() < until) {
@@ -89,10 +89,10 @@ impl Server {
 }
 
 impl Tether {
-    /// Returns once all connections to the server end.
+    /// Waits until all connections to the server end.
     pub(super) async fn ended(&mut self) {
         let born = self.born;
-        // The server's end of the channel lives as long as this one.
+        // This tether keeps the sender alive.
         let _ = self.news.wait_for(|generation| *generation != born).await;
     }
 
@@ -101,7 +101,7 @@ impl Tether {
         *self.news.borrow() != self.born
     }
 
-    /// Ends all connections to the server if this error proves it unfit. True where it does.
+    /// Ends all connections to the server if this error proves it unfit. Returns true in that case.
     pub(super) fn judge(&self, error: &str) -> bool {
         let is_unfit = is_unfit(error);
         if is_unfit {
@@ -110,7 +110,7 @@ impl Tether {
         is_unfit
     }
 
-    /// Ends all connections to the server, this one included. Does nothing where this one has ended already.
+    /// Ends all connections to the server, this one included. No effect if this one has already ended.
     pub(super) fn end_all(&self, why: &str) {
         let server = &self.server;
         let mut pause = server.pause.lock();
@@ -133,8 +133,8 @@ impl Tether {
     }
 }
 
-/// True for an error that proves the server unfit. Only codes count, never words of the text: that may hold names which
-/// clients chose.
+/// True for an error that proves the server unfit. Checks only error codes, because the text may contain names that
+/// clients choose.
 fn is_unfit(error: &str) -> bool {
     let has_code = |text: &str| UNFIT.iter().any(|code| text == *code || text.starts_with(&format!("{code} ")));
     has_code(error)

@@ -1,6 +1,7 @@
-//! Spaces of keys and values that all nodes share: read with a version, written whole or not at all, within a share.
+//! Key-value spaces shared by all nodes: versioned reads, atomic writes, and a quota.
 //!
-//! One script each, so that a space lies under one hash tag and time is the server's. Knows no plugin: a space is a name.
+//! Each operation is one script, so that a space has one hash tag and uses the server's clock. Independent of plugins:
+//! a space is a name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,38 +20,38 @@ pub struct RedisSpaces {
     commit: Script,
 }
 
-/// What a key is to hold.
+/// New value of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpaceWrite<'a> {
-    /// Which one.
+    /// Name of the key.
     pub key: &'a str,
     /// The value; `None` deletes.
     pub value: Option<&'a [u8]>,
-    /// It is gone after so long, a millisecond at least; `None` = until deleted.
+    /// Time to live, at least one millisecond. `None` keeps the key until it is deleted.
     pub ttl: Option<Duration>,
 }
 
-/// What one step reads and writes.
+/// Reads and writes of one atomic step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpaceStep<'a> {
     /// Version of each key that was read.
     pub reads: &'a [(&'a str, u64)],
-    /// What is written, each key once.
+    /// Writes, at most one per key.
     pub writes: &'a [SpaceWrite<'a>],
-    /// Most bytes of keys and values that the space holds afterwards, unless it held more before.
+    /// Maximum bytes of keys and values after the step, unless the space already held more.
     pub bytes: usize,
-    /// Most keys, likewise.
+    /// Maximum number of keys, with the same exception.
     pub keys: usize,
 }
 
-/// What became of a step.
+/// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// All of it is written.
+    /// All writes were applied.
     Taken,
-    /// A key that was read has another version by now: nothing is written.
+    /// A key that was read has another version now. Nothing was written.
     Conflict,
-    /// The share does not hold it: nothing is written.
+    /// The step exceeds the quota. Nothing was written.
     Full,
 }
 
@@ -61,7 +62,7 @@ impl RedisSpaces {
         Self { client, names, get, commit }
     }
 
-    /// Version and value of a key; version 0 = absent.
+    /// Returns version and value of a key. Version 0 means absent.
     ///
     /// # Errors
     /// [`Unavailable`].
@@ -80,15 +81,15 @@ impl RedisSpaces {
         Ok((version, value))
     }
 
-    /// Does the step.
+    /// Applies the step.
     ///
     /// # Errors
-    /// [`Unavailable`]: it may be done nevertheless, where only the answer was lost.
+    /// [`Unavailable`]: the step may have been applied if only the answer was lost.
     pub async fn commit(&self, space: &str, step: &SpaceStep<'_>) -> Result<Step, Unavailable> {
         self.run(space, step, true).await
     }
 
-    /// What would become of the step now.
+    /// Returns the result that the step would have now, without writing.
     ///
     /// # Errors
     /// [`Unavailable`].

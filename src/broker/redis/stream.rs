@@ -1,9 +1,11 @@
-//! An intake's records from a Redis Stream, shared by a consumer group.
+//! Reads an intake's records from a Redis stream, shared by a consumer group.
 //!
-//! At least once: a record stays pending until it is settled (XACK). Those of a reader that died are claimed by the others
-//! (XAUTOCLAIM), those of this node's own last life come first. What every group has settled is trimmed away. Order holds
-//! for what one node reads; a record that was claimed comes later than its neighbours. What is read is handed over only
-//! after the stream's [life](life) was looked at again: records of another stream of this name are other records.
+//! At least once: a record stays pending until it is acknowledged (XACK). Other readers claim the records of a dead
+//! reader (XAUTOCLAIM). Pending records of this node's previous run come first. Entries that every group has
+//! acknowledged are trimmed.
+//!
+//! One node reads its records in order; a claimed record comes later than its neighbours. Records are handed over only
+//! after the stream's [incarnation](life) was checked, because a recreated stream holds other records.
 
 mod entries;
 mod life;
@@ -26,52 +28,52 @@ use crate::broker::source::{Place, Record, Source};
 use entries::{Entry, Fields, Group, Id, claimed, counts, groups, read};
 use life::{Life, Lives};
 
-/// Most records of one take.
+/// Maximum number of records per take.
 const BATCH: u32 = 128;
-/// A read that finds nothing waits so long in the server.
+/// Time that a read blocks in the server if there are no records.
 const BLOCK: Duration = Duration::from_secs(1);
-/// Any command is answered within so long after that, or the connection is given up.
+/// Time limit of any command beyond [`BLOCK`]. A connection that exceeds it is dropped.
 const ANSWER: Duration = Duration::from_secs(2);
-/// A reader that neither settled nor said that it lives for so long is dead: its records are another's.
+/// Idle time after which a reader is dead and others claim its records.
 const DEAD: Duration = Duration::from_secs(10);
-/// How often the records of the dead are looked for, and what is settled is trimmed.
+/// Interval of the search for records of dead readers, and of trimming.
 const SWEEP: Duration = Duration::from_secs(5);
-/// A consumer without records that was quiet for so long is removed from the group.
+/// Idle time after which a consumer without records is removed from the group.
 const FORGET: Duration = Duration::from_secs(3600);
 
-/// What a stream is read by.
+/// Settings of a stream reader.
 pub struct StreamSettings {
-    /// The stream.
+    /// Name of the stream.
     pub topic: String,
-    /// The consumer group.
+    /// Name of the consumer group.
     pub group: String,
-    /// This node's name: the consumer.
+    /// Name of this node, used as the consumer name.
     pub node: String,
-    /// What the key of the stream's life begins with.
+    /// Prefix of the key with the stream's incarnation.
     pub prefix: String,
-    /// What metrics call the intake.
+    /// Label of the intake in metrics.
     pub label: String,
 }
 
-/// One node's hand in a stream.
+/// Source that reads one stream on this node.
 pub struct Stream {
     client: Arc<Client>,
     settings: StreamSettings,
-    /// Blocks while it reads, so it is this stream's alone.
+    /// Dedicated to this stream, because reads block it.
     connection: Option<Connection>,
-    /// What of its own pending records comes next: those of its last life, or of before the connection broke.
+    /// Position in the consumer's own pending records, from its previous run or from before the connection broke.
     own: Option<Id>,
-    /// Where the look for records of the dead goes on.
+    /// Position of the search for records of dead readers.
     cursor: String,
     sweep: Instant,
-    /// Records that were taken and whose id is no number that fits an offset, in order.
+    /// Taken records whose id does not fit an offset, in order.
     odd: Vec<Id>,
     lag: Option<u64>,
     lives: Lives,
-    /// The stream's life in which records are read; its line has its number.
+    /// Incarnation of the stream that is read. Its number is part of the line.
     life: Life,
     line: Arc<str>,
-    /// Fields beside the envelopes of the records taken last.
+    /// Fields beside the envelopes of the last records.
     beside: AHashMap<Id, Fields>,
     dead: DeadLetters,
     backoff: Backoff,
@@ -79,7 +81,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Reads a stream of the server, with others of the same group. Connects when it is asked for records.
+    /// Creates a reader that shares the stream with others of the group. Connects with the first take.
     #[must_use]
     pub fn new(client: Arc<Client>, settings: StreamSettings) -> Self {
         let dead = DeadLetters::new(Arc::clone(&client), &settings.topic, &settings.node, &settings.label);
@@ -120,7 +122,7 @@ impl Stream {
     async fn look(&mut self) -> Result<Vec<Record>, Unavailable> {
         if self.connection.is_none() {
             self.join().await?;
-            // An empty list: the server is there.
+            // An empty list reports that the server is reachable.
             return Ok(Vec::new());
         }
         loop {
@@ -143,14 +145,14 @@ impl Stream {
                 self.trim().await?;
             }
             let (new, life) = self.read_new().await?;
-            // In another life they are pending now, and come as this consumer's own.
+            // In a new incarnation these records are pending now and return as this consumer's own.
             if self.is_still(life) && !new.is_empty() {
                 return Ok(self.records(new, &AHashMap::new()));
             }
         }
     }
 
-    /// Connects and sees to it that the group is there; a new one begins with the oldest record.
+    /// Connects and creates the group if it is missing. A new group starts at the oldest record.
     async fn join(&mut self) -> Result<(), Unavailable> {
         let mut connection = self.client.connection().await?;
         connection.set_response_timeout(BLOCK + ANSWER);
@@ -164,13 +166,13 @@ impl Stream {
         Ok(())
     }
 
-    /// Looks at the stream's life, and creates the group where it is missing.
+    /// Checks the incarnation of the stream, and creates the group if it is missing.
     async fn is_same_life(&mut self) -> Result<bool, Unavailable> {
         let life = self.must(&self.lives.look(&self.life)).await?;
         Ok(self.is_still(Life::of(life)))
     }
 
-    /// Goes on in this life. `false` where it is another one: what was read before it was looked at may be of either.
+    /// Switches to this incarnation. Returns false if it differs: records read before the check may be of either one.
     fn is_still(&mut self, life: Life) -> bool {
         let before = std::mem::replace(&mut self.life, life);
         if before.number == self.life.number {
@@ -186,13 +188,13 @@ impl Stream {
         false
     }
 
-    /// XREADGROUP of this consumer's own pending records behind an id.
+    /// Reads this consumer's own pending records after an id (XREADGROUP).
     async fn read_group(&mut self, from: &str) -> Result<Vec<Entry>, Unavailable> {
         let command = self.read_command(from, None);
         self.must(&command).await.map(read)
     }
 
-    /// XREADGROUP of what is new, and the stream's life behind it.
+    /// Reads new records (XREADGROUP), then checks the incarnation of the stream.
     async fn read_new(&mut self) -> Result<(Vec<Entry>, Life), Unavailable> {
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.add_command(self.read_command(">", Some(BLOCK))).add_command(self.lives.look(&self.life));
@@ -213,7 +215,7 @@ impl Stream {
         command
     }
 
-    /// Claims records of readers that died.
+    /// Claims records of dead readers.
     async fn claim(&mut self) -> Result<Vec<Record>, Unavailable> {
         let StreamSettings { topic, group, node, .. } = &self.settings;
         let idle = DEAD.as_millis().to_string();
@@ -231,7 +233,7 @@ impl Stream {
         self.again(entries).await
     }
 
-    /// Records that came before. Those that the stream has trimmed away meanwhile are settled at once.
+    /// Returns redelivered records. Acknowledges at once those that the stream has trimmed meanwhile.
     async fn again(&mut self, entries: Vec<Entry>) -> Result<Vec<Record>, Unavailable> {
         let (there, gone): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.payload.is_some());
         if !gone.is_empty() {
@@ -274,7 +276,7 @@ impl Stream {
         let ids: Vec<String> = places
             .iter()
             .map(|place| (place, place.offset.map(Id::unpack).or_else(|| odd.next()).unwrap_or(Id::ZERO)))
-            // Of an earlier life: the same id is another record by now.
+            // Records of an earlier incarnation are skipped, because the same id is another record now.
             .filter(|(place, _)| place.line == self.line)
             .map(|(_, id)| id.to_string())
             .collect();
@@ -286,7 +288,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Trims what every group of the stream has settled, and forgets consumers that are gone for good.
+    /// Trims entries that every group of the stream has acknowledged, and removes consumers that are gone.
     async fn trim(&mut self) -> Result<(), Unavailable> {
         let topic = self.settings.topic.clone();
         let mut settled: Option<Id> = None;
@@ -321,7 +323,7 @@ impl Stream {
         self.must::<Value>(&command).await.map(drop)
     }
 
-    /// The ids of this consumer's pending records, as far as one answer holds them.
+    /// Ids of this consumer's pending records, as many as one answer holds.
     async fn pending(&mut self) -> Result<Vec<Id>, Unavailable> {
         let StreamSettings { topic, group, node, .. } = &self.settings;
         let mut command = cmd("XPENDING");
@@ -329,7 +331,7 @@ impl Stream {
         Ok(counts(self.must(&command).await?).into_keys().collect())
     }
 
-    /// Says that the pending records are in good hands, and that waiting was no try of theirs.
+    /// Claims the pending records again to reset their idle time, without counting a delivery.
     async fn hold(&mut self) -> Result<(), Unavailable> {
         let ids = self.pending().await?;
         if ids.is_empty() {
@@ -345,7 +347,7 @@ impl Stream {
         self.must::<Value>(&command).await.map(drop)
     }
 
-    /// What was delivered to a read that was given up: nobody else would see it for a while.
+    /// Returns records that were delivered to an abandoned read. Other readers would see them only after some time.
     async fn leave(&mut self) -> Result<Vec<Record>, Unavailable> {
         // Ends a read that still blocks in the server.
         self.connection = None;
@@ -362,12 +364,12 @@ impl Stream {
         Ok(())
     }
 
-    /// One command; where the server refuses it, nothing works.
+    /// Runs one command. A refusal of the server is an error.
     async fn must<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Unavailable> {
         self.ask(command).await?.map_err(|error| self.client.says(&error))
     }
 
-    /// One command; the server's own no is an answer.
+    /// Runs one command. A refusal of the server is a normal answer.
     async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<Result<T, RedisError>, Unavailable> {
         let Some(connection) = &mut self.connection else {
             return Err(Unavailable { engine: "redis", why: format!("{}: not connected", self.client.address()) });
@@ -389,7 +391,7 @@ impl Source for Stream {
             if self.connection.is_some() && self.acknowledge(places).await.is_ok() {
                 return Ok(());
             }
-            // The connection may have broken long ago, while the bus was waited for.
+            // The connection may have broken while the intake waited for the bus.
             self.connection = None;
             self.join().await?;
             self.acknowledge(places).await

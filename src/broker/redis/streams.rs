@@ -1,6 +1,6 @@
-//! Which streams this node wants, which of them Redis has confirmed, and which it wants no more but not yet lets go.
+//! Subscriptions of this node: wanted, confirmed by Redis, or lingering before the unsubscribe.
 //!
-//! Knows no connection: the subscriber asks what to say next and tells what was confirmed.
+//! Independent of connections: the subscriber asks for the next commands and reports confirmations.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,29 +12,29 @@ use tokio::time::Instant;
 
 use crate::broker::Stream;
 
-/// The streams of one node.
+/// Subscriptions of one node.
 #[derive(Debug)]
 pub(super) struct Streams {
     linger: Duration,
     inner: Mutex<Inner>,
-    /// There is something to say.
+    /// Notified when there are commands to send.
     pub(super) changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     wanted: AHashMap<Stream, Wanted>,
-    /// To be subscribed, in order.
+    /// Streams to subscribe, in order.
     asked: VecDeque<Stream>,
-    /// To be let go, each at its time, in order.
+    /// Streams to unsubscribe, each with its time, in order.
     lingering: VecDeque<(Instant, Stream)>,
 }
 
 #[derive(Debug)]
 struct Wanted {
-    /// Whether it is confirmed; waiters watch it.
+    /// True once Redis has confirmed the subscription. Waiters watch it.
     confirmed: watch::Sender<bool>,
-    /// Nobody wants it any more; it is let go then.
+    /// Set while the stream is no longer wanted: the time of the unsubscribe.
     until: Option<Instant>,
 }
 
@@ -43,7 +43,7 @@ impl Streams {
         Self { linger, inner: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Wants `stream`; tells when it is confirmed.
+    /// Subscribes to `stream` and returns a watch for its confirmation.
     pub(super) fn want(&self, stream: Stream) -> watch::Receiver<bool> {
         let mut inner = self.inner.lock();
         if let Some(wanted) = inner.wanted.get_mut(&stream) {
@@ -58,7 +58,7 @@ impl Streams {
         watcher
     }
 
-    /// Wants `stream` no more.
+    /// Unsubscribes from `stream` after the linger time.
     pub(super) fn leave(&self, stream: &Stream) {
         let until = Instant::now() + self.linger;
         let mut inner = self.inner.lock();
@@ -72,16 +72,16 @@ impl Streams {
         }
     }
 
-    /// At most `most` streams to be subscribed.
+    /// Takes up to `most` streams to subscribe.
     pub(super) fn take_asked(&self, most: usize) -> Vec<Stream> {
         let mut inner = self.inner.lock();
         let count = inner.asked.len().min(most);
         let asked: Vec<Stream> = inner.asked.drain(..count).collect();
-        // Let go again before it was asked for.
+        // Skips streams that were unsubscribed before they were asked for.
         asked.into_iter().filter(|stream| inner.wanted.contains_key(stream)).collect()
     }
 
-    /// At most `most` streams whose time to linger is over, and when the next one's is.
+    /// Takes up to `most` streams whose linger time is over. Also returns the time of the next one.
     pub(super) fn take_left(&self, most: usize) -> (Vec<Stream>, Option<Instant>) {
         let now = Instant::now();
         let mut left = Vec::new();
@@ -91,7 +91,7 @@ impl Streams {
                 break;
             }
             let Some((until, stream)) = inner.lingering.pop_front() else { break };
-            // Wanted again in the meantime, or left once more since.
+            // Skips a stream that was subscribed again meanwhile, or unsubscribed once more.
             if inner.wanted.get(&stream).is_some_and(|wanted| wanted.until == Some(until)) {
                 inner.wanted.remove(&stream);
                 left.push(stream);
@@ -100,14 +100,14 @@ impl Streams {
         (left, inner.lingering.front().map(|(until, _)| *until))
     }
 
-    /// Redis has confirmed `stream`.
+    /// Marks `stream` as confirmed by Redis.
     pub(super) fn confirm(&self, stream: &Stream) {
         if let Some(wanted) = self.inner.lock().wanted.get(stream) {
             wanted.confirmed.send_replace(true);
         }
     }
 
-    /// The connection is a new one: nothing is confirmed, everything is to be subscribed. How many that is.
+    /// Resets all confirmations for a new connection and queues every stream again. Returns their number.
     pub(super) fn ask_all_again(&self) -> usize {
         let mut inner = self.inner.lock();
         let Inner { wanted, asked, .. } = &mut *inner;

@@ -1,8 +1,8 @@
-//! The one connection on which a node receives: what comes is read, freed of copies, and handed over in batches.
+//! The only connection on which a node receives. Records are read, freed of copies and delivered in batches.
 //!
-//! While a batch is handed over nothing is read: a node that is too slow is cut off by the server, which it notices as a
-//! gap, rather than fill its memory. A connection that stands but receives nothing is found by a probe: a record to the
-//! node's own channel, which has to come back.
+//! Nothing is read during a delivery. So the server disconnects a node that is too slow, which the node notices as a
+//! gap, instead of filling its memory. A connection that receives nothing is detected by a probe: a record to the
+//! node's own channel must come back.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,22 +22,22 @@ use super::streams::Streams;
 use super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use crate::backoff::Backoff;
 
-/// Streams of one SUBSCRIBE.
+/// Maximum number of streams per SUBSCRIBE.
 const CHUNK: usize = 1_000;
-/// Confirmations that may be due before more is asked for.
+/// Maximum number of pending confirmations. Further subscriptions wait.
 const DUE: usize = 20_000;
-/// A connection that was quiet for so long is asked whether it still is one, and given up after as long again.
+/// Idle time after which a connection is sent a PING. After the same time without an answer it is dropped.
 const QUIET: Duration = Duration::from_secs(2);
-/// Why all connections end when a probe did not come back.
+/// Reason for ending all connections when a probe did not come back.
 const DEAF: &str = "what the node publishes to itself does not come back: its connections stand on different servers";
-/// Comes back behind all confirmations before it.
+/// PING argument that comes back after all earlier confirmations.
 const READY: &str = "ready";
 
-/// The task.
+/// State of the subscriber task.
 pub(super) struct Subscriber {
     client: Arc<Client>,
     names: Names,
-    /// Channels that every node hears.
+    /// Channels of every node.
     base: Vec<String>,
     streams: Arc<Streams>,
     inbox: Inbox,
@@ -46,29 +46,29 @@ pub(super) struct Subscriber {
     reconnects: Counter,
 }
 
-/// What one connection has come to.
+/// State of one connection.
 struct Progress {
-    /// Confirmations that are due.
+    /// Number of pending confirmations.
     due: usize,
     heard: Instant,
-    /// A PING is under way.
+    /// True while a PING is in flight.
     asked: bool,
-    /// When the last record came.
+    /// Time of the last record.
     received: Instant,
     probe: Probe,
-    /// All that was wanted when the connection was made has been asked for, and behind it `READY`.
+    /// True once all initial subscriptions are requested, followed by `READY`.
     is_marked: bool,
-    /// The answer to that came: all of it is confirmed.
+    /// True once `READY` came back, so all of them are confirmed.
     is_ready: bool,
 }
 
-/// A record of the node to itself.
+/// A record from the node to itself.
 enum Probe {
-    /// None is under way.
+    /// No probe is in flight.
     Idle,
-    /// The publisher has it.
+    /// The probe is queued in the publisher.
     Sent(oneshot::Receiver<Answers>),
-    /// The server took it: it has to come back until then.
+    /// The server has accepted the probe, which must come back before this time.
     Due(Instant),
 }
 
@@ -79,12 +79,12 @@ impl Progress {
         Self { due, heard: now, asked: false, received: now, probe, is_marked: false, is_ready: false }
     }
 
-    /// When it will have been quiet for too long, unless something comes.
+    /// Time at which the connection counts as idle.
     fn quiet_at(&self) -> Instant {
         self.heard + if self.asked { 2 * QUIET } else { QUIET }
     }
 
-    /// When the timer has something to do.
+    /// Time of the next timer event.
     fn next_at(&self) -> Instant {
         match self.probe {
             Probe::Idle => self.quiet_at().min(self.received + QUIET),
@@ -93,18 +93,18 @@ impl Progress {
         }
     }
 
-    /// A record came: the connection is not deaf.
+    /// Notes a received record, which proves that the connection receives.
     fn receive(&mut self) {
         self.received = Instant::now();
         self.probe = Probe::Idle;
     }
 
-    /// Takes the server's answer to the probe. True where the probe reached nobody.
+    /// Handles the server's answer to the probe. Returns true if the probe reached no subscriber.
     fn answered(&mut self, answers: Option<&[Answer]>) -> bool {
         match answers {
             Some([Answer::Reached(0)]) => return true,
             Some([Answer::Reached(_)]) => self.probe = Probe::Due(Instant::now() + QUIET),
-            // It was not published: that says nothing of this connection.
+            // The probe was not published, which says nothing about this connection.
             _ => self.receive(),
         }
         false
@@ -148,7 +148,8 @@ impl Subscriber {
         }
     }
 
-    /// Until it breaks, or the bus is closed. `was_ready`: there was a connection before, so that this one follows a gap.
+    /// Runs until the connection breaks or the bus is closed. `was_ready` is true if an earlier connection existed, so
+    /// that a gap lies before this one.
     async fn listen(&mut self, wire: Wire, was_ready: &mut bool) -> Result<(), WireError> {
         let Wire { mut incoming, mut outgoing, mut tether } = wire;
         self.streams.ask_all_again();
@@ -192,7 +193,7 @@ impl Subscriber {
                     }
                     timer.as_mut().reset(progress.next_at());
                 }
-                // Set anew only when it is over: what was heard meanwhile costs no look at the timer.
+                // Reset only when it fires, so that received frames need no access to the timer.
                 () = &mut timer => {
                     self.on_time(&mut outgoing, &mut progress, &tether)?;
                     timer.as_mut().reset(progress.next_at());
@@ -202,7 +203,7 @@ impl Subscriber {
         }
     }
 
-    /// Asks a connection that was quiet whether it still is one, and whether it receives.
+    /// Sends a PING on an idle connection, and a probe if it received no record for a while.
     fn on_time(&self, outgoing: &mut Outgoing, progress: &mut Progress, tether: &Tether) -> Result<(), WireError> {
         let now = Instant::now();
         if progress.quiet_at() <= now {
@@ -212,7 +213,7 @@ impl Subscriber {
             say(outgoing, b"PING", std::iter::empty());
         }
         match progress.probe {
-            // Before all is confirmed, other time-outs watch over the connection.
+            // Until all subscriptions are confirmed, other time-outs guard the connection.
             Probe::Idle if !progress.is_ready => progress.received = now,
             Probe::Idle if progress.received + QUIET <= now => progress.probe = Probe::Sent(self.inbox.probe()),
             Probe::Due(at) if at <= now => tether.end_all(DEAF),
@@ -221,7 +222,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// All frames that are there; afterwards everything they held has been handed over.
+    /// Handles all complete frames and delivers their records.
     async fn take_in(
         &mut self,
         incoming: &mut Incoming,
@@ -242,7 +243,7 @@ impl Subscriber {
                         stream.iter().for_each(|stream| self.streams.confirm(stream));
                     }
                     [_, Frame::Bulk(Some(word))] if **word == *READY.as_bytes() => progress.is_ready = true,
-                    // What was unsubscribed, and PONG.
+                    // Confirmations of an unsubscribe, and PONG.
                     _ => {}
                 },
                 Frame::Error(why) => {
@@ -259,7 +260,7 @@ impl Subscriber {
         Ok(())
     }
 
-    /// Subscribes to what is wanted, lets go what has lingered; when there is something to do again.
+    /// Sends new subscriptions and due unsubscribes. Returns the time of the next unsubscribe.
     fn say_what_changed(&self, outgoing: &mut Outgoing, progress: &mut Progress) -> Option<Instant> {
         while progress.due < DUE {
             let asked = self.streams.take_asked(CHUNK);
@@ -282,7 +283,7 @@ impl Subscriber {
     }
 }
 
-/// Waits for the server's answer to a probe that is under way. Cancel safe.
+/// Waits for the server's answer to a pending probe. Cancel safe.
 async fn probed(probe: &mut Probe) -> Option<Answers> {
     match probe {
         Probe::Sent(answers) => answers.await.ok(),

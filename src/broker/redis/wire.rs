@@ -1,7 +1,7 @@
-//! Redis' protocol (RESP 2) as far as publishing and subscribing need it, without a copy of what is received.
+//! The part of Redis' protocol (RESP 2) that publishing and subscribing need. Received payloads are not copied.
 //!
-//! One round trip may carry thousands of commands, and what comes is read in whatever chunks the socket gives. Knows no
-//! channel and no record.
+//! One round trip may carry thousands of commands, and reads may end anywhere in a frame. Independent of channels and
+//! records.
 
 use std::io;
 use std::ops::Range;
@@ -13,15 +13,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use super::client::ByteStream;
 use super::server::Tether;
 
-/// Room that is made for each read.
+/// Buffer space reserved for each read.
 const READ: usize = 64 << 10;
 /// Bytes of a line break.
 const BREAK: usize = 2;
-/// Longest line (a length, an integer, an error), and most of one answer.
+/// Maximum length of a line (a length, an integer, an error) and of one answer.
 const MAX_LINE: usize = 4 << 10;
 const MAX_FRAME: usize = 128 << 20;
 
-/// What a server says.
+/// Frame from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
     /// `+OK`
@@ -30,15 +30,15 @@ pub(super) enum Frame {
     Error(String),
     /// `:1`
     Integer(i64),
-    /// Bytes, or none.
+    /// A byte string, or nil.
     Bulk(Option<Bytes>),
-    /// Several, in order.
+    /// Several frames, in order.
     Array(Vec<Frame>),
-    /// What was published on a channel that is subscribed to.
+    /// Payload published on a subscribed channel.
     Message(Bytes),
 }
 
-/// Why nothing more can be read.
+/// Reason why a connection cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum WireError {
     #[error("{0}")]
@@ -56,25 +56,25 @@ pub(super) enum WireError {
     Malformed(String),
 }
 
-/// A connection, both ways.
+/// Both directions of a connection.
 pub(super) struct Wire {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) tether: Tether,
 }
 
-/// What the server sends.
+/// Receiving half.
 pub(super) struct Incoming {
     stream: ReadHalf<Pin<Box<dyn ByteStream>>>,
     buffer: BytesMut,
 }
 
-/// What it is sent.
+/// Sending half.
 pub(super) struct Outgoing {
     stream: WriteHalf<Pin<Box<dyn ByteStream>>>,
-    /// Waits to be written.
+    /// Bytes to be written.
     buffer: BytesMut,
-    /// Something was written that TLS may still hold.
+    /// True while TLS may still hold written bytes.
     unflushed: bool,
 }
 
@@ -88,7 +88,7 @@ impl Wire {
         }
     }
 
-    /// One command and its answer, while nothing else is under way.
+    /// Sends one command and waits for its answer. No other command may be in flight.
     pub(super) async fn ask(&mut self, words: &[&[u8]]) -> Result<Frame, WireError> {
         let mut command = Vec::new();
         put_command(&mut command, words);
@@ -110,7 +110,7 @@ impl Wire {
 }
 
 impl Incoming {
-    /// Waits for more bytes. May be dropped at any time without a loss.
+    /// Waits for more bytes. Cancel safe.
     pub(super) async fn read(&mut self) -> Result<(), WireError> {
         self.buffer.reserve(READ);
         match self.stream.read_buf(&mut self.buffer).await? {
@@ -119,16 +119,16 @@ impl Incoming {
         }
     }
 
-    /// The next frame that is there in whole.
+    /// Returns the next complete frame.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, WireError> {
         let Some(end) = end_of(&self.buffer, 0, 0)? else { return Ok(None) };
-        // Answers to PUBLISH: thousands of them, none of which needs its bytes.
+        // Fast path for answers to PUBLISH, which come by the thousands and need no buffer.
         if self.buffer[0] == b':' {
             let number = integer(&self.buffer[1..end - 2])?;
             self.buffer.advance(end);
             return Ok(Some(Frame::Integer(number)));
         }
-        // What is pushed to a subscriber: as many, of which nothing but what was published is looked at.
+        // Fast path for published messages, as frequent: only the payload is extracted.
         if let Some(payload) = payload_of(&self.buffer[..end]) {
             self.buffer.advance(payload.start);
             let message = self.buffer.split_to(payload.len()).freeze();
@@ -141,17 +141,17 @@ impl Incoming {
 }
 
 impl Outgoing {
-    /// Lets commands wait to be written.
+    /// Queues commands to be written.
     pub(super) fn put(&mut self, commands: &[u8]) {
         self.buffer.extend_from_slice(commands);
     }
 
-    /// Whether anything waits.
+    /// True if bytes wait to be written.
     pub(super) fn waits(&self) -> bool {
         self.unflushed || !self.buffer.is_empty()
     }
 
-    /// Writes some of what waits. May be dropped at any time without a loss.
+    /// Writes some of the queued bytes. Cancel safe.
     pub(super) async fn write(&mut self) -> Result<(), WireError> {
         if !self.buffer.is_empty() {
             self.unflushed = true;
@@ -165,20 +165,20 @@ impl Outgoing {
     }
 }
 
-/// Appends a command of these words.
+/// Appends a command with these words.
 pub(super) fn put_command(out: &mut Vec<u8>, words: &[&[u8]]) {
     put_length(out, b'*', words.len());
     words.iter().for_each(|word| put_word(out, &[word]));
 }
 
-/// Appends a word of a command, which stands in pieces.
+/// Appends one word of a command, which is given in pieces.
 pub(super) fn put_word(out: &mut Vec<u8>, pieces: &[&[u8]]) {
     put_length(out, b'$', pieces.iter().map(|piece| piece.len()).sum());
     pieces.iter().for_each(|piece| out.extend_from_slice(piece));
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the line that says how many words or bytes follow.
+/// Appends the line with the number of words or bytes that follow.
 pub(super) fn put_length(out: &mut Vec<u8>, mark: u8, length: usize) {
     out.push(mark);
     let start = out.len();
@@ -194,7 +194,7 @@ pub(super) fn put_length(out: &mut Vec<u8>, mark: u8, length: usize) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Where the frame that begins at `at` ends, if it is there in whole.
+/// Returns the end of the frame at `at`, if the frame is complete.
 fn end_of(buffer: &[u8], at: usize, depth: usize) -> Result<Option<usize>, WireError> {
     let Some(end) = line_end(buffer, at)? else { return Ok(None) };
     let number = || integer(&buffer[at + 1..end - 2]);
@@ -220,7 +220,7 @@ fn end_of(buffer: &[u8], at: usize, depth: usize) -> Result<Option<usize>, WireE
     }
 }
 
-/// Where in a whole frame that is what was published, if the frame is that.
+/// Returns the range of the payload if the frame is a published message.
 fn payload_of(frame: &[u8]) -> Option<Range<usize>> {
     const HEAD: &[u8] = b"*3\r\n$7\r\nmessage\r\n";
     if !frame.starts_with(HEAD) {
@@ -228,12 +228,12 @@ fn payload_of(frame: &[u8]) -> Option<Range<usize>> {
     }
     let at = end_of(frame, HEAD.len(), 1).ok()??;
     let start = line_end(frame, at).ok()??;
-    // Nil has no line break of its own behind its length.
+    // Nil has no payload and no second line break.
     let is_text = frame[at] == b'$' && start + BREAK <= frame.len();
     is_text.then(|| start..frame.len() - BREAK)
 }
 
-/// Behind the line break of the line that begins at `at`.
+/// Returns the position after the line that begins at `at`.
 fn line_end(buffer: &[u8], at: usize) -> Result<Option<usize>, WireError> {
     let line = &buffer[at.min(buffer.len())..];
     match line.iter().take(MAX_LINE).position(|&byte| byte == b'\n') {
@@ -244,7 +244,7 @@ fn line_end(buffer: &[u8], at: usize) -> Result<Option<usize>, WireError> {
 }
 
 fn integer(digits: &[u8]) -> Result<i64, WireError> {
-    // Nearly every answer to PUBLISH.
+    // Nearly every answer to PUBLISH has one digit.
     if let [digit @ b'0'..=b'9'] = digits {
         return Ok(i64::from(digit - b'0'));
     }
@@ -252,7 +252,7 @@ fn integer(digits: &[u8]) -> Result<i64, WireError> {
     parsed.ok_or_else(|| WireError::Malformed(format!("the integer {:?}", String::from_utf8_lossy(digits))))
 }
 
-/// The frame at `at` of bytes that hold it in whole.
+/// Builds the frame at `at`; `whole` must contain it completely.
 fn build(whole: &Bytes, at: &mut usize) -> Result<Frame, WireError> {
     let start = *at;
     let end = line_end(whole, start)?.ok_or(WireError::Closed)?;

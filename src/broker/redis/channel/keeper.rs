@@ -1,5 +1,5 @@
-//! Keeps the lease of a channel, and the subscription as long as the lease is held: one task beside the intake, because
-//! a lease is renewed whatever the intake waits for.
+//! Keeps the lease of a channel, and its subscription while the lease is held. Runs as a separate task, because the
+//! lease must be renewed while the intake waits.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,31 +18,31 @@ use crate::broker::redis::client::Client;
 use crate::broker::redis::lease::{Held, Lease};
 use crate::broker::redis::wire::{Frame, Wire, WireError, put_command};
 
-/// The owner renews so often; the others look whether the lease is free a little more often, by chance.
+/// Renewal interval of the owner. Other nodes check for a free lease at a random and slightly shorter interval.
 const RENEW: Duration = Duration::from_millis(400);
 const LOOK: Duration = Duration::from_millis(150);
-/// A subscription is confirmed within so long, or it is none.
+/// Time limit for the confirmation of a subscription.
 const CONFIRM: Duration = Duration::from_secs(1);
 
-/// A subscription that gives nothing for so long has nothing more that had come before.
+/// Idle time after which a subscription holds no more earlier messages.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// The task.
+/// State of the keeper task.
 pub(super) struct Keeper {
     client: Arc<Client>,
     topic: String,
-    /// What the connection that subscribes is called, on every node.
+    /// Name of the subscribing connection, the same on every node.
     name: String,
     lease: Lease,
     looks: Backoff,
-    /// The connection that has the subscription.
+    /// Connection with the subscription.
     wire: Option<Wire>,
     probe: Probe,
-    /// The lease was this node's when it looked last.
+    /// True if this node held the lease at the last check.
     is_owner: bool,
-    /// The intake fell behind: the channel is left until there is room.
+    /// True while the node is unsubscribed because the intake fell behind.
     is_full: bool,
-    /// Whether the intake was told that the engine is there.
+    /// Last engine state that was sent to the intake; true = reachable.
     told_there: Option<bool>,
     tells: mpsc::Sender<Heard>,
     asked: mpsc::Receiver<Ask>,
@@ -51,7 +51,7 @@ pub(super) struct Keeper {
     lost: Counter,
 }
 
-/// What woke the keeper.
+/// Event that woke the keeper.
 enum Woken {
     Asked(Option<Ask>),
     Read(Result<(), WireError>),
@@ -87,7 +87,7 @@ impl Keeper {
         }
     }
 
-    /// Until it is told to end.
+    /// Runs until it is told to end.
     pub(super) async fn run(mut self) {
         let mut next = Instant::now();
         loop {
@@ -120,7 +120,7 @@ impl Keeper {
         }
     }
 
-    /// The channel is left, then what had arrived is told, then the lease is kept until it may be given back.
+    /// Unsubscribes, returns the remaining messages, and keeps the lease until its release is permitted.
     async fn leave(mut self, answer: oneshot::Sender<Vec<Heard>>) {
         let rest = self.unsubscribed().await;
         self.wire = None;
@@ -134,7 +134,7 @@ impl Keeper {
                     Some(Ask::End) | None => break,
                 },
                 () = sleep_until(next) => {
-                    // Only what is held is kept: a node that drains takes nothing.
+                    // A draining node renews its lease but takes no new one.
                     if self.lease.sure_until().is_some() {
                         let _ = self.renewed().await;
                     }
@@ -145,7 +145,7 @@ impl Keeper {
         self.lease.release().await;
     }
 
-    /// One look at the lease, and what follows from it.
+    /// Checks the lease once and acts on the result.
     async fn beat(&mut self) -> Result<(), Unavailable> {
         let known = match self.renewed().await {
             Ok(true) if self.wire.is_none() => self.subscribe().await,
@@ -171,7 +171,7 @@ impl Keeper {
         Instant::now() + wait
     }
 
-    /// Whether the lease is this node's now.
+    /// Renews the lease. Returns true if this node holds it now.
     async fn renewed(&mut self) -> Result<bool, Unavailable> {
         let held = self.lease.hold().await?;
         let is_lost = match held {
@@ -198,7 +198,8 @@ impl Keeper {
         Ok(self.is_owner)
     }
 
-    /// Ends a subscription of a term that is over. What it still holds may be another's, too: it is lost, and counted.
+    /// Ends the subscription of an earlier term. Its remaining messages are counted as lost, because another node may
+    /// have read them.
     async fn discard(&mut self) {
         let Some(mut wire) = self.wire.take() else { return };
         let deadline = Instant::now() + CONFIRM;
@@ -219,7 +220,7 @@ impl Keeper {
         }
     }
 
-    /// Ends every other subscription that a node of this cluster still has, then subscribes.
+    /// Ends all other subscriptions of nodes in this cluster, then subscribes.
     async fn subscribe(&mut self) -> Result<(), Unavailable> {
         self.evict().await?;
         let mut wire = self.client.wire().await?;
@@ -227,7 +228,7 @@ impl Keeper {
         let (name, probe) = (&self.name, &mut self.probe);
         let confirmed = async {
             wire.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()]).await?;
-            // Before the topic: what comes on the topic must not be taken for an answer.
+            // Subscribed before the topic, so that a message on the topic is not taken for the answer.
             match wire.ask(&[b"SUBSCRIBE", probe.channel.as_bytes()]).await {
                 Ok(_) => probe.begin(),
                 Err(WireError::Refused(why)) => probe.is_refused(&why),
@@ -246,7 +247,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// A node that was stopped in its tracks still has its subscription, and PUBLISH would count it.
+    /// Disconnects nodes that still subscribe, because PUBLISH counts them. A suspended node keeps its subscription.
     async fn evict(&mut self) -> Result<(), Unavailable> {
         let mut list = Pipeline::new();
         list.cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub");
@@ -269,10 +270,10 @@ impl Keeper {
         self.client.run::<Vec<i64>>(&kill).await.map(drop)
     }
 
-    /// Probes a subscription that was quiet, and ends all connections where the last probe did not come back.
+    /// Probes an idle subscription. Ends all connections if the last probe did not come back.
     async fn probe(&mut self) {
         let Some(tether) = self.wire.as_ref().map(|wire| wire.tether.clone()) else { return };
-        // Nothing is read while there is no room, so nothing can come back.
+        // Nothing is read while there is no space, so no probe can come back.
         if self.is_full || !self.has_room() || !self.probe.is_allowed {
             return self.probe.hear();
         }
@@ -282,7 +283,7 @@ impl Keeper {
             None => {
                 let mut publish = Pipeline::new();
                 publish.cmd("PUBLISH").arg(&self.probe.channel).arg(&self.probe.token[..]);
-                // The lease has to be renewed meanwhile: a server that is slow is asked again by the next beat.
+                // The lease must be renewed meanwhile, so a slow server is probed again at the next beat.
                 match timeout(RENEW, self.client.run::<(u64,)>(&publish)).await {
                     Ok(Ok((0,))) => true,
                     Ok(Ok(_)) => {
@@ -306,7 +307,7 @@ impl Keeper {
         self.tells.capacity() > 0 && self.shared.bytes.load(Ordering::Acquire) < MOST_BYTES
     }
 
-    /// Hands on what has arrived, as far as there is room; leaves the channel where there is none, and comes back.
+    /// Forwards received messages while there is space. Otherwise unsubscribes and subscribes again later.
     async fn forward(&mut self) {
         let term = self.shared.tenure.lock().term;
         let Some(wire) = &mut self.wire else { return };
@@ -340,7 +341,7 @@ impl Keeper {
         }
     }
 
-    /// Leaves the channel and gives what had come until then.
+    /// Unsubscribes and returns the messages that arrived until then.
     async fn unsubscribed(&mut self) -> Vec<Heard> {
         let mut rest = Vec::new();
         let term = self.shared.tenure.lock().term;
@@ -380,21 +381,21 @@ impl Keeper {
         timeout(CONFIRM, write).await.unwrap_or(Err(WireError::Closed))
     }
 
-    /// Tells the intake when the engine goes and when it comes.
+    /// Tells the intake when the engine becomes unreachable or reachable.
     fn tell(&mut self, away: Option<&Unavailable>) {
         let is_there = away.is_none();
         if self.told_there == Some(is_there) {
             return;
         }
         let heard = away.map_or(Heard::There, |why| Heard::Away(why.clone()));
-        // Where there is no room for it, it is told later.
+        // If the queue is full, the next call repeats it.
         if self.tells.try_send(heard).is_ok() {
             self.told_there = Some(is_there);
         }
     }
 }
 
-/// Waits for more of the subscription; for ever where there is none.
+/// Waits for more bytes of the subscription. Never returns if there is none.
 async fn more(wire: &mut Option<Wire>) -> Result<(), WireError> {
     match wire {
         Some(Wire { incoming, tether, .. }) => tokio::select! {
@@ -410,13 +411,13 @@ fn is_confirmation(frame: &Frame, word: &[u8]) -> bool {
     matches!(frame, Frame::Array(parts) if matches!(parts.first(), Some(Frame::Bulk(Some(kind))) if &kind[..] == word))
 }
 
-/// The id of a client in CLIENT LIST, if it has this name.
+/// Returns the id of a line of CLIENT LIST, if the client has this name.
 fn id_of<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let field = |key: &str| line.split(' ').find_map(|part| part.strip_prefix(key)?.strip_prefix('='));
     field("id").filter(|_| field("name") == Some(name))
 }
 
-/// A name that a client may have: printable ASCII without blanks, one for one.
+/// Converts a name to a valid client name: printable ASCII without blanks. Different names stay different.
 fn plain(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {

@@ -1,4 +1,4 @@
-//! The probe of a subscription: a second channel on the same connection, on which only this node publishes.
+//! Probe of a subscription: a second channel on the same connection, to which only this node publishes.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -8,22 +8,22 @@ use tokio::time::Instant;
 
 use crate::broker::redis::wire::Frame;
 
-/// A subscription that gave nothing for so long is probed, and given up where the probe does not come back in time.
+/// Idle time after which a subscription is probed, and time limit of the probe.
 pub(super) const PROBE: Duration = Duration::from_secs(2);
-/// Why all connections end then.
+/// Reason for ending all connections then.
 pub(super) const DEAF: &str = "a probe on the intake's subscription does not come back: it stands on another server";
 
-/// Finds a subscription that stands and receives nothing, by a second channel of the same connection.
+/// Detects a subscription that receives nothing, by a second channel on the same connection.
 pub(super) struct Probe {
-    /// The node's own channel.
+    /// Channel of this node.
     pub(super) channel: String,
-    /// What is published there. Random, so that no publisher of the intake's channel writes it.
+    /// Payload of the probe. Random, so that no publisher of the intake's channel sends it.
     pub(super) token: Bytes,
-    /// False where the user may not subscribe to the channel or publish on it.
+    /// False if the user lacks the right to subscribe to the channel or to publish on it.
     pub(super) is_allowed: bool,
-    /// When the subscription gave something last.
+    /// Time of the last message of the subscription.
     pub(super) heard: Instant,
-    /// When the server took the probe that is under way.
+    /// Time at which the server accepted the pending probe.
     pub(super) sent: Option<Instant>,
 }
 
@@ -35,13 +35,13 @@ impl Probe {
         Self { channel, token, is_allowed: true, heard: Instant::now(), sent: None }
     }
 
-    /// A subscription begins.
+    /// Starts with a new subscription.
     pub(super) fn begin(&mut self) {
         self.is_allowed = true;
         self.hear();
     }
 
-    /// The subscription gave something, or had no chance to.
+    /// Notes that the subscription received a message, or could not receive one.
     pub(super) fn hear(&mut self) {
         self.heard = Instant::now();
         self.sent = None;
@@ -53,7 +53,7 @@ impl Probe {
         tracing::warn!(channel, why, "no probe is possible: a subscription that receives nothing is not noticed");
     }
 
-    /// What was published on the topic, if the frame is that.
+    /// Returns the payload of a message on the topic. `None` for other frames and for the probe.
     pub(super) fn payload(&mut self, frame: Frame) -> Option<Bytes> {
         let payload = message(frame)?;
         self.hear();
@@ -61,7 +61,7 @@ impl Probe {
     }
 }
 
-/// What was published, if the frame is that.
+/// Returns the payload if the frame is a published message.
 pub(super) fn message(frame: Frame) -> Option<Bytes> {
     if let Frame::Message(payload) = frame { Some(payload) } else { None }
 }

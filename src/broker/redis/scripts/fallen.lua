@@ -1,6 +1,6 @@
--- Takes some users of one life whose lease ran out: no other caller gets them.
--- KEYS: members, lives, leases, lapsed. ARGV: prefix of the keys of users, how many at most.
--- Answer: {} or {id, incarnation, 1 where these were the last, users that no other life has …}.
+-- Takes some users of one incarnation whose lease expired. No other caller gets these users.
+-- KEYS: members, lives, leases, lapsed. ARGV: prefix of the user keys, maximum number of users.
+-- Answer: {}, or {id, incarnation, '1' if no users are left, users that are online in no other incarnation …}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now)) do

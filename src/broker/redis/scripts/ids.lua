@@ -1,11 +1,11 @@
 -- Reserves a block of ids of one node number.
--- KEYS: ids. ARGV: node number, least begin, begin where nothing is stored, size (0 = only keep the bound), '1' for the first
--- call of a process, which reserves nothing.
--- A field is "bound size": the first number that is free, and the size of the last block. Answer: where the block begins.
+-- KEYS: ids. ARGV: node number, lower bound of the block, its begin if nothing is stored, size (0 = only keep the
+-- bound), '1' for the first call of a process, which reserves nothing.
+-- A field is "bound size": the first free number and the size of the last block. Answer: begin of the block.
 local bound, last = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+) (%d+)$')
 local begin = tonumber(bound or ARGV[3])
--- A failover may have lost the last write: a block, at most eight times as large as the one before. That the bound leaves it out is
--- a write of its own, before the next block.
+-- A failover may have lost the last write, which reserved at most eight times the size of the block before. So the
+-- first call skips that many numbers, and stores the new bound in a write of its own before the next block.
 if bound and ARGV[5] == '1' then begin = begin + 8 * tonumber(last) end
 begin = math.max(begin, tonumber(ARGV[2]))
 local size = tonumber(ARGV[4])

@@ -1,8 +1,8 @@
--- Takes a lease for a node unless a living one has its name or number.
--- KEYS: members, lives, leases, lapsed, incarnation. ARGV: id, number, member, milliseconds of the lease, the incarnation
--- of a former life of this name that is known to have ended, or ''.
--- A life is "incarnation number". Answer: {incarnation, '', '', ''} or {0, why, incarnation and member of who has the
--- name, or '', ''}.
+-- Takes a lease for a node, unless a living node has its name or number.
+-- KEYS: members, lives, leases, lapsed, incarnation. ARGV: id, number, member, time to live in milliseconds, an earlier
+-- incarnation of this name whose process has exited, or ''.
+-- An entry of lives is "incarnation number". Answer: {incarnation, '', '', ''}, or {0, reason, incarnation and member
+-- of the current owner of the name, or '', ''}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. now, '+inf')) do
@@ -15,10 +15,10 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. now, '+inf')) do
     return {0, 'a living node is called ' .. id .. ' already', life or '', redis.call('HGET', KEYS[1], id) or ''}
   end
 end
--- A former life that nobody cleared away keeps its users until somebody does.
+-- An earlier incarnation that no node has cleaned up keeps its users until a node does.
 local former = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%d+)')
 if former then redis.call('HSET', KEYS[4], former, ARGV[1]) end
--- Greater than every one before, even where the keys were lost.
+-- Greater than every earlier incarnation, even if the keys were lost.
 local incarnation = math.max(tonumber(redis.call('GET', KEYS[5]) or 0) + 1, now)
 local text = string.format('%.0f', incarnation)
 redis.call('SET', KEYS[5], text)

@@ -1,7 +1,8 @@
--- Takes all writes of one call of a plugin, or none.
--- KEYS: values, marks, ends (by time), state (bytes, version). ARGV: 1 to write or 0 to ask whether it fits, most bytes, most
--- keys, how many reads; key and version of each read; key, value, 1 or 0 for a deletion, milliseconds or 0 of each write.
--- Answer: 1 taken, 0 a key that was read has changed, 2 no room.
+-- Applies all writes of one plugin call, or none.
+-- KEYS: values, marks, ends (by time), state (bytes, version). ARGV: 1 to write or 0 to check only, maximum bytes,
+-- maximum keys, number of reads; for each read: key, version; for each write: key, value, 1 to set or 0 to delete, time
+-- to live in milliseconds or 0.
+-- Answer: 1 = applied, 0 = a key that was read has changed, 2 = over the quota.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local values, marks, ends, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -44,7 +45,7 @@ if not has_room() then
   if not has_room() then return 2 end
 end
 if ARGV[1] == '0' then return 1 end
--- Greater than each before, even where the keys were lost.
+-- Greater than every earlier version, even if the keys were lost.
 local version = math.max(tonumber(redis.call('HGET', state, 'version') or 0), now)
 for write = first, #ARGV, 4 do
   local key, value, stays, ttl = ARGV[write], ARGV[write + 1], ARGV[write + 2], tonumber(ARGV[write + 3])

@@ -1,5 +1,5 @@
--- Gives a lease back, with all that hangs on it.
--- KEYS: members, lives, leases, the life's users. ARGV: id, incarnation.
+-- Releases a lease and deletes all data of the incarnation.
+-- KEYS: members, lives, leases, users of the incarnation. ARGV: id, incarnation.
 if string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%d+)') == ARGV[2] then
   redis.call('HDEL', KEYS[1], ARGV[1])
   redis.call('HDEL', KEYS[2], ARGV[1])

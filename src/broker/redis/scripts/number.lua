@@ -1,5 +1,5 @@
--- A number greater than each before, even where the key is gone: the server's milliseconds carry it on.
--- KEYS: the number. ARGV: milliseconds that it is kept.
+-- Returns a number greater than every earlier one. The server's milliseconds ensure this even if the key has expired.
+-- KEYS: number. ARGV: time to live in milliseconds.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local number = math.max(tonumber(redis.call('GET', KEYS[1]) or 0) + 1, now)

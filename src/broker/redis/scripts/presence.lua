@@ -1,13 +1,14 @@
--- Notes that users came to, or left, one life of a node.
--- KEYS: lives, lapsed, the life's users. ARGV: id, incarnation, prefix of the keys of users, then '+' or '-' before each uid.
--- Answer: for each user 1 where no other life has it, else 0; nothing where the life is not the node's any more.
+-- Adds users to one incarnation of a node, or removes them.
+-- KEYS: lives, lapsed, users of the incarnation. ARGV: id, incarnation, prefix of the user keys, then '+' or '-' before
+-- each uid.
+-- Answer: for each user 1 if no other incarnation has it, else 0. Empty if the node has another incarnation.
 if string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^(%d+)') ~= ARGV[2] then return {} end
 local others = {}
 for _, life in ipairs(redis.call('HVALS', KEYS[1])) do
   local incarnation = string.match(life, '^(%d+)')
   if incarnation ~= ARGV[2] then others[#others + 1] = ARGV[3] .. incarnation end
 end
--- Lives that ended and whose users nobody was told of yet.
+-- Expired incarnations with users that are not reported offline yet.
 for _, incarnation in ipairs(redis.call('HKEYS', KEYS[2])) do others[#others + 1] = ARGV[3] .. incarnation end
 local alone = {}
 for at = 4, #ARGV do

@@ -1,5 +1,6 @@
--- Keeps a lease that has not run out.
--- KEYS: members, lives, leases. ARGV: id, incarnation, member, milliseconds of the lease. Answer: 1, or 0 where it is gone.
+-- Renews a lease that has not expired.
+-- KEYS: members, lives, leases. ARGV: id, incarnation, member, time to live in milliseconds. Answer: 1, or 0 if the
+-- lease is lost.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local life = string.match(redis.call('HGET', KEYS[2], ARGV[1]) or '', '^(%d+)')

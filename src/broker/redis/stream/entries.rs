@@ -1,4 +1,4 @@
-//! What Redis answers about streams, read by hand: a trimmed entry is a `nil`, and must not cost its neighbours.
+//! Decodes stream answers of Redis by hand: a trimmed entry is `nil` and must not affect its neighbours.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-/// Bits of an offset that hold the sequence of an id.
+/// Number of offset bits for the sequence of an id.
 const SEQUENCE_BITS: u32 = 22;
-/// The field that holds an envelope beside others.
+/// Field that holds the envelope.
 const DATA: &str = "data";
-/// Fields of an envelope that are no text.
+/// Fields of an envelope whose values are JSON instead of text.
 const RAW: [&str; 4] = ["act", "type", "Cid", "msg"];
 
-/// The id of an entry: milliseconds and a number.
+/// Id of an entry: milliseconds and a sequence number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Id {
     millis: u64,
@@ -30,7 +30,8 @@ impl Id {
         Some(Self { millis: millis.parse().ok()?, sequence: sequence.parse().ok()? })
     }
 
-    /// As one number that grows along the stream; `None` for an id that its publisher made up, and that is too large.
+    /// Packs the id into one number that increases along the stream. `None` for a publisher-chosen id that is too
+    /// large.
     pub(super) fn pack(self) -> Option<u64> {
         let fits = self.millis >> (u64::BITS - SEQUENCE_BITS) == 0 && self.sequence >> SEQUENCE_BITS == 0;
         fits.then_some(self.millis << SEQUENCE_BITS | self.sequence)
@@ -47,15 +48,15 @@ impl fmt::Display for Id {
     }
 }
 
-/// Names and values of an entry's fields.
+/// Names and values of the fields of an entry.
 pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// One entry; without a payload it was trimmed while it was pending.
+/// One entry. An entry without a payload was trimmed while it was pending.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) id: Id,
     pub(super) payload: Option<Bytes>,
-    /// Fields that stand beside the envelope.
+    /// Fields next to the envelope.
     pub(super) beside: Fields,
 }
 
@@ -68,7 +69,7 @@ pub(super) struct Group {
     pub(super) lag: Option<u64>,
 }
 
-/// The answer to XREADGROUP of one stream.
+/// Decodes the answer to XREADGROUP of one stream.
 pub(super) fn read(answer: Value) -> Vec<Entry> {
     let streams = match answer {
         Value::Map(streams) => streams.into_iter().next().map(|(_, entries)| entries),
@@ -77,14 +78,14 @@ pub(super) fn read(answer: Value) -> Vec<Entry> {
     streams.map(entries).unwrap_or_default()
 }
 
-/// The answer to XAUTOCLAIM: where to go on, and what was claimed.
+/// Decodes the answer to XAUTOCLAIM: the next cursor and the claimed entries.
 pub(super) fn claimed(answer: Value) -> (String, Vec<Entry>) {
     let mut parts = list(answer).into_iter();
     let cursor = parts.next().and_then(to).unwrap_or_else(|| "0-0".to_owned());
     (cursor, parts.next().map(entries).unwrap_or_default())
 }
 
-/// The answer to the long form of XPENDING: how often each was delivered.
+/// Decodes the long form of XPENDING: the number of deliveries of each entry.
 pub(super) fn counts(answer: Value) -> AHashMap<Id, u32> {
     let row = |row: Value| {
         let (id, _, _, count): (String, Value, Value, u32) = to(row)?;
@@ -93,13 +94,13 @@ pub(super) fn counts(answer: Value) -> AHashMap<Id, u32> {
     list(answer).into_iter().filter_map(row).collect()
 }
 
-/// The answer to the short form of XPENDING: the oldest id.
+/// Decodes the short form of XPENDING: the oldest id.
 pub(super) fn oldest(answer: &Value) -> Option<Id> {
     let Value::Array(parts) = answer else { return None };
     Id::parse(&to::<String>(parts.get(1)?.clone())?)
 }
 
-/// The answer to XINFO GROUPS.
+/// Decodes the answer to XINFO GROUPS.
 pub(super) fn groups(answer: Value) -> Vec<Group> {
     let group = |row: Value| {
         let mut fields = fields(row);
@@ -113,7 +114,7 @@ pub(super) fn groups(answer: Value) -> Vec<Group> {
     list(answer).into_iter().filter_map(group).collect()
 }
 
-/// The answer to XINFO CONSUMERS: those without records that were quiet for so long.
+/// Decodes the answer to XINFO CONSUMERS. Returns consumers without records that were idle for at least `quiet`.
 pub(super) fn forgotten(answer: &Value, quiet: Duration) -> Vec<String> {
     let gone = |row: Value| {
         let mut fields = fields(row);
@@ -140,8 +141,8 @@ fn entries(list_of: Value) -> Vec<Entry> {
     list(list_of).into_iter().filter_map(entry).collect()
 }
 
-/// The envelope: what the field `data`, or the only field, holds, and what stands beside it. Without such a field all
-/// fields are those of the envelope itself.
+/// Returns the envelope and the other fields. The envelope is the field `data`, or the only field. Otherwise all fields
+/// together form the envelope.
 fn payload(fields: Value) -> (Bytes, Fields) {
     let mut texts = list(fields).into_iter().filter_map(to::<Vec<u8>>);
     let mut fields: Fields = std::iter::from_fn(|| Some((texts.next()?, texts.next()?))).collect();
@@ -154,7 +155,7 @@ fn payload(fields: Value) -> (Bytes, Fields) {
     (Bytes::from(format!("{{{}}}", pairs.join(","))), Fields::new())
 }
 
-/// One field as a member of a JSON object.
+/// Converts one field to a member of a JSON object.
 fn member(name: &[u8], value: &[u8]) -> String {
     let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
     let is_raw =
@@ -163,7 +164,7 @@ fn member(name: &[u8], value: &[u8]) -> String {
     format!("{}:{}", text(&name), if is_raw { value.into_owned() } else { text(&value) })
 }
 
-/// Names and values, whichever of its two shapes the answer has.
+/// Converts names and values from either of the two shapes of the answer.
 fn fields(row: Value) -> AHashMap<String, Value> {
     match row {
         Value::Map(pairs) => pairs.into_iter().filter_map(|(name, value)| Some((to(name)?, value))).collect(),

@@ -1,16 +1,17 @@
-//! Lives of a stream: what tells the record `7-1` of today from the one of a stream that had this name before.
+//! Incarnations of a stream. They distinguish the record `7-1` from the same id in an earlier stream of this name.
 //!
-//! A Redis stream has no identity of its own. So a random number is kept beside it, in the key
-//! `{<prefix>:intake:<topic>}:life:<group>`, with the count of entries ever added (Redis 7) and the last id. A new number
-//! is drawn, by one script and before any record is read, where the group is not there (the stream was deleted, or the
-//! group), where the count falls, or, before Redis 7, where the last id falls.
+//! A Redis stream has no identity of its own. So a random number is stored in the key
+//! `{<prefix>:intake:<topic>}:life:<group>`, with the last id and the count of entries ever added (Redis 7). One script
+//! draws a new number before any record is read, in two cases. Either the group is missing, because it or the stream
+//! was deleted. Or the count has fallen; before Redis 7, the last id has fallen.
 
 use std::hash::{BuildHasher, RandomState};
 
 use ::redis::{Cmd, Script, cmd};
 
-/// KEYS: stream, key of the life. ARGV: group; a number for a new life; the life that the asker knows (three texts, the
-/// first empty = none). Creates the group where it is missing, at the oldest record. Answers the life as three texts.
+/// KEYS: stream, key of the incarnation. ARGV: group; a number for a new incarnation; the incarnation that the caller
+/// knows (three texts, the first empty = none). Creates a missing group at the oldest record. Answers the incarnation
+/// as three texts.
 const LIFE: &str = r"
 local function fields(list)
   local found = {}
@@ -64,32 +65,32 @@ end
 return { life, added, last }
 ";
 
-/// KEYS: stream, key of the life. ARGV: group; the life in which the records were read; their ids. Acknowledges them
-/// unless another life has begun: there the same ids are other records.
+/// KEYS: stream, key of the incarnation. ARGV: group; the incarnation in which the records were read; their ids.
+/// Acknowledges the records unless a new incarnation has begun, in which the same ids are other records.
 const ACK: &str = r"
 local life = string.match(redis.call('GET', KEYS[2]) or '', '^(%S+)')
 if life and life ~= ARGV[2] then return -1 end
 return redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 3))
 ";
 
-/// One life of a stream.
+/// One incarnation of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Life {
-    /// Its random number; empty = none is known.
+    /// Random number of the incarnation. Empty if none is known.
     pub(super) number: String,
-    /// Entries ever added, and the last id, when they were looked at last.
+    /// Count of entries ever added, and the last id, at the last check.
     added: String,
     last: String,
 }
 
 impl Life {
-    /// Of the script's answer.
+    /// Converts the answer of the script.
     pub(super) fn of((number, added, last): (String, String, String)) -> Self {
         Self { number, added, last }
     }
 }
 
-/// The scripts, and the keys they are asked about.
+/// Scripts for incarnations, with their keys.
 pub(super) struct Lives {
     life: Script,
     ack: Script,
@@ -109,12 +110,12 @@ impl Lives {
         }
     }
 
-    /// What has to be run once on a connection before the commands below.
+    /// Commands to run once per connection before the commands below.
     pub(super) fn load(&self) -> [Cmd; 2] {
         [LIFE, ACK].map(|script| cmd("SCRIPT").arg("LOAD").arg(script).to_owned())
     }
 
-    /// Asks for the life of now; answers three texts.
+    /// Asks for the current incarnation. The answer has three texts.
     pub(super) fn look(&self, known: &Life) -> Cmd {
         let drawn = RandomState::new().hash_one(std::process::id());
         let mut command = self.call(&self.life);
@@ -122,7 +123,7 @@ impl Lives {
         command
     }
 
-    /// Acknowledges records of this life; −1 = another one has begun.
+    /// Acknowledges records of this incarnation. Answers −1 if a new one has begun.
     pub(super) fn acknowledge(&self, life: &Life, ids: impl Iterator<Item = String>) -> Cmd {
         let mut command = self.call(&self.ack);
         command.arg(&life.number);
