@@ -25,7 +25,6 @@ const QUEUE: usize = 256;
 /// Maximum bytes in flight. Further jobs stay in the queue.
 const IN_FLIGHT: usize = 8 << 20;
 /// Time limit of a due answer, after which the connection is dropped. If no answer is due, the server is sent a PING.
-/// sent a PING after this time.
 const SILENCE: Duration = Duration::from_millis(1_500);
 
 /// Pause before a new connection attempt.
