@@ -1,8 +1,8 @@
-//! The only place that sees hub, broker and plugins together.
+//! Connects hub, broker and plugins. No other module uses all three.
 //!
-//! Every way in calls [`Node::publish`]; nothing else reaches a broker, and only the broker's loop back
-//! ([`deliver::Delivery`]) reaches the hub. What nodes know of each other is in [`cluster`]. Knows no socket, no HTTP and
-//! no wasmtime.
+//! Every entry point calls [`Node::publish`], which alone hands messages to the broker. Only the broker's delivery
+//! ([`deliver::Delivery`]) reaches the hub. Knowledge about other nodes is in [`cluster`]. Independent of sockets, HTTP
+//! and wasmtime.
 
 pub mod cluster;
 mod connect;
@@ -48,7 +48,7 @@ use cluster::Cluster;
 use presence::Turns;
 use rooms::OpenRooms;
 
-/// One running node.
+/// A running node.
 pub struct Node {
     ids: Arc<IdSequence>,
     hub: Arc<Hub>,
@@ -61,13 +61,13 @@ pub struct Node {
     open_rooms: ArcSwap<OpenRooms>,
     rooms_per_connection: AtomicUsize,
     draining: AtomicBool,
-    /// What is wrong with the ways in, by the name of the way.
+    /// Faults of components (intakes, id reservation, the node itself), by name of the component.
     ailing: Mutex<BTreeMap<Arc<str>, String>>,
     meters: meters::Meters,
 }
 
 impl Node {
-    /// Puts them together, as `config` says. It belongs to no cluster yet: [`Node::join_cluster`].
+    /// Creates a node by `config`. The node joins no cluster yet: see [`Node::join_cluster`].
     #[must_use]
     pub fn new(
         config: &Config,
@@ -93,48 +93,48 @@ impl Node {
         }
     }
 
-    /// Takes what of `config` a running node can take.
+    /// Applies the part of `config` that can change at run time.
     pub fn reconfigure(&self, config: &Config) {
         self.rooms_per_connection.store(config.clients.rooms, Ordering::Relaxed);
         self.open_rooms.store(Arc::new(OpenRooms::new(&config.clients.open_rooms)));
     }
 
-    /// This node's name.
+    /// Name of this node.
     #[must_use]
     pub fn id(&self) -> &NodeId {
         &self.cluster.me.id
     }
 
-    /// The number inside the ids that it makes.
+    /// Node number, part of the ids that this node creates.
     #[must_use]
     pub fn number(&self) -> u16 {
         self.cluster.me.number
     }
 
-    /// When it started, milliseconds since 1970.
+    /// Start time, in milliseconds since 1970.
     #[must_use]
     pub fn started_at(&self) -> i64 {
         self.cluster.me.started_at
     }
 
-    /// Every plugin, by name.
+    /// Status of every plugin, by name.
     #[must_use]
     pub fn plugins(&self) -> Vec<Status> {
         self.plugins.status()
     }
 
-    /// Tells one plugin what the operator wants of it; its status afterwards.
+    /// Sends an operator command to one plugin and returns the plugin's new status.
     ///
     /// # Errors
-    /// [`WordFault`] where it is not done.
+    /// [`WordFault`]: the command failed.
     pub async fn tell_plugin(&self, name: &str, word: Word) -> Result<Status, WordFault> {
         self.plugins.obey(name, word).await
     }
 
-    /// Whether the node should get traffic.
+    /// Succeeds if the node should get traffic.
     ///
     /// # Errors
-    /// One short sentence for each reason why it should not.
+    /// One short sentence for each reason against it.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
         let mut reasons = Vec::new();
         if self.is_draining() {
@@ -154,7 +154,7 @@ impl Node {
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
-    /// A way in says why it does not work just now, or `None`: it does. As long as one ails the node is not ready.
+    /// Sets the fault of a component, or clears it with `None`. With any fault the node is not ready.
     pub fn set_ailing(&self, way: &Arc<str>, why: Option<String>) {
         let mut ailing = self.ailing.lock();
         match why {
@@ -168,8 +168,8 @@ impl Node {
     }
 }
 
-/// The refusal for a client whose wish needs the engine, which does not answer. The client learns no address and no error of
-/// the engine: those are in the log.
+/// Refusal for a client whose request needs an engine that does not answer. The log has the engine's address and error;
+/// the client does not see them.
 fn unavailable(why: &Unavailable) -> Refusal {
     tracing::debug!(%why, "a client is refused");
     Refusal::new("503", "unavailable: try again later")

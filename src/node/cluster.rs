@@ -1,10 +1,12 @@
-//! What this node knows of the others, and what they ask of it.
+//! Relations of this node to the other nodes of the cluster.
 //!
-//! A node has a *lease* at the roster ([`lease`]); while it holds it, it accepts connections. It knows its neighbours by a
-//! list that is read again with each renewal ([`members`]), tells clients which node to use ([`choose`], and [`away`] where it
-//! does not take or keep them), asks the others what only they know ([`ask`], [`list`], [`change`]) and answers them
-//! ([`answer`]); the words for it are [`word`]'s. One task a node ([`Node::attend`]) keeps the lease, answers, and tells
-//! clients of losses ([`loss`]). Knows no engine.
+//! The roster gives the node a *lease* ([`lease`]). While the node holds it, it accepts connections. The list of
+//! members is read with each renewal ([`members`]). From it the node tells clients which node to use ([`choose`]), also
+//! those that it refuses or disconnects ([`away`]).
+//!
+//! Requests to other nodes are in [`ask`], [`list`] and [`change`], the replies in [`answer`], and their encoding in
+//! [`word`]. One task per node ([`Node::attend`]) keeps the lease, answers requests, and reports losses to clients
+//! ([`loss`]). Independent of engines.
 
 mod announce;
 mod answer;
@@ -42,25 +44,26 @@ use lease::Lease;
 use members::Members;
 use word::Heard;
 
-/// Words of others that wait to be answered; more are lost, and whoever asked finds this node missing.
+/// Maximum number of queued requests of other nodes. Further ones are dropped, and the requesting node counts this node
+/// as missing.
 const INBOX: usize = 1024;
-/// Words that are being answered at once.
+/// Maximum number of requests answered concurrently.
 const AT_ONCE: usize = 64;
 
-/// What a node keeps of its cluster.
+/// Cluster state of a node.
 pub(super) struct Cluster {
     pub(super) roster: Arc<dyn Roster>,
-    /// This node; what changes while it runs is filled in where it is shown.
+    /// This node. Fields that change at run time are filled in on use.
     pub(super) me: Member,
     pub(super) lease: Lease,
-    /// Users whose going is to be told once the engine answers.
+    /// Users with an offline report that waits for the engine.
     pub(super) untold: Mutex<Vec<Identity>>,
-    /// Users with a connection here whose coming could not be told.
+    /// Users with a connection here and a failed online report.
     pub(super) unannounced: Mutex<HashSet<Uid>>,
     members: Members,
     choose_by: ChooseBy,
     asks: Asks,
-    /// `false` once the broker has shown that it does not count whom a word reaches.
+    /// False once the broker has shown that it does not count the recipients of cluster messages.
     counts_words: AtomicBool,
     inbox: mpsc::Sender<(NodeId, Heard)>,
     waiting: Mutex<Option<mpsc::Receiver<(NodeId, Heard)>>>,
@@ -101,8 +104,8 @@ impl Cluster {
 }
 
 impl Node {
-    /// The node's life among others: keeps its lease, answers their words, tells clients of losses, ends memberships. Never
-    /// returns; to be run once, and dropped when the node ends.
+    /// Runs the cluster tasks of the node: keeps the lease, answers requests, reports losses, ends memberships. Never
+    /// returns. Run it once and drop it when the node ends.
     pub async fn attend(self: Arc<Self>) {
         let Some(mut words) = self.cluster.waiting.lock().take() else { return };
         let mut answering: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();

@@ -1,6 +1,6 @@
-//! The life of a connection: attach, admit, bind (device matrix, rooms, presence), detach.
+//! Life cycle of a connection: attach, admit, bind (device matrix, rooms, presence), detach.
 //!
-//! Knows no frame beyond the bind reply and no socket beyond the trait.
+//! Uses no frame besides the bind reply, and of sockets only the trait.
 
 use std::sync::Arc;
 
@@ -17,10 +17,11 @@ use crate::protocol::{self, Form, ServerFrame};
 use crate::session::{self, Whereabouts};
 
 impl Node {
-    /// Takes a new connection, unbound; `form` is `None` where the first frame will tell it, `devices` its listener's word.
+    /// Adds a new, unbound connection. `form` is `None` if the first frame decides it. `devices` is the policy of its
+    /// listener.
     ///
     /// # Errors
-    /// Why it is refused: too many connections, the node drains, or it cannot reach its cluster.
+    /// Reason of the refusal: too many connections, draining, or no connection to the cluster.
     pub async fn attach(
         &self,
         socket: Arc<dyn Socket>,
@@ -40,20 +41,20 @@ impl Node {
         Ok(connection)
     }
 
-    /// Asks the auth plugins; at most `limits.auth_calls` are under way at once, more wait.
+    /// Asks the auth plugins. At most `limits.auth_calls` calls run concurrently; further calls wait.
     ///
     /// # Errors
-    /// The plugin's refusal, or the host's in its place.
+    /// The refusal of the plugin, or of the plugin host if the plugin failed.
     pub async fn admit(&self, transport: Transport, claim: Claim) -> Result<Admission, Refusal> {
         let _turn = self.auth_calls.acquire().await.expect("the semaphore is never closed");
         self.plugins.admit(transport, claim).await
     }
 
-    /// Binds the connection as admitted: device matrix (others may have to go), rooms, presence.
-    /// A second bind of the same user adds what it says.
+    /// Binds the connection by the admission: device matrix (may close other connections), rooms, presence. A second
+    /// bind of the same user adds facts.
     ///
     /// # Errors
-    /// A refusal if the connection is bound to another user or the claimed device is no valid name.
+    /// A refusal if the connection is bound to another user, or if the claimed device is not a valid name.
     pub async fn bind(&self, connection: &Connection, admission: Admission, facts: Facts) -> Result<(), Refusal> {
         if let Some(bound) = connection.binding().filter(|b| b.uid != admission.uid) {
             return Err(Refusal::new(
@@ -64,10 +65,10 @@ impl Node {
         self.settle(connection, admission, facts, 0).await
     }
 
-    /// Adds what a bound client says of itself. User, end and claims stay those of the last admission or login.
+    /// Adds facts of a bound client. User, expiry and claims stay those of the last admission or login.
     ///
     /// # Errors
-    /// As [`Node::bind`].
+    /// Same as [`Node::bind`].
     pub async fn rebind(&self, connection: &Connection, kept: Admission, facts: Facts) -> Result<(), Refusal> {
         let admission = match connection.binding() {
             Some(bound) => Admission { expires: bound.expires, claims: bound.claims.clone(), ..kept },
@@ -76,7 +77,8 @@ impl Node {
         self.bind(connection, admission, facts).await
     }
 
-    /// Gives the connection to a user by a plugin's word, `hops` calls of plugins after something from outside, whoever it belonged to, and tells its client as if it had bound.
+    /// Rebinds the connection to the user that a plugin chose, and sends the client a bind reply. `hops` counts the
+    /// plugin calls since the external event.
     ///
     /// # Errors
     /// A refusal if there is no such connection.
@@ -87,7 +89,7 @@ impl Node {
         let Account { admission, channel } = account;
         let (uid, expires) = (admission.uid.clone(), admission.expires);
         if let Err(refusal) = self.settle(&connection, admission, Facts { channel, ..Facts::default() }, hops).await {
-            // It may be bound by half: its client comes back to something whole.
+            // The bind may be incomplete. The close makes the client reconnect and bind again.
             connection.close(Disconnect::INTERNAL).await;
             return Err(refusal);
         }
@@ -102,7 +104,8 @@ impl Node {
         Ok(())
     }
 
-    /// The connection is this user's from now on: what the one before it leaves, device matrix, rooms, presence.
+    /// Binds the connection to the user: leaves the former user's rooms, then applies device matrix, rooms and
+    /// presence.
     async fn settle(
         &self,
         connection: &Connection,
@@ -131,7 +134,7 @@ impl Node {
         if let Some(former) = bound.former {
             self.part(connection, &former, hops).await;
         }
-        // Held after the bind: whoever leaves last looks for connections before it lets go of the user.
+        // Must follow the bind: the last connection to leave checks for other connections before it unsubscribes.
         if earlier.is_none()
             && self.enter(&uid, bound.first).await?
             && let Some(identity) = identity(connection)
@@ -141,13 +144,13 @@ impl Node {
         self.settle_devices(connection).await;
         self.announce(connection).await?;
         for room in rooms {
-            // A token's rooms are bounded like any other: what is over the bound is refused and left out.
+            // Rooms of a token also count toward the limit. Rooms over the limit are refused and left out.
             let _ = self.join_after(connection, room, hops).await;
         }
         Ok(())
     }
 
-    /// The place of a bind among those of its user, where that ever matters.
+    /// Bind number among the binds of the user. 0 if the device policy needs none.
     async fn number_for(&self, connection: &Connection, uid: &Uid, earlier: Option<&Binding>) -> Result<u64, Refusal> {
         if let Some(earlier) = earlier {
             return Ok(earlier.number);
@@ -158,7 +161,7 @@ impl Node {
         self.cluster.roster.number(uid).await.map_err(|why| unavailable(&why))
     }
 
-    /// The connection's socket is gone.
+    /// Removes a connection whose socket is gone.
     pub async fn detach(&self, connection: &Connection) {
         let identity = identity(connection);
         let detached = self.hub.detach(connection).await;
@@ -172,12 +175,12 @@ impl Node {
         }
     }
 
-    /// Asks the plugin that owns the key; `None` if none does.
+    /// Calls the plugin that owns the key. `None` if no plugin does.
     pub async fn handle(&self, call: Call) -> Option<Answer> {
         self.plugins.handle(call).await
     }
 
-    /// The connection is another user's now: it is in none of the rooms that the former one joined.
+    /// Leaves all rooms of the former user after a rebind to another user.
     async fn part(&self, connection: &Connection, former: &Former, hops: u8) {
         let identity = identity_of(connection, &former.binding);
         for room in connection.rooms() {
@@ -192,7 +195,7 @@ impl Node {
     }
 }
 
-/// Who the connection belongs to, as plugins see it.
+/// Identity of the connection, as plugins see it.
 #[must_use]
 pub(super) fn identity(connection: &Connection) -> Option<Identity> {
     Some(identity_of(connection, &*connection.binding()?))

@@ -1,6 +1,6 @@
-//! The other end of the broker: a batch becomes runs of frames, and the hub gets all of them at once.
+//! Receiving end of the broker: groups a batch into runs of frames and passes all of them to the hub at once.
 //!
-//! Knows nothing of plugins: whatever arrives here has been judged where it was published.
+//! Independent of plugins: filters have run on the publishing node.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -15,26 +15,26 @@ use crate::id::NodeId;
 use crate::message::{Envelope, Receipt};
 use crate::protocol::Frames;
 
-/// Longest run, in canonical bytes: what one connection's queue takes or refuses as a whole.
+/// Maximum length of a run in canonical bytes. A connection's queue accepts or refuses a run as a whole.
 const MAX_RUN_BYTES: usize = 16 * 1024;
 
-/// Hands this node's share of each batch to its hub, and words and losses to the node.
+/// Passes batches to the hub, and cluster messages and losses to the node.
 pub struct Delivery {
     hub: Arc<Hub>,
-    /// Weak, because the node owns the broker that holds this; set when both exist.
+    /// Weak, because the node owns the broker, which owns this value. Set once both exist.
     node: OnceLock<Weak<Node>>,
 }
 
 impl Delivery {
-    /// To the connections of `hub`.
+    /// Delivers to the connections of `hub`.
     #[must_use]
     pub fn new(hub: Arc<Hub>) -> Self {
         Self { hub, node: OnceLock::new() }
     }
 
-    /// From now on words and losses reach `node`; before, nobody has said anything to it.
+    /// Passes cluster messages and losses to `node` from now on. No other node sends any before.
     pub fn belongs_to(&self, node: Weak<Node>) {
-        // A second call would be another node's.
+        // A second call has no effect.
         let _ = self.node.set(node);
     }
 
@@ -69,7 +69,7 @@ impl Deliver for Delivery {
     }
 }
 
-/// Neighbours for the same receivers: they are encoded into one run of bytes and queued as one entry.
+/// Groups neighbours with the same receivers. A run is encoded into one byte string and queued as one entry.
 fn runs(batch: &[Envelope]) -> Vec<&[Envelope]> {
     let mut runs = Vec::new();
     let mut start = 0;
@@ -98,7 +98,7 @@ fn delivery(run: &[Envelope]) -> hub::Delivery {
     }
 }
 
-/// A run is queued or refused as a whole, so each of its envelopes has the same share of the counts.
+/// Divides the counts of a run. A run is queued or refused as a whole, so each envelope has the same share.
 fn share_out(receipt: Receipt, length: usize) -> impl Iterator<Item = Receipt> {
     let n = u32::try_from(length).expect("a batch is far below 2^32");
     std::iter::repeat_n(

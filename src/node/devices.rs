@@ -1,5 +1,5 @@
-//! Which connections of a user must give way to which: CIM's device matrix as a pure function, the same for two
-//! connections of one node and for two on different nodes.
+//! Conflicts between the connections of a user: CIM's device matrix as a pure function. It is the same within one node
+//! and across nodes.
 //!
 //! Source: farsunset/cim 4.2, its session group rules; the exception for `web` was measured with its web SDK.
 
@@ -7,14 +7,14 @@ use crate::config::DevicePolicy;
 use crate::hub::Binding;
 use crate::id::Device;
 
-/// A bound connection, as far as its place among its user's devices goes.
+/// Fields of a bound connection that the device matrix uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Contender {
     /// [`Binding::number`].
     pub(super) number: u64,
     pub(super) device: Option<Device>,
     pub(super) channel: Option<String>,
-    /// What its user calls the device.
+    /// Display name of the device.
     pub(super) name: String,
 }
 
@@ -30,31 +30,32 @@ impl Contender {
         }
     }
 
-    /// Whether there can be another that it excludes.
+    /// True if the connection can exclude another one.
     pub(super) fn excludes_any(&self) -> bool {
         group(self.channel.as_deref()).is_some() || self.device.is_some()
     }
 }
 
-/// Who of two connections goes.
+/// Connection that must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loser {
-    /// The one that was just bound: another one was bound even later.
+    /// The newly bound one, because the other one was bound even later.
     Newcomer,
-    /// The one that was there.
+    /// The existing one.
     Holder,
 }
 
-/// How the loser goes.
+/// Kind of conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Conflict {
-    /// The same device came back: the old socket is closed without a word to its user.
+    /// The same device reconnected. The old socket is closed without a message.
     SameDevice,
-    /// Another device took the place: the loser is told, so that its SDK stops dialling.
+    /// Another device replaces it. A message tells the loser, so that its SDK stops reconnecting.
     OtherDevice,
 }
 
-/// Who has to go when a connection that came by a listener with this policy meets another one of its user.
+/// Returns the loser if the two connections of one user exclude each other. `policy` is that of the newcomer's
+/// listener.
 pub(super) fn contest(policy: DevicePolicy, newcomer: &Contender, holder: &Contender) -> Option<(Loser, Conflict)> {
     let conflict = conflict(policy, newcomer, holder)?;
     let loser = if holder.number < newcomer.number { Loser::Holder } else { Loser::Newcomer };
@@ -67,7 +68,7 @@ fn conflict(policy: DevicePolicy, a: &Contender, b: &Contender) -> Option<Confli
     }
     let (a_channel, b_channel) = (a.channel.as_deref(), b.channel.as_deref());
     let same_device = a.device.is_some() && a.device == b.device;
-    // Tabs of one browser share a deviceId: replaced silently they would redial each other to death.
+    // Tabs of one browser share a deviceId. Without a message they would replace each other forever.
     if same_device && a_channel == b_channel {
         return (a_channel != Some("web")).then_some(Conflict::SameDevice);
     }

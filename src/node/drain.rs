@@ -1,6 +1,6 @@
-//! The end of a node's life: no new connections, then every one closed with a code that says "come back".
+//! Drain: refuses new connections, then closes all others with a code that means "reconnect".
 //!
-//! Spread out, so that a whole node's users do not dial the next one in the same second.
+//! The closes are spread over time, so that not all users connect to the next node in the same second.
 
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
@@ -9,18 +9,18 @@ use crate::disconnect::Disconnect;
 
 /// Time between two steps.
 const STEP: Duration = Duration::from_millis(500);
-/// A step closes at least so many: a small node needs no spreading.
+/// Minimum number of connections per step. A small node needs no spreading.
 const MIN_STEP: usize = 100;
 
 impl Node {
-    /// From now on: not ready, no new connection.
+    /// Starts the drain: the node is not ready and accepts no new connection.
     pub fn begin_drain(&self) {
         self.draining.store(true, std::sync::atomic::Ordering::Release);
         self.cluster.lease.news.notify_one();
     }
 
-    /// Closes every connection, `step_percent` per cent of them at a time, and returns when all are gone, or at
-    /// `deadline`: then the rest is for the hub to cut.
+    /// Closes all connections, `step_percent` per cent at a time. Returns when all are gone or at `deadline`; the hub
+    /// closes the rest.
     pub async fn drain(&self, step_percent: u32, deadline: Instant) {
         let all_gone = async {
             self.close_in_steps(step_percent).await;

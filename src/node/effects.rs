@@ -1,4 +1,4 @@
-//! What the node does for plugins: answers their questions and commits what a call decided.
+//! Services of the node for plugins: answers their queries and commits the effects of a call.
 
 use std::sync::Weak;
 
@@ -10,13 +10,13 @@ use crate::id::{ConnectionId, Room, Uid};
 use crate::message::Publication;
 use crate::plugin::{Effect, Presence, Services};
 
-/// The node as plugins see it. Weak, because the node owns the plugin host that holds this.
+/// The node as plugins see it. Weak, because the node owns the plugin host, which owns this value.
 pub struct NodeServices {
     node: Weak<Node>,
 }
 
 impl NodeServices {
-    /// Of `node`; once that is gone nobody is online and effects go nowhere.
+    /// Creates the services of `node`. Once the node is dropped, every user is offline and effects are discarded.
     #[must_use]
     pub fn new(node: Weak<Node>) -> Self {
         Self { node }
@@ -74,7 +74,7 @@ impl Services for NodeServices {
 }
 
 impl Node {
-    /// Does all of it in order; pushes that follow each other are one batch.
+    /// Applies the effects in order. Consecutive pushes form one batch.
     async fn commit(&self, effects: Vec<Effect>, hops: u8) {
         let mut pushes = Vec::new();
         for effect in effects {
@@ -102,7 +102,7 @@ impl Node {
         }
         let published = self.publish(pushes).await;
         let mut lost = published.iter().filter(|published| !matches!(published.fate, Fate::Accepted { .. }));
-        // One line for all: a plugin chooses how many it pushes.
+        // One log line for all, because the plugin controls the number of pushes.
         if let Some(first) = lost.next() {
             let more = lost.count();
             tracing::warn!(id = first.id, fate = ?first.fate, more, "a plugin's push went nowhere");

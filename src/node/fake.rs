@@ -1,7 +1,7 @@
-//! A node for tests of the ways in: its broker and plugins answer what a test tells them, and remember what came.
+//! A node for tests of entry points. Broker and plugins return scripted answers and record their calls.
 //!
-//! The hub is the real one, with no shard running: nothing is written to a socket. Several nodes that share a bus, with
-//! shards and with clients that read what they are sent: [`shared`].
+//! The hub is real but runs no shard, so nothing is written to sockets. For several nodes with a shared bus, running
+//! shards and reading clients see [`shared`].
 
 pub(crate) mod several;
 pub(crate) mod shared;
@@ -28,16 +28,16 @@ use crate::message::{Entries, Envelope, Receipt, Target};
 pub(crate) use crate::plugin::Judgement;
 use crate::plugin::{Access, Call, Event, JoinRequest, PluginHost, Status, Transport, Word, WordFault};
 
-/// A node whose broker and plugins are scripted.
+/// A node with scripted broker and plugins.
 pub(crate) struct Fake {
     pub(crate) node: Arc<Node>,
     broker: Arc<Scripted>,
-    /// Never run: their mailboxes just stay open.
+    /// Not run; only keeps the mailboxes open.
     _shards: Vec<ShardTask>,
 }
 
 impl Fake {
-    /// As `config` says.
+    /// Creates the node by `config`.
     pub(crate) fn new(config: &Config) -> Self {
         let script = Arc::new(Scripted::default());
         let bus = Arc::clone(&script);
@@ -46,7 +46,7 @@ impl Fake {
         Self { _shards: shards, ..fake }
     }
 
-    /// On the bus and roster that `engine` gives for what is delivered; not of the cluster yet, the shards not run.
+    /// Creates the node with the bus and roster from `engine`. It has not joined the cluster, and no shard runs.
     fn over(
         config: &Config,
         script: Arc<Scripted>,
@@ -63,78 +63,78 @@ impl Fake {
         (Self { node, broker: script, _shards: Vec::new() }, hub, shards)
     }
 
-    /// From now on the broker takes nothing.
+    /// Makes the broker refuse everything.
     pub(crate) fn break_broker(&self) {
         self.broker.script.lock().broken = true;
     }
 
-    /// It takes everything again.
+    /// Makes the broker accept everything again.
     pub(crate) fn mend_broker(&self) {
         self.broker.script.lock().broken = false;
     }
 
-    /// Why the bus should get no traffic.
+    /// Sets the faults of the bus.
     pub(crate) fn set_bus_faults(&self, faults: &[&str]) {
         self.broker.script.lock().bus_faults = faults.iter().map(|fault| (*fault).to_owned()).collect();
     }
 
-    /// The streams that the node has asked for and let go of, since it was last asked.
+    /// Streams subscribed and unsubscribed since the last call.
     pub(crate) fn streams(&self) -> Vec<String> {
         std::mem::take(&mut self.broker.script.lock().streams)
     }
 
-    /// What the filters answer to messages with this action; they let all others pass.
+    /// Sets the filters' judgement of messages with this action. They pass all others.
     pub(crate) fn judge(&self, action: &str, judgement: Judgement) {
         self.broker.script.lock().judgements.push((action.to_owned(), judgement));
     }
 
-    /// What the access plugins answer about this room from now on; they abstain for all others.
+    /// Sets the access plugins' answer for this room. They abstain for all others.
     pub(crate) fn set_access(&self, room: &str, access: Access) {
         self.broker.script.lock().access.push((room.to_owned(), access));
     }
 
-    /// The joins that the access plugins were asked about since they were last looked at.
+    /// Join requests to the access plugins since the last call.
     pub(crate) fn joins(&self) -> Vec<JoinRequest> {
         std::mem::take(&mut self.broker.script.lock().joins)
     }
 
-    /// What they answer from now on.
+    /// Replaces the filters' judgement of messages with this action.
     pub(crate) fn judge_anew(&self, action: &str, judgement: Judgement) {
         self.broker.script.lock().judgements.retain(|(known, _)| known != action);
         self.judge(action, judgement);
     }
 
-    /// What the plugins say of themselves.
+    /// Sets the status of the plugins.
     pub(crate) fn set_plugins(&self, status: Vec<Status>) {
         self.broker.script.lock().status = status;
     }
 
-    /// What the plugin host says of itself.
+    /// Sets the faults of the plugin host.
     pub(crate) fn set_plugin_faults(&self, faults: &[&str]) {
         self.broker.script.lock().faults = faults.iter().map(|fault| (*fault).to_owned()).collect();
     }
 
-    /// The batches that reached the broker since it was last asked.
+    /// Batches that reached the broker since the last call.
     pub(crate) fn batches(&self) -> Vec<Batch> {
         std::mem::take(&mut self.broker.script.lock().batches)
     }
 
-    /// What the operator told single plugins since they were last asked.
+    /// Operator commands to plugins since the last call.
     pub(crate) fn words(&self) -> Vec<(String, Word)> {
         std::mem::take(&mut self.broker.script.lock().words)
     }
 
-    /// What plugins were told since they were last asked.
+    /// Plugin events since the last call.
     pub(crate) fn events(&self) -> Vec<Event> {
         std::mem::take(&mut self.broker.script.lock().events)
     }
 
-    /// An unbound connection of a listener with this device policy.
+    /// Attaches an unbound connection of a listener with this device policy.
     pub(crate) async fn attach(&self, devices: DevicePolicy) -> Connection {
         self.node.attach(Arc::new(DeafSocket), None, devices).await.expect("the node has room")
     }
 
-    /// A bound connection.
+    /// Attaches and binds a connection.
     pub(crate) async fn connect(&self, uid: &str, device: &str, channel: &str, rooms: &[&str]) -> Connection {
         let connection = self.attach(DevicePolicy::AllowAll).await;
         let admission = Admission {
@@ -150,7 +150,7 @@ impl Fake {
     }
 }
 
-/// Broker and plugins in one.
+/// Broker and plugins in one type.
 #[derive(Default)]
 struct Scripted {
     script: Mutex<Script>,
@@ -178,30 +178,30 @@ fn name(stream: &Stream) -> &str {
     }
 }
 
-/// What tests look at beside what everybody may ask.
+/// Additional queries for tests.
 impl Node {
-    /// A user's connections here.
+    /// Connections of a user on this node.
     pub(crate) fn user(&self, uid: &str) -> Vec<Connection> {
         self.hub.user(uid)
     }
 
-    /// A room's connections here.
+    /// Connections of a room on this node.
     pub(crate) fn room(&self, room: &str) -> Vec<Connection> {
         self.hub.room(room)
     }
 
-    /// Rooms with members here.
+    /// Rooms with members on this node.
     pub(crate) fn rooms(&self) -> Vec<(Room, usize)> {
         self.hub.rooms()
     }
 
-    /// The connection with this id.
+    /// Connection with this id.
     pub(crate) fn connection(&self, cid: u64) -> Option<Connection> {
         self.hub.connection(crate::id::ConnectionId::new(cid)?)
     }
 }
 
-/// One connection of each user takes a message, except of those whose uid begins with `off`.
+/// Receipt of a message that one connection of each user accepts. Users with a uid that starts with `off` are offline.
 fn receipt(target: &Target) -> Receipt {
     let users = match target {
         Target::User(uid) | Target::Device(uid, _) | Target::ConnectionOf(uid, _) => std::slice::from_ref(uid),
@@ -301,7 +301,7 @@ impl PluginHost for Scripted {
     }
 }
 
-/// Takes nothing and says nothing.
+/// Socket that accepts and sends nothing.
 struct DeafSocket;
 
 impl Socket for DeafSocket {

@@ -1,7 +1,7 @@
-//! Connections of this node that have to go: because the back end says so, or because another device took the place.
+//! Closes connections of this node by a kick of the back end, or because another device replaces them.
 //!
-//! Knows the kick message, and of other nodes only what a [`Contender`] says. Which of two devices goes is the rule of
-//! [`super::devices`], here and across nodes.
+//! Builds the kick message. Of other nodes it uses only the [`Contender`]. [`super::devices`] decides between two
+//! devices, here and across nodes.
 
 use super::Node;
 use super::devices::{Conflict, Contender, Loser, contest};
@@ -13,10 +13,10 @@ use crate::message::{KICK_ACTION, Message, Target};
 use crate::protocol::{self, ServerFrame};
 
 impl Node {
-    /// Closes the target's connections on this node and says how many there were.
+    /// Closes the target's connections on this node and returns their number.
     pub(super) async fn kick_here(&self, target: &Target, words: &str) -> usize {
         let mut connections = self.connections_of(target);
-        // One that says goodbye already was not closed by this call.
+        // A connection that is already closing was not closed by this call.
         connections.retain(|connection| connection.closed().is_none());
         for connection in &connections {
             say_kicked(connection, words).await;
@@ -25,7 +25,7 @@ impl Node {
         connections.len()
     }
 
-    /// Of each two connections of the user on this node that exclude each other, the one that bound earlier goes.
+    /// Applies the device matrix on this node. Of two connections that exclude each other, the earlier bind loses.
     pub(super) async fn settle_devices(&self, connection: &Connection) {
         let Some(mine) = connection.binding() else { return };
         let newcomer = Contender::of(&mine);
@@ -39,8 +39,8 @@ impl Node {
         }
     }
 
-    /// Closes `holder`, a connection of this node, if it must give way to the newcomer; if it is the newcomer that must,
-    /// tells how and to whom.
+    /// Closes `holder`, a connection of this node, if it loses against the newcomer. If the newcomer loses, returns the
+    /// conflict and the winner.
     pub(super) async fn challenge(
         &self,
         policy: DevicePolicy,

@@ -1,4 +1,4 @@
-//! What the node counts of what it publishes.
+//! Counters of published messages.
 
 use metrics::{Counter, counter};
 
@@ -9,7 +9,7 @@ use crate::telemetry::names;
 const ORIGINS: [Origin; 4] = [Origin::Client, Origin::Http, Origin::Broker, Origin::Plugin];
 const FATES: [&str; 7] = ["accepted", "rejected", "dropped", "too_large", "too_many_hops", "unavailable", "unjudged"];
 
-/// A counter for each origin and fate, looked up once.
+/// One counter per origin and fate, looked up once.
 pub(super) struct Meters([[Counter; FATES.len()]; ORIGINS.len()]);
 
 impl Meters {

@@ -1,7 +1,7 @@
-//! The coming and going of users as the whole cluster sees it: what is held for them, who is told that they are here.
+//! Presence of users in the whole cluster: subscriptions, roster entries, and online and offline events.
 //!
-//! Knows no socket. A user's first and last connection on this node change what the broker holds and what the roster
-//! counts; both wait for the engine, so what belongs to one name happens in turns.
+//! Independent of sockets. A user's first and last connection on this node change the subscription and the roster
+//! entry. Both wait for the engine, so changes for one name run one after the other.
 
 use ahash::RandomState;
 use tokio::sync::{Mutex, MutexGuard};
@@ -14,16 +14,16 @@ use crate::disconnect::Disconnect;
 use crate::id::{ConnectionId, Room, Uid};
 use crate::plugin::{Event, Identity};
 
-/// Whose turn it is: at most one task at a time changes what this node holds for one name. Names share turns, so nobody
-/// asks for a second one while it has one.
+/// Locks by name. At most one task at a time changes the subscription of a name. Names share locks, so a task must not
+/// take a second one.
 pub(super) struct Turns {
     hasher: RandomState,
     slots: Box<[Mutex<()>]>,
 }
 
-/// So many that a storm of connects seldom meets in one.
+/// Number of locks, large enough that concurrent connects seldom share one.
 const TURNS: usize = 1024;
-/// Users whose going could not be told while the engine was away; more are forgotten.
+/// Maximum number of offline reports kept while the engine is unreachable. Further ones are dropped.
 const MAX_UNTOLD: usize = 100_000;
 
 impl Default for Turns {
@@ -33,7 +33,7 @@ impl Default for Turns {
 }
 
 impl Turns {
-    /// Waits for the turn of `name`.
+    /// Waits for the lock of `name`.
     pub(super) async fn of(&self, name: &str) -> MutexGuard<'_, ()> {
         let slot = usize::try_from(self.hasher.hash_one(name) % TURNS as u64).expect("below TURNS");
         self.slots[slot].lock().await
@@ -41,14 +41,14 @@ impl Turns {
 }
 
 impl Node {
-    /// The user has a connection here (`first`: it had none before): from now on the node gets what is for the user, and
-    /// the cluster knows. Whether it has come online with it.
+    /// Handles a new connection of the user on this node. `first` is true if the user had none here before. Subscribes
+    /// the node to the user and updates the roster. Returns true if the user has come online with it.
     ///
     /// # Errors
-    /// A 503 when the engine does not answer: what the client would be promised could not be kept.
+    /// A 503 if the engine does not answer, because the client's messages could not be delivered.
     pub(super) async fn enter(&self, uid: &Uid, first: bool) -> Result<bool, Refusal> {
         let _turn = self.turns.of(uid.as_str()).await;
-        // An earlier connection of the user may be here still that could not be told.
+        // The online report of an earlier connection of the user may have failed.
         let first = first || self.cluster.unannounced.lock().contains(uid);
         let entered = self.hold_user(uid, first).await;
         if first {
@@ -72,8 +72,8 @@ impl Node {
         online.map_err(|why| unavailable(&why))
     }
 
-    /// The user's last connection here, `identity`'s, is gone: unless another one has come meanwhile, the node wants no
-    /// more of what is for the user, and the plugins hear that it is offline if no other node has it.
+    /// Handles the end of the user's last connection here, the one of `identity`. Unless the user has a new connection,
+    /// the node unsubscribes. Plugins get an offline event if no other node has the user.
     pub(super) async fn quit(&self, identity: Identity, hops: u8) {
         let _turn = self.turns.of(identity.uid.as_str()).await;
         if self.hub.has_user(identity.uid.as_str()) {
@@ -82,7 +82,7 @@ impl Node {
         self.broker.release(&Stream::User(identity.uid.clone()));
         let was_told = !self.cluster.unannounced.lock().remove(&identity.uid);
         let gone = self.cluster.roster.offline(&identity.uid).await;
-        // Without a lease the others tell it, for all users of this node at once.
+        // Without a lease, other nodes report all users of this node offline.
         if !self.cluster.lease.is_held() || !was_told {
             return;
         }
@@ -99,7 +99,7 @@ impl Node {
         }
     }
 
-    /// Tells those whose going the engine could not be asked about, now that it answers again.
+    /// Repeats failed offline reports, now that the engine answers again.
     pub(super) async fn tell_untold(&self) {
         let untold = std::mem::take(&mut *self.cluster.untold.lock());
         for identity in untold {
@@ -107,7 +107,7 @@ impl Node {
         }
     }
 
-    /// Tells the users of members that fell offline: each is given to one node in the whole cluster.
+    /// Sends offline events for the users of fallen members. Each user goes to one node in the whole cluster.
     pub(super) async fn tell_fallen(&self) {
         loop {
             let fallen = match self.cluster.roster.fallen().await {
@@ -125,17 +125,17 @@ impl Node {
         }
     }
 
-    /// A member has come into the room: from now on the node gets what is for it.
+    /// Subscribes the node to the room of a new member.
     ///
     /// # Errors
-    /// As [`Node::enter`].
+    /// Same as [`Node::enter`].
     pub(super) async fn hold_room(&self, room: &Room) -> Result<(), Refusal> {
         let _turn = self.turns.of(room.as_str()).await;
         let held = self.broker.hold(Stream::Room(room.clone())).await;
         held.map_err(|why| unavailable(&why))
     }
 
-    /// A member has left the room: unless one is left, the node wants no more of what is for it.
+    /// Unsubscribes the node from the room if the member that left was the last one.
     pub(super) async fn release_room(&self, room: &Room) {
         let _turn = self.turns.of(room.as_str()).await;
         if !self.hub.has_room(room.as_str()) {

@@ -1,4 +1,4 @@
-//! The one way in: number, size-check, judge once, hand to the broker as one batch.
+//! Publishing: assigns ids, checks sizes, runs the filters once, and hands the batch to the broker.
 
 use std::sync::Arc;
 
@@ -11,55 +11,55 @@ use crate::message::{Envelope, MAX_HOPS, Publication, Receipt};
 use crate::plugin::{Judgement, Unjudged};
 use crate::protocol::{TooLarge, check_size};
 
-/// What became of one publication.
+/// Result of one publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {
-    /// The message's id.
+    /// Id of the message.
     pub id: i64,
     /// Plugins that replaced the message, in order.
     pub replaced_by: Vec<Arc<str>>,
-    /// How it ended.
+    /// Result of the publication.
     pub fate: Fate,
 }
 
-/// How a publication ended.
+/// Result of a publication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// The broker took it.
+    /// The broker accepted the message.
     Accepted {
-        /// What was delivered, where it is known at once.
+        /// Delivery counts, if they are known at once.
         receipt: Option<Receipt>,
-        /// How many nodes it reached, where the broker knows.
+        /// Number of nodes reached, if the broker knows.
         nodes: Option<u32>,
-        /// Nodes that it names and nobody knows.
+        /// Nodes that the message names and the cluster does not know.
         unknown_nodes: Vec<NodeId>,
     },
-    /// A plugin said no.
+    /// A plugin rejected the message.
     Rejected {
-        /// Which one.
+        /// Name of the plugin.
         plugin: Arc<str>,
-        /// Its words.
+        /// Refusal of the plugin.
         refusal: Refusal,
     },
-    /// A plugin made it disappear.
+    /// A plugin dropped the message.
     Dropped {
-        /// Which one.
+        /// Name of the plugin.
         plugin: Arc<str>,
     },
-    /// A filter could not judge it: neither a yes nor a no.
+    /// A filter failed to judge the message, so it was neither passed nor rejected.
     Unjudged(Unjudged),
-    /// Some dialect could not carry it.
+    /// A client protocol cannot carry the message.
     TooLarge(TooLarge),
-    /// More than a record of the broker may hold.
+    /// The message exceeds the record limit of the broker.
     TooLargeForBroker {
-        /// What its record would hold, in bytes.
+        /// Size that its record would have, in bytes.
         bytes: usize,
-        /// What one may.
+        /// Largest size of a record.
         most: usize,
     },
-    /// Plugin pushes gave rise to plugin pushes more than [`MAX_HOPS`] times.
+    /// A chain of plugin pushes was longer than [`MAX_HOPS`].
     TooManyHops,
-    /// The broker did not take it in time; what was under way may arrive all the same.
+    /// The broker did not accept the message in time. Copies in flight may still arrive.
     Unavailable,
 }
 
@@ -74,9 +74,9 @@ impl From<Outcome> for Fate {
 }
 
 impl Node {
-    /// Sends each publication through the plugins once and hands what passes to the broker as one batch.
+    /// Runs the filters once on each publication and hands the passed ones to the broker as one batch.
     ///
-    /// One result each, in order. Nothing of the batch is delivered before all of it has been judged.
+    /// Returns one result per publication, in order. No message is delivered before the whole batch is judged.
     pub async fn publish(&self, batch: Vec<Publication>) -> Vec<Published> {
         let now = clock::now_millis();
         let Some(ids) = self.ids.take(batch.len()).await else {
@@ -91,13 +91,13 @@ impl Node {
         for (publication, id) in batch.into_iter().zip(ids) {
             let envelope = envelope(publication, id, now);
             origins.push(envelope.origin);
-            // What cannot travel costs no plugin a look: its work is bounded by what may be said.
+            // Messages that cannot be sent do not reach the plugins, so that the size of plugin input is bounded.
             let stopped = beyond_bounds(&envelope);
             let id = envelope.message.id;
             if stopped.is_none() {
                 judged.push((published.len(), envelope));
             }
-            // What passes is unavailable until the broker says otherwise.
+            // A passed message is unavailable until the broker accepts it.
             published.push(Published { id, replaced_by: Vec::new(), fate: stopped.unwrap_or(Fate::Unavailable) });
         }
         let (places, mut envelopes): (Vec<usize>, Vec<Envelope>) = judged.into_iter().unzip();
@@ -128,7 +128,7 @@ impl Node {
     }
 }
 
-/// Gives the message an id and a time where it has none.
+/// Sets a missing id and a missing time.
 fn envelope(mut publication: Publication, id: u64, now: i64) -> Envelope {
     let message = &mut publication.message;
     if message.id == 0 || message.timestamp == 0 {
@@ -143,7 +143,7 @@ fn envelope(mut publication: Publication, id: u64, now: i64) -> Envelope {
     publication.into_envelope(id, now)
 }
 
-/// Who replaced the message, and why it goes no further, if it does not.
+/// Returns the plugins that replaced the message, and the reason if the message stops here.
 fn stop_reason(envelope: &Envelope, judgement: Judgement) -> (Vec<Arc<str>>, Option<Fate>) {
     let replaced_by = match judgement {
         Judgement::Pass { replaced_by } => replaced_by,
@@ -151,12 +151,12 @@ fn stop_reason(envelope: &Envelope, judgement: Judgement) -> (Vec<Arc<str>>, Opt
         Judgement::Drop { plugin } => return (Vec::new(), Some(Fate::Dropped { plugin })),
         Judgement::Unjudged(unjudged) => return (Vec::new(), Some(Fate::Unjudged(unjudged))),
     };
-    // A plugin may have made it larger than it came.
+    // A plugin may have enlarged the message.
     let fate = if replaced_by.is_empty() { None } else { beyond_bounds(envelope) };
     (replaced_by, fate)
 }
 
-/// Why it cannot travel, if it cannot.
+/// Returns the fate of a message that exceeds a limit.
 fn beyond_bounds(envelope: &Envelope) -> Option<Fate> {
     if envelope.hops > MAX_HOPS {
         return Some(Fate::TooManyHops);

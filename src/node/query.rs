@@ -1,6 +1,6 @@
-//! What this node can be asked about its own connections: who is here, who fits, in which order.
+//! Queries about the connections of this node: lookup, filter, order.
 //!
-//! What needs the other nodes, too, is in [`super::cluster`], and comes back here on each of them.
+//! Queries over all nodes are in [`super::cluster`], which runs this code on each node.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,92 +13,92 @@ use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::Target;
 use crate::protocol::Form;
 
-/// Connections looked at between two yields.
+/// Connections per chunk. The walk yields after each chunk.
 const CHUNK: usize = 1000;
-/// Most connections told for one user; the count tells of the rest.
+/// Maximum number of connections listed per user. The count includes the others.
 pub(super) const MAX_DEVICES: usize = 100;
 
-/// Which connections are meant; all that is given must fit.
+/// Selects connections. Every given field must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Of this user.
+    /// User of the connection.
     pub uid: Option<Uid>,
-    /// In this room.
+    /// Room that the connection is in.
     pub room: Option<Room>,
-    /// On this device.
+    /// Device of the connection.
     pub device: Option<Device>,
-    /// Of this channel.
+    /// Channel of the connection.
     pub channel: Option<String>,
 }
 
-/// What each entry of a list is.
+/// Entry type of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// A user, at the place of the first of its connections.
+    /// A user, at the position of its first connection.
     User,
     /// A connection.
     Connection,
 }
 
-/// How many there are.
+/// Number of users and connections.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Users; one that several nodes hold counts once on each.
+    /// Users. A user on several nodes counts once per node.
     pub users: usize,
     /// Bound connections.
     pub connections: usize,
 }
 
-/// A bound connection as it was when it was looked at.
+/// Snapshot of a bound connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// Its id.
+    /// Id of the connection.
     pub cid: ConnectionId,
-    /// Whose it is.
+    /// User and facts of the connection.
     pub binding: Arc<Binding>,
-    /// The rooms that it is in, by name.
+    /// Rooms of the connection, by name.
     pub rooms: Vec<Room>,
-    /// Its tag.
+    /// Tag of the connection.
     pub tag: Option<String>,
-    /// How it is spoken to, if that is known.
+    /// Protocol of the connection, if it is known.
     pub form: Option<Form>,
 }
 
-/// A user and where it is.
+/// A user with its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenUser {
-    /// Who.
+    /// Id of the user.
     pub uid: Uid,
-    /// All its connections that fit.
+    /// Number of matching connections.
     pub connections: usize,
-    /// The first of them, ids growing, at most a hundred.
+    /// The first of them by id, at most a hundred.
     pub devices: Vec<Seen>,
 }
 
-/// A part of a list: entries in order, and whether there are some behind the last.
+/// A part of a list: entries in order. `more` is true if others follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part<T> {
     pub(super) rows: Vec<T>,
     pub(super) more: bool,
 }
 
-/// Which names are listed in order.
+/// Names that are listed in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Names {
-    /// Rooms with their connections.
+    /// Rooms, each with its number of connections.
     Rooms,
-    /// Users of a room with their connections in it.
+    /// Users of a room, each with its number of connections in it.
     Members(Room),
 }
 
 impl Filter {
-    /// Whether every connection fits.
+    /// True if every connection matches.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The connection's binding, if the connection fits.
+    /// Returns the binding if the connection matches.
     fn fit(&self, connection: &Connection) -> Option<Arc<Binding>> {
         let binding = connection.binding()?;
         let fits = self.uid.as_ref().is_none_or(|uid| binding.uid == *uid)
@@ -118,7 +118,7 @@ impl Seen {
 }
 
 impl Node {
-    /// The live connections here that a target names; none for rooms and everyone.
+    /// Live connections of this node that a target names. Empty for rooms and everyone.
     pub(super) fn connections_of(&self, target: &Target) -> Vec<Connection> {
         match target {
             Target::Connection(cid) => self.hub.connection(*cid).into_iter().collect(),
@@ -137,14 +137,14 @@ impl Node {
         }
     }
 
-    /// Users online here, and bound connections.
+    /// Number of online users and of bound connections on this node.
     #[must_use]
     pub fn counts_here(&self) -> Counts {
         let (users, connections) = self.hub.counts();
         Counts { users, connections }
     }
 
-    /// How many fit. Without a filter the hub knows; else all that the filter may mean are looked at.
+    /// Counts matches. Without a filter the hub has the numbers; otherwise all candidates are checked.
     pub(super) async fn count(&self, filter: &Filter) -> Counts {
         if filter.is_empty() {
             return self.counts_here();
@@ -160,7 +160,7 @@ impl Node {
         counts
     }
 
-    /// Those with ids above `after`, without the first `skip` of them, at most `limit`, ids growing.
+    /// Matching entries with ids above `after`, without the first `skip`, at most `limit`, in ascending order.
     pub(super) async fn page_here(
         &self,
         filter: &Filter,
@@ -189,7 +189,7 @@ impl Node {
         Part { rows, more: false }
     }
 
-    /// The user's connections here that fit; `None` if there is none.
+    /// Matching connections of the user on this node. `None` if there are none.
     pub(super) fn seen_user(&self, uid: &Uid, filter: &Filter) -> Option<SeenUser> {
         let mut all = self.hub.user(uid.as_str());
         all.sort_unstable_by_key(Connection::id);
@@ -200,7 +200,8 @@ impl Node {
         Some(SeenUser { uid, connections, devices })
     }
 
-    /// The first `limit` names behind `after`, sorted, each with how many connections; and how many names there are.
+    /// The first `limit` names after `after`, sorted, each with its number of connections. Also returns the total
+    /// number of names.
     pub(super) fn names_here(&self, names: &Names, after: &str, limit: usize) -> (Part<(String, usize)>, usize) {
         let mut all: BTreeMap<String, usize> = BTreeMap::new();
         match names {
@@ -219,11 +220,11 @@ impl Node {
     }
 }
 
-/// Walks what the filter may mean, ids growing, and gives what fits.
+/// Walks over the candidates of a filter in ascending order and returns the matches.
 struct Walk<'a> {
     node: &'a Node,
     filter: &'a Filter,
-    /// What the filter names directly; `None` = the whole node.
+    /// Candidates that the filter names directly. `None` = all connections of the node.
     named: Option<Vec<Connection>>,
     after: u64,
     ended: bool,
@@ -259,14 +260,14 @@ impl<'a> Walk<'a> {
             if !fitting.is_empty() {
                 return Some(fitting);
             }
-            // A long walk must not keep a worker from its sockets.
+            // A long walk must not keep the worker from its sockets.
             tokio::task::yield_now().await;
         }
         None
     }
 }
 
-/// The first fitting connection of each user met, looked up once: a user may have thousands.
+/// First matching connection of each user, looked up once, because a user may have thousands.
 #[derive(Default)]
 struct Firsts(AHashMap<Uid, Option<ConnectionId>>);
 

@@ -1,6 +1,6 @@
-//! Rooms as one connection joins and leaves them: asked for, bound, held on the bus, told to plugins, ended in time.
+//! Rooms of one connection: join requests, joins, subscriptions, plugin events, and the end of memberships.
 //!
-//! Knows no other node: joins of connections on other nodes are in [`super::cluster`].
+//! Independent of other nodes: joins of their connections are in [`super::cluster`].
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use crate::message::Entries;
 use crate::plugin::{Access, Event, Identity, JoinRequest};
 use crate::protocol::{self, Reply, ServerFrame};
 
-/// Key of the REPLY that tells a client of the end of a membership.
+/// Key of the REPLY that reports the end of a membership to the client.
 const ENDED: &str = "room_left";
 
 /// Rooms that every bound client may join.
@@ -26,7 +26,7 @@ pub(super) struct OpenRooms {
 }
 
 impl OpenRooms {
-    /// Of `clients.open_rooms`: names, and beginnings of names that end with `*`.
+    /// Parses `clients.open_rooms`: names, and prefixes that end with `*`.
     pub(super) fn new(patterns: &[String]) -> Self {
         let mut open = Self::default();
         for pattern in patterns {
@@ -45,14 +45,15 @@ impl OpenRooms {
 }
 
 impl Node {
-    /// A bound client asks to join a room: the access plugins decide, then `clients.open_rooms`. `false` if the connection
-    /// was in the room. When this returns, what is published to the room from then on, on any node, reaches the connection.
+    /// Handles a join request of a bound client. The access plugins decide first, then `clients.open_rooms`. Returns
+    /// false if the connection was already in the room. After the return, every publish to the room on any node reaches
+    /// the connection.
     ///
-    /// A client that is in the room asks again only where its membership has an end, to have a later one.
+    /// If the client is in the room, the plugins are asked again only to extend a membership with an end.
     ///
     /// # Errors
-    /// A refusal when the room is not open to this client, when the connection is not bound or in as many rooms as it may
-    /// be, and when access plugins or the engine do not answer.
+    /// A refusal if the room is not open to this client, if the connection is not bound or is in too many rooms, or if
+    /// access plugins or the engine do not answer.
     pub async fn request_join(&self, connection: &Connection, room: Room, data: Entries) -> Result<bool, Refusal> {
         let binding = connection.binding().ok_or_else(not_bound)?;
         match connection.membership_ends(&room) {
@@ -85,10 +86,10 @@ impl Node {
         self.enter_room(connection, room, Terms { uid: Some(&binding.uid), until }, 0).await
     }
 
-    /// The connection joins a room by the operator's word, after so many calls of plugins: nobody is asked.
+    /// Joins a room without asking the access plugins. `hops` counts the plugin calls since the external event.
     ///
     /// # Errors
-    /// A refusal when it is not bound, in as many rooms as it may be, or the engine does not answer.
+    /// A refusal if the connection is not bound or is in too many rooms, or if the engine does not answer.
     pub(super) async fn join_after(&self, connection: &Connection, room: Room, hops: u8) -> Result<bool, Refusal> {
         self.enter_room(connection, room, Terms::default(), hops).await
     }
@@ -109,7 +110,7 @@ impl Node {
             Joined::Already => return Ok(false),
             Joined::Gone => return Err(not_bound()),
         }
-        // Held after the join: whoever leaves last looks for members before it lets go of the room.
+        // Must follow the join: the last member to leave checks for other members before it unsubscribes.
         if let Err(refusal) = self.hold_room(&room).await {
             self.hub.leave(connection, &room);
             self.release_room(&room).await;
@@ -127,12 +128,12 @@ impl Node {
         Err(Refusal::new("429", format!("room: expected at most {limit} rooms a connection, got one more")))
     }
 
-    /// A connection leaves a room; `false` if it was not in it.
+    /// Leaves a room. Returns false if the connection was not in it.
     pub async fn leave(&self, connection: &Connection, room: &Room) -> bool {
         self.leave_after(connection, room, 0).await
     }
 
-    /// The same, after so many calls of plugins.
+    /// Same as [`Node::leave`], after `hops` plugin calls.
     pub(super) async fn leave_after(&self, connection: &Connection, room: &Room, hops: u8) -> bool {
         let left = self.hub.leave(connection, room);
         if left {
@@ -148,7 +149,7 @@ impl Node {
         self.release_room(room).await;
     }
 
-    /// Ends memberships whose time has come, and tells their clients. Never returns.
+    /// Ends expired memberships and tells their clients. Never returns.
     pub(super) async fn end_memberships(&self) {
         loop {
             for connection in self.hub.memberships_ended().await {

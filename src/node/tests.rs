@@ -1,4 +1,4 @@
-//! The node over a scripted broker and scripted plugins: fates, batches, binds, presence, effects.
+//! Node with scripted broker and plugins: fates, batches, binds, presence, effects.
 
 mod rooms;
 
@@ -107,7 +107,7 @@ async fn of_two_devices_the_one_that_bound_earlier_goes_whoever_notices() {
         fake.node.bind(connection, admission("1074"), facts("android", &[])).await.unwrap();
     }
     assert_eq!((first.closed().map(|d| d.code), second.closed()), (Some(4502), None));
-    // The loser says something more about itself: the winner stays.
+    // A second bind of the loser does not affect the winner.
     fake.node.bind(&first, admission("1074"), facts("ios", &[])).await.unwrap();
     assert_eq!(second.closed(), None);
 }

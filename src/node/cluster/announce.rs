@@ -1,7 +1,7 @@
-//! The device matrix across nodes: who was bound is told to every node that holds the user, and the lower number goes.
+//! Device matrix across nodes: a bind is announced to every node that has the user, and the lower bind number loses.
 //!
-//! A node holds the user's stream before it announces. Of two that bind at once, at least the one that announces second
-//! is heard by the other; where that one has the greater number, its node says so again, so exactly one stays.
+//! A node subscribes to the user before it announces. Of two concurrent binds, the other node receives at least the
+//! later announcement. If its own bind has the greater number, it announces that back, so exactly one stays.
 
 use super::Node;
 use super::word;
@@ -15,10 +15,10 @@ use crate::node::unavailable;
 use crate::protocol::cluster as wire;
 
 impl Node {
-    /// Tells the nodes that hold the connection's user that it was bound, where that may concern them.
+    /// Announces a bind to the other nodes of the user if it may exclude their connections.
     ///
     /// # Errors
-    /// A 503 when it could not be told: the same user may stay bound elsewhere.
+    /// A 503 if the announcement failed: the same user may stay bound elsewhere.
     pub(in crate::node) async fn announce(&self, connection: &Connection) -> Result<(), Refusal> {
         let policy = connection.devices();
         if policy == DevicePolicy::AllowAll || connection.closed().is_some() {
@@ -34,8 +34,8 @@ impl Node {
         told.map(drop).map_err(|why| unavailable(&why))
     }
 
-    /// A connection of the user was bound on `from`: those here that must give way to it do, and if it must itself,
-    /// its node hears to whom.
+    /// Handles a bind on `from`. Closes the connections here that lose against it. If the new one loses, sends the
+    /// winner back.
     pub(super) async fn meet(&self, from: &NodeId, contender: wire::Contender) {
         let (uid, policy, newcomer) = match word::read_contender(contender) {
             Ok(read) => read,

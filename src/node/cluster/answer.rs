@@ -1,6 +1,6 @@
-//! What this node does on the word of others: sorts what comes from the bus, answers questions, all within bounds.
+//! Handles cluster messages of other nodes: sorts them and answers requests, within size limits.
 //!
-//! Knows how nothing is asked and who asks.
+//! Does not know how requests are sent.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -15,17 +15,18 @@ use crate::node::query::{Seen, Unit};
 use crate::protocol::cluster::{self as wire, answer::Says as Reply, question, word::Says};
 use crate::telemetry::names;
 
-/// Bytes of rows or names in one answer; what is over is asked for again. The smallest bound of an engine is 1 MB.
+/// Maximum bytes of rows or names in one reply. The rest is requested again. The smallest record limit of an engine is
+/// 1 MB.
 const MAX_ANSWER_BYTES: usize = 256 << 10;
-/// Most rows of one answer.
+/// Maximum number of rows in one reply.
 const MAX_ROWS: usize = 1000;
 
 impl Node {
-    /// A word from the bus. Returns at once: what takes time is done by [`Node::attend`].
+    /// Receives a cluster message from the bus. Returns at once; [`Node::attend`] does the slow work.
     pub(in crate::node) fn hear(&self, from: &NodeId, bytes: &Bytes) {
         let heard = match word::read(bytes) {
             Ok(Says::Answer(answer)) => return self.cluster.asks.take(from, answer),
-            // It knows what it asked, and whom it bound.
+            // This node's own request or announcement, which it has already handled.
             Ok(Says::Question(question)) if from == self.id() => {
                 return self.cluster.asks.heard_own(question.number, from);
             }
@@ -43,7 +44,7 @@ impl Node {
         }
     }
 
-    /// Does what the word wants.
+    /// Acts on the message.
     pub(super) async fn act_on(&self, from: NodeId, heard: Heard) {
         match heard {
             Heard::Question(wire::Question { number, asks }) => {
@@ -58,7 +59,7 @@ impl Node {
         }
     }
 
-    /// Boxed: the answers differ much in size, and most are small.
+    /// Boxed, because the sizes of the futures differ much and most are small.
     fn reply_to(&self, asks: question::Asks) -> BoxFuture<'_, Result<Reply, Unreadable>> {
         use question::Asks;
         async move {
@@ -101,7 +102,7 @@ impl Node {
         let (mut members, mut bytes) = (Vec::new(), 0);
         for user in &seen {
             let mut member = wire::Member::from(user);
-            // The count stays right where the rows are left out.
+            // The count stays correct if rows are left out.
             if bytes > MAX_ANSWER_BYTES {
                 member.rows.truncate(1);
             }
@@ -123,7 +124,7 @@ impl Node {
     }
 }
 
-/// As many of them as fit an answer, at least one; and whether some did not.
+/// Takes as many entries as fit into a reply, at least one. Returns true if some did not fit.
 fn within<T>(all: impl Iterator<Item = T>, length: impl Fn(&T) -> usize) -> (Vec<T>, bool) {
     let (mut fitting, mut bytes) = (Vec::new(), 0);
     for one in all {

@@ -1,6 +1,6 @@
-//! Questions to other nodes: sent as words on the bus, answered within half a second, or the node is told as missing.
+//! Requests to other nodes, sent over the bus. A node that does not reply within half a second is reported as missing.
 //!
-//! Knows not what is asked.
+//! Independent of the content of the requests.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -18,35 +18,35 @@ use crate::id::{NodeId, Uid};
 use crate::protocol::cluster::{Answer, answer, question};
 use crate::telemetry::names;
 
-/// How long a question waits for its answers.
+/// Time limit of a request.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
-/// Answers that wait to be read; every node answers once.
+/// Maximum number of unread replies. Every node replies once.
 const ANSWERS: usize = 4096;
 
-/// What came back.
+/// Replies to a request.
 #[derive(Default)]
 pub(super) struct Answers {
     pub(super) said: Vec<(NodeId, answer::Says)>,
-    /// Nodes that should have answered and did not.
+    /// Nodes that should have replied and did not.
     pub(super) missing: Vec<NodeId>,
 }
 
-/// Who says what to a question; nothing is what this node has to say to its own.
+/// A reply with its node. `None` for this node, which does not reply to itself.
 type Heard = (NodeId, Option<answer::Says>);
 
-/// Questions that wait for answers.
+/// Requests that wait for replies.
 #[derive(Default)]
 pub(super) struct Asks {
     open: Mutex<HashMap<u64, mpsc::Sender<Heard>>>,
 }
 
 impl Asks {
-    /// Hands an answer to whoever waits for it.
+    /// Passes a reply to the waiting request.
     pub(super) fn take(&self, from: &NodeId, answer: Answer) {
         self.give(answer.number, from, answer.says);
     }
 
-    /// This node heard its own question: it counts as reached, and has nothing to say to itself.
+    /// Notes that this node received its own request. It counts as reached and does not reply.
     pub(super) fn heard_own(&self, number: u64, me: &NodeId) {
         self.give(number, me, None);
     }
@@ -58,15 +58,15 @@ impl Asks {
     }
 }
 
-/// Whose answers are waited for.
+/// Nodes whose replies are expected.
 enum Expected {
     Nodes(Vec<NodeId>),
-    /// So many, this node included if it is reached.
+    /// Number of nodes reached, this node included if it is one of them.
     Count(u32),
 }
 
 impl Node {
-    /// Asks every other node that holds connections.
+    /// Asks every other node that accepts connections.
     pub(super) async fn ask_all(&self, asks: question::Asks) -> Answers {
         let others: Vec<NodeId> = self.others().await.into_iter().map(|member| member.id).collect();
         if others.is_empty() {
@@ -80,12 +80,12 @@ impl Node {
         self.ask(Address::Node(node.clone()), asks, vec![node.clone()]).await
     }
 
-    /// Asks the other nodes that hold the user: fewer words, but one that does not answer cannot be named.
+    /// Asks the other nodes that have the user. Sends fewer messages, but cannot name a node that does not reply.
     pub(super) async fn ask_holders(&self, uid: &Uid, asks: question::Asks) -> Answers {
         if self.others().await.is_empty() {
             return Answers::default();
         }
-        // A bus that does not count whom a word reaches would make each such question wait for its whole time.
+        // On a bus without recipient counts each such request would wait for its full time limit.
         if !self.cluster.counts_words.load(Ordering::Relaxed) {
             return self.ask_all(asks).await;
         }
@@ -114,7 +114,7 @@ impl Node {
                 self.cluster.counts_words.store(false, Ordering::Relaxed);
                 return Answers::default();
             }
-            // It reached nobody: nothing can come back.
+            // The request reached no node, so no reply can arrive.
             (Address::Node(_), Some(0)) => return Answers { said: Vec::new(), missing: named },
             _ => Expected::Nodes(named),
         };
@@ -123,7 +123,7 @@ impl Node {
         answers
     }
 
-    /// Sends a word that wants no answer; `false` if it was not sent.
+    /// Sends a message that needs no reply. Returns false if it was not sent.
     pub(super) async fn say(&self, address: Address, word: Bytes) -> bool {
         let told = self.broker.tell(address, word).await;
         if let Err(why) = &told {
@@ -143,7 +143,7 @@ async fn gather(heard: &mut mpsc::Receiver<Heard>, expected: Expected, deadline:
         let Ok(Some((from, says))) = timeout_at(deadline, heard.recv()).await else { break };
         count = count.saturating_sub(1);
         match says {
-            // It stays among the missing, and is waited for no longer.
+            // The node stays in the list of missing ones, but is no longer waited for.
             Some(answer::Says::Refused(why)) => {
                 tracing::warn!(node = %from, why, "a node does not answer what it was asked");
                 refused.push(from.clone());
@@ -158,7 +158,7 @@ async fn gather(heard: &mut mpsc::Receiver<Heard>, expected: Expected, deadline:
     answers
 }
 
-/// Closes the question when it goes: whoever stops waiting leaves nothing behind.
+/// Removes the request on drop, also if the caller stops waiting.
 struct Open<'a>(&'a Asks, u64);
 
 impl Drop for Open<'_> {
@@ -167,7 +167,7 @@ impl Drop for Open<'_> {
     }
 }
 
-/// Names of missing nodes, each once.
+/// Adds names of missing nodes, each once.
 pub(super) fn merge_missing(into: &mut Vec<NodeId>, more: Vec<NodeId>) {
     for node in more {
         if !into.contains(&node) {

@@ -1,7 +1,7 @@
-//! Clients that this node does not take, or cannot keep: each hears why, and which other node takes it.
+//! Clients that this node refuses or disconnects: each gets the reason and the address of another node.
 //!
-//! On WebSocket the close frame says both. CIM over TCP has none, so there a REPLY that nobody asked for says the same
-//! before the end; CIM's SDKs hand it on like any other. Knows no socket.
+//! On WebSocket, the close frame carries both. CIM over TCP has no close frame, so an unsolicited REPLY carries them
+//! before the end. CIM's SDKs pass it on like any other. Independent of sockets.
 
 use std::net::IpAddr;
 
@@ -15,11 +15,11 @@ use crate::hub::Connection;
 use crate::message::Entries;
 use crate::protocol::{self, Form, Framing, Reply, ServerFrame, websocket};
 
-/// The key of the REPLY.
+/// Key of the REPLY.
 const KEY: &str = "closing";
 
 impl Node {
-    /// The last bytes for a client that speaks `form`, dialled from `ip` and is not taken.
+    /// Last bytes for a refused client with protocol `form` and address `ip`.
     #[must_use]
     pub fn refusal(&self, form: Form, why: Disconnect, ip: Option<IpAddr>) -> Option<Bytes> {
         let next = self.other_address(&self.key(None, ip));
@@ -29,9 +29,9 @@ impl Node {
         }
     }
 
-    /// Closes a connection that this node held up to now.
+    /// Closes a connection that this node has held until now.
     pub(in crate::node) async fn send_away(&self, connection: &Connection, why: Disconnect) {
-        // Only the user is known of it; who is not bound is spread by chance.
+        // Only the user id is known. Unbound connections are spread by their id.
         let key = match connection.binding() {
             Some(binding) => self.key(Some(&binding.uid), None),
             None => connection.id().to_string(),
@@ -45,7 +45,7 @@ impl Node {
         connection.close_towards(why, next.map(String::into_boxed_str)).await;
     }
 
-    /// The address of another node that takes clients, as far as this one knows.
+    /// Address of another node that accepts clients, as far as this node knows.
     fn other_address(&self, key: &str) -> Option<String> {
         let members = self.cluster.members.known();
         let others = members.iter().filter(|member| member.id != *self.id() && !member.address.is_empty());

@@ -1,6 +1,6 @@
-//! Connections anywhere in the cluster that are closed, join or leave rooms, or get their user by a plugin's word.
+//! Closes connections, changes their rooms or rebinds them anywhere in the cluster.
 //!
-//! This node does its part and asks the others for theirs; what they did comes back in one sum.
+//! This node handles its own connections, asks the other nodes for theirs, and sums the results.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::message::Target;
 use crate::plugin::Account;
 use crate::protocol::cluster::{self as wire, answer::Says, question::Asks};
 
-/// Who joins or leaves which room.
+/// Change of a room's members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::node) struct Change {
     pub(super) leave: bool,
@@ -21,36 +21,36 @@ pub(in crate::node) struct Change {
     pub(super) target: Target,
 }
 
-/// What a room change did, in connections.
+/// Result of a room change, in connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {
-    /// Joined, or left.
+    /// Connections that joined or left.
     pub changed: usize,
-    /// Were where they were to be already.
+    /// Connections that already were in the desired state.
     pub unchanged: usize,
-    /// May not join: in as many rooms as they may be, say.
+    /// Connections that were refused, for example because they are in too many rooms.
     pub refused: Vec<RefusedJoin>,
     /// Users of the target with a connection.
     pub here: BTreeSet<Uid>,
-    /// Nodes that did not answer: their part may be done or not.
+    /// Nodes that did not reply. Their part may or may not be done.
     pub missing: Vec<NodeId>,
 }
 
-/// A connection that does not join.
+/// A connection that was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedJoin {
-    /// Which.
+    /// Id of the connection.
     pub cid: ConnectionId,
-    /// Why.
+    /// Reason of the refusal.
     pub refusal: Refusal,
 }
 
-/// What a kick did.
+/// Result of a kick.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kicked {
-    /// Connections that were closed.
+    /// Number of closed connections.
     pub closed: usize,
-    /// Nodes that did not answer.
+    /// Nodes that did not reply.
     pub missing: Vec<NodeId>,
 }
 
@@ -76,18 +76,18 @@ impl Changed {
 }
 
 impl Node {
-    /// The target's connections (connection, device, user, users) join the room, wherever they are.
+    /// Adds the target's connections (connection, device, user, users) on all nodes to the room.
     pub async fn join_room(&self, target: &Target, room: &Room) -> Changed {
         self.change_anywhere(Change { leave: false, room: room.clone(), target: target.clone() }, 0).await
     }
 
-    /// The target's connections leave the room, wherever they are.
+    /// Removes the target's connections on all nodes from the room.
     pub async fn leave_room(&self, target: &Target, room: &Room) -> Changed {
         self.change_anywhere(Change { leave: true, room: room.clone(), target: target.clone() }, 0).await
     }
 
-    /// Closes the target's connections (connection, device, user, users), wherever they are, after a message with these
-    /// words.
+    /// Closes the target's connections (connection, device, user, users) on all nodes, after a message with the text
+    /// `words`.
     pub async fn kick(&self, target: &Target, words: &str) -> Kicked {
         let closed = self.kick_here(target, words).await;
         let kick = wire::Kick { target: Some(word::target(target)), words: words.to_owned() };
@@ -99,7 +99,7 @@ impl Node {
         Kicked { closed: closed + elsewhere.sum::<usize>(), missing: answers.missing }
     }
 
-    /// A plugin's outbox changes rooms of a user.
+    /// Changes the rooms of a user by a plugin effect.
     pub(in crate::node) async fn change_user(&self, uid: Uid, room: Room, leave: bool, hops: u8) {
         let changed = self.change_anywhere(Change { leave, room, target: Target::User(uid) }, hops).await;
         if let Some(RefusedJoin { cid, refusal }) = changed.refused.first() {
@@ -107,7 +107,8 @@ impl Node {
         }
     }
 
-    /// A plugin gives a connection to a user, wherever it is; `false` if it is gone or its node does not answer.
+    /// Rebinds a connection on any node to the user that a plugin chose. Returns false if the connection is gone or its
+    /// node does not reply.
     pub(in crate::node) async fn login_anywhere(&self, cid: ConnectionId, account: Account, hops: u8) -> bool {
         if cid.node() == self.number() {
             return self.login_here(cid, account, hops).await;
@@ -116,7 +117,7 @@ impl Node {
         is_done(&self.ask_where(&Target::Connection(cid), asks).await)
     }
 
-    /// Whether the connection lives, wherever it is.
+    /// True if the connection is alive on any node.
     pub(in crate::node) async fn is_connected(&self, cid: ConnectionId) -> bool {
         if cid.node() == self.number() {
             return self.hub.connection(cid).is_some();
@@ -163,8 +164,8 @@ impl Node {
         told
     }
 
-    /// Asks the other nodes that may hold the target: one for a connection, all where users are meant, so that those
-    /// which do not answer can be named.
+    /// Asks the other nodes that may have the target: one node for a connection, all nodes for users. Asking all makes
+    /// it possible to name those that do not reply.
     async fn ask_where(&self, target: &Target, asks: Asks) -> Answers {
         match target {
             Target::Connection(cid) | Target::ConnectionOf(_, cid) if cid.node() == self.number() => Answers::default(),

@@ -1,7 +1,7 @@
-//! Which node a client is to use: rendezvous hashing over the healthy gateway nodes, weighted by their free capacity.
+//! Chooses the node for a client: rendezvous hashing over the healthy gateway nodes, weighted by their free capacity.
 //!
-//! Every node computes the same from the same list, nothing is stored, and a node that comes or goes moves only those
-//! clients that belong to it. Knows no HTTP.
+//! Every node computes the same result from the same list, and nothing is stored. A node that joins or leaves moves
+//! only its own clients. Independent of HTTP.
 
 use std::net::IpAddr;
 
@@ -13,12 +13,12 @@ use crate::broker::roster::Member;
 use crate::config::ChooseBy;
 use crate::id::Uid;
 
-/// Free capacity counts in so many steps, so that each connect does not shift the choice a little.
+/// Number of steps of free capacity. Coarse steps keep single connects from shifting the choice.
 const STEPS: u64 = 16;
 
 impl Node {
-    /// The node for this user at this address, `None` if no node takes anybody. At least one of the two is given; where
-    /// both are, the configuration says which one counts.
+    /// Node for this user at this address, or `None` if no node accepts clients. At least one argument is given. If
+    /// both are, the configuration decides which one counts.
     pub async fn choose(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<Member> {
         let members = self.members_within(AGE).await;
         let me = self.card();
@@ -27,7 +27,7 @@ impl Node {
         choose(others.chain(mine), &self.key(uid, ip)).cloned()
     }
 
-    /// The address where a client goes next time, if that is another node's.
+    /// Address that the client should use next time, if it belongs to another node.
     #[must_use]
     pub fn next_address(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<String> {
         let members = self.cluster.members.known();
@@ -40,7 +40,7 @@ impl Node {
         (chosen.id != me.id && !chosen.address.is_empty()).then(|| chosen.address.clone())
     }
 
-    /// What counts of a client.
+    /// Hash key of a client: user or address.
     pub(super) fn key(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> String {
         let ip = ip.map(|ip| ip.to_canonical().to_string());
         let uid = uid.map(ToString::to_string);
@@ -62,14 +62,14 @@ pub(super) fn choose<'a>(members: impl Iterator<Item = &'a Member>, key: &str) -
 /// Weighted rendezvous hashing: -weight / ln(h), with h between 0 and 1, gives each member its share of the keys.
 fn score(member: &Member, key: &str, largest: u64) -> f64 {
     let free = member.capacity.saturating_sub(member.connections);
-    // One step at least: whoever takes connections at all is chosen by somebody.
+    // At least one step, so that every node that accepts connections is chosen for some keys.
     let weight = (u128::from(free) * u128::from(STEPS)).div_ceil(u128::from(largest)).max(1) as f64;
     // The upper 53 bits, and never 0 or 1.
     let h = ((hash(key, member.id.as_str()) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     -weight / h.ln()
 }
 
-/// The same on every node and in every version: FNV-1a over both names, then mixed (the end of splitmix64).
+/// FNV-1a over both names, then the finalizer of splitmix64. Must be the same on every node and in every version.
 fn hash(key: &str, node: &str) -> u64 {
     let bytes = key.bytes().chain([0]).chain(node.bytes());
     let mut hash =
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(choose([].iter(), "u"), None);
     }
 
-    /// Nodes of several versions choose alike: these values never change.
+    /// Nodes of different versions must choose alike, so these values never change.
     #[test]
     fn the_hash_is_part_of_the_interface() {
         assert_eq!(hash("1074", "n1"), 0x9629_81af_cd9c_9677);

@@ -1,8 +1,9 @@
-//! The node's lease: joined, renewed, and what it does when it cannot.
+//! Lease of the node: join, renewal, and loss.
 //!
-//! A node that could not renew for half the lease's time takes no new connection; one that could not for the whole of it
-//! closes those that it has, because the others tell their users offline then. It never keeps users that others believe
-//! gone. Knows no engine: time-outs here are measured from before each renewal, so they end no later than the engine's.
+//! After half the lease time without a renewal, the node accepts no new connection. After the whole lease time it
+//! closes all connections, because other nodes report their users offline then. So it never keeps users that others
+//! believe gone. Independent of engines: time-outs are measured from before each renewal, so they end no later than the
+//! engine's.
 
 use std::time::Duration;
 
@@ -15,34 +16,34 @@ use crate::backoff::Backoff;
 use crate::broker::roster::{LeaseError, Member};
 use crate::disconnect::Disconnect;
 
-/// How long a lease lives without a renewal.
+/// Time to live of a lease.
 pub(crate) const TTL: Duration = Duration::from_secs(10);
-/// Time between two renewals.
+/// Interval of the renewals.
 pub(crate) const RENEWAL: Duration = Duration::from_secs(3);
-/// The same after one that failed.
+/// Interval after a failed renewal.
 const RETRY: Duration = Duration::from_secs(1);
-/// The longest pause between two attempts to join.
+/// Maximum pause between two attempts to join.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// How often the last connections are looked for.
+/// Interval of the checks for remaining connections.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Where the node stands.
+/// Lease state of the node.
 pub(in crate::node) struct Lease {
     standing: Mutex<Standing>,
-    /// Something changed that the others should know before the next renewal.
+    /// Notified when other nodes should learn of a change before the next renewal.
     pub(in crate::node) news: Notify,
-    /// The engine has answered a renewal.
+    /// Notified when the engine has answered a renewal.
     answered: Notify,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Standing {
-    /// Not, or not any more, of the cluster: why.
+    /// Not in the cluster, for this reason.
     Out(String),
     Held {
         incarnation: u64,
     },
-    /// The last renewal is too long ago: why.
+    /// The last renewal is too long ago, for this reason.
     Late {
         incarnation: u64,
         why: String,
@@ -60,12 +61,12 @@ impl Default for Lease {
 }
 
 impl Lease {
-    /// Whether the node may take users.
+    /// True if the node may accept users.
     pub(in crate::node) fn is_held(&self) -> bool {
         matches!(*self.standing.lock(), Standing::Held { .. })
     }
 
-    /// Why it may not, in one sentence.
+    /// Reason why it may not, in one sentence.
     pub(in crate::node) fn trouble(&self) -> Option<String> {
         match &*self.standing.lock() {
             Standing::Held { .. } => None,
@@ -95,7 +96,7 @@ impl Lease {
 }
 
 impl Node {
-    /// Joins the cluster, or says why not: then [`Node::attend`] tries again.
+    /// Joins the cluster. After an error, [`Node::attend`] tries again.
     ///
     /// # Errors
     /// [`LeaseError`].
@@ -112,14 +113,14 @@ impl Node {
         joined.map(drop)
     }
 
-    /// Gives the lease back, at the end of the node's life. To be called when [`Node::attend`] has been dropped.
+    /// Releases the lease at the end of the node. Call it after [`Node::attend`] is dropped.
     pub async fn leave_cluster(&self) {
         self.cluster.lease.set(Standing::Out("it has left".to_owned()));
         self.cluster.roster.leave().await;
         self.broker.close().await;
     }
 
-    /// This node as the others see it, now.
+    /// Current description of this node for the others.
     #[must_use]
     pub fn card(&self) -> Member {
         Member {
@@ -130,7 +131,7 @@ impl Node {
         }
     }
 
-    /// Ends never.
+    /// Never returns.
     pub(super) async fn keep_lease(&self) {
         loop {
             if !self.cluster.lease.is_held() {
@@ -148,7 +149,7 @@ impl Node {
         }
     }
 
-    /// Returns, with the reason, when the lease is gone.
+    /// Renews the lease and returns the reason once it is lost.
     async fn renew_while_possible(&self) -> String {
         let (mut renewed, mut pause) = (Instant::now(), RENEWAL);
         let mut trouble = "no renewal was answered".to_owned();
@@ -162,7 +163,7 @@ impl Node {
                 let begun = Instant::now();
                 (begun, self.cluster.roster.renew(&self.card()).await)
             };
-            // The marks come first: after a pause of the whole process nothing is done on a lease that has run out.
+            // The deadlines come first, so that after a pause of the whole process nothing happens on an expired lease.
             tokio::select! {
                 biased;
                 () = sleep_until(mark) => {
@@ -180,8 +181,8 @@ impl Node {
                         self.cluster.lease.answered.notify_one();
                     }
                     Err(LeaseError::Unavailable(why)) => (trouble, pause) = (why.to_string(), RETRY),
-                    // By its own clock the lease holds still, so nobody was told that its users are gone: the engine has
-                    // lost what it knew. The node tells it anew and keeps its connections.
+                    // By the local clock the lease still holds, so its users were not reported offline: the engine has
+                    // lost its data. The node joins again and keeps its connections.
                     Err(LeaseError::Lost(_)) if renewed.elapsed() < TTL && self.join_cluster().await.is_ok() => {
                         tracing::warn!("the engine had lost the node's lease: it has joined anew, with all its users");
                         (renewed, pause) = (begun, RENEWAL);
@@ -192,8 +193,8 @@ impl Node {
         }
     }
 
-    /// Closes every connection and waits until all are gone: the users of another life of this node must not be taken
-    /// for those of the next.
+    /// Closes all connections and waits until they are gone. Users of one incarnation must not be taken for users of
+    /// the next.
     async fn give_up(&self, why: String) {
         self.cluster.lease.set(Standing::Out(why));
         loop {
@@ -208,8 +209,8 @@ impl Node {
         }
     }
 
-    /// Does what waits for the engine, each time it has answered. Ends never. Beside the renewals: it may make a call for
-    /// each of 100 000 users, and the lease has to be renewed meanwhile.
+    /// Does the work that waits for the engine, after each answered renewal. Never returns. Runs beside the renewals,
+    /// because it may make a call for each of 100 000 users.
     pub(super) async fn look_around(&self) {
         loop {
             self.cluster.lease.answered.notified().await;

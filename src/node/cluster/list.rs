@@ -1,8 +1,8 @@
-//! Lists over all nodes, page by page: connections, users, rooms, the users in a room.
+//! Lists over all nodes, in pages: connections, users, rooms, and the users of a room.
 //!
-//! Connection ids begin with their node's number, so in the order of ids the nodes' lists stand one behind the other: a
-//! page asks every node how many it has, then only those on which the page lies. A user that several nodes hold stands
-//! where the first of its connections does. Names are merged up to where each node has told all of its own.
+//! Connection ids start with the node number, so in id order the lists of the nodes follow one another. A page asks
+//! every node for its count, then only the nodes that the page covers. A user on several nodes stands at the position
+//! of its first connection. Names are merged up to the point that every node has covered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,34 +13,34 @@ use crate::id::{ConnectionId, NodeId, Room, Uid};
 use crate::node::query::{Counts, Filter, MAX_DEVICES, Names, Part, Seen, SeenUser, Unit};
 use crate::protocol::cluster::{self as wire, answer::Says, question::Asks};
 
-/// Users that are asked for at once.
+/// Maximum number of users per request.
 const USERS_AT_ONCE: usize = 200;
-/// Names that are asked for at once.
+/// Maximum number of names per request.
 const NAMES_AT_ONCE: usize = 1000;
 
-/// Which part of a list is wanted.
+/// Start of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place<C> {
-    /// Without so many of its entries.
+    /// Skips this many entries.
     Skip(usize),
-    /// Behind this one.
+    /// Starts after this entry.
     After(C),
 }
 
-/// A part of a list over all nodes.
+/// A page of a list over all nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing<T, N, C> {
-    /// Its entries, in order.
+    /// Entries, in order.
     pub rows: Vec<T>,
-    /// How many there are in all.
+    /// Total number of entries.
     pub counts: N,
-    /// Behind which entry the list goes on; `None` at its end.
+    /// Last entry of the page, after which the list continues. `None` at the end of the list.
     pub next: Option<C>,
-    /// Nodes that did not answer: theirs are not in it.
+    /// Nodes that did not reply. Their entries are missing.
     pub missing: Vec<NodeId>,
 }
 
-/// A node's stretch of a list.
+/// Section of a list with the entries of one node.
 struct Stretch {
     number: u16,
     /// `None` = this node.
@@ -49,7 +49,7 @@ struct Stretch {
 }
 
 impl Node {
-    /// The connections that fit, ids growing, at most `size`.
+    /// Lists matching connections in ascending order, at most `size`.
     pub async fn list_connections(
         &self,
         filter: &Filter,
@@ -59,8 +59,8 @@ impl Node {
         self.window(filter, Unit::Connection, place, size).await
     }
 
-    /// The users with connections that fit, in the order of the first of them. May hold fewer than `size` before the
-    /// end: a user is told once, wherever it is connected besides.
+    /// Lists users with matching connections, in the order of their first connection. A page may have fewer than `size`
+    /// entries before the end, because each user is listed once.
     pub async fn list_users(
         &self,
         filter: &Filter,
@@ -70,12 +70,12 @@ impl Node {
         let Listing { rows: firsts, counts, next, mut missing } = self.window(filter, Unit::User, place, size).await;
         let mut rows = Vec::with_capacity(firsts.len());
         for firsts in firsts.chunks(USERS_AT_ONCE) {
-            // One that several nodes hold may stand here more than once.
+            // A user on several nodes may occur more than once.
             let uids: BTreeSet<Uid> = firsts.iter().map(|seen| seen.binding.uid.clone()).collect();
             let (mut users, unheard) = self.users(filter, &uids).await;
             merge_missing(&mut missing, unheard);
             for first in firsts {
-                // One that is listed elsewhere, too, stands there if that place comes first.
+                // A user that occurs several times is listed only at its first connection.
                 let stands_here = |user: &SeenUser| user.devices.first().is_some_and(|device| device.cid == first.cid);
                 rows.extend(users.remove(&first.binding.uid).filter(stands_here));
             }
@@ -83,8 +83,8 @@ impl Node {
         Listing { rows, counts, next, missing }
     }
 
-    /// Rooms by name with their connections, at most `size`; the count is exact where one answer of each node holds all
-    /// its rooms, else a room counts once for each node with members.
+    /// Lists rooms by name with their connections, at most `size`. The count is exact if one reply of each node holds
+    /// all its rooms. Otherwise a room counts once per node with members.
     pub async fn list_rooms(&self, place: Place<Room>, size: usize) -> Listing<(Room, usize), usize, Room> {
         let (mut skip, mut after) = match place {
             Place::Skip(skip) => (skip, String::new()),
@@ -112,7 +112,7 @@ impl Node {
         Listing { rows, counts: total.unwrap_or_default(), next, missing }
     }
 
-    /// Users in the room, sorted, from `offset` on.
+    /// Lists users of the room, sorted, from `offset` on.
     pub(in crate::node) async fn members_of(&self, room: &Room, offset: usize, limit: usize) -> Vec<Uid> {
         let names = Names::Members(room.clone());
         let (mut skip, mut after, mut found) = (offset, String::new(), Vec::new());
@@ -130,7 +130,7 @@ impl Node {
         }
     }
 
-    /// Whether the user has a connection anywhere.
+    /// True if the user has a connection on any node.
     pub(in crate::node) async fn is_online(&self, uid: &Uid) -> bool {
         if self.hub.has_user(uid.as_str()) {
             return true;
@@ -140,7 +140,7 @@ impl Node {
         answers.said.iter().any(|(_, says)| matches!(says, Says::Counts(counts) if counts.users > 0))
     }
 
-    /// The user's connections anywhere, ids growing; of each node the first hundred.
+    /// Connections of the user on all nodes, in ascending order, at most a hundred per node.
     pub(in crate::node) async fn connections_anywhere(&self, uid: &Uid) -> Vec<Seen> {
         let filter = Filter { uid: Some(uid.clone()), ..Filter::default() };
         let asks = Asks::Users(wire::Users { filter: None, uids: vec![uid.to_string()] });
@@ -199,7 +199,7 @@ impl Node {
         Listing { rows, counts, next, missing }
     }
 
-    /// How many entries every node has, nodes in the order of their ids.
+    /// Number of entries of every node, in the order of their ids.
     async fn stretches(&self, filter: &Filter, unit: Unit) -> (Counts, Vec<Stretch>, Vec<NodeId>) {
         let entries = |counts: Counts| match unit {
             Unit::User => counts.users,
@@ -222,7 +222,7 @@ impl Node {
         (sum, stretches, answers.missing)
     }
 
-    /// `None` if the node does not answer.
+    /// Asks for entries of one node. `None` if the node does not reply.
     async fn part_of(
         &self,
         stretch: &Stretch,
@@ -244,12 +244,12 @@ impl Node {
         answers.said.into_iter().find_map(|(_, says)| {
             let Says::Rows(wire::Rows { rows, more }) = says else { return None };
             let rows: Vec<Seen> = rows.into_iter().map(word::read_seen).collect::<Result<_, _>>().ok()?;
-            // One that says that there is more and gives nothing would be asked for ever.
+            // An empty part with `more` would be requested forever.
             Some(Part { more: more && !rows.is_empty(), rows })
         })
     }
 
-    /// These users with their connections on all nodes, the first hundred of each.
+    /// Returns these users with their connections on all nodes, at most a hundred per node.
     async fn users(&self, filter: &Filter, uids: &BTreeSet<Uid>) -> (BTreeMap<Uid, SeenUser>, Vec<NodeId>) {
         let mut found: BTreeMap<Uid, SeenUser> = BTreeMap::new();
         let here = uids.iter().filter_map(|uid| self.seen_user(uid, filter));
@@ -272,7 +272,7 @@ impl Node {
         (found, answers.missing)
     }
 
-    /// The next names behind `after` over all nodes, at most `limit` of each.
+    /// Next names after `after` on all nodes, at most `limit` per node.
     async fn names(&self, names: &Names, after: &str, limit: usize) -> Merged {
         let (here, mut total) = self.names_here(names, after, limit);
         let mut parts = vec![here];
@@ -287,15 +287,15 @@ impl Node {
     }
 }
 
-/// Names of all nodes.
+/// Merged names of all nodes.
 struct Merged {
     part: Part<(String, usize)>,
     total: usize,
     missing: Vec<NodeId>,
 }
 
-/// Sums what stands in several parts. What lies behind the last name of a part that goes on is left for the next time:
-/// there its node may have told but some.
+/// Sums the entries of several parts. Names after the end of an unfinished part wait for the next request, because its
+/// node may have returned only some of them.
 fn merged(parts: Vec<Part<(String, usize)>>) -> Part<(String, usize)> {
     let ends = parts.iter().filter(|part| part.more).filter_map(|part| part.rows.last());
     let end = ends.map(|(name, _)| name.clone()).min();

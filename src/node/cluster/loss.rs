@@ -1,7 +1,7 @@
-//! Losses that are declared: what was sent to this node may not have come, so every live client is told.
+//! Reports losses: messages for this node may not have arrived, so every live client is told.
 //!
-//! A client is told by a REPLY with the key `gap`, which it did not ask for: every SDK of the family hands replies with
-//! other keys on or drops them, and none ends its connection over one. Knows not what was lost.
+//! The report is an unsolicited REPLY with the key `gap`. Every SDK of the family passes on or drops replies with other
+//! keys, and none closes its connection. The lost messages are unknown.
 
 use bytes::Bytes;
 
@@ -11,17 +11,17 @@ use crate::message::Entries;
 use crate::protocol::{self, Form, Reply, ServerFrame};
 use crate::telemetry::names;
 
-/// The key of the REPLY.
+/// Key of the REPLY.
 const KEY: &str = "gap";
 
 impl Node {
-    /// What was sent to this node may have been lost. Returns at once; several in a row are told as one.
+    /// Notes that messages for this node may be lost. Returns at once; several losses in a row are reported once.
     pub(in crate::node) fn declare_loss(&self) {
         metrics::counter!(names::LOSSES_DECLARED).increment(1);
         self.cluster.lost.notify_one();
     }
 
-    /// Ends never.
+    /// Never returns.
     pub(super) async fn tell_losses(&self) {
         loop {
             self.cluster.lost.notified().await;

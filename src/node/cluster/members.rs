@@ -1,4 +1,5 @@
-//! The members of the cluster as this node knows them: read again with each renewal, and when somebody wants to be sure.
+//! Members of the cluster as this node knows them. The list is read with each renewal and whenever a fresh one is
+//! needed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,10 @@ use crate::broker::roster::Member;
 use crate::id::NodeId;
 use crate::telemetry::names;
 
-/// How old the list may be by which others are asked: a node that has just come is not overlooked for longer.
+/// Maximum age of the list used for requests, and so the longest time that a new node is overlooked.
 pub(super) const AGE: Duration = Duration::from_secs(1);
 
-/// The list that was read last.
+/// Last list that was read.
 #[derive(Default)]
 pub(super) struct Members {
     list: ArcSwap<Vec<Member>>,
@@ -30,7 +31,7 @@ impl Members {
 }
 
 impl Node {
-    /// Every living member, this node included, by id; as the engine knows them if it answers, else as they were known.
+    /// Every living member by id, this node included. Falls back to the last list if the engine does not answer.
     pub async fn members(&self) -> Arc<Vec<Member>> {
         if let Err(why) = self.refresh_members().await {
             tracing::debug!(%why, "the members are shown as they were known");
@@ -38,19 +39,19 @@ impl Node {
         self.cluster.members.known()
     }
 
-    /// The same, at most so old.
+    /// Same as [`Node::members`], but uses a list younger than `age` without a read.
     pub(super) async fn members_within(&self, age: Duration) -> Arc<Vec<Member>> {
         let fresh = self.cluster.members.read.lock().is_some_and(|read| read.elapsed() < age);
         if fresh { self.cluster.members.known() } else { self.members().await }
     }
 
-    /// The other members that hold connections.
+    /// Other members that accept connections.
     pub(super) async fn others(&self) -> Vec<Member> {
         let known = self.members_within(AGE).await;
         known.iter().filter(|member| member.gateway && member.id != *self.id()).cloned().collect()
     }
 
-    /// The member whose connections have this number in their ids.
+    /// Member whose connection ids have this number.
     pub(super) async fn member_of(&self, number: u16) -> Option<NodeId> {
         let known = self.members_within(AGE).await;
         known.iter().find(|member| member.number == number).map(|member| member.id.clone())

@@ -1,4 +1,4 @@
-//! Several nodes on one shared bus: what is asked, changed and told across them, and what each does when it is cut off.
+//! Several nodes on one shared bus: requests, changes and events across nodes, and lost connections to the engine.
 
 mod lists;
 mod presence;
@@ -258,7 +258,7 @@ async fn node_that_tells_a_hundred_thousand_goodbyes_keeps_its_lease() {
     *several.node(1).cluster.untold.lock() = (0..USERS).map(gone).collect();
     let incarnation = several.node(1).card().incarnation;
     several.events();
-    // A call for each of them takes one or two hundred seconds, many times as long as a lease lives.
+    // The calls take one or two hundred seconds, many times the lease time.
     for _ in 0..220 {
         several.pass(Duration::from_secs(1)).await;
         assert!(several.node(1).cluster.lease.is_held() && client.closed().is_none());
@@ -378,7 +378,7 @@ async fn two_nodes_of_one_name_or_number_are_not_of_one_cluster() {
     assert_eq!(taken.to_string(), "node n1 is here already as number 1");
 }
 
-/// Takes nothing.
+/// Receiver that ignores everything.
 struct Nobody;
 
 impl crate::broker::Deliver for Nobody {

@@ -1,7 +1,7 @@
-//! Words between what nodes mean and what stands on the bus.
+//! Converts between node types and the cluster messages on the bus.
 //!
-//! Every name that comes in is parsed again: a word that is not what this version knows is refused as a whole, with the
-//! field named. Knows no broker.
+//! Every received name is parsed again. A message that this version does not understand is refused as a whole, with the
+//! name of the field. Independent of brokers.
 
 use std::sync::Arc;
 
@@ -20,25 +20,25 @@ use crate::plugin::Account;
 use crate::protocol::Form;
 use crate::protocol::cluster::{self as wire, answer, question, word::Says};
 
-/// A word that wants something of this node.
+/// A cluster message for this node to act on.
 pub(super) enum Heard {
     Question(wire::Question),
     Contender(wire::Contender),
 }
 
-/// Why a word is not understood.
+/// Reason why a message is not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unreadable {
-    /// It is no word at all, or one of a later version.
+    /// The message is of an unknown kind or of a later version.
     #[error("expected a word that this version knows, got {0}")]
     Unknown(&'static str),
-    /// No protobuf.
+    /// The message is not protobuf.
     #[error("expected a word, got {0}")]
     Decode(String),
-    /// A name in it is none.
+    /// A name in the message is invalid.
     #[error("{0}")]
     Name(#[from] InvalidName),
-    /// A number in it is no connection's.
+    /// A number in the message is not a valid connection id.
     #[error("cid: expected 1 to 2^53 - 1, got {0}")]
     Cid(u64),
 }
@@ -189,7 +189,7 @@ pub(super) fn read_names(names: &wire::Names) -> Result<Names, Unreadable> {
     })
 }
 
-/// Of the targets that name connections; the others name none.
+/// Encodes a target that names connections. Other targets become empty.
 pub(super) fn target(target: &Target) -> wire::Target {
     let mut meant = wire::Target::default();
     match target {
@@ -284,7 +284,7 @@ fn rooms(names: &[String]) -> Result<Vec<Room>, Unreadable> {
     Ok(names.iter().map(|room| Room::parse(room)).collect::<Result<_, _>>()?)
 }
 
-/// More than there may be is as bad as too many.
+/// Values out of range count as too many hops.
 fn hops(hops: u32) -> u8 {
     u8::try_from(hops).unwrap_or(u8::MAX)
 }

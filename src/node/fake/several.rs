@@ -1,6 +1,6 @@
-//! Several whole nodes on one shared bus, with clients that remember what they are sent.
+//! Several complete nodes on one shared bus, with clients that record the frames that they receive.
 //!
-//! Meant for a paused clock: a test says how much time passes, and whatever is due happens on the way.
+//! For tests with a paused clock: a test advances the time, and everything due by then happens.
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::node::{Node, Published};
 use crate::plugin::{Access, Event};
 use crate::protocol::{Coding, Dialect, Form};
 
-/// What clients of these tests speak.
+/// Protocol of the clients.
 const FORM: Form = Form::websocket(Dialect::Yunque, Coding::Json);
 
 /// A cluster in one process.
@@ -37,12 +37,12 @@ pub(crate) struct Several {
 }
 
 impl Several {
-    /// `count` nodes, n1 to nN, that know each other.
+    /// Creates `count` nodes, n1 to nN, that know each other.
     pub(crate) async fn new(count: u16) -> Self {
         Self::with(count, |_| {}).await
     }
 
-    /// The same, configured a little differently.
+    /// Same as [`Several::new`], with a changed configuration.
     pub(crate) async fn with(count: u16, change: impl Fn(&mut Config)) -> Self {
         let mut several =
             Self { shared: Shared::default(), nodes: Vec::new(), lives: Vec::new(), tasks: JoinSet::new() };
@@ -70,14 +70,14 @@ impl Several {
         self.nodes.push(fake);
     }
 
-    /// Every node reads the list of members.
+    /// Makes every node read the list of members.
     pub(crate) async fn meet(&self) {
         for fake in &self.nodes {
             fake.node.members().await;
         }
     }
 
-    /// The node with this number.
+    /// Node with this number.
     pub(crate) fn node(&self, number: u16) -> &Arc<Node> {
         &self.fake(number).node
     }
@@ -86,7 +86,7 @@ impl Several {
         &self.nodes[usize::from(number) - 1]
     }
 
-    /// What the plugins of all nodes were told since the last look, as `n1: Online 1074`.
+    /// Plugin events of all nodes since the last call, as `n1: online 1074`.
     pub(crate) fn events(&self) -> Vec<String> {
         let of = |fake: &Fake| {
             let node = fake.node.id().clone();
@@ -101,18 +101,18 @@ impl Several {
         self.nodes.iter().flat_map(of).collect()
     }
 
-    /// What the access plugins of a node answer about this room.
+    /// Sets the answer of a node's access plugins for this room.
     pub(crate) fn set_access(&self, number: u16, room: &str, access: Access) {
         self.fake(number).set_access(room, access);
     }
 
-    /// The node's process ends without a goodbye.
+    /// Kills the node without a shutdown.
     pub(crate) fn kill(&self, number: u16) {
         self.shared.kill(&id(number));
         self.lives[usize::from(number) - 1].iter().for_each(AbortHandle::abort);
     }
 
-    /// An unbound client of the node.
+    /// Attaches an unbound client to the node.
     pub(crate) async fn attach(&mut self, number: u16, devices: DevicePolicy) -> Result<Client, Disconnect> {
         let node = Arc::clone(self.node(number));
         let pipe = Arc::new(Pipe::default());
@@ -126,33 +126,33 @@ impl Several {
         Ok(client)
     }
 
-    /// A client of the user, bound on the node by a listener that lets all devices be.
+    /// Attaches a client and binds it on a listener without device matrix.
     pub(crate) async fn connect(&mut self, number: u16, uid: &str, rooms: &[&str]) -> Client {
         let client = self.attach(number, DevicePolicy::AllowAll).await.expect("the node has room");
         client.bind(uid, "phone", "android", rooms).await.expect("a test's bind is valid");
         client
     }
 
-    /// Publishes on the node, and says what became of it.
+    /// Publishes on the node and returns the result.
     pub(crate) async fn publish(&self, number: u16, target: Target, text: &str) -> Published {
         let mut publication = publication(target, text);
         publication.receipts = true;
         self.node(number).publish(vec![publication]).await.remove(0)
     }
 
-    /// Lets time pass, and everything that is due happen.
+    /// Advances the time and runs everything that is due.
     pub(crate) async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
         self.settle().await;
     }
 
-    /// Lets everything happen that waits for nothing but its turn.
+    /// Runs all tasks that are ready.
     pub(crate) async fn settle(&self) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// One client of one node.
+/// A client of one node.
 pub(crate) struct Client {
     pub(crate) node: Arc<Node>,
     pub(crate) connection: Connection,
@@ -160,7 +160,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Binds it.
+    /// Binds the client.
     pub(crate) async fn bind(&self, uid: &str, device: &str, channel: &str, rooms: &[&str]) -> Result<(), Refusal> {
         let admission = Admission {
             uid: Uid::parse(uid).expect("a test's uid is valid"),
@@ -173,35 +173,35 @@ impl Client {
         self.node.bind(&self.connection, admission, facts).await
     }
 
-    /// Its socket ends.
+    /// Closes the client's socket.
     pub(crate) async fn leave(&self) {
         self.node.detach(&self.connection).await;
     }
 
-    /// Why the node closed it.
+    /// Reason for which the node closed the connection.
     pub(crate) fn closed(&self) -> Option<Disconnect> {
         self.connection.closed()
     }
 
-    /// The texts of the messages that it was sent, in order.
+    /// Texts of the received messages, in order.
     pub(crate) fn texts(&self) -> Vec<String> {
         let said = self.frames().into_iter().filter(|(kind, _)| *kind == 2);
         said.map(|(_, body)| body["content"]["text"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// The keys of the replies that it was sent, in order.
+    /// Keys of the received replies, in order.
     pub(crate) fn replies(&self) -> Vec<String> {
         let told = self.frames().into_iter().filter(|(kind, _)| *kind == 4);
         told.map(|(_, body)| body["key"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// The words of the close frame that it was sent.
+    /// Text of the received close frame.
     pub(crate) fn last_words(&self) -> Option<String> {
         let close = self.payloads().into_iter().find(|(opcode, _)| *opcode == 8)?;
         close.1.get(2..).map(|words| String::from_utf8_lossy(words).into_owned())
     }
 
-    /// Types and bodies of its frames.
+    /// Types and bodies of the received frames.
     fn frames(&self) -> Vec<(u64, Value)> {
         let texts = self.payloads().into_iter().filter(|(opcode, _)| *opcode == 1);
         let frame = |(_, payload): (u8, Vec<u8>)| {
@@ -213,7 +213,7 @@ impl Client {
         texts.map(frame).collect()
     }
 
-    /// Opcodes and payloads of what was written.
+    /// Opcodes and payloads of the written frames.
     fn payloads(&self) -> Vec<(u8, Vec<u8>)> {
         let bytes = self.pipe.bytes.lock().clone();
         let mut rest = bytes.as_slice();
@@ -230,7 +230,7 @@ impl Client {
     }
 }
 
-/// Takes everything.
+/// Socket that accepts everything.
 #[derive(Default)]
 struct Pipe {
     bytes: Mutex<Vec<u8>>,
@@ -253,12 +253,12 @@ impl Socket for Pipe {
     }
 }
 
-/// The name of the node with this number.
+/// Name of the node with this number.
 pub(crate) fn id(number: u16) -> NodeId {
     NodeId::parse(&format!("n{number}")).expect("a valid name")
 }
 
-/// A message from outside.
+/// A publication from an API request.
 pub(crate) fn publication(target: Target, text: &str) -> Publication {
     let content = [("text", text)].into_iter().collect();
     Publication::new(Message { action: "chat".to_owned(), content, ..Message::default() }, target, Origin::Http)

@@ -1,7 +1,7 @@
-//! Several nodes in one process on one bus: a broker and a roster in shared memory, with the faults that a test wants.
+//! Bus and roster in shared memory for several nodes in one process, with faults on demand.
 //!
-//! The model of a bus that routes: a record goes to the nodes that hold one of its streams, and every copy is counted.
-//! Leases follow tokio's clock, so a test with a paused one decides when they end. Knows no engine.
+//! Models a routing bus: a record goes to the nodes that subscribed to one of its streams, and every copy is counted.
+//! Leases use tokio's clock, so a test with a paused clock controls their end. Independent of engines.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailabl
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt, Target};
 
-/// How long a lease lives.
+/// Time to live of a lease.
 const TTL: Duration = Duration::from_secs(10);
 
-/// What all nodes share.
+/// State shared by all nodes.
 #[derive(Clone, Default)]
 pub(crate) struct Shared(Arc<Mutex<State>>);
 
@@ -30,20 +30,20 @@ struct State {
     nodes: BTreeMap<NodeId, Arc<dyn Deliver>>,
     numbers_of_nodes: HashMap<NodeId, u16>,
     held: HashMap<NodeId, HashSet<Stream>>,
-    /// Copies of envelopes that went from the bus to each node.
+    /// Number of envelope copies that each node received.
     copies: BTreeMap<NodeId, usize>,
     /// Nodes that cannot reach the engine.
     cut: HashSet<NodeId>,
-    /// Nodes that hear no words.
+    /// Nodes that receive no cluster messages.
     deaf: HashSet<NodeId>,
-    /// A user's going is answered after so long.
+    /// Delay of the answer to an offline report.
     goodbye: Duration,
-    /// It does not tell whom a word or an envelope reached.
+    /// True if the engine does not count the recipients of cluster messages and envelopes.
     counts_nothing: bool,
     leases: BTreeMap<NodeId, Lease>,
     incarnations: u64,
     numbers: HashMap<Uid, u64>,
-    /// By which lives of which nodes a user is held.
+    /// Nodes and incarnations that have each user online.
     online: HashMap<Uid, BTreeSet<(NodeId, u64)>>,
 }
 
@@ -53,7 +53,7 @@ struct Lease {
 }
 
 impl Shared {
-    /// The bus and the roster as `node` sees them; what comes for it goes to `deliver`.
+    /// Returns bus and roster for `node`, which delivers to `deliver`.
     pub(crate) fn engine(
         &self,
         node: &NodeId,
@@ -67,7 +67,7 @@ impl Shared {
         (Arc::clone(&end) as _, end)
     }
 
-    /// The node's process is gone: its lease runs out, nothing reaches it.
+    /// Kills the node: its lease expires and nothing reaches it.
     pub(crate) fn kill(&self, node: &NodeId) {
         let mut state = self.0.lock();
         state.nodes.remove(node);
@@ -75,12 +75,12 @@ impl Shared {
         state.cut.insert(node.clone());
     }
 
-    /// Each user's going is answered after so long from now on.
+    /// Delays each answer to an offline report from now on.
     pub(crate) fn slow_goodbyes(&self, wait: Duration) {
         self.0.lock().goodbye = wait;
     }
 
-    /// The node cannot reach the engine any more, or can again.
+    /// Cuts the node off from the engine, or connects it again.
     pub(crate) fn cut(&self, node: &NodeId, cut: bool) {
         let mut state = self.0.lock();
         if cut {
@@ -90,17 +90,17 @@ impl Shared {
         }
     }
 
-    /// The node hears no words any more.
+    /// Stops the delivery of cluster messages to the node.
     pub(crate) fn deafen(&self, node: &NodeId) {
         self.0.lock().deaf.insert(node.clone());
     }
 
-    /// From now on it does not tell whom anything reached.
+    /// Stops counting recipients.
     pub(crate) fn count_nothing(&self) {
         self.0.lock().counts_nothing = true;
     }
 
-    /// The engine has lost all that it knew of nodes and users.
+    /// Makes the engine lose all data about nodes and users.
     pub(crate) fn lose_everything(&self) {
         let mut state = self.0.lock();
         state.leases.clear();
@@ -108,17 +108,17 @@ impl Shared {
         state.numbers.clear();
     }
 
-    /// Envelopes that went to each node since the last look.
+    /// Number of envelopes that each node received since the last call.
     pub(crate) fn copies(&self) -> BTreeMap<NodeId, usize> {
         std::mem::take(&mut self.0.lock().copies)
     }
 
-    /// Whether the node gets what is for the stream.
+    /// True if the node has subscribed to the stream.
     pub(crate) fn holds(&self, node: &NodeId, stream: &Stream) -> bool {
         self.0.lock().held.get(node).is_some_and(|held| held.contains(stream))
     }
 
-    /// The nodes that have the user online, by the roster.
+    /// Nodes that have the user online in the roster.
     pub(crate) fn homes(&self, uid: &Uid) -> Vec<NodeId> {
         let state = self.0.lock();
         state.online.get(uid).into_iter().flatten().map(|(node, _)| node.clone()).collect()
@@ -133,7 +133,7 @@ impl State {
         }
     }
 
-    /// The incarnation whose lease the node holds.
+    /// Incarnation of the node's current lease.
     fn life(&self, me: &NodeId) -> Result<u64, Unavailable> {
         let lease = self.leases.get(me).filter(|lease| lease.until > Instant::now());
         let gone = Unavailable { engine: "shared", why: format!("{me} has no lease") };
@@ -165,7 +165,7 @@ impl State {
         meant.map(|(node, deliver)| (node.clone(), Arc::clone(deliver))).collect()
     }
 
-    /// Lets leases that have run out go; the users of each are to be told once.
+    /// Removes expired leases. The users of each are returned once.
     fn expire(&mut self) -> Vec<Fallen> {
         let now = Instant::now();
         let ended = self.leases.values().filter(|lease| lease.until <= now);
@@ -178,7 +178,7 @@ impl State {
         fallen
     }
 
-    /// Users that this life of the node had and no other node has.
+    /// Removes the users of this incarnation. Returns those that are on no other node.
     fn forget(&mut self, node: &NodeId, incarnation: u64) -> Vec<Uid> {
         let home = (node.clone(), incarnation);
         let mut alone = Vec::new();
@@ -193,14 +193,14 @@ impl State {
     }
 }
 
-/// A node's share of a batch: which of its envelopes.
+/// A node's share of a batch: indexes of its envelopes.
 type Part = (Arc<dyn Deliver>, Vec<usize>);
 
-/// One node's end of it.
+/// One node's view of the shared state.
 struct End {
     me: NodeId,
     shared: Shared,
-    /// Whom this node has told online, whatever the engine knows of it.
+    /// Users that this node has reported online, independent of the engine's state.
     mine: Mutex<HashSet<Uid>>,
 }
 
@@ -238,7 +238,7 @@ impl End {
         batch.iter().enumerate().map(outcome).collect()
     }
 
-    /// Which of the batch goes where, counted.
+    /// Splits the batch by receiving node and counts the copies.
     fn parts(&self, batch: &Batch) -> Option<(bool, Vec<Part>)> {
         let mut state = self.shared.0.lock();
         state.reach(&self.me).ok()?;

@@ -1,4 +1,4 @@
-//! Joins that clients ask for: who decides, on which claims, and how a membership ends.
+//! Join requests of clients: decisions, the claims they use, and the end of memberships.
 
 use std::time::Duration;
 

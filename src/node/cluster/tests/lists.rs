@@ -1,4 +1,4 @@
-//! Lists over several nodes: everybody once, in order, whatever the page and wherever the users are.
+//! Lists over several nodes: each user once, in order, for every page size and distribution of users.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::node::Filter;
 use crate::node::cluster::list::Place;
 use crate::protocol::Form;
 
-/// Seven users on three nodes, some on two of them; the odd ones are in the lobby.
+/// Seven users on three nodes, some of them on two. Every second one is in the lobby.
 async fn crowd() -> (Several, Vec<Client>) {
     let mut several = Several::new(3).await;
     let mut clients = Vec::new();

@@ -1,4 +1,4 @@
-//! Who came and went, told once in the whole cluster.
+//! Online and offline events: each is sent once in the whole cluster.
 
 use super::*;
 

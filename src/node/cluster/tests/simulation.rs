@@ -1,5 +1,5 @@
-//! Forty nodes in one process, driven by a seed: how many copies each message costs, in which order it arrives, and what
-//! the others do when nodes fall. Every figure is held against a plain model of who is where.
+//! Forty nodes in one process, driven by a seed: copies and order of messages, and the reaction to fallen nodes. Every
+//! figure is compared with a plain model.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ const USERS: u64 = 200;
 const ROOMS: u64 = 12;
 const STEPS: usize = 1_500;
 
-/// A small generator: the same seed gives the same run.
+/// Pseudo-random generator. The same seed gives the same run.
 struct Dice(u64);
 
 impl Dice {
@@ -28,17 +28,17 @@ impl Dice {
     }
 }
 
-/// A client with what the model knows of it.
+/// A client with its state in the model.
 struct Tracked {
     client: Client,
     number: u16,
     user: u64,
     room: u64,
-    /// What it should have got, by publisher, in order.
+    /// Expected messages, by publisher, in order.
     expected: Vec<String>,
 }
 
-/// Whether a client is a receiver.
+/// Predicate for the receivers of a message.
 type Meant = Box<dyn Fn(&Tracked) -> bool>;
 
 struct World {
@@ -55,7 +55,7 @@ impl World {
         self.clients.push(Tracked { client, number, user, room, expected: Vec::new() });
     }
 
-    /// The user's client goes on on another node: the new one binds before the old one leaves, or after.
+    /// Moves the user's client to another node. The new client binds before or after the old one leaves.
     async fn move_one(&mut self) {
         let at = usize::try_from(self.dice.below(self.clients.len() as u64)).unwrap();
         let old = self.clients.swap_remove(at);
@@ -71,7 +71,7 @@ impl World {
         }
     }
 
-    /// Publishes a batch to some target and compares the copies with the nodes that have receivers.
+    /// Publishes a batch to a random target and compares the copies with the nodes that have receivers.
     async fn publish(&mut self) {
         let number = self.dice.node();
         let (kind, user, room) = (self.dice.below(20), self.dice.below(USERS), self.dice.below(ROOMS));
@@ -101,7 +101,7 @@ impl World {
     }
 }
 
-/// It got all that was published while it was connected, once, in order.
+/// Checks that the client received every message of its connected time once, in order.
 fn check(tracked: &Tracked) {
     assert_eq!(tracked.client.texts(), tracked.expected, "u{} on n{}", tracked.user, tracked.number);
 }
