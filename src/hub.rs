@@ -1,13 +1,13 @@
-//! This node's connections: who they are, which rooms they are in, and the shards that write to them.
+//! Connections of this node: their users and rooms, and the shards that write to them.
 //!
-//! Knows no broker, no plugin and no client protocol beyond the bytes that `protocol` made. It answers with facts
-//! ("first here", "now empty", so many sent); the node alone acts on them.
+//! Independent of brokers, plugins and client protocols beyond the bytes that `protocol` encodes. The hub returns facts
+//! (first connection of a user, room now empty, number of sent messages), and only the node acts on them.
 //!
-//! A caller's task finds the receivers ([`route`]) and hands each shard its part of the batch as one command. A shard
-//! ([`shard`]) empties its mailbox into the send queues of its connections and then flushes each that has something
-//! waiting with one write ([`send_queue`]). What is shared between the two sides of a connection is its handle
-//! ([`connection`]): a few atomics, no lock on the way of a message. Who counts what, and what "full" means:
-//! `docs/decisions/0005-who-counts-a-delivery.md`.
+//! The caller's task finds the receivers ([`route`]) and sends each shard its part of the batch as one command. A shard
+//! ([`shard`]) empties its mailbox into the send queues of its connections. Then it flushes each connection with queued
+//! bytes in one write ([`send_queue`]). Both sides share the connection's handle ([`connection`]): a few atomics, and
+//! no lock on the path of a message. `docs/decisions/0005-who-counts-a-delivery.md` describes the counting and the
+//! meaning of "full".
 
 mod clock;
 mod connection;
@@ -47,95 +47,96 @@ use crate::id::{ConnectionId, Device, IdSequence, Room, Uid};
 use crate::message::{Entries, Receipt, Target};
 use crate::protocol::{Form, Frames};
 
-/// The writing side of a connection: all that a shard needs of a socket. TLS and io_uring come behind it.
+/// Writing half of a connection: everything that a shard needs of a socket. TLS and io_uring implement it too.
 pub trait Socket: Send + Sync {
-    /// Writes what the socket takes now. One part is the usual case.
+    /// Writes as many bytes as the socket accepts now. Usually there is one part.
     ///
     /// # Errors
-    /// `WouldBlock` when it takes nothing; anything else ends the connection.
+    /// `WouldBlock` if the socket accepts no bytes. Any other error ends the connection.
     fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize>;
-    /// Ready when the socket may take bytes again, or never will (it was shut down or broke).
+    /// Ready when the socket may accept bytes again, or never will (it was shut down or broke).
     ///
     /// # Errors
-    /// Counts as ready: the next write tells what is wrong.
+    /// Counts as ready: the next write returns the error.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Ends the writing side after the last byte, or (`abort`) both sides at once, so that the reader ends too.
+    /// Shuts down the writing half after the last byte, or with `abort` both halves at once, so that the reader ends
+    /// too.
     fn shutdown(&self, abort: bool);
 }
 
-/// Who a connection belongs to, since it was bound.
+/// User and facts of a bound connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
-    /// Grows with each bind of the user: of two connections whose devices exclude each other, the lower loses. 0 where
-    /// its listener lets all devices be, so that it gives way to every other.
+    /// Increases with each bind of the user. Of two connections that exclude each other, the lower number loses. 0 on a
+    /// listener without device matrix, so that the connection loses against every other.
     pub number: u64,
-    /// The user, by the auth plugin's word.
+    /// The user, as determined by the auth plugin.
     pub uid: Uid,
     /// The device.
     pub device: Option<Device>,
-    /// web, android, ios, windows, mac.
+    /// One of web, android, ios, windows, mac.
     pub channel: Option<String>,
-    /// Milliseconds since 1970.
+    /// Time of the user's first bind on the connection, in milliseconds since 1970.
     pub since: i64,
-    /// Seconds since 1970 at which the admission ends.
+    /// Expiry of the admission, in seconds since 1970.
     pub expires: Option<u64>,
-    /// deviceName, appVersion, osVersion, language…: what the client says of itself, over all its binds.
+    /// Facts from all binds of the client: deviceName, appVersion, osVersion, language and others.
     pub facts: Entries,
-    /// Claims of the last admission or login. Nothing in them was typed by the client.
+    /// Claims of the last admission or login. None of them comes from the client.
     pub claims: Entries,
 }
 
-/// One run of frames with its receivers.
+/// A run of frames with its receivers.
 pub struct Delivery {
-    /// To whom.
+    /// Receivers of the run.
     pub target: Target,
-    /// The connection that is left out.
+    /// Connection to leave out.
     pub no_echo: Option<ConnectionId>,
-    /// What.
+    /// Frames of the run.
     pub frames: Frames,
 }
 
-/// What a bind changed.
+/// Result of a bind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bound {
-    /// It is the user's first connection here.
+    /// True if this is the user's first connection here.
     pub first: bool,
-    /// It belonged to another user before. The rooms that it joined as that one it is in still.
+    /// Previous user of the connection. The connection is still in the rooms that it joined for that user.
     pub former: Option<Former>,
 }
 
-/// Whose a connection was.
+/// Previous user of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Former {
-    /// Who.
+    /// Binding to the previous user.
     pub binding: Arc<Binding>,
-    /// It was that user's last connection here.
+    /// True if this was that user's last connection here.
     pub last: bool,
 }
 
-/// What the end of a connection changed.
+/// Result of a detach.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Detached {
-    /// It was the user's last connection here.
+    /// True if this was the user's last connection here.
     pub last: bool,
-    /// The rooms it was in.
+    /// Rooms that the connection was in.
     pub rooms: Vec<Room>,
 }
 
-/// What of the configuration a hub needs.
+/// Settings of a hub.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// How many shards; 0 = one per core.
+    /// Number of shards. 0 = one per core.
     pub shards: usize,
-    /// Most live connections.
+    /// Limit of live connections.
     pub connections: usize,
-    /// Liveness.
+    /// Heartbeat interval and limit.
     pub heartbeat: Heartbeat,
-    /// Bounds of what waits for one connection, and of a shard's mailbox.
+    /// Limits of the queue of one connection, and of the mailbox of a shard.
     pub queue: Queue,
-    /// Bind after connect.
+    /// Time limit for the bind after the connect.
     pub unbound: Duration,
-    /// Furthest that an unbound connection's time may be moved, from its connect on.
+    /// Maximum of the extended bind time limit, from the connect on.
     pub unbound_max: Duration,
 }
 
@@ -152,21 +153,21 @@ impl From<&Config> for Settings {
     }
 }
 
-/// The life of one shard: to be spawned on the runtime, and joined after [`Hub::stop`].
+/// Future of one shard. Spawn it on the runtime and join it after [`Hub::stop`].
 pub type ShardTask = BoxFuture<'static, ()>;
 
-/// What shards have done since the start.
+/// Work of the shards since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Calls of [`Socket::try_write`].
+    /// Number of calls of [`Socket::try_write`].
     pub writes: u64,
-    /// Frames of deliveries and answers handed to sockets whole.
+    /// Number of frames of deliveries and replies that sockets accepted completely.
     pub frames: u64,
-    /// Bytes handed to sockets.
+    /// Number of bytes that sockets accepted.
     pub bytes: u64,
 }
 
-/// This node's connections.
+/// Connections of this node.
 pub struct Hub {
     ids: Arc<IdSequence>,
     limit: usize,
@@ -175,7 +176,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub with its shards. A metrics recorder must be installed before, or the hub's metrics go nowhere.
+    /// Creates a hub with its shards. Install the metrics recorder before, otherwise the hub's metrics are lost.
     #[must_use]
     pub fn new(settings: &Settings, ids: Arc<IdSequence>) -> (Self, Vec<ShardTask>) {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -198,13 +199,12 @@ impl Hub {
         (hub, tasks)
     }
 
-    /// Takes a new connection under its wings, unbound. `None` when the node holds as many as it may, has stopped, or
-    /// has no id left.
+    /// Adds a new, unbound connection. `None` if the node is at its connection limit, has stopped, or has no id left.
     pub async fn attach(&self, socket: Arc<dyn Socket>, form: Option<Form>) -> Option<Connection> {
         let home =
             self.router.homes.iter().min_by_key(|home| home.live.load(Ordering::Relaxed)).expect("there is a shard");
         let id = self.ids.take_connection().await?;
-        // Everything after this wait happens at once: a caller that is cancelled leaves no half connection.
+        // No await follows, so a cancelled caller leaves no partial connection.
         let permit = home.mailbox.reserve().await.ok()?;
         if !self.router.registry.make_room(self.limit) {
             return None;
@@ -216,117 +216,121 @@ impl Hub {
         Some(connection)
     }
 
-    /// Gives the connection to a user, or (same uid) replaces what is known of it. A detached one stays unbound.
+    /// Binds the connection to a user, or with the same uid replaces its binding. A detached connection stays unbound.
     pub fn bind(&self, connection: &Connection, binding: Binding) -> Bound {
         self.router.registry.bind(connection, binding)
     }
 
-    /// Forgets the connection: what waits is written as far as the socket takes it, then both sides are shut down.
-    /// A second call changes nothing and answers the default. Does not wait; async, because a node among others will.
+    /// Removes the connection. Queued bytes are written as far as the socket accepts them, then both halves are shut
+    /// down. A second call has no effect and returns the default. Does not wait; async for implementations over several
+    /// nodes.
     pub async fn detach(&self, connection: &Connection) -> Detached {
         let Some(Leave { binding, rooms }) = connection.take_leave() else { return Detached::default() };
         let rooms: Vec<Room> = rooms.into_iter().map(|room| self.router.rooms.exit(&room, connection)).collect();
         let last = self.router.registry.remove(connection, binding.as_deref());
         let home = connection.home();
         home.live.fetch_sub(1, Ordering::Relaxed);
-        // A full mailbox is no reason to wait: the shard finds out by its next tick.
+        // Never waits for a full mailbox: the shard then learns of the detach with its next tick.
         if home.mailbox.try_send(Command::Detach(connection.clone())).is_err() {
             home.look_at(connection);
         }
         Detached { last, rooms }
     }
 
-    /// Every publish that starts after this returned reaches a connection that joined.
+    /// Adds the connection to a room. Every publish that starts after the return reaches it.
     pub fn join(&self, connection: &Connection, room: &Room, terms: Terms<'_>) -> Joined {
         self.router.rooms.join(connection, room, terms)
     }
 
-    /// Waits until memberships have ended, and gives the connections that have them.
+    /// Waits until memberships have ended and returns their connections.
     pub async fn memberships_ended(&self) -> Vec<Connection> {
         self.ended.take().await
     }
 
-    /// Takes the connection out of the rooms in which its membership has ended; their names.
+    /// Removes the connection from the rooms with an ended membership and returns their names.
     pub fn leave_ended(&self, connection: &Connection) -> Vec<Room> {
         self.router.rooms.leave_ended(connection)
     }
 
-    /// `false` when it was not in the room. Every publish that starts after this returned leaves it out.
+    /// Removes the connection from a room. Every publish that starts after the return leaves it out. Returns false if
+    /// the connection was not in the room.
     pub fn leave(&self, connection: &Connection, room: &Room) -> bool {
         self.router.rooms.leave(connection, room)
     }
 
-    /// The connection with this id.
+    /// Returns the connection with this id.
     #[must_use]
     pub fn connection(&self, id: ConnectionId) -> Option<Connection> {
         self.router.registry.connection(id)
     }
 
-    /// The user's connections.
+    /// Returns the connections of the user.
     #[must_use]
     pub fn user(&self, uid: &str) -> Vec<Connection> {
         self.router.registry.user(uid).into_vec()
     }
 
-    /// Whether the user has a connection.
+    /// True if the user has a connection.
     #[must_use]
     pub fn has_user(&self, uid: &str) -> bool {
         self.router.registry.has_user(uid)
     }
 
-    /// Whether the room has a member.
+    /// True if the room has a member.
     #[must_use]
     pub fn has_room(&self, room: &str) -> bool {
         self.router.rooms.find(room).is_some_and(|state| !state.is_dead())
     }
 
-    /// Connections, bound or not.
+    /// Number of connections, bound or not.
     #[must_use]
     pub fn live(&self) -> usize {
         self.router.registry.live()
     }
 
-    /// The connections in a room.
+    /// Returns the connections in a room.
     #[must_use]
     pub fn room(&self, room: &str) -> Vec<Connection> {
         self.router.rooms.members(room)
     }
 
-    /// Rooms with how many connections each has, in no promised order.
+    /// Returns all rooms with their numbers of connections, in no particular order.
     #[must_use]
     pub fn rooms(&self) -> Vec<(Room, usize)> {
         self.router.rooms.all()
     }
 
-    /// Bound connections, cids in growing order, from the first above `after` on, at most `limit`.
+    /// Returns at most `limit` bound connections with ids above `after`, in ascending order.
     #[must_use]
     pub fn page(&self, after: u64, limit: usize) -> Vec<Connection> {
         self.router.registry.page(after, limit)
     }
 
-    /// Every connection, bound or not, in no promised order (for the drain).
+    /// Returns all connections for the drain, bound or not, in no particular order.
     #[must_use]
     pub fn connections(&self) -> Vec<Connection> {
         self.router.registry.all()
     }
 
-    /// Users with at least one connection, and bound connections.
+    /// Returns the number of users with a connection, and of bound connections.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         self.router.registry.counts()
     }
 
-    /// Routes the whole batch, then hands each shard its part as one. One receipt per delivery, in order; counts are
-    /// connections, times the frames of the delivery's run.
+    /// Routes the batch and sends each shard its part as one command. Returns one receipt per delivery, in order. A
+    /// receipt counts connections, times the frames of the delivery's run.
     ///
-    /// Waits while a mailbox is full, and, where a shard has to count (rooms, everyone, a queue that is nearly full),
-    /// until that shard has flushed what the batch touched. Never waits for a socket. A device is told as offline when
-    /// its user has no connection of that device; the users of [`Target::EveryoneBut`] never are.
+    /// Waits while a mailbox is full. If a shard must count (rooms, everyone, a nearly full queue), also waits until it
+    /// has flushed all connections of the batch. Never waits for a socket.
+    ///
+    /// A device counts as offline if its user has no connection of that device. The users of [`Target::EveryoneBut`]
+    /// never count as offline.
     pub async fn route(&self, batch: Vec<Delivery>) -> Vec<Receipt> {
         self.router.route(batch).await
     }
 
-    /// Waits until everything that was handed over before has been written, or found a socket that takes no more.
+    /// Waits until everything queued before is written, or until the sockets accept no more bytes.
     pub async fn settle(&self) {
         for home in &self.router.homes {
             let (report, settled) = oneshot::channel();
@@ -336,15 +340,15 @@ impl Hub {
         }
     }
 
-    /// Ends the shards: what waits is flushed once more, and the sockets that are left are shut down. Whatever is
-    /// sent afterwards is refused; lists, counts and [`Hub::detach`] go on working.
+    /// Stops the shards: queued bytes are flushed once more, then the remaining sockets are shut down. Later messages
+    /// are refused. Lists, counts and [`Hub::detach`] still work.
     pub async fn stop(&self) {
         for home in &self.router.homes {
             let _ = home.mailbox.send(Command::Stop).await;
         }
     }
 
-    /// What the shards have done since the start.
+    /// Returns the work of the shards since the start.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.router.homes.iter().fold(Totals::default(), |sum, home| {

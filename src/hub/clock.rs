@@ -1,4 +1,4 @@
-//! Time as the hub counts it: ticks since the hub was made. Tick 0 never is, so that it can mean "none".
+//! Clock of the hub: ticks since its creation. Tick 0 never occurs, so that it can mean "none".
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 use super::Settings;
 use crate::clock;
 
-/// Number of a tick. At one a second it lasts 136 years.
+/// Number of a tick. With one tick per second, the type lasts 136 years.
 pub(super) type Tick = u32;
 
-/// The usual tick. A shorter one is taken where a configured time is too short to be told with it.
+/// Default length of a tick. A shorter one is used if a configured time is too short for it.
 const TICK: Duration = Duration::from_secs(1);
 const SHORTEST_TICK: Duration = Duration::from_millis(10);
 
-/// Turns time into ticks, the same ones in every shard.
+/// Converts times to ticks, identically in every shard.
 #[derive(Debug, Clone)]
 pub(super) struct Clock {
     pub(super) start: Instant,
@@ -32,18 +32,18 @@ impl Clock {
         Tick::try_from(ticks).map_or(Tick::MAX, |ticks| ticks.saturating_add(1))
     }
 
-    /// How many ticks it takes for at least `time` to pass; at least one.
+    /// Number of ticks in which at least `time` passes. At least one.
     pub(super) fn ticks(&self, time: Duration) -> Tick {
         Tick::try_from(time.as_nanos().div_ceil(self.tick.as_nanos())).unwrap_or(Tick::MAX).max(1)
     }
 
-    /// The tick by which all of `time` has passed from now on.
+    /// Tick at which all of `time` has passed from now on.
     pub(super) fn after(&self, time: Duration) -> Tick {
-        // The current tick has begun already.
+        // The current tick has already begun.
         self.now().saturating_add(self.ticks(time)).saturating_add(1)
     }
 
-    /// The tick at which the wall clock shows so many seconds since 1970; the next one if it did already.
+    /// Tick at which the wall clock reaches `seconds` since 1970. The next tick if that time has passed.
     pub(super) fn at_wall(&self, seconds: u64) -> Tick {
         self.after(Duration::from_secs(seconds).saturating_sub(clock::since_1970()))
     }

@@ -1,7 +1,7 @@
-//! The handle of a connection: what its reader, the callers that route to it and its shard share.
+//! Handle of a connection, shared by its reader, the routing callers and its shard.
 //!
-//! Knows no socket: bytes go through the mailbox of the connection's [`Home`]. A message on its way touches only the
-//! first few words here, all atomic; the locks are for binds, rooms and tags.
+//! Independent of sockets: bytes go through the mailbox of the connection's [`Home`]. A message touches only the first
+//! few words here, all of them atomic. The locks are for binds, rooms and tags.
 
 mod membership;
 
@@ -30,23 +30,23 @@ pub use membership::{Joined, Terms};
 
 use membership::Ends;
 
-/// A live connection, as a cheap handle.
+/// A live connection. Cheap to clone.
 #[derive(Clone)]
 pub struct Connection(Arc<Link>);
 
-/// What all handles of one shard's connections share.
+/// State shared by the handles of one shard's connections.
 pub(super) struct Home {
     pub(super) index: usize,
     pub(super) mailbox: mpsc::Sender<Command>,
-    /// Connections on this shard; where the next one goes.
+    /// Number of connections of this shard. The next connection goes to the shard with the fewest.
     pub(super) live: AtomicUsize,
     pub(super) totals: TotalsCell,
     pub(super) bounds: Bounds,
     pub(super) clock: Clock,
-    /// What the shard is to look at by its next tick, each connection at most once: changes that may not wait for
-    /// room in the mailbox.
+    /// Connections that the shard checks by its next tick, each at most once. For changes that must not wait for
+    /// mailbox space.
     pub(super) to_look_at: Mutex<Vec<Connection>>,
-    /// Connections with a membership that has ended, over all shards.
+    /// Connections of all shards with an ended membership.
     pub(super) ended: Arc<Ended>,
 }
 
@@ -59,55 +59,55 @@ pub(super) struct Bounds {
 }
 
 const OPEN: u16 = 0;
-/// Ended by the other side or by an error; the numbers above are close codes.
+/// Ended by the peer or by an error. Greater numbers are close codes.
 const GONE: u16 = 1;
 
-/// Slot index of a connection that its shard does not hold.
+/// Slot index of a connection without a slot in its shard.
 pub(super) const NO_SLOT: u32 = u32::MAX;
 
-/// Hot words first: they share a cache line.
+/// The frequently used words come first, so that they share a cache line.
 struct Link {
     home: Arc<Home>,
     id: ConnectionId,
-    /// [`Load`] from the promise to queue a run until its last byte is written.
+    /// [`Load`] from the reservation of queue space until the last byte of the run is written.
     waiting: AtomicU64,
-    /// Keyed hash of the user, odd; 0 = not bound.
+    /// Keyed hash of the user, odd. 0 = not bound.
     user: AtomicU64,
-    /// Written and read by the shard only.
+    /// Accessed only by the shard.
     slot: AtomicU32,
     ended: AtomicU16,
-    /// [`Form::index`] + 1; 0 = not known.
+    /// [`Form::index`] + 1. 0 = unknown.
     form: AtomicU8,
-    /// PINGs without a sign of life behind them.
+    /// PINGs sent since the last frame of the client.
     missed: AtomicU8,
 
     binding: ArcSwapOption<Binding>,
     attached: Tick,
     unbound_until: AtomicU32,
-    /// 0 = never.
+    /// Tick at which the admission expires. 0 = never.
     expires: AtomicU32,
-    /// Tick at which the first of its memberships ends; 0 = never.
+    /// Tick at which the first membership ends. 0 = never.
     first_end: AtomicU32,
-    /// It stands in `to_look_at`.
+    /// True while the connection is in `to_look_at`.
     noted: AtomicBool,
-    /// It stands in [`Home::ended`].
+    /// True while the connection is in [`Home::ended`].
     reported: AtomicBool,
     /// [`DevicePolicy`] of its listener.
     excludes: AtomicBool,
     seldom: Mutex<Seldom>,
 }
 
-/// What changes by a client's or the API's word only.
+/// State that changes only by requests of the client or of the API.
 #[derive(Default)]
 struct Seldom {
     detached: bool,
     rooms: Vec<Arc<RoomState>>,
-    /// Ends of memberships; most connections have none.
+    /// Ends of memberships. `None` for most connections.
     ends: Option<Box<Ends>>,
     tag: Option<Box<str>>,
 }
 
-/// What a connection leaves behind.
+/// State that a connection has at its detach.
 pub(super) struct Leave {
     pub(super) binding: Option<Arc<Binding>>,
     pub(super) rooms: Vec<Arc<RoomState>>,
@@ -138,30 +138,31 @@ impl Connection {
         Self(Arc::new(link))
     }
 
-    /// Its id.
+    /// Id of the connection.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.0.id
     }
 
-    /// Who it belongs to; `None` until it is bound.
+    /// Returns the binding, or `None` until the connection is bound.
     #[must_use]
     pub fn binding(&self) -> Option<Arc<Binding>> {
         self.0.binding.load_full()
     }
 
-    /// How it is spoken to; `None` until that is known. Nothing is written before, and deliveries leave it out.
+    /// Protocol of the connection, or `None` until it is known. Until then nothing is written, and deliveries skip the
+    /// connection.
     #[must_use]
     pub fn form(&self) -> Option<Form> {
         form_of(self.0.form.load(Ordering::Acquire))
     }
 
-    /// Fixes how it is spoken to; the first call counts.
+    /// Sets the protocol. Only the first call has an effect.
     pub fn set_form(&self, form: Form) {
         let _ = self.0.form.compare_exchange(0, form_number(form), Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Which devices of its user it gets along with, by the word of the listener it came through.
+    /// Device policy of the listener that accepted the connection.
     #[must_use]
     pub fn devices(&self) -> DevicePolicy {
         match self.0.excludes.load(Ordering::Relaxed) {
@@ -170,34 +171,34 @@ impl Connection {
         }
     }
 
-    /// Sets which devices of its user it gets along with: all, until then.
+    /// Sets the device policy. The default allows all devices.
     pub fn set_devices(&self, policy: DevicePolicy) {
         self.0.excludes.store(policy == DevicePolicy::Cim, Ordering::Relaxed);
     }
 
-    /// The client gave a sign of life (any frame): unanswered PINGs are forgotten. Costs one relaxed store.
+    /// Notes a frame of the client and resets the count of unanswered PINGs. Costs one relaxed store.
     pub fn saw_life(&self) {
         self.0.missed.store(0, Ordering::Relaxed);
     }
 
-    /// The rooms it is in, in the order in which it joined.
+    /// Rooms of the connection, in the order of the joins.
     #[must_use]
     pub fn rooms(&self) -> Vec<Room> {
         self.0.seldom.lock().rooms.iter().map(|room| room.name().clone()).collect()
     }
 
-    /// Its tag (`client_set_tag`).
+    /// Tag of the connection (`client_set_tag`).
     #[must_use]
     pub fn tag(&self) -> Option<String> {
         self.0.seldom.lock().tag.as_deref().map(str::to_owned)
     }
 
-    /// Sets or removes its tag.
+    /// Sets or removes the tag.
     pub fn set_tag(&self, tag: Option<String>) {
         self.0.seldom.lock().tag = tag.map(String::into_boxed_str);
     }
 
-    /// Moves the end of the unbound time to `time` from now, at most to `limits.unbound_max` after the connect.
+    /// Moves the time limit for the bind to `time` from now, at most to `limits.unbound_max` after the connect.
     pub fn extend_unbound(&self, time: Duration) {
         let clock = &self.0.home.clock;
         let last = self.0.attached.saturating_add(clock.ticks(self.0.home.bounds.unbound_max));
@@ -206,8 +207,8 @@ impl Connection {
         self.0.home.look_at(self);
     }
 
-    /// Queues bytes that already are whole frames of its form (a reply, a WebSocket pong), behind what waits.
-    /// `false` when it is closing. Waits while the shard's mailbox is full.
+    /// Queues bytes that are complete frames in the connection's protocol (a reply, a WebSocket pong). Returns false if
+    /// the connection is closing. Waits while the shard's mailbox is full.
     pub async fn send(&self, frame: Bytes) -> bool {
         if self.has_ended() {
             return false;
@@ -216,18 +217,19 @@ impl Connection {
         self.0.home.mailbox.send(Command::Send(seat, frame)).await.is_ok()
     }
 
-    /// Flushes what waits, says why (a close frame on WebSocket), ends the writing side, and, if the client does not
-    /// end its own within the write time-out, both. The first call counts. Waits while the shard's mailbox is full.
+    /// Closes the connection: flushes queued bytes, sends the reason (a close frame on WebSocket), and shuts down the
+    /// writing half. If the client does not close its side within the write time-out, shuts down both halves. Only the
+    /// first call has an effect. Waits while the shard's mailbox is full.
     pub async fn close(&self, why: Disconnect) {
         self.close_towards(why, None).await;
     }
 
-    /// The same, and the close frame names `next`, the address of the node where the client may go on.
+    /// Same as [`Connection::close`], with `next`, the address of the next node, in the close frame.
     pub async fn close_towards(&self, why: Disconnect, next: Option<Box<str>>) {
         if self.has_ended() {
             return;
         }
-        // Both things happen after the wait, so that a caller that is cancelled has closed nothing.
+        // Both steps follow the wait, so that a cancelled caller has closed nothing.
         let permit = self.0.home.mailbox.reserve().await;
         if self.end(why)
             && let Ok(permit) = permit
@@ -236,7 +238,7 @@ impl Connection {
         }
     }
 
-    /// Why it was closed by this node, once it was.
+    /// Reason for which this node closed the connection. `None` if it did not.
     #[must_use]
     pub fn closed(&self) -> Option<Disconnect> {
         let code = self.0.ended.load(Ordering::Acquire);
@@ -252,7 +254,7 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// What the rest of the hub does with a handle.
+/// Operations for the rest of the hub.
 impl Connection {
     pub(super) fn home(&self) -> &Home {
         &self.0.home
@@ -262,17 +264,17 @@ impl Connection {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether it takes nothing any more: it is closing, broken or detached.
+    /// True if the connection accepts nothing any more: it is closing, broken or detached.
     pub(super) fn has_ended(&self) -> bool {
         self.0.ended.load(Ordering::Acquire) != OPEN
     }
 
-    /// Closes it for what comes; `false` if it was closed before.
+    /// Marks the connection as closed for this reason. Returns false if it was closed before.
     pub(super) fn end(&self, why: Disconnect) -> bool {
         self.0.ended.compare_exchange(OPEN, why.code, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// Closes it for what comes, without a reason of this node's.
+    /// Marks the connection as ended without a reason of this node.
     pub(super) fn lose(&self) {
         let _ = self.0.ended.compare_exchange(OPEN, GONE, Ordering::AcqRel, Ordering::Relaxed);
     }
@@ -285,7 +287,8 @@ impl Connection {
         self.0.user.load(Ordering::Acquire)
     }
 
-    /// Runs `list` with the former binding while nobody else binds or detaches it; `None` if it is detached.
+    /// Sets the binding and runs `list` with the former one. No other bind or detach runs meanwhile. `None` if the
+    /// connection is detached.
     pub(super) fn set_binding<R>(
         &self,
         binding: Binding,
@@ -308,7 +311,7 @@ impl Connection {
         Some(listed)
     }
 
-    /// The tick at which its time runs out, and whether that is because it is not bound; `None` = never.
+    /// Tick of the next time limit with its reason: expiry of the admission, or of the time to bind. `None` = no limit.
     pub(super) fn time_limit(&self) -> Option<(Tick, Disconnect)> {
         if self.is_bound() {
             let expires = self.0.expires.load(Ordering::Relaxed);
@@ -317,17 +320,17 @@ impl Connection {
         Some((self.0.unbound_until.load(Ordering::Relaxed), Disconnect::UNBOUND))
     }
 
-    /// PINGs without a sign of life behind them.
+    /// PINGs sent since the last frame of the client.
     pub(super) fn missed(&self) -> u32 {
         self.0.missed.load(Ordering::Relaxed).into()
     }
 
-    /// One more goes out. Should a sign of life come in between, one PING may count that was answered.
+    /// Counts a PING. If a frame of the client arrives at the same time, an answered PING may stay counted.
     pub(super) fn count_ping(&self) {
         self.0.missed.store(self.0.missed.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Where its shard holds it. Only the shard asks, only the shard tells.
+    /// Slot index in the shard. Only the shard reads and sets it.
     pub(super) fn slot(&self) -> u32 {
         self.0.slot.load(Ordering::Relaxed)
     }
@@ -336,12 +339,12 @@ impl Connection {
         self.0.slot.store(slot, Ordering::Relaxed);
     }
 
-    /// It may be noted for a look again.
+    /// Permits `look_at` to note the connection again.
     pub(super) fn looked_at(&self) {
         self.0.noted.store(false, Ordering::Release);
     }
 
-    /// From now on it takes nothing, joins nothing and cannot be bound: whose it was and which rooms it was in, once.
+    /// Detaches the connection: later messages, joins and binds fail. Returns its binding and rooms, once.
     pub(super) fn take_leave(&self) -> Option<Leave> {
         let mut seldom = self.0.seldom.lock();
         if std::mem::replace(&mut seldom.detached, true) {
@@ -355,7 +358,7 @@ impl Connection {
         self.0.seldom.lock().detached
     }
 
-    /// Promises room for `load`, unless it would go over the bounds. A queue with nothing in it takes any one run.
+    /// Reserves queue space for `load` unless it exceeds the limits. An empty queue accepts any single run.
     pub(super) fn reserve(&self, load: Load) -> bool {
         let bounds = self.0.home.bounds.queue;
         let waiting = &self.0.waiting;
@@ -371,14 +374,14 @@ impl Connection {
         }
     }
 
-    /// What was promised has been written or dropped.
+    /// Releases space after the bytes were written or dropped.
     pub(super) fn release(&self, load: Load) {
         if load != Load::default() {
             self.0.waiting.fetch_sub(load.0, Ordering::Relaxed);
         }
     }
 
-    /// What is promised or queued and not yet written.
+    /// Bytes and frames that are reserved or queued and not yet written.
     #[cfg(test)]
     pub(super) fn waiting(&self) -> Load {
         Load(self.0.waiting.load(Ordering::Relaxed))
@@ -386,7 +389,7 @@ impl Connection {
 }
 
 impl Home {
-    /// Has the shard look at the connection by its next tick.
+    /// Makes the shard check the connection by its next tick.
     pub(super) fn look_at(&self, connection: &Connection) {
         if !connection.0.noted.swap(true, Ordering::AcqRel) {
             self.to_look_at.lock().push(connection.clone());

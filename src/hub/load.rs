@@ -1,17 +1,17 @@
-//! How full a queue is, counted on both sides of the mailbox: by whoever routes and by the shard.
+//! Fill level of a queue, counted by the routing callers and by the shard.
 //!
-//! Knows no byte of what is queued.
+//! Independent of the queued bytes.
 
 use super::connection::Connection;
 
-/// What waits for a connection, or a share of it: frames above, bytes in the low [`BYTE_BITS`] bits of one word, so
-/// that both are counted by one atomic step.
+/// Bytes and frames that wait for a connection, or a share of them. One word holds frames in the high bits and bytes in
+/// the low [`BYTE_BITS`] bits, so that one atomic operation counts both.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Load(pub(super) u64);
 
 const BYTE_BITS: u32 = 40;
 const BYTE_MASK: u64 = (1 << BYTE_BITS) - 1;
-/// Half of what either field holds: two loads add up without touching each other.
+/// Half of the range of each field, so that the sum of two loads does not overflow into the other field.
 const MAX_BYTES: u64 = BYTE_MASK >> 1;
 const MAX_FRAMES: u64 = u64::MAX >> (BYTE_BITS + 1);
 
@@ -38,7 +38,7 @@ impl Load {
     }
 }
 
-/// A place in a connection's queue for one run. Dropped unused, it gives back what it holds: a caller that is cancelled
+/// Reserved space for one run in a connection's queue. The drop releases unused space, so a caller that is cancelled
 /// between routing and the mailbox leaves nothing behind.
 pub(super) struct Seat {
     connection: Connection,
@@ -46,7 +46,7 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Holds room for `load` if there is some; if not, the shard has to ask again after a flush ([`Seat::is_held`]).
+    /// Reserves space for `load` if possible. Otherwise the shard must try again after a flush ([`Seat::is_held`]).
     pub(super) fn take(connection: Connection, load: Load) -> Self {
         let held = if connection.reserve(load) { load } else { Load::default() };
         Self { connection, held }
@@ -60,7 +60,7 @@ impl Seat {
         self.held != Load::default()
     }
 
-    /// The run is queued: from now on its entry holds the load.
+    /// Passes the load to the queue entry of the run.
     pub(super) fn into_load(mut self) -> Load {
         std::mem::take(&mut self.held)
     }

@@ -1,4 +1,4 @@
-//! Counters of the hub: added up where the work is done, told to the recorder once a batch.
+//! Counters of the hub. They are summed locally and passed to the recorder once per batch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ use crate::disconnect::Disconnect;
 use crate::message::Receipt;
 use crate::telemetry::names;
 
-/// [`Totals`] of one shard, for whoever asks.
+/// [`Totals`] of one shard, readable from any thread.
 #[derive(Debug, Default)]
 pub(super) struct TotalsCell {
     writes: AtomicU64,
@@ -28,7 +28,7 @@ impl TotalsCell {
     }
 }
 
-/// What a shard counts.
+/// Counters of a shard.
 pub(super) struct ShardMeters {
     now: Totals,
     writes: Counter,
@@ -64,7 +64,7 @@ impl ShardMeters {
         self.mailbox.set(commands as f64);
     }
 
-    /// Tells what was counted since the last call.
+    /// Publishes the counts since the last call.
     pub(super) fn publish(&mut self, cell: &TotalsCell) {
         let Totals { writes, frames, bytes } = std::mem::take(&mut self.now);
         if writes == 0 {
@@ -79,7 +79,7 @@ impl ShardMeters {
     }
 }
 
-/// What routing counts.
+/// Counters of routing.
 pub(super) struct RouteMeters {
     delivered: Counter,
     full: Counter,
@@ -101,7 +101,7 @@ impl RouteMeters {
     }
 }
 
-/// A connection is closed. A client that closes chooses any code: all of those are one label.
+/// Counts a closed connection. Codes chosen by clients share one label.
 pub(super) fn count_close(why: Disconnect) {
     counter!(names::CLOSED, "code" => close_label(why)).increment(1);
 }
@@ -112,9 +112,9 @@ fn close_label(why: Disconnect) -> String {
     if is_listed || is_fault { why.code.to_string() } else { BY_CLIENT.to_owned() }
 }
 
-/// The label of connections that their clients closed. The echo of a client's code has no reason.
+/// Label of connections closed by their clients. An echoed client code has no reason text.
 const BY_CLIENT: &str = "client";
-/// Faults of WebSocket itself, which have no number of ours (RFC 6455 §7.4.1).
+/// Faults of WebSocket itself, without a close code of Skylark (RFC 6455 §7.4.1).
 const WEBSOCKET_FAULTS: [u16; 2] = [1002, 1007];
 
 #[cfg(test)]

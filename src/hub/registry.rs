@@ -1,6 +1,6 @@
-//! Who is connected: connections by id, connections by user. Knows no room and no shard.
+//! Connections by id and by user. Independent of rooms and shards.
 //!
-//! Maps are split, so that callers seldom meet, and keyed with a secret, because clients choose uids.
+//! The maps are sharded to reduce contention, and hashed with a secret key, because clients choose uids.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops;
@@ -16,7 +16,7 @@ use super::{Binding, Bound, Former};
 use crate::id::{ConnectionId, Uid};
 use crate::telemetry::names;
 
-/// Connections of one user: mostly one or two.
+/// Connections of one user, mostly one or two.
 pub(super) type Links = SmallVec<[Connection; 2]>;
 
 const USER_MAPS: usize = 64;
@@ -26,7 +26,7 @@ const ID_MAPS: usize = 16;
 pub(super) struct Registry {
     hasher: RandomState,
     users: Box<[RwLock<HashMap<Uid, Links, RandomState>>]>,
-    /// Ordered, so that a listing can go on where it stopped.
+    /// Ordered, so that a listing can continue after an id.
     by_id: Box<[RwLock<BTreeMap<u64, Connection>>]>,
     live: AtomicUsize,
     bound: AtomicUsize,
@@ -46,7 +46,7 @@ impl Registry {
         }
     }
 
-    /// Counts one connection more, unless there are `limit`.
+    /// Counts a new connection, unless `limit` is reached.
     pub(super) fn make_room(&self, limit: usize) -> bool {
         let more = |live| (live < limit).then_some(live + 1);
         let before = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
@@ -60,10 +60,10 @@ impl Registry {
         self.ids_near(connection.id()).write().insert(connection.id().as_u64(), connection.clone());
     }
 
-    /// What it changed: nothing for one that is detached.
+    /// Binds the connection and returns the changes. No effect on a detached connection.
     pub(super) fn bind(&self, connection: &Connection, mut binding: Binding) -> Bound {
         let hash = self.hash(binding.uid.as_str());
-        // Whoever asks for the user from now on finds one text of it, however many connections it has.
+        // All connections of a user share one allocation of the uid.
         if let Some((uid, _)) = self.users_near(hash).read().get_key_value(&binding.uid) {
             binding.uid = uid.clone();
         }
@@ -90,7 +90,7 @@ impl Registry {
         bound.unwrap_or_default()
     }
 
-    /// Whether it was its user's last connection. To be called once, after nobody can bind it any more.
+    /// Removes the connection and returns true if it was its user's last one. Call it once, after no bind is possible.
     pub(super) fn remove(&self, connection: &Connection, binding: Option<&Binding>) -> bool {
         self.ids_near(connection.id()).write().remove(&connection.id().as_u64());
         let before = self.live.fetch_sub(1, Ordering::Relaxed);
@@ -104,7 +104,7 @@ impl Registry {
         self.ids_near(id).read().get(&id.as_u64()).cloned()
     }
 
-    /// The user's connections.
+    /// Returns the connections of the user.
     pub(super) fn user(&self, uid: &str) -> Links {
         self.users_near(self.hash(uid)).read().get(uid).cloned().unwrap_or_default()
     }
@@ -137,12 +137,12 @@ impl Registry {
         (self.online.load(Ordering::Relaxed), self.bound.load(Ordering::Relaxed))
     }
 
-    /// What [`Connection::user_hash`] is for a connection of the user.
+    /// Value of [`Connection::user_hash`] for a connection of the user.
     pub(super) fn hash(&self, uid: &str) -> u64 {
         self.hasher.hash_one(uid) | 1
     }
 
-    /// Whether the user has no connection left.
+    /// Removes the connection from the user's list and returns true if the list is now empty.
     fn unlist(&self, uid: &Uid, connection: &Connection) -> bool {
         let mut users = self.users_near(self.hash(uid.as_str())).write();
         let Some(links) = users.get_mut(uid) else { return false };
@@ -157,7 +157,7 @@ impl Registry {
     }
 
     fn users_near(&self, hash: u64) -> &RwLock<HashMap<Uid, Links, RandomState>> {
-        // The maps use the low and the highest bits of the same hash.
+        // These bits differ from the low and the highest ones, which the maps use.
         &self.users[(hash >> 40) as usize % USER_MAPS]
     }
 

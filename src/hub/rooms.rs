@@ -1,5 +1,4 @@
-//! Rooms: which connections are in which, split by the shard that holds them, so that a fan-out touches only shards
-//! with members. Knows no user.
+//! Rooms and their members, grouped by shard, so that a fan-out reaches only shards with members. Independent of users.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -16,10 +15,10 @@ use crate::id::Room;
 use crate::telemetry::names;
 
 const MAPS: usize = 64;
-/// From so many members on, a part of a room is a map: leaving it must not take longer the fuller it is.
+/// Number of members from which on a part is a map, so that the time of a leave does not grow with the room.
 const FEW: usize = 16;
 
-/// Every room with at least one member.
+/// All rooms with at least one member.
 pub(super) struct Rooms {
     hasher: RandomState,
     maps: Box<[Map]>,
@@ -27,7 +26,7 @@ pub(super) struct Rooms {
 
 type Map = RwLock<HashMap<Room, Arc<RoomState>, RandomState>>;
 
-/// One room. Its members hold it, so that leaving needs no search for it.
+/// One room. Its members hold a reference, so that a leave needs no search.
 pub(super) struct RoomState {
     name: Room,
     members: RwLock<Members>,
@@ -35,7 +34,7 @@ pub(super) struct RoomState {
 
 #[derive(Default)]
 struct Members {
-    /// It was found empty and is no longer listed: whoever still holds it must not enter.
+    /// True once the room was found empty and removed from the list. Holders of a reference must not join it.
     dead: bool,
     parts: SmallVec<[Part; 1]>,
 }
@@ -74,7 +73,7 @@ impl Rooms {
         })
     }
 
-    /// Takes the connection, which does not list the room any more, out of it; tells the room's name.
+    /// Removes the connection from a room that its own list no longer contains. Returns the name of the room.
     pub(super) fn exit(&self, state: &Arc<RoomState>, connection: &Connection) -> Room {
         if state.remove(connection) {
             self.bury(state);
@@ -82,7 +81,7 @@ impl Rooms {
         state.name.clone()
     }
 
-    /// The room, if it has a member.
+    /// Returns the room if it has a member.
     pub(super) fn find(&self, room: &str) -> Option<Arc<RoomState>> {
         self.near(room).read().get(room).cloned()
     }
@@ -124,7 +123,7 @@ impl Rooms {
         Arc::clone(state)
     }
 
-    /// Takes a dead room off the list, if nobody did.
+    /// Removes a dead room from the list, unless that was done before.
     fn bury(&self, state: &Arc<RoomState>) {
         let mut map = self.near(state.name.as_str()).write();
         if map.get(&state.name).is_some_and(|listed| Arc::ptr_eq(listed, state)) {
@@ -134,7 +133,7 @@ impl Rooms {
     }
 
     fn near(&self, room: &str) -> &Map {
-        // The maps use the low and the highest bits of the same hash.
+        // These bits differ from the low and the highest ones, which the maps use.
         &self.maps[(self.hasher.hash_one(room) >> 40) as usize % MAPS]
     }
 }
@@ -144,7 +143,7 @@ impl RoomState {
         &self.name
     }
 
-    /// The shards that have members.
+    /// Shards with members.
     pub(super) fn shards(&self) -> SmallVec<[usize; 4]> {
         self.members.read().parts.iter().map(|part| part.shard).collect()
     }
@@ -164,7 +163,7 @@ impl RoomState {
         self.members.read().parts.iter().map(|part| part.links.len()).sum()
     }
 
-    /// `false` when the room is dead.
+    /// Adds a member. Returns false if the room is dead.
     fn insert(&self, connection: &Connection) -> bool {
         let mut members = self.members.write();
         if members.dead {
@@ -179,7 +178,7 @@ impl RoomState {
         true
     }
 
-    /// Whether the room is dead now.
+    /// Removes a member. Returns true if the room is now dead.
     fn remove(&self, connection: &Connection) -> bool {
         let mut members = self.members.write();
         let shard = connection.home().index;
@@ -229,7 +228,7 @@ impl Links {
             Self::Few(links) => links.retain(|link| !link.is(connection)),
             Self::Many(links) => {
                 links.swap_remove(&connection.id().as_u64());
-                // A hall that emptied gives its room back; the factor keeps it from doing so at each step.
+                // Shrinks a large room after most members left. The factor prevents a shrink at each leave.
                 if links.len() < links.capacity() / 4 {
                     links.shrink_to(links.len() * 2);
                 }
@@ -238,7 +237,7 @@ impl Links {
     }
 }
 
-/// For ids that this node made: nobody outside chooses them, so one multiplication spreads them well enough.
+/// Hasher for ids that this node created. No client chooses them, so one multiplication spreads them well enough.
 #[derive(Default)]
 pub(super) struct IdHasher(u64);
 

@@ -1,7 +1,7 @@
-//! From targets to receivers: the whole batch is resolved first, then each shard gets its part as one command.
+//! Routing: resolves the targets of a batch to receivers, then sends each shard its part as one command.
 //!
-//! Runs on the caller's task. A single connection is resolved to its handle here and, as long as its queue has room,
-//! counted here; rooms and everyone are resolved by the shards, so that they cost one item each.
+//! Runs on the caller's task. Single connections are resolved here, and counted here while their queue has space.
+//! Shards resolve rooms and everyone, so that these targets cost one item per shard.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use super::shard::{Command, Excluded, Item, Part, To};
 use crate::id::Uid;
 use crate::message::{Receipt, Target};
 
-/// Up to so many users, looking back through the list is cheaper than a set.
+/// Number of users up to which a linear search is cheaper than a set.
 const FEW_USERS: usize = 16;
 
-/// What routing needs of the hub.
+/// Parts of the hub that routing needs.
 pub(super) struct Router {
     pub(super) registry: Registry,
     pub(super) rooms: Rooms,
@@ -32,7 +32,7 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// See `Hub::route`.
+    /// See [`super::Hub::route`].
     pub(super) async fn route(&self, batch: Vec<Delivery>) -> Vec<Receipt> {
         let (mut receipts, drafts) = Plan::make(self, &batch);
         let batch = Arc::new(batch);
@@ -43,7 +43,7 @@ impl Router {
             }
             let (report, counts) = if asks { Some(oneshot::channel()).unzip() } else { (None, None) };
             let part = Part { batch: Arc::clone(&batch), items, report };
-            // A shard that has stopped counts nothing.
+            // A stopped shard counts nothing.
             let _ = home.mailbox.send(Command::Part(part)).await;
             reports.extend(counts);
         }
@@ -59,11 +59,11 @@ impl Router {
     }
 }
 
-/// One shard's part, while it is put together.
+/// Part of one shard while it is built.
 #[derive(Default)]
 struct Draft {
     items: Vec<Item>,
-    /// It holds something that only the shard can count.
+    /// True if the part contains an item that only the shard can count.
     asks: bool,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Plan<'a> {
                     self.one(at, delivery, connection);
                 }
             }
-            // Ids come from outside, and a connection can change its user: the binding of now decides.
+            // Ids come from outside, and a connection may have another user now, so the current binding decides.
             Target::ConnectionOf(uid, id) => {
                 let mut links = Links::new();
                 links.extend(self.router.registry.connection(*id));
@@ -130,7 +130,7 @@ impl<'a> Plan<'a> {
         self.links(at, delivery, uid, links);
     }
 
-    /// To those connections of the user; with none that is there, the user is offline.
+    /// Routes to these connections of the user. Without a live one the user counts as offline.
     fn links(&mut self, at: usize, delivery: &Delivery, uid: &Uid, links: Links) {
         let mut there = false;
         for link in links {
@@ -141,7 +141,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Whether the connection is one that can take something, now or (the one left out) in principle.
+    /// Routes to one connection. Returns true if the connection is live, even if it is left out.
     fn one(&mut self, at: usize, delivery: &Delivery, connection: Connection) -> bool {
         let Some(form) = connection.form().filter(|_| !connection.has_ended()) else { return false };
         let bytes = delivery.frames.bytes(form);

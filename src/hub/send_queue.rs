@@ -1,6 +1,6 @@
-//! What waits for one socket, and [`flush`]: the one place where bytes leave.
+//! Send queue of one socket, and [`flush`], the only function that writes bytes to sockets.
 //!
-//! Knows no connection and no time. The bounds are kept before anything gets here (`Connection::reserve`).
+//! Independent of connections and time. `Connection::reserve` enforces the limits before bytes get here.
 
 use std::io::{self, IoSlice};
 
@@ -10,42 +10,42 @@ use smallvec::SmallVec;
 use super::Socket;
 use super::load::Load;
 
-/// Parts of one write. The kernel takes up to 1 024; beyond some dozens a further call costs less than the list.
+/// Maximum parts of one write. The kernel accepts up to 1 024, but beyond some dozens a second call is cheaper.
 const PARTS: usize = 64;
 
-/// Runs for which a queue takes memory once the first does not suffice.
+/// Number of runs for which a queue allocates memory once it holds more than one.
 const SPILL: usize = 7;
 
-/// Runs of frames in order; the first may be written in part. With up to one run it owns no memory but the run's share.
+/// Runs of frames, in order. The first may be partly written. With up to one run the queue allocates no memory.
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
     runs: SmallVec<[Run; 1]>,
-    /// The first run has lost its beginning to the socket: what is left of it must come before anything else.
+    /// True if the first run is partly written. Its rest must be sent before anything else.
     begun: bool,
 }
 
-/// One entry: whole frames, at least until a write takes a part of them.
+/// One entry: complete frames, until a write takes a part of them.
 #[derive(Debug)]
 struct Run {
     bytes: Bytes,
-    /// What it holds of its connection's bounds; nothing for what the shard itself says.
+    /// Share of the connection's limits. Zero for frames of the shard itself.
     load: Load,
 }
 
-/// What a flush did.
+/// Result of a flush.
 #[derive(Debug, Default)]
 pub(super) struct Flush {
-    /// Calls of the socket.
+    /// Number of write calls.
     pub(super) writes: u64,
-    /// Bytes it took.
+    /// Number of bytes accepted by the socket.
     pub(super) bytes: u64,
-    /// Of the runs that are written whole.
+    /// Load of the completely written runs.
     pub(super) done: Load,
-    /// Why it stopped with something left.
+    /// Error that stopped the flush before the queue was empty.
     pub(super) stopped: Option<io::Error>,
 }
 
-/// Writes what waits, as much as the socket takes now, with as few calls as there can be.
+/// Writes as many queued bytes as the socket accepts now, with the fewest possible calls.
 pub(super) fn flush(queue: &mut SendQueue, socket: &dyn Socket) -> Flush {
     let mut flush = Flush::default();
     while !queue.is_empty() {
@@ -66,11 +66,11 @@ pub(super) fn flush(queue: &mut SendQueue, socket: &dyn Socket) -> Flush {
 }
 
 impl SendQueue {
-    /// Takes a run, which must not be empty.
+    /// Adds a run, which must not be empty.
     pub(super) fn push(&mut self, bytes: Bytes, load: Load) {
         debug_assert!(!bytes.is_empty(), "an empty run would never be written");
         if self.runs.len() == 1 {
-            // A second one is seldom the last.
+            // After a second run, more usually follow.
             self.runs.reserve(SPILL);
         }
         self.runs.push(Run { bytes, load });
@@ -80,13 +80,13 @@ impl SendQueue {
         self.runs.is_empty()
     }
 
-    /// Drops everything; tells what that gives back.
+    /// Drops all runs and returns their load.
     pub(super) fn clear(&mut self) -> Load {
         self.begun = false;
         std::mem::take(&mut self.runs).iter().fold(Load::default(), |sum, run| sum.plus(run.load))
     }
 
-    /// Drops what the socket has seen nothing of; tells what that gives back.
+    /// Drops the runs of which the socket has no byte yet, and returns their load.
     pub(super) fn clear_unbegun(&mut self) -> Load {
         let begun = usize::from(self.begun).min(self.runs.len());
         let load = self.runs[begun..].iter().fold(Load::default(), |sum, run| sum.plus(run.load));
@@ -106,7 +106,7 @@ impl SendQueue {
         socket.try_write(&parts[..count])
     }
 
-    /// Takes `written` bytes off the front; tells the load of the runs that are done.
+    /// Removes `written` bytes from the front and returns the load of the completed runs.
     fn advance(&mut self, mut written: usize) -> Load {
         let mut done = Load::default();
         let mut whole = 0;
@@ -119,7 +119,7 @@ impl SendQueue {
             whole += 1;
         }
         if whole == self.runs.len() {
-            // A burst's list goes back to the allocator: an idle connection owns none.
+            // Frees the list after a burst, so that idle connections hold no memory.
             self.runs = SmallVec::new();
             self.begun = false;
             return done;
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes as many bytes a call as it is told, then would block.
+    /// Socket that accepts the given numbers of bytes per call, then blocks.
     struct Sips(Mutex<(Vec<usize>, Vec<u8>)>);
 
     impl Socket for Sips {

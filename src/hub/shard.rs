@@ -1,8 +1,8 @@
-//! A shard: the owner of a part of the connections' queues, and the loop that serves them.
+//! A shard owns the queues of a part of the connections, and runs the loop that serves them.
 //!
-//! Each turn empties the mailbox into the queues and then flushes what has something waiting, each connection once, a
-//! bounded number before the mailbox is looked at again: the busier it is, the more one write carries. Knows no room
-//! list and no user; it waits for its mailbox, its tick and blocked sockets, never for one socket.
+//! Each turn empties the mailbox into the queues, then flushes connections with queued bytes, each once. A turn flushes
+//! a bounded number before it checks the mailbox again. So under load one write carries more. Independent of room lists
+//! and users. A shard waits for its mailbox, its tick and blocked sockets, never for a single socket.
 
 mod deliver;
 mod slots;
@@ -29,36 +29,36 @@ use super::meters::TotalsCell;
 use super::{Settings, ShardTask, Socket};
 use slots::Slots;
 
-/// Flushes between two looks at the mailbox and at other tasks: some hundred microseconds.
+/// Flushes per turn, between two checks of the mailbox and yields to other tasks: some hundred microseconds.
 const FLUSHES_A_TURN: usize = 64;
-/// Runs queued between two such looks, unless one command alone brings more.
+/// Runs queued per turn, unless a single command has more.
 const RUNS_A_TURN: u64 = 4096;
 
-/// What a mailbox carries.
+/// Command in the mailbox of a shard.
 pub(super) enum Command {
     /// A new connection.
     Attach(Connection, Arc<dyn Socket>),
-    /// Its reader has ended.
+    /// The reader of the connection has ended.
     Detach(Connection),
-    /// This shard's share of a batch.
+    /// This shard's part of a batch.
     Part(Part),
-    /// Whole frames for one connection.
+    /// Complete frames for one connection.
     Send(Seat, Bytes),
-    /// `Connection::close` was called, or `close_towards` with an address.
+    /// A close of the connection, with the address of the next node if there is one.
     Close(Connection, Option<Box<str>>),
-    /// No command comes after this one.
+    /// Last command.
     Stop,
 }
 
-/// What all shards have in common.
+/// State shared by all shards.
 pub(super) struct Shared {
-    /// How many there are.
+    /// Number of shards.
     pub(super) count: usize,
     pub(super) clock: Clock,
     pub(super) ended: Arc<Ended>,
 }
 
-/// Makes shard `index`: what others hold of it, and its life.
+/// Creates shard `index`: its shared state and its task.
 pub(super) fn new(index: usize, settings: &Settings, shared: &Shared) -> (Arc<Home>, ShardTask) {
     let (mailbox, commands) = mpsc::channel(settings.queue.mailbox.max(1));
     let home = Arc::new(Home {
@@ -82,15 +82,15 @@ pub(super) fn new(index: usize, settings: &Settings, shared: &Shared) -> (Arc<Ho
 struct Shard {
     slots: Slots,
     mailbox: mpsc::Receiver<Command>,
-    /// The mailbox is closed and empty.
+    /// True once the mailbox is closed and empty.
     ended: bool,
     tick: Interval,
     ticked: bool,
     received: Vec<Command>,
     unblocked: Vec<Connection>,
-    /// Taken from the mailbox, not yet obeyed.
+    /// Commands taken from the mailbox and not yet executed.
     commands: VecDeque<Command>,
-    /// Callers to be told once `Slots::flushed` has come so far.
+    /// Callers to answer once `Slots::flushed` reaches the number.
     reports: VecDeque<(u64, oneshot::Sender<Vec<Count>>, Vec<Count>)>,
 }
 
@@ -128,7 +128,7 @@ impl Shard {
         self.slots.publish();
     }
 
-    /// Connections that were never taken in.
+    /// Sockets of connections that were never attached.
     fn newcomers(&mut self) -> impl Iterator<Item = Arc<dyn Socket>> {
         self.mailbox.close();
         let waiting = std::iter::from_fn(|| self.mailbox.try_recv().ok());
@@ -142,7 +142,7 @@ impl Shard {
         })
     }
 
-    /// Takes in what is there. Ready when that is anything, or there is work from before.
+    /// Receives events. Ready if there are any, or if work is left.
     fn gather(&mut self, cx: &mut Context<'_>, idle: bool) -> Poll<()> {
         self.ticked = self.tick.poll_tick(cx).is_ready();
         while !self.slots.blocked.is_empty() {
@@ -172,7 +172,7 @@ impl Shard {
             let Some(command) = self.commands.pop_front() else { break };
             self.obey(command);
         }
-        // Only after the whole mailbox: what else there is for a connection goes out by the same write.
+        // Only after the whole mailbox, so that one write carries everything for a connection.
         if self.commands.is_empty() {
             self.slots.flush_some(FLUSHES_A_TURN);
         }
@@ -196,18 +196,18 @@ impl Shard {
         }
     }
 
-    /// Answers those whose part has been flushed. Waiting for that, and not only for the queues, keeps a caller from
-    /// running ahead of the sockets.
+    /// Answers callers after the flush of their part. The wait for the flush, not only for the queues, keeps callers
+    /// from running ahead of the sockets.
     fn report(&mut self) {
         while self.reports.front().is_some_and(|(at, ..)| *at <= self.slots.flushed) {
             let Some((_, report, counts)) = self.reports.pop_front() else { break };
-            // A caller that does not wait any more needs no answer.
+            // The caller may have stopped waiting.
             let _ = report.send(counts);
         }
     }
 }
 
-/// A shard that panicked leaves no client behind that waits for a node which writes to it no more.
+/// After a panic of the shard, no client must stay connected to a node that never writes to it again.
 impl Drop for Shard {
     fn drop(&mut self) {
         self.slots.abandon();

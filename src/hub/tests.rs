@@ -1,4 +1,4 @@
-//! The hub over sockets that the tests hold in their hands.
+//! The hub with in-memory sockets.
 
 mod delivery;
 mod life;
@@ -22,7 +22,7 @@ const YUNQUE: Form = Form::websocket(Dialect::Yunque, Coding::Protobuf);
 const JSON: Form = Form::websocket(Dialect::Yunque, Coding::Json);
 const TCP: Form = Form::tcp(Dialect::Cim);
 
-/// A socket in memory: takes as many bytes as it is allowed to, and remembers them.
+/// In-memory socket that accepts a limited number of bytes and records them.
 #[derive(Default)]
 struct Pipe(Mutex<PipeState>);
 
@@ -30,12 +30,12 @@ struct Pipe(Mutex<PipeState>);
 struct PipeState {
     taken: Vec<u8>,
     writes: usize,
-    /// Bytes that it will still take; `None` = any number.
+    /// Number of bytes that the socket still accepts. `None` = any number.
     room: Option<usize>,
     broken: bool,
-    /// A write panics.
+    /// True if the next write panics.
     panics: bool,
-    /// The calls of `shutdown`.
+    /// Arguments of the `shutdown` calls.
     shut: Vec<bool>,
     waker: Option<Waker>,
 }
@@ -45,7 +45,7 @@ impl Pipe {
         Arc::default()
     }
 
-    /// From now on it takes `room` bytes.
+    /// Accepts `room` more bytes from now on.
     fn allow(&self, room: Option<usize>) {
         let mut state = self.0.lock();
         state.room = room;
@@ -81,7 +81,7 @@ impl Socket for Pipe {
         let state = &mut *self.0.lock();
         state.writes += 1;
         if state.panics {
-            // Unlike `panic!` this prints nothing.
+            // Unlike `panic!`, this prints nothing.
             std::panic::resume_unwind(Box::new("a bug in a socket"));
         }
         if state.broken {
@@ -131,21 +131,21 @@ fn settings() -> Settings {
     }
 }
 
-/// A hub whose shards run on the current runtime.
+/// Starts a hub with its shards on the current runtime.
 fn start(settings: &Settings) -> Arc<Hub> {
     let (hub, tasks) = Hub::new(settings, Arc::new(IdSequence::new(1, SystemTime::now())));
     tasks.into_iter().for_each(|task| drop(tokio::spawn(task)));
     Arc::new(hub)
 }
 
-/// A connection with its socket.
+/// Attaches a connection and returns it with its socket.
 async fn attach(hub: &Hub, form: Option<Form>) -> (Connection, Arc<Pipe>) {
     let pipe = Pipe::new();
     let connection = hub.attach(Arc::clone(&pipe) as Arc<dyn Socket>, form).await.unwrap();
     (connection, pipe)
 }
 
-/// A connection of `uid` with its socket.
+/// Attaches a connection, binds it to `uid`, and returns it with its socket.
 async fn bound(hub: &Hub, uid: &str, form: Form) -> (Connection, Arc<Pipe>) {
     let (connection, pipe) = attach(hub, Some(form)).await;
     hub.bind(&connection, binding(uid, None));
@@ -165,7 +165,7 @@ fn binding(uid: &str, device: Option<&str>) -> Binding {
     }
 }
 
-/// `false` when the connection was in the room already, or is not bound.
+/// Joins a room. Returns false if the connection is already in the room or not bound.
 fn join(hub: &Hub, connection: &Connection, room: &Room) -> bool {
     hub.join(connection, room, Terms::default()) == Joined::New
 }
@@ -182,7 +182,7 @@ fn room(text: &str) -> Room {
     Room::parse(text).unwrap()
 }
 
-/// A run with a message for each text.
+/// Builds a run with one message per text.
 fn frames(texts: &[&str]) -> Frames {
     let message = |text: &&str| Arc::new(Message { title: (*text).to_owned(), ..Message::default() });
     Frames::new(texts.iter().map(message).collect())

@@ -1,16 +1,16 @@
-//! One timer wheel a shard: for each connection at most one entry, held in lists that run through the entries.
+//! Timer wheel of a shard: at most one entry per connection, in doubly linked lists through the entries.
 //!
-//! Knows no clock and no connection: an entry is the index of a slot, due at a tick. Moving one costs a few writes and
-//! never allocates. What is due further off than the wheel is round comes early; whoever gets it arms it again.
+//! Independent of clocks and connections: an entry is a slot index with a due tick. Moving an entry costs a few writes
+//! and never allocates. An entry beyond the horizon fires early, and its owner arms it again.
 
 use super::clock::Tick;
 
 const BUCKETS: u32 = 64;
-/// Furthest that an entry can be ahead.
+/// Maximum distance of an entry, in ticks.
 const HORIZON: Tick = BUCKETS - 1;
 const NONE: u32 = u32::MAX;
 
-/// Due times of slots.
+/// Due ticks of slots.
 #[derive(Debug)]
 pub(super) struct Wheel {
     now: Tick,
@@ -18,7 +18,7 @@ pub(super) struct Wheel {
     entries: Vec<Entry>,
 }
 
-/// A slot's place in the wheel; `due` 0 = in no list.
+/// Entry of a slot. `due` 0 = in no list.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     due: Tick,
@@ -35,7 +35,7 @@ impl Wheel {
         self.now
     }
 
-    /// Makes `index` due at `due` (at the next tick if that has passed) instead of whenever it was due before.
+    /// Sets the due tick of `index` to `due`, or to the next tick if `due` has passed. Replaces an earlier entry.
     pub(super) fn arm(&mut self, index: u32, due: Tick) {
         let at = index as usize;
         if at >= self.entries.len() {
@@ -54,7 +54,7 @@ impl Wheel {
         }
     }
 
-    /// Makes `index` due before `due` passes, if it is not already.
+    /// Makes `index` due at `due`, unless it is due earlier.
     pub(super) fn hasten(&mut self, index: u32, due: Tick) {
         let armed = self.entries.get(index as usize).map_or(0, |entry| entry.due);
         if armed == 0 || due < armed {
@@ -75,7 +75,7 @@ impl Wheel {
         }
     }
 
-    /// Turns up to `now` and takes out what became due, in no promised order within a tick.
+    /// Advances to `now` and removes the due entries, in no particular order within a tick.
     pub(super) fn turn(&mut self, now: Tick, due: &mut Vec<u32>) {
         while self.now < now {
             self.now += 1;

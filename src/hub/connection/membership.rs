@@ -1,6 +1,7 @@
-//! The rooms of one connection: joining, leaving, and memberships that end at a time of their own.
+//! Rooms of one connection: joins, leaves, and memberships with an end.
 //!
-//! The shard watches the first end of each connection and reports the connection; the node then takes it out of the rooms.
+//! The shard watches the first end of each connection and reports the connection. The node then removes it from the
+//! rooms.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,41 +14,41 @@ use super::super::rooms::RoomState;
 use super::{Connection, Seldom};
 use crate::id::{Room, Uid};
 
-/// On what terms a connection joins a room.
+/// Conditions of a join.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Terms<'a> {
-    /// Only while the connection belongs to this user.
+    /// Required user of the connection, if set.
     pub uid: Option<&'a Uid>,
-    /// Second since 1970 at which the membership ends; none = with the connection.
+    /// End of the membership, in seconds since 1970. `None` = the end of the connection.
     pub until: Option<u64>,
 }
 
-/// What a join changed.
+/// Result of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joined {
-    /// The connection is in the room since now.
+    /// The connection has joined the room.
     New,
-    /// It was in the room; an end that the membership had is replaced by that of the terms.
+    /// The connection already was in the room. If its membership had an end, the new end replaces it.
     Already,
-    /// It is detached, not bound, or not the user's of the terms.
+    /// The connection is detached, not bound, or bound to another user.
     Gone,
 }
 
-/// Connections with a membership that has ended, each at most once.
+/// Connections with an ended membership, each at most once.
 #[derive(Default)]
 pub(in crate::hub) struct Ended {
     connections: Mutex<Vec<Connection>>,
     news: Notify,
 }
 
-/// Ends of a connection's memberships, each a room and the tick.
+/// Ends of a connection's memberships: room and tick.
 #[derive(Default)]
 pub(super) struct Ends {
     list: Vec<(Room, Tick)>,
 }
 
 impl Ended {
-    /// Waits until there are some, and takes them.
+    /// Waits until there are connections, and takes them.
     pub(in crate::hub) async fn take(&self) -> Vec<Connection> {
         loop {
             let ended = std::mem::take(&mut *self.connections.lock());
@@ -60,7 +61,7 @@ impl Ended {
 }
 
 impl Connection {
-    /// The end of its membership in a room: `None` = it is not in the room, `Some(false)` = the membership has no end.
+    /// End of the membership in a room: `None` = not in the room, `Some(false)` = no end.
     #[must_use]
     pub fn membership_ends(&self, room: &Room) -> Option<bool> {
         let seldom = self.0.seldom.lock();
@@ -68,7 +69,7 @@ impl Connection {
         is_member.then(|| seldom.end_of(room).is_some())
     }
 
-    /// Adds the room that `enter` gives, unless it is in it, not bound or detached.
+    /// Adds the room returned by `enter`, unless the connection is in it, not bound, or detached.
     pub(in crate::hub) fn add_room(
         &self,
         room: &Room,
@@ -82,7 +83,7 @@ impl Connection {
         }
         let end = terms.until.map(|at| self.0.home.clock.at_wall(at));
         let joined = if seldom.rooms.iter().any(|state| state.name() == room) { Joined::Already } else { Joined::New };
-        // A membership without an end keeps having none.
+        // A membership without an end never gets one.
         let end = end.filter(|_| joined == Joined::New || seldom.end_of(room).is_some());
         if joined == Joined::New {
             let state = enter();
@@ -97,7 +98,7 @@ impl Connection {
         joined
     }
 
-    /// Takes the room off its list and runs `exit` with it before anybody else changes the list.
+    /// Removes the room from the list and runs `exit` with it under the lock of the list.
     pub(in crate::hub) fn drop_room(&self, room: &Room, exit: impl FnOnce(&Arc<RoomState>)) -> bool {
         let mut seldom = self.0.seldom.lock();
         let is_dropped = seldom.remove(room, exit);
@@ -105,7 +106,7 @@ impl Connection {
         is_dropped
     }
 
-    /// The same with every room whose membership has ended; their names.
+    /// Same as `drop_room`, for every room with an ended membership. Returns their names.
     pub(in crate::hub) fn drop_ended(&self, mut exit: impl FnMut(&Arc<RoomState>)) -> Vec<Room> {
         self.0.reported.store(false, Ordering::Release);
         let now = self.0.home.clock.now();
@@ -120,12 +121,12 @@ impl Connection {
         due
     }
 
-    /// The tick at which the first of its memberships ends.
+    /// Tick at which the first membership ends.
     pub(in crate::hub) fn first_end(&self) -> Option<Tick> {
         Some(self.0.first_end.load(Ordering::Relaxed)).filter(|tick| *tick != 0)
     }
 
-    /// Reports that a membership has ended. The shard looks at the next end once this one was taken.
+    /// Reports an ended membership. The shard watches the next end once the report was taken.
     pub(in crate::hub) fn report_end(&self) {
         self.0.first_end.store(0, Ordering::Relaxed);
         if !self.0.reported.swap(true, Ordering::AcqRel) {
@@ -135,7 +136,7 @@ impl Connection {
         }
     }
 
-    /// Has the shard watch the first end.
+    /// Makes the shard watch the first end.
     fn watch(&self, seldom: &Seldom) {
         let first = seldom.ends.iter().filter_map(|ends| ends.first()).min();
         self.0.first_end.store(first.unwrap_or(0), Ordering::Relaxed);

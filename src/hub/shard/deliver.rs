@@ -1,4 +1,4 @@
-//! A shard's share of a batch: each run is queued for each receiver here, shared and never copied per receiver.
+//! Delivery of a shard's part of a batch: queues each run for its receivers, shared without a copy per receiver.
 
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
@@ -16,57 +16,57 @@ use super::slots::{Grant, Slots};
 use crate::id::Uid;
 use crate::protocol::{Form, Frames};
 
-/// A run that goes to many is copied once a shard up to this size: else all shards would count references in the same
-/// cache line.
+/// Maximum size of a run for many receivers that each shard copies once. Without the copy all shards would update
+/// reference counts in the same cache line.
 const OWN_COPY: usize = 64 * 1024;
 
-/// What one shard has to do for a batch.
+/// Part of a batch for one shard.
 pub(in super::super) struct Part {
     /// Shared by all shards.
     pub(in super::super) batch: Arc<Vec<Delivery>>,
-    /// In the order of the batch.
+    /// Items, in the order of the batch.
     pub(in super::super) items: Vec<Item>,
-    /// Told, once everything is flushed, what the caller could not count by itself.
+    /// Receives the counts that the caller could not determine, once everything is flushed.
     pub(in super::super) report: Option<oneshot::Sender<Vec<Count>>>,
 }
 
-/// One delivery's receivers.
+/// Receivers of one delivery on this shard.
 pub(in super::super) struct Item {
-    /// Which delivery of the batch.
+    /// Index of the delivery in the batch.
     pub(in super::super) delivery: usize,
-    /// To whom on this shard.
+    /// Receivers of the item.
     pub(in super::super) to: To,
 }
 
 /// Receivers on one shard.
 pub(in super::super) enum To {
-    /// One that the caller found, and has counted already if the seat is held.
+    /// A connection found by the caller, which has already counted it if the seat is held.
     One(Seat),
-    /// The members of a room.
+    /// Members of a room.
     Room(Arc<RoomState>),
-    /// All that are bound.
+    /// All bound connections.
     Everyone,
-    /// All that are bound to others.
+    /// All bound connections except those of some users.
     EveryoneBut(Arc<Excluded>),
 }
 
-/// Connections that took, and that could not take, the frames of a delivery.
+/// Numbers of connections that accepted or refused the frames of a delivery.
 #[derive(Debug, Default, Clone, Copy)]
 pub(in super::super) struct Count {
-    /// Which delivery of the batch.
+    /// Index of the delivery in the batch.
     pub(in super::super) delivery: usize,
-    /// Connections whose queue took the run.
+    /// Connections that queued the run.
     pub(in super::super) delivered: u32,
-    /// Connections that are closed because it did not.
+    /// Connections closed because their queue was full.
     pub(in super::super) full: u32,
 }
 
 /// Users that are left out.
 #[derive(Debug)]
 pub(in super::super) struct Excluded {
-    /// [`Connection::user_hash`] of each: nearly always the only thing that is looked at.
+    /// [`Connection::user_hash`] of each user. Usually only the hashes are compared.
     pub(in super::super) hashes: HashSet<u64, BuildHasherDefault<IdHasher>>,
-    /// The users themselves.
+    /// Uids of the users.
     pub(in super::super) uids: HashSet<Uid, RandomState>,
 }
 
@@ -85,14 +85,14 @@ impl Count {
 }
 
 impl Part {
-    /// Nothing to do but to report.
+    /// An empty part, used only for its report.
     pub(in super::super) fn empty(report: oneshot::Sender<Vec<Count>>) -> Self {
         Self { batch: Arc::default(), items: Vec::new(), report: Some(report) }
     }
 }
 
 impl Slots {
-    /// Queues everything; tells what the caller has not counted.
+    /// Queues all items and returns the counts that the caller does not have.
     pub(super) fn deliver(&mut self, batch: &[Delivery], items: Vec<Item>) -> Vec<Count> {
         let mut counts = Vec::new();
         for item in items {
@@ -120,7 +120,7 @@ impl Slots {
         counts
     }
 
-    /// Queues a run for one connection that the caller chose.
+    /// Queues a run for one connection that the caller found.
     pub(super) fn seat(&mut self, seat: Seat, bytes: Bytes, frames: usize, count: &mut Count) {
         let index = seat.connection().slot();
         let Some(slot) = self.get(index) else { return };
@@ -149,7 +149,7 @@ impl Slots {
         }
     }
 
-    /// Queues a run for one of many.
+    /// Queues a run for one of many receivers.
     fn offer(&mut self, index: u32, run: &mut RunForMany<'_>, count: &mut Count) {
         if index == NO_SLOT {
             return;
@@ -174,7 +174,7 @@ impl Slots {
     }
 }
 
-/// A delivery's bytes for many receivers of one shard.
+/// Encoded frames of a delivery for many receivers of one shard.
 struct RunForMany<'a> {
     delivery: &'a Delivery,
     copy: bool,

@@ -1,6 +1,6 @@
-//! The connections of one shard: what waits for each, who has something to flush, who is blocked, who is closing.
+//! Connections of one shard: their queues and states (dirty, blocked, closing).
 //!
-//! Everything that happens to one connection happens here, in one thread at a time and without a lock.
+//! All changes of a connection's socket and queue happen here, on one thread at a time and without a lock.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,77 +22,77 @@ use super::super::{Settings, Socket};
 use crate::disconnect::Disconnect;
 use crate::protocol::{Form, Framing, ServerFrame, encode, websocket};
 
-/// A shard's connections.
+/// Connections of a shard.
 pub(super) struct Slots {
     pub(super) home: Arc<Home>,
     slots: Slab<Slot>,
-    /// One above the highest index in use so far.
+    /// One above the highest index used so far.
     pub(super) highest: u32,
     wheel: Wheel,
-    /// Who has something to flush, in the order in which it came; may name a slot that is empty by now.
+    /// Slots with queued bytes, in order of arrival. May name a slot that is empty by now.
     dirty: VecDeque<u32>,
-    /// How many have been taken off `dirty` since the start.
+    /// Number of slots taken from `dirty` since the start.
     pub(super) flushed: u64,
-    /// Runs queued since the start.
+    /// Number of runs queued since the start.
     pub(super) queued: u64,
     pub(super) blocked: FuturesUnordered<Blocked>,
     meters: ShardMeters,
     pings: [Option<Bytes>; Form::COUNT],
     patience: Patience,
-    /// Other shards write the same runs at the same time.
+    /// True if other shards write the same runs at the same time.
     pub(super) has_siblings: bool,
 }
 
-/// How long a connection may be silent, and its socket deaf.
+/// Time limits of idle connections and blocked sockets.
 struct Patience {
-    /// PING after so long without a write.
+    /// Time without a write after which a PING is sent.
     heartbeat: Tick,
-    /// So many PINGs may stay unanswered.
+    /// Maximum number of unanswered PINGs.
     max_missed: u32,
-    /// A blocked socket, and a closing connection, is cut after so long.
+    /// Time after which a blocked or closing connection is cut.
     write_timeout: Tick,
 }
 
-/// One connection, as its shard sees it.
+/// State of one connection in its shard.
 pub(super) struct Slot {
     pub(super) connection: Connection,
     socket: Arc<dyn Socket>,
     queue: SendQueue,
     last_write: Tick,
-    /// Since when the socket takes nothing; 0 = it does.
+    /// Tick since which the socket is blocked. 0 = not blocked.
     blocked_since: Tick,
-    /// When a closing connection is cut; 0 = not closing.
+    /// Tick at which a closing connection is cut. 0 = not closing.
     closing_until: Tick,
-    /// It stands in `dirty`.
+    /// True while the slot is in `dirty`.
     dirty: bool,
-    /// A [`Blocked`] waits for its socket.
+    /// True while a [`Blocked`] waits for the socket.
     watched: bool,
     end: End,
 }
 
-/// How far the end of a connection has come.
+/// Progress of the close of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Not at all.
+    /// Not closing.
     Open,
-    /// Its last words have been written; the client has until `closing_until` to end its side.
+    /// The last frame is written. The client has until `closing_until` to close its side.
     Said,
-    /// Both sides are shut down: its reader detaches it.
+    /// Both halves are shut down, and the reader detaches the connection.
     Cut,
 }
 
-/// Whether a queue has room.
+/// Result of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Grant {
-    /// It has, and it is reserved.
+    /// The space is reserved.
     Given,
-    /// It has not: the connection is closed as a slow consumer.
+    /// The queue is full, and the connection is closed as a slow consumer.
     Full,
-    /// The connection ended in between.
+    /// The connection has ended meanwhile.
     Gone,
 }
 
-/// Waits for one socket that would block.
+/// Waits for one blocked socket.
 pub(super) struct Blocked {
     connection: Connection,
     socket: Arc<dyn Socket>,
@@ -107,7 +107,7 @@ impl Future for Blocked {
 }
 
 impl Slot {
-    /// Whether it takes what is sent. The last words of one that is closing are queued in here.
+    /// True if the connection accepts messages. The last frame of a closing connection is queued internally.
     pub(super) fn is_open(&self) -> bool {
         self.end == End::Open && self.closing_until == 0
     }
@@ -153,19 +153,19 @@ impl Slots {
         connection.set_slot(index);
         self.arm(index);
         if connection.is_detached() {
-            // It may have been noted already, before there was a slot to clear.
+            // The connection may have been noted before it had a slot to clear.
             self.home.look_at(connection);
         }
     }
 
-    /// Its handle was closed; `next` is where its client may go on.
+    /// Closes a connection after a close of its handle. `next` is the address of the next node.
     pub(super) fn close(&mut self, connection: &Connection, next: Option<&str>) {
         if let Some(why) = connection.closed().filter(|_| connection.slot() != NO_SLOT) {
             self.begin_close(connection.slot(), why, next);
         }
     }
 
-    /// Writes what can still be written, then ends both sides.
+    /// Writes as much as possible, then shuts down both halves.
     pub(super) fn detach(&mut self, connection: &Connection) {
         let index = connection.slot();
         if index == NO_SLOT {
@@ -182,7 +182,7 @@ impl Slots {
         self.slots.get(index as usize)
     }
 
-    /// Queues a run; its `load` is released when it is written or dropped.
+    /// Queues a run. Its `load` is released once the run is written or dropped.
     pub(super) fn push(&mut self, index: u32, bytes: Bytes, load: Load) {
         self.queued += 1;
         let slot = &mut self.slots[index as usize];
@@ -194,8 +194,9 @@ impl Slots {
         self.mark_dirty(index);
     }
 
-    /// Room for `load` in the queue of an open connection. One that still has none after a flush is too slow, and is
-    /// closed: callers may be ahead of this shard, so a queue that seems full says nothing about the socket.
+    /// Reserves space for `load` in the queue of an open connection. If there is none even after a flush, the
+    /// connection is too slow and is closed. Without the flush a full queue proves nothing, because callers may be
+    /// ahead of this shard.
     pub(super) fn reserve(&mut self, index: u32, load: Load) -> Grant {
         if self.slots[index as usize].connection.reserve(load) {
             return Grant::Given;
@@ -212,7 +213,8 @@ impl Slots {
         Grant::Full
     }
 
-    /// Says why, once what waits is written, and ends the writing side. The first call counts.
+    /// Starts the close: queues the reason behind the queued bytes, then shuts down the writing half. Only the first
+    /// call has an effect.
     fn begin_close(&mut self, index: u32, why: Disconnect, next: Option<&str>) {
         let now = self.wheel.now();
         let slot = &mut self.slots[index as usize];
@@ -225,7 +227,7 @@ impl Slots {
         if why == Disconnect::SLOW_CONSUMER {
             slot.connection.release(slot.queue.clear_unbegun());
         }
-        // Only a WebSocket's first frame can be awaited without a form.
+        // Without a known form, only a WebSocket can still wait for its first frame.
         if slot.connection.form().is_none_or(|form| form.framing == Framing::WebSocket) {
             slot.queue.push(websocket::close_towards(why, next), Load::default());
         }
@@ -233,7 +235,7 @@ impl Slots {
         self.mark_dirty(index);
     }
 
-    /// Flushes up to `most` of those that have something waiting.
+    /// Flushes up to `most` connections with queued bytes.
     pub(super) fn flush_some(&mut self, most: usize) {
         for _ in 0..most {
             let Some(index) = self.dirty.pop_front() else { break };
@@ -249,12 +251,12 @@ impl Slots {
         self.dirty.is_empty()
     }
 
-    /// What `flushed` will be when all that waits now has been flushed.
+    /// Value of `flushed` once all current slots in `dirty` are flushed.
     pub(super) fn clean_at(&self) -> u64 {
         self.flushed + self.dirty.len() as u64
     }
 
-    /// The socket of a blocked connection may take bytes again.
+    /// Handles a blocked socket that may accept bytes again.
     pub(super) fn unblock(&mut self, connection: &Connection) {
         let index = connection.slot();
         if let Some(slot) = self.slots.get_mut(index as usize) {
@@ -263,8 +265,7 @@ impl Slots {
         }
     }
 
-    /// Time has passed: whatever is due is looked at, and so is what others noted down (a new time limit, or an end that
-    /// found no room in the mailbox).
+    /// Handles due timers and noted connections (a new time limit, or an end without mailbox space).
     pub(super) fn tick(&mut self, mailbox: usize) {
         self.meters.show_mailbox(mailbox);
         let mut due = Vec::new();
@@ -287,7 +288,7 @@ impl Slots {
         }
     }
 
-    /// The end of the shard: everything left is flushed once more and cut.
+    /// Stops the shard: flushes all connections once more and shuts them down.
     pub(super) fn cut_all(&mut self) {
         for index in 0..self.highest {
             if let Some(slot) = self.slots.get(index as usize) {
@@ -298,8 +299,8 @@ impl Slots {
         }
     }
 
-    /// The end of a shard that panicked: nothing more is written, and each reader ends at once, so that clients dial
-    /// again.
+    /// Shuts down all connections after a panic of the shard. Nothing is written, and each reader ends at once, so that
+    /// clients reconnect.
     pub(super) fn abandon(&self) {
         for (_, slot) in &self.slots {
             slot.connection.lose();
@@ -307,7 +308,7 @@ impl Slots {
         }
     }
 
-    /// Tells what has been counted.
+    /// Publishes the counters.
     pub(super) fn publish(&mut self) {
         self.meters.publish(&self.home.totals);
     }
@@ -352,7 +353,7 @@ impl Slots {
         }
     }
 
-    /// Nothing is written any more.
+    /// Ends the writes of a connection.
     fn shut(&mut self, index: u32, end: End) {
         let slot = &mut self.slots[index as usize];
         if slot.end == end || slot.end == End::Cut {
@@ -395,7 +396,7 @@ impl Slots {
         }
     }
 
-    /// So long nothing was written: a PING goes out, or too many have.
+    /// Handles an idle connection: sends a PING, or cuts it after too many unanswered ones.
     fn beat(&mut self, index: u32) {
         let now = self.wheel.now();
         let slot = &mut self.slots[index as usize];
@@ -416,7 +417,7 @@ impl Slots {
         self.push(index, ping, Load::default());
     }
 
-    /// Sets the wheel to the next moment at which something can be due.
+    /// Sets the timer to the next tick at which something can be due.
     fn arm(&mut self, index: u32) {
         let slot = &self.slots[index as usize];
         let due = if slot.closing_until != 0 {

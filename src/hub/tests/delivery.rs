@@ -1,4 +1,4 @@
-//! Who gets what: targets, receipts, coalescing, bounds, blocked and broken sockets.
+//! Deliveries: targets, receipts, coalescing, limits, blocked and broken sockets.
 
 use super::*;
 

@@ -82,7 +82,7 @@ async fn an_unbound_connection_ends_in_time_unless_it_is_extended_within_bounds(
     ticker.abort();
 }
 
-/// Clients that answer their PINGs.
+/// Answers the PINGs of these clients.
 fn keep_alive<const N: usize>(connections: [&Connection; N]) -> tokio::task::JoinHandle<()> {
     let connections = connections.map(Clone::clone);
     tokio::spawn(async move {
@@ -243,7 +243,8 @@ async fn stopping_flushes_cuts_and_ends_the_shards() {
     assert!(hub.detach(&a).await.last && hub.detach(&b).await.last);
 }
 
-/// The task's end is for whoever joins it. Here it is that no client stays with a node which never writes to it again.
+/// The task's panic is for its joiner. This test checks that no client stays connected to a shard that never writes
+/// again.
 #[tokio::test(start_paused = true)]
 async fn shard_that_panics_cuts_its_connections() {
     let (hub, tasks) = Hub::new(&settings(), Arc::new(IdSequence::new(1, SystemTime::now())));
@@ -254,7 +255,7 @@ async fn shard_that_panics_cuts_its_connections() {
     bad.panic_at_write();
     let run = frames(&["x"]);
     assert!(a.send(run.bytes(YUNQUE).clone()).await);
-    // Connections that arrive behind the frame that kills the shard.
+    // These connections arrive behind the frame that makes the shard panic.
     attach(&hub, None).await;
     let (_d, late) = attach(&hub, None).await;
     assert!(tasks.remove(a.home().index).await.unwrap_err().is_panic());

@@ -1,4 +1,4 @@
-//! Random lives against a model that knows no shard: who must receive what, exactly once, in order; exact receipts.
+//! Random steps compared with a model without shards: expected messages exactly once and in order, and exact receipts.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ const USERS: usize = 4;
 const ROOMS: usize = 3;
 const DEVICES: usize = 2;
 
-/// One thing that happens. Numbers are taken modulo what there is.
+/// One step. Numbers are taken modulo the number of items.
 #[derive(Debug, Clone)]
 enum Step {
     Attach(usize),
@@ -32,7 +32,7 @@ enum Step {
     Detach(usize),
     Close(usize),
     Send(usize),
-    /// Its socket takes so many bytes from now on.
+    /// Allows the socket `room` more bytes.
     Allow {
         who: usize,
         room: Option<usize>,
@@ -40,7 +40,7 @@ enum Step {
     Push(Vec<Push>),
 }
 
-/// A delivery: `kind` says which of the others count.
+/// A delivery. `kind` selects the fields that are used.
 #[derive(Debug, Clone)]
 struct Push {
     kind: u8,
@@ -73,7 +73,7 @@ fn delivery() -> impl Strategy<Value = Push> {
         .prop_map(|(kind, who, users, room, no_echo, frames)| Push { kind, who, users, room, no_echo, frames })
 }
 
-/// A connection, as the model knows it.
+/// State of a connection in the model.
 struct Known {
     connection: Connection,
     pipe: Arc<Pipe>,
@@ -89,7 +89,7 @@ struct Known {
 struct World {
     hub: Arc<Hub>,
     known: Vec<Known>,
-    /// Numbers the messages.
+    /// Counter that numbers the messages.
     said: usize,
 }
 
@@ -203,7 +203,7 @@ impl World {
         assert_eq!(detached, Detached { last, rooms: rooms.into_iter().map(room_name).collect() });
     }
 
-    /// Hands over the whole batch; the model walks it one by one.
+    /// Routes the whole batch, while the model handles the deliveries one by one.
     async fn push(&mut self, pushes: Vec<Push>) {
         let mut batch = Vec::new();
         let mut receipts = Vec::new();
@@ -225,7 +225,7 @@ impl World {
         assert_eq!(self.hub.route(batch).await, receipts);
     }
 
-    /// Who must receive it, and who is offline.
+    /// Returns the expected receivers and offline users.
     fn resolve(&self, push: &Push) -> Option<(Target, Vec<usize>, Vec<Uid>)> {
         let user = push.users.first().copied().unwrap_or(0);
         let name = |user: usize| uid(&user_name(user));
@@ -295,7 +295,7 @@ impl World {
         assert_eq!(self.hub.counts(), (users.len(), paged.len()));
     }
 
-    /// Everything flows: what was expected has come, and nothing is left on the books.
+    /// Unblocks all sockets, then checks that every expected byte arrived and no load is left.
     async fn check_bytes(&self) {
         for known in &self.known {
             known.pipe.allow(None);
@@ -307,7 +307,7 @@ impl World {
         self.hub.settle().await;
         for known in &self.known {
             let taken = known.pipe.taken();
-            // Who detached or was cut in the middle got a beginning of it.
+            // A connection detached or cut during a write received a prefix.
             let whole = known.attached || taken.len() == known.expected.len();
             assert!(if whole { taken == known.expected } else { known.expected.starts_with(&taken) });
         }

@@ -1,4 +1,4 @@
-//! Several callers on several threads: every receiver sees each caller's sequence whole and in order.
+//! Several callers on several threads: every receiver gets each caller's sequence completely and in order.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -9,7 +9,7 @@ const CALLERS: usize = 4;
 const CONNECTIONS: usize = 40;
 const ROUNDS: usize = 150;
 
-/// `<caller.kind.number>` marks found in what a socket took, by caller and kind.
+/// Finds the `<caller.kind.number>` marks in the bytes of a socket, by caller and kind.
 fn marks(bytes: &[u8]) -> HashMap<String, Vec<usize>> {
     let mut found: HashMap<String, Vec<usize>> = HashMap::new();
     for piece in bytes.split(|byte| *byte == b'<').skip(1) {
@@ -20,7 +20,7 @@ fn marks(bytes: &[u8]) -> HashMap<String, Vec<usize>> {
     found
 }
 
-/// One caller: each round is a batch for a user, everyone, a room and two users, each with its own numbers.
+/// One caller. Each round is a batch for a user, everyone, a room and two users, with one series of numbers each.
 async fn call(hub: Arc<Hub>, caller: usize) -> u64 {
     let mut sum = 0;
     for round in 0..ROUNDS {
@@ -39,7 +39,7 @@ async fn call(hub: Arc<Hub>, caller: usize) -> u64 {
     sum
 }
 
-/// Comes, joins, leaves and goes as long as there is somebody to disturb.
+/// Attaches, joins, leaves and detaches connections until `done`.
 async fn disturb(hub: Arc<Hub>, done: Arc<AtomicBool>) {
     while !done.load(Ordering::Relaxed) {
         let (guest, _pipe) = attach(&hub, Some(JSON)).await;
@@ -55,7 +55,7 @@ async fn disturb(hub: Arc<Hub>, done: Arc<AtomicBool>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn each_caller_is_heard_whole_and_in_order_by_everyone() {
-    // So many frames that a pipe that is closed for a while never fills.
+    // Large enough that a blocked pipe never fills its queue.
     let queue = Queue { frames: 100_000, bytes: 1 << 30, mailbox: 8, ..settings().queue };
     let (hub, tasks) = Hub::new(&Settings { queue, ..settings() }, Arc::new(IdSequence::new(1, SystemTime::now())));
     let hub = Arc::new(hub);
@@ -101,7 +101,7 @@ async fn each_caller_is_heard_whole_and_in_order_by_everyone() {
             assert_eq!(marks.get(&format!("{caller}.users")), named.then_some(&rounds));
         }
     }
-    // Guests come in for their share of what went to everyone.
+    // The guests also receive a share of the messages to everyone.
     assert!(received <= promised, "{received} of {promised}");
     assert!(hub.room("guests").is_empty());
     hub.stop().await;
