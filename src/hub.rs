@@ -47,7 +47,7 @@ use crate::id::{ConnectionId, Device, IdSequence, Room, Uid};
 use crate::message::{Entries, Receipt, Target};
 use crate::protocol::{Form, Frames};
 
-/// Writing half of a connection: everything that a shard needs of a socket. TLS and io_uring implement it too.
+/// Writing half of a connection: everything that a shard needs of a socket. TLS is behind this trait.
 pub trait Socket: Send + Sync {
     /// Writes as many bytes as the socket accepts now. Usually there is one part.
     ///

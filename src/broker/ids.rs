@@ -17,14 +17,14 @@ pub struct BlockRequest {
     pub floor: u64,
     /// Size of the block. 0 reserves nothing and tells the store about `from`, because it may have lost its entry.
     pub count: u64,
-    /// True for the first call of a process, which reserves nothing. A store that can lose its last write leaves out
-    /// as many numbers as that write may have reserved, and notes `count` as the size of the block that comes next.
+    /// True for the first call of a process, which reserves nothing. A store that can lose its last write skips as many
+    /// numbers as that write may have reserved. It stores `count` as the size of the next block.
     pub is_start: bool,
 }
 
 /// Stores one bound per node number. All numbers below the bound are reserved.
 ///
-/// Guarantee: no number is in two blocks of one node number, whichever processes reserve.
+/// Guarantee: the blocks of one node number never overlap, even if several processes reserve.
 pub trait IdStore: Send + Sync {
     /// Reserves a block and returns its first number.
     ///

@@ -37,7 +37,7 @@ pub struct Member {
     pub started_at: i64,
 }
 
-/// Why a lease was not renewed.
+/// Reason why a lease was not renewed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
     /// The engine does not answer. Retry as long as the lease may still hold.

@@ -52,8 +52,8 @@ impl Node {
     /// If the client is in the room, the plugins are asked again only to extend a membership with an end.
     ///
     /// # Errors
-    /// A refusal if the room is not open to this client, if the connection is not bound or is in too many rooms, or if
-    /// access plugins or the engine do not answer.
+    /// A refusal if the room is not open to this client, or if the connection is not bound or is in too many rooms.
+    /// Also if access plugins or the engine do not answer.
     pub async fn request_join(&self, connection: &Connection, room: Room, data: Entries) -> Result<bool, Refusal> {
         let binding = connection.binding().ok_or_else(not_bound)?;
         match connection.membership_ends(&room) {

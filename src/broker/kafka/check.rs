@@ -278,8 +278,8 @@ fn is(error: &KafkaError, code: RDKafkaErrorCode) -> bool {
     error.rdkafka_error_code() == Some(code)
 }
 
-/// Errors of the refused commit that mean the user may read the group. The partition does not exist, the group has
-/// members and this client is not one of them, or the rights of the topic are missing, which has a check of its own.
+/// Errors of the refused commit that mean the user may read the group. The partition does not exist, or the group has
+/// members and this client is not one of them. Missing rights on the topic have a check of their own.
 const ALLOWED: &[RDKafkaErrorCode] = &[
     RDKafkaErrorCode::UnknownTopicOrPartition,
     RDKafkaErrorCode::UnknownMemberId,

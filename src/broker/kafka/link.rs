@@ -79,7 +79,8 @@ impl Link {
         &self.brokers
     }
 
-    /// Replaces the password by the one of `config`, also for running clients, which use it for their next connection.
+    /// Replaces the password with the one in `config`, also for running clients, which use it for their next
+    /// connection.
     pub fn set_login(&self, config: &KafkaConfig) {
         self.login.set(config);
     }

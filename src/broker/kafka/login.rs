@@ -2,8 +2,8 @@
 //! running clients.
 //!
 //! librdkafka connects by itself and has no hook for a new password. So each client error wakes one task. It reads the
-//! password file at once and then every second for [`WATCH`], and passes a new password to every client of the link.
-//! librdkafka uses it for its next connection.
+//! password file at once and then every second for [`WATCH`]. A new password goes to every client of the link, and
+//! librdkafka uses it for the next connection.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -100,7 +100,7 @@ impl Login {
         clients.push(client);
     }
 
-    /// Replaces the password by the one of `config`.
+    /// Replaces the password with the one in `config`.
     pub(super) fn set(&self, config: &KafkaConfig) {
         let of = config.properties.0.get("sasl.password").unwrap_or(&config.password).clone();
         let text = of.text().to_owned();

@@ -1,8 +1,8 @@
 //! Partitions of one member of a consumer group, with the records that were read and are not completed.
 //!
-//! The polling thread, the intake and librdkafka's rebalance callback write it. A partition is read in *readings*: a new
-//! one begins when the partition is assigned, when its offsets go back, and when its topic is created anew. A record
-//! belongs to the reading that read it, so an old record never completes a new one at the same offset.
+//! Written by the polling thread, the intake and librdkafka's rebalance callback. A partition is read in *readings*. A
+//! new reading begins when the partition is assigned, when its offsets go back, or when its topic is recreated. A
+//! record belongs to the reading that read it, so an old record never completes a new one at the same offset.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
