@@ -343,7 +343,7 @@ pub enum Word {
     Reload,
     /// Go back to the previous version.
     RollBack,
-    /// Serve the sources again that are set apart.
+    /// Serve all sources again, including those that are set apart.
     Readmit,
 }
 

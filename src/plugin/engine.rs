@@ -20,7 +20,7 @@ const ASYNC_STACK: usize = 1 << 20;
 /// Makes the engine, with a pool for `instances` plugin instances if the machine allows it.
 ///
 /// # Errors
-/// wasmtime's, if an engine without a pool cannot be made either.
+/// The error of wasmtime if it cannot make an engine without a pool either.
 pub(super) fn build(instances: u32, caps: &PluginCaps) -> wasmtime::Result<Engine> {
     let pooled = with_pool(instances, caps);
     metrics::gauge!(names::PLUGIN_POOL).set(if pooled.is_ok() { 1.0 } else { 0.0 });
@@ -39,7 +39,7 @@ fn with_pool(instances: u32, caps: &PluginCaps) -> wasmtime::Result<Engine> {
 /// An engine without a pool. The engine of [`build`] can run its code.
 ///
 /// # Errors
-/// wasmtime's.
+/// The error of wasmtime.
 pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
     Engine::new(&config())
 }
@@ -90,7 +90,7 @@ fn pool(instances: u32, caps: &PluginCaps) -> PoolingAllocationConfig {
 /// Everything that a component may import: Skylark's interfaces, and WASI with an empty context.
 ///
 /// # Errors
-/// wasmtime's, if two definitions have the same name.
+/// The error of wasmtime if two definitions have the same name.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

@@ -23,8 +23,7 @@ use crate::config::PluginCaps;
 pub(super) struct Budget {
     /// CPU time of the guest, as [`meter`] counts it.
     pub(super) cpu: Duration,
-    /// From call to answer, waits for the host included. Longer than a CPU quota stops a process, which is up to 100 ms
-    /// at a time.
+    /// From call to answer, waits for the host included. Longer than one pause by a CPU quota, which is up to 100 ms.
     pub(super) wall: Duration,
 }
 

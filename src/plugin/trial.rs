@@ -312,6 +312,7 @@ impl Stage {
     /// Advances the clock. Each timer that comes due is delivered at its time, in order, and so are the timers that it
     /// sets. Returns the names of the delivered timers.
     ///
+    /// # Errors
     /// A call failed, or the plugin exports no alarms: the node would log it. The clock stands at that time.
     pub async fn advance(&self, by: Duration) -> Result<Vec<String>, Failed> {
         let end = self.time.instant() + by;

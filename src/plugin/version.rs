@@ -93,7 +93,7 @@ impl Version {
         self.roles.contains(&role) && is_gate(role, &self.manifest)
     }
 
-    /// Begins a call for this source. A failure here gets the failure answer of the role.
+    /// Begins a call for this source. An error is answered with the failure answer of the role.
     pub(super) fn begin<'s>(&self, source: impl FnOnce() -> CallSource<'s>) -> Result<Begun<'_>, Failure> {
         let pass = self.breaker.pass(self.stats.calls(), source)?;
         Ok(Begun { version: self, at: self.stats.called(), pass })

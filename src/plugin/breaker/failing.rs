@@ -115,7 +115,8 @@ impl Failing {
         }
     }
 
-    /// Records that the guest answered a call of the source. A source set apart is served again if its rest is over.
+    /// Records that the guest answered a call of the source. If the source was set apart and its rest is over, its
+    /// failures are forgotten.
     pub(super) fn answered(&mut self, source: SourceId, now: Instant) {
         if let Some(record) = self.sources.get_mut(&source.own)
             && record.apart_until.is_some_and(|until| now >= until)

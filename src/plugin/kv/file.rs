@@ -262,8 +262,8 @@ impl Writer {
     fn write(&mut self, batch: &[Job]) -> Result<(), redb::Error> {
         let database = self.database.as_ref().ok_or(StorageError::DatabaseClosed)?;
         let mut transaction = database.begin_write()?;
-        // Guests choose the content of the rows. Half a transaction must not pass for a whole one because of a chosen
-        // checksum.
+        // Guests choose the content of the rows. With a chosen content, half a transaction could pass the checksum of a
+        // whole one; a two-phase commit prevents this.
         transaction.set_two_phase_commit(true);
         let sweeps = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP);
         {

@@ -1,5 +1,5 @@
-//! Files of a plugin that disappear. If the component of a guard is gone, its gate stays shut. If the manifest is gone,
-//! the version that served by it goes on serving. Both hold until the operator decides otherwise.
+//! Handles plugin files that disappear. If the component of a guard is gone, its gate stays shut. If the manifest is
+//! gone, the version that served by it goes on serving. Both hold until the operator decides otherwise.
 
 use std::sync::Arc;
 

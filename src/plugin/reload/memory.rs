@@ -64,7 +64,7 @@ struct Guard {
 
 #[derive(Serialize, Deserialize)]
 struct Written {
-    /// Tells a reader, and the next start, the plugin directory of this file.
+    /// The plugin directory of this file, for readers and for the removal of directories that are gone.
     dir: PathBuf,
     #[serde(flatten)]
     known: Known,

@@ -100,7 +100,7 @@ impl Loader {
         let _ = answer.send(done.and_then(|()| self.status(&name)));
     }
 
-    /// Serves the sources again that its versions have set apart.
+    /// Serves all sources again, including those that its versions have set apart.
     fn readmit(&self, name: &Arc<str>) -> Result<(), WordFault> {
         let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()).ok_or(WordFault::Unknown)?;
         entry.versions().for_each(|version| version.breaker.readmit());
