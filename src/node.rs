@@ -67,7 +67,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Creates a node by `config`. The node joins no cluster yet: see [`Node::join_cluster`].
+    /// Creates a node from `config`. The node joins no cluster yet: see [`Node::join_cluster`].
     #[must_use]
     pub fn new(
         config: &Config,

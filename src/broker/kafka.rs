@@ -39,7 +39,7 @@ pub struct KafkaEngine {
 }
 
 impl KafkaEngine {
-    /// Starts the engine by `config`, delivers to `receiver` and registers its tasks in `vitals`. Kafka need not be
+    /// Starts the engine as configured, delivers to `receiver` and registers its tasks in `vitals`. Kafka need not be
     /// reachable: calls that depend on it wait and report it as unavailable. Must run within a Tokio runtime.
     ///
     /// # Errors

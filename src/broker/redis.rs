@@ -62,7 +62,7 @@ pub struct RedisEngine {
 }
 
 impl RedisEngine {
-    /// Starts the engine by `config`, delivers to `receiver` and registers its tasks in `vitals`. Redis need not be
+    /// Starts the engine as configured, delivers to `receiver` and registers its tasks in `vitals`. Redis need not be
     /// reachable: calls that depend on it wait and report it as unavailable.
     ///
     /// # Errors

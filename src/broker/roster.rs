@@ -52,7 +52,7 @@ pub enum LeaseError {
     Taken(String),
 }
 
-/// A member whose lease expired without a leave, with some of its online users.
+/// A fallen member: its lease expired without a leave. Holds some of its online users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fallen {
     /// Name of the member.

@@ -37,7 +37,7 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// Creates the node by `config`.
+    /// Creates the node from `config`.
     pub(crate) fn new(config: &Config) -> Self {
         let script = Arc::new(Scripted::default());
         let bus = Arc::clone(&script);

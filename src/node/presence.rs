@@ -45,7 +45,7 @@ impl Node {
     /// the node to the user and updates the roster. Returns true if the user has come online with it.
     ///
     /// # Errors
-    /// A 503 if the engine does not answer, because the client's messages could not be delivered.
+    /// A 503 if the engine does not answer, because delivery to the client cannot be guaranteed.
     pub(super) async fn enter(&self, uid: &Uid, first: bool) -> Result<bool, Refusal> {
         let _turn = self.turns.of(uid.as_str()).await;
         // The online report of an earlier connection of the user may have failed.

@@ -3,8 +3,8 @@
 //! ```text
 //! header `to`: kind (1 byte) · hashes (8 bytes each, little-endian)
 //! ```
-//! A record whose header is missing, damaged or of an unknown kind is read. So hash collisions and later kinds lose
-//! nothing. Independent of engines.
+//! A record with a missing or damaged header, or one of an unknown kind, is read. So hash collisions and later kinds
+//! lose nothing. Independent of engines.
 
 use std::collections::HashMap;
 

@@ -66,7 +66,7 @@ impl Link {
         Self { brokers, has_user: !user.is_empty(), login, properties, name }
     }
 
-    /// Creates a link by the configuration. The logs of Kafka name the client `skylark-NODE`.
+    /// Creates a link from the configuration. The logs of Kafka name the client `skylark-NODE`.
     #[must_use]
     pub fn of(config: &KafkaConfig, node: &NodeId) -> Self {
         let KafkaConfig { brokers, user, password, properties, .. } = config;

@@ -1,8 +1,9 @@
 //! Reads an intake's records from a plain pub/sub channel. One node of the cluster at a time has the subscription.
 //!
 //! At most once: messages published without a subscriber are not stored, and PUBLISH reports 0 receivers to the
-//! publisher. A node that is no longer sure of its lease first renews it before it returns records that it has read. A
-//! node that falls behind unsubscribes until it has space again, so that the receiver count stays correct.
+//! publisher. A node that is no longer sure of its lease checks it before it returns records, and drops those of an
+//! earlier term. A node that falls behind unsubscribes until it has space again, so that the receiver count stays
+//! correct.
 
 mod keeper;
 mod probe;

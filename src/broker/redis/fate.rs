@@ -94,7 +94,7 @@ impl Fates {
         }
     }
 
-    /// Number of nodes that received a copy of envelope `at`.
+    /// Number of copies of envelope `at` that nodes received.
     pub(super) fn copies(&self, at: usize) -> u32 {
         self.0[at].copies
     }

@@ -55,7 +55,7 @@ pub(super) struct Outbox<'a> {
     /// Encoded part of a record before its bodies.
     head: Vec<u8>,
     parcel: Parcel,
-    /// Envelopes whose record would be too large, with that size.
+    /// Envelopes that need a too large record, with its size.
     pub(super) too_large: Vec<(usize, usize)>,
 }
 

@@ -28,7 +28,7 @@ struct Sum {
 }
 
 impl Waiters {
-    /// Registers an envelope whose receipts are wanted.
+    /// Registers an envelope for receipts.
     pub(super) fn expect(&self, id: u64) {
         self.sums.lock().insert(id, Sum::default());
     }

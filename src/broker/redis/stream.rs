@@ -66,7 +66,7 @@ pub struct Stream {
     /// Position of the search for records of dead readers.
     cursor: String,
     sweep: Instant,
-    /// Taken records whose id does not fit an offset, in order.
+    /// Taken records with an id that does not fit an offset, in order.
     odd: Vec<Id>,
     lag: Option<u64>,
     lives: Lives,
@@ -331,7 +331,7 @@ impl Stream {
         Ok(counts(self.must(&command).await?).into_keys().collect())
     }
 
-    /// Claims the pending records again to reset their idle time, without counting a delivery.
+    /// Resets the idle time and the delivery count of the pending records: a wait for the bus is no failed delivery.
     async fn hold(&mut self) -> Result<(), Unavailable> {
         let ids = self.pending().await?;
         if ids.is_empty() {

@@ -1,4 +1,4 @@
-//! The only connection on which a node receives. Records are read, freed of copies and delivered in batches.
+//! The only connection on which a node receives. Records are read, deduplicated and delivered in batches.
 //!
 //! Nothing is read during a delivery. So the server disconnects a node that is too slow, which the node notices as a
 //! gap, instead of filling its memory. A connection that receives nothing is detected by a probe: a record to the

@@ -213,8 +213,8 @@ impl Slots {
         Grant::Full
     }
 
-    /// Starts the close: queues the reason behind the queued bytes, then shuts down the writing half. Only the first
-    /// call has an effect.
+    /// Starts the close: queues the reason behind the queued bytes, then shuts down the writing half. A slow consumer
+    /// loses its queued bytes. Only the first call has an effect.
     fn begin_close(&mut self, index: u32, why: Disconnect, next: Option<&str>) {
         let now = self.wheel.now();
         let slot = &mut self.slots[index as usize];

@@ -229,7 +229,7 @@ impl State {
     }
 
     /// Returns the incarnations that `me` must declare dead at `now`, the time of its own last heartbeat. These are
-    /// members that were silent too long, and dead ones whose responsible node is dead too. The first in line of each
+    /// members that were silent too long, and dead ones without a living responsible node. The first in line of each
     /// (rendezvous hashing over the living members) acts first.
     pub(super) fn to_bury(&self, me: &NodeId, now: Instant) -> Vec<Life> {
         let silent = self.members.values().filter(|living| living.member.id != *me).filter_map(|living| {

@@ -165,7 +165,7 @@ impl Lines {
         self.inner.lock().lines.entry(partition).and_modify(|line| line.start = Start::Proven);
     }
 
-    /// Partitions whose commit is not checked yet.
+    /// Partitions with a commit that is not checked yet.
     pub(super) fn unproven(&self) -> Vec<i32> {
         self.with_start(Start::Unproven)
     }

@@ -62,7 +62,7 @@ pub(super) struct Around {
     pub(super) timestamp: Option<i64>,
 }
 
-/// A record whose topic is not confirmed yet.
+/// A record with an unconfirmed topic.
 struct Raw {
     spot: Spot,
     epoch: i32,

@@ -120,7 +120,7 @@ impl Keeper {
         }
     }
 
-    /// Unsubscribes, returns the remaining messages, and keeps the lease until its release is permitted.
+    /// Unsubscribes, returns the remaining messages, and keeps the lease until the source is closed.
     async fn leave(mut self, answer: oneshot::Sender<Vec<Heard>>) {
         let rest = self.unsubscribed().await;
         self.wire = None;
