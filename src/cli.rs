@@ -1,6 +1,6 @@
-//! The command line: one file a command. Exit codes: 0 done, 1 failed, 2 not understood; `serve` has more.
+//! The command line, one file per command. Exit codes: 0 success, 1 failure, 2 invalid command line; `serve` has more.
 //!
-//! Commands print what was asked for on standard output and everything else on standard error; none asks back.
+//! Commands print their result on standard output and everything else on standard error. None asks for confirmation.
 
 mod bench;
 mod check;
@@ -32,7 +32,7 @@ use crate::config::{Loaded, Loader};
 /// Runs the command of this process.
 ///
 /// # Errors
-/// Whatever made the command fail, with its causes. A command line that is not understood ends the process with 2.
+/// The error of the command, with its causes. An invalid command line ends the process with code 2.
 pub fn run() -> anyhow::Result<ExitCode> {
     Cli::parse().run()
 }
@@ -67,36 +67,36 @@ impl Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a node in the foreground, until SIGTERM or SIGINT drains it; SIGHUP reads the configuration again.
+    /// Run a node in the foreground until SIGTERM or SIGINT drains it; SIGHUP reloads the configuration.
     Serve(serve::Serve),
-    /// Check the configuration and every plugin, tell all faults at once, open no port.
+    /// Check the configuration and every plugin, report all faults at once, open no port.
     Check(check::Check),
-    /// Show the configuration in force and where each value came from; secrets are masked.
+    /// Show the configuration in force and the source of each value; secrets are masked.
     Config(config::ShowConfig),
     /// Mint a token for the sample plugin token-auth and print it.
     Token(token::Token),
-    /// Connect as a client: print each frame as a JSON line, send what is typed.
+    /// Connect as a client: print each frame as a JSON line, send each line of input.
     Connect(connect::Connect),
-    /// Push a message through a running node and print its answer.
+    /// Push a message through a running node and print the response.
     Push(push::Push),
-    /// Look at plugins.
+    /// Create, build, test and manage plugins.
     Plugin(plugin::Plugin),
-    /// Measure this machine: what a node does per CPU-second, beside servers that do nothing but write.
+    /// Measure this machine: work per CPU-second of a node, compared with servers that only write.
     Bench(bench::Bench),
-    /// Print completions for a shell.
+    /// Print shell completions.
     Completions(completions::Completions),
-    /// Compile one plugin, within bounds, from standard input to standard output: what a node starts for itself.
+    /// Compile one plugin, within limits, from standard input to standard output; started by a node.
     #[command(hide = true)]
     CompilePlugin(compile_plugin::CompilePlugin),
 }
 
-/// Which configuration a command reads.
+/// The configuration that a command reads.
 #[derive(Debug, clap::Args)]
 struct ConfigSource {
     /// Configuration file [default: config/skylark.yaml if it exists, else built-in defaults].
     #[arg(long, global = true, value_name = "FILE", help_heading = "Configuration")]
     config: Option<PathBuf>,
-    /// Environment whose file is laid over it: config/skylark-NAME.yaml; `dev` is built in.
+    /// Environment; overlays config/skylark-NAME.yaml. `dev` is built in.
     #[arg(long, global = true, value_name = "NAME", value_parser = env_name, help_heading = "Configuration")]
     env: Option<String>,
 }
@@ -111,22 +111,22 @@ impl ConfigSource {
     }
 }
 
-/// It becomes a part of a file name.
+/// Checks the name, which becomes part of a file name.
 fn env_name(text: &str) -> Result<String, String> {
     let is_plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     is_plain.then(|| text.to_owned()).ok_or_else(|| "expected letters, digits, - and _".to_owned())
 }
 
-/// Runs a client's command on one thread.
+/// Runs a client command on one thread.
 fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(task);
-    // A read of standard input cannot be called off: nobody waits for a key that is never pressed.
+    // A read of standard input cannot be cancelled, so the shutdown must not wait for it.
     runtime.shutdown_background();
     done
 }
 
-/// Prints one line; fails where nobody reads.
+/// Prints one line; fails if the output is closed.
 fn print(line: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();

@@ -1,6 +1,6 @@
-//! `skylark bench`: starts servers as processes of their own, loads them, and says what they did per CPU-second.
+//! `skylark bench`: starts servers as separate processes, loads them, and reports their work per CPU-second.
 //!
-//! Shares no code with the hub or the server. What is measured, and what makes a run invalid: `docs/benchmarks.md`.
+//! Shares no code with the hub or the server. Methods and validity rules: `docs/benchmarks.md`.
 
 mod allocations;
 mod bar;
@@ -51,70 +51,71 @@ use subject::{Contender, Kind, Lab};
 pub(super) struct Bench {
     #[command(subcommand)]
     part: Option<Part>,
-    /// One repetition with short windows: done in two minutes.
+    /// One repetition with short windows; takes two minutes.
     #[arg(long)]
     quick: bool,
-    /// Only this cell; may be given again [default: each that needs nothing besides this program and its plugins].
+    /// Only this cell; may be repeated [default: all cells that need only this program and its plugins].
     #[arg(long = "cell", value_name = "NAME")]
     cells: Vec<String>,
     /// Repetitions, interleaved [default: 5, with --quick 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: Option<u32>,
-    /// No cell opens more connections: for a machine with few descriptors. No bar is judged then.
+    /// Maximum connections of any cell, for a machine with few descriptors; bars are then not judged.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(20..))]
     connections: Option<u32>,
-    /// Write every figure here.
+    /// Write all figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Compare with what an earlier run wrote.
+    /// Compare with the figures of an earlier run.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Ask a peer that runs already as well: KIND=URL and its options behind commas (docs/benchmarks.md). Kinds:
-    /// centrifugo, centrifugo-protobuf, pusher, cim. May be given again.
+    /// Also measure a running peer: KIND=URL with options after commas (docs/benchmarks.md). Kinds: centrifugo,
+    /// centrifugo-protobuf, pusher, cim. May be repeated.
     #[arg(long = "peer", value_name = "KIND=URL[,…]")]
     peers: Vec<String>,
-    /// Where the sample plugins are.
+    /// Directory of the sample plugins.
     #[arg(long, value_name = "DIR", default_value = "plugins")]
     plugins: PathBuf,
-    /// Where guests are that are not committed built: noop-c.wasm, noop-js.wasm, noop-python.wasm, as plugins/testing/languages makes them.
+    /// Directory of guests that are not committed: noop-c.wasm, noop-js.wasm, noop-python.wasm, as built by
+    /// plugins/testing/languages.
     #[arg(long, value_name = "DIR", default_value = "target/guests")]
     guests: PathBuf,
-    /// Tell the cells and what they ask.
+    /// List the cells and their questions.
     #[arg(long)]
     list: bool,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Part {
-    /// Draw what --json wrote: SVG files, one for each chart.
+    /// Draw the figures of --json: one SVG file per chart.
     Plot {
-        /// What --json wrote.
+        /// File written by --json.
         file: PathBuf,
-        /// Where the charts go.
+        /// Output directory.
         #[arg(short = 'o', long = "out", value_name = "DIR", default_value = ".")]
         dir: PathBuf,
     },
-    /// Print what --json wrote as Markdown.
+    /// Print the figures of --json as Markdown.
     Table {
-        /// What --json wrote.
+        /// File written by --json.
         file: PathBuf,
     },
-    /// Serve as one of the servers to compare with.
+    /// Run one of the reference servers.
     #[command(hide = true)]
     Reference {
-        /// Which one.
+        /// The server.
         kind: Reference,
     },
     /// Run another command, of this program or another, that ends with the process that started it.
     #[command(hide = true)]
     Child {
-        /// Count allocations, and answer each line of standard input with their number.
+        /// Count allocations, and answer each line of standard input with the count.
         #[arg(long)]
         count_allocations: bool,
-        /// Another program in place of this one.
+        /// Another program instead of this one.
         #[arg(long, conflicts_with = "count_allocations")]
         program: Option<PathBuf>,
-        /// Its words.
+        /// Its arguments.
         #[arg(last = true)]
         words: Vec<String>,
     },
@@ -152,7 +153,7 @@ impl Bench {
             results.write(path)?;
         }
         print(&report::table(&results, baseline.as_ref()))?;
-        // Everything that has to be taken down is gone by here.
+        // All servers are stopped by here.
         match results.exit_code() {
             0 => Ok(()),
             code => exit(code),
@@ -172,7 +173,8 @@ impl Bench {
         Ok(all)
     }
 
-    /// Repetitions outside, contenders inside: what else the machine does falls on all of them.
+    /// Repetitions are the outer loop and contenders the inner one, so that other load of the machine affects all of
+    /// them.
     fn measure(&self, cells: &[Box<dyn Cell>], peers: &[&'static Peer]) -> anyhow::Result<Results> {
         let lab = Lab::new(&self.plugins, &self.guests)?;
         let stage = Stage { lab: &lab, quick: self.quick, most: self.connections };
@@ -220,7 +222,7 @@ fn entry(cell: &dyn Cell) -> String {
     format!("{:<14} {}{needs}", cell.name(), cell.about())
 }
 
-/// Each is one for the whole life of the program, so that whoever drives it can name it without owning it.
+/// Each peer lives as long as the program, so that it can be referenced without ownership.
 fn peers(texts: &[String]) -> anyhow::Result<Vec<&'static Peer>> {
     let mut peers: Vec<&'static Peer> = Vec::new();
     for text in texts {
@@ -239,7 +241,7 @@ fn contenders(cell: &dyn Cell, peers: &[&'static Peer]) -> Vec<Contender> {
     cell.contenders().into_iter().chain(peers.iter().map(peer)).collect()
 }
 
-/// Above the bar on a terminal; a line of its own in a log, where there is no bar.
+/// Prints above the progress bar on a terminal, and as a plain line without one.
 fn tell(progress: &ProgressBar, line: &str) {
     if progress.is_hidden() {
         eprintln!("{line}");
@@ -248,7 +250,7 @@ fn tell(progress: &ProgressBar, line: &str) {
     }
 }
 
-/// A bench that is killed takes nothing down itself: the kernel does it.
+/// The kernel kills the child if the bench is killed.
 fn become_child(count_allocations: bool, program: Option<&Path>, words: &[String]) -> anyhow::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if count_allocations {
@@ -261,7 +263,7 @@ fn become_child(count_allocations: bool, program: Option<&Path>, words: &[String
     Err(Command::new(&program).args(words).exec()).with_context(|| format!("cannot run {}", program.display()))
 }
 
-/// One descriptor a connection, here and in each server, which inherits the limit.
+/// Raises the limit: one descriptor per connection, here and in each server, which inherits it.
 fn raise_descriptors() -> anyhow::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)

@@ -1,5 +1,5 @@
-//! `skylark check`: the configuration, the certificates, the engines of bus and intakes, and every plugin, all faults at once, no port
-//! opened.
+//! `skylark check`: checks the configuration, certificates, engines of bus and intakes, and every plugin. Reports all
+//! faults at once and opens no port.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -19,7 +19,7 @@ impl Check {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         let examined = source.loader().examine();
         let mut faults: Vec<String> = examined.faults.iter().map(ToString::to_string).collect();
-        // A listener with a fault may hold the default of its `tls`.
+        // After a fault in a listener, its `tls` may hold the default.
         if let Some(config) =
             examined.config.as_ref().filter(|_| !examined.faults.iter().any(|f| f.path.starts_with("listeners")))
         {
@@ -28,7 +28,7 @@ impl Check {
         let config_faults = faults.len();
         let mut warnings = examined.config.as_ref().map(Config::warnings).unwrap_or_default();
         warnings.extend(open_files(&examined.guarded_files));
-        // The node may be started elsewhere, so this is no fault.
+        // A warning instead of a fault, because the node may be started elsewhere.
         let connections = examined.config.as_ref().map(|config| config.limits.connections);
         warnings.extend(connections.and_then(|connections| Descriptors::attainable().shortage(connections)));
         warnings.iter().try_for_each(|warning| print(&format!("warning: {warning}")))?;
@@ -43,7 +43,7 @@ impl Check {
             checked.extend(intakes(config, &mut faults));
         }
         let intake_faults = faults.len() - config_faults - bus_faults;
-        // A key with a fault holds its default, so the directory is the one that was meant unless the fault is its own.
+        // A key with a fault holds its default, so the directory is as configured unless this key itself has a fault.
         if let Some(config) =
             examined.config.filter(|_| !examined.faults.iter().any(|f| f.path.starts_with("plugins.dir")))
         {
@@ -64,7 +64,7 @@ impl Check {
     }
 }
 
-/// Warns of files that others than their owner may write, or that hold a secret and everybody may read: a line for each file.
+/// Warns about files that other users may write, and files with secrets that everyone may read; one line per file.
 fn open_files(files: &[GuardedFile]) -> Vec<String> {
     let mut told = HashSet::new();
     let warning = |GuardedFile { key, path, is_secret }: &GuardedFile| {
@@ -81,7 +81,7 @@ fn open_files(files: &[GuardedFile]) -> Vec<String> {
     warnings.filter(|(path, _)| told.insert(path.clone())).map(|(_, warning)| warning).collect()
 }
 
-/// Connects to the engine of the bus, and gives a line for one that is as a node needs it.
+/// Connects to the engine of the bus. Returns a line if it is usable.
 fn bus(bus: &Bus, faults: &mut Vec<String>) -> Option<String> {
     let found = match block_on(async { Ok(engine::faults(bus).await) }) {
         Ok(found) => found,
@@ -92,7 +92,7 @@ fn bus(bus: &Bus, faults: &mut Vec<String>) -> Option<String> {
     (is_sound && bus.kind != BusKind::Memory).then(|| format!("bus: ok ({})", bus.kind.as_str()))
 }
 
-/// Connects to the engine of each intake, and gives a line for one whose topic can be read.
+/// Connects to the engine of each intake. Returns a line for each readable topic.
 fn intakes(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
     let mut sound = Vec::new();
     let names = intake_names(&config.intakes, &config.bus);
@@ -110,7 +110,7 @@ fn intakes(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
     sound
 }
 
-/// Checks every component of the directory. Gives a line for each that would serve, and the warnings.
+/// Checks every component of the directory. Returns a line for each valid one, and the warnings.
 fn plugins(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
     let reports = match block_on(async { Ok(check_dir(&config.plugins).await?) }) {
         Ok(reports) => reports,
@@ -128,7 +128,7 @@ fn plugins(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
     sound().map(line).chain(warning).collect()
 }
 
-/// `plugin word-filter: ok, filter, 65536 bytes, compiled in 120 ms`
+/// Formats a line such as `plugin word-filter: ok, filter, 65536 bytes, compiled in 120 ms`.
 fn line(report: &Report) -> String {
     let mut line = format!("plugin {}: {}", report.name, if report.disabled { "ok, disabled" } else { "ok" });
     for more in [report.roles.join("+"), report.keys.join(" ")].iter().filter(|more| !more.is_empty()) {

@@ -1,13 +1,13 @@
-//! `skylark compile-plugin`: the child process in which a node compiles a plugin. Not for people.
+//! `skylark compile-plugin`: the child process in which a node compiles a plugin. Not a user command.
 
 use crate::plugin::host::{ChildLimits, compile_stdin};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CompilePlugin {
-    /// Bytes of memory.
+    /// Maximum memory in bytes.
     #[arg(long)]
     memory: u64,
-    /// Seconds of CPU time.
+    /// Maximum CPU time in seconds.
     #[arg(long)]
     cpu: u64,
     /// Fingerprint of the engine that will run the code.

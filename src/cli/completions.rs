@@ -1,4 +1,4 @@
-//! `skylark completions`: a script that teaches a shell the commands.
+//! `skylark completions`: prints a shell completion script.
 
 use clap::CommandFactory as _;
 
@@ -6,7 +6,7 @@ use super::Cli;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Completions {
-    /// Which shell.
+    /// The shell.
     shell: clap_complete::Shell,
 }
 

@@ -1,11 +1,11 @@
-//! `skylark config`: what is in force, and where each value came from.
+//! `skylark config`: shows the configuration in force and the source of each value.
 
 use super::{ConfigSource, print};
 use crate::config::Source;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ShowConfig {
-    /// Only what is set somewhere, not the defaults.
+    /// Only values that are set, not the defaults.
     #[arg(long)]
     set: bool,
 }
@@ -16,7 +16,7 @@ impl ShowConfig {
         let shown = loaded.entries.iter().filter(|entry| !self.set || entry.source != Source::Default);
         let lines: Vec<(String, &Source)> =
             shown.map(|entry| (format!("{}: {}", entry.path, entry.value), &entry.source)).collect();
-        // A long value pushes its own source aside, not everybody's.
+        // A long value shifts only its own source column.
         let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|width| *width <= 60).max().unwrap_or(0);
         for (line, source) in lines {
             print(&format!("{line:width$}  # {source}"))?;

@@ -1,4 +1,4 @@
-//! `skylark connect`: a client in a terminal, or in a script.
+//! `skylark connect`: a client for terminals and scripts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,9 +23,9 @@ use crate::clock;
 use crate::config::Service;
 use crate::id::{Device, Uid};
 
-/// Of a node's WebSocket.
+/// Schemes of a node's WebSocket.
 const SCHEMES: Schemes = ["ws", "wss"];
-/// How long a token holds that is minted for the way.
+/// Lifetime of a token minted for `--uid`.
 const TTL: Duration = Duration::from_secs(12 * 3600);
 
 #[derive(Debug, clap::Args)]
@@ -111,7 +111,7 @@ fn with_device(uri: &Uri, device: Option<&Device>) -> anyhow::Result<Uri> {
     Ok(format!("{uri}{separator}device={device}").parse()?)
 }
 
-/// The node's own words, where it answered the upgrade with something else.
+/// Adds the response of the node if it answered the upgrade with an HTTP error.
 fn refused(error: tungstenite::Error) -> anyhow::Error {
     match &error {
         tungstenite::Error::Http(answer) => {
@@ -142,7 +142,7 @@ async fn talk(mut socket: Socket, dialect: Dialect) -> anyhow::Result<()> {
     }
 }
 
-/// Waits for ever once the input has ended.
+/// Reads the next line; pending forever after the end of the input.
 async fn next_line(lines: &mut Option<Lines<BufReader<Stdin>>>) -> anyhow::Result<Option<String>> {
     match lines {
         Some(lines) => Ok(lines.next_line().await?),
@@ -169,7 +169,7 @@ async fn hear(socket: &mut Socket, dialect: Dialect, frame: Message) -> anyhow::
     Ok(())
 }
 
-/// A line that cannot be understood is told and costs nothing else.
+/// Sends a line. An invalid line is reported and otherwise ignored.
 async fn say(socket: &mut Socket, dialect: Dialect, line: &str) -> anyhow::Result<()> {
     match parse_line(line) {
         Ok(None) => Ok(()),
@@ -191,12 +191,12 @@ async fn send(socket: &mut Socket, payload: Payload) -> anyhow::Result<()> {
 
 async fn leave(mut socket: Socket) -> anyhow::Result<()> {
     let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-    // The connection ends either way.
+    // The connection ends in any case.
     drop(socket.close(Some(close)).await);
     Ok(())
 }
 
-/// `key {"name":"value"}`; nothing for an empty line.
+/// Parses `key {"name":"value"}`; `None` for an empty line.
 pub(super) fn parse_line(line: &str) -> anyhow::Result<Option<(String, BTreeMap<String, String>)>> {
     let line = line.trim();
     let (key, data) = line.split_once(char::is_whitespace).unwrap_or((line, ""));

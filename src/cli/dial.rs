@@ -1,6 +1,6 @@
-//! The way of a command to a node: a socket, and TLS over it where the URL says so.
+//! The connection of a command to a node: a socket, with TLS if the URL requires it.
 //!
-//! Knows no HTTP and no frame. By default it believes whom the system believes; a certificate of one's own is named.
+//! Independent of HTTP and frames. Trusts the system's certificates by default; `--ca` names other ones.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,33 +18,33 @@ use tokio_rustls::TlsConnector;
 
 use crate::trust::roots;
 
-/// Whom a command believes, where it speaks TLS.
+/// Trusted certificates of a command's TLS connections.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Trust {
-    /// PEM file of the certificates that a node's must come from, in place of the system's.
+    /// PEM file of the certificates to trust, instead of the system's.
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     ca: Option<PathBuf>,
-    /// Believe any certificate: whoever answers gets the key and all that is sent.
+    /// Accept any certificate: any server that answers receives the key and all data.
     #[arg(long)]
     insecure: bool,
 }
 
-/// A socket, or TLS over one.
+/// A plain or TLS socket.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// What a command speaks through.
+/// Connection of a command.
 pub(super) type Pipe = Box<dyn Duplex>;
 
-/// A scheme without TLS, and the same with it.
+/// A scheme without TLS, and its variant with TLS.
 pub(super) type Schemes = [&'static str; 2];
 
 impl Trust {
     /// Opens a connection to the node that `uri` names.
     ///
     /// # Errors
-    /// No such URL, nobody who listens there, or no certificate to believe.
+    /// The URL is invalid, no server listens there, or its certificate is not trusted.
     pub(super) async fn dial(&self, uri: &Uri, [plain, secure]: Schemes) -> anyhow::Result<Pipe> {
         let authority =
             uri.authority().with_context(|| format!("expected a URL such as {plain}://host:port, got {uri}"))?;
@@ -99,7 +99,7 @@ impl Trust {
     }
 }
 
-/// Every certificate of a PEM file. A system's bundle may hold some that are too odd to be believed: one that serves is
+/// Reads the certificates of a PEM file. A system bundle may contain unusable certificates; one usable certificate is
 /// enough.
 fn read(file: &Path) -> anyhow::Result<RootCertStore> {
     let expected = || format!("expected certificates in PEM form in {}", file.display());
@@ -112,7 +112,7 @@ fn read(file: &Path) -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// Believes any certificate; that its owner is at the other end is still looked at.
+/// Accepts any certificate, but still verifies that the server holds its private key.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);
 

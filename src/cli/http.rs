@@ -13,20 +13,20 @@ use super::ConfigSource;
 use super::dial::{Schemes, Trust};
 use crate::config::{ApiKey, Config, Scope, Service};
 
-/// Which node a command asks, and with which key.
+/// The node that a command calls, and the API key.
 #[derive(Debug, clap::Args)]
 pub(super) struct NodeArgs {
     /// The node's push API [default: the first listener of the configuration that serves `api`].
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// API key [default: the first of the configuration that may do it].
+    /// API key [default: the first key of the configuration with the needed permission].
     #[arg(long)]
     key: Option<String>,
     #[command(flatten)]
     trust: Trust,
 }
 
-/// A node's push API.
+/// The push API of a node.
 pub(super) struct Node {
     base: String,
     key: Option<String>,
@@ -34,10 +34,10 @@ pub(super) struct Node {
 }
 
 impl NodeArgs {
-    /// Reads the configuration only for what the options leave open. The key is the first one with all of `scopes`.
+    /// Reads the configuration only if an option is missing. The key is the first one with all of `scopes`.
     ///
     /// # Errors
-    /// The configuration has keys and none has these scopes: the error names the missing ones.
+    /// The configuration has keys, but none with these scopes. The error names the missing ones.
     pub(super) fn node(self, source: &ConfigSource, scopes: &[Scope]) -> anyhow::Result<Node> {
         if let (Some(base), Some(_)) = (&self.url, &self.key) {
             return Ok(Node::new(base, self.key, self.trust));
@@ -77,7 +77,7 @@ impl Node {
         Self { base: base.trim_end_matches('/').to_owned(), key, trust }
     }
 
-    /// Sends one request; the body of the answer as the node wrote it.
+    /// Sends one request and returns the response body unchanged.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<String> {
         let uri: Uri = format!("{}{path}", self.base).parse()?;
         let authority =
@@ -94,7 +94,7 @@ impl Node {
         }
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let request = request.body(Full::new(body)).context("the key cannot stand in a header")?;
-        // The request borrows the connection's work: both go on until the answer has been read.
+        // Drive the connection and the request together until the response has been read.
         let answer = async {
             let answer = sender.send_request(request).await?;
             let status = answer.status();
@@ -119,10 +119,10 @@ impl Node {
     }
 }
 
-/// Of the push API.
+/// Schemes of the push API.
 const SCHEMES: Schemes = ["http", "https"];
 
-/// Where on this machine the configured node serves something; without TLS, if it can be had so.
+/// Returns the local address at which the configured node offers a service, preferring a listener without TLS.
 pub(super) fn local_url(config: &Config, service: Service, [plain, secure]: Schemes) -> anyhow::Result<String> {
     let name = service.as_str();
     let serving = || config.listeners.iter().filter(|listener| listener.has(service));

@@ -1,4 +1,4 @@
-//! `skylark plugin`: everything around plugins, one file a command.
+//! `skylark plugin`: plugin commands, one file per command.
 
 mod bench;
 mod build;
@@ -25,33 +25,35 @@ pub(super) struct Plugin {
 
 #[derive(Debug, clap::Subcommand)]
 enum PluginCommand {
-    /// Make a folder for a plugin of your own, that builds and passes its tests as it stands.
+    /// Create a folder for a new plugin that builds and passes its tests as it is.
     New(new::New),
     /// List the plugins of a running node.
     List(list::List),
-    /// Measure a plugin by the host's own code: warm calls, allocations, memory, cold start, compile time, and the verdict against its budget.
+    /// Measure a plugin with the host's own code: warm calls, allocations, memory, cold start, compile time, and the
+    /// verdict against its budget.
     Bench(bench::Bench),
-    /// Build a plugin's folder: find its tools, or say which command installs them, and run its own recipe.
+    /// Build a plugin's folder: find its tools, or name the command that installs them, and run its own recipe.
     Build(build::Build),
-    /// Build a plugin's folder whenever something is saved, put it into a running node, and follow what it logs there.
+    /// Build a plugin's folder after every change, install it into a running node, and follow its log.
     Dev(dev::Dev),
-    /// Put a disabled plugin of a running node back into service.
+    /// Enable a disabled plugin of a running node.
     Enable(tell::Tell),
-    /// Take a plugin out of service until it is enabled or the node starts again: a filter's gate is open then.
+    /// Disable a plugin until it is enabled or the node restarts; messages then pass a disabled filter unchecked.
     Disable(tell::Tell),
-    /// Have a running node load a plugin's files anew, a refused or rolled back one too.
+    /// Reload a plugin's files in a running node, even after a refusal or rollback.
     Reload(tell::Tell),
-    /// Go back to the version that served before.
+    /// Roll back to the previous version.
     Rollback(tell::Tell),
-    /// Let the sources in again that a plugin has set apart, because it failed for them.
+    /// Readmit the sources that a plugin set apart after repeated failures.
     Readmit(tell::Tell),
     /// Compile and check a component with the manifest beside it, without a node.
     Check(check::Check),
-    /// Make a key that signs plugins, and print what the configuration says of it.
+    /// Create a key that signs plugins, and print its configuration entry.
     Keygen(sign::Keygen),
     /// Sign components for plugins.signing_keys.
     Sign(sign::Sign),
-    /// Play the cases of a plugin (cases.yaml) without a node: input, and the expected verdict, reply, pushes, kv and log.
+    /// Run the test cases of a plugin (cases.yaml) without a node: input, and the expected verdict, reply, pushes, kv
+    /// and log.
     Test(test::Test),
 }
 

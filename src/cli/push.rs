@@ -1,4 +1,4 @@
-//! `skylark push`: one message to one target of a running node.
+//! `skylark push`: sends one message to one target through a running node.
 
 use std::io::Read as _;
 
@@ -17,10 +17,10 @@ pub(super) struct Push {
     /// One user.
     #[arg(long, group = "target", value_name = "UID")]
     user: Option<Uid>,
-    /// Several users, by commas.
+    /// Several users, separated by commas.
     #[arg(long, group = "target", value_delimiter = ',', value_name = "UID,…")]
     users: Vec<Uid>,
-    /// Everybody in a room.
+    /// All connections in a room.
     #[arg(long, group = "target")]
     room: Option<Room>,
     /// One device of a user.
@@ -29,17 +29,17 @@ pub(super) struct Push {
     /// One connection.
     #[arg(long, group = "target", value_name = "CID", value_parser = connection_id)]
     connection: Option<ConnectionId>,
-    /// Everybody online.
+    /// All online users.
     #[arg(long, group = "target")]
     all: bool,
-    /// Everybody online except these users, by commas.
+    /// All online users except these, separated by commas.
     #[arg(long, group = "target", value_delimiter = ',', value_name = "UID,…")]
     all_but: Vec<Uid>,
 
     /// The message, e.g. {"action":"chat","content":{"text":"hi"}}; `-` reads it from standard input.
     #[arg(group = "what", value_name = "JSON")]
     message: Option<String>,
-    /// Short for a message of action chat with this text.
+    /// Short form of a message with action chat and this text.
     #[arg(long, group = "what")]
     text: Option<String>,
 

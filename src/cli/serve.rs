@@ -1,4 +1,4 @@
-//! `skylark serve`: loads the configuration and hands it to the app.
+//! `skylark serve`: loads the configuration and runs the app.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use super::ConfigSource;
 
-/// Time for threads that block, once the node has drained.
+/// Time for blocking threads after the node has drained.
 const LAST_THREADS: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
-    /// Plugin directory, in place of plugins.dir.
+    /// Plugin directory, instead of plugins.dir.
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
-    /// Address of the first listener, in place of the configured one; port 0 takes a free one.
+    /// Address of the first listener, instead of the configured one; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
 }

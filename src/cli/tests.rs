@@ -1,4 +1,4 @@
-//! The commands without a node: parsing, requests, tokens, and the client's side of the wire against the golden frames.
+//! Commands without a node: parsing, requests, tokens, and the client side of the protocol against the golden frames.
 
 use std::collections::BTreeMap;
 
@@ -89,7 +89,6 @@ fn a_token_carries_its_claims_and_the_first_keys_signature() {
     assert!(format!("{keyless:#}").contains("expected [[settings.keys]]"), "{keyless:#}");
 }
 
-/// RFC 7515 appendix A.1, whose head and claims are other texts but whose way is the same.
 #[test]
 fn a_token_that_is_over_at_once_is_not_minted() {
     for ttl in ["0s", "1ms", "soon", "-1h"] {
@@ -98,6 +97,7 @@ fn a_token_that_is_over_at_once_is_not_minted() {
     }
 }
 
+/// The example of RFC 7515 appendix A.1. Its header and claims differ from ours; the signature algorithm is the same.
 #[test]
 fn the_signature_is_the_one_of_the_rfc() {
     let key = URL_SAFE_NO_PAD
@@ -194,7 +194,7 @@ fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
-/// A node that answers one request with these bytes, and what it was asked.
+/// A node that answers one request with these bytes. Also returns the request that it received.
 async fn node(answer: &'static str) -> (http::Node, tokio::task::JoinHandle<String>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,6 @@
 //! `skylark token`: mints an HS256 JWT with the first key of the sample plugin token-auth.
 //!
-//! The key is read from `token-auth.toml` in `plugins.dir`: `[[settings.keys]]` with `id` and `secret`.
+//! Reads the key from `token-auth.toml` in `plugins.dir`: `[[settings.keys]]` with `id` and `secret`.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,13 +24,13 @@ pub(super) struct Token {
     /// The device that the token is bound to.
     #[arg(long)]
     device: Option<Device>,
-    /// Rooms to join at once, by commas.
+    /// Rooms to join at once, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "ROOM,…")]
     rooms: Vec<Room>,
-    /// Rooms that its holder may join later, by commas: names, or beginnings with * behind them.
+    /// Rooms that the holder may join later, separated by commas: names, or prefixes followed by *.
     #[arg(long, value_delimiter = ',', value_name = "ROOM,…")]
     join: Vec<String>,
-    /// How long the token holds, e.g. 90s, 1h, 7d.
+    /// Lifetime of the token, e.g. 90s, 1h, 7d.
     #[arg(long, default_value = "1h", value_parser = ttl)]
     ttl: Duration,
 }
@@ -48,7 +48,7 @@ fn ttl(text: &str) -> Result<Duration, String> {
     ttl.ok_or_else(|| "expected a duration of a second or more, such as 90s, 1h or 7d".to_owned())
 }
 
-/// A token that the token-auth plugin of `plugins` admits.
+/// Mints a token that the token-auth plugin in `plugins` admits.
 pub(super) fn mint(
     plugins: &Path,
     uid: &Uid,
@@ -62,9 +62,9 @@ pub(super) fn mint(
 /// Rooms of a token.
 #[derive(Clone, Copy)]
 struct Rooms<'a> {
-    /// To join at once.
+    /// Rooms to join at once.
     now: &'a [Room],
-    /// That may be joined: names, or beginnings with `*` behind them.
+    /// Rooms that may be joined later: names, or prefixes followed by `*`.
     later: &'a [String],
 }
 
@@ -102,7 +102,7 @@ fn mint_for(
     Ok(sign(id.as_deref(), secret.as_bytes(), &claims))
 }
 
-/// What the plugin's manifest says of the tokens that it admits.
+/// Token settings in the plugin's manifest.
 struct Issuer {
     /// The first of `[[settings.keys]]`.
     id: Option<String>,
@@ -124,7 +124,7 @@ impl Issuer {
     }
 }
 
-/// A token with these claims, signed by HS256.
+/// Signs these claims with HS256.
 pub(super) fn sign(id: Option<&str>, secret: &[u8], claims: &serde_json::Value) -> String {
     let mut head = json!({ "alg": "HS256", "typ": "JWT" });
     if let Some(id) = id {
@@ -135,7 +135,7 @@ pub(super) fn sign(id: Option<&str>, secret: &[u8], claims: &serde_json::Value) 
     format!("{signed}.{}", signature(secret, &signed))
 }
 
-/// The third part of a JWT, over the first two.
+/// The third part of a JWT: the signature of the first two.
 pub(super) fn signature(secret: &[u8], signed: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
     mac.update(signed.as_bytes());

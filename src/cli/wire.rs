@@ -1,6 +1,6 @@
-//! The client's side of the wire protocol, for `skylark connect`: SENT and PONG out, what a node sends in, as JSON.
+//! The client side of the protocol, for `skylark connect`: encodes SENT and PONG, decodes frames of a node as JSON.
 //!
-//! Shares no code with `protocol`, which is the node's side: a fault of one shows against the other.
+//! Shares no code with `protocol`, the node's side, so that an error in one shows against the other.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-/// What a client speaks.
+/// Dialect and coding of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Dialect {
     #[value(name = "yunque.pb")]
@@ -31,7 +31,7 @@ pub(super) enum Payload {
     Binary(Bytes),
 }
 
-/// What a node sends; bodies as JSON, the fields named and ordered as the dialect does, absent ones left out.
+/// A frame from a node. Bodies are JSON; fields have the names and order of the dialect, absent ones are omitted.
 #[derive(Debug)]
 pub(super) enum Frame {
     Ping,
@@ -46,7 +46,7 @@ const SENT: u8 = 3;
 const REPLY: u8 = 4;
 
 impl Dialect {
-    /// Its WebSocket subprotocol.
+    /// The WebSocket subprotocol.
     pub(super) const fn subprotocol(self) -> &'static str {
         match self {
             Self::YunquePb => "yunque.pb",
@@ -60,7 +60,7 @@ impl Dialect {
         matches!(self, Self::YunqueJson | Self::CimJson)
     }
 
-    /// The answer to a PING.
+    /// Encodes the answer to a PING.
     pub(super) fn pong(self) -> Payload {
         if self.is_json() {
             return Payload::Text(json!({ "type": PONG, "content": "PONG" }).to_string());
@@ -68,7 +68,7 @@ impl Dialect {
         Payload::Binary(Bytes::from_static(b"\0PONG"))
     }
 
-    /// A SendBody.
+    /// Encodes a SendBody.
     pub(super) fn sent(self, key: &str, timestamp: i64, data: BTreeMap<String, String>) -> Payload {
         if self.is_json() {
             let body = json!({ "key": key, "timestamp": timestamp, "data": data });
@@ -80,7 +80,7 @@ impl Dialect {
         Payload::Binary(frame.into())
     }
 
-    /// A frame from the node.
+    /// Decodes a frame from the node.
     pub(super) fn read(self, payload: &Payload) -> anyhow::Result<Frame> {
         match payload {
             Payload::Text(text) => read_json(text),
@@ -100,7 +100,7 @@ impl Dialect {
     }
 }
 
-/// One line of JSON.
+/// Formats the frame as one line of JSON.
 impl std::fmt::Display for Frame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -116,7 +116,7 @@ fn read_json(text: &str) -> anyhow::Result<Frame> {
     let body = || -> anyhow::Result<Box<RawValue>> {
         let text = frame.content.as_deref().context("expected content")?;
         let body: Box<RawValue> = serde_json::from_str(text).context("expected JSON in the content")?;
-        // A line break between tokens would end our line.
+        // A line break between tokens would break the output line.
         let is_one_line = !body.get().contains(['\n', '\r']);
         Ok(if is_one_line { body } else { to_raw_value(&serde_json::from_str::<serde_json::Value>(text)?)? })
     };

@@ -1,7 +1,7 @@
-//! Counts what a server under test allocates: mimalloc, and a number that grows once it is asked for.
+//! Counts allocations of a server under test: mimalloc with a counter that is switched on by the first request.
 //!
-//! It is the allocator of the whole program, since Rust has one for a program; while nobody counts it costs a load and
-//! a branch that is always predicted.
+//! It is the allocator of the whole program, because Rust has only one. While counting is off, it costs a load and a
+//! well-predicted branch.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::io::BufRead as _;
@@ -11,20 +11,20 @@ use mimalloc::MiMalloc;
 
 use super::super::print;
 
-/// The program's allocator, mimalloc, which can count.
+/// The program's allocator: mimalloc with an optional counter.
 #[derive(Debug)]
 pub struct Allocator;
 
 static COUNTS: AtomicBool = AtomicBool::new(false);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-/// In front of the number that answers.
+/// Prefix of the answer.
 pub(super) const ANSWER: &str = "allocations ";
 
-/// Counts from now on, and answers each line of standard input with the number so far.
+/// Starts counting, and answers each line of standard input with the count so far.
 pub(super) fn answer_on_stdin() {
     COUNTS.store(true, Ordering::Relaxed);
-    // Ends with the process, or when the bench that asks is gone.
+    // Ends with the process, or when the bench closes the pipe.
     std::thread::spawn(|| {
         let mut line = String::new();
         let mut input = std::io::stdin().lock();
@@ -37,7 +37,7 @@ pub(super) fn answer_on_stdin() {
     });
 }
 
-/// Counts from now on in this process, and tells the number so far.
+/// Starts counting in this process, and returns the count so far.
 pub(in crate::cli) fn so_far() -> u64 {
     COUNTS.store(true, Ordering::Relaxed);
     ALLOCATIONS.load(Ordering::Relaxed)
@@ -50,14 +50,14 @@ fn count() {
     }
 }
 
-// SAFETY: every call goes to mimalloc as it came, and what that answers goes back; counting touches two
-// atomics and allocates nothing.
+// SAFETY: every call is forwarded to mimalloc unchanged, and so is its result. Counting uses two atomics and allocates
+// nothing.
 #[allow(unsafe_code)]
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are those that mimalloc asks for.
+        // SAFETY: the caller fulfils the contract that mimalloc requires.
         unsafe { MiMalloc.alloc(layout) }
     }
 

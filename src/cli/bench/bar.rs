@@ -1,4 +1,4 @@
-//! A bar: a figure, or a ratio of two figures of one run, and what it must reach.
+//! A bar: a figure, or a ratio of two figures of one run, with the bound that it must reach.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +6,14 @@ use super::results::Results;
 use super::sample::Figure;
 use super::stats::Spread;
 
-/// What must hold. Ratios are taken within each repetition; the median counts.
+/// A bar. Ratios are computed per repetition; their median is compared.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Bar {
     pub(super) name: &'static str,
     pub(super) figure: Figure,
     /// `(line, contender)`.
     pub(super) of: (&'static str, &'static str),
-    /// What it is held against.
+    /// The reference.
     pub(super) by: By,
     pub(super) must: Must,
 }
@@ -22,7 +22,7 @@ pub(super) struct Bar {
 pub(super) enum By {
     /// Divided by another row of the same cell: `(line, contender)`.
     Row(&'static str, &'static str),
-    /// What it is more than another row of the same cell.
+    /// The excess over another row of the same cell.
     Above(&'static str, &'static str),
     /// Divided by a number.
     Number(f64),
@@ -34,7 +34,7 @@ pub(super) enum Must {
     BeAtMost(f64),
 }
 
-/// A bar that was measured.
+/// Result of a bar.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Verdict {
     pub(super) name: String,
@@ -48,7 +48,7 @@ pub(super) struct Verdict {
 }
 
 impl Bar {
-    /// `None` when something of it was not measured.
+    /// Judges the bar; `None` if a figure was not measured.
     pub(super) fn judge(&self, cell: &str, results: &Results) -> Option<Verdict> {
         let of = results.row(cell, self.of.0, self.of.1)?;
         let values = of.values(self.figure).into_iter();

@@ -1,4 +1,4 @@
-//! What a cell of the bench is, and what it gets to work with. A new one is a file in `cells/` and a line in [`all`].
+//! The cells of the bench and their tools. To add one, add a file in `cells/` and a line in [`all`].
 
 use std::time::Duration;
 
@@ -13,34 +13,34 @@ use super::sample::Sample;
 use super::subject::{Contender, Lab, Subject};
 use super::wire::{Wire, room};
 
-/// One question that the bench asks of each contender.
+/// One question, measured for each contender.
 pub(super) trait Cell {
-    /// What `--cell` calls it.
+    /// Name for `--cell`.
     fn name(&self) -> &'static str;
     /// One line for `--list`.
     fn about(&self) -> &'static str;
-    /// Who is asked, in each repetition, in this order.
+    /// Contenders of each repetition, in this order.
     fn contenders(&self) -> Vec<Contender>;
-    /// Whether peers are asked as well.
+    /// True if peers are measured, too.
     fn is_for_peers(&self) -> bool {
         false
     }
-    /// What a machine may not have that the cell cannot do without: such a cell runs only where `--cell` names it.
+    /// A requirement that a machine may lack. Such a cell runs only if `--cell` names it.
     fn needs(&self) -> Option<&'static str> {
         None
     }
-    /// Measures one contender once: one sample for each of its lines.
+    /// Measures one contender once and returns one sample per line.
     ///
     /// # Errors
-    /// The measurement could not be made: the run is invalid.
+    /// The measurement failed, so the run is invalid.
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>>;
-    /// What must hold.
+    /// Bars of the cell.
     fn bars(&self) -> Vec<Bar> {
         Vec::new()
     }
 }
 
-/// A sample and which question of its cell it answers.
+/// A sample with the name of its line in the cell.
 pub(super) type Line = (&'static str, Sample);
 
 /// Every cell, in the order of the table.
@@ -68,12 +68,12 @@ pub(super) fn all() -> Vec<Box<dyn Cell>> {
     ]
 }
 
-/// What a cell works with.
+/// Tools of a cell.
 pub(super) struct Stage<'a> {
     pub(super) lab: &'a Lab,
-    /// Short windows, and fewer connections where the number is not the question.
+    /// Short windows, and fewer connections in cells that are not about the number.
     pub(super) quick: bool,
-    /// No cell opens more connections.
+    /// Maximum connections of any cell.
     pub(super) most: Option<u32>,
 }
 
@@ -83,22 +83,22 @@ impl Stage<'_> {
         Timing { warm: Duration::from_millis(warm), window: Duration::from_millis(window) }
     }
 
-    /// One or the other by how much time there is.
+    /// Selects a value by the available time.
     pub(super) fn pick<T>(&self, quick: T, whole: T) -> T {
         if self.quick { quick } else { whole }
     }
 
-    /// The same for a number of connections, within what was allowed.
+    /// Like [`pick`](Self::pick), for a number of connections, limited by `most`.
     pub(super) fn connections(&self, quick: u32, whole: u32) -> u32 {
         self.pick(quick, whole).min(self.most.unwrap_or(u32::MAX))
     }
 
-    /// A started server with so many receivers, in no room, of the dialect that servers use by default.
+    /// Starts a server with this many receivers, in no room, with the default dialect.
     pub(super) fn set(&self, contender: Contender, receivers: u32) -> anyhow::Result<(Subject, Generator)> {
         self.set_in(contender, receivers, &[DIALECT], |_| Vec::new())
     }
 
-    /// The same with dialects in turn and rooms.
+    /// Like [`set`](Self::set), with alternating dialects and with rooms.
     pub(super) fn set_in(
         &self,
         contender: Contender,
@@ -115,7 +115,7 @@ impl Stage<'_> {
         Ok((subject, generator))
     }
 
-    /// A started server that has seen `warm` receivers, and how `count` more come, each a user in two rooms.
+    /// Starts a server that has served `warm` receivers, and prepares `count` more, each a user in two rooms.
     pub(super) fn lobby(&self, contender: Contender, warm: u32, count: u32) -> anyhow::Result<Lobby> {
         let subject = self.lab.start(contender)?;
         let rooms = |number: u32| vec![room(100, number / 100), room(1_000, number / 1_000)];
@@ -128,15 +128,15 @@ impl Stage<'_> {
     }
 }
 
-/// A server that has allocated what it needs once, before the receivers whose coming or waiting is measured.
+/// A server that has made its one-time allocations. The receivers to measure come afterwards.
 pub(super) struct Lobby {
     pub(super) subject: Subject,
     pub(super) generator: Generator,
-    /// How they come.
+    /// Connection plan of the measured receivers.
     pub(super) dial: Dial,
 }
 
-/// Centrifugo answers a connect a moment before what is published reaches the receiver.
+/// Centrifugo answers a connect shortly before publishes reach the receiver.
 const SETTLE: Duration = Duration::from_millis(500);
-/// What receivers speak where the dialect is not the question.
+/// Dialect of receivers in cells that are not about dialects.
 pub(super) const DIALECT: &str = "yunque.pb";

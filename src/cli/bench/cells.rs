@@ -1,4 +1,4 @@
-//! The cells: one file for each question.
+//! The cells, one file per question.
 
 pub(super) mod allocations;
 pub(super) mod calls;

@@ -1,14 +1,14 @@
-//! A chart of rows over one axis, as SVG: bars with their range, or dots. Knows no bench, only labels and numbers.
+//! A chart of rows over one axis, as SVG: bars with their range, or dots. Independent of the bench.
 
 use std::fmt::Write as _;
 
 use super::stats::Spread;
 
-/// Rows from top to bottom, in groups that stand together.
+/// Rows from top to bottom. Consecutive rows with the same group share a heading.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Chart {
     pub(super) title: String,
-    /// What is measured, with its unit.
+    /// The measured quantity with its unit.
     pub(super) axis: String,
     pub(super) scale: Scale,
     pub(super) rows: Vec<Row>,
@@ -18,7 +18,7 @@ pub(super) struct Chart {
 pub(super) enum Scale {
     /// From 0.
     Linear,
-    /// Decades; what is 0 or less is drawn at the left end.
+    /// Decades; values of 0 or less are drawn at the left end.
     Log,
 }
 
@@ -27,9 +27,9 @@ pub(super) struct Row {
     pub(super) group: String,
     pub(super) label: String,
     pub(super) mark: Mark,
-    /// Which colour, of a few.
+    /// Index of the colour.
     pub(super) colour: usize,
-    /// What stands behind it.
+    /// Text after the mark.
     pub(super) note: String,
 }
 
@@ -41,7 +41,7 @@ pub(super) enum Mark {
     Dots(Vec<(&'static str, f64)>),
 }
 
-/// Told apart by those who see colours otherwise, too (Okabe and Ito).
+/// Distinguishable with colour vision deficiency (Okabe and Ito).
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666"];
 const WIDTH: f64 = 900.0;
 const LEFT: f64 = 230.0;
@@ -81,7 +81,7 @@ impl Chart {
     }
 }
 
-/// One row whose upper end is at `y`.
+/// Draws one row with its upper end at `y`.
 fn draw(body: &mut String, row: &Row, axis: &Axis, y: f64) {
     let (middle, colour) = (y + ROW / 2.0, COLOURS[row.colour % COLOURS.len()]);
     put(body, LEFT - 8.0, middle + 4.0, "end", "", &row.label);
@@ -122,7 +122,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Maps values to places.
+/// Maps values to positions.
 struct Axis {
     scale: Scale,
     low: f64,
@@ -176,7 +176,7 @@ impl Axis {
     }
 }
 
-/// `0.5`, `20k`, `1.5M`.
+/// Formats a number as `0.5`, `20k`, `1.5M`.
 fn short(value: f64) -> String {
     let digits = |value: f64| {
         let text = format!("{value:.3}");

@@ -1,4 +1,4 @@
-//! Drives load through a generator and cuts out the measured part: closed loop for capacity, open loop for latency.
+//! Drives load through a generator and extracts the measured part: closed loop for capacity, open loop for latency.
 
 use std::time::{Duration, Instant};
 
@@ -17,34 +17,34 @@ use super::stats::Latency;
 use super::subject::Subject;
 use super::traffic::Traffic;
 
-/// How requests are kept under way.
+/// Concurrency of requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flow {
     /// Publishing connections.
     pub(super) pipes: u32,
-    /// Requests under way on each.
+    /// Requests in flight on each.
     pub(super) depth: u32,
 }
 
 /// One request at a time.
 pub(super) const ONE: Flow = Flow { pipes: 1, depth: 1 };
 
-/// How long to warm up and to measure.
+/// Times of warm-up and measurement.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
     pub(super) warm: Duration,
     pub(super) window: Duration,
 }
 
-/// Nothing moved for so long: what is missing will not come.
+/// Time without progress after which missing deliveries are given up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// Publishing connections of an open loop: enough that one answer holds up few.
+/// Publishing connections of an open loop; enough that one slow response delays few requests.
 const OPEN_PIPES: u32 = 16;
-/// The most that a latency run's generator may use of one core.
+/// Maximum usage of one core by the generator in a latency run.
 const BUSIEST: f64 = 0.7;
 
-/// Keeps a fixed number of requests under way: a slow generator cannot make the server look better by letting it
-/// write more at once.
+/// Keeps a fixed number of requests in flight. A slow generator then cannot favour the server by letting it write more
+/// at once.
 pub(super) fn closed(
     generator: &mut Generator,
     subject: &Subject,
@@ -56,7 +56,7 @@ pub(super) fn closed(
     let window = u64::from(flow.pipes * flow.depth) * run.each;
     let mut cut = Cuts::new(timing);
     loop {
-        // A request of many deliveries is cut only at its end.
+        // A request with many deliveries is only cut at its end.
         let is_even = flow.pipes * flow.depth > 1 || run.outstanding() == 0;
         if is_even && cut.look(&mut run)? {
             break;
@@ -72,7 +72,7 @@ pub(super) fn closed(
     run.end(&cut)
 }
 
-/// Pushes so many requests, one at a time, and looks at the server after each.
+/// Pushes `count` requests, one at a time, and calls `look` after each.
 pub(super) fn requests(
     generator: &mut Generator,
     subject: &Subject,
@@ -95,7 +95,7 @@ pub(super) fn requests(
     run.end(&cut)
 }
 
-/// Sends at a fixed rate, whatever comes back; latencies count from the intended time.
+/// Sends at a fixed rate, independent of responses. Latencies count from the intended time.
 pub(super) fn open(
     generator: &mut Generator,
     subject: &Subject,
@@ -117,7 +117,7 @@ pub(super) fn open(
     while !cut.look(&mut run)? {
         if run.wait(Duration::from_millis(100))? > 0 {
             let mut expirations = [0; 8];
-            // Read so that the next one is an event again; the clock tells how many are due.
+            // Read the timer to re-arm its event. The clock tells how many requests are due.
             let _ = rustix::io::read(&timer, &mut expirations);
         }
         while start + (sent + 1) * nanos <= run.generator.now() {
@@ -135,13 +135,13 @@ pub(super) fn open(
     Ok(sample)
 }
 
-/// A run under way.
+/// A running measurement.
 struct Run<'a> {
     generator: &'a mut Generator,
     subject: &'a Subject,
     traffic: &'a mut Traffic,
     pipes: u32,
-    /// Deliveries expected of one request.
+    /// Expected deliveries per request.
     each: u64,
     base: u64,
     expected: u64,
@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Fails when nothing has moved for long.
+    /// Fails after a long time without progress.
     fn wait(&mut self, patience: Duration) -> anyhow::Result<u64> {
         let ticks = self.generator.turn(Some(patience))?;
         let deliveries = self.generator.tally.deliveries;
@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
         Ok(ticks)
     }
 
-    /// Waits for what is under way, and makes the sample.
+    /// Waits for all requests in flight and builds the sample.
     fn end(mut self, cut: &Cuts) -> anyhow::Result<Sample> {
         let is_answered = |run: &Self| (0..run.pipes).all(|pipe| run.generator.in_flight(pipe) == 0);
         while self.outstanding() > 0 || !is_answered(&self) {
@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The moments at which the warm-up and the measured part end.
+/// Ends of the warm-up and of the measured part.
 struct Cuts {
     timing: Timing,
     begun: Instant,
@@ -243,7 +243,7 @@ struct Cuts {
     latency: Option<Latency>,
 }
 
-/// How far a run has come.
+/// Progress of a run.
 #[derive(Clone, Copy)]
 struct Counts {
     deliveries: u64,
@@ -256,7 +256,7 @@ impl Cuts {
         Self { timing, begun: Instant::now(), from: None, to: None, latency: None }
     }
 
-    /// `true` once the measured part is over.
+    /// Returns `true` once the measured part is over.
     fn look(&mut self, run: &mut Run<'_>) -> anyhow::Result<bool> {
         match &self.from {
             None if self.begun.elapsed() >= self.timing.warm => {

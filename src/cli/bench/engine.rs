@@ -1,5 +1,5 @@
-//! The Redis between two nodes under test: started as a child process on a free port, asked what it did, killed in the
-//! end. A machine without `redis-server` makes the run invalid.
+//! The Redis between two nodes under test: a child process on a free port, queried for its usage, killed at the end.
+//! Without `redis-server` on the machine the run is invalid.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,14 +13,14 @@ use super::meter::EngineCost;
 use super::proc::Cpu;
 use super::stats::float;
 
-/// A running Redis that keeps nothing.
+/// A running Redis without persistence.
 #[derive(Debug)]
 pub(super) struct Engine {
     child: Child,
     address: SocketAddr,
 }
 
-/// What it has done since its start.
+/// Usage since the start.
 #[derive(Debug)]
 pub(super) struct Usage {
     cpu: Cpu,
@@ -33,9 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// # Errors
-    /// There is no `redis-server`, or it does not start.
+    /// `redis-server` is missing or does not start.
     pub(super) fn start(dir: &Path) -> anyhow::Result<Self> {
-        // Free a moment ago: who loses it to somebody else meanwhile fails loudly.
+        // The port was free a moment ago. If another process takes it meanwhile, the start fails visibly.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bench", "child", "--program", PROGRAM, "--", "--bind", "127.0.0.1", "--port"]);
@@ -54,13 +54,13 @@ impl Engine {
         bail!("expected {PROGRAM} (apt install redis-server), got: {}", why.trim_end())
     }
 
-    /// The section of a node's configuration that makes it the bus.
+    /// The configuration section that selects this Redis as the bus.
     pub(super) fn section(&self) -> String {
         format!("bus:\n  kind: redis\n  redis:\n    url: redis://{}\n", self.address)
     }
 
     /// # Errors
-    /// It is gone.
+    /// The process is gone.
     pub(super) fn usage(&self) -> anyhow::Result<Usage> {
         let text = self.ask("INFO stats")?;
         let field = |name: &str| {
@@ -89,7 +89,7 @@ impl Drop for Engine {
 }
 
 impl Usage {
-    /// What came after `earlier`. The looks themselves are in it: one round trip each.
+    /// The difference to `earlier`. It includes the queries themselves: one round trip each.
     pub(super) fn since(&self, earlier: &Self) -> EngineCost {
         let cpu = self.cpu.since(&earlier.cpu);
         EngineCost {

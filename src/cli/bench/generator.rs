@@ -1,6 +1,7 @@
-//! The load generator: thousands of receivers and a few publishers in one thread and one poll, without a runtime.
+//! The load generator: thousands of receivers and a few publishers in one thread and one poll, without an async
+//! runtime.
 //!
-//! Knows bytes and sequences; which messages go to whom is [`super::traffic`]'s affair.
+//! Handles bytes and sequences; [`super::traffic`] decides the receivers of each message.
 
 mod channel;
 mod pipe;
@@ -22,24 +23,24 @@ pub(super) use pipe::Losses;
 use pipe::Pipe;
 use receiver::{Receiver, State};
 
-/// How receivers come to a server.
+/// Connection plan of receivers.
 #[derive(Debug, Clone)]
 pub(super) struct Dial {
     pub(super) address: SocketAddr,
-    /// Given where they speak TLS.
+    /// Set if they use TLS.
     pub(super) trust: Option<Trust>,
-    /// How each begins.
+    /// First request of each receiver.
     pub(super) requests: Vec<Call>,
-    /// Whether a bind reply follows the upgrade.
+    /// True if a bind reply follows the upgrade.
     pub(super) awaits_bind: bool,
 }
 
-/// How one receiver begins.
+/// Start of one receiver.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
-    /// What it sends first.
+    /// The first bytes it sends.
     pub(super) opening: Vec<u8>,
-    /// What it knows of a peer.
+    /// State for a peer.
     pub(super) guest: Option<Box<Guest>>,
 }
 
@@ -57,19 +58,19 @@ pub(super) struct Generator {
     pipes: Vec<Pipe>,
     ticks: u64,
     start: Instant,
-    /// When slow receivers read again.
+    /// Time of the next read of slow receivers.
     next_sip: Option<Instant>,
     pub(super) tally: Tally,
 }
 
 const BUFFER: usize = 256 * 1024;
-/// Publishers count from here, receivers from 0.
+/// Token of the first publisher; receivers count from 0.
 const FIRST_PIPE: usize = 1 << 24;
-/// What is waited for when a time is waited for.
+/// Token of the timer.
 pub(super) const TIMER: Token = Token(1 << 25);
-/// Connects under way at once.
+/// Concurrent connects.
 const DIALS: usize = 64;
-/// What a slow receiver reads at once, in bytes, and how often: 80 KB/s.
+/// Bytes and interval of a slow receiver's reads: 80 KB/s.
 const SIP: usize = 4096;
 const SIP_EVERY: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -89,7 +90,7 @@ impl Generator {
         })
     }
 
-    /// Nanoseconds since its start: the clock of stamps.
+    /// Nanoseconds since the start: the clock of stamps.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -98,7 +99,7 @@ impl Generator {
         self.poll.registry()
     }
 
-    /// Opens receivers, some at a time, until each may be pushed to.
+    /// Opens receivers, a limited number at a time, until all can be pushed to.
     pub(super) fn connect(&mut self, dial: &Dial) -> anyhow::Result<()> {
         let base = self.receivers.len();
         let mut begun = Instant::now();
@@ -126,7 +127,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Opens publishers, in place of those that are there.
+    /// Opens publishers, replacing the existing ones.
     pub(super) fn open_pipes(&mut self, address: SocketAddr, wire: Wire, count: u32) -> anyhow::Result<()> {
         self.pipes.clear();
         for number in 0..count as usize {
@@ -137,17 +138,17 @@ impl Generator {
         Ok(())
     }
 
-    /// Requests without an answer on one publisher.
+    /// Requests of one publisher without a response.
     pub(super) fn in_flight(&self, pipe: u32) -> usize {
         self.pipes[pipe as usize].in_flight
     }
 
-    /// What one publisher's answers told of receivers that did not get a message.
+    /// Losses that the responses to one publisher reported.
     pub(super) fn losses(&self, pipe: u32) -> Losses {
         self.pipes[pipe as usize].losses
     }
 
-    /// Sends one request, made by `write`.
+    /// Sends one request, written by `write`.
     pub(super) fn send(&mut self, pipe: u32, write: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
         let number = pipe as usize;
         let pipe = &mut self.pipes[number];
@@ -158,7 +159,7 @@ impl Generator {
         pipe.send(write)
     }
 
-    /// The last so many receivers read like this from now on. Their sockets hold little.
+    /// Slows down the last `count` receivers to `pace`. Their sockets get small buffers.
     pub(super) fn slow_down(&mut self, count: u32, pace: Pace) -> anyhow::Result<()> {
         let from = self.receivers.len() - count as usize;
         for receiver in &mut self.receivers[from..] {
@@ -169,7 +170,7 @@ impl Generator {
         Ok(())
     }
 
-    /// The slow ones read a little, when it is time.
+    /// Lets slow receivers read a little when it is time.
     fn sip(&mut self) {
         if self.next_sip.is_none_or(|at| Instant::now() < at) {
             return;
@@ -180,18 +181,18 @@ impl Generator {
         }
     }
 
-    /// Every stream starts anew; nothing may be under way.
+    /// Restarts every sequence; no message may be in flight.
     pub(super) fn restart_sequences(&mut self) {
         self.receivers.iter_mut().for_each(|receiver| receiver.next = 0);
     }
 
-    /// Waits for something to happen, and lets it. Returns ticks of the timer since the last call.
+    /// Waits for events and processes them. Returns the timer ticks since the last call.
     pub(super) fn turn(&mut self, patience: Option<Duration>) -> anyhow::Result<u64> {
         match self.poll.poll(&mut self.events, patience) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(0),
             other => other.context("cannot wait for sockets")?,
         }
-        // Taken out, so that the rest of self can be borrowed beside it.
+        // Taken out, so that the rest of `self` can be borrowed meanwhile.
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         self.sip();
         let done = events.iter().try_for_each(|event| self.obey(event.token(), event.is_writable()));
@@ -200,7 +201,7 @@ impl Generator {
         Ok(std::mem::take(&mut self.ticks))
     }
 
-    /// Serves the sockets for a while.
+    /// Serves the sockets for this time.
     pub(super) fn idle(&mut self, time: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + time;
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
@@ -224,7 +225,7 @@ impl Generator {
             }
         } else {
             let now = self.now();
-            // Opened receivers only: those of an earlier life left the poll with their sockets.
+            // Only current receivers. Sockets of earlier ones have left the poll.
             if let Some(receiver) = self.receivers.get_mut(token) {
                 receiver.pump(&mut self.buffer, &mut self.tally, now);
             }

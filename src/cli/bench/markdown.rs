@@ -1,4 +1,4 @@
-//! A run as Markdown, for documents: a table for each cell, and one of the bars.
+//! A run as Markdown: one table per cell, and one of the bars.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::results::{Results, Row};
 use super::sample::Figure;
 use super::stats::Latency;
 
-/// Everything of a run that a reader compares.
+/// The figures of a run that readers compare.
 pub(super) fn document(results: &Results) -> String {
     let repetitions = results.cells.iter().map(|row| row.samples.len()).max().unwrap_or(0);
     let quick = if results.quick { ", --quick" } else { "" };
@@ -33,7 +33,7 @@ pub(super) fn document(results: &Results) -> String {
     text
 }
 
-/// One column of a table: its head, and what a row has in it.
+/// A column: its heading, and the text for a row.
 type Column = (&'static str, fn(&Row) -> Option<String>);
 
 const COLUMNS: [Column; 11] = [
@@ -57,7 +57,7 @@ const COLUMNS: [Column; 11] = [
     ("Redis round trips a request", |row| row.spread(Figure::RoundTripsPerRequest).map(|spread| short(spread.median))),
 ];
 
-/// Columns in which no row has anything are left out.
+/// Formats a cell; columns without any value are omitted.
 fn cell(rows: &[Row]) -> String {
     let has = |column: &&Column| rows.iter().any(|row| (column.1)(row).is_some());
     let columns: Vec<&Column> = COLUMNS.iter().filter(has).collect();

@@ -1,4 +1,4 @@
-//! What a stretch of time costs: CPU of the server, of the generator, of what stands between two nodes; allocations.
+//! Cost of a time span: CPU of the server, of the generator and of the bus engine, and allocations.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::stats::float;
 use super::subject::Subject;
 use crate::clock::process_cpu;
 
-/// A moment from which on costs are counted.
+/// The start of a measured span.
 #[derive(Debug)]
 pub(super) struct Meter {
     at: Instant,
@@ -29,18 +29,18 @@ pub(super) struct Cost {
     pub(super) system: f64,
     /// CPU of the generator.
     pub(super) generator: f64,
-    /// Of the server, where it counts them.
+    /// Allocations of the server, if it counts them.
     pub(super) allocations: Option<f64>,
-    /// Of what carries messages between two nodes.
+    /// Usage of the engine between two nodes.
     pub(super) engine: Option<EngineCost>,
 }
 
-/// What the engine of a bus did meanwhile.
+/// Usage of the bus engine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct EngineCost {
     /// CPU in seconds.
     pub(super) cpu: f64,
-    /// Reads from its clients: each may hold many commands.
+    /// Reads from clients; each may hold many commands.
     pub(super) round_trips: f64,
     pub(super) commands: f64,
 }
@@ -58,7 +58,7 @@ impl Meter {
         self.at.elapsed()
     }
 
-    /// What it cost from the start to now.
+    /// The cost from the start until now.
     ///
     /// # Errors
     /// The server is gone.

@@ -1,20 +1,20 @@
-//! The text that a measured message carries: its number, when it was meant to be sent, a checksum, padding.
+//! The text of a measured message: sequence, intended time of sending, checksum, padding.
 //!
-//! `~#` `sequence:08x` `stamp:016x` `length:08x` `checksum:08x` padding. ASCII that no coding escapes, so that a receiver finds it by its
-//! mark in every dialect without decoding the message around it.
+//! `~#` `sequence:08x` `stamp:016x` `length:08x` `checksum:08x` padding. It is ASCII that no coding escapes, so a
+//! receiver finds it by its mark in every dialect without decoding the message.
 
-/// What a receiver reads of a message.
+/// The fields of a text that receivers use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
-    /// Counts the messages of one stream from 0 on.
+    /// Index of the message in its stream, from 0 on.
     pub(super) sequence: u32,
-    /// When it was meant to be sent: nanoseconds of the generator's clock.
+    /// Intended time of sending: nanoseconds of the generator's clock.
     pub(super) stamp: u64,
 }
 
-/// Bytes of a text where nothing else is said.
+/// Default size of a text in bytes.
 pub(super) const SIZE: usize = 160;
-/// Every so many messages of a stream the checksum is computed: all of them would measure the generator.
+/// The checksum is verified for one in this many messages; verifying all would measure the generator.
 pub(super) const SAMPLE: u32 = 64;
 
 const MARK: &[u8] = b"~#";
@@ -24,7 +24,7 @@ const LENGTH: usize = STAMP + 16;
 const CHECKSUM: usize = LENGTH + 8;
 const PADDING: usize = CHECKSUM + 8;
 
-/// Appends the text of one message, `size` bytes, which are more than the numbers take.
+/// Appends the text of one message. `size` is its length in bytes and must exceed that of the numbers.
 pub(super) fn write(out: &mut Vec<u8>, mark: Mark, size: usize) {
     let start = out.len();
     out.extend_from_slice(MARK);
@@ -39,28 +39,28 @@ pub(super) fn write(out: &mut Vec<u8>, mark: Mark, size: usize) {
     out[start + CHECKSUM..start + PADDING].copy_from_slice(&digits);
 }
 
-/// Where the text starts in a frame. `hint` is where the last one did.
+/// Offset of the text in a frame. `hint` is the offset in the last frame.
 pub(super) fn find(frame: &[u8], hint: usize) -> Option<usize> {
     let is_there = frame.get(hint..).is_some_and(|rest| rest.starts_with(MARK));
     let at = if is_there { hint } else { frame.windows(MARK.len()).position(|part| part == MARK)? };
     (frame.len() >= at + PADDING).then_some(at)
 }
 
-/// Reads the text that starts at the front of `text`.
+/// Parses the text at the start of `text`.
 pub(super) fn read(text: &[u8]) -> Option<Mark> {
     let sequence = number(text.get(SEQUENCE..STAMP)?)?;
     let stamp = number(text.get(STAMP..LENGTH)?)?;
     Some(Mark { sequence: u32::try_from(sequence).ok()?, stamp })
 }
 
-/// Whether the text is as it was written.
+/// True if the checksum matches.
 pub(super) fn is_intact(text: &[u8]) -> bool {
     let size = text.get(LENGTH..CHECKSUM).and_then(number).and_then(|size| usize::try_from(size).ok());
     let Some(text) = size.and_then(|size| text.get(..size)).filter(|text| text.len() > PADDING) else { return false };
     number(&text[CHECKSUM..PADDING]) == Some(u64::from(checksum(text)))
 }
 
-/// FNV-1a over everything but the checksum itself.
+/// FNV-1a over everything except the checksum.
 fn checksum(text: &[u8]) -> u32 {
     let parts = text[..CHECKSUM].iter().chain(&text[PADDING..]);
     parts.fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193))

@@ -1,7 +1,7 @@
-//! `--peer`: a server of somebody else that runs already, driven by the same generator and asked the same questions.
+//! `--peer`: an external server that is already running, measured by the same generator with the same cells.
 //!
-//! What all adapters share: how a peer is named on the command line, and what an adapter has to know. It builds and
-//! downloads nothing. One file in `peer/` for each kind.
+//! Common part of all adapters: the command-line syntax of a peer and the interface of an adapter. Builds and downloads
+//! nothing. One file in `peer/` per kind.
 
 mod bars;
 mod centrifugo;
@@ -22,14 +22,14 @@ use super::wire::{Item, uid};
 pub(super) use bars::bars;
 use options::Options;
 
-/// A running server, and how it is spoken to.
+/// A running server and its protocol.
 #[derive(Debug)]
 pub(super) struct Peer {
-    /// As the table names it.
+    /// Name in the table.
     pub(super) name: String,
-    /// Where its receivers connect.
+    /// Address for receivers.
     pub(super) address: SocketAddr,
-    /// Where its publishers do.
+    /// Address for publishers.
     pub(super) api: SocketAddr,
     pub(super) adapter: Box<dyn Adapter>,
     pid: Option<u32>,
@@ -38,29 +38,29 @@ pub(super) struct Peer {
 
 /// The protocol of one kind of peer.
 pub(super) trait Adapter: Debug + Send + Sync {
-    /// Whether its publishers can ask for this in one request.
+    /// True if its publishers can ask for this shape in one request.
     fn takes(&self, shape: Shape) -> bool;
-    /// Whether its HTTP API answers several requests on one connection: then they may be pipelined.
+    /// True if its HTTP API answers several requests on one connection, so that they can be pipelined.
     fn pipelines(&self) -> bool {
         true
     }
-    /// The request by which a receiver asks for a WebSocket; `None` where the server speaks over plain TCP.
+    /// The WebSocket upgrade request; `None` if the server uses plain TCP.
     fn upgrade(&self) -> Option<Vec<u8>>;
-    /// What a receiver says as soon as it may speak.
+    /// The first message of a receiver.
     fn hello(&self, guest: &Guest) -> Vec<u8>;
-    /// How many welcomes a receiver awaits before it may be published to.
+    /// Number of welcomes that a receiver awaits before messages can be published to it.
     fn welcomes(&self, guest: &Guest) -> usize;
-    /// The frame at the front of `bytes`; `None` while it is not whole.
+    /// Splits the frame at the start of `bytes`; `None` if it is incomplete.
     fn split<'a>(&self, bytes: &'a [u8]) -> Option<Frame<'a>> {
         websocket::split(bytes)
     }
-    /// The part at the front of a frame's payload: a frame may carry several messages.
+    /// Splits the part at the start of a frame's payload. A frame may contain several messages.
     fn part<'a>(&self, payload: &'a [u8]) -> Part<'a>;
-    /// The answer to a part that wants one.
+    /// The answer to a part that requires one.
     fn answer(&self, guest: &Guest, part: Part<'_>) -> Vec<u8>;
-    /// Appends the HTTP request that publishes these.
+    /// Appends the HTTP request that publishes these items.
     fn request(&self, out: &mut Vec<u8>, items: &[Item], receivers: u32);
-    /// Whether the body of a 200 says that something was refused nevertheless.
+    /// True if the body of a 200 response contains a refusal.
     fn is_refusal(&self, body: &[u8]) -> bool;
 }
 
@@ -68,44 +68,44 @@ pub(super) trait Adapter: Debug + Send + Sync {
 #[derive(Debug, Clone)]
 pub(super) struct Guest {
     pub(super) peer: &'static Peer,
-    /// Its user.
+    /// The user.
     pub(super) user: String,
-    /// What it subscribes to.
+    /// Subscribed channels.
     pub(super) channels: Vec<String>,
-    /// Welcomes that are still to come.
+    /// Welcomes still to come.
     pub(super) awaited: usize,
 }
 
-/// One thing that a server says.
+/// One message of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part<'a> {
     pub(super) said: Said,
     pub(super) body: &'a [u8],
-    /// Bytes of the payload that it takes, with what is around it.
+    /// Length in the payload, including its framing.
     pub(super) len: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Said {
     Message,
-    /// The receiver is let in, or one of its subscriptions is made.
+    /// The receiver was admitted, or one of its subscriptions was made.
     Welcome,
-    /// It wants an answer: a ping, or a greeting.
+    /// Requires an answer: a ping, or a greeting.
     Question,
     Refusal,
     Other,
-    /// Not what the protocol allows.
+    /// Violates the protocol.
     Garbage,
 }
 
-/// The channel that every receiver is in.
+/// The channel of every receiver.
 const EVERYONE: &str = "all";
 
 impl Peer {
-    /// From `KIND=URL[,OPTION=VALUE]…`.
+    /// Parses `KIND=URL[,OPTION=VALUE]…`.
     ///
     /// # Errors
-    /// Says what was expected.
+    /// The message tells the expected form.
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         let (kind, rest) = text.split_once('=').context("expected KIND=URL[,OPTION=VALUE]…")?;
         let mut options = Options::parse(rest)?;
@@ -125,8 +125,8 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Starts it anew if it was told how, so that no cell finds what another has left behind. Returns its process, if
-    /// it is known.
+    /// Restarts the peer if a start command was given, so that no cell sees the state of another. Returns the process
+    /// id, if known.
     ///
     /// # Errors
     /// The command failed, or did not print a process id.
@@ -142,7 +142,7 @@ impl Peer {
         Ok(Some(pid.with_context(|| format!("{start:?}: expected a process id as its last line, got {told:?}"))?))
     }
 
-    /// Receiver `number`: in the rooms, or without any in a channel of its own and in that of everyone.
+    /// Creates receiver `number`: in the given rooms, or else in its own channel and that of everyone.
     pub(super) fn guest(&'static self, number: u32, rooms: Vec<String>) -> Guest {
         let user = uid(number);
         let channels = if rooms.is_empty() { vec![EVERYONE.to_owned(), user.clone()] } else { rooms };
@@ -153,14 +153,14 @@ impl Peer {
 }
 
 impl Guest {
-    /// How it begins: with the upgrade, or where there is none by what it has to say.
+    /// The first request: the upgrade, or the hello if there is no upgrade.
     pub(super) fn call(self) -> Call {
         let opening = self.peer.adapter.upgrade().unwrap_or_else(|| self.peer.adapter.hello(&self));
         Call { opening, guest: Some(Box::new(self)) }
     }
 }
 
-/// One peer is one object: two that were given alike are still two.
+/// Peers compare by identity, even if their options are equal.
 impl PartialEq for Peer {
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
@@ -170,18 +170,18 @@ impl PartialEq for Peer {
 impl Eq for Peer {}
 
 impl Part<'_> {
-    /// Nothing that the protocol allows, to the end of the payload.
+    /// Marks the rest of the payload as invalid.
     const fn garbage(payload: &[u8]) -> Part<'_> {
         Part { said: Said::Garbage, body: payload, len: payload.len() }
     }
 }
 
-/// A protobuf field of bytes, or of a text.
+/// Encodes a protobuf field of bytes or text.
 fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
     [&[tag << 3 | 2], with_length(bytes).as_slice()].concat()
 }
 
-/// With the length before them, as protobuf writes it.
+/// Prefixes the length, as protobuf does.
 fn with_length(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len() + 4);
     prost::encoding::encode_varint(bytes.len() as u64, &mut out);

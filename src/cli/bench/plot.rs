@@ -1,4 +1,4 @@
-//! Which charts tell a run: work, latency and memory of each cell, and how far each bar is from its edge.
+//! Charts of a run: work, latency and memory of each cell, and the margin of each bar.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::results::{self, Results};
 use super::sample::{Figure, Sample, Unit};
 use super::stats::{Latency, Spread};
 
-/// Writes one file for each chart into `dir`, which is made, and tells their paths.
+/// Writes one file per chart into `dir`, which is created if missing, and returns their paths.
 ///
 /// # Errors
 /// `dir` cannot be written.
@@ -26,7 +26,7 @@ pub(super) fn write(results: &Results, dir: &Path) -> anyhow::Result<Vec<PathBuf
     charts(results).into_iter().map(put).collect()
 }
 
-/// Each with the name of its file.
+/// The charts with their file names.
 fn charts(results: &Results) -> Vec<(String, Chart)> {
     let mut charts = Vec::new();
     for rows in results.cells.chunk_by(|a, b| a.cell == b.cell) {
@@ -37,7 +37,7 @@ fn charts(results: &Results) -> Vec<(String, Chart)> {
         };
         let is_of =
             |unit| move |row: &&results::Row| row.samples.first().is_some_and(|sample| sample.work.unit == unit);
-        // A cell that has both is about deliveries.
+        // A cell with both units is about deliveries.
         let (name, unit) = match rows.iter().find(is_of(Unit::Delivery)) {
             Some(_) => ("deliveries", Unit::Delivery),
             None => ("connections", Unit::Connection),
@@ -58,7 +58,7 @@ fn charts(results: &Results) -> Vec<(String, Chart)> {
     charts
 }
 
-/// A bar for each row that has the figure, those of one line together.
+/// One bar per row with this figure, grouped by line.
 fn bars<'a>(rows: impl Iterator<Item = &'a results::Row>, figure: Figure) -> Vec<Row> {
     draw(rows, |row| {
         let spread = row.spread(figure)?;
@@ -70,7 +70,7 @@ fn dots(rows: &[results::Row]) -> Vec<Row> {
     draw(rows.iter(), |row| {
         let median = |pick: fn(&Latency) -> f64| row.median(|sample: &Sample| sample.latency.as_ref().map(pick));
         let p99 = median(|l| l.p99)? / 1e3;
-        // Calls of microseconds are no delay that one would draw in milliseconds.
+        // Calls of microseconds are too short for a chart in milliseconds.
         if row.samples.iter().all(|sample| sample.work.unit == Unit::Call) && p99 < 1.0 {
             return None;
         }
@@ -100,13 +100,13 @@ fn draw<'a>(
             drawn.push(Row { group: row.line.clone(), label: row.contender.clone(), mark, colour, note });
         }
     }
-    // Rows were measured by contender, and are compared by line.
+    // Rows were measured by contender and are compared by line.
     let lines: Vec<String> = drawn.iter().map(|row| row.group.clone()).collect();
     drawn.sort_by_key(|row| lines.iter().position(|line| *line == row.group));
     drawn
 }
 
-/// Bars in units that cannot be compared: how far each is on its good side.
+/// The margins of bars with different units, as ratios to their bounds.
 fn margins(verdicts: &[Verdict]) -> Chart {
     let row = |verdict: &Verdict| {
         let margin = |value: f64| if verdict.must == "≥" { value / verdict.bar } else { verdict.bar / value };

@@ -1,30 +1,30 @@
-//! What the kernel tells of a process: CPU and memory. Reads `/proc`, so that any process can be asked of which only the
-//! id is known; knows no server.
+//! CPU and memory of a process from `/proc`, so that any process with a known id can be measured. Independent of
+//! servers.
 //!
-//! CPU is what `getrusage` would answer in that process, told from outside: the scheduler's own count of each thread in
-//! nanoseconds, and how it falls to user and system from `/proc/PID/stat`.
+//! CPU equals the result of `getrusage` in that process, measured from outside. The scheduler's counters give each
+//! thread's time in nanoseconds; `/proc/PID/stat` gives the split into user and system.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-/// CPU that a process has used since its start.
+/// CPU time of a process since its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Cpu {
     ticks: Ticks,
-    /// Threads that live, each with the time that it has run. Empty where the kernel does not tell.
+    /// Living threads with their run times. Empty if the kernel does not report them.
     threads: Vec<(u32, Duration)>,
 }
 
-/// All threads, those that are gone too, in steps of [`TICK`].
+/// Total of all threads, including ended ones, in steps of [`TICK`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Ticks {
     user: Duration,
     system: Duration,
 }
 
-/// CPU used between two looks at one process.
+/// CPU time between two readings of one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct CpuTime {
     pub(super) user: Duration,
@@ -35,7 +35,7 @@ pub(super) struct CpuTime {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Memory {
     pub(super) resident: u64,
-    /// Of which heap and stacks: what the program itself asked for.
+    /// Heap and stacks: memory that the program itself requested.
     pub(super) anonymous: u64,
 }
 
@@ -54,21 +54,21 @@ impl Cpu {
             let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
             Some((path.file_name()?.to_str()?.parse().ok()?, parse_schedstat(&text)?))
         };
-        // A thread that ends meanwhile is no fault: its time stays in the ticks.
+        // A thread may end meanwhile; its time remains in the ticks.
         Ok(Self { ticks, threads: threads.filter_map(run_time).collect() })
     }
 
-    /// Of a process and of those that it started, which may share its work.
+    /// Sums a process and its descendants, which may share its work.
     ///
     /// # Errors
     /// The process is gone.
     pub(super) fn of_family(pid: u32) -> anyhow::Result<Self> {
-        // A child that ends meanwhile is no fault.
+        // A child may end meanwhile.
         let children = descendants(pid).into_iter().filter_map(|child| Self::of(child).ok());
         Ok(children.fold(Self::of(pid)?, Self::and))
     }
 
-    /// Of both processes together.
+    /// Sums two processes.
     pub(super) fn and(mut self, other: Self) -> Self {
         self.ticks.user += other.ticks.user;
         self.ticks.system += other.ticks.system;
@@ -76,13 +76,13 @@ impl Cpu {
         self
     }
 
-    /// What was used after `earlier`.
+    /// CPU time used since `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> CpuTime {
         let ticks = self.ticks.total().saturating_sub(earlier.ticks.total());
         let threads: Duration =
             self.threads.iter().map(|thread| thread.1.saturating_sub(earlier.run_time(thread.0))).sum();
         let has_lost = earlier.threads.iter().any(|(tid, _)| self.threads.iter().all(|(other, _)| other != tid));
-        // Nobody counts for a thread that is gone but the ticks.
+        // Only the ticks include ended threads.
         let is_coarse = self.threads.is_empty() || (has_lost && ticks > threads);
         let total = if is_coarse { ticks } else { threads };
         let user = total.mul_f64(self.ticks.user_share(&earlier.ticks));
@@ -99,7 +99,7 @@ impl Ticks {
         self.user + self.system
     }
 
-    /// Of what came after `earlier`, or of all while no tick came.
+    /// Share of user time since `earlier`, or of the total if no tick has passed.
     fn user_share(&self, earlier: &Self) -> f64 {
         let (user, total) = (self.user.saturating_sub(earlier.user), self.total().saturating_sub(earlier.total()));
         let (user, total) = if total.is_zero() { (self.user, self.total()) } else { (user, total) };
@@ -116,7 +116,7 @@ pub(super) fn memory(pid: u32) -> anyhow::Result<Memory> {
     parse_status(&text).with_context(|| format!("cannot read /proc/{pid}/status"))
 }
 
-/// Memory of a process and of those that it started.
+/// Memory of a process and its descendants.
 ///
 /// # Errors
 /// The process is gone.
@@ -129,7 +129,7 @@ pub(super) fn memory_of_family(pid: u32) -> anyhow::Result<Memory> {
     Ok(whole)
 }
 
-/// What a process has started, and what those have.
+/// All descendants of a process.
 fn descendants(pid: u32) -> Vec<u32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let children = threads.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join("children")).ok());
@@ -139,13 +139,13 @@ fn descendants(pid: u32) -> Vec<u32> {
 }
 
 fn parse_stat(text: &str) -> Option<Ticks> {
-    // The name in parentheses may hold anything, even a parenthesis.
+    // The name in parentheses may hold any text, even a parenthesis.
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split(' ').skip(11).map(|field| field.parse::<u32>().ok());
     Some(Ticks { user: TICK * fields.next()??, system: TICK * fields.next()?? })
 }
 
-/// Nanoseconds on a CPU, nanoseconds of waiting for one, and how often.
+/// Nanoseconds on a CPU, nanoseconds of waiting for one, and the number of time slices.
 fn parse_schedstat(text: &str) -> Option<Duration> {
     text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
 }
@@ -188,7 +188,7 @@ mod tests {
     fn a_thread_that_ended_is_in_the_ticks() {
         let (from, to) = (cpu(0, 100, &[(1, 0), (2, 90_000)]), cpu(0, 150, &[(1, 10_000)]));
         assert_eq!(to.since(&from).system, millis(50));
-        // What the ticks have missed, the other threads still tell.
+        // The other threads include time that the ticks have missed.
         assert_eq!(cpu(0, 100, &[(1, 10_000)]).since(&from).system, millis(10));
     }
 

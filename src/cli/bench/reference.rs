@@ -1,6 +1,6 @@
-//! Servers to compare with, each in a process of its own: what the kernel allows, and what one gets without thinking.
+//! Reference servers, each in its own process: the limit of the kernel, and a naive implementation.
 //!
-//! They speak the push protocol of [`super::wire`], know no user and no room, and share no code with the node.
+//! They use the push protocol of [`super::wire`], have no users and rooms, and share no code with the node.
 
 mod naive;
 mod raw;
@@ -9,19 +9,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use super::wire::ITEM_HEAD;
 
-/// Which server.
+/// Kinds of reference servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Reference {
     /// One thread, one poll; one write per delivery.
     RawWrite,
-    /// The same; one write per connection and request.
+    /// Like `RawWrite`, but one write per connection and request.
     RawCoalesce,
-    /// tokio-tungstenite with its defaults, split, one channel and two tasks a connection.
+    /// tokio-tungstenite with its defaults, split, one channel and two tasks per connection.
     Naive,
 }
 
 impl Reference {
-    /// As the command line calls it.
+    /// Name on the command line.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::RawWrite => "raw-write",
@@ -50,7 +50,7 @@ struct Push<'a> {
     body: &'a [u8],
 }
 
-/// The whole request at the front of `bytes`, and its length; `None` while it is not whole.
+/// The complete request at the start of `bytes`, and its length; `None` if it is incomplete.
 fn request(bytes: &[u8]) -> Option<(Vec<Push<'_>>, usize)> {
     let field = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
     let mut at = 4;
@@ -64,7 +64,7 @@ fn request(bytes: &[u8]) -> Option<(Vec<Push<'_>>, usize)> {
     Some((items, at))
 }
 
-/// The receiver's number in the path of its upgrade, `/?n=17`.
+/// The receiver's number in the path of the upgrade, `/?n=17`.
 fn number(path: &str) -> Option<usize> {
     let (_, rest) = path.split_once("n=")?;
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

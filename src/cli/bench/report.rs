@@ -1,4 +1,4 @@
-//! The table at the end of a run, for people.
+//! The table printed at the end of a run.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::results::{Results, Row};
 use super::sample::{Figure, Sample, Unit};
 use super::stats::{Spread, float};
 
-/// Rows by cell, then bars, then what made the run invalid.
+/// Rows by cell, then bars, then the reasons for an invalid run.
 pub(super) fn table(results: &Results, baseline: Option<&Results>) -> String {
     let mut text = String::new();
     let mut cell = "";
@@ -125,13 +125,13 @@ fn line(row: &Row, baseline: Option<&Results>) -> String {
     text
 }
 
-/// Work per CPU-second now, by what it was then.
+/// Work per CPU-second relative to the baseline.
 fn ratio(row: &Row, baseline: &Results) -> Option<f64> {
     let then = baseline.row(&row.cell, &row.line, &row.contender)?.per_cpu_second?;
     Some(row.per_cpu_second?.median / then.median)
 }
 
-/// Progress: what one sample said.
+/// Progress line of one sample.
 pub(super) fn brief(cell: &str, line: &str, contender: &str, sample: &Sample) -> String {
     let said = match sample.work.unit {
         Unit::Delivery => format!("{} deliveries per CPU-second", count(sample.figure(Figure::PerCpuSecond))),
@@ -145,7 +145,7 @@ pub(super) fn brief(cell: &str, line: &str, contender: &str, sample: &Sample) ->
     format!("{cell}, {line}, {contender}: {said}{mark}")
 }
 
-/// `275k`, `4.02M`.
+/// Formats a number as `275k`, `4.02M`.
 pub(super) fn count(value: f64) -> String {
     if value.is_nan() {
         "–".to_owned()
@@ -158,7 +158,7 @@ pub(super) fn count(value: f64) -> String {
     }
 }
 
-/// So that what is near its bar stands on one side of it.
+/// Enough digits to show the side of a bar on which a value lies.
 pub(super) fn fine(value: f64) -> String {
     if value.abs() >= 10.0 { short(value) } else { format!("{value:.3}") }
 }

@@ -1,4 +1,4 @@
-//! Everything that a run has found: rows of samples, what made it invalid, and its JSON.
+//! All results of a run: rows of samples, reasons for invalidity, and the JSON format.
 
 use std::path::Path;
 
@@ -9,19 +9,19 @@ use super::bar::Verdict;
 use super::sample::{Figure, Sample};
 use super::stats::Spread;
 
-/// Rows in the order in which they were first measured.
+/// Rows in the order of their first measurement.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Results {
-    /// Of Skylark.
+    /// Version of Skylark.
     pub(super) version: String,
     pub(super) quick: bool,
-    /// What `--connections` said.
+    /// Value of `--connections`.
     pub(super) connections: Option<u32>,
     pub(super) cores: usize,
     pub(super) kernel: String,
     pub(super) cells: Vec<Row>,
     pub(super) bars: Vec<Verdict>,
-    /// Why the run does not count; empty = it does.
+    /// Reasons that make the run invalid; empty = valid.
     pub(super) invalid: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Row {
     pub(super) contender: String,
     /// Deliveries (or connects) per second of server CPU.
     pub(super) per_cpu_second: Option<Spread>,
-    /// Per second of time.
+    /// Per second of wall-clock time.
     pub(super) per_second: Option<Spread>,
     pub(super) samples: Vec<Sample>,
 }
@@ -47,7 +47,7 @@ impl Results {
             row.summarise();
             return;
         }
-        // One that could not be measured before comes late, and still stands with its cell.
+        // A row that could not be measured before is added late, and still placed with its cell.
         let place = self.cells.iter().rposition(|row| row.cell == cell).map_or(self.cells.len(), |last| last + 1);
         let (cell, line, contender) = (cell.to_owned(), line.to_owned(), contender.to_owned());
         let mut row = Row { cell, line, contender, per_cpu_second: None, per_second: None, samples: vec![sample] };
@@ -59,7 +59,7 @@ impl Results {
         self.cells.iter().find(|row| row.cell == cell && row.line == line && row.contender == contender)
     }
 
-    /// 0 every bar holds, 1 one was missed, 3 the run says nothing.
+    /// 0: every bar holds, 1: one was missed, 3: the run is invalid.
     pub(super) fn exit_code(&self) -> i32 {
         const MISSED: i32 = 1;
         const INVALID: i32 = 3;
@@ -87,7 +87,7 @@ impl Row {
         Spread::of(self.values(figure))
     }
 
-    /// The median of anything else.
+    /// The median of another value.
     pub(super) fn median(&self, value: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
         Spread::of(self.samples.iter().filter_map(value)).map(|spread| spread.median)
     }

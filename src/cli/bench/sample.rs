@@ -1,4 +1,4 @@
-//! What one measurement found, and the figures that follow from it.
+//! The result of one measurement, and the figures derived from it.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,30 +11,30 @@ use super::stats::{Latency, float};
 pub(super) struct Sample {
     pub(super) work: Work,
     pub(super) cost: Cost,
-    /// Of the server at the end.
+    /// Memory of the server at the end.
     pub(super) memory: Memory,
     /// Memory that one connection adds.
     pub(super) per_connection: Option<PerConnection>,
     pub(super) latency: Option<Latency>,
-    /// Why it does not count; empty = it does.
+    /// Reasons that make the sample invalid; empty = valid.
     pub(super) invalid: Vec<String>,
 }
 
-/// What was done.
+/// The measured work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Work {
     pub(super) unit: Unit,
-    /// Of the unit.
+    /// Number of units.
     pub(super) count: u64,
-    /// Messages that were published for it.
+    /// Messages published for it.
     pub(super) publishes: u64,
-    /// Requests that they came in.
+    /// Requests that contained the messages.
     pub(super) requests: u64,
-    /// Bytes of the frames that came, heads included.
+    /// Bytes of the received frames, including headers.
     pub(super) bytes: u64,
 }
 
-/// What is counted.
+/// Unit of work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Unit {
@@ -51,14 +51,14 @@ pub(super) struct PerConnection {
     pub(super) anonymous: f64,
 }
 
-/// A figure of a sample, by which rows are compared.
+/// A figure of a sample, used to compare rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Figure {
     /// Deliveries (or connects) per second of server CPU.
     PerCpuSecond,
-    /// Per second of time.
+    /// Per second of wall-clock time.
     PerSecond,
-    /// Microseconds of server CPU for one.
+    /// Microseconds of server CPU per unit.
     CpuMicros,
     /// Microseconds.
     P99,
@@ -68,14 +68,14 @@ pub(super) enum Figure {
     CpuMillisPerSecond,
     AllocationsPerDelivery,
     AllocationsPerPublish,
-    /// Microseconds of the engine's CPU for one.
+    /// Microseconds of engine CPU per unit.
     EngineMicros,
-    /// Round trips to the engine for one request.
+    /// Round trips to the engine per request.
     RoundTripsPerRequest,
 }
 
 impl Sample {
-    /// NaN where the sample has no such figure.
+    /// Computes the figure; NaN if the sample lacks it.
     pub(super) fn figure(&self, figure: Figure) -> f64 {
         let cpu = self.cost.cpu();
         let some = |count: u64| if count == 0 { f64::NAN } else { float(count) };
@@ -97,14 +97,14 @@ impl Sample {
         }
     }
 
-    /// Cores that the generator used.
+    /// Cores used by the generator.
     pub(super) fn generator_share(&self) -> f64 {
         self.cost.generator / self.cost.wall
     }
 }
 
 impl PerConnection {
-    /// What `count` connections have added, divided by them.
+    /// Memory added by `count` connections, per connection.
     pub(super) fn added(before: Memory, after: Memory, count: u32) -> Self {
         let each = |before: u64, after: u64| (float(after) - float(before)) / f64::from(count);
         Self { resident: each(before.resident, after.resident), anonymous: each(before.anonymous, after.anonymous) }
@@ -113,7 +113,7 @@ impl PerConnection {
 
 #[cfg(test)]
 impl Sample {
-    /// So many deliveries for so many seconds of CPU.
+    /// A sample of `count` deliveries in `cpu` seconds of CPU.
     pub(super) fn of(count: u64, cpu: f64) -> Self {
         let work = Work { count, publishes: count, ..Work::default() };
         let cost = Cost { wall: 2.0, user: cpu / 4.0, system: cpu * 3.0 / 4.0, generator: 1.0, ..Cost::default() };

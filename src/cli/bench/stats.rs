@@ -1,4 +1,4 @@
-//! The arithmetic of repetitions: median and range, and latencies as percentiles.
+//! Statistics of repetitions: median and range, and latency percentiles.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub(super) struct Latency {
 }
 
 impl Latency {
-    /// From nanoseconds; `None` if there were none.
+    /// Computes percentiles from nanoseconds; `None` if the histogram is empty.
     pub(super) fn of(histogram: &Histogram<u64>) -> Option<Self> {
         if histogram.is_empty() {
             return None;
@@ -45,12 +45,12 @@ impl Latency {
     }
 }
 
-/// Nanoseconds up to a minute, three digits.
+/// A histogram of nanoseconds up to a minute, with three significant digits.
 pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are constant and in order")
 }
 
-/// As a float; exact up to 2^53.
+/// Converts to a float; exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "counts of one run stay far below 2^53")]
 pub(super) const fn float(count: u64) -> f64 {
     count as f64

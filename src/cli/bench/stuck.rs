@@ -1,4 +1,4 @@
-//! Receivers that do not read, or too slowly: filled up to where it hurts, and looked after in the end.
+//! Receivers that do not read or read too slowly: fills their queues and checks them at the end.
 
 use anyhow::{bail, ensure};
 
@@ -8,14 +8,14 @@ use super::payload::{Mark, SIZE};
 use super::subject::Subject;
 use super::wire::{Item, To};
 
-/// Messages of one request.
+/// Messages per request.
 const LIST: u32 = 200;
-/// More than sockets and queue together can hold.
+/// More messages than sockets and queue can hold together.
 const MOST: u32 = 200_000;
-/// Of `queue.frames`.
+/// Half of `queue.frames`.
 const HALF_A_QUEUE: u32 = 2048;
 
-/// The last receivers of a server: `count` of `receivers`, which were told to slow down or to stop.
+/// The last `count` of `receivers`, which were told to slow down or to stop reading.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Laggards {
     pub(super) receivers: u32,
@@ -23,8 +23,8 @@ pub(super) struct Laggards {
 }
 
 impl Laggards {
-    /// Fills each up to about half of what the node keeps for it. The last one is closed to find out how much that is,
-    /// and counts for nothing from then on.
+    /// Fills each one up to about half of its queue. The last one is filled until it is closed, to measure the limit;
+    /// it does not count afterwards.
     pub(super) fn clog(self, generator: &mut Generator, subject: &Subject) -> anyhow::Result<()> {
         generator.open_pipes(subject.publish, subject.wire, 1)?;
         let last = self.receivers - 1;
@@ -39,7 +39,7 @@ impl Laggards {
         Ok(())
     }
 
-    /// Pushes to one until the server has no room for it, or `most` messages; says how many those were.
+    /// Pushes to one user until the server has no room, or up to `most` messages; returns their number.
     fn fill(self, generator: &mut Generator, subject: &Subject, user: u32, most: u32) -> anyhow::Result<u32> {
         let mut sent = 0;
         while sent < most && generator.losses(0).full == 0 {
@@ -49,7 +49,7 @@ impl Laggards {
         Ok(sent)
     }
 
-    /// Pushes `each` messages to every one, one each in a request, and looks at the server after each request.
+    /// Pushes `each` messages to every laggard, one each per request, and calls `look` after each request.
     pub(super) fn flood(
         self,
         generator: &mut Generator,
@@ -67,7 +67,7 @@ impl Laggards {
         Ok(())
     }
 
-    /// Fails if one but the last has been closed meanwhile: from then on it would have cost nothing.
+    /// Fails if any except the last has been closed meanwhile, because a closed one costs nothing.
     pub(super) fn check(self, generator: &mut Generator, subject: &Subject) -> anyhow::Result<()> {
         generator.open_pipes(subject.publish, subject.wire, 1)?;
         self.push(generator, subject, self.receivers - self.count..self.receivers - 1, SIZE)?;

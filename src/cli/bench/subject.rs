@@ -1,4 +1,4 @@
-//! A server under test: started as a child process of its own, asked for nothing but its address, killed in the end.
+//! A server under test: a child process that is asked only for its address and killed at the end.
 
 use std::cell::RefCell;
 use std::fs;
@@ -22,10 +22,10 @@ use super::websocket;
 use super::wire::{Wire, uid};
 use crate::id::{Room, Uid};
 
-/// What stands in one column of a comparison.
+/// One column of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Contender {
-    /// As it is told in the table.
+    /// Name in the table.
     pub(super) name: &'static str,
     pub(super) kind: Kind,
 }
@@ -33,23 +33,23 @@ pub(super) struct Contender {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Node(Node),
-    /// Two of them over a Redis: receivers are at the first, publishers at the second.
+    /// Two nodes over Redis: receivers connect to the first, publishers to the second.
     Pair(Node),
     Reference(Reference),
-    /// It runs already.
+    /// A server that is already running.
     Peer(&'static Peer),
 }
 
-/// A node with the token plugin, and what else is asked of it.
+/// A node with the token plugin and these options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Node {
-    /// Components of `plugins/testing/dist` in its plugin directory besides.
+    /// Additional components of `plugins/testing/dist` in its plugin directory.
     pub(super) components: &'static [&'static str],
-    /// Sections of its configuration.
+    /// Additional sections of its configuration.
     pub(super) config: &'static str,
-    /// Whether its receivers speak TLS; its publishers never do.
+    /// True if its receivers use TLS; publishers never do.
     pub(super) tls: bool,
-    /// Whether it counts its allocations, which costs it a little.
+    /// True if it counts allocations, at a small cost.
     pub(super) counts_allocations: bool,
 }
 
@@ -61,19 +61,19 @@ impl Node {
     }
 }
 
-/// The node as it comes.
+/// The node with its defaults.
 pub(super) const SKYLARK: Contender = Contender { name: "skylark", kind: Kind::Node(Node::PLAIN) };
-/// With one plugin in the way of each message, which lets it pass.
+/// The node with one filter that allows every message.
 pub(super) const FILTERED: Contender = Contender { name: "no-op filter", kind: Kind::Node(Node::with(&["noop"])) };
-/// One write per delivery, in a loop on one thread: the physical reference.
+/// One write per delivery, in a loop on one thread: the physical limit.
 pub(super) const RAW: Contender = Contender { name: "raw", kind: Kind::Reference(Reference::RawWrite) };
 /// One write per connection and request.
 pub(super) const COALESCING: Contender =
     Contender { name: "raw coalescing", kind: Kind::Reference(Reference::RawCoalesce) };
-/// What one gets without thinking.
+/// The naive implementation.
 pub(super) const NAIVE: Contender = Contender { name: "naive", kind: Kind::Reference(Reference::Naive) };
 
-/// Where subjects live: a directory of this run, and the plugins of this tree.
+/// Environment of the subjects: a directory of this run, and the plugins of this tree.
 #[derive(Debug)]
 pub(super) struct Lab {
     dir: PathBuf,
@@ -83,7 +83,7 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// `plugins` holds `dist` and `testing/dist`, `guests` what is committed nowhere.
+    /// `plugins` contains `dist` and `testing/dist`; `guests` contains the components that are not committed.
     pub(super) fn new(plugins: &Path, guests: &Path) -> anyhow::Result<Self> {
         for needed in ["dist/token-auth.wasm", "dist/token-auth.toml", "testing/dist/noop.wasm"] {
             let path = plugins.join(needed);
@@ -97,12 +97,12 @@ impl Lab {
         Ok(Self { dir, plugins, guests: guests.to_owned(), program: std::env::current_exe()? })
     }
 
-    /// Where the samples are.
+    /// Directory of the sample plugins.
     pub(super) fn dist(&self) -> PathBuf {
         self.plugins.join("dist")
     }
 
-    /// Where the plugins of the node that was started last are; of two, those of the first.
+    /// Plugin directory of the last started node; of two nodes, that of the first.
     pub(super) fn plugin_dir(&self) -> PathBuf {
         self.plugin_dir_of(1)
     }
@@ -111,10 +111,10 @@ impl Lab {
         self.dir.join(format!("plugins-{number}"))
     }
 
-    /// The file of a test guest.
+    /// The component of a test guest.
     ///
     /// # Errors
-    /// It is not there; how it is built.
+    /// The file is missing. The message tells how to build it.
     pub(super) fn component(&self, name: &str) -> anyhow::Result<PathBuf> {
         let folders = [self.plugins.join("testing/dist"), self.guests.clone()];
         let file = folders.iter().map(|folder| folder.join(format!("{name}.wasm"))).find(|file| file.is_file());
@@ -124,7 +124,7 @@ impl Lab {
         })
     }
 
-    /// Starts a server and waits until it takes connections.
+    /// Starts a server and waits until it accepts connections.
     pub(super) fn start(&self, contender: Contender) -> anyhow::Result<Subject> {
         let name = contender.name;
         match contender.kind {
@@ -147,7 +147,7 @@ impl Lab {
         }
     }
 
-    /// The node with this number and these sections of configuration besides its own.
+    /// Starts the node with this number and additional configuration sections.
     fn start_node(&self, name: &str, node: Node, number: u16, sections: &str) -> anyhow::Result<Subject> {
         let mut command = self.child();
         if node.counts_allocations {
@@ -157,7 +157,7 @@ impl Lab {
         self.launch(name, command, Wire::Http, node.tls)
     }
 
-    /// What the server that was started last has told, for whoever wonders why a measurement failed.
+    /// Output of the last started server, to explain a failed measurement.
     pub(super) fn last_words(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default().trim_end().to_owned()
     }
@@ -166,7 +166,7 @@ impl Lab {
         self.dir.join("stderr.log")
     }
 
-    /// This program, as a process that ends with this one.
+    /// This program as a child process that ends with its parent.
     fn child(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(["bench", "child"]).stdin(Stdio::null());
@@ -194,10 +194,11 @@ impl Lab {
         bail!("{name} did not start: {}", fs::read_to_string(&log)?.trim_end());
     }
 
-    /// A configuration with a plugin directory; the cache of compiled plugins is one for the whole run.
+    /// Writes a configuration with its plugin directory. The cache of compiled plugins is shared by the whole run.
     fn prepare(&self, node: Node, number: u16, sections: &str) -> anyhow::Result<PathBuf> {
         let (dir, cache) = (self.plugin_dir_of(number), self.dir.join("cache"));
-        // Nor does it remember which plugins guarded the contender before: it would refuse in the name of those that are gone.
+        // Also forget the guarding plugins of the previous contender: the node would refuse messages because they are
+        // missing.
         for former in [dir.clone(), cache.join("known")] {
             if former.exists() {
                 fs::remove_dir_all(former)?;
@@ -229,7 +230,7 @@ impl Lab {
         Ok(config)
     }
 
-    /// One for everybody, or one for receivers who speak TLS and one for publishers who do not.
+    /// One listener for all, or one with TLS for receivers and one without for publishers.
     fn listeners(&self, node: Node) -> anyhow::Result<String> {
         const LISTENER: &str = "  - address: 127.0.0.1:0\n    serves:";
         if !node.tls {
@@ -242,7 +243,7 @@ impl Lab {
         Ok(format!("{LISTENER} [ws]\n{files}{LISTENER} [api, metrics]\n"))
     }
 
-    /// The requests by which `count` receivers come, each a user of its own in the rooms that `rooms` says.
+    /// The connection plan of `count` receivers, each a separate user in the rooms given by `rooms`.
     pub(super) fn dial(
         &self,
         subject: &Subject,
@@ -278,27 +279,27 @@ impl Drop for Lab {
 #[derive(Debug)]
 pub(super) struct Subject {
     process: Process,
-    /// Where receivers connect.
+    /// Address for receivers.
     address: SocketAddr,
     is_tls: bool,
-    /// Where publishers do, and what they speak.
+    /// Address and protocol for publishers.
     pub(super) publish: SocketAddr,
     pub(super) wire: Wire,
     counter: Option<RefCell<Counter>>,
-    /// Another one that shares the work.
+    /// A second node that shares the work.
     partner: Option<Box<Subject>>,
-    /// What carries messages between the two.
+    /// The engine between the two nodes.
     engine: Option<Engine>,
 }
 
 #[derive(Debug)]
 enum Process {
     Own(Child),
-    /// Somebody else's; without its id there are no figures of its CPU and memory.
+    /// An external process. Without its id there are no figures of its CPU and memory.
     Foreign(Option<u32>),
 }
 
-/// A child that answers how often it has allocated.
+/// A child that reports its number of allocations.
 #[derive(Debug)]
 struct Counter {
     ask: ChildStdin,
@@ -315,10 +316,10 @@ impl Subject {
         Ok(Self::at(peer.address, peer.api, process, Wire::Peer(peer)))
     }
 
-    /// CPU that it has used, with its partner's; none where it cannot be told.
+    /// CPU time, including the partner's; zero if it is unknown.
     ///
     /// # Errors
-    /// It is gone.
+    /// The process is gone.
     pub(super) fn cpu(&self) -> anyhow::Result<Cpu> {
         let own = match &self.process {
             Process::Own(child) => Cpu::of(child.id())?,
@@ -330,10 +331,10 @@ impl Subject {
         })
     }
 
-    /// Its memory, with its partner's; none where it cannot be told.
+    /// Memory, including the partner's; zero if it is unknown.
     ///
     /// # Errors
-    /// It is gone.
+    /// The process is gone.
     pub(super) fn memory(&self) -> anyhow::Result<Memory> {
         let own = match &self.process {
             Process::Own(child) => proc::memory(child.id())?,
@@ -344,15 +345,15 @@ impl Subject {
         Ok(Memory { resident: own.resident + other.resident, anonymous: own.anonymous + other.anonymous })
     }
 
-    /// What carries messages between its nodes.
+    /// The engine between its nodes.
     pub(super) fn engine(&self) -> Option<&Engine> {
         self.engine.as_ref()
     }
 
-    /// How often it has allocated since its start; `None` where it does not count.
+    /// Allocations since the start; `None` if they are not counted.
     ///
     /// # Errors
-    /// It is gone.
+    /// The process is gone.
     pub(super) fn allocations(&self) -> anyhow::Result<Option<u64>> {
         let Some(counter) = &self.counter else { return Ok(None) };
         let Counter { ask, answers } = &mut *counter.borrow_mut();
@@ -375,7 +376,8 @@ impl Drop for Subject {
     }
 }
 
-/// From a line of a node, `  ws  ws://ADDRESS/ws …`, or of a reference server, `ready ADDRESS`, if it starts with one of these.
+/// Parses the address from a line of a node, `  ws  ws://ADDRESS/ws …`, or of a reference server, `ready ADDRESS`, if
+/// the line starts with one of `starts`.
 fn address(line: &str, starts: &[&str]) -> Option<SocketAddr> {
     let rest = starts.iter().find_map(|start| line.trim_start().strip_prefix(start))?.trim_start();
     let address = rest.split_once("://").map_or(rest, |(_, address)| address);

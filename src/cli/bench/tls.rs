@@ -1,7 +1,7 @@
-//! Both sides of TLS over loopback: the pair of files that a node under test serves with, and a client that trusts it.
+//! Both sides of TLS over loopback: certificate and key of a node under test, and a client that trusts them.
 //!
-//! The pair is fixed and known to everyone who reads this tree. It guards nothing: the bench alone gives it to nodes
-//! that it starts itself, and it alone trusts it. Making one at run time would cost every build a dependency.
+//! The pair is fixed and public. It protects nothing: the bench gives it only to nodes that it starts itself, and only
+//! the bench trusts it. Generating one at run time would cost every build a dependency.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-/// For `localhost`, until 2120.
+/// Valid for `localhost`, until 2120.
 pub(super) const CERT: &str = include_str!("tls/cert.pem");
 pub(super) const KEY: &str = include_str!("tls/key.pem");
 
-/// Opens connections that trust [`CERT`] and nothing else, each with a whole handshake.
+/// Opens connections that trust only [`CERT`], each with a full handshake.
 #[derive(Debug, Clone)]
 pub(super) struct Trust(Arc<ClientConfig>);
 
 impl Trust {
     /// # Errors
-    /// This build of rustls cannot speak.
+    /// This build of rustls lacks a supported protocol version.
     pub(super) fn new() -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(CERT.as_bytes())?)?;
@@ -28,7 +28,7 @@ impl Trust {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        // A resumed handshake would be another measurement.
+        // A resumed handshake would be a different measurement.
         config.resumption = Resumption::disabled();
         Ok(Self(Arc::new(config)))
     }

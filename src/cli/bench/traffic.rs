@@ -1,30 +1,30 @@
-//! Which message goes to whom next: numbers every stream, so that receivers can tell what is missing.
+//! Selects the receiver of each message and numbers every stream, so that receivers detect missing messages.
 
 use super::payload::{Mark, SIZE};
 use super::wire::{Item, To, Wire};
 
-/// What one request asks for.
+/// Content of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// So many messages, each to everyone.
+    /// This many messages, each to everyone.
     FanOut { burst: u32 },
-    /// So many messages, each to a random user.
+    /// This many messages, each to a random user.
     Unicast { batch: u32 },
-    /// So many messages to one room of this size, rooms in turn.
+    /// This many messages to one room of this size, with rooms in turn.
     Room { size: u32, burst: u32 },
 }
 
-/// Makes requests. Its receivers start with sequence 0.
+/// Generates requests. Receivers must start with sequence 0.
 #[derive(Debug)]
 pub(super) struct Traffic {
     shape: Shape,
     wire: Wire,
     receivers: u32,
-    /// The last so many receivers do not read: nothing is expected of them.
+    /// The last `stuck` receivers do not read, so no deliveries to them are expected.
     stuck: u32,
     /// Bytes of each text.
     size: usize,
-    /// The next sequence: of everyone, of each room, or of each user.
+    /// The next sequence: one for everyone, one per room, or one per user.
     sequences: Vec<u32>,
     turn: u32,
     random: u64,
@@ -43,12 +43,12 @@ impl Traffic {
         Self { shape, wire, receivers, stuck, size: SIZE, sequences, turn: 0, random, items: Vec::new() }
     }
 
-    /// The same with texts of so many bytes.
+    /// The same with texts of `size` bytes.
     pub(super) fn with_texts_of(self, size: usize) -> Self {
         Self { size, ..self }
     }
 
-    /// Messages in one request.
+    /// Messages per request.
     pub(super) fn messages(&self) -> u32 {
         match self.shape {
             Shape::FanOut { burst } | Shape::Room { burst, .. } => burst,
@@ -56,7 +56,7 @@ impl Traffic {
         }
     }
 
-    /// Deliveries that one request is expected to make.
+    /// Expected deliveries per request.
     pub(super) fn deliveries(&self) -> u64 {
         let each = match self.shape {
             Shape::FanOut { .. } => self.receivers - self.stuck,
@@ -66,8 +66,8 @@ impl Traffic {
         u64::from(each) * u64::from(self.messages())
     }
 
-    /// Appends the next request of publishing connection `pipe` of `pipes`: what goes to one user always takes the same
-    /// connection, or nobody could promise its order.
+    /// Appends the next request of publishing connection `pipe` of `pipes`. All messages to one user take the same
+    /// connection, because order is only guaranteed within a connection.
     pub(super) fn next(&mut self, out: &mut Vec<u8>, pipe: u32, pipes: u32, stamp: u64) {
         let mut items = std::mem::take(&mut self.items);
         items.clear();
@@ -93,7 +93,7 @@ impl Traffic {
         self.items = items;
     }
 
-    /// A random user whose number leaves `pipe` when divided by `pipes`.
+    /// A random user number with remainder `pipe` modulo `pipes`.
     fn user(&mut self, pipe: u32, pipes: u32) -> u32 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;

@@ -1,11 +1,11 @@
-//! The least of WebSocket that a measuring client needs: to ask for the upgrade, to cut frames, to answer a PING.
+//! The minimum of WebSocket for a measuring client: upgrade request, frame splitting, PONG.
 
-/// One frame of a server.
+/// One frame from a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     pub(super) opcode: u8,
     pub(super) payload: &'a [u8],
-    /// Bytes with its head.
+    /// Length including the header.
     pub(super) len: usize,
 }
 
@@ -15,7 +15,7 @@ pub(super) const CLOSE: u8 = 8;
 pub(super) const PING: u8 = 9;
 pub(super) const PONG: u8 = 10;
 
-/// What a client of Skylark gets, whatever the dialect.
+/// Kinds of frames from Skylark, in every dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Ping,
@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Other,
 }
 
-/// The frame at the front of `bytes`; `None` while it is not whole.
+/// Splits the frame at the start of `bytes`; `None` if it is incomplete.
 pub(super) fn split(bytes: &[u8]) -> Option<Frame<'_>> {
     let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
     let (head, len): (usize, usize) = match second & 0x7f {
@@ -36,7 +36,7 @@ pub(super) fn split(bytes: &[u8]) -> Option<Frame<'_>> {
     Some(Frame { opcode: first & 0x0f, payload, len: head + len })
 }
 
-/// A server's frame: unmasked.
+/// Appends an unmasked server frame.
 pub(super) fn put(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.push(0x80 | opcode);
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
@@ -53,7 +53,7 @@ pub(super) fn put(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// The type of a frame: its first byte, or the number behind `{"type":`.
+/// The kind of a frame: from its first byte, or from the number after `{"type":`.
 pub(super) fn kind(payload: &[u8]) -> Kind {
     let code = match payload {
         [b'{', ..] => payload.get(8).map_or(u8::MAX, |digit| digit.wrapping_sub(b'0')),
@@ -68,12 +68,12 @@ pub(super) fn kind(payload: &[u8]) -> Kind {
     }
 }
 
-/// The answer to a PING that came as a frame of this opcode.
+/// The answer to a PING in a frame with this opcode.
 pub(super) fn pong(opcode: u8) -> Vec<u8> {
     from_client(opcode, if opcode == TEXT { br#"{"type":0,"content":"PONG"}"# } else { b"\0PONG" })
 }
 
-/// A client's frame, masked with zeros, as it may choose.
+/// A client frame, masked with zeros, which the protocol permits.
 pub(super) fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut head = Vec::with_capacity(payload.len() + 14);
     put(&mut head, opcode, payload);
@@ -83,7 +83,7 @@ pub(super) fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
     head
 }
 
-/// The request for an upgrade. The answer's `Sec-WebSocket-Accept` is not judged.
+/// The upgrade request. `Sec-WebSocket-Accept` of the response is not verified.
 pub(super) fn upgrade(host: &str, path: &str, subprotocol: Option<&str>) -> Vec<u8> {
     let mut head = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -98,7 +98,7 @@ pub(super) fn upgrade(host: &str, path: &str, subprotocol: Option<&str>) -> Vec<
     head.into_bytes()
 }
 
-/// What a client's frame carries.
+/// The payload of a client frame.
 #[cfg(test)]
 pub(super) fn unmasked(frame: &[u8]) -> Vec<u8> {
     let mut bare = frame.to_vec();

@@ -1,9 +1,9 @@
-//! How a publisher asks a server to push: the node's HTTP API, or the push protocol of the reference servers.
+//! Protocols of publishers: the node's HTTP API, or the push protocol of the reference servers.
 //!
-//! The push protocol, for which a reference server does nothing that is not pushing: after the four bytes `PUSH`, requests of
-//! `u32 count`, then `count` times `u32 first receiver, u32 how many receivers, u32 length, body` (all little-endian). The body
-//! is what a WebSocket message shall carry; the answer is one byte per request, sent when all of it was written or queued.
-//! A receiver says its number in the path of its upgrade: `/?n=17`.
+//! The push protocol keeps a reference server free of other work. After the four bytes `PUSH` it consists of requests
+//! of `u32 count`, then `count` times `u32 first receiver, u32 number of receivers, u32 length, body` (all
+//! little-endian). The body is the payload of a WebSocket message. The answer is one byte per request, sent when all of
+//! it was written or queued. A receiver gives its number in the path of its upgrade: `/?n=17`.
 
 use std::io::Write as _;
 
@@ -11,20 +11,20 @@ use super::payload::{self, Mark};
 use super::peer::Peer;
 use super::traffic::Shape;
 
-/// What a publishing connection speaks.
+/// Protocol of a publishing connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wire {
     Http,
     Push,
-    /// The HTTP API of somebody else.
+    /// The HTTP API of a peer.
     Peer(&'static Peer),
 }
 
-/// Which receivers: a range of their numbers, since rooms are made of neighbours.
+/// Receivers of an item, as a range of their numbers: rooms consist of neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum To {
     Everyone,
-    /// The room of so many that starts at this receiver.
+    /// The room of this size that starts at this receiver.
     Room {
         size: u32,
         first: u32,
@@ -37,20 +37,20 @@ pub(super) enum To {
 pub(super) struct Item {
     pub(super) to: To,
     pub(super) mark: Mark,
-    /// Bytes of its text.
+    /// Size of the text in bytes.
     pub(super) size: usize,
 }
 
-/// How a publishing connection to a reference server starts.
+/// First bytes of a publishing connection to a reference server.
 pub(super) const PUSH: &[u8] = b"PUSH";
-/// Bytes in front of an item's body.
+/// Bytes before an item's body.
 pub(super) const ITEM_HEAD: usize = 12;
 
-/// Stands for the fields that a node's frame has around the text, so that both frames are of one size.
+/// Placeholder for the fields of a node's frame around the text, so that both frames have the same size.
 const FRONT: &[u8] = b"\x02------------------";
 const BACK: &[u8] = b"----------------";
 
-/// Name of the room of `size` that starts at this receiver.
+/// Name of the room of this size that starts at this receiver.
 pub(super) fn room(size: u32, first: u32) -> String {
     format!("r{size}-{first}")
 }
@@ -61,7 +61,7 @@ pub(super) fn uid(number: u32) -> String {
 }
 
 impl Wire {
-    /// Appends one request. Items of one request all go to the same receivers, or each to a user.
+    /// Appends one request. The items of one request must all have the same receivers, or each a single user.
     pub(super) fn request(self, out: &mut Vec<u8>, items: &[Item], receivers: u32) {
         match self {
             Self::Http => http(out, items),
@@ -70,7 +70,7 @@ impl Wire {
         }
     }
 
-    /// Whether a request may follow another on a connection before that is answered.
+    /// True if requests can be pipelined on one connection.
     pub(super) fn pipelines(self) -> bool {
         match self {
             Self::Http | Self::Push => true,
@@ -78,7 +78,7 @@ impl Wire {
         }
     }
 
-    /// Whether one request can ask for this.
+    /// True if one request can have this shape.
     pub(super) fn takes(self, shape: Shape) -> bool {
         match self {
             Self::Http | Self::Push => true,
@@ -170,7 +170,7 @@ fn message(out: &mut Vec<u8>, item: &Item, receiver: Option<u32>) {
     out.extend_from_slice(br#""}}"#);
 }
 
-/// Turns the comma behind the last entry into the end of the list.
+/// Replaces the comma after the last entry with the end of the list.
 fn close_list(body: &mut [u8]) {
     if let Some(last) = body.last_mut() {
         *last = b']';

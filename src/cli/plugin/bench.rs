@@ -1,6 +1,6 @@
-//! `skylark plugin bench`: what one plugin costs, measured in this process by the host's own code.
+//! `skylark plugin bench`: measures the cost of one plugin in this process, with the host's own code.
 //!
-//! A call is what the node pays for it: the chain, a warm instance, the guest, its answer. Of several roles each is measured.
+//! A call has the cost that a node pays: the chain, a warm instance, the guest, its answer. Each role is measured.
 
 mod ask;
 
@@ -17,17 +17,17 @@ use crate::plugin::Role;
 use crate::plugin::trial::{Given, Stage, Trial};
 use ask::Ask;
 
-/// Calls in front of those that count.
+/// Warm-up calls.
 const WARM_UP: usize = 2_000;
-/// New instances that are made.
+/// Number of new instances to create.
 const STARTS: usize = 50;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Bench {
-    /// The component, NAME.wasm; NAME.toml beside it is its manifest, and what it is asked is the first step of each role in
-    /// NAME.cases.yaml or cases.yaml, where there is one.
+    /// The component, NAME.wasm, with its manifest NAME.toml. The input is the first step of each role in
+    /// NAME.cases.yaml or cases.yaml, if one exists.
     file: PathBuf,
-    /// Calls that are measured in each role.
+    /// Measured calls per role.
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     calls: u32,
     /// Print the figures as JSON.
@@ -35,7 +35,7 @@ pub(super) struct Bench {
     json: bool,
 }
 
-/// Everything that was measured. Times in microseconds.
+/// All measurements. Times in microseconds.
 #[derive(Debug, Serialize)]
 struct Figures {
     file: PathBuf,
@@ -45,12 +45,12 @@ struct Figures {
     memory_bytes: usize,
     memory_limit_bytes: usize,
     roles: Vec<Figure>,
-    /// What a publish costs that the match rules keep out, in nanoseconds.
+    /// Cost of a publish that the match rules keep out, in nanoseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     unmatched_ns: Option<f64>,
 }
 
-/// One role.
+/// Measurements of one role.
 #[derive(Debug, Serialize)]
 struct Figure {
     role: &'static str,
@@ -67,7 +67,7 @@ struct Figure {
 impl Bench {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         let mut config = source.load()?.config.plugins;
-        // What is measured is the compiler, not the cache.
+        // Measure the compiler, not the cache.
         config.cache = PathBuf::new();
         let figures = block_on(async {
             let trial = Trial::open(&self.file, &config).await?;
@@ -94,7 +94,7 @@ impl Bench {
         starts.sort();
         let mut roles = Vec::new();
         for role in stage.roles().to_vec() {
-            // What one role did must not be found by the next.
+            // A new stage, so that one role does not find the effects of another.
             let stage = begin(trial, &asks.given).await?;
             let ask = asks.of(role, &stage)?;
             roles.push(self.role(&stage, role, &ask).await?);
@@ -149,7 +149,7 @@ impl Bench {
         })
     }
 
-    /// What one publish of a batch costs that no rule lets in, its share of the chain around it included.
+    /// Measures the cost per publish of a batch that no rule lets in, including its share of the chain.
     async fn unmatched(&self, trial: &Trial, asks: &ask::Asks) -> anyhow::Result<f64> {
         let mut given = asks.given.clone();
         let rules = toml::Table::from_iter([("actions".to_owned(), vec!["no such action", "nor this*"].into())]);

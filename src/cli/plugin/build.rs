@@ -1,6 +1,7 @@
-//! `skylark plugin build`: finds out how a folder is built, finds the tools or says which command installs them, and runs its own build.
+//! `skylark plugin build`: detects the build system of a folder, checks for its tools, and runs its own build.
 //!
-//! The recipe is the folder's (`Cargo.toml`, `package.json`, `Makefile`); what is known here is which tools it needs.
+//! The recipe belongs to the folder (`Cargo.toml`, `package.json`, `Makefile`). This module only knows the needed
+//! tools.
 
 mod tools;
 
@@ -31,7 +32,7 @@ impl Build {
     }
 }
 
-/// How a folder is built.
+/// Build system of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recipe {
     Rust,
@@ -42,10 +43,10 @@ pub(super) enum Recipe {
 }
 
 impl Recipe {
-    /// By the files of the folder.
+    /// Detects the build system by the files of the folder.
     ///
     /// # Errors
-    /// There is none that is known.
+    /// No known build system was found.
     pub(super) fn of(dir: &Path) -> anyhow::Result<Self> {
         let has = |file: &str| dir.join(file).is_file();
         let source = |kind: &str| has_kind(dir, kind) || has_kind(&dir.join("src"), kind);
@@ -68,10 +69,10 @@ fn has_kind(dir: &Path, kind: &str) -> bool {
     entries.flatten().any(|entry| entry.path().extension().is_some_and(|found| found == kind))
 }
 
-/// Builds the folder and gives the component, which lies in it as `NAME.wasm`, beside its manifest and cases.
+/// Builds the folder and returns the component, placed in it as `NAME.wasm` beside its manifest and cases.
 ///
 /// # Errors
-/// No recipe, a tool that is missing (and the command that installs it), a build that fails, no component.
+/// No build system, a missing tool (with the command that installs it), a failed build, or no component.
 pub(super) fn build(dir: &Path) -> anyhow::Result<PathBuf> {
     let recipe = Recipe::of(dir)?;
     let tools = Tools::of(recipe);
@@ -112,7 +113,7 @@ fn node(dir: &Path) -> anyhow::Result<()> {
     run(Command::new("npm").args(["run", "--silent", "build"]).current_dir(dir))
 }
 
-/// Shows what it runs, and what that prints.
+/// Prints the command and runs it with its output shown.
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let words: Vec<String> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -127,7 +128,7 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The component that the build made, or, where there was nothing to do, made before.
+/// The component of this build, or an earlier one if the build had nothing to do.
 fn newest(dist: &Path, begun: SystemTime) -> anyhow::Result<PathBuf> {
     let entries = std::fs::read_dir(dist).with_context(|| format!("the build made no folder {}", dist.display()))?;
     let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
@@ -146,7 +147,7 @@ fn newest(dist: &Path, begun: SystemTime) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// Puts a component of `dist/` beside its manifest.
+/// Copies a component from `dist/` to the folder with its manifest.
 fn keep(dir: &Path, made: &Path) -> anyhow::Result<PathBuf> {
     let name = made.file_name().context("a component has a name")?;
     let file = dir.join(name);
@@ -154,7 +155,8 @@ fn keep(dir: &Path, made: &Path) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// Whole or not at all: a node or a test may look at it. A node wants files that only their owner may write.
+/// Writes the file atomically, because a node or a test may read it. A node requires files that only their owner may
+/// write.
 pub(super) fn put(from: &Path, to: &Path) -> anyhow::Result<()> {
     let name = to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let aside = to.with_file_name(format!(".{name}.{}.tmp", std::process::id()));

@@ -1,4 +1,4 @@
-//! `skylark plugin check`: the loader's own steps on one file, without a node.
+//! `skylark plugin check`: runs the loader's checks on one file, without a node.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::plugin::check::{Report, check_file};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
-    /// The component, NAME.wasm; NAME.toml beside it is its manifest.
+    /// The component, NAME.wasm, with its manifest NAME.toml.
     file: PathBuf,
     /// Print the whole report as JSON.
     #[arg(long)]
@@ -33,7 +33,7 @@ impl Check {
     }
 }
 
-/// What it is, line by line.
+/// The report, line by line.
 pub(super) fn lines(report: &Report) -> Vec<String> {
     let list = |items: Vec<&str>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
     let texts = |items: &[String]| list(items.iter().map(String::as_str).collect());

@@ -1,6 +1,6 @@
-//! `skylark plugin dev`: what is saved is built, checked, put into a running node's plugin directory, and followed there.
+//! `skylark plugin dev`: builds and checks each change, installs it into a running node, and follows its log.
 //!
-//! The node is asked how it took the file (`GET /plugins`) and what the plugin logs (`GET /plugins/{name}/log`).
+//! The node reports the state of the file (`GET /plugins`) and the log of the plugin (`GET /plugins/{name}/log`).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ use crate::cli::{ConfigSource, block_on, print};
 use crate::config::{Plugins, Scope};
 use crate::plugin::check::check_file;
 
-/// How often the node is asked for new lines.
+/// Interval of requests for new log lines.
 const TAIL: Duration = Duration::from_millis(300);
-/// A node that has not looked at a file for so long does not look there.
+/// A node that has not noticed a file after this time reads another directory.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What a node says of a file so long after it was put there, it says of this one, be it what it said before.
+/// From this time on, the node's status is taken to describe the new file, even if it has not changed.
 const SETTLED: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
@@ -29,14 +29,14 @@ pub(super) struct Dev {
     /// The plugin's folder.
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// The node's plugin directory, as it is called here [default: what the node says that it is].
+    /// The node's plugin directory, as a path on this machine [default: the directory that the node reports].
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
     #[command(flatten)]
     node: NodeArgs,
 }
 
-/// A node, and where its plugins lie.
+/// A node and its plugin directory.
 struct Place {
     node: Node,
     into: PathBuf,
@@ -79,7 +79,8 @@ impl Dev {
     }
 }
 
-/// Where the node says that its plugins lie: it may run elsewhere than this command, so its configuration's path may not lead there.
+/// Asks the node for its plugin directory. The node may run in another working directory, so the configured path may
+/// not be valid here.
 fn told(node: &Node) -> anyhow::Result<PathBuf> {
     let answer: Value = serde_json::from_str(&block_on(node.ask(Method::GET, "/plugins", None))?)?;
     let dir = answer.pointer("/data/dir").and_then(Value::as_str);
@@ -87,7 +88,8 @@ fn told(node: &Node) -> anyhow::Result<PathBuf> {
 }
 
 impl Place {
-    /// Builds, checks and drops; answers the plugin's name once the node serves it, and nothing if it was changed once more before.
+    /// Builds, checks and installs. Returns the plugin's name once the node serves it, or `None` if the source changed
+    /// again before that.
     fn renew(&self, dir: &Path, watch: &Watch) -> anyhow::Result<Option<String>> {
         let file = build(dir)?;
         let report = block_on(async { Ok(check_file(&file, &self.config).await?) })?;
@@ -96,17 +98,17 @@ impl Place {
         }
         let name = report.name;
         let before = self.told_of(&name)?;
-        // The manifest first: it may grant what the new file asks for.
+        // Install the manifest first, because it may grant permissions that the new file needs.
         let manifest = file.with_extension("toml");
         let mut is_new = manifest.is_file() && renewed(&manifest, &self.into.join(format!("{name}.toml")))?;
         is_new |= renewed(&file, &self.into.join(format!("{name}.wasm")))?;
-        // Where nothing is new, what the node says already is about these files.
+        // If no file is new, the current status already describes these files.
         let before = if is_new { before } else { Value::Null };
         Ok(self.follow(&name, &report.hash, &before, watch)?.then_some(name))
     }
 
-    /// Waits until the node serves the file, or has refused it, or it was changed once more. `before` is what the node said when it had not
-    /// seen the file: a changed manifest makes a new version of a component whose hash is the same.
+    /// Waits until the node serves or refuses the file, or the source changes again. `before` is the status before the
+    /// node saw the file: a changed manifest creates a new version of a component with an unchanged hash.
     fn follow(&self, name: &str, hash: &str, before: &Value, watch: &Watch) -> anyhow::Result<bool> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
@@ -128,16 +130,16 @@ impl Place {
         bail!("the node did not look at {} within {PATIENCE:?}: is it its plugins.dir?", self.into.display())
     }
 
-    /// What the node says of the plugin; null where it does not know it.
+    /// The node's status of the plugin; null if it is unknown.
     fn told_of(&self, name: &str) -> anyhow::Result<Value> {
         let answer: Value = serde_json::from_str(&block_on(self.node.ask(Method::GET, "/plugins", None))?)?;
         let mut items = answer.pointer("/data/items").and_then(Value::as_array).into_iter().flatten();
         Ok(items.find(|item| item["name"] == name).cloned().unwrap_or_default())
     }
 
-    /// What the plugin logged from this number on, and the number of what comes next.
+    /// Log lines of the plugin from this number on, and the next number.
     fn lines(&self, name: &str, number: u64) -> anyhow::Result<(Vec<String>, u64)> {
-        // No plugin has this name; the answer still tells the next number.
+        // No plugin has this name, but the response still contains the next number.
         let name = if name.is_empty() { "-" } else { name };
         let path = format!("/plugins/{name}/log?since={number}");
         let answer: Value = serde_json::from_str(&block_on(self.node.ask(Method::GET, &path, None))?)?;
@@ -148,7 +150,7 @@ impl Place {
     }
 }
 
-/// Puts a file in the place of another one; whether they differed.
+/// Replaces a file; returns true if the contents differed.
 fn renewed(from: &Path, to: &Path) -> anyhow::Result<bool> {
     let is_new = std::fs::read(from)? != std::fs::read(to).unwrap_or_default();
     put(from, to)?;

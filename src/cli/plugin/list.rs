@@ -1,4 +1,4 @@
-//! `skylark plugin list`: what a running node says of its plugins.
+//! `skylark plugin list`: shows the plugins of a running node.
 
 use anyhow::{Context as _, bail};
 use hyper::Method;
@@ -10,7 +10,7 @@ use crate::config::Scope;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
-    /// Print the node's answer as it is.
+    /// Print the node's response as it is.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -33,7 +33,7 @@ impl List {
 
 const COLUMNS: [&str; 9] = ["name", "state", "version", "roles", "calls", "failures", "p50", "p99", "circuit"];
 
-/// One line a plugin, below a head; a canary, a refused newest file and a lost older one are told behind its line.
+/// A header and one line per plugin. A canary, a refused newer file and a lost older one are noted after the line.
 pub(in crate::cli) fn table(items: &[Value]) -> Vec<String> {
     let mut rows = vec![COLUMNS.map(str::to_uppercase)];
     rows.extend(items.iter().map(|item| COLUMNS.map(|column| cell(&item[column]))));
@@ -63,7 +63,7 @@ fn cell(value: &Value) -> String {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
-        // The only numbers with a fraction are microseconds.
+        // Only microseconds have a fraction.
         Value::Number(number) if number.is_f64() => format!("{:.1}µs", number.as_f64().unwrap_or_default()),
         other => other.to_string(),
     }

@@ -1,6 +1,7 @@
-//! `skylark plugin new`: a folder that builds, and whose tests pass, as it stands.
+//! `skylark plugin new`: creates a folder that builds and passes its tests as it is.
 //!
-//! Made of the templates in `plugins/templates`; all that a build needs of this repository (wit, SDK, bindings) is put into it.
+//! Uses the templates in `plugins/templates`. Copies everything that a build needs from this repository (wit, SDK,
+//! bindings).
 
 mod files;
 
@@ -11,25 +12,25 @@ use clap::ValueEnum;
 
 use crate::cli::print;
 
-/// The name that templates have in the place of the plugin's.
+/// Name of the plugin in the templates.
 const PLACEHOLDER: &str = "my-plugin";
-/// Longest name of a plugin.
+/// Maximum length of a plugin name.
 const MAX_NAME: usize = 64;
-/// Names that a toolchain has for itself.
+/// Names reserved by a toolchain.
 const TAKEN: [&str; 7] = ["test", "core", "std", "alloc", "plugin", "skylark", "skylark-plugin"];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct New {
-    /// The plugin's name, and its folder's: small letters, digits and hyphens.
+    /// Name of the plugin and its folder: small letters, digits and hyphens.
     #[arg(value_parser = name)]
     name: String,
-    /// What it is written in.
+    /// Programming language.
     #[arg(long, value_enum)]
     lang: Lang,
-    /// What it does: lets clients in, judges messages, answers keys, hears of what happens, or decides about rooms.
+    /// Role: admits clients, judges messages, answers keys, receives events, or decides about rooms.
     #[arg(long, value_enum)]
     role: RoleName,
-    /// Where the folder is made.
+    /// Parent directory of the new folder.
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
 }
@@ -95,7 +96,7 @@ impl New {
         Ok(())
     }
 
-    /// Path in the new folder, and contents.
+    /// Paths in the new folder, and contents.
     fn files(&self) -> Vec<(String, Vec<u8>)> {
         let role = self.role.as_str();
         let mut all = Vec::new();
@@ -107,13 +108,13 @@ impl New {
         match self.lang {
             Lang::Rust => all.push(("wit/skylark.wit".to_owned(), files::WIT.to_vec())),
             Lang::Ts | Lang::Js | Lang::Python => all.push(("wit/deps/skylark.wit".to_owned(), files::WIT.to_vec())),
-            // The bindings are made of it already; what Go has of it lies with them.
+            // The bindings already contain the interface; Go's bindings include their part of it.
             Lang::C | Lang::Go => {}
         }
         all
     }
 
-    /// Where a file of `plugins/` goes, if this plugin has it.
+    /// Destination of a file of `plugins/`; `None` if this plugin does not need it.
     fn place(&self, path: &str, role: &str) -> Option<String> {
         if let Some(file) = path.strip_prefix("templates/role/") {
             let file = file.strip_prefix(role)?.strip_prefix('/')?;
@@ -218,7 +219,7 @@ mod tests {
             }
         }
         there.push(root.join("sdk/Cargo.toml"));
-        // Only for this repository: the bindings of all roles at once, what the adapter is made of, and what explains them.
+        // Used only in this repository: combined bindings of all roles, the source of the adapter, and READMEs.
         let is_own =
             |path: &str| path.starts_with("sdk-c/all/") || path == "sdk-go/adapter.wat" || path.ends_with("README.md");
         let mut there: Vec<String> = there

@@ -1,4 +1,4 @@
-//! `skylark plugin keygen` and `skylark plugin sign`: the other end of `plugins.signing_keys`.
+//! `skylark plugin keygen` and `skylark plugin sign`: create keys and signatures for `plugins.signing_keys`.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,7 +11,7 @@ use crate::plugin::trust::SigningKey;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Keygen {
-    /// File that the private key is written to; it must not be there yet.
+    /// File for the private key; it must not exist yet.
     file: PathBuf,
 }
 
@@ -29,10 +29,10 @@ impl Keygen {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Sign {
-    /// Components; beside each its signature is written, NAME.wasm.sig.
+    /// Components; each signature is written beside its component as NAME.wasm.sig.
     #[arg(required = true)]
     files: Vec<PathBuf>,
-    /// The private key that `skylark plugin keygen` wrote.
+    /// Private key written by `skylark plugin keygen`.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
 }

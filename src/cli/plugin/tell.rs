@@ -1,4 +1,4 @@
-//! `skylark plugin enable|disable|reload|rollback|readmit`: a word about one plugin of a running node.
+//! `skylark plugin enable|disable|reload|rollback|readmit`: sends a command for one plugin to a running node.
 
 use anyhow::{Context as _, bail};
 use hyper::Method;
@@ -11,9 +11,9 @@ use crate::config::Scope;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Tell {
-    /// The plugin, as `skylark plugin list` names it.
+    /// Name of the plugin, as in `skylark plugin list`.
     name: String,
-    /// Print the node's answer as it is.
+    /// Print the node's response as it is.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

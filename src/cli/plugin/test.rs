@@ -1,4 +1,4 @@
-//! `skylark plugin test`: the cases of a plugin, played by the host's own code, without a node.
+//! `skylark plugin test`: runs the test cases of a plugin with the host's own code, without a node.
 
 pub(super) mod cases;
 mod compare;
@@ -24,25 +24,25 @@ pub(super) struct Test {
     /// A folder, a case file (.yaml) or a component (.wasm).
     #[arg(default_value = ".", value_name = "DIR|FILE")]
     path: PathBuf,
-    /// The component that is asked, in place of the one that lies beside the cases.
+    /// Component to test, instead of the one beside the cases.
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
-    /// Only cases whose name contains this.
+    /// Only cases with this text in their name.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Play the cases again whenever one of the files changes, until interrupted.
+    /// Run the cases again after every change of a file, until interrupted.
     #[arg(long)]
     watch: bool,
 }
 
-/// Cases of one file, and the component that they ask.
+/// The cases of one file, and the component to test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Suite {
     cases: PathBuf,
     plugin: PathBuf,
 }
 
-/// How many cases went how.
+/// Number of passed and failed cases.
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
     passed: usize,
@@ -59,7 +59,7 @@ impl Test {
         self.once(&config, &log)
     }
 
-    /// Plays them now and after each change, until the process is ended; failures are told.
+    /// Runs the cases now and after each change until the process ends; prints failures.
     fn again_and_again(&self, config: &Plugins, log: &GuestLog) -> anyhow::Result<()> {
         let watch = Watch::beside(&self.path)?;
         loop {
@@ -116,10 +116,10 @@ impl Test {
     }
 }
 
-/// What is not as the case expects, line by line.
+/// Runs a case and returns its differences, line by line.
 ///
 /// # Errors
-/// The case says something that cannot be done.
+/// The case contains an invalid request.
 async fn play_case(trial: &Trial, file: &Given, case: &mut Case, log: &GuestLog) -> Result<Vec<String>, String> {
     let steps = case.take_steps()?;
     let given = play::surroundings(&std::mem::take(&mut case.given).over(file))?;
@@ -212,7 +212,7 @@ fn case_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What the file names, else the `NAME.wasm` of `NAME.cases.yaml`, else the only component of the folder.
+/// The component named in the file, else `NAME.wasm` for `NAME.cases.yaml`, else the only component of the folder.
 fn component_of(cases: &Path) -> anyhow::Result<PathBuf> {
     let dir = cases.parent().unwrap_or(Path::new(""));
     if let Some(named) = read(cases)?.plugin {

@@ -1,4 +1,4 @@
-//! Tells when a file of a plugin's folder changes that matters: sources, manifest, cases, component; not what a build leaves.
+//! Watches the relevant files of a plugin's folder: sources, manifest, cases, component; not build output.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -7,21 +7,21 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-/// A build and an editor write more than one file: news within so long are one.
+/// Changes within this time are reported as one, because builds and editors write several files.
 const GATHER: Duration = Duration::from_millis(200);
-/// News that wait; one is as good as many.
+/// Capacity of the queue; a full queue loses nothing, because one event is enough.
 const NEWS: usize = 16;
-/// Folders of a plugin that hold sources, besides itself.
+/// Source folders of a plugin, besides its root.
 const SOURCES: [&str; 3] = ["src", "wit", "skylark"];
 
-/// Watches while it lives.
+/// Watches until dropped.
 pub(super) struct Watch {
     news: Receiver<()>,
     _watcher: RecommendedWatcher,
 }
 
 impl Watch {
-    /// Of a folder's sources. Components are what a build makes of them.
+    /// Watches the sources of a folder. Components are ignored as build output.
     ///
     /// # Errors
     /// The folder cannot be watched.
@@ -29,7 +29,7 @@ impl Watch {
         Self::of(dir, &["wasm"], &SOURCES)
     }
 
-    /// Of what is played: components, manifests, cases.
+    /// Watches the files of a test: components, manifests, cases.
     ///
     /// # Errors
     /// The folder cannot be watched.
@@ -43,7 +43,7 @@ impl Watch {
         let (sender, news) = sync_channel(NEWS);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.is_ok_and(|event| is_change(&event, made)) {
-                // A full queue says already what this one would.
+                // A full queue already signals a change.
                 let _ = sender.try_send(());
             }
         })?;
@@ -55,10 +55,10 @@ impl Watch {
         Ok(Self { news, _watcher: watcher })
     }
 
-    /// Whether something has changed within that time; waits until the change has settled.
+    /// Returns true if a file has changed within that time; waits until the changes have settled.
     ///
     /// # Errors
-    /// The watcher ended.
+    /// The watcher has ended.
     pub(super) fn changed_within(&self, time: Duration) -> anyhow::Result<bool> {
         match self.news.recv_timeout(time) {
             Ok(()) => {}
@@ -70,7 +70,7 @@ impl Watch {
     }
 }
 
-/// Reading is no change, and neither is a folder, a file of an editor, or what a build made.
+/// Ignores reads, folders, editor files, and build output.
 fn is_change(event: &Event, made: &[&str]) -> bool {
     let matters = |path: &PathBuf| {
         let hidden = path

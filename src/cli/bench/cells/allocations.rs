@@ -1,4 +1,4 @@
-//! How often a node allocates for a delivery and for a publish.
+//! Allocations of a node per delivery and per publish.
 
 use super::super::cell::{Cell, Line, Stage};
 use super::super::drive::{Flow, ONE, closed};
@@ -9,7 +9,7 @@ pub(in super::super) struct Allocations;
 
 const COUNTED: Contender =
     Contender { name: "skylark, counting", kind: Kind::Node(Node { counts_allocations: true, ..Node::PLAIN }) };
-/// What a filter adds to that.
+/// The same with a filter.
 const FILTERED: Contender = Contender {
     name: "no-op filter, counting",
     kind: Kind::Node(Node { counts_allocations: true, ..Node::with(&["noop"]) }),

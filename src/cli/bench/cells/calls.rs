@@ -1,5 +1,6 @@
-//! What one call of a plugin costs, in this process and without a node around it: filters that allow everything in each language, asked about
-//! the original's sample message, of which one reads nothing and one everything; a publish that match rules keep out; a token that is verified.
+//! Cost of one plugin call, in this process and without a node: filters in each language that allow everything (one
+//! reads nothing of the original's sample message, one reads all of it), a publish that match rules keep out, and the
+//! verification of a token.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -92,7 +93,7 @@ impl Cell for Calls {
 }
 
 async fn begin(file: PathBuf, given: Given) -> anyhow::Result<Plugin> {
-    // Tokens are minted by the machine's time.
+    // Tokens are minted with the machine's clock.
     let given = Given { now: crate::clock::since_1970(), ..given };
     let trial = Trial::open(&file, &Plugins::default()).await?;
     trial.begin(&given).await.map_err(|reasons| anyhow::Error::msg(reasons.join("; ")))
@@ -109,7 +110,7 @@ async fn judge(plugin: &Plugin, calls: u32) -> anyhow::Result<Sample> {
     let message = sample_message();
     let mut meter = Meter::new();
     for turn in 0..WARM + calls {
-        // What is asked is made before the clock runs.
+        // The input is created before the clock starts.
         let mut envelope = message.clone();
         let begun = meter.begin(turn >= WARM);
         let failed = plugin.judge(&mut envelope).await.failed;
@@ -134,7 +135,7 @@ async fn admit(plugin: &Plugin, token: String, calls: u32) -> anyhow::Result<Sam
     Ok(meter.sample())
 }
 
-/// In batches, each of which is one look at the set of plugins; what it costs to make one is no part of it.
+/// Judges batches, with one read of the plugin set per batch. Creating the batch is not measured.
 async fn unmatched(plugin: &Plugin, calls: u32) -> Sample {
     let mut batch = vec![sample_message(); BATCH as usize];
     let mut meter = Meter { each: u64::from(BATCH), ..Meter::new() };
@@ -146,10 +147,10 @@ async fn unmatched(plugin: &Plugin, calls: u32) -> Sample {
     meter.sample()
 }
 
-/// Adds up what is between `begin` and `end`.
+/// Sums the intervals between `begin` and `end`.
 struct Meter {
     times: hdrhistogram::Histogram<u64>,
-    /// Calls between a begin and its end.
+    /// Calls between one `begin` and its `end`.
     each: u64,
     count: u64,
     wall: Duration,
@@ -163,7 +164,7 @@ struct Begun(Option<(Instant, u64)>);
 
 impl Meter {
     fn new() -> Self {
-        // The first look switches counting on.
+        // The first call switches counting on.
         let _ = so_far();
         let zero = Duration::ZERO;
         Self { times: histogram(), each: 1, count: 0, wall: zero, allocations: 0, own: zero, began: None }
@@ -185,7 +186,7 @@ impl Meter {
         self.times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / self.each);
     }
 
-    /// CPU is the whole process' over the whole time, by the share of it that the calls took: one thread does nothing else.
+    /// CPU is the whole process's usage over the whole time, scaled to the share of the calls. Only one thread is busy.
     fn sample(self) -> Sample {
         let whole = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         let busy = (process_cpu() - self.own).as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);

@@ -1,4 +1,4 @@
-//! What it costs that messages cross a bus: unicasts through two nodes over a Redis, beside the same through one.
+//! Cost of the bus: unicasts through two nodes over Redis, compared with one node.
 
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
@@ -8,7 +8,7 @@ use super::unicast::{BATCHES, SINGLE, single_and_batches};
 
 pub(in super::super) struct Cluster;
 
-/// Its CPU is that of both nodes; Redis' own is told apart.
+/// CPU is the sum of both nodes. The CPU of Redis is reported separately.
 const PAIR: Contender = Contender { name: "two nodes, Redis", kind: Kind::Pair(Node::PLAIN) };
 
 impl Cell for Cluster {

@@ -1,4 +1,4 @@
-//! What it costs to come in: upgrade, a token judged by the plugin, two rooms.
+//! Cost of a connect: upgrade, verification of a token by the plugin, two rooms.
 
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Lobby, Stage};

@@ -1,4 +1,4 @@
-//! What a dialect costs: the same fan-out in each, and in all of them at once.
+//! Cost of the dialects: the same fan-out in each one, and in all of them at once.
 
 use super::super::cell::{Cell, Line, Stage};
 use super::super::drive::{ONE, closed};

@@ -1,4 +1,4 @@
-//! One message to everyone: alone, sixteen in one request, and sixteen requests under way.
+//! One message to everyone: alone, sixteen in one request, and sixteen pipelined requests.
 
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
@@ -7,7 +7,7 @@ use super::super::sample::Figure;
 use super::super::subject::{COALESCING, Contender, NAIVE, RAW, SKYLARK};
 use super::super::traffic::{Shape, Traffic};
 
-/// Fan-out to so many connections.
+/// Fan-out to this many connections.
 pub(in super::super) struct FanOut {
     pub(in super::super) name: &'static str,
     connections: u32,
@@ -40,7 +40,7 @@ impl Cell for FanOut {
         let connections = stage.connections(self.connections, self.connections);
         let (subject, mut generator) = stage.set(contender, connections)?;
         let mut shapes = vec![(ALONE, 1, ONE), (BURST, 16, ONE)];
-        // The references obey one request after another: nothing new.
+        // The references process requests one after another, so pipelining adds nothing.
         if contender == SKYLARK {
             shapes.push(("16 pipelined", 1, Flow { pipes: 1, depth: 16 }));
         }

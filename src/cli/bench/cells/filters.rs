@@ -1,4 +1,4 @@
-//! What a filter in the path of a unicast costs: none, one that allows, three of them, one that replaces.
+//! Cost of filters in the path of a unicast: none, one that allows, three of them, one that replaces.
 
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};

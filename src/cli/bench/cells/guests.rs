@@ -1,4 +1,4 @@
-//! What a filter costs a unicast by the language that it is written in: each of them allows everything.
+//! Cost of a filter for a unicast, by the filter's language. Each filter allows everything.
 
 use super::super::bar::Bar;
 use super::super::cell::{Cell, Line, Stage};
@@ -7,11 +7,11 @@ use super::unicast::single_and_batches;
 
 pub(in super::super) struct Guests;
 
-/// What cells of languages need.
+/// Requirement of the language cells.
 pub(super) const BUILT: &str = "the guests of --guests DIR";
-/// Committed built.
+/// Committed as a binary.
 pub(super) const RUST: Contender = Contender { name: "Rust", ..FILTERED };
-/// These are not: `plugins/testing/languages` makes them.
+/// Not committed; `plugins/testing/languages` builds them.
 pub(super) const C: Contender = written("C", &["noop-c"]);
 pub(super) const JS: Contender = written("JavaScript", &["noop-js"]);
 pub(super) const PYTHON: Contender = written("Python", &["noop-python"]);
@@ -41,7 +41,7 @@ impl Cell for Guests {
         single_and_batches(stage, contender, stage.connections(1_000, 5_000))
     }
 
-    /// Those of a call are the cell `calls`'.
+    /// The cell `calls` has the bars for single calls.
     fn bars(&self) -> Vec<Bar> {
         Vec::new()
     }

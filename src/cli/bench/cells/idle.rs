@@ -1,4 +1,4 @@
-//! What a connection costs that only waits: memory, and CPU for its heartbeats.
+//! Cost of an idle connection: memory, and CPU for heartbeats.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ pub(in super::super) struct Idle;
 pub(in super::super) const NAME: &str = "idle";
 pub(in super::super) const WAITING: &str = "authenticated, two rooms";
 const COUNT: u32 = 10_000;
-/// Those whose cost is not counted: they make the server allocate what it needs once.
+/// Receivers that are not counted; they trigger the one-time allocations of the server.
 const WARM: u32 = 200;
-/// A node's own `heartbeat.interval`: each connection gets one PING in a window of this length.
+/// The default `heartbeat.interval`: each connection gets one PING in a window of this length.
 const INTERVAL: Duration = Duration::from_secs(25);
-/// The same in two fifths of the time, and so at two and a half times the rate.
+/// Two fifths of the time, so two and a half times the rate.
 const HURRY: Duration = Duration::from_secs(10);
 const HURRIED: &str = "heartbeat:\n  interval: 10s\n";
 
@@ -43,14 +43,14 @@ impl Cell for Idle {
             Kind::Node(node) if stage.quick => (Kind::Node(Node { config: HURRIED, ..node }), HURRY),
             Kind::Node(_) | Kind::Pair(_) => (contender.kind, INTERVAL),
             Kind::Peer(_) => (contender.kind, stage.pick(HURRY, INTERVAL)),
-            // It has no heartbeat to wait for.
+            // References have no heartbeat.
             Kind::Reference(_) => (contender.kind, Duration::from_secs(1)),
         };
         let count = stage.connections(COUNT, COUNT);
         let Lobby { subject, mut generator, dial } = stage.lobby(Contender { kind, ..contender }, WARM, count)?;
         let before = subject.memory()?;
         generator.connect(&dial)?;
-        // What the connects left to do is not what waiting costs.
+        // Wait until the work of the connects is finished.
         generator.idle(Duration::from_secs(1))?;
         let pings = generator.tally.pings;
         let meter = Meter::start(&subject)?;
@@ -66,7 +66,7 @@ impl Cell for Idle {
             invalid.push(format!("{came} heartbeats came in {window:?}, expected one for each of {count} connections"));
         }
         let sample = Sample {
-            // Nothing is done, so nothing is counted.
+            // An idle connection does no work, so the count is 0.
             work: Work { unit: Unit::Connection, ..Work::default() },
             cost,
             memory,

@@ -1,4 +1,4 @@
-//! Latency of unicasts in an open loop, from the intended time of each.
+//! Latency of unicasts in an open loop, measured from the intended time of each.
 
 use std::cell::Cell as Slot;
 
@@ -11,7 +11,7 @@ use super::super::traffic::{Shape, Traffic};
 
 #[derive(Default)]
 pub(in super::super) struct UnderLoad {
-    /// 30 % of what the node could do in this repetition, per second; 0 = not measured.
+    /// 30 % of the node's capacity in this repetition, per second; 0 = not measured.
     share: Slot<f64>,
 }
 
@@ -41,7 +41,8 @@ impl Cell for UnderLoad {
         let receivers = stage.connections(1_000, 5_000);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let traffic = || Traffic::new(Shape::Unicast { batch: 1 }, subject.wire, receivers, 0);
-        // The raw loop is held to the node's rate: at 30 % of its own, this generator is too busy to tell a latency.
+        // The raw loop runs at the node's rate. At 30 % of its own capacity, the generator would be too busy to measure
+        // latency.
         let mut share = if contender.name == RAW.name { self.share.get() } else { 0.0 };
         if share == 0.0 {
             let flow = Flow { pipes: 16, depth: 1 };

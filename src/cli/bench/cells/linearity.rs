@@ -1,4 +1,4 @@
-//! Whether work per CPU-second holds when there are many more connections. Not part of a quick run.
+//! Work per CPU-second with many more connections. Not part of a quick run.
 
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
@@ -11,7 +11,7 @@ pub(in super::super) struct Linearity;
 
 const FEW: Contender = Contender { name: "skylark, 1k", kind: SKYLARK.kind };
 const MANY: Contender = Contender { name: "skylark, 16k", kind: SKYLARK.kind };
-/// What the kernel itself loses.
+/// The loss of the kernel itself.
 const RAW_FEW: Contender = Contender { name: "raw, 1k", kind: RAW.kind };
 const RAW_MANY: Contender = Contender { name: "raw, 16k", kind: RAW.kind };
 const COALESCING_FEW: Contender = Contender { name: "raw coalescing, 1k", kind: COALESCING.kind };
@@ -40,7 +40,7 @@ impl Cell for Linearity {
         let receivers = stage.connections(many, many);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let both = [(ALONE, 1), (BURST, 16)];
-        // Each loop is the limit of one of the two.
+        // Each loop is the limit for one of the two lines.
         let asked = match contender {
             RAW_FEW | RAW_MANY => &both[..1],
             COALESCING_FEW | COALESCING_MANY => &both[1..],

@@ -1,4 +1,5 @@
-//! How long a known plugin takes from the change of its file to its first call: settled, read, taken from the cache, linked, warmed, swapped.
+//! Time from a change of a known plugin's file to its first call: settle, read, load from the cache, link, warm up,
+//! swap.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -23,9 +24,9 @@ use super::guests::{BUILT, C, JS, PYTHON, RUST};
 pub(in super::super) struct Live;
 
 const LINE: &str = "from file to first call";
-/// How often the node is asked whether the file serves.
+/// Interval of checking if the file serves.
 const PACE: Duration = Duration::from_millis(2);
-/// A file that does not serve after so long never will: a compile of the largest guest is within it.
+/// Maximum time; the compilation of the largest guest takes less.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 impl Cell for Live {
@@ -51,7 +52,7 @@ impl Cell for Live {
         let plugin = format!("{component}-0");
         let folder = Folder { dir: stage.lab.plugin_dir(), api: subject.publish, plugin };
         let first = fs::read(stage.lab.component(component)?)?;
-        // Another file by its hash, and the same code: a custom section of four bytes.
+        // The same code with another hash: a custom section of four bytes is added.
         let second: Vec<u8> = first.iter().copied().chain([0, 4, 3, b'n', b'e', b'w']).collect();
         for known in [&second, &first] {
             folder.swap(known)?;
@@ -86,7 +87,7 @@ impl Cell for Live {
     }
 }
 
-/// The plugin directory of a running node, and how the node is asked.
+/// The plugin directory of a running node, and its API.
 struct Folder {
     dir: PathBuf,
     api: SocketAddr,
@@ -94,7 +95,7 @@ struct Folder {
 }
 
 impl Folder {
-    /// Puts the file there as a deployment does, aside and renamed, and waits until it has judged a publish.
+    /// Installs the file as a deployment does (write aside, rename), and waits until it has judged a publish.
     fn swap(&self, bytes: &[u8]) -> anyhow::Result<Duration> {
         let api = Api::new(&format!("http://{}", self.api), None, Trust::default());
         let aside = self.dir.join(".aside");
@@ -116,7 +117,7 @@ impl Folder {
         })
     }
 
-    /// Grows with each file that goes live.
+    /// Version of the plugin; grows with each file that goes live.
     async fn version(&self, api: &Api) -> anyhow::Result<u64> {
         let answer: Value = serde_json::from_str(&api.ask(Method::GET, "/plugins", None).await?)?;
         let items = answer.pointer("/data/items").and_then(Value::as_array).context("expected plugins")?;

@@ -35,7 +35,7 @@ impl Cell for Rooms {
             ("of 1 000", 1_000, 1, two),
             ("of 100, burst of 16", 100, 16, ONE),
         ] {
-            // So few receivers fill no such room.
+            // Too few receivers to fill such a room.
             if size > receivers {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! What a record on the bus costs a node that it is not for, where the engine gives every node everything: Kafka. In this
-//! process, by the reader's own code, without a node or a broker around it.
+//! Cost of a bus record for other nodes, with an engine that sends every record to every node: Kafka. Runs the reader's
+//! own code in this process, without a node or a broker.
 
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
@@ -11,7 +11,7 @@ use crate::broker::kafka::skipping::skip;
 pub(in super::super) struct Skip;
 
 const LINE: &str = "a record of another node's";
-/// Users that the node holds.
+/// Users subscribed by the node.
 const HELD: usize = 10_000;
 
 impl Cell for Skip {

@@ -1,4 +1,4 @@
-//! Receivers that read slowly or not at all: what the others notice, and what they cost.
+//! Slow and stuck receivers: their effect on the others, and their cost.
 
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
@@ -35,7 +35,7 @@ impl Cell for SlowReaders {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        // So few that they are clogged long before `queue.write_timeout` closes them.
+        // Few enough to be clogged long before `queue.write_timeout` closes them.
         let receivers = stage.connections(1_000, 2_000);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let lags = contender != SKYLARK;
@@ -76,14 +76,14 @@ const OWN: &str = "20 000 to each stuck one";
 const RECEIVERS: u32 = 300;
 const MESSAGES: u32 = 20_000;
 const BURST: u32 = 16;
-/// Requests before the measured ones.
+/// Requests before the measurement.
 const WARM: u32 = 50;
-/// Of a text: so many that a queue is full by its bytes before it is by its frames.
+/// Bytes of a text: large enough that a queue reaches its byte limit before its frame limit.
 const TEXT: usize = 512;
-/// What a node declares to keep for one connection that does not read (`queue.bytes`).
+/// Memory that a node may use for one stuck connection (`queue.bytes`).
 const QUEUE: f64 = 1024.0 * 1024.0;
-/// What it may need besides, where nobody shares a message: an entry and a header for each of `queue.frames`, and an
-/// eighth of the bytes, by which an allocator of size classes rounds up.
+/// Additional memory if no connections share a message: an entry and a header for each of `queue.frames`, and an eighth
+/// of the bytes as rounding of an allocator with size classes.
 const ENTRIES: f64 = 64.0 * 4096.0 + QUEUE / 8.0;
 
 impl Cell for StuckMemory {
@@ -105,7 +105,7 @@ impl Cell for StuckMemory {
         let mut lines = Vec::new();
         for name in [SHARED, OWN] {
             let (subject, mut generator) = stage.set(contender, receivers)?;
-            // What a first push makes a node allocate is not what a queue takes.
+            // Exclude the allocations of a first push from the cost of the queues.
             let shape = Shape::FanOut { burst: BURST };
             let mut warm = Traffic::new(shape, subject.wire, receivers, 0).with_texts_of(TEXT);
             requests(&mut generator, &subject, &mut warm, WARM, || Ok(()))?;
@@ -143,7 +143,7 @@ impl Cell for StuckMemory {
     }
 }
 
-/// Keeps the most that was seen.
+/// Keeps the maximum seen so far.
 fn rise(peak: &mut Memory, subject: &Subject) -> anyhow::Result<()> {
     let now = subject.memory()?;
     if now.anonymous > peak.anonymous {

@@ -1,4 +1,4 @@
-//! What TLS costs: a fan-out that coalesces, and a connection that waits.
+//! Cost of TLS: a coalescing fan-out, and an idle connection.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const SECURED: Contender = Contender { name: "skylark, TLS", kind: Kind::Node(No
 const COMING: &str = "upgrade, token, two rooms";
 const BURST: &str = "burst of 16";
 const ALONE: &str = "one at a time";
-/// Those whose cost is not counted: they make the server allocate what it needs once.
+/// Receivers that are not counted; they trigger the one-time allocations of the server.
 const WARM: u32 = 200;
 
 impl Cell for Tls {
@@ -39,7 +39,7 @@ impl Cell for Tls {
         let meter = Meter::start(&subject)?;
         generator.connect(&dial)?;
         let cost = meter.stop(&subject)?;
-        // What the handshakes have borrowed is given back.
+        // Wait until memory of the handshakes is released.
         generator.idle(Duration::from_secs(1))?;
         let memory = subject.memory()?;
         let coming = Sample {

@@ -13,7 +13,7 @@ pub(in super::super) const NAME: &str = "unicast";
 pub(in super::super) const SINGLE: &str = "single, W=16";
 pub(in super::super) const BATCHES: &str = "batches of 100";
 
-/// Sixteen single POSTs at once, then two lists of a hundred: what cells ask that compare nodes by unicast.
+/// Sixteen concurrent single POSTs, then two lists of a hundred; shared by cells that compare nodes by unicasts.
 pub(in super::super) fn single_and_batches(
     stage: &Stage<'_>,
     contender: Contender,

@@ -1,4 +1,4 @@
-//! The socket of one receiver, plain or TLS: both are read and written as plaintext, and neither ever waits.
+//! The non-blocking socket of one receiver, plain or TLS, read and written as plaintext.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -15,7 +15,8 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Over loopback a connect is done when it returns, and what is `said` first fits the socket's buffer.
+    /// Connects and sends `said`. Over loopback, the connect is complete on return, and `said` fits into the socket's
+    /// buffer.
     pub(super) fn open(address: SocketAddr, trust: Option<&Trust>, said: &[u8]) -> anyhow::Result<Self> {
         let tcp = std::net::TcpStream::connect(address)?;
         tcp.set_nodelay(true)?;
@@ -26,10 +27,10 @@ impl Channel {
         Ok(channel)
     }
 
-    /// What is there; 0 = the server has ended its side.
+    /// Reads the available bytes; 0 = the server has closed its side.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there.
+    /// `WouldBlock` if nothing is available.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return self.tcp.read(buffer) };
         loop {
@@ -47,12 +48,12 @@ impl Channel {
         }
     }
 
-    /// Whether a read that left room in its buffer has emptied the socket.
+    /// True if a read that did not fill its buffer has emptied the socket.
     pub(super) fn is_empty_after_short_read(&self) -> bool {
         self.tls.is_none()
     }
 
-    /// Small enough for any socket that is read. What comes before the end of the handshake goes with its end.
+    /// Writes bytes that fit into the buffer of any socket being read. During a handshake they are sent at its end.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(tls) = &mut self.tls else { return self.tcp.write_all(bytes) };
         tls.writer().write_all(bytes)?;

@@ -1,5 +1,5 @@
-//! One publishing connection: requests in, answers counted. HTTP to a node or a peer, the push protocol to a reference
-//! server.
+//! One publishing connection: sends requests and counts responses. HTTP for a node or a peer, the push protocol for a
+//! reference server.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
@@ -14,26 +14,26 @@ use super::super::wire::Wire;
 #[derive(Debug)]
 pub(super) struct Pipe {
     pub(super) stream: TcpStream,
-    /// Requests without an answer.
+    /// Requests without a response.
     pub(super) in_flight: usize,
     pub(super) losses: Losses,
     address: SocketAddr,
     wire: Wire,
-    /// The server has said that it closes the connection.
+    /// The server has announced that it closes the connection.
     pub(super) has_ended: bool,
-    /// Requests that must not follow another before that is answered.
+    /// Requests held back until the previous one is answered.
     waiting: VecDeque<Vec<u8>>,
     out: Vec<u8>,
     written: usize,
     inbox: Vec<u8>,
 }
 
-/// Answers which told that a message did not reach somebody.
+/// Number of responses that reported lost messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::cli::bench) struct Losses {
-    /// The queue was full.
+    /// A queue was full.
     pub(in crate::cli::bench) full: u64,
-    /// Nobody was there.
+    /// A receiver was offline.
     pub(in crate::cli::bench) offline: u64,
 }
 
@@ -56,7 +56,7 @@ impl Pipe {
         })
     }
 
-    /// Once more, for a server that closes the connection after an answer; whoever polls it has to be told.
+    /// Reconnects to a server that closes the connection after a response. The caller must register the new socket.
     pub(super) fn reopen(&mut self) -> anyhow::Result<()> {
         self.stream = dial(self.address, self.wire)?;
         self.has_ended = false;
@@ -64,7 +64,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// The next request that waits for its turn, if no other is under way.
+    /// Takes the next request held back, if no other is in flight.
     pub(super) fn next_waiting(&mut self) -> Option<Vec<u8>> {
         if self.in_flight > self.waiting.len() {
             return None;
@@ -74,7 +74,7 @@ impl Pipe {
         Some(request)
     }
 
-    /// Adds one request, made by `write`, and sends what the socket takes, or keeps it until its turn has come.
+    /// Adds one request, written by `write`, and sends as much as the socket accepts, or holds it back.
     pub(super) fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
         if self.in_flight > self.waiting.len() && !self.wire.pipelines() {
             let mut request = Vec::new();
@@ -104,12 +104,12 @@ impl Pipe {
         Ok(())
     }
 
-    /// Reads what is there and counts the answers. One that is not 200 is an error.
+    /// Reads the available bytes and counts responses. A response other than 200 is an error.
     pub(super) fn pump(&mut self, buffer: &mut [u8]) -> anyhow::Result<()> {
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => {
-                    // It has said so, or what it says is why.
+                    // The close was announced, or the last response contains the reason.
                     if self.has_ended || answer(&self.inbox)?.is_some_and(|answer| answer.closes) {
                         break;
                     }
@@ -146,7 +146,7 @@ impl Losses {
     fn count(&mut self, answer: &[u8]) {
         let behind = |name: &[u8]| answer.windows(name.len()).position(|part| part == name).map(|at| at + name.len());
         self.full += u64::from(behind(FULL).is_some());
-        // The first list is that of the whole answer.
+        // The first list belongs to the whole response.
         self.offline += u64::from(behind(OFFLINE).is_some_and(|at| answer.get(at) != Some(&b']')));
     }
 }
@@ -164,11 +164,11 @@ fn dial(address: SocketAddr, wire: Wire) -> anyhow::Result<TcpStream> {
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     len: usize,
-    /// The server closes the connection after it.
+    /// The server closes the connection after this response.
     closes: bool,
 }
 
-/// The whole answer at the front of `bytes`; `None` while it is not whole.
+/// The complete response at the start of `bytes`; `None` if it is incomplete.
 fn answer(bytes: &[u8]) -> anyhow::Result<Option<Answer>> {
     let Some(end) = bytes.windows(4).position(|part| part == b"\r\n\r\n") else { return Ok(None) };
     let head = std::str::from_utf8(&bytes[..end]).context("an answer whose head is no text")?;
@@ -190,7 +190,7 @@ fn answer(bytes: &[u8]) -> anyhow::Result<Option<Answer>> {
     Ok(Some(Answer { len: whole, closes }))
 }
 
-/// The length of a chunked body, its frame and all; `None` while it is not whole. It has no trailers.
+/// Length of a chunked body including its framing; `None` if it is incomplete. Trailers are not supported.
 fn chunked(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
     let mut at = 0;
     loop {
@@ -205,7 +205,7 @@ fn chunked(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
     }
 }
 
-/// An answer of 200 may still say no.
+/// A response of 200 may still contain a refusal.
 fn refuse(peer: &Peer, answer: &[u8]) -> anyhow::Result<()> {
     let body = answer.windows(4).position(|part| part == b"\r\n\r\n").map_or(answer, |end| &answer[end + 4..]);
     if peer.adapter.is_refusal(body) {

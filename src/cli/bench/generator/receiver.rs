@@ -1,4 +1,4 @@
-//! One receiving connection: cheap enough for many thousands, and it checks every message that it gets.
+//! One receiving connection: cheap enough for thousands, and it checks every message.
 
 use std::io;
 
@@ -10,27 +10,27 @@ use super::super::stats;
 use super::super::websocket::{self, CLOSE, Frame, Kind, PING, PONG};
 use super::channel::Channel;
 
-/// What all receivers of a run have seen together.
+/// Counters over all receivers of a run.
 #[derive(Debug)]
 pub(in crate::cli::bench) struct Tally {
     pub(in crate::cli::bench) deliveries: u64,
     pub(in crate::cli::bench) bytes: u64,
-    /// Heartbeats, each of which was answered.
+    /// Heartbeats; each was answered.
     pub(in crate::cli::bench) pings: u64,
-    /// Nanoseconds from the intended time of sending.
+    /// Nanoseconds since the intended time of sending.
     pub(in crate::cli::bench) latency: Histogram<u64>,
     pub(in crate::cli::bench) faults: Faults,
-    /// Where the text stood in the last frame.
+    /// Offset of the text in the last frame.
     hint: usize,
 }
 
-/// What must not happen. Slow and stuck receivers may be closed, and count nothing.
+/// Errors of a run. Slow and stuck receivers may be closed and are not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::cli::bench) struct Faults {
     pub(in crate::cli::bench) missed: u64,
     pub(in crate::cli::bench) doubled: u64,
     pub(in crate::cli::bench) corrupt: u64,
-    /// Connections that the server ended.
+    /// Connections closed by the server.
     pub(in crate::cli::bench) lost: u64,
 }
 
@@ -46,24 +46,24 @@ impl Default for Tally {
     }
 }
 
-/// How far a connection has come.
+/// Progress of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// The answer to the upgrade is awaited; `true`: after it a bind reply, too.
+    /// The upgrade response is awaited; `true`: a bind reply follows it.
     Upgrading(bool),
     Binding,
     Live,
     Closed,
 }
 
-/// How a receiver reads.
+/// Read behaviour of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli::bench) enum Pace {
-    /// At once, and all of it.
+    /// Reads everything at once.
     Eager,
-    /// A sip now and then, which is not judged.
+    /// Reads a little at intervals, without checks.
     Slow,
-    /// Nothing more.
+    /// Reads nothing more.
     Stuck,
 }
 
@@ -72,11 +72,11 @@ pub(super) struct Receiver {
     pub(super) channel: Channel,
     pub(super) state: State,
     pub(super) pace: Pace,
-    /// The sequence that comes next.
+    /// The next expected sequence.
     pub(super) next: u32,
-    /// A frame that is not whole yet.
+    /// An incomplete frame.
     rest: Vec<u8>,
-    /// What it knows of the peer that it is connected to.
+    /// State for the peer.
     guest: Option<Box<Guest>>,
 }
 
@@ -87,13 +87,13 @@ impl Receiver {
         Self { channel, state, pace: Pace::Eager, next: 0, rest: Vec::new(), guest }
     }
 
-    /// Reads as much as fits into `buffer` and forgets it.
+    /// Reads up to `buffer.len()` bytes and drops them.
     pub(super) fn sip(&mut self, buffer: &mut [u8]) {
-        // One that was closed shows when it is asked for in the end.
+        // A closed connection is detected by the check at the end.
         let _ = self.channel.read(buffer);
     }
 
-    /// Reads what is there. `now` is the generator's clock.
+    /// Reads and processes all available input. `now` is the generator's clock.
     pub(super) fn pump(&mut self, buffer: &mut [u8], tally: &mut Tally, now: u64) {
         while self.state != State::Closed && self.pace == Pace::Eager {
             let kept = self.rest.len();
@@ -114,14 +114,14 @@ impl Receiver {
             let filled = kept + read;
             let used = self.take(&buffer[..filled], tally, now);
             self.rest.extend_from_slice(&buffer[used..filled]);
-            // The next event comes with the next byte.
+            // The next byte triggers the next event.
             if filled < buffer.len() && self.channel.is_empty_after_short_read() {
                 return;
             }
         }
     }
 
-    /// Returns how many bytes are done with.
+    /// Returns the number of processed bytes.
     fn take(&mut self, bytes: &[u8], tally: &mut Tally, now: u64) -> usize {
         let mut used = 0;
         if let State::Upgrading(awaits_bind) = self.state {
@@ -173,7 +173,7 @@ impl Receiver {
         }
     }
 
-    /// A frame of a peer, with however many messages in it.
+    /// Processes a frame of a peer, which may contain several messages.
     fn hear(&mut self, guest: &mut Guest, frame: &Frame<'_>, tally: &mut Tally, now: u64) {
         if frame.opcode == PING {
             tally.pings += 1;
@@ -204,7 +204,7 @@ impl Receiver {
         }
     }
 
-    /// Small enough for any socket that is not stuck; what is lost would show as a closed connection.
+    /// Sends bytes that fit into any socket that is not stuck. A failure shows as a closed connection.
     fn say(&mut self, bytes: &[u8]) {
         drop(self.channel.write(bytes));
     }
@@ -230,7 +230,7 @@ impl Receiver {
     }
 }
 
-/// What is expected after `sequence` came where `next` should have.
+/// Counts the fault if `sequence` differs from `next`, and returns the new expected sequence.
 fn follow(next: u32, sequence: u32, faults: &mut Faults) -> u32 {
     if sequence < next {
         faults.doubled += 1;

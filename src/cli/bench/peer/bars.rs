@@ -1,4 +1,4 @@
-//! What Skylark must reach beside a peer. Knows rows of results, and no protocol.
+//! Bars of Skylark relative to a peer. Uses rows of results; independent of protocols.
 
 use super::super::bar::{Bar, By, Must, Verdict};
 use super::super::cells::{fan_out, idle, latency, unicast};
@@ -7,7 +7,7 @@ use super::super::sample::Figure;
 use super::super::subject::SKYLARK;
 use super::Peer;
 
-/// Each bar of which both sides were measured.
+/// All bars with both sides measured.
 pub(in super::super) fn bars(peer: &'static Peer, results: &Results) -> Vec<Verdict> {
     let per_cpu = |cell, line, least| (cell, line, Figure::PerCpuSecond, Must::BeAtLeast(least));
     let all = [

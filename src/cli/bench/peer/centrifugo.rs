@@ -1,6 +1,6 @@
 //! Centrifugo's client protocol, as JSON lines and as protobuf, and its HTTP API.
 //!
-//! A receiver brings an HS256 token that names its channels, so that one command connects, authenticates and subscribes.
+//! A receiver uses an HS256 token that lists its channels, so that one command connects, authenticates and subscribes.
 //! Options: `key` (of the HTTP API), `secret` (of the tokens), `api` (its URL, by default `/api` of the same host).
 
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use super::options::{JSON, Options, Url, post};
 use super::{Adapter, EVERYONE, Guest, Part, Said, field, with_length};
 use crate::cli::token;
 
-/// How clients write their frames.
+/// Coding of client frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Coding {
     Json,
@@ -28,7 +28,7 @@ struct Centrifugo {
     coding: Coding,
     url: Url,
     api: Url,
-    /// The header line with the API's key.
+    /// Header line with the API key.
     headers: String,
     secret: String,
 }
@@ -45,7 +45,7 @@ pub(super) fn open(options: &mut Options, coding: Coding) -> anyhow::Result<(Box
     Ok((Box::new(Centrifugo { coding, url, api, headers, secret }), address))
 }
 
-/// The id of the one command that a receiver sends.
+/// The id of the only command that a receiver sends.
 const CONNECT: u32 = 1;
 
 impl Adapter for Centrifugo {
@@ -132,7 +132,7 @@ fn publication(body: &mut Vec<u8>, item: &Item) {
     body.extend_from_slice(br#""}}"#);
 }
 
-/// The line at the front.
+/// Splits the first line.
 fn line(payload: &[u8]) -> Part<'_> {
     let end = payload.iter().position(|byte| *byte == b'\n').unwrap_or(payload.len());
     let body = &payload[..end];
@@ -152,11 +152,11 @@ fn line(payload: &[u8]) -> Part<'_> {
     Part { said, body, len: (end + 1).min(payload.len()) }
 }
 
-/// The `Reply` at the front, with its length before it; `None` when it is none. An empty one is a ping.
+/// Splits the first `Reply` with its length prefix; `None` if it is invalid. An empty reply is a ping.
 fn reply(payload: &[u8]) -> Option<Part<'_>> {
     let (len, head) = number(payload)?;
     let body = payload.get(head..head.checked_add(len)?)?;
-    // What it is stands in its first field but the id: 2 error, 4 push, 5 connect.
+    // The first field after the id gives the kind: 2 error, 4 push, 5 connect.
     let told = if body.first() == Some(&0x08) { body.get(1 + number(&body[1..])?.1..)? } else { body };
     let said = match told.first() {
         None if body.is_empty() => Said::Question,
@@ -168,7 +168,7 @@ fn reply(payload: &[u8]) -> Option<Part<'_>> {
     Some(Part { said, body, len: head + len })
 }
 
-/// A varint at the front, and its bytes.
+/// Decodes a varint; returns its value and its length.
 fn number(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0;
     for (place, byte) in bytes.iter().take(4).enumerate() {
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::cli::bench::payload::Mark;
 
-    /// What Centrifugo 6.9.1 sent: the answer to `connect`, and pushes of which it put several into one frame.
+    /// Recorded from Centrifugo 6.9.1: the answer to `connect`, and pushes, of which one frame contains several.
     const WELCOME: &[u8] = br#"{"id":1,"connect":{"client":"bad9930e-a767-47a0-b1d1-171a25a4f41f","version":"6.9.1 OSS","expires":true,"ttl":3600,"subs":{"u1":{},"all":{}},"ping":3,"pong":true}}"#;
     const LINES: &[u8] = b"{\"push\":{\"channel\":\"all\",\"pub\":{\"data\":{\"text\": \"~#0\"}}}}\n{\"push\":{\"channel\":\"all\",\"pub\":{\"data\":{\"text\": \"~#1\"}}}}\n{}";
     const WELCOME_PB: &[u8] = b"O\x08\x01*K\n$cb1a9c98-4d89-481e-b368-2dfc80709cc3\x12\t6.9.1 OSS\x18\x01 \x90\x1c2\x07\n\x03all\x12\x002\x06\n\x02u1\x12\x008\x03@\x01";
@@ -228,7 +228,7 @@ mod tests {
         assert!(parts("centrifugo-protobuf", PUSHES_PB)[1].1.ends_with(b"~#1\"}"));
         // Reply { 1: id 1, 2: Error { 1: 109 } }
         assert_eq!(said("centrifugo-protobuf", b"\x06\x08\x01\x12\x02\x08\x6d"), [Said::Refusal]);
-        // It says to be longer than the frame.
+        // The length exceeds the frame.
         assert_eq!(said("centrifugo-protobuf", &PUSHES_PB[..20]), [Said::Garbage]);
     }
 

@@ -1,7 +1,8 @@
-//! CIM's wire protocol, protobuf over WebSocket or TCP, and the one way by which its back end pushes: a form.
+//! CIM's protocol, protobuf over WebSocket or TCP, and the only push request of its back end: a form.
 //!
-//! Options: `api` (URL of the push, such as `http://HOST:PORT/api/message/send`), `secret` (the receivers bring an HS256
-//! token instead of a bare user id), `push=skylark` (`api` is a node's own HTTP API: a node's cim listener is driven so).
+//! Options: `api` (URL of the push, such as `http://HOST:PORT/api/message/send`), `secret` (receivers use an HS256
+//! token instead of a bare user id), `push=skylark` (`api` is the HTTP API of a node, to measure a node's cim
+//! listener).
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,10 +26,10 @@ struct Cim {
     push: Push,
 }
 
-/// Who answers pushes.
+/// Receiver of the pushes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Push {
-    /// One message to one user by a form: the original has nothing else.
+    /// One message to one user as a form; the original offers nothing else.
     Form,
     /// A node.
     Node,
@@ -54,7 +55,7 @@ const PING: u8 = 1;
 const MESSAGE: u8 = 2;
 const SENT: u8 = 3;
 const REPLY: u8 = 4;
-/// Over TCP: the type, and the length of the body, low byte first.
+/// Over TCP: the type, and the length of the body in little-endian order.
 const HEAD: usize = 3;
 
 impl Adapter for Cim {
@@ -144,7 +145,7 @@ impl Cim {
     }
 }
 
-/// By key and code, which are its first two fields.
+/// Classifies a reply by key and code, its first two fields.
 fn reply(body: &[u8]) -> Said {
     let bind = field(1, b"client_bind");
     if body.strip_prefix(bind.as_slice()).is_some_and(|rest| rest.starts_with(&field(2, b"200"))) {
@@ -175,7 +176,7 @@ mod tests {
         assert!(hello.windows(11).any(|part| part == b"\x0a\x03uid\x12\x02u7\x1a\x10"));
     }
 
-    /// Frames of a node's cim listeners, byte for byte as the golden vectors have them.
+    /// Frames of a node's cim listeners, byte for byte as in the golden vectors.
     #[test]
     fn frames_are_cut_and_known_over_both_transports() {
         let reply = b"\x0a\x0bclient_bind\x12\x03200";

@@ -1,15 +1,15 @@
-//! What follows `KIND=` on the command line: a URL, and options behind commas. Knows no protocol.
+//! Parses the value after `KIND=`: a URL, and options after commas. Independent of protocols.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use anyhow::{Context as _, bail};
 
-/// What was given. Adapters take out what they know; [`Options::finish`] refuses the rest.
+/// The given options. Adapters take the known ones; [`Options::finish`] rejects the rest.
 #[derive(Debug)]
 pub(super) struct Options {
     pub(super) url: Url,
-    /// The command that starts the peer anew: the last option, and all that follows it.
+    /// The command that restarts the peer. It is the last option and takes the rest of the text.
     pub(super) start: Option<String>,
     given: BTreeMap<String, String>,
 }
@@ -18,9 +18,9 @@ pub(super) struct Options {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
     pub(super) scheme: String,
-    /// With the port.
+    /// Includes the port.
     pub(super) host: String,
-    /// Empty, or from its slash on.
+    /// Empty, or starts with a slash.
     pub(super) path: String,
 }
 
@@ -48,7 +48,7 @@ impl Options {
     }
 
     /// # Errors
-    /// There are options that nobody has taken.
+    /// An option is unknown to the adapter.
     pub(super) fn finish(self) -> anyhow::Result<()> {
         match self.given.into_keys().next() {
             Some(unknown) => bail!("this kind of peer has no option {unknown:?}"),
@@ -66,7 +66,7 @@ impl Url {
     }
 
     /// # Errors
-    /// It has another scheme.
+    /// The URL has another scheme.
     pub(super) fn expect(&self, schemes: &[&str]) -> anyhow::Result<()> {
         if !schemes.contains(&self.scheme.as_str()) {
             bail!("expected a URL of {}://, got {}://", schemes.join(":// or "), self.scheme);
@@ -75,19 +75,19 @@ impl Url {
     }
 
     /// # Errors
-    /// The host has no address, or no port was given.
+    /// The host has no address, or the port is missing.
     pub(super) fn address(&self) -> anyhow::Result<SocketAddr> {
         let found = self.host.to_socket_addrs().with_context(|| format!("expected HOST:PORT, got {:?}", self.host))?;
         found.into_iter().next().with_context(|| format!("{:?} has no address", self.host))
     }
 
-    /// The path, or what stands for none.
+    /// The path, or `default` if it is empty.
     pub(super) fn path_or<'a>(&'a self, default: &'a str) -> &'a str {
         if self.path.is_empty() { default } else { &self.path }
     }
 }
 
-/// Appends a POST. `headers` are whole lines.
+/// Appends a POST request. `headers` are whole lines.
 pub(super) fn post(out: &mut Vec<u8>, host: &str, path: &str, headers: &str, body: &[u8]) {
     let len = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Length: {len}\r\n\r\n");
@@ -95,7 +95,7 @@ pub(super) fn post(out: &mut Vec<u8>, host: &str, path: &str, headers: &str, bod
     out.extend_from_slice(body);
 }
 
-/// As a header line.
+/// Header line of JSON bodies.
 pub(super) const JSON: &str = "Content-Type: application/json\r\n";
 
 #[cfg(test)]

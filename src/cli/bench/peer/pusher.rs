@@ -1,6 +1,6 @@
 //! The Pusher protocol, version 7, as Sockudo and others serve it, and its HTTP API.
 //!
-//! Every channel is private, so that a receiver proves by an HMAC who it is. Options: `id`, `key`, `secret` of the
+//! Every channel is private, so a receiver proves its identity by an HMAC. Options: `id`, `key`, `secret` of the
 //! application, `api` (URL of the HTTP API, by default the same host).
 
 use std::net::SocketAddr;
@@ -45,7 +45,7 @@ impl Adapter for Pusher {
         true
     }
 
-    /// Sockudo closes the connection after each answer.
+    /// Sockudo closes the connection after each response.
     fn pipelines(&self) -> bool {
         false
     }
@@ -55,7 +55,7 @@ impl Adapter for Pusher {
         Some(websocket::upgrade(&self.url.host, &path, None))
     }
 
-    /// The server speaks first: it tells the socket's id, which the proofs are made for.
+    /// The server speaks first: it sends the socket id, which the proofs need.
     fn hello(&self, _: &Guest) -> Vec<u8> {
         Vec::new()
     }
@@ -115,7 +115,7 @@ impl Pusher {
         hex(&mac.finalize().into_bytes())
     }
 
-    /// The path with the query that proves who asks, at `now` seconds since 1970.
+    /// The path with the signed query, at `now` seconds since 1970.
     fn signed(&self, path: &str, body: &[u8], now: u64) -> String {
         let sum = hex(&Md5::digest(body));
         let query = format!("auth_key={}&auth_timestamp={now}&auth_version=1.0&body_md5={sum}", self.key);
@@ -134,13 +134,13 @@ fn event(body: &mut Vec<u8>, item: &Item) {
         To::User(number) => private(&uid(number)),
         To::Room { size, first } => private(&room(size, first)),
     };
-    // What an SDK makes of an object: its JSON, as a text.
+    // SDKs encode an object as JSON text.
     body.extend_from_slice(format!(r#"{{"name":"bench","channel":"{channel}","data":"{{\"text\":\""#).as_bytes());
     payload::write(body, item.mark, item.size);
     body.extend_from_slice(br#"\"}"}"#);
 }
 
-/// By the name of the event, wherever the object has it.
+/// Classifies a message by its event name, at any position in the object.
 fn said(payload: &[u8]) -> Said {
     const NAME: &[u8] = br#""event":""#;
     let Some(at) = payload.windows(NAME.len()).position(|part| part == NAME) else { return Said::Garbage };
@@ -158,7 +158,7 @@ fn said(payload: &[u8]) -> Said {
     }
 }
 
-/// The socket's id, if this is the greeting.
+/// The socket id, if the message is the greeting.
 fn socket(payload: &[u8]) -> Option<String> {
     let event: Value = serde_json::from_slice(payload).ok()?;
     let data: Value = serde_json::from_str(event.get("data")?.as_str()?).ok()?;
@@ -187,7 +187,7 @@ mod tests {
         }
     }
 
-    /// The example of the protocol's own documents.
+    /// The example of the protocol's documentation.
     #[test]
     fn a_request_is_signed_as_the_documents_say() {
         let body = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
@@ -208,7 +208,7 @@ mod tests {
         let part = pusher.part(greeting);
         assert_eq!(part.said, Said::Question);
         assert_eq!(pusher.welcomes(&guest), 2);
-        // The example of the protocol's own documents.
+        // The example of the protocol's documentation.
         pusher.secret = "7ad3773142a6692b25b8".to_owned();
         assert_eq!(
             pusher.sign("1234.1234:private-foobar"),
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(event["data"]["auth"], format!("278d425bdf160c739803:{proof}"));
     }
 
-    /// What Sockudo 5.2.0 sent.
+    /// Recorded from Sockudo 5.2.0.
     #[test]
     fn an_event_is_known_by_its_name() {
         for (expected, payload) in [

@@ -1,4 +1,4 @@
-//! What one gets without thinking: tokio-tungstenite as it comes, the stream split, a channel and two tasks a connection.
+//! A naive server: tokio-tungstenite with its defaults, the stream split, a channel and two tasks per connection.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::{LOOPBACK, number, request};
 
 type Receivers = Arc<Mutex<Vec<Option<mpsc::Sender<Message>>>>>;
 
-/// Messages that may wait for one connection.
+/// Messages queued for one connection.
 const QUEUE: usize = 256;
 
 /// Serves until it is killed.
@@ -36,7 +36,7 @@ pub(super) fn run() -> anyhow::Result<()> {
 
 async fn serve(stream: TcpStream, receivers: Receivers) -> anyhow::Result<()> {
     let mut start = [0; PUSH.len()];
-    // The four bytes come in one segment: both sides are on this machine.
+    // The four bytes arrive in one segment, because both sides are on this machine.
     stream.peek(&mut start).await?;
     if start == PUSH { publish(stream, &receivers).await } else { receive(stream, &receivers).await }
 }
@@ -47,13 +47,13 @@ async fn receive(stream: TcpStream, receivers: &Receivers) -> anyhow::Result<()>
     #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
     let look = |request: &Request, response: Response| {
         who = request.uri().path_and_query().and_then(|path| number(path.as_str()));
-        // Before the answer goes out: who has it is sent to.
+        // Registered before the response is sent, so that a connected receiver misses nothing.
         if let Some(who) = who {
             list(receivers, who, queue);
         }
         Ok(response)
     };
-    // The default read buffer makes this future large, and that is what is measured.
+    // The default read buffer makes this future large, which is part of the measurement.
     let socket = Box::pin(tokio_tungstenite::accept_hdr_async(stream, look)).await?;
     let (mut sink, mut stream) = socket.split();
     let who = who.context("a receiver says its number")?;

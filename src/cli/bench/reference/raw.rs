@@ -1,4 +1,4 @@
-//! The limit: one thread, one poll, no allocation per delivery. Frames are made once and written as they are.
+//! The upper limit: one thread, one poll, no allocation per delivery. Frames are encoded once and written unchanged.
 
 use std::io::{self, Read as _, Write as _};
 
@@ -9,7 +9,7 @@ use super::super::websocket::{self, BINARY};
 use super::super::wire::PUSH;
 use super::{LOOPBACK, Push, number, request};
 
-/// Serves until it is killed; `coalesce`: one write per connection and request, not per delivery.
+/// Serves until it is killed. `coalesce`: one write per connection and request instead of per delivery.
 pub(super) fn run(coalesce: bool) -> anyhow::Result<()> {
     let poll = Poll::new()?;
     let mut listener = TcpListener::bind(LOOPBACK)?;
@@ -33,7 +33,7 @@ pub(super) fn run(coalesce: bool) -> anyhow::Result<()> {
 }
 
 const LISTENER: Token = Token(usize::MAX);
-/// Whatever key a client sent: the generator does not judge it.
+/// A fixed response, regardless of the client's key: the generator does not verify it.
 const UPGRADED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                           Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
@@ -41,7 +41,7 @@ struct Server {
     coalesce: bool,
     poll: Poll,
     connections: Vec<Option<Connection>>,
-    /// Where in `connections` the receiver of a number is.
+    /// Index in `connections` by the receiver's number.
     receivers: Vec<usize>,
     dirty: Vec<usize>,
 }
@@ -50,7 +50,7 @@ struct Connection {
     stream: TcpStream,
     role: Role,
     inbox: Vec<u8>,
-    /// What the socket did not take, or has not been offered yet.
+    /// Bytes that the socket has not accepted yet.
     outbox: Vec<u8>,
 }
 
@@ -96,7 +96,7 @@ impl Server {
         }
     }
 
-    /// Obeys every whole request of publisher `at`, and says how many bytes they took.
+    /// Processes every complete request of publisher `at`; returns the number of bytes processed.
     fn push(&mut self, at: usize, inbox: &[u8]) -> usize {
         let mut used = 0;
         while let Some((items, len)) = request(&inbox[used..]) {
@@ -149,7 +149,7 @@ impl Server {
     }
 
     fn write(&mut self, at: usize, bytes: &[u8]) {
-        // A number that no receiver has said leads nowhere.
+        // Unknown receiver numbers are ignored.
         let Some(Some(connection)) = self.connections.get_mut(at) else { return };
         if !connection.write(bytes) {
             self.connections[at] = None;
@@ -157,13 +157,13 @@ impl Server {
     }
 }
 
-/// Each answers `false` when the connection is over.
+/// Each method returns `false` when the connection is over.
 impl Connection {
     fn read(&mut self, buffer: &mut [u8]) -> bool {
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => return false,
-                // What a receiver says after its upgrade does not matter.
+                // Input of a receiver after its upgrade is ignored.
                 Ok(_) if self.role == Role::Receiver => {}
                 Ok(read) => self.inbox.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
@@ -173,7 +173,7 @@ impl Connection {
         }
     }
 
-    /// Finds out who it is.
+    /// Determines the role of the connection.
     fn greet(&mut self, at: usize, receivers: &mut Vec<usize>) {
         if self.inbox.starts_with(PUSH) {
             self.inbox.drain(..PUSH.len());
@@ -193,7 +193,7 @@ impl Connection {
 
     fn write(&mut self, bytes: &[u8]) -> bool {
         if !self.outbox.is_empty() {
-            // The socket was full: an event tells when it is not.
+            // The socket is full; an event reports when it is writable.
             self.outbox.extend_from_slice(bytes);
             return true;
         }

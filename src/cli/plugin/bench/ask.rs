@@ -1,4 +1,4 @@
-//! What a plugin is asked while it is measured: the first step of each role in its cases, else something common.
+//! Input of the measured plugin: the first step of each role in its cases, or a common sample.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::message::{Entries, Envelope, Message, Origin, Publication, Target};
 use crate::plugin::trial::{Failed, Given, Stage};
 use crate::plugin::{Call, Claim, Event, Identity, JoinRequest, Role, Transport};
 
-/// One question, to be asked again and again.
+/// One input, used for every call.
 #[derive(Debug, Clone)]
 pub(super) struct Ask {
     what: What,
@@ -26,7 +26,7 @@ enum What {
     Join(Box<JoinRequest>),
 }
 
-/// What the cases of a plugin ask, and what they give.
+/// Steps and setup from the cases of a plugin.
 #[derive(Debug, Default)]
 pub(super) struct Asks {
     pub(super) given: Given,
@@ -36,7 +36,7 @@ pub(super) struct Asks {
 /// Reads the cases beside a component.
 ///
 /// # Errors
-/// They cannot be read.
+/// The file cannot be read.
 pub(super) fn all(component: &Path) -> anyhow::Result<Asks> {
     let own = component.with_extension("cases.yaml");
     let common = component.with_file_name("cases.yaml");
@@ -45,7 +45,7 @@ pub(super) fn all(component: &Path) -> anyhow::Result<Asks> {
     };
     let file = read(&file)?;
     let mut steps = Vec::new();
-    // A case that gives something of its own would not find it here.
+    // A case with its own setup would not find that setup here.
     for mut case in file.cases.into_iter().filter(|case| !case.gives() && case.refused.is_none()) {
         let name = case.name.value.clone();
         let own = case.take_steps().map_err(anyhow::Error::msg)?;
@@ -62,7 +62,7 @@ fn given(file: &cases::Given) -> anyhow::Result<Given> {
 
 impl Asks {
     /// # Errors
-    /// A case asks what cannot be asked, or a handler owns no key.
+    /// A case is invalid, or a handler owns no key.
     pub(super) fn of(&self, role: Role, stage: &Stage) -> anyhow::Result<Ask> {
         for (name, step) in &self.steps {
             let what = match (role, step) {
@@ -135,7 +135,7 @@ pub(in crate::cli) fn sample() -> Envelope {
 }
 
 impl Ask {
-    /// A question of its own, so that what is measured is the answer alone.
+    /// Copies the input before the call, so that only the call is measured.
     pub(super) fn prepare(&self) -> Prepared<'_> {
         match &self.what {
             What::Judge(envelope) => Prepared::Judge(envelope.clone()),
@@ -147,7 +147,7 @@ impl Ask {
     }
 }
 
-/// A question that is about to be asked.
+/// An input ready to be passed.
 pub(super) enum Prepared<'a> {
     Admit(&'a Transport, &'a Claim),
     Judge(Box<Envelope>),

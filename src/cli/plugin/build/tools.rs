@@ -1,4 +1,4 @@
-//! Which tools a language needs, whether they are there, and the command that installs them.
+//! Tools needed per language, a check for them, and the command that installs them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use super::Recipe;
 
-/// Programs of which each must be found, and how one gets them.
+/// Required programs, and the command that installs them.
 pub(super) struct Tools {
     programs: &'static [&'static str],
     install: &'static str,
@@ -32,7 +32,7 @@ impl Tools {
     }
 
     /// # Errors
-    /// What is missing, and the command that installs it.
+    /// Names the missing programs and the command that installs them.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let missing: Vec<&str> = self.programs.iter().copied().filter(|program| !is_there(program)).collect();
         if missing.is_empty() {
@@ -47,16 +47,16 @@ fn is_there(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-/// How this machine makes a component of Rust.
+/// The way to build a Rust component on this machine.
 pub(super) enum RustTarget {
     /// The target is installed.
     Wasip2,
-    /// Debian's compiler brings the source of its std; the sysroot's linker makes the component.
+    /// Debian's compiler with the source of std; the linker of the sysroot builds the component.
     BuildStd { rustc: PathBuf, tools: PathBuf },
 }
 
 /// # Errors
-/// There is neither; the command that installs the target.
+/// Neither is available. Names the command that installs the target.
 pub(super) fn rust_target() -> anyhow::Result<RustTarget> {
     let sysroot = said(Command::new("rustc").args(["--print", "sysroot"]))?;
     if Path::new(&sysroot).join("lib/rustlib/wasm32-wasip2").is_dir() {
@@ -103,7 +103,7 @@ impl RustTarget {
         command
     }
 
-    /// Where in the target directory the component lies.
+    /// Folder of the component in the target directory.
     pub(super) fn folder(&self) -> &'static str {
         match self {
             Self::Wasip2 => "wasm32-wasip2/release",
@@ -112,7 +112,7 @@ impl RustTarget {
     }
 }
 
-/// What a program says, without the end of its last line.
+/// Output of a program without trailing white space.
 fn said(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())

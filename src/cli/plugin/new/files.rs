@@ -1,6 +1,6 @@
-//! The files that new plugins are made of, as they lie in `plugins/`: templates, the Rust SDK, what C, Go and TypeScript see of the interface.
+//! Files of new plugins from `plugins/`: templates, the Rust SDK, and the bindings of C, Go and TypeScript.
 //!
-//! A test holds the list to what is there.
+//! A test compares the list with the existing files.
 
 macro_rules! embedded {
     ($($path:literal,)*) => {
@@ -8,7 +8,7 @@ macro_rules! embedded {
     };
 }
 
-/// The interface itself.
+/// The WIT interface.
 pub(super) const WIT: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/wit/skylark.wit"));
 
 /// Path below `plugins/`, and contents.

@@ -1,4 +1,4 @@
-//! What a case file says: what is given, what the plugin is asked, what is expected of it. Documented in `docs/plugins.md`.
+//! Format of a case file: setup, steps and expectations. Documented in `docs/plugins.md`.
 
 use std::path::PathBuf;
 
@@ -9,18 +9,18 @@ use toml::Table;
 use super::words::{Moment, Name, Pairs, Span, Text};
 use crate::id::{Device, Room, Uid};
 
-/// A whole file.
+/// A whole case file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct CaseFile {
-    /// The component, relative to the file.
+    /// Path of the component, relative to the file.
     pub(in crate::cli::plugin) plugin: Option<PathBuf>,
     #[serde(default)]
     pub(in crate::cli::plugin) given: Given,
     pub(in crate::cli::plugin) cases: Vec<Case>,
 }
 
-/// What stands around the plugin. What a case gives stands in the place of what its file gives, key by key.
+/// Environment of the plugin. Each key of a case replaces the same key of its file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct Given {
@@ -50,7 +50,7 @@ impl Given {
     }
 }
 
-/// A connection, and whose it is.
+/// A connection and its user.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct Person {
@@ -62,7 +62,7 @@ pub(in crate::cli::plugin) struct Person {
     pub(in crate::cli::plugin) rooms: Vec<Name<Room>>,
 }
 
-/// What the network answers to one request.
+/// The response of the network to one request.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct HttpIn {
@@ -75,7 +75,7 @@ pub(in crate::cli::plugin) struct HttpIn {
     pub(in crate::cli::plugin) fails: Option<HttpFailure>,
 }
 
-/// Why there is no answer.
+/// Reason for a missing response.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(in crate::cli::plugin) enum HttpFailure {
@@ -87,7 +87,7 @@ pub(in crate::cli::plugin) enum HttpFailure {
     Busy,
 }
 
-/// One case: the only step's keys may stand in the case itself.
+/// One case. The keys of a single step may be in the case itself.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct Case {
@@ -107,10 +107,10 @@ pub(in crate::cli::plugin) struct Case {
     expect: Option<Expect>,
 }
 
-/// What a step can be.
+/// Kinds of steps.
 const STEPS: &str = "admit, judge, call, event, join, wait";
 
-/// One thing that the plugin is asked, or one pause.
+/// One call of the plugin, or one pause.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct Step {
@@ -119,7 +119,7 @@ pub(in crate::cli::plugin) struct Step {
     pub(in crate::cli::plugin) call: Option<CallIn>,
     pub(in crate::cli::plugin) event: Option<EventIn>,
     pub(in crate::cli::plugin) join: Option<JoinIn>,
-    /// How many calls of plugins brought the event about.
+    /// Number of plugin calls that led to the event.
     pub(in crate::cli::plugin) hops: Option<u8>,
     pub(in crate::cli::plugin) wait: Option<Name<Span>>,
     pub(in crate::cli::plugin) times: Option<u32>,
@@ -128,7 +128,7 @@ pub(in crate::cli::plugin) struct Step {
 }
 
 impl Case {
-    /// Whether it gives anything that its file does not.
+    /// True if the case has its own setup.
     pub(in crate::cli::plugin) fn gives(&self) -> bool {
         let Given { now, random, manifest, grants, settings, kv, online, http } = &self.given;
         let tables = [manifest.is_some(), grants.is_some(), settings.is_some(), kv.is_some()];
@@ -136,10 +136,10 @@ impl Case {
         tables.contains(&true) || around.contains(&true)
     }
 
-    /// Its steps, however they are written.
+    /// The steps, in either notation.
     ///
     /// # Errors
-    /// What is missing or too much.
+    /// Names missing or superfluous keys.
     pub(in crate::cli::plugin) fn take_steps(&mut self) -> Result<Vec<Step>, String> {
         let own = Step {
             admit: self.admit.take(),
@@ -183,7 +183,7 @@ impl Step {
     }
 }
 
-/// What the transport knows and what the client says, side by side.
+/// Data of the transport and of the client.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::cli::plugin) struct Admit {
@@ -289,7 +289,7 @@ pub(in crate::cli::plugin) struct RoomChange {
     pub(in crate::cli::plugin) room: Name<Room>,
 }
 
-/// A join that an access plugin is asked about.
+/// A join request for an access plugin.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct JoinIn {
@@ -301,7 +301,7 @@ pub(in crate::cli::plugin) struct JoinIn {
     pub(in crate::cli::plugin) data: Pairs<String>,
 }
 
-/// What is expected of a step; what is not named is not compared, but that a call fails.
+/// Expectations of a step. Omitted keys are not compared, except that a failed call is always reported.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::cli::plugin) struct Expect {
@@ -336,11 +336,11 @@ pub(in crate::cli::plugin) enum Verdict {
     Admit,
     Refuse,
     Abstain,
-    /// A filter's call failed: the node answers 503 in its place.
+    /// The filter failed, so the node answers 503.
     Unjudged,
 }
 
-/// Fields of a message that are named.
+/// Expected fields of a message.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::cli::plugin) struct MessageOut {
@@ -364,7 +364,7 @@ pub(in crate::cli::plugin) struct ReplyOut {
     pub(in crate::cli::plugin) data: Option<Pairs<Text>>,
 }
 
-/// One effect, in the order in which they were asked for.
+/// One expected effect, in the order of the plugin's requests.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct PushOut {
@@ -392,7 +392,7 @@ pub(in crate::cli::plugin) struct KickOut {
     pub(in crate::cli::plugin) reason: Option<Text>,
 }
 
-/// A connection that becomes a user's.
+/// An expected login of a connection.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct LoginOut {
@@ -403,7 +403,7 @@ pub(in crate::cli::plugin) struct LoginOut {
     pub(in crate::cli::plugin) expires: Option<u64>,
 }
 
-/// One request, in the order in which they were sent. Of its headers those that are named count.
+/// One expected HTTP request, in the order of sending. Only the listed headers are compared.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct HttpOut {
@@ -413,7 +413,7 @@ pub(in crate::cli::plugin) struct HttpOut {
     pub(in crate::cli::plugin) body: Option<Text>,
 }
 
-/// A line of the log, named by its level.
+/// An expected log line, keyed by its level.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::cli::plugin) enum LineOut {

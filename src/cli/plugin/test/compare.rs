@@ -1,4 +1,4 @@
-//! What was expected beside what came: a list of differences, each with its place, for a person to read.
+//! Compares expected and actual results: a readable list of differences with their places.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::message::{Entries, Message, Publication, Target};
 use crate::plugin::trial::{Asked, Failed};
 use crate::plugin::{Account, Admission, Answer, Effect};
 
-/// One thing that is not as expected.
+/// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Difference {
-    /// E.g. `message.content.text`.
+    /// Place, e.g. `message.content.text`.
     pub(super) at: String,
     pub(super) expected: String,
     pub(super) got: String,
 }
 
-/// Gathers differences.
+/// Collects differences.
 #[derive(Default)]
 pub(super) struct Differences {
     pub(super) found: Vec<Difference>,
@@ -27,11 +27,11 @@ pub(super) struct Differences {
 
 const NOTHING: &str = "nothing";
 
-/// A field of a message: its name, what is expected of it, where it is.
+/// A field of a message: name, expectation, accessor.
 type Field<'a, E, T> = (&'a str, &'a Option<E>, fn(&Message) -> &T);
 
 impl Differences {
-    /// Everything of a step but the keys it holds afterwards.
+    /// Compares everything of a step except the stored keys.
     pub(super) fn of(expect: &Expect, outcome: &Outcome) -> Self {
         let mut all = Self::default();
         all.failure(expect.fails.as_deref(), outcome.failed.as_ref());
@@ -77,14 +77,14 @@ impl Differences {
         self.bytes(at, expected, got.map(str::as_bytes));
     }
 
-    /// A value of which only the expected one is known to be there.
+    /// Compares a value that may be absent.
     pub(super) fn bytes(&mut self, at: &str, expected: Option<&Text>, got: Option<&[u8]>) {
         let Some(expected) = expected else { return };
         let same = got.is_some_and(|got| expected.matches(got));
         self.differ(at, same, expected.to_string(), got.map_or_else(|| NOTHING.to_owned(), shown));
     }
 
-    /// A key that must not be there.
+    /// Reports a key that must not exist.
     pub(super) fn absent(&mut self, at: &str, got: Option<&[u8]>) {
         self.differ(at, got.is_none(), NOTHING, got.map(shown).unwrap_or_default());
     }
@@ -111,7 +111,7 @@ impl Differences {
         }
     }
 
-    /// What is not named of a replaced message is what it was.
+    /// Fields of a replaced message that are not listed must be unchanged.
     fn replaced(&mut self, expected: &MessageOut, outcome: &Outcome) {
         let (Some(before), Some(after)) = (&outcome.before, &outcome.after) else {
             return self.differ("message", false, "a publish that is judged", NOTHING);
@@ -145,7 +145,7 @@ impl Differences {
         }
     }
 
-    /// The whole map: no key is missing, none is too much.
+    /// Compares the whole map, including missing and extra keys.
     fn entries(&mut self, at: &str, expected: &Pairs<Text>, got: &Entries) {
         for (key, text) in &expected.0 {
             self.text(&format!("{at}.{key}"), Some(text), got.get(key));
@@ -261,7 +261,7 @@ impl Differences {
         }
     }
 
-    /// A timer that is set, or must not be.
+    /// Compares a timer, which may be required or forbidden.
     pub(super) fn timer(&mut self, at: &str, expected: Option<Duration>, got: Option<Duration>) {
         let shown = |time: Option<Duration>| time.map_or_else(|| NOTHING.to_owned(), |t| format!("in {t:?}"));
         self.differ(at, expected == got, shown(expected), shown(got));

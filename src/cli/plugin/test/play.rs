@@ -1,4 +1,4 @@
-//! Plays one step of a case: from what the file says to a call, and from its answer to what is compared.
+//! Runs one step of a case: converts the file's values to a call and the answer to comparable values.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::plugin::{
 };
 use crate::telemetry::guests::{GuestLine, GuestLog};
 
-/// 2026-01-01T00:00:00Z, where nothing else is given.
+/// The default clock: 2026-01-01T00:00:00Z.
 const NOW: Duration = Duration::from_secs(1_767_225_600);
 
-/// How a step ended.
+/// Result of a step.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) failed: Option<Failed>,
@@ -38,15 +38,15 @@ pub(super) struct Outcome {
     pub(super) reply: Option<Answer>,
     pub(super) effects: Vec<Effect>,
     pub(super) log: Vec<GuestLine>,
-    /// The timers that were told.
+    /// Timers that fired.
     pub(super) rang: Vec<String>,
     pub(super) requests: Vec<Asked>,
 }
 
-/// What the host is given of a case.
+/// Builds the setup of the test host from a case.
 ///
 /// # Errors
-/// A number that is no connection's.
+/// A number is not a valid connection id.
 pub(in crate::cli::plugin) fn surroundings(given: &Given) -> Result<trial::Given, String> {
     let mut manifest = given.manifest.clone().unwrap_or_default();
     if let Some(settings) = &given.settings {
@@ -107,10 +107,10 @@ fn identity(person: &Person) -> Result<Identity, String> {
     })
 }
 
-/// Plays the step as often as it says; the outcome is the last time's, or the first failure's.
+/// Runs the step `times` times. Returns the last outcome, or the first failure.
 ///
 /// # Errors
-/// What the case asks cannot be asked.
+/// The case contains an invalid request.
 pub(super) async fn play(stage: &Stage, log: &GuestLog, step: &Step) -> Result<Outcome, String> {
     let mut outcome = Outcome::default();
     for _ in 0..step.times.unwrap_or(1).max(1) {
@@ -150,7 +150,7 @@ async fn once(stage: &Stage, step: &Step) -> Result<Outcome, String> {
     })
 }
 
-/// What the transport knows and what the client says.
+/// Builds transport and claim.
 pub(in crate::cli::plugin) fn claim(admit: &Admit) -> (Transport, Claim) {
     let transport = Transport {
         listener: match admit.listener {
@@ -187,10 +187,10 @@ async fn admitted(stage: &Stage, admit: &Admit) -> Outcome {
     Outcome { verdict: Some(verdict), admission, refusal, ..Outcome::default() }
 }
 
-/// The join that is asked for.
+/// Builds the join request.
 ///
 /// # Errors
-/// A number that is no connection's.
+/// A number is not a valid connection id.
 pub(in crate::cli::plugin) fn join_of(join: &JoinIn) -> Result<JoinRequest, String> {
     let (who, Name(room)) = (identity(&join.who)?, &join.room);
     Ok(JoinRequest { who, claims: entries(&join.claims), room: room.clone(), data: entries(&join.data) })
@@ -208,10 +208,10 @@ async fn joined(stage: &Stage, join: &JoinIn) -> Result<Outcome, String> {
     })
 }
 
-/// The publish that is judged.
+/// Builds the publish to judge.
 ///
 /// # Errors
-/// A number that is no connection's.
+/// A number is not a valid connection id.
 pub(in crate::cli::plugin) fn envelope(judge: &Judge) -> Result<Envelope, String> {
     let from = judge.from.as_ref().map(identity).transpose()?;
     let origin = match judge.origin {
@@ -251,10 +251,10 @@ async fn judged(stage: &Stage, judge: &Judge) -> Result<Outcome, String> {
     })
 }
 
-/// The call of a key.
+/// Builds the call of a key.
 ///
 /// # Errors
-/// A number that is no connection's.
+/// A number is not a valid connection id.
 pub(in crate::cli::plugin) fn call(call: &CallIn) -> Result<Call, String> {
     let caller = call.caller.as_ref().map(identity).transpose()?;
     let number = match (call.cid, &caller) {
@@ -273,10 +273,10 @@ async fn handled(stage: &Stage, asked: &CallIn) -> Result<Outcome, String> {
     }
 }
 
-/// What happened.
+/// Builds the event.
 ///
 /// # Errors
-/// A number that is no connection's.
+/// A number is not a valid connection id.
 pub(in crate::cli::plugin) fn event_of(event: &EventIn) -> Result<Event, String> {
     let change = |change: &RoomChange| Ok::<_, String>((identity(&change.who)?, change.room.0.clone()));
     Ok(match event {
@@ -306,10 +306,10 @@ fn message(given: &MessageIn) -> Message {
     }
 }
 
-/// A target as the file names it.
+/// Converts a target of the file.
 ///
 /// # Errors
-/// A number that is no connection's.
+/// A number is not a valid connection id.
 pub(super) fn target(given: &TargetIn) -> Result<Target, String> {
     let users = |names: &[Name<Uid>]| names.iter().map(|Name(uid)| uid.clone()).collect();
     Ok(match given {

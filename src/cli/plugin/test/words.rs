@@ -1,4 +1,4 @@
-//! The small words of a case file: texts that are expected, names, moments, spans of time, and maps that keep their order.
+//! Scalar types of case files: expected texts, names, moments, durations, and maps that keep their order.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,12 +9,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
-/// A text, or bytes, that a plugin gave or is given.
+/// A text or bytes, as input or expectation of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli::plugin) enum Text {
     /// Exactly this.
     Exact(String),
-    /// `{like: "…"}`: `*` stands for anything.
+    /// `{like: "…"}`: `*` matches any text.
     Like(String),
     /// `{base64: …}`: exactly these bytes.
     Bytes(Vec<u8>),
@@ -29,7 +29,7 @@ impl Text {
         }
     }
 
-    /// As something that is given.
+    /// The value as input.
     pub(in crate::cli::plugin) fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Exact(text) | Self::Like(text) => text.clone().into_bytes(),
@@ -48,7 +48,7 @@ impl fmt::Display for Text {
     }
 }
 
-/// Whether the text is the pattern with something, or nothing, in the place of each `*`.
+/// True if the text matches the pattern; each `*` matches any text, also an empty one.
 fn is_like(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
@@ -115,7 +115,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// Something that is read from one text: a user, a room, a device.
+/// A value parsed from one text: a user, a room, a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli::plugin) struct Name<T>(pub(in crate::cli::plugin) T);
 
@@ -125,7 +125,7 @@ impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Name<T> {
     }
 }
 
-/// A map in the order in which it was written.
+/// A map in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli::plugin) struct Pairs<V>(pub(in crate::cli::plugin) Vec<(String, V)>);
 
@@ -177,7 +177,7 @@ impl FromStr for Moment {
     }
 }
 
-/// A span such as `30s`.
+/// A duration such as `30s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli::plugin) struct Span(pub(in crate::cli::plugin) Duration);
 
