@@ -290,7 +290,8 @@ section! {
         pub settle: Duration = Duration::from_millis(150),
         /// Interval of full scans of the directory, besides the file watcher.
         pub rescan: Duration = Duration::from_secs(5),
-        /// Auth plugins and fail-closed filters whose removal does not stop the admission of clients and messages.
+        /// Auth plugins and fail-closed filters that may be removed; the removal of any other blocks admissions or
+        /// messages.
         pub allow_remove: Vec<String> = Vec::new(),
         /// PEM file of certificates that plugins' requests trust besides the system's; empty = none.
         pub http_ca: PathBuf = PathBuf::new(),

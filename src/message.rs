@@ -301,7 +301,7 @@ pub struct Position {
 pub struct Receipt {
     /// Connections whose queue accepted the message.
     pub delivered: u32,
-    /// Connections whose queue was full. They are closed as slow consumers and do not receive the message.
+    /// Connections with a full queue. They are closed as slow consumers and do not receive the message.
     pub full: u32,
     /// Users of the target without a matching connection on this node.
     pub offline: Vec<Uid>,

@@ -88,7 +88,7 @@ impl Listeners {
     /// Binds every address of `config` and reads every certificate.
     ///
     /// # Errors
-    /// [`StartError`] names the first address that cannot be bound or whose certificate is unusable.
+    /// [`StartError`] names the first address that cannot be bound or has an unusable certificate.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let certificate = |listener: &Listener| {
             let unfit = |source| StartError::Tls { address: listener.address, source: Box::new(source) };

@@ -132,7 +132,7 @@ pub enum Outcome {
         id: i64,
         /// Connections that received it, if known.
         delivered: Option<u32>,
-        /// Users who have no connection.
+        /// Users without a connection.
         offline: Vec<Uid>,
     },
     /// A plugin dropped it silently.

@@ -93,7 +93,7 @@ impl Vitals {
 }
 
 impl Vital {
-    /// Ends the watch of a task that may end, such as one whose owner is gone.
+    /// Ends the watch of a task that may end, for example because its owner is gone.
     pub fn done(mut self) {
         self.is_done = true;
     }

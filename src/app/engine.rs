@@ -38,7 +38,7 @@ pub struct Engine {
 /// Components that an engine provides.
 type Parts = (Arc<dyn Broker>, Arc<dyn Roster>, Option<Arc<dyn Store>>, Option<Arc<dyn IdStore>>);
 
-/// A client whose credentials a reload replaces.
+/// A client with credentials that a reload replaces.
 enum Login {
     BusRedis(Arc<Client>),
     /// Index of the intake, and its client.

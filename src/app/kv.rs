@@ -1,5 +1,5 @@
-//! Storage of the plugins' keys: memory of this node, a file of this node, or the shared engine, whose spaces are
-//! adapted to a [`Store`] here.
+//! Storage of the plugins' keys: memory of this node, a file of this node, or the shared engine. The spaces of the
+//! engine are adapted to a [`Store`] here.
 //!
 //! Broker and plugin do not depend on each other; this module connects them.
 

@@ -16,7 +16,7 @@ const CHILD: &str = "NODE_WITH_A_TASK_THAT_PANICS";
 const CONFIG: &str = "listeners:\n  - address: 127.0.0.1:0\n    serves: [ws, api, metrics]\nplugins:\n  dir: ''\n\
                       log:\n  format: json\ndrain:\n  wait: 3s\n  grace: 5s\n";
 
-/// Runs a node whose task panics when standard input ends.
+/// Runs a node with a task that panics when standard input ends.
 fn child(config: &str) -> ! {
     let loaded = Loader::isolated(Some(config.into()), None, &[]).load().unwrap();
     let vitals = Vitals::default();

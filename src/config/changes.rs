@@ -102,8 +102,8 @@ impl Config {
 }
 
 /// Parts that two configurations have in common. A live key that belongs to a part that needs a restart waits for the
-/// restart, too: signing keys of another plugin directory do not apply to this one, and the password of another server
-/// does not open this one.
+/// restart, too. Signing keys of another plugin directory do not apply to this one. The password of another server does
+/// not open this one.
 #[derive(Clone, Copy)]
 struct Same {
     places: bool,

@@ -96,8 +96,8 @@ pub struct Entry {
 }
 
 impl Loader {
-    /// Loads `file` (by default [`BASE_FILE`] if it exists, else the built-in defaults), the overlay of `env` in the
-    /// same directory, and the variables of this process.
+    /// Loads `file`, the overlay of `env` in the same directory, and the variables of this process. Without `file` it
+    /// loads [`BASE_FILE`] if that exists, else the built-in defaults.
     #[must_use]
     pub fn new(file: Option<PathBuf>, env: Option<String>) -> Self {
         let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));

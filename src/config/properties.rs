@@ -6,7 +6,7 @@ use super::credential::Credential;
 use super::read::{Reader, Setting};
 use super::value::{Kind, Value};
 
-/// Properties by name. Values whose names mark them as secret are never shown.
+/// Properties by name. Values with secret names are never shown.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Properties(pub BTreeMap<String, Credential>);
 

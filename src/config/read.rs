@@ -34,7 +34,7 @@ pub(super) trait Setting: Sized {
     }
 }
 
-/// Reads and shows one field whose type alone does not define it.
+/// Reads and shows one field that its type alone does not define.
 pub(super) trait Codec<T> {
     fn expected(&self) -> String;
     fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<T>;

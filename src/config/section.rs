@@ -2,8 +2,8 @@
 //!
 //! Independent of the actual keys.
 
-/// A struct of the tree whose keys all have a default: `pub name: Type [codec] = default => "default in words",`. The
-/// default and the codec may be omitted: then those of the type apply.
+/// A struct of the tree in which every key has a default: `pub name: Type [codec] = default => "default in words",`.
+/// The default and the codec may be omitted: then those of the type apply.
 macro_rules! section {
     ($(#[doc = $doc:literal])+ pub struct $name:ident {
         $($(#[doc = $text:literal])+ pub $field:ident: $type:ty $([$codec:expr])? $(= $default:expr $(=> $words:literal)?)?,)+

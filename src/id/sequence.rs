@@ -111,8 +111,8 @@ impl IdSequence {
 
     /// Takes `count` consecutive numbers, if they are reserved.
     fn try_take(&self, count: u64) -> Option<Range<u64>> {
-        // Read the bound before taking the number. In the other order, a number beyond the old bound could pass under a
-        // new bound whose block begins later.
+        // Read the bound before taking the number. In the other order, a number beyond the old bound could pass under
+        // the new bound of a block that begins later.
         let bound = self.bound.load(Ordering::Acquire);
         if self.next.load(Ordering::Relaxed) + count > bound {
             self.ask();

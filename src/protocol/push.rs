@@ -195,7 +195,7 @@ pub fn extra_of(text: &str) -> Result<Entries, Fault> {
     if text.is_empty() { Ok(Entries::new()) } else { read_text("extra", text, Map) }
 }
 
-/// Builds the push of a message whose receiver was required.
+/// Builds the push of a message with a mandatory receiver.
 fn addressed((message, receiver): (Message, Option<Uid>)) -> Push {
     Push { message: Arc::new(message), target: Target::User(receiver.expect("the receiver was required")) }
 }

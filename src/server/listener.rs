@@ -137,7 +137,7 @@ fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &D
     });
 }
 
-/// True if every accepted connection counts toward `limits.connects_per_ip`: it may become a client, or it needs a TLS
+/// True if every accepted connection counts toward `limits.connects_per_ip`. Each may become a client, or needs a TLS
 /// handshake, which costs more than hundreds of requests. On a plain listener for back ends only connections that
 /// become clients count, at that moment.
 pub(super) fn counts_accepts(listener: &Listener) -> bool {

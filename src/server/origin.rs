@@ -13,8 +13,8 @@ pub(super) enum Page {
     None,
     /// The page is on the list.
     Allowed {
-        /// True if a cookie is accepted. It is not if every page may connect, nor on TLS if the page itself came over
-        /// plain HTTP, where an attacker may have written it.
+        /// True if a cookie is accepted. It is refused if every page may connect. On TLS it is also refused if the page
+        /// came over plain HTTP, where an attacker may have written it.
         cookie: bool,
     },
     /// The page is not on the list.
@@ -91,7 +91,7 @@ impl<'a> Site<'a> {
     }
 
     /// True if the page has the origin that the Host header names. A plain listener may be behind a proxy that ends
-    /// TLS, so there the scheme of the page gives the port of a Host without one.
+    /// TLS. There, the scheme of the page gives the port of a Host without one.
     fn is_at(&self, host: Authority<'_>, is_tls: bool) -> bool {
         let default = if is_tls { Some(443) } else { self.port_of_scheme() };
         (self.is_secure() || !is_tls) && host.host == self.authority.host && host.port.or(default) == self.port()

@@ -91,8 +91,8 @@ names! {
     INTAKE_DEAD_REMOVED: counter = "skylark_intake_dead_letters_removed_total",
     /// Records of a pub/sub intake lost because its lease was lost, by `intake`.
     INTAKE_LOST: counter = "skylark_intake_lost_total",
-    /// Records of a pub/sub intake that another node may have accepted, too, by `intake`: the lease ran out while they
-    /// were processed, or they were dropped after an attempt without a reply that may still arrive.
+    /// Records of a pub/sub intake that another node may have accepted, too, by `intake`. Their lease ran out during
+    /// processing, or they were dropped after an attempt without a reply that may still arrive.
     INTAKE_DOUBTFUL: counter = "skylark_intake_doubtful_total",
     /// Times that this node acquired the only subscription of a pub/sub intake, by `intake`.
     INTAKE_LEASES: counter = "skylark_intake_leases_total",

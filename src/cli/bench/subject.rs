@@ -376,8 +376,8 @@ impl Drop for Subject {
     }
 }
 
-/// Parses the address from a line of a node, `  ws  ws://ADDRESS/ws …`, or of a reference server, `ready ADDRESS`, if
-/// the line starts with one of `starts`.
+/// Parses the address from a line that starts with one of `starts`. A node prints `  ws  ws://ADDRESS/ws …`, a
+/// reference server prints `ready ADDRESS`.
 fn address(line: &str, starts: &[&str]) -> Option<SocketAddr> {
     let rest = starts.iter().find_map(|start| line.trim_start().strip_prefix(start))?.trim_start();
     let address = rest.split_once("://").map_or(rest, |(_, address)| address);

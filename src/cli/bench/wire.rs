@@ -1,9 +1,9 @@
 //! Protocols of publishers: the node's HTTP API, or the push protocol of the reference servers.
 //!
-//! The push protocol keeps a reference server free of other work. After the four bytes `PUSH` it consists of requests
-//! of `u32 count`, then `count` times `u32 first receiver, u32 number of receivers, u32 length, body` (all
-//! little-endian). The body is the payload of a WebSocket message. The answer is one byte per request, sent when all of
-//! it was written or queued. A receiver gives its number in the path of its upgrade: `/?n=17`.
+//! The push protocol keeps a reference server free of other work. It starts with the four bytes `PUSH`, followed by
+//! requests. A request is `u32 count`, then `count` times `u32 first receiver, u32 number of receivers, u32 length,
+//! body` (all little-endian). The body is the payload of a WebSocket message. The answer is one byte per request, sent
+//! when all of it was written or queued. A receiver gives its number in the path of its upgrade: `/?n=17`.
 
 use std::io::Write as _;
 

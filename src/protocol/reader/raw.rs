@@ -67,8 +67,8 @@ impl<'a> Raw<'a> {
         number.ok_or_else(|| self.mismatch("an integer"))
     }
 
-    /// Reads the text of an entry: strings as they are, numbers and booleans as written, objects and lists as compact
-    /// JSON of at most `levels` levels; `None` for null.
+    /// Reads the text of an entry; `None` for null. Strings stay as they are, numbers and booleans as written. Objects
+    /// and lists become compact JSON of at most `levels` levels.
     pub(in crate::protocol) fn entry(self, levels: usize) -> Result<Option<String>, Mismatch> {
         match self.0.as_bytes()[0] {
             b'n' => Ok(None),

@@ -45,5 +45,5 @@ fn count(label: &'static str, status: StatusCode) -> Counter {
     metrics::counter!(names::HTTP_REQUESTS, "route" => label, "status" => status.as_str().to_owned())
 }
 
-/// Label of requests whose path or method is unknown.
+/// Label of requests with an unknown path or method.
 const NO_ROUTE: &str = "none";

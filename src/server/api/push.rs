@@ -107,6 +107,6 @@ impl From<Fault> for Problem {
     }
 }
 
-/// A body up to this size cannot hold a message too large for a dialect: bytes added by escaping in one coding were
+/// A body up to this size cannot hold a message too large for a dialect. Bytes added by escaping in one coding were
 /// also spent in the other.
 const SURELY_SMALL: usize = MAX_TCP_BODY / 4;

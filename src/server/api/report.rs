@@ -61,7 +61,7 @@ fn failure(fate: &Fate) -> Option<(StatusCode, String)> {
 struct Item<'a> {
     #[serde(serialize_with = "number")]
     id: i64,
-    /// Connections whose queue accepted it; absent if the broker does not report it at once.
+    /// Connections that queued it; absent if the broker does not report it at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivered: Option<u32>,
     #[serde(skip_serializing_if = "is_false")]
@@ -176,7 +176,7 @@ impl<'a> Item<'a> {
 struct Batch<'a> {
     messages: usize,
     delivered: u64,
-    /// Messages whose deliveries are unknown.
+    /// Messages without known deliveries.
     #[serde(skip_serializing_if = "is_none_of")]
     queued: usize,
     /// Each user once.

@@ -189,8 +189,8 @@ fn not_found(path: &str, serves: &[Service]) -> Problem {
     Problem::new(status, format!("path: expected {expected}, got {shown:?}"))
 }
 
-/// Suggests paths for a mistyped one: the same path in another case or with extra slashes, else paths with up to two
-/// edits, else paths that contain it as a part.
+/// Suggests paths for a mistyped one: the same path in another case or with extra slashes. If there is none, paths with
+/// up to two edits; else paths that contain it as a part.
 fn near(typed: &str, serves: &[Service]) -> Vec<&'static str> {
     let typed = typed.trim_matches('/').to_ascii_lowercase();
     if typed.is_empty() || typed.len() > MAX_SHOWN {

@@ -56,7 +56,7 @@ impl Poison {
     }
 }
 
-/// Records whose messages are published together.
+/// Records published together.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) entries: Vec<Entry>,

@@ -1,8 +1,8 @@
 //! Reloads certificates while the node runs. The files are checked every second and read when they differ from the
 //! loaded ones and two checks in a row saw the same state. An invalid pair is logged, and the old one stays in use.
 //!
-//! Polls the files instead of watching the directory: renewal tools swap symbolic links or use network file systems,
-//! and checking two files per listener costs almost nothing.
+//! Polls the files instead of watching the directory, because renewal tools swap symbolic links or use network file
+//! systems. Checking two files per listener costs almost nothing.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Parses the request framing of one HTTP/1.1 connection and finds requests that two servers could read differently.
 //!
-//! hyper is lenient where a proxy in front of the node may not be: it accepts a bare line feed as a line end, and it
+//! hyper is lenient where a proxy in front of the node may not be. It accepts a bare line feed as a line end, and it
 //! prefers Transfer-Encoding over a Content-Length beside it. This module refuses everything ambiguous. Independent of
 //! sockets; buffers nothing except an incomplete line.
 

@@ -1,8 +1,8 @@
 //! Polls a future again immediately if it woke itself, without going through the scheduler.
 //!
-//! hyper passes body chunks and requests for them between the handler and the connection by wakes within one task.
-//! tokio treats a task that wakes itself as yielding: it is queued behind all others, and another worker is woken for
-//! nothing. That cost two system calls and two context switches per request. Independent of HTTP.
+//! hyper's body transfer between the handler and the connection wakes the task from within itself. tokio treats a task
+//! that wakes itself as yielding: the task is queued behind all others, and another worker is woken for nothing. That
+//! cost two system calls and two context switches per request. Independent of HTTP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

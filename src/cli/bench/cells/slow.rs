@@ -82,8 +82,8 @@ const WARM: u32 = 50;
 const TEXT: usize = 512;
 /// Memory that a node may use for one stuck connection (`queue.bytes`).
 const QUEUE: f64 = 1024.0 * 1024.0;
-/// Additional memory if no connections share a message: an entry and a header for each of `queue.frames`, and an eighth
-/// of the bytes as rounding of an allocator with size classes.
+/// Additional memory if no connections share a message: an entry and a header for each of `queue.frames`. An allocator
+/// with size classes adds an eighth of the bytes by rounding up.
 const ENTRIES: f64 = 64.0 * 4096.0 + QUEUE / 8.0;
 
 impl Cell for StuckMemory {

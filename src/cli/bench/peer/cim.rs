@@ -1,8 +1,9 @@
 //! CIM's protocol, protobuf over WebSocket or TCP, and the only push request of its back end: a form.
 //!
-//! Options: `api` (URL of the push, such as `http://HOST:PORT/api/message/send`), `secret` (receivers use an HS256
-//! token instead of a bare user id), `push=skylark` (`api` is the HTTP API of a node, to measure a node's cim
-//! listener).
+//! Options:
+//! - `api`: URL of the push, such as `http://HOST:PORT/api/message/send`
+//! - `secret`: receivers use an HS256 token instead of a bare user id
+//! - `push=skylark`: `api` is the HTTP API of a node, to measure the node's cim listener
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
