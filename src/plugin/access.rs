@@ -70,7 +70,7 @@ pub(super) async fn ask(version: &Arc<Version>, request: &JoinRequest) -> Result
         Err(failure) => {
             let counted = lease.instance().take_counted();
             drop(lease);
-            retry::join(version, counted, request, failure).await?
+            retry::join(version, source(request), counted, request, failure).await?
         }
     };
     let (outcome, access) = match answer {

@@ -74,7 +74,10 @@ pub(super) async fn ask(
 
 /// Makes one call. A call that ran out of time is repeated if it had no visible effect.
 async fn call(version: &Arc<Version>, transport: &Transport, claim: &Claim) -> Result<(Answer, Staged), Failure> {
-    let again = async |counted, failure| retry::admit(version, counted, (transport, claim), failure).await;
+    let again = async |counted, failure| {
+        let source = CallSource::claimant(transport, claim);
+        retry::admit(version, source, counted, (transport, claim), failure).await
+    };
     let mut lease = match Lease::take(version).await {
         Ok(lease) => lease,
         Err(failure) => return again(Counted::default(), failure).await,

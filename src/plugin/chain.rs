@@ -121,7 +121,10 @@ async fn ask<'a>(
     held: &mut Option<Lease<'a>>,
     envelope: &Envelope,
 ) -> Result<Verdict, Failure> {
-    let again = async |counted, failure| retry::judge(version, counted, Publish::of(envelope), failure).await;
+    let again = async |counted, failure| {
+        let source = CallSource::publisher(envelope);
+        retry::judge(version, source, counted, Publish::of(envelope), failure).await
+    };
     let mut lease = match held.take() {
         Some(lease) => lease,
         None => match Lease::take(version).await {

@@ -23,7 +23,6 @@ const SOURCES: usize = 4_096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
     /// The same version is asked again, because the first call overran its budget.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the retry of an overrunning call"))]
     Retry,
     /// The previous version is asked, because a version on probation failed.
     Previous,
@@ -52,7 +51,6 @@ impl SecondOpinions {
     }
 
     /// A permit for an extra call now; `None` if the source had one within the rest, or as many as may run do.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the retry of an overrunning call"))]
     pub(super) fn now(&self, purpose: Purpose, source: u64) -> Option<Turn> {
         let permit = Arc::clone(&self.turns).try_acquire_owned().ok()?;
         self.is_first(purpose, source).then_some(Turn { _permit: permit })

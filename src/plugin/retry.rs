@@ -4,12 +4,13 @@
 //! result. Its failure is the one that counts. Only a call without effects is repeated: that of a filter, or of an auth
 //! or access plugin that neither sent a request nor wrote a key. Writes of a failed call were never committed. But a
 //! plugin that writes may mean to count its attempts, so it is not asked twice.
+//!
+//! [`SecondOpinions`](super::opinions::SecondOpinions) bounds the retries. Beyond the bound the first failure counts.
 
 use std::sync::Arc;
 
 use metrics::counter;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
 use super::bindings::exports::skylark::plugin::access;
@@ -19,12 +20,11 @@ use super::counters::Counted;
 use super::failure::{Failure, Kind};
 use super::guest::{Publish, Staged};
 use super::instance::Instance;
+use super::opinions::Purpose;
+use super::source::CallSource;
 use super::version::Version;
 use super::{Claim, JoinRequest, Transport};
 use crate::telemetry::names;
-
-/// Second tries that run on a node at once. Beyond that, a failure counts as it is.
-const AT_ONCE: usize = 2;
 
 /// Asks a filter again if `first` says that its time was over. `counted` holds the first call's additions to counters.
 ///
@@ -32,11 +32,12 @@ const AT_ONCE: usize = 2;
 /// The second call's failure; `first` if there is no second call.
 pub(super) async fn judge(
     version: &Arc<Version>,
+    source: CallSource<'_>,
     counted: Counted,
     publish: Publish,
     first: Failure,
 ) -> Result<Verdict, Failure> {
-    again(version, counted, first, async move |instance| instance.judge(publish).await).await
+    again(version, source, counted, first, async move |instance| instance.judge(publish).await).await
 }
 
 /// Asks an auth plugin again if `first` says that its time was over. Returns its answer and its staged work. The caller
@@ -46,6 +47,7 @@ pub(super) async fn judge(
 /// The second call's failure; `first` if there is no second call.
 pub(super) async fn admit(
     version: &Arc<Version>,
+    source: CallSource<'_>,
     counted: Counted,
     (transport, claim): (&Transport, &Claim),
     first: Failure,
@@ -55,7 +57,7 @@ pub(super) async fn admit(
         let answer = instance.admit(&transport, &claim).await?;
         Ok((answer, instance.take_staged()))
     };
-    again(version, counted, first, call).await
+    again(version, source, counted, first, call).await
 }
 
 /// Asks an access plugin again, as [`admit`] does.
@@ -64,16 +66,18 @@ pub(super) async fn admit(
 /// The second call's failure; `first` if there is no second call.
 pub(super) async fn join(
     version: &Arc<Version>,
+    source: CallSource<'_>,
     counted: Counted,
     request: &JoinRequest,
     first: Failure,
 ) -> Result<access::Answer, Failure> {
     let request = request.clone();
-    again(version, counted, first, async move |instance| instance.join(&request).await).await
+    again(version, source, counted, first, async move |instance| instance.join(&request).await).await
 }
 
 async fn again<T: Send + 'static>(
     version: &Arc<Version>,
+    source: CallSource<'_>,
     counted: Counted,
     first: Failure,
     call: impl AsyncFnOnce(&mut Instance) -> Result<T, Failure> + Send + 'static,
@@ -81,13 +85,13 @@ async fn again<T: Send + 'static>(
     if !matches!(first.kind, Kind::Cpu | Kind::Wall) {
         return Err(first);
     }
-    let Some(permit) = permit() else {
+    let Some(turn) = version.opinions.now(Purpose::Retry, source.id().own) else {
         tell(version, "refused");
         return Err(first);
     };
     let (asked, runtime) = (Arc::clone(version), Handle::current());
     let second = spawn_blocking(move || {
-        let _permit = permit;
+        let _turn = turn;
         runtime.block_on(apart(&asked, counted, call))
     });
     // A panic of the second call counts as its failure. The runtime cancels the call only when the runtime itself ends.
@@ -117,11 +121,6 @@ async fn apart<T>(
         version.pool.put(instance);
     }
     Ok(answer)
-}
-
-fn permit() -> Option<SemaphorePermit<'static>> {
-    static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE);
-    PERMITS.try_acquire().ok()
 }
 
 fn tell(version: &Version, outcome: &'static str) {

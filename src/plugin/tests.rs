@@ -78,7 +78,12 @@ impl Bench {
     }
 
     async fn judge(&self) -> Judgement {
-        let mut batch = [Envelope { back_end: Some(self.next_source().into()), ..envelope("chat") }];
+        self.judge_for(&self.next_source()).await
+    }
+
+    /// Judges a push of the API key of this name.
+    async fn judge_for(&self, key: &str) -> Judgement {
+        let mut batch = [Envelope { back_end: Some(key.into()), ..envelope("chat") }];
         self.host.judge(&mut batch).await.remove(0)
     }
 

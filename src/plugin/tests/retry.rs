@@ -118,6 +118,25 @@ async fn a_filter_that_overruns_twice_has_failed_once() {
     assert_eq!(bench.status("f").failures, 1);
 }
 
+/// Overruns at the first try of each publish: then one counter is ahead of the other.
+const FIRST_TRY_LOOPS: &str = "
+    (if (i64.eq (call $add (i32.const 2081) (i32.const 4) (i32.const 60) (i32.const 0))
+                (call $add (i32.const 2082) (i32.const 3) (i32.const 60) (i32.const 0))) (then
+        (drop (call $add (i32.const 2081) (i32.const 4) (i32.const 60) (i32.const 1)))
+        (loop $for_ever (br $for_ever))))
+    (drop (call $add (i32.const 2082) (i32.const 3) (i32.const 60) (i32.const 1)))";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn source_has_one_retry_in_each_rest_of_the_breaker() {
+    let wasm = filter(&format!("{FIRST_TRY_LOOPS} {ALLOW}"));
+    let bench = Bench::with(&[("f.wasm", &wasm), ("f.toml", b"grants = [\"counters\"]")]).await;
+    assert_eq!(bench.judge_for("shop").await, passed());
+    assert_eq!(rejected(&bench.judge_for("shop").await), Some("503"), "the second overrun of this key in 5 s");
+    assert_eq!(bench.judge_for("bank").await, passed(), "the counters are apart: it answers at once");
+    assert_eq!(bench.judge_for("bank").await, passed(), "it overran and was retried");
+    assert_eq!(bench.status("f").failures, 1);
+}
+
 fn auth(body: &str) -> Vec<u8> {
     let world = format!("{WORLD} export skylark:plugin/auth@0.1.1;");
     guests::component(
