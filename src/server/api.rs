@@ -41,7 +41,7 @@ use crate::protocol;
 use crate::server::bounds;
 use crate::telemetry::{capped, may_tell, without_value};
 use answer::{Answer, Problem};
-use auth::Keys;
+use auth::{KeyNumber, Keys};
 use meters::Meters;
 use routes::{Access, Action, Route};
 
@@ -85,15 +85,15 @@ impl Api {
         let found = Route::find(&head.method, head.uri.path(), serves);
         let route = found.as_ref().ok().copied();
         let admitted = found.and_then(|route| {
-            rules.admit(route.access, &head.headers, serves)?;
-            Ok(route.action)
+            let key = rules.admit(route.access, &head.headers, serves)?;
+            Ok((route.action, key))
         });
         let is_insider = route.is_some_and(|route| route.action == Action::Ready)
             && rules.keys.knows(&head.headers, serves.contains(&Service::Api));
         async move {
             let answered = match admitted {
-                Ok(Action::Ready) => Ok(api.ready(is_insider)),
-                Ok(action) => api.answer(action, &rules, &head, body).await,
+                Ok((Action::Ready, _)) => Ok(api.ready(is_insider)),
+                Ok((action, key)) => api.answer(action, key, &rules, &head, body).await,
                 Err(problem) => Err(problem),
             };
             let answer = answered.unwrap_or_else(|problem| {
@@ -108,7 +108,14 @@ impl Api {
         }
     }
 
-    async fn answer<B>(&self, action: Action, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
+    async fn answer<B>(
+        &self,
+        action: Action,
+        key: Option<KeyNumber>,
+        rules: &Rules,
+        head: &Parts,
+        body: B,
+    ) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
@@ -117,7 +124,7 @@ impl Api {
         match action {
             Action::About => Ok(self.greet()),
             // Boxed, so that the futures of all other requests stay small.
-            Action::Push(shape) => Box::pin(self.push(shape, rules, head, body)).await,
+            Action::Push(shape) => Box::pin(self.push(shape, key, rules, head, body)).await,
             // These are rare, and larger than the frequent requests.
             Action::RoomJoin => Box::pin(self.join(rules, head, body)).await,
             Action::RoomLeave => Box::pin(self.leave(rules, head, body)).await,
@@ -149,12 +156,13 @@ impl Rules {
         Self { keys: Keys::new(&config.api), limits: config.limits.clone(), bounds: bounds(&config.limits) }
     }
 
-    fn admit(&self, access: Access, headers: &HeaderMap, serves: &[Service]) -> Result<(), Problem> {
+    /// Admits a request to a route and returns its key, if the route asks for one.
+    fn admit(&self, access: Access, headers: &HeaderMap, serves: &[Service]) -> Result<Option<KeyNumber>, Problem> {
         match access {
-            Access::Open => Ok(()),
-            Access::Probe if serves.contains(&Service::Metrics) => Ok(()),
-            Access::Probe => self.keys.check(headers, Scope::Read).map(drop),
-            Access::Key(scope) => self.keys.check(headers, scope).map(drop),
+            Access::Open => Ok(None),
+            Access::Probe if serves.contains(&Service::Metrics) => Ok(None),
+            Access::Probe => self.keys.check(headers, Scope::Read),
+            Access::Key(scope) => self.keys.check(headers, scope),
         }
     }
 }

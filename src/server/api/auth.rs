@@ -2,6 +2,7 @@
 //!
 //! Independent of paths. The configuration ensures that a node without keys listens on loopback only.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use hyper::StatusCode;
@@ -22,6 +23,16 @@ pub(super) struct Keys {
     insecure: bool,
 }
 
+/// Position of a key in the configuration, counted from 1. Four bytes, so that the future of a request stays small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct KeyNumber(NonZeroU32);
+
+impl KeyNumber {
+    fn new(index: usize) -> Option<Self> {
+        u32::try_from(index + 1).ok().and_then(NonZeroU32::new).map(Self)
+    }
+}
+
 impl Keys {
     pub(super) fn new(config: &config::Api) -> Self {
         let name = |(at, key): (usize, &ApiKey)| match key.name.as_str() {
@@ -32,38 +43,35 @@ impl Keys {
         Self { keys: config.keys.clone(), names, insecure: config.insecure }
     }
 
-    /// Checks that the key has the scope, or that no keys are configured. Returns the name of the key.
+    /// Admits a request whose key has the scope, and returns its key. Without configured keys every request passes.
     ///
     /// # Errors
-    /// 401 without a known key, 403 without the scope. The text never repeats the key.
-    pub(super) fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<Option<&Arc<str>>, Problem> {
+    /// 401 without a known key, 403 without the scope. The error never contains the key.
+    pub(super) fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<Option<KeyNumber>, Problem> {
         if self.keys.is_empty() {
             return if self.insecure { Ok(None) } else { refuse_pages(headers).map(|()| None) };
         }
         let given = presented(headers)?;
         // Every key is compared in constant time, so the duration does not reveal a partial match.
         let mut found = None;
-        for (key, name) in self.keys.iter().zip(&self.names) {
+        for (index, key) in self.keys.iter().enumerate() {
             if bool::from(key.key.as_bytes().ct_eq(given)) {
-                found = Some((key, name));
+                found = Some((index, key));
             }
         }
-        let (key, name) =
+        let (index, key) =
             found.ok_or_else(|| Problem::unauthorized("key: expected a known API key, got an unknown one"))?;
         if key.may(scope) {
-            return Ok(Some(name));
+            return Ok(KeyNumber::new(index));
         }
         let has: Vec<_> = key.scopes.iter().map(|s| s.as_str()).collect();
         let text = format!("key: expected the scope {}, got {:?} with {}", scope.as_str(), key.name, has.join(", "));
         Err(Problem::new(StatusCode::FORBIDDEN, text))
     }
 
-    /// Name of the key of an admitted push. Looked up again here, so that request futures do not carry it.
-    pub(super) fn name(&self, headers: &HeaderMap) -> Option<Arc<str>> {
-        if self.keys.is_empty() {
-            return None;
-        }
-        self.check(headers, Scope::Push).ok().flatten().cloned()
+    /// Name of a key that [`check`](Self::check) returned.
+    pub(super) fn name(&self, key: KeyNumber) -> Option<Arc<str>> {
+        self.names.get(key.0.get() as usize - 1).cloned()
     }
 
     /// True if the caller may read internal details. It needs a key with `read`. Without any keys, it needs a listener

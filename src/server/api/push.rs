@@ -9,6 +9,7 @@ use hyper::body::Body;
 use hyper::http::request::Parts;
 
 use super::answer::{Answer, Problem};
+use super::auth::KeyNumber;
 use super::body::Kind;
 use super::query::Query;
 use super::report::{self, Owner};
@@ -20,7 +21,14 @@ use crate::protocol::{MAX_TCP_BODY, check_size};
 
 impl Api {
     /// Publishes the messages of the body on behalf of the request's key.
-    pub(super) async fn push<B>(&self, shape: Shape, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
+    pub(super) async fn push<B>(
+        &self,
+        shape: Shape,
+        key: Option<KeyNumber>,
+        rules: &Rules,
+        head: &Parts,
+        body: B,
+    ) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
@@ -29,7 +37,7 @@ impl Api {
         let kind = body::kind(&head.headers, shape == Shape::Envelope)?;
         let bytes = body::read(body, kind, &rules.limits).await?;
         let mut batch = publications(shape, kind, &bytes, &rules.bounds)?;
-        if let Some(name) = rules.keys.name(&head.headers) {
+        if let Some(name) = key.and_then(|key| rules.keys.name(key)) {
             batch.iter_mut().for_each(|publication| publication.back_end = Some(Arc::clone(&name)));
         }
         if receipts {
