@@ -1,7 +1,7 @@
 //! The table of close codes: the reason of a disconnect and the permission to reconnect.
 //!
 //! 4000–4499: reconnect with backoff. 4500–4999: do not reconnect; the same attempt would fail again.
-//! `docs/close-codes.md` shows the same table; `tests/tidy.rs` compares the two.
+//! `docs/reference/close-codes.md` shows the same table; `tests/tidy.rs` compares the two.
 
 /// Reason of a disconnect: the WebSocket close code and its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

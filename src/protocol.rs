@@ -1,6 +1,7 @@
 //! Frames ↔ bytes for all dialects, codings and framings. Pure: no I/O, no clock, no state.
 //!
-//! User documentation: `docs/protocol.md`; golden frames: `tests/vectors/frames.json`. Bodies of back ends: [`push`].
+//! User documentation: `docs/reference/protocol.md`. Golden frames: `tests/vectors/frames.json`. Bodies of back ends:
+//! [`push`].
 
 mod bounds;
 mod canonical;

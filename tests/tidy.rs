@@ -280,9 +280,9 @@ fn close_codes_are_documented_as_they_are() {
         }
     }
     assert!(expected.len() > 10, "the table of src/disconnect.rs is not where it was");
-    let document = read("docs/close-codes.md");
+    let document = read("docs/reference/close-codes.md");
     let rows: Vec<&str> = document.lines().filter(|l| l.starts_with("| 4")).collect();
-    assert_eq!(rows, expected, "docs/close-codes.md and src/disconnect.rs tell two stories");
+    assert_eq!(rows, expected, "docs/reference/close-codes.md and src/disconnect.rs tell two stories");
 }
 
 /// `NAME = 4000, "reason";`
@@ -311,9 +311,9 @@ fn every_metric_is_recorded_and_documented() {
     }
     assert!(rows.len() > 20, "the table of src/telemetry/names.rs is not where it was");
     none("a metric that is declared is recorded", &silent);
-    let document = read("docs/operations.md");
+    let document = read("docs/guides/run-a-node.md");
     let told: Vec<&str> = document.lines().filter(|l| l.starts_with("| `skylark_")).collect();
-    assert_eq!(told, rows, "docs/operations.md and src/telemetry/names.rs tell two stories");
+    assert_eq!(told, rows, "docs/guides/run-a-node.md and src/telemetry/names.rs tell two stories");
 }
 
 /// `NAME: kind = "skylark_…",`
@@ -427,8 +427,8 @@ fn the_tree_has_its_front_doors() {
         ".ci/run",
         "tests/run",
         "docs/glossary.md",
-        "docs/operations.md",
-        "docs/close-codes.md",
+        "docs/guides/run-a-node.md",
+        "docs/reference/close-codes.md",
     ];
     let missing: Vec<String> = doors.iter().filter(|d| !ROOT.join(d).is_file()).map(|d| (*d).to_owned()).collect();
     none("the files a newcomer looks for", &missing);
@@ -456,12 +456,12 @@ fn no_file_knows_the_machine_it_was_made_on() {
 fn every_item_of_the_interface_has_its_words_and_stands_in_the_reference() {
     let (page, silent) = reference::page(&read("wit/skylark.wit"));
     none("an item of the interface says what it is", &silent);
-    made("docs/plugin-reference.md", &page);
+    made("docs/reference/plugin-interface.md", &page);
 }
 
 #[test]
 fn the_examples_of_the_documents_are_the_templates() {
-    made("docs/plugin-examples.md", &examples::page(read));
+    made("docs/reference/plugin-examples.md", &examples::page(read));
 }
 
 /// Checks a page that is generated from other files; `BLESS=1` writes it.

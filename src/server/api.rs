@@ -1,7 +1,8 @@
 //! The push API over HTTP: one table of routes, one response format, one [`Node::publish`] per request.
 //!
 //! A request passes these checks in order: path (404), method (405), key (401, 403), content type (415), size and time
-//! (413, 408), body (400). No part of it is executed before all of it is valid. `docs/http-api.md` is the reference.
+//! (413, 408), body (400). No part of it is executed before all of it is valid. Reference:
+//! `docs/reference/http-api.md`.
 //! Independent of sockets and listeners: it accepts any `http_body::Body`, so tests need neither.
 
 mod answer;

@@ -13,7 +13,13 @@ use crate::support::terminals::{Desk, blocks};
 
 /// Their `sh` blocks are typed into terminals. The Chinese README has the blocks of the English one; tests/tidy.rs
 /// checks this.
-const PLAYED: [&str; 5] = ["README.md", "README.zh-CN.md", "docs/http-api.md", "docs/operations.md", "docs/plugins.md"];
+const PLAYED: [&str; 5] = [
+    "README.md",
+    "README.zh-CN.md",
+    "docs/reference/http-api.md",
+    "docs/guides/run-a-node.md",
+    "docs/guides/write-a-plugin.md",
+];
 
 /// The addresses of `config/skylark-dev.yaml`, in the order of its listeners.
 const DEV: [&str; 3] = ["127.0.0.1:8080", "127.0.0.1:34567", "127.0.0.1:23456"];
@@ -123,13 +129,13 @@ room_join {\"room\": \"lobby\"}
 {…\"room_join\",\"code\":\"200\"…
 ```
 ";
-    let play = Play { first: first.to_owned(), standard: Some("2"), ..Play::of("docs/http-api.md") };
+    let play = Play { first: first.to_owned(), standard: Some("2"), ..Play::of("docs/reference/http-api.md") };
     Play { open_ended: &["1", "3"], ..play.with_ports() }.run();
 }
 
 #[test]
 fn a_node_speaks_tls_as_operations_says() {
-    let mut play = Play::of("docs/operations.md");
+    let mut play = Play::of("docs/guides/run-a-node.md");
     play.text = play.text.replace(":8443", &format!(":{}", free()[0].port()));
     Play { open_ended: &["2"], ..play }.run();
 }
@@ -137,7 +143,7 @@ fn a_node_speaks_tls_as_operations_says() {
 /// The plugin is in C, which builds in a second; `tests/authors` covers the other languages.
 #[test]
 fn a_plugin_is_made_and_signed_as_its_document_says() {
-    let mut play = Play::of("docs/plugins.md");
+    let mut play = Play::of("docs/guides/write-a-plugin.md");
     assert!(play.text.contains("--lang rust --role filter"));
     play.text = play.text.replace("--lang rust --role filter", "--lang c --role filter");
     Play { open_ended: &["1", "2"], ..play.with_ports() }.run();

@@ -157,7 +157,7 @@ async fn the_command_tells_what_is_wrong_with_an_intake() {
     assert!(is_good && said.contains(&format!("intake kafka {topic}: ok")), "{said}");
 }
 
-/// The rights table of docs/operations.md: operations, kind and name of each.
+/// The rights table of docs/guides/run-a-node.md: operations, kind and name of each.
 fn rights() -> Vec<[String; 3]> {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     let (_, rest) = text.split_once("| operations | on |").expect("the rights stand in the document");

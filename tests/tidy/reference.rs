@@ -15,7 +15,7 @@ struct Item {
 pub fn page(wit: &str) -> (String, Vec<String>) {
     let (head, items) = parse(wit);
     let mut page = String::from(
-        "# The interface, item by item\n\nMade from [`wit/skylark.wit`](../wit/skylark.wit) by `BLESS=1 cargo test --test tidy`; what it is for stands in [plugins.md](plugins.md).\n",
+        "# The interface, item by item\n\nMade from [`wit/skylark.wit`](../../wit/skylark.wit) by `BLESS=1 cargo test --test tidy`; what it is for stands in [plugins.md](../guides/write-a-plugin.md).\n",
     );
     let _ = write!(page, "\n{head}\n");
     for item in items.iter().filter(|item| item.text.starts_with("interface ")) {

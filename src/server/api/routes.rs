@@ -185,7 +185,7 @@ fn not_found(path: &str, serves: &[Service]) -> Problem {
     }
     let shown: String = path.chars().take(MAX_SHOWN).collect();
     let near = near(path, serves);
-    let expected = if near.is_empty() { "a path of docs/http-api.md".to_owned() } else { near.join(" or ") };
+    let expected = if near.is_empty() { "a path of docs/reference/http-api.md".to_owned() } else { near.join(" or ") };
     Problem::new(status, format!("path: expected {expected}, got {shown:?}"))
 }
 
@@ -272,9 +272,9 @@ mod tests {
             ("/sned", "path: expected /send, got \"/sned\""),
             ("/join", "path: expected /room/join, got \"/join\""),
             ("/room", "path: expected /rooms, got \"/room\""),
-            ("/publish/send", "path: expected a path of docs/http-api.md, got"),
+            ("/publish/send", "path: expected a path of docs/reference/http-api.md, got"),
             ("/health", "path: expected /health/live or /health/ready, got \"/health\""),
-            ("/nowhere/at/all", "path: expected a path of docs/http-api.md, got \"/nowhere/at/all\""),
+            ("/nowhere/at/all", "path: expected a path of docs/reference/http-api.md, got \"/nowhere/at/all\""),
             ("/login/getUserinfo", "user info does not belong here: ask your own user service"),
         ] {
             let (status, message) = fault(&Method::POST, typed, &[Service::Api]);

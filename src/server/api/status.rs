@@ -32,7 +32,7 @@ impl Api {
             version: env!("CARGO_PKG_VERSION"),
             what: "a real-time message gateway: clients connect by WebSocket at /ws, back ends push by POST /send",
             node: self.node.id().as_str(),
-            docs: "docs/http-api.md",
+            docs: "docs/reference/http-api.md",
         })
     }
 

@@ -198,7 +198,7 @@ async fn attack(kind: Kind, ws: SocketAddr, tries: Arc<Tries>, stopped: watch::R
 }
 
 /// Each client gets an error that names the wrong field. On a handshake every refusal has the code 401
-/// (docs/protocol.md).
+/// (docs/reference/protocol.md).
 async fn bad_names(ws: SocketAddr, tries: &Tries, stopped: &watch::Receiver<bool>) {
     let long = "x".repeat(129);
     for name in ["Last, First", &long].into_iter().cycle() {

@@ -1,4 +1,5 @@
-//! Any language can publish: each snippet of docs/intakes.md is run unchanged with a third-party client library.
+//! Any language can publish: each snippet of docs/guides/push-by-redis-or-kafka.md is run unchanged with a third-party
+//! client library.
 
 use super::{Kind, dial, subscribers};
 use crate::support::gateway::Setup;

@@ -1,4 +1,5 @@
-//! The minimal rights of an intake on its Redis, as in docs/intakes.md, and the findings of `skylark check`.
+//! The minimal rights of an intake on its Redis, as in docs/guides/push-by-redis-or-kafka.md, and the findings of
+//! `skylark check`.
 
 use serde_json::json;
 
@@ -9,7 +10,7 @@ use crate::support::wire::Form;
 
 /// The rights from the block of the document.
 fn rights() -> Vec<String> {
-    documented_rights("docs/intakes.md", "intake").split_whitespace().map(str::to_owned).collect()
+    documented_rights("docs/guides/push-by-redis-or-kafka.md", "intake").split_whitespace().map(str::to_owned).collect()
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Back ends that share no code with Skylark: the snippets of docs/intakes.md, run unchanged with client libraries of
-//! their languages. `tests/publishers/install` installs the clients.
+//! Back ends that share no code with Skylark: the snippets of docs/guides/push-by-redis-or-kafka.md, run unchanged with
+//! client libraries of their languages. `tests/publishers/install` installs the clients.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ pub struct Snippet {
 
 /// Every snippet of the document, found by the comment above it: `<!-- publisher: redis php -->`.
 fn snippets() -> Vec<Snippet> {
-    let text = std::fs::read_to_string(root().join("docs/intakes.md")).unwrap();
+    let text = std::fs::read_to_string(root().join("docs/guides/push-by-redis-or-kafka.md")).unwrap();
     let mut found = Vec::new();
     for part in text.split("<!-- publisher: ").skip(1) {
         let (head, rest) = part.split_once(" -->\n```").expect("a block stands below");
