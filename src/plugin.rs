@@ -3,59 +3,18 @@
 //! Does not depend on the hub or the broker: plugins act on others through [`Services`], which the node implements.
 //! `wasmtime` stays inside the modules below and appears in no signature here.
 
-mod access;
-mod answers;
-mod auth;
-mod bindings;
-mod breaker;
-mod cache;
-mod chain;
+mod calls;
 pub mod check;
-mod commit;
-mod compile;
-mod convert;
-mod counters;
-mod crypto;
 mod digest;
-mod disk;
-mod draft;
-mod durations;
-mod engine;
-mod events;
-mod evidence;
-mod failure;
 pub mod fetch;
 mod guest;
-mod handler;
 pub mod host;
-mod http;
 mod imports;
-mod inspect;
-mod instance;
 pub mod kv;
-mod limits;
-mod load;
-mod login;
-mod manifest;
-mod matching;
-mod opinions;
+mod loader;
 mod owners;
-mod pool;
-mod publication;
-mod reload;
-mod retry;
-mod share;
-mod snapshot;
-mod source;
-mod stats;
-mod ticker;
 pub mod time;
-mod timers;
 pub mod trial;
-pub mod trust;
-mod version;
-mod wasi;
-mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -65,7 +24,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-pub use breaker::Apart;
+pub use calls::breaker::Apart;
+pub use loader::trust;
 
 pub use crate::claim::{Admission, Answer, Claim, Refusal};
 

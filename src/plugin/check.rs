@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::Role;
-use super::disk::{self, Files, Owners};
 use super::host::{CompileIn, LoadError, Options};
-use super::inspect::{self, Anatomy};
-use super::load::{self, Env, Fault, Source};
-use super::manifest::Manifest;
+use super::loader::disk::{self, Files, Owners};
+use super::loader::inspect::{self, Anatomy};
+use super::loader::load::{self, Env, Fault, Source};
+use super::loader::manifest::Manifest;
 use crate::config::Plugins;
 
 /// Description of a plugin file, and every reason that keeps it from serving.

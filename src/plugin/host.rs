@@ -14,20 +14,23 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-pub use super::compile::{ChildLimits, CompileIn, compile_stdin};
-use super::events::{self, Queue};
+use super::calls::events::{self, Queue};
+use super::calls::snapshot::Snapshot;
+use super::calls::version::warm_up;
+use super::calls::{access, auth, chain, handler};
 use super::fetch::Fetch;
+use super::guest::manifest::share;
+use super::imports::timers;
 use super::kv::{MemoryStore, Store};
-use super::load::Env;
-use super::reload::{Command, Loader, News, Patience, Told};
-use super::snapshot::Snapshot;
+pub use super::loader::compile::{ChildLimits, CompileIn, compile_stdin};
+use super::loader::load::Env;
+use super::loader::reload::{Command, Loader, News, Patience, Told};
+use super::loader::trust::Trust;
+use super::loader::watch::Watch;
 pub use super::time::Time;
-use super::trust::Trust;
-use super::version::warm_up;
-use super::watch::Watch;
 use super::{
     Access, Admission, Answer, Call, Claim, Event, JoinRequest, Judgement, PluginHost, Refusal, Services, Status,
-    Transport, Word, WordFault, access, auth, chain, handler, share, timers,
+    Transport, Word, WordFault,
 };
 use crate::config::Plugins;
 use crate::message::Envelope;

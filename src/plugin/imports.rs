@@ -1,8 +1,15 @@
 //! Host functions for guests: log, settings, clock, directory, kv, outbox. All are bounded, and all effects are staged.
 //! `publication`, `counters`, `crypto`, `http`, `login` and `timers` have files of their own.
 //!
-//! The permission to import an interface is checked at load ([`super::inspect`]). Here only the role of the current
+//! The permission to import an interface is checked at load ([`super::loader::inspect`]). Here only the role of the current
 //! call counts.
+
+pub(super) mod counters;
+mod crypto;
+pub(super) mod http;
+mod login;
+mod publication;
+pub(super) mod timers;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,10 +17,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::bindings::skylark::plugin as wit;
-use super::convert;
-use super::failure::Waiting;
-use super::guest::Guest;
+use super::guest::bindings::skylark::plugin as wit;
+use super::guest::convert;
+use super::guest::failure::Waiting;
+use super::guest::state::Guest;
 use super::kv::{MAX_BYTES_PER_CALL, MAX_KEY_BYTES, MAX_KEYS_PER_CALL, MAX_VALUE_BYTES, Write};
 use super::{Effect, Presence, Services};
 use crate::id::{Room, Uid};

@@ -16,20 +16,22 @@ use tokio::sync::mpsc;
 use toml::Table;
 use wasmtime::component::Component;
 
-use super::disk::{self, Files, Owners};
-use super::failure::Failure;
+use super::calls::pool::Lease;
+use super::calls::snapshot::Snapshot;
+use super::calls::version::Version;
+use super::calls::{access, auth, chain, events, handler};
+use super::guest::failure::Failure;
+use super::guest::instance::Instance;
 use super::host::{CompileIn, LoadError, Options};
-use super::instance::Instance;
+use super::imports::timers;
 use super::kv::{MemoryStore, Share, Store, Write};
-use super::load::{self, Env, Source};
-use super::manifest::Manifest;
-use super::pool::Lease;
-use super::snapshot::Snapshot;
+use super::loader::disk::{self, Files, Owners};
+use super::loader::load::{self, Env, Source};
+use super::loader::manifest::Manifest;
 use super::time::Time;
-use super::version::Version;
 use super::{
     Access, Admission, Answer, Call, Claim, Effect, Event, JoinRequest, Judgement, Presence, Refusal, Role, Services,
-    Transport, access, auth, chain, events, handler, timers,
+    Transport,
 };
 use crate::config::Plugins;
 use crate::id::Uid;

@@ -25,10 +25,10 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableHandle};
 use tokio::sync::oneshot;
 
-use super::super::owners;
-use super::super::time::Time;
 use super::memory::{Held, MemoryStore};
 use super::{Commit, Found, KvError, Share, Store};
+use crate::plugin::owners;
+use crate::plugin::time::Time;
 use crate::vital::Vitals;
 
 /// From plugin and key to the expiry, in milliseconds since 1970, and the value. The table's name states the form of

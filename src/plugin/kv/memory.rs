@@ -10,8 +10,8 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::super::time::Time;
 use super::{Commit, Found, KvError, Share, Store, Write};
+use crate::plugin::time::Time;
 
 /// Keeps everything in this process's memory: lost when it ends.
 #[derive(Debug, Default)]

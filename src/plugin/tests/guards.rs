@@ -11,7 +11,7 @@ use super::{Bench, config, envelope, passed, rejected};
 use crate::config::Plugins;
 use crate::plugin::check::check_dir;
 use crate::plugin::host::{Options, WasmHost};
-use crate::plugin::trust::SigningKey;
+use crate::plugin::loader::trust::SigningKey;
 use crate::plugin::{Judgement, PluginHost};
 
 /// A plugin directory for several nodes, one after the other.

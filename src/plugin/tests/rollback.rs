@@ -9,7 +9,7 @@ use super::guards::Place;
 use super::guests::{self, ADMIT, ALLOW, TRAP};
 use super::swap::{codes, until};
 use super::{Bench, rejected};
-use crate::plugin::trust::SigningKey;
+use crate::plugin::loader::trust::SigningKey;
 use crate::plugin::{Judgement, PluginHost, Status, Word};
 
 /// A good filter was replaced by a bad one, which was rolled back.

@@ -1,0 +1,105 @@
+//! Admission: asks the auth plugins in order. The first one that does not abstain decides; everything else refuses.
+
+use std::sync::Arc;
+
+use super::commit::{self, Ended};
+use super::pool::Lease;
+use super::retry;
+use super::snapshot::{Gate, Snapshot};
+use super::source::CallSource;
+use super::stats::{self, Outcome};
+use super::version::Version;
+use crate::plugin::guest::bindings::exports::skylark::plugin::auth::Answer;
+use crate::plugin::guest::failure::{Cause, Failure};
+use crate::plugin::guest::manifest::share;
+use crate::plugin::guest::state::Staged;
+use crate::plugin::guest::{answers, convert};
+use crate::plugin::imports::counters::Counted;
+use crate::plugin::{Admission, Claim, Refusal, Role, Transport, UNAVAILABLE};
+
+/// Asks the plugins in order until one decides.
+pub(in crate::plugin) async fn admit(
+    snapshot: &Snapshot,
+    transport: &Transport,
+    claim: &Claim,
+) -> Result<Admission, Refusal> {
+    // A missing plugin shuts the whole role, because the clients that it would have refused are not known.
+    if let Some(plugin) = snapshot.auth.iter().find_map(Gate::shut) {
+        stats::not_answered(plugin, Role::Auth, Failure::missing().kind);
+        return Err(unavailable());
+    }
+    for gate in &snapshot.auth {
+        let Gate::Live(served) = gate else { continue };
+        let Some(version) = served.choose(|| Some(share::claimant(transport, claim))) else { continue };
+        match ask(version, transport, claim).await {
+            Ok(Some(decided)) => return decided,
+            Ok(None) => {}
+            Err(failure) => {
+                version.failed(Role::Auth, &failure, &CallSource::claimant(transport, claim));
+                return Err(match failure.cause() {
+                    Cause::Caller => Refusal::new("403", failure.to_string()),
+                    Cause::Guest | Cause::Host | Cause::Operator => unavailable(),
+                });
+            }
+        }
+    }
+    if snapshot.auth.is_empty() {
+        return Err(unavailable());
+    }
+    Err(Refusal::new("401", "no credentials that a plugin knows"))
+}
+
+/// The text is fixed: details of the failure are for the operator only.
+fn unavailable() -> Refusal {
+    Refusal::new("503", UNAVAILABLE)
+}
+
+/// Decision of one plugin; `None` if it abstains.
+pub(in crate::plugin) async fn ask(
+    version: &Arc<Version>,
+    transport: &Transport,
+    claim: &Claim,
+) -> Result<Option<Result<Admission, Refusal>>, Failure> {
+    for _ in 0..=commit::RETRIES {
+        let begun = version.begin(|| CallSource::claimant(transport, claim))?;
+        let (answer, staged) = call(version, transport, claim).await?;
+        let (outcome, decided) = match answer {
+            Answer::Admit(admission) => (Outcome::Admit, Some(Ok(answers::admission(admission)?))),
+            Answer::Refuse(refusal) => (Outcome::Refuse, Some(Err(convert::refusal(refusal, "401")))),
+            Answer::Abstain => (Outcome::Abstain, None),
+        };
+        match commit::commit(&version.blueprint.context, Role::Auth, staged).await? {
+            Ended::Committed => {
+                begun.answered(outcome);
+                return Ok(decided);
+            }
+            Ended::Conflict => begun.lives(),
+        }
+    }
+    Err(commit::too_many_conflicts())
+}
+
+/// Makes one call. A call that ran out of time is repeated if it had no visible effect.
+async fn call(version: &Arc<Version>, transport: &Transport, claim: &Claim) -> Result<(Answer, Staged), Failure> {
+    let again = async |counted, failure| {
+        let source = CallSource::claimant(transport, claim);
+        retry::admit(version, source, counted, (transport, claim), failure).await
+    };
+    let mut lease = match Lease::take(version).await {
+        Ok(lease) => lease,
+        Err(failure) => return again(Counted::default(), failure).await,
+    };
+    match lease.instance().admit(transport, claim).await {
+        Ok(answer) => {
+            let staged = lease.instance().take_staged();
+            lease.give_back();
+            Ok((answer, staged))
+        }
+        Err(failure) if lease.instance().has_acted() => Err(failure),
+        Err(failure) => {
+            let counted = lease.instance().take_counted();
+            drop(lease);
+            again(counted, failure).await
+        }
+    }
+}

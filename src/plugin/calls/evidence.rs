@@ -1,0 +1,53 @@
+//! Evidence against a version on probation: the previous version judges the publish on which the new one failed.
+//!
+//! A filter has no effects, so it can be asked again. If both versions fail, the input is to blame and there is no
+//! evidence. The previous version runs off the worker threads, within the node's bound on second opinions.
+
+pub(in crate::plugin) mod opinions;
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::evidence::opinions::Purpose;
+use super::pool::Lease;
+use super::source::SourceId;
+use super::version::Version;
+use crate::plugin::guest::answers;
+use crate::plugin::guest::bindings::exports::skylark::plugin::filter::Verdict;
+use crate::plugin::guest::failure::Failure;
+use crate::plugin::guest::state::Publish;
+
+/// Answers of the previous version that condemn a version without a single answer, even if few sources call.
+const ANSWERS: u64 = 3;
+
+/// Asks the previous version in the background. Its answer is evidence against this version.
+pub(in crate::plugin) fn gather(version: &Arc<Version>, publish: Publish, source: SourceId, failure: &Failure) {
+    let Some(previous) = version.previous() else { return };
+    let (version, failure) = (Arc::clone(version), failure.clone());
+    tokio::spawn(async move {
+        let Some(turn) = version.opinions.in_turn(Purpose::Previous, source.own).await else { return };
+        let runtime = Handle::current();
+        let asked = tokio::task::spawn_blocking(move || runtime.block_on(answers_it(&previous, publish)));
+        let answers = asked.await.unwrap_or(false);
+        drop(turn);
+        if answers {
+            version.blame(source, &failure);
+            if version.stats.answers() == 0 && version.breaker.times_blamed() >= ANSWERS {
+                version.give_up(&failure);
+            }
+        }
+    });
+}
+
+/// True if the version gives a valid answer.
+async fn answers_it(version: &Arc<Version>, publish: Publish) -> bool {
+    let Ok(mut lease) = Lease::take(version).await else { return false };
+    let before = Arc::clone(&publish.message);
+    let Ok(verdict) = lease.instance().judge(publish).await else { return false };
+    lease.give_back();
+    match verdict {
+        Verdict::Replace(message) => answers::replacement(message, &before).is_ok(),
+        Verdict::Allow | Verdict::Reject(_) | Verdict::Drop => true,
+    }
+}

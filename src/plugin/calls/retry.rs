@@ -1,0 +1,128 @@
+//! A second try for a call that ran out of time: the machine may have been slow instead of the guest.
+//!
+//! The second call gets a new instance and a thread of its own, so that no worn instance or busy worker decides the
+//! result. Its failure is the one that counts. Only a call without effects is repeated: that of a filter, or of an auth
+//! or access plugin that neither sent a request nor wrote a key. Writes of a failed call were never committed. But a
+//! plugin that writes may mean to count its attempts, so it is not asked twice.
+//!
+//! [`SecondOpinions`](super::evidence::opinions::SecondOpinions) bounds the retries. Beyond the bound the first failure counts.
+
+use std::sync::Arc;
+
+use metrics::counter;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+
+use super::evidence::opinions::Purpose;
+use super::source::CallSource;
+use super::version::Version;
+use crate::plugin::guest::bindings::exports::skylark::plugin::access;
+use crate::plugin::guest::bindings::exports::skylark::plugin::auth::Answer;
+use crate::plugin::guest::bindings::exports::skylark::plugin::filter::Verdict;
+use crate::plugin::guest::failure::{Failure, Kind};
+use crate::plugin::guest::instance::Instance;
+use crate::plugin::guest::state::{Publish, Staged};
+use crate::plugin::imports::counters::Counted;
+use crate::plugin::{Claim, JoinRequest, Transport};
+use crate::telemetry::names;
+
+/// Asks a filter again if `first` says that its time was over. `counted` holds the first call's additions to counters.
+///
+/// # Errors
+/// The second call's failure; `first` if there is no second call.
+pub(in crate::plugin) async fn judge(
+    version: &Arc<Version>,
+    source: CallSource<'_>,
+    counted: Counted,
+    publish: Publish,
+    first: Failure,
+) -> Result<Verdict, Failure> {
+    again(version, source, counted, first, async move |instance| instance.judge(publish).await).await
+}
+
+/// Asks an auth plugin again if `first` says that its time was over. Returns its answer and its staged work. The caller
+/// ensures that the first call had no effect ([`Instance::has_acted`]).
+///
+/// # Errors
+/// The second call's failure; `first` if there is no second call.
+pub(in crate::plugin) async fn admit(
+    version: &Arc<Version>,
+    source: CallSource<'_>,
+    counted: Counted,
+    (transport, claim): (&Transport, &Claim),
+    first: Failure,
+) -> Result<(Answer, Staged), Failure> {
+    let (transport, claim) = (transport.clone(), claim.clone());
+    let call = async move |instance: &mut Instance| {
+        let answer = instance.admit(&transport, &claim).await?;
+        Ok((answer, instance.take_staged()))
+    };
+    again(version, source, counted, first, call).await
+}
+
+/// Asks an access plugin again, as [`admit`] does.
+///
+/// # Errors
+/// The second call's failure; `first` if there is no second call.
+pub(in crate::plugin) async fn join(
+    version: &Arc<Version>,
+    source: CallSource<'_>,
+    counted: Counted,
+    request: &JoinRequest,
+    first: Failure,
+) -> Result<access::Answer, Failure> {
+    let request = request.clone();
+    again(version, source, counted, first, async move |instance| instance.join(&request).await).await
+}
+
+async fn again<T: Send + 'static>(
+    version: &Arc<Version>,
+    source: CallSource<'_>,
+    counted: Counted,
+    first: Failure,
+    call: impl AsyncFnOnce(&mut Instance) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    if !matches!(first.kind, Kind::Cpu | Kind::Wall) {
+        return Err(first);
+    }
+    let Some(turn) = version.opinions.now(Purpose::Retry, source.id().own) else {
+        tell(version, "refused");
+        return Err(first);
+    };
+    let (asked, runtime) = (Arc::clone(version), Handle::current());
+    let second = spawn_blocking(move || {
+        let _turn = turn;
+        runtime.block_on(apart(&asked, counted, call))
+    });
+    // A panic of the second call counts as its failure. The runtime cancels the call only when the runtime itself ends.
+    let second = second.await.unwrap_or_else(|_| Err(first.clone()));
+    let second = match second {
+        // The guest was not asked: there is no room for a new instance.
+        Err(failure) if failure.kind == Kind::Full => {
+            tell(version, "refused");
+            return Err(first);
+        }
+        second => second,
+    };
+    tell(version, if second.is_ok() { "answered" } else { "failed" });
+    tracing::debug!(plugin = %version.name, %first, answered = second.is_ok(), "a call ran out of time and was repeated");
+    second
+}
+
+async fn apart<T>(
+    version: &Version,
+    counted: Counted,
+    call: impl AsyncFnOnce(&mut Instance) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut instance = Box::new(Instance::new(&version.blueprint).await?);
+    instance.repeat(counted);
+    let answer = call(&mut instance).await?;
+    if instance.wear().is_none() {
+        version.pool.put(instance);
+    }
+    Ok(answer)
+}
+
+fn tell(version: &Version, outcome: &'static str) {
+    counter!(names::PLUGIN_RETRIES, "plugin" => version.name.to_string(), "outcome" => outcome).increment(1);
+}

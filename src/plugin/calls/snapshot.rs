@@ -1,0 +1,301 @@
+//! Snapshot of the plugins that serve: an immutable set that is replaced as a whole.
+//!
+//! A reader loads it once and keeps it, so that one publish never sees two sets.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::version::Version;
+use crate::plugin::guest::manifest::matching::Rules;
+use crate::plugin::guest::manifest::share::Share;
+use crate::plugin::{OnTrial, Rejected, Role, SetApart, Status};
+
+/// A version that serves a share of the senders beside the one that serves all others.
+#[derive(Clone)]
+pub(in crate::plugin) struct Canary {
+    pub(in crate::plugin) version: Arc<Version>,
+    pub(in crate::plugin) share: Share,
+}
+
+/// Versions that answer in one role, or for one key.
+#[derive(Default)]
+pub(in crate::plugin) struct Served {
+    /// `None` if only the canary has the role or the key.
+    stable: Option<Arc<Version>>,
+    canary: Option<Canary>,
+}
+
+/// One place of a chain.
+pub(in crate::plugin) enum Gate {
+    /// A plugin that serves.
+    Live(Served),
+    /// A plugin that should serve and cannot: its role refuses everything that it would have seen.
+    Shut {
+        /// The plugin.
+        plugin: Arc<str>,
+        /// Its match rules.
+        rules: Rules,
+    },
+}
+
+/// A gate with a missing or broken plugin.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::plugin) struct Shut {
+    pub(in crate::plugin) roles: Vec<Role>,
+    /// True if the plugin has served in these roles. Otherwise they are assumed, or stated by its manifest.
+    pub(in crate::plugin) proved: bool,
+    pub(in crate::plugin) order: i64,
+    pub(in crate::plugin) rules: Rules,
+}
+
+/// One plugin, serving or not.
+#[derive(Clone)]
+pub(in crate::plugin) struct Entry {
+    pub(in crate::plugin) name: Arc<str>,
+    pub(in crate::plugin) state: State,
+    pub(in crate::plugin) live: Option<Arc<Version>>,
+    /// The canary beside the live version.
+    pub(in crate::plugin) canary: Option<Canary>,
+    /// The version that served before, for a rollback.
+    pub(in crate::plugin) previous: Option<Arc<Version>>,
+    /// True while the canary, or else the live version, is on probation.
+    pub(in crate::plugin) probation: bool,
+    pub(in crate::plugin) shut: Option<Shut>,
+    pub(in crate::plugin) rejected: Option<Rejected>,
+    /// The version that a rollback in an earlier run restored, and why it does not serve now.
+    pub(in crate::plugin) lost: Option<Rejected>,
+}
+
+/// State of a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::plugin) enum State {
+    /// It serves.
+    Live,
+    /// Its manifest or the operator disabled it.
+    Disabled,
+    /// Its file was refused and no older version serves.
+    Rejected,
+    /// Its file is gone and its role refuses.
+    Missing,
+}
+
+impl State {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Disabled => "disabled",
+            Self::Rejected => "rejected",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// The snapshot.
+#[derive(Default)]
+pub(in crate::plugin) struct Snapshot {
+    pub(in crate::plugin) auth: Vec<Gate>,
+    pub(in crate::plugin) filters: Vec<Gate>,
+    pub(in crate::plugin) handlers: HashMap<String, Served>,
+    pub(in crate::plugin) events: Vec<Served>,
+    pub(in crate::plugin) access: Vec<Gate>,
+    entries: Vec<Entry>,
+}
+
+impl Snapshot {
+    /// Snapshot of these plugins. The caller ensures that no key has two owners.
+    pub(in crate::plugin) fn new(mut entries: Vec<Entry>) -> Self {
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut handlers: HashMap<String, Served> = HashMap::new();
+        for entry in &entries {
+            if let Some(version) = &entry.live {
+                for key in &version.keys {
+                    handlers.entry(key.clone()).or_default().stable = Some(Arc::clone(version));
+                }
+            }
+            if let Some(canary) = &entry.canary {
+                for key in &canary.version.keys {
+                    handlers.entry(key.clone()).or_default().canary = Some(canary.clone());
+                }
+            }
+        }
+        Self {
+            auth: chain(&entries, Role::Auth),
+            filters: chain(&entries, Role::Filter),
+            access: chain(&entries, Role::Access),
+            events: chain(&entries, Role::Events).into_iter().filter_map(Gate::live).collect(),
+            handlers,
+            entries,
+        }
+    }
+
+    /// Snapshot of one plugin alone.
+    pub(in crate::plugin) fn of_one(version: &Arc<Version>) -> Self {
+        let live = Some(Arc::clone(version));
+        Self::new(vec![Entry { live, ..Entry::empty(&version.name, State::Live) }])
+    }
+
+    /// This snapshot with one plugin in its current state; `None` removes it.
+    pub(in crate::plugin) fn with(&self, name: &str, entry: Option<Entry>) -> Self {
+        let others = self.entries.iter().filter(|other| *other.name != *name).cloned();
+        Self::new(others.chain(entry).collect())
+    }
+
+    /// The version of a plugin that serves all senders but the canary's.
+    pub(in crate::plugin) fn live(&self, name: &str) -> Option<Arc<Version>> {
+        self.entries.iter().find(|entry| *entry.name == *name)?.live.clone()
+    }
+
+    pub(in crate::plugin) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Why traffic should go elsewhere for now. Missing plugins are shown by their state instead.
+    pub(in crate::plugin) fn faults(&self) -> impl Iterator<Item = String> {
+        let refused = self.entries.iter().filter(|entry| entry.state == State::Rejected && entry.shut.is_some());
+        let refused =
+            refused.map(|entry| format!("plugin {}: its file is refused, and so its role refuses", entry.name));
+        let auth = self.auth.iter().filter_map(|gate| match gate {
+            Gate::Live(served) => served.stable.as_ref().filter(|version| version.breaker.rests()),
+            Gate::Shut { .. } => None,
+        });
+        let open = auth.map(|version| {
+            format!("plugin {}: its circuit is open, and whom it should let in is refused", version.name)
+        });
+        refused.chain(open)
+    }
+
+    pub(in crate::plugin) fn status(&self) -> Vec<Status> {
+        self.entries.iter().map(Entry::status).collect()
+    }
+}
+
+impl Served {
+    /// The version for this sender. `sender` is called only while two versions serve. Calls without a sender use the
+    /// stable version.
+    pub(in crate::plugin) fn choose<'a>(&self, sender: impl FnOnce() -> Option<Cow<'a, str>>) -> Option<&Arc<Version>> {
+        let Some(canary) = &self.canary else { return self.stable.as_ref() };
+        let taken = sender().is_some_and(|sender| canary.share.takes(&canary.version.name, &sender));
+        if taken { Some(&canary.version) } else { self.stable.as_ref() }
+    }
+
+    /// The version, if only one serves.
+    pub(in crate::plugin) fn only(&self) -> Option<&Arc<Version>> {
+        self.stable.as_ref().filter(|_| self.canary.is_none())
+    }
+
+    pub(in crate::plugin) fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
+        self.stable.iter().chain(self.canary.iter().map(|canary| &canary.version))
+    }
+}
+
+impl Gate {
+    /// The plugin that should serve here and cannot.
+    pub(in crate::plugin) fn shut(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Live(_) => None,
+            Self::Shut { plugin, .. } => Some(plugin),
+        }
+    }
+
+    fn live(self) -> Option<Served> {
+        match self {
+            Self::Live(served) => Some(served),
+            Self::Shut { .. } => None,
+        }
+    }
+}
+
+/// The plugins of one role, in the order of their manifests; equal ones by name.
+fn chain(entries: &[Entry], role: Role) -> Vec<Gate> {
+    let mut gates: Vec<(i64, Gate)> = Vec::new();
+    for entry in entries {
+        let stable = entry.live.clone().filter(|version| version.roles.contains(&role));
+        let canary = entry.canary.clone().filter(|canary| canary.version.roles.contains(&role));
+        if let Some(version) = stable.as_ref().or(canary.as_ref().map(|canary| &canary.version)) {
+            gates.push((version.manifest.order, Gate::Live(Served { stable, canary })));
+        } else if let Some(shut) = entry.shut.as_ref().filter(|shut| shut.roles.contains(&role)) {
+            gates.push((shut.order, Gate::Shut { plugin: Arc::clone(&entry.name), rules: shut.rules.clone() }));
+        }
+    }
+    gates.sort_by_key(|(order, _)| *order);
+    gates.into_iter().map(|(_, gate)| gate).collect()
+}
+
+impl Entry {
+    /// Entry of a plugin without a version.
+    pub(in crate::plugin) fn empty(name: &Arc<str>, state: State) -> Self {
+        Self {
+            name: Arc::clone(name),
+            state,
+            live: None,
+            canary: None,
+            previous: None,
+            probation: false,
+            shut: None,
+            rejected: None,
+            lost: None,
+        }
+    }
+
+    /// All versions that serve, or that a rollback may restore.
+    pub(in crate::plugin) fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
+        let canary = self.canary.iter().map(|canary| &canary.version);
+        self.live.iter().chain(canary).chain(&self.previous)
+    }
+
+    pub(in crate::plugin) fn status(&self) -> Status {
+        let live = self.live.as_ref();
+        let shut = self.shut.as_ref().map(|shut| shut.roles.as_slice()).unwrap_or_default();
+        let roles = live.map_or(shut, |version| version.roles.as_slice());
+        Status {
+            name: Arc::clone(&self.name),
+            state: self.state.as_str(),
+            roles: roles.iter().map(|role| role.as_str()).collect(),
+            version: live.map_or(0, |version| version.number),
+            hash: live.map(|version| version.mark.hash.to_string()).unwrap_or_default(),
+            size: live.map_or(0, |version| version.size),
+            keys: live.map(|version| version.keys.clone()).unwrap_or_default(),
+            since: live.map_or(0, |version| version.since),
+            calls: live.map_or(0, |version| version.stats.calls()),
+            failures: live.map_or(0, |version| version.stats.failures()),
+            outcomes: live.map(|version| version.stats.outcomes()).unwrap_or_default(),
+            p50: live.and_then(|version| version.stats.percentile(50)),
+            p99: live.and_then(|version| version.stats.percentile(99)),
+            memory: live.map_or(0, |version| version.stats.memory()),
+            circuit: live.map(|version| version.breaker.state()),
+            circuits_opened: live.map_or(0, |version| version.breaker.times_opened()),
+            set_apart: live.map(|version| set_apart(version)).unwrap_or_default(),
+            probation: self.probation,
+            previous: self.previous.as_ref().map(|version| version.mark.hash.to_string()),
+            canary: self.canary.as_ref().map(Canary::status),
+            rejected: self.rejected.clone(),
+            lost: self.lost.clone(),
+        }
+    }
+}
+
+impl Canary {
+    fn status(&self) -> OnTrial {
+        let version = &self.version;
+        OnTrial {
+            share: self.share.to_string(),
+            version: version.number,
+            hash: version.mark.hash.to_string(),
+            since: version.since,
+            calls: version.stats.calls(),
+            failures: version.stats.failures(),
+            outcomes: version.stats.outcomes(),
+            circuit: version.breaker.state(),
+            set_apart: set_apart(version),
+        }
+    }
+}
+
+/// Most sources that a status shows of those set apart.
+const SHOWN: usize = 20;
+
+fn set_apart(version: &Version) -> SetApart {
+    let (now, sources) = version.breaker.apart(SHOWN);
+    SetApart { now, times: version.breaker.times_set_apart(), sources }
+}

@@ -1,0 +1,91 @@
+//! Call durations, precise enough for a p50 and a p99: a fixed table of counts without a lock.
+//!
+//! Each octave of microseconds has four places (buckets), so a result is at most a quarter too high.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Places per octave, as a power of two.
+const FINE: u32 = 2;
+/// From 1/16 µs to more than an hour.
+const PLACES: usize = 40 << FINE;
+/// The unit of the first place: 64 ns.
+const UNIT: u32 = 6;
+
+/// Counts of durations.
+#[derive(Debug)]
+pub(in crate::plugin) struct Durations([AtomicU64; PLACES]);
+
+impl Durations {
+    pub(in crate::plugin) const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; PLACES])
+    }
+
+    pub(in crate::plugin) fn record(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.0[place(nanos >> UNIT)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The time within which `percent` per cent of the calls ended; `None` before the first call.
+    pub(in crate::plugin) fn percentile(&self, percent: u64) -> Option<Duration> {
+        let counts: Vec<u64> = self.0.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let total: u64 = counts.iter().sum();
+        let wanted = (total * percent).div_ceil(100).max(1);
+        let mut seen = 0;
+        let found = counts.iter().position(|count| {
+            seen += count;
+            seen >= wanted
+        })?;
+        Some(Duration::from_nanos(end(found) << UNIT))
+    }
+}
+
+/// Index of the place that counts a number of units.
+fn place(units: u64) -> usize {
+    let octave = (units | 1).ilog2();
+    if octave < FINE {
+        return usize::try_from(units).unwrap_or_default();
+    }
+    let within = (units >> (octave - FINE)) & ((1 << FINE) - 1);
+    let place = (u64::from(octave - FINE + 1) << FINE) + within;
+    usize::try_from(place).map_or(PLACES - 1, |place| place.min(PLACES - 1))
+}
+
+/// Upper end of a place, in units.
+fn end(place: usize) -> u64 {
+    let (octave, within) = (place >> FINE, (place & ((1 << FINE) - 1)) as u64);
+    match octave {
+        0 => within + 1,
+        _ => ((1 << FINE) + within + 1) << (octave - 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_follow_each_other_without_a_gap() {
+        let mut last = 0;
+        for units in 0..100_000_u64 {
+            let place = place(units);
+            assert!(place == last || place == last + 1, "{units}");
+            assert!(units < end(place) && end(place) <= (units + 1) * 5 / 4 + 1, "{units} ends at {}", end(place));
+            last = place;
+        }
+        assert_eq!(place(u64::MAX), PLACES - 1);
+    }
+
+    #[test]
+    fn percentiles_are_near_what_was_recorded() {
+        let durations = Durations::new();
+        assert_eq!(durations.percentile(50), None);
+        for millis in 1..=100 {
+            durations.record(Duration::from_millis(millis));
+        }
+        for (percent, millis) in [(50, 50.0), (99, 99.0), (100, 100.0)] {
+            let told = durations.percentile(percent).unwrap().as_secs_f64() * 1e3;
+            assert!((millis..millis * 1.26).contains(&told), "p{percent} is {told} ms");
+        }
+    }
+}

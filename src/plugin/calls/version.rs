@@ -1,0 +1,228 @@
+//! One version of one plugin as it serves: linked, warm, counted. Immutable except for its pool and its counters.
+
+use std::sync::Arc;
+use std::sync::Weak;
+use std::time::Instant;
+
+use metrics::counter;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::breaker::{Breaker, Consequence, Pass};
+use super::evidence::opinions::SecondOpinions;
+use super::pool::Pool;
+use super::source::{CallSource, SourceId};
+use super::stats::{Outcome, Stats};
+use crate::plugin::Role;
+use crate::plugin::guest::failure::{Failure, Kind};
+use crate::plugin::guest::instance::{Blueprint, Instance};
+use crate::plugin::loader::load::Mark;
+use crate::plugin::loader::manifest::Manifest;
+use crate::telemetry::names;
+
+/// A plugin version.
+pub(in crate::plugin) struct Version {
+    pub(in crate::plugin) name: Arc<str>,
+    /// Grows by one with each version of the file that went live.
+    pub(in crate::plugin) number: u64,
+    /// The files from which it was made.
+    pub(in crate::plugin) mark: Mark,
+    pub(in crate::plugin) size: u64,
+    /// Milliseconds since 1970.
+    pub(in crate::plugin) since: i64,
+    pub(in crate::plugin) manifest: Manifest,
+    pub(in crate::plugin) roles: Vec<Role>,
+    pub(in crate::plugin) keys: Vec<String>,
+    pub(in crate::plugin) blueprint: Blueprint,
+    pub(in crate::plugin) pool: Pool,
+    pub(in crate::plugin) stats: Stats,
+    pub(in crate::plugin) breaker: Breaker,
+    /// The node's bound on extra calls.
+    pub(in crate::plugin) opinions: Arc<SecondOpinions>,
+    /// The version to go back to, while this one is on probation.
+    pub(in crate::plugin) previous: Mutex<Option<Weak<Version>>>,
+    pub(in crate::plugin) warmer: Warmer,
+    pub(in crate::plugin) alarm: Alarm,
+}
+
+/// Requests warm instances off the path of calls.
+pub(in crate::plugin) type Warmer = mpsc::Sender<Weak<Version>>;
+
+/// Reports a version to the loader that should be rolled back.
+pub(in crate::plugin) type Alarm = mpsc::Sender<Condemned>;
+
+/// A version on probation that fails by its own fault.
+pub(in crate::plugin) struct Condemned {
+    pub(in crate::plugin) version: Arc<Version>,
+    /// The last of the failures.
+    pub(in crate::plugin) failure: Failure,
+}
+
+/// This many sources that are set apart are logged each, then one in `LOGGED_THEN`: a client may connect with ever new
+/// credentials.
+const LOGGED: u64 = 10;
+const LOGGED_THEN: u64 = 1_000;
+
+/// A call that may reach the guest.
+pub(in crate::plugin) struct Begun<'a> {
+    version: &'a Version,
+    at: Option<Instant>,
+    pass: Pass<'a>,
+}
+
+impl Begun<'_> {
+    /// The guest answered, and its answer is valid.
+    pub(in crate::plugin) fn answered(self, outcome: Outcome) {
+        self.version.stats.answered(self.at, outcome);
+        self.lives();
+    }
+
+    /// The guest works, although this call has no answer of its role.
+    pub(in crate::plugin) fn lives(self) {
+        if self.pass.answered() {
+            self.version.show_circuit();
+            let version = self.version;
+            tracing::info!(plugin = %version.name, hash = %version.mark.hash, "the plugin's circuit is closed: it answers again");
+        }
+    }
+}
+
+impl Version {
+    /// True if the plugin is a guard of this role: without it the role refuses.
+    pub(in crate::plugin) fn is_gate(&self, role: Role) -> bool {
+        self.roles.contains(&role) && is_gate(role, &self.manifest)
+    }
+
+    /// Begins a call for this source. An error is answered with the failure answer of the role.
+    pub(in crate::plugin) fn begin<'s>(&self, source: impl FnOnce() -> CallSource<'s>) -> Result<Begun<'_>, Failure> {
+        let pass = self.breaker.pass(self.stats.calls(), source)?;
+        Ok(Begun { version: self, at: self.stats.called(), pass })
+    }
+
+    /// Records a call in this role without an answer. A failure of the guest is evidence against a version on
+    /// probation.
+    pub(in crate::plugin) fn failed(self: &Arc<Self>, role: Role, failure: &Failure, source: &CallSource<'_>) {
+        if self.count(role, failure, source) && self.has_previous() {
+            self.blame(source.id(), failure);
+        }
+    }
+
+    /// Counts a call without an answer; true if the guest is to blame.
+    pub(in crate::plugin) fn count(self: &Arc<Self>, role: Role, failure: &Failure, source: &CallSource<'_>) -> bool {
+        self.stats.failed(role, failure);
+        if !failure.kind.counts() {
+            return false;
+        }
+        let Consequence { opened, apart } = self.breaker.failed(self.stats.calls(), source);
+        if apart {
+            self.tell_apart(source);
+        }
+        if opened {
+            self.tell_opened(failure);
+            self.accuse(failure);
+        }
+        true
+    }
+
+    /// Records that the guest alone is to blame for a failure of this source.
+    pub(in crate::plugin) fn blame(self: &Arc<Self>, source: SourceId, failure: &Failure) {
+        self.breaker.blame(source);
+        self.accuse(failure);
+    }
+
+    /// Asks the loader to go back to the previous version, if the evidence is enough.
+    fn accuse(self: &Arc<Self>, failure: &Failure) {
+        if self.has_previous() && self.breaker.is_condemned() {
+            self.give_up(failure);
+        }
+    }
+
+    /// Asks the loader to go back to the previous version.
+    pub(in crate::plugin) fn give_up(self: &Arc<Self>, failure: &Failure) {
+        // If this message is lost, the version is not rolled back, and its circuit still protects its callers.
+        let _ = self.alarm.try_send(Condemned { version: Arc::clone(self), failure: failure.clone() });
+    }
+
+    /// True while this version is on probation and the previous one is kept.
+    pub(in crate::plugin) fn has_previous(&self) -> bool {
+        self.previous.lock().is_some()
+    }
+
+    /// The previous version, while this one is on probation.
+    pub(in crate::plugin) fn previous(&self) -> Option<Arc<Self>> {
+        self.previous.lock().as_ref()?.upgrade()
+    }
+
+    /// Begins the probation, or ends it with `None`.
+    pub(in crate::plugin) fn set_previous(&self, previous: Option<&Arc<Self>>) {
+        *self.previous.lock() = previous.map(Arc::downgrade);
+    }
+
+    fn tell_apart(&self, source: &CallSource<'_>) {
+        counter!(names::PLUGIN_SET_APART, "plugin" => self.name.to_string()).increment(1);
+        let times = self.breaker.times_set_apart();
+        if times <= LOGGED || times.is_multiple_of(LOGGED_THEN) {
+            tracing::warn!(
+                plugin = %self.name, hash = %self.mark.hash, %source, times,
+                "the plugin failed again and again for one source, which is set apart for a while"
+            );
+        }
+    }
+
+    fn tell_opened(&self, failure: &Failure) {
+        let calls = self.stats.calls();
+        self.show_circuit();
+        counter!(names::PLUGIN_CIRCUITS, "plugin" => self.name.to_string()).increment(1);
+        tracing::error!(
+            plugin = %self.name, hash = %self.mark.hash, calls, failures = self.stats.failures(), %failure,
+            "the plugin's circuit is open: it fails for many sources, and its role answers without it for a while"
+        );
+    }
+
+    fn show_circuit(&self) {
+        let open = if self.breaker.is_closed() { 0.0 } else { 1.0 };
+        metrics::gauge!(names::PLUGIN_CIRCUIT_OPEN, "plugin" => self.name.to_string()).set(open);
+    }
+
+    /// Drops the warm instances of a version that serves no call. The next `warm` makes new ones.
+    pub(in crate::plugin) fn cool(&self) {
+        self.pool.drain();
+    }
+
+    /// Requests warm instances. A lost request does no harm: the next call makes its own instance and leaves it here.
+    pub(in crate::plugin) fn ask_to_warm(self: &Arc<Self>) {
+        let _ = self.warmer.try_send(Arc::downgrade(self));
+    }
+
+    /// Fills every empty slot.
+    pub(in crate::plugin) async fn warm(&self) -> Result<(), Failure> {
+        for _ in 0..self.pool.gaps() {
+            self.pool.put(Box::new(Instance::new(&self.blueprint).await?));
+        }
+        Ok(())
+    }
+}
+
+/// True if a plugin of this role and manifest is a guard, which must not just disappear.
+pub(in crate::plugin) fn is_gate(role: Role, manifest: &Manifest) -> bool {
+    match role {
+        Role::Auth | Role::Access => true,
+        Role::Filter => !manifest.allow_on_failure,
+        Role::Handler | Role::Events => false,
+    }
+}
+
+/// Makes the instances that calls requested, for one version after the other.
+pub(in crate::plugin) async fn warm_up(mut asked: mpsc::Receiver<Weak<Version>>) {
+    while let Some(version) = asked.recv().await {
+        let Some(version) = version.upgrade() else { continue };
+        match version.warm().await {
+            // Calls were quicker and made as many instances as may live. Their instances stay here after the calls.
+            Err(failure) if failure.kind == Kind::Full => {
+                tracing::debug!(plugin = %version.name, %failure, "no new instance");
+            }
+            Err(failure) => tracing::warn!(plugin = %version.name, %failure, "no new instance"),
+            Ok(()) => {}
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Compiles plugins off the hot path: one at a time, through the cache, in a child process with limits.
+//!
+//! A plugin that exhausts, stalls or crashes the compiler harms only the child ([`child`]) and is refused with a
+//! reason. Knows only the bytes of a plugin.
+
+mod child;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+pub use child::{ChildLimits, compile_stdin};
+
+use super::cache::{self, Cache};
+use super::draft::Draft;
+use super::inspect;
+use crate::config::CompileLimits;
+use crate::plugin::digest;
+
+const CRASHED: &str = "the compiler crashed on this file";
+
+/// Where plugins are compiled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CompileIn {
+    /// In this process, without limits: for an author's commands, and for programs other than `skylark`.
+    #[default]
+    ThisProcess,
+    /// In a child process of this binary, which must be `skylark`, within the limits of `plugins.compile`.
+    Child,
+}
+
+/// The compiler of one engine. Cheap to clone; all clones together compile one plugin at a time.
+#[derive(Clone)]
+pub(in crate::plugin) struct Compiler(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    fingerprint: u64,
+    place: CompileIn,
+    limits: CompileLimits,
+    cache: Option<Cache>,
+    turn: Semaphore,
+}
+
+impl Compiler {
+    pub(in crate::plugin) fn new(
+        engine: Engine,
+        cache: Option<Cache>,
+        place: CompileIn,
+        limits: CompileLimits,
+    ) -> Self {
+        let fingerprint = fingerprint(&engine);
+        Self(Arc::new(Inner { engine, fingerprint, place, limits, cache, turn: Semaphore::new(1) }))
+    }
+
+    /// The compiled form of `bytes`; `hash` is their hash.
+    ///
+    /// # Errors
+    /// Why it does not compile.
+    pub(in crate::plugin) async fn compile(&self, bytes: Arc<[u8]>, hash: Arc<str>) -> Result<Component, String> {
+        let (inner, key) = (Arc::clone(&self.0), Arc::clone(&hash));
+        if let Some(component) = aside(move || Ok(inner.cached(&key))).await? {
+            return Ok(component);
+        }
+        let _turn = self.0.turn.acquire().await.map_err(|_| "the node is ending")?;
+        let (draft, sum) = self.code(&bytes).await?;
+        let inner = Arc::clone(&self.0);
+        aside(move || inner.keep(&hash, &sum, draft)).await
+    }
+
+    /// The code of `bytes` and its digest. If the code cannot be written to disk, it is kept in memory: a full disk
+    /// refuses no plugin.
+    async fn code(&self, bytes: &Arc<[u8]>) -> Result<(Draft, String), String> {
+        let draft = self.0.draft()?;
+        match self.write(bytes, draft).await {
+            Ok(written) => Ok(written),
+            Err(Fault::Unwritten(words)) => {
+                tracing::warn!(error = words, "a compiled plugin was not kept");
+                let draft = in_memory()?;
+                self.write(bytes, draft).await.map_err(Fault::words)
+            }
+            Err(fault) => Err(fault.words()),
+        }
+    }
+
+    async fn write(&self, bytes: &Arc<[u8]>, draft: Draft) -> Result<(Draft, String), Fault> {
+        let sum = match self.0.place {
+            CompileIn::Child => child::compile(bytes, &self.0.limits, self.0.fingerprint, draft.file()).await?,
+            CompileIn::ThisProcess => {
+                let (inner, bytes, mut file) = (Arc::clone(&self.0), Arc::clone(bytes), draft.file().try_clone()?);
+                let written = tokio::task::spawn_blocking(move || compile_to(&inner.engine, &bytes, &mut file)).await;
+                written.unwrap_or_else(|_| Err(Fault::Refused(CRASHED.to_owned())))?
+            }
+        };
+        Ok((draft, sum))
+    }
+}
+
+impl Inner {
+    fn cached(&self, hash: &str) -> Option<Component> {
+        self.cache.as_ref()?.load(&self.engine, hash)
+    }
+
+    /// Target for the code: the cache if it can be written, else memory.
+    fn draft(&self) -> Result<Draft, String> {
+        let Some(cache) = &self.cache else { return in_memory() };
+        cache.draft().or_else(|error| {
+            tracing::warn!(%error, "a compiled plugin is not kept");
+            in_memory()
+        })
+    }
+
+    /// Maps the code and adds it to the cache. The system can reclaim mapped code and read it again, unless it is only
+    /// in memory.
+    fn keep(&self, hash: &str, sum: &str, draft: Draft) -> Result<Component, String> {
+        let component = cache::mapped(&self.engine, draft.file())
+            .map_err(|error| format!("its compiled form cannot be loaded: {error:#}"))?;
+        if let Some(cache) = self.cache.as_ref().filter(|_| !draft.is_in_memory()) {
+            cache.adopt(hash, sum, draft);
+        }
+        Ok(component)
+    }
+}
+
+/// Why there is no code.
+#[derive(Debug, PartialEq, Eq)]
+enum Fault {
+    /// The plugin file is to blame.
+    Refused(String),
+    /// The code could not be written.
+    Unwritten(String),
+}
+
+impl Fault {
+    fn words(self) -> String {
+        let (Self::Refused(words) | Self::Unwritten(words)) = self;
+        words
+    }
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unwritten(format!("its code was not written: {error}"))
+    }
+}
+
+fn in_memory() -> Result<Draft, String> {
+    Draft::in_memory().map_err(|error| format!("no room for its code: {error}"))
+}
+
+/// Compiles `bytes` to `out` and returns the digest of the code.
+fn compile_to(engine: &Engine, bytes: &[u8], out: &mut impl Write) -> Result<String, Fault> {
+    let code = engine.precompile_component(bytes).map_err(|error| Fault::Refused(inspect::compile_fault(&error)))?;
+    out.write_all(&code)?;
+    Ok(digest::of(&code))
+}
+
+/// Fingerprint of an engine. It differs between engines that cannot run each other's compiled code.
+pub(in crate::plugin) fn fingerprint(engine: &Engine) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Runs slow work on a blocking thread.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(CRASHED.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::plugin::guest::engine;
+
+    #[tokio::test(start_paused = true)]
+    async fn plugins_compile_one_after_the_other_and_known_ones_wait_for_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine::for_compiling().unwrap();
+        let cache = Cache::open(&dir.path().join("c"), fingerprint(&engine), 1 << 20).unwrap();
+        let compiler = Compiler::new(engine, Some(cache), CompileIn::ThisProcess, CompileLimits::default());
+        let bytes: Arc<[u8]> = wat::parse_str("(component)").unwrap().into();
+        let compile = |hash: &str| compiler.compile(Arc::clone(&bytes), hash.into());
+        let turn = compiler.0.turn.acquire().await.unwrap();
+        assert!(timeout(Duration::from_secs(60), compile("a")).await.is_err(), "another one compiles");
+        drop(turn);
+        assert!(compile("a").await.is_ok());
+        let _turn = compiler.0.turn.acquire().await.unwrap();
+        assert!(compile("a").await.is_ok(), "from the cache");
+        assert!(timeout(Duration::from_secs(60), compile("b")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_written_code_lies_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = engine::for_compiling().unwrap();
+        let bytes = wat::parse_str("(component)").unwrap();
+        let full = compile_to(&engine, &bytes, &mut [0_u8; 8].as_mut_slice());
+        assert!(matches!(full, Err(Fault::Unwritten(_))), "a full disk is not the file's fault");
+        let cache = Cache::open(&dir.path().join("c"), fingerprint(&engine), 1 << 20).unwrap();
+        std::fs::remove_dir(dir.path().join("c")).unwrap();
+        let compiler = Compiler::new(engine, Some(cache), CompileIn::ThisProcess, CompileLimits::default());
+        assert!(compiler.compile(bytes.into(), "a".into()).await.is_ok());
+    }
+}

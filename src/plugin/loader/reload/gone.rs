@@ -1,0 +1,135 @@
+//! Handles plugin files that disappear. If the component of a guard is gone, its gate stays shut. If the manifest is
+//! gone, the version that served by it goes on serving. Both hold until the operator decides otherwise.
+
+use std::sync::Arc;
+
+use metrics::counter;
+
+use super::super::disk::Seen;
+use super::super::load::{Fault, Source};
+use super::super::manifest::Manifest;
+use super::Loader;
+use crate::plugin::Role;
+use crate::plugin::calls::snapshot::{Entry, Shut, State};
+use crate::telemetry::names;
+
+impl Loader {
+    /// Allows plugins with these names to disappear, even if they have disappeared already.
+    pub(super) fn allow_remove(&mut self, names: Vec<String>) {
+        self.allow_remove = names;
+        self.retry_without_manifest();
+        self.forget_missing();
+        self.publish();
+    }
+
+    /// Forgets missing plugins that the operator allows to disappear.
+    pub(super) fn forget_missing(&mut self) {
+        let allowed = self.allow_remove.clone();
+        for (name, plugin) in &mut self.plugins {
+            let missing = plugin.entry.as_ref().is_some_and(|entry| entry.state == State::Missing);
+            if missing && allowed.iter().any(|allowed| **allowed == **name) {
+                tracing::warn!(plugin = %name, "removed by the operator's word");
+                plugin.entry = None;
+            }
+        }
+    }
+
+    /// Tries refused plugins again that may now run without a manifest.
+    fn retry_without_manifest(&mut self) {
+        let allowed = self.allow_remove.clone();
+        for (name, plugin) in &mut self.plugins {
+            let is_refused = plugin.entry.as_ref().is_some_and(|entry| entry.rejected.is_some());
+            if plugin.ruled && is_refused && allowed.iter().any(|allowed| **allowed == **name) {
+                (plugin.tried, plugin.changed) = (None, Some(tokio::time::Instant::now()));
+            }
+        }
+    }
+
+    /// True if the manifest was there at the look, and is gone or empty now.
+    pub(super) fn lost_since(&self, source: &Source) -> bool {
+        let seen = self.plugins.get(&source.plugin).is_some_and(|plugin| Seen::holds(plugin.seen.manifest));
+        seen && source.manifest().is_empty()
+    }
+
+    /// Why the files do not serve: the current entry has a manifest, and that is gone or empty now. Its pin, its match
+    /// rules and its settings would be lost with it.
+    pub(super) fn lost_manifest(&self, source: &Source) -> Option<Fault> {
+        let name = &source.plugin;
+        let ruled = self.plugins.get(name).is_some_and(|plugin| plugin.ruled);
+        if !ruled || !source.manifest().trim().is_empty() || self.may_remove(name) {
+            return None;
+        }
+        let what = if source.mark.manifest.is_some() { "empty" } else { "gone" };
+        Some(Fault {
+            roles: Vec::new(),
+            reasons: vec![format!(
+                "{name}.toml is {what}, and what served by it stays in force: put a manifest there (a comment will do), or name \
+                 {name} in plugins.allow_remove to run it without one"
+            )],
+        })
+    }
+
+    pub(super) fn remove(&mut self, name: &Arc<str>, manifest: Option<&str>) {
+        let roles = self.guarded(name);
+        let parsed = manifest.and_then(|text| Manifest::parse(text, &self.env.caps).ok());
+        let disabled = parsed.as_ref().is_some_and(|manifest| !manifest.enabled);
+        let may_go = disabled || self.may_remove(name);
+        // A plugin that never served is just removed, unless its manifest names its roles.
+        let said = parsed.filter(|_| !may_go).and_then(|manifest| Shut::of(manifest.roles.as_ref()?, &manifest));
+        let open = (roles.is_empty() && said.is_none()) || may_go;
+        let plugin = self.plugin(name);
+        (plugin.tried, plugin.trial, plugin.rolled_back) = (None, None, None);
+        plugin.recalled = None;
+        let Some(entry) = plugin.entry.take() else {
+            match (manifest, said) {
+                (_, Some(said)) => {
+                    plugin.entry = Some(Entry { shut: Some(said), ..Entry::empty(name, State::Missing) });
+                }
+                (Some(_), None) => tracing::warn!(plugin = %name, "there is a manifest and no {name}.wasm beside it"),
+                (None, None) => {}
+            }
+            return;
+        };
+        if open {
+            plugin.ruled = false;
+            let before = entry.live.as_ref().map(|live| live.mark.hash.as_ref());
+            tracing::info!(plugin = %name, before, "plugin is gone");
+            counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "removed").increment(1);
+            return;
+        }
+        let before = entry.live.as_ref().map(|live| Arc::clone(&live.mark.hash));
+        let shut = entry.live.as_ref().map_or(entry.shut, |version| {
+            let manifest = &version.manifest;
+            (!roles.is_empty()).then(|| Shut {
+                roles,
+                proved: true,
+                order: manifest.order,
+                rules: manifest.rules.clone(),
+            })
+        });
+        tracing::error!(
+            plugin = %name,
+            before = before.as_deref(),
+            "a plugin that stands guard is gone: its role refuses until plugins.allow_remove names it"
+        );
+        let missing = Entry::empty(name, State::Missing);
+        plugin.entry =
+            Some(Entry { shut: shut.filter(|shut| shut.proved).or(said), rejected: entry.rejected, ..missing });
+    }
+
+    /// The roles that must not lose this plugin: those that it serves, or served before its gate was shut.
+    pub(super) fn guarded(&self, name: &str) -> Vec<Role> {
+        let Some(entry) = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()) else { return Vec::new() };
+        let proved = entry.shut.as_ref().filter(|shut| shut.proved);
+        let shut = proved.map(|shut| shut.roles.as_slice()).unwrap_or_default();
+        let live = entry.live.as_ref();
+        Role::ALL
+            .into_iter()
+            .filter(|role| shut.contains(role) || live.is_some_and(|version| version.is_gate(*role)))
+            .collect()
+    }
+
+    pub(super) fn may_remove(&self, name: &str) -> bool {
+        self.allow_remove.iter().any(|allowed| allowed == name)
+    }
+}

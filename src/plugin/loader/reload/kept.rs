@@ -1,0 +1,220 @@
+//! Keeps the component to roll back to over a restart; its file was overwritten by another version.
+//!
+//! Each serving component is stored once, named by its hash, beside the loader's memory (`memory`). A component that no
+//! rollback needs any more is removed. Knows no component: stored bytes that match their name are checked and compiled
+//! like any file.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::super::cache;
+use super::super::load::{self, Source};
+use super::super::manifest::Manifest;
+use super::{Loader, RolledBack, blocking};
+use crate::plugin::Rejected;
+use crate::plugin::calls::snapshot::Entry;
+use crate::plugin::calls::version::Version;
+
+const ENDING: &str = ".wasm";
+
+/// The folder of one plugin directory's components.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    folder: PathBuf,
+    /// Most bytes in the folder.
+    most: u64,
+}
+
+impl Kept {
+    pub(super) fn new(folder: PathBuf, most: u64) -> Self {
+        Self { folder, most }
+    }
+
+    /// Keeps the component. If this fails, the version still serves, but a rollback to it does not survive a restart.
+    pub(super) async fn keep(self, source: &Source) {
+        let (plugin, source) = (Arc::clone(&source.plugin), source.clone());
+        let put = blocking(move || self.put(&source.mark.hash, &source.bytes)).await;
+        if let Err(error) = put {
+            tracing::warn!(%plugin, %error, "the plugin is not kept: a rollback to this version would not outlive a restart");
+        }
+    }
+
+    fn put(&self, hash: &str, bytes: &[u8]) -> io::Result<()> {
+        let (name, length) = (format!("{hash}{ENDING}"), bytes.len() as u64);
+        let lies = cache::open_own(&self.folder.join(&name)).and_then(|file| file.metadata());
+        if lies.is_ok_and(|meta| meta.len() == length) {
+            return Ok(());
+        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let mut sum = length;
+        for entry in fs::read_dir(&self.folder)? {
+            sum = sum.saturating_add(entry?.metadata()?.len());
+        }
+        if sum > self.most {
+            let most = self.most;
+            return Err(io::Error::other(format!(
+                "with it there would be {sum} bytes, and plugins.cache_bytes are {most}"
+            )));
+        }
+        cache::write_own(&self.folder, &name, bytes)
+    }
+
+    /// The component with this hash.
+    fn take(&self, plugin: &Arc<str>, mark: &load::Mark) -> Result<Source, String> {
+        let path = self.folder.join(format!("{}{ENDING}", mark.hash));
+        let read = || -> io::Result<Vec<u8>> {
+            let (mut file, mut bytes) = (cache::open_own(&path)?, Vec::new());
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|error| format!("what was kept of it cannot be read: {error}"))?;
+        let text = |text: &Option<Arc<str>>| text.as_ref().map(ToString::to_string);
+        let source = Source::new(Arc::clone(plugin), bytes, text(&mark.manifest), text(&mark.signature));
+        if source.mark == *mark {
+            return Ok(source);
+        }
+        // `put` would take it for the right one.
+        let _ = fs::remove_file(&path);
+        Err(format!("what was kept of it adds up to {}", source.mark.hash))
+    }
+
+    /// Removes all other components.
+    fn leave_only(&self, hashes: &BTreeSet<Arc<str>>) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let hash = name.to_str().and_then(|name| name.strip_suffix(ENDING));
+            if !hash.is_some_and(|hash| hashes.contains(hash)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Loader {
+    /// Restores the rollback of an earlier run, if these are the files that were rolled back. They are not tried again:
+    /// the version that served then serves again. Returns true if it does.
+    ///
+    /// # Errors
+    /// The version that served then, and why it cannot serve now.
+    pub(super) async fn go_back_again(&mut self, found: &Source) -> Result<bool, Rejected> {
+        let name = &found.plugin;
+        let recalled = self.plugin(name).recalled.take().filter(|rolled_back| rolled_back.refused == found.mark);
+        let Some(rolled_back) = recalled else { return Ok(false) };
+        let version = self.load_kept(name, &rolled_back).await;
+        let plugin = self.plugin(name);
+        plugin.clashes = false;
+        if plugin.parked.is_some() {
+            // Disabled meanwhile: all of it is repeated when the plugin is enabled.
+            (plugin.tried, plugin.changed) = (None, Some(tokio::time::Instant::now()));
+            plugin.recalled = Some(rolled_back);
+            return Ok(true);
+        }
+        let (hash, refused) = (&rolled_back.serves.hash, &rolled_back.refused.hash);
+        match version {
+            Ok(version) => {
+                tracing::warn!(
+                    plugin = %name, %hash, before = %refused, reason = rolled_back.reason,
+                    "the plugin stays rolled back: its file is not tried again until it changes or the operator says so"
+                );
+                self.accept(version);
+                let plugin = self.plugin(name);
+                if let Some(entry) = &mut plugin.entry {
+                    entry.rejected = Some(Rejected { hash: refused.to_string(), reason: rolled_back.reason.clone() });
+                }
+                plugin.rolled_back = Some(rolled_back);
+                Ok(true)
+            }
+            Err(reason) => {
+                tracing::error!(
+                    plugin = %name, %hash, before = %refused, reason,
+                    "the version that served after a rollback is lost: the file that was rolled back is tried again"
+                );
+                Err(Rejected { hash: hash.to_string(), reason })
+            }
+        }
+    }
+
+    /// Loads a kept component by the same steps as a file, pins and signatures included.
+    async fn load_kept(&mut self, name: &Arc<str>, rolled_back: &RolledBack) -> Result<Arc<Version>, String> {
+        let kept = self.kept.clone().ok_or("nothing is kept")?;
+        let (plugin, mark) = (Arc::clone(name), rolled_back.serves.clone());
+        let taken = blocking(move || Ok(kept.take(&plugin, &mark))).await;
+        let source = taken.map_err(|error| error.to_string())??;
+        let manifest = Manifest::parse(source.manifest(), &self.env.caps);
+        let manifest = manifest.map_err(|faults| format!("{name}.toml: {}", faults.join("; ")))?;
+        load::trust(&self.env, &source, &manifest).map_err(|fault| fault.reason())?;
+        self.load(&source, manifest).await.map_err(|fault| fault.reason())
+    }
+
+    /// Removes all components except those that serve or that a rollback may restore.
+    pub(super) async fn give_up_kept(&self) {
+        let Some(kept) = self.kept.clone() else { return };
+        let mut hashes = BTreeSet::new();
+        for plugin in self.plugins.values() {
+            let entries = plugin.entry.iter().chain(&plugin.parked);
+            hashes.extend(entries.flat_map(Entry::versions).map(|version| Arc::clone(&version.mark.hash)));
+            let back = plugin.rolled_back.iter().chain(&plugin.recalled);
+            hashes.extend(back.map(|rolled_back| Arc::clone(&rolled_back.serves.hash)));
+        }
+        if let Err(error) = blocking(move || kept.leave_only(&hashes)).await {
+            tracing::warn!(%error, "plugins of earlier versions are kept longer than they need be");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_the_owners_alone_bounded_and_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept::new(dir.path().join("known/0"), 10);
+        let source = |text: &str| Source::new("p".into(), text.into(), Some("order = 1".into()), None);
+        let (one, two, three) = (source("1111"), source("2222"), source("3333"));
+        let put = |source: &Source| kept.put(&source.mark.hash, &source.bytes);
+        let take = |source: &Source| kept.take(&source.plugin, &source.mark).map(|taken| taken.bytes);
+        kept.leave_only(&BTreeSet::new()).unwrap();
+        assert!(take(&one).unwrap_err().contains("No such file"));
+        for _ in 0..2 {
+            put(&one).unwrap();
+            put(&two).unwrap();
+        }
+        let told = put(&three).unwrap_err().to_string();
+        assert_eq!(told, "with it there would be 12 bytes, and plugins.cache_bytes are 10");
+        assert_eq!((take(&one), take(&two)), (Ok(one.bytes.clone()), Ok(two.bytes.clone())));
+        for path in [&kept.folder, &kept.folder.join(format!("{}.wasm", one.mark.hash))] {
+            assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
+        }
+        kept.leave_only(&[Arc::clone(&one.mark.hash)].into()).unwrap();
+        assert!(take(&one).is_ok() && take(&two).is_err());
+        put(&three).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_add_up_or_is_open_to_others_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept::new(dir.path().to_owned(), 1 << 20);
+        let source = Source::new("p".into(), b"right".to_vec(), None, None);
+        let path = dir.path().join(format!("{}.wasm", source.mark.hash));
+        kept.put(&source.mark.hash, &source.bytes).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        assert!(kept.take(&source.plugin, &source.mark).is_err_and(|told| told.contains("others may have written it")));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, "wrong").unwrap();
+        assert!(kept.take(&source.plugin, &source.mark).is_err_and(|told| told.contains("adds up to")));
+        assert!(!path.exists(), "the next one is written anew");
+    }
+}

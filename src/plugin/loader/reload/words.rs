@@ -1,0 +1,186 @@
+//! Operator commands while the node runs. A command to one plugin holds for this process; permanent settings belong in
+//! the manifest.
+
+use std::sync::Arc;
+
+use metrics::counter;
+use tokio::sync::oneshot;
+
+use super::super::trust::Trust;
+use super::{Loader, Patience};
+use crate::plugin::calls::snapshot::{Entry, State};
+use crate::plugin::{Status, Word, WordFault};
+use crate::telemetry::names;
+
+/// Command to the loader.
+pub(in crate::plugin) enum Command {
+    /// Look at the directory now.
+    Look(oneshot::Sender<()>),
+    /// Allow plugins with these names to disappear.
+    AllowRemove(Vec<String>, oneshot::Sender<()>),
+    /// Check each file by these trust rules from now on.
+    Trust(Trust, oneshot::Sender<()>),
+    /// An operator command to one plugin.
+    Word(Arc<str>, Word, oneshot::Sender<Result<Status, WordFault>>),
+}
+
+impl Command {
+    /// True if it has to wait until the loader is free.
+    pub(super) fn needs_files(&self) -> bool {
+        !matches!(self, Self::Word(_, Word::Disable | Word::RollBack | Word::Readmit, _))
+    }
+}
+
+impl Loader {
+    /// Executes a command and answers it. The caller may have gone away.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(in crate::plugin) async fn obey(&mut self, command: Command) -> std::io::Result<()> {
+        match command {
+            Command::Look(done) => {
+                let looked = self.look(Patience::Now).await;
+                let _ = done.send(());
+                looked
+            }
+            Command::AllowRemove(names, done) => {
+                self.allow_remove(names);
+                let looked = self.look(Patience::Settle).await;
+                let _ = done.send(());
+                looked
+            }
+            Command::Trust(trust, done) => {
+                self.set_trust(trust);
+                let looked = self.look(Patience::Now).await;
+                let _ = done.send(());
+                looked
+            }
+            Command::Word(name, Word::Enable, answer) => {
+                let enabled = self.enable(&name).await;
+                let _ = answer.send(enabled.and_then(|()| self.status(&name)));
+                Ok(())
+            }
+            Command::Word(name, Word::Reload, answer) => {
+                let reloaded = self.reload(&name).await;
+                let _ = answer.send(reloaded.and_then(|()| self.status(&name)));
+                Ok(())
+            }
+            Command::Word(_, Word::Disable | Word::RollBack | Word::Readmit, _) => {
+                self.obey_at_once(command).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Sets the trust rules. Refused files are tried again, except those that were rolled back. Versions that serve go
+    /// on, and are checked when they are loaded the next time.
+    fn set_trust(&mut self, trust: Trust) {
+        self.env.set_trust(trust);
+        for plugin in self.plugins.values_mut() {
+            let refused = plugin.entry.as_ref().is_some_and(|entry| entry.rejected.is_some());
+            if refused && plugin.rolled_back.is_none() {
+                (plugin.tried, plugin.changed) = (None, Some(tokio::time::Instant::now()));
+            }
+        }
+    }
+
+    /// Executes a command that needs no file.
+    pub(super) async fn obey_at_once(&mut self, command: Command) {
+        let Command::Word(name, word, answer) = command else { return };
+        let done = match word {
+            Word::Disable => self.disable(&name),
+            Word::RollBack if !self.plugins.contains_key(&name) => Err(WordFault::Unknown),
+            Word::RollBack => {
+                let reason = "rolled back by the operator".to_owned();
+                self.roll_back(&name, reason).await.map_err(WordFault::Unfit)
+            }
+            Word::Readmit => self.readmit(&name),
+            Word::Enable | Word::Reload => return,
+        };
+        let _ = answer.send(done.and_then(|()| self.status(&name)));
+    }
+
+    /// Serves all sources again, including those that its versions have set apart.
+    fn readmit(&self, name: &Arc<str>) -> Result<(), WordFault> {
+        let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()).ok_or(WordFault::Unknown)?;
+        entry.versions().for_each(|version| version.breaker.readmit());
+        tracing::info!(plugin = %name, "the operator lets in again the sources that the plugin has set apart");
+        Ok(())
+    }
+
+    fn status(&self, name: &Arc<str>) -> Result<Status, WordFault> {
+        let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref());
+        entry.map(Entry::status).ok_or(WordFault::Unknown)
+    }
+
+    /// Takes the plugin out of service, even if it is a guard. The entry is kept for `enable`.
+    fn disable(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
+        let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
+        if plugin.parked.is_some() {
+            return Ok(());
+        }
+        let entry = plugin.entry.take().ok_or(WordFault::Unknown)?;
+        let guarded = entry.live.as_ref().is_some_and(|live| live.roles.iter().any(|role| live.is_gate(*role)));
+        tracing::warn!(
+            plugin = %name, before = entry.live.as_ref().map(|live| live.mark.hash.as_ref()), guarded = guarded || entry.shut.is_some(),
+            "plugin is disabled by the operator, until it is enabled or the node starts again"
+        );
+        counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "disabled").increment(1);
+        entry.live.iter().chain(&entry.previous).for_each(|version| version.cool());
+        plugin.trial = None;
+        plugin.parked = Some(Entry { canary: None, probation: false, ..entry });
+        plugin.entry = Some(Entry::empty(name, State::Disabled));
+        self.publish_one(name);
+        Ok(())
+    }
+
+    /// Restores the entry that `disable` took out, and then applies changes on disk.
+    async fn enable(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
+        let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
+        let Some(parked) = plugin.parked.take() else {
+            let off = plugin.entry.as_ref().is_some_and(|entry| entry.state == State::Disabled);
+            let fault = || WordFault::Unfit(format!("{name}.toml says enabled = false: change it there"));
+            return if off { Err(fault()) } else { Ok(()) };
+        };
+        if let Some(live) = parked.live.clone() {
+            if let Some((key, owner)) = self.clash(&live) {
+                self.plugin(name).parked = Some(parked);
+                return Err(WordFault::Unfit(format!("it owns the key {key:?}, which plugin {owner} owns by now")));
+            }
+            if let Err(failure) = live.warm().await {
+                tracing::warn!(plugin = %name, %failure, "the plugin is not warm");
+            }
+        }
+        tracing::info!(
+            plugin = %name, hash = parked.live.as_ref().map(|live| live.mark.hash.as_ref()), "plugin is enabled by the operator"
+        );
+        counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "enabled").increment(1);
+        self.plugin(name).entry = Some(parked);
+        self.apply_pending(name).await;
+        self.publish_one(name);
+        Ok(())
+    }
+
+    /// Tries the files on disk again, regardless of earlier results.
+    async fn reload(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
+        let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
+        if plugin.parked.is_some() {
+            return Err(WordFault::Unfit("it is disabled: enable it first".to_owned()));
+        }
+        plugin.tried = None;
+        plugin.changed = Some(tokio::time::Instant::now());
+        self.apply_pending(name).await;
+        self.publish_one(name);
+        let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref());
+        match entry.and_then(|entry| entry.rejected.as_ref()) {
+            Some(rejected) => Err(WordFault::Unfit(format!("its file is refused: {}", rejected.reason))),
+            None => Ok(()),
+        }
+    }
+
+    async fn apply_pending(&mut self, name: &Arc<str>) {
+        if self.plugin(name).changed.take().is_some() {
+            self.apply(name).await;
+        }
+    }
+}
