@@ -9,6 +9,7 @@ mod check;
 mod credential;
 mod fault;
 mod keys;
+mod listener;
 pub mod load;
 #[macro_use]
 mod section;
@@ -103,13 +104,13 @@ item! {
         pub serves: Vec<Service>,
         /// Dialect of a connection that chooses none: `yunque` or `cim`. On `cim` and `cim-tcp` the coding is sniffed
         /// or fixed.
-        pub dialect: Dialect = dialect_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else yunque",
+        pub dialect: Dialect = listener::dialect_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else yunque",
         /// Pages that may connect: exact origins, `same-origin`, `same-host` (any port), `loopback`, or `*`; an empty
         /// list allows none.
-        pub origins: Vec<String> = origins_of(serves.as_deref()) => "[same-host] where it serves cim, else [same-origin]",
+        pub origins: Vec<String> = listener::origins_of(serves.as_deref()) => "[same-host] where it serves cim, else [same-origin]",
         /// Devices of a user that exclude each other: `allow_all` (none), or `cim` (android and ios; windows, mac and
         /// web).
-        pub devices: DevicePolicy = devices_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else allow_all",
+        pub devices: DevicePolicy = listener::devices_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else allow_all",
         /// Allows the token in the query (`?token=`).
         pub query_token: bool = true => "true",
         /// Certificate and key of a TLS listener. A changed file is reloaded while the node runs.
@@ -462,49 +463,10 @@ section! {
     }
 }
 
-impl Listener {
-    /// The listener of a configuration that sets none.
-    fn plain() -> Self {
-        let serves = vec![Service::Ws, Service::Api, Service::Metrics];
-        Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            dialect: dialect_of(Some(&serves)),
-            origins: origins_of(Some(&serves)),
-            devices: devices_of(Some(&serves)),
-            serves,
-            query_token: true,
-            tls: None,
-        }
-    }
-
-    /// True if it serves `service`.
-    #[must_use]
-    pub fn has(&self, service: Service) -> bool {
-        self.serves.contains(&service)
-    }
-}
-
 impl ApiKey {
     /// True if the key may use that part of the API.
     #[must_use]
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope)
     }
-}
-
-fn is_cim(serves: Option<&[Service]>) -> bool {
-    serves.is_some_and(|serves| serves.contains(&Service::Cim) || serves.contains(&Service::CimTcp))
-}
-
-fn dialect_of(serves: Option<&[Service]>) -> Dialect {
-    if is_cim(serves) { Dialect::Cim } else { Dialect::Yunque }
-}
-
-fn devices_of(serves: Option<&[Service]>) -> DevicePolicy {
-    if is_cim(serves) { DevicePolicy::Cim } else { DevicePolicy::AllowAll }
-}
-
-/// A page with CIM's SDK connects to another port than its own, so `same-origin` would refuse it.
-fn origins_of(serves: Option<&[Service]>) -> Vec<String> {
-    vec![if is_cim(serves) { "same-host" } else { "same-origin" }.to_owned()]
 }
