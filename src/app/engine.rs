@@ -9,8 +9,10 @@ use crate::broker::kafka::check::{check as check_kafka, check_topic};
 use crate::broker::kafka::{KafkaEngine, KafkaSource, Link};
 use crate::broker::memory::{MemoryBroker, MemoryRoster};
 use crate::broker::redis::check::check as check_redis;
-use crate::broker::redis::check_intake::{check_channel, check_stream};
-use crate::broker::redis::{Channel, ChannelSettings, Client, RedisEngine, Servers, Stream, StreamSettings, UrlError};
+use crate::broker::redis::{
+    Channel, ChannelSettings, Client, RedisEngine, Servers, Stream, StreamSettings, UrlError, check_channel,
+    check_stream,
+};
 use crate::broker::roster::Roster;
 use crate::broker::source::Source;
 use crate::broker::{Broker, Deliver, Unavailable};

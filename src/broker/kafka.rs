@@ -8,19 +8,18 @@ mod bus;
 mod census;
 pub mod check;
 mod codecs;
+mod intake;
 mod link;
 mod login;
 mod native;
 mod roster;
-pub mod skipping;
-mod source;
 mod tail;
 
-pub use bus::{BusOptions, KafkaBus};
+pub use bus::{BusOptions, KafkaBus, skipping};
 pub use census::Census;
+pub use intake::KafkaSource;
 pub use link::Link;
 pub use roster::KafkaRoster;
-pub use source::KafkaSource;
 
 use std::sync::Arc;
 

@@ -5,29 +5,15 @@
 //! layout and its reasons: `docs/decisions/0010-the-bus-over-redis.md`.
 
 mod bus;
-mod channel;
 pub mod check;
-pub mod check_intake;
 pub mod client;
 mod connection;
-mod dead;
-mod fate;
-mod health;
 mod ids;
-mod inbox;
-mod lease;
-mod member;
+mod intake;
+mod kv;
 mod names;
-mod outbox;
-mod process;
-mod publisher;
-mod receipts;
 mod roster;
 mod server;
-mod spaces;
-mod stream;
-mod streams;
-mod subscriber;
 mod wire;
 
 use std::sync::Arc;
@@ -37,13 +23,12 @@ use crate::config::Config;
 use crate::vital::Vitals;
 
 pub use bus::RedisBus;
-pub use channel::{Channel, ChannelSettings};
 pub use client::{Client, UrlError};
 pub use ids::RedisIds;
+pub use intake::{Channel, ChannelSettings, Stream, StreamSettings, check_channel, check_stream};
+pub use kv::{RedisSpaces, SpaceStep, SpaceWrite, Step};
 pub use roster::RedisRoster;
 pub use server::Servers;
-pub use spaces::{RedisSpaces, SpaceStep, SpaceWrite, Step};
-pub use stream::{Stream, StreamSettings};
 
 use names::Names;
 

@@ -7,6 +7,7 @@
 
 mod reader;
 mod sender;
+pub mod skipping;
 mod waiting;
 
 use std::sync::Arc;

@@ -4,6 +4,15 @@
 //! Guarantee: if the connection of a receiving node breaks, records that Redis accepted and the node had not read are
 //! lost. The node detects this and reports it ([`Deliver::gap`]). No record is dropped without a report.
 
+mod fate;
+mod health;
+mod inbox;
+mod outbox;
+mod publisher;
+mod receipts;
+mod streams;
+mod subscriber;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,17 +26,17 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::fate::Fates;
+use self::health::Health;
+use self::inbox::Inbox;
+use self::outbox::{Loads, Outbox, Parcel, put_publish};
+use self::publisher::{Answer, Answers, Job, Publisher, Slot};
+use self::receipts::Waiters;
+use self::streams::Streams;
+use self::subscriber::Subscriber;
 use super::client::Client;
-use super::fate::Fates;
-use super::health::Health;
-use super::inbox::Inbox;
 use super::names::{Channel, Names};
-use super::outbox::{Loads, Outbox, Parcel, put_publish};
-use super::publisher::{Answer, Answers, Job, Publisher, Slot};
-use super::receipts::Waiters;
 use super::roster::RedisRoster;
-use super::streams::Streams;
-use super::subscriber::Subscriber;
 use crate::broker::record::{self, Numbering};
 use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
 use crate::config::Config;

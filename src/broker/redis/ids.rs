@@ -20,7 +20,7 @@ pub struct RedisIds {
 
 impl RedisIds {
     pub(super) fn new(client: Arc<Client>, names: &Names) -> Self {
-        let script = Script::new(include_str!("scripts/ids.lua"));
+        let script = Script::new(include_str!("ids.lua"));
         Self { client, key: names.roster("ids"), script }
     }
 }

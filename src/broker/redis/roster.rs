@@ -3,6 +3,9 @@
 //! Every step is one script, so no node sees a partial update. Reports that fail while the server is unreachable are
 //! kept and sent with the next renewal. Independent of connections and channels.
 
+mod member;
+mod process;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +18,6 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::names::Names;
-use super::{member, process};
 use crate::broker::Unavailable;
 use crate::broker::roster::{Fallen, LeaseError, Member, Roster, lease_changed};
 use crate::id::{NodeId, Uid};
@@ -84,13 +86,13 @@ impl RedisRoster {
     /// Creates the roster over `client`, with the prefix of `names`.
     pub(super) fn new(client: Arc<Client>, names: Names) -> Self {
         let scripts = Scripts {
-            join: Script::new(include_str!("scripts/join.lua")),
-            renew: Script::new(include_str!("scripts/renew.lua")),
-            leave: Script::new(include_str!("scripts/leave.lua")),
-            members: Script::new(include_str!("scripts/members.lua")),
-            presence: Script::new(include_str!("scripts/presence.lua")),
-            fallen: Script::new(include_str!("scripts/fallen.lua")),
-            number: Script::new(include_str!("scripts/number.lua")),
+            join: Script::new(include_str!("roster/scripts/join.lua")),
+            renew: Script::new(include_str!("roster/scripts/renew.lua")),
+            leave: Script::new(include_str!("roster/scripts/leave.lua")),
+            members: Script::new(include_str!("roster/scripts/members.lua")),
+            presence: Script::new(include_str!("roster/scripts/presence.lua")),
+            fallen: Script::new(include_str!("roster/scripts/fallen.lua")),
+            number: Script::new(include_str!("roster/scripts/number.lua")),
         };
         let process = process::own();
         Self { client, names, process, scripts, mine: Mutex::default(), known: Mutex::default() }

@@ -57,8 +57,8 @@ pub enum Step {
 
 impl RedisSpaces {
     pub(super) fn new(client: Arc<Client>, names: Names) -> Self {
-        let get = Script::new(include_str!("scripts/kv_get.lua"));
-        let commit = Script::new(include_str!("scripts/kv_commit.lua"));
+        let get = Script::new(include_str!("kv/get.lua"));
+        let commit = Script::new(include_str!("kv/commit.lua"));
         Self { client, names, get, commit }
     }
 

@@ -12,14 +12,14 @@ use metrics::Counter;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::client::Client;
+use super::super::client::Client;
+use super::super::names::Names;
+use super::super::server::Tether;
+use super::super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use super::health::Health;
 use super::inbox::Inbox;
-use super::names::Names;
 use super::publisher::{Answer, Answers, FIRST_WAIT, LONGEST_WAIT, reconnects_of};
-use super::server::Tether;
 use super::streams::Streams;
-use super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use crate::backoff::Backoff;
 
 /// Maximum number of streams per SUBSCRIBE.

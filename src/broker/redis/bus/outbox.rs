@@ -9,8 +9,8 @@ use std::ops::Range;
 use ahash::AHashMap;
 use smallvec::SmallVec;
 
-use super::names::{Channel, Names};
-use super::wire::{put_length, put_word};
+use super::super::names::{Channel, Names};
+use super::super::wire::{put_length, put_word};
 use crate::broker::record::{MAX_ENVELOPES, Numbering, put_envelope, put_envelopes_head};
 use crate::id::Uid;
 use crate::message::{Envelope, Target};

@@ -19,8 +19,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
-use super::client::Client;
-use super::connection::Connection;
+use super::super::client::Client;
+use super::super::connection::Connection;
 use super::dead::DeadLetters;
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;

@@ -3,7 +3,7 @@
 
 use ::redis::{Value, pipe};
 
-use super::client::{Client, UrlError};
+use super::super::client::{Client, UrlError};
 use crate::config::RedisConfig;
 
 /// Returns one sentence for each fault of this channel. Empty if an intake can read it.

@@ -15,7 +15,7 @@ use super::{Ask, Heard, MOST_BYTES, Shared, Tenure};
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;
 use crate::broker::redis::client::Client;
-use crate::broker::redis::lease::{Held, Lease};
+use crate::broker::redis::intake::lease::{Held, Lease};
 use crate::broker::redis::wire::{Frame, Wire, WireError, put_command};
 
 /// Renewal interval of the owner. Other nodes check for a free lease at a random and slightly shorter interval.

@@ -7,7 +7,7 @@ use ::redis::Pipeline;
 use metrics::{Counter, counter};
 use tokio::time::Instant;
 
-use super::client::Client;
+use super::super::client::Client;
 use crate::broker::Unavailable;
 use crate::broker::source::Record;
 use crate::telemetry::names;

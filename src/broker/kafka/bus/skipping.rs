@@ -10,9 +10,9 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::address::{HEADER, Mine, Say, To};
-use super::bus::header;
-use super::link::{Heard, Link, told, unavailable};
+use super::super::address::{HEADER, Mine, Say, To};
+use super::super::link::{Heard, Link, told, unavailable};
+use super::header;
 use crate::broker::{Stream, Unavailable};
 use crate::clock::thread_cpu;
 use crate::id::{NodeId, Uid};

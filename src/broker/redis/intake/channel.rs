@@ -23,7 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::client::Client;
+use super::super::client::Client;
 use super::dead::DeadLetters;
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;

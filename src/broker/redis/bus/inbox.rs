@@ -8,7 +8,7 @@ use bytes::Bytes;
 use metrics::{Counter, counter};
 use tokio::sync::oneshot;
 
-use super::names::{Channel, Names};
+use super::super::names::{Channel, Names};
 use super::outbox::put_publish;
 use super::publisher::{Answers, Job, Publisher};
 use super::receipts::Waiters;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ::redis::Script;
 use tokio::time::Instant;
 
-use super::client::Client;
+use super::super::client::Client;
 use crate::broker::Unavailable;
 
 /// Time to live of the lease after a renewal.

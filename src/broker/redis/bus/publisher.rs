@@ -13,10 +13,10 @@ use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::client::Client;
+use super::super::client::Client;
+use super::super::server::Tether;
+use super::super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use super::health::Health;
-use super::server::Tether;
-use super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use crate::backoff::Backoff;
 use crate::telemetry::names;
 
