@@ -10,6 +10,8 @@
 mod examples;
 #[path = "tidy/languages.rs"]
 mod languages;
+#[path = "tidy/prose.rs"]
+mod prose;
 #[path = "tidy/reference.rs"]
 mod reference;
 #[path = "tidy/scan.rs"]
@@ -450,6 +452,28 @@ fn no_file_knows_the_machine_it_was_made_on() {
         lock.lines().filter(|l| l.starts_with("source = ") && !l.contains("github.com/rust-lang/crates.io-index"));
     broken.extend(foreign.map(str::to_owned));
     none("no path of one machine, no registry but the public one", &broken);
+}
+
+/// The figures of plain English. `-- --nocapture` prints them.
+#[test]
+fn prose_is_plain() {
+    let mut prose = prose::Prose::default();
+    for path in FILES.iter() {
+        prose.add(path, &String::from_utf8_lossy(&std::fs::read(ROOT.join(path)).unwrap()));
+    }
+    let rules = [
+        ("comments open with a thing, not with What/Who/Whether", 20, prose.openings()),
+        ("few lines hold what/who/whose/whether/nobody", 10, prose.question_words()),
+        ("sentences have at most 30 words", 20, prose.long_sentences()),
+    ];
+    for (rule, per_thousand, figure) in &rules {
+        println!("{rule}: {} of {}, at most {per_thousand} of 1 000", figure.found.len(), figure.base);
+    }
+    for (rule, per_thousand, figure) in rules {
+        let broken = if figure.is_within(per_thousand) { Vec::new() } else { figure.found };
+        none(rule, &broken);
+    }
+    none("a line of Markdown has at most 100 columns", prose.wide());
 }
 
 #[test]

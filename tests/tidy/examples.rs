@@ -41,7 +41,11 @@ const GUESTS: [(&str, &[&str]); 5] = [
 /// Builds the page from the files that `read` returns.
 pub fn page(read: impl Fn(&str) -> String) -> String {
     let mut page = String::from(
-        "# Each role in each language\n\nThese are the templates of `skylark plugin new`, whole; made by `BLESS=1 cargo test --test tidy`. A role does the same in every language, and passes the same cases.\nWhat it all means stands in [plugins.md](../guides/write-a-plugin.md), what may be called in [plugin-reference.md](plugin-interface.md).\n",
+        "# Each role in each language\n\n\
+        These are the complete templates of `skylark plugin new`.\n\
+        `BLESS=1 cargo test --test tidy` writes this page. A role does the same in every\n\
+        language and passes the same cases. The [guide](../guides/write-a-plugin.md) explains the\n\
+        roles, and the [interface](plugin-interface.md) lists the functions that a plugin may call.\n",
     );
     for (role, what) in ROLES {
         let _ = write!(page, "\n## {role}: {what}\n");
@@ -55,8 +59,9 @@ pub fn page(read: impl Fn(&str) -> String) -> String {
         let _ = write!(page, "\nIts cases:\n\n```yaml\n{}\n```\n", cases.trim_end());
     }
     page.push_str(
-        "\n# Each interface in each language\n\nWhat the guests of [the conformance suite](../../plugins/conformance/README.md) do, which plays its cases on each of them; around it stands what their \
-         files have. JavaScript is TypeScript without its types.\n",
+        "\n# Each interface in each language\n\n\
+        These parts come from the plugins of the [conformance suite](../../plugins/conformance/README.md),\n\
+        which runs its cases on each of them. JavaScript is TypeScript without its types.\n",
     );
     for (interface, what) in INTERFACES {
         let _ = write!(page, "\n## {interface}: {what}\n");

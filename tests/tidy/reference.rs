@@ -15,7 +15,9 @@ struct Item {
 pub fn page(wit: &str) -> (String, Vec<String>) {
     let (head, items) = parse(wit);
     let mut page = String::from(
-        "# The interface, item by item\n\nMade from [`wit/skylark.wit`](../../wit/skylark.wit) by `BLESS=1 cargo test --test tidy`; what it is for stands in [plugins.md](../guides/write-a-plugin.md).\n",
+        "# The interface, item by item\n\n\
+        `BLESS=1 cargo test --test tidy` writes this page from [`wit/skylark.wit`](../../wit/skylark.wit).\n\
+        The [guide](../guides/write-a-plugin.md) explains how to use the interface.\n",
     );
     let _ = write!(page, "\n{head}\n");
     for item in items.iter().filter(|item| item.text.starts_with("interface ")) {
@@ -36,7 +38,7 @@ fn interface(page: &mut String, item: &Item) {
         functions.iter().for_each(|inner| row(page, inner));
     }
     for inner in types {
-        let _ = write!(page, "\n**`{}`** {}\n", inner.text, inner.words);
+        let _ = write!(page, "\n**`{}`**\n{}\n", inner.text, inner.words);
         if !inner.inner.is_empty() {
             page.push_str("\n| | |\n|---|---|\n");
             inner.inner.iter().for_each(|field| row(page, field));
