@@ -1,22 +1,22 @@
 // Made from wit/ by `cargo run -p bindings`, in plugins/.
 
-/** Words that every role shares. */
+/** Types that every role shares. */
 declare module "skylark:plugin/types" {
   /** One key with its text. */
   export type Entry = [string, string];
-  /** What is said. An empty text is an absent one; an id or timestamp of 0 is given by the host. */
+  /** A message. An empty text is absent; the host sets an id or timestamp of 0. */
   export interface Message {
     /** Number of the message. */
     id: number;
-    /** What kind of message it is, e.g. `chat` or `900`. */
+    /** Kind of message, e.g. `chat` or `900`. */
     action: string;
     /** The body: texts by key. */
     content: Array<Entry>;
-    /** Who says it, by the publisher's word. */
+    /** Sender, as set by the publisher. */
     sender: string;
-    /** Who is meant, by the publisher's word. It routes nothing here. */
+    /** Receiver, as set by the publisher. It does not affect routing. */
     receiver: string;
-    /** What goes with the body: avatar, nickname. */
+    /** Entries next to the body: avatar, nickname. */
     extra: Array<Entry>;
     /** Headline. */
     title: string;
@@ -29,12 +29,12 @@ declare module "skylark:plugin/types" {
   }
   /** One device of a user. */
   export interface DeviceOf {
-    /** Whose device. */
+    /** The user. */
     uid: string;
-    /** Its name, as the client gave it when it bound. */
+    /** Name of the device, as the client gave it when it bound. */
     device: string;
   }
-  /** Who is to receive a push. */
+  /** Receivers of a push. */
   export type Target = { tag: "connection"; val: number } | { tag: "device"; val: DeviceOf } | { tag: "user"; val: string } | { tag: "users"; val: Array<string> } | { tag: "room"; val: string } | { tag: "everyone" } | { tag: "everyone-but"; val: Array<string> };
   /** A code for the client or back end (three digits as text, e.g. "403") and a reason in plain words. */
   export interface Refusal {
@@ -43,15 +43,15 @@ declare module "skylark:plugin/types" {
     /** In plain words, for a person. */
     reason: string;
   }
-  /** By which way something came in. */
+  /** Way in which a publish arrived. */
   export type Origin = "client" | "http" | "broker" | "plugin";
-  /** Who a connection belongs to. */
+  /** User and connection of a client. */
   export interface Identity {
     /** The user. */
     uid: string;
     /** The connection. */
     cid: number;
-    /** Its device, if it named one. */
+    /** The device, if the client named one. */
     device: string | null;
     /** web, android, ios, windows, mac. */
     channel: string | null;
@@ -59,14 +59,14 @@ declare module "skylark:plugin/types" {
 }
 
 /**
- * Role: decides who gets in. Called at connect, at `client_bind` and at `client_refresh`.
+ * Role: authenticates clients. Called at connect, at `client_bind` and at `client_refresh`.
  *
- * The first plugin that does not abstain decides; if all abstain the client is refused.
+ * The first plugin that does not abstain decides. If all abstain, the client is refused.
  */
 declare module "skylark:plugin/auth" {
   export type Entry = import("skylark:plugin/types").Entry;
   export type Refusal = import("skylark:plugin/types").Refusal;
-  /** What the transport knows. Nothing a client types in a frame can appear here. */
+  /** Facts of the transport. A client cannot set any of them with a frame. */
   export interface Transport {
     /** Name of the listener's service: ws, cim, cim-tcp. */
     listener: string;
@@ -78,23 +78,23 @@ declare module "skylark:plugin/auth" {
     origin: string | null;
     /** The User-Agent header. */
     userAgent: string | null;
-    /** The user that the connection is bound to already (on refresh and on a bind that follows). */
+    /** The user that the connection is already bound to (on refresh and on a later bind). */
     bound: string | null;
   }
-  /** What the client says of itself. */
+  /** Unverified data of the client. */
   export interface Claim {
-    /** Token from header, query, cookie, subprotocol, or `client_bind` data; the first that is set, in that order. */
+    /** Token from header, query, cookie, subprotocol, or `client_bind` data; the first one in this order. */
     token: string | null;
-    /** `uid` as typed by the client: a claim, not a fact. */
+    /** The `uid` that the client sent: a claim, not a fact. */
     uid: string | null;
     /** The `deviceId`. */
     device: string | null;
     /** web, android, ios, windows, mac. */
     channel: string | null;
-    /** Everything else that `client_bind` carried. */
+    /** All other data of `client_bind`. */
     data: Array<Entry>;
   }
-  /** Who the client really is. */
+  /** Verified identity of the client. */
   export interface Admission {
     /** The user. */
     uid: string;
@@ -107,7 +107,7 @@ declare module "skylark:plugin/auth" {
     /** Kept with the connection. */
     claims: Array<Entry>;
   }
-  /** What becomes of the client. */
+  /** Decision about the client. */
   export type Answer = { tag: "admit"; val: Admission } | { tag: "refuse"; val: Refusal } | { tag: "abstain" };
   /** What the plugin exports as `auth`. */
   export interface Auth {
@@ -117,50 +117,52 @@ declare module "skylark:plugin/auth" {
 }
 
 /**
- * Role: decides which rooms a bound client may join. Called at `room_join`, and at nothing else. Since 0.1.2.
+ * Role: decides which rooms a bound client may join. Called only at `room_join`. Since 0.1.2.
  *
- * The first plugin that does not abstain decides. If all abstain, the rooms of `clients.open_rooms` are open to every bound
- * client, and all others are refused. Rooms of an admission, of `login`, of the push API and of `outbox` are not asked for.
- * The role reads: it may call `kv.get`, and `kv` refuses its writes as read-only.
+ * The first plugin that does not abstain decides. If all abstain, every bound client may join the
+ * rooms of `clients.open_rooms`, and all other rooms are refused. Rooms of an admission, of `login`,
+ * of the push API and of `outbox` need no decision. The role is read-only: it may call `kv.get`, and
+ * `kv` refuses its writes with `read-only`.
  */
 declare module "skylark:plugin/access" {
   export type Entry = import("skylark:plugin/types").Entry;
   export type Identity = import("skylark:plugin/types").Identity;
   export type Refusal = import("skylark:plugin/types").Refusal;
-  /** The decision about one join. */
+  /** Decision about one join. */
   export type Answer = { tag: "allow"; val: number | null } | { tag: "refuse"; val: Refusal } | { tag: "abstain" };
   /** What the plugin exports as `access`. */
   export interface Access {
     /**
-     * Decides about one join. `claims` are those of the connection's last admission or login: nothing in them was typed by the
-     * client. `data` is what the client sent beside the room: nothing in it is a fact.
+     * Decides about one join. `claims` are those of the connection's last admission or login; none of them
+     * comes from the client. `data` comes from the client with the room and is not verified.
      */
     join(who: Identity, claims: Array<Entry>, room: string, data: Array<Entry>): Answer;
   }
 }
 
 /**
- * The publish under judgement: nothing is copied into the plugin until it asks (docs/decisions/0002).
+ * The publish that is being judged. Nothing is copied into the plugin until it calls a function
+ * (docs/decisions/0002).
  *
- * The functions speak of the publish whose `judge` is running; outside of it a call traps.
+ * The functions read the publish of the running `judge`; outside of `judge` a call traps.
  */
 declare module "skylark:plugin/publication" {
   export type Entry = import("skylark:plugin/types").Entry;
   export type Whole = import("skylark:plugin/types").Message;
   export type Way = import("skylark:plugin/types").Origin;
-  /** What kind of target a publish has. */
+  /** Kind of the target of a publish. */
   export type Audience = "connection" | "device" | "user" | "users" | "room" | "everyone" | "everyone-but";
-  /** Number of the message; 0 = the host gives one. */
+  /** Number of the message; 0 = the host assigns one. */
   export function id(): number;
-  /** What kind of message it is. */
+  /** Kind of message. */
   export function action(): string;
   /** The body: texts by key. */
   export function content(): Array<Entry>;
-  /** Who says it, by the publisher's word. */
+  /** Sender, as set by the publisher. */
   export function sender(): string;
-  /** Who is meant, by the publisher's word. */
+  /** Receiver, as set by the publisher. */
   export function receiver(): string;
-  /** What goes with the body. */
+  /** Entries next to the body. */
   export function extra(): Array<Entry>;
   /** Headline. */
   export function title(): string;
@@ -168,34 +170,34 @@ declare module "skylark:plugin/publication" {
   export function image(): string;
   /** Format of the content, as CIM names it. */
   export function format(): string;
-  /** Milliseconds since 1970; 0 = the host gives it. */
+  /** Milliseconds since 1970; 0 = the host assigns it. */
   export function timestamp(): number;
-  /** All of it at once, to read it whole or to change and hand back in `replace`. */
+  /** The whole message, to read it or to change it and return it in `replace`. */
   export function message(): Whole;
-  /** By which way it came. */
+  /** Way in which the publish arrived. */
   export function origin(): Way;
-  /** The user whose connection published; none for back ends. */
+  /** The user of the publishing connection; none for back ends. */
   export function publisher(): string | null;
-  /** Whom it goes to, by kind. */
+  /** Kind of the target. */
   export function targetKind(): Audience;
-  /** How many users the target names; 0 for rooms, connections and everyone. */
+  /** Number of users that the target names; 0 for rooms, connections and everyone. */
   export function targetCount(): number;
-  /** The users the target names, from `offset` on, at most 1 000 a call. */
+  /** Users that the target names, starting at `offset`, at most 1 000 a call. */
   export function targetUids(offset: number, limit: number): Array<string>;
-  /** The room the target names. */
+  /** The room that the target names. */
   export function targetRoom(): string | null;
 }
 
 /**
- * Role: judges each publish once, whatever way it came in and however many receive it.
+ * Role: judges each publish once, for every origin and any number of receivers.
  *
- * A filter is free of side effects: it may import `publication`, `log`, `settings`, `clock`, `crypto`, `directory`
- * and `counters` (the one state that it may change), nothing else.
+ * A filter has no side effects. It may import `publication`, `log`, `settings`, `clock`, `crypto`,
+ * `directory` and `counters` (the only state that it may change), and nothing else.
  */
 declare module "skylark:plugin/filter" {
   export type Message = import("skylark:plugin/types").Message;
   export type Refusal = import("skylark:plugin/types").Refusal;
-  /** What becomes of the publish. */
+  /** Decision about the publish. */
   export type Verdict = { tag: "allow" } | { tag: "replace"; val: Message } | { tag: "reject"; val: Refusal } | { tag: "drop" };
   /** What the plugin exports as `filter`. */
   export interface Filter {
@@ -208,50 +210,56 @@ declare module "skylark:plugin/filter" {
 declare module "skylark:plugin/handler" {
   export type Entry = import("skylark:plugin/types").Entry;
   export type Identity = import("skylark:plugin/types").Identity;
-  /** What a client asks. */
+  /** A request of a client. */
   export interface Call {
     /** One of the keys that this plugin owns. */
     key: string;
-    /** What came with it. */
+    /** Data of the request. */
     data: Array<Entry>;
-    /** Whose connection asks; none while it is not bound. */
+    /** User and connection that send the request; none while the connection is not bound. */
     caller: Identity | null;
-    /** The connection that asks. */
+    /** The connection that sends the request. */
     cid: number;
   }
-  /** What the client is told. */
+  /** A reply to a client. */
   export interface Reply {
     /** Three digits as text: "200" is success. */
     code: string;
     /** In plain words. */
     message: string;
-    /** What goes with it. */
+    /** Data of the reply. */
     data: Array<Entry>;
   }
   /** What the plugin exports as `handler`. */
   export interface Handler {
-    /** The keys this plugin owns; asked once per load. A key that another plugin owns makes the load fail. */
+    /**
+     * The keys that this plugin owns. The host asks once per load; a key that another plugin owns makes
+     * the load fail.
+     */
     keys(): Array<string>;
-    /** Effects (outbox, kv) are committed before the reply goes out, all of them or, on an error or trap, none. */
+    /**
+     * Answers one call. Effects (outbox, kv) are committed together before the reply is sent. After an
+     * error or a trap nothing is committed.
+     */
     handle(call: Call): Reply;
   }
 }
 
-/** Role: is told what happened. Answers nothing, delays nothing. */
+/** Role: receives the events of this node. A plugin returns nothing and delays nothing. */
 declare module "skylark:plugin/events" {
   export type Identity = import("skylark:plugin/types").Identity;
-  /** Who joined or left which room. */
+  /** A connection that joined or left a room. */
   export interface RoomChange {
     /** The connection. */
     who: Identity;
     /** The room. */
     room: string;
   }
-  /** What happened on this node. */
+  /** An event on this node. */
   export type Event = { tag: "online"; val: Identity } | { tag: "offline"; val: Identity } | { tag: "room-joined"; val: RoomChange } | { tag: "room-left"; val: RoomChange };
   /** What the plugin exports as `events`. */
   export interface Events {
-    /** Hears of one event; they come one after the other. */
+    /** Handles one event. Events come one after the other. */
     onEvent(event: Event): void;
   }
 }
@@ -260,23 +268,26 @@ declare module "skylark:plugin/events" {
 declare module "skylark:plugin/lifecycle" {
   /** What the plugin exports as `lifecycle`. */
   export interface Lifecycle {
-    /** An error refuses the instance, and at load the whole file, with this text. */
+    /** Initializes the instance. An error refuses the instance, and at load the whole file, with this text. */
     start(): void;
   }
 }
 
-/** Optional for handlers and events: is told when a timer that the plugin set is due. Since 0.1.1. */
+/** Optional for handlers and events: receives due timers that the plugin set. Since 0.1.1. */
 declare module "skylark:plugin/alarms" {
   /** What the plugin exports as `alarms`. */
   export interface Alarms {
-    /** Effects (outbox, kv, timers) are committed once it has returned. A timer rings once: a call that fails is not repeated. */
+    /**
+     * Handles one due timer. Effects (outbox, kv, timers) are committed after it returns. A timer fires
+     * once; a failed call is not repeated.
+     */
     onTimer(name: string, data: Uint8Array): void;
   }
 }
 
-/** Lines for the node's log; capped per call. */
+/** Lines for the node's log, limited per call. */
 declare module "skylark:plugin/log" {
-  /** How much a line matters. */
+  /** Severity of a line. */
   export type Level = "debug" | "info" | "warn" | "error";
   /** Writes one line. */
   export function write(level: Level, message: string): void;
@@ -284,103 +295,109 @@ declare module "skylark:plugin/log" {
 
 /** The `[settings]` table of the plugin's manifest. */
 declare module "skylark:plugin/settings" {
-  /** One top-level value: a text as it is, anything else as JSON. */
+  /** One top-level value: a string unchanged, any other value as JSON. */
   export function get(key: string): string | null;
   /** The whole table as a JSON object. */
   export function json(): string;
 }
 
-/** Time. */
+/** Wall clock and monotonic clock. */
 declare module "skylark:plugin/clock" {
   /** Milliseconds since 1970. */
   export function now(): number;
-  /** Nanoseconds since some start, never going back. */
+  /** Nanoseconds since an arbitrary start; never decreases. */
   export function monotonic(): number;
 }
 
-/** Who is online, on which device, in which room. Grant: `directory`. */
+/** Online users, with their devices and rooms. Grant: `directory`. */
 declare module "skylark:plugin/directory" {
   /** One connection of a user. */
   export interface Presence {
     /** The connection. */
     cid: number;
-    /** Its device, if it named one. */
+    /** The device, if the client named one. */
     device: string | null;
     /** web, android, ios, windows, mac. */
     channel: string | null;
-    /** The rooms that it is in. */
+    /** The rooms that the connection is in. */
     rooms: Array<string>;
   }
-  /** Whether the user has at least one connection. */
+  /** True if the user has at least one connection. */
   export function online(uid: string): boolean;
   /** The user's connections. */
   export function connections(uid: string): Array<Presence>;
-  /** Users in a room from `offset` on, at most 1 000 a call, in no promised order. */
+  /** Users in a room, starting at `offset`, at most 1 000 a call, in no defined order. */
   export function members(room: string, offset: number, limit: number): Array<string>;
-  /** The devices on which the user is online, each once, sorted. Since 0.1.1. */
+  /** The devices on which the user is online, sorted, without duplicates. Since 0.1.1. */
   export function devices(uid: string): Array<string>;
-  /** The rooms that one of the user's connections is in, each once, sorted. Since 0.1.1. */
+  /** The rooms that the user's connections are in, sorted, without duplicates. Since 0.1.1. */
   export function rooms(uid: string): Array<string>;
 }
 
-/** Effects on others; staged until the call returns ok, then committed all together. Handlers and events. Grant: `outbox`. */
+/**
+ * Effects on other clients, staged until the call returns ok and then committed together. For handlers
+ * and events. Grant: `outbox`.
+ */
 declare module "skylark:plugin/outbox" {
   export type Message = import("skylark:plugin/types").Message;
   export type Target = import("skylark:plugin/types").Target;
-  /** What history does with the message. Carried, unused until the node keeps history. */
+  /** Retention of the message in the history. Unused until the node keeps one. */
   export type History = { tag: "configured" } | { tag: "no" } | { tag: "ttl"; val: number };
-  /** How a push is published. */
+  /** Options of a push. */
   export interface Options {
     /** Idempotency key. */
     key: string | null;
-    /** Whether it is kept. */
+    /** Retention in the history. */
     history: History;
-    /** A connection to leave out. */
+    /** A connection to exclude. */
     noEcho: number | null;
   }
-  /** Why an effect was not staged. */
+  /** Reason for which an effect was not staged. */
   export type Error = { tag: "too-many" } | { tag: "too-large" } | { tag: "too-many-hops" } | { tag: "invalid"; val: string };
-  /** Publishes a message; it passes the filters like any other. */
+  /** Publishes a message. It passes the filters like any other. */
   export function push(target: Target, message: Message, options: Options | null): void;
-  /** The user's connections join the room. */
+  /** Adds the user's connections to the room. */
   export function join(uid: string, room: string): void;
-  /** The user's connections leave the room. */
+  /** Removes the user's connections from the room. */
   export function leave(uid: string, room: string): void;
-  /** Closes the target's connections; `connection`, `device`, `user` and `users` only. */
+  /** Closes the target's connections. Valid targets are `connection`, `device`, `user` and `users`. */
   export function kick(target: Target, reason: string): void;
 }
 
 /**
- * One call later, by the export `alarms`. Handlers and events. Grant: `timers`. Since 0.1.1.
+ * Timers that call the export `alarms` later. For handlers and events. Grant: `timers`. Since 0.1.1.
  *
- * A timer belongs to the plugin and this node: it survives a reload and is told to the version that serves when it is due; it ends
- * with the node. Staged with the outbox: a call that fails sets and cancels nothing. A plugin has at most 10 000, with 4 MiB
- * of names and data.
+ * A timer belongs to the plugin and this node. It survives a reload, goes to the version that serves
+ * when it is due, and ends with the node. Timers are staged with the outbox: a call that fails sets
+ * and cancels nothing. A plugin has at most 10 000 timers, with 4 MiB of names and data.
  */
 declare module "skylark:plugin/timers" {
-  /** Why a timer was not set or cancelled. */
+  /** Reason for which a timer was not set or cancelled. */
   export type Error = { tag: "too-many" } | { tag: "invalid"; val: string };
-  /** Has `on-timer` called with this name and data in so many milliseconds; an earlier timer of the name is replaced. */
+  /**
+   * Calls `on-timer` with this name and data after `after-ms` milliseconds. Replaces an earlier timer of
+   * that name.
+   */
   export function start(name: string, afterMs: number, data: Uint8Array): void;
-  /** Forgets the timer of this name, if there is one. */
+  /** Cancels the timer of this name, if there is one. */
   export function cancel(name: string): void;
 }
 
 /**
- * Gives connections their user, for login flows: a code that a phone confirms, a guest who signs in. Handlers and events.
- * Grant: `login`. Since 0.1.1.
+ * Binds connections to users, for login flows such as a code that a phone confirms or a guest login.
+ * For handlers and events. Grant: `login`. Since 0.1.1.
  *
- * The grant is a great one: it makes any connection anybody's, and no auth plugin is asked.
+ * The grant is powerful: it can bind any connection to any user, and no auth plugin decides.
  */
 declare module "skylark:plugin/login" {
   export type Entry = import("skylark:plugin/types").Entry;
-  /** Whose the connection becomes. */
+  /** The user of a connection, with details of the login. */
   export interface Account {
     /** The user. */
     uid: string;
-    /** None = what is known of it already. */
+    /** None keeps the known device. */
     device: string | null;
-    /** web, android, ios, windows, mac; none = what is known of it already. */
+    /** web, android, ios, windows, mac; none keeps the known channel. */
     channel: string | null;
     /** Rooms to join at once. */
     rooms: Array<string>;
@@ -389,128 +406,140 @@ declare module "skylark:plugin/login" {
     /** Kept with the connection. */
     claims: Array<Entry>;
   }
-  /** Why the login was not staged. */
+  /** Reason for which the login was not staged. */
   export type Error = { tag: "too-many" } | { tag: "gone" } | { tag: "invalid"; val: string };
   /**
-   * The connection is this user's, bound or not before; staged with the outbox, in the order of the calls. Its client is told
-   * by a REPLY `client_bind` with code 200, other devices of the user give way as after any bind, and if it was another
-   * user's, it leaves that one's rooms first.
+   * Binds the connection to this user; it may be bound already. Staged with the outbox, in the order of
+   * the calls. The client gets a REPLY `client_bind` with code 200. Other devices of the user give way
+   * as after any bind. A connection of another user first leaves that user's rooms.
    */
   export function bind(cid: number, account: Account): void;
 }
 
 /**
- * Small state of one plugin: survives reload, seen by all its instances. Grant: `kv`.
+ * Small state of one plugin: survives a reload, shared by all its instances. Grant: `kv`.
  *
- * Writes are staged with the outbox: the call reads its own writes, all commit together. A conflicting
- * concurrent write makes the host run the call again, at most three times, then the caller gets "503".
+ * Writes are staged with the outbox. A call reads its own writes, and all writes commit together.
+ * After a conflict with a concurrent write the host runs the call again, at most three times, then the
+ * caller gets "503".
  */
 declare module "skylark:plugin/kv" {
-  /** Why a write was not staged. */
+  /** Reason for which a write was not staged. */
   export type Error = { tag: "too-large" } | { tag: "read-only" };
-  /** Why a number was not added. */
+  /** Reason for which a number was not added. */
   export type AddError = { tag: "too-large" } | { tag: "read-only" } | { tag: "not-a-number" };
-  /** What `key` holds; none = nothing. */
+  /** The value of `key`; none if the key is absent. */
   export function get(key: string): Uint8Array | null;
-  /** `ttl` in seconds; none = until deleted. */
+  /** Sets `key`; `ttl` is in seconds, none = until deleted. */
   export function set(key: string, value: Uint8Array, ttl: number | null): void;
-  /** Forgets `key`. */
+  /** Deletes `key`. */
   function delete_(key: string): void;
   export { delete_ as delete };
-  /** Sets `key` only if its value is `expected` (none = the key is absent); answers whether it did. */
+  /** Sets `key` only if its value is `expected` (none = the key is absent). Returns true if it was set. */
   export function compareAndSwap(key: string, expected: Uint8Array | null, value: Uint8Array, ttl: number | null): boolean;
   /**
-   * Adds to the number that `key` holds (absent = 0) and answers the sum. The value is the number as decimal text; `ttl`
-   * as in `set`, counted anew. No two calls get the same sum: a call whose sum another one took is run again. Since 0.1.1.
+   * Adds to the number that `key` holds (absent = 0) and returns the sum. The value is the number as
+   * decimal text. `ttl` is as in `set` and starts again. No two calls get the same sum: a call that
+   * loses a conflict is run again. Since 0.1.1.
    */
   export function add(key: string, amount: number, ttl: number | null): number;
 }
 
 /**
- * Approximate sliding windows, for rate rules: the one state that a filter may change. Grant: `counters`. Since 0.1.1.
+ * Approximate sliding windows, for rate limits. They are the only state that a filter may change.
+ * Grant: `counters`. Since 0.1.1.
  *
- * A counter belongs to the plugin and the node, survives a reload and is seen by all instances; it is counted at once and stays
- * counted, whatever the call answers. A plugin has 16 384 of them: one more takes the place of one that was not used for long.
+ * A counter belongs to the plugin and the node, survives a reload and is shared by all instances. The
+ * count changes at once and is kept, even if the call fails. A plugin has 16 384 counters; a new one
+ * replaces one that was not used for long.
  */
 declare module "skylark:plugin/counters" {
   /**
-   * Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
-   * of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
-   * outside is taken as the nearest of the two.
+   * Adds `amount` to the counter and returns its count over the last `window-seconds` seconds, `amount`
+   * included. An `amount` of 0 only reads. A name with another window is another counter. Windows are 1
+   * to 86 400 seconds long; other values are clamped.
    *
-   * A window is kept as sixteen slots, and the one that is leaving it counts by the part that is still inside: the answer
-   * differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
+   * A window has sixteen slots. The slot that is leaving the window counts in proportion to the part
+   * that is still inside, so the error is at most the count of that slot. A call takes the same time for
+   * any count.
    */
   export function addAndRead(name: string, windowSeconds: number, amount: number): number;
 }
 
 /**
- * Requests to others, e.g. for a key set. Auth, access, handlers and events; never a filter. Grant: `http`, and the manifest's
- * `[http]` names the places that may be asked. Since 0.1.1.
+ * HTTP requests, for example to fetch a key set. For auth, access, handlers and events; never for
+ * filters. Grant: `http`; `[http]` in the manifest lists the allowed origins. Since 0.1.1.
  *
- * A request is sent at once and is not taken back if the call fails; a call that is run again sends it again. The time that
- * it takes is part of the call's wall time.
+ * A request is sent at once and is not undone if the call fails. A call that is run again sends the
+ * request again. The time of a request is part of the call's wall time.
  */
 declare module "skylark:plugin/http" {
   export type Entry = import("skylark:plugin/types").Entry;
-  /** What is asked. */
+  /** An HTTP request. */
   export interface Request {
     /** GET, POST, PUT… */
     method: string;
-    /** `http://` or `https://`, a host, perhaps a port, a path. */
+    /** `http://` or `https://`, a host, an optional port and a path. */
     url: string;
-    /** At most 32, none that belongs to the connection (host, content-length, transfer-encoding…). */
+    /** At most 32, without headers of the connection (host, content-length, transfer-encoding…). */
     headers: Array<Entry>;
     /** None = no body. */
     body: Uint8Array | null;
-    /** To the last byte of the answer; none = 10 000. At most three quarters of what the call may take. */
+    /**
+     * Time limit in milliseconds up to the last byte of the response; none = 10 000. At most three
+     * quarters of the call's time limit.
+     */
     timeoutMs: number | null;
   }
-  /** What was answered. */
+  /** An HTTP response. */
   export interface Response {
-    /** 200, 404… A redirect is an answer like any other: it is not followed. */
+    /** 200, 404… A redirect is a response like any other: it is not followed. */
     status: number;
-    /** Names in lower case. */
+    /** Names are in lower case. */
     headers: Array<Entry>;
-    /** All of it. */
+    /** The whole body. */
     body: Uint8Array;
   }
-  /** Why there is no answer. */
+  /** Reason for which there is no response. */
   export type Error = { tag: "denied"; val: string } | { tag: "invalid"; val: string } | { tag: "unreachable"; val: string } | { tag: "timeout" } | { tag: "too-large" } | { tag: "broken"; val: string } | { tag: "busy" };
-  /** Sends one request and waits for its answer. */
+  /** Sends one request and waits for its response. */
   export function send(request: Request): Response;
 }
 
 /**
- * What a guest language lacks or is slow at. Pure functions: every role may use them, no grant. Since 0.1.1.
+ * Functions that guest languages lack or run slowly. They have no side effects, so every role may use
+ * them without a grant. Since 0.1.1.
  *
- * What goes in counts as bytes that the call hands over; the time counts as the call's own.
+ * The input counts toward the bytes that the call passes, and the time toward the call's own time.
  */
 declare module "skylark:plugin/crypto" {
-  /** An RSA public key as a JWK has it: modulus (2 048 to 8 192 bits) and exponent, most significant byte first. */
+  /**
+   * An RSA public key in the form of a JWK: modulus (2 048 to 8 192 bits) and
+   * exponent, most significant byte first.
+   */
   export interface RsaKey {
     /** The modulus, big-endian. */
     n: Uint8Array;
     /** The exponent, big-endian. */
     e: Uint8Array;
   }
-  /** A point of the curve P-256 as a JWK has it, 32 bytes each. */
+  /** A point of the curve P-256 in the form of a JWK, 32 bytes per coordinate. */
   export interface EcKey {
-    /** The point's x, 32 bytes big-endian. */
+    /** The x coordinate, 32 bytes big-endian. */
     x: Uint8Array;
-    /** The point's y, 32 bytes big-endian. */
+    /** The y coordinate, 32 bytes big-endian. */
     y: Uint8Array;
   }
-  /** The key that a signature is checked with, and by that the algorithm. */
+  /** Key for the check of a signature. It determines the algorithm. */
   export type PublicKey = { tag: "ed25519"; val: Uint8Array } | { tag: "rs256"; val: RsaKey } | { tag: "es256"; val: EcKey };
   /** SHA-256, 32 bytes. */
   export function sha256(data: Uint8Array): Uint8Array;
   /** HMAC with SHA-256, 32 bytes. */
   export function hmacSha256(key: Uint8Array, data: Uint8Array): Uint8Array;
-  /** Whether `tag` is the HMAC with SHA-256 of the data; takes the same time wherever they differ. */
+  /** True if `tag` is the HMAC with SHA-256 of the data; compares in constant time. */
   export function hmacSha256Verify(key: Uint8Array, data: Uint8Array, tag: Uint8Array): boolean;
-  /** Whether the signature over the data is the key's. An error says what is wrong with the key. */
+  /** True if the key made the signature over the data. An error says why the key is not valid. */
   export function verify(key: PublicKey, data: Uint8Array, signature: Uint8Array): boolean;
-  /** Bytes that nobody can guess, at most 1 024 a call; to ask for more traps. */
+  /** Cryptographically secure random bytes, at most 1 024 a call; a larger request traps. */
   export function random(length: number): Uint8Array;
 }

@@ -14,7 +14,7 @@ typedef struct plugin_string_t {
   size_t len;
 } plugin_string_t;
 
-// How much a line matters.
+// Severity of a line.
 typedef uint8_t skylark_plugin_log_level_t;
 
 #define SKYLARK_PLUGIN_LOG_LEVEL_DEBUG 0
@@ -32,7 +32,8 @@ typedef struct {
   size_t len;
 } plugin_list_u8_t;
 
-// An RSA public key as a JWK has it: modulus (2 048 to 8 192 bits) and exponent, most significant byte first.
+// An RSA public key in the form of a JWK: modulus (2 048 to 8 192 bits) and
+// exponent, most significant byte first.
 typedef struct skylark_plugin_crypto_rsa_key_t {
   // The modulus, big-endian.
   plugin_list_u8_t   n;
@@ -40,15 +41,15 @@ typedef struct skylark_plugin_crypto_rsa_key_t {
   plugin_list_u8_t   e;
 } skylark_plugin_crypto_rsa_key_t;
 
-// A point of the curve P-256 as a JWK has it, 32 bytes each.
+// A point of the curve P-256 in the form of a JWK, 32 bytes per coordinate.
 typedef struct skylark_plugin_crypto_ec_key_t {
-  // The point's x, 32 bytes big-endian.
+  // The x coordinate, 32 bytes big-endian.
   plugin_list_u8_t   x;
-  // The point's y, 32 bytes big-endian.
+  // The y coordinate, 32 bytes big-endian.
   plugin_list_u8_t   y;
 } skylark_plugin_crypto_ec_key_t;
 
-// The key that a signature is checked with, and by that the algorithm.
+// Key for the check of a signature. It determines the algorithm.
 typedef struct skylark_plugin_crypto_public_key_t {
   uint8_t tag;
   union {
@@ -73,17 +74,17 @@ typedef struct {
   } val;
 } skylark_plugin_crypto_result_bool_string_t;
 
-// Why a write was not staged.
+// Reason for which a write was not staged.
 typedef struct skylark_plugin_kv_error_t {
   uint8_t tag;
 } skylark_plugin_kv_error_t;
 
-// Key over 256 bytes, value over 64 KiB, or the plugin's whole share is used.
+// The key is over 256 bytes, the value over 64 KiB, or the plugin's share is full.
 #define SKYLARK_PLUGIN_KV_ERROR_TOO_LARGE 0
-// This role may not write.
+// The role may not write.
 #define SKYLARK_PLUGIN_KV_ERROR_READ_ONLY 1
 
-// Why a number was not added.
+// Reason for which a number was not added.
 typedef struct skylark_plugin_kv_add_error_t {
   uint8_t tag;
 } skylark_plugin_kv_add_error_t;
@@ -92,7 +93,7 @@ typedef struct skylark_plugin_kv_add_error_t {
 #define SKYLARK_PLUGIN_KV_ADD_ERROR_TOO_LARGE 0
 // As in `error`.
 #define SKYLARK_PLUGIN_KV_ADD_ERROR_READ_ONLY 1
-// What the key holds is not a whole number of 64 bits, or the sum would not be one.
+// The value or the sum is not a 64-bit integer.
 #define SKYLARK_PLUGIN_KV_ADD_ERROR_NOT_A_NUMBER 2
 
 typedef struct {
@@ -139,19 +140,19 @@ typedef struct {
   size_t len;
 } skylark_plugin_types_list_entry_t;
 
-// What is said. An empty text is an absent one; an id or timestamp of 0 is given by the host.
+// A message. An empty text is absent; the host sets an id or timestamp of 0.
 typedef struct skylark_plugin_types_message_t {
   // Number of the message.
   int64_t   id;
-  // What kind of message it is, e.g. `chat` or `900`.
+  // Kind of message, e.g. `chat` or `900`.
   plugin_string_t   action;
   // The body: texts by key.
   skylark_plugin_types_list_entry_t   content;
-  // Who says it, by the publisher's word.
+  // Sender, as set by the publisher.
   plugin_string_t   sender;
-  // Who is meant, by the publisher's word. It routes nothing here.
+  // Receiver, as set by the publisher. It does not affect routing.
   plugin_string_t   receiver;
-  // What goes with the body: avatar, nickname.
+  // Entries next to the body: avatar, nickname.
   skylark_plugin_types_list_entry_t   extra;
   // Headline.
   plugin_string_t   title;
@@ -165,9 +166,9 @@ typedef struct skylark_plugin_types_message_t {
 
 // One device of a user.
 typedef struct skylark_plugin_types_device_of_t {
-  // Whose device.
+  // The user.
   plugin_string_t   uid;
-  // Its name, as the client gave it when it bound.
+  // Name of the device, as the client gave it when it bound.
   plugin_string_t   device;
 } skylark_plugin_types_device_of_t;
 
@@ -176,7 +177,7 @@ typedef struct {
   size_t len;
 } plugin_list_string_t;
 
-// Who is to receive a push.
+// Receivers of a push.
 typedef struct skylark_plugin_types_target_t {
   uint8_t tag;
   union {
@@ -212,7 +213,7 @@ typedef struct skylark_plugin_types_refusal_t {
   plugin_string_t   reason;
 } skylark_plugin_types_refusal_t;
 
-// By which way something came in.
+// Way in which a publish arrived.
 typedef uint8_t skylark_plugin_types_origin_t;
 
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_CLIENT 0
@@ -220,13 +221,13 @@ typedef uint8_t skylark_plugin_types_origin_t;
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_BROKER 2
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_PLUGIN 3
 
-// Who a connection belongs to.
+// User and connection of a client.
 typedef struct skylark_plugin_types_identity_t {
   // The user.
   plugin_string_t   uid;
   // The connection.
   uint64_t   cid;
-  // Its device, if it named one.
+  // The device, if the client named one.
   plugin_option_string_t   device;
   // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
@@ -239,31 +240,32 @@ typedef struct {
   size_t len;
 } skylark_plugin_http_list_entry_t;
 
-// What is asked.
+// An HTTP request.
 typedef struct skylark_plugin_http_request_t {
   // GET, POST, PUT…
   plugin_string_t   method;
-  // `http://` or `https://`, a host, perhaps a port, a path.
+  // `http://` or `https://`, a host, an optional port and a path.
   plugin_string_t   url;
-  // At most 32, none that belongs to the connection (host, content-length, transfer-encoding…).
+  // At most 32, without headers of the connection (host, content-length, transfer-encoding…).
   skylark_plugin_http_list_entry_t   headers;
   // None = no body.
   plugin_option_list_u8_t   body;
-  // To the last byte of the answer; none = 10 000. At most three quarters of what the call may take.
+  // Time limit in milliseconds up to the last byte of the response; none = 10 000. At most three
+  // quarters of the call's time limit.
   plugin_option_u32_t   timeout_ms;
 } skylark_plugin_http_request_t;
 
-// What was answered.
+// An HTTP response.
 typedef struct skylark_plugin_http_response_t {
-  // 200, 404… A redirect is an answer like any other: it is not followed.
+  // 200, 404… A redirect is a response like any other: it is not followed.
   uint16_t   status;
-  // Names in lower case.
+  // Names are in lower case.
   skylark_plugin_http_list_entry_t   headers;
-  // All of it.
+  // The whole body.
   plugin_list_u8_t   body;
 } skylark_plugin_http_response_t;
 
-// Why there is no answer.
+// Reason for which there is no response.
 typedef struct skylark_plugin_http_error_t {
   uint8_t tag;
   union {
@@ -274,19 +276,20 @@ typedef struct skylark_plugin_http_error_t {
   } val;
 } skylark_plugin_http_error_t;
 
-// Not in the manifest's list, or at an address that is not public and not granted: says which line to add.
+// The URL is not in the manifest's list, or its address is neither public nor granted; the text says
+// which line to add.
 #define SKYLARK_PLUGIN_HTTP_ERROR_DENIED 0
-// The request is not valid: says what.
+// The request is not valid; the text gives the reason.
 #define SKYLARK_PLUGIN_HTTP_ERROR_INVALID 1
-// No name, no connection, or a certificate that nobody trusts.
+// The name does not resolve, the connection fails, or the certificate is not trusted.
 #define SKYLARK_PLUGIN_HTTP_ERROR_UNREACHABLE 2
-// It took too long.
+// The time limit is exceeded.
 #define SKYLARK_PLUGIN_HTTP_ERROR_TIMEOUT 3
-// The answer's body is over the manifest's `body` (1 MiB unless it says otherwise).
+// The response body is over the manifest's `body` (default 1 MiB).
 #define SKYLARK_PLUGIN_HTTP_ERROR_TOO_LARGE 4
-// What came is no HTTP, or ended in the middle.
+// The response is not HTTP, or ended early.
 #define SKYLARK_PLUGIN_HTTP_ERROR_BROKEN 5
-// As many requests are under way as may be.
+// Too many requests are in progress.
 #define SKYLARK_PLUGIN_HTTP_ERROR_BUSY 6
 
 typedef struct {
@@ -303,7 +306,7 @@ typedef skylark_plugin_types_message_t skylark_plugin_publication_whole_t;
 
 typedef skylark_plugin_types_origin_t skylark_plugin_publication_way_t;
 
-// What kind of target a publish has.
+// Kind of the target of a publish.
 typedef uint8_t skylark_plugin_publication_audience_t;
 
 #define SKYLARK_PLUGIN_PUBLICATION_AUDIENCE_CONNECTION 0
@@ -323,11 +326,11 @@ typedef struct {
 typedef struct skylark_plugin_directory_presence_t {
   // The connection.
   uint64_t   cid;
-  // Its device, if it named one.
+  // The device, if the client named one.
   plugin_option_string_t   device;
   // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
-  // The rooms that it is in.
+  // The rooms that the connection is in.
   plugin_list_string_t   rooms;
 } skylark_plugin_directory_presence_t;
 
@@ -340,7 +343,7 @@ typedef skylark_plugin_types_message_t skylark_plugin_outbox_message_t;
 
 typedef skylark_plugin_types_target_t skylark_plugin_outbox_target_t;
 
-// What history does with the message. Carried, unused until the node keeps history.
+// Retention of the message in the history. Unused until the node keeps one.
 typedef struct skylark_plugin_outbox_history_t {
   uint8_t tag;
   union {
@@ -348,11 +351,11 @@ typedef struct skylark_plugin_outbox_history_t {
   } val;
 } skylark_plugin_outbox_history_t;
 
-// As the node's configuration says.
+// As configured on the node.
 #define SKYLARK_PLUGIN_OUTBOX_HISTORY_CONFIGURED 0
-// Not kept.
+// The message is not kept.
 #define SKYLARK_PLUGIN_OUTBOX_HISTORY_NO 1
-// Kept for so many seconds.
+// The message is kept for this many seconds.
 #define SKYLARK_PLUGIN_OUTBOX_HISTORY_TTL 2
 
 typedef struct {
@@ -360,17 +363,17 @@ typedef struct {
   uint64_t val;
 } plugin_option_u64_t;
 
-// How a push is published.
+// Options of a push.
 typedef struct skylark_plugin_outbox_options_t {
   // Idempotency key.
   plugin_option_string_t   key;
-  // Whether it is kept.
+  // Retention in the history.
   skylark_plugin_outbox_history_t   history;
-  // A connection to leave out.
+  // A connection to exclude.
   plugin_option_u64_t   no_echo;
 } skylark_plugin_outbox_options_t;
 
-// Why an effect was not staged.
+// Reason for which an effect was not staged.
 typedef struct skylark_plugin_outbox_error_t {
   uint8_t tag;
   union {
@@ -378,13 +381,13 @@ typedef struct skylark_plugin_outbox_error_t {
   } val;
 } skylark_plugin_outbox_error_t;
 
-// More pushes than one call may make.
+// The call makes more pushes than allowed.
 #define SKYLARK_PLUGIN_OUTBOX_ERROR_TOO_MANY 0
 // The message is over the size limit.
 #define SKYLARK_PLUGIN_OUTBOX_ERROR_TOO_LARGE 1
 // The chain of plugin pushes is too long.
 #define SKYLARK_PLUGIN_OUTBOX_ERROR_TOO_MANY_HOPS 2
-// A name or id is not valid: says which.
+// A name or id is not valid; the text says which.
 #define SKYLARK_PLUGIN_OUTBOX_ERROR_INVALID 3
 
 typedef struct {
@@ -399,7 +402,7 @@ typedef struct {
   } val;
 } skylark_plugin_outbox_result_void_error_t;
 
-// Why a timer was not set or cancelled.
+// Reason for which a timer was not set or cancelled.
 typedef struct skylark_plugin_timers_error_t {
   uint8_t tag;
   union {
@@ -407,9 +410,9 @@ typedef struct skylark_plugin_timers_error_t {
   } val;
 } skylark_plugin_timers_error_t;
 
-// As many timers, or as much data, as a plugin may have.
+// The plugin has the maximum number of timers, or the maximum of data.
 #define SKYLARK_PLUGIN_TIMERS_ERROR_TOO_MANY 0
-// A name of more than 128 bytes, data of more than 4 KiB, or a time of more than seven days: says which.
+// The name is over 128 bytes, the data over 4 KiB, or the time over seven days; the text says which.
 #define SKYLARK_PLUGIN_TIMERS_ERROR_INVALID 1
 
 typedef struct {
@@ -426,13 +429,13 @@ typedef struct {
   size_t len;
 } skylark_plugin_login_list_entry_t;
 
-// Whose the connection becomes.
+// The user of a connection, with details of the login.
 typedef struct skylark_plugin_login_account_t {
   // The user.
   plugin_string_t   uid;
-  // None = what is known of it already.
+  // None keeps the known device.
   plugin_option_string_t   device;
-  // web, android, ios, windows, mac; none = what is known of it already.
+  // web, android, ios, windows, mac; none keeps the known channel.
   plugin_option_string_t   channel;
   // Rooms to join at once.
   plugin_list_string_t   rooms;
@@ -442,7 +445,7 @@ typedef struct skylark_plugin_login_account_t {
   skylark_plugin_login_list_entry_t   claims;
 } skylark_plugin_login_account_t;
 
-// Why the login was not staged.
+// Reason for which the login was not staged.
 typedef struct skylark_plugin_login_error_t {
   uint8_t tag;
   union {
@@ -450,11 +453,11 @@ typedef struct skylark_plugin_login_error_t {
   } val;
 } skylark_plugin_login_error_t;
 
-// More effects than one call may have.
+// The call has more effects than allowed.
 #define SKYLARK_PLUGIN_LOGIN_ERROR_TOO_MANY 0
-// There is no such connection on this node.
+// The connection does not exist on this node.
 #define SKYLARK_PLUGIN_LOGIN_ERROR_GONE 1
-// A name or id is not valid: says which.
+// A name or id is not valid; the text says which.
 #define SKYLARK_PLUGIN_LOGIN_ERROR_INVALID 2
 
 typedef struct {
@@ -475,7 +478,7 @@ typedef skylark_plugin_types_entry_t exports_skylark_plugin_auth_entry_t;
 
 typedef skylark_plugin_types_refusal_t exports_skylark_plugin_auth_refusal_t;
 
-// What the transport knows. Nothing a client types in a frame can appear here.
+// Facts of the transport. A client cannot set any of them with a frame.
 typedef struct exports_skylark_plugin_auth_transport_t {
   // Name of the listener's service: ws, cim, cim-tcp.
   plugin_string_t   listener;
@@ -487,7 +490,7 @@ typedef struct exports_skylark_plugin_auth_transport_t {
   plugin_option_string_t   origin;
   // The User-Agent header.
   plugin_option_string_t   user_agent;
-  // The user that the connection is bound to already (on refresh and on a bind that follows).
+  // The user that the connection is already bound to (on refresh and on a later bind).
   plugin_option_string_t   bound;
 } exports_skylark_plugin_auth_transport_t;
 
@@ -496,21 +499,21 @@ typedef struct {
   size_t len;
 } exports_skylark_plugin_auth_list_entry_t;
 
-// What the client says of itself.
+// Unverified data of the client.
 typedef struct exports_skylark_plugin_auth_claim_t {
-  // Token from header, query, cookie, subprotocol, or `client_bind` data; the first that is set, in that order.
+  // Token from header, query, cookie, subprotocol, or `client_bind` data; the first one in this order.
   plugin_option_string_t   token;
-  // `uid` as typed by the client: a claim, not a fact.
+  // The `uid` that the client sent: a claim, not a fact.
   plugin_option_string_t   uid;
   // The `deviceId`.
   plugin_option_string_t   device;
   // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
-  // Everything else that `client_bind` carried.
+  // All other data of `client_bind`.
   exports_skylark_plugin_auth_list_entry_t   data;
 } exports_skylark_plugin_auth_claim_t;
 
-// Who the client really is.
+// Verified identity of the client.
 typedef struct exports_skylark_plugin_auth_admission_t {
   // The user.
   plugin_string_t   uid;
@@ -524,7 +527,7 @@ typedef struct exports_skylark_plugin_auth_admission_t {
   exports_skylark_plugin_auth_list_entry_t   claims;
 } exports_skylark_plugin_auth_admission_t;
 
-// What becomes of the client.
+// Decision about the client.
 typedef struct exports_skylark_plugin_auth_answer_t {
   uint8_t tag;
   union {
@@ -533,18 +536,18 @@ typedef struct exports_skylark_plugin_auth_answer_t {
   } val;
 } exports_skylark_plugin_auth_answer_t;
 
-// It is let in, as this user.
+// The client is admitted as this user.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ADMIT 0
-// It is not, and is told why; no other plugin is asked.
+// The client is refused with code and reason; no other plugin decides.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_REFUSE 1
-// Not mine: ask the next plugin.
+// The next plugin decides.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ABSTAIN 2
 
 typedef skylark_plugin_types_message_t exports_skylark_plugin_filter_message_t;
 
 typedef skylark_plugin_types_refusal_t exports_skylark_plugin_filter_refusal_t;
 
-// What becomes of the publish.
+// Decision about the publish.
 typedef struct exports_skylark_plugin_filter_verdict_t {
   uint8_t tag;
   union {
@@ -553,13 +556,13 @@ typedef struct exports_skylark_plugin_filter_verdict_t {
   } val;
 } exports_skylark_plugin_filter_verdict_t;
 
-// It goes on as it is.
+// The publish continues unchanged.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_ALLOW 0
-// Goes on with this message instead. Its target stays.
+// The publish continues with this message. The target stays.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_REPLACE 1
-// The publisher is told code and reason.
+// The publish is refused; the publisher gets code and reason.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_REJECT 2
-// Disappears; the publisher is told that it was dropped.
+// The publish is discarded; the publisher learns that it was dropped.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_DROP 3
 
 typedef skylark_plugin_types_entry_t exports_skylark_plugin_handler_entry_t;
@@ -576,25 +579,25 @@ typedef struct {
   exports_skylark_plugin_handler_identity_t val;
 } exports_skylark_plugin_handler_option_identity_t;
 
-// What a client asks.
+// A request of a client.
 typedef struct exports_skylark_plugin_handler_call_t {
   // One of the keys that this plugin owns.
   plugin_string_t   key;
-  // What came with it.
+  // Data of the request.
   exports_skylark_plugin_handler_list_entry_t   data;
-  // Whose connection asks; none while it is not bound.
+  // User and connection that send the request; none while the connection is not bound.
   exports_skylark_plugin_handler_option_identity_t   caller;
-  // The connection that asks.
+  // The connection that sends the request.
   uint64_t   cid;
 } exports_skylark_plugin_handler_call_t;
 
-// What the client is told.
+// A reply to a client.
 typedef struct exports_skylark_plugin_handler_reply_t {
   // Three digits as text: "200" is success.
   plugin_string_t   code;
   // In plain words.
   plugin_string_t   message;
-  // What goes with it.
+  // Data of the reply.
   exports_skylark_plugin_handler_list_entry_t   data;
 } exports_skylark_plugin_handler_reply_t;
 
@@ -608,7 +611,7 @@ typedef struct {
 
 typedef skylark_plugin_types_identity_t exports_skylark_plugin_events_identity_t;
 
-// Who joined or left which room.
+// A connection that joined or left a room.
 typedef struct exports_skylark_plugin_events_room_change_t {
   // The connection.
   exports_skylark_plugin_events_identity_t   who;
@@ -616,7 +619,7 @@ typedef struct exports_skylark_plugin_events_room_change_t {
   plugin_string_t   room;
 } exports_skylark_plugin_events_room_change_t;
 
-// What happened on this node.
+// An event on this node.
 typedef struct exports_skylark_plugin_events_event_t {
   uint8_t tag;
   union {
@@ -629,7 +632,7 @@ typedef struct exports_skylark_plugin_events_event_t {
 
 // First connection of a user.
 #define EXPORTS_SKYLARK_PLUGIN_EVENTS_EVENT_ONLINE 0
-// Last connection of a user is gone.
+// Last connection of a user closed.
 #define EXPORTS_SKYLARK_PLUGIN_EVENTS_EVENT_OFFLINE 1
 // A connection joined a room.
 #define EXPORTS_SKYLARK_PLUGIN_EVENTS_EVENT_ROOM_JOINED 2
@@ -642,7 +645,7 @@ typedef skylark_plugin_types_identity_t exports_skylark_plugin_access_identity_t
 
 typedef skylark_plugin_types_refusal_t exports_skylark_plugin_access_refusal_t;
 
-// The decision about one join.
+// Decision about one join.
 typedef struct exports_skylark_plugin_access_answer_t {
   uint8_t tag;
   union {
@@ -651,11 +654,12 @@ typedef struct exports_skylark_plugin_access_answer_t {
   } val;
 } exports_skylark_plugin_access_answer_t;
 
-// The client joins. The number is when the node ends the membership, in seconds since 1970; none = with the connection.
+// The client joins. The number is the end of the membership in seconds since 1970; none = the end of
+// the connection.
 #define EXPORTS_SKYLARK_PLUGIN_ACCESS_ANSWER_ALLOW 0
-// The client does not join and is told why; no other plugin is asked.
+// The client does not join and gets code and reason; no other plugin decides.
 #define EXPORTS_SKYLARK_PLUGIN_ACCESS_ANSWER_REFUSE 1
-// Not mine: ask the next plugin.
+// The next plugin decides.
 #define EXPORTS_SKYLARK_PLUGIN_ACCESS_ANSWER_ABSTAIN 2
 
 typedef struct {
@@ -668,7 +672,7 @@ typedef struct {
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
 // Imported Functions from `skylark:plugin/settings@0.1.2`
-// One top-level value: a text as it is, anything else as JSON.
+// One top-level value: a string unchanged, any other value as JSON.
 extern bool skylark_plugin_settings_get(plugin_string_t *key, plugin_string_t *ret);
 // The whole table as a JSON object.
 extern void skylark_plugin_settings_json(plugin_string_t *ret);
@@ -676,7 +680,7 @@ extern void skylark_plugin_settings_json(plugin_string_t *ret);
 // Imported Functions from `skylark:plugin/clock@0.1.2`
 // Milliseconds since 1970.
 extern uint64_t skylark_plugin_clock_now(void);
-// Nanoseconds since some start, never going back.
+// Nanoseconds since an arbitrary start; never decreases.
 extern uint64_t skylark_plugin_clock_monotonic(void);
 
 // Imported Functions from `skylark:plugin/crypto@0.1.2`
@@ -684,51 +688,53 @@ extern uint64_t skylark_plugin_clock_monotonic(void);
 extern void skylark_plugin_crypto_sha256(plugin_list_u8_t *data, plugin_list_u8_t *ret);
 // HMAC with SHA-256, 32 bytes.
 extern void skylark_plugin_crypto_hmac_sha256(plugin_list_u8_t *key, plugin_list_u8_t *data, plugin_list_u8_t *ret);
-// Whether `tag` is the HMAC with SHA-256 of the data; takes the same time wherever they differ.
+// True if `tag` is the HMAC with SHA-256 of the data; compares in constant time.
 extern bool skylark_plugin_crypto_hmac_sha256_verify(plugin_list_u8_t *key, plugin_list_u8_t *data, plugin_list_u8_t *tag);
-// Whether the signature over the data is the key's. An error says what is wrong with the key.
+// True if the key made the signature over the data. An error says why the key is not valid.
 extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key, plugin_list_u8_t *data, plugin_list_u8_t *signature, bool *ret, plugin_string_t *err);
-// Bytes that nobody can guess, at most 1 024 a call; to ask for more traps.
+// Cryptographically secure random bytes, at most 1 024 a call; a larger request traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
 // Imported Functions from `skylark:plugin/kv@0.1.2`
-// What `key` holds; none = nothing.
+// The value of `key`; none if the key is absent.
 extern bool skylark_plugin_kv_get(plugin_string_t *key, plugin_list_u8_t *ret);
-// `ttl` in seconds; none = until deleted.
+// Sets `key`; `ttl` is in seconds, none = until deleted.
 extern bool skylark_plugin_kv_set(plugin_string_t *key, plugin_list_u8_t *value, uint32_t *maybe_ttl, skylark_plugin_kv_error_t *err);
-// Forgets `key`.
+// Deletes `key`.
 extern bool skylark_plugin_kv_delete(plugin_string_t *key, skylark_plugin_kv_error_t *err);
-// Sets `key` only if its value is `expected` (none = the key is absent); answers whether it did.
+// Sets `key` only if its value is `expected` (none = the key is absent). Returns true if it was set.
 extern bool skylark_plugin_kv_compare_and_swap(plugin_string_t *key, plugin_list_u8_t *maybe_expected, plugin_list_u8_t *value, uint32_t *maybe_ttl, bool *ret, skylark_plugin_kv_error_t *err);
-// Adds to the number that `key` holds (absent = 0) and answers the sum. The value is the number as decimal text; `ttl`
-// as in `set`, counted anew. No two calls get the same sum: a call whose sum another one took is run again. Since 0.1.1.
+// Adds to the number that `key` holds (absent = 0) and returns the sum. The value is the number as
+// decimal text. `ttl` is as in `set` and starts again. No two calls get the same sum: a call that
+// loses a conflict is run again. Since 0.1.1.
 extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t *maybe_ttl, int64_t *ret, skylark_plugin_kv_add_error_t *err);
 
 // Imported Functions from `skylark:plugin/counters@0.1.2`
-// Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
-// of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
-// outside is taken as the nearest of the two.
+// Adds `amount` to the counter and returns its count over the last `window-seconds` seconds, `amount`
+// included. An `amount` of 0 only reads. A name with another window is another counter. Windows are 1
+// to 86 400 seconds long; other values are clamped.
 // 
-// A window is kept as sixteen slots, and the one that is leaving it counts by the part that is still inside: the answer
-// differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
+// A window has sixteen slots. The slot that is leaving the window counts in proportion to the part
+// that is still inside, so the error is at most the count of that slot. A call takes the same time for
+// any count.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
 // Imported Functions from `skylark:plugin/http@0.1.2`
-// Sends one request and waits for its answer.
+// Sends one request and waits for its response.
 extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
 
 // Imported Functions from `skylark:plugin/publication@0.1.2`
-// Number of the message; 0 = the host gives one.
+// Number of the message; 0 = the host assigns one.
 extern int64_t skylark_plugin_publication_id(void);
-// What kind of message it is.
+// Kind of message.
 extern void skylark_plugin_publication_action(plugin_string_t *ret);
 // The body: texts by key.
 extern void skylark_plugin_publication_content(skylark_plugin_publication_list_entry_t *ret);
-// Who says it, by the publisher's word.
+// Sender, as set by the publisher.
 extern void skylark_plugin_publication_sender(plugin_string_t *ret);
-// Who is meant, by the publisher's word.
+// Receiver, as set by the publisher.
 extern void skylark_plugin_publication_receiver(plugin_string_t *ret);
-// What goes with the body.
+// Entries next to the body.
 extern void skylark_plugin_publication_extra(skylark_plugin_publication_list_entry_t *ret);
 // Headline.
 extern void skylark_plugin_publication_title(plugin_string_t *ret);
@@ -736,55 +742,56 @@ extern void skylark_plugin_publication_title(plugin_string_t *ret);
 extern void skylark_plugin_publication_image(plugin_string_t *ret);
 // Format of the content, as CIM names it.
 extern void skylark_plugin_publication_format(plugin_string_t *ret);
-// Milliseconds since 1970; 0 = the host gives it.
+// Milliseconds since 1970; 0 = the host assigns it.
 extern int64_t skylark_plugin_publication_timestamp(void);
-// All of it at once, to read it whole or to change and hand back in `replace`.
+// The whole message, to read it or to change it and return it in `replace`.
 extern void skylark_plugin_publication_message(skylark_plugin_publication_whole_t *ret);
-// By which way it came.
+// Way in which the publish arrived.
 extern skylark_plugin_publication_way_t skylark_plugin_publication_origin(void);
-// The user whose connection published; none for back ends.
+// The user of the publishing connection; none for back ends.
 extern bool skylark_plugin_publication_publisher(plugin_string_t *ret);
-// Whom it goes to, by kind.
+// Kind of the target.
 extern skylark_plugin_publication_audience_t skylark_plugin_publication_target_kind(void);
-// How many users the target names; 0 for rooms, connections and everyone.
+// Number of users that the target names; 0 for rooms, connections and everyone.
 extern uint32_t skylark_plugin_publication_target_count(void);
-// The users the target names, from `offset` on, at most 1 000 a call.
+// Users that the target names, starting at `offset`, at most 1 000 a call.
 extern void skylark_plugin_publication_target_uids(uint32_t offset, uint32_t limit, plugin_list_string_t *ret);
-// The room the target names.
+// The room that the target names.
 extern bool skylark_plugin_publication_target_room(plugin_string_t *ret);
 
 // Imported Functions from `skylark:plugin/directory@0.1.2`
-// Whether the user has at least one connection.
+// True if the user has at least one connection.
 extern bool skylark_plugin_directory_online(plugin_string_t *uid);
 // The user's connections.
 extern void skylark_plugin_directory_connections(plugin_string_t *uid, skylark_plugin_directory_list_presence_t *ret);
-// Users in a room from `offset` on, at most 1 000 a call, in no promised order.
+// Users in a room, starting at `offset`, at most 1 000 a call, in no defined order.
 extern void skylark_plugin_directory_members(plugin_string_t *room, uint32_t offset, uint32_t limit, plugin_list_string_t *ret);
-// The devices on which the user is online, each once, sorted. Since 0.1.1.
+// The devices on which the user is online, sorted, without duplicates. Since 0.1.1.
 extern void skylark_plugin_directory_devices(plugin_string_t *uid, plugin_list_string_t *ret);
-// The rooms that one of the user's connections is in, each once, sorted. Since 0.1.1.
+// The rooms that the user's connections are in, sorted, without duplicates. Since 0.1.1.
 extern void skylark_plugin_directory_rooms(plugin_string_t *uid, plugin_list_string_t *ret);
 
 // Imported Functions from `skylark:plugin/outbox@0.1.2`
-// Publishes a message; it passes the filters like any other.
+// Publishes a message. It passes the filters like any other.
 extern bool skylark_plugin_outbox_push(skylark_plugin_outbox_target_t *target, skylark_plugin_outbox_message_t *message, skylark_plugin_outbox_options_t *maybe_options, skylark_plugin_outbox_error_t *err);
-// The user's connections join the room.
+// Adds the user's connections to the room.
 extern bool skylark_plugin_outbox_join(plugin_string_t *uid, plugin_string_t *room, skylark_plugin_outbox_error_t *err);
-// The user's connections leave the room.
+// Removes the user's connections from the room.
 extern bool skylark_plugin_outbox_leave(plugin_string_t *uid, plugin_string_t *room, skylark_plugin_outbox_error_t *err);
-// Closes the target's connections; `connection`, `device`, `user` and `users` only.
+// Closes the target's connections. Valid targets are `connection`, `device`, `user` and `users`.
 extern bool skylark_plugin_outbox_kick(skylark_plugin_outbox_target_t *target, plugin_string_t *reason, skylark_plugin_outbox_error_t *err);
 
 // Imported Functions from `skylark:plugin/timers@0.1.2`
-// Has `on-timer` called with this name and data in so many milliseconds; an earlier timer of the name is replaced.
+// Calls `on-timer` with this name and data after `after-ms` milliseconds. Replaces an earlier timer of
+// that name.
 extern bool skylark_plugin_timers_start(plugin_string_t *name, uint64_t after_ms, plugin_list_u8_t *data, skylark_plugin_timers_error_t *err);
-// Forgets the timer of this name, if there is one.
+// Cancels the timer of this name, if there is one.
 extern bool skylark_plugin_timers_cancel(plugin_string_t *name, skylark_plugin_timers_error_t *err);
 
 // Imported Functions from `skylark:plugin/login@0.1.2`
-// The connection is this user's, bound or not before; staged with the outbox, in the order of the calls. Its client is told
-// by a REPLY `client_bind` with code 200, other devices of the user give way as after any bind, and if it was another
-// user's, it leaves that one's rooms first.
+// Binds the connection to this user; it may be bound already. Staged with the outbox, in the order of
+// the calls. The client gets a REPLY `client_bind` with code 200. Other devices of the user give way
+// as after any bind. A connection of another user first leaves that user's rooms.
 extern bool skylark_plugin_login_bind(uint64_t cid, skylark_plugin_login_account_t *account, skylark_plugin_login_error_t *err);
 
 // Exported Functions from `skylark:plugin/alarms@0.1.2`

@@ -14,7 +14,7 @@ typedef struct plugin_string_t {
   size_t len;
 } plugin_string_t;
 
-// How much a line matters.
+// Severity of a line.
 typedef uint8_t skylark_plugin_log_level_t;
 
 #define SKYLARK_PLUGIN_LOG_LEVEL_DEBUG 0
@@ -32,7 +32,8 @@ typedef struct {
   size_t len;
 } plugin_list_u8_t;
 
-// An RSA public key as a JWK has it: modulus (2 048 to 8 192 bits) and exponent, most significant byte first.
+// An RSA public key in the form of a JWK: modulus (2 048 to 8 192 bits) and
+// exponent, most significant byte first.
 typedef struct skylark_plugin_crypto_rsa_key_t {
   // The modulus, big-endian.
   plugin_list_u8_t   n;
@@ -40,15 +41,15 @@ typedef struct skylark_plugin_crypto_rsa_key_t {
   plugin_list_u8_t   e;
 } skylark_plugin_crypto_rsa_key_t;
 
-// A point of the curve P-256 as a JWK has it, 32 bytes each.
+// A point of the curve P-256 in the form of a JWK, 32 bytes per coordinate.
 typedef struct skylark_plugin_crypto_ec_key_t {
-  // The point's x, 32 bytes big-endian.
+  // The x coordinate, 32 bytes big-endian.
   plugin_list_u8_t   x;
-  // The point's y, 32 bytes big-endian.
+  // The y coordinate, 32 bytes big-endian.
   plugin_list_u8_t   y;
 } skylark_plugin_crypto_ec_key_t;
 
-// The key that a signature is checked with, and by that the algorithm.
+// Key for the check of a signature. It determines the algorithm.
 typedef struct skylark_plugin_crypto_public_key_t {
   uint8_t tag;
   union {
@@ -73,17 +74,17 @@ typedef struct {
   } val;
 } skylark_plugin_crypto_result_bool_string_t;
 
-// Why a write was not staged.
+// Reason for which a write was not staged.
 typedef struct skylark_plugin_kv_error_t {
   uint8_t tag;
 } skylark_plugin_kv_error_t;
 
-// Key over 256 bytes, value over 64 KiB, or the plugin's whole share is used.
+// The key is over 256 bytes, the value over 64 KiB, or the plugin's share is full.
 #define SKYLARK_PLUGIN_KV_ERROR_TOO_LARGE 0
-// This role may not write.
+// The role may not write.
 #define SKYLARK_PLUGIN_KV_ERROR_READ_ONLY 1
 
-// Why a number was not added.
+// Reason for which a number was not added.
 typedef struct skylark_plugin_kv_add_error_t {
   uint8_t tag;
 } skylark_plugin_kv_add_error_t;
@@ -92,7 +93,7 @@ typedef struct skylark_plugin_kv_add_error_t {
 #define SKYLARK_PLUGIN_KV_ADD_ERROR_TOO_LARGE 0
 // As in `error`.
 #define SKYLARK_PLUGIN_KV_ADD_ERROR_READ_ONLY 1
-// What the key holds is not a whole number of 64 bits, or the sum would not be one.
+// The value or the sum is not a 64-bit integer.
 #define SKYLARK_PLUGIN_KV_ADD_ERROR_NOT_A_NUMBER 2
 
 typedef struct {
@@ -139,19 +140,19 @@ typedef struct {
   size_t len;
 } skylark_plugin_types_list_entry_t;
 
-// What is said. An empty text is an absent one; an id or timestamp of 0 is given by the host.
+// A message. An empty text is absent; the host sets an id or timestamp of 0.
 typedef struct skylark_plugin_types_message_t {
   // Number of the message.
   int64_t   id;
-  // What kind of message it is, e.g. `chat` or `900`.
+  // Kind of message, e.g. `chat` or `900`.
   plugin_string_t   action;
   // The body: texts by key.
   skylark_plugin_types_list_entry_t   content;
-  // Who says it, by the publisher's word.
+  // Sender, as set by the publisher.
   plugin_string_t   sender;
-  // Who is meant, by the publisher's word. It routes nothing here.
+  // Receiver, as set by the publisher. It does not affect routing.
   plugin_string_t   receiver;
-  // What goes with the body: avatar, nickname.
+  // Entries next to the body: avatar, nickname.
   skylark_plugin_types_list_entry_t   extra;
   // Headline.
   plugin_string_t   title;
@@ -165,9 +166,9 @@ typedef struct skylark_plugin_types_message_t {
 
 // One device of a user.
 typedef struct skylark_plugin_types_device_of_t {
-  // Whose device.
+  // The user.
   plugin_string_t   uid;
-  // Its name, as the client gave it when it bound.
+  // Name of the device, as the client gave it when it bound.
   plugin_string_t   device;
 } skylark_plugin_types_device_of_t;
 
@@ -176,7 +177,7 @@ typedef struct {
   size_t len;
 } plugin_list_string_t;
 
-// Who is to receive a push.
+// Receivers of a push.
 typedef struct skylark_plugin_types_target_t {
   uint8_t tag;
   union {
@@ -212,7 +213,7 @@ typedef struct skylark_plugin_types_refusal_t {
   plugin_string_t   reason;
 } skylark_plugin_types_refusal_t;
 
-// By which way something came in.
+// Way in which a publish arrived.
 typedef uint8_t skylark_plugin_types_origin_t;
 
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_CLIENT 0
@@ -220,13 +221,13 @@ typedef uint8_t skylark_plugin_types_origin_t;
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_BROKER 2
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_PLUGIN 3
 
-// Who a connection belongs to.
+// User and connection of a client.
 typedef struct skylark_plugin_types_identity_t {
   // The user.
   plugin_string_t   uid;
   // The connection.
   uint64_t   cid;
-  // Its device, if it named one.
+  // The device, if the client named one.
   plugin_option_string_t   device;
   // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
@@ -239,31 +240,32 @@ typedef struct {
   size_t len;
 } skylark_plugin_http_list_entry_t;
 
-// What is asked.
+// An HTTP request.
 typedef struct skylark_plugin_http_request_t {
   // GET, POST, PUT…
   plugin_string_t   method;
-  // `http://` or `https://`, a host, perhaps a port, a path.
+  // `http://` or `https://`, a host, an optional port and a path.
   plugin_string_t   url;
-  // At most 32, none that belongs to the connection (host, content-length, transfer-encoding…).
+  // At most 32, without headers of the connection (host, content-length, transfer-encoding…).
   skylark_plugin_http_list_entry_t   headers;
   // None = no body.
   plugin_option_list_u8_t   body;
-  // To the last byte of the answer; none = 10 000. At most three quarters of what the call may take.
+  // Time limit in milliseconds up to the last byte of the response; none = 10 000. At most three
+  // quarters of the call's time limit.
   plugin_option_u32_t   timeout_ms;
 } skylark_plugin_http_request_t;
 
-// What was answered.
+// An HTTP response.
 typedef struct skylark_plugin_http_response_t {
-  // 200, 404… A redirect is an answer like any other: it is not followed.
+  // 200, 404… A redirect is a response like any other: it is not followed.
   uint16_t   status;
-  // Names in lower case.
+  // Names are in lower case.
   skylark_plugin_http_list_entry_t   headers;
-  // All of it.
+  // The whole body.
   plugin_list_u8_t   body;
 } skylark_plugin_http_response_t;
 
-// Why there is no answer.
+// Reason for which there is no response.
 typedef struct skylark_plugin_http_error_t {
   uint8_t tag;
   union {
@@ -274,19 +276,20 @@ typedef struct skylark_plugin_http_error_t {
   } val;
 } skylark_plugin_http_error_t;
 
-// Not in the manifest's list, or at an address that is not public and not granted: says which line to add.
+// The URL is not in the manifest's list, or its address is neither public nor granted; the text says
+// which line to add.
 #define SKYLARK_PLUGIN_HTTP_ERROR_DENIED 0
-// The request is not valid: says what.
+// The request is not valid; the text gives the reason.
 #define SKYLARK_PLUGIN_HTTP_ERROR_INVALID 1
-// No name, no connection, or a certificate that nobody trusts.
+// The name does not resolve, the connection fails, or the certificate is not trusted.
 #define SKYLARK_PLUGIN_HTTP_ERROR_UNREACHABLE 2
-// It took too long.
+// The time limit is exceeded.
 #define SKYLARK_PLUGIN_HTTP_ERROR_TIMEOUT 3
-// The answer's body is over the manifest's `body` (1 MiB unless it says otherwise).
+// The response body is over the manifest's `body` (default 1 MiB).
 #define SKYLARK_PLUGIN_HTTP_ERROR_TOO_LARGE 4
-// What came is no HTTP, or ended in the middle.
+// The response is not HTTP, or ended early.
 #define SKYLARK_PLUGIN_HTTP_ERROR_BROKEN 5
-// As many requests are under way as may be.
+// Too many requests are in progress.
 #define SKYLARK_PLUGIN_HTTP_ERROR_BUSY 6
 
 typedef struct {
@@ -308,7 +311,7 @@ typedef skylark_plugin_types_entry_t exports_skylark_plugin_auth_entry_t;
 
 typedef skylark_plugin_types_refusal_t exports_skylark_plugin_auth_refusal_t;
 
-// What the transport knows. Nothing a client types in a frame can appear here.
+// Facts of the transport. A client cannot set any of them with a frame.
 typedef struct exports_skylark_plugin_auth_transport_t {
   // Name of the listener's service: ws, cim, cim-tcp.
   plugin_string_t   listener;
@@ -320,7 +323,7 @@ typedef struct exports_skylark_plugin_auth_transport_t {
   plugin_option_string_t   origin;
   // The User-Agent header.
   plugin_option_string_t   user_agent;
-  // The user that the connection is bound to already (on refresh and on a bind that follows).
+  // The user that the connection is already bound to (on refresh and on a later bind).
   plugin_option_string_t   bound;
 } exports_skylark_plugin_auth_transport_t;
 
@@ -329,17 +332,17 @@ typedef struct {
   size_t len;
 } exports_skylark_plugin_auth_list_entry_t;
 
-// What the client says of itself.
+// Unverified data of the client.
 typedef struct exports_skylark_plugin_auth_claim_t {
-  // Token from header, query, cookie, subprotocol, or `client_bind` data; the first that is set, in that order.
+  // Token from header, query, cookie, subprotocol, or `client_bind` data; the first one in this order.
   plugin_option_string_t   token;
-  // `uid` as typed by the client: a claim, not a fact.
+  // The `uid` that the client sent: a claim, not a fact.
   plugin_option_string_t   uid;
   // The `deviceId`.
   plugin_option_string_t   device;
   // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
-  // Everything else that `client_bind` carried.
+  // All other data of `client_bind`.
   exports_skylark_plugin_auth_list_entry_t   data;
 } exports_skylark_plugin_auth_claim_t;
 
@@ -348,7 +351,7 @@ typedef struct {
   uint64_t val;
 } plugin_option_u64_t;
 
-// Who the client really is.
+// Verified identity of the client.
 typedef struct exports_skylark_plugin_auth_admission_t {
   // The user.
   plugin_string_t   uid;
@@ -362,7 +365,7 @@ typedef struct exports_skylark_plugin_auth_admission_t {
   exports_skylark_plugin_auth_list_entry_t   claims;
 } exports_skylark_plugin_auth_admission_t;
 
-// What becomes of the client.
+// Decision about the client.
 typedef struct exports_skylark_plugin_auth_answer_t {
   uint8_t tag;
   union {
@@ -371,11 +374,11 @@ typedef struct exports_skylark_plugin_auth_answer_t {
   } val;
 } exports_skylark_plugin_auth_answer_t;
 
-// It is let in, as this user.
+// The client is admitted as this user.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ADMIT 0
-// It is not, and is told why; no other plugin is asked.
+// The client is refused with code and reason; no other plugin decides.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_REFUSE 1
-// Not mine: ask the next plugin.
+// The next plugin decides.
 #define EXPORTS_SKYLARK_PLUGIN_AUTH_ANSWER_ABSTAIN 2
 
 // Imported Functions from `skylark:plugin/log@0.1.2`
@@ -383,7 +386,7 @@ typedef struct exports_skylark_plugin_auth_answer_t {
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
 // Imported Functions from `skylark:plugin/settings@0.1.2`
-// One top-level value: a text as it is, anything else as JSON.
+// One top-level value: a string unchanged, any other value as JSON.
 extern bool skylark_plugin_settings_get(plugin_string_t *key, plugin_string_t *ret);
 // The whole table as a JSON object.
 extern void skylark_plugin_settings_json(plugin_string_t *ret);
@@ -391,7 +394,7 @@ extern void skylark_plugin_settings_json(plugin_string_t *ret);
 // Imported Functions from `skylark:plugin/clock@0.1.2`
 // Milliseconds since 1970.
 extern uint64_t skylark_plugin_clock_now(void);
-// Nanoseconds since some start, never going back.
+// Nanoseconds since an arbitrary start; never decreases.
 extern uint64_t skylark_plugin_clock_monotonic(void);
 
 // Imported Functions from `skylark:plugin/crypto@0.1.2`
@@ -399,37 +402,39 @@ extern uint64_t skylark_plugin_clock_monotonic(void);
 extern void skylark_plugin_crypto_sha256(plugin_list_u8_t *data, plugin_list_u8_t *ret);
 // HMAC with SHA-256, 32 bytes.
 extern void skylark_plugin_crypto_hmac_sha256(plugin_list_u8_t *key, plugin_list_u8_t *data, plugin_list_u8_t *ret);
-// Whether `tag` is the HMAC with SHA-256 of the data; takes the same time wherever they differ.
+// True if `tag` is the HMAC with SHA-256 of the data; compares in constant time.
 extern bool skylark_plugin_crypto_hmac_sha256_verify(plugin_list_u8_t *key, plugin_list_u8_t *data, plugin_list_u8_t *tag);
-// Whether the signature over the data is the key's. An error says what is wrong with the key.
+// True if the key made the signature over the data. An error says why the key is not valid.
 extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key, plugin_list_u8_t *data, plugin_list_u8_t *signature, bool *ret, plugin_string_t *err);
-// Bytes that nobody can guess, at most 1 024 a call; to ask for more traps.
+// Cryptographically secure random bytes, at most 1 024 a call; a larger request traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
 // Imported Functions from `skylark:plugin/kv@0.1.2`
-// What `key` holds; none = nothing.
+// The value of `key`; none if the key is absent.
 extern bool skylark_plugin_kv_get(plugin_string_t *key, plugin_list_u8_t *ret);
-// `ttl` in seconds; none = until deleted.
+// Sets `key`; `ttl` is in seconds, none = until deleted.
 extern bool skylark_plugin_kv_set(plugin_string_t *key, plugin_list_u8_t *value, uint32_t *maybe_ttl, skylark_plugin_kv_error_t *err);
-// Forgets `key`.
+// Deletes `key`.
 extern bool skylark_plugin_kv_delete(plugin_string_t *key, skylark_plugin_kv_error_t *err);
-// Sets `key` only if its value is `expected` (none = the key is absent); answers whether it did.
+// Sets `key` only if its value is `expected` (none = the key is absent). Returns true if it was set.
 extern bool skylark_plugin_kv_compare_and_swap(plugin_string_t *key, plugin_list_u8_t *maybe_expected, plugin_list_u8_t *value, uint32_t *maybe_ttl, bool *ret, skylark_plugin_kv_error_t *err);
-// Adds to the number that `key` holds (absent = 0) and answers the sum. The value is the number as decimal text; `ttl`
-// as in `set`, counted anew. No two calls get the same sum: a call whose sum another one took is run again. Since 0.1.1.
+// Adds to the number that `key` holds (absent = 0) and returns the sum. The value is the number as
+// decimal text. `ttl` is as in `set` and starts again. No two calls get the same sum: a call that
+// loses a conflict is run again. Since 0.1.1.
 extern bool skylark_plugin_kv_add(plugin_string_t *key, int64_t amount, uint32_t *maybe_ttl, int64_t *ret, skylark_plugin_kv_add_error_t *err);
 
 // Imported Functions from `skylark:plugin/counters@0.1.2`
-// Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
-// of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
-// outside is taken as the nearest of the two.
+// Adds `amount` to the counter and returns its count over the last `window-seconds` seconds, `amount`
+// included. An `amount` of 0 only reads. A name with another window is another counter. Windows are 1
+// to 86 400 seconds long; other values are clamped.
 // 
-// A window is kept as sixteen slots, and the one that is leaving it counts by the part that is still inside: the answer
-// differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
+// A window has sixteen slots. The slot that is leaving the window counts in proportion to the part
+// that is still inside, so the error is at most the count of that slot. A call takes the same time for
+// any count.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
 // Imported Functions from `skylark:plugin/http@0.1.2`
-// Sends one request and waits for its answer.
+// Sends one request and waits for its response.
 extern bool skylark_plugin_http_send(skylark_plugin_http_request_t *request, skylark_plugin_http_response_t *ret, skylark_plugin_http_error_t *err);
 
 // Exported Functions from `skylark:plugin/lifecycle@0.1.2`

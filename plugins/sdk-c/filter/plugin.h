@@ -25,19 +25,19 @@ typedef struct {
   size_t len;
 } skylark_plugin_types_list_entry_t;
 
-// What is said. An empty text is an absent one; an id or timestamp of 0 is given by the host.
+// A message. An empty text is absent; the host sets an id or timestamp of 0.
 typedef struct skylark_plugin_types_message_t {
   // Number of the message.
   int64_t   id;
-  // What kind of message it is, e.g. `chat` or `900`.
+  // Kind of message, e.g. `chat` or `900`.
   plugin_string_t   action;
   // The body: texts by key.
   skylark_plugin_types_list_entry_t   content;
-  // Who says it, by the publisher's word.
+  // Sender, as set by the publisher.
   plugin_string_t   sender;
-  // Who is meant, by the publisher's word. It routes nothing here.
+  // Receiver, as set by the publisher. It does not affect routing.
   plugin_string_t   receiver;
-  // What goes with the body: avatar, nickname.
+  // Entries next to the body: avatar, nickname.
   skylark_plugin_types_list_entry_t   extra;
   // Headline.
   plugin_string_t   title;
@@ -51,9 +51,9 @@ typedef struct skylark_plugin_types_message_t {
 
 // One device of a user.
 typedef struct skylark_plugin_types_device_of_t {
-  // Whose device.
+  // The user.
   plugin_string_t   uid;
-  // Its name, as the client gave it when it bound.
+  // Name of the device, as the client gave it when it bound.
   plugin_string_t   device;
 } skylark_plugin_types_device_of_t;
 
@@ -62,7 +62,7 @@ typedef struct {
   size_t len;
 } plugin_list_string_t;
 
-// Who is to receive a push.
+// Receivers of a push.
 typedef struct skylark_plugin_types_target_t {
   uint8_t tag;
   union {
@@ -98,7 +98,7 @@ typedef struct skylark_plugin_types_refusal_t {
   plugin_string_t   reason;
 } skylark_plugin_types_refusal_t;
 
-// By which way something came in.
+// Way in which a publish arrived.
 typedef uint8_t skylark_plugin_types_origin_t;
 
 #define SKYLARK_PLUGIN_TYPES_ORIGIN_CLIENT 0
@@ -111,13 +111,13 @@ typedef struct {
   plugin_string_t val;
 } plugin_option_string_t;
 
-// Who a connection belongs to.
+// User and connection of a client.
 typedef struct skylark_plugin_types_identity_t {
   // The user.
   plugin_string_t   uid;
   // The connection.
   uint64_t   cid;
-  // Its device, if it named one.
+  // The device, if the client named one.
   plugin_option_string_t   device;
   // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
@@ -129,7 +129,7 @@ typedef skylark_plugin_types_message_t skylark_plugin_publication_whole_t;
 
 typedef skylark_plugin_types_origin_t skylark_plugin_publication_way_t;
 
-// What kind of target a publish has.
+// Kind of the target of a publish.
 typedef uint8_t skylark_plugin_publication_audience_t;
 
 #define SKYLARK_PLUGIN_PUBLICATION_AUDIENCE_CONNECTION 0
@@ -145,7 +145,7 @@ typedef struct {
   size_t len;
 } skylark_plugin_publication_list_entry_t;
 
-// How much a line matters.
+// Severity of a line.
 typedef uint8_t skylark_plugin_log_level_t;
 
 #define SKYLARK_PLUGIN_LOG_LEVEL_DEBUG 0
@@ -158,7 +158,8 @@ typedef struct {
   size_t len;
 } plugin_list_u8_t;
 
-// An RSA public key as a JWK has it: modulus (2 048 to 8 192 bits) and exponent, most significant byte first.
+// An RSA public key in the form of a JWK: modulus (2 048 to 8 192 bits) and
+// exponent, most significant byte first.
 typedef struct skylark_plugin_crypto_rsa_key_t {
   // The modulus, big-endian.
   plugin_list_u8_t   n;
@@ -166,15 +167,15 @@ typedef struct skylark_plugin_crypto_rsa_key_t {
   plugin_list_u8_t   e;
 } skylark_plugin_crypto_rsa_key_t;
 
-// A point of the curve P-256 as a JWK has it, 32 bytes each.
+// A point of the curve P-256 in the form of a JWK, 32 bytes per coordinate.
 typedef struct skylark_plugin_crypto_ec_key_t {
-  // The point's x, 32 bytes big-endian.
+  // The x coordinate, 32 bytes big-endian.
   plugin_list_u8_t   x;
-  // The point's y, 32 bytes big-endian.
+  // The y coordinate, 32 bytes big-endian.
   plugin_list_u8_t   y;
 } skylark_plugin_crypto_ec_key_t;
 
-// The key that a signature is checked with, and by that the algorithm.
+// Key for the check of a signature. It determines the algorithm.
 typedef struct skylark_plugin_crypto_public_key_t {
   uint8_t tag;
   union {
@@ -203,11 +204,11 @@ typedef struct {
 typedef struct skylark_plugin_directory_presence_t {
   // The connection.
   uint64_t   cid;
-  // Its device, if it named one.
+  // The device, if the client named one.
   plugin_option_string_t   device;
   // web, android, ios, windows, mac.
   plugin_option_string_t   channel;
-  // The rooms that it is in.
+  // The rooms that the connection is in.
   plugin_list_string_t   rooms;
 } skylark_plugin_directory_presence_t;
 
@@ -227,7 +228,7 @@ typedef skylark_plugin_types_message_t exports_skylark_plugin_filter_message_t;
 
 typedef skylark_plugin_types_refusal_t exports_skylark_plugin_filter_refusal_t;
 
-// What becomes of the publish.
+// Decision about the publish.
 typedef struct exports_skylark_plugin_filter_verdict_t {
   uint8_t tag;
   union {
@@ -236,27 +237,27 @@ typedef struct exports_skylark_plugin_filter_verdict_t {
   } val;
 } exports_skylark_plugin_filter_verdict_t;
 
-// It goes on as it is.
+// The publish continues unchanged.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_ALLOW 0
-// Goes on with this message instead. Its target stays.
+// The publish continues with this message. The target stays.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_REPLACE 1
-// The publisher is told code and reason.
+// The publish is refused; the publisher gets code and reason.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_REJECT 2
-// Disappears; the publisher is told that it was dropped.
+// The publish is discarded; the publisher learns that it was dropped.
 #define EXPORTS_SKYLARK_PLUGIN_FILTER_VERDICT_DROP 3
 
 // Imported Functions from `skylark:plugin/publication@0.1.2`
-// Number of the message; 0 = the host gives one.
+// Number of the message; 0 = the host assigns one.
 extern int64_t skylark_plugin_publication_id(void);
-// What kind of message it is.
+// Kind of message.
 extern void skylark_plugin_publication_action(plugin_string_t *ret);
 // The body: texts by key.
 extern void skylark_plugin_publication_content(skylark_plugin_publication_list_entry_t *ret);
-// Who says it, by the publisher's word.
+// Sender, as set by the publisher.
 extern void skylark_plugin_publication_sender(plugin_string_t *ret);
-// Who is meant, by the publisher's word.
+// Receiver, as set by the publisher.
 extern void skylark_plugin_publication_receiver(plugin_string_t *ret);
-// What goes with the body.
+// Entries next to the body.
 extern void skylark_plugin_publication_extra(skylark_plugin_publication_list_entry_t *ret);
 // Headline.
 extern void skylark_plugin_publication_title(plugin_string_t *ret);
@@ -264,21 +265,21 @@ extern void skylark_plugin_publication_title(plugin_string_t *ret);
 extern void skylark_plugin_publication_image(plugin_string_t *ret);
 // Format of the content, as CIM names it.
 extern void skylark_plugin_publication_format(plugin_string_t *ret);
-// Milliseconds since 1970; 0 = the host gives it.
+// Milliseconds since 1970; 0 = the host assigns it.
 extern int64_t skylark_plugin_publication_timestamp(void);
-// All of it at once, to read it whole or to change and hand back in `replace`.
+// The whole message, to read it or to change it and return it in `replace`.
 extern void skylark_plugin_publication_message(skylark_plugin_publication_whole_t *ret);
-// By which way it came.
+// Way in which the publish arrived.
 extern skylark_plugin_publication_way_t skylark_plugin_publication_origin(void);
-// The user whose connection published; none for back ends.
+// The user of the publishing connection; none for back ends.
 extern bool skylark_plugin_publication_publisher(plugin_string_t *ret);
-// Whom it goes to, by kind.
+// Kind of the target.
 extern skylark_plugin_publication_audience_t skylark_plugin_publication_target_kind(void);
-// How many users the target names; 0 for rooms, connections and everyone.
+// Number of users that the target names; 0 for rooms, connections and everyone.
 extern uint32_t skylark_plugin_publication_target_count(void);
-// The users the target names, from `offset` on, at most 1 000 a call.
+// Users that the target names, starting at `offset`, at most 1 000 a call.
 extern void skylark_plugin_publication_target_uids(uint32_t offset, uint32_t limit, plugin_list_string_t *ret);
-// The room the target names.
+// The room that the target names.
 extern bool skylark_plugin_publication_target_room(plugin_string_t *ret);
 
 // Imported Functions from `skylark:plugin/log@0.1.2`
@@ -286,7 +287,7 @@ extern bool skylark_plugin_publication_target_room(plugin_string_t *ret);
 extern void skylark_plugin_log_write(skylark_plugin_log_level_t level, plugin_string_t *message);
 
 // Imported Functions from `skylark:plugin/settings@0.1.2`
-// One top-level value: a text as it is, anything else as JSON.
+// One top-level value: a string unchanged, any other value as JSON.
 extern bool skylark_plugin_settings_get(plugin_string_t *key, plugin_string_t *ret);
 // The whole table as a JSON object.
 extern void skylark_plugin_settings_json(plugin_string_t *ret);
@@ -294,7 +295,7 @@ extern void skylark_plugin_settings_json(plugin_string_t *ret);
 // Imported Functions from `skylark:plugin/clock@0.1.2`
 // Milliseconds since 1970.
 extern uint64_t skylark_plugin_clock_now(void);
-// Nanoseconds since some start, never going back.
+// Nanoseconds since an arbitrary start; never decreases.
 extern uint64_t skylark_plugin_clock_monotonic(void);
 
 // Imported Functions from `skylark:plugin/crypto@0.1.2`
@@ -302,32 +303,33 @@ extern uint64_t skylark_plugin_clock_monotonic(void);
 extern void skylark_plugin_crypto_sha256(plugin_list_u8_t *data, plugin_list_u8_t *ret);
 // HMAC with SHA-256, 32 bytes.
 extern void skylark_plugin_crypto_hmac_sha256(plugin_list_u8_t *key, plugin_list_u8_t *data, plugin_list_u8_t *ret);
-// Whether `tag` is the HMAC with SHA-256 of the data; takes the same time wherever they differ.
+// True if `tag` is the HMAC with SHA-256 of the data; compares in constant time.
 extern bool skylark_plugin_crypto_hmac_sha256_verify(plugin_list_u8_t *key, plugin_list_u8_t *data, plugin_list_u8_t *tag);
-// Whether the signature over the data is the key's. An error says what is wrong with the key.
+// True if the key made the signature over the data. An error says why the key is not valid.
 extern bool skylark_plugin_crypto_verify(skylark_plugin_crypto_public_key_t *key, plugin_list_u8_t *data, plugin_list_u8_t *signature, bool *ret, plugin_string_t *err);
-// Bytes that nobody can guess, at most 1 024 a call; to ask for more traps.
+// Cryptographically secure random bytes, at most 1 024 a call; a larger request traps.
 extern void skylark_plugin_crypto_random(uint32_t length, plugin_list_u8_t *ret);
 
 // Imported Functions from `skylark:plugin/directory@0.1.2`
-// Whether the user has at least one connection.
+// True if the user has at least one connection.
 extern bool skylark_plugin_directory_online(plugin_string_t *uid);
 // The user's connections.
 extern void skylark_plugin_directory_connections(plugin_string_t *uid, skylark_plugin_directory_list_presence_t *ret);
-// Users in a room from `offset` on, at most 1 000 a call, in no promised order.
+// Users in a room, starting at `offset`, at most 1 000 a call, in no defined order.
 extern void skylark_plugin_directory_members(plugin_string_t *room, uint32_t offset, uint32_t limit, plugin_list_string_t *ret);
-// The devices on which the user is online, each once, sorted. Since 0.1.1.
+// The devices on which the user is online, sorted, without duplicates. Since 0.1.1.
 extern void skylark_plugin_directory_devices(plugin_string_t *uid, plugin_list_string_t *ret);
-// The rooms that one of the user's connections is in, each once, sorted. Since 0.1.1.
+// The rooms that the user's connections are in, sorted, without duplicates. Since 0.1.1.
 extern void skylark_plugin_directory_rooms(plugin_string_t *uid, plugin_list_string_t *ret);
 
 // Imported Functions from `skylark:plugin/counters@0.1.2`
-// Adds `amount` to the counter and answers what it counted in the last `window-seconds` seconds, this included; an `amount`
-// of 0 only reads. A name with another window is another counter. Windows are 1 to 86 400 seconds long; what is
-// outside is taken as the nearest of the two.
+// Adds `amount` to the counter and returns its count over the last `window-seconds` seconds, `amount`
+// included. An `amount` of 0 only reads. A name with another window is another counter. Windows are 1
+// to 86 400 seconds long; other values are clamped.
 // 
-// A window is kept as sixteen slots, and the one that is leaving it counts by the part that is still inside: the answer
-// differs from the truth by at most what that one slot holds. Takes the same time whatever was counted.
+// A window has sixteen slots. The slot that is leaving the window counts in proportion to the part
+// that is still inside, so the error is at most the count of that slot. A call takes the same time for
+// any count.
 extern uint64_t skylark_plugin_counters_add_and_read(plugin_string_t *name, uint32_t window_seconds, uint32_t amount);
 
 // Exported Functions from `skylark:plugin/lifecycle@0.1.2`

@@ -16,15 +16,16 @@ type Identity = skylark_plugin_types.Identity
 type Refusal = skylark_plugin_types.Refusal
 
 const (
-// The client joins. The number is when the node ends the membership, in seconds since 1970; none = with the connection.
+// The client joins. The number is the end of the membership in seconds since 1970; none = the end of
+// the connection.
 AnswerAllow uint8 = 0
-// The client does not join and is told why; no other plugin is asked.
+// The client does not join and gets code and reason; no other plugin decides.
 AnswerRefuse uint8 = 1
-// Not mine: ask the next plugin.
+// The next plugin decides.
 AnswerAbstain uint8 = 2
 )
 
-// The decision about one join.
+// Decision about one join.
 type Answer struct {
         tag uint8
         value any

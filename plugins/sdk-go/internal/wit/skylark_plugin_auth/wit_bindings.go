@@ -14,7 +14,7 @@ witTypes "skylark/internal/values"
 type Entry = witTypes.Tuple2[string, string]
 type Refusal = skylark_plugin_types.Refusal
 
-// What the transport knows. Nothing a client types in a frame can appear here.
+// Facts of the transport. A client cannot set any of them with a frame.
 type Transport struct {
         // Name of the listener's service: ws, cim, cim-tcp.
 Listener string
@@ -26,25 +26,25 @@ Path string
 Origin witTypes.Option[string]
 // The User-Agent header.
 UserAgent witTypes.Option[string]
-// The user that the connection is bound to already (on refresh and on a bind that follows).
+// The user that the connection is already bound to (on refresh and on a later bind).
 Bound witTypes.Option[string]
 }
 
-// What the client says of itself.
+// Unverified data of the client.
 type Claim struct {
-        // Token from header, query, cookie, subprotocol, or `client_bind` data; the first that is set, in that order.
+        // Token from header, query, cookie, subprotocol, or `client_bind` data; the first one in this order.
 Token witTypes.Option[string]
-// `uid` as typed by the client: a claim, not a fact.
+// The `uid` that the client sent: a claim, not a fact.
 Uid witTypes.Option[string]
 // The `deviceId`.
 Device witTypes.Option[string]
 // web, android, ios, windows, mac.
 Channel witTypes.Option[string]
-// Everything else that `client_bind` carried.
+// All other data of `client_bind`.
 Data []witTypes.Tuple2[string, string]
 }
 
-// Who the client really is.
+// Verified identity of the client.
 type Admission struct {
         // The user.
 Uid string
@@ -59,15 +59,15 @@ Claims []witTypes.Tuple2[string, string]
 }
 
 const (
-// It is let in, as this user.
+// The client is admitted as this user.
 AnswerAdmit uint8 = 0
-// It is not, and is told why; no other plugin is asked.
+// The client is refused with code and reason; no other plugin decides.
 AnswerRefuse uint8 = 1
-// Not mine: ask the next plugin.
+// The next plugin decides.
 AnswerAbstain uint8 = 2
 )
 
-// What becomes of the client.
+// Decision about the client.
 type Answer struct {
         tag uint8
         value any

@@ -14,7 +14,8 @@ runtime "skylark/internal/abi"
 )
 
 
-// An RSA public key as a JWK has it: modulus (2 048 to 8 192 bits) and exponent, most significant byte first.
+// An RSA public key in the form of a JWK: modulus (2 048 to 8 192 bits) and
+// exponent, most significant byte first.
 type RsaKey struct {
         // The modulus, big-endian.
 N []uint8
@@ -22,11 +23,11 @@ N []uint8
 E []uint8
 }
 
-// A point of the curve P-256 as a JWK has it, 32 bytes each.
+// A point of the curve P-256 in the form of a JWK, 32 bytes per coordinate.
 type EcKey struct {
-        // The point's x, 32 bytes big-endian.
+        // The x coordinate, 32 bytes big-endian.
 X []uint8
-// The point's y, 32 bytes big-endian.
+// The y coordinate, 32 bytes big-endian.
 Y []uint8
 }
 
@@ -39,7 +40,7 @@ PublicKeyRs256 uint8 = 1
 PublicKeyEs256 uint8 = 2
 )
 
-// The key that a signature is checked with, and by that the algorithm.
+// Key for the check of a signature. It determines the algorithm.
 type PublicKey struct {
         tag uint8
         value any

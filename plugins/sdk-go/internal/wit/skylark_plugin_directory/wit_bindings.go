@@ -18,11 +18,11 @@ runtime "skylark/internal/abi"
 type Presence struct {
         // The connection.
 Cid uint64
-// Its device, if it named one.
+// The device, if the client named one.
 Device witTypes.Option[string]
 // web, android, ios, windows, mac.
 Channel witTypes.Option[string]
-// The rooms that it is in.
+// The rooms that the connection is in.
 Rooms []string
 }
 

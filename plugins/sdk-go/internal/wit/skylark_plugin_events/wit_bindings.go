@@ -12,7 +12,7 @@ import (
 
 type Identity = skylark_plugin_types.Identity
 
-// Who joined or left which room.
+// A connection that joined or left a room.
 type RoomChange struct {
         // The connection.
 Who skylark_plugin_types.Identity
@@ -23,7 +23,7 @@ Room string
 const (
 // First connection of a user.
 EventOnline uint8 = 0
-// Last connection of a user is gone.
+// Last connection of a user closed.
 EventOffline uint8 = 1
 // A connection joined a room.
 EventRoomJoined uint8 = 2
@@ -31,7 +31,7 @@ EventRoomJoined uint8 = 2
 EventRoomLeft uint8 = 3
 )
 
-// What happened on this node.
+// An event on this node.
 type Event struct {
         tag uint8
         value any

@@ -14,17 +14,17 @@ type Message = skylark_plugin_types.Message
 type Refusal = skylark_plugin_types.Refusal
 
 const (
-// It goes on as it is.
+// The publish continues unchanged.
 VerdictAllow uint8 = 0
-// Goes on with this message instead. Its target stays.
+// The publish continues with this message. The target stays.
 VerdictReplace uint8 = 1
-// The publisher is told code and reason.
+// The publish is refused; the publisher gets code and reason.
 VerdictReject uint8 = 2
-// Disappears; the publisher is told that it was dropped.
+// The publish is discarded; the publisher learns that it was dropped.
 VerdictDrop uint8 = 3
 )
 
-// What becomes of the publish.
+// Decision about the publish.
 type Verdict struct {
         tag uint8
         value any

@@ -14,24 +14,24 @@ witTypes "skylark/internal/values"
 type Entry = witTypes.Tuple2[string, string]
 type Identity = skylark_plugin_types.Identity
 
-// What a client asks.
+// A request of a client.
 type Call struct {
         // One of the keys that this plugin owns.
 Key string
-// What came with it.
+// Data of the request.
 Data []witTypes.Tuple2[string, string]
-// Whose connection asks; none while it is not bound.
+// User and connection that send the request; none while the connection is not bound.
 Caller witTypes.Option[skylark_plugin_types.Identity]
-// The connection that asks.
+// The connection that sends the request.
 Cid uint64
 }
 
-// What the client is told.
+// A reply to a client.
 type Reply struct {
         // Three digits as text: "200" is success.
 Code string
 // In plain words.
 Message string
-// What goes with it.
+// Data of the reply.
 Data []witTypes.Tuple2[string, string]
 }

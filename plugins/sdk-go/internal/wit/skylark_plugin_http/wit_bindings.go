@@ -15,48 +15,50 @@ runtime "skylark/internal/abi"
 
 type Entry = witTypes.Tuple2[string, string]
 
-// What is asked.
+// An HTTP request.
 type Request struct {
         // GET, POST, PUT…
 Method string
-// `http://` or `https://`, a host, perhaps a port, a path.
+// `http://` or `https://`, a host, an optional port and a path.
 Url string
-// At most 32, none that belongs to the connection (host, content-length, transfer-encoding…).
+// At most 32, without headers of the connection (host, content-length, transfer-encoding…).
 Headers []witTypes.Tuple2[string, string]
 // None = no body.
 Body witTypes.Option[[]uint8]
-// To the last byte of the answer; none = 10 000. At most three quarters of what the call may take.
+// Time limit in milliseconds up to the last byte of the response; none = 10 000. At most three
+// quarters of the call's time limit.
 TimeoutMs witTypes.Option[uint32]
 }
 
-// What was answered.
+// An HTTP response.
 type Response struct {
-        // 200, 404… A redirect is an answer like any other: it is not followed.
+        // 200, 404… A redirect is a response like any other: it is not followed.
 Status uint16
-// Names in lower case.
+// Names are in lower case.
 Headers []witTypes.Tuple2[string, string]
-// All of it.
+// The whole body.
 Body []uint8
 }
 
 const (
-// Not in the manifest's list, or at an address that is not public and not granted: says which line to add.
+// The URL is not in the manifest's list, or its address is neither public nor granted; the text says
+// which line to add.
 ErrorDenied uint8 = 0
-// The request is not valid: says what.
+// The request is not valid; the text gives the reason.
 ErrorInvalid uint8 = 1
-// No name, no connection, or a certificate that nobody trusts.
+// The name does not resolve, the connection fails, or the certificate is not trusted.
 ErrorUnreachable uint8 = 2
-// It took too long.
+// The time limit is exceeded.
 ErrorTimeout uint8 = 3
-// The answer's body is over the manifest's `body` (1 MiB unless it says otherwise).
+// The response body is over the manifest's `body` (default 1 MiB).
 ErrorTooLarge uint8 = 4
-// What came is no HTTP, or ended in the middle.
+// The response is not HTTP, or ended early.
 ErrorBroken uint8 = 5
-// As many requests are under way as may be.
+// Too many requests are in progress.
 ErrorBusy uint8 = 6
 )
 
-// Why there is no answer.
+// Reason for which there is no response.
 type Error struct {
         tag uint8
         value any

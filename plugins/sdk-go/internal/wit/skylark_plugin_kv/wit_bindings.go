@@ -15,13 +15,13 @@ runtime "skylark/internal/abi"
 
 
 const (
-// Key over 256 bytes, value over 64 KiB, or the plugin's whole share is used.
+// The key is over 256 bytes, the value over 64 KiB, or the plugin's share is full.
 ErrorTooLarge uint8 = 0
-// This role may not write.
+// The role may not write.
 ErrorReadOnly uint8 = 1
 )
 
-// Why a write was not staged.
+// Reason for which a write was not staged.
 type Error struct {
         tag uint8
         value any
@@ -46,11 +46,11 @@ const (
 AddErrorTooLarge uint8 = 0
 // As in `error`.
 AddErrorReadOnly uint8 = 1
-// What the key holds is not a whole number of 64 bits, or the sum would not be one.
+// The value or the sum is not a 64-bit integer.
 AddErrorNotANumber uint8 = 2
 )
 
-// Why a number was not added.
+// Reason for which a number was not added.
 type AddError struct {
         tag uint8
         value any

@@ -18,7 +18,7 @@ LevelInfo uint8 = 1
 LevelWarn uint8 = 2
 LevelError uint8 = 3
 )
-// How much a line matters.
+// Severity of a line.
 type Level = uint8
 
 //go:wasmimport skylark:plugin/log@0.1.2 write

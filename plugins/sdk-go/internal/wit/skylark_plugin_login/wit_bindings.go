@@ -15,13 +15,13 @@ runtime "skylark/internal/abi"
 
 type Entry = witTypes.Tuple2[string, string]
 
-// Whose the connection becomes.
+// The user of a connection, with details of the login.
 type Account struct {
         // The user.
 Uid string
-// None = what is known of it already.
+// None keeps the known device.
 Device witTypes.Option[string]
-// web, android, ios, windows, mac; none = what is known of it already.
+// web, android, ios, windows, mac; none keeps the known channel.
 Channel witTypes.Option[string]
 // Rooms to join at once.
 Rooms []string
@@ -32,15 +32,15 @@ Claims []witTypes.Tuple2[string, string]
 }
 
 const (
-// More effects than one call may have.
+// The call has more effects than allowed.
 ErrorTooMany uint8 = 0
-// There is no such connection on this node.
+// The connection does not exist on this node.
 ErrorGone uint8 = 1
-// A name or id is not valid: says which.
+// A name or id is not valid; the text says which.
 ErrorInvalid uint8 = 2
 )
 
-// Why the login was not staged.
+// Reason for which the login was not staged.
 type Error struct {
         tag uint8
         value any

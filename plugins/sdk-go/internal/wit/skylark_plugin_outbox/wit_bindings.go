@@ -18,15 +18,15 @@ type Message = skylark_plugin_types.Message
 type Target = skylark_plugin_types.Target
 
 const (
-// As the node's configuration says.
+// As configured on the node.
 HistoryConfigured uint8 = 0
-// Not kept.
+// The message is not kept.
 HistoryNo uint8 = 1
-// Kept for so many seconds.
+// The message is kept for this many seconds.
 HistoryTtl uint8 = 2
 )
 
-// What history does with the message. Carried, unused until the node keeps history.
+// Retention of the message in the history. Unused until the node keeps one.
 type History struct {
         tag uint8
         value any
@@ -55,28 +55,28 @@ func MakeHistoryTtl(value uint32) History {
 
 
 
-// How a push is published.
+// Options of a push.
 type Options struct {
         // Idempotency key.
 Key witTypes.Option[string]
-// Whether it is kept.
+// Retention in the history.
 History History
-// A connection to leave out.
+// A connection to exclude.
 NoEcho witTypes.Option[uint64]
 }
 
 const (
-// More pushes than one call may make.
+// The call makes more pushes than allowed.
 ErrorTooMany uint8 = 0
 // The message is over the size limit.
 ErrorTooLarge uint8 = 1
 // The chain of plugin pushes is too long.
 ErrorTooManyHops uint8 = 2
-// A name or id is not valid: says which.
+// A name or id is not valid; the text says which.
 ErrorInvalid uint8 = 3
 )
 
-// Why an effect was not staged.
+// Reason for which an effect was not staged.
 type Error struct {
         tag uint8
         value any

@@ -27,7 +27,7 @@ AudienceRoom uint8 = 4
 AudienceEveryone uint8 = 5
 AudienceEveryoneBut uint8 = 6
 )
-// What kind of target a publish has.
+// Kind of the target of a publish.
 type Audience = uint8
 
 //go:wasmimport skylark:plugin/publication@0.1.2 id

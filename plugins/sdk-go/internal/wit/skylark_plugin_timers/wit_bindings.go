@@ -15,13 +15,13 @@ runtime "skylark/internal/abi"
 
 
 const (
-// As many timers, or as much data, as a plugin may have.
+// The plugin has the maximum number of timers, or the maximum of data.
 ErrorTooMany uint8 = 0
-// A name of more than 128 bytes, data of more than 4 KiB, or a time of more than seven days: says which.
+// The name is over 128 bytes, the data over 4 KiB, or the time over seven days; the text says which.
 ErrorInvalid uint8 = 1
 )
 
-// Why a timer was not set or cancelled.
+// Reason for which a timer was not set or cancelled.
 type Error struct {
         tag uint8
         value any

@@ -13,19 +13,19 @@ import (
 // One key with its text.
 type Entry = witTypes.Tuple2[string, string]
 
-// What is said. An empty text is an absent one; an id or timestamp of 0 is given by the host.
+// A message. An empty text is absent; the host sets an id or timestamp of 0.
 type Message struct {
         // Number of the message.
 Id int64
-// What kind of message it is, e.g. `chat` or `900`.
+// Kind of message, e.g. `chat` or `900`.
 Action string
 // The body: texts by key.
 Content []witTypes.Tuple2[string, string]
-// Who says it, by the publisher's word.
+// Sender, as set by the publisher.
 Sender string
-// Who is meant, by the publisher's word. It routes nothing here.
+// Receiver, as set by the publisher. It does not affect routing.
 Receiver string
-// What goes with the body: avatar, nickname.
+// Entries next to the body: avatar, nickname.
 Extra []witTypes.Tuple2[string, string]
 // Headline.
 Title string
@@ -39,9 +39,9 @@ Timestamp int64
 
 // One device of a user.
 type DeviceOf struct {
-        // Whose device.
+        // The user.
 Uid string
-// Its name, as the client gave it when it bound.
+// Name of the device, as the client gave it when it bound.
 Device string
 }
 
@@ -62,7 +62,7 @@ TargetEveryone uint8 = 5
 TargetEveryoneBut uint8 = 6
 )
 
-// Who is to receive a push.
+// Receivers of a push.
 type Target struct {
         tag uint8
         value any
@@ -147,16 +147,16 @@ OriginHttp uint8 = 1
 OriginBroker uint8 = 2
 OriginPlugin uint8 = 3
 )
-// By which way something came in.
+// Way in which a publish arrived.
 type Origin = uint8
 
-// Who a connection belongs to.
+// User and connection of a client.
 type Identity struct {
         // The user.
 Uid string
 // The connection.
 Cid uint64
-// Its device, if it named one.
+// The device, if the client named one.
 Device witTypes.Option[string]
 // web, android, ios, windows, mac.
 Channel witTypes.Option[string]
