@@ -7,7 +7,6 @@
 mod changes;
 mod check;
 mod credential;
-mod fault;
 mod keys;
 mod listener;
 pub mod load;
@@ -17,10 +16,6 @@ mod bus;
 mod intakes;
 mod properties;
 mod read;
-mod value;
-mod veil;
-mod warn;
-mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -35,12 +30,12 @@ use crate::protocol::Dialect;
 pub use bus::{Bus, BusKind, KafkaConfig, RedisConfig};
 pub use changes::Changes;
 pub use credential::Credential;
-pub use fault::{ConfigError, Fault};
 pub use intakes::{Intake, IntakeKind, intake_names};
 pub use keys::{Key, keys, reference};
 pub use load::{Entry, Examined, GuardedFile, Loaded, Loader, Reloaded};
 pub use properties::Properties;
-pub use value::Source;
+pub use read::fault::{ConfigError, Fault};
+pub use read::value::Source;
 
 use read::{Bounded, Bytes, Secret};
 

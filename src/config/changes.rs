@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::read::Setting;
-use super::value::Value;
+use super::read::value::Value;
 use super::{Config, Credential, Intake, IntakeKind, Limits, Listener};
 
 /// Keys or prefixes of keys that a running node applies without a restart. [`is_live`] decides for `limits` and

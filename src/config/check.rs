@@ -1,14 +1,16 @@
 //! Rules that concern several keys, or that the type of one key cannot express.
 
+mod warn;
+
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use base64::Engine as _;
 
-use super::fault::{Fault, nearest};
+use super::read::fault::{Fault, nearest};
 use super::read::one_of;
-use super::value::Value;
+use super::read::value::Value;
 use super::{Config, IntakeKind, Service};
 use crate::authority::Authority;
 use crate::id::Room;

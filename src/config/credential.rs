@@ -6,9 +6,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::read::value::{Kind, Value};
+use super::read::veil::as_written;
 use super::read::{Codec, Reader, Secret};
-use super::value::{Kind, Value};
-use super::veil::as_written;
 
 /// Maximum size of a file that holds a text, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 10;

@@ -1,8 +1,8 @@
 //! The table of all keys, generated from the declaration of the tree; used by `config/skylark.yaml` and by tests.
 
 use super::Config;
+use super::read::value::{Kind, Value};
 use super::read::{Codec, Setting};
-use super::value::{Kind, Value};
 
 /// A key of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,12 +8,13 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Config;
 use super::changes::Changes;
 use super::check::check;
-use super::fault::{ConfigError, Fault};
+use super::read::fault::{ConfigError, Fault};
+use super::read::value::{Kind, Source, Value};
+use super::read::yaml;
 use super::read::{Reader, Setting};
-use super::value::{Kind, Source, Value};
-use super::{Config, yaml};
 use crate::id::{MAX_NAME_BYTES, NodeId};
 
 /// The base file if `--config` names no other.

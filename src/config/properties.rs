@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::credential::Credential;
+use super::read::value::{Kind, Value};
 use super::read::{Reader, Setting};
-use super::value::{Kind, Value};
 
 /// Properties by name. Values with secret names are never shown.
 #[derive(Clone, PartialEq, Eq, Default)]

@@ -2,15 +2,20 @@
 //!
 //! Also resolves references to text from elsewhere: `${NAME}`, `{env: NAME}`, `{file: path}`.
 
+pub(super) mod fault;
+pub(super) mod value;
+pub(super) mod veil;
+pub(super) mod yaml;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::fault::{Fault, nearest};
+use self::value::{Kind, Source, Value};
+use self::veil::{Veil, as_written};
 use super::credential;
-use super::fault::{Fault, nearest};
-use super::value::{Kind, Source, Value};
-use super::veil::{Veil, as_written};
 use super::{GuardedFile, Key, KvPlace};
 use crate::id::NodeId;
 use crate::protocol::Dialect;

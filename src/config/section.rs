@@ -55,15 +55,15 @@ macro_rules! tree_struct {
                 "keys and values".to_owned()
             }
 
-            fn read(value: &$crate::config::value::Value, reader: &mut $crate::config::read::Reader<'_>) -> Option<Self> {
+            fn read(value: &$crate::config::read::value::Value, reader: &mut $crate::config::read::Reader<'_>) -> Option<Self> {
                 reader.section(value, &[$(stringify!($field)),+])?;
                 $(let $field: Option<$type> = reader.field(value, stringify!($field), &$codec, || $default);)+
                 Some(Self { $($field: $field?,)+ })
             }
 
-            fn show(&self) -> $crate::config::value::Value {
+            fn show(&self) -> $crate::config::read::value::Value {
                 use $crate::config::read::Codec as _;
-                $crate::config::value::Value::map([$((stringify!($field), $codec.show(&self.$field))),+])
+                $crate::config::read::value::Value::map([$((stringify!($field), $codec.show(&self.$field))),+])
             }
 
             fn keys(path: &str, keys: &mut Vec<$crate::config::Key>) {
@@ -118,15 +118,15 @@ macro_rules! word_setting {
             }
 
             fn read(
-                value: &$crate::config::value::Value,
+                value: &$crate::config::read::value::Value,
                 reader: &mut $crate::config::read::Reader<'_>,
             ) -> Option<Self> {
                 reader.word(value, &$words)
             }
 
-            fn show(&self) -> $crate::config::value::Value {
+            fn show(&self) -> $crate::config::read::value::Value {
                 let word = $words.iter().find(|(own, _)| own == self).map_or("", |(_, word)| word);
-                $crate::config::value::Value::text(word)
+                $crate::config::read::value::Value::text(word)
             }
         }
     };

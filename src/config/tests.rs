@@ -407,7 +407,7 @@ proptest::proptest! {
     fn no_text_ends_the_reading_badly(text in r#"([a-z_]{1,9}|listeners|limits|api|keys|[:{}\[\],&*|>?!'"-]|[ \n]|\$\{|[0-9]{1,3}|\PC){0,60}"#) {
         let loader = Loader::isolated(None, None, &[]);
         let mut found = Vec::new();
-        if let Ok(value) = yaml::parse(&"s.yaml".into(), &text, &mut found) {
+        if let Ok(value) = read::yaml::parse(&"s.yaml".into(), &text, &mut found) {
             let mut tree = loader.defaults();
             tree.overlay(value);
             let mut reader = read::Reader::new(&loader.variables, found);

@@ -91,7 +91,7 @@ fn no_reload_leads_to_what_a_start_would_refuse() {
             files.write("s.yaml", new);
             let Ok(reloaded) = loaded.reload() else { continue };
             let mut faults = Vec::new();
-            check::check(&reloaded.config, &value::Value::text(""), false, &mut faults);
+            check::check(&reloaded.config, &read::value::Value::text(""), false, &mut faults);
             assert_eq!(faults, [], "{old} → {new}");
             taken += 1;
         }

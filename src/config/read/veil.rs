@@ -4,11 +4,11 @@
 
 use std::sync::OnceLock;
 
-use super::keys;
+use crate::config::keys;
 
 /// Position of a path relative to secret keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Veil {
+pub(in crate::config) enum Veil {
     /// No secret is near.
     None,
     /// Secrets are further below.
@@ -20,7 +20,7 @@ pub(super) enum Veil {
 }
 
 impl Veil {
-    pub(super) fn of(path: &str) -> Self {
+    pub(in crate::config) fn of(path: &str) -> Self {
         static SECRETS: OnceLock<Vec<String>> = OnceLock::new();
         let secrets = SECRETS.get_or_init(|| {
             let is_secret = keys().into_iter().filter(|key| key.is_secret);
@@ -53,7 +53,7 @@ fn without_numbers(path: &str) -> String {
 }
 
 /// Strips additions of editors and `echo` from a text of a file or variable: a byte order mark and one line break.
-pub(super) fn as_written(text: &str) -> &str {
+pub(in crate::config) fn as_written(text: &str) -> &str {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text))
 }

@@ -36,9 +36,9 @@ impl fmt::Display for Source {
 
 /// One value with its source.
 #[derive(Clone, PartialEq)]
-pub(super) struct Value {
-    pub(super) kind: Kind,
-    pub(super) source: Source,
+pub(in crate::config) struct Value {
+    pub(in crate::config) kind: Kind,
+    pub(in crate::config) source: Source,
 }
 
 /// As YAML, secrets masked.
@@ -50,7 +50,7 @@ impl fmt::Debug for Value {
 
 /// The kinds of values. Only `Display` shows them, and it masks secrets.
 #[derive(Clone, PartialEq)]
-pub(super) enum Kind {
+pub(in crate::config) enum Kind {
     /// Null: the key is not set.
     Null,
     /// A text. Numbers and booleans are texts until their key parses them.
@@ -65,32 +65,32 @@ pub(super) enum Kind {
 
 /// One key of a map.
 #[derive(Clone, PartialEq)]
-pub(super) struct Field {
-    pub(super) name: String,
+pub(in crate::config) struct Field {
+    pub(in crate::config) name: String,
     /// Source of the key itself.
-    pub(super) source: Source,
-    pub(super) value: Value,
+    pub(in crate::config) source: Source,
+    pub(in crate::config) value: Value,
 }
 
 impl Value {
     /// A built-in text.
-    pub(super) fn text(text: impl Into<String>) -> Self {
+    pub(in crate::config) fn text(text: impl Into<String>) -> Self {
         Self::built_in(Kind::Text(text.into()))
     }
 
     /// A built-in value.
-    pub(super) fn built_in(kind: Kind) -> Self {
+    pub(in crate::config) fn built_in(kind: Kind) -> Self {
         Self { kind, source: Source::Default }
     }
 
     /// A built-in map.
-    pub(super) fn map<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+    pub(in crate::config) fn map<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
         let field = |(name, value): (&str, Self)| Field { name: name.to_owned(), source: Source::Default, value };
         Self::built_in(Kind::Map(fields.into_iter().map(field).collect()))
     }
 
     /// Returns the value at a key of a map or an index of a list.
-    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+    pub(in crate::config) fn get(&self, name: &str) -> Option<&Self> {
         match &self.kind {
             Kind::Map(fields) => fields.iter().find(|field| field.name == name).map(|field| &field.value),
             Kind::List(items) => items.get(name.parse::<usize>().ok()?),
@@ -99,7 +99,7 @@ impl Value {
     }
 
     /// Merges `over` into this value: maps key by key, other values as a whole. A key without a value sets nothing.
-    pub(super) fn overlay(&mut self, over: Self) {
+    pub(in crate::config) fn overlay(&mut self, over: Self) {
         match (&mut self.kind, over.kind) {
             (_, Kind::Null) => {}
             (Kind::Map(mine), Kind::Map(theirs)) if !is_reference(mine) && !is_reference(&theirs) => {
@@ -122,7 +122,7 @@ impl Value {
 
     /// Sets `value` at `path`. A number in the path indexes a list; the length of the list appends an entry. Returns
     /// `false` if a number exceeds the length.
-    pub(super) fn place(&mut self, path: &[&str], value: Self) -> bool {
+    pub(in crate::config) fn place(&mut self, path: &[&str], value: Self) -> bool {
         let Some((name, rest)) = path.split_first() else {
             self.overlay(value);
             return true;
@@ -151,7 +151,7 @@ impl Value {
     }
 
     /// Sets the source of the whole value to `source`.
-    pub(super) fn stamp(&mut self, source: &Source) {
+    pub(in crate::config) fn stamp(&mut self, source: &Source) {
         self.source = source.clone();
         match &mut self.kind {
             Kind::Null | Kind::Text(_) | Kind::Secret(_) => {}
@@ -164,13 +164,13 @@ impl Value {
     }
 
     /// The source of the value at a path such as `listeners[0].serves`.
-    pub(super) fn source_at(&self, path: &str) -> Source {
+    pub(in crate::config) fn source_at(&self, path: &str) -> Source {
         let mut steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty());
         steps.try_fold(self, |value, step| value.get(step)).map_or(Source::Default, |value| value.source.clone())
     }
 
     /// The leaves with their paths. An empty list or map is a leaf.
-    pub(super) fn leaves(&self) -> Vec<(String, &Self)> {
+    pub(in crate::config) fn leaves(&self) -> Vec<(String, &Self)> {
         let mut leaves = Vec::new();
         self.collect_leaves("", &mut leaves);
         leaves

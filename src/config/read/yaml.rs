@@ -11,14 +11,14 @@ use super::fault::Fault;
 use super::value::{Field, Kind, Source, Value};
 
 /// Maximum file size in bytes.
-pub(super) const MAX_BYTES: u64 = 1 << 20;
+pub(in crate::config) const MAX_BYTES: u64 = 1 << 20;
 /// Maximum nesting depth.
 const MAX_DEPTH: usize = 32;
 /// Maximum bytes in memory, with the copies that aliases make.
 const MAX_WEIGHT: usize = 8 << 20;
 
 /// Reads one document; an empty one is an empty map. Duplicate keys are added to `faults`, and reading continues.
-pub(super) fn parse(file: &Arc<str>, text: &str, faults: &mut Vec<Fault>) -> Result<Value, Fault> {
+pub(in crate::config) fn parse(file: &Arc<str>, text: &str, faults: &mut Vec<Fault>) -> Result<Value, Fault> {
     let mut builder = Builder { file, open: Vec::new(), anchors: HashMap::new(), weight: 0, root: None, faults };
     let options = options! { flow_nesting_limit: MAX_DEPTH, block_nesting_limit: MAX_DEPTH, emit_comments: false };
     for event in Parser::new_from_str_with_options(text, options) {

@@ -1,6 +1,6 @@
 //! Warnings about settings that are valid but rarely intended. `skylark check` and the start of the node print them.
 
-use super::{Config, Listener, Scope, Service};
+use crate::config::{Config, Listener, Scope, Service};
 
 impl Config {
     /// One sentence per warning, with its key first.
@@ -27,7 +27,7 @@ impl Config {
 
     /// `manage` included the plugin commands until they got their own scope.
     fn warn_of_scopes(&self, warnings: &mut Vec<String>) {
-        let changed = |key: &&super::ApiKey| key.may(Scope::Manage) && !key.may(Scope::Plugins);
+        let changed = |key: &&crate::config::ApiKey| key.may(Scope::Manage) && !key.may(Scope::Plugins);
         for (index, key) in self.api.keys.iter().enumerate().filter(|(_, key)| changed(key)) {
             warnings.push(format!(
                 "api.keys[{index}].scopes: {:?} has `manage` without `plugins`, and may no longer enable, disable, reload or roll \

@@ -49,7 +49,7 @@ impl fmt::Display for ConfigError {
 }
 
 /// The known name closest to `name`, if it is close enough to be a typo.
-pub(super) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(in crate::config) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     // A name this long is not a typo, and the comparison is quadratic.
     if name.len() > 64 {
         return None;
