@@ -1,0 +1,27 @@
+//! Size of folders: so few files that a reader finds one by the names.
+
+use std::collections::BTreeMap;
+
+/// Most files of one folder. Files of its subfolders do not count.
+const MOST: usize = 15;
+
+/// Folders that may hold more files, each with its reason.
+const LARGE: &[(&str, &str)] = &[
+    ("src", "the modules of the layer table"),
+    ("src/cli/bench", "moves to a workspace member"),
+    ("src/cli/bench/cells", "moves to a workspace member"),
+    ("tests/it", "is sorted by subject"),
+    ("tests/it/support", "is sorted by subject"),
+];
+
+/// Folders of `src/` and `tests/it/` with too many files.
+pub fn faults(files: &[String]) -> Vec<String> {
+    let mut folders: BTreeMap<&str, usize> = BTreeMap::new();
+    for file in files.iter().filter(|file| file.starts_with("src/") || file.starts_with("tests/it/")) {
+        let (folder, _) = file.rsplit_once('/').expect("a path below src/ or tests/it/");
+        *folders.entry(folder).or_default() += 1;
+    }
+    let is_large = |folder: &str| LARGE.iter().any(|(large, _)| *large == folder);
+    let crowded = folders.into_iter().filter(|(folder, files)| *files > MOST && !is_large(folder));
+    crowded.map(|(folder, files)| format!("{folder}: {files} files")).collect()
+}
