@@ -12,6 +12,8 @@ mod examples;
 mod folders;
 #[path = "tidy/languages.rs"]
 mod languages;
+#[path = "tidy/links.rs"]
+mod links;
 #[path = "tidy/prose.rs"]
 mod prose;
 #[path = "tidy/reference.rs"]
@@ -406,19 +408,13 @@ fn code_blocks(text: &str) -> Vec<String> {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    let mut broken = Vec::new();
-    for path in FILES.iter().filter(|f| f.ends_with(".md")) {
-        let folder = Path::new(path).parent().unwrap();
-        let text = read(path);
-        for (at, _) in text.match_indices("](") {
-            let link = text[at + 2..].split([')', '#', ' ', '\n']).next().unwrap_or_default();
-            let foreign = link.is_empty() || link.contains("://") || link.starts_with("mailto:");
-            if !foreign && !ROOT.join(folder).join(link).exists() {
-                broken.push(format!("{path}: {link}"));
-            }
-        }
-    }
-    none("a link leads to a file of this tree", &broken);
+    let target = |path: &Path| {
+        let path = ROOT.join(path);
+        path.exists().then(|| std::fs::read_to_string(path).unwrap_or_default())
+    };
+    let documents = FILES.iter().filter(|file| file.ends_with(".md"));
+    let broken: Vec<String> = documents.flat_map(|path| links::faults(path, &read(path), target)).collect();
+    none("a link leads to a file of this tree, and its anchor to a heading", &broken);
 }
 
 #[test]
