@@ -92,7 +92,7 @@ pub enum End {
 }
 
 impl End {
-    /// The exit code of the process; `docs/guides/run-a-node.md` has the table.
+    /// The exit code of the process; `docs/reference/process.md` has the table.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

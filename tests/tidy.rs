@@ -322,9 +322,9 @@ fn every_metric_is_recorded_and_documented() {
     }
     assert!(rows.len() > 20, "the table of src/telemetry/names.rs is not where it was");
     none("a metric that is declared is recorded", &silent);
-    let document = read("docs/guides/run-a-node.md");
+    let document = read("docs/reference/metrics.md");
     let told: Vec<&str> = document.lines().filter(|l| l.starts_with("| `skylark_")).collect();
-    assert_eq!(told, rows, "docs/guides/run-a-node.md and src/telemetry/names.rs tell two stories");
+    assert_eq!(told, rows, "docs/reference/metrics.md and src/telemetry/names.rs tell two stories");
 }
 
 /// `NAME: kind = "skylark_…",`

@@ -1,6 +1,6 @@
 //! `skylark bench`: starts servers as separate processes, loads them, and reports their work per CPU-second.
 //!
-//! Shares no code with the hub or the server. Methods and validity rules: `docs/benchmarks/README.md`.
+//! Shares no code with the hub or the server. Methods and validity rules: `docs/benchmarks/method.md`.
 
 mod allocations;
 mod bar;
@@ -69,7 +69,7 @@ pub(super) struct Bench {
     /// Compare with the figures of an earlier run.
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Also measure a running peer: KIND=URL with options after commas (docs/benchmarks/README.md). Kinds: centrifugo,
+    /// Also measure a running peer: KIND=URL with options after commas (docs/benchmarks/method.md). Kinds: centrifugo,
     /// centrifugo-protobuf, pusher, cim. May be repeated.
     #[arg(long = "peer", value_name = "KIND=URL[,…]")]
     peers: Vec<String>,

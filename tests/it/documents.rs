@@ -9,16 +9,20 @@ mod snippets;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
+use crate::support::redis::free_address;
 use crate::support::terminals::{Desk, blocks};
 
 /// Their `sh` blocks are typed into terminals. The Chinese README has the blocks of the English one; tests/tidy.rs
 /// checks this.
-const PLAYED: [&str; 5] = [
+const PLAYED: [&str; 8] = [
     "README.md",
     "README.zh-CN.md",
+    "docs/tutorials/first-push.md",
+    "docs/tutorials/first-plugin.md",
+    "docs/tutorials/first-cluster.md",
+    "docs/guides/sign-plugins.md",
+    "docs/guides/tls.md",
     "docs/reference/http-api.md",
-    "docs/guides/run-a-node.md",
-    "docs/guides/write-a-plugin.md",
 ];
 
 /// The addresses of `config/skylark-dev.yaml`, in the order of its listeners.
@@ -31,6 +35,7 @@ cargo() { [ "$1 $2 $3" = "run --release --" ] || return 9; shift 3; "$BUILT" "$@
 skylark() { "$BUILT" "$@"; }
 curl() { command curl "$@" && echo; }
 tests/run() { test -x "$ROOT/tests/run"; }
+examples/cluster/up() { SKYLARK=$BUILT "$ROOT/examples/cluster/up"; }
 "#;
 
 /// A document and the settings to run it.
@@ -134,16 +139,37 @@ room_join {\"room\": \"lobby\"}
 }
 
 #[test]
-fn a_node_speaks_tls_as_operations_says() {
-    let mut play = Play::of("docs/guides/run-a-node.md");
+fn the_first_push_is_as_its_tutorial_says() {
+    Play { open_ended: &["1", "2"], ..Play::of("docs/tutorials/first-push.md").with_ports() }.run();
+}
+
+/// The nodes and Redis listen on free ports instead of those of the script.
+#[test]
+fn the_first_cluster_is_as_its_tutorial_says() {
+    let mut play = Play::of("docs/tutorials/first-cluster.md");
+    let [redis, nodes @ ..] = [(); 4].map(|()| free_address());
+    for (number, node) in (1..).zip(nodes) {
+        play.text = play.text.replace(&format!("127.0.0.1:808{number}"), &node.to_string());
+    }
+    play.text = play.text.replace("127.0.0.1:6390", &redis.to_string());
+    play.variables.push(("PORTS".to_owned(), nodes.map(|node| node.port().to_string()).join(" ")));
+    play.variables.push(("REDIS_PORT".to_owned(), redis.port().to_string()));
+    Play { open_ended: &["1", "2"], ..play }.run();
+}
+
+#[test]
+fn a_node_speaks_tls_as_its_guide_says() {
+    let mut play = Play::of("docs/guides/tls.md");
     play.text = play.text.replace(":8443", &format!(":{}", free()[0].port()));
     Play { open_ended: &["2"], ..play }.run();
 }
 
-/// The plugin is in C, which builds in a second; `tests/authors` covers the other languages.
+/// The plugin is in C, which builds in a second; `tests/authors` covers the other languages. The guide signs the plugin
+/// of the tutorial.
 #[test]
 fn a_plugin_is_made_and_signed_as_its_document_says() {
-    let mut play = Play::of("docs/guides/write-a-plugin.md");
+    let mut play = Play::of("docs/tutorials/first-plugin.md");
+    play.text = format!("{}\n{}", play.text, Play::of("docs/guides/sign-plugins.md").text);
     assert!(play.text.contains("--lang rust --role filter"));
     play.text = play.text.replace("--lang rust --role filter", "--lang c --role filter");
     Play { open_ended: &["1", "2"], ..play.with_ports() }.run();

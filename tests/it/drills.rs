@@ -1,5 +1,5 @@
 //! The cluster's guarantees under faults. Each drill is a ledger (`support/ledger.rs`) over real processes, short here
-//! and long with `tests/drills`. docs/guides/run-a-node.md has the table of the long ones.
+//! and long with `tests/drills`. docs/drills.md has the table of the long ones.
 
 mod channel;
 mod engine;

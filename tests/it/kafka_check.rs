@@ -157,9 +157,9 @@ async fn the_command_tells_what_is_wrong_with_an_intake() {
     assert!(is_good && said.contains(&format!("intake kafka {topic}: ok")), "{said}");
 }
 
-/// The rights table of docs/guides/run-a-node.md: operations, kind and name of each.
+/// The rights table of docs/guides/kafka-bus.md: operations, kind and name of each.
 fn rights() -> Vec<[String; 3]> {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/kafka-bus.md")).unwrap();
     let (_, rest) = text.split_once("| operations | on |").expect("the rights stand in the document");
     let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
     let right = |row: &str| {

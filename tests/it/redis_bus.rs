@@ -18,7 +18,7 @@ use crate::support::resp::{Reply, Resp};
 use crate::support::tls::Pair;
 
 /// The rights from the document.
-static RIGHTS: LazyLock<String> = LazyLock::new(|| documented_rights("docs/guides/run-a-node.md", "bus"));
+static RIGHTS: LazyLock<String> = LazyLock::new(|| documented_rights("docs/guides/redis-bus.md", "bus"));
 
 /// Runs `skylark check`; returns true if it succeeds, and its output.
 fn check(yaml: &str) -> (bool, String) {

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 const ROLES: [(&str, &str); 5] = [
     ("filter", "judges each publish once"),
-    ("auth", "decides who gets in"),
+    ("auth", "admits clients"),
     ("handler", "answers the keys that it owns"),
-    ("events", "hears of what happens"),
+    ("events", "follows users that come and go"),
     ("access", "decides which rooms a client may join"),
 ];
 /// Folder and suffix of the template, name of the language, word for the highlighter.
@@ -20,14 +20,14 @@ const LANGUAGES: [(&str, &str, &str); 6] = [
 ];
 
 const INTERFACES: [(&str, &str); 8] = [
-    ("kv", "keeps small state"),
-    ("counters", "count over a sliding window"),
-    ("outbox", "pushes to anyone"),
-    ("directory", "knows who is online"),
+    ("kv", "stores small values"),
+    ("counters", "counts over a sliding window"),
+    ("outbox", "pushes messages"),
+    ("directory", "lists online users"),
     ("crypto", "digests, signatures, randomness"),
-    ("http", "asks others"),
-    ("login", "gives a connection its user"),
-    ("timers", "ring later"),
+    ("http", "sends requests"),
+    ("login", "assigns a user to a connection"),
+    ("timers", "call the plugin later"),
 ];
 /// Language, and the files of its conformance plugin.
 const GUESTS: [(&str, &[&str]); 5] = [

@@ -1,5 +1,4 @@
-//! The minimal rights of an intake on its Redis, as in docs/guides/push-by-redis-or-kafka.md, and the findings of
-//! `skylark check`.
+//! The minimal rights of an intake on its Redis, as in docs/reference/intakes.md, and the findings of `skylark check`.
 
 use serde_json::json;
 
@@ -10,7 +9,7 @@ use crate::support::wire::Form;
 
 /// The rights from the block of the document.
 fn rights() -> Vec<String> {
-    documented_rights("docs/guides/push-by-redis-or-kafka.md", "intake").split_whitespace().map(str::to_owned).collect()
+    documented_rights("docs/reference/intakes.md", "intake").split_whitespace().map(str::to_owned).collect()
 }
 
 #[tokio::test]

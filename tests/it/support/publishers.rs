@@ -1,5 +1,5 @@
-//! Back ends that share no code with Skylark: the snippets of docs/guides/push-by-redis-or-kafka.md, run unchanged with
-//! client libraries of their languages. `tests/publishers/install` installs the clients.
+//! Back ends that share no code with Skylark: the snippets of the guides in [`GUIDES`], run unchanged with client
+//! libraries of their languages. `tests/publishers/install` installs the clients.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,9 +12,12 @@ pub struct Snippet {
     text: String,
 }
 
-/// Every snippet of the document, found by the comment above it: `<!-- publisher: redis php -->`.
+/// The documents with snippets.
+const GUIDES: [&str; 2] = ["docs/guides/push-by-redis-or-kafka.md", "docs/guides/dead-letters.md"];
+
+/// Every snippet of the guides, found by the comment above it: `<!-- publisher: redis php -->`.
 fn snippets() -> Vec<Snippet> {
-    let text = std::fs::read_to_string(root().join("docs/guides/push-by-redis-or-kafka.md")).unwrap();
+    let text = GUIDES.map(|guide| std::fs::read_to_string(root().join(guide)).unwrap()).join("\n");
     let mut found = Vec::new();
     for part in text.split("<!-- publisher: ").skip(1) {
         let (head, rest) = part.split_once(" -->\n```").expect("a block stands below");
@@ -28,7 +31,7 @@ fn snippets() -> Vec<Snippet> {
 }
 
 impl Snippet {
-    /// The only snippet of the document for an engine and a language.
+    /// The only snippet of the guides for an engine and a language.
     pub fn of(engine: &str, language: &str) -> Self {
         let mut found: Vec<Self> = snippets();
         found.retain(|snippet| snippet.engine == engine && snippet.language == language);

@@ -1,4 +1,5 @@
-// Package publishers imports the packages of the Go snippets in docs/guides/push-by-redis-or-kafka.md, so that they are compiled in advance.
+// Package publishers imports the packages of the Go snippets in docs/guides/push-by-redis-or-kafka.md, so that they are
+// compiled in advance.
 package publishers
 
 import (

@@ -1,4 +1,4 @@
-//! Format of a case file: setup, steps and expectations. Documented in `docs/guides/write-a-plugin.md`.
+//! Format of a case file: setup, steps and expectations. Documented in `docs/reference/plugin-cases.md`.
 
 use std::path::PathBuf;
 

@@ -144,7 +144,7 @@ impl Drill {
     }
 }
 
-/// A row of the table in docs/guides/run-a-node.md. Markers count as messages but not for the rate.
+/// A row of the table in docs/drills.md. Markers count as messages but not for the rate.
 fn row(seed: &Seed, (users, devices): (u32, u32), (lasted, taken): (Duration, u64), verdict: &Verdict) -> String {
     let Verdict { acked, nobody, refused, unknown, received, repeats, declared, slowest, .. } = verdict;
     let (name, word) = (seed.name.replace('_', " "), if verdict.is_exact() { "exact" } else { "**broken**" });
