@@ -2,6 +2,9 @@
 //!
 //! Does not depend on the hub or the broker: plugins act on others through [`Services`], which the node implements.
 //! `wasmtime` stays inside the modules below and appears in no signature here.
+//!
+//! Four rooms hold the host, and a room imports lower rooms only: `guest` (one instance), `imports` (the host functions
+//! that it calls), `calls` (roles, versions, circuits) and `loader` (from files to versions that serve).
 
 mod calls;
 pub mod check;
@@ -12,6 +15,7 @@ pub mod host;
 mod imports;
 pub mod kv;
 mod loader;
+mod options;
 mod owners;
 pub mod time;
 pub mod trial;
@@ -24,8 +28,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-pub use calls::breaker::Apart;
 pub use loader::trust;
+pub use options::{CompileIn, LoadError, Options};
 
 pub use crate::claim::{Admission, Answer, Claim, Refusal};
 
@@ -290,6 +294,17 @@ pub struct SetApart {
     pub times: u64,
     /// The newest of them, at most 20.
     pub sources: Vec<Apart>,
+}
+
+/// A source that is set apart, as shown to an operator.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Apart {
+    /// `user 1074`, `address 192.0.2.1, credential #1a2b`, `key shop, sender 1074`: never a credential.
+    pub source: String,
+    /// Guest failures of its calls.
+    pub failures: u32,
+    /// Milliseconds until its next call is let through.
+    pub left: u64,
 }
 
 /// Command of an operator to one plugin while the node runs.

@@ -3,6 +3,7 @@
 //! Imports the rooms `guest` and `imports`. Does not know where versions come from: the loader builds them.
 
 pub(super) mod access;
+pub(super) mod alarms;
 pub(super) mod auth;
 pub(super) mod breaker;
 pub(super) mod chain;
@@ -10,9 +11,9 @@ pub(super) mod commit;
 pub(super) mod events;
 pub(super) mod evidence;
 pub(super) mod handler;
+pub(super) mod lease;
 pub(super) mod pool;
 pub(super) mod retry;
 pub(super) mod snapshot;
 pub(super) mod source;
-pub(super) mod stats;
 pub(super) mod version;

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::Role;
-use super::host::{CompileIn, LoadError, Options};
+use super::guest::anatomy::Anatomy;
+use super::guest::files::Source;
+use super::guest::manifest::Manifest;
 use super::loader::disk::{self, Files, Owners};
-use super::loader::inspect::{self, Anatomy};
-use super::loader::load::{self, Env, Fault, Source};
-use super::loader::manifest::Manifest;
+use super::loader::inspect;
+use super::loader::load::{self, Env, Fault};
+use super::{CompileIn, LoadError, Options, Role};
 use crate::config::Plugins;
 
 /// Description of a plugin file, and every reason that keeps it from serving.

@@ -3,7 +3,6 @@
 //!
 //! Knows the node only as [`Services`], which are set once the node runs.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,72 +16,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::calls::events::{self, Queue};
 use super::calls::snapshot::Snapshot;
 use super::calls::version::warm_up;
-use super::calls::{access, auth, chain, handler};
-use super::fetch::Fetch;
+use super::calls::{access, alarms, auth, chain, handler};
 use super::guest::manifest::share;
-use super::imports::timers;
-use super::kv::{MemoryStore, Store};
-pub use super::loader::compile::{ChildLimits, CompileIn, compile_stdin};
+pub use super::loader::compile::{ChildLimits, compile_stdin};
 use super::loader::load::Env;
 use super::loader::reload::{Command, Loader, News, Patience, Told};
 use super::loader::trust::Trust;
 use super::loader::watch::Watch;
 pub use super::time::Time;
 use super::{
-    Access, Admission, Answer, Call, Claim, Event, JoinRequest, Judgement, PluginHost, Refusal, Services, Status,
-    Transport, Word, WordFault,
+    Access, Admission, Answer, Call, Claim, Event, JoinRequest, Judgement, LoadError, Options, PluginHost, Refusal,
+    Services, Status, Transport, Word, WordFault,
 };
 use crate::config::Plugins;
 use crate::message::Envelope;
-use crate::vital::Vitals;
-
-/// Why the plugin host cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The directory cannot be read.
-    #[error("plugins.dir: {}: {error}", path.display())]
-    Dir {
-        /// The directory.
-        path: PathBuf,
-        /// The cause.
-        error: std::io::Error,
-    },
-    /// wasmtime cannot be set up on this machine.
-    #[error("no plugin engine: {0}")]
-    Engine(String),
-    /// The system cannot create a thread.
-    #[error("no thread for plugins: {0}")]
-    Thread(std::io::Error),
-}
-
-/// Settings that the configuration file does not contain.
-pub struct Options {
-    /// Store for the small state of plugins.
-    pub kv: Arc<dyn Store>,
-    /// The network of plugins; `None` = plugins cannot send requests.
-    pub fetch: Option<Arc<dyn Fetch>>,
-    /// The time that guests see.
-    pub time: Time,
-    /// Where plugins are compiled.
-    pub compile: CompileIn,
-    /// Seed that makes the guests' random numbers repeatable; `None` takes the system's.
-    pub seed: Option<u64>,
-    /// Registry for the host's tasks and threads.
-    pub vitals: Vitals,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            kv: Arc::new(MemoryStore::default()),
-            fetch: None,
-            time: Time::default(),
-            compile: CompileIn::default(),
-            seed: None,
-            vitals: Vitals::default(),
-        }
-    }
-}
 
 /// The plugins of this node, in wasmtime.
 pub struct WasmHost {
@@ -130,7 +77,7 @@ impl WasmHost {
         let (queue, events) = Queue::new();
         let told = events::tell(Arc::clone(&serving), events, stopped.clone());
         tasks.spawn(vitals.run("plugin events", told));
-        let rung = timers::ring(Arc::clone(&env.timers), Arc::clone(&serving), stopped.clone());
+        let rung = alarms::ring(Arc::clone(&env.timers), Arc::clone(&serving), stopped.clone());
         tasks.spawn(vitals.run("plugin timers", rung));
         tasks.spawn(vitals.run("plugin instances", until(stopped, warm_up(asked))));
         Ok((Self { serving, env, events: queue, commands }, Tasks { stop, tasks }))

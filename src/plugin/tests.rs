@@ -23,8 +23,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::host::{Options, Tasks, WasmHost};
-use super::{Call, Claim, Judgement, PluginHost, Status, Transport};
+use super::host::{Tasks, WasmHost};
+use super::{Call, Claim, Judgement, Options, PluginHost, Status, Transport};
 use crate::config::Plugins;
 use crate::id::ConnectionId;
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Target};

@@ -16,22 +16,21 @@ use tokio::sync::mpsc;
 use toml::Table;
 use wasmtime::component::Component;
 
-use super::calls::pool::Lease;
+use super::calls::lease::Lease;
 use super::calls::snapshot::Snapshot;
 use super::calls::version::Version;
-use super::calls::{access, auth, chain, events, handler};
+use super::calls::{access, alarms, auth, chain, events, handler};
 use super::guest::failure::Failure;
+use super::guest::files::Source;
 use super::guest::instance::Instance;
-use super::host::{CompileIn, LoadError, Options};
-use super::imports::timers;
+use super::guest::manifest::Manifest;
 use super::kv::{MemoryStore, Share, Store, Write};
 use super::loader::disk::{self, Files, Owners};
-use super::loader::load::{self, Env, Source};
-use super::loader::manifest::Manifest;
+use super::loader::load::{self, Env};
 use super::time::Time;
 use super::{
-    Access, Admission, Answer, Call, Claim, Effect, Event, JoinRequest, Judgement, Presence, Refusal, Role, Services,
-    Transport,
+    Access, Admission, Answer, Call, Claim, CompileIn, Effect, Event, JoinRequest, Judgement, LoadError, Options,
+    Presence, Refusal, Role, Services, Transport,
 };
 use crate::config::Plugins;
 use crate::id::Uid;
@@ -326,7 +325,7 @@ impl Stage {
                 let words = format!("the timer {:?} is due, and the plugin does not export alarms", due.name);
                 return Err(Failed { kind: "alarms", words });
             }
-            timers::hand(&self.version, &due).await?;
+            alarms::hand(&self.version, &due).await?;
             told.push(due.name);
             if told.len() > MOST_TIMERS {
                 let words = format!("more than {MOST_TIMERS} timers were told, the last one {:?}", told.last());

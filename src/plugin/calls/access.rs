@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::pool::Lease;
+use super::lease::Lease;
 use super::retry;
 use super::snapshot::{Gate, Snapshot};
 use super::source::CallSource;
-use super::stats::{self, Outcome};
 use super::version::Version;
+use super::version::stats::{self, Outcome};
 use crate::plugin::guest::bindings::exports::skylark::plugin::access::Answer;
 use crate::plugin::guest::convert;
 use crate::plugin::guest::failure::Failure;

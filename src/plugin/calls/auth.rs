@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use super::commit::{self, Ended};
-use super::pool::Lease;
+use super::lease::Lease;
 use super::retry;
 use super::snapshot::{Gate, Snapshot};
 use super::source::CallSource;
-use super::stats::{self, Outcome};
 use super::version::Version;
+use super::version::stats::{self, Outcome};
 use crate::plugin::guest::bindings::exports::skylark::plugin::auth::Answer;
+use crate::plugin::guest::counters::Counted;
 use crate::plugin::guest::failure::{Cause, Failure};
 use crate::plugin::guest::manifest::share;
 use crate::plugin::guest::state::Staged;
 use crate::plugin::guest::{answers, convert};
-use crate::plugin::imports::counters::Counted;
 use crate::plugin::{Admission, Claim, Refusal, Role, Transport, UNAVAILABLE};
 
 /// Asks the plugins in order until one decides.

@@ -21,9 +21,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-pub use failing::Apart;
-
 use super::source::{CallSource, SourceId};
+use crate::plugin::Apart;
 use crate::plugin::guest::failure::{Failure, Kind};
 use failing::{Counted, Failing};
 use seen::{Sampler, Seconds, Seen, WINDOW};

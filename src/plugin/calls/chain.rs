@@ -5,19 +5,19 @@
 
 use std::sync::Arc;
 
-use super::pool::Lease;
+use super::lease::Lease;
 use super::snapshot::{Gate, Served, Snapshot};
 use super::source::CallSource;
-use super::stats::{self, Outcome};
 use super::version::Version;
+use super::version::stats::{self, Outcome};
 use super::{evidence, retry};
 use crate::message::Envelope;
 use crate::plugin::guest::bindings::exports::skylark::plugin::filter::Verdict;
+use crate::plugin::guest::counters::Counted;
 use crate::plugin::guest::failure::{Cause, Failure};
 use crate::plugin::guest::manifest::share;
 use crate::plugin::guest::state::Publish;
 use crate::plugin::guest::{answers, convert};
-use crate::plugin::imports::counters::Counted;
 use crate::plugin::{Judgement, Refusal, Role, Unjudged};
 
 /// Returns one judgement for each envelope, in order.

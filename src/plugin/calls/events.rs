@@ -7,11 +7,11 @@ use metrics::counter;
 use tokio::sync::{mpsc, watch};
 
 use super::commit::{self, Ended};
-use super::pool::Lease;
+use super::lease::Lease;
 use super::snapshot::Snapshot;
 use super::source::CallSource;
-use super::stats::Outcome;
 use super::version::Version;
+use super::version::stats::Outcome;
 use crate::plugin::guest::failure::Failure;
 use crate::plugin::guest::manifest::share;
 use crate::plugin::{Event, Role};

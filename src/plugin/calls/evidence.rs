@@ -3,16 +3,14 @@
 //! A filter has no effects, so it can be asked again. If both versions fail, the input is to blame and there is no
 //! evidence. The previous version runs off the worker threads, within the node's bound on second opinions.
 
-pub(in crate::plugin) mod opinions;
-
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::evidence::opinions::Purpose;
-use super::pool::Lease;
+use super::lease::Lease;
 use super::source::SourceId;
 use super::version::Version;
+use super::version::opinions::Purpose;
 use crate::plugin::guest::answers;
 use crate::plugin::guest::bindings::exports::skylark::plugin::filter::Verdict;
 use crate::plugin::guest::failure::Failure;

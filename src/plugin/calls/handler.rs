@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::commit::{self, Ended};
-use super::pool::Lease;
+use super::lease::Lease;
 use super::source::CallSource;
-use super::stats::Outcome;
 use super::version::Version;
+use super::version::stats::Outcome;
 use crate::message::Entries;
 use crate::plugin::guest::failure::{Cause, Failure, Kind};
 use crate::plugin::guest::{answers, convert};

@@ -5,7 +5,8 @@
 //! or access plugin that neither sent a request nor wrote a key. Writes of a failed call were never committed. But a
 //! plugin that writes may mean to count its attempts, so it is not asked twice.
 //!
-//! [`SecondOpinions`](super::evidence::opinions::SecondOpinions) bounds the retries. Beyond the bound the first failure counts.
+//! [`SecondOpinions`](super::version::opinions::SecondOpinions) bounds the retries. Beyond the bound the first failure
+//! counts.
 
 use std::sync::Arc;
 
@@ -13,16 +14,16 @@ use metrics::counter;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use super::evidence::opinions::Purpose;
 use super::source::CallSource;
 use super::version::Version;
+use super::version::opinions::Purpose;
 use crate::plugin::guest::bindings::exports::skylark::plugin::access;
 use crate::plugin::guest::bindings::exports::skylark::plugin::auth::Answer;
 use crate::plugin::guest::bindings::exports::skylark::plugin::filter::Verdict;
+use crate::plugin::guest::counters::Counted;
 use crate::plugin::guest::failure::{Failure, Kind};
 use crate::plugin::guest::instance::Instance;
 use crate::plugin::guest::state::{Publish, Staged};
-use crate::plugin::imports::counters::Counted;
 use crate::plugin::{Claim, JoinRequest, Transport};
 use crate::telemetry::names;
 

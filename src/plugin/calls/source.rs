@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use ahash::RandomState;
 
 use crate::message::{Envelope, Origin};
-use crate::plugin::imports::timers::Due;
+use crate::plugin::guest::timers::Due;
 use crate::plugin::{Call, Claim, Event, Transport};
 
 /// Longest part of a name that is shown, bytes.

@@ -1,5 +1,8 @@
 //! One version of one plugin as it serves: linked, warm, counted. Immutable except for its pool and its counters.
 
+pub(in crate::plugin) mod opinions;
+pub(in crate::plugin) mod stats;
+
 use std::sync::Arc;
 use std::sync::Weak;
 use std::time::Instant;
@@ -9,15 +12,15 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::breaker::{Breaker, Consequence, Pass};
-use super::evidence::opinions::SecondOpinions;
 use super::pool::Pool;
 use super::source::{CallSource, SourceId};
-use super::stats::{Outcome, Stats};
+use super::version::opinions::SecondOpinions;
+use super::version::stats::{Outcome, Stats};
 use crate::plugin::Role;
 use crate::plugin::guest::failure::{Failure, Kind};
+use crate::plugin::guest::files::Mark;
 use crate::plugin::guest::instance::{Blueprint, Instance};
-use crate::plugin::loader::load::Mark;
-use crate::plugin::loader::manifest::Manifest;
+use crate::plugin::guest::manifest::Manifest;
 use crate::telemetry::names;
 
 /// A plugin version.

@@ -1,14 +1,11 @@
-//! The wasmtime engine of the process, and the imports that every plugin links against.
+//! The wasmtime engine of the process.
 //!
 //! Knows nothing about plugins. The allocation strategy is per engine: pooling if the machine grants the address space,
 //! on demand for everything if it does not.
 
-use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
-use super::bindings::Everything;
 use super::limits::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES};
-use super::state::Guest;
 use crate::config::PluginCaps;
 use crate::telemetry::names;
 
@@ -85,17 +82,6 @@ fn pool(instances: u32, caps: &PluginCaps) -> PoolingAllocationConfig {
         .linear_memory_keep_resident(64 << 10)
         .table_keep_resident(4 << 10);
     pool
-}
-
-/// Everything that a component may import: Skylark's interfaces, and WASI with an empty context.
-///
-/// # Errors
-/// The error of wasmtime if two definitions have the same name.
-pub(in crate::plugin) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
-    let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    Everything::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
-    Ok(linker)
 }
 
 /// Weak reference for the ticker, which must not keep the engine alive.

@@ -10,14 +10,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
+use super::anatomy::Anatomy;
 use super::bindings::exports::skylark::plugin as wit;
 use super::convert;
+use super::counters::Counted;
 use super::failure::{Failure, Kind};
 use super::limits::{Budget, Meter, Tick};
 use super::state::{Context, Guest, Publish, Staged};
 use super::ticker::Beat;
-use crate::plugin::imports::counters::Counted;
-use crate::plugin::loader::inspect::Anatomy;
 use crate::plugin::{Call, Claim, Event, JoinRequest, Role, Transport};
 
 /// Everything that is needed to make instances of one plugin version.

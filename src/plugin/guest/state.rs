@@ -8,15 +8,16 @@ use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::counters::{Counted, Table};
 use super::failure::Waiting;
 use super::limits::{Budget, Limits, Memory, Meter, Overrun, Rate};
+use super::manifest::outgoing::Outgoing;
+use super::manifest::settings::Settings;
+use super::timers::{Change, Timers};
 use super::wasi::{self, LogBudget};
 use crate::message::{Envelope, Message, Origin, Publisher, Target};
 use crate::plugin::fetch::Fetch;
-use crate::plugin::imports::counters::{Counted, Table};
-use crate::plugin::imports::timers::{Change, Timers};
 use crate::plugin::kv::{self, Commit};
-use crate::plugin::loader::manifest::{Outgoing, Settings};
 use crate::plugin::time::Time;
 use crate::plugin::{Effect, Role, Services};
 

@@ -19,19 +19,9 @@ use super::cache::{self, Cache};
 use super::draft::Draft;
 use super::inspect;
 use crate::config::CompileLimits;
-use crate::plugin::digest;
+use crate::plugin::{CompileIn, digest};
 
 const CRASHED: &str = "the compiler crashed on this file";
-
-/// Where plugins are compiled.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum CompileIn {
-    /// In this process, without limits: for an author's commands, and for programs other than `skylark`.
-    #[default]
-    ThisProcess,
-    /// In a child process of this binary, which must be `skylark`, within the limits of `plugins.compile`.
-    Child,
-}
 
 /// The compiler of one engine. Cheap to clone; all clones together compile one plugin at a time.
 #[derive(Clone)]

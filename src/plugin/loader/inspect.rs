@@ -7,8 +7,10 @@ use std::collections::BTreeSet;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::manifest::{GRANTS, Manifest};
+use super::manifest::GRANTS;
 use crate::plugin::Role;
+use crate::plugin::guest::anatomy::Anatomy;
+use crate::plugin::guest::manifest::Manifest;
 
 /// Package and version that this host offers. A guest for a higher patch number may need functions that are missing
 /// here.
@@ -17,18 +19,6 @@ const VERSION: &str = "0.1.";
 
 /// WASI interfaces that an empty context satisfies.
 const WASI: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
-
-/// Roles, exports and imports of a component.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::plugin) struct Anatomy {
-    pub(in crate::plugin) roles: Vec<Role>,
-    pub(in crate::plugin) lifecycle: bool,
-    pub(in crate::plugin) alarms: bool,
-    /// Skylark interfaces that it imports, by short name.
-    pub(in crate::plugin) imports: Vec<String>,
-    /// The versions of the Skylark package that it names.
-    pub(in crate::plugin) versions: BTreeSet<String>,
-}
 
 /// Checks the first bytes, which tell a component from files that are often taken for one.
 ///

@@ -10,36 +10,36 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use metrics::gauge;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
 use super::cache::Cache;
 use super::compile::{self, Compiler};
-use super::inspect::{self, Anatomy};
-use super::manifest::Manifest;
+use super::inspect;
 use super::trust::Trust;
 use crate::clock;
 use crate::config::{PluginCaps, Plugins};
 use crate::plugin::calls::breaker::{self, Breaker};
-use crate::plugin::calls::evidence::opinions::SecondOpinions;
 use crate::plugin::calls::pool::Pool;
-use crate::plugin::calls::stats::{Stats, Told};
+use crate::plugin::calls::version::opinions::SecondOpinions;
+use crate::plugin::calls::version::stats::{Stats, Told};
 use crate::plugin::calls::version::{Alarm, Version, Warmer};
 use crate::plugin::fetch::Fetch;
+use crate::plugin::guest::anatomy::Anatomy;
+use crate::plugin::guest::counters::Counters;
 use crate::plugin::guest::engine;
 use crate::plugin::guest::failure::Kind;
+use crate::plugin::guest::files::Source;
 use crate::plugin::guest::instance::{Blueprint, Indices, Instance};
 use crate::plugin::guest::limits::{Limits, Rate};
+use crate::plugin::guest::manifest::Manifest;
 use crate::plugin::guest::state::{Context, Guest};
 use crate::plugin::guest::ticker::Ticker;
-use crate::plugin::host::{LoadError, Options};
-use crate::plugin::imports::counters::Counters;
-use crate::plugin::imports::http;
-use crate::plugin::imports::timers::Timers;
+use crate::plugin::guest::timers::Timers;
+use crate::plugin::imports::{self, http};
 use crate::plugin::time::Time;
-use crate::plugin::{Role, Services, digest, kv};
+use crate::plugin::{LoadError, Options, Role, Services, kv};
 use crate::telemetry::names;
 
 /// Most keys of one handler, and longest one in bytes.
@@ -93,7 +93,7 @@ impl Env {
         alarm: Alarm,
     ) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
-        let linker = engine::linker(&engine).map_err(failed)?;
+        let linker = imports::linker(&engine).map_err(failed)?;
         let ticker = Ticker::start(engine::weak(&engine), config.ticker_lag, options.vitals.watch("plugin ticker"));
         let ticker = ticker.map_err(LoadError::Thread)?;
         let cache = open_cache(config, &engine);
@@ -173,50 +173,6 @@ fn open_cache(config: &Plugins, engine: &Engine) -> Option<Cache> {
     }
     let cache = Cache::open(&config.cache, compile::fingerprint(engine), config.cache_bytes as u64);
     cache.inspect_err(|error| tracing::warn!(%error, "compiled plugins are not kept")).ok()
-}
-
-/// A plugin's files, read whole.
-#[derive(Clone)]
-pub(in crate::plugin) struct Source {
-    pub(in crate::plugin) plugin: Arc<str>,
-    pub(in crate::plugin) bytes: Arc<[u8]>,
-    pub(in crate::plugin) mark: Mark,
-}
-
-/// Identity of one state of a plugin's files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::plugin) struct Mark {
-    /// SHA-256 of the component, hexadecimal.
-    pub(in crate::plugin) hash: Arc<str>,
-    /// The manifest's text.
-    pub(in crate::plugin) manifest: Option<Arc<str>>,
-    /// Content of the signature file beside the component.
-    pub(in crate::plugin) signature: Option<Arc<str>>,
-}
-
-impl Mark {
-    /// True if there is a manifest that is not blank.
-    pub(in crate::plugin) fn is_ruled(&self) -> bool {
-        self.manifest.as_deref().is_some_and(|text| !text.trim().is_empty())
-    }
-}
-
-impl Source {
-    pub(in crate::plugin) fn new(
-        plugin: Arc<str>,
-        bytes: Vec<u8>,
-        manifest: Option<String>,
-        signature: Option<String>,
-    ) -> Self {
-        let hash = digest::of(&bytes).into();
-        let mark = Mark { hash, manifest: manifest.map(Into::into), signature: signature.map(Into::into) };
-        Self { plugin, bytes: bytes.into(), mark }
-    }
-
-    /// The manifest's text; empty if there is no manifest.
-    pub(in crate::plugin) fn manifest(&self) -> &str {
-        self.mark.manifest.as_deref().unwrap_or_default()
-    }
 }
 
 /// Why a file does not serve.

@@ -31,11 +31,12 @@ use tokio::time::Instant;
 use wasmtime::component::Component;
 
 use super::disk::{self, Files, Owners, ReadError, Seen};
-use super::load::{self, Env, Fault, Mark, Source};
-use super::manifest::Manifest;
+use super::load::{self, Env, Fault};
 use crate::config::Plugins;
 use crate::plugin::calls::snapshot::{Entry, Snapshot};
 use crate::plugin::calls::version::{Condemned, Version};
+use crate::plugin::guest::files::{Mark, Source};
+use crate::plugin::guest::manifest::Manifest;
 use crate::telemetry::names;
 
 use kept::Kept;
@@ -431,8 +432,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::Options;
     use crate::plugin::calls::snapshot::State;
-    use crate::plugin::host::Options;
 
     #[test]
     fn every_file_that_is_gone_or_empty_is_waited_for() {

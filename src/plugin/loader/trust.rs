@@ -8,9 +8,9 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublic
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::load::Source;
-use super::manifest::Manifest;
 use crate::config::Plugins;
+use crate::plugin::guest::files::Source;
+use crate::plugin::guest::manifest::Manifest;
 
 /// Requirements of the configuration for each file.
 #[derive(Debug, Clone, Default)]

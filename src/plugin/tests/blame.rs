@@ -9,9 +9,9 @@ use super::swap::until;
 use super::{Bench, call, config, envelope, passed};
 use crate::id::{ConnectionId, Uid};
 use crate::message::{Envelope, Publisher};
-use crate::plugin::host::{Options, WasmHost};
+use crate::plugin::host::WasmHost;
 use crate::plugin::kv::{Commit, Found, KvError, Share, Store};
-use crate::plugin::{Call, Claim, Judgement, PluginHost, Refusal, Transport, Unjudged, Word};
+use crate::plugin::{Call, Claim, Judgement, Options, PluginHost, Refusal, Transport, Unjudged, Word};
 
 fn guest(name: &str) -> Vec<u8> {
     let dist = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/testing/dist");

@@ -11,9 +11,9 @@ use tokio::sync::Notify;
 
 use super::guests::{self, FINE};
 use super::{Bench, call, config, rejected};
-use crate::plugin::PluginHost;
-use crate::plugin::host::{Options, WasmHost};
+use crate::plugin::host::WasmHost;
 use crate::plugin::kv::{Commit, Found, KvError, MemoryStore, Share, Store};
+use crate::plugin::{Options, PluginHost};
 use crate::telemetry::Metrics;
 
 /// A filter that runs `first`, and rejects with 100 plus the number of its instance's calls.

@@ -10,9 +10,9 @@ use super::guests::{self, ADMIT, ALLOW, FINE, TRAP};
 use super::{Bench, config, envelope, passed, rejected};
 use crate::config::Plugins;
 use crate::plugin::check::check_dir;
-use crate::plugin::host::{Options, WasmHost};
+use crate::plugin::host::WasmHost;
 use crate::plugin::loader::trust::SigningKey;
-use crate::plugin::{Judgement, PluginHost};
+use crate::plugin::{Judgement, Options, PluginHost};
 
 /// A plugin directory for several nodes, one after the other.
 pub(super) struct Place {

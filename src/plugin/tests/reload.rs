@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::guests::{self, ABSTAIN, ADMIT, ALLOW, FINE, TRAP};
 use super::{Bench, config, envelope, passed, rejected};
 use crate::plugin::check::{check_dir, check_file};
-use crate::plugin::host::{LoadError, Options, WasmHost};
-use crate::plugin::{Judgement, PluginHost};
+use crate::plugin::host::WasmHost;
+use crate::plugin::{Judgement, LoadError, Options, PluginHost};
 
 #[tokio::test]
 async fn a_broken_file_leaves_the_last_good_version_serving() {

@@ -10,8 +10,9 @@ use futures_util::future::BoxFuture;
 
 use super::guests::{self, ADMIT, ALLOW, LOOP};
 use super::{Bench, config, passed, rejected};
+use crate::plugin::Options;
 use crate::plugin::fetch::{Fetch, FetchError, FetchRequest, FetchResponse};
-use crate::plugin::host::{Options, WasmHost};
+use crate::plugin::host::WasmHost;
 use crate::plugin::kv::{Commit, Found, KvError, MemoryStore, Share, Store};
 
 /// Finds nothing at the first read, and five bytes from then on.

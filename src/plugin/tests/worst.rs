@@ -14,16 +14,16 @@ use super::config;
 use crate::claim::Claim;
 use crate::id::{ConnectionId, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Publisher, Target};
-use crate::plugin::calls::pool::Lease;
+use crate::plugin::calls::lease::Lease;
 use crate::plugin::calls::version::Version;
 use crate::plugin::guest::engine;
 use crate::plugin::guest::failure::Failure;
+use crate::plugin::guest::files::Source;
 use crate::plugin::guest::instance::Instance;
+use crate::plugin::guest::manifest::Manifest;
 use crate::plugin::guest::state::Publish;
-use crate::plugin::host::{CompileIn, Options};
-use crate::plugin::loader::load::{self, Env, Source};
-use crate::plugin::loader::manifest::Manifest;
-use crate::plugin::{Call, Event, Identity, JoinRequest, Role, Transport};
+use crate::plugin::loader::load::{self, Env};
+use crate::plugin::{Call, CompileIn, Event, Identity, JoinRequest, Options, Role, Transport};
 
 /// Fuel that a slow core executes in a millisecond. The two virtual cores that this was written on do 8 to 12 million.
 const FUEL_PER_MS: u64 = 4_000_000;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::super::source::SourceId;
 use super::seen::{Seconds, is_recent, slot};
+use crate::plugin::Apart;
 
 /// Most sources in the table.
 const SOURCES: usize = 4_096;
@@ -44,17 +45,6 @@ pub(super) struct Counted {
     pub(super) sources: usize,
     pub(super) slots: usize,
     pub(super) places: usize,
-}
-
-/// A source that is set apart, as shown to an operator.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Apart {
-    /// `user 1074`, `address 192.0.2.1, credential #1a2b`, `key shop, sender 1074`: never a credential.
-    pub source: String,
-    /// Guest failures of its calls.
-    pub failures: u32,
-    /// Milliseconds until its next call is let through.
-    pub left: u64,
 }
 
 impl Failing {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use metrics::counter;
 
 use super::super::disk::Seen;
-use super::super::load::{Fault, Source};
-use super::super::manifest::Manifest;
+use super::super::load::Fault;
 use super::Loader;
 use crate::plugin::Role;
 use crate::plugin::calls::snapshot::{Entry, Shut, State};
+use crate::plugin::guest::files::Source;
+use crate::plugin::guest::manifest::Manifest;
 use crate::telemetry::names;
 
 impl Loader {

@@ -12,12 +12,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::super::cache;
-use super::super::load::{self, Source};
-use super::super::manifest::Manifest;
+use super::super::load;
 use super::{Loader, RolledBack, blocking};
 use crate::plugin::Rejected;
 use crate::plugin::calls::snapshot::Entry;
 use crate::plugin::calls::version::Version;
+use crate::plugin::guest::files::{Mark, Source};
+use crate::plugin::guest::manifest::Manifest;
 
 const ENDING: &str = ".wasm";
 
@@ -64,7 +65,7 @@ impl Kept {
     }
 
     /// The component with this hash.
-    fn take(&self, plugin: &Arc<str>, mark: &load::Mark) -> Result<Source, String> {
+    fn take(&self, plugin: &Arc<str>, mark: &Mark) -> Result<Source, String> {
         let path = self.folder.join(format!("{}{ENDING}", mark.hash));
         let read = || -> io::Result<Vec<u8>> {
             let (mut file, mut bytes) = (cache::open_own(&path)?, Vec::new());

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::super::cache;
-use super::super::load::{Fault, Mark};
-use super::super::manifest::Manifest;
+use super::super::load::Fault;
 use super::{Loader, Plugin};
 use crate::plugin::calls::snapshot::{Entry, Shut, State};
 use crate::plugin::calls::version;
+use crate::plugin::guest::files::Mark;
+use crate::plugin::guest::manifest::Manifest;
 use crate::plugin::guest::manifest::matching::Rules;
 use crate::plugin::{Role, digest};
 

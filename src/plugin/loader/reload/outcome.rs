@@ -5,12 +5,12 @@ use std::sync::Arc;
 use metrics::counter;
 
 use super::super::load::Fault;
-use super::super::manifest::Manifest;
 use super::Loader;
 use super::probation::Trial;
 use crate::plugin::Rejected;
 use crate::plugin::calls::snapshot::{Canary, Entry, State};
 use crate::plugin::calls::version::Version;
+use crate::plugin::guest::manifest::Manifest;
 use crate::telemetry::names;
 
 impl Loader {

@@ -1,0 +1,71 @@
+//! Leases of instances: a call takes a warm one, else makes one.
+//!
+//! A call takes the instance of its own slot, else steals one, else makes one, up to the bound on live instances. It
+//! never waits for another call.
+
+use std::sync::Arc;
+
+use metrics::counter;
+
+use super::version::Version;
+use crate::plugin::guest::failure::{Failure, Kind};
+use crate::plugin::guest::instance::Instance;
+use crate::telemetry::names;
+
+/// An instance for one call, or for several of one batch.
+///
+/// Only [`Lease::give_back`] returns the instance to the pool. Any other drop (an error, a time-out, a caller that went
+/// away) throws its store away and requests a new instance.
+pub(in crate::plugin) struct Lease<'a> {
+    version: &'a Arc<Version>,
+    instance: Option<Box<Instance>>,
+}
+
+impl<'a> Lease<'a> {
+    /// Takes a warm instance or makes one.
+    pub(in crate::plugin) async fn take(version: &'a Arc<Version>) -> Result<Self, Failure> {
+        if !version.blueprint.beat.is_alive() {
+            return Err(Failure::new(Kind::Ticker, "the plugin ticker has ended: nothing would bound its time"));
+        }
+        let pool = &version.pool;
+        if let Some(instance) = pool.take() {
+            return Ok(Self { version, instance: Some(instance) });
+        }
+        // The caller waits, so its wall time is the bound, even where a start may take longer.
+        let wall = version.blueprint.context.limits.longest_wall(&version.roles);
+        let instance = Box::new(Instance::within(&version.blueprint, wall).await?);
+        version.stats.one_shot();
+        Ok(Self { version, instance: Some(instance) })
+    }
+
+    pub(in crate::plugin) fn instance(&mut self) -> &mut Instance {
+        self.instance.as_mut().expect("a lease holds its instance until it ends")
+    }
+
+    /// Returns a healthy instance to the pool.
+    pub(in crate::plugin) fn give_back(mut self) {
+        let held = self.instance().memory();
+        self.version.stats.held(held);
+        if let Some(why) = self.instance().wear() {
+            self.instance = None;
+            self.replace(why);
+        } else if let Some(instance) = self.instance.take() {
+            self.version.pool.put(instance);
+        }
+    }
+}
+
+impl Lease<'_> {
+    fn replace(&self, why: &'static str) {
+        counter!(names::PLUGIN_RECYCLED, "plugin" => self.version.name.to_string(), "reason" => why).increment(1);
+        self.version.ask_to_warm();
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if self.instance.take().is_some() {
+            self.replace("error");
+        }
+    }
+}

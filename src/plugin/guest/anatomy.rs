@@ -1,0 +1,17 @@
+//! What a component exports and imports, as the inspection of its file found it.
+
+use std::collections::BTreeSet;
+
+use crate::plugin::Role;
+
+/// Roles, exports and imports of a component.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::plugin) struct Anatomy {
+    pub(in crate::plugin) roles: Vec<Role>,
+    pub(in crate::plugin) lifecycle: bool,
+    pub(in crate::plugin) alarms: bool,
+    /// Skylark interfaces that it imports, by short name.
+    pub(in crate::plugin) imports: Vec<String>,
+    /// The versions of the Skylark package that it names.
+    pub(in crate::plugin) versions: BTreeSet<String>,
+}
