@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::{FILES, none};
+
 /// Most files of one folder. Files of its subfolders do not count.
 const MOST: usize = 15;
 
@@ -14,8 +16,13 @@ const LARGE: &[(&str, &str)] = &[
     ("tests/it/support", "is sorted by subject"),
 ];
 
+#[test]
+fn folders_have_at_most_15_files() {
+    none("at most 15 files a folder: sort them by subject into subfolders", &faults(&FILES));
+}
+
 /// Folders of `src/` and `tests/it/` with too many files.
-pub fn faults(files: &[String]) -> Vec<String> {
+fn faults(files: &[String]) -> Vec<String> {
     let mut folders: BTreeMap<&str, usize> = BTreeMap::new();
     for file in files.iter().filter(|file| file.starts_with("src/") || file.starts_with("tests/it/")) {
         let (folder, _) = file.rsplit_once('/').expect("a path below src/ or tests/it/");
