@@ -206,7 +206,7 @@ fn is_whole_word(code: &str, line: usize, name: &str) -> bool {
 }
 
 #[test]
-fn files_and_functions_fit_a_sitting() {
+fn files_and_functions_stay_within_their_line_limits() {
     let mut broken = Vec::new();
     for source in SOURCES.iter().filter(|s| !s.is_generated()) {
         let lines = source.text.lines().count();
@@ -410,7 +410,7 @@ fn links_between_documents_lead_somewhere() {
 }
 
 #[test]
-fn the_tree_has_its_front_doors() {
+fn required_top_level_files_exist() {
     let doors = [
         "README.md",
         "README.zh-CN.md",

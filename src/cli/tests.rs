@@ -31,7 +31,7 @@ fn the_command_line_is_sound_and_options_work_behind_commands() {
 }
 
 #[test]
-fn what_is_not_understood_ends_with_2() {
+fn invalid_command_line_exits_with_2() {
     assert!(usage("serve --env ../etc").contains("expected letters, digits"));
     assert!(usage("push {}").contains("--user"));
     assert!(usage("push --user 1 --all {}").contains("cannot be used with"));

@@ -132,7 +132,7 @@ fn wrong_shapes_are_faults_of_their_line() {
 }
 
 #[test]
-fn what_is_no_yaml_says_where_and_does_not_hide_the_overlay() {
+fn invalid_yaml_reports_line_and_overlay_faults() {
     let files = Files::with_prod("node: [1\nlog: {\n", "loge: {}\n");
     let found = files.faults(Some("prod"), &[]);
     assert!(found[0].starts_with("s.yaml:") && found[0].contains("not YAML: "), "{found:?}");
@@ -268,7 +268,7 @@ fn password_in_a_file_is_live_and_is_read_again() {
 }
 
 #[test]
-fn an_open_api_needs_loopback_a_key_or_a_word() {
+fn api_without_key_beyond_loopback_is_rejected_unless_insecure() {
     let open = "listeners:\n  - {address: 0.0.0.0:80, serves: [api]}\n";
     assert_eq!(
         faults(open),
@@ -404,7 +404,7 @@ fn a_key_of_any_length_is_a_short_fault() {
 proptest::proptest! {
     /// Any text yields a configuration, or faults with line numbers.
     #[test]
-    fn no_text_ends_the_reading_badly(text in r#"([a-z_]{1,9}|listeners|limits|api|keys|[:{}\[\],&*|>?!'"-]|[ \n]|\$\{|[0-9]{1,3}|\PC){0,60}"#) {
+    fn any_text_yields_a_configuration_or_faults(text in r#"([a-z_]{1,9}|listeners|limits|api|keys|[:{}\[\],&*|>?!'"-]|[ \n]|\$\{|[0-9]{1,3}|\PC){0,60}"#) {
         let loader = Loader::isolated(None, None, &[]);
         let mut found = Vec::new();
         if let Ok(value) = read::yaml::parse(&"s.yaml".into(), &text, &mut found) {

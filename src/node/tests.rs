@@ -41,7 +41,7 @@ fn facts(channel: &str, rest: &[(&str, &str)]) -> Facts {
 }
 
 #[tokio::test]
-async fn each_publication_has_its_fate_and_what_passes_is_one_batch() {
+async fn publications_get_a_fate_each_and_accepted_ones_form_one_batch() {
     let fake = fake();
     let refusal = Refusal::new("451", "not here");
     fake.judge("no", Judgement::Reject { plugin: "guard".into(), refusal: refusal.clone() });
@@ -79,7 +79,7 @@ async fn a_message_that_is_too_large_is_refused_before_a_plugin_sees_it() {
 }
 
 #[tokio::test]
-async fn what_came_with_an_id_and_a_time_keeps_them() {
+async fn publication_with_id_and_timestamp_keeps_them() {
     let fake = fake();
     let mut own = publication("chat", "hi");
     let message = Arc::make_mut(&mut own.message);
@@ -89,7 +89,7 @@ async fn what_came_with_an_id_and_a_time_keeps_them() {
 }
 
 #[tokio::test]
-async fn a_broker_that_takes_nothing_is_told_for_what_passed_only() {
+async fn broker_outage_makes_only_passed_publications_unavailable() {
     let fake = fake();
     fake.break_broker();
     fake.judge("gone", Judgement::Drop { plugin: "guard".into() });
@@ -100,7 +100,7 @@ async fn a_broker_that_takes_nothing_is_told_for_what_passed_only() {
 }
 
 #[tokio::test]
-async fn of_two_devices_the_one_that_bound_earlier_goes_whoever_notices() {
+async fn earlier_bound_device_is_replaced_and_cannot_replace_the_later_one() {
     let fake = fake();
     let (first, second) = (fake.attach(DevicePolicy::Cim).await, fake.attach(DevicePolicy::Cim).await);
     for connection in [&first, &second] {
@@ -170,7 +170,7 @@ async fn a_login_gives_a_connection_its_user_and_may_change_it() {
 }
 
 #[tokio::test]
-async fn what_is_for_a_user_or_room_is_held_before_the_first_and_let_go_after_the_last() {
+async fn streams_are_held_before_first_and_released_after_last_connection() {
     let fake = fake();
     let phone = fake.connect("1074", "phone", "android", &["lobby"]).await;
     let desk = fake.connect("1074", "desk", "windows", &["lobby"]).await;

@@ -58,7 +58,7 @@ fn a_bind_reply_names_another_node_only_where_that_is_the_one_to_dial() {
 }
 
 #[test]
-fn a_user_that_a_plugin_gave_is_its_user_from_then_on() {
+fn user_set_by_a_plugin_replaces_the_user_of_the_session() {
     let mut session = Session::new(NOW);
     assert_eq!(on(&mut session, Input::Given(admission("1"))), []);
     assert_eq!(session.uid().unwrap().as_str(), "1");
@@ -117,7 +117,7 @@ fn a_token_of_the_transport_binds_at_once_and_says_so() {
 }
 
 #[test]
-fn without_a_token_the_opening_asks_nobody() {
+fn opening_without_token_calls_no_auth_plugin() {
     let mut session = Session::new(NOW);
     assert_eq!(on(&mut session, Input::Opened(None)), []);
     let typed = Box::new(Claim { uid: Some("1074".into()), ..Claim::default() });
@@ -410,7 +410,7 @@ fn publishing_may_be_off() {
 }
 
 #[test]
-fn answers_nobody_waits_for_are_ignored() {
+fn unexpected_answers_are_ignored() {
     let mut session = bound_as("1");
     assert_eq!(on(&mut session, Input::Left(true)), []);
     on(&mut session, sent("room_join", &[("room", "r")]));

@@ -101,7 +101,7 @@ fn lines_that_a_full_disk_refuses_are_counted() {
 }
 
 #[test]
-fn no_level_lets_the_log_show_what_clients_send() {
+fn log_level_trace_does_not_log_client_frames() {
     for level in ["trace", "tungstenite=trace", "info,tungstenite=trace"] {
         let filter = parse_level(level).unwrap().to_string();
         assert!(filter.contains("tungstenite=warn") && !filter.contains("tungstenite=trace"), "{filter}");
@@ -109,7 +109,7 @@ fn no_level_lets_the_log_show_what_clients_send() {
 }
 
 #[test]
-fn what_came_is_cut_off_and_the_rest_is_a_line() {
+fn logged_values_are_removed_and_lines_are_capped() {
     assert_eq!(without_value(&"type: expected an integer, got \"secret, got x\""), "type: expected an integer");
     assert_eq!(without_value(&"body: expected all of it within 10s"), "body: expected all of it within 10s");
     assert_eq!(capped(&"云".repeat(1000)).chars().count(), LINE_CHARS);
@@ -118,7 +118,7 @@ fn what_came_is_cut_off_and_the_rest_is_a_line() {
 }
 
 #[test]
-fn one_address_fills_no_log() {
+fn log_lines_per_address_are_limited() {
     let told = |ip: &str| (0..1_000).filter(|_| may_tell(ip.parse().unwrap())).count();
     let first = told("192.0.2.1");
     assert!((10..=20).contains(&first), "{first}");

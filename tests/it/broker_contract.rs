@@ -32,8 +32,8 @@ macro_rules! every_engine {
             $($engine: $bus = [
                 one::each_stream_keeps_its_order,
                 one::words_and_messages_keep_their_order,
-                one::nodes_that_nobody_knows_are_told,
-                one::what_was_closed_is_unavailable,
+                one::unknown_nodes_are_reported_in_the_outcome,
+                one::publish_after_close_is_unavailable,
                 one::a_slow_receiver_loses_nothing,
                 rosters::numbers_grow,
                 rosters::a_member_is_listed_until_it_leaves,
@@ -52,21 +52,21 @@ macro_rules! shared_engines {
             $($engine: $bus = [
                 several::every_target_reaches_the_nodes_it_is_for,
                 several::many_users_are_reached_wherever_they_are,
-                several::a_user_that_left_is_let_go,
+                several::released_user_is_unsubscribed,
                 several::nodes_narrow_an_envelope,
                 several::receipts_add_up,
                 several::an_oversized_envelope_is_refused_with_its_size,
                 several::an_identity_arrives_once,
-                several::what_cannot_be_read_is_told_and_the_rest_goes_on,
+                several::unreadable_record_is_a_gap_and_later_records_arrive,
                 faults::a_node_starts_before_its_engine,
                 faults::a_killed_engine_is_unavailable_and_comes_back_with_a_gap,
                 faults::a_stopped_engine_answers_in_time_and_loses_nothing_accepted,
-                faults::what_is_unavailable_comes_once_or_never,
-                faults::a_full_way_is_unavailable_and_never_a_silent_drop,
+                faults::unavailable_message_arrives_once_or_never,
+                faults::publish_to_full_queue_is_unavailable_without_silent_drop,
                 rosters::a_name_or_number_belongs_to_one,
                 rosters::presence_counts_over_all_members,
                 rosters::a_fallen_members_users_go_to_one_survivor,
-                rosters::an_engine_that_lost_everything_is_told_again,
+                rosters::engine_after_data_loss_gets_members_and_users_again,
             ];)+
         }
     };
@@ -103,12 +103,12 @@ mod shared {
         kafka: SharedKafka = [
             several::every_target_reaches_the_nodes_it_is_for,
             several::many_users_are_reached_wherever_they_are,
-            several::a_user_that_left_is_let_go,
+            several::released_user_is_unsubscribed,
             several::nodes_narrow_an_envelope,
             several::receipts_add_up,
             several::an_oversized_envelope_is_refused_with_its_size,
             several::an_identity_arrives_once,
-            several::what_cannot_be_read_is_told_and_the_rest_goes_on,
+            several::unreadable_record_is_a_gap_and_later_records_arrive,
             rosters::a_name_or_number_belongs_to_one,
             rosters::presence_counts_over_all_members,
             rosters::a_fallen_members_users_go_to_one_survivor,
@@ -116,8 +116,8 @@ mod shared {
         hurt_kafka: Cluster = [
             faults::a_node_starts_before_its_engine,
             faults::a_stopped_engine_answers_in_time_and_loses_nothing_accepted,
-            faults::what_is_unavailable_comes_once_or_never,
-            faults::a_full_way_is_unavailable_and_never_a_silent_drop,
+            faults::unavailable_message_arrives_once_or_never,
+            faults::publish_to_full_queue_is_unavailable_without_silent_drop,
         ];
     }
 }

@@ -92,7 +92,7 @@ async fn reject_busy_and_cancel_reach_the_other_side() {
 }
 
 #[tokio::test]
-async fn who_may_not_is_told_why() {
+async fn unauthorized_call_request_is_refused_with_its_code() {
     let gateway = start(60);
     let mut a = gateway.connect("a", Form::YunquePb).await;
     let mut b = gateway.connect("b", Form::YunquePb).await;

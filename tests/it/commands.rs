@@ -29,7 +29,7 @@ fn folder(yaml: &str) -> Folder {
 }
 
 #[test]
-fn usage_is_told_with_2() {
+fn wrong_usage_exits_with_2() {
     for arguments in
         [&["no-such-command"][..], &[], &["push", "--user", "1"], &["connect"], &["token"], &["serve", "--listen", "x"]]
     {

@@ -52,7 +52,7 @@ pub fn bomb() -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bomb_takes_its_cpu_time_and_nobody_notices() {
+async fn compile_bomb_is_refused_without_delaying_messages() {
     let gateway = node("{cpu: 1s, memory: 4GiB}");
     gateway.plugin_until("token-auth", |plugin| plugin["state"] == "live").await;
     let mut client = gateway.connect("a", Form::YunqueJson).await;

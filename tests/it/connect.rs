@@ -88,7 +88,7 @@ async fn the_bind_reply_is_the_same_in_every_dialect_and_transport() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_is_told_on_every_transport() {
+async fn oversized_frame_closes_on_every_transport() {
     let gateway =
         Setup::default().yaml("limits:\n  frame_bytes: 4KiB\n  connections_per_ip: 0\n  connects_per_ip: 0").start();
     for form in Form::ALL {
@@ -158,7 +158,7 @@ async fn refusals_come_in_band_with_a_code_to_stay_away() {
 }
 
 #[tokio::test]
-async fn without_an_auth_plugin_nobody_gets_in() {
+async fn client_without_an_auth_plugin_is_refused() {
     let gateway = Setup::default().no_plugins().start();
     let token = Claims::of("1074").mint();
     let dial = Dial::path(format!("/ws?token={token}"));
@@ -202,7 +202,7 @@ async fn a_foreign_origin_on_a_cim_listener_is_told_in_band() {
 }
 
 #[tokio::test]
-async fn what_is_no_frame_ends_the_connection() {
+async fn invalid_frame_closes_the_connection() {
     let gateway = Gateway::start();
     let bad: &[&[u8]] = &[b"", b"\x09\x00", b"\x02\x08\xec\x05", b"\x03\x0a\x0bcl", b"\x03\x0a\x02\xff\xff"];
     for payload in bad {
@@ -229,7 +229,7 @@ async fn what_is_no_frame_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn keys_that_nobody_owns_are_told() {
+async fn unknown_key_is_answered_with_404() {
     let gateway = Gateway::start();
     for form in Form::ALL {
         let mut client = gateway.connect("1074", form).await;

@@ -111,7 +111,7 @@ async fn an_id_is_given_where_none_came_and_grows() {
 }
 
 #[tokio::test]
-async fn a_message_that_one_dialect_cannot_carry_goes_to_nobody() {
+async fn message_too_large_for_one_dialect_is_rejected() {
     let gateway = Setup::default().yaml("limits:\n  body_bytes: 4194304").start();
     let mut client = gateway.connect("1074", Form::YunquePb).await;
     let big = json!({"receiver": "1074", "action": "chat", "content": {"text": "x".repeat(70_000)}});

@@ -19,7 +19,7 @@ async fn publish(gateway: &Gateway, envelope: &Value, protobuf: bool) -> Respons
 }
 
 #[tokio::test]
-async fn every_act_reaches_whom_it_names_in_both_codings() {
+async fn every_act_in_both_codings_reaches_its_target() {
     let gateway = Gateway::start();
     let mut cast = Cast::on(&gateway).await;
     for (envelope, counts) in cast.acts() {

@@ -101,7 +101,7 @@ async fn a_filter_judges_every_ingress_once() {
 }
 
 #[tokio::test]
-async fn no_ingress_leads_around_the_word_filter() {
+async fn every_ingress_passes_the_word_filter() {
     let gateway = Setup::default()
         .plugin("word-filter")
         .manifest("word-filter", &manifest("mask", "\"gossip\", \"fault_none\""))

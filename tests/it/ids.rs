@@ -60,7 +60,7 @@ async fn no_id_comes_again_after_a_kill_over_redis() {
 }
 
 #[tokio::test]
-async fn file_of_ids_that_holds_something_else_is_no_start() {
+async fn start_with_invalid_ids_file_fails() {
     let folder = Setup::default().prepare();
     std::fs::create_dir(folder.path().join("state")).unwrap();
     std::fs::write(folder.path().join("state/ids-1"), "many\n").unwrap();

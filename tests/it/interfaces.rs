@@ -36,7 +36,7 @@ async fn web() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn a_plugin_asks_only_whom_the_manifest_names() {
+async fn plugin_http_request_beyond_its_allow_list_is_refused() {
     let web = web().await;
     let manifest = format!("{GRANTS}\n[http]\nallow = [\"http://{web}\"]\nprivate = [\"127.0.0.1\"]");
     let gateway = Setup::default().plugin("probe").manifest("probe", &manifest).start();

@@ -286,7 +286,7 @@ async fn a_new_key_is_found_while_the_node_runs() {
 }
 
 #[tokio::test]
-async fn while_the_issuer_is_away_known_keys_count_and_without_any_nobody_is_let_in() {
+async fn issuer_outage_keeps_known_keys_valid_and_refuses_without_keys() {
     let pair = Pair::rsa("r1");
     let issuer = Issuer::start(&[&pair]).await;
     issuer.breaks();
@@ -308,7 +308,7 @@ async fn while_the_issuer_is_away_known_keys_count_and_without_any_nobody_is_let
 }
 
 #[tokio::test]
-async fn it_asks_nobody_whom_the_operator_does_not_name() {
+async fn jwks_request_beyond_the_operators_list_is_not_sent() {
     let pair = Pair::rsa("r1");
     let issuer = Issuer::start(&[&pair]).await;
     let manifest = issuer.manifest("").replace("private = [\"127.0.0.1\"]", "");

@@ -41,7 +41,7 @@ async fn a_kafka_that_is_as_it_should_be_has_no_fault() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_is_told_in_words_that_help() {
+async fn check_of_faulty_kafka_reports_the_cause() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let away = within("a check", check(&bus(KafkaConfig { brokers: nobody.clone(), ..KafkaConfig::default() }))).await;
     assert!(matches!(&away[..], [one] if one.contains(&nobody) && one.ends_with("nobody listens there")), "{away:?}");

@@ -58,7 +58,7 @@ async fn records_come_in_order_and_what_is_settled_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_settled_comes_again_and_is_counted() {
+async fn unsettled_record_is_redelivered_and_counted() {
     let topic = unique("again");
     kafka().create_topic(&topic, 1).await;
     kafka().send(&topic, "k", &["a"]).await;

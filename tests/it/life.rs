@@ -135,7 +135,7 @@ fn stat(pid: u32) -> Option<(char, u32)> {
 }
 
 #[tokio::test]
-async fn sighup_takes_what_can_change_and_says_what_cannot() {
+async fn sighup_applies_live_keys_and_reports_the_others() {
     let gateway = Setup::default().yaml("clients:\n  publish: false").start();
     let mut a = gateway.connect("a", Form::YunquePb).await;
     let say = json!({"to": "user:a", "content": "hi"});

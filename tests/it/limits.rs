@@ -37,7 +37,7 @@ async fn trickle(address: SocketAddr, first: &[u8], more: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn who_trickles_is_ended_in_time() {
+async fn trickling_client_is_closed_in_time() {
     let limits = "limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n  handshake: 3s\n  first_frame: 3s\n  \
                   message_timeout: 3s";
     let gateway = Setup::default().yaml(limits).start();

@@ -215,7 +215,7 @@ async fn kick_tells_why_and_closes() {
 
 /// Some back ends write a request and disconnect at once; others stop sending and wait for the response.
 #[tokio::test]
-async fn who_leaves_at_once_has_pushed_all_the_same() {
+async fn push_of_client_that_disconnects_at_once_is_delivered() {
     let gateway = Setup::default().plugin("word-filter").start();
     let mut user = gateway.connect("1074", Form::YunquePb).await;
     let body = r#"{"receiver":"1074","action":"chat","content":{"text":"x"}}"#;

@@ -100,7 +100,7 @@ async fn push(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn no_log_and_no_metric_shows_one() {
+async fn secrets_appear_in_no_log_and_no_metric() {
     let folder = tempfile::tempdir().unwrap();
     let mut gateway = start(folder.path().to_str().unwrap());
     let token = Claims::of("1074").mint();

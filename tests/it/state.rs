@@ -27,7 +27,7 @@ async fn add(client: &mut Client, amount: i64) -> String {
 
 /// An answered write is durable: the node gets no chance to write anything more.
 #[tokio::test]
-async fn what_a_plugin_was_told_is_kept_outlives_a_node_that_is_killed() {
+async fn acknowledged_plugin_key_survives_kill_of_the_node() {
     let mut gateway = serve(prepare("./kv.redb"));
     for expected in ["5", "10", "15"] {
         let mut client = gateway.connect("1074", Form::YunqueJson).await;

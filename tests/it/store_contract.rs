@@ -29,11 +29,11 @@ pub async fn holds(bed: &dyn Bed) {
     a_commit_is_taken_whole_or_not_at_all(&*bed.store()).await;
     a_changed_read_is_a_conflict(&*bed.store()).await;
     a_read_alone_is_judged_too(&*bed.store()).await;
-    spaces_are_strangers(&*bed.store()).await;
+    spaces_do_not_share_keys(&*bed.store()).await;
     any_bytes_are_a_value_and_any_text_a_key(&*bed.store()).await;
     an_entry_ends_with_its_time(bed).await;
     a_share_is_bounded(&*bed.store()).await;
-    what_ended_makes_room(bed).await;
+    expired_keys_free_the_share(bed).await;
     adds_at_once_are_all_counted(bed.store()).await;
 }
 
@@ -126,7 +126,7 @@ async fn a_read_alone_is_judged_too(store: &dyn Store) {
     assert_eq!(store.get(space, "k").await.unwrap(), found, "reading changes nothing");
 }
 
-async fn spaces_are_strangers(store: &dyn Store) {
+async fn spaces_do_not_share_keys(store: &dyn Store) {
     store.commit("here", write("k", "here's"), SHARE).await.unwrap();
     assert_eq!(value(store, "there", "k").await, None);
     store.commit("there", write("k", "there's"), Share { bytes: 8, keys: 1 }).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_share_is_bounded(store: &dyn Store) {
     assert_eq!(store.commit(space, write("c", "123456789012345"), share).await, Err(KvError::Full), "21 bytes");
 }
 
-async fn what_ended_makes_room(bed: &dyn Bed) {
+async fn expired_keys_free_the_share(bed: &dyn Bed) {
     let (store, space, second) = (bed.store(), "room", Duration::from_secs(1));
     let share = Share { bytes: 100, keys: 3 };
     for key in ["a", "b", "c"] {

@@ -134,7 +134,7 @@ fn a_pair_that_does_not_serve_is_told_before_the_start() {
 }
 
 #[tokio::test]
-async fn who_speaks_no_tls_is_refused_at_once() {
+async fn client_without_tls_is_refused_at_once() {
     let gateway = start();
     for service in ["ws", "api", "cim", "cim-tcp"] {
         let mut tcp = TcpStream::connect(gateway.address(service)).await.unwrap();

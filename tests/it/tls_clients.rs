@@ -35,7 +35,7 @@ fn refused(command: &mut Command) -> String {
 }
 
 #[tokio::test]
-async fn push_believes_whom_it_is_told_to() {
+async fn push_accepts_only_the_configured_certificates() {
     let gateway = start();
     let mut client = gateway.connect("a", Form::YunqueJson).await;
     let push = |more: &[&str]| {
@@ -77,7 +77,7 @@ async fn push_believes_whom_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn connect_and_plugin_speak_it_too() {
+async fn connect_and_plugin_commands_use_tls() {
     let gateway = start();
     let url = format!("https://localhost:{}", gateway.address("api").port());
     let output = gateway.folder.command("plugin").args(["list", "--url", &url, "--ca", "cert.pem"]).output().unwrap();

@@ -115,14 +115,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_id_comes_again_in_any_life(lives in lives()) {
+    fn ids_across_restarts_are_never_reused(lives in lives()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(play(&lives));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn hundred_thousand_ids_a_second_do_not_come_again_after_a_restart() {
+async fn ids_at_100_000_a_second_are_not_reused_after_restart() {
     let start = 1_796_000_000;
     let busy = std::iter::repeat_n([Step::Reserve(Weather::Clear), Step::Take(100_000)], 12).flatten().collect();
     let again = vec![Step::Reserve(Weather::Clear), Step::Take(1_000)];

@@ -79,7 +79,7 @@ proptest! {
     }
 
     #[test]
-    fn words_and_receipts_come_as_they_were_sent(
+    fn words_and_receipts_round_trip_unchanged(
         from in name::<NodeId>(), text in proptest::collection::vec(any::<u8>(), 0..99),
         list in proptest::collection::vec((any::<u64>(), any::<u32>(), any::<u32>(), name::<Uid>()), 0..4),
     ) {
@@ -120,7 +120,7 @@ fn another_version_is_refused_by_name() {
 }
 
 #[test]
-fn a_count_that_lies_reserves_nothing() {
+fn record_with_false_count_is_malformed_without_allocation() {
     let mut record = vec![VERSION, ENVELOPES, 1, 1, 1, 6];
     put_number(&mut record, 1_000);
     assert!(matches!(read(&record.into()), Err(RecordError::Malformed(words)) if words == "1000 entries"));

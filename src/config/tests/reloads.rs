@@ -22,7 +22,7 @@ fn keys_that_only_the_old_listeners_need_do_not_go_before_a_restart() {
 }
 
 #[test]
-fn insecure_goes_only_where_nothing_needs_it() {
+fn reload_that_removes_insecure_fails_while_old_listeners_need_it() {
     let files = Files::new("listeners:\n  - {address: 0.0.0.0:80, serves: [api]}\napi: {insecure: true}\n");
     let loaded = files.load(None, &[]).unwrap();
     files.write("s.yaml", "listeners:\n  - {address: 0.0.0.0:80, serves: [ws]}\n");
@@ -31,7 +31,7 @@ fn insecure_goes_only_where_nothing_needs_it() {
 }
 
 #[test]
-fn a_live_key_waits_with_the_thing_that_it_belongs_to() {
+fn live_key_needs_restart_if_its_owner_changed() {
     let key = "A".repeat(43) + "=";
     let old = format!(
         "plugins: {{dir: a, signing_keys: [\"{key}\"]}}\nbus: {{redis: {{url: \"redis://a\", password: p}}, kafka: {{brokers: a:1, password: p}}}}\n"
@@ -66,7 +66,7 @@ fn a_live_key_waits_with_the_thing_that_it_belongs_to() {
 
 /// Sets each live key to several values that are invalid beside the old value of a key that needs a restart.
 #[test]
-fn no_reload_leads_to_what_a_start_would_refuse() {
+fn reload_to_configuration_invalid_at_start_is_refused() {
     let lists = [
         "listeners: [{address: 127.0.0.1:1, serves: [api]}]\n",
         "listeners: [{address: 0.0.0.0:1, serves: [api]}]\n",

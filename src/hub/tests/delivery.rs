@@ -89,7 +89,7 @@ async fn a_batch_is_one_write_a_connection_in_its_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_piles_up_in_the_mailbox_goes_out_together() {
+async fn messages_queued_in_mailbox_are_written_in_one_call() {
     let hub = start(&Settings { shards: 1, ..settings() });
     let (_a, pipe) = bound(&hub, "a", YUNQUE).await;
     hub.settle().await;
@@ -102,7 +102,7 @@ async fn what_piles_up_in_the_mailbox_goes_out_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_blocked_socket_goes_on_in_order_and_holds_up_nobody() {
+async fn blocked_socket_resumes_in_order_without_delaying_others() {
     let hub = start(&Settings { shards: 1, ..settings() });
     let (_a, slow) = bound(&hub, "a", YUNQUE).await;
     let (_b, quick) = bound(&hub, "b", YUNQUE).await;
@@ -169,7 +169,7 @@ async fn a_fan_out_counts_the_full_ones_and_spares_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_ahead_of_the_shard_is_no_sign_of_a_slow_consumer() {
+async fn batch_beyond_queue_size_does_not_close_fast_consumer() {
     let hub = start(&Settings { shards: 1, queue: Queue { frames: 4, ..settings().queue }, ..settings() });
     let (a, pipe) = bound(&hub, "a", YUNQUE).await;
     let run = frames(&["x"]);
@@ -205,7 +205,7 @@ async fn a_broken_socket_is_shut_and_takes_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_caller_gives_its_seats_back() {
+async fn cancelled_route_releases_its_queue_slots() {
     let hub = start(&Settings { shards: 1, queue: Queue { mailbox: 1, ..settings().queue }, ..settings() });
     let (a, _pipe) = bound(&hub, "a", YUNQUE).await;
     hub.settle().await;
@@ -224,7 +224,7 @@ async fn a_cancelled_caller_gives_its_seats_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_form_a_connection_takes_nothing_but_what_is_sent_to_it() {
+async fn connection_without_form_receives_no_published_messages() {
     let hub = start(&settings());
     let (a, pipe) = attach(&hub, None).await;
     hub.bind(&a, binding("a", None));

@@ -34,7 +34,7 @@ async fn silence_is_broken_by_a_ping_and_three_unheard_ones_end_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_puts_the_ping_off() {
+async fn write_postpones_the_next_ping() {
     let hub = start(&settings());
     let (_a, pipe) = bound(&hub, "a", YUNQUE).await;
     let run = frames(&["x"]);
@@ -94,7 +94,7 @@ fn keep_alive<const N: usize>(connections: [&Connection; N]) -> tokio::task::Joi
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_ends_the_connection_unless_a_later_one_comes() {
+async fn expired_token_closes_connection_unless_renewed() {
     let hub = start(&settings());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let until = |seconds| Binding { expires: Some(now + seconds), ..binding("a", None) };
@@ -200,7 +200,7 @@ async fn a_full_mailbox_does_not_hold_up_a_detach() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_node_holds_as_many_as_it_may() {
+async fn attach_beyond_connection_limit_is_refused() {
     let hub = start(&Settings { connections: 2, ..settings() });
     let (a, _) = attach(&hub, None).await;
     let (_b, _) = attach(&hub, None).await;
@@ -266,7 +266,7 @@ async fn shard_that_panics_cuts_its_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_goes_on_where_the_last_one_stopped_whatever_comes_and_goes() {
+async fn page_after_detaches_continues_after_last_connection() {
     let hub = start(&settings());
     let mut all = Vec::new();
     for i in 0..50 {
@@ -328,7 +328,7 @@ async fn connections_share_one_text_of_their_user_and_of_their_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_membership_has_the_end_of_its_terms() {
+async fn membership_ends_at_the_end_of_its_terms() {
     let hub = start(&settings());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let until = |seconds| Terms { uid: None, until: Some(now + seconds) };

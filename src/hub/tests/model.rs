@@ -318,7 +318,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn everyone_receives_what_the_model_says(shards in 1usize..4, steps in prop::collection::vec(step(), 1..80)) {
+    fn deliveries_match_the_model(shards in 1usize..4, steps in prop::collection::vec(step(), 1..80)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async move {
             let hub = start(&Settings { shards, ..settings() });

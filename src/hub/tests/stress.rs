@@ -54,7 +54,7 @@ async fn disturb(hub: Arc<Hub>, done: Arc<AtomicBool>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn each_caller_is_heard_whole_and_in_order_by_everyone() {
+async fn concurrent_callers_are_delivered_completely_and_in_order() {
     // Large enough that a blocked pipe never fills its queue.
     let queue = Queue { frames: 100_000, bytes: 1 << 30, mailbox: 8, ..settings().queue };
     let (hub, tasks) = Hub::new(&Settings { queue, ..settings() }, Arc::new(IdSequence::new(1, SystemTime::now())));

@@ -106,7 +106,7 @@ async fn a_room_is_one_room_on_all_nodes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_gets_what_is_for_a_user_only_while_it_holds_the_user() {
+async fn user_messages_reach_a_node_only_while_it_holds_the_user() {
     let mut several = Several::new(2).await;
     let (phone, desk) = (several.connect(1, "1074", &[]).await, several.connect(1, "1074", &[]).await);
     let held = Stream::User(uid("1074"));
@@ -159,7 +159,7 @@ async fn of_simultaneous_logins_exactly_one_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_plugin_asks_and_does_reaches_other_nodes() {
+async fn plugin_queries_and_effects_reach_other_nodes() {
     let mut several = Several::new(3).await;
     let guest = several.attach(3, DevicePolicy::Cim).await.unwrap();
     let friend = several.connect(2, "1075", &[]).await;
@@ -196,7 +196,7 @@ async fn what_a_plugin_asks_and_does_reaches_other_nodes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bus_that_does_not_count_whom_it_reaches_is_asked_as_well() {
+async fn presence_query_over_unrouted_bus_finds_the_user() {
     let mut several = Several::new(3).await;
     several.shared.count_nothing();
     several.connect(3, "1074", &["lobby"]).await;
@@ -222,7 +222,7 @@ async fn a_client_learns_nothing_of_an_engine_that_does_not_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_cannot_renew_takes_nobody_then_lets_everybody_go() {
+async fn node_without_renewal_refuses_connections_then_closes_all() {
     let mut several = Several::new(2).await;
     let client = several.connect(1, "1074", &[]).await;
     several.shared.cut(&id(1), true);
@@ -247,7 +247,7 @@ async fn a_node_that_cannot_renew_takes_nobody_then_lets_everybody_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn node_that_tells_a_hundred_thousand_goodbyes_keeps_its_lease() {
+async fn node_with_100_000_pending_offline_notices_keeps_its_lease() {
     const USERS: usize = 100_000;
     let quiet = |config: &mut Config| config.heartbeat.interval = Duration::from_secs(3600);
     let mut several = Several::with(2, quiet).await;
@@ -282,7 +282,7 @@ async fn a_short_absence_of_the_engine_costs_nobody_a_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_engine_that_has_lost_everything_is_told_anew_and_nobody_has_to_go() {
+async fn engine_data_loss_is_repaired_without_closing_clients() {
     let mut several = Several::new(2).await;
     let (here, there) = (several.connect(1, "1074", &[]).await, several.connect(2, "1075", &[]).await);
     several.events();
@@ -296,7 +296,7 @@ async fn an_engine_that_has_lost_everything_is_told_anew_and_nobody_has_to_go() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_somebody_else_has_taken_ends_the_life_of_the_node() {
+async fn node_whose_name_was_taken_closes_its_clients() {
     let mut several = Several::new(1).await;
     let client = several.connect(1, "1074", &[]).await;
     several.shared.lose_everything();
@@ -314,7 +314,7 @@ async fn a_name_that_somebody_else_has_taken_ends_the_life_of_the_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bind_that_the_cluster_cannot_know_of_is_refused_with_come_back() {
+async fn bind_while_engine_is_away_is_refused_as_retryable() {
     let mut several = Several::new(2).await;
     let client = several.attach(1, DevicePolicy::Cim).await.unwrap();
     several.shared.cut(&id(1), true);

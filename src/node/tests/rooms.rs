@@ -113,7 +113,7 @@ async fn a_client_in_as_many_rooms_as_it_may_be_asks_no_plugin() {
 }
 
 #[tokio::test]
-async fn an_end_that_is_over_is_no_membership() {
+async fn join_with_past_end_is_refused() {
     let fake = fake();
     let client = fake.connect("1074", "phone", "android", &[]).await;
     fake.set_access("news", Access::Allow(Some(now())));

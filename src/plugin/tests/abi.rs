@@ -29,7 +29,7 @@ fn asked(key: &str, data: &[(&str, &str)]) -> Call {
 }
 
 #[tokio::test]
-async fn every_component_of_0_1_0_still_says_what_it_is() {
+async fn components_of_0_1_0_still_report_roles_and_faults() {
     let reports = check_dir(&config(&release("0.1.0"))).await.unwrap();
     let told = |name: &str| reports.iter().find(|report| report.name == name).unwrap();
     assert_eq!(reports.len(), 6);

@@ -56,7 +56,7 @@ async fn a_token_with_an_invalid_name_is_refused_with_403_and_nobody_else_notice
 }
 
 #[tokio::test]
-async fn a_client_on_whose_messages_a_filter_fails_is_set_apart_alone() {
+async fn client_that_makes_a_filter_fail_is_set_apart_alone() {
     let bench = Bench::with(&[("f.wasm", &guest("fault-filter"))]).await;
     for n in 0..20 {
         assert!(is_unjudged(&says(&bench, "mallory", "trap").await, false));
@@ -99,7 +99,7 @@ async fn a_version_that_fails_where_the_one_before_answers_is_rolled_back() {
 }
 
 #[tokio::test]
-async fn few_sources_roll_a_version_back_that_never_answered() {
+async fn version_without_any_answer_is_rolled_back_by_one_source() {
     let bench =
         Bench::configured(&[("f.wasm", &guest("noop"))], |config| config.breaker.rest = std::time::Duration::ZERO)
             .await;
@@ -128,7 +128,7 @@ impl Store for Away {
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_nobodys_blame() {
+async fn store_outage_opens_no_circuit() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("h.wasm"), guest("fault-handler")).unwrap();
     std::fs::write(dir.path().join("h.toml"), "grants = [\"outbox\", \"kv\", \"directory\"]").unwrap();
@@ -148,7 +148,7 @@ async fn a_store_that_is_away_is_nobodys_blame() {
 }
 
 #[tokio::test]
-async fn a_missing_filter_and_an_open_circuit_judge_nothing_and_make_intakes_wait() {
+async fn missing_filter_or_open_circuit_leaves_unjudged_and_intakes_wait() {
     let bench = Bench::with(&[("f.wasm", &guest("fault-filter"))]).await;
     for n in 0..12 {
         says(&bench, &format!("user {n}"), "trap").await;

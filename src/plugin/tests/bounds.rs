@@ -268,7 +268,7 @@ async fn overflow_goes_to_instances_made_for_one_call_and_then_to_the_failure_an
 }
 
 #[tokio::test]
-async fn the_share_of_the_store_is_the_manifests() {
+async fn store_share_is_limited_by_the_manifest() {
     let store = Arc::new(Slow::default());
     let told = format!("{SET} (if (i32.load8_u (i32.const 672)) (then unreachable)) {FINE}");
     let bench = asking(&told, "kv_bytes = \"65B\"\nkv_keys = 1", &store).await;
@@ -282,7 +282,7 @@ async fn the_share_of_the_store_is_the_manifests() {
 }
 
 #[tokio::test]
-async fn what_a_call_hands_over_is_counted_over_all_its_host_calls() {
+async fn host_bytes_limit_counts_all_host_calls_of_a_call() {
     let store = Arc::new(Slow::default());
     let twice = format!("{SET} {SET} {FINE}");
     let bench = asking(&twice, "host_bytes = \"200B\"", &store).await;

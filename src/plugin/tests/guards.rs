@@ -69,7 +69,7 @@ fn is_open(judgement: &Judgement) -> bool {
 }
 
 #[tokio::test]
-async fn a_file_of_which_nobody_knows_what_it_guards_shuts_all_that_it_may_guard() {
+async fn unreadable_plugin_blocks_every_role_it_may_have() {
     let files: [(&str, &[u8]); 2] = [("a.wasm", &guests::auth(ADMIT)), ("b.wasm", b"half a file")];
     for (manifest, admitted, passes) in [
         ("", "503", false),
@@ -87,7 +87,7 @@ async fn a_file_of_which_nobody_knows_what_it_guards_shuts_all_that_it_may_guard
 }
 
 #[tokio::test]
-async fn a_guard_without_its_manifest_keeps_its_gate_shut_over_a_restart() {
+async fn plugin_without_its_manifest_keeps_blocking_after_restart() {
     let place = Place::new(&[("f.wasm", &guests::filter(ALLOW)), ("f.toml", b"[match]\nactions = [\"chat\"]")]);
     assert_eq!(place.start().await.judge().await, passed());
     std::fs::remove_file(place.path("f.toml")).unwrap();
@@ -101,7 +101,7 @@ async fn a_guard_without_its_manifest_keeps_its_gate_shut_over_a_restart() {
 }
 
 #[tokio::test]
-async fn what_stood_guard_is_remembered_over_a_restart() {
+async fn blocking_plugins_are_remembered_after_restart() {
     let place = Place::new(&[
         ("a.wasm", &guests::auth(ADMIT)),
         ("f.wasm", &guests::filter(ALLOW)),
@@ -143,7 +143,7 @@ async fn what_stood_guard_is_remembered_over_a_restart() {
 }
 
 #[tokio::test]
-async fn a_guard_does_not_come_back_as_something_else_after_a_restart() {
+async fn plugin_with_changed_role_is_refused_after_restart() {
     let place = Place::new(&[("a.wasm", &guests::auth(ADMIT)), ("f.wasm", &guests::filter(ALLOW))]);
     drop(place.start().await);
     place.put("f.wasm", &guests::handler("ask", "", "", FINE));
@@ -157,7 +157,7 @@ async fn a_guard_does_not_come_back_as_something_else_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_manifest_tells_of_a_guard_that_was_never_there() {
+async fn manifest_with_filter_role_blocks_without_its_file() {
     let place = Place::new(&[("a.wasm", &guests::auth(ADMIT)), ("f.toml", b"roles = [\"filter\"]")]);
     let bench = place.start().await;
     assert_eq!((bench.status("f").state, rejected(&bench.judge().await)), ("missing", Some("503")));
@@ -168,7 +168,7 @@ async fn a_manifest_tells_of_a_guard_that_was_never_there() {
 }
 
 #[tokio::test]
-async fn a_file_is_what_its_manifest_says_or_is_refused() {
+async fn component_with_other_roles_than_its_manifest_is_refused() {
     let bench = Bench::with(&[("f.wasm", &guests::filter(ALLOW)), ("f.toml", b"roles = [\"filter\", \"auth\"]")]).await;
     let reason = bench.status("f").rejected.unwrap().reason;
     assert_eq!(reason, "f.toml: roles: expected [\"filter\"], as the file exports, got [\"auth\", \"filter\"]");
@@ -180,7 +180,7 @@ async fn a_file_is_what_its_manifest_says_or_is_refused() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_named_later_lets_in_what_was_refused() {
+async fn signing_key_added_later_admits_the_refused_file() {
     let key = SigningKey::parse(&SigningKey::generate().unwrap()).unwrap();
     let filter = guests::filter(ALLOW);
     let place = Place::new(&[

@@ -33,7 +33,7 @@ fn value(answer: &Answer) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sums_are_told_once_each_however_many_add() {
+async fn concurrent_adds_return_distinct_sums() {
     let bench = bench().await;
     assert_eq!(value(&ask(&bench, "add", &[("key", "n"), ("amount", "-5")]).await), "-5");
     let calls: Vec<_> = (0..20)

@@ -26,7 +26,7 @@ async fn a_hostile_filter_rejects_and_the_next_call_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hostile_filter_lets_pass_where_its_manifest_says_so() {
+async fn hostile_filter_with_on_failure_allow_passes_messages() {
     for (name, body) in HOSTILE {
         let manifest: &[u8] = b"on_failure = \"allow\"";
         let bench = Bench::with(&[("f.wasm", &guests::filter(body)), ("f.toml", manifest)]).await;

@@ -90,7 +90,7 @@ async fn a_manifest_that_is_gone_or_empty_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_its_manifest_switched_off_stays_off_without_it() {
+async fn disabled_plugin_stays_disabled_after_manifest_deletion() {
     let bench = Bench::with(&[("f.wasm", &guests::stamp(451)), ("f.toml", b"enabled = false")]).await;
     bench.delete("f.toml").await;
     bench.put("f.wasm", &guests::stamp(452)).await;
@@ -100,7 +100,7 @@ async fn what_its_manifest_switched_off_stays_off_without_it() {
 }
 
 #[tokio::test]
-async fn a_deleted_guard_keeps_its_gate_shut() {
+async fn deleted_auth_or_filter_plugin_keeps_blocking() {
     let bench = Bench::with(&[("a.wasm", &guests::auth(ADMIT)), ("f.wasm", &guests::filter(ALLOW))]).await;
     assert_eq!((bench.admit().await.as_str(), bench.judge().await), ("200", passed()));
     bench.delete("a.wasm").await;
@@ -116,7 +116,7 @@ async fn a_deleted_guard_keeps_its_gate_shut() {
 }
 
 #[tokio::test]
-async fn a_guard_that_comes_back_serves_again() {
+async fn restored_auth_plugin_serves_again() {
     let bench = Bench::with(&[("a.wasm", &guests::auth(ADMIT))]).await;
     bench.delete("a.wasm").await;
     bench.put("a.wasm", &guests::auth(ADMIT)).await;
@@ -129,7 +129,7 @@ async fn a_guard_that_comes_back_serves_again() {
 }
 
 #[tokio::test]
-async fn plugins_that_stand_no_guard_may_go() {
+async fn deletion_of_handler_or_fail_open_filter_removes_it() {
     let files: [(&str, &[u8]); 3] = [
         ("f.wasm", &guests::filter(TRAP)),
         ("f.toml", b"on_failure = \"allow\""),
@@ -260,7 +260,7 @@ async fn compiled_files_are_kept_and_used() {
 }
 
 #[tokio::test]
-async fn checking_tells_what_loading_would() {
+async fn check_reports_the_faults_of_loading() {
     let dir = tempfile::tempdir().unwrap();
     let put = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
     put("a.wasm", &guests::handler("ask", "", "", FINE));

@@ -59,7 +59,7 @@ fn kept(place: &Place) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn what_was_rolled_back_stays_so_until_its_file_changes() {
+async fn rollback_holds_across_restarts_until_the_file_changes() {
     let place = Place::new(&[]);
     let (bench, before) = rolled_back(&place).await;
     drop(bench);
@@ -199,7 +199,7 @@ async fn a_version_that_is_lost_is_told_and_the_file_is_tried() {
 }
 
 #[tokio::test]
-async fn without_a_cache_a_restart_forgets() {
+async fn rollback_without_cache_is_lost_at_restart() {
     let place = Place::new(&[]);
     drop(rolled_back_with(&place, |config| config.cache = PathBuf::new()).await);
     let bench = place.start_with(|config| config.cache = PathBuf::new()).await;
@@ -212,7 +212,7 @@ async fn without_a_cache_a_restart_forgets() {
 }
 
 #[tokio::test]
-async fn what_was_kept_obeys_pins() {
+async fn kept_version_is_refused_without_matching_pin() {
     let (good, bad) = (guests::stamp(451), guests::filter(TRAP));
     let pin = |bytes: &[u8]| format!("sha256 = \"{}\"", crate::plugin::digest::of(bytes)).into_bytes();
     for (first, refused_now) in [(pin(&good), false), (Vec::new(), true)] {
@@ -236,7 +236,7 @@ async fn what_was_kept_obeys_pins() {
 }
 
 #[tokio::test]
-async fn what_was_kept_obeys_signatures() {
+async fn kept_version_is_refused_without_trusted_signature() {
     let key = || SigningKey::parse(&SigningKey::generate().unwrap()).unwrap();
     let (own, other) = (key(), key());
     let (good, bad) = (guests::stamp(451), guests::filter(TRAP));

@@ -195,7 +195,7 @@ async fn a_canary_that_fails_is_taken_back_and_harms_its_share_only() {
 }
 
 #[tokio::test]
-async fn disabling_opens_a_filters_gate_and_shuts_the_door_of_the_only_auth() {
+async fn disabled_filter_passes_messages_and_disabled_only_auth_refuses_clients() {
     let files: [(&str, &[u8]); 2] = [("a.wasm", &guests::auth(ADMIT)), ("f.wasm", &guests::filter(REJECT))];
     let bench = Bench::with(&files).await;
     for name in ["a", "f"] {
@@ -252,7 +252,7 @@ async fn the_operator_removes_a_missing_guard_by_disabling_it() {
 }
 
 #[tokio::test]
-async fn a_manifests_no_is_changed_in_the_manifest() {
+async fn enable_command_is_refused_while_the_manifest_disables() {
     let bench = Bench::with(&[("f.wasm", &guests::filter(ALLOW)), ("f.toml", b"enabled = false")]).await;
     let fault = bench.host.obey("f", Word::Enable).await.unwrap_err();
     assert_eq!(fault, WordFault::Unfit("f.toml says enabled = false: change it there".into()));

@@ -185,7 +185,7 @@ fn by_json(envelope: &serde_json::Value) -> Result<PubEnvelope, Fault> {
 }
 
 #[test]
-fn an_envelope_says_to_whom() {
+fn envelope_fields_resolve_to_their_target() {
     let target = |mut envelope: serde_json::Value| {
         envelope["msg"] = json!([{"action": "chat"}]);
         by_json(&envelope).map(|resolved| resolved.pushes[0].target.clone()).map_err(|fault| fault.to_string())

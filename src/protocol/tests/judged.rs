@@ -96,7 +96,7 @@ proptest! {
     }
 
     #[test]
-    fn a_tail_is_nothing_to_those_who_do_not_know_it(
+    fn frame_tail_is_ignored_by_older_readers(
         message in prop_oneof![Just(Message::default()), messages()],
         offset in 1..=i64::MAX.unsigned_abs(),
         epoch in prop_oneof![Just("e\"\\1".to_owned()), any::<String>()],
@@ -123,7 +123,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_an_error_and_never_more(bytes in proptest::collection::vec(any::<u8>(), 0..64), text in any::<String>()) {
+    fn garbage_never_panics_the_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..64), text in any::<String>()) {
         for coding in [Coding::Protobuf, Coding::Json] {
             let _ = decode(coding, &bytes);
             let _ = decode(coding, &[&[3], &bytes[..]].concat());
@@ -317,7 +317,7 @@ mod old {
 }
 
 #[test]
-fn a_pong_is_never_looked_at() {
+fn pong_payload_is_ignored() {
     for payload in [&b"\x00"[..], b"\x00PONG", b"\x00PON\0", b"\x00\xff\xff"] {
         assert_eq!(decode(Coding::Protobuf, payload), Ok(ClientFrame::Pong));
     }
@@ -327,7 +327,7 @@ fn a_pong_is_never_looked_at() {
 }
 
 #[test]
-fn json_of_clients_is_read_kindly() {
+fn client_json_with_odd_types_is_accepted() {
     let inner =
         r#"{"key":"k","timestamp":"soon","x":[1],"data":{"n":1.10,"b":true,"o":{ "a": [ 1, "2 3" ] },"z":null}}"#;
     let text = json!({"type": 3.0, "content": inner, "more": null}).to_string();

@@ -172,7 +172,7 @@ fn chat(offset: u64, actions: &[&str]) -> Record {
 }
 
 #[tokio::test]
-async fn what_was_taken_is_one_batch_and_settled_after_it() {
+async fn taken_records_are_published_as_one_batch_then_settled() {
     let mut bench = Bench::new(|_| {});
     let protobuf = [b"\x0a\x041074\x22\x03\x12\x01c".as_slice(), b"\x28\x02"].concat();
     bench.give(vec![chat(7, &["a", "b"]), record(8, protobuf)]).await;
@@ -187,7 +187,7 @@ async fn what_was_taken_is_one_batch_and_settled_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unavailable_bus_is_waited_for_and_nothing_is_settled_before() {
+async fn unavailable_bus_delays_settlement_until_it_returns() {
     let mut bench = Bench::new(|_| {});
     bench.fake.break_broker();
     bench.give(vec![chat(1, &["a"]), chat(2, &["b"])]).await;
@@ -207,7 +207,7 @@ async fn an_unavailable_bus_is_waited_for_and_nothing_is_settled_before() {
 
 /// Retried, it would come after the records that the next reader has published since.
 #[tokio::test(start_paused = true)]
-async fn what_another_reader_may_have_had_meanwhile_is_not_tried_again() {
+async fn record_of_lost_lease_is_not_retried() {
     let mut bench = Bench::new(|_| {});
     bench.fake.break_broker();
     bench.give(vec![chat(1, &["a"])]).await;
@@ -246,7 +246,7 @@ async fn poison_is_buried_with_its_reason_and_holds_up_nothing() {
 }
 
 #[tokio::test]
-async fn a_filters_no_is_a_result_and_an_unknown_node_is_not() {
+async fn rejected_record_is_settled_and_unknown_node_is_buried() {
     let mut bench = Bench::new(|_| {});
     let refusal = Refusal::new("403", "no");
     bench.fake.judge("bad", Judgement::Reject { plugin: "word-filter".into(), refusal });
@@ -268,7 +268,7 @@ fn unjudged(waits: bool) -> Judgement {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_a_filter_can_judge_nothing_the_intake_waits_and_acknowledges_nothing() {
+async fn intake_waits_without_settling_while_a_filter_is_unavailable() {
     let mut bench = Bench::new(|_| {});
     bench.fake.judge("any", unjudged(true));
     bench.give(vec![chat(1, &["any"]), chat(2, &["any"])]).await;
@@ -313,7 +313,7 @@ async fn a_batch_has_no_more_messages_than_one_request_may() {
 }
 
 #[tokio::test]
-async fn what_ended_its_readers_is_buried_and_those_behind_it_get_their_chance() {
+async fn record_after_five_tries_is_buried_and_the_next_are_read() {
     let mut bench = Bench::new(|_| {});
     let again = |record: Record| Record { tries: 5, ..record };
     bench.give(vec![again(chat(1, &["killer"])), again(chat(2, &["a"])), chat(3, &["b"])]).await;

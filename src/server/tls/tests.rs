@@ -124,7 +124,7 @@ fn runs(count: usize, step: usize) -> (Writer, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn what_is_blocked_goes_on_where_it_stopped_and_in_order() {
+async fn blocked_tls_writer_resumes_in_order() {
     for (count, step) in [(1, 300_000), (700, 1), (40, 500), (9, 20_000)] {
         let (stream, mut client) = pair().await;
         let (mut writer, all) = runs(count, step);
@@ -153,7 +153,7 @@ async fn what_is_blocked_goes_on_where_it_stopped_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_slow_consumer_may_lose_all_but_the_run_that_its_socket_stands_in() {
+async fn slow_tls_consumer_loses_only_runs_not_yet_started() {
     let (stream, mut client) = pair().await;
     let (mut writer, all) = runs(5000, 3);
     assert!(!writer.flush(&stream));
@@ -235,7 +235,7 @@ async fn hyper_reads_and_writes_it_like_any_stream() {
 }
 
 #[tokio::test]
-async fn words_that_are_no_tls_are_answered_by_an_alert_at_once() {
+async fn plain_text_on_tls_listener_is_answered_with_an_alert() {
     let files = Files::new();
     let (server, mut client) = sockets().await;
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -282,7 +282,7 @@ fn files_that_do_not_serve_are_named() {
 }
 
 #[test]
-fn a_new_pair_is_taken_when_it_stands_still_and_serves() {
+fn new_certificate_is_loaded_once_stable_and_valid() {
     let files = Files::new();
     let certificate = files.certificate().unwrap();
     let first = certificate.config.load_full();

@@ -126,7 +126,7 @@ async fn a_buffer_that_grew_is_given_back() {
 }
 
 #[tokio::test]
-async fn a_message_under_way_shows() {
+async fn partial_message_is_reported_as_mid_message() {
     let (mut reader, mut client) = pair(b"").await;
     let bytes = frame(0x82, b"whole");
     for (i, byte) in bytes.iter().enumerate() {
@@ -141,7 +141,7 @@ async fn a_message_under_way_shows() {
 }
 
 #[tokio::test]
-async fn what_breaks_the_rules_is_a_fault() {
+async fn websocket_protocol_violation_is_a_fault() {
     let fragments = [frame(0x01, b"a"), (0..1024).flat_map(|_| frame(0x00, b"")).collect()].concat();
     let table = [
         (vec![0x82, 0x01, b'a'], "fault 1002"),

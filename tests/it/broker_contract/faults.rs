@@ -95,7 +95,7 @@ pub async fn a_stopped_engine_answers_in_time_and_loses_nothing_accepted<B: Bus>
 
 /// A message that was not accepted in time is not withdrawn. It may arrive after the pause, but only once and not after
 /// a later message of the same publisher.
-pub async fn what_is_unavailable_comes_once_or_never<B: Bus>() {
+pub async fn unavailable_message_arrives_once_or_never<B: Bus>() {
     let bus = B::start();
     let seat = Seat::take(&bus, "n1", 1).await;
     assert!(is_accepted(&seat.publish(Target::Everyone, "before").await));
@@ -116,7 +116,7 @@ pub async fn what_is_unavailable_comes_once_or_never<B: Bus>() {
 }
 
 /// Overfills the engine's queue while it is paused: rejected publishes are reported, and accepted messages arrive.
-pub async fn a_full_way_is_unavailable_and_never_a_silent_drop<B: Bus>() {
+pub async fn publish_to_full_queue_is_unavailable_without_silent_drop<B: Bus>() {
     const PUBLISHERS: usize = 40;
     let bus = B::start();
     let seat = Arc::new(Seat::take(&bus, "n1", 1).await);

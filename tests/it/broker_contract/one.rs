@@ -81,7 +81,7 @@ pub async fn words_and_messages_keep_their_order<B: Bus>() {
     assert!(nobody.unwrap().is_none_or(|nodes| nodes == 0));
 }
 
-pub async fn nodes_that_nobody_knows_are_told<B: Bus>() {
+pub async fn unknown_nodes_are_reported_in_the_outcome<B: Bus>() {
     let bus = B::start();
     let seat = Seat::take(&bus, "n1", 1).await;
     within("a lease", seat.engine.roster.join(&seat.member())).await.unwrap();
@@ -100,7 +100,7 @@ pub async fn nodes_that_nobody_knows_are_told<B: Bus>() {
     assert_eq!(texts, ["here", "last"]);
 }
 
-pub async fn what_was_closed_is_unavailable<B: Bus>() {
+pub async fn publish_after_close_is_unavailable<B: Bus>() {
     let bus = B::start();
     let seat = Seat::take(&bus, "n1", 1).await;
     let batch: Vec<_> = (0..100).map(|n| envelope(Target::Everyone, &n.to_string())).collect();

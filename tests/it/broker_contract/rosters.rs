@@ -145,7 +145,7 @@ pub async fn a_fallen_members_users_go_to_one_survivor<B: Bus>() {
 }
 
 /// After a restart without data, a member joins again and registers its users; changes made meanwhile are applied.
-pub async fn an_engine_that_lost_everything_is_told_again<B: Bus>() {
+pub async fn engine_after_data_loss_gets_members_and_users_again<B: Bus>() {
     let mut bus = B::start();
     let seats = [Seat::take(&bus, "n1", 1).await, Seat::take(&bus, "n2", 2).await];
     let before = join(&seats[0]).await;

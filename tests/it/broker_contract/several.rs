@@ -94,7 +94,7 @@ pub async fn many_users_are_reached_wherever_they_are<B: Bus>() {
     }
 }
 
-pub async fn a_user_that_left_is_let_go<B: Bus>() {
+pub async fn released_user_is_unsubscribed<B: Bus>() {
     let bus = B::start();
     let seats = three(&bus).await;
     let stream = Stream::User(uid("a"));
@@ -199,7 +199,7 @@ pub async fn an_identity_arrives_once<B: Bus>() {
     }
 }
 
-pub async fn what_cannot_be_read_is_told_and_the_rest_goes_on<B: Bus>() {
+pub async fn unreadable_record_is_a_gap_and_later_records_arrive<B: Bus>() {
     let bus = B::start();
     let seat = Seat::take(&bus, "n1", 1).await;
     assert!(is_accepted(&seat.publish(Target::Everyone, "before").await));

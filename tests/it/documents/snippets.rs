@@ -113,7 +113,7 @@ fn held(way: &str) -> Vec<Block> {
 }
 
 #[test]
-fn no_block_is_without_a_way_to_hold_it() {
+fn every_fenced_block_has_a_check() {
     let unheld = blocks().into_iter().filter(|block| {
         let exempt = block.document == MADE || (block.document == ONE_TERMINAL && block.kind == "sh");
         let lost = block.marked("terminal").is_some() && !PLAYED.contains(&&*block.document);
@@ -125,7 +125,7 @@ fn no_block_is_without_a_way_to_hold_it() {
 }
 
 #[test]
-fn every_configuration_is_one() {
+fn documented_configurations_are_valid() {
     for block in held("config") {
         let folder = Setup::default().no_plugins().prepare();
         std::fs::write(folder.config(), &block.text).unwrap();
@@ -209,7 +209,7 @@ fn every_source_of_a_template_builds() {
 
 /// The package is beside a folder `sdk`, as the document says.
 #[test]
-fn every_manifest_of_cargo_is_one() {
+fn documented_cargo_manifests_are_valid() {
     for block in held("cargo") {
         let folder = tempfile::tempdir().unwrap();
         let package = folder.path().join("package");
@@ -225,7 +225,7 @@ fn every_manifest_of_cargo_is_one() {
 
 /// `NAME CODING BYTES` or `NAME JSON TEXT`; a missing name is the name of the previous line.
 #[test]
-fn every_frame_is_the_nodes() {
+fn documented_frames_match_the_node() {
     for block in held("frames") {
         let mut name = String::new();
         for line in block.text.lines() {

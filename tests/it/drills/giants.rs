@@ -25,14 +25,14 @@ const PARTS: usize = 20;
 /// Every tenth record of each broker is no envelope. Then each way gets an envelope of maximum size, and one that names
 /// the maximum number of users.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn poison_and_giants_hold_nobody_up() {
+async fn poison_and_maximum_records_do_not_delay_others() {
     let (redis, topic, large) = (Redis::start(), Topic::create().await, Topic::large().await);
     let cluster = nodes_on(&redis, &format!("{}\n{}", topic.intake(), large.intake())).await;
     let guests = guests();
     let mut plan = by_every_way(&guests, &redis, &topic);
     // No messages for everyone: the two clients that wait for giants receive nothing else.
     plan.wide = 0;
-    let drill = Drill::begin("poison_and_giants_hold_nobody_up", cluster, &guests, &plan).await;
+    let drill = Drill::begin("poison_and_maximum_records_do_not_delay_others", cluster, &guests, &plan).await;
     let mut sender = BackEnd::of(&redis, &drill.cluster, [topic.name.clone(), large.name]).await;
     let mut sent = [0; 3];
     for number in 0..pick(45, 2_000) {

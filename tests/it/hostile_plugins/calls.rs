@@ -297,21 +297,21 @@ const OTHERS: [Case; 6] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_takes_too_much_in_a_call_is_stopped_and_nobody_notices() {
+async fn filter_over_a_call_limit_is_stopped_without_effect_on_others() {
     play(&BOMBS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_answers_nonsense_is_rejected_and_nobody_notices() {
+async fn filter_with_invalid_answer_is_rejected_without_effect_on_others() {
     play(&ANSWERS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_wrong_in_a_handler_is_answered_503_and_nobody_notices() {
+async fn failing_handler_is_answered_503_without_effect_on_others() {
     play(&HANDLERS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_wrong_in_auth_and_events_is_its_own_affair() {
+async fn failing_auth_and_events_plugins_affect_only_their_calls() {
     play(&OTHERS).await;
 }

@@ -259,16 +259,16 @@ fn listing(at: u32, count: u32) -> Guest {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_plugin_is_refused_and_nobody_notices() {
+async fn file_that_is_no_plugin_is_refused_without_effect_on_others() {
     play(&STRANGERS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_too_much_is_refused_and_nobody_notices() {
+async fn oversized_plugin_is_refused_without_effect_on_others() {
     play(&GIANTS).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_wrong_before_it_serves_is_refused_and_nobody_notices() {
+async fn plugin_failing_at_start_is_refused_without_effect_on_others() {
     play(&STARTERS).await;
 }

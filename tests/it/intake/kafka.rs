@@ -38,7 +38,7 @@ impl Bench {
 }
 
 #[tokio::test]
-async fn every_act_reaches_whom_it_names_in_both_codings() {
+async fn every_act_in_both_codings_reaches_its_target() {
     let bench = Bench::new().await;
     let mut cast = Cast::on(&bench.gateway).await;
     for (at, (envelope, counts)) in cast.acts().into_iter().enumerate() {

@@ -111,7 +111,7 @@ async fn a_drain_gives_the_subscription_back_at_once_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn an_owner_that_was_stopped_in_its_tracks_says_nothing_that_another_may_have_said() {
+async fn stopped_owner_delivers_nothing_after_takeover() {
     let mut pair = Pair::new().await;
     pair.owner.signal(Signal::STOP);
     // The stopped node's socket still accepts messages. PUBLISH counts one receiver, which is correct as far as Redis
@@ -154,7 +154,7 @@ async fn an_owner_that_was_stopped_in_its_tracks_says_nothing_that_another_may_h
 }
 
 #[tokio::test]
-async fn a_lease_that_lapsed_while_nobody_else_was_there_costs_nothing() {
+async fn lapsed_lease_without_other_nodes_loses_nothing() {
     let redis = Redis::start();
     let mut back_end = dial(&redis).await;
     let (gateway, mut client) = node(&redis, "n1", 1).await;

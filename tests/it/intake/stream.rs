@@ -26,7 +26,7 @@ async fn add(bench: &mut Bench, fields: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn what_was_published_before_the_first_node_came_is_read_and_what_is_settled_is_trimmed() {
+async fn records_before_the_first_node_are_read_and_trimmed_once_settled() {
     let redis = Redis::start();
     let mut back_end = dial(&redis).await;
     for at in 0..500 {

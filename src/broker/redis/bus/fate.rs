@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_nobody_knows_are_told() {
+    fn unknown_nodes_are_reported_in_the_outcome() {
         let mut envelope = envelope(Target::Everyone);
         envelope.nodes = ["n1", "n2"].map(|node| node.parse().unwrap()).to_vec().into();
         let mut fates = Fates::of(std::slice::from_ref(&envelope));

@@ -33,7 +33,7 @@ async fn the_users_of_a_node_that_fell_are_told_offline_once_by_a_survivor() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_that_comes_back_elsewhere_before_its_node_is_given_up_was_never_gone() {
+async fn user_reconnected_before_lease_expiry_causes_no_offline_event() {
     let mut several = Several::new(2).await;
     several.connect(1, "1074", &[]).await;
     several.events();
@@ -45,7 +45,7 @@ async fn a_user_that_comes_back_elsewhere_before_its_node_is_given_up_was_never_
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_told_while_the_engine_was_away_is_told_after_it() {
+async fn offline_event_during_engine_outage_is_sent_after_it() {
     let mut several = Several::new(2).await;
     let client = several.connect(1, "1074", &[]).await;
     several.events();

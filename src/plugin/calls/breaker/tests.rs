@@ -115,7 +115,7 @@ async fn many_credentials_of_one_address_are_not_many_where_others_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_opens_on_repeated_failures_and_not_on_rare_ones() {
+async fn circuit_opens_on_repeated_failures_but_not_on_rare_ones() {
     let mut calls = Calls::new();
     // Every third call fails: four failures stand ten calls apart, and eight are twice as many as four.
     for round in 0..100 {
@@ -139,7 +139,7 @@ async fn failures_in_another_order_count_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_fails_is_set_apart_and_nobody_else_notices() {
+async fn failing_source_is_set_apart_without_effect_on_others() {
     let mut calls = Calls::new();
     let apart = [0; 3].map(|_| calls.fails(user("a")).unwrap().apart);
     assert_eq!(apart, [false, false, true]);
@@ -177,7 +177,7 @@ async fn it_is_quiet_again_a_minute_after_the_last_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_canary_closes_it() {
+async fn successful_canary_closes_the_circuit() {
     let mut calls = Calls::opened();
     assert_eq!((calls.breaker.state(), calls.answers(user("x"))), ("open", Err(Kind::Open)));
     assert!(calls.breaker.rests());
@@ -218,7 +218,7 @@ async fn a_source_that_failed_is_the_canary_only_if_nobody_else_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_failures_that_the_guest_alone_is_to_blame_for_condemn_it() {
+async fn version_is_condemned_only_by_its_own_failures() {
     let calls = Calls::opened();
     for name in ["a", "b"] {
         calls.breaker.blame(user(name).id());

@@ -28,7 +28,7 @@ fn open(path: &Path, seconds: u64) -> FileStore {
 }
 
 #[tokio::test]
-async fn what_was_answered_is_there_again_and_ends_when_it_should() {
+async fn committed_keys_survive_reopen_and_expire_on_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kv.redb");
     let store = open(&path, 0);

@@ -7,7 +7,7 @@ use crate::message::Origin;
 use crate::plugin::Role;
 
 #[test]
-fn nothing_said_means_safe_defaults() {
+fn empty_manifest_has_safe_defaults() {
     let manifest = Manifest::parse("", &PluginCaps::default()).unwrap();
     assert_eq!(manifest, Manifest::default());
     assert!(manifest.enabled && !manifest.allow_on_failure && manifest.grants.is_empty());
@@ -15,7 +15,7 @@ fn nothing_said_means_safe_defaults() {
 }
 
 #[test]
-fn everything_can_be_said() {
+fn manifest_with_every_key_is_parsed() {
     let text = r#"
         order = 10
         on_failure = "allow"
@@ -94,7 +94,7 @@ fn all_faults_are_told_at_once() {
 }
 
 #[test]
-fn what_is_no_toml_is_told_by_its_place_and_not_shown() {
+fn invalid_toml_reports_position_without_text() {
     for (text, place) in [
         ("a = ", "line 1, column "),
         ("[settings]\n# key\nsecret = \"0123456789\nmore = 1\n", "line 3, column "),

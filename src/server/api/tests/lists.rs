@@ -194,7 +194,7 @@ async fn plugins_are_shown_and_make_the_node_ready() {
 }
 
 #[tokio::test]
-async fn a_word_about_a_plugin_reaches_it_and_answers_its_status() {
+async fn plugin_command_reaches_the_host_and_returns_the_status() {
     let bench = Bench::new();
     bench.fake.set_plugins(vec![Status { name: "gate".into(), state: "live", ..Status::default() }]);
     for (word, meant) in [

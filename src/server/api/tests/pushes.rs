@@ -49,7 +49,7 @@ async fn the_documents_own_example_works_as_it_stands() {
 }
 
 #[tokio::test]
-async fn whoever_wants_to_know_what_was_delivered_says_so() {
+async fn receipts_parameter_requests_delivery_receipts() {
     let bench = Bench::new();
     for (path, receipts) in [("/send", false), ("/send?receipts=false", false), ("/send?receipts=true", true)] {
         bench.post(path, SAMPLE).await.data();

@@ -105,7 +105,7 @@ fn paths_belong_to_their_service() {
 }
 
 #[test]
-fn what_is_no_handshake_is_told_so() {
+fn invalid_handshake_gets_its_status() {
     let table: &[(Headers<'_>, Option<u16>)] = &[
         (&[("upgrade", "")], Some(426)),
         (&[("upgrade", "h2c")], Some(426)),
