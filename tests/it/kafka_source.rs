@@ -30,6 +30,19 @@ async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
     all
 }
 
+/// Takes so many records, buries each that says "bad", and settles them all.
+async fn bury_bad(source: &mut KafkaSource, count: usize) {
+    let mut taken = 0;
+    while taken < count {
+        let records = within("records", source.take()).await.unwrap();
+        for record in records.iter().filter(|record| *record.payload == *b"bad") {
+            source.bury(record, "not an envelope").await.unwrap();
+        }
+        source.settle(&places(&records)).await.unwrap();
+        taken += records.len();
+    }
+}
+
 fn join(topic: &str) -> KafkaSource {
     KafkaSource::join(&kafka().link("n1"), topic, "skylark", "kafka test", &Vitals::default()).unwrap()
 }
@@ -208,15 +221,7 @@ async fn dead_letter_carries_key_headers_timestamp_and_place() {
     let headers = [("trace", "7"), ("trace", "8"), ("skylark.reason", "of an older letter")];
     kafka().send_with(&topic, "1074", &headers, Some("bad")).await;
     let mut source = join(&topic);
-    let mut taken = 0;
-    while taken < 2 {
-        let records = within("records", source.take()).await.unwrap();
-        for record in records.iter().filter(|record| *record.payload == *b"bad") {
-            source.bury(record, "not an envelope").await.unwrap();
-        }
-        source.settle(&places(&records)).await.unwrap();
-        taken += records.len();
-    }
+    bury_bad(&mut source, 2).await;
     let letter = &kafka().read(&format!("{topic}.dead"), 1).await[0];
     assert_eq!((letter.key.as_deref(), &letter.payload[..]), (Some(&b"1074"[..]), &b"bad"[..]));
     let texts = letter.headers.iter().map(|(name, value)| (name.as_str(), std::str::from_utf8(value).unwrap()));
@@ -236,15 +241,7 @@ async fn poison_is_buried_with_its_reason_and_origin() {
     kafka().create_topic(&topic, 1).await;
     kafka().send(&topic, "k", &["good", "bad"]).await;
     let mut source = join(&topic);
-    let mut taken = 0;
-    while taken < 2 {
-        let records = within("records", source.take()).await.unwrap();
-        for record in records.iter().filter(|record| *record.payload == *b"bad") {
-            source.bury(record, "not an envelope").await.unwrap();
-        }
-        source.settle(&places(&records)).await.unwrap();
-        taken += records.len();
-    }
+    bury_bad(&mut source, 2).await;
     let dead = kafka().read(&format!("{topic}.dead"), 1).await;
     assert_eq!(dead[0].payload, b"bad");
     assert_eq!(dead[0].header("skylark.reason"), Some("not an envelope"));

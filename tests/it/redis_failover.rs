@@ -106,6 +106,27 @@ async fn hears(redis: &Redis, client: &mut Client) {
     assert_eq!(client.message().await["action"], "heard");
 }
 
+/// Adds a record to the intake's stream, and the client has it.
+async fn reads(redis: &Redis, client: &mut Client) {
+    let words = ["XADD", "chat", "*", "data", r#"{"msg":[{"action":"heard"}]}"#].map(|word| word.as_bytes().to_vec());
+    redis.line().await.pipeline(&[words.to_vec()]).await.unwrap();
+    assert_eq!(client.message().await["action"], "heard");
+}
+
+async fn ready(node: &Gateway) {
+    until("readiness", async || node.get("/health/ready").await.status == 200).await;
+}
+
+/// Changes the server's password and ends every connection but this one; the node may not log in any more.
+async fn rotate(redis: &Redis, node: &Gateway) {
+    let mut line = redis.line().await;
+    line.ask("AUTH the-first-password").await.unwrap();
+    line.ask("CONFIG SET requirepass the-second-password").await.unwrap();
+    line.ask("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
+    line.ask("CLIENT KILL TYPE pubsub SKIPME yes").await.unwrap();
+    until("a node that may not log in", async || node.get("/health/ready").await.status != 200).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_leave_a_redis_that_was_demoted() {
     let pair = Pair::start().await;
@@ -126,7 +147,7 @@ async fn nodes_leave_a_redis_that_was_demoted() {
 async fn subscriber_of_the_bus_that_is_connected_and_deaf_is_dialled_anew() {
     let pair = Pair::start().await;
     let node = Setup::default().yaml(&bus_at(pair.proxy.address)).start();
-    until("readiness", async || node.get("/health/ready").await.status == 200).await;
+    ready(&node).await;
     let mut client = node.connect("1074", Form::YunqueJson).await;
     reaches(&node, &mut client, "1074").await;
     pair.leave_subscribers_behind().await;
@@ -169,12 +190,9 @@ async fn stream_intake_leaves_a_redis_that_was_demoted() {
     let yaml = format!("intakes: [{{kind: redis-stream, topic: chat, url: \"redis://{}\"}}]", pair.proxy.address);
     let node = Setup::default().yaml(&yaml).start();
     let mut client = node.connect("1074", Form::YunqueJson).await;
-    let record = ["XADD", "chat", "*", "data", r#"{"msg":[{"action":"heard"}]}"#].map(|word| word.as_bytes().to_vec());
-    pair.old.line().await.pipeline(&[record.to_vec()]).await.unwrap();
-    assert_eq!(client.message().await["action"], "heard");
+    reads(&pair.old, &mut client).await;
     pair.fail_over().await;
-    pair.new.line().await.pipeline(&[record.to_vec()]).await.unwrap();
-    assert_eq!(client.message().await["action"], "heard");
+    reads(&pair.new, &mut client).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -186,17 +204,12 @@ async fn rotated_password_is_read_from_its_file_without_a_restart() {
     tell(&redis, "CONFIG SET requirepass the-first-password").await;
     let password = format!("{}\n    password: {{file: {file:?}}}", redis.bus());
     let node = Setup::default().yaml(&password).start();
-    until("readiness", async || node.get("/health/ready").await.status == 200).await;
+    ready(&node).await;
     let mut client = node.connect("1074", Form::YunqueJson).await;
 
-    let mut line = redis.line().await;
-    line.ask("AUTH the-first-password").await.unwrap();
-    line.ask("CONFIG SET requirepass the-second-password").await.unwrap();
-    line.ask("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
-    line.ask("CLIENT KILL TYPE pubsub SKIPME yes").await.unwrap();
-    until("a node that may not log in", async || node.get("/health/ready").await.status != 200).await;
+    rotate(&redis, &node).await;
     std::fs::write(&file, "the-second-password\n").unwrap();
-    until("readiness", async || node.get("/health/ready").await.status == 200).await;
+    ready(&node).await;
     reaches(&node, &mut client, "1074").await;
     assert!(!node.log().contains("-password"), "no log line shows it");
 }
@@ -207,17 +220,12 @@ async fn rotated_password_in_the_configuration_is_taken_by_sighup() {
     tell(&redis, "CONFIG SET requirepass the-first-password").await;
     let yaml = |password: &str| format!("{}\n    password: {password}", redis.bus());
     let node = Setup::default().yaml(&yaml("the-first-password")).start();
-    until("readiness", async || node.get("/health/ready").await.status == 200).await;
-    let mut line = redis.line().await;
-    line.ask("AUTH the-first-password").await.unwrap();
-    line.ask("CONFIG SET requirepass the-second-password").await.unwrap();
-    line.ask("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
-    line.ask("CLIENT KILL TYPE pubsub SKIPME yes").await.unwrap();
-    until("a node that may not log in", async || node.get("/health/ready").await.status != 200).await;
+    ready(&node).await;
+    rotate(&redis, &node).await;
     let config = node.folder.config();
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("the-first-password", "the-second-password")).unwrap();
     node.signal(Signal::HUP);
-    until("readiness", async || node.get("/health/ready").await.status == 200).await;
+    ready(&node).await;
     node.said("bus.redis.password").await;
 }
