@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::support::client::Client;
 use crate::support::cluster::until;
 use crate::support::gateway::{Gateway, Setup};
+use crate::support::kafka::{kafka, unique};
 use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
@@ -57,6 +58,11 @@ async fn no_id_comes_again_after_a_kill() {
 async fn no_id_comes_again_after_a_kill_over_redis() {
     let redis = Redis::start();
     lives_of(Setup::default().yaml(&redis.bus()).start()).await;
+}
+
+#[tokio::test]
+async fn no_id_comes_again_after_a_kill_over_kafka() {
+    lives_of(Setup::default().yaml(&kafka().bus(&unique("ids"))).start()).await;
 }
 
 #[tokio::test]
