@@ -200,3 +200,22 @@ async fn the_documented_rights_are_enough_for_bus_and_intake() {
     let output = folder.command("check").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
+
+/// The broker compresses what it gets: Kafka's own zstd, not librdkafka's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn topics_of_the_bus_that_their_broker_compresses_by_zstd_serve_clients_and_have_no_fault() {
+    let prefix = unique("zstd");
+    let zstd = ("compression.type", "zstd");
+    kafka().create_topic_with(&format!("{prefix}.bus"), &[zstd, ("max.message.bytes", "4194304")]).await;
+    kafka().create_topic_with(&format!("{prefix}.members"), &[zstd, ("cleanup.policy", "compact")]).await;
+    let cluster = Cluster::start(2, &kafka().bus(&prefix)).await;
+    let mut client = cluster.node(1).connect("1074", Form::YunqueJson).await;
+    for at in 0..10 {
+        let message = json!({"action": "chat", "title": at.to_string(), "receiver": "1074"});
+        cluster.node(0).post("/send", message).await.data();
+        assert_eq!(client.message().await["title"], at.to_string());
+    }
+    let folder = Setup::default().no_plugins().yaml(&kafka().bus(&prefix)).prepare();
+    let output = folder.command("check").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
