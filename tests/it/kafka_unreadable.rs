@@ -2,6 +2,8 @@
 //! librdkafka's mock broker, because a real one refuses it.
 
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use skylark::broker::kafka::{KafkaSource, Link};
 use skylark::broker::source::{Place, Source};
 use skylark::vital::Vitals;
@@ -9,6 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::client::within;
+use crate::support::cluster::until;
+use crate::support::gateway::{Gateway, Setup};
 
 /// The codec in the batch's attributes: zstd.
 const CODEC: i16 = 4;
@@ -47,13 +51,10 @@ fn produce(topic: &str, partition: i32) -> Vec<u8> {
     [&length(&request)[..], &request].concat()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are_read() {
-    let mock = MockCluster::new(1).unwrap();
-    mock.create_topic("codec", 2, 1).unwrap();
-    let at = mock.bootstrap_servers();
-    let mut broker = TcpStream::connect(&at).await.unwrap();
-    broker.write_all(&produce("codec", 0)).await.unwrap();
+/// Stores a batch in the mock that nobody can read.
+async fn spoil(at: &str, topic: &str, partition: i32) {
+    let mut broker = TcpStream::connect(at).await.unwrap();
+    broker.write_all(&produce(topic, partition)).await.unwrap();
     let answer = within("an answer", async {
         let length = broker.read_u32().await.unwrap();
         let mut answer = vec![0; usize::try_from(length).unwrap()];
@@ -62,12 +63,42 @@ async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are
     });
     // Correlation, topics, name, partitions, partition; then the error.
     let answer = answer.await;
-    let error = 4 + 4 + 2 + "codec".len() + 4 + 4;
+    let error = 4 + 4 + 2 + topic.len() + 4 + 4;
     assert_eq!(answer[error..error + 2], [0, 0], "the batch is stored: {answer:?}");
+}
+
+fn mock(topics: &[(&str, i32)]) -> (MockCluster<'static, DefaultProducerContext>, String) {
+    let mock = MockCluster::new(1).unwrap();
+    for (topic, partitions) in topics {
+        mock.create_topic(topic, *partitions, 1).unwrap();
+    }
+    let at = mock.bootstrap_servers();
+    (mock, at)
+}
+
+fn join(at: &str) -> KafkaSource {
     let properties = [("statistics.interval.ms", "100"), ("topic.metadata.refresh.interval.ms", "500")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.into()));
-    let link = Link::new(&at, "", "", properties.into(), "n1");
-    let mut source = KafkaSource::join(&link, "codec", "skylark", "kafka codec", &Vitals::default()).unwrap();
+    let link = Link::new(at, "", "", properties.into(), "n1");
+    KafkaSource::join(&link, "codec", "skylark", "kafka codec", &Vitals::default()).unwrap()
+}
+
+/// True while readiness names this part of the node, and that records of it cannot be read.
+async fn names(node: &Gateway, part: &str) -> bool {
+    let ready = node.get("/health/ready").await;
+    ready.status == 503 && ready.body.contains(part) && ready.body.contains("records that cannot be read")
+}
+
+async fn is_positive(node: &Gateway, metric: &str) -> bool {
+    let page = node.get("/metrics").await.body;
+    page.lines().any(|line| line.starts_with(metric) && !line.ends_with(" 0"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are_read() {
+    let (_mock, at) = mock(&[("codec", 2)]);
+    spoil(&at, "codec", 0).await;
+    let mut source = join(&at);
     let producer: rdkafka::producer::FutureProducer =
         rdkafka::ClientConfig::new().set("bootstrap.servers", &at).create().unwrap();
     // Records of the other partition still arrive; the fault stays visible.
@@ -93,4 +124,40 @@ async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are
     let fault = source.fault().unwrap();
     assert!(fault.why.starts_with("records that cannot be read: "), "{fault}");
     within("the end", source.close()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partition_that_can_be_read_again_is_told_without_a_record() {
+    let (mock, at) = mock(&[("codec", 1)]);
+    mock.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_MSG; 3]);
+    let mut source = join(&at);
+    let faulty = async { while source.take().await.is_ok() || source.fault().is_none() {} };
+    within("the fault", faulty).await;
+    let well = async { while source.take().await.is_err() || source.fault().is_some() {} };
+    within("the end of the fault", well).await;
+    within("the end", source.close()).await;
+}
+
+#[tokio::test]
+async fn intake_with_a_partition_that_cannot_be_read_is_not_ready_and_has_a_lag() {
+    let (_mock, at) = mock(&[("codec", 2)]);
+    spoil(&at, "codec", 0).await;
+    let properties = "properties: {statistics.interval.ms: \"100\"}";
+    let yaml = format!("intakes: [{{kind: kafka, topic: codec, brokers: \"{at}\", {properties}}}]");
+    let node = Setup::default().yaml(&yaml).start();
+    until("readiness to name the intake", async || names(&node, "intake kafka codec").await).await;
+    until("a lag", async || is_positive(&node, "skylark_intake_lag{").await).await;
+}
+
+/// Signs of life come back through the other partitions.
+#[tokio::test]
+async fn bus_with_a_partition_that_cannot_be_read_is_not_ready_and_has_a_lag() {
+    let (_mock, at) = mock(&[("codec.bus", 8), ("codec.members", 1)]);
+    let properties = "properties: {statistics.interval.ms: \"100\"}";
+    let yaml = format!("bus: {{kind: kafka, prefix: codec, kafka: {{brokers: \"{at}\", {properties}}}}}");
+    let node = Setup::default().yaml(&yaml).start();
+    until("readiness", async || node.get("/health/ready").await.status == 200).await;
+    spoil(&at, "codec.bus", 3).await;
+    until("readiness to name the bus", async || names(&node, "bus: ").await).await;
+    until("a lag", async || is_positive(&node, "skylark_bus_lag{").await).await;
 }

@@ -312,7 +312,8 @@ impl Shared {
             let seconds = silence.as_secs();
             return vec![format!("bus: nothing sent came back for {seconds} s: {}", self.away())];
         }
-        Vec::new()
+        // A partition may be unreadable while heartbeats return through the others.
+        self.heard.unreadable().map(|why| format!("bus: {why}")).into_iter().collect()
     }
 
     /// Sends heartbeats to this node, through each partition in turn.

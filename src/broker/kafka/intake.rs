@@ -52,6 +52,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 pub struct KafkaSource {
     topic: String,
     shared: Arc<Shared>,
+    heard: Heard,
     consumer: Option<Arc<BaseConsumer<Group>>>,
     handed: mpsc::Receiver<Handed>,
     /// Records that were returned and are not completed.
@@ -82,7 +83,8 @@ impl KafkaSource {
         link.keep(&asker);
         let (sender, handed) = mpsc::channel(1);
         let tombstones = counter!(names::INTAKE_TOMBSTONES, "intake" => name.to_owned());
-        let poll = Poll::new((Arc::clone(&consumer), asker), Arc::clone(&shared), heard, sender, (topic, tombstones));
+        let poll =
+            Poll::new((Arc::clone(&consumer), asker), Arc::clone(&shared), heard.clone(), sender, (topic, tombstones));
         let runtime = Handle::current();
         let vital = vitals.watch(format!("intake reader {topic}"));
         let reader = thread::Builder::new()
@@ -95,6 +97,7 @@ impl KafkaSource {
         Ok(Self {
             topic: topic.to_owned(),
             shared,
+            heard,
             consumer: Some(consumer),
             handed,
             taken: Vec::new(),
@@ -192,7 +195,7 @@ impl Source for KafkaSource {
     }
 
     fn fault(&self) -> Option<Unavailable> {
-        self.shared.unreadable().map(unavailable)
+        self.heard.unreadable().map(unavailable)
     }
 
     fn close(&mut self) -> BoxFuture<'_, ()> {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -27,6 +27,8 @@ use crate::id::NodeId;
 pub(super) const ENGINE: &str = "kafka";
 /// Time limit of one request to a broker.
 pub(super) const ASK: Duration = Duration::from_secs(5);
+/// Time without an error after which a batch counts as readable. librdkafka retries an unreadable batch twice a second.
+const UNREADABLE: Duration = Duration::from_secs(5);
 
 /// Defaults of each librdkafka client, which the operator's properties override. librdkafka adds jitter to its
 /// reconnect back-off.
@@ -167,6 +169,8 @@ pub(super) struct Topic {
 #[derive(Clone, Default)]
 pub(super) struct Heard {
     last: Arc<Mutex<Option<String>>>,
+    /// Time and reason of the last unreadable batch.
+    unreadable: Arc<Mutex<Option<(Instant, String)>>>,
     counted: Option<Arc<Note>>,
     /// Notified by each error.
     errors: Option<Arc<Notify>>,
@@ -194,6 +198,12 @@ impl Heard {
         *self.last.lock() = None;
     }
 
+    /// Reason why a partition is not read while others are: a batch is damaged, or the build lacks its codec.
+    pub(super) fn unreadable(&self) -> Option<String> {
+        let last = self.unreadable.lock();
+        last.as_ref().filter(|(at, _)| at.elapsed() < UNREADABLE).map(|(_, why)| why.clone())
+    }
+
     /// Converts `error` to a fault. The last reported error explains more than a bare time-out.
     pub(super) fn unavailable(&self, error: &KafkaError) -> Unavailable {
         let vague = matches!(
@@ -219,6 +229,9 @@ impl ClientContext for Heard {
         if let Some(errors) = &self.errors {
             errors.notify_one();
         }
+        if is_unreadable(&error) {
+            *self.unreadable.lock() = Some((Instant::now(), format!("records that cannot be read: {reason}")));
+        }
         // This error does not tell why the brokers are down.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             *self.last.lock() = Some(reason.to_owned());
@@ -233,6 +246,19 @@ impl ClientContext for Heard {
 }
 
 impl ConsumerContext for Heard {}
+
+fn is_unreadable(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BadCompression
+                | RDKafkaErrorCode::NotImplemented
+                | RDKafkaErrorCode::BadMessage
+                | RDKafkaErrorCode::InvalidMessage
+                | RDKafkaErrorCode::UnsupportedCompressionType
+        )
+    )
+}
 
 /// Number of records in the member's partitions that the group has not committed.
 pub(super) fn uncommitted(statistics: &Statistics) -> u64 {
@@ -391,6 +417,15 @@ mod tests {
         assert_eq!(uncommitted_of(&partition(true, 10, 0, (none, 5))), Some(5), "committed past the end");
         assert_eq!(uncommitted_of(&partition(false, none, 0, (none, 7))), None, "another member's");
         assert_eq!(uncommitted_of(&partition(true, none, none, (none, none))), None, "nothing is known");
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_read_is_a_fault_and_a_lost_connection_is_none() {
+        let heard = Heard::default();
+        heard.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "connection refused");
+        assert_eq!(heard.unreadable(), None);
+        heard.and_counting(|_| {}).error(KafkaError::Global(RDKafkaErrorCode::NotImplemented), "codec 0x4");
+        assert_eq!(heard.unreadable().unwrap(), "records that cannot be read: codec 0x4");
     }
 
     #[cfg(not(feature = "kafka-tls"))]

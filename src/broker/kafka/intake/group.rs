@@ -2,22 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::{Duration, Instant};
 
 use metrics::{Gauge, gauge};
 use parking_lot::Mutex;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, TopicPartitionList};
 
 use super::super::link::Heard;
 use super::lines::Lines;
 use crate::telemetry::names;
-
-/// Time without an error after which a batch counts as readable. librdkafka retries an unreadable batch twice a second.
-const UNREADABLE: Duration = Duration::from_secs(5);
 
 /// State shared by the polling thread, the intake and the callbacks of librdkafka.
 #[derive(Default)]
@@ -29,36 +25,12 @@ pub(super) struct Shared {
     pub(super) closing: AtomicBool,
     /// Kafka's id of the topic. `None` until it is known, empty if the brokers have no ids.
     pub(super) topic_id: Mutex<Option<String>>,
-    /// Time and reason of the last unreadable batch.
-    unreadable: Mutex<Option<(Instant, String)>>,
 }
 
 impl Shared {
     /// Metadata of a commit, which names the topic.
     pub(super) fn metadata(&self) -> String {
         self.topic_id.lock().as_deref().map(commit_metadata).unwrap_or_default()
-    }
-
-    /// Reason why some records cannot be read while others still arrive.
-    pub(super) fn unreadable(&self) -> Option<String> {
-        let last = self.unreadable.lock();
-        last.as_ref().filter(|(at, _)| at.elapsed() < UNREADABLE).map(|(_, why)| why.clone())
-    }
-
-    fn note_unreadable(&self, error: &KafkaError, reason: &str) {
-        let is_unreadable = matches!(
-            error.rdkafka_error_code(),
-            Some(
-                RDKafkaErrorCode::BadCompression
-                    | RDKafkaErrorCode::NotImplemented
-                    | RDKafkaErrorCode::BadMessage
-                    | RDKafkaErrorCode::InvalidMessage
-                    | RDKafkaErrorCode::UnsupportedCompressionType
-            )
-        );
-        if is_unreadable {
-            *self.unreadable.lock() = Some((Instant::now(), format!("records that cannot be read: {reason}")));
-        }
     }
 }
 
@@ -98,7 +70,6 @@ impl ClientContext for Group {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.shared.note_unreadable(&error, reason);
         self.heard.error(error, reason);
     }
 
@@ -151,14 +122,5 @@ mod tests {
         assert_eq!(topic_of_commit(&commit_metadata("7sV")), Some("7sV"));
         assert_eq!(commit_metadata(""), "");
         assert_eq!([topic_of_commit(""), topic_of_commit("by hand")], [None; 2], "another tool's commit");
-    }
-
-    #[test]
-    fn a_batch_that_cannot_be_read_is_a_fault_and_a_lost_connection_is_none() {
-        let shared = Shared::default();
-        shared.note_unreadable(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "connection refused");
-        assert_eq!(shared.unreadable(), None);
-        shared.note_unreadable(&KafkaError::Global(RDKafkaErrorCode::NotImplemented), "codec 0x4");
-        assert_eq!(shared.unreadable().unwrap(), "records that cannot be read: codec 0x4");
     }
 }

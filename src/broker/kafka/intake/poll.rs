@@ -91,6 +91,8 @@ pub(super) struct Poll {
     /// An offset went back, or only tombstones arrived, so a commit is due now.
     is_commit_due: bool,
     has_told: bool,
+    /// True if the intake was told last while records could not be read.
+    has_told_unreadable: bool,
 }
 
 impl Poll {
@@ -117,6 +119,7 @@ impl Poll {
             look_at: Instant::now(),
             is_commit_due: false,
             has_told: false,
+            has_told_unreadable: false,
         }
     }
 
@@ -135,7 +138,9 @@ impl Poll {
             }
             self.commit_where_due();
             let reads = self.named();
-            if !reads.is_empty() || self.has_told {
+            let is_unreadable = self.heard.unreadable().is_some();
+            if !reads.is_empty() || self.has_told || self.has_told_unreadable != is_unreadable {
+                self.has_told_unreadable = is_unreadable;
                 self.hand(Ok(reads), runtime);
             }
         }
