@@ -153,6 +153,33 @@ async fn stopped_owner_delivers_nothing_after_takeover() {
     }
 }
 
+/// The emptied server has no term. The next owner's term must not equal the one after the first owner's.
+#[tokio::test]
+async fn an_owner_of_an_emptied_redis_says_nothing_that_another_may_have_said() {
+    let mut pair = Pair::new().await;
+    pair.owner.signal(Signal::STOP);
+    for _ in 0..10 {
+        assert_eq!(pair.say("early").await, 1);
+    }
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut pair.back_end).await.unwrap();
+    until("the other one takes over", || async {
+        (owner(&pair.back_end).await.as_deref() == Some("n2")).then_some(())
+    })
+    .await;
+    // It has the lease before it has the subscription.
+    while pair.at_other.drain().await.is_empty() {
+        pair.say("probe").await;
+    }
+    pair.other.signal(Signal::KILL);
+    until("its lease ends", || async { owner(&pair.back_end).await.is_none().then_some(()) }).await;
+    pair.owner.signal(Signal::CONT);
+    while pair.say("late").await == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(pair.at_owner.message().await["action"], "late");
+    assert!(metric(&pair.owner, "skylark_intake_lost_total{intake=\"redis chat\"}").await >= 10.0);
+}
+
 #[tokio::test]
 async fn lapsed_lease_without_other_nodes_loses_nothing() {
     let redis = Redis::start();

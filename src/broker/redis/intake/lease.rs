@@ -18,12 +18,15 @@ const TTL: Duration = Duration::from_millis(1_500);
 /// Time for which an owner is sure of the lease. Slightly shorter than [`TTL`].
 const SURE: Duration = Duration::from_millis(1_250);
 
-/// Renews the lease, or takes a free one. KEYS: owner, term. ARGV: token, TTL. Answers the owner (1 = the caller, 0 =
-/// another node) and the term.
+/// Renews the lease, or takes a free one. KEYS: owner, term. ARGV: token, TTL, first term. Answers the owner (1 = the
+/// caller, 0 = another node) and the term.
 const HOLD: &str = r"
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return {0, 0} end
-if not owner then redis.call('INCR', KEYS[2]) end
+if not owner then
+  if not redis.call('GET', KEYS[2]) then redis.call('SET', KEYS[2], ARGV[3]) end
+  redis.call('INCR', KEYS[2])
+end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {1, tonumber(redis.call('GET', KEYS[2]) or 0)}";
 
@@ -78,7 +81,7 @@ impl Lease {
         // Counts from before the request, because the engine starts its expiry later.
         let asked = Instant::now();
         let mut call = self.hold.prepare_invoke();
-        call.key(&self.keys[0]).key(&self.keys[1]).arg(&self.token).arg(TTL.as_millis().to_string());
+        call.key(&self.keys[0]).key(&self.keys[1]).arg(&self.token).arg(TTL.as_millis().to_string()).arg(first_term());
         let (is_mine, term): (u8, u64) = self.client.invoke(&call).await?;
         if is_mine == 0 {
             self.sure_until = None;
@@ -86,7 +89,6 @@ impl Lease {
         }
         self.sure_until = Some(asked + SURE);
         let before = std::mem::replace(&mut self.term, term);
-        // A term that does not increase: the engine lost its data, and with it the changes in between.
         Ok(if term == before { Held::Still } else { Held::Taken { unbroken: before != 0 && term == before + 1 } })
     }
 
@@ -104,4 +106,10 @@ impl Lease {
             tracing::debug!(%error, "a lease was not given back: it ends by itself");
         }
     }
+}
+
+/// Draws the term that a server without one counts from. A server that lost its data would otherwise repeat terms that an
+/// owner remembers. Lua counts 52 bits exactly.
+fn first_term() -> u64 {
+    RandomState::new().hash_one(std::process::id()) >> 12
 }
