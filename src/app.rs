@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use self::engine::{Engine, EngineError};
 use self::fetch::Network;
@@ -331,7 +331,7 @@ impl App {
         // From here on tasks end on purpose.
         vitals.release();
         self.server.stop_accepting();
-        if timeout_at(deadline, self.intakes.drain()).await.is_err() {
+        if !self.intakes.drain(deadline).await {
             tracing::warn!("drain: an intake did not end in time, its last records stay unsettled");
         }
         self.node.drain(drain.step_percent, deadline).await;

@@ -31,7 +31,7 @@ use tokio::sync::Semaphore;
 
 pub use crate::broker::Unavailable;
 pub use crate::broker::roster::Member;
-pub use crate::broker::source::{Place, Record, Source};
+pub use crate::broker::source::{Delay, Place, Record, Source};
 pub use crate::hub::{Binding, Connection, Socket};
 pub use crate::plugin::{Call, Identity, Rejected, Status, Transport, Unjudged, Word, WordFault};
 pub use publish::{Fate, Published};

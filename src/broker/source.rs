@@ -32,6 +32,29 @@ pub struct Place {
     pub offset: Option<u64>,
 }
 
+/// Reason why records are not accepted yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delay {
+    /// A filter can judge nothing, or fails on a record.
+    Plugin,
+    /// The bus does not answer.
+    Bus,
+    /// The source's own engine does not answer.
+    Engine,
+}
+
+impl Delay {
+    /// The reason as a metric label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plugin => "plugin",
+            Self::Bus => "bus",
+            Self::Engine => "engine",
+        }
+    }
+}
+
 /// A reader with a position in a line of records.
 ///
 /// Guarantee: records of one line arrive in order. If the engine keeps a position, every record that was not completed
@@ -71,6 +94,13 @@ pub trait Source: Send {
     fn keep(&mut self) -> BoxFuture<'_, ()> {
         ready(()).boxed()
     }
+
+    /// Tells why the current records wait. `None` means that they no longer do.
+    fn delayed(&mut self, _by: Option<Delay>) {}
+
+    /// Tells that a drain gave up this many of the current records. A source whose engine does not redeliver counts them as
+    /// lost.
+    fn abandon(&mut self, _records: usize, _by: Delay) {}
 
     /// Number of records that wait behind the taken ones, by the engine's latest report.
     fn lag(&self) -> Option<u64> {

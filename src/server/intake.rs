@@ -11,10 +11,12 @@ mod meters;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 use super::bounds;
 use crate::config::Config;
@@ -22,6 +24,21 @@ use crate::node::{Node, Source};
 use crate::protocol::push::Limits;
 use crate::vital::Vitals;
 use line::Line;
+
+/// Time before the deadline of a drain at which intakes give up their records, so that they can still count them. Half of
+/// the drain if that is shorter.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Stage of a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// The intake reads.
+    No,
+    /// The intake finishes the records already read.
+    Finish,
+    /// The intake gives up the records that are not finished.
+    Leave,
+}
 
 /// A topic to consume.
 pub struct Feed {
@@ -34,8 +51,7 @@ pub struct Feed {
 /// The running intakes of a node.
 pub struct Intakes {
     bounds: Arc<ArcSwap<Limits>>,
-    /// Becomes `true` once.
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stop>,
     tasks: JoinSet<()>,
 }
 
@@ -44,7 +60,7 @@ impl Intakes {
     #[must_use]
     pub fn start(node: &Arc<Node>, config: &Config, feeds: Vec<Feed>, vitals: &Vitals) -> Self {
         let bounds = Arc::new(ArcSwap::from_pointee(bounds(&config.limits)));
-        let stop = watch::Sender::new(false);
+        let stop = watch::Sender::new(Stop::No);
         let mut tasks = JoinSet::new();
         for feed in feeds {
             let name = format!("intake {}", feed.name);
@@ -59,10 +75,19 @@ impl Intakes {
         self.bounds.store(Arc::new(bounds(&config.limits)));
     }
 
-    /// Stops reading, finishes and completes the records already read, and releases the topics. Call it while the node
-    /// still publishes.
-    pub async fn drain(&mut self) {
-        self.stop.send_replace(true);
+    /// Stops reading, finishes and completes the records already read, and releases the topics. Gives up unfinished records
+    /// shortly before `deadline`. Returns `false` if an intake did not end by then. Call it while the node still publishes.
+    pub async fn drain(&mut self, deadline: Instant) -> bool {
+        self.stop.send_replace(Stop::Finish);
+        let rest = deadline.saturating_duration_since(Instant::now());
+        if timeout_at(deadline - LAST_WORDS.min(rest / 2), self.ended()).await.is_ok() {
+            return true;
+        }
+        self.stop.send_replace(Stop::Leave);
+        timeout_at(deadline, self.ended()).await.is_ok()
+    }
+
+    async fn ended(&mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
 }

@@ -89,8 +89,12 @@ names! {
     INTAKE_TOMBSTONES: counter = "skylark_intake_tombstones_total",
     /// Dead letters of a Redis intake removed because their stream is full, oldest first, by `intake`.
     INTAKE_DEAD_REMOVED: counter = "skylark_intake_dead_letters_removed_total",
-    /// Records of a pub/sub intake lost because its lease was lost, by `intake`.
+    /// Records lost by a pub/sub intake, by `intake` and `reason` (lease: the lease was lost; plugin, bus, engine: the node
+    /// drained while they waited for it).
     INTAKE_LOST: counter = "skylark_intake_lost_total",
+    /// Times that a full pub/sub intake left its channel, by `intake` and `reason` for which its records wait (plugin, bus,
+    /// engine, slow).
+    INTAKE_LEFT: counter = "skylark_intake_left_total",
     /// Records of a pub/sub intake that another node may have accepted, too, by `intake`. Their lease ran out during
     /// processing, or they were dropped after an attempt without a reply that may still arrive.
     INTAKE_DOUBTFUL: counter = "skylark_intake_doubtful_total",

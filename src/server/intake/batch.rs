@@ -194,6 +194,11 @@ impl Batch {
         self.entries.iter().any(|entry| !entry.open.is_empty())
     }
 
+    /// Number of records that were not accepted whole.
+    pub(super) fn unfinished(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.open.is_empty() || entry.poison.is_some()).count()
+    }
+
     /// The messages for which the bus was unavailable. They are parsed again, because a batch keeps only records.
     pub(super) fn open(&self, limits: &Limits, intake: &Arc<str>) -> Open {
         let mut open = Open::default();

@@ -7,13 +7,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::Feed;
 use super::batch::{Batch, Open};
 use super::meters::Meters;
+use super::{Feed, Stop};
 use crate::backoff::Backoff;
-use crate::node::{Node, Record, Source, Unavailable};
+use crate::node::{Delay, Node, Record, Source, Unavailable};
 use crate::protocol::push::Limits;
-use crate::server::stopped;
 use crate::telemetry::{capped, without_value};
 
 /// First and longest delay before the bus or the engine is tried again.
@@ -33,10 +32,12 @@ pub(super) struct Line {
     way: Arc<str>,
     source: Box<dyn Source>,
     bounds: Arc<ArcSwap<Limits>>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stop>,
     meters: Meters,
     /// True while records wait for a plugin.
     is_paused: bool,
+    /// Reason why the current records wait.
+    delay: Option<Delay>,
 }
 
 /// Delays between the tries of one operation.
@@ -51,10 +52,10 @@ impl Line {
         node: Arc<Node>,
         Feed { name, source }: Feed,
         bounds: Arc<ArcSwap<Limits>>,
-        stop: watch::Receiver<bool>,
+        stop: watch::Receiver<Stop>,
     ) -> Self {
         let (way, meters) = (format!("intake {name}").into(), Meters::new(&name));
-        Self { node, name: name.into(), way, source, bounds, stop, meters, is_paused: false }
+        Self { node, name: name.into(), way, source, bounds, stop, meters, is_paused: false, delay: None }
     }
 
     /// Runs until the node drains.
@@ -62,7 +63,7 @@ impl Line {
         loop {
             let taken = tokio::select! {
                 biased;
-                () = stopped(&mut self.stop) => break,
+                () = stopped(&mut self.stop, Stop::Finish) => break,
                 taken = self.source.take() => taken,
             };
             match taken {
@@ -87,21 +88,29 @@ impl Line {
         self.meters.taken(records.len());
         self.meters.lag(self.source.lag());
         let limits = **self.bounds.load();
-        for (batch, open) in Batch::cut(records, &limits, &self.name) {
-            if !self.accept(batch, open, &limits).await {
+        let mut batches = Batch::cut(records, &limits, &self.name).into_iter();
+        while let Some((mut batch, open)) = batches.next() {
+            if !self.accept(&mut batch, open, &limits).await {
+                let left = batch.unfinished() + batches.map(|(batch, _)| batch.entries.len()).sum::<usize>();
                 tracing::warn!(
                     intake = &*self.name,
+                    left,
                     "drained before what was read was judged and taken by the bus: it is left unsettled"
                 );
+                self.source.abandon(left, self.delay.unwrap_or(Delay::Engine));
                 return;
             }
+            self.delayed(None);
         }
     }
 
     /// Publishes until no message of the batch is open, then completes the batch; `false` if a drain came first.
-    async fn accept(&mut self, mut batch: Batch, mut open: Open, limits: &Limits) -> bool {
+    async fn accept(&mut self, batch: &mut Batch, mut open: Open, limits: &Limits) -> bool {
         let (mut patience, mut alone, mut tried) = (Patience::new(WAITS), Patience::new(WAITS_ALONE), false);
         while !open.publications.is_empty() {
+            if *self.stop.borrow() == Stop::Leave {
+                return false;
+            }
             let are_ours = self.source.still(&batch.places(), tried).await;
             match are_ours {
                 Ok(true) => {}
@@ -109,7 +118,7 @@ impl Line {
                 Ok(false) => return true,
                 Err(unavailable) => {
                     self.ails(&unavailable);
-                    if self.wait(&mut patience, "nobody can say whose the records are").await {
+                    if self.wait(&mut patience, Delay::Engine, "nobody can say whose the records are").await {
                         continue;
                     }
                     return false;
@@ -127,20 +136,20 @@ impl Line {
             self.meters.retried();
             let goes_on = if answered.unavailable {
                 self.meters.failed();
-                self.wait(&mut patience, "the bus is unavailable").await
+                self.wait(&mut patience, Delay::Bus, "the bus is unavailable").await
             } else if answered.paused.is_some() {
-                self.wait(&mut patience, "a plugin can judge nothing").await
+                self.wait(&mut patience, Delay::Plugin, "a plugin can judge nothing").await
             } else {
                 // The filter judges other records, so only this record is retried soon, to avoid blocking those behind
                 // it.
-                self.wait(&mut alone, "a plugin failed on a record").await
+                self.wait(&mut alone, Delay::Plugin, "a plugin failed on a record").await
             };
             if !goes_on {
                 return false;
             }
             open = batch.open(limits, &self.name);
         }
-        if !self.bury(&batch).await {
+        if !self.bury(batch).await {
             return false;
         }
         // Records that are not completed are redelivered with the same identity, so a failure needs no retry.
@@ -158,7 +167,7 @@ impl Line {
             let mut patience = Patience::new(WAITS);
             while let Err(unavailable) = self.source.bury(&entry.record, &poison.reason).await {
                 self.ails(&unavailable);
-                if !self.wait(&mut patience, "a dead letter cannot be written").await {
+                if !self.wait(&mut patience, Delay::Engine, "a dead letter cannot be written").await {
                     return false;
                 }
             }
@@ -181,9 +190,10 @@ impl Line {
     }
 
     /// Waits before a retry; `false` if the node drains and the retries are used up.
-    async fn wait(&mut self, patience: &mut Patience, why: &str) -> bool {
+    async fn wait(&mut self, patience: &mut Patience, delay: Delay, why: &str) -> bool {
         tracing::debug!(intake = &*self.name, why, "records wait");
-        if *self.stop.borrow() {
+        self.delayed(Some(delay));
+        if *self.stop.borrow() != Stop::No {
             patience.last_tries += 1;
             if patience.last_tries > LAST_TRIES {
                 return false;
@@ -193,8 +203,17 @@ impl Line {
             patience.kept = Instant::now();
             self.source.keep().await;
         }
-        sleep(patience.backoff.wait()).await;
-        true
+        tokio::select! {
+            () = stopped(&mut self.stop, Stop::Leave) => false,
+            () = sleep(patience.backoff.wait()) => true,
+        }
+    }
+
+    fn delayed(&mut self, by: Option<Delay>) {
+        if self.delay != by {
+            self.delay = by;
+            self.source.delayed(by);
+        }
     }
 
     /// Reports that the intake is paused because of a plugin, or that it has resumed.
@@ -229,4 +248,10 @@ impl Patience {
     fn new((first, most): (Duration, Duration)) -> Self {
         Self { backoff: Backoff::new(first, most), kept: Instant::now(), last_tries: 0 }
     }
+}
+
+/// Waits for this stage of the stop, or for a later one.
+async fn stopped(stop: &mut watch::Receiver<Stop>, stage: Stop) {
+    // Drops the guard, which is not `Send`.
+    drop(stop.wait_for(|stop| *stop == stage || *stop == Stop::Leave).await);
 }

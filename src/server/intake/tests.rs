@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::claim::Refusal;
 use crate::node::fake::{Fake, Judgement};
-use crate::node::{Place, Record, Unavailable, Unjudged};
+use crate::node::{Delay, Place, Record, Unavailable, Unjudged};
 use crate::vital::Vitals;
 
 /// Calls that a source received.
@@ -25,6 +25,7 @@ enum Asked {
         tried: bool,
     },
     Buried(u64, String),
+    Abandoned(usize, Delay),
     Kept,
     Stopped,
     Closed,
@@ -100,6 +101,10 @@ impl Source for Scripted {
         std::future::ready(()).boxed()
     }
 
+    fn abandon(&mut self, records: usize, by: Delay) {
+        self.tell(Asked::Abandoned(records, by));
+    }
+
     fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {
         self.tell(Asked::Stopped);
         std::future::ready(std::mem::take(&mut self.script.lock().left)).boxed()
@@ -145,6 +150,22 @@ impl Bench {
                 return asked;
             }
             self.news.changed().await.unwrap();
+        }
+    }
+
+    async fn drain(&mut self) {
+        assert!(self.intakes.drain(Instant::now() + Duration::from_secs(60)).await);
+    }
+
+    /// Counts and reasons of the records given up, until the source is closed.
+    async fn abandoned(&mut self) -> Vec<(usize, Delay)> {
+        let mut left = Vec::new();
+        loop {
+            match self.asked().await {
+                Asked::Abandoned(records, by) => left.push((records, by)),
+                Asked::Closed => return left,
+                _ => {}
+            }
         }
     }
 
@@ -358,7 +379,7 @@ async fn an_engine_that_is_away_makes_the_node_unready_until_it_is_back() {
 async fn a_drain_finishes_settles_and_closes_and_never_hangs() {
     let mut bench = Bench::new(|_| {});
     bench.script.lock().left = vec![chat(9, &["last"])];
-    bench.intakes.drain().await;
+    bench.drain().await;
     let asked = [bench.asked().await, bench.asked().await, bench.asked().await];
     assert_eq!(asked, [Asked::Stopped, Asked::Settled(vec![9]), Asked::Closed]);
     assert_eq!(bench.published(), [["last"]]);
@@ -369,10 +390,34 @@ async fn a_drain_finishes_settles_and_closes_and_never_hangs() {
     while bench.published().is_empty() {
         tokio::task::yield_now().await;
     }
-    bench.intakes.drain().await;
+    bench.drain().await;
     let mut asked = Vec::new();
     while asked.last() != Some(&Asked::Closed) {
         asked.push(bench.asked().await);
     }
     assert!(!asked.iter().any(|asked| matches!(asked, Asked::Settled(_))), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_tells_the_source_how_many_records_it_leaves_and_what_they_waited_for() {
+    let mut bench = Bench::new(|config| config.limits.batch = 2);
+    bench.fake.judge("any", unjudged(true));
+    bench.script.lock().left = vec![chat(4, &["any"])];
+    bench.give(vec![chat(1, &["good"]), chat(2, &["any"]), chat(3, &["any"])]).await;
+    while bench.published().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    bench.drain().await;
+    assert_eq!(bench.abandoned().await, [(2, Delay::Plugin), (1, Delay::Plugin)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_is_short_leaves_records_in_time_to_tell_of_them() {
+    let mut bench = Bench::new(|_| {});
+    bench.fake.break_broker();
+    bench.script.lock().left = vec![chat(3, &["c"])];
+    bench.give(vec![chat(1, &["a"]), chat(2, &["b"])]).await;
+    assert_eq!([bench.asked().await, bench.asked().await], [Asked::Kept, Asked::Kept], "tries are seconds apart");
+    assert!(bench.intakes.drain(Instant::now() + Duration::from_secs(3)).await, "it ends before the deadline");
+    assert_eq!(bench.abandoned().await, [(2, Delay::Bus), (1, Delay::Bus)]);
 }

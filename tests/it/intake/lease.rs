@@ -139,7 +139,7 @@ async fn stopped_owner_delivers_nothing_after_takeover() {
     pair.owner.signal(Signal::CONT);
     // Counted messages that the other node did not receive are declared lost. Redis discards unsent output of a client
     // that it closes: a message published at that moment is lost without notice.
-    let line = "skylark_intake_lost_total{intake=\"redis chat\"}";
+    let line = "skylark_intake_lost_total{intake=\"redis chat\",reason=\"lease\"}";
     let lost = until("the loss is told", || async {
         let lost = metric(&pair.owner, line).await;
         (lost >= 100.0).then_some(lost)
@@ -177,7 +177,7 @@ async fn an_owner_of_an_emptied_redis_says_nothing_that_another_may_have_said() 
         tokio::task::yield_now().await;
     }
     assert_eq!(pair.at_owner.message().await["action"], "late");
-    assert!(metric(&pair.owner, "skylark_intake_lost_total{intake=\"redis chat\"}").await >= 10.0);
+    assert!(metric(&pair.owner, "skylark_intake_lost_total{intake=\"redis chat\",reason=\"lease\"}").await >= 10.0);
 }
 
 #[tokio::test]
@@ -232,4 +232,37 @@ async fn a_node_that_falls_behind_leaves_the_channel_and_what_was_counted_arrive
         assert_eq!(client.message().await["title"], at.to_string());
     }
     assert!(client.drain().await.is_empty(), "nothing came twice");
+}
+
+/// Sum of `lost` over the log lines that contain `words`.
+fn lost(log: &str, words: &str) -> usize {
+    let lines = log.lines().filter(|line| line.contains(words));
+    let number = |line: &str| {
+        let (_, rest) = line.split_once("lost\":").or_else(|| line.split_once("lost="))?;
+        rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<usize>().ok()
+    };
+    lines.filter_map(number).sum()
+}
+
+#[tokio::test]
+async fn an_intake_that_no_filter_judges_for_leaves_its_channel_and_counts_what_a_drain_leaves() {
+    let redis = Redis::start();
+    let mut gateway = Setup::default().plugin("word-filter").yaml(&Kind::Channel.yaml(&redis)).start();
+    let mut back_end = dial(&redis).await;
+    subscribers(&back_end, 1).await;
+    std::fs::remove_file(gateway.folder.plugins().join("word-filter.wasm")).unwrap();
+    gateway.plugin_until("word-filter", |p| p["state"] == "missing").await;
+    let envelope = json!({"Uid": "1074", "msg": [{"action": "chat"}]}).to_string();
+    let mut counted = 0;
+    while publish(&mut back_end, envelope.as_bytes()).await == 1 {
+        counted += 1;
+        assert!(counted < 20_000, "the intake takes without end");
+    }
+    let left = "skylark_intake_left_total{intake=\"redis chat\",reason=\"plugin\"}";
+    until("the leave is counted", || async { (metric(&gateway, left).await >= 1.0).then_some(()) }).await;
+    gateway.said("the intake is full and leaves its channel").await;
+    gateway.signal(Signal::TERM);
+    assert!(gateway.exit().await.success());
+    let words = "drained before they were accepted: they are lost";
+    assert_eq!(lost(&gateway.log(), words), counted, "what PUBLISH counted is told as lost");
 }

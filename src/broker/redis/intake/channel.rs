@@ -27,7 +27,7 @@ use super::super::client::Client;
 use super::dead::DeadLetters;
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;
-use crate::broker::source::{Place, Record, Source};
+use crate::broker::source::{Delay, Place, Record, Source};
 use crate::telemetry::names;
 use crate::vital::Vitals;
 use keeper::Keeper;
@@ -68,6 +68,8 @@ pub struct Channel {
     backoff: Backoff,
     /// True if the next request to the keeper must wait first.
     is_away: bool,
+    /// Name of the intake in metrics.
+    label: String,
     lost: Counter,
     doubtful: Counter,
 }
@@ -91,11 +93,14 @@ enum Ask {
 }
 
 /// State shared by the source and the keeper.
+#[derive(Default)]
 struct Shared {
     tenure: Mutex<Tenure>,
     bytes: AtomicUsize,
     /// Notified when there is space again.
     room: Notify,
+    /// Reason why the current records wait.
+    delay: Mutex<Option<Delay>>,
 }
 
 /// Lease of this node.
@@ -121,14 +126,13 @@ impl Channel {
         let ChannelSettings { topic, prefix, node, label } = settings;
         let (tells, heard) = mpsc::channel(MOST_MESSAGES);
         let (asks, asked) = mpsc::channel(1);
-        let shared = Arc::new(Shared { tenure: Mutex::default(), bytes: AtomicUsize::new(0), room: Notify::new() });
+        let shared = Arc::<Shared>::default();
         let dead = DeadLetters::new(Arc::clone(&client), topic, node, label);
         let life = RandomState::new().hash_one(std::process::id());
         let name = format!("{prefix}:intake:{topic}");
-        let leases = counter!(names::INTAKE_LEASES, "intake" => label.clone());
-        let lost = counter!(names::INTAKE_LOST, "intake" => label.clone());
+        let lost = counter!(names::INTAKE_LOST, "intake" => label.clone(), "reason" => "lease");
         let keeper =
-            Keeper::new(client, topic, (&name, node), tells, asked, (Arc::clone(&shared), leases, lost.clone()));
+            Keeper::new(client, topic, (&name, node), tells, asked, (Arc::clone(&shared), label, lost.clone()));
         Self {
             heard,
             pending: VecDeque::new(),
@@ -142,6 +146,7 @@ impl Channel {
             dead,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             is_away: false,
+            label: label.clone(),
             lost,
             doubtful: counter!(names::INTAKE_DOUBTFUL, "intake" => label.clone()),
         }
@@ -271,6 +276,23 @@ impl Source for Channel {
 
     fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
         self.dead.add(record, &self.topic, reason, &[]).boxed()
+    }
+
+    fn delayed(&mut self, by: Option<Delay>) {
+        *self.shared.delay.lock() = by;
+    }
+
+    fn abandon(&mut self, records: usize, by: Delay) {
+        let reason = by.as_str();
+        counter!(names::INTAKE_LOST, "intake" => self.label.clone(), "reason" => reason).increment(records as u64);
+        // The bus may still deliver a message that it did not acknowledge.
+        self.doubtful.increment(if by == Delay::Bus { records as u64 } else { 0 });
+        tracing::warn!(
+            channel = &*self.topic,
+            lost = records,
+            reason,
+            "drained before they were accepted: they are lost"
+        );
     }
 
     fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::redis::Pipeline;
-use metrics::Counter;
+use metrics::{Counter, counter};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -17,6 +17,8 @@ use crate::broker::Unavailable;
 use crate::broker::redis::client::Client;
 use crate::broker::redis::intake::lease::{Held, Lease};
 use crate::broker::redis::wire::{Frame, Wire, WireError, put_command};
+use crate::broker::source::Delay;
+use crate::telemetry::names;
 
 /// Renewal interval of the owner. Other nodes check for a free lease at a random and slightly shorter interval.
 const RENEW: Duration = Duration::from_millis(400);
@@ -26,6 +28,8 @@ const CONFIRM: Duration = Duration::from_secs(1);
 
 /// Idle time after which a subscription holds no more earlier messages.
 const QUIET: Duration = Duration::from_millis(50);
+/// Shortest time between two log lines about a full intake.
+const TELL: Duration = Duration::from_secs(60);
 
 /// State of the keeper task.
 pub(super) struct Keeper {
@@ -42,11 +46,15 @@ pub(super) struct Keeper {
     is_owner: bool,
     /// True while the node is unsubscribed because the intake fell behind.
     is_full: bool,
+    /// Time of the last log line about a full intake.
+    told_full: Option<Instant>,
     /// Last engine state that was sent to the intake; true = reachable.
     told_there: Option<bool>,
     tells: mpsc::Sender<Heard>,
     asked: mpsc::Receiver<Ask>,
     shared: Arc<Shared>,
+    /// Name of the intake in metrics.
+    label: String,
     leases: Counter,
     lost: Counter,
 }
@@ -66,7 +74,7 @@ impl Keeper {
         (name, node): (&str, &str),
         tells: mpsc::Sender<Heard>,
         asked: mpsc::Receiver<Ask>,
-        (shared, leases, lost): (Arc<Shared>, Counter, Counter),
+        (shared, label, lost): (Arc<Shared>, &str, Counter),
     ) -> Self {
         Self {
             lease: Lease::new(Arc::clone(&client), name, node),
@@ -78,11 +86,13 @@ impl Keeper {
             probe: Probe::new(name, node),
             is_owner: false,
             is_full: false,
+            told_full: None,
             told_there: None,
             tells,
             asked,
             shared,
-            leases,
+            label: label.to_owned(),
+            leases: counter!(names::INTAKE_LEASES, "intake" => label.to_owned()),
             lost,
         }
     }
@@ -334,10 +344,28 @@ impl Keeper {
             self.is_full = is_full;
             let word: &[u8] = if is_full { b"UNSUBSCRIBE" } else { b"SUBSCRIBE" };
             is_broken = self.say(word).await.is_err();
-            tracing::info!(channel = self.topic, is_full, "the intake has room, or none");
+            self.tell_full();
         }
         if is_broken {
             self.wire = None;
+        }
+    }
+
+    /// Counts the leave with its reason. Records published meanwhile cannot be counted, because no node receives them.
+    fn tell_full(&mut self) {
+        let channel = &self.topic;
+        if !self.is_full {
+            return tracing::debug!(channel, "the intake has room and is back on its channel");
+        }
+        let reason = self.shared.delay.lock().map_or("slow", Delay::as_str);
+        counter!(names::INTAKE_LEFT, "intake" => self.label.clone(), "reason" => reason).increment(1);
+        if self.told_full.is_none_or(|told| told.elapsed() >= TELL) {
+            self.told_full = Some(Instant::now());
+            tracing::warn!(
+                channel,
+                reason,
+                "the intake is full and leaves its channel: PUBLISH answers 0 until it is back"
+            );
         }
     }
 
@@ -345,7 +373,8 @@ impl Keeper {
     async fn unsubscribed(&mut self) -> Vec<Heard> {
         let mut rest = Vec::new();
         let term = self.shared.tenure.lock().term;
-        if self.is_full || self.wire.is_none() || self.say(b"UNSUBSCRIBE").await.is_err() {
+        // A full intake has unsubscribed already, and has not read the messages that came before.
+        if !self.is_full && self.say(b"UNSUBSCRIBE").await.is_err() {
             return rest;
         }
         let deadline = Instant::now() + CONFIRM;
