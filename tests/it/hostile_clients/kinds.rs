@@ -196,11 +196,11 @@ async fn attack(kind: Kind, ws: SocketAddr, tries: Arc<Tries>, stopped: watch::R
 /// The request that the client repeats. It is encoded once, because the test shares its cores with the node.
 fn request(kind: Kind, client: &Client) -> Message {
     match kind {
-        Kind::Store => client.encode("probe_add", json!({"key": "sum", "amount": "1"})),
-        Kind::Source => client.encode("message", json!({"to": "user:nobody", "action": "trap"})),
+        Kind::Store => client.encode("probe_add", &json!({"key": "sum", "amount": "1"})),
+        Kind::Source => client.encode("message", &json!({"to": "user:nobody", "action": "trap"})),
         _ => {
             let content = json!({"text": LIGATURE.repeat(20_000)}).to_string();
-            client.encode("message", json!({"to": "user:nobody", "content": content}))
+            client.encode("message", &json!({"to": "user:nobody", "content": content}))
         }
     }
 }

@@ -268,12 +268,12 @@ impl Client {
 
     /// Sends a SendBody without waiting for a reply.
     pub async fn sent(&mut self, key: &str, data: Value) {
-        let request = self.encode(key, data);
+        let request = self.encode(key, &data);
         self.raw(request).await;
     }
 
     /// Encodes a SendBody. A client that repeats a large one encodes it once.
-    pub fn encode(&self, key: &str, data: Value) -> Message {
+    pub fn encode(&self, key: &str, data: &Value) -> Message {
         let body = json!({"key": key, "timestamp": 1_700_000_000_000_i64, "data": data});
         if self.form.is_json() { Message::text(sent_text(&body)) } else { Message::binary(sent_binary(&body)) }
     }
