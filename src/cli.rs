@@ -2,6 +2,7 @@
 //!
 //! Commands print their result on standard output and everything else on standard error. None asks for confirmation.
 
+#[path = "../bench/src/main.rs"]
 mod bench;
 mod check;
 mod compile_plugin;

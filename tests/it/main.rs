@@ -8,6 +8,7 @@
 mod support;
 
 mod authoring;
+#[path = "../../bench/tests/bench/runs.rs"]
 mod bench;
 mod broker_contract;
 mod bus_copies;
@@ -48,6 +49,7 @@ mod limits;
 mod load;
 mod numbers;
 mod owners;
+#[path = "../../bench/tests/bench/peers.rs"]
 mod peers;
 mod pings;
 mod pins;
