@@ -2,8 +2,6 @@
 //!
 //! Commands print their result on standard output and everything else on standard error. None asks for confirmation.
 
-#[path = "../bench/src/main.rs"]
-mod bench;
 mod check;
 mod compile_plugin;
 mod completions;
@@ -14,14 +12,15 @@ mod http;
 mod plugin;
 mod push;
 mod serve;
-mod token;
+pub mod token;
 mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub use bench::Allocator;
+pub use plugin::sample_message;
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,12 +29,37 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Loaded, Loader};
 
-/// Runs the command of this process.
+/// Runs the command that `words` name; the first word is the name of the program.
 ///
 /// # Errors
 /// The error of the command, with its causes. An invalid command line ends the process with code 2.
-pub fn run() -> anyhow::Result<ExitCode> {
-    Cli::parse().run()
+pub fn run(words: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
+    Cli::parse_from(words).run()
+}
+
+/// Exit code of a program that ends with this result. Prints the error with its causes.
+pub fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        // The reader closed our output pipe. That is not an error of this command.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut told = error.to_string();
+            for cause in error.chain().skip(1).map(ToString::to_string) {
+                if !told.contains(&cause) {
+                    eprintln!("  because: {cause}");
+                    told = cause;
+                }
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is_io = error.downcast_ref::<std::io::Error>();
+    is_io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Skylark (云雀): a WebAssembly-extensible real-time message gateway.
@@ -60,7 +84,6 @@ impl Cli {
             Command::Plugin(command) => command.run(&self.source),
             Command::Completions(command) => command.run(),
             Command::CompilePlugin(command) => command.run(),
-            Command::Bench(command) => command.run(),
         }?;
         Ok(ExitCode::SUCCESS)
     }
@@ -82,8 +105,6 @@ enum Command {
     Push(push::Push),
     /// Create, build, test and manage plugins.
     Plugin(plugin::Plugin),
-    /// Measure this machine: work per CPU-second of a node, compared with servers that only write.
-    Bench(bench::Bench),
     /// Print shell completions.
     Completions(completions::Completions),
     /// Compile one plugin, within limits, from standard input to standard output; started by a node.

@@ -21,7 +21,8 @@ pub fn now_millis() -> i64 {
 /// CPU time of the calling thread so far.
 #[must_use]
 pub fn thread_cpu() -> Duration {
-    cpu(ClockId::ThreadCPUTime)
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Page faults of the calling thread so far. The kernel time of each one counts toward the thread's CPU clock.
@@ -35,15 +36,4 @@ pub fn thread_faults() -> u64 {
         usage.assume_init()
     };
     usage.ru_minflt.unsigned_abs() + usage.ru_majflt.unsigned_abs()
-}
-
-/// CPU time of all threads of this process so far.
-#[must_use]
-pub fn process_cpu() -> Duration {
-    cpu(ClockId::ProcessCPUTime)
-}
-
-fn cpu(clock: ClockId) -> Duration {
-    let time = clock_gettime(clock);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

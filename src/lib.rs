@@ -25,6 +25,7 @@ pub mod protocol;
 pub mod session;
 
 // Importable from L2 up.
+pub mod allocator;
 pub mod backoff;
 pub mod clock;
 pub mod telemetry;

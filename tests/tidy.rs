@@ -6,6 +6,8 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "tidy/bench.rs"]
+mod bench;
 #[path = "tidy/examples.rs"]
 mod examples;
 #[path = "tidy/folders.rs"]
@@ -45,6 +47,7 @@ const LAYERS: &[&str] = &[
     "protocol",
     "config",
     "session",
+    "allocator",
     "clock",
     "backoff",
     "telemetry",
@@ -96,10 +99,8 @@ const WALLS: &[(&str, &[&str])] = &[
     ("clap", &["src/cli"]),
     ("clap_complete", &["src/cli"]),
     ("serde_saphyr", &["src/config", "src/cli/plugin"]),
-    ("mio", &["src/cli/bench"]),
-    ("hdrhistogram", &["src/cli/bench"]),
-    ("indicatif", &["src/cli/bench"]),
-    ("anyhow", &["src/main.rs", "src/cli", "src/app"]),
+    ("mimalloc", &["src/allocator"]),
+    ("anyhow", &["src/cli", "src/app"]),
     ("metrics_exporter_prometheus", &["src/telemetry"]),
     // The log filter is also validated where the configuration is read.
     ("tracing_subscriber", &["src/telemetry", "src/config/check.rs"]),
@@ -249,7 +250,7 @@ fn no_test_is_skipped_and_none_sleeps() {
     for source in SOURCES.iter() {
         broken.extend(source.find("#[ignore", true).iter().map(|l| format!("{}:{l}: ignored", source.path)));
         broken.extend(source.find("thread::sleep", true).iter().map(|l| format!("{}:{l}: sleeps", source.path)));
-        if source.path.starts_with("tests/") {
+        if source.path.starts_with("tests/") || source.path.starts_with("bench/tests/") {
             broken.extend(source.find("sleep(", true).iter().map(|l| format!("{}:{l}: sleeps", source.path)));
         }
     }
@@ -259,7 +260,8 @@ fn no_test_is_skipped_and_none_sleeps() {
 #[test]
 fn a_panic_names_its_invariant() {
     let mut broken = Vec::new();
-    for source in own() {
+    let bench = SOURCES.iter().filter(|s| s.path.starts_with("bench/src/"));
+    for source in own().chain(bench) {
         broken.extend(source.find(".unwrap()", false).iter().map(|l| format!("{}:{l}", source.path)));
         broken.extend(source.find("unbounded_channel", true).iter().map(|l| format!("{}:{l}: unbounded", source.path)));
     }

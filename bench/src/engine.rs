@@ -38,7 +38,7 @@ impl Engine {
         // The port was free a moment ago. If another process takes it meanwhile, the start fails visibly.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["bench", "child", "--program", PROGRAM, "--", "--bind", "127.0.0.1", "--port"]);
+        command.args(["program", PROGRAM, "--", "--bind", "127.0.0.1", "--port"]);
         command.arg(address.port().to_string()).args(["--save", "", "--appendonly", "no", "--dir"]).arg(dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;

@@ -1,8 +1,10 @@
-//! `skylark bench`: starts servers as separate processes, loads them, and reports their work per CPU-second.
+//! The bench: starts servers as separate processes, loads them, and reports their work per CPU-second.
 //!
-//! Shares no code with the hub or the server. Methods and validity rules: `docs/benchmarks/method.md`.
+//! A node under test is this program with another command: it links the same library as `skylark`. The load generator
+//! shares no code with the hub or the server. Methods and validity rules: `docs/benchmarks/method.md`.
 
 mod allocations;
+mod api;
 mod bar;
 mod cell;
 mod cells;
@@ -28,27 +30,39 @@ mod traffic;
 mod websocket;
 mod wire;
 
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::iter;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, exit};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 
-use super::{Cli, print};
-pub use allocations::Allocator;
-pub(super) use allocations::so_far as allocations_so_far;
+use skylark::allocator::Allocator;
+use skylark::cli;
+
 use cell::{Cell, Stage};
 use peer::Peer;
 use reference::Reference;
 use results::Results;
 use subject::{Contender, Kind, Lab};
 
-#[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(super) struct Bench {
+/// The allocator of `skylark`, because a node under test must have it.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
+fn main() -> ExitCode {
+    cli::exit_code(Bench::parse().run())
+}
+
+/// Measures this machine: work per CPU-second of a Skylark node, compared with servers that only write.
+#[derive(Debug, clap::Parser)]
+#[command(name = "skylark-bench", version, args_conflicts_with_subcommands = true)]
+struct Bench {
     #[command(subcommand)]
     part: Option<Part>,
     /// One repetition with short windows; takes two minutes.
@@ -106,37 +120,41 @@ enum Part {
         /// The server.
         kind: Reference,
     },
-    /// Run another command, of this program or another, that ends with the process that started it.
+    /// Run a node.
     #[command(hide = true)]
-    Child {
+    Node {
         /// Count allocations, and answer each line of standard input with the count.
         #[arg(long)]
         count_allocations: bool,
-        /// Another program instead of this one.
-        #[arg(long, conflicts_with = "count_allocations")]
-        program: Option<PathBuf>,
+        /// The arguments of `skylark`.
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
+    /// Run another program.
+    #[command(hide = true)]
+    Program {
+        program: PathBuf,
         /// Its arguments.
         #[arg(last = true)]
-        words: Vec<String>,
+        words: Vec<OsString>,
+    },
+    /// Compile one plugin; started by a node.
+    #[command(hide = true, disable_help_flag = true)]
+    CompilePlugin {
+        /// The arguments of `skylark compile-plugin`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
     },
 }
 
 impl Bench {
-    pub(super) fn run(self) -> anyhow::Result<()> {
-        match &self.part {
-            Some(Part::Reference { kind }) => return kind.run(),
-            Some(Part::Child { count_allocations, program, words }) => {
-                return become_child(*count_allocations, program.as_deref(), words);
-            }
-            Some(Part::Plot { file, dir }) => {
-                let paths = plot::write(&Results::read(file)?, dir)?;
-                return paths.iter().try_for_each(|path| print(&path.display().to_string()));
-            }
-            Some(Part::Table { file }) => return print(markdown::document(&Results::read(file)?).trim_end()),
-            None => {}
+    fn run(mut self) -> anyhow::Result<ExitCode> {
+        if let Some(part) = self.part.take() {
+            return part.run();
         }
         if self.list {
-            return cell::all().iter().try_for_each(|cell| print(&entry(cell.as_ref())));
+            cell::all().iter().try_for_each(|cell| print(&entry(cell.as_ref())))?;
+            return Ok(ExitCode::SUCCESS);
         }
         let cells = self.chosen()?;
         let peers = peers(&self.peers)?;
@@ -153,11 +171,7 @@ impl Bench {
             results.write(path)?;
         }
         print(&report::table(&results, baseline.as_ref()))?;
-        // All servers are stopped by here.
-        match results.exit_code() {
-            0 => Ok(()),
-            code => exit(code),
-        }
+        Ok(results.exit_code().into())
     }
 
     fn chosen(&self) -> anyhow::Result<Vec<Box<dyn Cell>>> {
@@ -250,21 +264,57 @@ fn tell(progress: &ProgressBar, line: &str) {
     }
 }
 
-/// The kernel kills the child if the bench is killed.
-fn become_child(count_allocations: bool, program: Option<&Path>, words: &[String]) -> anyhow::Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
-    if count_allocations {
-        allocations::answer_on_stdin();
-        return Cli::try_parse_from(std::iter::once("skylark").chain(words.iter().map(String::as_str)))?
-            .run()
-            .map(drop);
+impl Part {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Plot { file, dir } => {
+                let paths = plot::write(&Results::read(&file)?, &dir)?;
+                paths.iter().try_for_each(|path| print(&path.display().to_string()))?;
+            }
+            Self::Table { file } => print(markdown::document(&Results::read(&file)?).trim_end())?,
+            Self::Reference { kind } => {
+                end_with_parent()?;
+                kind.run()?;
+            }
+            Self::Node { count_allocations, words } => {
+                end_with_parent()?;
+                if count_allocations {
+                    allocations::answer_on_stdin();
+                }
+                return cli::run(iter::once("skylark".into()).chain(words));
+            }
+            Self::Program { program, words } => {
+                end_with_parent()?;
+                let failed = Command::new(&program).args(words).exec();
+                return Err(failed).with_context(|| format!("cannot run {}", program.display()));
+            }
+            Self::CompilePlugin { words } => {
+                return cli::run(["skylark".into(), "compile-plugin".into()].into_iter().chain(words));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
     }
-    let program = program.map_or_else(std::env::current_exe, |program| Ok(program.to_owned()))?;
-    Err(Command::new(&program).args(words).exec()).with_context(|| format!("cannot run {}", program.display()))
+}
+
+/// The kernel kills this process if the bench is killed.
+fn end_with_parent() -> anyhow::Result<()> {
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
 /// Raises the limit: one descriptor per connection, here and in each server, which inherits it.
 fn raise_descriptors() -> anyhow::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
+}
+
+/// Runs a task on one thread.
+fn block_on<T>(task: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(task)
+}
+
+/// Prints one line; fails if the output is closed.
+fn print(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
 }

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::engine::{Engine, Usage};
-use super::proc::Cpu;
+use super::proc::{Cpu, own_cpu};
 use super::stats::float;
 use super::subject::Subject;
-use crate::clock::process_cpu;
 
 /// The start of a measured span.
 #[derive(Debug)]
@@ -51,7 +50,7 @@ impl Meter {
     pub(super) fn start(subject: &Subject) -> anyhow::Result<Self> {
         let allocations = subject.allocations()?;
         let engine = subject.engine().map(Engine::usage).transpose()?;
-        Ok(Self { at: Instant::now(), cpu: subject.cpu()?, own: process_cpu(), allocations, engine })
+        Ok(Self { at: Instant::now(), cpu: subject.cpu()?, own: own_cpu(), allocations, engine })
     }
 
     pub(super) fn elapsed(&self) -> Duration {
@@ -63,7 +62,7 @@ impl Meter {
     /// # Errors
     /// The server is gone.
     pub(super) fn stop(&self, subject: &Subject) -> anyhow::Result<Cost> {
-        let (wall, own) = (self.at.elapsed(), process_cpu());
+        let (wall, own) = (self.at.elapsed(), own_cpu());
         let used = subject.cpu()?.since(&self.cpu);
         let allocations = subject.allocations()?.zip(self.allocations);
         let engine = subject.engine().map(Engine::usage).transpose()?;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 /// CPU time of a process since its start.
@@ -41,6 +42,12 @@ pub(super) struct Memory {
 
 /// One tick of `/proc/PID/stat`: USER_HZ is 100 on every architecture that Skylark builds for.
 const TICK: Duration = Duration::from_millis(10);
+
+/// CPU time of all threads of the calling process since its start.
+pub(super) fn own_cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
 
 impl Cpu {
     /// # Errors

@@ -60,15 +60,15 @@ impl Results {
     }
 
     /// 0: every bar holds, 1: one was missed, 3: the run is invalid.
-    pub(super) fn exit_code(&self) -> i32 {
-        const MISSED: i32 = 1;
-        const INVALID: i32 = 3;
-        if self.invalid.is_empty() { i32::from(self.bars.iter().any(|bar| !bar.ok)) * MISSED } else { INVALID }
+    pub(super) fn exit_code(&self) -> u8 {
+        const MISSED: u8 = 1;
+        const INVALID: u8 = 3;
+        if self.invalid.is_empty() { u8::from(self.bars.iter().any(|bar| !bar.ok)) * MISSED } else { INVALID }
     }
 
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no result of skylark bench", path.display()))
+        serde_json::from_str(&text).with_context(|| format!("{} is no result of skylark-bench", path.display()))
     }
 
     pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {

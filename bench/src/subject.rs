@@ -9,8 +9,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use skylark::cli::token;
+use skylark::id::{Room, Uid};
 
-use super::super::token;
 use super::allocations;
 use super::engine::Engine;
 use super::generator::{Call, Dial};
@@ -20,7 +21,6 @@ use super::reference::Reference;
 use super::tls::{self, Trust};
 use super::websocket;
 use super::wire::{Wire, uid};
-use crate::id::{Room, Uid};
 
 /// One column of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,8 +139,8 @@ impl Lab {
                 Ok(gateway)
             }
             Kind::Reference(reference) => {
-                let mut command = self.child();
-                command.args(["--", "bench", "reference", reference.name()]);
+                let mut command = self.child("reference");
+                command.arg(reference.name());
                 self.launch(name, command, Wire::Push, false)
             }
             Kind::Peer(peer) => Subject::of(peer),
@@ -149,7 +149,7 @@ impl Lab {
 
     /// Starts the node with this number and additional configuration sections.
     fn start_node(&self, name: &str, node: Node, number: u16, sections: &str) -> anyhow::Result<Subject> {
-        let mut command = self.child();
+        let mut command = self.child("node");
         if node.counts_allocations {
             command.arg("--count-allocations").stdin(Stdio::piped());
         }
@@ -166,10 +166,10 @@ impl Lab {
         self.dir.join("stderr.log")
     }
 
-    /// This program as a child process that ends with its parent.
-    fn child(&self) -> Command {
+    /// This program with another command, as a child process that ends with its parent.
+    fn child(&self, part: &str) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(["bench", "child"]).stdin(Stdio::null());
+        command.arg(part).stdin(Stdio::null());
         command
     }
 

@@ -11,7 +11,7 @@ mod tell;
 mod test;
 mod watch;
 
-pub(super) use bench::sample_message;
+pub use bench::sample_message;
 #[cfg(test)]
 pub(super) use list::table;
 

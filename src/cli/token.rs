@@ -49,7 +49,10 @@ fn ttl(text: &str) -> Result<Duration, String> {
 }
 
 /// Mints a token that the token-auth plugin in `plugins` admits.
-pub(super) fn mint(
+///
+/// # Errors
+/// `plugins` has no `token-auth.toml` with a key.
+pub fn mint(
     plugins: &Path,
     uid: &Uid,
     device: Option<&Device>,
@@ -125,7 +128,8 @@ impl Issuer {
 }
 
 /// Signs these claims with HS256.
-pub(super) fn sign(id: Option<&str>, secret: &[u8], claims: &serde_json::Value) -> String {
+#[must_use]
+pub fn sign(id: Option<&str>, secret: &[u8], claims: &serde_json::Value) -> String {
     let mut head = json!({ "alg": "HS256", "typ": "JWT" });
     if let Some(id) = id {
         head["kid"] = id.into();

@@ -8,8 +8,6 @@
 mod support;
 
 mod authoring;
-#[path = "../../bench/tests/bench/runs.rs"]
-mod bench;
 mod broker_contract;
 mod bus_copies;
 mod calls;
@@ -49,8 +47,6 @@ mod limits;
 mod load;
 mod numbers;
 mod owners;
-#[path = "../../bench/tests/bench/peers.rs"]
-mod peers;
 mod pings;
 mod pins;
 mod push;

@@ -10,8 +10,6 @@ const MOST: usize = 15;
 /// Folders that may hold more files, each with its reason.
 const LARGE: &[(&str, &str)] = &[
     ("src", "the modules of the layer table"),
-    ("src/cli/bench", "moves to a workspace member"),
-    ("src/cli/bench/cells", "moves to a workspace member"),
     ("tests/it", "is sorted by subject"),
     ("tests/it/support", "is sorted by subject"),
 ];

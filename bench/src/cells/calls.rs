@@ -5,22 +5,23 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::super::super::block_on;
-use super::super::super::plugin::sample_message;
-use super::super::super::token;
-use super::super::allocations::so_far;
+use skylark::allocator;
+use skylark::cli::sample_message;
+use skylark::cli::token;
+use skylark::config::Plugins;
+use skylark::id::Uid;
+use skylark::plugin::trial::{Given, Stage as Plugin, Trial};
+use skylark::plugin::{Claim, Transport};
+
 use super::super::bar::{Bar, By, Must};
+use super::super::block_on;
 use super::super::cell::{Cell, Line, Stage};
 use super::super::meter::Cost;
+use super::super::proc::own_cpu;
 use super::super::sample::{Figure, Sample, Unit, Work};
 use super::super::stats::{Latency, float, histogram};
 use super::super::subject::{Contender, Kind, Node};
 use super::guests::{BUILT, C, JS, PYTHON, RUST};
-use crate::clock::process_cpu;
-use crate::config::Plugins;
-use crate::id::Uid;
-use crate::plugin::trial::{Given, Stage as Plugin, Trial};
-use crate::plugin::{Claim, Transport};
 
 pub(in super::super) struct Calls;
 
@@ -94,7 +95,7 @@ impl Cell for Calls {
 
 async fn begin(file: PathBuf, given: Given) -> anyhow::Result<Plugin> {
     // Tokens are minted with the machine's clock.
-    let given = Given { now: crate::clock::since_1970(), ..given };
+    let given = Given { now: skylark::clock::since_1970(), ..given };
     let trial = Trial::open(&file, &Plugins::default()).await?;
     trial.begin(&given).await.map_err(|reasons| anyhow::Error::msg(reasons.join("; ")))
 }
@@ -165,22 +166,22 @@ struct Begun(Option<(Instant, u64)>);
 impl Meter {
     fn new() -> Self {
         // The first call switches counting on.
-        let _ = so_far();
+        allocator::allocations();
         let zero = Duration::ZERO;
         Self { times: histogram(), each: 1, count: 0, wall: zero, allocations: 0, own: zero, began: None }
     }
 
     fn begin(&mut self, counts: bool) -> Begun {
         if counts && self.began.is_none() {
-            (self.began, self.own) = (Some(Instant::now()), process_cpu());
+            (self.began, self.own) = (Some(Instant::now()), own_cpu());
         }
-        Begun(counts.then(|| (Instant::now(), so_far())))
+        Begun(counts.then(|| (Instant::now(), allocator::allocations())))
     }
 
     fn end(&mut self, begun: Begun) {
         let Some((at, allocations)) = begun.0 else { return };
         let took = at.elapsed();
-        self.allocations += so_far() - allocations;
+        self.allocations += allocator::allocations() - allocations;
         self.wall += took;
         self.count += self.each;
         self.times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX) / self.each);
@@ -189,7 +190,7 @@ impl Meter {
     /// CPU is the whole process's usage over the whole time, scaled to the share of the calls. Only one thread is busy.
     fn sample(self) -> Sample {
         let whole = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-        let busy = (process_cpu() - self.own).as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);
+        let busy = (own_cpu() - self.own).as_secs_f64() / whole.as_secs_f64().max(f64::MIN_POSITIVE);
         let cpu = self.wall.as_secs_f64() * busy.min(1.0);
         let cost = Cost {
             wall: self.wall.as_secs_f64(),

@@ -2,18 +2,15 @@
 //! swap.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use hyper::Method;
 use serde_json::{Value, json};
 
-use super::super::super::block_on;
-use super::super::super::dial::Trust;
-use super::super::super::http::Node as Api;
+use super::super::api::Api;
 use super::super::bar::{Bar, By, Must};
+use super::super::block_on;
 use super::super::cell::{Cell, Line, Stage};
 use super::super::meter::Meter;
 use super::super::sample::{Figure, Sample, Unit, Work};
@@ -50,7 +47,7 @@ impl Cell for Live {
         let Kind::Node(Node { components: [component, ..], .. }) = contender.kind else { return Ok(Vec::new()) };
         let subject = stage.lab.start(contender)?;
         let plugin = format!("{component}-0");
-        let folder = Folder { dir: stage.lab.plugin_dir(), api: subject.publish, plugin };
+        let folder = Folder { dir: stage.lab.plugin_dir(), api: Api { address: subject.publish }, plugin };
         let first = fs::read(stage.lab.component(component)?)?;
         // The same code with another hash: a custom section of four bytes is added.
         let second: Vec<u8> = first.iter().copied().chain([0, 4, 3, b'n', b'e', b'w']).collect();
@@ -90,36 +87,35 @@ impl Cell for Live {
 /// The plugin directory of a running node, and its API.
 struct Folder {
     dir: PathBuf,
-    api: SocketAddr,
+    api: Api,
     plugin: String,
 }
 
 impl Folder {
     /// Installs the file as a deployment does (write aside, rename), and waits until it has judged a publish.
     fn swap(&self, bytes: &[u8]) -> anyhow::Result<Duration> {
-        let api = Api::new(&format!("http://{}", self.api), None, Trust::default());
         let aside = self.dir.join(".aside");
         fs::write(&aside, bytes)?;
         block_on(async {
-            let before = self.version(&api).await?;
+            let before = self.version().await?;
             let begun = Instant::now();
             fs::rename(&aside, self.dir.join(format!("{}.wasm", self.plugin)))?;
             let mut pace = tokio::time::interval(PACE);
-            while self.version(&api).await? <= before {
+            while self.version().await? <= before {
                 if begun.elapsed() > PATIENCE {
                     bail!("{} does not serve {PATIENCE:?} after its file has changed", self.plugin);
                 }
                 pace.tick().await;
             }
             let message = json!({"receiver": "nobody", "action": "chat", "content": {"text": "hi"}});
-            api.ask(Method::POST, "/send", Some(&message)).await?;
+            self.api.post("/send", &message).await?;
             Ok(begun.elapsed())
         })
     }
 
     /// Version of the plugin; grows with each file that goes live.
-    async fn version(&self, api: &Api) -> anyhow::Result<u64> {
-        let answer: Value = serde_json::from_str(&api.ask(Method::GET, "/plugins", None).await?)?;
+    async fn version(&self) -> anyhow::Result<u64> {
+        let answer = self.api.get("/plugins").await?;
         let items = answer.pointer("/data/items").and_then(Value::as_array).context("expected plugins")?;
         let own = items.iter().find(|item| item["name"] == self.plugin.as_str()).context("the plugin is gone")?;
         if let Some(reason) = own["rejected"]["reason"].as_str() {

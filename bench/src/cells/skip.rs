@@ -1,12 +1,13 @@
 //! Cost of a bus record for other nodes, with an engine that sends every record to every node: Kafka. Runs the reader's
 //! own code in this process, without a node or a broker.
 
+use skylark::broker::kafka::skipping::skip;
+
 use super::super::bar::{Bar, By, Must};
 use super::super::cell::{Cell, Line, Stage};
 use super::super::meter::Cost;
 use super::super::sample::{Figure, Sample, Unit, Work};
 use super::super::subject::{Contender, SKYLARK};
-use crate::broker::kafka::skipping::skip;
 
 pub(in super::super) struct Skip;
 

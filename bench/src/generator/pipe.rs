@@ -30,11 +30,11 @@ pub(super) struct Pipe {
 
 /// Number of responses that reported lost messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::cli::bench) struct Losses {
+pub(crate) struct Losses {
     /// A queue was full.
-    pub(in crate::cli::bench) full: u64,
+    pub(crate) full: u64,
     /// A receiver was offline.
-    pub(in crate::cli::bench) offline: u64,
+    pub(crate) offline: u64,
 }
 
 const FULL: &[u8] = br#""full":"#;

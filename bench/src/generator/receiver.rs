@@ -12,30 +12,30 @@ use super::channel::Channel;
 
 /// Counters over all receivers of a run.
 #[derive(Debug)]
-pub(in crate::cli::bench) struct Tally {
-    pub(in crate::cli::bench) deliveries: u64,
-    pub(in crate::cli::bench) bytes: u64,
+pub(crate) struct Tally {
+    pub(crate) deliveries: u64,
+    pub(crate) bytes: u64,
     /// Heartbeats; each was answered.
-    pub(in crate::cli::bench) pings: u64,
+    pub(crate) pings: u64,
     /// Nanoseconds since the intended time of sending.
-    pub(in crate::cli::bench) latency: Histogram<u64>,
-    pub(in crate::cli::bench) faults: Faults,
+    pub(crate) latency: Histogram<u64>,
+    pub(crate) faults: Faults,
     /// Offset of the text in the last frame.
     hint: usize,
 }
 
 /// Errors of a run. Slow and stuck receivers may be closed and are not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::cli::bench) struct Faults {
-    pub(in crate::cli::bench) missed: u64,
-    pub(in crate::cli::bench) doubled: u64,
-    pub(in crate::cli::bench) corrupt: u64,
+pub(crate) struct Faults {
+    pub(crate) missed: u64,
+    pub(crate) doubled: u64,
+    pub(crate) corrupt: u64,
     /// Connections closed by the server.
-    pub(in crate::cli::bench) lost: u64,
+    pub(crate) lost: u64,
 }
 
 impl Faults {
-    pub(in crate::cli::bench) fn is_none(self) -> bool {
+    pub(crate) fn is_none(self) -> bool {
         self == Self::default()
     }
 }
@@ -58,7 +58,7 @@ pub(super) enum State {
 
 /// Read behaviour of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli::bench) enum Pace {
+pub(crate) enum Pace {
     /// Reads everything at once.
     Eager,
     /// Reads a little at intervals, without checks.

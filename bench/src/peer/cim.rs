@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
 use serde_json::json;
+use skylark::cli::token;
 
 use super::super::payload;
 use super::super::traffic::Shape;
@@ -17,7 +18,6 @@ use super::super::websocket::{self, BINARY, Frame};
 use super::super::wire::{Item, To, Wire, uid};
 use super::options::{Options, Url, post};
 use super::{Adapter, Guest, Part, Said, field};
-use crate::cli::token;
 
 #[derive(Debug)]
 struct Cim {
@@ -160,7 +160,7 @@ fn reply(body: &[u8]) -> Said {
 mod tests {
     use super::super::Peer;
     use super::*;
-    use crate::cli::bench::payload::Mark;
+    use crate::payload::Mark;
 
     fn guest(options: &str) -> Guest {
         let peer = Peer::parse(&format!("cim={options},api=http://127.0.0.1:8080")).unwrap();

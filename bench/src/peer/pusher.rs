@@ -173,7 +173,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::super::Peer;
     use super::*;
-    use crate::cli::bench::payload::Mark;
+    use crate::payload::Mark;
 
     fn pusher() -> Pusher {
         let url = Url::parse("ws://127.0.0.1:6001").unwrap();

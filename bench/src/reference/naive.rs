@@ -24,7 +24,7 @@ const QUEUE: usize = 256;
 pub(super) fn run() -> anyhow::Result<()> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listener = TcpListener::bind(LOOPBACK).await?;
-        super::super::super::print(&format!("ready {}", listener.local_addr()?))?;
+        crate::print(&format!("ready {}", listener.local_addr()?))?;
         let receivers = Receivers::default();
         loop {
             let (stream, _) = listener.accept().await?;

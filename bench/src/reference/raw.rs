@@ -14,7 +14,7 @@ pub(super) fn run(coalesce: bool) -> anyhow::Result<()> {
     let poll = Poll::new()?;
     let mut listener = TcpListener::bind(LOOPBACK)?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    super::super::super::print(&format!("ready {}", listener.local_addr()?))?;
+    crate::print(&format!("ready {}", listener.local_addr()?))?;
     let mut server = Server { coalesce, poll, connections: Vec::new(), receivers: Vec::new(), dirty: Vec::new() };
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; 64 * 1024];

@@ -1,27 +1,18 @@
-//! `skylark bench` end to end with small settings: its table, its JSON, its charts and its exit codes.
+//! Whole runs with small settings: the table, the JSON, the charts and the exit codes.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::gateway::skylark;
+use super::{bench, plugins, text};
 
 /// Few connections, one repetition, short windows.
 const TINY: [&str; 4] = ["--quick", "--connections", "40", "--plugins"];
 
 fn tiny() -> Command {
-    let mut command = skylark();
-    command.arg("bench").args(TINY).arg(plugins());
+    let mut command = bench();
+    command.args(TINY).arg(plugins());
     command
-}
-
-fn plugins() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins")
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
 }
 
 #[track_caller]
@@ -56,12 +47,12 @@ fn a_run_is_told_in_a_table_as_json_as_charts_and_against_a_baseline() {
     assert!(unicast["samples"][0]["cost"]["allocations"].as_f64() > Some(1.0), "{unicast}");
 
     let charts = dir.path().join("charts");
-    let drawn = good(skylark().args(["bench", "plot"]).arg(&file).arg("-o").arg(&charts));
+    let drawn = good(bench().arg("plot").arg(&file).arg("-o").arg(&charts));
     let paths: Vec<&str> = text(&drawn.stdout).lines().collect();
     assert_eq!(paths.len(), 5, "{paths:?}");
     let work = std::fs::read_to_string(charts.join("tls-work.svg")).unwrap();
     assert!(work.starts_with("<svg ") && work.contains(">skylark, TLS<"), "{work}");
-    let markdown = good(skylark().args(["bench", "table"]).arg(&file));
+    let markdown = good(bench().arg("table").arg(&file));
     assert!(text(&markdown.stdout).contains("### tls\n\n| | | a second | "), "{}", text(&markdown.stdout));
 
     let again = good(tiny().args(["--cell", "allocations", "--baseline"]).arg(&file));
@@ -76,7 +67,7 @@ fn a_run_that_could_not_be_made_is_invalid_and_ends_with_3() {
     let file = dir.path().join("now.json");
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n 64 && exec \"$@\"", "sh"]);
-    command.arg(skylark().get_program()).arg("bench").args(["--quick", "--cell", "dialects", "--plugins"]);
+    command.arg(bench().get_program()).args(["--quick", "--cell", "dialects", "--plugins"]);
     let output = command.arg(plugins()).arg("--json").arg(&file).output().unwrap();
     let table = text(&output.stdout);
     assert_eq!(output.status.code(), Some(3), "{table}{}", text(&output.stderr));
@@ -139,9 +130,9 @@ fn what_skipping_a_record_of_a_kafka_bus_costs_is_told() {
 
 #[test]
 fn a_cell_that_is_not_there_is_told_with_those_that_are() {
-    let output = skylark().args(["bench", "--cell", "fanout"]).output().unwrap();
+    let output = bench().args(["--cell", "fanout"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("fan-out-10k, linearity"), "{}", text(&output.stderr));
-    let list = good(skylark().args(["bench", "--list"]));
+    let list = good(bench().arg("--list"));
     assert!(text(&list.stdout).lines().count() >= 14, "{}", text(&list.stdout));
 }

@@ -4,7 +4,7 @@
 
 mod ask;
 
-pub(in crate::cli) use ask::sample as sample_message;
+pub use ask::sample_message;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 
+use crate::allocator;
 use crate::cli::{ConfigSource, block_on, print};
 use crate::plugin::Role;
 use crate::plugin::trial::{Given, Stage, Trial};
@@ -121,12 +122,12 @@ impl Bench {
         let mut allocations = 0;
         for turn in 0..WARM_UP.min(calls) + calls {
             let prepared = ask.prepare();
-            let before = crate::cli::bench::allocations_so_far();
+            let before = allocator::allocations();
             let begun = Instant::now();
             prepared.put(stage).await.with_context(|| format!("role {}: {ask}", role.as_str()))?;
             let took = begun.elapsed();
             if turn >= WARM_UP.min(calls) {
-                allocations += crate::cli::bench::allocations_so_far() - before;
+                allocations += allocator::allocations() - before;
                 times.push(took);
             }
             drop(stage.take_effects());
@@ -155,7 +156,7 @@ impl Bench {
         let rules = toml::Table::from_iter([("actions".to_owned(), vec!["no such action", "nor this*"].into())]);
         given.manifest.insert("match".to_owned(), toml::Value::Table(rules));
         let stage = begin(trial, &given).await?;
-        let mut batch = vec![ask::sample(); 64];
+        let mut batch = vec![sample_message(); 64];
         for _ in 0..WARM_UP / 64 {
             stage.judge_all(&mut batch).await;
         }

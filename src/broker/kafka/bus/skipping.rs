@@ -1,5 +1,5 @@
 //! Measures the cost of skipping a bus record of another node: runs the reader's code on records from the mock broker
-//! of librdkafka. Used by `skylark bench`; starts no node.
+//! of librdkafka. Used by the bench; starts no node.
 
 use std::time::{Duration, Instant};
 

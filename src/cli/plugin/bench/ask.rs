@@ -100,7 +100,7 @@ fn common(role: Role, stage: &Stage) -> anyhow::Result<Ask> {
             let claim = Claim { uid: Some("1074".to_owned()), ..Claim::default() };
             (What::Admit(Transport { listener: "ws", ..Transport::default() }, claim), "a uid and no token".to_owned())
         }
-        Role::Filter => (What::Judge(Box::new(sample())), "yunque's sample message".to_owned()),
+        Role::Filter => (What::Judge(Box::new(sample_message())), "yunque's sample message".to_owned()),
         Role::Handler => {
             let Some(key) = stage.keys().first() else { anyhow::bail!("the handler owns no key") };
             let call = Call { key: key.clone(), data: Entries::new(), caller: Some(who), cid, remote: String::new() };
@@ -117,7 +117,8 @@ fn common(role: Role, stage: &Stage) -> anyhow::Result<Ask> {
 }
 
 /// The sample message of yunque's document, pushed by a back end.
-pub(in crate::cli) fn sample() -> Envelope {
+#[must_use]
+pub fn sample_message() -> Envelope {
     let picture = "https://yrk.01film.cn/uploads/postImages/20220702/69177fa59244c4efad7b34bc8f551cf8.jpg";
     let message = Message {
         id: 748,
