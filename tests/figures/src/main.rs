@@ -2,8 +2,8 @@
 //! lists.
 //!
 //! ```sh
-//! cargo build --release --manifest-path tests/figures/Cargo.toml --target-dir target/figures
-//! target/release/skylark serve --env dev & target/figures/release/figures --pid $! --connections 5000 --secret SECRET
+//! cargo build --release --package skylark --package figures
+//! target/release/skylark serve --env dev & target/release/figures --pid $! --connections 5000 --secret SECRET
 //! ```
 //! The client shares no code with the node. Every push is counted at its receiver before the next figure.
 
