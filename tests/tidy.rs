@@ -12,12 +12,12 @@ mod bench;
 mod examples;
 #[path = "tidy/folders.rs"]
 mod folders;
-#[path = "tidy/languages.rs"]
-mod languages;
 #[path = "tidy/links.rs"]
 mod links;
 #[path = "tidy/prose.rs"]
 mod prose;
+#[path = "tidy/readmes.rs"]
+mod readmes;
 #[path = "tidy/reference.rs"]
 mod reference;
 #[path = "tidy/rooms.rs"]
@@ -348,6 +348,19 @@ fn the_configuration_file_and_its_code_have_the_same_keys() {
     none("src/config.rs knows every key of config/skylark.yaml", &foreign);
 }
 
+#[test]
+fn every_section_of_the_configuration_stands_in_its_page() {
+    let sections = |text: &str| -> Vec<String> {
+        let keys = text.lines().map(|line| line.strip_prefix('#').unwrap_or(line));
+        keys.filter(|line| !line.starts_with([' ', '-'])).filter_map(yaml_key).map(str::to_owned).collect()
+    };
+    let page = read("docs/reference/configuration.md");
+    let (_, table) = page.split_once("| section | content |\n").expect("the table of sections");
+    let rows = table.lines().skip(1).map_while(|line| line.strip_prefix("| `")?.split_once('`'));
+    let told: Vec<&str> = rows.map(|(name, _)| name).collect();
+    assert_eq!(told, sections(&read("config/skylark.yaml")), "docs/reference/configuration.md lists every section");
+}
+
 /// The key of a line `key: …`, either set, commented out, or in a list.
 fn yaml_key(line: &str) -> Option<&str> {
     let line = line.trim_start().trim_start_matches('#').trim_start();
@@ -362,42 +375,6 @@ fn every_row_of_the_security_page_names_a_test_that_exists() {
     let known: BTreeSet<&str> = SOURCES.iter().flat_map(|source| security::tests_in(&source.text)).collect();
     assert!(known.len() > 500, "the tests are not where they were");
     none("docs/security.md names tests", &security::faults(&read("docs/security.md"), &known));
-}
-
-#[test]
-fn both_readmes_show_the_same_commands() {
-    let (english, chinese) = (code_blocks(&read("README.md")), code_blocks(&read("README.zh-CN.md")));
-    assert!(english.len() >= 2, "README.md shows its commands in code blocks");
-    assert_eq!(english, chinese, "README.md and README.zh-CN.md differ in their code blocks");
-}
-
-#[test]
-fn both_readmes_show_what_each_guest_language_costs() {
-    let files = ["README.md", "README.zh-CN.md"].map(|file| (file, read(file)));
-    let mut broken = languages::missing(&read("src/cli/plugin/new.rs"));
-    let [english, chinese] = files.each_ref().map(|(_, text)| languages::rows(text));
-    broken.extend(languages::faults(files[0].0, &english));
-    if english != chinese {
-        broken.push("README.md and README.zh-CN.md differ in their tables".to_owned());
-    }
-    none("plugins/conformance/run --table writes the table of languages", &broken);
-}
-
-fn code_blocks(text: &str) -> Vec<String> {
-    let mut blocks = Vec::new();
-    let mut inside = None::<String>;
-    for line in text.lines() {
-        match (&mut inside, line.starts_with("```")) {
-            (None, true) => inside = Some(format!("{line}\n")),
-            (None, false) => {}
-            (Some(_), true) => blocks.extend(inside.take()),
-            (Some(block), false) => {
-                block.push_str(line);
-                block.push('\n');
-            }
-        }
-    }
-    blocks
 }
 
 #[test]
