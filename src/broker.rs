@@ -15,42 +15,18 @@ pub mod roster;
 pub mod seen;
 pub mod source;
 
+pub use crate::fate::Fate;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::id::{NodeId, Room, Uid};
-use crate::message::{Envelope, Position, Receipt};
+use crate::message::{Envelope, Receipt};
 
 /// Envelopes that travel as one unit, in order.
 pub type Batch = Arc<[Envelope]>;
-
-/// Result of publishing one envelope.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The broker accepted the envelope.
-    Accepted {
-        /// Position in the target's stream, if the broker keeps streams.
-        position: Option<Position>,
-        /// Delivery counts, if the broker knows them at once or was asked to wait for them ([`Envelope::receipts`]).
-        receipt: Option<Receipt>,
-        /// Number of nodes reached, if the broker knows.
-        nodes: Option<u32>,
-        /// Nodes that the envelope names and the cluster does not know.
-        unknown_nodes: Vec<NodeId>,
-    },
-    /// The envelope exceeds the record limit of this broker. No part of it was sent.
-    TooLarge {
-        /// Size that its record would have.
-        bytes: usize,
-        /// Largest size of a record.
-        most: usize,
-    },
-    /// The broker did not confirm the envelope in time. It was not accepted and is not stored. Copies already in flight
-    /// are not recalled: none, some or all of them may still arrive, each at most once.
-    Unavailable,
-}
 
 /// The engine does not answer, or answers too late.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,9 +70,9 @@ pub enum Address {
 /// envelope as unavailable. An unavailable envelope was not accepted, but may still arrive. Publishing it again may
 /// deliver it twice unless both have the same identity.
 pub trait Broker: Send + Sync {
-    /// Sends `batch` to every node with receivers for it, this one included. Returns one outcome per envelope, in
-    /// order.
-    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>>;
+    /// Sends `batch` to every node with receivers for it, this one included. Returns one fate per envelope, in order:
+    /// [`Fate::Accepted`], [`Fate::TooLargeForBroker`] or [`Fate::Unavailable`].
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Fate>>;
 
     /// Sends the cluster message `word` to [`Deliver::hear`] of the nodes at `address`, which may include this node.
     /// Returns the number of nodes reached, if the broker knows it.

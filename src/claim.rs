@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::code::Code;
 use crate::id::{Device, Room, Uid};
 use crate::message::Entries;
 
@@ -47,8 +48,8 @@ pub struct Admission {
 /// A refusal by a plugin, by the host on behalf of a plugin, or by the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Three digits, e.g. `"401"`.
-    pub code: String,
+    /// Kind of the refusal.
+    pub code: Code,
     /// Readable explanation.
     pub reason: String,
 }
@@ -56,14 +57,8 @@ pub struct Refusal {
 impl Refusal {
     /// Creates a refusal.
     #[must_use]
-    pub fn new(code: &str, reason: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), reason: reason.into() }
-    }
-
-    /// True if the node failed (code 5xx), so the client may try again.
-    #[must_use]
-    pub fn is_ours(&self) -> bool {
-        self.code.starts_with('5')
+    pub fn new(code: Code, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
     }
 }
 
@@ -81,8 +76,8 @@ pub struct Facts {
 /// A handler's answer to a SendBody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Three digits: `"200"` is success.
-    pub code: String,
+    /// Result of the call.
+    pub code: Code,
     /// Readable explanation.
     pub message: String,
     /// Data for the client.

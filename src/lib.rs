@@ -15,12 +15,14 @@
 // L0: shared vocabulary.
 pub mod authority;
 pub mod claim;
+pub mod code;
 pub mod disconnect;
 pub mod id;
 pub mod message;
 
 // L1: pure; no socket, no clock.
 pub mod config;
+pub mod fate;
 pub mod protocol;
 pub mod session;
 

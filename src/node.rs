@@ -32,14 +32,15 @@ use tokio::sync::Semaphore;
 pub use crate::broker::Unavailable;
 pub use crate::broker::roster::Member;
 pub use crate::broker::source::{Delay, Place, Record, Source};
+pub use crate::fate::{Fate, Published, Unjudged};
 pub use crate::hub::{Binding, Connection, Socket};
-pub use crate::plugin::{Call, Identity, Rejected, Status, Transport, Unjudged, Word, WordFault};
-pub use publish::{Fate, Published};
+pub use crate::plugin::{Call, Identity, Rejected, Status, Transport, Word, WordFault};
 pub use query::{Counts, Filter, Seen, SeenUser};
 
 use crate::broker::Broker;
 use crate::broker::roster::Roster;
 use crate::claim::Refusal;
+use crate::code::Code;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::id::{IdSequence, NodeId};
@@ -172,5 +173,5 @@ impl Node {
 /// the client does not see them.
 fn unavailable(why: &Unavailable) -> Refusal {
     tracing::debug!(%why, "a client is refused");
-    Refusal::new("503", "unavailable: try again later")
+    Refusal::new(Code::UNAVAILABLE, "unavailable: try again later")
 }

@@ -32,6 +32,7 @@ pub use loader::trust;
 pub use options::{CompileIn, LoadError, Options};
 
 pub use crate::claim::{Admission, Answer, Claim, Refusal};
+pub use crate::fate::Unjudged;
 
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Envelope, Publication, Target};
@@ -78,18 +79,6 @@ pub enum Judgement {
     },
     /// A fail-closed filter failed to judge the envelope: there is neither a yes nor a no.
     Unjudged(Unjudged),
-}
-
-/// Why a filter could not judge an envelope.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unjudged {
-    /// The plugin that failed.
-    pub plugin: Arc<str>,
-    /// Description of the failure for the log and for dead letters. Clients receive a fixed text.
-    pub reason: String,
-    /// True while the plugin cannot judge any message: its circuit is open, its file is gone, or the node cannot do its
-    /// part. A publisher that can wait should retry later.
-    pub waits: bool,
 }
 
 /// A bound connection, as plugins see it.

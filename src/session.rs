@@ -15,7 +15,9 @@ mod tests;
 use std::time::Duration;
 
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
+use crate::code::Code;
 use crate::disconnect::Disconnect;
+use crate::fate::Published;
 use crate::id::{ConnectionId, NodeId, Room, Uid};
 use crate::message::{Entries, Message, Target};
 use crate::protocol::{Reply, SendBody};
@@ -54,8 +56,8 @@ pub enum Input {
     Joined(Result<bool, Refusal>),
     /// After [`Action::Leave`]: `false` if the connection was not in the room.
     Left(bool),
-    /// After [`Action::Publish`].
-    Published(Outcome),
+    /// After [`Action::Publish`]. An error was refused before it reached a filter.
+    Published(Result<Published, Refusal>),
 }
 
 /// Commands to the driver, to be performed in order.
@@ -123,27 +125,6 @@ pub struct Said {
     pub target: Target,
 }
 
-/// Result of a client's message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The message was published.
-    Accepted {
-        /// Its id.
-        id: i64,
-        /// Connections that received it, if known.
-        delivered: Option<u32>,
-        /// Users without a connection.
-        offline: Vec<Uid>,
-    },
-    /// A plugin dropped it silently.
-    Dropped {
-        /// Its id.
-        id: i64,
-    },
-    /// Not published: room not joined, refused, too large, or the broker is unavailable.
-    Refused(Refusal),
-}
-
 /// The result that the session waits for before it processes the next SendBody.
 #[derive(Debug)]
 enum Waiting {
@@ -206,7 +187,8 @@ impl Session {
             (Input::Joined(Ok(changed)), Waiting::Join(room)) => changed_room("room_join", &room, changed, now),
             (Input::Joined(Err(refusal)), Waiting::Join(_)) => vec![deny("room_join", refusal, now)],
             (Input::Left(changed), Waiting::Leave(room)) => changed_room("room_leave", &room, changed, now),
-            (Input::Published(outcome), Waiting::Publish) => vec![chat::answer(outcome, now)],
+            (Input::Published(Ok(published)), Waiting::Publish) => vec![chat::answer(published, now)],
+            (Input::Published(Err(refusal)), Waiting::Publish) => vec![deny("message", refusal, now)],
             (_, waiting) => {
                 self.waiting = waiting;
                 Vec::new()
@@ -236,13 +218,13 @@ impl Session {
         self.user()?;
         let tag = required(data, "tag")?;
         bounded("tag", tag)?;
-        let done = reply("client_set_tag", "200", String::new(), Entries::new(), now);
+        let done = reply("client_set_tag", Code::OK, String::new(), Entries::new(), now);
         Ok(vec![Action::SetTag(Some(tag.to_owned())), done])
     }
 
     fn remove_tag(&self, now: i64) -> Result<Vec<Action>, Refusal> {
         self.user()?;
-        let done = reply("client_remove_tag", "200", String::new(), Entries::new(), now);
+        let done = reply("client_remove_tag", Code::OK, String::new(), Entries::new(), now);
         Ok(vec![Action::SetTag(None), done])
     }
 
@@ -268,7 +250,7 @@ impl Session {
     fn message(&mut self, data: &Entries, rules: &Rules) -> Result<Vec<Action>, Refusal> {
         let uid = self.user()?;
         if !rules.publish {
-            return Err(Refusal::new("403", "clients may not publish here"));
+            return Err(Refusal::new(Code::FORBIDDEN, "clients may not publish here"));
         }
         let said = chat::parse(data, uid)?;
         self.waiting = Waiting::Publish;
@@ -278,13 +260,13 @@ impl Session {
     fn handled(&self, answer: Option<Answer>, key: String, now: i64, rules: &Rules) -> Vec<Action> {
         let Some(Answer { code, message, data }) = answer else {
             let words = format!("key: nobody here answers {:?}", shortened(&key));
-            return vec![reply(&key, "404", words, Entries::new(), now)];
+            return vec![reply(&key, Code::NOT_FOUND, words, Entries::new(), now)];
         };
         let mut actions = Vec::with_capacity(2);
-        if self.holder.is_none() && code == "200" {
+        if self.holder.is_none() && code == Code::OK {
             actions.extend(self.extension(now, rules).map(Action::Extend));
         }
-        actions.push(Action::Reply(Reply { key, code, message, timestamp: now, data }));
+        actions.push(Action::Reply(Reply { key, code: code.to_string(), message, timestamp: now, data }));
         actions
     }
 
@@ -296,18 +278,18 @@ impl Session {
     }
 
     fn user(&self) -> Result<&Uid, Refusal> {
-        self.uid().ok_or_else(|| Refusal::new("401", "the connection is not bound to a user"))
+        self.uid().ok_or_else(|| Refusal::new(Code::UNAUTHORIZED, "the connection is not bound to a user"))
     }
 
     /// Refuses the client with the one reply that every CIM SDK understands, and closes.
     fn refuse(&mut self, why: Disconnect, refusal: Refusal, now: i64) -> Vec<Action> {
         self.waiting = Waiting::Closing;
         // CIM's SDKs stop reconnecting at 401 only. After a failure of the node they must reconnect.
-        let (code, why) = match refusal.is_ours() {
+        let (code, why) = match refusal.code.is_server_fault() {
             true => (refusal.code, Disconnect::INTERNAL),
-            false => ("401".to_owned(), why),
+            false => (Code::UNAUTHORIZED, why),
         };
-        vec![reply("client_handshake", &code, refusal.reason, Entries::new(), now), Action::Close(why)]
+        vec![reply("client_handshake", code, refusal.reason, Entries::new(), now), Action::Close(why)]
     }
 }
 
@@ -319,19 +301,19 @@ pub fn bind_reply(uid: &Uid, expires: Option<u64>, place: &Whereabouts, now: i64
 
 fn changed_room(key: &str, room: &Room, changed: bool, now: i64) -> Vec<Action> {
     let data = [("room", room.as_str()), ("changed", if changed { "true" } else { "false" })].into_iter().collect();
-    vec![reply(key, "200", String::new(), data, now)]
+    vec![reply(key, Code::OK, String::new(), data, now)]
 }
 
-fn reply(key: &str, code: &str, message: String, data: Entries, now: i64) -> Action {
-    Action::Reply(Reply { key: key.to_owned(), code: code.to_owned(), message, timestamp: now, data })
+fn reply(key: &str, code: Code, message: String, data: Entries, now: i64) -> Action {
+    Action::Reply(Reply { key: key.to_owned(), code: code.to_string(), message, timestamp: now, data })
 }
 
 fn deny(key: &str, refusal: Refusal, now: i64) -> Action {
-    reply(key, &refusal.code, refusal.reason, Entries::new(), now)
+    reply(key, refusal.code, refusal.reason, Entries::new(), now)
 }
 
 fn invalid(words: String) -> Refusal {
-    Refusal::new("400", words)
+    Refusal::new(Code::BAD_REQUEST, words)
 }
 
 /// Reads a mandatory, non-empty field.

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::roster::{Fallen, LeaseError, Member, Roster};
-use super::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
+use super::{Address, Batch, Broker, Deliver, Fate, Stream, Unavailable};
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt};
 
@@ -32,7 +32,7 @@ impl MemoryBroker {
         envelope.nodes.is_empty() || envelope.nodes.contains(&self.node)
     }
 
-    async fn loop_back(&self, batch: Batch) -> Vec<Outcome> {
+    async fn loop_back(&self, batch: Batch) -> Vec<Fate> {
         let here: Batch = if batch.iter().all(|e| self.is_for_this_node(e)) {
             Arc::clone(&batch)
         } else {
@@ -45,14 +45,14 @@ impl MemoryBroker {
                 let here = self.is_for_this_node(envelope);
                 let receipt = if here { receipts.next() } else { Some(Receipt::default()) };
                 let unknown_nodes = envelope.nodes.iter().filter(|n| **n != self.node).cloned().collect();
-                Outcome::Accepted { position: None, receipt, nodes: Some(u32::from(here)), unknown_nodes }
+                Fate::Accepted { position: None, receipt, nodes: Some(u32::from(here)), unknown_nodes }
             })
             .collect()
     }
 }
 
 impl Broker for MemoryBroker {
-    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>> {
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Fate>> {
         self.loop_back(batch).boxed()
     }
 

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-use super::Totals;
 use super::send_queue::Flush;
+use super::{Delivery, Totals};
 use crate::disconnect::Disconnect;
 use crate::message::Receipt;
 use crate::telemetry::names;
@@ -90,11 +90,13 @@ impl RouteMeters {
         Self { delivered: counter!(names::DELIVERED), full: counter!(names::LOST_FULL) }
     }
 
-    pub(super) fn count(&self, receipts: &[Receipt]) {
+    /// Counts frames, of which each connection of a receipt got the whole run.
+    pub(super) fn count(&self, batch: &[Delivery], receipts: &[Receipt]) {
         let (mut delivered, mut full) = (0, 0);
-        for receipt in receipts {
-            delivered += u64::from(receipt.delivered);
-            full += u64::from(receipt.full);
+        for (delivery, receipt) in batch.iter().zip(receipts) {
+            let frames = delivery.frames.count() as u64;
+            delivered += u64::from(receipt.delivered) * frames;
+            full += u64::from(receipt.full) * frames;
         }
         let counters = [(&self.delivered, delivered), (&self.full, full)];
         counters.into_iter().filter(|(_, n)| *n > 0).for_each(|(counter, n)| counter.increment(n));

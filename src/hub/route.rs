@@ -49,12 +49,11 @@ impl Router {
         }
         for counts in reports {
             for count in counts.await.unwrap_or_default() {
-                let frames = frames(&batch[count.delivery]);
-                receipts[count.delivery].delivered += count.delivered * frames;
-                receipts[count.delivery].full += count.full * frames;
+                receipts[count.delivery].delivered += count.delivered;
+                receipts[count.delivery].full += count.full;
             }
         }
-        self.meters.count(&receipts);
+        self.meters.count(&batch, &receipts);
         receipts
     }
 }
@@ -151,7 +150,7 @@ impl<'a> Plan<'a> {
         let draft = &mut self.drafts[connection.home().index];
         let seat = Seat::take(connection, Load::new(bytes.len(), delivery.frames.count()));
         if seat.is_held() {
-            self.receipts[at].delivered += frames(delivery);
+            self.receipts[at].delivered += 1;
         } else {
             draft.asks = true;
         }
@@ -171,10 +170,6 @@ impl<'a> Plan<'a> {
         self.drafts[shard].asks = true;
         self.drafts[shard].items.push(Item { delivery: at, to });
     }
-}
-
-fn frames(delivery: &Delivery) -> u32 {
-    u32::try_from(delivery.frames.count()).expect("a batch is far below 2^32")
 }
 
 fn each_once<'u>(uids: &'u [Uid], mut each: impl FnMut(&'u Uid)) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Node, unavailable};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::clock;
+use crate::code::Code;
 use crate::config::DevicePolicy;
 use crate::disconnect::Disconnect;
 use crate::hub::{Binding, Connection, Former, Socket};
@@ -58,7 +59,7 @@ impl Node {
     pub async fn bind(&self, connection: &Connection, admission: Admission, facts: Facts) -> Result<(), Refusal> {
         if let Some(bound) = connection.binding().filter(|b| b.uid != admission.uid) {
             return Err(Refusal::new(
-                "403",
+                Code::FORBIDDEN,
                 format!("the connection is bound to {}, not {}", bound.uid, admission.uid),
             ));
         }
@@ -84,7 +85,7 @@ impl Node {
     /// A refusal if there is no such connection.
     pub(super) async fn login(&self, cid: ConnectionId, account: Account, hops: u8) -> Result<(), Refusal> {
         let Some(connection) = self.hub.connection(cid) else {
-            return Err(Refusal::new("404", format!("connection {cid} is gone")));
+            return Err(Refusal::new(Code::NOT_FOUND, format!("connection {cid} is gone")));
         };
         let Account { admission, channel } = account;
         let (uid, expires) = (admission.uid.clone(), admission.expires);
@@ -116,7 +117,9 @@ impl Node {
         let before = connection.binding().filter(|b| b.uid == admission.uid);
         let Admission { uid, device, rooms, expires, claims } = admission;
         let claimed = match facts.device.as_deref().filter(|d| !d.is_empty()) {
-            Some(text) => Some(Device::parse(text).map_err(|e| Refusal::new("400", format!("deviceId: {e}")))?),
+            Some(text) => {
+                Some(Device::parse(text).map_err(|e| Refusal::new(Code::BAD_REQUEST, format!("deviceId: {e}")))?)
+            }
             None => None,
         };
         let earlier = before.as_deref();

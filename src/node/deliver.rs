@@ -47,7 +47,8 @@ impl Delivery {
         let lengths: Vec<usize> = runs.iter().map(|run| run.len()).collect();
         let deliveries = runs.into_iter().map(delivery).collect();
         let receipts = self.hub.route(deliveries).await;
-        lengths.into_iter().zip(receipts).flat_map(|(length, receipt)| share_out(receipt, length)).collect()
+        // A run is queued or refused as a whole, so its envelopes have the same receipt.
+        lengths.into_iter().zip(receipts).flat_map(|(length, receipt)| std::iter::repeat_n(receipt, length)).collect()
     }
 }
 
@@ -98,20 +99,14 @@ fn delivery(run: &[Envelope]) -> hub::Delivery {
     }
 }
 
-/// Divides the counts of a run. A run is queued or refused as a whole, so each envelope has the same share.
-fn share_out(receipt: Receipt, length: usize) -> impl Iterator<Item = Receipt> {
-    let n = u32::try_from(length).expect("a batch is far below 2^32");
-    std::iter::repeat_n(
-        Receipt { delivered: receipt.delivered / n, full: receipt.full / n, offline: receipt.offline },
-        length,
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::id::Uid;
     use crate::message::{Message, Origin, Publication, Target};
+    use crate::node::fake::Fake;
+    use crate::protocol::Form;
 
     fn envelope(uid: &str, text: &str) -> Envelope {
         let message = Message { content: [("text", text)].into_iter().collect(), ..Message::default() };
@@ -134,11 +129,16 @@ mod tests {
         assert_eq!(lengths, [1, 2]);
     }
 
-    #[test]
-    fn each_envelope_of_a_run_gets_its_own_counts() {
-        let run = Receipt { delivered: 6, full: 3, offline: Vec::new() };
-        let shares: Vec<Receipt> = share_out(run, 3).collect();
-        assert_eq!(shares.len(), 3);
-        assert!(shares.iter().all(|r| r.delivered == 2 && r.full == 1));
+    #[tokio::test]
+    async fn each_envelope_of_a_run_gets_its_own_counts() {
+        let fake = Fake::new(&Config::default());
+        for device in ["phone", "desk"] {
+            fake.connect("a", device, "web", &[]).await.set_form(Form::ALL[0]);
+        }
+        let batch = [envelope("a", "1"), envelope("a", "2"), envelope("a", "3"), envelope("b", "4")];
+        let receipts = Delivery::new(Arc::clone(&fake.node.hub)).deliver(batch.to_vec().into()).await;
+        let here = Receipt { delivered: 2, ..Receipt::default() };
+        let away = Receipt { offline: vec![Uid::parse("b").unwrap()], ..Receipt::default() };
+        assert_eq!(receipts, [here.clone(), here.clone(), here, away]);
     }
 }

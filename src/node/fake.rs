@@ -19,8 +19,9 @@ use super::Node;
 use super::deliver::Delivery;
 use crate::broker::memory::MemoryRoster;
 use crate::broker::roster::Roster;
-use crate::broker::{Address, Batch, Broker, Outcome, Stream, Unavailable};
+use crate::broker::{Address, Batch, Broker, Fate, Stream, Unavailable};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
+use crate::code::Code;
 use crate::config::{Config, DevicePolicy};
 use crate::hub::{Connection, Hub, Settings, ShardTask, Socket};
 use crate::id::{IdSequence, NodeId, Room, Uid};
@@ -214,11 +215,11 @@ fn receipt(target: &Target) -> Receipt {
 }
 
 impl Broker for Scripted {
-    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>> {
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Fate>> {
         let mut script = self.script.lock();
         let outcome = |envelope: &Envelope| match script.broken {
-            true => Outcome::Unavailable,
-            false => Outcome::Accepted {
+            true => Fate::Unavailable,
+            false => Fate::Accepted {
                 position: None,
                 receipt: Some(receipt(&envelope.target)),
                 nodes: Some(1),
@@ -256,7 +257,7 @@ impl Broker for Scripted {
 
 impl PluginHost for Scripted {
     fn admit(&self, _transport: Transport, _claim: Claim) -> BoxFuture<'_, Result<Admission, Refusal>> {
-        let refusal = Refusal::new("401", "no plugin");
+        let refusal = Refusal::new(Code::UNAUTHORIZED, "no plugin");
         std::future::ready(Err(refusal)).boxed()
     }
 

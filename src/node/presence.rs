@@ -10,6 +10,7 @@ use super::{Node, unavailable};
 use crate::broker::Stream;
 use crate::broker::roster::Fallen;
 use crate::claim::Refusal;
+use crate::code::Code;
 use crate::disconnect::Disconnect;
 use crate::id::{ConnectionId, Room, Uid};
 use crate::plugin::{Event, Identity};
@@ -60,7 +61,7 @@ impl Node {
 
     async fn hold_user(&self, uid: &Uid, first: bool) -> Result<bool, Refusal> {
         if !self.cluster.lease.is_held() {
-            return Err(Refusal::new("503", Disconnect::CUT_OFF.reason));
+            return Err(Refusal::new(Code::UNAVAILABLE, Disconnect::CUT_OFF.reason));
         }
         let held = self.broker.hold(Stream::User(uid.clone()));
         let online = if first {

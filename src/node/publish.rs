@@ -2,76 +2,16 @@
 
 use std::sync::Arc;
 
-use super::Node;
-use crate::broker::Outcome;
+use super::rooms::not_bound;
+use super::{Connection, Node};
 use crate::claim::Refusal;
 use crate::clock;
-use crate::id::NodeId;
-use crate::message::{Envelope, MAX_HOPS, Publication, Receipt};
-use crate::plugin::{Judgement, Unjudged};
-use crate::protocol::{TooLarge, check_size};
-
-/// Result of one publication.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
-    /// Id of the message.
-    pub id: i64,
-    /// Plugins that replaced the message, in order.
-    pub replaced_by: Vec<Arc<str>>,
-    /// Result of the publication.
-    pub fate: Fate,
-}
-
-/// Result of a publication.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
-    /// The broker accepted the message.
-    Accepted {
-        /// Delivery counts, if they are known at once.
-        receipt: Option<Receipt>,
-        /// Number of nodes reached, if the broker knows.
-        nodes: Option<u32>,
-        /// Nodes that the message names and the cluster does not know.
-        unknown_nodes: Vec<NodeId>,
-    },
-    /// A plugin rejected the message.
-    Rejected {
-        /// Name of the plugin.
-        plugin: Arc<str>,
-        /// Refusal of the plugin.
-        refusal: Refusal,
-    },
-    /// A plugin dropped the message.
-    Dropped {
-        /// Name of the plugin.
-        plugin: Arc<str>,
-    },
-    /// A filter failed to judge the message, so it was neither passed nor rejected.
-    Unjudged(Unjudged),
-    /// A client protocol cannot carry the message.
-    TooLarge(TooLarge),
-    /// The message exceeds the record limit of the broker.
-    TooLargeForBroker {
-        /// Size that its record would have, in bytes.
-        bytes: usize,
-        /// Largest size of a record.
-        most: usize,
-    },
-    /// A chain of plugin pushes was longer than [`MAX_HOPS`].
-    TooManyHops,
-    /// The broker did not accept the message in time. Copies in flight may still arrive.
-    Unavailable,
-}
-
-impl From<Outcome> for Fate {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Accepted { receipt, nodes, unknown_nodes, .. } => Self::Accepted { receipt, nodes, unknown_nodes },
-            Outcome::TooLarge { bytes, most } => Self::TooLargeForBroker { bytes, most },
-            Outcome::Unavailable => Self::Unavailable,
-        }
-    }
-}
+use crate::code::Code;
+use crate::fate::{Fate, Published};
+use crate::message::{Envelope, MAX_HOPS, Origin, Publication, Publisher, Target};
+use crate::plugin::Judgement;
+use crate::protocol::check_size;
+use crate::session::Said;
 
 impl Node {
     /// Runs the filters once on each publication and hands the passed ones to the broker as one batch.
@@ -118,13 +58,34 @@ impl Node {
             }
         }
         if !passed.is_empty() {
-            let outcomes = self.broker.publish(passed.into()).await;
-            for (i, outcome) in open.into_iter().zip(outcomes) {
-                published[i].fate = Fate::from(outcome);
+            let fates = self.broker.publish(passed.into()).await;
+            for (i, fate) in open.into_iter().zip(fates) {
+                published[i].fate = fate;
             }
         }
         origins.into_iter().zip(&published).for_each(|(origin, one)| self.meters.count(origin, &one.fate));
         published
+    }
+
+    /// Publishes a client's message.
+    ///
+    /// # Errors
+    /// A refusal if the connection is not bound or is not in the room that it writes to.
+    pub async fn publish_from(&self, connection: &Connection, said: Said) -> Result<Published, Refusal> {
+        let binding = connection.binding().ok_or_else(not_bound)?;
+        let Said { message, target } = said;
+        if let Target::Room(room) = &target
+            && !connection.rooms().contains(room)
+        {
+            return Err(Refusal::new(Code::FORBIDDEN, format!("to: expected a joined room, got {room}")));
+        }
+        let cid = connection.id();
+        let publication = Publication {
+            from: Some(Publisher { uid: binding.uid.clone(), cid }),
+            no_echo: Some(cid),
+            ..Publication::new(message, target, Origin::Client)
+        };
+        Ok(self.publish(vec![publication]).await.pop().expect("one result per publication"))
     }
 }
 

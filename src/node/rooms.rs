@@ -9,6 +9,7 @@ use super::Node;
 use super::connect::{identity, identity_of};
 use crate::claim::Refusal;
 use crate::clock;
+use crate::code::Code;
 use crate::hub::{Connection, Joined, Terms};
 use crate::id::Room;
 use crate::message::Entries;
@@ -75,13 +76,18 @@ impl Node {
             Access::Allow(until) => until,
             Access::Refuse(refusal) => return Err(refusal),
             Access::Abstain if self.open_rooms.load().has(&room) => None,
-            Access::Abstain => return Err(Refusal::new("403", format!("room: {room} is not open to this client"))),
+            Access::Abstain => {
+                return Err(Refusal::new(Code::FORBIDDEN, format!("room: {room} is not open to this client")));
+            }
             Access::Unavailable => {
-                return Err(Refusal::new("503", "room: the access plugins cannot answer now: try again later"));
+                return Err(Refusal::new(
+                    Code::UNAVAILABLE,
+                    "room: the access plugins cannot answer now: try again later",
+                ));
             }
         };
         if until.is_some_and(|until| u128::from(until) * 1_000 <= clock::since_1970().as_millis()) {
-            return Err(Refusal::new("403", format!("room: the time for {room} is over")));
+            return Err(Refusal::new(Code::FORBIDDEN, format!("room: the time for {room} is over")));
         }
         self.enter_room(connection, room, Terms { uid: Some(&binding.uid), until }, 0).await
     }
@@ -125,7 +131,7 @@ impl Node {
         if connection.rooms().len() < limit {
             return Ok(());
         }
-        Err(Refusal::new("429", format!("room: expected at most {limit} rooms a connection, got one more")))
+        Err(Refusal::new(Code::TOO_MANY, format!("room: expected at most {limit} rooms a connection, got one more")))
     }
 
     /// Leaves a room. Returns false if the connection was not in it.
@@ -164,7 +170,7 @@ impl Node {
     async fn tell_ended(&self, connection: &Connection, room: &Room) {
         let reply = Reply {
             key: ENDED.to_owned(),
-            code: "410".to_owned(),
+            code: Code::new(410).to_string(),
             message: "the time in this room is over".to_owned(),
             timestamp: clock::now_millis(),
             data: [("room", room.as_str())].into_iter().collect(),
@@ -177,8 +183,8 @@ impl Node {
     }
 }
 
-fn not_bound() -> Refusal {
-    Refusal::new("401", "the connection is not bound to a user")
+pub(super) fn not_bound() -> Refusal {
+    Refusal::new(Code::UNAUTHORIZED, "the connection is not bound to a user")
 }
 
 #[cfg(test)]

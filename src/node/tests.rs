@@ -8,6 +8,7 @@ use super::Fate;
 use super::effects::NodeServices;
 use super::fake::{Fake, Judgement};
 use crate::claim::{Admission, Facts, Refusal};
+use crate::code::Code;
 use crate::config::{Config, DevicePolicy};
 use crate::id::{Room, Uid};
 use crate::message::{Entries, MAX_HOPS, Message, Origin, Publication, Target};
@@ -43,7 +44,7 @@ fn facts(channel: &str, rest: &[(&str, &str)]) -> Facts {
 #[tokio::test]
 async fn publications_get_a_fate_each_and_accepted_ones_form_one_batch() {
     let fake = fake();
-    let refusal = Refusal::new("451", "not here");
+    let refusal = Refusal::new(Code::new(451), "not here");
     fake.judge("no", Judgement::Reject { plugin: "guard".into(), refusal: refusal.clone() });
     fake.judge("gone", Judgement::Drop { plugin: "guard".into() });
     fake.judge("other", Judgement::Pass { replaced_by: vec!["mask".into()] });
@@ -71,7 +72,7 @@ async fn publications_get_a_fate_each_and_accepted_ones_form_one_batch() {
 #[tokio::test]
 async fn a_message_that_is_too_large_is_refused_before_a_plugin_sees_it() {
     let fake = fake();
-    fake.judge("no", Judgement::Reject { plugin: "guard".into(), refusal: Refusal::new("451", "not here") });
+    fake.judge("no", Judgement::Reject { plugin: "guard".into(), refusal: Refusal::new(Code::new(451), "not here") });
     let big = "x".repeat(70_000);
     let published = fake.node.publish(vec![publication("no", &big), publication("no", "hi")]).await;
     assert!(matches!(published[0].fate, Fate::TooLarge(_)), "{:?}", published[0].fate);
@@ -190,7 +191,7 @@ async fn a_bus_that_is_away_makes_the_node_unready_and_binds_come_back() {
     fake.break_broker();
     let connection = fake.attach(DevicePolicy::AllowAll).await;
     let refused = fake.node.bind(&connection, admission("1074"), facts("web", &[])).await.unwrap_err();
-    assert_eq!((refused.code.as_str(), refused.is_ours()), ("503", true));
+    assert_eq!((refused.code.as_str(), refused.code.is_server_fault()), ("503", true));
     assert!(fake.events().is_empty(), "nobody hears of a bind that came to nothing");
 }
 

@@ -93,7 +93,7 @@ impl Bench {
         let transport = Transport { remote: self.next_source(), ..Transport::default() };
         match self.host.admit(transport, claim).await {
             Ok(_) => "200".into(),
-            Err(refusal) => refusal.code,
+            Err(refusal) => refusal.code.to_string(),
         }
     }
 
@@ -103,7 +103,7 @@ impl Bench {
         let answer = self.host.handle(call).await.unwrap();
         // A caller gets a fixed text: details of the failure are for the operator only.
         let told = (answer.message == super::UNAVAILABLE).then(|| self.host.take_last_failure()).flatten();
-        (answer.code, told.unwrap_or(answer.message))
+        (answer.code.to_string(), told.unwrap_or(answer.message))
     }
 }
 
@@ -143,7 +143,7 @@ fn passed() -> Judgement {
 /// The code with which a publish was rejected, or 503 if it was not judged.
 fn rejected(judgement: &Judgement) -> Option<&str> {
     match judgement {
-        Judgement::Reject { refusal, .. } => Some(&refusal.code),
+        Judgement::Reject { refusal, .. } => Some(refusal.code.as_str()),
         Judgement::Unjudged(_) => Some("503"),
         _ => None,
     }

@@ -5,6 +5,7 @@
 
 use super::{Action, Session, Waiting, Whereabouts, bounded, deny, invalid, optional, required};
 use crate::claim::{Admission, Claim, Facts, Refusal};
+use crate::code::Code;
 use crate::disconnect::Disconnect;
 use crate::id::{Device, Uid};
 use crate::message::Entries;
@@ -78,7 +79,7 @@ impl Session {
         if let Some(holder) = &self.holder {
             if holder.uid != admission.uid {
                 let words = format!("token: expected one of user {}, got another user's", holder.uid);
-                return vec![deny(purpose.key(), Refusal::new("403", words), now)];
+                return vec![deny(purpose.key(), Refusal::new(Code::FORBIDDEN, words), now)];
             }
             admission.device = admission.device.or_else(|| holder.device.clone());
         }
@@ -139,7 +140,7 @@ pub(super) fn reply_to(key: &str, uid: &Uid, expires: Option<u64>, place: &Where
     if let Some(next) = &place.next {
         data.insert("next", next.as_str());
     }
-    Reply { key: key.to_owned(), code: "200".to_owned(), message: String::new(), timestamp: now, data }
+    Reply { key: key.to_owned(), code: Code::OK.to_string(), message: String::new(), timestamp: now, data }
 }
 
 fn facts_of(data: &Entries) -> Result<Facts, Refusal> {

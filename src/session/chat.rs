@@ -3,10 +3,12 @@
 //! The publisher's own connection gets no copy. Other connections of the same user get one if the target includes them:
 //! they are in the room, or the message is to that user.
 
-use super::{Action, Outcome, Said, invalid, optional, reply, required};
+use super::{Action, Said, invalid, optional, reply, required};
 use crate::claim::Refusal;
+use crate::code::Code;
+use crate::fate::{Fate, Published};
 use crate::id::{MAX_SAFE_INTEGER, Room, Uid};
-use crate::message::{Entries, KICK_ACTION, Message, Target};
+use crate::message::{Entries, KICK_ACTION, Message, Receipt, Target};
 use crate::protocol::push::{Fault, content_of, extra_of};
 
 /// Action of a message without one.
@@ -17,7 +19,7 @@ pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Refusal> {
     let action = optional(data, "action").unwrap_or(DEFAULT_ACTION);
     // A client that could send this action could end another client's session.
     if action == KICK_ACTION {
-        return Err(Refusal::new("403", format!("action: {KICK_ACTION} is the node's own")));
+        return Err(Refusal::new(Code::FORBIDDEN, format!("action: {KICK_ACTION} is the node's own")));
     }
     let refused = |fault: Fault| invalid(fault.to_string());
     let text = |field| optional(data, field).unwrap_or_default().to_owned();
@@ -36,26 +38,29 @@ pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Refusal> {
     Ok(Said { message, target })
 }
 
-pub(super) fn answer(outcome: Outcome, now: i64) -> Action {
+pub(super) fn answer(Published { id, fate, .. }: Published, now: i64) -> Action {
     let mut data = Entries::new();
-    match outcome {
-        Outcome::Accepted { id, delivered, offline } => {
+    let code = fate.code();
+    let message = match fate {
+        Fate::Accepted { receipt, .. } => {
             data.insert("id", id.to_string());
-            if let Some(delivered) = delivered {
+            if let Some(Receipt { delivered, offline, .. }) = receipt {
                 data.insert("delivered", delivered.to_string());
+                if !offline.is_empty() {
+                    data.insert("offline", offline.iter().map(Uid::as_str).collect::<Vec<_>>().join(","));
+                }
             }
-            if !offline.is_empty() {
-                data.insert("offline", offline.iter().map(Uid::as_str).collect::<Vec<_>>().join(","));
-            }
-            reply("message", "200", String::new(), data, now)
+            String::new()
         }
-        Outcome::Dropped { id } => {
+        Fate::Dropped { .. } => {
             data.insert("id", id.to_string());
             data.insert("delivered", "0");
-            reply("message", "200", "dropped".to_owned(), data, now)
+            fate.to_string()
         }
-        Outcome::Refused(Refusal { code, reason }) => reply("message", &code, reason, data, now),
-    }
+        Fate::Rejected { refusal, .. } => refusal.reason,
+        failure => format!("message: {failure}"),
+    };
+    reply("message", code, message, data, now)
 }
 
 fn target(to: &str) -> Result<(Target, String), Refusal> {

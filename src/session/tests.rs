@@ -3,7 +3,9 @@
 mod random;
 
 use super::*;
+use crate::fate::{Fate, Unjudged};
 use crate::id::Device;
+use crate::message::Receipt;
 use crate::protocol::SendBody;
 
 const NOW: i64 = 1_700_000_000_000;
@@ -65,10 +67,22 @@ fn user_set_by_a_plugin_replaces_the_user_of_the_session() {
     assert_eq!(on(&mut session, Input::Given(admission("2"))), [], "and may be another one's later");
     let said = said(on(&mut session, sent("message", &[("to", "user:3"), ("content", "{}")])));
     assert_eq!(said.message.sender, "2");
-    on(&mut session, Input::Published(Outcome::Dropped { id: 1 }));
+    on(&mut session, Input::Published(Ok(dropped(1))));
     on(&mut session, sent("client_bind", &[("token", "t")]));
     let denied = only_reply(on(&mut session, Input::Admitted(Ok(admission("1")))));
     assert_eq!(denied.code, "403", "a token of another user changes nothing");
+}
+
+fn ended(id: i64, fate: Fate) -> Published {
+    Published { id, replaced_by: Vec::new(), fate }
+}
+
+fn dropped(id: i64) -> Published {
+    ended(id, Fate::Dropped { plugin: "quiet".into() })
+}
+
+fn accepted(id: i64, receipt: Option<Receipt>) -> Published {
+    ended(id, Fate::Accepted { position: None, receipt, nodes: None, unknown_nodes: Vec::new() })
 }
 
 fn only_reply(actions: Vec<Action>) -> Reply {
@@ -164,10 +178,10 @@ fn a_refusal_is_told_in_band_and_closes() {
         })
     };
     let table = [
-        (Refusal::new("401", "no"), "401", Disconnect::UNAUTHORIZED),
-        (Refusal::new("403", "no"), "401", Disconnect::UNAUTHORIZED),
+        (Refusal::new(Code::UNAUTHORIZED, "no"), "401", Disconnect::UNAUTHORIZED),
+        (Refusal::new(Code::FORBIDDEN, "no"), "401", Disconnect::UNAUTHORIZED),
         // A failure of the node: the SDK must not set its stop flag.
-        (Refusal::new("503", "no"), "503", Disconnect::INTERNAL),
+        (Refusal::new(Code::UNAVAILABLE, "no"), "503", Disconnect::INTERNAL),
     ];
     for (refusal, code, why) in table {
         let mut session = Session::new(NOW);
@@ -177,7 +191,7 @@ fn a_refusal_is_told_in_band_and_closes() {
         assert_eq!(on(&mut session, sent("client_bind", &[("uid", "1")])), [], "nothing follows a close");
     }
     let mut session = Session::new(NOW);
-    let origin = Input::Refused(Disconnect::ORIGIN_REFUSED, Refusal::new("403", "not your page"));
+    let origin = Input::Refused(Disconnect::ORIGIN_REFUSED, Refusal::new(Code::FORBIDDEN, "not your page"));
     assert_eq!(
         on(&mut session, origin),
         [handshake("401", "not your page"), Action::Close(Disconnect::ORIGIN_REFUSED)]
@@ -189,7 +203,7 @@ fn a_bind_that_the_node_refuses_is_a_refusal() {
     let mut session = Session::new(NOW);
     on(&mut session, sent("client_bind", &[("token", "t")]));
     on(&mut session, Input::Admitted(Ok(admission("1"))));
-    let actions = on(&mut session, Input::Bound(Err(Refusal::new("400", "deviceId: bad"))));
+    let actions = on(&mut session, Input::Bound(Err(Refusal::new(Code::BAD_REQUEST, "deviceId: bad"))));
     assert_eq!(actions.last(), Some(&Action::Close(Disconnect::UNAUTHORIZED)));
     assert_eq!(session.uid(), None);
 }
@@ -211,7 +225,7 @@ fn a_bind_that_follows_adds_and_never_changes_the_user() {
     assert_eq!((reply.key.as_str(), reply.code.as_str()), ("client_bind", "403"));
     assert_eq!(session.uid().unwrap().as_str(), "1074");
     on(&mut session, sent("client_bind", &[("token", "bad")]));
-    let reply = only_reply(on(&mut session, Input::Admitted(Err(Refusal::new("401", "expired")))));
+    let reply = only_reply(on(&mut session, Input::Admitted(Err(Refusal::new(Code::UNAUTHORIZED, "expired")))));
     assert_eq!((reply.code.as_str(), reply.message.as_str()), ("401", "expired"));
     assert!(!session.is_closing(), "a bad second token does not cost the connection");
 }
@@ -272,7 +286,7 @@ fn rooms_are_joined_and_left_with_an_answer() {
     let reply = only_reply(on(&mut session, Input::Joined(Ok(true))));
     assert_eq!(reply.data, entries(&[("room", "lobby"), ("changed", "true")]));
     on(&mut session, sent("room_join", &[("room", "lobby")]));
-    let reply = only_reply(on(&mut session, Input::Joined(Err(Refusal::new("429", "room: too many")))));
+    let reply = only_reply(on(&mut session, Input::Joined(Err(Refusal::new(Code::TOO_MANY, "room: too many")))));
     assert_eq!((reply.key.as_str(), reply.code.as_str()), ("room_join", "429"));
     assert_eq!(on(&mut session, sent("room_leave", &[("room", "lobby")])), [Action::Leave(room)]);
     let reply = only_reply(on(&mut session, Input::Left(false)));
@@ -309,18 +323,48 @@ fn a_message_is_published_as_the_user_it_is_from() {
         }
     );
     let offline = vec![Uid::parse("1074").unwrap()];
-    let outcome = Outcome::Accepted { id: 748, delivered: Some(0), offline };
-    let reply = only_reply(on(&mut session, Input::Published(outcome)));
+    let receipt = Some(Receipt { offline, ..Receipt::default() });
+    let reply = only_reply(on(&mut session, Input::Published(Ok(accepted(748, receipt)))));
     assert_eq!(reply.data, entries(&[("id", "748"), ("delivered", "0"), ("offline", "1074")]));
 
+    let rejected = Fate::Rejected { plugin: "guard".into(), refusal: Refusal::new(Code::new(451), "word") };
     let plain = said(on(&mut session, sent("message", &[("to", "room:a:b"), ("content", "hi")])));
     assert_eq!(plain.target, Target::Room(Room::parse("a:b").unwrap()));
     assert_eq!((plain.message.action.as_str(), plain.message.content), ("chat", entries(&[("text", "hi")])));
-    let reply = only_reply(on(&mut session, Input::Published(Outcome::Refused(Refusal::new("451", "word")))));
+    let reply = only_reply(on(&mut session, Input::Published(Ok(ended(9, rejected)))));
     assert_eq!((reply.code.as_str(), reply.message.as_str()), ("451", "word"));
     said(on(&mut session, sent("message", &[("to", "user:1")])));
-    let reply = only_reply(on(&mut session, Input::Published(Outcome::Dropped { id: 9 })));
+    let reply = only_reply(on(&mut session, Input::Published(Ok(dropped(9)))));
     assert_eq!((reply.code.as_str(), reply.message.as_str()), ("200", "dropped"));
+}
+
+#[test]
+fn a_message_that_was_not_published_is_answered_with_its_fate() {
+    let mut session = bound_as("1078");
+    let unjudged = Unjudged { plugin: "guard".into(), reason: "used up its CPU time".into(), waits: false };
+    let rows = [
+        (Fate::TooManyHops, "508", "message: expected fewer hops between plugins"),
+        (
+            Fate::TooLargeForBroker { bytes: 9, most: 8 },
+            "413",
+            "message: expected at most 8 bytes in a record of the broker, got 9",
+        ),
+        (
+            Fate::Unjudged(unjudged),
+            "503",
+            "message: plugin guard could not judge it, and it went to nobody: try again later",
+        ),
+        (Fate::Unavailable, "503", "message: the broker did not take it in time, it may arrive all the same"),
+    ];
+    for (fate, code, message) in rows {
+        said(on(&mut session, sent("message", &[("to", "user:1")])));
+        let reply = only_reply(on(&mut session, Input::Published(Ok(ended(9, fate)))));
+        assert_eq!((reply.code.as_str(), reply.message.as_str(), reply.data), (code, message, Entries::new()));
+    }
+    said(on(&mut session, sent("message", &[("to", "room:hall")])));
+    let refusal = Refusal::new(Code::FORBIDDEN, "to: expected a joined room, got hall");
+    let reply = only_reply(on(&mut session, Input::Published(Err(refusal))));
+    assert_eq!((reply.code.as_str(), reply.message.as_str()), ("403", "to: expected a joined room, got hall"));
 }
 
 #[test]
@@ -331,7 +375,7 @@ fn other_keys_go_to_plugins_bound_or_not() {
         let reply = only_reply(on(&mut session, Input::Handled(None)));
         assert_eq!((reply.key.as_str(), reply.code.as_str()), ("call_invite", "404"));
         on(&mut session, sent("call_invite", &[]));
-        let busy = Answer { code: "486".into(), message: "busy".into(), data: entries(&[("a", "b")]) };
+        let busy = Answer { code: Code::new(486), message: "busy".into(), data: entries(&[("a", "b")]) };
         let reply = only_reply(on(&mut session, Input::Handled(Some(busy))));
         assert_eq!((reply.code.as_str(), reply.message.as_str(), reply.data.get("a")), ("486", "busy", Some("b")));
     }
@@ -339,7 +383,7 @@ fn other_keys_go_to_plugins_bound_or_not() {
 
 #[test]
 fn a_handler_stretches_the_unbound_time_up_to_its_bound() {
-    let ok = || Input::Handled(Some(Answer { code: "200".into(), message: String::new(), data: Entries::new() }));
+    let ok = || Input::Handled(Some(Answer { code: Code::OK, message: String::new(), data: Entries::new() }));
     let table = [(10, Some(45)), (270, Some(30)), (300, None), (900, None)];
     for (after, expected) in table {
         let mut session = Session::new(NOW);

@@ -31,7 +31,7 @@ use super::census::Census;
 use super::link::{Heard, Link, Topic, ended_connections, unavailable, unread};
 use super::tail::{Begin, Tail};
 use crate::broker::record::{self, Origin};
-use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
+use crate::broker::{Address, Batch, Broker, Deliver, Fate, Stream, Unavailable};
 use crate::id::NodeId;
 use crate::message::Envelope;
 use crate::telemetry::names;
@@ -166,7 +166,7 @@ impl KafkaBus {
 }
 
 impl Broker for KafkaBus {
-    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>> {
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Fate>> {
         self.shared.publish(batch).boxed()
     }
 
@@ -210,9 +210,9 @@ impl Sent {
 }
 
 impl Shared {
-    async fn publish(&self, batch: Batch) -> Vec<Outcome> {
+    async fn publish(&self, batch: Batch) -> Vec<Fate> {
         let deadline = Instant::now() + ANSWER;
-        let Ok(partitions) = self.opened(deadline).await else { return vec![Outcome::Unavailable; batch.len()] };
+        let Ok(partitions) = self.opened(deadline).await else { return vec![Fate::Unavailable; batch.len()] };
         counter!(names::BUS_ENVELOPES, "engine" => "kafka", "way" => "broadcast").increment(batch.len() as u64);
         let mut sent = Vec::with_capacity(batch.len());
         for envelope in batch.iter() {
@@ -228,7 +228,7 @@ impl Shared {
         }
         let until = Instant::now() + RECEIPTS;
         for (index, parts, ticket) in tickets {
-            if let Outcome::Accepted { receipt, nodes, .. } = &mut outcomes[index] {
+            if let Fate::Accepted { receipt, nodes, .. } = &mut outcomes[index] {
                 let enough = self.census.count().map(|nodes| nodes * parts);
                 let told = ticket.told(enough, until).await;
                 (*receipt, *nodes) = (Some(told.receipt), Some(told.nodes));
@@ -260,21 +260,21 @@ impl Shared {
         Sent::Parts(sent)
     }
 
-    async fn outcome(&self, envelope: &Envelope, sent: Sent, deadline: Instant) -> Outcome {
+    async fn outcome(&self, envelope: &Envelope, sent: Sent, deadline: Instant) -> Fate {
         let most = self.options.record_bytes;
         let parts = match sent {
             Sent::Parts(parts) => parts,
-            Sent::TooLarge(bytes) => return Outcome::TooLarge { bytes, most },
-            Sent::Failed => return Outcome::Unavailable,
+            Sent::TooLarge(bytes) => return Fate::TooLargeForBroker { bytes, most },
+            Sent::Failed => return Fate::Unavailable,
         };
         let unknown_nodes = self.census.unknown_of(&envelope.nodes);
-        let mut outcome = Outcome::Accepted { position: None, receipt: None, nodes: None, unknown_nodes };
+        let mut outcome = Fate::Accepted { position: None, receipt: None, nodes: None, unknown_nodes };
         for part in parts {
             match part.result(deadline).await {
                 Ok(()) => {}
                 // The topic was created with a smaller record limit than the configuration has.
-                Err(sender::Failed::TooLarge(bytes)) => outcome = Outcome::TooLarge { bytes, most: bytes - 1 },
-                Err(sender::Failed::Away) => return Outcome::Unavailable,
+                Err(sender::Failed::TooLarge(bytes)) => outcome = Fate::TooLargeForBroker { bytes, most: bytes - 1 },
+                Err(sender::Failed::Away) => return Fate::Unavailable,
             }
         }
         outcome

@@ -38,7 +38,7 @@ use super::client::Client;
 use super::names::{Channel, Names};
 use super::roster::RedisRoster;
 use crate::broker::record::{self, Numbering};
-use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
+use crate::broker::{Address, Batch, Broker, Deliver, Fate, Stream, Unavailable};
 use crate::config::Config;
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Target};
@@ -132,10 +132,10 @@ impl RedisBus {
         }
     }
 
-    async fn send(&self, batch: Batch) -> Vec<Outcome> {
+    async fn send(&self, batch: Batch) -> Vec<Fate> {
         let deadline = Instant::now() + PATIENCE;
         if self.publishing.away_for(PATIENCE).is_some() {
-            return vec![Outcome::Unavailable; batch.len()];
+            return vec![Fate::Unavailable; batch.len()];
         }
         let mut fates = Fates::of(&batch);
         for envelope in batch.iter().filter(|envelope| envelope.receipts) {
@@ -288,7 +288,7 @@ fn post(slot: Slot<'_>, parcel: Parcel) -> Sent {
 }
 
 impl Broker for RedisBus {
-    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>> {
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Fate>> {
         self.send(batch).boxed()
     }
 

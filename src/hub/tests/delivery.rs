@@ -79,7 +79,7 @@ async fn a_batch_is_one_write_a_connection_in_its_order() {
         to(Target::User(uid("a")), &runs[3]),
     ];
     let receipts = hub.route(batch).await;
-    assert_eq!(receipts, [delivered(2), delivered(4), delivered(2), delivered(2)], "counts are frames");
+    assert_eq!(receipts, [delivered(1), delivered(2), delivered(1), delivered(1)], "counts are connections");
     hub.settle().await;
     let expected: Vec<u8> = runs.iter().flat_map(|run| run.bytes(YUNQUE).to_vec()).collect();
     assert_eq!((a_pipe.taken(), a_pipe.writes()), (expected, 1));

@@ -216,7 +216,7 @@ impl World {
                 let known = &mut self.known[at];
                 if Some(known.connection.id()) != no_echo {
                     known.expected.extend_from_slice(frames.bytes(known.form));
-                    count += push.frames;
+                    count += 1;
                 }
             }
             receipts.push(Receipt { offline, ..delivered(u32::try_from(count).unwrap()) });

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Node;
 use crate::clock;
+use crate::code::Code;
 use crate::message::Entries;
 use crate::protocol::{self, Form, Reply, ServerFrame};
 use crate::telemetry::names;
@@ -46,7 +47,7 @@ impl Node {
 fn gap(form: Form) -> Option<Bytes> {
     let reply = Reply {
         key: KEY.to_owned(),
-        code: "206".to_owned(),
+        code: Code::new(206).to_string(),
         message: "messages may have been lost: ask for what matters".to_owned(),
         timestamp: clock::now_millis(),
         data: Entries::new(),

@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use super::change::{Change, RefusedJoin};
 use crate::claim::{Admission, Refusal};
+use crate::code::Code;
 use crate::config::DevicePolicy;
 use crate::hub::Binding;
 use crate::id::{ConnectionId, Device, InvalidName, Room, Uid};
@@ -243,11 +244,12 @@ pub(super) fn read_change(change: wire::Change) -> Result<(Change, u8), Unreadab
 
 pub(super) fn refused(refused: &RefusedJoin) -> wire::Refused {
     let Refusal { code, reason } = refused.refusal.clone();
-    wire::Refused { cid: refused.cid.as_u64(), code, reason }
+    wire::Refused { cid: refused.cid.as_u64(), code: code.to_string(), reason }
 }
 
 pub(super) fn read_refused(refused: wire::Refused) -> Result<RefusedJoin, Unreadable> {
-    let refusal = Refusal { code: refused.code, reason: refused.reason };
+    let code = Code::parse(&refused.code).ok_or(Unreadable::Unknown("a code without three digits"))?;
+    let refusal = Refusal { code, reason: refused.reason };
     Ok(RefusedJoin { cid: cid(refused.cid)?, refusal })
 }
 

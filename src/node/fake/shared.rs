@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::broker::roster::{Fallen, LeaseError, Member, Roster};
-use crate::broker::{Address, Batch, Broker, Deliver, Outcome, Stream, Unavailable};
+use crate::broker::{Address, Batch, Broker, Deliver, Fate, Stream, Unavailable};
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt, Target};
 
@@ -214,9 +214,9 @@ impl End {
         std::future::ready(answer).boxed()
     }
 
-    async fn carry(&self, batch: Batch) -> Vec<Outcome> {
+    async fn carry(&self, batch: Batch) -> Vec<Fate> {
         let Some((counts, parts)) = self.parts(&batch) else {
-            return batch.iter().map(|_| Outcome::Unavailable).collect();
+            return batch.iter().map(|_| Fate::Unavailable).collect();
         };
         let mut nodes = vec![0u32; batch.len()];
         let mut receipts = vec![Receipt::default(); batch.len()];
@@ -229,7 +229,7 @@ impl End {
             }
         }
         let known = |id: &NodeId| self.shared.0.lock().numbers_of_nodes.contains_key(id);
-        let outcome = |(i, envelope): (usize, &Envelope)| Outcome::Accepted {
+        let outcome = |(i, envelope): (usize, &Envelope)| Fate::Accepted {
             position: None,
             receipt: envelope.receipts.then(|| receipts[i].clone()),
             nodes: counts.then_some(nodes[i]),
@@ -257,7 +257,7 @@ impl End {
 }
 
 impl Broker for End {
-    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Outcome>> {
+    fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Fate>> {
         self.carry(batch).boxed()
     }
 

@@ -8,6 +8,7 @@ use super::super::fake::several::Several;
 use super::{admission, facts, fake, room, uid};
 use crate::claim::{Admission, Refusal};
 use crate::clock;
+use crate::code::Code;
 use crate::config::{Config, DevicePolicy};
 use crate::hub::Connection;
 use crate::message::{Entries, Target};
@@ -15,7 +16,7 @@ use crate::plugin::{Access, Account, Effect, Services};
 
 async fn ask(fake: &Fake, connection: &Connection, name: &str) -> Result<bool, (String, String)> {
     let joined = fake.node.request_join(connection, room(name), Entries::new()).await;
-    joined.map_err(|Refusal { code, reason }| (code, reason))
+    joined.map_err(|Refusal { code, reason }| (code.to_string(), reason))
 }
 
 fn refused(code: &str, reason: &str) -> Result<bool, (String, String)> {
@@ -46,7 +47,7 @@ async fn a_room_is_closed_unless_it_is_open_or_a_plugin_allows_it() {
     assert_eq!(ask(&fake, &client, "lobby").await, Ok(false));
 
     fake.set_access("secret", Access::Allow(None));
-    fake.set_access("public:2", Access::Refuse(Refusal::new("451", "not for you")));
+    fake.set_access("public:2", Access::Refuse(Refusal::new(Code::new(451), "not for you")));
     fake.set_access("public:3", Access::Unavailable);
     assert_eq!(ask(&fake, &client, "secret").await, Ok(true));
     assert_eq!(ask(&fake, &client, "public:2").await, refused("451", "not for you"), "plugins are asked first");
@@ -133,9 +134,9 @@ async fn a_membership_ends_at_its_time_and_the_client_is_told() {
         assert_eq!(join(name, Some(now() + seconds)).await, Ok(true));
     }
     assert_eq!(join("renewed", Some(now() + 3_600)).await, Ok(false), "a client asks again for a later end");
-    several.set_access(1, "refused", Access::Refuse(Refusal::new("403", "no")));
+    several.set_access(1, "refused", Access::Refuse(Refusal::new(Code::FORBIDDEN, "no")));
     let again = client.node.request_join(&client.connection, room("refused"), Entries::new()).await;
-    assert_eq!(again, Err(Refusal::new("403", "no")));
+    assert_eq!(again, Err(Refusal::new(Code::FORBIDDEN, "no")));
     assert_eq!(client.connection.rooms().len(), 4, "a refusal does not end a membership before its time");
     several.events();
     several.pass(Duration::from_secs(3)).await;

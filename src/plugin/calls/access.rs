@@ -8,6 +8,7 @@ use super::snapshot::{Gate, Snapshot};
 use super::source::CallSource;
 use super::version::Version;
 use super::version::stats::{self, Outcome};
+use crate::code::Code;
 use crate::plugin::guest::bindings::exports::skylark::plugin::access::Answer;
 use crate::plugin::guest::convert;
 use crate::plugin::guest::failure::Failure;
@@ -77,7 +78,7 @@ pub(in crate::plugin) async fn ask(version: &Arc<Version>, request: &JoinRequest
     };
     let (outcome, access) = match answer {
         Answer::Allow(until) => (Outcome::Allowed, Access::Allow(until)),
-        Answer::Refuse(refusal) => (Outcome::Refused, Access::Refuse(convert::refusal(refusal, "403"))),
+        Answer::Refuse(refusal) => (Outcome::Refused, Access::Refuse(convert::refusal(refusal, Code::FORBIDDEN))),
         Answer::Abstain => (Outcome::Abstained, Access::Abstain),
     };
     begun.answered(outcome);

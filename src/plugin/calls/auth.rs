@@ -9,6 +9,7 @@ use super::snapshot::{Gate, Snapshot};
 use super::source::CallSource;
 use super::version::Version;
 use super::version::stats::{self, Outcome};
+use crate::code::Code;
 use crate::plugin::guest::bindings::exports::skylark::plugin::auth::Answer;
 use crate::plugin::guest::counters::Counted;
 use crate::plugin::guest::failure::{Cause, Failure};
@@ -37,7 +38,7 @@ pub(in crate::plugin) async fn admit(
             Err(failure) => {
                 version.failed(Role::Auth, &failure, &CallSource::claimant(transport, claim));
                 return Err(match failure.cause() {
-                    Cause::Caller => Refusal::new("403", failure.to_string()),
+                    Cause::Caller => Refusal::new(Code::FORBIDDEN, failure.to_string()),
                     Cause::Guest | Cause::Host | Cause::Operator => unavailable(),
                 });
             }
@@ -46,12 +47,12 @@ pub(in crate::plugin) async fn admit(
     if snapshot.auth.is_empty() {
         return Err(unavailable());
     }
-    Err(Refusal::new("401", "no credentials that a plugin knows"))
+    Err(Refusal::new(Code::UNAUTHORIZED, "no credentials that a plugin knows"))
 }
 
 /// The text is fixed: details of the failure are for the operator only.
 fn unavailable() -> Refusal {
-    Refusal::new("503", UNAVAILABLE)
+    Refusal::new(Code::UNAVAILABLE, UNAVAILABLE)
 }
 
 /// Decision of one plugin; `None` if it abstains.
@@ -65,7 +66,7 @@ pub(in crate::plugin) async fn ask(
         let (answer, staged) = call(version, transport, claim).await?;
         let (outcome, decided) = match answer {
             Answer::Admit(admission) => (Outcome::Admit, Some(Ok(answers::admission(admission)?))),
-            Answer::Refuse(refusal) => (Outcome::Refuse, Some(Err(convert::refusal(refusal, "401")))),
+            Answer::Refuse(refusal) => (Outcome::Refuse, Some(Err(convert::refusal(refusal, Code::UNAUTHORIZED)))),
             Answer::Abstain => (Outcome::Abstain, None),
         };
         match commit::commit(&version.blueprint.context, Role::Auth, staged).await? {

@@ -11,6 +11,7 @@ use super::source::CallSource;
 use super::version::Version;
 use super::version::stats::{self, Outcome};
 use super::{evidence, retry};
+use crate::code::Code;
 use crate::message::Envelope;
 use crate::plugin::guest::bindings::exports::skylark::plugin::filter::Verdict;
 use crate::plugin::guest::counters::Counted;
@@ -82,7 +83,7 @@ async fn filter(
         if let Err(failure) = pass(version, &mut lease, envelope, judgement).await {
             failed(version, &failure, envelope);
             if failure.cause() == Cause::Caller {
-                let refusal = Refusal::new("403", failure.to_string());
+                let refusal = Refusal::new(Code::FORBIDDEN, failure.to_string());
                 *judgement = Judgement::Reject { plugin: Arc::clone(&version.name), refusal };
             } else if !version.manifest.allow_on_failure {
                 *judgement = unjudged(&version.name, &failure);
@@ -173,7 +174,7 @@ fn apply(
             }
         }
         Verdict::Reject(refusal) => {
-            let refusal = convert::refusal(refusal, "403");
+            let refusal = convert::refusal(refusal, Code::FORBIDDEN);
             *judgement = Judgement::Reject { plugin: Arc::clone(plugin), refusal };
         }
         Verdict::Drop => *judgement = Judgement::Drop { plugin: Arc::clone(plugin) },

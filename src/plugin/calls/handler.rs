@@ -7,24 +7,25 @@ use super::lease::Lease;
 use super::source::CallSource;
 use super::version::Version;
 use super::version::stats::Outcome;
+use crate::code::Code;
 use crate::message::Entries;
 use crate::plugin::guest::failure::{Cause, Failure, Kind};
 use crate::plugin::guest::{answers, convert};
 use crate::plugin::{Answer, Call, Role, UNAVAILABLE};
 
-/// Returns the plugin's answer. Without one, the code is `"403"` if the caller's input made it invalid, else `"503"`.
+/// Returns the plugin's answer. Without one, the code is 403 if the caller's input made it invalid, else 503.
 pub(in crate::plugin) async fn handle(version: &Arc<Version>, call: &Call) -> Answer {
     match ask(version, call).await {
         Ok(answer) => answer,
         Err(failure) => {
             version.failed(Role::Handler, &failure, &CallSource::caller(call));
             let (code, message) = match (failure.cause(), failure.kind) {
-                (Cause::Caller, _) => ("403", failure.to_string()),
+                (Cause::Caller, _) => (Code::FORBIDDEN, failure.to_string()),
                 // The plugin's own error text is meant for its caller.
-                (_, Kind::Declared) => ("503", format!("plugin {} failed: {failure}", version.name)),
-                _ => ("503", UNAVAILABLE.to_owned()),
+                (_, Kind::Declared) => (Code::UNAVAILABLE, format!("plugin {} failed: {failure}", version.name)),
+                _ => (Code::UNAVAILABLE, UNAVAILABLE.to_owned()),
             };
-            Answer { code: code.to_owned(), message, data: Entries::new() }
+            Answer { code, message, data: Entries::new() }
         }
     }
 }

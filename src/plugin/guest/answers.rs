@@ -11,6 +11,7 @@ use super::bindings::exports::skylark::plugin::{auth, handler};
 use super::bindings::skylark::plugin::types;
 use super::convert::{self, MAX_MESSAGE_BYTES};
 use super::failure::{Failure, Kind};
+use crate::code::Code;
 use crate::message::{Entries, MAX_ENTRIES, Message};
 use crate::plugin::{Admission, Answer, Call};
 
@@ -41,14 +42,14 @@ fn name<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<T, Failure>
 /// # Errors
 /// The code is not three digits, or the data has too many entries.
 pub(in crate::plugin) fn reply(reply: handler::Reply, call: &Call) -> Result<Answer, Failure> {
-    if !convert::is_code(&reply.code) {
+    let Some(code) = Code::parse(&reply.code) else {
         let kind = if is_sent(&reply.code, &call.data) { Kind::Input } else { Kind::Answer };
         let code = convert::cut(reply.code);
         return Err(Failure::new(kind, format!("code: expected three digits, got {code:?}")));
-    }
+    };
     let kind = blame_entries(&reply.data, &call.data);
     let data = convert::entries_in("data", reply.data).map_err(|fault| Failure::new(kind, fault))?;
-    Ok(Answer { code: reply.code, message: convert::cut(reply.message), data })
+    Ok(Answer { code, message: convert::cut(reply.message), data })
 }
 
 /// Checks the message with which a filter replaces another one.

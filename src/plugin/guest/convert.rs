@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::bindings::exports::skylark::plugin as exports;
 use super::bindings::skylark::plugin::{directory, outbox, types};
+use crate::code::Code;
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, History, MAX_ENTRIES, Message, Origin, Publication, Target};
 use crate::plugin::{Call, Claim, Event, Identity, Presence, Refusal, Transport};
@@ -191,14 +192,8 @@ pub(in crate::plugin) fn claim(claim: &Claim) -> exports::auth::Claim {
 }
 
 /// A guest's refusal: its code if that is valid, else `default`, and its reason cut to the limit.
-pub(in crate::plugin) fn refusal(refusal: types::Refusal, default: &str) -> Refusal {
-    let code = if is_code(&refusal.code) { refusal.code } else { default.to_owned() };
-    Refusal { code, reason: cut(refusal.reason) }
-}
-
-/// True if the text is a code: three digits.
-pub(in crate::plugin) fn is_code(text: &str) -> bool {
-    text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit())
+pub(in crate::plugin) fn refusal(refusal: types::Refusal, default: Code) -> Refusal {
+    Refusal::new(Code::parse(&refusal.code).unwrap_or(default), cut(refusal.reason))
 }
 
 /// At most [`MAX_WORDS`] bytes of a text.

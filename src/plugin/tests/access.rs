@@ -2,6 +2,7 @@
 
 use super::guests::{self, ABSTAIN, ALLOW, REFUSE, UNTIL};
 use super::{Bench, call};
+use crate::code::Code;
 use crate::id::{ConnectionId, Room, Uid};
 use crate::message::Entries;
 use crate::plugin::{Access, Identity, JoinRequest, PluginHost, Refusal};
@@ -27,7 +28,7 @@ async fn the_first_access_plugin_that_decides_decides() {
     assert_eq!(join(&bench).await, Access::Allow(Some(5_000_000_000)));
     bench.put("c.wasm", &plugin(REFUSE)).await;
     bench.put("c.toml", b"order = -1").await;
-    assert_eq!(join(&bench).await, Access::Refuse(Refusal::new("403", "no")));
+    assert_eq!(join(&bench).await, Access::Refuse(Refusal::new(Code::FORBIDDEN, "no")));
     bench.put("d.wasm", &plugin(ALLOW)).await;
     bench.put("d.toml", b"order = -2").await;
     assert_eq!(join(&bench).await, Access::Allow(None));
@@ -54,7 +55,7 @@ async fn an_access_plugin_is_asked_about_the_rooms_of_its_match_rules() {
     let bench = Bench::with(&[("a.wasm", &plugin(REFUSE)), ("a.toml", &rooms("\"news:*\""))]).await;
     assert_eq!((join(&bench).await, bench.status("a").calls), (Access::Abstain, 0));
     bench.put("a.toml", &rooms("\"news:*\", \"lob*\"")).await;
-    assert_eq!(join(&bench).await, Access::Refuse(Refusal::new("403", "no")));
+    assert_eq!(join(&bench).await, Access::Refuse(Refusal::new(Code::FORBIDDEN, "no")));
     bench.put("a.toml", &rooms("\"news:*\"")).await;
     bench.delete("a.wasm").await;
     assert_eq!(join(&bench).await, Access::Abstain, "a missing plugin shuts the rooms that it would have seen");

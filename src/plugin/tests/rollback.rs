@@ -45,7 +45,7 @@ fn told(status: &Status) -> Value {
 
 async fn code(bench: &Bench) -> String {
     match bench.judge().await {
-        Judgement::Reject { refusal, .. } => refusal.code,
+        Judgement::Reject { refusal, .. } => refusal.code.to_string(),
         Judgement::Unjudged(_) => "503".to_owned(),
         other => format!("{other:?}"),
     }

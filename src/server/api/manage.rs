@@ -108,7 +108,7 @@ impl<'a> Told<'a> {
         };
         let refused = changed.refused.into_iter().map(|one| Refused {
             cid: one.cid.as_u64(),
-            code: one.refusal.code,
+            code: one.refusal.code.to_string(),
             reason: one.refusal.reason,
         });
         Self {

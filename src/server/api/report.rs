@@ -37,23 +37,8 @@ pub(super) fn batch(name: &str, published: &[Published], owner: Option<&Owner>) 
 
 /// Status and text of a fate that is a failure of the node, not a result.
 fn failure(fate: &Fate) -> Option<(StatusCode, String)> {
-    match fate {
-        Fate::Accepted { .. } | Fate::Rejected { .. } | Fate::Dropped { .. } => None,
-        Fate::TooLarge(too_large) => Some((StatusCode::PAYLOAD_TOO_LARGE, too_large.to_string())),
-        Fate::TooLargeForBroker { bytes, most } => Some((
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("expected at most {most} bytes in a record of the broker, got {bytes}"),
-        )),
-        Fate::TooManyHops => Some((StatusCode::LOOP_DETECTED, "expected fewer hops between plugins".to_owned())),
-        Fate::Unjudged(unjudged) => {
-            let why = format!("plugin {} could not judge it, and it went to nobody: try again later", unjudged.plugin);
-            Some((StatusCode::SERVICE_UNAVAILABLE, why))
-        }
-        Fate::Unavailable => {
-            let why = "the broker did not take it in time, it may arrive all the same";
-            Some((StatusCode::SERVICE_UNAVAILABLE, why.to_owned()))
-        }
-    }
+    let status = || StatusCode::from_u16(fate.code().number()).expect("the codes of failures are HTTP's");
+    fate.is_failure().then(|| (status(), fate.to_string()))
 }
 
 /// Result of one message.
@@ -124,7 +109,7 @@ struct Dropped<'a> {
 #[derive(Serialize)]
 struct Failed<'a> {
     plugin: &'a str,
-    code: &'static str,
+    code: String,
 }
 
 #[derive(Serialize)]
@@ -151,7 +136,7 @@ impl<'a> Item<'a> {
             not_of_user: None,
         };
         match &published.fate {
-            Fate::Accepted { receipt, nodes, unknown_nodes } => {
+            Fate::Accepted { receipt, nodes, unknown_nodes, position: _ } => {
                 item.delivered = receipt.as_ref().map(|receipt| receipt.delivered);
                 item.queued = receipt.is_none();
                 item.nodes = *nodes;
@@ -161,10 +146,12 @@ impl<'a> Item<'a> {
                 item.not_of_user = owner.filter(|owner| item.offline.is_some_and(|all| all.contains(&owner.uid)));
             }
             Fate::Rejected { plugin, refusal } => {
-                item.rejected = Some(Rejected { plugin, code: &refusal.code, reason: &refusal.reason });
+                item.rejected = Some(Rejected { plugin, code: refusal.code.as_str(), reason: &refusal.reason });
             }
             Fate::Dropped { plugin } => item.dropped = Some(Dropped { plugin }),
-            Fate::Unjudged(unjudged) => item.failed = Some(Failed { plugin: &unjudged.plugin, code: "503" }),
+            Fate::Unjudged(unjudged) => {
+                item.failed = Some(Failed { plugin: &unjudged.plugin, code: published.fate.code().to_string() });
+            }
             Fate::TooLarge(_) | Fate::TooLargeForBroker { .. } | Fate::TooManyHops | Fate::Unavailable => {}
         }
         item
@@ -255,6 +242,7 @@ mod tests {
 
     use super::*;
     use crate::claim::Refusal;
+    use crate::code::Code;
     use crate::message::Receipt;
     use crate::protocol::{Dialect, TooLarge};
 
@@ -272,7 +260,7 @@ mod tests {
         Published {
             id,
             replaced_by: Vec::new(),
-            fate: Fate::Accepted { receipt, nodes: Some(1), unknown_nodes: Vec::new() },
+            fate: Fate::Accepted { position: None, receipt, nodes: Some(1), unknown_nodes: Vec::new() },
         }
     }
 
@@ -299,16 +287,16 @@ mod tests {
             r#"{"code":200,"message":"ok","data":{"id":1,"delivered":0,"nodes":1,"offline":["1074"],"full":1,"replaced":["word-filter"],"unknownNodes":["n9"]}}"#
         );
 
-        let queued = ended(Fate::Accepted { receipt: None, nodes: None, unknown_nodes: Vec::new() });
+        let queued = ended(Fate::Accepted { position: None, receipt: None, nodes: None, unknown_nodes: Vec::new() });
         assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true}}"#));
-        let queued = ended(Fate::Accepted { receipt: None, nodes: Some(2), unknown_nodes: Vec::new() });
+        let queued = ended(Fate::Accepted { position: None, receipt: None, nodes: Some(2), unknown_nodes: Vec::new() });
         assert!(text(one(&queued)).await.ends_with(r#""data":{"id":7,"queued":true,"nodes":2}}"#));
         assert!(text(batch("", &[queued])).await.contains(r#"{"messages":1,"delivered":0,"queued":1,"offline":[],"#));
     }
 
     #[tokio::test]
     async fn a_plugins_no_is_a_result() {
-        let refusal = Refusal::new("403", "bad \"word\"");
+        let refusal = Refusal::new(Code::FORBIDDEN, "bad \"word\"");
         let answer = one(&ended(Fate::Rejected { plugin: "word-filter".into(), refusal }));
         assert_eq!(answer.status(), 200);
         assert!(text(answer).await.contains(

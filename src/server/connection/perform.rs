@@ -11,11 +11,12 @@ use futures_util::future::BoxFuture;
 use super::Driver;
 use crate::claim::{Admission, Claim, Refusal};
 use crate::clock;
+use crate::code::Code;
 use crate::id::Uid;
-use crate::message::{Entries, Origin, Publication, Publisher, Target};
-use crate::node::{Call, Fate, Identity, Node, Published};
+use crate::message::Entries;
+use crate::node::{Call, Identity, Node};
 use crate::protocol::{self, Reply, ServerFrame};
-use crate::session::{Action, Input, Outcome, Rules, Said, Whereabouts};
+use crate::session::{Action, Input, Rules, Whereabouts};
 use crate::telemetry::{capped, names};
 
 impl Driver {
@@ -92,7 +93,7 @@ impl Driver {
             }
             Action::Join(room, data) => Input::Joined(node.request_join(&self.connection, room, data).await),
             Action::Leave(room) => Input::Left(node.leave(&self.connection, &room).await),
-            Action::Publish(said) => Input::Published(self.publish(&node, *said).await),
+            Action::Publish(said) => Input::Published(node.publish_from(&self.connection, *said).await),
             Action::SetTag(tag) => {
                 self.connection.set_tag(tag);
                 return None;
@@ -116,7 +117,7 @@ impl Driver {
                 tracing::debug!(key = capped(&reply.key), %error, "an answer does not fit its frame");
             }
             let message = format!("the answer does not fit a frame: {error}");
-            let short = Reply { code: "500".to_owned(), message, data: Default::default(), ..reply };
+            let short = Reply { code: Code::INTERNAL.to_string(), message, data: Default::default(), ..reply };
             protocol::encode(form, ServerFrame::Reply(&short))
         });
         match frame {
@@ -142,26 +143,6 @@ impl Driver {
         Whereabouts { cid: self.connection.id(), node: node.id().clone(), address, next }
     }
 
-    async fn publish(&self, node: &Node, said: Said) -> Outcome {
-        let Some(binding) = self.connection.binding() else {
-            return Outcome::Refused(Refusal::new("401", "the connection is not bound to a user"));
-        };
-        let Said { message, target } = said;
-        if let Target::Room(room) = &target
-            && !self.connection.rooms().contains(room)
-        {
-            return Outcome::Refused(Refusal::new("403", format!("to: expected a joined room, got {room}")));
-        }
-        let cid = self.connection.id();
-        let publication = Publication {
-            from: Some(Publisher { uid: binding.uid.clone(), cid }),
-            no_echo: Some(cid),
-            ..Publication::new(message, target, Origin::Client)
-        };
-        let published = node.publish(vec![publication]).await.pop();
-        published.map_or_else(|| Outcome::Refused(Refusal::new("503", "unavailable")), outcome)
-    }
-
     fn identity(&self) -> Option<Identity> {
         let binding = self.connection.binding()?;
         Some(Identity {
@@ -175,25 +156,5 @@ impl Driver {
     /// The local address of the socket, which the client connected to as far as this node can see.
     fn own_address(&self) -> String {
         self.reader.stream().local_addr().map(|a| a.to_string()).unwrap_or_default()
-    }
-}
-
-fn outcome(published: Published) -> Outcome {
-    let id = published.id;
-    match published.fate {
-        Fate::Accepted { receipt, .. } => {
-            let delivered = receipt.as_ref().map(|receipt| receipt.delivered);
-            Outcome::Accepted { id, delivered, offline: receipt.map(|r| r.offline).unwrap_or_default() }
-        }
-        Fate::Rejected { refusal, .. } => Outcome::Refused(refusal),
-        Fate::Dropped { .. } => Outcome::Dropped { id },
-        Fate::TooLarge(too_large) => Outcome::Refused(Refusal::new("413", format!("message: {too_large}"))),
-        Fate::TooLargeForBroker { bytes, most } => Outcome::Refused(Refusal::new(
-            "413",
-            format!("message: expected at most {most} bytes in a record of the broker, got {bytes}"),
-        )),
-        Fate::TooManyHops => Outcome::Refused(Refusal::new("508", "too many pushes in a row")),
-        Fate::Unjudged(_) => Outcome::Refused(Refusal::new("503", "the message could not be judged, try again later")),
-        Fate::Unavailable => Outcome::Refused(Refusal::new("503", "unavailable")),
     }
 }

@@ -173,13 +173,10 @@ impl Batch {
                     let names: Vec<&str> = unknown_nodes.iter().map(NodeId::as_str).collect();
                     Some(Poison::new(Why::UnknownNode, format!("Sid: nobody knows node {}", names.join(", "))))
                 }
-                Fate::TooLarge(fault) => Some(Poison::new(Why::TooLarge, format!("msg[{place}]: {fault}"))),
-                Fate::TooLargeForBroker { bytes, most } => {
-                    let words =
-                        format!("msg[{place}]: expected at most {most} bytes in a record of the bus, got {bytes}");
-                    Some(Poison::new(Why::TooLarge, words))
+                fate @ (Fate::TooLarge(_) | Fate::TooLargeForBroker { .. }) => {
+                    Some(Poison::new(Why::TooLarge, format!("msg[{place}]: {fate}")))
                 }
-                Fate::TooManyHops => Some(Poison::new(Why::Body, format!("msg[{place}]: expected fewer hops"))),
+                fate @ Fate::TooManyHops => Some(Poison::new(Why::Body, format!("msg[{place}]: {fate}"))),
             };
             entry.open.retain(|open| *open != place);
             if entry.poison.is_none() {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::claim::Refusal;
+use crate::code::Code;
 use crate::node::fake::{Fake, Judgement};
 use crate::node::{Delay, Place, Record, Unavailable, Unjudged};
 use crate::vital::Vitals;
@@ -269,7 +270,7 @@ async fn poison_is_buried_with_its_reason_and_holds_up_nothing() {
 #[tokio::test]
 async fn rejected_record_is_settled_and_unknown_node_is_buried() {
     let mut bench = Bench::new(|_| {});
-    let refusal = Refusal::new("403", "no");
+    let refusal = Refusal::new(Code::FORBIDDEN, "no");
     bench.fake.judge("bad", Judgement::Reject { plugin: "word-filter".into(), refusal });
     bench.fake.judge("quiet", Judgement::Drop { plugin: "quiet".into() });
     let here = json!({"Sid": "here", "msg": [{"action": "x"}]}).to_string();

@@ -18,6 +18,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::claim::Refusal;
+use crate::code::Code;
 use crate::config::{Listener, Service};
 use crate::disconnect::Disconnect;
 use crate::node::Transport;
@@ -151,8 +152,8 @@ fn present<B>(request: &Request<B>, listener: &Listener) -> Result<Presented, Ba
 /// A refusal in band.
 fn refusal(bad: &BadHandshake) -> Opening {
     let (why, code) = match bad {
-        BadHandshake::ForeignPage(_) | BadHandshake::CookieWithoutPage => (Disconnect::ORIGIN_REFUSED, "403"),
-        BadHandshake::Invalid(_) => (Disconnect::PROTOCOL_ERROR, "400"),
+        BadHandshake::ForeignPage(_) | BadHandshake::CookieWithoutPage => (Disconnect::ORIGIN_REFUSED, Code::FORBIDDEN),
+        BadHandshake::Invalid(_) => (Disconnect::PROTOCOL_ERROR, Code::BAD_REQUEST),
     };
     Opening::Refused(why, Refusal::new(code, bad.to_string()))
 }

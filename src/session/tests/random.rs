@@ -32,7 +32,7 @@ fn data(which: usize) -> Entries {
 
 /// Simulates the node's result of an action; `None` if the action has none.
 fn outcome(action: &Action, how: u8) -> Option<Input> {
-    let no = || Refusal::new(if how == 2 { "503" } else { "403" }, "no");
+    let no = || Refusal::new(if how == 2 { Code::UNAVAILABLE } else { Code::FORBIDDEN }, "no");
     let well = how == 0;
     Some(match action {
         Action::Admit(_) if how == 3 => Input::Admitted(Ok(admission("another"))),
@@ -40,16 +40,14 @@ fn outcome(action: &Action, how: u8) -> Option<Input> {
         Action::Bind(..) | Action::Rebind(..) => Input::Bound(if well || how == 3 { Ok(place()) } else { Err(no()) }),
         Action::Handle { .. } if how == 1 => Input::Handled(None),
         Action::Handle { .. } => {
-            let code = if well { "200" } else { "500" };
-            Input::Handled(Some(Answer { code: code.into(), message: String::new(), data: Entries::new() }))
+            let code = if well { Code::OK } else { Code::INTERNAL };
+            Input::Handled(Some(Answer { code, message: String::new(), data: Entries::new() }))
         }
         Action::Join(..) => Input::Joined(if well { Ok(true) } else { Err(no()) }),
         Action::Leave(_) => Input::Left(well),
-        Action::Publish(_) if how == 1 => Input::Published(Outcome::Dropped { id: 1 }),
-        Action::Publish(_) if well => {
-            Input::Published(Outcome::Accepted { id: 1, delivered: None, offline: Vec::new() })
-        }
-        Action::Publish(_) => Input::Published(Outcome::Refused(no())),
+        Action::Publish(_) if how == 1 => Input::Published(Ok(dropped(1))),
+        Action::Publish(_) if well => Input::Published(Ok(accepted(1, None))),
+        Action::Publish(_) => Input::Published(Err(no())),
         Action::Reply(_) | Action::SetTag(_) | Action::Extend(_) | Action::Close(_) => return None,
     })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use skylark::broker::{Outcome, Stream};
+use skylark::broker::{Fate, Stream};
 use skylark::message::Target;
 
 use crate::support::bus::{Bus, Seat, envelope, is_accepted, user};
@@ -18,7 +18,7 @@ pub async fn a_node_starts_before_its_engine<B: Bus>() {
     bus.kill();
     let seat = Seat::take_early(&bus, "n1", 1);
     let asked = Instant::now();
-    assert_eq!(seat.publish(Target::Everyone, "early").await, Outcome::Unavailable);
+    assert_eq!(seat.publish(Target::Everyone, "early").await, Fate::Unavailable);
     let held = within("a hold", seat.broker().hold(Stream::User("a".parse().unwrap()))).await;
     assert!(held.is_err() && asked.elapsed() < 2 * ANSWER, "{held:?} after {:?}", asked.elapsed());
     assert!(!seat.broker().faults().is_empty());
@@ -41,7 +41,7 @@ pub async fn a_killed_engine_is_unavailable_and_comes_back_with_a_gap<B: Bus>() 
         bus.kill();
         let asked = Instant::now();
         let outcome = seats[0].publish(user("a"), "lost").await;
-        assert_eq!(outcome, Outcome::Unavailable);
+        assert_eq!(outcome, Fate::Unavailable);
         assert!(asked.elapsed() < ANSWER, "an answer after {:?}", asked.elapsed());
         assert!(!seats[0].broker().faults().is_empty());
         bus.restart();
@@ -77,7 +77,7 @@ pub async fn a_stopped_engine_answers_in_time_and_loses_nothing_accepted<B: Bus>
         if is_accepted(&outcome) {
             accepted.push(text);
         } else {
-            assert_eq!(outcome, Outcome::Unavailable);
+            assert_eq!(outcome, Fate::Unavailable);
         }
         if n == 12 {
             assert!(!seat.broker().faults().is_empty(), "the way is silent");
@@ -103,7 +103,7 @@ pub async fn unavailable_message_arrives_once_or_never<B: Bus>() {
     bus.pause();
     let outcomes =
         seat.publish_all(vec![envelope(Target::Everyone, "late"), envelope(Target::Everyone, "later")]).await;
-    assert_eq!(outcomes, [Outcome::Unavailable, Outcome::Unavailable]);
+    assert_eq!(outcomes, [Fate::Unavailable, Fate::Unavailable]);
     bus.resume();
     seat.ready().await;
     assert!(is_accepted(&seat.publish(Target::Everyone, "after").await));

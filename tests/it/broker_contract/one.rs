@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skylark::broker::{Address, Outcome, Stream};
+use skylark::broker::{Address, Fate, Stream};
 use skylark::message::Target;
 
 use crate::support::bus::{Bus, Came, Seat, envelope, is_accepted, user};
@@ -92,7 +92,7 @@ pub async fn unknown_nodes_are_reported_in_the_outcome<B: Bus>() {
     let last = envelope(Target::Everyone, "last");
     let outcomes = seat.publish_all(vec![named, elsewhere, last]).await;
     for outcome in &outcomes[..2] {
-        let Outcome::Accepted { unknown_nodes, .. } = outcome else { panic!("{outcome:?}") };
+        let Fate::Accepted { unknown_nodes, .. } = outcome else { panic!("{outcome:?}") };
         assert_eq!(*unknown_nodes, ["n9".parse().unwrap()]);
     }
     let mut texts = seat.heard.messages(2).await;
@@ -113,7 +113,7 @@ pub async fn publish_after_close_is_unavailable<B: Bus>() {
     assert!(seat.heard.texts().len() <= 100);
     if B::IS_SHARED {
         let outcome = seat.publish(Target::Everyone, "late").await;
-        assert_eq!(outcome, Outcome::Unavailable, "{accepted} were accepted before");
+        assert_eq!(outcome, Fate::Unavailable, "{accepted} were accepted before");
         assert!(within("a word", seat.broker().tell(Address::Everyone, "late".into())).await.is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Cases for several nodes that share an engine.
 
 use bytes::Bytes;
-use skylark::broker::{Outcome, Stream};
+use skylark::broker::{Fate, Stream};
 use skylark::id::{ConnectionId, Uid};
 use skylark::message::{Identity, Receipt, Target};
 
@@ -127,7 +127,7 @@ pub async fn nodes_narrow_an_envelope<B: Bus>() {
         let mut narrowed = envelope(target, text);
         narrowed.nodes = ["n2", "n3", "n8"].map(|node| node.parse().unwrap()).to_vec().into();
         let outcome = seats[0].publish_all(vec![narrowed]).await.remove(0);
-        let Outcome::Accepted { unknown_nodes, .. } = &outcome else { panic!("{outcome:?}") };
+        let Fate::Accepted { unknown_nodes, .. } = &outcome else { panic!("{outcome:?}") };
         assert_eq!(*unknown_nodes, ["n8".parse().unwrap()]);
         assert!(!B::IS_ROUTED || nodes(&outcome) == Some(2));
     }
@@ -151,7 +151,7 @@ pub async fn receipts_add_up<B: Bus>() {
     let mut asked = envelope(Target::Everyone, "everyone");
     asked.receipts = true;
     let outcome = seats[2].publish_all(vec![asked]).await.remove(0);
-    let Outcome::Accepted { receipt: Some(receipt), .. } = outcome else { panic!("{outcome:?}") };
+    let Fate::Accepted { receipt: Some(receipt), .. } = outcome else { panic!("{outcome:?}") };
     assert_eq!(receipt, Receipt { delivered: 4, full: 1, offline: Vec::new() });
 
     if B::IS_ROUTED {
@@ -159,7 +159,7 @@ pub async fn receipts_add_up<B: Bus>() {
         asked.receipts = true;
         seats[1].heard.answer(Receipt { delivered: 0, full: 0, offline: vec![uid("b")] });
         let outcome = seats[2].publish_all(vec![asked]).await.remove(0);
-        let Outcome::Accepted { receipt: Some(mut receipt), .. } = outcome else { panic!("{outcome:?}") };
+        let Fate::Accepted { receipt: Some(mut receipt), .. } = outcome else { panic!("{outcome:?}") };
         receipt.offline.sort();
         assert_eq!((receipt.delivered, receipt.offline), (2, vec![uid("b"), uid("c")]));
     }
@@ -172,7 +172,7 @@ pub async fn an_oversized_envelope_is_refused_with_its_size<B: Bus>() {
     let outcomes =
         seat.publish_all(vec![envelope(Target::Everyone, "before"), large, envelope(Target::Everyone, "after")]).await;
     assert!(is_accepted(&outcomes[0]) && is_accepted(&outcomes[2]), "{outcomes:?}");
-    let Outcome::TooLarge { bytes, most } = outcomes[1] else { panic!("{:?}", outcomes[1]) };
+    let Fate::TooLargeForBroker { bytes, most } = outcomes[1] else { panic!("{:?}", outcomes[1]) };
     assert!(bytes > 2 << 20 && most < bytes, "{bytes} of {most}");
     assert_eq!(seat.heard.messages(2).await, ["before", "after"]);
 }

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use skylark::app::engine::Engine;
 use skylark::broker::roster::Member;
-use skylark::broker::{Batch, Broker, Deliver, Outcome};
+use skylark::broker::{Batch, Broker, Deliver, Fate};
 use skylark::config::{BusKind, Config};
 use skylark::id::NodeId;
 use skylark::message::{Envelope, Message, Origin, Publication, Receipt, Target};
@@ -340,11 +340,11 @@ impl Seat {
     }
 
     /// Publishes one message and returns its outcome.
-    pub async fn publish(&self, target: Target, text: &str) -> Outcome {
+    pub async fn publish(&self, target: Target, text: &str) -> Fate {
         self.publish_all(vec![envelope(target, text)]).await.remove(0)
     }
 
-    pub async fn publish_all(&self, batch: Vec<Envelope>) -> Vec<Outcome> {
+    pub async fn publish_all(&self, batch: Vec<Envelope>) -> Vec<Fate> {
         let count = batch.len();
         let outcomes = within("the outcomes of a publish", self.broker().publish(batch.into())).await;
         assert_eq!(outcomes.len(), count, "one outcome each");
@@ -361,15 +361,15 @@ pub fn user(uid: &str) -> Target {
     Target::User(uid.parse().unwrap())
 }
 
-pub fn is_accepted(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Accepted { .. })
+pub fn is_accepted(outcome: &Fate) -> bool {
+    matches!(outcome, Fate::Accepted { .. })
 }
 
 /// Number of nodes that accepted the message.
 #[track_caller]
-pub fn nodes(outcome: &Outcome) -> Option<u32> {
+pub fn nodes(outcome: &Fate) -> Option<u32> {
     match outcome {
-        Outcome::Accepted { nodes, .. } => *nodes,
+        Fate::Accepted { nodes, .. } => *nodes,
         other => panic!("expected it to be accepted, got {other:?}"),
     }
 }

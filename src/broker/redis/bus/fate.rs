@@ -4,15 +4,15 @@
 
 use super::outbox::Load;
 use super::publisher::Answer;
-use crate::broker::Outcome;
+use crate::fate::Fate;
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt, Target};
 
 /// Results of one batch.
-pub(super) struct Fates(Vec<Fate>);
+pub(super) struct Fates(Vec<Tally>);
 
 /// Result of one envelope.
-struct Fate {
+struct Tally {
     /// Number of commands for the envelope. `None` if unknown.
     commands: Option<usize>,
     /// Number of published commands.
@@ -33,7 +33,7 @@ struct Fate {
 impl Fates {
     /// Starts with nothing sent.
     pub(super) fn of(batch: &[Envelope]) -> Self {
-        let fate = |envelope: &Envelope| Fate {
+        let fate = |envelope: &Envelope| Tally {
             commands: match &envelope.target {
                 _ if !envelope.nodes.is_empty() => None,
                 Target::Users(uids) => Some(uids.len()),
@@ -110,23 +110,23 @@ impl Fates {
     }
 
     /// Returns one outcome per envelope.
-    pub(super) fn outcomes(self) -> Vec<Outcome> {
-        self.0.into_iter().map(Fate::outcome).collect()
+    pub(super) fn outcomes(self) -> Vec<Fate> {
+        self.0.into_iter().map(Tally::outcome).collect()
     }
 }
 
-impl Fate {
-    fn outcome(self) -> Outcome {
+impl Tally {
+    fn outcome(self) -> Fate {
         if let Some((bytes, most)) = self.too_large {
-            return Outcome::TooLarge { bytes, most };
+            return Fate::TooLargeForBroker { bytes, most };
         }
         if self.commands != Some(self.published) {
-            return Outcome::Unavailable;
+            return Fate::Unavailable;
         }
         // Copies for several users may reach the same node, so their sum is not a number of nodes.
         let is_known = self.published <= 1 || !self.nodes.is_empty() || self.copies == 0;
         let nodes = is_known.then_some(self.copies);
-        Outcome::Accepted { position: None, receipt: self.receipt, nodes, unknown_nodes: self.unknown_nodes }
+        Fate::Accepted { position: None, receipt: self.receipt, nodes, unknown_nodes: self.unknown_nodes }
     }
 }
 
@@ -153,9 +153,9 @@ mod tests {
         assert_eq!(fates.users(0), [("a".parse().unwrap(), 1), ("b".parse().unwrap(), 0)]);
         assert_eq!(fates.users(2), [("c".parse().unwrap(), 2)]);
         let outcomes = fates.outcomes();
-        assert!(matches!(outcomes[0], Outcome::Accepted { nodes: None, .. }));
-        assert_eq!(outcomes[1], Outcome::Unavailable, "nobody answered");
-        assert!(matches!(outcomes[2], Outcome::Accepted { nodes: Some(2), .. }));
+        assert!(matches!(outcomes[0], Fate::Accepted { nodes: None, .. }));
+        assert_eq!(outcomes[1], Fate::Unavailable, "nobody answered");
+        assert!(matches!(outcomes[2], Fate::Accepted { nodes: Some(2), .. }));
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         let mut fates = Fates::of(&batch);
         fates.note(&[load(0, Some("a")), load(0, Some("b"))], &[Answer::Reached(1), Answer::Refused]);
         fates.is_too_large(1, 9, 8);
-        assert_eq!(fates.outcomes(), [Outcome::Unavailable, Outcome::TooLarge { bytes: 9, most: 8 }]);
+        assert_eq!(fates.outcomes(), [Fate::Unavailable, Fate::TooLargeForBroker { bytes: 9, most: 8 }]);
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         fates.narrow(0, &envelope, |node| node.as_str() == "n1");
         assert_eq!(fates.nodes(0).len(), 1);
         fates.note(&[load(0, None)], &[Answer::Reached(1)]);
-        let Outcome::Accepted { nodes: Some(1), unknown_nodes, .. } = fates.outcomes().remove(0) else { panic!() };
+        let Fate::Accepted { nodes: Some(1), unknown_nodes, .. } = fates.outcomes().remove(0) else { panic!() };
         assert_eq!(unknown_nodes, ["n2".parse().unwrap()]);
     }
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::claim::Refusal;
+use crate::code::Code;
 use crate::id::{ConnectionId, Device, NodeId, Room, Uid};
 use crate::message::{Origin, Target};
 use crate::node::fake::Judgement;
@@ -122,7 +123,7 @@ async fn the_envelope_narrows_to_nodes_and_reads_protobuf() {
 #[tokio::test]
 async fn a_list_is_one_batch_and_tells_of_each() {
     let bench = Bench::new();
-    let refusal = Refusal::new("403", "no");
+    let refusal = Refusal::new(Code::FORBIDDEN, "no");
     bench.fake.judge("bad", Judgement::Reject { plugin: "filter".into(), refusal });
     bench.fake.judge("odd", Judgement::Drop { plugin: "filter".into() });
     let body = r#"[{"receiver":"1","id":1},{"receiver":2,"id":"2","action":"bad"},{"receiver":"off3","id":3},
