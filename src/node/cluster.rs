@@ -1,7 +1,7 @@
 //! Relations of this node to the other nodes of the cluster.
 //!
 //! The roster gives the node a *lease* ([`lease`]). While the node holds it, it accepts connections. The list of
-//! members is read with each renewal ([`members`]). From it the node tells clients which node to use ([`choose`]), also
+//! members is read with each renewal ([`membership`]). From it the node tells clients which node to use ([`choose`]), also
 //! those that it refuses or disconnects ([`away`]).
 //!
 //! Requests to other nodes are in [`ask`], [`list`] and [`change`], the replies in [`answer`], and their encoding in
@@ -17,7 +17,7 @@ mod choose;
 pub(super) mod lease;
 pub mod list;
 mod loss;
-mod members;
+mod membership;
 #[cfg(test)]
 mod tests;
 mod word;
@@ -41,7 +41,7 @@ use crate::plugin::Identity;
 use ask::Asks;
 pub use change::{Changed, Kicked};
 use lease::Lease;
-use members::Members;
+use membership::Members;
 use word::Heard;
 
 /// Maximum number of queued requests of other nodes. Further ones are dropped, and the requesting node counts this node

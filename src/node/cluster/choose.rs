@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use super::Node;
-use super::members::AGE;
+use super::membership::AGE;
 use crate::broker::roster::Member;
 use crate::config::ChooseBy;
 use crate::id::Uid;
