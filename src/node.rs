@@ -1,8 +1,14 @@
 //! Connects hub, broker and plugins. No other module uses all three.
 //!
-//! Every entry point calls [`Node::publish`], which alone hands messages to the broker. Only the broker's delivery
-//! ([`deliver::Delivery`]) reaches the hub. Knowledge about other nodes is in [`cluster`]. Independent of sockets, HTTP
-//! and wasmtime.
+//! [`Node`] composes one owner for each concern, and its methods only pass calls on:
+//!
+//! - [`publish`]: the one way of a message to the broker; [`deliver`]: its way from the broker to the hub.
+//! - [`connect`]: attach, admission, bind and detach of a connection; [`devices`]: the device matrix.
+//! - [`rooms`]: members of rooms on this node; [`presence`]: subscriptions, and who is online in the cluster.
+//! - [`cluster`]: membership, and requests to other nodes: lists, changes, kicks.
+//! - [`readiness`], [`drain`] and [`effects`]: the node as operators and plugins see it.
+//!
+//! Independent of sockets, HTTP and wasmtime.
 
 pub mod cluster;
 mod connect;
@@ -13,21 +19,19 @@ pub mod effects;
 #[cfg(test)]
 pub(crate) mod fake;
 mod kick;
-mod meters;
 mod presence;
 mod publish;
 mod query;
+mod readiness;
 mod rooms;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use bytes::Bytes;
+use tokio::time::Instant;
 
 pub use crate::broker::Unavailable;
 pub use crate::broker::roster::Member;
@@ -38,33 +42,43 @@ pub use crate::plugin::{Call, Identity, Rejected, Status, Transport, Word, WordF
 pub use query::{Counts, Filter, Seen, SeenUser};
 
 use crate::broker::Broker;
-use crate::broker::roster::Roster;
-use crate::claim::Refusal;
+use crate::broker::roster::{LeaseError, Roster};
+use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::code::Code;
-use crate::config::Config;
+use crate::config::{Config, DevicePolicy};
+use crate::disconnect::Disconnect;
 use crate::hub::Hub;
-use crate::id::{IdSequence, NodeId};
+use crate::id::{ConnectionId, IdSequence, NodeId, Room, Uid};
+use crate::message::{Entries, Publication, Target};
 use crate::plugin::PluginHost;
-use cluster::Cluster;
-use presence::Turns;
-use rooms::OpenRooms;
+use crate::protocol::Form;
+use crate::session::Said;
+use cluster::ask::Requests;
+use cluster::away;
+use cluster::change::Changes;
+use cluster::choose::Directions;
+use cluster::list::{Listing, Lists};
+use cluster::membership::Membership;
+use cluster::{Changed, Cluster, Kicked};
+use connect::{Binder, Owners, identity};
+use devices::Devices;
+use presence::PresenceTracker;
+use publish::Publishing;
+use query::Local;
+use readiness::Readiness;
+use rooms::Rooms;
 
 /// A running node.
 pub struct Node {
-    ids: Arc<IdSequence>,
     hub: Arc<Hub>,
     broker: Arc<dyn Broker>,
     plugins: Arc<dyn PluginHost>,
+    publishing: Publishing,
+    binder: Arc<Binder>,
+    rooms: Arc<Rooms>,
+    presence: Arc<PresenceTracker>,
     cluster: Cluster,
-    turns: Turns,
-    auth_calls: Semaphore,
-    access_calls: Semaphore,
-    open_rooms: ArcSwap<OpenRooms>,
-    rooms_per_connection: AtomicUsize,
-    draining: AtomicBool,
-    /// Faults of components (intakes, id reservation, the node itself), by name of the component.
-    ailing: Mutex<BTreeMap<Arc<str>, String>>,
-    meters: meters::Meters,
+    readiness: Readiness,
 }
 
 impl Node {
@@ -77,45 +91,239 @@ impl Node {
         (broker, roster): (Arc<dyn Broker>, Arc<dyn Roster>),
         plugins: Arc<dyn PluginHost>,
     ) -> Self {
+        let membership = Arc::new(Membership::new(config, hub.clone(), roster.clone()));
+        let presence =
+            PresenceTracker::new(hub.clone(), broker.clone(), roster.clone(), plugins.clone(), membership.clone());
+        let presence = Arc::new(presence);
+        let rooms = Arc::new(Rooms::new(config, hub.clone(), plugins.clone(), presence.clone()));
+        let devices = Arc::new(Devices::new(hub.clone(), broker.clone(), roster));
+        let owners = Owners {
+            membership: membership.clone(),
+            presence: presence.clone(),
+            rooms: rooms.clone(),
+            devices: devices.clone(),
+        };
+        let binder = Binder::new(hub.clone(), ids.clone(), plugins.clone(), owners, config.limits.auth_calls);
+        let binder = Arc::new(binder);
+        let local = Local::new(hub.clone());
+        let requests = Arc::new(Requests::new(ids.clone(), broker.clone(), membership.clone()));
+        let lists = Lists::new(local.clone(), requests.clone(), membership.clone());
+        let changes = Arc::new(Changes {
+            local,
+            rooms: rooms.clone(),
+            binder: binder.clone(),
+            requests,
+            membership: membership.clone(),
+        });
+        let directions = Arc::new(Directions::new(config.cluster.choose_by, membership.clone()));
         Self {
-            ids,
+            readiness: Readiness::new(broker.clone(), plugins.clone(), membership),
+            publishing: Publishing::new(ids, plugins.clone(), broker.clone()),
+            cluster: Cluster::new(&hub, directions, lists, changes, devices),
             hub,
             broker,
             plugins,
-            cluster: Cluster::new(config, roster),
-            turns: Turns::default(),
-            auth_calls: Semaphore::new(config.limits.auth_calls),
-            access_calls: Semaphore::new(config.limits.auth_calls),
-            open_rooms: ArcSwap::from_pointee(OpenRooms::new(&config.clients.open_rooms)),
-            rooms_per_connection: AtomicUsize::new(config.clients.rooms),
-            draining: AtomicBool::new(false),
-            ailing: Mutex::default(),
-            meters: meters::Meters::new(),
+            binder,
+            rooms,
+            presence,
         }
     }
 
     /// Applies the part of `config` that can change at run time.
     pub fn reconfigure(&self, config: &Config) {
-        self.rooms_per_connection.store(config.clients.rooms, Ordering::Relaxed);
-        self.open_rooms.store(Arc::new(OpenRooms::new(&config.clients.open_rooms)));
+        self.rooms.reconfigure(config);
+    }
+
+    /// Publishes messages. Returns one result per publication, in order.
+    pub async fn publish(&self, batch: Vec<Publication>) -> Vec<Published> {
+        self.publishing.publish(batch).await
+    }
+
+    /// Publishes a client's message.
+    ///
+    /// # Errors
+    /// A refusal if the connection is not bound or is not in the room that it writes to.
+    pub async fn publish_from(&self, connection: &Connection, said: Said) -> Result<Published, Refusal> {
+        self.publishing.publish_from(connection, said).await
+    }
+
+    /// Adds a new, unbound connection. `form` is `None` if the first frame decides it. `devices` is the policy of its
+    /// listener.
+    ///
+    /// # Errors
+    /// Reason of the refusal: too many connections, draining, or no connection to the cluster.
+    pub async fn attach(
+        &self,
+        socket: Arc<dyn Socket>,
+        form: Option<Form>,
+        devices: DevicePolicy,
+    ) -> Result<Connection, Disconnect> {
+        self.binder.attach(socket, form, devices).await
+    }
+
+    /// Asks the auth plugins.
+    ///
+    /// # Errors
+    /// The refusal of the plugin, or of the plugin host if the plugin failed.
+    pub async fn admit(&self, transport: Transport, claim: Claim) -> Result<Admission, Refusal> {
+        self.binder.admit(transport, claim).await
+    }
+
+    /// Binds the connection as admitted. A second bind of the same user adds facts.
+    ///
+    /// # Errors
+    /// A refusal if the connection is bound to another user, or if the claimed device is not a valid name.
+    pub async fn bind(&self, connection: &Connection, admission: Admission, facts: Facts) -> Result<(), Refusal> {
+        self.binder.bind(connection, admission, facts).await
+    }
+
+    /// Adds facts of a bound client. User, expiry and claims stay those of the last admission or login.
+    ///
+    /// # Errors
+    /// Same as [`Node::bind`].
+    pub async fn rebind(&self, connection: &Connection, kept: Admission, facts: Facts) -> Result<(), Refusal> {
+        self.binder.rebind(connection, kept, facts).await
+    }
+
+    /// Removes a connection whose socket is gone.
+    pub async fn detach(&self, connection: &Connection) {
+        self.binder.detach(connection).await;
+    }
+
+    /// Calls the plugin that owns the key. `None` if no plugin does. `remote` is the client's address, which plugins
+    /// see while the connection is not bound.
+    pub async fn handle(&self, connection: &Connection, key: String, data: Entries, remote: &str) -> Option<Answer> {
+        let caller = identity(connection);
+        let remote = if caller.is_none() { remote.to_owned() } else { String::new() };
+        self.plugins.handle(Call { key, data, caller, cid: connection.id(), remote }).await
+    }
+
+    /// Handles a join request of a bound client. Returns false if the connection was already in the room.
+    ///
+    /// # Errors
+    /// A refusal if the client may not join, or if access plugins or the engine do not answer.
+    pub async fn request_join(&self, connection: &Connection, room: Room, data: Entries) -> Result<bool, Refusal> {
+        self.rooms.request_join(connection, room, data).await
+    }
+
+    /// Leaves a room. Returns false if the connection was not in it.
+    pub async fn leave(&self, connection: &Connection, room: &Room) -> bool {
+        self.rooms.leave(connection, room, 0).await
+    }
+
+    /// Adds the target's connections (connection, device, user, users) on all nodes to the room.
+    pub async fn join_room(&self, target: &Target, room: &Room) -> Changed {
+        self.cluster.changes.join_room(target, room).await
+    }
+
+    /// Removes the target's connections on all nodes from the room.
+    pub async fn leave_room(&self, target: &Target, room: &Room) -> Changed {
+        self.cluster.changes.leave_room(target, room).await
+    }
+
+    /// Closes the target's connections (connection, device, user, users) on all nodes, after a message with the text
+    /// `words`.
+    pub async fn kick(&self, target: &Target, words: &str) -> Kicked {
+        self.cluster.changes.kick(target, words).await
+    }
+
+    /// Number of online users and of bound connections on this node.
+    #[must_use]
+    pub fn counts_here(&self) -> Counts {
+        self.cluster.changes.local.counts()
+    }
+
+    /// Lists matching connections of all nodes in ascending order, at most `size`.
+    pub async fn list_connections(
+        &self,
+        filter: &Filter,
+        place: cluster::list::Place<u64>,
+        size: usize,
+    ) -> Listing<Seen, Counts, ConnectionId> {
+        self.cluster.lists.connections(filter, place, size).await
+    }
+
+    /// Lists users of all nodes with matching connections, at most `size`.
+    pub async fn list_users(
+        &self,
+        filter: &Filter,
+        place: cluster::list::Place<u64>,
+        size: usize,
+    ) -> Listing<SeenUser, Counts, ConnectionId> {
+        self.cluster.lists.users(filter, place, size).await
+    }
+
+    /// Lists rooms of all nodes by name with their connections, at most `size`.
+    pub async fn list_rooms(
+        &self,
+        place: cluster::list::Place<Room>,
+        size: usize,
+    ) -> Listing<(Room, usize), usize, Room> {
+        self.cluster.lists.rooms(place, size).await
     }
 
     /// Name of this node.
     #[must_use]
     pub fn id(&self) -> &NodeId {
-        &self.cluster.me.id
+        &self.cluster.membership.me().id
     }
 
-    /// Node number, part of the ids that this node creates.
+    /// Current description of this node for the others.
     #[must_use]
-    pub fn number(&self) -> u16 {
-        self.cluster.me.number
+    pub fn card(&self) -> Member {
+        self.cluster.membership.card()
     }
 
-    /// Start time, in milliseconds since 1970.
+    /// Every living member by id, this node included. Falls back to the last list if the engine does not answer.
+    pub async fn members(&self) -> Arc<Vec<Member>> {
+        self.cluster.membership.members().await
+    }
+
+    /// Node for this user at this address, or `None` if no node accepts clients. At least one argument is given.
+    pub async fn choose(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<Member> {
+        self.cluster.directions.choose(uid, ip).await
+    }
+
+    /// Address that the client should use next time, if it belongs to another node.
     #[must_use]
-    pub fn started_at(&self) -> i64 {
-        self.cluster.me.started_at
+    pub fn next_address(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<String> {
+        self.cluster.directions.next_address(uid, ip)
+    }
+
+    /// Last bytes for a refused client with protocol `form` and address `ip`.
+    #[must_use]
+    pub fn refusal(&self, form: Form, why: Disconnect, ip: Option<IpAddr>) -> Option<Bytes> {
+        away::refusal(&self.cluster.directions, form, why, ip)
+    }
+
+    /// Joins the cluster. After an error, [`Node::attend`] tries again.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn join_cluster(&self) -> Result<(), LeaseError> {
+        self.cluster.membership.join().await
+    }
+
+    /// Runs the cluster tasks of the node. Never returns. Run it once and drop it when the node ends.
+    pub async fn attend(self: Arc<Self>) {
+        self.cluster.attend(&self.presence, &self.rooms).await;
+    }
+
+    /// Releases the lease at the end of the node. Call it after [`Node::attend`] is dropped.
+    pub async fn leave_cluster(&self) {
+        self.cluster.membership.leave().await;
+        self.broker.close().await;
+    }
+
+    /// Starts the drain: the node is not ready and accepts no new connection.
+    pub fn begin_drain(&self) {
+        self.cluster.membership.begin_drain();
+    }
+
+    /// Closes all connections, `step_percent` per cent at a time. Returns when all are gone or at `deadline`; the hub
+    /// closes the rest.
+    pub async fn drain(&self, step_percent: u32, deadline: Instant) {
+        drain::close_all(&self.hub, &self.cluster.directions, step_percent, deadline).await;
     }
 
     /// Status of every plugin, by name.
@@ -137,35 +345,13 @@ impl Node {
     /// # Errors
     /// One short sentence for each reason against it.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
-        let mut reasons = Vec::new();
-        if self.is_draining() {
-            reasons.push("the node is draining".to_owned());
-        }
-        reasons.extend(self.broker.faults());
-        reasons.extend(self.cluster.lease.trouble());
-        let plugins = self.plugins.status();
-        if !plugins.iter().any(|p| p.state == "live" && p.roles.contains(&"auth")) {
-            reasons.push("no auth plugin is live: every client is refused".to_owned());
-        }
-        for plugin in plugins.iter().filter(|p| p.state == "missing") {
-            reasons.push(format!("plugin {}: its file is gone and its role refuses", plugin.name));
-        }
-        reasons.extend(self.plugins.faults());
-        reasons.extend(self.ailing.lock().iter().map(|(way, why)| format!("{way}: {why}")));
+        let reasons = self.readiness.reasons();
         if reasons.is_empty() { Ok(()) } else { Err(reasons) }
     }
 
     /// Sets the fault of a component, or clears it with `None`. With any fault the node is not ready.
     pub fn set_ailing(&self, way: &Arc<str>, why: Option<String>) {
-        let mut ailing = self.ailing.lock();
-        match why {
-            Some(why) => ailing.insert(Arc::clone(way), why),
-            None => ailing.remove(way),
-        };
-    }
-
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.readiness.set_ailing(way, why);
     }
 }
 

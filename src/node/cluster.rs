@@ -1,118 +1,98 @@
 //! Relations of this node to the other nodes of the cluster.
 //!
-//! The roster gives the node a *lease* ([`lease`]). While the node holds it, it accepts connections. The list of
-//! members is read with each renewal ([`membership`]). From it the node tells clients which node to use ([`choose`]), also
-//! those that it refuses or disconnects ([`away`]).
+//! The roster gives the node a *lease* ([`lease`]). While the node holds it, it accepts connections. [`membership`]
+//! knows this node and the other members. [`choose`] tells clients which node to use, also those that this node refuses
+//! or disconnects ([`away`]).
 //!
-//! Requests to other nodes are in [`ask`], [`list`] and [`change`], the replies in [`answer`], and their encoding in
-//! [`word`]. One task per node ([`Node::attend`]) keeps the lease, answers requests, and reports losses to clients
-//! ([`loss`]). Independent of engines.
+//! Requests to other nodes are sent by [`ask`]. [`list`] and [`change`] use them. [`answer`] replies to requests, and
+//! [`word`] encodes both. [`loss`] reports losses to clients. Independent of engines.
 
-mod announce;
 mod answer;
-mod ask;
-mod away;
-mod change;
-mod choose;
+pub(super) mod ask;
+pub(super) mod away;
+pub(super) mod change;
+pub(super) mod choose;
 pub(super) mod lease;
 pub mod list;
 mod loss;
-mod membership;
+pub(super) mod membership;
 #[cfg(test)]
 mod tests;
-mod word;
+pub(super) mod word;
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
 
-use super::Node;
-use crate::broker::roster::{Member, Roster};
-use crate::clock;
-use crate::config::{ChooseBy, Config, Service};
-use crate::id::{NodeId, Uid};
-use crate::plugin::Identity;
-use ask::Asks;
+use super::devices::Devices;
+use super::presence::PresenceTracker;
+use super::rooms::Rooms;
+use crate::hub::Hub;
+use crate::id::NodeId;
+use answer::Inbox;
+use change::Changes;
 pub use change::{Changed, Kicked};
-use lease::Lease;
-use membership::Members;
-use word::Heard;
+use choose::Directions;
+use lease::LeaseKeeper;
+use list::Lists;
+use loss::Losses;
+use membership::Membership;
 
-/// Maximum number of queued requests of other nodes. Further ones are dropped, and the requesting node counts this node
-/// as missing.
-const INBOX: usize = 1024;
 /// Maximum number of requests answered concurrently.
 const AT_ONCE: usize = 64;
 
-/// Cluster state of a node.
+/// Everything that the node does with other nodes.
 pub(super) struct Cluster {
-    pub(super) roster: Arc<dyn Roster>,
-    /// This node. Fields that change at run time are filled in on use.
-    pub(super) me: Member,
-    pub(super) lease: Lease,
-    /// Users with an offline report that waits for the engine.
-    pub(super) untold: Mutex<Vec<Identity>>,
-    /// Users with a connection here and a failed online report.
-    pub(super) unannounced: Mutex<HashSet<Uid>>,
-    members: Members,
-    choose_by: ChooseBy,
-    asks: Asks,
-    /// False once the broker has shown that it does not count the recipients of cluster messages.
-    counts_words: AtomicBool,
-    inbox: mpsc::Sender<(NodeId, Heard)>,
-    waiting: Mutex<Option<mpsc::Receiver<(NodeId, Heard)>>>,
-    lost: Notify,
+    pub(super) membership: Arc<Membership>,
+    pub(super) directions: Arc<Directions>,
+    pub(super) lists: Lists,
+    pub(super) changes: Arc<Changes>,
+    keeper: LeaseKeeper,
+    inbox: Inbox,
+    losses: Losses,
 }
 
 impl Cluster {
-    pub(super) fn new(config: &Config, roster: Arc<dyn Roster>) -> Self {
-        let serves = |service| config.listeners.iter().any(|listener| listener.has(service));
-        let (inbox, waiting) = mpsc::channel(INBOX);
+    pub(super) fn new(
+        hub: &Arc<Hub>,
+        directions: Arc<Directions>,
+        lists: Lists,
+        changes: Arc<Changes>,
+        devices: Arc<Devices>,
+    ) -> Self {
+        let membership = Arc::clone(&changes.membership);
         Self {
-            roster,
-            me: Member {
-                id: config.node.id.clone(),
-                number: config.node.number,
-                incarnation: 0,
-                address: config.node.address.clone(),
-                gateway: [Service::Ws, Service::Cim, Service::CimTcp].into_iter().any(serves),
-                intake: !config.intakes.is_empty(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                connections: 0,
-                capacity: config.limits.connections as u64,
-                draining: false,
-                started_at: clock::now_millis(),
-            },
-            lease: Lease::default(),
-            untold: Mutex::default(),
-            unannounced: Mutex::default(),
-            members: Members::default(),
-            choose_by: config.cluster.choose_by,
-            asks: Asks::default(),
-            counts_words: AtomicBool::new(true),
-            inbox,
-            waiting: Mutex::new(Some(waiting)),
-            lost: Notify::new(),
+            keeper: LeaseKeeper::new(Arc::clone(hub), Arc::clone(&membership), Arc::clone(&directions)),
+            inbox: Inbox::new(membership.me().id.clone(), devices, Arc::clone(&changes)),
+            losses: Losses::new(Arc::clone(hub)),
+            membership,
+            directions,
+            lists,
+            changes,
         }
     }
-}
 
-impl Node {
-    /// Runs the cluster tasks of the node: keeps the lease, answers requests, reports losses, ends memberships. Never
-    /// returns. Run it once and drop it when the node ends.
-    pub async fn attend(self: Arc<Self>) {
-        let Some(mut words) = self.cluster.waiting.lock().take() else { return };
+    /// Handles a cluster message. Returns at once; [`Cluster::attend`] does the slow work.
+    pub(super) fn hear(&self, from: &NodeId, word: &Bytes) {
+        self.inbox.hear(from, word);
+    }
+
+    /// Notes that messages for this node may be lost. Returns at once.
+    pub(super) fn declare_loss(&self) {
+        self.losses.declare();
+    }
+
+    /// Keeps the lease, answers requests, reports losses, ends memberships of rooms. Never returns.
+    pub(super) async fn attend(&self, presence: &PresenceTracker, rooms: &Rooms) {
+        let Some(mut words) = self.inbox.open() else { return };
         let mut answering: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
-        let mut lease = Box::pin(self.keep_lease());
-        let mut looks = Box::pin(self.look_around());
-        let mut losses = Box::pin(self.tell_losses());
-        let mut memberships = Box::pin(self.end_memberships());
+        let mut lease = Box::pin(self.keeper.keep());
+        let mut looks = Box::pin(self.look_around(presence));
+        let mut losses = Box::pin(self.losses.tell());
+        let mut memberships = Box::pin(rooms.end_memberships());
         loop {
             tokio::select! {
                 () = &mut lease => {}
@@ -121,9 +101,20 @@ impl Node {
                 () = &mut memberships => {}
                 Some(()) = answering.next() => {}
                 Some((from, heard)) = words.recv(), if answering.len() < AT_ONCE => {
-                    answering.push(Box::pin(self.act_on(from, heard)));
+                    answering.push(Box::pin(self.inbox.act_on(from, heard)));
                 }
             }
+        }
+    }
+
+    /// Does the work that waits for the engine, after each answered renewal. Never returns. Runs beside the renewals,
+    /// because it may make a call for each of 100 000 users.
+    async fn look_around(&self, presence: &PresenceTracker) {
+        loop {
+            self.membership.lease.answered.notified().await;
+            self.membership.refresh().await;
+            presence.tell_fallen().await;
+            presence.tell_untold().await;
         }
     }
 }

@@ -4,35 +4,72 @@
 
 use std::sync::Arc;
 
-use super::{Node, unavailable};
-use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
+use tokio::sync::Semaphore;
+
+use super::cluster::membership::Membership;
+use super::devices::Devices;
+use super::presence::PresenceTracker;
+use super::rooms::Rooms;
+use crate::claim::{Admission, Claim, Facts, Refusal};
 use crate::clock;
 use crate::code::Code;
 use crate::config::DevicePolicy;
 use crate::disconnect::Disconnect;
-use crate::hub::{Binding, Connection, Former, Socket};
-use crate::id::{ConnectionId, Device, Uid};
+use crate::hub::{Binding, Connection, Former, Hub, Socket};
+use crate::id::{ConnectionId, Device, IdSequence};
 use crate::message::Entries;
-use crate::plugin::{Account, Call, Event, Identity, Transport};
+use crate::plugin::{Account, Event, Identity, PluginHost, Transport};
 use crate::protocol::{self, Form, ServerFrame};
 use crate::session::{self, Whereabouts};
 
-impl Node {
+/// Attaches, binds and detaches connections.
+pub(super) struct Binder {
+    hub: Arc<Hub>,
+    ids: Arc<IdSequence>,
+    plugins: Arc<dyn PluginHost>,
+    membership: Arc<Membership>,
+    presence: Arc<PresenceTracker>,
+    rooms: Arc<Rooms>,
+    devices: Arc<Devices>,
+    auth_calls: Semaphore,
+}
+
+/// Owners whose work a bind starts.
+pub(super) struct Owners {
+    pub(super) membership: Arc<Membership>,
+    pub(super) presence: Arc<PresenceTracker>,
+    pub(super) rooms: Arc<Rooms>,
+    pub(super) devices: Arc<Devices>,
+}
+
+impl Binder {
+    /// `auth_calls` limits the concurrent calls of auth plugins.
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        ids: Arc<IdSequence>,
+        plugins: Arc<dyn PluginHost>,
+        owners: Owners,
+        auth_calls: usize,
+    ) -> Self {
+        let Owners { membership, presence, rooms, devices } = owners;
+        Self { hub, ids, plugins, membership, presence, rooms, devices, auth_calls: Semaphore::new(auth_calls) }
+    }
+
     /// Adds a new, unbound connection. `form` is `None` if the first frame decides it. `devices` is the policy of its
     /// listener.
     ///
     /// # Errors
     /// Reason of the refusal: too many connections, draining, or no connection to the cluster.
-    pub async fn attach(
+    pub(super) async fn attach(
         &self,
         socket: Arc<dyn Socket>,
         form: Option<Form>,
         devices: DevicePolicy,
     ) -> Result<Connection, Disconnect> {
-        if self.is_draining() {
+        if self.membership.is_draining() {
             return Err(Disconnect::RESTART);
         }
-        if !self.cluster.lease.is_held() {
+        if !self.membership.is_held() {
             return Err(Disconnect::CUT_OFF);
         }
         let attached = self.hub.attach(socket, form).await;
@@ -46,7 +83,7 @@ impl Node {
     ///
     /// # Errors
     /// The refusal of the plugin, or of the plugin host if the plugin failed.
-    pub async fn admit(&self, transport: Transport, claim: Claim) -> Result<Admission, Refusal> {
+    pub(super) async fn admit(&self, transport: Transport, claim: Claim) -> Result<Admission, Refusal> {
         let _turn = self.auth_calls.acquire().await.expect("the semaphore is never closed");
         self.plugins.admit(transport, claim).await
     }
@@ -56,7 +93,12 @@ impl Node {
     ///
     /// # Errors
     /// A refusal if the connection is bound to another user, or if the claimed device is not a valid name.
-    pub async fn bind(&self, connection: &Connection, admission: Admission, facts: Facts) -> Result<(), Refusal> {
+    pub(super) async fn bind(
+        &self,
+        connection: &Connection,
+        admission: Admission,
+        facts: Facts,
+    ) -> Result<(), Refusal> {
         if let Some(bound) = connection.binding().filter(|b| b.uid != admission.uid) {
             return Err(Refusal::new(
                 Code::FORBIDDEN,
@@ -69,8 +111,8 @@ impl Node {
     /// Adds facts of a bound client. User, expiry and claims stay those of the last admission or login.
     ///
     /// # Errors
-    /// Same as [`Node::bind`].
-    pub async fn rebind(&self, connection: &Connection, kept: Admission, facts: Facts) -> Result<(), Refusal> {
+    /// Same as [`Binder::bind`].
+    pub(super) async fn rebind(&self, connection: &Connection, kept: Admission, facts: Facts) -> Result<(), Refusal> {
         let admission = match connection.binding() {
             Some(bound) => Admission { expires: bound.expires, claims: bound.claims.clone(), ..kept },
             None => kept,
@@ -94,8 +136,8 @@ impl Node {
             connection.close(Disconnect::INTERNAL).await;
             return Err(refusal);
         }
-        let (id, address) = (self.id().clone(), self.cluster.me.address.clone());
-        let place = Whereabouts { cid, node: id, address, next: None };
+        let me = self.membership.me();
+        let place = Whereabouts { cid, node: me.id.clone(), address: me.address.clone(), next: None };
         let reply = session::bind_reply(&uid, expires, &place, clock::now_millis());
         if let Some(form) = connection.form()
             && let Ok(frame) = protocol::encode(form, ServerFrame::Reply(&reply))
@@ -124,7 +166,7 @@ impl Node {
         };
         let earlier = before.as_deref();
         let binding = Binding {
-            number: self.number_for(connection, &uid, earlier).await?,
+            number: self.devices.number(connection, &uid, earlier).await?,
             uid: uid.clone(),
             device: device.or(claimed).or_else(|| earlier.and_then(|b| b.device.clone())),
             channel: facts.channel.or_else(|| earlier.and_then(|b| b.channel.clone())),
@@ -139,61 +181,39 @@ impl Node {
         }
         // Must follow the bind: the last connection to leave checks for other connections before it unsubscribes.
         if earlier.is_none()
-            && self.enter(&uid, bound.first).await?
+            && self.presence.enter(&uid, bound.first).await?
             && let Some(identity) = identity(connection)
         {
             self.plugins.notify(Event::Online(identity), hops);
         }
-        self.settle_devices(connection).await;
-        self.announce(connection).await?;
+        self.devices.settle(connection).await?;
         for room in rooms {
             // Rooms of a token also count toward the limit. Rooms over the limit are refused and left out.
-            let _ = self.join_after(connection, room, hops).await;
+            let _ = self.rooms.join(connection, room, hops).await;
         }
         Ok(())
     }
 
-    /// Bind number among the binds of the user. 0 if the device policy needs none.
-    async fn number_for(&self, connection: &Connection, uid: &Uid, earlier: Option<&Binding>) -> Result<u64, Refusal> {
-        if let Some(earlier) = earlier {
-            return Ok(earlier.number);
-        }
-        if connection.devices() == DevicePolicy::AllowAll {
-            return Ok(0);
-        }
-        self.cluster.roster.number(uid).await.map_err(|why| unavailable(&why))
-    }
-
     /// Removes a connection whose socket is gone.
-    pub async fn detach(&self, connection: &Connection) {
+    pub(super) async fn detach(&self, connection: &Connection) {
         let identity = identity(connection);
         let detached = self.hub.detach(connection).await;
         let Some(identity) = identity else { return };
         for room in detached.rooms {
-            self.release_room(&room).await;
+            self.presence.release_room(&room).await;
             self.plugins.notify(Event::RoomLeft(identity.clone(), room), 0);
         }
         if detached.last {
-            self.quit(identity, 0).await;
+            self.presence.quit(identity, 0).await;
         }
     }
 
-    /// Calls the plugin that owns the key. `None` if no plugin does.
-    pub async fn handle(&self, call: Call) -> Option<Answer> {
-        self.plugins.handle(call).await
-    }
-
-    /// Leaves all rooms of the former user after a rebind to another user.
+    /// Leaves the rooms of the former user after a rebind to another user.
     async fn part(&self, connection: &Connection, former: &Former, hops: u8) {
         let identity = identity_of(connection, &former.binding);
-        for room in connection.rooms() {
-            if self.hub.leave(connection, &room) {
-                self.release_room(&room).await;
-                self.plugins.notify(Event::RoomLeft(identity.clone(), room), hops);
-            }
-        }
+        self.rooms.leave_all(connection, &identity, hops).await;
         if former.last {
-            self.quit(identity, hops).await;
+            self.presence.quit(identity, hops).await;
         }
     }
 }

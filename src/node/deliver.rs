@@ -59,13 +59,13 @@ impl Deliver for Delivery {
 
     fn hear(&self, from: &NodeId, word: Bytes) {
         if let Some(node) = self.node() {
-            node.hear(from, &word);
+            node.cluster.hear(from, &word);
         }
     }
 
     fn gap(&self) {
         if let Some(node) = self.node() {
-            node.declare_loss();
+            node.cluster.declare_loss();
         }
     }
 }

@@ -1,136 +1,129 @@
-//! Conflicts between the connections of a user: CIM's device matrix as a pure function. It is the same within one node
-//! and across nodes.
+//! Devices of a user: of two connections that exclude each other, the earlier bind loses, on one node and across nodes.
 //!
-//! Source: farsunset/cim 4.2, its session group rules; the exception for `web` was measured with its web SDK.
+//! [`matrix`] decides between two connections. A bind is announced to every node that has the user. A node subscribes
+//! to the user before it announces, so of two concurrent binds, the other node receives at least the later
+//! announcement. If its own bind has the greater number, it announces that back, so exactly one stays.
 
+pub(super) mod matrix;
+
+use std::sync::Arc;
+
+use super::cluster::word;
+use super::{kick, unavailable};
+use crate::broker::roster::Roster;
+use crate::broker::{Address, Broker};
+use crate::claim::Refusal;
 use crate::config::DevicePolicy;
-use crate::hub::Binding;
-use crate::id::Device;
+use crate::disconnect::Disconnect;
+use crate::hub::{Binding, Connection, Hub};
+use crate::id::{NodeId, Uid};
+use crate::protocol::cluster as wire;
+use matrix::{Conflict, Contender, Loser, contest};
 
-/// Fields of a bound connection that the device matrix uses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Contender {
-    /// [`Binding::number`].
-    pub(super) number: u64,
-    pub(super) device: Option<Device>,
-    pub(super) channel: Option<String>,
-    /// Display name of the device.
-    pub(super) name: String,
+/// Applies the device matrix.
+pub(super) struct Devices {
+    hub: Arc<Hub>,
+    broker: Arc<dyn Broker>,
+    roster: Arc<dyn Roster>,
 }
 
-impl Contender {
-    pub(super) fn of(binding: &Binding) -> Self {
-        let named = binding.facts.get("deviceName").filter(|name| !name.is_empty());
-        let name = named.or(binding.channel.as_deref()).unwrap_or("another device");
-        Self {
-            number: binding.number,
-            device: binding.device.clone(),
-            channel: binding.channel.clone(),
-            name: name.to_owned(),
+impl Devices {
+    pub(super) fn new(hub: Arc<Hub>, broker: Arc<dyn Broker>, roster: Arc<dyn Roster>) -> Self {
+        Self { hub, broker, roster }
+    }
+
+    /// Bind number among the binds of the user. 0 if the device policy needs none.
+    ///
+    /// # Errors
+    /// A 503 if the engine does not answer.
+    pub(super) async fn number(
+        &self,
+        connection: &Connection,
+        uid: &Uid,
+        earlier: Option<&Binding>,
+    ) -> Result<u64, Refusal> {
+        if let Some(earlier) = earlier {
+            return Ok(earlier.number);
+        }
+        if connection.devices() == DevicePolicy::AllowAll {
+            return Ok(0);
+        }
+        self.roster.number(uid).await.map_err(|why| unavailable(&why))
+    }
+
+    /// Applies the matrix to a new bind, on this node first and then on the others.
+    ///
+    /// # Errors
+    /// A 503 if the announcement failed: the same user may stay bound elsewhere.
+    pub(super) async fn settle(&self, connection: &Connection) -> Result<(), Refusal> {
+        self.settle_here(connection).await;
+        self.announce(connection).await
+    }
+
+    async fn settle_here(&self, connection: &Connection) {
+        let Some(mine) = connection.binding() else { return };
+        let newcomer = Contender::of(&mine);
+        for other in self.hub.user(mine.uid.as_str()) {
+            if other.id() == connection.id() {
+                continue;
+            }
+            if let Some((conflict, winner)) = challenge(connection.devices(), &newcomer, &other).await {
+                dismiss(connection, conflict, &winner.name).await;
+            }
         }
     }
 
-    /// True if the connection can exclude another one.
-    pub(super) fn excludes_any(&self) -> bool {
-        group(self.channel.as_deref()).is_some() || self.device.is_some()
-    }
-}
-
-/// Connection that must be closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Loser {
-    /// The newly bound one, because the other one was bound even later.
-    Newcomer,
-    /// The existing one.
-    Holder,
-}
-
-/// Kind of conflict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Conflict {
-    /// The same device reconnected. The old socket is closed without a message.
-    SameDevice,
-    /// Another device replaces it. A message tells the loser, so that its SDK stops reconnecting.
-    OtherDevice,
-}
-
-/// Returns the loser if the two connections of one user exclude each other. `policy` is that of the newcomer's
-/// listener.
-pub(super) fn contest(policy: DevicePolicy, newcomer: &Contender, holder: &Contender) -> Option<(Loser, Conflict)> {
-    let conflict = conflict(policy, newcomer, holder)?;
-    let loser = if holder.number < newcomer.number { Loser::Holder } else { Loser::Newcomer };
-    Some((loser, conflict))
-}
-
-fn conflict(policy: DevicePolicy, a: &Contender, b: &Contender) -> Option<Conflict> {
-    if policy == DevicePolicy::AllowAll {
-        return None;
-    }
-    let (a_channel, b_channel) = (a.channel.as_deref(), b.channel.as_deref());
-    let same_device = a.device.is_some() && a.device == b.device;
-    // Tabs of one browser share a deviceId. Without a message they would replace each other forever.
-    if same_device && a_channel == b_channel {
-        return (a_channel != Some("web")).then_some(Conflict::SameDevice);
-    }
-    match (group(a_channel), group(b_channel)) {
-        (Some(a), Some(b)) if a == b => Some(Conflict::OtherDevice),
-        _ => None,
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Group {
-    Phone,
-    Desk,
-}
-
-fn group(channel: Option<&str>) -> Option<Group> {
-    match channel? {
-        "android" | "ios" => Some(Group::Phone),
-        "windows" | "mac" | "web" => Some(Group::Desk),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bound(number: u64, channel: &str, device: &str) -> Contender {
-        let channel = Some(channel.to_owned()).filter(|c| !c.is_empty());
-        Contender { number, device: Device::parse(device).ok(), channel, name: String::new() }
+    /// Announces a bind to the other nodes of the user if it may exclude their connections.
+    async fn announce(&self, connection: &Connection) -> Result<(), Refusal> {
+        let policy = connection.devices();
+        if policy == DevicePolicy::AllowAll || connection.closed().is_some() {
+            return Ok(());
+        }
+        let Some(binding) = connection.binding() else { return Ok(()) };
+        let newcomer = Contender::of(&binding);
+        if !newcomer.excludes_any() {
+            return Ok(());
+        }
+        let word = word::contender(&binding.uid, policy, &newcomer);
+        let told = self.broker.tell(Address::User(binding.uid.clone()), word).await;
+        told.map(drop).map_err(|why| unavailable(&why))
     }
 
-    #[test]
-    fn cims_matrix() {
-        let rows = [
-            ("android", "1", "ios", "2", Some(Conflict::OtherDevice)),
-            ("android", "1", "android", "2", Some(Conflict::OtherDevice)),
-            ("android", "1", "android", "1", Some(Conflict::SameDevice)),
-            ("windows", "1", "mac", "2", Some(Conflict::OtherDevice)),
-            ("web", "1", "windows", "2", Some(Conflict::OtherDevice)),
-            ("web", "1", "web", "1", None),
-            ("web", "1", "web", "2", Some(Conflict::OtherDevice)),
-            ("android", "1", "web", "1", None),
-            ("watch", "1", "watch", "2", None),
-            ("watch", "1", "watch", "1", Some(Conflict::SameDevice)),
-            ("", "", "", "", None),
-        ];
-        for (ca, da, cb, db, expected) in rows {
-            let (a, b) = (bound(1, ca, da), bound(2, cb, db));
-            assert_eq!(conflict(DevicePolicy::Cim, &a, &b), expected, "{ca}/{da} and {cb}/{db}");
-            assert_eq!(conflict(DevicePolicy::Cim, &b, &a), expected, "{cb}/{db} and {ca}/{da}");
-            assert_eq!(conflict(DevicePolicy::AllowAll, &a, &b), None);
-            assert!(expected.is_none() || a.excludes_any() && b.excludes_any(), "{ca}/{da} and {cb}/{db}");
+    /// Handles a bind on `from`. Closes the connections here that lose against it. If the new one loses, sends the
+    /// winner back.
+    pub(super) async fn meet(&self, from: &NodeId, contender: wire::Contender) {
+        let (uid, policy, newcomer) = match word::read_contender(contender) {
+            Ok(read) => read,
+            Err(why) => return tracing::warn!(%from, %why, "a bind elsewhere is not understood"),
+        };
+        for holder in self.hub.user(uid.as_str()) {
+            if let Some((_, winner)) = challenge(policy, &newcomer, &holder).await {
+                let told = self.broker.tell(Address::Node(from.clone()), word::contender(&uid, policy, &winner)).await;
+                if let Err(why) = told {
+                    tracing::debug!(%why, "a word was not sent");
+                }
+            }
         }
     }
+}
 
-    #[test]
-    fn whoever_looks_the_lower_number_goes() {
-        let (early, late) = (bound(1, "android", "1"), bound(2, "ios", "2"));
-        let rule = |newcomer, holder| contest(DevicePolicy::Cim, newcomer, holder).map(|(loser, _)| loser);
-        assert_eq!(rule(&late, &early), Some(Loser::Holder));
-        assert_eq!(rule(&early, &late), Some(Loser::Newcomer));
-        assert_eq!(rule(&late, &bound(0, "android", "1")), Some(Loser::Holder), "0 gives way to everyone");
+/// Closes `holder`, a connection of this node, if it loses against the newcomer. If the newcomer loses, returns the
+/// conflict and the winner.
+async fn challenge(policy: DevicePolicy, newcomer: &Contender, holder: &Connection) -> Option<(Conflict, Contender)> {
+    let theirs = holder.binding().filter(|_| holder.closed().is_none())?;
+    let theirs = Contender::of(&theirs);
+    match contest(policy, newcomer, &theirs)? {
+        (Loser::Newcomer, conflict) => Some((conflict, theirs)),
+        (Loser::Holder, conflict) => {
+            dismiss(holder, conflict, &newcomer.name).await;
+            None
+        }
     }
+}
+
+async fn dismiss(connection: &Connection, conflict: Conflict, winner: &str) {
+    if conflict == Conflict::OtherDevice {
+        kick::tell(connection, winner).await;
+    }
+    connection.close(Disconnect::REPLACED).await;
 }

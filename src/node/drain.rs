@@ -1,48 +1,42 @@
-//! Drain: refuses new connections, then closes all others with a code that means "reconnect".
+//! Drain: closes all connections with a code that means "reconnect".
 //!
 //! The closes are spread over time, so that not all users connect to the next node in the same second.
 
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
-use super::Node;
+use super::cluster::away::send_away;
+use super::cluster::choose::Directions;
 use crate::disconnect::Disconnect;
+use crate::hub::Hub;
 
 /// Time between two steps.
 const STEP: Duration = Duration::from_millis(500);
 /// Minimum number of connections per step. A small node needs no spreading.
 const MIN_STEP: usize = 100;
 
-impl Node {
-    /// Starts the drain: the node is not ready and accepts no new connection.
-    pub fn begin_drain(&self) {
-        self.draining.store(true, std::sync::atomic::Ordering::Release);
-        self.cluster.lease.news.notify_one();
-    }
-
-    /// Closes all connections, `step_percent` per cent at a time. Returns when all are gone or at `deadline`; the hub
-    /// closes the rest.
-    pub async fn drain(&self, step_percent: u32, deadline: Instant) {
-        let all_gone = async {
-            self.close_in_steps(step_percent).await;
-            while !self.hub.connections().is_empty() {
-                sleep(STEP / 10).await;
-            }
-        };
-        if timeout_at(deadline, all_gone).await.is_err() {
-            tracing::warn!("drain: the grace time is over, the rest is cut");
+/// Closes all connections of `hub`, `step_percent` per cent at a time. Returns when all are gone or at `deadline`; the
+/// hub closes the rest.
+pub(super) async fn close_all(hub: &Hub, directions: &Directions, step_percent: u32, deadline: Instant) {
+    let all_gone = async {
+        close_in_steps(hub, directions, step_percent).await;
+        while !hub.connections().is_empty() {
+            sleep(STEP / 10).await;
         }
+    };
+    if timeout_at(deadline, all_gone).await.is_err() {
+        tracing::warn!("drain: the grace time is over, the rest is cut");
     }
+}
 
-    async fn close_in_steps(&self, step_percent: u32) {
-        let connections = self.hub.connections();
-        let share = connections.len() * step_percent as usize / 100;
-        for (i, step) in connections.chunks(share.max(MIN_STEP)).enumerate() {
-            if i > 0 {
-                sleep(STEP).await;
-            }
-            for connection in step {
-                self.send_away(connection, Disconnect::RESTART).await;
-            }
+async fn close_in_steps(hub: &Hub, directions: &Directions, step_percent: u32) {
+    let connections = hub.connections();
+    let share = connections.len() * step_percent as usize / 100;
+    for (i, step) in connections.chunks(share.max(MIN_STEP)).enumerate() {
+        if i > 0 {
+            sleep(STEP).await;
+        }
+        for connection in step {
+            send_away(directions, connection, Disconnect::RESTART).await;
         }
     }
 }

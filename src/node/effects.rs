@@ -27,7 +27,7 @@ impl Services for NodeServices {
     fn is_online<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, bool> {
         async move {
             let (Some(node), Ok(uid)) = (self.node.upgrade(), Uid::parse(uid)) else { return false };
-            node.is_online(&uid).await
+            node.cluster.lists.is_online(&uid).await
         }
         .boxed()
     }
@@ -35,7 +35,7 @@ impl Services for NodeServices {
     fn connections<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Vec<Presence>> {
         async move {
             let (Some(node), Ok(uid)) = (self.node.upgrade(), Uid::parse(uid)) else { return Vec::new() };
-            let seen = node.connections_anywhere(&uid).await;
+            let seen = node.cluster.lists.connections_anywhere(&uid).await;
             let presence = seen.into_iter().map(|seen| Presence {
                 cid: seen.cid,
                 device: seen.binding.device.clone(),
@@ -50,7 +50,7 @@ impl Services for NodeServices {
     fn members<'a>(&'a self, room: &'a str, offset: u32, limit: u32) -> BoxFuture<'a, Vec<Uid>> {
         async move {
             let (Some(node), Ok(room)) = (self.node.upgrade(), Room::parse(room)) else { return Vec::new() };
-            node.members_of(&room, offset as usize, limit as usize).await
+            node.cluster.lists.members_of(&room, offset as usize, limit as usize).await
         }
         .boxed()
     }
@@ -58,7 +58,7 @@ impl Services for NodeServices {
     fn is_connected(&self, cid: ConnectionId) -> BoxFuture<'_, bool> {
         async move {
             let Some(node) = self.node.upgrade() else { return false };
-            node.is_connected(cid).await
+            node.cluster.changes.is_connected(cid).await
         }
         .boxed()
     }
@@ -66,46 +66,45 @@ impl Services for NodeServices {
     fn commit(&self, effects: Vec<Effect>, hops: u8) -> BoxFuture<'_, ()> {
         async move {
             if let Some(node) = self.node.upgrade() {
-                node.commit(effects, hops).await;
+                commit(&node, effects, hops).await;
             }
         }
         .boxed()
     }
 }
 
-impl Node {
-    /// Applies the effects in order. Consecutive pushes form one batch.
-    async fn commit(&self, effects: Vec<Effect>, hops: u8) {
-        let mut pushes = Vec::new();
-        for effect in effects {
-            if !matches!(effect, Effect::Push(_)) {
-                self.push(std::mem::take(&mut pushes)).await;
+/// Applies the effects in order. Consecutive pushes form one batch.
+async fn commit(node: &Node, effects: Vec<Effect>, hops: u8) {
+    let changes = &node.cluster.changes;
+    let mut pushes = Vec::new();
+    for effect in effects {
+        if !matches!(effect, Effect::Push(_)) {
+            push(node, std::mem::take(&mut pushes)).await;
+        }
+        match effect {
+            Effect::Push(publication) => pushes.push(*publication),
+            Effect::Join(uid, room) => changes.change_user(uid, room, false, hops).await,
+            Effect::Leave(uid, room) => changes.change_user(uid, room, true, hops).await,
+            Effect::Kick(target, words) => {
+                changes.kick(&target, &words).await;
             }
-            match effect {
-                Effect::Push(publication) => pushes.push(*publication),
-                Effect::Join(uid, room) => self.change_user(uid, room, false, hops).await,
-                Effect::Leave(uid, room) => self.change_user(uid, room, true, hops).await,
-                Effect::Kick(target, words) => {
-                    self.kick(&target, &words).await;
-                }
-                Effect::Login(cid, account) => {
-                    self.login_anywhere(cid, *account, hops).await;
-                }
+            Effect::Login(cid, account) => {
+                changes.login_anywhere(cid, *account, hops).await;
             }
         }
-        self.push(pushes).await;
     }
+    push(node, pushes).await;
+}
 
-    async fn push(&self, pushes: Vec<Publication>) {
-        if pushes.is_empty() {
-            return;
-        }
-        let published = self.publish(pushes).await;
-        let mut lost = published.iter().filter(|published| !matches!(published.fate, Fate::Accepted { .. }));
-        // One log line for all, because the plugin controls the number of pushes.
-        if let Some(first) = lost.next() {
-            let more = lost.count();
-            tracing::warn!(id = first.id, fate = ?first.fate, more, "a plugin's push went nowhere");
-        }
+async fn push(node: &Node, pushes: Vec<Publication>) {
+    if pushes.is_empty() {
+        return;
+    }
+    let published = node.publish(pushes).await;
+    let mut lost = published.iter().filter(|published| !matches!(published.fate, Fate::Accepted { .. }));
+    // One log line for all, because the plugin controls the number of pushes.
+    if let Some(first) = lost.next() {
+        let more = lost.count();
+        tracing::warn!(id = first.id, fate = ?first.fate, more, "a plugin's push went nowhere");
     }
 }

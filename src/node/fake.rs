@@ -81,7 +81,7 @@ impl Fake {
 
     /// Streams subscribed and unsubscribed since the last call.
     pub(crate) fn streams(&self) -> Vec<String> {
-        std::mem::take(&mut self.broker.script.lock().streams)
+        self.broker.streams()
     }
 
     /// Sets the filters' judgement of messages with this action. They pass all others.
@@ -153,8 +153,15 @@ impl Fake {
 
 /// Broker and plugins in one type.
 #[derive(Default)]
-struct Scripted {
+pub(in crate::node) struct Scripted {
     script: Mutex<Script>,
+}
+
+impl Scripted {
+    /// Streams subscribed and unsubscribed since the last call.
+    pub(in crate::node) fn streams(&self) -> Vec<String> {
+        std::mem::take(&mut self.script.lock().streams)
+    }
 }
 
 #[derive(Default)]

@@ -3,45 +3,62 @@
 //! Independent of sockets. A user's first and last connection on this node change the subscription and the roster
 //! entry. Both wait for the engine, so changes for one name run one after the other.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use ahash::RandomState;
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::{Node, unavailable};
-use crate::broker::Stream;
-use crate::broker::roster::Fallen;
+use super::cluster::membership::Membership;
+use super::unavailable;
+use crate::broker::roster::{Fallen, Roster};
+use crate::broker::{Broker, Stream};
 use crate::claim::Refusal;
 use crate::code::Code;
 use crate::disconnect::Disconnect;
+use crate::hub::Hub;
 use crate::id::{ConnectionId, Room, Uid};
-use crate::plugin::{Event, Identity};
-
-/// Locks by name. At most one task at a time changes the subscription of a name. Names share locks, so a task must not
-/// take a second one.
-pub(super) struct Turns {
-    hasher: RandomState,
-    slots: Box<[Mutex<()>]>,
-}
+use crate::plugin::{Event, Identity, PluginHost};
 
 /// Number of locks, large enough that concurrent connects seldom share one.
 const TURNS: usize = 1024;
 /// Maximum number of offline reports kept while the engine is unreachable. Further ones are dropped.
 const MAX_UNTOLD: usize = 100_000;
 
-impl Default for Turns {
-    fn default() -> Self {
-        Self { hasher: RandomState::new(), slots: (0..TURNS).map(|_| Mutex::default()).collect() }
-    }
+/// Keeps subscriptions and roster in step with the connections of this node.
+pub(super) struct PresenceTracker {
+    hub: Arc<Hub>,
+    broker: Arc<dyn Broker>,
+    roster: Arc<dyn Roster>,
+    plugins: Arc<dyn PluginHost>,
+    membership: Arc<Membership>,
+    turns: Turns,
+    /// Users with an offline report that waits for the engine.
+    pub(super) untold: parking_lot::Mutex<Vec<Identity>>,
+    /// Users with a connection here and a failed online report.
+    unannounced: parking_lot::Mutex<HashSet<Uid>>,
 }
 
-impl Turns {
-    /// Waits for the lock of `name`.
-    pub(super) async fn of(&self, name: &str) -> MutexGuard<'_, ()> {
-        let slot = usize::try_from(self.hasher.hash_one(name) % TURNS as u64).expect("below TURNS");
-        self.slots[slot].lock().await
+impl PresenceTracker {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        broker: Arc<dyn Broker>,
+        roster: Arc<dyn Roster>,
+        plugins: Arc<dyn PluginHost>,
+        membership: Arc<Membership>,
+    ) -> Self {
+        Self {
+            hub,
+            broker,
+            roster,
+            plugins,
+            membership,
+            turns: Turns::default(),
+            untold: parking_lot::Mutex::default(),
+            unannounced: parking_lot::Mutex::default(),
+        }
     }
-}
 
-impl Node {
     /// Handles a new connection of the user on this node. `first` is true if the user had none here before. Subscribes
     /// the node to the user and updates the roster. Returns true if the user has come online with it.
     ///
@@ -50,22 +67,22 @@ impl Node {
     pub(super) async fn enter(&self, uid: &Uid, first: bool) -> Result<bool, Refusal> {
         let _turn = self.turns.of(uid.as_str()).await;
         // The online report of an earlier connection of the user may have failed.
-        let first = first || self.cluster.unannounced.lock().contains(uid);
+        let first = first || self.unannounced.lock().contains(uid);
         let entered = self.hold_user(uid, first).await;
         if first {
-            let mut unannounced = self.cluster.unannounced.lock();
+            let mut unannounced = self.unannounced.lock();
             let _ = if entered.is_ok() { unannounced.remove(uid) } else { unannounced.insert(uid.clone()) };
         }
         entered
     }
 
     async fn hold_user(&self, uid: &Uid, first: bool) -> Result<bool, Refusal> {
-        if !self.cluster.lease.is_held() {
+        if !self.membership.is_held() {
             return Err(Refusal::new(Code::UNAVAILABLE, Disconnect::CUT_OFF.reason));
         }
         let held = self.broker.hold(Stream::User(uid.clone()));
         let online = if first {
-            let (held, online) = tokio::join!(held, self.cluster.roster.online(uid));
+            let (held, online) = tokio::join!(held, self.roster.online(uid));
             held.and(online)
         } else {
             held.await.map(|()| false)
@@ -81,10 +98,10 @@ impl Node {
             return;
         }
         self.broker.release(&Stream::User(identity.uid.clone()));
-        let was_told = !self.cluster.unannounced.lock().remove(&identity.uid);
-        let gone = self.cluster.roster.offline(&identity.uid).await;
+        let was_told = !self.unannounced.lock().remove(&identity.uid);
+        let gone = self.roster.offline(&identity.uid).await;
         // Without a lease, other nodes report all users of this node offline.
-        if !self.cluster.lease.is_held() || !was_told {
+        if !self.membership.is_held() || !was_told {
             return;
         }
         match gone {
@@ -92,7 +109,7 @@ impl Node {
             Ok(false) => {}
             Err(why) => {
                 tracing::debug!(%why, "a user's going is told later");
-                let mut untold = self.cluster.untold.lock();
+                let mut untold = self.untold.lock();
                 if untold.len() < MAX_UNTOLD {
                     untold.push(identity);
                 }
@@ -102,7 +119,7 @@ impl Node {
 
     /// Repeats failed offline reports, now that the engine answers again.
     pub(super) async fn tell_untold(&self) {
-        let untold = std::mem::take(&mut *self.cluster.untold.lock());
+        let untold = std::mem::take(&mut *self.untold.lock());
         for identity in untold {
             self.quit(identity, 0).await;
         }
@@ -111,7 +128,7 @@ impl Node {
     /// Sends offline events for the users of fallen members. Each user goes to one node in the whole cluster.
     pub(super) async fn tell_fallen(&self) {
         loop {
-            let fallen = match self.cluster.roster.fallen().await {
+            let fallen = match self.roster.fallen().await {
                 Ok(fallen) if fallen.is_empty() => return,
                 Ok(fallen) => fallen,
                 Err(why) => return tracing::debug!(%why, "fallen members are looked for later"),
@@ -129,7 +146,7 @@ impl Node {
     /// Subscribes the node to the room of a new member.
     ///
     /// # Errors
-    /// Same as [`Node::enter`].
+    /// Same as [`PresenceTracker::enter`].
     pub(super) async fn hold_room(&self, room: &Room) -> Result<(), Refusal> {
         let _turn = self.turns.of(room.as_str()).await;
         let held = self.broker.hold(Stream::Room(room.clone())).await;
@@ -142,5 +159,59 @@ impl Node {
         if !self.hub.has_room(room.as_str()) {
             self.broker.release(&Stream::Room(room.clone()));
         }
+    }
+}
+
+/// Locks by name. At most one task at a time changes the subscription of a name. Names share locks, so a task must not
+/// take a second one.
+struct Turns {
+    hasher: RandomState,
+    slots: Box<[Mutex<()>]>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), slots: (0..TURNS).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Turns {
+    /// Waits for the lock of `name`.
+    async fn of(&self, name: &str) -> MutexGuard<'_, ()> {
+        let slot = usize::try_from(self.hasher.hash_one(name) % TURNS as u64).expect("below TURNS");
+        self.slots[slot].lock().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::memory::MemoryRoster;
+    use crate::config::Config;
+    use crate::hub::Settings;
+    use crate::id::IdSequence;
+    use crate::node::fake::Scripted;
+
+    #[tokio::test]
+    async fn presence_needs_no_node() {
+        let config = Config::default();
+        let ids = Arc::new(IdSequence::new(config.node.number, std::time::SystemTime::now()));
+        let (hub, _shards) = Hub::new(&Settings::from(&config), ids);
+        let (hub, roster) = (Arc::new(hub), Arc::new(MemoryRoster::default()) as Arc<dyn Roster>);
+        let script = Arc::new(Scripted::default());
+        let membership = Arc::new(Membership::new(&config, Arc::clone(&hub), Arc::clone(&roster)));
+        let presence = PresenceTracker::new(
+            hub,
+            Arc::clone(&script) as _,
+            roster,
+            Arc::clone(&script) as _,
+            Arc::clone(&membership),
+        );
+        let uid = Uid::parse("1074").unwrap();
+        assert_eq!(presence.enter(&uid, true).await.unwrap_err().code, "503", "no lease yet");
+        membership.join().await.unwrap();
+        assert_eq!(presence.enter(&uid, true).await, Ok(true));
+        presence.quit(Identity { uid, cid: ConnectionId::UNKNOWN, device: None, channel: None }, 0).await;
+        assert_eq!(script.streams(), ["hold 1074", "release 1074"]);
     }
 }

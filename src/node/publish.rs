@@ -1,23 +1,40 @@
 //! Publishing: assigns ids, checks sizes, runs the filters once, and hands the batch to the broker.
 
+mod meters;
+
 use std::sync::Arc;
 
 use super::rooms::not_bound;
-use super::{Connection, Node};
+use crate::broker::Broker;
 use crate::claim::Refusal;
 use crate::clock;
 use crate::code::Code;
 use crate::fate::{Fate, Published};
+use crate::hub::Connection;
+use crate::id::IdSequence;
 use crate::message::{Envelope, MAX_HOPS, Origin, Publication, Publisher, Target};
-use crate::plugin::Judgement;
+use crate::plugin::{Judgement, PluginHost};
 use crate::protocol::check_size;
 use crate::session::Said;
+use meters::Meters;
 
-impl Node {
+/// Publishes messages. The only caller of [`Broker::publish`].
+pub(super) struct Publishing {
+    ids: Arc<IdSequence>,
+    plugins: Arc<dyn PluginHost>,
+    broker: Arc<dyn Broker>,
+    meters: Meters,
+}
+
+impl Publishing {
+    pub(super) fn new(ids: Arc<IdSequence>, plugins: Arc<dyn PluginHost>, broker: Arc<dyn Broker>) -> Self {
+        Self { ids, plugins, broker, meters: Meters::new() }
+    }
+
     /// Runs the filters once on each publication and hands the passed ones to the broker as one batch.
     ///
     /// Returns one result per publication, in order. No message is delivered before the whole batch is judged.
-    pub async fn publish(&self, batch: Vec<Publication>) -> Vec<Published> {
+    pub(super) async fn publish(&self, batch: Vec<Publication>) -> Vec<Published> {
         let now = clock::now_millis();
         let Some(ids) = self.ids.take(batch.len()).await else {
             let unavailable =
@@ -71,7 +88,7 @@ impl Node {
     ///
     /// # Errors
     /// A refusal if the connection is not bound or is not in the room that it writes to.
-    pub async fn publish_from(&self, connection: &Connection, said: Said) -> Result<Published, Refusal> {
+    pub(super) async fn publish_from(&self, connection: &Connection, said: Said) -> Result<Published, Refusal> {
         let binding = connection.binding().ok_or_else(not_bound)?;
         let Said { message, target } = said;
         if let Target::Room(room) = &target
@@ -123,4 +140,21 @@ fn beyond_bounds(envelope: &Envelope) -> Option<Fate> {
         return Some(Fate::TooManyHops);
     }
     check_size(&envelope.message).err().map(Fate::TooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::fake::Scripted;
+    use crate::node::fake::several::publication;
+
+    #[tokio::test]
+    async fn publishing_needs_ids_plugins_and_a_broker_only() {
+        let script = Arc::new(Scripted::default());
+        let ids = Arc::new(IdSequence::new(1, std::time::SystemTime::now()));
+        let publishing = Publishing::new(ids, Arc::clone(&script) as _, Arc::clone(&script) as _);
+        let batch = ["a", "b"].map(|text| publication(Target::Everyone, text));
+        let published = publishing.publish(batch.into()).await;
+        assert!(published.iter().all(|one| one.fate.code() == Code::OK), "{published:?}");
+    }
 }

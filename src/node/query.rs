@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 
-use super::Node;
-use crate::hub::{Binding, Connection};
+use crate::hub::{Binding, Connection, Hub};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::Target;
 use crate::protocol::Form;
@@ -117,7 +116,27 @@ impl Seen {
     }
 }
 
-impl Node {
+/// Queries the connections of this node.
+#[derive(Clone)]
+pub(super) struct Local {
+    hub: Arc<Hub>,
+}
+
+impl Local {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub }
+    }
+
+    /// Live connection with this id.
+    pub(super) fn connection(&self, cid: ConnectionId) -> Option<Connection> {
+        self.hub.connection(cid)
+    }
+
+    /// True if the user has a connection here.
+    pub(super) fn has_user(&self, uid: &Uid) -> bool {
+        self.hub.has_user(uid.as_str())
+    }
+
     /// Live connections of this node that a target names. Empty for rooms and everyone.
     pub(super) fn connections_of(&self, target: &Target) -> Vec<Connection> {
         match target {
@@ -138,8 +157,7 @@ impl Node {
     }
 
     /// Number of online users and of bound connections on this node.
-    #[must_use]
-    pub fn counts_here(&self) -> Counts {
+    pub(super) fn counts(&self) -> Counts {
         let (users, connections) = self.hub.counts();
         Counts { users, connections }
     }
@@ -147,34 +165,27 @@ impl Node {
     /// Counts matches. Without a filter the hub has the numbers; otherwise all candidates are checked.
     pub(super) async fn count(&self, filter: &Filter) -> Counts {
         if filter.is_empty() {
-            return self.counts_here();
+            return self.counts();
         }
-        let mut walk = Walk::new(self, filter, 0);
+        let mut walk = Walk::new(&self.hub, filter, 0);
         let (mut firsts, mut counts) = (Firsts::default(), Counts::default());
         while let Some(chunk) = walk.next().await {
             for (connection, binding) in chunk {
                 counts.connections += 1;
-                counts.users += usize::from(firsts.is_first(self, filter, &connection, &binding));
+                counts.users += usize::from(firsts.is_first(&self.hub, filter, &connection, &binding));
             }
         }
         counts
     }
 
     /// Matching entries with ids above `after`, without the first `skip`, at most `limit`, in ascending order.
-    pub(super) async fn page_here(
-        &self,
-        filter: &Filter,
-        unit: Unit,
-        after: u64,
-        skip: usize,
-        limit: usize,
-    ) -> Part<Seen> {
-        let mut walk = Walk::new(self, filter, after);
+    pub(super) async fn page(&self, filter: &Filter, unit: Unit, after: u64, skip: usize, limit: usize) -> Part<Seen> {
+        let mut walk = Walk::new(&self.hub, filter, after);
         let (mut firsts, mut skip) = (Firsts::default(), skip);
         let mut rows = Vec::new();
         while let Some(chunk) = walk.next().await {
             for (connection, binding) in chunk {
-                if unit == Unit::User && !firsts.is_first(self, filter, &connection, &binding) {
+                if unit == Unit::User && !firsts.is_first(&self.hub, filter, &connection, &binding) {
                     continue;
                 }
                 if skip > 0 {
@@ -190,7 +201,7 @@ impl Node {
     }
 
     /// Matching connections of the user on this node. `None` if there are none.
-    pub(super) fn seen_user(&self, uid: &Uid, filter: &Filter) -> Option<SeenUser> {
+    pub(super) fn user(&self, uid: &Uid, filter: &Filter) -> Option<SeenUser> {
         let mut all = self.hub.user(uid.as_str());
         all.sort_unstable_by_key(Connection::id);
         let fitting: Vec<_> = all.into_iter().filter_map(|c| filter.fit(&c).map(|binding| (c, binding))).collect();
@@ -202,7 +213,7 @@ impl Node {
 
     /// The first `limit` names after `after`, sorted, each with its number of connections. Also returns the total
     /// number of names.
-    pub(super) fn names_here(&self, names: &Names, after: &str, limit: usize) -> (Part<(String, usize)>, usize) {
+    pub(super) fn names(&self, names: &Names, after: &str, limit: usize) -> (Part<(String, usize)>, usize) {
         let mut all: BTreeMap<String, usize> = BTreeMap::new();
         match names {
             Names::Rooms => all.extend(self.hub.rooms().into_iter().map(|(room, n)| (room.to_string(), n))),
@@ -222,7 +233,7 @@ impl Node {
 
 /// Walks over the candidates of a filter in ascending order and returns the matches.
 struct Walk<'a> {
-    node: &'a Node,
+    hub: &'a Hub,
     filter: &'a Filter,
     /// Candidates that the filter names directly. `None` = all connections of the node.
     named: Option<Vec<Connection>>,
@@ -231,13 +242,13 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(node: &'a Node, filter: &'a Filter, after: u64) -> Self {
+    fn new(hub: &'a Hub, filter: &'a Filter, after: u64) -> Self {
         let named = match filter {
-            Filter { uid: Some(uid), .. } => Some(node.hub.user(uid.as_str())),
-            Filter { room: Some(room), .. } => Some(node.hub.room(room.as_str())),
+            Filter { uid: Some(uid), .. } => Some(hub.user(uid.as_str())),
+            Filter { room: Some(room), .. } => Some(hub.room(room.as_str())),
             _ => None,
         };
-        Self { node, filter, named, after, ended: false }
+        Self { hub, filter, named, after, ended: false }
     }
 
     async fn next(&mut self) -> Option<Vec<(Connection, Arc<Binding>)>> {
@@ -249,7 +260,7 @@ impl<'a> Walk<'a> {
                     all.sort_unstable_by_key(Connection::id);
                     all
                 }
-                None => self.node.hub.page(self.after, CHUNK),
+                None => self.hub.page(self.after, CHUNK),
             };
             match chunk.last() {
                 Some(last) => self.after = last.id().as_u64(),
@@ -272,11 +283,11 @@ impl<'a> Walk<'a> {
 struct Firsts(AHashMap<Uid, Option<ConnectionId>>);
 
 impl Firsts {
-    fn is_first(&mut self, node: &Node, filter: &Filter, connection: &Connection, binding: &Binding) -> bool {
+    fn is_first(&mut self, hub: &Hub, filter: &Filter, connection: &Connection, binding: &Binding) -> bool {
         let first = match self.0.get(&binding.uid) {
             Some(first) => *first,
             None => {
-                let all = node.hub.user(binding.uid.as_str());
+                let all = hub.user(binding.uid.as_str());
                 let first = all.iter().filter(|c| filter.fit(c).is_some()).map(Connection::id).min();
                 self.0.insert(binding.uid.clone(), first);
                 first

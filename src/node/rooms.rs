@@ -3,17 +3,22 @@
 //! Independent of other nodes: joins of their connections are in [`super::cluster`].
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Node;
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+
 use super::connect::{identity, identity_of};
+use super::presence::PresenceTracker;
 use crate::claim::Refusal;
 use crate::clock;
 use crate::code::Code;
-use crate::hub::{Connection, Joined, Terms};
+use crate::config::Config;
+use crate::hub::{Connection, Hub, Joined, Terms};
 use crate::id::Room;
 use crate::message::Entries;
-use crate::plugin::{Access, Event, Identity, JoinRequest};
+use crate::plugin::{Access, Event, Identity, JoinRequest, PluginHost};
 use crate::protocol::{self, Reply, ServerFrame};
 
 /// Key of the REPLY that reports the end of a membership to the client.
@@ -21,14 +26,14 @@ const ENDED: &str = "room_left";
 
 /// Rooms that every bound client may join.
 #[derive(Debug, Default)]
-pub(super) struct OpenRooms {
+struct OpenRooms {
     names: HashSet<String>,
     prefixes: Vec<String>,
 }
 
 impl OpenRooms {
     /// Parses `clients.open_rooms`: names, and prefixes that end with `*`.
-    pub(super) fn new(patterns: &[String]) -> Self {
+    fn new(patterns: &[String]) -> Self {
         let mut open = Self::default();
         for pattern in patterns {
             match pattern.strip_suffix('*') {
@@ -45,7 +50,40 @@ impl OpenRooms {
     }
 }
 
-impl Node {
+/// Members of rooms on this node.
+pub(super) struct Rooms {
+    hub: Arc<Hub>,
+    plugins: Arc<dyn PluginHost>,
+    presence: Arc<PresenceTracker>,
+    access_calls: Semaphore,
+    open: ArcSwap<OpenRooms>,
+    /// Maximum number of rooms of one connection.
+    limit: AtomicUsize,
+}
+
+impl Rooms {
+    pub(super) fn new(
+        config: &Config,
+        hub: Arc<Hub>,
+        plugins: Arc<dyn PluginHost>,
+        presence: Arc<PresenceTracker>,
+    ) -> Self {
+        Self {
+            hub,
+            plugins,
+            presence,
+            access_calls: Semaphore::new(config.limits.auth_calls),
+            open: ArcSwap::from_pointee(OpenRooms::new(&config.clients.open_rooms)),
+            limit: AtomicUsize::new(config.clients.rooms),
+        }
+    }
+
+    /// Applies the part of `config` that can change at run time.
+    pub(super) fn reconfigure(&self, config: &Config) {
+        self.limit.store(config.clients.rooms, Ordering::Relaxed);
+        self.open.store(Arc::new(OpenRooms::new(&config.clients.open_rooms)));
+    }
+
     /// Handles a join request of a bound client. The access plugins decide first, then `clients.open_rooms`. Returns
     /// false if the connection was already in the room. After the return, every publish to the room on any node reaches
     /// the connection.
@@ -55,7 +93,12 @@ impl Node {
     /// # Errors
     /// A refusal if the room is not open to this client, or if the connection is not bound or is in too many rooms.
     /// Also if access plugins or the engine do not answer.
-    pub async fn request_join(&self, connection: &Connection, room: Room, data: Entries) -> Result<bool, Refusal> {
+    pub(super) async fn request_join(
+        &self,
+        connection: &Connection,
+        room: Room,
+        data: Entries,
+    ) -> Result<bool, Refusal> {
         let binding = connection.binding().ok_or_else(not_bound)?;
         match connection.membership_ends(&room) {
             Some(false) => return Ok(false),
@@ -75,7 +118,7 @@ impl Node {
         let until = match access {
             Access::Allow(until) => until,
             Access::Refuse(refusal) => return Err(refusal),
-            Access::Abstain if self.open_rooms.load().has(&room) => None,
+            Access::Abstain if self.open.load().has(&room) => None,
             Access::Abstain => {
                 return Err(Refusal::new(Code::FORBIDDEN, format!("room: {room} is not open to this client")));
             }
@@ -96,7 +139,7 @@ impl Node {
     ///
     /// # Errors
     /// A refusal if the connection is not bound or is in too many rooms, or if the engine does not answer.
-    pub(super) async fn join_after(&self, connection: &Connection, room: Room, hops: u8) -> Result<bool, Refusal> {
+    pub(super) async fn join(&self, connection: &Connection, room: Room, hops: u8) -> Result<bool, Refusal> {
         self.enter_room(connection, room, Terms::default(), hops).await
     }
 
@@ -117,9 +160,9 @@ impl Node {
             Joined::Gone => return Err(not_bound()),
         }
         // Must follow the join: the last member to leave checks for other members before it unsubscribes.
-        if let Err(refusal) = self.hold_room(&room).await {
+        if let Err(refusal) = self.presence.hold_room(&room).await {
             self.hub.leave(connection, &room);
-            self.release_room(&room).await;
+            self.presence.release_room(&room).await;
             return Err(refusal);
         }
         self.plugins.notify(Event::RoomJoined(identity, room), hops);
@@ -127,20 +170,16 @@ impl Node {
     }
 
     fn check_room_count(&self, connection: &Connection) -> Result<(), Refusal> {
-        let limit = self.rooms_per_connection.load(Ordering::Relaxed);
+        let limit = self.limit.load(Ordering::Relaxed);
         if connection.rooms().len() < limit {
             return Ok(());
         }
         Err(Refusal::new(Code::TOO_MANY, format!("room: expected at most {limit} rooms a connection, got one more")))
     }
 
-    /// Leaves a room. Returns false if the connection was not in it.
-    pub async fn leave(&self, connection: &Connection, room: &Room) -> bool {
-        self.leave_after(connection, room, 0).await
-    }
-
-    /// Same as [`Node::leave`], after `hops` plugin calls.
-    pub(super) async fn leave_after(&self, connection: &Connection, room: &Room, hops: u8) -> bool {
+    /// Leaves a room. Returns false if the connection was not in it. `hops` counts the plugin calls since the external
+    /// event.
+    pub(super) async fn leave(&self, connection: &Connection, room: &Room, hops: u8) -> bool {
         let left = self.hub.leave(connection, room);
         if left {
             self.has_left(identity(connection), room, hops).await;
@@ -148,11 +187,22 @@ impl Node {
         left
     }
 
+    /// Leaves all rooms that the connection joined for its former user, `identity`.
+    pub(super) async fn leave_all(&self, connection: &Connection, identity: &Identity, hops: u8) {
+        for room in connection.rooms() {
+            if self.hub.leave(connection, &room) {
+                self.presence.release_room(&room).await;
+                self.plugins.notify(Event::RoomLeft(identity.clone(), room), hops);
+            }
+        }
+    }
+
+    /// Tells the plugins that the connection has left the room, and unsubscribes after the last member.
     async fn has_left(&self, identity: Option<Identity>, room: &Room, hops: u8) {
         if let Some(identity) = identity {
             self.plugins.notify(Event::RoomLeft(identity, room.clone()), hops);
         }
-        self.release_room(room).await;
+        self.presence.release_room(room).await;
     }
 
     /// Ends expired memberships and tells their clients. Never returns.
@@ -161,25 +211,25 @@ impl Node {
             for connection in self.hub.memberships_ended().await {
                 for room in self.hub.leave_ended(&connection) {
                     self.has_left(identity(&connection), &room, 0).await;
-                    self.tell_ended(&connection, &room).await;
+                    tell_ended(&connection, &room).await;
                 }
             }
         }
     }
+}
 
-    async fn tell_ended(&self, connection: &Connection, room: &Room) {
-        let reply = Reply {
-            key: ENDED.to_owned(),
-            code: Code::new(410).to_string(),
-            message: "the time in this room is over".to_owned(),
-            timestamp: clock::now_millis(),
-            data: [("room", room.as_str())].into_iter().collect(),
-        };
-        if let Some(form) = connection.form()
-            && let Ok(frame) = protocol::encode(form, ServerFrame::Reply(&reply))
-        {
-            connection.send(frame).await;
-        }
+async fn tell_ended(connection: &Connection, room: &Room) {
+    let reply = Reply {
+        key: ENDED.to_owned(),
+        code: Code::new(410).to_string(),
+        message: "the time in this room is over".to_owned(),
+        timestamp: clock::now_millis(),
+        data: [("room", room.as_str())].into_iter().collect(),
+    };
+    if let Some(form) = connection.form()
+        && let Ok(frame) = protocol::encode(form, ServerFrame::Reply(&reply))
+    {
+        connection.send(frame).await;
     }
 }
 

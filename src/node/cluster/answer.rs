@@ -1,36 +1,66 @@
 //! Handles cluster messages of other nodes: sorts them and answers requests, within size limits.
 //!
-//! Does not know how requests are sent.
+//! [`Requests`] sends the requests of this node.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use prost::Message as _;
+use tokio::sync::mpsc;
 
-use super::Node;
+use super::ask::Requests;
+use super::change::Changes;
 use super::word::{self, Heard, Unreadable};
 use crate::broker::Address;
 use crate::id::{NodeId, Uid};
-use crate::node::query::{Seen, Unit};
+use crate::node::devices::Devices;
+use crate::node::query::{Local, Seen, Unit};
 use crate::protocol::cluster::{self as wire, answer::Says as Reply, question, word::Says};
 use crate::telemetry::names;
 
+/// Maximum number of queued messages. Further ones are dropped, and the requesting node counts this node as missing.
+const INBOX: usize = 1024;
 /// Maximum bytes of rows or names in one reply. The rest is requested again. The smallest record limit of an engine is
 /// 1 MB.
 const MAX_ANSWER_BYTES: usize = 256 << 10;
 /// Maximum number of rows in one reply.
 const MAX_ROWS: usize = 1000;
 
-impl Node {
-    /// Receives a cluster message from the bus. Returns at once; [`Node::attend`] does the slow work.
-    pub(in crate::node) fn hear(&self, from: &NodeId, bytes: &Bytes) {
+/// Receives the cluster messages of other nodes, and answers their requests.
+pub(super) struct Inbox {
+    me: NodeId,
+    local: Local,
+    devices: Arc<Devices>,
+    changes: Arc<Changes>,
+    requests: Arc<Requests>,
+    queue: mpsc::Sender<(NodeId, Heard)>,
+    waiting: Mutex<Option<mpsc::Receiver<(NodeId, Heard)>>>,
+}
+
+impl Inbox {
+    pub(super) fn new(me: NodeId, devices: Arc<Devices>, changes: Arc<Changes>) -> Self {
+        let (queue, waiting) = mpsc::channel(INBOX);
+        let (local, requests) = (changes.local.clone(), Arc::clone(&changes.requests));
+        Self { me, local, devices, changes, requests, queue, waiting: Mutex::new(Some(waiting)) }
+    }
+
+    /// The queue of messages to act on. `None` after the first call.
+    pub(super) fn open(&self) -> Option<mpsc::Receiver<(NodeId, Heard)>> {
+        self.waiting.lock().take()
+    }
+
+    /// Receives a cluster message from the bus. Returns at once; [`Inbox::act_on`] does the slow work.
+    pub(super) fn hear(&self, from: &NodeId, bytes: &Bytes) {
         let heard = match word::read(bytes) {
-            Ok(Says::Answer(answer)) => return self.cluster.asks.take(from, answer),
+            Ok(Says::Answer(answer)) => return self.requests.take(from, answer),
             // This node's own request or announcement, which it has already handled.
-            Ok(Says::Question(question)) if from == self.id() => {
-                return self.cluster.asks.heard_own(question.number, from);
+            Ok(Says::Question(question)) if *from == self.me => {
+                return self.requests.heard_own(question.number, from);
             }
-            Ok(Says::Contender(_)) if from == self.id() => return,
+            Ok(Says::Contender(_)) if *from == self.me => return,
             Ok(Says::Question(question)) => Heard::Question(question),
             Ok(Says::Contender(contender)) => Heard::Contender(contender),
             Err(why) => {
@@ -38,7 +68,7 @@ impl Node {
                 return tracing::warn!(%from, %why, "a word of another node is not understood");
             }
         };
-        if self.cluster.inbox.try_send((from.clone(), heard)).is_err() {
+        if self.queue.try_send((from.clone(), heard)).is_err() {
             metrics::counter!(names::WORDS_REFUSED, "why" => "full").increment(1);
             tracing::warn!(%from, "a word of another node is lost: too many wait");
         }
@@ -53,9 +83,9 @@ impl Node {
                     None => Err(Unreadable::Unknown("a question of another one")),
                 };
                 let reply = reply.unwrap_or_else(|why| Reply::Refused(why.to_string()));
-                self.say(Address::Node(from), word::answer(number, reply)).await;
+                self.requests.say(Address::Node(from), word::answer(number, reply)).await;
             }
-            Heard::Contender(contender) => self.meet(&from, contender).await,
+            Heard::Contender(contender) => self.devices.meet(&from, contender).await,
         }
     }
 
@@ -64,23 +94,23 @@ impl Node {
         use question::Asks;
         async move {
             Ok(match asks {
-                Asks::Count(filter) => Reply::Counts(self.count(&word::read_filter(filter)?).await.into()),
+                Asks::Count(filter) => Reply::Counts(self.local.count(&word::read_filter(filter)?).await.into()),
                 Asks::Page(page) => Reply::Rows(self.page_for(page).await?),
                 Asks::Users(users) => Reply::Crowd(self.crowd_for(users)?),
                 Asks::Names(names) => Reply::Names(self.names_for(&names)?),
                 Asks::Change(change) => {
                     let (change, hops) = word::read_change(change)?;
-                    Reply::Changed((&self.change_here(&change, hops).await).into())
+                    Reply::Changed((&self.changes.change_here(&change, hops).await).into())
                 }
                 Asks::Kick(kick) => {
-                    let closed = self.kick_here(&word::read_target(kick.target)?, &kick.words).await;
+                    let closed = self.changes.kick_here(&word::read_target(kick.target)?, &kick.words).await;
                     Reply::Closed(u32::try_from(closed).unwrap_or(u32::MAX))
                 }
                 Asks::Login(login) => {
                     let (cid, account, hops) = word::read_login(login)?;
-                    Reply::Done(self.login_here(cid, account, hops).await)
+                    Reply::Done(self.changes.login_here(cid, account, hops).await)
                 }
-                Asks::Connected(cid) => Reply::Done(self.hub.connection(word::cid(cid)?).is_some()),
+                Asks::Connected(cid) => Reply::Done(self.local.connection(word::cid(cid)?).is_some()),
             })
         }
         .boxed()
@@ -90,7 +120,7 @@ impl Node {
         let filter = word::read_filter(page.filter.unwrap_or_default())?;
         let unit = if page.users { Unit::User } else { Unit::Connection };
         let skip = usize::try_from(page.skip).unwrap_or(usize::MAX);
-        let part = self.page_here(&filter, unit, page.after, skip, (page.limit as usize).min(MAX_ROWS)).await;
+        let part = self.local.page(&filter, unit, page.after, skip, (page.limit as usize).min(MAX_ROWS)).await;
         let (rows, cut) = within(part.rows.iter().map(|seen: &Seen| seen.into()), wire::Row::encoded_len);
         Ok(wire::Rows { rows, more: part.more || cut })
     }
@@ -98,7 +128,7 @@ impl Node {
     fn crowd_for(&self, users: wire::Users) -> Result<wire::Crowd, Unreadable> {
         let filter = word::read_filter(users.filter.unwrap_or_default())?;
         let uids = users.uids.iter().take(MAX_ROWS).map(|uid| Uid::parse(uid)).collect::<Result<Vec<_>, _>>()?;
-        let seen: Vec<_> = uids.iter().filter_map(|uid| self.seen_user(uid, &filter)).collect();
+        let seen: Vec<_> = uids.iter().filter_map(|uid| self.local.user(uid, &filter)).collect();
         let (mut members, mut bytes) = (Vec::new(), 0);
         for user in &seen {
             let mut member = wire::Member::from(user);
@@ -114,7 +144,7 @@ impl Node {
 
     fn names_for(&self, asked: &wire::Names) -> Result<wire::NameList, Unreadable> {
         let limit = (asked.limit as usize).min(MAX_ROWS);
-        let (part, total) = self.names_here(&word::read_names(asked)?, &asked.after, limit);
+        let (part, total) = self.local.names(&word::read_names(asked)?, &asked.after, limit);
         let name = |(name, connections): (String, usize)| wire::Name {
             name,
             connections: u32::try_from(connections).unwrap_or(u32::MAX),

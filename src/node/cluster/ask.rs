@@ -3,7 +3,8 @@
 //! Independent of the content of the requests.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,10 +12,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::Node;
+use super::membership::Membership;
 use super::word;
-use crate::broker::Address;
-use crate::id::{NodeId, Uid};
+use crate::broker::{Address, Broker};
+use crate::id::{IdSequence, NodeId, Uid};
 use crate::protocol::cluster::{Answer, answer, question};
 use crate::telemetry::names;
 
@@ -34,13 +35,29 @@ pub(super) struct Answers {
 /// A reply with its node. `None` for this node, which does not reply to itself.
 type Heard = (NodeId, Option<answer::Says>);
 
-/// Requests that wait for replies.
-#[derive(Default)]
-pub(super) struct Asks {
-    open: Mutex<HashMap<u64, mpsc::Sender<Heard>>>,
+/// Nodes whose replies are expected.
+enum Expected {
+    Nodes(Vec<NodeId>),
+    /// Number of nodes reached, this node included if it is one of them.
+    Count(u32),
 }
 
-impl Asks {
+/// Sends requests to other nodes.
+pub(in crate::node) struct Requests {
+    ids: Arc<IdSequence>,
+    broker: Arc<dyn Broker>,
+    membership: Arc<Membership>,
+    /// Requests that wait for replies.
+    open: Mutex<HashMap<u64, mpsc::Sender<Heard>>>,
+    /// False once the broker has shown that it does not count the recipients of cluster messages.
+    counts_words: AtomicBool,
+}
+
+impl Requests {
+    pub(in crate::node) fn new(ids: Arc<IdSequence>, broker: Arc<dyn Broker>, membership: Arc<Membership>) -> Self {
+        Self { ids, broker, membership, open: Mutex::default(), counts_words: AtomicBool::new(true) }
+    }
+
     /// Passes a reply to the waiting request.
     pub(super) fn take(&self, from: &NodeId, answer: Answer) {
         self.give(answer.number, from, answer.says);
@@ -56,19 +73,10 @@ impl Asks {
             let _ = waiting.try_send((from.clone(), says));
         }
     }
-}
 
-/// Nodes whose replies are expected.
-enum Expected {
-    Nodes(Vec<NodeId>),
-    /// Number of nodes reached, this node included if it is one of them.
-    Count(u32),
-}
-
-impl Node {
     /// Asks every other node that accepts connections.
     pub(super) async fn ask_all(&self, asks: question::Asks) -> Answers {
-        let others: Vec<NodeId> = self.others().await.into_iter().map(|member| member.id).collect();
+        let others: Vec<NodeId> = self.membership.others().await.into_iter().map(|member| member.id).collect();
         if others.is_empty() {
             return Answers::default();
         }
@@ -82,23 +90,23 @@ impl Node {
 
     /// Asks the other nodes that have the user. Sends fewer messages, but cannot name a node that does not reply.
     pub(super) async fn ask_holders(&self, uid: &Uid, asks: question::Asks) -> Answers {
-        if self.others().await.is_empty() {
+        if self.membership.others().await.is_empty() {
             return Answers::default();
         }
         // On a bus without recipient counts each such request would wait for its full time limit.
-        if !self.cluster.counts_words.load(Ordering::Relaxed) {
+        if !self.counts_words.load(Ordering::Relaxed) {
             return self.ask_all(asks).await;
         }
         let answers = self.ask(Address::User(uid.clone()), asks.clone(), Vec::new()).await;
-        if self.cluster.counts_words.load(Ordering::Relaxed) { answers } else { self.ask_all(asks).await }
+        if self.counts_words.load(Ordering::Relaxed) { answers } else { self.ask_all(asks).await }
     }
 
     async fn ask(&self, address: Address, asks: question::Asks, named: Vec<NodeId>) -> Answers {
         let deadline = Instant::now() + PATIENCE;
         let Some(number) = self.ids.take_one().await else { return Answers { said: Vec::new(), missing: named } };
         let (sender, mut heard) = mpsc::channel(ANSWERS);
-        self.cluster.asks.open.lock().insert(number, sender);
-        let _open = Open(&self.cluster.asks, number);
+        self.open.lock().insert(number, sender);
+        let _open = Open(self, number);
         let told = timeout_at(deadline, self.broker.tell(address.clone(), word::question(number, asks))).await;
         let reached = match told {
             Ok(Ok(reached)) => reached,
@@ -111,7 +119,7 @@ impl Node {
         let expected = match (&address, reached) {
             (Address::User(_), Some(count)) => Expected::Count(count),
             (Address::User(_), None) => {
-                self.cluster.counts_words.store(false, Ordering::Relaxed);
+                self.counts_words.store(false, Ordering::Relaxed);
                 return Answers::default();
             }
             // The request reached no node, so no reply can arrive.
@@ -159,7 +167,7 @@ async fn gather(heard: &mut mpsc::Receiver<Heard>, expected: Expected, deadline:
 }
 
 /// Removes the request on drop, also if the caller stops waiting.
-struct Open<'a>(&'a Asks, u64);
+struct Open<'a>(&'a Requests, u64);
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {

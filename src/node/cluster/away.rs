@@ -7,8 +7,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::Node;
-use super::choose::choose;
+use super::choose::Directions;
 use crate::clock;
 use crate::disconnect::Disconnect;
 use crate::hub::Connection;
@@ -18,39 +17,34 @@ use crate::protocol::{self, Form, Framing, Reply, ServerFrame, websocket};
 /// Key of the REPLY.
 const KEY: &str = "closing";
 
-impl Node {
-    /// Last bytes for a refused client with protocol `form` and address `ip`.
-    #[must_use]
-    pub fn refusal(&self, form: Form, why: Disconnect, ip: Option<IpAddr>) -> Option<Bytes> {
-        let next = self.other_address(&self.key(None, ip));
-        match form.framing {
-            Framing::WebSocket => Some(websocket::close_towards(why, next.as_deref())),
-            Framing::Tcp => closing(form, why, next.as_deref()),
-        }
+/// Last bytes for a refused client with protocol `form` and address `ip`.
+pub(in crate::node) fn refusal(
+    directions: &Directions,
+    form: Form,
+    why: Disconnect,
+    ip: Option<IpAddr>,
+) -> Option<Bytes> {
+    let next = directions.other_address(&directions.key(None, ip));
+    match form.framing {
+        Framing::WebSocket => Some(websocket::close_towards(why, next.as_deref())),
+        Framing::Tcp => closing(form, why, next.as_deref()),
     }
+}
 
-    /// Closes a connection that this node has held until now.
-    pub(in crate::node) async fn send_away(&self, connection: &Connection, why: Disconnect) {
-        // Only the user id is known. Unbound connections are spread by their id.
-        let key = match connection.binding() {
-            Some(binding) => self.key(Some(&binding.uid), None),
-            None => connection.id().to_string(),
-        };
-        let next = self.other_address(&key);
-        if let Some(form) = connection.form().filter(|form| form.framing == Framing::Tcp)
-            && let Some(frame) = closing(form, why, next.as_deref())
-        {
-            connection.send(frame).await;
-        }
-        connection.close_towards(why, next.map(String::into_boxed_str)).await;
+/// Closes a connection that this node has held until now.
+pub(in crate::node) async fn send_away(directions: &Directions, connection: &Connection, why: Disconnect) {
+    // Only the user id is known. Unbound connections are spread by their id.
+    let key = match connection.binding() {
+        Some(binding) => directions.key(Some(&binding.uid), None),
+        None => connection.id().to_string(),
+    };
+    let next = directions.other_address(&key);
+    if let Some(form) = connection.form().filter(|form| form.framing == Framing::Tcp)
+        && let Some(frame) = closing(form, why, next.as_deref())
+    {
+        connection.send(frame).await;
     }
-
-    /// Address of another node that accepts clients, as far as this node knows.
-    fn other_address(&self, key: &str) -> Option<String> {
-        let members = self.cluster.members.known();
-        let others = members.iter().filter(|member| member.id != *self.id() && !member.address.is_empty());
-        choose(others, key).map(|chosen| chosen.address.clone())
-    }
+    connection.close_towards(why, next.map(String::into_boxed_str)).await;
 }
 
 fn closing(form: Form, why: Disconnect, next: Option<&str>) -> Option<Bytes> {

@@ -3,13 +3,18 @@
 //! This node handles its own connections, asks the other nodes for theirs, and sums the results.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use super::Node;
-use super::ask::{Answers, merge_missing};
+use super::ask::{Answers, Requests, merge_missing};
+use super::membership::Membership;
 use super::word;
 use crate::claim::Refusal;
 use crate::id::{ConnectionId, NodeId, Room, Uid};
 use crate::message::Target;
+use crate::node::connect::Binder;
+use crate::node::kick;
+use crate::node::query::Local;
+use crate::node::rooms::Rooms;
 use crate::plugin::Account;
 use crate::protocol::cluster::{self as wire, answer::Says, question::Asks};
 
@@ -75,20 +80,29 @@ impl Changed {
     }
 }
 
-impl Node {
+/// Changes connections on any node.
+pub(in crate::node) struct Changes {
+    pub(in crate::node) local: Local,
+    pub(in crate::node) rooms: Arc<Rooms>,
+    pub(in crate::node) binder: Arc<Binder>,
+    pub(in crate::node) requests: Arc<Requests>,
+    pub(in crate::node) membership: Arc<Membership>,
+}
+
+impl Changes {
     /// Adds the target's connections (connection, device, user, users) on all nodes to the room.
-    pub async fn join_room(&self, target: &Target, room: &Room) -> Changed {
+    pub(in crate::node) async fn join_room(&self, target: &Target, room: &Room) -> Changed {
         self.change_anywhere(Change { leave: false, room: room.clone(), target: target.clone() }, 0).await
     }
 
     /// Removes the target's connections on all nodes from the room.
-    pub async fn leave_room(&self, target: &Target, room: &Room) -> Changed {
+    pub(in crate::node) async fn leave_room(&self, target: &Target, room: &Room) -> Changed {
         self.change_anywhere(Change { leave: true, room: room.clone(), target: target.clone() }, 0).await
     }
 
     /// Closes the target's connections (connection, device, user, users) on all nodes, after a message with the text
     /// `words`.
-    pub async fn kick(&self, target: &Target, words: &str) -> Kicked {
+    pub(in crate::node) async fn kick(&self, target: &Target, words: &str) -> Kicked {
         let closed = self.kick_here(target, words).await;
         let kick = wire::Kick { target: Some(word::target(target)), words: words.to_owned() };
         let answers = self.ask_where(target, Asks::Kick(kick)).await;
@@ -110,7 +124,7 @@ impl Node {
     /// Rebinds a connection on any node to the user that a plugin chose. Returns false if the connection is gone or its
     /// node does not reply.
     pub(in crate::node) async fn login_anywhere(&self, cid: ConnectionId, account: Account, hops: u8) -> bool {
-        if cid.node() == self.number() {
+        if cid.node() == self.membership.me().number {
             return self.login_here(cid, account, hops).await;
         }
         let asks = Asks::Login(word::login(cid, &account, hops));
@@ -119,14 +133,14 @@ impl Node {
 
     /// True if the connection is alive on any node.
     pub(in crate::node) async fn is_connected(&self, cid: ConnectionId) -> bool {
-        if cid.node() == self.number() {
-            return self.hub.connection(cid).is_some();
+        if cid.node() == self.membership.me().number {
+            return self.local.connection(cid).is_some();
         }
         is_done(&self.ask_where(&Target::Connection(cid), Asks::Connected(cid.as_u64())).await)
     }
 
     pub(super) async fn login_here(&self, cid: ConnectionId, account: Account, hops: u8) -> bool {
-        let done = self.login(cid, account, hops).await;
+        let done = self.binder.login(cid, account, hops).await;
         if let Err(refusal) = &done {
             tracing::warn!(reason = refusal.reason, "a plugin's login came to nothing");
         }
@@ -135,13 +149,13 @@ impl Node {
 
     pub(super) async fn change_here(&self, change: &Change, hops: u8) -> Changed {
         let mut told = Changed::default();
-        for connection in self.connections_of(&change.target) {
+        for connection in self.local.connections_of(&change.target) {
             let Some(binding) = connection.binding() else { continue };
             told.here.insert(binding.uid.clone());
             let done = if change.leave {
-                Ok(self.leave_after(&connection, &change.room, hops).await)
+                Ok(self.rooms.leave(&connection, &change.room, hops).await)
             } else {
-                self.join_after(&connection, change.room.clone(), hops).await
+                self.rooms.join(&connection, change.room.clone(), hops).await
             };
             match done {
                 Ok(true) => told.changed += 1,
@@ -150,6 +164,11 @@ impl Node {
             }
         }
         told
+    }
+
+    /// Closes the target's connections on this node and returns their number.
+    pub(super) async fn kick_here(&self, target: &Target, words: &str) -> usize {
+        kick::close_all(self.local.connections_of(target), words).await
     }
 
     async fn change_anywhere(&self, change: Change, hops: u8) -> Changed {
@@ -168,12 +187,15 @@ impl Node {
     /// it possible to name those that do not reply.
     async fn ask_where(&self, target: &Target, asks: Asks) -> Answers {
         match target {
-            Target::Connection(cid) | Target::ConnectionOf(_, cid) if cid.node() == self.number() => Answers::default(),
-            Target::Connection(cid) | Target::ConnectionOf(_, cid) => match self.member_of(cid.node()).await {
-                Some(node) => self.ask_one(&node, asks).await,
+            Target::Connection(cid) | Target::ConnectionOf(_, cid) if cid.node() == self.membership.me().number => {
+                Answers::default()
+            }
+            Target::Connection(cid) | Target::ConnectionOf(_, cid) => match self.membership.member_of(cid.node()).await
+            {
+                Some(node) => self.requests.ask_one(&node, asks).await,
                 None => Answers::default(),
             },
-            _ => self.ask_all(asks).await,
+            _ => self.requests.ask_all(asks).await,
         }
     }
 }

@@ -4,11 +4,11 @@
 //! only its own clients. Independent of HTTP.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::Node;
-use super::membership::AGE;
+use super::membership::{AGE, Membership};
 use crate::broker::roster::Member;
 use crate::config::ChooseBy;
 use crate::id::Uid;
@@ -16,35 +16,52 @@ use crate::id::Uid;
 /// Number of steps of free capacity. Coarse steps keep single connects from shifting the choice.
 const STEPS: u64 = 16;
 
-impl Node {
+/// Directs clients to nodes.
+pub(in crate::node) struct Directions {
+    by: ChooseBy,
+    membership: Arc<Membership>,
+}
+
+impl Directions {
+    pub(in crate::node) fn new(by: ChooseBy, membership: Arc<Membership>) -> Self {
+        Self { by, membership }
+    }
+
     /// Node for this user at this address, or `None` if no node accepts clients. At least one argument is given. If
     /// both are, the configuration decides which one counts.
-    pub async fn choose(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<Member> {
-        let members = self.members_within(AGE).await;
-        let me = self.card();
-        let mine = self.cluster.lease.is_held().then_some(&me);
+    pub(in crate::node) async fn choose(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<Member> {
+        let members = self.membership.members_within(AGE).await;
+        let me = self.membership.card();
+        let mine = self.membership.is_held().then_some(&me);
         let others = members.iter().filter(|member| member.id != me.id);
         choose(others.chain(mine), &self.key(uid, ip)).cloned()
     }
 
     /// Address that the client should use next time, if it belongs to another node.
-    #[must_use]
-    pub fn next_address(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<String> {
-        let members = self.cluster.members.known();
+    pub(in crate::node) fn next_address(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<String> {
+        let members = self.membership.known();
         if members.len() < 2 {
             return None;
         }
-        let me = self.card();
+        let me = self.membership.card();
         let others = members.iter().filter(|member| member.id != me.id);
         let chosen = choose(others.chain([&me]), &self.key(uid, ip))?;
         (chosen.id != me.id && !chosen.address.is_empty()).then(|| chosen.address.clone())
+    }
+
+    /// Address of another node that accepts clients, as far as this node knows.
+    pub(super) fn other_address(&self, key: &str) -> Option<String> {
+        let members = self.membership.known();
+        let me = &self.membership.me().id;
+        let others = members.iter().filter(|member| member.id != *me && !member.address.is_empty());
+        choose(others, key).map(|chosen| chosen.address.clone())
     }
 
     /// Hash key of a client: user or address.
     pub(super) fn key(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> String {
         let ip = ip.map(|ip| ip.to_canonical().to_string());
         let uid = uid.map(ToString::to_string);
-        let key = match self.cluster.choose_by {
+        let key = match self.by {
             ChooseBy::Uid => uid.or(ip),
             ChooseBy::Ip => ip.or(uid),
         };
@@ -53,7 +70,7 @@ impl Node {
 }
 
 /// The member with the highest score for `key`.
-pub(super) fn choose<'a>(members: impl Iterator<Item = &'a Member>, key: &str) -> Option<&'a Member> {
+fn choose<'a>(members: impl Iterator<Item = &'a Member>, key: &str) -> Option<&'a Member> {
     let fit: SmallVec<[_; 8]> = members.filter(|m| m.gateway && !m.draining && m.connections < m.capacity).collect();
     let largest = fit.iter().map(|member| member.capacity).max()?.max(STEPS);
     fit.into_iter().max_by(|a, b| score(a, key, largest).total_cmp(&score(b, key, largest)))

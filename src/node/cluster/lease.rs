@@ -1,20 +1,24 @@
-//! Lease of the node: join, renewal, and loss.
+//! Lease of the node: renewal and loss.
 //!
 //! After half the lease time without a renewal, the node accepts no new connection. After the whole lease time it
 //! closes all connections, because other nodes report their users offline then. So it never keeps users that others
 //! believe gone. Independent of engines: time-outs are measured from before each renewal, so they end no later than the
 //! engine's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Node;
+use super::away::send_away;
+use super::choose::Directions;
+use super::membership::Membership;
 use crate::backoff::Backoff;
-use crate::broker::roster::{LeaseError, Member};
+use crate::broker::roster::LeaseError;
 use crate::disconnect::Disconnect;
+use crate::hub::Hub;
 
 /// Time to live of a lease.
 pub(crate) const TTL: Duration = Duration::from_secs(10);
@@ -28,16 +32,16 @@ const MAX_PAUSE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Lease state of the node.
-pub(in crate::node) struct Lease {
+pub(super) struct Lease {
     standing: Mutex<Standing>,
     /// Notified when other nodes should learn of a change before the next renewal.
-    pub(in crate::node) news: Notify,
+    pub(super) news: Notify,
     /// Notified when the engine has answered a renewal.
-    answered: Notify,
+    pub(super) answered: Notify,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Standing {
+pub(super) enum Standing {
     /// Not in the cluster, for this reason.
     Out(String),
     Held {
@@ -62,12 +66,12 @@ impl Default for Lease {
 
 impl Lease {
     /// True if the node may accept users.
-    pub(in crate::node) fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         matches!(*self.standing.lock(), Standing::Held { .. })
     }
 
     /// Reason why it may not, in one sentence.
-    pub(in crate::node) fn trouble(&self) -> Option<String> {
+    pub(super) fn trouble(&self) -> Option<String> {
         match &*self.standing.lock() {
             Standing::Held { .. } => None,
             Standing::Out(why) => Some(format!("the node is not of the cluster: {why}")),
@@ -75,14 +79,14 @@ impl Lease {
         }
     }
 
-    fn incarnation(&self) -> u64 {
+    pub(super) fn incarnation(&self) -> u64 {
         match *self.standing.lock() {
             Standing::Out(_) => 0,
             Standing::Held { incarnation } | Standing::Late { incarnation, .. } => incarnation,
         }
     }
 
-    fn set(&self, standing: Standing) {
+    pub(super) fn set(&self, standing: Standing) {
         let mut now = self.standing.lock();
         let kind = std::mem::discriminant(&*now);
         if kind != std::mem::discriminant(&standing) {
@@ -95,46 +99,22 @@ impl Lease {
     }
 }
 
-impl Node {
-    /// Joins the cluster. After an error, [`Node::attend`] tries again.
-    ///
-    /// # Errors
-    /// [`LeaseError`].
-    pub async fn join_cluster(&self) -> Result<(), LeaseError> {
-        let joined = self.cluster.roster.join(&self.card()).await;
-        match &joined {
-            Ok(incarnation) => {
-                self.cluster.lease.set(Standing::Held { incarnation: *incarnation });
-                self.refresh().await;
-                self.cluster.lease.answered.notify_one();
-            }
-            Err(why) => self.cluster.lease.set(Standing::Out(why.to_string())),
-        }
-        joined.map(drop)
+/// Keeps the lease of the node.
+pub(super) struct LeaseKeeper {
+    hub: Arc<Hub>,
+    membership: Arc<Membership>,
+    directions: Arc<Directions>,
+}
+
+impl LeaseKeeper {
+    pub(super) fn new(hub: Arc<Hub>, membership: Arc<Membership>, directions: Arc<Directions>) -> Self {
+        Self { hub, membership, directions }
     }
 
-    /// Releases the lease at the end of the node. Call it after [`Node::attend`] is dropped.
-    pub async fn leave_cluster(&self) {
-        self.cluster.lease.set(Standing::Out("it has left".to_owned()));
-        self.cluster.roster.leave().await;
-        self.broker.close().await;
-    }
-
-    /// Current description of this node for the others.
-    #[must_use]
-    pub fn card(&self) -> Member {
-        Member {
-            incarnation: self.cluster.lease.incarnation(),
-            connections: self.hub.live() as u64,
-            draining: self.is_draining(),
-            ..self.cluster.me.clone()
-        }
-    }
-
-    /// Never returns.
-    pub(super) async fn keep_lease(&self) {
+    /// Joins, renews, and joins again after a loss. Never returns.
+    pub(super) async fn keep(&self) {
         loop {
-            if !self.cluster.lease.is_held() {
+            if !self.membership.is_held() {
                 self.join_at_last().await;
             }
             let why = self.renew_while_possible().await;
@@ -144,7 +124,7 @@ impl Node {
 
     async fn join_at_last(&self) {
         let mut backoff = Backoff::new(RETRY / 2, MAX_PAUSE);
-        while self.join_cluster().await.is_err() {
+        while self.membership.join().await.is_err() {
             sleep(backoff.wait()).await;
         }
     }
@@ -153,15 +133,16 @@ impl Node {
     async fn renew_while_possible(&self) -> String {
         let (mut renewed, mut pause) = (Instant::now(), RENEWAL);
         let mut trouble = "no renewal was answered".to_owned();
+        let lease = &self.membership.lease;
         loop {
-            let mark = renewed + if self.cluster.lease.is_held() { TTL / 2 } else { TTL };
+            let mark = renewed + if self.membership.is_held() { TTL / 2 } else { TTL };
             let renewal = async {
                 tokio::select! {
                     () = sleep(pause) => {}
-                    () = self.cluster.lease.news.notified() => {}
+                    () = lease.news.notified() => {}
                 }
                 let begun = Instant::now();
-                (begun, self.cluster.roster.renew(&self.card()).await)
+                (begun, self.membership.renew().await)
             };
             // The deadlines come first, so that after a pause of the whole process nothing happens on an expired lease.
             tokio::select! {
@@ -170,20 +151,20 @@ impl Node {
                     if renewed.elapsed() >= TTL {
                         return trouble;
                     }
-                    let incarnation = self.cluster.lease.incarnation();
-                    self.cluster.lease.set(Standing::Late { incarnation, why: trouble.clone() });
+                    let incarnation = lease.incarnation();
+                    lease.set(Standing::Late { incarnation, why: trouble.clone() });
                 }
                 (begun, result) = renewal => match result {
                     Ok(()) => {
                         (renewed, pause) = (begun, RENEWAL);
-                        let incarnation = self.cluster.lease.incarnation();
-                        self.cluster.lease.set(Standing::Held { incarnation });
-                        self.cluster.lease.answered.notify_one();
+                        let incarnation = lease.incarnation();
+                        lease.set(Standing::Held { incarnation });
+                        lease.answered.notify_one();
                     }
                     Err(LeaseError::Unavailable(why)) => (trouble, pause) = (why.to_string(), RETRY),
                     // By the local clock the lease still holds, so its users were not reported offline: the engine has
                     // lost its data. The node joins again and keeps its connections.
-                    Err(LeaseError::Lost(_)) if renewed.elapsed() < TTL && self.join_cluster().await.is_ok() => {
+                    Err(LeaseError::Lost(_)) if renewed.elapsed() < TTL && self.membership.join().await.is_ok() => {
                         tracing::warn!("the engine had lost the node's lease: it has joined anew, with all its users");
                         (renewed, pause) = (begun, RENEWAL);
                     }
@@ -196,33 +177,16 @@ impl Node {
     /// Closes all connections and waits until they are gone. Users of one incarnation must not be taken for users of
     /// the next.
     async fn give_up(&self, why: String) {
-        self.cluster.lease.set(Standing::Out(why));
+        self.membership.lease.set(Standing::Out(why));
         loop {
             let connections = self.hub.connections();
             if connections.is_empty() {
                 return;
             }
             for connection in connections {
-                self.send_away(&connection, Disconnect::CUT_OFF).await;
+                send_away(&self.directions, &connection, Disconnect::CUT_OFF).await;
             }
             sleep(LOOK).await;
-        }
-    }
-
-    /// Does the work that waits for the engine, after each answered renewal. Never returns. Runs beside the renewals,
-    /// because it may make a call for each of 100 000 users.
-    pub(super) async fn look_around(&self) {
-        loop {
-            self.cluster.lease.answered.notified().await;
-            self.refresh().await;
-            self.tell_fallen().await;
-            self.tell_untold().await;
-        }
-    }
-
-    async fn refresh(&self) {
-        if let Err(why) = self.refresh_members().await {
-            tracing::debug!(%why, "the members stay as they were known");
         }
     }
 }

@@ -5,12 +5,13 @@
 //! of its first connection. Names are merged up to the point that every node has covered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::Node;
-use super::ask::merge_missing;
+use super::ask::{Requests, merge_missing};
+use super::membership::Membership;
 use super::word;
 use crate::id::{ConnectionId, NodeId, Room, Uid};
-use crate::node::query::{Counts, Filter, MAX_DEVICES, Names, Part, Seen, SeenUser, Unit};
+use crate::node::query::{Counts, Filter, Local, MAX_DEVICES, Names, Part, Seen, SeenUser, Unit};
 use crate::protocol::cluster::{self as wire, answer::Says, question::Asks};
 
 /// Maximum number of users per request.
@@ -48,9 +49,20 @@ struct Stretch {
     entries: usize,
 }
 
-impl Node {
+/// Lists of connections, users and rooms of all nodes.
+pub(in crate::node) struct Lists {
+    local: Local,
+    requests: Arc<Requests>,
+    membership: Arc<Membership>,
+}
+
+impl Lists {
+    pub(in crate::node) fn new(local: Local, requests: Arc<Requests>, membership: Arc<Membership>) -> Self {
+        Self { local, requests, membership }
+    }
+
     /// Lists matching connections in ascending order, at most `size`.
-    pub async fn list_connections(
+    pub(in crate::node) async fn connections(
         &self,
         filter: &Filter,
         place: Place<u64>,
@@ -61,7 +73,7 @@ impl Node {
 
     /// Lists users with matching connections, in the order of their first connection. A page may have fewer than `size`
     /// entries before the end, because each user is listed once.
-    pub async fn list_users(
+    pub(in crate::node) async fn users(
         &self,
         filter: &Filter,
         place: Place<u64>,
@@ -72,7 +84,7 @@ impl Node {
         for firsts in firsts.chunks(USERS_AT_ONCE) {
             // A user on several nodes may occur more than once.
             let uids: BTreeSet<Uid> = firsts.iter().map(|seen| seen.binding.uid.clone()).collect();
-            let (mut users, unheard) = self.users(filter, &uids).await;
+            let (mut users, unheard) = self.merged_users(filter, &uids).await;
             merge_missing(&mut missing, unheard);
             for first in firsts {
                 // A user that occurs several times is listed only at its first connection.
@@ -85,7 +97,7 @@ impl Node {
 
     /// Lists rooms by name with their connections, at most `size`. The count is exact if one reply of each node holds
     /// all its rooms. Otherwise a room counts once per node with members.
-    pub async fn list_rooms(&self, place: Place<Room>, size: usize) -> Listing<(Room, usize), usize, Room> {
+    pub(in crate::node) async fn rooms(&self, place: Place<Room>, size: usize) -> Listing<(Room, usize), usize, Room> {
         let (mut skip, mut after) = match place {
             Place::Skip(skip) => (skip, String::new()),
             Place::After(room) => (0, room.to_string()),
@@ -132,11 +144,11 @@ impl Node {
 
     /// True if the user has a connection on any node.
     pub(in crate::node) async fn is_online(&self, uid: &Uid) -> bool {
-        if self.hub.has_user(uid.as_str()) {
+        if self.local.has_user(uid) {
             return true;
         }
         let filter = Filter { uid: Some(uid.clone()), ..Filter::default() };
-        let answers = self.ask_holders(uid, Asks::Count((&filter).into())).await;
+        let answers = self.requests.ask_holders(uid, Asks::Count((&filter).into())).await;
         answers.said.iter().any(|(_, says)| matches!(says, Says::Counts(counts) if counts.users > 0))
     }
 
@@ -144,8 +156,8 @@ impl Node {
     pub(in crate::node) async fn connections_anywhere(&self, uid: &Uid) -> Vec<Seen> {
         let filter = Filter { uid: Some(uid.clone()), ..Filter::default() };
         let asks = Asks::Users(wire::Users { filter: None, uids: vec![uid.to_string()] });
-        let answers = self.ask_holders(uid, asks).await;
-        let mut found = self.seen_user(uid, &filter).map(|user| user.devices).unwrap_or_default();
+        let answers = self.requests.ask_holders(uid, asks).await;
+        let mut found = self.local.user(uid, &filter).map(|user| user.devices).unwrap_or_default();
         for (_, says) in answers.said {
             let Says::Crowd(crowd) = says else { continue };
             let users = crowd.members.into_iter().filter_map(|member| word::read_user(member).ok());
@@ -205,11 +217,11 @@ impl Node {
             Unit::User => counts.users,
             Unit::Connection => counts.connections,
         };
-        let here = self.count(filter).await;
-        let answers = self.ask_all(Asks::Count(filter.into())).await;
-        let others = self.others().await;
+        let here = self.local.count(filter).await;
+        let answers = self.requests.ask_all(Asks::Count(filter.into())).await;
+        let others = self.membership.others().await;
         let mut sum = here;
-        let mut stretches = vec![Stretch { number: self.number(), node: None, entries: entries(here) }];
+        let mut stretches = vec![Stretch { number: self.membership.me().number, node: None, entries: entries(here) }];
         for (node, says) in answers.said {
             let Says::Counts(counts) = says else { continue };
             let Some(number) = others.iter().find(|other| other.id == node).map(|other| other.number) else { continue };
@@ -232,7 +244,7 @@ impl Node {
         skip: usize,
         limit: usize,
     ) -> Option<Part<Seen>> {
-        let Some(node) = &stretch.node else { return Some(self.page_here(filter, unit, after, skip, limit).await) };
+        let Some(node) = &stretch.node else { return Some(self.local.page(filter, unit, after, skip, limit).await) };
         let page = wire::Page {
             filter: Some(filter.into()),
             users: unit == Unit::User,
@@ -240,7 +252,7 @@ impl Node {
             skip: skip as u64,
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
-        let answers = self.ask_one(node, Asks::Page(page)).await;
+        let answers = self.requests.ask_one(node, Asks::Page(page)).await;
         answers.said.into_iter().find_map(|(_, says)| {
             let Says::Rows(wire::Rows { rows, more }) = says else { return None };
             let rows: Vec<Seen> = rows.into_iter().map(word::read_seen).collect::<Result<_, _>>().ok()?;
@@ -250,12 +262,12 @@ impl Node {
     }
 
     /// Returns these users with their connections on all nodes, at most a hundred per node.
-    async fn users(&self, filter: &Filter, uids: &BTreeSet<Uid>) -> (BTreeMap<Uid, SeenUser>, Vec<NodeId>) {
+    async fn merged_users(&self, filter: &Filter, uids: &BTreeSet<Uid>) -> (BTreeMap<Uid, SeenUser>, Vec<NodeId>) {
         let mut found: BTreeMap<Uid, SeenUser> = BTreeMap::new();
-        let here = uids.iter().filter_map(|uid| self.seen_user(uid, filter));
+        let here = uids.iter().filter_map(|uid| self.local.user(uid, filter));
         found.extend(here.map(|user| (user.uid.clone(), user)));
         let asks = wire::Users { filter: Some(filter.into()), uids: uids.iter().map(ToString::to_string).collect() };
-        let answers = self.ask_all(Asks::Users(asks)).await;
+        let answers = self.requests.ask_all(Asks::Users(asks)).await;
         for (_, says) in answers.said {
             let Says::Crowd(crowd) = says else { continue };
             for user in crowd.members.into_iter().filter_map(|member| word::read_user(member).ok()) {
@@ -274,9 +286,9 @@ impl Node {
 
     /// Next names after `after` on all nodes, at most `limit` per node.
     async fn names(&self, names: &Names, after: &str, limit: usize) -> Merged {
-        let (here, mut total) = self.names_here(names, after, limit);
+        let (here, mut total) = self.local.names(names, after, limit);
         let mut parts = vec![here];
-        let answers = self.ask_all(Asks::Names(word::names(names, after, limit))).await;
+        let answers = self.requests.ask_all(Asks::Names(word::names(names, after, limit))).await;
         for (_, says) in answers.said {
             let Says::Names(list) = says else { continue };
             total += usize::try_from(list.total).unwrap_or(usize::MAX);

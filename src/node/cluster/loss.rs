@@ -3,11 +3,14 @@
 //! The report is an unsolicited REPLY with the key `gap`. Every SDK of the family passes on or drops replies with other
 //! keys, and none closes its connection. The lost messages are unknown.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
-use super::Node;
+use bytes::Bytes;
+use tokio::sync::Notify;
+
 use crate::clock;
 use crate::code::Code;
+use crate::hub::Hub;
 use crate::message::Entries;
 use crate::protocol::{self, Form, Reply, ServerFrame};
 use crate::telemetry::names;
@@ -15,17 +18,27 @@ use crate::telemetry::names;
 /// Key of the REPLY.
 const KEY: &str = "gap";
 
-impl Node {
-    /// Notes that messages for this node may be lost. Returns at once; several losses in a row are reported once.
-    pub(in crate::node) fn declare_loss(&self) {
-        metrics::counter!(names::LOSSES_DECLARED).increment(1);
-        self.cluster.lost.notify_one();
+/// Reports possible losses to the clients of this node.
+pub(super) struct Losses {
+    hub: Arc<Hub>,
+    lost: Notify,
+}
+
+impl Losses {
+    pub(super) fn new(hub: Arc<Hub>) -> Self {
+        Self { hub, lost: Notify::new() }
     }
 
-    /// Never returns.
-    pub(super) async fn tell_losses(&self) {
+    /// Notes that messages for this node may be lost. Returns at once; several losses in a row are reported once.
+    pub(super) fn declare(&self) {
+        metrics::counter!(names::LOSSES_DECLARED).increment(1);
+        self.lost.notify_one();
+    }
+
+    /// Tells the clients about each loss. Never returns.
+    pub(super) async fn tell(&self) {
         loop {
-            self.cluster.lost.notified().await;
+            self.lost.notified().await;
             let told = self.tell_gap().await;
             tracing::warn!(clients = told, "messages may have been lost, and the clients were told");
         }

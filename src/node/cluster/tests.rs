@@ -255,13 +255,13 @@ async fn node_with_100_000_pending_offline_notices_keeps_its_lease() {
     several.shared.slow_goodbyes(Duration::from_millis(1));
     let gone =
         |n: usize| Identity { uid: uid(&format!("u{n}")), cid: ConnectionId::UNKNOWN, device: None, channel: None };
-    *several.node(1).cluster.untold.lock() = (0..USERS).map(gone).collect();
+    *several.node(1).presence.untold.lock() = (0..USERS).map(gone).collect();
     let incarnation = several.node(1).card().incarnation;
     several.events();
     // The calls take one or two hundred seconds, many times the lease time.
     for _ in 0..220 {
         several.pass(Duration::from_secs(1)).await;
-        assert!(several.node(1).cluster.lease.is_held() && client.closed().is_none());
+        assert!(several.node(1).cluster.membership.is_held() && client.closed().is_none());
     }
     let (told, others): (Vec<_>, Vec<_>) = several.events().into_iter().partition(|e| e.starts_with("n1: offline u"));
     assert_eq!((told.len(), others), (USERS, Vec::new()), "each was told once, and nobody else");
@@ -332,8 +332,8 @@ async fn a_loss_is_told_to_every_live_client_once() {
     let mut several = Several::new(2).await;
     let (here, there) = (several.connect(1, "a", &[]).await, several.connect(2, "b", &[]).await);
     let unbound = several.attach(1, DevicePolicy::Cim).await.unwrap();
-    several.node(1).declare_loss();
-    several.node(1).declare_loss();
+    several.node(1).cluster.declare_loss();
+    several.node(1).cluster.declare_loss();
     several.settle().await;
     assert_eq!((here.replies(), there.replies().len(), unbound.replies().len()), (vec!["gap".to_owned()], 0, 0));
 }

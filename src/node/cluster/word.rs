@@ -15,7 +15,7 @@ use crate::config::DevicePolicy;
 use crate::hub::Binding;
 use crate::id::{ConnectionId, Device, InvalidName, Room, Uid};
 use crate::message::{Entries, Target};
-use crate::node::devices::Contender;
+use crate::node::devices::matrix::Contender;
 use crate::node::query::{Counts, Filter, Names, Seen, SeenUser};
 use crate::plugin::Account;
 use crate::protocol::Form;
@@ -29,7 +29,7 @@ pub(super) enum Heard {
 
 /// Reason why a message is not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(in crate::node) enum Unreadable {
     /// The message is of an unknown kind or of a later version.
     #[error("expected a word that this version knows, got {0}")]
     Unknown(&'static str),
@@ -57,7 +57,7 @@ pub(super) fn answer(number: u64, says: answer::Says) -> Bytes {
     write(Says::Answer(wire::Answer { number, says: Some(says) }))
 }
 
-pub(super) fn contender(uid: &Uid, policy: DevicePolicy, contender: &Contender) -> Bytes {
+pub(in crate::node) fn contender(uid: &Uid, policy: DevicePolicy, contender: &Contender) -> Bytes {
     let Contender { number, device, channel, name } = contender.clone();
     write(Says::Contender(wire::Contender {
         uid: uid.to_string(),
@@ -73,7 +73,7 @@ fn write(says: Says) -> Bytes {
     wire::Word { says: Some(says) }.encode_to_vec().into()
 }
 
-pub(super) fn read_contender(word: wire::Contender) -> Result<(Uid, DevicePolicy, Contender), Unreadable> {
+pub(in crate::node) fn read_contender(word: wire::Contender) -> Result<(Uid, DevicePolicy, Contender), Unreadable> {
     let uid = Uid::parse(&word.uid)?;
     let policies = [DevicePolicy::AllowAll, DevicePolicy::Cim];
     let policy = policies.into_iter().find(|policy| policy.as_str() == word.policy);

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::code::Code;
 use crate::id::Uid;
 use crate::message::Entries;
-use crate::node::{Call, Identity, Node};
+use crate::node::Node;
 use crate::protocol::{self, Reply, ServerFrame};
 use crate::session::{Action, Input, Rules, Whereabouts};
 use crate::telemetry::{capped, names};
@@ -86,10 +86,8 @@ impl Driver {
                 Input::Bound(bound.map(|()| self.whereabouts(&node, &uid)))
             }
             Action::Handle { key, data } => {
-                let caller = self.identity();
-                let remote = if caller.is_none() { self.arrival.transport.remote.clone() } else { String::new() };
-                let call = Call { key, data, caller, cid: self.connection.id(), remote };
-                Input::Handled(node.handle(call).await)
+                let remote = &self.arrival.transport.remote;
+                Input::Handled(node.handle(&self.connection, key, data, remote).await)
             }
             Action::Join(room, data) => Input::Joined(node.request_join(&self.connection, room, data).await),
             Action::Leave(room) => Input::Left(node.leave(&self.connection, &room).await),
@@ -141,16 +139,6 @@ impl Driver {
         let address = if address.is_empty() { self.own_address() } else { address };
         let next = node.next_address(Some(uid), self.arrival.ip());
         Whereabouts { cid: self.connection.id(), node: node.id().clone(), address, next }
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        let binding = self.connection.binding()?;
-        Some(Identity {
-            uid: binding.uid.clone(),
-            cid: self.connection.id(),
-            device: binding.device.clone(),
-            channel: binding.channel.clone(),
-        })
     }
 
     /// The local address of the socket, which the client connected to as far as this node can see.

@@ -115,12 +115,12 @@ async fn members_of_a_room_come_in_pages_to_plugins() {
     let all = ["a", "c", "e", "g"];
     for asked in 1..=3 {
         for (offset, limit) in [(0, 100), (0, 4), (0, 3), (1, 2), (3, 1), (3, 9), (4, 1), (0, 0)] {
-            let found = several.node(asked).members_of(&room("lobby"), offset, limit).await;
+            let found = several.node(asked).cluster.lists.members_of(&room("lobby"), offset, limit).await;
             let expected: Vec<_> = all.iter().skip(offset).take(limit).map(|who| uid(who)).collect();
             assert_eq!(found, expected, "n{asked}, {limit} from {offset}");
         }
     }
-    assert!(several.node(1).members_of(&room("nowhere"), 0, 10).await.is_empty());
+    assert!(several.node(1).cluster.lists.members_of(&room("nowhere"), 0, 10).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

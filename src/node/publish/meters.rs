@@ -2,7 +2,7 @@
 
 use metrics::{Counter, counter};
 
-use super::Fate;
+use crate::fate::Fate;
 use crate::message::Origin;
 use crate::telemetry::names;
 
