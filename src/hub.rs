@@ -74,8 +74,10 @@ pub struct Binding {
     pub uid: Uid,
     /// The device.
     pub device: Option<Device>,
+    /// True if the device comes from an admission or login. A device that the client claims later does not replace it.
+    pub is_device_admitted: bool,
     /// One of web, android, ios, windows, mac.
-    pub channel: Option<String>,
+    pub channel: Option<Box<str>>,
     /// Time of the user's first bind on the connection, in milliseconds since 1970.
     pub since: i64,
     /// Expiry of the admission, in seconds since 1970.

@@ -2,9 +2,9 @@
 //!
 //! [`Node`] composes one owner for each concern, and its methods only pass calls on:
 //!
-//! - [`publish`]: the one way of a message to the broker; [`deliver`]: its way from the broker to the hub.
+//! - [`publish`]: the one way of a message to the broker; [`deliver`]: the way back to the hub.
 //! - [`connect`]: attach, admission, bind and detach of a connection; [`devices`]: the device matrix.
-//! - [`rooms`]: members of rooms on this node; [`presence`]: subscriptions, and who is online in the cluster.
+//! - [`rooms`]: members of rooms on this node; [`presence`]: subscriptions, and the users online in the cluster.
 //! - [`cluster`]: membership, and requests to other nodes: lists, changes, kicks.
 //! - [`readiness`], [`drain`] and [`effects`]: the node as operators and plugins see it.
 //!
@@ -180,9 +180,9 @@ impl Node {
     /// Adds facts of a bound client. User, expiry and claims stay those of the last admission or login.
     ///
     /// # Errors
-    /// Same as [`Node::bind`].
-    pub async fn rebind(&self, connection: &Connection, kept: Admission, facts: Facts) -> Result<(), Refusal> {
-        self.binder.rebind(connection, kept, facts).await
+    /// A refusal if the connection is not bound, or if the claimed device is not a valid name.
+    pub async fn rebind(&self, connection: &Connection, facts: Facts) -> Result<(), Refusal> {
+        self.binder.rebind(connection, facts).await
     }
 
     /// Removes a connection whose socket is gone.

@@ -26,13 +26,11 @@ use bind::Purpose;
 /// Maximum length of a fact, tag or channel that a client sends about itself, in bytes.
 pub const MAX_FACT_BYTES: usize = 256;
 
-/// The protocol state of one connection.
+/// The protocol state of one connection. Its user is part of the binding, which each input comes with.
 #[derive(Debug)]
 pub struct Session {
     /// Time of opening, milliseconds since 1970.
     since: i64,
-    /// The user of the connection, set once the auth plugins admit it.
-    holder: Option<Box<Admission>>,
     waiting: Waiting,
 }
 
@@ -44,8 +42,6 @@ pub enum Input {
     Refused(Disconnect, Refusal),
     /// A SendBody came.
     Sent(SendBody),
-    /// A plugin bound the connection to this user. The client has been told already.
-    Given(Box<Admission>),
     /// After [`Action::Admit`].
     Admitted(Result<Box<Admission>, Refusal>),
     /// After [`Action::Bind`].
@@ -69,8 +65,8 @@ pub enum Action {
     Admit(Box<Claim>),
     /// Bind the connection as admitted, with the facts that the client sent.
     Bind(Box<Admission>, Facts),
-    /// Add the facts of a client that is already bound; answered like [`Action::Bind`]. The claims stay.
-    Rebind(Box<Admission>, Facts),
+    /// Add the facts of a client that is already bound; answered like [`Action::Bind`].
+    Rebind(Facts),
     /// Ask the plugin that owns the key.
     Handle {
         /// The key.
@@ -90,6 +86,15 @@ pub enum Action {
     Extend(Duration),
     /// Close the connection. Nothing follows.
     Close(Disconnect),
+}
+
+/// The user of a connection, as its binding says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder<'a> {
+    /// The user.
+    pub uid: &'a Uid,
+    /// End of the admission, seconds since 1970.
+    pub expires: Option<u64>,
 }
 
 /// Operator settings that the session needs.
@@ -130,8 +135,8 @@ pub struct Said {
 enum Waiting {
     Nothing,
     Auth(Box<Purpose>),
-    /// The admission takes effect when the bind succeeds.
-    Bind(Box<(Purpose, Admission)>),
+    /// User and expiry are told when the bind succeeds.
+    Bind(Box<(Purpose, Uid, Option<u64>)>),
     Handler(String),
     Join(Room),
     Leave(Room),
@@ -144,19 +149,7 @@ impl Session {
     /// Creates the session of a connection opened at `now` (milliseconds since 1970).
     #[must_use]
     pub fn new(now: i64) -> Self {
-        Self { since: now, holder: None, waiting: Waiting::Nothing }
-    }
-
-    /// The bound user.
-    #[must_use]
-    pub fn uid(&self) -> Option<&Uid> {
-        self.holder.as_deref().map(|admission| &admission.uid)
-    }
-
-    /// End of the admission, seconds since 1970.
-    #[must_use]
-    pub fn expires(&self) -> Option<u64> {
-        self.holder.as_deref().and_then(|admission| admission.expires)
+        Self { since: now, waiting: Waiting::Nothing }
     }
 
     /// True once [`Action::Close`] was returned.
@@ -165,25 +158,21 @@ impl Session {
         matches!(self.waiting, Waiting::Closing)
     }
 
-    /// Processes an input at `now` (milliseconds since 1970) and returns the actions to perform.
+    /// Processes an input at `now` (milliseconds since 1970) and returns the actions to perform. `holder` is the user
+    /// to which the connection is bound now.
     ///
     /// Ignores an answer that the session does not wait for, and every input after [`Action::Close`].
-    pub fn on(&mut self, input: Input, now: i64, rules: &Rules) -> Vec<Action> {
+    pub fn on(&mut self, input: Input, holder: Option<Holder<'_>>, now: i64, rules: &Rules) -> Vec<Action> {
         if self.is_closing() {
             return Vec::new();
         }
         match (input, std::mem::replace(&mut self.waiting, Waiting::Nothing)) {
             (Input::Opened(claim), _) => self.opened(claim),
             (Input::Refused(why, refusal), _) => self.refuse(why, refusal, now),
-            (Input::Given(admission), waiting) => {
-                self.holder = Some(admission);
-                self.waiting = waiting;
-                Vec::new()
-            }
-            (Input::Sent(body), Waiting::Nothing) => self.sent(body, now, rules),
-            (Input::Admitted(answer), Waiting::Auth(purpose)) => self.admitted(answer, *purpose, now),
+            (Input::Sent(body), Waiting::Nothing) => self.sent(body, holder, now, rules),
+            (Input::Admitted(answer), Waiting::Auth(purpose)) => self.admitted(answer, *purpose, holder, now),
             (Input::Bound(answer), Waiting::Bind(pending)) => self.bound(answer, *pending, now),
-            (Input::Handled(answer), Waiting::Handler(key)) => self.handled(answer, key, now, rules),
+            (Input::Handled(answer), Waiting::Handler(key)) => self.handled(answer, key, holder.is_some(), now, rules),
             (Input::Joined(Ok(changed)), Waiting::Join(room)) => changed_room("room_join", &room, changed, now),
             (Input::Joined(Err(refusal)), Waiting::Join(_)) => vec![deny("room_join", refusal, now)],
             (Input::Left(changed), Waiting::Leave(room)) => changed_room("room_leave", &room, changed, now),
@@ -196,16 +185,16 @@ impl Session {
         }
     }
 
-    fn sent(&mut self, body: SendBody, now: i64, rules: &Rules) -> Vec<Action> {
+    fn sent(&mut self, body: SendBody, holder: Option<Holder<'_>>, now: i64, rules: &Rules) -> Vec<Action> {
         let SendBody { key, data, .. } = body;
         let built_in = match key.as_str() {
-            "client_bind" => self.client_bind(&data),
-            "client_refresh" => self.client_refresh(&data),
-            "client_set_tag" => self.set_tag(&data, now),
-            "client_remove_tag" => self.remove_tag(now),
-            "room_join" => self.room_join(&data),
-            "room_leave" => self.room_leave(&data),
-            "message" => self.message(&data, rules),
+            "client_bind" => self.client_bind(&data, holder),
+            "client_refresh" => self.client_refresh(&data, holder),
+            "client_set_tag" => set_tag(&data, holder, now),
+            "client_remove_tag" => remove_tag(holder, now),
+            "room_join" => self.room_join(&data, holder),
+            "room_leave" => self.room_leave(&data, holder),
+            "message" => self.message(&data, holder, rules),
             _ => {
                 self.waiting = Waiting::Handler(key.clone());
                 return vec![Action::Handle { key, data }];
@@ -214,41 +203,21 @@ impl Session {
         built_in.unwrap_or_else(|refusal| vec![deny(&key, refusal, now)])
     }
 
-    fn set_tag(&self, data: &Entries, now: i64) -> Result<Vec<Action>, Refusal> {
-        self.user()?;
-        let tag = required(data, "tag")?;
-        bounded("tag", tag)?;
-        let done = reply("client_set_tag", Code::OK, String::new(), Entries::new(), now);
-        Ok(vec![Action::SetTag(Some(tag.to_owned())), done])
-    }
-
-    fn remove_tag(&self, now: i64) -> Result<Vec<Action>, Refusal> {
-        self.user()?;
-        let done = reply("client_remove_tag", Code::OK, String::new(), Entries::new(), now);
-        Ok(vec![Action::SetTag(None), done])
-    }
-
-    fn room_join(&mut self, data: &Entries) -> Result<Vec<Action>, Refusal> {
-        let room = self.room(data)?;
+    fn room_join(&mut self, data: &Entries, holder: Option<Holder<'_>>) -> Result<Vec<Action>, Refusal> {
+        let room = room(data, holder)?;
         let rest = data.iter().filter(|(key, _)| *key != "room").collect();
         self.waiting = Waiting::Join(room.clone());
         Ok(vec![Action::Join(room, rest)])
     }
 
-    fn room_leave(&mut self, data: &Entries) -> Result<Vec<Action>, Refusal> {
-        let room = self.room(data)?;
+    fn room_leave(&mut self, data: &Entries, holder: Option<Holder<'_>>) -> Result<Vec<Action>, Refusal> {
+        let room = room(data, holder)?;
         self.waiting = Waiting::Leave(room.clone());
         Ok(vec![Action::Leave(room)])
     }
 
-    /// Reads the room from the request of a bound client.
-    fn room(&self, data: &Entries) -> Result<Room, Refusal> {
-        self.user()?;
-        Room::parse(required(data, "room")?).map_err(|e| invalid(format!("room: {e}")))
-    }
-
-    fn message(&mut self, data: &Entries, rules: &Rules) -> Result<Vec<Action>, Refusal> {
-        let uid = self.user()?;
+    fn message(&mut self, data: &Entries, holder: Option<Holder<'_>>, rules: &Rules) -> Result<Vec<Action>, Refusal> {
+        let uid = user(holder)?;
         if !rules.publish {
             return Err(Refusal::new(Code::FORBIDDEN, "clients may not publish here"));
         }
@@ -257,13 +226,13 @@ impl Session {
         Ok(vec![Action::Publish(Box::new(said))])
     }
 
-    fn handled(&self, answer: Option<Answer>, key: String, now: i64, rules: &Rules) -> Vec<Action> {
+    fn handled(&self, answer: Option<Answer>, key: String, is_bound: bool, now: i64, rules: &Rules) -> Vec<Action> {
         let Some(Answer { code, message, data }) = answer else {
             let words = format!("key: nobody here answers {:?}", shortened(&key));
             return vec![reply(&key, Code::NOT_FOUND, words, Entries::new(), now)];
         };
         let mut actions = Vec::with_capacity(2);
-        if self.holder.is_none() && code == Code::OK {
+        if !is_bound && code == Code::OK {
             actions.extend(self.extension(now, rules).map(Action::Extend));
         }
         actions.push(Action::Reply(Reply { key, code: code.to_string(), message, timestamp: now, data }));
@@ -275,10 +244,6 @@ impl Session {
         let age = Duration::from_millis(u64::try_from(now - self.since).unwrap_or(0));
         let left = rules.unbound_max.checked_sub(age)?;
         Some(left.min(rules.unbound)).filter(|d| !d.is_zero())
-    }
-
-    fn user(&self) -> Result<&Uid, Refusal> {
-        self.uid().ok_or_else(|| Refusal::new(Code::UNAUTHORIZED, "the connection is not bound to a user"))
     }
 
     /// Refuses the client with the one reply that every CIM SDK understands, and closes.
@@ -297,6 +262,32 @@ impl Session {
 #[must_use]
 pub fn bind_reply(uid: &Uid, expires: Option<u64>, place: &Whereabouts, now: i64) -> Reply {
     bind::reply_to("client_bind", uid, expires, place, now)
+}
+
+fn user(holder: Option<Holder<'_>>) -> Result<&Uid, Refusal> {
+    holder
+        .map(|holder| holder.uid)
+        .ok_or_else(|| Refusal::new(Code::UNAUTHORIZED, "the connection is not bound to a user"))
+}
+
+/// Reads the room from the request of a bound client.
+fn room(data: &Entries, holder: Option<Holder<'_>>) -> Result<Room, Refusal> {
+    user(holder)?;
+    Room::parse(required(data, "room")?).map_err(|e| invalid(format!("room: {e}")))
+}
+
+fn set_tag(data: &Entries, holder: Option<Holder<'_>>, now: i64) -> Result<Vec<Action>, Refusal> {
+    user(holder)?;
+    let tag = required(data, "tag")?;
+    bounded("tag", tag)?;
+    let done = reply("client_set_tag", Code::OK, String::new(), Entries::new(), now);
+    Ok(vec![Action::SetTag(Some(tag.to_owned())), done])
+}
+
+fn remove_tag(holder: Option<Holder<'_>>, now: i64) -> Result<Vec<Action>, Refusal> {
+    user(holder)?;
+    let done = reply("client_remove_tag", Code::OK, String::new(), Entries::new(), now);
+    Ok(vec![Action::SetTag(None), done])
 }
 
 fn changed_room(key: &str, room: &Room, changed: bool, now: i64) -> Vec<Action> {

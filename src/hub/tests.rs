@@ -157,6 +157,7 @@ fn binding(uid: &str, device: Option<&str>) -> Binding {
         number: 0,
         uid: self::uid(uid),
         device: device.map(|device| Device::parse(device).unwrap()),
+        is_device_admitted: false,
         channel: None,
         since: 0,
         expires: None,

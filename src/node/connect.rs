@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use super::cluster::membership::Membership;
 use super::devices::Devices;
 use super::presence::PresenceTracker;
-use super::rooms::Rooms;
+use super::rooms::{Rooms, not_bound};
 use crate::claim::{Admission, Claim, Facts, Refusal};
 use crate::clock;
 use crate::code::Code;
@@ -111,13 +111,17 @@ impl Binder {
     /// Adds facts of a bound client. User, expiry and claims stay those of the last admission or login.
     ///
     /// # Errors
-    /// Same as [`Binder::bind`].
-    pub(super) async fn rebind(&self, connection: &Connection, kept: Admission, facts: Facts) -> Result<(), Refusal> {
-        let admission = match connection.binding() {
-            Some(bound) => Admission { expires: bound.expires, claims: bound.claims.clone(), ..kept },
-            None => kept,
+    /// A refusal if the connection is not bound, or if the claimed device is not a valid name.
+    pub(super) async fn rebind(&self, connection: &Connection, facts: Facts) -> Result<(), Refusal> {
+        let bound = connection.binding().ok_or_else(not_bound)?;
+        let admission = Admission {
+            uid: bound.uid.clone(),
+            device: None,
+            rooms: Vec::new(),
+            expires: bound.expires,
+            claims: bound.claims.clone(),
         };
-        self.bind(connection, admission, facts).await
+        self.settle(connection, admission, facts, 0).await
     }
 
     /// Rebinds the connection to the user that a plugin chose, and sends the client a bind reply. `hops` counts the
@@ -165,11 +169,15 @@ impl Binder {
             None => None,
         };
         let earlier = before.as_deref();
+        let device_before =
+            |admitted: bool| earlier.filter(|b| b.is_device_admitted == admitted).and_then(|b| b.device.clone());
+        let admitted_device = device.or_else(|| device_before(true));
         let binding = Binding {
             number: self.devices.number(connection, &uid, earlier).await?,
             uid: uid.clone(),
-            device: device.or(claimed).or_else(|| earlier.and_then(|b| b.device.clone())),
-            channel: facts.channel.or_else(|| earlier.and_then(|b| b.channel.clone())),
+            is_device_admitted: admitted_device.is_some(),
+            device: admitted_device.or(claimed).or_else(|| device_before(false)),
+            channel: facts.channel.map(String::into_boxed_str).or_else(|| earlier.and_then(|b| b.channel.clone())),
             since: earlier.map_or_else(clock::now_millis, |b| b.since),
             expires,
             facts: merge(earlier.map(|b| &b.facts), &facts.rest),
@@ -229,7 +237,7 @@ pub(super) fn identity_of(connection: &Connection, binding: &Binding) -> Identit
         uid: binding.uid.clone(),
         cid: connection.id(),
         device: binding.device.clone(),
-        channel: binding.channel.clone(),
+        channel: binding.channel.as_deref().map(str::to_owned),
     }
 }
 

@@ -39,7 +39,7 @@ impl Services for NodeServices {
             let presence = seen.into_iter().map(|seen| Presence {
                 cid: seen.cid,
                 device: seen.binding.device.clone(),
-                channel: seen.binding.channel.clone(),
+                channel: seen.binding.channel.as_deref().map(str::to_owned),
                 rooms: seen.rooms,
             });
             presence.collect()

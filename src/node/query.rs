@@ -102,7 +102,7 @@ impl Filter {
         let binding = connection.binding()?;
         let fits = self.uid.as_ref().is_none_or(|uid| binding.uid == *uid)
             && self.device.as_ref().is_none_or(|device| binding.device.as_ref() == Some(device))
-            && self.channel.as_ref().is_none_or(|channel| binding.channel.as_ref() == Some(channel))
+            && self.channel.as_deref().is_none_or(|channel| binding.channel.as_deref() == Some(channel))
             && self.room.as_ref().is_none_or(|room| connection.rooms().contains(room));
         fits.then_some(binding)
     }

@@ -130,6 +130,22 @@ async fn a_second_bind_adds_and_never_changes_the_user() {
 }
 
 #[tokio::test]
+async fn a_device_of_the_token_outlives_what_a_later_bind_types() {
+    let fake = fake();
+    let connection = fake.attach(DevicePolicy::AllowAll).await;
+    let device = |text: &str| Some(crate::id::Device::parse(text).unwrap());
+    let typed = || Facts { device: Some("typed".to_owned()), ..Facts::default() };
+    assert_eq!(fake.node.rebind(&connection, typed()).await.unwrap_err().code, "401");
+    fake.node.bind(&connection, admission("1"), typed()).await.unwrap();
+    assert_eq!(connection.binding().unwrap().device, device("typed"));
+    let fixed = Admission { device: device("fixed"), ..admission("1") };
+    fake.node.bind(&connection, fixed, Facts::default()).await.unwrap();
+    fake.node.rebind(&connection, typed()).await.unwrap();
+    fake.node.bind(&connection, admission("1"), typed()).await.unwrap();
+    assert_eq!(connection.binding().unwrap().device, device("fixed"));
+}
+
+#[tokio::test]
 async fn a_login_gives_a_connection_its_user_and_may_change_it() {
     let fake = fake();
     let services = NodeServices::new(Arc::downgrade(&fake.node));

@@ -3,7 +3,7 @@
 //! Client input never changes the user. The auth plugins set it once, and a plugin that may log in others can change
 //! it.
 
-use super::{Action, Session, Waiting, Whereabouts, bounded, deny, invalid, optional, required};
+use super::{Action, Holder, Session, Waiting, Whereabouts, bounded, deny, invalid, optional, required, user};
 use crate::claim::{Admission, Claim, Facts, Refusal};
 use crate::code::Code;
 use crate::disconnect::Disconnect;
@@ -42,10 +42,10 @@ impl Session {
         vec![Action::Admit(claim)]
     }
 
-    pub(super) fn client_bind(&mut self, data: &Entries) -> Result<Vec<Action>, Refusal> {
+    pub(super) fn client_bind(&mut self, data: &Entries, holder: Option<Holder<'_>>) -> Result<Vec<Action>, Refusal> {
         let facts = facts_of(data)?;
         let claim = claim_of(data, &facts);
-        let Some(holder) = &self.holder else {
+        let Some(holder) = holder else {
             self.waiting = Waiting::Auth(Box::new(Purpose::First(facts)));
             return Ok(vec![Action::Admit(claim)]);
         };
@@ -53,13 +53,17 @@ impl Session {
             self.waiting = Waiting::Auth(Box::new(Purpose::Again(facts)));
             return Ok(vec![Action::Admit(claim)]);
         }
-        let same = holder.clone();
-        self.waiting = Waiting::Bind(Box::new((Purpose::Again(Facts::default()), (*same).clone())));
-        Ok(vec![Action::Rebind(same, facts)])
+        let purpose = Purpose::Again(Facts::default());
+        self.waiting = Waiting::Bind(Box::new((purpose, holder.uid.clone(), holder.expires)));
+        Ok(vec![Action::Rebind(facts)])
     }
 
-    pub(super) fn client_refresh(&mut self, data: &Entries) -> Result<Vec<Action>, Refusal> {
-        self.user()?;
+    pub(super) fn client_refresh(
+        &mut self,
+        data: &Entries,
+        holder: Option<Holder<'_>>,
+    ) -> Result<Vec<Action>, Refusal> {
+        user(holder)?;
         let token = required(data, "token")?.to_owned();
         self.waiting = Waiting::Auth(Box::new(Purpose::Refresh));
         Ok(vec![Action::Admit(Box::new(Claim { token: Some(token), ..Claim::default() }))])
@@ -69,6 +73,7 @@ impl Session {
         &mut self,
         answer: Result<Box<Admission>, Refusal>,
         purpose: Purpose,
+        holder: Option<Holder<'_>>,
         now: i64,
     ) -> Vec<Action> {
         let mut admission = match (answer, &purpose) {
@@ -76,12 +81,12 @@ impl Session {
             (Err(refusal), Purpose::First(_)) => return self.refuse(Disconnect::UNAUTHORIZED, refusal, now),
             (Err(refusal), _) => return vec![deny(purpose.key(), refusal, now)],
         };
-        if let Some(holder) = &self.holder {
-            if holder.uid != admission.uid {
-                let words = format!("token: expected one of user {}, got another user's", holder.uid);
-                return vec![deny(purpose.key(), Refusal::new(Code::FORBIDDEN, words), now)];
-            }
-            admission.device = admission.device.or_else(|| holder.device.clone());
+        if let Some(holder) = holder
+            && !matches!(purpose, Purpose::First(_))
+            && *holder.uid != admission.uid
+        {
+            let words = format!("token: expected one of user {}, got another user's", holder.uid);
+            return vec![deny(purpose.key(), Refusal::new(Code::FORBIDDEN, words), now)];
         }
         let (purpose, facts) = match purpose {
             Purpose::First(facts) => (Purpose::First(Facts::default()), facts),
@@ -96,23 +101,14 @@ impl Session {
     }
 
     fn bind(&mut self, admission: Box<Admission>, purpose: Purpose, facts: Facts) -> Action {
-        // Rooms and claims are stored with the connection. The session keeps only the fields that a later bind must not
-        // lose.
-        let kept = Admission {
-            uid: admission.uid.clone(),
-            device: admission.device.clone(),
-            rooms: Vec::new(),
-            expires: admission.expires,
-            claims: Entries::new(),
-        };
-        self.waiting = Waiting::Bind(Box::new((purpose, kept)));
+        self.waiting = Waiting::Bind(Box::new((purpose, admission.uid.clone(), admission.expires)));
         Action::Bind(admission, facts)
     }
 
     pub(super) fn bound(
         &mut self,
         answer: Result<Whereabouts, Refusal>,
-        (purpose, admission): (Purpose, Admission),
+        (purpose, uid, expires): (Purpose, Uid, Option<u64>),
         now: i64,
     ) -> Vec<Action> {
         let place = match (answer, &purpose) {
@@ -120,9 +116,7 @@ impl Session {
             (Err(refusal), Purpose::First(_)) => return self.refuse(Disconnect::UNAUTHORIZED, refusal, now),
             (Err(refusal), _) => return vec![deny(purpose.key(), refusal, now)],
         };
-        let told = reply_to(purpose.key(), &admission.uid, admission.expires, &place, now);
-        self.holder = Some(Box::new(admission));
-        vec![Action::Reply(told)]
+        vec![Action::Reply(reply_to(purpose.key(), &uid, expires, &place, now))]
     }
 }
 

@@ -126,7 +126,7 @@ impl From<&Seen> for wire::Row {
             cid: seen.cid.as_u64(),
             uid: binding.uid.to_string(),
             device: binding.device.as_ref().map(ToString::to_string),
-            channel: binding.channel.clone(),
+            channel: binding.channel.as_deref().map(str::to_owned),
             since: binding.since,
             expires: binding.expires,
             rooms: seen.rooms.iter().map(ToString::to_string).collect(),
@@ -142,10 +142,11 @@ pub(super) fn read_seen(row: wire::Row) -> Result<Seen, Unreadable> {
     Ok(Seen {
         cid: cid(row.cid)?,
         binding: Arc::new(Binding {
+            is_device_admitted: false,
             number: 0,
             uid: Uid::parse(&row.uid)?,
             device: row.device.as_deref().map(Device::parse).transpose()?,
-            channel: row.channel,
+            channel: row.channel.map(String::into_boxed_str),
             since: row.since,
             expires: row.expires,
             facts: read_entries(row.facts),

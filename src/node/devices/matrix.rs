@@ -25,7 +25,7 @@ impl Contender {
         Self {
             number: binding.number,
             device: binding.device.clone(),
-            channel: binding.channel.clone(),
+            channel: binding.channel.as_deref().map(str::to_owned),
             name: name.to_owned(),
         }
     }

@@ -74,7 +74,7 @@ async fn access_plugins_read_the_claims_of_the_last_admission_alone() {
     };
     fake.node.bind(&connection, admitted(&[("plan", "gold")]), typed.clone()).await.unwrap();
     assert_eq!(asked_with().await, entries(&[("plan", "gold")]), "what the client typed is no claim");
-    fake.node.rebind(&connection, admission("1074"), typed).await.unwrap();
+    fake.node.rebind(&connection, typed).await.unwrap();
     assert_eq!(asked_with().await, entries(&[("plan", "gold")]), "a bind without a token changes no claim");
     fake.node.bind(&connection, admitted(&[("team", "red")]), facts("web", &[])).await.unwrap();
     assert_eq!(asked_with().await, entries(&[("team", "red")]), "a later admission replaces all claims");
@@ -83,7 +83,7 @@ async fn access_plugins_read_the_claims_of_the_last_admission_alone() {
     let login = Account { admission: Admission { expires, ..admitted(&[]) }, channel: None };
     services.commit(vec![Effect::Login(connection.id(), Box::new(login))], 1).await;
     assert_eq!(asked_with().await, Entries::new(), "so does a login");
-    fake.node.rebind(&connection, admission("1074"), facts("web", &[])).await.unwrap();
+    fake.node.rebind(&connection, facts("web", &[])).await.unwrap();
     let binding = connection.binding().unwrap();
     assert_eq!(binding.expires, expires, "and its end stays, too");
     assert_eq!(binding.facts, entries(&[("join", "*"), ("deviceName", "Firefox")]));

@@ -48,7 +48,7 @@ impl DeviceRow {
         Self {
             cid: seen.cid.as_u64(),
             device: binding.device.as_ref().map(ToString::to_string),
-            channel: binding.channel.clone(),
+            channel: binding.channel.as_deref().map(str::to_owned),
             since: binding.since,
             rooms: seen.rooms.clone(),
             tag: seen.tag.clone(),

@@ -12,11 +12,9 @@ use super::Driver;
 use crate::claim::{Admission, Claim, Refusal};
 use crate::clock;
 use crate::code::Code;
-use crate::id::Uid;
-use crate::message::Entries;
 use crate::node::Node;
 use crate::protocol::{self, Reply, ServerFrame};
-use crate::session::{Action, Input, Rules, Whereabouts};
+use crate::session::{Action, Holder, Input, Rules, Whereabouts};
 use crate::telemetry::{capped, names};
 
 impl Driver {
@@ -43,28 +41,9 @@ impl Driver {
                 unbound_max: config.limits.unbound_max,
             }
         };
-        let now = clock::now_millis();
-        if matches!(input, Input::Sent(_))
-            && let Some(admission) = self.given()
-        {
-            self.session.on(Input::Given(admission), now, &rules);
-        }
-        self.session.on(input, now, &rules)
-    }
-
-    /// The user to which a plugin bound the connection since its last input.
-    fn given(&self) -> Option<Box<Admission>> {
-        let binding = self.connection.binding()?;
-        let is_known = self.session.uid() == Some(&binding.uid) && self.session.expires() == binding.expires;
-        (!is_known).then(|| {
-            Box::new(Admission {
-                uid: binding.uid.clone(),
-                device: binding.device.clone(),
-                rooms: Vec::new(),
-                expires: binding.expires,
-                claims: Entries::new(),
-            })
-        })
+        let binding = self.connection.binding();
+        let holder = binding.as_deref().map(|bound| Holder { uid: &bound.uid, expires: bound.expires });
+        self.session.on(input, holder, clock::now_millis(), &rules)
     }
 
     async fn perform(&mut self, action: Action) -> Option<Input> {
@@ -76,14 +55,12 @@ impl Driver {
             }
             Action::Admit(claim) => Input::Admitted(self.admit(&node, *claim).await),
             Action::Bind(admission, facts) => {
-                let uid = admission.uid.clone();
                 let bound = node.bind(&self.connection, *admission, facts).await;
-                Input::Bound(bound.map(|()| self.whereabouts(&node, &uid)))
+                Input::Bound(bound.map(|()| self.whereabouts(&node)))
             }
-            Action::Rebind(admission, facts) => {
-                let uid = admission.uid.clone();
-                let bound = node.rebind(&self.connection, *admission, facts).await;
-                Input::Bound(bound.map(|()| self.whereabouts(&node, &uid)))
+            Action::Rebind(facts) => {
+                let bound = node.rebind(&self.connection, facts).await;
+                Input::Bound(bound.map(|()| self.whereabouts(&node)))
             }
             Action::Handle { key, data } => {
                 let remote = &self.arrival.transport.remote;
@@ -127,17 +104,18 @@ impl Driver {
 
     async fn admit(&self, node: &Node, claim: Claim) -> Result<Box<Admission>, Refusal> {
         let mut transport = self.arrival.transport.clone();
-        transport.bound = self.session.uid().cloned();
+        transport.bound = self.connection.binding().map(|bound| bound.uid.clone());
         let answer = node.admit(transport, claim).await;
         let outcome = if answer.is_ok() { "admitted" } else { "refused" };
         metrics::counter!(names::ADMISSIONS, "outcome" => outcome).increment(1);
         answer.map(Box::new)
     }
 
-    fn whereabouts(&self, node: &Node, uid: &Uid) -> Whereabouts {
+    fn whereabouts(&self, node: &Node) -> Whereabouts {
         let address = self.guest.gateway().config.load().node.address.clone();
         let address = if address.is_empty() { self.own_address() } else { address };
-        let next = node.next_address(Some(uid), self.arrival.ip());
+        let binding = self.connection.binding();
+        let next = node.next_address(binding.as_deref().map(|bound| &bound.uid), self.arrival.ip());
         Whereabouts { cid: self.connection.id(), node: node.id().clone(), address, next }
     }
 

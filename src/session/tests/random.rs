@@ -53,7 +53,7 @@ fn outcome(action: &Action, how: u8) -> Option<Input> {
 }
 
 /// Sends a request, answers until the session returns no more actions, and collects the replies.
-fn ask(session: &mut Session, (key, which, how): Step) -> (Vec<Reply>, bool) {
+fn ask(session: &mut Client, (key, which, how): Step) -> (Vec<Reply>, bool) {
     let mut replies = Vec::new();
     let body = SendBody { key: KEYS[key].to_owned(), timestamp: 0, data: data(which) };
     let mut actions = std::collections::VecDeque::from(on(session, Input::Sent(body)));
@@ -77,7 +77,7 @@ proptest! {
     fn each_question_has_one_answer_and_the_user_never_changes(
         steps in proptest::collection::vec((0..KEYS.len(), 0..5_usize, 0..4_u8), 0..40),
     ) {
-        let mut session = Session::new(NOW);
+        let mut session = Client::new();
         let mut user: Option<Uid> = None;
         let mut is_over = false;
         for step in steps {
