@@ -219,8 +219,9 @@ impl Lab {
         }
         let config = self.dir.join(format!("skylark-{number}.yaml"));
         let text = format!(
-            "node:\n  id: n{number}\n  number: {number}\nlisteners:\n{}limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
+            "node:\n  id: n{number}\n  number: {number}\n  state: {}\nlisteners:\n{}limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
              plugins:\n  dir: {}\n  cache: {}\nlog:\n  level: warn\n{}{sections}",
+            self.dir.join(format!("state-{number}")).display(),
             self.listeners(node)?,
             dir.display(),
             cache.display(),

@@ -78,8 +78,9 @@ impl Node {
         }
         let listener = |services: &str| format!("  - address: 127.0.0.1:0\n    serves: [{services}]\n");
         let config = format!(
-            "node:\n  id: n1\nlisteners:\n{}{}{}limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
+            "node:\n  id: n1\n  state: {:?}\nlisteners:\n{}{}{}limits:\n  connections_per_ip: 0\n  connects_per_ip: 0\n\
              plugins:\n  dir: {own:?}\n  cache: {:?}\n",
+            dir.path().join("state"),
             listener("ws, api, metrics"),
             listener("cim"),
             listener("cim-tcp"),
