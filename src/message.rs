@@ -18,6 +18,12 @@ pub const MAX_HOPS: u8 = 4;
 pub struct Entries(Vec<(String, String)>);
 
 impl Entries {
+    /// Approximate size of the map in a canonical body, in bytes.
+    #[must_use]
+    pub fn approximate_bytes(&self) -> usize {
+        self.iter().map(|(key, value)| key.len() + value.len() + 6).sum()
+    }
+
     /// Creates an empty map.
     #[must_use]
     pub const fn new() -> Self {
@@ -96,7 +102,7 @@ impl Message {
     /// Approximate size of the canonical body in bytes: all texts plus a small overhead per field.
     #[must_use]
     pub fn approximate_bytes(&self) -> usize {
-        let maps = self.content.iter().chain(self.extra.iter()).map(|(k, v)| k.len() + v.len() + 6).sum::<usize>();
+        let maps = self.content.approximate_bytes() + self.extra.approximate_bytes();
         let texts = [&self.action, &self.sender, &self.receiver, &self.title, &self.image, &self.format];
         maps + texts.iter().map(|t| t.len() + 2).sum::<usize>() + 16
     }

@@ -184,6 +184,7 @@ impl Instance {
     /// Asks a filter.
     pub(in crate::plugin) async fn judge(&mut self, publish: Publish) -> Result<wit::filter::Verdict, Failure> {
         let budget = self.begin(Some(Role::Filter));
+        self.meter.expect(publish.message.approximate_bytes());
         self.store.data_mut().call.publish = Some(publish);
         let filter = self.exports.filter.as_ref().expect("only filters are in the chain");
         let ended = self.meter.drive(budget, filter.call_judge(&mut self.store)).await;
@@ -220,6 +221,7 @@ impl Instance {
         call: &Call,
     ) -> Result<Result<wit::handler::Reply, String>, Failure> {
         let budget = self.begin(Some(Role::Handler));
+        self.meter.expect(call.data.approximate_bytes());
         let call = convert::call(call);
         let handler = self.exports.handler.as_ref().expect("only handlers own keys");
         let ended = self.meter.drive(budget, handler.call_handle(&mut self.store, &call)).await;

@@ -29,6 +29,9 @@ use crate::clock;
 /// Time that is left out for one page fault. Longer than a fault takes, even for a huge page or a first touch inside a
 /// virtual machine.
 const FAULT: Duration = Duration::from_micros(250);
+/// Size of an input from which its call may be a long one, in bytes. A call with a smaller input nearly always ends
+/// before its first tick.
+const LARGE: usize = 16 * 1024;
 /// A timer that is later than this shows that the node did not run.
 const LATE: Duration = Duration::from_millis(20);
 
@@ -84,8 +87,8 @@ pub(in crate::plugin) struct Meter {
     /// Nanoseconds from `origin` to the end of the wall time; 0 = not set yet. The wall time begins with the first tick
     /// or wait.
     deadline: AtomicU64,
-    /// A tick has met the call, so it may be a long one.
-    is_met: AtomicBool,
+    /// The call may be a long one: its input is large, or a tick has met it.
+    may_be_long: AtomicBool,
     /// The guest runs on a thread where it holds up no task.
     is_apart: AtomicBool,
 }
@@ -100,7 +103,7 @@ impl Meter {
             mark: zero(),
             faults: zero(),
             deadline: zero(),
-            is_met: AtomicBool::new(false),
+            may_be_long: AtomicBool::new(false),
             is_apart: AtomicBool::new(false),
         }
     }
@@ -109,7 +112,14 @@ impl Meter {
         for clock in [&self.used, &self.taken, &self.mark, &self.faults, &self.deadline] {
             clock.store(0, Ordering::Relaxed);
         }
-        self.is_met.store(false, Ordering::Relaxed);
+        self.may_be_long.store(false, Ordering::Relaxed);
+    }
+
+    /// Tells the size of the input of the call that starts, in bytes.
+    pub(in crate::plugin) fn expect(&self, input: usize) {
+        if input >= LARGE {
+            self.may_be_long.store(true, Ordering::Relaxed);
+        }
     }
 
     fn deadline(&self, budget: Budget, now: Instant) -> Instant {
@@ -127,7 +137,7 @@ impl Meter {
 
     fn tick_at(&self, budget: Budget, reading: Reading) -> Result<Tick, Overrun> {
         let deadline = self.deadline(budget, reading.now);
-        self.is_met.store(true, Ordering::Relaxed);
+        self.may_be_long.store(true, Ordering::Relaxed);
         if self.mark.load(Ordering::Relaxed) == 0 {
             // Sampling: a call that a tick meets is charged one tick, however long it really ran. Most of these calls
             // are short, and their thread was taken away for a while. Neither clock ends them here; a later tick would.
@@ -171,10 +181,10 @@ impl Meter {
         self.set_mark(Reading::take());
     }
 
-    /// Polls the call off the worker threads after its first tick. A busy worker does not poll its sockets, so each
-    /// slice of a guest that spins would be a pause for them.
+    /// Polls the call off the worker threads if its input is large, else after its first tick. A busy worker does not
+    /// poll its sockets, so each slice of a guest that works for long would be a pause for them.
     fn poll<F: Future>(&self, call: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let place = self.is_met.load(Ordering::Relaxed).then(place_apart).flatten();
+        let place = self.may_be_long.load(Ordering::Relaxed).then(place_apart).flatten();
         let Some(_place) = place else { return call.poll(cx) };
         self.is_apart.store(true, Ordering::Relaxed);
         let polled = block_in_place(|| call.poll(cx));

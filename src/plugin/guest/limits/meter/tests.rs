@@ -148,3 +148,14 @@ async fn a_guest_that_spins_holds_up_no_worker() {
     };
     assert_eq!(tokio::spawn(spins).await.unwrap(), (2, Ok(())), "it yields once, and goes on apart");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn call_with_a_large_input_runs_off_the_workers_from_its_start() {
+    for (input, is_apart) in [(LARGE, true), (LARGE - 1, false)] {
+        let meter = Meter::new();
+        meter.start();
+        meter.expect(input);
+        let seen = meter.drive(BUDGET, async { Ok(meter.is_apart.load(Ordering::Relaxed)) }).await.unwrap();
+        assert_eq!(seen, is_apart, "{input} bytes");
+    }
+}
