@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::support::dice::given;
 use crate::support::gateway::Gateway;
 use flow::{Flow, p99};
-use kinds::{Attack, Kind, Stage};
+use kinds::{Attack, Kind, Others, Stage};
 
 /// Upper bound of the p99 with the hostile client, as a multiple of the p99 without it.
 const MOST: f64 = 3.0;
@@ -27,14 +27,16 @@ async fn play(kind: Kind) {
     Flow::new(&stage.gateway).send(messages / 3 + 1).await;
     let (mut ratios, mut worst) = (Vec::new(), (Duration::ZERO, Duration::ZERO));
     let mut done = 0;
+    let others = Others::begin(&stage);
     for _ in 0..pairs {
         let calm = p99(Flow::new(&stage.gateway).send(messages).await);
-        let attack = Attack::begin(&stage).await;
+        let attack = Attack::begin(&stage);
         let beside = p99(Flow::new(&stage.gateway).send(messages).await);
         done += attack.end().await;
         ratios.push(beside.as_secs_f64() / calm.as_secs_f64());
         worst = (worst.0.max(calm), worst.1.max(beside));
     }
+    others.end().await;
     stage.holds().await;
     ratios.sort_by(f64::total_cmp);
     let median = ratios[ratios.len() / 2];

@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -19,6 +18,8 @@ use crate::support::wire::Form;
 
 /// Minimum number of attempts during a flow; fewer would test nothing.
 const TRIES: usize = 12;
+/// Time between two word lists.
+const LIST_PACE: Duration = Duration::from_millis(200);
 /// NFKC expands this character to 18.
 const LIGATURE: &str = "\u{fdfa}";
 const GRANTS: &str = "grants = [\"directory\", \"outbox\", \"timers\", \"login\", \"kv\", \"counters\", \"http\"]";
@@ -76,73 +77,67 @@ impl Stage {
     }
 }
 
-/// A running hostile client, and clients that connect meanwhile.
-pub struct Attack<'a> {
-    stage: &'a Stage,
+/// Attempts of the hostile client, and the end of its task.
+type Tries = watch::Sender<usize>;
+
+/// Clients and an operator who do nothing hostile. They are active with the attack and without it.
+pub struct Others {
     stop: watch::Sender<bool>,
-    tries: Arc<Tries>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-#[derive(Default)]
-struct Tries {
-    count: AtomicUsize,
-    news: Notify,
-}
-
-/// Notifies when a task ends for any reason.
-struct Bell(Arc<Tries>);
-
-impl Drop for Bell {
-    fn drop(&mut self) {
-        self.0.news.notify_one();
-    }
-}
-
-impl Tries {
-    fn add(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.news.notify_one();
-    }
-}
-
-impl<'a> Attack<'a> {
-    pub async fn begin(stage: &'a Stage) -> Self {
+impl Others {
+    pub fn begin(stage: &Stage) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let tries = Arc::<Tries>::default();
-        let ws = stage.gateway.address("ws");
-        if stage.kind == Kind::Store {
-            stage.weather.fill_disk(true);
-        }
-        let mut tasks = vec![tokio::spawn(attack(stage.kind, ws, Arc::clone(&tries), stopped.clone()))];
+        let mut tasks = Vec::new();
         if stage.kind != Kind::Store {
-            tasks.push(tokio::spawn(newcomers(ws, stopped.clone())));
+            tasks.push(tokio::spawn(newcomers(stage.gateway.address("ws"), stopped.clone())));
         }
         if stage.kind == Kind::Probation {
-            tasks.push(tokio::spawn(new_lists(stage.gateway.folder.clone(), Arc::clone(&tries), stopped)));
+            tasks.push(tokio::spawn(new_lists(stage.gateway.folder.clone(), stopped)));
         }
-        Self { stage, stop, tries, tasks }
+        Self { stop, tasks }
     }
 
-    /// Ends the attack after enough attempts, and returns their number.
-    pub async fn end(self) -> usize {
-        let enough = async {
-            let goes_on = || self.tasks.iter().all(|task| !task.is_finished());
-            while self.tries.count.load(Ordering::Relaxed) < TRIES && goes_on() {
-                self.tries.news.notified().await;
-            }
-        };
-        within("tries of the hostile client", enough).await;
+    pub async fn end(self) {
         self.stop.send_replace(true);
         for task in self.tasks {
             task.await.expect("nobody else is refused");
         }
+    }
+}
+
+/// A hostile client at work.
+pub struct Attack<'a> {
+    stage: &'a Stage,
+    stop: watch::Sender<bool>,
+    tries: watch::Receiver<usize>,
+    task: JoinHandle<()>,
+}
+
+impl<'a> Attack<'a> {
+    pub fn begin(stage: &'a Stage) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let (tries, count) = watch::channel(0);
+        if stage.kind == Kind::Store {
+            stage.weather.fill_disk(true);
+        }
+        let task = tokio::spawn(attack(stage.kind, stage.gateway.address("ws"), tries, stopped));
+        Self { stage, stop, tries: count, task }
+    }
+
+    /// Ends the attack after enough attempts, and returns their number.
+    pub async fn end(mut self) -> usize {
+        // An error means that the task has ended; waiting for it below tells why.
+        let _ = within("tries of the hostile client", self.tries.wait_for(|tries| *tries >= TRIES)).await;
+        self.stop.send_replace(true);
+        self.task.await.expect("the attack goes as planned");
         if self.stage.kind == Kind::Store {
             self.stage.weather.fill_disk(false);
             let mut client = connect(self.stage.gateway.address("ws"), "later").await;
             within("the store", async { while add(&mut client).await["code"] != "200" {} }).await;
         }
-        self.tries.count.load(Ordering::Relaxed)
+        *self.tries.borrow()
     }
 }
 
@@ -174,8 +169,7 @@ async fn newcomers(ws: SocketAddr, stopped: watch::Receiver<bool>) {
     }
 }
 
-async fn attack(kind: Kind, ws: SocketAddr, tries: Arc<Tries>, stopped: watch::Receiver<bool>) {
-    let _bell = Bell(Arc::clone(&tries));
+async fn attack(kind: Kind, ws: SocketAddr, tries: Tries, stopped: watch::Receiver<bool>) {
     if kind == Kind::Name {
         return bad_names(ws, &tries, &stopped).await;
     }
@@ -189,7 +183,7 @@ async fn attack(kind: Kind, ws: SocketAddr, tries: Arc<Tries>, stopped: watch::R
             Kind::Store => assert!(["200", "503"].iter().any(|code| reply["code"] == *code), "{reply}"),
             _ => assert_ne!(reply["code"], "500", "{reply}"),
         }
-        tries.add();
+        tries.send_modify(|tries| *tries += 1);
     }
 }
 
@@ -213,28 +207,23 @@ async fn bad_names(ws: SocketAddr, tries: &Tries, stopped: &watch::Receiver<bool
         let (_client, reply) = dial(ws, name).await;
         let words = reply["message"].as_str().unwrap_or_default();
         assert!(reply["code"] == "401" && words.starts_with("uid: expected "), "{reply}");
-        tries.add();
+        tries.send_modify(|tries| *tries += 1);
         if *stopped.borrow() {
             return;
         }
     }
 }
 
-/// Installs a new word list after every few attempts.
-async fn new_lists(folder: Folder, tries: Arc<Tries>, mut stopped: watch::Receiver<bool>) {
+/// Installs new word lists one after the other, so that one is always on probation.
+async fn new_lists(folder: Folder, stopped: watch::Receiver<bool>) {
     let list = fs::read_to_string(samples().join("word-filter.toml")).unwrap();
+    let mut pace = tokio::time::interval(LIST_PACE);
     for number in 0.. {
+        pace.tick().await;
+        if *stopped.borrow() {
+            return;
+        }
         let new = list.replace("\"gossip\"", &format!("\"gossip\", \"rumour{number}\""));
         folder.put("word-filter.toml", new.as_bytes());
-        let seen = tries.count.load(Ordering::Relaxed);
-        let tried = async {
-            while tries.count.load(Ordering::Relaxed) < seen + 4 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::select! {
-            () = tried => {}
-            _ = stopped.wait_for(|stopped| *stopped) => return,
-        }
     }
 }
