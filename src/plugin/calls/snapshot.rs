@@ -2,21 +2,16 @@
 //!
 //! A reader loads it once and keeps it, so that one publish never sees two sets.
 
+pub(in crate::plugin) mod states;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::version::Version;
 use crate::plugin::guest::manifest::matching::Rules;
-use crate::plugin::guest::manifest::share::Share;
-use crate::plugin::{OnTrial, Rejected, Role, SetApart, Status};
-
-/// A version that serves a share of the senders beside the one that serves all others.
-#[derive(Clone)]
-pub(in crate::plugin) struct Canary {
-    pub(in crate::plugin) version: Arc<Version>,
-    pub(in crate::plugin) share: Share,
-}
+use crate::plugin::{OnTrial, Role, SetApart, Status};
+use states::{Canary, Entry};
 
 /// Versions that answer in one role, or for one key.
 #[derive(Default)]
@@ -39,58 +34,6 @@ pub(in crate::plugin) enum Gate {
     },
 }
 
-/// A gate with a missing or broken plugin.
-#[derive(Debug, Clone, PartialEq)]
-pub(in crate::plugin) struct Shut {
-    pub(in crate::plugin) roles: Vec<Role>,
-    /// True if the plugin has served in these roles. Otherwise they are assumed, or stated by its manifest.
-    pub(in crate::plugin) proved: bool,
-    pub(in crate::plugin) order: i64,
-    pub(in crate::plugin) rules: Rules,
-}
-
-/// One plugin, serving or not.
-#[derive(Clone)]
-pub(in crate::plugin) struct Entry {
-    pub(in crate::plugin) name: Arc<str>,
-    pub(in crate::plugin) state: State,
-    pub(in crate::plugin) live: Option<Arc<Version>>,
-    /// The canary beside the live version.
-    pub(in crate::plugin) canary: Option<Canary>,
-    /// The version that served before, for a rollback.
-    pub(in crate::plugin) previous: Option<Arc<Version>>,
-    /// True while the canary, or else the live version, is on probation.
-    pub(in crate::plugin) probation: bool,
-    pub(in crate::plugin) shut: Option<Shut>,
-    pub(in crate::plugin) rejected: Option<Rejected>,
-    /// The version that a rollback in an earlier run restored, and why it does not serve now.
-    pub(in crate::plugin) lost: Option<Rejected>,
-}
-
-/// State of a plugin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::plugin) enum State {
-    /// It serves.
-    Live,
-    /// Its manifest or the operator disabled it.
-    Disabled,
-    /// Its file was refused and no older version serves.
-    Rejected,
-    /// Its file is gone and its role refuses.
-    Missing,
-}
-
-impl State {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Disabled => "disabled",
-            Self::Rejected => "rejected",
-            Self::Missing => "missing",
-        }
-    }
-}
-
 /// The snapshot.
 #[derive(Default)]
 pub(in crate::plugin) struct Snapshot {
@@ -108,12 +51,12 @@ impl Snapshot {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut handlers: HashMap<String, Served> = HashMap::new();
         for entry in &entries {
-            if let Some(version) = &entry.live {
+            if let Some(version) = entry.live() {
                 for key in &version.keys {
                     handlers.entry(key.clone()).or_default().stable = Some(Arc::clone(version));
                 }
             }
-            if let Some(canary) = &entry.canary {
+            if let Some(canary) = entry.canary() {
                 for key in &canary.version.keys {
                     handlers.entry(key.clone()).or_default().canary = Some(canary.clone());
                 }
@@ -131,8 +74,7 @@ impl Snapshot {
 
     /// Snapshot of one plugin alone.
     pub(in crate::plugin) fn of_one(version: &Arc<Version>) -> Self {
-        let live = Some(Arc::clone(version));
-        Self::new(vec![Entry { live, ..Entry::empty(&version.name, State::Live) }])
+        Self::new(vec![Entry::serving(&version.name, Arc::clone(version))])
     }
 
     /// This snapshot with one plugin in its current state; `None` removes it.
@@ -143,7 +85,7 @@ impl Snapshot {
 
     /// The version of a plugin that serves all senders but the canary's.
     pub(in crate::plugin) fn live(&self, name: &str) -> Option<Arc<Version>> {
-        self.entries.iter().find(|entry| *entry.name == *name)?.live.clone()
+        self.entries.iter().find(|entry| *entry.name == *name)?.live().cloned()
     }
 
     pub(in crate::plugin) fn is_empty(&self) -> bool {
@@ -152,7 +94,7 @@ impl Snapshot {
 
     /// Why traffic should go elsewhere for now. Missing plugins are shown by their state instead.
     pub(in crate::plugin) fn faults(&self) -> impl Iterator<Item = String> {
-        let refused = self.entries.iter().filter(|entry| entry.state == State::Rejected && entry.shut.is_some());
+        let refused = self.entries.iter().filter(|entry| entry.is_refused() && entry.shut().is_some());
         let refused =
             refused.map(|entry| format!("plugin {}: its file is refused, and so its role refuses", entry.name));
         let auth = self.auth.iter().filter_map(|gate| match gate {
@@ -210,11 +152,11 @@ impl Gate {
 fn chain(entries: &[Entry], role: Role) -> Vec<Gate> {
     let mut gates: Vec<(i64, Gate)> = Vec::new();
     for entry in entries {
-        let stable = entry.live.clone().filter(|version| version.roles.contains(&role));
-        let canary = entry.canary.clone().filter(|canary| canary.version.roles.contains(&role));
+        let stable = entry.live().cloned().filter(|version| version.roles.contains(&role));
+        let canary = entry.canary().cloned().filter(|canary| canary.version.roles.contains(&role));
         if let Some(version) = stable.as_ref().or(canary.as_ref().map(|canary| &canary.version)) {
             gates.push((version.manifest.order, Gate::Live(Served { stable, canary })));
-        } else if let Some(shut) = entry.shut.as_ref().filter(|shut| shut.roles.contains(&role)) {
+        } else if let Some(shut) = entry.shut().filter(|shut| shut.roles.contains(&role)) {
             gates.push((shut.order, Gate::Shut { plugin: Arc::clone(&entry.name), rules: shut.rules.clone() }));
         }
     }
@@ -223,30 +165,9 @@ fn chain(entries: &[Entry], role: Role) -> Vec<Gate> {
 }
 
 impl Entry {
-    /// Entry of a plugin without a version.
-    pub(in crate::plugin) fn empty(name: &Arc<str>, state: State) -> Self {
-        Self {
-            name: Arc::clone(name),
-            state,
-            live: None,
-            canary: None,
-            previous: None,
-            probation: false,
-            shut: None,
-            rejected: None,
-            lost: None,
-        }
-    }
-
-    /// All versions that serve, or that a rollback may restore.
-    pub(in crate::plugin) fn versions(&self) -> impl Iterator<Item = &Arc<Version>> {
-        let canary = self.canary.iter().map(|canary| &canary.version);
-        self.live.iter().chain(canary).chain(&self.previous)
-    }
-
     pub(in crate::plugin) fn status(&self) -> Status {
-        let live = self.live.as_ref();
-        let shut = self.shut.as_ref().map(|shut| shut.roles.as_slice()).unwrap_or_default();
+        let live = self.live();
+        let shut = self.shut().map(|shut| shut.roles.as_slice()).unwrap_or_default();
         let roles = live.map_or(shut, |version| version.roles.as_slice());
         Status {
             name: Arc::clone(&self.name),
@@ -266,9 +187,9 @@ impl Entry {
             circuit: live.map(|version| version.breaker.state()),
             circuits_opened: live.map_or(0, |version| version.breaker.times_opened()),
             set_apart: live.map(|version| set_apart(version)).unwrap_or_default(),
-            probation: self.probation,
-            previous: self.previous.as_ref().map(|version| version.mark.hash.to_string()),
-            canary: self.canary.as_ref().map(Canary::status),
+            probation: self.probation().is_some(),
+            previous: self.previous().map(|version| version.mark.hash.to_string()),
+            canary: self.canary().map(Canary::status),
             rejected: self.rejected.clone(),
             lost: self.lost.clone(),
         }

@@ -33,15 +33,15 @@ use wasmtime::component::Component;
 use super::disk::{self, Files, Owners, ReadError, Seen};
 use super::load::{self, Env, Fault};
 use crate::config::Plugins;
-use crate::plugin::calls::snapshot::{Entry, Snapshot};
+use crate::plugin::calls::snapshot::Snapshot;
+use crate::plugin::calls::snapshot::states::{Entry, ProbationRules};
 use crate::plugin::calls::version::{Condemned, Version};
 use crate::plugin::guest::files::{Mark, Source};
 use crate::plugin::guest::manifest::Manifest;
 use crate::telemetry::names;
 
 use kept::Kept;
-use memory::{Memory, RolledBack};
-use probation::Trial;
+use memory::{Memory, Rollback};
 pub(in crate::plugin) use words::Command;
 
 /// Time after which a missing file, or an empty manifest, counts as deleted.
@@ -55,7 +55,7 @@ pub(in crate::plugin) struct Loader {
     env: Arc<Env>,
     serving: Arc<ArcSwap<Snapshot>>,
     plugins: BTreeMap<Arc<str>, Plugin>,
-    probation: probation::Rules,
+    probation: ProbationRules,
     memory: Memory,
     /// Components of serving versions, kept for rollbacks; `None` = nothing is kept.
     kept: Option<Kept>,
@@ -99,15 +99,9 @@ struct Plugin {
     /// The last component that compiled, with the hash of its file.
     compiled: Option<(Arc<str>, Component)>,
     versions: u64,
+    /// Its state; `None` until a file was tried, and after it was removed.
     entry: Option<Entry>,
-    /// Probation of the newest version.
-    trial: Option<Trial>,
-    /// The entry before the operator disabled the plugin. Changes of its files are ignored meanwhile.
-    parked: Option<Entry>,
-    /// The rollback through which the previous version serves now.
-    rolled_back: Option<RolledBack>,
-    /// A rollback of an earlier run, until the file has been looked at.
-    recalled: Option<RolledBack>,
+    rollback: Rollback,
 }
 
 impl Plugin {
@@ -121,9 +115,19 @@ impl Plugin {
         if is_short { settle.max(ABSENCE) } else { settle }
     }
 
+    /// True while the operator has disabled the plugin. Changes of its files are ignored meanwhile.
+    fn is_parked(&self) -> bool {
+        self.entry.as_ref().is_some_and(|entry| entry.parked().is_some())
+    }
+
+    /// Has the files tried again, as if they had just changed.
+    fn retry(&mut self) {
+        (self.tried, self.changed) = (None, Some(Instant::now()));
+    }
+
     /// The change that is applied once it has settled.
     fn pending(&self) -> Option<Instant> {
-        self.changed.filter(|_| self.parked.is_none())
+        self.changed.filter(|_| !self.is_parked())
     }
 }
 
@@ -147,7 +151,7 @@ impl Loader {
             env,
             serving,
             plugins: BTreeMap::new(),
-            probation: probation::Rules { calls: config.probation.calls, time: config.probation.time },
+            probation: ProbationRules { calls: config.probation.calls, time: config.probation.time },
             memory,
             kept,
             news,
@@ -203,7 +207,8 @@ impl Loader {
             for name in &due {
                 self.apply(name).await;
             }
-            due = self.plugins.iter().filter(|(_, p)| p.clashes).map(|(name, _)| Arc::clone(name)).collect();
+            let clashing = self.plugins.iter().filter(|(_, p)| p.clashes && !p.is_parked());
+            due = clashing.map(|(name, _)| Arc::clone(name)).collect();
         }
         if std::mem::take(&mut self.first) {
             self.miss();
@@ -345,10 +350,9 @@ impl Loader {
         }
         let loaded = self.load(&source, manifest.clone()).await;
         let plugin = self.plugin(&name);
-        if plugin.parked.is_some() {
+        if plugin.is_parked() {
             // Disabled meanwhile: all of it is repeated when the plugin is enabled.
-            (plugin.tried, plugin.changed) = (None, Some(Instant::now()));
-            return;
+            return plugin.retry();
         }
         match loaded {
             Ok(version) => self.accept(version),
@@ -390,9 +394,7 @@ impl Loader {
     }
 
     fn clash(&self, version: &Version) -> Option<(String, Arc<str>)> {
-        let others = self.plugins.values().filter_map(|plugin| plugin.entry.as_ref());
-        let others =
-            others.flat_map(|entry| entry.live.iter().chain(entry.canary.iter().map(|canary| &canary.version)));
+        let others = self.plugins.values().filter_map(|plugin| plugin.entry.as_ref()).flat_map(Entry::served);
         others.filter(|other| other.name != version.name).find_map(|other| {
             let key = version.keys.iter().find(|key| other.keys.contains(key))?;
             Some((key.clone(), Arc::clone(&other.name)))
@@ -402,7 +404,7 @@ impl Loader {
 
 /// Sets the metrics of an entry.
 fn show(entry: &Entry) {
-    let live = entry.live.as_ref();
+    let live = entry.live();
     #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
     let number = live.map_or(0.0, |version| version.number as f64);
     let open = live.is_some_and(|version| !version.breaker.is_closed());
@@ -433,7 +435,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> +
 mod tests {
     use super::*;
     use crate::plugin::Options;
-    use crate::plugin::calls::snapshot::State;
 
     #[test]
     fn every_file_that_is_gone_or_empty_is_waited_for() {
@@ -478,19 +479,19 @@ mod tests {
         let env = Arc::new(Env::new(&config, Options::default(), warmer, alarm).unwrap());
         let mut loader = Loader::new(&config, env, Arc::default(), News::new(commands, opened));
         loader.look(Patience::Now).await.unwrap();
-        let state = |loader: &Loader| loader.plugins["noop"].entry.as_ref().map(|entry| entry.state);
-        assert_eq!(state(&loader), Some(State::Live));
+        let state = |loader: &Loader| loader.plugins["noop"].entry.as_ref().map(|entry| entry.state.as_str());
+        assert_eq!(state(&loader), Some("live"));
 
         let found = disk::scan(dir.path()).unwrap();
         std::fs::remove_file(&file).unwrap();
         loader.note(&found, Instant::now());
         loader.apply(&"noop".into()).await;
-        assert_eq!(state(&loader), Some(State::Live), "it may be on its way back");
+        assert_eq!(state(&loader), Some("live"), "it may be on its way back");
         assert!(loader.due().is_some(), "and is looked at again");
 
         loader.look(Patience::Settle).await.unwrap();
-        assert_eq!(state(&loader), Some(State::Live), "an absence has to last");
+        assert_eq!(state(&loader), Some("live"), "an absence has to last");
         loader.look(Patience::Now).await.unwrap();
-        assert_eq!(state(&loader), Some(State::Missing));
+        assert_eq!(state(&loader), Some("missing"));
     }
 }

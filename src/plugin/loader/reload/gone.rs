@@ -8,8 +8,9 @@ use metrics::counter;
 use super::super::disk::Seen;
 use super::super::load::Fault;
 use super::Loader;
+use super::memory::Rollback;
 use crate::plugin::Role;
-use crate::plugin::calls::snapshot::{Entry, Shut, State};
+use crate::plugin::calls::snapshot::states::{Entry, Shut};
 use crate::plugin::guest::files::Source;
 use crate::plugin::guest::manifest::Manifest;
 use crate::telemetry::names;
@@ -27,7 +28,7 @@ impl Loader {
     pub(super) fn forget_missing(&mut self) {
         let allowed = self.allow_remove.clone();
         for (name, plugin) in &mut self.plugins {
-            let missing = plugin.entry.as_ref().is_some_and(|entry| entry.state == State::Missing);
+            let missing = plugin.entry.as_ref().is_some_and(Entry::is_missing);
             if missing && allowed.iter().any(|allowed| **allowed == **name) {
                 tracing::warn!(plugin = %name, "removed by the operator's word");
                 plugin.entry = None;
@@ -41,7 +42,7 @@ impl Loader {
         for (name, plugin) in &mut self.plugins {
             let is_refused = plugin.entry.as_ref().is_some_and(|entry| entry.rejected.is_some());
             if plugin.ruled && is_refused && allowed.iter().any(|allowed| **allowed == **name) {
-                (plugin.tried, plugin.changed) = (None, Some(tokio::time::Instant::now()));
+                plugin.retry();
             }
         }
     }
@@ -79,13 +80,10 @@ impl Loader {
         let said = parsed.filter(|_| !may_go).and_then(|manifest| Shut::of(manifest.roles.as_ref()?, &manifest));
         let open = (roles.is_empty() && said.is_none()) || may_go;
         let plugin = self.plugin(name);
-        (plugin.tried, plugin.trial, plugin.rolled_back) = (None, None, None);
-        plugin.recalled = None;
+        (plugin.tried, plugin.rollback) = (None, Rollback::No);
         let Some(entry) = plugin.entry.take() else {
             match (manifest, said) {
-                (_, Some(said)) => {
-                    plugin.entry = Some(Entry { shut: Some(said), ..Entry::empty(name, State::Missing) });
-                }
+                (_, Some(said)) => plugin.entry = Some(Entry::missing(name, Some(said))),
                 (Some(_), None) => tracing::warn!(plugin = %name, "there is a manifest and no {name}.wasm beside it"),
                 (None, None) => {}
             }
@@ -93,13 +91,13 @@ impl Loader {
         };
         if open {
             plugin.ruled = false;
-            let before = entry.live.as_ref().map(|live| live.mark.hash.as_ref());
+            let before = entry.live().map(|live| live.mark.hash.as_ref());
             tracing::info!(plugin = %name, before, "plugin is gone");
             counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "removed").increment(1);
             return;
         }
-        let before = entry.live.as_ref().map(|live| Arc::clone(&live.mark.hash));
-        let shut = entry.live.as_ref().map_or(entry.shut, |version| {
+        let before = entry.live().map(|live| Arc::clone(&live.mark.hash));
+        let shut = entry.live().map_or(entry.shut().cloned(), |version| {
             let manifest = &version.manifest;
             (!roles.is_empty()).then(|| Shut {
                 roles,
@@ -113,17 +111,16 @@ impl Loader {
             before = before.as_deref(),
             "a plugin that stands guard is gone: its role refuses until plugins.allow_remove names it"
         );
-        let missing = Entry::empty(name, State::Missing);
-        plugin.entry =
-            Some(Entry { shut: shut.filter(|shut| shut.proved).or(said), rejected: entry.rejected, ..missing });
+        let missing = Entry::missing(name, shut.filter(|shut| shut.proved).or(said));
+        plugin.entry = Some(Entry { rejected: entry.rejected, ..missing });
     }
 
     /// The roles that must not lose this plugin: those that it serves, or served before its gate was shut.
     pub(super) fn guarded(&self, name: &str) -> Vec<Role> {
         let Some(entry) = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()) else { return Vec::new() };
-        let proved = entry.shut.as_ref().filter(|shut| shut.proved);
+        let proved = entry.shut().filter(|shut| shut.proved);
         let shut = proved.map(|shut| shut.roles.as_slice()).unwrap_or_default();
-        let live = entry.live.as_ref();
+        let live = entry.live();
         Role::ALL
             .into_iter()
             .filter(|role| shut.contains(role) || live.is_some_and(|version| version.is_gate(*role)))

@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use super::super::cache;
 use super::super::load;
-use super::{Loader, RolledBack, blocking};
+use super::memory::{Rollback, RolledBack};
+use super::{Loader, blocking};
 use crate::plugin::Rejected;
-use crate::plugin::calls::snapshot::Entry;
+use crate::plugin::calls::snapshot::states::Entry;
 use crate::plugin::calls::version::Version;
 use crate::plugin::guest::files::{Mark, Source};
 use crate::plugin::guest::manifest::Manifest;
@@ -109,15 +110,15 @@ impl Loader {
     /// The version that served then, and why it cannot serve now.
     pub(super) async fn go_back_again(&mut self, found: &Source) -> Result<bool, Rejected> {
         let name = &found.plugin;
-        let recalled = self.plugin(name).recalled.take().filter(|rolled_back| rolled_back.refused == found.mark);
+        let recalled = self.plugin(name).rollback.take_recalled().filter(|files| files.refused == found.mark);
         let Some(rolled_back) = recalled else { return Ok(false) };
         let version = self.load_kept(name, &rolled_back).await;
         let plugin = self.plugin(name);
         plugin.clashes = false;
-        if plugin.parked.is_some() {
+        if plugin.is_parked() {
             // Disabled meanwhile: all of it is repeated when the plugin is enabled.
-            (plugin.tried, plugin.changed) = (None, Some(tokio::time::Instant::now()));
-            plugin.recalled = Some(rolled_back);
+            plugin.retry();
+            plugin.rollback = Rollback::Recalled(rolled_back);
             return Ok(true);
         }
         let (hash, refused) = (&rolled_back.serves.hash, &rolled_back.refused.hash);
@@ -132,7 +133,7 @@ impl Loader {
                 if let Some(entry) = &mut plugin.entry {
                     entry.rejected = Some(Rejected { hash: refused.to_string(), reason: rolled_back.reason.clone() });
                 }
-                plugin.rolled_back = Some(rolled_back);
+                plugin.rollback = Rollback::InForce(rolled_back);
                 Ok(true)
             }
             Err(reason) => {
@@ -162,10 +163,9 @@ impl Loader {
         let Some(kept) = self.kept.clone() else { return };
         let mut hashes = BTreeSet::new();
         for plugin in self.plugins.values() {
-            let entries = plugin.entry.iter().chain(&plugin.parked);
+            let entries = plugin.entry.iter().chain(plugin.entry.as_ref().and_then(Entry::parked));
             hashes.extend(entries.flat_map(Entry::versions).map(|version| Arc::clone(&version.mark.hash)));
-            let back = plugin.rolled_back.iter().chain(&plugin.recalled);
-            hashes.extend(back.map(|rolled_back| Arc::clone(&rolled_back.serves.hash)));
+            hashes.extend(plugin.rollback.files().map(|files| Arc::clone(&files.serves.hash)));
         }
         if let Err(error) = blocking(move || kept.leave_only(&hashes)).await {
             tracing::warn!(%error, "plugins of earlier versions are kept longer than they need be");

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::super::cache;
 use super::super::load::Fault;
 use super::{Loader, Plugin};
-use crate::plugin::calls::snapshot::{Entry, Shut, State};
+use crate::plugin::calls::snapshot::states::{Entry, Shut};
 use crate::plugin::calls::version;
 use crate::plugin::guest::files::Mark;
 use crate::plugin::guest::manifest::Manifest;
@@ -46,6 +46,53 @@ pub(super) struct RolledBack {
     pub(super) refused: Mark,
     pub(super) reason: String,
     pub(super) serves: Mark,
+}
+
+/// Rollback of a plugin.
+#[derive(Debug, Default)]
+pub(super) enum Rollback {
+    /// The newest version serves.
+    #[default]
+    No,
+    /// A rollback of an earlier run, until the file has been looked at.
+    Recalled(RolledBack),
+    /// The previous version serves.
+    InForce(RolledBack),
+}
+
+impl Rollback {
+    /// The files of the rollback, whether it is in force or recalled.
+    pub(super) fn files(&self) -> Option<&RolledBack> {
+        match self {
+            Self::No => None,
+            Self::Recalled(files) | Self::InForce(files) => Some(files),
+        }
+    }
+
+    /// True while the previous version serves.
+    pub(super) fn is_in_force(&self) -> bool {
+        matches!(self, Self::InForce(_))
+    }
+
+    /// Ends a rollback that is in force, unless these files are the refused ones. One of an earlier run stays.
+    pub(super) fn end_unless(&mut self, tried: Option<&Mark>) {
+        if let Self::InForce(files) = self
+            && tried != Some(&files.refused)
+        {
+            *self = Self::No;
+        }
+    }
+
+    /// Takes a rollback of an earlier run.
+    pub(super) fn take_recalled(&mut self) -> Option<RolledBack> {
+        match std::mem::take(self) {
+            Self::Recalled(files) => Some(files),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
 }
 
 /// A guard: its roles, its position and its match rules, in the form of a manifest.
@@ -169,11 +216,11 @@ impl Loader {
         let known = self.memory.known.clone().unwrap_or_default();
         for (name, guard) in known.guards {
             let shut = Some(guard.shut()).filter(|shut| !shut.roles.is_empty());
-            let entry = Entry { shut, ..Entry::empty(&name, State::Missing) };
-            self.plugins.insert(name, Plugin { entry: Some(entry), ruled: guard.ruled, ..Plugin::default() });
+            let entry = Some(Entry::missing(&name, shut));
+            self.plugins.insert(name, Plugin { entry, ruled: guard.ruled, ..Plugin::default() });
         }
         for (name, rolled_back) in known.rolled_back {
-            self.plugins.entry(name).or_default().recalled = Some(rolled_back);
+            self.plugins.entry(name).or_default().rollback = Rollback::Recalled(rolled_back);
         }
     }
 
@@ -183,9 +230,9 @@ impl Loader {
         self.forget_missing();
         for (name, plugin) in &mut self.plugins {
             if plugin.seen.wasm.is_none() {
-                plugin.recalled = None;
+                plugin.rollback.take_recalled();
             }
-            if plugin.entry.as_ref().is_some_and(|entry| entry.state == State::Missing) {
+            if plugin.entry.as_ref().is_some_and(Entry::is_missing) {
                 tracing::error!(
                     plugin = %name,
                     "a plugin that should stand guard has no file: its role refuses until plugins.allow_remove names it"
@@ -197,14 +244,13 @@ impl Loader {
     /// Stores the guards, including those disabled for this run, and the rollbacks.
     pub(super) fn remember(&mut self) {
         let guard = |plugin: &Plugin| {
-            let entry = plugin.parked.as_ref().or(plugin.entry.as_ref())?;
-            entry.guard().map(|shut| Guard::of(&shut, plugin.ruled))
+            let entry = plugin.entry.as_ref()?;
+            entry.parked().unwrap_or(entry).guard().map(|shut| Guard::of(&shut, plugin.ruled))
         };
         let guards = self.plugins.iter().filter_map(|(name, plugin)| Some((Arc::clone(name), guard(plugin)?)));
-        let rolled_back = self.plugins.iter().filter_map(|(name, plugin)| {
-            let rolled_back = plugin.rolled_back.as_ref().or(plugin.recalled.as_ref());
-            Some((Arc::clone(name), rolled_back?.clone()))
-        });
+        let rolled_back = |plugin: &Plugin| plugin.rollback.files().cloned();
+        let rolled_back =
+            self.plugins.iter().filter_map(|(name, plugin)| Some((Arc::clone(name), rolled_back(plugin)?)));
         let known = Known { guards: guards.collect(), rolled_back: rolled_back.collect() };
         self.memory.keep(known);
     }
@@ -234,9 +280,9 @@ impl Shut {
 impl Entry {
     /// The gate that stays shut when this plugin goes: the roles that it serves, or served before its gate was shut.
     fn guard(&self) -> Option<Shut> {
-        match &self.live {
+        match self.live() {
             Some(live) => Shut::of(&live.roles, &live.manifest).map(|shut| Shut { proved: true, ..shut }),
-            None => self.shut.clone(),
+            None => self.shut().cloned(),
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::super::trust::Trust;
 use super::{Loader, Patience};
-use crate::plugin::calls::snapshot::{Entry, State};
+use crate::plugin::calls::snapshot::states::{Entry, State};
 use crate::plugin::{Status, Word, WordFault};
 use crate::telemetry::names;
 
@@ -78,8 +78,8 @@ impl Loader {
         self.env.set_trust(trust);
         for plugin in self.plugins.values_mut() {
             let refused = plugin.entry.as_ref().is_some_and(|entry| entry.rejected.is_some());
-            if refused && plugin.rolled_back.is_none() {
-                (plugin.tried, plugin.changed) = (None, Some(tokio::time::Instant::now()));
+            if refused && !plugin.rollback.is_in_force() {
+                plugin.retry();
             }
         }
     }
@@ -116,20 +116,22 @@ impl Loader {
     /// Takes the plugin out of service, even if it is a guard. The entry is kept for `enable`.
     fn disable(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
         let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
-        if plugin.parked.is_some() {
+        if plugin.is_parked() {
             return Ok(());
         }
         let entry = plugin.entry.take().ok_or(WordFault::Unknown)?;
-        let guarded = entry.live.as_ref().is_some_and(|live| live.roles.iter().any(|role| live.is_gate(*role)));
+        let guarded = entry.live().is_some_and(|live| live.roles.iter().any(|role| live.is_gate(*role)));
         tracing::warn!(
-            plugin = %name, before = entry.live.as_ref().map(|live| live.mark.hash.as_ref()), guarded = guarded || entry.shut.is_some(),
+            plugin = %name, before = entry.live().map(|live| live.mark.hash.as_ref()), guarded = guarded || entry.shut().is_some(),
             "plugin is disabled by the operator, until it is enabled or the node starts again"
         );
         counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "disabled").increment(1);
-        entry.live.iter().chain(&entry.previous).for_each(|version| version.cool());
-        plugin.trial = None;
-        plugin.parked = Some(Entry { canary: None, probation: false, ..entry });
-        plugin.entry = Some(Entry::empty(name, State::Disabled));
+        entry.live().into_iter().chain(entry.previous()).for_each(|version| version.cool());
+        plugin.entry = Some(entry.park());
+        if std::mem::take(&mut plugin.clashes) {
+            // Files of a disabled plugin are not looked at, so a clash is looked at when it is enabled.
+            plugin.retry();
+        }
         self.publish_one(name);
         Ok(())
     }
@@ -137,14 +139,14 @@ impl Loader {
     /// Restores the entry that `disable` took out, and then applies changes on disk.
     async fn enable(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
         let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
-        let Some(parked) = plugin.parked.take() else {
-            let off = plugin.entry.as_ref().is_some_and(|entry| entry.state == State::Disabled);
+        let Some(entry) = plugin.entry.clone() else { return Ok(()) };
+        let Some(parked) = entry.parked() else {
+            let off = matches!(entry.state, State::SwitchedOff);
             let fault = || WordFault::Unfit(format!("{name}.toml says enabled = false: change it there"));
             return if off { Err(fault()) } else { Ok(()) };
         };
-        if let Some(live) = parked.live.clone() {
-            if let Some((key, owner)) = self.clash(&live) {
-                self.plugin(name).parked = Some(parked);
+        if let Some(live) = parked.live() {
+            if let Some((key, owner)) = self.clash(live) {
                 return Err(WordFault::Unfit(format!("it owns the key {key:?}, which plugin {owner} owns by now")));
             }
             if let Err(failure) = live.warm().await {
@@ -152,10 +154,10 @@ impl Loader {
             }
         }
         tracing::info!(
-            plugin = %name, hash = parked.live.as_ref().map(|live| live.mark.hash.as_ref()), "plugin is enabled by the operator"
+            plugin = %name, hash = parked.live().map(|live| live.mark.hash.as_ref()), "plugin is enabled by the operator"
         );
         counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "enabled").increment(1);
-        self.plugin(name).entry = Some(parked);
+        self.plugin(name).entry = Some(entry.unpark());
         self.apply_pending(name).await;
         self.publish_one(name);
         Ok(())
@@ -164,11 +166,10 @@ impl Loader {
     /// Tries the files on disk again, regardless of earlier results.
     async fn reload(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
         let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
-        if plugin.parked.is_some() {
+        if plugin.is_parked() {
             return Err(WordFault::Unfit("it is disabled: enable it first".to_owned()));
         }
-        plugin.tried = None;
-        plugin.changed = Some(tokio::time::Instant::now());
+        plugin.retry();
         self.apply_pending(name).await;
         self.publish_one(name);
         let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref());
