@@ -47,13 +47,13 @@ class Filter(exports.Filter):
 
 
 def rate(sender: str) -> int:
-"""Scores 100 for the allowed number of messages in the window, in proportion below and above."""
+    """Scores 100 for the allowed number of messages in the window, in proportion below and above."""
     sent = counters.add_and_read(f"rate:{sender}", rules["window"], 1)
     return 100 * sent // rules["messages"]
 
 
 def repetition(sender: str) -> int:
-"""Scores 100 for each repetition of the same text beyond the allowed number."""
+    """Scores 100 for each repetition of the same text beyond the allowed number."""
     text = " ".join(value for _, value in publication.content())
     compared = text[:COMPARED].casefold().split()
     if not compared:
