@@ -17,7 +17,6 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
@@ -25,7 +24,7 @@ use self::engine::{Engine, EngineError};
 use self::fetch::Network;
 use self::signals::Signals;
 use crate::broker::Deliver;
-use crate::config::{Config, Loaded, Plugins};
+use crate::config::{Config, LiveConfig, Loaded};
 use crate::hub::Hub;
 use crate::id::IdSequence;
 use crate::node::deliver::Delivery;
@@ -215,31 +214,29 @@ impl Drop for Starting {
 struct App {
     telemetry: Arc<Telemetry>,
     loaded: Arc<Loaded>,
+    config: LiveConfig,
     engine: Engine,
     banner: String,
     hub: Arc<Hub>,
     node: Arc<Node>,
-    api: Arc<Api>,
     server: Server,
     intakes: Intakes,
     /// Hub shards; they end when the hub stops.
     shards: JoinSet<()>,
     /// The plugin watcher and events.
     plugin_tasks: PluginTasks,
-    /// Sends the new `plugins` rules of a SIGHUP.
-    plugin_rules: watch::Sender<Plugins>,
     /// Metrics and cluster membership; aborted after everything else has ended.
     upkeep: JoinSet<()>,
 }
 
 impl App {
     async fn start(telemetry: Arc<Telemetry>, loaded: Loaded, vitals: Vitals) -> Result<Self, AppError> {
-        let config = Arc::new(loaded.config.clone());
+        let config = loaded.config.clone();
         let listeners = Listeners::bind(&config)?;
         warn_of(&config);
 
         let ids = Arc::new(IdSequence::empty(config.node.number));
-        let (hub, shard_tasks) = Hub::new(&(&*config).into(), Arc::clone(&ids));
+        let (hub, shard_tasks) = Hub::new(&(&config).into(), Arc::clone(&ids));
         let hub = Arc::new(hub);
         let shards = shard_tasks.into_iter().enumerate();
         let shards = shards.map(|(index, shard)| vitals.run(format!("shard {index}"), shard)).collect();
@@ -261,7 +258,8 @@ impl App {
         let host = Arc::new(host);
         let plugins: Arc<dyn PluginHost> = Arc::clone(&host) as _;
         let shared = (Arc::clone(&engine.broker), Arc::clone(&engine.roster));
-        let node = Arc::new(Node::new(&config, ids, Arc::clone(&hub), shared, plugins));
+        let live = LiveConfig::new(loaded.config.clone());
+        let node = Arc::new(Node::new(live.clone(), ids, Arc::clone(&hub), shared, plugins));
         delivery.belongs_to(Arc::downgrade(&node));
         host.set_services(Arc::new(NodeServices::new(Arc::downgrade(&node))));
         let mut upkeep = JoinSet::new();
@@ -277,29 +275,27 @@ impl App {
 
         warn_of_closed_rooms(&config, &node);
 
-        let (plugin_rules, rules) = watch::channel(config.plugins.clone());
-        let api = Arc::new(Api::new(Arc::clone(&node), &config, about(&telemetry, &listeners, &config)));
+        let api = Arc::new(Api::new(Arc::clone(&node), live.clone(), about(&telemetry, &listeners, &config)));
         let banner = banner::banner(node.id().as_str(), listeners.addresses(), &config.intakes, &node.plugins());
-        let intakes = Intakes::start(&node, &config, engine.feeds(&config, &vitals)?, &vitals);
-        let server = Server::start(listeners, config, Arc::clone(&node), Arc::clone(&api), &vitals);
+        let intakes = Intakes::start(&node, &live, engine.feeds(&config, &vitals)?, &vitals);
+        let server = Server::start(listeners, live.clone(), Arc::clone(&node), api, &vitals);
 
         upkeep.spawn(vitals.run("metrics", telemetry.upkeep()));
         upkeep.spawn(vitals.run("lease", Arc::clone(&node).attend()));
-        upkeep.spawn(vitals.run("plugin rules", reload::follow(host, rules)));
+        upkeep.spawn(vitals.run("plugin rules", reload::follow(host, live.clone())));
         let loaded = Arc::new(loaded);
         Ok(Self {
             telemetry,
             loaded,
+            config: live,
             engine,
             banner,
             hub,
             node,
-            api,
             server,
             intakes,
             shards,
             plugin_tasks,
-            plugin_rules,
             upkeep,
         })
     }
@@ -323,7 +319,7 @@ impl App {
     /// Drains: readiness turns red, accepting stops, connections close with a reconnect code, then parts stop in
     /// reverse order.
     async fn drain(mut self, vitals: &Vitals) {
-        let drain = self.loaded.config.drain.clone();
+        let drain = self.config.load().drain.clone();
         let deadline = Instant::now() + drain.grace;
         tracing::info!("draining");
         self.node.begin_drain();

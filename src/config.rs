@@ -8,34 +8,39 @@ mod changes;
 mod check;
 mod credential;
 mod keys;
-mod listener;
+mod live;
 pub mod load;
 #[macro_use]
 mod section;
 mod bus;
 mod intakes;
+mod listener;
 mod properties;
 mod read;
+mod rooms;
 
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::{MAX_NODE_NUMBER, NodeId};
-use crate::protocol::Dialect;
 
 pub use bus::{Bus, BusKind, KafkaConfig, RedisConfig};
 pub use changes::Changes;
 pub use credential::Credential;
 pub use intakes::{Intake, IntakeKind, intake_names};
 pub use keys::{Key, keys, reference};
+pub use listener::{DevicePolicy, Listener, Service, TlsFiles};
+pub use live::LiveConfig;
 pub use load::{Entry, Examined, GuardedFile, Loaded, Loader, Reloaded};
 pub use properties::Properties;
 pub use read::fault::{ConfigError, Fault};
 pub use read::value::Source;
+
+pub use rooms::OpenRooms;
 
 use read::{Bounded, Bytes, Secret};
 
@@ -89,76 +94,19 @@ section! {
     }
 }
 
-item! {
-    /// One address and its services.
-    pub struct Listener {
-        /// Address and port; port 0 takes a free one.
-        pub address: SocketAddr,
-        /// Services: `ws` (WebSocket at `/ws`), `api` (the push API), `cim` (CIM's WebSocket at `/`), `cim-tcp` (CIM's
-        /// TCP framing; alone on its address), `metrics` (`/metrics` and `/health/*`).
-        pub serves: Vec<Service>,
-        /// Dialect of a connection that chooses none: `yunque` or `cim`. On `cim` and `cim-tcp` the coding is sniffed
-        /// or fixed.
-        pub dialect: Dialect = listener::dialect_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else yunque",
-        /// Pages that may connect: exact origins, `same-origin`, `same-host` (any port), `loopback`, or `*`; an empty
-        /// list allows none.
-        pub origins: Vec<String> = listener::origins_of(serves.as_deref()) => "[same-host] where it serves cim, else [same-origin]",
-        /// Devices of a user that exclude each other: `allow_all` (none), or `cim` (android and ios; windows, mac and
-        /// web).
-        pub devices: DevicePolicy = listener::devices_of(serves.as_deref()) => "cim where it serves cim or cim-tcp, else allow_all",
-        /// Allows the token in the query (`?token=`).
-        pub query_token: bool = true => "true",
-        /// Certificate and key of a TLS listener. A changed file is reloaded while the node runs.
-        pub tls: Option<TlsFiles> = None => "~, no TLS",
-    }
-}
-
-item! {
-    /// The files of a TLS listener.
-    pub struct TlsFiles {
-        /// PEM file of the certificate, followed by the intermediate certificates.
-        pub cert: PathBuf,
-        /// PEM file of the certificate's private key.
-        pub key: PathBuf,
-    }
-}
-
-words! {
-    /// Services of a listener.
-    pub enum Service {
-        /// WebSocket at `/ws`.
-        Ws = "ws",
-        /// The push API.
-        Api = "api",
-        /// CIM's WebSocket at `/`, coding sniffed.
-        Cim = "cim",
-        /// CIM's TCP framing; shares its address with no other service.
-        CimTcp = "cim-tcp",
-        /// `/metrics` and `/health/*`.
-        Metrics = "metrics",
-    }
-}
-
-words! {
-    /// Exclusion of a user's devices.
-    pub enum DevicePolicy {
-        /// Any number of devices.
-        AllowAll = "allow_all",
-        /// CIM's matrix: android and ios exclude each other; windows, mac and web exclude each other.
-        Cim = "cim",
-    }
-}
-
 section! {
     /// Permissions of clients.
     pub struct Clients {
         /// Allows clients to send `message` to users and to rooms that they joined.
+        #[live]
         pub publish: bool = false,
         /// Maximum number of rooms of one connection.
+        #[live]
         pub rooms: usize [Bounded(1, 10_000)] = 100,
         /// Rooms that any bound client may join: names, or prefixes that end with `*`; `["*"]` opens all. Plugins of
         /// the role `access` are asked first.
-        pub open_rooms: Vec<String> = Vec::new(),
+        #[live]
+        pub open_rooms: OpenRooms = OpenRooms::default(),
     }
 }
 
@@ -178,29 +126,41 @@ section! {
         /// Maximum live connections of the node.
         pub connections: usize [Bounded(1, 100_000_000)] = 100_000,
         /// Maximum live connections of one address; 0 = no bound.
+        #[live]
         pub connections_per_ip: usize [Bounded(0, 100_000_000)] = 1_000,
         /// Connection attempts of one address per second, with a burst of ten times that; 0 = no bound. API requests do
         /// not count, except that on a TLS listener each accepted connection does.
+        #[live]
         pub connects_per_ip: u32 [Bounded(0, 1_000_000)] = 50,
         /// Time allowed for the head of a request and for the TLS and WebSocket handshakes.
+        #[live]
         pub handshake: Duration = Duration::from_secs(5),
         /// Time allowed for the first frame on a listener that waits for one.
+        #[live]
         pub first_frame: Duration = Duration::from_secs(10),
         /// Time allowed for the bind after connect.
+        #[live]
         pub unbound: Duration = Duration::from_secs(45),
         /// Maximum time that handlers may keep a connection unbound, counted from connect.
+        #[live]
         pub unbound_max: Duration = Duration::from_secs(300),
         /// Idle time of an HTTP connection between requests; use more than the idle time of a proxy's pool.
+        #[live]
         pub keep_alive: Duration = Duration::from_secs(75),
         /// Time allowed for a whole message or body after its first byte.
+        #[live]
         pub message_timeout: Duration = Duration::from_secs(10),
         /// Maximum size of a frame and a message from a client.
+        #[live]
         pub frame_bytes: usize [Bytes(1 << 10, 16 << 20)] = 64 << 10,
         /// Maximum size of a request body.
+        #[live]
         pub body_bytes: usize [Bytes(1 << 10, 64 << 20)] = 1 << 20,
         /// Maximum number of messages in one request.
+        #[live]
         pub batch: usize [Bounded(1, 10_000)] = 500,
         /// Maximum number of users in one request.
+        #[live]
         pub uids: usize [Bounded(1, 1_000_000)] = 10_000,
         /// Concurrent auth calls, and separately concurrent access calls; further calls wait.
         pub auth_calls: usize [Bounded(1, 100_000)] = 64,
@@ -225,8 +185,10 @@ section! {
     /// The push API.
     pub struct Api {
         /// Keys of the callers. An empty list is allowed only on loopback addresses, or with `insecure`.
+        #[live]
         pub keys: Vec<ApiKey> = Vec::new(),
         /// Allows an API without keys on an address that is not loopback.
+        #[live]
         pub insecure: bool = false,
     }
 }
@@ -235,7 +197,7 @@ item! {
     /// One caller of the API.
     pub struct ApiKey {
         /// Name of the caller in the log.
-        pub name: String,
+        pub name: Arc<str>,
         /// The secret, as sent in `Authorization: Bearer` or `X-Api-Key`; at least 16 bytes, best as `{file: …}` or
         /// `{env: …}`.
         pub key: String [Secret(16)],
@@ -288,13 +250,16 @@ section! {
         pub rescan: Duration = Duration::from_secs(5),
         /// Auth plugins and fail-closed filters that may be removed; the removal of any other blocks admissions or
         /// messages.
+        #[live(|old, new| old.dir == new.dir)]
         pub allow_remove: Vec<String> = Vec::new(),
         /// PEM file of certificates that plugins' requests trust besides the system's; empty = none.
         pub http_ca: PathBuf = PathBuf::new(),
         /// Requires each manifest to pin its file (`sha256 = "…"`). A pin is always verified, even without this option.
+        #[live(|old, new| old.dir == new.dir)]
         pub require_hash: bool = false,
         /// Ed25519 public keys, base64. If any is listed, each file must be signed by one of them, in `NAME.wasm.sig`
         /// beside it.
+        #[live(|old, new| old.dir == new.dir)]
         pub signing_keys: Vec<String> = Vec::new(),
         /// Maximum number of live instances over all plugins.
         pub instances: u32 [Bounded(1, 10_000)] = 256,
@@ -410,6 +375,7 @@ section! {
     pub struct Log {
         /// Log filter: a level (`trace`, `debug`, `info`, `warn`, `error`, `off`), then levels of modules, separated by
         /// commas, e.g. `info,skylark::plugin=debug`.
+        #[live]
         pub level: String = "info".to_owned(),
         /// Format on standard error: `auto` (text on a terminal, JSON otherwise), `text` or `json`.
         pub format: LogFormat = LogFormat::Auto,
@@ -450,10 +416,13 @@ section! {
     /// Shutdown of the node.
     pub struct Drain {
         /// Time that readiness is red before the first connection is closed.
+        #[live]
         pub wait: Duration = Duration::from_secs(5),
         /// Per cent of the connections closed in each step of 500 ms.
+        #[live]
         pub step_percent: u32 [Bounded(1, 100)] = 5,
         /// Maximum time of the whole drain.
+        #[live]
         pub grace: Duration = Duration::from_secs(30),
     }
 }

@@ -45,7 +45,7 @@ use crate::broker::Broker;
 use crate::broker::roster::{LeaseError, Roster};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::code::Code;
-use crate::config::{Config, DevicePolicy};
+use crate::config::{DevicePolicy, LiveConfig};
 use crate::disconnect::Disconnect;
 use crate::hub::Hub;
 use crate::id::{ConnectionId, IdSequence, NodeId, Room, Uid};
@@ -82,20 +82,21 @@ pub struct Node {
 }
 
 impl Node {
-    /// Creates a node from `config`. The node joins no cluster yet: see [`Node::join_cluster`].
+    /// Creates a node that follows `config`. The node joins no cluster yet: see [`Node::join_cluster`].
     #[must_use]
     pub fn new(
-        config: &Config,
+        live: LiveConfig,
         ids: Arc<IdSequence>,
         hub: Arc<Hub>,
         (broker, roster): (Arc<dyn Broker>, Arc<dyn Roster>),
         plugins: Arc<dyn PluginHost>,
     ) -> Self {
-        let membership = Arc::new(Membership::new(config, hub.clone(), roster.clone()));
+        let config = live.load_full();
+        let membership = Arc::new(Membership::new(&config, hub.clone(), roster.clone()));
         let presence =
             PresenceTracker::new(hub.clone(), broker.clone(), roster.clone(), plugins.clone(), membership.clone());
         let presence = Arc::new(presence);
-        let rooms = Arc::new(Rooms::new(config, hub.clone(), plugins.clone(), presence.clone()));
+        let rooms = Arc::new(Rooms::new(live, hub.clone(), plugins.clone(), presence.clone()));
         let devices = Arc::new(Devices::new(hub.clone(), broker.clone(), roster));
         let owners = Owners {
             membership: membership.clone(),
@@ -127,11 +128,6 @@ impl Node {
             rooms,
             presence,
         }
-    }
-
-    /// Applies the part of `config` that can change at run time.
-    pub fn reconfigure(&self, config: &Config) {
-        self.rooms.reconfigure(config);
     }
 
     /// Publishes messages. Returns one result per publication, in order.

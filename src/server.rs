@@ -23,11 +23,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::config::{Config, Limits, Listener, Service};
+use crate::config::{Config, Limits, Listener, LiveConfig, Service};
 use crate::node::Node;
 use crate::protocol::push;
 use crate::vital::Vitals;
@@ -113,16 +112,16 @@ impl Listeners {
 }
 
 impl Server {
-    /// Starts accepting on all `listeners`. `config` must be the one that they were bound by. Tasks are registered in
-    /// `vitals`.
+    /// Starts accepting on all `listeners`, which must be bound by the `config` of the start. Follows its limits, origins,
+    /// device policies and permissions. Tasks are registered in `vitals`.
     #[must_use]
-    pub fn start(listeners: Listeners, config: Arc<Config>, node: Arc<Node>, api: Arc<Api>, vitals: &Vitals) -> Self {
+    pub fn start(listeners: Listeners, config: LiveConfig, node: Arc<Node>, api: Arc<Api>, vitals: &Vitals) -> Self {
         let gateway = Arc::new(Gateway {
             node,
             api,
-            peers: Peers::new(&config.limits),
+            peers: Peers::default(),
             descriptors: Descriptors::now(),
-            config: ArcSwap::new(config),
+            config,
             tasks: Tasks::default(),
             stop: watch::Sender::new(false),
         });
@@ -131,14 +130,6 @@ impl Server {
             listener::spawn(&gateway, Door { socket, certificate, at }, vitals);
         }
         Self { gateway }
-    }
-
-    /// Applies the limits, origins, device policies and permissions of `config` from now on.
-    ///
-    /// Addresses, services and certificate paths must be those of the start ([`Config::with_live`] ensures it).
-    pub fn reconfigure(&self, config: &Arc<Config>) {
-        self.gateway.peers.reconfigure(&config.limits);
-        self.gateway.config.store(Arc::clone(config));
     }
 
     /// Stops accepting. HTTP connections end after their current request.
@@ -158,7 +149,7 @@ impl Server {
 struct Gateway {
     node: Arc<Node>,
     api: Arc<Api>,
-    config: ArcSwap<Config>,
+    config: LiveConfig,
     peers: Peers,
     /// Measured at the start.
     descriptors: Descriptors,

@@ -5,11 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::{App, warn_of, warn_of_closed_rooms};
-use crate::config::{Config, ConfigError, Plugins, Reloaded};
+use crate::config::{Config, ConfigError, LiveConfig, Plugins, Reloaded};
 use crate::plugin::host::WasmHost;
 use crate::server::tls_faults;
 use crate::telemetry::{LogLevel, TelemetryError};
@@ -37,7 +36,7 @@ struct Prepared {
 
 impl App {
     /// Reads the configuration again and applies its live keys.
-    pub(super) async fn reload(&mut self) {
+    pub(super) async fn reload(&self) {
         self.reopen_log().await;
         match self.prepare().await {
             Ok(prepared) => self.commit(prepared),
@@ -56,42 +55,43 @@ impl App {
 
     /// Performs all fallible steps and changes nothing.
     async fn prepare(&self) -> Result<Prepared, ReloadError> {
-        let loaded = Arc::clone(&self.loaded);
+        let (loaded, config) = (Arc::clone(&self.loaded), self.config.load_full());
         let reloaded =
-            spawn_blocking(move || loaded.reload()).await.expect("reading a configuration does not panic")?;
+            spawn_blocking(move || loaded.reload(&config)).await.expect("reading a configuration does not panic")?;
         let level = LogLevel::parse(&reloaded.config.log.level)?;
         let config = reloaded.config.clone();
         let faults = spawn_blocking(move || file_faults(&config)).await.expect("reading files does not panic");
         if faults.is_empty() { Ok(Prepared { reloaded, level }) } else { Err(ReloadError::Files(faults)) }
     }
 
-    fn commit(&mut self, Prepared { reloaded: Reloaded { config, changes }, level }: Prepared) {
+    /// Swaps the snapshot that the node, the server, the API, the intakes and [`follow`] read. Only the log filter and
+    /// the clients of engines have copies of their own.
+    fn commit(&self, Prepared { reloaded: Reloaded { config, changes }, level }: Prepared) {
         self.telemetry.set_level(level);
         warn_of(&config);
-        self.loaded = Arc::new(self.loaded.with(config.clone()));
         let config = Arc::new(config);
-        self.node.reconfigure(&config);
-        warn_of_closed_rooms(&config, &self.node);
-        self.api.reconfigure(&config);
-        self.server.reconfigure(&config);
-        self.intakes.reconfigure(&config);
+        self.config.store(Arc::clone(&config));
         self.engine.reconfigure(&config);
-        self.plugin_rules.send_replace(config.plugins.clone());
+        warn_of_closed_rooms(&config, &self.node);
         tracing::info!(taken = ?changes.live, needs_restart = ?changes.needs_restart, "configuration read again");
     }
 }
 
-/// Passes each new set of rules to the plugin host; never ends by itself. A compile can keep the host busy for minutes.
-/// Signals and further reloads do not wait for it: only the newest rules are passed on.
-pub(super) async fn follow(host: Arc<WasmHost>, mut rules: watch::Receiver<Plugins>) {
+/// Passes the `plugins` rules of each reload to the plugin host; never ends by itself. A compile can keep the host busy
+/// for minutes. Signals and further reloads do not wait for it: only the newest rules are passed on.
+pub(super) fn follow(host: Arc<WasmHost>, config: LiveConfig) -> impl Future<Output = ()> {
     let trust = |rules: &Plugins| (rules.require_hash, rules.signing_keys.clone());
-    let mut trusted = trust(&rules.borrow_and_update());
-    while rules.changed().await.is_ok() {
-        let new = rules.borrow_and_update().clone();
-        host.allow_remove(new.allow_remove.clone()).await;
-        if trust(&new) != trusted {
-            trusted = trust(&new);
-            host.set_trust(&new).await;
+    // Subscribed before the task runs, so that no reload is missed.
+    let mut swaps = config.subscribe();
+    let mut trusted = trust(&config.load().plugins);
+    async move {
+        while swaps.changed().await.is_ok() {
+            let new = config.load_full();
+            host.allow_remove(new.plugins.allow_remove.clone()).await;
+            if trust(&new.plugins) != trusted {
+                trusted = trust(&new.plugins);
+                host.set_trust(&new.plugins).await;
+            }
         }
     }
 }

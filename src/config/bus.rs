@@ -45,8 +45,10 @@ section! {
         /// slash. User and password are separate keys, never part of the address.
         pub url: String = "redis://127.0.0.1:6379".to_owned(),
         /// The ACL user; empty = the default user.
+        #[live(|old, new| old.url == new.url)]
         pub user: String = String::new(),
         /// Password of the user, best as `{file: …}` or `{env: …}`; empty = none.
+        #[live(|old, new| old.url == new.url)]
         pub password: Credential [Secret(0)] = Credential::default(),
         /// PEM file of certificates that `rediss://` trusts besides the system's; empty = none.
         pub ca: PathBuf = PathBuf::new(),
@@ -61,6 +63,7 @@ section! {
         /// User (SASL PLAIN, unless `properties` name another mechanism); empty = no authentication.
         pub user: String = String::new(),
         /// Password of the user, best as `{file: …}` or `{env: …}`; empty = none.
+        #[live(|old, new| old.brokers == new.brokers && old.user == new.user)]
         pub password: Credential [Secret(0)] = Credential::default(),
         /// Partitions of the topic between nodes, used when Skylark creates it.
         pub partitions: u16 [Bounded(1, 1_000)] = 8,

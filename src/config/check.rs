@@ -198,7 +198,7 @@ impl Rules<'_> {
         if !self.is_sound("clients.open_rooms") {
             return;
         }
-        for (index, pattern) in self.config.clients.open_rooms.iter().enumerate() {
+        for (index, pattern) in self.config.clients.open_rooms.patterns().iter().enumerate() {
             let path = format!("clients.open_rooms[{index}]");
             let name = pattern.strip_suffix('*').unwrap_or(pattern);
             if name.contains('*') {

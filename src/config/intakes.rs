@@ -23,8 +23,10 @@ item! {
         /// password and properties.
         pub brokers: String = String::new() => "\"\"",
         /// User, if `url` or `brokers` is set.
+        #[live(|old, _| old.kind != IntakeKind::Kafka)]
         pub user: String = String::new() => "\"\"",
         /// Password, if `url` or `brokers` is set; best as `{file: …}` or `{env: …}`.
+        #[live]
         pub password: Credential [Secret(0)] = Credential::default() => "\"\"",
         /// Kafka: properties of librdkafka for this intake. They override those of `bus.kafka`, if that is used.
         pub properties: Properties = Properties::default() => "{}",

@@ -17,6 +17,8 @@ pub struct Key {
     pub is_section: bool,
     /// True if its value may be a secret, which no output shows.
     pub is_secret: bool,
+    /// True if a running node applies it at a reload; some live keys wait with the key that they depend on.
+    pub is_live: bool,
 }
 
 /// Every key, in the order of the tree. A section comes before its keys.
@@ -108,7 +110,7 @@ fn list_entry(text: &mut String, indent: &str, entry: &Value) {
 /// Adds one key and the keys below it. Called by the declaration of the tree.
 pub(super) fn add<T>(
     keys: &mut Vec<Key>,
-    (parent, name): (&str, &str),
+    (parent, name, is_live): (&str, &str, bool),
     text: &[&str],
     default: Option<String>,
     codec: &impl Codec<T>,
@@ -116,7 +118,9 @@ pub(super) fn add<T>(
     let path = if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") };
     let at = keys.len();
     let text = text.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-    keys.push(Key { path: path.clone(), default, text, is_section: false, is_secret: codec.is_secret() });
+    keys.push(Key { path: path.clone(), default, text, is_section: false, is_secret: codec.is_secret(), is_live });
     codec.keys(&path, keys);
+    // A list that is live as a whole.
+    keys[at..].iter_mut().for_each(|key| key.is_live |= is_live);
     keys[at].is_section = keys.len() > at + 1;
 }

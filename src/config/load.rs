@@ -214,21 +214,15 @@ impl Loader {
 }
 
 impl Loaded {
-    /// A copy with another configuration in force.
-    #[must_use]
-    pub fn with(&self, config: Config) -> Self {
-        Self { config, ..self.clone() }
-    }
-
-    /// Reads the same files again. Checks the new values of live keys together with the old values of all others,
-    /// because the node runs with this combination until it restarts.
+    /// Reads the same files again. Checks the new values of live keys together with the values of all others that are
+    /// `in_force`, because the node runs with this combination until it restarts.
     ///
     /// # Errors
     /// As [`Loader::load`], or a rule that the combination violates. The configuration then stays unchanged.
-    pub fn reload(&self) -> Result<Reloaded, ConfigError> {
+    pub fn reload(&self, in_force: &Config) -> Result<Reloaded, ConfigError> {
         let new = self.loader.load()?;
-        let changes = self.config.changes(&new.config);
-        let config = self.config.with_live(&new.config);
+        let changes = in_force.changes(&new.config);
+        let config = in_force.with_live(&new.config);
         let mut faults = Vec::new();
         check(&config, &new.tree, self.loader.only_v6, &mut faults);
         if faults.is_empty() {

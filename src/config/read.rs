@@ -3,34 +3,30 @@
 //! Also resolves references to text from elsewhere: `${NAME}`, `{env: NAME}`, `{file: path}`.
 
 pub(super) mod fault;
+mod types;
 pub(super) mod value;
 pub(super) mod veil;
 pub(super) mod yaml;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use self::fault::{Fault, nearest};
 use self::value::{Kind, Source, Value};
 use self::veil::{Veil, as_written};
 use super::credential;
-use super::{GuardedFile, Key, KvPlace};
-use crate::id::NodeId;
-use crate::protocol::Dialect;
-
-/// Maximum duration; a longer one is taken for a mistake.
-const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+use super::{GuardedFile, Key};
 
 /// A type of the configuration tree.
-pub(super) trait Setting: Sized {
+pub(super) trait Setting: Sized + Clone + PartialEq {
     /// The expected form, for faults.
     fn expected() -> String;
     /// Reads the value; `None` after a fault.
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self>;
     /// The value in the syntax of the configuration.
     fn show(&self) -> Value;
+    /// Takes the live keys below this one from `new`. Fixed keys keep their values.
+    fn take_live(&mut self, _new: &Self) {}
     /// Adds the keys below this one.
     fn keys(_path: &str, _keys: &mut Vec<Key>) {}
     /// True if a value may be a secret.
@@ -44,6 +40,7 @@ pub(super) trait Codec<T> {
     fn expected(&self) -> String;
     fn read(&self, value: &Value, reader: &mut Reader<'_>) -> Option<T>;
     fn show(&self, value: &T) -> Value;
+    fn take_live(&self, _own: &mut T, _new: &T) {}
     fn keys(&self, _path: &str, _keys: &mut Vec<Key>) {}
     fn is_secret(&self) -> bool {
         false
@@ -286,6 +283,10 @@ impl<T: Setting> Codec<T> for Plain {
         value.show()
     }
 
+    fn take_live(&self, own: &mut T, new: &T) {
+        own.take_live(new);
+    }
+
     fn keys(&self, path: &str, keys: &mut Vec<Key>) {
         T::keys(path, keys);
     }
@@ -375,112 +376,3 @@ impl Codec<String> for Secret {
         true
     }
 }
-
-impl<T: Setting> Setting for Vec<T> {
-    fn expected() -> String {
-        format!("a list ({})", T::expected())
-    }
-
-    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
-        let Kind::List(items) = &value.kind else {
-            return reader.wrong(value, &Self::expected());
-        };
-        let read = |(index, item)| reader.below(&format!("[{index}]"), |reader| T::read(item, reader));
-        // Read all items before the first fault ends the list.
-        items.iter().enumerate().map(read).collect::<Vec<_>>().into_iter().collect()
-    }
-
-    fn show(&self) -> Value {
-        Value::built_in(Kind::List(self.iter().map(Setting::show).collect()))
-    }
-
-    fn keys(path: &str, keys: &mut Vec<Key>) {
-        T::keys(&format!("{path}[]"), keys);
-    }
-}
-
-/// A missing value is `None`. The keys below tell the two cases apart.
-impl<T: Setting> Setting for Option<T> {
-    fn expected() -> String {
-        T::expected()
-    }
-
-    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
-        T::read(value, reader).map(Some)
-    }
-
-    fn show(&self) -> Value {
-        self.as_ref().map_or_else(|| Value::built_in(Kind::Null), Setting::show)
-    }
-
-    fn keys(path: &str, keys: &mut Vec<Key>) {
-        T::keys(path, keys);
-    }
-}
-
-impl Setting for bool {
-    fn expected() -> String {
-        "true or false".to_owned()
-    }
-
-    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
-        reader.word(value, &[(true, "true"), (false, "false")])
-    }
-
-    fn show(&self) -> Value {
-        Value::text(self.to_string())
-    }
-}
-
-/// Types parsed from a text: type, expected form, parser, formatter.
-macro_rules! parsed_setting {
-    ($($type:ty, $expected:literal, $parse:expr, $show:expr;)+) => {
-        $(impl Setting for $type {
-            fn expected() -> String {
-                $expected.to_owned()
-            }
-
-            fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
-                reader.parsed(value, $expected, $parse)
-            }
-
-            fn show(&self) -> Value {
-                Value::text($show(self))
-            }
-        })+
-    };
-}
-
-parsed_setting! {
-    String, "a text", |text| Some(text.to_owned()), String::clone;
-    // A text with line breaks is the contents of a file, such as a private key.
-    PathBuf, "a path", |text| (!text.contains(char::is_control)).then(|| PathBuf::from(text)), |path: &PathBuf| path.display().to_string();
-    SocketAddr, "an address and port such as 127.0.0.1:8080", |text| text.parse().ok(), SocketAddr::to_string;
-    NodeId, "a name of at most 128 bytes without comma", |text| NodeId::parse(text).ok(), NodeId::to_string;
-    Duration, "a duration such as 25s, 500ms or 5m",
-        |text| humantime::parse_duration(text).ok().filter(|duration| *duration <= MAX_DURATION),
-        |duration: &Duration| humantime::format_duration(*duration).to_string().replace(' ', "");
-}
-
-impl Setting for KvPlace {
-    fn expected() -> String {
-        "`memory`, or a path with a slash such as ./state/kv.redb".to_owned()
-    }
-
-    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
-        // A word without a slash may be a typo of `memory`. Taken as a path, it would start with an empty store.
-        reader.parsed(value, &Self::expected(), |text| match text {
-            "memory" => Some(Self::Memory),
-            path => path.contains('/').then(|| Self::File(PathBuf::from(path))),
-        })
-    }
-
-    fn show(&self) -> Value {
-        match self {
-            Self::Memory => Value::text("memory"),
-            Self::File(path) => path.show(),
-        }
-    }
-}
-
-word_setting!(Dialect, [(Dialect::Yunque, "yunque"), (Dialect::Cim, "cim")]);

@@ -4,14 +4,20 @@
 
 /// A struct of the tree in which every key has a default: `pub name: Type [codec] = default => "default in words",`.
 /// The default and the codec may be omitted: then those of the type apply.
+///
+/// `#[live]` before `pub` marks a key that a running node applies at a reload. `#[live(|old, new| …)]` does so only if
+/// the rule holds for the old and the new section. The rule reads keys without a mark, for they are the same in the
+/// configuration in force.
 macro_rules! section {
     ($(#[doc = $doc:literal])+ pub struct $name:ident {
-        $($(#[doc = $text:literal])+ pub $field:ident: $type:ty $([$codec:expr])? $(= $default:expr $(=> $words:literal)?)?,)+
+        $($(#[doc = $text:literal])+ $(#[live $(($when:expr))?])?
+            pub $field:ident: $type:ty $([$codec:expr])? $(= $default:expr $(=> $words:literal)?)?,)+
     }) => {
         tree_struct! {
             [Some(Default::default())] [Some(Self::default())]
             $(#[doc = $doc])+ pub struct $name {
-                $($(#[doc = $text])+ pub $field: $type [either!($($codec)?; $crate::config::read::Plain)]
+                $($(#[doc = $text])+ [$(live $(($when))?)?]
+                    pub $field: $type [either!($($codec)?; $crate::config::read::Plain)]
                     [either!($(Some($default))?; Some(Default::default()))] [either!($($(Some($words))?)?; None)],)+
             }
         }
@@ -25,15 +31,18 @@ macro_rules! section {
 }
 
 /// A struct in a list of the tree. A key without a default is mandatory. A default may read the keys above it, each as
-/// an `Option`, and always has a text in words.
+/// an `Option`, and always has a text in words. Marks are those of [`section!`]; a list takes its live keys only if all
+/// others stay (see `Vec`).
 macro_rules! item {
     ($(#[doc = $doc:literal])+ pub struct $name:ident {
-        $($(#[doc = $text:literal])+ pub $field:ident: $type:ty $([$codec:expr])? $(= $default:expr => $words:literal)?,)+
+        $($(#[doc = $text:literal])+ $(#[live $(($when:expr))?])?
+            pub $field:ident: $type:ty $([$codec:expr])? $(= $default:expr => $words:literal)?,)+
     }) => {
         tree_struct! {
             [None] [None]
             $(#[doc = $doc])+ pub struct $name {
-                $($(#[doc = $text])+ pub $field: $type [either!($($codec)?; $crate::config::read::Plain)]
+                $($(#[doc = $text])+ [$(live $(($when))?)?]
+                    pub $field: $type [either!($($codec)?; $crate::config::read::Plain)]
                     [either!($(Some($default))?; None)] [either!($(Some($words))?; None)],)+
             }
         }
@@ -42,7 +51,8 @@ macro_rules! item {
 
 macro_rules! tree_struct {
     ([$fallback:expr] [$whole:expr] $(#[doc = $doc:literal])+ pub struct $name:ident {
-        $($(#[doc = $text:literal])+ pub $field:ident: $type:ty [$codec:expr] [$default:expr] [$words:expr],)+
+        $($(#[doc = $text:literal])+ [$($mark:tt)*]
+            pub $field:ident: $type:ty [$codec:expr] [$default:expr] [$words:expr],)+
     }) => {
         $(#[doc = $doc])+
         #[derive(Clone, PartialEq)]
@@ -66,6 +76,10 @@ macro_rules! tree_struct {
                 $crate::config::read::value::Value::map([$((stringify!($field), $codec.show(&self.$field))),+])
             }
 
+            fn take_live(&mut self, new: &Self) {
+                $(take_live!([$($mark)*] self, new, $field, $codec);)+
+            }
+
             fn keys(path: &str, keys: &mut Vec<$crate::config::Key>) {
                 use $crate::config::read::Codec as _;
                 let whole: Option<Self> = $whole;
@@ -73,7 +87,8 @@ macro_rules! tree_struct {
                     let words: Option<&str> = $words;
                     let shown = whole.as_ref().map(|whole| $codec.show(&whole.$field));
                     let default = words.map(str::to_owned).or_else(|| shown.map(|shown| shown.to_string()));
-                    $crate::config::keys::add::<$type>(keys, (path, stringify!($field)), &[$($text),+], default, &$codec);
+                    let key = (path, stringify!($field), is_live!([$($mark)*]));
+                    $crate::config::keys::add::<$type>(keys, key, &[$($text),+], default, &$codec);
                 })+
             }
         }
@@ -84,6 +99,31 @@ macro_rules! tree_struct {
                 write!(f, "{}", $crate::config::read::Setting::show(self))
             }
         }
+    };
+}
+
+/// Takes one field from the new section if its mark allows it. Without a mark the keys below it decide.
+macro_rules! take_live {
+    ([] $own:ident, $new:ident, $field:ident, $codec:expr) => {
+        $crate::config::read::Codec::take_live(&$codec, &mut $own.$field, &$new.$field)
+    };
+    ([live] $own:ident, $new:ident, $field:ident, $codec:expr) => {
+        $own.$field.clone_from(&$new.$field)
+    };
+    ([live ($when:expr)] $own:ident, $new:ident, $field:ident, $codec:expr) => {
+        if $crate::config::live::holds::<Self>($when, $own, $new) {
+            $own.$field.clone_from(&$new.$field);
+        }
+    };
+}
+
+/// True for a field with a mark.
+macro_rules! is_live {
+    ([]) => {
+        false
+    };
+    ([live $($when:tt)?]) => {
+        true
     };
 }
 

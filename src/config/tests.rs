@@ -6,6 +6,7 @@ mod secrets;
 use std::path::PathBuf;
 
 use super::*;
+use crate::protocol::Dialect;
 
 /// A directory with a base file and, if given, the overlay of `prod`.
 struct Files {
@@ -257,7 +258,7 @@ fn password_in_a_file_is_live_and_is_read_again() {
     assert_eq!((password.text(), password.read().unwrap().as_str()), ("first-canary", "second-canary"));
 
     files.write("s.yaml", &format!("bus:\n  redis: {{password: {{file: {file}}}}}\n{intakes}new-canary}}\n"));
-    let new = loaded.reload().unwrap().config;
+    let new = loaded.reload(&loaded.config).unwrap().config;
     let changes = loaded.config.changes(&new);
     assert_eq!(changes.live, ["bus.redis.password", "intakes[0].password"]);
     assert_eq!(changes.needs_restart, [""; 0]);
@@ -426,19 +427,19 @@ fn a_reload_says_what_it_can_take_live() {
         "limits: {batch: 20, connections: 5}\nlog: {level: debug}\nlisteners: [{address: 127.0.0.1:1, serves: [ws]}]\n",
     );
     let new = files.load(None, &[]).unwrap();
-    let changes = loaded.reload().unwrap().changes;
+    let changes = loaded.reload(&loaded.config).unwrap().changes;
     assert_eq!(changes.live, ["limits.batch", "log.level"]);
     assert_eq!(changes.needs_restart, ["listeners[0].address", "listeners[0].serves", "limits.connections"]);
-    let live = loaded.reload().unwrap().config;
+    let live = loaded.reload(&loaded.config).unwrap().config;
     assert_eq!((live.limits.batch, live.limits.connections), (20, 100_000));
     assert_eq!(loaded.config.changes(&live).needs_restart, [""; 0]);
     assert_eq!(live.changes(&new.config).live, [""; 0], "with_live takes all that is called live");
     files.write("s.yaml", "listeners: [{address: 127.0.0.1:8080, serves: [ws, api, metrics], origins: [loopback]}]\n");
-    let rules = loaded.reload().unwrap().changes;
+    let rules = loaded.reload(&loaded.config).unwrap().changes;
     assert_eq!(
         (rules.live, rules.needs_restart.len()),
         (vec!["listeners[0].origins".into(), "limits.batch".into()], 0)
     );
     files.write("s.yaml", "limits: {batch: x}\n");
-    assert!(loaded.reload().is_err());
+    assert!(loaded.reload(&loaded.config).is_err());
 }

@@ -22,7 +22,7 @@ use crate::broker::roster::Roster;
 use crate::broker::{Address, Batch, Broker, Fate, Stream, Unavailable};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::code::Code;
-use crate::config::{Config, DevicePolicy};
+use crate::config::{Config, DevicePolicy, LiveConfig};
 use crate::hub::{Connection, Hub, Settings, ShardTask, Socket};
 use crate::id::{IdSequence, NodeId, Room, Uid};
 use crate::message::{Entries, Envelope, Receipt, Target};
@@ -32,6 +32,7 @@ use crate::plugin::{Access, Call, Event, JoinRequest, PluginHost, Status, Transp
 /// A node with scripted broker and plugins.
 pub(crate) struct Fake {
     pub(crate) node: Arc<Node>,
+    pub(crate) config: LiveConfig,
     broker: Arc<Scripted>,
     /// Not run; only keeps the mailboxes open.
     _shards: Vec<ShardTask>,
@@ -59,9 +60,10 @@ impl Fake {
         let delivery = Arc::new(Delivery::new(Arc::clone(&hub)));
         let engine = engine(Arc::clone(&delivery));
         let plugins = Arc::clone(&script);
-        let node = Arc::new(Node::new(config, ids, Arc::clone(&hub), engine, plugins));
+        let live = LiveConfig::new(config.clone());
+        let node = Arc::new(Node::new(live.clone(), ids, Arc::clone(&hub), engine, plugins));
         delivery.belongs_to(Arc::downgrade(&node));
-        (Self { node, broker: script, _shards: Vec::new() }, hub, shards)
+        (Self { node, config: live, broker: script, _shards: Vec::new() }, hub, shards)
     }
 
     /// Makes the broker refuse everything.

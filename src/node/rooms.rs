@@ -2,11 +2,8 @@
 //!
 //! Independent of other nodes: joins of their connections are in [`super::cluster`].
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
 use super::connect::{identity, identity_of};
@@ -14,7 +11,7 @@ use super::presence::PresenceTracker;
 use crate::claim::Refusal;
 use crate::clock;
 use crate::code::Code;
-use crate::config::Config;
+use crate::config::LiveConfig;
 use crate::hub::{Connection, Hub, Joined, Terms};
 use crate::id::Room;
 use crate::message::Entries;
@@ -24,64 +21,23 @@ use crate::protocol::{self, Reply, ServerFrame};
 /// Key of the REPLY that reports the end of a membership to the client.
 const ENDED: &str = "room_left";
 
-/// Rooms that every bound client may join.
-#[derive(Debug, Default)]
-struct OpenRooms {
-    names: HashSet<String>,
-    prefixes: Vec<String>,
-}
-
-impl OpenRooms {
-    /// Parses `clients.open_rooms`: names, and prefixes that end with `*`.
-    fn new(patterns: &[String]) -> Self {
-        let mut open = Self::default();
-        for pattern in patterns {
-            match pattern.strip_suffix('*') {
-                Some(prefix) => open.prefixes.push(prefix.to_owned()),
-                None => drop(open.names.insert(pattern.clone())),
-            }
-        }
-        open
-    }
-
-    fn has(&self, room: &Room) -> bool {
-        let room = room.as_str();
-        self.names.contains(room) || self.prefixes.iter().any(|prefix| room.starts_with(prefix.as_str()))
-    }
-}
-
 /// Members of rooms on this node.
 pub(super) struct Rooms {
     hub: Arc<Hub>,
     plugins: Arc<dyn PluginHost>,
     presence: Arc<PresenceTracker>,
     access_calls: Semaphore,
-    open: ArcSwap<OpenRooms>,
-    /// Maximum number of rooms of one connection.
-    limit: AtomicUsize,
+    config: LiveConfig,
 }
 
 impl Rooms {
     pub(super) fn new(
-        config: &Config,
+        config: LiveConfig,
         hub: Arc<Hub>,
         plugins: Arc<dyn PluginHost>,
         presence: Arc<PresenceTracker>,
     ) -> Self {
-        Self {
-            hub,
-            plugins,
-            presence,
-            access_calls: Semaphore::new(config.limits.auth_calls),
-            open: ArcSwap::from_pointee(OpenRooms::new(&config.clients.open_rooms)),
-            limit: AtomicUsize::new(config.clients.rooms),
-        }
-    }
-
-    /// Applies the part of `config` that can change at run time.
-    pub(super) fn reconfigure(&self, config: &Config) {
-        self.limit.store(config.clients.rooms, Ordering::Relaxed);
-        self.open.store(Arc::new(OpenRooms::new(&config.clients.open_rooms)));
+        Self { hub, plugins, presence, access_calls: Semaphore::new(config.load().limits.auth_calls), config }
     }
 
     /// Handles a join request of a bound client. The access plugins decide first, then `clients.open_rooms`. Returns
@@ -118,7 +74,7 @@ impl Rooms {
         let until = match access {
             Access::Allow(until) => until,
             Access::Refuse(refusal) => return Err(refusal),
-            Access::Abstain if self.open.load().has(&room) => None,
+            Access::Abstain if self.config.load().clients.open_rooms.has(&room) => None,
             Access::Abstain => {
                 return Err(Refusal::new(Code::FORBIDDEN, format!("room: {room} is not open to this client")));
             }
@@ -170,7 +126,7 @@ impl Rooms {
     }
 
     fn check_room_count(&self, connection: &Connection) -> Result<(), Refusal> {
-        let limit = self.limit.load(Ordering::Relaxed);
+        let limit = self.config.load().clients.rooms;
         if connection.rooms().len() < limit {
             return Ok(());
         }
@@ -235,23 +191,4 @@ async fn tell_ended(connection: &Connection, room: &Room) {
 
 pub(super) fn not_bound() -> Refusal {
     Refusal::new(Code::UNAUTHORIZED, "the connection is not bound to a user")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_room_is_open_by_its_name_or_a_prefix() {
-        let patterns =
-            |texts: &[&str]| OpenRooms::new(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
-        let room = |text: &str| Room::parse(text).unwrap();
-        let open = patterns(&["lobby", "public:*"]);
-        for (name, is_open) in
-            [("lobby", true), ("lobby2", false), ("public:", true), ("public:a", true), ("publi", false)]
-        {
-            assert_eq!(open.has(&room(name)), is_open, "{name}");
-        }
-        assert!(patterns(&["*"]).has(&room("anything")) && !patterns(&[]).has(&room("anything")));
-    }
 }

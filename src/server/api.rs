@@ -25,7 +25,6 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body;
@@ -36,10 +35,8 @@ use tokio::time::Instant;
 
 pub use status::About;
 
-use crate::config::{Config, Limits, Scope, Service};
+use crate::config::{Config, LiveConfig, Scope, Service};
 use crate::node::Node;
-use crate::protocol;
-use crate::server::bounds;
 use crate::telemetry::{capped, may_tell, without_value};
 use answer::{Answer, Problem};
 use auth::{KeyNumber, Keys};
@@ -49,21 +46,17 @@ use routes::{Access, Action, Route};
 /// The push API of one node.
 pub struct Api {
     node: Arc<Node>,
-    rules: ArcSwap<Rules>,
+    config: LiveConfig,
     about: About,
     meters: Meters,
 }
 
 impl Api {
-    /// Creates the API of `node` from `config`. Without a metrics recorder installed before, requests are not counted.
+    /// Creates the API of `node`. It follows the keys and limits of `config`; a running request keeps those of its start.
+    /// Without a metrics recorder installed before, requests are not counted.
     #[must_use]
-    pub fn new(node: Arc<Node>, config: &Config, about: About) -> Self {
-        Self { node, rules: ArcSwap::from_pointee(Rules::new(config)), about, meters: Meters::new() }
-    }
-
-    /// Applies the keys and limits of `config` from now on. Running requests keep their old ones.
-    pub fn reconfigure(&self, config: &Config) {
-        self.rules.store(Arc::new(Rules::new(config)));
+    pub fn new(node: Arc<Node>, config: LiveConfig, about: About) -> Self {
+        Self { node, config, about, meters: Meters::new() }
     }
 
     /// Answers one request that is not a WebSocket upgrade. `serves` selects the routes of its listener.
@@ -82,19 +75,19 @@ impl Api {
     {
         let asked = Instant::now();
         let (head, body) = request.into_parts();
-        let (api, rules) = (Arc::clone(self), self.rules.load_full());
+        let (api, config) = (Arc::clone(self), self.config.load_full());
         let found = Route::find(&head.method, head.uri.path(), serves);
         let route = found.as_ref().ok().copied();
         let admitted = found.and_then(|route| {
-            let key = rules.admit(route.access, &head.headers, serves)?;
+            let key = admit(&config, route.access, &head.headers, serves)?;
             Ok((route.action, key))
         });
         let is_insider = route.is_some_and(|route| route.action == Action::Ready)
-            && rules.keys.knows(&head.headers, serves.contains(&Service::Api));
+            && Keys(&config.api).knows(&head.headers, serves.contains(&Service::Api));
         async move {
             let answered = match admitted {
                 Ok((Action::Ready, _)) => Ok(api.ready(is_insider)),
-                Ok((action, key)) => api.answer(action, key, &rules, &head, body).await,
+                Ok((action, key)) => api.answer(action, key, &config, &head, body).await,
                 Err(problem) => Err(problem),
             };
             let answer = answered.unwrap_or_else(|problem| {
@@ -113,7 +106,7 @@ impl Api {
         &self,
         action: Action,
         key: Option<KeyNumber>,
-        rules: &Rules,
+        config: &Config,
         head: &Parts,
         body: B,
     ) -> Result<Answer, Problem>
@@ -125,11 +118,11 @@ impl Api {
         match action {
             Action::About => Ok(self.greet()),
             // Boxed, so that the futures of all other requests stay small.
-            Action::Push(shape) => Box::pin(self.push(shape, key, rules, head, body)).await,
+            Action::Push(shape) => Box::pin(self.push(shape, key, config, head, body)).await,
             // These are rare, and larger than the frequent requests.
-            Action::RoomJoin => Box::pin(self.join(rules, head, body)).await,
-            Action::RoomLeave => Box::pin(self.leave(rules, head, body)).await,
-            Action::Kick => Box::pin(self.kick(rules, head, body)).await,
+            Action::RoomJoin => Box::pin(self.join(config, head, body)).await,
+            Action::RoomLeave => Box::pin(self.leave(config, head, body)).await,
+            Action::Kick => Box::pin(self.kick(config, head, body)).await,
             Action::OnlineUsers => Box::pin(self.online_users(query)).await,
             Action::Connections => Box::pin(self.connections(query)).await,
             Action::Rooms => Box::pin(self.rooms(query)).await,
@@ -145,26 +138,19 @@ impl Api {
     }
 }
 
-/// The part of the configuration that applies to requests and can change while the node runs.
-struct Rules {
-    keys: Keys,
-    limits: Limits,
-    bounds: protocol::push::Limits,
-}
-
-impl Rules {
-    fn new(config: &Config) -> Self {
-        Self { keys: Keys::new(&config.api), limits: config.limits.clone(), bounds: bounds(&config.limits) }
-    }
-
-    /// Admits a request to a route and returns its key, if the route asks for one.
-    fn admit(&self, access: Access, headers: &HeaderMap, serves: &[Service]) -> Result<Option<KeyNumber>, Problem> {
-        match access {
-            Access::Open => Ok(None),
-            Access::Probe if serves.contains(&Service::Metrics) => Ok(None),
-            Access::Probe => self.keys.check(headers, Scope::Read),
-            Access::Key(scope) => self.keys.check(headers, scope),
-        }
+/// Admits a request to a route and returns its key, if the route asks for one.
+fn admit(
+    config: &Config,
+    access: Access,
+    headers: &HeaderMap,
+    serves: &[Service],
+) -> Result<Option<KeyNumber>, Problem> {
+    let keys = Keys(&config.api);
+    match access {
+        Access::Open => Ok(None),
+        Access::Probe if serves.contains(&Service::Metrics) => Ok(None),
+        Access::Probe => keys.check(headers, Scope::Read),
+        Access::Key(scope) => keys.check(headers, scope),
     }
 }
 

@@ -13,15 +13,12 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::bounds;
-use crate::config::Config;
+use crate::config::LiveConfig;
 use crate::node::{Node, Source};
-use crate::protocol::push::Limits;
 use crate::vital::Vitals;
 use line::Line;
 
@@ -50,29 +47,23 @@ pub struct Feed {
 
 /// The running intakes of a node.
 pub struct Intakes {
-    bounds: Arc<ArcSwap<Limits>>,
     stop: watch::Sender<Stop>,
     tasks: JoinSet<()>,
 }
 
 impl Intakes {
-    /// Starts one task per feed, registered in `vitals`. A metrics recorder must be installed before.
+    /// Starts one task per feed, registered in `vitals`. Follows the limits of `config`. A metrics recorder must be
+    /// installed before.
     #[must_use]
-    pub fn start(node: &Arc<Node>, config: &Config, feeds: Vec<Feed>, vitals: &Vitals) -> Self {
-        let bounds = Arc::new(ArcSwap::from_pointee(bounds(&config.limits)));
+    pub fn start(node: &Arc<Node>, config: &LiveConfig, feeds: Vec<Feed>, vitals: &Vitals) -> Self {
         let stop = watch::Sender::new(Stop::No);
         let mut tasks = JoinSet::new();
         for feed in feeds {
             let name = format!("intake {}", feed.name);
-            let line = Line::new(Arc::clone(node), feed, Arc::clone(&bounds), stop.subscribe());
+            let line = Line::new(Arc::clone(node), feed, config.clone(), stop.subscribe());
             tasks.spawn(vitals.run(name, line.run()));
         }
-        Self { bounds, stop, tasks }
-    }
-
-    /// Applies the limits of `config` from now on.
-    pub fn reconfigure(&self, config: &Config) {
-        self.bounds.store(Arc::new(bounds(&config.limits)));
+        Self { stop, tasks }
     }
 
     /// Stops reading, finishes and completes the records already read, and releases the topics. Gives up unfinished records

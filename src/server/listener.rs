@@ -106,7 +106,7 @@ fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &D
     let at = door.at;
     let config = gateway.config.load();
     let serves = config.listeners[at].serves.clone();
-    if counts_accepts(&config.listeners[at]) && !gateway.peers.may_connect(peer.ip()) {
+    if counts_accepts(&config.listeners[at]) && !gateway.peers.may_connect(peer.ip(), config.limits.connects_per_ip) {
         refused(peer, "rate");
         return;
     }

@@ -13,7 +13,6 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 
 use super::Gateway;
-use crate::config::Limits;
 
 /// Burst as a multiple of the rate per second.
 const BURST: u32 = 10;
@@ -21,8 +20,10 @@ const BURST: u32 = 10;
 const SWEEP: u32 = 4096;
 
 /// Counters per address.
+#[derive(Default)]
 pub(super) struct Peers {
     live: Mutex<HashMap<IpAddr, usize, ahash::RandomState>>,
+    /// `None` without a limit.
     rate: ArcSwapOption<Rate>,
     checks: AtomicU32,
 }
@@ -33,25 +34,14 @@ struct Rate {
 }
 
 impl Peers {
-    pub(super) fn new(limits: &Limits) -> Self {
-        Self {
-            live: Mutex::default(),
-            rate: ArcSwapOption::new(Rate::new(limits.connects_per_ip)),
-            checks: AtomicU32::new(0),
+    /// Counts one connection attempt of the address; `false` if it exceeds `limit` attempts per second. 0 = no limit. A
+    /// changed limit starts with empty counters.
+    pub(super) fn may_connect(&self, ip: IpAddr, limit: u32) -> bool {
+        let mut rate = self.rate.load();
+        if rate.as_ref().map_or(0, |rate| rate.connects_per_ip) != limit {
+            self.rate.store(Rate::new(limit));
+            rate = self.rate.load();
         }
-    }
-
-    /// Applies the limits. A changed rate starts with empty counters; an unchanged one keeps its counters.
-    pub(super) fn reconfigure(&self, limits: &Limits) {
-        let now = self.rate.load().as_ref().map_or(0, |rate| rate.connects_per_ip);
-        if now != limits.connects_per_ip {
-            self.rate.store(Rate::new(limits.connects_per_ip));
-        }
-    }
-
-    /// Counts one connection attempt of the address; `false` if the rate is exceeded.
-    pub(super) fn may_connect(&self, ip: IpAddr) -> bool {
-        let rate = self.rate.load();
         let Some(rate) = rate.as_ref() else { return true };
         if self.checks.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
             rate.limiter.retain_recent();
@@ -134,17 +124,9 @@ fn counted_as(ip: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn peers(connects_per_ip: u32) -> Peers {
-        Peers {
-            live: Mutex::default(),
-            rate: ArcSwapOption::new(Rate::new(connects_per_ip)),
-            checks: AtomicU32::new(0),
-        }
-    }
-
     #[test]
     fn an_address_has_its_share_and_gets_it_back() {
-        let peers = peers(0);
+        let peers = Peers::default();
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         assert!(peers.enter(a, 2) && peers.enter(a, 2) && !peers.enter(a, 2));
         assert!(peers.enter(b, 2));
@@ -157,17 +139,19 @@ mod tests {
 
     #[test]
     fn connects_are_limited_by_address_with_a_burst() {
-        let peers = peers(1);
+        let peers = Peers::default();
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let passed = (0..100).filter(|_| peers.may_connect(a)).count();
+        let passed = (0..100).filter(|_| peers.may_connect(a, 1)).count();
         assert!((10..15).contains(&passed), "{passed}");
-        assert!(peers.may_connect(b));
+        assert!(peers.may_connect(b, 1));
+        assert!(!peers.may_connect(a, 1), "the same limit keeps its counters");
+        assert!(peers.may_connect(a, 2), "a changed limit starts anew");
     }
 
     #[test]
     fn a_rate_of_zero_is_no_bound() {
-        let peers = peers(0);
-        assert!((0..100).all(|_| peers.may_connect(IpAddr::from([10, 0, 0, 1]))));
+        let peers = Peers::default();
+        assert!((0..100).all(|_| peers.may_connect(IpAddr::from([10, 0, 0, 1]), 0)));
     }
 
     #[test]

@@ -169,7 +169,10 @@ impl Front {
     fn judge(&self, request: &Request<Incoming>) -> Judged {
         let config = self.gateway.config.load();
         let listener = &config.listeners[self.at];
-        let may_connect = || listener::counts_accepts(listener) || self.gateway.peers.may_connect(self.peer.ip());
+        let may_connect = || {
+            listener::counts_accepts(listener)
+                || self.gateway.peers.may_connect(self.peer.ip(), config.limits.connects_per_ip)
+        };
         handshake::judge(request, listener, self.peer, self.at, may_connect)
     }
 }

@@ -18,7 +18,7 @@ impl Config {
         let takes_clients = |listener: &Listener| {
             [Service::Ws, Service::Cim, Service::CimTcp].into_iter().any(|service| listener.has(service))
         };
-        let is_closed = self.clients.open_rooms.is_empty() && !has_access_plugin;
+        let is_closed = self.clients.open_rooms.patterns().is_empty() && !has_access_plugin;
         (is_closed && self.listeners.iter().any(takes_clients)).then_some(
             "clients.open_rooms: no room is open and no access plugin is live: clients join no room by themselves; \
              clients.open_rooms: [\"*\"] opens all rooms",

@@ -11,12 +11,12 @@ fn keys_that_only_the_old_listeners_need_do_not_go_before_a_restart() {
     // Valid on its own: the API listens on loopback.
     files.write("s.yaml", "listeners:\n  - {address: 127.0.0.1:80, serves: [api]}\n");
     assert!(files.load(None, &[]).is_ok());
-    let error = loaded.reload().unwrap_err().to_string();
+    let error = loaded.reload(&loaded.config).unwrap_err().to_string();
     assert!(error.contains("api.keys: expected at least one key") && error.contains("0.0.0.0:80"), "{error}");
     assert!(error.contains("until the node starts again it keeps the old listeners[0].address"), "{error}");
     // The same move with API keys is accepted, as far as it can apply.
     files.write("s.yaml", &format!("listeners:\n  - {{address: 127.0.0.1:80, serves: [api]}}\n{KEY}"));
-    let reloaded = loaded.reload().unwrap();
+    let reloaded = loaded.reload(&loaded.config).unwrap();
     assert_eq!(reloaded.changes.needs_restart, ["listeners[0].address"]);
     assert_eq!((reloaded.config.listeners, reloaded.config.api), (loaded.config.listeners, loaded.config.api));
 }
@@ -26,7 +26,7 @@ fn reload_that_removes_insecure_fails_while_old_listeners_need_it() {
     let files = Files::new("listeners:\n  - {address: 0.0.0.0:80, serves: [api]}\napi: {insecure: true}\n");
     let loaded = files.load(None, &[]).unwrap();
     files.write("s.yaml", "listeners:\n  - {address: 0.0.0.0:80, serves: [ws]}\n");
-    let error = loaded.reload().unwrap_err().to_string();
+    let error = loaded.reload(&loaded.config).unwrap_err().to_string();
     assert!(error.contains("api.keys") && error.contains("listeners[0].serves"), "{error}");
 }
 
@@ -53,7 +53,7 @@ fn live_key_needs_restart_if_its_owner_changed() {
         ),
     ] {
         files.write("s.yaml", &new);
-        let reloaded = loaded.reload().unwrap();
+        let reloaded = loaded.reload(&loaded.config).unwrap();
         assert_eq!(
             (reloaded.changes.live, reloaded.changes.needs_restart.clone()),
             (live.iter().map(|key| (*key).to_owned()).collect(), waiting.iter().map(|key| (*key).to_owned()).collect()),
@@ -61,6 +61,39 @@ fn live_key_needs_restart_if_its_owner_changed() {
         );
         let trust = |config: &Config| (config.plugins.signing_keys.clone(), config.bus.redis.password.clone());
         assert_eq!(trust(&reloaded.config) == trust(&loaded.config), live.is_empty(), "{new}");
+    }
+}
+
+#[test]
+fn live_keys_are_the_marked_ones() {
+    let live: Vec<String> = keys().into_iter().filter(|key| key.is_live).map(|key| key.path).collect();
+    let expected = "listeners[].dialect listeners[].origins listeners[].devices listeners[].query_token \
+        clients.publish clients.rooms clients.open_rooms \
+        limits.connections_per_ip limits.connects_per_ip limits.handshake limits.first_frame limits.unbound \
+        limits.unbound_max limits.keep_alive limits.message_timeout limits.frame_bytes limits.body_bytes limits.batch \
+        limits.uids api.keys api.keys[].name api.keys[].key api.keys[].scopes api.insecure \
+        plugins.allow_remove plugins.require_hash plugins.signing_keys \
+        bus.redis.user bus.redis.password bus.kafka.password intakes[].user intakes[].password \
+        log.level drain.wait drain.step_percent drain.grace";
+    assert_eq!(live.join(" "), expected.split_whitespace().collect::<Vec<_>>().join(" "));
+}
+
+#[test]
+fn intake_takes_a_new_user_live_only_from_redis() {
+    let text = |kind: &str, address: &str, user: &str| {
+        format!("intakes: [{{kind: {kind}, {address}: \"h:1\", user: {user}, password: p}}]\n")
+            .replace("url: \"h", "url: \"redis://h")
+    };
+    for (kind, address, is_live) in [("redis", "url", true), ("redis-stream", "url", true), ("kafka", "brokers", false)]
+    {
+        let files = Files::new(&text(kind, address, "u"));
+        let loaded = files.load(None, &[]).unwrap();
+        files.write("s.yaml", &text(kind, address, "v"));
+        let reloaded = loaded.reload(&loaded.config).unwrap();
+        let changed = vec!["intakes[0].user".to_owned()];
+        let (live, waiting) = if is_live { (changed, vec![]) } else { (vec![], changed) };
+        assert_eq!((reloaded.changes.live, reloaded.changes.needs_restart), (live, waiting), "{kind}");
+        assert_eq!(reloaded.config.intakes[0].user, if is_live { "v" } else { "u" }, "{kind}");
     }
 }
 
@@ -89,7 +122,7 @@ fn reload_to_configuration_invalid_at_start_is_refused() {
         let Ok(loaded) = files.load(None, &[]) else { continue };
         for new in &whole {
             files.write("s.yaml", new);
-            let Ok(reloaded) = loaded.reload() else { continue };
+            let Ok(reloaded) = loaded.reload(&loaded.config) else { continue };
             let mut faults = Vec::new();
             check::check(&reloaded.config, &read::value::Value::text(""), false, &mut faults);
             assert_eq!(faults, [], "{old} → {new}");

@@ -1,5 +1,6 @@
 //! Join requests of clients: decisions, the claims they use, and the end of memberships.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::effects::NodeServices;
@@ -9,7 +10,7 @@ use super::{admission, facts, fake, room, uid};
 use crate::claim::{Admission, Refusal};
 use crate::clock;
 use crate::code::Code;
-use crate::config::{Config, DevicePolicy};
+use crate::config::{Config, DevicePolicy, OpenRooms};
 use crate::hub::Connection;
 use crate::message::{Entries, Target};
 use crate::plugin::{Access, Account, Effect, Services};
@@ -40,8 +41,8 @@ async fn a_room_is_closed_unless_it_is_open_or_a_plugin_allows_it() {
     assert_eq!(ask(&fake, &client, "lobby").await, closed);
     assert!(client.rooms().is_empty());
 
-    config.clients.open_rooms = vec!["lobby".to_owned(), "public:*".to_owned()];
-    fake.node.reconfigure(&config);
+    config.clients.open_rooms = OpenRooms::new(vec!["lobby".to_owned(), "public:*".to_owned()]);
+    fake.config.store(Arc::new(config.clone()));
     assert_eq!((ask(&fake, &client, "lobby").await, ask(&fake, &client, "public:1").await), (Ok(true), Ok(true)));
     assert_eq!(ask(&fake, &client, "public").await, refused("403", "room: public is not open to this client"));
     assert_eq!(ask(&fake, &client, "lobby").await, Ok(false));
@@ -53,8 +54,8 @@ async fn a_room_is_closed_unless_it_is_open_or_a_plugin_allows_it() {
     assert_eq!(ask(&fake, &client, "public:2").await, refused("451", "not for you"), "plugins are asked first");
     let away = refused("503", "room: the access plugins cannot answer now: try again later");
     assert_eq!(ask(&fake, &client, "public:3").await, away);
-    config.clients.open_rooms.clear();
-    fake.node.reconfigure(&config);
+    config.clients.open_rooms = OpenRooms::default();
+    fake.config.store(Arc::new(config.clone()));
     assert_eq!(client.rooms().len(), 3, "members stay when a room is no longer open");
 }
 
@@ -78,7 +79,7 @@ async fn access_plugins_read_the_claims_of_the_last_admission_alone() {
     assert_eq!(asked_with().await, entries(&[("plan", "gold")]), "a bind without a token changes no claim");
     fake.node.bind(&connection, admitted(&[("team", "red")]), facts("web", &[])).await.unwrap();
     assert_eq!(asked_with().await, entries(&[("team", "red")]), "a later admission replaces all claims");
-    let services = NodeServices::new(std::sync::Arc::downgrade(&fake.node));
+    let services = NodeServices::new(Arc::downgrade(&fake.node));
     let expires = Some(now() + 60);
     let login = Account { admission: Admission { expires, ..admitted(&[]) }, channel: None };
     services.commit(vec![Effect::Login(connection.id(), Box::new(login))], 1).await;
@@ -93,7 +94,7 @@ async fn access_plugins_read_the_claims_of_the_last_admission_alone() {
 async fn joins_by_the_operator_ask_no_plugin() {
     let fake = fake();
     let client = fake.connect("1074", "phone", "android", &["lobby"]).await;
-    let services = NodeServices::new(std::sync::Arc::downgrade(&fake.node));
+    let services = NodeServices::new(Arc::downgrade(&fake.node));
     services.commit(vec![Effect::Join(uid("1074"), room("call"))], 1).await;
     fake.node.join_room(&Target::User(uid("1074")), &room("news")).await;
     assert_eq!(client.rooms(), [room("lobby"), room("call"), room("news")]);

@@ -14,14 +14,9 @@ use crate::config::{self, ApiKey, Scope};
 use crate::server::claim::bearer;
 use crate::server::origin::is_loopback;
 
-/// The current keys.
-#[derive(Debug)]
-pub(super) struct Keys {
-    keys: Vec<ApiKey>,
-    /// Names of the keys, in order.
-    names: Vec<Arc<str>>,
-    insecure: bool,
-}
+/// The keys of one configuration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keys<'a>(pub(super) &'a config::Api);
 
 /// Position of a key in the configuration, counted from 1. Four bytes, so that the future of a request stays small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,28 +28,20 @@ impl KeyNumber {
     }
 }
 
-impl Keys {
-    pub(super) fn new(config: &config::Api) -> Self {
-        let name = |(at, key): (usize, &ApiKey)| match key.name.as_str() {
-            "" => format!("#{}", at + 1).into(),
-            name => name.into(),
-        };
-        let names = config.keys.iter().enumerate().map(name).collect();
-        Self { keys: config.keys.clone(), names, insecure: config.insecure }
-    }
-
+impl Keys<'_> {
     /// Admits a request whose key has the scope, and returns its key. Without configured keys every request passes.
     ///
     /// # Errors
     /// 401 without a known key, 403 without the scope. The error never contains the key.
     pub(super) fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<Option<KeyNumber>, Problem> {
-        if self.keys.is_empty() {
-            return if self.insecure { Ok(None) } else { refuse_pages(headers).map(|()| None) };
+        let Self(config::Api { keys, insecure }) = self;
+        if keys.is_empty() {
+            return if *insecure { Ok(None) } else { refuse_pages(headers).map(|()| None) };
         }
         let given = presented(headers)?;
         // Every key is compared in constant time, so the duration does not reveal a partial match.
         let mut found = None;
-        for (index, key) in self.keys.iter().enumerate() {
+        for (index, key) in keys.iter().enumerate() {
             if bool::from(key.key.as_bytes().ct_eq(given)) {
                 found = Some((index, key));
             }
@@ -70,14 +57,15 @@ impl Keys {
     }
 
     /// Name of a key that [`check`](Self::check) returned.
-    pub(super) fn name(&self, key: KeyNumber) -> Option<Arc<str>> {
-        self.names.get(key.0.get() as usize - 1).cloned()
+    pub(super) fn name(&self, KeyNumber(number): KeyNumber) -> Option<Arc<str>> {
+        let ApiKey { name, .. } = self.0.keys.get(number.get() as usize - 1)?;
+        Some(if name.is_empty() { format!("#{number}").into() } else { Arc::clone(name) })
     }
 
     /// True if the caller may read internal details. It needs a key with `read`. Without any keys, it needs a listener
     /// that `serves_api`, which is on loopback or explicitly open.
     pub(super) fn knows(&self, headers: &HeaderMap, serves_api: bool) -> bool {
-        (serves_api || !self.keys.is_empty()) && self.check(headers, Scope::Read).is_ok()
+        (serves_api || !self.0.keys.is_empty()) && self.check(headers, Scope::Read).is_ok()
     }
 }
 
@@ -117,9 +105,8 @@ mod tests {
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        let names = keys.iter().map(|key| key.name.as_str().into()).collect();
-        let keys = Keys { keys: keys.into(), names, insecure: false };
-        keys.check(&map, scope).map(drop).map_err(|p| (p.status().as_u16(), p.to_string()))
+        let api = config::Api { keys: keys.into(), insecure: false };
+        Keys(&api).check(&map, scope).map(drop).map_err(|p| (p.status().as_u16(), p.to_string()))
     }
 
     #[test]

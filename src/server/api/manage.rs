@@ -11,41 +11,43 @@ use serde::Serialize;
 use super::answer::{self, Answer, Problem};
 use super::query::{Query, fault};
 use super::rows::{text, texts};
-use super::{Api, Rules, body};
+use super::{Api, body};
+use crate::config::Config;
 use crate::disconnect::Disconnect;
 use crate::id::{NodeId, Room, Uid};
 use crate::message::Target;
 use crate::node::cluster::{Changed, Kicked};
 use crate::node::{Word, WordFault};
 use crate::protocol::push::{self, RoomChange};
+use crate::server::bounds;
 
 impl Api {
-    pub(super) async fn join<B>(&self, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
+    pub(super) async fn join<B>(&self, config: &Config, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let change = push::room_change(&plain_body(rules, head, body).await?, &rules.bounds)?;
+        let change = push::room_change(&plain_body(config, head, body).await?, &bounds(&config.limits))?;
         let changed = self.node.join_room(&change.target, &change.room).await;
         Ok(answer::ok(Told { joined: changed.changed, ..Told::of(&change, changed) }))
     }
 
-    pub(super) async fn leave<B>(&self, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
+    pub(super) async fn leave<B>(&self, config: &Config, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let change = push::room_change(&plain_body(rules, head, body).await?, &rules.bounds)?;
+        let change = push::room_change(&plain_body(config, head, body).await?, &bounds(&config.limits))?;
         let changed = self.node.leave_room(&change.target, &change.room).await;
         Ok(answer::ok(Told { left: changed.changed, ..Told::of(&change, changed) }))
     }
 
-    pub(super) async fn kick<B>(&self, rules: &Rules, head: &Parts, body: B) -> Result<Answer, Problem>
+    pub(super) async fn kick<B>(&self, config: &Config, head: &Parts, body: B) -> Result<Answer, Problem>
     where
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let kick = push::kick(&plain_body(rules, head, body).await?, &rules.bounds)?;
+        let kick = push::kick(&plain_body(config, head, body).await?, &bounds(&config.limits))?;
         let words = match kick.reason.len() {
             0 => Disconnect::KICKED.reason,
             1..=MAX_REASON_BYTES => &kick.reason,
@@ -71,14 +73,14 @@ impl Api {
     }
 }
 
-async fn plain_body<B>(rules: &Rules, head: &Parts, body: B) -> Result<Bytes, Problem>
+async fn plain_body<B>(config: &Config, head: &Parts, body: B) -> Result<Bytes, Problem>
 where
     B: Body<Data = Bytes>,
     B::Error: Display,
 {
     Query::parse(head.uri.query(), &[])?;
     let kind = body::kind(&head.headers, false)?;
-    body::read(body, kind, &rules.limits).await
+    body::read(body, kind, &config.limits).await
 }
 
 /// Result of a room change, in connections.

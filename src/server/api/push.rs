@@ -9,15 +9,17 @@ use hyper::body::Body;
 use hyper::http::request::Parts;
 
 use super::answer::{Answer, Problem};
-use super::auth::KeyNumber;
+use super::auth::{KeyNumber, Keys};
 use super::body::Kind;
 use super::query::Query;
 use super::report::{self, Owner};
 use super::routes::Shape;
-use super::{Api, Rules, body};
+use super::{Api, body};
+use crate::config::Config;
 use crate::message::{Origin, Publication};
 use crate::protocol::push::{self, Fault, Limits, Push};
 use crate::protocol::{MAX_TCP_BODY, check_size};
+use crate::server::bounds;
 
 impl Api {
     /// Publishes the messages of the body on behalf of the request's key.
@@ -25,7 +27,7 @@ impl Api {
         &self,
         shape: Shape,
         key: Option<KeyNumber>,
-        rules: &Rules,
+        config: &Config,
         head: &Parts,
         body: B,
     ) -> Result<Answer, Problem>
@@ -35,9 +37,9 @@ impl Api {
     {
         let receipts = Query::parse(head.uri.query(), &["receipts"])?.flag("receipts")?;
         let kind = body::kind(&head.headers, shape == Shape::Envelope)?;
-        let bytes = body::read(body, kind, &rules.limits).await?;
-        let mut batch = publications(shape, kind, &bytes, &rules.bounds)?;
-        if let Some(name) = key.and_then(|key| rules.keys.name(key)) {
+        let bytes = body::read(body, kind, &config.limits).await?;
+        let mut batch = publications(shape, kind, &bytes, &bounds(&config.limits))?;
+        if let Some(name) = key.and_then(|key| Keys(&config.api).name(key)) {
             batch.iter_mut().for_each(|publication| publication.back_end = Some(Arc::clone(&name)));
         }
         if receipts {

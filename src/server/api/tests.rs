@@ -71,7 +71,7 @@ impl Bench {
             guests: GuestLog::default(),
             plugins: None,
         };
-        let api = Arc::new(Api::new(Arc::clone(&fake.node), &config, about));
+        let api = Arc::new(Api::new(Arc::clone(&fake.node), fake.config.clone(), about));
         Self { fake, api, config }
     }
 

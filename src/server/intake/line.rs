@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -11,8 +10,10 @@ use super::batch::{Batch, Open};
 use super::meters::Meters;
 use super::{Feed, Stop};
 use crate::backoff::Backoff;
+use crate::config::LiveConfig;
 use crate::node::{Delay, Node, Record, Source, Unavailable};
 use crate::protocol::push::Limits;
+use crate::server::bounds;
 use crate::telemetry::{capped, without_value};
 
 /// First and longest delay before the bus or the engine is tried again.
@@ -31,7 +32,7 @@ pub(super) struct Line {
     /// Its name in the node's readiness.
     way: Arc<str>,
     source: Box<dyn Source>,
-    bounds: Arc<ArcSwap<Limits>>,
+    config: LiveConfig,
     stop: watch::Receiver<Stop>,
     meters: Meters,
     /// True while records wait for a plugin.
@@ -51,11 +52,11 @@ impl Line {
     pub(super) fn new(
         node: Arc<Node>,
         Feed { name, source }: Feed,
-        bounds: Arc<ArcSwap<Limits>>,
+        config: LiveConfig,
         stop: watch::Receiver<Stop>,
     ) -> Self {
         let (way, meters) = (format!("intake {name}").into(), Meters::new(&name));
-        Self { node, name: name.into(), way, source, bounds, stop, meters, is_paused: false, delay: None }
+        Self { node, name: name.into(), way, source, config, stop, meters, is_paused: false, delay: None }
     }
 
     /// Runs until the node drains.
@@ -87,7 +88,7 @@ impl Line {
     async fn handle(&mut self, records: Vec<Record>) {
         self.meters.taken(records.len());
         self.meters.lag(self.source.lag());
-        let limits = **self.bounds.load();
+        let limits = bounds(&self.config.load().limits);
         let mut batches = Batch::cut(records, &limits, &self.name).into_iter();
         while let Some((mut batch, open)) = batches.next() {
             if !self.accept(&mut batch, open, &limits).await {

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::*;
 use crate::claim::Refusal;
 use crate::code::Code;
+use crate::config::Config;
 use crate::node::fake::{Fake, Judgement};
 use crate::node::{Delay, Place, Record, Unavailable, Unjudged};
 use crate::vital::Vitals;
@@ -135,8 +136,12 @@ impl Bench {
         let (news, heard) = watch::channel(());
         let script = Arc::new(Mutex::new(Script::default()));
         let source = Box::new(Scripted { takes, script: Arc::clone(&script), news });
-        let intakes =
-            Intakes::start(&fake.node, &config, vec![Feed { name: "kafka chat".into(), source }], &Vitals::default());
+        let intakes = Intakes::start(
+            &fake.node,
+            &fake.config,
+            vec![Feed { name: "kafka chat".into(), source }],
+            &Vitals::default(),
+        );
         Self { fake, intakes, takes: gives, script, news: heard }
     }
 
