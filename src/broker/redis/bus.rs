@@ -10,6 +10,7 @@ mod inbox;
 mod outbox;
 mod publisher;
 mod receipts;
+mod reconnect;
 mod streams;
 mod subscriber;
 
@@ -32,6 +33,7 @@ use self::inbox::Inbox;
 use self::outbox::{Loads, Outbox, Parcel, put_publish};
 use self::publisher::{Answer, Answers, Job, Publisher, Slot};
 use self::receipts::Waiters;
+use self::reconnect::Reconnect;
 use self::streams::Streams;
 use self::subscriber::Subscriber;
 use super::client::Client;
@@ -98,21 +100,18 @@ impl RedisBus {
         let [publishing, receiving] = ["publish", "receive"].map(|what| Arc::new(Health::new(what)));
         let (closing, closes) = watch::channel(false);
 
-        let (publisher, writer) = Publisher::new(Arc::clone(&client), Arc::clone(&publishing), closes.clone());
+        let (publisher, writer) = Publisher::new(Arc::clone(&publishing), closes.clone());
         let who = (me.clone(), Arc::clone(&numbering));
         let inbox = Inbox::new(who, names.clone(), receiver, Arc::clone(&waiters), publisher.clone());
         let base = [Channel::Everyone, Channel::Numbered(config.node.number), Channel::Node(&me)];
         let base = base.map(|channel| names.channel(channel)).to_vec();
-        let subscriber = Subscriber::new(
-            (Arc::clone(&client), names.clone(), base),
-            Arc::clone(&streams),
-            inbox,
-            Arc::clone(&receiving),
-            closes,
-        );
+        let subscriber =
+            Subscriber::new((names.clone(), base), Arc::clone(&streams), inbox, Arc::clone(&receiving), closes.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(vitals.run("bus writer", writer.run()));
-        tasks.spawn(vitals.run("bus reader", subscriber.run()));
+        let writes = Reconnect::new(&client, &publishing, &closes, "publish").run(writer);
+        tasks.spawn(vitals.run("bus writer", writes));
+        let reads = Reconnect::new(&client, &receiving, &closes, "subscribe").run(subscriber);
+        tasks.spawn(vitals.run("bus reader", reads));
         let way = |way| counter!(telemetry::names::BUS_ENVELOPES, "engine" => "redis", "way" => way);
         Self {
             client,

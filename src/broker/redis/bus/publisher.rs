@@ -11,13 +11,12 @@ use std::time::Duration;
 use metrics::{Counter, counter};
 use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use super::super::client::Client;
 use super::super::server::Tether;
 use super::super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use super::health::Health;
-use crate::backoff::Backoff;
+use super::reconnect::Serve;
 use crate::telemetry::names;
 
 /// Maximum number of queued jobs. Further jobs wait for a slot.
@@ -26,10 +25,6 @@ const QUEUE: usize = 256;
 const IN_FLIGHT: usize = 8 << 20;
 /// Time limit of a due answer, after which the connection is dropped. If no answer is due, the server is sent a PING.
 const SILENCE: Duration = Duration::from_millis(1_500);
-
-/// Pause before a new connection attempt.
-pub(super) const FIRST_WAIT: Duration = Duration::from_millis(50);
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Answer of the server to one PUBLISH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +58,6 @@ pub(super) struct Publisher {
 
 /// State of the writer task.
 pub(super) struct Writer {
-    client: Arc<Client>,
     health: Arc<Health>,
     queue: mpsc::Receiver<Job>,
     closing: watch::Receiver<bool>,
@@ -71,7 +65,6 @@ pub(super) struct Writer {
     in_flight: usize,
     heard: Instant,
     writes: Counter,
-    reconnects: Counter,
 }
 
 impl Job {
@@ -93,11 +86,10 @@ impl Job {
 }
 
 impl Publisher {
-    /// Creates the publisher and its writer task.
-    pub(super) fn new(client: Arc<Client>, health: Arc<Health>, closing: watch::Receiver<bool>) -> (Self, Writer) {
+    /// Creates the publisher and its writer, which sends jobs until the bus is closed and all accepted jobs are answered.
+    pub(super) fn new(health: Arc<Health>, closing: watch::Receiver<bool>) -> (Self, Writer) {
         let (queue, jobs) = mpsc::channel(QUEUE);
         let writer = Writer {
-            client,
             health,
             queue: jobs,
             closing,
@@ -105,7 +97,6 @@ impl Publisher {
             in_flight: 0,
             heard: Instant::now(),
             writes: counter!(names::BUS_WRITES, "engine" => "redis"),
-            reconnects: reconnects_of("publish"),
         };
         (Self { queue }, writer)
     }
@@ -123,39 +114,14 @@ impl Publisher {
     }
 }
 
-impl Writer {
-    /// Sends jobs until the bus is closed and all accepted jobs are answered.
-    pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        loop {
-            match self.client.wire().await {
-                Ok(wire) => {
-                    self.health.is_back();
-                    backoff.reset();
-                    match self.carry(wire).await {
-                        Ok(()) => return,
-                        Err(broke) => self.health.is_away(broke.to_string()),
-                    }
-                    self.reconnects.increment(1);
-                }
-                Err(unavailable) => self.health.is_away(unavailable.why),
-            }
-            if *self.closing.borrow() {
-                return;
-            }
-            tokio::select! {
-                () = sleep(backoff.wait()) => {}
-                _ = self.closing.changed() => {}
-            }
-        }
-    }
-
+impl Serve for Writer {
     /// Runs until the connection breaks, or until the bus is closed and all jobs are done.
     ///
     /// While an answer is due, new jobs wait in the queue without waking the task. Then all of them leave in one write.
     /// So a single publish leaves at once, and many concurrent publishes share the writes and reads of this node, the
     /// server and the receiving nodes. A job waits for one additional round trip at most.
-    async fn carry(&mut self, wire: Wire) -> Result<(), WireError> {
+    async fn serve(&mut self, wire: Wire) -> Result<(), WireError> {
+        self.health.is_back();
         let Wire { mut incoming, mut outgoing, mut tether } = wire;
         self.heard = Instant::now();
         self.write_again(&mut outgoing);
@@ -192,7 +158,9 @@ impl Writer {
             }
         }
     }
+}
 
+impl Writer {
     fn take(&mut self, job: Option<Job>, outgoing: &mut Outgoing) {
         // The server's time limit starts with the request.
         self.heard = Instant::now();
@@ -257,9 +225,4 @@ impl Writer {
         self.take(Some(Job::unasked(ping, 1)), outgoing);
         Ok(())
     }
-}
-
-/// Counter of lost connections with the purpose `what`.
-pub(super) fn reconnects_of(what: &'static str) -> Counter {
-    counter!(names::BUS_RECONNECTS, "engine" => "redis", "way" => what)
 }

@@ -8,19 +8,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::Counter;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use super::super::client::Client;
 use super::super::names::Names;
 use super::super::server::Tether;
 use super::super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use super::health::Health;
 use super::inbox::Inbox;
-use super::publisher::{Answer, Answers, FIRST_WAIT, LONGEST_WAIT, reconnects_of};
+use super::publisher::{Answer, Answers};
+use super::reconnect::Serve;
 use super::streams::Streams;
-use crate::backoff::Backoff;
 
 /// Maximum number of streams per SUBSCRIBE.
 const CHUNK: usize = 1_000;
@@ -35,7 +33,6 @@ const READY: &str = "ready";
 
 /// State of the subscriber task.
 pub(super) struct Subscriber {
-    client: Arc<Client>,
     names: Names,
     /// Channels of every node.
     base: Vec<String>,
@@ -43,7 +40,8 @@ pub(super) struct Subscriber {
     inbox: Inbox,
     health: Arc<Health>,
     closing: watch::Receiver<bool>,
-    reconnects: Counter,
+    /// True if an earlier connection had all subscriptions, so that a gap lies before this one.
+    was_ready: bool,
 }
 
 /// State of one connection.
@@ -112,45 +110,21 @@ impl Progress {
 }
 
 impl Subscriber {
+    /// Creates the receiver of `base`, the channels of every node, and of `streams`.
     pub(super) fn new(
-        (client, names, base): (Arc<Client>, Names, Vec<String>),
+        (names, base): (Names, Vec<String>),
         streams: Arc<Streams>,
         inbox: Inbox,
         health: Arc<Health>,
         closing: watch::Receiver<bool>,
     ) -> Self {
-        Self { client, names, base, streams, inbox, health, closing, reconnects: reconnects_of("subscribe") }
+        Self { names, base, streams, inbox, health, closing, was_ready: false }
     }
+}
 
-    /// Receives until the bus is closed.
-    pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let mut was_ready = false;
-        loop {
-            match self.client.wire().await {
-                Ok(wire) => {
-                    backoff.reset();
-                    match self.listen(wire, &mut was_ready).await {
-                        Ok(()) => return,
-                        Err(broke) => self.health.is_away(broke.to_string()),
-                    }
-                    self.reconnects.increment(1);
-                }
-                Err(unavailable) => self.health.is_away(unavailable.why),
-            }
-            if *self.closing.borrow() {
-                return;
-            }
-            tokio::select! {
-                () = sleep(backoff.wait()) => {}
-                _ = self.closing.changed() => {}
-            }
-        }
-    }
-
-    /// Runs until the connection breaks or the bus is closed. `was_ready` is true if an earlier connection existed, so
-    /// that a gap lies before this one.
-    async fn listen(&mut self, wire: Wire, was_ready: &mut bool) -> Result<(), WireError> {
+impl Serve for Subscriber {
+    /// Runs until the connection breaks or the bus is closed.
+    async fn serve(&mut self, wire: Wire) -> Result<(), WireError> {
         let Wire { mut incoming, mut outgoing, mut tether } = wire;
         self.streams.ask_all_again();
         let mut progress = Progress::new(self.base.len());
@@ -168,7 +142,7 @@ impl Subscriber {
             if progress.is_ready && !was {
                 progress.receive();
                 self.health.is_back();
-                if std::mem::replace(was_ready, true) {
+                if std::mem::replace(&mut self.was_ready, true) {
                     self.inbox.gap();
                 }
             }
@@ -202,7 +176,9 @@ impl Subscriber {
             }
         }
     }
+}
 
+impl Subscriber {
     /// Sends a PING on an idle connection, and a probe if it received no record for a while.
     fn on_time(&self, outgoing: &mut Outgoing, progress: &mut Progress, tether: &Tether) -> Result<(), WireError> {
         let now = Instant::now();
