@@ -39,7 +39,6 @@ pub use load::{Entry, Examined, GuardedFile, Loaded, Loader, Reloaded};
 pub use properties::Properties;
 pub use read::fault::{ConfigError, Fault};
 pub use read::value::Source;
-
 pub use rooms::OpenRooms;
 
 use read::{Bounded, Bytes, Secret};

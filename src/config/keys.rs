@@ -13,8 +13,6 @@ pub struct Key {
     pub default: Option<String>,
     /// Description.
     pub text: String,
-    /// True if it holds further keys.
-    pub is_section: bool,
     /// True if its value may be a secret, which no output shows.
     pub is_secret: bool,
     /// True if a running node applies it at a reload; some live keys wait with the key that they depend on.
@@ -40,7 +38,7 @@ pub fn reference() -> String {
         if depth == 0 {
             text.push('\n');
         }
-        comment(&mut text, &indent, "", &key.text);
+        comment(&mut text, &indent, "", &format!("{}{}", key.text, mark(key)));
         let items: Vec<Key> =
             keys().into_iter().filter(|item| item.path.starts_with(&format!("{}[].", key.path))).collect();
         for item in &items {
@@ -49,7 +47,12 @@ pub fn reference() -> String {
                 item.default.as_ref().map_or("Must be given.".to_owned(), |words| format!("Default: {words}."));
             let deeper = "  ".repeat(item.path[key.path.len()..].matches('.').count());
             let hang = format!("    {deeper}");
-            comment(&mut text, &format!("{indent}# {deeper}{name}: "), &hang, &format!("{} {default}", item.text));
+            comment(
+                &mut text,
+                &format!("{indent}# {deeper}{name}: "),
+                &hang,
+                &format!("{} {default}{}", item.text, mark(item)),
+            );
         }
         let value = key.path.split('.').try_fold(&defaults, |value, name| value.get(name));
         match value.map(|value| &value.kind) {
@@ -64,6 +67,11 @@ pub fn reference() -> String {
     text
 }
 
+/// Tells that a running node takes the key on SIGHUP.
+fn mark(key: &Key) -> &'static str {
+    if key.is_live { " Live." } else { "" }
+}
+
 const HEAD: &str = "\
 # Skylark's configuration: every key with what it is for and its default. Nothing here is set: take the `#` before a
 # key away to change it. On top of this file comes the one of the environment (`--env NAME`: skylark-NAME.yaml beside
@@ -74,6 +82,8 @@ const HEAD: &str = "\
 # Durations: 25s, 500ms, 1m30s. Sizes: 64KiB, 1MiB, or plain bytes. Relative paths start at the working directory.
 # Any text may be written elsewhere: ${NAME} within it or {env: NAME} takes a variable, {file: PATH} a file's contents
 # (`$${` is a plain `${`). This file is made from src/config.rs; a test holds the two in step.
+#
+# Live: a running node takes a changed value on SIGHUP. All other keys need a restart.
 ";
 
 /// Maximum width of a comment line, in characters.
@@ -118,9 +128,8 @@ pub(super) fn add<T>(
     let path = if parent.is_empty() { name.to_owned() } else { format!("{parent}.{name}") };
     let at = keys.len();
     let text = text.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-    keys.push(Key { path: path.clone(), default, text, is_section: false, is_secret: codec.is_secret(), is_live });
+    keys.push(Key { path: path.clone(), default, text, is_secret: codec.is_secret(), is_live });
     codec.keys(&path, keys);
     // A list that is live as a whole.
     keys[at..].iter_mut().for_each(|key| key.is_live |= is_live);
-    keys[at].is_section = keys.len() > at + 1;
 }
