@@ -29,7 +29,7 @@ use crate::hub::Hub;
 use crate::id::IdSequence;
 use crate::node::deliver::Delivery;
 use crate::node::effects::NodeServices;
-use crate::node::{Node, Status};
+use crate::node::{Node, PluginState, Status};
 use crate::plugin::host::{Tasks as PluginTasks, WasmHost};
 use crate::plugin::kv::OpenError;
 use crate::plugin::{CompileIn, LoadError, Options, PluginHost};
@@ -381,7 +381,7 @@ fn warn_of(config: &Config) {
 }
 
 fn warn_of_closed_rooms(config: &Config, node: &Node) {
-    let is_access = |status: &Status| status.state == "live" && status.roles.contains(&"access");
+    let is_access = |status: &Status| status.state == PluginState::Live && status.roles.contains(&"access");
     if let Some(warning) = config.closed_rooms(node.plugins().iter().any(is_access)) {
         tracing::warn!("{warning}");
     }

@@ -38,7 +38,7 @@ pub use crate::broker::roster::Member;
 pub use crate::broker::source::{Delay, Place, Record, Source};
 pub use crate::fate::{Fate, Published, Unjudged};
 pub use crate::hub::{Binding, Connection, Socket};
-pub use crate::plugin::{Call, Identity, Rejected, Status, Transport, Word, WordFault};
+pub use crate::plugin::{Call, Identity, PluginState, Rejected, Status, Transport, Word, WordFault};
 pub use query::{Counts, Filter, Seen, SeenUser};
 
 use crate::broker::Broker;

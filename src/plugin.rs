@@ -200,13 +200,41 @@ pub trait Services: Send + Sync {
     fn commit(&self, effects: Vec<Effect>, hops: u8) -> BoxFuture<'_, ()>;
 }
 
+/// State of a plugin, as operators see it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginState {
+    /// A version serves.
+    #[default]
+    Live,
+    /// The manifest or the operator disabled it.
+    Disabled,
+    /// Its file was refused, and no older version serves.
+    Rejected,
+    /// Its file was deleted, and its role refuses.
+    Missing,
+}
+
+impl PluginState {
+    /// The name in JSON and in the banner.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Disabled => "disabled",
+            Self::Rejected => "rejected",
+            Self::Missing => "missing",
+        }
+    }
+}
+
 /// One file of the plugin directory, as `GET /plugins` shows it.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Status {
     /// File name without `.wasm`.
     pub name: Arc<str>,
-    /// `live`, `disabled`, `rejected` (nothing serves) or `missing` (deleted, and its role refuses).
-    pub state: &'static str,
+    /// State of the plugin.
+    pub state: PluginState,
     /// `auth`, `filter`, `handler`, `events`, `access`.
     pub roles: Vec<&'static str>,
     /// Grows by one with each version of the file that went live.

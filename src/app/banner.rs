@@ -22,7 +22,7 @@ pub(super) fn banner(node: &str, addresses: &[Address], intakes: &[Intake], plug
         let _ = writeln!(text, "  intake   {} {}", intake.kind.as_str(), intake.topic);
     }
     for plugin in plugins {
-        let _ = writeln!(text, "  plugin   {} ({}) {}", plugin.name, plugin.roles.join(", "), plugin.state);
+        let _ = writeln!(text, "  plugin   {} ({}) {}", plugin.name, plugin.roles.join(", "), plugin.state.as_str());
         if let Some(rejected) = &plugin.rejected {
             let _ = writeln!(text, "           its newest file does not serve: {}", rejected.reason);
         }

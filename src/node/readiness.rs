@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::cluster::membership::Membership;
 use crate::broker::Broker;
-use crate::plugin::PluginHost;
+use crate::plugin::{PluginHost, PluginState};
 
 /// Collects the faults of the node's parts.
 pub(super) struct Readiness {
@@ -32,10 +32,10 @@ impl Readiness {
         reasons.extend(self.broker.faults());
         reasons.extend(self.membership.trouble());
         let plugins = self.plugins.status();
-        if !plugins.iter().any(|p| p.state == "live" && p.roles.contains(&"auth")) {
+        if !plugins.iter().any(|p| p.state == PluginState::Live && p.roles.contains(&"auth")) {
             reasons.push("no auth plugin is live: every client is refused".to_owned());
         }
-        for plugin in plugins.iter().filter(|p| p.state == "missing") {
+        for plugin in plugins.iter().filter(|p| p.state == PluginState::Missing) {
             reasons.push(format!("plugin {}: its file is gone and its role refuses", plugin.name));
         }
         reasons.extend(self.plugins.faults());

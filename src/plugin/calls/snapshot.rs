@@ -171,7 +171,7 @@ impl Entry {
         let roles = live.map_or(shut, |version| version.roles.as_slice());
         Status {
             name: Arc::clone(&self.name),
-            state: self.state.as_str(),
+            state: self.state.shown(),
             roles: roles.iter().map(|role| role.as_str()).collect(),
             version: live.map_or(0, |version| version.number),
             hash: live.map(|version| version.mark.hash.to_string()).unwrap_or_default(),

@@ -479,7 +479,7 @@ mod tests {
         let env = Arc::new(Env::new(&config, Options::default(), warmer, alarm).unwrap());
         let mut loader = Loader::new(&config, env, Arc::default(), News::new(commands, opened));
         loader.look(Patience::Now).await.unwrap();
-        let state = |loader: &Loader| loader.plugins["noop"].entry.as_ref().map(|entry| entry.state.as_str());
+        let state = |loader: &Loader| loader.plugins["noop"].entry.as_ref().map(|entry| entry.state.shown().as_str());
         assert_eq!(state(&loader), Some("live"));
 
         let found = disk::scan(dir.path()).unwrap();

@@ -44,7 +44,7 @@ async fn an_access_plugin_that_fails_or_is_missing_lets_nobody_in() {
     bench.put("a.wasm", &plugin(ABSTAIN)).await;
     assert_eq!(join(&bench).await, Access::Allow(None));
     bench.delete("a.wasm").await;
-    assert_eq!((join(&bench).await, bench.status("a").state), (Access::Unavailable, "missing"));
+    assert_eq!((join(&bench).await, bench.status("a").state.as_str()), (Access::Unavailable, "missing"));
     bench.host.allow_remove(vec!["a".into()]).await;
     assert_eq!(join(&bench).await, Access::Allow(None));
 }

@@ -95,7 +95,7 @@ async fn a_hostile_start_refuses_the_file_in_bounded_time() {
         let status = bench.status("f");
         let reason = status.rejected.unwrap().reason;
         assert!(reason.contains(words), "{reason}");
-        assert_eq!((status.state, status.version), ("live", 1));
+        assert_eq!((status.state.as_str(), status.version), ("live", 1));
         assert_eq!(rejected(&bench.judge().await), Some("451"));
     }
 }

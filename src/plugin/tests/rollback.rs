@@ -105,10 +105,10 @@ async fn a_file_that_changes_while_the_node_is_down_is_tried() {
     drop(rolled_back(&place).await);
     fs::remove_file(place.path("f.wasm")).unwrap();
     let bench = place.start().await;
-    assert_eq!((bench.status("f").state, code(&bench).await.as_str()), ("missing", "503"));
+    assert_eq!((bench.status("f").state.as_str(), code(&bench).await.as_str()), ("missing", "503"));
     place.put("f.wasm", &guests::filter(TRAP));
     bench.host.look().await;
-    assert_eq!((bench.status("f").state, code(&bench).await.as_str()), ("live", "503"));
+    assert_eq!((bench.status("f").state.as_str(), code(&bench).await.as_str()), ("live", "503"));
     assert_eq!(kept(&place).len(), 1);
 }
 
@@ -188,7 +188,7 @@ async fn a_version_that_is_lost_is_told_and_the_file_is_tried() {
         let status = bench.status("f");
         let lost = status.lost.unwrap();
         assert!(lost.hash == before.hash && lost.reason.contains(words), "{lost:?}");
-        assert_eq!((status.state, &status.hash), ("live", &before.rejected.unwrap().hash), "{words}");
+        assert_eq!((status.state.as_str(), &status.hash), ("live", &before.rejected.unwrap().hash), "{words}");
         // Shown for as long as this file serves.
         bench.host.look().await;
         assert!(bench.status("f").lost.is_some());
@@ -259,7 +259,7 @@ async fn kept_version_is_refused_without_trusted_signature() {
     let status = bench.status("f");
     assert!(status.lost.unwrap().reason.contains("f.wasm.sig does not verify"));
     assert!(status.rejected.unwrap().reason.contains("f.wasm.sig does not verify"));
-    assert_eq!((status.state, code(&bench).await.as_str()), ("rejected", "503"));
+    assert_eq!((status.state.as_str(), code(&bench).await.as_str()), ("rejected", "503"));
 }
 
 #[tokio::test]
@@ -280,7 +280,11 @@ async fn a_file_that_is_refused_behind_a_rollback_is_seen_at_the_start() {
     assert_eq!((code(&bench).await.as_str(), bench.status("f").hash), ("451", before.hash));
     drop(bench);
     let bench = place.start().await;
-    assert_eq!((bench.status("f").state, code(&bench).await.as_str()), ("rejected", "503"), "as any refused file");
+    assert_eq!(
+        (bench.status("f").state.as_str(), code(&bench).await.as_str()),
+        ("rejected", "503"),
+        "as any refused file"
+    );
     place.put("f.wasm", &guests::filter(ALLOW));
     bench.host.look().await;
     assert_eq!(bench.judge().await, super::passed());

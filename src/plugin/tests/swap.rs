@@ -107,7 +107,7 @@ async fn a_version_that_opens_its_circuit_is_rolled_back_and_not_tried_again() {
     }
     let status = until(&bench, "f", |status| status.version == 1).await;
     let refused = status.rejected.unwrap();
-    assert_eq!((status.hash, status.state, status.previous), (first.hash, "live", None));
+    assert_eq!((status.hash, status.state.as_str(), status.previous), (first.hash, "live", None));
     assert!(refused.hash == second && refused.reason.starts_with("rolled back: it failed by its own fault within "));
     assert_eq!(rejected(&bench.judge().await), Some("451"));
     bench.put("f.wasm", &bad).await;
@@ -200,15 +200,19 @@ async fn disabled_filter_passes_messages_and_disabled_only_auth_refuses_clients(
     let bench = Bench::with(&files).await;
     for name in ["a", "f"] {
         let status = bench.host.obey(name, Word::Disable).await.unwrap();
-        assert_eq!((status.state, status.version), ("disabled", 0));
+        assert_eq!((status.state.as_str(), status.version), ("disabled", 0));
         bench.host.obey(name, Word::Disable).await.unwrap();
     }
     assert_eq!((bench.admit().await.as_str(), bench.judge().await), ("503", passed()));
     bench.put("f.wasm", &guests::stamp(452)).await;
-    assert_eq!((bench.status("f").state, bench.judge().await), ("disabled", passed()), "a new file changes nothing");
+    assert_eq!(
+        (bench.status("f").state.as_str(), bench.judge().await),
+        ("disabled", passed()),
+        "a new file changes nothing"
+    );
     assert!(matches!(bench.host.obey("f", Word::Reload).await, Err(WordFault::Unfit(_))));
     for name in ["a", "f"] {
-        assert_eq!(bench.host.obey(name, Word::Enable).await.unwrap().state, "live");
+        assert_eq!(bench.host.obey(name, Word::Enable).await.unwrap().state.as_str(), "live");
         bench.host.obey(name, Word::Enable).await.unwrap();
     }
     assert_eq!(bench.admit().await, "200");
@@ -231,13 +235,13 @@ async fn what_is_disabled_while_its_new_file_loads_stays_disabled() {
     std::fs::rename(aside, bench.dir.path().join("f.wasm")).unwrap();
     let disabled = async {
         let told = bench.host.obey("f", Word::Disable).await.unwrap();
-        (told.state, bench.judge().await)
+        (told.state.as_str(), bench.judge().await)
     };
     let ((), told) = tokio::join!(bench.host.look(), disabled);
     assert_eq!(told, ("disabled", passed()));
-    assert_eq!((bench.status("f").state, bench.judge().await), ("disabled", passed()));
+    assert_eq!((bench.status("f").state.as_str(), bench.judge().await), ("disabled", passed()));
     let status = bench.host.obey("f", Word::Enable).await.unwrap();
-    assert_eq!((status.state, status.version), ("live", 2), "{status:?}");
+    assert_eq!((status.state.as_str(), status.version), ("live", 2), "{status:?}");
 }
 
 #[tokio::test]
@@ -247,7 +251,7 @@ async fn the_operator_removes_a_missing_guard_by_disabling_it() {
     assert_eq!(rejected(&bench.judge().await), Some("503"));
     bench.host.obey("f", Word::Disable).await.unwrap();
     assert_eq!(bench.judge().await, passed());
-    assert_eq!(bench.host.obey("f", Word::Enable).await.unwrap().state, "missing");
+    assert_eq!(bench.host.obey("f", Word::Enable).await.unwrap().state.as_str(), "missing");
     assert_eq!(rejected(&bench.judge().await), Some("503"));
 }
 
@@ -257,7 +261,7 @@ async fn enable_command_is_refused_while_the_manifest_disables() {
     let fault = bench.host.obey("f", Word::Enable).await.unwrap_err();
     assert_eq!(fault, WordFault::Unfit("f.toml says enabled = false: change it there".into()));
     bench.put("f.toml", b"enabled = true").await;
-    assert_eq!(bench.status("f").state, "live");
+    assert_eq!(bench.status("f").state.as_str(), "live");
     bench.put("f.wasm", b"garbage").await;
     let fault = bench.host.obey("f", Word::Reload).await.unwrap_err();
     assert!(fault.to_string().starts_with("its file is refused: this is not WebAssembly"), "{fault}");

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::plugin::calls::version::Version;
 use crate::plugin::guest::manifest::matching::Rules;
 use crate::plugin::guest::manifest::share::Share;
-use crate::plugin::{Rejected, Role};
+use crate::plugin::{PluginState, Rejected, Role};
 
 /// A probation with few calls ends after this time, or after this many times its length if that is longer.
 const AT_MOST: Duration = Duration::from_secs(600);
@@ -97,13 +97,13 @@ impl Probation {
 }
 
 impl<P> State<P> {
-    /// The name that operators see.
-    pub(in crate::plugin) const fn as_str(&self) -> &'static str {
+    /// The state that operators see.
+    pub(in crate::plugin) const fn shown(&self) -> PluginState {
         match self {
-            Self::Serving { .. } | Self::OnProbation { .. } | Self::OnCanary { .. } => "live",
-            Self::SwitchedOff | Self::Parked(_) => "disabled",
-            Self::Refused { .. } => "rejected",
-            Self::Missing { .. } => "missing",
+            Self::Serving { .. } | Self::OnProbation { .. } | Self::OnCanary { .. } => PluginState::Live,
+            Self::SwitchedOff | Self::Parked(_) => PluginState::Disabled,
+            Self::Refused { .. } => PluginState::Rejected,
+            Self::Missing { .. } => PluginState::Missing,
         }
     }
 }

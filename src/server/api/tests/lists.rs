@@ -1,7 +1,7 @@
 //! Pages, cursors, filters and counts; status pages of the node.
 
 use super::*;
-use crate::node::{Rejected, Status, Word};
+use crate::node::{PluginState, Rejected, Status, Word};
 
 /// 1074 on two devices, 1075 on one, 1076 on one; 1074's phone and 1076 are in the lobby.
 async fn crowd() -> Bench {
@@ -172,22 +172,25 @@ async fn plugins_are_shown_and_make_the_node_ready() {
         since: 1_700_000_000_000,
         calls: 3,
         failures: 1,
-        circuit: (state == "live").then_some("closed"),
-        rejected: (state == "missing").then(|| Rejected { hash: String::new(), reason: "gone".into() }),
+        circuit: (state == PluginState::Live).then_some("closed"),
+        rejected: (state == PluginState::Missing).then(|| Rejected { hash: String::new(), reason: "gone".into() }),
         ..Status::default()
     };
-    bench.fake.set_plugins(vec![plugin("token-auth", "live", "auth")]);
+    bench.fake.set_plugins(vec![plugin("token-auth", PluginState::Live, "auth")]);
     assert_eq!(bench.get("/health/ready").await.data()["status"], "ready");
     assert_eq!(bench.get("/nodes").await.data()["items"][0]["ready"], true);
 
-    bench.fake.set_plugins(vec![plugin("token-auth", "live", "auth"), plugin("gate", "missing", "filter")]);
+    bench.fake.set_plugins(vec![
+        plugin("token-auth", PluginState::Live, "auth"),
+        plugin("gate", PluginState::Missing, "filter"),
+    ]);
     let shown = bench.get("/plugins").await.data();
     assert_eq!((&shown["items"][0]["version"], &shown["items"][0]["rejected"]), (&2.into(), &Value::Null));
     assert_eq!(shown["items"][1]["rejected"]["reason"], "gone");
     let (status, text) = bench.get("/health/ready").await.fault();
     assert_eq!((status, &*text), (503, "not ready: plugin gate: its file is gone and its role refuses"));
 
-    bench.fake.set_plugins(vec![plugin("token-auth", "live", "auth")]);
+    bench.fake.set_plugins(vec![plugin("token-auth", PluginState::Live, "auth")]);
     bench.fake.set_plugin_faults(&["the plugin ticker has ended: no plugin is called"]);
     let (status, text) = bench.get("/health/ready").await.fault();
     assert_eq!((status, &*text), (503, "not ready: the plugin ticker has ended: no plugin is called"));
@@ -196,7 +199,7 @@ async fn plugins_are_shown_and_make_the_node_ready() {
 #[tokio::test]
 async fn plugin_command_reaches_the_host_and_returns_the_status() {
     let bench = Bench::new();
-    bench.fake.set_plugins(vec![Status { name: "gate".into(), state: "live", ..Status::default() }]);
+    bench.fake.set_plugins(vec![Status { name: "gate".into(), state: PluginState::Live, ..Status::default() }]);
     for (word, meant) in [
         ("enable", Word::Enable),
         ("disable", Word::Disable),

@@ -35,7 +35,7 @@ type Shown = (&'static str, Option<&'static str>, Option<&'static str>, Option<&
 fn shown(entry: &Plugin) -> Shown {
     let canary = entry.canary().map(|canary| canary.version);
     let on_probation = entry.probation().map(|(version, _)| *version);
-    (entry.state.as_str(), entry.live().copied(), canary, entry.previous().copied(), on_probation)
+    (entry.state.shown().as_str(), entry.live().copied(), canary, entry.previous().copied(), on_probation)
 }
 
 #[tokio::test(start_paused = true)]
@@ -146,20 +146,20 @@ async fn refuse_keeps_what_serves_and_what_is_shut() {
     assert_eq!((shown(&serving).0, &serving.rejected), ("live", &Some(refusal())));
     let mut missing = Plugin::missing(&name(), Some(guard()));
     missing.refuse(refusal());
-    assert_eq!((missing.state.as_str(), missing.shut()), ("rejected", Some(&guard())));
+    assert_eq!((missing.state.shown().as_str(), missing.shut()), ("rejected", Some(&guard())));
     let mut off = Plugin::switch_off(&name());
     off.refuse(refusal());
-    assert_eq!((off.state.as_str(), off.shut()), ("rejected", None));
+    assert_eq!((off.state.shown().as_str(), off.shut()), ("rejected", None));
     let mut parked = accept(None, "v1").park();
     parked.refuse(refusal());
-    assert_eq!(parked.state.as_str(), "disabled");
+    assert_eq!(parked.state.shown().as_str(), "disabled");
 }
 
 #[test]
 fn missing_shuts_the_gate() {
     let missing = Plugin::missing(&name(), Some(guard()));
     assert!(missing.is_missing());
-    assert_eq!((missing.state.as_str(), missing.shut(), missing.live()), ("missing", Some(&guard()), None));
+    assert_eq!((missing.state.shown().as_str(), missing.shut(), missing.live()), ("missing", Some(&guard()), None));
 }
 
 #[test]
