@@ -261,6 +261,13 @@ fn documented_frames_match_the_node() {
     }
 }
 
+/// The load generator, which a build of the workspace puts beside the node.
+fn bench() -> Command {
+    let bench = Path::new(env!("CARGO_BIN_EXE_skylark")).with_file_name("skylark-bench");
+    assert!(bench.is_file(), "expected {}: build the tests with --workspace", bench.display());
+    Command::new(bench)
+}
+
 /// Each line begins with a program of this repository; the words before the first option name one of its commands.
 #[test]
 fn every_command_that_is_only_shown_exists() {
@@ -273,11 +280,14 @@ fn every_command_that_is_only_shown_exists() {
             if ["cargo", "cd"].contains(&program) {
                 continue;
             }
-            if program.rsplit('/').next() != Some("skylark") {
-                assert!(root().join(program).is_file(), "{place}");
-                continue;
-            }
-            let mut command = skylark();
+            let mut command = match program.rsplit('/').next() {
+                Some("skylark") => skylark(),
+                Some("skylark-bench") => bench(),
+                _ => {
+                    assert!(root().join(program).is_file(), "{place}");
+                    continue;
+                }
+            };
             while let Some(word) = words.next_if(|word| word.chars().all(|c| c.is_ascii_lowercase())) {
                 command.arg(word);
                 if words.peek().is_some_and(|next| next.contains('.')) {
