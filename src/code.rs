@@ -67,7 +67,6 @@ impl Code {
 }
 
 /// The last decimal digit of `number`, in ASCII.
-#[expect(clippy::cast_possible_truncation, reason = "a digit fits a byte, and `From` is not const")]
 const fn digit(number: u16) -> u8 {
     b'0' + (number % 10) as u8
 }

@@ -355,7 +355,7 @@ impl Loader {
             return plugin.retry();
         }
         match loaded {
-            Ok(version) => self.accept(version),
+            Ok(version) => self.accept(&version),
             Err(fault) => self.reject(&name, &source.mark.hash, &fault, Some(&manifest)),
         }
     }

@@ -128,7 +128,7 @@ impl Loader {
                     plugin = %name, %hash, before = %refused, reason = rolled_back.reason,
                     "the plugin stays rolled back: its file is not tried again until it changes or the operator says so"
                 );
-                self.accept(version);
+                self.accept(&version);
                 let plugin = self.plugin(name);
                 if let Some(entry) = &mut plugin.entry {
                     entry.rejected = Some(Rejected { hash: refused.to_string(), reason: rolled_back.reason.clone() });

@@ -15,7 +15,7 @@ use crate::telemetry::names;
 
 impl Loader {
     /// The version serves from the next swap on: all senders, or its share while another version serves the rest.
-    pub(super) fn accept(&mut self, version: Arc<Version>) {
+    pub(super) fn accept(&mut self, version: &Arc<Version>) {
         let name = Arc::clone(&version.name);
         let plugin = self.plugin(&name);
         let old = plugin.entry.take();
@@ -36,7 +36,7 @@ impl Loader {
         plugin.versions = version.number;
         plugin.ruled = version.mark.is_ruled();
         plugin.rollback = Rollback::No;
-        let entry = Entry::accept(old, &name, Arc::clone(&version), share, |live| live.breaker.is_closed());
+        let entry = Entry::accept(old, &name, Arc::clone(version), share, |live| live.breaker.is_closed());
         version.set_previous(entry.back_to());
         plugin.entry = Some(entry);
     }
