@@ -40,7 +40,7 @@ pub struct Unavailable {
 
 /// One subscription of a node, derived from its connections. A node always receives messages for everyone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Stream {
+pub enum Subscription {
     /// Messages for this user, and cluster messages to the user's nodes.
     User(Uid),
     /// Messages for this room.
@@ -86,10 +86,10 @@ pub trait Broker: Send + Sync {
     ///
     /// # Errors
     /// [`Unavailable`]: not confirmed in time. The subscription is kept and confirmed once the engine is back.
-    fn hold(&self, stream: Stream) -> BoxFuture<'_, Result<(), Unavailable>>;
+    fn subscribe(&self, stream: Subscription) -> BoxFuture<'_, Result<(), Unavailable>>;
 
     /// Unsubscribes this node from `stream`. Returns at once; messages may still arrive for some seconds.
-    fn release(&self, stream: &Stream);
+    fn unsubscribe(&self, stream: &Subscription);
 
     /// Faults of the bus for which the node should get no traffic, one short sentence each. Empty when the bus is
     /// healthy.

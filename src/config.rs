@@ -38,7 +38,7 @@ pub use live::LiveConfig;
 pub use load::{Entry, Examined, GuardedFile, Loaded, Loader, Reloaded};
 pub use properties::Properties;
 pub use read::fault::{ConfigError, Fault};
-pub use read::value::Source;
+pub use read::value::ValueSource;
 pub use rooms::OpenRooms;
 
 use read::{Bounded, Bytes, Secret};
@@ -60,7 +60,7 @@ section! {
         /// Bounds on output.
         pub queue: Queue,
         /// The push API.
-        pub api: Api,
+        pub api: ApiSettings,
         /// The plugin directory.
         pub plugins: Plugins,
         /// Communication between nodes.
@@ -182,7 +182,7 @@ section! {
 
 section! {
     /// The push API.
-    pub struct Api {
+    pub struct ApiSettings {
         /// Keys of the callers. An empty list is allowed only on loopback addresses, or with `insecure`.
         #[live]
         pub keys: Vec<ApiKey> = Vec::new(),

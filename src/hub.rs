@@ -89,7 +89,7 @@ pub struct Binding {
 }
 
 /// A run of frames with its receivers.
-pub struct Delivery {
+pub struct FrameRun {
     /// Receivers of the run.
     pub target: Target,
     /// Connection to leave out.
@@ -328,7 +328,7 @@ impl Hub {
     ///
     /// A device counts as offline if its user has no connection of that device. The users of [`Target::EveryoneBut`]
     /// never count as offline.
-    pub async fn route(&self, batch: Vec<Delivery>) -> Vec<Receipt> {
+    pub async fn route(&self, batch: Vec<FrameRun>) -> Vec<Receipt> {
         self.router.route(batch).await
     }
 

@@ -176,9 +176,9 @@ pub struct Publisher {
     pub cid: ConnectionId,
 }
 
-/// Identity of the intake record behind an envelope. It is the same on every redelivery of the record.
+/// RecordIdentity of the intake record behind an envelope. It is the same on every redelivery of the record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub struct RecordIdentity {
     /// The ordered sequence of records (a partition or a stream).
     pub line: Arc<str>,
     /// Position of the record in that sequence.
@@ -211,7 +211,7 @@ pub struct Publication {
     /// Retention. Carried, unused until history exists.
     pub history: History,
     /// Key for deduplication; `None` = never a duplicate.
-    pub identity: Option<Identity>,
+    pub identity: Option<RecordIdentity>,
     /// True if the publisher wants delivery counts, even at the cost of waiting for them.
     pub receipts: bool,
 }
@@ -286,7 +286,7 @@ pub struct Envelope {
     /// Retention. Carried, unused until history exists.
     pub history: History,
     /// Key for deduplication; `None` = never a duplicate.
-    pub identity: Option<Identity>,
+    pub identity: Option<RecordIdentity>,
     /// True if the publisher wants delivery counts, even at the cost of waiting for them.
     pub receipts: bool,
     /// Time of acceptance, milliseconds since 1970.

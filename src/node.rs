@@ -35,11 +35,11 @@ use tokio::time::Instant;
 
 pub use crate::broker::Unavailable;
 pub use crate::broker::roster::Member;
-pub use crate::broker::source::{Delay, Place, Record, Source};
+pub use crate::broker::source::{Delay, Record, RecordPosition, Source};
 pub use crate::fate::{Fate, Published, Unjudged};
 pub use crate::hub::{Binding, Connection, Socket};
-pub use crate::plugin::{Call, Identity, PluginState, Rejected, Status, Transport, Word, WordFault};
-pub use query::{Counts, Filter, Seen, SeenUser};
+pub use crate::plugin::{Call, Identity, PluginCommand, PluginCommandFault, PluginState, Rejected, Status, Transport};
+pub use query::{Counts, Filter, SeenConnection, SeenUser};
 
 use crate::broker::Broker;
 use crate::broker::roster::{LeaseError, Roster};
@@ -233,9 +233,9 @@ impl Node {
     pub async fn list_connections(
         &self,
         filter: &Filter,
-        place: cluster::list::Place<u64>,
+        place: cluster::list::PageStart<u64>,
         size: usize,
-    ) -> Listing<Seen, Counts, ConnectionId> {
+    ) -> Listing<SeenConnection, Counts, ConnectionId> {
         self.cluster.lists.connections(filter, place, size).await
     }
 
@@ -243,7 +243,7 @@ impl Node {
     pub async fn list_users(
         &self,
         filter: &Filter,
-        place: cluster::list::Place<u64>,
+        place: cluster::list::PageStart<u64>,
         size: usize,
     ) -> Listing<SeenUser, Counts, ConnectionId> {
         self.cluster.lists.users(filter, place, size).await
@@ -252,7 +252,7 @@ impl Node {
     /// Lists rooms of all nodes by name with their connections, at most `size`.
     pub async fn list_rooms(
         &self,
-        place: cluster::list::Place<Room>,
+        place: cluster::list::PageStart<Room>,
         size: usize,
     ) -> Listing<(Room, usize), usize, Room> {
         self.cluster.lists.rooms(place, size).await
@@ -331,8 +331,8 @@ impl Node {
     /// Sends an operator command to one plugin and returns the plugin's new status.
     ///
     /// # Errors
-    /// [`WordFault`]: the command failed.
-    pub async fn tell_plugin(&self, name: &str, word: Word) -> Result<Status, WordFault> {
+    /// [`PluginCommandFault`]: the command failed.
+    pub async fn tell_plugin(&self, name: &str, word: PluginCommand) -> Result<Status, PluginCommandFault> {
         self.plugins.obey(name, word).await
     }
 

@@ -11,6 +11,7 @@ pub mod check;
 mod digest;
 pub mod fetch;
 mod guest;
+pub mod harness;
 pub mod host;
 mod imports;
 pub mod kv;
@@ -18,7 +19,6 @@ mod loader;
 mod options;
 mod owners;
 pub mod time;
-pub mod trial;
 
 #[cfg(test)]
 mod tests;
@@ -271,7 +271,7 @@ pub struct Status {
     /// SHA-256 of the file that served before; `rollback` restores it.
     pub previous: Option<String>,
     /// A newer version that serves a share of the senders.
-    pub canary: Option<OnTrial>,
+    pub canary: Option<CanaryStatus>,
     /// Why the newest file on disk does not serve; `None` if it serves.
     pub rejected: Option<Rejected>,
     /// The version that a rollback in an earlier run restored, if it is no longer available. The node then tried the
@@ -281,7 +281,7 @@ pub struct Status {
 
 /// A version that serves a share of the senders beside the one that serves all others.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct OnTrial {
+pub struct CanaryStatus {
     /// Share of the senders, e.g. `5%`.
     pub share: String,
     /// Version number.
@@ -326,7 +326,7 @@ pub struct Apart {
 
 /// Command of an operator to one plugin while the node runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word {
+pub enum PluginCommand {
     /// Serve again, after `Disable`.
     Enable,
     /// Stop serving, as `enabled = false` does, until `Enable` or the end of this process.
@@ -341,7 +341,7 @@ pub enum Word {
 
 /// Why an operator's command was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WordFault {
+pub enum PluginCommandFault {
     /// There is no such plugin.
     #[error("there is no plugin of this name")]
     Unknown,
@@ -388,7 +388,7 @@ pub trait PluginHost: Send + Sync {
     fn status(&self) -> Vec<Status>;
 
     /// Carries out an operator's command and returns the plugin's status afterwards.
-    fn obey(&self, name: &str, word: Word) -> BoxFuture<'_, Result<Status, WordFault>>;
+    fn obey(&self, name: &str, word: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>>;
 
     /// Why the plugins as a whole cannot be relied on now, as short sentences; empty while they can.
     fn faults(&self) -> Vec<String>;

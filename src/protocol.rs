@@ -28,7 +28,7 @@ use bytes::Bytes;
 use crate::message::{Entries, Message};
 
 pub use canonical::{put_canonical, read_canonical};
-pub use fault::Fault;
+pub use fault::FieldFault;
 pub use frames::Frames;
 pub use proto::cluster;
 pub use size::{MAX_TCP_BODY, TooLarge, check_size};
@@ -256,7 +256,7 @@ pub enum FrameError {
     Protobuf(String),
     /// The text is not a valid frame, or its content is not a valid body.
     #[error("{0}")]
-    Json(Fault),
+    Json(FieldFault),
     /// A map has more entries than allowed.
     #[error("expected at most {limit} entries in {field}, got {entries}")]
     TooManyEntries {

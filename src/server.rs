@@ -43,7 +43,7 @@ pub struct Listeners {
     sockets: Vec<TcpListener>,
     /// `None` for a plain listener.
     certificates: Vec<Option<Arc<Certificate>>>,
-    addresses: Vec<Address>,
+    addresses: Vec<ListenerAddress>,
 }
 
 /// The accepting listeners of a node.
@@ -53,8 +53,8 @@ pub struct Server {
 
 /// The bound address of one listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// Address and port; never port 0.
+pub struct ListenerAddress {
+    /// ListenerAddress and port; never port 0.
     pub address: SocketAddr,
     /// The services.
     pub serves: Vec<Service>,
@@ -95,7 +95,7 @@ impl Listeners {
         };
         let certificates = config.listeners.iter().map(certificate).collect::<Result<Vec<_>, _>>()?;
         let sockets = config.listeners.iter().map(listener::bind).collect::<Result<Vec<_>, _>>()?;
-        let address = |(socket, config): (&TcpListener, &Listener)| Address {
+        let address = |(socket, config): (&TcpListener, &Listener)| ListenerAddress {
             address: socket.local_addr().unwrap_or(config.address),
             serves: config.serves.clone(),
             is_tls: config.tls.is_some(),
@@ -106,7 +106,7 @@ impl Listeners {
 
     /// The bound address of each listener, in the order of the configuration.
     #[must_use]
-    pub fn addresses(&self) -> &[Address] {
+    pub fn addresses(&self) -> &[ListenerAddress] {
         &self.addresses
     }
 }
@@ -159,8 +159,8 @@ struct Gateway {
 }
 
 /// Limits on one body of a back end, for every ingress.
-fn bounds(limits: &Limits) -> push::Limits {
-    push::Limits { bytes: limits.body_bytes, messages: limits.batch, uids: limits.uids }
+fn bounds(limits: &Limits) -> push::PushLimits {
+    push::PushLimits { bytes: limits.body_bytes, messages: limits.batch, uids: limits.uids }
 }
 
 /// Returns once the gateway stops or is dropped.

@@ -14,6 +14,8 @@ mod examples;
 mod folders;
 #[path = "tidy/links.rs"]
 mod links;
+#[path = "tidy/names.rs"]
+mod names;
 #[path = "tidy/prose.rs"]
 mod prose;
 #[path = "tidy/readmes.rs"]
@@ -430,6 +432,15 @@ fn no_file_knows_the_machine_it_was_made_on() {
         lock.lines().filter(|l| l.starts_with("source = ") && !l.contains("github.com/rust-lang/crates.io-index"));
     broken.extend(foreign.map(str::to_owned));
     none("no path of one machine, no registry but the public one", &broken);
+}
+
+#[test]
+fn a_name_means_one_thing() {
+    let sources = own().filter(|source| !source.is_generated());
+    let types = sources.flat_map(|source| names::types(&source.path, &source.code));
+    none("a type that is visible beyond its parent has a name of its own", &names::repeated(types));
+    let terms = names::terms(&read("docs/glossary.md"));
+    none("a term of the glossary is defined once", &names::repeated(terms.into_iter()));
 }
 
 /// The figures of plain English. `-- --nocapture` prints them.

@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 
 use crate::config::{Intake, Service};
 use crate::node::Status;
-use crate::server::Address;
+use crate::server::ListenerAddress;
 
 /// The message of a node named `node`.
-pub(super) fn banner(node: &str, addresses: &[Address], intakes: &[Intake], plugins: &[Status]) -> String {
+pub(super) fn banner(node: &str, addresses: &[ListenerAddress], intakes: &[Intake], plugins: &[Status]) -> String {
     let mut text = format!("skylark {} node {node}\n", env!("CARGO_PKG_VERSION"));
-    for Address { address, serves, is_tls } in addresses {
+    for ListenerAddress { address, serves, is_tls } in addresses {
         for service in serves {
             let (name, what) = describe(*service, *address, *is_tls);
             let _ = writeln!(text, "  {name:<8} {what}");
@@ -50,7 +50,7 @@ mod tests {
     fn a_line_for_each_service_and_plugin() {
         let address = "127.0.0.1:8080".parse().unwrap();
         let serves = vec![Service::Ws, Service::Metrics];
-        let text = banner("n1", &[Address { address, serves, is_tls: false }], &[], &[]);
+        let text = banner("n1", &[ListenerAddress { address, serves, is_tls: false }], &[], &[]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("  ws       ws://127.0.0.1:8080/ws "), "{text}");
         assert_eq!(lines[2], "  metrics  http://127.0.0.1:8080/metrics");
@@ -61,7 +61,7 @@ mod tests {
     fn tls_shows_in_the_scheme() {
         let address = "127.0.0.1:8443".parse().unwrap();
         let serves = vec![Service::Ws, Service::Api, Service::CimTcp];
-        let text = banner("n1", &[Address { address, serves, is_tls: true }], &[], &[]);
+        let text = banner("n1", &[ListenerAddress { address, serves, is_tls: true }], &[], &[]);
         for url in ["wss://127.0.0.1:8443/ws ", "https://127.0.0.1:8443/send ", "tls://127.0.0.1:8443 "] {
             assert!(text.contains(url), "{text}");
         }

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::roster::{Fallen, LeaseError, Member, Roster};
-use super::{Address, Batch, Broker, Deliver, Fate, Stream, Unavailable};
+use super::{Address, Batch, Broker, Deliver, Fate, Subscription, Unavailable};
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt};
 
@@ -64,11 +64,11 @@ impl Broker for MemoryBroker {
         ready(Ok(Some(u32::from(here)))).boxed()
     }
 
-    fn hold(&self, _: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn subscribe(&self, _: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
         ready(Ok(())).boxed()
     }
 
-    fn release(&self, _: &Stream) {}
+    fn unsubscribe(&self, _: &Subscription) {}
 
     fn faults(&self) -> Vec<String> {
         Vec::new()

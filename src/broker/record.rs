@@ -31,7 +31,7 @@ pub const MAX_ENVELOPES: usize = 1_024;
 
 /// Sender of a record: one process run of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Origin {
+pub struct RecordOrigin {
     /// Number of the node.
     pub number: u16,
     /// Random number of the process run, at most 48 bits.
@@ -41,8 +41,8 @@ pub struct Origin {
 /// Numbers the records of one origin.
 #[derive(Debug)]
 pub struct Numbering {
-    /// Origin of the records.
-    pub origin: Origin,
+    /// RecordOrigin of the records.
+    pub origin: RecordOrigin,
     next: AtomicU64,
 }
 
@@ -50,7 +50,7 @@ pub struct Numbering {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusRecord {
     /// Sender of the record.
-    pub origin: Origin,
+    pub origin: RecordOrigin,
     /// Sequence number within the origin. Increases with each record; a resent record keeps its number.
     pub sequence: u64,
     /// Content of the record.
@@ -95,7 +95,7 @@ pub enum RecordError {
     Malformed(String),
 }
 
-impl Origin {
+impl RecordOrigin {
     /// Creates the origin of a new process run of the node with this number.
     #[must_use]
     pub fn new(number: u16) -> Self {
@@ -110,7 +110,7 @@ impl Numbering {
     /// Starts a new origin for the node with this number. The first record has number 1.
     #[must_use]
     pub fn new(number: u16) -> Self {
-        Self { origin: Origin::new(number), next: AtomicU64::new(1) }
+        Self { origin: RecordOrigin::new(number), next: AtomicU64::new(1) }
     }
 
     /// Returns the number of the next record.
@@ -122,7 +122,7 @@ impl Numbering {
 /// Encodes a record of `count` envelopes (written by [`put_envelope`], at most [`MAX_ENVELOPES`]). `target` replaces
 /// the targets of the envelopes.
 #[must_use]
-pub fn envelopes(origin: Origin, sequence: u64, target: &Target, count: usize, envelopes: &[u8]) -> Vec<u8> {
+pub fn envelopes(origin: RecordOrigin, sequence: u64, target: &Target, count: usize, envelopes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(envelopes.len() + 64);
     put_envelopes_head(&mut out, origin, sequence, target, count);
     out.extend_from_slice(envelopes);
@@ -130,7 +130,7 @@ pub fn envelopes(origin: Origin, sequence: u64, target: &Target, count: usize, e
 }
 
 /// Appends the part of such a record before its envelopes.
-pub fn put_envelopes_head(out: &mut Vec<u8>, origin: Origin, sequence: u64, target: &Target, count: usize) {
+pub fn put_envelopes_head(out: &mut Vec<u8>, origin: RecordOrigin, sequence: u64, target: &Target, count: usize) {
     put_head(out, ENVELOPES, origin, sequence);
     put_target(out, target);
     put_number(out, u64::try_from(count).expect("64 bits hold a count"));
@@ -138,7 +138,7 @@ pub fn put_envelopes_head(out: &mut Vec<u8>, origin: Origin, sequence: u64, targ
 
 /// Encodes a cluster message from `from`.
 #[must_use]
-pub fn word(origin: Origin, sequence: u64, from: &NodeId, word: &[u8]) -> Vec<u8> {
+pub fn word(origin: RecordOrigin, sequence: u64, from: &NodeId, word: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(word.len() + 64);
     put_head(&mut out, WORD, origin, sequence);
     put_text(&mut out, from.as_str());
@@ -148,7 +148,7 @@ pub fn word(origin: Origin, sequence: u64, from: &NodeId, word: &[u8]) -> Vec<u8
 
 /// Encodes a record of receipts.
 #[must_use]
-pub fn receipts(origin: Origin, sequence: u64, delivered: &[Delivered]) -> Vec<u8> {
+pub fn receipts(origin: RecordOrigin, sequence: u64, delivered: &[Delivered]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     put_head(&mut out, RECEIPTS, origin, sequence);
     put_number(&mut out, u64::try_from(delivered.len()).expect("64 bits hold a count"));
@@ -174,7 +174,7 @@ pub fn read(record: &Bytes) -> Result<BusRecord, RecordError> {
     }
     let kind = reader.byte()?;
     let number = u16::try_from(reader.number()?).map_err(|_| malformed("a node number over 65535"))?;
-    let origin = Origin { number, life: reader.number()? };
+    let origin = RecordOrigin { number, life: reader.number()? };
     let sequence = reader.number()?;
     let body = match kind {
         ENVELOPES => {
@@ -206,7 +206,7 @@ fn read_delivered(reader: &mut Reader<'_>) -> Result<Delivered, RecordError> {
     Ok(Delivered { id, receipt: Receipt { delivered, full, offline } })
 }
 
-fn put_head(out: &mut Vec<u8>, kind: u8, origin: Origin, sequence: u64) {
+fn put_head(out: &mut Vec<u8>, kind: u8, origin: RecordOrigin, sequence: u64) {
     out.extend_from_slice(&[VERSION, kind]);
     put_number(out, u64::from(origin.number));
     put_number(out, origin.life);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use ahash::{AHashMap, AHashSet, RandomState};
 
-use super::record::Origin;
-use crate::message::{Envelope, Identity, Target};
+use super::record::RecordOrigin;
+use crate::message::{Envelope, RecordIdentity, Target};
 
 /// Maximum distance behind the newest record of an origin at which a record is still told from a copy. Publishers on
 /// several threads overtake each other by some thousand records at most.
@@ -39,7 +39,7 @@ pub enum Sight {
 /// Records and envelopes that were received.
 #[derive(Debug, Default)]
 pub struct Seen {
-    origins: AHashMap<(Origin, u32), Window>,
+    origins: AHashMap<(RecordOrigin, u32), Window>,
     lines: AHashMap<Arc<str>, Line>,
     hasher: RandomState,
     /// Number of calls so far; gives the age of each entry.
@@ -49,7 +49,7 @@ pub struct Seen {
 impl Seen {
     /// Notes record `sequence` of `origin`, received in `lane`. Sequence numbers are counted per lane: one connection
     /// or one partition, in which the records of an origin arrive in order.
-    pub fn record(&mut self, origin: Origin, lane: u32, sequence: u64) -> Sight {
+    pub fn record(&mut self, origin: RecordOrigin, lane: u32, sequence: u64) -> Sight {
         self.now += 1;
         let now = self.now;
         if let Some(window) = self.origins.get_mut(&(origin, lane)) {
@@ -65,7 +65,7 @@ impl Seen {
     /// Notes an envelope and returns true on its first delivery. Envelopes without identity are always first. The
     /// target tells copies for different users apart.
     pub fn is_first(&mut self, envelope: &Envelope) -> bool {
-        let Some(Identity { line, offset, index }) = &envelope.identity else { return true };
+        let Some(RecordIdentity { line, offset, index }) = &envelope.identity else { return true };
         self.now += 1;
         let place = self.hasher.hash_one((offset, index, TargetName(&envelope.target)));
         if !self.lines.contains_key(line) {
@@ -204,7 +204,7 @@ mod tests {
     use crate::id::Uid;
     use crate::message::{Message, Origin as By, Publication};
 
-    const ORIGIN: Origin = Origin { number: 1, life: 7 };
+    const ORIGIN: RecordOrigin = RecordOrigin { number: 1, life: 7 };
     const NEW: Sight = Sight::New { missing: 0 };
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
         for sequence in [5, 6, 7] {
             assert_eq!(seen.record(ORIGIN, 0, sequence), Sight::Again);
         }
-        assert_eq!(seen.record(Origin { life: 8, ..ORIGIN }, 0, 5), NEW, "another life");
+        assert_eq!(seen.record(RecordOrigin { life: 8, ..ORIGIN }, 0, 5), NEW, "another life");
         assert_eq!(seen.record(ORIGIN, 1, 5), NEW, "another lane");
     }
 
@@ -256,7 +256,7 @@ mod tests {
     fn an_identity_counts_once_for_each_target() {
         let mut seen = Seen::default();
         let envelope = |uid: &str, offset, identified| {
-            let identity = Identity { line: "chat-0".into(), offset, index: 0 };
+            let identity = RecordIdentity { line: "chat-0".into(), offset, index: 0 };
             let target = Target::User(Uid::parse(uid).unwrap());
             let publication = Publication::new(Message::default(), target, By::Broker);
             Publication { identity: Some(identity).filter(|_| identified), ..publication }.into_envelope(1, 0)
@@ -275,9 +275,9 @@ mod tests {
     fn origins_are_bounded() {
         let mut seen = Seen::default();
         for number in 0..2_048 {
-            seen.record(Origin { number, life: 1 }, 0, 1);
+            seen.record(RecordOrigin { number, life: 1 }, 0, 1);
         }
         assert_eq!(seen.origins.len(), MOST);
-        assert_eq!(seen.record(Origin { number: 2_047, life: 1 }, 0, 1), Sight::Again);
+        assert_eq!(seen.record(RecordOrigin { number: 2_047, life: 1 }, 0, 1), Sight::Again);
     }
 }

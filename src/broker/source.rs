@@ -18,14 +18,14 @@ pub struct Record {
     /// Payload of the record.
     pub payload: Bytes,
     /// Position of the record. A redelivered record has the same position.
-    pub place: Place,
+    pub place: RecordPosition,
     /// Number of earlier deliveries that were not completed. 0 if the engine does not count them.
     pub tries: u32,
 }
 
 /// Position of a record. It identifies the record across redeliveries.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct RecordPosition {
     /// Name of an ordered sequence of records: the topic and, if it has partitions, the partition.
     pub line: Arc<str>,
     /// Offset in the line, which increases along it. `None` if the record cannot be read again.
@@ -73,7 +73,11 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// [`Unavailable`]: the ownership cannot be determined now.
-    fn still<'a>(&'a mut self, _places: &'a [Place], _tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
+    fn still<'a>(
+        &'a mut self,
+        _places: &'a [RecordPosition],
+        _tried: bool,
+    ) -> BoxFuture<'a, Result<bool, Unavailable>> {
         ready(Ok(true)).boxed()
     }
 
@@ -81,7 +85,7 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// [`Unavailable`]: the records may be redelivered with the same positions.
-    fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>>;
+    fn settle<'a>(&'a mut self, places: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>>;
 
     /// Writes a record that can never be accepted to the dead letters, with the reason and its position. The record
     /// must still be completed.

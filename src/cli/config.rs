@@ -1,7 +1,7 @@
 //! `skylark config`: shows the configuration in force and the source of each value.
 
 use super::{ConfigSource, print};
-use crate::config::Source;
+use crate::config::ValueSource;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ShowConfig {
@@ -13,8 +13,8 @@ pub(super) struct ShowConfig {
 impl ShowConfig {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         let loaded = source.load()?;
-        let shown = loaded.entries.iter().filter(|entry| !self.set || entry.source != Source::Default);
-        let lines: Vec<(String, &Source)> =
+        let shown = loaded.entries.iter().filter(|entry| !self.set || entry.source != ValueSource::Default);
+        let lines: Vec<(String, &ValueSource)> =
             shown.map(|entry| (format!("{}: {}", entry.path, entry.value), &entry.source)).collect();
         // A long value shifts only its own source column.
         let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|width| *width <= 60).max().unwrap_or(0);

@@ -12,7 +12,7 @@ use super::Config;
 use super::changes::Changes;
 use super::check::check;
 use super::read::fault::{ConfigError, Fault};
-use super::read::value::{Kind, Source, Value};
+use super::read::value::{Kind, Value, ValueSource};
 use super::read::yaml;
 use super::read::{Reader, Setting};
 use crate::id::{MAX_NAME_BYTES, NodeId};
@@ -92,8 +92,8 @@ pub struct Entry {
     pub path: String,
     /// Its value as YAML on one line; `***` for a secret.
     pub value: String,
-    /// Source of the value.
-    pub source: Source,
+    /// ValueSource of the value.
+    pub source: ValueSource,
 }
 
 impl Loader {
@@ -202,13 +202,13 @@ impl Loader {
     fn lay_variables(&self, tree: &mut Value, faults: &mut Vec<Fault>) {
         for (name, text) in self.variables.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
             let path = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-            lay(tree, &Source::Variable(name.as_str().into()), &path, text, faults);
+            lay(tree, &ValueSource::Variable(name.as_str().into()), &path, text, faults);
         }
     }
 
     fn lay_options(&self, tree: &mut Value, faults: &mut Vec<Fault>) {
         for (option, path, text) in &self.options {
-            lay(tree, &Source::Flag(option.clone()), path, text, faults);
+            lay(tree, &ValueSource::Flag(option.clone()), path, text, faults);
         }
     }
 }
@@ -239,7 +239,7 @@ impl Loaded {
 }
 
 /// Sets one key from a text. `[…]` and `{…}` are parsed as YAML; any other text is taken literally.
-fn lay(tree: &mut Value, source: &Source, path: &str, text: &str, faults: &mut Vec<Fault>) {
+fn lay(tree: &mut Value, source: &ValueSource, path: &str, text: &str, faults: &mut Vec<Fault>) {
     let fault = |problem: String| Fault { source: source.clone(), path: path.to_owned(), problem, nearest: None };
     let mut value = Value { kind: Kind::Text(text.to_owned()), source: source.clone() };
     if text.starts_with(['[', '{']) {
@@ -298,7 +298,7 @@ fn read(path: &Path) -> std::io::Result<String> {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error, what: &str) -> Fault {
-    let source = Source::File { file: name_of(path), line: 0 };
+    let source = ValueSource::File { file: name_of(path), line: 0 };
     Fault { source, path: String::new(), problem: format!("cannot be read{what}: {error}"), nearest: None }
 }
 

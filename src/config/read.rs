@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use self::fault::{Fault, nearest};
-use self::value::{Kind, Source, Value};
+use self::value::{Kind, Value, ValueSource};
 use self::veil::{Veil, as_written};
 use super::credential;
 use super::{GuardedFile, Key};
@@ -354,7 +354,7 @@ impl Codec<String> for Secret {
             _ => value,
         };
         // The secret is in the configuration file itself, so that file must be guarded.
-        if let (Kind::Text(text), Source::File { file, .. }) = (&value.kind, &value.source)
+        if let (Kind::Text(text), ValueSource::File { file, .. }) = (&value.kind, &value.source)
             && !text.is_empty()
             && !text.contains("${")
         {

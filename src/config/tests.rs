@@ -56,7 +56,7 @@ fn without_a_file_the_defaults_hold() {
     assert_eq!(loaded.config, Config::default());
     assert_eq!(loaded.config.heartbeat.interval, Duration::from_secs(25));
     assert_eq!(loaded.config.limits.frame_bytes, 65_536);
-    assert!(loaded.entries.iter().all(|entry| entry.source == Source::Default));
+    assert!(loaded.entries.iter().all(|entry| entry.source == ValueSource::Default));
 }
 
 /// `BLESS=1 cargo test --lib config` rewrites the file.
@@ -83,7 +83,7 @@ fn the_base_file_with_every_key_taken_in_is_the_default() {
     }
     let loaded = Files::new(&text.replace("the host's name, or n1", "n1")).load(None, &[]).unwrap();
     assert_eq!(loaded.config, Config::default());
-    let set = loaded.entries.iter().filter(|entry| entry.source != Source::Default).count();
+    let set = loaded.entries.iter().filter(|entry| entry.source != ValueSource::Default).count();
     assert_eq!(set, loaded.entries.len(), "{text}");
     assert!(keys().iter().all(|key| key.text.ends_with('.') || key.text.ends_with(')')), "each key has a sentence");
 }

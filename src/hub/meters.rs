@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metrics::{Counter, Gauge, counter, gauge};
 
 use super::send_queue::Flush;
-use super::{Delivery, Totals};
+use super::{FrameRun, Totals};
 use crate::disconnect::Disconnect;
 use crate::message::Receipt;
 use crate::telemetry::names;
@@ -91,7 +91,7 @@ impl RouteMeters {
     }
 
     /// Counts frames, of which each connection of a receipt got the whole run.
-    pub(super) fn count(&self, batch: &[Delivery], receipts: &[Receipt]) {
+    pub(super) fn count(&self, batch: &[FrameRun], receipts: &[Receipt]) {
         let (mut delivered, mut full) = (0, 0);
         for (delivery, receipt) in batch.iter().zip(receipts) {
             let frames = delivery.frames.count() as u64;

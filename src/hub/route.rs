@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use ahash::RandomState;
 use tokio::sync::oneshot;
 
-use super::Delivery;
+use super::FrameRun;
 use super::connection::{Connection, Home};
 use super::load::{Load, Seat};
 use super::meters::RouteMeters;
@@ -33,7 +33,7 @@ pub(super) struct Router {
 
 impl Router {
     /// See [`super::Hub::route`].
-    pub(super) async fn route(&self, batch: Vec<Delivery>) -> Vec<Receipt> {
+    pub(super) async fn route(&self, batch: Vec<FrameRun>) -> Vec<Receipt> {
         let (mut receipts, drafts) = Plan::make(self, &batch);
         let batch = Arc::new(batch);
         let mut reports = Vec::new();
@@ -73,7 +73,7 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn make(router: &'a Router, batch: &[Delivery]) -> (Vec<Receipt>, Vec<Draft>) {
+    fn make(router: &'a Router, batch: &[FrameRun]) -> (Vec<Receipt>, Vec<Draft>) {
         let mut plan = Plan {
             router,
             receipts: vec![Receipt::default(); batch.len()],
@@ -85,7 +85,7 @@ impl<'a> Plan<'a> {
         (plan.receipts, plan.drafts)
     }
 
-    fn add(&mut self, at: usize, delivery: &Delivery) {
+    fn add(&mut self, at: usize, delivery: &FrameRun) {
         match &delivery.target {
             Target::Connection(id) => {
                 if let Some(connection) = self.router.registry.connection(*id) {
@@ -124,13 +124,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn user(&mut self, at: usize, delivery: &Delivery, uid: &Uid) {
+    fn user(&mut self, at: usize, delivery: &FrameRun, uid: &Uid) {
         let links = self.router.registry.user(uid.as_str());
         self.links(at, delivery, uid, links);
     }
 
     /// Routes to these connections of the user. Without a live one the user counts as offline.
-    fn links(&mut self, at: usize, delivery: &Delivery, uid: &Uid, links: Links) {
+    fn links(&mut self, at: usize, delivery: &FrameRun, uid: &Uid, links: Links) {
         let mut there = false;
         for link in links {
             there |= self.one(at, delivery, link);
@@ -141,7 +141,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Routes to one connection. Returns true if the connection is live, even if it is left out.
-    fn one(&mut self, at: usize, delivery: &Delivery, connection: Connection) -> bool {
+    fn one(&mut self, at: usize, delivery: &FrameRun, connection: Connection) -> bool {
         let Some(form) = connection.form().filter(|_| !connection.has_ended()) else { return false };
         let bytes = delivery.frames.bytes(form);
         if delivery.no_echo == Some(connection.id()) || bytes.is_empty() {

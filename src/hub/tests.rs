@@ -189,8 +189,8 @@ fn frames(texts: &[&str]) -> Frames {
     Frames::new(texts.iter().map(message).collect())
 }
 
-fn to(target: Target, frames: &Frames) -> Delivery {
-    Delivery { target, no_echo: None, frames: frames.clone() }
+fn to(target: Target, frames: &Frames) -> FrameRun {
+    FrameRun { target, no_echo: None, frames: frames.clone() }
 }
 
 async fn push(hub: &Hub, target: Target, frames: &Frames) -> Receipt {

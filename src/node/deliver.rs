@@ -91,8 +91,8 @@ fn runs(batch: &[Envelope]) -> Vec<&[Envelope]> {
     runs
 }
 
-fn delivery(run: &[Envelope]) -> hub::Delivery {
-    hub::Delivery {
+fn delivery(run: &[Envelope]) -> hub::FrameRun {
+    hub::FrameRun {
         target: run[0].target.clone(),
         no_echo: run[0].no_echo,
         frames: Frames::new(run.iter().map(|e| Arc::clone(&e.message)).collect()),

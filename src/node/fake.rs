@@ -19,7 +19,7 @@ use super::Node;
 use super::deliver::Delivery;
 use crate::broker::memory::MemoryRoster;
 use crate::broker::roster::Roster;
-use crate::broker::{Address, Batch, Broker, Fate, Stream, Unavailable};
+use crate::broker::{Address, Batch, Broker, Fate, Subscription, Unavailable};
 use crate::claim::{Admission, Answer, Claim, Facts, Refusal};
 use crate::code::Code;
 use crate::config::{Config, DevicePolicy, LiveConfig};
@@ -27,7 +27,9 @@ use crate::hub::{Connection, Hub, Settings, ShardTask, Socket};
 use crate::id::{IdSequence, NodeId, Room, Uid};
 use crate::message::{Entries, Envelope, Receipt, Target};
 pub(crate) use crate::plugin::Judgement;
-use crate::plugin::{Access, Call, Event, JoinRequest, PluginHost, Status, Transport, Word, WordFault};
+use crate::plugin::{
+    Access, Call, Event, JoinRequest, PluginCommand, PluginCommandFault, PluginHost, Status, Transport,
+};
 
 /// A node with scripted broker and plugins.
 pub(crate) struct Fake {
@@ -123,7 +125,7 @@ impl Fake {
     }
 
     /// Operator commands to plugins since the last call.
-    pub(crate) fn words(&self) -> Vec<(String, Word)> {
+    pub(crate) fn words(&self) -> Vec<(String, PluginCommand)> {
         std::mem::take(&mut self.broker.script.lock().words)
     }
 
@@ -173,7 +175,7 @@ struct Script {
     access: Vec<(String, Access)>,
     joins: Vec<JoinRequest>,
     status: Vec<Status>,
-    words: Vec<(String, Word)>,
+    words: Vec<(String, PluginCommand)>,
     faults: Vec<String>,
     bus_faults: Vec<String>,
     streams: Vec<String>,
@@ -181,10 +183,10 @@ struct Script {
     events: Vec<Event>,
 }
 
-fn name(stream: &Stream) -> &str {
+fn name(stream: &Subscription) -> &str {
     match stream {
-        Stream::User(uid) => uid.as_str(),
-        Stream::Room(room) => room.as_str(),
+        Subscription::User(uid) => uid.as_str(),
+        Subscription::Room(room) => room.as_str(),
     }
 }
 
@@ -244,14 +246,14 @@ impl Broker for Scripted {
         std::future::ready(Ok(Some(1))).boxed()
     }
 
-    fn hold(&self, stream: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn subscribe(&self, stream: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
         let mut script = self.script.lock();
         script.streams.push(format!("hold {}", name(&stream)));
         let broken = Unavailable { engine: "script", why: "it is broken".to_owned() };
         std::future::ready(if script.broken { Err(broken) } else { Ok(()) }).boxed()
     }
 
-    fn release(&self, stream: &Stream) {
+    fn unsubscribe(&self, stream: &Subscription) {
         self.script.lock().streams.push(format!("release {}", name(stream)));
     }
 
@@ -299,11 +301,11 @@ impl PluginHost for Scripted {
         self.script.lock().status.clone()
     }
 
-    fn obey(&self, name: &str, word: Word) -> BoxFuture<'_, Result<Status, WordFault>> {
+    fn obey(&self, name: &str, word: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>> {
         let mut script = self.script.lock();
         script.words.push((name.to_owned(), word));
         let status = script.status.iter().find(|status| *status.name == *name).cloned();
-        std::future::ready(status.ok_or(WordFault::Unknown)).boxed()
+        std::future::ready(status.ok_or(PluginCommandFault::Unknown)).boxed()
     }
 
     fn faults(&self) -> Vec<String> {

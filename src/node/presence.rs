@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::cluster::membership::Membership;
 use super::unavailable;
 use crate::broker::roster::{Fallen, Roster};
-use crate::broker::{Broker, Stream};
+use crate::broker::{Broker, Subscription};
 use crate::claim::Refusal;
 use crate::code::Code;
 use crate::disconnect::Disconnect;
@@ -80,7 +80,7 @@ impl PresenceTracker {
         if !self.membership.is_held() {
             return Err(Refusal::new(Code::UNAVAILABLE, Disconnect::CUT_OFF.reason));
         }
-        let held = self.broker.hold(Stream::User(uid.clone()));
+        let held = self.broker.subscribe(Subscription::User(uid.clone()));
         let online = if first {
             let (held, online) = tokio::join!(held, self.roster.online(uid));
             held.and(online)
@@ -97,7 +97,7 @@ impl PresenceTracker {
         if self.hub.has_user(identity.uid.as_str()) {
             return;
         }
-        self.broker.release(&Stream::User(identity.uid.clone()));
+        self.broker.unsubscribe(&Subscription::User(identity.uid.clone()));
         let was_told = !self.unannounced.lock().remove(&identity.uid);
         let gone = self.roster.offline(&identity.uid).await;
         // Without a lease, other nodes report all users of this node offline.
@@ -149,7 +149,7 @@ impl PresenceTracker {
     /// Same as [`PresenceTracker::enter`].
     pub(super) async fn hold_room(&self, room: &Room) -> Result<(), Refusal> {
         let _turn = self.turns.of(room.as_str()).await;
-        let held = self.broker.hold(Stream::Room(room.clone())).await;
+        let held = self.broker.subscribe(Subscription::Room(room.clone())).await;
         held.map_err(|why| unavailable(&why))
     }
 
@@ -157,7 +157,7 @@ impl PresenceTracker {
     pub(super) async fn release_room(&self, room: &Room) {
         let _turn = self.turns.of(room.as_str()).await;
         if !self.hub.has_room(room.as_str()) {
-            self.broker.release(&Stream::Room(room.clone()));
+            self.broker.unsubscribe(&Subscription::Room(room.clone()));
         }
     }
 }

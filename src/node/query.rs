@@ -50,7 +50,7 @@ pub struct Counts {
 
 /// Snapshot of a bound connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenConnection {
     /// Id of the connection.
     pub cid: ConnectionId,
     /// User and facts of the connection.
@@ -71,7 +71,7 @@ pub struct SeenUser {
     /// Number of matching connections.
     pub connections: usize,
     /// The first of them by id, at most a hundred.
-    pub devices: Vec<Seen>,
+    pub devices: Vec<SeenConnection>,
 }
 
 /// A part of a list: entries in order. `more` is true if others follow.
@@ -108,7 +108,7 @@ impl Filter {
     }
 }
 
-impl Seen {
+impl SeenConnection {
     fn new(connection: &Connection, binding: Arc<Binding>) -> Self {
         let mut rooms = connection.rooms();
         rooms.sort_unstable();
@@ -179,7 +179,14 @@ impl Local {
     }
 
     /// Matching entries with ids above `after`, without the first `skip`, at most `limit`, in ascending order.
-    pub(super) async fn page(&self, filter: &Filter, unit: Unit, after: u64, skip: usize, limit: usize) -> Part<Seen> {
+    pub(super) async fn page(
+        &self,
+        filter: &Filter,
+        unit: Unit,
+        after: u64,
+        skip: usize,
+        limit: usize,
+    ) -> Part<SeenConnection> {
         let mut walk = Walk::new(&self.hub, filter, after);
         let (mut firsts, mut skip) = (Firsts::default(), skip);
         let mut rows = Vec::new();
@@ -191,7 +198,7 @@ impl Local {
                 if skip > 0 {
                     skip -= 1;
                 } else if rows.len() < limit {
-                    rows.push(Seen::new(&connection, binding));
+                    rows.push(SeenConnection::new(&connection, binding));
                 } else {
                     return Part { rows, more: true };
                 }
@@ -207,7 +214,8 @@ impl Local {
         let fitting: Vec<_> = all.into_iter().filter_map(|c| filter.fit(&c).map(|binding| (c, binding))).collect();
         let uid = fitting.first()?.1.uid.clone();
         let connections = fitting.len();
-        let devices = fitting.into_iter().take(MAX_DEVICES).map(|(c, binding)| Seen::new(&c, binding)).collect();
+        let devices =
+            fitting.into_iter().take(MAX_DEVICES).map(|(c, binding)| SeenConnection::new(&c, binding)).collect();
         Some(SeenUser { uid, connections, devices })
     }
 

@@ -25,8 +25,8 @@ use super::loader::trust::Trust;
 use super::loader::watch::Watch;
 pub use super::time::Time;
 use super::{
-    Access, Admission, Answer, Call, Claim, Event, JoinRequest, Judgement, LoadError, Options, PluginHost, Refusal,
-    Services, Status, Transport, Word, WordFault,
+    Access, Admission, Answer, Call, Claim, Event, JoinRequest, Judgement, LoadError, Options, PluginCommand,
+    PluginCommandFault, PluginHost, Refusal, Services, Status, Transport,
 };
 use crate::config::Plugins;
 use crate::message::Envelope;
@@ -239,14 +239,16 @@ impl PluginHost for WasmHost {
         self.serving.load().status()
     }
 
-    fn obey(&self, name: &str, word: Word) -> BoxFuture<'_, Result<Status, WordFault>> {
+    fn obey(&self, name: &str, word: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>> {
         let (answer, answered) = oneshot::channel();
-        let command = Command::Word(name.into(), word, answer);
+        let command = Command::Operator(name.into(), word, answer);
         async move {
             let told = self.commands.send(command).await;
             // Without a directory there is no plugin, and no loader listens.
-            told.map_err(|_| if self.serving.load().is_empty() { WordFault::Unknown } else { WordFault::Ending })?;
-            answered.await.unwrap_or(Err(WordFault::Ending))
+            told.map_err(|_| {
+                if self.serving.load().is_empty() { PluginCommandFault::Unknown } else { PluginCommandFault::Ending }
+            })?;
+            answered.await.unwrap_or(Err(PluginCommandFault::Ending))
         }
         .boxed()
     }

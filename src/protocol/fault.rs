@@ -9,7 +9,7 @@ use crate::id::InvalidName;
 /// A fault of a body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: expected {expected}, got {got}")]
-pub struct Fault {
+pub struct FieldFault {
     /// The field, e.g. `[3].receiver`, `message.content.text`, `uids[2]`; `body` for the whole body.
     pub path: String,
     /// The allowed values.
@@ -20,7 +20,7 @@ pub struct Fault {
     pub over_limit: bool,
 }
 
-/// A [`Fault`] without its path.
+/// A [`FieldFault`] without its path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mismatch {
     expected: Cow<'static, str>,
@@ -43,8 +43,8 @@ impl Mismatch {
         Self::new(expected, "nothing")
     }
 
-    pub(super) fn at(self, path: impl Into<String>) -> Fault {
-        Fault { path: path.into(), expected: self.expected, got: self.got, over_limit: self.over_limit }
+    pub(super) fn at(self, path: impl Into<String>) -> FieldFault {
+        FieldFault { path: path.into(), expected: self.expected, got: self.got, over_limit: self.over_limit }
     }
 }
 

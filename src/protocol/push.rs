@@ -1,6 +1,6 @@
 //! Bodies of back ends: HTTP API requests and the MessagesPub envelope; also the maps of client publishes.
 //!
-//! Bytes → a message with its target, or a [`Fault`] that names the field. Pure; independent of HTTP and of the node.
+//! Bytes → a message with its target, or a [`FieldFault`] that names the field. Pure; independent of HTTP and of the node.
 
 mod body;
 pub(super) mod entries;
@@ -22,12 +22,12 @@ use body::{Fields, Uids};
 use entries::Map;
 use message::{List, One, Receiver};
 
-pub use super::fault::Fault;
+pub use super::fault::FieldFault;
 pub use envelope::{PubEnvelope, envelope, envelope_json, envelope_protobuf};
 
-/// Limits on one body.
+/// PushLimits on one body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct PushLimits {
     /// Maximum bytes of the whole body.
     pub bytes: usize,
     /// Maximum number of messages.
@@ -38,7 +38,7 @@ pub struct Limits {
 
 /// For tests only; a node takes its limits from the configuration.
 #[cfg(test)]
-impl Default for Limits {
+impl Default for PushLimits {
     fn default() -> Self {
         Self { bytes: 1 << 20, messages: 256, uids: 10_000 }
     }
@@ -74,8 +74,8 @@ pub struct Kick {
 /// `POST /send`: a message, to its own receiver.
 ///
 /// # Errors
-/// [`Fault`], as for all functions here: the body is not such JSON, a field has a wrong type, or a limit is exceeded.
-pub fn send(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+/// [`FieldFault`], as for all functions here: the body is not such JSON, a field has a wrong type, or a limit is exceeded.
+pub fn send(body: &[u8], limits: &PushLimits) -> Result<Push, FieldFault> {
     let body = checked(body, limits)?;
     read("", body, One(Receiver::Required)).map(addressed)
 }
@@ -84,7 +84,7 @@ pub fn send(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 ///
 /// # Errors
 /// As [`send`].
-pub fn send_all(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+pub fn send_all(body: &[u8], limits: &PushLimits) -> Result<Push, FieldFault> {
     let body = checked(body, limits)?;
     let (message, _) = read("", body, One(Receiver::Optional))?;
     Ok(Push { message: Arc::new(message), target: Target::Everyone })
@@ -94,7 +94,7 @@ pub fn send_all(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 ///
 /// # Errors
 /// As [`send`]; an empty list is a fault too.
-pub fn send_list(body: &[u8], limits: &Limits) -> Result<Vec<Push>, Fault> {
+pub fn send_list(body: &[u8], limits: &PushLimits) -> Result<Vec<Push>, FieldFault> {
     let body = checked(body, limits)?;
     let messages = read("", body, List { receiver: Receiver::Required, limit: limits.messages })?;
     Ok(messages.into_iter().map(addressed).collect())
@@ -104,7 +104,7 @@ pub fn send_list(body: &[u8], limits: &Limits) -> Result<Vec<Push>, Fault> {
 ///
 /// # Errors
 /// As [`send`]; an empty list is a fault too.
-pub fn send_to_uids(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+pub fn send_to_uids(body: &[u8], limits: &PushLimits) -> Result<Push, FieldFault> {
     let mut fields = Fields::read(body, &["message", "uids"], limits)?;
     Ok(Push { message: fields.message()?, target: users(uids(&fields, "uids", limits)?)? })
 }
@@ -113,7 +113,7 @@ pub fn send_to_uids(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 ///
 /// # Errors
 /// As [`send`].
-pub fn send_other(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+pub fn send_other(body: &[u8], limits: &PushLimits) -> Result<Push, FieldFault> {
     let mut fields = Fields::read(body, &["message", "uids"], limits)?;
     Ok(Push { message: fields.message()?, target: Target::EveryoneBut(uids(&fields, "uids", limits)?.into()) })
 }
@@ -122,7 +122,7 @@ pub fn send_other(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 ///
 /// # Errors
 /// As [`send`].
-pub fn send_room(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+pub fn send_room(body: &[u8], limits: &PushLimits) -> Result<Push, FieldFault> {
     let mut fields = Fields::read(body, &["message", "room"], limits)?;
     Ok(Push { message: fields.message()?, target: Target::Room(fields.name("room")?) })
 }
@@ -131,7 +131,7 @@ pub fn send_room(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 ///
 /// # Errors
 /// As [`send`].
-pub fn send_device(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+pub fn send_device(body: &[u8], limits: &PushLimits) -> Result<Push, FieldFault> {
     let mut fields = Fields::read(body, &["message", "uid", "device"], limits)?;
     Ok(Push { message: fields.message()?, target: Target::Device(fields.name("uid")?, fields.name("device")?) })
 }
@@ -140,7 +140,7 @@ pub fn send_device(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 ///
 /// # Errors
 /// As [`send`].
-pub fn send_connection(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
+pub fn send_connection(body: &[u8], limits: &PushLimits) -> Result<Push, FieldFault> {
     let mut fields = Fields::read(body, &["message", "cid", "uid"], limits)?;
     let cid = fields.cid("cid")?;
     let target =
@@ -152,7 +152,7 @@ pub fn send_connection(body: &[u8], limits: &Limits) -> Result<Push, Fault> {
 ///
 /// # Errors
 /// As [`send`]; exactly one of the three must be present.
-pub fn room_change(body: &[u8], limits: &Limits) -> Result<RoomChange, Fault> {
+pub fn room_change(body: &[u8], limits: &PushLimits) -> Result<RoomChange, FieldFault> {
     let fields = Fields::read(body, &["room", "uid", "uids", "cid"], limits)?;
     let room = fields.name("room")?;
     let target = match fields.one_of(&["uid", "uids", "cid"])? {
@@ -167,7 +167,7 @@ pub fn room_change(body: &[u8], limits: &Limits) -> Result<RoomChange, Fault> {
 ///
 /// # Errors
 /// As [`send`]; either a user or a connection must be given, not both.
-pub fn kick(body: &[u8], limits: &Limits) -> Result<Kick, Fault> {
+pub fn kick(body: &[u8], limits: &PushLimits) -> Result<Kick, FieldFault> {
     let fields = Fields::read(body, &["uid", "device", "cid", "reason"], limits)?;
     let target = match fields.one_of(&["uid", "cid"])? {
         "uid" if fields.has("device") => Target::Device(fields.name("uid")?, fields.name("device")?),
@@ -182,7 +182,7 @@ pub fn kick(body: &[u8], limits: &Limits) -> Result<Kick, Fault> {
 ///
 /// # Errors
 /// As [`send`].
-pub fn content_of(text: &str) -> Result<Entries, Fault> {
+pub fn content_of(text: &str) -> Result<Entries, FieldFault> {
     let is_object = text.trim_start().starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok();
     if is_object { read_text("content", text, Map) } else { Ok(entries::plain(text)) }
 }
@@ -191,7 +191,7 @@ pub fn content_of(text: &str) -> Result<Entries, Fault> {
 ///
 /// # Errors
 /// As [`send`].
-pub fn extra_of(text: &str) -> Result<Entries, Fault> {
+pub fn extra_of(text: &str) -> Result<Entries, FieldFault> {
     if text.is_empty() { Ok(Entries::new()) } else { read_text("extra", text, Map) }
 }
 
@@ -200,12 +200,12 @@ fn addressed((message, receiver): (Message, Option<Uid>)) -> Push {
     Push { message: Arc::new(message), target: Target::User(receiver.expect("the receiver was required")) }
 }
 
-fn uids(fields: &Fields<'_>, key: &'static str, limits: &Limits) -> Result<Vec<Uid>, Fault> {
+fn uids(fields: &Fields<'_>, key: &'static str, limits: &PushLimits) -> Result<Vec<Uid>, FieldFault> {
     let raw = fields.require(key, Uids::EXPECTED_LIST)?;
     read_text(key, raw.as_str(), Uids { limit: limits.uids }).map(once_each)
 }
 
-fn users(uids: Vec<Uid>) -> Result<Target, Fault> {
+fn users(uids: Vec<Uid>) -> Result<Target, FieldFault> {
     match <[Uid; 1]>::try_from(uids) {
         Ok([uid]) => Ok(Target::User(uid)),
         Err(uids) if uids.is_empty() => Err(Mismatch::new("at least one user", "an empty array").at("uids")),
@@ -222,7 +222,7 @@ fn once_each(mut uids: Vec<Uid>) -> Vec<Uid> {
 
 /// Checks the length of the body and strips a byte order mark, which some editors and libraries put before JSON. The
 /// mark cannot start a protobuf body: its bytes are a tag of a wire type that does not exist.
-fn checked<'b>(body: &'b [u8], limits: &Limits) -> Result<&'b [u8], Fault> {
+fn checked<'b>(body: &'b [u8], limits: &PushLimits) -> Result<&'b [u8], FieldFault> {
     if body.len() > limits.bytes {
         return Err(Mismatch::over(limits.bytes, "bytes", body.len().to_string()).at(BODY));
     }

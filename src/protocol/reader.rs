@@ -12,11 +12,11 @@ use std::fmt::Write;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::fault::{Fault, Mismatch, quoted};
+use super::fault::{FieldFault, Mismatch, quoted};
 pub(super) use raw::Raw;
 
 /// Reads `body` as one JSON value of this shape. `path` is the position of the value (empty: the whole body).
-pub(super) fn read<'de, S: Shape<'de>>(path: &'static str, body: &'de [u8], shape: S) -> Result<S::Out, Fault> {
+pub(super) fn read<'de, S: Shape<'de>>(path: &'static str, body: &'de [u8], shape: S) -> Result<S::Out, FieldFault> {
     match std::str::from_utf8(body) {
         Ok(text) => read_text(path, text, shape),
         Err(error) => {
@@ -33,7 +33,11 @@ const fn whole(path: &'static str) -> &'static str {
 }
 
 /// Like [`read`], for a text.
-pub(super) fn read_text<'de, S: Shape<'de>>(path: &'static str, text: &'de str, shape: S) -> Result<S::Out, Fault> {
+pub(super) fn read_text<'de, S: Shape<'de>>(
+    path: &'static str,
+    text: &'de str,
+    shape: S,
+) -> Result<S::Out, FieldFault> {
     let mut reader = Reader { path: Vec::new(), fault: None };
     if !path.is_empty() {
         reader.path.push(Step::Key(path));
@@ -74,7 +78,7 @@ pub(super) trait Shape<'de>: Sized {
 #[derive(Debug)]
 pub(super) struct Reader {
     path: Vec<Step>,
-    fault: Option<Fault>,
+    fault: Option<FieldFault>,
 }
 
 #[derive(Debug, Clone, Copy)]

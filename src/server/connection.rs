@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::time::{Sleep, sleep};
 
-use super::peers::Guest;
+use super::peers::ConnectionPermit;
 use super::socket::Stream;
 use super::{tcp, ws};
 use crate::claim::{Claim, Refusal};
@@ -79,35 +79,35 @@ pub(super) enum Heard {
 
 /// Attaches the connection to the node and spawns the task that reads it until it ends. `already` are bytes received
 /// after the handshake.
-pub(super) async fn begin(guest: Guest, arrival: Box<Arrival>, stream: Stream, already: Bytes) {
+pub(super) async fn begin(permit: ConnectionPermit, arrival: Box<Arrival>, stream: Stream, already: Bytes) {
     let stream = Arc::new(stream);
     let form = (!arrival.sniffs).then_some(arrival.form);
     let socket = Arc::clone(&stream) as Arc<dyn Socket>;
-    let devices = guest.gateway().config.load().listeners[arrival.at].devices;
-    let connection = match guest.gateway().node.attach(socket, form, devices).await {
+    let devices = permit.gateway().config.load().listeners[arrival.at].devices;
+    let connection = match permit.gateway().node.attach(socket, form, devices).await {
         Ok(connection) => connection,
         Err(why) => {
             metrics::counter!(names::REFUSED, "reason" => why.reason).increment(1);
-            let words = guest.gateway().node.refusal(arrival.form, why, arrival.ip());
+            let words = permit.gateway().node.refusal(arrival.form, why, arrival.ip());
             return turn_away(&stream, words).await;
         }
     };
     let (cid, listener) = (connection.id().as_u64(), arrival.transport.listener);
     metrics::counter!(names::CONNECTED, "listener" => listener).increment(1);
     tracing::debug!(cid, listener, remote = arrival.transport.remote, "connected");
-    tokio::spawn(run(Box::new(Driver::new(guest, connection, arrival, stream, &already))));
+    tokio::spawn(run(Box::new(Driver::new(permit, connection, arrival, stream, &already))));
 }
 
 /// The driver is boxed, because the future would otherwise contain it twice.
 async fn run(mut driver: Box<Driver>) {
     let ended = AssertUnwindSafe(driver.drive()).catch_unwind().await;
     // The hub must be told the end in every case, even after a panic.
-    let Driver { guest, connection, .. } = *driver;
+    let Driver { permit, connection, .. } = *driver;
     let cid = connection.id().as_u64();
     if ended.is_err() {
         tracing::error!(cid, "a connection's task panicked");
     }
-    Box::pin(guest.gateway().node.detach(&connection)).await;
+    Box::pin(permit.gateway().node.detach(&connection)).await;
     tracing::debug!(cid, closed = ?connection.closed(), "gone");
 }
 
@@ -122,7 +122,7 @@ async fn turn_away(stream: &Stream, words: Option<Bytes>) {
 }
 
 struct Driver {
-    guest: Guest,
+    permit: ConnectionPermit,
     connection: Connection,
     arrival: Box<Arrival>,
     session: Session,
@@ -140,19 +140,25 @@ enum Reader {
 }
 
 impl Driver {
-    fn new(guest: Guest, connection: Connection, arrival: Box<Arrival>, stream: Arc<Stream>, already: &[u8]) -> Self {
-        let max = guest.gateway().config.load().limits.frame_bytes;
+    fn new(
+        permit: ConnectionPermit,
+        connection: Connection,
+        arrival: Box<Arrival>,
+        stream: Arc<Stream>,
+        already: &[u8],
+    ) -> Self {
+        let max = permit.gateway().config.load().limits.frame_bytes;
         let reader = match arrival.form.framing {
             Framing::WebSocket => Reader::Ws(ws::Reader::new(stream, already, max)),
             Framing::Tcp => Reader::Tcp(tcp::Reader::new(stream, max)),
         };
         let session = Session::new(clock::now_millis());
-        Self { guest, connection, arrival, session, reader, deadline: None, awaited: 0 }
+        Self { permit, connection, arrival, session, reader, deadline: None, awaited: 0 }
     }
 
     async fn drive(&mut self) {
         if self.arrival.sniffs {
-            self.deadline = Some(timer(self.guest.gateway().config.load().limits.first_frame));
+            self.deadline = Some(timer(self.permit.gateway().config.load().limits.first_frame));
         } else {
             self.open().await;
         }
@@ -212,7 +218,7 @@ impl Driver {
         if !self.reader.is_mid_message() {
             self.deadline = None;
         } else if self.deadline.is_none() || self.awaited != begun {
-            self.deadline = Some(timer(self.guest.gateway().config.load().limits.message_timeout));
+            self.deadline = Some(timer(self.permit.gateway().config.load().limits.message_timeout));
             self.awaited = begun;
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::descriptors::Entrance;
-use super::peers::Guest;
+use super::peers::ConnectionPermit;
 use super::socket::Stream;
 use super::tls::Certificate;
 use super::{Gateway, StartError, stopped, tcp, upgrade};
@@ -119,20 +119,20 @@ fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &D
         refused(peer, "descriptors");
         return;
     }
-    let Some(mut guest) = Guest::enter(gateway, peer.ip()) else {
+    let Some(mut permit) = ConnectionPermit::enter(gateway, peer.ip()) else {
         refused(peer, "connections_per_ip");
         return;
     };
-    guest.one_request = entrance == Entrance::OneRequest;
+    permit.one_request = entrance == Entrance::OneRequest;
     // Disable Nagle's algorithm: a small frame would otherwise wait for the acknowledgement of the previous one.
     let _ = stream.set_nodelay(true);
     let certificate = door.certificate.clone();
     tokio::spawn(async move {
-        let Some(stream) = open(guest.gateway(), stream, peer, certificate).await else { return };
+        let Some(stream) = open(permit.gateway(), stream, peer, certificate).await else { return };
         if serves.contains(&Service::CimTcp) {
-            tcp::serve(guest, stream, peer, at).await;
+            tcp::serve(permit, stream, peer, at).await;
         } else {
-            upgrade::serve(guest, stream, peer, at, serves).await;
+            upgrade::serve(permit, stream, peer, at, serves).await;
         }
     });
 }

@@ -80,14 +80,14 @@ impl Rate {
 }
 
 /// Connection permit: counts toward the limits of its address and of open tasks, from accept to the end.
-pub(super) struct Guest {
+pub(super) struct ConnectionPermit {
     gateway: Arc<Gateway>,
     ip: IpAddr,
     /// Descriptors are short: the connection may make one request and cannot become a client.
     pub(super) one_request: bool,
 }
 
-impl Guest {
+impl ConnectionPermit {
     /// Creates the permit; `None` if the address has reached its limit.
     pub(super) fn enter(gateway: &Arc<Gateway>, ip: IpAddr) -> Option<Self> {
         let ip = counted_as(ip);
@@ -103,7 +103,7 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.gateway.peers.leave(self.ip);
         self.gateway.tasks.end();

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 
 use super::connection::{self, Arrival, Heard, Opening};
-use super::peers::Guest;
+use super::peers::ConnectionPermit;
 use super::socket::Stream;
 use crate::disconnect::Disconnect;
 use crate::node::Transport;
@@ -22,8 +22,8 @@ const READ_BUFFER: usize = 512;
 const MAX_BODY: usize = 65_535;
 
 /// Serves one client until it is gone.
-pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: usize) {
-    let config = guest.gateway().config.load_full();
+pub(super) async fn serve(permit: ConnectionPermit, stream: Stream, peer: SocketAddr, at: usize) {
+    let config = permit.gateway().config.load_full();
     let listener = &config.listeners[at];
     let arrival = Arrival {
         at,
@@ -37,7 +37,7 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
         sniffs: false,
     };
     drop(config);
-    connection::begin(guest, Box::new(arrival), stream, Bytes::new()).await;
+    connection::begin(permit, Box::new(arrival), stream, Bytes::new()).await;
 }
 
 /// The reading side of one TCP connection. It holds no buffer while idle.

@@ -29,7 +29,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 
 use super::connection::{self, Arrival};
-use super::peers::Guest;
+use super::peers::ConnectionPermit;
 use super::socket::Stream;
 use super::{Gateway, listener, stopped};
 use crate::config::Service;
@@ -50,18 +50,18 @@ const SHORT_HANDSHAKE: Duration = Duration::from_secs(1);
 const MAX_BUFFER: usize = 64 * 1024;
 
 /// Answers requests until the client leaves, the gateway stops, or a request upgrades to a WebSocket.
-pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: usize, serves: Vec<Service>) {
-    let gateway = Arc::clone(guest.gateway());
+pub(super) async fn serve(permit: ConnectionPermit, stream: Stream, peer: SocketAddr, at: usize, serves: Vec<Service>) {
+    let gateway = Arc::clone(permit.gateway());
     let (timer, waits) = {
         let config = gateway.config.load();
-        let most = if guest.one_request { SHORT_HANDSHAKE } else { Duration::MAX };
+        let most = if permit.one_request { SHORT_HANDSHAKE } else { Duration::MAX };
         let head = config.limits.handshake.min(most);
         (HeadTimer::new(head, config.limits.keep_alive), Waits { head, write: config.queue.write_timeout })
     };
     let mut http = http1::Builder::new();
     http.timer(timer.clone())
         .header_read_timeout(waits.head)
-        .keep_alive(!guest.one_request)
+        .keep_alive(!permit.one_request)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
         // Also serves clients that stop sending after a request or leave at once, like PHP's fire-and-forget.
@@ -75,7 +75,7 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
         at,
         serves,
         timer,
-        one_request: guest.one_request,
+        one_request: permit.one_request,
         requests: AtomicU32::new(0),
         websocket,
         upgraded: Mutex::default(),
@@ -111,7 +111,7 @@ pub(super) async fn serve(guest: Guest, stream: Stream, peer: SocketAddr, at: us
     let upgraded = front.upgraded.lock().take();
     match upgraded {
         // The connection gets its own task, because this one is as large as hyper's state.
-        Some(arrival) => connection::begin(guest, arrival, stream, parts.read_buf).await,
+        Some(arrival) => connection::begin(permit, arrival, stream, parts.read_buf).await,
         None => {
             stream.shutdown(false);
             stream.linger().await;

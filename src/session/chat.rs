@@ -9,7 +9,7 @@ use crate::code::Code;
 use crate::fate::{Fate, Published};
 use crate::id::{MAX_SAFE_INTEGER, Room, Uid};
 use crate::message::{Entries, KICK_ACTION, Message, Receipt, Target};
-use crate::protocol::push::{Fault, content_of, extra_of};
+use crate::protocol::push::{FieldFault, content_of, extra_of};
 
 /// Action of a message without one.
 const DEFAULT_ACTION: &str = "chat";
@@ -21,7 +21,7 @@ pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Refusal> {
     if action == KICK_ACTION {
         return Err(Refusal::new(Code::FORBIDDEN, format!("action: {KICK_ACTION} is the node's own")));
     }
-    let refused = |fault: Fault| invalid(fault.to_string());
+    let refused = |fault: FieldFault| invalid(fault.to_string());
     let text = |field| optional(data, field).unwrap_or_default().to_owned();
     let message = Message {
         id: id(optional(data, "id"))?,

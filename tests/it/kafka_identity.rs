@@ -2,7 +2,7 @@
 //! and none is skipped.
 
 use skylark::broker::kafka::KafkaSource;
-use skylark::broker::source::{Place, Record, Source};
+use skylark::broker::source::{Record, RecordPosition, Source};
 use skylark::vital::Vitals;
 
 use crate::support::client::within;
@@ -24,7 +24,7 @@ async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
     let take = async {
         while all.len() < count {
             let Ok(records) = source.take().await else { continue };
-            let places: Vec<Place> = records.iter().map(|record| record.place.clone()).collect();
+            let places: Vec<RecordPosition> = records.iter().map(|record| record.place.clone()).collect();
             if let Err(fault) = source.settle(&places).await {
                 eprintln!("{fault}");
             }

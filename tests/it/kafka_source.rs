@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use skylark::broker::kafka::{KafkaSource, Link};
-use skylark::broker::source::{Place, Record, Source};
+use skylark::broker::source::{Record, RecordPosition, Source};
 use skylark::vital::Vitals;
 use tokio::sync::{mpsc, watch};
 
@@ -15,7 +15,7 @@ fn texts(records: &[Record]) -> Vec<String> {
     records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()
 }
 
-fn places(records: &[Record]) -> Vec<Place> {
+fn places(records: &[Record]) -> Vec<RecordPosition> {
     records.iter().map(|record| record.place.clone()).collect()
 }
 
@@ -62,7 +62,7 @@ async fn records_come_in_order_and_what_is_settled_is_over() {
         got.extend(records);
     }
     assert_eq!(texts(&got), sent[..7]);
-    let place = |n: usize| Place { line: Arc::clone(&got[0].place.line), offset: Some(n as u64) };
+    let place = |n: usize| RecordPosition { line: Arc::clone(&got[0].place.line), offset: Some(n as u64) };
     assert_eq!(places(&got), (0..7).map(place).collect::<Vec<_>>());
     first.close().await;
     let mut second = join(&topic);
@@ -112,7 +112,7 @@ async fn drive(mut source: KafkaSource, name: &'static str, tell: Tell, mut end:
     source.close().await;
 }
 
-type Tell = mpsc::Sender<(&'static str, Vec<Place>)>;
+type Tell = mpsc::Sender<(&'static str, Vec<RecordPosition>)>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_go() {
@@ -143,9 +143,9 @@ async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_g
     let (second, end_second) = join("second");
     let mut ledger: BTreeMap<Arc<str>, Vec<u64>> = BTreeMap::new();
     let (mut seen, mut had, mut twice) = (BTreeSet::new(), BTreeSet::new(), 0);
-    let mut note = |(name, places): (&'static str, Vec<Place>)| {
+    let mut note = |(name, places): (&'static str, Vec<RecordPosition>)| {
         had.insert(name);
-        for Place { line, offset } in places {
+        for RecordPosition { line, offset } in places {
             match seen.insert((Arc::clone(&line), offset)) {
                 true => ledger.entry(line).or_default().push(offset.unwrap()),
                 false => twice += 1,

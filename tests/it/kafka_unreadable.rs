@@ -5,7 +5,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use skylark::broker::kafka::{KafkaSource, Link};
-use skylark::broker::source::{Place, Source};
+use skylark::broker::source::{RecordPosition, Source};
 use skylark::vital::Vitals;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -115,7 +115,7 @@ async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are
                 }
             };
             assert_eq!(records[0].payload, payload);
-            let places: Vec<Place> = records.iter().map(|record| record.place.clone()).collect();
+            let places: Vec<RecordPosition> = records.iter().map(|record| record.place.clone()).collect();
             source.settle(&places).await.unwrap();
             at += 1;
         }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
 use rustix::process::Signal;
-use skylark::broker::Stream;
+use skylark::broker::Subscription;
 use skylark::config::{BusKind, Config};
 use skylark::message::Target;
 
@@ -154,7 +154,7 @@ async fn a_node_needs_few_rights_and_speaks_tls() {
         within("a renewal", seat.engine.roster.renew(&seat.member())).await.unwrap();
     }
     assert_eq!(within("members", seats[1].engine.roster.members()).await.unwrap().len(), 2);
-    within("a hold", seats[0].broker().hold(Stream::User("a".parse().unwrap()))).await.unwrap();
+    within("a hold", seats[0].broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
     // More than one TLS record in both directions.
     let batch: Vec<_> = (0..200).map(|n| envelope(user("a"), &format!("{n:03}{}", "x".repeat(1_000)))).collect();
     assert!(seats[1].publish_all(batch).await.iter().all(is_accepted));
@@ -209,7 +209,7 @@ async fn a_batch_takes_few_round_trips() {
     const USERS: usize = 500;
     let redis = Redis::start();
     let seats = [Seat::take(&redis, "n1", 1).await, Seat::take(&redis, "n2", 2).await];
-    let holds = (0..USERS).map(|n| seats[1].broker().hold(Stream::User(format!("u{n}").parse().unwrap())));
+    let holds = (0..USERS).map(|n| seats[1].broker().subscribe(Subscription::User(format!("u{n}").parse().unwrap())));
     for held in within("the holds", futures_util::future::join_all(holds)).await {
         held.unwrap();
     }
@@ -235,7 +235,7 @@ async fn publishers_at_once_share_their_round_trips() {
     const EACH: usize = 10;
     let redis = Redis::start();
     let seat = Arc::new(Seat::take(&redis, "n1", 1).await);
-    within("a hold", seat.broker().hold(Stream::User("a".parse().unwrap()))).await.unwrap();
+    within("a hold", seat.broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
     let mut line = redis.line().await;
     let before = reads(&mut line).await;
     let publishers: Vec<_> = (0..PUBLISHERS)

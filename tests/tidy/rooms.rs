@@ -18,7 +18,7 @@ const ROOMS: &[&[&str]] = &[
     &["calls"],
     &["loader"],
     // What the node calls.
-    &["check", "host", "trial"],
+    &["check", "host", "harness"],
 ];
 
 #[test]

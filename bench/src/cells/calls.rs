@@ -10,7 +10,7 @@ use skylark::cli::sample_message;
 use skylark::cli::token;
 use skylark::config::Plugins;
 use skylark::id::Uid;
-use skylark::plugin::trial::{Given, Stage as Plugin, Trial};
+use skylark::plugin::harness::{Given, PluginHarness, Stage as Plugin};
 use skylark::plugin::{Claim, Transport};
 
 use super::super::bar::{Bar, By, Must};
@@ -96,8 +96,8 @@ impl Cell for Calls {
 async fn begin(file: PathBuf, given: Given) -> anyhow::Result<Plugin> {
     // Tokens are minted with the machine's clock.
     let given = Given { now: skylark::clock::since_1970(), ..given };
-    let trial = Trial::open(&file, &Plugins::default()).await?;
-    trial.begin(&given).await.map_err(|reasons| anyhow::Error::msg(reasons.join("; ")))
+    let harness = PluginHarness::open(&file, &Plugins::default()).await?;
+    harness.begin(&given).await.map_err(|reasons| anyhow::Error::msg(reasons.join("; ")))
 }
 
 fn kept_out() -> Given {

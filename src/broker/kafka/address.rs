@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::broker::{Address, Stream};
+use crate::broker::{Address, Subscription};
 use crate::id::{NodeId, Room, Uid};
 use crate::message::Target;
 
@@ -98,7 +98,7 @@ pub(super) struct Mine {
     number: u64,
     life: u64,
     /// Subscriptions by hash. Two subscriptions with the same hash are both kept.
-    held: HashMap<u64, SmallVec<[Stream; 1]>, ahash::RandomState>,
+    held: HashMap<u64, SmallVec<[Subscription; 1]>, ahash::RandomState>,
 }
 
 /// Decision for a record.
@@ -115,14 +115,14 @@ impl Mine {
         Self { node: self::node(node), number: u64::from(number), life, held: HashMap::default() }
     }
 
-    pub(super) fn hold(&mut self, stream: Stream) {
+    pub(super) fn subscribe(&mut self, stream: Subscription) {
         let streams = self.held.entry(name(&stream)).or_default();
         if !streams.contains(&stream) {
             streams.push(stream);
         }
     }
 
-    pub(super) fn release(&mut self, stream: &Stream) {
+    pub(super) fn unsubscribe(&mut self, stream: &Subscription) {
         let hash = name(stream);
         let Some(streams) = self.held.get_mut(&hash) else { return };
         streams.retain(|held| held != stream);
@@ -146,10 +146,10 @@ impl Mine {
     }
 }
 
-fn name(stream: &Stream) -> u64 {
+fn name(stream: &Subscription) -> u64 {
     match stream {
-        Stream::User(uid) => user(uid),
-        Stream::Room(name) => room(name),
+        Subscription::User(uid) => user(uid),
+        Subscription::Room(name) => room(name),
     }
 }
 
@@ -213,14 +213,14 @@ mod tests {
         let device = To::target(&Target::Device(uid("u1"), Device::parse("d").unwrap()));
         let room = To::target(&Target::Room(Room::parse("u1").unwrap()));
         assert_eq!([judged(&mine, &user), judged(&mine, &device), judged(&mine, &room)], [Say::Skip; 3]);
-        mine.hold(Stream::User(uid("u1")));
-        mine.hold(Stream::User(uid("u1")));
+        mine.subscribe(Subscription::User(uid("u1")));
+        mine.subscribe(Subscription::User(uid("u1")));
         assert_eq!(
             [judged(&mine, &user), judged(&mine, &device), judged(&mine, &room)],
             [Say::Read, Say::Read, Say::Skip]
         );
         assert_eq!(judged(&mine, &To::address(&Address::User(uid("u1")))), Say::Read);
-        mine.release(&Stream::User(uid("u1")));
+        mine.unsubscribe(&Subscription::User(uid("u1")));
         assert_eq!(judged(&mine, &user), Say::Skip, "a second hold counts nothing");
         assert_eq!(judged(&mine, &user.read_by_all()), Say::Read);
     }
@@ -230,7 +230,7 @@ mod tests {
         let mut mine = me();
         let list = |count: usize| Target::Users((0..count).map(|n| uid(&format!("u{n}"))).collect());
         assert_eq!(judged(&mine, &To::target(&list(3))), Say::Skip);
-        mine.hold(Stream::User(uid("u2")));
+        mine.subscribe(Subscription::User(uid("u2")));
         assert_eq!(
             [judged(&mine, &To::target(&list(3))), judged(&mine, &To::target(&list(2)))],
             [Say::Read, Say::Skip]

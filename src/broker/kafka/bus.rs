@@ -30,8 +30,8 @@ use super::address::{Mine, To, parts};
 use super::census::Census;
 use super::link::{Heard, Link, Topic, ended_connections, unavailable, unread};
 use super::tail::{Begin, Tail};
-use crate::broker::record::{self, Origin};
-use crate::broker::{Address, Batch, Broker, Deliver, Fate, Stream, Unavailable};
+use crate::broker::record::{self, RecordOrigin};
+use crate::broker::{Address, Batch, Broker, Deliver, Fate, Subscription, Unavailable};
 use crate::id::NodeId;
 use crate::message::Envelope;
 use crate::telemetry::names;
@@ -86,7 +86,7 @@ pub struct KafkaBus {
 struct Shared {
     link: Link,
     options: BusOptions,
-    origin: Origin,
+    origin: RecordOrigin,
     topic: String,
     receiver: Arc<dyn Deliver>,
     sender: Sender,
@@ -117,7 +117,7 @@ impl KafkaBus {
     ) -> Result<Self, Unavailable> {
         let heard = Heard::of(link);
         let topic = format!("{}.bus", options.prefix);
-        let origin = Origin::new(options.number);
+        let origin = RecordOrigin::new(options.number);
         let writing = heard.and_counting(|statistics| ended("publish", ended_connections(statistics)));
         let reading = heard.and_counting(|statistics| {
             ended("subscribe", ended_connections(statistics));
@@ -174,13 +174,13 @@ impl Broker for KafkaBus {
         self.shared.tell(address, word).boxed()
     }
 
-    fn hold(&self, stream: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
-        self.shared.mine.write().hold(stream);
+    fn subscribe(&self, stream: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
+        self.shared.mine.write().subscribe(stream);
         async { self.shared.opened(Instant::now() + ANSWER).await.map(|_| ()) }.boxed()
     }
 
-    fn release(&self, stream: &Stream) {
-        self.shared.mine.write().release(stream);
+    fn unsubscribe(&self, stream: &Subscription) {
+        self.shared.mine.write().unsubscribe(stream);
     }
 
     fn faults(&self) -> Vec<String> {

@@ -30,7 +30,7 @@ use self::lines::Spot;
 use self::poll::{Handed, Poll, Read};
 use super::link::{Heard, Link, told, unavailable, uncommitted};
 use crate::broker::Unavailable;
-use crate::broker::source::{Place, Record, Source};
+use crate::broker::source::{Record, RecordPosition, Source};
 use crate::telemetry::names;
 use crate::vital::Vitals;
 
@@ -128,7 +128,7 @@ impl KafkaSource {
         self.taken.iter().map(|read| read.record.clone()).collect()
     }
 
-    async fn commit(&mut self, places: &[Place]) -> Result<(), Unavailable> {
+    async fn commit(&mut self, places: &[RecordPosition]) -> Result<(), Unavailable> {
         let consumer = self.consumer.clone().ok_or_else(|| unavailable("closed"))?;
         let settled = self.taken.extract_if(.., |read| places.contains(&read.record.place));
         let spots: Vec<Spot> = settled.map(|read| read.spot).collect();
@@ -182,7 +182,7 @@ impl Source for KafkaSource {
         self.next().boxed()
     }
 
-    fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn settle<'a>(&'a mut self, places: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
         self.commit(places).boxed()
     }
 

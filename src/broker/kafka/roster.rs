@@ -30,7 +30,7 @@ use super::census::Census;
 use super::link::{Heard, Link, Topic, unavailable};
 use super::tail::{Begin, Tail};
 use crate::broker::Unavailable;
-use crate::broker::record::Origin;
+use crate::broker::record::RecordOrigin;
 use crate::broker::roster::{Fallen, LeaseError, Member, Roster, lease_changed};
 use crate::id::{NodeId, Uid};
 use crate::vital::Vitals;
@@ -115,7 +115,7 @@ impl KafkaRoster {
         let tail = Tail::new(link, made, Begin::First, node.as_str(), heard.clone())?;
         let shared = Arc::new(Shared {
             node: node.clone(),
-            process: Origin::new(0).life,
+            process: RecordOrigin::new(0).life,
             voice: Voice::new(link, &topic, heard.clone())?,
             topic,
             heard,

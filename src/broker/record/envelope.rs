@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::reader::{Reader, put_number, put_text};
 use super::{MAX_OFFLINE, RecordError, malformed};
 use crate::id::{ConnectionId, NodeId, Uid};
-use crate::message::{Envelope, History, Identity, Message, Origin, Publisher, Target};
+use crate::message::{Envelope, History, Message, Origin, Publisher, RecordIdentity, Target};
 use crate::protocol::{put_canonical, read_canonical};
 
 /// Appends an envelope without its target, which belongs to the record.
@@ -62,7 +62,7 @@ pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
         put_names(out, nodes.iter().map(NodeId::as_str));
     }
     key.iter().for_each(|key| put_text(out, key));
-    if let Some(Identity { line, offset, index }) = identity {
+    if let Some(RecordIdentity { line, offset, index }) = identity {
         put_text(out, line);
         put_number(out, *offset);
         put_number(out, u64::from(*index));
@@ -101,7 +101,7 @@ pub(super) fn read_envelope(reader: &mut Reader<'_>, target: &Target) -> Result<
     let nodes = has(NODES).then(|| names(reader)).transpose()?.unwrap_or_default();
     let key = has(KEY).then(|| reader.text().map(Into::into)).transpose()?;
     let identity = has(IDENTITY)
-        .then(|| Ok(Identity { line: reader.text()?.into(), offset: reader.number()?, index: small(reader)? }))
+        .then(|| Ok(RecordIdentity { line: reader.text()?.into(), offset: reader.number()?, index: small(reader)? }))
         .transpose()?;
     let history = match (has(NO_HISTORY), has(TTL)) {
         (true, _) => History::No,

@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::{ConnectionId, Device, MAX_SAFE_INTEGER, Room};
-use crate::message::{History, Identity, Message, Publication, Publisher};
+use crate::message::{History, Message, Publication, Publisher, RecordIdentity};
 use crate::protocol::put_canonical;
 
-const ORIGIN: Origin = Origin { number: 4_095, life: (1 << 48) - 1 };
+const ORIGIN: RecordOrigin = RecordOrigin { number: 4_095, life: (1 << 48) - 1 };
 
 fn name<T: std::str::FromStr + std::fmt::Debug>() -> impl Strategy<Value = T> {
     "[a-z]{1,12}".prop_map(|text| text.parse().ok().expect("a valid name"))
@@ -57,7 +57,7 @@ prop_compose! {
             id, sent_at, message: Arc::new(message), target: Target::Everyone, no_echo,
             from: from.map(|(uid, cid)| Publisher { uid, cid }), back_end: None, origin, hops, nodes: nodes.into(),
             key: key.map(Into::into), history, receipts,
-            identity: identity.map(|(line, offset, index)| Identity { line: line.into(), offset, index }),
+            identity: identity.map(|(line, offset, index)| RecordIdentity { line: line.into(), offset, index }),
         }
     }
 }

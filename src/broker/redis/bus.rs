@@ -11,8 +11,8 @@ mod outbox;
 mod publisher;
 mod receipts;
 mod reconnect;
-mod streams;
 mod subscriber;
+mod subscriptions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,13 +34,13 @@ use self::outbox::{Loads, Outbox, Parcel, put_publish};
 use self::publisher::{Answer, Answers, Job, Publisher, Slot};
 use self::receipts::Waiters;
 use self::reconnect::Reconnect;
-use self::streams::Streams;
 use self::subscriber::Subscriber;
+use self::subscriptions::Subscriptions;
 use super::client::Client;
 use super::names::{Channel, Names};
 use super::roster::RedisRoster;
 use crate::broker::record::{self, Numbering};
-use crate::broker::{Address, Batch, Broker, Deliver, Fate, Stream, Unavailable};
+use crate::broker::{Address, Batch, Broker, Deliver, Fate, Subscription, Unavailable};
 use crate::config::Config;
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Target};
@@ -60,7 +60,7 @@ pub struct RedisBus {
     numbering: Arc<Numbering>,
     most: usize,
     publisher: Publisher,
-    streams: Arc<Streams>,
+    streams: Arc<Subscriptions>,
     waiters: Arc<Waiters>,
     roster: Arc<RedisRoster>,
     publishing: Arc<Health>,
@@ -95,7 +95,7 @@ impl RedisBus {
         let me = config.node.id.clone();
         let names = Names::new(&config.bus.prefix);
         let numbering = Arc::new(Numbering::new(config.node.number));
-        let streams = Arc::new(Streams::new(config.bus.linger));
+        let streams = Arc::new(Subscriptions::new(config.bus.linger));
         let waiters = Arc::new(Waiters::default());
         let [publishing, receiving] = ["publish", "receive"].map(|what| Arc::new(Health::new(what)));
         let (closing, closes) = watch::channel(false);
@@ -243,7 +243,7 @@ impl RedisBus {
         }
     }
 
-    async fn confirmed(&self, stream: Stream) -> Result<(), Unavailable> {
+    async fn confirmed(&self, stream: Subscription) -> Result<(), Unavailable> {
         let mut confirmed = self.streams.want(stream);
         match timeout(PATIENCE, confirmed.wait_for(|confirmed| *confirmed)).await {
             Ok(Ok(_)) => Ok(()),
@@ -295,11 +295,11 @@ impl Broker for RedisBus {
         self.say(address, word).boxed()
     }
 
-    fn hold(&self, stream: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn subscribe(&self, stream: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
         self.confirmed(stream).boxed()
     }
 
-    fn release(&self, stream: &Stream) {
+    fn unsubscribe(&self, stream: &Subscription) {
         self.streams.leave(stream);
     }
 

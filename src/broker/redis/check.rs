@@ -6,7 +6,7 @@ use ::redis::{Script, Value, pipe};
 
 use super::client::{Client, UrlError};
 use super::names::{Channel, Names};
-use crate::broker::{Stream, Unavailable};
+use crate::broker::{Subscription, Unavailable};
 use crate::clock;
 use crate::config::Bus;
 
@@ -87,7 +87,7 @@ async fn clock_fault(client: &Client) -> Option<String> {
 
 /// Performs each operation of a node once, on unused names.
 async fn rights_faults(client: &Client, names: &Names) -> Vec<String> {
-    let user = Stream::User(NOBODY.parse().expect("a valid name"));
+    let user = Subscription::User(NOBODY.parse().expect("a valid name"));
     let channels = [names.channel(Channel::Everyone), names.channel((&user).into())];
     let mut faults = Vec::new();
     let mut note = |what: &str, why: String| faults.push(format!("redis: the user may not {what}: {why}"));

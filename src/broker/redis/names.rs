@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::broker::Stream;
+use crate::broker::Subscription;
 use crate::id::{NodeId, Room, Uid};
 
 /// Channel of a record. Redis knows its subscribers.
@@ -34,11 +34,11 @@ impl<'a> Channel<'a> {
     }
 }
 
-impl<'a> From<&'a Stream> for Channel<'a> {
-    fn from(stream: &'a Stream) -> Self {
+impl<'a> From<&'a Subscription> for Channel<'a> {
+    fn from(stream: &'a Subscription) -> Self {
         match stream {
-            Stream::User(uid) => Self::User(uid),
-            Stream::Room(room) => Self::Room(room),
+            Subscription::User(uid) => Self::User(uid),
+            Subscription::Room(room) => Self::Room(room),
         }
     }
 }
@@ -65,13 +65,13 @@ impl Names {
         &self.prefix
     }
 
-    /// Stream of a channel, if the channel belongs to a user or a room.
-    pub(super) fn stream_of(&self, channel: &str) -> Option<Stream> {
+    /// Subscription of a channel, if the channel belongs to a user or a room.
+    pub(super) fn stream_of(&self, channel: &str) -> Option<Subscription> {
         let rest = channel.strip_prefix(&self.prefix)?;
         if let Some(uid) = rest.strip_prefix(":u:") {
-            return uid.parse().ok().map(Stream::User);
+            return uid.parse().ok().map(Subscription::User);
         }
-        rest.strip_prefix(":r:")?.parse().ok().map(Stream::Room)
+        rest.strip_prefix(":r:")?.parse().ok().map(Subscription::Room)
     }
 
     /// Key of the membership and its leases; `what` selects the key.
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_channel_leads_back_to_its_stream() {
         let names = Names::new("sky");
-        for stream in [Stream::User("a:b".parse().unwrap()), Stream::Room("云".parse().unwrap())] {
+        for stream in [Subscription::User("a:b".parse().unwrap()), Subscription::Room("云".parse().unwrap())] {
             assert_eq!(names.stream_of(&names.channel((&stream).into())), Some(stream));
         }
         for (channel, name) in [

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::allocator;
 use crate::cli::{ConfigSource, block_on, print};
 use crate::plugin::Role;
-use crate::plugin::trial::{Given, Stage, Trial};
+use crate::plugin::harness::{Given, PluginHarness, Stage};
 use ask::Ask;
 
 /// Warm-up calls.
@@ -71,8 +71,8 @@ impl Bench {
         // Measure the compiler, not the cache.
         config.cache = PathBuf::new();
         let figures = block_on(async {
-            let trial = Trial::open(&self.file, &config).await?;
-            self.measure(&trial).await
+            let harness = PluginHarness::open(&self.file, &config).await?;
+            self.measure(&harness).await
         })?;
         if self.json {
             print(&serde_json::to_string_pretty(&figures)?)?;
@@ -85,9 +85,9 @@ impl Bench {
         }
     }
 
-    async fn measure(&self, trial: &Trial) -> anyhow::Result<Figures> {
+    async fn measure(&self, harness: &PluginHarness) -> anyhow::Result<Figures> {
         let asks = ask::all(&self.file)?;
-        let stage = begin(trial, &asks.given).await?;
+        let stage = begin(harness, &asks.given).await?;
         let mut starts = Vec::with_capacity(STARTS);
         for _ in 0..STARTS {
             starts.push(stage.cold_start().await.context("no new instance")?);
@@ -96,20 +96,20 @@ impl Bench {
         let mut roles = Vec::new();
         for role in stage.roles().to_vec() {
             // A new stage, so that one role does not find the effects of another.
-            let stage = begin(trial, &asks.given).await?;
+            let stage = begin(harness, &asks.given).await?;
             let ask = asks.of(role, &stage)?;
             roles.push(self.role(&stage, role, &ask).await?);
         }
         let (memory_bytes, memory_limit_bytes) = stage.memory().await?;
         Ok(Figures {
             file: self.file.clone(),
-            bytes: trial.size(),
-            compile_ms: trial.compiled_in().as_secs_f64() * 1e3,
+            bytes: harness.size(),
+            compile_ms: harness.compiled_in().as_secs_f64() * 1e3,
             cold_start_us: micros(starts[starts.len() / 2]),
             memory_bytes,
             memory_limit_bytes,
             unmatched_ns: match stage.roles().contains(&Role::Filter) {
-                true => Some(self.unmatched(trial, &asks).await?),
+                true => Some(self.unmatched(harness, &asks).await?),
                 false => None,
             },
             roles,
@@ -151,11 +151,11 @@ impl Bench {
     }
 
     /// Measures the cost per publish of a batch that no rule lets in, including its share of the chain.
-    async fn unmatched(&self, trial: &Trial, asks: &ask::Asks) -> anyhow::Result<f64> {
+    async fn unmatched(&self, harness: &PluginHarness, asks: &ask::Asks) -> anyhow::Result<f64> {
         let mut given = asks.given.clone();
         let rules = toml::Table::from_iter([("actions".to_owned(), vec!["no such action", "nor this*"].into())]);
         given.manifest.insert("match".to_owned(), toml::Value::Table(rules));
-        let stage = begin(trial, &given).await?;
+        let stage = begin(harness, &given).await?;
         let mut batch = vec![sample_message(); 64];
         for _ in 0..WARM_UP / 64 {
             stage.judge_all(&mut batch).await;
@@ -169,8 +169,8 @@ impl Bench {
     }
 }
 
-async fn begin(trial: &Trial, given: &Given) -> anyhow::Result<Stage> {
-    trial.begin(given).await.map_err(|reasons| anyhow::Error::msg(reasons.join("; ")).context("it would be refused"))
+async fn begin(harness: &PluginHarness, given: &Given) -> anyhow::Result<Stage> {
+    harness.begin(given).await.map_err(|reasons| anyhow::Error::msg(reasons.join("; ")).context("it would be refused"))
 }
 
 fn micros(time: Duration) -> f64 {

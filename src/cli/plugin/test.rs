@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use super::watch::Watch;
 use crate::cli::{ConfigSource, block_on, print};
 use crate::config::Plugins;
-use crate::plugin::trial::{Stage, Trial};
+use crate::plugin::harness::{PluginHarness, Stage};
 use crate::telemetry::guests::GuestLog;
 use cases::{Case, CaseFile, Given, Step};
 use compare::{Difference, Differences};
@@ -93,15 +93,15 @@ impl Test {
         log: &GuestLog,
         count: &mut Count,
     ) -> anyhow::Result<()> {
-        let trial = Trial::open(&suite.plugin, config).await?;
-        print(&format!("{}, {} bytes", suite.plugin.display(), trial.size()))?;
+        let harness = PluginHarness::open(&suite.plugin, config).await?;
+        print(&format!("{}, {} bytes", suite.plugin.display(), harness.size()))?;
         for mut case in file.cases {
             let name = case.name.value.clone();
             if self.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
                 continue;
             }
             let place = format!("{}:{}", suite.cases.display(), case.name.referenced.line());
-            let told = play_case(&trial, &file.given, &mut case, log).await;
+            let told = play_case(&harness, &file.given, &mut case, log).await;
             let told = told.map_err(anyhow::Error::msg).with_context(|| format!("{place}: case {name:?}"))?;
             if told.is_empty() {
                 count.passed += 1;
@@ -120,10 +120,15 @@ impl Test {
 ///
 /// # Errors
 /// The case contains an invalid request.
-async fn play_case(trial: &Trial, file: &Given, case: &mut Case, log: &GuestLog) -> Result<Vec<String>, String> {
+async fn play_case(
+    harness: &PluginHarness,
+    file: &Given,
+    case: &mut Case,
+    log: &GuestLog,
+) -> Result<Vec<String>, String> {
     let steps = case.take_steps()?;
     let given = play::surroundings(&std::mem::take(&mut case.given).over(file))?;
-    let stage = match (trial.begin(&given).await, &case.refused) {
+    let stage = match (harness.begin(&given).await, &case.refused) {
         (Ok(stage), None) => stage,
         (Ok(_), Some(words)) => {
             return Ok(told("the load", &format!("a refusal with {words:?}"), "a plugin that would serve"));

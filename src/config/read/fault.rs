@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::value::Source;
+use super::value::ValueSource;
 
 /// One fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Location of the value.
-    pub source: Source,
+    pub source: ValueSource,
     /// The key, e.g. `listeners[0].serves`; empty for a fault of a whole file.
     pub path: String,
     /// The expected and the received value.

@@ -5,9 +5,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Source of a value.
+/// ValueSource of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ValueSource {
     /// The built-in default.
     Default,
     /// A line of a file, counted from 1.
@@ -23,7 +23,7 @@ pub enum Source {
     Flag(Arc<str>),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -38,7 +38,7 @@ impl fmt::Display for Source {
 #[derive(Clone, PartialEq)]
 pub(in crate::config) struct Value {
     pub(in crate::config) kind: Kind,
-    pub(in crate::config) source: Source,
+    pub(in crate::config) source: ValueSource,
 }
 
 /// As YAML, secrets masked.
@@ -67,8 +67,8 @@ pub(in crate::config) enum Kind {
 #[derive(Clone, PartialEq)]
 pub(in crate::config) struct Field {
     pub(in crate::config) name: String,
-    /// Source of the key itself.
-    pub(in crate::config) source: Source,
+    /// ValueSource of the key itself.
+    pub(in crate::config) source: ValueSource,
     pub(in crate::config) value: Value,
 }
 
@@ -80,12 +80,12 @@ impl Value {
 
     /// A built-in value.
     pub(in crate::config) fn built_in(kind: Kind) -> Self {
-        Self { kind, source: Source::Default }
+        Self { kind, source: ValueSource::Default }
     }
 
     /// A built-in map.
     pub(in crate::config) fn map<'a>(fields: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
-        let field = |(name, value): (&str, Self)| Field { name: name.to_owned(), source: Source::Default, value };
+        let field = |(name, value): (&str, Self)| Field { name: name.to_owned(), source: ValueSource::Default, value };
         Self::built_in(Kind::Map(fields.into_iter().map(field).collect()))
     }
 
@@ -151,7 +151,7 @@ impl Value {
     }
 
     /// Sets the source of the whole value to `source`.
-    pub(in crate::config) fn stamp(&mut self, source: &Source) {
+    pub(in crate::config) fn stamp(&mut self, source: &ValueSource) {
         self.source = source.clone();
         match &mut self.kind {
             Kind::Null | Kind::Text(_) | Kind::Secret(_) => {}
@@ -164,9 +164,9 @@ impl Value {
     }
 
     /// The source of the value at a path such as `listeners[0].serves`.
-    pub(in crate::config) fn source_at(&self, path: &str) -> Source {
+    pub(in crate::config) fn source_at(&self, path: &str) -> ValueSource {
         let mut steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty());
-        steps.try_fold(self, |value, step| value.get(step)).map_or(Source::Default, |value| value.source.clone())
+        steps.try_fold(self, |value, step| value.get(step)).map_or(ValueSource::Default, |value| value.source.clone())
     }
 
     /// The leaves with their paths. An empty list or map is a leaf.

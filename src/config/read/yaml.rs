@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, options};
 
 use super::fault::Fault;
-use super::value::{Field, Kind, Source, Value};
+use super::value::{Field, Kind, Value, ValueSource};
 
 /// Maximum file size in bytes.
 pub(in crate::config) const MAX_BYTES: u64 = 1 << 20;
@@ -44,13 +44,13 @@ struct Builder<'a> {
 /// A list or map that is not closed yet.
 struct Open {
     anchor: usize,
-    source: Source,
+    source: ValueSource,
     items: Items,
 }
 
 enum Items {
     List(Vec<Value>),
-    Map { fields: Vec<Field>, key: Option<(String, Source)> },
+    Map { fields: Vec<Field>, key: Option<(String, ValueSource)> },
 }
 
 impl Builder<'_> {
@@ -136,8 +136,8 @@ impl Builder<'_> {
         keys.collect()
     }
 
-    fn source(&self, line: usize) -> Source {
-        Source::File { file: self.file.clone(), line }
+    fn source(&self, line: usize) -> ValueSource {
+        ValueSource::File { file: self.file.clone(), line }
     }
 
     fn fault(&self, line: usize, problem: impl Into<String>) -> Fault {

@@ -1,4 +1,4 @@
-//! Delivery of a shard's part of a batch: queues each run for its receivers, shared without a copy per receiver.
+//! FrameRun of a shard's part of a batch: queues each run for its receivers, shared without a copy per receiver.
 
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
@@ -8,7 +8,7 @@ use ahash::RandomState;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::super::Delivery;
+use super::super::FrameRun;
 use super::super::connection::{Connection, NO_SLOT};
 use super::super::load::{Load, Seat};
 use super::super::rooms::{IdHasher, RoomState};
@@ -23,7 +23,7 @@ const OWN_COPY: usize = 64 * 1024;
 /// Part of a batch for one shard.
 pub(in super::super) struct Part {
     /// Shared by all shards.
-    pub(in super::super) batch: Arc<Vec<Delivery>>,
+    pub(in super::super) batch: Arc<Vec<FrameRun>>,
     /// Items, in the order of the batch.
     pub(in super::super) items: Vec<Item>,
     /// Receives the counts that the caller could not determine, once everything is flushed.
@@ -93,7 +93,7 @@ impl Part {
 
 impl Slots {
     /// Queues all items and returns the counts that the caller does not have.
-    pub(super) fn deliver(&mut self, batch: &[Delivery], items: Vec<Item>) -> Vec<Count> {
+    pub(super) fn deliver(&mut self, batch: &[FrameRun], items: Vec<Item>) -> Vec<Count> {
         let mut counts = Vec::new();
         for item in items {
             let delivery = &batch[item.delivery];
@@ -139,7 +139,7 @@ impl Slots {
         }
     }
 
-    fn offer_all(&mut self, delivery: &Delivery, wanted: impl Fn(&Connection) -> bool, count: &mut Count) {
+    fn offer_all(&mut self, delivery: &FrameRun, wanted: impl Fn(&Connection) -> bool, count: &mut Count) {
         let mut run = RunForMany::new(delivery, self.has_siblings);
         for index in 0..self.highest {
             let Some(slot) = self.get(index) else { continue };
@@ -176,13 +176,13 @@ impl Slots {
 
 /// Encoded frames of a delivery for many receivers of one shard.
 struct RunForMany<'a> {
-    delivery: &'a Delivery,
+    delivery: &'a FrameRun,
     copy: bool,
     forms: [Option<Bytes>; Form::COUNT],
 }
 
 impl<'a> RunForMany<'a> {
-    fn new(delivery: &'a Delivery, has_siblings: bool) -> Self {
+    fn new(delivery: &'a FrameRun, has_siblings: bool) -> Self {
         Self { delivery, copy: has_siblings, forms: Default::default() }
     }
 

@@ -57,7 +57,7 @@ async fn the_publisher_is_left_out_and_is_not_offline() {
     join(&hub, &a, &room("r"));
     join(&hub, &b, &room("r"));
     let run = frames(&["hello"]);
-    let but_a = |target| Delivery { no_echo: Some(a.id()), ..to(target, &run) };
+    let but_a = |target| FrameRun { no_echo: Some(a.id()), ..to(target, &run) };
     let batch = vec![but_a(Target::Room(room("r"))), but_a(Target::Everyone), but_a(Target::User(uid("a")))];
     assert_eq!(hub.route(batch).await, [delivered(1), delivered(1), delivered(0)]);
     hub.settle().await;

@@ -17,7 +17,7 @@ use super::word::{self, Heard, Unreadable};
 use crate::broker::Address;
 use crate::id::{NodeId, Uid};
 use crate::node::devices::Devices;
-use crate::node::query::{Local, Seen, Unit};
+use crate::node::query::{Local, SeenConnection, Unit};
 use crate::protocol::cluster::{self as wire, answer::Says as Reply, question, word::Says};
 use crate::telemetry::names;
 
@@ -121,7 +121,7 @@ impl Inbox {
         let unit = if page.users { Unit::User } else { Unit::Connection };
         let skip = usize::try_from(page.skip).unwrap_or(usize::MAX);
         let part = self.local.page(&filter, unit, page.after, skip, (page.limit as usize).min(MAX_ROWS)).await;
-        let (rows, cut) = within(part.rows.iter().map(|seen: &Seen| seen.into()), wire::Row::encoded_len);
+        let (rows, cut) = within(part.rows.iter().map(|seen: &SeenConnection| seen.into()), wire::Row::encoded_len);
         Ok(wire::Rows { rows, more: part.more || cut })
     }
 

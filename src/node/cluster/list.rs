@@ -11,7 +11,7 @@ use super::ask::{Requests, merge_missing};
 use super::membership::Membership;
 use super::word;
 use crate::id::{ConnectionId, NodeId, Room, Uid};
-use crate::node::query::{Counts, Filter, Local, MAX_DEVICES, Names, Part, Seen, SeenUser, Unit};
+use crate::node::query::{Counts, Filter, Local, MAX_DEVICES, Names, Part, SeenConnection, SeenUser, Unit};
 use crate::protocol::cluster::{self as wire, answer::Says, question::Asks};
 
 /// Maximum number of users per request.
@@ -21,7 +21,7 @@ const NAMES_AT_ONCE: usize = 1000;
 
 /// Start of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place<C> {
+pub enum PageStart<C> {
     /// Skips this many entries.
     Skip(usize),
     /// Starts after this entry.
@@ -65,9 +65,9 @@ impl Lists {
     pub(in crate::node) async fn connections(
         &self,
         filter: &Filter,
-        place: Place<u64>,
+        place: PageStart<u64>,
         size: usize,
-    ) -> Listing<Seen, Counts, ConnectionId> {
+    ) -> Listing<SeenConnection, Counts, ConnectionId> {
         self.window(filter, Unit::Connection, place, size).await
     }
 
@@ -76,7 +76,7 @@ impl Lists {
     pub(in crate::node) async fn users(
         &self,
         filter: &Filter,
-        place: Place<u64>,
+        place: PageStart<u64>,
         size: usize,
     ) -> Listing<SeenUser, Counts, ConnectionId> {
         let Listing { rows: firsts, counts, next, mut missing } = self.window(filter, Unit::User, place, size).await;
@@ -97,10 +97,14 @@ impl Lists {
 
     /// Lists rooms by name with their connections, at most `size`. The count is exact if one reply of each node holds
     /// all its rooms. Otherwise a room counts once per node with members.
-    pub(in crate::node) async fn rooms(&self, place: Place<Room>, size: usize) -> Listing<(Room, usize), usize, Room> {
+    pub(in crate::node) async fn rooms(
+        &self,
+        place: PageStart<Room>,
+        size: usize,
+    ) -> Listing<(Room, usize), usize, Room> {
         let (mut skip, mut after) = match place {
-            Place::Skip(skip) => (skip, String::new()),
-            Place::After(room) => (0, room.to_string()),
+            PageStart::Skip(skip) => (skip, String::new()),
+            PageStart::After(room) => (0, room.to_string()),
         };
         let (mut rows, mut missing): (Vec<(String, usize)>, _) = (Vec::new(), Vec::new());
         let mut total = None;
@@ -153,7 +157,7 @@ impl Lists {
     }
 
     /// Connections of the user on all nodes, in ascending order, at most a hundred per node.
-    pub(in crate::node) async fn connections_anywhere(&self, uid: &Uid) -> Vec<Seen> {
+    pub(in crate::node) async fn connections_anywhere(&self, uid: &Uid) -> Vec<SeenConnection> {
         let filter = Filter { uid: Some(uid.clone()), ..Filter::default() };
         let asks = Asks::Users(wire::Users { filter: None, uids: vec![uid.to_string()] });
         let answers = self.requests.ask_holders(uid, asks).await;
@@ -171,17 +175,17 @@ impl Lists {
         &self,
         filter: &Filter,
         unit: Unit,
-        place: Place<u64>,
+        place: PageStart<u64>,
         size: usize,
-    ) -> Listing<Seen, Counts, ConnectionId> {
+    ) -> Listing<SeenConnection, Counts, ConnectionId> {
         let (counts, mut stretches, mut missing) = self.stretches(filter, unit).await;
         let (mut skip, mut after) = match place {
-            Place::Skip(skip) => (skip, 0),
-            Place::After(cid) => (0, cid),
+            PageStart::Skip(skip) => (skip, 0),
+            PageStart::After(cid) => (0, cid),
         };
         let begin = ConnectionId::new(after).map_or(0, ConnectionId::node);
         stretches.retain(|stretch| stretch.number >= begin);
-        let mut rows: Vec<Seen> = Vec::new();
+        let mut rows: Vec<SeenConnection> = Vec::new();
         let mut more = false;
         for (at, stretch) in stretches.iter().enumerate() {
             if skip >= stretch.entries {
@@ -243,7 +247,7 @@ impl Lists {
         after: u64,
         skip: usize,
         limit: usize,
-    ) -> Option<Part<Seen>> {
+    ) -> Option<Part<SeenConnection>> {
         let Some(node) = &stretch.node else { return Some(self.local.page(filter, unit, after, skip, limit).await) };
         let page = wire::Page {
             filter: Some(filter.into()),
@@ -255,7 +259,7 @@ impl Lists {
         let answers = self.requests.ask_one(node, Asks::Page(page)).await;
         answers.said.into_iter().find_map(|(_, says)| {
             let Says::Rows(wire::Rows { rows, more }) = says else { return None };
-            let rows: Vec<Seen> = rows.into_iter().map(word::read_seen).collect::<Result<_, _>>().ok()?;
+            let rows: Vec<SeenConnection> = rows.into_iter().map(word::read_seen).collect::<Result<_, _>>().ok()?;
             // An empty part with `more` would be requested forever.
             Some(Part { more: more && !rows.is_empty(), rows })
         })

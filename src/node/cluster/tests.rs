@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::lease::{RENEWAL, TTL};
-use crate::broker::Stream;
+use crate::broker::Subscription;
 use crate::claim::Admission;
 use crate::config::{ChooseBy, Config, DevicePolicy};
 use crate::disconnect::Disconnect;
@@ -17,7 +17,7 @@ use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Target};
 use crate::node::Fate;
 use crate::node::effects::NodeServices;
-use crate::node::fake::several::{Client, Several, id};
+use crate::node::fake::several::{Several, TestClient, id};
 use crate::plugin::{Account, Effect, Identity, Services};
 use crate::protocol::{Coding, Dialect, Form};
 
@@ -37,7 +37,7 @@ fn services(several: &Several, number: u16) -> NodeServices {
     NodeServices::new(std::sync::Arc::downgrade(several.node(number)))
 }
 
-async fn bound(several: &mut Several, number: u16, who: &str, device: &str, channel: &str) -> Client {
+async fn bound(several: &mut Several, number: u16, who: &str, device: &str, channel: &str) -> TestClient {
     let client = several.attach(number, DevicePolicy::Cim).await.unwrap();
     client.bind(who, device, channel, &[]).await.unwrap();
     client
@@ -75,7 +75,7 @@ async fn a_node_that_does_not_answer_is_named_and_waited_for_half_a_second() {
     let kicked = several.node(1).kick(&user("1074"), "out").await;
     assert_eq!((kicked.closed, kicked.missing), (1, vec![id(3)]));
     assert_eq!(begun.elapsed(), Duration::from_millis(500));
-    let listed = several.node(1).list_rooms(super::list::Place::Skip(0), 10).await;
+    let listed = several.node(1).list_rooms(super::list::PageStart::Skip(0), 10).await;
     assert_eq!(listed.missing, [id(3)]);
 }
 
@@ -100,16 +100,16 @@ async fn a_room_is_one_room_on_all_nodes() {
 
     let changed = several.node(1).leave_room(&user("b"), &room("lobby")).await;
     assert_eq!(changed.changed, 1);
-    assert!(!several.shared.holds(&id(2), &Stream::Room(room("lobby"))), "its last member has left");
+    assert!(!several.shared.holds(&id(2), &Subscription::Room(room("lobby"))), "its last member has left");
     here.leave().await;
-    assert!(!several.shared.holds(&id(1), &Stream::Room(room("lobby"))));
+    assert!(!several.shared.holds(&id(1), &Subscription::Room(room("lobby"))));
 }
 
 #[tokio::test(start_paused = true)]
 async fn user_messages_reach_a_node_only_while_it_holds_the_user() {
     let mut several = Several::new(2).await;
     let (phone, desk) = (several.connect(1, "1074", &[]).await, several.connect(1, "1074", &[]).await);
-    let held = Stream::User(uid("1074"));
+    let held = Subscription::User(uid("1074"));
     assert!(several.shared.holds(&id(1), &held) && !several.shared.holds(&id(2), &held));
     phone.leave().await;
     assert!(several.shared.holds(&id(1), &held), "another connection is there");

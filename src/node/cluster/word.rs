@@ -16,7 +16,7 @@ use crate::hub::Binding;
 use crate::id::{ConnectionId, Device, InvalidName, Room, Uid};
 use crate::message::{Entries, Target};
 use crate::node::devices::matrix::Contender;
-use crate::node::query::{Counts, Filter, Names, Seen, SeenUser};
+use crate::node::query::{Counts, Filter, Names, SeenConnection, SeenUser};
 use crate::plugin::Account;
 use crate::protocol::Form;
 use crate::protocol::cluster::{self as wire, answer, question, word::Says};
@@ -119,8 +119,8 @@ impl From<wire::Counts> for Counts {
     }
 }
 
-impl From<&Seen> for wire::Row {
-    fn from(seen: &Seen) -> Self {
+impl From<&SeenConnection> for wire::Row {
+    fn from(seen: &SeenConnection) -> Self {
         let binding = &seen.binding;
         Self {
             cid: seen.cid.as_u64(),
@@ -138,8 +138,8 @@ impl From<&Seen> for wire::Row {
     }
 }
 
-pub(super) fn read_seen(row: wire::Row) -> Result<Seen, Unreadable> {
-    Ok(Seen {
+pub(super) fn read_seen(row: wire::Row) -> Result<SeenConnection, Unreadable> {
+    Ok(SeenConnection {
         cid: cid(row.cid)?,
         binding: Arc::new(Binding {
             is_device_admitted: false,

@@ -113,11 +113,11 @@ impl Several {
     }
 
     /// Attaches an unbound client to the node.
-    pub(crate) async fn attach(&mut self, number: u16, devices: DevicePolicy) -> Result<Client, Disconnect> {
+    pub(crate) async fn attach(&mut self, number: u16, devices: DevicePolicy) -> Result<TestClient, Disconnect> {
         let node = Arc::clone(self.node(number));
         let pipe = Arc::new(Pipe::default());
         let connection = node.attach(Arc::clone(&pipe) as Arc<dyn Socket>, Some(FORM), devices).await?;
-        let client = Client { node: Arc::clone(&node), connection: connection.clone(), pipe: Arc::clone(&pipe) };
+        let client = TestClient { node: Arc::clone(&node), connection: connection.clone(), pipe: Arc::clone(&pipe) };
         let life = self.tasks.spawn(async move {
             pipe.shut.notified().await;
             node.detach(&connection).await;
@@ -127,7 +127,7 @@ impl Several {
     }
 
     /// Attaches a client and binds it on a listener without device matrix.
-    pub(crate) async fn connect(&mut self, number: u16, uid: &str, rooms: &[&str]) -> Client {
+    pub(crate) async fn connect(&mut self, number: u16, uid: &str, rooms: &[&str]) -> TestClient {
         let client = self.attach(number, DevicePolicy::AllowAll).await.expect("the node has room");
         client.bind(uid, "phone", "android", rooms).await.expect("a test's bind is valid");
         client
@@ -153,13 +153,13 @@ impl Several {
 }
 
 /// A client of one node.
-pub(crate) struct Client {
+pub(crate) struct TestClient {
     pub(crate) node: Arc<Node>,
     pub(crate) connection: Connection,
     pipe: Arc<Pipe>,
 }
 
-impl Client {
+impl TestClient {
     /// Binds the client.
     pub(crate) async fn bind(&self, uid: &str, device: &str, channel: &str, rooms: &[&str]) -> Result<(), Refusal> {
         let admission = Admission {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::broker::roster::{Fallen, LeaseError, Member, Roster};
-use crate::broker::{Address, Batch, Broker, Deliver, Fate, Stream, Unavailable};
+use crate::broker::{Address, Batch, Broker, Deliver, Fate, Subscription, Unavailable};
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt, Target};
 
@@ -29,7 +29,7 @@ pub(crate) struct Shared(Arc<Mutex<State>>);
 struct State {
     nodes: BTreeMap<NodeId, Arc<dyn Deliver>>,
     numbers_of_nodes: HashMap<NodeId, u16>,
-    held: HashMap<NodeId, HashSet<Stream>>,
+    held: HashMap<NodeId, HashSet<Subscription>>,
     /// Number of envelope copies that each node received.
     copies: BTreeMap<NodeId, usize>,
     /// Nodes that cannot reach the engine.
@@ -114,7 +114,7 @@ impl Shared {
     }
 
     /// True if the node has subscribed to the stream.
-    pub(crate) fn holds(&self, node: &NodeId, stream: &Stream) -> bool {
+    pub(crate) fn holds(&self, node: &NodeId, stream: &Subscription) -> bool {
         self.0.lock().held.get(node).is_some_and(|held| held.contains(stream))
     }
 
@@ -148,9 +148,9 @@ impl State {
                 Target::Connection(cid) | Target::ConnectionOf(_, cid) => {
                     self.numbers_of_nodes.get(node) == Some(&cid.node())
                 }
-                Target::User(uid) | Target::Device(uid, _) => holds(Stream::User(uid.clone())),
-                Target::Users(uids) => uids.iter().any(|uid| holds(Stream::User(uid.clone()))),
-                Target::Room(room) => holds(Stream::Room(room.clone())),
+                Target::User(uid) | Target::Device(uid, _) => holds(Subscription::User(uid.clone())),
+                Target::Users(uids) => uids.iter().any(|uid| holds(Subscription::User(uid.clone()))),
+                Target::Room(room) => holds(Subscription::Room(room.clone())),
                 Target::Everyone | Target::EveryoneBut(_) => true,
             }
     }
@@ -158,7 +158,9 @@ impl State {
     fn addressed(&self, address: &Address) -> Vec<(NodeId, Arc<dyn Deliver>)> {
         let is_meant = |node: &NodeId| match address {
             Address::Node(id) => id == node,
-            Address::User(uid) => self.held.get(node).is_some_and(|held| held.contains(&Stream::User(uid.clone()))),
+            Address::User(uid) => {
+                self.held.get(node).is_some_and(|held| held.contains(&Subscription::User(uid.clone())))
+            }
             Address::Everyone => true,
         };
         let meant = self.nodes.iter().filter(|(node, _)| is_meant(node) && !self.cut.contains(*node));
@@ -277,7 +279,7 @@ impl Broker for End {
         std::future::ready(reached).boxed()
     }
 
-    fn hold(&self, stream: Stream) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn subscribe(&self, stream: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
         let me = self.me.clone();
         self.answer(move |state| {
             state.held.entry(me).or_default().insert(stream);
@@ -285,7 +287,7 @@ impl Broker for End {
         })
     }
 
-    fn release(&self, stream: &Stream) {
+    fn unsubscribe(&self, stream: &Subscription) {
         if let Some(held) = self.shared.0.lock().held.get_mut(&self.me) {
             held.remove(stream);
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::version::Version;
 use crate::plugin::guest::manifest::matching::Rules;
-use crate::plugin::{OnTrial, Role, SetApart, Status};
+use crate::plugin::{CanaryStatus, Role, SetApart, Status};
 use states::{Canary, Entry};
 
 /// Versions that answer in one role, or for one key.
@@ -197,9 +197,9 @@ impl Entry {
 }
 
 impl Canary {
-    fn status(&self) -> OnTrial {
+    fn status(&self) -> CanaryStatus {
         let version = &self.version;
-        OnTrial {
+        CanaryStatus {
             share: self.share.to_string(),
             version: version.number,
             hash: version.mark.hash.to_string(),

@@ -11,7 +11,7 @@ use crate::id::{ConnectionId, Uid};
 use crate::message::{Envelope, Publisher};
 use crate::plugin::host::WasmHost;
 use crate::plugin::kv::{Commit, Found, KvError, Share, Store};
-use crate::plugin::{Call, Claim, Judgement, Options, PluginHost, Refusal, Transport, Unjudged, Word};
+use crate::plugin::{Call, Claim, Judgement, Options, PluginCommand, PluginHost, Refusal, Transport, Unjudged};
 
 fn guest(name: &str) -> Vec<u8> {
     let dist = concat!(env!("CARGO_MANIFEST_DIR"), "/plugins/testing/dist");
@@ -67,7 +67,7 @@ async fn client_that_makes_a_filter_fail_is_set_apart_alone() {
     assert_eq!((status.circuit, status.circuits_opened, status.set_apart.now), (Some("closed"), 0, 1));
     assert_eq!(status.set_apart.sources[0].source, "user mallory");
     assert!(is_unjudged(&says(&bench, "mallory", "chat").await, false), "whatever he sends");
-    let status = bench.host.obey("f", Word::Readmit).await.unwrap();
+    let status = bench.host.obey("f", PluginCommand::Readmit).await.unwrap();
     assert_eq!((status.set_apart.now, says(&bench, "mallory", "chat").await), (0, passed()));
 }
 

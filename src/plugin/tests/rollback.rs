@@ -10,7 +10,7 @@ use super::guests::{self, ADMIT, ALLOW, TRAP};
 use super::swap::{codes, until};
 use super::{Bench, rejected};
 use crate::plugin::loader::trust::SigningKey;
-use crate::plugin::{Judgement, PluginHost, Status, Word};
+use crate::plugin::{Judgement, PluginCommand, PluginHost, Status};
 
 /// A good filter was replaced by a bad one, which was rolled back.
 async fn rolled_back(place: &Place) -> (Bench, Status) {
@@ -119,7 +119,7 @@ async fn the_operator_has_a_rolled_back_file_tried_after_a_restart() {
     let refused = before.rejected.clone().unwrap().hash;
     drop(bench);
     let bench = place.start().await;
-    let status = bench.host.obey("f", Word::Reload).await.unwrap();
+    let status = bench.host.obey("f", PluginCommand::Reload).await.unwrap();
     let expected = (2, &refused, true, Some(&before.hash), None);
     assert_eq!((status.version, &status.hash, status.probation, status.previous.as_ref(), status.rejected), expected);
     for _ in 0..10 {
@@ -131,13 +131,13 @@ async fn the_operator_has_a_rolled_back_file_tried_after_a_restart() {
 
     // A rollback by the operator survives a restart. A run in which the plugin is disabled does not forget it.
     let bench = place.start().await;
-    bench.host.obey("f", Word::Disable).await.unwrap();
+    bench.host.obey("f", PluginCommand::Disable).await.unwrap();
     drop(bench);
     let bench = place.start().await;
     assert_eq!(told(&bench.status("f")), told(&before));
     place.put("f.wasm", &guests::stamp(452));
     bench.host.look().await;
-    let taken_back = bench.host.obey("f", Word::RollBack).await.unwrap();
+    let taken_back = bench.host.obey("f", PluginCommand::RollBack).await.unwrap();
     assert_eq!(taken_back.rejected.as_ref().unwrap().reason, "rolled back by the operator");
     drop(bench);
     let bench = place.start().await;
@@ -164,7 +164,7 @@ async fn a_manifest_and_a_canary_are_taken_back_over_a_restart_as_well() {
     place.put("f.toml", b"order = 8\nroles = [\"filter\"]\n[match]\nactions = [\"other\"]");
     bench.host.look().await;
     assert_eq!(bench.judge().await, super::passed());
-    let before = bench.host.obey("f", Word::RollBack).await.unwrap();
+    let before = bench.host.obey("f", PluginCommand::RollBack).await.unwrap();
     drop(bench);
     let bench = place.start().await;
     assert_eq!((told(&bench.status("f")), code(&bench).await.as_str()), (told(&before), "451"));
@@ -221,7 +221,7 @@ async fn kept_version_is_refused_without_matching_pin() {
         place.put("f.wasm", &bad);
         place.put("f.toml", &pin(&bad));
         bench.host.look().await;
-        let before = bench.host.obey("f", Word::RollBack).await.unwrap();
+        let before = bench.host.obey("f", PluginCommand::RollBack).await.unwrap();
         drop(bench);
         let bench = place.start_with(|config| config.require_hash = true).await;
         let status = bench.status("f");
@@ -249,7 +249,7 @@ async fn kept_version_is_refused_without_trusted_signature() {
     place.put("f.wasm", &bad);
     place.put("f.wasm.sig", own.sign(&bad).as_bytes());
     bench.host.look().await;
-    let before = bench.host.obey("f", Word::RollBack).await.unwrap();
+    let before = bench.host.obey("f", PluginCommand::RollBack).await.unwrap();
     drop(bench);
     let bench = place.start_with(trust(&own)).await;
     assert_eq!((told(&bench.status("f")), code(&bench).await.as_str()), (told(&before), "451"));

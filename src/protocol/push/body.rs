@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::de::{MapAccess, SeqAccess};
 
 use super::message::{List, One, Receiver};
-use super::{Limits, checked};
+use super::{PushLimits, checked};
 use crate::id::{ConnectionId, InvalidName, Uid};
 use crate::message::Message;
-use crate::protocol::fault::{Fault, Mismatch, NON_EMPTY};
+use crate::protocol::fault::{FieldFault, Mismatch, NON_EMPTY};
 use crate::protocol::reader::{BODY, Raw, Reader, Shape, read};
 
 /// The fields of an object that the caller asks for. Other fields are ignored. Names match case-insensitively, because
@@ -23,18 +23,18 @@ pub(super) struct Fields<'de> {
 
 impl<'de> Fields<'de> {
     /// Reads `message` as one message and `msg` as a list; keeps all other names of `wanted` raw.
-    pub(super) fn read(body: &'de [u8], wanted: &[&'static str], limits: &Limits) -> Result<Self, Fault> {
+    pub(super) fn read(body: &'de [u8], wanted: &[&'static str], limits: &PushLimits) -> Result<Self, FieldFault> {
         let body = checked(body, limits)?;
         read("", body, Wanted { names: wanted, limit: limits.messages })
     }
 
     /// Takes the mandatory message.
-    pub(super) fn message(&mut self) -> Result<Arc<Message>, Fault> {
+    pub(super) fn message(&mut self) -> Result<Arc<Message>, FieldFault> {
         self.message.take().map(Arc::new).ok_or_else(|| Mismatch::missing("an object").at("message"))
     }
 
     /// Takes the mandatory list of messages.
-    pub(super) fn messages(&mut self) -> Result<Vec<Message>, Fault> {
+    pub(super) fn messages(&mut self) -> Result<Vec<Message>, FieldFault> {
         self.messages.take().ok_or_else(|| Mismatch::missing("an array of messages").at("msg"))
     }
 
@@ -48,29 +48,29 @@ impl<'de> Fields<'de> {
     }
 
     /// Returns a mandatory field. Null counts as present; its reader rejects it.
-    pub(super) fn require(&self, key: &'static str, expected: &'static str) -> Result<Raw<'de>, Fault> {
+    pub(super) fn require(&self, key: &'static str, expected: &'static str) -> Result<Raw<'de>, FieldFault> {
         let found = self.others.iter().find(|(name, _)| *name == key);
         found.map(|(_, raw)| *raw).ok_or_else(|| Mismatch::missing(expected).at(key))
     }
 
     /// Reads the name of a user, device or room.
-    pub(super) fn name<N: FromStr<Err = InvalidName>>(&self, key: &'static str) -> Result<N, Fault> {
+    pub(super) fn name<N: FromStr<Err = InvalidName>>(&self, key: &'static str) -> Result<N, FieldFault> {
         self.require(key, NON_EMPTY)?.name().map_err(|mismatch| mismatch.at(key))
     }
 
     /// Reads a connection id.
-    pub(super) fn cid(&self, key: &'static str) -> Result<ConnectionId, Fault> {
+    pub(super) fn cid(&self, key: &'static str) -> Result<ConnectionId, FieldFault> {
         cid(self.require(key, CID)?).map_err(|mismatch| mismatch.at(key))
     }
 
     /// Reads a text; absent and null are empty.
-    pub(super) fn text(&self, key: &'static str) -> Result<String, Fault> {
+    pub(super) fn text(&self, key: &'static str) -> Result<String, FieldFault> {
         let text = self.find(key).map(Raw::text).transpose().map_err(|mismatch| mismatch.at(key))?;
         Ok(text.unwrap_or_default().into())
     }
 
     /// Returns the name of the only field of `keys` that is present.
-    pub(super) fn one_of(&self, keys: &[&'static str]) -> Result<&'static str, Fault> {
+    pub(super) fn one_of(&self, keys: &[&'static str]) -> Result<&'static str, FieldFault> {
         let found: Vec<_> = keys.iter().copied().filter(|key| self.has(key)).collect();
         match found[..] {
             [key] => Ok(key),

@@ -7,12 +7,12 @@ use prost::Message as _;
 use serde::de::IgnoredAny;
 
 use super::body::{CID, Fields, cid};
-use super::{Limits, Push, checked, once_each};
+use super::{Push, PushLimits, checked, once_each};
 use crate::id::{ConnectionId, InvalidName, NodeId, Uid};
 use crate::message::{Message, Target};
 use crate::protocol::FrameError;
 use crate::protocol::bounds;
-use crate::protocol::fault::{Fault, Mismatch, NON_EMPTY, quoted};
+use crate::protocol::fault::{FieldFault, Mismatch, NON_EMPTY, quoted};
 use crate::protocol::proto::{self, SendAct};
 use crate::protocol::protobuf::plain_words;
 use crate::protocol::reader::{BODY, Raw};
@@ -29,8 +29,8 @@ pub struct PubEnvelope {
 /// Decodes the envelope. The first bytes reveal the coding, because brokers carry no content type.
 ///
 /// # Errors
-/// [`Fault`] names the field.
-pub fn envelope(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fault> {
+/// [`FieldFault`] names the field.
+pub fn envelope(body: &[u8], limits: &PushLimits) -> Result<PubEnvelope, FieldFault> {
     let body = checked(body, limits)?;
     if is_json(body) { envelope_json(body, limits) } else { envelope_protobuf(body, limits) }
 }
@@ -50,8 +50,8 @@ fn is_json(body: &[u8]) -> bool {
 /// Decodes the envelope from JSON: {"act": number or name, "type", "Uid", "Sid", "Cid", "device", "msg": […]}.
 ///
 /// # Errors
-/// [`Fault`] names the field.
-pub fn envelope_json(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fault> {
+/// [`FieldFault`] names the field.
+pub fn envelope_json(body: &[u8], limits: &PushLimits) -> Result<PubEnvelope, FieldFault> {
     let mut fields = Fields::read(body, &["act", "type", "Uid", "Sid", "Cid", "device", "msg"], limits)?;
     let act = fields.find("act").map(act_of).transpose().map_err(|mismatch| mismatch.at("act"))?;
     if let Some(raw) = fields.find("type") {
@@ -73,8 +73,8 @@ pub fn envelope_json(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fault>
 /// Decodes the envelope from protobuf. Messages and entries are counted before anything is decoded.
 ///
 /// # Errors
-/// [`Fault`] names the field.
-pub fn envelope_protobuf(body: &[u8], limits: &Limits) -> Result<PubEnvelope, Fault> {
+/// [`FieldFault`] names the field.
+pub fn envelope_protobuf(body: &[u8], limits: &PushLimits) -> Result<PubEnvelope, FieldFault> {
     let body = checked(body, limits)?;
     check_counts(body, limits)?;
     let envelope =
@@ -111,7 +111,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn resolve(self, limits: &Limits) -> Result<PubEnvelope, Fault> {
+    fn resolve(self, limits: &PushLimits) -> Result<PubEnvelope, FieldFault> {
         let nodes = names::<NodeId>("Sid", &self.sid, limits)?.into();
         if self.act == Some(SendAct::Sendlist) {
             let pushes = self.messages.into_iter().enumerate().map(|(index, message)| to_receiver(index, message));
@@ -123,7 +123,7 @@ impl Parts {
     }
 
     /// The common target of all messages, for every act except SENDLIST.
-    fn target(&self, limits: &Limits) -> Result<Target, Fault> {
+    fn target(&self, limits: &PushLimits) -> Result<Target, FieldFault> {
         Ok(match self.act {
             // A push with Uid set is never broadcast, even if another field is missing.
             None if self.uid.is_empty() => Target::Everyone,
@@ -148,11 +148,11 @@ impl Parts {
         })
     }
 
-    fn uid(&self) -> Result<Uid, Fault> {
+    fn uid(&self) -> Result<Uid, FieldFault> {
         self.uid.parse().map_err(|invalid| fault("Uid", invalid))
     }
 
-    fn users(&self, limits: &Limits) -> Result<Target, Fault> {
+    fn users(&self, limits: &PushLimits) -> Result<Target, FieldFault> {
         let mut uids = once_each(names("Uid", &self.uid, limits)?);
         match uids.len() {
             0 => Err(Mismatch::new("at least one user", quoted(&self.uid)).at("Uid")),
@@ -162,7 +162,7 @@ impl Parts {
     }
 }
 
-fn to_receiver(index: usize, message: Message) -> Result<Push, Fault> {
+fn to_receiver(index: usize, message: Message) -> Result<Push, FieldFault> {
     let path = || format!("msg[{index}].receiver");
     if message.receiver.is_empty() {
         return Err(Mismatch::missing(NON_EMPTY).at(path()));
@@ -172,7 +172,11 @@ fn to_receiver(index: usize, message: Message) -> Result<Push, Fault> {
 }
 
 /// Splits a comma-separated list of names. Surrounding spaces and empty items are ignored.
-fn names<N: FromStr<Err = InvalidName>>(key: &'static str, list: &str, limits: &Limits) -> Result<Vec<N>, Fault> {
+fn names<N: FromStr<Err = InvalidName>>(
+    key: &'static str,
+    list: &str,
+    limits: &PushLimits,
+) -> Result<Vec<N>, FieldFault> {
     let mut names = Vec::new();
     for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         if names.len() == limits.uids {
@@ -183,7 +187,7 @@ fn names<N: FromStr<Err = InvalidName>>(key: &'static str, list: &str, limits: &
     Ok(names)
 }
 
-fn fault(key: &'static str, invalid: InvalidName) -> Fault {
+fn fault(key: &'static str, invalid: InvalidName) -> FieldFault {
     Mismatch::from(invalid).at(key)
 }
 
@@ -206,7 +210,7 @@ fn check_type(raw: Raw<'_>) -> Result<(), Mismatch> {
     Err(raw.mismatch(TYPE))
 }
 
-fn check_counts(body: &[u8], limits: &Limits) -> Result<(), Fault> {
+fn check_counts(body: &[u8], limits: &PushLimits) -> Result<(), FieldFault> {
     let mut messages = 0;
     for field in bounds::Fields::of(body) {
         let (number, field) = field.map_err(|error| unsound(BODY.to_owned(), error))?;
@@ -224,7 +228,7 @@ fn check_counts(body: &[u8], limits: &Limits) -> Result<(), Fault> {
     Ok(())
 }
 
-fn unsound(path: String, error: FrameError) -> Fault {
+fn unsound(path: String, error: FrameError) -> FieldFault {
     match error {
         FrameError::TooManyEntries { field, entries, limit } => {
             Mismatch::over(limit, "entries", entries.to_string()).at(format!("{path}.{field}"))

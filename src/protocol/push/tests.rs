@@ -7,7 +7,7 @@ use super::*;
 use crate::id::{ConnectionId, NodeId};
 use crate::protocol::proto;
 
-const LIMITS: Limits = Limits { bytes: 1 << 20, messages: 3, uids: 4 };
+const LIMITS: PushLimits = PushLimits { bytes: 1 << 20, messages: 3, uids: 4 };
 
 fn uid(text: &str) -> Uid {
     text.parse().unwrap()
@@ -19,7 +19,7 @@ fn users_of(names: &[&str]) -> Target {
 
 #[test]
 fn each_body_gives_its_target() {
-    let target = |push: Result<Push, Fault>| push.unwrap().target;
+    let target = |push: Result<Push, FieldFault>| push.unwrap().target;
     let cid = ConnectionId::new(9).unwrap();
     assert_eq!(target(send(br#"{"receiver":1074}"#, &LIMITS)), Target::User(uid("1074")));
     assert_eq!(target(send_all(br#"{"receiver":null}"#, &LIMITS)), Target::Everyone);
@@ -120,7 +120,7 @@ fn a_fault_names_field_expectation_and_value() {
 
 #[test]
 fn faults_below_the_top_have_a_path() {
-    let words = |fault: Option<Fault>| fault.unwrap().to_string();
+    let words = |fault: Option<FieldFault>| fault.unwrap().to_string();
     let list = |body: &str| words(send_list(body.as_bytes(), &LIMITS).err());
     assert_eq!(list("{}"), "body: expected an array of messages, got an object");
     assert_eq!(list("[]"), "body: expected at least one message, got an empty array");
@@ -155,12 +155,12 @@ fn faults_below_the_top_have_a_path() {
 
 #[test]
 fn bounds_are_told_apart_from_mistakes() {
-    let over = |fault: Option<Fault>| {
+    let over = |fault: Option<FieldFault>| {
         let fault = fault.unwrap();
         assert!(fault.over_limit, "{fault}");
         fault.to_string()
     };
-    let small = Limits { bytes: 10, ..LIMITS };
+    let small = PushLimits { bytes: 10, ..LIMITS };
     assert_eq!(over(send(&[b' '; 11], &small).err()), "body: expected at most 10 bytes, got 11");
     let list = format!("[{}]", [r#"{"receiver":"a"}"#; 4].join(","));
     assert_eq!(over(send_list(list.as_bytes(), &LIMITS).err()), "body: expected at most 3 messages, got more");
@@ -180,7 +180,7 @@ fn bounds_are_told_apart_from_mistakes() {
     assert!(send_all(nested(1 << 18).as_bytes(), &LIMITS).is_err());
 }
 
-fn by_json(envelope: &serde_json::Value) -> Result<PubEnvelope, Fault> {
+fn by_json(envelope: &serde_json::Value) -> Result<PubEnvelope, FieldFault> {
     envelope_json(envelope.to_string().as_bytes(), &LIMITS)
 }
 
@@ -328,7 +328,7 @@ fn the_first_bytes_tell_the_codings_of_an_envelope_apart() {
     for junk in ["", "junk", "\n{junk", "\u{feff}{}"] {
         assert!(read(junk.as_bytes()).is_err(), "{junk:?}");
     }
-    assert!(envelope(&[b' '; 11], &Limits { bytes: 10, ..LIMITS }).unwrap_err().over_limit);
+    assert!(envelope(&[b' '; 11], &PushLimits { bytes: 10, ..LIMITS }).unwrap_err().over_limit);
 }
 
 #[test]

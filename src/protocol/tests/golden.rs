@@ -5,7 +5,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::message::{Entries, Message, Target};
-use crate::protocol::push::{Limits, Push, envelope_json, envelope_protobuf, send_all};
+use crate::protocol::push::{Push, PushLimits, envelope_json, envelope_protobuf, send_all};
 use crate::protocol::{
     ClientFrame, Coding, Dialect, Form, FrameError, Framing, Reply, SendBody, ServerFrame, decode, encode, proto, tcp,
 };
@@ -115,7 +115,7 @@ fn refused(name: &str, row: &Value) {
 }
 
 fn envelope(name: &str, row: &Value) {
-    let limits = Limits::default();
+    let limits = PushLimits::default();
     let by_protobuf = envelope_protobuf(&hex(&row["record_hex"]).unwrap(), &limits).unwrap();
     let by_json = envelope_json(row["envelope"].to_string().as_bytes(), &limits).unwrap();
     assert_eq!(by_protobuf, by_json, "{name}");
@@ -165,7 +165,7 @@ fn same_values(name: &str, dialect: Dialect, ours: &[u8], theirs: &[u8]) {
 }
 
 fn message_of(row: &Value) -> Message {
-    (*send_all(row.to_string().as_bytes(), &Limits::default()).unwrap().message).clone()
+    (*send_all(row.to_string().as_bytes(), &PushLimits::default()).unwrap().message).clone()
 }
 
 fn reply_of(row: &Value) -> Reply {
@@ -224,11 +224,11 @@ fn the_forms_have_names_and_places() {
 #[test]
 fn the_documents_own_push_can_be_read() {
     let body = include_bytes!("../../../tests/vectors/push-sample.json");
-    let push = crate::protocol::push::send(body, &Limits::default()).unwrap();
+    let push = crate::protocol::push::send(body, &PushLimits::default()).unwrap();
     assert_eq!(push.target, Target::User("1074".parse().unwrap()));
     assert_eq!((push.message.id, push.message.sender.as_str()), (748, "1078"));
     assert_eq!(push.message.content.iter().collect::<Vec<_>>(), [("text", "好吗"), ("image", ""), ("url", "")]);
     let body = json!({"message": serde_json::from_slice::<Value>(body).unwrap(), "uids": ["uid1", "uid2"]});
-    let many = crate::protocol::push::send_to_uids(body.to_string().as_bytes(), &Limits::default()).unwrap();
+    let many = crate::protocol::push::send_to_uids(body.to_string().as_bytes(), &PushLimits::default()).unwrap();
     assert_eq!(many.target, Target::Users(["uid1", "uid2"].map(|uid| uid.parse().unwrap()).into()));
 }

@@ -8,7 +8,7 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::message::{Entries, MAX_ENTRIES, Message, Position};
-use crate::protocol::push::{Limits, envelope_protobuf, send_all};
+use crate::protocol::push::{PushLimits, envelope_protobuf, send_all};
 use crate::protocol::tail::with_tail;
 use crate::protocol::{
     ClientFrame, Coding, Dialect, Form, FrameError, Frames, Framing, Reply, SendBody, ServerFrame, decode, encode,
@@ -77,7 +77,7 @@ proptest! {
         let frame = encode(Form::websocket(Dialect::Yunque, Coding::Protobuf), ServerFrame::Message(&message)).unwrap();
         let written = proto::Message::decode(body_of(Form::ALL[0], &frame, 2)).unwrap();
         let envelope = proto::MessagesPub { msg: vec![written.clone(), written], ..Default::default() };
-        let read = envelope_protobuf(&envelope.encode_to_vec(), &Limits::default()).unwrap();
+        let read = envelope_protobuf(&envelope.encode_to_vec(), &PushLimits::default()).unwrap();
         prop_assert_eq!(read.pushes.len(), 2);
         prop_assert_eq!(&*read.pushes[1].message, &Message { format: String::new(), ..message });
     }
@@ -129,7 +129,7 @@ proptest! {
             let _ = decode(coding, &[&[3], &bytes[..]].concat());
             let _ = decode(coding, json!({"type": 3, "content": text}).to_string().as_bytes());
         }
-        let _ = envelope_protobuf(&bytes, &Limits::default());
+        let _ = envelope_protobuf(&bytes, &PushLimits::default());
         let _ = tcp::split_tcp_frame(&mut BytesMut::from(&bytes[..]), 64);
     }
 }
@@ -213,7 +213,7 @@ fn read_message(form: Form, body: &[u8]) -> Message {
                     object.insert(key.into(), entries.iter().map(|(k, v)| (k.to_owned(), json!(v))).collect());
                 }
             }
-            (*send_all(value.to_string().as_bytes(), &Limits::default()).unwrap().message).clone()
+            (*send_all(value.to_string().as_bytes(), &PushLimits::default()).unwrap().message).clone()
         }
     }
 }

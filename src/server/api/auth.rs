@@ -16,7 +16,7 @@ use crate::server::origin::is_loopback;
 
 /// The keys of one configuration.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Keys<'a>(pub(super) &'a config::Api);
+pub(super) struct Keys<'a>(pub(super) &'a config::ApiSettings);
 
 /// Position of a key in the configuration, counted from 1. Four bytes, so that the future of a request stays small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Keys<'_> {
     /// # Errors
     /// 401 without a known key, 403 without the scope. The error never contains the key.
     pub(super) fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<Option<KeyNumber>, Problem> {
-        let Self(config::Api { keys, insecure }) = self;
+        let Self(config::ApiSettings { keys, insecure }) = self;
         if keys.is_empty() {
             return if *insecure { Ok(None) } else { refuse_pages(headers).map(|()| None) };
         }
@@ -105,7 +105,7 @@ mod tests {
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        let api = config::Api { keys: keys.into(), insecure: false };
+        let api = config::ApiSettings { keys: keys.into(), insecure: false };
         Keys(&api).check(&map, scope).map(drop).map_err(|p| (p.status().as_u16(), p.to_string()))
     }
 

@@ -11,7 +11,7 @@ use super::answer::{self, Answer, Problem};
 use super::query::{Query, fault};
 use super::rows::{ConnectionRow, RoomRow, UserRow, texts};
 use crate::id::{Device, MAX_SAFE_INTEGER, NodeId, Room, Uid};
-use crate::node::cluster::list::{Listing, Place};
+use crate::node::cluster::list::{Listing, PageStart};
 use crate::node::{Counts, Filter};
 
 impl Api {
@@ -53,7 +53,7 @@ fn filter(query: &Query) -> Result<Filter, Problem> {
 /// The requested part of a list.
 #[derive(Debug)]
 struct Window<C> {
-    place: Place<C>,
+    place: PageStart<C>,
     /// From 1; `None` if a cursor was given.
     page: Option<u64>,
     size: usize,
@@ -66,11 +66,11 @@ impl<C> Window<C> {
         let page = query.number("page", 1..=u64::from(u32::MAX))?;
         match (page, cursor(query)?) {
             (Some(_), Some(_)) => Err(fault("page", "either page or cursor", "both")),
-            (None, Some(cursor)) => Ok(Self { place: Place::After(cursor), page: None, size }),
+            (None, Some(cursor)) => Ok(Self { place: PageStart::After(cursor), page: None, size }),
             (page, None) => {
                 let page = page.unwrap_or(1);
                 let skipped = usize::try_from(page - 1).unwrap_or(usize::MAX).saturating_mul(size);
-                Ok(Self { place: Place::Skip(skipped), page: Some(page), size })
+                Ok(Self { place: PageStart::Skip(skipped), page: Some(page), size })
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::disconnect::Disconnect;
 use crate::id::{NodeId, Room, Uid};
 use crate::message::Target;
 use crate::node::cluster::{Changed, Kicked};
-use crate::node::{Word, WordFault};
+use crate::node::{PluginCommand, PluginCommandFault};
 use crate::protocol::push::{self, RoomChange};
 use crate::server::bounds;
 
@@ -58,15 +58,15 @@ impl Api {
     }
 
     /// Sends a command to the plugin named in the path. The body is ignored and not read.
-    pub(super) async fn tell_plugin(&self, word: Word, head: &Parts) -> Result<Answer, Problem> {
+    pub(super) async fn tell_plugin(&self, word: PluginCommand, head: &Parts) -> Result<Answer, Problem> {
         Query::parse(head.uri.query(), &[])?;
         let name: String = head.uri.path().split('/').nth(2).unwrap_or_default().chars().take(MAX_NAME_CHARS).collect();
         let told = self.node.tell_plugin(&name, word).await;
         told.map(answer::ok).map_err(|fault| {
             let status = match fault {
-                WordFault::Unknown => StatusCode::NOT_FOUND,
-                WordFault::Unfit(_) => StatusCode::CONFLICT,
-                WordFault::Ending => StatusCode::SERVICE_UNAVAILABLE,
+                PluginCommandFault::Unknown => StatusCode::NOT_FOUND,
+                PluginCommandFault::Unfit(_) => StatusCode::CONFLICT,
+                PluginCommandFault::Ending => StatusCode::SERVICE_UNAVAILABLE,
             };
             Problem::new(status, format!("plugin {name}: {fault}"))
         })

@@ -17,7 +17,7 @@ use super::routes::Shape;
 use super::{Api, body};
 use crate::config::Config;
 use crate::message::{Origin, Publication};
-use crate::protocol::push::{self, Fault, Limits, Push};
+use crate::protocol::push::{self, FieldFault, Push, PushLimits};
 use crate::protocol::{MAX_TCP_BODY, check_size};
 use crate::server::bounds;
 
@@ -60,7 +60,7 @@ impl Api {
 }
 
 /// The publications of the body, in its order.
-fn publications(shape: Shape, kind: Kind, body: &[u8], bounds: &Limits) -> Result<Vec<Publication>, Fault> {
+fn publications(shape: Shape, kind: Kind, body: &[u8], bounds: &PushLimits) -> Result<Vec<Publication>, FieldFault> {
     let single = match shape {
         Shape::Message => push::send(body, bounds)?,
         Shape::All => push::send_all(body, bounds)?,
@@ -110,8 +110,8 @@ const fn list_name(shape: Shape) -> &'static str {
     }
 }
 
-impl From<Fault> for Problem {
-    fn from(fault: Fault) -> Self {
+impl From<FieldFault> for Problem {
+    fn from(fault: FieldFault) -> Self {
         let status = if fault.over_limit { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
         Self::new(status, fault.to_string())
     }

@@ -6,7 +6,7 @@ use hyper::Method;
 
 use super::answer::Problem;
 use crate::config::{Scope, Service};
-use crate::node::Word;
+use crate::node::PluginCommand;
 
 /// One row of the table.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ pub(super) enum Action {
     Plugins,
     PluginLog,
     /// A command for the plugin named in the path.
-    Plugin(Word),
+    Plugin(PluginCommand),
     Nodes,
     Choose,
     Live,
@@ -95,11 +95,11 @@ pub(super) static ROUTES: &[Route] = &[
     post("/room/join", Scope::Manage, Action::RoomJoin),
     post("/room/leave", Scope::Manage, Action::RoomLeave),
     post("/kick", Scope::Manage, Action::Kick),
-    post("/plugins/{name}/enable", Scope::Plugins, Action::Plugin(Word::Enable)),
-    post("/plugins/{name}/disable", Scope::Plugins, Action::Plugin(Word::Disable)),
-    post("/plugins/{name}/reload", Scope::Plugins, Action::Plugin(Word::Reload)),
-    post("/plugins/{name}/rollback", Scope::Plugins, Action::Plugin(Word::RollBack)),
-    post("/plugins/{name}/readmit", Scope::Plugins, Action::Plugin(Word::Readmit)),
+    post("/plugins/{name}/enable", Scope::Plugins, Action::Plugin(PluginCommand::Enable)),
+    post("/plugins/{name}/disable", Scope::Plugins, Action::Plugin(PluginCommand::Disable)),
+    post("/plugins/{name}/reload", Scope::Plugins, Action::Plugin(PluginCommand::Reload)),
+    post("/plugins/{name}/rollback", Scope::Plugins, Action::Plugin(PluginCommand::RollBack)),
+    post("/plugins/{name}/readmit", Scope::Plugins, Action::Plugin(PluginCommand::Readmit)),
     get("/getOnlineUser", Access::Key(Scope::Read), Action::OnlineUsers),
     get("/connections", Access::Key(Scope::Read), Action::Connections),
     get("/rooms", Access::Key(Scope::Read), Action::Rooms),

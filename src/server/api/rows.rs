@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::id::{Room, Uid, is_safe_integer};
 use crate::message::Entries;
-use crate::node::{Binding, Seen, SeenUser};
+use crate::node::{Binding, SeenConnection, SeenUser};
 use crate::protocol::{Form, Framing};
 
 /// A user with devices.
@@ -43,7 +43,7 @@ pub(super) struct DeviceRow {
 }
 
 impl DeviceRow {
-    fn new(seen: &Seen) -> Self {
+    fn new(seen: &SeenConnection) -> Self {
         let binding = &seen.binding;
         Self {
             cid: seen.cid.as_u64(),
@@ -76,7 +76,7 @@ pub(super) struct ConnectionRow {
 }
 
 impl ConnectionRow {
-    pub(super) fn new(seen: Seen) -> Self {
+    pub(super) fn new(seen: SeenConnection) -> Self {
         Self {
             uid: seen.binding.uid.clone(),
             device: DeviceRow::new(&seen),

@@ -10,13 +10,13 @@ use serde::Serialize;
 use super::Api;
 use super::answer::{self, Answer, Problem};
 use super::query::Query;
-use crate::server::Address;
+use crate::server::ListenerAddress;
 use crate::telemetry::guests::{GuestLine, GuestLog};
 
 /// Data for the status pages that the node itself does not have.
 pub struct About {
     /// Addresses of the listeners and their services.
-    pub listeners: Vec<Address>,
+    pub listeners: Vec<ListenerAddress>,
     /// Renders the current page for Prometheus.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// The newest log lines of plugins.

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::*;
 use crate::config::{self, ApiKey};
 use crate::node::fake::Fake;
-use crate::server::Address;
+use crate::server::ListenerAddress;
 use crate::telemetry::Metrics;
 use crate::telemetry::guests::GuestLog;
 
@@ -64,7 +64,7 @@ impl Bench {
         let fake = Fake::new(&config);
         let metrics = Metrics::install();
         let address = "127.0.0.1:8080".parse().unwrap();
-        let listeners = vec![Address { address, serves: vec![Service::Ws, Service::Api], is_tls: false }];
+        let listeners = vec![ListenerAddress { address, serves: vec![Service::Ws, Service::Api], is_tls: false }];
         let about = About {
             listeners,
             metrics: Arc::new(move || metrics.render()),

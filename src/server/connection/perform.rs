@@ -34,7 +34,7 @@ impl Driver {
 
     fn ask(&mut self, input: Input) -> Vec<Action> {
         let rules = {
-            let config = self.guest.gateway().config.load();
+            let config = self.permit.gateway().config.load();
             Rules {
                 publish: config.clients.publish,
                 unbound: config.limits.unbound,
@@ -47,7 +47,7 @@ impl Driver {
     }
 
     async fn perform(&mut self, action: Action) -> Option<Input> {
-        let node = Arc::clone(&self.guest.gateway().node);
+        let node = Arc::clone(&self.permit.gateway().node);
         Some(match action {
             Action::Reply(reply) => {
                 self.say(reply).await;
@@ -112,7 +112,7 @@ impl Driver {
     }
 
     fn whereabouts(&self, node: &Node) -> Whereabouts {
-        let address = self.guest.gateway().config.load().node.address.clone();
+        let address = self.permit.gateway().config.load().node.address.clone();
         let address = if address.is_empty() { self.own_address() } else { address };
         let binding = self.connection.binding();
         let next = node.next_address(binding.as_deref().map(|bound| &bound.uid), self.arrival.ip());

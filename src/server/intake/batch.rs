@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::id::NodeId;
-use crate::message::{Identity, Origin, Publication};
-use crate::node::{Fate, Place, Published, Record};
-use crate::protocol::push::{self, Limits, PubEnvelope};
+use crate::message::{Origin, Publication, RecordIdentity};
+use crate::node::{Fate, Published, Record, RecordPosition};
+use crate::protocol::push::{self, PubEnvelope, PushLimits};
 use crate::protocol::{MAX_TCP_BODY, check_size};
 
 /// A record that was read this often without being completed is not tried again, because it may crash its readers.
@@ -96,7 +96,7 @@ impl Batch {
     /// Splits records into batches of at most `limits.messages` messages, in order, with their publications.
     ///
     /// A redelivered record gets its own batch: if it crashes this process, it does not affect other records.
-    pub(super) fn cut(records: Vec<Record>, limits: &Limits, intake: &Arc<str>) -> Vec<(Self, Open)> {
+    pub(super) fn cut(records: Vec<Record>, limits: &PushLimits, intake: &Arc<str>) -> Vec<(Self, Open)> {
         let mut batches: Vec<(Self, Open)> = Vec::new();
         for (at, record) in records.into_iter().enumerate() {
             // Only the first record. Those after it may have been redelivered because of it.
@@ -197,7 +197,7 @@ impl Batch {
     }
 
     /// The messages for which the bus was unavailable. They are parsed again, because a batch keeps only records.
-    pub(super) fn open(&self, limits: &Limits, intake: &Arc<str>) -> Open {
+    pub(super) fn open(&self, limits: &PushLimits, intake: &Arc<str>) -> Open {
         let mut open = Open::default();
         for (at, entry) in self.entries.iter().enumerate().filter(|(_, entry)| !entry.open.is_empty()) {
             let publications = read(&entry.record, limits, intake).unwrap_or_default();
@@ -212,13 +212,13 @@ impl Batch {
     }
 
     /// Places of its records.
-    pub(super) fn places(&self) -> Vec<Place> {
+    pub(super) fn places(&self) -> Vec<RecordPosition> {
         self.entries.iter().map(|entry| entry.record.place.clone()).collect()
     }
 }
 
 /// The publications of a record, each with its identity.
-fn read(record: &Record, limits: &Limits, intake: &Arc<str>) -> Result<Vec<Publication>, Poison> {
+fn read(record: &Record, limits: &PushLimits, intake: &Arc<str>) -> Result<Vec<Publication>, Poison> {
     let PubEnvelope { pushes, nodes } = push::envelope(&record.payload, limits).map_err(|fault| {
         let why = if fault.over_limit { Why::TooLarge } else { Why::Body };
         Poison::new(why, fault.to_string())
@@ -229,7 +229,7 @@ fn read(record: &Record, limits: &Limits, intake: &Arc<str>) -> Result<Vec<Publi
         }
     }
     let publication = |(index, push): (usize, push::Push)| {
-        let identity = record.place.offset.map(|offset| Identity {
+        let identity = record.place.offset.map(|offset| RecordIdentity {
             line: record.place.line.clone(),
             offset,
             index: u32::try_from(index).unwrap_or(u32::MAX),

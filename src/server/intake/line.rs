@@ -12,7 +12,7 @@ use super::{Feed, Stop};
 use crate::backoff::Backoff;
 use crate::config::LiveConfig;
 use crate::node::{Delay, Node, Record, Source, Unavailable};
-use crate::protocol::push::Limits;
+use crate::protocol::push::PushLimits;
 use crate::server::bounds;
 use crate::telemetry::{capped, without_value};
 
@@ -106,7 +106,7 @@ impl Line {
     }
 
     /// Publishes until no message of the batch is open, then completes the batch; `false` if a drain came first.
-    async fn accept(&mut self, batch: &mut Batch, mut open: Open, limits: &Limits) -> bool {
+    async fn accept(&mut self, batch: &mut Batch, mut open: Open, limits: &PushLimits) -> bool {
         let (mut patience, mut alone, mut tried) = (Patience::new(WAITS), Patience::new(WAITS_ALONE), false);
         while !open.publications.is_empty() {
             if *self.stop.borrow() == Stop::Leave {

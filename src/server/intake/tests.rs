@@ -15,7 +15,7 @@ use crate::claim::Refusal;
 use crate::code::Code;
 use crate::config::Config;
 use crate::node::fake::{Fake, Judgement};
-use crate::node::{Delay, Place, Record, Unavailable, Unjudged};
+use crate::node::{Delay, Record, RecordPosition, Unavailable, Unjudged};
 use crate::vital::Vitals;
 
 /// Calls that a source received.
@@ -72,7 +72,7 @@ impl Source for Scripted {
         .boxed()
     }
 
-    fn still<'a>(&'a mut self, places: &'a [Place], tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
+    fn still<'a>(&'a mut self, places: &'a [RecordPosition], tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
         let script = self.script.lock();
         let is_lost = places.iter().any(|place| place.offset.is_some_and(|offset| script.lost.contains(&offset)));
         drop(script);
@@ -82,7 +82,7 @@ impl Source for Scripted {
         std::future::ready(Ok(!is_lost)).boxed()
     }
 
-    fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn settle<'a>(&'a mut self, places: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
         self.tell(Asked::Settled(places.iter().map(|place| place.offset.unwrap_or_default()).collect()));
         std::future::ready(Ok(())).boxed()
     }
@@ -189,7 +189,7 @@ impl Bench {
 }
 
 fn record(offset: u64, payload: impl Into<Bytes>) -> Record {
-    Record { payload: payload.into(), place: Place { line: "chat/0".into(), offset: Some(offset) }, tries: 0 }
+    Record { payload: payload.into(), place: RecordPosition { line: "chat/0".into(), offset: Some(offset) }, tries: 0 }
 }
 
 /// An envelope for one user, with one message per action.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use skylark::broker::{Fate, Stream};
+use skylark::broker::{Fate, Subscription};
 use skylark::message::Target;
 
 use crate::support::bus::{Bus, Seat, envelope, is_accepted, user};
@@ -19,7 +19,7 @@ pub async fn a_node_starts_before_its_engine<B: Bus>() {
     let seat = Seat::take_early(&bus, "n1", 1);
     let asked = Instant::now();
     assert_eq!(seat.publish(Target::Everyone, "early").await, Fate::Unavailable);
-    let held = within("a hold", seat.broker().hold(Stream::User("a".parse().unwrap()))).await;
+    let held = within("a hold", seat.broker().subscribe(Subscription::User("a".parse().unwrap()))).await;
     assert!(held.is_err() && asked.elapsed() < 2 * ANSWER, "{held:?} after {:?}", asked.elapsed());
     assert!(!seat.broker().faults().is_empty());
     bus.restart();
@@ -33,7 +33,7 @@ pub async fn a_node_starts_before_its_engine<B: Bus>() {
 pub async fn a_killed_engine_is_unavailable_and_comes_back_with_a_gap<B: Bus>() {
     let mut bus = B::start();
     let seats = [Seat::take(&bus, "n1", 1).await, Seat::take(&bus, "n2", 2).await];
-    within("a hold", seats[1].broker().hold(Stream::User("a".parse().unwrap()))).await.unwrap();
+    within("a hold", seats[1].broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
     for round in 1..=3 {
         let text = format!("before {round}");
         assert!(is_accepted(&seats[0].publish(user("a"), &text).await));

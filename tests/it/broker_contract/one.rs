@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use skylark::broker::{Address, Fate, Stream};
+use skylark::broker::{Address, Fate, Subscription};
 use skylark::message::Target;
 
 use crate::support::bus::{Bus, Came, Seat, envelope, is_accepted, user};
@@ -15,8 +15,8 @@ pub async fn each_stream_keeps_its_order<B: Bus>() {
     let bus = B::start();
     let seat = Arc::new(Seat::take(&bus, "n1", 1).await);
     let room = Target::Room("r".parse().unwrap());
-    for stream in [Stream::User("a".parse().unwrap()), Stream::Room("r".parse().unwrap())] {
-        within("a hold", seat.broker().hold(stream)).await.unwrap();
+    for stream in [Subscription::User("a".parse().unwrap()), Subscription::Room("r".parse().unwrap())] {
+        within("a hold", seat.broker().subscribe(stream)).await.unwrap();
     }
     let publishers = (0..PUBLISHERS).map(|publisher| {
         let (seat, room) = (Arc::clone(&seat), room.clone());
@@ -55,7 +55,7 @@ pub async fn each_stream_keeps_its_order<B: Bus>() {
 pub async fn words_and_messages_keep_their_order<B: Bus>() {
     let bus = B::start();
     let seat = Seat::take(&bus, "n1", 1).await;
-    within("a hold", seat.broker().hold(Stream::User("a".parse().unwrap()))).await.unwrap();
+    within("a hold", seat.broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
     for (address, target) in [(Address::User("a".parse().unwrap()), user("a")), (Address::Everyone, Target::Everyone)] {
         assert!(is_accepted(&seat.publish(target.clone(), "before").await));
         let told = within("a word", seat.broker().tell(address, "word".into())).await.unwrap();

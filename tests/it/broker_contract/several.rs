@@ -1,9 +1,9 @@
 //! Cases for several nodes that share an engine.
 
 use bytes::Bytes;
-use skylark::broker::{Fate, Stream};
+use skylark::broker::{Fate, Subscription};
 use skylark::id::{ConnectionId, Uid};
-use skylark::message::{Identity, Receipt, Target};
+use skylark::message::{Receipt, RecordIdentity, Target};
 
 use crate::support::bus::{Bus, Came, Seat, envelope, is_accepted, nodes, until, user};
 use crate::support::client::within;
@@ -12,8 +12,8 @@ async fn three(bus: &impl Bus) -> [Seat; 3] {
     [Seat::take(bus, "n1", 1).await, Seat::take(bus, "n2", 2).await, Seat::take(bus, "n3", 3).await]
 }
 
-async fn hold(seat: &Seat, stream: Stream) {
-    within("a hold", seat.broker().hold(stream)).await.unwrap();
+async fn subscribe(seat: &Seat, stream: Subscription) {
+    within("a hold", seat.broker().subscribe(stream)).await.unwrap();
 }
 
 fn uid(name: &str) -> Uid {
@@ -39,9 +39,9 @@ async fn got(sender: &Seat, seats: &[Seat; 3]) -> [Vec<String>; 3] {
 pub async fn every_target_reaches_the_nodes_it_is_for<B: Bus>() {
     let bus = B::start();
     let seats = three(&bus).await;
-    hold(&seats[0], Stream::User(uid("a"))).await;
-    hold(&seats[1], Stream::User(uid("a"))).await;
-    hold(&seats[2], Stream::Room("r".parse().unwrap())).await;
+    subscribe(&seats[0], Subscription::User(uid("a"))).await;
+    subscribe(&seats[1], Subscription::User(uid("a"))).await;
+    subscribe(&seats[2], Subscription::Room("r".parse().unwrap())).await;
     let on_third = ConnectionId::new((3 << 41) | 5).unwrap();
     let cases = [
         (user("a"), "user", vec![0, 1]),
@@ -78,7 +78,8 @@ pub async fn many_users_are_reached_wherever_they_are<B: Bus>() {
     let bus = B::start();
     let seats = three(&bus).await;
     let users: Vec<Uid> = (0..USERS).map(|n| uid(&format!("u{n}"))).collect();
-    let holds = users.iter().enumerate().map(|(n, uid)| seats[n % 3].broker().hold(Stream::User(uid.clone())));
+    let holds =
+        users.iter().enumerate().map(|(n, uid)| seats[n % 3].broker().subscribe(Subscription::User(uid.clone())));
     for held in within("the holds", futures_util::future::join_all(holds)).await {
         held.unwrap();
     }
@@ -97,14 +98,14 @@ pub async fn many_users_are_reached_wherever_they_are<B: Bus>() {
 pub async fn released_user_is_unsubscribed<B: Bus>() {
     let bus = B::start();
     let seats = three(&bus).await;
-    let stream = Stream::User(uid("a"));
-    hold(&seats[0], stream.clone()).await;
-    hold(&seats[0], stream.clone()).await;
-    seats[0].broker().release(&stream);
-    hold(&seats[0], stream.clone()).await;
+    let stream = Subscription::User(uid("a"));
+    subscribe(&seats[0], stream.clone()).await;
+    subscribe(&seats[0], stream.clone()).await;
+    seats[0].broker().unsubscribe(&stream);
+    subscribe(&seats[0], stream.clone()).await;
     assert!(is_accepted(&seats[2].publish(user("a"), "back").await));
     seats[0].heard.messages(1).await;
-    seats[0].broker().release(&stream);
+    seats[0].broker().unsubscribe(&stream);
     if B::IS_ROUTED {
         let mut looks = tokio::time::interval(std::time::Duration::from_millis(20));
         within("a user that nobody holds", async {
@@ -121,7 +122,7 @@ pub async fn nodes_narrow_an_envelope<B: Bus>() {
     let seats = three(&bus).await;
     for seat in &seats {
         within("a lease", seat.engine.roster.join(&seat.member())).await.unwrap();
-        hold(seat, Stream::User(uid("a"))).await;
+        subscribe(seat, Subscription::User(uid("a"))).await;
     }
     for (target, text) in [(user("a"), "user"), (Target::Everyone, "everyone")] {
         let mut narrowed = envelope(target, text);
@@ -144,9 +145,9 @@ pub async fn nodes_narrow_an_envelope<B: Bus>() {
 pub async fn receipts_add_up<B: Bus>() {
     let bus = B::start();
     let seats = three(&bus).await;
-    hold(&seats[0], Stream::User(uid("a"))).await;
-    hold(&seats[1], Stream::User(uid("a"))).await;
-    hold(&seats[1], Stream::User(uid("b"))).await;
+    subscribe(&seats[0], Subscription::User(uid("a"))).await;
+    subscribe(&seats[1], Subscription::User(uid("a"))).await;
+    subscribe(&seats[1], Subscription::User(uid("b"))).await;
     seats[0].heard.answer(Receipt { delivered: 2, full: 1, offline: Vec::new() });
     let mut asked = envelope(Target::Everyone, "everyone");
     asked.receipts = true;
@@ -182,12 +183,12 @@ pub async fn an_identity_arrives_once<B: Bus>() {
     let bus = B::start();
     let seats = three(&bus).await;
     for seat in &seats {
-        hold(seat, Stream::User(uid("a"))).await;
+        subscribe(seat, Subscription::User(uid("a"))).await;
     }
     for sender in [&seats[0], &seats[1]] {
         let batch = (0..5_u64).map(|offset| {
             let mut envelope = envelope(user("a"), &offset.to_string());
-            envelope.identity = Some(Identity { line: "chat-0".into(), offset, index: 0 });
+            envelope.identity = Some(RecordIdentity { line: "chat-0".into(), offset, index: 0 });
             envelope
         });
         assert!(sender.publish_all(batch.collect()).await.iter().all(is_accepted));

@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::super::address::{HEADER, Say, To};
 use super::super::tail::Tail;
 use super::Shared;
-use crate::broker::record::{self, Body, BusRecord, Delivered, Origin};
+use crate::broker::record::{self, Body, BusRecord, Delivered, RecordOrigin};
 use crate::broker::seen::{Seen, Sight};
 use crate::message::{Envelope, Receipt};
 use crate::telemetry::names;
@@ -46,7 +46,7 @@ pub(super) struct Reader {
 struct Batched {
     envelopes: Vec<Envelope>,
     /// Origins that wait for a receipt, one entry per envelope.
-    publishers: Vec<Option<Origin>>,
+    publishers: Vec<Option<RecordOrigin>>,
 }
 
 impl Reader {
@@ -152,7 +152,7 @@ impl Reader {
         }
     }
 
-    fn gather(&mut self, origin: Origin, envelope: Envelope) {
+    fn gather(&mut self, origin: RecordOrigin, envelope: Envelope) {
         let is_for_this_node = envelope.nodes.is_empty() || envelope.nodes.contains(&self.shared.options.node);
         if is_for_this_node && self.seen.is_first(&envelope) {
             self.batch.publishers.push(envelope.receipts.then_some(origin));
@@ -194,7 +194,7 @@ impl Reader {
 
 impl Shared {
     /// Sends receipts to the waiting publishers. A receipt without queue space is dropped and counts as missing.
-    fn report(self: &Arc<Self>, mut reports: Vec<(Origin, Delivered)>, partitions: usize) {
+    fn report(self: &Arc<Self>, mut reports: Vec<(RecordOrigin, Delivered)>, partitions: usize) {
         while let Some((to, _)) = reports.first() {
             let to = *to;
             let (own, others): (Vec<_>, Vec<_>) = reports.into_iter().partition(|(origin, _)| *origin == to);

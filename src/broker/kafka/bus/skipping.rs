@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::super::address::{HEADER, Mine, Say, To};
 use super::super::link::{Heard, Link, told, unavailable};
 use super::header;
-use crate::broker::{Stream, Unavailable};
+use crate::broker::{Subscription, Unavailable};
 use crate::clock::thread_cpu;
 use crate::id::{NodeId, Uid};
 use crate::message::Target;
@@ -46,7 +46,7 @@ pub fn skip(records: usize, held: usize) -> Result<Skipped, Unavailable> {
     let link = Link::new(&mock.bootstrap_servers(), "", "", std::collections::BTreeMap::new(), "skipping");
     fill(&link, records, partitions)?;
     let mut mine = Mine::of(&NodeId::parse("n1").expect("a valid name"), 1, 1);
-    (0..held).for_each(|number| mine.hold(Stream::User(uid(records + number))));
+    (0..held).for_each(|number| mine.subscribe(Subscription::User(uid(records + number))));
     let skipped = judge(&link, records, partitions, &RwLock::new(mine))?;
     if skipped.records == records as u64 {
         Ok(skipped)

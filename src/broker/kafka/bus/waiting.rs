@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::record::{Delivered, Origin};
+use crate::broker::record::{Delivered, RecordOrigin};
 use crate::id::Uid;
 use crate::message::Receipt;
 
@@ -27,8 +27,8 @@ struct Answers {
     /// Number of receipts: one per part of the envelope and node.
     count: usize,
     /// Nodes that sent a receipt, and those of them that had a receiver.
-    nodes: HashSet<Origin>,
-    reached: HashSet<Origin>,
+    nodes: HashSet<RecordOrigin>,
+    reached: HashSet<RecordOrigin>,
     /// Users reported offline, with the number of reporting nodes.
     offline: HashMap<Uid, usize>,
     news: Arc<Notify>,
@@ -49,7 +49,7 @@ impl Waiting {
         Ticket { waiting: self, id }
     }
 
-    pub(super) fn answer(&self, from: Origin, delivered: Vec<Delivered>) {
+    pub(super) fn answer(&self, from: RecordOrigin, delivered: Vec<Delivered>) {
         let mut waiting = self.0.lock();
         for Delivered { id, receipt } in delivered {
             let Some(answers) = waiting.get_mut(&id) else { continue };
@@ -108,7 +108,7 @@ mod tests {
     fn answer(waiting: &Waiting, number: u16, delivered: u32, offline: &[&str]) {
         let offline = offline.iter().map(|uid| Uid::parse(uid).unwrap()).collect();
         let receipt = Receipt { delivered, full: 0, offline };
-        waiting.answer(Origin { number, life: 1 }, vec![Delivered { id: 5, receipt }]);
+        waiting.answer(RecordOrigin { number, life: 1 }, vec![Delivered { id: 5, receipt }]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -126,7 +126,7 @@ mod tests {
 
     use super::super::lines::Spot;
     use super::*;
-    use crate::broker::source::{Place, Record};
+    use crate::broker::source::{Record, RecordPosition};
 
     fn names(read: &Read, extent: Extent) -> Vec<(String, String)> {
         let headers = headers(read, "chat", "junk", extent);
@@ -140,7 +140,7 @@ mod tests {
             .insert(Header { key: "trace", value: Some("7") })
             .insert(Header { key: "skylark.reason", value: Some("an older one") });
         let around = Around { key: Some(Bytes::from_static(b"1074")), headers: Some(trace), timestamp: Some(17) };
-        let place = Place { line: Arc::from("a line"), offset: Some(9) };
+        let place = RecordPosition { line: Arc::from("a line"), offset: Some(9) };
         let record = Record { payload: Bytes::from_static(b"junk!"), place, tries: 0 };
         let read = Read { record, spot: Spot { partition: 3, offset: 9, reading: 1 }, around };
         let own = |name: &str, value: &str| (format!("skylark.{name}"), value.to_owned());

@@ -26,7 +26,7 @@ use super::super::native::{broker, leader_epoch, topic_id};
 use super::group::{Group, Shared, topic_of_commit};
 use super::lines::Spot;
 use crate::broker::Unavailable;
-use crate::broker::source::{Place, Record};
+use crate::broker::source::{Record, RecordPosition};
 
 /// Maximum number of records handed over at once, and the approximate maximum of their bytes.
 const MOST: usize = 256;
@@ -317,7 +317,7 @@ impl Poll {
             let cluster = self.cluster.as_deref().unwrap_or_default();
             line(cluster, (&self.topic, &id), spot.partition, epoch)
         });
-        let place = Place { line: Arc::clone(line), offset: u64::try_from(spot.offset).ok() };
+        let place = RecordPosition { line: Arc::clone(line), offset: u64::try_from(spot.offset).ok() };
         Read { record: Record { payload, place, tries: 0 }, spot, around }
     }
 

@@ -1,4 +1,4 @@
-//! The only connection on which a node publishes. Streams keep their order because all records use it.
+//! The only connection on which a node publishes. Subscriptions keep their order because all records use it.
 //!
 //! Unanswered commands of a broken connection are sent again on the next one with the same sequence numbers, so that
 //! receivers detect copies. Handles bytes and counts answers; independent of the record format.

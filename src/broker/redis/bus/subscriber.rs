@@ -18,7 +18,7 @@ use super::health::Health;
 use super::inbox::Inbox;
 use super::publisher::{Answer, Answers};
 use super::reconnect::Serve;
-use super::streams::Streams;
+use super::subscriptions::Subscriptions;
 
 /// Maximum number of streams per SUBSCRIBE.
 const CHUNK: usize = 1_000;
@@ -36,7 +36,7 @@ pub(super) struct Subscriber {
     names: Names,
     /// Channels of every node.
     base: Vec<String>,
-    streams: Arc<Streams>,
+    streams: Arc<Subscriptions>,
     inbox: Inbox,
     health: Arc<Health>,
     closing: watch::Receiver<bool>,
@@ -113,7 +113,7 @@ impl Subscriber {
     /// Creates the receiver of `base`, the channels of every node, and of `streams`.
     pub(super) fn new(
         (names, base): (Names, Vec<String>),
-        streams: Arc<Streams>,
+        streams: Arc<Subscriptions>,
         inbox: Inbox,
         health: Arc<Health>,
         closing: watch::Receiver<bool>,

@@ -27,7 +27,7 @@ use super::super::client::Client;
 use super::dead::DeadLetters;
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;
-use crate::broker::source::{Delay, Place, Record, Source};
+use crate::broker::source::{Delay, Record, RecordPosition, Source};
 use crate::telemetry::names;
 use crate::vital::Vitals;
 use keeper::Keeper;
@@ -211,7 +211,7 @@ impl Channel {
             bytes += payload.len();
             if *term == current {
                 self.given += 1;
-                let place = Place { line: Arc::clone(&self.line), offset: Some(self.given) };
+                let place = RecordPosition { line: Arc::clone(&self.line), offset: Some(self.given) };
                 records.push(Record { payload: payload.clone(), place, tries: 0 });
             } else {
                 lost += 1;
@@ -263,11 +263,11 @@ impl Source for Channel {
         self.next().boxed()
     }
 
-    fn still<'a>(&'a mut self, places: &'a [Place], tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
+    fn still<'a>(&'a mut self, places: &'a [RecordPosition], tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
         self.is_mine(places.len() as u64, tried).boxed()
     }
 
-    fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn settle<'a>(&'a mut self, places: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
         if !self.shared.tenure.lock().is_sure() {
             self.doubtful.increment(places.len() as u64);
         }

@@ -24,7 +24,7 @@ use super::super::connection::Connection;
 use super::dead::DeadLetters;
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;
-use crate::broker::source::{Place, Record, Source};
+use crate::broker::source::{Record, RecordPosition, Source};
 use entries::{Entry, Fields, Group, Id, claimed, counts, groups, read};
 use life::{Life, Lives};
 
@@ -265,13 +265,13 @@ impl Stream {
                 self.odd.push(id);
             }
             let tries = counts.get(&id).map_or(0, |count| count.saturating_sub(1));
-            let place = Place { line: Arc::clone(&self.line), offset };
+            let place = RecordPosition { line: Arc::clone(&self.line), offset };
             records.push(Record { payload: payload.unwrap_or_default(), place, tries });
         }
         records
     }
 
-    async fn acknowledge(&mut self, places: &[Place]) -> Result<(), Unavailable> {
+    async fn acknowledge(&mut self, places: &[RecordPosition]) -> Result<(), Unavailable> {
         let mut odd = self.odd.iter().copied();
         let ids: Vec<String> = places
             .iter()
@@ -386,7 +386,7 @@ impl Source for Stream {
         self.next().boxed()
     }
 
-    fn settle<'a>(&'a mut self, places: &'a [Place]) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn settle<'a>(&'a mut self, places: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
         async {
             if self.connection.is_some() && self.acknowledge(places).await.is_ok() {
                 return Ok(());

@@ -7,7 +7,7 @@ use crate::cli::plugin::test::cases::Step;
 use crate::cli::plugin::test::{cases, play, read};
 use crate::id::{ConnectionId, Room, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Target};
-use crate::plugin::trial::{Failed, Given, Stage};
+use crate::plugin::harness::{Failed, Given, Stage};
 use crate::plugin::{Call, Claim, Event, Identity, JoinRequest, Role, Transport};
 
 /// One input, used for every call.

@@ -7,7 +7,7 @@ use super::play::{Outcome, target};
 use super::words::{Pairs, Text};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Message, Publication, Target};
-use crate::plugin::trial::{Asked, Failed};
+use crate::plugin::harness::{Asked, Failed};
 use crate::plugin::{Account, Admission, Answer, Effect};
 
 /// One difference.

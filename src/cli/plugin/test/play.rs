@@ -13,7 +13,7 @@ use super::words::{Name, Pairs, Text};
 use crate::id::{ConnectionId, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Publisher, Target};
 use crate::plugin::fetch::{FetchError, FetchResponse};
-use crate::plugin::trial::{self, Asked, Exchange, Failed, Stage};
+use crate::plugin::harness::{self, Asked, Exchange, Failed, Stage};
 use crate::plugin::{
     Access, Admission, Answer, Call, Claim, Effect, Event, Identity, JoinRequest, Judgement, Presence, Refusal,
     Transport,
@@ -47,7 +47,7 @@ pub(super) struct Outcome {
 ///
 /// # Errors
 /// A number is not a valid connection id.
-pub(in crate::cli::plugin) fn surroundings(given: &Given) -> Result<trial::Given, String> {
+pub(in crate::cli::plugin) fn surroundings(given: &Given) -> Result<harness::Given, String> {
     let mut manifest = given.manifest.clone().unwrap_or_default();
     if let Some(settings) = &given.settings {
         manifest.insert("settings".to_owned(), Value::Table(settings.clone()));
@@ -57,7 +57,7 @@ pub(in crate::cli::plugin) fn surroundings(given: &Given) -> Result<trial::Given
     }
     let people = given.online.iter().flatten().zip(1..);
     let kv = given.kv.iter().flat_map(|pairs| &pairs.0);
-    Ok(trial::Given {
+    Ok(harness::Given {
         manifest: Table::from_iter(manifest),
         now: given.now.map_or(NOW, |Name(moment)| moment.0),
         seed: given.random.unwrap_or_default(),

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::node::Filter;
-use crate::node::cluster::list::Place;
+use crate::node::cluster::list::PageStart;
 use crate::protocol::Form;
 
 /// Seven users on three nodes, some of them on two. Every second one is in the lobby.
-async fn crowd() -> (Several, Vec<Client>) {
+async fn crowd() -> (Several, Vec<TestClient>) {
     let mut several = Several::new(3).await;
     let mut clients = Vec::new();
     for (who, numbers) in
@@ -32,13 +32,13 @@ async fn connections_of_all_nodes_are_one_list_by_page_and_by_cursor() {
         for size in [1, 2, 3, 100] {
             let (mut by_page, mut by_cursor) = (Vec::new(), Vec::new());
             for page in 0..=all.len() / size {
-                let found = node.list_connections(&Filter::default(), Place::Skip(page * size), size).await;
+                let found = node.list_connections(&Filter::default(), PageStart::Skip(page * size), size).await;
                 assert_eq!((found.counts.connections, found.missing.len()), (10, 0));
                 by_page.extend(found.rows.iter().map(|seen| seen.cid.as_u64()));
             }
             let mut after = 0;
             loop {
-                let found = node.list_connections(&Filter::default(), Place::After(after), size).await;
+                let found = node.list_connections(&Filter::default(), PageStart::After(after), size).await;
                 assert!(found.rows.len() <= size);
                 by_cursor.extend(found.rows.iter().map(|seen| seen.cid.as_u64()));
                 let Some(next) = found.next else { break };
@@ -56,7 +56,7 @@ async fn a_user_on_several_nodes_is_listed_once_with_all_its_devices() {
         for size in [1, 2, 100] {
             let (mut seen, mut after) = (Vec::new(), 0);
             loop {
-                let found = several.node(asked).list_users(&Filter::default(), Place::After(after), size).await;
+                let found = several.node(asked).list_users(&Filter::default(), PageStart::After(after), size).await;
                 seen.extend(found.rows.into_iter().map(|user| (user.uid.to_string(), user.connections)));
                 let Some(next) = found.next else { break };
                 after = next.as_u64();
@@ -73,11 +73,11 @@ async fn a_user_on_several_nodes_is_listed_once_with_all_its_devices() {
 async fn filters_hold_on_every_node() {
     let (several, _clients) = crowd().await;
     let lobby = Filter { room: Some(room("lobby")), ..Filter::default() };
-    let found = several.node(1).list_connections(&lobby, Place::Skip(0), 100).await;
+    let found = several.node(1).list_connections(&lobby, PageStart::Skip(0), 100).await;
     assert_eq!((found.counts.connections, found.rows.len()), (6, 6));
     assert!(found.rows.iter().all(|seen| seen.rooms.contains(&room("lobby"))));
     let one = Filter { uid: Some(uid("c")), ..Filter::default() };
-    let found = several.node(1).list_users(&one, Place::Skip(0), 100).await;
+    let found = several.node(1).list_users(&one, PageStart::Skip(0), 100).await;
     assert_eq!((found.rows.len(), found.rows[0].connections), (1, 2));
     let facts = &found.rows[0].devices[1];
     assert_eq!(
@@ -93,16 +93,16 @@ async fn rooms_of_all_nodes_are_summed() {
     for size in [1, 4, 100] {
         let (mut by_page, mut by_cursor) = (Vec::new(), Vec::new());
         for page in 0..=expected.len() / size {
-            let found = several.node(2).list_rooms(Place::Skip(page * size), size).await;
+            let found = several.node(2).list_rooms(PageStart::Skip(page * size), size).await;
             assert_eq!(found.counts, 6, "exact, as one answer of each node holds all");
             by_page.extend(found.rows);
         }
-        let mut place = Place::Skip(0);
+        let mut place = PageStart::Skip(0);
         loop {
             let found = several.node(2).list_rooms(place, size).await;
             by_cursor.extend(found.rows);
             let Some(next) = found.next else { break };
-            place = Place::After(next);
+            place = PageStart::After(next);
         }
         let all: Vec<_> = expected.iter().map(|(name, n)| (room(name), *n)).collect();
         assert_eq!((&by_page, &by_cursor), (&all, &all), "{size} at a time");
@@ -127,11 +127,11 @@ async fn members_of_a_room_come_in_pages_to_plugins() {
 async fn a_node_that_is_gone_is_named_and_the_rest_is_listed() {
     let (several, _clients) = crowd().await;
     several.shared.deafen(&id(2));
-    let found = several.node(1).list_connections(&Filter::default(), Place::Skip(0), 100).await;
+    let found = several.node(1).list_connections(&Filter::default(), PageStart::Skip(0), 100).await;
     assert_eq!((found.rows.len(), found.missing), (7, vec![id(2)]));
     several.kill(2);
     several.pass(TTL + RENEWAL).await;
-    let found = several.node(1).list_connections(&Filter::default(), Place::Skip(0), 100).await;
+    let found = several.node(1).list_connections(&Filter::default(), PageStart::Skip(0), 100).await;
     assert_eq!((found.rows.len(), found.missing), (7, vec![]), "its entries vanish with its lease");
     assert_eq!(several.node(1).members().await.len(), 2);
 }
@@ -145,8 +145,8 @@ async fn an_answer_that_would_be_too_long_comes_in_parts() {
     for user in 0..60 {
         clients.push(several.connect(2, &format!("u{user:02}"), &rooms).await);
     }
-    let found = several.node(1).list_connections(&Filter::default(), Place::Skip(0), 100).await;
+    let found = several.node(1).list_connections(&Filter::default(), PageStart::Skip(0), 100).await;
     assert_eq!((found.rows.len(), found.next, found.missing.len()), (60, None, 0));
-    let users = several.node(1).list_users(&Filter::default(), Place::Skip(0), 100).await;
+    let users = several.node(1).list_users(&Filter::default(), PageStart::Skip(0), 100).await;
     assert_eq!(users.rows.len(), 60);
 }

@@ -30,7 +30,7 @@ impl Dice {
 
 /// A client with its state in the model.
 struct Tracked {
-    client: Client,
+    client: TestClient,
     number: u16,
     user: u64,
     room: u64,
@@ -160,7 +160,7 @@ async fn survivors_take_over_what_fallen_nodes_leave_behind() {
     let listed = world
         .several
         .node(survivor)
-        .list_connections(&Default::default(), super::super::list::Place::Skip(0), 1000)
+        .list_connections(&Default::default(), super::super::list::PageStart::Skip(0), 1000)
         .await;
     assert_eq!((listed.rows.len(), listed.missing.len()), (world.clients.len(), 0));
 }

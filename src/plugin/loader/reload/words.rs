@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::super::trust::Trust;
 use super::{Loader, Patience};
 use crate::plugin::calls::snapshot::states::{Entry, State};
-use crate::plugin::{Status, Word, WordFault};
+use crate::plugin::{PluginCommand, PluginCommandFault, Status};
 use crate::telemetry::names;
 
 /// Command to the loader.
@@ -21,13 +21,13 @@ pub(in crate::plugin) enum Command {
     /// Check each file by these trust rules from now on.
     Trust(Trust, oneshot::Sender<()>),
     /// An operator command to one plugin.
-    Word(Arc<str>, Word, oneshot::Sender<Result<Status, WordFault>>),
+    Operator(Arc<str>, PluginCommand, oneshot::Sender<Result<Status, PluginCommandFault>>),
 }
 
 impl Command {
     /// True if it has to wait until the loader is free.
     pub(super) fn needs_files(&self) -> bool {
-        !matches!(self, Self::Word(_, Word::Disable | Word::RollBack | Word::Readmit, _))
+        !matches!(self, Self::Operator(_, PluginCommand::Disable | PluginCommand::RollBack | PluginCommand::Readmit, _))
     }
 }
 
@@ -55,17 +55,17 @@ impl Loader {
                 let _ = done.send(());
                 looked
             }
-            Command::Word(name, Word::Enable, answer) => {
+            Command::Operator(name, PluginCommand::Enable, answer) => {
                 let enabled = self.enable(&name).await;
                 let _ = answer.send(enabled.and_then(|()| self.status(&name)));
                 Ok(())
             }
-            Command::Word(name, Word::Reload, answer) => {
+            Command::Operator(name, PluginCommand::Reload, answer) => {
                 let reloaded = self.reload(&name).await;
                 let _ = answer.send(reloaded.and_then(|()| self.status(&name)));
                 Ok(())
             }
-            Command::Word(_, Word::Disable | Word::RollBack | Word::Readmit, _) => {
+            Command::Operator(_, PluginCommand::Disable | PluginCommand::RollBack | PluginCommand::Readmit, _) => {
                 self.obey_at_once(command).await;
                 Ok(())
             }
@@ -86,40 +86,41 @@ impl Loader {
 
     /// Executes a command that needs no file.
     pub(super) async fn obey_at_once(&mut self, command: Command) {
-        let Command::Word(name, word, answer) = command else { return };
+        let Command::Operator(name, word, answer) = command else { return };
         let done = match word {
-            Word::Disable => self.disable(&name),
-            Word::RollBack if !self.plugins.contains_key(&name) => Err(WordFault::Unknown),
-            Word::RollBack => {
+            PluginCommand::Disable => self.disable(&name),
+            PluginCommand::RollBack if !self.plugins.contains_key(&name) => Err(PluginCommandFault::Unknown),
+            PluginCommand::RollBack => {
                 let reason = "rolled back by the operator".to_owned();
-                self.roll_back(&name, reason).await.map_err(WordFault::Unfit)
+                self.roll_back(&name, reason).await.map_err(PluginCommandFault::Unfit)
             }
-            Word::Readmit => self.readmit(&name),
-            Word::Enable | Word::Reload => return,
+            PluginCommand::Readmit => self.readmit(&name),
+            PluginCommand::Enable | PluginCommand::Reload => return,
         };
         let _ = answer.send(done.and_then(|()| self.status(&name)));
     }
 
     /// Serves all sources again, including those that its versions have set apart.
-    fn readmit(&self, name: &Arc<str>) -> Result<(), WordFault> {
-        let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()).ok_or(WordFault::Unknown)?;
+    fn readmit(&self, name: &Arc<str>) -> Result<(), PluginCommandFault> {
+        let entry =
+            self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()).ok_or(PluginCommandFault::Unknown)?;
         entry.versions().for_each(|version| version.breaker.readmit());
         tracing::info!(plugin = %name, "the operator lets in again the sources that the plugin has set apart");
         Ok(())
     }
 
-    fn status(&self, name: &Arc<str>) -> Result<Status, WordFault> {
+    fn status(&self, name: &Arc<str>) -> Result<Status, PluginCommandFault> {
         let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref());
-        entry.map(Entry::status).ok_or(WordFault::Unknown)
+        entry.map(Entry::status).ok_or(PluginCommandFault::Unknown)
     }
 
     /// Takes the plugin out of service, even if it is a guard. The entry is kept for `enable`.
-    fn disable(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
-        let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
+    fn disable(&mut self, name: &Arc<str>) -> Result<(), PluginCommandFault> {
+        let plugin = self.plugins.get_mut(name).ok_or(PluginCommandFault::Unknown)?;
         if plugin.is_parked() {
             return Ok(());
         }
-        let entry = plugin.entry.take().ok_or(WordFault::Unknown)?;
+        let entry = plugin.entry.take().ok_or(PluginCommandFault::Unknown)?;
         let guarded = entry.live().is_some_and(|live| live.roles.iter().any(|role| live.is_gate(*role)));
         tracing::warn!(
             plugin = %name, before = entry.live().map(|live| live.mark.hash.as_ref()), guarded = guarded || entry.shut().is_some(),
@@ -137,17 +138,19 @@ impl Loader {
     }
 
     /// Restores the entry that `disable` took out, and then applies changes on disk.
-    async fn enable(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
-        let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
+    async fn enable(&mut self, name: &Arc<str>) -> Result<(), PluginCommandFault> {
+        let plugin = self.plugins.get_mut(name).ok_or(PluginCommandFault::Unknown)?;
         let Some(entry) = plugin.entry.clone() else { return Ok(()) };
         let Some(parked) = entry.parked() else {
             let off = matches!(entry.state, State::SwitchedOff);
-            let fault = || WordFault::Unfit(format!("{name}.toml says enabled = false: change it there"));
+            let fault = || PluginCommandFault::Unfit(format!("{name}.toml says enabled = false: change it there"));
             return if off { Err(fault()) } else { Ok(()) };
         };
         if let Some(live) = parked.live() {
             if let Some((key, owner)) = self.clash(live) {
-                return Err(WordFault::Unfit(format!("it owns the key {key:?}, which plugin {owner} owns by now")));
+                return Err(PluginCommandFault::Unfit(format!(
+                    "it owns the key {key:?}, which plugin {owner} owns by now"
+                )));
             }
             if let Err(failure) = live.warm().await {
                 tracing::warn!(plugin = %name, %failure, "the plugin is not warm");
@@ -164,17 +167,17 @@ impl Loader {
     }
 
     /// Tries the files on disk again, regardless of earlier results.
-    async fn reload(&mut self, name: &Arc<str>) -> Result<(), WordFault> {
-        let plugin = self.plugins.get_mut(name).ok_or(WordFault::Unknown)?;
+    async fn reload(&mut self, name: &Arc<str>) -> Result<(), PluginCommandFault> {
+        let plugin = self.plugins.get_mut(name).ok_or(PluginCommandFault::Unknown)?;
         if plugin.is_parked() {
-            return Err(WordFault::Unfit("it is disabled: enable it first".to_owned()));
+            return Err(PluginCommandFault::Unfit("it is disabled: enable it first".to_owned()));
         }
         plugin.retry();
         self.apply_pending(name).await;
         self.publish_one(name);
         let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref());
         match entry.and_then(|entry| entry.rejected.as_ref()) {
-            Some(rejected) => Err(WordFault::Unfit(format!("its file is refused: {}", rejected.reason))),
+            Some(rejected) => Err(PluginCommandFault::Unfit(format!("its file is refused: {}", rejected.reason))),
             None => Ok(()),
         }
     }

@@ -111,7 +111,7 @@ async fn keys_change_while_the_node_runs() {
     let bench = Bench::new();
     assert_eq!(bench.get("/rooms").await.status, 200);
     let keys = vec![ApiKey { name: "eyes".into(), key: "secret".into(), scopes: vec![Scope::Read] }];
-    let api = config::Api { keys, insecure: false };
+    let api = config::ApiSettings { keys, insecure: false };
     bench.fake.config.store(Arc::new(Config { api, ..bench.config.clone() }));
     assert_eq!(bench.get("/rooms").await.status, 401);
 }

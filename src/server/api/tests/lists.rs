@@ -1,7 +1,7 @@
 //! Pages, cursors, filters and counts; status pages of the node.
 
 use super::*;
-use crate::node::{PluginState, Rejected, Status, Word};
+use crate::node::{PluginCommand, PluginState, Rejected, Status};
 
 /// 1074 on two devices, 1075 on one, 1076 on one; 1074's phone and 1076 are in the lobby.
 async fn crowd() -> Bench {
@@ -201,11 +201,11 @@ async fn plugin_command_reaches_the_host_and_returns_the_status() {
     let bench = Bench::new();
     bench.fake.set_plugins(vec![Status { name: "gate".into(), state: PluginState::Live, ..Status::default() }]);
     for (word, meant) in [
-        ("enable", Word::Enable),
-        ("disable", Word::Disable),
-        ("reload", Word::Reload),
-        ("rollback", Word::RollBack),
-        ("readmit", Word::Readmit),
+        ("enable", PluginCommand::Enable),
+        ("disable", PluginCommand::Disable),
+        ("reload", PluginCommand::Reload),
+        ("rollback", PluginCommand::RollBack),
+        ("readmit", PluginCommand::Readmit),
     ] {
         let told = bench.post(&format!("/plugins/gate/{word}"), "").await.data();
         assert_eq!((&told["name"], &told["state"]), (&"gate".into(), &"live".into()));

@@ -40,7 +40,7 @@ use web::Web;
 pub use web::{Asked, Exchange};
 
 /// A file that was read and compiled, and can be called any number of times.
-pub struct Trial {
+pub struct PluginHarness {
     env: Env,
     source: Source,
     component: Result<Component, Vec<String>>,
@@ -93,8 +93,8 @@ pub struct Failed {
     pub words: String,
 }
 
-impl Trial {
-    /// Reads and compiles a file. A file that does not compile is refused by each [`Trial::begin`].
+impl PluginHarness {
+    /// Reads and compiles a file. A file that does not compile is refused by each [`PluginHarness::begin`].
     ///
     /// # Errors
     /// [`TrialError`]: the file cannot be read, or the engine cannot be created.

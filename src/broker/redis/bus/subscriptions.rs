@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::broker::Stream;
+use crate::broker::Subscription;
 
 /// Subscriptions of one node.
 #[derive(Debug)]
-pub(super) struct Streams {
+pub(super) struct Subscriptions {
     linger: Duration,
     inner: Mutex<Inner>,
     /// Notified when there are commands to send.
@@ -23,11 +23,11 @@ pub(super) struct Streams {
 
 #[derive(Debug, Default)]
 struct Inner {
-    wanted: AHashMap<Stream, Wanted>,
-    /// Streams to subscribe, in order.
-    asked: VecDeque<Stream>,
-    /// Streams to unsubscribe, each with its time, in order.
-    lingering: VecDeque<(Instant, Stream)>,
+    wanted: AHashMap<Subscription, Wanted>,
+    /// Subscriptions to subscribe, in order.
+    asked: VecDeque<Subscription>,
+    /// Subscriptions to unsubscribe, each with its time, in order.
+    lingering: VecDeque<(Instant, Subscription)>,
 }
 
 #[derive(Debug)]
@@ -38,13 +38,13 @@ struct Wanted {
     until: Option<Instant>,
 }
 
-impl Streams {
+impl Subscriptions {
     pub(super) fn new(linger: Duration) -> Self {
         Self { linger, inner: Mutex::default(), changed: Notify::new() }
     }
 
     /// Subscribes to `stream` and returns a watch for its confirmation.
-    pub(super) fn want(&self, stream: Stream) -> watch::Receiver<bool> {
+    pub(super) fn want(&self, stream: Subscription) -> watch::Receiver<bool> {
         let mut inner = self.inner.lock();
         if let Some(wanted) = inner.wanted.get_mut(&stream) {
             wanted.until = None;
@@ -59,7 +59,7 @@ impl Streams {
     }
 
     /// Unsubscribes from `stream` after the linger time.
-    pub(super) fn leave(&self, stream: &Stream) {
+    pub(super) fn leave(&self, stream: &Subscription) {
         let until = Instant::now() + self.linger;
         let mut inner = self.inner.lock();
         let Some(wanted) = inner.wanted.get_mut(stream) else { return };
@@ -73,16 +73,16 @@ impl Streams {
     }
 
     /// Takes up to `most` streams to subscribe.
-    pub(super) fn take_asked(&self, most: usize) -> Vec<Stream> {
+    pub(super) fn take_asked(&self, most: usize) -> Vec<Subscription> {
         let mut inner = self.inner.lock();
         let count = inner.asked.len().min(most);
-        let asked: Vec<Stream> = inner.asked.drain(..count).collect();
+        let asked: Vec<Subscription> = inner.asked.drain(..count).collect();
         // Skips streams that were unsubscribed before they were asked for.
         asked.into_iter().filter(|stream| inner.wanted.contains_key(stream)).collect()
     }
 
     /// Takes up to `most` streams whose linger time is over. Also returns the time of the next one.
-    pub(super) fn take_left(&self, most: usize) -> (Vec<Stream>, Option<Instant>) {
+    pub(super) fn take_left(&self, most: usize) -> (Vec<Subscription>, Option<Instant>) {
         let now = Instant::now();
         let mut left = Vec::new();
         let mut inner = self.inner.lock();
@@ -101,7 +101,7 @@ impl Streams {
     }
 
     /// Marks `stream` as confirmed by Redis.
-    pub(super) fn confirm(&self, stream: &Stream) {
+    pub(super) fn confirm(&self, stream: &Subscription) {
         if let Some(wanted) = self.inner.lock().wanted.get(stream) {
             wanted.confirmed.send_replace(true);
         }
@@ -124,13 +124,13 @@ impl Streams {
 mod tests {
     use super::*;
 
-    fn user(uid: &str) -> Stream {
-        Stream::User(uid.parse().unwrap())
+    fn user(uid: &str) -> Subscription {
+        Subscription::User(uid.parse().unwrap())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_is_asked_for_once_and_let_go_after_its_time() {
-        let streams = Streams::new(Duration::from_secs(5));
+        let streams = Subscriptions::new(Duration::from_secs(5));
         let (first, second) = (streams.want(user("a")), streams.want(user("a")));
         assert_eq!(streams.take_asked(10), [user("a")]);
         assert!(streams.take_asked(10).is_empty());
@@ -154,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_break_all_of_it_is_asked_for_again() {
-        let streams = Streams::new(Duration::ZERO);
+        let streams = Subscriptions::new(Duration::ZERO);
         let watcher = streams.want(user("a"));
         let _other = streams.want(user("b"));
         streams.take_asked(10);
