@@ -155,5 +155,5 @@ fn an_open_api_beyond_loopback_is_refused_at_the_start() {
 async fn an_open_api_may_be_asked_for_and_the_log_says_so() {
     let listeners = ["address: 0.0.0.0:0\nserves: [ws, api, metrics]"];
     let gateway = Setup::default().listeners(&listeners).yaml("api:\n  insecure: true").start();
-    assert!(gateway.log().contains("insecure"), "{}", gateway.log());
+    gateway.said("insecure").await;
 }

@@ -41,7 +41,7 @@ async fn a_reload_does_not_open_the_api_of_a_listener_that_waits_for_a_restart()
     rewrite(&gateway, "0.0.0.0:0", "127.0.0.1:0");
     hang_up(&gateway, KEPT).await;
     assert_eq!(gateway.post("/send", message).await.status, 401);
-    assert!(gateway.log().contains("until the node starts again it keeps the old listeners[0].address"));
+    gateway.said("until the node starts again it keeps the old listeners[0].address").await;
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn a_key_that_manages_rooms_does_not_command_plugins() {
     };
     let keys = format!("api:\n  keys:\n{}{}", key("rooms", "read, manage"), key("deploy", "plugins"));
     let gateway = Setup::default().yaml(&keys).start();
-    assert!(gateway.log().contains("has `manage` without `plugins`"), "{}", gateway.log());
+    gateway.said("has `manage` without `plugins`").await;
     let mut http = gateway.http().await;
     for (name, status) in [("rooms", 403), ("deploy", 200)] {
         http.headers = vec![("x-api-key", format!("{name}-secret-0123456789"))];

@@ -132,7 +132,7 @@ async fn a_rollback_that_cannot_outlive_the_node_is_told() {
     gateway = gateway.again();
     let (done, told) = say(&gateway, &["list"]);
     assert!(done && told.contains("what was rolled back to is lost: what was kept of it cannot be read"), "{told}");
-    assert!(gateway.log().contains("the file that was rolled back is tried again"), "{}", gateway.log());
+    gateway.said("the file that was rolled back is tried again").await;
 }
 
 fn say(gateway: &Gateway, arguments: &[&str]) -> (bool, String) {
