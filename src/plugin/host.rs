@@ -72,6 +72,7 @@ impl WasmHost {
             let mut watch = Watch::new();
             watch.arm(loader.dir());
             loader.look(Patience::Now).await.map_err(|error| LoadError::Dir { path: config.dir.clone(), error })?;
+            env.serve();
             tasks.spawn(vitals.run("plugin watcher", keep_fresh(loader, watch, config.rescan, stopped.clone())));
         }
         let (queue, events) = Queue::new();

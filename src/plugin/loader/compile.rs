@@ -8,6 +8,7 @@ mod child;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
@@ -34,6 +35,9 @@ struct Inner {
     limits: CompileLimits,
     cache: Option<Cache>,
     turn: Semaphore,
+    /// True once the node serves. Until then it has nothing to protect from a compile, and a busy machine must not
+    /// delay its start.
+    gives_way: AtomicBool,
 }
 
 impl Compiler {
@@ -44,7 +48,13 @@ impl Compiler {
         limits: CompileLimits,
     ) -> Self {
         let fingerprint = fingerprint(&engine);
-        Self(Arc::new(Inner { engine, fingerprint, place, limits, cache, turn: Semaphore::new(1) }))
+        let (turn, gives_way) = (Semaphore::new(1), AtomicBool::new(false));
+        Self(Arc::new(Inner { engine, fingerprint, place, limits, cache, turn, gives_way }))
+    }
+
+    /// Makes later compiles run only on otherwise idle cores, because the node serves from now on.
+    pub(in crate::plugin) fn give_way(&self) {
+        self.0.gives_way.store(true, Ordering::Relaxed);
     }
 
     /// The compiled form of `bytes`; `hash` is their hash.
@@ -79,7 +89,10 @@ impl Compiler {
 
     async fn write(&self, bytes: &Arc<[u8]>, draft: Draft) -> Result<(Draft, String), Fault> {
         let sum = match self.0.place {
-            CompileIn::Child => child::compile(bytes, &self.0.limits, self.0.fingerprint, draft.file()).await?,
+            CompileIn::Child => {
+                let gives_way = self.0.gives_way.load(Ordering::Relaxed);
+                child::compile(bytes, &self.0.limits, self.0.fingerprint, draft.file(), gives_way).await?
+            }
             CompileIn::ThisProcess => {
                 let (inner, bytes, mut file) = (Arc::clone(&self.0), Arc::clone(bytes), draft.file().try_clone()?);
                 let written = tokio::task::spawn_blocking(move || compile_to(&inner.engine, &bytes, &mut file)).await;

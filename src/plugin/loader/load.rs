@@ -128,6 +128,11 @@ impl Env {
         self.told.lock().entry(Arc::clone(plugin)).or_default().clone()
     }
 
+    /// The node serves from now on: compiles give way to it.
+    pub(in crate::plugin) fn serve(&self) {
+        self.compiler.give_way();
+    }
+
     /// Why the time limits of plugins do not hold, if so.
     pub(in crate::plugin) fn fault(&self) -> Option<String> {
         self.ticker.fault(Instant::now())

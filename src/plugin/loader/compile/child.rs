@@ -4,7 +4,7 @@
 //! maps. Standard error carries the digest of the code, or the reason of a refusal.
 //!
 //! The child sets its own limits before it reads. The parent only watches the clock. All slow work happens in the
-//! child, which runs only on otherwise idle cores.
+//! child. While the node serves, the child runs only on otherwise idle cores.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -30,7 +30,6 @@ const COMMAND: &str = "compile-plugin";
 const REFUSED: i32 = 3;
 /// Exit code if the code could not be written, with the error on standard error.
 const UNWRITTEN: i32 = 4;
-const LOWEST_PRIORITY: i32 = 19;
 /// Most bytes of standard error that are read. At most [`MAX_TOLD_CHARS`] characters of them are reported.
 const MAX_WORDS: u64 = 16 << 10;
 const MAX_TOLD_CHARS: usize = 2_000;
@@ -89,18 +88,26 @@ fn bound(limits: ChildLimits) -> io::Result<()> {
     setrlimit(Resource::Data, at_most(limits.memory, 0))?;
     setrlimit(Resource::Fsize, at_most(limits.memory, 0))?;
     setrlimit(Resource::Cpu, at_most(limits.cpu, LAST_SECONDS))?;
-    // Best effort: without it, compiling only disturbs other work more.
-    let _ = rustix::process::nice(LOWEST_PRIORITY);
     Ok(())
 }
 
-/// The parent's part: has a child compile `bytes` to `out` and returns the digest of the code.
+/// The parent's part: has a child compile `bytes` to `out` and returns the digest of the code. With `gives_way` the
+/// child runs only on otherwise idle cores.
 ///
 /// # Errors
 /// Why it does not compile, or the limit that the child reached.
-pub(super) async fn compile(bytes: &[u8], limits: &CompileLimits, engine: u64, out: &File) -> Result<String, Fault> {
+pub(super) async fn compile(
+    bytes: &[u8],
+    limits: &CompileLimits,
+    engine: u64,
+    out: &File,
+    gives_way: bool,
+) -> Result<String, Fault> {
     let child =
         start(limits, engine, out).await.map_err(|error| Fault::Refused(format!("no compiler process: {error}")))?;
+    if gives_way {
+        child.id().into_iter().for_each(give_way);
+    }
     let Ok((words, status)) = timeout(limits.wall, fed(child, bytes)).await else {
         return Err(Fault::Refused(format!("compiling it took more than {:?} (plugins.compile.wall)", limits.wall)));
     };
@@ -125,9 +132,7 @@ async fn start(limits: &CompileLimits, engine: u64, out: &File) -> io::Result<Ch
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     // The spawning thread blocks until the program is loaded, so it must not be a worker thread.
-    let child = tokio::task::spawn_blocking(move || command.spawn()).await.map_err(io::Error::other)??;
-    child.id().into_iter().for_each(give_way);
-    Ok(child)
+    tokio::task::spawn_blocking(move || command.spawn()).await.map_err(io::Error::other)?
 }
 
 /// Sends the bytes to the child, and waits for its standard error and its exit.
