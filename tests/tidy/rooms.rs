@@ -11,13 +11,13 @@ use super::{SOURCES, none, own};
 
 /// Modules of `src/plugin`, lowest room first. The modules of one row may import each other.
 const ROOMS: &[&[&str]] = &[
-    // What the node gives to plugins, and what every room may use. It imports no room.
+    // Services of the node for plugins, and modules that every room may use. They import no room.
     &["digest", "fetch", "kv", "options", "owners", "time"],
     &["guest"],
     &["imports"],
     &["calls"],
     &["loader"],
-    // What the node calls.
+    // Entry points for the node.
     &["check", "host", "harness"],
 ];
 

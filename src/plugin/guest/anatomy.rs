@@ -1,4 +1,4 @@
-//! What a component exports and imports, as the inspection of its file found it.
+//! Exports and imports of a component, as found by the inspection of its file.
 
 use std::collections::BTreeSet;
 

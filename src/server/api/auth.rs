@@ -29,10 +29,11 @@ impl KeyNumber {
 }
 
 impl Keys<'_> {
-    /// Admits a request whose key has the scope, and returns its key. Without configured keys every request passes.
+    /// Admits a request whose key has the scope, and returns its key. Without configured keys a request passes, unless
+    /// a web page of another origin may have sent it.
     ///
     /// # Errors
-    /// 401 without a known key, 403 without the scope. The error never contains the key.
+    /// 401 without a known key, 403 without the scope or from a web page. The error never contains the key.
     pub(super) fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<Option<KeyNumber>, Problem> {
         let Self(config::ApiSettings { keys, insecure }) = self;
         if keys.is_empty() {
