@@ -130,13 +130,13 @@ async fn run_with(loaded: Loaded, vitals: Vitals) -> Result<End, AppError> {
     let _ = writeln!(io::stdout(), "{}", app.banner);
     let stop = app.serve(&mut signals, &vitals).await;
     if let Stop::Failed(failure) = &stop {
-        tracing::error!(task = %failure.task, %failure, "a task that must live has ended: the node drains and exits");
+        tracing::error!(task = %failure.task, %failure, "vital task ended: the node drains and exits");
         app.node.set_ailing(&Arc::from("the node"), Some(format!("{failure}: it drains and exits")));
     }
     tokio::select! {
         biased;
         signal = cut_short(&signals) => {
-            tracing::warn!("told to end once more: what has not drained is cut");
+            tracing::warn!("second stop signal: the remaining connections and tasks are aborted");
             return Ok(End::Cut(signal));
         }
         () = app.drain(&vitals) => {}
@@ -163,7 +163,7 @@ async fn cut_short(signals: &Signals) -> i32 {
         tokio::select! {
             biased;
             signal = signals.end_again() => return signal,
-            () = hangups.hangup() => tracing::warn!("the node drains: the configuration is not read again"),
+            () = hangups.hangup() => tracing::warn!("SIGHUP ignored: the node is draining"),
         }
     }
 }
@@ -182,11 +182,11 @@ async fn end_of_start(stop: Stop, starting: &mut Starting) -> Result<End, AppErr
 fn give_up(stop: Stop) -> End {
     match stop {
         Stop::Told => {
-            tracing::info!("told to end before the node was ready");
+            tracing::info!("stop signal received before the node was ready");
             End::NotStarted
         }
         Stop::Failed(failure) => {
-            tracing::error!(task = %failure.task, %failure, "a task that must live has ended: the node does not start");
+            tracing::error!(task = %failure.task, %failure, "vital task ended: the node does not start");
             End::Failed(failure)
         }
     }
@@ -270,7 +270,7 @@ impl App {
         }
         // The same applies to the join.
         if let Ok(Err(why)) = timeout(FIRST_JOIN, node.join_cluster()).await {
-            tracing::warn!(%why, "the node is not of the cluster yet");
+            tracing::warn!(%why, "cluster not joined yet; retrying");
         }
 
         warn_of_closed_rooms(&config, &node);
@@ -328,7 +328,7 @@ impl App {
         vitals.release();
         self.server.stop_accepting();
         if !self.intakes.drain(deadline).await {
-            tracing::warn!("drain: an intake did not end in time, its last records stay unsettled");
+            tracing::warn!("drain: an intake did not end in time; its last records stay unacknowledged");
         }
         self.node.drain(drain.step_percent, deadline).await;
         self.hub.stop().await;
@@ -342,7 +342,7 @@ impl App {
         self.plugin_tasks.stop().await;
         self.upkeep.shutdown().await;
         if timeout(LAST_CALL, self.node.leave_cluster()).await.is_err() {
-            tracing::warn!("drain: the engine of the bus did not answer the goodbye");
+            tracing::warn!("drain: the bus engine did not confirm that the node left the cluster");
         }
         tracing::info!("drained");
     }
@@ -362,27 +362,24 @@ fn about(telemetry: &Telemetry, listeners: &Listeners, config: &Config) -> About
 fn raise_descriptors(config: &Config) {
     let (before, now) = Descriptors::raise();
     if before != now {
-        tracing::info!(from = before.limit(), to = now.limit(), "limit of file descriptors raised");
+        tracing::info!(from = before.limit(), to = now.limit(), "file descriptor limit raised");
     }
     if let Some(shortage) = now.shortage(config.limits.connections) {
-        tracing::warn!("{shortage}");
+        tracing::warn!(%shortage, "too few file descriptors for limits.connections");
     }
 }
 
 /// Warns about settings that are valid but rarely intended.
 fn warn_of(config: &Config) {
     if config.api.keys.is_empty() {
-        tracing::warn!(
-            insecure = config.api.insecure,
-            "the push API is open: whoever reaches it may push (api.keys is empty)"
-        );
+        tracing::warn!(insecure = config.api.insecure, "push API is open: api.keys is empty, so every caller may push");
     }
-    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    config.warnings().iter().for_each(|warning| tracing::warn!(%warning, "configuration warning"));
 }
 
 fn warn_of_closed_rooms(config: &Config, node: &Node) {
     let is_access = |status: &Status| status.state == PluginState::Live && status.roles.contains(&"access");
     if let Some(warning) = config.closed_rooms(node.plugins().iter().any(is_access)) {
-        tracing::warn!("{warning}");
+        tracing::warn!(%warning, "configuration warning");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::claim::Refusal;
 use crate::code::Code;
 use crate::id::NodeId;
-use crate::message::{Position, Receipt};
+use crate::message::{MAX_HOPS, Position, Receipt};
 use crate::protocol::TooLarge;
 
 /// Result of one publication.
@@ -60,7 +60,7 @@ pub enum Fate {
         /// Largest size of a record.
         most: usize,
     },
-    /// A chain of plugin pushes was longer than [`crate::message::MAX_HOPS`].
+    /// A chain of plugin pushes was longer than [`MAX_HOPS`].
     TooManyHops,
     /// The broker did not confirm the message in time. It was not accepted and is not stored. Copies already in flight
     /// are not recalled: none, some or all of them may still arrive, each at most once.
@@ -114,14 +114,14 @@ impl fmt::Display for Fate {
             Self::Rejected { refusal, .. } => f.write_str(&refusal.reason),
             Self::Dropped { .. } => f.write_str("dropped"),
             Self::Unjudged(Unjudged { plugin, .. }) => {
-                write!(f, "plugin {plugin} could not judge it, and it went to nobody: try again later")
+                write!(f, "plugin {plugin} could not judge the message, so it was not sent: try again later")
             }
             Self::TooLarge(too_large) => too_large.fmt(f),
             Self::TooLargeForBroker { bytes, most } => {
                 write!(f, "expected at most {most} bytes in a record of the broker, got {bytes}")
             }
-            Self::TooManyHops => f.write_str("expected fewer hops between plugins"),
-            Self::Unavailable => f.write_str("the broker did not take it in time, it may arrive all the same"),
+            Self::TooManyHops => write!(f, "expected at most {MAX_HOPS} hops between plugins, got more"),
+            Self::Unavailable => f.write_str("the broker did not confirm the message in time: it may still arrive"),
         }
     }
 }
@@ -148,14 +148,14 @@ mod tests {
                 "expected at most 8 bytes in a record of the broker, got 9",
                 true,
             ),
-            (Fate::TooManyHops, "508", "expected fewer hops between plugins", true),
+            (Fate::TooManyHops, "508", "expected at most 4 hops between plugins, got more", true),
             (
                 Fate::Unjudged(unjudged),
                 "503",
-                "plugin guard could not judge it, and it went to nobody: try again later",
+                "plugin guard could not judge the message, so it was not sent: try again later",
                 true,
             ),
-            (Fate::Unavailable, "503", "the broker did not take it in time, it may arrive all the same", true),
+            (Fate::Unavailable, "503", "the broker did not confirm the message in time: it may still arrive", true),
         ];
         for (fate, code, words, is_failure) in rows {
             assert_eq!(

@@ -74,7 +74,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The certificate is unusable.
-    #[error("listeners: no TLS on {address}: {source}")]
+    #[error("listeners: cannot use TLS on {address}: {source}")]
     Tls {
         /// The listener's address.
         address: SocketAddr,

@@ -219,7 +219,7 @@ impl Session {
     fn message(&mut self, data: &Entries, holder: Option<Holder<'_>>, rules: &Rules) -> Result<Vec<Action>, Refusal> {
         let uid = user(holder)?;
         if !rules.publish {
-            return Err(Refusal::new(Code::FORBIDDEN, "clients may not publish here"));
+            return Err(Refusal::new(Code::FORBIDDEN, "clients may not publish: clients.publish is off"));
         }
         let said = chat::parse(data, uid)?;
         self.waiting = Waiting::Publish;
@@ -228,7 +228,7 @@ impl Session {
 
     fn handled(&self, answer: Option<Answer>, key: String, is_bound: bool, now: i64, rules: &Rules) -> Vec<Action> {
         let Some(Answer { code, message, data }) = answer else {
-            let words = format!("key: nobody here answers {:?}", shortened(&key));
+            let words = format!("key: no plugin handles {:?}", shortened(&key));
             return vec![reply(&key, Code::NOT_FOUND, words, Entries::new(), now)];
         };
         let mut actions = Vec::with_capacity(2);

@@ -74,7 +74,7 @@ pub enum TelemetryError {
         source: std::io::Error,
     },
     /// Another logger or recorder is already installed in this process.
-    #[error("the process has a log already")]
+    #[error("a logger or metrics recorder is already installed")]
     Twice,
 }
 

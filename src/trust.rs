@@ -64,7 +64,7 @@ fn config(ca: &Path, key: &str) -> Result<Arc<ClientConfig>, String> {
         }
     }
     if roots.is_empty() {
-        return Err(format!("there are no certificates to trust: install the system's, or set {key}"));
+        return Err(format!("no trusted certificates: install the system's bundle, or set {key}"));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)

@@ -24,7 +24,7 @@ pub(super) fn banner(node: &str, addresses: &[ListenerAddress], intakes: &[Intak
     for plugin in plugins {
         let _ = writeln!(text, "  plugin   {} ({}) {}", plugin.name, plugin.roles.join(", "), plugin.state.as_str());
         if let Some(rejected) = &plugin.rejected {
-            let _ = writeln!(text, "           its newest file does not serve: {}", rejected.reason);
+            let _ = writeln!(text, "           its newest file is refused: {}", rejected.reason);
         }
     }
     text.push_str("ready");

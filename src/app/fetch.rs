@@ -84,21 +84,21 @@ impl Network {
         let url = &request.url;
         let found: Vec<SocketAddr> = lookup_host((url.host.as_str(), url.port))
             .await
-            .map_err(|error| FetchError::Unreachable(format!("{url}: no address: {error}")))?
+            .map_err(|error| FetchError::Unreachable(format!("{url}: the host name does not resolve: {error}")))?
             .collect();
         let permitted: Vec<_> = found.iter().filter(|found| request.networks.permits(found.ip())).collect();
         if let (true, Some(first)) = (permitted.is_empty(), found.first()) {
             let (plugin, address) = (&request.plugin, first.ip());
             return Err(FetchError::Denied(format!(
-                "{url} is at {address}, which is not public: grant it in {plugin}.toml under [http]: private = [\"{address}\"]"
+                "{url} is at {address}, which is not a public address: grant it in {plugin}.toml under [http]: private = [\"{address}\"]"
             )));
         }
-        let mut why = format!("{url}: no address");
+        let mut why = format!("{url}: the host name has no address");
         for address in permitted.into_iter().take(MAX_ADDRESSES) {
             match timeout(DIAL, self.connect(url, *address)).await {
                 Ok(Ok(sender)) => return Ok((sender, address.ip())),
                 Ok(Err(error)) => why = format!("{url} at {address}: {error}"),
-                Err(_) => why = format!("{url} at {address}: no connection in {DIAL:?}"),
+                Err(_) => why = format!("{url} at {address}: no connection within {DIAL:?}"),
             }
         }
         Err(FetchError::Unreachable(why))
@@ -185,7 +185,7 @@ async fn read(answer: Response<hyper::body::Incoming>, request: &FetchRequest) -
         if error.is::<LengthLimitError>() {
             FetchError::TooLarge
         } else {
-            FetchError::Broken(format!("{}: the answer ended early: {error}", request.url))
+            FetchError::Broken(format!("{}: the response ended early: {error}", request.url))
         }
     })?;
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();

@@ -69,7 +69,7 @@ pub(super) fn reserver(
     }
     let files = FileIds::new(&node.state);
     let (floor, why) = match node.state.as_os_str().is_empty() {
-        true => (seed(now), "node.state names no folder".to_owned()),
+        true => (seed(now), "node.state is empty".to_owned()),
         false => match files.open(node.number, seed(now)) {
             Ok(()) => return Ok(supplied(Arc::new(files))),
             Err(error @ FileError::Unfit { .. }) => return Err(error),
@@ -78,8 +78,8 @@ pub(super) fn reserver(
     };
     tracing::warn!(
         why,
-        "ids are not reserved and begin at the clock: they repeat after a restart if the clock went back, or if the node \
-         gave out more than 1024 a second on average"
+        "ids are not reserved and start from the clock: they may repeat after a restart if the clock was set back, or if \
+         the node gave out more than 1024 a second on average"
     );
     ids.grant(floor..SEQUENCE_END);
     Ok(None)
@@ -102,12 +102,12 @@ impl Reserver {
         let begin = self.ask(self.size, false).await?;
         let end = begin.saturating_add(self.size);
         if begin >= SEQUENCE_END {
-            let why = format!("the numbers of node {} are used up: give the node another node.number", self.number);
+            let why = format!("the numbers of node {} are used up: set another node.number", self.number);
             return Err(Unavailable { engine: "ids", why });
         }
         if SEQUENCE_END - begin < SCARCE {
             let left = SEQUENCE_END - begin;
-            tracing::warn!(number = self.number, left, "few ids are left: give the node another node.number soon");
+            tracing::warn!(number = self.number, left, "few ids are left: set another node.number soon");
         }
         self.bound = end;
         self.since = Instant::now();
@@ -144,7 +144,7 @@ impl Reserver {
                     }
                     Err(why) => {
                         let left = self.ids.left();
-                        tracing::warn!(%why, left, "no block of ids is reserved");
+                        tracing::warn!(%why, left, "reserving a block of ids failed; retrying");
                         node.set_ailing(&way, (left == 0).then(|| format!("no id is left: {why}")));
                         sleep(backoff.wait()).await;
                         continue;
@@ -159,7 +159,7 @@ impl Reserver {
                 () = sleep(REMINDER) => {
                     is_due = false;
                     if let Err(why) = self.ask(0, false).await {
-                        tracing::debug!(%why, "the store is not reminded of the bound of the ids");
+                        tracing::debug!(%why, "sending the bound of the ids to the store failed");
                     }
                 }
             }

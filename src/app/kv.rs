@@ -79,6 +79,6 @@ fn writes(commit: &Commit) -> Vec<SpaceWrite<'_>> {
 
 /// Hides the address and the errors of the engine from plugins and their clients.
 fn unavailable(error: &Unavailable) -> KvError {
-    tracing::debug!(%error, "a plugin's keys cannot be had");
+    tracing::debug!(%error, "access to the keys of a plugin failed");
     KvError::Unavailable(format!("{} does not answer", error.engine))
 }

@@ -40,7 +40,7 @@ impl App {
         self.reopen_log().await;
         match self.prepare().await {
             Ok(prepared) => self.commit(prepared),
-            Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+            Err(error) => tracing::error!(%error, "reload failed: the configuration is unchanged"),
         }
     }
 
@@ -49,7 +49,7 @@ impl App {
         let telemetry = Arc::clone(&self.telemetry);
         let opened = spawn_blocking(move || telemetry.reopen()).await;
         if let Ok(Err(error)) = opened {
-            tracing::error!(%error, "the log file stays as it was");
+            tracing::error!(%error, "reopening the log file failed: the previous file stays in use");
         }
     }
 
@@ -73,7 +73,7 @@ impl App {
         self.config.store(Arc::clone(&config));
         self.engine.reconfigure(&config);
         warn_of_closed_rooms(&config, &self.node);
-        tracing::info!(taken = ?changes.live, needs_restart = ?changes.needs_restart, "configuration read again");
+        tracing::info!(taken = ?changes.live, needs_restart = ?changes.needs_restart, "configuration reloaded");
     }
 }
 

@@ -35,7 +35,7 @@ impl<'a> Fields<'a> {
     fn varint(&mut self) -> Result<u64, FrameError> {
         let mut value = 0;
         for shift in (0..70).step_by(7) {
-            let (&byte, rest) = self.0.split_first().ok_or_else(|| malformed("a body that ends too soon"))?;
+            let (&byte, rest) = self.0.split_first().ok_or_else(|| malformed("a truncated body"))?;
             self.0 = rest;
             value |= u64::from(byte & 0x7f) << shift.min(63);
             if byte < 0x80 {

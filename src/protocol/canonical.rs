@@ -54,7 +54,7 @@ fn add_entry(entries: &mut Entries, field: &'static str, body: &[u8]) -> Result<
 fn text(bytes: &[u8]) -> Result<String, FrameError> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),
-        Err(_) => Err(FrameError::Protobuf("a text that is no UTF-8".to_owned())),
+        Err(_) => Err(FrameError::Protobuf("text that is not UTF-8".to_owned())),
     }
 }
 

@@ -173,7 +173,7 @@ fn render(path: &[Step], key: Option<&str>) -> String {
     for step in path {
         match step {
             Step::Key(key) => push_key(&mut text, key),
-            Step::Index(index) => write!(text, "[{index}]").expect("a String takes everything"),
+            Step::Index(index) => write!(text, "[{index}]").expect("writing to a String does not fail"),
         }
     }
     if let Some(key) = key {

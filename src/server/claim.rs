@@ -53,10 +53,10 @@ pub(super) struct Presented {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadHandshake {
     /// The page is not on the listener's list.
-    #[error("origin: {0} is not allowed here")]
+    #[error("origin: {0} is not allowed on this listener")]
     ForeignPage(String),
     /// The token is in a cookie without an Origin, so another site could have triggered the request.
-    #[error("origin: expected one with a token in a cookie, got none")]
+    #[error("origin: expected an Origin header with a token in a cookie, got none")]
     CookieWithoutPage,
     /// A part of the handshake is malformed.
     #[error("{0}")]

@@ -105,10 +105,10 @@ async fn run(mut driver: Box<Driver>) {
     let Driver { permit, connection, .. } = *driver;
     let cid = connection.id().as_u64();
     if ended.is_err() {
-        tracing::error!(cid, "a connection's task panicked");
+        tracing::error!(cid, "connection task panicked");
     }
     Box::pin(permit.gateway().node.detach(&connection)).await;
-    tracing::debug!(cid, closed = ?connection.closed(), "gone");
+    tracing::debug!(cid, closed = ?connection.closed(), "disconnected");
 }
 
 /// Turns the client away when the node refuses the connection. No queue exists yet, but a fresh socket accepts a few
@@ -236,7 +236,7 @@ impl Driver {
         let form = self.connection.form().unwrap_or(self.arrival.form);
         if form.coding != coding {
             if self.may_tell() {
-                tracing::debug!(cid = self.connection.id().as_u64(), %form, "a frame of the other coding");
+                tracing::debug!(cid = self.connection.id().as_u64(), %form, "frame has the wrong coding");
             }
             return Some(Disconnect::PROTOCOL_ERROR);
         }
@@ -254,7 +254,11 @@ impl Driver {
             Err(error) => {
                 heard("invalid");
                 if self.may_tell() {
-                    tracing::debug!(cid = self.connection.id().as_u64(), error = without_value(&error), "not a frame");
+                    tracing::debug!(
+                        cid = self.connection.id().as_u64(),
+                        error = without_value(&error),
+                        "invalid frame"
+                    );
                 }
                 Some(tcp::fault(&error))
             }

@@ -76,7 +76,7 @@ async fn accept(gateway: &Arc<Gateway>, door: Door, mut stop: watch::Receiver<bo
             Err(e) if is_of_one_connection(&e) => {}
             Err(e) => {
                 metrics::counter!(names::ACCEPT_FAILED).increment(1);
-                trouble.tell(|untold| tracing::warn!(error = %e, untold, "cannot accept for a moment"));
+                trouble.tell(|untold| tracing::warn!(error = %e, untold, "accept failed; retrying"));
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -113,7 +113,7 @@ fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &D
     let entrance = gateway.descriptors.entrance(&stream, &config.listeners[at]);
     if entrance != Entrance::Open {
         let limit = gateway.descriptors.limit();
-        crowd.tell(|untold| tracing::warn!(limit, untold, "clients are refused: file descriptors are short"));
+        crowd.tell(|untold| tracing::warn!(limit, untold, "clients refused: too few file descriptors are left"));
     }
     if entrance == Entrance::Shut {
         refused(peer, "descriptors");

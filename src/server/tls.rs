@@ -99,13 +99,13 @@ impl Certificate {
     /// The reason label of the metric: `tls`, or `tls_time` after a timeout.
     pub(super) async fn welcome(&self, tcp: TcpStream, limit: Duration) -> Result<Stream, &'static str> {
         let stream = Stream::secured(tcp, self.config.load_full()).map_err(|error| {
-            tracing::error!(%error, "no TLS session can be made");
+            tracing::error!(%error, "creating a TLS session failed");
             "tls"
         })?;
         match tokio::time::timeout(limit, stream.handshake()).await {
             Ok(Ok(())) => Ok(stream),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "tls handshake");
+                tracing::debug!(%error, "TLS handshake failed");
                 if error.kind() == io::ErrorKind::InvalidData {
                     // The alert names the reason. Closing the socket over unread bytes would lose it.
                     crate::node::Socket::shutdown(&stream, false);

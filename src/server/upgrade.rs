@@ -99,7 +99,7 @@ pub(super) async fn serve(permit: ConnectionPermit, stream: Stream, peer: Socket
     let stream = parts.io.into_inner().into_inner();
     if let Err(error) = ended {
         if may_tell(peer.ip()) {
-            tracing::debug!(%peer, error = capped(&error.to_string()), "http connection ended");
+            tracing::debug!(%peer, error = capped(&error.to_string()), "HTTP connection failed");
         }
         // A malformed request was answered. Bytes after it must not turn the answer into a reset.
         if error.is_parse() {

@@ -85,7 +85,7 @@ impl Session {
             && !matches!(purpose, Purpose::First(_))
             && *holder.uid != admission.uid
         {
-            let words = format!("token: expected one of user {}, got another user's", holder.uid);
+            let words = format!("token: expected a token of user {}, got one of another user", holder.uid);
             return vec![deny(purpose.key(), Refusal::new(Code::FORBIDDEN, words), now)];
         }
         let (purpose, facts) = match purpose {

@@ -19,7 +19,7 @@ pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Refusal> {
     let action = optional(data, "action").unwrap_or(DEFAULT_ACTION);
     // A client that could send this action could end another client's session.
     if action == KICK_ACTION {
-        return Err(Refusal::new(Code::FORBIDDEN, format!("action: {KICK_ACTION} is the node's own")));
+        return Err(Refusal::new(Code::FORBIDDEN, format!("action: {KICK_ACTION} is reserved for the node")));
     }
     let refused = |fault: FieldFault| invalid(fault.to_string());
     let text = |field| optional(data, field).unwrap_or_default().to_owned();

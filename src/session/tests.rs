@@ -371,7 +371,7 @@ fn a_message_that_was_not_published_is_answered_with_its_fate() {
     let mut session = bound_as("1078");
     let unjudged = Unjudged { plugin: "guard".into(), reason: "used up its CPU time".into(), waits: false };
     let rows = [
-        (Fate::TooManyHops, "508", "message: expected fewer hops between plugins"),
+        (Fate::TooManyHops, "508", "message: expected at most 4 hops between plugins, got more"),
         (
             Fate::TooLargeForBroker { bytes: 9, most: 8 },
             "413",
@@ -380,9 +380,9 @@ fn a_message_that_was_not_published_is_answered_with_its_fate() {
         (
             Fate::Unjudged(unjudged),
             "503",
-            "message: plugin guard could not judge it, and it went to nobody: try again later",
+            "message: plugin guard could not judge the message, so it was not sent: try again later",
         ),
-        (Fate::Unavailable, "503", "message: the broker did not take it in time, it may arrive all the same"),
+        (Fate::Unavailable, "503", "message: the broker did not confirm the message in time: it may still arrive"),
     ];
     for (fate, code, message) in rows {
         said(on(&mut session, sent("message", &[("to", "user:1")])));
@@ -454,7 +454,7 @@ fn bad_data_is_answered_with_its_field() {
         ("message", &[("to", "1074")], "400", "to: expected user:<uid> or room:<name>, got \"1074\""),
         ("message", &[("to", "user:")], "400", "to: expected a non-empty string, got \"\""),
         ("message", &[("to", "user:a,b")], "400", "to: expected no comma or control character, got \"a,b\""),
-        ("message", &[("to", "room:r"), ("action", "999")], "403", "action: 999 is the node's own"),
+        ("message", &[("to", "room:r"), ("action", "999")], "403", "action: 999 is reserved for the node"),
         (
             "message",
             &[("to", "user:1"), ("id", "-1")],
@@ -478,7 +478,10 @@ fn publishing_may_be_off() {
     let mut session = bound_as("1");
     let rules = Rules { publish: false, ..RULES };
     let reply = only_reply(session.on(sent("message", &[("to", "user:2")]), NOW, &rules));
-    assert_eq!((reply.code.as_str(), reply.message.as_str()), ("403", "clients may not publish here"));
+    assert_eq!(
+        (reply.code.as_str(), reply.message.as_str()),
+        ("403", "clients may not publish: clients.publish is off")
+    );
 }
 
 #[test]

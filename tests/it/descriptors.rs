@@ -40,7 +40,7 @@ async fn thousand_arrivals_at_256_descriptors_leave_api_health_and_metrics_answe
         let service = if n % 2 == 0 { "cim" } else { "cim-tcp" };
         crowd.push(TcpStream::connect(gateway.address(service)).await.unwrap());
     }
-    gateway.said("file descriptors are short").await;
+    gateway.said("too few file descriptors are left").await;
     let used = in_use(&gateway);
     assert!(used <= 240, "{used} of 256");
     // The connected client is served, by requests on open and on new connections.
@@ -74,7 +74,7 @@ async fn thousand_arrivals_at_256_descriptors_leave_api_health_and_metrics_answe
     };
     let mut late = within("room for a client", welcome).await;
     assert_eq!(late.reply().await["code"], "200");
-    let lines = gateway.log().matches("file descriptors are short").count();
+    let lines = gateway.log().matches("too few file descriptors are left").count();
     assert!(lines < 20, "{lines} lines say the same");
 }
 
@@ -107,7 +107,7 @@ async fn soft_limit_is_raised_to_the_hard_one_and_too_few_are_told() {
     let few = "limits:\n  connections: 100000000";
     let gateway = Setup::default().yaml(few).soft_descriptors(128).start();
     assert!(soft_limit(&gateway) > 128);
-    gateway.said("limit of file descriptors raised").await;
+    gateway.said("file descriptor limit raised").await;
     gateway.said("fewer than limits.connections (100000000): raise nofile to 100000576").await;
     let told = gateway.folder.command("check").output().unwrap();
     let printed = String::from_utf8_lossy(&told.stdout);

@@ -78,6 +78,6 @@ async fn start_with_invalid_ids_file_fails() {
 #[tokio::test]
 async fn node_without_a_folder_for_its_ids_says_so_and_runs() {
     let node = Setup::default().yaml("node: {id: n1, state: \"\"}").start();
-    node.said("ids are not reserved and begin at the clock").await;
+    node.said("ids are not reserved and start from the clock").await;
     cid(&node, "1074").await;
 }

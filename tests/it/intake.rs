@@ -151,7 +151,7 @@ async fn every_act_reaches_whom_it_names_in_both_codings_and_kinds() {
             (letters.len() == 2).then_some(letters)
         });
         for letter in letters.await {
-            assert_eq!(letter["reason"], "Sid: nobody knows node nowhere", "{letter}");
+            assert_eq!(letter["reason"], "Sid: unknown node nowhere", "{letter}");
         }
     }
 }

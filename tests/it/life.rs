@@ -100,7 +100,7 @@ async fn sigterm_ends_a_node_that_compiles_and_its_compiler() {
     let compiler = compiler.await;
     node.signal(Signal::TERM);
     assert_eq!(node.exit().await.code(), Some(0), "{}", node.log());
-    assert!(node.log().contains("told to end before the node was ready"), "{}", node.log());
+    assert!(node.log().contains("stop signal received before the node was ready"), "{}", node.log());
     within("the end of the compiler", async { while is_running(compiler) {} }).await;
 }
 
@@ -114,7 +114,7 @@ async fn sigint_ends_a_node_that_waits_for_its_engine() {
     let _silent = within("the node's dial", engine.accept()).await.unwrap();
     node.signal(Signal::INT);
     assert_eq!(node.exit().await.code(), Some(0), "{}", node.log());
-    assert!(node.log().contains("told to end before the node was ready"), "{}", node.log());
+    assert!(node.log().contains("stop signal received before the node was ready"), "{}", node.log());
 }
 
 /// The running child processes of a process.

@@ -9,7 +9,7 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::tls::Pair;
 use crate::support::wire::Form;
 
-const KEPT: &str = "the configuration stays as it was";
+const KEPT: &str = "reload failed: the configuration is unchanged";
 
 fn rewrite(gateway: &Gateway, from: &str, to: &str) {
     let text = std::fs::read_to_string(gateway.folder.config()).unwrap();
@@ -56,7 +56,7 @@ async fn a_reload_with_an_unreadable_certificate_changes_nothing() {
     hang_up(&gateway, KEPT).await;
     assert_ne!(gateway.post("/send/sendList", three.clone()).await.status, 200, "nothing of the file was taken");
     std::fs::write(&key, pem).unwrap();
-    hang_up(&gateway, "configuration read again").await;
+    hang_up(&gateway, "configuration reloaded").await;
     assert_eq!(gateway.post("/send/sendList", three).await.status, 200);
 }
 

@@ -15,8 +15,8 @@ use crate::support::token::Claims;
 use crate::support::wire::{Form, Frame};
 
 /// The `tls` lines of the log that the tests wait for.
-const TAKEN: &str = "a new certificate serves";
-const KEPT: &str = "the certificate stays as it was";
+const TAKEN: &str = "certificate renewed";
+const KEPT: &str = "certificate renewal failed: the previous certificate stays in use";
 
 fn start() -> Gateway {
     Setup::default().all_devices().tls(Pair::new()).start()
@@ -121,7 +121,7 @@ fn a_pair_that_does_not_serve_is_told_before_the_start() {
     };
     let words = said("serve");
     assert!(
-        words.contains("listeners: no TLS on 127.0.0.1:0: expected a private key in PEM form in key.pem"),
+        words.contains("listeners: cannot use TLS on 127.0.0.1:0: expected a private key in PEM form in key.pem"),
         "{words}"
     );
     let words = said("check");

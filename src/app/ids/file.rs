@@ -92,7 +92,7 @@ fn read(path: &Path) -> Result<Option<u64>, FileError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => "bytes that are no text".to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => "bytes that are not UTF-8".to_owned(),
         Err(error) => return Err(FileError::Io { path: path.to_owned(), error }),
     };
     match text.trim_end().parse() {

@@ -99,7 +99,7 @@ fn a_fault_names_field_expectation_and_value() {
         (r#"{"sender":true}"#, "sender: expected a non-empty string, got true"),
         (r#"{"content":5}"#, "content: expected an object or a string, got 5"),
         (r#"{"content":[]}"#, "content: expected an object or a string, got an array"),
-        (r#"{"content":{"text":"\ud800"}}"#, "content.text: expected a string, got an escape that is no character"),
+        (r#"{"content":{"text":"\ud800"}}"#, "content.text: expected a string, got an escape that is not a character"),
         (r#"{"content":{"a b":"1","a b":"2"}}"#, "content.\"a b\": expected the key once, got it twice"),
         (r#"{"extra":"x"}"#, "extra: expected an object, got \"x\""),
         (r#"{"extra":-0.5}"#, "extra: expected an object, got -0.5"),
@@ -128,7 +128,7 @@ fn faults_below_the_top_have_a_path() {
     assert_eq!(list(r#"[{"receiver":"a"},{}]"#), "[1].receiver: expected a non-empty string, got nothing");
     assert_eq!(
         list(r#"[{"content":{"a":"\udc00"}}]"#),
-        "[0].content.a: expected a string, got an escape that is no character"
+        "[0].content.a: expected a string, got an escape that is not a character"
     );
 
     let many = |body: &str| words(send_to_uids(body.as_bytes(), &LIMITS).err());

@@ -37,7 +37,7 @@ impl<'a> Raw<'a> {
         // The grammar is checked, so only unpaired surrogates can fail.
         serde_json::from_str(self.0)
             .map(Cow::Owned)
-            .map_err(|_| Mismatch::new("a string", "an escape that is no character"))
+            .map_err(|_| Mismatch::new("a string", "an escape that is not a character"))
     }
 
     /// Reads a name that may be written as a number, because PHP sends both.
@@ -207,6 +207,6 @@ mod tests {
         assert_eq!(entry("{ \"a b\" : [ 1 , \" \\\" } \" ] }").unwrap(), r#"{"a b":[1," \" } "]}"#);
         assert!(Raw("[[[]]]").entry(3).is_ok());
         assert_eq!(got(Raw("[[[[]]]]").entry(3)), "x: expected at most 32 levels of nesting, got more");
-        assert_eq!(got(Raw(r#""\ud800""#).entry(3)), "x: expected a string, got an escape that is no character");
+        assert_eq!(got(Raw(r#""\ud800""#).entry(3)), "x: expected a string, got an escape that is not a character");
     }
 }

@@ -39,7 +39,7 @@ impl Api {
             return Err(fault("query", "uid or ip", "neither"));
         }
         let Some(chosen) = self.node.choose(uid.as_ref(), ip).await else {
-            let text = "no node takes connections now: all are full, draining or gone";
+            let text = "no node accepts connections: all are full, draining or unreachable";
             return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
         };
         let address = self.address_of(&chosen);

@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(answer.status(), 503);
         assert_eq!(
             text(answer).await,
-            r#"{"code":503,"message":"message: the broker did not take it in time, it may arrive all the same"}"#
+            r#"{"code":503,"message":"message: the broker did not confirm the message in time: it may still arrive"}"#
         );
         let answer = one(&ended(Fate::TooLarge(TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 })));
         assert_eq!(answer.status(), 413);

@@ -181,7 +181,7 @@ const fn get(path: &'static str, access: Access, action: Action) -> Route {
 fn not_found(path: &str, serves: &[Service]) -> Problem {
     let status = hyper::StatusCode::NOT_FOUND;
     if path == USER_INFO {
-        return Problem::new(status, "user info does not belong here: ask your own user service");
+        return Problem::new(status, "path: user info is not part of this API: use your own user service");
     }
     let shown: String = path.chars().take(MAX_SHOWN).collect();
     let near = near(path, serves);
@@ -275,7 +275,7 @@ mod tests {
             ("/publish/send", "path: expected a path of docs/reference/http-api.md, got"),
             ("/health", "path: expected /health/live or /health/ready, got \"/health\""),
             ("/nowhere/at/all", "path: expected a path of docs/reference/http-api.md, got \"/nowhere/at/all\""),
-            ("/login/getUserinfo", "user info does not belong here: ask your own user service"),
+            ("/login/getUserinfo", "path: user info is not part of this API: use your own user service"),
         ] {
             let (status, message) = fault(&Method::POST, typed, &[Service::Api]);
             assert_eq!(status, 404);

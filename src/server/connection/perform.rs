@@ -89,15 +89,15 @@ impl Driver {
         let frame = protocol::encode(form, ServerFrame::Reply(&reply)).or_else(|error| {
             // The client chooses the key: it may be long, hold any bytes, and repeat at any rate.
             if self.may_tell() {
-                tracing::debug!(key = capped(&reply.key), %error, "an answer does not fit its frame");
+                tracing::debug!(key = capped(&reply.key), %error, "reply does not fit a frame");
             }
-            let message = format!("the answer does not fit a frame: {error}");
+            let message = format!("the reply does not fit a frame: {error}");
             let short = Reply { code: Code::INTERNAL.to_string(), message, data: Default::default(), ..reply };
             protocol::encode(form, ServerFrame::Reply(&short))
         });
         match frame {
             Ok(frame) => drop::<bool>(self.connection.send(frame).await),
-            Err(error) if self.may_tell() => tracing::debug!(%error, "no answer fits a frame"),
+            Err(error) if self.may_tell() => tracing::debug!(%error, "error reply does not fit a frame"),
             Err(_) => {}
         }
     }

@@ -158,7 +158,7 @@ impl Batch {
                     if entry.unjudged < MAX_TRIES {
                         continue;
                     }
-                    let words = format!("msg[{place}]: not judged in {MAX_TRIES} tries: {}", unjudged.reason);
+                    let words = format!("msg[{place}]: not judged after {MAX_TRIES} tries: {}", unjudged.reason);
                     Some(Poison::new(Why::Unjudged, words))
                 }
                 Fate::Rejected { .. } | Fate::Dropped { .. } => {
@@ -171,7 +171,7 @@ impl Batch {
                 }
                 Fate::Accepted { unknown_nodes, .. } => {
                     let names: Vec<&str> = unknown_nodes.iter().map(NodeId::as_str).collect();
-                    Some(Poison::new(Why::UnknownNode, format!("Sid: nobody knows node {}", names.join(", "))))
+                    Some(Poison::new(Why::UnknownNode, format!("Sid: unknown node {}", names.join(", "))))
                 }
                 fate @ (Fate::TooLarge(_) | Fate::TooLargeForBroker { .. }) => {
                     Some(Poison::new(Why::TooLarge, format!("msg[{place}]: {fate}")))
@@ -241,7 +241,7 @@ fn read(record: &Record, limits: &PushLimits, intake: &Arc<str>) -> Result<Vec<P
 }
 
 fn never_settled(tries: u32) -> String {
-    format!("expected to be settled within {MAX_TRIES} tries, came {tries} times before")
+    format!("expected to be processed within {MAX_TRIES} tries, was read {tries} times before")
 }
 
 /// A record up to this size cannot hold a message too large for a dialect.

@@ -96,7 +96,7 @@ impl Line {
                 tracing::warn!(
                     intake = &*self.name,
                     left,
-                    "drained before what was read was judged and taken by the bus: it is left unsettled"
+                    "drain ended before all records were processed: the rest stays unacknowledged"
                 );
                 self.source.abandon(left, self.delay.unwrap_or(Delay::Engine));
                 return;
@@ -119,7 +119,7 @@ impl Line {
                 Ok(false) => return true,
                 Err(unavailable) => {
                     self.ails(&unavailable);
-                    if self.wait(&mut patience, Delay::Engine, "nobody can say whose the records are").await {
+                    if self.wait(&mut patience, Delay::Engine, "the owner of the records cannot be checked").await {
                         continue;
                     }
                     return false;
@@ -139,11 +139,11 @@ impl Line {
                 self.meters.failed();
                 self.wait(&mut patience, Delay::Bus, "the bus is unavailable").await
             } else if answered.paused.is_some() {
-                self.wait(&mut patience, Delay::Plugin, "a plugin can judge nothing").await
+                self.wait(&mut patience, Delay::Plugin, "a plugin cannot judge messages").await
             } else {
                 // The filter judges other records, so only this record is retried soon, to avoid blocking those behind
                 // it.
-                self.wait(&mut alone, Delay::Plugin, "a plugin failed on a record").await
+                self.wait(&mut alone, Delay::Plugin, "a plugin failed for a record").await
             };
             if !goes_on {
                 return false;
@@ -184,7 +184,7 @@ impl Line {
                 line,
                 offset,
                 reason,
-                "records buried as dead letters, the first:"
+                "records dead-lettered; the fields name the first"
             );
         }
         true
@@ -192,7 +192,7 @@ impl Line {
 
     /// Waits before a retry; `false` if the node drains and the retries are used up.
     async fn wait(&mut self, patience: &mut Patience, delay: Delay, why: &str) -> bool {
-        tracing::debug!(intake = &*self.name, why, "records wait");
+        tracing::debug!(intake = &*self.name, why, "records wait for a retry");
         self.delayed(Some(delay));
         if *self.stop.borrow() != Stop::No {
             patience.last_tries += 1;
@@ -225,10 +225,10 @@ impl Line {
         self.is_paused = why.is_some();
         self.meters.paused(self.is_paused);
         match why {
-            Some(why) => tracing::warn!(intake = &*self.name, why, "an intake waits: nothing it reads can be judged"),
-            None => tracing::info!(intake = &*self.name, "an intake goes on: a plugin judges again"),
+            Some(why) => tracing::warn!(intake = &*self.name, why, "intake paused: a plugin cannot judge messages"),
+            None => tracing::info!(intake = &*self.name, "intake resumed"),
         }
-        self.node.set_ailing(&self.way, why.map(|_| "it waits for a plugin that can judge nothing".to_owned()));
+        self.node.set_ailing(&self.way, why.map(|_| "paused: a plugin cannot judge messages".to_owned()));
     }
 
     fn is_well(&self) {
@@ -240,7 +240,7 @@ impl Line {
         self.meters.up(false);
         self.meters.failed();
         let why = capped(&unavailable.to_string());
-        tracing::warn!(intake = &*self.name, why, "intake");
+        tracing::warn!(intake = &*self.name, why, "intake engine is unavailable");
         self.node.set_ailing(&self.way, Some(why));
     }
 }

@@ -281,7 +281,7 @@ async fn rejected_record_is_settled_and_unknown_node_is_buried() {
     let here = json!({"Sid": "here", "msg": [{"action": "x"}]}).to_string();
     let nowhere = json!({"Sid": "here,nowhere", "msg": [{"action": "y"}]}).to_string();
     bench.give(vec![chat(1, &["bad", "good"]), chat(2, &["quiet"]), record(3, here), record(4, nowhere)]).await;
-    assert_eq!(bench.asked().await, Asked::Buried(4, "Sid: nobody knows node nowhere".into()));
+    assert_eq!(bench.asked().await, Asked::Buried(4, "Sid: unknown node nowhere".into()));
     assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2, 3, 4]));
     assert_eq!(bench.published(), [["good", "x", "y"]]);
 }
@@ -301,7 +301,7 @@ async fn intake_waits_without_settling_while_a_filter_is_unavailable() {
     bench.give(vec![chat(1, &["any"]), chat(2, &["any"])]).await;
     bench.give(vec![chat(3, &["next"])]).await;
     assert_eq!([bench.asked().await, bench.asked().await], [Asked::Kept, Asked::Kept], "time passes, records wait");
-    assert_eq!(bench.ails().unwrap(), "intake kafka chat: it waits for a plugin that can judge nothing");
+    assert_eq!(bench.ails().unwrap(), "intake kafka chat: paused: a plugin cannot judge messages");
     assert!(bench.published().is_empty());
     bench.fake.judge_anew("any", Judgement::Pass { replaced_by: Vec::new() });
     let mut asked = bench.asked().await;
@@ -346,7 +346,7 @@ async fn record_after_five_tries_is_buried_and_the_next_are_read() {
     bench.give(vec![again(chat(1, &["killer"])), again(chat(2, &["a"])), chat(3, &["b"])]).await;
     assert_eq!(
         bench.asked().await,
-        Asked::Buried(1, "expected to be settled within 5 tries, came 5 times before".into())
+        Asked::Buried(1, "expected to be processed within 5 tries, was read 5 times before".into())
     );
     let settled = [bench.asked().await, bench.asked().await, bench.asked().await];
     assert_eq!(settled, [1, 2, 3].map(|offset| Asked::Settled(vec![offset])), "one by one");

@@ -97,11 +97,11 @@ impl Certificate {
         let outcome = match read(&self.files, self.is_http) {
             Ok(config) => {
                 self.config.store(Arc::new(config));
-                tracing::info!(cert = %self.files.cert.display(), "a new certificate serves");
+                tracing::info!(cert = %self.files.cert.display(), "certificate renewed");
                 "live"
             }
             Err(error) => {
-                tracing::error!(%error, "the certificate stays as it was");
+                tracing::error!(%error, "certificate renewal failed: the previous certificate stays in use");
                 "rejected"
             }
         };

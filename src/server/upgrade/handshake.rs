@@ -199,7 +199,8 @@ fn upgrade_required() -> Response<Full<Bytes>> {
 }
 
 fn too_often() -> Response<Full<Bytes>> {
-    let mut response = answer(StatusCode::TOO_MANY_REQUESTS, "this address connects too often");
+    let mut response =
+        answer(StatusCode::TOO_MANY_REQUESTS, "too many connection attempts from this address: retry later");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }

@@ -51,7 +51,7 @@ async fn every_act_in_both_codings_reaches_its_target() {
     }
     for letter in kafka().read(&format!("{}.dead", bench.topic), 2).await {
         let reason = letter.header("skylark.reason").unwrap();
-        assert!(reason.contains("Sid: nobody knows node nowhere"), "{reason}");
+        assert!(reason.contains("Sid: unknown node nowhere"), "{reason}");
     }
 }
 

@@ -101,7 +101,7 @@ async fn a_record_that_ended_five_readers_is_buried() {
     let [letter] = &letters[..] else { panic!("{letters:?}") };
     assert_eq!(letter["origin"], format!("chat {}", ids[0]));
     assert_eq!(letter["tries"], "6");
-    assert!(letter["reason"].as_str().unwrap().contains("expected to be settled within 5 tries"), "{letter}");
+    assert!(letter["reason"].as_str().unwrap().contains("expected to be processed within 5 tries"), "{letter}");
 }
 
 #[tokio::test]

@@ -57,7 +57,7 @@ async fn wrong_paths_and_methods() {
     let (status, text) = bench.post("/Send", MESSAGE).await.fault();
     assert_eq!((status, &*text), (404, "path: expected /send, got \"/Send\""));
     let (status, text) = bench.get("/login/getUserinfo").await.fault();
-    assert_eq!((status, &*text), (404, "user info does not belong here: ask your own user service"));
+    assert_eq!((status, &*text), (404, "path: user info is not part of this API: use your own user service"));
     let got = bench.get("/send").await;
     assert_eq!(got.fault(), (405, "method: expected POST, got GET".into()));
     assert_eq!(got.headers["allow"], "POST");

@@ -155,7 +155,7 @@ async fn a_node_alone_is_the_one_to_use() {
     }
     bench.fake.node.begin_drain();
     let (status, text) = bench.get("/nodes/choose?uid=1").await.fault();
-    assert_eq!((status, &*text), (503, "no node takes connections now: all are full, draining or gone"));
+    assert_eq!((status, &*text), (503, "no node accepts connections: all are full, draining or unreachable"));
 }
 
 #[tokio::test]
