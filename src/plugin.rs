@@ -349,7 +349,7 @@ pub enum PluginCommandFault {
     #[error("{0}")]
     Unfit(String),
     /// The node is shutting down.
-    #[error("the node is ending")]
+    #[error("the node is shutting down")]
     Ending,
 }
 

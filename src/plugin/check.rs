@@ -114,7 +114,7 @@ pub async fn check_dir(config: &Plugins) -> Result<Vec<Report>, LoadError> {
     }
     for file in dangling {
         let name = file.split_once(".wasm").or(file.split_once(".toml")).map_or(&*file, |(name, _)| name);
-        let fault = format!("{file} is a link to nothing");
+        let fault = format!("{file} is a dangling symbolic link");
         match reports.iter_mut().find(|report| report.name == name) {
             Some(report) => report.faults.push(fault),
             None => reports.push(Report { faults: vec![fault], ..Report::new(&config.dir, name) }),
@@ -137,7 +137,7 @@ async fn check(env: &Env, dir: &Path, name: &str, owners: Owners) -> Report {
     let source = match disk::read(dir, name, owners) {
         Ok(Files { wasm: Some(wasm), manifest, signature }) => Source::new(name.into(), wasm, manifest, signature),
         Ok(Files { wasm: None, .. }) => {
-            report.faults.push(format!("there is no {name}.wasm"));
+            report.faults.push(format!("{name}.wasm does not exist"));
             return report;
         }
         Err(error) => {
@@ -190,21 +190,30 @@ fn warnings(anatomy: &Anatomy, manifest: &Manifest, size: usize) -> Vec<String> 
         .collect();
     let newest = newest(anatomy);
     let all = [
-        (!unused.is_empty(), format!("grants {}, which it does not import", unused.join(" and "))),
-        (manifest.allow_on_failure && !has(Role::Filter), "on_failure has no effect: it is no filter".to_owned()),
-        (!rules.keys.is_empty() && !has(Role::Handler), "match.keys has no effect: it is no handler".to_owned()),
+        (!unused.is_empty(), format!("grants {}, which the plugin does not import", unused.join(" and "))),
+        (
+            manifest.allow_on_failure && !has(Role::Filter),
+            "on_failure has no effect: the plugin is not a filter".to_owned(),
+        ),
+        (
+            !rules.keys.is_empty() && !has(Role::Handler),
+            "match.keys has no effect: the plugin is not a handler".to_owned(),
+        ),
         (
             !(has(Role::Filter) || rules.actions.is_empty() && rules.origins.is_empty()),
-            "match.actions and match.origins have no effect: it is no filter".to_owned(),
+            "match.actions and match.origins have no effect: the plugin is not a filter".to_owned(),
         ),
         (
             patch(newest) > patch(inspect::offered()),
             format!(
-                "was built for {newest}, and this host offers {}: what is newer may not be there",
+                "the plugin was built for interface {newest}, and this host offers {}: newer functions may be missing",
                 inspect::offered()
             ),
         ),
-        (size > LARGE, format!("{} MiB compile for seconds where no cache is (plugins.cache)", size >> 20)),
+        (
+            size > LARGE,
+            format!("the file has {} MiB, which compile for seconds without a cache (plugins.cache)", size >> 20),
+        ),
     ];
     all.into_iter().filter(|(applies, _)| *applies).map(|(_, warning)| warning).collect()
 }

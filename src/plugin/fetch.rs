@@ -62,7 +62,7 @@ pub enum FetchError {
     #[error("{0}")]
     Unreachable(String),
     /// The answer took too long.
-    #[error("no answer in time")]
+    #[error("the request timed out")]
     Timeout,
     /// The answer is larger than the limit.
     #[error("the answer is too large")]
@@ -71,6 +71,6 @@ pub enum FetchError {
     #[error("{0}")]
     Broken(String),
     /// The limit of concurrent requests is reached.
-    #[error("too many requests are under way")]
+    #[error("too many concurrent requests")]
     Busy,
 }

@@ -107,7 +107,7 @@ impl PluginHarness {
         let unreadable = |error: String| TrialError::Read { file: file.to_owned(), error };
         let Files { wasm, manifest, .. } =
             disk::read(dir, name, Owners::Anyone).map_err(|error| unreadable(error.to_string()))?;
-        let wasm = wasm.ok_or_else(|| unreadable("there is no such file".to_owned()))?;
+        let wasm = wasm.ok_or_else(|| unreadable("the file does not exist".to_owned()))?;
         // Compiles as the node does, with the same limits. A test binary is not `skylark`, so it compiles in its own
         // process.
         let compile = if cfg!(test) { CompileIn::ThisProcess } else { CompileIn::Child };
@@ -328,7 +328,7 @@ impl Stage {
             alarms::hand(&self.version, &due).await?;
             told.push(due.name);
             if told.len() > MOST_TIMERS {
-                let words = format!("more than {MOST_TIMERS} timers were told, the last one {:?}", told.last());
+                let words = format!("more than {MOST_TIMERS} timers were delivered, the last one {:?}", told.last());
                 return Err(Failed { kind: "alarms", words });
             }
         }

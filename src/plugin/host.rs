@@ -88,7 +88,7 @@ impl WasmHost {
     /// lost.
     pub fn set_services(&self, services: Arc<dyn Services>) {
         if self.env.services.set(services).is_err() {
-            tracing::warn!("plugins have their services already");
+            tracing::warn!("services of plugins are set already: the second call is ignored");
         }
     }
 
@@ -124,7 +124,7 @@ impl Tasks {
         let _ = self.stop.send(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
-            tracing::warn!("plugins did not hear of the last events in time");
+            tracing::warn!("plugin events dropped: they were not delivered before the shutdown timeout");
             self.tasks.shutdown().await;
         }
     }
@@ -173,7 +173,7 @@ async fn keep_fresh(mut loader: Loader, mut watch: Watch, rescan: Duration, mut 
             },
         };
         if let (true, Err(error)) = (readable, &looked) {
-            tracing::error!(%error, dir = %loader.dir().display(), "the plugin directory cannot be read: plugins stay as they are");
+            tracing::error!(%error, dir = %loader.dir().display(), "plugin directory cannot be read: plugins stay unchanged");
         }
         readable = looked.is_ok();
     }

@@ -59,9 +59,9 @@ pub enum LoadError {
         error: std::io::Error,
     },
     /// wasmtime cannot be set up on this machine.
-    #[error("no plugin engine: {0}")]
+    #[error("the plugin engine cannot be created: {0}")]
     Engine(String),
     /// The system cannot create a thread.
-    #[error("no thread for plugins: {0}")]
+    #[error("the thread of the plugin ticker cannot be created: {0}")]
     Thread(std::io::Error),
 }

@@ -131,7 +131,8 @@ fn check_tells_what_a_component_is_and_what_it_needs() {
     std::fs::write(file.with_extension("toml"), "grants = [\"directory\"]\n[match]\nkeys = [\"k\"]\n").unwrap();
     let output = plugin("check").arg("--json").arg(&file).output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let warnings = ["grants directory, which it does not import", "match.keys has no effect: it is no handler"];
+    let warnings =
+        ["grants directory, which the plugin does not import", "match.keys has no effect: the plugin is not a handler"];
     assert_eq!(report["warnings"], serde_json::json!(warnings));
     assert_eq!((&report["roles"], &report["faults"]), (&serde_json::json!(["filter"]), &serde_json::json!([])));
 }

@@ -86,5 +86,5 @@ fn the_child_refuses_what_is_no_component_and_what_is_not_for_it() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let (code, words) = compile(&component("noop"));
-    assert_eq!((code, words.as_str()), (Some(3), "the compiler and the node are not of one build"));
+    assert_eq!((code, words.as_str()), (Some(3), "the compiler process and the node are different builds"));
 }

@@ -191,8 +191,7 @@ impl Stage {
         let plugin = format!(r#""plugin":"{name}""#);
         let is_told = || {
             let log = self.gateway.log();
-            let mut failures =
-                log.lines().filter(|line| line.contains("a plugin call failed") && line.contains(&plugin));
+            let mut failures = log.lines().filter(|line| line.contains("plugin call failed") && line.contains(&plugin));
             failures.any(|line| line.contains(words))
         };
         crate::support::client::within(words, async {

@@ -43,7 +43,7 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
     let back = traps_until_back(&gateway).await;
     assert_eq!((&back["hash"], &back["state"]), (&good["hash"], &json!("live")), "{back}");
     assert_eq!(back["rejected"]["hash"], new["hash"], "{back}");
-    assert!(back["rejected"]["reason"].as_str().unwrap().starts_with("rolled back: it failed by its own fault"));
+    assert!(back["rejected"]["reason"].as_str().unwrap().starts_with("rolled back: it failed on probation"));
     assert_eq!(push(&gateway, "chat").await["delivered"], 1);
     assert_eq!(client.message().await["extra"]["version"], "v1");
     gateway.said("plugin is rolled back").await;
@@ -91,7 +91,7 @@ async fn a_rollback_outlives_a_node_that_is_killed() {
         let told = push(&gateway, "chat").await;
         assert_eq!(told["delivered"], 1, "{told}");
         assert_eq!(client.message().await["extra"]["version"], "v1");
-        gateway.said("the plugin stays rolled back").await;
+        gateway.said("plugin stays rolled back").await;
     }
     let (done, told) = say(&gateway, &["reload", "gate"]);
     assert!(done, "{told}");
@@ -131,7 +131,7 @@ async fn a_rollback_that_cannot_outlive_the_node_is_told() {
     known.filter(|path| path.is_dir()).for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
     gateway = gateway.again();
     let (done, told) = say(&gateway, &["list"]);
-    assert!(done && told.contains("what was rolled back to is lost: what was kept of it cannot be read"), "{told}");
+    assert!(done && told.contains("what was rolled back to is lost: its kept file cannot be read"), "{told}");
     gateway.said("the file that was rolled back is tried again").await;
 }
 

@@ -151,7 +151,7 @@ cases:
       - call: {key: probe_http, data: {url: "https://b.example/"}}
         expect: {reply: {code: 502, message: {like: "*allow = *"}}, http: []}
       - call: {key: probe_http, data: {url: "https://a.example/other"}}
-        expect: {reply: {message: {like: "*nothing is given for GET https://a.example/other*"}}}
+        expect: {reply: {message: {like: "*the test case has no answer for GET https://a.example/other*"}}}
 "#;
     let (code, told) = play(&folder("probe", "", cases).plugins(), &[]);
     assert!(code == Some(0) && told.contains("3 passed"), "{told}");

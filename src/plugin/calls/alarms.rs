@@ -49,7 +49,7 @@ pub(in crate::plugin) async fn ring(
             match live.filter(|version| version.blueprint.exports.has_alarms()) {
                 Some(version) => drop(told.spawn(async move { tell(&version, &due).await })),
                 None => {
-                    tracing::warn!(plugin = %due.plugin, timer = due.name, "a timer is due and nobody serves to hear it");
+                    tracing::warn!(plugin = %due.plugin, timer = due.name, "plugin timer dropped: no serving version exports alarms");
                 }
             }
         }

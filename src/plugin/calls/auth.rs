@@ -47,7 +47,7 @@ pub(in crate::plugin) async fn admit(
     if snapshot.auth.is_empty() {
         return Err(unavailable());
     }
-    Err(Refusal::new(Code::UNAUTHORIZED, "no credentials that a plugin knows"))
+    Err(Refusal::new(Code::UNAUTHORIZED, "no auth plugin recognizes these credentials"))
 }
 
 /// The text is fixed: details of the failure are for the operator only.

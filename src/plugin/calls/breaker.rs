@@ -187,11 +187,8 @@ impl Breaker {
                 Ok(Pass { breaker: known.map(|_| self), source: known })
             }
             Leave::GoAsCanary => Ok(Pass { breaker: Some(self), source: None }),
-            Leave::Stay => Err(Failure::new(Kind::Open, "it failed for many, and is not asked for a while")),
-            Leave::Apart => Err(Failure::new(
-                Kind::Apart,
-                "it failed on the last calls of this source, which is set apart for a while",
-            )),
+            Leave::Stay => Err(Failure::new(Kind::Open, "its circuit is open: calls of several sources failed")),
+            Leave::Apart => Err(Failure::new(Kind::Apart, "this source is set apart: its last calls failed")),
         }
     }
 

@@ -34,7 +34,7 @@ pub(in crate::plugin) async fn commit(context: &Context, role: Role, staged: Sta
             Ok(Err(KvError::Conflict)) => return Ok(Ended::Conflict),
             Ok(Err(error)) => return Err(Failure::new(Kind::Kv, error.to_string())),
             Err(_) => {
-                let words = format!("the key-value store did not take the writes within the wall time of {wall:?}");
+                let words = format!("the key-value store did not commit the writes within the wall time of {wall:?}");
                 return Err(Failure::new(Kind::Kv, words));
             }
         }
@@ -45,12 +45,14 @@ pub(in crate::plugin) async fn commit(context: &Context, role: Role, staged: Sta
     if !effects.is_empty() {
         match context.services.get() {
             Some(services) => services.commit(effects, hops).await,
-            None => tracing::warn!(plugin = %context.plugin, "effects of a call before the node stands are lost"),
+            None => {
+                tracing::warn!(plugin = %context.plugin, "effects of a plugin call dropped: the node is not started yet")
+            }
         }
     }
     Ok(Ended::Committed)
 }
 
 pub(in crate::plugin) fn too_many_conflicts() -> Failure {
-    Failure::new(Kind::Kv, format!("its writes met other calls' {} times in a row", RETRIES + 1))
+    Failure::new(Kind::Kv, format!("its writes conflicted with other calls {} times in a row", RETRIES + 1))
 }

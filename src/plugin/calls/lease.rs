@@ -25,7 +25,7 @@ impl<'a> Lease<'a> {
     /// Takes a warm instance or makes one.
     pub(in crate::plugin) async fn take(version: &'a Arc<Version>) -> Result<Self, Failure> {
         if !version.blueprint.beat.is_alive() {
-            return Err(Failure::new(Kind::Ticker, "the plugin ticker has ended: nothing would bound its time"));
+            return Err(Failure::new(Kind::Ticker, "the plugin ticker has ended: the call would have no time limit"));
         }
         let pool = &version.pool;
         if let Some(instance) = pool.take() {
@@ -39,7 +39,7 @@ impl<'a> Lease<'a> {
     }
 
     pub(in crate::plugin) fn instance(&mut self) -> &mut Instance {
-        self.instance.as_mut().expect("a lease holds its instance until it ends")
+        self.instance.as_mut().expect("a lease has an instance until it is dropped")
     }
 
     /// Returns a healthy instance to the pool.

@@ -106,7 +106,7 @@ async fn again<T: Send + 'static>(
         second => second,
     };
     tell(version, if second.is_ok() { "answered" } else { "failed" });
-    tracing::debug!(plugin = %version.name, %first, answered = second.is_ok(), "a call ran out of time and was repeated");
+    tracing::debug!(plugin = %version.name, %first, answered = second.is_ok(), "plugin call repeated after it ran out of time");
     second
 }
 

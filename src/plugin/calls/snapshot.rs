@@ -95,15 +95,13 @@ impl Snapshot {
     /// Why traffic should go elsewhere for now. Missing plugins are shown by their state instead.
     pub(in crate::plugin) fn faults(&self) -> impl Iterator<Item = String> {
         let refused = self.entries.iter().filter(|entry| entry.is_refused() && entry.shut().is_some());
-        let refused =
-            refused.map(|entry| format!("plugin {}: its file is refused, and so its role refuses", entry.name));
+        let refused = refused.map(|entry| format!("plugin {}: its file is refused, so its role refuses", entry.name));
         let auth = self.auth.iter().filter_map(|gate| match gate {
             Gate::Live(served) => served.stable.as_ref().filter(|version| version.breaker.rests()),
             Gate::Shut { .. } => None,
         });
-        let open = auth.map(|version| {
-            format!("plugin {}: its circuit is open, and whom it should let in is refused", version.name)
-        });
+        let open =
+            auth.map(|version| format!("plugin {}: its circuit is open, so clients are not admitted", version.name));
         refused.chain(open)
     }
 

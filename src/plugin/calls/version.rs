@@ -85,7 +85,7 @@ impl Begun<'_> {
         if self.pass.answered() {
             self.version.show_circuit();
             let version = self.version;
-            tracing::info!(plugin = %version.name, hash = %version.mark.hash, "the plugin's circuit is closed: it answers again");
+            tracing::info!(plugin = %version.name, hash = %version.mark.hash, "plugin circuit closed: the plugin answers again");
         }
     }
 }
@@ -167,7 +167,7 @@ impl Version {
         if times <= LOGGED || times.is_multiple_of(LOGGED_THEN) {
             tracing::warn!(
                 plugin = %self.name, hash = %self.mark.hash, %source, times,
-                "the plugin failed again and again for one source, which is set apart for a while"
+                "source set apart: the plugin failed repeatedly on its calls"
             );
         }
     }
@@ -178,7 +178,7 @@ impl Version {
         counter!(names::PLUGIN_CIRCUITS, "plugin" => self.name.to_string()).increment(1);
         tracing::error!(
             plugin = %self.name, hash = %self.mark.hash, calls, failures = self.stats.failures(), %failure,
-            "the plugin's circuit is open: it fails for many sources, and its role answers without it for a while"
+            "plugin circuit opened: calls of several sources failed, and its role gives the failure answer"
         );
     }
 
@@ -222,9 +222,9 @@ pub(in crate::plugin) async fn warm_up(mut asked: mpsc::Receiver<Weak<Version>>)
         match version.warm().await {
             // Calls were quicker and made as many instances as may live. Their instances stay here after the calls.
             Err(failure) if failure.kind == Kind::Full => {
-                tracing::debug!(plugin = %version.name, %failure, "no new instance");
+                tracing::debug!(plugin = %version.name, %failure, "plugin instance not created");
             }
-            Err(failure) => tracing::warn!(plugin = %version.name, %failure, "no new instance"),
+            Err(failure) => tracing::warn!(plugin = %version.name, %failure, "plugin instance not created"),
             Ok(()) => {}
         }
     }

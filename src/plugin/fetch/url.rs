@@ -56,7 +56,7 @@ impl Url {
             return Err(format!("url: expected at most {MAX_BYTES} bytes, got {}", text.len()));
         }
         if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic()) {
-            return Err(format!("url: expected visible ASCII letters, got {odd:?}"));
+            return Err(format!("url: expected visible ASCII characters, got {odd:?}"));
         }
         let (scheme, rest) = text.split_once("://").ok_or("url: expected http:// or https://")?;
         let scheme = match scheme {

@@ -80,7 +80,7 @@ impl Table {
         let window = window.clamp(1, MAX_WINDOW);
         let print = self.print(name, window);
         // The lowest bits choose the group, and the whole hash finds the counter in it.
-        let group = usize::try_from(print % GROUPS as u64).expect("below the number of groups");
+        let group = usize::try_from(print % GROUPS as u64).expect("a group index fits into usize");
         let mut group = self.groups[group].lock();
         let at = group.iter().position(|counter| counter.print == print).unwrap_or_else(|| {
             let fresh = Window { print, length: slot_length(window), used: now, newest: 0, slots: [0; KEPT] };
@@ -88,7 +88,7 @@ impl Table {
                 group.push(fresh);
                 return group.len() - 1;
             }
-            let oldest = (0..WAYS).min_by_key(|at| group[*at].used).expect("a group has ways");
+            let oldest = (0..WAYS).min_by_key(|at| group[*at].used).expect("a full group is not empty");
             group[oldest] = fresh;
             oldest
         });
@@ -141,7 +141,7 @@ impl Window {
 
 /// Index of a slot: the one after the newest is the oldest.
 fn place(slot: u64) -> usize {
-    usize::try_from(slot % (SLOTS + 1)).expect("below seventeen")
+    usize::try_from(slot % (SLOTS + 1)).expect("a slot index fits into usize")
 }
 
 #[cfg(test)]

@@ -22,7 +22,10 @@ pub(in crate::plugin) fn build(instances: u32, caps: &PluginCaps) -> wasmtime::R
     let pooled = with_pool(instances, caps);
     metrics::gauge!(names::PLUGIN_POOL).set(if pooled.is_ok() { 1.0 } else { 0.0 });
     pooled.or_else(|error| {
-        tracing::warn!(error = format!("{error:#}"), "no pool for plugin instances, allocating on demand");
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "pool for plugin instances cannot be created: instances are allocated on demand"
+        );
         Engine::new(&config())
     })
 }

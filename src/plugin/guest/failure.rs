@@ -176,13 +176,13 @@ impl Failure {
         // wasmtime's type for this error is private.
         let root = error.root_cause();
         if root.to_string().contains("fuel allocated for hostcalls") {
-            return Self::new(Kind::Bytes, "handed over too much at once");
+            return Self::new(Kind::Bytes, "handed over too many bytes in one host call");
         }
         if error.is::<wasmtime::PoolConcurrencyLimitError>() {
             return Self::new(Kind::Full, "the pool of plugin instances is full");
         }
         if short_of_memory {
-            return Self::new(Kind::Memory, format!("ran out of its memory: {root}"));
+            return Self::new(Kind::Memory, format!("ran out of memory: {root}"));
         }
         Self::new(Kind::Trap, root.to_string())
     }

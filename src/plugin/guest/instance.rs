@@ -119,12 +119,12 @@ impl Instance {
 
     /// Creates and starts an instance for a caller that waits at most `wall`.
     pub(in crate::plugin) async fn within(blueprint: &Blueprint, wall: Duration) -> Result<Self, Failure> {
-        let one_of = |permits: &Arc<Semaphore>, words: &str| {
-            Arc::clone(permits).try_acquire_owned().map_err(|_| Failure::new(Kind::Full, words))
+        let acquire = |permits: &Arc<Semaphore>, text: &str| {
+            Arc::clone(permits).try_acquire_owned().map_err(|_| Failure::new(Kind::Full, text))
         };
         let permits = [
-            one_of(&blueprint.own_permits, "every instance of it is busy, as many as may live (limits.instances)")?,
-            one_of(&blueprint.permits, "as many plugin instances live as may (plugins.instances)")?,
+            acquire(&blueprint.own_permits, "all instances of the plugin are busy (limits.instances)")?,
+            acquire(&blueprint.permits, "the node has its maximum of plugin instances (plugins.instances)")?,
         ];
         let mut budget = blueprint.context.limits.budget(None);
         budget.wall = budget.wall.min(wall);
@@ -241,7 +241,7 @@ impl Instance {
         let budget = self.begin(Some(Role::Events));
         self.store.data_mut().call.staged.hops = hops.saturating_add(1);
         let event = convert::event(event);
-        let events = self.exports.events.as_ref().expect("only events plugins are told");
+        let events = self.exports.events.as_ref().expect("only events plugins get events");
         let ended = self.meter.drive(budget, events.call_on_event(&mut self.store, &event)).await;
         self.end(ended)
     }
@@ -249,7 +249,7 @@ impl Instance {
     /// Delivers a timer that is due.
     pub(in crate::plugin) async fn on_timer(&mut self, name: &str, data: &[u8]) -> Result<(), Failure> {
         let budget = self.begin(Some(Role::Events));
-        let alarms = self.exports.alarms.as_ref().expect("only plugins with alarms are told");
+        let alarms = self.exports.alarms.as_ref().expect("only plugins that export alarms get timers");
         let ended = self.meter.drive(budget, alarms.call_on_timer(&mut self.store, name, data)).await;
         self.end(ended)
     }

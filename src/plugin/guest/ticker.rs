@@ -81,7 +81,9 @@ impl Drop for Watchdog<'_> {
     fn drop(&mut self) {
         if !self.0.stopped.load(Ordering::SeqCst) {
             self.0.dead.store(true, Ordering::SeqCst);
-            tracing::error!("the plugin ticker has ended: no call of a plugin would be bounded, so none is made");
+            tracing::error!(
+                "plugin ticker ended: plugins are not called, because their calls would have no time limit"
+            );
         }
     }
 }
@@ -143,7 +145,7 @@ impl Ticker {
     pub(in crate::plugin) fn fault(&self, now: Instant) -> Option<String> {
         let bound = self.bound;
         if self.pulse.dead.load(Ordering::SeqCst) {
-            return Some("the plugin ticker has ended: no plugin is called".to_owned());
+            return Some("the plugin ticker has ended: plugins are not called".to_owned());
         }
         let lag = self.pulse.lag(now);
         let late =

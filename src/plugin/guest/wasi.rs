@@ -53,7 +53,7 @@ impl LogBudget {
         };
         match self.rate.take(cost, Instant::now()) {
             Leave::Go => Some(text),
-            Leave::Cut => Some("(the plugin logs too much: what it logs in this second is cut)"),
+            Leave::Cut => Some("(the plugin logged too much: the rest of this second is cut)"),
             Leave::Stay => None,
         }
     }
@@ -191,7 +191,7 @@ mod tests {
         let (one, other) = (budget(90, &rate), budget(90, &rate));
         let long = "x".repeat(60);
         assert_eq!(one.line(&long), Some(long.as_str()));
-        assert!(other.line(&long).unwrap().contains("the plugin logs too much"));
+        assert!(other.line(&long).unwrap().contains("the plugin logged too much"));
         one.refill();
         assert_eq!(one.line(&long), None);
     }

@@ -60,7 +60,7 @@ impl Web {
                 return exchange.answer.clone();
             }
         }
-        Err(FetchError::Unreachable(format!("nothing is given for {method} {url}")))
+        Err(FetchError::Unreachable(format!("the test case has no answer for {method} {url}")))
     }
 }
 
@@ -93,6 +93,6 @@ mod tests {
         assert_eq!(statuses, [500, 200, 200]);
         assert_eq!(web.answer("GET", "http://b/").unwrap().status, 404);
         let none = web.answer("POST", "http://a/").unwrap_err();
-        assert_eq!(none, FetchError::Unreachable("nothing is given for POST http://a/".to_owned()));
+        assert_eq!(none, FetchError::Unreachable("the test case has no answer for POST http://a/".to_owned()));
     }
 }

@@ -46,7 +46,8 @@ impl Host for Guest {
         let mut bytes = vec![0; length as usize];
         match self.context.seed {
             Some(seed) => self.drawn = repeatable(seed, self.drawn, &mut bytes),
-            None => rand::fill(&mut bytes).map_err(|_| wasmtime::Error::msg("random: the system gives none"))?,
+            None => rand::fill(&mut bytes)
+                .map_err(|_| wasmtime::Error::msg("random: the system's random number generator failed"))?,
         }
         Ok(bytes)
     }
@@ -97,8 +98,9 @@ fn by_point(
     data: &[u8],
     signature: &[u8],
 ) -> Result<bool, String> {
-    let key =
-        UnparsedPublicKey::new(algorithm, key).parse().map_err(|fault| format!("not a key of its kind: {fault}"))?;
+    let key = UnparsedPublicKey::new(algorithm, key)
+        .parse()
+        .map_err(|fault| format!("expected a public key of this algorithm: {fault}"))?;
     Ok(key.verify_sig(data, signature).is_ok())
 }
 
@@ -165,7 +167,7 @@ mod tests {
     #[test]
     fn a_key_that_is_none_is_told() {
         let off = PublicKey::Es256(EcKey { x: vec![1; 32], y: vec![1; 32] });
-        assert!(verify(&off, b"", b"").unwrap_err().starts_with("not a key of its kind"));
+        assert!(verify(&off, b"", b"").unwrap_err().starts_with("expected a public key of this algorithm"));
         let small = PublicKey::Rs256(RsaKey { n: vec![0xff; 128], e: vec![1, 0, 1] });
         assert_eq!(verify(&small, b"", b""), Err("n: expected 2048 to 8192 bits, got 1024".into()));
         let nothing = PublicKey::Rs256(RsaKey { n: vec![0xff; 256], e: vec![0] });

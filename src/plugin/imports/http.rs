@@ -50,7 +50,7 @@ impl Guest {
     /// Checks a guest's request and converts it.
     fn judged(&self, request: Request) -> Result<FetchRequest, Error> {
         if !matches!(self.call.role, Some(Role::Auth | Role::Access | Role::Handler | Role::Events)) {
-            return Err(Error::Denied("a filter asks nobody, and neither does a start".to_owned()));
+            return Err(Error::Denied("only auth, access, handler and events calls may send requests".to_owned()));
         }
         let Request { method, url, headers, body, timeout_ms } = request;
         let url = Url::parse(&url).map_err(Error::Invalid)?;
@@ -108,13 +108,13 @@ async fn ask(context: Arc<Context>, request: FetchRequest) -> Result<Response, E
 fn check_header(name: &str, value: &str) -> Result<(), String> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(token) {
-        return Err(format!("headers: expected a name, got {name:?}"));
+        return Err(format!("headers: expected a header name, got {name:?}"));
     }
     if OWN.contains(&name.to_ascii_lowercase().as_str()) {
-        return Err(format!("headers: {name} is the host's own"));
+        return Err(format!("headers: {name} is set by the host"));
     }
     if !value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
-        return Err(format!("headers: {name}: expected visible ASCII letters"));
+        return Err(format!("headers: {name}: expected visible ASCII characters"));
     }
     Ok(())
 }

@@ -46,6 +46,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
 /// Bytes of pages that the database caches. Few, since everything is in memory already.
 const PAGES: usize = 8 << 20;
+const WRITER_ENDED: &str = "its writer thread has ended";
 
 /// Why a file cannot be the store.
 #[derive(Debug, thiserror::Error)]
@@ -59,11 +60,11 @@ pub enum OpenError {
         error: io::Error,
     },
     /// Another process has the file open.
-    #[error("{}: expected a file of this node's own, got one that another process has open", .0.display())]
+    #[error("{}: another process has the file open: give each node a file of its own", .0.display())]
     Taken(PathBuf),
     /// The file is no store of Skylark, or it is broken.
     #[error(
-        "{}: expected a key-value store of plugins, got {why}: bring back a copy of it, or move it away to begin with an empty one",
+        "{}: expected a key-value store of plugins, got {why}: restore a copy of it, or move it away to start with an empty one",
         path.display()
     )]
     Unfit {
@@ -175,7 +176,7 @@ impl FileStore {
         let job = Job { space: space.to_owned(), rows, done };
         let sent = self.queue.as_ref().is_some_and(|queue| queue.try_send(job).is_ok());
         if !sent {
-            return Err(KvError::Unavailable("its writer has ended".to_owned()));
+            return Err(KvError::Unavailable(WRITER_ENDED.to_owned()));
         }
         gate.waiting += 1;
         Ok(written)
@@ -209,7 +210,7 @@ impl Store for FileStore {
                 return self.memory.take(space, commit, share);
             }
             let written = self.enqueue(space, commit, share)?;
-            written.await.unwrap_or_else(|_| Err(KvError::Unavailable("its writer has ended".to_owned())))
+            written.await.unwrap_or_else(|_| Err(KvError::Unavailable(WRITER_ENDED.to_owned())))
         }
         .boxed()
     }
@@ -299,7 +300,7 @@ impl Writer {
             gate.waiting = 0;
             jobs.try_iter().collect()
         };
-        tracing::error!(%error, commits = batch.len() + lost.len(), "the key-value store of plugins failed: calls that use it fail until it can be opened again");
+        tracing::error!(%error, commits = batch.len() + lost.len(), "plugin key-value store failed: calls that use it fail until its file can be opened again");
         let failed = Err(KvError::Unavailable(why));
         answer(batch, &failed);
         answer(lost, &failed);
@@ -316,9 +317,9 @@ impl Writer {
                 self.memory.replace(held);
                 gate.closed = None;
                 drop(gate);
-                tracing::info!("the key-value store of plugins is back");
+                tracing::info!("plugin key-value store is available again");
             }
-            Err(error) => tracing::debug!(%error, "the key-value store of plugins is not back yet"),
+            Err(error) => tracing::debug!(%error, "plugin key-value store is still unavailable"),
         }
     }
 }
@@ -365,7 +366,7 @@ fn told(path: &Path, error: redb::Error) -> OpenError {
     match error {
         redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => OpenError::Taken(path),
         redb::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => OpenError::File { path, error },
-        redb::Error::Io(error) => OpenError::Unfit { path, why: format!("a file that is none ({error})") },
+        redb::Error::Io(error) => OpenError::Unfit { path, why: format!("another kind of file ({error})") },
         redb::Error::Corrupted(why) => OpenError::Unfit { path, why },
         other => OpenError::Unfit { path, why: other.to_string() },
     }

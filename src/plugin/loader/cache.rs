@@ -41,7 +41,7 @@ impl Cache {
         let meta = fs::metadata(dir)?;
         if !is_own(&meta) || meta.mode() & 0o077 != 0 {
             return Err(io::Error::other(format!(
-                "{} must belong to this user and be closed to all others (mode 0700)",
+                "{}: expected a directory of this user that no other user may enter (mode 0700)",
                 dir.display()
             )));
         }
@@ -59,7 +59,7 @@ impl Cache {
         let (path, sum) = self.find(hash)?;
         let loaded = self.map(engine, &path, &sum);
         let unusable = |error: &wasmtime::Error| {
-            tracing::warn!(error = format!("{error:#}"), file = %path.display(), "a cached plugin is unusable");
+            tracing::warn!(error = format!("{error:#}"), file = %path.display(), "cached plugin cannot be loaded: it is compiled again");
             // The plugin is compiled again, and this file would be found instead of the new one.
             let _ = fs::remove_file(&path);
         };
@@ -79,7 +79,7 @@ impl Cache {
         let mut file = open_own(path)?;
         let found = digest::of_rest(&mut file)?;
         if found != sum {
-            return Err(wasmtime::Error::msg(format!("its bytes add up to {found}")));
+            return Err(wasmtime::Error::msg(format!("expected the digest {sum}, got {found}")));
         }
         // Files are evicted in the order of use. If this update fails, the order falls back to age.
         let _ = file.set_modified(SystemTime::now());
@@ -95,7 +95,7 @@ impl Cache {
     /// next start a compile.
     pub(in crate::plugin) fn adopt(&self, hash: &str, sum: &str, code: Draft) {
         if let Err(error) = self.try_adopt(&format!("{}{sum}{ENDING}", self.stem(hash)), code) {
-            tracing::warn!(%error, dir = %self.dir.display(), "a compiled plugin was not kept");
+            tracing::warn!(%error, dir = %self.dir.display(), "compiled plugin not added to the cache");
         }
     }
 
@@ -103,11 +103,11 @@ impl Cache {
         let length = code.file().metadata()?.len();
         if length > self.most {
             let most = self.most;
-            return Err(io::Error::other(format!("it has {length} bytes, and plugins.cache_bytes are {most}")));
+            return Err(io::Error::other(format!("expected at most {most} bytes (plugins.cache_bytes), got {length}")));
         }
         code.publish(&self.dir, name)?;
         if let Err(error) = self.evict(&self.dir.join(name)) {
-            tracing::warn!(%error, dir = %self.dir.display(), "compiled plugins take more room than they may");
+            tracing::warn!(%error, dir = %self.dir.display(), "plugin cache exceeds plugins.cache_bytes: old files cannot be removed");
         }
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Cache {
             if bytes <= self.most {
                 break;
             }
-            tracing::debug!(file = %path.display(), "a compiled plugin is given up for newer ones");
+            tracing::debug!(file = %path.display(), "compiled plugin removed from the cache to make room for newer ones");
             fs::remove_file(path)?;
             bytes = bytes.saturating_sub(length);
         }
@@ -153,7 +153,7 @@ pub(in crate::plugin) fn open_own(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() || !is_own(&meta) || meta.mode() & 0o022 != 0 {
-        return Err(io::Error::other("others may have written it"));
+        return Err(io::Error::other("expected a file that only this user may write"));
     }
     Ok(file)
 }

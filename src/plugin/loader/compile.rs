@@ -66,7 +66,7 @@ impl Compiler {
         if let Some(component) = aside(move || Ok(inner.cached(&key))).await? {
             return Ok(component);
         }
-        let _turn = self.0.turn.acquire().await.map_err(|_| "the node is ending")?;
+        let _turn = self.0.turn.acquire().await.map_err(|_| "the node is shutting down")?;
         let (draft, sum) = self.code(&bytes).await?;
         let inner = Arc::clone(&self.0);
         aside(move || inner.keep(&hash, &sum, draft)).await
@@ -79,7 +79,7 @@ impl Compiler {
         match self.write(bytes, draft).await {
             Ok(written) => Ok(written),
             Err(Fault::Unwritten(words)) => {
-                tracing::warn!(error = words, "a compiled plugin was not kept");
+                tracing::warn!(error = words, "compiled plugin not added to the cache");
                 let draft = in_memory()?;
                 self.write(bytes, draft).await.map_err(Fault::words)
             }
@@ -112,7 +112,7 @@ impl Inner {
     fn draft(&self) -> Result<Draft, String> {
         let Some(cache) = &self.cache else { return in_memory() };
         cache.draft().or_else(|error| {
-            tracing::warn!(%error, "a compiled plugin is not kept");
+            tracing::warn!(%error, "compiled plugin not added to the cache");
             in_memory()
         })
     }
@@ -147,12 +147,12 @@ impl Fault {
 
 impl From<std::io::Error> for Fault {
     fn from(error: std::io::Error) -> Self {
-        Self::Unwritten(format!("its code was not written: {error}"))
+        Self::Unwritten(format!("its compiled code cannot be written: {error}"))
     }
 }
 
 fn in_memory() -> Result<Draft, String> {
-    Draft::in_memory().map_err(|error| format!("no room for its code: {error}"))
+    Draft::in_memory().map_err(|error| format!("there is no memory for its compiled code: {error}"))
 }
 
 /// Compiles `bytes` to `out` and returns the digest of the code.

@@ -157,7 +157,7 @@ pub(in crate::plugin) fn read(dir: &Path, name: &str, owners: Owners) -> Result<
     let manifest = match folder.read_whole(&file, MAX_MANIFEST_BYTES)? {
         Some(bytes) => {
             let text = String::from_utf8(bytes);
-            Some(text.map_err(|_| ReadError::Unfit { file, why: "it is not UTF-8".to_owned() })?)
+            Some(text.map_err(|_| ReadError::Unfit { file, why: "expected UTF-8 text".to_owned() })?)
         }
         None => None,
     };
@@ -210,7 +210,7 @@ impl Folder<'_> {
 
     fn check(&self, file: &str, opened: &File, meta: &Metadata, most: u64) -> Result<(), String> {
         if !meta.is_file() {
-            return Err("it is not a regular file".to_owned());
+            return Err("expected a regular file".to_owned());
         }
         if self.owners == Owners::Trusted {
             let path = self.dir.join(file);
@@ -281,7 +281,7 @@ mod tests {
     fn only_fit_files_are_read() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("folder.wasm")).unwrap();
-        assert!(trusted(dir.path(), "folder").unwrap_err().to_string().contains("not a regular file"));
+        assert!(trusted(dir.path(), "folder").unwrap_err().to_string().contains("expected a regular file"));
         let open = dir.path().join("open.wasm");
         fs::write(&open, "x").unwrap();
         for mode in [0o666, 0o664, 0o646] {
@@ -293,7 +293,7 @@ mod tests {
         }
         assert_eq!(trusted(dir.path(), "none").unwrap(), Files::default());
         rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe.wasm"), Mode::from_raw_mode(0o600)).unwrap();
-        assert!(trusted(dir.path(), "pipe").unwrap_err().to_string().contains("not a regular file"));
+        assert!(trusted(dir.path(), "pipe").unwrap_err().to_string().contains("expected a regular file"));
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Draft {
 
     /// Syncs the file and renames it to `name`; a file of that name is replaced.
     pub(in crate::plugin) fn publish(mut self, dir: &Path, name: &str) -> io::Result<()> {
-        let Some(path) = &self.path else { return Err(io::Error::other("what lies in memory can have no name")) };
+        let Some(path) = &self.path else { return Err(io::Error::other("a draft in memory cannot become a file")) };
         self.file.sync_all()?;
         fs::rename(path, dir.join(name))?;
         self.path = None;

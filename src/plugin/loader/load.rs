@@ -177,7 +177,9 @@ fn open_cache(config: &Plugins, engine: &Engine) -> Option<Cache> {
         return None;
     }
     let cache = Cache::open(&config.cache, compile::fingerprint(engine), config.cache_bytes as u64);
-    cache.inspect_err(|error| tracing::warn!(%error, "compiled plugins are not kept")).ok()
+    cache
+        .inspect_err(|error| tracing::warn!(%error, "plugin cache cannot be opened: compiled plugins are not kept"))
+        .ok()
 }
 
 /// Why a file does not serve.
@@ -253,7 +255,7 @@ pub(in crate::plugin) async fn link(
     version.pool.put(canary);
     match version.warm().await {
         Err(failure) if failure.kind == Kind::Full => {
-            tracing::warn!(plugin = %version.name, %failure, "warm for one worker only");
+            tracing::warn!(plugin = %version.name, %failure, "plugin has fewer warm instances than worker threads");
         }
         warm => warm.map_err(|failure| fault(format!("it does not start a second time: {failure}")))?,
     }

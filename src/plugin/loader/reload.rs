@@ -278,7 +278,7 @@ impl Loader {
     }
 
     fn plugin(&mut self, name: &str) -> &mut Plugin {
-        self.plugins.get_mut(name).expect("a name that was noted stays")
+        self.plugins.get_mut(name).expect("plugin names are never removed")
     }
 
     async fn apply(&mut self, name: &Arc<str>) {
@@ -299,7 +299,9 @@ impl Loader {
             Ok(Err(error)) => {
                 self.reject(name, "", &Fault { roles: Vec::new(), reasons: vec![error.to_string()] }, None);
             }
-            Err(error) => tracing::error!(plugin = %name, %error, "reading was cut off"),
+            Err(error) => {
+                tracing::error!(plugin = %name, %error, "plugin files not read: the task panicked or was cancelled")
+            }
         }
     }
 
@@ -383,7 +385,7 @@ impl Loader {
         if let Some(role) = lost.filter(|_| !self.may_remove(name)) {
             let role = role.as_str();
             return Err(fault(format!(
-                "it has no role {role} any more, which the version before has: name it in plugins.allow_remove first"
+                "it does not export the role {role}, which the serving version has: to allow this, name the plugin in plugins.allow_remove"
             )));
         }
         if let Some((key, owner)) = self.clash(&version) {

@@ -74,7 +74,7 @@ pub enum SignError {
     #[error("expected a private key as `skylark plugin keygen` writes it")]
     Key,
     /// The system gives no randomness.
-    #[error("the system gives no randomness for a key")]
+    #[error("the system's random number generator failed")]
     Randomness,
 }
 

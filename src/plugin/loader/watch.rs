@@ -45,7 +45,7 @@ impl Watch {
         match watcher {
             Ok(watcher) => self.armed = Some((stamp, watcher)),
             Err(error) => {
-                tracing::warn!(%error, dir = %dir.display(), "the plugin directory is not watched, only looked at now and then");
+                tracing::warn!(%error, dir = %dir.display(), "plugin directory cannot be watched: it is scanned at plugins.rescan only");
                 self.armed = None;
             }
         }

@@ -95,7 +95,7 @@ async fn a_version_that_fails_where_the_one_before_answers_is_rolled_back() {
         says(&bench, &format!("user {n}"), "trap").await;
     }
     let status = until(&bench, "f", |status| status.version == 1).await;
-    assert!(status.rejected.unwrap().reason.starts_with("rolled back: it failed by its own fault"));
+    assert!(status.rejected.unwrap().reason.starts_with("rolled back: it failed on probation"));
 }
 
 #[tokio::test]

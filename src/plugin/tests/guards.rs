@@ -233,6 +233,9 @@ async fn checking_tells_of_links_that_lead_nowhere() {
     let faults: Vec<_> = reports.iter().map(|report| (report.name.as_str(), report.faults.join("; "))).collect();
     assert_eq!(
         faults,
-        [("a", "a.wasm.sig is a link to nothing".to_owned()), ("f", "f.wasm is a link to nothing".to_owned())]
+        [
+            ("a", "a.wasm.sig is a dangling symbolic link".to_owned()),
+            ("f", "f.wasm is a dangling symbolic link".to_owned())
+        ]
     );
 }

@@ -108,7 +108,7 @@ async fn a_version_that_opens_its_circuit_is_rolled_back_and_not_tried_again() {
     let status = until(&bench, "f", |status| status.version == 1).await;
     let refused = status.rejected.unwrap();
     assert_eq!((status.hash, status.state.as_str(), status.previous), (first.hash, "live", None));
-    assert!(refused.hash == second && refused.reason.starts_with("rolled back: it failed by its own fault within "));
+    assert!(refused.hash == second && refused.reason.starts_with("rolled back: it failed on probation within "));
     assert_eq!(rejected(&bench.judge().await), Some("451"));
     bench.put("f.wasm", &bad).await;
     assert_eq!((bench.status("f").version, rejected(&bench.judge().await)), (1, Some("451")), "the same file again");
@@ -137,7 +137,7 @@ async fn after_its_probation_a_version_stays_and_the_operator_may_go_back() {
     assert_eq!((status.version, status.rejected.unwrap().reason.as_str()), (1, "rolled back by the operator"));
     assert_eq!(rejected(&bench.judge().await), Some("451"));
     let fault = bench.host.obey("f", PluginCommand::RollBack).await.unwrap_err();
-    assert_eq!(fault, PluginCommandFault::Unfit("there is no earlier version to go back to".into()));
+    assert_eq!(fault, PluginCommandFault::Unfit("there is no earlier version to restore".into()));
 }
 
 async fn judged(bench: &Bench, sender: &str) -> Judgement {

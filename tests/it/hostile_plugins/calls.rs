@@ -15,14 +15,14 @@ const BOMBS: [Case; 13] = [
     judging("trap", || filter("unreachable").build(), "unreachable"),
     judging("loop", || filter(LOOP).build(), "CPU time of 5ms"),
     judging("stack", || filter("(call $self)").build(), "call stack exhausted"),
-    judging("memory", || grabbing("(memory.grow (i32.const 16))"), "ran out of its memory"),
+    judging("memory", || grabbing("(memory.grow (i32.const 16))"), "ran out of memory"),
     // A failed growth must not return the budget that the growth before it took.
     judging(
         "memory-refund",
         || {
             filter("(loop $more (drop (memory.grow (i32.const 65535))) (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) unreachable").build()
         },
-        "ran out of its memory",
+        "ran out of memory",
     ),
     judging(
         "second-memory",
@@ -31,14 +31,14 @@ const BOMBS: [Case; 13] = [
                 "(loop $more (br_if $more (i32.ne (memory.grow $other (i32.const 16)) (i32.const -1)))) unreachable";
             filter(body).memory("(memory (export \"memory\") 2) (memory $other 1)").build()
         },
-        "ran out of its memory",
+        "ran out of memory",
     ),
     judging(
         "tables",
         || {
             filter_with("", "(table $t 1 funcref)", "(loop $more (br_if $more (i32.ne (table.grow $t (ref.null func) (i32.const 1000)) (i32.const -1)))) unreachable").build()
         },
-        "ran out of its memory",
+        "ran out of memory",
     ),
     judging("collected-memory", collected, ""),
     judging("handles", handles, "handle"),
@@ -107,7 +107,7 @@ const ANSWERS: [Case; 9] = [
             let filter = filter(&format!("{text} (i32.const 8192)"));
             filter.memory("(memory (export \"memory\") 160)").build()
         },
-        "handed over too much at once",
+        "handed over too many bytes in one host call",
     ),
     judging(
         "huge-message",

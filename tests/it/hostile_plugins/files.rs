@@ -238,7 +238,7 @@ const STARTERS: [Case; 10] = [
         name: "a-million-keys",
         file: || listing(65_536, 1_000_000).memory("(memory (export \"memory\") 256)").build(),
         manifest: "",
-        expected: Refused("keys: handed over too much at once"),
+        expected: Refused("keys: handed over too many bytes in one host call"),
     },
     Case { name: "300-keys", file: || listing(65_536, 300).build(), manifest: "", expected: Refused("at most 256") },
 ];

@@ -14,7 +14,7 @@ const fn calling(name: &'static str, key: &'static str, words: &'static str) -> 
 const CALLS: [Case; 7] = [
     calling("rust-panic", "fault_trap", "unreachable"),
     calling("rust-loop", "fault_spin", "CPU time of 50ms"),
-    calling("rust-memory", "fault_hog", "ran out of its memory"),
+    calling("rust-memory", "fault_hog", "ran out of memory"),
     // Its own stack, in linear memory, overflows before the host's stack.
     calling("rust-recursion", "fault_overflow", "out of bounds memory access"),
     // They reach their CPU limit or the output limit of a call, depending on the machine.

@@ -149,14 +149,14 @@ impl Stats {
         *self.last_failure.lock() = Some(failure.clone());
         if cause == Cause::Caller {
             if self.told.is_due() {
-                tracing::warn!(plugin = self.plugin, role, %failure, "a caller's input is not valid: that caller is refused");
+                tracing::warn!(plugin = self.plugin, role, %failure, "caller refused: its input is not valid for the plugin");
             }
             return;
         }
         let before = self.failures.fetch_add(1, Ordering::Relaxed);
         if before < LOGGED || before.is_multiple_of(LOGGED_THEN) {
             let cause = cause.as_str();
-            tracing::warn!(plugin = self.plugin, role, kind, cause, %failure, failures = before + 1, "a plugin call failed");
+            tracing::warn!(plugin = self.plugin, role, kind, cause, %failure, failures = before + 1, "plugin call failed");
         }
     }
 

@@ -52,7 +52,7 @@ impl Place {
         if is_bare {
             Ok(Self { url, below })
         } else {
-            Err("expected no path: a place is allowed as a whole".to_owned())
+            Err("expected a URL without a path: a host is allowed with all its paths".to_owned())
         }
     }
 

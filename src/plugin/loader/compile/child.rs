@@ -72,7 +72,7 @@ pub fn compile_stdin(limits: ChildLimits) -> io::Result<i32> {
 
 fn compile_for(expected: u64, engine: &Engine, bytes: &[u8], out: &mut (impl Write + AsFd)) -> Result<String, Fault> {
     if fingerprint(engine) != expected {
-        return Err(Fault::Refused("the compiler and the node are not of one build".to_owned()));
+        return Err(Fault::Refused("the compiler process and the node are different builds".to_owned()));
     }
     let sum = compile_to(engine, bytes, out)?;
     out.flush()?;
@@ -103,15 +103,17 @@ pub(super) async fn compile(
     out: &File,
     gives_way: bool,
 ) -> Result<String, Fault> {
-    let child =
-        start(limits, engine, out).await.map_err(|error| Fault::Refused(format!("no compiler process: {error}")))?;
+    let child = start(limits, engine, out)
+        .await
+        .map_err(|error| Fault::Refused(format!("the compiler process cannot be started: {error}")))?;
     if gives_way {
         child.id().into_iter().for_each(give_way);
     }
     let Ok((words, status)) = timeout(limits.wall, fed(child, bytes)).await else {
         return Err(Fault::Refused(format!("compiling it took more than {:?} (plugins.compile.wall)", limits.wall)));
     };
-    let status = status.map_err(|error| Fault::Refused(format!("the compiler process is lost: {error}")))?;
+    let status =
+        status.map_err(|error| Fault::Refused(format!("the exit of the compiler process cannot be read: {error}")))?;
     ended(status, String::from_utf8_lossy(&words).trim(), limits)
 }
 

@@ -30,7 +30,7 @@ impl Loader {
         for (name, plugin) in &mut self.plugins {
             let missing = plugin.entry.as_ref().is_some_and(Entry::is_missing);
             if missing && allowed.iter().any(|allowed| **allowed == **name) {
-                tracing::warn!(plugin = %name, "removed by the operator's word");
+                tracing::warn!(plugin = %name, "missing plugin removed: plugins.allow_remove names it");
                 plugin.entry = None;
             }
         }
@@ -65,8 +65,8 @@ impl Loader {
         Some(Fault {
             roles: Vec::new(),
             reasons: vec![format!(
-                "{name}.toml is {what}, and what served by it stays in force: put a manifest there (a comment will do), or name \
-                 {name} in plugins.allow_remove to run it without one"
+                "{name}.toml is {what}, so the version that it configured keeps serving: restore it (a comment is enough), or \
+                 name {name} in plugins.allow_remove to run the plugin without a manifest"
             )],
         })
     }
@@ -84,7 +84,7 @@ impl Loader {
         let Some(entry) = plugin.entry.take() else {
             match (manifest, said) {
                 (_, Some(said)) => plugin.entry = Some(Entry::missing(name, Some(said))),
-                (Some(_), None) => tracing::warn!(plugin = %name, "there is a manifest and no {name}.wasm beside it"),
+                (Some(_), None) => tracing::warn!(plugin = %name, "manifest without a .wasm file"),
                 (None, None) => {}
             }
             return;
@@ -92,7 +92,7 @@ impl Loader {
         if open {
             plugin.ruled = false;
             let before = entry.live().map(|live| live.mark.hash.as_ref());
-            tracing::info!(plugin = %name, before, "plugin is gone");
+            tracing::info!(plugin = %name, before, "plugin is removed");
             counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "removed").increment(1);
             return;
         }
@@ -109,7 +109,7 @@ impl Loader {
         tracing::error!(
             plugin = %name,
             before = before.as_deref(),
-            "a plugin that stands guard is gone: its role refuses until plugins.allow_remove names it"
+            "file of a fail-closed plugin is gone: its role refuses until plugins.allow_remove names the plugin"
         );
         let missing = Entry::missing(name, shut.filter(|shut| shut.proved).or(said));
         plugin.entry = Some(Entry { rejected: entry.rejected, ..missing });

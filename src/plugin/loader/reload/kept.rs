@@ -41,7 +41,7 @@ impl Kept {
         let (plugin, source) = (Arc::clone(&source.plugin), source.clone());
         let put = blocking(move || self.put(&source.mark.hash, &source.bytes)).await;
         if let Err(error) = put {
-            tracing::warn!(%plugin, %error, "the plugin is not kept: a rollback to this version would not outlive a restart");
+            tracing::warn!(%plugin, %error, "plugin file not kept: a rollback to this version would not survive a restart");
         }
     }
 
@@ -59,7 +59,7 @@ impl Kept {
         if sum > self.most {
             let most = self.most;
             return Err(io::Error::other(format!(
-                "with it there would be {sum} bytes, and plugins.cache_bytes are {most}"
+                "expected at most {most} bytes of kept files (plugins.cache_bytes), got {sum}"
             )));
         }
         cache::write_own(&self.folder, &name, bytes)
@@ -73,7 +73,7 @@ impl Kept {
             file.read_to_end(&mut bytes)?;
             Ok(bytes)
         };
-        let bytes = read().map_err(|error| format!("what was kept of it cannot be read: {error}"))?;
+        let bytes = read().map_err(|error| format!("its kept file cannot be read: {error}"))?;
         let text = |text: &Option<Arc<str>>| text.as_ref().map(ToString::to_string);
         let source = Source::new(Arc::clone(plugin), bytes, text(&mark.manifest), text(&mark.signature));
         if source.mark == *mark {
@@ -81,7 +81,7 @@ impl Kept {
         }
         // `put` would take it for the right one.
         let _ = fs::remove_file(&path);
-        Err(format!("what was kept of it adds up to {}", source.mark.hash))
+        Err(format!("expected the digest {} of its kept file, got {}", mark.hash, source.mark.hash))
     }
 
     /// Removes all other components.
@@ -126,7 +126,7 @@ impl Loader {
             Ok(version) => {
                 tracing::warn!(
                     plugin = %name, %hash, before = %refused, reason = rolled_back.reason,
-                    "the plugin stays rolled back: its file is not tried again until it changes or the operator says so"
+                    "plugin stays rolled back: its file is loaded again after it changes or the operator reloads it"
                 );
                 self.accept(&version);
                 let plugin = self.plugin(name);
@@ -139,7 +139,7 @@ impl Loader {
             Err(reason) => {
                 tracing::error!(
                     plugin = %name, %hash, before = %refused, reason,
-                    "the version that served after a rollback is lost: the file that was rolled back is tried again"
+                    "version restored by a rollback cannot be loaded: the file that was rolled back is tried again"
                 );
                 Err(Rejected { hash: hash.to_string(), reason })
             }
@@ -148,7 +148,7 @@ impl Loader {
 
     /// Loads a kept component by the same steps as a file, pins and signatures included.
     async fn load_kept(&mut self, name: &Arc<str>, rolled_back: &RolledBack) -> Result<Arc<Version>, String> {
-        let kept = self.kept.clone().ok_or("nothing is kept")?;
+        let kept = self.kept.clone().ok_or("files are not kept without a plugin cache (plugins.cache)")?;
         let (plugin, mark) = (Arc::clone(name), rolled_back.serves.clone());
         let taken = blocking(move || Ok(kept.take(&plugin, &mark))).await;
         let source = taken.map_err(|error| error.to_string())??;
@@ -168,7 +168,7 @@ impl Loader {
             hashes.extend(plugin.rollback.files().map(|files| Arc::clone(&files.serves.hash)));
         }
         if let Err(error) = blocking(move || kept.leave_only(&hashes)).await {
-            tracing::warn!(%error, "plugins of earlier versions are kept longer than they need be");
+            tracing::warn!(%error, "kept files of earlier plugin versions cannot be removed");
         }
     }
 }
@@ -194,7 +194,7 @@ mod tests {
             put(&two).unwrap();
         }
         let told = put(&three).unwrap_err().to_string();
-        assert_eq!(told, "with it there would be 12 bytes, and plugins.cache_bytes are 10");
+        assert_eq!(told, "expected at most 10 bytes of kept files (plugins.cache_bytes), got 12");
         assert_eq!((take(&one), take(&two)), (Ok(one.bytes.clone()), Ok(two.bytes.clone())));
         for path in [&kept.folder, &kept.folder.join(format!("{}.wasm", one.mark.hash))] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o077, 0, "{}", path.display());
@@ -212,10 +212,10 @@ mod tests {
         let path = dir.path().join(format!("{}.wasm", source.mark.hash));
         kept.put(&source.mark.hash, &source.bytes).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
-        assert!(kept.take(&source.plugin, &source.mark).is_err_and(|told| told.contains("others may have written it")));
+        assert!(kept.take(&source.plugin, &source.mark).is_err_and(|told| told.contains("only this user may write")));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&path, "wrong").unwrap();
-        assert!(kept.take(&source.plugin, &source.mark).is_err_and(|told| told.contains("adds up to")));
+        assert!(kept.take(&source.plugin, &source.mark).is_err_and(|told| told.contains("expected the digest")));
         assert!(!path.exists(), "the next one is written anew");
     }
 }

@@ -156,7 +156,7 @@ impl Memory {
             Ok(written) => Some(written.known),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
-                tracing::warn!(%error, file = %file.display(), "nobody knows which plugins stood guard");
+                tracing::warn!(%error, file = %file.display(), "list of fail-closed plugins and rollbacks cannot be read");
                 None
             }
         });
@@ -176,7 +176,7 @@ impl Memory {
         if let Some(file) = &self.file
             && let Err(error) = write(file, &Written { dir: self.dir.clone(), known: known.clone() })
         {
-            tracing::warn!(%error, file = %file.display(), "which plugins stand guard, and which are rolled back, is not kept");
+            tracing::warn!(%error, file = %file.display(), "list of fail-closed plugins and rollbacks cannot be written");
         }
         self.known = Some(known);
     }
@@ -235,7 +235,7 @@ impl Loader {
             if plugin.entry.as_ref().is_some_and(Entry::is_missing) {
                 tracing::error!(
                     plugin = %name,
-                    "a plugin that should stand guard has no file: its role refuses until plugins.allow_remove names it"
+                    "fail-closed plugin has no file: its role refuses until plugins.allow_remove names the plugin"
                 );
             }
         }

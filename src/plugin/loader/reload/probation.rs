@@ -29,7 +29,7 @@ impl Loader {
             if let Some(before) = entry.promote(calls) {
                 tracing::info!(
                     plugin = %name, version = version.number, hash = %version.mark.hash, before = &*before.mark.hash, calls,
-                    "the plugin's canary has proved itself: it serves all senders"
+                    "canary passed its probation: it serves all senders"
                 );
                 counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "live").increment(1);
                 continue;
@@ -41,7 +41,7 @@ impl Loader {
             let before = entry.previous().map(|version| version.mark.hash.as_ref());
             tracing::info!(
                 plugin = %name, hash = &*version.mark.hash, before, calls,
-                "the plugin's version has proved itself: it is not taken back by itself any more"
+                "plugin version passed its probation: it is not rolled back automatically any more"
             );
         }
         reviewed
@@ -56,9 +56,9 @@ impl Loader {
             return;
         }
         let name = Arc::clone(&version.name);
-        let reason = format!("rolled back: it failed by its own fault within {calls} calls: {failure}");
+        let reason = format!("rolled back: it failed on probation within {calls} calls: {failure}");
         if let Err(why) = self.roll_back(&name, reason).await {
-            tracing::error!(plugin = %name, hash = %version.mark.hash, why, "the plugin cannot be rolled back");
+            tracing::error!(plugin = %name, hash = %version.mark.hash, why, "plugin cannot be rolled back");
         }
     }
 
@@ -69,13 +69,13 @@ impl Loader {
     /// Why a rollback is not possible.
     pub(super) async fn roll_back(&mut self, name: &Arc<str>, reason: String) -> Result<(), String> {
         let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref());
-        let entry = entry.ok_or("nothing serves")?;
-        let back_to = entry.back_to().cloned().ok_or("there is no earlier version to go back to")?;
+        let entry = entry.ok_or("no version of the plugin serves")?;
+        let back_to = entry.back_to().cloned().ok_or("there is no earlier version to restore")?;
         if let Some((key, owner)) = self.clash(&back_to) {
-            return Err(format!("the version before owns the key {key:?}, which plugin {owner} owns by now"));
+            return Err(format!("the previous version owns the key {key:?}, which plugin {owner} owns now"));
         }
         if let Err(failure) = back_to.warm().await {
-            tracing::warn!(plugin = %name, %failure, "the version before is not warm");
+            tracing::warn!(plugin = %name, %failure, "previous version has no warm instances");
         }
         let plugin = self.plugin(name);
         let Some(entry) = plugin.entry.as_mut() else { return Ok(()) };

@@ -105,7 +105,7 @@ impl Loader {
         let entry =
             self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref()).ok_or(PluginCommandFault::Unknown)?;
         entry.versions().for_each(|version| version.breaker.readmit());
-        tracing::info!(plugin = %name, "the operator lets in again the sources that the plugin has set apart");
+        tracing::info!(plugin = %name, "sources readmitted by the operator");
         Ok(())
     }
 
@@ -124,7 +124,7 @@ impl Loader {
         let guarded = entry.live().is_some_and(|live| live.roles.iter().any(|role| live.is_gate(*role)));
         tracing::warn!(
             plugin = %name, before = entry.live().map(|live| live.mark.hash.as_ref()), guarded = guarded || entry.shut().is_some(),
-            "plugin is disabled by the operator, until it is enabled or the node starts again"
+            "plugin is disabled by the operator until it is enabled or the node restarts"
         );
         counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "disabled").increment(1);
         entry.live().into_iter().chain(entry.previous()).for_each(|version| version.cool());
@@ -149,11 +149,11 @@ impl Loader {
         if let Some(live) = parked.live() {
             if let Some((key, owner)) = self.clash(live) {
                 return Err(PluginCommandFault::Unfit(format!(
-                    "it owns the key {key:?}, which plugin {owner} owns by now"
+                    "it owns the key {key:?}, which plugin {owner} owns now"
                 )));
             }
             if let Err(failure) = live.warm().await {
-                tracing::warn!(plugin = %name, %failure, "the plugin is not warm");
+                tracing::warn!(plugin = %name, %failure, "plugin has no warm instances");
             }
         }
         tracing::info!(

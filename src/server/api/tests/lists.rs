@@ -191,9 +191,9 @@ async fn plugins_are_shown_and_make_the_node_ready() {
     assert_eq!((status, &*text), (503, "not ready: plugin gate: its file is gone and its role refuses"));
 
     bench.fake.set_plugins(vec![plugin("token-auth", PluginState::Live, "auth")]);
-    bench.fake.set_plugin_faults(&["the plugin ticker has ended: no plugin is called"]);
+    bench.fake.set_plugin_faults(&["the plugin ticker has ended: plugins are not called"]);
     let (status, text) = bench.get("/health/ready").await.fault();
-    assert_eq!((status, &*text), (503, "not ready: the plugin ticker has ended: no plugin is called"));
+    assert_eq!((status, &*text), (503, "not ready: the plugin ticker has ended: plugins are not called"));
 }
 
 #[tokio::test]
