@@ -149,7 +149,7 @@ async fn plugin_with_changed_role_is_refused_after_restart() {
     place.put("f.wasm", &guests::handler("ask", "", "", FINE));
     let bench = place.start().await;
     let reason = bench.status("f").rejected.unwrap().reason;
-    assert!(reason.contains("no role filter any more"), "{reason}");
+    assert!(reason.contains("does not export the role filter"), "{reason}");
     assert_eq!(rejected(&bench.judge().await), Some("503"));
     drop(bench);
     place.put("f.toml", b"enabled = false");

@@ -124,7 +124,7 @@ async fn restored_auth_plugin_serves_again() {
     assert_eq!((bench.status("a").state.as_str(), bench.status("a").version), ("live", 2));
     bench.put("a.wasm", &guests::filter(ALLOW)).await;
     let reason = bench.status("a").rejected.unwrap().reason;
-    assert!(reason.contains("no role auth any more"), "{reason}");
+    assert!(reason.contains("does not export the role auth"), "{reason}");
     assert_eq!(bench.admit().await, "200");
 }
 

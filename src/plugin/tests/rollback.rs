@@ -176,8 +176,11 @@ type Spoil = fn(&PathBuf);
 async fn a_version_that_is_lost_is_told_and_the_file_is_tried() {
     let spoil: [(Spoil, &str); 3] = [
         (|file| fs::remove_file(file).unwrap(), "cannot be read"),
-        (|file| fs::write(file, "half").unwrap(), "adds up to"),
-        (|file| fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap(), "others may"),
+        (|file| fs::write(file, "half").unwrap(), "expected the digest"),
+        (
+            |file| fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap(),
+            "only this user may",
+        ),
     ];
     for (spoil, words) in spoil {
         let place = Place::new(&[]);

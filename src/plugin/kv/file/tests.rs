@@ -88,7 +88,7 @@ async fn a_file_that_is_broken_or_anothers_is_refused_and_left_as_it_is() {
         store.commit("p", write(&key.to_string(), Some(&"x".repeat(500)), None), SHARE).await.unwrap();
     }
     let refusal = |path: &Path| FileStore::open(path, Time::default(), &Vitals::default()).unwrap_err().to_string();
-    assert!(refusal(&path).contains("another process has open"), "{}", refusal(&path));
+    assert!(refusal(&path).contains("another process has the file open"), "{}", refusal(&path));
     drop(store);
     assert!(refusal(&dir.path().join("none/kv.redb")).contains("No such file"));
 
