@@ -203,8 +203,12 @@ impl Hub {
 
     /// Adds a new, unbound connection. `None` if the node is at its connection limit, has stopped, or has no id left.
     pub async fn attach(&self, socket: Arc<dyn Socket>, form: Option<Form>) -> Option<Connection> {
-        let home =
-            self.router.homes.iter().min_by_key(|home| home.live.load(Ordering::Relaxed)).expect("there is a shard");
+        let home = self
+            .router
+            .homes
+            .iter()
+            .min_by_key(|home| home.live.load(Ordering::Relaxed))
+            .expect("a hub has at least one shard");
         let id = self.ids.take_connection().await?;
         // No await follows, so a cancelled caller leaves no partial connection.
         let permit = home.mailbox.reserve().await.ok()?;

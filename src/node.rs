@@ -354,6 +354,6 @@ impl Node {
 /// Refusal for a client whose request needs an engine that does not answer. The log has the engine's address and error;
 /// the client does not see them.
 fn unavailable(why: &Unavailable) -> Refusal {
-    tracing::debug!(%why, "a client is refused");
+    tracing::debug!(%why, "request refused: the engine is unavailable");
     Refusal::new(Code::UNAVAILABLE, "unavailable: try again later")
 }

@@ -191,7 +191,7 @@ pub fn read(record: &Bytes) -> Result<BusRecord, RecordError> {
             let count = reader.count(MAX_RECEIPTS)?;
             Body::Receipts((0..count).map(|_| read_delivered(&mut reader)).collect::<Result<_, _>>()?)
         }
-        other => return Err(malformed(&format!("kind {other}"))),
+        other => return Err(malformed(&format!("the unknown kind {other}"))),
     };
     reader.end()?;
     Ok(BusRecord { origin, sequence, body })

@@ -45,7 +45,7 @@ pub enum LeaseError {
     Unavailable(#[from] Unavailable),
     /// The lease expired, or a later incarnation of the same name has joined. Other nodes may already have reported the
     /// users of this node offline.
-    #[error("the lease of node {0} is gone")]
+    #[error("the lease of node {0} is lost")]
     Lost(NodeId),
     /// Another living node has this name or number.
     #[error("{0}")]

@@ -94,13 +94,13 @@ impl Devices {
     pub(super) async fn meet(&self, from: &NodeId, contender: wire::Contender) {
         let (uid, policy, newcomer) = match word::read_contender(contender) {
             Ok(read) => read,
-            Err(why) => return tracing::warn!(%from, %why, "a bind elsewhere is not understood"),
+            Err(why) => return tracing::warn!(%from, %why, "bind announcement cannot be decoded; dropped"),
         };
         for holder in self.hub.user(uid.as_str()) {
             if let Some((_, winner)) = challenge(policy, &newcomer, &holder).await {
                 let told = self.broker.tell(Address::Node(from.clone()), word::contender(&uid, policy, &winner)).await;
                 if let Err(why) = told {
-                    tracing::debug!(%why, "a word was not sent");
+                    tracing::debug!(%why, "cluster message was not sent");
                 }
             }
         }

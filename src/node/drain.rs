@@ -24,7 +24,7 @@ pub(super) async fn close_all(hub: &Hub, directions: &Directions, step_percent: 
         }
     };
     if timeout_at(deadline, all_gone).await.is_err() {
-        tracing::warn!("drain: the grace time is over, the rest is cut");
+        tracing::warn!("drain: grace time is over; closing the remaining connections");
     }
 }
 

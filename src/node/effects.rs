@@ -105,6 +105,6 @@ async fn push(node: &Node, pushes: Vec<Publication>) {
     // One log line for all, because the plugin controls the number of pushes.
     if let Some(first) = lost.next() {
         let more = lost.count();
-        tracing::warn!(id = first.id, fate = ?first.fate, more, "a plugin's push went nowhere");
+        tracing::warn!(id = first.id, fate = ?first.fate, more, "plugin push was not accepted");
     }
 }

@@ -108,7 +108,7 @@ impl PresenceTracker {
             Ok(true) => self.plugins.notify(Event::Offline(identity), hops),
             Ok(false) => {}
             Err(why) => {
-                tracing::debug!(%why, "a user's going is told later");
+                tracing::debug!(%why, "offline report deferred");
                 let mut untold = self.untold.lock();
                 if untold.len() < MAX_UNTOLD {
                     untold.push(identity);
@@ -131,10 +131,11 @@ impl PresenceTracker {
             let fallen = match self.roster.fallen().await {
                 Ok(fallen) if fallen.is_empty() => return,
                 Ok(fallen) => fallen,
-                Err(why) => return tracing::debug!(%why, "fallen members are looked for later"),
+                Err(why) => return tracing::debug!(%why, "expired members cannot be read; retrying later"),
             };
             for Fallen { id, incarnation, users } in fallen {
-                tracing::warn!(node = %id, incarnation, users = users.len(), "a node fell: its users are told offline");
+                let count = users.len();
+                tracing::warn!(node = %id, incarnation, users = count, "node lost: its users are reported offline");
                 for uid in users {
                     let identity = Identity { uid, cid: ConnectionId::UNKNOWN, device: None, channel: None };
                     self.plugins.notify(Event::Offline(identity), 0);

@@ -36,7 +36,7 @@ impl Readiness {
             reasons.push("no auth plugin is live: every client is refused".to_owned());
         }
         for plugin in plugins.iter().filter(|p| p.state == PluginState::Missing) {
-            reasons.push(format!("plugin {}: its file is gone and its role refuses", plugin.name));
+            reasons.push(format!("plugin {}: its file is missing, and its role refuses all calls", plugin.name));
         }
         reasons.extend(self.plugins.faults());
         reasons.extend(self.ailing.lock().iter().map(|(way, why)| format!("{way}: {why}")));

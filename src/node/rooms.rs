@@ -86,7 +86,7 @@ impl Rooms {
             }
         };
         if until.is_some_and(|until| u128::from(until) * 1_000 <= clock::since_1970().as_millis()) {
-            return Err(Refusal::new(Code::FORBIDDEN, format!("room: the time for {room} is over")));
+            return Err(Refusal::new(Code::FORBIDDEN, format!("room: the membership in {room} has expired")));
         }
         self.enter_room(connection, room, Terms { uid: Some(&binding.uid), until }, 0).await
     }
@@ -178,7 +178,7 @@ async fn tell_ended(connection: &Connection, room: &Room) {
     let reply = Reply {
         key: ENDED.to_owned(),
         code: Code::new(410).to_string(),
-        message: "the time in this room is over".to_owned(),
+        message: "the membership in this room has expired".to_owned(),
         timestamp: clock::now_millis(),
         data: [("room", room.as_str())].into_iter().collect(),
     };

@@ -202,8 +202,8 @@ async fn streams_are_held_before_first_and_released_after_last_connection() {
 #[tokio::test]
 async fn a_bus_that_is_away_makes_the_node_unready_and_binds_come_back() {
     let fake = fake();
-    fake.set_bus_faults(&["redis is away"]);
-    assert!(fake.node.readiness().unwrap_err().contains(&"redis is away".to_owned()));
+    fake.set_bus_faults(&["redis is unavailable"]);
+    assert!(fake.node.readiness().unwrap_err().contains(&"redis is unavailable".to_owned()));
     fake.break_broker();
     let connection = fake.attach(DevicePolicy::AllowAll).await;
     let refused = fake.node.bind(&connection, admission("1074"), facts("web", &[])).await.unwrap_err();

@@ -179,7 +179,7 @@ async fn a_node_that_is_killed_vanishes_with_its_users_and_comes_back() {
     let data = cluster.node(1).get("/connections").await.data();
     assert_eq!(data.get("missing"), None, "{data}");
     until("a survivor to tell of it", async || {
-        cluster.node(0).log().contains("a node fell") || cluster.node(1).log().contains("a node fell")
+        cluster.node(0).log().contains("node lost") || cluster.node(1).log().contains("node lost")
     })
     .await;
 

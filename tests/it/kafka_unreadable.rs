@@ -86,7 +86,7 @@ fn join(at: &str) -> KafkaSource {
 /// True while readiness names this part of the node, and that records of it cannot be read.
 async fn names(node: &Gateway, part: &str) -> bool {
     let ready = node.get("/health/ready").await;
-    ready.status == 503 && ready.body.contains(part) && ready.body.contains("records that cannot be read")
+    ready.status == 503 && ready.body.contains(part) && ready.body.contains("records cannot be read")
 }
 
 async fn is_positive(node: &Gateway, metric: &str) -> bool {
@@ -122,7 +122,7 @@ async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are
     };
     within("the fault", read_on).await;
     let fault = source.fault().unwrap();
-    assert!(fault.why.starts_with("records that cannot be read: "), "{fault}");
+    assert!(fault.why.starts_with("records cannot be read: "), "{fault}");
     within("the end", source.close()).await;
 }
 

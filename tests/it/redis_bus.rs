@@ -197,7 +197,7 @@ async fn a_node_that_stands_still_keeps_its_name() {
     let second = tokio::task::spawn_blocking(move || again.again()).await.unwrap();
     let reasons = second.get("/health/ready").await;
     assert_eq!(reasons.status, 503);
-    assert!(reasons.body.contains("a living node is called n1 already"), "{}", reasons.body);
+    assert!(reasons.body.contains("a living node already uses the name n1"), "{}", reasons.body);
     first.signal(Signal::KILL);
     first.ended().await;
     until("the second ready", async || second.get("/health/ready").await.status == 200).await;

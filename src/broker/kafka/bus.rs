@@ -153,13 +153,13 @@ impl KafkaBus {
         let sender = self.shared.sender.clone();
         let flushed = tokio::task::spawn_blocking(move || sender.close(LAST_CALL));
         if flushed.await.is_err() {
-            tracing::warn!("the producer of the bus panicked");
+            tracing::warn!("flush of the bus producer panicked");
         }
         self.closing.send_replace(true);
         self.shared.open.send_replace(None);
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         if timeout(LAST_CALL, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
-            tracing::warn!("the reader of the bus did not end in time");
+            tracing::warn!("bus reader did not end in time");
         }
         *self.shared.fault.lock() = Some("closed".to_owned());
     }
@@ -310,7 +310,7 @@ impl Shared {
         }
         if silence > SILENCE {
             let seconds = silence.as_secs();
-            return vec![format!("bus: nothing sent came back for {seconds} s: {}", self.away())];
+            return vec![format!("bus: no own heartbeat received for {seconds} s: {}", self.away())];
         }
         // A partition may be unreadable while heartbeats return through the others.
         self.heard.unreadable().map(|why| format!("bus: {why}")).into_iter().collect()
@@ -332,14 +332,14 @@ impl Shared {
         if news {
             *self.fault.lock() = None;
             self.heard.forget();
-            tracing::info!(topic = self.topic, partitions, "the bus is open");
+            tracing::info!(topic = self.topic, partitions, "bus connected");
         }
     }
 
     fn fail(&self, fault: &Unavailable) {
         let mut last = self.fault.lock();
         if last.as_deref() != Some(&fault.why) {
-            tracing::warn!(topic = self.topic, %fault, "the bus waits for Kafka");
+            tracing::warn!(topic = self.topic, %fault, "bus unavailable; retrying");
             *last = Some(fault.why.clone());
         }
     }

@@ -40,7 +40,9 @@ pub async fn check(bus: &Bus) -> Vec<String> {
     if let Some(count) = trial.own_topic(&members).await {
         trial.codec(&members).await;
         if count != 1 {
-            trial.fault(&format!("topic {members} has {count} partitions, expected 1: only one makes one order"));
+            trial.fault(&format!(
+                "topic {members}: expected 1 partition, got {count}: only one partition keeps the order of all records"
+            ));
         }
         trial.setting(&members, "cleanup.policy", |value| value != "compact", "compact").await;
     }
@@ -62,13 +64,13 @@ pub async fn check_topic(kafka: &KafkaConfig, topic: &str, group: &str) -> Vec<S
         }
         Ok(None) => {
             trial.fault(&format!(
-                "topic {topic} is missing: create it, for Skylark never makes what back ends publish to"
+                "topic {topic} is missing: create it, because Skylark does not create topics that back ends publish to"
             ));
             0
         }
         Err(error) => {
             let why = told(&error);
-            trial.fault(&format!("the user may not see topic {topic}: {why}: allow it READ on the topic"));
+            trial.fault(&format!("the user may not describe topic {topic}: {why}: allow it READ on the topic"));
             0
         }
     };
@@ -133,12 +135,15 @@ impl Trial {
             }
             Ok(None) => {
                 if let Some(why) = self.creation_fault(topic).await {
-                    self.fault(&format!("topic {topic} is missing and may not be created: {why}"));
+                    let what = format!("topic {topic} is missing and may not be created: {why}");
+                    self.fault(&format!("{what}: create it, or allow the user CREATE on it"));
                 }
             }
             Err(error) => {
                 let why = told(&error);
-                self.fault(&format!("the user may not see topic {topic}: {why}: allow it READ and WRITE on the topic"));
+                self.fault(&format!(
+                    "the user may not describe topic {topic}: {why}: allow it READ and WRITE on the topic"
+                ));
             }
         }
         None
@@ -208,7 +213,7 @@ impl Trial {
         let Err(error) = asked.await.unwrap_or(Err(KafkaError::Canceled)) else { return };
         if is(&error, RDKafkaErrorCode::GroupAuthorizationFailed) {
             let why = told(&error);
-            self.fault(&format!("the user may not read as group {group}: {why}: allow it READ on the group"));
+            self.fault(&format!("the user may not use group {group}: {why}: allow it READ on the group"));
         } else if !error.rdkafka_error_code().is_some_and(|code| ALLOWED.contains(&code)) {
             self.fault(&format!("group {group}: {}", told(&error)));
         }
@@ -220,14 +225,14 @@ impl Trial {
             Ok(Some(_)) => {}
             Ok(None) => {
                 if let Some(why) = self.creation_fault(topic).await {
-                    let what = format!("topic {topic}, for dead letters, is missing and may not be created: {why}");
+                    let what = format!("dead-letter topic {topic} is missing and may not be created: {why}");
                     self.fault(&format!("{what}: create it, or allow the user CREATE on it"));
                 }
             }
             Err(error) => {
                 let why = told(&error);
                 self.fault(&format!(
-                    "the user may not see topic {topic}, for dead letters: {why}: allow it WRITE on it"
+                    "the user may not describe dead-letter topic {topic}: {why}: allow it WRITE on it"
                 ));
             }
         }
@@ -291,10 +296,10 @@ const ALLOWED: &[RDKafkaErrorCode] = &[
 /// Adds a hint with the remedy to common errors.
 fn plain(link: &Link, why: &str) -> String {
     let hint = match why {
-        why if why.contains("certificate verify failed") => ": its certificate is not one that ssl.ca.location trusts",
-        why if why.contains("uthentication") || why.contains("SASL") => ": user and password are not what it expects",
-        why if why.contains("refused") => ": nobody listens there",
-        why if why.contains("resolve") => ": that name is not known",
+        why if why.contains("certificate verify failed") => ": ssl.ca.location does not trust its certificate",
+        why if why.contains("uthentication") || why.contains("SASL") => ": check user and password",
+        why if why.contains("refused") => ": no process listens on this port",
+        why if why.contains("resolve") => ": the host name cannot be resolved",
         _ => "",
     };
     format!("kafka at {} does not answer: {why}{hint}", link.brokers())

@@ -93,7 +93,7 @@ impl KafkaSource {
                 poll.run(&runtime);
                 vital.done();
             })
-            .map_err(|error| unavailable(format!("no thread for topic {topic}: {error}")))?;
+            .map_err(|error| unavailable(format!("the reader thread of topic {topic} cannot be started: {error}")))?;
         Ok(Self {
             topic: topic.to_owned(),
             shared,
@@ -172,7 +172,7 @@ impl KafkaSource {
             }
         });
         if ended.await.is_err() {
-            tracing::warn!(topic = self.topic, "the reader of a Kafka topic panicked");
+            tracing::warn!(topic = self.topic, "intake reader panicked");
         }
     }
 }

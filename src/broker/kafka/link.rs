@@ -151,7 +151,7 @@ impl Link {
                 let why = format!("topic {} is missing and cannot be created: {}", topic.name, code_told(code));
                 Err(unavailable(why))
             }
-            Ok(None) => Err(unavailable(format!("topic {} was not created", topic.name))),
+            Ok(None) => Err(unavailable(format!("topic {} was not created: the answer is empty", topic.name))),
             Err(error) => Err(heard.unavailable(&error)),
         }
     }
@@ -230,7 +230,7 @@ impl ClientContext for Heard {
             errors.notify_one();
         }
         if is_unreadable(&error) {
-            *self.unreadable.lock() = Some((Instant::now(), format!("records that cannot be read: {reason}")));
+            *self.unreadable.lock() = Some((Instant::now(), format!("records cannot be read: {reason}")));
         }
         // This error does not tell why the brokers are down.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
@@ -317,7 +317,7 @@ pub(super) fn unavailable(why: impl Into<String>) -> Unavailable {
 pub(super) fn told(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, why, name, _) if why.contains("OpenSSL not available") => {
-            format!("property {name}: {why}: it wants a build with the cargo feature kafka-tls")
+            format!("property {name}: {why}: use a build with the cargo feature kafka-tls")
         }
         KafkaError::ClientConfig(_, why, name, _) => format!("property {name}: {why}"),
         KafkaError::ClientCreation(why) => why.clone(),
@@ -425,7 +425,7 @@ mod tests {
         heard.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "connection refused");
         assert_eq!(heard.unreadable(), None);
         heard.and_counting(|_| {}).error(KafkaError::Global(RDKafkaErrorCode::NotImplemented), "codec 0x4");
-        assert_eq!(heard.unreadable().unwrap(), "records that cannot be read: codec 0x4");
+        assert_eq!(heard.unreadable().unwrap(), "records cannot be read: codec 0x4");
     }
 
     #[cfg(not(feature = "kafka-tls"))]
@@ -434,7 +434,7 @@ mod tests {
         let link = link(&[("security.protocol", "sasl_ssl")]);
         let refused =
             link.create::<_, rdkafka::consumer::BaseConsumer<Heard>>(Heard::default(), &[], &[]).err().unwrap();
-        assert!(refused.why.ends_with("it wants a build with the cargo feature kafka-tls"), "{refused}");
+        assert!(refused.why.ends_with("use a build with the cargo feature kafka-tls"), "{refused}");
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Login {
         }
         match of.read() {
             Ok(text) => self.hand_out(&text),
-            Err(error) => tracing::warn!(%error, "the password of Kafka is not read again"),
+            Err(error) => tracing::warn!(%error, "kafka password cannot be read; the last one stays in use"),
         }
     }
 
@@ -124,11 +124,11 @@ impl Login {
         if std::mem::replace(&mut self.password.lock().text, text.to_owned()) == text {
             return;
         }
-        tracing::info!(user = self.user, "Kafka's clients take a new password");
+        tracing::info!(user = self.user, "kafka password changed; clients use it for new connections");
         let clients: Vec<Arc<dyn Client>> = self.clients.lock().iter().filter_map(Weak::upgrade).collect();
         for client in clients {
             if let Err(error) = client.set(&self.user, text) {
-                tracing::warn!(%error, "a client of Kafka does not take a new password");
+                tracing::warn!(%error, "kafka client refused the new password");
             }
         }
     }

@@ -226,7 +226,7 @@ impl Shared {
         let owed: Vec<Uid> = self.me.lock().owed.iter().take(MOST_OWED).cloned().collect();
         let told = owed.into_iter().map(|uid| self.tell_user(uid));
         if let Err(fault) = futures_util::future::try_join_all(told).await {
-            tracing::warn!(%fault, topic = self.topic, "the roster could not be told of every user");
+            tracing::warn!(%fault, topic = self.topic, "online users not written; retrying with the next renewal");
         }
     }
 
@@ -284,7 +284,7 @@ impl Shared {
         }
         match self.hear(&Entry::Left(life.0)).await {
             Ok(_) => lease_changed("given_back"),
-            Err(fault) => tracing::warn!(%fault, "the roster could not be told that this node leaves"),
+            Err(fault) => tracing::warn!(%fault, "leave was not written to the roster; the lease expires by itself"),
         }
     }
 
@@ -292,7 +292,9 @@ impl Shared {
     async fn tell_user(&self, uid: Uid) -> Result<bool, Unavailable> {
         let entry = {
             let mut me = self.me.lock();
-            let Some(life) = me.life.clone() else { return Err(unavailable("this node is no member")) };
+            let Some(life) = me.life.clone() else {
+                return Err(unavailable("this node is not a member of the cluster"));
+            };
             // Stays until Kafka has the record. If the caller stops waiting, the next renewal repeats the report.
             me.owed.insert(uid.clone());
             Entry::User { life, is_online: me.users.contains(&uid), uid: uid.clone() }
@@ -312,7 +314,7 @@ impl Shared {
         let now = self.own_time()?;
         let to_bury = self.state.lock().to_bury(&self.node, now);
         for life in to_bury {
-            tracing::info!(node = %life.0, incarnation = life.1, "a node is silent: it is taken for dead");
+            tracing::info!(node = %life.0, incarnation = life.1, "node sent no heartbeat; declared dead");
             self.say(&Entry::Dead { life, by: self.node.clone() }, None).await?;
         }
         let mut fallen = Vec::new();
@@ -363,7 +365,7 @@ impl Shared {
 
     fn away(&self) -> Unavailable {
         let why = self.fault.lock().clone().or_else(|| self.heard.last());
-        unavailable(why.unwrap_or_else(|| format!("nothing came back from topic {}", self.topic)))
+        unavailable(why.unwrap_or_else(|| format!("no own record received from topic {}", self.topic)))
     }
 
     fn expect(&self, number: u64) -> Expected<'_> {
@@ -387,7 +389,7 @@ impl Shared {
             return tracing::warn!(
                 topic = self.topic,
                 offset = message.offset(),
-                "a record of the roster was not understood"
+                "roster record cannot be decoded; skipped"
             );
         };
         let now = Instant::now();
@@ -422,7 +424,7 @@ impl Shared {
 
     /// Rebuilds the state after the topic was truncated or recreated. Reports the users of this node again.
     fn restart(&self) {
-        tracing::error!(topic = self.topic, "records of the roster were lost: it is built anew");
+        tracing::error!(topic = self.topic, "roster records were lost; rebuilding the roster");
         *self.state.lock() = State::default();
         let mut me = self.me.lock();
         me.owed = me.users.clone();
@@ -431,7 +433,7 @@ impl Shared {
     fn fail(&self, fault: &Unavailable) {
         let mut last = self.fault.lock();
         if last.as_deref() != Some(&fault.why) {
-            tracing::warn!(topic = self.topic, %fault, "the roster waits for Kafka");
+            tracing::warn!(topic = self.topic, %fault, "roster unavailable; retrying");
             *last = Some(fault.why.clone());
         }
     }

@@ -150,7 +150,11 @@ impl Tail {
             )
         );
         if has_gone {
-            tracing::warn!(topic = self.topic.name, error = told(error), "the place in a topic has to be found again");
+            tracing::warn!(
+                topic = self.topic.name,
+                error = told(error),
+                "partition or offset is gone; assigning the partitions again"
+            );
         }
         !has_gone
     }
@@ -159,7 +163,7 @@ impl Tail {
     pub(super) async fn end(self) {
         let consumer = self.consumer;
         if tokio::task::spawn_blocking(move || drop(consumer)).await.is_err() {
-            tracing::warn!(topic = self.topic.name, "the reader of a topic panicked");
+            tracing::warn!(topic = self.topic.name, "drop of the consumer panicked");
         }
     }
 }

@@ -174,7 +174,7 @@ pub(super) fn read_target(reader: &mut Reader<'_>) -> Result<Target, RecordError
         ROOM => Target::Room(reader.name()?),
         EVERYONE => Target::Everyone,
         EVERYONE_BUT => Target::EveryoneBut(names(reader)?),
-        other => return Err(malformed(&format!("target {other}"))),
+        other => return Err(malformed(&format!("the unknown target kind {other}"))),
     })
 }
 
@@ -190,12 +190,12 @@ fn names<T: std::str::FromStr<Err: std::fmt::Display>>(reader: &mut Reader<'_>) 
 
 fn cid(reader: &mut Reader<'_>) -> Result<ConnectionId, RecordError> {
     let number = reader.number()?;
-    ConnectionId::new(number).ok_or_else(|| malformed(&format!("connection {number}")))
+    ConnectionId::new(number).ok_or_else(|| malformed(&format!("the invalid connection id {number}")))
 }
 
 fn small<T: TryFrom<u64>>(reader: &mut Reader<'_>) -> Result<T, RecordError> {
     let number = reader.number()?;
-    T::try_from(number).map_err(|_| malformed(&format!("number {number}")))
+    T::try_from(number).map_err(|_| malformed(&format!("the number {number}, which is out of range")))
 }
 
 const fn origin_code(origin: Origin) -> u64 {

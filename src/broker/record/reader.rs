@@ -35,7 +35,7 @@ impl<'a> Reader<'a> {
     pub(super) fn count(&mut self, most: usize) -> Result<usize, RecordError> {
         let number = self.number()?;
         let count = usize::try_from(number).ok().filter(|count| *count <= most && *count <= self.0.len());
-        count.ok_or_else(|| malformed(&format!("{number} entries")))
+        count.ok_or_else(|| malformed(&format!("{number} entries, which is out of range")))
     }
 
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], RecordError> {
@@ -47,11 +47,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn text(&mut self) -> Result<&'a str, RecordError> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| malformed("a text that is no UTF-8"))
+        std::str::from_utf8(self.bytes()?).map_err(|_| malformed("text that is not UTF-8"))
     }
 
     pub(super) fn name<T: FromStr<Err: std::fmt::Display>>(&mut self) -> Result<T, RecordError> {
-        self.text()?.parse().map_err(|invalid| malformed(&format!("a name that is none: {invalid}")))
+        self.text()?.parse().map_err(|invalid| malformed(&format!("an invalid name: {invalid}")))
     }
 
     /// Takes all remaining bytes.
@@ -62,13 +62,13 @@ impl<'a> Reader<'a> {
     pub(super) fn end(&self) -> Result<(), RecordError> {
         match self.0.len() {
             0 => Ok(()),
-            more => Err(malformed(&format!("{more} bytes too many"))),
+            more => Err(malformed(&format!("{more} extra bytes at its end"))),
         }
     }
 }
 
 fn ends_too_soon() -> RecordError {
-    malformed("one that ends too soon")
+    malformed("a truncated record")
 }
 
 pub(super) fn put_number(out: &mut Vec<u8>, mut number: u64) {

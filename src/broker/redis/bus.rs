@@ -237,7 +237,7 @@ impl RedisBus {
         match timeout(PATIENCE, said).await {
             Ok(Some(answers)) => match answers[..] {
                 [Answer::Reached(nodes)] => Ok(Some(nodes)),
-                _ => Err(self.unavailable("it refuses to publish")),
+                _ => Err(self.unavailable("the server refused PUBLISH")),
             },
             _ => Err(self.unavailable(&format!("no answer in {PATIENCE:?}"))),
         }
@@ -247,7 +247,7 @@ impl RedisBus {
         let mut confirmed = self.streams.want(stream);
         match timeout(PATIENCE, confirmed.wait_for(|confirmed| *confirmed)).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(self.unavailable(&format!("no subscription in {PATIENCE:?}"))),
+            _ => Err(self.unavailable(&format!("the subscription was not confirmed in {PATIENCE:?}"))),
         }
     }
 
@@ -256,7 +256,7 @@ impl RedisBus {
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         let ended = async { while tasks.join_next().await.is_some() {} };
         if timeout(PATIENCE, ended).await.is_err() {
-            tracing::warn!("redis did not take what was left in {PATIENCE:?}");
+            tracing::warn!(timeout = ?PATIENCE, "bus closed before redis answered all commands");
         }
     }
 

@@ -33,7 +33,7 @@ pub async fn check(bus: &Bus) -> Result<Vec<String>, UrlError> {
     let info: Vec<String> = match client.run(pipe().cmd("INFO").arg("server").cmd("INFO").arg("memory")).await {
         Ok(info) => info,
         Err(error) if error.why.contains("NOPERM") => {
-            faults.push(format!("redis: the user may not ask for INFO, so its version is not known: {}", error.why));
+            faults.push(format!("redis: the user may not run INFO, so the server version is unknown: {}", error.why));
             Vec::new()
         }
         Err(error) => return Ok(vec![plain(&error)]),
@@ -49,9 +49,11 @@ pub async fn check(bus: &Bus) -> Result<Vec<String>, UrlError> {
 /// Adds a hint with the remedy to common errors.
 fn plain(error: &Unavailable) -> String {
     let hint = match &error.why {
-        why if why.contains("WRONGPASS") => ": bus.redis.user and bus.redis.password are not what it expects",
-        why if why.contains("NOAUTH") => ": it wants a password (bus.redis.password)",
-        why if why.contains("without any password") => ": it has no password for this user, bus.redis.password is set",
+        why if why.contains("WRONGPASS") => ": check bus.redis.user and bus.redis.password",
+        why if why.contains("NOAUTH") => ": set bus.redis.password",
+        why if why.contains("without any password") => {
+            ": the server has no password for this user: remove bus.redis.password"
+        }
         _ => "",
     };
     format!("{error}{hint}")
@@ -72,8 +74,9 @@ fn version_fault(info: &str) -> Option<String> {
 fn eviction_fault(info: &str) -> Option<String> {
     let policy = field(info, "maxmemory_policy")?;
     let is_bounded = field(info, "maxmemory").is_some_and(|bytes| bytes != "0");
-    (is_bounded && policy != "noeviction")
-        .then(|| format!("redis: expected maxmemory-policy noeviction, got {policy}: it may forget who is a member"))
+    (is_bounded && policy != "noeviction").then(|| {
+        format!("redis: expected maxmemory-policy noeviction, got {policy}: the server may evict the keys of members")
+    })
 }
 
 async fn clock_fault(client: &Client) -> Option<String> {
@@ -81,8 +84,9 @@ async fn clock_fault(client: &Client) -> Option<String> {
     let skew = seconds * 1_000 + micros / 1_000 - clock::now_millis();
     let direction = if skew > 0 { "ahead of" } else { "behind" };
     let millis = skew.abs();
-    (millis > SKEW_MILLIS)
-        .then(|| format!("redis: its clock is {millis} ms {direction} this machine's: set one of them"))
+    (millis > SKEW_MILLIS).then(|| {
+        format!("redis: the server clock is {millis} ms {direction} the clock of this machine: synchronize them")
+    })
 }
 
 /// Performs each operation of a node once, on unused names.

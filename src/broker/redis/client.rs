@@ -81,7 +81,7 @@ impl Client {
         let (host, port, is_tls) = match named.addr() {
             ConnectionAddr::Tcp(host, port) => (host.clone(), *port, false),
             ConnectionAddr::TcpTls { host, port, .. } => (host.clone(), *port, true),
-            _ => return Err(fault("no such way to a server".to_owned())),
+            _ => return Err(fault("the scheme is not supported".to_owned())),
         };
         let tls = match is_tls {
             true => {
@@ -200,7 +200,8 @@ impl Client {
                     secret
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(server = self.address(), %error, "the password is not read again");
+                    let server = self.address();
+                    tracing::warn!(server, %error, "redis password cannot be read; the last one stays in use");
                     last
                 }
                 // The runtime is shutting down.

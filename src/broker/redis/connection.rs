@@ -71,10 +71,11 @@ impl ConnectionLike for Connection {
 }
 
 async fn until_ended<T>(tether: &mut Tether, answer: RedisFuture<'_, T>) -> RedisResult<T> {
+    let closed = || io::Error::new(io::ErrorKind::ConnectionAborted, "all connections to the server were closed");
     tokio::select! {
         biased;
         answer = answer => answer,
-        () = tether.ended() => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server is unfit").into()),
+        () = tether.ended() => Err(closed().into()),
     }
 }
 

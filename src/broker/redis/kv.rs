@@ -108,7 +108,7 @@ impl RedisSpaces {
         }
         for SpaceWrite { key, value, ttl } in step.writes {
             let millis = ttl.map_or(0, |ttl| ttl.as_millis().clamp(1, 1 << 50));
-            let millis = u64::try_from(millis).expect("it was clamped");
+            let millis = u64::try_from(millis).expect("clamped to 2^50");
             script.arg(*key).arg(value.unwrap_or_default()).arg(u8::from(value.is_some())).arg(millis);
         }
         Ok(match self.client.invoke::<u8>(&script).await? {

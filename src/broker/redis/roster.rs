@@ -113,7 +113,8 @@ impl RedisRoster {
     async fn take_lease(&self, me: &Member) -> Result<u64, LeaseError> {
         let mut entrance = self.enter(me, "").await?;
         if entrance.has_ended() {
-            tracing::info!(node = %me.id, incarnation = entrance.former, "the process that had this name has ended");
+            let incarnation = &entrance.former;
+            tracing::info!(node = %me.id, incarnation, "earlier process of this node has exited; taking its lease");
             entrance = self.enter(me, &entrance.former).await?;
         }
         let Entrance { incarnation, why, .. } = entrance;
@@ -174,7 +175,7 @@ impl RedisRoster {
         script.key(self.users_of(incarnation)).arg(id.as_str()).arg(incarnation);
         match self.client.invoke::<u8>(&script).await {
             Ok(_) => lease_changed("given_back"),
-            Err(error) => tracing::warn!(%error, "the lease is not given back: it runs out by itself"),
+            Err(error) => tracing::warn!(%error, "lease was not released; it expires by itself"),
         }
     }
 
@@ -187,7 +188,7 @@ impl RedisRoster {
         let read = |pair: &[String]| {
             let member = member::read(&pair[1]).zip(pair[0].parse().ok());
             if member.is_none() {
-                tracing::warn!(member = pair[1], "a member that this version cannot read is left out");
+                tracing::warn!(member = pair[1], "member record cannot be decoded; member skipped");
             }
             member.map(|(member, incarnation)| Member { incarnation, ..member })
         };
@@ -213,10 +214,10 @@ impl RedisRoster {
             is_told
         };
         if !is_told {
-            return Err(self.remembered("it was away a moment ago"));
+            return Err(self.remembered("an earlier report is still pending"));
         }
         match self.tell(&[(uid.clone(), is_here)]).await {
-            Ok(alone) => alone.first().copied().ok_or_else(|| self.remembered("the lease is gone")),
+            Ok(alone) => alone.first().copied().ok_or_else(|| self.remembered("the lease is lost")),
             Err(unavailable) => {
                 let mut mine = self.mine.lock();
                 // Stores the current state instead of the failed change, because the state may have changed again
@@ -256,9 +257,9 @@ impl RedisRoster {
                 return;
             }
             match self.tell(&chunk).await {
-                Ok(alone) if alone.is_empty() => return tracing::debug!("users are told later: the lease is gone"),
+                Ok(alone) if alone.is_empty() => return tracing::debug!("user reports deferred: the lease is lost"),
                 Ok(_) => {}
-                Err(error) => return tracing::debug!(%error, "users are told later"),
+                Err(error) => return tracing::debug!(%error, "user reports deferred"),
             }
             let mut mine = self.mine.lock();
             for (uid, told) in &chunk {
@@ -340,5 +341,5 @@ impl Roster for RedisRoster {
 }
 
 fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).expect("a lease is short")
+    u64::try_from(time.as_millis()).expect("a lease in milliseconds fits 64 bits")
 }

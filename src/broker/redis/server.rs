@@ -129,7 +129,11 @@ impl Tether {
         pause.last = Some((now, now + pause.backoff.wait()));
         why.clone_into(&mut pause.why);
         drop(pause);
-        tracing::warn!(server = server.address, why, "redis is unfit: all connections to it end and are dialled anew");
+        tracing::warn!(
+            server = server.address,
+            why,
+            "redis server cannot be used; closing all connections to it and reconnecting"
+        );
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) enum WireError {
     #[error("no answer in {0:?}")]
     Silent(std::time::Duration),
     /// Another connection has proved the server unfit.
-    #[error("all connections to the server end")]
+    #[error("all connections to the server were closed")]
     Ended,
     #[error("{0}")]
     Refused(String),
@@ -239,7 +239,7 @@ fn line_end(buffer: &[u8], at: usize) -> Result<Option<usize>, WireError> {
     match line.iter().take(MAX_LINE).position(|&byte| byte == b'\n') {
         Some(break_at) if break_at >= 2 && line[break_at - 1] == b'\r' => Ok(Some(at + break_at + 1)),
         None if line.len() < MAX_LINE => Ok(None),
-        _ => Err(WireError::Malformed("a line without end".to_owned())),
+        _ => Err(WireError::Malformed("a line without a line break".to_owned())),
     }
 }
 

@@ -347,7 +347,7 @@ impl Slots {
                 }
             }
             Some(error) => {
-                tracing::debug!(cid = %slot.connection.id(), %error, "the socket broke");
+                tracing::debug!(cid = %slot.connection.id(), %error, "write failed; connection closed");
                 self.shut(index, End::Cut);
             }
         }
@@ -412,7 +412,7 @@ impl Slots {
         slot.connection.count_ping();
         self.meters.count_ping();
         let ping = self.pings[form.index()]
-            .get_or_insert_with(|| encode(form, ServerFrame::Ping).expect("a PING fits every form"))
+            .get_or_insert_with(|| encode(form, ServerFrame::Ping).expect("every form encodes a PING"))
             .clone();
         self.push(index, ping, Load::default());
     }

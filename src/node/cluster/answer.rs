@@ -65,12 +65,12 @@ impl Inbox {
             Ok(Says::Contender(contender)) => Heard::Contender(contender),
             Err(why) => {
                 metrics::counter!(names::WORDS_REFUSED, "why" => "unreadable").increment(1);
-                return tracing::warn!(%from, %why, "a word of another node is not understood");
+                return tracing::warn!(%from, %why, "cluster message cannot be decoded; dropped");
             }
         };
         if self.queue.try_send((from.clone(), heard)).is_err() {
             metrics::counter!(names::WORDS_REFUSED, "why" => "full").increment(1);
-            tracing::warn!(%from, "a word of another node is lost: too many wait");
+            tracing::warn!(%from, "cluster message dropped: the queue is full");
         }
     }
 
@@ -80,7 +80,7 @@ impl Inbox {
             Heard::Question(wire::Question { number, asks }) => {
                 let reply = match asks {
                     Some(asks) => self.reply_to(asks).await,
-                    None => Err(Unreadable::Unknown("a question of another one")),
+                    None => Err(Unreadable::Unknown("a request of an unknown kind")),
                 };
                 let reply = reply.unwrap_or_else(|why| Reply::Refused(why.to_string()));
                 self.requests.say(Address::Node(from), word::answer(number, reply)).await;

@@ -111,7 +111,7 @@ impl Requests {
         let reached = match told {
             Ok(Ok(reached)) => reached,
             Ok(Err(why)) => {
-                tracing::debug!(%why, "a question was not sent");
+                tracing::debug!(%why, "cluster request was not sent");
                 return Answers { said: Vec::new(), missing: named };
             }
             Err(_) => return Answers { said: Vec::new(), missing: named },
@@ -135,7 +135,7 @@ impl Requests {
     pub(super) async fn say(&self, address: Address, word: Bytes) -> bool {
         let told = self.broker.tell(address, word).await;
         if let Err(why) = &told {
-            tracing::debug!(%why, "a word was not sent");
+            tracing::debug!(%why, "cluster message was not sent");
         }
         told.is_ok()
     }
@@ -153,7 +153,7 @@ async fn gather(heard: &mut mpsc::Receiver<Heard>, expected: Expected, deadline:
         match says {
             // The node stays in the list of missing ones, but is no longer waited for.
             Some(answer::Says::Refused(why)) => {
-                tracing::warn!(node = %from, why, "a node does not answer what it was asked");
+                tracing::warn!(node = %from, why, "node refused a cluster request");
                 refused.push(from.clone());
             }
             Some(says) => answers.said.push((from.clone(), says)),

@@ -117,7 +117,7 @@ impl Changes {
     pub(in crate::node) async fn change_user(&self, uid: Uid, room: Room, leave: bool, hops: u8) {
         let changed = self.change_anywhere(Change { leave, room, target: Target::User(uid) }, hops).await;
         if let Some(RefusedJoin { cid, refusal }) = changed.refused.first() {
-            tracing::debug!(%cid, reason = refusal.reason, "a plugin's join was refused");
+            tracing::debug!(%cid, reason = refusal.reason, "plugin join refused");
         }
     }
 
@@ -142,7 +142,7 @@ impl Changes {
     pub(super) async fn login_here(&self, cid: ConnectionId, account: Account, hops: u8) -> bool {
         let done = self.binder.login(cid, account, hops).await;
         if let Err(refusal) = &done {
-            tracing::warn!(reason = refusal.reason, "a plugin's login came to nothing");
+            tracing::warn!(reason = refusal.reason, "plugin login failed");
         }
         done.is_ok()
     }

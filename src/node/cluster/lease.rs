@@ -57,7 +57,7 @@ pub(super) enum Standing {
 impl Default for Lease {
     fn default() -> Self {
         Self {
-            standing: Mutex::new(Standing::Out("it has just started".to_owned())),
+            standing: Mutex::new(Standing::Out("the node is starting".to_owned())),
             news: Notify::new(),
             answered: Notify::new(),
         }
@@ -74,8 +74,8 @@ impl Lease {
     pub(super) fn trouble(&self) -> Option<String> {
         match &*self.standing.lock() {
             Standing::Held { .. } => None,
-            Standing::Out(why) => Some(format!("the node is not of the cluster: {why}")),
-            Standing::Late { why, .. } => Some(format!("the node's lease runs out: {why}")),
+            Standing::Out(why) => Some(format!("the node is not in the cluster: {why}")),
+            Standing::Late { why, .. } => Some(format!("the lease of the node was not renewed: {why}")),
         }
     }
 
@@ -91,8 +91,8 @@ impl Lease {
         let kind = std::mem::discriminant(&*now);
         if kind != std::mem::discriminant(&standing) {
             match &standing {
-                Standing::Held { incarnation } => tracing::info!(incarnation, "the node is of the cluster"),
-                Standing::Late { why, .. } | Standing::Out(why) => tracing::warn!(why, "the node takes no connection"),
+                Standing::Held { incarnation } => tracing::info!(incarnation, "node is in the cluster"),
+                Standing::Late { why, .. } | Standing::Out(why) => tracing::warn!(why, "node accepts no connections"),
             }
         }
         *now = standing;
@@ -165,7 +165,7 @@ impl LeaseKeeper {
                     // By the local clock the lease still holds, so its users were not reported offline: the engine has
                     // lost its data. The node joins again and keeps its connections.
                     Err(LeaseError::Lost(_)) if renewed.elapsed() < TTL && self.membership.join().await.is_ok() => {
-                        tracing::warn!("the engine had lost the node's lease: it has joined anew, with all its users");
+                        tracing::warn!("engine lost the lease of the node; joined again with all users");
                         (renewed, pause) = (begun, RENEWAL);
                     }
                     Err(why) => return why.to_string(),

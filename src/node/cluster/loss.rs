@@ -40,7 +40,7 @@ impl Losses {
         loop {
             self.lost.notified().await;
             let told = self.tell_gap().await;
-            tracing::warn!(clients = told, "messages may have been lost, and the clients were told");
+            tracing::warn!(clients = told, "messages may have been lost; clients notified");
         }
     }
 
@@ -61,7 +61,7 @@ fn gap(form: Form) -> Option<Bytes> {
     let reply = Reply {
         key: KEY.to_owned(),
         code: Code::new(206).to_string(),
-        message: "messages may have been lost: ask for what matters".to_owned(),
+        message: "messages may have been lost: request current data again".to_owned(),
         timestamp: clock::now_millis(),
         data: Entries::new(),
     };

@@ -111,7 +111,7 @@ impl Membership {
 
     /// Releases the lease.
     pub(in crate::node) async fn leave(&self) {
-        self.lease.set(Standing::Out("it has left".to_owned()));
+        self.lease.set(Standing::Out("the node has left".to_owned()));
         self.roster.leave().await;
     }
 
@@ -134,7 +134,7 @@ impl Membership {
     /// Every living member by id, this node included. Falls back to the last list if the engine does not answer.
     pub(in crate::node) async fn members(&self) -> Arc<Vec<Member>> {
         if let Err(why) = self.read().await {
-            tracing::debug!(%why, "the members are shown as they were known");
+            tracing::debug!(%why, "member list cannot be read; using the last one");
         }
         self.known()
     }
@@ -160,7 +160,7 @@ impl Membership {
     /// Reads the list. Keeps the last one if the engine does not answer.
     pub(super) async fn refresh(&self) {
         if let Err(why) = self.read().await {
-            tracing::debug!(%why, "the members stay as they were known");
+            tracing::debug!(%why, "member list cannot be read; keeping the last one");
         }
     }
 
@@ -169,7 +169,7 @@ impl Membership {
         let before = self.known();
         let of = |members: &[Member]| members.iter().map(|m| (m.id.clone(), m.incarnation)).collect::<Vec<_>>();
         if of(&before) != of(&members) {
-            tracing::info!(members = ?of(&members), "the cluster's members");
+            tracing::info!(members = ?of(&members), "cluster members changed");
         }
         metrics::gauge!(names::MEMBERS).set(members.len() as f64);
         self.list.store(Arc::new(members));
@@ -198,6 +198,6 @@ mod tests {
         membership.begin_drain();
         assert!(membership.card().draining);
         membership.leave().await;
-        assert_eq!(membership.trouble().unwrap(), "the node is not of the cluster: it has left");
+        assert_eq!(membership.trouble().unwrap(), "the node is not in the cluster: the node has left");
     }
 }

@@ -229,13 +229,16 @@ async fn node_without_renewal_refuses_connections_then_closes_all() {
     several.pass(TTL / 2).await;
     assert_eq!(several.attach(1, DevicePolicy::AllowAll).await.err(), Some(Disconnect::CUT_OFF));
     let reasons = several.node(1).readiness().unwrap_err().join("; ");
-    assert!(reasons.contains("the node's lease runs out: shared is unavailable: n1 is cut off"), "{reasons}");
+    assert!(
+        reasons.contains("the lease of the node was not renewed: shared is unavailable: n1 is cut off"),
+        "{reasons}"
+    );
     assert_eq!(client.closed(), None, "the lease may still hold");
     several.pass(TTL / 2).await;
     assert_eq!(client.closed(), Some(Disconnect::CUT_OFF));
     let words = client.last_words();
     assert_eq!(words.as_deref(), Some("cut off from the cluster; next 10.0.0.2:8080"), "it is sent to the other one");
-    assert!(several.node(1).readiness().unwrap_err().join("; ").contains("the node is not of the cluster"));
+    assert!(several.node(1).readiness().unwrap_err().join("; ").contains("the node is not in the cluster"));
 
     several.pass(RENEWAL).await;
     assert_eq!(several.events(), ["n1: online 1074", "n2: offline 1074"], "a survivor tells it, once");

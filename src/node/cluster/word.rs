@@ -31,10 +31,10 @@ pub(super) enum Heard {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::node) enum Unreadable {
     /// The message is of an unknown kind or of a later version.
-    #[error("expected a word that this version knows, got {0}")]
+    #[error("expected a cluster message that this version knows, got {0}")]
     Unknown(&'static str),
     /// The message is not protobuf.
-    #[error("expected a word, got {0}")]
+    #[error("expected a cluster message, got {0}")]
     Decode(String),
     /// A name in the message is invalid.
     #[error("{0}")]
@@ -46,7 +46,7 @@ pub(in crate::node) enum Unreadable {
 
 pub(super) fn read(bytes: &Bytes) -> Result<Says, Unreadable> {
     let word = wire::Word::decode(&**bytes).map_err(|error| Unreadable::Decode(error.to_string()))?;
-    word.says.ok_or(Unreadable::Unknown("none"))
+    word.says.ok_or(Unreadable::Unknown("an empty message"))
 }
 
 pub(super) fn question(number: u64, asks: question::Asks) -> Bytes {
@@ -83,7 +83,7 @@ pub(in crate::node) fn read_contender(word: wire::Contender) -> Result<(Uid, Dev
         channel: Some(word.channel).filter(|c| !c.is_empty()),
         name: word.name,
     };
-    Ok((uid, policy.ok_or(Unreadable::Unknown("another device policy"))?, contender))
+    Ok((uid, policy.ok_or(Unreadable::Unknown("an unknown device policy"))?, contender))
 }
 
 impl From<&Filter> for wire::Filter {
@@ -212,7 +212,7 @@ pub(super) fn target(target: &Target) -> wire::Target {
 }
 
 pub(super) fn read_target(target: Option<wire::Target>) -> Result<Target, Unreadable> {
-    let target = target.ok_or(Unreadable::Unknown("a word without its target"))?;
+    let target = target.ok_or(Unreadable::Unknown("a message without its target"))?;
     if let Some(number) = target.cid {
         let cid = cid(number)?;
         return Ok(match target.uids.first() {

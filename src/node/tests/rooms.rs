@@ -119,7 +119,7 @@ async fn join_with_past_end_is_refused() {
     let fake = fake();
     let client = fake.connect("1074", "phone", "android", &[]).await;
     fake.set_access("news", Access::Allow(Some(now())));
-    assert_eq!(ask(&fake, &client, "news").await, refused("403", "room: the time for news is over"));
+    assert_eq!(ask(&fake, &client, "news").await, refused("403", "room: the membership in news has expired"));
     assert!(client.rooms().is_empty());
 }
 

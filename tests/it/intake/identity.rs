@@ -133,7 +133,7 @@ async fn dead_letters_beyond_the_bound_are_counted_and_told() {
         (removed > 0.0).then_some(removed)
     });
     assert!((200.0..=301.0).contains(&removed.await));
-    bench.gateway.said("the dead-letter stream is full").await;
+    bench.gateway.said("dead-letter stream is full").await;
     assert_eq!(dead(&mut bench.back_end).await.last().unwrap()["data"], "junk");
 }
 

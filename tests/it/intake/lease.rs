@@ -260,9 +260,9 @@ async fn an_intake_that_no_filter_judges_for_leaves_its_channel_and_counts_what_
     }
     let left = "skylark_intake_left_total{intake=\"redis chat\",reason=\"plugin\"}";
     until("the leave is counted", || async { (metric(&gateway, left).await >= 1.0).then_some(()) }).await;
-    gateway.said("the intake is full and leaves its channel").await;
+    gateway.said("intake is full; unsubscribed").await;
     gateway.signal(Signal::TERM);
     assert!(gateway.exit().await.success());
-    let words = "drained before they were accepted: they are lost";
+    let words = "drain ended before all messages were accepted; the rest is lost";
     assert_eq!(lost(&gateway.log(), words), counted, "what PUBLISH counted is told as lost");
 }

@@ -131,7 +131,8 @@ impl Reader {
         let BusRecord { origin, sequence, body } = match record::read(&bytes) {
             Ok(record) => record,
             Err(error) => {
-                tracing::warn!(topic = self.shared.topic, %error, "a record of the bus was refused");
+                let topic = &self.shared.topic;
+                tracing::warn!(topic, %error, "bus record cannot be decoded; its messages are lost to this node");
                 counter!(names::BUS_UNREADABLE, "engine" => "kafka").increment(1);
                 self.has_lost = true;
                 return;

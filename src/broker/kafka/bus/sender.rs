@@ -113,7 +113,7 @@ impl Sender {
         match self.producer.send_result(record) {
             Ok(delivery) => Some(delivery),
             Err((error, _)) => {
-                tracing::debug!(topic = &*self.topic, %error, "a record was not taken");
+                tracing::debug!(topic = &*self.topic, %error, "bus record was not queued");
                 None
             }
         }
@@ -123,7 +123,7 @@ impl Sender {
     pub(super) fn close(&self, within: Duration) {
         self.room.close();
         if let Err(error) = self.producer.flush(within) {
-            tracing::warn!(topic = &*self.topic, %error, "records were still under way when the bus closed");
+            tracing::warn!(topic = &*self.topic, %error, "bus closed with unconfirmed records");
         }
     }
 }
@@ -136,7 +136,7 @@ impl Pending {
                 Err(Failed::TooLarge(self.bytes))
             }
             Ok(Ok(Err((error, _)))) => {
-                tracing::debug!(%error, "a record was not delivered");
+                tracing::debug!(%error, "bus record was not delivered");
                 Err(Failed::Away)
             }
             Ok(Err(_)) | Err(_) => Err(Failed::Away),

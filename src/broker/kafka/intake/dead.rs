@@ -59,7 +59,9 @@ impl DeadLetters {
                 Err((error, _)) => return Err(unavailable(format!("topic {topic}: {}", told(&error)))),
             }
         }
-        Err(unavailable(format!("topic {topic}: it takes not even a dead letter without its value")))
+        Err(unavailable(format!(
+            "topic {topic}: even a dead letter without value, key and headers is too large: raise max.message.bytes"
+        )))
     }
 
     /// Returns the producer. The first call checks that the topic exists, and creates it if it is missing.
@@ -88,7 +90,7 @@ impl DeadLetters {
     /// Waits for the records in flight. Blocks.
     pub(super) fn flush(self, within: Duration) {
         if let Some(Err(error)) = self.producer.map(|producer| producer.flush(within)) {
-            tracing::debug!(topic = self.topic, %error, "dead letters were still under way");
+            tracing::debug!(topic = self.topic, %error, "intake closed with unconfirmed dead letters");
         }
     }
 }

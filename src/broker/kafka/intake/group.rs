@@ -85,14 +85,14 @@ impl ConsumerContext for Group {
             Rebalance::Assign(partitions) => {
                 let gained = numbers(partitions);
                 gained.iter().for_each(|partition| lines.gain(*partition));
-                tracing::info!(topic = self.topic, ?gained, "partitions came");
+                tracing::info!(topic = self.topic, ?gained, "partitions assigned");
             }
             Rebalance::Revoke(partitions) => {
                 let lost = numbers(partitions);
                 lines.lose(&lost);
-                tracing::info!(topic = self.topic, ?lost, "partitions went");
+                tracing::info!(topic = self.topic, ?lost, "partitions revoked");
             }
-            Rebalance::Error(error) => tracing::warn!(topic = self.topic, %error, "partitions could not be shared out"),
+            Rebalance::Error(error) => tracing::warn!(topic = self.topic, %error, "rebalance failed"),
         }
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
         self.partitions.set(lines.count() as f64);
@@ -104,7 +104,7 @@ impl ConsumerContext for Group {
         if let Rebalance::Assign(partitions) = rebalance
             && let Err(error) = consumer.resume(partitions)
         {
-            tracing::warn!(topic = self.topic, %error, "partitions that came were not resumed");
+            tracing::warn!(topic = self.topic, %error, "assigned partitions were not resumed");
         }
     }
 }

@@ -174,7 +174,7 @@ impl Poll {
         let Some(noted) = noted else { return };
         if noted.went_back {
             let (partition, offset) = (noted.spot.partition, noted.spot.offset);
-            tracing::warn!(topic = self.topic, partition, offset, "the offset went back: the commit goes with it");
+            tracing::warn!(topic = self.topic, partition, offset, "offset went back; committing the lower offset");
             self.is_commit_due = true;
         }
         let Some(payload) = payload else {
@@ -209,7 +209,7 @@ impl Poll {
         let before = self.shared.topic_id.lock().replace(id.clone());
         let is_known = |id: &String| !id.is_empty();
         if let Some(before) = before.filter(|before| is_known(before) && is_known(&id) && *before != id) {
-            tracing::warn!(topic = self.topic, before, id, "the topic was created anew: it is read from its beginning");
+            tracing::warn!(topic = self.topic, before, id, "topic was recreated; reading it from the beginning");
             self.names.clear();
             self.shared.lines.begin_all();
             self.is_commit_due = true;
@@ -254,7 +254,14 @@ impl Poll {
             match topic_of_commit(place.metadata()) {
                 Some(other) if other != id && !id.is_empty() => {
                     let offset = place.offset().to_raw();
-                    tracing::warn!(topic = self.topic, partition, offset, other, id, "the commit is of another topic");
+                    tracing::warn!(
+                        topic = self.topic,
+                        partition,
+                        offset,
+                        other,
+                        id,
+                        "committed offset belongs to an earlier topic of this name; reading from the beginning"
+                    );
                     self.shared.lines.begin(partition);
                     self.is_commit_due = true;
                 }
@@ -335,7 +342,7 @@ impl Poll {
     }
 
     fn hold(&mut self, reads: Handed) {
-        tracing::info!(topic = self.topic, "the intake waits: its partitions are paused");
+        tracing::info!(topic = self.topic, "intake accepts no records; its partitions are paused");
         let consumer = Arc::clone(&self.consumer);
         while !self.is_closing() {
             // Includes partitions that were assigned meanwhile.
@@ -357,14 +364,14 @@ impl Poll {
     fn steer(&self, act: impl Fn(&BaseConsumer<Group>, &TopicPartitionList) -> Result<(), KafkaError>) {
         let done = self.consumer.assignment().and_then(|partitions| act(&self.consumer, &partitions));
         if let Err(error) = done {
-            tracing::debug!(topic = self.topic, %error, "partitions not paused or resumed");
+            tracing::debug!(topic = self.topic, %error, "partitions were not paused or resumed");
         }
     }
 
     /// Sends the fault to the intake, unless the previous result is still waiting there. librdkafka retries by itself.
     fn tell(&mut self, error: &KafkaError) {
         let fault = self.heard.unavailable(error);
-        tracing::debug!(topic = self.topic, %fault, "Kafka");
+        tracing::debug!(topic = self.topic, %fault, "kafka error");
         self.has_told |= self.sender.try_send(Err(fault)).is_ok();
     }
 }

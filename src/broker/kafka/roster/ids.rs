@@ -46,7 +46,7 @@ impl Shared {
                     }
                     return Ok(begin);
                 }
-                _ => tracing::info!(number, "another process reserves ids of this node number, too"),
+                _ => tracing::info!(number, "another process reserves ids of the same node number; retrying"),
             }
         }
         Err(self.away())

@@ -121,7 +121,7 @@ impl State {
             let since = now.saturating_duration_since(*heard).as_secs();
             let (id, number) = (&other.id, other.number);
             let why = format!(
-                "node {id} with number {number} was heard {since} s ago: expected a name and number of its own"
+                "node {id} with number {number} sent a heartbeat {since} s ago: expected an unused name and number"
             );
             return Some(Entrance::Taken(why));
         }

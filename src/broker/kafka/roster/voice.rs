@@ -29,7 +29,9 @@ impl Voice {
     /// Appends a record that carries `mark`. Returns its offset once all in-sync replicas have it.
     pub(super) async fn say(&self, entry: &Entry, mark: Option<&[u8]>) -> Result<u64, Unavailable> {
         match self.send(entry, mark)?.await {
-            Ok(Ok(delivery)) => u64::try_from(delivery.offset).map_err(|_| unavailable("a record without a place")),
+            Ok(Ok(delivery)) => {
+                u64::try_from(delivery.offset).map_err(|_| unavailable("the confirmation of the record has no offset"))
+            }
             Ok(Err((error, _))) => Err(self.heard.unavailable(&error)),
             Err(_) => Err(unavailable("closed")),
         }
@@ -38,7 +40,7 @@ impl Voice {
     /// Appends a record without waiting for its confirmation.
     pub(super) fn whisper(&self, entry: &Entry) {
         if let Err(fault) = self.send(entry, None) {
-            tracing::debug!(%fault, topic = self.topic, "a record of the roster was not sent");
+            tracing::debug!(%fault, topic = self.topic, "roster record was not sent");
         }
     }
 

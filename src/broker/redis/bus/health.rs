@@ -28,7 +28,7 @@ impl Health {
     /// Marks the connection as working.
     pub(super) fn is_back(&self) {
         if let Some(away) = self.away.lock().take() {
-            tracing::info!(what = self.what, after = ?away.since.elapsed(), "redis is there");
+            tracing::info!(what = self.what, after = ?away.since.elapsed(), "redis connected");
         }
     }
 
@@ -36,7 +36,7 @@ impl Health {
     pub(super) fn is_away(&self, why: String) {
         let mut away = self.away.lock();
         if away.as_ref().is_none_or(|away| away.why != why) {
-            tracing::warn!(what = self.what, %why, "redis is away");
+            tracing::warn!(what = self.what, %why, "redis connection failed; retrying");
         }
         let since = away.as_ref().map_or_else(Instant::now, |away| away.since);
         *away = Some(Away { since, why });
@@ -49,6 +49,9 @@ impl Health {
 
     /// Returns one short sentence while the connection fails.
     pub(super) fn fault(&self) -> Option<String> {
-        self.away.lock().as_ref().map(|away| format!("redis is away, the node cannot {}: {}", self.what, away.why))
+        self.away
+            .lock()
+            .as_ref()
+            .map(|away| format!("redis is unavailable: the node cannot {}: {}", self.what, away.why))
     }
 }

@@ -144,7 +144,7 @@ impl Inbox {
     /// Reports a record of another version, or a damaged one, as a loss instead of skipping it silently.
     fn cannot_read(&mut self, error: &RecordError) {
         self.meters.unreadable.increment(1);
-        tracing::error!(%error, "a record from redis cannot be read: what it held is lost to this node");
+        tracing::error!(%error, "bus record cannot be decoded; its messages are lost to this node");
         self.gap();
     }
 }

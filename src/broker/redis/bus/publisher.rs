@@ -109,7 +109,7 @@ impl Publisher {
     /// Sends a job without a waiting caller, if there is space.
     pub(super) fn try_send(&self, job: Job) {
         if self.queue.try_send(job).is_err() {
-            tracing::debug!("the queue to redis is full: a word that nobody waits for is not sent");
+            tracing::debug!("publish queue is full; receipt or probe dropped");
         }
     }
 }
@@ -194,12 +194,12 @@ impl Writer {
                 return Err(WireError::Refused(why.clone()));
             }
             let Some(job) = self.flight.front_mut() else {
-                return Err(WireError::Malformed("an answer to nothing".to_owned()));
+                return Err(WireError::Malformed("an answer without a command".to_owned()));
             };
             job.answers.push(match frame {
                 Frame::Integer(nodes) => Answer::Reached(u32::try_from(nodes).unwrap_or(u32::MAX)),
                 Frame::Error(why) => {
-                    tracing::error!(%why, "redis refuses to publish");
+                    tracing::error!(%why, "redis refused PUBLISH");
                     Answer::Refused
                 }
                 _ => Answer::Reached(0),

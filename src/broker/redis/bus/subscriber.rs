@@ -27,7 +27,7 @@ const DUE: usize = 20_000;
 /// Idle time after which a connection is sent a PING. After the same time without an answer it is dropped.
 const QUIET: Duration = Duration::from_secs(2);
 /// Reason for ending all connections when a probe did not come back.
-const DEAF: &str = "what the node publishes to itself does not come back: its connections stand on different servers";
+const DEAF: &str = "a probe was not received: the publishing and the receiving connection are on different servers";
 /// PING argument that comes back after all earlier confirmations.
 const READY: &str = "ready";
 

@@ -238,7 +238,7 @@ impl Channel {
     fn lose(&self, lost: u64) {
         if lost > 0 {
             self.lost.increment(lost);
-            tracing::warn!(channel = &*self.topic, lost, "read before the lease was lost, and dropped");
+            tracing::warn!(channel = &*self.topic, lost, "lease lost; messages received before are dropped");
         }
     }
 
@@ -252,7 +252,7 @@ impl Channel {
         self.pending.extend(last);
         self.pending.retain(|heard| matches!(heard, Heard::Message { .. }));
         if let (false, Err(error)) = (self.pending.is_empty(), self.make_sure().await) {
-            tracing::warn!(%error, "drained while nobody could say whose the lease is");
+            tracing::warn!(%error, "drain cannot confirm the lease");
         }
         self.messages()
     }
@@ -291,7 +291,7 @@ impl Source for Channel {
             channel = &*self.topic,
             lost = records,
             reason,
-            "drained before they were accepted: they are lost"
+            "drain ended before all messages were accepted; the rest is lost"
         );
     }
 

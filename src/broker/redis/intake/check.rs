@@ -23,7 +23,9 @@ pub async fn check_channel(redis: &RedisConfig, prefix: &str, topic: &str) -> Re
     let mut list = pipe();
     list.cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub");
     if let Err(error) = client.run::<Vec<Value>>(&list).await {
-        faults.push(format!("{error}: PUBLISH may count a node that was stopped beside the one that took over"));
+        faults.push(format!(
+            "{error}: without CLIENT LIST, PUBLISH may count a paused node in addition to its successor"
+        ));
     }
     Ok(faults)
 }

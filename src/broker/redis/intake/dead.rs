@@ -76,7 +76,7 @@ impl DeadLetters {
         if self.told.is_none_or(|told| told.elapsed() >= TELL) {
             self.told = Some(Instant::now());
             let (stream, most) = (&self.stream, MOST);
-            tracing::warn!(stream, removed, most, "the dead-letter stream is full: its oldest letters were removed");
+            tracing::warn!(stream, removed, most, "dead-letter stream is full; oldest dead letters removed");
         }
     }
 }

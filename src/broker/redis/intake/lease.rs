@@ -103,7 +103,7 @@ impl Lease {
         let mut call = self.release.prepare_invoke();
         call.key(&self.keys[0]).arg(&self.token);
         if let Err(error) = self.client.invoke::<u8>(&call).await {
-            tracing::debug!(%error, "a lease was not given back: it ends by itself");
+            tracing::debug!(%error, "lease was not released; it expires by itself");
         }
     }
 }

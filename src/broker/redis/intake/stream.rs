@@ -183,7 +183,7 @@ impl Stream {
         self.line = format!("redis-stream {server}/{} {topic} {number}", self.client.database()).into();
         self.own = Some(Id::ZERO);
         if !before.number.is_empty() {
-            tracing::warn!(stream = topic, group, life = number, "the stream was created anew: its ids count anew");
+            tracing::warn!(stream = topic, group, life = number, "stream was recreated; its ids restart");
         }
         false
     }
@@ -229,7 +229,7 @@ impl Stream {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
-        tracing::info!(stream = self.settings.topic, records = entries.len(), "claimed from a reader that is gone");
+        tracing::info!(stream = self.settings.topic, records = entries.len(), "claimed records of a dead reader");
         self.again(entries).await
     }
 
@@ -411,7 +411,7 @@ impl Source for Stream {
     fn keep(&mut self) -> BoxFuture<'_, ()> {
         async {
             if let Err(error) = self.hold().await {
-                tracing::debug!(%error, "pending records could not be held");
+                tracing::debug!(%error, "idle time of pending records was not reset");
             }
         }
         .boxed()
@@ -424,7 +424,7 @@ impl Source for Stream {
     fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {
         async {
             self.leave().await.unwrap_or_else(|error| {
-                tracing::debug!(%error, "what was read last is left to the others of the group");
+                tracing::debug!(%error, "pending records are left to other readers of the group");
                 Vec::new()
             })
         }
@@ -434,7 +434,7 @@ impl Source for Stream {
     fn close(&mut self) -> BoxFuture<'_, ()> {
         async {
             if let Err(error) = self.part().await {
-                tracing::debug!(%error, "the consumer stays in its group");
+                tracing::debug!(%error, "consumer was not removed from its group");
             }
             self.connection = None;
         }

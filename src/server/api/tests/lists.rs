@@ -188,7 +188,7 @@ async fn plugins_are_shown_and_make_the_node_ready() {
     assert_eq!((&shown["items"][0]["version"], &shown["items"][0]["rejected"]), (&2.into(), &Value::Null));
     assert_eq!(shown["items"][1]["rejected"]["reason"], "gone");
     let (status, text) = bench.get("/health/ready").await.fault();
-    assert_eq!((status, &*text), (503, "not ready: plugin gate: its file is gone and its role refuses"));
+    assert_eq!((status, &*text), (503, "not ready: plugin gate: its file is missing, and its role refuses all calls"));
 
     bench.fake.set_plugins(vec![plugin("token-auth", PluginState::Live, "auth")]);
     bench.fake.set_plugin_faults(&["the plugin ticker has ended: plugins are not called"]);

@@ -121,7 +121,7 @@ impl Keeper {
                     next = self.next_beat();
                 }
                 Woken::Read(Err(error)) => {
-                    tracing::debug!(channel = self.topic, %error, "the subscription ended");
+                    tracing::debug!(channel = self.topic, %error, "subscription ended");
                     self.wire = None;
                     next = Instant::now();
                 }
@@ -200,9 +200,9 @@ impl Keeper {
         match held {
             Held::Taken { unbroken: false } => {
                 self.leases.increment(1);
-                tracing::info!(channel = self.topic, "this node takes the subscription");
+                tracing::info!(channel = self.topic, "lease acquired; this node subscribes");
             }
-            Held::Others if is_lost => tracing::warn!(channel = self.topic, "another node has taken the subscription"),
+            Held::Others if is_lost => tracing::warn!(channel = self.topic, "lease lost; another node subscribes"),
             _ => {}
         }
         Ok(self.is_owner)
@@ -226,7 +226,7 @@ impl Keeper {
         }
         self.lost.increment(lost);
         if lost > 0 {
-            tracing::warn!(channel = self.topic, lost, "came while the lease was another's, and dropped");
+            tracing::warn!(channel = self.topic, lost, "lease lost; messages received since are dropped");
         }
     }
 
@@ -264,7 +264,7 @@ impl Keeper {
         let (clients,): (String,) = match self.client.run(&list).await {
             Ok(clients) => clients,
             Err(error) => {
-                tracing::warn!(%error, "cannot see who else subscribes: a paused node may be counted by PUBLISH");
+                tracing::warn!(%error, "other subscribers cannot be listed; PUBLISH may count a paused node");
                 return Ok(());
             }
         };
@@ -276,7 +276,7 @@ impl Keeper {
         for id in &ids {
             kill.cmd("CLIENT").arg("KILL").arg("ID").arg(*id);
         }
-        tracing::info!(channel = self.topic, ended = ids.len(), "subscriptions of earlier owners");
+        tracing::info!(channel = self.topic, ended = ids.len(), "closing subscriptions of earlier owners");
         self.client.run::<Vec<i64>>(&kill).await.map(drop)
     }
 
@@ -333,7 +333,7 @@ impl Keeper {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::warn!(channel = self.topic, %error, "the subscription ended");
+                    tracing::warn!(channel = self.topic, %error, "subscription ended");
                     is_broken = true;
                     break;
                 }
@@ -355,7 +355,7 @@ impl Keeper {
     fn tell_full(&mut self) {
         let channel = &self.topic;
         if !self.is_full {
-            return tracing::debug!(channel, "the intake has room and is back on its channel");
+            return tracing::debug!(channel, "intake has space again; subscribed");
         }
         let reason = self.shared.delay.lock().map_or("slow", Delay::as_str);
         counter!(names::INTAKE_LEFT, "intake" => self.label.clone(), "reason" => reason).increment(1);
@@ -364,7 +364,7 @@ impl Keeper {
             tracing::warn!(
                 channel,
                 reason,
-                "the intake is full and leaves its channel: PUBLISH answers 0 until it is back"
+                "intake is full; unsubscribed: PUBLISH reports 0 receivers until it subscribes again"
             );
         }
     }

@@ -11,7 +11,8 @@ use crate::broker::redis::wire::Frame;
 /// Idle time after which a subscription is probed, and time limit of the probe.
 pub(super) const PROBE: Duration = Duration::from_secs(2);
 /// Reason for ending all connections then.
-pub(super) const DEAF: &str = "a probe on the intake's subscription does not come back: it stands on another server";
+pub(super) const DEAF: &str =
+    "a probe on the intake's subscription was not received: its connection is on another server";
 
 /// Detects a subscription that receives nothing, by a second channel on the same connection.
 pub(super) struct Probe {
@@ -50,7 +51,7 @@ impl Probe {
     pub(super) fn is_refused(&mut self, why: &str) {
         self.is_allowed = false;
         let channel = self.channel.as_str();
-        tracing::warn!(channel, why, "no probe is possible: a subscription that receives nothing is not noticed");
+        tracing::warn!(channel, why, "probe is not permitted; a subscription that receives nothing stays undetected");
     }
 
     /// Returns the payload of a message on the topic. `None` for other frames and for the probe.

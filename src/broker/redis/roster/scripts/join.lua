@@ -9,10 +9,11 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. now, '+inf')) do
   local life, number = string.match(redis.call('HGET', KEYS[2], id) or '', '^(%d+) (%d+)$')
   if id ~= ARGV[1] then
     if number == ARGV[2] then
-      return {0, 'the living node ' .. id .. ' has number ' .. number .. ' already', '', ''}
+      return {0, 'node ' .. id .. ' already uses number ' .. number .. ': expected an unused number', '', ''}
     end
   elseif life ~= ARGV[5] then
-    return {0, 'a living node is called ' .. id .. ' already', life or '', redis.call('HGET', KEYS[1], id) or ''}
+    local reason = 'a living node already uses the name ' .. id .. ': expected an unused name'
+    return {0, reason, life or '', redis.call('HGET', KEYS[1], id) or ''}
   end
 end
 -- An earlier incarnation that no node has cleaned up keeps its users until a node does.
