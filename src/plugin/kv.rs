@@ -2,7 +2,7 @@
 //!
 //! Concurrency is optimistic: a call records the version of every key it read, and its writes are taken only if none
 //! has changed. A space is a plugin's name, so state survives a reload and no plugin sees another's. Knows no guest.
-//! `tests/it/store_contract.rs` is the contract of every store.
+//! `tests/it/brokers/store_contract.rs` is the contract of every store.
 
 mod file;
 mod memory;

@@ -1,16 +1,17 @@
 //! Three nodes as processes on one Redis: clients and back ends see one cluster from every node.
 
 mod away;
+mod bus_copies;
 mod events;
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use crate::support::brokers::redis::Redis;
 use crate::support::client::{Client, Seen};
-use crate::support::cluster::{Cluster, name, until};
 use crate::support::gateway::Setup;
-use crate::support::redis::Redis;
+use crate::support::gateway::cluster::{Cluster, name, until};
 use crate::support::token::Claims;
 use crate::support::wire::{Form, Frame};
 

@@ -4,12 +4,13 @@
 //! Two things differ from a reader's terminal. `cargo run --release --` is the binary that is already built. Free ports
 //! replace the fixed ones through the variables that an operator would use.
 
+mod examples;
 mod snippets;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
-use crate::support::redis::free_address;
+use crate::support::brokers::redis::free_address;
 use crate::support::terminals::{Desk, blocks};
 
 /// Their `sh` blocks are typed into terminals. The Chinese README has the blocks of the English one; tests/tidy.rs

@@ -17,15 +17,15 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{interval, timeout};
 
+use crate::support::brokers::kafka::{kafka, unique};
+use crate::support::brokers::redis::Redis;
 use crate::support::client::PATIENCE;
-use crate::support::cluster::Cluster;
-use crate::support::kafka::{kafka, unique};
+use crate::support::gateway::cluster::Cluster;
 use crate::support::ledger::crowd::{FORMS, Guests};
 use crate::support::ledger::drill::pick;
 use crate::support::ledger::load::Plan;
 use crate::support::ledger::uid;
 use crate::support::ledger::ways::Way;
-use crate::support::redis::Redis;
 
 const NODES: usize = 3;
 

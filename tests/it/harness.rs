@@ -9,16 +9,16 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::support::brokers::redis::Redis;
+use crate::support::brokers::resp::Reply;
 use crate::support::client::{Client, Dial};
-use crate::support::cluster::{Cluster, State, until};
 use crate::support::dice::{Dice, given};
+use crate::support::gateway::cluster::{Cluster, State, until};
 use crate::support::ledger::crowd::{FORMS, Guests};
 use crate::support::ledger::drill::Drill;
 use crate::support::ledger::load::Plan;
 use crate::support::ledger::ways::Way;
 use crate::support::proxy::{Proxy, Tamper, Tampered, Weather};
-use crate::support::redis::Redis;
-use crate::support::resp::Reply;
 use crate::support::token::Claims;
 use crate::support::wire::Form;
 

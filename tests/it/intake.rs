@@ -15,9 +15,9 @@ use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 
 use crate::support::acts::Cast;
+use crate::support::brokers::redis::Redis;
 use crate::support::client::{Client, within};
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::redis::Redis;
 use crate::support::wire::{Form, messages_pub};
 
 /// The kinds of intake over Redis.

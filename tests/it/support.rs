@@ -1,22 +1,17 @@
 //! Shared support of the integration tests: node processes, clients, an HTTP caller, tokens, and test plugins.
 
 pub mod acts;
-pub mod bus;
+pub mod brokers;
 pub mod client;
-pub mod cluster;
 pub mod dice;
 pub mod gateway;
 pub mod http;
-pub mod kafka;
 pub mod ledger;
 pub mod proxy;
 pub mod publishers;
-pub mod redis;
-pub mod resp;
 pub mod terminals;
 pub mod tls;
 pub mod token;
-pub mod weather;
 pub mod wire;
 
 use serde_json::Value;

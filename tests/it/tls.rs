@@ -1,5 +1,7 @@
 //! TLS on every kind of listener with certificates made for the test: every feature works over it.
 
+mod clients;
+
 use std::collections::HashSet;
 
 use rustix::process::Signal;

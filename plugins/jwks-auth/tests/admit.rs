@@ -1,5 +1,5 @@
 //! Authentication with an issuer and signatures made by the test: when keys are fetched, and which tokens are accepted.
-//! `tests/it/jwks.rs` of the node uses real keys and a real server.
+//! `tests/it/samples/jwks.rs` of the node uses real keys and a real server.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{cluster_with, listed};
 use crate::support::client::{Client, Dial};
-use crate::support::cluster::{Cluster, address, name, until};
 use crate::support::gateway::Gateway;
+use crate::support::gateway::cluster::{Cluster, address, name, until};
 use crate::support::token::Claims;
 use crate::support::wire::Form;
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::listed;
+use crate::support::brokers::redis::Redis;
 use crate::support::client::Client;
-use crate::support::cluster::{Cluster, until};
 use crate::support::gateway::Setup;
-use crate::support::redis::Redis;
+use crate::support::gateway::cluster::{Cluster, until};
 use crate::support::wire::Form;
 
 /// The events plugin of each node pushes its events to this room.

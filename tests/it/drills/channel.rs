@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::{all_agree, guests, mixed, nodes_on};
-use crate::support::cluster::until;
+use crate::support::brokers::redis::Redis;
+use crate::support::brokers::resp::Reply;
+use crate::support::gateway::cluster::until;
 use crate::support::ledger::drill::{Drill, pick};
-use crate::support::redis::Redis;
-use crate::support::resp::Reply;
 
 async fn begin(name: &'static str) -> (Redis, Drill) {
     let redis = Redis::start();

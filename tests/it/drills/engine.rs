@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::{NODES, all_agree, guests, mixed, nodes_on};
+use crate::support::brokers::redis::Redis;
 use crate::support::ledger::Verdict;
 use crate::support::ledger::drill::{Drill, pick};
-use crate::support::redis::Redis;
 
 async fn begin(name: &'static str) -> (Redis, Drill) {
     let redis = Redis::keeping();

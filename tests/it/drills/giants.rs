@@ -6,14 +6,14 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
 use super::{Topic, by_every_way, guests, nodes_on};
+use crate::support::brokers::kafka::kafka;
+use crate::support::brokers::redis::Redis;
+use crate::support::brokers::resp::{Reply, Resp};
 use crate::support::client::PATIENCE;
-use crate::support::cluster::{Cluster, until};
 use crate::support::gateway::Gateway;
-use crate::support::kafka::kafka;
+use crate::support::gateway::cluster::{Cluster, until};
 use crate::support::ledger::drill::{Drill, pick};
 use crate::support::ledger::uid;
-use crate::support::redis::Redis;
-use crate::support::resp::{Reply, Resp};
 use crate::support::wire::Form;
 
 /// The largest body that a node accepts, and below it the most users of one envelope.

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use super::{NODES, all_agree, guests, plan};
-use crate::support::cluster::{Cluster, until};
-use crate::support::kafka::{self, Kafka, unique};
+use crate::support::brokers::kafka::{self, Kafka, unique};
+use crate::support::brokers::redis::Redis;
+use crate::support::gateway::cluster::{Cluster, until};
 use crate::support::ledger::Verdict;
 use crate::support::ledger::drill::{Drill, pick};
 use crate::support::ledger::ways::Way;
-use crate::support::redis::Redis;
 
 /// Partitions of the intake's topic: two for each node.
 const PARTITIONS: i32 = 6;

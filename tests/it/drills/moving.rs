@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{Topic, all_agree, by_every_way, guests, nodes_on};
+use crate::support::brokers::redis::Redis;
 use crate::support::ledger::crowd::Guests;
 use crate::support::ledger::drill::{Drill, pick};
-use crate::support::redis::Redis;
 
 /// Duration of the long form; the short form has a number of moves.
 const LONG: Duration = Duration::from_secs(300);

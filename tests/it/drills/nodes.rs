@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{INTAKES, NODES, all_agree, guests, mixed, nodes_on, plan};
-use crate::support::cluster::Cluster;
+use crate::support::brokers::redis::Redis;
+use crate::support::gateway::cluster::Cluster;
 use crate::support::gateway::{Setup, built};
 use crate::support::ledger::drill::{Drill, pick};
-use crate::support::redis::Redis;
 
 /// Clients on other nodes notice nothing; clients of the killed node reconnect to another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

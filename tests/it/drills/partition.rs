@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{NODES, all_agree, guests, plan};
-use crate::support::cluster::Cluster;
+use crate::support::brokers::redis::{Redis, bus_at};
 use crate::support::dice::{Dice, given};
 use crate::support::gateway::Setup;
+use crate::support::gateway::cluster::Cluster;
 use crate::support::ledger::drill::{Drill, pick};
 use crate::support::proxy::{Proxy, Weather};
-use crate::support::redis::{Redis, bus_at};
 
 /// The close code of a node that lost the engine.
 const CUT_OFF: u16 = 4006;

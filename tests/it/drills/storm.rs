@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::support::brokers::redis::Redis;
 use crate::support::client::Client;
-use crate::support::cluster::Cluster;
 use crate::support::gateway::Gateway;
+use crate::support::gateway::cluster::Cluster;
 use crate::support::http::Http;
 use crate::support::ledger::Clock;
 use crate::support::ledger::crowd::{Crowd, FORMS, Guests};
 use crate::support::ledger::drill::pick;
-use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
 /// Longest time of a push to a client that stayed connected.

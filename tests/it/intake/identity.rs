@@ -5,10 +5,10 @@ use redis::aio::MultiplexedConnection;
 use serde_json::json;
 
 use super::{Bench, Kind, dead, dial, metric, until};
+use crate::support::brokers::kafka::{kafka, unique};
+use crate::support::brokers::redis::Redis;
 use crate::support::client::Client;
 use crate::support::gateway::Setup;
-use crate::support::kafka::{kafka, unique};
-use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
 fn chat(title: &str) -> String {

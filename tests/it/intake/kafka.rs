@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::metric;
 use crate::support::acts::Cast;
+use crate::support::brokers::kafka::{kafka, unique};
 use crate::support::client::{PATIENCE, within};
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::kafka::{kafka, unique};
 use crate::support::wire::{Form, messages_pub};
 
 /// Configuration of an intake for this topic with its own group.

@@ -2,10 +2,10 @@
 //! client library.
 
 use super::{Kind, dial, subscribers};
+use crate::support::brokers::kafka::{kafka, unique};
+use crate::support::brokers::redis::Redis;
 use crate::support::gateway::Setup;
-use crate::support::kafka::{kafka, unique};
 use crate::support::publishers::Snippet;
-use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
 /// Both kinds of intake on one server.

@@ -7,9 +7,9 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{Kind, dial, metric, publish, subscribers, until};
+use crate::support::brokers::redis::Redis;
 use crate::support::client::{Client, PATIENCE};
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
 /// Two nodes that share one channel, each with a connection of a user; the owner first.

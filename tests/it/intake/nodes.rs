@@ -6,11 +6,11 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{dial, subscribers, until};
+use crate::support::brokers::kafka::{kafka, unique};
+use crate::support::brokers::redis::Redis;
 use crate::support::client::Client;
 use crate::support::gateway::{Gateway, Setup};
-use crate::support::kafka::{kafka, unique};
 use crate::support::publishers::Snippet;
-use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
 fn node(redis: &Redis, id: &str, number: u8, intakes: &str) -> Gateway {

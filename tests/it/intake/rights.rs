@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{Kind, dead, dial, subscribers, until};
+use crate::support::brokers::redis::{Redis, documented_rights};
 use crate::support::gateway::Setup;
-use crate::support::redis::{Redis, documented_rights};
 use crate::support::wire::Form;
 
 /// The rights from the block of the document.

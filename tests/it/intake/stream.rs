@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use super::{Bench, Kind, dead, dial, until};
+use crate::support::brokers::redis::Redis;
 use crate::support::gateway::Setup;
-use crate::support::redis::Redis;
 use crate::support::wire::Form;
 
 fn chat(title: usize) -> String {

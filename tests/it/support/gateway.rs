@@ -2,7 +2,9 @@
 //!
 //! The addresses come from the lines that `serve` prints. The process is killed at the end of the test in every case.
 
+pub mod cluster;
 mod setup;
+pub mod weather;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read};

@@ -20,7 +20,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{Book, Clock, End, Moment, Stay, Stream, parse_id, text_of, uid};
 use crate::support::client::PATIENCE;
-use crate::support::cluster::{Cluster, State};
+use crate::support::gateway::cluster::{Cluster, State};
 use crate::support::token::Claims;
 use crate::support::wire::{Form, Frame, read_binary, read_text};
 

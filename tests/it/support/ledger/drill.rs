@@ -13,8 +13,8 @@ use tokio::time::timeout;
 use super::crowd::{Crowd, Guests};
 use super::load::{Load, Plan};
 use super::{Clock, Counted, Moment, Verdict, Window, judge};
-use crate::support::cluster::Cluster;
 use crate::support::dice::{Dice, given};
+use crate::support::gateway::cluster::Cluster;
 
 /// True if the long form is requested.
 pub fn is_long() -> bool {

@@ -11,8 +11,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::ways::{Item, Outlet, Way};
 use super::{Book, Clock, Entry, Fate, Stream};
 use crate::support::client::PATIENCE;
-use crate::support::cluster::Cluster;
 use crate::support::dice::Dice;
+use crate::support::gateway::cluster::Cluster;
 
 /// Interval between two attempts to send a marker that was not accepted.
 const AGAIN: Duration = Duration::from_millis(100);

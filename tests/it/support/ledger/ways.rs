@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{Fate, Stream, room, text_of, uid};
-use crate::support::cluster::{Cluster, State};
+use crate::support::brokers::resp::{Reply, Resp};
+use crate::support::gateway::cluster::{Cluster, State};
 use crate::support::http::{Http, Response};
-use crate::support::resp::{Reply, Resp};
 use crate::support::wire::messages_pub;
 
 /// A request without a response within this time counts as unanswered.

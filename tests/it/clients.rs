@@ -1,0 +1,12 @@
+//! Connections of clients: handshakes, binds, heartbeats, devices, rooms, delivery, and limits.
+
+mod connect;
+mod delivery;
+mod devices;
+mod heads;
+mod heartbeat;
+mod hostile_clients;
+mod limits;
+mod pings;
+mod rooms;
+mod vectors;
