@@ -478,10 +478,7 @@ fn publishing_may_be_off() {
     let mut session = bound_as("1");
     let rules = Rules { publish: false, ..RULES };
     let reply = only_reply(session.on(sent("message", &[("to", "user:2")]), NOW, &rules));
-    assert_eq!(
-        (reply.code.as_str(), reply.message.as_str()),
-        ("403", "clients may not publish: clients.publish is off")
-    );
+    assert_eq!((&*reply.code, &*reply.message), ("403", "clients may not publish: clients.publish is off"));
 }
 
 #[test]
