@@ -43,7 +43,7 @@ impl Api {
 
 /// The body of a whole answer.
 fn read(answer: &str) -> anyhow::Result<Value> {
-    let (head, body) = answer.split_once("\r\n\r\n").context("the node closed the connection before its answer")?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the node closed the connection before it answered")?;
     let status = head.split(' ').nth(1).unwrap_or_default();
     if !status.starts_with('2') {
         bail!("the node answered {status}: {body}");

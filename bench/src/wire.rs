@@ -178,7 +178,7 @@ fn close_list(body: &mut [u8]) {
 }
 
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    out.write_fmt(text).expect("a vector grows");
+    out.write_fmt(text).expect("writing to a Vec does not fail");
 }
 
 #[cfg(test)]

@@ -70,8 +70,8 @@ fn open_files(files: &[GuardedFile]) -> Vec<String> {
     let warning = |GuardedFile { key, path, is_secret }: &GuardedFile| {
         let mode = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?.mode() & 0o7777;
         let (may, mend) = match (mode & 0o022 != 0, *is_secret && mode & 0o004 != 0) {
-            (true, _) => ("others than its owner may write it", "go-w,o-r"),
-            (false, true) => ("everybody may read it, and it holds a secret", "o-r"),
+            (true, _) => ("users other than its owner may write it", "go-w,o-r"),
+            (false, true) => ("every user may read it, and it holds a secret", "o-r"),
             (false, false) => return None,
         };
         let (colon, path) = (if key.is_empty() { "" } else { ": " }, path.display());

@@ -55,12 +55,12 @@ Each frame from the node is printed as one JSON line:
   {\"type\":\"message\",\"message\":{…}}   a message, its fields named as the dialect names them
   {\"type\":\"reply\",\"reply\":{…}}       the answer to a SendBody; the first one is the node's `client_bind`
   {\"type\":\"ping\"}                    answered at once
-  {\"type\":\"closed\",\"code\":4003,\"reason\":\"restart\"}   the last line, where the node ends the connection
+  {\"type\":\"closed\",\"code\":4003,\"reason\":\"restart\"}   the last line, if the node closes the connection
 
-Each line typed is sent as a SendBody: its key, then its data as a JSON object of texts, which may be left out:
+Each line of input is sent as a SendBody: its key, then optional data as a JSON object of strings:
   room_join {\"room\":\"lobby\"}
   message {\"to\":\"room:lobby\",\"action\":\"chat\",\"text\":\"hi\"}
-The end of the input ends nothing; SIGINT and SIGTERM do. Exit code 1 where the node ended the connection.";
+The connection stays open at the end of the input; SIGINT and SIGTERM close it. Exit code 1 if the node closed it.";
 
 type Socket = WebSocketStream<Pipe>;
 
@@ -97,7 +97,7 @@ impl Connect {
             .header("sec-websocket-protocol", self.dialect.subprotocol())
             .header("authorization", format!("Bearer {token}"))
             .body(())
-            .context("the token cannot stand in a header")?;
+            .context("the token has characters that a header cannot carry")?;
         let (socket, _) = tokio_tungstenite::client_async(request, stream).await.map_err(refused)?;
         eprintln!("connected to {authority} in {}", self.dialect.subprotocol());
         Ok(socket)
@@ -129,8 +129,8 @@ async fn talk(mut socket: Socket, dialect: Dialect) -> anyhow::Result<()> {
         tokio::select! {
             frame = socket.next() => match frame {
                 Some(Ok(frame)) => hear(&mut socket, dialect, frame).await?,
-                Some(Err(error)) => return Err(error).context("the connection broke"),
-                None => bail!("the connection ended without a close frame"),
+                Some(Err(error)) => return Err(error).context("the connection failed"),
+                None => bail!("the connection closed without a close frame"),
             },
             line = next_line(&mut lines) => match line? {
                 Some(line) => say(&mut socket, dialect, &line).await?,

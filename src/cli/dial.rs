@@ -58,12 +58,15 @@ impl Trust {
         let connector = if is_secure { Some(self.connector()?) } else { None };
         let stream = TcpStream::connect((host, port))
             .await
-            .with_context(|| format!("no node answers at {authority}; does `skylark serve` run?"))?;
+            .with_context(|| format!("cannot connect to {authority}: is `skylark serve` running?"))?;
         stream.set_nodelay(true)?;
         let Some(connector) = connector else { return Ok(Box::new(stream)) };
-        let name = ServerName::try_from(host.to_owned()).with_context(|| format!("no certificate names {host:?}"))?;
+        let name = ServerName::try_from(host.to_owned())
+            .with_context(|| format!("expected a host name or an IP address, got {host:?}"))?;
         let secured = connector.connect(name, stream).await;
-        Ok(Box::new(secured.with_context(|| format!("no TLS with {authority}, believing {}", self.words()))?))
+        Ok(Box::new(
+            secured.with_context(|| format!("the TLS handshake with {authority} failed; trusted: {}", self.words()))?,
+        ))
     }
 
     fn connector(&self) -> anyhow::Result<TlsConnector> {
@@ -85,7 +88,7 @@ impl Trust {
             return read(file);
         }
         let bundle = roots::bundle().with_context(|| {
-            format!("found none of the system's certificates ({}); name one by --ca", roots::BUNDLES.join(", "))
+            format!("none of the system's certificate files exists ({}): name one with --ca", roots::BUNDLES.join(", "))
         })?;
         read(&bundle)
     }
@@ -93,7 +96,7 @@ impl Trust {
     fn words(&self) -> String {
         match &self.ca {
             _ if self.insecure => "any certificate".to_owned(),
-            Some(file) => format!("what {} holds", file.display()),
+            Some(file) => format!("the certificates in {}", file.display()),
             None => "the system's certificates; --ca names others".to_owned(),
         }
     }

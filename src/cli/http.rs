@@ -66,7 +66,7 @@ fn configured_key(keys: &[ApiKey], scopes: &[Scope]) -> anyhow::Result<Option<St
     let names = |scopes: &[Scope]| scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(", ");
     let found: Vec<String> = keys.iter().map(|key| format!("{:?} has {}", key.name, names(&key.scopes))).collect();
     bail!(
-        "expected a key of api.keys with the scope {}, got none ({}): add the scope to a key, or name another key by --key",
+        "expected a key of api.keys with the scope {}, got none ({}): add the scope to a key, or name another key with --key",
         names(scopes),
         found.join("; ")
     );
@@ -93,7 +93,7 @@ impl Node {
             request = request.header("content-type", "application/json");
         }
         let body = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        let request = request.body(Full::new(body)).context("the key cannot stand in a header")?;
+        let request = request.body(Full::new(body)).context("the key has characters that a header cannot carry")?;
         // Drive the connection and the request together until the response has been read.
         let answer = async {
             let answer = sender.send_request(request).await?;
@@ -105,7 +105,7 @@ impl Node {
         let (status, body) = loop {
             tokio::select! {
                 answer = &mut answer => break answer?,
-                ended = &mut connection => ended.context("the node closed the connection before its answer")?,
+                ended = &mut connection => ended.context("the node closed the connection before it answered")?,
             }
         };
         let value: Value = serde_json::from_slice(&body).with_context(|| {
@@ -127,11 +127,11 @@ pub(super) fn local_url(config: &Config, service: Service, [plain, secure]: Sche
     let name = service.as_str();
     let serving = || config.listeners.iter().filter(|listener| listener.has(service));
     let Some(listener) = serving().find(|listener| listener.tls.is_none()).or_else(|| serving().next()) else {
-        bail!("no listener serves {name}; name one by --url");
+        bail!("no listener serves {name}: name the node with --url");
     };
     let mut address = listener.address;
     if address.port() == 0 {
-        bail!("the listener that serves {name} takes any free port; name it by --url");
+        bail!("the listener that serves {name} has port 0: name its address with --url");
     }
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),

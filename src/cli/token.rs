@@ -79,14 +79,14 @@ fn mint_for(
     ttl: Duration,
 ) -> anyhow::Result<String> {
     if plugins.as_os_str().is_empty() {
-        bail!("expected plugins.dir to hold {MANIFEST}, it is not set (--env dev has the samples)");
+        bail!("expected plugins.dir to hold {MANIFEST}, it is not set (--env dev sets it to the samples)");
     }
     let path = plugins.join(MANIFEST);
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read the keys of {}", path.display()))?;
     let Issuer { id, secret, audience, issuer } =
         Issuer::read(&text).with_context(|| format!("{} holds no key to sign with", path.display()))?;
     let expires = SystemTime::now() + ttl;
-    let expires = expires.duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
+    let expires = expires.duration_since(UNIX_EPOCH).context("the clock is set before 1970")?.as_secs();
     let mut claims = json!({ "sub": uid.as_str(), "exp": expires });
     if let Some(device) = device {
         claims["device"] = device.as_str().into();
@@ -117,11 +117,11 @@ struct Issuer {
 impl Issuer {
     fn read(manifest: &str) -> anyhow::Result<Self> {
         let manifest: toml::Table = manifest.parse()?;
-        let settings = manifest.get("settings").context("expected a table settings")?;
+        let settings = manifest.get("settings").context("expected a table [settings]")?;
         let text = |table: &toml::Value, name: &str| table.get(name).and_then(toml::Value::as_str).map(str::to_owned);
         let keys = settings.get("keys").and_then(toml::Value::as_array);
         let first = keys.and_then(|keys| keys.first()).context("expected [[settings.keys]] with id and secret")?;
-        let secret = text(first, "secret").context("expected settings.keys[0].secret to be a text")?;
+        let secret = text(first, "secret").context("expected settings.keys[0].secret to be a string")?;
         let (audience, issuer) = (text(settings, "audience"), text(settings, "issuer"));
         Ok(Self { id: text(first, "id"), secret, audience, issuer })
     }
@@ -141,7 +141,7 @@ pub fn sign(id: Option<&str>, secret: &[u8], claims: &serde_json::Value) -> Stri
 
 /// The third part of a JWT: the signature of the first two.
 pub(super) fn signature(secret: &[u8], signed: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC accepts a key of any length");
     mac.update(signed.as_bytes());
     URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
 }

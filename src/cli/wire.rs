@@ -76,7 +76,7 @@ impl Dialect {
         }
         let body = SendBody { key: key.to_owned(), timestamp, data };
         let mut frame = vec![SENT];
-        body.encode(&mut frame).expect("a vector grows");
+        body.encode(&mut frame).expect("writing to a Vec does not fail");
         Payload::Binary(frame.into())
     }
 

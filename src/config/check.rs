@@ -58,8 +58,9 @@ impl Rules<'_> {
             }
             // The text may be the private key of the pair, so it is not shown.
             let got = key.chars().count();
-            let problem =
-                format!("expected an Ed25519 public key, {KEY_BYTES} bytes as base64, got a text of {got} characters");
+            let problem = format!(
+                "expected an Ed25519 public key, {KEY_BYTES} bytes as base64, got a string of {got} characters"
+            );
             self.fault(&format!("plugins.signing_keys[{index}]"), &problem);
         }
     }
@@ -83,7 +84,7 @@ impl Rules<'_> {
         if brokers.contains('@') && self.is_sound(path) {
             self.fault(
                 path,
-                "expected host:port by commas, without user and password: they stand in keys of their own, beside it",
+                "expected host:port, separated by commas, without user and password: set the keys user and password instead",
             );
         }
     }
@@ -92,11 +93,11 @@ impl Rules<'_> {
         let expected = match url.split_once("://").filter(|(scheme, _)| REDIS_SCHEMES.contains(scheme)) {
             // The text before the `@` may be a secret, so it is not shown.
             _ if url.contains('@') => {
-                return self.fault(path, "expected no user and password: they stand in keys of their own, beside it");
+                return self.fault(path, "expected no user and password: set the keys user and password instead");
             }
             None => "redis://host:port or rediss://host:port",
             Some((_, rest)) if rest.is_empty() || rest.starts_with(['/', ':']) || rest.contains(['?', '#']) => {
-                "a host, its port and the number of a database, nothing else"
+                "a host, a port and a database number, nothing else"
             }
             Some(_) => return,
         };
@@ -129,7 +130,7 @@ impl Rules<'_> {
                 self.fault(&serves, "expected each service once");
             }
             if distinct.contains(&Service::CimTcp) && distinct.len() > 1 {
-                self.fault(&serves, "expected cim-tcp alone: it is no HTTP, and shares its address with nothing");
+                self.fault(&serves, "expected cim-tcp alone: it is not HTTP and needs an address of its own");
             }
             for (at, origin) in listener.origins.iter().enumerate() {
                 self.origin(&format!("listeners[{index}].origins[{at}]"), origin);
@@ -165,15 +166,18 @@ impl Rules<'_> {
             if before.iter().any(|other| other.name == key.name) {
                 self.fault(
                     &format!("api.keys[{index}].name"),
-                    &format!("expected a name of its own, got {:?} again", key.name),
+                    &format!("expected a unique name, got {:?} again", key.name),
                 );
             }
             if before.iter().any(|other| other.key == key.key) {
-                self.fault(&format!("api.keys[{index}].key"), "expected a key of its own, got one that stands above");
+                self.fault(
+                    &format!("api.keys[{index}].key"),
+                    "expected a unique key, got one that an earlier entry has",
+                );
             }
             // A header cannot carry it, or a proxy truncates it: every call would get 401.
             if let Some(at) = key.key.find(|c: char| c.is_whitespace() || c.is_control()) {
-                let problem = format!("expected a key without blanks and line breaks, got one behind byte {at}");
+                let problem = format!("expected a key without blanks and line breaks, got one after byte {at}");
                 self.fault(&format!("api.keys[{index}].key"), &problem);
             }
             if key.scopes.is_empty() {
@@ -188,7 +192,7 @@ impl Rules<'_> {
             let address = self.config.listeners[index].address;
             let problem = format!(
                 "expected at least one key, because the push API listens on {address} (listeners[{index}]), which is not \
-                 loopback; or set api.insecure: true to let anybody push"
+                 loopback; or set api.insecure: true to let every caller push"
             );
             self.fault("api.keys", &problem);
         }
@@ -208,7 +212,7 @@ impl Rules<'_> {
             {
                 self.fault(
                     &path,
-                    &format!("expected a room, a beginning with * behind it, or \"*\", got {pattern:?}: {error}"),
+                    &format!("expected a room, a prefix followed by *, or \"*\", got {pattern:?}: {error}"),
                 );
             }
         }
@@ -227,8 +231,8 @@ impl Rules<'_> {
             }
             let is_kafka = intake.kind == IntakeKind::Kafka;
             let has_own = !(intake.url.is_empty() && intake.brokers.is_empty());
-            let of_another_kind = format!("expected none, for the intake is of kind {}", intake.kind.as_str());
-            let alone = "expected it beside an address: without one the intake uses that of bus, and its user";
+            let of_another_kind = format!("expected none, because the intake is of kind {}", intake.kind.as_str());
+            let alone = "expected only with an address: without one the intake uses the address and the user of bus";
             let rules = [
                 ("url", !intake.url.is_empty(), !is_kafka, &*of_another_kind),
                 ("brokers", !intake.brokers.is_empty(), is_kafka, &*of_another_kind),
@@ -246,7 +250,7 @@ impl Rules<'_> {
             let line =
                 |other: &super::Intake| (other.kind, other.topic.clone(), other.url.clone(), other.brokers.clone());
             if self.config.intakes[..index].iter().any(|other| line(other) == line(intake)) {
-                self.fault(&path("topic"), &format!("expected a topic of its own, got {:?} again", intake.topic));
+                self.fault(&path("topic"), &format!("expected a unique topic, got {:?} again", intake.topic));
             }
         }
     }
@@ -322,7 +326,7 @@ fn clash(other: usize, taken: SocketAddr, address: SocketAddr, only_v6: bool) ->
         return None;
     }
     if address == taken {
-        return Some(format!("expected an address of its own, got {address} again"));
+        return Some(format!("expected a unique address, got {address} again"));
     }
     // Addresses that a wildcard address includes.
     let covers = |wide: SocketAddr, narrow: SocketAddr| match wide.ip() {

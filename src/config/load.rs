@@ -231,7 +231,7 @@ impl Loaded {
         let waiting = changes.needs_restart.join(", ");
         for fault in &mut faults {
             fault.problem += &format!(
-                "; until the node starts again it keeps the old {waiting}: start it again, or change the key to what fits both"
+                "; until a restart the node keeps the old {waiting}: restart it, or choose a value that fits both"
             );
         }
         Err(ConfigError { faults })
@@ -251,7 +251,7 @@ fn lay(tree: &mut Value, source: &ValueSource, path: &str, text: &str, faults: &
     }
     let steps: Vec<&str> = path.split('.').collect();
     if !tree.place(&steps, value) {
-        faults.push(fault("no such list entry, expected one that stands in a file or the next behind them".to_owned()));
+        faults.push(fault("no such list entry, expected the number of an existing entry or the next one".to_owned()));
     }
 }
 

@@ -12,7 +12,7 @@ pub struct Properties(pub BTreeMap<String, Credential>);
 
 impl Setting for Properties {
     fn expected() -> String {
-        "names and texts".to_owned()
+        "a map of strings".to_owned()
     }
 
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
@@ -23,7 +23,7 @@ impl Setting for Properties {
         for field in fields {
             let step = format!(".{}", field.name);
             let credential = reader.below(&step, |reader| {
-                let text = reader.text(&field.value, "a text")?;
+                let text = reader.text(&field.value, "a string")?;
                 Some(Credential::new(text, reader.file_of(&field.value)))
             })?;
             read.0.insert(field.name.clone(), credential);

@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
             }
             _ => {
                 let expected = one_of(known);
-                self.wrong(value, &format!("keys and values ({expected})"))
+                self.wrong(value, &format!("a map ({expected})"))
             }
         }
     }
@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
             }
             whole.push_str(&rest[..start]);
             let Some(length) = rest[start..].find('}') else {
-                return self.wrong(value, "a } behind ${ (`$${` is a plain `${`)");
+                return self.wrong(value, "a } after ${ (`$${` is a plain `${`)");
             };
             whole.push_str(&self.variable(value, &rest[start + 2..start + length])?);
             rest = &rest[start + length + 1..];
@@ -221,13 +221,13 @@ impl<'a> Reader<'a> {
     pub(super) fn wrong<T>(&mut self, value: &Value, expected: &str) -> Option<T> {
         let got = match &value.kind {
             Kind::Null => "nothing".to_owned(),
-            Kind::Text(_) if self.veil() != Veil::None => "a text that is not shown".to_owned(),
+            Kind::Text(_) if self.veil() != Veil::None => "a string that is not shown".to_owned(),
             // A key or certificate was given in place of its path.
-            Kind::Text(text) if text.contains('\n') => format!("a text of {} lines", text.lines().count()),
+            Kind::Text(text) if text.contains('\n') => format!("a string of {} lines", text.lines().count()),
             Kind::Text(text) => format!("{:?}", shortened(text)),
             Kind::Secret(_) => "a secret".to_owned(),
             Kind::List(_) => "a list".to_owned(),
-            Kind::Map(_) => "keys and values".to_owned(),
+            Kind::Map(_) => "a map".to_owned(),
         };
         self.fault(value, format!("expected {expected}, got {got}"))
     }

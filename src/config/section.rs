@@ -62,7 +62,7 @@ macro_rules! tree_struct {
 
         impl $crate::config::read::Setting for $name {
             fn expected() -> String {
-                "keys and values".to_owned()
+                "a map".to_owned()
             }
 
             fn read(value: &$crate::config::read::value::Value, reader: &mut $crate::config::read::Reader<'_>) -> Option<Self> {

@@ -112,19 +112,17 @@ fn wrong_shapes_are_faults_of_their_line() {
     assert_eq!(
         faults("log: loud\napi:\n  keys: secret\n  insecure: [true]\nnode:\n  number: {a: 1}\n"),
         [
-            "s.yaml:6: node.number: expected a whole number from 0 to 4095, got keys and values",
-            "s.yaml:3: api.keys: expected a list (keys and values), got a text that is not shown",
+            "s.yaml:6: node.number: expected a whole number from 0 to 4095, got a map",
+            "s.yaml:3: api.keys: expected a list (a map), got a string that is not shown",
             "s.yaml:4: api.insecure: expected true or false, got a list",
-            "s.yaml:1: log: expected keys and values (level, format, file, rotation or keep), got \"loud\"",
+            "s.yaml:1: log: expected a map (level, format, file, rotation or keep), got \"loud\"",
         ]
     );
     assert_eq!(faults("drain:\n  wait: 1s\n  wait: 2s\n"), ["s.yaml:3: drain.wait: given twice, first at s.yaml:2"]);
     assert_eq!(
         faults("- a\n"),
-        [
-            "s.yaml:1: expected keys and values (node, listeners, clients, heartbeat, limits, queue, api, plugins, bus, intakes, \
-         cluster, log or drain), got a list"
-        ]
+        ["s.yaml:1: expected a map (node, listeners, clients, heartbeat, limits, queue, api, plugins, bus, intakes, \
+         cluster, log or drain), got a list"]
     );
     assert_eq!(
         faults("listeners:\n  - serves: [ws]\n"),
@@ -190,8 +188,8 @@ fn variables_reach_lists_and_their_faults_carry_their_names() {
             ]
         ),
         [
-            "SKYLARK__LISTENERS__5__ADDRESS: listeners.5.address: no such list entry, expected one that stands in a file or \
-             the next behind them",
+            "SKYLARK__LISTENERS__5__ADDRESS: listeners.5.address: no such list entry, expected the number of an existing \
+             entry or the next one",
             "SKYLARK__LOG__LEVLE: log.levle: no such key; did you mean \"level\"?",
             "SKYLARK__LOG__LEVEL: log.level: expected trace, debug, info, warn, error or off, or module=level, got \"inof\"; \
              did you mean \"info\"?",
@@ -275,7 +273,7 @@ fn api_without_key_beyond_loopback_is_rejected_unless_insecure() {
         faults(open),
         [
             "default: api.keys: expected at least one key, because the push API listens on 0.0.0.0:80 (listeners[0]), which is \
-         not loopback; or set api.insecure: true to let anybody push"
+         not loopback; or set api.insecure: true to let every caller push"
         ]
     );
     assert!(Files::new(&format!("{open}api: {{insecure: true}}\n")).load(None, &[]).is_ok());
@@ -293,8 +291,8 @@ fn rules_between_keys_are_told_together() {
     assert_eq!(
         faults(base),
         [
-            "s.yaml:2: listeners[0].serves: expected cim-tcp alone: it is no HTTP, and shares its address with nothing",
-            "s.yaml:3: listeners[1].address: expected an address of its own, got 127.0.0.1:1 again",
+            "s.yaml:2: listeners[0].serves: expected cim-tcp alone: it is not HTTP and needs an address of its own",
+            "s.yaml:3: listeners[1].address: expected a unique address, got 127.0.0.1:1 again",
             "s.yaml:3: listeners[1].serves: expected at least one service, got none",
             "s.yaml:4: listeners[2].origins[0]: expected an origin such as https://chat.example.com, or same-origin, \
              same-host, loopback or *, got \"same-orign\"; did you mean \"same-origin\"?",
@@ -315,10 +313,7 @@ fn a_listener_speaks_tls_with_both_files_or_not_at_all() {
     let files = secured.listeners[0].tls.clone().unwrap();
     assert_eq!((files.cert, files.key), ("a.pem".into(), "b.pem".into()));
     assert_eq!(faults(&tls(", tls: {cert: a.pem}")), ["s.yaml:1: listeners[0].tls.key: not given, expected a path"]);
-    assert_eq!(
-        faults(&tls(", tls: true")),
-        ["s.yaml:1: listeners[0].tls: expected keys and values (cert or key), got \"true\""]
-    );
+    assert_eq!(faults(&tls(", tls: true")), ["s.yaml:1: listeners[0].tls: expected a map (cert or key), got \"true\""]);
     // Other files, like TLS itself, need a restart.
     let other = load(", tls: {cert: a.pem, key: c.pem}, query_token: false");
     assert_eq!(secured.changes(&other).live, [""; 0]);
@@ -345,7 +340,7 @@ fn an_intake_has_the_keys_of_its_kind() {
         [
             "s.yaml:2: intakes[0].kind: not given, expected redis, redis-stream or kafka",
             "s.yaml:3: intakes[1].kind: expected redis, redis-stream or kafka, got \"redi\"; did you mean \"redis\"?",
-            "s.yaml:4: intakes[2].properties: expected names and texts, got a list",
+            "s.yaml:4: intakes[2].properties: expected a map of strings, got a list",
         ]
     );
     assert_eq!(
@@ -355,10 +350,10 @@ fn an_intake_has_the_keys_of_its_kind() {
         ),
         [
             "s.yaml:2: intakes[0].topic: expected a name without blanks, got \"a b\"",
-            "s.yaml:2: intakes[0].brokers: expected none, for the intake is of kind redis",
-            "s.yaml:3: intakes[1].url: expected none, for the intake is of kind kafka",
-            "s.yaml:4: intakes[2].user: expected it beside an address: without one the intake uses that of bus, and its user",
-            "default: intakes[3].topic: expected a topic of its own, got \"chat\" again",
+            "s.yaml:2: intakes[0].brokers: expected none, because the intake is of kind redis",
+            "s.yaml:3: intakes[1].url: expected none, because the intake is of kind kafka",
+            "s.yaml:4: intakes[2].user: expected only with an address: without one the intake uses the address and the user of bus",
+            "default: intakes[3].topic: expected a unique topic, got \"chat\" again",
             "s.yaml:7: intakes[5].url: expected redis://host:port or rediss://host:port, got \"http://h\"",
         ]
     );
@@ -388,7 +383,7 @@ fn bombs_are_refused_before_they_grow() {
         laughs += &format!("a{n}: &a{n} [{of}lol]\n");
     }
     let found = faults(&laughs);
-    assert!(found[0].contains("expected less than 8388608 bytes with all aliases written out"), "{:?}", found[0]);
+    assert!(found[0].contains("expected less than 8388608 bytes with all aliases expanded"), "{:?}", found[0]);
     let large = format!("node: {{id: {}}}", "x".repeat(2 << 20));
     assert!(faults(&large)[0].contains("expected at most 1048576 bytes"));
     assert_eq!(faults("a: &a [*a]\n").len(), 1);

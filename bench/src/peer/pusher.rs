@@ -110,7 +110,7 @@ impl Adapter for Pusher {
 
 impl Pusher {
     fn sign(&self, text: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()).expect("HMAC takes a key of any length");
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()).expect("HMAC accepts a key of any length");
         mac.update(text.as_bytes());
         hex(&mac.finalize().into_bytes())
     }

@@ -90,7 +90,7 @@ impl Bench {
         let stage = begin(harness, &asks.given).await?;
         let mut starts = Vec::with_capacity(STARTS);
         for _ in 0..STARTS {
-            starts.push(stage.cold_start().await.context("no new instance")?);
+            starts.push(stage.cold_start().await.context("cannot create an instance")?);
         }
         starts.sort();
         let mut roles = Vec::new();
@@ -170,7 +170,10 @@ impl Bench {
 }
 
 async fn begin(harness: &PluginHarness, given: &Given) -> anyhow::Result<Stage> {
-    harness.begin(given).await.map_err(|reasons| anyhow::Error::msg(reasons.join("; ")).context("it would be refused"))
+    harness
+        .begin(given)
+        .await
+        .map_err(|reasons| anyhow::Error::msg(reasons.join("; ")).context("the plugin would be refused"))
 }
 
 fn micros(time: Duration) -> f64 {

@@ -130,7 +130,7 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
 
 /// The component of this build, or an earlier one if the build had nothing to do.
 fn newest(dist: &Path, begun: SystemTime) -> anyhow::Result<PathBuf> {
-    let entries = std::fs::read_dir(dist).with_context(|| format!("the build made no folder {}", dist.display()))?;
+    let entries = std::fs::read_dir(dist).with_context(|| format!("the build created no folder {}", dist.display()))?;
     let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
     for entry in entries {
         let path = entry?.path();
@@ -142,7 +142,7 @@ fn newest(dist: &Path, begun: SystemTime) -> anyhow::Result<PathBuf> {
     let fresh = found.iter().filter(|(modified, _)| *modified >= begun).count();
     match found.pop() {
         Some((_, path)) if fresh <= 1 => Ok(path),
-        Some(_) => bail!("{}: expected one component, the build made {fresh}", dist.display()),
+        Some(_) => bail!("{}: expected one component, the build created {fresh}", dist.display()),
         None => bail!("{}: expected a component, got none", dist.display()),
     }
 }

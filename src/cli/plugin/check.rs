@@ -38,8 +38,8 @@ pub(super) fn lines(report: &Report) -> Vec<String> {
     let list = |items: Vec<&str>| if items.is_empty() { "none".to_owned() } else { items.join(", ") };
     let texts = |items: &[String]| list(items.iter().map(String::as_str).collect());
     let word = match (report.faults.is_empty(), report.disabled) {
-        (true, false) => "would serve",
-        (true, true) => "would serve, but its manifest says enabled = false",
+        (true, false) => "would be loaded",
+        (true, true) => "would be loaded, but disabled: its manifest says enabled = false",
         (false, _) => "would be refused",
     };
     let mut lines = vec![format!("{}: {word}", report.file.display())];

@@ -50,7 +50,7 @@ impl Dev {
         let into = self.into.clone().map_or_else(|| told(&node), Ok)?;
         if !into.is_dir() {
             bail!(
-                "there is no folder {} here: name the node's plugin directory by --into, as it is called on this machine",
+                "no folder {}: name the node's plugin directory with --into, as a path on this machine",
                 into.display()
             );
         }
@@ -84,7 +84,7 @@ impl Dev {
 fn told(node: &Node) -> anyhow::Result<PathBuf> {
     let answer: Value = serde_json::from_str(&block_on(node.ask(Method::GET, "/plugins", None))?)?;
     let dir = answer.pointer("/data/dir").and_then(Value::as_str);
-    dir.map(PathBuf::from).context("the node has no plugin directory (plugins.dir): name one there, and start it anew")
+    dir.map(PathBuf::from).context("the node has no plugin directory: set plugins.dir and restart the node")
 }
 
 impl Place {
@@ -116,7 +116,7 @@ impl Place {
             let is_news = ["version", "rejected"].iter().any(|key| own[key] != before[key]);
             if is_news || begun.elapsed() > SETTLED {
                 if own["rejected"]["hash"] == hash {
-                    bail!("the node refused it: {}", own["rejected"]["reason"].as_str().unwrap_or_default());
+                    bail!("the node refused the plugin: {}", own["rejected"]["reason"].as_str().unwrap_or_default());
                 }
                 if own["hash"] == hash {
                     print(&format!("{name} is live, version {}", own["version"]))?;
@@ -127,7 +127,7 @@ impl Place {
                 return Ok(false);
             }
         }
-        bail!("the node did not look at {} within {PATIENCE:?}: is it its plugins.dir?", self.into.display())
+        bail!("the node did not read {} within {PATIENCE:?}: is it the plugins.dir of the node?", self.into.display())
     }
 
     /// The node's status of the plugin; null if it is unknown.

@@ -52,7 +52,9 @@ pub(in crate::cli) fn table(items: &[Value]) -> Vec<String> {
             format!("  version {} serves {} of the senders", cell(&canary["version"]), cell(&canary["share"]))
         });
         let reason = item.pointer("/lost/reason").and_then(Value::as_str);
-        let lost = reason.map(|reason| format!("  what was rolled back to is lost: {reason}")).unwrap_or_default();
+        let lost = reason
+            .map(|reason| format!("  the version restored by the rollback is lost: {reason}"))
+            .unwrap_or_default();
         lines.push(line(row) + &canary.unwrap_or_default() + &rejected + &lost);
     }
     lines

@@ -65,7 +65,7 @@ fn name(text: &str) -> Result<String, String> {
         ));
     }
     if TAKEN.contains(&text) {
-        return Err(format!("{text:?} means something else to the toolchain: choose another name"));
+        return Err(format!("{text:?} is a reserved name of the toolchain: choose another one"));
     }
     Ok(text.to_owned())
 }
@@ -74,22 +74,25 @@ impl New {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let folder = self.dir.join(&self.name);
         if folder.exists() {
-            bail!("{} exists already: choose another name, or take it away", folder.display());
+            bail!("{} exists already: choose another name, or remove it", folder.display());
         }
         for (path, contents) in self.files() {
             write(&folder.join(&path), &contents)?;
         }
         let source = format!("{}/{}", folder.display(), self.lang.source());
         print(&format!(
-            "made {}: its logic is {source}, its settings {}.toml, its tests cases.yaml",
+            "created {}: code in {source}, manifest in {}.toml, tests in cases.yaml",
             folder.display(),
             self.name
         ))?;
         for (line, what) in [
             (format!("cd {}", folder.display()), ""),
-            ("skylark plugin build".to_owned(), "makes the component"),
-            ("skylark plugin test".to_owned(), "plays cases.yaml; --watch plays them again"),
-            ("skylark plugin dev".to_owned(), "keeps it live in a running node (--into its plugins.dir, --url)"),
+            ("skylark plugin build".to_owned(), "builds the component"),
+            ("skylark plugin test".to_owned(), "runs cases.yaml; --watch runs it after each change"),
+            (
+                "skylark plugin dev".to_owned(),
+                "installs each change into a running node (--into its plugins.dir, --url)",
+            ),
         ] {
             print(format!("  {line:<30} {what}").trim_end())?;
         }

@@ -79,7 +79,7 @@ impl Test {
             block_on(self.play_all(suite, file, config, log, &mut count))?;
         }
         match count {
-            Count { passed: 0, failed: 0 } => bail!("no case was played"),
+            Count { passed: 0, failed: 0 } => bail!("no case was run"),
             Count { passed, failed: 0 } => print(&format!("{passed} passed")),
             Count { passed, failed } => bail!("{failed} failed, {passed} passed"),
         }
@@ -131,7 +131,7 @@ async fn play_case(
     let stage = match (harness.begin(&given).await, &case.refused) {
         (Ok(stage), None) => stage,
         (Ok(_), Some(words)) => {
-            return Ok(told("the load", &format!("a refusal with {words:?}"), "a plugin that would serve"));
+            return Ok(told("the load", &format!("a refusal with {words:?}"), "a plugin that loads"));
         }
         (Err(reasons), Some(words)) => {
             let is_told = reasons.iter().any(|reason| reason.contains(words.as_str()));
@@ -139,7 +139,7 @@ async fn play_case(
             return Ok(if is_told { Vec::new() } else { told("the load", &expected, &reasons.join("; ")) });
         }
         (Err(reasons), None) => {
-            return Ok(told("the load", "a plugin that would serve", &format!("a refusal, {}", reasons.join("; "))));
+            return Ok(told("the load", "a plugin that loads", &format!("a refusal, {}", reasons.join("; "))));
         }
     };
     let many = steps.len() > 1;
@@ -232,7 +232,11 @@ fn component_of(cases: &Path) -> anyhow::Result<PathBuf> {
         [only] => Ok(only.clone()),
         [] => bail!("there is no component beside {}: build it first (skylark plugin build)", cases.display()),
         _ => {
-            bail!("{}: expected plugin: FILE.wasm, for there are {} components beside it", cases.display(), found.len())
+            bail!(
+                "{}: expected plugin: FILE.wasm, because there are {} components beside it",
+                cases.display(),
+                found.len()
+            )
         }
     }
 }

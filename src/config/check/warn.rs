@@ -20,7 +20,7 @@ impl Config {
         };
         let is_closed = self.clients.open_rooms.patterns().is_empty() && !has_access_plugin;
         (is_closed && self.listeners.iter().any(takes_clients)).then_some(
-            "clients.open_rooms: no room is open and no access plugin is live: clients join no room by themselves; \
+            "clients.open_rooms: no room is open and no access plugin is live: clients cannot join rooms by themselves; \
              clients.open_rooms: [\"*\"] opens all rooms",
         )
     }

@@ -106,8 +106,8 @@ macro_rules! parsed_setting {
 }
 
 parsed_setting! {
-    String, "a text", |text| Some(text.to_owned()), String::clone;
-    Arc<str>, "a text", |text| Some(text.into()), |text: &Arc<str>| text.to_string();
+    String, "a string", |text| Some(text.to_owned()), String::clone;
+    Arc<str>, "a string", |text| Some(text.into()), |text: &Arc<str>| text.to_string();
     // A text with line breaks is the contents of a file, such as a private key.
     PathBuf, "a path", |text| (!text.contains(char::is_control)).then(|| PathBuf::from(text)), |path: &PathBuf| path.display().to_string();
     SocketAddr, "an address and port such as 127.0.0.1:8080", |text| text.parse().ok(), SocketAddr::to_string;

@@ -78,7 +78,7 @@ impl Builder<'_> {
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
                 Some(value) => self.finish(value, 0),
-                None => Err(self.fault(line, "expected an alias of a finished value, got one of a value around it")),
+                None => Err(self.fault(line, "expected an alias of a complete value, got one of an enclosing value")),
             },
             _ => Ok(()),
         }
@@ -89,7 +89,7 @@ impl Builder<'_> {
             return Err(Fault { source: open.source, ..self.fault(1, format!("expected at most {MAX_DEPTH} levels")) });
         }
         if let Some(Open { items: Items::Map { key: None, .. }, .. }) = self.open.last() {
-            return Err(Fault { source: open.source, ..self.fault(1, "expected a text as key, got a list or map") });
+            return Err(Fault { source: open.source, ..self.fault(1, "expected a string as key, got a list or map") });
         }
         self.open.push(open);
         Ok(())
@@ -98,7 +98,7 @@ impl Builder<'_> {
     fn finish(&mut self, value: Value, anchor: usize) -> Result<(), Fault> {
         self.weight += weight(&value);
         if self.weight > MAX_WEIGHT {
-            let why = format!("expected less than {MAX_WEIGHT} bytes with all aliases written out");
+            let why = format!("expected less than {MAX_WEIGHT} bytes with all aliases expanded");
             return Err(Fault { source: value.source, ..self.fault(1, why) });
         }
         if anchor != 0 {

@@ -13,7 +13,7 @@ fn keys_that_only_the_old_listeners_need_do_not_go_before_a_restart() {
     assert!(files.load(None, &[]).is_ok());
     let error = loaded.reload(&loaded.config).unwrap_err().to_string();
     assert!(error.contains("api.keys: expected at least one key") && error.contains("0.0.0.0:80"), "{error}");
-    assert!(error.contains("until the node starts again it keeps the old listeners[0].address"), "{error}");
+    assert!(error.contains("until a restart the node keeps the old listeners[0].address"), "{error}");
     // The same move with API keys is accepted, as far as it can apply.
     files.write("s.yaml", &format!("listeners:\n  - {{address: 127.0.0.1:80, serves: [api]}}\n{KEY}"));
     let reloaded = loaded.reload(&loaded.config).unwrap();

@@ -18,13 +18,13 @@ fn api_keys_of_a_wrong_shape_are_not_shown() {
     assert_eq!(
         veiled("api:\n  keys: [CANARY, CANARY-2]\n"),
         [
-            "s.yaml:2: api.keys[0]: expected keys and values (name, key or scopes), got a text that is not shown",
-            "s.yaml:2: api.keys[1]: expected keys and values (name, key or scopes), got a text that is not shown",
+            "s.yaml:2: api.keys[0]: expected a map (name, key or scopes), got a string that is not shown",
+            "s.yaml:2: api.keys[1]: expected a map (name, key or scopes), got a string that is not shown",
         ]
     );
     assert_eq!(
         veiled("api:\n  keys: CANARY\n"),
-        ["s.yaml:2: api.keys: expected a list (keys and values), got a text that is not shown"]
+        ["s.yaml:2: api.keys: expected a list (a map), got a string that is not shown"]
     );
     for base in [
         "api: CANARY\n",
@@ -78,12 +78,12 @@ fn a_private_key_in_the_place_of_a_public_one_or_of_a_path_is_not_shown() {
     assert_eq!(
         veiled("plugins:\n  signing_keys: [CANARY]\n"),
         [
-            "s.yaml:2: plugins.signing_keys[0]: expected an Ed25519 public key, 32 bytes as base64, got a text of 17 characters"
+            "s.yaml:2: plugins.signing_keys[0]: expected an Ed25519 public key, 32 bytes as base64, got a string of 17 characters"
         ]
     );
     let pem = "listeners:\n  - address: 127.0.0.1:1\n    serves: [ws]\n    tls:\n      cert: a.pem\n      key: |\n        -----BEGIN \
                PRIVATE KEY-----\n        CANARY\n";
-    assert_eq!(veiled(pem), ["s.yaml:7: listeners[0].tls.key: expected a path, got a text of 2 lines"]);
+    assert_eq!(veiled(pem), ["s.yaml:7: listeners[0].tls.key: expected a path, got a string of 2 lines"]);
 }
 
 #[test]
@@ -123,9 +123,9 @@ fn a_file_and_a_variable_lose_one_line_break_and_a_byte_order_mark_alike() {
     assert_eq!(
         found,
         [
-            "s.yaml:3: api.keys[0].key: expected a key without blanks and line breaks, got one behind byte 16",
-            "s.yaml:4: api.keys[1].key: expected a key without blanks and line breaks, got one behind byte 16",
-            "s.yaml:5: api.keys[2].key: expected a key without blanks and line breaks, got one behind byte 16",
+            "s.yaml:3: api.keys[0].key: expected a key without blanks and line breaks, got one after byte 16",
+            "s.yaml:4: api.keys[1].key: expected a key without blanks and line breaks, got one after byte 16",
+            "s.yaml:5: api.keys[2].key: expected a key without blanks and line breaks, got one after byte 16",
         ]
     );
 }

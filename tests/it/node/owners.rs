@@ -42,9 +42,12 @@ fn check_tells_of_secrets_that_lie_open() {
     let folder = Setup::default().yaml("api:\n  keys: [{name: shop, key: {file: shop.key}}]\n").prepare();
     let key = folder.path().join("shop.key");
     std::fs::write(&key, "shop-secret-0123456789\n").unwrap();
-    for (mode, told) in
-        [(0o600, ""), (0o640, ""), (0o644, "everybody may read it"), (0o660, "others than its owner may write it")]
-    {
+    for (mode, told) in [
+        (0o600, ""),
+        (0o640, ""),
+        (0o644, "every user may read it"),
+        (0o660, "users other than its owner may write it"),
+    ] {
         set_permissions(&key, Permissions::from_mode(mode)).unwrap();
         let (code, words) = run(&folder, "check");
         assert_eq!(code, Some(0), "{words}");

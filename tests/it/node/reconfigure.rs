@@ -41,7 +41,7 @@ async fn a_reload_does_not_open_the_api_of_a_listener_that_waits_for_a_restart()
     rewrite(&gateway, "0.0.0.0:0", "127.0.0.1:0");
     hang_up(&gateway, KEPT).await;
     assert_eq!(gateway.post("/send", message).await.status, 401);
-    gateway.said("until the node starts again it keeps the old listeners[0].address").await;
+    gateway.said("until a restart the node keeps the old listeners[0].address").await;
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ fn build_runs_the_folders_own_recipe_and_keeps_what_it_makes() {
     assert!(code == Some(1) && told.contains("no such header") && told.contains("make failed"), "{told}");
     bench.tool("make", "/bin/rm -rf dist");
     let (code, told) = bench.build();
-    assert!(code == Some(1) && told.contains("the build made no folder"), "{told}");
+    assert!(code == Some(1) && told.contains("the build created no folder"), "{told}");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn check_tells_what_a_component_is_and_what_it_needs() {
     }
     std::fs::copy(sample("video-call.toml"), dir.path().join("video-call.toml")).unwrap();
     let (code, told) = run(plugin("check").arg(&file));
-    assert!(code == Some(0) && told.contains("would serve") && told.contains("call_invite"), "{told}");
+    assert!(code == Some(0) && told.contains("would be loaded") && told.contains("call_invite"), "{told}");
 
     let file = dir.path().join("word-filter.wasm");
     std::fs::copy(sample("word-filter.wasm"), &file).unwrap();

@@ -131,7 +131,10 @@ async fn a_rollback_that_cannot_outlive_the_node_is_told() {
     known.filter(|path| path.is_dir()).for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
     gateway = gateway.again();
     let (done, told) = say(&gateway, &["list"]);
-    assert!(done && told.contains("what was rolled back to is lost: its kept file cannot be read"), "{told}");
+    assert!(
+        done && told.contains("the version restored by the rollback is lost: its kept file cannot be read"),
+        "{told}"
+    );
     gateway.said("the file that was rolled back is tried again").await;
 }
 

@@ -184,7 +184,7 @@ fn a_case_file_that_is_wrong_says_where_and_what_was_expected() {
         ("cases:\n  - name: n\n    call: {key: k, caller: {uid: \"\"}}\n", &["line 3"]),
         ("cases:\n  - name: n\n", &["expected one of admit, judge, call"]),
         ("cases:\n  - name: n\n    call: {key: nobody}\n", &["does not own the key \"nobody\""]),
-        ("cases: []\n", &["no case was played"]),
+        ("cases: []\n", &["no case was run"]),
     ] {
         let folder = folder("fault-handler", "grants = [\"outbox\", \"kv\"]", cases);
         let (code, told) = play(&folder.plugins(), &[]);

@@ -58,7 +58,7 @@ async fn push_accepts_only_the_configured_certificates() {
     Pair::new().install(&other);
     put(gateway.folder.path(), "none.pem", "no certificate");
     for (trust, words) in [
-        (&["--ca", "other/cert.pem"][..], "believing what other/cert.pem holds"),
+        (&["--ca", "other/cert.pem"][..], "trusted: the certificates in other/cert.pem"),
         (&["--ca", "gone.pem"], "expected certificates in PEM form in gone.pem"),
         (&["--ca", "none.pem"], "expected certificates in PEM form in none.pem"),
     ] {
@@ -66,7 +66,7 @@ async fn push_accepts_only_the_configured_certificates() {
         assert!(said.contains(words), "{trust:?}: {said}");
     }
     let said = refused(push(&[]).env("SSL_CERT_FILE", other.join("cert.pem")));
-    assert!(said.contains("no TLS with localhost") && said.contains("--ca names others"), "{said}");
+    assert!(said.contains("the TLS handshake with localhost") && said.contains("--ca names others"), "{said}");
     assert!(said.contains("because: "), "what rustls found wrong is told: {said}");
     // The certificate is for another name.
     let url = format!("https://{}", gateway.address("api"));
@@ -84,7 +84,7 @@ async fn connect_and_plugin_commands_use_tls() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("token-auth"), "{output:?}");
 
     let said = refused(at(&gateway, "connect", "wss", "ws").args(["--uid", "typist"]));
-    assert!(said.contains("no TLS with localhost"), "{said}");
+    assert!(said.contains("the TLS handshake with localhost"), "{said}");
     let said = refused(at(&gateway, "connect", "https", "ws").args(["--uid", "typist"]));
     assert!(said.contains("begins with ws:// or wss://"), "{said}");
 

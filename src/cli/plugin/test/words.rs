@@ -75,7 +75,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     type Value = Text;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, {like: \"text with *\"} or {base64: \"…\"}")
+        f.write_str("a string, {like: \"text with *\"} or {base64: \"…\"}")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
@@ -95,7 +95,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 
     fn visit_f64<E: de::Error>(self, number: f64) -> Result<Text, E> {
-        Err(E::custom(format!("expected a text, got the number {number}: put it in quotes")))
+        Err(E::custom(format!("expected a string, got the number {number}: put it in quotes")))
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Text, M::Error> {
@@ -147,7 +147,7 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
     type Value = Pairs<V>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("keys and values")
+        f.write_str("a map")
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Pairs<V>, M::Error> {
@@ -172,7 +172,7 @@ impl FromStr for Moment {
         }
         let moment = humantime::parse_rfc3339_weak(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         moment.map(Self).ok_or_else(|| {
-            format!("expected a moment such as 2026-01-01T00:00:00Z, or milliseconds since 1970, got {text:?}")
+            format!("expected a time such as 2026-01-01T00:00:00Z, or milliseconds since 1970, got {text:?}")
         })
     }
 }
@@ -186,7 +186,7 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let span = humantime::parse_duration(text).map(Self);
-        span.map_err(|_| format!("expected a time such as 30s or 1h, got {text:?}"))
+        span.map_err(|_| format!("expected a duration such as 30s or 1h, got {text:?}"))
     }
 }
 
