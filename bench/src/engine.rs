@@ -42,7 +42,7 @@ impl Engine {
         command.arg(address.port().to_string()).args(["--save", "", "--appendonly", "no", "--dir"]).arg(dir);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
-        let stdout = child.stdout.take().expect("it was piped");
+        let stdout = child.stdout.take().expect("the output is piped");
         let mut engine = Self { child, address };
         for line in BufReader::new(stdout).lines() {
             if line?.contains("Ready to accept connections") {
@@ -50,7 +50,7 @@ impl Engine {
             }
         }
         let mut why = String::new();
-        engine.child.stderr.take().expect("it was piped").read_to_string(&mut why)?;
+        engine.child.stderr.take().expect("the output is piped").read_to_string(&mut why)?;
         bail!("expected {PROGRAM} (apt install redis-server), got: {}", why.trim_end())
     }
 
@@ -65,7 +65,7 @@ impl Engine {
         let text = self.ask("INFO stats")?;
         let field = |name: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
-            value.with_context(|| format!("Redis does not tell its {name}"))
+            value.with_context(|| format!("the INFO of Redis has no {name}"))
         };
         let (reads, commands) = (field("total_reads_processed")?, field("total_commands_processed")?);
         Ok(Usage { cpu: Cpu::of(self.child.id())?, reads, commands })

@@ -121,7 +121,7 @@ impl Generator {
                 bail!("the server refused or closed a connection after {done} of {}", dial.requests.len());
             }
             if begun.elapsed() > PATIENCE {
-                bail!("no connection came to life for {PATIENCE:?}, after {done} of {}", dial.requests.len());
+                bail!("no connection opened within {PATIENCE:?}, after {done} of {}", dial.requests.len());
             }
         }
         Ok(())

@@ -232,7 +232,7 @@ impl Bench {
 
 /// A line of `--list`.
 fn entry(cell: &dyn Cell) -> String {
-    let needs = cell.needs().map_or_else(String::new, |what| format!("; needs {what}, so only by --cell"));
+    let needs = cell.needs().map_or_else(String::new, |what| format!("; needs {what}, runs only with --cell"));
     format!("{:<14} {}{needs}", cell.name(), cell.about())
 }
 
@@ -242,7 +242,7 @@ fn peers(texts: &[String]) -> anyhow::Result<Vec<&'static Peer>> {
     for text in texts {
         let peer = Peer::parse(text).with_context(|| format!("--peer {text}"))?;
         if peers.iter().any(|other| other.name == peer.name) {
-            bail!("--peer {text}: another peer is named {:?}: give it a name=", peer.name);
+            bail!("--peer {text}: another peer is named {:?}: set name=", peer.name);
         }
         peers.push(Box::leak(Box::new(peer)));
     }

@@ -115,7 +115,7 @@ impl Peer {
             "centrifugo-protobuf" => centrifugo::open(&mut options, centrifugo::Coding::Protobuf)?,
             "pusher" => pusher::open(&mut options)?,
             "cim" => cim::open(&mut options)?,
-            _ => bail!("no peer is of the kind {kind:?}: expected centrifugo, centrifugo-protobuf, pusher or cim"),
+            _ => bail!("unknown kind of peer {kind:?}: expected centrifugo, centrifugo-protobuf, pusher or cim"),
         };
         let pid = options.take("pid").map(|pid| pid.parse().with_context(|| format!("pid: not a number: {pid:?}")));
         let name = options.take("name").unwrap_or_else(|| kind.to_owned());
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_it_is_told() {
         assert!(fault("centrifugo").contains("KIND=URL"));
-        assert!(fault("nats=ws://127.0.0.1:1").contains("no peer is of the kind \"nats\""));
+        assert!(fault("nats=ws://127.0.0.1:1").contains("unknown kind of peer \"nats\""));
         assert!(fault("pusher=ws://127.0.0.1:1,key=k,secret=s").contains("expected id="));
         assert!(fault("cim=ws://127.0.0.1:1,api=http://127.0.0.1:2,colour=red").contains("no option \"colour\""));
         assert!(fault("cim=http://127.0.0.1:1,api=http://127.0.0.1:2").contains("ws://"));

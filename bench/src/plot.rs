@@ -17,7 +17,7 @@ use super::stats::{Latency, Spread};
 /// # Errors
 /// `dir` cannot be written.
 pub(super) fn write(results: &Results, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let put = |(name, chart): (String, Chart)| {
         let path = dir.join(name + ".svg");
         fs::write(&path, chart.svg()).with_context(|| format!("cannot write {}", path.display()))?;

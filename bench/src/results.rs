@@ -68,7 +68,7 @@ impl Results {
 
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is no result of skylark-bench", path.display()))
+        serde_json::from_str(&text).with_context(|| format!("{} is not a result of skylark-bench", path.display()))
     }
 
     pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {

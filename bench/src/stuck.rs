@@ -63,7 +63,7 @@ impl Laggards {
             self.push(generator, subject, self.receivers - self.count..self.receivers, size)?;
             look()?;
         }
-        ensure!(generator.losses(0).full > 0, "{each} messages of {size} bytes have filled nobody's queue");
+        ensure!(generator.losses(0).full > 0, "{each} messages of {size} bytes filled no queue");
         Ok(())
     }
 
@@ -71,7 +71,7 @@ impl Laggards {
     pub(super) fn check(self, generator: &mut Generator, subject: &Subject) -> anyhow::Result<()> {
         generator.open_pipes(subject.publish, subject.wire, 1)?;
         self.push(generator, subject, self.receivers - self.count..self.receivers - 1, SIZE)?;
-        ensure!(generator.losses(0).offline == 0, "the server has closed those that read too little");
+        ensure!(generator.losses(0).offline == 0, "the server closed the receivers that read too slowly");
         Ok(())
     }
 

@@ -92,7 +92,7 @@ impl Lab {
             }
         }
         let dir = std::env::temp_dir().join(format!("skylark-bench-{}", std::process::id()));
-        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let plugins = plugins.canonicalize()?;
         Ok(Self { dir, plugins, guests: guests.to_owned(), program: std::env::current_exe()? })
     }
@@ -120,7 +120,7 @@ impl Lab {
         let file = folders.iter().map(|folder| folder.join(format!("{name}.wasm"))).find(|file| file.is_file());
         file.with_context(|| {
             let (own, lang) = (self.guests.display(), name.rsplit('-').next().unwrap_or_default());
-            format!("there is no {name}.wasm in {own}: build it by `plugins/testing/languages {own} {lang}`, or name its folder by --guests")
+            format!("there is no {name}.wasm in {own}: build it by `plugins/testing/languages {own} {lang}`, or name its folder with --guests")
         })
     }
 
@@ -177,7 +177,7 @@ impl Lab {
         let log = self.log();
         command.stdout(Stdio::piped()).stderr(fs::File::create(&log)?);
         let mut child = command.spawn().context("cannot start the server under test")?;
-        let stdout = BufReader::new(child.stdout.take().expect("it was piped"));
+        let stdout = BufReader::new(child.stdout.take().expect("the output is piped"));
         let counter = child.stdin.take();
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut subject = Subject::at(nowhere, nowhere, Process::Own(child), wire);
@@ -358,13 +358,13 @@ impl Subject {
     pub(super) fn allocations(&self) -> anyhow::Result<Option<u64>> {
         let Some(counter) = &self.counter else { return Ok(None) };
         let Counter { ask, answers } = &mut *counter.borrow_mut();
-        ask.write_all(b"\n").context("the server does not take questions")?;
+        ask.write_all(b"\n").context("the server does not accept requests")?;
         for line in answers {
             if let Some(number) = line?.strip_prefix(allocations::ANSWER) {
                 return Ok(Some(number.parse()?));
             }
         }
-        bail!("the server does not answer how often it has allocated")
+        bail!("the server does not report its allocations")
     }
 }
 

@@ -131,7 +131,7 @@ async fn admit(plugin: &Plugin, token: String, calls: u32) -> anyhow::Result<Sam
         let begun = meter.begin(turn >= WARM);
         let admitted = plugin.admit(&transport, &claim).await?;
         meter.end(begun);
-        anyhow::ensure!(admitted.is_some_and(|admitted| admitted.is_ok()), "the token was not let in");
+        anyhow::ensure!(admitted.is_some_and(|admitted| admitted.is_ok()), "the token was refused");
     }
     Ok(meter.sample())
 }

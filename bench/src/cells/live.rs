@@ -103,7 +103,7 @@ impl Folder {
             let mut pace = tokio::time::interval(PACE);
             while self.version().await? <= before {
                 if begun.elapsed() > PATIENCE {
-                    bail!("{} does not serve {PATIENCE:?} after its file has changed", self.plugin);
+                    bail!("{} is not live {PATIENCE:?} after its file changed", self.plugin);
                 }
                 pace.tick().await;
             }
@@ -117,7 +117,10 @@ impl Folder {
     async fn version(&self) -> anyhow::Result<u64> {
         let answer = self.api.get("/plugins").await?;
         let items = answer.pointer("/data/items").and_then(Value::as_array).context("expected plugins")?;
-        let own = items.iter().find(|item| item["name"] == self.plugin.as_str()).context("the plugin is gone")?;
+        let own = items
+            .iter()
+            .find(|item| item["name"] == self.plugin.as_str())
+            .context("the node does not list the plugin")?;
         if let Some(reason) = own["rejected"]["reason"].as_str() {
             bail!("{} is refused: {reason}", self.plugin);
         }

@@ -21,7 +21,7 @@ impl Cell for Skip {
     }
 
     fn about(&self) -> &'static str {
-        "a record of a Kafka bus that is for users of another node: judged by its header and let go of"
+        "a record of a Kafka bus that is for users of another node: skipped by its header"
     }
 
     fn contenders(&self) -> Vec<Contender> {

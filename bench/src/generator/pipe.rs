@@ -98,7 +98,7 @@ impl Pipe {
                 Ok(written) => self.written += written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("the publishing connection broke"),
+                Err(error) => return Err(error).context("the publishing connection failed"),
             }
         }
         Ok(())
@@ -118,7 +118,7 @@ impl Pipe {
                 Ok(read) => self.inbox.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("the publishing connection broke"),
+                Err(error) => return Err(error).context("the publishing connection failed"),
             }
         }
         let mut used = 0;
@@ -135,7 +135,7 @@ impl Pipe {
                 Wire::Http | Wire::Push => self.losses.count(told),
             }
             used += len;
-            self.in_flight = self.in_flight.checked_sub(1).context("an answer that nobody asked for")?;
+            self.in_flight = self.in_flight.checked_sub(1).context("a response without a request")?;
         }
         self.inbox.drain(..used);
         Ok(())
@@ -171,7 +171,7 @@ struct Answer {
 /// The complete response at the start of `bytes`; `None` if it is incomplete.
 fn answer(bytes: &[u8]) -> anyhow::Result<Option<Answer>> {
     let Some(end) = bytes.windows(4).position(|part| part == b"\r\n\r\n") else { return Ok(None) };
-    let head = std::str::from_utf8(&bytes[..end]).context("an answer whose head is no text")?;
+    let head = std::str::from_utf8(&bytes[..end]).context("a response with a head that is not UTF-8")?;
     let header = |wanted: &str| {
         let mut headers = head.lines().filter_map(|line| line.split_once(':'));
         headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
@@ -179,7 +179,7 @@ fn answer(bytes: &[u8]) -> anyhow::Result<Option<Answer>> {
     let length = match (header("content-length"), header("transfer-encoding")) {
         (Some(length), _) => Some(length.parse()?),
         (None, Some("chunked")) => chunked(&bytes[end + 4..])?,
-        _ => bail!("an answer without a length"),
+        _ => bail!("a response without a length"),
     };
     let Some(whole) = length.map(|length| end + 4 + length) else { return Ok(None) };
     let Some(body) = bytes.get(end + 4..whole) else { return Ok(None) };

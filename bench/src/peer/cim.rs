@@ -141,7 +141,7 @@ impl Cim {
         if !self.is_tcp() {
             return websocket::from_client(BINARY, &[&[kind], body].concat());
         }
-        let [low, high] = u16::try_from(body.len()).expect("what a receiver says is short").to_le_bytes();
+        let [low, high] = u16::try_from(body.len()).expect("the body of a client frame is short").to_le_bytes();
         [&[kind, low, high], body].concat()
     }
 }

@@ -56,7 +56,7 @@ async fn receive(stream: TcpStream, receivers: &Receivers) -> anyhow::Result<()>
     // The default read buffer makes this future large, which is part of the measurement.
     let socket = Box::pin(tokio_tungstenite::accept_hdr_async(stream, look)).await?;
     let (mut sink, mut stream) = socket.split();
-    let who = who.context("a receiver says its number")?;
+    let who = who.context("a receiver sends its number")?;
     tokio::spawn(async move {
         while let Some(message) = queued.recv().await {
             if sink.send(message).await.is_err() {

@@ -48,7 +48,7 @@ fn the_bench_drives_a_running_server_that_speaks_cim() {
 #[test]
 fn a_peer_that_cannot_be_asked_is_told() {
     for (peer, words) in [
-        ("mqtt=ws://127.0.0.1:1", "no peer is of the kind \"mqtt\""),
+        ("mqtt=ws://127.0.0.1:1", "unknown kind of peer \"mqtt\""),
         ("centrifugo=ws://127.0.0.1:1,secret=s", "expected key="),
     ] {
         let output = bench().args(["--peer", peer]).output().unwrap();
