@@ -1,17 +1,17 @@
-//! The cells of the bench and their tools. To add one, add a file in `cells/` and a line in [`all`].
+//! The cells of the bench and their tools. To add one, add a file below `cells/` and a line in [`all`].
 
 use std::time::Duration;
 
-use super::bar::Bar;
-use super::cells::{
-    allocations, calls, cluster, connect, dialects, fan_out, filters, guests, idle, latency, linearity, live, rooms,
-    skip, slow, tls, unicast,
+use crate::cells::plugins::{calls, filters, guests, live};
+use crate::cells::{
+    allocations, cluster, connect, dialects, fan_out, idle, latency, linearity, rooms, skip, slow, tls, unicast,
 };
-use super::drive::Timing;
-use super::generator::{Dial, Generator};
-use super::sample::Sample;
-use super::subject::{Contender, Lab, Subject};
-use super::wire::{Wire, room};
+use crate::load::drive::Timing;
+use crate::load::generator::{Dial, Generator};
+use crate::load::wire::{Wire, room};
+use crate::results::bar::Bar;
+use crate::results::sample::Sample;
+use crate::subject::{Contender, Lab, Subject};
 
 /// One question, measured for each contender.
 pub(super) trait Cell {

@@ -1,17 +1,14 @@
 //! The cells, one file per question.
 
 pub(super) mod allocations;
-pub(super) mod calls;
 pub(super) mod cluster;
 pub(super) mod connect;
 pub(super) mod dialects;
 pub(super) mod fan_out;
-pub(super) mod filters;
-pub(super) mod guests;
 pub(super) mod idle;
 pub(super) mod latency;
 pub(super) mod linearity;
-pub(super) mod live;
+pub(super) mod plugins;
 pub(super) mod rooms;
 pub(super) mod skip;
 pub(super) mod slow;

@@ -3,32 +3,13 @@
 //! A node under test is this program with another command: it links the same library as `skylark`. The load generator
 //! shares no code with the hub or the server. Methods and validity rules: `docs/benchmarks/method.md`.
 
-mod allocations;
-mod api;
-mod bar;
 mod cell;
 mod cells;
-mod chart;
-mod drive;
-mod engine;
-mod generator;
-mod markdown;
-mod meter;
-mod payload;
+mod load;
 mod peer;
-mod plot;
-mod proc;
 mod reference;
-mod report;
 mod results;
-mod sample;
-mod stats;
-mod stuck;
 mod subject;
-mod tls;
-mod traffic;
-mod websocket;
-mod wire;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -48,8 +29,8 @@ use skylark::cli;
 use cell::{Cell, Stage};
 use peer::Peer;
 use reference::Reference;
-use results::Results;
-use subject::{Contender, Kind, Lab};
+use results::{Results, markdown, plot, report};
+use subject::{Contender, Kind, Lab, allocations};
 
 /// The allocator of `skylark`, because a node under test must have it.
 #[global_allocator]

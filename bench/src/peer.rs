@@ -15,10 +15,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use super::generator::Call;
-use super::traffic::Shape;
-use super::websocket::{self, Frame};
-use super::wire::{Item, uid};
+use crate::load::generator::Call;
+use crate::load::traffic::Shape;
+use crate::load::websocket::{self, Frame};
+use crate::load::wire::{Item, uid};
 pub(super) use bars::bars;
 use options::Options;
 

@@ -1,13 +1,13 @@
 //! Reference servers, each in its own process: the limit of the kernel, and a naive implementation.
 //!
-//! They use the push protocol of [`super::wire`], have no users and rooms, and share no code with the node.
+//! They use the push protocol of [`crate::load::wire`], have no users and rooms, and share no code with the node.
 
 mod naive;
 mod raw;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::wire::ITEM_HEAD;
+use crate::load::wire::ITEM_HEAD;
 
 /// Kinds of reference servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -72,9 +72,9 @@ fn number(path: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::payload::{Mark, SIZE};
-    use super::super::wire::{Item, To, Wire};
     use super::*;
+    use crate::load::payload::{Mark, SIZE};
+    use crate::load::wire::{Item, To, Wire};
 
     #[test]
     fn a_request_is_read_as_it_was_written() {

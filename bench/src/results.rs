@@ -1,13 +1,21 @@
 //! All results of a run: rows of samples, reasons for invalidity, and the JSON format.
 
+pub(super) mod bar;
+mod chart;
+pub(super) mod markdown;
+pub(super) mod plot;
+pub(super) mod report;
+pub(super) mod sample;
+pub(super) mod stats;
+
 use std::path::Path;
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::bar::Verdict;
-use super::sample::{Figure, Sample};
-use super::stats::Spread;
+use bar::Verdict;
+use sample::{Figure, Sample};
+use stats::Spread;
 
 /// Rows in the order of their first measurement.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -1,5 +1,11 @@
 //! A server under test: a child process that is asked only for its address and killed at the end.
 
+pub(super) mod allocations;
+pub(super) mod engine;
+pub(super) mod meter;
+pub(super) mod proc;
+pub(super) mod tls;
+
 use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,15 +18,14 @@ use anyhow::{Context as _, bail};
 use skylark::cli::token;
 use skylark::id::{Room, Uid};
 
-use super::allocations;
-use super::engine::Engine;
-use super::generator::{Call, Dial};
-use super::peer::Peer;
-use super::proc::{self, Cpu, Memory};
-use super::reference::Reference;
-use super::tls::{self, Trust};
-use super::websocket;
-use super::wire::{Wire, uid};
+use crate::load::generator::{Call, Dial};
+use crate::load::websocket;
+use crate::load::wire::{Wire, uid};
+use crate::peer::Peer;
+use crate::reference::Reference;
+use engine::Engine;
+use proc::{Cpu, Memory};
+use tls::Trust;
 
 /// One column of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{FILES, none};
 
+/// The trees whose folders are counted.
+const TREES: &[&str] = &["src/", "bench/src/", "tests/it/"];
+
 /// Most files of one folder. Files of its subfolders do not count.
 const MOST: usize = 15;
 
@@ -15,11 +18,11 @@ fn folders_have_at_most_15_files() {
     none("at most 15 files a folder: sort them by subject into subfolders", &faults(&FILES));
 }
 
-/// Folders of `src/` and `tests/it/` with too many files.
+/// Folders of [`TREES`] with too many files.
 fn faults(files: &[String]) -> Vec<String> {
     let mut folders: BTreeMap<&str, usize> = BTreeMap::new();
-    for file in files.iter().filter(|file| file.starts_with("src/") || file.starts_with("tests/it/")) {
-        let (folder, _) = file.rsplit_once('/').expect("a path below src/ or tests/it/");
+    for file in files.iter().filter(|file| TREES.iter().any(|tree| file.starts_with(tree))) {
+        let (folder, _) = file.rsplit_once('/').expect("a path below one of TREES");
         *folders.entry(folder).or_default() += 1;
     }
     let is_large = |folder: &str| LARGE.iter().any(|(large, _)| *large == folder);

@@ -1,9 +1,9 @@
 //! Allocations of a node per delivery and per publish.
 
-use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{Flow, ONE, closed};
-use super::super::subject::{Contender, Kind, Node};
-use super::super::traffic::{Shape, Traffic};
+use crate::cell::{Cell, Line, Stage};
+use crate::load::drive::{Flow, ONE, closed};
+use crate::load::traffic::{Shape, Traffic};
+use crate::subject::{Contender, Kind, Node};
 
 pub(in super::super) struct Allocations;
 

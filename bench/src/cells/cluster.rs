@@ -1,10 +1,10 @@
 //! Cost of the bus: unicasts through two nodes over Redis, compared with one node.
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Stage};
-use super::super::sample::Figure;
-use super::super::subject::{Contender, Kind, Node, SKYLARK};
 use super::unicast::{BATCHES, SINGLE, single_and_batches};
+use crate::cell::{Cell, Line, Stage};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::Figure;
+use crate::subject::{Contender, Kind, Node, SKYLARK};
 
 pub(in super::super) struct Cluster;
 

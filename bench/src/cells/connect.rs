@@ -1,10 +1,10 @@
 //! Cost of a connect: upgrade, verification of a token by the plugin, two rooms.
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Lobby, Stage};
-use super::super::meter::Meter;
-use super::super::sample::{Figure, Sample, Unit, Work};
-use super::super::subject::{Contender, NAIVE, RAW, SKYLARK};
+use crate::cell::{Cell, Line, Lobby, Stage};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::{Figure, Sample, Unit, Work};
+use crate::subject::meter::Meter;
+use crate::subject::{Contender, NAIVE, RAW, SKYLARK};
 
 pub(in super::super) struct Connect;
 

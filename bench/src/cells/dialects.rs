@@ -1,9 +1,9 @@
 //! Cost of the dialects: the same fan-out in each one, and in all of them at once.
 
-use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{ONE, closed};
-use super::super::subject::{Contender, SKYLARK};
-use super::super::traffic::{Shape, Traffic};
+use crate::cell::{Cell, Line, Stage};
+use crate::load::drive::{ONE, closed};
+use crate::load::traffic::{Shape, Traffic};
+use crate::subject::{Contender, SKYLARK};
 
 pub(in super::super) struct Dialects;
 

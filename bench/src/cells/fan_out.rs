@@ -1,11 +1,11 @@
 //! One message to everyone: alone, sixteen in one request, and sixteen pipelined requests.
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{Flow, ONE, closed};
-use super::super::sample::Figure;
-use super::super::subject::{COALESCING, Contender, NAIVE, RAW, SKYLARK};
-use super::super::traffic::{Shape, Traffic};
+use crate::cell::{Cell, Line, Stage};
+use crate::load::drive::{Flow, ONE, closed};
+use crate::load::traffic::{Shape, Traffic};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::Figure;
+use crate::subject::{COALESCING, Contender, NAIVE, RAW, SKYLARK};
 
 /// Fan-out to this many connections.
 pub(in super::super) struct FanOut {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Lobby, Stage};
-use super::super::meter::Meter;
-use super::super::sample::{Figure, PerConnection, Sample, Unit, Work};
-use super::super::subject::{Contender, Kind, NAIVE, Node, SKYLARK};
+use crate::cell::{Cell, Line, Lobby, Stage};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::{Figure, PerConnection, Sample, Unit, Work};
+use crate::subject::meter::Meter;
+use crate::subject::{Contender, Kind, NAIVE, Node, SKYLARK};
 
 pub(in super::super) struct Idle;
 

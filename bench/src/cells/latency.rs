@@ -2,12 +2,12 @@
 
 use std::cell::Cell as Slot;
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{Flow, closed, open};
-use super::super::sample::Figure;
-use super::super::subject::{Contender, RAW, SKYLARK};
-use super::super::traffic::{Shape, Traffic};
+use crate::cell::{Cell, Line, Stage};
+use crate::load::drive::{Flow, closed, open};
+use crate::load::traffic::{Shape, Traffic};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::Figure;
+use crate::subject::{Contender, RAW, SKYLARK};
 
 #[derive(Default)]
 pub(in super::super) struct UnderLoad {

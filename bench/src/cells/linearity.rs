@@ -1,11 +1,11 @@
 //! Work per CPU-second with many more connections. Not part of a quick run.
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{ONE, closed};
-use super::super::sample::Figure;
-use super::super::subject::{COALESCING, Contender, RAW, SKYLARK};
-use super::super::traffic::{Shape, Traffic};
+use crate::cell::{Cell, Line, Stage};
+use crate::load::drive::{ONE, closed};
+use crate::load::traffic::{Shape, Traffic};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::Figure;
+use crate::subject::{COALESCING, Contender, RAW, SKYLARK};
 
 pub(in super::super) struct Linearity;
 

@@ -1,10 +1,10 @@
 //! Messages to rooms of 10, 100 and 1 000 members.
 
-use super::super::cell::{Cell, DIALECT, Line, Stage};
-use super::super::drive::{Flow, ONE, closed};
-use super::super::subject::{Contender, RAW, SKYLARK};
-use super::super::traffic::{Shape, Traffic};
-use super::super::wire::room;
+use crate::cell::{Cell, DIALECT, Line, Stage};
+use crate::load::drive::{Flow, ONE, closed};
+use crate::load::traffic::{Shape, Traffic};
+use crate::load::wire::room;
+use crate::subject::{Contender, RAW, SKYLARK};
 
 pub(in super::super) struct Rooms;
 

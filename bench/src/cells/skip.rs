@@ -3,11 +3,11 @@
 
 use skylark::broker::kafka::skipping::skip;
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Stage};
-use super::super::meter::Cost;
-use super::super::sample::{Figure, Sample, Unit, Work};
-use super::super::subject::{Contender, SKYLARK};
+use crate::cell::{Cell, Line, Stage};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::{Figure, Sample, Unit, Work};
+use crate::subject::meter::Cost;
+use crate::subject::{Contender, SKYLARK};
 
 pub(in super::super) struct Skip;
 

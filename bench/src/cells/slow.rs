@@ -1,15 +1,15 @@
 //! Slow and stuck receivers: their effect on the others, and their cost.
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{ONE, closed, requests};
-use super::super::generator::Pace;
-use super::super::meter::Meter;
-use super::super::proc::Memory;
-use super::super::sample::{Figure, PerConnection, Sample};
-use super::super::stuck::Laggards;
-use super::super::subject::{Contender, SKYLARK, Subject};
-use super::super::traffic::{Shape, Traffic};
+use crate::cell::{Cell, Line, Stage};
+use crate::load::drive::{ONE, closed, requests};
+use crate::load::generator::Pace;
+use crate::load::stuck::Laggards;
+use crate::load::traffic::{Shape, Traffic};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::{Figure, PerConnection, Sample};
+use crate::subject::meter::Meter;
+use crate::subject::proc::Memory;
+use crate::subject::{Contender, SKYLARK, Subject};
 
 /// Throughput and latency of the other 99 %.
 pub(in super::super) struct SlowReaders;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Lobby, Stage};
-use super::super::drive::{ONE, closed};
-use super::super::meter::Meter;
-use super::super::sample::{Figure, PerConnection, Sample, Unit, Work};
-use super::super::subject::{Contender, Kind, Node, SKYLARK};
-use super::super::traffic::{Shape, Traffic};
+use crate::cell::{Cell, Line, Lobby, Stage};
+use crate::load::drive::{ONE, closed};
+use crate::load::traffic::{Shape, Traffic};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::{Figure, PerConnection, Sample, Unit, Work};
+use crate::subject::meter::Meter;
+use crate::subject::{Contender, Kind, Node, SKYLARK};
 
 pub(in super::super) struct Tls;
 

@@ -1,11 +1,11 @@
 //! Each message to one random user: by single POST, pipelined, and in batches of a hundred.
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Stage};
-use super::super::drive::{Flow, ONE, closed};
-use super::super::sample::Figure;
-use super::super::subject::{COALESCING, Contender, FILTERED, NAIVE, RAW, SKYLARK};
-use super::super::traffic::{Shape, Traffic};
+use crate::cell::{Cell, Line, Stage};
+use crate::load::drive::{Flow, ONE, closed};
+use crate::load::traffic::{Shape, Traffic};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::Figure;
+use crate::subject::{COALESCING, Contender, FILTERED, NAIVE, RAW, SKYLARK};
 
 pub(in super::super) struct Unicast;
 

@@ -1,11 +1,11 @@
 //! Bars of Skylark relative to a peer. Uses rows of results; independent of protocols.
 
-use super::super::bar::{Bar, By, Must, Verdict};
-use super::super::cells::{fan_out, idle, latency, unicast};
-use super::super::results::Results;
-use super::super::sample::Figure;
-use super::super::subject::SKYLARK;
 use super::Peer;
+use crate::cells::{fan_out, idle, latency, unicast};
+use crate::results::Results;
+use crate::results::bar::{Bar, By, Must, Verdict};
+use crate::results::sample::Figure;
+use crate::subject::SKYLARK;
 
 /// All bars with both sides measured.
 pub(in super::super) fn bars(peer: &'static Peer, results: &Results) -> Vec<Verdict> {
@@ -31,8 +31,8 @@ pub(in super::super) fn bars(peer: &'static Peer, results: &Results) -> Vec<Verd
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::sample::Sample;
     use super::*;
+    use crate::results::sample::Sample;
 
     #[test]
     fn a_bar_names_the_peer_and_what_was_not_measured_has_none() {

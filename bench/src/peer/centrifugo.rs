@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use skylark::cli::token;
 
-use super::super::payload;
-use super::super::traffic::Shape;
-use super::super::websocket::{self, BINARY, TEXT};
-use super::super::wire::{Item, To, room, uid};
 use super::options::{JSON, Options, Url, post};
 use super::{Adapter, EVERYONE, Guest, Part, Said, field, with_length};
+use crate::load::payload;
+use crate::load::traffic::Shape;
+use crate::load::websocket::{self, BINARY, TEXT};
+use crate::load::wire::{Item, To, room, uid};
 
 /// Coding of client frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,7 +184,7 @@ fn number(bytes: &[u8]) -> Option<(usize, usize)> {
 mod tests {
     use super::super::Peer;
     use super::*;
-    use crate::payload::Mark;
+    use crate::load::payload::Mark;
 
     /// Recorded from Centrifugo 6.9.1: the answer to `connect`, and pushes, of which one frame contains several.
     const WELCOME: &[u8] = br#"{"id":1,"connect":{"client":"bad9930e-a767-47a0-b1d1-171a25a4f41f","version":"6.9.1 OSS","expires":true,"ttl":3600,"subs":{"u1":{},"all":{}},"ping":3,"pong":true}}"#;

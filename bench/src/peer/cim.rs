@@ -12,12 +12,12 @@ use anyhow::bail;
 use serde_json::json;
 use skylark::cli::token;
 
-use super::super::payload;
-use super::super::traffic::Shape;
-use super::super::websocket::{self, BINARY, Frame};
-use super::super::wire::{Item, To, Wire, uid};
 use super::options::{Options, Url, post};
 use super::{Adapter, Guest, Part, Said, field};
+use crate::load::payload;
+use crate::load::traffic::Shape;
+use crate::load::websocket::{self, BINARY, Frame};
+use crate::load::wire::{Item, To, Wire, uid};
 
 #[derive(Debug)]
 struct Cim {
@@ -160,7 +160,7 @@ fn reply(body: &[u8]) -> Said {
 mod tests {
     use super::super::Peer;
     use super::*;
-    use crate::payload::Mark;
+    use crate::load::payload::Mark;
 
     fn guest(options: &str) -> Guest {
         let peer = Peer::parse(&format!("cim={options},api=http://127.0.0.1:8080")).unwrap();

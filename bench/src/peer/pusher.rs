@@ -11,12 +11,12 @@ use md5::Md5;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::super::payload;
-use super::super::traffic::Shape;
-use super::super::websocket::{self, TEXT};
-use super::super::wire::{Item, To, room, uid};
 use super::options::{JSON, Options, Url, post};
 use super::{Adapter, EVERYONE, Guest, Part, Said};
+use crate::load::payload;
+use crate::load::traffic::Shape;
+use crate::load::websocket::{self, TEXT};
+use crate::load::wire::{Item, To, room, uid};
 
 #[derive(Debug)]
 struct Pusher {
@@ -173,7 +173,7 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::super::Peer;
     use super::*;
-    use crate::payload::Mark;
+    use crate::load::payload::Mark;
 
     fn pusher() -> Pusher {
         let url = Url::parse("ws://127.0.0.1:6001").unwrap();

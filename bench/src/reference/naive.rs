@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-use super::super::wire::PUSH;
 use super::{LOOPBACK, number, request};
+use crate::load::wire::PUSH;
 
 type Receivers = Arc<Mutex<Vec<Option<mpsc::Sender<Message>>>>>;
 

@@ -5,9 +5,9 @@ use std::io::{self, Read as _, Write as _};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use super::super::websocket::{self, BINARY};
-use super::super::wire::PUSH;
 use super::{LOOPBACK, Push, number, request};
+use crate::load::websocket::{self, BINARY};
+use crate::load::wire::PUSH;
 
 /// Serves until it is killed. `coalesce`: one write per connection and request instead of per delivery.
 pub(super) fn run(coalesce: bool) -> anyhow::Result<()> {

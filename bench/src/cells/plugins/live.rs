@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use super::super::api::Api;
-use super::super::bar::{Bar, By, Must};
-use super::super::block_on;
-use super::super::cell::{Cell, Line, Stage};
-use super::super::meter::Meter;
-use super::super::sample::{Figure, Sample, Unit, Work};
-use super::super::stats::{Latency, histogram};
-use super::super::subject::{Contender, Kind, Node};
 use super::guests::{BUILT, C, JS, PYTHON, RUST};
+use crate::block_on;
+use crate::cell::{Cell, Line, Stage};
+use crate::load::api::Api;
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::{Figure, Sample, Unit, Work};
+use crate::results::stats::{Latency, histogram};
+use crate::subject::meter::Meter;
+use crate::subject::{Contender, Kind, Node};
 
-pub(in super::super) struct Live;
+pub(crate) struct Live;
 
 const LINE: &str = "from file to first call";
 /// Interval of checking if the file serves.

@@ -11,17 +11,17 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 /// Valid for `localhost`, until 2120.
-pub(super) const CERT: &str = include_str!("tls/cert.pem");
-pub(super) const KEY: &str = include_str!("tls/key.pem");
+pub(crate) const CERT: &str = include_str!("tls/cert.pem");
+pub(crate) const KEY: &str = include_str!("tls/key.pem");
 
 /// Opens connections that trust only [`CERT`], each with a full handshake.
 #[derive(Debug, Clone)]
-pub(super) struct Trust(Arc<ClientConfig>);
+pub(crate) struct Trust(Arc<ClientConfig>);
 
 impl Trust {
     /// # Errors
     /// This build of rustls lacks a supported protocol version.
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(CERT.as_bytes())?)?;
         let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -33,7 +33,7 @@ impl Trust {
         Ok(Self(Arc::new(config)))
     }
 
-    pub(super) fn connect(&self) -> anyhow::Result<ClientConnection> {
+    pub(crate) fn connect(&self) -> anyhow::Result<ClientConnection> {
         Ok(ClientConnection::new(Arc::clone(&self.0), ServerName::try_from("localhost")?)?)
     }
 }

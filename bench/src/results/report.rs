@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::results::{Results, Row};
 use super::sample::{Figure, Sample, Unit};
 use super::stats::{Spread, float};
+use super::{Results, Row};
 
 /// Rows by cell, then bars, then the reasons for an invalid run.
-pub(super) fn table(results: &Results, baseline: Option<&Results>) -> String {
+pub(crate) fn table(results: &Results, baseline: Option<&Results>) -> String {
     let mut text = String::new();
     let mut cell = "";
     for row in &results.cells {
@@ -132,7 +132,7 @@ fn ratio(row: &Row, baseline: &Results) -> Option<f64> {
 }
 
 /// Progress line of one sample.
-pub(super) fn brief(cell: &str, line: &str, contender: &str, sample: &Sample) -> String {
+pub(crate) fn brief(cell: &str, line: &str, contender: &str, sample: &Sample) -> String {
     let said = match sample.work.unit {
         Unit::Delivery => format!("{} deliveries per CPU-second", count(sample.figure(Figure::PerCpuSecond))),
         Unit::Connection if sample.work.count > 0 => {
@@ -146,7 +146,7 @@ pub(super) fn brief(cell: &str, line: &str, contender: &str, sample: &Sample) ->
 }
 
 /// Formats a number as `275k`, `4.02M`.
-pub(super) fn count(value: f64) -> String {
+pub(crate) fn count(value: f64) -> String {
     if value.is_nan() {
         "–".to_owned()
     } else if value >= 1e6 {
@@ -159,11 +159,11 @@ pub(super) fn count(value: f64) -> String {
 }
 
 /// Enough digits to show the side of a bar on which a value lies.
-pub(super) fn fine(value: f64) -> String {
+pub(crate) fn fine(value: f64) -> String {
     if value.abs() >= 10.0 { short(value) } else { format!("{value:.3}") }
 }
 
-pub(super) fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 

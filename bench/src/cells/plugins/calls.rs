@@ -13,17 +13,17 @@ use skylark::id::Uid;
 use skylark::plugin::harness::{Given, PluginHarness, Stage as Plugin};
 use skylark::plugin::{Claim, Transport};
 
-use super::super::bar::{Bar, By, Must};
-use super::super::block_on;
-use super::super::cell::{Cell, Line, Stage};
-use super::super::meter::Cost;
-use super::super::proc::own_cpu;
-use super::super::sample::{Figure, Sample, Unit, Work};
-use super::super::stats::{Latency, float, histogram};
-use super::super::subject::{Contender, Kind, Node};
 use super::guests::{BUILT, C, JS, PYTHON, RUST};
+use crate::block_on;
+use crate::cell::{Cell, Line, Stage};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::{Figure, Sample, Unit, Work};
+use crate::results::stats::{Latency, float, histogram};
+use crate::subject::meter::Cost;
+use crate::subject::proc::own_cpu;
+use crate::subject::{Contender, Kind, Node};
 
-pub(in super::super) struct Calls;
+pub(crate) struct Calls;
 
 const JUDGE: &str = "judge, reads nothing";
 const READ: &str = "judge, reads everything";

@@ -2,22 +2,22 @@
 
 /// One frame from a server.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Frame<'a> {
-    pub(super) opcode: u8,
-    pub(super) payload: &'a [u8],
+pub(crate) struct Frame<'a> {
+    pub(crate) opcode: u8,
+    pub(crate) payload: &'a [u8],
     /// Length including the header.
-    pub(super) len: usize,
+    pub(crate) len: usize,
 }
 
-pub(super) const TEXT: u8 = 1;
-pub(super) const BINARY: u8 = 2;
-pub(super) const CLOSE: u8 = 8;
-pub(super) const PING: u8 = 9;
-pub(super) const PONG: u8 = 10;
+pub(crate) const TEXT: u8 = 1;
+pub(crate) const BINARY: u8 = 2;
+pub(crate) const CLOSE: u8 = 8;
+pub(crate) const PING: u8 = 9;
+pub(crate) const PONG: u8 = 10;
 
 /// Kinds of frames from Skylark, in every dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Ping,
     Message,
     Reply,
@@ -25,7 +25,7 @@ pub(super) enum Kind {
 }
 
 /// Splits the frame at the start of `bytes`; `None` if it is incomplete.
-pub(super) fn split(bytes: &[u8]) -> Option<Frame<'_>> {
+pub(crate) fn split(bytes: &[u8]) -> Option<Frame<'_>> {
     let (&[first, second], rest) = bytes.split_first_chunk::<2>()?;
     let (head, len): (usize, usize) = match second & 0x7f {
         126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
@@ -37,7 +37,7 @@ pub(super) fn split(bytes: &[u8]) -> Option<Frame<'_>> {
 }
 
 /// Appends an unmasked server frame.
-pub(super) fn put(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+pub(crate) fn put(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.push(0x80 | opcode);
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(len @ ..=125), _) => out.push(len),
@@ -54,7 +54,7 @@ pub(super) fn put(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
 }
 
 /// The kind of a frame: from its first byte, or from the number after `{"type":`.
-pub(super) fn kind(payload: &[u8]) -> Kind {
+pub(crate) fn kind(payload: &[u8]) -> Kind {
     let code = match payload {
         [b'{', ..] => payload.get(8).map_or(u8::MAX, |digit| digit.wrapping_sub(b'0')),
         [code, ..] => *code,
@@ -69,12 +69,12 @@ pub(super) fn kind(payload: &[u8]) -> Kind {
 }
 
 /// The answer to a PING in a frame with this opcode.
-pub(super) fn pong(opcode: u8) -> Vec<u8> {
+pub(crate) fn pong(opcode: u8) -> Vec<u8> {
     from_client(opcode, if opcode == TEXT { br#"{"type":0,"content":"PONG"}"# } else { b"\0PONG" })
 }
 
 /// A client frame, masked with zeros, which the protocol permits.
-pub(super) fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut head = Vec::with_capacity(payload.len() + 14);
     put(&mut head, opcode, payload);
     head[1] |= 0x80;
@@ -84,7 +84,7 @@ pub(super) fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The upgrade request. `Sec-WebSocket-Accept` of the response is not verified.
-pub(super) fn upgrade(host: &str, path: &str, subprotocol: Option<&str>) -> Vec<u8> {
+pub(crate) fn upgrade(host: &str, path: &str, subprotocol: Option<&str>) -> Vec<u8> {
     let mut head = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -100,7 +100,7 @@ pub(super) fn upgrade(host: &str, path: &str, subprotocol: Option<&str>) -> Vec<
 
 /// The payload of a client frame.
 #[cfg(test)]
-pub(super) fn unmasked(frame: &[u8]) -> Vec<u8> {
+pub(crate) fn unmasked(frame: &[u8]) -> Vec<u8> {
     let mut bare = frame.to_vec();
     bare[1] &= 0x7f;
     let head = match bare[1] {

@@ -8,12 +8,12 @@
 use std::io::Write as _;
 
 use super::payload::{self, Mark};
-use super::peer::Peer;
 use super::traffic::Shape;
+use crate::peer::Peer;
 
 /// Protocol of a publishing connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wire {
+pub(crate) enum Wire {
     Http,
     Push,
     /// The HTTP API of a peer.
@@ -22,7 +22,7 @@ pub(super) enum Wire {
 
 /// Receivers of an item, as a range of their numbers: rooms consist of neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum To {
+pub(crate) enum To {
     Everyone,
     /// The room of this size that starts at this receiver.
     Room {
@@ -34,35 +34,35 @@ pub(super) enum To {
 
 /// One message of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Item {
-    pub(super) to: To,
-    pub(super) mark: Mark,
+pub(crate) struct Item {
+    pub(crate) to: To,
+    pub(crate) mark: Mark,
     /// Size of the text in bytes.
-    pub(super) size: usize,
+    pub(crate) size: usize,
 }
 
 /// First bytes of a publishing connection to a reference server.
-pub(super) const PUSH: &[u8] = b"PUSH";
+pub(crate) const PUSH: &[u8] = b"PUSH";
 /// Bytes before an item's body.
-pub(super) const ITEM_HEAD: usize = 12;
+pub(crate) const ITEM_HEAD: usize = 12;
 
 /// Placeholder for the fields of a node's frame around the text, so that both frames have the same size.
 const FRONT: &[u8] = b"\x02------------------";
 const BACK: &[u8] = b"----------------";
 
 /// Name of the room of this size that starts at this receiver.
-pub(super) fn room(size: u32, first: u32) -> String {
+pub(crate) fn room(size: u32, first: u32) -> String {
     format!("r{size}-{first}")
 }
 
 /// Name of a receiver's user.
-pub(super) fn uid(number: u32) -> String {
+pub(crate) fn uid(number: u32) -> String {
     format!("u{number}")
 }
 
 impl Wire {
     /// Appends one request. The items of one request must all have the same receivers, or each a single user.
-    pub(super) fn request(self, out: &mut Vec<u8>, items: &[Item], receivers: u32) {
+    pub(crate) fn request(self, out: &mut Vec<u8>, items: &[Item], receivers: u32) {
         match self {
             Self::Http => http(out, items),
             Self::Push => push(out, items, receivers),
@@ -71,7 +71,7 @@ impl Wire {
     }
 
     /// True if requests can be pipelined on one connection.
-    pub(super) fn pipelines(self) -> bool {
+    pub(crate) fn pipelines(self) -> bool {
         match self {
             Self::Http | Self::Push => true,
             Self::Peer(peer) => peer.adapter.pipelines(),
@@ -79,7 +79,7 @@ impl Wire {
     }
 
     /// True if one request can have this shape.
-    pub(super) fn takes(self, shape: Shape) -> bool {
+    pub(crate) fn takes(self, shape: Shape) -> bool {
         match self {
             Self::Http | Self::Push => true,
             Self::Peer(peer) => peer.adapter.takes(shape),

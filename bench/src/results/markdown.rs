@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use super::report::{count, fine, short};
-use super::results::{Results, Row};
 use super::sample::Figure;
 use super::stats::Latency;
+use super::{Results, Row};
 
 /// The figures of a run that readers compare.
-pub(super) fn document(results: &Results) -> String {
+pub(crate) fn document(results: &Results) -> String {
     let repetitions = results.cells.iter().map(|row| row.samples.len()).max().unwrap_or(0);
     let quick = if results.quick { ", --quick" } else { "" };
     let mut text = format!(

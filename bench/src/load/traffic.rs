@@ -5,7 +5,7 @@ use super::wire::{Item, To, Wire};
 
 /// Content of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// This many messages, each to everyone.
     FanOut { burst: u32 },
     /// This many messages, each to a random user.
@@ -16,7 +16,7 @@ pub(super) enum Shape {
 
 /// Generates requests. Receivers must start with sequence 0.
 #[derive(Debug)]
-pub(super) struct Traffic {
+pub(crate) struct Traffic {
     shape: Shape,
     wire: Wire,
     receivers: u32,
@@ -32,7 +32,7 @@ pub(super) struct Traffic {
 }
 
 impl Traffic {
-    pub(super) fn new(shape: Shape, wire: Wire, receivers: u32, stuck: u32) -> Self {
+    pub(crate) fn new(shape: Shape, wire: Wire, receivers: u32, stuck: u32) -> Self {
         assert!(stuck == 0 || matches!(shape, Shape::FanOut { .. }), "stuck receivers are for fan-outs");
         let streams = match shape {
             Shape::FanOut { .. } => 1,
@@ -44,12 +44,12 @@ impl Traffic {
     }
 
     /// The same with texts of `size` bytes.
-    pub(super) fn with_texts_of(self, size: usize) -> Self {
+    pub(crate) fn with_texts_of(self, size: usize) -> Self {
         Self { size, ..self }
     }
 
     /// Messages per request.
-    pub(super) fn messages(&self) -> u32 {
+    pub(crate) fn messages(&self) -> u32 {
         match self.shape {
             Shape::FanOut { burst } | Shape::Room { burst, .. } => burst,
             Shape::Unicast { batch } => batch,
@@ -57,7 +57,7 @@ impl Traffic {
     }
 
     /// Expected deliveries per request.
-    pub(super) fn deliveries(&self) -> u64 {
+    pub(crate) fn deliveries(&self) -> u64 {
         let each = match self.shape {
             Shape::FanOut { .. } => self.receivers - self.stuck,
             Shape::Unicast { .. } => 1,
@@ -68,7 +68,7 @@ impl Traffic {
 
     /// Appends the next request of publishing connection `pipe` of `pipes`. All messages to one user take the same
     /// connection, because order is only guaranteed within a connection.
-    pub(super) fn next(&mut self, out: &mut Vec<u8>, pipe: u32, pipes: u32, stamp: u64) {
+    pub(crate) fn next(&mut self, out: &mut Vec<u8>, pipe: u32, pipes: u32, stamp: u64) {
         let mut items = std::mem::take(&mut self.items);
         items.clear();
         let turn = self.turn;

@@ -5,10 +5,10 @@ use std::io;
 use hdrhistogram::Histogram;
 
 use super::super::payload::{self, Mark, SAMPLE};
-use super::super::peer::{Guest, Said};
-use super::super::stats;
 use super::super::websocket::{self, CLOSE, Frame, Kind, PING, PONG};
 use super::channel::Channel;
+use crate::peer::{Guest, Said};
+use crate::results::stats;
 
 /// Counters over all receivers of a run.
 #[derive(Debug)]

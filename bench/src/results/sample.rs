@@ -2,42 +2,42 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::meter::Cost;
-use super::proc::Memory;
 use super::stats::{Latency, float};
+use crate::subject::meter::Cost;
+use crate::subject::proc::Memory;
 
 /// One measurement.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Sample {
-    pub(super) work: Work,
-    pub(super) cost: Cost,
+pub(crate) struct Sample {
+    pub(crate) work: Work,
+    pub(crate) cost: Cost,
     /// Memory of the server at the end.
-    pub(super) memory: Memory,
+    pub(crate) memory: Memory,
     /// Memory that one connection adds.
-    pub(super) per_connection: Option<PerConnection>,
-    pub(super) latency: Option<Latency>,
+    pub(crate) per_connection: Option<PerConnection>,
+    pub(crate) latency: Option<Latency>,
     /// Reasons that make the sample invalid; empty = valid.
-    pub(super) invalid: Vec<String>,
+    pub(crate) invalid: Vec<String>,
 }
 
 /// The measured work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Work {
-    pub(super) unit: Unit,
+pub(crate) struct Work {
+    pub(crate) unit: Unit,
     /// Number of units.
-    pub(super) count: u64,
+    pub(crate) count: u64,
     /// Messages published for it.
-    pub(super) publishes: u64,
+    pub(crate) publishes: u64,
     /// Requests that contained the messages.
-    pub(super) requests: u64,
+    pub(crate) requests: u64,
     /// Bytes of the received frames, including headers.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Unit of work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     #[default]
     Delivery,
     Connection,
@@ -46,14 +46,14 @@ pub(super) enum Unit {
 
 /// Memory that one connection adds, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct PerConnection {
-    pub(super) resident: f64,
-    pub(super) anonymous: f64,
+pub(crate) struct PerConnection {
+    pub(crate) resident: f64,
+    pub(crate) anonymous: f64,
 }
 
 /// A figure of a sample, used to compare rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Figure {
+pub(crate) enum Figure {
     /// Deliveries (or connects) per second of server CPU.
     PerCpuSecond,
     /// Per second of wall-clock time.
@@ -76,7 +76,7 @@ pub(super) enum Figure {
 
 impl Sample {
     /// Computes the figure; NaN if the sample lacks it.
-    pub(super) fn figure(&self, figure: Figure) -> f64 {
+    pub(crate) fn figure(&self, figure: Figure) -> f64 {
         let cpu = self.cost.cpu();
         let some = |count: u64| if count == 0 { f64::NAN } else { float(count) };
         let count = some(self.work.count);
@@ -98,14 +98,14 @@ impl Sample {
     }
 
     /// Cores used by the generator.
-    pub(super) fn generator_share(&self) -> f64 {
+    pub(crate) fn generator_share(&self) -> f64 {
         self.cost.generator / self.cost.wall
     }
 }
 
 impl PerConnection {
     /// Memory added by `count` connections, per connection.
-    pub(super) fn added(before: Memory, after: Memory, count: u32) -> Self {
+    pub(crate) fn added(before: Memory, after: Memory, count: u32) -> Self {
         let each = |before: u64, after: u64| (float(after) - float(before)) / f64::from(count);
         Self { resident: each(before.resident, after.resident), anonymous: each(before.anonymous, after.anonymous) }
     }
@@ -114,7 +114,7 @@ impl PerConnection {
 #[cfg(test)]
 impl Sample {
     /// A sample of `count` deliveries in `cpu` seconds of CPU.
-    pub(super) fn of(count: u64, cpu: f64) -> Self {
+    pub(crate) fn of(count: u64, cpu: f64) -> Self {
         let work = Work { count, publishes: count, ..Work::default() };
         let cost = Cost { wall: 2.0, user: cpu / 4.0, system: cpu * 3.0 / 4.0, generator: 1.0, ..Cost::default() };
         Self { work, cost, ..Self::default() }

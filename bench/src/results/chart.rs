@@ -6,16 +6,16 @@ use super::stats::Spread;
 
 /// Rows from top to bottom. Consecutive rows with the same group share a heading.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Chart {
-    pub(super) title: String,
+pub(crate) struct Chart {
+    pub(crate) title: String,
     /// The measured quantity with its unit.
-    pub(super) axis: String,
-    pub(super) scale: Scale,
-    pub(super) rows: Vec<Row>,
+    pub(crate) axis: String,
+    pub(crate) scale: Scale,
+    pub(crate) rows: Vec<Row>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scale {
+pub(crate) enum Scale {
     /// From 0.
     Linear,
     /// Decades; values of 0 or less are drawn at the left end.
@@ -23,18 +23,18 @@ pub(super) enum Scale {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Row {
-    pub(super) group: String,
-    pub(super) label: String,
-    pub(super) mark: Mark,
+pub(crate) struct Row {
+    pub(crate) group: String,
+    pub(crate) label: String,
+    pub(crate) mark: Mark,
     /// Index of the colour.
-    pub(super) colour: usize,
+    pub(crate) colour: usize,
     /// Text after the mark.
-    pub(super) note: String,
+    pub(crate) note: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Mark {
+pub(crate) enum Mark {
     /// The median as a bar, the range as a whisker.
     Bar(Spread),
     /// Values from left to right, each with its name.
@@ -52,7 +52,7 @@ const HEADING: f64 = 26.0;
 const FOOT: f64 = 52.0;
 
 impl Chart {
-    pub(super) fn svg(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         let headings = self.rows.chunk_by(|a, b| a.group == b.group).count();
         let bottom = TOP + rows(self.rows.len()) * ROW + rows(headings) * HEADING;
         let axis = Axis::of(self);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use mio::net::TcpStream;
 use rustls::ClientConnection;
 
-use super::super::tls::Trust;
+use crate::subject::tls::Trust;
 
 #[derive(Debug)]
 pub(super) struct Channel {

@@ -2,24 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::results::Results;
+use super::Results;
 use super::sample::Figure;
 use super::stats::Spread;
 
 /// A bar. Ratios are computed per repetition; their median is compared.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Bar {
-    pub(super) name: &'static str,
-    pub(super) figure: Figure,
+pub(crate) struct Bar {
+    pub(crate) name: &'static str,
+    pub(crate) figure: Figure,
     /// `(line, contender)`.
-    pub(super) of: (&'static str, &'static str),
+    pub(crate) of: (&'static str, &'static str),
     /// The reference.
-    pub(super) by: By,
-    pub(super) must: Must,
+    pub(crate) by: By,
+    pub(crate) must: Must,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum By {
+pub(crate) enum By {
     /// Divided by another row of the same cell: `(line, contender)`.
     Row(&'static str, &'static str),
     /// The excess over another row of the same cell.
@@ -29,27 +29,27 @@ pub(super) enum By {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Must {
+pub(crate) enum Must {
     BeAtLeast(f64),
     BeAtMost(f64),
 }
 
 /// Result of a bar.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Verdict {
-    pub(super) name: String,
-    pub(super) value: f64,
-    pub(super) min: f64,
-    pub(super) max: f64,
+pub(crate) struct Verdict {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
     /// `≥` or `≤`.
-    pub(super) must: String,
-    pub(super) bar: f64,
-    pub(super) ok: bool,
+    pub(crate) must: String,
+    pub(crate) bar: f64,
+    pub(crate) ok: bool,
 }
 
 impl Bar {
     /// Judges the bar; `None` if a figure was not measured.
-    pub(super) fn judge(&self, cell: &str, results: &Results) -> Option<Verdict> {
+    pub(crate) fn judge(&self, cell: &str, results: &Results) -> Option<Verdict> {
         let of = results.row(cell, self.of.0, self.of.1)?;
         let values = of.values(self.figure).into_iter();
         let other = |line, contender| Some(results.row(cell, line, contender)?.values(self.figure));

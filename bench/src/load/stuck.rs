@@ -5,8 +5,8 @@ use anyhow::{bail, ensure};
 use super::drive::PATIENCE;
 use super::generator::Generator;
 use super::payload::{Mark, SIZE};
-use super::subject::Subject;
 use super::wire::{Item, To};
+use crate::subject::Subject;
 
 /// Messages per request.
 const LIST: u32 = 200;
@@ -17,15 +17,15 @@ const HALF_A_QUEUE: u32 = 2048;
 
 /// The last `count` of `receivers`, which were told to slow down or to stop reading.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Laggards {
-    pub(super) receivers: u32,
-    pub(super) count: u32,
+pub(crate) struct Laggards {
+    pub(crate) receivers: u32,
+    pub(crate) count: u32,
 }
 
 impl Laggards {
     /// Fills each one up to about half of its queue. The last one is filled until it is closed, to measure the limit;
     /// it does not count afterwards.
-    pub(super) fn clog(self, generator: &mut Generator, subject: &Subject) -> anyhow::Result<()> {
+    pub(crate) fn clog(self, generator: &mut Generator, subject: &Subject) -> anyhow::Result<()> {
         generator.open_pipes(subject.publish, subject.wire, 1)?;
         let last = self.receivers - 1;
         let whole = self.fill(generator, subject, last, MOST)?;
@@ -50,7 +50,7 @@ impl Laggards {
     }
 
     /// Pushes `each` messages to every laggard, one each per request, and calls `look` after each request.
-    pub(super) fn flood(
+    pub(crate) fn flood(
         self,
         generator: &mut Generator,
         subject: &Subject,
@@ -68,7 +68,7 @@ impl Laggards {
     }
 
     /// Fails if any except the last has been closed meanwhile, because a closed one costs nothing.
-    pub(super) fn check(self, generator: &mut Generator, subject: &Subject) -> anyhow::Result<()> {
+    pub(crate) fn check(self, generator: &mut Generator, subject: &Subject) -> anyhow::Result<()> {
         generator.open_pipes(subject.publish, subject.wire, 1)?;
         self.push(generator, subject, self.receivers - self.count..self.receivers - 1, SIZE)?;
         ensure!(generator.losses(0).offline == 0, "the server closed the receivers that read too slowly");

@@ -8,15 +8,15 @@ use anyhow::Context as _;
 use super::bar::Verdict;
 use super::chart::{Chart, Mark, Row, Scale};
 use super::report::{count, fine, short};
-use super::results::{self, Results};
 use super::sample::{Figure, Sample, Unit};
 use super::stats::{Latency, Spread};
+use crate::results::{self, Results};
 
 /// Writes one file per chart into `dir`, which is created if missing, and returns their paths.
 ///
 /// # Errors
 /// `dir` cannot be written.
-pub(super) fn write(results: &Results, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn write(results: &Results, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let put = |(name, chart): (String, Chart)| {
         let path = dir.join(name + ".svg");

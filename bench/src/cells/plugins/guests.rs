@@ -1,20 +1,20 @@
 //! Cost of a filter for a unicast, by the filter's language. Each filter allows everything.
 
-use super::super::bar::Bar;
-use super::super::cell::{Cell, Line, Stage};
-use super::super::subject::{Contender, FILTERED, Kind, Node, SKYLARK};
-use super::unicast::single_and_batches;
+use crate::cell::{Cell, Line, Stage};
+use crate::cells::unicast::single_and_batches;
+use crate::results::bar::Bar;
+use crate::subject::{Contender, FILTERED, Kind, Node, SKYLARK};
 
-pub(in super::super) struct Guests;
+pub(crate) struct Guests;
 
 /// Requirement of the language cells.
-pub(super) const BUILT: &str = "the guests of --guests DIR";
+pub(crate) const BUILT: &str = "the guests of --guests DIR";
 /// Committed as a binary.
-pub(super) const RUST: Contender = Contender { name: "Rust", ..FILTERED };
+pub(crate) const RUST: Contender = Contender { name: "Rust", ..FILTERED };
 /// Not committed; `plugins/testing/languages` builds them.
-pub(super) const C: Contender = written("C", &["noop-c"]);
-pub(super) const JS: Contender = written("JavaScript", &["noop-js"]);
-pub(super) const PYTHON: Contender = written("Python", &["noop-python"]);
+pub(crate) const C: Contender = written("C", &["noop-c"]);
+pub(crate) const JS: Contender = written("JavaScript", &["noop-js"]);
+pub(crate) const PYTHON: Contender = written("Python", &["noop-python"]);
 
 const fn written(name: &'static str, components: &'static [&'static str]) -> Contender {
     Contender { name, kind: Kind::Node(Node::with(components)) }

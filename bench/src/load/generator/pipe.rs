@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, bail};
 use mio::net::TcpStream;
 
-use super::super::peer::Peer;
 use super::super::wire::Wire;
+use crate::peer::Peer;
 
 #[derive(Debug)]
 pub(super) struct Pipe {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// CPU time of a process since its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Cpu {
+pub(crate) struct Cpu {
     ticks: Ticks,
     /// Living threads with their run times. Empty if the kernel does not report them.
     threads: Vec<(u32, Duration)>,
@@ -27,24 +27,24 @@ struct Ticks {
 
 /// CPU time between two readings of one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct CpuTime {
-    pub(super) user: Duration,
-    pub(super) system: Duration,
+pub(crate) struct CpuTime {
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
 }
 
 /// Memory of a process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Memory {
-    pub(super) resident: u64,
+pub(crate) struct Memory {
+    pub(crate) resident: u64,
     /// Heap and stacks: memory that the program itself requested.
-    pub(super) anonymous: u64,
+    pub(crate) anonymous: u64,
 }
 
 /// One tick of `/proc/PID/stat`: USER_HZ is 100 on every architecture that Skylark builds for.
 const TICK: Duration = Duration::from_millis(10);
 
 /// CPU time of all threads of the calling process since its start.
-pub(super) fn own_cpu() -> Duration {
+pub(crate) fn own_cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -52,7 +52,7 @@ pub(super) fn own_cpu() -> Duration {
 impl Cpu {
     /// # Errors
     /// The process is gone.
-    pub(super) fn of(pid: u32) -> anyhow::Result<Self> {
+    pub(crate) fn of(pid: u32) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
         let ticks = parse_stat(&text).with_context(|| format!("cannot read /proc/{pid}/stat"))?;
         let threads = std::fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid}"))?;
@@ -69,14 +69,14 @@ impl Cpu {
     ///
     /// # Errors
     /// The process is gone.
-    pub(super) fn of_family(pid: u32) -> anyhow::Result<Self> {
+    pub(crate) fn of_family(pid: u32) -> anyhow::Result<Self> {
         // A child may end meanwhile.
         let children = descendants(pid).into_iter().filter_map(|child| Self::of(child).ok());
         Ok(children.fold(Self::of(pid)?, Self::and))
     }
 
     /// Sums two processes.
-    pub(super) fn and(mut self, other: Self) -> Self {
+    pub(crate) fn and(mut self, other: Self) -> Self {
         self.ticks.user += other.ticks.user;
         self.ticks.system += other.ticks.system;
         self.threads.extend(other.threads);
@@ -84,7 +84,7 @@ impl Cpu {
     }
 
     /// CPU time used since `earlier`.
-    pub(super) fn since(&self, earlier: &Self) -> CpuTime {
+    pub(crate) fn since(&self, earlier: &Self) -> CpuTime {
         let ticks = self.ticks.total().saturating_sub(earlier.ticks.total());
         let threads: Duration =
             self.threads.iter().map(|thread| thread.1.saturating_sub(earlier.run_time(thread.0))).sum();
@@ -118,7 +118,7 @@ impl Ticks {
 ///
 /// # Errors
 /// The process is gone.
-pub(super) fn memory(pid: u32) -> anyhow::Result<Memory> {
+pub(crate) fn memory(pid: u32) -> anyhow::Result<Memory> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;
     parse_status(&text).with_context(|| format!("cannot read /proc/{pid}/status"))
 }
@@ -127,7 +127,7 @@ pub(super) fn memory(pid: u32) -> anyhow::Result<Memory> {
 ///
 /// # Errors
 /// The process is gone.
-pub(super) fn memory_of_family(pid: u32) -> anyhow::Result<Memory> {
+pub(crate) fn memory_of_family(pid: u32) -> anyhow::Result<Memory> {
     let mut whole = memory(pid)?;
     for child in descendants(pid).into_iter().filter_map(|child| memory(child).ok()) {
         whole.resident += child.resident;

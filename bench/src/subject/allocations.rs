@@ -4,13 +4,13 @@ use std::io::BufRead as _;
 
 use skylark::allocator::allocations;
 
-use super::print;
+use crate::print;
 
 /// Prefix of the answer.
-pub(super) const ANSWER: &str = "allocations ";
+pub(crate) const ANSWER: &str = "allocations ";
 
 /// Starts counting, and answers each line of standard input with the count so far.
-pub(super) fn answer_on_stdin() {
+pub(crate) fn answer_on_stdin() {
     allocations();
     // Ends with the process, or when the bench closes the pipe.
     std::thread::spawn(|| {

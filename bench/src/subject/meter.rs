@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::Subject;
 use super::engine::{Engine, Usage};
 use super::proc::{Cpu, own_cpu};
-use super::stats::float;
-use super::subject::Subject;
+use crate::results::stats::float;
 
 /// The start of a measured span.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(crate) struct Meter {
     at: Instant,
     cpu: Cpu,
     own: Duration,
@@ -21,39 +21,39 @@ pub(super) struct Meter {
 
 /// Times in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Cost {
-    pub(super) wall: f64,
+pub(crate) struct Cost {
+    pub(crate) wall: f64,
     /// CPU of the server.
-    pub(super) user: f64,
-    pub(super) system: f64,
+    pub(crate) user: f64,
+    pub(crate) system: f64,
     /// CPU of the generator.
-    pub(super) generator: f64,
+    pub(crate) generator: f64,
     /// Allocations of the server, if it counts them.
-    pub(super) allocations: Option<f64>,
+    pub(crate) allocations: Option<f64>,
     /// Usage of the engine between two nodes.
-    pub(super) engine: Option<EngineCost>,
+    pub(crate) engine: Option<EngineCost>,
 }
 
 /// Usage of the bus engine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct EngineCost {
+pub(crate) struct EngineCost {
     /// CPU in seconds.
-    pub(super) cpu: f64,
+    pub(crate) cpu: f64,
     /// Reads from clients; each may hold many commands.
-    pub(super) round_trips: f64,
-    pub(super) commands: f64,
+    pub(crate) round_trips: f64,
+    pub(crate) commands: f64,
 }
 
 impl Meter {
     /// # Errors
     /// The server is gone.
-    pub(super) fn start(subject: &Subject) -> anyhow::Result<Self> {
+    pub(crate) fn start(subject: &Subject) -> anyhow::Result<Self> {
         let allocations = subject.allocations()?;
         let engine = subject.engine().map(Engine::usage).transpose()?;
         Ok(Self { at: Instant::now(), cpu: subject.cpu()?, own: own_cpu(), allocations, engine })
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.at.elapsed()
     }
 
@@ -61,7 +61,7 @@ impl Meter {
     ///
     /// # Errors
     /// The server is gone.
-    pub(super) fn stop(&self, subject: &Subject) -> anyhow::Result<Cost> {
+    pub(crate) fn stop(&self, subject: &Subject) -> anyhow::Result<Cost> {
         let (wall, own) = (self.at.elapsed(), own_cpu());
         let used = subject.cpu()?.since(&self.cpu);
         let allocations = subject.allocations()?.zip(self.allocations);
@@ -79,7 +79,7 @@ impl Meter {
 
 impl Cost {
     /// CPU of the server.
-    pub(super) fn cpu(&self) -> f64 {
+    pub(crate) fn cpu(&self) -> f64 {
         self.user + self.system
     }
 }

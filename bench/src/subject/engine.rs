@@ -11,18 +11,18 @@ use anyhow::{Context as _, bail};
 
 use super::meter::EngineCost;
 use super::proc::Cpu;
-use super::stats::float;
+use crate::results::stats::float;
 
 /// A running Redis without persistence.
 #[derive(Debug)]
-pub(super) struct Engine {
+pub(crate) struct Engine {
     child: Child,
     address: SocketAddr,
 }
 
 /// Usage since the start.
 #[derive(Debug)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     cpu: Cpu,
     reads: u64,
     commands: u64,
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 impl Engine {
     /// # Errors
     /// `redis-server` is missing or does not start.
-    pub(super) fn start(dir: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(dir: &Path) -> anyhow::Result<Self> {
         // The port was free a moment ago. If another process takes it meanwhile, the start fails visibly.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -55,13 +55,13 @@ impl Engine {
     }
 
     /// The configuration section that selects this Redis as the bus.
-    pub(super) fn section(&self) -> String {
+    pub(crate) fn section(&self) -> String {
         format!("bus:\n  kind: redis\n  redis:\n    url: redis://{}\n", self.address)
     }
 
     /// # Errors
     /// The process is gone.
-    pub(super) fn usage(&self) -> anyhow::Result<Usage> {
+    pub(crate) fn usage(&self) -> anyhow::Result<Usage> {
         let text = self.ask("INFO stats")?;
         let field = |name: &str| {
             let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
@@ -90,7 +90,7 @@ impl Drop for Engine {
 
 impl Usage {
     /// The difference to `earlier`. It includes the queries themselves: one round trip each.
-    pub(super) fn since(&self, earlier: &Self) -> EngineCost {
+    pub(crate) fn since(&self, earlier: &Self) -> EngineCost {
         let cpu = self.cpu.since(&earlier.cpu);
         EngineCost {
             cpu: (cpu.user + cpu.system).as_secs_f64(),

@@ -9,20 +9,20 @@ use tokio::net::TcpStream;
 
 /// The push API at this address, without a key.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Api {
-    pub(super) address: SocketAddr,
+pub(crate) struct Api {
+    pub(crate) address: SocketAddr,
 }
 
 impl Api {
     /// # Errors
     /// The node does not answer, or refuses.
-    pub(super) async fn get(self, path: &str) -> anyhow::Result<Value> {
+    pub(crate) async fn get(self, path: &str) -> anyhow::Result<Value> {
         self.ask("GET", path, "").await
     }
 
     /// # Errors
     /// The node does not answer, or refuses.
-    pub(super) async fn post(self, path: &str, body: &Value) -> anyhow::Result<Value> {
+    pub(crate) async fn post(self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.ask("POST", path, &body.to_string()).await
     }
 

@@ -1,12 +1,12 @@
 //! Cost of filters in the path of a unicast: none, one that allows, three of them, one that replaces.
 
-use super::super::bar::{Bar, By, Must};
-use super::super::cell::{Cell, Line, Stage};
-use super::super::sample::Figure;
-use super::super::subject::{Contender, FILTERED, Kind, Node, SKYLARK};
-use super::unicast::{BATCHES, SINGLE, single_and_batches};
+use crate::cell::{Cell, Line, Stage};
+use crate::cells::unicast::{BATCHES, SINGLE, single_and_batches};
+use crate::results::bar::{Bar, By, Must};
+use crate::results::sample::Figure;
+use crate::subject::{Contender, FILTERED, Kind, Node, SKYLARK};
 
-pub(in super::super) struct Filters;
+pub(crate) struct Filters;
 
 const THREE: Contender =
     Contender { name: "three no-op filters", kind: Kind::Node(Node::with(&["noop", "noop", "noop"])) };

@@ -11,33 +11,33 @@ use rustix::time::{
 use std::os::fd::AsRawFd as _;
 
 use super::generator::{Generator, TIMER};
-use super::meter::{Cost, Meter};
-use super::sample::{Sample, Unit, Work};
-use super::stats::Latency;
-use super::subject::Subject;
 use super::traffic::Traffic;
+use crate::results::sample::{Sample, Unit, Work};
+use crate::results::stats::Latency;
+use crate::subject::Subject;
+use crate::subject::meter::{Cost, Meter};
 
 /// Concurrency of requests.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Flow {
+pub(crate) struct Flow {
     /// Publishing connections.
-    pub(super) pipes: u32,
+    pub(crate) pipes: u32,
     /// Requests in flight on each.
-    pub(super) depth: u32,
+    pub(crate) depth: u32,
 }
 
 /// One request at a time.
-pub(super) const ONE: Flow = Flow { pipes: 1, depth: 1 };
+pub(crate) const ONE: Flow = Flow { pipes: 1, depth: 1 };
 
 /// Times of warm-up and measurement.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Timing {
-    pub(super) warm: Duration,
-    pub(super) window: Duration,
+pub(crate) struct Timing {
+    pub(crate) warm: Duration,
+    pub(crate) window: Duration,
 }
 
 /// Time without progress after which missing deliveries are given up.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Publishing connections of an open loop; enough that one slow response delays few requests.
 const OPEN_PIPES: u32 = 16;
 /// Maximum usage of one core by the generator in a latency run.
@@ -45,7 +45,7 @@ const BUSIEST: f64 = 0.7;
 
 /// Keeps a fixed number of requests in flight. A slow generator then cannot favour the server by letting it write more
 /// at once.
-pub(super) fn closed(
+pub(crate) fn closed(
     generator: &mut Generator,
     subject: &Subject,
     traffic: &mut Traffic,
@@ -73,7 +73,7 @@ pub(super) fn closed(
 }
 
 /// Pushes `count` requests, one at a time, and calls `look` after each.
-pub(super) fn requests(
+pub(crate) fn requests(
     generator: &mut Generator,
     subject: &Subject,
     traffic: &mut Traffic,
@@ -96,7 +96,7 @@ pub(super) fn requests(
 }
 
 /// Sends at a fixed rate, independent of responses. Latencies count from the intended time.
-pub(super) fn open(
+pub(crate) fn open(
     generator: &mut Generator,
     subject: &Subject,
     traffic: &mut Traffic,

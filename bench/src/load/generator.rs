@@ -13,35 +13,35 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use mio::{Events, Interest, Poll, Registry, Token};
 
-pub(super) use receiver::{Faults, Pace, Tally};
+pub(crate) use receiver::{Faults, Pace, Tally};
 
-use super::peer::Guest;
-use super::tls::Trust;
 use super::wire::Wire;
+use crate::peer::Guest;
+use crate::subject::tls::Trust;
 use channel::Channel;
-pub(super) use pipe::Losses;
+pub(crate) use pipe::Losses;
 use pipe::Pipe;
 use receiver::{Receiver, State};
 
 /// Connection plan of receivers.
 #[derive(Debug, Clone)]
-pub(super) struct Dial {
-    pub(super) address: SocketAddr,
+pub(crate) struct Dial {
+    pub(crate) address: SocketAddr,
     /// Set if they use TLS.
-    pub(super) trust: Option<Trust>,
+    pub(crate) trust: Option<Trust>,
     /// First request of each receiver.
-    pub(super) requests: Vec<Call>,
+    pub(crate) requests: Vec<Call>,
     /// True if a bind reply follows the upgrade.
-    pub(super) awaits_bind: bool,
+    pub(crate) awaits_bind: bool,
 }
 
 /// Start of one receiver.
 #[derive(Debug, Clone)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// The first bytes it sends.
-    pub(super) opening: Vec<u8>,
+    pub(crate) opening: Vec<u8>,
     /// State for a peer.
-    pub(super) guest: Option<Box<Guest>>,
+    pub(crate) guest: Option<Box<Guest>>,
 }
 
 impl From<Vec<u8>> for Call {
@@ -50,7 +50,7 @@ impl From<Vec<u8>> for Call {
     }
 }
 
-pub(super) struct Generator {
+pub(crate) struct Generator {
     poll: Poll,
     events: Events,
     buffer: Vec<u8>,
@@ -60,14 +60,14 @@ pub(super) struct Generator {
     start: Instant,
     /// Time of the next read of slow receivers.
     next_sip: Option<Instant>,
-    pub(super) tally: Tally,
+    pub(crate) tally: Tally,
 }
 
 const BUFFER: usize = 256 * 1024;
 /// Token of the first publisher; receivers count from 0.
 const FIRST_PIPE: usize = 1 << 24;
 /// Token of the timer.
-pub(super) const TIMER: Token = Token(1 << 25);
+pub(crate) const TIMER: Token = Token(1 << 25);
 /// Concurrent connects.
 const DIALS: usize = 64;
 /// Bytes and interval of a slow receiver's reads: 80 KB/s.
@@ -76,7 +76,7 @@ const SIP_EVERY: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Generator {
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(1024),
@@ -91,16 +91,16 @@ impl Generator {
     }
 
     /// Nanoseconds since the start: the clock of stamps.
-    pub(super) fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    pub(super) fn registry(&self) -> &Registry {
+    pub(crate) fn registry(&self) -> &Registry {
         self.poll.registry()
     }
 
     /// Opens receivers, a limited number at a time, until all can be pushed to.
-    pub(super) fn connect(&mut self, dial: &Dial) -> anyhow::Result<()> {
+    pub(crate) fn connect(&mut self, dial: &Dial) -> anyhow::Result<()> {
         let base = self.receivers.len();
         let mut begun = Instant::now();
         let mut done = 0;
@@ -128,7 +128,7 @@ impl Generator {
     }
 
     /// Opens publishers, replacing the existing ones.
-    pub(super) fn open_pipes(&mut self, address: SocketAddr, wire: Wire, count: u32) -> anyhow::Result<()> {
+    pub(crate) fn open_pipes(&mut self, address: SocketAddr, wire: Wire, count: u32) -> anyhow::Result<()> {
         self.pipes.clear();
         for number in 0..count as usize {
             let mut pipe = Pipe::open(address, wire)?;
@@ -139,17 +139,17 @@ impl Generator {
     }
 
     /// Requests of one publisher without a response.
-    pub(super) fn in_flight(&self, pipe: u32) -> usize {
+    pub(crate) fn in_flight(&self, pipe: u32) -> usize {
         self.pipes[pipe as usize].in_flight
     }
 
     /// Losses that the responses to one publisher reported.
-    pub(super) fn losses(&self, pipe: u32) -> Losses {
+    pub(crate) fn losses(&self, pipe: u32) -> Losses {
         self.pipes[pipe as usize].losses
     }
 
     /// Sends one request, written by `write`.
-    pub(super) fn send(&mut self, pipe: u32, write: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
+    pub(crate) fn send(&mut self, pipe: u32, write: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
         let number = pipe as usize;
         let pipe = &mut self.pipes[number];
         if pipe.has_ended {
@@ -160,7 +160,7 @@ impl Generator {
     }
 
     /// Slows down the last `count` receivers to `pace`. Their sockets get small buffers.
-    pub(super) fn slow_down(&mut self, count: u32, pace: Pace) -> anyhow::Result<()> {
+    pub(crate) fn slow_down(&mut self, count: u32, pace: Pace) -> anyhow::Result<()> {
         let from = self.receivers.len() - count as usize;
         for receiver in &mut self.receivers[from..] {
             receiver.pace = pace;
@@ -182,12 +182,12 @@ impl Generator {
     }
 
     /// Restarts every sequence; no message may be in flight.
-    pub(super) fn restart_sequences(&mut self) {
+    pub(crate) fn restart_sequences(&mut self) {
         self.receivers.iter_mut().for_each(|receiver| receiver.next = 0);
     }
 
     /// Waits for events and processes them. Returns the timer ticks since the last call.
-    pub(super) fn turn(&mut self, patience: Option<Duration>) -> anyhow::Result<u64> {
+    pub(crate) fn turn(&mut self, patience: Option<Duration>) -> anyhow::Result<u64> {
         match self.poll.poll(&mut self.events, patience) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(0),
             other => other.context("cannot wait for sockets")?,
@@ -202,7 +202,7 @@ impl Generator {
     }
 
     /// Serves the sockets for this time.
-    pub(super) fn idle(&mut self, time: Duration) -> anyhow::Result<()> {
+    pub(crate) fn idle(&mut self, time: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + time;
         while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             self.turn(Some(left))?;

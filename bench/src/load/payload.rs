@@ -5,17 +5,17 @@
 
 /// The fields of a text that receivers use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     /// Index of the message in its stream, from 0 on.
-    pub(super) sequence: u32,
+    pub(crate) sequence: u32,
     /// Intended time of sending: nanoseconds of the generator's clock.
-    pub(super) stamp: u64,
+    pub(crate) stamp: u64,
 }
 
 /// Default size of a text in bytes.
-pub(super) const SIZE: usize = 160;
+pub(crate) const SIZE: usize = 160;
 /// The checksum is verified for one in this many messages; verifying all would measure the generator.
-pub(super) const SAMPLE: u32 = 64;
+pub(crate) const SAMPLE: u32 = 64;
 
 const MARK: &[u8] = b"~#";
 const SEQUENCE: usize = MARK.len();
@@ -25,7 +25,7 @@ const CHECKSUM: usize = LENGTH + 8;
 const PADDING: usize = CHECKSUM + 8;
 
 /// Appends the text of one message. `size` is its length in bytes and must exceed that of the numbers.
-pub(super) fn write(out: &mut Vec<u8>, mark: Mark, size: usize) {
+pub(crate) fn write(out: &mut Vec<u8>, mark: Mark, size: usize) {
     let start = out.len();
     out.extend_from_slice(MARK);
     hex(out, u64::from(mark.sequence), 8);
@@ -40,21 +40,21 @@ pub(super) fn write(out: &mut Vec<u8>, mark: Mark, size: usize) {
 }
 
 /// Offset of the text in a frame. `hint` is the offset in the last frame.
-pub(super) fn find(frame: &[u8], hint: usize) -> Option<usize> {
+pub(crate) fn find(frame: &[u8], hint: usize) -> Option<usize> {
     let is_there = frame.get(hint..).is_some_and(|rest| rest.starts_with(MARK));
     let at = if is_there { hint } else { frame.windows(MARK.len()).position(|part| part == MARK)? };
     (frame.len() >= at + PADDING).then_some(at)
 }
 
 /// Parses the text at the start of `text`.
-pub(super) fn read(text: &[u8]) -> Option<Mark> {
+pub(crate) fn read(text: &[u8]) -> Option<Mark> {
     let sequence = number(text.get(SEQUENCE..STAMP)?)?;
     let stamp = number(text.get(STAMP..LENGTH)?)?;
     Some(Mark { sequence: u32::try_from(sequence).ok()?, stamp })
 }
 
 /// True if the checksum matches.
-pub(super) fn is_intact(text: &[u8]) -> bool {
+pub(crate) fn is_intact(text: &[u8]) -> bool {
     let size = text.get(LENGTH..CHECKSUM).and_then(number).and_then(|size| usize::try_from(size).ok());
     let Some(text) = size.and_then(|size| text.get(..size)).filter(|text| text.len() > PADDING) else { return false };
     number(&text[CHECKSUM..PADDING]) == Some(u64::from(checksum(text)))
