@@ -328,7 +328,7 @@ mod tests {
         let answer = one(&unjudged());
         assert_eq!(answer.status(), 503);
         let body = text(answer).await;
-        assert!(body.contains("plugin word-filter could not judge it") && !body.contains("CPU"), "{body}");
+        assert!(body.contains("plugin word-filter could not judge the message") && !body.contains("CPU"), "{body}");
         let answer = batch("", &[accepted(1, 1, 0, &[]), unjudged()]);
         assert_eq!(answer.status(), 503);
         let body = text(answer).await;

@@ -317,7 +317,7 @@ async fn a_record_on_which_a_filter_fails_alone_is_buried_after_five_tries() {
     let mut bench = Bench::new(|_| {});
     bench.fake.judge("bad", unjudged(false));
     bench.give(vec![chat(1, &["good", "bad", "bad"]), chat(2, &["fine"])]).await;
-    let reason = "msg[1]: not judged in 5 tries: plugin word-filter: told to fail";
+    let reason = "msg[1]: not judged after 5 tries: plugin word-filter: told to fail";
     assert_eq!(bench.asked().await, Asked::Buried(1, reason.into()));
     assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2]));
     assert_eq!(bench.published(), [["good", "fine"]], "what passed went out once");

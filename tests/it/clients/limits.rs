@@ -104,7 +104,7 @@ async fn an_address_connects_only_so_often() {
     });
     let told = futures_util::future::join_all(dials).await;
     let (status, words) = told.into_iter().flatten().next().expect("the fortieth at once is one too many");
-    assert!(status == 429 && words.contains("too often"), "{status}: {words}");
+    assert!(status == 429 && words.contains("too many connection attempts"), "{status}: {words}");
     let said = trickle(gateway.address("cim"), UPGRADE.as_bytes(), b"").await;
     assert_eq!(said, "", "where only clients come they are turned away at the door");
 }

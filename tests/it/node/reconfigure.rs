@@ -125,7 +125,7 @@ async fn a_client_cannot_fill_the_log() {
     }
     assert_eq!(client.ask("no_such_key", json!({})).await["code"], "404");
     let log = gateway.log();
-    let told: Vec<&str> = log.lines().filter(|line| line.contains("does not fit its frame")).collect();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("does not fit a frame")).collect();
     assert!((1..50).contains(&told.len()), "{} lines", told.len());
     for line in &told {
         assert!(line.contains("\"level\":\"DEBUG\"") && line.len() < 2_000, "{line}");

@@ -62,7 +62,7 @@ async fn deleting_a_fail_closed_filter_does_not_open_the_gate() {
     gateway.plugin_until("word-filter", |p| p["state"] == "missing").await;
     let body = json!({"receiver": "1074", "action": "chat", "content": {"text": "bad"}});
     let (status, words) = gateway.post("/send", body).await.fault();
-    assert!(status == 503 && words.contains("plugin word-filter could not judge it"), "{words}");
+    assert!(status == 503 && words.contains("plugin word-filter could not judge the message"), "{words}");
     assert_eq!(client.drain().await, Vec::<Value>::new());
     let ready = gateway.get("/health/ready").await;
     assert!(ready.status == 503 && ready.body.contains("word-filter"), "{}", ready.body);

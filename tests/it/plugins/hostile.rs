@@ -68,7 +68,7 @@ async fn a_filter_that_fails_answers_503() {
         let start = Instant::now();
         let (status, words) = gateway.post("/send", json!({"receiver": "here", "action": fault})).await.fault();
         in_time(start, fault);
-        assert!(status == 503 && words.contains("plugin fault-filter could not judge it"), "{fault}: {words}");
+        assert!(status == 503 && words.contains("plugin fault-filter could not judge the message"), "{fault}: {words}");
         let data = gateway.post("/send", json!({"receiver": "here", "action": "chat"})).await.data();
         assert_eq!(data["delivered"], 1, "{fault}: {data}");
         let seen: Vec<_> = here.drain().await.iter().map(|m| m["action"].clone()).collect();

@@ -147,7 +147,10 @@ impl Stage {
             Expected::Refused(_) => unreachable!("a refused file does not serve"),
             Expected::Rejects(words) => {
                 let (status, told) = self.publish().await.fault();
-                assert!(status == 503 && told.contains(&format!("plugin {name} could not judge it")), "{name}: {told}");
+                assert!(
+                    status == 503 && told.contains(&format!("plugin {name} could not judge the message")),
+                    "{name}: {told}"
+                );
                 self.logged(name, words).await;
                 format!("publish not judged: {words}")
             }
