@@ -40,16 +40,16 @@ use crate::telemetry::{Telemetry, TelemetryError};
 use crate::vital::{Failure, Vitals};
 
 /// Time that unfinished work gets to end after the grace time of a drain.
-const LAST_CALL: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time that a start gets to return the error that ended one of its vital tasks.
-const LAST_ERROR: Duration = Duration::from_millis(500);
+const START_ERROR_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Time of the first attempt to join the cluster before the node starts without it.
-const FIRST_JOIN: Duration = Duration::from_secs(2);
+const FIRST_JOIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Exit code after the end of a vital task (`EX_SOFTWARE`).
-const TASK_ENDED: u8 = 70;
+const VITAL_TASK_ENDED: u8 = 70;
 
 /// The node cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ pub enum End {
     /// A signal ended it before it was ready.
     NotStarted,
     /// This second signal came during the drain; the remaining connections and tasks were cut.
-    Cut(i32),
+    Aborted(i32),
     /// A vital task ended. The node drained if it was ready before.
     Failed(Failure),
 }
@@ -96,15 +96,15 @@ impl End {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Drained | Self::NotStarted => 0,
-            Self::Cut(signal) => signals::cut_by(*signal),
-            Self::Failed(_) => TASK_ENDED,
+            Self::Aborted(signal) => signals::exit_code_of(*signal),
+            Self::Failed(_) => VITAL_TASK_ENDED,
         }
     }
 }
 
 /// Reason to stop serving.
 enum Stop {
-    Told,
+    Signal,
     Failed(Failure),
 }
 
@@ -135,14 +135,14 @@ async fn run_with(loaded: Loaded, vitals: Vitals) -> Result<End, AppError> {
     }
     tokio::select! {
         biased;
-        signal = cut_short(&signals) => {
+        signal = second_signal(&signals) => {
             tracing::warn!("second stop signal: the remaining connections and tasks are aborted");
-            return Ok(End::Cut(signal));
+            return Ok(End::Aborted(signal));
         }
         () = app.drain(&vitals) => {}
     }
     Ok(match stop {
-        Stop::Told => End::Drained,
+        Stop::Signal => End::Drained,
         Stop::Failed(failure) => End::Failed(failure),
     })
 }
@@ -151,18 +151,18 @@ async fn run_with(loaded: Loaded, vitals: Vitals) -> Result<End, AppError> {
 async fn stopped(signals: &Signals, vitals: &Vitals) -> Stop {
     tokio::select! {
         biased;
-        () = signals.end() => Stop::Told,
+        () = signals.stop() => Stop::Signal,
         failure = vitals.failed() => Stop::Failed(failure),
     }
 }
 
 /// Waits for the second signal during a drain.
-async fn cut_short(signals: &Signals) -> i32 {
+async fn second_signal(signals: &Signals) -> i32 {
     let mut hangups = signals.clone();
     loop {
         tokio::select! {
             biased;
-            signal = signals.end_again() => return signal,
+            signal = signals.second_stop() => return signal,
             () = hangups.hangup() => tracing::warn!("SIGHUP ignored: the node is draining"),
         }
     }
@@ -171,17 +171,17 @@ async fn cut_short(signals: &Signals) -> i32 {
 /// Ends a node that is not ready yet. A failed start also ends its tasks; then its error is returned.
 async fn end_of_start(stop: Stop, starting: &mut Starting) -> Result<End, AppError> {
     if let Stop::Failed(_) = &stop
-        && let Ok(Err(error)) = timeout(LAST_ERROR, starting.ready()).await
+        && let Ok(Err(error)) = timeout(START_ERROR_TIMEOUT, starting.ready()).await
     {
         return Err(error);
     }
-    Ok(give_up(stop))
+    Ok(end_before_ready(stop))
 }
 
 /// Ends a node that is not ready yet. It has neither connections nor intake records to drain.
-fn give_up(stop: Stop) -> End {
+fn end_before_ready(stop: Stop) -> End {
     match stop {
-        Stop::Told => {
+        Stop::Signal => {
             tracing::info!("stop signal received before the node was ready");
             End::NotStarted
         }
@@ -233,7 +233,7 @@ impl App {
     async fn start(telemetry: Arc<Telemetry>, loaded: Loaded, vitals: Vitals) -> Result<Self, AppError> {
         let config = loaded.config.clone();
         let listeners = Listeners::bind(&config)?;
-        warn_of(&config);
+        log_warnings(&config);
 
         let ids = Arc::new(IdSequence::empty(config.node.number));
         let (hub, shard_tasks) = Hub::new(&(&config).into(), Arc::clone(&ids));
@@ -265,15 +265,15 @@ impl App {
         let mut upkeep = JoinSet::new();
         if let Some(mut reserver) = reserver {
             // If this takes longer, or the engine is away, the node starts unready and retries.
-            let _ = timeout(FIRST_JOIN, reserver.reserve()).await;
+            let _ = timeout(FIRST_JOIN_TIMEOUT, reserver.reserve()).await;
             upkeep.spawn(vitals.run("ids", reserver.run(Arc::clone(&node))));
         }
         // The same applies to the join.
-        if let Ok(Err(why)) = timeout(FIRST_JOIN, node.join_cluster()).await {
+        if let Ok(Err(why)) = timeout(FIRST_JOIN_TIMEOUT, node.join_cluster()).await {
             tracing::warn!(%why, "cluster not joined yet; retrying");
         }
 
-        warn_of_closed_rooms(&config, &node);
+        log_closed_rooms(&config, &node);
 
         let api = Arc::new(Api::new(Arc::clone(&node), live.clone(), about(&telemetry, &listeners, &config)));
         let banner = banner::banner(node.id().as_str(), listeners.addresses(), &config.intakes, &node.plugins());
@@ -282,7 +282,7 @@ impl App {
 
         upkeep.spawn(vitals.run("metrics", telemetry.upkeep()));
         upkeep.spawn(vitals.run("lease", Arc::clone(&node).attend()));
-        upkeep.spawn(vitals.run("plugin rules", reload::follow(host, live.clone())));
+        upkeep.spawn(vitals.run("plugin rules", reload::apply_plugin_rules(host, live.clone())));
         let loaded = Arc::new(loaded);
         Ok(Self {
             telemetry,
@@ -304,14 +304,14 @@ impl App {
     async fn serve(&mut self, signals: &mut Signals, vitals: &Vitals) -> Stop {
         loop {
             let seen = signals.clone();
-            let news = async {
+            let reload = async {
                 signals.hangup().await;
                 self.reload().await;
             };
             tokio::select! {
                 biased;
                 stop = stopped(&seen, vitals) => return stop,
-                () = news => {}
+                () = reload => {}
             }
         }
     }
@@ -336,12 +336,12 @@ impl App {
             self.server.stopped().await;
             while self.shards.join_next().await.is_some() {}
         };
-        if timeout(LAST_CALL, ended).await.is_err() {
+        if timeout(SHUTDOWN_TIMEOUT, ended).await.is_err() {
             tracing::warn!("drain: some tasks did not end in time");
         }
         self.plugin_tasks.stop().await;
         self.upkeep.shutdown().await;
-        if timeout(LAST_CALL, self.node.leave_cluster()).await.is_err() {
+        if timeout(SHUTDOWN_TIMEOUT, self.node.leave_cluster()).await.is_err() {
             tracing::warn!("drain: the bus engine did not confirm that the node left the cluster");
         }
         tracing::info!("drained");
@@ -370,14 +370,14 @@ fn raise_descriptors(config: &Config) {
 }
 
 /// Warns about settings that are valid but rarely intended.
-fn warn_of(config: &Config) {
+fn log_warnings(config: &Config) {
     if config.api.keys.is_empty() {
         tracing::warn!(insecure = config.api.insecure, "push API is open: api.keys is empty, so every caller may push");
     }
     config.warnings().iter().for_each(|warning| tracing::warn!(%warning, "configuration warning"));
 }
 
-fn warn_of_closed_rooms(config: &Config, node: &Node) {
+fn log_closed_rooms(config: &Config, node: &Node) {
     let is_access = |status: &Status| status.state == PluginState::Live && status.roles.contains(&"access");
     if let Some(warning) = config.closed_rooms(node.plugins().iter().any(is_access)) {
         tracing::warn!(%warning, "configuration warning");

@@ -76,7 +76,7 @@ pub struct Unjudged {
     pub reason: String,
     /// True while the plugin cannot judge any message: its circuit is open, its file is gone, or the node cannot do its
     /// part. A publisher that can wait should retry later.
-    pub waits: bool,
+    pub is_general: bool,
 }
 
 impl Fate {
@@ -135,7 +135,7 @@ mod tests {
     fn each_fate_has_its_code_and_its_words() {
         let accepted = Fate::Accepted { position: None, receipt: None, nodes: None, unknown_nodes: Vec::new() };
         let refusal = Refusal::new(Code::new(451), "not here");
-        let unjudged = Unjudged { plugin: "guard".into(), reason: "used up its CPU time".into(), waits: false };
+        let unjudged = Unjudged { plugin: "guard".into(), reason: "used up its CPU time".into(), is_general: false };
         let too_large = TooLarge { dialect: Dialect::Cim, bytes: 70_000, limit: 65_535 };
         let rows = [
             (accepted, "200", "accepted", false),

@@ -30,7 +30,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 use crate::config::{Log, LogFormat};
 use file::{LogFile, Next};
 use guests::GuestLog;
-use lines::{Lines, Unwritten};
+use lines::{LineWriter, Unwritten};
 
 /// Lines queued for one writer before more are dropped.
 const QUEUE_LINES: usize = 16_384;
@@ -45,7 +45,7 @@ const LINE_CHARS: usize = 160;
 /// Maximum bytes of that text; an escaped character takes up to ten.
 const LINE_BYTES: usize = 640;
 /// Burst of log lines about one address.
-const TOLD_BURST: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
+const LOG_BURST: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
 /// Number of lines between two removals of idle addresses from the limiter.
 const SWEEP: u32 = 1_024;
 
@@ -75,7 +75,7 @@ pub enum TelemetryError {
     },
     /// Another logger or recorder is already installed in this process.
     #[error("a logger or metrics recorder is already installed")]
-    Twice,
+    AlreadyInstalled,
 }
 
 /// Logs and metrics of this process. Dropping it flushes the queued lines.
@@ -98,7 +98,7 @@ impl Telemetry {
     pub fn start(log: &Log) -> Result<Self, TelemetryError> {
         let (filter, level) = reload::Layer::new(parse_level(&log.level)?);
         let unwritten = Unwritten::default();
-        let (stderr, stderr_guard) = writer(Lines::new(std::io::stderr(), unwritten.clone()), "log-stderr");
+        let (stderr, stderr_guard) = writer(LineWriter::new(std::io::stderr(), unwritten.clone()), "log-stderr");
         let mut lost = vec![stderr.error_counter()];
         let mut writers = vec![stderr_guard];
         let (file, reopened) = match file_writer(log, &unwritten)? {
@@ -112,7 +112,7 @@ impl Telemetry {
         let guests = GuestLog::default();
         let registry = tracing_subscriber::registry().with(filter).with(stderr_layer(log.format, stderr)).with(file);
         let registry = registry.with(guests.clone());
-        registry.try_init().map_err(|_| TelemetryError::Twice)?;
+        registry.try_init().map_err(|_| TelemetryError::AlreadyInstalled)?;
         let metrics = Metrics::install();
         Ok(Self { level, metrics, guests, lost, unwritten, file: reopened, _writers: writers })
     }
@@ -227,22 +227,22 @@ pub fn capped(text: &str) -> String {
     line
 }
 
-/// Rate limit of log lines about one address: one a second, with a burst of [`TOLD_BURST`]. IPv6 addresses are grouped
+/// Rate limit of log lines about one address: one a second, with a burst of [`LOG_BURST`]. IPv6 addresses are grouped
 /// by /64. Returns true if the line may be logged.
 #[must_use]
-pub fn may_tell(ip: IpAddr) -> bool {
-    static TOLD: OnceLock<DefaultKeyedRateLimiter<IpAddr>> = OnceLock::new();
-    static ASKED: AtomicU32 = AtomicU32::new(0);
-    let quota = || Quota::per_second(NonZeroU32::MIN).allow_burst(TOLD_BURST);
-    let told = TOLD.get_or_init(|| RateLimiter::keyed(quota()));
-    if ASKED.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
-        told.retain_recent();
+pub fn may_log(ip: IpAddr) -> bool {
+    static LIMITER: OnceLock<DefaultKeyedRateLimiter<IpAddr>> = OnceLock::new();
+    static CHECKS: AtomicU32 = AtomicU32::new(0);
+    let quota = || Quota::per_second(NonZeroU32::MIN).allow_burst(LOG_BURST);
+    let limiter = LIMITER.get_or_init(|| RateLimiter::keyed(quota()));
+    if CHECKS.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
+        limiter.retain_recent();
     }
     let net = match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) >> 64 << 64).into()),
         v4 => v4,
     };
-    told.check_key(&net).is_ok()
+    limiter.check_key(&net).is_ok()
 }
 
 fn parse_level(level: &str) -> Result<EnvFilter, TelemetryError> {
@@ -277,7 +277,7 @@ fn file_writer(log: &Log, unwritten: &Unwritten) -> Result<Option<FileWriter>, T
     }
     let file = open_file(log)?;
     let next = file.next();
-    let (writer, guard) = writer(Lines::new(file, unwritten.clone()), "log-file");
+    let (writer, guard) = writer(LineWriter::new(file, unwritten.clone()), "log-file");
     Ok(Some((writer, guard, next)))
 }
 

@@ -32,19 +32,19 @@ use crate::trust::Trust;
 use pool::{Key, Pool, Sender};
 
 /// Maximum concurrent requests over all plugins.
-const UNDER_WAY: usize = 256;
+const MAX_CONCURRENT: usize = 256;
 /// Time to connect to one address, so that the next one still gets a try.
-const DIAL: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum addresses tried per name.
 const MAX_ADDRESSES: usize = 4;
 /// Maximum headers of a response, and maximum bytes of its head.
 const MAX_HEADERS: usize = 64;
 const MAX_HEAD_BYTES: usize = 32 << 10;
-const AGENT: &str = concat!("skylark/", env!("CARGO_PKG_VERSION"));
+const USER_AGENT_VALUE: &str = concat!("skylark/", env!("CARGO_PKG_VERSION"));
 
 /// The HTTP client.
 pub(super) struct Network {
-    turns: Semaphore,
+    permits: Semaphore,
     pool: Pool,
     trust: Trust,
 }
@@ -55,7 +55,11 @@ impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 impl Network {
     /// Trusts the system's certificates, and those in the PEM file `ca` unless it is empty.
     pub(super) fn new(ca: PathBuf) -> Self {
-        Self { turns: Semaphore::new(UNDER_WAY), pool: Pool::default(), trust: Trust::new(ca, "plugins.http_ca") }
+        Self {
+            permits: Semaphore::new(MAX_CONCURRENT),
+            pool: Pool::default(),
+            trust: Trust::new(ca, "plugins.http_ca"),
+        }
     }
 
     async fn send(&self, request: &FetchRequest) -> Result<FetchResponse, FetchError> {
@@ -65,12 +69,12 @@ impl Network {
         while let Some(idle) = self.pool.take(&key, permits) {
             match exchange(idle.sender, request).await {
                 Ok((answer, sender)) => return Ok(self.keep(key, idle.address, sender, answer)),
-                Err(Broke { may_repeat: true, .. }) => {}
-                Err(Broke { error, .. }) => return Err(error),
+                Err(ExchangeError { may_retry: true, .. }) => {}
+                Err(ExchangeError { error, .. }) => return Err(error),
             }
         }
         let (sender, address) = self.dial(request).await?;
-        let (answer, sender) = exchange(sender, request).await.map_err(|broke| broke.error)?;
+        let (answer, sender) = exchange(sender, request).await.map_err(|failed| failed.error)?;
         Ok(self.keep(key, address, sender, answer))
     }
 
@@ -95,10 +99,10 @@ impl Network {
         }
         let mut why = format!("{url}: the host name has no address");
         for address in permitted.into_iter().take(MAX_ADDRESSES) {
-            match timeout(DIAL, self.connect(url, *address)).await {
+            match timeout(CONNECT_TIMEOUT, self.connect(url, *address)).await {
                 Ok(Ok(sender)) => return Ok((sender, address.ip())),
                 Ok(Err(error)) => why = format!("{url} at {address}: {error}"),
-                Err(_) => why = format!("{url} at {address}: no connection within {DIAL:?}"),
+                Err(_) => why = format!("{url} at {address}: no connection within {CONNECT_TIMEOUT:?}"),
             }
         }
         Err(FetchError::Unreachable(why))
@@ -130,7 +134,7 @@ impl Network {
 impl Fetch for Network {
     fn fetch(&self, request: FetchRequest) -> BoxFuture<'_, Result<FetchResponse, FetchError>> {
         async move {
-            let Ok(_turn) = self.turns.try_acquire() else { return Err(FetchError::Busy) };
+            let Ok(_permit) = self.permits.try_acquire() else { return Err(FetchError::Busy) };
             timeout(request.timeout, self.send(&request)).await.unwrap_or(Err(FetchError::Timeout))
         }
         .boxed()
@@ -138,30 +142,30 @@ impl Fetch for Network {
 }
 
 /// A failed exchange.
-struct Broke {
+struct ExchangeError {
     error: FetchError,
     /// True if no response came and a retry is safe.
-    may_repeat: bool,
+    may_retry: bool,
 }
 
-impl Broke {
-    fn finally(error: FetchError) -> Self {
-        Self { error, may_repeat: false }
+impl ExchangeError {
+    fn fatal(error: FetchError) -> Self {
+        Self { error, may_retry: false }
     }
 }
 
-async fn exchange(mut sender: Sender, request: &FetchRequest) -> Result<(FetchResponse, Sender), Broke> {
-    let message = message(request).map_err(Broke::finally)?;
+async fn exchange(mut sender: Sender, request: &FetchRequest) -> Result<(FetchResponse, Sender), ExchangeError> {
+    let message = message(request).map_err(ExchangeError::fatal)?;
     let is_safe = matches!(request.method.as_str(), "GET" | "HEAD");
     let answered = async {
         sender.ready().await?;
         sender.send_request(message).await
     };
-    let answer = answered.await.map_err(|error| Broke {
-        may_repeat: error.is_canceled() || error.is_closed() || is_safe && error.is_incomplete_message(),
+    let answer = answered.await.map_err(|error| ExchangeError {
+        may_retry: error.is_canceled() || error.is_closed() || is_safe && error.is_incomplete_message(),
         error: FetchError::Broken(format!("{}: {error}", request.url)),
     })?;
-    let answer = read(answer, request).await.map_err(Broke::finally)?;
+    let answer = read(answer, request).await.map_err(ExchangeError::fatal)?;
     Ok((answer, sender))
 }
 
@@ -175,7 +179,7 @@ fn message(request: &FetchRequest) -> Result<Request<Full<Bytes>>, FetchError> {
     let mut message = message.body(Full::new(Bytes::from(request.body.clone()))).map_err(broken)?;
     let host = HeaderValue::from_str(&request.url.authority()).map_err(|error| broken(error.into()))?;
     message.headers_mut().insert(HOST, host);
-    message.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
+    message.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT_VALUE));
     Ok(message)
 }
 

@@ -23,21 +23,21 @@ use crate::node::Node;
 
 /// Smallest block. A node over Redis that restarts once a minute uses its numbers up in 28 years, because each start
 /// takes one block and skips eight.
-const SMALLEST: u64 = 1 << 14;
+const MIN_BLOCK: u64 = 1 << 14;
 /// Largest block: 16 seconds of a million ids a second.
-const LARGEST: u64 = 1 << 24;
+const MAX_BLOCK: u64 = 1 << 24;
 /// A block grows by this factor (also used in `ids.lua`) if half of it lasted less than [`SHORT`], and shrinks if it
 /// lasted [`LONG`].
 const GROWTH: u64 = 8;
 const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_secs(600);
 /// Interval of sending the bound to the store again, in case the store was emptied.
-const REMINDER: Duration = Duration::from_secs(10);
+const RESEND_INTERVAL: Duration = Duration::from_secs(10);
 /// Delays after an attempt to reach the store fails.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const FIRST_RETRY_DELAY: Duration = Duration::from_millis(100);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// Remaining numbers below which a warning is logged: half a year at 1 024 a second.
-const SCARCE: u64 = 1 << 34;
+const LOW_IDS: u64 = 1 << 34;
 
 /// Supplies an [`IdSequence`] with blocks.
 pub(super) struct Reserver {
@@ -56,7 +56,7 @@ pub(super) struct Reserver {
 /// start from the clock, which is logged.
 ///
 /// # Errors
-/// [`FileError::Unfit`] if the file has other contents, so the issued ids are unknown.
+/// [`FileError::InvalidContents`] if the file has other contents, so the issued ids are unknown.
 pub(super) fn reserver(
     node: &NodeConfig,
     ids: &Arc<IdSequence>,
@@ -72,7 +72,7 @@ pub(super) fn reserver(
         true => (seed(now), "node.state is empty".to_owned()),
         false => match files.open(node.number, seed(now)) {
             Ok(()) => return Ok(supplied(Arc::new(files))),
-            Err(error @ FileError::Unfit { .. }) => return Err(error),
+            Err(error @ FileError::InvalidContents { .. }) => return Err(error),
             Err(error) => (files.bound(node.number).unwrap_or_default().max(seed(now)), error.to_string()),
         },
     };
@@ -88,7 +88,7 @@ pub(super) fn reserver(
 impl Reserver {
     pub(super) fn new(ids: Arc<IdSequence>, store: Arc<dyn IdStore>, number: u16, now: SystemTime) -> Self {
         let (floor, since) = (seed(now), Instant::now());
-        Self { ids, store, number, floor, bound: 0, size: SMALLEST, since }
+        Self { ids, store, number, floor, bound: 0, size: MIN_BLOCK, since }
     }
 
     /// Reserves one block.
@@ -97,15 +97,15 @@ impl Reserver {
     /// [`Unavailable`] if the store does not answer or the numbers of the node are used up.
     pub(super) async fn reserve(&mut self) -> Result<(), Unavailable> {
         if self.bound == 0 {
-            self.bound = self.ask(self.size, true).await?;
+            self.bound = self.request_block(self.size, true).await?;
         }
-        let begin = self.ask(self.size, false).await?;
+        let begin = self.request_block(self.size, false).await?;
         let end = begin.saturating_add(self.size);
         if begin >= SEQUENCE_END {
             let why = format!("the numbers of node {} are used up: set another node.number", self.number);
             return Err(Unavailable { engine: "ids", why });
         }
-        if SEQUENCE_END - begin < SCARCE {
+        if SEQUENCE_END - begin < LOW_IDS {
             let left = SEQUENCE_END - begin;
             tracing::warn!(number = self.number, left, "few ids are left: set another node.number soon");
         }
@@ -115,7 +115,7 @@ impl Reserver {
         Ok(())
     }
 
-    async fn ask(&self, count: u64, is_start: bool) -> Result<u64, Unavailable> {
+    async fn request_block(&self, count: u64, is_start: bool) -> Result<u64, Unavailable> {
         let Self { number, bound, floor, .. } = *self;
         self.store.reserve(BlockRequest { number, from: bound, floor, count, is_start }).await
     }
@@ -124,28 +124,28 @@ impl Reserver {
     fn resize(&mut self) {
         let lasted = self.since.elapsed();
         if lasted < SHORT {
-            self.size = (self.size * GROWTH).min(LARGEST);
+            self.size = (self.size * GROWTH).min(MAX_BLOCK);
         } else if lasted >= LONG {
-            self.size = (self.size / GROWTH).max(SMALLEST);
+            self.size = (self.size / GROWTH).max(MIN_BLOCK);
         }
     }
 
     /// Reserves blocks on demand; never ends. `node` is not ready while no number is left.
     pub(super) async fn run(mut self, node: Arc<Node>) {
-        let way: Arc<str> = "ids".into();
-        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let component: Arc<str> = "ids".into();
+        let mut backoff = Backoff::new(FIRST_RETRY_DELAY, MAX_RETRY_DELAY);
         let mut is_due = self.bound == 0;
         loop {
             if is_due {
                 match self.reserve().await {
                     Ok(()) => {
                         backoff.reset();
-                        node.set_ailing(&way, None);
+                        node.set_ailing(&component, None);
                     }
                     Err(why) => {
                         let left = self.ids.left();
                         tracing::warn!(%why, left, "reserving a block of ids failed; retrying");
-                        node.set_ailing(&way, (left == 0).then(|| format!("no id is left: {why}")));
+                        node.set_ailing(&component, (left == 0).then(|| format!("no id is left: {why}")));
                         sleep(backoff.wait()).await;
                         continue;
                     }
@@ -156,9 +156,9 @@ impl Reserver {
                     self.resize();
                     is_due = true;
                 }
-                () = sleep(REMINDER) => {
+                () = sleep(RESEND_INTERVAL) => {
                     is_due = false;
-                    if let Err(why) = self.ask(0, false).await {
+                    if let Err(why) = self.request_block(0, false).await {
                         tracing::debug!(%why, "sending the bound of the ids to the store failed");
                     }
                 }

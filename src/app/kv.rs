@@ -22,11 +22,11 @@ pub(super) struct RedisStore {
 
 /// Opens the configured storage. `shared` is the store of the bus engine for all nodes; it replaces this node's memory.
 pub(super) fn open(
-    place: &KvPlace,
+    location: &KvPlace,
     shared: Option<Arc<dyn Store>>,
     vitals: &Vitals,
 ) -> Result<Arc<dyn Store>, OpenError> {
-    Ok(match place {
+    Ok(match location {
         KvPlace::Memory => shared.unwrap_or_else(|| Arc::new(MemoryStore::default())),
         KvPlace::File(path) => Arc::new(FileStore::open(path, Time::default(), vitals)?),
     })

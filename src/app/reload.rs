@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::{App, warn_of, warn_of_closed_rooms};
+use super::{App, log_closed_rooms, log_warnings};
 use crate::config::{Config, ConfigError, LiveConfig, Plugins, Reloaded};
 use crate::plugin::host::WasmHost;
 use crate::server::tls_faults;
@@ -64,22 +64,22 @@ impl App {
         if faults.is_empty() { Ok(Prepared { reloaded, level }) } else { Err(ReloadError::Files(faults)) }
     }
 
-    /// Swaps the snapshot that the node, the server, the API, the intakes and [`follow`] read. Only the log filter and
-    /// the clients of engines have copies of their own.
+    /// Swaps the snapshot that the node, the server, the API, the intakes and [`apply_plugin_rules`] read. Only the log
+    /// filter and the clients of engines have copies of their own.
     fn commit(&self, Prepared { reloaded: Reloaded { config, changes }, level }: Prepared) {
         self.telemetry.set_level(level);
-        warn_of(&config);
+        log_warnings(&config);
         let config = Arc::new(config);
         self.config.store(Arc::clone(&config));
         self.engine.reconfigure(&config);
-        warn_of_closed_rooms(&config, &self.node);
+        log_closed_rooms(&config, &self.node);
         tracing::info!(taken = ?changes.live, needs_restart = ?changes.needs_restart, "configuration reloaded");
     }
 }
 
 /// Passes the `plugins` rules of each reload to the plugin host; never ends by itself. A compile can keep the host busy
 /// for minutes. Signals and further reloads do not wait for it: only the newest rules are passed on.
-pub(super) fn follow(host: Arc<WasmHost>, config: LiveConfig) -> impl Future<Output = ()> {
+pub(super) fn apply_plugin_rules(host: Arc<WasmHost>, config: LiveConfig) -> impl Future<Output = ()> {
     let trust = |rules: &Plugins| (rules.require_hash, rules.signing_keys.clone());
     // Subscribed before the task runs, so that no reload is missed.
     let mut swaps = config.subscribe();

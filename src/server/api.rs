@@ -37,7 +37,7 @@ pub use status::About;
 
 use crate::config::{Config, LiveConfig, Scope, Service};
 use crate::node::Node;
-use crate::telemetry::{capped, may_tell, without_value};
+use crate::telemetry::{capped, may_log, without_value};
 use answer::{Answer, Problem};
 use auth::{KeyNumber, Keys};
 use meters::Meters;
@@ -91,7 +91,7 @@ impl Api {
                 Err(problem) => Err(problem),
             };
             let answer = answered.unwrap_or_else(|problem| {
-                if may_tell(peer.ip()) {
+                if may_log(peer.ip()) {
                     let path = head.uri.path();
                     tracing::debug!(%peer, path = capped(path), problem = without_value(&problem), "request refused");
                 }

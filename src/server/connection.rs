@@ -28,7 +28,7 @@ use crate::disconnect::Disconnect;
 use crate::node::{Connection, Socket, Transport};
 use crate::protocol::{self, ClientFrame, Coding, Form, Framing};
 use crate::session::{Input, Session};
-use crate::telemetry::{may_tell, names, without_value};
+use crate::telemetry::{may_log, names, without_value};
 
 /// Data of a connection at the end of its handshake.
 pub(super) struct Arrival {
@@ -235,7 +235,7 @@ impl Driver {
         }
         let form = self.connection.form().unwrap_or(self.arrival.form);
         if form.coding != coding {
-            if self.may_tell() {
+            if self.may_log() {
                 tracing::debug!(cid = self.connection.id().as_u64(), %form, "frame has the wrong coding");
             }
             return Some(Disconnect::PROTOCOL_ERROR);
@@ -253,7 +253,7 @@ impl Driver {
             }
             Err(error) => {
                 heard("invalid");
-                if self.may_tell() {
+                if self.may_log() {
                     tracing::debug!(
                         cid = self.connection.id().as_u64(),
                         error = without_value(&error),
@@ -266,8 +266,8 @@ impl Driver {
     }
 
     /// True if one more mistake of this client's address may be logged.
-    fn may_tell(&self) -> bool {
-        self.arrival.ip().is_none_or(may_tell)
+    fn may_log(&self) -> bool {
+        self.arrival.ip().is_none_or(may_log)
     }
 
     async fn ping(&mut self, pong: Bytes) -> Option<Disconnect> {

@@ -19,7 +19,7 @@ use super::socket::Stream;
 use super::tls::Certificate;
 use super::{Gateway, StartError, stopped, tcp, upgrade};
 use crate::config::{Listener, Service};
-use crate::telemetry::{may_tell, names};
+use crate::telemetry::{may_log, names};
 use crate::vital::Vitals;
 
 /// Length of the kernel's accept queue.
@@ -164,7 +164,7 @@ async fn open(
 /// Counts and logs a refused connection attempt.
 pub(super) fn refused(peer: SocketAddr, reason: &'static str) {
     metrics::counter!(names::REFUSED, "reason" => reason).increment(1);
-    if may_tell(peer.ip()) {
+    if may_log(peer.ip()) {
         tracing::debug!(%peer, reason, "refused");
     }
 }

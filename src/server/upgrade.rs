@@ -34,7 +34,7 @@ use super::socket::Stream;
 use super::{Gateway, listener, stopped};
 use crate::config::Service;
 use crate::node::Socket as _;
-use crate::telemetry::{capped, may_tell};
+use crate::telemetry::{capped, may_log};
 use handshake::Judged;
 use pipe::{AsksWebSocket, Pipe, Waits};
 use repoll::Repoll;
@@ -98,7 +98,7 @@ pub(super) async fn serve(permit: ConnectionPermit, stream: Stream, peer: Socket
     let parts = connection.into_parts();
     let stream = parts.io.into_inner().into_inner();
     if let Err(error) = ended {
-        if may_tell(peer.ip()) {
+        if may_log(peer.ip()) {
             tracing::debug!(%peer, error = capped(&error.to_string()), "HTTP connection failed");
         }
         // A malformed request was answered. Bytes after it must not turn the answer into a reset.

@@ -369,7 +369,7 @@ fn a_message_is_published_as_the_user_it_is_from() {
 #[test]
 fn a_message_that_was_not_published_is_answered_with_its_fate() {
     let mut session = bound_as("1078");
-    let unjudged = Unjudged { plugin: "guard".into(), reason: "used up its CPU time".into(), waits: false };
+    let unjudged = Unjudged { plugin: "guard".into(), reason: "used up its CPU time".into(), is_general: false };
     let rows = [
         (Fate::TooManyHops, "508", "message: expected at most 4 hops between plugins, got more"),
         (

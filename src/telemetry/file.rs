@@ -16,7 +16,7 @@ use crate::config::{Log, Rotation};
 /// Writes to the current log file.
 pub(super) struct LogFile {
     file: rolling::RollingFileAppender,
-    old: Option<Old>,
+    old: Option<OldFiles>,
     /// The hour of the last removal of old files.
     hour: u64,
     next: Next,
@@ -43,7 +43,7 @@ impl LogFile {
         }
         let file = builder.build(directory).map_err(io::Error::other)?;
         let ending = extension.map(|extension| format!(".{extension}")).unwrap_or_default();
-        let old = Old { directory: directory.to_owned(), beginning: format!("{stem}."), ending, keep: log.keep };
+        let old = OldFiles { directory: directory.to_owned(), beginning: format!("{stem}."), ending, keep: log.keep };
         let old = (log.rotation != Rotation::Never).then_some(old);
         let mut opened = Self { file, old, hour: 0, next: Next::default() };
         opened.prune();
@@ -87,14 +87,14 @@ impl Write for LogFile {
 }
 
 /// Selects old log files and how many of them stay, the newest included.
-struct Old {
+struct OldFiles {
     directory: PathBuf,
     beginning: String,
     ending: String,
     keep: usize,
 }
 
-impl Old {
+impl OldFiles {
     /// Removes old files. A failed removal is retried in an hour.
     fn remove(&self) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };

@@ -47,10 +47,10 @@ impl GuestLog {
     /// Installs a logger that gathers plugin lines and writes no other log.
     ///
     /// # Errors
-    /// [`TelemetryError::Twice`] if a logger is already installed.
-    pub fn alone() -> Result<Self, TelemetryError> {
+    /// [`TelemetryError::AlreadyInstalled`] if a logger is already installed.
+    pub fn install() -> Result<Self, TelemetryError> {
         let log = Self::default();
-        tracing_subscriber::registry().with(log.clone()).try_init().map_err(|_| TelemetryError::Twice)?;
+        tracing_subscriber::registry().with(log.clone()).try_init().map_err(|_| TelemetryError::AlreadyInstalled)?;
         Ok(log)
     }
 
@@ -66,7 +66,7 @@ impl GuestLog {
         self.0.lock().next
     }
 
-    fn keep(&self, level: Level, line: Line) {
+    fn keep(&self, level: Level, line: EventFields) {
         let level = match level {
             Level::ERROR => "error",
             Level::WARN => "warn",
@@ -86,7 +86,7 @@ impl GuestLog {
 impl<S: Subscriber> Layer<S> for GuestLog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if event.metadata().target() == TARGET {
-            let mut line = Line::default();
+            let mut line = EventFields::default();
             event.record(&mut line);
             self.keep(*event.metadata().level(), line);
         }
@@ -94,12 +94,12 @@ impl<S: Subscriber> Layer<S> for GuestLog {
 }
 
 #[derive(Default)]
-struct Line {
+struct EventFields {
     plugin: String,
     text: String,
 }
 
-impl Visit for Line {
+impl Visit for EventFields {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "plugin" => value.clone_into(&mut self.plugin),

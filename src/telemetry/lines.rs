@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) type Unwritten = Arc<AtomicU64>;
 
 /// A writer that receives one line per call.
-pub(super) struct Lines<W> {
+pub(super) struct LineWriter<W> {
     out: W,
     unwritten: Unwritten,
     /// The last line was cut off, so the next one starts with a line break.
-    torn: bool,
+    is_torn: bool,
 }
 
-impl<W: Write> Lines<W> {
+impl<W: Write> LineWriter<W> {
     pub(super) fn new(out: W, unwritten: Unwritten) -> Self {
-        Self { out, unwritten, torn: false }
+        Self { out, unwritten, is_torn: false }
     }
 
     /// Writes `line`. The error holds the number of bytes written before the failure.
-    fn put(&mut self, line: &[u8]) -> Result<(), usize> {
+    fn write_whole(&mut self, line: &[u8]) -> Result<(), usize> {
         let mut written = 0;
         while written < line.len() {
             match self.out.write(&line[written..]) {
@@ -36,14 +36,14 @@ impl<W: Write> Lines<W> {
 }
 
 /// Never returns an error: the writer thread would drop the lines behind this one, too.
-impl<W: Write> Write for Lines<W> {
+impl<W: Write> Write for LineWriter<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.torn && self.put(b"\n").is_ok() {
-            self.torn = false;
+        if self.is_torn && self.write_whole(b"\n").is_ok() {
+            self.is_torn = false;
         }
-        let put = if self.torn { Err(0) } else { self.put(line) };
-        if let Err(written) = put {
-            self.torn |= written > 0;
+        let result = if self.is_torn { Err(0) } else { self.write_whole(line) };
+        if let Err(written) = result {
+            self.is_torn |= written > 0;
             self.unwritten.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn lines_lost_to_a_full_disk_are_counted_and_the_next_one_is_whole() {
         let unwritten = Unwritten::default();
-        let mut lines = Lines::new(Disk { left: 9, ..Disk::default() }, Arc::clone(&unwritten));
+        let mut lines = LineWriter::new(Disk { left: 9, ..Disk::default() }, Arc::clone(&unwritten));
         for line in ["first\n", "second\n", "third\n"] {
             lines.write_all(line.as_bytes()).unwrap();
         }

@@ -119,7 +119,7 @@ fn logged_values_are_removed_and_lines_are_capped() {
 
 #[test]
 fn log_lines_per_address_are_limited() {
-    let told = |ip: &str| (0..1_000).filter(|_| may_tell(ip.parse().unwrap())).count();
+    let told = |ip: &str| (0..1_000).filter(|_| may_log(ip.parse().unwrap())).count();
     let first = told("192.0.2.1");
     assert!((10..=20).contains(&first), "{first}");
     assert!(told("192.0.2.2") >= 10, "another address has its own share");

@@ -17,10 +17,10 @@ use crate::plugin::fetch::{FetchRequest, Scheme};
 pub(super) type Sender = SendRequest<Full<Bytes>>;
 
 /// Maximum idle connections per server and in total.
-const PER_PLACE: usize = 4;
-const OVER_ALL: usize = 256;
+const MAX_IDLE_PER_SERVER: usize = 4;
+const MAX_IDLE: usize = 256;
 /// Maximum idle time. Many servers close idle connections after a minute.
-const PATIENCE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The plugin and the server that it connects to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,18 +49,18 @@ pub(super) struct Idle {
 /// All idle connections.
 #[derive(Default)]
 pub(super) struct Pool {
-    places: Mutex<HashMap<Key, Vec<Idle>>>,
+    servers: Mutex<HashMap<Key, Vec<Idle>>>,
 }
 
 impl Pool {
     /// Takes the newest idle connection that is open and permitted. Drops those that are not.
     pub(super) fn take(&self, key: &Key, permits: impl Fn(IpAddr) -> bool) -> Option<Idle> {
-        let mut places = self.places.lock();
-        let waiting = places.get_mut(key)?;
-        waiting.retain(|idle| is_fresh(idle) && permits(idle.address));
-        let idle = waiting.pop();
-        if waiting.is_empty() {
-            places.remove(key);
+        let mut servers = self.servers.lock();
+        let idle_connections = servers.get_mut(key)?;
+        idle_connections.retain(|idle| is_fresh(idle) && permits(idle.address));
+        let idle = idle_connections.pop();
+        if idle_connections.is_empty() {
+            servers.remove(key);
         }
         idle
     }
@@ -70,23 +70,23 @@ impl Pool {
         if sender.is_closed() {
             return;
         }
-        let mut places = self.places.lock();
-        if places.values().map(Vec::len).sum::<usize>() >= OVER_ALL {
-            places.retain(|_, waiting| {
-                waiting.retain(is_fresh);
-                !waiting.is_empty()
+        let mut servers = self.servers.lock();
+        if servers.values().map(Vec::len).sum::<usize>() >= MAX_IDLE {
+            servers.retain(|_, idle_connections| {
+                idle_connections.retain(is_fresh);
+                !idle_connections.is_empty()
             });
-            if places.values().map(Vec::len).sum::<usize>() >= OVER_ALL {
+            if servers.values().map(Vec::len).sum::<usize>() >= MAX_IDLE {
                 return;
             }
         }
-        let waiting = places.entry(key).or_default();
-        if waiting.len() < PER_PLACE {
-            waiting.push(Idle { sender, address, since: Instant::now() });
+        let idle_connections = servers.entry(key).or_default();
+        if idle_connections.len() < MAX_IDLE_PER_SERVER {
+            idle_connections.push(Idle { sender, address, since: Instant::now() });
         }
     }
 }
 
 fn is_fresh(idle: &Idle) -> bool {
-    !idle.sender.is_closed() && idle.since.elapsed() < PATIENCE
+    !idle.sender.is_closed() && idle.since.elapsed() < IDLE_TIMEOUT
 }

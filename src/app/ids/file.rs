@@ -31,7 +31,7 @@ pub enum FileError {
          the node another node.number and remove the file",
         path.display()
     )]
-    Unfit {
+    InvalidContents {
         /// Path of the file.
         path: PathBuf,
         /// Contents of the file, shortened.
@@ -97,16 +97,16 @@ fn read(path: &Path) -> Result<Option<u64>, FileError> {
     };
     match text.trim_end().parse() {
         Ok(bound) => Ok(Some(bound)),
-        Err(_) => Err(FileError::Unfit { path: path.to_owned(), got: text.chars().take(40).collect() }),
+        Err(_) => Err(FileError::InvalidContents { path: path.to_owned(), got: text.chars().take(40).collect() }),
     }
 }
 
 fn replace(path: &Path, bound: u64) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    let temporary = path.with_extension("new");
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     writeln!(file, "{bound}")?;
     file.sync_all()?;
-    fs::rename(beside, path)
+    fs::rename(temporary, path)
 }
 
 impl IdStore for FileIds {

@@ -134,7 +134,7 @@ async fn ids_at_100_000_a_second_are_not_reused_after_restart() {
 async fn numbers_of_a_node_last_for_decades() {
     const MINUTES: u64 = 365 * 24 * 60;
     // A start over Redis takes one block and skips eight.
-    assert_eq!(SEQUENCE_END / ((1 + GROWTH) * SMALLEST) / MINUTES, 28, "years of a restart every minute");
+    assert_eq!(SEQUENCE_END / ((1 + GROWTH) * MIN_BLOCK) / MINUTES, 28, "years of a restart every minute");
     assert_eq!(SEQUENCE_END / 1_024 / 60 / MINUTES, 68, "years of 1 024 ids a second");
 }
 

@@ -52,7 +52,7 @@ struct Count {
 impl Test {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         let config = source.load()?.config.plugins;
-        let log = GuestLog::alone()?;
+        let log = GuestLog::install()?;
         if self.watch {
             return self.again_and_again(&config, &log);
         }

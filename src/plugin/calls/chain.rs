@@ -54,8 +54,8 @@ fn is_on(judgement: &Judgement) -> bool {
 }
 
 fn unjudged(plugin: &Arc<str>, failure: &Failure) -> Judgement {
-    let (reason, waits) = (format!("plugin {plugin}: {failure}"), failure.kind.is_everybodys());
-    Judgement::Unjudged(Unjudged { plugin: Arc::clone(plugin), reason, waits })
+    let (reason, is_general) = (format!("plugin {plugin}: {failure}"), failure.kind.is_everybodys());
+    Judgement::Unjudged(Unjudged { plugin: Arc::clone(plugin), reason, is_general })
 }
 
 /// Two versions serve, and each envelope goes to the version of its sender. The versions are chosen first, since a

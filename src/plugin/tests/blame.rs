@@ -31,8 +31,8 @@ async fn says(bench: &Bench, user: &str, action: &str) -> Judgement {
     bench.host.judge(&mut batch).await.remove(0)
 }
 
-fn is_unjudged(judgement: &Judgement, waits: bool) -> bool {
-    matches!(judgement, Judgement::Unjudged(unjudged) if unjudged.waits == waits)
+fn is_unjudged(judgement: &Judgement, is_general: bool) -> bool {
+    matches!(judgement, Judgement::Unjudged(unjudged) if unjudged.is_general == is_general)
 }
 
 #[tokio::test]
@@ -155,8 +155,8 @@ async fn missing_filter_or_open_circuit_leaves_unjudged_and_intakes_wait() {
     }
     assert!(is_unjudged(&says(&bench, "other", "chat").await, true));
     bench.delete("f.wasm").await;
-    let Judgement::Unjudged(Unjudged { plugin, reason, waits }) = says(&bench, "other", "chat").await else {
+    let Judgement::Unjudged(Unjudged { plugin, reason, is_general }) = says(&bench, "other", "chat").await else {
         panic!("it is judged")
     };
-    assert_eq!((&*plugin, reason.as_str(), waits), ("f", "plugin f: its file is missing or refused", true));
+    assert_eq!((&*plugin, reason.as_str(), is_general), ("f", "plugin f: its file is missing or refused", true));
 }

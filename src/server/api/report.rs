@@ -323,7 +323,7 @@ mod tests {
     async fn what_no_filter_could_judge_is_no_no() {
         let unjudged = || {
             let (plugin, reason) = ("word-filter".into(), "plugin word-filter: used up its CPU time".into());
-            ended(Fate::Unjudged(crate::node::Unjudged { plugin, reason, waits: false }))
+            ended(Fate::Unjudged(crate::node::Unjudged { plugin, reason, is_general: false }))
         };
         let answer = one(&unjudged());
         assert_eq!(answer.status(), 503);

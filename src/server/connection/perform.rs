@@ -88,7 +88,7 @@ impl Driver {
         let Some(form) = self.connection.form() else { return };
         let frame = protocol::encode(form, ServerFrame::Reply(&reply)).or_else(|error| {
             // The client chooses the key: it may be long, hold any bytes, and repeat at any rate.
-            if self.may_tell() {
+            if self.may_log() {
                 tracing::debug!(key = capped(&reply.key), %error, "reply does not fit a frame");
             }
             let message = format!("the reply does not fit a frame: {error}");
@@ -97,7 +97,7 @@ impl Driver {
         });
         match frame {
             Ok(frame) => drop::<bool>(self.connection.send(frame).await),
-            Err(error) if self.may_tell() => tracing::debug!(%error, "error reply does not fit a frame"),
+            Err(error) if self.may_log() => tracing::debug!(%error, "error reply does not fit a frame"),
             Err(_) => {}
         }
     }

@@ -147,7 +147,7 @@ impl Batch {
                     answered.unavailable = true;
                     continue;
                 }
-                Fate::Unjudged(unjudged) if unjudged.waits => {
+                Fate::Unjudged(unjudged) if unjudged.is_general => {
                     answered.paused.get_or_insert(unjudged.reason);
                     continue;
                 }

@@ -286,11 +286,11 @@ async fn rejected_record_is_settled_and_unknown_node_is_buried() {
     assert_eq!(bench.published(), [["good", "x", "y"]]);
 }
 
-fn unjudged(waits: bool) -> Judgement {
+fn unjudged(is_general: bool) -> Judgement {
     Judgement::Unjudged(Unjudged {
         plugin: "word-filter".into(),
         reason: "plugin word-filter: told to fail".into(),
-        waits,
+        is_general,
     })
 }
 
