@@ -6,13 +6,13 @@
 //! ids. [`source::Source`] reads the records of an intake. [`memory`] is the default of the first two and the reference
 //! for their contracts.
 
+pub mod dedup;
 pub mod ids;
 pub mod kafka;
 pub mod memory;
 pub mod record;
 pub mod redis;
 pub mod roster;
-pub mod seen;
 pub mod source;
 
 pub use crate::fate::Fate;

@@ -176,12 +176,12 @@ pub struct Publisher {
     pub cid: ConnectionId,
 }
 
-/// RecordIdentity of the intake record behind an envelope. It is the same on every redelivery of the record.
+/// Identity of the intake record behind an envelope. It is the same on every redelivery of the record.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordIdentity {
-    /// The ordered sequence of records (a partition or a stream).
-    pub line: Arc<str>,
-    /// Position of the record in that sequence.
+    /// The ordered sequence of records: a Kafka partition, a Redis stream or a Redis channel.
+    pub partition: Arc<str>,
+    /// Position of the record in the partition.
     pub offset: u64,
     /// Index of the message within the record.
     pub index: u32,

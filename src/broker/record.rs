@@ -41,7 +41,7 @@ pub struct RecordOrigin {
 /// Numbers the records of one origin.
 #[derive(Debug)]
 pub struct Numbering {
-    /// RecordOrigin of the records.
+    /// Origin of the records.
     pub origin: RecordOrigin,
     next: AtomicU64,
 }

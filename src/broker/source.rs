@@ -18,7 +18,7 @@ pub struct Record {
     /// Payload of the record.
     pub payload: Bytes,
     /// Position of the record. A redelivered record has the same position.
-    pub place: RecordPosition,
+    pub position: RecordPosition,
     /// Number of earlier deliveries that were not completed. 0 if the engine does not count them.
     pub tries: u32,
 }
@@ -27,8 +27,8 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RecordPosition {
     /// Name of an ordered sequence of records: the topic and, if it has partitions, the partition.
-    pub line: Arc<str>,
-    /// Offset in the line, which increases along it. `None` if the record cannot be read again.
+    pub partition: Arc<str>,
+    /// Offset in the partition, which increases along it. `None` if the record cannot be read again.
     pub offset: Option<u64>,
 }
 
@@ -55,9 +55,9 @@ impl Delay {
     }
 }
 
-/// A reader with a position in a line of records.
+/// A reader with a position in a partition.
 ///
-/// Guarantee: records of one line arrive in order. If the engine keeps a position, every record that was not completed
+/// Guarantee: records of one partition arrive in order. If the engine keeps a position, every record that was not completed
 /// is redelivered to this reader or to another member of its group.
 pub trait Source: Send {
     /// Waits for records and returns at least one, in order. Must not be called again before the previous records are
@@ -73,9 +73,9 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// [`Unavailable`]: the ownership cannot be determined now.
-    fn still<'a>(
+    fn still_owns<'a>(
         &'a mut self,
-        _places: &'a [RecordPosition],
+        _positions: &'a [RecordPosition],
         _tried: bool,
     ) -> BoxFuture<'a, Result<bool, Unavailable>> {
         ready(Ok(true)).boxed()
@@ -85,26 +85,26 @@ pub trait Source: Send {
     ///
     /// # Errors
     /// [`Unavailable`]: the records may be redelivered with the same positions.
-    fn settle<'a>(&'a mut self, places: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>>;
+    fn complete<'a>(&'a mut self, positions: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>>;
 
     /// Writes a record that can never be accepted to the dead letters, with the reason and its position. The record
     /// must still be completed.
     ///
     /// # Errors
     /// [`Unavailable`]: the dead letter was not written.
-    fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>>;
+    fn dead_letter<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>>;
 
     /// Keeps this reader alive for the engine. Called every few seconds while the last records wait to be accepted.
-    fn keep(&mut self) -> BoxFuture<'_, ()> {
+    fn keep_alive(&mut self) -> BoxFuture<'_, ()> {
         ready(()).boxed()
     }
 
     /// Tells why the current records wait. `None` means that they no longer do.
-    fn delayed(&mut self, _by: Option<Delay>) {}
+    fn set_delay(&mut self, _delay: Option<Delay>) {}
 
     /// Tells that a drain gave up this many of the current records. A source whose engine does not redeliver counts them as
     /// lost.
-    fn abandon(&mut self, _records: usize, _by: Delay) {}
+    fn abandon(&mut self, _records: usize, _delay: Delay) {}
 
     /// Number of records that wait behind the taken ones, by the engine's latest report.
     fn lag(&self) -> Option<u64> {

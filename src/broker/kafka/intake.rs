@@ -128,9 +128,9 @@ impl KafkaSource {
         self.taken.iter().map(|read| read.record.clone()).collect()
     }
 
-    async fn commit(&mut self, places: &[RecordPosition]) -> Result<(), Unavailable> {
+    async fn commit(&mut self, positions: &[RecordPosition]) -> Result<(), Unavailable> {
         let consumer = self.consumer.clone().ok_or_else(|| unavailable("closed"))?;
-        let settled = self.taken.extract_if(.., |read| places.contains(&read.record.place));
+        let settled = self.taken.extract_if(.., |read| positions.contains(&read.record.position));
         let spots: Vec<Spot> = settled.map(|read| read.spot).collect();
         let offsets = self.shared.lines.offsets_after(&self.topic, &self.shared.metadata(), &spots);
         let shared = Arc::clone(&self.shared);
@@ -141,7 +141,7 @@ impl KafkaSource {
                 shared.lines.committed(&offsets);
             }
             // The records were accepted in any case: if this commit failed, the next one includes them.
-            shared.lines.settle(&spots);
+            shared.lines.complete(&spots);
             done
         });
         match timeout(COMMIT, commit).await {
@@ -150,8 +150,8 @@ impl KafkaSource {
         }
     }
 
-    async fn write_dead(&mut self, record: &Record, reason: &str) -> Result<(), Unavailable> {
-        let read = self.taken.iter().find(|read| read.record.place == record.place);
+    async fn write_dead_letter(&mut self, record: &Record, reason: &str) -> Result<(), Unavailable> {
+        let read = self.taken.iter().find(|read| read.record.position == record.position);
         let (Some(read), Some(dead)) = (read, &mut self.dead) else {
             // The partition belongs to another member, which reads the record and dead-letters it.
             return Ok(());
@@ -182,12 +182,12 @@ impl Source for KafkaSource {
         self.next().boxed()
     }
 
-    fn settle<'a>(&'a mut self, places: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
-        self.commit(places).boxed()
+    fn complete<'a>(&'a mut self, positions: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.commit(positions).boxed()
     }
 
-    fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
-        self.write_dead(record, reason).boxed()
+    fn dead_letter<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.write_dead_letter(record, reason).boxed()
     }
 
     fn lag(&self) -> Option<u64> {

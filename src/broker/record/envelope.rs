@@ -62,8 +62,8 @@ pub fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
         put_names(out, nodes.iter().map(NodeId::as_str));
     }
     key.iter().for_each(|key| put_text(out, key));
-    if let Some(RecordIdentity { line, offset, index }) = identity {
-        put_text(out, line);
+    if let Some(RecordIdentity { partition, offset, index }) = identity {
+        put_text(out, partition);
         put_number(out, *offset);
         put_number(out, u64::from(*index));
     }
@@ -101,7 +101,9 @@ pub(super) fn read_envelope(reader: &mut Reader<'_>, target: &Target) -> Result<
     let nodes = has(NODES).then(|| names(reader)).transpose()?.unwrap_or_default();
     let key = has(KEY).then(|| reader.text().map(Into::into)).transpose()?;
     let identity = has(IDENTITY)
-        .then(|| Ok(RecordIdentity { line: reader.text()?.into(), offset: reader.number()?, index: small(reader)? }))
+        .then(|| {
+            Ok(RecordIdentity { partition: reader.text()?.into(), offset: reader.number()?, index: small(reader)? })
+        })
         .transpose()?;
     let history = match (has(NO_HISTORY), has(TTL)) {
         (true, _) => History::No,

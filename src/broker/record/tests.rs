@@ -57,7 +57,7 @@ prop_compose! {
             id, sent_at, message: Arc::new(message), target: Target::Everyone, no_echo,
             from: from.map(|(uid, cid)| Publisher { uid, cid }), back_end: None, origin, hops, nodes: nodes.into(),
             key: key.map(Into::into), history, receipts,
-            identity: identity.map(|(line, offset, index)| RecordIdentity { line: line.into(), offset, index }),
+            identity: identity.map(|(name, offset, index)| RecordIdentity { partition: name.into(), offset, index }),
         }
     }
 }

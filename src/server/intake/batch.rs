@@ -212,8 +212,8 @@ impl Batch {
     }
 
     /// Places of its records.
-    pub(super) fn places(&self) -> Vec<RecordPosition> {
-        self.entries.iter().map(|entry| entry.record.place.clone()).collect()
+    pub(super) fn positions(&self) -> Vec<RecordPosition> {
+        self.entries.iter().map(|entry| entry.record.position.clone()).collect()
     }
 }
 
@@ -229,8 +229,8 @@ fn read(record: &Record, limits: &PushLimits, intake: &Arc<str>) -> Result<Vec<P
         }
     }
     let publication = |(index, push): (usize, push::Push)| {
-        let identity = record.place.offset.map(|offset| RecordIdentity {
-            line: record.place.line.clone(),
+        let identity = record.position.offset.map(|offset| RecordIdentity {
+            partition: record.position.partition.clone(),
             offset,
             index: u32::try_from(index).unwrap_or(u32::MAX),
         });

@@ -101,7 +101,7 @@ impl Line {
                 self.source.abandon(left, self.delay.unwrap_or(Delay::Engine));
                 return;
             }
-            self.delayed(None);
+            self.set_delay(None);
         }
     }
 
@@ -112,7 +112,7 @@ impl Line {
             if *self.stop.borrow() == Stop::Leave {
                 return false;
             }
-            let are_ours = self.source.still(&batch.places(), tried).await;
+            let are_ours = self.source.still_owns(&batch.positions(), tried).await;
             match are_ours {
                 Ok(true) => {}
                 // The next reader of these records is further ahead, so publishing them now would break the order.
@@ -150,34 +150,34 @@ impl Line {
             }
             open = batch.open(limits, &self.name);
         }
-        if !self.bury(batch).await {
+        if !self.dead_letter(batch).await {
             return false;
         }
         // Records that are not completed are redelivered with the same identity, so a failure needs no retry.
-        if let Err(unavailable) = self.source.settle(&batch.places()).await {
+        if let Err(unavailable) = self.source.complete(&batch.positions()).await {
             self.ails(&unavailable);
         }
         true
     }
 
     /// Writes the dead letters of the batch; `false` if a drain came first.
-    async fn bury(&mut self, batch: &Batch) -> bool {
+    async fn dead_letter(&mut self, batch: &Batch) -> bool {
         let mut first = None;
         for entry in &batch.entries {
             let Some(poison) = &entry.poison else { continue };
             let mut patience = Patience::new(WAITS);
-            while let Err(unavailable) = self.source.bury(&entry.record, &poison.reason).await {
+            while let Err(unavailable) = self.source.dead_letter(&entry.record, &poison.reason).await {
                 self.ails(&unavailable);
                 if !self.wait(&mut patience, Delay::Engine, "a dead letter cannot be written").await {
                     return false;
                 }
             }
             self.meters.buried(poison.why);
-            first.get_or_insert((&entry.record.place, poison));
+            first.get_or_insert((&entry.record.position, poison));
         }
-        if let Some((place, poison)) = first {
+        if let Some((position, poison)) = first {
             let count = batch.entries.iter().filter(|entry| entry.poison.is_some()).count();
-            let (line, offset, reason) = (&*place.line, place.offset, without_value(&poison.reason));
+            let (line, offset, reason) = (&*position.partition, position.offset, without_value(&poison.reason));
             tracing::warn!(
                 intake = &*self.name,
                 count,
@@ -193,7 +193,7 @@ impl Line {
     /// Waits before a retry; `false` if the node drains and the retries are used up.
     async fn wait(&mut self, patience: &mut Patience, delay: Delay, why: &str) -> bool {
         tracing::debug!(intake = &*self.name, why, "records wait for a retry");
-        self.delayed(Some(delay));
+        self.set_delay(Some(delay));
         if *self.stop.borrow() != Stop::No {
             patience.last_tries += 1;
             if patience.last_tries > LAST_TRIES {
@@ -202,7 +202,7 @@ impl Line {
         }
         if patience.kept.elapsed() >= KEEP {
             patience.kept = Instant::now();
-            self.source.keep().await;
+            self.source.keep_alive().await;
         }
         tokio::select! {
             () = stopped(&mut self.stop, Stop::Leave) => false,
@@ -210,10 +210,10 @@ impl Line {
         }
     }
 
-    fn delayed(&mut self, by: Option<Delay>) {
+    fn set_delay(&mut self, by: Option<Delay>) {
         if self.delay != by {
             self.delay = by;
-            self.source.delayed(by);
+            self.source.set_delay(by);
         }
     }
 

@@ -36,7 +36,7 @@ enum Asked {
 /// Scripted behaviour of the source.
 #[derive(Default)]
 struct Script {
-    /// Number of `bury` calls that fail.
+    /// Number of `dead_letter` calls that fail.
     unburied: u32,
     /// Records now owned by another reader.
     lost: Vec<u64>,
@@ -72,9 +72,14 @@ impl Source for Scripted {
         .boxed()
     }
 
-    fn still<'a>(&'a mut self, places: &'a [RecordPosition], tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
+    fn still_owns<'a>(
+        &'a mut self,
+        positions: &'a [RecordPosition],
+        tried: bool,
+    ) -> BoxFuture<'a, Result<bool, Unavailable>> {
         let script = self.script.lock();
-        let is_lost = places.iter().any(|place| place.offset.is_some_and(|offset| script.lost.contains(&offset)));
+        let is_lost =
+            positions.iter().any(|position| position.offset.is_some_and(|offset| script.lost.contains(&offset)));
         drop(script);
         if is_lost {
             self.tell(Asked::Lost { tried });
@@ -82,23 +87,23 @@ impl Source for Scripted {
         std::future::ready(Ok(!is_lost)).boxed()
     }
 
-    fn settle<'a>(&'a mut self, places: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
-        self.tell(Asked::Settled(places.iter().map(|place| place.offset.unwrap_or_default()).collect()));
+    fn complete<'a>(&'a mut self, positions: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
+        self.tell(Asked::Settled(positions.iter().map(|position| position.offset.unwrap_or_default()).collect()));
         std::future::ready(Ok(())).boxed()
     }
 
-    fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn dead_letter<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
         let mut script = self.script.lock();
         if script.unburied > 0 {
             script.unburied -= 1;
             return std::future::ready(Err(away())).boxed();
         }
         drop(script);
-        self.tell(Asked::Buried(record.place.offset.unwrap_or_default(), reason.to_owned()));
+        self.tell(Asked::Buried(record.position.offset.unwrap_or_default(), reason.to_owned()));
         std::future::ready(Ok(())).boxed()
     }
 
-    fn keep(&mut self) -> BoxFuture<'_, ()> {
+    fn keep_alive(&mut self) -> BoxFuture<'_, ()> {
         self.tell(Asked::Kept);
         std::future::ready(()).boxed()
     }
@@ -189,7 +194,11 @@ impl Bench {
 }
 
 fn record(offset: u64, payload: impl Into<Bytes>) -> Record {
-    Record { payload: payload.into(), place: RecordPosition { line: "chat/0".into(), offset: Some(offset) }, tries: 0 }
+    Record {
+        payload: payload.into(),
+        position: RecordPosition { partition: "chat/0".into(), offset: Some(offset) },
+        tries: 0,
+    }
 }
 
 /// An envelope for one user, with one message per action.
@@ -209,7 +218,7 @@ async fn taken_records_are_published_as_one_batch_then_settled() {
     assert_eq!(batch.iter().map(|e| e.message.action.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
     let identities: Vec<_> = batch.iter().map(|e| e.identity.as_ref().unwrap()).collect();
     assert_eq!(identities.iter().map(|i| (i.offset, i.index)).collect::<Vec<_>>(), [(7, 0), (7, 1), (8, 0)]);
-    assert!(identities.iter().all(|i| &*i.line == "chat/0"));
+    assert!(identities.iter().all(|i| &*i.partition == "chat/0"));
     assert!(batch.iter().all(|e| e.origin == crate::message::Origin::Broker && !e.receipts));
 }
 

@@ -16,8 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::super::address::{HEADER, Say, To};
 use super::super::tail::Tail;
 use super::Shared;
+use crate::broker::dedup::{Arrival, Deduplicator};
 use crate::broker::record::{self, Body, BusRecord, Delivered, RecordOrigin};
-use crate::broker::seen::{Seen, Sight};
 use crate::message::{Envelope, Receipt};
 use crate::telemetry::names;
 
@@ -31,7 +31,7 @@ const TELL_LOSS: Duration = Duration::from_secs(1);
 pub(super) struct Reader {
     shared: Arc<Shared>,
     tail: Tail,
-    seen: Seen,
+    dedup: Deduplicator,
     batch: Batched,
     /// Records skipped and opened since the last update of the counters.
     skipped: u64,
@@ -51,8 +51,8 @@ struct Batched {
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, tail: Tail) -> Self {
-        let (seen, batch) = (Seen::default(), Batched::default());
-        Self { shared, tail, seen, batch, skipped: 0, opened: 0, has_lost: false, told_loss: None }
+        let (dedup, batch) = (Deduplicator::default(), Batched::default());
+        Self { shared, tail, dedup, batch, skipped: 0, opened: 0, has_lost: false, told_loss: None }
     }
 
     pub(super) async fn run(mut self, mut closing: watch::Receiver<bool>) {
@@ -139,7 +139,7 @@ impl Reader {
             }
         };
         let lane = message.partition().unsigned_abs();
-        if self.seen.record(origin, lane, sequence) == Sight::Again {
+        if self.dedup.record(origin, lane, sequence) == Arrival::Duplicate {
             counter!(names::BUS_COPIES, "engine" => "kafka").increment(1);
             return;
         }
@@ -155,7 +155,7 @@ impl Reader {
 
     fn gather(&mut self, origin: RecordOrigin, envelope: Envelope) {
         let is_for_this_node = envelope.nodes.is_empty() || envelope.nodes.contains(&self.shared.options.node);
-        if is_for_this_node && self.seen.is_first(&envelope) {
+        if is_for_this_node && self.dedup.is_first(&envelope) {
             self.batch.publishers.push(envelope.receipts.then_some(origin));
             self.batch.envelopes.push(envelope);
         } else if envelope.receipts {

@@ -142,8 +142,8 @@ mod tests {
             .insert(Header { key: "trace", value: Some("7") })
             .insert(Header { key: "skylark.reason", value: Some("an older one") });
         let around = Around { key: Some(Bytes::from_static(b"1074")), headers: Some(trace), timestamp: Some(17) };
-        let place = RecordPosition { line: Arc::from("a line"), offset: Some(9) };
-        let record = Record { payload: Bytes::from_static(b"junk!"), place, tries: 0 };
+        let position = RecordPosition { partition: Arc::from("a partition"), offset: Some(9) };
+        let record = Record { payload: Bytes::from_static(b"junk!"), position, tries: 0 };
         let read = Read { record, spot: Spot { partition: 3, offset: 9, reading: 1 }, around };
         let own = |name: &str, value: &str| (format!("skylark.{name}"), value.to_owned());
         let mut whole = vec![("trace".to_owned(), "7".to_owned())];

@@ -69,7 +69,7 @@ struct Line {
 #[derive(Default)]
 pub(super) struct Lines {
     inner: Mutex<Inner>,
-    settled: Condvar,
+    completed: Condvar,
 }
 
 #[derive(Default)]
@@ -110,7 +110,7 @@ impl Lines {
         let is_busy = |inner: &mut Inner| {
             partitions.iter().filter_map(|partition| inner.lines.get(partition)).any(Line::is_in_hand)
         };
-        self.settled.wait_while_until(&mut inner, is_busy, until);
+        self.completed.wait_while_until(&mut inner, is_busy, until);
         for partition in partitions {
             inner.lines.remove(partition);
         }
@@ -147,7 +147,7 @@ impl Lines {
             line.begin_again(0, *readings);
             line.start = Start::Beginning;
         }
-        self.settled.notify_all();
+        self.completed.notify_all();
     }
 
     /// Restarts a partition at its beginning, because the group's commit is of another topic.
@@ -228,14 +228,14 @@ impl Lines {
         }
     }
 
-    pub(super) fn settle(&self, spots: &[Spot]) {
+    pub(super) fn complete(&self, spots: &[Spot]) {
         let mut inner = self.inner.lock();
         for spot in spots {
             if let Some(line) = inner.lines.get_mut(&spot.partition).filter(|line| line.holds(*spot)) {
                 line.open.remove(&spot.offset);
             }
         }
-        self.settled.notify_all();
+        self.completed.notify_all();
     }
 }
 
@@ -295,7 +295,7 @@ mod tests {
     fn commit(lines: &Lines, spots: &[Spot]) -> Vec<(i32, Offset)> {
         let next = next(lines, spots);
         lines.committed(&lines.offsets_after("t", "", spots));
-        lines.settle(spots);
+        lines.complete(spots);
         next
     }
 
@@ -304,7 +304,7 @@ mod tests {
         let lines = lines(&[0, 1]);
         assert_eq!(commit(&lines, &[spot(0, 6)]), [], "5 is open");
         assert_eq!(next(&lines, &[spot(0, 5), spot(1, 5)]), [(0, Offset::Offset(7)), (1, Offset::Offset(6))]);
-        lines.settle(&[spot(0, 5)]);
+        lines.complete(&[spot(0, 5)]);
         assert_eq!(commit(&lines, &[spot(0, 7)]), [(0, Offset::Offset(8))]);
         assert_eq!(next(&lines, &[]), [], "nothing new");
     }
@@ -330,7 +330,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!(next(&lines, &[spot(0, 5)]).first().map(|(partition, _)| *partition), Some(0));
-        lines.settle(&[spot(0, 5)]);
+        lines.complete(&[spot(0, 5)]);
         leaving.join().unwrap();
         assert!(lines.note(0, 8, false).is_none());
     }
@@ -347,7 +347,7 @@ mod tests {
         // The record at 8 belonged to the truncated log; the present one is another record.
         assert!(!lines.holds(spot(0, 8)) && !lines.take(spot(0, 8)));
         (3..9).for_each(|offset| assert!(lines.note(0, offset, false).is_some_and(|noted| !noted.went_back)));
-        lines.settle(&[spot(0, 8)]);
+        lines.complete(&[spot(0, 8)]);
         let reading = again.spot.reading;
         let all: Vec<Spot> = (2..9).map(|offset| Spot { partition: 0, offset, reading }).collect();
         assert_eq!(next(&lines, &all[..6]), [(0, Offset::Offset(8))], "the old record settled nothing of the new log");

@@ -324,8 +324,8 @@ impl Poll {
             let cluster = self.cluster.as_deref().unwrap_or_default();
             line(cluster, (&self.topic, &id), spot.partition, epoch)
         });
-        let place = RecordPosition { line: Arc::clone(line), offset: u64::try_from(spot.offset).ok() };
-        Read { record: Record { payload, place, tries: 0 }, spot, around }
+        let position = RecordPosition { partition: Arc::clone(line), offset: u64::try_from(spot.offset).ok() };
+        Read { record: Record { payload, position, tries: 0 }, spot, around }
     }
 
     /// Waits until the intake takes the records. After [`PATIENCE`] it pauses the partitions and continues to serve the

@@ -12,8 +12,8 @@ use super::super::names::{Channel, Names};
 use super::outbox::put_publish;
 use super::publisher::{Answers, Job, Publisher};
 use super::receipts::Waiters;
+use crate::broker::dedup::{Arrival, Deduplicator};
 use crate::broker::record::{self, Body, Delivered, Numbering, RecordError};
-use crate::broker::seen::{Seen, Sight};
 use crate::broker::{Batch, Deliver};
 use crate::id::NodeId;
 use crate::message::Envelope;
@@ -32,7 +32,7 @@ pub(super) struct Inbox {
     receiver: Arc<dyn Deliver>,
     waiters: Arc<Waiters>,
     publisher: Publisher,
-    seen: Seen,
+    dedup: Deduplicator,
     batch: Vec<Envelope>,
     /// Index of each envelope in the batch that needs a receipt, with the number of the waiting node.
     receipts: Vec<(usize, u16)>,
@@ -41,7 +41,7 @@ pub(super) struct Inbox {
 
 struct Meters {
     gaps: Counter,
-    again: Counter,
+    duplicates: Counter,
     unreadable: Counter,
 }
 
@@ -55,11 +55,11 @@ impl Inbox {
     ) -> Self {
         let meters = Meters {
             gaps: counter!(telemetry::names::BUS_GAPS, "engine" => "redis"),
-            again: counter!(telemetry::names::BUS_COPIES, "engine" => "redis"),
+            duplicates: counter!(telemetry::names::BUS_COPIES, "engine" => "redis"),
             unreadable: counter!(telemetry::names::BUS_UNREADABLE, "engine" => "redis"),
         };
-        let (seen, batch, receipts) = (Seen::default(), Vec::new(), Vec::new());
-        Self { me, numbering, names, receiver, waiters, publisher, seen, batch, receipts, meters }
+        let (dedup, batch, receipts) = (Deduplicator::default(), Vec::new(), Vec::new());
+        Self { me, numbering, names, receiver, waiters, publisher, dedup, batch, receipts, meters }
     }
 
     /// Takes a record. Delivers earlier envelopes first if the record is a cluster message.
@@ -68,8 +68,8 @@ impl Inbox {
             Ok(record) => record,
             Err(error) => return self.cannot_read(&error),
         };
-        if self.seen.record(record.origin, LANE, record.sequence) == Sight::Again {
-            return self.meters.again.increment(1);
+        if self.dedup.record(record.origin, LANE, record.sequence) == Arrival::Duplicate {
+            return self.meters.duplicates.increment(1);
         }
         match record.body {
             Body::Envelopes(envelopes) => {
@@ -132,8 +132,8 @@ impl Inbox {
         if !is_for_this_node {
             return;
         }
-        if !self.seen.is_first(&envelope) {
-            return self.meters.again.increment(1);
+        if !self.dedup.is_first(&envelope) {
+            return self.meters.duplicates.increment(1);
         }
         if envelope.receipts {
             self.receipts.push((self.batch.len(), from));

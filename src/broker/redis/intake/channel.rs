@@ -60,7 +60,7 @@ pub struct Channel {
     keeper: Option<JoinHandle<()>>,
     topic: Arc<str>,
     /// Unique per process run. A record that is published again because the bus did not answer keeps its identity.
-    line: Arc<str>,
+    partition: Arc<str>,
     given: u64,
     /// Lease term in which the last returned records arrived.
     term: u64,
@@ -140,7 +140,7 @@ impl Channel {
             shared,
             keeper: Some(tokio::spawn(vitals.run(format!("intake lease {topic}"), keeper.run()))),
             topic: topic.as_str().into(),
-            line: format!("{topic} {life:016x}").into(),
+            partition: format!("{topic} {life:016x}").into(),
             given: 0,
             term: 0,
             dead,
@@ -211,8 +211,8 @@ impl Channel {
             bytes += payload.len();
             if *term == current {
                 self.given += 1;
-                let place = RecordPosition { line: Arc::clone(&self.line), offset: Some(self.given) };
-                records.push(Record { payload: payload.clone(), place, tries: 0 });
+                let position = RecordPosition { partition: Arc::clone(&self.partition), offset: Some(self.given) };
+                records.push(Record { payload: payload.clone(), position, tries: 0 });
             } else {
                 lost += 1;
             }
@@ -263,22 +263,26 @@ impl Source for Channel {
         self.next().boxed()
     }
 
-    fn still<'a>(&'a mut self, places: &'a [RecordPosition], tried: bool) -> BoxFuture<'a, Result<bool, Unavailable>> {
-        self.is_mine(places.len() as u64, tried).boxed()
+    fn still_owns<'a>(
+        &'a mut self,
+        positions: &'a [RecordPosition],
+        tried: bool,
+    ) -> BoxFuture<'a, Result<bool, Unavailable>> {
+        self.is_mine(positions.len() as u64, tried).boxed()
     }
 
-    fn settle<'a>(&'a mut self, places: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn complete<'a>(&'a mut self, positions: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
         if !self.shared.tenure.lock().is_sure() {
-            self.doubtful.increment(places.len() as u64);
+            self.doubtful.increment(positions.len() as u64);
         }
         std::future::ready(Ok(())).boxed()
     }
 
-    fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn dead_letter<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
         self.dead.add(record, &self.topic, reason, &[]).boxed()
     }
 
-    fn delayed(&mut self, by: Option<Delay>) {
+    fn set_delay(&mut self, by: Option<Delay>) {
         *self.shared.delay.lock() = by;
     }
 

@@ -70,9 +70,9 @@ pub struct Stream {
     odd: Vec<Id>,
     lag: Option<u64>,
     lives: Lives,
-    /// Incarnation of the stream that is read. Its number is part of the line.
+    /// Incarnation of the stream that is read. Its number is part of the partition name.
     life: Life,
-    line: Arc<str>,
+    partition: Arc<str>,
     /// Fields beside the envelopes of the last records.
     beside: AHashMap<Id, Fields>,
     dead: DeadLetters,
@@ -97,7 +97,7 @@ impl Stream {
             lag: None,
             lives,
             life: Life::default(),
-            line: Arc::from(""),
+            partition: Arc::from(""),
             beside: AHashMap::new(),
             dead,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
@@ -180,7 +180,7 @@ impl Stream {
         }
         let (server, StreamSettings { topic, group, .. }) = (self.client.address(), &self.settings);
         let number = &self.life.number;
-        self.line = format!("redis-stream {server}/{} {topic} {number}", self.client.database()).into();
+        self.partition = format!("redis-stream {server}/{} {topic} {number}", self.client.database()).into();
         self.own = Some(Id::ZERO);
         if !before.number.is_empty() {
             tracing::warn!(stream = topic, group, life = number, "stream was recreated; its ids restart");
@@ -265,19 +265,19 @@ impl Stream {
                 self.odd.push(id);
             }
             let tries = counts.get(&id).map_or(0, |count| count.saturating_sub(1));
-            let place = RecordPosition { line: Arc::clone(&self.line), offset };
-            records.push(Record { payload: payload.unwrap_or_default(), place, tries });
+            let position = RecordPosition { partition: Arc::clone(&self.partition), offset };
+            records.push(Record { payload: payload.unwrap_or_default(), position, tries });
         }
         records
     }
 
-    async fn acknowledge(&mut self, places: &[RecordPosition]) -> Result<(), Unavailable> {
+    async fn acknowledge(&mut self, positions: &[RecordPosition]) -> Result<(), Unavailable> {
         let mut odd = self.odd.iter().copied();
-        let ids: Vec<String> = places
+        let ids: Vec<String> = positions
             .iter()
-            .map(|place| (place, place.offset.map(Id::unpack).or_else(|| odd.next()).unwrap_or(Id::ZERO)))
+            .map(|position| (position, position.offset.map(Id::unpack).or_else(|| odd.next()).unwrap_or(Id::ZERO)))
             // Records of an earlier incarnation are skipped, because the same id is another record now.
-            .filter(|(place, _)| place.line == self.line)
+            .filter(|(position, _)| position.partition == self.partition)
             .map(|(_, id)| id.to_string())
             .collect();
         let left = odd.count();
@@ -386,29 +386,29 @@ impl Source for Stream {
         self.next().boxed()
     }
 
-    fn settle<'a>(&'a mut self, places: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn complete<'a>(&'a mut self, positions: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
         async {
-            if self.connection.is_some() && self.acknowledge(places).await.is_ok() {
+            if self.connection.is_some() && self.acknowledge(positions).await.is_ok() {
                 return Ok(());
             }
             // The connection may have broken while the intake waited for the bus.
             self.connection = None;
             self.join().await?;
-            self.acknowledge(places).await
+            self.acknowledge(positions).await
         }
         .boxed()
     }
 
-    fn bury<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
+    fn dead_letter<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
         async move {
-            let id = record.place.offset.map(Id::unpack).or(self.odd.first().copied()).unwrap_or(Id::ZERO);
+            let id = record.position.offset.map(Id::unpack).or(self.odd.first().copied()).unwrap_or(Id::ZERO);
             let (origin, beside) = (format!("{} {id}", self.settings.topic), self.beside.get(&id));
             self.dead.add(record, &origin, reason, beside.map_or(&[], Vec::as_slice)).await
         }
         .boxed()
     }
 
-    fn keep(&mut self) -> BoxFuture<'_, ()> {
+    fn keep_alive(&mut self) -> BoxFuture<'_, ()> {
         async {
             if let Err(error) = self.hold().await {
                 tracing::debug!(%error, "idle time of pending records was not reset");

@@ -188,7 +188,7 @@ pub async fn an_identity_arrives_once<B: Bus>() {
     for sender in [&seats[0], &seats[1]] {
         let batch = (0..5_u64).map(|offset| {
             let mut envelope = envelope(user("a"), &offset.to_string());
-            envelope.identity = Some(RecordIdentity { line: "chat-0".into(), offset, index: 0 });
+            envelope.identity = Some(RecordIdentity { partition: "chat-0".into(), offset, index: 0 });
             envelope
         });
         assert!(sender.publish_all(batch.collect()).await.iter().all(is_accepted));

@@ -98,8 +98,8 @@ async fn a_topic_that_an_intake_can_read_has_no_fault_whoever_reads_it_already()
     let mut source = KafkaSource::join(&kafka().link("n1"), &topic, &group, "kafka test", &Vitals::default()).unwrap();
     kafka().send(&topic, "k", &["before"]).await;
     let taken = within("a record", source.take()).await.unwrap();
-    let places: Vec<_> = taken.iter().map(|record| record.place.clone()).collect();
-    source.settle(&places).await.unwrap();
+    let positions: Vec<_> = taken.iter().map(|record| record.position.clone()).collect();
+    source.complete(&positions).await.unwrap();
     assert_eq!(intake(plain(), &topic, &group).await, [""; 0]);
     kafka().send(&topic, "k", &["after"]).await;
     let taken = within("a record", source.take()).await.unwrap();

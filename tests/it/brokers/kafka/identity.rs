@@ -24,8 +24,8 @@ async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
     let take = async {
         while all.len() < count {
             let Ok(records) = source.take().await else { continue };
-            let places: Vec<RecordPosition> = records.iter().map(|record| record.place.clone()).collect();
-            if let Err(fault) = source.settle(&places).await {
+            let positions: Vec<RecordPosition> = records.iter().map(|record| record.position.clone()).collect();
+            if let Err(fault) = source.complete(&positions).await {
                 eprintln!("{fault}");
             }
             all.extend(records);
@@ -65,8 +65,11 @@ async fn topic_created_anew_is_read_from_its_beginning_as_another_topic() {
     for (before, after) in [(10, 5), (4, 4), (3, 8)] {
         let (topic, mut source, old, new) = made_anew(before, after).await;
         for (old, new) in old.iter().zip(&new) {
-            assert_eq!(old.place.offset, new.place.offset);
-            assert_ne!(old.place.line, new.place.line, "a record of one topic is no copy of the other's");
+            assert_eq!(old.position.offset, new.position.offset);
+            assert_ne!(
+                old.position.partition, new.position.partition,
+                "a record of one topic is no copy of the other's"
+            );
         }
         let committed = kafka().committed(&topic, &topic, 0).await;
         assert_eq!(committed.map(|(offset, _)| offset), Some(after as i64), "{before} before");
@@ -110,7 +113,7 @@ async fn offset_that_an_operator_reset_is_followed() {
     let mut source = join(&topic);
     let again = drain(&mut source, 3).await;
     assert_eq!(texts(&again), payloads("m", 5)[2..]);
-    assert_eq!(again[0].place, first[2].place, "the same record has the same place");
+    assert_eq!(again[0].position, first[2].position, "the same record has the same place");
     assert_eq!(kafka().committed(&topic, &topic, 0).await.map(|(offset, _)| offset), Some(5));
     within("the end", source.close()).await;
 }

@@ -15,8 +15,8 @@ fn texts(records: &[Record]) -> Vec<String> {
     records.iter().map(|record| String::from_utf8_lossy(&record.payload).into_owned()).collect()
 }
 
-fn places(records: &[Record]) -> Vec<RecordPosition> {
-    records.iter().map(|record| record.place.clone()).collect()
+fn positions(records: &[Record]) -> Vec<RecordPosition> {
+    records.iter().map(|record| record.position.clone()).collect()
 }
 
 /// Takes and settles records until `count` have arrived.
@@ -24,21 +24,21 @@ async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
     let mut all = Vec::new();
     while all.len() < count {
         let records = within("records", source.take()).await.unwrap();
-        source.settle(&places(&records)).await.unwrap();
+        source.complete(&positions(&records)).await.unwrap();
         all.extend(records);
     }
     all
 }
 
 /// Takes so many records, buries each that says "bad", and settles them all.
-async fn bury_bad(source: &mut KafkaSource, count: usize) {
+async fn dead_letter_bad(source: &mut KafkaSource, count: usize) {
     let mut taken = 0;
     while taken < count {
         let records = within("records", source.take()).await.unwrap();
         for record in records.iter().filter(|record| *record.payload == *b"bad") {
-            source.bury(record, "not an envelope").await.unwrap();
+            source.dead_letter(record, "not an envelope").await.unwrap();
         }
-        source.settle(&places(&records)).await.unwrap();
+        source.complete(&positions(&records)).await.unwrap();
         taken += records.len();
     }
 }
@@ -57,13 +57,14 @@ async fn records_come_in_order_and_what_is_settled_is_over() {
     let mut got = Vec::new();
     while got.len() < 7 {
         let mut records = within("records", first.take()).await.unwrap();
-        records.retain(|record| record.place.offset < Some(7));
-        first.settle(&places(&records)).await.unwrap();
+        records.retain(|record| record.position.offset < Some(7));
+        first.complete(&positions(&records)).await.unwrap();
         got.extend(records);
     }
     assert_eq!(texts(&got), sent[..7]);
-    let place = |n: usize| RecordPosition { line: Arc::clone(&got[0].place.line), offset: Some(n as u64) };
-    assert_eq!(places(&got), (0..7).map(place).collect::<Vec<_>>());
+    let position =
+        |n: usize| RecordPosition { partition: Arc::clone(&got[0].position.partition), offset: Some(n as u64) };
+    assert_eq!(positions(&got), (0..7).map(position).collect::<Vec<_>>());
     first.close().await;
     let mut second = join(&topic);
     assert_eq!(texts(&drain(&mut second, 13).await), sent[7..]);
@@ -81,7 +82,7 @@ async fn unsettled_record_is_redelivered_and_counted() {
         assert_eq!((texts(&records), records[0].tries), (vec!["a".to_owned()], tries));
     }
     let records = within("a record", source.take()).await.unwrap();
-    source.settle(&places(&records)).await.unwrap();
+    source.complete(&positions(&records)).await.unwrap();
     kafka().send(&topic, "k", &["b"]).await;
     let records = within("a record", source.take()).await.unwrap();
     assert_eq!((texts(&records), records[0].tries), (vec!["b".to_owned()], 0));
@@ -89,8 +90,8 @@ async fn unsettled_record_is_redelivered_and_counted() {
 }
 
 /// Settles the records. A commit may collide with a rebalance of the group; then records are delivered again.
-async fn settle(source: &mut KafkaSource, records: &[Record]) {
-    if let Err(fault) = source.settle(&places(records)).await {
+async fn complete(source: &mut KafkaSource, records: &[Record]) {
+    if let Err(fault) = source.complete(&positions(records)).await {
         eprintln!("{fault}");
     }
 }
@@ -103,9 +104,9 @@ async fn drive(mut source: KafkaSource, name: &'static str, tell: Tell, mut end:
             records = source.take() => records.unwrap(),
             _ = end.wait_for(|end| *end) => break,
         };
-        let settled = places(&records);
+        let settled = positions(&records);
         tell.send((name, settled.clone())).await.unwrap();
-        if let Err(fault) = source.settle(&settled).await {
+        if let Err(fault) = source.complete(&settled).await {
             eprintln!("{name}: {fault}");
         }
     }
@@ -143,11 +144,11 @@ async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_g
     let (second, end_second) = join("second");
     let mut ledger: BTreeMap<Arc<str>, Vec<u64>> = BTreeMap::new();
     let (mut seen, mut had, mut twice) = (BTreeSet::new(), BTreeSet::new(), 0);
-    let mut note = |(name, places): (&'static str, Vec<RecordPosition>)| {
+    let mut note = |(name, positions): (&'static str, Vec<RecordPosition>)| {
         had.insert(name);
-        for RecordPosition { line, offset } in places {
-            match seen.insert((Arc::clone(&line), offset)) {
-                true => ledger.entry(line).or_default().push(offset.unwrap()),
+        for RecordPosition { partition, offset } in positions {
+            match seen.insert((Arc::clone(&partition), offset)) {
+                true => ledger.entry(partition).or_default().push(offset.unwrap()),
                 false => twice += 1,
             }
         }
@@ -193,21 +194,25 @@ async fn a_partition_that_left_while_it_was_paused_is_read_when_it_comes_back() 
     let mut first = join();
     let records = within("records", first.take()).await.unwrap();
     let mut second = join();
-    let lines: BTreeSet<Arc<str>> =
-        within("partitions of its own", second.take()).await.unwrap().into_iter().map(|r| r.place.line).collect();
+    let lines: BTreeSet<Arc<str>> = within("partitions of its own", second.take())
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|r| r.position.partition)
+        .collect();
     assert!(!lines.is_empty());
-    settle(&mut first, &records).await;
+    complete(&mut first, &records).await;
     let records = within("records", first.take()).await.unwrap();
-    settle(&mut first, &records).await;
+    complete(&mut first, &records).await;
     let taken = within("records after the pause", first.take()).await.unwrap();
-    settle(&mut first, &taken).await;
+    complete(&mut first, &taken).await;
     within("the end", second.close()).await;
     let mut open = lines;
     while !open.is_empty() {
         let records = within("records of what came back", first.take()).await.unwrap();
-        settle(&mut first, &records).await;
+        complete(&mut first, &records).await;
         for record in &records {
-            open.remove(&record.place.line);
+            open.remove(&record.position.partition);
         }
     }
     within("the end", first.close()).await;
@@ -221,7 +226,7 @@ async fn dead_letter_carries_key_headers_timestamp_and_place() {
     let headers = [("trace", "7"), ("trace", "8"), ("skylark.reason", "of an older letter")];
     kafka().send_with(&topic, "1074", &headers, Some("bad")).await;
     let mut source = join(&topic);
-    bury_bad(&mut source, 2).await;
+    dead_letter_bad(&mut source, 2).await;
     let letter = &kafka().read(&format!("{topic}.dead"), 1).await[0];
     assert_eq!((letter.key.as_deref(), &letter.payload[..]), (Some(&b"1074"[..]), &b"bad"[..]));
     let texts = letter.headers.iter().map(|(name, value)| (name.as_str(), std::str::from_utf8(value).unwrap()));
@@ -241,7 +246,7 @@ async fn poison_is_buried_with_its_reason_and_origin() {
     kafka().create_topic(&topic, 1).await;
     kafka().send(&topic, "k", &["good", "bad"]).await;
     let mut source = join(&topic);
-    bury_bad(&mut source, 2).await;
+    dead_letter_bad(&mut source, 2).await;
     let dead = kafka().read(&format!("{topic}.dead"), 1).await;
     assert_eq!(dead[0].payload, b"bad");
     assert_eq!(dead[0].header("skylark.reason"), Some("not an envelope"));
@@ -298,7 +303,7 @@ async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
     let records = drain(&mut source, 2).await;
     assert_eq!(texts(&records), ["a", "b"]);
     assert_eq!(records[0].payload, other.payload);
-    assert_ne!(records[0].place, other.place, "the clusters differ");
+    assert_ne!(records[0].position, other.position, "the clusters differ");
     cluster.kill9(1);
     let fault = within("a fault", source.take()).await.unwrap_err();
     assert_eq!(fault.engine, "kafka");

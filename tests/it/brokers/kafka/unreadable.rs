@@ -115,8 +115,8 @@ async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are
                 }
             };
             assert_eq!(records[0].payload, payload);
-            let places: Vec<RecordPosition> = records.iter().map(|record| record.place.clone()).collect();
-            source.settle(&places).await.unwrap();
+            let positions: Vec<RecordPosition> = records.iter().map(|record| record.position.clone()).collect();
+            source.complete(&positions).await.unwrap();
             at += 1;
         }
     };
