@@ -74,12 +74,13 @@ pub trait Broker: Send + Sync {
     /// [`Fate::Accepted`], [`Fate::TooLargeForBroker`] or [`Fate::Unavailable`].
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Fate>>;
 
-    /// Sends the cluster message `word` to [`Deliver::hear`] of the nodes at `address`, which may include this node.
-    /// Returns the number of nodes reached, if the broker knows it.
+    /// Sends a cluster message to [`Deliver::on_cluster_message`] of the nodes at `address`, which may include this
+    /// node. Returns the number of nodes reached, if the broker knows it.
     ///
     /// # Errors
     /// [`Unavailable`]: the engine did not confirm in time. The message may still arrive.
-    fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>>;
+    fn send_cluster_message(&self, address: Address, message: Bytes)
+    -> BoxFuture<'_, Result<Option<u32>, Unavailable>>;
 
     /// Subscribes this node to `stream`. Every publish that starts after the return, on any node, reaches this node.
     /// Subscriptions are not counted: a second call changes nothing.
@@ -105,7 +106,7 @@ pub trait Deliver: Send + Sync {
     fn deliver(&self, batch: Batch) -> BoxFuture<'_, Vec<Receipt>>;
 
     /// Handles a cluster message from `from`. Must return quickly: the broker calls it between batches.
-    fn hear(&self, from: &NodeId, word: Bytes);
+    fn on_cluster_message(&self, from: &NodeId, message: Bytes);
 
     /// Reports that messages for this node may be lost: the engine was unreachable for a while, or a record could not
     /// be read. Called once per loss, after all subscriptions are confirmed again.

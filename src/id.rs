@@ -125,7 +125,7 @@ name! {
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
-    /// Placeholder in events about a user whose node fell: the node's connections are no longer known.
+    /// Placeholder in events about a user whose node was lost: the node's connections are no longer known.
     pub const UNKNOWN: Self = Self(0);
 
     /// Validates a number that came from outside.

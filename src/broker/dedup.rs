@@ -204,7 +204,7 @@ mod tests {
     use crate::id::Uid;
     use crate::message::{Message, Origin as By, Publication};
 
-    const ORIGIN: RecordOrigin = RecordOrigin { number: 1, life: 7 };
+    const ORIGIN: RecordOrigin = RecordOrigin { number: 1, run_id: 7 };
     const NEW: Arrival = Arrival::New { missing: 0 };
 
     #[test]
@@ -216,7 +216,7 @@ mod tests {
         for sequence in [5, 6, 7] {
             assert_eq!(seen.record(ORIGIN, 0, sequence), Arrival::Duplicate);
         }
-        assert_eq!(seen.record(RecordOrigin { life: 8, ..ORIGIN }, 0, 5), NEW, "another life");
+        assert_eq!(seen.record(RecordOrigin { run_id: 8, ..ORIGIN }, 0, 5), NEW, "another life");
         assert_eq!(seen.record(ORIGIN, 1, 5), NEW, "another lane");
     }
 
@@ -275,9 +275,9 @@ mod tests {
     fn origins_are_bounded() {
         let mut seen = Deduplicator::default();
         for number in 0..2_048 {
-            seen.record(RecordOrigin { number, life: 1 }, 0, 1);
+            seen.record(RecordOrigin { number, run_id: 1 }, 0, 1);
         }
         assert_eq!(seen.origins.len(), MAX_ENTRIES);
-        assert_eq!(seen.record(RecordOrigin { number: 2_047, life: 1 }, 0, 1), Arrival::Duplicate);
+        assert_eq!(seen.record(RecordOrigin { number: 2_047, run_id: 1 }, 0, 1), Arrival::Duplicate);
     }
 }

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 
 use parking_lot::Mutex;
 
-use super::roster::{Fallen, LeaseError, Member, Roster};
+use super::roster::{ExpiredMember, LeaseError, Member, Roster};
 use super::{Address, Batch, Broker, Deliver, Fate, Subscription, Unavailable};
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt};
@@ -56,10 +56,14 @@ impl Broker for MemoryBroker {
         self.loop_back(batch).boxed()
     }
 
-    fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
+    fn send_cluster_message(
+        &self,
+        address: Address,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
         let here = !matches!(address, Address::Node(node) if node != self.node);
         if here {
-            self.receiver.hear(&self.node, word);
+            self.receiver.on_cluster_message(&self.node, message);
         }
         ready(Ok(Some(u32::from(here)))).boxed()
     }
@@ -106,7 +110,7 @@ impl Roster for MemoryRoster {
         ready(Ok(self.me.lock().clone().into_iter().collect())).boxed()
     }
 
-    fn number(&self, _: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
+    fn next_number(&self, _: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
         ready(Ok(self.numbers.fetch_add(1, Ordering::Relaxed) + 1)).boxed()
     }
 
@@ -118,7 +122,7 @@ impl Roster for MemoryRoster {
         ready(Ok(true)).boxed()
     }
 
-    fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>> {
+    fn expired(&self) -> BoxFuture<'_, Result<Vec<ExpiredMember>, Unavailable>> {
         ready(Ok(Vec::new())).boxed()
     }
 }

@@ -35,7 +35,7 @@ pub struct RecordOrigin {
     /// Number of the node.
     pub number: u16,
     /// Random number of the process run, at most 48 bits.
-    pub life: u64,
+    pub run_id: u64,
 }
 
 /// Numbers the records of one origin.
@@ -63,19 +63,19 @@ pub enum Body {
     /// Envelopes of one target, in order.
     Envelopes(Vec<Envelope>),
     /// A cluster message.
-    Word {
+    ClusterMessage {
         /// Node that sent the message.
         from: NodeId,
         /// Content of the message, opaque to the broker.
-        word: Bytes,
+        message: Bytes,
     },
     /// Receipts for publishers that wait for them.
-    Receipts(Vec<Delivered>),
+    Receipts(Vec<EnvelopeReceipt>),
 }
 
 /// Receipt of one node for one envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivered {
+pub struct EnvelopeReceipt {
     /// Id of the envelope.
     pub id: u64,
     /// Delivery counts of the node.
@@ -102,7 +102,7 @@ impl RecordOrigin {
         use std::hash::BuildHasher as _;
         // The system seeds each process, and the result differs for each call.
         let random = std::hash::RandomState::new().hash_one(std::process::id());
-        Self { number, life: random & ((1 << 48) - 1) }
+        Self { number, run_id: random & ((1 << 48) - 1) }
     }
 }
 
@@ -138,21 +138,21 @@ pub fn put_envelopes_head(out: &mut Vec<u8>, origin: RecordOrigin, sequence: u64
 
 /// Encodes a cluster message from `from`.
 #[must_use]
-pub fn word(origin: RecordOrigin, sequence: u64, from: &NodeId, word: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(word.len() + 64);
-    put_head(&mut out, WORD, origin, sequence);
+pub fn cluster_message(origin: RecordOrigin, sequence: u64, from: &NodeId, message: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(message.len() + 64);
+    put_head(&mut out, CLUSTER_MESSAGE, origin, sequence);
     put_text(&mut out, from.as_str());
-    out.extend_from_slice(word);
+    out.extend_from_slice(message);
     out
 }
 
 /// Encodes a record of receipts.
 #[must_use]
-pub fn receipts(origin: RecordOrigin, sequence: u64, delivered: &[Delivered]) -> Vec<u8> {
+pub fn receipts(origin: RecordOrigin, sequence: u64, delivered: &[EnvelopeReceipt]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     put_head(&mut out, RECEIPTS, origin, sequence);
     put_number(&mut out, u64::try_from(delivered.len()).expect("64 bits hold a count"));
-    for Delivered { id, receipt } in delivered {
+    for EnvelopeReceipt { id, receipt } in delivered {
         put_number(&mut out, *id);
         put_number(&mut out, u64::from(receipt.delivered));
         put_number(&mut out, u64::from(receipt.full));
@@ -174,7 +174,7 @@ pub fn read(record: &Bytes) -> Result<BusRecord, RecordError> {
     }
     let kind = reader.byte()?;
     let number = u16::try_from(reader.number()?).map_err(|_| malformed("a node number over 65535"))?;
-    let origin = RecordOrigin { number, life: reader.number()? };
+    let origin = RecordOrigin { number, run_id: reader.number()? };
     let sequence = reader.number()?;
     let body = match kind {
         ENVELOPES => {
@@ -183,13 +183,13 @@ pub fn read(record: &Bytes) -> Result<BusRecord, RecordError> {
             let envelopes = (0..count).map(|_| read_envelope(&mut reader, &target)).collect::<Result<_, _>>()?;
             Body::Envelopes(envelopes)
         }
-        WORD => {
+        CLUSTER_MESSAGE => {
             let from = reader.name()?;
-            Body::Word { from, word: record.slice_ref(reader.rest()) }
+            Body::ClusterMessage { from, message: record.slice_ref(reader.rest()) }
         }
         RECEIPTS => {
             let count = reader.count(MAX_RECEIPTS)?;
-            Body::Receipts((0..count).map(|_| read_delivered(&mut reader)).collect::<Result<_, _>>()?)
+            Body::Receipts((0..count).map(|_| read_envelope_receipt(&mut reader)).collect::<Result<_, _>>()?)
         }
         other => return Err(malformed(&format!("the unknown kind {other}"))),
     };
@@ -197,19 +197,19 @@ pub fn read(record: &Bytes) -> Result<BusRecord, RecordError> {
     Ok(BusRecord { origin, sequence, body })
 }
 
-fn read_delivered(reader: &mut Reader<'_>) -> Result<Delivered, RecordError> {
+fn read_envelope_receipt(reader: &mut Reader<'_>) -> Result<EnvelopeReceipt, RecordError> {
     let id = reader.number()?;
     let mut count = || u32::try_from(reader.number()?).map_err(|_| malformed("a count over 32 bits"));
     let (delivered, full) = (count()?, count()?);
     let count = reader.count(MAX_OFFLINE)?;
     let offline = (0..count).map(|_| reader.name()).collect::<Result<Vec<Uid>, _>>()?;
-    Ok(Delivered { id, receipt: Receipt { delivered, full, offline } })
+    Ok(EnvelopeReceipt { id, receipt: Receipt { delivered, full, offline } })
 }
 
 fn put_head(out: &mut Vec<u8>, kind: u8, origin: RecordOrigin, sequence: u64) {
     out.extend_from_slice(&[VERSION, kind]);
     put_number(out, u64::from(origin.number));
-    put_number(out, origin.life);
+    put_number(out, origin.run_id);
     put_number(out, sequence);
 }
 
@@ -218,7 +218,7 @@ fn malformed(what: &str) -> RecordError {
 }
 
 const ENVELOPES: u8 = 1;
-const WORD: u8 = 2;
+const CLUSTER_MESSAGE: u8 = 2;
 const RECEIPTS: u8 = 3;
 
 /// Maximum number of receipts in one record.

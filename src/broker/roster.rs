@@ -52,12 +52,12 @@ pub enum LeaseError {
     Taken(String),
 }
 
-/// A fallen member: its lease expired without a leave. Holds some of its online users.
+/// A member whose lease expired without a leave, with some of its online users.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fallen {
+pub struct ExpiredMember {
     /// Name of the member.
     pub id: NodeId,
-    /// Incarnation that fell.
+    /// Incarnation whose lease expired.
     pub incarnation: u64,
     /// Users that were online there and on no other member. Each user is returned once, to one caller in the whole
     /// cluster.
@@ -66,8 +66,8 @@ pub struct Fallen {
 
 /// Keeps the membership of this node and lists the other members.
 ///
-/// Guarantee: when several callers ask for the users of the same fallen member, each user goes to one caller. Time-outs
-/// use the clock of the engine, never wall clocks.
+/// Guarantee: when several callers ask for the users of the same expired member, each user goes to one caller.
+/// Time-outs use the clock of the engine, never wall clocks.
 pub trait Roster: Send + Sync {
     /// Acquires a lease for `me` and returns its new incarnation. Users reported online earlier and not offline since
     /// are reported again under the new incarnation.
@@ -95,7 +95,7 @@ pub trait Roster: Send + Sync {
     ///
     /// # Errors
     /// [`Unavailable`].
-    fn number(&self, uid: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>>;
+    fn next_number(&self, uid: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>>;
 
     /// Reports the first connection of the user on this node. Returns true if the user is online on no other member.
     ///
@@ -110,14 +110,14 @@ pub trait Roster: Send + Sync {
     /// Same as [`online`](Self::online).
     fn offline(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>>;
 
-    /// Returns fallen members with the users that this caller must report offline. Empty if there is nothing to do.
+    /// Returns expired members with the users that this caller must report offline. Empty if there is nothing to do.
     ///
     /// # Errors
     /// [`Unavailable`].
-    fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>>;
+    fn expired(&self) -> BoxFuture<'_, Result<Vec<ExpiredMember>, Unavailable>>;
 }
 
 /// Counts a change of the node lease (taken, lost, given_back, fallen). All engines use it.
-pub(super) fn lease_changed(change: &'static str) {
+pub(super) fn count_lease_change(change: &'static str) {
     counter!(names::LEASE_CHANGES, "lease" => "node", "change" => change).increment(1);
 }

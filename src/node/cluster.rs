@@ -76,8 +76,8 @@ impl Cluster {
     }
 
     /// Handles a cluster message. Returns at once; [`Cluster::attend`] does the slow work.
-    pub(super) fn hear(&self, from: &NodeId, word: &Bytes) {
-        self.inbox.hear(from, word);
+    pub(super) fn on_message(&self, from: &NodeId, message: &Bytes) {
+        self.inbox.receive(from, message);
     }
 
     /// Notes that messages for this node may be lost. Returns at once.
@@ -113,7 +113,7 @@ impl Cluster {
         loop {
             self.membership.lease.answered.notified().await;
             self.membership.refresh().await;
-            presence.tell_fallen().await;
+            presence.report_expired_members().await;
             presence.tell_untold().await;
         }
     }

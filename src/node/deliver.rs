@@ -57,9 +57,9 @@ impl Deliver for Delivery {
         self.hand_over(batch).boxed()
     }
 
-    fn hear(&self, from: &NodeId, word: Bytes) {
+    fn on_cluster_message(&self, from: &NodeId, message: Bytes) {
         if let Some(node) = self.node() {
-            node.cluster.hear(from, &word);
+            node.cluster.on_message(from, &message);
         }
     }
 

@@ -48,7 +48,7 @@ impl Devices {
         if connection.devices() == DevicePolicy::AllowAll {
             return Ok(0);
         }
-        self.roster.number(uid).await.map_err(|why| unavailable(&why))
+        self.roster.next_number(uid).await.map_err(|why| unavailable(&why))
     }
 
     /// Applies the matrix to a new bind, on this node first and then on the others.
@@ -85,7 +85,7 @@ impl Devices {
             return Ok(());
         }
         let word = word::contender(&binding.uid, policy, &newcomer);
-        let told = self.broker.tell(Address::User(binding.uid.clone()), word).await;
+        let told = self.broker.send_cluster_message(Address::User(binding.uid.clone()), word).await;
         told.map(drop).map_err(|why| unavailable(&why))
     }
 
@@ -98,7 +98,10 @@ impl Devices {
         };
         for holder in self.hub.user(uid.as_str()) {
             if let Some((_, winner)) = challenge(policy, &newcomer, &holder).await {
-                let told = self.broker.tell(Address::Node(from.clone()), word::contender(&uid, policy, &winner)).await;
+                let told = self
+                    .broker
+                    .send_cluster_message(Address::Node(from.clone()), word::contender(&uid, policy, &winner))
+                    .await;
                 if let Err(why) = told {
                     tracing::debug!(%why, "cluster message was not sent");
                 }

@@ -242,7 +242,7 @@ impl Broker for Scripted {
         std::future::ready(outcomes).boxed()
     }
 
-    fn tell(&self, _: Address, _: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
+    fn send_cluster_message(&self, _: Address, _: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
         std::future::ready(Ok(Some(1))).boxed()
     }
 
@@ -301,9 +301,9 @@ impl PluginHost for Scripted {
         self.script.lock().status.clone()
     }
 
-    fn obey(&self, name: &str, word: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>> {
+    fn obey(&self, name: &str, command: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>> {
         let mut script = self.script.lock();
-        script.words.push((name.to_owned(), word));
+        script.words.push((name.to_owned(), command));
         let status = script.status.iter().find(|status| *status.name == *name).cloned();
         std::future::ready(status.ok_or(PluginCommandFault::Unknown)).boxed()
     }

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::cluster::membership::Membership;
 use super::unavailable;
-use crate::broker::roster::{Fallen, Roster};
+use crate::broker::roster::{ExpiredMember, Roster};
 use crate::broker::{Broker, Subscription};
 use crate::claim::Refusal;
 use crate::code::Code;
@@ -125,15 +125,15 @@ impl PresenceTracker {
         }
     }
 
-    /// Sends offline events for the users of fallen members. Each user goes to one node in the whole cluster.
-    pub(super) async fn tell_fallen(&self) {
+    /// Sends offline events for the users of expired members. Each user goes to one node in the whole cluster.
+    pub(super) async fn report_expired_members(&self) {
         loop {
-            let fallen = match self.roster.fallen().await {
-                Ok(fallen) if fallen.is_empty() => return,
-                Ok(fallen) => fallen,
+            let expired = match self.roster.expired().await {
+                Ok(expired) if expired.is_empty() => return,
+                Ok(expired) => expired,
                 Err(why) => return tracing::debug!(%why, "expired members cannot be read; retrying later"),
             };
-            for Fallen { id, incarnation, users } in fallen {
+            for ExpiredMember { id, incarnation, users } in expired {
                 let count = users.len();
                 tracing::warn!(node = %id, incarnation, users = count, "node lost: its users are reported offline");
                 for uid in users {

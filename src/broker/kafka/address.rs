@@ -65,8 +65,8 @@ impl To {
     }
 
     /// Header for a heartbeat that one process run of a node sends to itself.
-    pub(super) fn echo(life: u64) -> Self {
-        Self::one(ECHO, life)
+    pub(super) fn echo(run_id: u64) -> Self {
+        Self::one(ECHO, run_id)
     }
 
     fn everyone() -> Self {
@@ -96,7 +96,7 @@ fn node(node: &NodeId) -> u64 {
 pub(super) struct Mine {
     node: u64,
     number: u64,
-    life: u64,
+    run_id: u64,
     /// Subscriptions by hash. Two subscriptions with the same hash are both kept.
     held: HashMap<u64, SmallVec<[Subscription; 1]>, ahash::RandomState>,
 }
@@ -111,8 +111,8 @@ pub(super) enum Say {
 }
 
 impl Mine {
-    pub(super) fn of(node: &NodeId, number: u16, life: u64) -> Self {
-        Self { node: self::node(node), number: u64::from(number), life, held: HashMap::default() }
+    pub(super) fn of(node: &NodeId, number: u16, run_id: u64) -> Self {
+        Self { node: self::node(node), number: u64::from(number), run_id, held: HashMap::default() }
     }
 
     pub(super) fn subscribe(&mut self, stream: Subscription) {
@@ -139,7 +139,7 @@ impl Mine {
             USERS | ROOM => hashes.any(|hash| self.held.contains_key(&hash)),
             NODE => hashes.any(|hash| hash == self.node),
             NUMBER => hashes.any(|hash| hash == self.number),
-            ECHO => return if hashes.any(|life| life == self.life) { Say::Echo } else { Say::Skip },
+            ECHO => return if hashes.any(|run_id| run_id == self.run_id) { Say::Echo } else { Say::Skip },
             _ => true,
         };
         if is_mine { Say::Read } else { Say::Skip }

@@ -128,7 +128,7 @@ impl KafkaBus {
         let tail = Tail::new(link, options.topic(&topic), Begin::End, options.node.as_str(), reading)?;
         let shared = Arc::new(Shared {
             link: link.clone(),
-            mine: RwLock::new(Mine::of(&options.node, options.number, origin.life)),
+            mine: RwLock::new(Mine::of(&options.node, options.number, origin.run_id)),
             options,
             origin,
             topic,
@@ -170,8 +170,12 @@ impl Broker for KafkaBus {
         self.shared.publish(batch).boxed()
     }
 
-    fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
-        self.shared.tell(address, word).boxed()
+    fn send_cluster_message(
+        &self,
+        address: Address,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
+        self.shared.send_cluster_message(address, message).boxed()
     }
 
     fn subscribe(&self, stream: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
@@ -280,10 +284,10 @@ impl Shared {
         outcome
     }
 
-    async fn tell(&self, address: Address, word: Bytes) -> Result<Option<u32>, Unavailable> {
+    async fn send_cluster_message(&self, address: Address, message: Bytes) -> Result<Option<u32>, Unavailable> {
         let deadline = Instant::now() + ANSWER;
         let partitions = self.opened(deadline).await?;
-        let record = record::word(self.origin, self.sender.next(), &self.options.node, &word);
+        let record = record::cluster_message(self.origin, self.sender.next(), &self.options.node, &message);
         let sent = self.sender.send(&To::address(&address), &record, partitions, deadline).await;
         match sent.ok_or(sender::Failed::Away) {
             Ok(pending) => pending.result(deadline).await.map(|()| None).map_err(|_| self.away()),
@@ -321,7 +325,7 @@ impl Shared {
         let mut beat = interval(ECHO);
         for turn in 0.. {
             beat.tick().await;
-            self.sender.echo(&To::echo(self.origin.life), turn % partitions.max(1));
+            self.sender.echo(&To::echo(self.origin.run_id), turn % partitions.max(1));
         }
     }
 

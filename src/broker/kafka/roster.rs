@@ -31,14 +31,14 @@ use super::link::{Heard, Link, Topic, unavailable};
 use super::tail::{Begin, Tail};
 use crate::broker::Unavailable;
 use crate::broker::record::RecordOrigin;
-use crate::broker::roster::{Fallen, LeaseError, Member, Roster, lease_changed};
+use crate::broker::roster::{ExpiredMember, LeaseError, Member, Roster, count_lease_change};
 use crate::id::{NodeId, Uid};
 use crate::vital::Vitals;
 
 /// Time limit of an answer. The contract allows two seconds.
 const ANSWER: Duration = Duration::from_millis(1_900);
-/// Maximum number of fallen users returned by one call.
-const MOST_FALLEN: usize = 1_000;
+/// Maximum number of users of expired members returned by one call.
+const MAX_EXPIRED_USERS: usize = 1_000;
 /// Maximum number of users reported again at once after the topic was unavailable.
 const MOST_OWED: usize = 10_000;
 
@@ -77,7 +77,7 @@ struct Me {
     owed: HashSet<Uid>,
     /// Time at which the last record of this node came back.
     came_back: Option<Instant>,
-    /// Users of dead incarnations that were returned as fallen and may still be in the topic.
+    /// Users of dead incarnations that were returned and may still be in the topic.
     given: HashSet<(Life, Uid)>,
 }
 
@@ -115,7 +115,7 @@ impl KafkaRoster {
         let tail = Tail::new(link, made, Begin::First, node.as_str(), heard.clone())?;
         let shared = Arc::new(Shared {
             node: node.clone(),
-            process: RecordOrigin::new(0).life,
+            process: RecordOrigin::new(0).run_id,
             voice: Voice::new(link, &topic, heard.clone())?,
             topic,
             heard,
@@ -152,7 +152,7 @@ impl Roster for KafkaRoster {
         async { Ok(self.shared.state.lock().members(self.shared.own_time()?)) }.boxed()
     }
 
-    fn number(&self, _: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
+    fn next_number(&self, _: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
         async { Ok(self.shared.say(&Entry::Number, None).await? + 1) }.boxed()
     }
 
@@ -166,8 +166,8 @@ impl Roster for KafkaRoster {
         self.shared.tell_user(uid.clone()).boxed()
     }
 
-    fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>> {
-        self.shared.fallen().boxed()
+    fn expired(&self) -> BoxFuture<'_, Result<Vec<ExpiredMember>, Unavailable>> {
+        self.shared.expired().boxed()
     }
 }
 
@@ -202,7 +202,7 @@ impl Shared {
         }
         self.clear(before);
         self.beat(Member { incarnation, ..me }).await?;
-        lease_changed("taken");
+        count_lease_change("taken");
         self.pay().await;
         Ok(incarnation)
     }
@@ -249,7 +249,7 @@ impl Shared {
             self.beat(Member { incarnation: life.1, ..me }).await?;
         }
         if is_lost() {
-            lease_changed("lost");
+            count_lease_change("lost");
             return Err(LeaseError::Lost(self.node.clone()));
         }
         self.pay().await;
@@ -283,7 +283,7 @@ impl Shared {
             self.voice.whisper(&Entry::User { life: life.clone(), uid, is_online: false });
         }
         match self.hear(&Entry::Left(life.0)).await {
-            Ok(_) => lease_changed("given_back"),
+            Ok(_) => count_lease_change("given_back"),
             Err(fault) => tracing::warn!(%fault, "leave was not written to the roster; the lease expires by itself"),
         }
     }
@@ -310,29 +310,29 @@ impl Shared {
         Ok(!matches!(seen, Seen::Elsewhere(true)))
     }
 
-    async fn fallen(&self) -> Result<Vec<Fallen>, Unavailable> {
+    async fn expired(&self) -> Result<Vec<ExpiredMember>, Unavailable> {
         let now = self.own_time()?;
         let to_bury = self.state.lock().to_bury(&self.node, now);
         for life in to_bury {
             tracing::info!(node = %life.0, incarnation = life.1, "node sent no heartbeat; declared dead");
             self.say(&Entry::Dead { life, by: self.node.clone() }, None).await?;
         }
-        let mut fallen = Vec::new();
+        let mut expired = Vec::new();
         let lives = self.state.lock().answers_for(&self.node);
         for life in lives {
-            let left = self.state.lock().users_of(&life, MOST_FALLEN);
+            let left = self.state.lock().users_of(&life, MAX_EXPIRED_USERS);
             if left.is_empty() {
                 self.me.lock().given.retain(|(other, _)| *other != life);
                 self.voice.whisper(&Entry::Buried(life));
-                lease_changed("fallen");
+                count_lease_change("fallen");
                 continue;
             }
             let users = self.give_out(&life, left);
             if !users.is_empty() {
-                fallen.push(Fallen { id: life.0, incarnation: life.1, users });
+                expired.push(ExpiredMember { id: life.0, incarnation: life.1, users });
             }
         }
-        Ok(fallen)
+        Ok(expired)
     }
 
     /// Returns the users of a dead incarnation that are on no other node, each once. Removes all of them from the

@@ -9,7 +9,7 @@ use crate::id::{ConnectionId, Device, MAX_SAFE_INTEGER, Room};
 use crate::message::{History, Message, Publication, Publisher, RecordIdentity};
 use crate::protocol::put_canonical;
 
-const ORIGIN: RecordOrigin = RecordOrigin { number: 4_095, life: (1 << 48) - 1 };
+const ORIGIN: RecordOrigin = RecordOrigin { number: 4_095, run_id: (1 << 48) - 1 };
 
 fn name<T: std::str::FromStr + std::fmt::Debug>() -> impl Strategy<Value = T> {
     "[a-z]{1,12}".prop_map(|text| text.parse().ok().expect("a valid name"))
@@ -83,10 +83,12 @@ proptest! {
         from in name::<NodeId>(), text in proptest::collection::vec(any::<u8>(), 0..99),
         list in proptest::collection::vec((any::<u64>(), any::<u32>(), any::<u32>(), name::<Uid>()), 0..4),
     ) {
-        let body = read(&word(ORIGIN, 1, &from, &text).into()).unwrap().body;
-        prop_assert_eq!(body, Body::Word { from, word: text.into() });
-        let receipt = |(id, delivered, full, uid)| Delivered { id, receipt: Receipt { delivered, full, offline: vec![uid] } };
-        let list: Vec<Delivered> = list.into_iter().map(receipt).collect();
+        let body = read(&cluster_message(ORIGIN, 1, &from, &text).into()).unwrap().body;
+        prop_assert_eq!(body, Body::ClusterMessage { from, message: text.into() });
+        let receipt = |(id, delivered, full, uid)| {
+            EnvelopeReceipt { id, receipt: Receipt { delivered, full, offline: vec![uid] } }
+        };
+        let list: Vec<EnvelopeReceipt> = list.into_iter().map(receipt).collect();
         prop_assert_eq!(read(&receipts(ORIGIN, 1, &list).into()).unwrap().body, Body::Receipts(list));
     }
 

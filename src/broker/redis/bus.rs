@@ -219,7 +219,7 @@ impl RedisBus {
         }
     }
 
-    async fn say(&self, address: Address, word: Bytes) -> Result<Option<u32>, Unavailable> {
+    async fn say(&self, address: Address, message: Bytes) -> Result<Option<u32>, Unavailable> {
         let channel = match &address {
             Address::Node(node) => Channel::Node(node),
             Address::User(uid) => Channel::User(uid),
@@ -227,7 +227,7 @@ impl RedisBus {
         };
         let said = async {
             let slot = self.publisher.slot().await?;
-            let record = record::word(self.numbering.origin, self.numbering.next(), &self.me, &word);
+            let record = record::cluster_message(self.numbering.origin, self.numbering.next(), &self.me, &message);
             let mut command = Vec::new();
             put_publish(&mut command, &self.names, channel, &[&record]);
             let (job, answers) = Job::new(command, 1);
@@ -291,8 +291,12 @@ impl Broker for RedisBus {
         self.send(batch).boxed()
     }
 
-    fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
-        self.say(address, word).boxed()
+    fn send_cluster_message(
+        &self,
+        address: Address,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
+        self.say(address, message).boxed()
     }
 
     fn subscribe(&self, stream: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::client::Client;
 use super::names::Names;
 use crate::broker::Unavailable;
-use crate::broker::roster::{Fallen, LeaseError, Member, Roster, lease_changed};
+use crate::broker::roster::{ExpiredMember, LeaseError, Member, Roster, count_lease_change};
 use crate::id::{NodeId, Uid};
 
 /// Time to live of a lease.
@@ -78,7 +78,7 @@ struct Scripts {
     leave: Script,
     members: Script,
     presence: Script,
-    fallen: Script,
+    expired: Script,
     number: Script,
 }
 
@@ -91,7 +91,7 @@ impl RedisRoster {
             leave: Script::new(include_str!("roster/scripts/leave.lua")),
             members: Script::new(include_str!("roster/scripts/members.lua")),
             presence: Script::new(include_str!("roster/scripts/presence.lua")),
-            fallen: Script::new(include_str!("roster/scripts/fallen.lua")),
+            expired: Script::new(include_str!("roster/scripts/expired.lua")),
             number: Script::new(include_str!("roster/scripts/number.lua")),
         };
         let process = process::own();
@@ -128,7 +128,7 @@ impl RedisRoster {
             let Mine { users, untold, .. } = &mut *mine;
             *untold = users.iter().map(|uid| (uid.clone(), true)).collect();
         }
-        lease_changed("taken");
+        count_lease_change("taken");
         self.tell_untold().await;
         Ok(incarnation)
     }
@@ -153,7 +153,7 @@ impl RedisRoster {
         }
         script.arg(me.id.as_str()).arg(incarnation).arg(member::written(me, &self.process)).arg(millis(LEASE));
         if self.client.invoke::<u8>(&script).await? == 0 {
-            lease_changed("lost");
+            count_lease_change("lost");
             return Err(LeaseError::Lost(me.id.clone()));
         }
         self.tell_untold().await;
@@ -174,7 +174,7 @@ impl RedisRoster {
         }
         script.key(self.users_of(incarnation)).arg(id.as_str()).arg(incarnation);
         match self.client.invoke::<u8>(&script).await {
-            Ok(_) => lease_changed("given_back"),
+            Ok(_) => count_lease_change("given_back"),
             Err(error) => tracing::warn!(%error, "lease was not released; it expires by itself"),
         }
     }
@@ -271,8 +271,8 @@ impl RedisRoster {
         }
     }
 
-    async fn take_fallen(&self) -> Result<Vec<Fallen>, Unavailable> {
-        let mut script = self.scripts.fallen.prepare_invoke();
+    async fn take_expired(&self) -> Result<Vec<ExpiredMember>, Unavailable> {
+        let mut script = self.scripts.expired.prepare_invoke();
         for key in ["members", "lives", "leases", "lapsed"] {
             script.key(self.names.roster(key));
         }
@@ -281,10 +281,10 @@ impl RedisRoster {
         let [id, incarnation, is_last, users @ ..] = answer.as_slice() else { return Ok(Vec::new()) };
         let (Ok(id), Ok(incarnation)) = (id.parse(), incarnation.parse()) else { return Ok(Vec::new()) };
         if is_last == "1" {
-            lease_changed("fallen");
+            count_lease_change("fallen");
         }
         let users = users.iter().filter_map(|uid| uid.parse().ok()).collect();
-        Ok(vec![Fallen { id, incarnation, users }])
+        Ok(vec![ExpiredMember { id, incarnation, users }])
     }
 
     async fn next_number(&self, uid: &Uid) -> Result<u64, Unavailable> {
@@ -320,7 +320,7 @@ impl Roster for RedisRoster {
         self.read_members().boxed()
     }
 
-    fn number(&self, uid: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
+    fn next_number(&self, uid: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
         let uid = uid.clone();
         async move { self.next_number(&uid).await }.boxed()
     }
@@ -335,8 +335,8 @@ impl Roster for RedisRoster {
         async move { self.change(&uid, false).await }.boxed()
     }
 
-    fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>> {
-        self.take_fallen().boxed()
+    fn expired(&self) -> BoxFuture<'_, Result<Vec<ExpiredMember>, Unavailable>> {
+        self.take_expired().boxed()
     }
 }
 

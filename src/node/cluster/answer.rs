@@ -53,7 +53,7 @@ impl Inbox {
     }
 
     /// Receives a cluster message from the bus. Returns at once; [`Inbox::act_on`] does the slow work.
-    pub(super) fn hear(&self, from: &NodeId, bytes: &Bytes) {
+    pub(super) fn receive(&self, from: &NodeId, bytes: &Bytes) {
         let heard = match word::read(bytes) {
             Ok(Says::Answer(answer)) => return self.requests.take(from, answer),
             // This node's own request or announcement, which it has already handled.

@@ -107,7 +107,8 @@ impl Requests {
         let (sender, mut heard) = mpsc::channel(ANSWERS);
         self.open.lock().insert(number, sender);
         let _open = Open(self, number);
-        let told = timeout_at(deadline, self.broker.tell(address.clone(), word::question(number, asks))).await;
+        let told =
+            timeout_at(deadline, self.broker.send_cluster_message(address.clone(), word::question(number, asks))).await;
         let reached = match told {
             Ok(Ok(reached)) => reached,
             Ok(Err(why)) => {
@@ -133,7 +134,7 @@ impl Requests {
 
     /// Sends a message that needs no reply. Returns false if it was not sent.
     pub(super) async fn say(&self, address: Address, word: Bytes) -> bool {
-        let told = self.broker.tell(address, word).await;
+        let told = self.broker.send_cluster_message(address, word).await;
         if let Err(why) = &told {
             tracing::debug!(%why, "cluster message was not sent");
         }

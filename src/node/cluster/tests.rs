@@ -389,7 +389,7 @@ impl crate::broker::Deliver for Nobody {
         Box::pin(std::future::ready(Vec::new()))
     }
 
-    fn hear(&self, _: &crate::id::NodeId, _: bytes::Bytes) {}
+    fn on_cluster_message(&self, _: &crate::id::NodeId, _: bytes::Bytes) {}
 
     fn gap(&self) {}
 }

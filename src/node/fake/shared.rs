@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::broker::roster::{Fallen, LeaseError, Member, Roster};
+use crate::broker::roster::{ExpiredMember, LeaseError, Member, Roster};
 use crate::broker::{Address, Batch, Broker, Deliver, Fate, Subscription, Unavailable};
 use crate::id::{NodeId, Uid};
 use crate::message::{Envelope, Receipt, Target};
@@ -168,16 +168,16 @@ impl State {
     }
 
     /// Removes expired leases. The users of each are returned once.
-    fn expire(&mut self) -> Vec<Fallen> {
+    fn expire(&mut self) -> Vec<ExpiredMember> {
         let now = Instant::now();
         let ended = self.leases.values().filter(|lease| lease.until <= now);
         let ended: Vec<_> = ended.map(|lease| (lease.member.id.clone(), lease.member.incarnation)).collect();
-        let mut fallen = Vec::new();
+        let mut expired = Vec::new();
         for (id, incarnation) in ended {
             self.leases.remove(&id);
-            fallen.push(Fallen { users: self.forget(&id, incarnation), id, incarnation });
+            expired.push(ExpiredMember { users: self.forget(&id, incarnation), id, incarnation });
         }
-        fallen
+        expired
     }
 
     /// Removes the users of this incarnation. Returns those that are on no other node.
@@ -263,7 +263,11 @@ impl Broker for End {
         self.carry(batch).boxed()
     }
 
-    fn tell(&self, address: Address, word: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
+    fn send_cluster_message(
+        &self,
+        address: Address,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
         let told = {
             let state = self.shared.0.lock();
             state.reach(&self.me).map(|()| (state.addressed(&address), state.deaf.clone(), state.counts_nothing))
@@ -271,7 +275,7 @@ impl Broker for End {
         let reached = told.map(|(meant, deaf, counts_nothing)| {
             for (node, deliver) in &meant {
                 if !deaf.contains(node) {
-                    deliver.hear(&self.me, word.clone());
+                    deliver.on_cluster_message(&self.me, message.clone());
                 }
             }
             (!counts_nothing).then(|| u32::try_from(meant.len()).expect("a test has few nodes"))
@@ -352,7 +356,7 @@ impl Roster for End {
         })
     }
 
-    fn number(&self, uid: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
+    fn next_number(&self, uid: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
         let uid = uid.clone();
         self.answer(move |state| {
             let number = state.numbers.entry(uid).or_default();
@@ -393,7 +397,7 @@ impl Roster for End {
         .boxed()
     }
 
-    fn fallen(&self) -> BoxFuture<'_, Result<Vec<Fallen>, Unavailable>> {
+    fn expired(&self) -> BoxFuture<'_, Result<Vec<ExpiredMember>, Unavailable>> {
         self.answer(|state| Ok(state.expire()))
     }
 }

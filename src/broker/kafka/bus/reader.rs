@@ -17,7 +17,7 @@ use super::super::address::{HEADER, Say, To};
 use super::super::tail::Tail;
 use super::Shared;
 use crate::broker::dedup::{Arrival, Deduplicator};
-use crate::broker::record::{self, Body, BusRecord, Delivered, RecordOrigin};
+use crate::broker::record::{self, Body, BusRecord, EnvelopeReceipt, RecordOrigin};
 use crate::message::{Envelope, Receipt};
 use crate::telemetry::names;
 
@@ -146,9 +146,9 @@ impl Reader {
         match body {
             Body::Envelopes(envelopes) => envelopes.into_iter().for_each(|envelope| self.gather(origin, envelope)),
             Body::Receipts(delivered) => self.shared.waiting.answer(origin, delivered),
-            Body::Word { from, word } => {
+            Body::ClusterMessage { from, message } => {
                 self.deliver().await;
-                self.shared.receiver.hear(&from, word);
+                self.shared.receiver.on_cluster_message(&from, message);
             }
         }
     }
@@ -160,7 +160,7 @@ impl Reader {
             self.batch.envelopes.push(envelope);
         } else if envelope.receipts {
             self.shared.report(
-                vec![(origin, Delivered { id: envelope.id, receipt: Receipt::default() })],
+                vec![(origin, EnvelopeReceipt { id: envelope.id, receipt: Receipt::default() })],
                 self.tail.partitions(),
             );
         }
@@ -188,19 +188,20 @@ impl Reader {
         let ids: Vec<u64> = envelopes.iter().map(|envelope| envelope.id).collect();
         let receipts = self.shared.receiver.deliver(envelopes.into()).await;
         let waited_for = ids.into_iter().zip(receipts).zip(publishers);
-        let reports = waited_for.filter_map(|((id, receipt), publisher)| Some((publisher?, Delivered { id, receipt })));
+        let reports =
+            waited_for.filter_map(|((id, receipt), publisher)| Some((publisher?, EnvelopeReceipt { id, receipt })));
         self.shared.report(reports.collect(), self.tail.partitions());
     }
 }
 
 impl Shared {
     /// Sends receipts to the waiting publishers. A receipt without queue space is dropped and counts as missing.
-    fn report(self: &Arc<Self>, mut reports: Vec<(RecordOrigin, Delivered)>, partitions: usize) {
+    fn report(self: &Arc<Self>, mut reports: Vec<(RecordOrigin, EnvelopeReceipt)>, partitions: usize) {
         while let Some((to, _)) = reports.first() {
             let to = *to;
             let (own, others): (Vec<_>, Vec<_>) = reports.into_iter().partition(|(origin, _)| *origin == to);
             reports = others;
-            let delivered: Vec<Delivered> = own.into_iter().map(|(_, delivered)| delivered).collect();
+            let delivered: Vec<EnvelopeReceipt> = own.into_iter().map(|(_, delivered)| delivered).collect();
             if to == self.origin {
                 self.waiting.answer(to, delivered);
                 continue;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::record::{Delivered, RecordOrigin};
+use crate::broker::record::{EnvelopeReceipt, RecordOrigin};
 use crate::id::Uid;
 use crate::message::Receipt;
 
@@ -49,9 +49,9 @@ impl Waiting {
         Ticket { waiting: self, id }
     }
 
-    pub(super) fn answer(&self, from: RecordOrigin, delivered: Vec<Delivered>) {
+    pub(super) fn answer(&self, from: RecordOrigin, delivered: Vec<EnvelopeReceipt>) {
         let mut waiting = self.0.lock();
-        for Delivered { id, receipt } in delivered {
+        for EnvelopeReceipt { id, receipt } in delivered {
             let Some(answers) = waiting.get_mut(&id) else { continue };
             answers.count += 1;
             answers.nodes.insert(from);
@@ -108,7 +108,7 @@ mod tests {
     fn answer(waiting: &Waiting, number: u16, delivered: u32, offline: &[&str]) {
         let offline = offline.iter().map(|uid| Uid::parse(uid).unwrap()).collect();
         let receipt = Receipt { delivered, full: 0, offline };
-        waiting.answer(RecordOrigin { number, life: 1 }, vec![Delivered { id: 5, receipt }]);
+        waiting.answer(RecordOrigin { number, run_id: 1 }, vec![EnvelopeReceipt { id: 5, receipt }]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -32,7 +32,7 @@ pub(super) enum Entry {
         /// True if the user came online.
         is_online: bool,
     },
-    /// An incarnation was found dead; `by` reports its users as fallen.
+    /// An incarnation was found dead; `by` reports its users offline.
     Dead {
         /// Incarnation that is dead.
         life: Life,

@@ -13,7 +13,7 @@ use super::outbox::put_publish;
 use super::publisher::{Answers, Job, Publisher};
 use super::receipts::Waiters;
 use crate::broker::dedup::{Arrival, Deduplicator};
-use crate::broker::record::{self, Body, Delivered, Numbering, RecordError};
+use crate::broker::record::{self, Body, EnvelopeReceipt, Numbering, RecordError};
 use crate::broker::{Batch, Deliver};
 use crate::id::NodeId;
 use crate::message::Envelope;
@@ -80,9 +80,9 @@ impl Inbox {
                     self.hand_over().await;
                 }
             }
-            Body::Word { from, word } => {
+            Body::ClusterMessage { from, message } => {
                 self.hand_over().await;
-                self.receiver.hear(&from, word);
+                self.receiver.on_cluster_message(&from, message);
             }
             Body::Receipts(list) => self.waiters.note(list),
         }
@@ -98,12 +98,12 @@ impl Inbox {
         let mut receipts = self.receiver.deliver(Arc::clone(&batch)).await;
         for (at, node) in asked {
             let Some(receipt) = receipts.get_mut(at).map(std::mem::take) else { continue };
-            self.send_receipt(node, Delivered { id: batch[at].id, receipt });
+            self.send_receipt(node, EnvelopeReceipt { id: batch[at].id, receipt });
         }
     }
 
     /// Sends a receipt if the queue has space. The publisher waits only half a second, so a later receipt is useless.
-    fn send_receipt(&self, node: u16, delivered: Delivered) {
+    fn send_receipt(&self, node: u16, delivered: EnvelopeReceipt) {
         let record = record::receipts(self.numbering.origin, self.numbering.next(), &[delivered]);
         let mut command = Vec::new();
         put_publish(&mut command, &self.names, Channel::Numbered(node), &[&record]);

@@ -6,7 +6,7 @@ use ahash::AHashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::broker::record::Delivered;
+use crate::broker::record::EnvelopeReceipt;
 use crate::id::Uid;
 use crate::message::Receipt;
 
@@ -34,9 +34,9 @@ impl Waiters {
     }
 
     /// Adds received receipts.
-    pub(super) fn note(&self, list: Vec<Delivered>) {
+    pub(super) fn note(&self, list: Vec<EnvelopeReceipt>) {
         let mut sums = self.sums.lock();
-        for Delivered { id, receipt } in list {
+        for EnvelopeReceipt { id, receipt } in list {
             // The receipt is late, or was requested by an earlier run of this node.
             let Some(sum) = sums.get_mut(&id) else { continue };
             sum.receipts += 1;
@@ -73,9 +73,9 @@ impl Waiters {
 mod tests {
     use super::*;
 
-    fn delivered(id: u64, delivered: u32, offline: &[&str]) -> Delivered {
+    fn delivered(id: u64, delivered: u32, offline: &[&str]) -> EnvelopeReceipt {
         let offline = offline.iter().map(|uid| uid.parse().unwrap()).collect();
-        Delivered { id, receipt: Receipt { delivered, full: 1, offline } }
+        EnvelopeReceipt { id, receipt: Receipt { delivered, full: 1, offline } }
     }
 
     #[tokio::test]

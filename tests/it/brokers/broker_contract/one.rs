@@ -58,11 +58,11 @@ pub async fn words_and_messages_keep_their_order<B: Bus>() {
     within("a hold", seat.broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
     for (address, target) in [(Address::User("a".parse().unwrap()), user("a")), (Address::Everyone, Target::Everyone)] {
         assert!(is_accepted(&seat.publish(target.clone(), "before").await));
-        let told = within("a word", seat.broker().tell(address, "word".into())).await.unwrap();
+        let told = within("a word", seat.broker().send_cluster_message(address, "word".into())).await.unwrap();
         assert!(told.is_none_or(|nodes| nodes == 1), "{told:?}");
         assert!(is_accepted(&seat.publish(target, "after").await));
     }
-    within("a word", seat.broker().tell(Address::Node(seat.id.clone()), "mine".into())).await.unwrap();
+    within("a word", seat.broker().send_cluster_message(Address::Node(seat.id.clone()), "mine".into())).await.unwrap();
     seat.heard.until("all of it", |came| came.len() == 7).await;
     let word = |text: &'static str| Came::Word(seat.id.clone(), text.into());
     let message = |target: Target, text: &str| Came::Message(target, text.to_owned());
@@ -77,7 +77,8 @@ pub async fn words_and_messages_keep_their_order<B: Bus>() {
     // The node's own stream is separate from the user's and everyone's.
     let all: Vec<Came> = seat.heard.all().into_iter().filter(|came| *came != word("mine")).collect();
     assert_eq!(all, expected);
-    let nobody = within("a word", seat.broker().tell(Address::Node("n9".parse().unwrap()), "?".into())).await;
+    let nobody =
+        within("a word", seat.broker().send_cluster_message(Address::Node("n9".parse().unwrap()), "?".into())).await;
     assert!(nobody.unwrap().is_none_or(|nodes| nodes == 0));
 }
 
@@ -114,7 +115,7 @@ pub async fn publish_after_close_is_unavailable<B: Bus>() {
     if B::IS_SHARED {
         let outcome = seat.publish(Target::Everyone, "late").await;
         assert_eq!(outcome, Fate::Unavailable, "{accepted} were accepted before");
-        assert!(within("a word", seat.broker().tell(Address::Everyone, "late".into())).await.is_err());
+        assert!(within("a word", seat.broker().send_cluster_message(Address::Everyone, "late".into())).await.is_err());
     }
 }
 

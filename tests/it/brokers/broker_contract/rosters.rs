@@ -29,7 +29,7 @@ pub async fn numbers_grow<B: Bus>() {
     let seat = Seat::take(&bus, "n1", 1).await;
     let mut last = 0;
     for _ in 0..20 {
-        let number = within("a number", roster(&seat).number(&uid("a"))).await.unwrap();
+        let number = within("a number", roster(&seat).next_number(&uid("a"))).await.unwrap();
         assert!(number > last, "{number} after {last}");
         last = number;
     }
@@ -50,7 +50,7 @@ pub async fn a_member_is_listed_until_it_leaves<B: Bus>() {
     assert!(within("presence", roster(&seat).offline(&uid("a"))).await.unwrap());
     within("a goodbye", roster(&seat).leave()).await;
     assert!(within("members", roster(&seat).members()).await.unwrap().is_empty());
-    assert!(within("the fallen", roster(&seat).fallen()).await.unwrap().is_empty(), "a goodbye is no fall");
+    assert!(within("the fallen", roster(&seat).expired()).await.unwrap().is_empty(), "a goodbye is no fall");
     assert!(join(&seat).await >= incarnation);
 }
 
@@ -118,7 +118,7 @@ pub async fn a_fallen_members_users_go_to_one_survivor<B: Bus>() {
             for seat in &seats[1..] {
                 roster(seat).renew(&seat.member()).await.unwrap();
             }
-            let (two, three) = tokio::join!(roster(&seats[1]).fallen(), roster(&seats[2]).fallen());
+            let (two, three) = tokio::join!(roster(&seats[1]).expired(), roster(&seats[2]).expired());
             for life in two.unwrap().into_iter().chain(three.unwrap()) {
                 assert_eq!((life.id.as_str(), life.incarnation), ("n1", fallen));
                 got.extend(life.users);
@@ -149,7 +149,7 @@ pub async fn engine_after_data_loss_gets_members_and_users_again<B: Bus>() {
     let mut bus = B::start();
     let seats = [Seat::take(&bus, "n1", 1).await, Seat::take(&bus, "n2", 2).await];
     let before = join(&seats[0]).await;
-    let number = within("a number", roster(&seats[0]).number(&uid("a"))).await.unwrap();
+    let number = within("a number", roster(&seats[0]).next_number(&uid("a"))).await.unwrap();
     within("presence", roster(&seats[0]).online(&uid("a"))).await.unwrap();
     bus.kill();
     assert!(within("presence", roster(&seats[0]).online(&uid("b"))).await.is_err(), "it is away");
@@ -162,5 +162,5 @@ pub async fn engine_after_data_loss_gets_members_and_users_again<B: Bus>() {
     join(&seats[1]).await;
     assert!(within("presence", roster(&seats[1]).online(&uid("a"))).await.unwrap(), "it left while nobody heard");
     assert!(!within("presence", roster(&seats[1]).online(&uid("b"))).await.unwrap(), "it came while nobody heard");
-    assert!(within("a number", roster(&seats[1]).number(&uid("a"))).await.unwrap() > number, "numbers go on");
+    assert!(within("a number", roster(&seats[1]).next_number(&uid("a"))).await.unwrap() > number, "numbers go on");
 }

@@ -161,8 +161,8 @@ async fn a_node_needs_few_rights_and_speaks_tls() {
     let texts = seats[0].heard.messages(200).await;
     assert!(texts.iter().enumerate().all(|(n, text)| text.starts_with(&format!("{n:03}"))));
     assert!(within("presence", seats[0].engine.roster.online(&"a".parse().unwrap())).await.unwrap());
-    assert!(within("the fallen", seats[0].engine.roster.fallen()).await.unwrap().is_empty());
-    within("a number", seats[0].engine.roster.number(&"a".parse().unwrap())).await.unwrap();
+    assert!(within("the fallen", seats[0].engine.roster.expired()).await.unwrap().is_empty());
+    within("a number", seats[0].engine.roster.next_number(&"a".parse().unwrap())).await.unwrap();
     seats[0].engine.store.clone().unwrap().get("p", "k").await.unwrap();
     within("a goodbye", seats[0].engine.roster.leave()).await;
 }

@@ -285,7 +285,7 @@ impl Deliver for Recorder {
         .boxed()
     }
 
-    fn hear(&self, from: &NodeId, word: Bytes) {
+    fn on_cluster_message(&self, from: &NodeId, word: Bytes) {
         self.came.send_modify(|all| all.push(Came::Word(from.clone(), word)));
     }
 
