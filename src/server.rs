@@ -32,7 +32,7 @@ use crate::protocol::push;
 use crate::vital::Vitals;
 use api::Api;
 pub use descriptors::Descriptors;
-use listener::Door;
+use listener::BoundListener;
 use peers::Peers;
 use tasks::Tasks;
 use tls::Certificate;
@@ -90,8 +90,8 @@ impl Listeners {
     /// [`StartError`] names the first address that cannot be bound or has an unusable certificate.
     pub fn bind(config: &Config) -> Result<Self, StartError> {
         let certificate = |listener: &Listener| {
-            let unfit = |source| StartError::Tls { address: listener.address, source: Box::new(source) };
-            Certificate::of(listener).map_err(unfit)
+            let unusable = |source| StartError::Tls { address: listener.address, source: Box::new(source) };
+            Certificate::of(listener).map_err(unusable)
         };
         let certificates = config.listeners.iter().map(certificate).collect::<Result<Vec<_>, _>>()?;
         let sockets = config.listeners.iter().map(listener::bind).collect::<Result<Vec<_>, _>>()?;
@@ -127,7 +127,7 @@ impl Server {
         });
         tls::renew(&gateway, listeners.certificates.iter().flatten().cloned().collect(), vitals);
         for (at, (socket, certificate)) in listeners.sockets.into_iter().zip(listeners.certificates).enumerate() {
-            listener::spawn(&gateway, Door { socket, certificate, at }, vitals);
+            listener::spawn(&gateway, BoundListener { socket, certificate, at }, vitals);
         }
         Self { gateway }
     }

@@ -15,12 +15,12 @@ use crate::session::MAX_FACT_BYTES;
 /// Name of the cookie and of the query key.
 const TOKEN: &str = "token";
 /// Prefix of a subprotocol that carries a token.
-const OFFER: &str = "bearer.";
+const TOKEN_SUBPROTOCOL: &str = "bearer.";
 const SCHEME: &[u8] = b"bearer ";
 
 /// Token sources that a listener accepts.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Allowed {
+pub(super) struct TokenSources {
     /// True if a token in the query is accepted.
     pub(super) query_token: bool,
     /// Treatment of a token in a cookie.
@@ -31,7 +31,7 @@ pub(super) struct Allowed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cookie {
     /// Used: the page is on the listener's list.
-    Counts,
+    Accepted,
     /// Ignored: pages of every site may connect.
     Ignored,
     /// Refused: the request names no page, so another site may have sent it.
@@ -39,7 +39,7 @@ pub(super) enum Cookie {
 }
 
 /// The data of the handshake.
-pub(super) struct Presented {
+pub(super) struct HandshakeData {
     pub(super) claim: Claim,
     /// The form chosen by the client, if any.
     pub(super) form: Option<Form>,
@@ -54,29 +54,29 @@ pub(super) struct Presented {
 pub(super) enum BadHandshake {
     /// The page is not on the listener's list.
     #[error("origin: {0} is not allowed on this listener")]
-    ForeignPage(String),
+    OriginRefused(String),
     /// The token is in a cookie without an Origin, so another site could have triggered the request.
     #[error("origin: expected an Origin header with a token in a cookie, got none")]
-    CookieWithoutPage,
+    CookieWithoutOrigin,
     /// A part of the handshake is malformed.
     #[error("{0}")]
     Invalid(String),
 }
 
 /// Reads the handshake.
-pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: Allowed) -> Result<Presented, BadHandshake> {
+pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: TokenSources) -> Result<HandshakeData, BadHandshake> {
     let query = Query::read(uri);
     if query.token.is_some() && !allowed.query_token {
         let words = "token: expected in Authorization, a subprotocol or client_bind, got it in the query";
         return Err(BadHandshake::Invalid(words.to_owned()));
     }
-    let offered = Offered::read(headers)?;
+    let offered = OfferedSubprotocols::read(headers)?;
     let cookie = cookie(headers).filter(|_| allowed.cookie != Cookie::Ignored);
-    let is_withheld = cookie.is_some() && allowed.cookie == Cookie::Refused;
+    let is_refused = cookie.is_some() && allowed.cookie == Cookie::Refused;
     let token = bearer(headers).and_then(|token| std::str::from_utf8(token).ok()).map(str::to_owned);
-    let token = token.or(query.token).or(cookie.filter(|_| !is_withheld)).or(offered.token);
-    if token.is_none() && is_withheld {
-        return Err(BadHandshake::CookieWithoutPage);
+    let token = token.or(query.token).or(cookie.filter(|_| !is_refused)).or(offered.token);
+    if token.is_none() && is_refused {
+        return Err(BadHandshake::CookieWithoutOrigin);
     }
     if let Some(device) = &query.device {
         Device::parse(device).map_err(|e| BadHandshake::Invalid(format!("device: {e}")))?;
@@ -90,7 +90,7 @@ pub(super) fn read(uri: &Uri, headers: &HeaderMap, allowed: Allowed) -> Result<P
         (None, Some(dialect)) => Some(form_of(&dialect)?),
         (None, None) => None,
     };
-    Ok(Presented {
+    Ok(HandshakeData {
         claim: Claim { token, uid: query.uid, device: query.device, channel: query.channel, data: Entries::new() },
         form,
         subprotocol: offered.form.map(Form::as_str),
@@ -146,18 +146,18 @@ impl Query {
 
 /// The subprotocols offered by the client.
 #[derive(Default)]
-struct Offered {
+struct OfferedSubprotocols {
     form: Option<Form>,
     token: Option<String>,
 }
 
-impl Offered {
+impl OfferedSubprotocols {
     /// The first dialect wins. Offers with neither a dialect nor a token are not supported.
     fn read(headers: &HeaderMap) -> Result<Self, BadHandshake> {
         let mut offered = Self::default();
         let mut foreign = None;
         for name in items(headers, &SEC_WEBSOCKET_PROTOCOL, ',') {
-            if let Some(token) = name.strip_prefix(OFFER) {
+            if let Some(token) = name.strip_prefix(TOKEN_SUBPROTOCOL) {
                 offered.token = offered.token.or_else(|| (!token.is_empty()).then(|| token.to_owned()));
             } else if let Ok(form) = name.parse() {
                 offered.form.get_or_insert(form);
@@ -204,9 +204,13 @@ pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool
 mod tests {
     use super::*;
 
-    const ALL: Allowed = Allowed { query_token: true, cookie: Cookie::Counts };
+    const ALL: TokenSources = TokenSources { query_token: true, cookie: Cookie::Accepted };
 
-    fn presented(uri: &str, headers: &[(&'static str, &str)], allowed: Allowed) -> Result<Presented, BadHandshake> {
+    fn presented(
+        uri: &str,
+        headers: &[(&'static str, &str)],
+        allowed: TokenSources,
+    ) -> Result<HandshakeData, BadHandshake> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
@@ -234,19 +238,19 @@ mod tests {
 
     #[test]
     fn a_cookie_counts_only_where_it_may() {
-        let no_cookie = Allowed { cookie: Cookie::Refused, ..ALL };
+        let no_cookie = TokenSources { cookie: Cookie::Refused, ..ALL };
         let read = |headers: &[_]| presented("/", headers, no_cookie).map(|p| p.claim.token);
-        assert_eq!(read(&[("cookie", "token=c")]), Err(BadHandshake::CookieWithoutPage));
+        assert_eq!(read(&[("cookie", "token=c")]), Err(BadHandshake::CookieWithoutOrigin));
         assert_eq!(read(&[("cookie", "token=c; theme=dark"), ("authorization", "Bearer h")]), Ok(Some("h".into())));
         assert_eq!(read(&[("cookie", "theme=dark")]), Ok(None));
-        let ignored = Allowed { cookie: Cookie::Ignored, ..ALL };
+        let ignored = TokenSources { cookie: Cookie::Ignored, ..ALL };
         let passed_over = presented("/", &[("cookie", "token=c")], ignored).map(|p| p.claim.token);
         assert_eq!(passed_over, Ok(None));
     }
 
     #[test]
     fn the_query_can_be_closed_to_tokens_and_never_shows_one() {
-        let closed = Allowed { query_token: false, ..ALL };
+        let closed = TokenSources { query_token: false, ..ALL };
         let refused = presented("/ws?token=canary", &[], closed).err().unwrap();
         assert!(
             refused.to_string().starts_with("token: expected in Authorization")

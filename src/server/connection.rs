@@ -20,7 +20,7 @@ use futures_util::FutureExt;
 use tokio::time::{Sleep, sleep};
 
 use super::peers::ConnectionPermit;
-use super::socket::Stream;
+use super::socket::MaybeTlsStream;
 use super::{tcp, ws};
 use crate::claim::{Claim, Refusal};
 use crate::clock;
@@ -62,24 +62,24 @@ pub(super) enum Opening {
 }
 
 /// Input from a reader.
-pub(super) enum Heard {
+pub(super) enum ReadEvent {
     /// A whole message with its coding.
     Message(Coding, Bytes),
     /// A WebSocket ping, with the frame that answers it.
     Ping(Bytes),
     /// Traffic that only proves liveness.
-    Life,
+    Alive,
     /// The client closes the connection.
-    Closing(Disconnect),
+    Close(Disconnect),
     /// The client sent invalid data, or stopped within a message.
-    Fault(Disconnect),
+    Invalid(Disconnect),
     /// The socket is closed.
-    Gone,
+    Disconnected,
 }
 
-/// Attaches the connection to the node and spawns the task that reads it until it ends. `already` are bytes received
+/// Attaches the connection to the node and spawns the task that reads it until it ends. `read_ahead` are bytes received
 /// after the handshake.
-pub(super) async fn begin(permit: ConnectionPermit, arrival: Box<Arrival>, stream: Stream, already: Bytes) {
+pub(super) async fn start(permit: ConnectionPermit, arrival: Box<Arrival>, stream: MaybeTlsStream, read_ahead: Bytes) {
     let stream = Arc::new(stream);
     let form = (!arrival.sniffs).then_some(arrival.form);
     let socket = Arc::clone(&stream) as Arc<dyn Socket>;
@@ -89,13 +89,13 @@ pub(super) async fn begin(permit: ConnectionPermit, arrival: Box<Arrival>, strea
         Err(why) => {
             metrics::counter!(names::REFUSED, "reason" => why.reason).increment(1);
             let words = permit.gateway().node.refusal(arrival.form, why, arrival.ip());
-            return turn_away(&stream, words).await;
+            return refuse(&stream, words).await;
         }
     };
     let (cid, listener) = (connection.id().as_u64(), arrival.transport.listener);
     metrics::counter!(names::CONNECTED, "listener" => listener).increment(1);
     tracing::debug!(cid, listener, remote = arrival.transport.remote, "connected");
-    tokio::spawn(run(Box::new(Driver::new(permit, connection, arrival, stream, &already))));
+    tokio::spawn(run(Box::new(Driver::new(permit, connection, arrival, stream, &read_ahead))));
 }
 
 /// The driver is boxed, because the future would otherwise contain it twice.
@@ -113,7 +113,7 @@ async fn run(mut driver: Box<Driver>) {
 
 /// Turns the client away when the node refuses the connection. No queue exists yet, but a fresh socket accepts a few
 /// bytes.
-async fn turn_away(stream: &Stream, words: Option<Bytes>) {
+async fn refuse(stream: &MaybeTlsStream, words: Option<Bytes>) {
     if let Some(words) = words {
         let _ = stream.try_write(&[IoSlice::new(&words)]);
     }
@@ -130,7 +130,7 @@ struct Driver {
     /// Deadline of the first frame or of the current message.
     deadline: Option<Pin<Box<Sleep>>>,
     /// Number of the message that the deadline is for.
-    awaited: u32,
+    deadline_message: u32,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly every connection is a WebSocket")]
@@ -144,16 +144,16 @@ impl Driver {
         permit: ConnectionPermit,
         connection: Connection,
         arrival: Box<Arrival>,
-        stream: Arc<Stream>,
-        already: &[u8],
+        stream: Arc<MaybeTlsStream>,
+        read_ahead: &[u8],
     ) -> Self {
         let max = permit.gateway().config.load().limits.frame_bytes;
         let reader = match arrival.form.framing {
-            Framing::WebSocket => Reader::Ws(ws::Reader::new(stream, already, max)),
+            Framing::WebSocket => Reader::Ws(ws::Reader::new(stream, read_ahead, max)),
             Framing::Tcp => Reader::Tcp(tcp::Reader::new(stream, max)),
         };
         let session = Session::new(clock::now_millis());
-        Self { permit, connection, arrival, session, reader, deadline: None, awaited: 0 }
+        Self { permit, connection, arrival, session, reader, deadline: None, deadline_message: 0 }
     }
 
     async fn drive(&mut self) {
@@ -163,17 +163,17 @@ impl Driver {
             self.open().await;
         }
         loop {
-            let fault = match self.hear().await {
-                Heard::Message(coding, payload) => self.message(coding, payload).await,
-                Heard::Ping(pong) => self.ping(pong).await,
-                Heard::Life => {
+            let fault = match self.next_event().await {
+                ReadEvent::Message(coding, payload) => self.message(coding, payload).await,
+                ReadEvent::Ping(pong) => self.ping(pong).await,
+                ReadEvent::Alive => {
                     self.connection.saw_life();
                     None
                 }
-                Heard::Fault(why) => Some(why),
+                ReadEvent::Invalid(why) => Some(why),
                 // The client sends nothing more, so there is no need to wait for the end of its socket.
-                Heard::Closing(why) => return self.end(why).await,
-                Heard::Gone => return,
+                ReadEvent::Close(why) => return self.end(why).await,
+                ReadEvent::Disconnected => return,
             };
             if let Some(why) = fault {
                 self.end(why).await;
@@ -185,41 +185,41 @@ impl Driver {
 
     async fn end(&mut self, why: Disconnect) {
         // The form may still be open. The close frame needs one.
-        self.settle_form(self.arrival.form);
+        self.set_form(self.arrival.form);
         Box::pin(self.connection.close(why)).await;
     }
 
-    async fn hear(&mut self) -> Heard {
-        let heard = poll_fn(|cx| self.poll_hear(cx)).await;
-        if matches!(heard, Heard::Message(..)) {
+    async fn next_event(&mut self) -> ReadEvent {
+        let event = poll_fn(|cx| self.poll_event(cx)).await;
+        if matches!(event, ReadEvent::Message(..)) {
             self.deadline = None;
         }
-        heard
+        event
     }
 
-    fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
-        if let Poll::Ready(heard) = self.reader.poll(cx) {
-            return Poll::Ready(heard);
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<ReadEvent> {
+        if let Poll::Ready(event) = self.reader.poll(cx) {
+            return Poll::Ready(event);
         }
         // The deadline of the first frame stays fixed.
         if !self.arrival.sniffs {
-            self.await_message();
+            self.update_deadline();
         }
         match &mut self.deadline {
-            Some(deadline) => deadline.as_mut().poll(cx).map(|()| Heard::Fault(Disconnect::TOO_SLOW_TO_SPEAK)),
+            Some(deadline) => deadline.as_mut().poll(cx).map(|()| ReadEvent::Invalid(Disconnect::TOO_SLOW_TO_SPEAK)),
             None => Poll::Pending,
         }
     }
 
     /// Sets the deadline of the current message. A fragmented control frame counts as a message; a complete one ends
     /// its deadline.
-    fn await_message(&mut self) {
-        let begun = self.reader.begun();
+    fn update_deadline(&mut self) {
+        let message_number = self.reader.message_number();
         if !self.reader.is_mid_message() {
             self.deadline = None;
-        } else if self.deadline.is_none() || self.awaited != begun {
+        } else if self.deadline.is_none() || self.deadline_message != message_number {
             self.deadline = Some(timer(self.permit.gateway().config.load().limits.message_timeout));
-            self.awaited = begun;
+            self.deadline_message = message_number;
         }
     }
 
@@ -230,7 +230,7 @@ impl Driver {
             return None;
         }
         if self.arrival.sniffs {
-            self.settle_form(Form { coding, ..self.arrival.form });
+            self.set_form(Form { coding, ..self.arrival.form });
             self.open().await;
         }
         let form = self.connection.form().unwrap_or(self.arrival.form);
@@ -242,17 +242,17 @@ impl Driver {
         }
         match protocol::decode(coding, &payload) {
             Ok(ClientFrame::Pong) => {
-                heard("pong");
+                count_frame("pong");
                 None
             }
             Ok(ClientFrame::Sent(body)) => {
-                heard("sent");
+                count_frame("sent");
                 drop(payload);
                 self.feed(Input::Sent(body)).await;
                 None
             }
             Err(error) => {
-                heard("invalid");
+                count_frame("invalid");
                 if self.may_log() {
                     tracing::debug!(
                         cid = self.connection.id().as_u64(),
@@ -286,7 +286,7 @@ impl Driver {
         }
     }
 
-    fn settle_form(&mut self, form: Form) {
+    fn set_form(&mut self, form: Form) {
         if std::mem::take(&mut self.arrival.sniffs) {
             self.arrival.form = form;
             self.connection.set_form(form);
@@ -295,7 +295,7 @@ impl Driver {
 }
 
 impl Reader {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ReadEvent> {
         match self {
             Self::Ws(reader) => reader.poll(cx),
             Self::Tcp(reader) => reader.poll(cx),
@@ -310,14 +310,14 @@ impl Reader {
     }
 
     /// Number of the newest message. Always 0 over TCP, where each received message clears its deadline.
-    fn begun(&self) -> u32 {
+    fn message_number(&self) -> u32 {
         match self {
-            Self::Ws(reader) => reader.begun(),
+            Self::Ws(reader) => reader.message_number(),
             Self::Tcp(_) => 0,
         }
     }
 
-    fn stream(&self) -> &Arc<Stream> {
+    fn stream(&self) -> &Arc<MaybeTlsStream> {
         match self {
             Self::Ws(reader) => reader.stream(),
             Self::Tcp(reader) => reader.stream(),
@@ -325,7 +325,7 @@ impl Reader {
     }
 }
 
-fn heard(kind: &'static str) {
+fn count_frame(kind: &'static str) {
     metrics::counter!(names::FRAMES_RECEIVED, "kind" => kind).increment(1);
 }
 

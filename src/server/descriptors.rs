@@ -22,13 +22,13 @@ pub struct Descriptors {
 
 /// Permitted use of a socket, decided by the number of descriptors left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entrance {
+pub(super) enum SocketUse {
     /// Everything that the listener serves.
-    Open,
+    Full,
     /// One request: no descriptor is left for another client.
     OneRequest,
     /// Nothing: the socket is closed.
-    Shut,
+    Refused,
 }
 
 impl Descriptors {
@@ -80,22 +80,22 @@ impl Descriptors {
     }
 
     /// Permitted use of `socket`, just accepted by `listener`.
-    pub(super) fn entrance(self, socket: &impl AsRawFd, listener: &Listener) -> Entrance {
+    pub(super) fn socket_use(self, socket: &impl AsRawFd, listener: &Listener) -> SocketUse {
         let clients = [Service::Ws, Service::Cim, Service::CimTcp].into_iter().any(|service| listener.has(service));
         let requests = [Service::Api, Service::Metrics].into_iter().any(|service| listener.has(service));
-        self.entrance_of(socket.as_raw_fd(), clients, requests)
+        self.socket_use_of(socket.as_raw_fd(), clients, requests)
     }
 
     /// Clients may not use the reserve. A listener that serves clients and requests may use the first half of it. A
     /// listener for requests alone may use all but an eighth, which the node keeps for its own files.
-    fn entrance_of(self, number: RawFd, clients: bool, requests: bool) -> Entrance {
+    fn socket_use_of(self, number: RawFd, clients: bool, requests: bool) -> SocketUse {
         let left = self.limit.saturating_sub(u64::from(number.unsigned_abs()) + 1);
         let reserve = self.reserve();
         match (clients, requests) {
-            _ if left >= reserve => Entrance::Open,
-            (true, true) if left >= reserve / 2 => Entrance::OneRequest,
-            (false, true) if left >= reserve / 8 => Entrance::Open,
-            _ => Entrance::Shut,
+            _ if left >= reserve => SocketUse::Full,
+            (true, true) if left >= reserve / 2 => SocketUse::OneRequest,
+            (false, true) if left >= reserve / 8 => SocketUse::Full,
+            _ => SocketUse::Refused,
         }
     }
 
@@ -111,21 +111,21 @@ mod tests {
 
     #[test]
     fn clients_leave_the_reserve_to_requests_and_requests_leave_the_rest_to_the_node() {
-        use Entrance::{OneRequest, Open, Shut};
+        use SocketUse::{Full, OneRequest, Refused};
         let few = Descriptors { limit: 256 };
         // The number of a socket; then the entrance at a listener for clients, for both, for requests.
         let rows = [
-            (0, [Open, Open, Open]),
-            (223, [Open, Open, Open]),
-            (224, [Shut, OneRequest, Open]),
-            (239, [Shut, OneRequest, Open]),
-            (240, [Shut, Shut, Open]),
-            (251, [Shut, Shut, Open]),
-            (252, [Shut, Shut, Shut]),
-            (300, [Shut, Shut, Shut]),
+            (0, [Full, Full, Full]),
+            (223, [Full, Full, Full]),
+            (224, [Refused, OneRequest, Full]),
+            (239, [Refused, OneRequest, Full]),
+            (240, [Refused, Refused, Full]),
+            (251, [Refused, Refused, Full]),
+            (252, [Refused, Refused, Refused]),
+            (300, [Refused, Refused, Refused]),
         ];
         for (number, expected) in rows {
-            let told = [(true, false), (true, true), (false, true)].map(|(c, r)| few.entrance_of(number, c, r));
+            let told = [(true, false), (true, true), (false, true)].map(|(c, r)| few.socket_use_of(number, c, r));
             assert_eq!(told, expected, "{number}");
         }
     }

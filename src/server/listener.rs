@@ -13,9 +13,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::descriptors::Entrance;
+use super::descriptors::SocketUse;
 use super::peers::ConnectionPermit;
-use super::socket::Stream;
+use super::socket::MaybeTlsStream;
 use super::tls::Certificate;
 use super::{Gateway, StartError, stopped, tcp, upgrade};
 use crate::config::{Listener, Service};
@@ -25,9 +25,9 @@ use crate::vital::Vitals;
 /// Length of the kernel's accept queue.
 const BACKLOG: u32 = 4096;
 /// Pause when the process or the system has no file descriptor or memory left.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// Minimum time between two log lines about a failing accept.
-const QUIET: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Binds the address; nothing is accepted yet.
 pub(super) fn bind(config: &Listener) -> Result<TcpListener, StartError> {
@@ -43,7 +43,7 @@ pub(super) fn bind(config: &Listener) -> Result<TcpListener, StartError> {
 }
 
 /// One bound listener.
-pub(super) struct Door {
+pub(super) struct BoundListener {
     pub(super) socket: TcpListener,
     /// `None` for a plain listener.
     pub(super) certificate: Option<Arc<Certificate>>,
@@ -52,81 +52,90 @@ pub(super) struct Door {
 }
 
 /// Spawns a task that accepts until the gateway stops.
-pub(super) fn spawn(gateway: &Arc<Gateway>, door: Door, vitals: &Vitals) {
+pub(super) fn spawn(gateway: &Arc<Gateway>, listener: BoundListener, vitals: &Vitals) {
     gateway.tasks.begin();
     let stop = gateway.stop.subscribe();
     let gateway = Arc::clone(gateway);
-    let name = door.socket.local_addr().map_or_else(|_| "listener".to_owned(), |address| format!("listener {address}"));
+    let name =
+        listener.socket.local_addr().map_or_else(|_| "listener".to_owned(), |address| format!("listener {address}"));
     tokio::spawn(vitals.run(name, async move {
-        accept(&gateway, door, stop).await;
+        accept(&gateway, listener, stop).await;
         gateway.tasks.end();
     }));
 }
 
-async fn accept(gateway: &Arc<Gateway>, door: Door, mut stop: watch::Receiver<bool>) {
-    let (mut trouble, mut crowd) = (Quiet::default(), Quiet::default());
+async fn accept(gateway: &Arc<Gateway>, listener: BoundListener, mut stop: watch::Receiver<bool>) {
+    let (mut accept_log, mut full_log) = (LogLimit::default(), LogLimit::default());
     loop {
         let accepted = tokio::select! {
             biased;
             () = stopped(&mut stop) => return,
-            accepted = door.socket.accept() => accepted,
+            accepted = listener.socket.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => welcome(gateway, stream, peer, &door, &mut crowd),
+            Ok((stream, peer)) => start_connection(gateway, stream, peer, &listener, &mut full_log),
             Err(e) if is_of_one_connection(&e) => {}
             Err(e) => {
                 metrics::counter!(names::ACCEPT_FAILED).increment(1);
-                trouble.tell(|untold| tracing::warn!(error = %e, untold, "accept failed; retrying"));
-                tokio::time::sleep(PAUSE).await;
+                accept_log.log(|suppressed| tracing::warn!(error = %e, untold = suppressed, "accept failed; retrying"));
+                tokio::time::sleep(RETRY_DELAY).await;
             }
         }
     }
 }
 
-/// Limits log lines about a frequent event to one per [`QUIET`].
+/// Limits log lines about a frequent event to one per [`LOG_INTERVAL`].
 #[derive(Default)]
-struct Quiet {
-    told: Option<Instant>,
-    untold: u32,
+struct LogLimit {
+    last: Option<Instant>,
+    suppressed: u32,
 }
 
-impl Quiet {
+impl LogLimit {
     /// Calls `log` with the number of events suppressed since the last line.
-    fn tell(&mut self, log: impl FnOnce(u32)) {
-        if self.told.is_some_and(|told| told.elapsed() < QUIET) {
-            self.untold += 1;
+    fn log(&mut self, log: impl FnOnce(u32)) {
+        if self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
+            self.suppressed += 1;
             return;
         }
-        log(self.untold);
-        (self.told, self.untold) = (Some(Instant::now()), 0);
+        log(self.suppressed);
+        (self.last, self.suppressed) = (Some(Instant::now()), 0);
     }
 }
 
-fn welcome(gateway: &Arc<Gateway>, stream: TcpStream, peer: SocketAddr, door: &Door, crowd: &mut Quiet) {
-    let at = door.at;
+fn start_connection(
+    gateway: &Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: &BoundListener,
+    full_log: &mut LogLimit,
+) {
+    let at = listener.at;
     let config = gateway.config.load();
     let serves = config.listeners[at].serves.clone();
     if counts_accepts(&config.listeners[at]) && !gateway.peers.may_connect(peer.ip(), config.limits.connects_per_ip) {
         refused(peer, "rate");
         return;
     }
-    let entrance = gateway.descriptors.entrance(&stream, &config.listeners[at]);
-    if entrance != Entrance::Open {
+    let socket_use = gateway.descriptors.socket_use(&stream, &config.listeners[at]);
+    if socket_use != SocketUse::Full {
         let limit = gateway.descriptors.limit();
-        crowd.tell(|untold| tracing::warn!(limit, untold, "clients refused: too few file descriptors are left"));
+        full_log.log(|suppressed| {
+            tracing::warn!(limit, untold = suppressed, "clients refused: too few file descriptors are left")
+        });
     }
-    if entrance == Entrance::Shut {
+    if socket_use == SocketUse::Refused {
         refused(peer, "descriptors");
         return;
     }
-    let Some(mut permit) = ConnectionPermit::enter(gateway, peer.ip()) else {
+    let Some(mut permit) = ConnectionPermit::acquire(gateway, peer.ip()) else {
         refused(peer, "connections_per_ip");
         return;
     };
-    permit.one_request = entrance == Entrance::OneRequest;
+    permit.one_request = socket_use == SocketUse::OneRequest;
     // Disable Nagle's algorithm: a small frame would otherwise wait for the acknowledgement of the previous one.
     let _ = stream.set_nodelay(true);
-    let certificate = door.certificate.clone();
+    let certificate = listener.certificate.clone();
     tokio::spawn(async move {
         let Some(stream) = open(permit.gateway(), stream, peer, certificate).await else { return };
         if serves.contains(&Service::CimTcp) {
@@ -150,13 +159,13 @@ async fn open(
     stream: TcpStream,
     peer: SocketAddr,
     certificate: Option<Arc<Certificate>>,
-) -> Option<Stream> {
-    let Some(certificate) = certificate else { return Some(Stream::plain(stream)) };
+) -> Option<MaybeTlsStream> {
+    let Some(certificate) = certificate else { return Some(MaybeTlsStream::plain(stream)) };
     let limit = gateway.config.load().limits.handshake;
     let mut stop = gateway.stop.subscribe();
     let opened = tokio::select! {
         () = stopped(&mut stop) => return None,
-        opened = certificate.welcome(stream, limit) => opened,
+        opened = certificate.accept(stream, limit) => opened,
     };
     opened.map_err(|reason| refused(peer, reason)).ok()
 }

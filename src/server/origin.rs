@@ -8,7 +8,7 @@ use crate::config::Listener;
 
 /// Result of the check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Page {
+pub(super) enum OriginCheck {
     /// No Origin: not a browser, so credentials that a browser adds by itself are not accepted.
     None,
     /// The page is on the list.
@@ -23,11 +23,11 @@ pub(super) enum Page {
 
 /// Checks `origin` for a request to `host` (its Host header) by the rules of `listener`: exact origins, `same-origin`,
 /// `same-host`, `loopback` or `*`. Without a rule no page may connect.
-pub(super) fn judge(origin: Option<&str>, host: Option<&str>, listener: &Listener) -> Page {
-    let Some(origin) = origin else { return Page::None };
+pub(super) fn check(origin: Option<&str>, host: Option<&str>, listener: &Listener) -> OriginCheck {
+    let Some(origin) = origin else { return OriginCheck::None };
     let is_tls = listener.tls.is_some();
     let allowed = listener.origins.iter().filter_map(|rule| cookie_counts(origin, host, rule, is_tls));
-    allowed.reduce(|one, other| one || other).map_or(Page::Refused, |cookie| Page::Allowed { cookie })
+    allowed.reduce(|one, other| one || other).map_or(OriginCheck::Refused, |cookie| OriginCheck::Allowed { cookie })
 }
 
 /// True if an origin (`http://localhost:3000`) or a Host (`127.0.0.1:8080`) names this machine.
@@ -116,16 +116,16 @@ mod tests {
         }
     }
 
-    fn page(origin: &str, host: &str, rules: &[&str]) -> Page {
-        judge(Some(origin), Some(host), &listener(rules, false))
+    fn page(origin: &str, host: &str, rules: &[&str]) -> OriginCheck {
+        check(Some(origin), Some(host), &listener(rules, false))
     }
 
     #[test]
     fn the_list_decides() {
-        use Page::Refused;
-        const ALLOWED: Page = Page::Allowed { cookie: true };
-        const NO_COOKIE: Page = Page::Allowed { cookie: false };
-        let table: &[(&str, &str, &[&str], Page)] = &[
+        use OriginCheck::Refused;
+        const ALLOWED: OriginCheck = OriginCheck::Allowed { cookie: true };
+        const NO_COOKIE: OriginCheck = OriginCheck::Allowed { cookie: false };
+        let table: &[(&str, &str, &[&str], OriginCheck)] = &[
             ("https://a.com", "a.com", &[], Refused),
             ("https://a.com", "a.com", &["same-origin"], ALLOWED),
             ("https://a.com", "a.com:443", &["same-origin"], ALLOWED),
@@ -169,20 +169,20 @@ mod tests {
 
     #[test]
     fn same_host_takes_any_port_of_it() {
-        assert_eq!(page("http://a.com", "a.com:34567", &["same-host"]), Page::Allowed { cookie: true });
-        assert_eq!(page("http://b.com", "a.com:34567", &["same-host"]), Page::Refused);
+        assert_eq!(page("http://a.com", "a.com:34567", &["same-host"]), OriginCheck::Allowed { cookie: true });
+        assert_eq!(page("http://b.com", "a.com:34567", &["same-host"]), OriginCheck::Refused);
     }
 
     #[test]
     fn page_at_plain_http_is_another_origin_than_a_tls_listener() {
-        let page = |origin, host, rule| judge(Some(origin), Some(host), &listener(&[rule], true));
-        let (allowed, no_cookie) = (Page::Allowed { cookie: true }, Page::Allowed { cookie: false });
+        let page = |origin, host, rule| check(Some(origin), Some(host), &listener(&[rule], true));
+        let (allowed, no_cookie) = (OriginCheck::Allowed { cookie: true }, OriginCheck::Allowed { cookie: false });
         for (origin, host, rule, expected) in [
             ("https://a.com", "a.com", "same-origin", allowed),
             ("https://a.com:8443", "a.com:8443", "same-origin", allowed),
-            ("http://a.com", "a.com", "same-origin", Page::Refused),
-            ("http://a.com:443", "a.com", "same-origin", Page::Refused),
-            ("http://a.com:8443", "a.com:8443", "same-origin", Page::Refused),
+            ("http://a.com", "a.com", "same-origin", OriginCheck::Refused),
+            ("http://a.com:443", "a.com", "same-origin", OriginCheck::Refused),
+            ("http://a.com:8443", "a.com:8443", "same-origin", OriginCheck::Refused),
             ("https://a.com:3000", "a.com", "same-host", allowed),
             ("http://a.com:3000", "a.com", "same-host", no_cookie),
             // The operator named the page.
@@ -194,9 +194,9 @@ mod tests {
 
     #[test]
     fn no_origin_is_no_page_whatever_the_list_says() {
-        assert_eq!(judge(None, Some("a.com"), &listener(&[], false)), Page::None);
-        assert_eq!(judge(None, Some("a.com"), &listener(&["*"], false)), Page::None);
-        assert_eq!(judge(Some("http://a.com"), None, &listener(&["same-host"], false)), Page::Refused);
+        assert_eq!(check(None, Some("a.com"), &listener(&[], false)), OriginCheck::None);
+        assert_eq!(check(None, Some("a.com"), &listener(&["*"], false)), OriginCheck::None);
+        assert_eq!(check(Some("http://a.com"), None, &listener(&["same-host"], false)), OriginCheck::Refused);
     }
 
     #[test]

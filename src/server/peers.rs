@@ -46,11 +46,11 @@ impl Peers {
         if self.checks.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
             rate.limiter.retain_recent();
         }
-        rate.limiter.check_key(&counted_as(ip)).is_ok()
+        rate.limiter.check_key(&limit_key(ip)).is_ok()
     }
 
     /// Counts one live connection of the address; `false` if the limit is reached. 0 = no limit.
-    fn enter(&self, ip: IpAddr, limit: usize) -> bool {
+    fn acquire(&self, ip: IpAddr, limit: usize) -> bool {
         let mut live = self.live.lock();
         let count = live.entry(ip).or_insert(0);
         if limit != 0 && *count >= limit {
@@ -60,7 +60,7 @@ impl Peers {
         true
     }
 
-    fn leave(&self, ip: IpAddr) {
+    fn release(&self, ip: IpAddr) {
         let mut live = self.live.lock();
         if let Some(count) = live.get_mut(&ip) {
             *count -= 1;
@@ -89,10 +89,10 @@ pub(super) struct ConnectionPermit {
 
 impl ConnectionPermit {
     /// Creates the permit; `None` if the address has reached its limit.
-    pub(super) fn enter(gateway: &Arc<Gateway>, ip: IpAddr) -> Option<Self> {
-        let ip = counted_as(ip);
+    pub(super) fn acquire(gateway: &Arc<Gateway>, ip: IpAddr) -> Option<Self> {
+        let ip = limit_key(ip);
         let limit = gateway.config.load().limits.connections_per_ip;
-        gateway.peers.enter(ip, limit).then(|| {
+        gateway.peers.acquire(ip, limit).then(|| {
             gateway.tasks.begin();
             Self { gateway: Arc::clone(gateway), ip, one_request: false }
         })
@@ -105,12 +105,12 @@ impl ConnectionPermit {
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.gateway.peers.leave(self.ip);
+        self.gateway.peers.release(self.ip);
         self.gateway.tasks.end();
     }
 }
 
-fn counted_as(ip: IpAddr) -> IpAddr {
+fn limit_key(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
             let [a, b, c, d, ..] = ip.segments();
@@ -128,13 +128,13 @@ mod tests {
     fn an_address_has_its_share_and_gets_it_back() {
         let peers = Peers::default();
         let (a, b) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        assert!(peers.enter(a, 2) && peers.enter(a, 2) && !peers.enter(a, 2));
-        assert!(peers.enter(b, 2));
-        peers.leave(a);
-        assert!(peers.enter(a, 2));
-        peers.leave(b);
+        assert!(peers.acquire(a, 2) && peers.acquire(a, 2) && !peers.acquire(a, 2));
+        assert!(peers.acquire(b, 2));
+        peers.release(a);
+        assert!(peers.acquire(a, 2));
+        peers.release(b);
         assert!(!peers.live.lock().contains_key(&b), "nothing is kept of an address that is gone");
-        assert!((0..100).all(|_| peers.enter(b, 0)), "0 is no bound");
+        assert!((0..100).all(|_| peers.acquire(b, 0)), "0 is no bound");
     }
 
     #[test]
@@ -159,7 +159,7 @@ mod tests {
         let table =
             [("::ffff:10.0.0.1", "10.0.0.1"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"), ("10.0.0.1", "10.0.0.1")];
         for (ip, expected) in table {
-            assert_eq!(counted_as(ip.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
+            assert_eq!(limit_key(ip.parse().unwrap()), expected.parse::<IpAddr>().unwrap());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The socket of one connection, plain or TLS, shared between its task (reader) and its shard (writer).
 //!
-//! tokio keeps one waker per direction, so the two never wake each other. With TLS both use one [`Session`] behind a
+//! tokio keeps one waker per direction, so the two never wake each other. With TLS both use one [`TlsSession`] behind a
 //! lock, which is held for one read or write and never across an await. Callers see one kind of stream: an operation
 //! blocks exactly if the operation of the socket below it does.
 
@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::tls::Session;
+use super::tls::TlsSession;
 use crate::node::Socket;
 
 /// Time the peer has to read the last frame.
@@ -26,12 +26,12 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// A connected socket.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct MaybeTlsStream {
     tcp: TcpStream,
-    tls: Option<Box<Mutex<Session>>>,
+    tls: Option<Box<Mutex<TlsSession>>>,
 }
 
-impl Socket for Stream {
+impl Socket for MaybeTlsStream {
     fn try_write(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         match (&self.tls, parts) {
             (Some(session), _) => session.lock().write(&self.tcp, parts),
@@ -47,7 +47,7 @@ impl Socket for Stream {
 
     fn shutdown(&self, abort: bool) {
         if let (Some(session), false) = (&self.tls, abort) {
-            session.lock().say_goodbye(&self.tcp);
+            session.lock().send_close_notify(&self.tcp);
         }
         let how = if abort { Shutdown::Both } else { Shutdown::Write };
         // An error means that the peer has closed it already.
@@ -55,17 +55,17 @@ impl Socket for Stream {
     }
 }
 
-impl Stream {
+impl MaybeTlsStream {
     pub(super) fn plain(tcp: TcpStream) -> Self {
         Self { tcp, tls: None }
     }
 
-    /// Creates a TLS socket. Complete [`Stream::handshake`] before reading or writing.
+    /// Creates a TLS socket. Complete [`MaybeTlsStream::handshake`] before reading or writing.
     ///
     /// # Errors
     /// If `config` and this build of rustls are incompatible.
-    pub(super) fn secured(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        let session = Session::new(config)?;
+    pub(super) fn tls(tcp: TcpStream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        let session = TlsSession::new(config)?;
         Ok(Self { tcp, tls: Some(Box::new(Mutex::new(session))) })
     }
 
@@ -83,8 +83,8 @@ impl Stream {
                 ended => return ended,
             }
             // Release the lock before waiting.
-            let has_more_to_say = session.lock().has_more_to_say();
-            if has_more_to_say { self.tcp.writable().await? } else { self.tcp.readable().await? }
+            let wants_write = session.lock().wants_write();
+            if wants_write { self.tcp.writable().await? } else { self.tcp.readable().await? }
         }
     }
 
@@ -101,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// Like [`Stream::try_read`], into the reserved capacity of `buffer`.
+    /// Like [`MaybeTlsStream::try_read`], into the reserved capacity of `buffer`.
     pub(super) fn try_read_buf(&self, buffer: &mut BytesMut) -> io::Result<usize> {
         match &self.tls {
             None => self.tcp.try_read_buf(buffer),
@@ -125,7 +125,7 @@ impl Stream {
         self.tcp.local_addr()
     }
 
-    /// Like [`Stream::discard`], with a short timeout, for a socket that no shard will shut down.
+    /// Like [`MaybeTlsStream::discard`], with a short timeout, for a socket that no shard will shut down.
     pub(super) async fn linger(&self) {
         let _ = tokio::time::timeout(LINGER, self.discard()).await;
     }
@@ -138,7 +138,7 @@ impl Stream {
             if self.tcp.readable().await.is_err() {
                 return;
             }
-            match self.forget_some() {
+            match self.discard_some() {
                 Ok(0) => return,
                 Ok(_) => tokio::task::coop::consume_budget().await,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -148,13 +148,13 @@ impl Stream {
     }
 
     /// A separate function, so that its buffer is not part of a future.
-    fn forget_some(&self) -> io::Result<usize> {
+    fn discard_some(&self) -> io::Result<usize> {
         self.tcp.try_read(&mut [0; 4096])
     }
 }
 
 /// For hyper, which owns the stream until the upgrade.
-impl AsyncRead for Stream {
+impl AsyncRead for MaybeTlsStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Self { tcp, tls } = self.get_mut();
         let Some(session) = tls else { return Pin::new(tcp).poll_read(cx, buffer) };
@@ -168,7 +168,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for MaybeTlsStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }

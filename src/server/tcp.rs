@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 
-use super::connection::{self, Arrival, Heard, Opening};
+use super::connection::{self, Arrival, Opening, ReadEvent};
 use super::peers::ConnectionPermit;
-use super::socket::Stream;
+use super::socket::MaybeTlsStream;
 use crate::disconnect::Disconnect;
 use crate::node::Transport;
 use crate::protocol::{Coding, Form, FrameError, tcp};
@@ -22,7 +22,7 @@ const READ_BUFFER: usize = 512;
 const MAX_BODY: usize = 65_535;
 
 /// Serves one client until it is gone.
-pub(super) async fn serve(permit: ConnectionPermit, stream: Stream, peer: SocketAddr, at: usize) {
+pub(super) async fn serve(permit: ConnectionPermit, stream: MaybeTlsStream, peer: SocketAddr, at: usize) {
     let config = permit.gateway().config.load_full();
     let listener = &config.listeners[at];
     let arrival = Arrival {
@@ -37,42 +37,42 @@ pub(super) async fn serve(permit: ConnectionPermit, stream: Stream, peer: Socket
         sniffs: false,
     };
     drop(config);
-    connection::begin(permit, Box::new(arrival), stream, Bytes::new()).await;
+    connection::start(permit, Box::new(arrival), stream, Bytes::new()).await;
 }
 
 /// The reading side of one TCP connection. It holds no buffer while idle.
 pub(super) struct Reader {
-    stream: Arc<Stream>,
+    stream: Arc<MaybeTlsStream>,
     buffer: BytesMut,
     max: usize,
 }
 
 impl Reader {
     /// `max` limits a body, in bytes.
-    pub(super) fn new(stream: Arc<Stream>, max: usize) -> Self {
+    pub(super) fn new(stream: Arc<MaybeTlsStream>, max: usize) -> Self {
         Self { stream, buffer: BytesMut::new(), max: max.min(MAX_BODY) }
     }
 
     /// Polls for the next frame.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ReadEvent> {
         loop {
             match tcp::split_tcp_frame(&mut self.buffer, self.max) {
-                Ok(Some(frame)) => return Poll::Ready(Heard::Message(Coding::Protobuf, frame)),
+                Ok(Some(frame)) => return Poll::Ready(ReadEvent::Message(Coding::Protobuf, frame)),
                 Ok(None) => {}
-                Err(error) => return Poll::Ready(Heard::Fault(fault(&error))),
+                Err(error) => return Poll::Ready(ReadEvent::Invalid(fault(&error))),
             }
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();
             }
             if ready!(self.stream.poll_readable(cx)).is_err() {
-                return Poll::Ready(Heard::Gone);
+                return Poll::Ready(ReadEvent::Disconnected);
             }
             self.buffer.reserve(READ_BUFFER);
             match self.stream.try_read_buf(&mut self.buffer) {
-                Ok(0) => return Poll::Ready(Heard::Gone),
+                Ok(0) => return Poll::Ready(ReadEvent::Disconnected),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Heard::Gone),
+                Err(_) => return Poll::Ready(ReadEvent::Disconnected),
             }
         }
     }
@@ -82,7 +82,7 @@ impl Reader {
         !self.buffer.is_empty()
     }
 
-    pub(super) fn stream(&self) -> &Arc<Stream> {
+    pub(super) fn stream(&self) -> &Arc<MaybeTlsStream> {
         &self.stream
     }
 }

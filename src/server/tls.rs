@@ -24,11 +24,11 @@ use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use tokio::net::TcpStream;
 
-use super::socket::Stream;
+use super::socket::MaybeTlsStream;
 use crate::config::{Listener, Service, TlsFiles};
-use renewal::Seen;
+use renewal::FileStates;
 pub(super) use renewal::spawn as renew;
-pub(super) use session::Session;
+pub(super) use session::TlsSession;
 
 /// Maximum size of a certificate or key file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -77,7 +77,7 @@ pub(super) struct Certificate {
     /// True for HTTP listeners. cim-tcp negotiates no ALPN protocol.
     is_http: bool,
     config: ArcSwap<ServerConfig>,
-    seen: Mutex<Seen>,
+    seen: Mutex<FileStates>,
 }
 
 impl Certificate {
@@ -88,7 +88,7 @@ impl Certificate {
     pub(super) fn of(listener: &Listener) -> Result<Option<Arc<Self>>, TlsError> {
         let Some(files) = listener.tls.clone() else { return Ok(None) };
         let is_http = !listener.has(Service::CimTcp);
-        let seen = Mutex::new(Seen::now(&files));
+        let seen = Mutex::new(FileStates::now(&files));
         let config = ArcSwap::from_pointee(read(&files, is_http)?);
         Ok(Some(Arc::new(Self { files, is_http, config, seen })))
     }
@@ -97,8 +97,8 @@ impl Certificate {
     ///
     /// # Errors
     /// The reason label of the metric: `tls`, or `tls_time` after a timeout.
-    pub(super) async fn welcome(&self, tcp: TcpStream, limit: Duration) -> Result<Stream, &'static str> {
-        let stream = Stream::secured(tcp, self.config.load_full()).map_err(|error| {
+    pub(super) async fn accept(&self, tcp: TcpStream, limit: Duration) -> Result<MaybeTlsStream, &'static str> {
+        let stream = MaybeTlsStream::tls(tcp, self.config.load_full()).map_err(|error| {
             tracing::error!(%error, "creating a TLS session failed");
             "tls"
         })?;
@@ -131,18 +131,18 @@ pub fn faults(listeners: &[Listener]) -> Vec<String> {
 /// Reads certificate and key and builds the TLS configuration.
 fn read(files: &TlsFiles, is_http: bool) -> Result<ServerConfig, TlsError> {
     let TlsFiles { cert, key } = files;
-    let unfit = |source| TlsError::Pair { cert: cert.clone(), key: key.clone(), source };
+    let unusable = |source| TlsError::Pair { cert: cert.clone(), key: key.clone(), source };
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])
-        .map_err(unfit)?
+        .map_err(unusable)?
         .with_no_client_auth()
         .with_single_cert(certificates(cert)?, private_key(key)?)
-        .map_err(unfit)?;
+        .map_err(unusable)?;
     if is_http {
         config.alpn_protocols = vec![HTTP.to_vec()];
     }
     // The state needed to resume is in the client's ticket, encrypted. The server stores no session.
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(unfit)?;
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(unusable)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = TICKETS;
     Ok(config)

@@ -30,13 +30,13 @@ use parking_lot::Mutex;
 
 use super::connection::{self, Arrival};
 use super::peers::ConnectionPermit;
-use super::socket::Stream;
+use super::socket::MaybeTlsStream;
 use super::{Gateway, listener, stopped};
 use crate::config::Service;
 use crate::node::Socket as _;
 use crate::telemetry::{capped, may_log};
-use handshake::Judged;
-use pipe::{AsksWebSocket, Pipe, Waits};
+use handshake::HandshakeCheck;
+use pipe::{Pipe, PipeTimeouts, UpgradeNumber};
 use repoll::Repoll;
 use timer::HeadTimer;
 
@@ -50,26 +50,32 @@ const SHORT_HANDSHAKE: Duration = Duration::from_secs(1);
 const MAX_BUFFER: usize = 64 * 1024;
 
 /// Answers requests until the client leaves, the gateway stops, or a request upgrades to a WebSocket.
-pub(super) async fn serve(permit: ConnectionPermit, stream: Stream, peer: SocketAddr, at: usize, serves: Vec<Service>) {
+pub(super) async fn serve(
+    permit: ConnectionPermit,
+    stream: MaybeTlsStream,
+    peer: SocketAddr,
+    at: usize,
+    serves: Vec<Service>,
+) {
     let gateway = Arc::clone(permit.gateway());
-    let (timer, waits) = {
+    let (timer, timeouts) = {
         let config = gateway.config.load();
         let most = if permit.one_request { SHORT_HANDSHAKE } else { Duration::MAX };
         let head = config.limits.handshake.min(most);
-        (HeadTimer::new(head, config.limits.keep_alive), Waits { head, write: config.queue.write_timeout })
+        (HeadTimer::new(head, config.limits.keep_alive), PipeTimeouts { head, write: config.queue.write_timeout })
     };
     let mut http = http1::Builder::new();
     http.timer(timer.clone())
-        .header_read_timeout(waits.head)
+        .header_read_timeout(timeouts.head)
         .keep_alive(!permit.one_request)
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD)
         // Also serves clients that stop sending after a request or leave at once, like PHP's fire-and-forget.
         .half_close(true)
         .max_buf_size(if serves.contains(&Service::Api) { MAX_BUFFER } else { MAX_HEAD });
-    let websocket = AsksWebSocket::default();
-    let pipe = Pipe::new(stream, waits, websocket.clone());
-    let front = Arc::new(Front {
+    let websocket = UpgradeNumber::default();
+    let pipe = Pipe::new(stream, timeouts, websocket.clone());
+    let http_service = Arc::new(HttpService {
         gateway: Arc::clone(&gateway),
         peer,
         at,
@@ -81,8 +87,8 @@ pub(super) async fn serve(permit: ConnectionPermit, stream: Stream, peer: Socket
         upgraded: Mutex::default(),
     });
     let service = service_fn({
-        let front = Arc::clone(&front);
-        move |request| front.call(request)
+        let http_service = Arc::clone(&http_service);
+        move |request| http_service.call(request)
     });
     let mut connection = http.serve_connection(TokioIo::new(pipe), service);
 
@@ -108,10 +114,10 @@ pub(super) async fn serve(permit: ConnectionPermit, stream: Stream, peer: Socket
         }
         return;
     }
-    let upgraded = front.upgraded.lock().take();
+    let upgraded = http_service.upgraded.lock().take();
     match upgraded {
         // The connection gets its own task, because this one is as large as hyper's state.
-        Some(arrival) => connection::begin(permit, arrival, stream, parts.read_buf).await,
+        Some(arrival) => connection::start(permit, arrival, stream, parts.read_buf).await,
         None => {
             stream.shutdown(false);
             stream.linger().await;
@@ -120,7 +126,7 @@ pub(super) async fn serve(permit: ConnectionPermit, stream: Stream, peer: Socket
 }
 
 /// Answers the requests of one connection.
-struct Front {
+struct HttpService {
     gateway: Arc<Gateway>,
     peer: SocketAddr,
     at: usize,
@@ -130,55 +136,55 @@ struct Front {
     one_request: bool,
     /// Number of requests so far.
     requests: AtomicU32,
-    websocket: AsksWebSocket,
+    websocket: UpgradeNumber,
     /// The accepted handshake.
     upgraded: Mutex<Option<Box<Arrival>>>,
 }
 
-impl Front {
+impl HttpService {
     fn call(&self, request: Request<Incoming>) -> BoxFuture<'static, Result<Response<Full<Bytes>>, Infallible>> {
-        self.timer.saw_request();
+        self.timer.request_received();
         let number = self.requests.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         // Bytes after a WebSocket request were not scanned, so none of them may be treated as a request.
         let is_last = number == self.websocket.number();
         if let Err(problem) = head::check(&request) {
             listener::refused(self.peer, "head");
             let answer = handshake::answer(StatusCode::BAD_REQUEST, &problem);
-            return ready(Ok(last(answer))).boxed();
+            return ready(Ok(with_connection_close(answer))).boxed();
         }
-        match self.judge(&request) {
-            Judged::Upgrade(..) if self.one_request => {
+        match self.check(&request) {
+            HandshakeCheck::Upgrade(..) if self.one_request => {
                 listener::refused(self.peer, "descriptors");
-                ready(Ok(last(handshake::no_room()))).boxed()
+                ready(Ok(with_connection_close(handshake::no_descriptor()))).boxed()
             }
-            Judged::Upgrade(arrival, response) => {
+            HandshakeCheck::Upgrade(arrival, response) => {
                 *self.upgraded.lock() = Some(arrival);
                 ready(Ok(response)).boxed()
             }
-            Judged::Answer(response) => {
+            HandshakeCheck::Refused(response) => {
                 listener::refused(self.peer, "handshake");
-                ready(Ok(if is_last { last(response) } else { response })).boxed()
+                ready(Ok(if is_last { with_connection_close(response) } else { response })).boxed()
             }
-            Judged::NotOurs => {
+            HandshakeCheck::OtherRequest => {
                 let answer = self.gateway.api.respond(request, self.peer, &self.serves);
-                answer.map(move |answer| Ok(if is_last { last(answer) } else { answer })).boxed()
+                answer.map(move |answer| Ok(if is_last { with_connection_close(answer) } else { answer })).boxed()
             }
         }
     }
 
-    fn judge(&self, request: &Request<Incoming>) -> Judged {
+    fn check(&self, request: &Request<Incoming>) -> HandshakeCheck {
         let config = self.gateway.config.load();
         let listener = &config.listeners[self.at];
         let may_connect = || {
             listener::counts_accepts(listener)
                 || self.gateway.peers.may_connect(self.peer.ip(), config.limits.connects_per_ip)
         };
-        handshake::judge(request, listener, self.peer, self.at, may_connect)
+        handshake::check(request, listener, self.peer, self.at, may_connect)
     }
 }
 
 /// Marks the last response of a connection.
-fn last(mut answer: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+fn with_connection_close(mut answer: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
     answer.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
     answer
 }

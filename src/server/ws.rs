@@ -14,8 +14,8 @@ use bytes::Bytes;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, error::ProtocolError};
 
-use super::connection::Heard;
-use super::socket::Stream;
+use super::connection::ReadEvent;
+use super::socket::MaybeTlsStream;
 use crate::disconnect::Disconnect;
 use crate::protocol::{Coding, websocket};
 use meter::{Meter, TooManyFragments};
@@ -24,7 +24,7 @@ use meter::{Meter, TooManyFragments};
 const READ_BUFFER: usize = 512;
 
 /// A buffer that held a larger message, in bytes, is freed.
-const SWOLLEN: usize = 4096;
+const LARGE_BUFFER: usize = 4096;
 
 /// RFC 6455 §7.4.1: errors of WebSocket itself, which every library knows. Errors of the protocol above it use the
 /// codes of `disconnect`.
@@ -34,93 +34,93 @@ const NORMAL: u16 = 1000;
 
 /// The reading side of one WebSocket.
 pub(super) struct Reader {
-    socket: WebSocket<Source>,
+    socket: WebSocket<WsInput>,
     /// True if the buffer has grown for a large message; it would never shrink by itself.
-    is_swollen: bool,
+    is_buffer_large: bool,
 }
 
 impl Reader {
-    /// Reads `stream` after `already`, the bytes received after the handshake. `max` limits a frame and a message, in
-    /// bytes.
-    pub(super) fn new(stream: Arc<Stream>, already: &[u8], max: usize) -> Self {
+    /// Reads `stream` after `read_ahead`, the bytes received after the handshake. `max` limits a frame and a message,
+    /// in bytes.
+    pub(super) fn new(stream: Arc<MaybeTlsStream>, read_ahead: &[u8], max: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(max))
             .max_frame_size(Some(max));
         let mut meter = Meter::default();
-        let overflow = meter.read(already).is_err();
-        let source = Source { stream, meter, overflow };
-        let socket = WebSocket::from_partially_read(source, already.to_vec(), Role::Server, Some(config));
-        Self { socket, is_swollen: false }
+        let overflow = meter.read(read_ahead).is_err();
+        let source = WsInput { stream, meter, overflow };
+        let socket = WebSocket::from_partially_read(source, read_ahead.to_vec(), Role::Server, Some(config));
+        Self { socket, is_buffer_large: false }
     }
 
     /// Polls for the next input.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ReadEvent> {
         loop {
-            let heard = match self.socket.read() {
-                Ok(Message::Binary(payload)) => self.whole(Coding::Protobuf, payload),
-                Ok(Message::Text(payload)) => self.whole(Coding::Json, payload.into()),
-                Ok(Message::Ping(payload)) => Heard::Ping(websocket::pong(&payload)),
-                Ok(Message::Pong(_)) => Heard::Life,
-                Ok(Message::Close(frame)) => Heard::Closing(echo(frame)),
+            let event = match self.socket.read() {
+                Ok(Message::Binary(payload)) => self.message(Coding::Protobuf, payload),
+                Ok(Message::Text(payload)) => self.message(Coding::Json, payload.into()),
+                Ok(Message::Ping(payload)) => ReadEvent::Ping(websocket::pong(&payload)),
+                Ok(Message::Pong(_)) => ReadEvent::Alive,
+                Ok(Message::Close(frame)) => ReadEvent::Close(echo(frame)),
                 Ok(Message::Frame(_)) => continue,
                 Err(Error::Io(e)) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.shrink();
-                    match ready!(self.source().stream.poll_readable(cx)) {
+                    match ready!(self.input().stream.poll_readable(cx)) {
                         Ok(()) => continue,
-                        Err(_) => Heard::Gone,
+                        Err(_) => ReadEvent::Disconnected,
                     }
                 }
                 Err(error) => fault(&error),
             };
-            return Poll::Ready(heard);
+            return Poll::Ready(event);
         }
     }
 
     /// True if a message has started and is incomplete.
     pub(super) fn is_mid_message(&self) -> bool {
-        self.source().meter.is_mid_message()
+        self.input().meter.is_mid_message()
     }
 
     /// Number of the newest message; distinguishes the current message from the previous one.
-    pub(super) fn begun(&self) -> u32 {
-        self.source().meter.begun()
+    pub(super) fn message_number(&self) -> u32 {
+        self.input().meter.message_number()
     }
 
-    pub(super) fn stream(&self) -> &Arc<Stream> {
-        &self.source().stream
+    pub(super) fn stream(&self) -> &Arc<MaybeTlsStream> {
+        &self.input().stream
     }
 
-    fn whole(&mut self, coding: Coding, payload: Bytes) -> Heard {
-        self.is_swollen |= payload.len() > SWOLLEN;
-        Heard::Message(coding, payload)
+    fn message(&mut self, coding: Coding, payload: Bytes) -> ReadEvent {
+        self.is_buffer_large |= payload.len() > LARGE_BUFFER;
+        ReadEvent::Message(coding, payload)
     }
 
     /// Between two messages tungstenite holds only its buffer, so it can be replaced by a fresh instance.
     fn shrink(&mut self) {
-        if self.is_swollen && !self.is_mid_message() {
-            self.is_swollen = false;
+        if self.is_buffer_large && !self.is_mid_message() {
+            self.is_buffer_large = false;
             let config = *self.socket.get_config();
-            let Source { stream, meter, overflow } = self.socket.get_mut();
-            let source = Source { stream: Arc::clone(stream), meter: std::mem::take(meter), overflow: *overflow };
+            let WsInput { stream, meter, overflow } = self.socket.get_mut();
+            let source = WsInput { stream: Arc::clone(stream), meter: std::mem::take(meter), overflow: *overflow };
             self.socket = WebSocket::from_raw_socket(source, Role::Server, Some(config));
         }
     }
 
-    fn source(&self) -> &Source {
+    fn input(&self) -> &WsInput {
         self.socket.get_ref()
     }
 }
 
 /// Input of tungstenite. Its writes are dropped.
-struct Source {
-    stream: Arc<Stream>,
+struct WsInput {
+    stream: Arc<MaybeTlsStream>,
     meter: Meter,
     overflow: bool,
 }
 
-impl io::Read for Source {
+impl io::Read for WsInput {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.overflow {
             return Err(io::Error::other(TooManyFragments));
@@ -131,7 +131,7 @@ impl io::Read for Source {
     }
 }
 
-impl io::Write for Source {
+impl io::Write for WsInput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(bytes.len())
     }
@@ -147,16 +147,16 @@ fn echo(frame: Option<CloseFrame>) -> Disconnect {
     Disconnect { code, reason: "" }
 }
 
-fn fault(error: &Error) -> Heard {
+fn fault(error: &Error) -> ReadEvent {
     match error {
-        Error::Io(e) if is_overflow(e) => Heard::Fault(Disconnect::TOO_LARGE),
+        Error::Io(e) if is_overflow(e) => ReadEvent::Invalid(Disconnect::TOO_LARGE),
         Error::Io(_)
         | Error::ConnectionClosed
         | Error::AlreadyClosed
-        | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Heard::Gone,
-        Error::Capacity(_) => Heard::Fault(Disconnect::TOO_LARGE),
-        Error::Utf8(_) => Heard::Fault(NOT_UTF8),
-        _ => Heard::Fault(PROTOCOL_ERROR),
+        | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => ReadEvent::Disconnected,
+        Error::Capacity(_) => ReadEvent::Invalid(Disconnect::TOO_LARGE),
+        Error::Utf8(_) => ReadEvent::Invalid(NOT_UTF8),
+        _ => ReadEvent::Invalid(PROTOCOL_ERROR),
     }
 }
 

@@ -22,17 +22,17 @@ impl Driver {
     /// not need it.
     pub(super) fn feed(&mut self, input: Input) -> BoxFuture<'_, ()> {
         async move {
-            let mut actions = VecDeque::from(self.ask(input));
+            let mut actions = VecDeque::from(self.step(input));
             while let Some(action) = actions.pop_front() {
                 if let Some(outcome) = self.perform(action).await {
-                    actions.extend(self.ask(outcome));
+                    actions.extend(self.step(outcome));
                 }
             }
         }
         .boxed()
     }
 
-    fn ask(&mut self, input: Input) -> Vec<Action> {
+    fn step(&mut self, input: Input) -> Vec<Action> {
         let rules = {
             let config = self.permit.gateway().config.load();
             Rules {
@@ -50,7 +50,7 @@ impl Driver {
         let node = Arc::clone(&self.permit.gateway().node);
         Some(match action {
             Action::Reply(reply) => {
-                self.say(reply).await;
+                self.send_reply(reply).await;
                 return None;
             }
             Action::Admit(claim) => Input::Admitted(self.admit(&node, *claim).await),
@@ -84,7 +84,7 @@ impl Driver {
         })
     }
 
-    async fn say(&self, reply: Reply) {
+    async fn send_reply(&self, reply: Reply) {
         let Some(form) = self.connection.form() else { return };
         let frame = protocol::encode(form, ServerFrame::Reply(&reply)).or_else(|error| {
             // The client chooses the key: it may be long, hold any bytes, and repeat at any rate.

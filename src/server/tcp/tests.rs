@@ -12,14 +12,14 @@ async fn pair() -> (Reader, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
-    (Reader::new(Arc::new(Stream::plain(server)), 1024), client)
+    (Reader::new(Arc::new(MaybeTlsStream::plain(server)), 1024), client)
 }
 
 async fn hear(reader: &mut Reader) -> String {
     match poll_fn(|cx| reader.poll(cx)).await {
-        Heard::Message(_, payload) => format!("frame {} of {}", payload[0], payload.len() - 1),
-        Heard::Fault(why) => format!("fault {}", why.code),
-        Heard::Gone => "gone".to_owned(),
+        ReadEvent::Message(_, payload) => format!("frame {} of {}", payload[0], payload.len() - 1),
+        ReadEvent::Invalid(why) => format!("fault {}", why.code),
+        ReadEvent::Disconnected => "gone".to_owned(),
         _ => "what no TCP client can say".to_owned(),
     }
 }

@@ -18,29 +18,29 @@ use crate::telemetry::names;
 use crate::vital::Vitals;
 
 /// Interval of the checks.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// State of the two files: device, inode, length and change time of each; `None` for a file that cannot be examined.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp([Option<[i128; 5]>; 2]);
+struct FileState([Option<[i128; 5]>; 2]);
 
 /// States of the files seen so far.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct FileStates {
     /// State at the last read, successful or not.
-    tried: Stamp,
+    tried: FileState,
     /// State at the last check.
-    last: Stamp,
+    last: FileState,
 }
 
-impl Seen {
+impl FileStates {
     pub(super) fn now(files: &TlsFiles) -> Self {
-        let stamp = Stamp::of(files);
+        let stamp = FileState::of(files);
         Self { tried: stamp.clone(), last: stamp }
     }
 }
 
-impl Stamp {
+impl FileState {
     fn of(files: &TlsFiles) -> Self {
         let stamp = |path: &Path| {
             let meta = std::fs::metadata(path).ok()?;
@@ -66,17 +66,17 @@ pub(in crate::server) fn spawn(gateway: &Arc<Gateway>, certificates: Vec<Arc<Cer
     let certificates: Arc<[_]> = certificates.into();
     let renewal = async move {
         let mut stop = gateway.stop.subscribe();
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut checks = interval(CHECK_INTERVAL);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => break,
-                _ = looks.tick() => {}
+                _ = checks.tick() => {}
             }
             let certificates = Arc::clone(&certificates);
-            let look = move || certificates.iter().for_each(|certificate| certificate.look());
+            let check = move || certificates.iter().for_each(|certificate| certificate.reload_if_changed());
             // A check that panicked has changed nothing; the next one follows.
-            let _ = tokio::task::spawn_blocking(look).await;
+            let _ = tokio::task::spawn_blocking(check).await;
         }
         gateway.tasks.end();
     };
@@ -85,12 +85,12 @@ pub(in crate::server) fn spawn(gateway: &Arc<Gateway>, certificates: Vec<Arc<Cer
 
 impl Certificate {
     /// Reloads the files if they have changed and are stable.
-    pub(super) fn look(&self) {
+    pub(super) fn reload_if_changed(&self) {
         let mut seen = self.seen.lock();
-        let now = Stamp::of(&self.files);
-        let moved = now != seen.last;
+        let now = FileState::of(&self.files);
+        let is_changing = now != seen.last;
         seen.last = now.clone();
-        if moved || now == seen.tried {
+        if is_changing || now == seen.tried {
             return;
         }
         seen.tried = now;

@@ -13,23 +13,23 @@ use smallvec::SmallVec;
 use tokio::net::TcpStream;
 
 /// Maximum plaintext of one write, in bytes: two full records.
-pub(super) const MOST_AT_ONCE: usize = 32 * 1024;
+pub(super) const MAX_WRITE: usize = 32 * 1024;
 
 /// One TLS connection.
 #[derive(Debug)]
-pub(in crate::server) struct Session {
+pub(in crate::server) struct TlsSession {
     rustls: ServerConnection,
     /// Decrypted plaintext that was not read yet, in bytes.
     unread: usize,
     /// True if the first byte of the next write was already encrypted with the previous one.
-    owes_a_byte: bool,
+    holds_back_a_byte: bool,
 }
 
-impl Session {
+impl TlsSession {
     pub(in crate::server) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let mut rustls = ServerConnection::new(config)?;
-        rustls.set_buffer_limit(Some(MOST_AT_ONCE));
-        Ok(Self { rustls, unread: 0, owes_a_byte: false })
+        rustls.set_buffer_limit(Some(MAX_WRITE));
+        Ok(Self { rustls, unread: 0, holds_back_a_byte: false })
     }
 
     /// Continues the handshake; `WouldBlock` until it has ended and all its output was sent.
@@ -41,7 +41,7 @@ impl Session {
             }
             match self.rustls.read_tls(&mut Wire(tcp)) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => self.digest(tcp)?,
+                Ok(_) => self.process(tcp)?,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
@@ -49,7 +49,7 @@ impl Session {
     }
 
     /// True if ciphertext waits for the socket.
-    pub(in crate::server) fn has_more_to_say(&self) -> bool {
+    pub(in crate::server) fn wants_write(&self) -> bool {
         self.rustls.wants_write()
     }
 
@@ -62,21 +62,21 @@ impl Session {
     /// a partial count, the next call must begin with the bytes not counted.
     pub(in crate::server) fn write(&mut self, tcp: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush(tcp)?;
-        let owed = usize::from(std::mem::take(&mut self.owes_a_byte));
+        let held_back = usize::from(std::mem::take(&mut self.holds_back_a_byte));
         let taken = match parts {
-            [first, rest @ ..] if owed > 0 => {
+            [first, rest @ ..] if held_back > 0 => {
                 let mut left: SmallVec<[IoSlice<'_>; 8]> = SmallVec::with_capacity(parts.len());
-                left.push(IoSlice::new(&first[owed..]));
+                left.push(IoSlice::new(&first[held_back..]));
                 left.extend_from_slice(rest);
                 self.rustls.writer().write_vectored(&left)?
             }
             _ => self.rustls.writer().write_vectored(parts)?,
         };
         match self.flush(tcp) {
-            Ok(()) => Ok(owed + taken),
+            Ok(()) => Ok(held_back + taken),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && taken > 0 => {
-                self.owes_a_byte = true;
-                let counted = owed + taken - 1;
+                self.holds_back_a_byte = true;
+                let counted = held_back + taken - 1;
                 if counted == 0 { Err(e) } else { Ok(counted) }
             }
             Err(e) => Err(e),
@@ -104,7 +104,7 @@ impl Session {
     }
 
     /// Sends close_notify as far as the socket accepts it. During a handshake there is no session to close.
-    pub(in crate::server) fn say_goodbye(&mut self, tcp: &TcpStream) {
+    pub(in crate::server) fn send_close_notify(&mut self, tcp: &TcpStream) {
         if !self.rustls.is_handshaking() {
             self.rustls.send_close_notify();
         }
@@ -117,7 +117,7 @@ impl Session {
         while self.unread == 0 {
             match self.rustls.read_tls(&mut Wire(tcp)) {
                 Ok(0) => return Ok(()),
-                Ok(_) => self.digest(tcp)?,
+                Ok(_) => self.process(tcp)?,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
@@ -127,12 +127,12 @@ impl Session {
 
     /// Decrypts received data. Replies of rustls (an alert, a new key) are sent at once if possible, otherwise with the
     /// next write.
-    fn digest(&mut self, tcp: &TcpStream) -> io::Result<()> {
-        let digested = self.rustls.process_new_packets();
+    fn process(&mut self, tcp: &TcpStream) -> io::Result<()> {
+        let processed = self.rustls.process_new_packets();
         if self.rustls.wants_write() {
             let _ = self.flush(tcp);
         }
-        match digested {
+        match processed {
             Ok(state) => {
                 self.unread = state.plaintext_bytes_to_read();
                 Ok(())

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::session::MOST_AT_ONCE;
+use super::session::MAX_WRITE;
 use super::*;
 use crate::node::Socket as _;
 
@@ -72,13 +72,13 @@ async fn sockets() -> (TcpStream, TcpStream) {
     (server, client)
 }
 
-async fn pair() -> (Stream, TlsStream<TcpStream>) {
+async fn pair() -> (MaybeTlsStream, TlsStream<TcpStream>) {
     let files = Files::new();
     let (server, client) = sockets().await;
     let certificate = files.certificate().unwrap();
     let connector = files.connector();
     let (server, client) = tokio::join!(
-        certificate.welcome(server, Duration::from_secs(20)),
+        certificate.accept(server, Duration::from_secs(20)),
         connector.connect(ServerName::try_from("localhost").unwrap(), client),
     );
     (server.unwrap(), client.unwrap())
@@ -89,7 +89,7 @@ struct Writer(VecDeque<Vec<u8>>);
 
 impl Writer {
     /// Writes until the queue is empty (`true`) or the socket accepts no more.
-    fn flush(&mut self, stream: &Stream) -> bool {
+    fn flush(&mut self, stream: &MaybeTlsStream) -> bool {
         while !self.0.is_empty() {
             let parts: Vec<IoSlice<'_>> = self.0.iter().take(64).map(|run| IoSlice::new(run)).collect();
             match stream.try_write(&parts) {
@@ -240,7 +240,7 @@ async fn plain_text_on_tls_listener_is_answered_with_an_alert() {
     let (server, mut client) = sockets().await;
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let certificate = files.certificate().unwrap();
-    let refused = tokio::spawn(async move { certificate.welcome(server, Duration::from_secs(20)).await.map(drop) });
+    let refused = tokio::spawn(async move { certificate.accept(server, Duration::from_secs(20)).await.map(drop) });
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).await.unwrap();
     assert_eq!(answer[0], 21, "an alert");
@@ -252,16 +252,16 @@ async fn plain_text_on_tls_listener_is_answered_with_an_alert() {
 async fn a_handshake_has_its_time() {
     let files = Files::new();
     let (server, _client) = sockets().await;
-    let slow = files.certificate().unwrap().welcome(server, Duration::from_secs(5)).await;
+    let slow = files.certificate().unwrap().accept(server, Duration::from_secs(5)).await;
     assert_eq!(slow.map(drop), Err("tls_time"));
 }
 
 #[test]
 fn a_session_is_small() {
-    println!("session: {} bytes, stream: {} bytes", size_of::<Mutex<Session>>(), size_of::<Stream>());
-    assert!(size_of::<Stream>() <= 40, "{} bytes", size_of::<Stream>());
-    assert!(size_of::<Session>() <= 2048, "{} bytes", size_of::<Session>());
-    assert_eq!(MOST_AT_ONCE, 2 * 16 * 1024);
+    println!("session: {} bytes, stream: {} bytes", size_of::<Mutex<TlsSession>>(), size_of::<MaybeTlsStream>());
+    assert!(size_of::<MaybeTlsStream>() <= 40, "{} bytes", size_of::<MaybeTlsStream>());
+    assert!(size_of::<TlsSession>() <= 2048, "{} bytes", size_of::<TlsSession>());
+    assert_eq!(MAX_WRITE, 2 * 16 * 1024);
 }
 
 #[test]
@@ -287,22 +287,22 @@ fn new_certificate_is_loaded_once_stable_and_valid() {
     let certificate = files.certificate().unwrap();
     let first = certificate.config.load_full();
     let is_first = || Arc::ptr_eq(&certificate.config.load_full(), &first);
-    certificate.look();
+    certificate.reload_if_changed();
     assert!(is_first(), "nothing has changed");
 
     std::fs::write(files.path("key.pem"), "half of a new k").unwrap();
-    certificate.look();
-    certificate.look();
-    certificate.look();
+    certificate.reload_if_changed();
+    certificate.reload_if_changed();
+    certificate.reload_if_changed();
     assert!(is_first(), "what does not serve changes nothing");
 
     files.renew();
-    certificate.look();
+    certificate.reload_if_changed();
     assert!(is_first(), "it may not be whole yet");
-    certificate.look();
+    certificate.reload_if_changed();
     assert!(!is_first());
     let second = certificate.config.load_full();
-    certificate.look();
-    certificate.look();
+    certificate.reload_if_changed();
+    certificate.reload_if_changed();
     assert!(Arc::ptr_eq(&certificate.config.load_full(), &second), "one change is read once");
 }

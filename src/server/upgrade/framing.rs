@@ -13,7 +13,7 @@ const UPGRADE: usize = "upgrade".len();
 
 /// Position at which a request stream violates the rules.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Broken {
+pub(super) struct InvalidFraming {
     /// Index of the byte to make unreadable: the last one of the invalid line.
     pub(super) at: usize,
 }
@@ -55,8 +55,8 @@ impl Framing {
     /// Parses the next bytes.
     ///
     /// # Errors
-    /// [`Broken`] for the first refused line. Do not read any further after it.
-    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+    /// [`InvalidFraming`] for the first refused line. Do not read any further after it.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(), InvalidFraming> {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];
@@ -75,8 +75,8 @@ impl Framing {
                 Part::Head | Part::ChunkSize | Part::Trailers => {
                     let Some(end) = memchr::memchr(b'\n', rest) else {
                         self.line.extend_from_slice(rest);
-                        let broken = Broken { at: bytes.len() - 1 };
-                        return if self.line.len() > MAX_LINE { Err(broken) } else { Ok(()) };
+                        let invalid = InvalidFraming { at: bytes.len() - 1 };
+                        return if self.line.len() > MAX_LINE { Err(invalid) } else { Ok(()) };
                     };
                     at += end + 1;
                     let line = std::mem::take(&mut self.line);
@@ -85,7 +85,7 @@ impl Framing {
                     } else {
                         self.end_line(&[&line, &rest[..end]].concat())
                     };
-                    fits.ok_or(Broken { at: at - 1 })?;
+                    fits.ok_or(InvalidFraming { at: at - 1 })?;
                 }
             }
         }
@@ -192,7 +192,7 @@ mod tests {
         let by = |step: usize| {
             let mut framing = Framing::default();
             for (at, part) in bytes.chunks(step).enumerate() {
-                framing.read(part).map_err(|broken| at * step + broken.at)?;
+                framing.read(part).map_err(|invalid| at * step + invalid.at)?;
             }
             Ok(framing.heads)
         };

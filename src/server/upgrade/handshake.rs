@@ -23,9 +23,9 @@ use crate::config::{Listener, Service};
 use crate::disconnect::Disconnect;
 use crate::node::Transport;
 use crate::protocol::{Coding, Form};
-use crate::server::claim::{self, Allowed, BadHandshake, Cookie, Presented, lists};
+use crate::server::claim::{self, BadHandshake, Cookie, HandshakeData, TokenSources, lists};
 use crate::server::connection::{Arrival, Opening};
-use crate::server::origin::{self, Page};
+use crate::server::origin::{self, OriginCheck};
 
 /// Path of the `ws` service.
 const WS_PATH: &str = "/ws";
@@ -37,40 +37,40 @@ const KEY_BYTES: usize = 16;
 const MAX_SHOWN: usize = 80;
 
 /// Result of the check.
-pub(super) enum Judged {
+pub(super) enum HandshakeCheck {
     /// A WebSocket handshake; send the response first.
     Upgrade(Box<Arrival>, Response<Full<Bytes>>),
     /// An invalid WebSocket handshake, with its response.
-    Answer(Response<Full<Bytes>>),
+    Refused(Response<Full<Bytes>>),
     /// A request for the API.
-    NotOurs,
+    OtherRequest,
 }
 
 /// Checks `request`. `may_connect` counts it as a connection attempt.
-pub(super) fn judge<B>(
+pub(super) fn check<B>(
     request: &Request<B>,
     listener: &Listener,
     peer: SocketAddr,
     at: usize,
     may_connect: impl FnOnce() -> bool,
-) -> Judged {
+) -> HandshakeCheck {
     let is_ws_path = listener.serves.contains(&Service::Ws) && request.uri().path() == WS_PATH;
     let is_cim = !is_ws_path && listener.serves.contains(&Service::Cim);
     if !wants_upgrade(request.headers()) {
-        return if is_ws_path { Judged::Answer(upgrade_required()) } else { Judged::NotOurs };
+        return if is_ws_path { HandshakeCheck::Refused(upgrade_required()) } else { HandshakeCheck::OtherRequest };
     }
     if !is_ws_path && !is_cim {
-        return Judged::NotOurs;
+        return HandshakeCheck::OtherRequest;
     }
     if !may_connect() {
-        return Judged::Answer(too_often());
+        return HandshakeCheck::Refused(rate_limited());
     }
     if has_body(request.headers()) {
-        return Judged::Answer(answer(StatusCode::BAD_REQUEST, "handshake: expected no body, got one"));
+        return HandshakeCheck::Refused(answer(StatusCode::BAD_REQUEST, "handshake: expected no body, got one"));
     }
     let mut response = match accepted(request) {
         Ok(response) => response,
-        Err(refusal) => return Judged::Answer(refusal),
+        Err(refusal) => return HandshakeCheck::Refused(refusal),
     };
     let mut arrival = Arrival {
         at,
@@ -94,9 +94,9 @@ pub(super) fn judge<B>(
             });
         }
         Err(bad) if is_cim => arrival.opening = Some(refusal(&bad)),
-        Err(bad) => return Judged::Answer(refused(&bad)),
+        Err(bad) => return HandshakeCheck::Refused(refused(&bad)),
     }
-    Judged::Upgrade(Box::new(arrival), response)
+    HandshakeCheck::Upgrade(Box::new(arrival), response)
 }
 
 /// The response to a handshake that follows RFC 6455 §4.2.1; otherwise the error response.
@@ -133,26 +133,28 @@ fn accepted<B>(request: &Request<B>) -> Result<Response<Full<Bytes>>, Response<F
     Ok(response)
 }
 
-fn present<B>(request: &Request<B>, listener: &Listener) -> Result<Presented, BadHandshake> {
+fn present<B>(request: &Request<B>, listener: &Listener) -> Result<HandshakeData, BadHandshake> {
     let headers = request.headers();
     // No browser sends an Origin that is not text or occurs twice. Such an Origin matches no list.
     let mut origins = headers.get_all(ORIGIN).into_iter();
     let first = origins.next();
     let is_one = origins.next().is_none();
     let origin = first.map(|value| value.to_str().ok().filter(|_| is_one).unwrap_or_default());
-    let cookie = match origin::judge(origin, text(headers, &HOST), listener) {
-        Page::Refused => return Err(BadHandshake::ForeignPage(origin.unwrap_or_default().to_owned())),
-        Page::None => Cookie::Refused,
-        Page::Allowed { cookie: true } => Cookie::Counts,
-        Page::Allowed { cookie: false } => Cookie::Ignored,
+    let cookie = match origin::check(origin, text(headers, &HOST), listener) {
+        OriginCheck::Refused => return Err(BadHandshake::OriginRefused(origin.unwrap_or_default().to_owned())),
+        OriginCheck::None => Cookie::Refused,
+        OriginCheck::Allowed { cookie: true } => Cookie::Accepted,
+        OriginCheck::Allowed { cookie: false } => Cookie::Ignored,
     };
-    claim::read(request.uri(), headers, Allowed { query_token: listener.query_token, cookie })
+    claim::read(request.uri(), headers, TokenSources { query_token: listener.query_token, cookie })
 }
 
 /// A refusal in band.
 fn refusal(bad: &BadHandshake) -> Opening {
     let (why, code) = match bad {
-        BadHandshake::ForeignPage(_) | BadHandshake::CookieWithoutPage => (Disconnect::ORIGIN_REFUSED, Code::FORBIDDEN),
+        BadHandshake::OriginRefused(_) | BadHandshake::CookieWithoutOrigin => {
+            (Disconnect::ORIGIN_REFUSED, Code::FORBIDDEN)
+        }
         BadHandshake::Invalid(_) => (Disconnect::PROTOCOL_ERROR, Code::BAD_REQUEST),
     };
     Opening::Refused(why, Refusal::new(code, bad.to_string()))
@@ -161,7 +163,7 @@ fn refusal(bad: &BadHandshake) -> Opening {
 /// A refusal by HTTP.
 fn refused(bad: &BadHandshake) -> Response<Full<Bytes>> {
     let status = match bad {
-        BadHandshake::ForeignPage(_) | BadHandshake::CookieWithoutPage => StatusCode::FORBIDDEN,
+        BadHandshake::OriginRefused(_) | BadHandshake::CookieWithoutOrigin => StatusCode::FORBIDDEN,
         BadHandshake::Invalid(_) => StatusCode::BAD_REQUEST,
     };
     answer(status, &bad.to_string())
@@ -198,7 +200,7 @@ fn upgrade_required() -> Response<Full<Bytes>> {
     response
 }
 
-fn too_often() -> Response<Full<Bytes>> {
+fn rate_limited() -> Response<Full<Bytes>> {
     let mut response =
         answer(StatusCode::TOO_MANY_REQUESTS, "too many connection attempts from this address: retry later");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -206,7 +208,7 @@ fn too_often() -> Response<Full<Bytes>> {
 }
 
 /// The response while the remaining file descriptors are reserved for requests.
-pub(super) fn no_room() -> Response<Full<Bytes>> {
+pub(super) fn no_descriptor() -> Response<Full<Bytes>> {
     let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, "the node has no file descriptor for one more client");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response

@@ -13,15 +13,15 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use super::framing::{Broken, Framing};
-use crate::server::socket::Stream;
+use super::framing::{Framing, InvalidFraming};
+use crate::server::socket::MaybeTlsStream;
 
 /// No field, method or line end may hold this byte, so hyper answers 400 and closes.
 const UNREADABLE: u8 = 0;
 
 /// Maximum waits of one connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Waits {
+pub(super) struct PipeTimeouts {
     /// From the first to the last byte of a head.
     pub(super) head: Duration,
     /// Between two bytes that the client accepts.
@@ -30,9 +30,9 @@ pub(super) struct Waits {
 
 /// The number of the request that asks for a WebSocket, counted from 1; 0 = none so far.
 #[derive(Debug, Clone, Default)]
-pub(super) struct AsksWebSocket(Arc<AtomicU32>);
+pub(super) struct UpgradeNumber(Arc<AtomicU32>);
 
-impl AsksWebSocket {
+impl UpgradeNumber {
     /// The number of that request, set once its head was read.
     pub(super) fn number(&self) -> u32 {
         self.0.load(Ordering::Relaxed)
@@ -41,52 +41,56 @@ impl AsksWebSocket {
 
 /// The socket of one connection.
 pub(super) struct Pipe {
-    stream: Stream,
+    stream: MaybeTlsStream,
     framing: Framing,
-    websocket: AsksWebSocket,
-    waits: Waits,
-    reading: Option<Pin<Box<Sleep>>>,
-    writing: Option<Pin<Box<Sleep>>>,
+    websocket: UpgradeNumber,
+    timeouts: PipeTimeouts,
+    read_timeout: Option<Pin<Box<Sleep>>>,
+    write_timeout: Option<Pin<Box<Sleep>>>,
     is_broken: bool,
 }
 
 impl Pipe {
-    pub(super) fn new(stream: Stream, waits: Waits, websocket: AsksWebSocket) -> Self {
+    pub(super) fn new(stream: MaybeTlsStream, timeouts: PipeTimeouts, websocket: UpgradeNumber) -> Self {
         let framing = Framing::default();
-        Self { stream, framing, websocket, waits, reading: None, writing: None, is_broken: false }
+        Self { stream, framing, websocket, timeouts, read_timeout: None, write_timeout: None, is_broken: false }
     }
 
-    pub(super) fn into_inner(self) -> Stream {
+    pub(super) fn into_inner(self) -> MaybeTlsStream {
         self.stream
     }
 
     /// Parses the received bytes. Makes a refused line unreadable and drops everything after it.
-    fn follow(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
+    fn scan(&mut self, buffer: &mut ReadBuf<'_>, before: usize) {
         let heads = self.framing.heads();
-        let came = &mut buffer.filled_mut()[before..];
-        if let Err(Broken { at }) = self.framing.read(came) {
-            came[at] = UNREADABLE;
+        let received = &mut buffer.filled_mut()[before..];
+        if let Err(InvalidFraming { at }) = self.framing.read(received) {
+            received[at] = UNREADABLE;
             buffer.set_filled(before + at + 1);
             self.is_broken = true;
         }
         if self.framing.heads() != heads {
-            self.reading = None;
+            self.read_timeout = None;
         }
         if let Some(number) = self.framing.websocket() {
             self.websocket.0.store(number, Ordering::Relaxed);
         }
     }
 
-    fn poll_wait<T>(wait: &mut Option<Pin<Box<Sleep>>>, most: Duration, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn poll_timeout<T>(
+        wait: &mut Option<Pin<Box<Sleep>>>,
+        most: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         let wait = wait.get_or_insert_with(|| Box::pin(sleep(most)));
         wait.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn written(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if written.is_pending() {
-            return Self::poll_wait(&mut self.writing, self.waits.write, cx);
+            return Self::poll_timeout(&mut self.write_timeout, self.timeouts.write, cx);
         }
-        self.writing = None;
+        self.write_timeout = None;
         written
     }
 }
@@ -100,12 +104,12 @@ impl AsyncRead for Pipe {
         let before = buffer.filled().len();
         let read = Pin::new(&mut pipe.stream).poll_read(cx, buffer);
         if matches!(read, Poll::Ready(Ok(()))) {
-            pipe.follow(buffer, before);
+            pipe.scan(buffer, before);
         }
         if !pipe.framing.is_mid_head() {
-            pipe.reading = None;
+            pipe.read_timeout = None;
         } else if read.is_pending() {
-            return Self::poll_wait(&mut pipe.reading, pipe.waits.head, cx);
+            return Self::poll_timeout(&mut pipe.read_timeout, pipe.timeouts.head, cx);
         }
         read
     }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_util::task::AtomicWaker;
 
 /// Maximum polls in a row; then other tasks get their turn.
-const MOST: usize = 8;
+const MAX_POLLS: usize = 8;
 
 /// Not being polled: a wake goes to the task.
 const IDLE: u8 = 0;
@@ -22,30 +22,30 @@ const WOKEN: u8 = 2;
 
 /// Intercepts wakes between a future and the waker of its task.
 pub(super) struct Repoll {
-    bell: Arc<Bell>,
+    wake_state: Arc<WakeState>,
     waker: Waker,
 }
 
-struct Bell {
+struct WakeState {
     state: AtomicU8,
     task: AtomicWaker,
 }
 
 impl Repoll {
     pub(super) fn new() -> Self {
-        let bell = Arc::new(Bell { state: AtomicU8::new(IDLE), task: AtomicWaker::new() });
-        Self { waker: Waker::from(Arc::clone(&bell)), bell }
+        let wake_state = Arc::new(WakeState { state: AtomicU8::new(IDLE), task: AtomicWaker::new() });
+        Self { waker: Waker::from(Arc::clone(&wake_state)), wake_state }
     }
 
     /// Polls until the future is ready, or pending without having been woken.
     pub(super) fn poll<T>(&self, cx: &mut Context<'_>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
-        let Bell { state, task } = &*self.bell;
+        let WakeState { state, task } = &*self.wake_state;
         task.register(cx.waker());
-        for _ in 0..MOST {
+        for _ in 0..MAX_POLLS {
             state.store(POLLING, Ordering::Release);
             let polled = poll(&mut Context::from_waker(&self.waker));
-            let slept = state.compare_exchange(POLLING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok();
-            if polled.is_ready() || slept {
+            let was_not_woken = state.compare_exchange(POLLING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok();
+            if polled.is_ready() || was_not_woken {
                 return polled;
             }
         }
@@ -55,7 +55,7 @@ impl Repoll {
     }
 }
 
-impl Wake for Bell {
+impl Wake for WakeState {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -75,24 +75,24 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Rings(AtomicUsize);
+    struct WakeCount(AtomicUsize);
 
-    impl Wake for Rings {
+    impl Wake for WakeCount {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Number of times that the task was woken.
-    fn rings(test: impl FnOnce(&Repoll, &mut Context<'_>)) -> usize {
-        let rings = Arc::new(Rings::default());
-        test(&Repoll::new(), &mut Context::from_waker(&Arc::clone(&rings).into()));
-        rings.0.load(Ordering::Relaxed)
+    fn count_wakes(test: impl FnOnce(&Repoll, &mut Context<'_>)) -> usize {
+        let wakes = Arc::new(WakeCount::default());
+        test(&Repoll::new(), &mut Context::from_waker(&Arc::clone(&wakes).into()));
+        wakes.0.load(Ordering::Relaxed)
     }
 
     #[test]
     fn a_future_that_wakes_itself_is_polled_again_and_its_task_hears_nothing() {
-        let heard = rings(|repoll, cx| {
+        let wakes = count_wakes(|repoll, cx| {
             let mut left = 3;
             let polled = repoll.poll(cx, |cx| {
                 left -= 1;
@@ -101,12 +101,12 @@ mod tests {
             });
             assert_eq!((polled, left), (Poll::Ready(()), 0));
         });
-        assert_eq!(heard, 0);
+        assert_eq!(wakes, 0);
     }
 
     #[test]
     fn a_wake_between_polls_is_the_tasks() {
-        let heard = rings(|repoll, cx| {
+        let wakes = count_wakes(|repoll, cx| {
             let mut kept = None;
             let polled = repoll.poll(cx, |cx| {
                 kept = Some(cx.waker().clone());
@@ -115,13 +115,13 @@ mod tests {
             assert!(polled.is_pending());
             kept.unwrap().wake();
         });
-        assert_eq!(heard, 1);
+        assert_eq!(wakes, 1);
     }
 
     #[test]
     fn a_future_that_never_stops_lets_others_have_their_turn() {
         let mut polls = 0;
-        let heard = rings(|repoll, cx| {
+        let wakes = count_wakes(|repoll, cx| {
             let polled = repoll.poll(cx, |cx| {
                 polls += 1;
                 cx.waker().wake_by_ref();
@@ -129,31 +129,31 @@ mod tests {
             });
             assert!(polled.is_pending());
         });
-        assert_eq!((polls, heard), (MOST, 1));
+        assert_eq!((polls, wakes), (MAX_POLLS, 1));
     }
 
     #[test]
     fn a_wake_of_another_thread_is_never_lost() {
         for _ in 0..1_000 {
-            let heard = Arc::new(Rings::default());
+            let wakes = Arc::new(WakeCount::default());
             let repoll = Repoll::new();
-            let task = Waker::from(Arc::clone(&heard));
-            let (rung, mut seen) = (AtomicUsize::new(0), false);
+            let task = Waker::from(Arc::clone(&wakes));
+            let (woken, mut seen) = (AtomicUsize::new(0), false);
             std::thread::scope(|scope| {
                 let polled = repoll.poll(&mut Context::from_waker(&task), |cx| {
-                    if rung.load(Ordering::Acquire) == 1 {
+                    if woken.load(Ordering::Acquire) == 1 {
                         return Poll::Ready(());
                     }
-                    let (waker, rung) = (cx.waker().clone(), &rung);
+                    let (waker, woken) = (cx.waker().clone(), &woken);
                     scope.spawn(move || {
-                        rung.store(1, Ordering::Release);
+                        woken.store(1, Ordering::Release);
                         waker.wake();
                     });
                     Poll::Pending
                 });
                 seen = polled.is_ready();
             });
-            assert!(seen || heard.0.load(Ordering::Relaxed) == 1, "neither the poll nor the task heard of it");
+            assert!(seen || wakes.0.load(Ordering::Relaxed) == 1, "neither the poll nor the task was woken");
         }
     }
 }

@@ -16,22 +16,22 @@ use hyper_util::rt::TokioTimer;
 pub(super) struct HeadTimer {
     head: Duration,
     keep_alive: Duration,
-    is_known: Arc<AtomicBool>,
+    has_request: Arc<AtomicBool>,
 }
 
 impl HeadTimer {
     /// `head` is hyper's timeout, `keep_alive` the one between requests.
     pub(super) fn new(head: Duration, keep_alive: Duration) -> Self {
-        Self { head, keep_alive, is_known: Arc::default() }
+        Self { head, keep_alive, has_request: Arc::default() }
     }
 
     /// Records that the connection made a request.
-    pub(super) fn saw_request(&self) {
-        self.is_known.store(true, Ordering::Relaxed);
+    pub(super) fn request_received(&self) {
+        self.has_request.store(true, Ordering::Relaxed);
     }
 
     fn deadline(&self, wanted: Instant) -> Instant {
-        if !self.is_known.load(Ordering::Relaxed) {
+        if !self.has_request.load(Ordering::Relaxed) {
             return wanted;
         }
         (wanted + self.keep_alive).checked_sub(self.head).unwrap_or(wanted)

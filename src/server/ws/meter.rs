@@ -17,12 +17,12 @@ pub(super) struct Meter {
     left: u64,
     /// The header so far: two bytes and up to eight of length.
     head: [u8; 10],
-    have: u8,
+    head_bytes: u8,
     fragments: u16,
     /// True if a data message has begun and its last fragment has not.
     open: bool,
     /// Number of messages begun. A control frame outside a message counts as one.
-    begun: u32,
+    message_number: u32,
 }
 
 impl Meter {
@@ -35,13 +35,13 @@ impl Meter {
                 bytes = &bytes[skipped..];
                 continue;
             }
-            if self.have == 0 && !self.open {
-                self.begun = self.begun.wrapping_add(1);
+            if self.head_bytes == 0 && !self.open {
+                self.message_number = self.message_number.wrapping_add(1);
             }
-            self.head[usize::from(self.have)] = bytes[0];
-            self.have += 1;
+            self.head[usize::from(self.head_bytes)] = bytes[0];
+            self.head_bytes += 1;
             bytes = &bytes[1..];
-            if self.have >= 2 && usize::from(self.have) == self.head_length() {
+            if self.head_bytes >= 2 && usize::from(self.head_bytes) == self.head_length() {
                 self.begin_frame()?;
             }
         }
@@ -50,12 +50,12 @@ impl Meter {
 
     /// True if the bytes so far end inside a frame or between the fragments of a message.
     pub(super) fn is_mid_message(&self) -> bool {
-        self.open || self.left > 0 || self.have > 0
+        self.open || self.left > 0 || self.head_bytes > 0
     }
 
     /// Number of the newest message. While it stays the same, all bytes belong to one message.
-    pub(super) fn begun(&self) -> u32 {
-        self.begun
+    pub(super) fn message_number(&self) -> u32 {
+        self.message_number
     }
 
     fn head_length(&self) -> usize {
@@ -75,7 +75,7 @@ impl Meter {
         };
         let mask = if second & 0x80 == 0 { 0 } else { 4 };
         self.left = payload.saturating_add(mask);
-        self.have = 0;
+        self.head_bytes = 0;
         let (is_last, opcode) = (first & 0x80 != 0, first & 0x0f);
         if opcode < 8 {
             self.fragments = if opcode == 0 { self.fragments.saturating_add(1) } else { 1 };
@@ -130,7 +130,7 @@ mod tests {
             meter.read(&frame(first, 3)).unwrap();
             assert_eq!(meter.is_mid_message(), mid, "{first:#x}");
         }
-        assert_eq!(meter.begun(), 3, "the fragments with the ping, the pong, the text");
+        assert_eq!(meter.message_number(), 3, "the fragments with the ping, the pong, the text");
     }
 
     #[test]

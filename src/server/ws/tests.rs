@@ -24,7 +24,7 @@ fn faults_have_the_codes_of_their_layer() {
     ];
     for (error, code) in table {
         let got = match fault(&error) {
-            Heard::Fault(why) => Some(why.code),
+            ReadEvent::Invalid(why) => Some(why.code),
             _ => None,
         };
         assert_eq!(got, code, "{error}");
@@ -38,11 +38,11 @@ fn a_close_is_echoed() {
     assert_eq!(echo(None).code, NORMAL);
 }
 
-async fn pair(already: &[u8]) -> (Reader, TcpStream) {
+async fn pair(read_ahead: &[u8]) -> (Reader, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
-    (Reader::new(Arc::new(Stream::plain(server)), already, 64 * 1024), client)
+    (Reader::new(Arc::new(MaybeTlsStream::plain(server)), read_ahead, 64 * 1024), client)
 }
 
 /// A masked frame. The mask is zero, so the payload is unchanged.
@@ -62,13 +62,13 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 async fn hear(reader: &mut Reader) -> String {
     match poll_fn(|cx| reader.poll(cx)).await {
-        Heard::Message(coding, payload) if payload.len() > 20 => format!("{coding:?} of {}", payload.len()),
-        Heard::Message(coding, payload) => format!("{coding:?} {}", String::from_utf8_lossy(&payload)),
-        Heard::Ping(pong) => format!("ping {pong:x?}"),
-        Heard::Life => "life".to_owned(),
-        Heard::Closing(why) => format!("closing {}", why.code),
-        Heard::Fault(why) => format!("fault {}", why.code),
-        Heard::Gone => "gone".to_owned(),
+        ReadEvent::Message(coding, payload) if payload.len() > 20 => format!("{coding:?} of {}", payload.len()),
+        ReadEvent::Message(coding, payload) => format!("{coding:?} {}", String::from_utf8_lossy(&payload)),
+        ReadEvent::Ping(pong) => format!("ping {pong:x?}"),
+        ReadEvent::Alive => "life".to_owned(),
+        ReadEvent::Close(why) => format!("closing {}", why.code),
+        ReadEvent::Invalid(why) => format!("fault {}", why.code),
+        ReadEvent::Disconnected => "gone".to_owned(),
     }
 }
 
@@ -116,10 +116,10 @@ async fn a_buffer_that_grew_is_given_back() {
     for _ in 0..3 {
         client.write_all(&frame(0x82, &[1; 9000])).await.unwrap();
         assert_eq!(hear(&mut reader).await, "Protobuf of 9000");
-        assert!(reader.is_swollen);
+        assert!(reader.is_buffer_large);
         // An idle connection waits for more input.
         assert!(poll_fn(|cx| reader.poll(cx)).now_or_never().is_none());
-        assert!(!reader.is_swollen);
+        assert!(!reader.is_buffer_large);
         client.write_all(&frame(0x82, b"a")).await.unwrap();
         assert_eq!(hear(&mut reader).await, "Protobuf a");
     }

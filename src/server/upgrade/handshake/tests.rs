@@ -37,22 +37,22 @@ fn request(uri: &str, headers: Headers<'_>) -> Request<()> {
     request.body(()).unwrap()
 }
 
-fn judged(listener: &Listener, request: &Request<()>) -> Judged {
-    judge(request, listener, SocketAddr::from(([10, 0, 0, 9], 5)), 0, || true)
+fn judged(listener: &Listener, request: &Request<()>) -> HandshakeCheck {
+    check(request, listener, SocketAddr::from(([10, 0, 0, 9], 5)), 0, || true)
 }
 
-fn upgrade(judged: Judged) -> (Box<Arrival>, Response<Full<Bytes>>) {
+fn upgrade(judged: HandshakeCheck) -> (Box<Arrival>, Response<Full<Bytes>>) {
     match judged {
-        Judged::Upgrade(arrival, response) => (arrival, response),
-        Judged::Answer(response) => panic!("answered {response:?}"),
-        Judged::NotOurs => panic!("not ours"),
+        HandshakeCheck::Upgrade(arrival, response) => (arrival, response),
+        HandshakeCheck::Refused(response) => panic!("answered {response:?}"),
+        HandshakeCheck::OtherRequest => panic!("not ours"),
     }
 }
 
-fn status(judged: Judged) -> Option<u16> {
+fn status(judged: HandshakeCheck) -> Option<u16> {
     match judged {
-        Judged::Upgrade(_, response) | Judged::Answer(response) => Some(response.status().as_u16()),
-        Judged::NotOurs => None,
+        HandshakeCheck::Upgrade(_, response) | HandshakeCheck::Refused(response) => Some(response.status().as_u16()),
+        HandshakeCheck::OtherRequest => None,
     }
 }
 
@@ -167,9 +167,9 @@ fn a_cookie_needs_an_allowed_page() {
 #[test]
 fn too_many_connects_are_told_to_wait() {
     let judged =
-        judge(&request("/ws", &[]), &listener(&[Service::Ws]), SocketAddr::from(([1, 1, 1, 1], 1)), 0, || false);
+        check(&request("/ws", &[]), &listener(&[Service::Ws]), SocketAddr::from(([1, 1, 1, 1], 1)), 0, || false);
     match judged {
-        Judged::Answer(response) => {
+        HandshakeCheck::Refused(response) => {
             assert_eq!(response.status(), 429);
             assert_eq!(response.headers()["retry-after"], "1");
         }
