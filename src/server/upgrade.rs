@@ -64,15 +64,7 @@ pub(super) async fn serve(
         let head = config.limits.handshake.min(most);
         (HeadTimer::new(head, config.limits.keep_alive), PipeTimeouts { head, write: config.queue.write_timeout })
     };
-    let mut http = http1::Builder::new();
-    http.timer(timer.clone())
-        .header_read_timeout(timeouts.head)
-        .keep_alive(!permit.one_request)
-        .max_headers(MAX_HEADERS)
-        .max_header_size(MAX_HEAD)
-        // Also serves clients that stop sending after a request or leave at once, like PHP's fire-and-forget.
-        .half_close(true)
-        .max_buf_size(if serves.contains(&Service::Api) { MAX_BUFFER } else { MAX_HEAD });
+    let http = http_builder(&timer, timeouts, permit.one_request, &serves);
     let websocket = UpgradeNumber::default();
     let pipe = Pipe::new(stream, timeouts, websocket.clone());
     let http_service = Arc::new(HttpService {
@@ -123,6 +115,19 @@ pub(super) async fn serve(
             stream.linger().await;
         }
     }
+}
+
+fn http_builder(timer: &HeadTimer, timeouts: PipeTimeouts, one_request: bool, serves: &[Service]) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(timer.clone())
+        .header_read_timeout(timeouts.head)
+        .keep_alive(!one_request)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD)
+        // Also serves clients that stop sending after a request or leave at once, like PHP's fire-and-forget.
+        .half_close(true)
+        .max_buf_size(if serves.contains(&Service::Api) { MAX_BUFFER } else { MAX_HEAD });
+    http
 }
 
 /// Answers the requests of one connection.
