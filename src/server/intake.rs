@@ -5,8 +5,8 @@
 //! [`Source`]; independent of engines.
 
 mod batch;
-mod line;
 mod meters;
+mod task;
 #[cfg(test)]
 mod tests;
 
@@ -20,11 +20,11 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::LiveConfig;
 use crate::node::{Node, Source};
 use crate::vital::Vitals;
-use line::Line;
+use task::IntakeTask;
 
 /// Time before the deadline of a drain at which intakes give up their records, so that they can still count them. Half of
 /// the drain if that is shorter.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const ABANDON_TIME: Duration = Duration::from_secs(2);
 
 /// Stage of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ enum Stop {
     /// The intake finishes the records already read.
     Finish,
     /// The intake gives up the records that are not finished.
-    Leave,
+    Abandon,
 }
 
 /// A topic to consume.
@@ -60,8 +60,8 @@ impl Intakes {
         let mut tasks = JoinSet::new();
         for feed in feeds {
             let name = format!("intake {}", feed.name);
-            let line = Line::new(Arc::clone(node), feed, config.clone(), stop.subscribe());
-            tasks.spawn(vitals.run(name, line.run()));
+            let task = IntakeTask::new(Arc::clone(node), feed, config.clone(), stop.subscribe());
+            tasks.spawn(vitals.run(name, task.run()));
         }
         Self { stop, tasks }
     }
@@ -71,10 +71,10 @@ impl Intakes {
     pub async fn drain(&mut self, deadline: Instant) -> bool {
         self.stop.send_replace(Stop::Finish);
         let rest = deadline.saturating_duration_since(Instant::now());
-        if timeout_at(deadline - LAST_WORDS.min(rest / 2), self.ended()).await.is_ok() {
+        if timeout_at(deadline - ABANDON_TIME.min(rest / 2), self.ended()).await.is_ok() {
             return true;
         }
-        self.stop.send_replace(Stop::Leave);
+        self.stop.send_replace(Stop::Abandon);
         timeout_at(deadline, self.ended()).await.is_ok()
     }
 

@@ -45,7 +45,7 @@ impl Api {
         if receipts {
             batch.iter_mut().for_each(|publication| publication.receipts = true);
         }
-        if bytes.len() > SURELY_SMALL {
+        if bytes.len() > MAX_UNCHECKED_BYTES {
             check_sizes(shape, &batch)?;
         }
         // Only an envelope with a common target, or a push to a connection, can name a user and a connection.
@@ -119,4 +119,4 @@ impl From<FieldFault> for Problem {
 
 /// A body up to this size cannot hold a message too large for a dialect. Bytes added by escaping in one coding were
 /// also spent in the other.
-const SURELY_SMALL: usize = MAX_TCP_BODY / 4;
+const MAX_UNCHECKED_BYTES: usize = MAX_TCP_BODY / 4;

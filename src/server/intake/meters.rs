@@ -2,7 +2,7 @@
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-use super::batch::Why;
+use super::batch::DeadLetterKind;
 use crate::clock;
 use crate::telemetry::names;
 
@@ -11,7 +11,7 @@ pub(super) struct Meters {
     taken: Counter,
     accepted: Counter,
     retried: Counter,
-    dead: [Counter; Why::ALL.len()],
+    dead: [Counter; DeadLetterKind::ALL.len()],
     lag: Gauge,
     up: Gauge,
     paused: Gauge,
@@ -21,12 +21,12 @@ pub(super) struct Meters {
 impl Meters {
     pub(super) fn new(intake: &str) -> Self {
         let name = || intake.to_owned();
-        let dead = |why: Why| counter!(names::INTAKE_DEAD, "intake" => name(), "reason" => why.as_str());
+        let dead = |kind: DeadLetterKind| counter!(names::INTAKE_DEAD, "intake" => name(), "reason" => kind.as_str());
         Self {
             taken: counter!(names::INTAKE_TAKEN, "intake" => name()),
             accepted: counter!(names::INTAKE_ACCEPTED, "intake" => name()),
             retried: counter!(names::INTAKE_RETRIED, "intake" => name()),
-            dead: Why::ALL.map(dead),
+            dead: DeadLetterKind::ALL.map(dead),
             lag: gauge!(names::INTAKE_LAG, "intake" => name()),
             up: gauge!(names::INTAKE_UP, "intake" => name()),
             paused: gauge!(names::INTAKE_PAUSED, "intake" => name()),
@@ -46,8 +46,8 @@ impl Meters {
         self.retried.increment(1);
     }
 
-    pub(super) fn buried(&self, why: Why) {
-        let at = Why::ALL.iter().position(|other| *other == why).unwrap_or_default();
+    pub(super) fn dead_lettered(&self, kind: DeadLetterKind) {
+        let at = DeadLetterKind::ALL.iter().position(|other| *other == kind).unwrap_or_default();
         self.dead[at].increment(1);
     }
 

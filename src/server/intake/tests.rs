@@ -20,15 +20,15 @@ use crate::vital::Vitals;
 
 /// Calls that a source received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Asked {
-    Settled(Vec<u64>),
+enum SourceCall {
+    Completed(Vec<u64>),
     /// Given up because another reader owns the record, after a try or before any.
     Lost {
         tried: bool,
     },
-    Buried(u64, String),
+    DeadLettered(u64, String),
     Abandoned(usize, Delay),
-    Kept,
+    KeptAlive,
     Stopped,
     Closed,
 }
@@ -37,23 +37,23 @@ enum Asked {
 #[derive(Default)]
 struct Script {
     /// Number of `dead_letter` calls that fail.
-    unburied: u32,
+    failing_dead_letters: u32,
     /// Records now owned by another reader.
     lost: Vec<u64>,
     left: Vec<Record>,
-    told: VecDeque<Asked>,
+    calls: VecDeque<SourceCall>,
 }
 
 struct Scripted {
     takes: mpsc::Receiver<Result<Vec<Record>, Unavailable>>,
     script: Arc<Mutex<Script>>,
-    news: watch::Sender<()>,
+    changes: watch::Sender<()>,
 }
 
 impl Scripted {
-    fn tell(&self, asked: Asked) {
-        self.script.lock().told.push_back(asked);
-        self.news.send_replace(());
+    fn record_call(&self, call: SourceCall) {
+        self.script.lock().calls.push_back(call);
+        self.changes.send_replace(());
     }
 }
 
@@ -82,43 +82,45 @@ impl Source for Scripted {
             positions.iter().any(|position| position.offset.is_some_and(|offset| script.lost.contains(&offset)));
         drop(script);
         if is_lost {
-            self.tell(Asked::Lost { tried });
+            self.record_call(SourceCall::Lost { tried });
         }
         std::future::ready(Ok(!is_lost)).boxed()
     }
 
     fn complete<'a>(&'a mut self, positions: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
-        self.tell(Asked::Settled(positions.iter().map(|position| position.offset.unwrap_or_default()).collect()));
+        self.record_call(SourceCall::Completed(
+            positions.iter().map(|position| position.offset.unwrap_or_default()).collect(),
+        ));
         std::future::ready(Ok(())).boxed()
     }
 
     fn dead_letter<'a>(&'a mut self, record: &'a Record, reason: &'a str) -> BoxFuture<'a, Result<(), Unavailable>> {
         let mut script = self.script.lock();
-        if script.unburied > 0 {
-            script.unburied -= 1;
+        if script.failing_dead_letters > 0 {
+            script.failing_dead_letters -= 1;
             return std::future::ready(Err(away())).boxed();
         }
         drop(script);
-        self.tell(Asked::Buried(record.position.offset.unwrap_or_default(), reason.to_owned()));
+        self.record_call(SourceCall::DeadLettered(record.position.offset.unwrap_or_default(), reason.to_owned()));
         std::future::ready(Ok(())).boxed()
     }
 
     fn keep_alive(&mut self) -> BoxFuture<'_, ()> {
-        self.tell(Asked::Kept);
+        self.record_call(SourceCall::KeptAlive);
         std::future::ready(()).boxed()
     }
 
     fn abandon(&mut self, records: usize, by: Delay) {
-        self.tell(Asked::Abandoned(records, by));
+        self.record_call(SourceCall::Abandoned(records, by));
     }
 
     fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {
-        self.tell(Asked::Stopped);
+        self.record_call(SourceCall::Stopped);
         std::future::ready(std::mem::take(&mut self.script.lock().left)).boxed()
     }
 
     fn close(&mut self) -> BoxFuture<'_, ()> {
-        self.tell(Asked::Closed);
+        self.record_call(SourceCall::Closed);
         std::future::ready(()).boxed()
     }
 }
@@ -129,7 +131,7 @@ struct Bench {
     intakes: Intakes,
     takes: mpsc::Sender<Result<Vec<Record>, Unavailable>>,
     script: Arc<Mutex<Script>>,
-    news: watch::Receiver<()>,
+    changes: watch::Receiver<()>,
 }
 
 impl Bench {
@@ -138,16 +140,16 @@ impl Bench {
         change(&mut config);
         let fake = Fake::new(&config);
         let (gives, takes) = mpsc::channel(8);
-        let (news, heard) = watch::channel(());
+        let (changes, changed) = watch::channel(());
         let script = Arc::new(Mutex::new(Script::default()));
-        let source = Box::new(Scripted { takes, script: Arc::clone(&script), news });
+        let source = Box::new(Scripted { takes, script: Arc::clone(&script), changes });
         let intakes = Intakes::start(
             &fake.node,
             &fake.config,
             vec![Feed { name: "kafka chat".into(), source }],
             &Vitals::default(),
         );
-        Self { fake, intakes, takes: gives, script, news: heard }
+        Self { fake, intakes, takes: gives, script, changes: changed }
     }
 
     async fn give(&self, records: Vec<Record>) {
@@ -155,12 +157,12 @@ impl Bench {
     }
 
     /// The next call that the source receives.
-    async fn asked(&mut self) -> Asked {
+    async fn next_call(&mut self) -> SourceCall {
         loop {
-            if let Some(asked) = self.script.lock().told.pop_front() {
-                return asked;
+            if let Some(call) = self.script.lock().calls.pop_front() {
+                return call;
             }
-            self.news.changed().await.unwrap();
+            self.changes.changed().await.unwrap();
         }
     }
 
@@ -172,9 +174,9 @@ impl Bench {
     async fn abandoned(&mut self) -> Vec<(usize, Delay)> {
         let mut left = Vec::new();
         loop {
-            match self.asked().await {
-                Asked::Abandoned(records, by) => left.push((records, by)),
-                Asked::Closed => return left,
+            match self.next_call().await {
+                SourceCall::Abandoned(records, by) => left.push((records, by)),
+                SourceCall::Closed => return left,
                 _ => {}
             }
         }
@@ -187,7 +189,7 @@ impl Bench {
     }
 
     /// The reason if the intake makes the node not ready.
-    fn ails(&self) -> Option<String> {
+    fn readiness_fault(&self) -> Option<String> {
         let reasons = self.fake.node.readiness().unwrap_err();
         reasons.into_iter().find(|reason| reason.starts_with("intake"))
     }
@@ -212,7 +214,7 @@ async fn taken_records_are_published_as_one_batch_then_settled() {
     let mut bench = Bench::new(|_| {});
     let protobuf = [b"\x0a\x041074\x22\x03\x12\x01c".as_slice(), b"\x28\x02"].concat();
     bench.give(vec![chat(7, &["a", "b"]), record(8, protobuf)]).await;
-    assert_eq!(bench.asked().await, Asked::Settled(vec![7, 8]));
+    assert_eq!(bench.next_call().await, SourceCall::Completed(vec![7, 8]));
     let batches = bench.fake.batches();
     let [batch] = &batches[..] else { panic!("one batch") };
     assert_eq!(batch.iter().map(|e| e.message.action.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
@@ -229,15 +231,15 @@ async fn unavailable_bus_delays_settlement_until_it_returns() {
     bench.give(vec![chat(1, &["a"]), chat(2, &["b"])]).await;
     bench.give(vec![chat(3, &["c"])]).await;
     // While records wait, the engine gets repeated keep-alives.
-    assert_eq!([bench.asked().await, bench.asked().await], [Asked::Kept, Asked::Kept]);
+    assert_eq!([bench.next_call().await, bench.next_call().await], [SourceCall::KeptAlive, SourceCall::KeptAlive]);
     let tries = bench.published();
     assert!(tries.len() > 3 && tries.iter().all(|batch| batch == &["a", "b"]), "{tries:?}");
     bench.fake.mend_broker();
-    let mut asked = bench.asked().await;
-    while asked == Asked::Kept {
-        asked = bench.asked().await;
+    let mut call = bench.next_call().await;
+    while call == SourceCall::KeptAlive {
+        call = bench.next_call().await;
     }
-    assert_eq!([asked, bench.asked().await], [Asked::Settled(vec![1, 2]), Asked::Settled(vec![3])]);
+    assert_eq!([call, bench.next_call().await], [SourceCall::Completed(vec![1, 2]), SourceCall::Completed(vec![3])]);
     assert_eq!(bench.published(), [vec!["a", "b"], vec!["c"]]);
 }
 
@@ -253,12 +255,12 @@ async fn record_of_lost_lease_is_not_retried() {
     bench.script.lock().lost.push(1);
     bench.fake.mend_broker();
     bench.give(vec![chat(2, &["b"])]).await;
-    assert_eq!(bench.asked().await, Asked::Lost { tried: true });
-    assert_eq!(bench.asked().await, Asked::Settled(vec![2]));
+    assert_eq!(bench.next_call().await, SourceCall::Lost { tried: true });
+    assert_eq!(bench.next_call().await, SourceCall::Completed(vec![2]));
     assert_eq!(bench.published(), [["b"]]);
     bench.script.lock().lost.push(3);
     bench.give(vec![chat(3, &["c"])]).await;
-    assert_eq!(bench.asked().await, Asked::Lost { tried: false });
+    assert_eq!(bench.next_call().await, SourceCall::Lost { tried: false });
 }
 
 #[tokio::test]
@@ -274,10 +276,10 @@ async fn poison_is_buried_with_its_reason_and_holds_up_nothing() {
         (4, "body: expected at most 4096 bytes, got 4106"),
     ];
     for (offset, reason) in reasons {
-        let Asked::Buried(at, words) = bench.asked().await else { panic!("buried first") };
+        let SourceCall::DeadLettered(at, words) = bench.next_call().await else { panic!("dead-lettered first") };
         assert_eq!((at, &*words), (offset, reason));
     }
-    assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2, 3, 4, 5]));
+    assert_eq!(bench.next_call().await, SourceCall::Completed(vec![1, 2, 3, 4, 5]));
     assert_eq!(bench.published(), [["a", "b"]]);
 }
 
@@ -290,8 +292,8 @@ async fn rejected_record_is_settled_and_unknown_node_is_buried() {
     let here = json!({"Sid": "here", "msg": [{"action": "x"}]}).to_string();
     let nowhere = json!({"Sid": "here,nowhere", "msg": [{"action": "y"}]}).to_string();
     bench.give(vec![chat(1, &["bad", "good"]), chat(2, &["quiet"]), record(3, here), record(4, nowhere)]).await;
-    assert_eq!(bench.asked().await, Asked::Buried(4, "Sid: unknown node nowhere".into()));
-    assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2, 3, 4]));
+    assert_eq!(bench.next_call().await, SourceCall::DeadLettered(4, "Sid: unknown node nowhere".into()));
+    assert_eq!(bench.next_call().await, SourceCall::Completed(vec![1, 2, 3, 4]));
     assert_eq!(bench.published(), [["good", "x", "y"]]);
 }
 
@@ -309,16 +311,23 @@ async fn intake_waits_without_settling_while_a_filter_is_unavailable() {
     bench.fake.judge("any", unjudged(true));
     bench.give(vec![chat(1, &["any"]), chat(2, &["any"])]).await;
     bench.give(vec![chat(3, &["next"])]).await;
-    assert_eq!([bench.asked().await, bench.asked().await], [Asked::Kept, Asked::Kept], "time passes, records wait");
-    assert_eq!(bench.ails().unwrap(), "intake kafka chat: paused: a plugin cannot judge messages");
+    assert_eq!(
+        [bench.next_call().await, bench.next_call().await],
+        [SourceCall::KeptAlive, SourceCall::KeptAlive],
+        "time passes, records wait"
+    );
+    assert_eq!(bench.readiness_fault().unwrap(), "intake kafka chat: paused: a plugin cannot judge messages");
     assert!(bench.published().is_empty());
     bench.fake.judge_anew("any", Judgement::Pass { replaced_by: Vec::new() });
-    let mut asked = bench.asked().await;
-    while asked == Asked::Kept {
-        asked = bench.asked().await;
+    let mut call = bench.next_call().await;
+    while call == SourceCall::KeptAlive {
+        call = bench.next_call().await;
     }
-    assert_eq!([asked, bench.asked().await], [Asked::Settled(vec![1, 2]), Asked::Settled(vec![3])]);
-    assert_eq!((bench.published(), bench.ails()), (vec![vec!["any".into(), "any".into()], vec!["next".into()]], None));
+    assert_eq!([call, bench.next_call().await], [SourceCall::Completed(vec![1, 2]), SourceCall::Completed(vec![3])]);
+    assert_eq!(
+        (bench.published(), bench.readiness_fault()),
+        (vec![vec!["any".into(), "any".into()], vec!["next".into()]], None)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -327,10 +336,10 @@ async fn a_record_on_which_a_filter_fails_alone_is_buried_after_five_tries() {
     bench.fake.judge("bad", unjudged(false));
     bench.give(vec![chat(1, &["good", "bad", "bad"]), chat(2, &["fine"])]).await;
     let reason = "msg[1]: not judged after 5 tries: plugin word-filter: told to fail";
-    assert_eq!(bench.asked().await, Asked::Buried(1, reason.into()));
-    assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2]));
+    assert_eq!(bench.next_call().await, SourceCall::DeadLettered(1, reason.into()));
+    assert_eq!(bench.next_call().await, SourceCall::Completed(vec![1, 2]));
     assert_eq!(bench.published(), [["good", "fine"]], "what passed went out once");
-    assert_eq!(bench.ails(), None);
+    assert_eq!(bench.readiness_fault(), None);
 }
 
 #[tokio::test]
@@ -338,13 +347,16 @@ async fn a_batch_has_no_more_messages_than_one_request_may() {
     let mut bench = Bench::new(|config| config.limits.batch = 3);
     let records = vec![chat(1, &["a", "b"]), chat(2, &["c"]), chat(3, &["d"]), record(4, "junk"), chat(5, &["e"; 4])];
     bench.give(records).await;
-    assert_eq!(bench.asked().await, Asked::Settled(vec![1, 2]));
-    let buried = [bench.asked().await, bench.asked().await];
+    assert_eq!(bench.next_call().await, SourceCall::Completed(vec![1, 2]));
+    let dead_lettered = [bench.next_call().await, bench.next_call().await];
     assert!(
-        matches!(&buried, [Asked::Buried(4, _), Asked::Buried(5, words)] if words.contains("at most 3 messages")),
-        "{buried:?}"
+        matches!(
+            &dead_lettered,
+            [SourceCall::DeadLettered(4, _), SourceCall::DeadLettered(5, words)] if words.contains("at most 3 messages")
+        ),
+        "{dead_lettered:?}"
     );
-    assert_eq!(bench.asked().await, Asked::Settled(vec![3, 4, 5]));
+    assert_eq!(bench.next_call().await, SourceCall::Completed(vec![3, 4, 5]));
     assert_eq!(bench.published(), [vec!["a", "b", "c"], vec!["d"]]);
 }
 
@@ -354,40 +366,40 @@ async fn record_after_five_tries_is_buried_and_the_next_are_read() {
     let again = |record: Record| Record { tries: 5, ..record };
     bench.give(vec![again(chat(1, &["killer"])), again(chat(2, &["a"])), chat(3, &["b"])]).await;
     assert_eq!(
-        bench.asked().await,
-        Asked::Buried(1, "expected to be processed within 5 tries, was read 5 times before".into())
+        bench.next_call().await,
+        SourceCall::DeadLettered(1, "expected to be processed within 5 tries, was read 5 times before".into())
     );
-    let settled = [bench.asked().await, bench.asked().await, bench.asked().await];
-    assert_eq!(settled, [1, 2, 3].map(|offset| Asked::Settled(vec![offset])), "one by one");
+    let settled = [bench.next_call().await, bench.next_call().await, bench.next_call().await];
+    assert_eq!(settled, [1, 2, 3].map(|offset| SourceCall::Completed(vec![offset])), "one by one");
     assert_eq!(bench.published(), [["a"], ["b"]]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_is_written_before_its_record_is_settled() {
     let mut bench = Bench::new(|_| {});
-    bench.script.lock().unburied = 3;
+    bench.script.lock().failing_dead_letters = 3;
     bench.give(vec![record(1, "junk")]).await;
-    assert!(matches!(bench.asked().await, Asked::Buried(1, _)));
-    assert!(bench.ails().unwrap().contains("redis is unavailable: connection refused"));
-    assert_eq!(bench.asked().await, Asked::Settled(vec![1]));
+    assert!(matches!(bench.next_call().await, SourceCall::DeadLettered(1, _)));
+    assert!(bench.readiness_fault().unwrap().contains("redis is unavailable: connection refused"));
+    assert_eq!(bench.next_call().await, SourceCall::Completed(vec![1]));
 }
 
 #[tokio::test]
 async fn an_engine_that_is_away_makes_the_node_unready_until_it_is_back() {
     let mut bench = Bench::new(|_| {});
-    assert_eq!(bench.ails(), None);
+    assert_eq!(bench.readiness_fault(), None);
     bench.takes.send(Err(away())).await.unwrap();
     bench.takes.reserve().await.unwrap();
-    while bench.ails().is_none() {
+    while bench.readiness_fault().is_none() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(bench.ails().unwrap(), "intake kafka chat: redis is unavailable: connection refused");
+    assert_eq!(bench.readiness_fault().unwrap(), "intake kafka chat: redis is unavailable: connection refused");
     bench.give(Vec::new()).await;
-    while bench.ails().is_some() {
+    while bench.readiness_fault().is_some() {
         tokio::task::yield_now().await;
     }
     bench.give(vec![chat(1, &["a"])]).await;
-    assert_eq!(bench.asked().await, Asked::Settled(vec![1]));
+    assert_eq!(bench.next_call().await, SourceCall::Completed(vec![1]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,8 +407,8 @@ async fn a_drain_finishes_settles_and_closes_and_never_hangs() {
     let mut bench = Bench::new(|_| {});
     bench.script.lock().left = vec![chat(9, &["last"])];
     bench.drain().await;
-    let asked = [bench.asked().await, bench.asked().await, bench.asked().await];
-    assert_eq!(asked, [Asked::Stopped, Asked::Settled(vec![9]), Asked::Closed]);
+    let call = [bench.next_call().await, bench.next_call().await, bench.next_call().await];
+    assert_eq!(call, [SourceCall::Stopped, SourceCall::Completed(vec![9]), SourceCall::Closed]);
     assert_eq!(bench.published(), [["last"]]);
 
     let mut bench = Bench::new(|_| {});
@@ -406,11 +418,11 @@ async fn a_drain_finishes_settles_and_closes_and_never_hangs() {
         tokio::task::yield_now().await;
     }
     bench.drain().await;
-    let mut asked = Vec::new();
-    while asked.last() != Some(&Asked::Closed) {
-        asked.push(bench.asked().await);
+    let mut call = Vec::new();
+    while call.last() != Some(&SourceCall::Closed) {
+        call.push(bench.next_call().await);
     }
-    assert!(!asked.iter().any(|asked| matches!(asked, Asked::Settled(_))), "{asked:?}");
+    assert!(!call.iter().any(|call| matches!(call, SourceCall::Completed(_))), "{call:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -432,7 +444,11 @@ async fn a_drain_that_is_short_leaves_records_in_time_to_tell_of_them() {
     bench.fake.break_broker();
     bench.script.lock().left = vec![chat(3, &["c"])];
     bench.give(vec![chat(1, &["a"]), chat(2, &["b"])]).await;
-    assert_eq!([bench.asked().await, bench.asked().await], [Asked::Kept, Asked::Kept], "tries are seconds apart");
+    assert_eq!(
+        [bench.next_call().await, bench.next_call().await],
+        [SourceCall::KeptAlive, SourceCall::KeptAlive],
+        "tries are seconds apart"
+    );
     assert!(bench.intakes.drain(Instant::now() + Duration::from_secs(3)).await, "it ends before the deadline");
     assert_eq!(bench.abandoned().await, [(2, Delay::Bus), (1, Delay::Bus)]);
 }
