@@ -52,7 +52,7 @@ use crate::id::{ConnectionId, IdSequence, NodeId, Room, Uid};
 use crate::message::{Entries, Publication, Target};
 use crate::plugin::PluginHost;
 use crate::protocol::Form;
-use crate::session::Said;
+use crate::session::ClientMessage;
 use cluster::ask::Requests;
 use cluster::away;
 use cluster::change::Changes;
@@ -139,8 +139,8 @@ impl Node {
     ///
     /// # Errors
     /// A refusal if the connection is not bound or is not in the room that it writes to.
-    pub async fn publish_from(&self, connection: &Connection, said: Said) -> Result<Published, Refusal> {
-        self.publishing.publish_from(connection, said).await
+    pub async fn publish_from(&self, connection: &Connection, message: ClientMessage) -> Result<Published, Refusal> {
+        self.publishing.publish_from(connection, message).await
     }
 
     /// Adds a new, unbound connection. `form` is `None` if the first frame decides it. `devices` is the policy of its

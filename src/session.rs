@@ -30,8 +30,8 @@ pub const MAX_FACT_BYTES: usize = 256;
 #[derive(Debug)]
 pub struct Session {
     /// Time of opening, milliseconds since 1970.
-    since: i64,
-    waiting: Waiting,
+    opened_at: i64,
+    pending: Pending,
 }
 
 /// Events. Each action except `Reply`, `SetTag`, `Extend` and `Close` is answered by the input that names it.
@@ -45,7 +45,7 @@ pub enum Input {
     /// After [`Action::Admit`].
     Admitted(Result<Box<Admission>, Refusal>),
     /// After [`Action::Bind`].
-    Bound(Result<Whereabouts, Refusal>),
+    Bound(Result<ClientLocation, Refusal>),
     /// After [`Action::Handle`]: code, message and data of the plugin; `None` if no plugin owns the key.
     Handled(Option<Answer>),
     /// After [`Action::Join`]: `false` if the connection was already in the room.
@@ -81,7 +81,7 @@ pub enum Action {
     /// Set or remove the tag.
     SetTag(Option<String>),
     /// Publish for the client. A room is a valid target only if the connection is in it.
-    Publish(Box<Said>),
+    Publish(Box<ClientMessage>),
     /// Extend the deadline of the unbound connection to this long from now.
     Extend(Duration),
     /// Close the connection. Nothing follows.
@@ -90,7 +90,7 @@ pub enum Action {
 
 /// The user of a connection, as its binding says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Holder<'a> {
+pub struct BoundUser<'a> {
     /// The user.
     pub uid: &'a Uid,
     /// End of the admission, seconds since 1970.
@@ -110,7 +110,7 @@ pub struct Rules {
 
 /// Location of a bound client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whereabouts {
+pub struct ClientLocation {
     /// The connection.
     pub cid: ConnectionId,
     /// The node's name.
@@ -123,7 +123,7 @@ pub struct Whereabouts {
 
 /// A message from one client to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct ClientMessage {
     /// The message. Its sender is always the bound user, not the text that the client typed.
     pub message: Message,
     /// A user or a room.
@@ -132,7 +132,7 @@ pub struct Said {
 
 /// The result that the session waits for before it processes the next SendBody.
 #[derive(Debug)]
-enum Waiting {
+enum Pending {
     Nothing,
     Auth(Box<Purpose>),
     /// User and expiry are told when the bind succeeds.
@@ -149,80 +149,87 @@ impl Session {
     /// Creates the session of a connection opened at `now` (milliseconds since 1970).
     #[must_use]
     pub fn new(now: i64) -> Self {
-        Self { since: now, waiting: Waiting::Nothing }
+        Self { opened_at: now, pending: Pending::Nothing }
     }
 
     /// True once [`Action::Close`] was returned.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        matches!(self.waiting, Waiting::Closing)
+        matches!(self.pending, Pending::Closing)
     }
 
-    /// Processes an input at `now` (milliseconds since 1970) and returns the actions to perform. `holder` is the user
-    /// to which the connection is bound now.
+    /// Processes an input at `now` (milliseconds since 1970) and returns the actions to perform. `bound_user` is the
+    /// user to which the connection is bound now.
     ///
     /// Ignores an answer that the session does not wait for, and every input after [`Action::Close`].
-    pub fn on(&mut self, input: Input, holder: Option<Holder<'_>>, now: i64, rules: &Rules) -> Vec<Action> {
+    pub fn on(&mut self, input: Input, bound_user: Option<BoundUser<'_>>, now: i64, rules: &Rules) -> Vec<Action> {
         if self.is_closing() {
             return Vec::new();
         }
-        match (input, std::mem::replace(&mut self.waiting, Waiting::Nothing)) {
+        match (input, std::mem::replace(&mut self.pending, Pending::Nothing)) {
             (Input::Opened(claim), _) => self.opened(claim),
             (Input::Refused(why, refusal), _) => self.refuse(why, refusal, now),
-            (Input::Sent(body), Waiting::Nothing) => self.sent(body, holder, now, rules),
-            (Input::Admitted(answer), Waiting::Auth(purpose)) => self.admitted(answer, *purpose, holder, now),
-            (Input::Bound(answer), Waiting::Bind(pending)) => self.bound(answer, *pending, now),
-            (Input::Handled(answer), Waiting::Handler(key)) => self.handled(answer, key, holder.is_some(), now, rules),
-            (Input::Joined(Ok(changed)), Waiting::Join(room)) => changed_room("room_join", &room, changed, now),
-            (Input::Joined(Err(refusal)), Waiting::Join(_)) => vec![deny("room_join", refusal, now)],
-            (Input::Left(changed), Waiting::Leave(room)) => changed_room("room_leave", &room, changed, now),
-            (Input::Published(Ok(published)), Waiting::Publish) => vec![chat::answer(published, now)],
-            (Input::Published(Err(refusal)), Waiting::Publish) => vec![deny("message", refusal, now)],
-            (_, waiting) => {
-                self.waiting = waiting;
+            (Input::Sent(body), Pending::Nothing) => self.sent(body, bound_user, now, rules),
+            (Input::Admitted(answer), Pending::Auth(purpose)) => self.admitted(answer, *purpose, bound_user, now),
+            (Input::Bound(answer), Pending::Bind(pending)) => self.bound(answer, *pending, now),
+            (Input::Handled(answer), Pending::Handler(key)) => {
+                self.handled(answer, key, bound_user.is_some(), now, rules)
+            }
+            (Input::Joined(Ok(changed)), Pending::Join(room)) => changed_room("room_join", &room, changed, now),
+            (Input::Joined(Err(refusal)), Pending::Join(_)) => vec![deny("room_join", refusal, now)],
+            (Input::Left(changed), Pending::Leave(room)) => changed_room("room_leave", &room, changed, now),
+            (Input::Published(Ok(published)), Pending::Publish) => vec![chat::answer(published, now)],
+            (Input::Published(Err(refusal)), Pending::Publish) => vec![deny("message", refusal, now)],
+            (_, pending) => {
+                self.pending = pending;
                 Vec::new()
             }
         }
     }
 
-    fn sent(&mut self, body: SendBody, holder: Option<Holder<'_>>, now: i64, rules: &Rules) -> Vec<Action> {
+    fn sent(&mut self, body: SendBody, bound_user: Option<BoundUser<'_>>, now: i64, rules: &Rules) -> Vec<Action> {
         let SendBody { key, data, .. } = body;
         let built_in = match key.as_str() {
-            "client_bind" => self.client_bind(&data, holder),
-            "client_refresh" => self.client_refresh(&data, holder),
-            "client_set_tag" => set_tag(&data, holder, now),
-            "client_remove_tag" => remove_tag(holder, now),
-            "room_join" => self.room_join(&data, holder),
-            "room_leave" => self.room_leave(&data, holder),
-            "message" => self.message(&data, holder, rules),
+            "client_bind" => self.client_bind(&data, bound_user),
+            "client_refresh" => self.client_refresh(&data, bound_user),
+            "client_set_tag" => set_tag(&data, bound_user, now),
+            "client_remove_tag" => remove_tag(bound_user, now),
+            "room_join" => self.room_join(&data, bound_user),
+            "room_leave" => self.room_leave(&data, bound_user),
+            "message" => self.message(&data, bound_user, rules),
             _ => {
-                self.waiting = Waiting::Handler(key.clone());
+                self.pending = Pending::Handler(key.clone());
                 return vec![Action::Handle { key, data }];
             }
         };
         built_in.unwrap_or_else(|refusal| vec![deny(&key, refusal, now)])
     }
 
-    fn room_join(&mut self, data: &Entries, holder: Option<Holder<'_>>) -> Result<Vec<Action>, Refusal> {
-        let room = room(data, holder)?;
+    fn room_join(&mut self, data: &Entries, bound_user: Option<BoundUser<'_>>) -> Result<Vec<Action>, Refusal> {
+        let room = room(data, bound_user)?;
         let rest = data.iter().filter(|(key, _)| *key != "room").collect();
-        self.waiting = Waiting::Join(room.clone());
+        self.pending = Pending::Join(room.clone());
         Ok(vec![Action::Join(room, rest)])
     }
 
-    fn room_leave(&mut self, data: &Entries, holder: Option<Holder<'_>>) -> Result<Vec<Action>, Refusal> {
-        let room = room(data, holder)?;
-        self.waiting = Waiting::Leave(room.clone());
+    fn room_leave(&mut self, data: &Entries, bound_user: Option<BoundUser<'_>>) -> Result<Vec<Action>, Refusal> {
+        let room = room(data, bound_user)?;
+        self.pending = Pending::Leave(room.clone());
         Ok(vec![Action::Leave(room)])
     }
 
-    fn message(&mut self, data: &Entries, holder: Option<Holder<'_>>, rules: &Rules) -> Result<Vec<Action>, Refusal> {
-        let uid = user(holder)?;
+    fn message(
+        &mut self,
+        data: &Entries,
+        bound_user: Option<BoundUser<'_>>,
+        rules: &Rules,
+    ) -> Result<Vec<Action>, Refusal> {
+        let uid = user(bound_user)?;
         if !rules.publish {
             return Err(Refusal::new(Code::FORBIDDEN, "clients may not publish: clients.publish is off"));
         }
         let said = chat::parse(data, uid)?;
-        self.waiting = Waiting::Publish;
+        self.pending = Pending::Publish;
         Ok(vec![Action::Publish(Box::new(said))])
     }
 
@@ -241,14 +248,14 @@ impl Session {
 
     /// Time granted to an unbound client after a handler served it (a login by QR code, for example).
     fn extension(&self, now: i64, rules: &Rules) -> Option<Duration> {
-        let age = Duration::from_millis(u64::try_from(now - self.since).unwrap_or(0));
+        let age = Duration::from_millis(u64::try_from(now - self.opened_at).unwrap_or(0));
         let left = rules.unbound_max.checked_sub(age)?;
         Some(left.min(rules.unbound)).filter(|d| !d.is_zero())
     }
 
     /// Refuses the client with the one reply that every CIM SDK understands, and closes.
     fn refuse(&mut self, why: Disconnect, refusal: Refusal, now: i64) -> Vec<Action> {
-        self.waiting = Waiting::Closing;
+        self.pending = Pending::Closing;
         // CIM's SDKs stop reconnecting at 401 only. After a failure of the node they must reconnect.
         let (code, why) = match refusal.code.is_server_fault() {
             true => (refusal.code, Disconnect::INTERNAL),
@@ -260,32 +267,32 @@ impl Session {
 
 /// The reply that tells a client its user.
 #[must_use]
-pub fn bind_reply(uid: &Uid, expires: Option<u64>, place: &Whereabouts, now: i64) -> Reply {
-    bind::reply_to("client_bind", uid, expires, place, now)
+pub fn bind_reply(uid: &Uid, expires: Option<u64>, location: &ClientLocation, now: i64) -> Reply {
+    bind::reply_to("client_bind", uid, expires, location, now)
 }
 
-fn user(holder: Option<Holder<'_>>) -> Result<&Uid, Refusal> {
-    holder
-        .map(|holder| holder.uid)
+fn user(bound_user: Option<BoundUser<'_>>) -> Result<&Uid, Refusal> {
+    bound_user
+        .map(|bound_user| bound_user.uid)
         .ok_or_else(|| Refusal::new(Code::UNAUTHORIZED, "the connection is not bound to a user"))
 }
 
 /// Reads the room from the request of a bound client.
-fn room(data: &Entries, holder: Option<Holder<'_>>) -> Result<Room, Refusal> {
-    user(holder)?;
+fn room(data: &Entries, bound_user: Option<BoundUser<'_>>) -> Result<Room, Refusal> {
+    user(bound_user)?;
     Room::parse(required(data, "room")?).map_err(|e| invalid(format!("room: {e}")))
 }
 
-fn set_tag(data: &Entries, holder: Option<Holder<'_>>, now: i64) -> Result<Vec<Action>, Refusal> {
-    user(holder)?;
+fn set_tag(data: &Entries, bound_user: Option<BoundUser<'_>>, now: i64) -> Result<Vec<Action>, Refusal> {
+    user(bound_user)?;
     let tag = required(data, "tag")?;
     bounded("tag", tag)?;
     let done = reply("client_set_tag", Code::OK, String::new(), Entries::new(), now);
     Ok(vec![Action::SetTag(Some(tag.to_owned())), done])
 }
 
-fn remove_tag(holder: Option<Holder<'_>>, now: i64) -> Result<Vec<Action>, Refusal> {
-    user(holder)?;
+fn remove_tag(bound_user: Option<BoundUser<'_>>, now: i64) -> Result<Vec<Action>, Refusal> {
+    user(bound_user)?;
     let done = reply("client_remove_tag", Code::OK, String::new(), Entries::new(), now);
     Ok(vec![Action::SetTag(None), done])
 }

@@ -20,7 +20,7 @@ use crate::id::{ConnectionId, Device, IdSequence};
 use crate::message::Entries;
 use crate::plugin::{Account, Event, Identity, PluginHost, Transport};
 use crate::protocol::{self, Form, ServerFrame};
-use crate::session::{self, Whereabouts};
+use crate::session::{self, ClientLocation};
 
 /// Attaches, binds and detaches connections.
 pub(super) struct Binder {
@@ -141,7 +141,7 @@ impl Binder {
             return Err(refusal);
         }
         let me = self.membership.me();
-        let place = Whereabouts { cid, node: me.id.clone(), address: me.address.clone(), next: None };
+        let place = ClientLocation { cid, node: me.id.clone(), address: me.address.clone(), next: None };
         let reply = session::bind_reply(&uid, expires, &place, clock::now_millis());
         if let Some(form) = connection.form()
             && let Ok(frame) = protocol::encode(form, ServerFrame::Reply(&reply))

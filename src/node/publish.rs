@@ -15,7 +15,7 @@ use crate::id::IdSequence;
 use crate::message::{Envelope, MAX_HOPS, Origin, Publication, Publisher, Target};
 use crate::plugin::{Judgement, PluginHost};
 use crate::protocol::check_size;
-use crate::session::Said;
+use crate::session::ClientMessage;
 use meters::Meters;
 
 /// Publishes messages. The only caller of [`Broker::publish`].
@@ -88,9 +88,13 @@ impl Publishing {
     ///
     /// # Errors
     /// A refusal if the connection is not bound or is not in the room that it writes to.
-    pub(super) async fn publish_from(&self, connection: &Connection, said: Said) -> Result<Published, Refusal> {
+    pub(super) async fn publish_from(
+        &self,
+        connection: &Connection,
+        message: ClientMessage,
+    ) -> Result<Published, Refusal> {
         let binding = connection.binding().ok_or_else(not_bound)?;
-        let Said { message, target } = said;
+        let ClientMessage { message, target } = message;
         if let Target::Room(room) = &target
             && !connection.rooms().contains(room)
         {

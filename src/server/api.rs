@@ -73,20 +73,20 @@ impl Api {
         B: Body<Data = Bytes>,
         B::Error: Display,
     {
-        let asked = Instant::now();
+        let started = Instant::now();
         let (head, body) = request.into_parts();
         let (api, config) = (Arc::clone(self), self.config.load_full());
         let found = Route::find(&head.method, head.uri.path(), serves);
         let route = found.as_ref().ok().copied();
-        let admitted = found.and_then(|route| {
-            let key = admit(&config, route.access, &head.headers, serves)?;
+        let authorized = found.and_then(|route| {
+            let key = authorize(&config, route.access, &head.headers, serves)?;
             Ok((route.action, key))
         });
-        let is_insider = route.is_some_and(|route| route.action == Action::Ready)
-            && Keys(&config.api).knows(&head.headers, serves.contains(&Service::Api));
+        let sees_details = route.is_some_and(|route| route.action == Action::Ready)
+            && Keys(&config.api).may_see_details(&head.headers, serves.contains(&Service::Api));
         async move {
-            let answered = match admitted {
-                Ok((Action::Ready, _)) => Ok(api.ready(is_insider)),
+            let answered = match authorized {
+                Ok((Action::Ready, _)) => Ok(api.ready(sees_details)),
                 Ok((action, key)) => api.answer(action, key, &config, &head, body).await,
                 Err(problem) => Err(problem),
             };
@@ -97,7 +97,7 @@ impl Api {
                 }
                 problem.into()
             });
-            api.meters.record(route, answer.status(), asked.elapsed());
+            api.meters.record(route, answer.status(), started.elapsed());
             if head.method == Method::HEAD { without_body(answer) } else { answer }
         }
     }
@@ -116,9 +116,9 @@ impl Api {
     {
         let query = head.uri.query();
         match action {
-            Action::About => Ok(self.greet()),
+            Action::About => Ok(self.about()),
             // Boxed, so that the futures of all other requests stay small.
-            Action::Push(shape) => Box::pin(self.push(shape, key, config, head, body)).await,
+            Action::Push(push_kind) => Box::pin(self.push(push_kind, key, config, head, body)).await,
             // These are rare, and larger than the frequent requests.
             Action::RoomJoin => Box::pin(self.join(config, head, body)).await,
             Action::RoomLeave => Box::pin(self.leave(config, head, body)).await,
@@ -128,7 +128,7 @@ impl Api {
             Action::Rooms => Box::pin(self.rooms(query)).await,
             Action::Plugins => self.plugins(query),
             Action::PluginLog => self.plugin_log(head),
-            Action::Plugin(word) => self.tell_plugin(word, head).await,
+            Action::Plugin(command) => self.command_plugin(command, head).await,
             Action::Nodes => Box::pin(self.nodes(query)).await,
             Action::Choose => Box::pin(self.choose(query)).await,
             Action::Live => Ok(Self::live()),
@@ -139,7 +139,7 @@ impl Api {
 }
 
 /// Admits a request to a route and returns its key, if the route asks for one.
-fn admit(
+fn authorize(
     config: &Config,
     access: Access,
     headers: &HeaderMap,

@@ -3,7 +3,7 @@
 //! Client input never changes the user. The auth plugins set it once, and a plugin that may log in others can change
 //! it.
 
-use super::{Action, Holder, Session, Waiting, Whereabouts, bounded, deny, invalid, optional, required, user};
+use super::{Action, BoundUser, ClientLocation, Pending, Session, bounded, deny, invalid, optional, required, user};
 use crate::claim::{Admission, Claim, Facts, Refusal};
 use crate::code::Code;
 use crate::disconnect::Disconnect;
@@ -18,9 +18,9 @@ const FACTS: [&str; 5] = ["deviceName", "appVersion", "osVersion", "packageName"
 #[derive(Debug)]
 pub(super) enum Purpose {
     /// The first bind: the connection gets its user.
-    First(Facts),
+    Bind(Facts),
     /// A `client_bind` of a bound connection adds facts.
-    Again(Facts),
+    Rebind(Facts),
     /// `client_refresh`.
     Refresh,
 }
@@ -28,7 +28,7 @@ pub(super) enum Purpose {
 impl Purpose {
     fn key(&self) -> &'static str {
         match self {
-            Self::First(_) | Self::Again(_) => "client_bind",
+            Self::Bind(_) | Self::Rebind(_) => "client_bind",
             Self::Refresh => "client_refresh",
         }
     }
@@ -38,34 +38,38 @@ impl Session {
     pub(super) fn opened(&mut self, claim: Option<Box<Claim>>) -> Vec<Action> {
         let Some(claim) = claim.filter(|c| c.token.is_some()) else { return Vec::new() };
         let facts = Facts { device: claim.device.clone(), channel: claim.channel.clone(), rest: Entries::new() };
-        self.waiting = Waiting::Auth(Box::new(Purpose::First(facts)));
+        self.pending = Pending::Auth(Box::new(Purpose::Bind(facts)));
         vec![Action::Admit(claim)]
     }
 
-    pub(super) fn client_bind(&mut self, data: &Entries, holder: Option<Holder<'_>>) -> Result<Vec<Action>, Refusal> {
+    pub(super) fn client_bind(
+        &mut self,
+        data: &Entries,
+        bound_user: Option<BoundUser<'_>>,
+    ) -> Result<Vec<Action>, Refusal> {
         let facts = facts_of(data)?;
         let claim = claim_of(data, &facts);
-        let Some(holder) = holder else {
-            self.waiting = Waiting::Auth(Box::new(Purpose::First(facts)));
+        let Some(bound_user) = bound_user else {
+            self.pending = Pending::Auth(Box::new(Purpose::Bind(facts)));
             return Ok(vec![Action::Admit(claim)]);
         };
         if claim.token.is_some() {
-            self.waiting = Waiting::Auth(Box::new(Purpose::Again(facts)));
+            self.pending = Pending::Auth(Box::new(Purpose::Rebind(facts)));
             return Ok(vec![Action::Admit(claim)]);
         }
-        let purpose = Purpose::Again(Facts::default());
-        self.waiting = Waiting::Bind(Box::new((purpose, holder.uid.clone(), holder.expires)));
+        let purpose = Purpose::Rebind(Facts::default());
+        self.pending = Pending::Bind(Box::new((purpose, bound_user.uid.clone(), bound_user.expires)));
         Ok(vec![Action::Rebind(facts)])
     }
 
     pub(super) fn client_refresh(
         &mut self,
         data: &Entries,
-        holder: Option<Holder<'_>>,
+        bound_user: Option<BoundUser<'_>>,
     ) -> Result<Vec<Action>, Refusal> {
-        user(holder)?;
+        user(bound_user)?;
         let token = required(data, "token")?.to_owned();
-        self.waiting = Waiting::Auth(Box::new(Purpose::Refresh));
+        self.pending = Pending::Auth(Box::new(Purpose::Refresh));
         Ok(vec![Action::Admit(Box::new(Claim { token: Some(token), ..Claim::default() }))])
     }
 
@@ -73,24 +77,24 @@ impl Session {
         &mut self,
         answer: Result<Box<Admission>, Refusal>,
         purpose: Purpose,
-        holder: Option<Holder<'_>>,
+        bound_user: Option<BoundUser<'_>>,
         now: i64,
     ) -> Vec<Action> {
         let mut admission = match (answer, &purpose) {
             (Ok(admission), _) => admission,
-            (Err(refusal), Purpose::First(_)) => return self.refuse(Disconnect::UNAUTHORIZED, refusal, now),
+            (Err(refusal), Purpose::Bind(_)) => return self.refuse(Disconnect::UNAUTHORIZED, refusal, now),
             (Err(refusal), _) => return vec![deny(purpose.key(), refusal, now)],
         };
-        if let Some(holder) = holder
-            && !matches!(purpose, Purpose::First(_))
-            && *holder.uid != admission.uid
+        if let Some(bound_user) = bound_user
+            && !matches!(purpose, Purpose::Bind(_))
+            && *bound_user.uid != admission.uid
         {
-            let words = format!("token: expected a token of user {}, got one of another user", holder.uid);
+            let words = format!("token: expected a token of user {}, got one of another user", bound_user.uid);
             return vec![deny(purpose.key(), Refusal::new(Code::FORBIDDEN, words), now)];
         }
         let (purpose, facts) = match purpose {
-            Purpose::First(facts) => (Purpose::First(Facts::default()), facts),
-            Purpose::Again(facts) => (Purpose::Again(Facts::default()), facts),
+            Purpose::Bind(facts) => (Purpose::Bind(Facts::default()), facts),
+            Purpose::Rebind(facts) => (Purpose::Rebind(Facts::default()), facts),
             Purpose::Refresh => {
                 // A refresh proves the user again and nothing else. It does not rejoin rooms that the client left.
                 admission.rooms = Vec::new();
@@ -101,37 +105,37 @@ impl Session {
     }
 
     fn bind(&mut self, admission: Box<Admission>, purpose: Purpose, facts: Facts) -> Action {
-        self.waiting = Waiting::Bind(Box::new((purpose, admission.uid.clone(), admission.expires)));
+        self.pending = Pending::Bind(Box::new((purpose, admission.uid.clone(), admission.expires)));
         Action::Bind(admission, facts)
     }
 
     pub(super) fn bound(
         &mut self,
-        answer: Result<Whereabouts, Refusal>,
+        answer: Result<ClientLocation, Refusal>,
         (purpose, uid, expires): (Purpose, Uid, Option<u64>),
         now: i64,
     ) -> Vec<Action> {
-        let place = match (answer, &purpose) {
-            (Ok(place), _) => place,
-            (Err(refusal), Purpose::First(_)) => return self.refuse(Disconnect::UNAUTHORIZED, refusal, now),
+        let location = match (answer, &purpose) {
+            (Ok(location), _) => location,
+            (Err(refusal), Purpose::Bind(_)) => return self.refuse(Disconnect::UNAUTHORIZED, refusal, now),
             (Err(refusal), _) => return vec![deny(purpose.key(), refusal, now)],
         };
-        vec![Action::Reply(reply_to(purpose.key(), &uid, expires, &place, now))]
+        vec![Action::Reply(reply_to(purpose.key(), &uid, expires, &location, now))]
     }
 }
 
-pub(super) fn reply_to(key: &str, uid: &Uid, expires: Option<u64>, place: &Whereabouts, now: i64) -> Reply {
+pub(super) fn reply_to(key: &str, uid: &Uid, expires: Option<u64>, location: &ClientLocation, now: i64) -> Reply {
     let mut data = Entries::new();
     data.insert("uid", uid.as_str());
     if let Some(expires) = expires {
         data.insert("expires", expires.to_string());
     }
-    data.insert("cid", place.cid.to_string());
-    data.insert("sid", place.node.as_str());
-    if !place.address.is_empty() {
-        data.insert("address", place.address.as_str());
+    data.insert("cid", location.cid.to_string());
+    data.insert("sid", location.node.as_str());
+    if !location.address.is_empty() {
+        data.insert("address", location.address.as_str());
     }
-    if let Some(next) = &place.next {
+    if let Some(next) = &location.next {
         data.insert("next", next.as_str());
     }
     Reply { key: key.to_owned(), code: Code::OK.to_string(), message: String::new(), timestamp: now, data }

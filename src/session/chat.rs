@@ -3,7 +3,7 @@
 //! The publisher's own connection gets no copy. Other connections of the same user get one if the target includes them:
 //! they are in the room, or the message is to that user.
 
-use super::{Action, Said, invalid, optional, reply, required};
+use super::{Action, ClientMessage, invalid, optional, reply, required};
 use crate::claim::Refusal;
 use crate::code::Code;
 use crate::fate::{Fate, Published};
@@ -14,7 +14,7 @@ use crate::protocol::push::{FieldFault, content_of, extra_of};
 /// Action of a message without one.
 const DEFAULT_ACTION: &str = "chat";
 
-pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Refusal> {
+pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<ClientMessage, Refusal> {
     let (target, receiver) = target(required(data, "to")?)?;
     let action = optional(data, "action").unwrap_or(DEFAULT_ACTION);
     // A client that could send this action could end another client's session.
@@ -35,7 +35,7 @@ pub(super) fn parse(data: &Entries, sender: &Uid) -> Result<Said, Refusal> {
         format: text("format"),
         timestamp: 0,
     };
-    Ok(Said { message, target })
+    Ok(ClientMessage { message, target })
 }
 
 pub(super) fn answer(Published { id, fate, .. }: Published, now: i64) -> Action {

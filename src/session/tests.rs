@@ -28,8 +28,8 @@ fn admission(uid: &str) -> Box<Admission> {
     })
 }
 
-fn place() -> Whereabouts {
-    Whereabouts {
+fn place() -> ClientLocation {
+    ClientLocation {
         cid: ConnectionId::new(7).unwrap(),
         node: NodeId::parse("n1").unwrap(),
         address: "10.0.0.1:8080".to_owned(),
@@ -40,18 +40,18 @@ fn place() -> Whereabouts {
 /// A session with the binding that its node keeps.
 struct Client {
     session: Session,
-    holder: Option<(Uid, Option<u64>)>,
+    bound_user: Option<(Uid, Option<u64>)>,
     /// User of the running bind.
     pending: Option<(Uid, Option<u64>)>,
 }
 
 impl Client {
     fn new() -> Self {
-        Self { session: Session::new(NOW), holder: None, pending: None }
+        Self { session: Session::new(NOW), bound_user: None, pending: None }
     }
 
     fn uid(&self) -> Option<&Uid> {
-        self.holder.as_ref().map(|(uid, _)| uid)
+        self.bound_user.as_ref().map(|(uid, _)| uid)
     }
 
     fn is_closing(&self) -> bool {
@@ -60,15 +60,15 @@ impl Client {
 
     /// Binds the connection as a plugin's login does.
     fn give(&mut self, admission: &Admission) {
-        self.holder = Some((admission.uid.clone(), admission.expires));
+        self.bound_user = Some((admission.uid.clone(), admission.expires));
     }
 
     fn on(&mut self, input: Input, now: i64, rules: &Rules) -> Vec<Action> {
         if matches!(input, Input::Bound(Ok(_))) {
-            self.holder = self.pending.take().or(self.holder.take());
+            self.bound_user = self.pending.take().or(self.bound_user.take());
         }
-        let holder = self.holder.as_ref().map(|(uid, expires)| Holder { uid, expires: *expires });
-        let actions = self.session.on(input, holder, now, rules);
+        let bound_user = self.bound_user.as_ref().map(|(uid, expires)| BoundUser { uid, expires: *expires });
+        let actions = self.session.on(input, bound_user, now, rules);
         if let [Action::Bind(admission, _)] = &actions[..] {
             self.pending = Some((admission.uid.clone(), admission.expires));
         }
@@ -93,7 +93,7 @@ fn bound_as(uid: &str) -> Client {
 fn a_bind_reply_names_another_node_only_where_that_is_the_one_to_dial() {
     let uid = Uid::parse("1074").unwrap();
     assert_eq!(bind_reply(&uid, None, &place(), NOW).data.get("next"), None);
-    let elsewhere = Whereabouts { next: Some("10.0.0.2:8080".to_owned()), ..place() };
+    let elsewhere = ClientLocation { next: Some("10.0.0.2:8080".to_owned()), ..place() };
     assert_eq!(bind_reply(&uid, None, &elsewhere, NOW).data.get("next"), Some("10.0.0.2:8080"));
 }
 
@@ -132,7 +132,7 @@ fn only_reply(actions: Vec<Action>) -> Reply {
     }
 }
 
-fn said(actions: Vec<Action>) -> Said {
+fn said(actions: Vec<Action>) -> ClientMessage {
     match <[Action; 1]>::try_from(actions) {
         Ok([Action::Publish(said)]) => *said,
         other => panic!("expected one publish, got {other:?}"),
@@ -334,7 +334,7 @@ fn a_message_is_published_as_the_user_it_is_from() {
         ("id", "748"),
         ("image", "u.jpg"),
     ];
-    let Said { message, target } = said(on(&mut session, sent("message", &data)));
+    let ClientMessage { message, target } = said(on(&mut session, sent("message", &data)));
     assert_eq!(target, Target::User(Uid::parse("1074").unwrap()));
     assert_eq!(
         message,

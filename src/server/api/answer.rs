@@ -65,8 +65,8 @@ pub(super) fn ok(data: impl Serialize) -> Answer {
 /// A response in the common format. `code` repeats the status for callers that read only the body.
 pub(super) fn with_status(status: StatusCode, message: &str, data: Option<impl Serialize>) -> Answer {
     let mut body = Vec::with_capacity(TYPICAL_BYTES);
-    let shape = Shape { code: status.as_u16(), message, data };
-    serde_json::to_writer(&mut body, &shape).expect("plain records with text keys always become JSON");
+    let response_body = ResponseBody { code: status.as_u16(), message, data };
+    serde_json::to_writer(&mut body, &response_body).expect("plain records with text keys always become JSON");
     plain(status, JSON, body)
 }
 
@@ -79,7 +79,7 @@ pub(super) fn plain(status: StatusCode, kind: &'static str, body: impl Into<Byte
 }
 
 #[derive(Serialize)]
-struct Shape<'a, T> {
+struct ResponseBody<'a, T> {
     code: u16,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]

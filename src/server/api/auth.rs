@@ -37,9 +37,9 @@ impl Keys<'_> {
     pub(super) fn check(&self, headers: &HeaderMap, scope: Scope) -> Result<Option<KeyNumber>, Problem> {
         let Self(config::ApiSettings { keys, insecure }) = self;
         if keys.is_empty() {
-            return if *insecure { Ok(None) } else { refuse_pages(headers).map(|()| None) };
+            return if *insecure { Ok(None) } else { refuse_web_pages(headers).map(|()| None) };
         }
-        let given = presented(headers)?;
+        let given = given_key(headers)?;
         // Every key is compared in constant time, so the duration does not reveal a partial match.
         let mut found = None;
         for (index, key) in keys.iter().enumerate() {
@@ -65,13 +65,13 @@ impl Keys<'_> {
 
     /// True if the caller may read internal details. It needs a key with `read`. Without any keys, it needs a listener
     /// that `serves_api`, which is on loopback or explicitly open.
-    pub(super) fn knows(&self, headers: &HeaderMap, serves_api: bool) -> bool {
+    pub(super) fn may_see_details(&self, headers: &HeaderMap, serves_api: bool) -> bool {
         (serves_api || !self.0.keys.is_empty()) && self.check(headers, Scope::Read).is_ok()
     }
 }
 
 /// Reads the key from `Authorization: Bearer`, else from `X-Api-Key`.
-fn presented(headers: &HeaderMap) -> Result<&[u8], Problem> {
+fn given_key(headers: &HeaderMap) -> Result<&[u8], Problem> {
     let given = bearer(headers).or_else(|| headers.get(API_KEY).map(|v| v.as_bytes().trim_ascii()));
     given.filter(|key| !key.is_empty()).ok_or_else(|| {
         Problem::unauthorized("key: expected `Authorization: Bearer <key>` or `X-Api-Key: <key>`, got neither")
@@ -80,7 +80,7 @@ fn presented(headers: &HeaderMap) -> Result<&[u8], Problem> {
 
 /// An API without keys listens on loopback. Every page in a local browser can reach that, too: with a plain cross-site
 /// form, or through a host name that resolves to 127.0.0.1. Browsers reveal such requests in `Origin` and `Host`.
-fn refuse_pages(headers: &HeaderMap) -> Result<(), Problem> {
+fn refuse_web_pages(headers: &HeaderMap) -> Result<(), Problem> {
     for (name, what) in [(ORIGIN, "origin"), (HOST, "host")] {
         let Some(value) = headers.get(&name) else { continue };
         if !value.to_str().is_ok_and(is_loopback) {

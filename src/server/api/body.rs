@@ -34,8 +34,8 @@ pub(super) fn kind(headers: &HeaderMap, protobuf: bool) -> Result<Kind, Problem>
     }
     let Some(header) = headers.get(CONTENT_TYPE) else { return Ok(Kind::Json) };
     let mut parts = header.to_str().unwrap_or_default().split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default();
-    let is = |types: &[&str]| types.iter().any(|t| essence.eq_ignore_ascii_case(t));
+    let media_type = parts.next().unwrap_or_default();
+    let is = |types: &[&str]| types.iter().any(|t| media_type.eq_ignore_ascii_case(t));
     let kind = if is(JSON) {
         Kind::Json
     } else if is(FORM) {

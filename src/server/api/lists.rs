@@ -17,27 +17,27 @@ use crate::node::{Counts, Filter};
 impl Api {
     pub(super) async fn online_users(&self, query: Option<&str>) -> Result<Answer, Problem> {
         let query = Query::parse(query, LIST_PARAMETERS)?;
-        let (filter, window) = (filter(&query)?, Window::parse(&query, parse_cid)?);
-        let found = self.node.list_users(&filter, window.place, window.size).await;
+        let (filter, page_request) = (filter(&query)?, PageRequest::parse(&query, parse_cid)?);
+        let found = self.node.list_users(&filter, page_request.start, page_request.size).await;
         let total = found.counts.users;
-        Ok(answer::ok(window.page_of(found, CountRow::of, total, |user| UserRow::new(&user))))
+        Ok(answer::ok(page_request.page_of(found, CountRow::of, total, |user| UserRow::new(&user))))
     }
 
     pub(super) async fn connections(&self, query: Option<&str>) -> Result<Answer, Problem> {
         let query = Query::parse(query, LIST_PARAMETERS)?;
-        let (filter, window) = (filter(&query)?, Window::parse(&query, parse_cid)?);
-        let found = self.node.list_connections(&filter, window.place, window.size).await;
+        let (filter, page_request) = (filter(&query)?, PageRequest::parse(&query, parse_cid)?);
+        let found = self.node.list_connections(&filter, page_request.start, page_request.size).await;
         let total = found.counts.connections;
-        Ok(answer::ok(window.page_of(found, CountRow::of, total, ConnectionRow::new)))
+        Ok(answer::ok(page_request.page_of(found, CountRow::of, total, ConnectionRow::new)))
     }
 
     pub(super) async fn rooms(&self, query: Option<&str>) -> Result<Answer, Problem> {
         let query = Query::parse(query, PAGE_PARAMETERS)?;
-        let window = Window::parse(&query, |query| query.name("cursor", Room::parse))?;
-        let found = self.node.list_rooms(window.place.clone(), window.size).await;
+        let page_request = PageRequest::parse(&query, |query| query.name("cursor", Room::parse))?;
+        let found = self.node.list_rooms(page_request.start.clone(), page_request.size).await;
         let total = found.counts;
         let row = |(room, connections)| RoomRow { room, connections };
-        Ok(answer::ok(window.page_of(found, |rooms| RoomCount { rooms }, total, row)))
+        Ok(answer::ok(page_request.page_of(found, |rooms| RoomCount { rooms }, total, row)))
     }
 }
 
@@ -52,25 +52,25 @@ fn filter(query: &Query) -> Result<Filter, Problem> {
 
 /// The requested part of a list.
 #[derive(Debug)]
-struct Window<C> {
-    place: PageStart<C>,
+struct PageRequest<C> {
+    start: PageStart<C>,
     /// From 1; `None` if a cursor was given.
     page: Option<u64>,
     size: usize,
 }
 
-impl<C> Window<C> {
+impl<C> PageRequest<C> {
     fn parse(query: &Query, cursor: impl Fn(&Query) -> Result<Option<C>, Problem>) -> Result<Self, Problem> {
         let size = query.number("size", 1..=MAX_SIZE)?.unwrap_or(DEFAULT_SIZE);
         let size = usize::try_from(size).expect("at most MAX_SIZE");
         let page = query.number("page", 1..=u64::from(u32::MAX))?;
         match (page, cursor(query)?) {
             (Some(_), Some(_)) => Err(fault("page", "either page or cursor", "both")),
-            (None, Some(cursor)) => Ok(Self { place: PageStart::After(cursor), page: None, size }),
+            (None, Some(cursor)) => Ok(Self { start: PageStart::After(cursor), page: None, size }),
             (page, None) => {
                 let page = page.unwrap_or(1);
                 let skipped = usize::try_from(page - 1).unwrap_or(usize::MAX).saturating_mul(size);
-                Ok(Self { place: PageStart::Skip(skipped), page: Some(page), size })
+                Ok(Self { start: PageStart::Skip(skipped), page: Some(page), size })
             }
         }
     }

@@ -29,7 +29,7 @@ impl Api {
     {
         let change = push::room_change(&plain_body(config, head, body).await?, &bounds(&config.limits))?;
         let changed = self.node.join_room(&change.target, &change.room).await;
-        Ok(answer::ok(Told { joined: changed.changed, ..Told::of(&change, changed) }))
+        Ok(answer::ok(RoomChangeRow { joined: changed.changed, ..RoomChangeRow::of(&change, changed) }))
     }
 
     pub(super) async fn leave<B>(&self, config: &Config, head: &Parts, body: B) -> Result<Answer, Problem>
@@ -39,7 +39,7 @@ impl Api {
     {
         let change = push::room_change(&plain_body(config, head, body).await?, &bounds(&config.limits))?;
         let changed = self.node.leave_room(&change.target, &change.room).await;
-        Ok(answer::ok(Told { left: changed.changed, ..Told::of(&change, changed) }))
+        Ok(answer::ok(RoomChangeRow { left: changed.changed, ..RoomChangeRow::of(&change, changed) }))
     }
 
     pub(super) async fn kick<B>(&self, config: &Config, head: &Parts, body: B) -> Result<Answer, Problem>
@@ -48,21 +48,21 @@ impl Api {
         B::Error: Display,
     {
         let kick = push::kick(&plain_body(config, head, body).await?, &bounds(&config.limits))?;
-        let words = match kick.reason.len() {
+        let reason = match kick.reason.len() {
             0 => Disconnect::KICKED.reason,
             1..=MAX_REASON_BYTES => &kick.reason,
             bytes => return Err(fault("reason", format!("at most {MAX_REASON_BYTES} bytes"), bytes)),
         };
-        let Kicked { closed, missing } = self.node.kick(&kick.target, words).await;
+        let Kicked { closed, missing } = self.node.kick(&kick.target, reason).await;
         Ok(answer::ok(KickRow { closed, missing }))
     }
 
     /// Sends a command to the plugin named in the path. The body is ignored and not read.
-    pub(super) async fn tell_plugin(&self, word: PluginCommand, head: &Parts) -> Result<Answer, Problem> {
+    pub(super) async fn command_plugin(&self, command: PluginCommand, head: &Parts) -> Result<Answer, Problem> {
         Query::parse(head.uri.query(), &[])?;
         let name: String = head.uri.path().split('/').nth(2).unwrap_or_default().chars().take(MAX_NAME_CHARS).collect();
-        let told = self.node.tell_plugin(&name, word).await;
-        told.map(answer::ok).map_err(|fault| {
+        let answer = self.node.tell_plugin(&name, command).await;
+        answer.map(answer::ok).map_err(|fault| {
             let status = match fault {
                 PluginCommandFault::Unknown => StatusCode::NOT_FOUND,
                 PluginCommandFault::Unfit(_) => StatusCode::CONFLICT,
@@ -85,7 +85,7 @@ where
 
 /// Result of a room change, in connections.
 #[derive(Serialize)]
-struct Told<'a> {
+struct RoomChangeRow<'a> {
     #[serde(serialize_with = "text")]
     room: &'a Room,
     joined: usize,
@@ -101,7 +101,7 @@ struct Told<'a> {
     missing: Vec<NodeId>,
 }
 
-impl<'a> Told<'a> {
+impl<'a> RoomChangeRow<'a> {
     fn of(change: &'a RoomChange, changed: Changed) -> Self {
         let named = match &change.target {
             Target::User(uid) | Target::ConnectionOf(uid, _) => std::slice::from_ref(uid),

@@ -12,8 +12,8 @@ use super::answer::{Answer, Problem};
 use super::auth::{KeyNumber, Keys};
 use super::body::Kind;
 use super::query::Query;
-use super::report::{self, Owner};
-use super::routes::Shape;
+use super::report::{self, NamedConnection};
+use super::routes::PushKind;
 use super::{Api, body};
 use crate::config::Config;
 use crate::message::{Origin, Publication};
@@ -25,7 +25,7 @@ impl Api {
     /// Publishes the messages of the body on behalf of the request's key.
     pub(super) async fn push<B>(
         &self,
-        shape: Shape,
+        push_kind: PushKind,
         key: Option<KeyNumber>,
         config: &Config,
         head: &Parts,
@@ -36,9 +36,9 @@ impl Api {
         B::Error: Display,
     {
         let receipts = Query::parse(head.uri.query(), &["receipts"])?.flag("receipts")?;
-        let kind = body::kind(&head.headers, shape == Shape::Envelope)?;
+        let kind = body::kind(&head.headers, push_kind == PushKind::Envelope)?;
         let bytes = body::read(body, kind, &config.limits).await?;
-        let mut batch = publications(shape, kind, &bytes, &bounds(&config.limits))?;
+        let mut batch = publications(push_kind, kind, &bytes, &bounds(&config.limits))?;
         if let Some(name) = key.and_then(|key| Keys(&config.api).name(key)) {
             batch.iter_mut().for_each(|publication| publication.back_end = Some(Arc::clone(&name)));
         }
@@ -46,31 +46,36 @@ impl Api {
             batch.iter_mut().for_each(|publication| publication.receipts = true);
         }
         if bytes.len() > MAX_UNCHECKED_BYTES {
-            check_sizes(shape, &batch)?;
+            check_sizes(push_kind, &batch)?;
         }
         // Only an envelope with a common target, or a push to a connection, can name a user and a connection.
-        let owner = batch.first().and_then(|publication| Owner::of(&publication.target));
+        let named = batch.first().and_then(|publication| NamedConnection::of(&publication.target));
         let published = self.node.publish(batch).await;
-        Ok(match (shape, &*published) {
-            (Shape::List | Shape::Envelope, all) => report::batch(list_name(shape), all, owner.as_ref()),
-            (_, [one]) => report::one(one, owner.as_ref()),
-            (_, all) => report::batch("", all, owner.as_ref()),
+        Ok(match (push_kind, &*published) {
+            (PushKind::List | PushKind::Envelope, all) => report::batch(list_name(push_kind), all, named.as_ref()),
+            (_, [one]) => report::one(one, named.as_ref()),
+            (_, all) => report::batch("", all, named.as_ref()),
         })
     }
 }
 
 /// The publications of the body, in its order.
-fn publications(shape: Shape, kind: Kind, body: &[u8], bounds: &PushLimits) -> Result<Vec<Publication>, FieldFault> {
-    let single = match shape {
-        Shape::Message => push::send(body, bounds)?,
-        Shape::All => push::send_all(body, bounds)?,
-        Shape::ToUids => push::send_to_uids(body, bounds)?,
-        Shape::Room => push::send_room(body, bounds)?,
-        Shape::Device => push::send_device(body, bounds)?,
-        Shape::Connection => push::send_connection(body, bounds)?,
-        Shape::Other => push::send_other(body, bounds)?,
-        Shape::List => return Ok(push::send_list(body, bounds)?.into_iter().map(publication).collect()),
-        Shape::Envelope => {
+fn publications(
+    push_kind: PushKind,
+    kind: Kind,
+    body: &[u8],
+    bounds: &PushLimits,
+) -> Result<Vec<Publication>, FieldFault> {
+    let single = match push_kind {
+        PushKind::Message => push::send(body, bounds)?,
+        PushKind::All => push::send_all(body, bounds)?,
+        PushKind::ToUids => push::send_to_uids(body, bounds)?,
+        PushKind::Room => push::send_room(body, bounds)?,
+        PushKind::Device => push::send_device(body, bounds)?,
+        PushKind::Connection => push::send_connection(body, bounds)?,
+        PushKind::Other => push::send_other(body, bounds)?,
+        PushKind::List => return Ok(push::send_list(body, bounds)?.into_iter().map(publication).collect()),
+        PushKind::Envelope => {
             let envelope = match kind {
                 Kind::Protobuf => push::envelope_protobuf(body, bounds)?,
                 Kind::Json | Kind::Form => push::envelope_json(body, bounds)?,
@@ -89,11 +94,11 @@ fn publication(push: Push) -> Publication {
 
 /// Rejects the whole request if a message is too large, before anything is delivered. The node checks each message
 /// again after the filters.
-fn check_sizes(shape: Shape, batch: &[Publication]) -> Result<(), Problem> {
+fn check_sizes(push_kind: PushKind, batch: &[Publication]) -> Result<(), Problem> {
     for (i, publication) in batch.iter().enumerate() {
         check_size(&publication.message).map_err(|e| {
-            let path = match shape {
-                Shape::List | Shape::Envelope => format!("{}[{i}]", list_name(shape)),
+            let path = match push_kind {
+                PushKind::List | PushKind::Envelope => format!("{}[{i}]", list_name(push_kind)),
                 _ => "message".to_owned(),
             };
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("{path}: {e}"))
@@ -103,9 +108,9 @@ fn check_sizes(shape: Shape, batch: &[Publication]) -> Result<(), Problem> {
 }
 
 /// Name of the list of messages in faults.
-const fn list_name(shape: Shape) -> &'static str {
-    match shape {
-        Shape::Envelope => "msg",
+const fn list_name(push_kind: PushKind) -> &'static str {
+    match push_kind {
+        PushKind::Envelope => "msg",
         _ => "",
     }
 }

@@ -17,18 +17,18 @@ use crate::message::Target;
 use crate::node::{Fate, Published};
 
 /// The response to a push of one message.
-pub(super) fn one(published: &Published, owner: Option<&Owner>) -> Answer {
+pub(super) fn one(published: &Published, named: Option<&NamedConnection>) -> Answer {
     match failure(&published.fate) {
-        None => answer::ok(Item::of(published, owner)),
+        None => answer::ok(Item::of(published, named)),
         Some((status, why)) => Problem::new(status, format!("message: {why}")).into(),
     }
 }
 
 /// The response to a batch. `name` is the request's name of the list, empty if the list is the body.
-pub(super) fn batch(name: &str, published: &[Published], owner: Option<&Owner>) -> Answer {
+pub(super) fn batch(name: &str, published: &[Published], named: Option<&NamedConnection>) -> Answer {
     let failures = published.iter().enumerate().filter_map(|(i, p)| failure(&p.fate).map(|f| (i, f)));
     let worst = failures.max_by_key(|(i, (status, _))| (status.as_u16(), std::cmp::Reverse(*i)));
-    let report = Batch::of(published, owner);
+    let report = Batch::of(published, named);
     match worst {
         None => answer::ok(report),
         Some((i, (status, why))) => answer::with_status(status, &format!("{name}[{i}]: {why}"), Some(report)),
@@ -73,18 +73,18 @@ struct Item<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<Error>,
     #[serde(rename = "notOfUser", skip_serializing_if = "Option::is_none")]
-    not_of_user: Option<&'a Owner>,
+    not_of_user: Option<&'a NamedConnection>,
 }
 
 /// A user and a connection that a push names together.
 #[derive(Debug, Serialize)]
-pub(super) struct Owner {
+pub(super) struct NamedConnection {
     #[serde(serialize_with = "text")]
     uid: Uid,
     cid: u64,
 }
 
-impl Owner {
+impl NamedConnection {
     /// Reads them from a target that names both.
     pub(super) fn of(target: &Target) -> Option<Self> {
         match target {
@@ -119,7 +119,7 @@ struct Error {
 }
 
 impl<'a> Item<'a> {
-    fn of(published: &'a Published, owner: Option<&'a Owner>) -> Self {
+    fn of(published: &'a Published, named: Option<&'a NamedConnection>) -> Self {
         let mut item = Self {
             id: published.id,
             delivered: Some(0),
@@ -143,7 +143,7 @@ impl<'a> Item<'a> {
                 item.full = receipt.as_ref().map_or(0, |receipt| receipt.full);
                 item.offline = receipt.as_ref().map(|receipt| &*receipt.offline);
                 item.unknown_nodes = unknown_nodes;
-                item.not_of_user = owner.filter(|owner| item.offline.is_some_and(|all| all.contains(&owner.uid)));
+                item.not_of_user = named.filter(|named| item.offline.is_some_and(|all| all.contains(&named.uid)));
             }
             Fate::Rejected { plugin, refusal } => {
                 item.rejected = Some(Rejected { plugin, code: refusal.code.as_str(), reason: &refusal.reason });
@@ -185,7 +185,7 @@ struct Counts {
 struct Name<'a>(#[serde(serialize_with = "text")] &'a Uid);
 
 impl<'a> Batch<'a> {
-    fn of(published: &'a [Published], owner: Option<&'a Owner>) -> Self {
+    fn of(published: &'a [Published], named: Option<&'a NamedConnection>) -> Self {
         let mut counts = Counts::default();
         let (mut delivered, mut queued) = (0, 0);
         let mut seen = AHashSet::new();
@@ -212,7 +212,7 @@ impl<'a> Batch<'a> {
                 }
             }
         }
-        let items = published.iter().map(|one| Item::of(one, owner)).collect();
+        let items = published.iter().map(|one| Item::of(one, named)).collect();
         Self { messages: published.len(), delivered, queued, offline, counts, items }
     }
 }

@@ -41,7 +41,7 @@ pub(super) enum Access {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     About,
-    Push(Shape),
+    Push(PushKind),
     RoomJoin,
     RoomLeave,
     Kick,
@@ -61,7 +61,7 @@ pub(super) enum Action {
 
 /// Kinds of push bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum PushKind {
     /// A message, to its own receiver.
     Message,
     /// A message, to everyone.
@@ -83,15 +83,15 @@ pub(super) enum Shape {
 }
 
 pub(super) static ROUTES: &[Route] = &[
-    post("/send", Scope::Push, Action::Push(Shape::Message)),
-    post("/send/all", Scope::Push, Action::Push(Shape::All)),
-    post("/send/sendList", Scope::Push, Action::Push(Shape::List)),
-    post("/send/toUids", Scope::Push, Action::Push(Shape::ToUids)),
-    post("/send/room", Scope::Push, Action::Push(Shape::Room)),
-    post("/send/device", Scope::Push, Action::Push(Shape::Device)),
-    post("/send/connection", Scope::Push, Action::Push(Shape::Connection)),
-    post("/send/other", Scope::Push, Action::Push(Shape::Other)),
-    post("/publish", Scope::Push, Action::Push(Shape::Envelope)),
+    post("/send", Scope::Push, Action::Push(PushKind::Message)),
+    post("/send/all", Scope::Push, Action::Push(PushKind::All)),
+    post("/send/sendList", Scope::Push, Action::Push(PushKind::List)),
+    post("/send/toUids", Scope::Push, Action::Push(PushKind::ToUids)),
+    post("/send/room", Scope::Push, Action::Push(PushKind::Room)),
+    post("/send/device", Scope::Push, Action::Push(PushKind::Device)),
+    post("/send/connection", Scope::Push, Action::Push(PushKind::Connection)),
+    post("/send/other", Scope::Push, Action::Push(PushKind::Other)),
+    post("/publish", Scope::Push, Action::Push(PushKind::Envelope)),
     post("/room/join", Scope::Manage, Action::RoomJoin),
     post("/room/leave", Scope::Manage, Action::RoomLeave),
     post("/kick", Scope::Manage, Action::Kick),
@@ -184,14 +184,15 @@ fn not_found(path: &str, serves: &[Service]) -> Problem {
         return Problem::new(status, "path: user info is not part of this API: use your own user service");
     }
     let shown: String = path.chars().take(MAX_SHOWN).collect();
-    let near = near(path, serves);
-    let expected = if near.is_empty() { "a path of docs/reference/http-api.md".to_owned() } else { near.join(" or ") };
+    let similar = similar(path, serves);
+    let expected =
+        if similar.is_empty() { "a path of docs/reference/http-api.md".to_owned() } else { similar.join(" or ") };
     Problem::new(status, format!("path: expected {expected}, got {shown:?}"))
 }
 
 /// Suggests paths for a mistyped one: the same path in another case or with extra slashes. If there is none, paths with
 /// up to two edits; else paths that contain it as a part.
-fn near(typed: &str, serves: &[Service]) -> Vec<&'static str> {
+fn similar(typed: &str, serves: &[Service]) -> Vec<&'static str> {
     let typed = typed.trim_matches('/').to_ascii_lowercase();
     if typed.is_empty() || typed.len() > MAX_SHOWN {
         return Vec::new();

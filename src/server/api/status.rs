@@ -26,8 +26,8 @@ pub struct About {
 }
 
 impl Api {
-    pub(super) fn greet(&self) -> Answer {
-        answer::ok(Greeting {
+    pub(super) fn about(&self) -> Answer {
+        answer::ok(AboutRow {
             name: "skylark",
             version: env!("CARGO_PKG_VERSION"),
             what: "a real-time message gateway: clients connect by WebSocket at /ws, back ends push by POST /send",
@@ -37,21 +37,21 @@ impl Api {
     }
 
     pub(super) fn live() -> Answer {
-        answer::ok(State { status: "live", reasons: Vec::new() })
+        answer::ok(HealthRow { status: "live", reasons: Vec::new() })
     }
 
     /// Reasons contain addresses and errors of engines. Callers without permission get only the text before the first
     /// colon.
-    pub(super) fn ready(&self, is_insider: bool) -> Answer {
+    pub(super) fn ready(&self, sees_details: bool) -> Answer {
         match self.node.readiness() {
-            Ok(()) => answer::ok(State { status: "ready", reasons: Vec::new() }),
+            Ok(()) => answer::ok(HealthRow { status: "ready", reasons: Vec::new() }),
             Err(mut reasons) => {
-                if !is_insider {
+                if !sees_details {
                     reasons.iter_mut().for_each(|reason| reason.truncate(reason.find(": ").unwrap_or(reason.len())));
                     reasons.dedup();
                 }
                 let message = format!("not ready: {}", reasons.join("; "));
-                let state = State { status: "not ready", reasons };
+                let state = HealthRow { status: "not ready", reasons };
                 answer::with_status(StatusCode::SERVICE_UNAVAILABLE, &message, Some(state))
             }
         }
@@ -79,7 +79,7 @@ impl Api {
 }
 
 #[derive(Serialize)]
-struct Greeting<'a> {
+struct AboutRow<'a> {
     name: &'static str,
     version: &'static str,
     what: &'static str,
@@ -88,7 +88,7 @@ struct Greeting<'a> {
 }
 
 #[derive(Serialize)]
-struct State {
+struct HealthRow {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::code::Code;
 use crate::node::Node;
 use crate::protocol::{self, Reply, ServerFrame};
-use crate::session::{Action, Holder, Input, Rules, Whereabouts};
+use crate::session::{Action, BoundUser, ClientLocation, Input, Rules};
 use crate::telemetry::{capped, names};
 
 impl Driver {
@@ -42,8 +42,8 @@ impl Driver {
             }
         };
         let binding = self.connection.binding();
-        let holder = binding.as_deref().map(|bound| Holder { uid: &bound.uid, expires: bound.expires });
-        self.session.on(input, holder, clock::now_millis(), &rules)
+        let bound_user = binding.as_deref().map(|bound| BoundUser { uid: &bound.uid, expires: bound.expires });
+        self.session.on(input, bound_user, clock::now_millis(), &rules)
     }
 
     async fn perform(&mut self, action: Action) -> Option<Input> {
@@ -56,11 +56,11 @@ impl Driver {
             Action::Admit(claim) => Input::Admitted(self.admit(&node, *claim).await),
             Action::Bind(admission, facts) => {
                 let bound = node.bind(&self.connection, *admission, facts).await;
-                Input::Bound(bound.map(|()| self.whereabouts(&node)))
+                Input::Bound(bound.map(|()| self.location(&node)))
             }
             Action::Rebind(facts) => {
                 let bound = node.rebind(&self.connection, facts).await;
-                Input::Bound(bound.map(|()| self.whereabouts(&node)))
+                Input::Bound(bound.map(|()| self.location(&node)))
             }
             Action::Handle { key, data } => {
                 let remote = &self.arrival.transport.remote;
@@ -111,12 +111,12 @@ impl Driver {
         answer.map(Box::new)
     }
 
-    fn whereabouts(&self, node: &Node) -> Whereabouts {
+    fn location(&self, node: &Node) -> ClientLocation {
         let address = self.permit.gateway().config.load().node.address.clone();
         let address = if address.is_empty() { self.own_address() } else { address };
         let binding = self.connection.binding();
         let next = node.next_address(binding.as_deref().map(|bound| &bound.uid), self.arrival.ip());
-        Whereabouts { cid: self.connection.id(), node: node.id().clone(), address, next }
+        ClientLocation { cid: self.connection.id(), node: node.id().clone(), address, next }
     }
 
     /// The local address of the socket, which the client connected to as far as this node can see.
