@@ -10,8 +10,8 @@ use crate::broker::kafka::{KafkaEngine, KafkaSource, Link};
 use crate::broker::memory::{MemoryBroker, MemoryRoster};
 use crate::broker::redis::check::check as check_redis;
 use crate::broker::redis::{
-    Channel, ChannelSettings, Client, RedisEngine, Servers, Stream, StreamSettings, UrlError, check_channel,
-    check_stream,
+    ChannelSettings, ChannelSource, Client, RedisEngine, Servers, StreamSettings, StreamSource, UrlError,
+    check_channel, check_stream,
 };
 use crate::broker::roster::Roster;
 use crate::broker::source::Source;
@@ -135,7 +135,7 @@ impl Engine {
         let source: Box<dyn Source> = match intake.kind {
             IntakeKind::Redis => {
                 let prefix = config.bus.prefix.clone();
-                Box::new(Channel::start(
+                Box::new(ChannelSource::start(
                     client()?,
                     &ChannelSettings { topic, prefix, node, label: name.clone() },
                     vitals,
@@ -143,7 +143,7 @@ impl Engine {
             }
             IntakeKind::RedisStream => {
                 let (group, prefix, label) = (intake.group.clone(), config.bus.prefix.clone(), name.clone());
-                Box::new(Stream::new(client()?, StreamSettings { topic, group, node, prefix, label }))
+                Box::new(StreamSource::new(client()?, StreamSettings { topic, group, node, prefix, label }))
             }
             IntakeKind::Kafka => {
                 let link = Link::of(&intake.kafka(&config.bus), &config.node.id);

@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use crate::broker::Unavailable;
-use crate::broker::redis::{RedisSpaces, SpaceStep, SpaceWrite, Step};
+use crate::broker::redis::{RedisSpaces, SpaceStep, SpaceWrite, StepResult};
 use crate::config::KvPlace;
 use crate::plugin::host::Time;
 use crate::plugin::kv::{Commit, FileStore, Found, KvError, MemoryStore, OpenError, Share, Store};
@@ -52,7 +52,7 @@ impl Store for RedisStore {
         async move {
             let writes = writes(commit);
             let step = SpaceStep { reads: &[], writes: &writes, bytes: share.bytes, keys: share.keys };
-            self.spaces.probe(space, &step).await != Ok(Step::Full)
+            self.spaces.probe(space, &step).await != Ok(StepResult::Full)
         }
         .boxed()
     }
@@ -63,9 +63,9 @@ impl Store for RedisStore {
             let writes = writes(&commit);
             let step = SpaceStep { reads: &reads, writes: &writes, bytes: share.bytes, keys: share.keys };
             match self.spaces.commit(space, &step).await.map_err(|error| unavailable(&error))? {
-                Step::Taken => Ok(()),
-                Step::Conflict => Err(KvError::Conflict),
-                Step::Full => Err(KvError::Full),
+                StepResult::Applied => Ok(()),
+                StepResult::Conflict => Err(KvError::Conflict),
+                StepResult::Full => Err(KvError::Full),
             }
         }
         .boxed()

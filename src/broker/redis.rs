@@ -25,8 +25,8 @@ use crate::vital::Vitals;
 pub use bus::RedisBus;
 pub use client::{Client, UrlError};
 pub use ids::RedisIds;
-pub use intake::{Channel, ChannelSettings, Stream, StreamSettings, check_channel, check_stream};
-pub use kv::{RedisSpaces, SpaceStep, SpaceWrite, Step};
+pub use intake::{ChannelSettings, ChannelSource, StreamSettings, StreamSource, check_channel, check_stream};
+pub use kv::{RedisSpaces, SpaceStep, SpaceWrite, StepResult};
 pub use roster::RedisRoster;
 pub use server::Servers;
 

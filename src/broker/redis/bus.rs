@@ -30,14 +30,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 use self::fate::Fates;
 use self::health::Health;
 use self::inbox::Inbox;
-use self::outbox::{Loads, Outbox, Parcel, put_publish};
+use self::outbox::{CommandBatch, CommandContents, Outbox, put_publish};
 use self::publisher::{Answer, Answers, Job, Publisher, Slot};
 use self::receipts::Waiters;
 use self::reconnect::Reconnect;
 use self::subscriber::Subscriber;
 use self::subscriptions::Subscriptions;
 use super::client::Client;
-use super::names::{Channel, Names};
+use super::names::{BusChannel, Names};
 use super::roster::RedisRoster;
 use crate::broker::record::{self, Numbering};
 use crate::broker::{Address, Batch, Broker, Deliver, Fate, Subscription, Unavailable};
@@ -58,9 +58,9 @@ pub struct RedisBus {
     me: NodeId,
     names: Names,
     numbering: Arc<Numbering>,
-    most: usize,
+    max_record_bytes: usize,
     publisher: Publisher,
-    streams: Arc<Subscriptions>,
+    subscriptions: Arc<Subscriptions>,
     waiters: Arc<Waiters>,
     roster: Arc<RedisRoster>,
     publishing: Arc<Health>,
@@ -76,10 +76,10 @@ struct Meters {
 }
 
 /// Commands in flight.
-struct Sent {
-    loads: Loads,
+struct SentJob {
+    contents: CommandContents,
     answers: oneshot::Receiver<Answers>,
-    heard: Option<Answers>,
+    received: Option<Answers>,
 }
 
 impl RedisBus {
@@ -95,22 +95,27 @@ impl RedisBus {
         let me = config.node.id.clone();
         let names = Names::new(&config.bus.prefix);
         let numbering = Arc::new(Numbering::new(config.node.number));
-        let streams = Arc::new(Subscriptions::new(config.bus.linger));
+        let subscriptions = Arc::new(Subscriptions::new(config.bus.linger));
         let waiters = Arc::new(Waiters::default());
         let [publishing, receiving] = ["publish", "receive"].map(|what| Arc::new(Health::new(what)));
-        let (closing, closes) = watch::channel(false);
+        let (closing, closed) = watch::channel(false);
 
-        let (publisher, writer) = Publisher::new(Arc::clone(&publishing), closes.clone());
-        let who = (me.clone(), Arc::clone(&numbering));
-        let inbox = Inbox::new(who, names.clone(), receiver, Arc::clone(&waiters), publisher.clone());
-        let base = [Channel::Everyone, Channel::Numbered(config.node.number), Channel::Node(&me)];
+        let (publisher, writer) = Publisher::new(Arc::clone(&publishing), closed.clone());
+        let sender = (me.clone(), Arc::clone(&numbering));
+        let inbox = Inbox::new(sender, names.clone(), receiver, Arc::clone(&waiters), publisher.clone());
+        let base = [BusChannel::Everyone, BusChannel::Numbered(config.node.number), BusChannel::Node(&me)];
         let base = base.map(|channel| names.channel(channel)).to_vec();
-        let subscriber =
-            Subscriber::new((names.clone(), base), Arc::clone(&streams), inbox, Arc::clone(&receiving), closes.clone());
+        let subscriber = Subscriber::new(
+            (names.clone(), base),
+            Arc::clone(&subscriptions),
+            inbox,
+            Arc::clone(&receiving),
+            closed.clone(),
+        );
         let mut tasks = JoinSet::new();
-        let writes = Reconnect::new(&client, &publishing, &closes, "publish").run(writer);
+        let writes = Reconnect::new(&client, &publishing, &closed, "publish").run(writer);
         tasks.spawn(vitals.run("bus writer", writes));
-        let reads = Reconnect::new(&client, &receiving, &closes, "subscribe").run(subscriber);
+        let reads = Reconnect::new(&client, &receiving, &closed, "subscribe").run(subscriber);
         tasks.spawn(vitals.run("bus reader", reads));
         let way = |way| counter!(telemetry::names::BUS_ENVELOPES, "engine" => "redis", "way" => way);
         Self {
@@ -118,9 +123,9 @@ impl RedisBus {
             me,
             names,
             numbering,
-            most: config.bus.record_bytes,
+            max_record_bytes: config.bus.record_bytes,
             publisher,
-            streams,
+            subscriptions,
             waiters,
             roster,
             publishing,
@@ -133,7 +138,7 @@ impl RedisBus {
 
     async fn send(&self, batch: Batch) -> Vec<Fate> {
         let deadline = Instant::now() + PATIENCE;
-        if self.publishing.away_for(PATIENCE).is_some() {
+        if self.publishing.failed_for(PATIENCE).is_some() {
             return vec![Fate::Unavailable; batch.len()];
         }
         let mut fates = Fates::of(&batch);
@@ -142,42 +147,47 @@ impl RedisBus {
         }
         let mut sent = SmallVec::new();
         let answered = async {
-            self.hand_over(&batch, &mut fates, &mut sent).await?;
-            for Sent { answers, heard, .. } in &mut sent {
-                *heard = answers.await.ok();
+            self.enqueue_batch(&batch, &mut fates, &mut sent).await?;
+            for SentJob { answers, received, .. } in &mut sent {
+                *received = answers.await.ok();
             }
             Some(())
         };
         // Commands without queue space before the deadline were not sent. They count as unanswered.
         let _ = timeout_at(deadline, answered).await;
-        for Sent { loads, mut answers, heard } in sent {
-            fates.note(&loads, &heard.or_else(|| answers.try_recv().ok()).unwrap_or_default());
+        for SentJob { contents, mut answers, received } in sent {
+            fates.add_answers(&contents, &received.or_else(|| answers.try_recv().ok()).unwrap_or_default());
         }
         if batch.iter().any(|envelope| envelope.receipts) {
             self.add_receipts(&batch, &mut fates).await;
         }
-        fates.outcomes()
+        fates.into_fates()
     }
 
     /// Waits for the receipts that publishers asked for.
     async fn add_receipts(&self, batch: &[Envelope], fates: &mut Fates) {
-        let late = Instant::now() + RECEIPTS;
+        let deadline = Instant::now() + RECEIPTS;
         for (at, envelope) in batch.iter().enumerate().filter(|(_, envelope)| envelope.receipts) {
             // A late receipt is missing from the sum.
-            let _ = timeout_at(late, self.waiters.all(envelope.id, fates.copies(at))).await;
+            let _ = timeout_at(deadline, self.waiters.wait_for(envelope.id, fates.copies(at))).await;
             let receipt = self.waiters.take(envelope.id, &fates.users(at));
             fates.set_receipt(at, receipt);
         }
     }
 
-    /// Packs the batch and queues its parcels as space permits.
-    async fn hand_over(&self, batch: &[Envelope], fates: &mut Fates, sent: &mut SmallVec<[Sent; 1]>) -> Option<()> {
+    /// Packs the batch and queues its commands as space permits.
+    async fn enqueue_batch(
+        &self,
+        batch: &[Envelope],
+        fates: &mut Fates,
+        sent: &mut SmallVec<[SentJob; 1]>,
+    ) -> Option<()> {
         for (at, envelope) in batch.iter().enumerate().filter(|(_, envelope)| !envelope.nodes.is_empty()) {
             // Without the member list the named nodes cannot be checked, so the envelope stays unanswered.
             let Ok(known) = self.roster.known().await else { continue };
-            fates.narrow(at, envelope, |node| *node == self.me || known.contains(node));
+            fates.set_nodes(at, envelope, |node| *node == self.me || known.contains(node));
         }
-        let mut outbox = Outbox::new(&self.names, &self.numbering, self.most);
+        let mut outbox = Outbox::new(&self.names, &self.numbering, self.max_record_bytes);
         // Records are numbered only after their queue slot is reserved, so that no numbered record waits while others
         // pass it.
         let mut slot = self.publisher.slot().await?;
@@ -193,8 +203,8 @@ impl RedisBus {
                 if !left.is_empty() {
                     left = outbox.add_copies(at, envelope, left);
                 }
-                if let Some(parcel) = outbox.full() {
-                    sent.push(post(slot, parcel));
+                if let Some(command_batch) = outbox.take_full() {
+                    sent.push(enqueue(slot, command_batch));
                     slot = self.publisher.slot().await?;
                 }
                 if left.is_empty() {
@@ -203,12 +213,12 @@ impl RedisBus {
             }
             self.count(envelope);
         }
-        if let Some(parcel) = outbox.rest() {
-            sent.push(post(slot, parcel));
+        if let Some(command_batch) = outbox.take_rest() {
+            sent.push(enqueue(slot, command_batch));
         }
         let too_large = std::mem::take(&mut outbox.too_large);
         drop(outbox);
-        too_large.into_iter().for_each(|(at, bytes)| fates.is_too_large(at, bytes, self.most));
+        too_large.into_iter().for_each(|(at, bytes)| fates.set_too_large(at, bytes, self.max_record_bytes));
         Some(())
     }
 
@@ -219,13 +229,13 @@ impl RedisBus {
         }
     }
 
-    async fn say(&self, address: Address, message: Bytes) -> Result<Option<u32>, Unavailable> {
+    async fn publish_message(&self, address: Address, message: Bytes) -> Result<Option<u32>, Unavailable> {
         let channel = match &address {
-            Address::Node(node) => Channel::Node(node),
-            Address::User(uid) => Channel::User(uid),
-            Address::Everyone => Channel::Everyone,
+            Address::Node(node) => BusChannel::Node(node),
+            Address::User(uid) => BusChannel::User(uid),
+            Address::Everyone => BusChannel::Everyone,
         };
-        let said = async {
+        let published = async {
             let slot = self.publisher.slot().await?;
             let record = record::cluster_message(self.numbering.origin, self.numbering.next(), &self.me, &message);
             let mut command = Vec::new();
@@ -234,7 +244,7 @@ impl RedisBus {
             slot.send(job);
             answers.await.ok()
         };
-        match timeout(PATIENCE, said).await {
+        match timeout(PATIENCE, published).await {
             Ok(Some(answers)) => match answers[..] {
                 [Answer::Reached(nodes)] => Ok(Some(nodes)),
                 _ => Err(self.unavailable("the server refused PUBLISH")),
@@ -243,15 +253,15 @@ impl RedisBus {
         }
     }
 
-    async fn confirmed(&self, stream: Subscription) -> Result<(), Unavailable> {
-        let mut confirmed = self.streams.want(stream);
+    async fn subscribe_confirmed(&self, subscription: Subscription) -> Result<(), Unavailable> {
+        let mut confirmed = self.subscriptions.subscribe(subscription);
         match timeout(PATIENCE, confirmed.wait_for(|confirmed| *confirmed)).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(self.unavailable(&format!("the subscription was not confirmed in {PATIENCE:?}"))),
         }
     }
 
-    async fn end(&self) {
+    async fn close_tasks(&self) {
         self.closing.send_replace(true);
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         let ended = async { while tasks.join_next().await.is_some() {} };
@@ -267,23 +277,23 @@ impl RedisBus {
 
 /// Channels of an envelope: those of `nodes` if it names any. An envelope for several users goes to each user's
 /// channel.
-fn channels<'a>(envelope: &'a Envelope, nodes: &'a [NodeId]) -> SmallVec<[Channel<'a>; 1]> {
+fn channels<'a>(envelope: &'a Envelope, nodes: &'a [NodeId]) -> SmallVec<[BusChannel<'a>; 1]> {
     if !envelope.nodes.is_empty() {
-        return nodes.iter().map(Channel::Node).collect();
+        return nodes.iter().map(BusChannel::Node).collect();
     }
     smallvec![match &envelope.target {
-        Target::User(uid) | Target::Device(uid, _) => Channel::User(uid),
-        Target::Connection(cid) | Target::ConnectionOf(_, cid) => Channel::Numbered(cid.node()),
-        Target::Room(room) => Channel::Room(room),
-        Target::Everyone | Target::EveryoneBut(_) => Channel::Everyone,
+        Target::User(uid) | Target::Device(uid, _) => BusChannel::User(uid),
+        Target::Connection(cid) | Target::ConnectionOf(_, cid) => BusChannel::Numbered(cid.node()),
+        Target::Room(room) => BusChannel::Room(room),
+        Target::Everyone | Target::EveryoneBut(_) => BusChannel::Everyone,
         Target::Users(_) => return SmallVec::new(),
     }]
 }
 
-fn post(slot: Slot<'_>, parcel: Parcel) -> Sent {
-    let (job, answers) = Job::new(parcel.commands, parcel.loads.len());
+fn enqueue(slot: Slot<'_>, command_batch: CommandBatch) -> SentJob {
+    let (job, answers) = Job::new(command_batch.commands, command_batch.contents.len());
     slot.send(job);
-    Sent { loads: parcel.loads, answers, heard: None }
+    SentJob { contents: command_batch.contents, answers, received: None }
 }
 
 impl Broker for RedisBus {
@@ -296,15 +306,15 @@ impl Broker for RedisBus {
         address: Address,
         message: Bytes,
     ) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
-        self.say(address, message).boxed()
+        self.publish_message(address, message).boxed()
     }
 
-    fn subscribe(&self, stream: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
-        self.confirmed(stream).boxed()
+    fn subscribe(&self, subscription: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
+        self.subscribe_confirmed(subscription).boxed()
     }
 
-    fn unsubscribe(&self, stream: &Subscription) {
-        self.streams.leave(stream);
+    fn unsubscribe(&self, subscription: &Subscription) {
+        self.subscriptions.unsubscribe(subscription);
     }
 
     fn faults(&self) -> Vec<String> {
@@ -312,6 +322,6 @@ impl Broker for RedisBus {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.end().boxed()
+        self.close_tasks().boxed()
     }
 }

@@ -5,17 +5,17 @@
 use ::redis::{Script, Value, pipe};
 
 use super::client::{Client, UrlError};
-use super::names::{Channel, Names};
+use super::names::{BusChannel, Names};
 use crate::broker::{Subscription, Unavailable};
 use crate::clock;
 use crate::config::Bus;
 
 /// First version with all commands that are used.
-const OLDEST: (u32, u32) = (6, 2);
+const MIN_VERSION: (u32, u32) = (6, 2);
 /// Maximum difference of the clocks. A larger one is a fault of one machine. Only displayed times depend on it.
 const SKEW_MILLIS: i64 = 5_000;
 /// Name used for the user, room and space of the check.
-const NOBODY: &str = "skylark-check";
+const CHECK_NAME: &str = "skylark-check";
 
 /// Returns one sentence for each fault. Empty if a node can work with the server.
 ///
@@ -28,7 +28,7 @@ pub async fn check(bus: &Bus) -> Result<Vec<String>, UrlError> {
     // Without a connection, all other checks would fail with the same error. The first one shows the server's own
     // message.
     if let Err(error) = client.wire().await {
-        return Ok(vec![plain(&error)]);
+        return Ok(vec![with_hint(&error)]);
     }
     let info: Vec<String> = match client.run(pipe().cmd("INFO").arg("server").cmd("INFO").arg("memory")).await {
         Ok(info) => info,
@@ -36,7 +36,7 @@ pub async fn check(bus: &Bus) -> Result<Vec<String>, UrlError> {
             faults.push(format!("redis: the user may not run INFO, so the server version is unknown: {}", error.why));
             Vec::new()
         }
-        Err(error) => return Ok(vec![plain(&error)]),
+        Err(error) => return Ok(vec![with_hint(&error)]),
     };
     let info = info.concat();
     faults.extend(version_fault(&info));
@@ -47,7 +47,7 @@ pub async fn check(bus: &Bus) -> Result<Vec<String>, UrlError> {
 }
 
 /// Adds a hint with the remedy to common errors.
-fn plain(error: &Unavailable) -> String {
+fn with_hint(error: &Unavailable) -> String {
     let hint = match &error.why {
         why if why.contains("WRONGPASS") => ": check bus.redis.user and bus.redis.password",
         why if why.contains("NOAUTH") => ": set bus.redis.password",
@@ -63,11 +63,11 @@ fn version_fault(info: &str) -> Option<String> {
     let version = field(info, "redis_version")?;
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
     let found = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let (major, minor) = OLDEST;
+    let (major, minor) = MIN_VERSION;
     if field(info, "redis_mode") == Some("cluster") {
         return Some("redis: expected one server, got a Redis Cluster, which is not supported yet".to_owned());
     }
-    (found < OLDEST).then(|| format!("redis: expected version {major}.{minor} or later, got {version}"))
+    (found < MIN_VERSION).then(|| format!("redis: expected version {major}.{minor} or later, got {version}"))
 }
 
 /// Leases and presence are stored in keys. A server that evicts keys would also evict members.
@@ -91,34 +91,34 @@ async fn clock_fault(client: &Client) -> Option<String> {
 
 /// Performs each operation of a node once, on unused names.
 async fn rights_faults(client: &Client, names: &Names) -> Vec<String> {
-    let user = Subscription::User(NOBODY.parse().expect("a valid name"));
-    let channels = [names.channel(Channel::Everyone), names.channel((&user).into())];
+    let user = Subscription::User(CHECK_NAME.parse().expect("a valid name"));
+    let channels = [names.channel(BusChannel::Everyone), names.channel((&user).into())];
     let mut faults = Vec::new();
     let mut note = |what: &str, why: String| faults.push(format!("redis: the user may not {what}: {why}"));
     for channel in &channels[1..] {
-        let tried: Result<Vec<Value>, _> = client.run(pipe().cmd("PUBLISH").arg(channel).arg("")).await;
-        tried.err().into_iter().for_each(|error| note(&format!("publish to {channel}"), error.why));
+        let result: Result<Vec<Value>, _> = client.run(pipe().cmd("PUBLISH").arg(channel).arg("")).await;
+        result.err().into_iter().for_each(|error| note(&format!("publish to {channel}"), error.why));
     }
     for channel in &channels {
-        let tried = subscribe(client, channel).await;
-        tried.err().into_iter().for_each(|error| note(&format!("subscribe to {channel}"), error.why));
+        let result = subscribe(client, channel).await;
+        result.err().into_iter().for_each(|error| note(&format!("subscribe to {channel}"), error.why));
     }
-    let keys = [names.roster(NOBODY), names.space(NOBODY, "values")];
+    let keys = [names.roster(CHECK_NAME), names.space(CHECK_NAME, "values")];
     for key in &keys {
-        let script = Script::new(TRIAL);
-        let tried = client.invoke::<Value>(script.prepare_invoke().key(key)).await;
-        tried.err().into_iter().for_each(|error| note(&format!("run scripts on {key}"), error.why));
+        let script = Script::new(CHECK_SCRIPT);
+        let result = client.invoke::<Value>(script.prepare_invoke().key(key)).await;
+        result.err().into_iter().for_each(|error| note(&format!("run scripts on {key}"), error.why));
     }
     faults
 }
 
 async fn subscribe(client: &Client, channel: &str) -> Result<(), Unavailable> {
     let mut wire = client.wire().await?;
-    wire.ask(&[b"SUBSCRIBE", channel.as_bytes()]).await.map(drop).map_err(|why| client.away(why))
+    wire.request(&[b"SUBSCRIBE", channel.as_bytes()]).await.map(drop).map_err(|why| client.unavailable(why))
 }
 
 /// Runs every command of the scripts on a key that is deleted at the end.
-const TRIAL: &str = "
+const CHECK_SCRIPT: &str = "
 redis.call('TIME')
 redis.call('SET', KEYS[1], '1', 'PX', 1000) redis.call('GET', KEYS[1]) redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'a', '1') redis.call('HGET', KEYS[1], 'a') redis.call('HEXISTS', KEYS[1], 'a')

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::connection::Connection;
-use super::server::{Server, Tether};
+use super::server::{ConnectionToken, Server};
 use super::wire::Wire;
 use crate::broker::Unavailable;
 use crate::config::{Credential, RedisConfig};
@@ -107,7 +107,7 @@ impl Client {
     }
 
     /// Moves the client to `server`. Its connections then end together with all others to that server.
-    pub(super) fn at(self, server: Arc<Server>) -> Self {
+    pub(super) fn with_server(self, server: Arc<Server>) -> Self {
         Self { server, ..self }
     }
 
@@ -124,7 +124,7 @@ impl Client {
 
     /// Opens a dedicated connection of the `redis` crate, for blocking commands. It closes with its last clone.
     pub(super) async fn connection(&self) -> Result<Connection, Unavailable> {
-        let tether = self.tie()?;
+        let token = self.register()?;
         let info = self.info().await;
         let connect = async {
             let stream = self.dial().await?;
@@ -132,47 +132,42 @@ impl Client {
             let (connection, driver) = connected.map_err(|error| {
                 // The crate does not report the error code of a refused login.
                 if error.kind() == ErrorKind::AuthenticationFailed {
-                    tether.end_all(&format!("WRONGPASS {error}"));
+                    token.end_all(&format!("WRONGPASS {error}"));
                 }
-                self.says(&error)
+                self.unavailable(&error)
             })?;
             // The task ends with the connection or its last clone.
             tokio::spawn(driver);
-            Ok(Connection::new(connection, tether.clone()))
+            Ok(Connection::new(connection, token.clone()))
         };
-        timeout(DIAL, connect).await.unwrap_or_else(|_| Err(self.is_silent(DIAL)))
+        timeout(DIAL, connect).await.unwrap_or_else(|_| Err(self.timed_out(DIAL)))
     }
 
     /// Opens a connection for records.
     pub(super) async fn wire(&self) -> Result<Wire, Unavailable> {
-        let tether = self.tie()?;
+        let token = self.register()?;
         let info = self.info().await;
         let connect = async {
-            let mut wire = Wire::new(self.dial().await?, tether);
-            for command in greeting(&info) {
+            let mut wire = Wire::new(self.dial().await?, token);
+            for command in login_commands(&info) {
                 let words: Vec<&[u8]> = command.iter().map(String::as_bytes).collect();
-                wire.ask(&words).await.map_err(|why| self.away(why))?;
+                wire.request(&words).await.map_err(|why| self.unavailable(why))?;
             }
             Ok(wire)
         };
-        timeout(DIAL, connect).await.unwrap_or_else(|_| Err(self.is_silent(DIAL)))
+        timeout(DIAL, connect).await.unwrap_or_else(|_| Err(self.timed_out(DIAL)))
     }
 
     /// Runs a pipeline on the shared connection.
     pub(super) async fn run<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, Unavailable> {
         let mut connection = self.shared().await?;
-        self.judged(timeout(ANSWER, pipeline.query_async(&mut connection)).await).await
+        self.check_answer(timeout(ANSWER, pipeline.query_async(&mut connection)).await).await
     }
 
     /// Runs a script on the shared connection.
     pub(super) async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, Unavailable> {
         let mut connection = self.shared().await?;
-        self.judged(timeout(ANSWER, script.invoke_async(&mut connection)).await).await
-    }
-
-    /// Converts an error of the server to a fault.
-    pub(super) fn says(&self, error: &RedisError) -> Unavailable {
-        self.away(error)
+        self.check_answer(timeout(ANSWER, script.invoke_async(&mut connection)).await).await
     }
 
     async fn shared(&self) -> Result<Connection, Unavailable> {
@@ -184,8 +179,8 @@ impl Client {
         Ok(shared.insert(self.connection().await?).clone())
     }
 
-    fn tie(&self) -> Result<Tether, Unavailable> {
-        self.server.tie().map_err(|why| self.away(why))
+    fn register(&self) -> Result<ConnectionToken, Unavailable> {
+        self.server.register().map_err(|why| self.unavailable(why))
     }
 
     /// Database and credentials of a new connection. Reads a password file again each time.
@@ -219,38 +214,40 @@ impl Client {
     }
 
     /// Converts an answer of the shared connection. Drops the connection if it broke or timed out.
-    async fn judged<T, E>(&self, answer: Result<Result<T, RedisError>, E>) -> Result<T, Unavailable> {
-        let unavailable = match answer {
+    async fn check_answer<T, E>(&self, answer: Result<Result<T, RedisError>, E>) -> Result<T, Unavailable> {
+        let fault = match answer {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) if !error.is_unrecoverable_error() && !error.is_io_error() => return Err(self.says(&error)),
-            Ok(Err(error)) => self.says(&error),
-            Err(_) => self.is_silent(ANSWER),
+            Ok(Err(error)) if !error.is_unrecoverable_error() && !error.is_io_error() => {
+                return Err(self.unavailable(&error));
+            }
+            Ok(Err(error)) => self.unavailable(&error),
+            Err(_) => self.timed_out(ANSWER),
         };
         *self.shared.lock().await = None;
-        Err(unavailable)
+        Err(fault)
     }
 
     async fn dial(&self) -> Result<Pin<Box<dyn ByteStream>>, Unavailable> {
-        let broke = |error: std::io::Error| self.away(error);
-        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(broke)?;
-        tcp.set_nodelay(true).map_err(broke)?;
+        let failed = |error: std::io::Error| self.unavailable(error);
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(failed)?;
+        tcp.set_nodelay(true).map_err(failed)?;
         let Some((trust, name)) = &self.tls else { return Ok(Box::pin(tcp)) };
-        let connector = TlsConnector::from(trust.config().await.map_err(|why| self.away(why))?);
-        Ok(Box::pin(connector.connect(name.clone(), tcp).await.map_err(broke)?))
+        let connector = TlsConnector::from(trust.config().await.map_err(|why| self.unavailable(why))?);
+        Ok(Box::pin(connector.connect(name.clone(), tcp).await.map_err(failed)?))
     }
 
-    fn is_silent(&self, after: Duration) -> Unavailable {
-        self.away(format_args!("no answer in {after:?}"))
+    fn timed_out(&self, after: Duration) -> Unavailable {
+        self.unavailable(format_args!("no answer in {after:?}"))
     }
 
     /// Describes a fault of the server.
-    pub(super) fn away(&self, why: impl std::fmt::Display) -> Unavailable {
+    pub(super) fn unavailable(&self, why: impl std::fmt::Display) -> Unavailable {
         Unavailable { engine: "redis", why: format!("{}: {why}", self.address()) }
     }
 }
 
 /// First commands of a connection for records.
-fn greeting(info: &RedisConnectionInfo) -> Vec<Vec<String>> {
+fn login_commands(info: &RedisConnectionInfo) -> Vec<Vec<String>> {
     let mut commands = Vec::new();
     if let Some(password) = info.password() {
         let user = info.username().unwrap_or("default");

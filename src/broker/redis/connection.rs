@@ -7,23 +7,23 @@ use ::redis::aio::{ConnectionLike, MultiplexedConnection};
 use ::redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 use futures_util::FutureExt;
 
-use super::server::Tether;
+use super::server::ConnectionToken;
 
 /// One connection. Clones share it.
 #[derive(Clone)]
 pub(super) struct Connection {
     inner: MultiplexedConnection,
-    tether: Tether,
+    token: ConnectionToken,
 }
 
 impl Connection {
-    pub(super) fn new(inner: MultiplexedConnection, tether: Tether) -> Self {
-        Self { inner, tether }
+    pub(super) fn new(inner: MultiplexedConnection, token: ConnectionToken) -> Self {
+        Self { inner, token }
     }
 
     /// True once all connections to the server have ended.
     pub(super) fn is_ended(&self) -> bool {
-        self.tether.is_ended()
+        self.token.is_ended()
     }
 
     /// Sets the time limit of each command.
@@ -35,11 +35,11 @@ impl Connection {
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         async move {
-            let Self { inner, tether } = self;
-            let answer = until_ended(&mut tether.clone(), inner.req_packed_command(command)).await;
+            let Self { inner, token } = self;
+            let answer = until_ended(&mut token.clone(), inner.req_packed_command(command)).await;
             match &answer {
-                Ok(value) => judge(tether, value),
-                Err(error) => judge_error(tether, error),
+                Ok(value) => check_value(token, value),
+                Err(error) => check_error(token, error),
             }
             answer
         }
@@ -53,12 +53,12 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         async move {
-            let Self { inner, tether } = self;
+            let Self { inner, token } = self;
             let answers = inner.req_packed_commands(pipeline, offset, count);
-            let answers = until_ended(&mut tether.clone(), answers).await;
+            let answers = until_ended(&mut token.clone(), answers).await;
             match &answers {
-                Ok(values) => values.iter().for_each(|value| judge(tether, value)),
-                Err(error) => judge_error(tether, error),
+                Ok(values) => values.iter().for_each(|value| check_value(token, value)),
+                Err(error) => check_error(token, error),
             }
             answers
         }
@@ -70,23 +70,23 @@ impl ConnectionLike for Connection {
     }
 }
 
-async fn until_ended<T>(tether: &mut Tether, answer: RedisFuture<'_, T>) -> RedisResult<T> {
+async fn until_ended<T>(token: &mut ConnectionToken, answer: RedisFuture<'_, T>) -> RedisResult<T> {
     let closed = || io::Error::new(io::ErrorKind::ConnectionAborted, "all connections to the server were closed");
     tokio::select! {
         biased;
         answer = answer => answer,
-        () = tether.ended() => Err(closed().into()),
+        () = token.ended() => Err(closed().into()),
     }
 }
 
-fn judge(tether: &Tether, value: &Value) {
+fn check_value(token: &ConnectionToken, value: &Value) {
     if let Value::ServerError(error) = value {
-        tether.judge(&format!("{} {}", error.code(), error.details().unwrap_or_default()));
+        token.end_all_if_fatal(&format!("{} {}", error.code(), error.details().unwrap_or_default()));
     }
 }
 
-fn judge_error(tether: &Tether, error: &RedisError) {
+fn check_error(token: &ConnectionToken, error: &RedisError) {
     if let Some(code) = error.code() {
-        tether.judge(&format!("{code} {}", error.detail().unwrap_or_default()));
+        token.end_all_if_fatal(&format!("{code} {}", error.detail().unwrap_or_default()));
     }
 }

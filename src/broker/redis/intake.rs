@@ -6,6 +6,6 @@ mod dead;
 mod lease;
 mod stream;
 
-pub use channel::{Channel, ChannelSettings};
+pub use channel::{ChannelSettings, ChannelSource};
 pub use check::{check_channel, check_stream};
-pub use stream::{Stream, StreamSettings};
+pub use stream::{StreamSettings, StreamSource};

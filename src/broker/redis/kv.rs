@@ -46,9 +46,9 @@ pub struct SpaceStep<'a> {
 
 /// Result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum StepResult {
     /// All writes were applied.
-    Taken,
+    Applied,
     /// A key that was read has another version now. Nothing was written.
     Conflict,
     /// The step exceeds the quota. Nothing was written.
@@ -85,7 +85,7 @@ impl RedisSpaces {
     ///
     /// # Errors
     /// [`Unavailable`]: the step may have been applied if only the answer was lost.
-    pub async fn commit(&self, space: &str, step: &SpaceStep<'_>) -> Result<Step, Unavailable> {
+    pub async fn commit(&self, space: &str, step: &SpaceStep<'_>) -> Result<StepResult, Unavailable> {
         self.run(space, step, true).await
     }
 
@@ -93,11 +93,11 @@ impl RedisSpaces {
     ///
     /// # Errors
     /// [`Unavailable`].
-    pub async fn probe(&self, space: &str, step: &SpaceStep<'_>) -> Result<Step, Unavailable> {
+    pub async fn probe(&self, space: &str, step: &SpaceStep<'_>) -> Result<StepResult, Unavailable> {
         self.run(space, step, false).await
     }
 
-    async fn run(&self, space: &str, step: &SpaceStep<'_>, writes: bool) -> Result<Step, Unavailable> {
+    async fn run(&self, space: &str, step: &SpaceStep<'_>, writes: bool) -> Result<StepResult, Unavailable> {
         let mut script = self.commit.prepare_invoke();
         for key in ["values", "marks", "ends", "state"] {
             script.key(self.names.space(space, key));
@@ -112,9 +112,9 @@ impl RedisSpaces {
             script.arg(*key).arg(value.unwrap_or_default()).arg(u8::from(value.is_some())).arg(millis);
         }
         Ok(match self.client.invoke::<u8>(&script).await? {
-            1 => Step::Taken,
-            2 => Step::Full,
-            _ => Step::Conflict,
+            1 => StepResult::Applied,
+            2 => StepResult::Full,
+            _ => StepResult::Conflict,
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::id::{NodeId, Room, Uid};
 
 /// Channel of a record. Redis knows its subscribers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Channel<'a> {
+pub(super) enum BusChannel<'a> {
     /// Channel of every node.
     Everyone,
     /// Channel of the node with this number. A connection id contains only the number of its node.
@@ -21,9 +21,9 @@ pub(super) enum Channel<'a> {
     Room(&'a Room),
 }
 
-impl<'a> Channel<'a> {
+impl<'a> BusChannel<'a> {
     /// Parts of the channel name after the prefix: kind and name.
-    pub(super) fn words(self) -> (&'static str, Cow<'a, str>) {
+    pub(super) fn parts(self) -> (&'static str, Cow<'a, str>) {
         match self {
             Self::Everyone => (":all", Cow::Borrowed("")),
             Self::Numbered(number) => (":n:", Cow::Owned(number.to_string())),
@@ -34,9 +34,9 @@ impl<'a> Channel<'a> {
     }
 }
 
-impl<'a> From<&'a Subscription> for Channel<'a> {
-    fn from(stream: &'a Subscription) -> Self {
-        match stream {
+impl<'a> From<&'a Subscription> for BusChannel<'a> {
+    fn from(subscription: &'a Subscription) -> Self {
+        match subscription {
             Subscription::User(uid) => Self::User(uid),
             Subscription::Room(room) => Self::Room(room),
         }
@@ -55,8 +55,8 @@ impl Names {
     }
 
     /// Full name of a channel.
-    pub(super) fn channel(&self, channel: Channel<'_>) -> String {
-        let (kind, name) = channel.words();
+    pub(super) fn channel(&self, channel: BusChannel<'_>) -> String {
+        let (kind, name) = channel.parts();
         [&self.prefix, kind, &name].concat()
     }
 
@@ -66,7 +66,7 @@ impl Names {
     }
 
     /// Subscription of a channel, if the channel belongs to a user or a room.
-    pub(super) fn stream_of(&self, channel: &str) -> Option<Subscription> {
+    pub(super) fn subscription_of(&self, channel: &str) -> Option<Subscription> {
         let rest = channel.strip_prefix(&self.prefix)?;
         if let Some(uid) = rest.strip_prefix(":u:") {
             return uid.parse().ok().map(Subscription::User);
@@ -97,18 +97,18 @@ mod tests {
     #[test]
     fn a_channel_leads_back_to_its_stream() {
         let names = Names::new("sky");
-        for stream in [Subscription::User("a:b".parse().unwrap()), Subscription::Room("云".parse().unwrap())] {
-            assert_eq!(names.stream_of(&names.channel((&stream).into())), Some(stream));
+        for subscription in [Subscription::User("a:b".parse().unwrap()), Subscription::Room("云".parse().unwrap())] {
+            assert_eq!(names.subscription_of(&names.channel((&subscription).into())), Some(subscription));
         }
         for (channel, name) in [
-            (Channel::Everyone, "sky:all"),
-            (Channel::Numbered(70), "sky:n:70"),
-            (Channel::Node(&"n1".parse().unwrap()), "sky:i:n1"),
+            (BusChannel::Everyone, "sky:all"),
+            (BusChannel::Numbered(70), "sky:n:70"),
+            (BusChannel::Node(&"n1".parse().unwrap()), "sky:i:n1"),
         ] {
             assert_eq!(names.channel(channel), name);
-            assert_eq!(names.stream_of(name), None);
+            assert_eq!(names.subscription_of(name), None);
         }
-        assert_eq!(names.stream_of("skylark:u:a"), None);
+        assert_eq!(names.subscription_of("skylark:u:a"), None);
         assert_eq!(names.roster("members"), "{sky}:members");
     }
 }

@@ -29,7 +29,7 @@ const NUMBER: Duration = Duration::from_secs(60);
 /// Maximum number of users per script call.
 const CHUNK: usize = 1_000;
 /// Maximum time for user reports per renewal. The rest waits for the next one, because the lease must be renewed.
-const TURN: Duration = Duration::from_secs(1);
+const REPORT_TIME: Duration = Duration::from_secs(1);
 /// Maximum age of the member list that a publish to named nodes uses.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -40,23 +40,23 @@ pub struct RedisRoster {
     /// Name of this process. A later process with the same node name can check that it has exited.
     process: String,
     scripts: Scripts,
-    mine: Mutex<Mine>,
+    local: Mutex<LocalState>,
     known: Mutex<Option<(Instant, Arc<[NodeId]>)>>,
 }
 
 #[derive(Default)]
-struct Mine {
+struct LocalState {
     id: Option<NodeId>,
     /// 0 = no lease.
     incarnation: u64,
     /// Users online on this node.
     users: AHashSet<Uid>,
     /// Changes that Redis does not know yet; true = the user is online here.
-    untold: AHashMap<Uid, bool>,
+    pending_reports: AHashMap<Uid, bool>,
 }
 
 /// Answer to a join.
-struct Entrance {
+struct JoinAnswer {
     incarnation: u64,
     /// Reason of the refusal. Empty if the lease is granted.
     why: String,
@@ -65,10 +65,10 @@ struct Entrance {
     member: String,
 }
 
-impl Entrance {
+impl JoinAnswer {
     /// True if the process that holds the name has certainly exited, although its lease has not expired.
-    fn has_ended(&self) -> bool {
-        !self.former.is_empty() && process::has_ended(&member::process_of(&self.member))
+    fn has_former_exited(&self) -> bool {
+        !self.former.is_empty() && process::has_exited(&member::process_of(&self.member))
     }
 }
 
@@ -94,8 +94,8 @@ impl RedisRoster {
             expired: Script::new(include_str!("roster/scripts/expired.lua")),
             number: Script::new(include_str!("roster/scripts/number.lua")),
         };
-        let process = process::own();
-        Self { client, names, process, scripts, mine: Mutex::default(), known: Mutex::default() }
+        let process = process::name_of_this_process();
+        Self { client, names, process, scripts, local: Mutex::default(), known: Mutex::default() }
     }
 
     /// Ids of the living members, at most one second old.
@@ -110,63 +110,63 @@ impl RedisRoster {
         Ok(known)
     }
 
-    async fn take_lease(&self, me: &Member) -> Result<u64, LeaseError> {
-        let mut entrance = self.enter(me, "").await?;
-        if entrance.has_ended() {
-            let incarnation = &entrance.former;
+    async fn join_cluster(&self, me: &Member) -> Result<u64, LeaseError> {
+        let mut answer = self.try_join(me, "").await?;
+        if answer.has_former_exited() {
+            let incarnation = &answer.former;
             tracing::info!(node = %me.id, incarnation, "earlier process of this node has exited; taking its lease");
-            entrance = self.enter(me, &entrance.former).await?;
+            answer = self.try_join(me, &answer.former).await?;
         }
-        let Entrance { incarnation, why, .. } = entrance;
+        let JoinAnswer { incarnation, why, .. } = answer;
         if !why.is_empty() {
             return Err(LeaseError::Taken(why));
         }
         {
-            let mut mine = self.mine.lock();
-            mine.id = Some(me.id.clone());
-            mine.incarnation = incarnation;
-            let Mine { users, untold, .. } = &mut *mine;
-            *untold = users.iter().map(|uid| (uid.clone(), true)).collect();
+            let mut local = self.local.lock();
+            local.id = Some(me.id.clone());
+            local.incarnation = incarnation;
+            let LocalState { users, pending_reports, .. } = &mut *local;
+            *pending_reports = users.iter().map(|uid| (uid.clone(), true)).collect();
         }
         count_lease_change("taken");
-        self.tell_untold().await;
+        self.send_pending_reports().await;
         Ok(incarnation)
     }
 
     /// Takes the lease if no living node has the name or number. `ended` is an earlier incarnation of this name that
     /// has exited.
-    async fn enter(&self, me: &Member, ended: &str) -> Result<Entrance, Unavailable> {
+    async fn try_join(&self, me: &Member, ended: &str) -> Result<JoinAnswer, Unavailable> {
         let mut script = self.scripts.join.prepare_invoke();
         for key in ["members", "lives", "leases", "lapsed", "incarnation"] {
             script.key(self.names.roster(key));
         }
-        script.arg(me.id.as_str()).arg(me.number).arg(member::written(me, &self.process)).arg(millis(LEASE)).arg(ended);
+        script.arg(me.id.as_str()).arg(me.number).arg(member::encode(me, &self.process)).arg(millis(LEASE)).arg(ended);
         let (incarnation, why, former, member) = self.client.invoke(&script).await?;
-        Ok(Entrance { incarnation, why, former, member })
+        Ok(JoinAnswer { incarnation, why, former, member })
     }
 
-    async fn keep_lease(&self, me: &Member) -> Result<(), LeaseError> {
-        let incarnation = self.mine.lock().incarnation;
+    async fn renew_lease(&self, me: &Member) -> Result<(), LeaseError> {
+        let incarnation = self.local.lock().incarnation;
         let mut script = self.scripts.renew.prepare_invoke();
         for key in ["members", "lives", "leases"] {
             script.key(self.names.roster(key));
         }
-        script.arg(me.id.as_str()).arg(incarnation).arg(member::written(me, &self.process)).arg(millis(LEASE));
+        script.arg(me.id.as_str()).arg(incarnation).arg(member::encode(me, &self.process)).arg(millis(LEASE));
         if self.client.invoke::<u8>(&script).await? == 0 {
             count_lease_change("lost");
             return Err(LeaseError::Lost(me.id.clone()));
         }
-        self.tell_untold().await;
+        self.send_pending_reports().await;
         Ok(())
     }
 
-    async fn give_back(&self) {
+    async fn release_lease(&self) {
         let (id, incarnation) = {
-            let mut mine = self.mine.lock();
-            let Some(id) = mine.id.take() else { return };
-            mine.users.clear();
-            mine.untold.clear();
-            (id, std::mem::take(&mut mine.incarnation))
+            let mut local = self.local.lock();
+            let Some(id) = local.id.take() else { return };
+            local.users.clear();
+            local.pending_reports.clear();
+            (id, std::mem::take(&mut local.incarnation))
         };
         let mut script = self.scripts.leave.prepare_invoke();
         for key in ["members", "lives", "leases"] {
@@ -186,7 +186,7 @@ impl RedisRoster {
         }
         let parts: Vec<String> = self.client.invoke(&script).await?;
         let read = |pair: &[String]| {
-            let member = member::read(&pair[1]).zip(pair[0].parse().ok());
+            let member = member::decode(&pair[1]).zip(pair[0].parse().ok());
             if member.is_none() {
                 tracing::warn!(member = pair[1], "member record cannot be decoded; member skipped");
             }
@@ -198,74 +198,82 @@ impl RedisRoster {
     }
 
     /// Reports one user as online or offline. Returns true if no other incarnation has it online.
-    async fn change(&self, uid: &Uid, is_here: bool) -> Result<bool, Unavailable> {
-        let is_told = {
-            let mut mine = self.mine.lock();
-            if is_here {
-                mine.users.insert(uid.clone())
+    async fn change(&self, uid: &Uid, is_online: bool) -> Result<bool, Unavailable> {
+        let is_reported = {
+            let mut local = self.local.lock();
+            if is_online {
+                local.users.insert(uid.clone())
             } else {
-                mine.users.remove(uid)
+                local.users.remove(uid)
             };
             // Pending reports of the user are sent with the renewal, so that a new report cannot overtake them.
-            let is_told = mine.incarnation != 0 && !mine.untold.contains_key(uid);
-            if !is_told {
-                mine.untold.insert(uid.clone(), is_here);
+            let is_reported = local.incarnation != 0 && !local.pending_reports.contains_key(uid);
+            if !is_reported {
+                local.pending_reports.insert(uid.clone(), is_online);
             }
-            is_told
+            is_reported
         };
-        if !is_told {
-            return Err(self.remembered("an earlier report is still pending"));
+        if !is_reported {
+            return Err(self.unavailable("an earlier report is still pending"));
         }
-        match self.tell(&[(uid.clone(), is_here)]).await {
-            Ok(alone) => alone.first().copied().ok_or_else(|| self.remembered("the lease is lost")),
+        match self.report_users(&[(uid.clone(), is_online)]).await {
+            Ok(is_only) => is_only.first().copied().ok_or_else(|| self.unavailable("the lease is lost")),
             Err(unavailable) => {
-                let mut mine = self.mine.lock();
+                let mut local = self.local.lock();
                 // Stores the current state instead of the failed change, because the state may have changed again
                 // meanwhile.
-                let is_here = mine.users.contains(uid);
-                mine.untold.insert(uid.clone(), is_here);
+                let is_online = local.users.contains(uid);
+                local.pending_reports.insert(uid.clone(), is_online);
                 Err(unavailable)
             }
         }
     }
 
     /// Reports changes. Returns for each user true if no other incarnation has it online. Empty if the lease is lost.
-    async fn tell(&self, changes: &[(Uid, bool)]) -> Result<Vec<bool>, Unavailable> {
+    async fn report_users(&self, changes: &[(Uid, bool)]) -> Result<Vec<bool>, Unavailable> {
         let (id, incarnation) = {
-            let mine = self.mine.lock();
-            let Some(id) = mine.id.clone() else { return Ok(Vec::new()) };
-            (id, mine.incarnation)
+            let local = self.local.lock();
+            let Some(id) = local.id.clone() else { return Ok(Vec::new()) };
+            (id, local.incarnation)
         };
         let mut script = self.scripts.presence.prepare_invoke();
         script.key(self.names.roster("lives")).key(self.names.roster("lapsed")).key(self.users_of(incarnation));
         script.arg(id.as_str()).arg(incarnation).arg(self.names.roster("users:"));
-        for (uid, is_here) in changes {
-            script.arg(format!("{}{uid}", if *is_here { '+' } else { '-' }));
+        for (uid, is_online) in changes {
+            script.arg(format!("{}{uid}", if *is_online { '+' } else { '-' }));
         }
-        let alone: Vec<u8> = self.client.invoke(&script).await?;
-        Ok(alone.into_iter().map(|alone| alone == 1).collect())
+        let is_only: Vec<u8> = self.client.invoke(&script).await?;
+        Ok(is_only.into_iter().map(|is_only| is_only == 1).collect())
     }
 
-    /// Sends pending reports for at most [`TURN`]. Failed ones wait for the next renewal and do not affect the lease,
-    /// which the server has already renewed.
-    async fn tell_untold(&self) {
+    /// Sends pending reports for at most [`REPORT_TIME`]. Failed ones wait for the next renewal and do not affect the
+    /// lease, which the server has already renewed.
+    async fn send_pending_reports(&self) {
         let begun = Instant::now();
-        while begun.elapsed() < TURN {
-            let chunk: Vec<(Uid, bool)> =
-                self.mine.lock().untold.iter().take(CHUNK).map(|(uid, is_here)| (uid.clone(), *is_here)).collect();
+        while begun.elapsed() < REPORT_TIME {
+            let chunk: Vec<(Uid, bool)> = self
+                .local
+                .lock()
+                .pending_reports
+                .iter()
+                .take(CHUNK)
+                .map(|(uid, is_online)| (uid.clone(), *is_online))
+                .collect();
             if chunk.is_empty() {
                 return;
             }
-            match self.tell(&chunk).await {
-                Ok(alone) if alone.is_empty() => return tracing::debug!("user reports deferred: the lease is lost"),
+            match self.report_users(&chunk).await {
+                Ok(is_only) if is_only.is_empty() => {
+                    return tracing::debug!("user reports deferred: the lease is lost");
+                }
                 Ok(_) => {}
                 Err(error) => return tracing::debug!(%error, "user reports deferred"),
             }
-            let mut mine = self.mine.lock();
-            for (uid, told) in &chunk {
+            let mut local = self.local.lock();
+            for (uid, reported) in &chunk {
                 // A user that changed meanwhile stays pending.
-                if mine.untold.get(uid) == Some(told) {
-                    mine.untold.remove(uid);
+                if local.pending_reports.get(uid) == Some(reported) {
+                    local.pending_reports.remove(uid);
                 }
             }
         }
@@ -296,7 +304,7 @@ impl RedisRoster {
         self.names.roster(&format!("users:{incarnation}"))
     }
 
-    fn remembered(&self, why: &str) -> Unavailable {
+    fn unavailable(&self, why: &str) -> Unavailable {
         Unavailable { engine: "redis", why: format!("{}: {why}", self.client.address()) }
     }
 }
@@ -304,16 +312,16 @@ impl RedisRoster {
 impl Roster for RedisRoster {
     fn join(&self, me: &Member) -> BoxFuture<'_, Result<u64, LeaseError>> {
         let me = me.clone();
-        async move { self.take_lease(&me).await }.boxed()
+        async move { self.join_cluster(&me).await }.boxed()
     }
 
     fn renew(&self, me: &Member) -> BoxFuture<'_, Result<(), LeaseError>> {
         let me = me.clone();
-        async move { self.keep_lease(&me).await }.boxed()
+        async move { self.renew_lease(&me).await }.boxed()
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {
-        self.give_back().boxed()
+        self.release_lease().boxed()
     }
 
     fn members(&self) -> BoxFuture<'_, Result<Vec<Member>, Unavailable>> {

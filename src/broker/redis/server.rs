@@ -15,15 +15,15 @@ use super::client::{Client, UrlError};
 use crate::backoff::Backoff;
 use crate::config::RedisConfig;
 
-/// Pause before an unfit server is dialled again.
+/// Pause before a new connection to an unfit server.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// Time without a fault after which the pauses start again at the first one.
-const CALM: Duration = Duration::from_secs(10);
+const RESET_AFTER: Duration = Duration::from_secs(10);
 
 /// Error codes that a retry on the same connection does not cure. The server is a replica, is loading, lost its master,
 /// or refuses the credentials.
-const UNFIT: [&str; 5] = ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "WRONGPASS"];
+const FATAL_CODES: [&str; 5] = ["READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "WRONGPASS"];
 /// Prefix of an error inside a script in Redis 6.
 const IN_SCRIPT: &str = "ERR Error running script";
 
@@ -39,7 +39,7 @@ impl Servers {
     pub fn client(&self, config: &RedisConfig) -> Result<Arc<Client>, UrlError> {
         let client = Client::new(config)?;
         let server = Arc::clone(self.0.lock().entry(client.address()).or_insert_with(|| client.server()));
-        Ok(Arc::new(client.at(server)))
+        Ok(Arc::new(client.with_server(server)))
     }
 }
 
@@ -59,12 +59,12 @@ struct Pause {
     why: String,
 }
 
-/// Ties one connection to its server.
+/// Tells one connection when all connections to its server end.
 #[derive(Clone)]
-pub(super) struct Tether {
+pub(super) struct ConnectionToken {
     server: Arc<Server>,
-    born: u64,
-    news: watch::Receiver<u64>,
+    own_generation: u64,
+    generations: watch::Receiver<u64>,
 }
 
 impl Server {
@@ -73,41 +73,41 @@ impl Server {
         Self { address, generation: watch::Sender::new(0), pause: Mutex::new(pause) }
     }
 
-    /// Ties a new connection to the server.
+    /// Registers a new connection to the server.
     ///
     /// # Errors
     /// The reason why the server was found unfit, during the pause.
-    pub(super) fn tie(self: &Arc<Self>) -> Result<Tether, String> {
+    pub(super) fn register(self: &Arc<Self>) -> Result<ConnectionToken, String> {
         let pause = self.pause.lock();
         if pause.last.is_some_and(|(_, until)| Instant::now() < until) {
             return Err(pause.why.clone());
         }
-        let news = self.generation.subscribe();
-        let born = *news.borrow();
-        Ok(Tether { server: Arc::clone(self), born, news })
+        let generations = self.generation.subscribe();
+        let own_generation = *generations.borrow();
+        Ok(ConnectionToken { server: Arc::clone(self), own_generation, generations })
     }
 }
 
-impl Tether {
+impl ConnectionToken {
     /// Waits until all connections to the server end.
     pub(super) async fn ended(&mut self) {
-        let born = self.born;
-        // This tether keeps the sender alive.
-        let _ = self.news.wait_for(|generation| *generation != born).await;
+        let own_generation = self.own_generation;
+        // This token keeps the sender alive.
+        let _ = self.generations.wait_for(|generation| *generation != own_generation).await;
     }
 
     /// True once all connections to the server end.
     pub(super) fn is_ended(&self) -> bool {
-        *self.news.borrow() != self.born
+        *self.generations.borrow() != self.own_generation
     }
 
     /// Ends all connections to the server if this error proves it unfit. Returns true in that case.
-    pub(super) fn judge(&self, error: &str) -> bool {
-        let is_unfit = is_unfit(error);
-        if is_unfit {
+    pub(super) fn end_all_if_fatal(&self, error: &str) -> bool {
+        let is_fatal = is_fatal(error);
+        if is_fatal {
             self.end_all(error);
         }
-        is_unfit
+        is_fatal
     }
 
     /// Ends all connections to the server, this one included. No effect if this one has already ended.
@@ -115,7 +115,7 @@ impl Tether {
         let server = &self.server;
         let mut pause = server.pause.lock();
         let is_first = server.generation.send_if_modified(|generation| {
-            let is_current = *generation == self.born;
+            let is_current = *generation == self.own_generation;
             *generation += u64::from(is_current);
             is_current
         });
@@ -123,7 +123,7 @@ impl Tether {
             return;
         }
         let now = Instant::now();
-        if pause.last.is_none_or(|(last, _)| now.duration_since(last) >= CALM) {
+        if pause.last.is_none_or(|(last, _)| now.duration_since(last) >= RESET_AFTER) {
             pause.backoff.reset();
         }
         pause.last = Some((now, now + pause.backoff.wait()));
@@ -139,8 +139,8 @@ impl Tether {
 
 /// True for an error that proves the server unfit. Checks only error codes, because the text may contain names that
 /// clients choose.
-fn is_unfit(error: &str) -> bool {
-    let has_code = |text: &str| UNFIT.iter().any(|code| text == *code || text.starts_with(&format!("{code} ")));
+fn is_fatal(error: &str) -> bool {
+    let has_code = |text: &str| FATAL_CODES.iter().any(|code| text == *code || text.starts_with(&format!("{code} ")));
     has_code(error)
         || (error.starts_with(IN_SCRIPT) && error.rsplit_once(": -").is_some_and(|(_, text)| has_code(text)))
 }
@@ -159,7 +159,7 @@ mod tests {
             "WRONGPASS invalid username-password pair or user is disabled.",
             "ERR Error running script (call to f_1): @user_script:7: @user_script: 7: -READONLY You can't write against a read only replica.",
         ] {
-            assert!(is_unfit(error), "{error}");
+            assert!(is_fatal(error), "{error}");
         }
         for error in [
             "NOPERM No permissions to access the 'sky:u:READONLY x' channel",
@@ -168,36 +168,36 @@ mod tests {
             "ERR Error running script (call to f_1): @user_script:7: the key a: b",
             "",
         ] {
-            assert!(!is_unfit(error), "{error}");
+            assert!(!is_fatal(error), "{error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn unfit_server_ends_all_connections_once_and_is_dialled_with_back_off() {
         let server = Arc::new(Server::new("h:1".to_owned()));
-        let [mut one, two] = [server.tie().unwrap(), server.tie().unwrap()];
-        assert!(!one.judge("NOPERM this user has no permissions") && !one.is_ended());
-        assert!(two.judge("READONLY you can't"));
+        let [mut one, two] = [server.register().unwrap(), server.register().unwrap()];
+        assert!(!one.end_all_if_fatal("NOPERM this user has no permissions") && !one.is_ended());
+        assert!(two.end_all_if_fatal("READONLY you can't"));
         one.ended().await;
         assert!(one.is_ended() && two.is_ended());
-        assert_eq!(server.tie().map(drop).unwrap_err(), "READONLY you can't", "nothing dials at once");
+        assert_eq!(server.register().map(drop).unwrap_err(), "READONLY you can't", "nothing dials at once");
         tokio::time::advance(FIRST_WAIT).await;
-        let next = server.tie().unwrap();
+        let next = server.register().unwrap();
         one.end_all("an answer that came late");
         assert!(!next.is_ended(), "a connection that has ended says nothing of the new ones");
         let mut waits = Vec::new();
         for _ in 0..8 {
-            server.tie().unwrap().end_all("READONLY again");
+            server.register().unwrap().end_all("READONLY again");
             let ended = Instant::now();
-            while server.tie().is_err() {
+            while server.register().is_err() {
                 tokio::time::advance(Duration::from_millis(10)).await;
             }
             waits.push(ended.elapsed());
         }
         assert!(waits[7] > 4 * FIRST_WAIT && waits.iter().all(|wait| *wait <= 2 * LONGEST_WAIT), "{waits:?}");
-        tokio::time::advance(CALM).await;
-        server.tie().unwrap().end_all("READONLY later");
+        tokio::time::advance(RESET_AFTER).await;
+        server.register().unwrap().end_all("READONLY later");
         tokio::time::advance(FIRST_WAIT).await;
-        assert!(server.tie().is_ok(), "the waits begin anew");
+        assert!(server.register().is_ok(), "the waits begin anew");
     }
 }

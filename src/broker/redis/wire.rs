@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::client::ByteStream;
-use super::server::Tether;
+use super::server::ConnectionToken;
 
 /// Buffer space reserved for each read.
 const READ: usize = 64 << 10;
@@ -46,7 +46,7 @@ pub(super) enum WireError {
     #[error("closed by the server")]
     Closed,
     #[error("no answer in {0:?}")]
-    Silent(std::time::Duration),
+    TimedOut(std::time::Duration),
     /// Another connection has proved the server unfit.
     #[error("all connections to the server were closed")]
     Ended,
@@ -60,7 +60,7 @@ pub(super) enum WireError {
 pub(super) struct Wire {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
-    pub(super) tether: Tether,
+    pub(super) token: ConnectionToken,
 }
 
 /// Receiving half.
@@ -79,27 +79,27 @@ pub(super) struct Outgoing {
 }
 
 impl Wire {
-    pub(super) fn new(stream: Pin<Box<dyn ByteStream>>, tether: Tether) -> Self {
+    pub(super) fn new(stream: Pin<Box<dyn ByteStream>>, token: ConnectionToken) -> Self {
         let (read, write) = tokio::io::split(stream);
         Self {
             incoming: Incoming { stream: read, buffer: BytesMut::new() },
             outgoing: Outgoing { stream: write, buffer: BytesMut::new(), unflushed: false },
-            tether,
+            token,
         }
     }
 
     /// Sends one command and waits for its answer. No other command may be in flight.
-    pub(super) async fn ask(&mut self, words: &[&[u8]]) -> Result<Frame, WireError> {
+    pub(super) async fn request(&mut self, words: &[&[u8]]) -> Result<Frame, WireError> {
         let mut command = Vec::new();
         put_command(&mut command, words);
         self.outgoing.put(&command);
-        while self.outgoing.waits() {
+        while self.outgoing.has_pending() {
             self.outgoing.write().await?;
         }
         loop {
             match self.incoming.next()? {
                 Some(Frame::Error(why)) => {
-                    self.tether.judge(&why);
+                    self.token.end_all_if_fatal(&why);
                     return Err(WireError::Refused(why));
                 }
                 Some(frame) => return Ok(frame),
@@ -147,7 +147,7 @@ impl Outgoing {
     }
 
     /// True if bytes wait to be written.
-    pub(super) fn waits(&self) -> bool {
+    pub(super) fn has_pending(&self) -> bool {
         self.unflushed || !self.buffer.is_empty()
     }
 
@@ -168,11 +168,11 @@ impl Outgoing {
 /// Appends a command with these words.
 pub(super) fn put_command(out: &mut Vec<u8>, words: &[&[u8]]) {
     put_length(out, b'*', words.len());
-    words.iter().for_each(|word| put_word(out, &[word]));
+    words.iter().for_each(|word| put_argument(out, &[word]));
 }
 
 /// Appends one word of a command, which is given in pieces.
-pub(super) fn put_word(out: &mut Vec<u8>, pieces: &[&[u8]]) {
+pub(super) fn put_argument(out: &mut Vec<u8>, pieces: &[&[u8]]) {
     put_length(out, b'$', pieces.iter().map(|piece| piece.len()).sum());
     pieces.iter().for_each(|piece| out.extend_from_slice(piece));
     out.extend_from_slice(b"\r\n");
@@ -308,8 +308,8 @@ mod tests {
 
     async fn heard(bytes: Vec<u8>, chunk: usize) -> Result<Vec<Frame>, WireError> {
         let (client, mut server) = tokio::io::duplex(1 << 16);
-        let tether = Arc::new(Server::new("h:1".to_owned())).tie().unwrap();
-        let mut wire = Wire::new(Box::pin(client), tether);
+        let token = Arc::new(Server::new("h:1".to_owned())).register().unwrap();
+        let mut wire = Wire::new(Box::pin(client), token);
         let told = tokio::spawn(async move {
             for chunk in bytes.chunks(chunk) {
                 server.write_all(chunk).await.unwrap();

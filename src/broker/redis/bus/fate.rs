@@ -2,7 +2,7 @@
 //!
 //! Independent of connections.
 
-use super::outbox::Load;
+use super::outbox::CommandContent;
 use super::publisher::Answer;
 use crate::fate::Fate;
 use crate::id::{NodeId, Uid};
@@ -58,7 +58,7 @@ impl Fates {
     }
 
     /// Splits the nodes that envelope `at` names into known and unknown ones.
-    pub(super) fn narrow(&mut self, at: usize, envelope: &Envelope, is_known: impl Fn(&NodeId) -> bool) {
+    pub(super) fn set_nodes(&mut self, at: usize, envelope: &Envelope, is_known: impl Fn(&NodeId) -> bool) {
         let (known, unknown) = envelope.nodes.iter().cloned().partition(is_known);
         let fate = &mut self.0[at];
         (fate.nodes, fate.unknown_nodes) = (known, unknown);
@@ -71,22 +71,23 @@ impl Fates {
     }
 
     /// Notes that envelope `at` needs a record of `bytes`, while `most` are allowed.
-    pub(super) fn is_too_large(&mut self, at: usize, bytes: usize, most: usize) {
+    pub(super) fn set_too_large(&mut self, at: usize, bytes: usize, most: usize) {
         self.0[at].too_large = Some((bytes, most));
     }
 
-    /// Adds the answers to the commands with these loads. `answers` is shorter than `loads` if answers are missing.
-    pub(super) fn note(&mut self, loads: &[Load], answers: &[Answer]) {
-        for (load, answer) in loads.iter().zip(answers) {
+    /// Adds the answers to the commands with these contents. `answers` is shorter than `contents` if answers are
+    /// missing.
+    pub(super) fn add_answers(&mut self, contents: &[CommandContent], answers: &[Answer]) {
+        for (content, answer) in contents.iter().zip(answers) {
             let Answer::Reached(nodes) = *answer else { continue };
-            for at in &load.envelopes {
+            for at in &content.envelopes {
                 let fate = &mut self.0[*at];
                 fate.published += 1;
                 fate.copies = fate.copies.saturating_add(nodes);
                 if !fate.wants_receipt {
                     continue;
                 }
-                match &load.user {
+                match &content.user {
                     Some(uid) => fate.users.push((uid.clone(), nodes)),
                     None => fate.users.iter_mut().for_each(|(_, reached)| *reached += nodes),
                 }
@@ -110,13 +111,13 @@ impl Fates {
     }
 
     /// Returns one outcome per envelope.
-    pub(super) fn outcomes(self) -> Vec<Fate> {
-        self.0.into_iter().map(Tally::outcome).collect()
+    pub(super) fn into_fates(self) -> Vec<Fate> {
+        self.0.into_iter().map(Tally::into_fate).collect()
     }
 }
 
 impl Tally {
-    fn outcome(self) -> Fate {
+    fn into_fate(self) -> Fate {
         if let Some((bytes, most)) = self.too_large {
             return Fate::TooLargeForBroker { bytes, most };
         }
@@ -139,8 +140,8 @@ mod tests {
         Publication { receipts: true, ..Publication::new(Message::default(), target, Origin::Http) }.into_envelope(1, 0)
     }
 
-    fn load(at: usize, user: Option<&str>) -> Load {
-        Load { envelopes: [at].into_iter().collect(), user: user.map(|uid| uid.parse().unwrap()) }
+    fn content(at: usize, user: Option<&str>) -> CommandContent {
+        CommandContent { envelopes: [at].into_iter().collect(), user: user.map(|uid| uid.parse().unwrap()) }
     }
 
     #[test]
@@ -148,14 +149,17 @@ mod tests {
         let users: Vec<Uid> = ["a", "b"].map(|uid| uid.parse().unwrap()).to_vec();
         let batch = [Target::Users(users.into()), Target::Everyone, Target::User("c".parse().unwrap())].map(envelope);
         let mut fates = Fates::of(&batch);
-        fates.note(&[load(0, Some("a")), load(0, Some("b")), load(1, None)], &[Answer::Reached(1), Answer::Reached(0)]);
-        fates.note(&[load(2, None)], &[Answer::Reached(2)]);
+        fates.add_answers(
+            &[content(0, Some("a")), content(0, Some("b")), content(1, None)],
+            &[Answer::Reached(1), Answer::Reached(0)],
+        );
+        fates.add_answers(&[content(2, None)], &[Answer::Reached(2)]);
         assert_eq!(fates.users(0), [("a".parse().unwrap(), 1), ("b".parse().unwrap(), 0)]);
         assert_eq!(fates.users(2), [("c".parse().unwrap(), 2)]);
-        let outcomes = fates.outcomes();
-        assert!(matches!(outcomes[0], Fate::Accepted { nodes: None, .. }));
-        assert_eq!(outcomes[1], Fate::Unavailable, "nobody answered");
-        assert!(matches!(outcomes[2], Fate::Accepted { nodes: Some(2), .. }));
+        let results = fates.into_fates();
+        assert!(matches!(results[0], Fate::Accepted { nodes: None, .. }));
+        assert_eq!(results[1], Fate::Unavailable, "nobody answered");
+        assert!(matches!(results[2], Fate::Accepted { nodes: Some(2), .. }));
     }
 
     #[test]
@@ -163,9 +167,9 @@ mod tests {
         let users: Vec<Uid> = ["a", "b"].map(|uid| uid.parse().unwrap()).to_vec();
         let batch = [Target::Users(users.into()), Target::Everyone].map(envelope);
         let mut fates = Fates::of(&batch);
-        fates.note(&[load(0, Some("a")), load(0, Some("b"))], &[Answer::Reached(1), Answer::Refused]);
-        fates.is_too_large(1, 9, 8);
-        assert_eq!(fates.outcomes(), [Fate::Unavailable, Fate::TooLargeForBroker { bytes: 9, most: 8 }]);
+        fates.add_answers(&[content(0, Some("a")), content(0, Some("b"))], &[Answer::Reached(1), Answer::Refused]);
+        fates.set_too_large(1, 9, 8);
+        assert_eq!(fates.into_fates(), [Fate::Unavailable, Fate::TooLargeForBroker { bytes: 9, most: 8 }]);
     }
 
     #[test]
@@ -173,10 +177,10 @@ mod tests {
         let mut envelope = envelope(Target::Everyone);
         envelope.nodes = ["n1", "n2"].map(|node| node.parse().unwrap()).to_vec().into();
         let mut fates = Fates::of(std::slice::from_ref(&envelope));
-        fates.narrow(0, &envelope, |node| node.as_str() == "n1");
+        fates.set_nodes(0, &envelope, |node| node.as_str() == "n1");
         assert_eq!(fates.nodes(0).len(), 1);
-        fates.note(&[load(0, None)], &[Answer::Reached(1)]);
-        let Fate::Accepted { nodes: Some(1), unknown_nodes, .. } = fates.outcomes().remove(0) else { panic!() };
+        fates.add_answers(&[content(0, None)], &[Answer::Reached(1)]);
+        let Fate::Accepted { nodes: Some(1), unknown_nodes, .. } = fates.into_fates().remove(0) else { panic!() };
         assert_eq!(unknown_nodes, ["n2".parse().unwrap()]);
     }
 }

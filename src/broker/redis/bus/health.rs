@@ -9,11 +9,11 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(super) struct Health {
     what: &'static str,
-    away: Mutex<Option<Away>>,
+    outage: Mutex<Option<Outage>>,
 }
 
 #[derive(Debug)]
-struct Away {
+struct Outage {
     since: Instant,
     why: String,
 }
@@ -21,37 +21,37 @@ struct Away {
 impl Health {
     /// Creates the state of the connection that does `what`.
     pub(super) fn new(what: &'static str) -> Self {
-        let away = Away { since: Instant::now(), why: "not connected yet".to_owned() };
-        Self { what, away: Mutex::new(Some(away)) }
+        let outage = Outage { since: Instant::now(), why: "not connected yet".to_owned() };
+        Self { what, outage: Mutex::new(Some(outage)) }
     }
 
     /// Marks the connection as working.
-    pub(super) fn is_back(&self) {
-        if let Some(away) = self.away.lock().take() {
-            tracing::info!(what = self.what, after = ?away.since.elapsed(), "redis connected");
+    pub(super) fn mark_connected(&self) {
+        if let Some(outage) = self.outage.lock().take() {
+            tracing::info!(what = self.what, after = ?outage.since.elapsed(), "redis connected");
         }
     }
 
     /// Marks the connection as failed. The time counts from the first failure in a row.
-    pub(super) fn is_away(&self, why: String) {
-        let mut away = self.away.lock();
-        if away.as_ref().is_none_or(|away| away.why != why) {
+    pub(super) fn mark_failed(&self, why: String) {
+        let mut outage = self.outage.lock();
+        if outage.as_ref().is_none_or(|outage| outage.why != why) {
             tracing::warn!(what = self.what, %why, "redis connection failed; retrying");
         }
-        let since = away.as_ref().map_or_else(Instant::now, |away| away.since);
-        *away = Some(Away { since, why });
+        let since = outage.as_ref().map_or_else(Instant::now, |outage| outage.since);
+        *outage = Some(Outage { since, why });
     }
 
-    /// Returns the reason if the connection has failed for at least `long`.
-    pub(super) fn away_for(&self, long: Duration) -> Option<String> {
-        self.away.lock().as_ref().filter(|away| away.since.elapsed() >= long).map(|away| away.why.clone())
+    /// Returns the reason if the connection has failed for at least `time`.
+    pub(super) fn failed_for(&self, time: Duration) -> Option<String> {
+        self.outage.lock().as_ref().filter(|outage| outage.since.elapsed() >= time).map(|outage| outage.why.clone())
     }
 
     /// Returns one short sentence while the connection fails.
     pub(super) fn fault(&self) -> Option<String> {
-        self.away
+        self.outage
             .lock()
             .as_ref()
-            .map(|away| format!("redis is unavailable: the node cannot {}: {}", self.what, away.why))
+            .map(|outage| format!("redis is unavailable: the node cannot {}: {}", self.what, outage.why))
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use metrics::{Counter, counter};
 use tokio::sync::oneshot;
 
-use super::super::names::{Channel, Names};
+use super::super::names::{BusChannel, Names};
 use super::outbox::put_publish;
 use super::publisher::{Answers, Job, Publisher};
 use super::receipts::Waiters;
@@ -63,10 +63,10 @@ impl Inbox {
     }
 
     /// Takes a record. Delivers earlier envelopes first if the record is a cluster message.
-    pub(super) async fn take(&mut self, bytes: &Bytes) {
+    pub(super) async fn add_record(&mut self, bytes: &Bytes) {
         let record = match record::read(bytes) {
             Ok(record) => record,
-            Err(error) => return self.cannot_read(&error),
+            Err(error) => return self.report_unreadable(&error),
         };
         if self.dedup.record(record.origin, LANE, record.sequence) == Arrival::Duplicate {
             return self.meters.duplicates.increment(1);
@@ -77,26 +77,26 @@ impl Inbox {
                     self.add(envelope, record.origin.number);
                 }
                 if self.batch.len() >= BATCH {
-                    self.hand_over().await;
+                    self.deliver_batch().await;
                 }
             }
             Body::ClusterMessage { from, message } => {
-                self.hand_over().await;
+                self.deliver_batch().await;
                 self.receiver.on_cluster_message(&from, message);
             }
-            Body::Receipts(list) => self.waiters.note(list),
+            Body::Receipts(list) => self.waiters.add(list),
         }
     }
 
     /// Delivers the envelopes taken so far.
-    pub(super) async fn hand_over(&mut self) {
+    pub(super) async fn deliver_batch(&mut self) {
         if self.batch.is_empty() {
             return;
         }
         let batch: Batch = std::mem::take(&mut self.batch).into();
-        let asked = std::mem::take(&mut self.receipts);
+        let requested = std::mem::take(&mut self.receipts);
         let mut receipts = self.receiver.deliver(Arc::clone(&batch)).await;
-        for (at, node) in asked {
+        for (at, node) in requested {
             let Some(receipt) = receipts.get_mut(at).map(std::mem::take) else { continue };
             self.send_receipt(node, EnvelopeReceipt { id: batch[at].id, receipt });
         }
@@ -106,8 +106,8 @@ impl Inbox {
     fn send_receipt(&self, node: u16, delivered: EnvelopeReceipt) {
         let record = record::receipts(self.numbering.origin, self.numbering.next(), &[delivered]);
         let mut command = Vec::new();
-        put_publish(&mut command, &self.names, Channel::Numbered(node), &[&record]);
-        self.publisher.try_send(Job::unasked(command, 1));
+        put_publish(&mut command, &self.names, BusChannel::Numbered(node), &[&record]);
+        self.publisher.try_send(Job::without_reply(command, 1));
     }
 
     /// Publishes an empty record to this node's own channel and returns the server's answer. The answer never arrives
@@ -115,7 +115,7 @@ impl Inbox {
     pub(super) fn probe(&self) -> oneshot::Receiver<Answers> {
         let record = record::receipts(self.numbering.origin, self.numbering.next(), &[]);
         let mut command = Vec::new();
-        put_publish(&mut command, &self.names, Channel::Node(&self.me), &[&record]);
+        put_publish(&mut command, &self.names, BusChannel::Node(&self.me), &[&record]);
         let (job, answers) = Job::new(command, 1);
         self.publisher.try_send(job);
         answers
@@ -142,7 +142,7 @@ impl Inbox {
     }
 
     /// Reports a record of another version, or a damaged one, as a loss instead of skipping it silently.
-    fn cannot_read(&mut self, error: &RecordError) {
+    fn report_unreadable(&mut self, error: &RecordError) {
         self.meters.unreadable.increment(1);
         tracing::error!(%error, "bus record cannot be decoded; its messages are lost to this node");
         self.gap();

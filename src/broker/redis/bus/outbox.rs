@@ -1,43 +1,43 @@
 //! Converts a batch to commands: envelopes for the same receivers share a record, in order, and each record has its
 //! channel.
 //!
-//! Independent of connections: returns parcels of commands, with the load of each command. A body is encoded once and
-//! copied once into the command that carries it.
+//! Independent of connections: returns batches of commands, with the content of each command. A body is encoded once
+//! and copied once into the command that carries it.
 
 use std::ops::Range;
 
 use ahash::AHashMap;
 use smallvec::SmallVec;
 
-use super::super::names::{Channel, Names};
-use super::super::wire::{put_length, put_word};
+use super::super::names::{BusChannel, Names};
+use super::super::wire::{put_argument, put_length};
 use crate::broker::record::{MAX_ENVELOPES, Numbering, put_envelope, put_envelopes_head};
 use crate::id::Uid;
 use crate::message::{Envelope, Target};
 
 /// Maximum bytes of envelopes that share a record.
-const PACK: usize = 32 << 10;
-/// Maximum bytes and commands of one parcel. Larger batches leave in several parcels.
-const PARCEL_BYTES: usize = 256 << 10;
-const PARCEL_COMMANDS: usize = 1_000;
+const MAX_PACKED_BYTES: usize = 32 << 10;
+/// Maximum bytes and commands of one batch of commands. More leave in several batches.
+const MAX_BATCH_BYTES: usize = 256 << 10;
+const MAX_BATCH_COMMANDS: usize = 1_000;
 /// Approximate bytes of a command besides its bodies.
-const AROUND: usize = 128;
+const COMMAND_OVERHEAD: usize = 128;
 
 /// Indexes of the envelopes that a command carries. `user` is set for a copy to one of several users.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Load {
+pub(super) struct CommandContent {
     pub(super) envelopes: SmallVec<[usize; 1]>,
     pub(super) user: Option<Uid>,
 }
 
-/// Loads of the commands of a parcel.
-pub(super) type Loads = SmallVec<[Load; 1]>;
+/// Contents of the commands of a batch.
+pub(super) type CommandContents = SmallVec<[CommandContent; 1]>;
 
 /// Commands that are sent together.
 #[derive(Debug, Default)]
-pub(super) struct Parcel {
+pub(super) struct CommandBatch {
     pub(super) commands: Vec<u8>,
-    pub(super) loads: Loads,
+    pub(super) contents: CommandContents,
 }
 
 /// Packs one batch.
@@ -45,118 +45,126 @@ pub(super) struct Outbox<'a> {
     names: &'a Names,
     numbering: &'a Numbering,
     /// Maximum bytes of a record.
-    most: usize,
+    max_record_bytes: usize,
     /// Bodies of all drafts, one after the other.
     bodies: Vec<u8>,
     /// Records that may take more envelopes.
     drafts: SmallVec<[Draft<'a>; 1]>,
     /// Last draft of each channel.
-    open: AHashMap<Channel<'a>, usize>,
+    open: AHashMap<BusChannel<'a>, usize>,
     /// Encoded part of a record before its bodies.
     head: Vec<u8>,
-    parcel: Parcel,
+    command_batch: CommandBatch,
     /// Envelopes that need a too large record, with its size.
     pub(super) too_large: Vec<(usize, usize)>,
 }
 
 struct Draft<'a> {
-    channel: Channel<'a>,
+    channel: BusChannel<'a>,
     target: &'a Target,
     /// Ranges of the bodies, and their total length.
     bodies: SmallVec<[Range<usize>; 1]>,
     bytes: usize,
-    load: Load,
+    content: CommandContent,
 }
 
 /// Appends the PUBLISH command of a record, which is given in pieces.
-pub(super) fn put_publish(out: &mut Vec<u8>, names: &Names, channel: Channel<'_>, record: &[&[u8]]) {
-    let (kind, name) = channel.words();
-    out.reserve(record.iter().map(|piece| piece.len()).sum::<usize>() + names.prefix().len() + name.len() + AROUND);
+pub(super) fn put_publish(out: &mut Vec<u8>, names: &Names, channel: BusChannel<'_>, record: &[&[u8]]) {
+    let (kind, name) = channel.parts();
+    out.reserve(
+        record.iter().map(|piece| piece.len()).sum::<usize>() + names.prefix().len() + name.len() + COMMAND_OVERHEAD,
+    );
     put_length(out, b'*', 3);
-    put_word(out, &[b"PUBLISH"]);
-    put_word(out, &[names.prefix().as_bytes(), kind.as_bytes(), name.as_bytes()]);
-    put_word(out, record);
+    put_argument(out, &[b"PUBLISH"]);
+    put_argument(out, &[names.prefix().as_bytes(), kind.as_bytes(), name.as_bytes()]);
+    put_argument(out, record);
 }
 
 impl<'a> Outbox<'a> {
-    /// Creates an outbox whose records have at most `most` bytes.
-    pub(super) fn new(names: &'a Names, numbering: &'a Numbering, most: usize) -> Self {
+    /// Creates an outbox whose records have at most `max_record_bytes` bytes.
+    pub(super) fn new(names: &'a Names, numbering: &'a Numbering, max_record_bytes: usize) -> Self {
         Self {
             names,
             numbering,
-            most,
+            max_record_bytes,
             bodies: Vec::new(),
             drafts: SmallVec::new(),
             open: AHashMap::new(),
             head: Vec::new(),
-            parcel: Parcel::default(),
+            command_batch: CommandBatch::default(),
             too_large: Vec::new(),
         }
     }
 
     /// Adds the envelope with index `at`, to be published on `channel`.
-    pub(super) fn add(&mut self, at: usize, envelope: &'a Envelope, channel: Channel<'a>) {
+    pub(super) fn add(&mut self, at: usize, envelope: &'a Envelope, channel: BusChannel<'a>) {
         let body = self.write(envelope);
         if let Some(last) = self.last_of(channel).map(|last| &mut self.drafts[last])
-            && last.takes(envelope, body.len())
+            && last.fits(envelope, body.len())
         {
             last.bytes += body.len();
             last.bodies.push(body);
-            last.load.envelopes.push(at);
+            last.content.envelopes.push(at);
             return;
         }
         if !self.open.is_empty() {
             self.open.insert(channel, self.drafts.len());
         }
-        let load = Load { envelopes: SmallVec::from_buf([at]), user: None };
+        let content = CommandContent { envelopes: SmallVec::from_buf([at]), user: None };
         let bytes = body.len();
-        self.drafts.push(Draft { channel, target: &envelope.target, bodies: SmallVec::from_buf([body]), bytes, load });
+        self.drafts.push(Draft {
+            channel,
+            target: &envelope.target,
+            bodies: SmallVec::from_buf([body]),
+            bytes,
+            content,
+        });
     }
 
-    /// Adds copies of the envelope with index `at` for as many of `users` as fit the parcel. Returns the remaining
+    /// Adds copies of the envelope with index `at` for as many of `users` as fit the batch. Returns the remaining
     /// users.
     pub(super) fn add_copies<'u>(&mut self, at: usize, envelope: &Envelope, users: &'u [Uid]) -> &'u [Uid] {
         // Earlier drafts for these users must stay in front.
-        self.seal();
+        self.encode_drafts();
         let body = self.write(envelope);
         // Accepts all copies or none. The longest name gives the largest record.
         let longest = users.iter().max_by_key(|uid| uid.as_str().len());
-        let most = longest.map_or(0, |uid| self.write_head(u64::MAX, &Target::User(uid.clone()), 1) + body.len());
-        if most > self.most {
-            self.too_large.push((at, most));
+        let largest = longest.map_or(0, |uid| self.write_head(u64::MAX, &Target::User(uid.clone()), 1) + body.len());
+        if largest > self.max_record_bytes {
+            self.too_large.push((at, largest));
             self.bodies.clear();
             return &[];
         }
         let mut left = users;
         while let [uid, rest @ ..] = left
-            && !self.parcel.is_full()
+            && !self.command_batch.is_full()
         {
-            let load = Load { envelopes: SmallVec::from_buf([at]), user: Some(uid.clone()) };
-            self.put(Channel::User(uid), &Target::User(uid.clone()), std::slice::from_ref(&body), load);
+            let content = CommandContent { envelopes: SmallVec::from_buf([at]), user: Some(uid.clone()) };
+            self.put_record(BusChannel::User(uid), &Target::User(uid.clone()), std::slice::from_ref(&body), content);
             left = rest;
         }
         self.bodies.clear();
         left
     }
 
-    /// Returns a parcel once enough is added to fill it.
-    pub(super) fn full(&mut self) -> Option<Parcel> {
-        let is_full = self.parcel.is_full()
-            || self.parcel.commands.len() + self.bodies.len() >= PARCEL_BYTES
-            || self.parcel.loads.len() + self.drafts.len() >= PARCEL_COMMANDS;
-        if is_full { self.rest() } else { None }
+    /// Returns a batch of commands once enough is added to fill it.
+    pub(super) fn take_full(&mut self) -> Option<CommandBatch> {
+        let is_full = self.command_batch.is_full()
+            || self.command_batch.commands.len() + self.bodies.len() >= MAX_BATCH_BYTES
+            || self.command_batch.contents.len() + self.drafts.len() >= MAX_BATCH_COMMANDS;
+        if is_full { self.take_rest() } else { None }
     }
 
     /// Returns everything that is added and not sent.
-    pub(super) fn rest(&mut self) -> Option<Parcel> {
-        self.seal();
-        Some(std::mem::take(&mut self.parcel)).filter(|parcel| !parcel.loads.is_empty())
+    pub(super) fn take_rest(&mut self) -> Option<CommandBatch> {
+        self.encode_drafts();
+        Some(std::mem::take(&mut self.command_batch)).filter(|command_batch| !command_batch.contents.is_empty())
     }
 
     /// Encodes the body and returns its range.
     fn write(&mut self, envelope: &Envelope) -> Range<usize> {
         let start = self.bodies.len();
-        self.bodies.reserve(envelope.message.approximate_bytes() + AROUND);
+        self.bodies.reserve(envelope.message.approximate_bytes() + COMMAND_OVERHEAD);
         put_envelope(&mut self.bodies, envelope);
         start..self.bodies.len()
     }
@@ -170,7 +178,7 @@ impl<'a> Outbox<'a> {
 
     /// Returns the last draft for `channel`. Most batches have one envelope, so the table is built only for the second
     /// one.
-    fn last_of(&mut self, channel: Channel<'a>) -> Option<usize> {
+    fn last_of(&mut self, channel: BusChannel<'a>) -> Option<usize> {
         if self.open.is_empty() {
             self.open.extend(self.drafts.iter().enumerate().map(|(at, draft)| (draft.channel, at)));
         }
@@ -178,42 +186,48 @@ impl<'a> Outbox<'a> {
     }
 
     /// Converts the drafts to commands.
-    fn seal(&mut self) {
+    fn encode_drafts(&mut self) {
         self.open.clear();
-        self.parcel.commands.reserve(self.bodies.len() + AROUND * self.drafts.len());
-        for Draft { channel, target, bodies, load, .. } in std::mem::take(&mut self.drafts) {
-            self.put(channel, target, &bodies, load);
+        self.command_batch.commands.reserve(self.bodies.len() + COMMAND_OVERHEAD * self.drafts.len());
+        for Draft { channel, target, bodies, content, .. } in std::mem::take(&mut self.drafts) {
+            self.put_record(channel, target, &bodies, content);
         }
         self.bodies.clear();
     }
 
-    fn put(&mut self, channel: Channel<'_>, target: &Target, bodies: &[Range<usize>], load: Load) {
-        self.write_head(self.numbering.next(), target, load.envelopes.len());
+    fn put_record(
+        &mut self,
+        channel: BusChannel<'_>,
+        target: &Target,
+        bodies: &[Range<usize>],
+        content: CommandContent,
+    ) {
+        self.write_head(self.numbering.next(), target, content.envelopes.len());
         let record: SmallVec<[&[u8]; 2]> =
             std::iter::once(&self.head[..]).chain(bodies.iter().map(|body| &self.bodies[body.clone()])).collect();
         let bytes = record.iter().map(|piece| piece.len()).sum();
-        if bytes > self.most {
-            self.too_large.extend(load.envelopes.iter().map(|at| (*at, bytes)));
+        if bytes > self.max_record_bytes {
+            self.too_large.extend(content.envelopes.iter().map(|at| (*at, bytes)));
             return;
         }
-        put_publish(&mut self.parcel.commands, self.names, channel, &record);
-        self.parcel.loads.push(load);
+        put_publish(&mut self.command_batch.commands, self.names, channel, &record);
+        self.command_batch.contents.push(content);
     }
 }
 
 impl Draft<'_> {
     /// True if the record takes an envelope of this size. A record for a list of users takes only one.
-    fn takes(&self, envelope: &Envelope, bytes: usize) -> bool {
-        self.bytes + bytes <= PACK
-            && self.load.envelopes.len() < MAX_ENVELOPES
+    fn fits(&self, envelope: &Envelope, bytes: usize) -> bool {
+        self.bytes + bytes <= MAX_PACKED_BYTES
+            && self.content.envelopes.len() < MAX_ENVELOPES
             && !matches!(self.target, Target::EveryoneBut(_) | Target::Users(_))
             && *self.target == envelope.target
     }
 }
 
-impl Parcel {
+impl CommandBatch {
     fn is_full(&self) -> bool {
-        self.commands.len() >= PARCEL_BYTES || self.loads.len() >= PARCEL_COMMANDS
+        self.commands.len() >= MAX_BATCH_BYTES || self.contents.len() >= MAX_BATCH_COMMANDS
     }
 }
 
@@ -232,8 +246,8 @@ mod tests {
         name.parse().unwrap()
     }
 
-    fn loads(parcel: &Parcel) -> Vec<Vec<usize>> {
-        parcel.loads.iter().map(|load| load.envelopes.to_vec()).collect()
+    fn contents(command_batch: &CommandBatch) -> Vec<Vec<usize>> {
+        command_batch.contents.iter().map(|content| content.envelopes.to_vec()).collect()
     }
 
     #[test]
@@ -246,33 +260,33 @@ mod tests {
         let batch = targets.map(|target| envelope(target, "hi"));
         let mut outbox = Outbox::new(&names, &numbering, 1 << 20);
         for (at, envelope) in batch.iter().enumerate() {
-            outbox.add(at, envelope, Channel::User(if at == 1 { &b } else { &a }));
-            assert!(outbox.full().is_none());
+            outbox.add(at, envelope, BusChannel::User(if at == 1 { &b } else { &a }));
+            assert!(outbox.take_full().is_none());
         }
-        let parcel = outbox.rest().unwrap();
-        assert_eq!(loads(&parcel), [vec![0, 2], vec![1], vec![3], vec![4]]);
-        assert!(outbox.rest().is_none());
-        assert!(parcel.commands.starts_with(b"*3\r\n$7\r\nPUBLISH\r\n$7\r\nsky:u:a\r\n"));
+        let command_batch = outbox.take_rest().unwrap();
+        assert_eq!(contents(&command_batch), [vec![0, 2], vec![1], vec![3], vec![4]]);
+        assert!(outbox.take_rest().is_none());
+        assert!(command_batch.commands.starts_with(b"*3\r\n$7\r\nPUBLISH\r\n$7\r\nsky:u:a\r\n"));
     }
 
     #[test]
-    fn many_users_get_copies_of_one_body_in_parcels_of_bounded_size() {
+    fn many_users_get_copies_of_one_body_in_batches_of_bounded_size() {
         let (names, numbering) = (Names::new("sky"), Numbering::new(1));
         let (first, u7) = (envelope(Target::User(uid("u7")), "first"), uid("u7"));
         let mut outbox = Outbox::new(&names, &numbering, 1 << 20);
-        outbox.add(0, &first, Channel::User(&u7));
+        outbox.add(0, &first, BusChannel::User(&u7));
         let users: Vec<Uid> = (0..2_500).map(|n| uid(&format!("u{n}"))).collect();
         let many = envelope(Target::Users(users.clone().into()), "hi");
-        let (mut left, mut parcels) = (users.as_slice(), Vec::new());
+        let (mut left, mut batches) = (users.as_slice(), Vec::new());
         while !left.is_empty() {
             left = outbox.add_copies(1, &many, left);
-            parcels.extend(outbox.full());
+            batches.extend(outbox.take_full());
         }
-        parcels.extend(outbox.rest());
-        let sizes: Vec<usize> = parcels.iter().map(|parcel| parcel.loads.len()).collect();
+        batches.extend(outbox.take_rest());
+        let sizes: Vec<usize> = batches.iter().map(|command_batch| command_batch.contents.len()).collect();
         assert_eq!(sizes, [1_000, 1_000, 501]);
-        assert_eq!(parcels[0].loads[0], Load { envelopes: SmallVec::from_buf([0]), user: None });
-        assert_eq!(parcels[2].loads[500].user, Some(uid("u2499")));
+        assert_eq!(batches[0].contents[0], CommandContent { envelopes: SmallVec::from_buf([0]), user: None });
+        assert_eq!(batches[2].contents[500].user, Some(uid("u2499")));
     }
 
     #[test]
@@ -283,8 +297,8 @@ mod tests {
             envelope(Target::EveryoneBut(vec![uid("a")].into()), "hi"),
         ];
         let mut outbox = Outbox::new(&names, &numbering, 1_000);
-        batch.iter().enumerate().for_each(|(at, envelope)| outbox.add(at, envelope, Channel::Everyone));
-        assert_eq!(loads(&outbox.rest().unwrap()), [vec![1]]);
+        batch.iter().enumerate().for_each(|(at, envelope)| outbox.add(at, envelope, BusChannel::Everyone));
+        assert_eq!(contents(&outbox.take_rest().unwrap()), [vec![1]]);
         assert!(matches!(outbox.too_large[..], [(0, bytes)] if bytes > 1_000));
     }
 
@@ -297,6 +311,6 @@ mod tests {
         assert!(outbox.add_copies(0, &many, &users[..1]).is_empty() && outbox.too_large.is_empty());
         assert!(outbox.add_copies(1, &many, &users).is_empty());
         assert!(matches!(outbox.too_large[..], [(1, bytes)] if bytes > 900));
-        assert_eq!(loads(&outbox.rest().unwrap()), [vec![0]]);
+        assert_eq!(contents(&outbox.take_rest().unwrap()), [vec![0]]);
     }
 }

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::super::server::Tether;
+use super::super::server::ConnectionToken;
 use super::super::wire::{Frame, Incoming, Outgoing, Wire, WireError, put_command};
 use super::health::Health;
 use super::reconnect::Serve;
@@ -24,7 +24,7 @@ const QUEUE: usize = 256;
 /// Maximum bytes in flight. Further jobs stay in the queue.
 const IN_FLIGHT: usize = 8 << 20;
 /// Time limit of a due answer, after which the connection is dropped. If no answer is due, the server is sent a PING.
-const SILENCE: Duration = Duration::from_millis(1_500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Answer of the server to one PUBLISH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) struct Job {
     count: usize,
     answers: Answers,
     /// `None` if no caller waits. Such a job is not sent again.
-    told: Option<oneshot::Sender<Answers>>,
+    reply: Option<oneshot::Sender<Answers>>,
 }
 
 /// Answers to the commands of one job, in order.
@@ -61,27 +61,27 @@ pub(super) struct Writer {
     health: Arc<Health>,
     queue: mpsc::Receiver<Job>,
     closing: watch::Receiver<bool>,
-    flight: VecDeque<Job>,
+    unanswered: VecDeque<Job>,
     in_flight: usize,
-    heard: Instant,
+    last_received: Instant,
     writes: Counter,
 }
 
 impl Job {
     /// Creates a job of `count` commands, with a receiver for its answers.
     pub(super) fn new(commands: Vec<u8>, count: usize) -> (Self, oneshot::Receiver<Answers>) {
-        let (told, answers) = oneshot::channel();
-        (Self { commands, count, answers: Answers::with_capacity(count), told: Some(told) }, answers)
+        let (reply, answers) = oneshot::channel();
+        (Self { commands, count, answers: Answers::with_capacity(count), reply: Some(reply) }, answers)
     }
 
     /// Creates a job of `count` commands without a receiver for the answers.
-    pub(super) fn unasked(commands: Vec<u8>, count: usize) -> Self {
-        Self { commands, count, answers: Answers::with_capacity(count), told: None }
+    pub(super) fn without_reply(commands: Vec<u8>, count: usize) -> Self {
+        Self { commands, count, answers: Answers::with_capacity(count), reply: None }
     }
 
     /// True if the caller has stopped waiting and has reported the publish as failed.
-    fn is_given_up(&self) -> bool {
-        self.told.as_ref().is_some_and(oneshot::Sender::is_closed)
+    fn is_abandoned(&self) -> bool {
+        self.reply.as_ref().is_some_and(oneshot::Sender::is_closed)
     }
 }
 
@@ -93,9 +93,9 @@ impl Publisher {
             health,
             queue: jobs,
             closing,
-            flight: VecDeque::new(),
+            unanswered: VecDeque::new(),
             in_flight: 0,
-            heard: Instant::now(),
+            last_received: Instant::now(),
             writes: counter!(names::BUS_WRITES, "engine" => "redis"),
         };
         (Self { queue }, writer)
@@ -121,17 +121,17 @@ impl Serve for Writer {
     /// So a single publish leaves at once, and many concurrent publishes share the writes and reads of this node, the
     /// server and the receiving nodes. A job waits for one additional round trip at most.
     async fn serve(&mut self, wire: Wire) -> Result<(), WireError> {
-        self.health.is_back();
-        let Wire { mut incoming, mut outgoing, mut tether } = wire;
-        self.heard = Instant::now();
-        self.write_again(&mut outgoing);
+        self.health.mark_connected();
+        let Wire { mut incoming, mut outgoing, mut token } = wire;
+        self.last_received = Instant::now();
+        self.resend_unanswered(&mut outgoing);
         let mut closing = self.closing.clone();
         let mut is_closing = *closing.borrow_and_update();
         let mut closed = pin!(closing.changed());
-        let mut silent = pin!(sleep_until(self.heard + SILENCE));
+        let mut silence = pin!(sleep_until(self.last_received + ANSWER_TIMEOUT));
         loop {
-            self.answer(&mut incoming, &tether)?;
-            if self.flight.is_empty() && is_closing && self.queue.is_empty() {
+            self.read_answers(&mut incoming, &token)?;
+            if self.unanswered.is_empty() && is_closing && self.queue.is_empty() {
                 self.queue.close();
                 return Ok(());
             }
@@ -139,21 +139,21 @@ impl Serve for Writer {
                 biased;
                 read = incoming.read() => {
                     read?;
-                    self.heard = Instant::now();
+                    self.last_received = Instant::now();
                 }
-                () = tether.ended() => return Err(WireError::Ended),
-                job = self.queue.recv(), if self.flight.is_empty() => self.take(job, &mut outgoing),
-                written = outgoing.write(), if outgoing.waits() => {
+                () = token.ended() => return Err(WireError::Ended),
+                job = self.queue.recv(), if self.unanswered.is_empty() => self.write_jobs(job, &mut outgoing),
+                written = outgoing.write(), if outgoing.has_pending() => {
                     written?;
                     self.writes.increment(1);
                 }
                 _ = &mut closed, if !is_closing => is_closing = true,
                 // Reset only when it fires, so that received answers need no access to the timer.
-                () = &mut silent => {
-                    if self.heard.elapsed() >= SILENCE {
-                        self.is_quiet(&mut outgoing)?;
+                () = &mut silence => {
+                    if self.last_received.elapsed() >= ANSWER_TIMEOUT {
+                        self.on_silence(&mut outgoing)?;
                     }
-                    silent.as_mut().reset(self.heard + SILENCE);
+                    silence.as_mut().reset(self.last_received + ANSWER_TIMEOUT);
                 }
             }
         }
@@ -161,39 +161,39 @@ impl Serve for Writer {
 }
 
 impl Writer {
-    fn take(&mut self, job: Option<Job>, outgoing: &mut Outgoing) {
+    fn write_jobs(&mut self, job: Option<Job>, outgoing: &mut Outgoing) {
         // The server's time limit starts with the request.
-        self.heard = Instant::now();
+        self.last_received = Instant::now();
         let mut next = job;
         while let Some(job) = next {
-            if !job.is_given_up() {
+            if !job.is_abandoned() {
                 outgoing.put(&job.commands);
                 self.in_flight += job.commands.len();
-                self.flight.push_back(job);
+                self.unanswered.push_back(job);
             }
             next = if self.in_flight < IN_FLIGHT { self.queue.try_recv().ok() } else { None };
         }
     }
 
     /// Sends the unanswered jobs of the last connection again, except those without a waiting caller.
-    fn write_again(&mut self, outgoing: &mut Outgoing) {
-        self.flight.retain(|job| job.told.is_some() && !job.is_given_up());
-        for job in &mut self.flight {
+    fn resend_unanswered(&mut self, outgoing: &mut Outgoing) {
+        self.unanswered.retain(|job| job.reply.is_some() && !job.is_abandoned());
+        for job in &mut self.unanswered {
             job.answers.clear();
             outgoing.put(&job.commands);
         }
-        self.in_flight = self.flight.iter().map(|job| job.commands.len()).sum();
+        self.in_flight = self.unanswered.iter().map(|job| job.commands.len()).sum();
     }
 
-    fn answer(&mut self, incoming: &mut Incoming, tether: &Tether) -> Result<(), WireError> {
+    fn read_answers(&mut self, incoming: &mut Incoming, token: &ConnectionToken) -> Result<(), WireError> {
         while let Some(frame) = incoming.next()? {
             // The job stays in flight and is sent again on the next connection.
             if let Frame::Error(why) = &frame
-                && tether.judge(why)
+                && token.end_all_if_fatal(why)
             {
                 return Err(WireError::Refused(why.clone()));
             }
-            let Some(job) = self.flight.front_mut() else {
+            let Some(job) = self.unanswered.front_mut() else {
                 return Err(WireError::Malformed("an answer without a command".to_owned()));
             };
             job.answers.push(match frame {
@@ -205,24 +205,24 @@ impl Writer {
                 _ => Answer::Reached(0),
             });
             if job.answers.len() == job.count
-                && let Some(job) = self.flight.pop_front()
+                && let Some(job) = self.unanswered.pop_front()
             {
                 self.in_flight -= job.commands.len();
                 // The caller may have stopped waiting.
-                job.told.map(|told| told.send(job.answers));
+                job.reply.map(|reply| reply.send(job.answers));
             }
         }
         Ok(())
     }
 
     /// Handles silence of the server: a fault if an answer is due, otherwise a reason for a PING.
-    fn is_quiet(&mut self, outgoing: &mut Outgoing) -> Result<(), WireError> {
-        if !self.flight.is_empty() {
-            return Err(WireError::Silent(SILENCE));
+    fn on_silence(&mut self, outgoing: &mut Outgoing) -> Result<(), WireError> {
+        if !self.unanswered.is_empty() {
+            return Err(WireError::TimedOut(ANSWER_TIMEOUT));
         }
         let mut ping = Vec::new();
         put_command(&mut ping, &[b"PING"]);
-        self.take(Some(Job::unasked(ping, 1)), outgoing);
+        self.write_jobs(Some(Job::without_reply(ping, 1)), outgoing);
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::message::Receipt;
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     sums: Mutex<AHashMap<u64, Sum>>,
-    came: Notify,
+    changed: Notify,
 }
 
 /// Receipts of one envelope so far.
@@ -34,7 +34,7 @@ impl Waiters {
     }
 
     /// Adds received receipts.
-    pub(super) fn note(&self, list: Vec<EnvelopeReceipt>) {
+    pub(super) fn add(&self, list: Vec<EnvelopeReceipt>) {
         let mut sums = self.sums.lock();
         for EnvelopeReceipt { id, receipt } in list {
             // The receipt is late, or was requested by an earlier run of this node.
@@ -45,17 +45,17 @@ impl Waiters {
             receipt.offline.into_iter().for_each(|uid| *sum.offline.entry(uid).or_default() += 1);
         }
         drop(sums);
-        self.came.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// Waits until `receipts` receipts of the envelope have arrived.
-    pub(super) async fn all(&self, id: u64, receipts: u32) {
+    pub(super) async fn wait_for(&self, id: u64, receipts: u32) {
         loop {
-            let came = self.came.notified();
+            let changed = self.changed.notified();
             if self.sums.lock().get(&id).is_none_or(|sum| sum.receipts >= receipts) {
                 return;
             }
-            came.await;
+            changed.await;
         }
     }
 
@@ -63,8 +63,8 @@ impl Waiters {
     /// named user. A user is offline if all of them report it.
     pub(super) fn take(&self, id: u64, nodes: &[(Uid, u32)]) -> Receipt {
         let sum = self.sums.lock().remove(&id).unwrap_or_default();
-        let said = |uid: &Uid| sum.offline.get(uid).copied().unwrap_or(0);
-        let offline = nodes.iter().filter(|(uid, nodes)| said(uid) >= *nodes).map(|(uid, _)| uid.clone()).collect();
+        let reports = |uid: &Uid| sum.offline.get(uid).copied().unwrap_or(0);
+        let offline = nodes.iter().filter(|(uid, nodes)| reports(uid) >= *nodes).map(|(uid, _)| uid.clone()).collect();
         Receipt { delivered: sum.delivered, full: sum.full, offline }
     }
 }
@@ -82,13 +82,13 @@ mod tests {
     async fn receipts_add_up_and_offline_is_what_all_say() {
         let waiters = Waiters::default();
         waiters.expect(7);
-        waiters.note(vec![delivered(7, 1, &["a"]), delivered(8, 9, &[])]);
-        waiters.note(vec![delivered(7, 2, &["a", "b"])]);
-        waiters.all(7, 2).await;
+        waiters.add(vec![delivered(7, 1, &["a"]), delivered(8, 9, &[])]);
+        waiters.add(vec![delivered(7, 2, &["a", "b"])]);
+        waiters.wait_for(7, 2).await;
         let [a, b, c, d]: [Uid; 4] = ["a", "b", "c", "d"].map(|uid| uid.parse().unwrap());
         let receipt = waiters.take(7, &[(a.clone(), 2), (b, 2), (c.clone(), 0), (d, 1)]);
         assert_eq!(receipt, Receipt { delivered: 3, full: 2, offline: vec![a, c] });
-        waiters.all(7, 99).await;
+        waiters.wait_for(7, 99).await;
         assert_eq!(waiters.take(7, &[]), Receipt::default(), "each is told once");
     }
 }

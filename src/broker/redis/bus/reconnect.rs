@@ -55,11 +55,11 @@ impl Reconnect {
                     backoff.reset();
                     match serve.serve(wire).await {
                         Ok(()) => return,
-                        Err(broke) => self.health.is_away(broke.to_string()),
+                        Err(error) => self.health.mark_failed(error.to_string()),
                     }
                     self.lost.increment(1);
                 }
-                Err(unavailable) => self.health.is_away(unavailable.why),
+                Err(unavailable) => self.health.mark_failed(unavailable.why),
             }
             if *self.closing.borrow() {
                 return;

@@ -25,7 +25,7 @@ pub(super) struct Subscriptions {
 struct Inner {
     wanted: AHashMap<Subscription, Wanted>,
     /// Subscriptions to subscribe, in order.
-    asked: VecDeque<Subscription>,
+    queued: VecDeque<Subscription>,
     /// Subscriptions to unsubscribe, each with its time, in order.
     lingering: VecDeque<(Instant, Subscription)>,
 }
@@ -43,28 +43,28 @@ impl Subscriptions {
         Self { linger, inner: Mutex::default(), changed: Notify::new() }
     }
 
-    /// Subscribes to `stream` and returns a watch for its confirmation.
-    pub(super) fn want(&self, stream: Subscription) -> watch::Receiver<bool> {
+    /// Adds the subscription and returns a watch for its confirmation.
+    pub(super) fn subscribe(&self, subscription: Subscription) -> watch::Receiver<bool> {
         let mut inner = self.inner.lock();
-        if let Some(wanted) = inner.wanted.get_mut(&stream) {
+        if let Some(wanted) = inner.wanted.get_mut(&subscription) {
             wanted.until = None;
             return wanted.confirmed.subscribe();
         }
         let (confirmed, watcher) = watch::channel(false);
-        inner.wanted.insert(stream.clone(), Wanted { confirmed, until: None });
-        inner.asked.push_back(stream);
+        inner.wanted.insert(subscription.clone(), Wanted { confirmed, until: None });
+        inner.queued.push_back(subscription);
         drop(inner);
         self.changed.notify_one();
         watcher
     }
 
-    /// Unsubscribes from `stream` after the linger time.
-    pub(super) fn leave(&self, stream: &Subscription) {
+    /// Removes the subscription after the linger time.
+    pub(super) fn unsubscribe(&self, subscription: &Subscription) {
         let until = Instant::now() + self.linger;
         let mut inner = self.inner.lock();
-        let Some(wanted) = inner.wanted.get_mut(stream) else { return };
+        let Some(wanted) = inner.wanted.get_mut(subscription) else { return };
         wanted.until = Some(until);
-        inner.lingering.push_back((until, stream.clone()));
+        inner.lingering.push_back((until, subscription.clone()));
         let is_first = inner.lingering.len() == 1;
         drop(inner);
         if is_first {
@@ -73,50 +73,50 @@ impl Subscriptions {
     }
 
     /// Takes up to `most` streams to subscribe.
-    pub(super) fn take_asked(&self, most: usize) -> Vec<Subscription> {
+    pub(super) fn take_new(&self, most: usize) -> Vec<Subscription> {
         let mut inner = self.inner.lock();
-        let count = inner.asked.len().min(most);
-        let asked: Vec<Subscription> = inner.asked.drain(..count).collect();
+        let count = inner.queued.len().min(most);
+        let queued: Vec<Subscription> = inner.queued.drain(..count).collect();
         // Skips streams that were unsubscribed before they were asked for.
-        asked.into_iter().filter(|stream| inner.wanted.contains_key(stream)).collect()
+        queued.into_iter().filter(|subscription| inner.wanted.contains_key(subscription)).collect()
     }
 
     /// Takes up to `most` streams whose linger time is over. Also returns the time of the next one.
-    pub(super) fn take_left(&self, most: usize) -> (Vec<Subscription>, Option<Instant>) {
+    pub(super) fn take_expired(&self, most: usize) -> (Vec<Subscription>, Option<Instant>) {
         let now = Instant::now();
-        let mut left = Vec::new();
+        let mut expired = Vec::new();
         let mut inner = self.inner.lock();
         while let Some((until, _)) = inner.lingering.front() {
-            if *until > now || left.len() == most {
+            if *until > now || expired.len() == most {
                 break;
             }
-            let Some((until, stream)) = inner.lingering.pop_front() else { break };
+            let Some((until, subscription)) = inner.lingering.pop_front() else { break };
             // Skips a stream that was subscribed again meanwhile, or unsubscribed once more.
-            if inner.wanted.get(&stream).is_some_and(|wanted| wanted.until == Some(until)) {
-                inner.wanted.remove(&stream);
-                left.push(stream);
+            if inner.wanted.get(&subscription).is_some_and(|wanted| wanted.until == Some(until)) {
+                inner.wanted.remove(&subscription);
+                expired.push(subscription);
             }
         }
-        (left, inner.lingering.front().map(|(until, _)| *until))
+        (expired, inner.lingering.front().map(|(until, _)| *until))
     }
 
-    /// Marks `stream` as confirmed by Redis.
-    pub(super) fn confirm(&self, stream: &Subscription) {
-        if let Some(wanted) = self.inner.lock().wanted.get(stream) {
+    /// Marks the subscription as confirmed by Redis.
+    pub(super) fn confirm(&self, subscription: &Subscription) {
+        if let Some(wanted) = self.inner.lock().wanted.get(subscription) {
             wanted.confirmed.send_replace(true);
         }
     }
 
     /// Resets all confirmations for a new connection and queues every stream again. Returns their number.
-    pub(super) fn ask_all_again(&self) -> usize {
+    pub(super) fn requeue_all(&self) -> usize {
         let mut inner = self.inner.lock();
-        let Inner { wanted, asked, .. } = &mut *inner;
-        asked.clear();
-        for (stream, wanted) in wanted.iter() {
+        let Inner { wanted, queued, .. } = &mut *inner;
+        queued.clear();
+        for (subscription, wanted) in wanted.iter() {
             wanted.confirmed.send_replace(false);
-            asked.push_back(stream.clone());
+            queued.push_back(subscription.clone());
         }
-        asked.len()
+        queued.len()
     }
 }
 
@@ -130,39 +130,39 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_is_asked_for_once_and_let_go_after_its_time() {
-        let streams = Subscriptions::new(Duration::from_secs(5));
-        let (first, second) = (streams.want(user("a")), streams.want(user("a")));
-        assert_eq!(streams.take_asked(10), [user("a")]);
-        assert!(streams.take_asked(10).is_empty());
-        streams.confirm(&user("a"));
+        let subscriptions = Subscriptions::new(Duration::from_secs(5));
+        let (first, second) = (subscriptions.subscribe(user("a")), subscriptions.subscribe(user("a")));
+        assert_eq!(subscriptions.take_new(10), [user("a")]);
+        assert!(subscriptions.take_new(10).is_empty());
+        subscriptions.confirm(&user("a"));
         assert!(*first.borrow() && *second.borrow());
 
-        streams.leave(&user("a"));
-        let (left, next) = streams.take_left(10);
-        assert!(left.is_empty());
+        subscriptions.unsubscribe(&user("a"));
+        let (expired, next) = subscriptions.take_expired(10);
+        assert!(expired.is_empty());
         assert_eq!(next.unwrap() - Instant::now(), Duration::from_secs(5));
-        assert!(*streams.want(user("a")).borrow(), "wanted again while it lingers");
+        assert!(*subscriptions.subscribe(user("a")).borrow(), "wanted again while it lingers");
         tokio::time::advance(Duration::from_secs(6)).await;
-        assert!(streams.take_left(10).0.is_empty());
+        assert!(subscriptions.take_expired(10).0.is_empty());
 
-        streams.leave(&user("a"));
+        subscriptions.unsubscribe(&user("a"));
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(streams.take_left(10), (vec![user("a")], None));
-        assert!(!*streams.want(user("a")).borrow());
-        assert_eq!(streams.take_asked(10), [user("a")], "a new subscription");
+        assert_eq!(subscriptions.take_expired(10), (vec![user("a")], None));
+        assert!(!*subscriptions.subscribe(user("a")).borrow());
+        assert_eq!(subscriptions.take_new(10), [user("a")], "a new subscription");
     }
 
     #[tokio::test]
     async fn after_a_break_all_of_it_is_asked_for_again() {
-        let streams = Subscriptions::new(Duration::ZERO);
-        let watcher = streams.want(user("a"));
-        let _other = streams.want(user("b"));
-        streams.take_asked(10);
-        streams.confirm(&user("a"));
-        assert_eq!(streams.ask_all_again(), 2);
+        let subscriptions = Subscriptions::new(Duration::ZERO);
+        let watcher = subscriptions.subscribe(user("a"));
+        let _other = subscriptions.subscribe(user("b"));
+        subscriptions.take_new(10);
+        subscriptions.confirm(&user("a"));
+        assert_eq!(subscriptions.requeue_all(), 2);
         assert!(!*watcher.borrow());
-        assert_eq!((streams.take_asked(1).len(), streams.take_asked(9).len()), (1, 1));
-        streams.leave(&user("b"));
-        assert_eq!(streams.take_left(10).0, [user("b")], "no time to linger");
+        assert_eq!((subscriptions.take_new(1).len(), subscriptions.take_new(9).len()), (1, 1));
+        subscriptions.unsubscribe(&user("b"));
+        assert_eq!(subscriptions.take_expired(10).0, [user("b")], "no time to linger");
     }
 }

@@ -33,8 +33,8 @@ use crate::vital::Vitals;
 use keeper::Keeper;
 
 /// Maximum number and bytes of waiting messages. At either limit the node unsubscribes.
-const MOST_MESSAGES: usize = 4_096;
-const MOST_BYTES: usize = 32 << 20;
+const MAX_MESSAGES: usize = 4_096;
+const MAX_BYTES: usize = 32 << 20;
 /// Maximum number of records per take.
 const BATCH: usize = 256;
 
@@ -51,23 +51,23 @@ pub struct ChannelSettings {
 }
 
 /// Source that reads one channel on this node.
-pub struct Channel {
-    heard: mpsc::Receiver<Heard>,
+pub struct ChannelSource {
+    events: mpsc::Receiver<KeeperEvent>,
     /// Messages that arrived and were not returned yet.
-    pending: VecDeque<Heard>,
-    asks: mpsc::Sender<Ask>,
+    pending: VecDeque<KeeperEvent>,
+    requests: mpsc::Sender<KeeperRequest>,
     shared: Arc<Shared>,
     keeper: Option<JoinHandle<()>>,
     topic: Arc<str>,
     /// Unique per process run. A record that is published again because the bus did not answer keeps its identity.
     partition: Arc<str>,
-    given: u64,
+    last_offset: u64,
     /// Lease term in which the last returned records arrived.
     term: u64,
     dead: DeadLetters,
     backoff: Backoff,
     /// True if the next request to the keeper must wait first.
-    is_away: bool,
+    must_wait: bool,
     /// Name of the intake in metrics.
     label: String,
     lost: Counter,
@@ -76,76 +76,82 @@ pub struct Channel {
 
 /// Message from the keeper.
 #[derive(Debug)]
-enum Heard {
+enum KeeperEvent {
     Message { payload: Bytes, term: u64 },
-    Away(Unavailable),
-    There,
+    Unavailable(Unavailable),
+    Available,
 }
 
 /// Request to the keeper.
-enum Ask {
+enum KeeperRequest {
     /// Confirm the lease.
-    Sure(oneshot::Sender<Result<(), Unavailable>>),
+    ConfirmLease(oneshot::Sender<Result<(), Unavailable>>),
     /// Unsubscribe, and return the messages that arrived and were not forwarded.
-    Leave(oneshot::Sender<Vec<Heard>>),
+    Unsubscribe(oneshot::Sender<Vec<KeeperEvent>>),
     /// Release the lease and end.
-    End,
+    Stop,
 }
 
 /// State shared by the source and the keeper.
 #[derive(Default)]
 struct Shared {
-    tenure: Mutex<Tenure>,
+    channel_lease: Mutex<ChannelLease>,
     bytes: AtomicUsize,
     /// Notified when there is space again.
-    room: Notify,
+    space: Notify,
     /// Reason why the current records wait.
     delay: Mutex<Option<Delay>>,
 }
 
 /// Lease of this node.
 #[derive(Debug, Clone, Copy, Default)]
-struct Tenure {
+struct ChannelLease {
     /// This node holds the lease at least until then.
-    sure_until: Option<Instant>,
+    held_until: Option<Instant>,
     /// Number of times that another node may have held the lease. Another node may also have read messages of earlier
     /// terms.
     term: u64,
 }
 
-impl Tenure {
-    fn is_sure(self) -> bool {
-        self.sure_until.is_some_and(|until| Instant::now() < until)
+impl ChannelLease {
+    fn is_held(self) -> bool {
+        self.held_until.is_some_and(|until| Instant::now() < until)
     }
 }
 
-impl Channel {
+impl ChannelSource {
     /// Reads a channel of the server. Nodes with the same prefix take turns.
     #[must_use]
     pub fn start(client: Arc<Client>, settings: &ChannelSettings, vitals: &Vitals) -> Self {
         let ChannelSettings { topic, prefix, node, label } = settings;
-        let (tells, heard) = mpsc::channel(MOST_MESSAGES);
-        let (asks, asked) = mpsc::channel(1);
+        let (event_sender, events) = mpsc::channel(MAX_MESSAGES);
+        let (requests, incoming_requests) = mpsc::channel(1);
         let shared = Arc::<Shared>::default();
         let dead = DeadLetters::new(Arc::clone(&client), topic, node, label);
-        let life = RandomState::new().hash_one(std::process::id());
+        let run_id = RandomState::new().hash_one(std::process::id());
         let name = format!("{prefix}:intake:{topic}");
         let lost = counter!(names::INTAKE_LOST, "intake" => label.clone(), "reason" => "lease");
-        let keeper =
-            Keeper::new(client, topic, (&name, node), tells, asked, (Arc::clone(&shared), label, lost.clone()));
+        let keeper = Keeper::new(
+            client,
+            topic,
+            (&name, node),
+            event_sender,
+            incoming_requests,
+            (Arc::clone(&shared), label, lost.clone()),
+        );
         Self {
-            heard,
+            events,
             pending: VecDeque::new(),
-            asks,
+            requests,
             shared,
             keeper: Some(tokio::spawn(vitals.run(format!("intake lease {topic}"), keeper.run()))),
             topic: topic.as_str().into(),
-            partition: format!("{topic} {life:016x}").into(),
-            given: 0,
+            partition: format!("{topic} {run_id:016x}").into(),
+            last_offset: 0,
             term: 0,
             dead,
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
-            is_away: false,
+            must_wait: false,
             label: label.clone(),
             lost,
             doubtful: counter!(names::INTAKE_DOUBTFUL, "intake" => label.clone()),
@@ -155,25 +161,25 @@ impl Channel {
     async fn next(&mut self) -> Result<Vec<Record>, Unavailable> {
         loop {
             if self.pending.is_empty() {
-                let mut news = Vec::new();
-                if self.heard.recv_many(&mut news, BATCH).await == 0 {
+                let mut received = Vec::new();
+                if self.events.recv_many(&mut received, BATCH).await == 0 {
                     return std::future::pending().await;
                 }
-                self.pending.extend(news);
+                self.pending.extend(received);
             }
             match self.pending.front() {
-                Some(Heard::Message { .. }) => {
-                    self.make_sure().await?;
+                Some(KeeperEvent::Message { .. }) => {
+                    self.confirm_lease().await?;
                     let records = self.messages();
                     if !records.is_empty() {
                         return Ok(records);
                     }
                 }
-                Some(Heard::There) => {
+                Some(KeeperEvent::Available) => {
                     self.pending.pop_front();
                     return Ok(Vec::new());
                 }
-                Some(Heard::Away(why)) => {
+                Some(KeeperEvent::Unavailable(why)) => {
                     let why = why.clone();
                     self.pending.pop_front();
                     return Err(why);
@@ -184,19 +190,19 @@ impl Channel {
     }
 
     /// Confirms with the keeper which node holds the lease. Returns at once while this node is sure of it.
-    async fn make_sure(&mut self) -> Result<(), Unavailable> {
-        if self.shared.tenure.lock().is_sure() {
+    async fn confirm_lease(&mut self) -> Result<(), Unavailable> {
+        if self.shared.channel_lease.lock().is_held() {
             return Ok(());
         }
-        if self.is_away {
+        if self.must_wait {
             sleep(self.backoff.wait()).await;
         }
-        self.is_away = true;
+        self.must_wait = true;
         let (answer, answered) = oneshot::channel();
-        let _ = self.asks.send(Ask::Sure(answer)).await;
+        let _ = self.requests.send(KeeperRequest::ConfirmLease(answer)).await;
         // The keeper has ended, and its lease with it.
         answered.await.unwrap_or(Ok(()))?;
-        self.is_away = false;
+        self.must_wait = false;
         self.backoff.reset();
         Ok(())
     }
@@ -204,14 +210,15 @@ impl Channel {
     /// Returns the first messages as records. Messages of an earlier term are lost, because another node may have read
     /// them.
     fn messages(&mut self) -> Vec<Record> {
-        let current = self.shared.tenure.lock().term;
+        let current = self.shared.channel_lease.lock().term;
         self.term = current;
         let (mut records, mut lost, mut bytes) = (Vec::new(), 0, 0);
-        while let Some(Heard::Message { payload, term }) = self.pending.front() {
+        while let Some(KeeperEvent::Message { payload, term }) = self.pending.front() {
             bytes += payload.len();
             if *term == current {
-                self.given += 1;
-                let position = RecordPosition { partition: Arc::clone(&self.partition), offset: Some(self.given) };
+                self.last_offset += 1;
+                let position =
+                    RecordPosition { partition: Arc::clone(&self.partition), offset: Some(self.last_offset) };
                 records.push(Record { payload: payload.clone(), position, tries: 0 });
             } else {
                 lost += 1;
@@ -219,46 +226,46 @@ impl Channel {
             self.pending.pop_front();
         }
         self.shared.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.shared.room.notify_one();
-        self.lose(lost);
+        self.shared.space.notify_one();
+        self.count_lost(lost);
         records
     }
 
     /// True if no other node can have held the lease since the current records were returned.
-    async fn is_mine(&mut self, records: u64, tried: bool) -> Result<bool, Unavailable> {
-        self.make_sure().await?;
-        let is_mine = self.shared.tenure.lock().term == self.term;
-        if !is_mine {
-            self.lose(records);
+    async fn still_holds(&mut self, records: u64, tried: bool) -> Result<bool, Unavailable> {
+        self.confirm_lease().await?;
+        let still_holds = self.shared.channel_lease.lock().term == self.term;
+        if !still_holds {
+            self.count_lost(records);
             self.doubtful.increment(if tried { records } else { 0 });
         }
-        Ok(is_mine)
+        Ok(still_holds)
     }
 
-    fn lose(&self, lost: u64) {
+    fn count_lost(&self, lost: u64) {
         if lost > 0 {
             self.lost.increment(lost);
             tracing::warn!(channel = &*self.topic, lost, "lease lost; messages received before are dropped");
         }
     }
 
-    async fn leave(&mut self) -> Vec<Record> {
+    async fn unsubscribe(&mut self) -> Vec<Record> {
         let (answer, answered) = oneshot::channel();
-        let _ = self.asks.send(Ask::Leave(answer)).await;
-        let last = answered.await.unwrap_or_default();
-        while let Ok(heard) = self.heard.try_recv() {
-            self.pending.push_back(heard);
+        let _ = self.requests.send(KeeperRequest::Unsubscribe(answer)).await;
+        let rest = answered.await.unwrap_or_default();
+        while let Ok(event) = self.events.try_recv() {
+            self.pending.push_back(event);
         }
-        self.pending.extend(last);
-        self.pending.retain(|heard| matches!(heard, Heard::Message { .. }));
-        if let (false, Err(error)) = (self.pending.is_empty(), self.make_sure().await) {
+        self.pending.extend(rest);
+        self.pending.retain(|event| matches!(event, KeeperEvent::Message { .. }));
+        if let (false, Err(error)) = (self.pending.is_empty(), self.confirm_lease().await) {
             tracing::warn!(%error, "drain cannot confirm the lease");
         }
         self.messages()
     }
 }
 
-impl Source for Channel {
+impl Source for ChannelSource {
     fn take(&mut self) -> BoxFuture<'_, Result<Vec<Record>, Unavailable>> {
         self.next().boxed()
     }
@@ -268,11 +275,11 @@ impl Source for Channel {
         positions: &'a [RecordPosition],
         tried: bool,
     ) -> BoxFuture<'a, Result<bool, Unavailable>> {
-        self.is_mine(positions.len() as u64, tried).boxed()
+        self.still_holds(positions.len() as u64, tried).boxed()
     }
 
     fn complete<'a>(&'a mut self, positions: &'a [RecordPosition]) -> BoxFuture<'a, Result<(), Unavailable>> {
-        if !self.shared.tenure.lock().is_sure() {
+        if !self.shared.channel_lease.lock().is_held() {
             self.doubtful.increment(positions.len() as u64);
         }
         std::future::ready(Ok(())).boxed()
@@ -300,12 +307,12 @@ impl Source for Channel {
     }
 
     fn stop(&mut self) -> BoxFuture<'_, Vec<Record>> {
-        self.leave().boxed()
+        self.unsubscribe().boxed()
     }
 
     fn close(&mut self) -> BoxFuture<'_, ()> {
         async {
-            let _ = self.asks.send(Ask::End).await;
+            let _ = self.requests.send(KeeperRequest::Stop).await;
             if let Some(keeper) = self.keeper.take() {
                 let _ = keeper.await;
             }

@@ -18,7 +18,7 @@ const MOST: u32 = 10_000;
 const MAX_BYTES: usize = 1 << 20;
 
 /// Minimum interval between log lines about removed dead letters.
-const TELL: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Writer of the dead letters of one topic.
 pub(super) struct DeadLetters {
@@ -27,7 +27,7 @@ pub(super) struct DeadLetters {
     stream: String,
     node: String,
     removed: Counter,
-    told: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
 impl DeadLetters {
@@ -35,12 +35,12 @@ impl DeadLetters {
     pub(super) fn new(client: Arc<Client>, topic: &str, node: &str, label: &str) -> Self {
         let removed = counter!(names::INTAKE_DEAD_REMOVED, "intake" => label.to_owned());
         let (stream, node) = (format!("{topic}:dead"), node.to_owned());
-        Self { client, topic: topic.to_owned(), stream, node, removed, told: None }
+        Self { client, topic: topic.to_owned(), stream, node, removed, logged_at: None }
     }
 
     /// Appends a record with the fields `data` (unchanged payload), `reason`, `origin` (topic, and the id if there is
     /// one), `topic`, `node` (this node) and `tries`. Adds `bytes` if the payload was cut, and one `field:NAME` for
-    /// each field `beside` the envelope.
+    /// each of `extra_fields`, the fields beside the envelope.
     ///
     /// # Errors
     /// [`Unavailable`]: the dead letter was not written, or the result is unknown.
@@ -49,7 +49,7 @@ impl DeadLetters {
         record: &Record,
         origin: &str,
         reason: &str,
-        beside: &[(Vec<u8>, Vec<u8>)],
+        extra_fields: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<(), Unavailable> {
         let data = &record.payload[..record.payload.len().min(MAX_BYTES)];
         let mut pipeline = Pipeline::new();
@@ -59,22 +59,22 @@ impl DeadLetters {
         if data.len() < record.payload.len() {
             add.arg("bytes").arg(record.payload.len());
         }
-        for (name, value) in beside {
+        for (name, value) in extra_fields {
             add.arg([b"field:", &name[..]].concat()).arg(&value[..value.len().min(MAX_BYTES)]);
         }
         pipeline.cmd("XTRIM").arg(&self.stream).arg("MAXLEN").arg("~").arg(MOST);
         let (_, removed) = self.client.run::<(String, u64)>(&pipeline).await?;
-        self.tell_removed(removed);
+        self.report_removed(removed);
         Ok(())
     }
 
-    fn tell_removed(&mut self, removed: u64) {
+    fn report_removed(&mut self, removed: u64) {
         if removed == 0 {
             return;
         }
         self.removed.increment(removed);
-        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
-            self.told = Some(Instant::now());
+        if self.logged_at.is_none_or(|logged_at| logged_at.elapsed() >= LOG_INTERVAL) {
+            self.logged_at = Some(Instant::now());
             let (stream, most) = (&self.stream, MOST);
             tracing::warn!(stream, removed, most, "dead-letter stream is full; oldest dead letters removed");
         }

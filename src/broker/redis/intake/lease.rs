@@ -16,11 +16,11 @@ use crate::broker::Unavailable;
 /// Time to live of the lease after a renewal.
 const TTL: Duration = Duration::from_millis(1_500);
 /// Time for which an owner is sure of the lease. Slightly shorter than [`TTL`].
-const SURE: Duration = Duration::from_millis(1_250);
+const HELD_FOR: Duration = Duration::from_millis(1_250);
 
 /// Renews the lease, or takes a free one. KEYS: owner, term. ARGV: token, TTL, first term. Answers the owner (1 = the
 /// caller, 0 = another node) and the term.
-const HOLD: &str = r"
+const RENEW_SCRIPT: &str = r"
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return {0, 0} end
 if not owner then
@@ -31,7 +31,7 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return {1, tonumber(redis.call('GET', KEYS[2]) or 0)}";
 
 /// Deletes the lease if the caller holds it.
-const RELEASE: &str = r"
+const RELEASE_SCRIPT: &str = r"
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0";
 
@@ -41,21 +41,21 @@ pub(super) struct Lease {
     /// Keys of owner and term.
     keys: [String; 2],
     token: String,
-    hold: Script,
+    renew: Script,
     release: Script,
     term: u64,
-    sure_until: Option<Instant>,
+    held_until: Option<Instant>,
 }
 
 /// Owner of the lease after a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Held {
+pub(super) enum LeaseStatus {
     /// This node has held the lease without interruption since the last call.
-    Still,
+    Renewed,
     /// This node now holds the lease, which was free. `unbroken`: no other node has held it since this node did.
-    Taken { unbroken: bool },
+    Acquired { unbroken: bool },
     /// Another node holds the lease.
-    Others,
+    HeldByOther,
 }
 
 impl Lease {
@@ -66,40 +66,44 @@ impl Lease {
             client,
             keys: ["owner", "term"].map(|what| format!("{{{name}}}:{what}")),
             token: format!("{node} {random:016x}"),
-            hold: Script::new(HOLD),
-            release: Script::new(RELEASE),
+            renew: Script::new(RENEW_SCRIPT),
+            release: Script::new(RELEASE_SCRIPT),
             term: 0,
-            sure_until: None,
+            held_until: None,
         }
     }
 
     /// Renews the lease, or takes it if it is free.
     ///
     /// # Errors
-    /// [`Unavailable`]: this node still holds the lease as long as [`sure_until`](Self::sure_until) returns a time.
-    pub(super) async fn hold(&mut self) -> Result<Held, Unavailable> {
+    /// [`Unavailable`]: this node still holds the lease as long as [`held_until`](Self::held_until) returns a time.
+    pub(super) async fn renew_or_acquire(&mut self) -> Result<LeaseStatus, Unavailable> {
         // Counts from before the request, because the engine starts its expiry later.
-        let asked = Instant::now();
-        let mut call = self.hold.prepare_invoke();
+        let requested_at = Instant::now();
+        let mut call = self.renew.prepare_invoke();
         call.key(&self.keys[0]).key(&self.keys[1]).arg(&self.token).arg(TTL.as_millis().to_string()).arg(first_term());
         let (is_mine, term): (u8, u64) = self.client.invoke(&call).await?;
         if is_mine == 0 {
-            self.sure_until = None;
-            return Ok(Held::Others);
+            self.held_until = None;
+            return Ok(LeaseStatus::HeldByOther);
         }
-        self.sure_until = Some(asked + SURE);
-        let before = std::mem::replace(&mut self.term, term);
-        Ok(if term == before { Held::Still } else { Held::Taken { unbroken: before != 0 && term == before + 1 } })
+        self.held_until = Some(requested_at + HELD_FOR);
+        let previous_term = std::mem::replace(&mut self.term, term);
+        Ok(if term == previous_term {
+            LeaseStatus::Renewed
+        } else {
+            LeaseStatus::Acquired { unbroken: previous_term != 0 && term == previous_term + 1 }
+        })
     }
 
     /// Time until which this node certainly holds the lease. `None` if another node may hold it.
-    pub(super) fn sure_until(&self) -> Option<Instant> {
-        self.sure_until.filter(|until| *until > Instant::now())
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.held_until.filter(|until| *until > Instant::now())
     }
 
     /// Releases the lease if this node holds it.
     pub(super) async fn release(&mut self) {
-        self.sure_until = None;
+        self.held_until = None;
         let mut call = self.release.prepare_invoke();
         call.key(&self.keys[0]).arg(&self.token);
         if let Err(error) = self.client.invoke::<u8>(&call).await {

@@ -6,7 +6,7 @@ use crate::broker::roster::Member;
 use crate::id::NodeId;
 
 /// Encodes a member. `process` is the name of its process.
-pub(super) fn written(member: &Member, process: &str) -> String {
+pub(super) fn encode(member: &Member, process: &str) -> String {
     json!({
         "process": process,
         "id": member.id.as_str(),
@@ -30,7 +30,7 @@ pub(super) fn process_of(text: &str) -> String {
 }
 
 /// Decodes a member. `None` if the text is not a member. Missing fields are empty, 0 or false.
-pub(super) fn read(text: &str) -> Option<Member> {
+pub(super) fn decode(text: &str) -> Option<Member> {
     let value: Value = serde_json::from_str(text).ok()?;
     let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
     let flag = |key: &str| value[key].as_bool().unwrap_or_default();
@@ -68,12 +68,12 @@ mod tests {
             draining: true,
             started_at: 1_763_000_000_000,
         };
-        assert_eq!(process_of(&written(&member, "p 1")), "p 1");
+        assert_eq!(process_of(&encode(&member, "p 1")), "p 1");
         assert_eq!((process_of("{}"), process_of("[")), (String::new(), String::new()));
-        assert_eq!(read(&written(&member, "")), Some(member));
-        assert_eq!(read(r#"{"id": "n2", "number": 8, "news": 1}"#).unwrap().number, 8);
+        assert_eq!(decode(&encode(&member, "")), Some(member));
+        assert_eq!(decode(r#"{"id": "n2", "number": 8, "news": 1}"#).unwrap().number, 8);
         for text in ["", "[]", r#"{"id": "n2"}"#, r#"{"id": "", "number": 1}"#, r#"{"id": "a", "number": 70000}"#] {
-            assert_eq!(read(text), None, "{text}");
+            assert_eq!(decode(text), None, "{text}");
         }
     }
 }

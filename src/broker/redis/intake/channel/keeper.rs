@@ -10,26 +10,26 @@ use metrics::{Counter, counter};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::probe::{DEAF, PROBE, Probe};
-use super::{Ask, Heard, MOST_BYTES, Shared, Tenure};
+use super::probe::{PROBE, PROBE_LOST, Probe};
+use super::{ChannelLease, KeeperEvent, KeeperRequest, MAX_BYTES, Shared};
 use crate::backoff::Backoff;
 use crate::broker::Unavailable;
 use crate::broker::redis::client::Client;
-use crate::broker::redis::intake::lease::{Held, Lease};
+use crate::broker::redis::intake::lease::{Lease, LeaseStatus};
 use crate::broker::redis::wire::{Frame, Wire, WireError, put_command};
 use crate::broker::source::Delay;
 use crate::telemetry::names;
 
 /// Renewal interval of the owner. Other nodes check for a free lease at a random and slightly shorter interval.
 const RENEW: Duration = Duration::from_millis(400);
-const LOOK: Duration = Duration::from_millis(150);
+const CHECK: Duration = Duration::from_millis(150);
 /// Time limit for the confirmation of a subscription.
 const CONFIRM: Duration = Duration::from_secs(1);
 
 /// Idle time after which a subscription holds no more earlier messages.
-const QUIET: Duration = Duration::from_millis(50);
+const DRAIN_IDLE: Duration = Duration::from_millis(50);
 /// Shortest time between two log lines about a full intake.
-const TELL: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// State of the keeper task.
 pub(super) struct Keeper {
@@ -38,7 +38,7 @@ pub(super) struct Keeper {
     /// Name of the subscribing connection, the same on every node.
     name: String,
     lease: Lease,
-    looks: Backoff,
+    check_backoff: Backoff,
     /// Connection with the subscription.
     wire: Option<Wire>,
     probe: Probe,
@@ -47,11 +47,11 @@ pub(super) struct Keeper {
     /// True while the node is unsubscribed because the intake fell behind.
     is_full: bool,
     /// Time of the last log line about a full intake.
-    told_full: Option<Instant>,
+    full_logged_at: Option<Instant>,
     /// Last engine state that was sent to the intake; true = reachable.
-    told_there: Option<bool>,
-    tells: mpsc::Sender<Heard>,
-    asked: mpsc::Receiver<Ask>,
+    reported_available: Option<bool>,
+    events: mpsc::Sender<KeeperEvent>,
+    incoming_requests: mpsc::Receiver<KeeperRequest>,
     shared: Arc<Shared>,
     /// Name of the intake in metrics.
     label: String,
@@ -60,11 +60,11 @@ pub(super) struct Keeper {
 }
 
 /// Event that woke the keeper.
-enum Woken {
-    Asked(Option<Ask>),
+enum WakeReason {
+    Request(Option<KeeperRequest>),
     Read(Result<(), WireError>),
-    Room,
-    Time,
+    Space,
+    Timer,
 }
 
 impl Keeper {
@@ -72,24 +72,24 @@ impl Keeper {
         client: Arc<Client>,
         topic: &str,
         (name, node): (&str, &str),
-        tells: mpsc::Sender<Heard>,
-        asked: mpsc::Receiver<Ask>,
+        events: mpsc::Sender<KeeperEvent>,
+        incoming_requests: mpsc::Receiver<KeeperRequest>,
         (shared, label, lost): (Arc<Shared>, &str, Counter),
     ) -> Self {
         Self {
             lease: Lease::new(Arc::clone(&client), name, node),
             client,
             topic: topic.to_owned(),
-            name: plain(name),
-            looks: Backoff::new(LOOK, LOOK),
+            name: client_name(name),
+            check_backoff: Backoff::new(CHECK, CHECK),
             wire: None,
             probe: Probe::new(name, node),
             is_owner: false,
             is_full: false,
-            told_full: None,
-            told_there: None,
-            tells,
-            asked,
+            full_logged_at: None,
+            reported_available: None,
+            events,
+            incoming_requests,
             shared,
             label: label.to_owned(),
             leases: counter!(names::INTAKE_LEASES, "intake" => label.to_owned()),
@@ -101,52 +101,54 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         let mut next = Instant::now();
         loop {
-            let has_room = self.has_room();
-            let woken = tokio::select! {
-                ask = self.asked.recv() => Woken::Asked(ask),
-                () = sleep_until(next) => Woken::Time,
-                read = more(&mut self.wire), if has_room => Woken::Read(read),
-                () = self.shared.room.notified(), if !has_room || self.is_full => Woken::Room,
+            let has_space = self.has_space();
+            let reason = tokio::select! {
+                request = self.incoming_requests.recv() => WakeReason::Request(request),
+                () = sleep_until(next) => WakeReason::Timer,
+                read = read_more(&mut self.wire), if has_space => WakeReason::Read(read),
+                () = self.shared.space.notified(), if !has_space || self.is_full => WakeReason::Space,
             };
-            match woken {
-                Woken::Asked(Some(Ask::Sure(answer))) => {
-                    let known = self.beat().await;
-                    next = self.next_beat();
-                    let _ = answer.send(known);
+            match reason {
+                WakeReason::Request(Some(KeeperRequest::ConfirmLease(answer))) => {
+                    let checked = self.check_lease().await;
+                    next = self.next_check();
+                    let _ = answer.send(checked);
                 }
-                Woken::Asked(Some(Ask::Leave(answer))) => return self.leave(answer).await,
-                Woken::Asked(Some(Ask::End) | None) => return self.lease.release().await,
-                Woken::Time => {
-                    let _ = self.beat().await;
-                    next = self.next_beat();
+                WakeReason::Request(Some(KeeperRequest::Unsubscribe(answer))) => {
+                    return self.hold_until_stop(answer).await;
                 }
-                Woken::Read(Err(error)) => {
+                WakeReason::Request(Some(KeeperRequest::Stop) | None) => return self.lease.release().await,
+                WakeReason::Timer => {
+                    let _ = self.check_lease().await;
+                    next = self.next_check();
+                }
+                WakeReason::Read(Err(error)) => {
                     tracing::debug!(channel = self.topic, %error, "subscription ended");
                     self.wire = None;
                     next = Instant::now();
                 }
-                Woken::Read(Ok(())) | Woken::Room => self.forward().await,
+                WakeReason::Read(Ok(())) | WakeReason::Space => self.forward().await,
             }
         }
     }
 
     /// Unsubscribes, returns the remaining messages, and keeps the lease until the source is closed.
-    async fn leave(mut self, answer: oneshot::Sender<Vec<Heard>>) {
-        let rest = self.unsubscribed().await;
+    async fn hold_until_stop(mut self, answer: oneshot::Sender<Vec<KeeperEvent>>) {
+        let rest = self.unsubscribe_and_drain().await;
         self.wire = None;
         let _ = answer.send(rest);
         let mut next = Instant::now();
         loop {
             tokio::select! {
-                ask = self.asked.recv() => match ask {
-                    Some(Ask::Sure(answer)) => drop(answer.send(self.renewed().await.map(drop))),
-                    Some(Ask::Leave(answer)) => drop(answer.send(Vec::new())),
-                    Some(Ask::End) | None => break,
+                request = self.incoming_requests.recv() => match request {
+                    Some(KeeperRequest::ConfirmLease(answer)) => drop(answer.send(self.renew_lease().await.map(drop))),
+                    Some(KeeperRequest::Unsubscribe(answer)) => drop(answer.send(Vec::new())),
+                    Some(KeeperRequest::Stop) | None => break,
                 },
                 () = sleep_until(next) => {
                     // A draining node renews its lease but takes no new one.
-                    if self.lease.sure_until().is_some() {
-                        let _ = self.renewed().await;
+                    if self.lease.held_until().is_some() {
+                        let _ = self.renew_lease().await;
                     }
                     next = Instant::now() + RENEW;
                 }
@@ -156,8 +158,8 @@ impl Keeper {
     }
 
     /// Checks the lease once and acts on the result.
-    async fn beat(&mut self) -> Result<(), Unavailable> {
-        let known = match self.renewed().await {
+    async fn check_lease(&mut self) -> Result<(), Unavailable> {
+        let checked = match self.renew_lease().await {
             Ok(true) if self.wire.is_none() => self.subscribe().await,
             Ok(true) => {
                 self.probe().await;
@@ -169,40 +171,43 @@ impl Keeper {
             }
             Err(unavailable) => Err(unavailable),
         };
-        if known.is_err() && self.lease.sure_until().is_none() {
+        if checked.is_err() && self.lease.held_until().is_none() {
             self.wire = None;
         }
-        self.tell(known.as_ref().err());
-        known
+        self.report_availability(checked.as_ref().err());
+        checked
     }
 
-    fn next_beat(&mut self) -> Instant {
-        let wait = if self.wire.is_some() { RENEW } else { self.looks.wait() };
+    fn next_check(&mut self) -> Instant {
+        let wait = if self.wire.is_some() { RENEW } else { self.check_backoff.wait() };
         Instant::now() + wait
     }
 
     /// Renews the lease. Returns true if this node holds it now.
-    async fn renewed(&mut self) -> Result<bool, Unavailable> {
-        let held = self.lease.hold().await?;
+    async fn renew_lease(&mut self) -> Result<bool, Unavailable> {
+        let held = self.lease.renew_or_acquire().await?;
         let is_lost = match held {
-            Held::Still | Held::Taken { unbroken: true } => false,
-            Held::Taken { unbroken: false } => true,
-            Held::Others => self.is_owner,
+            LeaseStatus::Renewed | LeaseStatus::Acquired { unbroken: true } => false,
+            LeaseStatus::Acquired { unbroken: false } => true,
+            LeaseStatus::HeldByOther => self.is_owner,
         };
         {
-            let mut tenure = self.shared.tenure.lock();
-            *tenure = Tenure { sure_until: self.lease.sure_until(), term: tenure.term + u64::from(is_lost) };
+            let mut channel_lease = self.shared.channel_lease.lock();
+            *channel_lease =
+                ChannelLease { held_until: self.lease.held_until(), term: channel_lease.term + u64::from(is_lost) };
         }
-        self.is_owner = held != Held::Others;
+        self.is_owner = held != LeaseStatus::HeldByOther;
         if is_lost {
             self.discard().await;
         }
         match held {
-            Held::Taken { unbroken: false } => {
+            LeaseStatus::Acquired { unbroken: false } => {
                 self.leases.increment(1);
                 tracing::info!(channel = self.topic, "lease acquired; this node subscribes");
             }
-            Held::Others if is_lost => tracing::warn!(channel = self.topic, "lease lost; another node subscribes"),
+            LeaseStatus::HeldByOther if is_lost => {
+                tracing::warn!(channel = self.topic, "lease lost; another node subscribes")
+            }
             _ => {}
         }
         Ok(self.is_owner)
@@ -217,7 +222,7 @@ impl Keeper {
         while Instant::now() < deadline {
             match wire.incoming.next() {
                 Ok(Some(frame)) => lost += u64::from(self.probe.payload(frame).is_some()),
-                Ok(None) => match timeout(QUIET, wire.incoming.read()).await {
+                Ok(None) => match timeout(DRAIN_IDLE, wire.incoming.read()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) | Err(_) => break,
                 },
@@ -232,19 +237,19 @@ impl Keeper {
 
     /// Ends all other subscriptions of nodes in this cluster, then subscribes.
     async fn subscribe(&mut self) -> Result<(), Unavailable> {
-        self.evict().await?;
+        self.close_other_subscriptions().await?;
         let mut wire = self.client.wire().await?;
         let topic = self.topic.clone();
         let (name, probe) = (&self.name, &mut self.probe);
         let confirmed = async {
-            wire.ask(&[b"CLIENT", b"SETNAME", name.as_bytes()]).await?;
+            wire.request(&[b"CLIENT", b"SETNAME", name.as_bytes()]).await?;
             // Subscribed before the topic, so that a message on the topic is not taken for the answer.
-            match wire.ask(&[b"SUBSCRIBE", probe.channel.as_bytes()]).await {
-                Ok(_) => probe.begin(),
-                Err(WireError::Refused(why)) => probe.is_refused(&why),
+            match wire.request(&[b"SUBSCRIBE", probe.channel.as_bytes()]).await {
+                Ok(_) => probe.reset(),
+                Err(WireError::Refused(why)) => probe.disable(&why),
                 Err(error) => return Err(error),
             }
-            wire.ask(&[b"SUBSCRIBE", topic.as_bytes()]).await
+            wire.request(&[b"SUBSCRIBE", topic.as_bytes()]).await
         };
         match timeout(CONFIRM, confirmed).await {
             Ok(Ok(_)) => {}
@@ -258,7 +263,7 @@ impl Keeper {
     }
 
     /// Disconnects nodes that still subscribe, because PUBLISH counts them. A suspended node keeps its subscription.
-    async fn evict(&mut self) -> Result<(), Unavailable> {
+    async fn close_other_subscriptions(&mut self) -> Result<(), Unavailable> {
         let mut list = Pipeline::new();
         list.cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub");
         let (clients,): (String,) = match self.client.run(&list).await {
@@ -282,14 +287,14 @@ impl Keeper {
 
     /// Probes an idle subscription. Ends all connections if the last probe did not come back.
     async fn probe(&mut self) {
-        let Some(tether) = self.wire.as_ref().map(|wire| wire.tether.clone()) else { return };
+        let Some(token) = self.wire.as_ref().map(|wire| wire.token.clone()) else { return };
         // Nothing is read while there is no space, so no probe can come back.
-        if self.is_full || !self.has_room() || !self.probe.is_allowed {
-            return self.probe.hear();
+        if self.is_full || !self.has_space() || !self.probe.is_allowed {
+            return self.probe.on_message();
         }
-        let is_deaf = match self.probe.sent {
+        let is_lost = match self.probe.sent {
             Some(sent) => sent.elapsed() >= PROBE,
-            None if self.probe.heard.elapsed() < PROBE => false,
+            None if self.probe.last_message.elapsed() < PROBE => false,
             None => {
                 let mut publish = Pipeline::new();
                 publish.cmd("PUBLISH").arg(&self.probe.channel).arg(&self.probe.token[..]);
@@ -301,33 +306,33 @@ impl Keeper {
                         false
                     }
                     Ok(Err(error)) if error.why.contains("NOPERM") => {
-                        self.probe.is_refused(&error.why);
+                        self.probe.disable(&error.why);
                         false
                     }
                     Ok(Err(_)) | Err(_) => false,
                 }
             }
         };
-        if is_deaf {
-            tether.end_all(DEAF);
+        if is_lost {
+            token.end_all(PROBE_LOST);
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.tells.capacity() > 0 && self.shared.bytes.load(Ordering::Acquire) < MOST_BYTES
+    fn has_space(&self) -> bool {
+        self.events.capacity() > 0 && self.shared.bytes.load(Ordering::Acquire) < MAX_BYTES
     }
 
     /// Forwards received messages while there is space. Otherwise unsubscribes and subscribes again later.
     async fn forward(&mut self) {
-        let term = self.shared.tenure.lock().term;
+        let term = self.shared.channel_lease.lock().term;
         let Some(wire) = &mut self.wire else { return };
         let mut is_broken = false;
-        while self.tells.capacity() > 0 && self.shared.bytes.load(Ordering::Acquire) < MOST_BYTES {
+        while self.events.capacity() > 0 && self.shared.bytes.load(Ordering::Acquire) < MAX_BYTES {
             match wire.incoming.next() {
                 Ok(Some(frame)) => {
                     let Some(payload) = self.probe.payload(frame) else { continue };
                     self.shared.bytes.fetch_add(payload.len(), Ordering::AcqRel);
-                    if self.tells.try_send(Heard::Message { payload, term }).is_err() {
+                    if self.events.try_send(KeeperEvent::Message { payload, term }).is_err() {
                         self.lost.increment(1);
                     }
                 }
@@ -339,12 +344,12 @@ impl Keeper {
                 }
             }
         }
-        let is_full = !self.has_room();
+        let is_full = !self.has_space();
         if is_full != self.is_full && !is_broken {
             self.is_full = is_full;
-            let word: &[u8] = if is_full { b"UNSUBSCRIBE" } else { b"SUBSCRIBE" };
-            is_broken = self.say(word).await.is_err();
-            self.tell_full();
+            let command_name: &[u8] = if is_full { b"UNSUBSCRIBE" } else { b"SUBSCRIBE" };
+            is_broken = self.send_command(command_name).await.is_err();
+            self.report_full();
         }
         if is_broken {
             self.wire = None;
@@ -352,15 +357,15 @@ impl Keeper {
     }
 
     /// Counts the leave with its reason. Records published meanwhile cannot be counted, because no node receives them.
-    fn tell_full(&mut self) {
+    fn report_full(&mut self) {
         let channel = &self.topic;
         if !self.is_full {
             return tracing::debug!(channel, "intake has space again; subscribed");
         }
         let reason = self.shared.delay.lock().map_or("slow", Delay::as_str);
         counter!(names::INTAKE_LEFT, "intake" => self.label.clone(), "reason" => reason).increment(1);
-        if self.told_full.is_none_or(|told| told.elapsed() >= TELL) {
-            self.told_full = Some(Instant::now());
+        if self.full_logged_at.is_none_or(|logged_at| logged_at.elapsed() >= LOG_INTERVAL) {
+            self.full_logged_at = Some(Instant::now());
             tracing::warn!(
                 channel,
                 reason,
@@ -370,11 +375,11 @@ impl Keeper {
     }
 
     /// Unsubscribes and returns the messages that arrived until then.
-    async fn unsubscribed(&mut self) -> Vec<Heard> {
+    async fn unsubscribe_and_drain(&mut self) -> Vec<KeeperEvent> {
         let mut rest = Vec::new();
-        let term = self.shared.tenure.lock().term;
+        let term = self.shared.channel_lease.lock().term;
         // A full intake has unsubscribed already, and has not read the messages that came before.
-        if !self.is_full && self.say(b"UNSUBSCRIBE").await.is_err() {
+        if !self.is_full && self.send_command(b"UNSUBSCRIBE").await.is_err() {
             return rest;
         }
         let deadline = Instant::now() + CONFIRM;
@@ -385,7 +390,7 @@ impl Keeper {
                 Ok(Some(frame)) => {
                     let Some(payload) = self.probe.payload(frame) else { continue };
                     self.shared.bytes.fetch_add(payload.len(), Ordering::AcqRel);
-                    rest.push(Heard::Message { payload, term });
+                    rest.push(KeeperEvent::Message { payload, term });
                 }
                 Ok(None) => match tokio::time::timeout_at(deadline, wire.incoming.read()).await {
                     Ok(Ok(())) => {}
@@ -396,13 +401,13 @@ impl Keeper {
         }
     }
 
-    async fn say(&mut self, word: &[u8]) -> Result<(), WireError> {
+    async fn send_command(&mut self, command_name: &[u8]) -> Result<(), WireError> {
         let Some(wire) = &mut self.wire else { return Ok(()) };
         let mut command = Vec::new();
-        put_command(&mut command, &[word, self.topic.as_bytes()]);
+        put_command(&mut command, &[command_name, self.topic.as_bytes()]);
         wire.outgoing.put(&command);
         let write = async {
-            while wire.outgoing.waits() {
+            while wire.outgoing.has_pending() {
                 wire.outgoing.write().await?;
             }
             Ok(())
@@ -411,33 +416,33 @@ impl Keeper {
     }
 
     /// Tells the intake when the engine becomes unreachable or reachable.
-    fn tell(&mut self, away: Option<&Unavailable>) {
-        let is_there = away.is_none();
-        if self.told_there == Some(is_there) {
+    fn report_availability(&mut self, fault: Option<&Unavailable>) {
+        let is_available = fault.is_none();
+        if self.reported_available == Some(is_available) {
             return;
         }
-        let heard = away.map_or(Heard::There, |why| Heard::Away(why.clone()));
+        let event = fault.map_or(KeeperEvent::Available, |why| KeeperEvent::Unavailable(why.clone()));
         // If the queue is full, the next call repeats it.
-        if self.tells.try_send(heard).is_ok() {
-            self.told_there = Some(is_there);
+        if self.events.try_send(event).is_ok() {
+            self.reported_available = Some(is_available);
         }
     }
 }
 
 /// Waits for more bytes of the subscription. Never returns if there is none.
-async fn more(wire: &mut Option<Wire>) -> Result<(), WireError> {
+async fn read_more(wire: &mut Option<Wire>) -> Result<(), WireError> {
     match wire {
-        Some(Wire { incoming, tether, .. }) => tokio::select! {
+        Some(Wire { incoming, token, .. }) => tokio::select! {
             biased;
             read = incoming.read() => read,
-            () = tether.ended() => Err(WireError::Ended),
+            () = token.ended() => Err(WireError::Ended),
         },
         None => std::future::pending().await,
     }
 }
 
-fn is_confirmation(frame: &Frame, word: &[u8]) -> bool {
-    matches!(frame, Frame::Array(parts) if matches!(parts.first(), Some(Frame::Bulk(Some(kind))) if &kind[..] == word))
+fn is_confirmation(frame: &Frame, name: &[u8]) -> bool {
+    matches!(frame, Frame::Array(parts) if matches!(parts.first(), Some(Frame::Bulk(Some(kind))) if &kind[..] == name))
 }
 
 /// Returns the id of a line of CLIENT LIST, if the client has this name.
@@ -447,7 +452,7 @@ fn id_of<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Converts a name to a valid client name: printable ASCII without blanks. Different names stay different.
-fn plain(name: &str) -> String {
+fn client_name(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
         match byte {
@@ -471,7 +476,7 @@ mod tests {
         assert_eq!(id_of(line, "sky:intake:chat"), Some("7"));
         assert_eq!(id_of(line, "sky:intake:cha"), None);
         assert_eq!(id_of("id=8 name= age=1", "sky:intake:chat"), None);
-        assert_eq!((plain("a:b").as_str(), plain("云 %").as_str()), ("a:b", "%e4%ba%91%20%25"));
+        assert_eq!((client_name("a:b").as_str(), client_name("云 %").as_str()), ("a:b", "%e4%ba%91%20%25"));
     }
 
     #[test]

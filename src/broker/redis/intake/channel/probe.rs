@@ -11,7 +11,7 @@ use crate::broker::redis::wire::Frame;
 /// Idle time after which a subscription is probed, and time limit of the probe.
 pub(super) const PROBE: Duration = Duration::from_secs(2);
 /// Reason for ending all connections then.
-pub(super) const DEAF: &str =
+pub(super) const PROBE_LOST: &str =
     "a probe on the intake's subscription was not received: its connection is on another server";
 
 /// Detects a subscription that receives nothing, by a second channel on the same connection.
@@ -23,7 +23,7 @@ pub(super) struct Probe {
     /// False if the user lacks the right to subscribe to the channel or to publish on it.
     pub(super) is_allowed: bool,
     /// Time of the last message of the subscription.
-    pub(super) heard: Instant,
+    pub(super) last_message: Instant,
     /// Time at which the server accepted the pending probe.
     pub(super) sent: Option<Instant>,
 }
@@ -31,24 +31,24 @@ pub(super) struct Probe {
 impl Probe {
     pub(super) fn new(name: &str, node: &str) -> Self {
         let (channel, random) = (format!("{name}:probe:{node}"), RandomState::new());
-        let words = [random.hash_one(&channel), random.hash_one(std::process::id())];
-        let token = format!("skylark-probe {:016x}{:016x}", words[0], words[1]).into();
-        Self { channel, token, is_allowed: true, heard: Instant::now(), sent: None }
+        let halves = [random.hash_one(&channel), random.hash_one(std::process::id())];
+        let token = format!("skylark-probe {:016x}{:016x}", halves[0], halves[1]).into();
+        Self { channel, token, is_allowed: true, last_message: Instant::now(), sent: None }
     }
 
     /// Starts with a new subscription.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.is_allowed = true;
-        self.hear();
+        self.on_message();
     }
 
     /// Notes that the subscription received a message, or could not receive one.
-    pub(super) fn hear(&mut self) {
-        self.heard = Instant::now();
+    pub(super) fn on_message(&mut self) {
+        self.last_message = Instant::now();
         self.sent = None;
     }
 
-    pub(super) fn is_refused(&mut self, why: &str) {
+    pub(super) fn disable(&mut self, why: &str) {
         self.is_allowed = false;
         let channel = self.channel.as_str();
         tracing::warn!(channel, why, "probe is not permitted; a subscription that receives nothing stays undetected");
@@ -57,7 +57,7 @@ impl Probe {
     /// Returns the payload of a message on the topic. `None` for other frames and for the probe.
     pub(super) fn payload(&mut self, frame: Frame) -> Option<Bytes> {
         let payload = message(frame)?;
-        self.hear();
+        self.on_message();
         (payload != self.token).then_some(payload)
     }
 }

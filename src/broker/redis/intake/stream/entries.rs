@@ -57,7 +57,7 @@ pub(super) struct Entry {
     pub(super) id: Id,
     pub(super) payload: Option<Bytes>,
     /// Fields next to the envelope.
-    pub(super) beside: Fields,
+    pub(super) extra_fields: Fields,
 }
 
 /// A consumer group of a stream.
@@ -81,14 +81,14 @@ pub(super) fn read(answer: Value) -> Vec<Entry> {
 /// Decodes the answer to XAUTOCLAIM: the next cursor and the claimed entries.
 pub(super) fn claimed(answer: Value) -> (String, Vec<Entry>) {
     let mut parts = list(answer).into_iter();
-    let cursor = parts.next().and_then(to).unwrap_or_else(|| "0-0".to_owned());
+    let cursor = parts.next().and_then(convert).unwrap_or_else(|| "0-0".to_owned());
     (cursor, parts.next().map(entries).unwrap_or_default())
 }
 
 /// Decodes the long form of XPENDING: the number of deliveries of each entry.
 pub(super) fn counts(answer: Value) -> AHashMap<Id, u32> {
     let row = |row: Value| {
-        let (id, _, _, count): (String, Value, Value, u32) = to(row)?;
+        let (id, _, _, count): (String, Value, Value, u32) = convert(row)?;
         Some((Id::parse(&id)?, count))
     };
     list(answer).into_iter().filter_map(row).collect()
@@ -97,7 +97,7 @@ pub(super) fn counts(answer: Value) -> AHashMap<Id, u32> {
 /// Decodes the short form of XPENDING: the oldest id.
 pub(super) fn oldest(answer: &Value) -> Option<Id> {
     let Value::Array(parts) = answer else { return None };
-    Id::parse(&to::<String>(parts.get(1)?.clone())?)
+    Id::parse(&convert::<String>(parts.get(1)?.clone())?)
 }
 
 /// Decodes the answer to XINFO GROUPS.
@@ -105,38 +105,38 @@ pub(super) fn groups(answer: Value) -> Vec<Group> {
     let group = |row: Value| {
         let mut fields = fields(row);
         Some(Group {
-            name: to(fields.remove("name")?)?,
-            pending: to(fields.remove("pending")?)?,
-            delivered: Id::parse(&to::<String>(fields.remove("last-delivered-id")?)?)?,
-            lag: fields.remove("lag").and_then(to),
+            name: convert(fields.remove("name")?)?,
+            pending: convert(fields.remove("pending")?)?,
+            delivered: Id::parse(&convert::<String>(fields.remove("last-delivered-id")?)?)?,
+            lag: fields.remove("lag").and_then(convert),
         })
     };
     list(answer).into_iter().filter_map(group).collect()
 }
 
 /// Decodes the answer to XINFO CONSUMERS. Returns consumers without records that were idle for at least `quiet`.
-pub(super) fn forgotten(answer: &Value, quiet: Duration) -> Vec<String> {
-    let gone = |row: Value| {
+pub(super) fn idle_consumers(answer: &Value, quiet: Duration) -> Vec<String> {
+    let idle_name = |row: Value| {
         let mut fields = fields(row);
-        let (pending, idle): (u64, u64) = (to(fields.remove("pending")?)?, to(fields.remove("idle")?)?);
-        let is_gone = pending == 0 && Duration::from_millis(idle) >= quiet;
-        fields.remove("name").filter(|_| is_gone).and_then(to)
+        let (pending, idle): (u64, u64) = (convert(fields.remove("pending")?)?, convert(fields.remove("idle")?)?);
+        let is_idle = pending == 0 && Duration::from_millis(idle) >= quiet;
+        fields.remove("name").filter(|_| is_idle).and_then(convert)
     };
-    list(answer.clone()).into_iter().filter_map(gone).collect()
+    list(answer.clone()).into_iter().filter_map(idle_name).collect()
 }
 
 fn entries(list_of: Value) -> Vec<Entry> {
     let entry = |row: Value| {
         let mut parts = list(row).into_iter();
-        let id = Id::parse(&to::<String>(parts.next()?)?)?;
-        let (payload, beside) = match parts.next() {
+        let id = Id::parse(&convert::<String>(parts.next()?)?)?;
+        let (payload, extra_fields) = match parts.next() {
             None | Some(Value::Nil) => (None, Fields::new()),
             Some(fields) => {
-                let (payload, beside) = payload(fields);
-                (Some(payload), beside)
+                let (payload, extra_fields) = payload(fields);
+                (Some(payload), extra_fields)
             }
         };
-        Some(Entry { id, payload, beside })
+        Some(Entry { id, payload, extra_fields })
     };
     list(list_of).into_iter().filter_map(entry).collect()
 }
@@ -144,7 +144,7 @@ fn entries(list_of: Value) -> Vec<Entry> {
 /// Returns the envelope and the other fields. The envelope is the field `data`, or the only field. Otherwise all fields
 /// together form the envelope.
 fn payload(fields: Value) -> (Bytes, Fields) {
-    let mut texts = list(fields).into_iter().filter_map(to::<Vec<u8>>);
+    let mut texts = list(fields).into_iter().filter_map(convert::<Vec<u8>>);
     let mut fields: Fields = std::iter::from_fn(|| Some((texts.next()?, texts.next()?))).collect();
     let at = if fields.len() == 1 { Some(0) } else { fields.iter().position(|(name, _)| name == DATA.as_bytes()) };
     if let Some(at) = at {
@@ -167,11 +167,11 @@ fn member(name: &[u8], value: &[u8]) -> String {
 /// Converts names and values from either of the two shapes of the answer.
 fn fields(row: Value) -> AHashMap<String, Value> {
     match row {
-        Value::Map(pairs) => pairs.into_iter().filter_map(|(name, value)| Some((to(name)?, value))).collect(),
+        Value::Map(pairs) => pairs.into_iter().filter_map(|(name, value)| Some((convert(name)?, value))).collect(),
         row => {
             let mut parts = list(row).into_iter();
             std::iter::from_fn(|| Some((parts.next()?, parts.next()?)))
-                .filter_map(|(name, value)| Some((to(name)?, value)))
+                .filter_map(|(name, value)| Some((convert(name)?, value)))
                 .collect()
         }
     }
@@ -184,7 +184,7 @@ fn list(value: Value) -> Vec<Value> {
     }
 }
 
-fn to<T: FromRedisValue>(value: Value) -> Option<T> {
+fn convert<T: FromRedisValue>(value: Value) -> Option<T> {
     from_redis_value(value).ok()
 }
 
@@ -263,6 +263,6 @@ mod tests {
             array([bulk("name"), bulk(name), bulk("pending"), Value::Int(pending), bulk("idle"), Value::Int(idle)])
         };
         let consumers = array([consumer("a", 0, 10), consumer("b", 0, 5000), consumer("c", 1, 5000)]);
-        assert_eq!(forgotten(&consumers, Duration::from_secs(1)), ["b"]);
+        assert_eq!(idle_consumers(&consumers, Duration::from_secs(1)), ["b"]);
     }
 }

@@ -12,7 +12,7 @@ use ::redis::{Cmd, Script, cmd};
 /// KEYS: stream, key of the incarnation. ARGV: group; a number for a new incarnation; the incarnation that the caller
 /// knows (three texts, the first empty = none). Creates a missing group at the oldest record. Answers the incarnation
 /// as three texts.
-const LIFE: &str = r"
+const INCARNATION_SCRIPT: &str = r"
 local function fields(list)
   local found = {}
   for at = 1, #list, 2 do found[list[at]] = list[at + 1] end
@@ -67,7 +67,7 @@ return { life, added, last }
 
 /// KEYS: stream, key of the incarnation. ARGV: group; the incarnation in which the records were read; their ids.
 /// Acknowledges the records unless a new incarnation has begun, in which the same ids are other records.
-const ACK: &str = r"
+const ACK_SCRIPT: &str = r"
 local life = string.match(redis.call('GET', KEYS[2]) or '', '^(%S+)')
 if life and life ~= ARGV[2] then return -1 end
 return redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 3))
@@ -75,7 +75,7 @@ return redis.call('XACK', KEYS[1], ARGV[1], unpack(ARGV, 3))
 
 /// One incarnation of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Life {
+pub(super) struct Incarnation {
     /// Random number of the incarnation. Empty if none is known.
     pub(super) number: String,
     /// Count of entries ever added, and the last id, at the last check.
@@ -83,7 +83,7 @@ pub(super) struct Life {
     last: String,
 }
 
-impl Life {
+impl Incarnation {
     /// Converts the answer of the script.
     pub(super) fn of((number, added, last): (String, String, String)) -> Self {
         Self { number, added, last }
@@ -91,19 +91,19 @@ impl Life {
 }
 
 /// Scripts for incarnations, with their keys.
-pub(super) struct Lives {
-    life: Script,
+pub(super) struct IncarnationScripts {
+    incarnation: Script,
     ack: Script,
     stream: String,
     key: String,
     group: String,
 }
 
-impl Lives {
+impl IncarnationScripts {
     pub(super) fn new(prefix: &str, stream: &str, group: &str) -> Self {
         Self {
-            life: Script::new(LIFE),
-            ack: Script::new(ACK),
+            incarnation: Script::new(INCARNATION_SCRIPT),
+            ack: Script::new(ACK_SCRIPT),
             stream: stream.to_owned(),
             key: format!("{{{prefix}:intake:{stream}}}:life:{group}"),
             group: group.to_owned(),
@@ -112,21 +112,21 @@ impl Lives {
 
     /// Commands to run once per connection before the commands below.
     pub(super) fn load(&self) -> [Cmd; 2] {
-        [LIFE, ACK].map(|script| cmd("SCRIPT").arg("LOAD").arg(script).to_owned())
+        [INCARNATION_SCRIPT, ACK_SCRIPT].map(|script| cmd("SCRIPT").arg("LOAD").arg(script).to_owned())
     }
 
     /// Asks for the current incarnation. The answer has three texts.
-    pub(super) fn look(&self, known: &Life) -> Cmd {
+    pub(super) fn current(&self, known: &Incarnation) -> Cmd {
         let drawn = RandomState::new().hash_one(std::process::id());
-        let mut command = self.call(&self.life);
+        let mut command = self.call(&self.incarnation);
         command.arg(format!("{drawn:016x}")).arg(&known.number).arg(&known.added).arg(&known.last);
         command
     }
 
     /// Acknowledges records of this incarnation. Answers −1 if a new one has begun.
-    pub(super) fn acknowledge(&self, life: &Life, ids: impl Iterator<Item = String>) -> Cmd {
+    pub(super) fn acknowledge(&self, incarnation: &Incarnation, ids: impl Iterator<Item = String>) -> Cmd {
         let mut command = self.call(&self.ack);
-        command.arg(&life.number);
+        command.arg(&incarnation.number);
         ids.for_each(|id| {
             command.arg(id);
         });
