@@ -206,7 +206,7 @@ item! {
     }
 }
 
-words! {
+keywords! {
     /// A part of the API.
     pub enum Scope {
         /// `/send…`, `/publish`.
@@ -241,7 +241,7 @@ section! {
         /// Storage of the plugins' keys (`kv`): `memory`, or a file of this node as a path with a slash such as
         /// `./state/kv.redb`. `memory` is lost when the node ends, except that with a Redis bus the keys are in Redis,
         /// for all nodes. With a Kafka bus each node has its own keys.
-        pub kv: KvPlace = KvPlace::Memory,
+        pub kv: KvLocation = KvLocation::Memory,
         /// A file is read once it has not changed for this long. It counts as deleted after this time, but at least
         /// three seconds.
         pub settle: Duration = Duration::from_millis(150),
@@ -276,7 +276,7 @@ section! {
 
 /// Storage of the plugins' keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum KvPlace {
+pub enum KvLocation {
     /// In this process's memory.
     #[default]
     Memory,
@@ -359,7 +359,7 @@ section! {
     }
 }
 
-words! {
+keywords! {
     /// Property that selects a client's node.
     pub enum ChooseBy {
         /// The user.
@@ -387,7 +387,7 @@ section! {
     }
 }
 
-words! {
+keywords! {
     /// Format of log lines.
     pub enum LogFormat {
         /// Text on a terminal, JSON otherwise.
@@ -399,7 +399,7 @@ words! {
     }
 }
 
-words! {
+keywords! {
     /// Rotation of the log file.
     pub enum Rotation {
         /// Each hour.

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 
 use crate::broker::Unavailable;
 use crate::broker::redis::{RedisSpaces, SpaceStep, SpaceWrite, StepResult};
-use crate::config::KvPlace;
+use crate::config::KvLocation;
 use crate::plugin::host::Time;
 use crate::plugin::kv::{Commit, FileStore, Found, KvError, MemoryStore, OpenError, Share, Store};
 use crate::vital::Vitals;
@@ -22,13 +22,13 @@ pub(super) struct RedisStore {
 
 /// Opens the configured storage. `shared` is the store of the bus engine for all nodes; it replaces this node's memory.
 pub(super) fn open(
-    location: &KvPlace,
+    location: &KvLocation,
     shared: Option<Arc<dyn Store>>,
     vitals: &Vitals,
 ) -> Result<Arc<dyn Store>, OpenError> {
     Ok(match location {
-        KvPlace::Memory => shared.unwrap_or_else(|| Arc::new(MemoryStore::default())),
-        KvPlace::File(path) => Arc::new(FileStore::open(path, Time::default(), vitals)?),
+        KvLocation::Memory => shared.unwrap_or_else(|| Arc::new(MemoryStore::default())),
+        KvLocation::File(path) => Arc::new(FileStore::open(path, Time::default(), vitals)?),
     })
 }
 

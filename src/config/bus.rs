@@ -26,7 +26,7 @@ section! {
     }
 }
 
-words! {
+keywords! {
     /// Engines of the bus.
     pub enum BusKind {
         /// One node, nothing shared.

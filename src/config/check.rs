@@ -49,7 +49,7 @@ struct Rules<'a> {
 
 impl Rules<'_> {
     fn plugins(&mut self) {
-        if !self.is_sound("plugins.signing_keys") {
+        if !self.has_no_fault("plugins.signing_keys") {
             return;
         }
         for (index, key) in self.config.plugins.signing_keys.iter().enumerate() {
@@ -69,19 +69,19 @@ impl Rules<'_> {
         let bus = &self.config.bus;
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         let fits = (1..=MAX_PREFIX).contains(&bus.prefix.len()) && bus.prefix.chars().all(is_plain);
-        if self.is_sound("bus.prefix") && !fits {
+        if self.has_no_fault("bus.prefix") && !fits {
             let problem = format!("expected 1 to {MAX_PREFIX} letters, digits, `-`, `_` or `.`, got {:?}", bus.prefix);
             self.fault("bus.prefix", &problem);
         }
         self.brokers("bus.kafka.brokers", &bus.kafka.brokers);
-        if self.is_sound("bus.redis.url") {
+        if self.has_no_fault("bus.redis.url") {
             self.redis_url("bus.redis.url", &bus.redis.url);
         }
     }
 
     /// librdkafka would treat the text before the `@` as part of the host name and print it in its errors.
     fn brokers(&mut self, path: &str, brokers: &str) {
-        if brokers.contains('@') && self.is_sound(path) {
+        if brokers.contains('@') && self.has_no_fault(path) {
             self.fault(
                 path,
                 "expected host:port, separated by commas, without user and password: set the keys user and password instead",
@@ -107,7 +107,7 @@ impl Rules<'_> {
     }
 
     fn listeners(&mut self) {
-        if !self.is_sound("listeners") {
+        if !self.has_no_fault("listeners") {
             return;
         }
         if self.config.listeners.is_empty() {
@@ -117,7 +117,7 @@ impl Rules<'_> {
             let (address, serves) = (format!("listeners[{index}].address"), format!("listeners[{index}].serves"));
             let earlier = self.config.listeners[..index].iter().map(|other| other.address).enumerate();
             for (other, taken) in earlier {
-                if let Some(problem) = clash(other, taken, listener.address, self.only_v6) {
+                if let Some(problem) = conflict(other, taken, listener.address, self.only_v6) {
                     self.fault(&address, &problem);
                     break;
                 }
@@ -152,13 +152,13 @@ impl Rules<'_> {
                 path,
                 &format!("expected an origin such as https://chat.example.com, or {words}, got {origin:?}"),
             );
-            self.hint(nearest(origin, ORIGIN_WORDS));
+            self.suggest(nearest(origin, ORIGIN_WORDS));
         }
     }
 
     fn api(&mut self) {
         let api = &self.config.api;
-        if !self.is_sound("api") || !self.is_sound("listeners") {
+        if !self.has_no_fault("api") || !self.has_no_fault("listeners") {
             return;
         }
         for (index, key) in api.keys.iter().enumerate() {
@@ -199,7 +199,7 @@ impl Rules<'_> {
     }
 
     fn clients(&mut self) {
-        if !self.is_sound("clients.open_rooms") {
+        if !self.has_no_fault("clients.open_rooms") {
             return;
         }
         for (index, pattern) in self.config.clients.open_rooms.patterns().iter().enumerate() {
@@ -219,7 +219,7 @@ impl Rules<'_> {
     }
 
     fn intakes(&mut self) {
-        if !self.is_sound("intakes") {
+        if !self.has_no_fault("intakes") {
             return;
         }
         for (index, intake) in self.config.intakes.iter().enumerate() {
@@ -271,7 +271,7 @@ impl Rules<'_> {
             ("plugins.caps.wall", plugins.caps.wall, Duration::from_millis(1)),
         ];
         for (path, duration, least) in least {
-            if duration < least && self.is_sound(path) {
+            if duration < least && self.has_no_fault(path) {
                 let shown = |duration| humantime::format_duration(duration);
                 self.fault(path, &format!("expected at least {}, got {}", shown(least), shown(duration)));
             }
@@ -281,7 +281,7 @@ impl Rules<'_> {
             ("drain.grace", drain.grace, "drain.wait", drain.wait),
         ];
         for (path, longer, other, shorter) in ordered {
-            if longer < shorter && self.is_sound(path) && self.is_sound(other) {
+            if longer < shorter && self.has_no_fault(path) && self.has_no_fault(other) {
                 let shown = |duration| humantime::format_duration(duration).to_string();
                 self.fault(path, &format!("expected at least {other} ({}), got {}", shown(shorter), shown(longer)));
             }
@@ -289,7 +289,7 @@ impl Rules<'_> {
     }
 
     fn log(&mut self) {
-        if !self.is_sound("log.level") {
+        if !self.has_no_fault("log.level") {
             return;
         }
         let level = &self.config.log.level;
@@ -299,12 +299,12 @@ impl Rules<'_> {
             let is_module = module.chars().all(|c| c.is_alphanumeric() || "_:-".contains(c));
             if !is_module || !LEVELS.contains(&name.to_lowercase().as_str()) {
                 self.fault("log.level", &format!("expected {}, or module=level, got {part:?}", one_of(&LEVELS)));
-                self.hint(nearest(name, LEVELS));
+                self.suggest(nearest(name, LEVELS));
             }
         }
     }
 
-    fn is_sound(&self, path: &str) -> bool {
+    fn has_no_fault(&self, path: &str) -> bool {
         !self.faulty.iter().any(|faulty| faulty.starts_with(path))
     }
 
@@ -313,7 +313,7 @@ impl Rules<'_> {
         self.faults.push(Fault { source, path: path.to_owned(), problem: problem.to_owned(), nearest: None });
     }
 
-    fn hint(&mut self, nearest: Option<String>) {
+    fn suggest(&mut self, nearest: Option<String>) {
         if let Some(fault) = self.faults.last_mut() {
             fault.nearest = nearest;
         }
@@ -321,7 +321,7 @@ impl Rules<'_> {
 }
 
 /// Explains why `address` cannot be bound together with `taken`, the address of `listeners[other]`.
-fn clash(other: usize, taken: SocketAddr, address: SocketAddr, only_v6: bool) -> Option<String> {
+fn conflict(other: usize, taken: SocketAddr, address: SocketAddr, only_v6: bool) -> Option<String> {
     if address.port() == 0 || address.port() != taken.port() {
         return None;
     }

@@ -6,8 +6,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::read::secret_distance::as_written;
 use super::read::value::{Kind, Value};
-use super::read::veil::as_written;
 use super::read::{Codec, Reader, Secret};
 
 /// Maximum size of a file that holds a text, in bytes.

@@ -33,7 +33,7 @@ item! {
     }
 }
 
-words! {
+keywords! {
     /// Engines of an intake.
     pub enum IntakeKind {
         /// A pub/sub channel.

@@ -30,7 +30,7 @@ pub fn keys() -> Vec<Key> {
 /// The text of `config/skylark.yaml`: every key below its description, commented out with its default.
 #[must_use]
 pub fn reference() -> String {
-    let mut text = String::from(HEAD);
+    let mut text = String::from(HEADER);
     let defaults = Config::default().show();
     for key in keys().iter().filter(|key| !key.path.contains("[]")) {
         let depth = key.path.matches('.').count();
@@ -38,7 +38,7 @@ pub fn reference() -> String {
         if depth == 0 {
             text.push('\n');
         }
-        comment(&mut text, &indent, "", &format!("{}{}", key.text, mark(key)));
+        comment(&mut text, &indent, "", &format!("{}{}", key.text, live_suffix(key)));
         let items: Vec<Key> =
             keys().into_iter().filter(|item| item.path.starts_with(&format!("{}[].", key.path))).collect();
         for item in &items {
@@ -46,12 +46,12 @@ pub fn reference() -> String {
             let default =
                 item.default.as_ref().map_or("Must be given.".to_owned(), |words| format!("Default: {words}."));
             let deeper = "  ".repeat(item.path[key.path.len()..].matches('.').count());
-            let hang = format!("    {deeper}");
+            let hanging_indent = format!("    {deeper}");
             comment(
                 &mut text,
                 &format!("{indent}# {deeper}{name}: "),
-                &hang,
-                &format!("{} {default}{}", item.text, mark(item)),
+                &hanging_indent,
+                &format!("{} {default}{}", item.text, live_suffix(item)),
             );
         }
         let value = key.path.split('.').try_fold(&defaults, |value, name| value.get(name));
@@ -68,11 +68,11 @@ pub fn reference() -> String {
 }
 
 /// Tells that a running node takes the key on SIGHUP.
-fn mark(key: &Key) -> &'static str {
+fn live_suffix(key: &Key) -> &'static str {
     if key.is_live { " Live." } else { "" }
 }
 
-const HEAD: &str = "\
+const HEADER: &str = "\
 # Skylark's configuration: every key with what it is for and its default. Nothing here is set: take the `#` before a
 # key away to change it. On top of this file comes the one of the environment (`--env NAME`: skylark-NAME.yaml beside
 # it; same keys win, a list replaces the whole list), then variables: SKYLARK__LIMITS__BATCH=100,
@@ -89,9 +89,9 @@ const HEAD: &str = "\
 /// Maximum width of a comment line, in characters.
 const WIDTH: usize = 120;
 
-fn comment(text: &mut String, lead: &str, hang: &str, words: &str) {
+fn comment(text: &mut String, lead: &str, hanging_indent: &str, words: &str) {
     let (first, next) = match lead.find('#') {
-        Some(at) => (lead.to_owned(), format!("{}#{hang}", &lead[..at])),
+        Some(at) => (lead.to_owned(), format!("{}#{hanging_indent}", &lead[..at])),
         None => (format!("{lead}# "), format!("{lead}# ")),
     };
     let mut line = first;

@@ -43,7 +43,7 @@ item! {
     }
 }
 
-words! {
+keywords! {
     /// Services of a listener.
     pub enum Service {
         /// WebSocket at `/ws`.
@@ -59,7 +59,7 @@ words! {
     }
 }
 
-words! {
+keywords! {
     /// Exclusion of a user's devices.
     pub enum DevicePolicy {
         /// Any number of devices.

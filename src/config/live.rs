@@ -49,6 +49,6 @@ impl LiveConfig {
 }
 
 /// Evaluates the rule of a `#[live(…)]` mark. Names the types of the closure.
-pub(super) fn holds<T>(rule: impl Fn(&T, &T) -> bool, old: &T, new: &T) -> bool {
+pub(super) fn is_live_change<T>(rule: impl Fn(&T, &T) -> bool, old: &T, new: &T) -> bool {
     rule(old, new)
 }

@@ -155,8 +155,8 @@ impl Loader {
             }
             files.push(file.to_string());
         }
-        self.lay_variables(&mut tree, &mut faults);
-        self.lay_options(&mut tree, &mut faults);
+        self.apply_variables(&mut tree, &mut faults);
+        self.apply_options(&mut tree, &mut faults);
         let mut reader = Reader::new(&self.variables, faults);
         let config = Config::read(&tree, &mut reader);
         let (mut faults, mut guarded_files) = (reader.faults, reader.guarded_files);
@@ -199,16 +199,16 @@ impl Loader {
         files
     }
 
-    fn lay_variables(&self, tree: &mut Value, faults: &mut Vec<Fault>) {
+    fn apply_variables(&self, tree: &mut Value, faults: &mut Vec<Fault>) {
         for (name, text) in self.variables.iter().filter(|(name, _)| name.starts_with(PREFIX)) {
             let path = name[PREFIX.len()..].to_lowercase().replace("__", ".");
-            lay(tree, &ValueSource::Variable(name.as_str().into()), &path, text, faults);
+            apply(tree, &ValueSource::Variable(name.as_str().into()), &path, text, faults);
         }
     }
 
-    fn lay_options(&self, tree: &mut Value, faults: &mut Vec<Fault>) {
+    fn apply_options(&self, tree: &mut Value, faults: &mut Vec<Fault>) {
         for (option, path, text) in &self.options {
-            lay(tree, &ValueSource::Flag(option.clone()), path, text, faults);
+            apply(tree, &ValueSource::Flag(option.clone()), path, text, faults);
         }
     }
 }
@@ -239,7 +239,7 @@ impl Loaded {
 }
 
 /// Sets one key from a text. `[…]` and `{…}` are parsed as YAML; any other text is taken literally.
-fn lay(tree: &mut Value, source: &ValueSource, path: &str, text: &str, faults: &mut Vec<Fault>) {
+fn apply(tree: &mut Value, source: &ValueSource, path: &str, text: &str, faults: &mut Vec<Fault>) {
     let fault = |problem: String| Fault { source: source.clone(), path: path.to_owned(), problem, nearest: None };
     let mut value = Value { kind: Kind::Text(text.to_owned()), source: source.clone() };
     if text.starts_with(['[', '{']) {
@@ -247,10 +247,10 @@ fn lay(tree: &mut Value, source: &ValueSource, path: &str, text: &str, faults: &
             Ok(parsed) => value = parsed,
             Err(error) => return faults.push(fault(error.problem)),
         }
-        value.stamp(source);
+        value.set_source(source);
     }
     let steps: Vec<&str> = path.split('.').collect();
-    if !tree.place(&steps, value) {
+    if !tree.set(&steps, value) {
         faults.push(fault("no such list entry, expected the number of an existing entry or the next one".to_owned()));
     }
 }

@@ -3,17 +3,17 @@
 //! Also resolves references to text from elsewhere: `${NAME}`, `{env: NAME}`, `{file: path}`.
 
 pub(super) mod fault;
+pub(super) mod secret_distance;
 mod types;
 pub(super) mod value;
-pub(super) mod veil;
 pub(super) mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use self::fault::{Fault, nearest};
+use self::secret_distance::{SecretDistance, as_written};
 use self::value::{Kind, Value, ValueSource};
-use self::veil::{Veil, as_written};
 use super::credential;
 use super::{GuardedFile, Key};
 
@@ -85,7 +85,8 @@ impl<'a> Reader<'a> {
                         None => format!("no such key, expected {}", one_of(known)),
                     };
                     // `keys: [{a-secret}]` turns the secret into a key without a value.
-                    let path = match field.value.kind == Kind::Null && self.veil() == Veil::Beside {
+                    let path = match field.value.kind == Kind::Null && self.secret_distance() == SecretDistance::Parent
+                    {
                         true => self.path.clone(),
                         false => self.join(&shortened(&field.name)),
                     };
@@ -186,19 +187,19 @@ impl<'a> Reader<'a> {
             return Some(as_written(text).to_owned());
         }
         // The name of the variable may be part of the secret itself.
-        let which = if self.veil() == Veil::None { name } else { "named here" };
+        let which = if self.secret_distance() == SecretDistance::None { name } else { "named here" };
         self.fault(value, format!("expected the variable {which} to be set, it is not"))
     }
 
     fn file(&mut self, value: &Value, path: &Path) -> Option<String> {
         match credential::read_text(path) {
             Ok(text) => {
-                if self.veil() == Veil::Secret {
+                if self.secret_distance() == SecretDistance::Secret {
                     self.guarded_files.push(GuardedFile::secret(&self.path, path));
                 }
                 Some(text)
             }
-            Err(error) if self.veil() == Veil::None => {
+            Err(error) if self.secret_distance() == SecretDistance::None => {
                 self.fault(value, format!("expected a file to read, got {}: {error}", path.display()))
             }
             Err(error) => self.fault(value, format!("cannot read the file that is named here: {error}")),
@@ -221,7 +222,7 @@ impl<'a> Reader<'a> {
     pub(super) fn wrong<T>(&mut self, value: &Value, expected: &str) -> Option<T> {
         let got = match &value.kind {
             Kind::Null => "nothing".to_owned(),
-            Kind::Text(_) if self.veil() != Veil::None => "a string that is not shown".to_owned(),
+            Kind::Text(_) if self.secret_distance() != SecretDistance::None => "a string that is not shown".to_owned(),
             // A key or certificate was given in place of its path.
             Kind::Text(text) if text.contains('\n') => format!("a string of {} lines", text.lines().count()),
             Kind::Text(text) => format!("{:?}", shortened(text)),
@@ -252,8 +253,8 @@ impl<'a> Reader<'a> {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    fn veil(&self) -> Veil {
-        Veil::of(&self.path)
+    fn secret_distance(&self) -> SecretDistance {
+        SecretDistance::of(&self.path)
     }
 }
 

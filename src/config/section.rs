@@ -111,7 +111,7 @@ macro_rules! take_live {
         $own.$field.clone_from(&$new.$field)
     };
     ([live ($when:expr)] $own:ident, $new:ident, $field:ident, $codec:expr) => {
-        if $crate::config::live::holds::<Self>($when, $own, $new) {
+        if $crate::config::live::is_live_change::<Self>($when, $own, $new) {
             $own.$field.clone_from(&$new.$field);
         }
     };
@@ -128,7 +128,7 @@ macro_rules! is_live {
 }
 
 /// An enum of the tree, with the configuration keyword of each variant.
-macro_rules! words {
+macro_rules! keywords {
     ($(#[doc = $doc:literal])+ pub enum $name:ident { $($(#[doc = $text:literal])+ $variant:ident = $word:literal,)+ }) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -146,11 +146,11 @@ macro_rules! words {
             }
         }
 
-        word_setting!($name, [$((Self::$variant, $word)),+]);
+        keyword_setting!($name, [$((Self::$variant, $word)),+]);
     };
 }
 
-macro_rules! word_setting {
+macro_rules! keyword_setting {
     ($name:ident, $words:expr) => {
         impl $crate::config::read::Setting for $name {
             fn expected() -> String {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::value::{Kind, Value};
 use super::{Reader, Setting};
-use crate::config::{Key, KvPlace};
+use crate::config::{Key, KvLocation};
 use crate::id::NodeId;
 use crate::protocol::Dialect;
 
@@ -117,7 +117,7 @@ parsed_setting! {
         |duration: &Duration| humantime::format_duration(*duration).to_string().replace(' ', "");
 }
 
-impl Setting for KvPlace {
+impl Setting for KvLocation {
     fn expected() -> String {
         "`memory`, or a path with a slash such as ./state/kv.redb".to_owned()
     }
@@ -138,4 +138,4 @@ impl Setting for KvPlace {
     }
 }
 
-word_setting!(Dialect, [(Dialect::Yunque, "yunque"), (Dialect::Cim, "cim")]);
+keyword_setting!(Dialect, [(Dialect::Yunque, "yunque"), (Dialect::Cim, "cim")]);

@@ -122,7 +122,7 @@ impl Value {
 
     /// Sets `value` at `path`. A number in the path indexes a list; the length of the list appends an entry. Returns
     /// `false` if a number exceeds the length.
-    pub(in crate::config) fn place(&mut self, path: &[&str], value: Self) -> bool {
+    pub(in crate::config) fn set(&mut self, path: &[&str], value: Self) -> bool {
         let Some((name, rest)) = path.split_first() else {
             self.overlay(value);
             return true;
@@ -132,7 +132,7 @@ impl Value {
             if index == items.len() {
                 items.push(Self { kind: Kind::Null, source });
             }
-            return items.get_mut(index).is_some_and(|item| item.place(rest, value));
+            return items.get_mut(index).is_some_and(|item| item.set(rest, value));
         }
         if !matches!(self.kind, Kind::Map(_)) {
             self.kind = Kind::Map(Vec::new());
@@ -147,18 +147,18 @@ impl Value {
             });
             fields.len() - 1
         });
-        fields[at].value.place(rest, value)
+        fields[at].value.set(rest, value)
     }
 
     /// Sets the source of the whole value to `source`.
-    pub(in crate::config) fn stamp(&mut self, source: &ValueSource) {
+    pub(in crate::config) fn set_source(&mut self, source: &ValueSource) {
         self.source = source.clone();
         match &mut self.kind {
             Kind::Null | Kind::Text(_) | Kind::Secret(_) => {}
-            Kind::List(items) => items.iter_mut().for_each(|item| item.stamp(source)),
+            Kind::List(items) => items.iter_mut().for_each(|item| item.set_source(source)),
             Kind::Map(fields) => fields.iter_mut().for_each(|field| {
                 field.source = source.clone();
-                field.value.stamp(source);
+                field.value.set_source(source);
             }),
         }
     }

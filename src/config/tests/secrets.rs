@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every fault of a file in which `CANARY` stands for a secret; asserts that none shows it.
-fn veiled(base: &str) -> Vec<String> {
+fn faults_without_secret(base: &str) -> Vec<String> {
     let files = Files::new(&base.replace("CANARY", "canary-0123456789"));
     let found = match files.load(None, &[]) {
         Err(_) => files.faults(None, &[]),
@@ -16,14 +16,14 @@ fn veiled(base: &str) -> Vec<String> {
 #[test]
 fn api_keys_of_a_wrong_shape_are_not_shown() {
     assert_eq!(
-        veiled("api:\n  keys: [CANARY, CANARY-2]\n"),
+        faults_without_secret("api:\n  keys: [CANARY, CANARY-2]\n"),
         [
             "s.yaml:2: api.keys[0]: expected a map (name, key or scopes), got a string that is not shown",
             "s.yaml:2: api.keys[1]: expected a map (name, key or scopes), got a string that is not shown",
         ]
     );
     assert_eq!(
-        veiled("api:\n  keys: CANARY\n"),
+        faults_without_secret("api:\n  keys: CANARY\n"),
         ["s.yaml:2: api.keys: expected a list (a map), got a string that is not shown"]
     );
     for base in [
@@ -41,7 +41,7 @@ fn api_keys_of_a_wrong_shape_are_not_shown() {
         "- CANARY\n",
         "CANARY\n",
     ] {
-        veiled(base);
+        faults_without_secret(base);
     }
 }
 
@@ -69,21 +69,24 @@ fn passwords_and_properties_of_engines_are_not_shown() {
         "intakes: CANARY\n",
         "bus: CANARY\n",
     ] {
-        veiled(base);
+        faults_without_secret(base);
     }
 }
 
 #[test]
 fn a_private_key_in_the_place_of_a_public_one_or_of_a_path_is_not_shown() {
     assert_eq!(
-        veiled("plugins:\n  signing_keys: [CANARY]\n"),
+        faults_without_secret("plugins:\n  signing_keys: [CANARY]\n"),
         [
             "s.yaml:2: plugins.signing_keys[0]: expected an Ed25519 public key, 32 bytes as base64, got a string of 17 characters"
         ]
     );
     let pem = "listeners:\n  - address: 127.0.0.1:1\n    serves: [ws]\n    tls:\n      cert: a.pem\n      key: |\n        -----BEGIN \
                PRIVATE KEY-----\n        CANARY\n";
-    assert_eq!(veiled(pem), ["s.yaml:7: listeners[0].tls.key: expected a path, got a string of 2 lines"]);
+    assert_eq!(
+        faults_without_secret(pem),
+        ["s.yaml:7: listeners[0].tls.key: expected a path, got a string of 2 lines"]
+    );
 }
 
 #[test]

@@ -8,18 +8,18 @@ use crate::config::keys;
 
 /// Position of a path relative to secret keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum Veil {
+pub(in crate::config) enum SecretDistance {
     /// No secret is near.
     None,
     /// Secrets are further below.
-    Above,
+    Ancestor,
     /// One of the direct subkeys is a secret.
-    Beside,
+    Parent,
     /// The path is a secret, or part of one.
     Secret,
 }
 
-impl Veil {
+impl SecretDistance {
     pub(in crate::config) fn of(path: &str) -> Self {
         static SECRETS: OnceLock<Vec<String>> = OnceLock::new();
         let secrets = SECRETS.get_or_init(|| {
@@ -33,14 +33,14 @@ impl Veil {
             }
             _ => None,
         };
-        let veils = secrets.iter().map(|secret| match (below(secret, &path), below(&path, secret)) {
+        let distances = secrets.iter().map(|secret| match (below(secret, &path), below(&path, secret)) {
             _ if path == *secret => Self::Secret,
             (_, Some(_)) => Self::Secret,
-            (Some(rest), _) if !rest.contains(['.', '[']) => Self::Beside,
-            (Some(_), _) => Self::Above,
+            (Some(rest), _) if !rest.contains(['.', '[']) => Self::Parent,
+            (Some(_), _) => Self::Ancestor,
             (None, None) => Self::None,
         });
-        veils.max_by_key(|veil| *veil as u8).unwrap_or(Self::None)
+        distances.max_by_key(|secret_distance| *secret_distance as u8).unwrap_or(Self::None)
     }
 }
 
