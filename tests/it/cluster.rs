@@ -125,12 +125,12 @@ async fn of_two_simultaneous_logins_exactly_one_stays() {
             () = was_replaced(&mut two, "one") => ("one", one),
         };
         // The loser is listed until its socket has ended.
-        until("the winner alone", async || {
+        until("the other device to be replaced", async || {
             let data = cluster.node(0).get(&format!("/connections?uid={uid}")).await.data();
             data["connections"] == 1 && data["items"][0]["device"] == winner
         })
         .await;
-        assert_eq!(lives.ask("no_such_key", json!({})).await["code"], "404", "the other one lives");
+        assert_eq!(lives.ask("no_such_key", json!({})).await["code"], "404", "the winning device got no answer");
     }
     let mut first = phone(&cluster, 0, "later", "one").await;
     let _second = phone(&cluster, 1, "later", "two").await;
@@ -157,7 +157,11 @@ async fn lists_are_those_of_the_whole_cluster() {
             let Some(next) = data.get("cursor") else { break };
             cursor = next.as_str().unwrap().to_owned();
         }
-        assert_eq!((seen.len(), seen.into_iter().collect::<BTreeSet<_>>()), (9, all.clone()), "each once");
+        assert_eq!(
+            (seen.len(), seen.into_iter().collect::<BTreeSet<_>>()),
+            (9, all.clone()),
+            "the pages do not list each connection once"
+        );
     }
     let both = cluster.node(1).get("/getOnlineUser?uid=u0").await.data();
     assert_eq!(both["items"][0]["connections"], 2, "{both}");
@@ -173,20 +177,24 @@ async fn a_node_that_is_killed_vanishes_with_its_users_and_comes_back() {
 
     cluster.freeze(2);
     let data = cluster.node(1).get("/connections").await.data();
-    assert_eq!((&data["missing"], &data["connections"]), (&json!([name(2)]), &json!(1)), "a silent node is named");
+    assert_eq!(
+        (&data["missing"], &data["connections"]),
+        (&json!([name(2)]), &json!(1)),
+        "the frozen node is not listed as missing"
+    );
     cluster.kill(2).await;
     until("the dead node off the list", async || listed(&cluster, 1).await.len() == 2).await;
-    until("its users offline", async || uids(&cluster, 1, "").await == names(["stays"])).await;
+    until("its users to be offline", async || uids(&cluster, 1, "").await == names(["stays"])).await;
     let data = cluster.node(1).get("/connections").await.data();
     assert_eq!(data.get("missing"), None, "{data}");
-    until("a survivor to tell of it", async || {
+    until("a report of the lost node", async || {
         cluster.node(0).log().contains("node lost") || cluster.node(1).log().contains("node lost")
     })
     .await;
 
     cluster.restart(2).await;
     let _back = cluster.node(2).connect("gone", Form::YunquePb).await;
-    until("it is known again", async || uids(&cluster, 0, "").await == names(["gone", "stays"])).await;
+    until("the node to be listed again", async || uids(&cluster, 0, "").await == names(["gone", "stays"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -214,7 +222,7 @@ async fn a_user_who_moves_gets_everything_once_and_every_node_chooses_alike() {
     let place = (0..3).find(|place| chosen[0] == name(*place).as_str()).unwrap();
     cluster.drain(place).await;
     let others: Vec<usize> = (0..3).filter(|other| *other != place).collect();
-    until("a node that has left to be off the list", async || listed(&cluster, others[0]).await.len() == 2).await;
+    until("the node that left to be off the list", async || listed(&cluster, others[0]).await.len() == 2).await;
     let now = cluster.node(others[0]).get("/nodes/choose?uid=mover").await.data()["id"].clone();
     assert_ne!(now, chosen[0]);
 }
@@ -243,7 +251,7 @@ async fn a_redis_that_comes_back_empty_costs_no_client_its_connection_and_each_i
     redis.restart_empty();
     for place in 0..2 {
         cluster.ready(place).await;
-        until("both in the list", async || listed(&cluster, place).await.len() == 2).await;
+        until("both nodes in the list", async || listed(&cluster, place).await.len() == 2).await;
     }
     assert!(cluster.metric(0, "skylark_losses_declared_total").await >= 1.0);
     for (uid, client) in &mut clients {

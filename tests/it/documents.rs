@@ -80,7 +80,7 @@ impl Play {
             copy(&root().join(part), &folder.path().join(part));
         }
         let played = blocks(&self.text, self.standard);
-        assert!(played.iter().any(|b| b.kind == "sh"), "no command");
+        assert!(played.iter().any(|b| b.kind == "sh"), "the document has no `sh` block");
         let mut desk = Desk::new(folder.path(), PRELUDE, &self.variables);
         for block in blocks(&self.first, None).iter().chain(&played) {
             desk.play(block);

@@ -127,10 +127,7 @@ async fn all_agree(cluster: &Cluster, connections: usize) {
             last = difference(&all);
         }
     };
-    assert!(
-        timeout(PATIENCE, agreed).await.is_ok(),
-        "the nodes do not tell the same of {connections} connections: {last}"
-    );
+    assert!(timeout(PATIENCE, agreed).await.is_ok(), "the nodes disagree about {connections} connections: {last}");
 }
 
 /// The first answer that differs between nodes or is missing.

@@ -78,7 +78,10 @@ async fn the_ledger_finds_every_deed_of_a_tampering_line() {
     let verdict = drill.end().await;
     let Tampered { lost, doubled, swapped } = proxy.tampered();
     let [lost, doubled, swapped] = [lost, doubled, swapped].map(|deeds| deeds.load(Ordering::SeqCst));
-    assert!(lost > 5 && doubled > 5 && swapped > 5, "{lost} lost, {doubled} doubled, {swapped} swapped");
+    assert!(
+        lost > 5 && doubled > 5 && swapped > 5,
+        "expected more than 5 each: {lost} lost, {doubled} doubled, {swapped} swapped"
+    );
     assert_eq!([verdict.lost, verdict.doubled, verdict.reordered], [lost, doubled, swapped], "{verdict}");
     assert!(!verdict.is_exact());
 }
@@ -139,7 +142,7 @@ async fn a_redis_keeps_what_it_was_told_or_forgets_it() {
     assert_eq!(line.ask("LRANGE list 0 -1").await.unwrap(), Reply::List(list));
     assert!(matches!(line.ask("INCR name").await.unwrap(), Reply::Error(_)));
     // Synced within a second; a frozen server does not answer.
-    until("the append-only file", async || {
+    until("the append-only file to be on", async || {
         let info = line.ask("INFO persistence").await.unwrap();
         info.text().contains("aof_pending_bio_fsync:0") && info.text().contains("aof_buffer_length:0")
     })

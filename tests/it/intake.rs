@@ -41,7 +41,7 @@ impl Kind {
     /// Puts a record on the topic. The channel's only subscriber receives it.
     pub async fn publish(self, back_end: &mut MultiplexedConnection, payload: &[u8]) {
         match self {
-            Self::Channel => assert_eq!(publish(back_end, payload).await, 1, "receivers that PUBLISH counted"),
+            Self::Channel => assert_eq!(publish(back_end, payload).await, 1, "PUBLISH did not count one receiver"),
             Self::Stream => {
                 let mut add = redis::cmd("XADD");
                 let _: String = add.arg("chat").arg("*").arg("data").arg(payload).query_async(back_end).await.unwrap();
@@ -53,7 +53,7 @@ impl Kind {
 /// Opens a connection of a back end.
 pub async fn dial(redis: &Redis) -> MultiplexedConnection {
     let client = redis::Client::open(redis.url()).unwrap();
-    within("a connection to Redis", client.get_multiplexed_async_connection()).await.unwrap()
+    within("the connection to Redis", client.get_multiplexed_async_connection()).await.unwrap()
 }
 
 /// Sends PUBLISH and returns the number of receivers.

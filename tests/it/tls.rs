@@ -75,9 +75,9 @@ async fn versions_and_protocols_are_agreed_on() {
         assert_eq!(secure(&gateway, "ws", trust).await.unwrap(), None);
     }
     assert_eq!(secure(&gateway, "api", &both).await.unwrap().as_deref(), Some(&b"http/1.1"[..]));
-    assert!(secure(&gateway, "api", &h2).await.is_err(), "h2 is not spoken");
-    assert_eq!(secure(&gateway, "cim-tcp", &h2).await.unwrap(), None, "there is no HTTP to agree on");
-    assert!(secure(&gateway, "ws", &other.trust()).await.is_err(), "a client believes in its certificate only");
+    assert!(secure(&gateway, "api", &h2).await.is_err(), "a client that offers only h2 was accepted");
+    assert_eq!(secure(&gateway, "cim-tcp", &h2).await.unwrap(), None, "a TCP listener agreed on an HTTP version");
+    assert!(secure(&gateway, "ws", &other.trust()).await.is_err(), "a client accepted another certificate");
     // With a session ticket of the first connection, and without.
     for trust in &trusts {
         assert_eq!(secure(&gateway, "ws", trust).await.unwrap(), None);
@@ -93,9 +93,9 @@ async fn a_new_certificate_serves_and_a_broken_one_changes_nothing() {
 
     put(gateway.folder.path(), "key.pem", "this is no key");
     gateway.said(KEPT).await;
-    secure(&gateway, "ws", &old).await.expect("the old one serves");
+    secure(&gateway, "ws", &old).await.expect("the old certificate serves");
     put(gateway.folder.path(), "cert.pem", "nor is this a certificate");
-    secure(&gateway, "cim-tcp", &old).await.expect("the old one serves");
+    secure(&gateway, "cim-tcp", &old).await.expect("the old certificate serves");
 
     second.install(gateway.folder.path());
     gateway.said(TAKEN).await;
@@ -105,8 +105,8 @@ async fn a_new_certificate_serves_and_a_broken_one_changes_nothing() {
     })
     .await;
     for service in ["ws", "cim", "cim-tcp"] {
-        secure(&gateway, service, &new).await.expect("the new one serves");
-        assert!(secure(&gateway, service, &old).await.is_err(), "{service} shows the old one");
+        secure(&gateway, service, &new).await.expect("the new certificate serves");
+        assert!(secure(&gateway, service, &old).await.is_err(), "{service} still shows the old certificate");
     }
     // An earlier connection stays open on the socket with the old certificate.
     assert_eq!(early.ask("no_such_key", json!({})).await["code"], "404");
@@ -142,8 +142,8 @@ async fn client_without_tls_is_refused_at_once() {
         let mut tcp = TcpStream::connect(gateway.address(service)).await.unwrap();
         tcp.write_all(b"GET /ws HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         let mut answer = Vec::new();
-        within("the end", tcp.read_to_end(&mut answer)).await.unwrap();
-        assert_eq!(answer.first(), Some(&21), "{service}: an alert comes first");
+        within("the close of the connection", tcp.read_to_end(&mut answer)).await.unwrap();
+        assert_eq!(answer.first(), Some(&21), "{service}: the first byte is no TLS alert");
     }
     let metrics = gateway.get("/metrics").await.body;
     assert!(metrics.contains(r#"skylark_refused_total{reason="tls"} 4"#), "{metrics}");
@@ -158,7 +158,7 @@ async fn a_slow_handshake_is_cut() {
         let mut tcp = TcpStream::connect(gateway.address("ws")).await.unwrap();
         tcp.write_all(words).await.unwrap();
         let mut answer = Vec::new();
-        within("the end", tcp.read_to_end(&mut answer)).await.unwrap_or_default();
+        within("the close of the connection", tcp.read_to_end(&mut answer)).await.unwrap_or_default();
         assert_eq!(answer, b"");
     }
     let metrics = gateway.get("/metrics").await.body;
@@ -176,7 +176,7 @@ async fn a_slow_consumer_gets_whole_frames_and_its_code() {
         let title = |n: usize| format!("{n} {filler}");
         let batch: Vec<_> =
             (sent..sent + 50).map(|n| json!({"receiver": "deaf", "action": "chat", "title": title(n)})).collect();
-        let answer = within("an answer", http.post("/send/sendList", &json!(batch))).await.data();
+        let answer = within("the answer", http.post("/send/sendList", &json!(batch))).await.data();
         sent += 50;
         if answer["delivered"] != 50 {
             break;
@@ -187,17 +187,17 @@ async fn a_slow_consumer_gets_whole_frames_and_its_code() {
         match deaf.next().await {
             Seen::Frame(Frame::Message(message)) => {
                 let title = message["title"].as_str().unwrap().split(' ').next().unwrap();
-                assert_eq!(title, next.to_string(), "in order, none missing");
+                assert_eq!(title, next.to_string(), "a message is missing or out of order");
                 next += 1;
             }
             Seen::Closed(why) => {
-                assert_eq!(why.expect("a close frame").0, 4008);
+                assert_eq!(why.expect("the node sends a close frame").0, 4008);
                 break;
             }
             other => panic!("{other:?}"),
         }
     }
-    assert!(next > 0 && next < sent, "{next} of {sent}");
+    assert!(next > 0 && next < sent, "expected to receive a part of {sent} messages, got {next}");
 }
 
 /// User-space memory of the node with `count` more bound and idle connections.

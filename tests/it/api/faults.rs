@@ -136,7 +136,7 @@ async fn keys_guard_the_api_by_scope() {
             assert_eq!(http.post("/kick", &json!({"uid": "1"})).await.status, manage, "{key}");
         }
     }
-    assert!(!gateway.log().contains("secret-0123"), "a key stands in the log");
+    assert!(!gateway.log().contains("secret-0123"), "the log contains an API key");
 }
 
 #[test]

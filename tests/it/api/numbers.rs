@@ -52,9 +52,11 @@ async fn javascript_client_sees_every_digit_of_an_id() {
     let url = format!("ws://{}/ws?token={}", gateway.address("ws"), Claims::of("1074").mint());
     let mut command = Command::new("node");
     command.args(["--no-warnings", "--experimental-websocket", "-e", SCRIPT, &url]);
-    let mut node = command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("node, as tests/run wants it");
+    let mut node =
+        command.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("Node.js starts; tests/run requires it");
     let mut lines = BufReader::new(node.stdout.take().unwrap()).lines();
-    let mut line = async || within("a line of the client", lines.next_line()).await.unwrap().expect("a line");
+    let mut line =
+        async || within("a line of the client", lines.next_line()).await.unwrap().expect("the client prints a line");
     assert_eq!(line().await, "bound");
     for id in [748, SAFE, SAFE + 2, i64::MAX, i64::MIN] {
         gateway.post("/send", json!({"receiver": "1074", "action": "chat", "id": id})).await.data();

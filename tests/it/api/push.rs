@@ -37,7 +37,11 @@ async fn a_push_to_nobody_is_a_result_and_no_error() {
     assert_eq!((&data["delivered"], &data["offline"]), (&json!(0), &json!(["1074"])), "{data}");
     let body = json!({"message": {"action": "chat"}, "uids": ["here", "gone", "here"]});
     let data = gateway.post("/send/toUids", body).await.data();
-    assert_eq!((&data["delivered"], &data["offline"]), (&json!(1), &json!(["gone"])), "named twice, one copy: {data}");
+    assert_eq!(
+        (&data["delivered"], &data["offline"]),
+        (&json!(1), &json!(["gone"])),
+        "a user named twice did not get one copy: {data}"
+    );
 }
 
 #[tokio::test]
@@ -148,7 +152,7 @@ async fn online_users_are_counted_filtered_and_paged() {
         }
     }
     seen.sort();
-    assert_eq!(seen, (0..7).map(|n| format!("u{n}")).collect::<Vec<_>>(), "every user on exactly one page");
+    assert_eq!(seen, (0..7).map(|n| format!("u{n}")).collect::<Vec<_>>(), "the pages do not list each user once");
     let one = http.get("/getOnlineUser?uid=u0").await.data();
     assert_eq!(one["items"][0]["devices"].as_array().unwrap().len(), 2, "{one}");
     let second = http.get("/getOnlineUser?page=2&size=5").await.data();
@@ -171,7 +175,7 @@ async fn the_node_tells_of_itself() {
     let metrics = http.get("/metrics").await;
     assert!(metrics.header("content-type").unwrap().starts_with("text/plain"), "{:?}", metrics.headers);
     assert!(metrics.body.lines().any(|l| l.starts_with("skylark_")), "{}", metrics.body);
-    assert!(!metrics.body.contains("1074"), "no user stands in a metric");
+    assert!(!metrics.body.contains("1074"), "a metric contains a user");
 }
 
 #[tokio::test]
@@ -183,7 +187,7 @@ async fn a_list_answers_for_each_of_its_items() {
         {"receiver": "gone", "action": "chat"},
     ]);
     let data = gateway.post("/send/sendList", body).await.data();
-    let items = data["items"].as_array().expect("one result an item");
+    let items = data["items"].as_array().expect("the answer has one result for each item");
     assert_eq!((&items[0]["delivered"], &items[1]["delivered"]), (&json!(1), &json!(0)), "{data}");
     assert_eq!(items[1]["offline"], json!(["gone"]), "{data}");
     assert_eq!(user.drain().await.len(), 1);

@@ -63,7 +63,7 @@ impl Reading for Commit {
 
 async fn value(store: &dyn Store, space: &str, key: &str) -> Option<String> {
     let found = store.get(space, key).await.unwrap();
-    assert_eq!(found.value.is_none(), found.version == 0, "version 0 is absence, and nothing else");
+    assert_eq!(found.value.is_none(), found.version == 0, "version 0 must mean absence");
     found.value.map(|value| String::from_utf8(value.to_vec()).unwrap())
 }
 
@@ -89,25 +89,33 @@ async fn a_changed_read_is_a_conflict(store: &dyn Store) {
     assert_eq!(absent, Found::default());
     store.commit(space, write("k", "one").having_read("k", &absent), SHARE).await.unwrap();
     let late = write("other", "two").having_read("k", &absent);
-    assert_eq!(store.commit(space, late, SHARE).await, Err(KvError::Conflict), "it was absent");
+    assert_eq!(
+        store.commit(space, late, SHARE).await,
+        Err(KvError::Conflict),
+        "a key read as absent was written meanwhile"
+    );
     assert_eq!(value(store, space, "other").await, None);
 
     let first = store.get(space, "k").await.unwrap();
     store.commit(space, write("k", "one"), SHARE).await.unwrap();
     let late = write("k", "two").having_read("k", &first);
-    assert_eq!(store.commit(space, late, SHARE).await, Err(KvError::Conflict), "the same value, written anew");
+    assert_eq!(store.commit(space, late, SHARE).await, Err(KvError::Conflict), "the same value was written again");
 
     let second = store.get(space, "k").await.unwrap();
     store.commit(space, delete("k"), SHARE).await.unwrap();
     assert_eq!(
         store.commit(space, write("k", "two").having_read("k", &second), SHARE).await,
         Err(KvError::Conflict),
-        "it is gone"
+        "the key was deleted"
     );
     store.commit(space, write("k", "one"), SHARE).await.unwrap();
     for old in [&first, &second] {
         let late = write("k", "two").having_read("k", old);
-        assert_eq!(store.commit(space, late, SHARE).await, Err(KvError::Conflict), "it went and came back");
+        assert_eq!(
+            store.commit(space, late, SHARE).await,
+            Err(KvError::Conflict),
+            "the key was deleted and written again"
+        );
     }
     let now = store.get(space, "k").await.unwrap();
     store.commit(space, write("k", "two").having_read("k", &now), SHARE).await.unwrap();
@@ -123,7 +131,7 @@ async fn a_read_alone_is_judged_too(store: &dyn Store) {
     assert_eq!(store.commit(space, reading(&absent), SHARE).await, Err(KvError::Conflict));
     let found = store.get(space, "k").await.unwrap();
     assert_eq!(store.commit(space, reading(&found), SHARE).await, Ok(()));
-    assert_eq!(store.get(space, "k").await.unwrap(), found, "reading changes nothing");
+    assert_eq!(store.get(space, "k").await.unwrap(), found, "a commit that only reads changed the entry");
 }
 
 async fn spaces_do_not_share_keys(store: &dyn Store) {
@@ -148,7 +156,7 @@ async fn any_bytes_are_a_value_and_any_text_a_key(store: &dyn Store) {
         assert_eq!((&found[..256], found[256]), (&*bytes, number), "{key:?}");
     }
     store.commit("bytes", write("empty", ""), SHARE).await.unwrap();
-    assert_eq!(value(store, "bytes", "empty").await.as_deref(), Some(""), "an empty value is one");
+    assert_eq!(value(store, "bytes", "empty").await.as_deref(), Some(""), "an empty value must count as a value");
 }
 
 async fn an_entry_ends_with_its_time(bed: &dyn Bed) {
@@ -163,10 +171,14 @@ async fn an_entry_ends_with_its_time(bed: &dyn Bed) {
     assert_eq!(
         value(&*store, space, "stays").await.as_deref(),
         Some("two"),
-        "a write without an end takes the end away"
+        "a write without expiry must remove the expiry"
     );
     let late = write("k", "two").having_read("k", &found);
-    assert_eq!(store.commit(space, late, SHARE).await, Err(KvError::Conflict), "the end of an entry is a change");
+    assert_eq!(
+        store.commit(space, late, SHARE).await,
+        Err(KvError::Conflict),
+        "the expiry of an entry must be a conflict"
+    );
     store.commit(space, write("k", "three").having_read("k", &Found::default()), SHARE).await.unwrap();
     assert_eq!(value(&*store, space, "k").await.as_deref(), Some("three"));
 }
@@ -174,17 +186,33 @@ async fn an_entry_ends_with_its_time(bed: &dyn Bed) {
 async fn a_share_is_bounded(store: &dyn Store) {
     let (space, share) = ("share", Share { bytes: 20, keys: 2 });
     store.commit(space, write("a", "123456789"), share).await.unwrap();
-    assert_eq!(store.commit(space, write("b", "12345678901"), share).await, Err(KvError::Full), "22 bytes");
+    assert_eq!(
+        store.commit(space, write("b", "12345678901"), share).await,
+        Err(KvError::Full),
+        "22 bytes exceed the share of 20"
+    );
     store.commit(space, write("b", "1"), share).await.unwrap();
     assert!(!store.fits(space, &write("c", "1"), share).await);
-    assert!(store.fits(space, &write("b", "2"), share).await, "in the place of what is there");
-    assert_eq!(store.commit(space, write("c", "1"), share).await, Err(KvError::Full), "a third key");
+    assert!(store.fits(space, &write("b", "2"), share).await, "a replaced value does not fit");
+    assert_eq!(
+        store.commit(space, write("c", "1"), share).await,
+        Err(KvError::Full),
+        "three keys exceed the share of 2"
+    );
     let smaller = Share { bytes: 5, keys: 1 };
     store.commit(space, write("a", "1234"), smaller).await.unwrap();
-    assert_eq!(value(store, space, "a").await.as_deref(), Some("1234"), "less than before, if still too much");
+    assert_eq!(
+        value(store, space, "a").await.as_deref(),
+        Some("1234"),
+        "a smaller value must be accepted above the share"
+    );
     store.commit(space, delete("b"), share).await.unwrap();
     store.commit(space, write("c", "12345678901234"), share).await.unwrap();
-    assert_eq!(store.commit(space, write("c", "123456789012345"), share).await, Err(KvError::Full), "21 bytes");
+    assert_eq!(
+        store.commit(space, write("c", "123456789012345"), share).await,
+        Err(KvError::Full),
+        "21 bytes exceed the share of 20"
+    );
 }
 
 async fn expired_keys_free_the_share(bed: &dyn Bed) {
@@ -254,7 +282,7 @@ impl Shared {
 
 impl Bed for Shared {
     fn store(&self) -> Arc<dyn Store> {
-        self.seat.engine.store.clone().expect("an engine that stores")
+        self.seat.engine.store.clone().expect("the engine has a store")
     }
 
     fn pass(&self, time: Duration) -> BoxFuture<'_, ()> {
@@ -282,7 +310,7 @@ async fn the_store_in_redis_holds_it_and_keeps_it_for_the_next_node() {
     let seat = Seat::take(&redis, "n1", 1).await;
     let shared = Shared { redis, seat };
     holds(&shared).await;
-    let next = Seat::take(&shared.redis, "n2", 2).await.engine.store.expect("an engine that stores");
+    let next = Seat::take(&shared.redis, "n2", 2).await.engine.store.expect("the engine has a store");
     assert_eq!(value(&*next, "sum", "k").await.as_deref(), Some("160"));
     assert_eq!(value(&*next, "conflict", "k").await.as_deref(), Some("two"));
 }

@@ -10,7 +10,7 @@ use crate::support::wire::{Form, messages_pub};
 
 /// Opens a connection to `/ws` and returns it with its first frame.
 async fn bound(gateway: &Gateway, form: Form, dial: Dial) -> (Client, Value) {
-    let mut client = Client::dial(gateway.address("ws"), form, dial).await.expect("an upgrade");
+    let mut client = Client::dial(gateway.address("ws"), form, dial).await.expect("the upgrade succeeds");
     let reply = client.reply().await;
     assert_eq!((&reply["key"], &reply["code"]), (&json!("client_bind"), &json!("200")), "{reply}");
     (client, reply)
@@ -32,7 +32,7 @@ async fn a_token_is_taken_from_every_place_it_may_stand_in() {
         assert_eq!(reply["data"]["uid"], "1074");
         assert!(client.subprotocol.as_deref().is_none_or(|s| s == "yunque.pb"), "{:?}", client.subprotocol);
     }
-    assert!(!gateway.log().contains(&token), "a token stands in the log");
+    assert!(!gateway.log().contains(&token), "the log contains a token");
 }
 
 #[tokio::test]
@@ -44,8 +44,8 @@ async fn the_bind_reply_says_who_and_where() {
     assert_eq!((&data["uid"], &data["sid"]), (&json!("1074"), &json!("skylark-7")), "{reply}");
     assert_eq!(data["address"], "ws.example.org");
     let cid: u64 = data["cid"].as_str().unwrap().parse().unwrap();
-    assert_eq!(cid >> 41, 7, "the cid holds the node's number");
-    assert!(cid < 1 << 53, "a JavaScript client holds it exactly");
+    assert_eq!(cid >> 41, 7, "the cid does not contain the node's number");
+    assert!(cid < 1 << 53, "the cid exceeds the safe integers of JavaScript");
     assert!(reply["timestamp"].is_i64() && reply["code"].is_string());
 
     // A later bind is answered with 200 and adds its fields; it never changes the user.
@@ -121,7 +121,7 @@ async fn a_client_may_bind_by_its_first_frame() {
             gateway.dial_cim(form).await
         } else {
             let dial = Dial::path("/ws").subprotocol(form.subprotocol());
-            Client::dial(gateway.address("ws"), form, dial).await.expect("an upgrade")
+            Client::dial(gateway.address("ws"), form, dial).await.expect("the upgrade succeeds")
         };
         let token = Claims::of("1074").mint();
         let data = json!({"uid": "1", "token": token, "channel": "ios", "deviceId": "d-1", "deviceName": "iPhone"});
@@ -141,7 +141,7 @@ async fn refusals_come_in_band_with_a_code_to_stay_away() {
     ];
     for token in &tokens {
         let dial = Dial::path(format!("/ws?token={token}"));
-        let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("an upgrade");
+        let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("the upgrade succeeds");
         let reply = client.reply().await;
         assert_eq!((&reply["key"], &reply["code"]), (&json!("client_handshake"), &json!("401")), "{reply}");
         assert_eq!(client.close_code().await, 4501);
@@ -162,7 +162,7 @@ async fn client_without_an_auth_plugin_is_refused() {
     let gateway = Setup::default().no_plugins().start();
     let token = Claims::of("1074").mint();
     let dial = Dial::path(format!("/ws?token={token}"));
-    let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("an upgrade");
+    let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("the upgrade succeeds");
     assert_eq!(client.reply().await["key"], "client_handshake");
     let ready = gateway.get("/health/ready").await;
     assert_eq!(ready.status, 503, "{}", ready.body);
@@ -185,7 +185,7 @@ async fn a_page_of_a_foreign_origin_is_refused() {
     // Without an Origin, a token outside a cookie is accepted and one in a cookie is refused.
     let dial = Dial::path("/ws").header("cookie", format!("token={token}"));
     if let Ok(mut client) = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await {
-        assert!(client.close_code().await >= 4500, "a cookie without an Origin got in");
+        assert!(client.close_code().await >= 4500, "a cookie without an Origin was accepted");
     }
 }
 
@@ -219,7 +219,10 @@ async fn invalid_frame_closes_the_connection() {
     let mut client = gateway.connect("1074", Form::YunquePb).await;
     client.raw(Message::binary(vec![3; 70_000])).await;
     let closed = client.closed().await;
-    assert!(closed.is_none_or(|(code, _)| code == 4504 || code == 1009), "a frame over the limit is refused");
+    assert!(
+        closed.is_none_or(|(code, _)| code == 4504 || code == 1009),
+        "a frame over the limit got another close code"
+    );
     // The original's SDKs send malformed PONGs; each counts as a sign of life.
     let mut client = gateway.connect("1074", Form::YunquePb).await;
     for pong in [&b"\0PONG"[..], b"\0PON\0", b"\0"] {
@@ -242,7 +245,7 @@ async fn unknown_key_is_answered_with_404() {
 async fn an_unbound_connection_gets_no_message_and_may_not_stay() {
     let gateway = Setup::default().yaml("limits:\n  unbound: 5s\n  unbound_max: 5s").start();
     let dial = Dial::path("/ws").subprotocol("yunque.pb");
-    let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("an upgrade");
+    let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("the upgrade succeeds");
     assert_eq!(client.ask("room_join", json!({"room": "lobby"})).await["code"], "401");
     let pushed = gateway.post("/send/all", json!({"action": "chat"})).await.data();
     assert_eq!(pushed["delivered"], 0, "{pushed}");

@@ -22,12 +22,12 @@ fn expected(form: Form) -> Value {
 /// Removes the time, and parses cim's texts that hold a map, because their key order varies.
 fn normal(form: Form, mut message: Value) -> Value {
     let stamp = if form.is_cim() { "timestamp" } else { "sendTime" };
-    let at = message.as_object_mut().unwrap().remove(stamp).expect("a time");
-    assert!(at.as_i64().unwrap() > 1_700_000_000_000, "milliseconds since 1970");
+    let at = message.as_object_mut().unwrap().remove(stamp).expect("the message has a time");
+    assert!(at.as_i64().unwrap() > 1_700_000_000_000, "the time is not in milliseconds since 1970");
     if form.is_cim() {
         for field in ["content", "extra"] {
-            message[field] =
-                serde_json::from_str(message[field].as_str().expect("a text")).expect("a map as JSON text");
+            message[field] = serde_json::from_str(message[field].as_str().expect("the field is a string"))
+                .expect("the string holds a JSON object");
         }
     }
     message
@@ -118,7 +118,7 @@ async fn message_too_large_for_one_dialect_is_rejected() {
     let answer = gateway.post("/send", big).await;
     let (status, words) = answer.fault();
     assert_eq!(status, 413, "{words}");
-    assert!(words.contains("dialect, got 70"), "the dialect is named: {words}");
+    assert!(words.contains("dialect, got 70"), "the fault does not name the dialect: {words}");
     // Control characters grow sixfold in cim's text only; one such message fails its whole batch.
     let cim = json!({"receiver": "1074", "content": {"text": "\u{1}".repeat(20_000), "more": "x"}});
     let fits = json!({"receiver": "1074", "action": "chat"});

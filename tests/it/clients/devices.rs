@@ -43,14 +43,14 @@ async fn phones_exclude_each_other_and_so_do_desks() {
         let mut loser = cim(&gateway, Form::CimPb, first, "one").await;
         let mut winner = cim(&gateway, Form::CimJson, second, "two").await;
         if stays {
-            assert!(lives(&mut loser).await, "{first} goes for {second}");
+            assert!(lives(&mut loser).await, "{second} replaced {first}");
         } else {
             let told = loser.message().await;
             let expected = (&json!("999"), &json!("0"), &json!(format!("{second} two")));
             assert_eq!((&told["action"], &told["sender"], &told["content"]), expected, "{told}");
             assert_eq!(loser.closed().await, Some((4502, "replaced by another device".into())));
         }
-        assert!(lives(&mut winner).await, "{second} after {first}");
+        assert!(lives(&mut winner).await, "{second} did not survive after {first}");
         winner.close().await;
         if stays {
             loser.close().await;
@@ -65,7 +65,7 @@ async fn the_same_device_replaces_silently_except_tabs() {
     let mut new = cim(&gateway, Form::CimTcp, "android", "same").await;
     match old.next().await {
         Seen::Closed(_) => {}
-        Seen::Frame(frame) => panic!("a silent replacement said {frame:?}"),
+        Seen::Frame(frame) => panic!("a silent replacement sent {frame:?}"),
     }
     assert!(lives(&mut new).await);
     let mut tabs = Vec::new();

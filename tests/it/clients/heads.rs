@@ -20,7 +20,7 @@ async fn exchange(gateway: &Gateway, service: &str, bytes: &[u8]) -> String {
     // The node may close the connection during the write.
     let _ = stream.write_all(bytes).await;
     let mut said = Vec::new();
-    let _ = within("the node to end the connection", stream.read_to_end(&mut said)).await;
+    let _ = within("the node to close the connection", stream.read_to_end(&mut said)).await;
     String::from_utf8_lossy(&said).into_owned()
 }
 
@@ -30,8 +30,8 @@ async fn status(gateway: &Gateway, service: &str, bytes: &[u8]) -> String {
     stream.write_all(bytes).await.unwrap();
     let mut said = Vec::new();
     while !said.contains(&b'\n') {
-        let read = within("a status line", stream.read_buf(&mut said)).await.unwrap();
-        assert_ne!(read, 0, "an end in place of an answer");
+        let read = within("the status line", stream.read_buf(&mut said)).await.unwrap();
+        assert_ne!(read, 0, "the connection closed without an answer");
     }
     String::from_utf8_lossy(&said).lines().next().unwrap().to_owned()
 }
@@ -188,7 +188,11 @@ async fn cookie_counts_for_no_page_where_every_page_may_connect() {
     let dial = Dial::path("/ws").header("cookie", format!("token={token}")).header("origin", "https://evil.example");
     let dial = dial.subprotocol("yunque.json");
     let mut client = Client::dial(gateway.address("ws"), Form::YunqueJson, dial).await.unwrap();
-    assert_eq!(client.ask("room_join", json!({"room": "lobby"})).await["code"], "401", "the cookie bound nobody");
+    assert_eq!(
+        client.ask("room_join", json!({"room": "lobby"})).await["code"],
+        "401",
+        "the refused cookie bound a user"
+    );
     assert_eq!(client.ask("client_bind", json!({"token": token})).await["code"], "200");
 }
 
@@ -198,7 +202,7 @@ async fn client_that_takes_no_answer_is_cut() {
     let mut stream = TcpStream::connect(gateway.address("api")).await.unwrap();
     let asks = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
     let unread = async { while stream.write_all(asks.as_bytes()).await.is_ok() {} };
-    within("the end of a connection whose answers nobody takes", unread).await;
+    within("the close of a connection that does not read", unread).await;
 }
 
 #[tokio::test]
@@ -228,8 +232,8 @@ async fn compression_that_a_client_offers_is_not_negotiated() {
     // A frame with the compression bit (RSV1) set.
     stream.write_all(&[ask.as_bytes(), &[0xc2, 0x80, 0, 0, 0, 0]].concat()).await.unwrap();
     let mut said = Vec::new();
-    let _ = within("the end of a connection", stream.read_to_end(&mut said)).await;
+    let _ = within("the close of the connection", stream.read_to_end(&mut said)).await;
     let words = String::from_utf8_lossy(&said);
     assert!(words.starts_with("HTTP/1.1 101 ") && !words.to_lowercase().contains("extensions"), "{words}");
-    assert!(said.windows(4).any(|bytes| matches!(bytes, [0x88, _, 0x03, 0xea])), "a close with 1002: {said:?}");
+    assert!(said.windows(4).any(|bytes| matches!(bytes, [0x88, _, 0x03, 0xea])), "no close frame with 1002: {said:?}");
 }

@@ -16,7 +16,7 @@ async fn a_silent_client_is_asked_twice_and_closed() {
         let start = Instant::now();
         silent.ping().await;
         silent.ping().await;
-        assert!(start.elapsed() >= Duration::from_secs(1), "{form:?}: two PINGs came at once");
+        assert!(start.elapsed() >= Duration::from_secs(1), "{form:?}: two PINGs arrived within a second");
         let closed = silent.closed().await;
         assert_eq!(closed, (form != Form::CimTcp).then(|| (4000, "heartbeat missed".to_owned())), "{form:?}");
     }

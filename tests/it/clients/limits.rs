@@ -30,7 +30,7 @@ async fn trickle(address: SocketAddr, first: &[u8], more: &[u8]) -> String {
         }
     };
     tokio::select! {
-        _ = within("the end of a connection that trickles", reading.read_to_end(&mut said)) => {}
+        _ = within("the close of a trickling connection", reading.read_to_end(&mut said)) => {}
         () = write => {}
     }
     String::from_utf8_lossy(&said).into_owned()
@@ -73,7 +73,7 @@ async fn an_address_has_only_so_many_connections() {
     clients.push(gateway.connect("d", Form::CimTcp).await);
     for service in ["ws", "cim", "cim-tcp"] {
         let said = trickle(gateway.address(service), b"", b"").await;
-        assert_eq!(said, "", "{service}: one too many is closed without a word");
+        assert_eq!(said, "", "{service}: a connection above the limit got an answer");
     }
     for client in clients {
         client.close().await;
@@ -89,7 +89,7 @@ async fn an_address_has_only_so_many_connections() {
             }
         }
     };
-    within("places that are free again", again).await;
+    within("free connection permits", again).await;
 }
 
 #[tokio::test]
@@ -103,10 +103,10 @@ async fn an_address_connects_only_so_often() {
         dialled.err()
     });
     let told = futures_util::future::join_all(dials).await;
-    let (status, words) = told.into_iter().flatten().next().expect("the fortieth at once is one too many");
+    let (status, words) = told.into_iter().flatten().next().expect("one of forty simultaneous connects is refused");
     assert!(status == 429 && words.contains("too many connection attempts"), "{status}: {words}");
     let said = trickle(gateway.address("cim"), UPGRADE.as_bytes(), b"").await;
-    assert_eq!(said, "", "where only clients come they are turned away at the door");
+    assert_eq!(said, "", "a listener for clients answered a refused connection");
 }
 
 /// Only one of the two lengths counts, and bytes after the body are not parsed as a request.
@@ -149,12 +149,15 @@ async fn a_client_that_does_not_read_is_closed_and_holds_nobody_up() {
             assert_eq!(quick.message().await["action"], "chat");
         }
     };
-    within("the end of the slow one", flood).await;
+    within("the close of the slow consumer", flood).await;
     // At last the client reads complete frames in order, and the close reason if its socket could still carry it.
     let closed = slow.closed().await;
-    assert!(closed.is_none_or(|(code, _)| code == 4008), "after {sent} messages");
+    assert!(closed.is_none_or(|(code, _)| code == 4008), "another close code than 4008 after {sent} messages");
     let metrics = gateway.get("/metrics").await.body;
-    assert!(metrics.contains("skylark_closed_total{code=\"4008\"} 1"), "its end is counted: {metrics}");
+    assert!(
+        metrics.contains("skylark_closed_total{code=\"4008\"} 1"),
+        "skylark_closed_total does not count the slow consumer: {metrics}"
+    );
 }
 
 #[tokio::test]
@@ -185,7 +188,7 @@ async fn bad_and_oversized_heads_are_refused() {
         let _ = stream.write_all(head.as_bytes()).await;
         let _ = stream.shutdown().await;
         let mut answer = Vec::new();
-        let _ = within("an end", stream.read_to_end(&mut answer)).await;
+        let _ = within("the close of the connection", stream.read_to_end(&mut answer)).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(!answer.starts_with("HTTP/1.1 200"), "{head:.80}: {answer}");
     }

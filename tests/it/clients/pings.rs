@@ -52,7 +52,7 @@ impl Raw {
             self.0.read_exact(&mut payload).await.unwrap();
             (first & 0x0f, payload)
         };
-        within("a frame", read).await
+        within("the frame", read).await
     }
 
     async fn is_ponged(&mut self, payload: &[u8]) {
@@ -140,7 +140,7 @@ async fn ping_does_not_prolong_a_message_in_fragments() {
     };
     let mut said = Vec::new();
     tokio::select! {
-        _ = within("the end of a message that has none", reading.read_to_end(&mut said)) => {}
+        _ = within("the close after an unfinished message", reading.read_to_end(&mut said)) => {}
         () = ping => {}
     }
     assert!(String::from_utf8_lossy(&said).contains("frame not finished in time"), "{said:?}");

@@ -30,7 +30,7 @@ async fn rooms_are_joined_and_left() {
     let rooms = gateway.get("/rooms").await.data();
     let mut names: Vec<&str> = rooms["items"].as_array().unwrap().iter().map(|r| r["room"].as_str().unwrap()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["three", "two"], "an empty room is no room");
+    assert_eq!(names, ["three", "two"], "an empty room is listed");
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn clients_talk_to_users_and_to_rooms_they_are_in() {
     assert_eq!(
         (&message["content"], &message["sender"]),
         (&json!("hi"), &json!("a")),
-        "the sender is the token's user"
+        "the sender is not the token's user"
     );
     assert_eq!(message["id"].to_string(), reply["data"]["id"].as_str().unwrap());
 
@@ -67,7 +67,7 @@ async fn clients_talk_to_users_and_to_rooms_they_are_in() {
     let inside = a.ask("message", json!({"to": "room:lobby", "content": "hi all"})).await;
     assert_eq!((&inside["code"], &inside["data"]["delivered"]), (&json!("200"), &json!("1")), "{inside}");
     assert_eq!(b.message().await["content"], "hi all");
-    assert_eq!(a.drain().await.len(), 0, "the publisher's own connection gets no copy");
+    assert_eq!(a.drain().await.len(), 0, "the publisher's own connection got a copy");
 
     let nobody = a.ask("message", json!({"to": "user:gone", "content": "hi"})).await;
     assert_eq!((&nobody["code"], &nobody["data"]["offline"]), (&json!("200"), &json!("gone")), "{nobody}");
@@ -82,7 +82,7 @@ async fn clients_talk_to_users_and_to_rooms_they_are_in() {
     assert_eq!(
         a.ask("message", json!({"to": "user:b", "action": "999"})).await["code"],
         "403",
-        "no client kicks another"
+        "a client sent the reserved action 999"
     );
 }
 

@@ -36,7 +36,7 @@ fn frames_from_a_node_are_read_as_the_vectors_say() {
         }
         seen += 1;
     }
-    assert!(seen >= 14, "only {seen} rows");
+    assert!(seen >= 14, "expected more rows, got {seen}");
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn what_clients_say_is_written_as_the_vectors_say() {
             seen += 1;
         }
     }
-    assert!(seen >= 4, "only {seen} rows");
+    assert!(seen >= 4, "expected more rows, got {seen}");
 }
 
 #[test]

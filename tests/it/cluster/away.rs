@@ -18,7 +18,7 @@ async fn dial(node: &Gateway, form: Form) -> Client {
         return node.dial_cim(form).await;
     }
     let dial = Dial::path("/ws").subprotocol(form.subprotocol());
-    Client::dial_over(node.pipe("ws").await, node.address("ws"), form, dial).await.expect("an upgrade")
+    Client::dial_over(node.pipe("ws").await, node.address("ws"), form, dial).await.expect("the upgrade succeeds")
 }
 
 /// The end of the connection: code, reason, and the address of the next node if there is one.
@@ -34,7 +34,7 @@ async fn sent_away(client: &mut Client) -> (u16, String, Option<String>) {
             text(&reply["data"]["next"]),
         );
     }
-    let (code, words) = client.closed().await.expect("a close frame");
+    let (code, words) = client.closed().await.expect("the node sends a close frame");
     match words.split_once("; next ") {
         Some((reason, next)) => (code, reason.to_owned(), Some(next.to_owned())),
         None => (code, words, None),
@@ -60,7 +60,7 @@ async fn a_full_node_names_one_that_is_not() {
     assert_eq!(chosen(&cluster, 0, "uid=c").await["address"], address(1).as_str());
 
     let _there = cluster.node(1).connect("c", Form::CimTcp).await;
-    until("the other one known as full", async || listed(&cluster, 0).await[1]["connections"] == 1).await;
+    until("the other node to be reported as full", async || listed(&cluster, 0).await[1]["connections"] == 1).await;
     for form in Form::ALL {
         let mut client = dial(&full, form).await;
         assert_eq!(sent_away(&mut client).await, (4004, words.clone(), None), "{form:?}");
@@ -84,14 +84,14 @@ async fn a_node_that_drains_names_to_each_client_the_one_that_every_other_node_c
         let (code, words, next) = sent_away(&mut dial(&node, form).await).await;
         assert_eq!((code, &*words, others.contains(&next)), (4003, "restart", true), "{form:?}: {next:?}");
     }
-    until("it is known to drain", async || listed(&cluster, 1).await[0]["draining"] == true).await;
+    until("the drain of the node to be known", async || listed(&cluster, 1).await[0]["draining"] == true).await;
     let mut named = BTreeSet::new();
     for (uid, mut client) in bound {
         let next = chosen(&cluster, 1, &format!("uid={uid}")).await["address"].as_str().map(str::to_owned);
         assert_eq!(sent_away(&mut client).await, (4003, "restart".to_owned(), next.clone()), "{uid}");
         named.extend(next);
     }
-    assert_eq!(named.len(), 2, "its users are shared among those that stay");
+    assert_eq!(named.len(), 2, "the users were not redirected to both remaining nodes");
     for mut client in unbound {
         let (code, _, next) = sent_away(&mut client).await;
         assert_eq!((code, others.contains(&next)), (4003, true), "{:?}: {next:?}", client.form);
@@ -119,12 +119,12 @@ async fn binds(cluster: &Cluster) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bind_reply_names_the_node_that_every_node_chooses() {
     let (_redis, by_user) = cluster_with(3, |_| String::new()).await;
-    assert!(binds(&by_user).await.len() > 1, "users are shared among nodes");
+    assert!(binds(&by_user).await.len() > 1, "all users were sent to one node");
     assert_eq!(by_user.node(0).get("/nodes/choose").await.status, 400);
     drop(by_user);
     let (_redis, by_ip) = cluster_with(3, |_| "cluster: {choose_by: ip}".to_owned()).await;
-    assert_eq!(binds(&by_ip).await.len(), 1, "all come from one address");
+    assert_eq!(binds(&by_ip).await.len(), 1, "one address was sent to several nodes");
     let elsewhere = chosen(&by_ip, 0, "ip=192.0.2.1&uid=u0").await;
-    assert_eq!(elsewhere, chosen(&by_ip, 2, "ip=192.0.2.1").await, "the user counts for nothing");
+    assert_eq!(elsewhere, chosen(&by_ip, 2, "ip=192.0.2.1").await, "the user changed the choice by address");
     assert_eq!(elsewhere["number"], json!(elsewhere["id"].as_str().unwrap()[1..].parse::<u16>().unwrap()));
 }

@@ -48,7 +48,7 @@ async fn the_users_of_a_node_that_is_killed_are_told_offline_once_by_one_survivo
     let redis = Redis::start();
     let setup = |_| Setup::default().plugin("fault-events").manifest("fault-events", WATCH).yaml(&redis.bus());
     let cluster = Cluster::with(3, setup).await;
-    until("all three listed", async || listed(&cluster, 0).await.len() == 3).await;
+    until("all three nodes in the list", async || listed(&cluster, 0).await.len() == 3).await;
     let mut watcher = Watcher::at(&cluster, 0).await;
 
     let lost: Vec<String> = (0..50).map(|user| format!("u{user}")).collect();
@@ -77,7 +77,7 @@ async fn the_users_of_a_node_that_is_killed_are_told_offline_once_by_one_survivo
     expected.extend(events("offline", stay));
     expected.extend(["online u0", "offline u0"].map(|event| (event.to_owned(), 2)));
     watcher.until(&expected).await;
-    assert_eq!(watcher.told, expected, "nothing more often, and nothing else");
+    assert_eq!(watcher.told, expected, "an event is repeated or unexpected");
 
     let fallen = |text: String| {
         let mut lines = text.lines().filter(|line| line.starts_with("skylark_lease_changes_total"));
@@ -88,7 +88,7 @@ async fn the_users_of_a_node_that_is_killed_are_told_offline_once_by_one_survivo
     for place in 0..3 {
         by.push(fallen(cluster.node(place).get("/metrics").await.body));
     }
-    assert!((by.iter().sum::<f64>() - 1.0).abs() < 0.5, "who told it, by node: {by:?}");
+    assert!((by.iter().sum::<f64>() - 1.0).abs() < 0.5, "expected one report of the lost node, got {by:?} by node");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -84,7 +84,7 @@ async fn the_nodes_of_compose_are_a_cluster_that_kafka_feeds() {
     for name in ["n1", "n2", "n3"] {
         let service = &services[name];
         for needed in service["depends_on"].as_object().unwrap().keys() {
-            assert!(services[needed].is_object(), "{name} waits for {needed}");
+            assert!(services[needed].is_object(), "{name} depends on the unknown service {needed}");
         }
         let (outside, inside) = service["ports"][0].as_str().unwrap().split_once(':').unwrap();
         assert!(text(&service["environment"]["ADDRESS"]).ends_with(&format!("localhost:{outside}/ws")));
@@ -153,6 +153,6 @@ async fn the_cluster_of_plain_processes_comes_up_and_goes_down() {
     assert!(up.wait().unwrap().success());
     assert_eq!(client.close_code().await, 4003);
     for address in [redis, first, second, third] {
-        assert!(std::net::TcpListener::bind(address).is_ok(), "something is still at {address}");
+        assert!(std::net::TcpListener::bind(address).is_ok(), "a process still listens on {address}");
     }
 }

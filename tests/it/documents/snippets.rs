@@ -183,9 +183,9 @@ fn every_case_passes() {
 fn every_case_is_understood() {
     for block in held("understood:") {
         let (_, told) = test(block.marked("understood:").unwrap(), &format!("cases:\n{}", block.text));
-        assert!(told.contains(" passed"), "{}:{}: they were not played: {told}", block.document, block.line);
+        assert!(told.contains(" passed"), "{}:{}: the cases did not run: {told}", block.document, block.line);
         let (passed, told) = test("video-call", &format!("cases:\n{}", block.text.replace("rang:", "wrang:")));
-        assert!(!passed && told.contains("wrang"), "a word that is none is told: {told}");
+        assert!(!passed && told.contains("wrang"), "an unknown word is not reported: {told}");
     }
 }
 
@@ -200,7 +200,7 @@ fn every_source_of_a_template_builds() {
         assert!(made, "{told}");
         let made = folder.path().join("snippet");
         let place = [made.join("src").join(file), made.join(file)].into_iter().find(|place| place.is_file());
-        let place = place.unwrap_or_else(|| panic!("a plugin in {language} has no {file}"));
+        let place = place.unwrap_or_else(|| panic!("the new plugin in {language} has no {file}"));
         std::fs::write(place, &block.text).unwrap();
         let (built, told) = run(skylark().current_dir(folder.path()).args(["plugin", "build", "snippet"]));
         assert!(built, "{}:{}: {told}", block.document, block.line);
@@ -255,7 +255,7 @@ fn documented_frames_match_the_node() {
                     }
                     other => panic!("{line}: {other:?}"),
                 },
-                _ => panic!("{}: {line:?} is not understood", block.document),
+                _ => panic!("{}: cannot read {line:?}", block.document),
             }
         }
     }

@@ -43,7 +43,7 @@ async fn an_owner_of_the_channel_that_is_killed_is_followed_by_another() {
         drill
             .broken(async {
                 drill.cluster.kill(place).await;
-                until("another owner", async || owner(&redis).await != place).await;
+                until("the new owner", async || owner(&redis).await != place).await;
             })
             .await;
         drill.taken(100).await;

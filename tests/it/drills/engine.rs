@@ -44,7 +44,7 @@ async fn a_redis_that_is_killed_loses_only_what_is_declared() {
             .await;
     }
     let verdict = recovered(drill).await;
-    assert!(verdict.declared > 0, "somebody was told: {verdict}");
+    assert!(verdict.declared > 0, "no client was notified of the loss: {verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

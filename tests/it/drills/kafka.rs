@@ -94,7 +94,7 @@ async fn a_kafka_bus_that_falls_and_comes_back_loses_nothing_acked() {
     let own = own(1).await;
     let bus = own.kafka.bus("skylark");
     let verdict = bounce("a_kafka_bus_that_falls_and_comes_back_loses_nothing_acked", own, &bus).await;
-    assert!(verdict.refused > 0, "nobody was told: {verdict}");
+    assert!(verdict.refused > 0, "no publish was refused: {verdict}");
 }
 
 async fn bounce(name: &'static str, own: Arc<kafka::Cluster>, bus: &str) -> Verdict {
@@ -145,7 +145,7 @@ async fn a_leader_of_three_that_falls_costs_nothing_acked() {
             let fallen = replicas[partition].leader;
             println!("broker {fallen} is killed: it leads {topic}/{partition}");
             hurt(&own, move |own| own.kill9(u8::try_from(fallen).unwrap())).await;
-            until("another leader", async || {
+            until("the new leader", async || {
                 let leader = own.kafka.replicas(topic).await.get(partition).map_or(-1, |now| now.leader);
                 leader >= 0 && leader != fallen
             })

@@ -28,5 +28,5 @@ async fn devices_that_move_between_nodes_lose_nothing_and_hear_nothing_twice() {
     all_agree(&drill.cluster, drill.crowd.len()).await;
     let verdict = drill.end_exact().await;
     println!("{moves} moves");
-    assert_eq!(verdict.declared, 0, "nothing was broken: {verdict}");
+    assert_eq!(verdict.declared, 0, "a loss was declared without a fault: {verdict}");
 }

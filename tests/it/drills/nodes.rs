@@ -27,7 +27,7 @@ async fn a_node_that_is_killed_costs_the_others_nothing() {
     }
     all_agree(&drill.cluster, drill.crowd.len()).await;
     let verdict = drill.end_exact().await;
-    assert_eq!(verdict.declared, 0, "the survivors lost nothing: {verdict}");
+    assert_eq!(verdict.declared, 0, "the surviving nodes declared a loss: {verdict}");
 }
 
 /// The node sends its clients away in steps while others move, and hands over its part of every topic. Not even a plain
@@ -56,7 +56,7 @@ async fn a_node_that_drains_while_users_move_loses_nothing() {
     all_agree(&drill.cluster, drill.crowd.len()).await;
     let verdict = drill.end_exact().await;
     assert_eq!(verdict.declared, 0, "{verdict}");
-    assert!(verdict.closed.contains_key(&RESTART), "its clients were sent away: {verdict}");
+    assert!(verdict.closed.contains_key(&RESTART), "no client was closed with 4003: {verdict}");
 }
 
 /// Nodes are replaced one by one with another version, and back. Each drains and its users move to the others; the next

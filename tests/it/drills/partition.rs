@@ -39,7 +39,7 @@ async fn a_node_that_is_cut_off_gives_its_users_away_and_comes_back() {
                 proxy.set(Weather::Silent);
                 drill.cluster.unready(0).await;
                 println!("unready {:.1?} after it was cut off for {length:?}", begun.elapsed());
-                assert!(begun.elapsed() < length, "it is unready while it is cut off");
+                assert!(begun.elapsed() < length, "the node became unready only after the partition");
                 misses_the_others(&drill.cluster).await;
                 drill.run_for(length.saturating_sub(begun.elapsed())).await;
                 proxy.set(Weather::Clear);
@@ -50,9 +50,9 @@ async fn a_node_that_is_cut_off_gives_its_users_away_and_comes_back() {
     }
     all_agree(&drill.cluster, drill.crowd.len()).await;
     let verdict = drill.end_exact().await;
-    assert!(verdict.gaps >= held[0], "{} clients of the node were told of a gap: {verdict}", held[0]);
+    assert!(verdict.gaps >= held[0], "not all {} clients of the node were notified of a gap: {verdict}", held[0]);
     let sent_away = verdict.closed.get(&CUT_OFF).copied().unwrap_or_default();
-    assert!(sent_away >= held[1], "{} clients of the node were sent away: {verdict}", held[1]);
+    assert!(sent_away >= held[1], "not all {} clients of the node were closed: {verdict}", held[1]);
 }
 
 /// Requests for the whole cluster name the unreachable nodes: a partial result is marked as partial.

@@ -50,8 +50,10 @@ async fn streams_of_two_databases_with_one_id_are_two_records() {
     for database in 0..2 {
         let name = format!("redis-stream chat at {}/{database}", redis.address());
         let line = format!("skylark_intake_accepted_total{{intake=\"{name}\"}}");
-        until("a count of its own", || async { ((metric(&gateway, &line).await - 1.0).abs() < 0.5).then_some(()) })
-            .await;
+        until("the count of the second stream", || async {
+            ((metric(&gateway, &line).await - 1.0).abs() < 0.5).then_some(())
+        })
+        .await;
     }
 }
 

@@ -33,7 +33,7 @@ impl Bench {
 
     async fn publish(&self, payload: &[u8]) {
         let record = FutureRecord::to(&self.topic).key("1074").payload(payload);
-        within("an acknowledgement", self.producer.send(record, PATIENCE)).await.unwrap();
+        within("the acknowledgement", self.producer.send(record, PATIENCE)).await.unwrap();
     }
 }
 

@@ -46,8 +46,10 @@ impl Pair {
         let (other, at_other) = node(&redis, "n2", 2).await;
         assert_eq!(owner(&back_end).await.as_deref(), Some("n1"));
         let pair = Self { owner: owner_node, other, at_owner, at_other, back_end, _redis: redis };
-        until("the other looks on", || async { (pair.other.get("/health/ready").await.status == 200).then_some(()) })
-            .await;
+        until("the other node to wait for the lease", || async {
+            (pair.other.get("/health/ready").await.status == 200).then_some(())
+        })
+        .await;
         pair
     }
 
@@ -60,9 +62,9 @@ impl Pair {
         let since = Instant::now();
         loop {
             match self.say("probe").await {
-                0 => assert!(since.elapsed() < PATIENCE, "nobody subscribes any more"),
+                0 => assert!(since.elapsed() < PATIENCE, "no node subscribed again"),
                 1 => return since.elapsed(),
-                more => panic!("PUBLISH counted {more} receivers"),
+                more => panic!("expected 0 or 1 receivers, PUBLISH counted {more}"),
             }
             tokio::task::yield_now().await;
         }
@@ -76,7 +78,7 @@ async fn one_node_subscribes_and_publish_counts_it() {
         assert_eq!(pair.say("hi").await, 1);
         assert_eq!(pair.at_owner.message().await["action"], "hi");
     }
-    assert!(pair.at_other.drain().await.is_empty(), "without a bus the other node has nothing of it");
+    assert!(pair.at_other.drain().await.is_empty(), "the other node received a message without a bus");
 }
 
 #[tokio::test]
@@ -103,8 +105,10 @@ async fn a_drain_gives_the_subscription_back_at_once_and_loses_nothing() {
         assert_eq!(pair.at_owner.message().await["action"], at.to_string());
     }
     // The handover is complete: the owner received every message that PUBLISH counted.
-    until("the other one has it", || async { (owner(&pair.back_end).await.as_deref() == Some("n2")).then_some(()) })
-        .await;
+    until("the other node to have the lease", || async {
+        (owner(&pair.back_end).await.as_deref() == Some("n2")).then_some(())
+    })
+    .await;
     pair.silence().await;
     assert_eq!(pair.at_other.message().await["action"], "probe");
     assert!(pair.owner.exit().await.success());
@@ -121,18 +125,18 @@ async fn stopped_owner_delivers_nothing_after_takeover() {
         counted += pair.say("early").await;
     }
     assert_eq!(counted, 100);
-    until("the other one takes over", || async {
+    until("the takeover by the other node", || async {
         (owner(&pair.back_end).await.as_deref() == Some("n2")).then_some(())
     })
     .await;
     // The other node has the lease before it has the subscription.
     while heard == 0 {
         let count = pair.say("probe").await;
-        assert!(count <= 1, "PUBLISH counted {count} receivers");
+        assert!(count <= 1, "expected at most 1 receiver, PUBLISH counted {count}");
         counted += count;
         heard += pair.at_other.drain().await.len();
     }
-    assert_eq!(pair.say("begin").await, 1, "the stopped node's subscription has ended");
+    assert_eq!(pair.say("begin").await, 1, "the stopped node is still subscribed");
     while pair.at_other.message().await["action"] != "begin" {
         heard += 1;
     }
@@ -140,13 +144,16 @@ async fn stopped_owner_delivers_nothing_after_takeover() {
     // Counted messages that the other node did not receive are declared lost. Redis discards unsent output of a client
     // that it closes: a message published at that moment is lost without notice.
     let line = "skylark_intake_lost_total{intake=\"redis chat\",reason=\"lease\"}";
-    let lost = until("the loss is told", || async {
+    let lost = until("the loss to be reported", || async {
         let lost = metric(&pair.owner, line).await;
         (lost >= 100.0).then_some(lost)
     })
     .await;
-    assert!(lost <= f64::from(u32::try_from(counted - heard).unwrap()), "{lost} lost, {heard} of {counted} heard");
-    assert!(pair.at_owner.drain().await.is_empty(), "nothing that it had read came through");
+    assert!(
+        lost <= f64::from(u32::try_from(counted - heard).unwrap()),
+        "{lost} reported as lost, {heard} of {counted} received"
+    );
+    assert!(pair.at_owner.drain().await.is_empty(), "a message that the stopped node had read was delivered");
     for at in 0..20 {
         assert_eq!(pair.say(&at.to_string()).await, 1);
         assert_eq!(pair.at_other.message().await["action"], at.to_string());
@@ -162,7 +169,7 @@ async fn an_owner_of_an_emptied_redis_says_nothing_that_another_may_have_said() 
         assert_eq!(pair.say("early").await, 1);
     }
     let _: () = redis::cmd("FLUSHALL").query_async(&mut pair.back_end).await.unwrap();
-    until("the other one takes over", || async {
+    until("the takeover by the other node", || async {
         (owner(&pair.back_end).await.as_deref() == Some("n2")).then_some(())
     })
     .await;
@@ -171,7 +178,7 @@ async fn an_owner_of_an_emptied_redis_says_nothing_that_another_may_have_said() 
         pair.say("probe").await;
     }
     pair.other.signal(Signal::KILL);
-    until("its lease ends", || async { owner(&pair.back_end).await.is_none().then_some(()) }).await;
+    until("the lease to expire", || async { owner(&pair.back_end).await.is_none().then_some(()) }).await;
     pair.owner.signal(Signal::CONT);
     while pair.say("late").await == 0 {
         tokio::task::yield_now().await;
@@ -191,7 +198,7 @@ async fn lapsed_lease_without_other_nodes_loses_nothing() {
         let envelope = json!({"msg": [{"action": at.to_string()}]}).to_string();
         assert_eq!(publish(&mut back_end, envelope.as_bytes()).await, 1);
     }
-    until("the lease ends", || async { owner(&back_end).await.is_none().then_some(()) }).await;
+    until("the lease to expire", || async { owner(&back_end).await.is_none().then_some(()) }).await;
     gateway.signal(Signal::CONT);
     for at in 0..10 {
         assert_eq!(client.message().await["action"], at.to_string());
@@ -216,10 +223,10 @@ async fn a_node_that_falls_behind_leaves_the_channel_and_what_was_counted_arrive
         match publish(&mut back_end, envelope(at).as_bytes()).await {
             0 => refused += 1,
             1 => counted.push(at),
-            more => panic!("PUBLISH counted {more} receivers"),
+            more => panic!("expected 0 or 1 receivers, PUBLISH counted {more}"),
         }
         at += 1;
-        assert!(at < 20_000, "the intake takes without end");
+        assert!(at < 20_000, "the intake accepted 20 000 messages");
     }
     bus.thaw();
     while publish(&mut back_end, envelope(at).as_bytes()).await == 0 {
@@ -231,7 +238,7 @@ async fn a_node_that_falls_behind_leaves_the_channel_and_what_was_counted_arrive
     for at in counted {
         assert_eq!(client.message().await["title"], at.to_string());
     }
-    assert!(client.drain().await.is_empty(), "nothing came twice");
+    assert!(client.drain().await.is_empty(), "a message arrived twice");
 }
 
 /// Sum of `lost` over the log lines that contain `words`.
@@ -256,13 +263,13 @@ async fn an_intake_that_no_filter_judges_for_leaves_its_channel_and_counts_what_
     let mut counted = 0;
     while publish(&mut back_end, envelope.as_bytes()).await == 1 {
         counted += 1;
-        assert!(counted < 20_000, "the intake takes without end");
+        assert!(counted < 20_000, "the intake accepted 20 000 messages");
     }
     let left = "skylark_intake_left_total{intake=\"redis chat\",reason=\"plugin\"}";
-    until("the leave is counted", || async { (metric(&gateway, left).await >= 1.0).then_some(()) }).await;
+    until("the end of the subscription", || async { (metric(&gateway, left).await >= 1.0).then_some(()) }).await;
     gateway.said("intake is full; unsubscribed").await;
     gateway.signal(Signal::TERM);
     assert!(gateway.exit().await.success());
     let words = "drain ended before all messages were accepted; the rest is lost";
-    assert_eq!(lost(&gateway.log(), words), counted, "what PUBLISH counted is told as lost");
+    assert_eq!(lost(&gateway.log(), words), counted, "the log does not report every counted message as lost");
 }

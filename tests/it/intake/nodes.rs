@@ -73,14 +73,14 @@ async fn a_node_that_is_killed_with_records_in_hand_loses_none_and_none_arrives_
     first.exit().await;
     while seen.len() < COUNT {
         let title = client.message().await["title"].as_str().unwrap().to_owned();
-        assert!(seen.insert(title.clone()), "{title} came twice");
+        assert!(seen.insert(title.clone()), "message {title} arrived twice");
     }
-    until("everything is settled", || async {
+    until("all records to be acknowledged", || async {
         let mut ask = redis::cmd("XPENDING");
         let answer = ask.arg("chat").arg("skylark").query_async(&mut back_end.clone()).await.unwrap();
         let redis::Value::Array(parts) = answer else { panic!("{answer:?}") };
         (parts[0] == redis::Value::Int(0)).then_some(())
     })
     .await;
-    assert!(client.drain().await.is_empty(), "nothing came twice");
+    assert!(client.drain().await.is_empty(), "a message arrived twice");
 }

@@ -32,7 +32,7 @@ async fn the_documented_rights_are_enough() {
         until("the dead letter", || async { (dead(&mut back_end.clone()).await.len() == 1).then_some(()) }).await;
         until("readiness", || async { (gateway.get("/health/ready").await.status == 200).then_some(()) }).await;
         if kind == Kind::Stream {
-            until("what is settled is trimmed", || async {
+            until("the acknowledged records to be trimmed", || async {
                 let info: Vec<redis::Value> =
                     redis::cmd("XINFO").arg("GROUPS").arg("chat").query_async(&mut back_end.clone()).await.unwrap();
                 (info.len() == 1).then_some(())

@@ -42,8 +42,8 @@ async fn records_before_the_first_node_are_read_and_trimmed_once_settled() {
         assert_eq!(client.message().await["title"], at.to_string());
     }
     let bench = Bench { gateway, back_end, redis, kind: Kind::Stream };
-    until("everything is settled", || async { (pending(&bench).await == 0).then_some(()) }).await;
-    until("what is settled is trimmed", || async {
+    until("all records to be acknowledged", || async { (pending(&bench).await == 0).then_some(()) }).await;
+    until("the acknowledged records to be trimmed", || async {
         let length: usize = redis::cmd("XLEN").arg("chat").query_async(&mut bench.back_end.clone()).await.unwrap();
         (length <= 200).then_some(())
     })
@@ -74,7 +74,7 @@ async fn records_of_a_reader_that_died_are_claimed() {
     for at in 0..3 {
         assert_eq!(client.message().await["title"], at.to_string());
     }
-    until("everything is settled", || async { (pending(&bench).await == 0).then_some(()) }).await;
+    until("all records to be acknowledged", || async { (pending(&bench).await == 0).then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn a_record_that_ended_five_readers_is_buried() {
     let mut claim = redis::cmd("XCLAIM");
     claim.arg("chat").arg("skylark").arg("ghost").arg(0).arg(&ids).arg("IDLE").arg(60_000);
     let _: Vec<String> = claim.arg("RETRYCOUNT").arg(5).arg("JUSTID").query_async(&mut ghost).await.unwrap();
-    assert_eq!(client.message().await["title"], "2", "the one behind it gets its chance");
+    assert_eq!(client.message().await["title"], "2", "the next record was not delivered");
     let letters = until("the dead letter", || async {
         let letters = dead(&mut bench.back_end.clone()).await;
         (!letters.is_empty()).then_some(letters)
@@ -119,7 +119,7 @@ async fn an_envelope_may_stand_in_the_fields_and_ids_may_be_made_up() {
             command.arg("chat").arg(id).arg("data").arg(data).query_async(&mut bench.back_end).await.unwrap();
         assert_eq!(client.message().await["action"], "odd");
     }
-    until("everything is settled", || async { (pending(&bench).await == 0).then_some(()) }).await;
+    until("all records to be acknowledged", || async { (pending(&bench).await == 0).then_some(()) }).await;
 }
 
 #[tokio::test]

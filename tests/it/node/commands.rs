@@ -49,7 +49,7 @@ fn check_tells_all_faults_at_once_with_file_line_and_nearest_name() {
     let told = out + &err;
     assert_eq!(code, Some(1), "{told}");
     for words in ["skylark.yaml:", "heartbeet", "heartbeat", "queue.bytes", "mailbx", "mailbox"] {
-        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+        assert!(told.contains(words), "expected {words:?} in:\n{told}");
     }
     // A node refuses to start with this file and reports the same reason.
     let (code, out, err) = run(&mut folder.command("serve"));
@@ -74,7 +74,9 @@ fn config_shows_values_and_sources_and_masks_secrets() {
     let folder = folder("api:\n  keys:\n    - name: shop\n      key: shop-secret-0123456789abcdef");
     let out = good(folder.command("config").env("SKYLARK__LIMITS__BATCH", "7"));
     assert!(!out.contains("shop-secret"), "{out}");
-    let line = |key: &str| out.lines().find(|l| l.starts_with(key)).unwrap_or_else(|| panic!("no {key} in\n{out}"));
+    let line = |key: &str| {
+        out.lines().find(|l| l.starts_with(key)).unwrap_or_else(|| panic!("expected a line of {key} in:\n{out}"))
+    };
     assert!(line("limits.batch").contains('7') && line("limits.batch").contains("SKYLARK__LIMITS__BATCH"));
     assert!(line("clients.publish").contains("true") && line("clients.publish").contains("skylark.yaml:"));
     assert!(line("limits.uids").contains("default"));

@@ -42,7 +42,7 @@ async fn thousand_arrivals_at_256_descriptors_leave_api_health_and_metrics_answe
     }
     gateway.said("too few file descriptors are left").await;
     let used = in_use(&gateway);
-    assert!(used <= 240, "{used} of 256");
+    assert!(used <= 240, "expected at most 240 of 256 descriptors in use, got {used}");
     // The connected client is served, by requests on open and on new connections.
     for (n, http) in [&mut http, &mut gateway.http().await].into_iter().enumerate() {
         let told = http.post("/send", &json!({"receiver": "1074", "action": format!("crowded{n}")})).await.data();
@@ -55,14 +55,14 @@ async fn thousand_arrivals_at_256_descriptors_leave_api_health_and_metrics_answe
     let metrics = gateway.get("/metrics").await.body;
     assert!(metrics.contains(r#"skylark_refused_total{reason="descriptors"}"#), "{metrics}");
     let dial = Dial::path(format!("/ws?token={}", Claims::of("late").mint()));
-    let told = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.err().expect("a refusal");
+    let told = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.err().expect("the connect is refused");
     assert!(told.0 == 503 && told.1.contains("no file descriptor"), "{told:?}");
     // Silent connections on the listener for clients and requests cannot keep the remaining descriptors.
     for _ in 0..200 {
         crowd.push(TcpStream::connect(gateway.address("ws")).await.unwrap());
     }
     let answered = async { while try_get(&gateway, "/health/live").await != Some(200) {} };
-    within("an answer beside a silent crowd", answered).await;
+    within("the answer beside silent connections", answered).await;
     drop(crowd);
     let welcome = async {
         loop {
@@ -72,10 +72,10 @@ async fn thousand_arrivals_at_256_descriptors_leave_api_health_and_metrics_answe
             }
         }
     };
-    let mut late = within("room for a client", welcome).await;
+    let mut late = within("a free descriptor for a client", welcome).await;
     assert_eq!(late.reply().await["code"], "200");
     let lines = gateway.log().matches("too few file descriptors are left").count();
-    assert!(lines < 20, "{lines} lines say the same");
+    assert!(lines < 20, "the same line was logged {lines} times");
 }
 
 /// The operator lowers the limit of a running process: its listeners wait and then continue.
@@ -99,7 +99,7 @@ async fn listener_outlives_a_process_without_descriptors() {
     assert_eq!(late.message().await["action"], "welcome");
     drop(waiting);
     let lines = gateway.log().matches("Too many open files").count();
-    assert!(lines < 20, "{lines} lines say the same");
+    assert!(lines < 20, "the same line was logged {lines} times");
 }
 
 #[tokio::test]

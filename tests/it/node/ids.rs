@@ -39,9 +39,9 @@ async fn lives_of(mut node: Gateway) {
     for life in 0..3 {
         until("readiness", async || node.get("/health/ready").await.status == 200).await;
         let (mut client, cid) = cid(&node, "1074").await;
-        assert!(cid > greatest, "connection {cid} of life {life} has an id that was given out: {greatest}");
+        assert!(cid > greatest, "run {life} reused an id: connection {cid} is not above {greatest}");
         let last = spend(&node, &mut client).await;
-        assert!(last >= cid + (BATCH * REQUESTS) as u64, "{cid} to {last}");
+        assert!(last >= cid + (BATCH * REQUESTS) as u64, "expected more ids between {cid} and {last}");
         greatest = last;
         node.signal(Signal::KILL);
         node.exit().await;

@@ -89,7 +89,7 @@ async fn sigterm_ends_a_node_that_compiles_and_its_compiler() {
     let folder = Setup::default().yaml(compile).prepare();
     folder.put("bomb.wasm", &bomb());
     let (mut node, _printed) = Gateway::begin(folder.clone(), folder.command("serve"), None);
-    let compiler = within("a compiler", async {
+    let compiler = within("the compiler process", async {
         loop {
             if let Some(child) = children(node.pid()).first() {
                 return *child;
@@ -101,7 +101,7 @@ async fn sigterm_ends_a_node_that_compiles_and_its_compiler() {
     node.signal(Signal::TERM);
     assert_eq!(node.exit().await.code(), Some(0), "{}", node.log());
     assert!(node.log().contains("stop signal received before the node was ready"), "{}", node.log());
-    within("the end of the compiler", async { while is_running(compiler) {} }).await;
+    within("the exit of the compiler process", async { while is_running(compiler) {} }).await;
 }
 
 /// The engine accepts the connection and does not answer.
@@ -111,7 +111,7 @@ async fn sigint_ends_a_node_that_waits_for_its_engine() {
     let bus = format!("bus:\n  kind: redis\n  redis: {{url: \"redis://{}\"}}", engine.local_addr().unwrap());
     let folder = Setup::default().yaml(&bus).prepare();
     let (mut node, _printed) = Gateway::begin(folder.clone(), folder.command("serve"), None);
-    let _silent = within("the node's dial", engine.accept()).await.unwrap();
+    let _silent = within("the connect of the node", engine.accept()).await.unwrap();
     node.signal(Signal::INT);
     assert_eq!(node.exit().await.code(), Some(0), "{}", node.log());
     assert!(node.log().contains("stop signal received before the node was ready"), "{}", node.log());

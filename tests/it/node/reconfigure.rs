@@ -54,7 +54,7 @@ async fn a_reload_with_an_unreadable_certificate_changes_nothing() {
     let pem = std::fs::read(&key).unwrap();
     std::fs::write(&key, "no key\n").unwrap();
     hang_up(&gateway, KEPT).await;
-    assert_ne!(gateway.post("/send/sendList", three.clone()).await.status, 200, "nothing of the file was taken");
+    assert_ne!(gateway.post("/send/sendList", three.clone()).await.status, 200, "a rejected file changed a limit");
     std::fs::write(&key, pem).unwrap();
     hang_up(&gateway, "configuration reloaded").await;
     assert_eq!(gateway.post("/send/sendList", three).await.status, 200);
@@ -72,7 +72,7 @@ async fn sighup_opens_the_log_file_again_even_with_a_broken_configuration() {
             tokio::task::yield_now().await;
         }
     };
-    within("a line in the new file", written).await;
+    within("the line in the new file", written).await;
     assert!(!std::fs::read_to_string(&moved).unwrap().contains(KEPT));
 }
 
@@ -126,10 +126,10 @@ async fn a_client_cannot_fill_the_log() {
     assert_eq!(client.ask("no_such_key", json!({})).await["code"], "404");
     let log = gateway.log();
     let told: Vec<&str> = log.lines().filter(|line| line.contains("does not fit a frame")).collect();
-    assert!((1..50).contains(&told.len()), "{} lines", told.len());
+    assert!((1..50).contains(&told.len()), "expected 1 to 49 lines, got {}", told.len());
     for line in &told {
         assert!(line.contains("\"level\":\"DEBUG\"") && line.len() < 2_000, "{line}");
         assert!(!line.contains('\u{1b}') && !line.contains("\\u001b"), "{line}");
     }
-    assert!(log.len() - before < 100_000, "{} bytes", log.len() - before);
+    assert!(log.len() - before < 100_000, "the log grew by {} bytes", log.len() - before);
 }

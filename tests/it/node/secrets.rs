@@ -58,7 +58,7 @@ async fn unbound(gateway: &Gateway, form: Form) -> Client {
         return gateway.dial_cim(form).await;
     }
     let dial = Dial::path("/ws").subprotocol(form.subprotocol());
-    Client::dial(gateway.address("ws"), form, dial).await.expect("an upgrade")
+    Client::dial(gateway.address("ws"), form, dial).await.expect("the upgrade succeeds")
 }
 
 /// Frames that are malformed at the position of the token.
@@ -114,11 +114,11 @@ async fn secrets_appear_in_no_log_and_no_metric() {
     gateway.signal(rustix::process::Signal::TERM);
     assert_eq!(gateway.exit().await.code(), Some(0));
     let file = std::fs::read_to_string(folder.path().join("node.log")).unwrap();
-    assert!(file.contains("\"TRACE\"") && file.contains("drained"), "it is the whole log, at trace");
+    assert!(file.contains("\"TRACE\"") && file.contains("drained"), "the log file is not complete at level trace");
     for (place, text) in [("the log", &gateway.log()), ("the log file", &file), ("the metrics", &metrics.body)] {
         for secret in [signature.as_str(), "secret-canary"] {
             let line = text.lines().find(|line| line.contains(secret));
-            assert_eq!(line, None, "{secret} stands in {place}");
+            assert_eq!(line, None, "{place} contains {secret}");
         }
     }
 }

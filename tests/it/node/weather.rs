@@ -46,14 +46,20 @@ async fn clock_that_jumps_an_hour_costs_no_connection_and_no_id() {
         let claims = Claims::of(&fresh).expires_in(offset + HOUR);
         let (mut late, reply) = gateway.connect_as(claims, Form::YunqueJson).await;
         assert_eq!(reply["code"], "200", "{offset} s: {reply}");
-        assert!(connections.insert(connection_of(&gateway, &fresh).await), "{offset} s: a connection's id came again");
+        assert!(
+            connections.insert(connection_of(&gateway, &fresh).await),
+            "{offset} s: the id of a connection was reused"
+        );
         for receiver in ["here", &fresh] {
             let told = gateway.post("/send", json!({"receiver": receiver, "action": "chat"})).await.data();
             assert_eq!(told["delivered"], 1, "{offset} s: {told}");
         }
         for client in [&mut here, &mut late] {
             let message = client.message().await;
-            assert!(messages.insert(message["id"].to_string()), "{offset} s: a message's id came again: {message}");
+            assert!(
+                messages.insert(message["id"].to_string()),
+                "{offset} s: the id of a message was reused: {message}"
+            );
         }
         live_on(&mut here).await;
         live_on(&mut late).await;
@@ -87,7 +93,7 @@ async fn full_disk_refuses_what_it_cannot_keep_and_nothing_else() {
         kept += 1;
     }
     weather.fill_disk(true);
-    let refused = within("a refusal", async {
+    let refused = within("the refusal", async {
         loop {
             let reply = add(&mut client).await;
             if reply["code"] != "200" {
@@ -106,7 +112,7 @@ async fn full_disk_refuses_what_it_cannot_keep_and_nothing_else() {
     gateway.folder.put("stamp.wasm", &crate::support::gateway::component("stamp-v1"));
     gateway.plugin_until("stamp", |plugin| plugin["state"] == "live").await;
     weather.fill_disk(false);
-    let taken = within("room on the disk", async {
+    let taken = within("free space on the disk", async {
         loop {
             let reply = add(&mut client).await;
             if reply["code"] == "200" {
@@ -115,7 +121,11 @@ async fn full_disk_refuses_what_it_cannot_keep_and_nothing_else() {
         }
     });
     kept += 1;
-    assert_eq!(taken.await["data"]["value"], kept.to_string(), "what was answered, and nothing else");
+    assert_eq!(
+        taken.await["data"]["value"],
+        kept.to_string(),
+        "the store does not hold exactly the acknowledged writes"
+    );
     gateway.signal(Signal::KILL);
     gateway.exit().await;
     let gateway = gateway.again();

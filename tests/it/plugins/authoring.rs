@@ -70,7 +70,7 @@ fn build_says_which_command_installs_what_is_missing() {
     ] {
         let (code, told) = Bench::with(files).build();
         assert_eq!(code, Some(1), "{told}");
-        words.iter().for_each(|word| assert!(told.contains(word), "{word:?} is not in:\n{told}"));
+        words.iter().for_each(|word| assert!(told.contains(word), "expected {word:?} in:\n{told}"));
     }
     let rust = Bench::with(&[]);
     std::fs::write(rust.dir.path().join("Cargo.toml"), "[package]\nname = \"x\"\n").unwrap();
@@ -120,7 +120,7 @@ fn check_tells_what_a_component_is_and_what_it_needs() {
         "needs        grants = [\"directory\", \"outbox\", \"timers\", \"kv\"]",
         "put this line into video-call.toml: grants = [\"directory\", \"outbox\", \"timers\", \"kv\"]",
     ] {
-        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+        assert!(told.contains(words), "expected {words:?} in:\n{told}");
     }
     std::fs::copy(sample("video-call.toml"), dir.path().join("video-call.toml")).unwrap();
     let (code, told) = run(plugin("check").arg(&file));
@@ -195,7 +195,9 @@ fn bench_measures_each_role_by_its_own_cases() {
 
 /// Skips lines of a child until one contains `words`.
 fn until(lines: &mut impl Iterator<Item = String>, words: &str) -> String {
-    lines.find(|line| line.contains(words)).unwrap_or_else(|| panic!("it ended without {words:?}"))
+    lines
+        .find(|line| line.contains(words))
+        .unwrap_or_else(|| panic!("expected a line with {words:?}, the output ended"))
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ async fn each_bound_of_the_compiler_is_a_refusal_that_names_it() {
     gateway.folder.put("bomb.wasm", &large());
     let reason = "compiling it took more than 32MiB of memory (plugins.compile.memory)";
     assert_eq!(refusal(&gateway, "bomb").await, reason);
-    assert_eq!(gateway.get("/health/ready").await.status, 200, "what is small compiles still");
+    assert_eq!(gateway.get("/health/ready").await.status, 200, "a refused file made the node unready");
     let gateway = node("{wall: 1ms}");
     let reason = "compiling it took more than 1ms (plugins.compile.wall)";
     assert_eq!(refusal(&gateway, "token-auth").await, reason);
@@ -71,7 +71,7 @@ async fn compile_bomb_is_refused_without_delaying_messages() {
         }
     };
     assert_eq!(reason, "compiling it took more than 1s of CPU time (plugins.compile.cpu)");
-    assert!(sent > 10, "{sent} messages passed meanwhile");
+    assert!(sent > 10, "only {sent} messages passed during the compilation");
 }
 
 #[test]

@@ -17,7 +17,7 @@ const BOUND: Duration = Duration::from_secs(60);
 /// The tests' auth plugin uses the token as the user's name.
 async fn connect(gateway: &Gateway, token: &str) -> Client {
     let dial = Dial::path("/ws").header("authorization", format!("Bearer {token}"));
-    Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("an upgrade")
+    Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("the upgrade succeeds")
 }
 
 async fn bound(gateway: &Gateway, token: &str) -> Client {
@@ -98,7 +98,7 @@ async fn a_handler_that_fails_answers_503_and_leaves_nothing_behind() {
         let reply = caller.ask(&format!("fault_{fault}"), effects.clone()).await;
         in_time(start, fault);
         assert_eq!(reply["code"], "503", "{fault}: {reply}");
-        assert_eq!(other.drain().await.len(), 0, "{fault}: half of it went out");
+        assert_eq!(other.drain().await.len(), 0, "{fault}: a failed call sent a message");
         assert_eq!(gateway.get("/rooms").await.data()["items"], json!([]), "{fault}");
         let value = caller.ask("fault_none", json!({"get": "1"})).await;
         assert_eq!((&value["code"], &value["data"]["value"]), (&json!("200"), &json!("")), "{fault}: {value}");

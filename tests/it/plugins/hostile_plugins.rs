@@ -77,7 +77,7 @@ struct Stage {
 
 async fn connect(ws: SocketAddr, token: &str) -> (Client, Value) {
     let dial = Dial::path("/ws").header("authorization", format!("Bearer {token}"));
-    let mut client = Client::dial(ws, Form::YunquePb, dial).await.expect("an upgrade");
+    let mut client = Client::dial(ws, Form::YunquePb, dial).await.expect("the upgrade succeeds");
     let reply = client.reply().await;
     (client, reply)
 }
@@ -108,7 +108,7 @@ impl Stage {
         let refused = status["rejected"]["reason"].as_str().unwrap_or_default().to_owned();
         let outcome = match case.expected {
             Expected::Refused(words) => {
-                assert!(refused.contains(words), "{}: {refused:?} does not say {words:?}", case.name);
+                assert!(refused.contains(words), "{}: expected {words:?} in the reason, got {refused:?}", case.name);
                 format!("refused: {refused}")
             }
             _ => {
@@ -144,7 +144,7 @@ impl Stage {
     async fn stir(&mut self, case: &Case) -> String {
         let name = case.name;
         match case.expected {
-            Expected::Refused(_) => unreachable!("a refused file does not serve"),
+            Expected::Refused(_) => unreachable!("a refused file is never called"),
             Expected::Rejects(words) => {
                 let (status, told) = self.publish().await.fault();
                 assert!(
@@ -173,7 +173,7 @@ impl Stage {
                 assert_eq!(reply["code"], "200", "{name}: {reply}");
                 drop(client);
                 self.gateway.plugin_until(name, |p| p["failures"].as_u64() > Some(0)).await;
-                "counted and logged, nobody waits".to_owned()
+                "counted and logged; no caller waits".to_owned()
             }
             Expected::Hears(most) => self.hears(name, most).await,
         }
@@ -219,7 +219,7 @@ impl Stage {
         let (client, _) = connect(self.gateway.address("ws"), "guest").await;
         drop(client);
         let plugin = self.gateway.plugin_until(name, |p| calls(p) >= most + 2).await;
-        assert_eq!(calls(&plugin), most + 2, "{name}: online and offline of the other, and nothing more");
+        assert_eq!(calls(&plugin), most + 2, "{name}: expected two more calls, online and offline of the other user");
         format!("ends after {most} events")
     }
 
@@ -238,7 +238,7 @@ impl Stage {
             let slow = p99(between(passed, row.begin, row.end));
             println!("| {} | {} | {} | {} |", row.name, row.outcome, ms(row.end - row.begin), ms(slow));
         }
-        println!("\n{} messages passed, none lost; {}", passed.len(), compared(before.clone(), during.clone()));
+        println!("\n{} messages passed, none was lost; {}", passed.len(), compared(before.clone(), during.clone()));
         let mut all = ALL.lock();
         all.0.extend(before);
         all.1.extend(during);
@@ -270,5 +270,5 @@ async fn play(cases: &[Case]) {
     let passed = flow.stop();
     stage.print(&passed);
     let slowest = passed.iter().map(|p| p.took).max().unwrap();
-    assert!(slowest < BOUND, "a message of the flow took {slowest:?}");
+    assert!(slowest < BOUND, "the slowest message of the flow took {slowest:?}");
 }

@@ -52,7 +52,7 @@ async fn two_hundred_swaps_under_load_lose_nothing() {
     let good = progress.live.load(Ordering::SeqCst);
     println!("{sent} messages through {good} versions and {} refused files", SWAPS - good);
     assert_eq!(good, SWAPS * 7 / 10);
-    assert!(sent > SWAPS * PRODUCERS, "only {sent} messages were under way");
+    assert!(sent > SWAPS * PRODUCERS, "expected more messages, got {sent}");
 }
 
 /// The settings file of `word-filter` is edited while four producers push. Each edit sets another mask, and every fifth
@@ -84,7 +84,7 @@ async fn edits_of_settings_under_load_lose_nothing() {
         sent += producer.await.unwrap();
     }
     println!("{sent} messages through {EDITS} edits");
-    assert!(sent > EDITS * PRODUCERS, "only {sent} messages were under way");
+    assert!(sent > EDITS * PRODUCERS, "expected more messages, got {sent}");
 }
 
 /// A different letter for each edit.
@@ -103,16 +103,20 @@ async fn gossip(gateway: Arc<Gateway>, progress: Arc<Progress>, number: usize) -
         edit = edit.max(progress.live.load(Ordering::SeqCst));
         let body = json!({"receiver": uid, "action": "chat", "title": sent.to_string(), "content": {"text": "gossip"}});
         let data = http.post("/send", &body).await.data();
-        assert_eq!((&data["delivered"], data.get("rejected")), (&json!(1), None), "a failure answer: {data}");
+        assert_eq!(
+            (&data["delivered"], data.get("rejected")),
+            (&json!(1), None),
+            "a message was not delivered: {data}"
+        );
         let message = receiver.message().await;
-        assert_eq!(message["title"], sent.to_string(), "lost or out of order: {message}");
+        assert_eq!(message["title"], sent.to_string(), "a message is lost or out of order: {message}");
         let offered = progress.offered.load(Ordering::SeqCst);
         let seen = message["content"]["text"].as_str().unwrap().to_owned();
         let found = (edit..=offered).find(|edit| seen == mask_of(*edit).to_string().repeat(6));
-        edit = found.unwrap_or_else(|| panic!("message {sent} came as {seen:?} between edits {edit} and {offered}"));
+        edit = found.unwrap_or_else(|| panic!("message {sent} arrived as {seen:?} between edits {edit} and {offered}"));
         sent += 1;
     }
-    assert_eq!(receiver.drain().await, Vec::<Value>::new(), "a message came twice");
+    assert_eq!(receiver.drain().await, Vec::<Value>::new(), "a message arrived twice");
     sent
 }
 
@@ -128,17 +132,21 @@ pub async fn produce(gateway: Arc<Gateway>, progress: Arc<Progress>, number: usi
         let answer = http.post("/send", &body).await;
         let to = progress.offered.load(Ordering::SeqCst);
         let data = answer.data();
-        assert_eq!((&data["delivered"], data.get("rejected")), (&json!(1), None), "a failure answer: {data}");
+        assert_eq!(
+            (&data["delivered"], data.get("rejected")),
+            (&json!(1), None),
+            "a message was not delivered: {data}"
+        );
         ledger.push(Judged { stamp: next_stamp(&mut receiver, ledger.len()).await, from, to });
     }
-    assert_eq!(receiver.drain().await, Vec::<Value>::new(), "a message came twice");
+    assert_eq!(receiver.drain().await, Vec::<Value>::new(), "a message arrived twice");
     ledger
 }
 
 async fn next_stamp(receiver: &mut Client, sequence: usize) -> String {
     let message = receiver.message().await;
-    assert_eq!(message["title"], sequence.to_string(), "lost or out of order: {message}");
-    message["extra"]["version"].as_str().expect("each message was judged").to_owned()
+    assert_eq!(message["title"], sequence.to_string(), "a message is lost or out of order: {message}");
+    message["extra"]["version"].as_str().expect("each message has the stamp of a version").to_owned()
 }
 
 /// Checks that each message was judged by an offered version that is not older than the live one or the one before.
@@ -190,7 +198,7 @@ async fn break_it(gateway: &Gateway, swap: usize) {
     gateway.folder.put("stamp.wasm", &bytes);
     let hash = hex(&bytes);
     let told = gateway.plugin_until("stamp", |plugin| plugin["rejected"]["hash"] == hash.as_str()).await;
-    assert_eq!(told["state"], "live", "the last good version serves: {told}");
+    assert_eq!(told["state"], "live", "the last good version does not serve: {told}");
     assert!(told["rejected"]["reason"].as_str().is_some_and(|r| !r.is_empty()), "{told}");
 }
 

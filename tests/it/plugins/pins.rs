@@ -30,7 +30,7 @@ fn sign(folder: &Folder, key: &str, plugin: &str) {
 async fn status(gateway: &Gateway, name: &str) -> Value {
     let data = gateway.get("/plugins").await.data();
     let items = data["items"].as_array().or(data.as_array()).unwrap().clone();
-    items.into_iter().find(|item| item["name"] == name).unwrap_or_else(|| panic!("no {name} in {data}"))
+    items.into_iter().find(|item| item["name"] == name).unwrap_or_else(|| panic!("expected plugin {name} in {data}"))
 }
 
 fn reason(status: &Value) -> String {

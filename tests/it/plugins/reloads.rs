@@ -105,7 +105,7 @@ async fn reloads_under_load_lose_nothing() {
     // After the warm-up, the resources stay constant.
     let Some(at_200) = held.iter().find(|held| held.reload == 200) else { return };
     for later in held.iter().filter(|held| held.reload > 200) {
-        assert!(later.is_flat_since(at_200), "{later:?}\nis more than\n{at_200:?}");
+        assert!(later.is_flat_since(at_200), "resources grew: {later:?}\nat reload 200: {at_200:?}");
     }
 }
 
@@ -153,8 +153,8 @@ async fn reloads(count: usize, seed: u64) -> Vec<Held> {
     println!(
         "{messages} messages: each delivered once, in order, none refused, none judged by an older version than before"
     );
-    assert!((count - good) * 10 >= count * 3, "too few broken ones");
-    assert!(messages > count, "only {messages} messages were under way");
+    assert!((count - good) * 10 >= count * 3, "fewer than 30 % of the files were broken");
+    assert!(messages > count, "expected more messages, got {messages}");
     held
 }
 
@@ -181,7 +181,7 @@ async fn change(
         progress.live.store(version, Ordering::SeqCst);
     } else {
         let told = until(gateway, |plugin| plugin["rejected"]["hash"] == hash.as_str()).await;
-        assert_eq!(told["state"], "live", "{content:?}: the last good version serves: {told}");
+        assert_eq!(told["state"], "live", "{content:?}: the last good version does not serve: {told}");
     }
     begun.elapsed()
 }
@@ -196,7 +196,7 @@ async fn until(gateway: &Gateway, wanted: impl Fn(&Value) -> bool) -> Value {
         if wanted(stamp) {
             return stamp.clone();
         }
-        assert!(begun.elapsed() < PATIENCE, "in vain: {stamp}\n{}", gateway.log());
+        assert!(begun.elapsed() < PATIENCE, "the change had no effect, the stamp is {stamp}\n{}", gateway.log());
         tokio::task::yield_now().await;
     }
 }
@@ -275,7 +275,7 @@ async fn a_known_file_judges_the_next_message() {
         let body = json!({"receiver": "nobody", "action": "chat"});
         assert_eq!(http.post("/send", &body).await.data().get("rejected"), None);
         let calls = gateway.plugin_until("known", |_| true).await["calls"].as_u64();
-        assert_eq!(calls, Some(1), "the call was its own");
+        assert_eq!(calls, Some(1), "another call was counted");
         match compiled {
             None => compiled = Some(begun.elapsed()),
             Some(_) => took.push(begun.elapsed()),

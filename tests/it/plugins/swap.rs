@@ -64,7 +64,7 @@ async fn a_version_that_traps_is_rolled_back_and_shown() {
         r#"skylark_plugin_version{plugin="gate"} 1"#,
         r#"skylark_plugin_circuit_open{plugin="gate"} 0"#,
     ] {
-        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+        assert!(metrics.contains(line), "expected {line} in:\n{metrics}");
     }
 }
 
@@ -120,7 +120,7 @@ async fn a_rollback_that_cannot_outlive_the_node_is_told() {
     );
 
     let (done, told) = say(&gateway, &["list"]);
-    assert!(done && !told.contains("is lost"), "nobody knows of it any more: {told}");
+    assert!(done && !told.contains("is lost"), "the plugin is still reported as lost: {told}");
     gateway.folder.put("gate.wasm", &component("stamp-v1"));
     gateway.plugin_until("gate", |gate| gate["version"] == 2).await;
     say(&gateway, &["rollback", "gate"]);
@@ -163,7 +163,7 @@ async fn a_refused_file_is_counted_told_and_changes_nothing() {
     );
     let metrics = gateway.get("/metrics").await.body;
     let line = r#"skylark_plugin_reloads_total{plugin="gate",outcome="rejected"} 1"#;
-    assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    assert!(metrics.contains(line), "expected {line} in:\n{metrics}");
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn the_operator_disables_enables_reloads_and_goes_back() {
     assert!(!done && told.contains("404"), "{told}");
     let log = gateway.log();
     for words in ["plugin is disabled by the operator", "plugin is enabled by the operator", "plugin is rolled back"] {
-        assert!(log.contains(words), "{words} is not in\n{log}");
+        assert!(log.contains(words), "expected {words} in:\n{log}");
     }
 }
 
@@ -194,7 +194,7 @@ async fn disabling_the_only_auth_plugin_shuts_the_door() {
     gateway.post("/plugins/token-auth/disable", json!({})).await.data();
     assert_eq!(gateway.get("/health/ready").await.status, 503);
     let dial = Dial::path(format!("/ws?token={}", token::Claims::of("a").mint()));
-    let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("an upgrade");
+    let mut client = Client::dial(gateway.address("ws"), Form::YunquePb, dial).await.expect("the upgrade succeeds");
     assert_eq!(client.reply().await["code"], "503");
     gateway.post("/plugins/token-auth/enable", json!({})).await.data();
     assert_eq!(gateway.get("/health/ready").await.status, 200);

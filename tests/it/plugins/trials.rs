@@ -63,7 +63,7 @@ cases:
         "kv.value\n          expected  \"y\"\n          got       \"x\"",
         "1 failed, 0 passed",
     ] {
-        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+        assert!(told.contains(words), "expected {words:?} in:\n{told}");
     }
 }
 
@@ -172,7 +172,7 @@ cases:
         "timers.t\n          expected  in 6s\n          got       in 5s",
         "http[0]\n          expected  a request\n          got       nothing",
     ] {
-        assert!(told.contains(words), "{words:?} is not in:\n{told}");
+        assert!(told.contains(words), "expected {words:?} in:\n{told}");
     }
 }
 
@@ -190,7 +190,7 @@ fn a_case_file_that_is_wrong_says_where_and_what_was_expected() {
         let (code, told) = play(&folder.plugins(), &[]);
         assert_eq!(code, Some(1), "{told}");
         for word in words {
-            assert!(told.contains(word), "{word:?} is not in:\n{told}");
+            assert!(told.contains(word), "expected {word:?} in:\n{told}");
         }
     }
     let (code, told) = play(&Path::new(ROOT).join("src"), &[]);

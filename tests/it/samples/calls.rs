@@ -22,7 +22,7 @@ fn start(ring: u32) -> Gateway {
 /// The content of a push in either dialect.
 fn content(message: &Value) -> Value {
     match &message["content"] {
-        Value::String(text) => serde_json::from_str(text).expect("a map as JSON text"),
+        Value::String(text) => serde_json::from_str(text).expect("the string holds a JSON object"),
         map => map.clone(),
     }
 }
@@ -51,7 +51,7 @@ async fn invite_accept_and_both_have_the_same_new_address() {
         let told = caller.message().await;
         assert_eq!((&told["action"], &told["sender"]), (&json!("902"), &json!("1078")), "{told}");
         let address = accepted["data"]["address"].as_str().unwrap().to_owned();
-        assert_eq!(content(&told)["address"], address, "both have the same address");
+        assert_eq!(content(&told)["address"], address, "caller and callee have different addresses");
         assert_eq!(address, format!("wss://media.example/{call}?sig={}", signature(&call)));
 
         let ended = caller.ask("call_hangup", json!({"call": call})).await;
@@ -59,7 +59,7 @@ async fn invite_accept_and_both_have_the_same_new_address() {
         assert_eq!(callee.message().await["action"], "905");
         addresses.push(address);
     }
-    assert_ne!(addresses[0], addresses[1], "each call has a new address");
+    assert_ne!(addresses[0], addresses[1], "two calls have the same address");
 }
 
 fn signature(call: &str) -> String {
@@ -104,10 +104,10 @@ async fn unauthorized_call_request_is_refused_with_its_code() {
     assert_eq!(busy["code"], "409", "{busy}");
     for key in ["call_accept", "call_reject", "call_cancel", "call_hangup"] {
         let reply = c.ask(key, json!({"call": call})).await;
-        assert_eq!(reply["code"], "403", "not a party: {key}: {reply}");
+        assert_eq!(reply["code"], "403", "{key} of a third user was not refused: {reply}");
     }
-    assert_eq!(a.ask("call_accept", json!({"call": call})).await["code"], "403", "a caller does not accept");
-    assert_eq!(b.ask("call_cancel", json!({"call": call})).await["code"], "403", "a callee does not cancel");
+    assert_eq!(a.ask("call_accept", json!({"call": call})).await["code"], "403", "the caller accepted its own call");
+    assert_eq!(b.ask("call_cancel", json!({"call": call})).await["code"], "403", "the callee cancelled the call");
     assert_eq!(b.message().await["action"], "901");
     assert_eq!(c.drain().await.len(), 0);
     let mut stranger = gateway.dial_cim(Form::CimPb).await;
@@ -152,7 +152,7 @@ async fn two_who_call_each_other_at_once_end_with_one_call() {
     for round in 0..10 {
         let (by_a, by_b) = tokio::join!(invite(&mut a, "b"), invite(&mut b, "a"));
         assert_eq!((&by_a["code"], &by_b["code"]), (&json!("200"), &json!("200")), "{round}: {by_a} {by_b}");
-        assert_eq!(by_a["data"]["call"], by_b["data"]["call"], "{round}: two calls");
+        assert_eq!(by_a["data"]["call"], by_b["data"]["call"], "round {round}: two calls were created");
         let states = [&by_a["data"]["state"], &by_b["data"]["state"]];
         assert!(states.contains(&&json!("accepted")) && states.contains(&&json!("ringing")), "{states:?}");
         assert_eq!(a.ask("call_hangup", json!({"call": by_a["data"]["call"]})).await["code"], "200");
@@ -176,6 +176,6 @@ async fn the_other_devices_stop_ringing() {
     let told = desk.message().await;
     assert_eq!((&told["action"], &content(&told)["elsewhere"]), (&json!("902"), &json!("true")), "{told}");
     assert_eq!(content(&told).get("address"), None);
-    assert_eq!(a.drain().await.len(), 1, "the other side is told once");
+    assert_eq!(a.drain().await.len(), 1, "the other side was not notified once");
     assert_eq!(desk.ask("call_accept", json!({"call": call})).await["code"], "409");
 }

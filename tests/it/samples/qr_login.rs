@@ -64,7 +64,7 @@ async fn a_desk_is_let_in_by_the_phone_that_read_its_code() {
     for form in [Form::CimJson, Form::CimPb, Form::CimTcp] {
         let mut desk = gateway.dial_cim(form).await;
         let early = confirm(&mut desk, &json!("b-0")).await;
-        assert_eq!(early["code"], "401", "who is not bound confirms nothing: {early}");
+        assert_eq!(early["code"], "401", "an unbound client confirmed a code: {early}");
         let code = shown(&mut desk).await;
         assert_eq!(confirm(&mut phone, &code).await["code"], "200");
         let bound = binds(&mut desk, "desk").await;
@@ -72,7 +72,7 @@ async fn a_desk_is_let_in_by_the_phone_that_read_its_code() {
 
         let said = phone.ask("message", json!({"to": "user:1074", "content": "are you there?"})).await;
         assert_eq!((&said["code"], &desk.message().await["sender"]), (&json!("200"), &json!("1074")), "{said}");
-        assert_eq!(confirm(&mut phone, &code).await["code"], "404", "a code counts once");
+        assert_eq!(confirm(&mut phone, &code).await["code"], "404", "a used code was accepted again");
         let again = desk.ask("login_request", json!({})).await;
         assert_eq!(again["code"], "409", "{again}");
     }
@@ -94,7 +94,7 @@ async fn a_desk_that_asks_stays_and_one_that_does_not_is_closed() {
     let (mut desk, mut silent) = (gateway.dial_cim(Form::CimJson).await, gateway.dial_cim(Form::CimJson).await);
     let code = shown(&mut desk).await;
     let refused = silent.ask("login_status", json!({})).await;
-    assert_eq!(refused["code"], "404", "no answer that prolongs: {refused}");
+    assert_eq!(refused["code"], "404", "a client without a code got another answer: {refused}");
     let over = Cell::new(false);
     let closing = async {
         assert_eq!(silent.close_code().await, 4001);
@@ -138,11 +138,11 @@ async fn a_phone_on_another_node_lets_the_desk_in() {
         let code = shown(&mut desk).await;
         let wrong = confirm(&mut phone, &json!(format!("{}0", code.as_str().unwrap()))).await;
         assert_eq!(wrong["code"], "404", "{wrong}");
-        assert_eq!(desk.ask("login_status", json!({})).await["code"], "200", "it waits on");
+        assert_eq!(desk.ask("login_status", json!({})).await["code"], "200", "the wrong code ended the login");
         assert_eq!(confirm(&mut phone, &code).await["code"], "200", "{form:?}");
         let bound = binds(&mut desk, "desk").await;
         assert_eq!((&bound["data"]["uid"], &bound["data"]["sid"]), (&json!("1074"), &json!("n1")), "{bound}");
-        assert_eq!(confirm(&mut phone, &code).await["code"], "404", "a code counts once");
+        assert_eq!(confirm(&mut phone, &code).await["code"], "404", "a used code was accepted again");
 
         let said = phone.ask("message", json!({"to": "user:1074", "content": "are you there?"})).await;
         assert_eq!((&said["code"], &desk.message().await["sender"]), (&json!("200"), &json!("1074")), "{said}");

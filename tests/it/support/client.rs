@@ -82,14 +82,14 @@ impl Dial {
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
         Ok(value) => value,
-        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+        Err(_) => panic!("waited {PATIENCE:?} for {what}, which did not happen"),
     }
 }
 
 impl Client {
     /// Opens a WebSocket. The error is the HTTP status and body of a refusal.
     pub async fn dial(address: SocketAddr, form: Form, dial: Dial) -> Result<Self, (u16, String)> {
-        let stream = within("a TCP connection", TcpStream::connect(address)).await.unwrap();
+        let stream = within("the TCP connection", TcpStream::connect(address)).await.unwrap();
         Self::dial_over(Box::new(stream), address, form, dial).await
     }
 
@@ -114,7 +114,7 @@ impl Client {
                 let body = response.body().as_deref().unwrap_or_default();
                 Err((response.status().as_u16(), String::from_utf8_lossy(body).into_owned()))
             }
-            Err(error) => panic!("no upgrade at {address}: {error}"),
+            Err(error) => panic!("the upgrade at {address} failed: {error}"),
         }
     }
 
@@ -163,7 +163,7 @@ impl Client {
                 }
                 let mut payload = vec![0; 1 + usize::from(u16::from_le_bytes([head[1], head[2]]))];
                 payload[0] = head[0];
-                stream.read_exact(&mut payload[1..]).await.expect("a whole TCP frame");
+                stream.read_exact(&mut payload[1..]).await.expect("the TCP frame is complete");
                 self.payload = payload;
                 Seen::Frame(read_binary(self.form, &self.payload))
             }
@@ -180,7 +180,7 @@ impl Client {
 
     async fn fresh(&mut self) -> Seen {
         loop {
-            let seen = within("a frame", self.read()).await;
+            let seen = within("the next frame", self.read()).await;
             if seen != Seen::Frame(Frame::Ping) {
                 return seen;
             }
@@ -208,7 +208,7 @@ impl Client {
 
     /// Waits for a PING and does not answer it.
     pub async fn ping(&mut self) {
-        let seen = within("a PING", self.read()).await;
+        let seen = within("the PING", self.read()).await;
         assert_eq!(seen, Seen::Frame(Frame::Ping));
     }
 
@@ -223,7 +223,7 @@ impl Client {
 
     /// Returns the close code; the transport must have one.
     pub async fn close_code(&mut self) -> u16 {
-        self.closed().await.expect("a close frame").0
+        self.closed().await.expect("the node sends a close frame").0
     }
 
     /// Sends a SendBody and waits for its REPLY. Messages that arrive meanwhile are kept.
@@ -311,7 +311,7 @@ impl Client {
             Link::Tcp(stream) => {
                 let _ = stream.shutdown().await;
                 let mut rest = Vec::new();
-                let _ = within("the end", stream.read_to_end(&mut rest)).await;
+                let _ = within("the close of the connection", stream.read_to_end(&mut rest)).await;
             }
         }
     }

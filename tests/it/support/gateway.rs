@@ -84,7 +84,7 @@ impl Gateway {
     pub fn address(&self, service: &str) -> SocketAddr {
         match self.addresses.get(service) {
             Some(address) => *address,
-            None => panic!("no {service} among {:?}", self.addresses),
+            None => panic!("no listener {service} among {:?}", self.addresses),
         }
     }
 
@@ -130,7 +130,7 @@ impl Gateway {
         }
         let dial = Dial::path(format!("/ws?token={token}")).subprotocol(form.subprotocol());
         let pipe = self.pipe("ws").await;
-        let mut client = Client::dial_over(pipe, self.address("ws"), form, dial).await.expect("an upgrade");
+        let mut client = Client::dial_over(pipe, self.address("ws"), form, dial).await.expect("the upgrade succeeds");
         let reply = client.reply().await;
         assert_eq!((&reply["key"], &reply["code"]), (&"client_bind".into(), &"200".into()), "{reply}");
         (client, reply)
@@ -142,7 +142,7 @@ impl Gateway {
             return Client::tcp_over(self.pipe("cim-tcp").await);
         }
         let pipe = self.pipe("cim").await;
-        Client::dial_over(pipe, self.address("cim"), form, Dial::path("/")).await.expect("an upgrade")
+        Client::dial_over(pipe, self.address("cim"), form, Dial::path("/")).await.expect("the upgrade succeeds")
     }
 
     /// Polls `/plugins` until `wanted` accepts the plugin.
@@ -182,7 +182,7 @@ impl Gateway {
             let _ = waitid(WaitId::Pid(pid), options);
             let _ = done.send(());
         });
-        within("the end of the node", over).await.unwrap();
+        within("the exit of the node", over).await.unwrap();
     }
 
     /// Starts the same node again in its folder and on new ports, after this one has exited.
@@ -207,7 +207,7 @@ impl Gateway {
         let mut news = self.said.subscribe();
         let heard = news.wait_for(|said| words.iter().any(|words| said.contains(words)));
         if tokio::time::timeout(patience, heard).await.is_err() {
-            panic!("the node said none of {words:?}");
+            panic!("the node logged none of {words:?}");
         }
     }
 
@@ -222,7 +222,7 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("--- the node said ---\n{}---", self.log());
+            eprintln!("--- log of the node ---\n{}---", self.log());
         }
     }
 }

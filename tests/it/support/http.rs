@@ -19,7 +19,8 @@ pub struct Response {
 
 impl Response {
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e} in {}: {:?}", self.status, self.body))
+        serde_json::from_str(&self.body)
+            .unwrap_or_else(|e| panic!("the body is no JSON: {e}, status {}: {:?}", self.status, self.body))
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -40,7 +41,7 @@ impl Response {
     pub fn fault(&self) -> (u16, String) {
         let body = self.json();
         assert_eq!(body["code"], self.status, "{}", self.body);
-        (self.status, body["message"].as_str().expect("a message").to_owned())
+        (self.status, body["message"].as_str().expect("the body has a message").to_owned())
     }
 }
 
@@ -54,7 +55,7 @@ pub struct Http {
 
 impl Http {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = within("an HTTP connection", TcpStream::connect(address)).await.unwrap();
+        let stream = within("the HTTP connection", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self::over(Box::new(stream), address)
     }
@@ -75,7 +76,7 @@ impl Http {
 
     pub async fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let what = format!("{method} {path}");
-        let response = within(&what, self.attempt(method, path, headers, body)).await.expect("an answer");
+        let response = within(&what, self.attempt(method, path, headers, body)).await.expect("the node answers");
         if response.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")) {
             *self = Self { headers: std::mem::take(&mut self.headers), ..Self::connect(self.address).await };
         }
@@ -104,7 +105,7 @@ impl Http {
         let _ = self.stream.get_mut().write_all(&request).await;
         let status_line = self.line().await?;
         let status = status_line.split(' ').nth(1).and_then(|s| s.parse().ok());
-        let status = status.unwrap_or_else(|| panic!("no status line: {status_line:?}"));
+        let status = status.unwrap_or_else(|| panic!("expected a status line, got {status_line:?}"));
         let mut headers = Vec::new();
         loop {
             let line = self.line().await?;

@@ -20,11 +20,11 @@ fn snippets() -> Vec<Snippet> {
     let text = GUIDES.map(|guide| std::fs::read_to_string(root().join(guide)).unwrap()).join("\n");
     let mut found = Vec::new();
     for part in text.split("<!-- publisher: ").skip(1) {
-        let (head, rest) = part.split_once(" -->\n```").expect("a block stands below");
-        let (engine, language) = head.split_once(' ').expect("an engine and a language");
+        let (head, rest) = part.split_once(" -->\n```").expect("the comment has a code block below");
+        let (engine, language) = head.split_once(' ').expect("the comment names an engine and a language");
         let (fence, rest) = rest.split_once('\n').unwrap();
-        assert_eq!(fence, language, "what the block says it is");
-        let (body, _) = rest.split_once("\n```\n").expect("the block ends");
+        assert_eq!(fence, language, "the language of the block differs from its comment");
+        let (body, _) = rest.split_once("\n```\n").expect("the code block ends");
         found.push(Snippet { engine: engine.to_owned(), language: language.to_owned(), text: format!("{body}\n") });
     }
     found
@@ -35,7 +35,7 @@ impl Snippet {
     pub fn of(engine: &str, language: &str) -> Self {
         let mut found: Vec<Self> = snippets();
         found.retain(|snippet| snippet.engine == engine && snippet.language == language);
-        assert_eq!(found.len(), 1, "snippets for {engine} in {language}");
+        assert_eq!(found.len(), 1, "expected one snippet for {engine} in {language}");
         found.remove(0)
     }
 
@@ -51,7 +51,7 @@ impl Snippet {
         let from = if self.engine.starts_with("kafka") { "127.0.0.1:9092" } else { "127.0.0.1:6379" };
         let apart = |at: &str| at.rsplit_once(':').map(|(host, port)| format!("'{host}', {port}")).unwrap();
         let text = self.text.replace(from, to).replace(&apart(from), &apart(to));
-        assert_ne!(text, self.text, "{from} stands in it");
+        assert_ne!(text, self.text, "the snippet does not contain {from}");
         let output = self.command(folder.path(), &text).current_dir(folder.path()).output();
         let output = output.unwrap_or_else(|error| panic!("{self:?}: {error}; tests/run installs what it needs"));
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -98,16 +98,16 @@ impl Snippet {
                 command.args(["run", "-mod=mod", "."]);
                 command
             }
-            other => panic!("no command for {other}"),
+            other => panic!("no command runs the language {other}"),
         }
     }
 }
 
 /// A client that `tests/publishers/install` has installed.
 fn installed(name: &str) -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the folder of the target");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder has a parent");
     let path = target.join("publishers").join(name);
-    assert!(path.exists(), "{} is not there: run tests/publishers/install", path.display());
+    assert!(path.exists(), "{} does not exist: run tests/publishers/install", path.display());
     path
 }
 

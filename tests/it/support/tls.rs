@@ -58,7 +58,7 @@ pub struct Trust(TlsConnector);
 impl Trust {
     pub async fn secure(&self, tcp: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from("localhost").unwrap();
-        within("a TLS handshake", self.0.connect(name, tcp)).await
+        within("the TLS handshake", self.0.connect(name, tcp)).await
     }
 }
 

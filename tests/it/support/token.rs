@@ -60,5 +60,5 @@ pub fn dev_key() -> Vec<u8> {
     let manifest = std::fs::read_to_string(super::gateway::samples().join("token-auth.toml")).unwrap();
     let manifest: toml::Table = manifest.parse().unwrap();
     let key = &manifest["settings"]["keys"][0];
-    key.get("secret").unwrap_or(key).as_str().expect("a key").as_bytes().to_vec()
+    key.get("secret").unwrap_or(key).as_str().expect("the key is a string").as_bytes().to_vec()
 }

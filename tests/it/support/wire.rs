@@ -89,7 +89,7 @@ pub fn read_binary(form: Form, payload: &[u8]) -> Frame {
     let (kind, body) = payload.split_first().expect("a frame has a type byte");
     match kind {
         1 => {
-            assert!(body.is_empty() || body == b"PING", "PING carries {body:?}");
+            assert!(body.is_empty() || body == b"PING", "expected an empty PING, got {body:?}");
             Frame::Ping
         }
         2 => Frame::Message(read_fields(if form.is_cim() { CIM } else { YUNQUE }, body)),
@@ -104,14 +104,14 @@ pub fn read_text(text: &str) -> Frame {
     let body = || {
         let content = frame["content"].as_str().expect("content is a string that holds JSON");
         let body: Value = serde_json::from_str(content).expect("content holds JSON");
-        assert!(!content.contains(":null"), "null fields are omitted: {content}");
+        assert!(!content.contains(":null"), "expected no null field, got {content}");
         body
     };
     match frame["type"].as_i64() {
         Some(1) => Frame::Ping,
         Some(2) => Frame::Message(body()),
         Some(4) => Frame::Reply(body()),
-        _ => panic!("the node sent {text}"),
+        _ => panic!("expected a known frame type, the node sent {text}"),
     }
 }
 
@@ -152,16 +152,16 @@ fn write_fields(layout: Layout, body: &Value, out: &mut Vec<u8>) {
     for (number, name, kind) in layout {
         let Some(value) = body.get(*name) else { continue };
         match kind {
-            Kind::Text => write_bytes(*number, value.as_str().expect("a text").as_bytes(), out),
+            Kind::Text => write_bytes(*number, value.as_str().expect("the value is a string").as_bytes(), out),
             Kind::Integer => {
                 write_varint(u64::from(number << 3), out);
-                write_varint(value.as_i64().expect("an integer").cast_unsigned(), out);
+                write_varint(value.as_i64().expect("the value is an integer").cast_unsigned(), out);
             }
             Kind::Map => {
-                for (key, value) in value.as_object().expect("a map") {
+                for (key, value) in value.as_object().expect("the value is an object") {
                     let mut entry = Vec::new();
                     write_bytes(1, key.as_bytes(), &mut entry);
-                    write_bytes(2, value.as_str().expect("a text").as_bytes(), &mut entry);
+                    write_bytes(2, value.as_str().expect("the value is a string").as_bytes(), &mut entry);
                     write_bytes(*number, &entry, out);
                 }
             }
@@ -191,7 +191,7 @@ fn read_fields(layout: Layout, mut body: &[u8]) -> Value {
     let mut fields = Map::new();
     while !body.is_empty() {
         let tag = read_varint(&mut body);
-        let number = u32::try_from(tag >> 3).expect("a field number");
+        let number = u32::try_from(tag >> 3).expect("the field number fits u32");
         let field = layout.iter().find(|(n, _, _)| *n == number);
         match (tag & 7, field) {
             (0, Some((_, name, Kind::Integer))) => {
@@ -226,7 +226,7 @@ fn read_entry(mut entry: &[u8]) -> (String, String) {
 }
 
 fn text(bytes: &[u8]) -> String {
-    std::str::from_utf8(bytes).expect("text is UTF-8").to_owned()
+    std::str::from_utf8(bytes).expect("the text is UTF-8").to_owned()
 }
 
 fn read_bytes<'a>(body: &mut &'a [u8]) -> &'a [u8] {
@@ -246,5 +246,5 @@ fn read_varint(body: &mut &[u8]) -> u64 {
             return value;
         }
     }
-    panic!("a varint is longer than ten bytes");
+    panic!("expected a varint of at most ten bytes");
 }

@@ -52,7 +52,10 @@ async fn push_accepts_only_the_configured_certificates() {
 
     let (system, other) = (gateway.folder.path().join("system.pem"), gateway.folder.path().join("other"));
     std::fs::copy(gateway.folder.path().join("cert.pem"), &system).unwrap();
-    assert!(push(&[]).env("SSL_CERT_FILE", &system).output().unwrap().status.success(), "the system's are believed");
+    assert!(
+        push(&[]).env("SSL_CERT_FILE", &system).output().unwrap().status.success(),
+        "the certificates of the system were not accepted"
+    );
 
     std::fs::create_dir(&other).unwrap();
     Pair::new().install(&other);
@@ -67,7 +70,7 @@ async fn push_accepts_only_the_configured_certificates() {
     }
     let said = refused(push(&[]).env("SSL_CERT_FILE", other.join("cert.pem")));
     assert!(said.contains("the TLS handshake with localhost") && said.contains("--ca names others"), "{said}");
-    assert!(said.contains("because: "), "what rustls found wrong is told: {said}");
+    assert!(said.contains("because: "), "the cause of rustls is missing: {said}");
     // The certificate is for another name.
     let url = format!("https://{}", gateway.address("api"));
     let said = refused(gateway.folder.command("push").args(["--url", &url, "--ca", "cert.pem", "--user", "a", "{}"]));
@@ -97,7 +100,7 @@ async fn connect_and_plugin_commands_use_tls() {
     gateway.post("/send", json!({"receiver": "typist", "action": "chat", "title": "over TLS"})).await.data();
     assert_eq!(line()["message"]["title"], "over TLS");
     gateway.post("/kick", json!({"uid": "typist"})).await.data();
-    assert_eq!(line()["type"], "message", "the kick");
+    assert_eq!(line()["type"], "message", "the message of the kick is missing");
     assert_eq!(line()["code"], 4503);
     assert_eq!(child.wait().unwrap().code(), Some(1));
 }
@@ -116,11 +119,11 @@ async fn handshakes_count_as_connects_where_back_ends_push_too() {
     }
     let mut refused = 0;
     for _ in 0..30 {
-        let tcp = within("a socket", tokio::net::TcpStream::connect(gateway.address("api"))).await.unwrap();
+        let tcp = within("the socket", tokio::net::TcpStream::connect(gateway.address("api"))).await.unwrap();
         refused += usize::from(trust.secure(tcp).await.is_err());
     }
     // One more per second is allowed.
-    assert!(refused >= 20, "{refused} of 30 handshakes were refused");
+    assert!(refused >= 20, "expected at least 20 of 30 refused handshakes, got {refused}");
     let metrics = http.get("/metrics").await.body;
     assert!(metrics.contains(&format!(r#"skylark_refused_total{{reason="rate"}} {refused}"#)), "{metrics}");
 }

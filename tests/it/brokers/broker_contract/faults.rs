@@ -19,21 +19,21 @@ pub async fn a_node_starts_before_its_engine<B: Bus>() {
     let seat = Seat::take_early(&bus, "n1", 1);
     let asked = Instant::now();
     assert_eq!(seat.publish(Target::Everyone, "early").await, Fate::Unavailable);
-    let held = within("a hold", seat.broker().subscribe(Subscription::User("a".parse().unwrap()))).await;
-    assert!(held.is_err() && asked.elapsed() < 2 * ANSWER, "{held:?} after {:?}", asked.elapsed());
+    let held = within("the subscription", seat.broker().subscribe(Subscription::User("a".parse().unwrap()))).await;
+    assert!(held.is_err() && asked.elapsed() < 2 * ANSWER, "subscribe returned {held:?} after {:?}", asked.elapsed());
     assert!(!seat.broker().faults().is_empty());
     bus.restart();
     seat.ready().await;
     // The subscription was remembered and is active now.
     assert!(is_accepted(&seat.publish(user("a"), "now").await));
     assert_eq!(seat.heard.messages(1).await, ["now"]);
-    assert_eq!(seat.heard.gaps(), 0, "nothing was lost before there was anything");
+    assert_eq!(seat.heard.gaps(), 0, "a gap was reported before the first message");
 }
 
 pub async fn a_killed_engine_is_unavailable_and_comes_back_with_a_gap<B: Bus>() {
     let mut bus = B::start();
     let seats = [Seat::take(&bus, "n1", 1).await, Seat::take(&bus, "n2", 2).await];
-    within("a hold", seats[1].broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
+    within("the subscription", seats[1].broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
     for round in 1..=3 {
         let text = format!("before {round}");
         assert!(is_accepted(&seats[0].publish(user("a"), &text).await));
@@ -42,7 +42,7 @@ pub async fn a_killed_engine_is_unavailable_and_comes_back_with_a_gap<B: Bus>() 
         let asked = Instant::now();
         let outcome = seats[0].publish(user("a"), "lost").await;
         assert_eq!(outcome, Fate::Unavailable);
-        assert!(asked.elapsed() < ANSWER, "an answer after {:?}", asked.elapsed());
+        assert!(asked.elapsed() < ANSWER, "the answer took {:?}", asked.elapsed());
         assert!(!seats[0].broker().faults().is_empty());
         bus.restart();
         for seat in &seats {
@@ -50,10 +50,10 @@ pub async fn a_killed_engine_is_unavailable_and_comes_back_with_a_gap<B: Bus>() 
         }
         seats[1].heard.until("a gap", |came| came.len() == 3 * round - 1).await;
         assert!(is_accepted(&seats[0].publish(user("a"), &format!("after {round}")).await));
-        seats[1].heard.until("what came after", |came| came.len() == 3 * round).await;
+        seats[1].heard.until("the message after the outage", |came| came.len() == 3 * round).await;
     }
     for seat in &seats {
-        assert_eq!(seat.heard.gaps(), 3, "one gap for each time");
+        assert_eq!(seat.heard.gaps(), 3, "not one gap for each outage");
     }
     let texts = seats[1].heard.texts();
     assert_eq!(texts, ["before 1", "after 1", "before 2", "after 2", "before 3", "after 3"]);
@@ -73,24 +73,24 @@ pub async fn a_stopped_engine_answers_in_time_and_loses_nothing_accepted<B: Bus>
         let asked = Instant::now();
         let text = format!("{n:02}");
         let outcome = seat.publish(Target::Everyone, &text).await;
-        assert!(asked.elapsed() < ANSWER, "an answer after {:?}", asked.elapsed());
+        assert!(asked.elapsed() < ANSWER, "the answer took {:?}", asked.elapsed());
         if is_accepted(&outcome) {
             accepted.push(text);
         } else {
             assert_eq!(outcome, Fate::Unavailable);
         }
         if n == 12 {
-            assert!(!seat.broker().faults().is_empty(), "the way is silent");
+            assert!(!seat.broker().faults().is_empty(), "the broker reports no fault while its queue is full");
             bus.resume();
             seat.ready().await;
         }
     }
     assert!(accepted.len() >= 10 + 7, "{accepted:?}");
     seat.heard.messages(accepted.len()).await;
-    seat.heard.until("the last one", |came| came.iter().any(|came| format!("{came:?}").contains("\"19\""))).await;
+    seat.heard.until("the last message", |came| came.iter().any(|came| format!("{came:?}").contains("\"19\""))).await;
     let texts = seat.heard.texts();
     let of_accepted: Vec<&String> = texts.iter().filter(|text| accepted.contains(text)).collect();
-    assert!(of_accepted.into_iter().eq(&accepted), "{texts:?} of {accepted:?}");
+    assert!(of_accepted.into_iter().eq(&accepted), "received {texts:?}, accepted {accepted:?}");
 }
 
 /// A message that was not accepted in time is not withdrawn. It may arrive after the pause, but only once and not after
@@ -107,12 +107,12 @@ pub async fn unavailable_message_arrives_once_or_never<B: Bus>() {
     bus.resume();
     seat.ready().await;
     assert!(is_accepted(&seat.publish(Target::Everyone, "after").await));
-    seat.heard.until("what was said last", |came| format!("{came:?}").contains("\"after\"")).await;
+    seat.heard.until("the last message", |came| format!("{came:?}").contains("\"after\"")).await;
     let texts = seat.heard.texts();
     let possible = ["before", "late", "later", "after"];
     let expected: Vec<&str> = possible.into_iter().filter(|text| texts.iter().any(|came| came == text)).collect();
-    assert_eq!(texts, expected, "each once, in order");
-    println!("refused, and came all the same: {:?}", &texts[1..texts.len() - 1]);
+    assert_eq!(texts, expected, "messages are missing, doubled or out of order");
+    println!("refused but delivered: {:?}", &texts[1..texts.len() - 1]);
 }
 
 /// Overfills the engine's queue while it is paused: rejected publishes are reported, and accepted messages arrive.
@@ -131,7 +131,7 @@ pub async fn publish_to_full_queue_is_unavailable_without_silent_drop<B: Bus>() 
                     (0..20).map(|at| envelope(Target::Everyone, &format!("{publisher}-{n}-{at} {large}"))).collect();
                 let asked = Instant::now();
                 accepted += seat.publish_all(batch).await.iter().filter(|outcome| is_accepted(outcome)).count();
-                assert!(asked.elapsed() < 2 * ANSWER, "an answer after {:?}", asked.elapsed());
+                assert!(asked.elapsed() < 2 * ANSWER, "the answer took {:?}", asked.elapsed());
             }
             accepted
         })
@@ -140,13 +140,13 @@ pub async fn publish_to_full_queue_is_unavailable_without_silent_drop<B: Bus>() 
     for publisher in publishers.collect::<Vec<_>>() {
         accepted += publisher.await.unwrap();
     }
-    assert!(accepted < PUBLISHERS * 40, "a way that takes everything while nothing goes out");
+    assert!(accepted < PUBLISHERS * 40, "all messages were accepted while none was written");
     bus.resume();
     seat.ready().await;
     assert!(is_accepted(&seat.publish(Target::Everyone, "end").await));
-    seat.heard.until("the end", |came| came.iter().any(|came| format!("{came:?}").contains("\"end\""))).await;
+    seat.heard.until("the last message", |came| came.iter().any(|came| format!("{came:?}").contains("\"end\""))).await;
     let texts = seat.heard.texts();
     let distinct: std::collections::HashSet<&String> = texts.iter().collect();
-    assert_eq!(distinct.len(), texts.len(), "nothing twice");
-    assert!(texts.len() > accepted, "{} arrived of {accepted} accepted", texts.len());
+    assert_eq!(distinct.len(), texts.len(), "a message arrived twice");
+    assert!(texts.len() > accepted, "{} messages arrived, {accepted} were accepted", texts.len());
 }

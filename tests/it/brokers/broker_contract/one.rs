@@ -16,7 +16,7 @@ pub async fn each_stream_keeps_its_order<B: Bus>() {
     let seat = Arc::new(Seat::take(&bus, "n1", 1).await);
     let room = Target::Room("r".parse().unwrap());
     for stream in [Subscription::User("a".parse().unwrap()), Subscription::Room("r".parse().unwrap())] {
-        within("a hold", seat.broker().subscribe(stream)).await.unwrap();
+        within("the subscription", seat.broker().subscribe(stream)).await.unwrap();
     }
     let publishers = (0..PUBLISHERS).map(|publisher| {
         let (seat, room) = (Arc::clone(&seat), room.clone());
@@ -37,33 +37,36 @@ pub async fn each_stream_keeps_its_order<B: Bus>() {
         publisher.await.unwrap();
     }
     let texts = seat.heard.messages(PUBLISHERS * BATCHES * 4).await;
-    assert_eq!(texts.len(), PUBLISHERS * BATCHES * 4, "nothing twice");
+    assert_eq!(texts.len(), PUBLISHERS * BATCHES * 4, "a message arrived twice");
     for publisher in 0..PUBLISHERS {
         for stream in ["room", "all"] {
             let of = texts.iter().filter(|text| text.starts_with(&format!("{publisher} {stream} ")));
             let expected: Vec<String> = (0..BATCHES).map(|batch| format!("{publisher} {stream} {batch:03}")).collect();
-            assert!(of.eq(&expected), "{stream} of publisher {publisher}");
+            assert!(of.eq(&expected), "target {stream} of publisher {publisher} is out of order");
         }
         let of = texts.iter().filter(|text| text.starts_with(&format!("{publisher} user")));
         let expected: Vec<String> = (0..BATCHES)
             .flat_map(|batch| ["user", "user+"].map(|part| format!("{publisher} {part} {batch:03}")))
             .collect();
-        assert!(of.eq(&expected), "the user's stream of publisher {publisher}");
+        assert!(of.eq(&expected), "messages to the user from publisher {publisher} are out of order");
     }
 }
 
 pub async fn words_and_messages_keep_their_order<B: Bus>() {
     let bus = B::start();
     let seat = Seat::take(&bus, "n1", 1).await;
-    within("a hold", seat.broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
+    within("the subscription", seat.broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
     for (address, target) in [(Address::User("a".parse().unwrap()), user("a")), (Address::Everyone, Target::Everyone)] {
         assert!(is_accepted(&seat.publish(target.clone(), "before").await));
-        let told = within("a word", seat.broker().send_cluster_message(address, "word".into())).await.unwrap();
+        let told =
+            within("the cluster message", seat.broker().send_cluster_message(address, "word".into())).await.unwrap();
         assert!(told.is_none_or(|nodes| nodes == 1), "{told:?}");
         assert!(is_accepted(&seat.publish(target, "after").await));
     }
-    within("a word", seat.broker().send_cluster_message(Address::Node(seat.id.clone()), "mine".into())).await.unwrap();
-    seat.heard.until("all of it", |came| came.len() == 7).await;
+    within("the cluster message", seat.broker().send_cluster_message(Address::Node(seat.id.clone()), "mine".into()))
+        .await
+        .unwrap();
+    seat.heard.until("all messages", |came| came.len() == 7).await;
     let word = |text: &'static str| Came::Word(seat.id.clone(), text.into());
     let message = |target: Target, text: &str| Came::Message(target, text.to_owned());
     let expected = [
@@ -77,15 +80,18 @@ pub async fn words_and_messages_keep_their_order<B: Bus>() {
     // The node's own stream is separate from the user's and everyone's.
     let all: Vec<Came> = seat.heard.all().into_iter().filter(|came| *came != word("mine")).collect();
     assert_eq!(all, expected);
-    let nobody =
-        within("a word", seat.broker().send_cluster_message(Address::Node("n9".parse().unwrap()), "?".into())).await;
+    let nobody = within(
+        "the cluster message",
+        seat.broker().send_cluster_message(Address::Node("n9".parse().unwrap()), "?".into()),
+    )
+    .await;
     assert!(nobody.unwrap().is_none_or(|nodes| nodes == 0));
 }
 
 pub async fn unknown_nodes_are_reported_in_the_outcome<B: Bus>() {
     let bus = B::start();
     let seat = Seat::take(&bus, "n1", 1).await;
-    within("a lease", seat.engine.roster.join(&seat.member())).await.unwrap();
+    within("the lease", seat.engine.roster.join(&seat.member())).await.unwrap();
     let mut named = envelope(Target::Everyone, "here");
     named.nodes = ["n1", "n9"].map(|node| node.parse().unwrap()).to_vec().into();
     let mut elsewhere = envelope(Target::Everyone, "elsewhere");
@@ -107,15 +113,19 @@ pub async fn publish_after_close_is_unavailable<B: Bus>() {
     let batch: Vec<_> = (0..100).map(|n| envelope(Target::Everyone, &n.to_string())).collect();
     let (outcomes, ()) = tokio::join!(seat.publish_all(batch), async {
         tokio::task::yield_now().await;
-        within("a close", seat.broker().close()).await;
+        within("the close of the broker", seat.broker().close()).await;
     });
     // Messages accepted before the close are sent.
     let accepted = outcomes.iter().filter(|outcome| is_accepted(outcome)).count();
     assert!(seat.heard.texts().len() <= 100);
     if B::IS_SHARED {
         let outcome = seat.publish(Target::Everyone, "late").await;
-        assert_eq!(outcome, Fate::Unavailable, "{accepted} were accepted before");
-        assert!(within("a word", seat.broker().send_cluster_message(Address::Everyone, "late".into())).await.is_err());
+        assert_eq!(outcome, Fate::Unavailable, "{accepted} messages were accepted before the close");
+        assert!(
+            within("the cluster message", seat.broker().send_cluster_message(Address::Everyone, "late".into()))
+                .await
+                .is_err()
+        );
     }
 }
 

@@ -21,7 +21,7 @@ fn uid(name: &str) -> Uid {
 }
 
 async fn join(seat: &Seat) -> u64 {
-    within("a lease", roster(seat).join(&seat.member())).await.unwrap()
+    within("the lease", roster(seat).join(&seat.member())).await.unwrap()
 }
 
 pub async fn numbers_grow<B: Bus>() {
@@ -29,8 +29,8 @@ pub async fn numbers_grow<B: Bus>() {
     let seat = Seat::take(&bus, "n1", 1).await;
     let mut last = 0;
     for _ in 0..20 {
-        let number = within("a number", roster(&seat).next_number(&uid("a"))).await.unwrap();
-        assert!(number > last, "{number} after {last}");
+        let number = within("the next number", roster(&seat).next_number(&uid("a"))).await.unwrap();
+        assert!(number > last, "number {number} follows {last}");
         last = number;
     }
 }
@@ -42,15 +42,18 @@ pub async fn a_member_is_listed_until_it_leaves<B: Bus>() {
     assert!(incarnation > 0);
     let mut member = seat.member();
     member.incarnation = incarnation;
-    assert_eq!(within("members", roster(&seat).members()).await.unwrap(), [member.clone()]);
+    assert_eq!(within("the member list", roster(&seat).members()).await.unwrap(), [member.clone()]);
     (member.connections, member.draining) = (7, true);
-    within("a renewal", roster(&seat).renew(&member)).await.unwrap();
-    assert_eq!(within("members", roster(&seat).members()).await.unwrap(), [member]);
-    assert!(within("presence", roster(&seat).online(&uid("a"))).await.unwrap());
-    assert!(within("presence", roster(&seat).offline(&uid("a"))).await.unwrap());
-    within("a goodbye", roster(&seat).leave()).await;
-    assert!(within("members", roster(&seat).members()).await.unwrap().is_empty());
-    assert!(within("the fallen", roster(&seat).expired()).await.unwrap().is_empty(), "a goodbye is no fall");
+    within("the renewal", roster(&seat).renew(&member)).await.unwrap();
+    assert_eq!(within("the member list", roster(&seat).members()).await.unwrap(), [member]);
+    assert!(within("the presence update", roster(&seat).online(&uid("a"))).await.unwrap());
+    assert!(within("the presence update", roster(&seat).offline(&uid("a"))).await.unwrap());
+    within("the leave", roster(&seat).leave()).await;
+    assert!(within("the member list", roster(&seat).members()).await.unwrap().is_empty());
+    assert!(
+        within("the list of expired members", roster(&seat).expired()).await.unwrap().is_empty(),
+        "a member that left is listed as expired"
+    );
     assert!(join(&seat).await >= incarnation);
 }
 
@@ -60,15 +63,15 @@ pub async fn a_name_or_number_belongs_to_one<B: Bus>() {
     let (cousin, other) = (Seat::take_early(&bus, "n2", 1), Seat::take_early(&bus, "n2", 2));
     let incarnation = join(&first).await;
     for (seat, word) in [(&twin, "n1"), (&cousin, "number 1")] {
-        let refused = within("a lease", roster(seat).join(&seat.member())).await.unwrap_err();
+        let refused = within("the lease", roster(seat).join(&seat.member())).await.unwrap_err();
         assert!(matches!(&refused, LeaseError::Taken(why) if why.contains(word)), "{refused}");
     }
     assert!(join(&other).await > incarnation);
-    let members = within("members", roster(&other).members()).await.unwrap();
+    let members = within("the member list", roster(&other).members()).await.unwrap();
     assert_eq!(members.iter().map(|member| member.id.as_str()).collect::<Vec<_>>(), ["n1", "n2"]);
-    within("a goodbye", roster(&first).leave()).await;
-    assert!(join(&twin).await > incarnation, "the name is free");
-    let lost = within("a renewal", roster(&first).renew(&first.member())).await;
+    within("the leave", roster(&first).leave()).await;
+    assert!(join(&twin).await > incarnation, "the name was not free after the leave");
+    let lost = within("the renewal", roster(&first).renew(&first.member())).await;
     assert!(matches!(lost, Err(LeaseError::Lost(_))), "{lost:?}");
 }
 
@@ -80,17 +83,17 @@ pub async fn presence_counts_over_all_members<B: Bus>() {
     }
     let (first, second) = (roster(&seats[0]), roster(&seats[1]));
     let a = uid("a");
-    assert!(within("presence", first.online(&a)).await.unwrap());
-    assert!(!within("presence", second.online(&a)).await.unwrap());
-    assert!(!within("presence", first.offline(&a)).await.unwrap());
-    assert!(within("presence", second.offline(&a)).await.unwrap());
+    assert!(within("the presence update", first.online(&a)).await.unwrap());
+    assert!(!within("the presence update", second.online(&a)).await.unwrap());
+    assert!(!within("the presence update", first.offline(&a)).await.unwrap());
+    assert!(within("the presence update", second.offline(&a)).await.unwrap());
     // Two concurrent registrations: exactly one is the first.
     for n in 0..50 {
         let uid = uid(&format!("u{n}"));
         let (one, two) = tokio::join!(first.online(&uid), second.online(&uid));
-        assert!(one.unwrap() != two.unwrap(), "one of the two is the first");
+        assert!(one.unwrap() != two.unwrap(), "not exactly one of two registrations was the first");
         let (one, two) = tokio::join!(first.offline(&uid), second.offline(&uid));
-        assert!(one.unwrap() != two.unwrap(), "one of the two is the last");
+        assert!(one.unwrap() != two.unwrap(), "not exactly one of two removals was the last");
     }
 }
 
@@ -106,9 +109,9 @@ pub async fn a_fallen_members_users_go_to_one_survivor<B: Bus>() {
     let users: Vec<Uid> = (0..USERS).map(|n| uid(&format!("u{n}"))).collect();
     for chunk in users.chunks(500) {
         let told = futures_util::future::join_all(chunk.iter().map(|uid| roster(&seats[0]).online(uid)));
-        assert!(within("presence", told).await.into_iter().all(|alone| alone.unwrap()));
+        assert!(within("the presence update", told).await.into_iter().all(|alone| alone.unwrap()));
     }
-    within("presence", roster(&seats[2]).online(&users[0])).await.unwrap();
+    within("the presence update", roster(&seats[2]).online(&users[0])).await.unwrap();
 
     let mut got = Vec::new();
     let mut beat = tokio::time::interval(Duration::from_secs(1));
@@ -125,21 +128,21 @@ pub async fn a_fallen_members_users_go_to_one_survivor<B: Bus>() {
             }
         }
     };
-    tokio::time::timeout(LAPSE, told).await.expect("a lease of ten seconds runs out");
+    tokio::time::timeout(LAPSE, told).await.expect("the lease of ten seconds expires");
     let distinct: BTreeSet<&Uid> = got.iter().collect();
-    assert_eq!((got.len(), distinct.len()), (USERS - 1, USERS - 1), "each to one");
-    assert!(!distinct.contains(&users[0]), "the third node has it");
-    let members = within("members", roster(&seats[1]).members()).await.unwrap();
+    assert_eq!((got.len(), distinct.len()), (USERS - 1, USERS - 1), "a user was not given to exactly one node");
+    assert!(!distinct.contains(&users[0]), "a user of the third node was reported as offline");
+    let members = within("the member list", roster(&seats[1]).members()).await.unwrap();
     assert_eq!(members.iter().map(|member| member.id.as_str()).collect::<Vec<_>>(), ["n2", "n3"]);
-    let late = within("a renewal", roster(&seats[0]).renew(&seats[0].member())).await;
+    let late = within("the renewal", roster(&seats[0]).renew(&seats[0].member())).await;
     assert!(matches!(late, Err(LeaseError::Lost(_))), "{late:?}");
-    assert!(join(&seats[0]).await > fallen, "it may come back as another life");
+    assert!(join(&seats[0]).await > fallen, "the member did not get a higher incarnation");
     // By then the member has registered users again under its new incarnation; a long list follows with its renewals.
-    within("a renewal", roster(&seats[0]).renew(&seats[0].member())).await.unwrap();
+    within("the renewal", roster(&seats[0]).renew(&seats[0].member())).await.unwrap();
     for uid in [&users[1], &users[USERS / 2], &users[USERS - 1]] {
         assert!(
-            !within("presence", roster(&seats[1]).online(uid)).await.unwrap(),
-            "{uid} is on the node that came back"
+            !within("the presence update", roster(&seats[1]).online(uid)).await.unwrap(),
+            "{uid} is not on the node that rejoined"
         );
     }
 }
@@ -149,18 +152,33 @@ pub async fn engine_after_data_loss_gets_members_and_users_again<B: Bus>() {
     let mut bus = B::start();
     let seats = [Seat::take(&bus, "n1", 1).await, Seat::take(&bus, "n2", 2).await];
     let before = join(&seats[0]).await;
-    let number = within("a number", roster(&seats[0]).next_number(&uid("a"))).await.unwrap();
-    within("presence", roster(&seats[0]).online(&uid("a"))).await.unwrap();
+    let number = within("the next number", roster(&seats[0]).next_number(&uid("a"))).await.unwrap();
+    within("the presence update", roster(&seats[0]).online(&uid("a"))).await.unwrap();
     bus.kill();
-    assert!(within("presence", roster(&seats[0]).online(&uid("b"))).await.is_err(), "it is away");
-    assert!(within("presence", roster(&seats[0]).offline(&uid("a"))).await.is_err(), "it is away");
+    assert!(
+        within("the presence update", roster(&seats[0]).online(&uid("b"))).await.is_err(),
+        "the stopped engine answered"
+    );
+    assert!(
+        within("the presence update", roster(&seats[0]).offline(&uid("a"))).await.is_err(),
+        "the stopped engine answered"
+    );
     bus.restart();
     seats[0].ready().await;
-    let lost = within("a renewal", roster(&seats[0]).renew(&seats[0].member())).await;
+    let lost = within("the renewal", roster(&seats[0]).renew(&seats[0].member())).await;
     assert!(matches!(lost, Err(LeaseError::Lost(_))), "{lost:?}");
-    assert!(join(&seats[0]).await > before, "incarnations go on");
+    assert!(join(&seats[0]).await > before, "the incarnation did not grow");
     join(&seats[1]).await;
-    assert!(within("presence", roster(&seats[1]).online(&uid("a"))).await.unwrap(), "it left while nobody heard");
-    assert!(!within("presence", roster(&seats[1]).online(&uid("b"))).await.unwrap(), "it came while nobody heard");
-    assert!(within("a number", roster(&seats[1]).next_number(&uid("a"))).await.unwrap() > number, "numbers go on");
+    assert!(
+        within("the presence update", roster(&seats[1]).online(&uid("a"))).await.unwrap(),
+        "the user is still online, but left during the outage"
+    );
+    assert!(
+        !within("the presence update", roster(&seats[1]).online(&uid("b"))).await.unwrap(),
+        "the user is not online, but came during the outage"
+    );
+    assert!(
+        within("the next number", roster(&seats[1]).next_number(&uid("a"))).await.unwrap() > number,
+        "the number did not grow"
+    );
 }

@@ -13,7 +13,7 @@ async fn three(bus: &impl Bus) -> [Seat; 3] {
 }
 
 async fn subscribe(seat: &Seat, stream: Subscription) {
-    within("a hold", seat.broker().subscribe(stream)).await.unwrap();
+    within("the subscription", seat.broker().subscribe(stream)).await.unwrap();
 }
 
 fn uid(name: &str) -> Uid {
@@ -30,7 +30,9 @@ async fn got(sender: &Seat, seats: &[Seat; 3]) -> [Vec<String>; 3] {
     assert!(is_accepted(&sender.publish(Target::Everyone, "end").await));
     let mut all = [const { Vec::new() }; 3];
     for (seat, all) in seats.iter().zip(&mut all) {
-        seat.heard.until("the end", |came| came.contains(&Came::Message(Target::Everyone, "end".to_owned()))).await;
+        seat.heard
+            .until("the last message", |came| came.contains(&Came::Message(Target::Everyone, "end".to_owned())))
+            .await;
         *all = seat.heard.texts();
     }
     all
@@ -65,9 +67,9 @@ pub async fn every_target_reaches_the_nodes_it_is_for<B: Bus>() {
         for (target, text, receivers) in &cases {
             let is_here = texts.iter().any(|got| got == text);
             if receivers.contains(&at) {
-                assert!(is_here, "{text} ({target:?}) on node {}: {texts:?}", at + 1);
+                assert!(is_here, "{text} ({target:?}) did not reach node {}: {texts:?}", at + 1);
             } else if B::IS_ROUTED {
-                assert!(!is_here, "{text} on node {}, which has nobody for it", at + 1);
+                assert!(!is_here, "{text} reached node {}, which has no receiver", at + 1);
             }
         }
     }
@@ -80,7 +82,7 @@ pub async fn many_users_are_reached_wherever_they_are<B: Bus>() {
     let users: Vec<Uid> = (0..USERS).map(|n| uid(&format!("u{n}"))).collect();
     let holds =
         users.iter().enumerate().map(|(n, uid)| seats[n % 3].broker().subscribe(Subscription::User(uid.clone())));
-    for held in within("the holds", futures_util::future::join_all(holds)).await {
+    for held in within("the subscriptions", futures_util::future::join_all(holds)).await {
         held.unwrap();
     }
     let target = Target::Users(users.into());
@@ -108,7 +110,7 @@ pub async fn released_user_is_unsubscribed<B: Bus>() {
     seats[0].broker().unsubscribe(&stream);
     if B::IS_ROUTED {
         let mut looks = tokio::time::interval(std::time::Duration::from_millis(20));
-        within("a user that nobody holds", async {
+        within("the publish to a user without subscription", async {
             while nodes(&seats[2].publish(user("a"), "gone").await) != Some(0) {
                 looks.tick().await;
             }
@@ -121,7 +123,7 @@ pub async fn nodes_narrow_an_envelope<B: Bus>() {
     let bus = B::start();
     let seats = three(&bus).await;
     for seat in &seats {
-        within("a lease", seat.engine.roster.join(&seat.member())).await.unwrap();
+        within("the lease", seat.engine.roster.join(&seat.member())).await.unwrap();
         subscribe(seat, Subscription::User(uid("a"))).await;
     }
     for (target, text) in [(user("a"), "user"), (Target::Everyone, "everyone")] {
@@ -174,7 +176,7 @@ pub async fn an_oversized_envelope_is_refused_with_its_size<B: Bus>() {
         seat.publish_all(vec![envelope(Target::Everyone, "before"), large, envelope(Target::Everyone, "after")]).await;
     assert!(is_accepted(&outcomes[0]) && is_accepted(&outcomes[2]), "{outcomes:?}");
     let Fate::TooLargeForBroker { bytes, most } = outcomes[1] else { panic!("{:?}", outcomes[1]) };
-    assert!(bytes > 2 << 20 && most < bytes, "{bytes} of {most}");
+    assert!(bytes > 2 << 20 && most < bytes, "the refusal says {bytes} bytes, at most {most}");
     assert_eq!(seat.heard.messages(2).await, ["before", "after"]);
 }
 
@@ -207,7 +209,7 @@ pub async fn unreadable_record_is_a_gap_and_later_records_arrive<B: Bus>() {
     seat.heard.messages(1).await;
     for (at, record) in [&b"\x02\x01 of a later version"[..], b"\x01\x01 damaged", b""].into_iter().enumerate() {
         bus.inject(&Bytes::copy_from_slice(record)).await;
-        until("a loss that is told", || seat.heard.gaps() == at + 1).await;
+        until("the gap", || seat.heard.gaps() == at + 1).await;
     }
     assert!(is_accepted(&seat.publish(Target::Everyone, "after").await));
     assert_eq!(seat.heard.messages(2).await, ["before", "after"]);

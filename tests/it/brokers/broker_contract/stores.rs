@@ -13,7 +13,7 @@ const SHARE: Share = Share { bytes: 1 << 20, keys: 100 };
 
 async fn two(bus: &impl Bus) -> [Arc<dyn Store>; 2] {
     let seats = [Seat::take(bus, "n1", 1).await, Seat::take(bus, "n2", 2).await];
-    seats.map(|seat| seat.engine.store.clone().expect("an engine that stores"))
+    seats.map(|seat| seat.engine.store.clone().expect("the engine has a store"))
 }
 
 fn write(key: &str, value: &str, ttl: Option<Duration>) -> Commit {
@@ -22,7 +22,7 @@ fn write(key: &str, value: &str, ttl: Option<Duration>) -> Commit {
 }
 
 async fn value(store: &dyn Store, key: &str) -> Option<String> {
-    let found = within("a key", store.get("p", key)).await.unwrap();
+    let found = within("the key", store.get("p", key)).await.unwrap();
     found.value.map(|value| String::from_utf8(value.to_vec()).unwrap())
 }
 
@@ -41,8 +41,12 @@ pub async fn a_commit_on_a_changed_read_is_a_conflict_and_changes_nothing<B: Bus
     late.reads.insert("k".into(), fresh.version);
     one.commit("p", late.clone(), SHARE).await.unwrap();
     two.commit("p", write("k", "\0\u{ff}", None), SHARE).await.unwrap();
-    assert_eq!(one.commit("p", late, SHARE).await, Err(KvError::Conflict), "the same value is another version");
-    assert_eq!(one.get("q", "k").await.unwrap().version, 0, "another plugin's space");
+    assert_eq!(
+        one.commit("p", late, SHARE).await,
+        Err(KvError::Conflict),
+        "a write of the same value must be a new version"
+    );
+    assert_eq!(one.get("q", "k").await.unwrap().version, 0, "another plugin reads the key");
     let delete = Commit { writes: [("k".to_owned(), Write { value: None, ttl: None })].into(), ..Commit::default() };
     one.commit("p", delete, SHARE).await.unwrap();
     assert_eq!(value(&*two, "k").await, None);
@@ -57,7 +61,7 @@ pub async fn an_entry_ends_with_its_time_and_makes_room<B: Bus>() {
     assert_ne!(read.version, 0);
     assert_eq!(two.commit("p", write("l", "two", None), share).await, Err(KvError::Full));
     let mut looks = tokio::time::interval(Duration::from_millis(20));
-    within("the end of an entry", async {
+    within("the expiry of the entry", async {
         while value(&*two, "k").await.is_some() {
             looks.tick().await;
         }
@@ -65,7 +69,7 @@ pub async fn an_entry_ends_with_its_time_and_makes_room<B: Bus>() {
     .await;
     let mut late = write("k", "two", None);
     late.reads.insert("k".into(), read.version);
-    assert_eq!(one.commit("p", late, share).await, Err(KvError::Conflict), "the end of an entry is a change");
+    assert_eq!(one.commit("p", late, share).await, Err(KvError::Conflict), "the expiry of an entry is no conflict");
     assert!(two.fits("p", &write("l", "two", None), share).await);
     two.commit("p", write("l", "two", None), share).await.unwrap();
 }
@@ -77,12 +81,16 @@ pub async fn a_share_is_bounded<B: Bus>() {
     one.commit("p", write("a", "123456789", None), share).await.unwrap();
     assert_eq!(two.commit("p", write("b", "12345678901", None), share).await, Err(KvError::Full));
     two.commit("p", write("b", "123456789", None), share).await.unwrap();
-    assert!(!one.fits("p", &write("c", "", None), share).await, "a third key");
-    assert!(one.fits("p", &write("b", "1", None), share).await, "in place of what is there");
+    assert!(!one.fits("p", &write("c", "", None), share).await, "a third key fits");
+    assert!(one.fits("p", &write("b", "1", None), share).await, "a replaced value does not fit");
     assert_eq!(one.commit("p", write("b", "1234567890", None), share).await, Err(KvError::Full));
     let smaller = Share { bytes: 5, keys: 1 };
     one.commit("p", write("a", "1", None), smaller).await.unwrap();
-    assert_eq!(one.commit("p", write("a", "12", None), smaller).await, Err(KvError::Full), "no more than before");
+    assert_eq!(
+        one.commit("p", write("a", "12", None), smaller).await,
+        Err(KvError::Full),
+        "a value grew beyond the share"
+    );
 }
 
 /// Read, increment, write, and retry on conflict, as plugins' counters do.
@@ -107,7 +115,7 @@ pub async fn many_nodes_count_without_losing_one<B: Bus>() {
         })
     });
     for counted in counting.collect::<Vec<_>>() {
-        within("a count", counted).await.unwrap();
+        within("the count", counted).await.unwrap();
     }
     assert_eq!(value(&*stores[0], "n").await.unwrap(), (4 * EACH).to_string());
 }

@@ -29,32 +29,33 @@ fn as_user(user: &str, password: &str) -> KafkaConfig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_that_is_as_it_should_be_has_no_fault() {
-    assert_eq!(within("a check", check(&bus(plain()))).await, [""; 0]);
-    assert_eq!(within("a check", check(&bus(as_user("skylark", "lark-secret")))).await, [""; 0]);
+    assert_eq!(within("the check", check(&bus(plain()))).await, [""; 0]);
+    assert_eq!(within("the check", check(&bus(as_user("skylark", "lark-secret")))).await, [""; 0]);
     // With existing topics and a node on them.
     let shared = SharedKafka::start();
     let seat = Seat::take(&shared, "n1", 1).await;
     let mut config = skylark::config::Config::default();
     shared.configure(&mut config);
-    assert_eq!(within("a check", check(&config.bus)).await, [""; 0]);
+    assert_eq!(within("the check", check(&config.bus)).await, [""; 0]);
     assert!(seat.broker().faults().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_of_faulty_kafka_reports_the_cause() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let away = within("a check", check(&bus(KafkaConfig { brokers: nobody.clone(), ..KafkaConfig::default() }))).await;
+    let away =
+        within("the check", check(&bus(KafkaConfig { brokers: nobody.clone(), ..KafkaConfig::default() }))).await;
     assert!(
         matches!(&away[..], [one] if one.contains(&nobody) && one.ends_with("no process listens on this port")),
         "{away:?}"
     );
-    let wrong = within("a check", check(&bus(as_user("skylark", "wrong")))).await;
+    let wrong = within("the check", check(&bus(as_user("skylark", "wrong")))).await;
     assert!(matches!(&wrong[..], [one] if one.ends_with("check user and password")), "{wrong:?}");
-    let barred = within("a check", check(&bus(as_user("stranger", "strange-secret")))).await;
+    let barred = within("the check", check(&bus(as_user("stranger", "strange-secret")))).await;
     assert!(barred.len() == 2 && barred.iter().all(|fault| fault.contains("authorization failed")), "{barred:?}");
     let odd =
         KafkaConfig { properties: skylark::config::Properties([("linger.mss".into(), "1".into())].into()), ..plain() };
-    let odd = within("a check", check(&bus(odd))).await;
+    let odd = within("the check", check(&bus(odd))).await;
     assert!(matches!(&odd[..], [one] if one.contains("linger.mss")), "{odd:?}");
 }
 
@@ -63,7 +64,7 @@ async fn topics_that_were_made_otherwise_are_told() {
     let bus = Bus { record_bytes: 8 << 20, ..bus(plain()) };
     kafka().create_topic(&format!("{}.bus", bus.prefix), 2).await;
     kafka().create_topic(&format!("{}.members", bus.prefix), 3).await;
-    let faults = within("a check", check(&bus)).await;
+    let faults = within("the check", check(&bus)).await;
     let tells = |words: &str| faults.iter().any(|fault| fault.contains(words));
     assert!(
         tells("expected max.message.bytes") && tells("expected 1 partition, got 3") && tells("expected cleanup.policy"),
@@ -72,7 +73,7 @@ async fn topics_that_were_made_otherwise_are_told() {
 }
 
 async fn intake(kafka: KafkaConfig, topic: &str, group: &str) -> Vec<String> {
-    within("a check", check_topic(&kafka, topic, group)).await
+    within("the check", check_topic(&kafka, topic, group)).await
 }
 
 /// Repeats the check until it has this number of findings: rights take a moment to reach the broker.
@@ -97,14 +98,14 @@ async fn a_topic_that_an_intake_can_read_has_no_fault_whoever_reads_it_already()
     // With a member in the group. It keeps its partitions and receives records during the check.
     let mut source = KafkaSource::join(&kafka().link("n1"), &topic, &group, "kafka test", &Vitals::default()).unwrap();
     kafka().send(&topic, "k", &["before"]).await;
-    let taken = within("a record", source.take()).await.unwrap();
+    let taken = within("the record", source.take()).await.unwrap();
     let positions: Vec<_> = taken.iter().map(|record| record.position.clone()).collect();
     source.complete(&positions).await.unwrap();
     assert_eq!(intake(plain(), &topic, &group).await, [""; 0]);
     kafka().send(&topic, "k", &["after"]).await;
-    let taken = within("a record", source.take()).await.unwrap();
+    let taken = within("the record", source.take()).await.unwrap();
     assert_eq!(taken.iter().map(|record| &record.payload[..]).collect::<Vec<_>>(), [b"after"]);
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +141,10 @@ async fn each_thing_that_keeps_an_intake_from_its_topic_is_told_with_what_to_do(
     assert!(faults[0].contains(&group) && faults[1].contains(&dead), "{faults:?}");
     kafka().allow("stranger", &[["describe", "group", &group]]).await;
     let faults = of_the_stranger(&topic, 2).await;
-    assert!(faults[0].contains("allow it READ on the group"), "knowing of a group is not reading as it: {faults:?}");
+    assert!(
+        faults[0].contains("allow it READ on the group"),
+        "DESCRIBE on the group must not pass for READ: {faults:?}"
+    );
     kafka().allow("stranger", &[["read", "group", &group], ["write,create", "topic", &dead]]).await;
     assert_eq!(of_the_stranger(&topic, 0).await, [""; 0]);
 }
@@ -166,7 +170,7 @@ async fn the_command_tells_what_is_wrong_with_an_intake() {
 /// The rights table of docs/guides/kafka-bus.md: operations, kind and name of each.
 fn rights() -> Vec<[String; 3]> {
     let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guides/kafka-bus.md")).unwrap();
-    let (_, rest) = text.split_once("| operations | on |").expect("the rights stand in the document");
+    let (_, rest) = text.split_once("| operations | on |").expect("the document has the rights table");
     let rows = rest.lines().skip(2).take_while(|line| line.starts_with('|'));
     let right = |row: &str| {
         let words: Vec<&str> = row.split(['|', '`']).map(str::trim).filter(|word| !word.is_empty()).collect();

@@ -31,7 +31,7 @@ async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
             all.extend(records);
         }
     };
-    within("records", take).await;
+    within("the records", take).await;
     all
 }
 
@@ -55,7 +55,7 @@ async fn made_anew(before: usize, after: usize) -> (String, KafkaSource, Vec<Rec
     kafka().create_topic_anew(&topic, 1).await;
     send(&topic, &payloads("new", after)).await;
     let new = drain(&mut source, after).await;
-    assert_eq!(texts(&new), payloads("new", after), "{before} before");
+    assert_eq!(texts(&new), payloads("new", after), "wrong result after {before} records on the old topic");
     (topic, source, old, new)
 }
 
@@ -68,17 +68,21 @@ async fn topic_created_anew_is_read_from_its_beginning_as_another_topic() {
             assert_eq!(old.position.offset, new.position.offset);
             assert_ne!(
                 old.position.partition, new.position.partition,
-                "a record of one topic is no copy of the other's"
+                "records of the old and the new topic have the same position"
             );
         }
         let committed = kafka().committed(&topic, &topic, 0).await;
-        assert_eq!(committed.map(|(offset, _)| offset), Some(after as i64), "{before} before");
-        within("the end", source.close()).await;
+        assert_eq!(
+            committed.map(|(offset, _)| offset),
+            Some(after as i64),
+            "wrong result after {before} records on the old topic"
+        );
+        within("the close of the source", source.close()).await;
         // After a restart, no unread record is skipped.
         send(&topic, &payloads("later", 6)).await;
         let mut source = join(&topic);
         assert_eq!(texts(&drain(&mut source, 6).await), payloads("later", 6));
-        within("the end", source.close()).await;
+        within("the close of the source", source.close()).await;
     }
 }
 
@@ -89,7 +93,7 @@ async fn commit_of_a_deleted_topic_does_not_count_for_its_successor() {
     send(&topic, &payloads("old", 5)).await;
     let mut source = join(&topic);
     drain(&mut source, 5).await;
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
     let (offset, metadata) = kafka().committed(&topic, &topic, 0).await.unwrap();
     assert!(offset == 5 && metadata.starts_with("topic-id="), "{metadata}");
     kafka().create_topic_anew(&topic, 1).await;
@@ -98,7 +102,7 @@ async fn commit_of_a_deleted_topic_does_not_count_for_its_successor() {
     kafka().commit(&topic, &topic, (0, 5), &metadata).await;
     let mut source = join(&topic);
     assert_eq!(texts(&drain(&mut source, 8).await), payloads("new", 8));
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,14 +112,14 @@ async fn offset_that_an_operator_reset_is_followed() {
     send(&topic, &payloads("m", 5)).await;
     let mut source = join(&topic);
     let first = drain(&mut source, 5).await;
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
     kafka().commit(&topic, &topic, (0, 2), "").await;
     let mut source = join(&topic);
     let again = drain(&mut source, 3).await;
     assert_eq!(texts(&again), payloads("m", 5)[2..]);
-    assert_eq!(again[0].position, first[2].position, "the same record has the same place");
+    assert_eq!(again[0].position, first[2].position, "a redelivered record has another position");
     assert_eq!(kafka().committed(&topic, &topic, 0).await.map(|(offset, _)| offset), Some(5));
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,8 +134,8 @@ async fn tombstones_are_passed_over_and_committed() {
     let committed = async { while kafka().committed(&topic, &topic, 0).await.map(|(offset, _)| offset) != Some(5) {} };
     within("the commit", committed).await;
     kafka().send_with(&topic, "k", &[], Some("")).await;
-    assert_eq!(texts(&drain(&mut source, 1).await), [""], "an empty value is a value");
-    within("the end", source.close()).await;
+    assert_eq!(texts(&drain(&mut source, 1).await), [""], "a record with an empty value is missing");
+    within("the close of the source", source.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +149,7 @@ async fn batches_of_every_codec_are_read() {
         assert_eq!(texts(&drain(&mut source, 40).await), texts_of, "{codec}");
     }
     assert_eq!(source.fault(), None);
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
 }
 
 /// A fetch that waits for the next record blocks later requests on its connection.

@@ -23,7 +23,7 @@ fn positions(records: &[Record]) -> Vec<RecordPosition> {
 async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
     let mut all = Vec::new();
     while all.len() < count {
-        let records = within("records", source.take()).await.unwrap();
+        let records = within("the records", source.take()).await.unwrap();
         source.complete(&positions(&records)).await.unwrap();
         all.extend(records);
     }
@@ -34,7 +34,7 @@ async fn drain(source: &mut KafkaSource, count: usize) -> Vec<Record> {
 async fn dead_letter_bad(source: &mut KafkaSource, count: usize) {
     let mut taken = 0;
     while taken < count {
-        let records = within("records", source.take()).await.unwrap();
+        let records = within("the records", source.take()).await.unwrap();
         for record in records.iter().filter(|record| *record.payload == *b"bad") {
             source.dead_letter(record, "not an envelope").await.unwrap();
         }
@@ -56,7 +56,7 @@ async fn records_come_in_order_and_what_is_settled_is_over() {
     let mut first = join(&topic);
     let mut got = Vec::new();
     while got.len() < 7 {
-        let mut records = within("records", first.take()).await.unwrap();
+        let mut records = within("the records", first.take()).await.unwrap();
         records.retain(|record| record.position.offset < Some(7));
         first.complete(&positions(&records)).await.unwrap();
         got.extend(records);
@@ -78,13 +78,13 @@ async fn unsettled_record_is_redelivered_and_counted() {
     kafka().send(&topic, "k", &["a"]).await;
     let mut source = join(&topic);
     for tries in 0..3 {
-        let records = within("a record", source.take()).await.unwrap();
+        let records = within("the record", source.take()).await.unwrap();
         assert_eq!((texts(&records), records[0].tries), (vec!["a".to_owned()], tries));
     }
-    let records = within("a record", source.take()).await.unwrap();
+    let records = within("the record", source.take()).await.unwrap();
     source.complete(&positions(&records)).await.unwrap();
     kafka().send(&topic, "k", &["b"]).await;
-    let records = within("a record", source.take()).await.unwrap();
+    let records = within("the record", source.take()).await.unwrap();
     assert_eq!((texts(&records), records[0].tries), (vec!["b".to_owned()], 0));
     source.close().await;
 }
@@ -155,25 +155,25 @@ async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_g
         (seen.len(), had.len(), twice)
     };
     // Waits until each member has received records, so that the second one leaves with its own partitions.
-    while note(within("both members to get some", told.recv()).await.unwrap()).1 < 2 {}
+    while note(within("records for both members", told.recv()).await.unwrap()).1 < 2 {}
     end_second.send_replace(true);
     let mut left = std::pin::pin!(second);
     loop {
         tokio::select! {
             news = told.recv() => { note(news.unwrap()); }
-            ended = within("the second to leave", &mut left) => break ended.unwrap(),
+            ended = within("the second member to leave", &mut left) => break ended.unwrap(),
         }
     }
     enough.send(true).unwrap();
     let sent = load.await.unwrap();
     let mut count = note(("first", Vec::new()));
     while count.0 < sent {
-        count = note(within("the rest", told.recv()).await.unwrap());
+        count = note(within("the remaining records", told.recv()).await.unwrap());
     }
     let twice = count.2;
     end_first.send_replace(true);
-    within("the first to leave", first).await.unwrap();
-    eprintln!("{sent} records, {twice} of them came twice");
+    within("the first member to leave", first).await.unwrap();
+    eprintln!("{sent} records, {twice} of them redelivered");
     assert_eq!(ledger.len(), 4);
     assert!(ledger.values().all(|offsets| offsets.is_sorted()), "{ledger:?}");
 }
@@ -192,9 +192,9 @@ async fn a_partition_that_left_while_it_was_paused_is_read_when_it_comes_back() 
         kafka().send(&topic, key, &many).await;
     }
     let mut first = join();
-    let records = within("records", first.take()).await.unwrap();
+    let records = within("the records", first.take()).await.unwrap();
     let mut second = join();
-    let lines: BTreeSet<Arc<str>> = within("partitions of its own", second.take())
+    let lines: BTreeSet<Arc<str>> = within("partitions of the second member", second.take())
         .await
         .unwrap()
         .into_iter()
@@ -202,20 +202,20 @@ async fn a_partition_that_left_while_it_was_paused_is_read_when_it_comes_back() 
         .collect();
     assert!(!lines.is_empty());
     complete(&mut first, &records).await;
-    let records = within("records", first.take()).await.unwrap();
+    let records = within("the records", first.take()).await.unwrap();
     complete(&mut first, &records).await;
-    let taken = within("records after the pause", first.take()).await.unwrap();
+    let taken = within("the records after the pause", first.take()).await.unwrap();
     complete(&mut first, &taken).await;
-    within("the end", second.close()).await;
+    within("the close of the source", second.close()).await;
     let mut open = lines;
     while !open.is_empty() {
-        let records = within("records of what came back", first.take()).await.unwrap();
+        let records = within("the redelivered records", first.take()).await.unwrap();
         complete(&mut first, &records).await;
         for record in &records {
             open.remove(&record.position.partition);
         }
     }
-    within("the end", first.close()).await;
+    within("the close of the source", first.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,7 +236,7 @@ async fn dead_letter_carries_key_headers_timestamp_and_place() {
     assert_eq!(texts, [&headers[..2], &own, &rest].concat());
     let age = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()
         - letter.header("skylark.timestamp").unwrap().parse::<u128>().unwrap();
-    assert!(age < 600_000, "{age} ms");
+    assert!(age < 600_000, "the dead letter is {age} ms old");
     source.close().await;
 }
 
@@ -258,10 +258,10 @@ async fn a_kafka_that_is_away_is_told_with_its_reason() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let link = Link::new(&nobody.to_string(), "", "", [].into(), "n1");
     let mut source = KafkaSource::join(&link, "chat", "skylark", "kafka test", &Vitals::default()).unwrap();
-    let fault = within("a fault", source.take()).await.unwrap_err();
+    let fault = within("the fault", source.take()).await.unwrap_err();
     assert!(fault.to_string().starts_with("kafka is unavailable: "), "{fault}");
     assert!(fault.why.contains(&nobody.to_string()), "{fault}");
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,7 +269,7 @@ async fn a_topic_that_is_missing_is_told_and_read_once_it_is_there() {
     let topic = unique("late");
     let link = kafka().link_with("n1", &[("topic.metadata.refresh.interval.ms", "100")]);
     let mut source = KafkaSource::join(&link, &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
-    let fault = within("a fault", source.take()).await.unwrap_err();
+    let fault = within("the fault", source.take()).await.unwrap_err();
     assert!(fault.why.contains("unknown topic"), "{fault}");
     kafka().create_topic(&topic, 1).await;
     kafka().send(&topic, "k", &["a"]).await;
@@ -283,7 +283,7 @@ async fn a_topic_that_is_missing_is_told_and_read_once_it_is_there() {
         }
     };
     assert_eq!(texts(&within("the record", next).await), ["a"]);
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -295,7 +295,7 @@ async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
     kafka().send(&topic, "k", &["a"]).await;
     let mut twin = KafkaSource::join(&kafka().link("n1"), &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
     let other = drain(&mut twin, 1).await.remove(0);
-    within("the end", twin.close()).await;
+    within("the close of the source", twin.close()).await;
     cluster.kafka.create_topic(&topic, 1).await;
     cluster.kafka.send(&topic, "k", &["a", "b"]).await;
     let mut source =
@@ -303,9 +303,9 @@ async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
     let records = drain(&mut source, 2).await;
     assert_eq!(texts(&records), ["a", "b"]);
     assert_eq!(records[0].payload, other.payload);
-    assert_ne!(records[0].position, other.position, "the clusters differ");
+    assert_ne!(records[0].position, other.position, "records of two clusters have the same position");
     cluster.kill9(1);
-    let fault = within("a fault", source.take()).await.unwrap_err();
+    let fault = within("the fault", source.take()).await.unwrap_err();
     assert_eq!(fault.engine, "kafka");
     cluster.start_node(1);
     cluster.kafka.send(&topic, "k", &["c"]).await;
@@ -320,5 +320,5 @@ async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
         }
     };
     assert_eq!(texts(&within("the next record", next).await), ["c"]);
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
 }

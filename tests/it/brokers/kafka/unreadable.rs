@@ -55,7 +55,7 @@ fn produce(topic: &str, partition: i32) -> Vec<u8> {
 async fn spoil(at: &str, topic: &str, partition: i32) {
     let mut broker = TcpStream::connect(at).await.unwrap();
     broker.write_all(&produce(topic, partition)).await.unwrap();
-    let answer = within("an answer", async {
+    let answer = within("the answer of the mock broker", async {
         let length = broker.read_u32().await.unwrap();
         let mut answer = vec![0; usize::try_from(length).unwrap()];
         broker.read_exact(&mut answer).await.unwrap();
@@ -64,7 +64,7 @@ async fn spoil(at: &str, topic: &str, partition: i32) {
     // Correlation, topics, name, partitions, partition; then the error.
     let answer = answer.await;
     let error = 4 + 4 + 2 + topic.len() + 4 + 4;
-    assert_eq!(answer[error..error + 2], [0, 0], "the batch is stored: {answer:?}");
+    assert_eq!(answer[error..error + 2], [0, 0], "the mock broker refused the batch: {answer:?}");
 }
 
 fn mock(topics: &[(&str, i32)]) -> (MockCluster<'static, DefaultProducerContext>, String) {
@@ -123,7 +123,7 @@ async fn partition_that_cannot_be_read_is_a_fault_and_has_a_lag_while_others_are
     within("the fault", read_on).await;
     let fault = source.fault().unwrap();
     assert!(fault.why.starts_with("records cannot be read: "), "{fault}");
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +135,7 @@ async fn partition_that_can_be_read_again_is_told_without_a_record() {
     within("the fault", faulty).await;
     let well = async { while source.take().await.is_err() || source.fault().is_some() {} };
     within("the end of the fault", well).await;
-    within("the end", source.close()).await;
+    within("the close of the source", source.close()).await;
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn intake_with_a_partition_that_cannot_be_read_is_not_ready_and_has_a_lag(
     let yaml = format!("intakes: [{{kind: kafka, topic: codec, brokers: \"{at}\", {properties}}}]");
     let node = Setup::default().yaml(&yaml).start();
     until("readiness to name the intake", async || names(&node, "intake kafka codec").await).await;
-    until("a lag", async || is_positive(&node, "skylark_intake_lag{").await).await;
+    until("the lag", async || is_positive(&node, "skylark_intake_lag{").await).await;
 }
 
 /// Signs of life come back through the other partitions.
@@ -159,5 +159,5 @@ async fn bus_with_a_partition_that_cannot_be_read_is_not_ready_and_has_a_lag() {
     until("readiness", async || node.get("/health/ready").await.status == 200).await;
     spoil(&at, "codec.bus", 3).await;
     until("readiness to name the bus", async || names(&node, "bus: ").await).await;
-    until("a lag", async || is_positive(&node, "skylark_bus_lag{").await).await;
+    until("the lag", async || is_positive(&node, "skylark_bus_lag{").await).await;
 }

@@ -65,7 +65,7 @@ async fn check_says_what_is_wrong_with_redis() {
         assert!(said.contains(what), "{what}: {said}");
     }
     let (good, said) = check(&with("node"));
-    assert!(good, "the least rights are enough: {said}");
+    assert!(good, "the documented rights are not enough: {said}");
 
     tell(&redis, "CONFIG SET requirepass another-password").await;
     for (yaml, word) in [(redis.bus(), "NOAUTH"), (with("nobody"), "WRONGPASS")] {
@@ -113,7 +113,7 @@ impl Bus for Guarded {
     const IS_ROUTED: bool = true;
 
     fn start() -> Self {
-        unreachable!("it is started by hand")
+        unreachable!("the test starts this bus itself")
     }
 
     fn configure(&self, config: &mut Config) {
@@ -129,7 +129,7 @@ impl Bus for Guarded {
     }
 
     fn restart(&mut self) {
-        unreachable!("its user would be gone")
+        unreachable!("a restart would lose the ACL user")
     }
 
     fn pause(&self) {
@@ -141,7 +141,7 @@ impl Bus for Guarded {
     }
 
     async fn inject(&self, _: &[u8]) {
-        unreachable!("nothing is injected")
+        unreachable!("this bus takes no injected records")
     }
 }
 
@@ -150,28 +150,28 @@ async fn a_node_needs_few_rights_and_speaks_tls() {
     let bus = Guarded::start().await;
     let seats = [Seat::take(&bus, "n1", 1).await, Seat::take(&bus, "n2", 2).await];
     for seat in &seats {
-        within("a lease", seat.engine.roster.join(&seat.member())).await.unwrap();
-        within("a renewal", seat.engine.roster.renew(&seat.member())).await.unwrap();
+        within("the lease", seat.engine.roster.join(&seat.member())).await.unwrap();
+        within("the renewal", seat.engine.roster.renew(&seat.member())).await.unwrap();
     }
-    assert_eq!(within("members", seats[1].engine.roster.members()).await.unwrap().len(), 2);
-    within("a hold", seats[0].broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
+    assert_eq!(within("the member list", seats[1].engine.roster.members()).await.unwrap().len(), 2);
+    within("the subscription", seats[0].broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
     // More than one TLS record in both directions.
     let batch: Vec<_> = (0..200).map(|n| envelope(user("a"), &format!("{n:03}{}", "x".repeat(1_000)))).collect();
     assert!(seats[1].publish_all(batch).await.iter().all(is_accepted));
     let texts = seats[0].heard.messages(200).await;
     assert!(texts.iter().enumerate().all(|(n, text)| text.starts_with(&format!("{n:03}"))));
-    assert!(within("presence", seats[0].engine.roster.online(&"a".parse().unwrap())).await.unwrap());
-    assert!(within("the fallen", seats[0].engine.roster.expired()).await.unwrap().is_empty());
-    within("a number", seats[0].engine.roster.next_number(&"a".parse().unwrap())).await.unwrap();
+    assert!(within("the presence update", seats[0].engine.roster.online(&"a".parse().unwrap())).await.unwrap());
+    assert!(within("the list of expired members", seats[0].engine.roster.expired()).await.unwrap().is_empty());
+    within("the next number", seats[0].engine.roster.next_number(&"a".parse().unwrap())).await.unwrap();
     seats[0].engine.store.clone().unwrap().get("p", "k").await.unwrap();
-    within("a goodbye", seats[0].engine.roster.leave()).await;
+    within("the leave", seats[0].engine.roster.leave()).await;
 }
 
 /// Extends a lease beyond the duration of the test.
 async fn stretch_lease(redis: &Redis, node: &str) {
     let stretched =
         redis.line().await.ask(&format!("ZADD {{skylark}}:leases XX CH 99999999999999 {node}")).await.unwrap();
-    assert_eq!(stretched, Reply::Integer(1), "{node} has a lease");
+    assert_eq!(stretched, Reply::Integer(1), "{node} has no lease to stretch");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -200,7 +200,7 @@ async fn a_node_that_stands_still_keeps_its_name() {
     assert!(reasons.body.contains("a living node already uses the name n1"), "{}", reasons.body);
     first.signal(Signal::KILL);
     first.ended().await;
-    until("the second ready", async || second.get("/health/ready").await.status == 200).await;
+    until("readiness of the second node", async || second.get("/health/ready").await.status == 200).await;
 }
 
 /// Redis' own counters show its reads and writes for a batch of pushes to as many users.
@@ -210,7 +210,7 @@ async fn a_batch_takes_few_round_trips() {
     let redis = Redis::start();
     let seats = [Seat::take(&redis, "n1", 1).await, Seat::take(&redis, "n2", 2).await];
     let holds = (0..USERS).map(|n| seats[1].broker().subscribe(Subscription::User(format!("u{n}").parse().unwrap())));
-    for held in within("the holds", futures_util::future::join_all(holds)).await {
+    for held in within("the subscriptions", futures_util::future::join_all(holds)).await {
         held.unwrap();
     }
     let mut line = redis.line().await;
@@ -223,8 +223,8 @@ async fn a_batch_takes_few_round_trips() {
     seats[1].heard.messages(2 * USERS).await;
     let (reads, commands) = (counts[1].0 - counts[0].0, counts[1].1 - counts[0].1);
     println!("{USERS} pushes: {commands} commands in {reads} reads of Redis, this test's own included");
-    assert!((500..520).contains(&commands), "one copy for the one node that holds the user: {commands} commands");
-    assert!(reads <= 20, "{reads} reads: the commands of a batch go together");
+    assert!((500..520).contains(&commands), "expected one copy for the one subscribed node, got {commands} commands");
+    assert!(reads <= 20, "expected one read for each batch, got {reads} reads");
     assert!(is_accepted(&seats[0].publish(Target::Everyone, "end").await));
 }
 
@@ -235,7 +235,7 @@ async fn publishers_at_once_share_their_round_trips() {
     const EACH: usize = 10;
     let redis = Redis::start();
     let seat = Arc::new(Seat::take(&redis, "n1", 1).await);
-    within("a hold", seat.broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
+    within("the subscription", seat.broker().subscribe(Subscription::User("a".parse().unwrap()))).await.unwrap();
     let mut line = redis.line().await;
     let before = reads(&mut line).await;
     let publishers: Vec<_> = (0..PUBLISHERS)
@@ -253,7 +253,10 @@ async fn publishers_at_once_share_their_round_trips() {
     }
     let reads = reads(&mut line).await - before;
     println!("{} pushes by {PUBLISHERS} publishers: {reads} reads of Redis", PUBLISHERS * EACH);
-    assert!(reads < (PUBLISHERS * EACH / 4) as u64, "{reads} reads");
+    assert!(
+        reads < (PUBLISHERS * EACH / 4) as u64,
+        "expected at most a quarter of the pushes as reads, got {reads} reads"
+    );
     assert_eq!(seat.heard.messages(PUBLISHERS * EACH).await.len(), PUBLISHERS * EACH);
 }
 

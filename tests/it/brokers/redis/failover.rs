@@ -33,7 +33,7 @@ impl Pair {
     /// Makes `new` a replica of `old` and waits until it has all data.
     async fn replicate(&self) {
         replica_of(&self.new, self.old.address()).await;
-        until("the replica in step", async || {
+        until("the replica to be in sync", async || {
             ask(&self.new, "INFO replication").await.contains("master_link_status:up")
         })
         .await;
@@ -54,7 +54,7 @@ impl Pair {
     }
 
     async fn old_is_left(&self) {
-        until("no subscription on the old server", async || pubsub_clients(&self.old).await == 0).await;
+        until("the end of the subscription on the old server", async || pubsub_clients(&self.old).await == 0).await;
     }
 }
 
@@ -124,7 +124,7 @@ async fn rotate(redis: &Redis, node: &Gateway) {
     line.ask("CONFIG SET requirepass the-second-password").await.unwrap();
     line.ask("CLIENT KILL TYPE normal SKIPME yes").await.unwrap();
     line.ask("CLIENT KILL TYPE pubsub SKIPME yes").await.unwrap();
-    until("a node that may not log in", async || node.get("/health/ready").await.status != 200).await;
+    until("unreadiness after the refused login", async || node.get("/health/ready").await.status != 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -151,7 +151,7 @@ async fn subscriber_of_the_bus_that_is_connected_and_deaf_is_dialled_anew() {
     let mut client = node.connect("1074", Form::YunqueJson).await;
     reaches(&node, &mut client, "1074").await;
     pair.leave_subscribers_behind().await;
-    assert_eq!(pubsub_clients(&pair.old).await, 1, "the subscriber is left behind");
+    assert_eq!(pubsub_clients(&pair.old).await, 1, "the old server has not one subscriber");
     pair.old_is_left().await;
     reaches(&node, &mut client, "1074").await;
 }
@@ -211,7 +211,7 @@ async fn rotated_password_is_read_from_its_file_without_a_restart() {
     std::fs::write(&file, "the-second-password\n").unwrap();
     ready(&node).await;
     reaches(&node, &mut client, "1074").await;
-    assert!(!node.log().contains("-password"), "no log line shows it");
+    assert!(!node.log().contains("-password"), "the log contains a password");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

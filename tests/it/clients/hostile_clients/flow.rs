@@ -52,7 +52,7 @@ impl Flow {
 
     async fn run(self, messages: usize) -> Vec<Duration> {
         let dial = Dial::path("/ws").header("authorization", format!("Bearer {}", Claims::of(UID).mint()));
-        let mut client = Client::dial(self.ws, Form::YunquePb, dial).await.expect("an upgrade");
+        let mut client = Client::dial(self.ws, Form::YunquePb, dial).await.expect("the upgrade succeeds");
         assert_eq!(client.reply().await["code"], "200");
         let mut lanes = JoinSet::new();
         let mut turns = Vec::new();
@@ -66,18 +66,19 @@ impl Flow {
             let mut pace = interval(PACE);
             for number in 0..messages {
                 pace.tick().await;
-                turns[number % LANES].send(number).await.expect("its lane goes on");
+                turns[number % LANES].send(number).await.expect("the lane still receives");
             }
         });
         let mut took = vec![None; messages];
         for _ in 0..messages {
             let message = client.message().await;
-            let number: usize = message["content"]["number"].as_str().and_then(|n| n.parse().ok()).expect("a number");
+            let number: usize =
+                message["content"]["number"].as_str().and_then(|n| n.parse().ok()).expect("the content has a number");
             // Delay counts from the scheduled start, regardless of earlier messages.
             let turn = begun.into_std() + PACE * u32::try_from(number).unwrap();
             assert!(
                 took[number].replace(Instant::now().saturating_duration_since(turn)).is_none(),
-                "{number} came twice"
+                "message {number} arrived twice"
             );
         }
         pace.await.unwrap();
@@ -85,7 +86,7 @@ impl Flow {
             ended.unwrap();
         }
         client.close().await;
-        took.into_iter().map(|took| took.expect("each came once")).collect()
+        took.into_iter().map(|took| took.expect("each message arrived")).collect()
     }
 }
 

@@ -42,10 +42,10 @@ pub enum Kind {
 impl Kind {
     pub fn name(self) -> &'static str {
         match self {
-            Self::Name => "a token whose sub is no name",
+            Self::Name => "a token with an invalid name in `sub`",
             Self::Expansion => "60 kB of U+FDFA",
-            Self::Probation => "the same during probation",
-            Self::Store => "the store is away",
+            Self::Probation => "60 kB of U+FDFA during a probation",
+            Self::Store => "the store is unavailable",
             Self::Source => "a filter fails for one source",
         }
     }
@@ -102,7 +102,7 @@ impl Others {
     pub async fn end(self) {
         self.stop.send_replace(true);
         for task in self.tasks {
-            task.await.expect("nobody else is refused");
+            task.await.expect("no other client is refused");
         }
     }
 }
@@ -131,7 +131,7 @@ impl<'a> Attack<'a> {
         // An error means that the task has ended; waiting for it below tells why.
         let _ = within("tries of the hostile client", self.tries.wait_for(|tries| *tries >= TRIES)).await;
         self.stop.send_replace(true);
-        self.task.await.expect("the attack goes as planned");
+        self.task.await.expect("the hostile client runs to its end");
         if self.stage.kind == Kind::Store {
             self.stage.weather.fill_disk(false);
             let mut client = connect(self.stage.gateway.address("ws"), "later").await;
@@ -144,7 +144,7 @@ impl<'a> Attack<'a> {
 async fn dial(ws: SocketAddr, uid: &str) -> (Client, Value) {
     let dial = Dial::path("/ws").header("authorization", format!("Bearer {}", Claims::of(uid).mint()));
     let dial = dial.subprotocol(Form::YunqueJson.subprotocol());
-    let mut client = Client::dial(ws, Form::YunqueJson, dial).await.expect("an upgrade");
+    let mut client = Client::dial(ws, Form::YunqueJson, dial).await.expect("the upgrade succeeds");
     let reply = client.reply().await;
     (client, reply)
 }

@@ -46,13 +46,13 @@ impl Flow {
     /// Waits until `messages` messages have passed.
     pub async fn has_passed(&mut self, messages: usize) {
         let many = self.count.wait_for(|count| *count >= messages);
-        within("messages of the flow", many).await.expect("the flow lost nothing");
+        within("the messages of the flow", many).await.expect("the flow loses no message");
     }
 
     /// Stops the flow and returns every message that passed.
     pub fn stop(self) -> Vec<Passed> {
-        self.stop.send(true).expect("the flow lost nothing");
-        self.thread.join().expect("the flow lost nothing")
+        self.stop.send(true).expect("the flow loses no message");
+        self.thread.join().expect("the flow loses no message")
     }
 }
 
@@ -74,10 +74,10 @@ async fn run(
         let sent = Instant::now();
         let body = json!({"receiver": UID, "action": "flow", "content": {"number": number}});
         let told = http.post("/send", &body).await.data();
-        assert_eq!(told["delivered"], 1, "message {number} went nowhere: {told}");
+        assert_eq!(told["delivered"], 1, "message {number} was not delivered: {told}");
         let message = client.message().await;
-        assert_eq!(message["content"]["number"], number, "lost, twice or out of order: {message}");
-        assert_eq!(message["extra"]["version"], "v1", "it went around the filter: {message}");
+        assert_eq!(message["content"]["number"], number, "a message is lost, doubled or out of order: {message}");
+        assert_eq!(message["extra"]["version"], "v1", "the filter did not judge the message: {message}");
         passed.push(Passed { sent, took: sent.elapsed() });
         counted.send_replace(passed.len());
     }

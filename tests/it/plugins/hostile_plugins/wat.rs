@@ -29,7 +29,7 @@ const REALLOC: &str = "
 fn version() -> String {
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("wit/skylark.wit");
     let text = std::fs::read_to_string(wit).unwrap();
-    let (_, rest) = text.split_once("package skylark:plugin@").expect("the package's line");
+    let (_, rest) = text.split_once("package skylark:plugin@").expect("the WIT file has a package line");
     rest.split(';').next().unwrap().to_owned()
 }
 
@@ -186,5 +186,5 @@ fn read_leb(bytes: &[u8]) -> (usize, usize) {
             return (number, index + 1);
         }
     }
-    panic!("a number without end")
+    panic!("the number does not end")
 }

@@ -62,23 +62,23 @@ impl Bus for MemoryBus {
     }
 
     fn kill(&mut self) {
-        unreachable!("it is not shared")
+        unreachable!("the memory bus is not shared by nodes")
     }
 
     fn restart(&mut self) {
-        unreachable!("it is not shared")
+        unreachable!("the memory bus is not shared by nodes")
     }
 
     fn pause(&self) {
-        unreachable!("it is not shared")
+        unreachable!("the memory bus is not shared by nodes")
     }
 
     fn resume(&self) {
-        unreachable!("it is not shared")
+        unreachable!("the memory bus is not shared by nodes")
     }
 
     async fn inject(&self, _: &[u8]) {
-        unreachable!("it is not shared")
+        unreachable!("the memory bus is not shared by nodes")
     }
 }
 
@@ -115,7 +115,7 @@ impl Bus for Redis {
     async fn inject(&self, record: &[u8]) {
         let command = [b"PUBLISH", &b"skylark:all"[..], record].map(<[u8]>::to_vec).to_vec();
         let nodes = self.line().await.pipeline(&[command]).await.unwrap().remove(0).integer();
-        assert!(nodes > 0, "no node reads skylark:all");
+        assert!(nodes > 0, "no node subscribes to skylark:all");
     }
 }
 
@@ -139,19 +139,19 @@ impl Bus for SharedKafka {
     }
 
     fn kill(&mut self) {
-        unreachable!("it is everybody's")
+        unreachable!("the shared Kafka belongs to all tests")
     }
 
     fn restart(&mut self) {
-        unreachable!("it is everybody's")
+        unreachable!("the shared Kafka belongs to all tests")
     }
 
     fn pause(&self) {
-        unreachable!("it is everybody's")
+        unreachable!("the shared Kafka belongs to all tests")
     }
 
     fn resume(&self) {
-        unreachable!("it is everybody's")
+        unreachable!("the shared Kafka belongs to all tests")
     }
 
     async fn inject(&self, record: &[u8]) {
@@ -274,7 +274,7 @@ impl Deliver for Recorder {
     fn deliver(&self, batch: Batch) -> BoxFuture<'_, Vec<Receipt>> {
         async move {
             let mut gate = self.gate.subscribe();
-            gate.wait_for(|open| *open).await.expect("the gate lives as long as the recorder");
+            gate.wait_for(|open| *open).await.expect("the recorder holds the sender of the gate");
             let came = |envelope: &Envelope| {
                 let text = envelope.message.content.get("text").unwrap_or_default();
                 Came::Message(envelope.target.clone(), text.to_owned())
@@ -315,7 +315,7 @@ impl Seat {
 
     /// Waits until the bus reports no fault.
     pub async fn ready(&self) {
-        until("a bus without faults", || self.broker().faults().is_empty()).await;
+        until("a broker without faults", || self.broker().faults().is_empty()).await;
     }
 
     pub fn broker(&self) -> &dyn Broker {
@@ -346,8 +346,8 @@ impl Seat {
 
     pub async fn publish_all(&self, batch: Vec<Envelope>) -> Vec<Fate> {
         let count = batch.len();
-        let outcomes = within("the outcomes of a publish", self.broker().publish(batch.into())).await;
-        assert_eq!(outcomes.len(), count, "one outcome each");
+        let outcomes = within("the results of the publish", self.broker().publish(batch.into())).await;
+        assert_eq!(outcomes.len(), count, "the publish has not one result for each envelope");
         outcomes
     }
 }
@@ -370,7 +370,7 @@ pub fn is_accepted(outcome: &Fate) -> bool {
 pub fn nodes(outcome: &Fate) -> Option<u32> {
     match outcome {
         Fate::Accepted { nodes, .. } => *nodes,
-        other => panic!("expected it to be accepted, got {other:?}"),
+        other => panic!("expected Fate::Accepted, got {other:?}"),
     }
 }
 

@@ -95,7 +95,7 @@ impl Kafka {
         let mut command = script(&folder("shared"));
         command.args(["allow", &self.bootstrap, user]).args(rights.iter().flatten());
         let allowed = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
-        assert!(allowed.success(), "{user} is not allowed");
+        assert!(allowed.success(), "cannot grant rights to {user}");
     }
 
     fn settings(&self) -> ClientConfig {
@@ -126,14 +126,14 @@ impl Kafka {
     async fn create(&self, topic: NewTopic<'_>) {
         let admin: AdminClient<DefaultClientContext> = self.settings().create().unwrap();
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-        within("a topic", admin.create_topics([&topic], &options)).await.unwrap()[0].as_ref().unwrap();
+        within("the new topic", admin.create_topics([&topic], &options)).await.unwrap()[0].as_ref().unwrap();
     }
 
     /// Deletes a topic and creates it again with the same name.
     pub async fn create_topic_anew(&self, name: &str, partitions: i32) {
         let admin: AdminClient<DefaultClientContext> = self.settings().create().unwrap();
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-        within("the end of a topic", admin.delete_topics(&[name], &options)).await.unwrap()[0].as_ref().unwrap();
+        within("the deletion of the topic", admin.delete_topics(&[name], &options)).await.unwrap()[0].as_ref().unwrap();
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         // The broker may still be deleting the topic.
         let create = async {
@@ -141,7 +141,7 @@ impl Kafka {
                 assert_eq!(*code, RDKafkaErrorCode::TopicAlreadyExists);
             }
         };
-        within("the same topic again", create).await;
+        within("the topic to exist again", create).await;
     }
 
     /// The offset that a group committed in a partition, with the commit's metadata; `None` without a commit.
@@ -263,7 +263,7 @@ impl Kafka {
                 found.push(Found::of(&message));
                 open.retain(|partition, next| *partition != message.partition() || message.offset() + 1 < *next);
             }
-            assert!(open.is_empty(), "partitions of {topic} that were not read to these places: {open:?}");
+            assert!(open.is_empty(), "partitions of {topic} not read to these offsets: {open:?}");
             found
         };
         tokio::task::spawn_blocking(read).await.unwrap()
@@ -287,7 +287,7 @@ impl Kafka {
             found
         });
         let found = read.await.unwrap();
-        assert!(found.len() >= count, "{} of {count} records: {found:?}", found.len());
+        assert!(found.len() >= count, "expected {count} records, got {}: {found:?}", found.len());
         found
     }
 }

@@ -119,7 +119,7 @@ impl Drop for Redis {
 pub fn documented_rights(document: &str, mark: &str) -> String {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(document)).unwrap();
     let begin = format!("<!-- rights: {mark} -->\n```text\n");
-    let (_, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{document} gives no rights of {mark}"));
+    let (_, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("{document} has no block of rights for {mark}"));
     let block = rest.split("\n```").next().unwrap();
     block.split_once(">PASSWORD").map_or(block, |(_, rights)| rights).trim().to_owned()
 }
@@ -133,7 +133,7 @@ fn run(dir: &tempfile::TempDir, address: SocketAddr, arguments: &[String]) -> Ch
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--port", &address.port().to_string(), "--dir"]).arg(dir.path());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().expect("redis-server is installed");
+    let mut child = command.spawn().expect("redis-server starts; tests/run install installs it");
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (ready, is_ready) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
@@ -154,5 +154,5 @@ pub fn free_address() -> SocketAddr {
         Dice(u64::from(std::process::id()) << 32 | u64::from(std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos()));
     let ports = std::iter::repeat_with(|| PORTS.start + u16::try_from(dice.roll(PORTS.len())).unwrap());
     let mut addresses = ports.take(100).map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    addresses.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
+    addresses.find(|address| TcpListener::bind(address).is_ok()).expect("one of 100 ports is free")
 }

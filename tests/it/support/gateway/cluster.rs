@@ -118,7 +118,7 @@ impl Cluster {
     }
 
     async fn come_back(&self, place: usize, again: impl FnOnce(&Gateway) -> Gateway + Send + 'static) {
-        assert_eq!(self.state(place), State::Down, "{} is not down", name(place));
+        assert_eq!(self.state(place), State::Down, "expected {} to be down", name(place));
         let old = self.node(place);
         // The wait for the first line runs on a blocking thread; the runtime continues with its other tasks.
         let node = tokio::task::spawn_blocking(move || again(&old)).await.unwrap();
@@ -135,12 +135,12 @@ impl Cluster {
 
     /// Waits until the node reports ready.
     pub async fn ready(&self, place: usize) {
-        until(&format!("{} ready", name(place)), || self.is_ready(place)).await;
+        until(&format!("readiness of {}", name(place)), || self.is_ready(place)).await;
     }
 
     /// Waits until the node reports not ready.
     pub async fn unready(&self, place: usize) {
-        until(&format!("{} not ready", name(place)), async || !self.is_ready(place).await).await;
+        until(&format!("unreadiness of {}", name(place)), async || !self.is_ready(place).await).await;
     }
 
     pub async fn is_ready(&self, place: usize) -> bool {

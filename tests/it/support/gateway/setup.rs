@@ -233,7 +233,8 @@ impl Folder {
 
 /// The built command, or the one that `NODE` names, such as a release build for measurements.
 pub fn built() -> PathBuf {
-    let named = std::env::var_os("NODE").map(|file| std::fs::canonicalize(file).expect("NODE names a program"));
+    let named =
+        std::env::var_os("NODE").map(|file| std::fs::canonicalize(file).expect("the program that NODE names exists"));
     named.unwrap_or_else(|| env!("CARGO_BIN_EXE_skylark").into())
 }
 
@@ -285,5 +286,5 @@ pub fn component(name: &str) -> Vec<u8> {
         None => ["dist", "testing/dist", name],
     };
     let found = folders.iter().find_map(|folder| std::fs::read(root.join(folder).join(format!("{name}.wasm"))).ok());
-    found.unwrap_or_else(|| panic!("no {name}.wasm in {folders:?} of plugins/: run plugins/build"))
+    found.unwrap_or_else(|| panic!("cannot find {name}.wasm in {folders:?} of plugins/: run plugins/build"))
 }

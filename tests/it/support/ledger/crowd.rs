@@ -112,7 +112,10 @@ impl Crowd {
             if bound.iter().sum::<usize>() == all && (0..bound.len()).all(is_gone) {
                 return;
             }
-            assert!(timeout(PATIENCE, self.bound.changed()).await.is_ok(), "{bound:?} of {all} devices are bound");
+            assert!(
+                timeout(PATIENCE, self.bound.changed()).await.is_ok(),
+                "expected {all} bound devices, got {bound:?}"
+            );
         }
     }
 
@@ -126,7 +129,7 @@ impl Crowd {
         let mut markers = Markers::new();
         for book in books {
             for id in &book.markers {
-                let (_, index) = parse_id(*id).expect("an id of a book");
+                let (_, index) = parse_id(*id).expect("the id belongs to a book");
                 let entry = &book.entries[index];
                 markers.entry(entry.stream).or_default().push((*id, entry.begun));
             }
@@ -293,10 +296,10 @@ impl Device {
                         }
                     }
                     Ok(Ok(Frame::Reply(reply))) if reply["key"] == "gap" => stay.gaps.push(self.clock.now()),
-                    Ok(Ok(Frame::Reply(reply))) => stay.faults.push(format!("a reply nobody asked for: {reply}")),
+                    Ok(Ok(Frame::Reply(reply))) => stay.faults.push(format!("received an unexpected reply: {reply}")),
                 },
                 order = orders.changed() => {
-                    assert!(order.is_ok(), "the crowd is closed before it is dropped");
+                    assert!(order.is_ok(), "the crowd was dropped without a close");
                     is_told = true;
                 }
             }
@@ -327,7 +330,7 @@ fn note(stay: &mut Stay, message: &Value) -> Option<u64> {
     // cim shows a content with the single key `text` as that text.
     let text = message["content"]["text"].as_str().or_else(|| message["content"].as_str());
     if message["action"] != "drill" || text != Some(&text_of(id)) {
-        stay.faults.push(format!("heard what nobody published: {message}"));
+        stay.faults.push(format!("received an unknown message: {message}"));
         return None;
     }
     stay.heard.push(id);

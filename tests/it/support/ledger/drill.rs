@@ -47,7 +47,7 @@ impl Drop for Seed {
     fn drop(&mut self) {
         if !self.is_good.load(Ordering::Relaxed) {
             let (long, seed, name) = (pick("", "DRILL=long "), self.seed, self.name);
-            eprintln!("play it again: {long}SEED={seed} cargo test --test it {name} -- --nocapture");
+            eprintln!("run it again: {long}SEED={seed} cargo test --test it {name} -- --nocapture");
         }
     }
 }
@@ -92,7 +92,7 @@ impl Drill {
         let mut taken = self.load.taken();
         let goal = *taken.borrow() + more;
         let is_reached = timeout(LONGEST, taken.wait_for(|count| *count >= goal)).await.is_ok();
-        assert!(is_reached, "{} of {goal} messages were taken", *taken.borrow());
+        assert!(is_reached, "expected {goal} accepted messages, got {}", *taken.borrow());
     }
 
     /// Waits until a node has refused one more message.
@@ -100,7 +100,7 @@ impl Drill {
         let mut refused = self.load.refused();
         let goal = *refused.borrow() + 1;
         let is_reached = timeout(LONGEST, refused.wait_for(|count| *count >= goal)).await.is_ok();
-        assert!(is_reached, "nothing is refused");
+        assert!(is_reached, "expected a refused message, got none");
     }
 
     /// Runs the load for this time.

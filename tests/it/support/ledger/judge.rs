@@ -58,7 +58,7 @@ impl fmt::Display for Verdict {
         let word = if self.is_exact() { "exact" } else { "BROKEN" };
         writeln!(
             out,
-            "{published} published: {acked} acked, {nobody} reached nobody, {refused} refused, {unknown} unanswered"
+            "{published} published: {acked} acked, {nobody} without receiver, {refused} refused, {unknown} unanswered"
         )?;
         writeln!(
             out,
@@ -66,7 +66,7 @@ impl fmt::Display for Verdict {
             self.slowest
         )?;
         let Self { gaps, closed, late, .. } = self;
-        writeln!(out, "{gaps} times a client was told of a gap; closed by code: {closed:?}; {late} late and doubtful")?;
+        writeln!(out, "{gaps} gap notices; closed by code: {closed:?}; {late} late and doubtful")?;
         write!(out, "{word}: {} lost, {} doubled, {} out of order", self.lost, self.doubled, self.reordered)?;
         self.faults.iter().try_for_each(|fault| write!(out, "\n  {fault}"))
     }
@@ -152,14 +152,14 @@ impl<'a> Court<'a> {
         let mut last: HashMap<(u32, Stream), usize> = HashMap::new();
         for id in &stay.heard {
             let Some((publisher, index, entry)) = self.entry(*id) else {
-                self.fault(format!("{who} heard {id:#x}, which nobody published"));
+                self.fault(format!("{who} received {id:#x}, which was not published"));
                 continue;
             };
             if !stay.is_for(entry.stream) {
-                self.fault(format!("{who} heard {id:#x} for {:?}", entry.stream));
+                self.fault(format!("{who} received {id:#x} of {:?}, which is not its own", entry.stream));
             } else if !seen.insert(*id) {
                 self.verdict.doubled += 1;
-                self.tell(format!("{who} heard {id:#x} twice"));
+                self.tell(format!("{who} received {id:#x} twice"));
             } else if entry.fate == Fate::Acked {
                 let before = last.entry((publisher, entry.stream)).or_insert(index);
                 let book = self.books[&publisher];
@@ -168,7 +168,7 @@ impl<'a> Court<'a> {
                     self.verdict.late += 1;
                 } else if is_late {
                     self.verdict.reordered += 1;
-                    self.tell(format!("{who} heard {id:#x} after a later one of {:?}", entry.stream));
+                    self.tell(format!("{who} received {id:#x} after a later message of {:?}", entry.stream));
                 }
                 *before = index.max(*before);
             } else if entry.fate != Fate::Unknown {
@@ -211,7 +211,10 @@ impl<'a> Court<'a> {
             } else {
                 self.verdict.lost += 1;
                 let at = entry.begun / 1000;
-                self.tell(format!("{who} lost {id:#x} of {:?}, published by {} at {at} ms", key.1, book.way));
+                self.tell(format!(
+                    "{who} did not receive {id:#x} of {:?}, published by {} at {at} ms",
+                    key.1, book.way
+                ));
             }
         }
     }
@@ -261,13 +264,13 @@ impl<'a> Court<'a> {
         // Losses are reported above; this reports a marker that is only late.
         let unmarked = stays.iter().filter(|stay| stay.end == End::Unmarked).count();
         if unmarked > 0 {
-            self.fault(format!("{unmarked} connections did not hear every closing marker"));
+            self.fault(format!("{unmarked} connections did not receive every closing marker"));
         }
         if self.verdict.slowest > ANSWER {
             self.fault(format!("an answer took {:?}: expected one within two seconds", self.verdict.slowest));
         }
         if self.verdict.acked == 0 {
-            self.fault("nothing was acked".to_owned());
+            self.fault("no message was acknowledged".to_owned());
         }
         self.verdict
     }
@@ -317,10 +320,14 @@ mod tests {
         let late = Stay { bound: 45, ..stay(&[5, 6, 7, 8, 9], End::Marked) };
         assert_eq!(counts(&[stay(&[0, 1, 2], End::Left), late], &[]), [0; 4]);
         assert_eq!(counts(&[stay(&[0, 2, 5], End::Left)], &[]), [2, 0, 0, 0]);
-        assert_eq!(counts(&[stay(&[], End::Left)], &[]), [0; 4], "it left before it heard anything");
+        assert_eq!(
+            counts(&[stay(&[], End::Left)], &[]),
+            [0; 4],
+            "a device that left before its first message counts as a loss"
+        );
         let unordered = Book { is_ordered: false, ..book() };
         let early = [stay(&[0, 5, 2], End::Left), stay(&[4], End::Cut(None))];
-        assert_eq!(judge(&[unordered], &early, &[], NONE).lost, 0, "the others were still on their way");
+        assert_eq!(judge(&[unordered], &early, &[], NONE).lost, 0, "later messages of an unordered book count as lost");
     }
 
     #[test]
@@ -343,17 +350,17 @@ mod tests {
         for (dropped, expected) in [(0, [4, 0]), (1, [2, 2]), (2, [0, 4])] {
             let counted = Counted { dropped, ..NONE };
             let verdict = judge(std::slice::from_ref(&channel), &both, &[], counted);
-            assert_eq!([verdict.lost, verdict.declared], expected, "{dropped} were counted");
+            assert_eq!([verdict.lost, verdict.declared], expected, "wrong verdict with {dropped} counted losses");
         }
         assert_eq!(
             judge(&[book()], &both, &[], Counted { dropped: 2, ..NONE }).lost,
             4,
-            "no other way in may lose any"
+            "losses of another way in were excused"
         );
         let late = [stay(&[0, 2, 1, 4, 5, 6, 7, 8, 9], End::Marked)];
         for (doubtful, expected) in [(0, [1, 0]), (1, [0, 1])] {
             let verdict = judge(std::slice::from_ref(&channel), &late, &[], Counted { doubtful, ..NONE });
-            assert_eq!([verdict.reordered, verdict.late], expected, "{doubtful} were doubtful");
+            assert_eq!([verdict.reordered, verdict.late], expected, "wrong verdict with {doubtful} doubtful messages");
         }
         assert_eq!(judge(&[book()], &late, &[], Counted { doubtful: 1, ..NONE }).reordered, 1);
     }

@@ -90,7 +90,7 @@ impl Load {
                 Ok(book) => books.extend(book.map(Result::unwrap)),
                 Err(_) => {
                     let now = *self.taken.borrow();
-                    assert!(now > before, "the publishers' markers are not taken");
+                    assert!(now > before, "the markers of the publishers are not accepted");
                     before = now;
                 }
             }

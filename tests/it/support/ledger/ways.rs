@@ -125,7 +125,7 @@ impl Outlet {
         if self.line.is_none() {
             self.line = Some(self.connect().await?);
         }
-        let line = self.line.as_mut().expect("it was just made");
+        let line = self.line.as_mut().expect("the connection was just opened");
         match (line, &self.way) {
             (Line::Http(http, _), _) => {
                 let (path, body) = request(items);
@@ -175,7 +175,7 @@ fn message(id: u64) -> Value {
 /// The API's path and body for a batch.
 fn request(items: &[Item]) -> (&'static str, Value) {
     let list = |item: &Item| {
-        let Stream::User(user) = item.stream else { panic!("a list goes to users") };
+        let Stream::User(user) = item.stream else { panic!("a list has user streams only") };
         let mut message = message(item.id);
         message["receiver"] = uid(user).into();
         message
@@ -205,7 +205,7 @@ fn read(response: &Response, items: &[Item]) -> Told {
     let mut fates: Vec<Fate> = rows.iter().map(|row| fate(row, is_good)).collect();
     fates.resize(items.len(), Fate::Refused);
     if is_good && fates.contains(&Fate::Refused) {
-        faults.push(format!("a 2xx over what was not taken: {}", response.body));
+        faults.push(format!("status 200, but a message was not accepted: {}", response.body));
     }
     Told { fates, took: None, faults }
 }
@@ -238,7 +238,7 @@ fn command(way: &Way, item: Item) -> Vec<Vec<u8>> {
     let words: Vec<&[u8]> = match way {
         Way::Channel { channel, .. } => vec![b"PUBLISH", channel.as_bytes(), &payload],
         Way::RedisStream { key, .. } => vec![b"XADD", key.as_bytes(), b"*", FIELD, &payload],
-        Way::Http { .. } | Way::Kafka { .. } => unreachable!("only Redis has commands"),
+        Way::Http { .. } | Way::Kafka { .. } => unreachable!("only ways over Redis have commands"),
     };
     words.into_iter().map(<[u8]>::to_vec).collect()
 }
