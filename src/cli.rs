@@ -45,11 +45,11 @@ pub fn exit_code(result: anyhow::Result<ExitCode>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            let mut told = error.to_string();
+            let mut printed = error.to_string();
             for cause in error.chain().skip(1).map(ToString::to_string) {
-                if !told.contains(&cause) {
+                if !printed.contains(&cause) {
                     eprintln!("  because: {cause}");
-                    told = cause;
+                    printed = cause;
                 }
             }
             ExitCode::FAILURE

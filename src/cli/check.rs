@@ -27,7 +27,7 @@ impl Check {
         }
         let config_faults = faults.len();
         let mut warnings = examined.config.as_ref().map(Config::warnings).unwrap_or_default();
-        warnings.extend(open_files(&examined.guarded_files));
+        warnings.extend(exposed_files(&examined.guarded_files));
         // A warning instead of a fault, because the node may be started elsewhere.
         let connections = examined.config.as_ref().map(|config| config.limits.connections);
         warnings.extend(connections.and_then(|connections| Descriptors::attainable().shortage(connections)));
@@ -65,20 +65,20 @@ impl Check {
 }
 
 /// Warns about files that other users may write, and files with secrets that everyone may read; one line per file.
-fn open_files(files: &[GuardedFile]) -> Vec<String> {
-    let mut told = HashSet::new();
+fn exposed_files(files: &[GuardedFile]) -> Vec<String> {
+    let mut seen = HashSet::new();
     let warning = |GuardedFile { key, path, is_secret }: &GuardedFile| {
         let mode = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?.mode() & 0o7777;
-        let (may, mend) = match (mode & 0o022 != 0, *is_secret && mode & 0o004 != 0) {
+        let (problem, fix) = match (mode & 0o022 != 0, *is_secret && mode & 0o004 != 0) {
             (true, _) => ("users other than its owner may write it", "go-w,o-r"),
             (false, true) => ("every user may read it, and it holds a secret", "o-r"),
             (false, false) => return None,
         };
         let (colon, path) = (if key.is_empty() { "" } else { ": " }, path.display());
-        Some((path.to_string(), format!("{key}{colon}{path} has mode {mode:04o}: {may}; chmod {mend} {path}")))
+        Some((path.to_string(), format!("{key}{colon}{path} has mode {mode:04o}: {problem}; chmod {fix} {path}")))
     };
     let warnings = files.iter().filter_map(warning);
-    warnings.filter(|(path, _)| told.insert(path.clone())).map(|(_, warning)| warning).collect()
+    warnings.filter(|(path, _)| seen.insert(path.clone())).map(|(_, warning)| warning).collect()
 }
 
 /// Connects to the engine of the bus. Returns a line if it is usable.
@@ -87,14 +87,14 @@ fn bus(bus: &Bus, faults: &mut Vec<String>) -> Option<String> {
         Ok(found) => found,
         Err(error) => vec![format!("bus: {error:#}")],
     };
-    let is_sound = found.is_empty();
+    let is_valid = found.is_empty();
     faults.extend(found);
-    (is_sound && bus.kind != BusKind::Memory).then(|| format!("bus: ok ({})", bus.kind.as_str()))
+    (is_valid && bus.kind != BusKind::Memory).then(|| format!("bus: ok ({})", bus.kind.as_str()))
 }
 
 /// Connects to the engine of each intake. Returns a line for each readable topic.
 fn intakes(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
-    let mut sound = Vec::new();
+    let mut valid = Vec::new();
     let names = intake_names(&config.intakes, &config.bus);
     for (intake, name) in config.intakes.iter().zip(names) {
         let name = format!("intake {name}");
@@ -103,11 +103,11 @@ fn intakes(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
             Err(error) => vec![format!("{error:#}")],
         };
         if found.is_empty() {
-            sound.push(format!("{name}: ok"));
+            valid.push(format!("{name}: ok"));
         }
         faults.extend(found.into_iter().map(|fault| format!("{name}: {fault}")));
     }
-    sound
+    valid
 }
 
 /// Checks every component of the directory. Returns a line for each valid one, and the warnings.
@@ -122,10 +122,10 @@ fn plugins(config: &Config, faults: &mut Vec<String>) -> Vec<String> {
     for report in &reports {
         faults.extend(report.faults.iter().map(|fault| format!("plugin {}: {fault}", report.name)));
     }
-    let sound = || reports.iter().filter(|report| report.faults.is_empty());
-    let has_access = sound().any(|report| !report.disabled && report.roles.contains(&"access"));
+    let valid = || reports.iter().filter(|report| report.faults.is_empty());
+    let has_access = valid().any(|report| !report.disabled && report.roles.contains(&"access"));
     let warning = config.closed_rooms(has_access).map(|warning| format!("warning: {warning}"));
-    sound().map(line).chain(warning).collect()
+    valid().map(line).chain(warning).collect()
 }
 
 /// Formats a line such as `plugin word-filter: ok, filter, 65536 bytes, compiled in 120 ms`.

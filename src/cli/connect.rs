@@ -80,7 +80,7 @@ impl Connect {
         };
         block_on(async {
             let socket = self.dial(&url, &token).await?;
-            talk(socket, self.dialect).await
+            relay(socket, self.dialect).await
         })
     }
 
@@ -122,22 +122,22 @@ fn refused(error: tungstenite::Error) -> anyhow::Error {
     }
 }
 
-async fn talk(mut socket: Socket, dialect: Dialect) -> anyhow::Result<()> {
+async fn relay(mut socket: Socket, dialect: Dialect) -> anyhow::Result<()> {
     let mut lines = Some(BufReader::new(tokio::io::stdin()).lines());
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     loop {
         tokio::select! {
             frame = socket.next() => match frame {
-                Some(Ok(frame)) => hear(&mut socket, dialect, frame).await?,
+                Some(Ok(frame)) => receive(&mut socket, dialect, frame).await?,
                 Some(Err(error)) => return Err(error).context("the connection failed"),
                 None => bail!("the connection closed without a close frame"),
             },
             line = next_line(&mut lines) => match line? {
-                Some(line) => say(&mut socket, dialect, &line).await?,
+                Some(line) => send_line(&mut socket, dialect, &line).await?,
                 None => lines = None,
             },
-            _ = interrupt.recv() => return leave(socket).await,
-            _ = terminate.recv() => return leave(socket).await,
+            _ = interrupt.recv() => return close(socket).await,
+            _ = terminate.recv() => return close(socket).await,
         }
     }
 }
@@ -150,7 +150,7 @@ async fn next_line(lines: &mut Option<Lines<BufReader<Stdin>>>) -> anyhow::Resul
     }
 }
 
-async fn hear(socket: &mut Socket, dialect: Dialect, frame: Message) -> anyhow::Result<()> {
+async fn receive(socket: &mut Socket, dialect: Dialect, frame: Message) -> anyhow::Result<()> {
     let payload = match frame {
         Message::Text(text) => Payload::Text(text.to_string()),
         Message::Binary(bytes) => Payload::Binary(bytes),
@@ -170,7 +170,7 @@ async fn hear(socket: &mut Socket, dialect: Dialect, frame: Message) -> anyhow::
 }
 
 /// Sends a line. An invalid line is reported and otherwise ignored.
-async fn say(socket: &mut Socket, dialect: Dialect, line: &str) -> anyhow::Result<()> {
+async fn send_line(socket: &mut Socket, dialect: Dialect, line: &str) -> anyhow::Result<()> {
     match parse_line(line) {
         Ok(None) => Ok(()),
         Ok(Some((key, data))) => send(socket, dialect.sent(&key, clock::now_millis(), data)).await,
@@ -189,7 +189,7 @@ async fn send(socket: &mut Socket, payload: Payload) -> anyhow::Result<()> {
     socket.send(message).await.context("cannot send")
 }
 
-async fn leave(mut socket: Socket) -> anyhow::Result<()> {
+async fn close(mut socket: Socket) -> anyhow::Result<()> {
     let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
     // The connection ends in any case.
     drop(socket.close(Some(close)).await);

@@ -65,7 +65,9 @@ impl Trust {
             .with_context(|| format!("expected a host name or an IP address, got {host:?}"))?;
         let secured = connector.connect(name, stream).await;
         Ok(Box::new(
-            secured.with_context(|| format!("the TLS handshake with {authority} failed; trusted: {}", self.words()))?,
+            secured.with_context(|| {
+                format!("the TLS handshake with {authority} failed; trusted: {}", self.description())
+            })?,
         ))
     }
 
@@ -74,8 +76,8 @@ impl Trust {
         let builder =
             ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
         let mut config = if self.insecure {
-            let anyone = Arc::new(Anyone(provider));
-            builder.dangerous().with_custom_certificate_verifier(anyone).with_no_client_auth()
+            let verifier = Arc::new(AcceptAny(provider));
+            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
         } else {
             builder.with_root_certificates(self.roots()?).with_no_client_auth()
         };
@@ -93,7 +95,7 @@ impl Trust {
         read(&bundle)
     }
 
-    fn words(&self) -> String {
+    fn description(&self) -> String {
         match &self.ca {
             _ if self.insecure => "any certificate".to_owned(),
             Some(file) => format!("the certificates in {}", file.display()),
@@ -117,9 +119,9 @@ fn read(file: &Path) -> anyhow::Result<RootCertStore> {
 
 /// Accepts any certificate, but still verifies that the server holds its private key.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct AcceptAny(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AcceptAny {
     fn verify_server_cert(
         &self,
         _certificate: &CertificateDer<'_>,

@@ -78,7 +78,7 @@ impl Node {
     }
 
     /// Sends one request and returns the response body unchanged.
-    pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<String> {
+    pub(super) async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<String> {
         let uri: Uri = format!("{}{path}", self.base).parse()?;
         let authority =
             uri.authority().with_context(|| format!("expected a URL such as http://host:port, got {uri}"))?;

@@ -3,11 +3,11 @@
 mod bench;
 mod build;
 mod check;
+mod control;
 mod dev;
 mod list;
 mod new;
 mod sign;
-mod tell;
 mod test;
 mod watch;
 
@@ -37,15 +37,15 @@ enum PluginCommand {
     /// Build a plugin's folder after every change, install it into a running node, and follow its log.
     Dev(dev::Dev),
     /// Enable a disabled plugin of a running node.
-    Enable(tell::Tell),
+    Enable(control::Control),
     /// Disable a plugin until it is enabled or the node restarts; messages then pass a disabled filter unchecked.
-    Disable(tell::Tell),
+    Disable(control::Control),
     /// Reload a plugin's files in a running node, even after a refusal or rollback.
-    Reload(tell::Tell),
+    Reload(control::Control),
     /// Roll back to the previous version.
-    Rollback(tell::Tell),
+    Rollback(control::Control),
     /// Readmit the sources that a plugin set apart after repeated failures.
-    Readmit(tell::Tell),
+    Readmit(control::Control),
     /// Compile and check a component with the manifest beside it, without a node.
     Check(check::Check),
     /// Create a key that signs plugins, and print its configuration entry.

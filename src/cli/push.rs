@@ -52,7 +52,7 @@ impl Push {
         let message = self.message()?;
         let (path, body) = self.request(message);
         let node = self.node.node(source, &[Scope::Push])?;
-        let answer = block_on(node.ask(Method::POST, path, Some(&body)))?;
+        let answer = block_on(node.request(Method::POST, path, Some(&body)))?;
         print(&answer)
     }
 

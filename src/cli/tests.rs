@@ -244,19 +244,19 @@ async fn node(answer: &'static str) -> (http::Node, tokio::task::JoinHandle<Stri
 #[tokio::test]
 async fn a_nodes_answer_is_the_commands_answer() {
     let (ok, asked) = node("HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n{\"code\":200}").await;
-    assert_eq!(ok.ask(hyper::Method::POST, "/send", Some(&json!({}))).await.unwrap(), r#"{"code":200}"#);
+    assert_eq!(ok.request(hyper::Method::POST, "/send", Some(&json!({}))).await.unwrap(), r#"{"code":200}"#);
     let asked = asked.await.unwrap();
     assert!(asked.starts_with("POST /send HTTP/1.1\r\n") && asked.contains("authorization: Bearer canary"), "{asked}");
 
     let (refused, _) = node("HTTP/1.1 403 Forbidden\r\ncontent-length: 16\r\n\r\n{\"message\":\"no\"}").await;
-    let error = refused.ask(hyper::Method::GET, "/plugins", None).await.unwrap_err();
+    let error = refused.request(hyper::Method::GET, "/plugins", None).await.unwrap_err();
     assert_eq!(error.to_string(), "the node answered 403: no");
     let (other, _) = node("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
-    let error = other.ask(hyper::Method::GET, "/", None).await.unwrap_err();
+    let error = other.request(hyper::Method::GET, "/", None).await.unwrap_err();
     assert_eq!(error.to_string(), "expected JSON from the node, got 200 OK \"hi\"");
     let (gone, _) = node("").await;
-    assert!(gone.ask(hyper::Method::GET, "/", None).await.is_err());
+    assert!(gone.request(hyper::Method::GET, "/", None).await.is_err());
     let wrong = http::Node::new("ftp://127.0.0.1:1", None, Trust::default());
-    let wrong = wrong.ask(hyper::Method::GET, "/", None).await.unwrap_err();
+    let wrong = wrong.request(hyper::Method::GET, "/", None).await.unwrap_err();
     assert_eq!(wrong.to_string(), "expected a URL that begins with http:// or https://, got ftp://127.0.0.1:1/");
 }

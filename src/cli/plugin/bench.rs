@@ -2,9 +2,9 @@
 //!
 //! A call has the cost that a node pays: the chain, a warm instance, the guest, its answer. Each role is measured.
 
-mod ask;
+mod sample;
 
-pub use ask::sample_message;
+pub use sample::sample_message;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::allocator;
 use crate::cli::{ConfigSource, block_on, print};
 use crate::plugin::Role;
 use crate::plugin::harness::{Given, PluginHarness, Stage};
-use ask::Ask;
+use sample::Sample;
 
 /// Warm-up calls.
 const WARM_UP: usize = 2_000;
@@ -86,8 +86,8 @@ impl Bench {
     }
 
     async fn measure(&self, harness: &PluginHarness) -> anyhow::Result<Figures> {
-        let asks = ask::all(&self.file)?;
-        let stage = begin(harness, &asks.given).await?;
+        let samples = sample::read_samples(&self.file)?;
+        let stage = begin(harness, &samples.given).await?;
         let mut starts = Vec::with_capacity(STARTS);
         for _ in 0..STARTS {
             starts.push(stage.cold_start().await.context("cannot create an instance")?);
@@ -96,9 +96,9 @@ impl Bench {
         let mut roles = Vec::new();
         for role in stage.roles().to_vec() {
             // A new stage, so that one role does not find the effects of another.
-            let stage = begin(harness, &asks.given).await?;
-            let ask = asks.of(role, &stage)?;
-            roles.push(self.role(&stage, role, &ask).await?);
+            let stage = begin(harness, &samples.given).await?;
+            let sample = samples.of(role, &stage)?;
+            roles.push(self.role(&stage, role, &sample).await?);
         }
         let (memory_bytes, memory_limit_bytes) = stage.memory().await?;
         Ok(Figures {
@@ -109,22 +109,22 @@ impl Bench {
             memory_bytes,
             memory_limit_bytes,
             unmatched_ns: match stage.roles().contains(&Role::Filter) {
-                true => Some(self.unmatched(harness, &asks).await?),
+                true => Some(self.unmatched(harness, &samples).await?),
                 false => None,
             },
             roles,
         })
     }
 
-    async fn role(&self, stage: &Stage, role: Role, ask: &Ask) -> anyhow::Result<Figure> {
+    async fn role(&self, stage: &Stage, role: Role, sample: &Sample) -> anyhow::Result<Figure> {
         let (mut times, calls) = (Vec::new(), self.calls as usize);
         times.reserve_exact(calls);
         let mut allocations = 0;
         for turn in 0..WARM_UP.min(calls) + calls {
-            let prepared = ask.prepare();
+            let prepared = sample.prepare();
             let before = allocator::allocations();
             let begun = Instant::now();
-            prepared.put(stage).await.with_context(|| format!("role {}: {ask}", role.as_str()))?;
+            prepared.call(stage).await.with_context(|| format!("role {}: {sample}", role.as_str()))?;
             let took = begun.elapsed();
             if turn >= WARM_UP.min(calls) {
                 allocations += allocator::allocations() - before;
@@ -139,7 +139,7 @@ impl Bench {
         let (count, allocations) = (times.len() as f64, allocations as f64);
         Ok(Figure {
             role: role.as_str(),
-            asked: ask.to_string(),
+            asked: sample.to_string(),
             calls: times.len(),
             mean_us: micros(total) / count,
             p50_us: micros(times[times.len() / 2]),
@@ -151,8 +151,8 @@ impl Bench {
     }
 
     /// Measures the cost per publish of a batch that no rule lets in, including its share of the chain.
-    async fn unmatched(&self, harness: &PluginHarness, asks: &ask::Asks) -> anyhow::Result<f64> {
-        let mut given = asks.given.clone();
+    async fn unmatched(&self, harness: &PluginHarness, samples: &sample::Samples) -> anyhow::Result<f64> {
+        let mut given = samples.given.clone();
         let rules = toml::Table::from_iter([("actions".to_owned(), vec!["no such action", "nor this*"].into())]);
         given.manifest.insert("match".to_owned(), toml::Value::Table(rules));
         let stage = begin(harness, &given).await?;

@@ -83,7 +83,7 @@ pub(super) fn build(dir: &Path) -> anyhow::Result<PathBuf> {
         Recipe::Node => node(dir)?,
         Recipe::Python | Recipe::C | Recipe::Go => run(Command::new("make").current_dir(dir))?,
     }
-    keep(dir, &newest(&dir.join("dist"), begun)?)
+    copy_to_folder(dir, &newest(&dir.join("dist"), begun)?)
 }
 
 fn rust(dir: &Path) -> anyhow::Result<PathBuf> {
@@ -99,9 +99,9 @@ fn rust(dir: &Path) -> anyhow::Result<PathBuf> {
         Command::new("cargo").args(["metadata", "--format-version", "1", "--no-deps"]).current_dir(dir).output()?;
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("cannot read cargo metadata")?;
     let Some(folder) = metadata["target_directory"].as_str() else { bail!("cargo metadata names no target directory") };
-    let made = Path::new(folder).join(target.folder()).join(format!("{}.wasm", package.replace('-', "_")));
+    let built = Path::new(folder).join(target.folder()).join(format!("{}.wasm", package.replace('-', "_")));
     let file = dir.join(format!("{package}.wasm"));
-    put(&made, &file)?;
+    replace_file(&built, &file)?;
     Ok(file)
 }
 
@@ -148,16 +148,16 @@ fn newest(dist: &Path, begun: SystemTime) -> anyhow::Result<PathBuf> {
 }
 
 /// Copies a component from `dist/` to the folder with its manifest.
-fn keep(dir: &Path, made: &Path) -> anyhow::Result<PathBuf> {
-    let name = made.file_name().context("a component has a name")?;
+fn copy_to_folder(dir: &Path, built: &Path) -> anyhow::Result<PathBuf> {
+    let name = built.file_name().context("a component has a name")?;
     let file = dir.join(name);
-    put(made, &file)?;
+    replace_file(built, &file)?;
     Ok(file)
 }
 
 /// Writes the file atomically, because a node or a test may read it. A node requires files that only their owner may
 /// write.
-pub(super) fn put(from: &Path, to: &Path) -> anyhow::Result<()> {
+pub(super) fn replace_file(from: &Path, to: &Path) -> anyhow::Result<()> {
     let name = to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let aside = to.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     std::fs::copy(from, &aside).with_context(|| format!("cannot copy {} to {}", from.display(), aside.display()))?;

@@ -20,7 +20,7 @@ pub(super) struct List {
 impl List {
     pub(super) fn run(self, source: &ConfigSource) -> anyhow::Result<()> {
         let node = self.node.node(source, &[Scope::Read])?;
-        let answer = block_on(node.ask(Method::GET, "/plugins", None))?;
+        let answer = block_on(node.request(Method::GET, "/plugins", None))?;
         if self.json {
             return print(&answer);
         }

@@ -17,7 +17,7 @@ const PLACEHOLDER: &str = "my-plugin";
 /// Maximum length of a plugin name.
 const MAX_NAME: usize = 64;
 /// Names reserved by a toolchain.
-const TAKEN: [&str; 7] = ["test", "core", "std", "alloc", "plugin", "skylark", "skylark-plugin"];
+const RESERVED_NAMES: [&str; 7] = ["test", "core", "std", "alloc", "plugin", "skylark", "skylark-plugin"];
 
 #[derive(Debug, clap::Args)]
 pub(super) struct New {
@@ -64,7 +64,7 @@ fn name(text: &str) -> Result<String, String> {
             "expected a small letter, then small letters, digits and hyphens, at most {MAX_NAME}, got {text:?}"
         ));
     }
-    if TAKEN.contains(&text) {
+    if RESERVED_NAMES.contains(&text) {
         return Err(format!("{text:?} is a reserved name of the toolchain: choose another one"));
     }
     Ok(text.to_owned())
@@ -104,8 +104,8 @@ impl New {
         let role = self.role.as_str();
         let mut all = Vec::new();
         for (path, contents) in files::FILES {
-            if let Some(place) = self.place(path, role) {
-                all.push((place, self.named(contents)));
+            if let Some(destination) = self.destination(path, role) {
+                all.push((destination, self.with_name(contents)));
             }
         }
         match self.lang {
@@ -118,7 +118,7 @@ impl New {
     }
 
     /// Destination of a file of `plugins/`; `None` if this plugin does not need it.
-    fn place(&self, path: &str, role: &str) -> Option<String> {
+    fn destination(&self, path: &str, role: &str) -> Option<String> {
         if let Some(file) = path.strip_prefix("templates/role/") {
             let file = file.strip_prefix(role)?.strip_prefix('/')?;
             return match (file, self.lang) {
@@ -152,7 +152,7 @@ impl New {
         }
     }
 
-    fn named(&self, contents: &[u8]) -> Vec<u8> {
+    fn with_name(&self, contents: &[u8]) -> Vec<u8> {
         match std::str::from_utf8(contents) {
             Ok(text) => text.replace(PLACEHOLDER, &self.name).into_bytes(),
             Err(_) => contents.to_vec(),

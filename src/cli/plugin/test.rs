@@ -2,7 +2,7 @@
 
 pub(super) mod cases;
 mod compare;
-pub(super) mod play;
+pub(super) mod run;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -54,16 +54,16 @@ impl Test {
         let config = source.load()?.config.plugins;
         let log = GuestLog::install()?;
         if self.watch {
-            return self.again_and_again(&config, &log);
+            return self.run_on_change(&config, &log);
         }
-        self.once(&config, &log)
+        self.run_once(&config, &log)
     }
 
     /// Runs the cases now and after each change until the process ends; prints failures.
-    fn again_and_again(&self, config: &Plugins, log: &GuestLog) -> anyhow::Result<()> {
-        let watch = Watch::beside(&self.path)?;
+    fn run_on_change(&self, config: &Plugins, log: &GuestLog) -> anyhow::Result<()> {
+        let watch = Watch::files_beside(&self.path)?;
         loop {
-            if let Err(error) = self.once(config, log) {
+            if let Err(error) = self.run_once(config, log) {
                 eprintln!("{error:#}");
             }
             eprintln!("waiting for a change");
@@ -71,12 +71,12 @@ impl Test {
         }
     }
 
-    fn once(&self, config: &Plugins, log: &GuestLog) -> anyhow::Result<()> {
+    fn run_once(&self, config: &Plugins, log: &GuestLog) -> anyhow::Result<()> {
         let suites = find(&self.path, self.plugin.as_deref())?;
         let mut count = Count::default();
         for suite in &suites {
             let file = read(&suite.cases)?;
-            block_on(self.play_all(suite, file, config, log, &mut count))?;
+            block_on(self.run_suite(suite, file, config, log, &mut count))?;
         }
         match count {
             Count { passed: 0, failed: 0 } => bail!("no case was run"),
@@ -85,7 +85,7 @@ impl Test {
         }
     }
 
-    async fn play_all(
+    async fn run_suite(
         &self,
         suite: &Suite,
         file: CaseFile,
@@ -101,15 +101,16 @@ impl Test {
                 continue;
             }
             let place = format!("{}:{}", suite.cases.display(), case.name.referenced.line());
-            let told = play_case(&harness, &file.given, &mut case, log).await;
-            let told = told.map_err(anyhow::Error::msg).with_context(|| format!("{place}: case {name:?}"))?;
-            if told.is_empty() {
+            let differences = run_case(&harness, &file.given, &mut case, log).await;
+            let differences =
+                differences.map_err(anyhow::Error::msg).with_context(|| format!("{place}: case {name:?}"))?;
+            if differences.is_empty() {
                 count.passed += 1;
                 print(&format!("  ok    {name}"))?;
             } else {
                 count.failed += 1;
                 print(&format!("  FAIL  {name}  ({place})"))?;
-                told.iter().try_for_each(|line| print(&format!("        {line}")))?;
+                differences.iter().try_for_each(|line| print(&format!("        {line}")))?;
             }
         }
         Ok(())
@@ -120,45 +121,53 @@ impl Test {
 ///
 /// # Errors
 /// The case contains an invalid request.
-async fn play_case(
+async fn run_case(
     harness: &PluginHarness,
     file: &Given,
     case: &mut Case,
     log: &GuestLog,
 ) -> Result<Vec<String>, String> {
     let steps = case.take_steps()?;
-    let given = play::surroundings(&std::mem::take(&mut case.given).over(file))?;
+    let given = run::setup(&std::mem::take(&mut case.given).over(file))?;
     let stage = match (harness.begin(&given).await, &case.refused) {
         (Ok(stage), None) => stage,
         (Ok(_), Some(words)) => {
-            return Ok(told("the load", &format!("a refusal with {words:?}"), "a plugin that loads"));
+            return Ok(difference_lines("the load", &format!("a refusal with {words:?}"), "a plugin that loads"));
         }
         (Err(reasons), Some(words)) => {
-            let is_told = reasons.iter().any(|reason| reason.contains(words.as_str()));
+            let is_expected = reasons.iter().any(|reason| reason.contains(words.as_str()));
             let expected = format!("a refusal with {words:?}");
-            return Ok(if is_told { Vec::new() } else { told("the load", &expected, &reasons.join("; ")) });
+            return Ok(if is_expected {
+                Vec::new()
+            } else {
+                difference_lines("the load", &expected, &reasons.join("; "))
+            });
         }
         (Err(reasons), None) => {
-            return Ok(told("the load", "a plugin that loads", &format!("a refusal, {}", reasons.join("; "))));
+            return Ok(difference_lines(
+                "the load",
+                "a plugin that loads",
+                &format!("a refusal, {}", reasons.join("; ")),
+            ));
         }
     };
     let many = steps.len() > 1;
     for (step, number) in steps.iter().zip(1..) {
-        let found = play_step(&stage, log, step).await?;
+        let found = run_step(&stage, log, step).await?;
         if !found.is_empty() {
             let at = |difference: &Difference| match many {
                 true => format!("step {number}: {}", difference.at),
                 false => difference.at.clone(),
             };
-            let lines = found.iter().flat_map(|found| told(&at(found), &found.expected, &found.got));
+            let lines = found.iter().flat_map(|found| difference_lines(&at(found), &found.expected, &found.got));
             return Ok(lines.collect());
         }
     }
     Ok(Vec::new())
 }
 
-async fn play_step(stage: &Stage, log: &GuestLog, step: &Step) -> Result<Vec<Difference>, String> {
-    let outcome = play::play(stage, log, step).await?;
+async fn run_step(stage: &Stage, log: &GuestLog, step: &Step) -> Result<Vec<Difference>, String> {
+    let outcome = run::run_step(stage, log, step).await?;
     let mut all = Differences::of(&step.expect, &outcome);
     for (key, expected) in step.expect.kv.iter().flat_map(|pairs| &pairs.0) {
         let (at, got) = (format!("kv.{key}"), stage.value(key).await);
@@ -174,7 +183,7 @@ async fn play_step(stage: &Stage, log: &GuestLog, step: &Step) -> Result<Vec<Dif
     Ok(all.found)
 }
 
-fn told(at: &str, expected: &str, got: &str) -> Vec<String> {
+fn difference_lines(at: &str, expected: &str, got: &str) -> Vec<String> {
     vec![at.to_owned(), format!("  expected  {expected}"), format!("  got       {got}")]
 }
 

@@ -8,15 +8,15 @@ use anyhow::{Context as _, bail};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 /// Changes within this time are reported as one, because builds and editors write several files.
-const GATHER: Duration = Duration::from_millis(200);
+const DEBOUNCE: Duration = Duration::from_millis(200);
 /// Capacity of the queue; a full queue loses nothing, because one event is enough.
-const NEWS: usize = 16;
+const QUEUE_CAPACITY: usize = 16;
 /// Source folders of a plugin, besides its root.
 const SOURCES: [&str; 3] = ["src", "wit", "skylark"];
 
 /// Watches until dropped.
 pub(super) struct Watch {
-    news: Receiver<()>,
+    changes: Receiver<()>,
     _watcher: RecommendedWatcher,
 }
 
@@ -25,7 +25,7 @@ impl Watch {
     ///
     /// # Errors
     /// The folder cannot be watched.
-    pub(super) fn around(dir: &Path) -> anyhow::Result<Self> {
+    pub(super) fn sources_of(dir: &Path) -> anyhow::Result<Self> {
         Self::of(dir, &["wasm"], &SOURCES)
     }
 
@@ -33,16 +33,16 @@ impl Watch {
     ///
     /// # Errors
     /// The folder cannot be watched.
-    pub(super) fn beside(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn files_beside(path: &Path) -> anyhow::Result<Self> {
         let dir = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
         Self::of(dir, &[], &[])
     }
 
-    fn of(dir: &Path, made: &'static [&'static str], below: &[&str]) -> anyhow::Result<Self> {
+    fn of(dir: &Path, outputs: &'static [&'static str], below: &[&str]) -> anyhow::Result<Self> {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        let (sender, news) = sync_channel(NEWS);
+        let (sender, changes) = sync_channel(QUEUE_CAPACITY);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.is_ok_and(|event| is_change(&event, made)) {
+            if event.is_ok_and(|event| is_change(&event, outputs)) {
                 // A full queue already signals a change.
                 let _ = sender.try_send(());
             }
@@ -52,7 +52,7 @@ impl Watch {
         for folder in below.iter().map(|folder| dir.join(folder)).filter(|folder| folder.is_dir()) {
             watcher.watch(&folder, RecursiveMode::Recursive).with_context(failed)?;
         }
-        Ok(Self { news, _watcher: watcher })
+        Ok(Self { changes, _watcher: watcher })
     }
 
     /// Returns true if a file has changed within that time; waits until the changes have settled.
@@ -60,25 +60,25 @@ impl Watch {
     /// # Errors
     /// The watcher has ended.
     pub(super) fn changed_within(&self, time: Duration) -> anyhow::Result<bool> {
-        match self.news.recv_timeout(time) {
+        match self.changes.recv_timeout(time) {
             Ok(()) => {}
             Err(RecvTimeoutError::Timeout) => return Ok(false),
             Err(RecvTimeoutError::Disconnected) => bail!("the watcher ended"),
         }
-        while self.news.recv_timeout(GATHER).is_ok() {}
+        while self.changes.recv_timeout(DEBOUNCE).is_ok() {}
         Ok(true)
     }
 }
 
 /// Ignores reads, folders, editor files, and build output.
-fn is_change(event: &Event, made: &[&str]) -> bool {
+fn is_change(event: &Event, outputs: &[&str]) -> bool {
     let matters = |path: &PathBuf| {
         let hidden = path
             .file_name()
             .and_then(|name| name.to_str())
             .is_none_or(|name| name.starts_with('.') || name.ends_with('~'));
         let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
-        !hidden && !path.is_dir() && !["tmp", "swp", "lock", ""].contains(&kind) && !made.contains(&kind)
+        !hidden && !path.is_dir() && !["tmp", "swp", "lock", ""].contains(&kind) && !outputs.contains(&kind)
     };
     !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(matters)
 }

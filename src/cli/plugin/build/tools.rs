@@ -58,13 +58,13 @@ pub(super) enum RustTarget {
 /// # Errors
 /// Neither is available. Names the command that installs the target.
 pub(super) fn rust_target() -> anyhow::Result<RustTarget> {
-    let sysroot = said(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let sysroot = output_of(Command::new("rustc").args(["--print", "sysroot"]))?;
     if Path::new(&sysroot).join("lib/rustlib/wasm32-wasip2").is_dir() {
         return Ok(RustTarget::Wasip2);
     }
-    let files = said(Command::new("dpkg").args(["-L", "rustc-web"])).unwrap_or_default();
+    let files = output_of(Command::new("dpkg").args(["-L", "rustc-web"])).unwrap_or_default();
     if let Some(rustc) = files.lines().find(|line| line.ends_with("/bin/rustc")) {
-        let version = said(Command::new("rustc").arg("-vV"))?;
+        let version = output_of(Command::new("rustc").arg("-vV"))?;
         let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
         let tools = Path::new(&sysroot).join("lib/rustlib").join(host).join("bin");
         return Ok(RustTarget::BuildStd { rustc: rustc.into(), tools });
@@ -113,7 +113,7 @@ impl RustTarget {
 }
 
 /// Output of a program without trailing white space.
-fn said(command: &mut Command) -> anyhow::Result<String> {
+fn output_of(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }

@@ -30,7 +30,7 @@ pub(in crate::cli::plugin) struct Given {
     pub(in crate::cli::plugin) grants: Option<Vec<String>>,
     pub(in crate::cli::plugin) settings: Option<Table>,
     pub(in crate::cli::plugin) kv: Option<Pairs<Text>>,
-    pub(in crate::cli::plugin) online: Option<Vec<Person>>,
+    pub(in crate::cli::plugin) online: Option<Vec<OnlineConnection>>,
     pub(in crate::cli::plugin) http: Option<Vec<HttpIn>>,
 }
 
@@ -53,7 +53,7 @@ impl Given {
 /// A connection and its user.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::cli::plugin) struct Person {
+pub(in crate::cli::plugin) struct OnlineConnection {
     pub(in crate::cli::plugin) uid: Name<Uid>,
     pub(in crate::cli::plugin) cid: Option<u64>,
     pub(in crate::cli::plugin) device: Option<Name<Device>>,
@@ -216,7 +216,7 @@ pub(in crate::cli::plugin) struct Judge {
     #[serde(default)]
     pub(in crate::cli::plugin) message: MessageIn,
     pub(in crate::cli::plugin) to: Option<TargetIn>,
-    pub(in crate::cli::plugin) from: Option<Person>,
+    pub(in crate::cli::plugin) from: Option<OnlineConnection>,
     pub(in crate::cli::plugin) origin: Option<OriginIn>,
 }
 
@@ -269,15 +269,15 @@ pub(in crate::cli::plugin) struct CallIn {
     pub(in crate::cli::plugin) key: String,
     #[serde(default)]
     pub(in crate::cli::plugin) data: Pairs<String>,
-    pub(in crate::cli::plugin) caller: Option<Person>,
+    pub(in crate::cli::plugin) caller: Option<OnlineConnection>,
     pub(in crate::cli::plugin) cid: Option<u64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::cli::plugin) enum EventIn {
-    Online(Person),
-    Offline(Person),
+    Online(OnlineConnection),
+    Offline(OnlineConnection),
     RoomJoined(RoomChange),
     RoomLeft(RoomChange),
 }
@@ -285,7 +285,7 @@ pub(in crate::cli::plugin) enum EventIn {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct RoomChange {
-    pub(in crate::cli::plugin) who: Person,
+    pub(in crate::cli::plugin) who: OnlineConnection,
     pub(in crate::cli::plugin) room: Name<Room>,
 }
 
@@ -293,7 +293,7 @@ pub(in crate::cli::plugin) struct RoomChange {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::cli::plugin) struct JoinIn {
-    pub(in crate::cli::plugin) who: Person,
+    pub(in crate::cli::plugin) who: OnlineConnection,
     #[serde(default)]
     pub(in crate::cli::plugin) claims: Pairs<String>,
     pub(in crate::cli::plugin) room: Name<Room>,

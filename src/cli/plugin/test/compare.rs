@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::cases::{Expect, HttpOut, LineOut, LoginOut, MessageOut, PushOut, ReplyOut};
-use super::play::{Outcome, target};
+use super::run::{StepOutcome, target};
 use super::words::{Pairs, Text};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Message, Publication, Target};
@@ -32,7 +32,7 @@ type Field<'a, E, T> = (&'a str, &'a Option<E>, fn(&Message) -> &T);
 
 impl Differences {
     /// Compares everything of a step except the stored keys.
-    pub(super) fn of(expect: &Expect, outcome: &Outcome) -> Self {
+    pub(super) fn of(expect: &Expect, outcome: &StepOutcome) -> Self {
         let mut all = Self::default();
         all.failure(expect.fails.as_deref(), outcome.failed.as_ref());
         if let Some(verdict) = expect.verdict {
@@ -112,7 +112,7 @@ impl Differences {
     }
 
     /// Fields of a replaced message that are not listed must be unchanged.
-    fn replaced(&mut self, expected: &MessageOut, outcome: &Outcome) {
+    fn replaced(&mut self, expected: &MessageOut, outcome: &StepOutcome) {
         let (Some(before), Some(after)) = (&outcome.before, &outcome.after) else {
             return self.differ("message", false, "a publish that is judged", NOTHING);
         };
@@ -218,8 +218,8 @@ impl Differences {
         let Some(expected) = expected else { return };
         let (admission, named) = (&got.admission, &expected.uid.0);
         let same = expected.cid == cid.as_u64() && *named == admission.uid;
-        let told = format!("login of {} as {named}", expected.cid);
-        self.differ(at, same, told, format!("login of {cid} as {}", admission.uid));
+        let expected_login = format!("login of {} as {named}", expected.cid);
+        self.differ(at, same, expected_login, format!("login of {cid} as {}", admission.uid));
         let device = admission.device.as_ref().map(Device::as_str);
         self.text(&format!("{at}.device"), expected.device.as_ref(), device);
         self.text(&format!("{at}.channel"), expected.channel.as_ref(), got.channel.as_deref());
@@ -274,7 +274,7 @@ impl Differences {
         }
     }
 
-    fn log(&mut self, expected: &[LineOut], outcome: &Outcome) {
+    fn log(&mut self, expected: &[LineOut], outcome: &StepOutcome) {
         let line = |line: &LineOut| match line {
             LineOut::Debug(text) => ("debug", text.clone()),
             LineOut::Info(text) => ("info", text.clone()),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use toml::{Table, Value};
 
 use super::cases::{
-    Admit, CallIn, DeviceOf, EventIn, Given, HttpFailure, HttpIn, JoinIn, Judge, Listener, MessageIn, OriginIn, Person,
-    RoomChange, Step, TargetIn, Verdict,
+    Admit, CallIn, DeviceOf, EventIn, Given, HttpFailure, HttpIn, JoinIn, Judge, Listener, MessageIn, OnlineConnection,
+    OriginIn, RoomChange, Step, TargetIn, Verdict,
 };
 use super::words::{Name, Pairs, Text};
 use crate::id::{ConnectionId, Uid};
@@ -25,7 +25,7 @@ const NOW: Duration = Duration::from_secs(1_767_225_600);
 
 /// Result of a step.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct StepOutcome {
     pub(super) failed: Option<Failed>,
     pub(super) verdict: Option<Verdict>,
     pub(super) refusal: Option<Refusal>,
@@ -47,7 +47,7 @@ pub(super) struct Outcome {
 ///
 /// # Errors
 /// A number is not a valid connection id.
-pub(in crate::cli::plugin) fn surroundings(given: &Given) -> Result<harness::Given, String> {
+pub(in crate::cli::plugin) fn setup(given: &Given) -> Result<harness::Given, String> {
     let mut manifest = given.manifest.clone().unwrap_or_default();
     if let Some(settings) = &given.settings {
         manifest.insert("settings".to_owned(), Value::Table(settings.clone()));
@@ -55,7 +55,7 @@ pub(in crate::cli::plugin) fn surroundings(given: &Given) -> Result<harness::Giv
     if let Some(grants) = &given.grants {
         manifest.insert("grants".to_owned(), Value::Array(grants.iter().cloned().map(Value::String).collect()));
     }
-    let people = given.online.iter().flatten().zip(1..);
+    let connections = given.online.iter().flatten().zip(1..);
     let kv = given.kv.iter().flat_map(|pairs| &pairs.0);
     Ok(harness::Given {
         manifest: Table::from_iter(manifest),
@@ -63,7 +63,7 @@ pub(in crate::cli::plugin) fn surroundings(given: &Given) -> Result<harness::Giv
         seed: given.random.unwrap_or_default(),
         kv: kv.map(|(key, text)| (key.clone(), text.bytes())).collect(),
         http: given.http.iter().flatten().map(exchange).collect(),
-        online: people.map(|(person, place)| presence(person, place)).collect::<Result<_, _>>()?,
+        online: connections.map(|(connection, place)| presence(connection, place)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -88,22 +88,22 @@ fn cid(number: u64) -> Result<ConnectionId, String> {
     ConnectionId::new(number).ok_or_else(|| format!("cid: expected 1 to 2^53 - 1, got {number}"))
 }
 
-fn presence(person: &Person, place: u64) -> Result<(Uid, Presence), String> {
+fn presence(connection: &OnlineConnection, place: u64) -> Result<(Uid, Presence), String> {
     let presence = Presence {
-        cid: cid(person.cid.unwrap_or(place))?,
-        device: person.device.clone().map(|Name(device)| device),
-        channel: person.channel.clone(),
-        rooms: person.rooms.iter().map(|Name(room)| room.clone()).collect(),
+        cid: cid(connection.cid.unwrap_or(place))?,
+        device: connection.device.clone().map(|Name(device)| device),
+        channel: connection.channel.clone(),
+        rooms: connection.rooms.iter().map(|Name(room)| room.clone()).collect(),
     };
-    Ok((person.uid.0.clone(), presence))
+    Ok((connection.uid.0.clone(), presence))
 }
 
-fn identity(person: &Person) -> Result<Identity, String> {
+fn identity(connection: &OnlineConnection) -> Result<Identity, String> {
     Ok(Identity {
-        uid: person.uid.0.clone(),
-        cid: cid(person.cid.unwrap_or(1))?,
-        device: person.device.clone().map(|Name(device)| device),
-        channel: person.channel.clone(),
+        uid: connection.uid.0.clone(),
+        cid: cid(connection.cid.unwrap_or(1))?,
+        device: connection.device.clone().map(|Name(device)| device),
+        channel: connection.channel.clone(),
     })
 }
 
@@ -111,11 +111,11 @@ fn identity(person: &Person) -> Result<Identity, String> {
 ///
 /// # Errors
 /// The case contains an invalid request.
-pub(super) async fn play(stage: &Stage, log: &GuestLog, step: &Step) -> Result<Outcome, String> {
-    let mut outcome = Outcome::default();
+pub(super) async fn run_step(stage: &Stage, log: &GuestLog, step: &Step) -> Result<StepOutcome, String> {
+    let mut outcome = StepOutcome::default();
     for _ in 0..step.times.unwrap_or(1).max(1) {
         let begun = log.next();
-        outcome = once(stage, step).await?;
+        outcome = run_once(stage, step).await?;
         outcome.effects = stage.take_effects();
         outcome.log = log.since(begun);
         outcome.requests = stage.take_requests();
@@ -126,7 +126,7 @@ pub(super) async fn play(stage: &Stage, log: &GuestLog, step: &Step) -> Result<O
     Ok(outcome)
 }
 
-async fn once(stage: &Stage, step: &Step) -> Result<Outcome, String> {
+async fn run_once(stage: &Stage, step: &Step) -> Result<StepOutcome, String> {
     if let Some(admit) = &step.admit {
         return Ok(admitted(stage, admit).await);
     }
@@ -138,15 +138,15 @@ async fn once(stage: &Stage, step: &Step) -> Result<Outcome, String> {
     }
     if let Some(event) = &step.event {
         let told = stage.tell(&event_of(event)?, step.hops.unwrap_or_default()).await;
-        return Ok(Outcome { failed: told.err(), ..Outcome::default() });
+        return Ok(StepOutcome { failed: told.err(), ..StepOutcome::default() });
     }
     if let Some(join) = &step.join {
         return joined(stage, join).await;
     }
-    let Some(Name(span)) = step.wait else { return Ok(Outcome::default()) };
+    let Some(Name(span)) = step.wait else { return Ok(StepOutcome::default()) };
     Ok(match stage.advance(span.0).await {
-        Ok(rang) => Outcome { rang, ..Outcome::default() },
-        Err(failed) => Outcome { failed: Some(failed), ..Outcome::default() },
+        Ok(rang) => StepOutcome { rang, ..StepOutcome::default() },
+        Err(failed) => StepOutcome { failed: Some(failed), ..StepOutcome::default() },
     })
 }
 
@@ -174,17 +174,17 @@ pub(in crate::cli::plugin) fn claim(admit: &Admit) -> (Transport, Claim) {
     (transport, claim)
 }
 
-async fn admitted(stage: &Stage, admit: &Admit) -> Outcome {
+async fn admitted(stage: &Stage, admit: &Admit) -> StepOutcome {
     let (transport, claim) = claim(admit);
     let (verdict, admission, refusal) = match stage.admit(&transport, &claim).await {
         Ok(Some(Ok(admission))) => (Verdict::Admit, Some(admission), None),
         Ok(Some(Err(refusal))) => (Verdict::Refuse, None, Some(refusal)),
         Ok(None) => (Verdict::Abstain, None, None),
         Err(failed) => {
-            return Outcome { verdict: Some(Verdict::Refuse), failed: Some(failed), ..Outcome::default() };
+            return StepOutcome { verdict: Some(Verdict::Refuse), failed: Some(failed), ..StepOutcome::default() };
         }
     };
-    Outcome { verdict: Some(verdict), admission, refusal, ..Outcome::default() }
+    StepOutcome { verdict: Some(verdict), admission, refusal, ..StepOutcome::default() }
 }
 
 /// Builds the join request.
@@ -196,15 +196,17 @@ pub(in crate::cli::plugin) fn join_of(join: &JoinIn) -> Result<JoinRequest, Stri
     Ok(JoinRequest { who, claims: entries(&join.claims), room: room.clone(), data: entries(&join.data) })
 }
 
-async fn joined(stage: &Stage, join: &JoinIn) -> Result<Outcome, String> {
-    let refused = Outcome { verdict: Some(Verdict::Refuse), ..Outcome::default() };
+async fn joined(stage: &Stage, join: &JoinIn) -> Result<StepOutcome, String> {
+    let refused = StepOutcome { verdict: Some(Verdict::Refuse), ..StepOutcome::default() };
     Ok(match stage.join(&join_of(join)?).await {
-        Ok(None) => Outcome { verdict: Some(Verdict::Unasked), ..Outcome::default() },
-        Ok(Some(Access::Allow(until))) => Outcome { verdict: Some(Verdict::Allow), until, ..Outcome::default() },
-        Ok(Some(Access::Refuse(refusal))) => Outcome { refusal: Some(refusal), ..refused },
-        Ok(Some(Access::Abstain)) => Outcome { verdict: Some(Verdict::Abstain), ..Outcome::default() },
+        Ok(None) => StepOutcome { verdict: Some(Verdict::Unasked), ..StepOutcome::default() },
+        Ok(Some(Access::Allow(until))) => {
+            StepOutcome { verdict: Some(Verdict::Allow), until, ..StepOutcome::default() }
+        }
+        Ok(Some(Access::Refuse(refusal))) => StepOutcome { refusal: Some(refusal), ..refused },
+        Ok(Some(Access::Abstain)) => StepOutcome { verdict: Some(Verdict::Abstain), ..StepOutcome::default() },
         Ok(Some(Access::Unavailable)) => refused,
-        Err(failed) => Outcome { failed: Some(failed), ..refused },
+        Err(failed) => StepOutcome { failed: Some(failed), ..refused },
     })
 }
 
@@ -229,7 +231,7 @@ pub(in crate::cli::plugin) fn envelope(judge: &Judge) -> Result<Envelope, String
     Ok(publication.into_envelope(1, 0))
 }
 
-async fn judged(stage: &Stage, judge: &Judge) -> Result<Outcome, String> {
+async fn judged(stage: &Stage, judge: &Judge) -> Result<StepOutcome, String> {
     let mut envelope = envelope(judge)?;
     let before = Arc::clone(&envelope.message);
     let judged = stage.judge(&mut envelope).await;
@@ -241,13 +243,13 @@ async fn judged(stage: &Stage, judge: &Judge) -> Result<Outcome, String> {
         Judgement::Drop { .. } => (Verdict::Drop, None),
         Judgement::Unjudged(_) => (Verdict::Unjudged, None),
     };
-    Ok(Outcome {
+    Ok(StepOutcome {
         verdict: Some(verdict),
         refusal,
         before: Some(before),
         after: Some(envelope.message),
         failed: judged.failed,
-        ..Outcome::default()
+        ..StepOutcome::default()
     })
 }
 
@@ -265,11 +267,11 @@ pub(in crate::cli::plugin) fn call(call: &CallIn) -> Result<Call, String> {
     Ok(Call { key: call.key.clone(), data: entries(&call.data), caller, cid: number, remote: String::new() })
 }
 
-async fn handled(stage: &Stage, asked: &CallIn) -> Result<Outcome, String> {
+async fn handled(stage: &Stage, asked: &CallIn) -> Result<StepOutcome, String> {
     match stage.handle(&call(asked)?).await {
-        Ok(Some(reply)) => Ok(Outcome { reply: Some(reply), ..Outcome::default() }),
+        Ok(Some(reply)) => Ok(StepOutcome { reply: Some(reply), ..StepOutcome::default() }),
         Ok(None) => Err(format!("call: the plugin does not own the key {:?}", asked.key)),
-        Err(failed) => Ok(Outcome { failed: Some(failed), ..Outcome::default() }),
+        Err(failed) => Ok(StepOutcome { failed: Some(failed), ..StepOutcome::default() }),
     }
 }
 

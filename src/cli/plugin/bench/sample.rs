@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::cli::plugin::test::cases::Step;
-use crate::cli::plugin::test::{cases, play, read};
+use crate::cli::plugin::test::{cases, read, run};
 use crate::id::{ConnectionId, Room, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Target};
 use crate::plugin::harness::{Failed, Given, Stage};
@@ -12,13 +12,13 @@ use crate::plugin::{Call, Claim, Event, Identity, JoinRequest, Role, Transport};
 
 /// One input, used for every call.
 #[derive(Debug, Clone)]
-pub(super) struct Ask {
-    what: What,
-    words: String,
+pub(super) struct Sample {
+    call: SampleCall,
+    description: String,
 }
 
 #[derive(Debug, Clone)]
-enum What {
+enum SampleCall {
     Admit(Transport, Claim),
     Judge(Box<Envelope>),
     Call(Box<Call>),
@@ -28,7 +28,7 @@ enum What {
 
 /// Steps and setup from the cases of a plugin.
 #[derive(Debug, Default)]
-pub(super) struct Asks {
+pub(super) struct Samples {
     pub(super) given: Given,
     steps: Vec<(String, Step)>,
 }
@@ -37,11 +37,11 @@ pub(super) struct Asks {
 ///
 /// # Errors
 /// The file cannot be read.
-pub(super) fn all(component: &Path) -> anyhow::Result<Asks> {
+pub(super) fn read_samples(component: &Path) -> anyhow::Result<Samples> {
     let own = component.with_extension("cases.yaml");
     let common = component.with_file_name("cases.yaml");
     let Some(file) = [own, common].into_iter().find(|file| file.is_file()) else {
-        return Ok(Asks { given: given(&cases::Given::default())?, steps: Vec::new() });
+        return Ok(Samples { given: given(&cases::Given::default())?, steps: Vec::new() });
     };
     let file = read(&file)?;
     let mut steps = Vec::new();
@@ -53,67 +53,70 @@ pub(super) fn all(component: &Path) -> anyhow::Result<Asks> {
             own.into_iter().filter(|step| step.expect.fails.is_none()).take(1).map(|step| (name.clone(), step)),
         );
     }
-    Ok(Asks { given: given(&file.given)?, steps })
+    Ok(Samples { given: given(&file.given)?, steps })
 }
 
 fn given(file: &cases::Given) -> anyhow::Result<Given> {
-    play::surroundings(file).map_err(anyhow::Error::msg)
+    run::setup(file).map_err(anyhow::Error::msg)
 }
 
-impl Asks {
+impl Samples {
     /// # Errors
     /// A case is invalid, or a handler owns no key.
-    pub(super) fn of(&self, role: Role, stage: &Stage) -> anyhow::Result<Ask> {
+    pub(super) fn of(&self, role: Role, stage: &Stage) -> anyhow::Result<Sample> {
         for (name, step) in &self.steps {
-            let what = match (role, step) {
+            let call = match (role, step) {
                 (Role::Auth, Step { admit: Some(admit), .. }) => {
-                    let (transport, claim) = play::claim(admit);
-                    What::Admit(transport, claim)
+                    let (transport, claim) = run::claim(admit);
+                    SampleCall::Admit(transport, claim)
                 }
-                (Role::Filter, Step { judge: Some(judge), .. }) => What::Judge(Box::new(envelope(judge)?)),
+                (Role::Filter, Step { judge: Some(judge), .. }) => SampleCall::Judge(Box::new(envelope(judge)?)),
                 (Role::Handler, Step { call: Some(call), .. }) => {
-                    What::Call(Box::new(play::call(call).map_err(anyhow::Error::msg)?))
+                    SampleCall::Call(Box::new(run::call(call).map_err(anyhow::Error::msg)?))
                 }
                 (Role::Events, Step { event: Some(event), .. }) => {
-                    What::Event(play::event_of(event).map_err(anyhow::Error::msg)?)
+                    SampleCall::Event(run::event_of(event).map_err(anyhow::Error::msg)?)
                 }
                 (Role::Access, Step { join: Some(join), .. }) => {
-                    What::Join(Box::new(play::join_of(join).map_err(anyhow::Error::msg)?))
+                    SampleCall::Join(Box::new(run::join_of(join).map_err(anyhow::Error::msg)?))
                 }
                 _ => continue,
             };
-            return Ok(Ask { what, words: format!("the case {name:?}") });
+            return Ok(Sample { call, description: format!("the case {name:?}") });
         }
         common(role, stage)
     }
 }
 
 fn envelope(judge: &cases::Judge) -> anyhow::Result<Envelope> {
-    play::envelope(judge).map_err(anyhow::Error::msg)
+    run::envelope(judge).map_err(anyhow::Error::msg)
 }
 
-fn common(role: Role, stage: &Stage) -> anyhow::Result<Ask> {
+fn common(role: Role, stage: &Stage) -> anyhow::Result<Sample> {
     let cid = ConnectionId::new(1).expect("1 is a connection's number");
     let who = Identity { uid: Uid::parse("1074").expect("a valid name"), cid, device: None, channel: None };
-    let (what, words) = match role {
+    let (call, description) = match role {
         Role::Auth => {
             let claim = Claim { uid: Some("1074".to_owned()), ..Claim::default() };
-            (What::Admit(Transport { listener: "ws", ..Transport::default() }, claim), "a uid and no token".to_owned())
+            (
+                SampleCall::Admit(Transport { listener: "ws", ..Transport::default() }, claim),
+                "a uid and no token".to_owned(),
+            )
         }
-        Role::Filter => (What::Judge(Box::new(sample_message())), "yunque's sample message".to_owned()),
+        Role::Filter => (SampleCall::Judge(Box::new(sample_message())), "yunque's sample message".to_owned()),
         Role::Handler => {
             let Some(key) = stage.keys().first() else { anyhow::bail!("the handler owns no key") };
             let call = Call { key: key.clone(), data: Entries::new(), caller: Some(who), cid, remote: String::new() };
-            (What::Call(Box::new(call)), format!("the key {key:?} without data"))
+            (SampleCall::Call(Box::new(call)), format!("the key {key:?} without data"))
         }
-        Role::Events => (What::Event(Event::Online(who)), "a user comes online".to_owned()),
+        Role::Events => (SampleCall::Event(Event::Online(who)), "a user comes online".to_owned()),
         Role::Access => {
             let room = Room::parse("lobby").expect("a valid name");
             let join = JoinRequest { who, claims: Entries::new(), room, data: Entries::new() };
-            (What::Join(Box::new(join)), "a user without claims joins lobby".to_owned())
+            (SampleCall::Join(Box::new(join)), "a user without claims joins lobby".to_owned())
         }
     };
-    Ok(Ask { what, words })
+    Ok(Sample { call, description })
 }
 
 /// The sample message of yunque's document, pushed by a back end.
@@ -135,15 +138,15 @@ pub fn sample_message() -> Envelope {
     Publication::new(message, receiver, Origin::Http).into_envelope(1, 0)
 }
 
-impl Ask {
+impl Sample {
     /// Copies the input before the call, so that only the call is measured.
     pub(super) fn prepare(&self) -> Prepared<'_> {
-        match &self.what {
-            What::Judge(envelope) => Prepared::Judge(envelope.clone()),
-            What::Admit(transport, claim) => Prepared::Admit(transport, claim),
-            What::Call(call) => Prepared::Call(call),
-            What::Event(event) => Prepared::Event(event),
-            What::Join(join) => Prepared::Join(join),
+        match &self.call {
+            SampleCall::Judge(envelope) => Prepared::Judge(envelope.clone()),
+            SampleCall::Admit(transport, claim) => Prepared::Admit(transport, claim),
+            SampleCall::Call(call) => Prepared::Call(call),
+            SampleCall::Event(event) => Prepared::Event(event),
+            SampleCall::Join(join) => Prepared::Join(join),
         }
     }
 }
@@ -160,7 +163,7 @@ pub(super) enum Prepared<'a> {
 impl Prepared<'_> {
     /// # Errors
     /// The call failed.
-    pub(super) async fn put(self, stage: &Stage) -> Result<(), Failed> {
+    pub(super) async fn call(self, stage: &Stage) -> Result<(), Failed> {
         match self {
             Self::Admit(transport, claim) => stage.admit(transport, claim).await.map(drop),
             Self::Judge(mut envelope) => stage.judge(&mut envelope).await.failed.map_or(Ok(()), Err),
@@ -171,8 +174,8 @@ impl Prepared<'_> {
     }
 }
 
-impl fmt::Display for Ask {
+impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
+        f.write_str(&self.description)
     }
 }

@@ -10,7 +10,7 @@ use crate::cli::{ConfigSource, block_on, print};
 use crate::config::Scope;
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Tell {
+pub(super) struct Control {
     /// Name of the plugin, as in `skylark plugin list`.
     name: String,
     /// Print the node's response as it is.
@@ -20,14 +20,14 @@ pub(super) struct Tell {
     node: NodeArgs,
 }
 
-impl Tell {
-    pub(super) fn run(self, word: &str, source: &ConfigSource) -> anyhow::Result<()> {
+impl Control {
+    pub(super) fn run(self, action: &str, source: &ConfigSource) -> anyhow::Result<()> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if self.name.is_empty() || !self.name.bytes().all(is_plain) {
             bail!("expected the name of a plugin, got {:?}", self.name);
         }
         let node = self.node.node(source, &[Scope::Plugins])?;
-        let answer = block_on(node.ask(Method::POST, &format!("/plugins/{}/{word}", self.name), None))?;
+        let answer = block_on(node.request(Method::POST, &format!("/plugins/{}/{action}", self.name), None))?;
         if self.json {
             return print(&answer);
         }
