@@ -11,7 +11,7 @@ use crate::load::generator::{Dial, Generator};
 use crate::load::wire::{Wire, room};
 use crate::results::bar::Bar;
 use crate::results::sample::Sample;
-use crate::subject::{Contender, Lab, Subject};
+use crate::subject::{Contender, Subject, Workspace};
 
 /// One question, measured for each contender.
 pub(super) trait Cell {
@@ -70,7 +70,7 @@ pub(super) fn all() -> Vec<Box<dyn Cell>> {
 
 /// Tools of a cell.
 pub(super) struct Stage<'a> {
-    pub(super) lab: &'a Lab,
+    pub(super) workspace: &'a Workspace,
     /// Short windows, and fewer connections in cells that are not about the number.
     pub(super) quick: bool,
     /// Maximum connections of any cell.
@@ -106,9 +106,9 @@ impl Stage<'_> {
         dialects: &[&str],
         rooms: impl Fn(u32) -> Vec<String>,
     ) -> anyhow::Result<(Subject, Generator)> {
-        let subject = self.lab.start(contender)?;
+        let subject = self.workspace.start(contender)?;
         let mut generator = Generator::new()?;
-        generator.connect(&self.lab.dial(&subject, receivers, dialects, rooms)?)?;
+        generator.connect(&self.workspace.dial(&subject, receivers, dialects, rooms)?)?;
         if let Wire::Peer(_) = subject.wire {
             generator.idle(SETTLE)?;
         }
@@ -116,20 +116,20 @@ impl Stage<'_> {
     }
 
     /// Starts a server that has served `warm` receivers, and prepares `count` more, each a user in two rooms.
-    pub(super) fn lobby(&self, contender: Contender, warm: u32, count: u32) -> anyhow::Result<Lobby> {
-        let subject = self.lab.start(contender)?;
+    pub(super) fn connect_setup(&self, contender: Contender, warm: u32, count: u32) -> anyhow::Result<ConnectSetup> {
+        let subject = self.workspace.start(contender)?;
         let rooms = |number: u32| vec![room(100, number / 100), room(1_000, number / 1_000)];
-        let mut first = self.lab.dial(&subject, warm + count, &[DIALECT], rooms)?;
+        let mut first = self.workspace.dial(&subject, warm + count, &[DIALECT], rooms)?;
         let requests = first.requests.split_off(warm as usize);
         let dial = Dial { requests, ..first.clone() };
         let mut generator = Generator::new()?;
         generator.connect(&first)?;
-        Ok(Lobby { subject, generator, dial })
+        Ok(ConnectSetup { subject, generator, dial })
     }
 }
 
 /// A server that has made its one-time allocations. The receivers to measure come afterwards.
-pub(super) struct Lobby {
+pub(super) struct ConnectSetup {
     pub(super) subject: Subject,
     pub(super) generator: Generator,
     /// Connection plan of the measured receivers.

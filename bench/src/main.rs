@@ -30,7 +30,7 @@ use cell::{Cell, Stage};
 use peer::Peer;
 use reference::Reference;
 use results::{Results, markdown, plot, report};
-use subject::{Contender, Kind, Lab, allocations};
+use subject::{Contender, Kind, Workspace, allocations};
 
 /// The allocator of `skylark`, because a node under test must have it.
 #[global_allocator]
@@ -171,8 +171,8 @@ impl Bench {
     /// Repetitions are the outer loop and contenders the inner one, so that other load of the machine affects all of
     /// them.
     fn measure(&self, cells: &[Box<dyn Cell>], peers: &[&'static Peer]) -> anyhow::Result<Results> {
-        let lab = Lab::new(&self.plugins, &self.guests)?;
-        let stage = Stage { lab: &lab, quick: self.quick, most: self.connections };
+        let workspace = Workspace::new(&self.plugins, &self.guests)?;
+        let stage = Stage { workspace: &workspace, quick: self.quick, most: self.connections };
         let repetitions = self.repetitions.unwrap_or(if self.quick { 1 } else { 5 });
         let contenders: Vec<Vec<Contender>> = cells.iter().map(|cell| contenders(cell.as_ref(), peers)).collect();
         let steps: usize = contenders.iter().map(Vec::len).sum();
@@ -198,7 +198,7 @@ impl Bench {
                             }
                         }
                         Err(error) => {
-                            tell(&progress, &lab.last_words());
+                            tell(&progress, &workspace.log_tail());
                             results.invalid.push(format!("{}, {}: {error:#}", cell.name(), contender.name));
                         }
                     }

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use crate::load::generator::Call;
+use crate::load::generator::FirstRequest;
 use crate::load::traffic::Shape;
 use crate::load::websocket::{self, Frame};
 use crate::load::wire::{Item, uid};
@@ -47,9 +47,9 @@ pub(super) trait Adapter: Debug + Send + Sync {
     /// The WebSocket upgrade request; `None` if the server uses plain TCP.
     fn upgrade(&self) -> Option<Vec<u8>>;
     /// The first message of a receiver.
-    fn hello(&self, guest: &Guest) -> Vec<u8>;
+    fn hello(&self, client: &PeerClient) -> Vec<u8>;
     /// Number of welcomes that a receiver awaits before messages can be published to it.
-    fn welcomes(&self, guest: &Guest) -> usize;
+    fn welcomes(&self, client: &PeerClient) -> usize;
     /// Splits the frame at the start of `bytes`; `None` if it is incomplete.
     fn split<'a>(&self, bytes: &'a [u8]) -> Option<Frame<'a>> {
         websocket::split(bytes)
@@ -57,7 +57,7 @@ pub(super) trait Adapter: Debug + Send + Sync {
     /// Splits the part at the start of a frame's payload. A frame may contain several messages.
     fn part<'a>(&self, payload: &'a [u8]) -> Part<'a>;
     /// The answer to a part that requires one.
-    fn answer(&self, guest: &Guest, part: Part<'_>) -> Vec<u8>;
+    fn answer(&self, client: &PeerClient, part: Part<'_>) -> Vec<u8>;
     /// Appends the HTTP request that publishes these items.
     fn request(&self, out: &mut Vec<u8>, items: &[Item], receivers: u32);
     /// True if the body of a 200 response contains a refusal.
@@ -66,7 +66,7 @@ pub(super) trait Adapter: Debug + Send + Sync {
 
 /// One receiver of a peer.
 #[derive(Debug, Clone)]
-pub(super) struct Guest {
+pub(super) struct PeerClient {
     pub(super) peer: &'static Peer,
     /// The user.
     pub(super) user: String,
@@ -79,23 +79,23 @@ pub(super) struct Guest {
 /// One message of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Part<'a> {
-    pub(super) said: Said,
+    pub(super) kind: PartKind,
     pub(super) body: &'a [u8],
     /// Length in the payload, including its framing.
     pub(super) len: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum PartKind {
     Message,
     /// The receiver was admitted, or one of its subscriptions was made.
     Welcome,
     /// Requires an answer: a ping, or a greeting.
-    Question,
+    NeedsAnswer,
     Refusal,
     Other,
     /// Violates the protocol.
-    Garbage,
+    Invalid,
 }
 
 /// The channel of every receiver.
@@ -143,20 +143,20 @@ impl Peer {
     }
 
     /// Creates receiver `number`: in the given rooms, or else in its own channel and that of everyone.
-    pub(super) fn guest(&'static self, number: u32, rooms: Vec<String>) -> Guest {
+    pub(super) fn client(&'static self, number: u32, rooms: Vec<String>) -> PeerClient {
         let user = uid(number);
         let channels = if rooms.is_empty() { vec![EVERYONE.to_owned(), user.clone()] } else { rooms };
-        let mut guest = Guest { peer: self, user, channels, awaited: 0 };
-        guest.awaited = self.adapter.welcomes(&guest);
-        guest
+        let mut client = PeerClient { peer: self, user, channels, awaited: 0 };
+        client.awaited = self.adapter.welcomes(&client);
+        client
     }
 }
 
-impl Guest {
+impl PeerClient {
     /// The first request: the upgrade, or the hello if there is no upgrade.
-    pub(super) fn call(self) -> Call {
+    pub(super) fn first_request(self) -> FirstRequest {
         let opening = self.peer.adapter.upgrade().unwrap_or_else(|| self.peer.adapter.hello(&self));
-        Call { opening, guest: Some(Box::new(self)) }
+        FirstRequest { opening, client: Some(Box::new(self)) }
     }
 }
 
@@ -171,8 +171,8 @@ impl Eq for Peer {}
 
 impl Part<'_> {
     /// Marks the rest of the payload as invalid.
-    const fn garbage(payload: &[u8]) -> Part<'_> {
-        Part { said: Said::Garbage, body: payload, len: payload.len() }
+    const fn invalid(payload: &[u8]) -> Part<'_> {
+        Part { kind: PartKind::Invalid, body: payload, len: payload.len() }
     }
 }
 

@@ -18,7 +18,7 @@ use anyhow::{Context as _, bail};
 use skylark::cli::token;
 use skylark::id::{Room, Uid};
 
-use crate::load::generator::{Call, Dial};
+use crate::load::generator::{Dial, FirstRequest};
 use crate::load::websocket;
 use crate::load::wire::{Wire, uid};
 use crate::peer::Peer;
@@ -80,14 +80,14 @@ pub(super) const NAIVE: Contender = Contender { name: "naive", kind: Kind::Refer
 
 /// Environment of the subjects: a directory of this run, and the plugins of this tree.
 #[derive(Debug)]
-pub(super) struct Lab {
+pub(super) struct Workspace {
     dir: PathBuf,
     plugins: PathBuf,
     guests: PathBuf,
     program: PathBuf,
 }
 
-impl Lab {
+impl Workspace {
     /// `plugins` contains `dist` and `testing/dist`; `guests` contains the components that are not committed.
     pub(super) fn new(plugins: &Path, guests: &Path) -> anyhow::Result<Self> {
         for needed in ["dist/token-auth.wasm", "dist/token-auth.toml", "testing/dist/noop.wasm"] {
@@ -163,7 +163,7 @@ impl Lab {
     }
 
     /// Output of the last started server, to explain a failed measurement.
-    pub(super) fn last_words(&self) -> String {
+    pub(super) fn log_tail(&self) -> String {
         fs::read_to_string(self.log()).unwrap_or_default().trim_end().to_owned()
     }
 
@@ -258,11 +258,11 @@ impl Lab {
         rooms: impl Fn(u32) -> Vec<String>,
     ) -> anyhow::Result<Dial> {
         let dist = self.plugins.join("dist");
-        let request = |number: u32| -> anyhow::Result<Call> {
+        let request = |number: u32| -> anyhow::Result<FirstRequest> {
             match subject.wire {
                 Wire::Http => {}
                 Wire::Push => return Ok(websocket::upgrade("localhost", &format!("/?n={number}"), None).into()),
-                Wire::Peer(peer) => return Ok(peer.guest(number, rooms(number)).call()),
+                Wire::Peer(peer) => return Ok(peer.client(number, rooms(number)).first_request()),
             }
             let rooms: Vec<Room> = rooms(number).into_iter().map(|room| room.parse()).collect::<Result<_, _>>()?;
             let token = token::mint(&dist, &uid(number).parse::<Uid>()?, None, &rooms, Duration::from_secs(3600))?;
@@ -275,7 +275,7 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for Workspace {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }

@@ -187,7 +187,7 @@ impl<'de> Shape<'de> for FrameShape {
                 }
             };
             if field.replace(at.raw(&mut map)?).is_some() {
-                return Err(at.fail_twice(&key));
+                return Err(at.fail_duplicate(&key));
             }
         }
         let code = code.ok_or_else(|| Mismatch::missing("an integer")).and_then(Raw::integer);
@@ -216,7 +216,7 @@ impl<'de> Shape<'de> for SentShape {
                 }
             }
             if seen.contains(&key) {
-                return Err(at.fail_twice(&key));
+                return Err(at.fail_duplicate(&key));
             }
             seen.push(key);
         }

@@ -56,12 +56,12 @@ pub(super) fn put_reply(sink: &mut impl Sink, reply: &Reply) {
 /// Decodes a SendBody after counting its entries.
 pub(super) fn decode_sent(body: &[u8]) -> Result<SendBody, FrameError> {
     bounds::check_entries(body, &[(3, "data")])?;
-    let sent = proto::SendBody::decode(body).map_err(|error| FrameError::Protobuf(plain_words(&error)))?;
+    let sent = proto::SendBody::decode(body).map_err(|error| FrameError::Protobuf(error_text(&error)))?;
     Ok(SendBody { key: sent.key, timestamp: sent.timestamp, data: sent.data.into_iter().collect() })
 }
 
 /// The text of a prost error without its preamble.
-pub(super) fn plain_words(error: &prost::DecodeError) -> String {
+pub(super) fn error_text(error: &prost::DecodeError) -> String {
     let text = error.to_string();
     text.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&text).to_owned()
 }

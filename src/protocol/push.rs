@@ -202,7 +202,7 @@ fn addressed((message, receiver): (Message, Option<Uid>)) -> Push {
 
 fn uids(fields: &Fields<'_>, key: &'static str, limits: &PushLimits) -> Result<Vec<Uid>, FieldFault> {
     let raw = fields.require(key, Uids::EXPECTED_LIST)?;
-    read_text(key, raw.as_str(), Uids { limit: limits.uids }).map(once_each)
+    read_text(key, raw.as_str(), Uids { limit: limits.uids }).map(without_duplicates)
 }
 
 fn users(uids: Vec<Uid>) -> Result<Target, FieldFault> {
@@ -214,7 +214,7 @@ fn users(uids: Vec<Uid>) -> Result<Target, FieldFault> {
 }
 
 /// Removes duplicate users. The first occurrence keeps its position.
-fn once_each(mut uids: Vec<Uid>) -> Vec<Uid> {
+fn without_duplicates(mut uids: Vec<Uid>) -> Vec<Uid> {
     let mut seen = HashSet::with_capacity(uids.len());
     uids.retain(|uid| seen.insert(uid.clone()));
     uids

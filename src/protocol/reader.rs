@@ -163,7 +163,7 @@ impl Reader {
     }
 
     /// Records that a key came twice.
-    pub(super) fn fail_twice<E: Error>(&mut self, key: &str) -> E {
+    pub(super) fn fail_duplicate<E: Error>(&mut self, key: &str) -> E {
         self.fail_at(key, Mismatch::new("the key once", "it twice"))
     }
 }

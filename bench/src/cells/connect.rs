@@ -1,6 +1,6 @@
 //! Cost of a connect: upgrade, verification of a token by the plugin, two rooms.
 
-use crate::cell::{Cell, Line, Lobby, Stage};
+use crate::cell::{Cell, ConnectSetup, Line, Stage};
 use crate::results::bar::{Bar, By, Must};
 use crate::results::sample::{Figure, Sample, Unit, Work};
 use crate::subject::meter::Meter;
@@ -8,7 +8,7 @@ use crate::subject::{Contender, NAIVE, RAW, SKYLARK};
 
 pub(in super::super) struct Connect;
 
-const COMING: &str = "upgrade, token, two rooms";
+const CONNECTING: &str = "upgrade, token, two rooms";
 const WARM: u32 = 500;
 
 impl Cell for Connect {
@@ -30,20 +30,20 @@ impl Cell for Connect {
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let count = stage.connections(4_000, 9_000);
-        let Lobby { subject, mut generator, dial } = stage.lobby(contender, WARM, count)?;
+        let ConnectSetup { subject, mut generator, dial } = stage.connect_setup(contender, WARM, count)?;
         let meter = Meter::start(&subject)?;
         generator.connect(&dial)?;
         let cost = meter.stop(&subject)?;
         let work = Work { unit: Unit::Connection, count: u64::from(count), ..Work::default() };
         let sample = Sample { work, cost, memory: subject.memory()?, ..Sample::default() };
-        Ok(vec![(COMING, sample)])
+        Ok(vec![(CONNECTING, sample)])
     }
 
     fn bars(&self) -> Vec<Bar> {
         vec![Bar {
             name: "connect + HS256 in WASM + two rooms, µs of server CPU",
             figure: Figure::CpuMicros,
-            of: (COMING, SKYLARK.name),
+            of: (CONNECTING, SKYLARK.name),
             by: By::Number(1.0),
             must: Must::BeAtMost(100.0),
         }]

@@ -16,7 +16,7 @@ pub(in super::super) struct FanOut {
 pub(in super::super) const SMALL: FanOut = FanOut { name: "fan-out-1k", connections: 1_000 };
 pub(in super::super) const LARGE: FanOut = FanOut { name: "fan-out-10k", connections: 10_000 };
 
-pub(in super::super) const ALONE: &str = "one at a time";
+pub(in super::super) const ONE_AT_A_TIME: &str = "one at a time";
 pub(in super::super) const BURST: &str = "burst of 16";
 
 impl Cell for FanOut {
@@ -39,7 +39,7 @@ impl Cell for FanOut {
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let connections = stage.connections(self.connections, self.connections);
         let (subject, mut generator) = stage.set(contender, connections)?;
-        let mut shapes = vec![(ALONE, 1, ONE), (BURST, 16, ONE)];
+        let mut shapes = vec![(ONE_AT_A_TIME, 1, ONE), (BURST, 16, ONE)];
         // The references process requests one after another, so pipelining adds nothing.
         if contender == SKYLARK {
             shapes.push(("16 pipelined", 1, Flow { pipes: 1, depth: 16 }));
@@ -70,7 +70,7 @@ impl Cell for FanOut {
         vec![
             ratio("fan-out 10k, burst of 16 / raw coalescing", BURST, COALESCING.name, 0.75),
             ratio("fan-out 10k, burst of 16 / naive", BURST, NAIVE.name, 8.0),
-            ratio("fan-out 10k, one at a time / raw", ALONE, RAW.name, 0.8),
+            ratio("fan-out 10k, one at a time / raw", ONE_AT_A_TIME, RAW.name, 0.8),
         ]
     }
 }

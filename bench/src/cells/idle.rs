@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cell::{Cell, Line, Lobby, Stage};
+use crate::cell::{Cell, ConnectSetup, Line, Stage};
 use crate::results::bar::{Bar, By, Must};
 use crate::results::sample::{Figure, PerConnection, Sample, Unit, Work};
 use crate::subject::meter::Meter;
@@ -18,8 +18,8 @@ const WARM: u32 = 200;
 /// The default `heartbeat.interval`: each connection gets one PING in a window of this length.
 const INTERVAL: Duration = Duration::from_secs(25);
 /// Two fifths of the time, so two and a half times the rate.
-const HURRY: Duration = Duration::from_secs(10);
-const HURRIED: &str = "heartbeat:\n  interval: 10s\n";
+const QUICK_WINDOW: Duration = Duration::from_secs(10);
+const QUICK_HEARTBEAT: &str = "heartbeat:\n  interval: 10s\n";
 
 impl Cell for Idle {
     fn name(&self) -> &'static str {
@@ -40,14 +40,15 @@ impl Cell for Idle {
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let (kind, window) = match contender.kind {
-            Kind::Node(node) if stage.quick => (Kind::Node(Node { config: HURRIED, ..node }), HURRY),
+            Kind::Node(node) if stage.quick => (Kind::Node(Node { config: QUICK_HEARTBEAT, ..node }), QUICK_WINDOW),
             Kind::Node(_) | Kind::Pair(_) => (contender.kind, INTERVAL),
-            Kind::Peer(_) => (contender.kind, stage.pick(HURRY, INTERVAL)),
+            Kind::Peer(_) => (contender.kind, stage.pick(QUICK_WINDOW, INTERVAL)),
             // References have no heartbeat.
             Kind::Reference(_) => (contender.kind, Duration::from_secs(1)),
         };
         let count = stage.connections(COUNT, COUNT);
-        let Lobby { subject, mut generator, dial } = stage.lobby(Contender { kind, ..contender }, WARM, count)?;
+        let ConnectSetup { subject, mut generator, dial } =
+            stage.connect_setup(Contender { kind, ..contender }, WARM, count)?;
         let before = subject.memory()?;
         generator.connect(&dial)?;
         // Wait until the work of the connects is finished.

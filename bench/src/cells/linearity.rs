@@ -16,7 +16,7 @@ const RAW_FEW: Contender = Contender { name: "raw, 1k", kind: RAW.kind };
 const RAW_MANY: Contender = Contender { name: "raw, 16k", kind: RAW.kind };
 const COALESCING_FEW: Contender = Contender { name: "raw coalescing, 1k", kind: COALESCING.kind };
 const COALESCING_MANY: Contender = Contender { name: "raw coalescing, 16k", kind: COALESCING.kind };
-const ALONE: &str = "one at a time";
+const ONE_AT_A_TIME: &str = "one at a time";
 const BURST: &str = "burst of 16";
 
 impl Cell for Linearity {
@@ -39,7 +39,7 @@ impl Cell for Linearity {
         let many = if [FEW, RAW_FEW, COALESCING_FEW].contains(&contender) { 1_000 } else { 16_000 };
         let receivers = stage.connections(many, many);
         let (subject, mut generator) = stage.set(contender, receivers)?;
-        let both = [(ALONE, 1), (BURST, 16)];
+        let both = [(ONE_AT_A_TIME, 1), (BURST, 16)];
         // Each loop is the limit for one of the two lines.
         let asked = match contender {
             RAW_FEW | RAW_MANY => &both[..1],
@@ -63,7 +63,7 @@ impl Cell for Linearity {
             must: Must::BeAtLeast(0.9),
         };
         vec![
-            bar("work per CPU-second at 16k connections / at 1k, one at a time", ALONE),
+            bar("work per CPU-second at 16k connections / at 1k, one at a time", ONE_AT_A_TIME),
             bar("work per CPU-second at 16k connections / at 1k, burst of 16", BURST),
         ]
     }

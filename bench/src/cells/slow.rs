@@ -3,7 +3,7 @@
 use crate::cell::{Cell, Line, Stage};
 use crate::load::drive::{ONE, closed, requests};
 use crate::load::generator::Pace;
-use crate::load::stuck::Laggards;
+use crate::load::stuck::SlowReceivers;
 use crate::load::traffic::{Shape, Traffic};
 use crate::results::bar::{Bar, By, Must};
 use crate::results::sample::{Figure, PerConnection, Sample};
@@ -19,7 +19,7 @@ pub(in super::super) struct StuckMemory;
 
 const STUCK: Contender = Contender { name: "1 % stuck", kind: SKYLARK.kind };
 const SLOW: Contender = Contender { name: "1 % slow", kind: SKYLARK.kind };
-const ALONE: &str = "one at a time";
+const ONE_AT_A_TIME: &str = "one at a time";
 
 impl Cell for SlowReaders {
     fn name(&self) -> &'static str {
@@ -39,26 +39,26 @@ impl Cell for SlowReaders {
         let receivers = stage.connections(1_000, 2_000);
         let (subject, mut generator) = stage.set(contender, receivers)?;
         let lags = contender != SKYLARK;
-        let laggards = Laggards { receivers, count: if lags { receivers.div_ceil(100).max(2) } else { 0 } };
+        let slow_receivers = SlowReceivers { receivers, count: if lags { receivers.div_ceil(100).max(2) } else { 0 } };
         if lags {
             let pace = if contender == SLOW { Pace::Slow } else { Pace::Stuck };
-            generator.slow_down(laggards.count, pace)?;
-            laggards.clog(&mut generator, &subject)?;
+            generator.slow_down(slow_receivers.count, pace)?;
+            slow_receivers.fill_queues(&mut generator, &subject)?;
         }
-        let mut traffic = Traffic::new(Shape::FanOut { burst: 1 }, subject.wire, receivers, laggards.count);
+        let mut traffic = Traffic::new(Shape::FanOut { burst: 1 }, subject.wire, receivers, slow_receivers.count);
         let sample = closed(&mut generator, &subject, &mut traffic, ONE, stage.timing())?;
         if lags {
-            laggards.check(&mut generator, &subject)?;
+            slow_receivers.check(&mut generator, &subject)?;
         }
-        Ok(vec![(ALONE, sample)])
+        Ok(vec![(ONE_AT_A_TIME, sample)])
     }
 
     fn bars(&self) -> Vec<Bar> {
         let ratio = |name, figure, contender: Contender, must| Bar {
             name,
             figure,
-            of: (ALONE, contender.name),
-            by: By::Row(ALONE, SKYLARK.name),
+            of: (ONE_AT_A_TIME, contender.name),
+            by: By::Row(ONE_AT_A_TIME, SKYLARK.name),
             must,
         };
         let (throughput, p99) = (Must::BeAtLeast(0.95), Must::BeAtMost(1.5));
@@ -101,7 +101,7 @@ impl Cell for StuckMemory {
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let receivers = stage.connections(RECEIVERS, RECEIVERS);
-        let laggards = Laggards { receivers, count: receivers / 10 };
+        let slow_receivers = SlowReceivers { receivers, count: receivers / 10 };
         let mut lines = Vec::new();
         for name in [SHARED, OWN] {
             let (subject, mut generator) = stage.set(contender, receivers)?;
@@ -109,20 +109,21 @@ impl Cell for StuckMemory {
             let shape = Shape::FanOut { burst: BURST };
             let mut warm = Traffic::new(shape, subject.wire, receivers, 0).with_texts_of(TEXT);
             requests(&mut generator, &subject, &mut warm, WARM, || Ok(()))?;
-            generator.slow_down(laggards.count, Pace::Stuck)?;
+            generator.slow_down(slow_receivers.count, Pace::Stuck)?;
             let before = subject.memory()?;
             let mut peak = before;
             let look = || rise(&mut peak, &subject);
             let mut sample = if name == SHARED {
-                let mut traffic = Traffic::new(shape, subject.wire, receivers, laggards.count).with_texts_of(TEXT);
+                let mut traffic =
+                    Traffic::new(shape, subject.wire, receivers, slow_receivers.count).with_texts_of(TEXT);
                 requests(&mut generator, &subject, &mut traffic, MESSAGES / BURST, look)?
             } else {
                 let meter = Meter::start(&subject)?;
-                laggards.flood(&mut generator, &subject, MESSAGES, TEXT, look)?;
+                slow_receivers.push_to_all(&mut generator, &subject, MESSAGES, TEXT, look)?;
                 Sample { cost: meter.stop(&subject)?, ..Sample::default() }
             };
             sample.memory = peak;
-            sample.per_connection = Some(PerConnection::added(before, peak, laggards.count));
+            sample.per_connection = Some(PerConnection::added(before, peak, slow_receivers.count));
             lines.push((name, sample));
         }
         Ok(lines)

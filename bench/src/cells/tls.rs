@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cell::{Cell, Line, Lobby, Stage};
+use crate::cell::{Cell, ConnectSetup, Line, Stage};
 use crate::load::drive::{ONE, closed};
 use crate::load::traffic::{Shape, Traffic};
 use crate::results::bar::{Bar, By, Must};
@@ -13,9 +13,9 @@ use crate::subject::{Contender, Kind, Node, SKYLARK};
 pub(in super::super) struct Tls;
 
 const SECURED: Contender = Contender { name: "skylark, TLS", kind: Kind::Node(Node { tls: true, ..Node::PLAIN }) };
-const COMING: &str = "upgrade, token, two rooms";
+const CONNECTING: &str = "upgrade, token, two rooms";
 const BURST: &str = "burst of 16";
-const ALONE: &str = "one at a time";
+const ONE_AT_A_TIME: &str = "one at a time";
 /// Receivers that are not counted; they trigger the one-time allocations of the server.
 const WARM: u32 = 200;
 
@@ -34,7 +34,7 @@ impl Cell for Tls {
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let count = stage.connections(3_000, 10_000);
-        let Lobby { subject, mut generator, dial } = stage.lobby(contender, WARM, count)?;
+        let ConnectSetup { subject, mut generator, dial } = stage.connect_setup(contender, WARM, count)?;
         let before = subject.memory()?;
         let meter = Meter::start(&subject)?;
         generator.connect(&dial)?;
@@ -49,8 +49,8 @@ impl Cell for Tls {
             per_connection: Some(PerConnection::added(before, memory, count)),
             ..Sample::default()
         };
-        let mut lines = vec![(COMING, coming)];
-        for (name, burst) in [(ALONE, 1), (BURST, 16)] {
+        let mut lines = vec![(CONNECTING, coming)];
+        for (name, burst) in [(ONE_AT_A_TIME, 1), (BURST, 16)] {
             let mut traffic = Traffic::new(Shape::FanOut { burst }, subject.wire, WARM + count, 0);
             lines.push((name, closed(&mut generator, &subject, &mut traffic, ONE, stage.timing())?));
         }
@@ -68,7 +68,13 @@ impl Cell for Tls {
         let memory = Figure::AnonymousPerConnection;
         vec![
             bar("fan-out, burst of 16, over TLS / plain", Figure::PerCpuSecond, BURST, By::Row, Must::BeAtLeast(0.5)),
-            bar("idle connection over TLS, bytes more than plain", memory, COMING, By::Above, Must::BeAtMost(12_288.0)),
+            bar(
+                "idle connection over TLS, bytes more than plain",
+                memory,
+                CONNECTING,
+                By::Above,
+                Must::BeAtMost(12_288.0),
+            ),
         ]
     }
 }

@@ -16,7 +16,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 pub(crate) use receiver::{Faults, Pace, Tally};
 
 use super::wire::Wire;
-use crate::peer::Guest;
+use crate::peer::PeerClient;
 use crate::subject::tls::Trust;
 use channel::Channel;
 pub(crate) use pipe::Losses;
@@ -30,23 +30,23 @@ pub(crate) struct Dial {
     /// Set if they use TLS.
     pub(crate) trust: Option<Trust>,
     /// First request of each receiver.
-    pub(crate) requests: Vec<Call>,
+    pub(crate) requests: Vec<FirstRequest>,
     /// True if a bind reply follows the upgrade.
     pub(crate) awaits_bind: bool,
 }
 
 /// Start of one receiver.
 #[derive(Debug, Clone)]
-pub(crate) struct Call {
+pub(crate) struct FirstRequest {
     /// The first bytes it sends.
     pub(crate) opening: Vec<u8>,
     /// State for a peer.
-    pub(crate) guest: Option<Box<Guest>>,
+    pub(crate) client: Option<Box<PeerClient>>,
 }
 
-impl From<Vec<u8>> for Call {
+impl From<Vec<u8>> for FirstRequest {
     fn from(opening: Vec<u8>) -> Self {
-        Self { opening, guest: None }
+        Self { opening, client: None }
     }
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Generator {
     ticks: u64,
     start: Instant,
     /// Time of the next read of slow receivers.
-    next_sip: Option<Instant>,
+    next_slow_read: Option<Instant>,
     pub(crate) tally: Tally,
 }
 
@@ -71,9 +71,9 @@ pub(crate) const TIMER: Token = Token(1 << 25);
 /// Concurrent connects.
 const DIALS: usize = 64;
 /// Bytes and interval of a slow receiver's reads: 80 KB/s.
-const SIP: usize = 4096;
-const SIP_EVERY: Duration = Duration::from_millis(50);
-const PATIENCE: Duration = Duration::from_secs(20);
+const SLOW_READ_BYTES: usize = 4096;
+const SLOW_READ_INTERVAL: Duration = Duration::from_millis(50);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Generator {
     pub(crate) fn new() -> anyhow::Result<Self> {
@@ -85,7 +85,7 @@ impl Generator {
             pipes: Vec::new(),
             ticks: 0,
             start: Instant::now(),
-            next_sip: None,
+            next_slow_read: None,
             tally: Tally::default(),
         })
     }
@@ -102,7 +102,7 @@ impl Generator {
     /// Opens receivers, a limited number at a time, until all can be pushed to.
     pub(crate) fn connect(&mut self, dial: &Dial) -> anyhow::Result<()> {
         let base = self.receivers.len();
-        let mut begun = Instant::now();
+        let mut last_progress = Instant::now();
         let mut done = 0;
         while done < dial.requests.len() {
             while self.receivers.len() - base < (done + DIALS).min(dial.requests.len()) {
@@ -115,13 +115,13 @@ impl Generator {
             let live = self.receivers[base + done..].iter().take_while(|r| r.state == State::Live).count();
             done += live;
             if live > 0 {
-                begun = Instant::now();
+                last_progress = Instant::now();
             }
             if self.tally.faults.lost > 0 {
                 bail!("the server refused or closed a connection after {done} of {}", dial.requests.len());
             }
-            if begun.elapsed() > PATIENCE {
-                bail!("no connection opened within {PATIENCE:?}, after {done} of {}", dial.requests.len());
+            if last_progress.elapsed() > CONNECT_TIMEOUT {
+                bail!("no connection opened within {CONNECT_TIMEOUT:?}, after {done} of {}", dial.requests.len());
             }
         }
         Ok(())
@@ -166,18 +166,18 @@ impl Generator {
             receiver.pace = pace;
             rustix::net::sockopt::set_socket_recv_buffer_size(&receiver.channel.tcp, 4096)?;
         }
-        self.next_sip = (pace == Pace::Slow).then(Instant::now);
+        self.next_slow_read = (pace == Pace::Slow).then(Instant::now);
         Ok(())
     }
 
     /// Lets slow receivers read a little when it is time.
-    fn sip(&mut self) {
-        if self.next_sip.is_none_or(|at| Instant::now() < at) {
+    fn read_slowly(&mut self) {
+        if self.next_slow_read.is_none_or(|at| Instant::now() < at) {
             return;
         }
-        self.next_sip = Some(Instant::now() + SIP_EVERY);
+        self.next_slow_read = Some(Instant::now() + SLOW_READ_INTERVAL);
         for receiver in self.receivers.iter_mut().rev().take_while(|receiver| receiver.pace == Pace::Slow) {
-            receiver.sip(&mut self.buffer[..SIP]);
+            receiver.read_slowly(&mut self.buffer[..SLOW_READ_BYTES]);
         }
     }
 
@@ -194,8 +194,8 @@ impl Generator {
         }
         // Taken out, so that the rest of `self` can be borrowed meanwhile.
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        self.sip();
-        let done = events.iter().try_for_each(|event| self.obey(event.token(), event.is_writable()));
+        self.read_slowly();
+        let done = events.iter().try_for_each(|event| self.process_event(event.token(), event.is_writable()));
         self.events = events;
         done?;
         Ok(std::mem::take(&mut self.ticks))
@@ -210,7 +210,7 @@ impl Generator {
         Ok(())
     }
 
-    fn obey(&mut self, Token(token): Token, writable: bool) -> anyhow::Result<()> {
+    fn process_event(&mut self, Token(token): Token, writable: bool) -> anyhow::Result<()> {
         if token == TIMER.0 {
             self.ticks += 1;
         } else if token >= FIRST_PIPE {
@@ -239,8 +239,8 @@ fn register(registry: &Registry, pipe: &mut Pipe, number: usize) -> std::io::Res
 }
 
 fn open(dial: &Dial, number: usize) -> anyhow::Result<Receiver> {
-    let Call { opening, guest } = &dial.requests[number];
+    let FirstRequest { opening, client } = &dial.requests[number];
     let opened = Channel::open(dial.address, dial.trust.as_ref(), opening);
     let channel = opened.with_context(|| format!("cannot open connection {number}"))?;
-    Ok(Receiver::new(channel, dial.awaits_bind, guest.clone()))
+    Ok(Receiver::new(channel, dial.awaits_bind, client.clone()))
 }

@@ -17,15 +17,15 @@ const HALF_A_QUEUE: u32 = 2048;
 
 /// The last `count` of `receivers`, which were told to slow down or to stop reading.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Laggards {
+pub(crate) struct SlowReceivers {
     pub(crate) receivers: u32,
     pub(crate) count: u32,
 }
 
-impl Laggards {
+impl SlowReceivers {
     /// Fills each one up to about half of its queue. The last one is filled until it is closed, to measure the limit;
     /// it does not count afterwards.
-    pub(crate) fn clog(self, generator: &mut Generator, subject: &Subject) -> anyhow::Result<()> {
+    pub(crate) fn fill_queues(self, generator: &mut Generator, subject: &Subject) -> anyhow::Result<()> {
         generator.open_pipes(subject.publish, subject.wire, 1)?;
         let last = self.receivers - 1;
         let whole = self.fill(generator, subject, last, MOST)?;
@@ -49,8 +49,8 @@ impl Laggards {
         Ok(sent)
     }
 
-    /// Pushes `each` messages to every laggard, one each per request, and calls `look` after each request.
-    pub(crate) fn flood(
+    /// Pushes `each` messages to every slow receiver, one each per request, and calls `look` after each request.
+    pub(crate) fn push_to_all(
         self,
         generator: &mut Generator,
         subject: &Subject,

@@ -11,7 +11,7 @@ use crate::subject::SKYLARK;
 pub(in super::super) fn bars(peer: &'static Peer, results: &Results) -> Vec<Verdict> {
     let per_cpu = |cell, line, least| (cell, line, Figure::PerCpuSecond, Must::BeAtLeast(least));
     let all = [
-        ("fan-out 10k, one at a time", per_cpu(fan_out::LARGE.name, fan_out::ALONE, 1.8)),
+        ("fan-out 10k, one at a time", per_cpu(fan_out::LARGE.name, fan_out::ONE_AT_A_TIME, 1.8)),
         ("fan-out 10k, burst of 16 in one request", per_cpu(fan_out::LARGE.name, fan_out::BURST, 12.0)),
         ("unicast, batches of 100", per_cpu(unicast::NAME, unicast::BATCHES, 2.0)),
         ("unicast, single POST", per_cpu(unicast::NAME, unicast::SINGLE, 2.0)),

@@ -10,7 +10,7 @@ use serde_json::json;
 use skylark::cli::token;
 
 use super::options::{JSON, Options, Url, post};
-use super::{Adapter, EVERYONE, Guest, Part, Said, field, with_length};
+use super::{Adapter, EVERYONE, Part, PartKind, PeerClient, field, with_length};
 use crate::load::payload;
 use crate::load::traffic::Shape;
 use crate::load::websocket::{self, BINARY, TEXT};
@@ -58,10 +58,10 @@ impl Adapter for Centrifugo {
         Some(websocket::upgrade(&self.url.host, self.url.path_or("/connection/websocket"), subprotocol))
     }
 
-    fn hello(&self, guest: &Guest) -> Vec<u8> {
+    fn hello(&self, client: &PeerClient) -> Vec<u8> {
         let expires = SystemTime::now() + Duration::from_secs(3600);
         let expires = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let claims = json!({ "sub": guest.user, "exp": expires, "channels": guest.channels });
+        let claims = json!({ "sub": client.user, "exp": expires, "channels": client.channels });
         let token = token::sign(None, self.secret.as_bytes(), &claims);
         match self.coding {
             Coding::Json => websocket::from_client(
@@ -77,18 +77,18 @@ impl Adapter for Centrifugo {
         }
     }
 
-    fn welcomes(&self, _: &Guest) -> usize {
+    fn welcomes(&self, _: &PeerClient) -> usize {
         1
     }
 
     fn part<'a>(&self, payload: &'a [u8]) -> Part<'a> {
         match self.coding {
             Coding::Json => line(payload),
-            Coding::Protobuf => reply(payload).unwrap_or(Part::garbage(payload)),
+            Coding::Protobuf => reply(payload).unwrap_or(Part::invalid(payload)),
         }
     }
 
-    fn answer(&self, _: &Guest, _: Part<'_>) -> Vec<u8> {
+    fn answer(&self, _: &PeerClient, _: Part<'_>) -> Vec<u8> {
         match self.coding {
             Coding::Json => websocket::from_client(TEXT, b"{}"),
             Coding::Protobuf => websocket::from_client(BINARY, &[0]),
@@ -136,20 +136,20 @@ fn publication(body: &mut Vec<u8>, item: &Item) {
 fn line(payload: &[u8]) -> Part<'_> {
     let end = payload.iter().position(|byte| *byte == b'\n').unwrap_or(payload.len());
     let body = &payload[..end];
-    let said = if body.starts_with(br#"{"push":{"#) {
-        Said::Message
+    let kind = if body.starts_with(br#"{"push":{"#) {
+        PartKind::Message
     } else if body == b"{}" {
-        Said::Question
+        PartKind::NeedsAnswer
     } else if body.starts_with(br#"{"id":1,"connect":"#) {
-        Said::Welcome
+        PartKind::Welcome
     } else if body.starts_with(br#"{"id":1,"error":"#) {
-        Said::Refusal
+        PartKind::Refusal
     } else if body.starts_with(b"{") {
-        Said::Other
+        PartKind::Other
     } else {
-        Said::Garbage
+        PartKind::Invalid
     };
-    Part { said, body, len: (end + 1).min(payload.len()) }
+    Part { kind, body, len: (end + 1).min(payload.len()) }
 }
 
 /// Splits the first `Reply` with its length prefix; `None` if it is invalid. An empty reply is a ping.
@@ -158,14 +158,14 @@ fn reply(payload: &[u8]) -> Option<Part<'_>> {
     let body = payload.get(head..head.checked_add(len)?)?;
     // The first field after the id gives the kind: 2 error, 4 push, 5 connect.
     let told = if body.first() == Some(&0x08) { body.get(1 + number(&body[1..])?.1..)? } else { body };
-    let said = match told.first() {
-        None if body.is_empty() => Said::Question,
-        Some(0x12) => Said::Refusal,
-        Some(0x22) => Said::Message,
-        Some(0x2a) => Said::Welcome,
-        _ => Said::Other,
+    let kind = match told.first() {
+        None if body.is_empty() => PartKind::NeedsAnswer,
+        Some(0x12) => PartKind::Refusal,
+        Some(0x22) => PartKind::Message,
+        Some(0x2a) => PartKind::Welcome,
+        _ => PartKind::Other,
     };
-    Some(Part { said, body, len: head + len })
+    Some(Part { kind, body, len: head + len })
 }
 
 /// Decodes a varint; returns its value and its length.
@@ -198,52 +198,58 @@ mod tests {
         Box::leak(Box::new(Peer::parse(&text).unwrap()))
     }
 
-    fn parts<'a>(kind: &str, mut payload: &'a [u8]) -> Vec<(Said, &'a [u8])> {
+    fn parts<'a>(kind: &str, mut payload: &'a [u8]) -> Vec<(PartKind, &'a [u8])> {
         let mut parts = Vec::new();
         while !payload.is_empty() {
-            let Part { said, body, len } = peer(kind).adapter.part(payload);
-            parts.push((said, body));
+            let Part { kind, body, len } = peer(kind).adapter.part(payload);
+            parts.push((kind, body));
             payload = &payload[len..];
         }
         parts
     }
 
-    fn said(kind: &str, payload: &[u8]) -> Vec<Said> {
-        parts(kind, payload).into_iter().map(|(said, _)| said).collect()
+    fn kinds(kind: &str, payload: &[u8]) -> Vec<PartKind> {
+        parts(kind, payload).into_iter().map(|(kind, _)| kind).collect()
     }
 
     #[test]
     fn lines_of_one_frame_are_parts() {
-        assert_eq!(said("centrifugo", WELCOME), [Said::Welcome]);
-        assert_eq!(said("centrifugo", LINES), [Said::Message, Said::Message, Said::Question]);
+        assert_eq!(kinds("centrifugo", WELCOME), [PartKind::Welcome]);
+        assert_eq!(kinds("centrifugo", LINES), [PartKind::Message, PartKind::Message, PartKind::NeedsAnswer]);
         assert!(parts("centrifugo", LINES)[1].1.ends_with(b"~#1\"}}}}"));
-        assert_eq!(said("centrifugo", br#"{"id":1,"error":{"code":109,"message":"token expired"}}"#), [Said::Refusal]);
-        assert_eq!(said("centrifugo", b"\x02"), [Said::Garbage]);
+        assert_eq!(
+            kinds("centrifugo", br#"{"id":1,"error":{"code":109,"message":"token expired"}}"#),
+            [PartKind::Refusal]
+        );
+        assert_eq!(kinds("centrifugo", b"\x02"), [PartKind::Invalid]);
     }
 
     #[test]
     fn replies_of_one_frame_are_parts() {
-        assert_eq!(said("centrifugo-protobuf", WELCOME_PB), [Said::Welcome]);
-        assert_eq!(said("centrifugo-protobuf", PUSHES_PB), [Said::Message, Said::Message, Said::Question]);
+        assert_eq!(kinds("centrifugo-protobuf", WELCOME_PB), [PartKind::Welcome]);
+        assert_eq!(
+            kinds("centrifugo-protobuf", PUSHES_PB),
+            [PartKind::Message, PartKind::Message, PartKind::NeedsAnswer]
+        );
         assert!(parts("centrifugo-protobuf", PUSHES_PB)[1].1.ends_with(b"~#1\"}"));
         // Reply { 1: id 1, 2: Error { 1: 109 } }
-        assert_eq!(said("centrifugo-protobuf", b"\x06\x08\x01\x12\x02\x08\x6d"), [Said::Refusal]);
+        assert_eq!(kinds("centrifugo-protobuf", b"\x06\x08\x01\x12\x02\x08\x6d"), [PartKind::Refusal]);
         // The length exceeds the frame.
-        assert_eq!(said("centrifugo-protobuf", &PUSHES_PB[..20]), [Said::Garbage]);
+        assert_eq!(kinds("centrifugo-protobuf", &PUSHES_PB[..20]), [PartKind::Invalid]);
     }
 
     #[test]
     fn one_command_connects_with_a_token_that_names_the_channels() {
-        let guest = peer("centrifugo").guest(7, Vec::new());
-        let frame = guest.peer.adapter.hello(&guest);
+        let client = peer("centrifugo").client(7, Vec::new());
+        let frame = client.peer.adapter.hello(&client);
         let text = String::from_utf8(websocket::unmasked(&frame)).unwrap();
         let command: serde_json::Value = serde_json::from_str(&text).unwrap();
         let token = command["connect"]["token"].as_str().unwrap();
         assert_eq!(command["id"], 1);
         assert_eq!(token.split('.').count(), 3);
 
-        let guest = peer("centrifugo-protobuf").guest(7, Vec::new());
-        let frame = websocket::unmasked(&guest.peer.adapter.hello(&guest));
+        let client = peer("centrifugo-protobuf").client(7, Vec::new());
+        let frame = websocket::unmasked(&client.peer.adapter.hello(&client));
         let (len, head) = number(&frame).unwrap();
         assert_eq!(len, frame.len() - head);
         assert_eq!(frame[head..head + 3], [0x08, 1, 0x22]);

@@ -13,7 +13,7 @@ use serde_json::json;
 use skylark::cli::token;
 
 use super::options::{Options, Url, post};
-use super::{Adapter, Guest, Part, Said, field};
+use super::{Adapter, Part, PartKind, PeerClient, field};
 use crate::load::payload;
 use crate::load::traffic::Shape;
 use crate::load::websocket::{self, BINARY, Frame};
@@ -68,25 +68,25 @@ impl Adapter for Cim {
         (!self.is_tcp()).then(|| websocket::upgrade(&self.url.host, self.url.path_or("/"), None))
     }
 
-    fn hello(&self, guest: &Guest) -> Vec<u8> {
+    fn hello(&self, client: &PeerClient) -> Vec<u8> {
         let mut body = field(1, b"client_bind");
         let mut entry = |name: &str, value: &str| {
             let entry = [field(1, name.as_bytes()), field(2, value.as_bytes())].concat();
             body.extend_from_slice(&field(3, &entry));
         };
-        entry("uid", &guest.user);
+        entry("uid", &client.user);
         entry("channel", "bench");
-        entry("deviceId", &guest.user);
+        entry("deviceId", &client.user);
         if let Some(secret) = &self.secret {
             let expires = SystemTime::now() + Duration::from_secs(3600);
             let expires = expires.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            let claims = json!({ "sub": guest.user, "exp": expires, "rooms": guest.channels });
+            let claims = json!({ "sub": client.user, "exp": expires, "rooms": client.channels });
             entry("token", &token::sign(None, secret.as_bytes(), &claims));
         }
         self.frame(SENT, &body)
     }
 
-    fn welcomes(&self, _: &Guest) -> usize {
+    fn welcomes(&self, _: &PeerClient) -> usize {
         1
     }
 
@@ -101,17 +101,17 @@ impl Adapter for Cim {
 
     fn part<'a>(&self, payload: &'a [u8]) -> Part<'a> {
         let head = if self.is_tcp() { HEAD } else { 1 };
-        let (Some(kind), Some(body)) = (payload.first(), payload.get(head..)) else { return Part::garbage(payload) };
-        let said = match *kind {
-            PING => Said::Question,
-            MESSAGE => Said::Message,
+        let (Some(kind), Some(body)) = (payload.first(), payload.get(head..)) else { return Part::invalid(payload) };
+        let kind = match *kind {
+            PING => PartKind::NeedsAnswer,
+            MESSAGE => PartKind::Message,
             REPLY => reply(body),
-            _ => Said::Garbage,
+            _ => PartKind::Invalid,
         };
-        Part { said, body, len: payload.len() }
+        Part { kind, body, len: payload.len() }
     }
 
-    fn answer(&self, _: &Guest, _: Part<'_>) -> Vec<u8> {
+    fn answer(&self, _: &PeerClient, _: Part<'_>) -> Vec<u8> {
         self.frame(PONG, b"PONG")
     }
 
@@ -147,12 +147,12 @@ impl Cim {
 }
 
 /// Classifies a reply by key and code, its first two fields.
-fn reply(body: &[u8]) -> Said {
+fn reply(body: &[u8]) -> PartKind {
     let bind = field(1, b"client_bind");
     if body.strip_prefix(bind.as_slice()).is_some_and(|rest| rest.starts_with(&field(2, b"200"))) {
-        Said::Welcome
+        PartKind::Welcome
     } else {
-        Said::Refusal
+        PartKind::Refusal
     }
 }
 
@@ -162,16 +162,16 @@ mod tests {
     use super::*;
     use crate::load::payload::Mark;
 
-    fn guest(options: &str) -> Guest {
+    fn client(options: &str) -> PeerClient {
         let peer = Peer::parse(&format!("cim={options},api=http://127.0.0.1:8080")).unwrap();
-        Box::leak(Box::new(peer)).guest(7, Vec::new())
+        Box::leak(Box::new(peer)).client(7, Vec::new())
     }
 
     #[test]
     fn a_receiver_binds_with_its_user() {
-        let guest = guest("tcp://127.0.0.1:23456");
-        let hello = guest.peer.adapter.hello(&guest);
-        assert_eq!(guest.peer.adapter.upgrade(), None);
+        let client = client("tcp://127.0.0.1:23456");
+        let hello = client.peer.adapter.hello(&client);
+        assert_eq!(client.peer.adapter.upgrade(), None);
         assert_eq!(hello[..3], [SENT, u8::try_from(hello.len() - HEAD).unwrap(), 0]);
         assert!(hello[HEAD..].starts_with(b"\x0a\x0bclient_bind"));
         assert!(hello.windows(11).any(|part| part == b"\x0a\x03uid\x12\x02u7\x1a\x10"));
@@ -181,28 +181,28 @@ mod tests {
     #[test]
     fn frames_are_cut_and_known_over_both_transports() {
         let reply = b"\x0a\x0bclient_bind\x12\x03200";
-        let web = guest("ws://127.0.0.1:34567");
-        let part = |kind: u8, body: &[u8]| web.peer.adapter.part(&[&[kind], body].concat()).said;
-        assert_eq!(part(REPLY, reply), Said::Welcome);
-        assert_eq!(part(REPLY, b"\x0a\x10client_handshake\x12\x03401"), Said::Refusal);
-        assert_eq!(part(PING, b"PING"), Said::Question);
-        assert_eq!(part(MESSAGE, b"\x08\x01"), Said::Message);
-        assert_eq!(part(9, b""), Said::Garbage);
-        assert_eq!(websocket::unmasked(&web.peer.adapter.answer(&web, Part::garbage(b""))), b"\0PONG");
+        let web = client("ws://127.0.0.1:34567");
+        let part = |kind: u8, body: &[u8]| web.peer.adapter.part(&[&[kind], body].concat()).kind;
+        assert_eq!(part(REPLY, reply), PartKind::Welcome);
+        assert_eq!(part(REPLY, b"\x0a\x10client_handshake\x12\x03401"), PartKind::Refusal);
+        assert_eq!(part(PING, b"PING"), PartKind::NeedsAnswer);
+        assert_eq!(part(MESSAGE, b"\x08\x01"), PartKind::Message);
+        assert_eq!(part(9, b""), PartKind::Invalid);
+        assert_eq!(websocket::unmasked(&web.peer.adapter.answer(&web, Part::invalid(b""))), b"\0PONG");
 
-        let tcp = guest("tcp://127.0.0.1:23456");
+        let tcp = client("tcp://127.0.0.1:23456");
         let bytes = b"\x01\x04\x00PING\x02\x01";
         let frame = tcp.peer.adapter.split(bytes).unwrap();
         assert_eq!((frame.payload, frame.len), (&bytes[..7], 7));
-        assert_eq!(tcp.peer.adapter.part(frame.payload).said, Said::Question);
+        assert_eq!(tcp.peer.adapter.part(frame.payload).kind, PartKind::NeedsAnswer);
         assert_eq!(tcp.peer.adapter.split(&bytes[7..]), None);
-        assert_eq!(tcp.peer.adapter.answer(&tcp, Part::garbage(b"")), b"\0\x04\0PONG");
+        assert_eq!(tcp.peer.adapter.answer(&tcp, Part::invalid(b"")), b"\0\x04\0PONG");
     }
 
     #[test]
     fn the_original_pushes_one_message_by_a_form() {
-        let guest = guest("ws://127.0.0.1:34567");
-        let adapter = &guest.peer.adapter;
+        let client = client("ws://127.0.0.1:34567");
+        let adapter = &client.peer.adapter;
         assert!(adapter.takes(Shape::Unicast { batch: 1 }) && !adapter.takes(Shape::Unicast { batch: 100 }));
         assert!(!adapter.takes(Shape::FanOut { burst: 1 }));
         let mut out = Vec::new();

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::options::{JSON, Options, Url, post};
-use super::{Adapter, EVERYONE, Guest, Part, Said};
+use super::{Adapter, EVERYONE, Part, PartKind, PeerClient};
 use crate::load::payload;
 use crate::load::traffic::Shape;
 use crate::load::websocket::{self, TEXT};
@@ -56,19 +56,19 @@ impl Adapter for Pusher {
     }
 
     /// The server speaks first: it sends the socket id, which the proofs need.
-    fn hello(&self, _: &Guest) -> Vec<u8> {
+    fn hello(&self, _: &PeerClient) -> Vec<u8> {
         Vec::new()
     }
 
-    fn welcomes(&self, guest: &Guest) -> usize {
-        guest.channels.len()
+    fn welcomes(&self, client: &PeerClient) -> usize {
+        client.channels.len()
     }
 
     fn part<'a>(&self, payload: &'a [u8]) -> Part<'a> {
-        Part { said: said(payload), body: payload, len: payload.len() }
+        Part { kind: kind_of(payload), body: payload, len: payload.len() }
     }
 
-    fn answer(&self, guest: &Guest, part: Part<'_>) -> Vec<u8> {
+    fn answer(&self, client: &PeerClient, part: Part<'_>) -> Vec<u8> {
         let Some(socket) = socket(part.body) else {
             return websocket::from_client(TEXT, br#"{"event":"pusher:pong","data":{}}"#);
         };
@@ -79,7 +79,7 @@ impl Adapter for Pusher {
             let event = json!({ "event": "pusher:subscribe", "data": data });
             websocket::from_client(TEXT, event.to_string().as_bytes())
         };
-        guest.channels.iter().flat_map(subscribe).collect()
+        client.channels.iter().flat_map(subscribe).collect()
     }
 
     fn request(&self, out: &mut Vec<u8>, items: &[Item], _: u32) {
@@ -141,20 +141,20 @@ fn event(body: &mut Vec<u8>, item: &Item) {
 }
 
 /// Classifies a message by its event name, at any position in the object.
-fn said(payload: &[u8]) -> Said {
+fn kind_of(payload: &[u8]) -> PartKind {
     const NAME: &[u8] = br#""event":""#;
-    let Some(at) = payload.windows(NAME.len()).position(|part| part == NAME) else { return Said::Garbage };
+    let Some(at) = payload.windows(NAME.len()).position(|part| part == NAME) else { return PartKind::Invalid };
     let name = &payload[at + NAME.len()..];
     if name.starts_with(b"bench\"") {
-        Said::Message
+        PartKind::Message
     } else if name.starts_with(b"pusher:connection_established\"") || name.starts_with(b"pusher:ping\"") {
-        Said::Question
+        PartKind::NeedsAnswer
     } else if name.starts_with(b"pusher_internal:subscription_succeeded\"") {
-        Said::Welcome
+        PartKind::Welcome
     } else if name.starts_with(b"pusher:error\"") || name.starts_with(b"pusher:subscription_error\"") {
-        Said::Refusal
+        PartKind::Refusal
     } else {
-        Said::Other
+        PartKind::Other
     }
 }
 
@@ -202,19 +202,19 @@ mod tests {
     #[test]
     fn a_greeting_is_answered_with_a_proof_for_each_channel() {
         let peer = Peer::parse("pusher=ws://127.0.0.1:6001,id=3,key=k,secret=s").unwrap();
-        let guest = Box::leak(Box::new(peer)).guest(1, Vec::new());
+        let client = Box::leak(Box::new(peer)).client(1, Vec::new());
         let greeting = br#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1234.1234\",\"activity_timeout\":120}"}"#;
         let mut pusher = pusher();
         let part = pusher.part(greeting);
-        assert_eq!(part.said, Said::Question);
-        assert_eq!(pusher.welcomes(&guest), 2);
+        assert_eq!(part.kind, PartKind::NeedsAnswer);
+        assert_eq!(pusher.welcomes(&client), 2);
         // The example of the protocol's documentation.
         pusher.secret = "7ad3773142a6692b25b8".to_owned();
         assert_eq!(
             pusher.sign("1234.1234:private-foobar"),
             "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4"
         );
-        let frames = pusher.answer(&guest, part);
+        let frames = pusher.answer(&client, part);
         let first = websocket::split(&frames).unwrap();
         let body = websocket::unmasked(&frames[..first.len + 4]);
         let event: Value = serde_json::from_slice(&body).unwrap();
@@ -227,21 +227,21 @@ mod tests {
     #[test]
     fn an_event_is_known_by_its_name() {
         for (expected, payload) in [
-            (Said::Message, r#"{"event":"bench","channel":"private-u1","data":"{\"text\":\"~#0\"}"}"#),
+            (PartKind::Message, r#"{"event":"bench","channel":"private-u1","data":"{\"text\":\"~#0\"}"}"#),
             (
-                Said::Welcome,
+                PartKind::Welcome,
                 r#"{"event":"pusher_internal:subscription_succeeded","channel":"private-all","data":"{}"}"#,
             ),
-            (Said::Other, r#"{"event":"pusher:pong"}"#),
+            (PartKind::Other, r#"{"event":"pusher:pong"}"#),
             (
-                Said::Refusal,
+                PartKind::Refusal,
                 r#"{"event":"pusher:error","data":{"code":4009,"message":"Authentication error: Channel requires authentication"}}"#,
             ),
-            (Said::Question, r#"{"event":"pusher:ping","data":{}}"#),
-            (Said::Garbage, r#"{"id":1}"#),
+            (PartKind::NeedsAnswer, r#"{"event":"pusher:ping","data":{}}"#),
+            (PartKind::Invalid, r#"{"id":1}"#),
         ] {
             let part = pusher().part(payload.as_bytes());
-            assert_eq!((part.said, part.len), (expected, payload.len()), "{payload}");
+            assert_eq!((part.kind, part.len), (expected, payload.len()), "{payload}");
         }
         assert!(!pusher().is_refusal(br#"{"ok":true}"#) && pusher().is_refusal(br#"{"error":"unknown app"}"#));
     }

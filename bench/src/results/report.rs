@@ -133,7 +133,7 @@ fn ratio(row: &Row, baseline: &Results) -> Option<f64> {
 
 /// Progress line of one sample.
 pub(crate) fn brief(cell: &str, line: &str, contender: &str, sample: &Sample) -> String {
-    let said = match sample.work.unit {
+    let figure = match sample.work.unit {
         Unit::Delivery => format!("{} deliveries per CPU-second", count(sample.figure(Figure::PerCpuSecond))),
         Unit::Connection if sample.work.count > 0 => {
             format!("{} µs of CPU a connection", short(sample.figure(Figure::CpuMicros)))
@@ -142,7 +142,7 @@ pub(crate) fn brief(cell: &str, line: &str, contender: &str, sample: &Sample) ->
         Unit::Connection => format!("{:.0} bytes a connection", sample.figure(Figure::AnonymousPerConnection)),
     };
     let mark = if sample.invalid.is_empty() { "" } else { ", INVALID" };
-    format!("{cell}, {line}, {contender}: {said}{mark}")
+    format!("{cell}, {line}, {contender}: {figure}{mark}")
 }
 
 /// Formats a number as `275k`, `4.02M`.

@@ -144,7 +144,7 @@ impl<'de> Shape<'de> for Wanted<'_> {
                 }
             };
             if twice {
-                return Err(at.fail_twice(&key));
+                return Err(at.fail_duplicate(&key));
             }
         }
         Ok(fields)

@@ -54,7 +54,7 @@ fn read_entries<'de, A: MapAccess<'de>>(at: &mut Reader, mut map: A) -> Result<E
         let value = at.raw(&mut map)?.entry(levels).map_err(|mismatch| at.fail_at(&key, mismatch))?;
         let Some(value) = value else { continue };
         if entries.get(&key).is_some() {
-            return Err(at.fail_twice(&key));
+            return Err(at.fail_duplicate(&key));
         }
         if entries.len() == MAX_ENTRIES {
             return Err(at.fail(Mismatch::over(MAX_ENTRIES, "entries", "more")));

@@ -7,14 +7,14 @@ use prost::Message as _;
 use serde::de::IgnoredAny;
 
 use super::body::{CID, Fields, cid};
-use super::{Push, PushLimits, checked, once_each};
+use super::{Push, PushLimits, checked, without_duplicates};
 use crate::id::{ConnectionId, InvalidName, NodeId, Uid};
 use crate::message::{Message, Target};
 use crate::protocol::FrameError;
 use crate::protocol::bounds;
 use crate::protocol::fault::{FieldFault, Mismatch, NON_EMPTY, quoted};
 use crate::protocol::proto::{self, SendAct};
-use crate::protocol::protobuf::plain_words;
+use crate::protocol::protobuf::error_text;
 use crate::protocol::reader::{BODY, Raw};
 
 /// A decoded envelope.
@@ -78,7 +78,7 @@ pub fn envelope_protobuf(body: &[u8], limits: &PushLimits) -> Result<PubEnvelope
     let body = checked(body, limits)?;
     check_counts(body, limits)?;
     let envelope =
-        proto::MessagesPub::decode(body).map_err(|error| Mismatch::new(PROTOBUF, plain_words(&error)).at(BODY))?;
+        proto::MessagesPub::decode(body).map_err(|error| Mismatch::new(PROTOBUF, error_text(&error)).at(BODY))?;
     let act = envelope.act.map(|act| SendAct::try_from(act).map_err(|_| Mismatch::new(ACT, act.to_string()).at("act")));
     let act = act.transpose()?;
     if let Some(kind) = envelope.r#type
@@ -142,7 +142,9 @@ impl Parts {
                 // If the publisher also gives a user, the connection must belong to that user.
                 if self.uid.is_empty() { Target::Connection(cid) } else { Target::ConnectionOf(self.uid()?, cid) }
             }
-            Some(SendAct::Sendother) => Target::EveryoneBut(once_each(names("Uid", &self.uid, limits)?).into()),
+            Some(SendAct::Sendother) => {
+                Target::EveryoneBut(without_duplicates(names("Uid", &self.uid, limits)?).into())
+            }
             Some(SendAct::Sendroom) => Target::Room(self.uid.parse().map_err(|invalid| fault("Uid", invalid))?),
             Some(SendAct::Sendlist) => unreachable!("each message has a target of its own"),
         })
@@ -153,7 +155,7 @@ impl Parts {
     }
 
     fn users(&self, limits: &PushLimits) -> Result<Target, FieldFault> {
-        let mut uids = once_each(names("Uid", &self.uid, limits)?);
+        let mut uids = without_duplicates(names("Uid", &self.uid, limits)?);
         match uids.len() {
             0 => Err(Mismatch::new("at least one user", quoted(&self.uid)).at("Uid")),
             1 => Ok(Target::User(uids.remove(0))),
@@ -213,7 +215,7 @@ fn check_type(raw: Raw<'_>) -> Result<(), Mismatch> {
 fn check_counts(body: &[u8], limits: &PushLimits) -> Result<(), FieldFault> {
     let mut messages = 0;
     for field in bounds::Fields::of(body) {
-        let (number, field) = field.map_err(|error| unsound(BODY.to_owned(), error))?;
+        let (number, field) = field.map_err(|error| to_fault(BODY.to_owned(), error))?;
         if number != 4 {
             continue;
         }
@@ -222,13 +224,13 @@ fn check_counts(body: &[u8], limits: &PushLimits) -> Result<(), FieldFault> {
         }
         let maps = &[(3, "content"), (6, "extra")];
         bounds::check_entries(field.bytes().unwrap_or_default(), maps)
-            .map_err(|error| unsound(format!("msg[{messages}]"), error))?;
+            .map_err(|error| to_fault(format!("msg[{messages}]"), error))?;
         messages += 1;
     }
     Ok(())
 }
 
-fn unsound(path: String, error: FrameError) -> FieldFault {
+fn to_fault(path: String, error: FrameError) -> FieldFault {
     match error {
         FrameError::TooManyEntries { field, entries, limit } => {
             Mismatch::over(limit, "entries", entries.to_string()).at(format!("{path}.{field}"))

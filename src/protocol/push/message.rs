@@ -34,7 +34,7 @@ impl<'de> Shape<'de> for One {
                 continue;
             };
             if seen & field.bit() != 0 {
-                return Err(at.fail_twice(&key));
+                return Err(at.fail_duplicate(&key));
             }
             seen |= field.bit();
             match field {

@@ -51,7 +51,7 @@ impl Cell for Calls {
     }
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
-        let (dist, calls) = (stage.lab.dist(), stage.pick(20_000, 100_000));
+        let (dist, calls) = (stage.workspace.dist(), stage.pick(20_000, 100_000));
         if contender == AUTH {
             let token = token::mint(&dist, &"1074".parse::<Uid>()?, None, &[], Duration::from_secs(3_600))?;
             return block_on(async {
@@ -60,15 +60,15 @@ impl Cell for Calls {
             });
         }
         let Kind::Node(Node { components: [component, ..], .. }) = contender.kind else { return Ok(Vec::new()) };
-        let file = stage.lab.component(component)?;
-        let reader = stage.lab.component(&component.replace("noop", "reader"))?;
+        let file = stage.workspace.component(component)?;
+        let reader = stage.workspace.component(&component.replace("noop", "reader"))?;
         block_on(async {
             let mut lines = Vec::new();
             for (line, file) in [(JUDGE, file.clone()), (READ, reader)] {
                 lines.push((line, judge(&begin(file, Given::default()).await?, calls).await?));
             }
             if contender == RUST {
-                lines.push((MATCH, unmatched(&begin(file, kept_out()).await?, calls).await));
+                lines.push((MATCH, unmatched(&begin(file, unmatched_given()).await?, calls).await));
             }
             Ok(lines)
         })
@@ -100,7 +100,7 @@ async fn begin(file: PathBuf, given: Given) -> anyhow::Result<Plugin> {
     harness.begin(&given).await.map_err(|reasons| anyhow::Error::msg(reasons.join("; ")))
 }
 
-fn kept_out() -> Given {
+fn unmatched_given() -> Given {
     let actions = toml::Value::from(vec!["no such action", "nor this*"]);
     let rules = toml::Table::from_iter([("actions".to_owned(), actions)]);
     let manifest = toml::Table::from_iter([("match".to_owned(), toml::Value::Table(rules))]);
@@ -161,7 +161,7 @@ struct Meter {
 }
 
 #[derive(Clone, Copy)]
-struct Begun(Option<(Instant, u64)>);
+struct CallStart(Option<(Instant, u64)>);
 
 impl Meter {
     fn new() -> Self {
@@ -171,14 +171,14 @@ impl Meter {
         Self { times: histogram(), each: 1, count: 0, wall: zero, allocations: 0, own: zero, began: None }
     }
 
-    fn begin(&mut self, counts: bool) -> Begun {
+    fn begin(&mut self, counts: bool) -> CallStart {
         if counts && self.began.is_none() {
             (self.began, self.own) = (Some(Instant::now()), own_cpu());
         }
-        Begun(counts.then(|| (Instant::now(), allocator::allocations())))
+        CallStart(counts.then(|| (Instant::now(), allocator::allocations())))
     }
 
-    fn end(&mut self, begun: Begun) {
+    fn end(&mut self, begun: CallStart) {
         let Some((at, allocations)) = begun.0 else { return };
         let took = at.elapsed();
         self.allocations += allocator::allocations() - allocations;

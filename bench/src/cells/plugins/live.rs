@@ -45,10 +45,10 @@ impl Cell for Live {
 
     fn measure(&self, stage: &Stage<'_>, contender: Contender) -> anyhow::Result<Vec<Line>> {
         let Kind::Node(Node { components: [component, ..], .. }) = contender.kind else { return Ok(Vec::new()) };
-        let subject = stage.lab.start(contender)?;
+        let subject = stage.workspace.start(contender)?;
         let plugin = format!("{component}-0");
-        let folder = Folder { dir: stage.lab.plugin_dir(), api: Api { address: subject.publish }, plugin };
-        let first = fs::read(stage.lab.component(component)?)?;
+        let folder = Folder { dir: stage.workspace.plugin_dir(), api: Api { address: subject.publish }, plugin };
+        let first = fs::read(stage.workspace.component(component)?)?;
         // The same code with another hash: a custom section of four bytes is added.
         let second: Vec<u8> = first.iter().copied().chain([0, 4, 3, b'n', b'e', b'w']).collect();
         for known in [&second, &first] {

@@ -15,15 +15,15 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Connects and sends `said`. Over loopback, the connect is complete on return, and `said` fits into the socket's
-    /// buffer.
-    pub(super) fn open(address: SocketAddr, trust: Option<&Trust>, said: &[u8]) -> anyhow::Result<Self> {
+    /// Connects and sends `opening`. Over loopback, the connect is complete on return, and `opening` fits into the
+    /// socket's buffer.
+    pub(super) fn open(address: SocketAddr, trust: Option<&Trust>, opening: &[u8]) -> anyhow::Result<Self> {
         let tcp = std::net::TcpStream::connect(address)?;
         tcp.set_nodelay(true)?;
         tcp.set_nonblocking(true)?;
         let tls = trust.map(Trust::connect).transpose()?.map(Box::new);
         let mut channel = Self { tcp: TcpStream::from_std(tcp), tls };
-        channel.write(said)?;
+        channel.write(opening)?;
         Ok(channel)
     }
 

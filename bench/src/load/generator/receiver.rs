@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use super::super::payload::{self, Mark, SAMPLE};
 use super::super::websocket::{self, CLOSE, Frame, Kind, PING, PONG};
 use super::channel::Channel;
-use crate::peer::{Guest, Said};
+use crate::peer::{PartKind, PeerClient};
 use crate::results::stats;
 
 /// Counters over all receivers of a run.
@@ -77,18 +77,18 @@ pub(super) struct Receiver {
     /// An incomplete frame.
     rest: Vec<u8>,
     /// State for the peer.
-    guest: Option<Box<Guest>>,
+    client: Option<Box<PeerClient>>,
 }
 
 impl Receiver {
-    pub(super) fn new(channel: Channel, awaits_bind: bool, guest: Option<Box<Guest>>) -> Self {
-        let is_plain = guest.as_ref().is_some_and(|guest| guest.peer.adapter.upgrade().is_none());
+    pub(super) fn new(channel: Channel, awaits_bind: bool, client: Option<Box<PeerClient>>) -> Self {
+        let is_plain = client.as_ref().is_some_and(|client| client.peer.adapter.upgrade().is_none());
         let state = if is_plain { State::Binding } else { State::Upgrading(awaits_bind) };
-        Self { channel, state, pace: Pace::Eager, next: 0, rest: Vec::new(), guest }
+        Self { channel, state, pace: Pace::Eager, next: 0, rest: Vec::new(), client }
     }
 
     /// Reads up to `buffer.len()` bytes and drops them.
-    pub(super) fn sip(&mut self, buffer: &mut [u8]) {
+    pub(super) fn read_slowly(&mut self, buffer: &mut [u8]) {
         // A closed connection is detected by the check at the end.
         let _ = self.channel.read(buffer);
     }
@@ -132,9 +132,9 @@ impl Receiver {
             }
             self.state = if awaits_bind { State::Binding } else { State::Live };
             used = end + 4;
-            if let Some(guest) = &self.guest {
-                let hello = guest.peer.adapter.hello(guest);
-                self.say(&hello);
+            if let Some(client) = &self.client {
+                let hello = client.peer.adapter.hello(client);
+                self.send(&hello);
             }
         }
         while let Some(frame) = self.split(&bytes[used..]) {
@@ -145,20 +145,20 @@ impl Receiver {
             if self.state == State::Closed {
                 return bytes.len();
             }
-            if let Some(mut guest) = self.guest.take() {
-                self.hear(&mut guest, &frame, tally, now);
-                self.guest = Some(guest);
+            if let Some(mut client) = self.client.take() {
+                self.process_peer_frame(&mut client, &frame, tally, now);
+                self.client = Some(client);
                 continue;
             }
             match websocket::kind(frame.payload) {
                 Kind::Message => {
                     tally.bytes += frame.len as u64;
-                    self.judge(frame.payload, tally, now);
+                    self.check_message(frame.payload, tally, now);
                 }
                 Kind::Reply if self.state == State::Binding => self.state = State::Live,
                 Kind::Ping => {
                     tally.pings += 1;
-                    self.say(&websocket::pong(frame.opcode));
+                    self.send(&websocket::pong(frame.opcode));
                 }
                 Kind::Reply | Kind::Other => {}
             }
@@ -167,49 +167,49 @@ impl Receiver {
     }
 
     fn split<'a>(&self, bytes: &'a [u8]) -> Option<Frame<'a>> {
-        match &self.guest {
+        match &self.client {
             None => websocket::split(bytes),
-            Some(guest) => guest.peer.adapter.split(bytes),
+            Some(client) => client.peer.adapter.split(bytes),
         }
     }
 
     /// Processes a frame of a peer, which may contain several messages.
-    fn hear(&mut self, guest: &mut Guest, frame: &Frame<'_>, tally: &mut Tally, now: u64) {
+    fn process_peer_frame(&mut self, client: &mut PeerClient, frame: &Frame<'_>, tally: &mut Tally, now: u64) {
         if frame.opcode == PING {
             tally.pings += 1;
-            return self.say(&websocket::from_client(PONG, frame.payload));
+            return self.send(&websocket::from_client(PONG, frame.payload));
         }
         tally.bytes += frame.len as u64;
-        let adapter = &guest.peer.adapter;
+        let adapter = &client.peer.adapter;
         let mut rest = frame.payload;
         while !rest.is_empty() {
             let part = adapter.part(rest);
             rest = &rest[part.len..];
-            match part.said {
-                Said::Message => self.judge(part.body, tally, now),
-                Said::Welcome => {
-                    guest.awaited = guest.awaited.saturating_sub(1);
-                    if guest.awaited == 0 && self.state == State::Binding {
+            match part.kind {
+                PartKind::Message => self.check_message(part.body, tally, now),
+                PartKind::Welcome => {
+                    client.awaited = client.awaited.saturating_sub(1);
+                    if client.awaited == 0 && self.state == State::Binding {
                         self.state = State::Live;
                     }
                 }
-                Said::Question => {
+                PartKind::NeedsAnswer => {
                     tally.pings += u64::from(self.state == State::Live);
-                    self.say(&adapter.answer(guest, part));
+                    self.send(&adapter.answer(client, part));
                 }
-                Said::Refusal => self.end(tally),
-                Said::Garbage => tally.faults.corrupt += 1,
-                Said::Other => {}
+                PartKind::Refusal => self.end(tally),
+                PartKind::Invalid => tally.faults.corrupt += 1,
+                PartKind::Other => {}
             }
         }
     }
 
     /// Sends bytes that fit into any socket that is not stuck. A failure shows as a closed connection.
-    fn say(&mut self, bytes: &[u8]) {
+    fn send(&mut self, bytes: &[u8]) {
         drop(self.channel.write(bytes));
     }
 
-    fn judge(&mut self, payload: &[u8], tally: &mut Tally, now: u64) {
+    fn check_message(&mut self, payload: &[u8], tally: &mut Tally, now: u64) {
         tally.deliveries += 1;
         let found = payload::find(payload, tally.hint).and_then(|at| Some((at, payload::read(&payload[at..])?)));
         let Some((at, Mark { sequence, stamp })) = found else {
