@@ -277,7 +277,7 @@ impl App {
 
         let api = Arc::new(Api::new(Arc::clone(&node), live.clone(), about(&telemetry, &listeners, &config)));
         let banner = banner::banner(node.id().as_str(), listeners.addresses(), &config.intakes, &node.plugins());
-        let intakes = Intakes::start(&node, &live, engine.feeds(&config, &vitals)?, &vitals);
+        let intakes = Intakes::start(&node, &live, engine.intake_sources(&config, &vitals)?, &vitals);
         let server = Server::start(listeners, live.clone(), Arc::clone(&node), api, &vitals);
 
         upkeep.spawn(vitals.run("metrics", telemetry.upkeep()));

@@ -18,7 +18,7 @@ use crate::broker::source::Source;
 use crate::broker::{Broker, Deliver, Unavailable};
 use crate::config::{Bus, BusKind, Config, Intake, IntakeKind, intake_names};
 use crate::plugin::kv::Store;
-use crate::server::intake::Feed;
+use crate::server::intake::IntakeSource;
 use crate::vital::Vitals;
 
 use super::kv::RedisStore;
@@ -93,10 +93,10 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`] if the address or the properties are invalid.
-    pub fn feeds(&self, config: &Config, vitals: &Vitals) -> Result<Vec<Feed>, EngineError> {
+    pub fn intake_sources(&self, config: &Config, vitals: &Vitals) -> Result<Vec<IntakeSource>, EngineError> {
         let names = intake_names(&config.intakes, &config.bus);
         let named = config.intakes.iter().zip(names).enumerate();
-        named.map(|(index, (intake, name))| self.feed(config, index, (intake, name), vitals)).collect()
+        named.map(|(index, (intake, name))| self.intake_source(config, index, (intake, name), vitals)).collect()
     }
 
     /// Sets the users and passwords of `config` for all connections dialled from now on.
@@ -119,13 +119,13 @@ impl Engine {
         }
     }
 
-    fn feed(
+    fn intake_source(
         &self,
         config: &Config,
         index: usize,
         (intake, name): (&Intake, String),
         vitals: &Vitals,
-    ) -> Result<Feed, EngineError> {
+    ) -> Result<IntakeSource, EngineError> {
         let (topic, node) = (intake.topic.clone(), config.node.id.to_string());
         let client = || {
             let client = self.servers.client(&intake.redis(&config.bus))?;
@@ -151,7 +151,7 @@ impl Engine {
                 Box::new(KafkaSource::join(&link, &topic, &intake.group, &name, vitals)?)
             }
         };
-        Ok(Feed { name, source })
+        Ok(IntakeSource { name, source })
     }
 }
 

@@ -49,8 +49,8 @@ pub(super) struct Network {
     trust: Trust,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send {}
-impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+trait ReadWrite: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
 
 impl Network {
     /// Trusts the system's certificates, and those in the PEM file `ca` unless it is empty.
@@ -111,7 +111,7 @@ impl Network {
     async fn connect(&self, url: &Url, address: SocketAddr) -> Result<Sender, String> {
         let tcp = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
-        let stream: Pin<Box<dyn Stream>> = match url.scheme {
+        let stream: Pin<Box<dyn ReadWrite>> = match url.scheme {
             Scheme::Http => Box::pin(tcp),
             Scheme::Https => {
                 let connector = TlsConnector::from(self.trust.config().await?);

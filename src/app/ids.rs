@@ -26,11 +26,11 @@ use crate::node::Node;
 const MIN_BLOCK: u64 = 1 << 14;
 /// Largest block: 16 seconds of a million ids a second.
 const MAX_BLOCK: u64 = 1 << 24;
-/// A block grows by this factor (also used in `ids.lua`) if half of it lasted less than [`SHORT`], and shrinks if it
-/// lasted [`LONG`].
+/// A block grows by this factor (also used in `ids.lua`) if half of it lasted less than [`SHORT_LIVED`], and shrinks if
+/// it lasted [`LONG_LIVED`].
 const GROWTH: u64 = 8;
-const SHORT: Duration = Duration::from_secs(10);
-const LONG: Duration = Duration::from_secs(600);
+const SHORT_LIVED: Duration = Duration::from_secs(10);
+const LONG_LIVED: Duration = Duration::from_secs(600);
 /// Interval of sending the bound to the store again, in case the store was emptied.
 const RESEND_INTERVAL: Duration = Duration::from_secs(10);
 /// Delays after an attempt to reach the store fails.
@@ -123,9 +123,9 @@ impl Reserver {
     /// Sets the size of the next block by the time that half of this one lasted.
     fn resize(&mut self) {
         let lasted = self.since.elapsed();
-        if lasted < SHORT {
+        if lasted < SHORT_LIVED {
             self.size = (self.size * GROWTH).min(MAX_BLOCK);
-        } else if lasted >= LONG {
+        } else if lasted >= LONG_LIVED {
             self.size = (self.size / GROWTH).max(MIN_BLOCK);
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::ConfigSource;
 
 /// Time for blocking threads after the node has drained.
-const LAST_THREADS: Duration = Duration::from_millis(500);
+const THREADS_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
@@ -32,7 +32,7 @@ impl Serve {
         let loaded = loader.load()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let ended = runtime.block_on(crate::app::run(loaded));
-        runtime.shutdown_timeout(LAST_THREADS);
+        runtime.shutdown_timeout(THREADS_TIMEOUT);
         Ok(ended?.exit_code().into())
     }
 }

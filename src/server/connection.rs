@@ -31,20 +31,20 @@ use crate::session::{Input, Session};
 use crate::telemetry::{may_log, names, without_value};
 
 /// Data of a connection at the end of its handshake.
-pub(super) struct Arrival {
+pub(super) struct ConnectionStart {
     /// Index of the listener in the configuration.
     pub(super) at: usize,
     /// Details for the auth plugins.
     pub(super) transport: Transport,
     /// First input of the session; taken when it is fed.
-    pub(super) opening: Option<Opening>,
+    pub(super) first_input: Option<FirstInput>,
     /// The form of the connection. If it `sniffs`, this is the form to use while the client has sent nothing.
     pub(super) form: Form,
     /// True if the first frame reveals the coding. Nothing is sent before that frame.
     pub(super) sniffs: bool,
 }
 
-impl Arrival {
+impl ConnectionStart {
     /// The client's address.
     fn ip(&self) -> Option<IpAddr> {
         self.transport.remote.parse().ok()
@@ -52,7 +52,7 @@ impl Arrival {
 }
 
 /// The first step of a connection.
-pub(super) enum Opening {
+pub(super) enum FirstInput {
     /// The client presents a token and is bound at once.
     Token(Box<Claim>),
     /// The client will bind with a frame.
@@ -79,23 +79,28 @@ pub(super) enum ReadEvent {
 
 /// Attaches the connection to the node and spawns the task that reads it until it ends. `read_ahead` are bytes received
 /// after the handshake.
-pub(super) async fn start(permit: ConnectionPermit, arrival: Box<Arrival>, stream: MaybeTlsStream, read_ahead: Bytes) {
+pub(super) async fn start(
+    permit: ConnectionPermit,
+    start: Box<ConnectionStart>,
+    stream: MaybeTlsStream,
+    read_ahead: Bytes,
+) {
     let stream = Arc::new(stream);
-    let form = (!arrival.sniffs).then_some(arrival.form);
+    let form = (!start.sniffs).then_some(start.form);
     let socket = Arc::clone(&stream) as Arc<dyn Socket>;
-    let devices = permit.gateway().config.load().listeners[arrival.at].devices;
+    let devices = permit.gateway().config.load().listeners[start.at].devices;
     let connection = match permit.gateway().node.attach(socket, form, devices).await {
         Ok(connection) => connection,
         Err(why) => {
             metrics::counter!(names::REFUSED, "reason" => why.reason).increment(1);
-            let words = permit.gateway().node.refusal(arrival.form, why, arrival.ip());
+            let words = permit.gateway().node.refusal(start.form, why, start.ip());
             return refuse(&stream, words).await;
         }
     };
-    let (cid, listener) = (connection.id().as_u64(), arrival.transport.listener);
+    let (cid, listener) = (connection.id().as_u64(), start.transport.listener);
     metrics::counter!(names::CONNECTED, "listener" => listener).increment(1);
-    tracing::debug!(cid, listener, remote = arrival.transport.remote, "connected");
-    tokio::spawn(run(Box::new(Driver::new(permit, connection, arrival, stream, &read_ahead))));
+    tracing::debug!(cid, listener, remote = start.transport.remote, "connected");
+    tokio::spawn(run(Box::new(Driver::new(permit, connection, start, stream, &read_ahead))));
 }
 
 /// The driver is boxed, because the future would otherwise contain it twice.
@@ -124,7 +129,7 @@ async fn refuse(stream: &MaybeTlsStream, words: Option<Bytes>) {
 struct Driver {
     permit: ConnectionPermit,
     connection: Connection,
-    arrival: Box<Arrival>,
+    start: Box<ConnectionStart>,
     session: Session,
     reader: Reader,
     /// Deadline of the first frame or of the current message.
@@ -143,21 +148,21 @@ impl Driver {
     fn new(
         permit: ConnectionPermit,
         connection: Connection,
-        arrival: Box<Arrival>,
+        start: Box<ConnectionStart>,
         stream: Arc<MaybeTlsStream>,
         read_ahead: &[u8],
     ) -> Self {
         let max = permit.gateway().config.load().limits.frame_bytes;
-        let reader = match arrival.form.framing {
+        let reader = match start.form.framing {
             Framing::WebSocket => Reader::Ws(ws::Reader::new(stream, read_ahead, max)),
             Framing::Tcp => Reader::Tcp(tcp::Reader::new(stream, max)),
         };
         let session = Session::new(clock::now_millis());
-        Self { permit, connection, arrival, session, reader, deadline: None, deadline_message: 0 }
+        Self { permit, connection, start, session, reader, deadline: None, deadline_message: 0 }
     }
 
     async fn drive(&mut self) {
-        if self.arrival.sniffs {
+        if self.start.sniffs {
             self.deadline = Some(timer(self.permit.gateway().config.load().limits.first_frame));
         } else {
             self.open().await;
@@ -185,7 +190,7 @@ impl Driver {
 
     async fn end(&mut self, why: Disconnect) {
         // The form may still be open. The close frame needs one.
-        self.set_form(self.arrival.form);
+        self.set_form(self.start.form);
         Box::pin(self.connection.close(why)).await;
     }
 
@@ -202,7 +207,7 @@ impl Driver {
             return Poll::Ready(event);
         }
         // The deadline of the first frame stays fixed.
-        if !self.arrival.sniffs {
+        if !self.start.sniffs {
             self.update_deadline();
         }
         match &mut self.deadline {
@@ -229,11 +234,11 @@ impl Driver {
         if self.connection.closed().is_some() {
             return None;
         }
-        if self.arrival.sniffs {
-            self.set_form(Form { coding, ..self.arrival.form });
+        if self.start.sniffs {
+            self.set_form(Form { coding, ..self.start.form });
             self.open().await;
         }
-        let form = self.connection.form().unwrap_or(self.arrival.form);
+        let form = self.connection.form().unwrap_or(self.start.form);
         if form.coding != coding {
             if self.may_log() {
                 tracing::debug!(cid = self.connection.id().as_u64(), %form, "frame has the wrong coding");
@@ -267,7 +272,7 @@ impl Driver {
 
     /// True if one more mistake of this client's address may be logged.
     fn may_log(&self) -> bool {
-        self.arrival.ip().is_none_or(may_log)
+        self.start.ip().is_none_or(may_log)
     }
 
     async fn ping(&mut self, pong: Bytes) -> Option<Disconnect> {
@@ -279,16 +284,16 @@ impl Driver {
 
     /// Feeds the opening to the session.
     async fn open(&mut self) {
-        match self.arrival.opening.take() {
-            Some(Opening::Token(claim)) => self.feed(Input::Opened(Some(claim))).await,
-            Some(Opening::Refused(why, refusal)) => self.feed(Input::Refused(why, refusal)).await,
-            Some(Opening::Unbound) | None => {}
+        match self.start.first_input.take() {
+            Some(FirstInput::Token(claim)) => self.feed(Input::Opened(Some(claim))).await,
+            Some(FirstInput::Refused(why, refusal)) => self.feed(Input::Refused(why, refusal)).await,
+            Some(FirstInput::Unbound) | None => {}
         }
     }
 
     fn set_form(&mut self, form: Form) {
-        if std::mem::take(&mut self.arrival.sniffs) {
-            self.arrival.form = form;
+        if std::mem::take(&mut self.start.sniffs) {
+            self.start.form = form;
             self.connection.set_form(form);
         }
     }

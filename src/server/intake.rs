@@ -38,7 +38,7 @@ enum Stop {
 }
 
 /// A topic to consume.
-pub struct Feed {
+pub struct IntakeSource {
     /// Name in metrics, logs and readiness: kind and topic.
     pub name: String,
     /// Source of the records.
@@ -55,12 +55,12 @@ impl Intakes {
     /// Starts one task per feed, registered in `vitals`. Follows the limits of `config`. A metrics recorder must be
     /// installed before.
     #[must_use]
-    pub fn start(node: &Arc<Node>, config: &LiveConfig, feeds: Vec<Feed>, vitals: &Vitals) -> Self {
+    pub fn start(node: &Arc<Node>, config: &LiveConfig, sources: Vec<IntakeSource>, vitals: &Vitals) -> Self {
         let stop = watch::Sender::new(Stop::No);
         let mut tasks = JoinSet::new();
-        for feed in feeds {
-            let name = format!("intake {}", feed.name);
-            let task = IntakeTask::new(Arc::clone(node), feed, config.clone(), stop.subscribe());
+        for source in sources {
+            let name = format!("intake {}", source.name);
+            let task = IntakeTask::new(Arc::clone(node), source, config.clone(), stop.subscribe());
             tasks.spawn(vitals.run(name, task.run()));
         }
         Self { stop, tasks }

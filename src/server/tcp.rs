@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 
-use super::connection::{self, Arrival, Opening, ReadEvent};
+use super::connection::{self, ConnectionStart, FirstInput, ReadEvent};
 use super::peers::ConnectionPermit;
 use super::socket::MaybeTlsStream;
 use crate::disconnect::Disconnect;
@@ -25,19 +25,19 @@ const MAX_BODY: usize = 65_535;
 pub(super) async fn serve(permit: ConnectionPermit, stream: MaybeTlsStream, peer: SocketAddr, at: usize) {
     let config = permit.gateway().config.load_full();
     let listener = &config.listeners[at];
-    let arrival = Arrival {
+    let start = ConnectionStart {
         at,
         transport: Transport {
             listener: "cim-tcp",
             remote: peer.ip().to_canonical().to_string(),
             ..Transport::default()
         },
-        opening: Some(Opening::Unbound),
+        first_input: Some(FirstInput::Unbound),
         form: Form::tcp(listener.dialect),
         sniffs: false,
     };
     drop(config);
-    connection::start(permit, Box::new(arrival), stream, Bytes::new()).await;
+    connection::start(permit, Box::new(start), stream, Bytes::new()).await;
 }
 
 /// The reading side of one TCP connection. It holds no buffer while idle.

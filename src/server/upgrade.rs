@@ -28,7 +28,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 
-use super::connection::{self, Arrival};
+use super::connection::{self, ConnectionStart};
 use super::peers::ConnectionPermit;
 use super::socket::MaybeTlsStream;
 use super::{Gateway, listener, stopped};
@@ -109,7 +109,7 @@ pub(super) async fn serve(
     let upgraded = http_service.upgraded.lock().take();
     match upgraded {
         // The connection gets its own task, because this one is as large as hyper's state.
-        Some(arrival) => connection::start(permit, arrival, stream, parts.read_buf).await,
+        Some(start) => connection::start(permit, start, stream, parts.read_buf).await,
         None => {
             stream.shutdown(false);
             stream.linger().await;
@@ -143,7 +143,7 @@ struct HttpService {
     requests: AtomicU32,
     websocket: UpgradeNumber,
     /// The accepted handshake.
-    upgraded: Mutex<Option<Box<Arrival>>>,
+    upgraded: Mutex<Option<Box<ConnectionStart>>>,
 }
 
 impl HttpService {
@@ -162,8 +162,8 @@ impl HttpService {
                 listener::refused(self.peer, "descriptors");
                 ready(Ok(with_connection_close(handshake::no_descriptor()))).boxed()
             }
-            HandshakeCheck::Upgrade(arrival, response) => {
-                *self.upgraded.lock() = Some(arrival);
+            HandshakeCheck::Upgrade(start, response) => {
+                *self.upgraded.lock() = Some(start);
                 ready(Ok(response)).boxed()
             }
             HandshakeCheck::Refused(response) => {

@@ -63,7 +63,7 @@ impl Driver {
                 Input::Bound(bound.map(|()| self.location(&node)))
             }
             Action::Handle { key, data } => {
-                let remote = &self.arrival.transport.remote;
+                let remote = &self.start.transport.remote;
                 Input::Handled(node.handle(&self.connection, key, data, remote).await)
             }
             Action::Join(room, data) => Input::Joined(node.request_join(&self.connection, room, data).await),
@@ -103,7 +103,7 @@ impl Driver {
     }
 
     async fn admit(&self, node: &Node, claim: Claim) -> Result<Box<Admission>, Refusal> {
-        let mut transport = self.arrival.transport.clone();
+        let mut transport = self.start.transport.clone();
         transport.bound = self.connection.binding().map(|bound| bound.uid.clone());
         let answer = node.admit(transport, claim).await;
         let outcome = if answer.is_ok() { "admitted" } else { "refused" };
@@ -115,7 +115,7 @@ impl Driver {
         let address = self.permit.gateway().config.load().node.address.clone();
         let address = if address.is_empty() { self.own_address() } else { address };
         let binding = self.connection.binding();
-        let next = node.next_address(binding.as_deref().map(|bound| &bound.uid), self.arrival.ip());
+        let next = node.next_address(binding.as_deref().map(|bound| &bound.uid), self.start.ip());
         ClientLocation { cid: self.connection.id(), node: node.id().clone(), address, next }
     }
 

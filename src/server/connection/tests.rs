@@ -13,5 +13,5 @@ fn an_idle_connection_is_small() {
     let (task, driver, reader) = (size_of_future(run), size_of::<Driver>(), size_of::<Reader>());
     let words = format!("task {task} bytes, driver {driver}, {reader} of them its reader");
     assert!(task + driver <= 1024, "{words}");
-    assert!(size_of::<Arrival>() <= 256, "arrival {} bytes", size_of::<Arrival>());
+    assert!(size_of::<ConnectionStart>() <= 256, "start {} bytes", size_of::<ConnectionStart>());
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::batch::{Batch, OpenMessages};
 use super::meters::Meters;
-use super::{Feed, Stop};
+use super::{IntakeSource, Stop};
 use crate::backoff::Backoff;
 use crate::config::LiveConfig;
 use crate::node::{Delay, Node, Record, Source, Unavailable};
@@ -51,7 +51,7 @@ struct RetryDelay {
 impl IntakeTask {
     pub(super) fn new(
         node: Arc<Node>,
-        Feed { name, source }: Feed,
+        IntakeSource { name, source }: IntakeSource,
         config: LiveConfig,
         stop: watch::Receiver<Stop>,
     ) -> Self {

@@ -146,7 +146,7 @@ impl Bench {
         let intakes = Intakes::start(
             &fake.node,
             &fake.config,
-            vec![Feed { name: "kafka chat".into(), source }],
+            vec![IntakeSource { name: "kafka chat".into(), source }],
             &Vitals::default(),
         );
         Self { fake, intakes, takes: gives, script, changes: changed }

@@ -24,7 +24,7 @@ use crate::disconnect::Disconnect;
 use crate::node::Transport;
 use crate::protocol::{Coding, Form};
 use crate::server::claim::{self, BadHandshake, Cookie, HandshakeData, TokenSources, lists};
-use crate::server::connection::{Arrival, Opening};
+use crate::server::connection::{ConnectionStart, FirstInput};
 use crate::server::origin::{self, OriginCheck};
 
 /// Path of the `ws` service.
@@ -39,7 +39,7 @@ const MAX_SHOWN: usize = 80;
 /// Result of the check.
 pub(super) enum HandshakeCheck {
     /// A WebSocket handshake; send the response first.
-    Upgrade(Box<Arrival>, Response<Full<Bytes>>),
+    Upgrade(Box<ConnectionStart>, Response<Full<Bytes>>),
     /// An invalid WebSocket handshake, with its response.
     Refused(Response<Full<Bytes>>),
     /// A request for the API.
@@ -72,10 +72,10 @@ pub(super) fn check<B>(
         Ok(response) => response,
         Err(refusal) => return HandshakeCheck::Refused(refusal),
     };
-    let mut arrival = Arrival {
+    let mut start = ConnectionStart {
         at,
         transport: transport(request, peer, is_cim),
-        opening: None,
+        first_input: None,
         form: Form::websocket(listener.dialect, Coding::Protobuf),
         sniffs: is_cim,
     };
@@ -85,18 +85,18 @@ pub(super) fn check<B>(
                 response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(name));
             }
             if let Some(form) = presented.form {
-                (arrival.form, arrival.sniffs) = (form, false);
+                (start.form, start.sniffs) = (form, false);
             }
-            arrival.transport.path = presented.path;
-            arrival.opening = Some(match presented.claim.token {
-                Some(_) => Opening::Token(Box::new(presented.claim)),
-                None => Opening::Unbound,
+            start.transport.path = presented.path;
+            start.first_input = Some(match presented.claim.token {
+                Some(_) => FirstInput::Token(Box::new(presented.claim)),
+                None => FirstInput::Unbound,
             });
         }
-        Err(bad) if is_cim => arrival.opening = Some(refusal(&bad)),
+        Err(bad) if is_cim => start.first_input = Some(refusal(&bad)),
         Err(bad) => return HandshakeCheck::Refused(refused(&bad)),
     }
-    HandshakeCheck::Upgrade(Box::new(arrival), response)
+    HandshakeCheck::Upgrade(Box::new(start), response)
 }
 
 /// The response to a handshake that follows RFC 6455 §4.2.1; otherwise the error response.
@@ -150,14 +150,14 @@ fn present<B>(request: &Request<B>, listener: &Listener) -> Result<HandshakeData
 }
 
 /// A refusal in band.
-fn refusal(bad: &BadHandshake) -> Opening {
+fn refusal(bad: &BadHandshake) -> FirstInput {
     let (why, code) = match bad {
         BadHandshake::OriginRefused(_) | BadHandshake::CookieWithoutOrigin => {
             (Disconnect::ORIGIN_REFUSED, Code::FORBIDDEN)
         }
         BadHandshake::Invalid(_) => (Disconnect::PROTOCOL_ERROR, Code::BAD_REQUEST),
     };
-    Opening::Refused(why, Refusal::new(code, bad.to_string()))
+    FirstInput::Refused(why, Refusal::new(code, bad.to_string()))
 }
 
 /// A refusal by HTTP.

@@ -41,9 +41,9 @@ fn judged(listener: &Listener, request: &Request<()>) -> HandshakeCheck {
     check(request, listener, SocketAddr::from(([10, 0, 0, 9], 5)), 0, || true)
 }
 
-fn upgrade(judged: HandshakeCheck) -> (Box<Arrival>, Response<Full<Bytes>>) {
+fn upgrade(judged: HandshakeCheck) -> (Box<ConnectionStart>, Response<Full<Bytes>>) {
     match judged {
-        HandshakeCheck::Upgrade(arrival, response) => (arrival, response),
+        HandshakeCheck::Upgrade(start, response) => (start, response),
         HandshakeCheck::Refused(response) => panic!("answered {response:?}"),
         HandshakeCheck::OtherRequest => panic!("not ours"),
     }
@@ -60,14 +60,14 @@ fn status(judged: HandshakeCheck) -> Option<u16> {
 fn a_handshake_with_a_token_is_answered_and_opens_with_it() {
     let offer = ("sec-websocket-protocol", "yunque.json, bearer.secret");
     let ask = request("/ws?device=d&v=2", &[offer, ("origin", "https://a.com"), ("user-agent", "x")]);
-    let (arrival, response) = upgrade(judged(&listener(&[Service::Ws]), &ask));
+    let (start, response) = upgrade(judged(&listener(&[Service::Ws]), &ask));
     assert_eq!(response.status(), 101);
     // RFC 6455 §1.3 gives this key with this response.
     assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!(response.headers()["sec-websocket-protocol"], "yunque.json");
     assert!(!format!("{response:?}").contains("secret"));
-    assert_eq!(arrival.form, Form::websocket(Dialect::Yunque, Coding::Json));
-    assert!(!arrival.sniffs);
+    assert_eq!(start.form, Form::websocket(Dialect::Yunque, Coding::Json));
+    assert!(!start.sniffs);
     let transport = Transport {
         listener: "ws",
         remote: "10.0.0.9".into(),
@@ -76,9 +76,9 @@ fn a_handshake_with_a_token_is_answered_and_opens_with_it() {
         user_agent: Some("x".into()),
         bound: None,
     };
-    assert_eq!(arrival.transport, transport);
-    match arrival.opening {
-        Some(Opening::Token(claim)) => {
+    assert_eq!(start.transport, transport);
+    match start.first_input {
+        Some(FirstInput::Token(claim)) => {
             assert_eq!((claim.token.as_deref(), claim.device.as_deref()), (Some("secret"), Some("d")));
         }
         _ => panic!("no token"),
@@ -140,23 +140,23 @@ fn a_cim_listener_accepts_first_and_refuses_in_band() {
         ("/?token=t", &[], Disconnect::PROTOCOL_ERROR),
     ];
     for (uri, headers, expected) in table {
-        let (arrival, response) = upgrade(judged(&cim, &request(uri, headers)));
+        let (start, response) = upgrade(judged(&cim, &request(uri, headers)));
         assert_eq!(response.status(), 101);
-        assert!(arrival.sniffs, "nothing is said before the first frame tells the coding");
-        assert!(matches!(arrival.opening, Some(Opening::Refused(why, _)) if why == *expected), "{uri}");
+        assert!(start.sniffs, "nothing is said before the first frame tells the coding");
+        assert!(matches!(start.first_input, Some(FirstInput::Refused(why, _)) if why == *expected), "{uri}");
     }
-    let (arrival, _) = upgrade(judged(&cim, &request("/", &[("origin", "http://a.com:3000")])));
-    assert!(arrival.sniffs && matches!(arrival.opening, Some(Opening::Unbound)));
-    let (arrival, _) = upgrade(judged(&cim, &request("/?dialect=cim.json", &[])));
-    assert!(!arrival.sniffs && arrival.form == Form::websocket(Dialect::Cim, Coding::Json));
+    let (start, _) = upgrade(judged(&cim, &request("/", &[("origin", "http://a.com:3000")])));
+    assert!(start.sniffs && matches!(start.first_input, Some(FirstInput::Unbound)));
+    let (start, _) = upgrade(judged(&cim, &request("/?dialect=cim.json", &[])));
+    assert!(!start.sniffs && start.form == Form::websocket(Dialect::Cim, Coding::Json));
 }
 
 #[test]
 fn a_cookie_needs_an_allowed_page() {
     let cookie = ("cookie", "token=c");
     let token = |headers: Headers<'_>| {
-        let (arrival, _) = upgrade(judged(&listener(&[Service::Ws]), &request("/ws", headers)));
-        matches!(arrival.opening, Some(Opening::Token(_)))
+        let (start, _) = upgrade(judged(&listener(&[Service::Ws]), &request("/ws", headers)));
+        matches!(start.first_input, Some(FirstInput::Token(_)))
     };
     assert!(token(&[cookie, ("origin", "https://a.com")]));
     let bare = judged(&listener(&[Service::Ws]), &request("/ws", &[cookie]));
