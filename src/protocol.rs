@@ -202,12 +202,12 @@ impl Form {
             Dialect::Yunque => 0,
             Dialect::Cim => 1,
         };
-        let way = match (self.framing, self.coding) {
+        let variant = match (self.framing, self.coding) {
             (Framing::Tcp, _) => 2,
             (Framing::WebSocket, Coding::Protobuf) => 0,
             (Framing::WebSocket, Coding::Json) => 1,
         };
-        dialect * 3 + way
+        dialect * 3 + variant
     }
 
     /// The name: the subprotocol of a WebSocket form, or `yunque.tcp` and `cim.tcp`.

@@ -228,9 +228,9 @@ impl Session {
         if !rules.publish {
             return Err(Refusal::new(Code::FORBIDDEN, "clients may not publish: clients.publish is off"));
         }
-        let said = chat::parse(data, uid)?;
+        let message = chat::parse(data, uid)?;
         self.pending = Pending::Publish;
-        Ok(vec![Action::Publish(Box::new(said))])
+        Ok(vec![Action::Publish(Box::new(message))])
     }
 
     fn handled(&self, answer: Option<Answer>, key: String, is_bound: bool, now: i64, rules: &Rules) -> Vec<Action> {

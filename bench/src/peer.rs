@@ -137,9 +137,9 @@ impl Peer {
         if !output.status.success() {
             bail!("{start:?} failed: {}", output.status);
         }
-        let told = String::from_utf8_lossy(&output.stdout);
-        let pid = told.lines().last().and_then(|line| line.trim().parse().ok());
-        Ok(Some(pid.with_context(|| format!("{start:?}: expected a process id as its last line, got {told:?}"))?))
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let pid = printed.lines().last().and_then(|line| line.trim().parse().ok());
+        Ok(Some(pid.with_context(|| format!("{start:?}: expected a process id as its last line, got {printed:?}"))?))
     }
 
     /// Creates receiver `number`: in the given rooms, or else in its own channel and that of everyone.

@@ -56,11 +56,11 @@ impl Results {
             return;
         }
         // A row that could not be measured before is added late, and still placed with its cell.
-        let place = self.cells.iter().rposition(|row| row.cell == cell).map_or(self.cells.len(), |last| last + 1);
+        let position = self.cells.iter().rposition(|row| row.cell == cell).map_or(self.cells.len(), |last| last + 1);
         let (cell, line, contender) = (cell.to_owned(), line.to_owned(), contender.to_owned());
         let mut row = Row { cell, line, contender, per_cpu_second: None, per_second: None, samples: vec![sample] };
         row.summarise();
-        self.cells.insert(place, row);
+        self.cells.insert(position, row);
     }
 
     pub(super) fn row(&self, cell: &str, line: &str, contender: &str) -> Option<&Row> {

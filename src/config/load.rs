@@ -228,10 +228,10 @@ impl Loaded {
         if faults.is_empty() {
             return Ok(Reloaded { config, changes });
         }
-        let waiting = changes.needs_restart.join(", ");
+        let restart_keys = changes.needs_restart.join(", ");
         for fault in &mut faults {
             fault.problem += &format!(
-                "; until a restart the node keeps the old {waiting}: restart it, or choose a value that fits both"
+                "; until a restart the node keeps the old {restart_keys}: restart it, or choose a value that fits both"
             );
         }
         Err(ConfigError { faults })

@@ -39,7 +39,11 @@ mod tests {
             if std::env::var_os("SKYLARK_REGENERATE").is_some() {
                 std::fs::write(&kept, &fresh).unwrap();
             }
-            assert!(fresh == std::fs::read_to_string(&kept).unwrap_or_default(), "{} is out of step", kept.display());
+            assert!(
+                fresh == std::fs::read_to_string(&kept).unwrap_or_default(),
+                "{} differs from what the proto files give",
+                kept.display()
+            );
             made += 1;
         }
         assert_eq!(made, std::fs::read_dir(&committed).unwrap().count());

@@ -37,7 +37,7 @@ pub(crate) struct Timing {
 }
 
 /// Time without progress after which missing deliveries are given up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Publishing connections of an open loop; enough that one slow response delays few requests.
 const OPEN_PIPES: u32 = 16;
 /// Maximum usage of one core by the generator in a latency run.
@@ -191,8 +191,8 @@ impl<'a> Run<'a> {
         let deliveries = self.generator.tally.deliveries;
         if deliveries != self.progress.0 || self.outstanding() == 0 {
             self.progress = (deliveries, Instant::now());
-        } else if self.progress.1.elapsed() > PATIENCE {
-            bail!("{} deliveries did not come within {PATIENCE:?}", self.outstanding());
+        } else if self.progress.1.elapsed() > DELIVERY_TIMEOUT {
+            bail!("{} deliveries did not come within {DELIVERY_TIMEOUT:?}", self.outstanding());
         }
         Ok(ticks)
     }

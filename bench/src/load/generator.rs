@@ -219,7 +219,7 @@ impl Generator {
                 pipe.flush()?;
             }
             pipe.pump(&mut self.buffer)?;
-            if let Some(request) = pipe.next_waiting() {
+            if let Some(request) = pipe.next_queued() {
                 let number = u32::try_from(token - FIRST_PIPE).context("a publisher's number")?;
                 self.send(number, |out| out.extend_from_slice(&request))?;
             }

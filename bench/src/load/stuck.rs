@@ -2,7 +2,7 @@
 
 use anyhow::{bail, ensure};
 
-use super::drive::PATIENCE;
+use super::drive::DELIVERY_TIMEOUT;
 use super::generator::Generator;
 use super::payload::{Mark, SIZE};
 use super::wire::{Item, To};
@@ -11,7 +11,7 @@ use crate::subject::Subject;
 /// Messages per request.
 const LIST: u32 = 200;
 /// More messages than sockets and queue can hold together.
-const MOST: u32 = 200_000;
+const MAX_MESSAGES: u32 = 200_000;
 /// Half of `queue.frames`.
 const HALF_A_QUEUE: u32 = 2048;
 
@@ -28,7 +28,7 @@ impl SlowReceivers {
     pub(crate) fn fill_queues(self, generator: &mut Generator, subject: &Subject) -> anyhow::Result<()> {
         generator.open_pipes(subject.publish, subject.wire, 1)?;
         let last = self.receivers - 1;
-        let whole = self.fill(generator, subject, last, MOST)?;
+        let whole = self.fill(generator, subject, last, MAX_MESSAGES)?;
         if generator.losses(0).full == 0 {
             bail!("a receiver that reads nothing took {whole} messages and was not closed");
         }
@@ -86,7 +86,7 @@ impl SlowReceivers {
         let items: Vec<Item> = users.map(|user| Item { to: To::User(user), mark, size }).collect();
         generator.send(0, |out| subject.wire.request(out, &items, self.receivers))?;
         while generator.in_flight(0) > 0 {
-            generator.turn(Some(PATIENCE))?;
+            generator.turn(Some(DELIVERY_TIMEOUT))?;
         }
         Ok(())
     }

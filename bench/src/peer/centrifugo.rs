@@ -157,8 +157,8 @@ fn reply(payload: &[u8]) -> Option<Part<'_>> {
     let (len, head) = number(payload)?;
     let body = payload.get(head..head.checked_add(len)?)?;
     // The first field after the id gives the kind: 2 error, 4 push, 5 connect.
-    let told = if body.first() == Some(&0x08) { body.get(1 + number(&body[1..])?.1..)? } else { body };
-    let kind = match told.first() {
+    let fields = if body.first() == Some(&0x08) { body.get(1 + number(&body[1..])?.1..)? } else { body };
+    let kind = match fields.first() {
         None if body.is_empty() => PartKind::NeedsAnswer,
         Some(0x12) => PartKind::Refusal,
         Some(0x22) => PartKind::Message,
@@ -171,10 +171,10 @@ fn reply(payload: &[u8]) -> Option<Part<'_>> {
 /// Decodes a varint; returns its value and its length.
 fn number(bytes: &[u8]) -> Option<(usize, usize)> {
     let mut value = 0;
-    for (place, byte) in bytes.iter().take(4).enumerate() {
-        value |= usize::from(byte & 0x7f) << (7 * place);
+    for (index, byte) in bytes.iter().take(4).enumerate() {
+        value |= usize::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
-            return Some((value, place + 1));
+            return Some((value, index + 1));
         }
     }
     None

@@ -64,8 +64,8 @@ fn cell(rows: &[Row]) -> String {
     let heads: Vec<&str> = columns.iter().map(|column| column.0).collect();
     let mut text = format!("| | | {} |\n|---|---|{}\n", heads.join(" | "), "--:|".repeat(heads.len()));
     for row in rows {
-        let told: Vec<String> = columns.iter().map(|column| (column.1)(row).unwrap_or_default()).collect();
-        let _ = writeln!(text, "| {} | {} | {} |", row.line, row.contender, told.join(" | "));
+        let cells: Vec<String> = columns.iter().map(|column| (column.1)(row).unwrap_or_default()).collect();
+        let _ = writeln!(text, "| {} | {} | {} |", row.line, row.contender, cells.join(" | "));
     }
     text
 }

@@ -29,7 +29,7 @@ pub(crate) struct Usage {
 }
 
 const PROGRAM: &str = "redis-server";
-const PATIENCE: Duration = Duration::from_secs(10);
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// # Errors
@@ -72,8 +72,8 @@ impl Engine {
     }
 
     fn ask(&self, command: &str) -> anyhow::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&self.address, ENGINE_TIMEOUT)?;
+        stream.set_read_timeout(Some(ENGINE_TIMEOUT))?;
         write!(stream, "{command}\r\nQUIT\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;

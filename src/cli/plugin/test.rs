@@ -100,16 +100,16 @@ impl Test {
             if self.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
                 continue;
             }
-            let place = format!("{}:{}", suite.cases.display(), case.name.referenced.line());
+            let location = format!("{}:{}", suite.cases.display(), case.name.referenced.line());
             let differences = run_case(&harness, &file.given, &mut case, log).await;
             let differences =
-                differences.map_err(anyhow::Error::msg).with_context(|| format!("{place}: case {name:?}"))?;
+                differences.map_err(anyhow::Error::msg).with_context(|| format!("{location}: case {name:?}"))?;
             if differences.is_empty() {
                 count.passed += 1;
                 print(&format!("  ok    {name}"))?;
             } else {
                 count.failed += 1;
-                print(&format!("  FAIL  {name}  ({place})"))?;
+                print(&format!("  FAIL  {name}  ({location})"))?;
                 differences.iter().try_for_each(|line| print(&format!("        {line}")))?;
             }
         }

@@ -135,7 +135,7 @@ fn set(message: &mut Message, field: Field, raw: Raw<'_>) -> Result<(), Mismatch
         Field::Title => message.title = raw.text()?.into(),
         Field::Image => message.image = raw.text()?.into(),
         Field::Format => message.format = raw.text()?.into(),
-        Field::Content | Field::Extra => unreachable!("they are no leaves"),
+        Field::Content | Field::Extra => unreachable!("content and extra are not leaves"),
     }
     Ok(())
 }

@@ -68,7 +68,7 @@ impl Driver {
             }
             Action::Join(room, data) => Input::Joined(node.request_join(&self.connection, room, data).await),
             Action::Leave(room) => Input::Left(node.leave(&self.connection, &room).await),
-            Action::Publish(said) => Input::Published(node.publish_from(&self.connection, *said).await),
+            Action::Publish(message) => Input::Published(node.publish_from(&self.connection, *message).await),
             Action::SetTag(tag) => {
                 self.connection.set_tag(tag);
                 return None;

@@ -133,7 +133,7 @@ impl Framing {
             }
             Part::Trailers if line.is_empty() => self.part = Part::Head,
             Part::Trailers => {}
-            Part::Body(_) | Part::Chunk(_) | Part::Opaque => unreachable!("they have no lines"),
+            Part::Body(_) | Part::Chunk(_) | Part::Opaque => unreachable!("a body has no lines"),
         }
         Some(())
     }

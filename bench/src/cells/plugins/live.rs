@@ -24,7 +24,7 @@ const LINE: &str = "from file to first call";
 /// Interval of checking if the file serves.
 const PACE: Duration = Duration::from_millis(2);
 /// Maximum time; the compilation of the largest guest takes less.
-const PATIENCE: Duration = Duration::from_secs(300);
+const LIVE_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Cell for Live {
     fn name(&self) -> &'static str {
@@ -102,8 +102,8 @@ impl Folder {
             fs::rename(&aside, self.dir.join(format!("{}.wasm", self.plugin)))?;
             let mut pace = tokio::time::interval(PACE);
             while self.version().await? <= before {
-                if begun.elapsed() > PATIENCE {
-                    bail!("{} is not live {PATIENCE:?} after its file changed", self.plugin);
+                if begun.elapsed() > LIVE_TIMEOUT {
+                    bail!("{} is not live {LIVE_TIMEOUT:?} after its file changed", self.plugin);
                 }
                 pace.tick().await;
             }

@@ -22,7 +22,7 @@ pub(super) struct Pipe {
     /// The server has announced that it closes the connection.
     pub(super) has_ended: bool,
     /// Requests held back until the previous one is answered.
-    waiting: VecDeque<Vec<u8>>,
+    queued_requests: VecDeque<Vec<u8>>,
     out: Vec<u8>,
     written: usize,
     inbox: Vec<u8>,
@@ -49,7 +49,7 @@ impl Pipe {
             address,
             wire,
             has_ended: false,
-            waiting: VecDeque::new(),
+            queued_requests: VecDeque::new(),
             out: Vec::new(),
             written: 0,
             inbox: Vec::new(),
@@ -65,21 +65,21 @@ impl Pipe {
     }
 
     /// Takes the next request held back, if no other is in flight.
-    pub(super) fn next_waiting(&mut self) -> Option<Vec<u8>> {
-        if self.in_flight > self.waiting.len() {
+    pub(super) fn next_queued(&mut self) -> Option<Vec<u8>> {
+        if self.in_flight > self.queued_requests.len() {
             return None;
         }
-        let request = self.waiting.pop_front()?;
+        let request = self.queued_requests.pop_front()?;
         self.in_flight -= 1;
         Some(request)
     }
 
     /// Adds one request, written by `write`, and sends as much as the socket accepts, or holds it back.
     pub(super) fn send(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
-        if self.in_flight > self.waiting.len() && !self.wire.pipelines() {
+        if self.in_flight > self.queued_requests.len() && !self.wire.pipelines() {
             let mut request = Vec::new();
             write(&mut request);
-            self.waiting.push_back(request);
+            self.queued_requests.push_back(request);
             self.in_flight += 1;
             return Ok(());
         }
@@ -129,10 +129,10 @@ impl Pipe {
             }),
             Wire::Push => (used < self.inbox.len()).then_some(1),
         } {
-            let told = &self.inbox[used..used + len];
+            let response = &self.inbox[used..used + len];
             match self.wire {
-                Wire::Peer(peer) => refuse(peer, told)?,
-                Wire::Http | Wire::Push => self.losses.count(told),
+                Wire::Peer(peer) => refuse(peer, response)?,
+                Wire::Http | Wire::Push => self.losses.count(response),
             }
             used += len;
             self.in_flight = self.in_flight.checked_sub(1).context("a response without a request")?;
@@ -230,12 +230,12 @@ mod tests {
         let mut pipe = Pipe::open(peer.api, Wire::Peer(peer)).unwrap();
         pipe.send(|out| out.push(1)).unwrap();
         pipe.send(|out| out.push(2)).unwrap();
-        assert_eq!((pipe.next_waiting(), pipe.in_flight), (None, 2));
+        assert_eq!((pipe.next_queued(), pipe.in_flight), (None, 2));
         let (mut socket, _) = server.accept().unwrap();
         socket.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}").unwrap();
         pipe.pump(&mut [0; 1024]).unwrap();
         assert!(pipe.has_ended);
-        assert_eq!((pipe.next_waiting(), pipe.in_flight), (Some(vec![2]), 0));
+        assert_eq!((pipe.next_queued(), pipe.in_flight), (Some(vec![2]), 0));
     }
 
     #[test]

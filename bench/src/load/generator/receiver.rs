@@ -220,7 +220,7 @@ impl Receiver {
         if sequence % SAMPLE == 0 && !payload::is_intact(&payload[at..]) {
             tally.faults.corrupt += 1;
         }
-        self.next = follow(self.next, sequence, &mut tally.faults);
+        self.next = next_sequence(self.next, sequence, &mut tally.faults);
         tally.latency.saturating_record(now.saturating_sub(stamp).max(1));
     }
 
@@ -231,7 +231,7 @@ impl Receiver {
 }
 
 /// Counts the fault if `sequence` differs from `next`, and returns the new expected sequence.
-fn follow(next: u32, sequence: u32, faults: &mut Faults) -> u32 {
+fn next_sequence(next: u32, sequence: u32, faults: &mut Faults) -> u32 {
     if sequence < next {
         faults.doubled += 1;
         return next;
@@ -246,7 +246,7 @@ mod tests {
 
     fn faults(sequences: &[u32]) -> Faults {
         let mut faults = Faults::default();
-        sequences.iter().fold(0, |next, sequence| follow(next, *sequence, &mut faults));
+        sequences.iter().fold(0, |next, sequence| next_sequence(next, *sequence, &mut faults));
         faults
     }
 

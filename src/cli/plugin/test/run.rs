@@ -63,7 +63,7 @@ pub(in crate::cli::plugin) fn setup(given: &Given) -> Result<harness::Given, Str
         seed: given.random.unwrap_or_default(),
         kv: kv.map(|(key, text)| (key.clone(), text.bytes())).collect(),
         http: given.http.iter().flatten().map(exchange).collect(),
-        online: connections.map(|(connection, place)| presence(connection, place)).collect::<Result<_, _>>()?,
+        online: connections.map(|(connection, number)| presence(connection, number)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -88,9 +88,9 @@ fn cid(number: u64) -> Result<ConnectionId, String> {
     ConnectionId::new(number).ok_or_else(|| format!("cid: expected 1 to 2^53 - 1, got {number}"))
 }
 
-fn presence(connection: &OnlineConnection, place: u64) -> Result<(Uid, Presence), String> {
+fn presence(connection: &OnlineConnection, number: u64) -> Result<(Uid, Presence), String> {
     let presence = Presence {
-        cid: cid(connection.cid.unwrap_or(place))?,
+        cid: cid(connection.cid.unwrap_or(number))?,
         device: connection.device.clone().map(|Name(device)| device),
         channel: connection.channel.clone(),
         rooms: connection.rooms.iter().map(|Name(room)| room.clone()).collect(),
@@ -137,8 +137,8 @@ async fn run_once(stage: &Stage, step: &Step) -> Result<StepOutcome, String> {
         return handled(stage, call).await;
     }
     if let Some(event) = &step.event {
-        let told = stage.tell(&event_of(event)?, step.hops.unwrap_or_default()).await;
-        return Ok(StepOutcome { failed: told.err(), ..StepOutcome::default() });
+        let result = stage.tell(&event_of(event)?, step.hops.unwrap_or_default()).await;
+        return Ok(StepOutcome { failed: result.err(), ..StepOutcome::default() });
     }
     if let Some(join) = &step.join {
         return joined(stage, join).await;
