@@ -21,7 +21,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use self::engine::{Engine, EngineError};
-use self::fetch::Network;
+use self::fetch::HttpClient;
 use self::signals::Signals;
 use crate::broker::Deliver;
 use crate::config::{Config, LiveConfig, Loaded};
@@ -245,12 +245,12 @@ impl App {
         let receiver: Arc<dyn Deliver> = Arc::clone(&delivery) as _;
         let engine = Engine::start(&config, receiver, &vitals)?;
         let reserver = ids::reserver(&config.node, &ids, engine.ids.clone())?;
-        let network = Network::new(config.plugins.http_ca.clone());
+        let http_client = HttpClient::new(config.plugins.http_ca.clone());
         let kv = kv::open(&config.plugins.kv, engine.store.clone(), &vitals)?;
         let options = Options {
             kv,
             compile: CompileIn::Child,
-            fetch: Some(Arc::new(network)),
+            fetch: Some(Arc::new(http_client)),
             vitals: vitals.clone(),
             ..Options::default()
         };

@@ -43,7 +43,7 @@ const MAX_HEAD_BYTES: usize = 32 << 10;
 const USER_AGENT_VALUE: &str = concat!("skylark/", env!("CARGO_PKG_VERSION"));
 
 /// The HTTP client.
-pub(super) struct Network {
+pub(super) struct HttpClient {
     permits: Semaphore,
     pool: Pool,
     trust: Trust,
@@ -52,7 +52,7 @@ pub(super) struct Network {
 trait ReadWrite: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
 
-impl Network {
+impl HttpClient {
     /// Trusts the system's certificates, and those in the PEM file `ca` unless it is empty.
     pub(super) fn new(ca: PathBuf) -> Self {
         Self {
@@ -68,17 +68,17 @@ impl Network {
         // The server may close an idle connection at this moment; the request is then retried on another one.
         while let Some(idle) = self.pool.take(&key, permits) {
             match exchange(idle.sender, request).await {
-                Ok((answer, sender)) => return Ok(self.keep(key, idle.address, sender, answer)),
+                Ok((answer, sender)) => return Ok(self.put_back(key, idle.address, sender, answer)),
                 Err(ExchangeError { may_retry: true, .. }) => {}
                 Err(ExchangeError { error, .. }) => return Err(error),
             }
         }
         let (sender, address) = self.dial(request).await?;
         let (answer, sender) = exchange(sender, request).await.map_err(|failed| failed.error)?;
-        Ok(self.keep(key, address, sender, answer))
+        Ok(self.put_back(key, address, sender, answer))
     }
 
-    fn keep(&self, key: Key, address: IpAddr, sender: Sender, answer: FetchResponse) -> FetchResponse {
+    fn put_back(&self, key: Key, address: IpAddr, sender: Sender, answer: FetchResponse) -> FetchResponse {
         self.pool.put(key, address, sender);
         answer
     }
@@ -131,7 +131,7 @@ impl Network {
     }
 }
 
-impl Fetch for Network {
+impl Fetch for HttpClient {
     fn fetch(&self, request: FetchRequest) -> BoxFuture<'_, Result<FetchResponse, FetchError>> {
         async move {
             let Ok(_permit) = self.permits.try_acquire() else { return Err(FetchError::Busy) };

@@ -52,7 +52,7 @@ pub struct Intakes {
 }
 
 impl Intakes {
-    /// Starts one task per feed, registered in `vitals`. Follows the limits of `config`. A metrics recorder must be
+    /// Starts one task per source, registered in `vitals`. Follows the limits of `config`. A metrics recorder must be
     /// installed before.
     #[must_use]
     pub fn start(node: &Arc<Node>, config: &LiveConfig, sources: Vec<IntakeSource>, vitals: &Vitals) -> Self {

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::plugin::fetch::{Network as Granted, Networks};
+use crate::plugin::fetch::{Network, Networks};
 
 /// Answers each request by its path and counts connections.
 struct Server {
@@ -59,7 +59,7 @@ fn request(url: &str) -> FetchRequest {
         body: Vec::new(),
         timeout: Duration::from_secs(5),
         max_body: 1_000,
-        networks: Arc::new(Networks::new(vec![Granted::parse("127.0.0.1").unwrap()])),
+        networks: Arc::new(Networks::new(vec![Network::parse("127.0.0.1").unwrap()])),
     }
 }
 
@@ -98,13 +98,13 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Resu
     }
 }
 
-fn network() -> Network {
-    Network::new(PathBuf::new())
+fn client() -> HttpClient {
+    HttpClient::new(PathBuf::new())
 }
 
 #[tokio::test]
 async fn connections_are_kept_for_the_same_plugin_and_place() {
-    let (server, network) = (Server::start(None).await, network());
+    let (server, network) = (Server::start(None).await, client());
     for _ in 0..3 {
         let answer = network.fetch(server.request("/head")).await.unwrap();
         let told = String::from_utf8(answer.body).unwrap();
@@ -127,7 +127,7 @@ async fn connections_are_kept_for_the_same_plugin_and_place() {
 
 #[tokio::test]
 async fn addresses_that_are_not_granted_are_not_dialled() {
-    let (server, network) = (Server::start(None).await, network());
+    let (server, network) = (Server::start(None).await, client());
     for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"] {
         let denied =
             FetchRequest { networks: Arc::default(), ..request(&format!("http://{host}:{}/head", server.port)) };
@@ -143,7 +143,7 @@ async fn addresses_that_are_not_granted_are_not_dialled() {
 
 #[tokio::test]
 async fn redirects_are_told_and_caps_hold() {
-    let (server, network) = (Server::start(None).await, network());
+    let (server, network) = (Server::start(None).await, client());
     let answer = network.fetch(server.request("/redirect")).await.unwrap();
     assert_eq!((answer.status, answer.headers.contains(&("location".to_owned(), "/head".to_owned()))), (302, true));
     assert_eq!(server.connections(), 1, "and not followed");
@@ -170,13 +170,13 @@ async fn tls_is_spoken_with_whom_the_operator_trusts() {
     let dir = tempfile::tempdir().unwrap();
     let ca = dir.path().join("ca.pem");
     std::fs::write(&ca, made.cert.pem()).unwrap();
-    let trusting = Network::new(ca);
+    let trusting = HttpClient::new(ca);
     let url = format!("https://localhost:{}/head", server.port);
     for _ in 0..2 {
         assert_eq!(trusting.fetch(request(&url)).await.unwrap().status, 200);
     }
     assert_eq!(server.connections(), 1);
-    let Err(FetchError::Unreachable(why)) = network().fetch(request(&url)).await else { panic!("trusted anybody") };
+    let Err(FetchError::Unreachable(why)) = client().fetch(request(&url)).await else { panic!("trusted anybody") };
     assert!(why.contains("certificate"), "{why}");
     let by_address = request(&format!("https://127.0.0.1:{}/head", server.port));
     assert!(
