@@ -333,7 +333,7 @@ impl Node {
     /// # Errors
     /// [`PluginCommandFault`]: the command failed.
     pub async fn tell_plugin(&self, name: &str, word: PluginCommand) -> Result<Status, PluginCommandFault> {
-        self.plugins.obey(name, word).await
+        self.plugins.execute(name, word).await
     }
 
     /// Succeeds if the node should get traffic.

@@ -347,10 +347,10 @@ pub enum PluginCommandFault {
     Unknown,
     /// The plugin's state does not allow the command; the text says why.
     #[error("{0}")]
-    Unfit(String),
+    NotPossible(String),
     /// The node is shutting down.
     #[error("the node is shutting down")]
-    Ending,
+    ShuttingDown,
 }
 
 /// A file that was refused or is lost.
@@ -388,7 +388,7 @@ pub trait PluginHost: Send + Sync {
     fn status(&self) -> Vec<Status>;
 
     /// Carries out an operator's command and returns the plugin's status afterwards.
-    fn obey(&self, name: &str, word: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>>;
+    fn execute(&self, name: &str, command: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>>;
 
     /// Why the plugins as a whole cannot be relied on now, as short sentences; empty while they can.
     fn faults(&self) -> Vec<String>;

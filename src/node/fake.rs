@@ -301,7 +301,7 @@ impl PluginHost for Scripted {
         self.script.lock().status.clone()
     }
 
-    fn obey(&self, name: &str, command: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>> {
+    fn execute(&self, name: &str, command: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>> {
         let mut script = self.script.lock();
         script.words.push((name.to_owned(), command));
         let status = script.status.iter().find(|status| *status.name == *name).cloned();

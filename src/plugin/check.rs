@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::guest::anatomy::Anatomy;
-use super::guest::files::Source;
+use super::guest::files::PluginFiles;
+use super::guest::interface::ComponentInterface;
 use super::guest::manifest::Manifest;
-use super::loader::disk::{self, Files, Owners};
+use super::loader::disk::{self, Owners, RawFiles};
 use super::loader::inspect;
-use super::loader::load::{self, Env, Fault};
+use super::loader::load::{self, Env, LoadFault};
 use super::{CompileIn, LoadError, Options, Role};
 use crate::config::Plugins;
 
@@ -125,18 +125,20 @@ pub async fn check_dir(config: &Plugins) -> Result<Vec<Report>, LoadError> {
 
 fn env(config: &Plugins) -> Result<Env, LoadError> {
     // Only the canary is called here, so no task has to make instances.
-    let ((warmer, _), (alarm, _)) = (mpsc::channel(1), mpsc::channel(1));
+    let ((warmer, _), (rollbacks, _)) = (mpsc::channel(1), mpsc::channel(1));
     // Compiles as the node does: a file that the node refuses for its size must not pass here. A test binary is not
     // `skylark`, so it compiles in its own process.
     let compile = if cfg!(test) { CompileIn::ThisProcess } else { CompileIn::Child };
-    Env::new(config, Options { compile, ..Options::default() }, warmer, alarm)
+    Env::new(config, Options { compile, ..Options::default() }, warmer, rollbacks)
 }
 
 async fn check(env: &Env, dir: &Path, name: &str, owners: Owners) -> Report {
     let mut report = Report::new(dir, name);
-    let source = match disk::read(dir, name, owners) {
-        Ok(Files { wasm: Some(wasm), manifest, signature }) => Source::new(name.into(), wasm, manifest, signature),
-        Ok(Files { wasm: None, .. }) => {
+    let files = match disk::read(dir, name, owners) {
+        Ok(RawFiles { wasm: Some(wasm), manifest, signature }) => {
+            PluginFiles::new(name.into(), wasm, manifest, signature)
+        }
+        Ok(RawFiles { wasm: None, .. }) => {
             report.faults.push(format!("{name}.wasm does not exist"));
             return report;
         }
@@ -145,50 +147,50 @@ async fn check(env: &Env, dir: &Path, name: &str, owners: Owners) -> Report {
             return report;
         }
     };
-    (report.hash, report.size) = (source.mark.hash.to_string(), source.bytes.len() as u64);
-    let manifest = Manifest::parse(source.manifest(), &env.caps).unwrap_or_else(|faults| {
+    (report.hash, report.size) = (files.id.hash.to_string(), files.bytes.len() as u64);
+    let manifest = Manifest::parse(files.manifest(), &env.caps).unwrap_or_else(|faults| {
         report.faults.extend(faults.iter().map(|fault| format!("{name}.toml: {fault}")));
         Manifest::default()
     });
     report.disabled = !manifest.enabled;
-    if let Err(fault) = load::trust(env, &source, &manifest) {
+    if let Err(fault) = load::check_trust(env, &files, &manifest) {
         // Like the loader, does not process an untrusted file any further.
         report.faults.extend(fault.reasons);
         return report;
     }
-    if let Err(fault) = examine(env, &source, manifest, &mut report).await {
+    if let Err(fault) = examine(env, &files, manifest, &mut report).await {
         report.roles = fault.roles.iter().map(|role| role.as_str()).collect();
         report.faults.extend(fault.reasons);
     }
     report
 }
 
-async fn examine(env: &Env, source: &Source, manifest: Manifest, report: &mut Report) -> Result<(), Fault> {
+async fn examine(env: &Env, files: &PluginFiles, manifest: Manifest, report: &mut Report) -> Result<(), LoadFault> {
     let begun = Instant::now();
-    let component = load::compile(env, source).await?;
+    let component = load::compile(env, files).await?;
     report.compiled_in = begun.elapsed();
-    let (anatomy, _) = inspect::dissect(&env.engine, &component);
-    report.needs = inspect::needed(&anatomy.imports).collect();
-    report.interface = newest(&anatomy).to_owned();
-    report.warnings = warnings(&anatomy, &manifest, source.bytes.len());
-    report.imports = anatomy.imports;
-    let version: Arc<_> = load::link(env, source, &component, manifest, 1).await?;
+    let (interface, _) = inspect::read_interface(&env.engine, &component);
+    report.needs = inspect::needed(&interface.imports).collect();
+    report.interface = newest(&interface).to_owned();
+    report.warnings = warnings(&interface, &manifest, files.bytes.len());
+    report.imports = interface.imports;
+    let version: Arc<_> = load::link(env, files, &component, manifest, 1).await?;
     report.roles = version.roles.iter().map(|role| role.as_str()).collect();
     report.keys.clone_from(&version.keys);
     Ok(())
 }
 
 /// Findings about a plugin that serves but may not do as intended.
-fn warnings(anatomy: &Anatomy, manifest: &Manifest, size: usize) -> Vec<String> {
-    let has = |role| anatomy.roles.contains(&role);
+fn warnings(interface: &ComponentInterface, manifest: &Manifest, size: usize) -> Vec<String> {
+    let has = |role| interface.roles.contains(&role);
     let rules = &manifest.rules;
     let unused: Vec<&str> = manifest
         .grants
         .iter()
         .map(String::as_str)
-        .filter(|grant| !anatomy.imports.iter().any(|i| i == grant))
+        .filter(|grant| !interface.imports.iter().any(|i| i == grant))
         .collect();
-    let newest = newest(anatomy);
+    let newest = newest(interface);
     let all = [
         (!unused.is_empty(), format!("grants {}, which the plugin does not import", unused.join(" and "))),
         (
@@ -221,8 +223,8 @@ fn warnings(anatomy: &Anatomy, manifest: &Manifest, size: usize) -> Vec<String> 
 /// Size in bytes above which a component takes long to compile.
 const LARGE: usize = 8 << 20;
 
-fn newest(anatomy: &Anatomy) -> &str {
-    anatomy.versions.iter().max_by_key(|version| patch(version)).map_or("", String::as_str)
+fn newest(interface: &ComponentInterface) -> &str {
+    interface.versions.iter().max_by_key(|version| patch(version)).map_or("", String::as_str)
 }
 
 fn patch(version: &str) -> Option<u64> {

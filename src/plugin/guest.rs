@@ -2,7 +2,6 @@
 //!
 //! Imports no other room. The host functions that a guest calls are in `imports`.
 
-pub(super) mod anatomy;
 pub(super) mod answers;
 pub(super) mod bindings;
 pub(super) mod convert;
@@ -11,6 +10,7 @@ pub(super) mod engine;
 pub(super) mod failure;
 pub(super) mod files;
 pub(super) mod instance;
+pub(super) mod interface;
 pub(super) mod limits;
 pub(super) mod manifest;
 pub(super) mod state;

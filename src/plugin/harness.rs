@@ -2,10 +2,10 @@
 //!
 //! Everything between a call and its answer is the node's own code: the loader's steps, the chain, the commit. Only the
 //! surroundings are given: a fixed clock, random numbers that repeat, a store, a network and the users online
-//! ([`crowd`]).
+//! ([`users`]).
 
-mod crowd;
-mod web;
+mod network;
+mod users;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ use tokio::sync::mpsc;
 use toml::Table;
 use wasmtime::component::Component;
 
-use super::calls::lease::Lease;
+use super::calls::lease::InstanceLease;
 use super::calls::snapshot::Snapshot;
 use super::calls::version::Version;
 use super::calls::{access, alarms, auth, chain, events, handler};
 use super::guest::failure::Failure;
-use super::guest::files::Source;
+use super::guest::files::PluginFiles;
 use super::guest::instance::Instance;
 use super::guest::manifest::Manifest;
 use super::kv::{MemoryStore, Share, Store, Write};
-use super::loader::disk::{self, Files, Owners};
+use super::loader::disk::{self, Owners, RawFiles};
 use super::loader::load::{self, Env};
 use super::time::Time;
 use super::{
@@ -35,21 +35,21 @@ use super::{
 use crate::config::Plugins;
 use crate::id::Uid;
 use crate::message::Envelope;
-use crowd::Crowd;
-use web::Web;
-pub use web::{Asked, Exchange};
+use network::GivenNetwork;
+pub use network::{Exchange, SentRequest};
+use users::OnlineUsers;
 
 /// A file that was read and compiled, and can be called any number of times.
 pub struct PluginHarness {
     env: Env,
-    source: Source,
+    files: PluginFiles,
     component: Result<Component, Vec<String>>,
     compiled_in: Duration,
 }
 
 /// Why the harness cannot be created.
 #[derive(Debug, thiserror::Error)]
-pub enum TrialError {
+pub enum HarnessError {
     /// The file cannot be read.
     #[error("{}: {error}", file.display())]
     Read {
@@ -85,27 +85,27 @@ pub struct Given {
 
 /// A call without an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{kind}: {words}")]
-pub struct Failed {
+#[error("{kind}: {text}")]
+pub struct CallFailure {
     /// `trap`, `cpu`, `wall`, `memory`, `bytes`, `answer`, `declared`, `kv`: the label in metrics.
     pub kind: &'static str,
     /// Description of the failure.
-    pub words: String,
+    pub text: String,
 }
 
 impl PluginHarness {
     /// Reads and compiles a file. A file that does not compile is refused by each [`PluginHarness::begin`].
     ///
     /// # Errors
-    /// [`TrialError`]: the file cannot be read, or the engine cannot be created.
-    pub async fn open(file: &Path, config: &Plugins) -> Result<Self, TrialError> {
+    /// [`HarnessError`]: the file cannot be read, or the engine cannot be created.
+    pub async fn open(file: &Path, config: &Plugins) -> Result<Self, HarnessError> {
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
         if name.is_empty() || file.extension().is_none_or(|kind| kind != "wasm") {
-            return Err(TrialError::Name(file.to_owned()));
+            return Err(HarnessError::Name(file.to_owned()));
         }
-        let unreadable = |error: String| TrialError::Read { file: file.to_owned(), error };
-        let Files { wasm, manifest, .. } =
+        let unreadable = |error: String| HarnessError::Read { file: file.to_owned(), error };
+        let RawFiles { wasm, manifest, .. } =
             disk::read(dir, name, Owners::Anyone).map_err(|error| unreadable(error.to_string()))?;
         let wasm = wasm.ok_or_else(|| unreadable("the file does not exist".to_owned()))?;
         // Compiles as the node does, with the same limits. A test binary is not `skylark`, so it compiles in its own
@@ -113,17 +113,17 @@ impl PluginHarness {
         let compile = if cfg!(test) { CompileIn::ThisProcess } else { CompileIn::Child };
         let options = Options { compile, ..Options::default() };
         let env = Env::new(config, options, mpsc::channel(1).0, mpsc::channel(1).0)?;
-        let source = Source::new(name.into(), wasm, manifest, None);
+        let files = PluginFiles::new(name.into(), wasm, manifest, None);
         let begun = Instant::now();
-        let component = load::compile(&env, &source).await.map_err(|fault| fault.reasons);
+        let component = load::compile(&env, &files).await.map_err(|fault| fault.reasons);
         let compiled_in = begun.elapsed();
-        Ok(Self { env, source, component, compiled_in })
+        Ok(Self { env, files, component, compiled_in })
     }
 
     /// Bytes of the file.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.source.bytes.len()
+        self.files.bytes.len()
     }
 
     /// Time to compile the file, or to load it from the cache.
@@ -136,45 +136,45 @@ impl PluginHarness {
     ///
     /// # Errors
     /// Why the node would refuse it.
-    pub async fn begin(&self, given: &Given) -> Result<Stage, Vec<String>> {
+    pub async fn begin(&self, given: &Given) -> Result<LoadedPlugin, Vec<String>> {
         let component = self.component.as_ref().map_err(Vec::clone)?;
         let time = Time::fixed(given.now);
-        let kv = Arc::new(MemoryStore::default().by(time.clone()));
+        let kv = Arc::new(MemoryStore::default().with_time(time.clone()));
         for (key, value) in &given.kv {
-            put(&kv, &self.source.plugin, key, value).await.map_err(|fault| vec![fault])?;
+            put(&kv, &self.files.plugin, key, value).await.map_err(|fault| vec![fault])?;
         }
-        let web = Arc::new(Web::new(&given.http));
+        let network = Arc::new(GivenNetwork::new(&given.http));
         let options = Options {
             kv: Arc::clone(&kv) as _,
-            fetch: Some(Arc::clone(&web) as _),
+            fetch: Some(Arc::clone(&network) as _),
             time: time.clone(),
             seed: Some(given.seed),
             ..Options::default()
         };
-        let env = self.env.afresh(options);
-        let crowd = Arc::new(Crowd::new(given.online.clone()));
+        let env = self.env.with_fresh_state(options);
+        let users = Arc::new(OnlineUsers::new(given.online.clone()));
         // The surroundings are new, so no services are set yet.
-        let _ = env.services.set(Arc::clone(&crowd) as Arc<dyn Services>);
+        let _ = env.services.set(Arc::clone(&users) as Arc<dyn Services>);
         let manifest = self.manifest(&given.manifest, &env)?;
         if !manifest.enabled {
             return Err(vec!["its manifest says enabled = false".to_owned()]);
         }
-        let version = load::link(&env, &self.source, component, manifest, 1).await.map_err(|fault| fault.reasons)?;
-        Ok(Stage { snapshot: Snapshot::of_one(&version), version, crowd, kv, web, time, env })
+        let version = load::link(&env, &self.files, component, manifest, 1).await.map_err(|fault| fault.reasons)?;
+        Ok(LoadedPlugin { snapshot: Snapshot::of_one(&version), version, users, kv, network, time, env })
     }
 
     fn manifest(&self, over: &Table, env: &Env) -> Result<Manifest, Vec<String>> {
-        let told = |faults: Vec<String>| -> Vec<String> {
-            faults.iter().map(|fault| format!("{}.toml: {fault}", self.source.plugin)).collect()
+        let named = |faults: Vec<String>| -> Vec<String> {
+            faults.iter().map(|fault| format!("{}.toml: {fault}", self.files.plugin)).collect()
         };
         // Parsed as it was written, so that a fault names its line.
-        let as_written = Manifest::parse(self.source.manifest(), &env.caps).map_err(told);
+        let as_written = Manifest::parse(self.files.manifest(), &env.caps).map_err(named);
         if over.is_empty() {
             return as_written;
         }
-        let Ok(mut table) = self.source.manifest().parse::<Table>() else { return as_written };
+        let Ok(mut table) = self.files.manifest().parse::<Table>() else { return as_written };
         table.extend(over.clone());
-        Manifest::parse(&table.to_string(), &env.caps).map_err(told)
+        Manifest::parse(&table.to_string(), &env.caps).map_err(named)
     }
 }
 
@@ -188,28 +188,28 @@ async fn put(kv: &MemoryStore, plugin: &str, key: &str, value: &[u8]) -> Result<
 }
 
 /// A loaded plugin with its surroundings. Each call finds the effects of the calls before it.
-pub struct Stage {
+pub struct LoadedPlugin {
     version: Arc<Version>,
     snapshot: Snapshot,
-    crowd: Arc<Crowd>,
+    users: Arc<OnlineUsers>,
     kv: Arc<MemoryStore>,
-    web: Arc<Web>,
+    network: Arc<GivenNetwork>,
     time: Time,
     env: Env,
 }
 
 /// Result of a filter: its judgement, and its failure if it was asked and failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judged {
+pub struct FilterResult {
     /// Judgement of the publish. If the call failed, the manifest decides.
     pub judgement: Judgement,
     /// True if the manifest's rules let the publish reach the plugin.
     pub asked: bool,
     /// Why there is no answer.
-    pub failed: Option<Failed>,
+    pub failed: Option<CallFailure>,
 }
 
-impl Stage {
+impl LoadedPlugin {
     /// The plugin's roles.
     #[must_use]
     pub fn roles(&self) -> &[Role] {
@@ -224,17 +224,17 @@ impl Stage {
         &self,
         transport: &Transport,
         claim: &Claim,
-    ) -> Result<Option<Result<Admission, Refusal>>, Failed> {
+    ) -> Result<Option<Result<Admission, Refusal>>, CallFailure> {
         Ok(auth::ask(&self.version, transport, claim).await?)
     }
 
     /// Sends one publish through the chain.
-    pub async fn judge(&self, envelope: &mut Envelope) -> Judged {
+    pub async fn judge(&self, envelope: &mut Envelope) -> FilterResult {
         let before = self.version.stats.calls();
         let judged = chain::judge(&self.snapshot, std::slice::from_mut(envelope)).await;
         let judgement = judged.into_iter().next().unwrap_or(Judgement::Pass { replaced_by: Vec::new() });
-        let failed = self.version.stats.take_last_failure().map(Failed::from);
-        Judged { judgement, asked: self.version.stats.calls() > before, failed }
+        let failed = self.version.stats.take_last_failure().map(CallFailure::from);
+        FilterResult { judgement, asked: self.version.stats.calls() > before, failed }
     }
 
     /// Sends a batch through the chain.
@@ -246,7 +246,7 @@ impl Stage {
     ///
     /// # Errors
     /// The call failed: the node would answer 503.
-    pub async fn handle(&self, call: &Call) -> Result<Option<Answer>, Failed> {
+    pub async fn handle(&self, call: &Call) -> Result<Option<Answer>, CallFailure> {
         let served = self.snapshot.handlers.get(&call.key);
         let Some(owner) = served.and_then(|served| served.only()) else { return Ok(None) };
         let answer = handler::handle(owner, call).await;
@@ -260,15 +260,15 @@ impl Stage {
     ///
     /// # Errors
     /// The call failed: the node would log it.
-    pub async fn tell(&self, event: &Event, hops: u8) -> Result<(), Failed> {
-        Ok(events::hand(&self.version, event, hops).await?)
+    pub async fn deliver(&self, event: &Event, hops: u8) -> Result<(), CallFailure> {
+        Ok(events::deliver(&self.version, event, hops).await?)
     }
 
     /// Asks the plugin about a join; `None` if the manifest's rules keep the request from it.
     ///
     /// # Errors
     /// The call failed: the node would answer 503.
-    pub async fn join(&self, request: &JoinRequest) -> Result<Option<Access>, Failed> {
+    pub async fn join(&self, request: &JoinRequest) -> Result<Option<Access>, CallFailure> {
         if !access::wants(&self.version.manifest.rules, request) {
             return Ok(None);
         }
@@ -291,10 +291,10 @@ impl Stage {
     ///
     /// # Errors
     /// No instance is warm, and none can be made.
-    pub async fn memory(&self) -> Result<(usize, usize), Failed> {
-        let mut lease = Lease::take(&self.version).await?;
+    pub async fn memory(&self) -> Result<(usize, usize), CallFailure> {
+        let mut lease = InstanceLease::take(&self.version).await?;
         let taken = lease.instance().memory();
-        lease.give_back();
+        lease.return_to_pool();
         Ok((taken, self.version.blueprint.context.limits.memory))
     }
 
@@ -302,7 +302,7 @@ impl Stage {
     ///
     /// # Errors
     /// The instance does not start.
-    pub async fn cold_start(&self) -> Result<Duration, Failed> {
+    pub async fn cold_start(&self) -> Result<Duration, CallFailure> {
         let begun = Instant::now();
         let instance = Instance::new(&self.version.blueprint).await?;
         let took = begun.elapsed();
@@ -315,44 +315,45 @@ impl Stage {
     ///
     /// # Errors
     /// A call failed, or the plugin exports no alarms: the node would log it. The clock stands at that time.
-    pub async fn advance(&self, by: Duration) -> Result<Vec<String>, Failed> {
+    pub async fn advance(&self, by: Duration) -> Result<Vec<String>, CallFailure> {
         let end = self.time.instant() + by;
-        let mut told = Vec::new();
+        let mut delivered = Vec::new();
         while let Some(at) = self.env.timers.next().filter(|at| *at <= end) {
             self.time.advance(at.saturating_duration_since(self.time.instant()));
             let Some(due) = self.env.timers.take_due(at) else { break };
             if !self.version.blueprint.exports.has_alarms() {
-                let words = format!("the timer {:?} is due, and the plugin does not export alarms", due.name);
-                return Err(Failed { kind: "alarms", words });
+                let text = format!("the timer {:?} is due, and the plugin does not export alarms", due.name);
+                return Err(CallFailure { kind: "alarms", text });
             }
-            alarms::hand(&self.version, &due).await?;
-            told.push(due.name);
-            if told.len() > MOST_TIMERS {
-                let words = format!("more than {MOST_TIMERS} timers were delivered, the last one {:?}", told.last());
-                return Err(Failed { kind: "alarms", words });
+            alarms::deliver(&self.version, &due).await?;
+            delivered.push(due.name);
+            if delivered.len() > MOST_TIMERS {
+                let text =
+                    format!("more than {MOST_TIMERS} timers were delivered, the last one {:?}", delivered.last());
+                return Err(CallFailure { kind: "alarms", text });
             }
         }
         self.time.advance(end.saturating_duration_since(self.time.instant()));
-        Ok(told)
+        Ok(delivered)
     }
 
     /// The timers that are set, by name, with the time until each is due.
     #[must_use]
     pub fn timers(&self) -> BTreeMap<String, Duration> {
-        let (set, now) = (self.env.timers.set_by(&self.version.name), self.time.instant());
+        let (set, now) = (self.env.timers.timers_of(&self.version.name), self.time.instant());
         set.into_iter().map(|(name, due)| (name, due.saturating_duration_since(now))).collect()
     }
 
     /// Requests since the last look.
     #[must_use]
-    pub fn take_requests(&self) -> Vec<Asked> {
-        self.web.take_asked()
+    pub fn take_requests(&self) -> Vec<SentRequest> {
+        self.network.take_asked()
     }
 
     /// Effects on other connections since the last look.
     #[must_use]
     pub fn take_effects(&self) -> Vec<Effect> {
-        self.crowd.take_effects()
+        self.users.take_effects()
     }
 
     /// The value of a key of the plugin.
@@ -362,8 +363,8 @@ impl Stage {
     }
 }
 
-impl From<Failure> for Failed {
+impl From<Failure> for CallFailure {
     fn from(failure: Failure) -> Self {
-        Self { kind: failure.kind.as_str(), words: failure.to_string() }
+        Self { kind: failure.kind.as_str(), text: failure.to_string() }
     }
 }

@@ -20,7 +20,7 @@ use super::calls::{access, alarms, auth, chain, handler};
 use super::guest::manifest::share;
 pub use super::loader::compile::{ChildLimits, compile_stdin};
 use super::loader::load::Env;
-use super::loader::reload::{Command, Loader, News, Patience, Told};
+use super::loader::reload::{Loader, LoaderCommand, LoaderInput, LoaderInputs, Settling};
 use super::loader::trust::Trust;
 use super::loader::watch::Watch;
 pub use super::time::Time;
@@ -36,7 +36,7 @@ pub struct WasmHost {
     serving: Arc<ArcSwap<Snapshot>>,
     env: Arc<Env>,
     events: Queue,
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<LoaderCommand>,
 }
 
 /// Background tasks of the host; the composition root owns them.
@@ -45,12 +45,12 @@ pub struct Tasks {
     tasks: JoinSet<()>,
 }
 
-/// Capacity of the queues for commands, condemned versions and requests for warm instances.
+/// Capacity of the queues for commands, rollback requests and requests for warm instances.
 const WAITING: usize = 256;
 /// After a first change in the directory, further changes are gathered for this long.
 const GATHER: Duration = Duration::from_millis(20);
 /// How long waiting events are still delivered when the node ends.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl WasmHost {
     /// Loads every file in `config.dir`. A file that does not load stops no other plugin: it is logged and shown.
@@ -60,27 +60,28 @@ impl WasmHost {
     /// The directory cannot be read, or the engine or a thread cannot be created.
     pub async fn load(config: &Plugins, options: Options) -> Result<(Self, Tasks), LoadError> {
         let (warmer, asked) = mpsc::channel(WAITING);
-        let (alarm, opened) = mpsc::channel(WAITING);
+        let (rollbacks, rollback_requests) = mpsc::channel(WAITING);
         let vitals = options.vitals.clone();
-        let env = Arc::new(Env::new(config, options, warmer, alarm)?);
+        let env = Arc::new(Env::new(config, options, warmer, rollbacks)?);
         let serving = Arc::<ArcSwap<Snapshot>>::default();
         let mut tasks = JoinSet::new();
         let (stop, stopped) = watch::channel(false);
-        let (commands, told) = mpsc::channel(WAITING);
+        let (commands, received) = mpsc::channel(WAITING);
         if !config.dir.as_os_str().is_empty() {
-            let mut loader = Loader::new(config, Arc::clone(&env), Arc::clone(&serving), News::new(told, opened));
+            let inputs = LoaderInputs::new(received, rollback_requests);
+            let mut loader = Loader::new(config, Arc::clone(&env), Arc::clone(&serving), inputs);
             let mut watch = Watch::new();
             watch.arm(loader.dir());
-            loader.look(Patience::Now).await.map_err(|error| LoadError::Dir { path: config.dir.clone(), error })?;
+            loader.scan(Settling::Now).await.map_err(|error| LoadError::Dir { path: config.dir.clone(), error })?;
             env.serve();
-            tasks.spawn(vitals.run("plugin watcher", keep_fresh(loader, watch, config.rescan, stopped.clone())));
+            tasks.spawn(vitals.run("plugin watcher", run_loader(loader, watch, config.rescan, stopped.clone())));
         }
         let (queue, events) = Queue::new();
-        let told = events::tell(Arc::clone(&serving), events, stopped.clone());
-        tasks.spawn(vitals.run("plugin events", told));
-        let rung = alarms::ring(Arc::clone(&env.timers), Arc::clone(&serving), stopped.clone());
-        tasks.spawn(vitals.run("plugin timers", rung));
-        tasks.spawn(vitals.run("plugin instances", until(stopped, warm_up(asked))));
+        let events = events::deliver_events(Arc::clone(&serving), events, stopped.clone());
+        tasks.spawn(vitals.run("plugin events", events));
+        let timers = alarms::deliver_timers(Arc::clone(&env.timers), Arc::clone(&serving), stopped.clone());
+        tasks.spawn(vitals.run("plugin timers", timers));
+        tasks.spawn(vitals.run("plugin instances", run_until_stopped(stopped, warm_up(asked))));
         Ok((Self { serving, env, events: queue, commands }, Tasks { stop, tasks }))
     }
 
@@ -94,24 +95,24 @@ impl WasmHost {
 
     /// Scans the directory now and does not wait for files to settle. Returns when every file found serves or is
     /// refused.
-    pub async fn look(&self) {
-        self.tell(Command::Look).await;
+    pub async fn scan(&self) {
+        self.send(LoaderCommand::Scan).await;
     }
 
     /// Allows plugins with these names to disappear. A missing plugin that makes its role refuse is then forgotten.
     pub async fn allow_remove(&self, names: Vec<String>) {
-        self.tell(|done| Command::AllowRemove(names, done)).await;
+        self.send(|done| LoaderCommand::AllowRemove(names, done)).await;
     }
 
     /// Sets the pins and keys that files are checked against. Refused files are tried again; versions that serve go on.
     pub async fn set_trust(&self, config: &Plugins) {
         let trust = Trust::new(config);
-        self.tell(|done| Command::Trust(trust, done)).await;
+        self.send(|done| LoaderCommand::Trust(trust, done)).await;
     }
 
-    async fn tell(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) {
+    async fn send(&self, command: impl FnOnce(oneshot::Sender<()>) -> LoaderCommand) {
         let (done, ended) = oneshot::channel();
-        // Without a directory, or while the node ends, no loader listens, and there is nothing to do.
+        // Without a directory, or while the node ends, there is no loader and nothing to do.
         if self.commands.send(command(done)).await.is_ok() {
             let _ = ended.await;
         }
@@ -123,14 +124,14 @@ impl Tasks {
     pub async fn stop(mut self) {
         let _ = self.stop.send(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
             tracing::warn!("plugin events dropped: they were not delivered before the shutdown timeout");
             self.tasks.shutdown().await;
         }
     }
 }
 
-async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+async fn run_until_stopped(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()>) {
     tokio::select! {
         () = work => {}
         _ = stopped.changed() => {}
@@ -138,7 +139,7 @@ async fn until(mut stopped: watch::Receiver<bool>, work: impl Future<Output = ()
 }
 
 /// The loader's loop.
-async fn keep_fresh(mut loader: Loader, mut watch: Watch, rescan: Duration, mut stopped: watch::Receiver<bool>) {
+async fn run_loader(mut loader: Loader, mut watch: Watch, rescan: Duration, mut stopped: watch::Receiver<bool>) {
     let mut rescan = interval(rescan);
     rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut readable = true;
@@ -150,42 +151,42 @@ async fn keep_fresh(mut loader: Loader, mut watch: Watch, rescan: Duration, mut 
                 None => std::future::pending().await,
             }
         };
-        let looked = tokio::select! {
+        let scanned = tokio::select! {
             _ = stopped.changed() => return,
-            () = settled => loader.look(Patience::Settle).await,
+            () = settled => loader.scan(Settling::Settle).await,
             () = watch.changed() => {
                 let since = Instant::now();
                 // A copy causes a change for every block: one scan covers all that arrive meanwhile.
                 tokio::time::sleep(GATHER).await;
-                loader.look_since(Patience::Settle, since).await
+                loader.scan_since(Settling::Settle, since).await
             }
             _ = rescan.tick() => {
                 watch.arm(loader.dir());
-                loader.look(Patience::Settle).await
+                loader.scan(Settling::Settle).await
             }
-            told = loader.told() => match told {
-                Some(Told::Command(command)) => loader.obey(command).await,
-                Some(Told::Condemned(condemned)) => {
-                    loader.condemned(condemned).await;
+            input = loader.next_input() => match input {
+                Some(LoaderInput::Command(command)) => loader.execute(command).await,
+                Some(LoaderInput::RollbackRequest(request)) => {
+                    loader.roll_back_if_on_probation(request).await;
                     continue;
                 }
                 None => return,
             },
         };
-        if let (true, Err(error)) = (readable, &looked) {
+        if let (true, Err(error)) = (readable, &scanned) {
             tracing::error!(%error, dir = %loader.dir().display(), "plugin directory cannot be read: plugins stay unchanged");
         }
-        readable = looked.is_ok();
+        readable = scanned.is_ok();
     }
 }
 
 #[cfg(test)]
 impl WasmHost {
-    /// Waits until every requested second opinion is given.
-    pub(super) async fn opinions_given(&self) {
+    /// Waits until every requested extra call has ended.
+    pub(super) async fn wait_for_extra_calls(&self) {
         // On the single thread of tests, every spawned task has begun after this.
         tokio::task::yield_now().await;
-        while !self.env.opinions.is_idle() {
+        while !self.env.extra_calls.is_idle() {
             tokio::task::yield_now().await;
         }
     }
@@ -240,16 +241,20 @@ impl PluginHost for WasmHost {
         self.serving.load().status()
     }
 
-    fn obey(&self, name: &str, word: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>> {
+    fn execute(&self, name: &str, command: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>> {
         let (answer, answered) = oneshot::channel();
-        let command = Command::Operator(name.into(), word, answer);
+        let command = LoaderCommand::Operator(name.into(), command, answer);
         async move {
-            let told = self.commands.send(command).await;
-            // Without a directory there is no plugin, and no loader listens.
-            told.map_err(|_| {
-                if self.serving.load().is_empty() { PluginCommandFault::Unknown } else { PluginCommandFault::Ending }
+            let sent = self.commands.send(command).await;
+            // Without a directory there is no plugin and no loader.
+            sent.map_err(|_| {
+                if self.serving.load().is_empty() {
+                    PluginCommandFault::Unknown
+                } else {
+                    PluginCommandFault::ShuttingDown
+                }
             })?;
-            answered.await.unwrap_or(Err(PluginCommandFault::Ending))
+            answered.await.unwrap_or(Err(PluginCommandFault::ShuttingDown))
         }
         .boxed()
     }

@@ -61,12 +61,12 @@ impl Bench {
         let aside = self.dir.path().join(format!(".{name}"));
         std::fs::write(&aside, bytes).unwrap();
         std::fs::rename(aside, self.dir.path().join(name)).unwrap();
-        self.host.look().await;
+        self.host.scan().await;
     }
 
     async fn delete(&self, name: &str) {
         std::fs::remove_file(self.dir.path().join(name)).unwrap();
-        self.host.look().await;
+        self.host.scan().await;
     }
 
     fn status(&self, name: &str) -> Status {

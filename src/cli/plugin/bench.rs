@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::allocator;
 use crate::cli::{ConfigSource, block_on, print};
 use crate::plugin::Role;
-use crate::plugin::harness::{Given, PluginHarness, Stage};
+use crate::plugin::harness::{Given, LoadedPlugin, PluginHarness};
 use sample::Sample;
 
 /// Warm-up calls.
@@ -87,20 +87,20 @@ impl Bench {
 
     async fn measure(&self, harness: &PluginHarness) -> anyhow::Result<Figures> {
         let samples = sample::read_samples(&self.file)?;
-        let stage = begin(harness, &samples.given).await?;
+        let loaded = begin(harness, &samples.given).await?;
         let mut starts = Vec::with_capacity(STARTS);
         for _ in 0..STARTS {
-            starts.push(stage.cold_start().await.context("cannot create an instance")?);
+            starts.push(loaded.cold_start().await.context("cannot create an instance")?);
         }
         starts.sort();
         let mut roles = Vec::new();
-        for role in stage.roles().to_vec() {
-            // A new stage, so that one role does not find the effects of another.
-            let stage = begin(harness, &samples.given).await?;
-            let sample = samples.of(role, &stage)?;
-            roles.push(self.role(&stage, role, &sample).await?);
+        for role in loaded.roles().to_vec() {
+            // A plugin that is loaded anew, so that one role does not find the effects of another.
+            let loaded = begin(harness, &samples.given).await?;
+            let sample = samples.of(role, &loaded)?;
+            roles.push(self.role(&loaded, role, &sample).await?);
         }
-        let (memory_bytes, memory_limit_bytes) = stage.memory().await?;
+        let (memory_bytes, memory_limit_bytes) = loaded.memory().await?;
         Ok(Figures {
             file: self.file.clone(),
             bytes: harness.size(),
@@ -108,7 +108,7 @@ impl Bench {
             cold_start_us: micros(starts[starts.len() / 2]),
             memory_bytes,
             memory_limit_bytes,
-            unmatched_ns: match stage.roles().contains(&Role::Filter) {
+            unmatched_ns: match loaded.roles().contains(&Role::Filter) {
                 true => Some(self.unmatched(harness, &samples).await?),
                 false => None,
             },
@@ -116,7 +116,7 @@ impl Bench {
         })
     }
 
-    async fn role(&self, stage: &Stage, role: Role, sample: &Sample) -> anyhow::Result<Figure> {
+    async fn role(&self, loaded: &LoadedPlugin, role: Role, sample: &Sample) -> anyhow::Result<Figure> {
         let (mut times, calls) = (Vec::new(), self.calls as usize);
         times.reserve_exact(calls);
         let mut allocations = 0;
@@ -124,16 +124,16 @@ impl Bench {
             let prepared = sample.prepare();
             let before = allocator::allocations();
             let begun = Instant::now();
-            prepared.call(stage).await.with_context(|| format!("role {}: {sample}", role.as_str()))?;
+            prepared.call(loaded).await.with_context(|| format!("role {}: {sample}", role.as_str()))?;
             let took = begun.elapsed();
             if turn >= WARM_UP.min(calls) {
                 allocations += allocator::allocations() - before;
                 times.push(took);
             }
-            drop(stage.take_effects());
+            drop(loaded.take_effects());
         }
         times.sort();
-        let (total, budget) = (times.iter().sum::<Duration>(), stage.cpu_budget(role));
+        let (total, budget) = (times.iter().sum::<Duration>(), loaded.cpu_budget(role));
         let p99 = times[(times.len() * 99).div_ceil(100) - 1];
         #[allow(clippy::cast_precision_loss, reason = "counts of a bench are far below 2^52")]
         let (count, allocations) = (times.len() as f64, allocations as f64);
@@ -155,21 +155,21 @@ impl Bench {
         let mut given = samples.given.clone();
         let rules = toml::Table::from_iter([("actions".to_owned(), vec!["no such action", "nor this*"].into())]);
         given.manifest.insert("match".to_owned(), toml::Value::Table(rules));
-        let stage = begin(harness, &given).await?;
+        let loaded = begin(harness, &given).await?;
         let mut batch = vec![sample_message(); 64];
         for _ in 0..WARM_UP / 64 {
-            stage.judge_all(&mut batch).await;
+            loaded.judge_all(&mut batch).await;
         }
         let rounds = self.calls.div_ceil(64).max(100);
         let begun = Instant::now();
         for _ in 0..rounds {
-            std::hint::black_box(stage.judge_all(&mut batch).await);
+            std::hint::black_box(loaded.judge_all(&mut batch).await);
         }
         Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(rounds) / 64.0)
     }
 }
 
-async fn begin(harness: &PluginHarness, given: &Given) -> anyhow::Result<Stage> {
+async fn begin(harness: &PluginHarness, given: &Given) -> anyhow::Result<LoadedPlugin> {
     harness
         .begin(given)
         .await

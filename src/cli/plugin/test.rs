@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use super::watch::Watch;
 use crate::cli::{ConfigSource, block_on, print};
 use crate::config::Plugins;
-use crate::plugin::harness::{PluginHarness, Stage};
+use crate::plugin::harness::{LoadedPlugin, PluginHarness};
 use crate::telemetry::guests::GuestLog;
 use cases::{Case, CaseFile, Given, Step};
 use compare::{Difference, Differences};
@@ -129,8 +129,8 @@ async fn run_case(
 ) -> Result<Vec<String>, String> {
     let steps = case.take_steps()?;
     let given = run::setup(&std::mem::take(&mut case.given).over(file))?;
-    let stage = match (harness.begin(&given).await, &case.refused) {
-        (Ok(stage), None) => stage,
+    let loaded = match (harness.begin(&given).await, &case.refused) {
+        (Ok(loaded), None) => loaded,
         (Ok(_), Some(words)) => {
             return Ok(difference_lines("the load", &format!("a refusal with {words:?}"), "a plugin that loads"));
         }
@@ -153,7 +153,7 @@ async fn run_case(
     };
     let many = steps.len() > 1;
     for (step, number) in steps.iter().zip(1..) {
-        let found = run_step(&stage, log, step).await?;
+        let found = run_step(&loaded, log, step).await?;
         if !found.is_empty() {
             let at = |difference: &Difference| match many {
                 true => format!("step {number}: {}", difference.at),
@@ -166,17 +166,17 @@ async fn run_case(
     Ok(Vec::new())
 }
 
-async fn run_step(stage: &Stage, log: &GuestLog, step: &Step) -> Result<Vec<Difference>, String> {
-    let outcome = run::run_step(stage, log, step).await?;
+async fn run_step(loaded: &LoadedPlugin, log: &GuestLog, step: &Step) -> Result<Vec<Difference>, String> {
+    let outcome = run::run_step(loaded, log, step).await?;
     let mut all = Differences::of(&step.expect, &outcome);
     for (key, expected) in step.expect.kv.iter().flat_map(|pairs| &pairs.0) {
-        let (at, got) = (format!("kv.{key}"), stage.value(key).await);
+        let (at, got) = (format!("kv.{key}"), loaded.value(key).await);
         match expected {
             Some(expected) => all.bytes(&at, Some(expected), got.as_deref()),
             None => all.absent(&at, got.as_deref()),
         }
     }
-    let timers = stage.timers();
+    let timers = loaded.timers();
     for (name, expected) in step.expect.timers.iter().flat_map(|pairs| &pairs.0) {
         all.timer(&format!("timers.{name}"), expected.map(|Name(span)| span.0), timers.get(name).copied());
     }

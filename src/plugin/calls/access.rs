@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::lease::Lease;
+use super::lease::InstanceLease;
 use super::retry;
-use super::snapshot::{Gate, Snapshot};
+use super::snapshot::{ChainEntry, Snapshot};
 use super::source::CallSource;
 use super::version::Version;
-use super::version::stats::{self, Outcome};
+use super::version::stats::{self, CallOutcome};
 use crate::code::Code;
 use crate::plugin::guest::bindings::exports::skylark::plugin::access::Answer;
 use crate::plugin::guest::convert;
@@ -18,12 +18,12 @@ use crate::plugin::{Access, JoinRequest, Role};
 /// Asks the plugins in order until one decides.
 pub(in crate::plugin) async fn join(snapshot: &Snapshot, request: &JoinRequest) -> Access {
     // The joins that a missing plugin would have refused are not known, so its rooms are unavailable.
-    if let Some(plugin) = snapshot.access.iter().find_map(|gate| gate.shut_for(request)) {
-        stats::not_answered(plugin, Role::Access, Failure::missing().kind);
+    if let Some(plugin) = snapshot.access.iter().find_map(|entry| entry.unavailable_for(request)) {
+        stats::count_unanswered(plugin, Role::Access, Failure::missing().kind);
         return Access::Unavailable;
     }
-    for gate in &snapshot.access {
-        let Gate::Live(served) = gate else { continue };
+    for entry in &snapshot.access {
+        let ChainEntry::Live(served) = entry else { continue };
         let Some(version) = served.choose(|| Some(request.who.uid.as_str().into())) else { continue };
         if !wants(&version.manifest.rules, request) {
             continue;
@@ -45,12 +45,12 @@ pub(in crate::plugin) fn wants(rules: &Rules, request: &JoinRequest) -> bool {
     rules.wants_room(Some(request.room.as_str()))
 }
 
-impl Gate {
+impl ChainEntry {
     /// The missing plugin, if it would have been asked.
-    fn shut_for(&self, request: &JoinRequest) -> Option<&Arc<str>> {
+    fn unavailable_for(&self, request: &JoinRequest) -> Option<&Arc<str>> {
         match self {
-            Self::Shut { plugin, rules } if wants(rules, request) => Some(plugin),
-            Self::Shut { .. } | Self::Live(_) => None,
+            Self::Unavailable { plugin, rules } if wants(rules, request) => Some(plugin),
+            Self::Unavailable { .. } | Self::Live(_) => None,
         }
     }
 }
@@ -63,13 +63,13 @@ fn source(request: &JoinRequest) -> CallSource<'_> {
 /// Asks one plugin.
 pub(in crate::plugin) async fn ask(version: &Arc<Version>, request: &JoinRequest) -> Result<Access, Failure> {
     let begun = version.begin(|| source(request))?;
-    let mut lease = Lease::take(version).await?;
+    let mut lease = InstanceLease::take(version).await?;
     let answer = match lease.instance().join(request).await {
         Ok(answer) => {
-            lease.give_back();
+            lease.return_to_pool();
             answer
         }
-        Err(failure) if lease.instance().has_acted() => return Err(failure),
+        Err(failure) if lease.instance().had_effects() => return Err(failure),
         Err(failure) => {
             let counted = lease.instance().take_counted();
             drop(lease);
@@ -77,9 +77,9 @@ pub(in crate::plugin) async fn ask(version: &Arc<Version>, request: &JoinRequest
         }
     };
     let (outcome, access) = match answer {
-        Answer::Allow(until) => (Outcome::Allowed, Access::Allow(until)),
-        Answer::Refuse(refusal) => (Outcome::Refused, Access::Refuse(convert::refusal(refusal, Code::FORBIDDEN))),
-        Answer::Abstain => (Outcome::Abstained, Access::Abstain),
+        Answer::Allow(until) => (CallOutcome::Allowed, Access::Allow(until)),
+        Answer::Refuse(refusal) => (CallOutcome::Refused, Access::Refuse(convert::refusal(refusal, Code::FORBIDDEN))),
+        Answer::Abstain => (CallOutcome::Abstained, Access::Abstain),
     };
     begun.answered(outcome);
     Ok(access)

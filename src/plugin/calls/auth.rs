@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use super::commit::{self, Ended};
-use super::lease::Lease;
+use super::commit::{self, CommitResult};
+use super::lease::InstanceLease;
 use super::retry;
-use super::snapshot::{Gate, Snapshot};
+use super::snapshot::{ChainEntry, Snapshot};
 use super::source::CallSource;
 use super::version::Version;
-use super::version::stats::{self, Outcome};
+use super::version::stats::{self, CallOutcome};
 use crate::code::Code;
 use crate::plugin::guest::bindings::exports::skylark::plugin::auth::Answer;
-use crate::plugin::guest::counters::Counted;
+use crate::plugin::guest::counters::CounterAdditions;
 use crate::plugin::guest::failure::{Cause, Failure};
 use crate::plugin::guest::manifest::share;
 use crate::plugin::guest::state::Staged;
@@ -24,13 +24,13 @@ pub(in crate::plugin) async fn admit(
     transport: &Transport,
     claim: &Claim,
 ) -> Result<Admission, Refusal> {
-    // A missing plugin shuts the whole role, because the clients that it would have refused are not known.
-    if let Some(plugin) = snapshot.auth.iter().find_map(Gate::shut) {
-        stats::not_answered(plugin, Role::Auth, Failure::missing().kind);
+    // A missing plugin makes the whole role refuse, because the clients that it would have refused are not known.
+    if let Some(plugin) = snapshot.auth.iter().find_map(ChainEntry::unavailable_plugin) {
+        stats::count_unanswered(plugin, Role::Auth, Failure::missing().kind);
         return Err(unavailable());
     }
-    for gate in &snapshot.auth {
-        let Gate::Live(served) = gate else { continue };
+    for entry in &snapshot.auth {
+        let ChainEntry::Live(served) = entry else { continue };
         let Some(version) = served.choose(|| Some(share::claimant(transport, claim))) else { continue };
         match ask(version, transport, claim).await {
             Ok(Some(decided)) => return decided,
@@ -65,16 +65,16 @@ pub(in crate::plugin) async fn ask(
         let begun = version.begin(|| CallSource::claimant(transport, claim))?;
         let (answer, staged) = call(version, transport, claim).await?;
         let (outcome, decided) = match answer {
-            Answer::Admit(admission) => (Outcome::Admit, Some(Ok(answers::admission(admission)?))),
-            Answer::Refuse(refusal) => (Outcome::Refuse, Some(Err(convert::refusal(refusal, Code::UNAUTHORIZED)))),
-            Answer::Abstain => (Outcome::Abstain, None),
+            Answer::Admit(admission) => (CallOutcome::Admit, Some(Ok(answers::admission(admission)?))),
+            Answer::Refuse(refusal) => (CallOutcome::Refuse, Some(Err(convert::refusal(refusal, Code::UNAUTHORIZED)))),
+            Answer::Abstain => (CallOutcome::Abstain, None),
         };
         match commit::commit(&version.blueprint.context, Role::Auth, staged).await? {
-            Ended::Committed => {
+            CommitResult::Committed => {
                 begun.answered(outcome);
                 return Ok(decided);
             }
-            Ended::Conflict => begun.lives(),
+            CommitResult::Conflict => begun.guest_works(),
         }
     }
     Err(commit::too_many_conflicts())
@@ -82,25 +82,25 @@ pub(in crate::plugin) async fn ask(
 
 /// Makes one call. A call that ran out of time is repeated if it had no visible effect.
 async fn call(version: &Arc<Version>, transport: &Transport, claim: &Claim) -> Result<(Answer, Staged), Failure> {
-    let again = async |counted, failure| {
+    let repeat = async |counted, failure| {
         let source = CallSource::claimant(transport, claim);
         retry::admit(version, source, counted, (transport, claim), failure).await
     };
-    let mut lease = match Lease::take(version).await {
+    let mut lease = match InstanceLease::take(version).await {
         Ok(lease) => lease,
-        Err(failure) => return again(Counted::default(), failure).await,
+        Err(failure) => return repeat(CounterAdditions::default(), failure).await,
     };
     match lease.instance().admit(transport, claim).await {
         Ok(answer) => {
             let staged = lease.instance().take_staged();
-            lease.give_back();
+            lease.return_to_pool();
             Ok((answer, staged))
         }
-        Err(failure) if lease.instance().has_acted() => Err(failure),
+        Err(failure) if lease.instance().had_effects() => Err(failure),
         Err(failure) => {
             let counted = lease.instance().take_counted();
             drop(lease);
-            again(counted, failure).await
+            repeat(counted, failure).await
         }
     }
 }

@@ -24,8 +24,8 @@ use tokio::time::Instant;
 use super::source::{CallSource, SourceId};
 use crate::plugin::Apart;
 use crate::plugin::guest::failure::{Failure, Kind};
-use failing::{Counted, Failing};
-use seen::{Sampler, Seconds, Seen, WINDOW};
+use failing::{FailingSources, SourceCount};
+use seen::{RecentSources, Sampler, Seconds, WINDOW};
 
 /// When a circuit opens, and for how long it stays open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,9 +44,9 @@ const FAILURES_OF_ONE: usize = 3;
 /// No call failed lately.
 const QUIET: u8 = 0;
 /// A call failed lately: the sources of all calls are marked.
-const WATCHED: u8 = 1;
+const WATCHING: u8 = 1;
 /// The circuit is not closed.
-const SHUT: u8 = 2;
+const NOT_CLOSED: u8 = 2;
 
 /// The state under the lock.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ struct Circuit {
     state: State,
     /// Numbers of the last calls that failed while the circuit was closed, at most as many as open it.
     failed: VecDeque<u64>,
-    sources: Failing,
+    sources: FailingSources,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,15 +64,13 @@ enum State {
     HalfOpen,
 }
 
-/// Permission for a call.
+/// Decision about a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leave {
-    Go,
-    GoAsCanary,
-    /// The circuit is open.
-    Stay,
-    /// The source is set apart.
-    Apart,
+enum CallDecision {
+    Call,
+    CallAsCanary,
+    CircuitOpen,
+    SourceSetApart,
 }
 
 /// Consequence of a failure.
@@ -85,17 +83,17 @@ pub(in crate::plugin) struct Consequence {
 }
 
 impl Circuit {
-    fn ask(&mut self, source: SourceId, now: Instant, rest: Duration) -> Leave {
+    fn decide(&mut self, source: SourceId, now: Instant, rest: Duration) -> CallDecision {
         match self.state {
-            State::Closed if self.sources.is_apart(source, now) => Leave::Apart,
-            State::Closed => Leave::Go,
+            State::Closed if self.sources.is_set_apart(source, now) => CallDecision::SourceSetApart,
+            State::Closed => CallDecision::Call,
             // A source that failed becomes the canary only if no other source calls: its failure says nothing about the
             // others.
-            State::Open { until } if now >= until && (now >= until + rest || !self.sources.holds(source)) => {
+            State::Open { until } if now >= until && (now >= until + rest || !self.sources.contains(source)) => {
                 self.state = State::HalfOpen;
-                Leave::GoAsCanary
+                CallDecision::CallAsCanary
             }
-            State::Open { .. } | State::HalfOpen => Leave::Stay,
+            State::Open { .. } | State::HalfOpen => CallDecision::CircuitOpen,
         }
     }
 
@@ -129,13 +127,13 @@ pub(in crate::plugin) struct Breaker {
     mode: AtomicU8,
     sampler: Sampler,
     started: Instant,
-    seen: Seen,
+    recent: RecentSources,
     /// Second at which the breaker is quiet again.
     quiet_at: AtomicU32,
     circuit: Mutex<Circuit>,
     opened: AtomicU64,
     set_apart: AtomicU64,
-    blamed: AtomicU64,
+    evidence: AtomicU64,
 }
 
 impl Breaker {
@@ -145,50 +143,58 @@ impl Breaker {
             mode: AtomicU8::new(QUIET),
             sampler: Sampler::new(),
             started: Instant::now(),
-            seen: Seen::new(),
+            recent: RecentSources::new(),
             quiet_at: AtomicU32::new(0),
-            circuit: Mutex::new(Circuit { state: State::Closed, failed: VecDeque::new(), sources: Failing::default() }),
+            circuit: Mutex::new(Circuit {
+                state: State::Closed,
+                failed: VecDeque::new(),
+                sources: FailingSources::default(),
+            }),
             opened: AtomicU64::new(0),
             set_apart: AtomicU64::new(0),
-            blamed: AtomicU64::new(0),
+            evidence: AtomicU64::new(0),
         }
     }
 
     /// Lets call number `call` through, or returns the failure to answer instead of calling the guest.
-    pub(in crate::plugin) fn pass<'a>(
+    pub(in crate::plugin) fn permit<'a>(
         &self,
         call: u64,
         source: impl FnOnce() -> CallSource<'a>,
-    ) -> Result<Pass<'_>, Failure> {
+    ) -> Result<CallPermit<'_>, Failure> {
         if self.mode.load(Ordering::Relaxed) != QUIET {
-            return self.pass_watched(source().id());
+            return self.permit_watched(source().id());
         }
         if self.sampler.is_due(call) {
             let (source, now) = (source().id(), Instant::now());
-            self.seen.mark(source, self.second(now));
-            self.sampler.took(call, now.saturating_duration_since(self.started), source.own);
+            self.recent.mark(source, self.second(now));
+            self.sampler.took(call, now.saturating_duration_since(self.started), source.source_hash);
         }
-        Ok(Pass { breaker: None, source: None })
+        Ok(CallPermit { breaker: None, source: None })
     }
 
-    fn pass_watched(&self, source: SourceId) -> Result<Pass<'_>, Failure> {
+    fn permit_watched(&self, source: SourceId) -> Result<CallPermit<'_>, Failure> {
         let now = Instant::now();
         let second = self.second(now);
-        self.seen.mark(source, second);
+        self.recent.mark(source, second);
         let mut circuit = self.circuit.lock();
         if circuit.state == State::Closed && second >= self.quiet_at.load(Ordering::Relaxed) {
             circuit.sources.clear();
             self.mode.store(QUIET, Ordering::Relaxed);
-            return Ok(Pass { breaker: None, source: None });
+            return Ok(CallPermit { breaker: None, source: None });
         }
-        match circuit.ask(source, now, self.rules.rest) {
-            Leave::Go => {
-                let known = circuit.sources.holds(source).then_some(source);
-                Ok(Pass { breaker: known.map(|_| self), source: known })
+        match circuit.decide(source, now, self.rules.rest) {
+            CallDecision::Call => {
+                let known = circuit.sources.contains(source).then_some(source);
+                Ok(CallPermit { breaker: known.map(|_| self), source: known })
             }
-            Leave::GoAsCanary => Ok(Pass { breaker: Some(self), source: None }),
-            Leave::Stay => Err(Failure::new(Kind::Open, "its circuit is open: calls of several sources failed")),
-            Leave::Apart => Err(Failure::new(Kind::Apart, "this source is set apart: its last calls failed")),
+            CallDecision::CallAsCanary => Ok(CallPermit { breaker: Some(self), source: None }),
+            CallDecision::CircuitOpen => {
+                Err(Failure::new(Kind::Open, "its circuit is open: calls of several sources failed"))
+            }
+            CallDecision::SourceSetApart => {
+                Err(Failure::new(Kind::Apart, "this source is set apart: its last calls failed"))
+            }
         }
     }
 
@@ -196,7 +202,7 @@ impl Breaker {
     pub(in crate::plugin) fn failed(&self, call: u64, source: &CallSource<'_>) -> Consequence {
         let (id, now) = (source.id(), Instant::now());
         let second = self.second(now);
-        self.seen.mark(id, second);
+        self.recent.mark(id, second);
         let mut circuit = self.circuit.lock();
         let apart = circuit.sources.add(id, || source.to_string(), (now, second), self.rules.rest);
         self.quiet_at.store(second + WINDOW, Ordering::Relaxed);
@@ -204,7 +210,7 @@ impl Breaker {
         if circuit.state != State::Closed {
             return Consequence { opened: false, apart };
         }
-        self.mode.store(WATCHED, Ordering::Relaxed);
+        self.mode.store(WATCHING, Ordering::Relaxed);
         // Where few sources call, each of them is set apart before it can fail more often.
         let failing = circuit.sources.failed(second);
         let needed = self.rules.failures.min(FAILURES_OF_ONE * failing.sources.max(1));
@@ -212,37 +218,36 @@ impl Breaker {
         let opened = circuit.is_dense(call, needed) && self.is_general(failing, second);
         if opened {
             circuit.open(now + self.rules.rest);
-            self.mode.store(SHUT, Ordering::Relaxed);
+            self.mode.store(NOT_CLOSED, Ordering::Relaxed);
             self.opened.fetch_add(1, Ordering::Relaxed);
         }
         Consequence { opened, apart }
     }
 
-    /// True if the failure is general and not a matter of single sources: at least three failed, and more than half of
-    /// those seen.
-    fn is_general(&self, failing: Counted, second: Seconds) -> bool {
-        let (sources, places) = self.seen.count(second);
-        failing.sources >= SOURCES && failing.slots * 2 > sources && failing.places * 2 > places
+    /// True if the failure is general: at least three sources failed, and more than half of those seen.
+    fn is_general(&self, failing: SourceCount, second: Seconds) -> bool {
+        let (sources, groups) = self.recent.count(second);
+        failing.sources >= SOURCES && failing.slots * 2 > sources && failing.groups * 2 > groups
     }
 
-    /// Records that the guest alone is to blame for a failure of this source: evidence against a version on probation.
-    pub(in crate::plugin) fn blame(&self, source: SourceId) {
+    /// Records that the guest alone caused a failure of this source: evidence against a version on probation.
+    pub(in crate::plugin) fn record_evidence(&self, source: SourceId) {
         let second = self.second(Instant::now());
-        self.circuit.lock().sources.blame(source, second);
-        self.blamed.fetch_add(1, Ordering::Relaxed);
+        self.circuit.lock().sources.record_evidence(source, second);
+        self.evidence.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often the guest alone was to blame.
-    pub(in crate::plugin) fn times_blamed(&self) -> u64 {
-        self.blamed.load(Ordering::Relaxed)
+    /// How often evidence was recorded.
+    pub(in crate::plugin) fn evidence_count(&self) -> u64 {
+        self.evidence.load(Ordering::Relaxed)
     }
 
-    /// True if the evidence is enough for a rollback. The circuit is not closed, and the guest alone is to blame for
-    /// the failures of so many sources that the rule would open it.
-    pub(in crate::plugin) fn is_condemned(&self) -> bool {
+    /// True if the evidence is enough for a rollback: the circuit is not closed, and the guest alone caused the
+    /// failures of so many sources that the rule would open it.
+    pub(in crate::plugin) fn warrants_rollback(&self) -> bool {
         let second = self.second(Instant::now());
         let circuit = self.circuit.lock();
-        circuit.state != State::Closed && self.is_general(circuit.sources.blamed(second), second)
+        circuit.state != State::Closed && self.is_general(circuit.sources.evidence(second), second)
     }
 
     /// `closed`, `open` or `half-open`.
@@ -255,7 +260,7 @@ impl Breaker {
     }
 
     /// True if the next call would be refused. False once the rest is over, so that traffic can probe the guest.
-    pub(in crate::plugin) fn rests(&self) -> bool {
+    pub(in crate::plugin) fn refuses_calls(&self) -> bool {
         !self.is_closed()
             && match self.circuit.lock().state {
                 State::Open { until } => Instant::now() < until,
@@ -265,7 +270,7 @@ impl Breaker {
 
     /// True while calls reach the guest.
     pub(in crate::plugin) fn is_closed(&self) -> bool {
-        self.mode.load(Ordering::Relaxed) != SHUT
+        self.mode.load(Ordering::Relaxed) != NOT_CLOSED
     }
 
     /// How often the circuit opened from closed.
@@ -299,16 +304,17 @@ impl Breaker {
     }
 }
 
-/// Permission of one call. If a canary's permission is dropped without [`Pass::answered`], the circuit opens again.
+/// Permission of one call. If a canary's permission is dropped without [`CallPermit::answered`], the circuit opens
+/// again.
 #[derive(Debug)]
-pub(in crate::plugin) struct Pass<'a> {
+pub(in crate::plugin) struct CallPermit<'a> {
     /// Set for a canary, and for a source that failed lately.
     breaker: Option<&'a Breaker>,
     /// The source that failed lately; none for a canary.
     source: Option<SourceId>,
 }
 
-impl Pass<'_> {
+impl CallPermit<'_> {
     /// Records that the guest answered. Returns true if the answer closed the circuit.
     pub(in crate::plugin) fn answered(mut self) -> bool {
         let Some(breaker) = self.breaker.take() else { return false };
@@ -319,12 +325,12 @@ impl Pass<'_> {
         }
         circuit.state = State::Closed;
         circuit.failed.clear();
-        breaker.mode.store(WATCHED, Ordering::Relaxed);
+        breaker.mode.store(WATCHING, Ordering::Relaxed);
         true
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
         if let (Some(breaker), None) = (self.breaker, self.source) {
             let until = Instant::now() + breaker.rules.rest;

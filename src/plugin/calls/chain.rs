@@ -5,16 +5,16 @@
 
 use std::sync::Arc;
 
-use super::lease::Lease;
-use super::snapshot::{Gate, Served, Snapshot};
+use super::lease::InstanceLease;
+use super::snapshot::{ChainEntry, ServingVersions, Snapshot};
 use super::source::CallSource;
 use super::version::Version;
-use super::version::stats::{self, Outcome};
+use super::version::stats::{self, CallOutcome};
 use super::{evidence, retry};
 use crate::code::Code;
 use crate::message::Envelope;
 use crate::plugin::guest::bindings::exports::skylark::plugin::filter::Verdict;
-use crate::plugin::guest::counters::Counted;
+use crate::plugin::guest::counters::CounterAdditions;
 use crate::plugin::guest::failure::{Cause, Failure};
 use crate::plugin::guest::manifest::share;
 use crate::plugin::guest::state::Publish;
@@ -24,17 +24,17 @@ use crate::plugin::{Judgement, Refusal, Role, Unjudged};
 /// Returns one judgement for each envelope, in order.
 pub(in crate::plugin) async fn judge(snapshot: &Snapshot, batch: &mut [Envelope]) -> Vec<Judgement> {
     let mut judgements = pass_all(batch.len());
-    for gate in &snapshot.filters {
-        match gate {
-            Gate::Live(served) => match served.only() {
+    for entry in &snapshot.filters {
+        match entry {
+            ChainEntry::Live(served) => match served.only() {
                 Some(version) => filter(version, batch, &mut judgements, |_| true).await,
-                None => share_out(served, batch, &mut judgements).await,
+                None => judge_with_canary(served, batch, &mut judgements).await,
             },
-            Gate::Shut { plugin, rules } => {
+            ChainEntry::Unavailable { plugin, rules } => {
                 for (envelope, judgement) in batch.iter().zip(&mut judgements) {
-                    if is_on(judgement) && rules.wants(envelope) {
+                    if is_undecided(judgement) && rules.wants(envelope) {
                         let missing = Failure::missing();
-                        stats::not_answered(plugin, Role::Filter, missing.kind);
+                        stats::count_unanswered(plugin, Role::Filter, missing.kind);
                         *judgement = unjudged(plugin, &missing);
                     }
                 }
@@ -49,22 +49,22 @@ pub(in crate::plugin) fn pass_all(count: usize) -> Vec<Judgement> {
     vec![Judgement::Pass { replaced_by: Vec::new() }; count]
 }
 
-fn is_on(judgement: &Judgement) -> bool {
+fn is_undecided(judgement: &Judgement) -> bool {
     matches!(judgement, Judgement::Pass { .. })
 }
 
 fn unjudged(plugin: &Arc<str>, failure: &Failure) -> Judgement {
-    let (reason, is_general) = (format!("plugin {plugin}: {failure}"), failure.kind.is_everybodys());
+    let (reason, is_general) = (format!("plugin {plugin}: {failure}"), failure.kind.affects_all_callers());
     Judgement::Unjudged(Unjudged { plugin: Arc::clone(plugin), reason, is_general })
 }
 
 /// Two versions serve, and each envelope goes to the version of its sender. The versions are chosen first, since a
 /// filter may change the sender.
-async fn share_out(served: &Served, batch: &mut [Envelope], judgements: &mut [Judgement]) {
+async fn judge_with_canary(served: &ServingVersions, batch: &mut [Envelope], judgements: &mut [Judgement]) {
     let chosen: Vec<_> = batch.iter().map(|envelope| served.choose(|| share::publisher(envelope))).collect();
     for version in served.versions() {
-        let is_its_own = |index: usize| chosen[index].is_some_and(|chosen| Arc::ptr_eq(chosen, version));
-        filter(version, batch, judgements, is_its_own).await;
+        let is_chosen = |index: usize| chosen[index].is_some_and(|chosen| Arc::ptr_eq(chosen, version));
+        filter(version, batch, judgements, is_chosen).await;
     }
 }
 
@@ -73,14 +73,14 @@ async fn filter(
     version: &Arc<Version>,
     batch: &mut [Envelope],
     judgements: &mut [Judgement],
-    is_its_own: impl Fn(usize) -> bool,
+    is_chosen: impl Fn(usize) -> bool,
 ) {
     let mut lease = None;
     for (index, (envelope, judgement)) in batch.iter_mut().zip(judgements).enumerate() {
-        if !is_on(judgement) || !version.manifest.rules.wants(envelope) || !is_its_own(index) {
+        if !is_undecided(judgement) || !version.manifest.rules.wants(envelope) || !is_chosen(index) {
             continue;
         }
-        if let Err(failure) = pass(version, &mut lease, envelope, judgement).await {
+        if let Err(failure) = judge_one(version, &mut lease, envelope, judgement).await {
             failed(version, &failure, envelope);
             if failure.cause() == Cause::Caller {
                 let refusal = Refusal::new(Code::FORBIDDEN, failure.to_string());
@@ -91,7 +91,7 @@ async fn filter(
         }
     }
     if let Some(lease) = lease {
-        lease.give_back();
+        lease.return_to_pool();
     }
 }
 
@@ -99,14 +99,14 @@ async fn filter(
 fn failed(version: &Arc<Version>, failure: &Failure, envelope: &Envelope) {
     let source = CallSource::publisher(envelope);
     if version.count(Role::Filter, failure, &source) && version.has_previous() {
-        evidence::gather(version, Publish::of(envelope), source.id(), failure);
+        evidence::collect(version, Publish::of(envelope), source.id(), failure);
     }
 }
 
 /// Has one envelope judged by the version.
-async fn pass<'a>(
+async fn judge_one<'a>(
     version: &'a Arc<Version>,
-    held: &mut Option<Lease<'a>>,
+    held: &mut Option<InstanceLease<'a>>,
     envelope: &mut Envelope,
     judgement: &mut Judgement,
 ) -> Result<(), Failure> {
@@ -122,18 +122,18 @@ async fn pass<'a>(
 /// repeated.
 async fn ask<'a>(
     version: &'a Arc<Version>,
-    held: &mut Option<Lease<'a>>,
+    held: &mut Option<InstanceLease<'a>>,
     envelope: &Envelope,
 ) -> Result<Verdict, Failure> {
-    let again = async |counted, failure| {
+    let repeat = async |counted, failure| {
         let source = CallSource::publisher(envelope);
         retry::judge(version, source, counted, Publish::of(envelope), failure).await
     };
     let mut lease = match held.take() {
         Some(lease) => lease,
-        None => match Lease::take(version).await {
+        None => match InstanceLease::take(version).await {
             Ok(lease) => lease,
-            Err(failure) => return again(Counted::default(), failure).await,
+            Err(failure) => return repeat(CounterAdditions::default(), failure).await,
         },
     };
     match lease.instance().judge(Publish::of(envelope)).await {
@@ -144,17 +144,17 @@ async fn ask<'a>(
         Err(failure) => {
             let counted = lease.instance().take_counted();
             drop(lease);
-            again(counted, failure).await
+            repeat(counted, failure).await
         }
     }
 }
 
-fn outcome(verdict: &Verdict) -> Outcome {
+fn outcome(verdict: &Verdict) -> CallOutcome {
     match verdict {
-        Verdict::Allow => Outcome::Allow,
-        Verdict::Replace(_) => Outcome::Replace,
-        Verdict::Reject(_) => Outcome::Reject,
-        Verdict::Drop => Outcome::Drop,
+        Verdict::Allow => CallOutcome::Allow,
+        Verdict::Replace(_) => CallOutcome::Replace,
+        Verdict::Reject(_) => CallOutcome::Reject,
+        Verdict::Drop => CallOutcome::Drop,
     }
 }
 

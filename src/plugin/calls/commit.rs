@@ -12,7 +12,7 @@ pub(in crate::plugin) const RETRIES: u32 = 3;
 
 /// How a commit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::plugin) enum Ended {
+pub(in crate::plugin) enum CommitResult {
     /// All staged work took effect.
     Committed,
     /// Nothing took effect: the call must be run again.
@@ -21,17 +21,17 @@ pub(in crate::plugin) enum Ended {
 
 /// Commits everything or nothing. A store that does not answer within the wall time of a call fails the call. The store
 /// may then have taken the writes or not, and the effects are not applied.
-pub(in crate::plugin) async fn commit(context: &Context, role: Role, staged: Staged) -> Result<Ended, Failure> {
+pub(in crate::plugin) async fn commit(context: &Context, role: Role, staged: Staged) -> Result<CommitResult, Failure> {
     let wall = context.limits.budget(Some(role)).wall;
     let Staged { hops, effects, kv, timers, .. } = staged;
     if kv.writes.is_empty() && effects.is_empty() && timers.is_empty() {
-        return Ok(Ended::Committed);
+        return Ok(CommitResult::Committed);
     }
     if !(kv.writes.is_empty() && kv.reads.is_empty()) {
         let taken = context.kv.commit(&context.plugin, kv, context.limits.share);
         match timeout(wall, taken).await {
             Ok(Ok(())) => {}
-            Ok(Err(KvError::Conflict)) => return Ok(Ended::Conflict),
+            Ok(Err(KvError::Conflict)) => return Ok(CommitResult::Conflict),
             Ok(Err(error)) => return Err(Failure::new(Kind::Kv, error.to_string())),
             Err(_) => {
                 let words = format!("the key-value store did not commit the writes within the wall time of {wall:?}");
@@ -50,7 +50,7 @@ pub(in crate::plugin) async fn commit(context: &Context, role: Role, staged: Sta
             }
         }
     }
-    Ok(Ended::Committed)
+    Ok(CommitResult::Committed)
 }
 
 pub(in crate::plugin) fn too_many_conflicts() -> Failure {

@@ -6,12 +6,12 @@ use arc_swap::ArcSwap;
 use metrics::counter;
 use tokio::sync::{mpsc, watch};
 
-use super::commit::{self, Ended};
-use super::lease::Lease;
+use super::commit::{self, CommitResult};
+use super::lease::InstanceLease;
 use super::snapshot::Snapshot;
 use super::source::CallSource;
 use super::version::Version;
-use super::version::stats::Outcome;
+use super::version::stats::CallOutcome;
 use crate::plugin::guest::failure::Failure;
 use crate::plugin::guest::manifest::share;
 use crate::plugin::{Event, Role};
@@ -41,7 +41,7 @@ impl Queue {
 
 /// Delivers events to the plugins of the current snapshot until the node ends. Events that wait at that time are still
 /// delivered.
-pub(in crate::plugin) async fn tell(
+pub(in crate::plugin) async fn deliver_events(
     serving: Arc<ArcSwap<Snapshot>>,
     mut events: mpsc::Receiver<(Event, u8)>,
     mut stopped: watch::Receiver<bool>,
@@ -61,7 +61,7 @@ pub(in crate::plugin) async fn tell(
             if !wants(version, &event) {
                 continue;
             }
-            if let Err(failure) = hand(version, &event, hops).await {
+            if let Err(failure) = deliver(version, &event, hops).await {
                 version.failed(Role::Events, &failure, &CallSource::subject(&event));
             }
         }
@@ -77,15 +77,15 @@ fn wants(version: &Version, event: &Event) -> bool {
 }
 
 /// Delivers the event to one plugin and commits its staged work.
-pub(in crate::plugin) async fn hand(version: &Arc<Version>, event: &Event, hops: u8) -> Result<(), Failure> {
+pub(in crate::plugin) async fn deliver(version: &Arc<Version>, event: &Event, hops: u8) -> Result<(), Failure> {
     for _ in 0..=commit::RETRIES {
         let begun = version.begin(|| CallSource::subject(event))?;
-        let mut lease = Lease::take(version).await?;
+        let mut lease = InstanceLease::take(version).await?;
         lease.instance().on_event(event, hops).await?;
         let staged = lease.instance().take_staged();
-        lease.give_back();
-        if commit::commit(&version.blueprint.context, Role::Events, staged).await? == Ended::Committed {
-            begun.answered(Outcome::Told);
+        lease.return_to_pool();
+        if commit::commit(&version.blueprint.context, Role::Events, staged).await? == CommitResult::Committed {
+            begun.answered(CallOutcome::EventDelivered);
             return Ok(());
         }
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::commit::{self, Ended};
-use super::lease::Lease;
+use super::commit::{self, CommitResult};
+use super::lease::InstanceLease;
 use super::source::CallSource;
 use super::version::Version;
-use super::version::stats::Outcome;
+use super::version::stats::CallOutcome;
 use crate::code::Code;
 use crate::message::Entries;
 use crate::plugin::guest::failure::{Cause, Failure, Kind};
@@ -33,24 +33,24 @@ pub(in crate::plugin) async fn handle(version: &Arc<Version>, call: &Call) -> An
 async fn ask(version: &Arc<Version>, call: &Call) -> Result<Answer, Failure> {
     for _ in 0..=commit::RETRIES {
         let begun = version.begin(|| CallSource::caller(call))?;
-        let mut lease = Lease::take(version).await?;
+        let mut lease = InstanceLease::take(version).await?;
         let reply = lease.instance().handle(call).await?;
         let staged = lease.instance().take_staged();
-        lease.give_back();
+        lease.return_to_pool();
         let reply = match reply {
             Ok(reply) => reply,
             Err(words) => {
-                begun.lives();
+                begun.guest_works();
                 return Err(Failure::new(Kind::Declared, convert::cut(words)));
             }
         };
         let answer = answers::reply(reply, call)?;
         match commit::commit(&version.blueprint.context, Role::Handler, staged).await? {
-            Ended::Committed => {
-                begun.answered(Outcome::Handled);
+            CommitResult::Committed => {
+                begun.answered(CallOutcome::Handled);
                 return Ok(answer);
             }
-            Ended::Conflict => begun.lives(),
+            CommitResult::Conflict => begun.guest_works(),
         }
     }
     Err(commit::too_many_conflicts())

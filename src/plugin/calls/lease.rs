@@ -14,17 +14,17 @@ use crate::telemetry::names;
 
 /// An instance for one call, or for several of one batch.
 ///
-/// Only [`Lease::give_back`] returns the instance to the pool. Any other drop (an error, a time-out, a caller that went
-/// away) throws its store away and requests a new instance.
-pub(in crate::plugin) struct Lease<'a> {
+/// Only [`InstanceLease::return_to_pool`] returns the instance to the pool. Any other drop (an error, a time-out, a
+/// caller that went away) drops its store and requests a new instance.
+pub(in crate::plugin) struct InstanceLease<'a> {
     version: &'a Arc<Version>,
     instance: Option<Box<Instance>>,
 }
 
-impl<'a> Lease<'a> {
+impl<'a> InstanceLease<'a> {
     /// Takes a warm instance or makes one.
     pub(in crate::plugin) async fn take(version: &'a Arc<Version>) -> Result<Self, Failure> {
-        if !version.blueprint.beat.is_alive() {
+        if !version.blueprint.ticker.is_alive() {
             return Err(Failure::new(Kind::Ticker, "the plugin ticker has ended: the call would have no time limit"));
         }
         let pool = &version.pool;
@@ -34,7 +34,7 @@ impl<'a> Lease<'a> {
         // The caller waits, so its wall time is the bound, even where a start may take longer.
         let wall = version.blueprint.context.limits.longest_wall(&version.roles);
         let instance = Box::new(Instance::within(&version.blueprint, wall).await?);
-        version.stats.one_shot();
+        version.stats.count_one_shot();
         Ok(Self { version, instance: Some(instance) })
     }
 
@@ -43,10 +43,10 @@ impl<'a> Lease<'a> {
     }
 
     /// Returns a healthy instance to the pool.
-    pub(in crate::plugin) fn give_back(mut self) {
-        let held = self.instance().memory();
-        self.version.stats.held(held);
-        if let Some(why) = self.instance().wear() {
+    pub(in crate::plugin) fn return_to_pool(mut self) {
+        let memory = self.instance().memory();
+        self.version.stats.record_memory(memory);
+        if let Some(why) = self.instance().replacement_reason() {
             self.instance = None;
             self.replace(why);
         } else if let Some(instance) = self.instance.take() {
@@ -55,14 +55,14 @@ impl<'a> Lease<'a> {
     }
 }
 
-impl Lease<'_> {
+impl InstanceLease<'_> {
     fn replace(&self, why: &'static str) {
         counter!(names::PLUGIN_RECYCLED, "plugin" => self.version.name.to_string(), "reason" => why).increment(1);
-        self.version.ask_to_warm();
+        self.version.request_warm_up();
     }
 }
 
-impl Drop for Lease<'_> {
+impl Drop for InstanceLease<'_> {
     fn drop(&mut self) {
         if self.instance.take().is_some() {
             self.replace("error");

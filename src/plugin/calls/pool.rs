@@ -1,6 +1,6 @@
 //! Warm instances of one plugin version, a slot for each worker thread.
 //!
-//! Knows no version: [`Lease`](super::lease::Lease) takes instances for calls.
+//! Knows no version: [`InstanceLease`](super::lease::Lease) takes instances for calls.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,14 +27,14 @@ impl Pool {
 
     /// Takes the instance of the own slot, else one of another slot.
     pub(super) fn take(&self) -> Option<Box<Instance>> {
-        let own = worker();
+        let own = worker_number();
         let count = self.slots.len();
         (0..count).find_map(|step| self.slots[(own + step) % count].0.try_lock()?.take())
     }
 
     /// Puts the instance into a free slot, or drops it if there is none.
     pub(in crate::plugin) fn put(&self, instance: Box<Instance>) {
-        let (own, count) = (worker(), self.slots.len());
+        let (own, count) = (worker_number(), self.slots.len());
         let mut instance = Some(instance);
         for step in 0..count {
             let Some(mut slot) = self.slots[(own + step) % count].0.try_lock() else { continue };
@@ -53,13 +53,13 @@ impl Pool {
     }
 
     /// Number of empty slots.
-    pub(in crate::plugin) fn gaps(&self) -> usize {
+    pub(in crate::plugin) fn empty_slots(&self) -> usize {
         self.slots.iter().filter(|slot| slot.0.lock().is_none()).count()
     }
 }
 
 /// A number for this thread, which never changes.
-fn worker() -> usize {
+fn worker_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static OWN: Cell<Option<usize>> = const { Cell::new(None) });
     OWN.with(|own| {

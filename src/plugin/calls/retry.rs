@@ -5,7 +5,7 @@
 //! or access plugin that neither sent a request nor wrote a key. Writes of a failed call were never committed. But a
 //! plugin that writes may mean to count its attempts, so it is not asked twice.
 //!
-//! [`SecondOpinions`](super::version::opinions::SecondOpinions) bounds the retries. Beyond the bound the first failure
+//! [`ExtraCalls`](super::version::extra_calls::ExtraCalls) bounds the retries. Beyond the bound the first failure
 //! counts.
 
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use tokio::task::spawn_blocking;
 
 use super::source::CallSource;
 use super::version::Version;
-use super::version::opinions::Purpose;
+use super::version::extra_calls::Purpose;
 use crate::plugin::guest::bindings::exports::skylark::plugin::access;
 use crate::plugin::guest::bindings::exports::skylark::plugin::auth::Answer;
 use crate::plugin::guest::bindings::exports::skylark::plugin::filter::Verdict;
-use crate::plugin::guest::counters::Counted;
+use crate::plugin::guest::counters::CounterAdditions;
 use crate::plugin::guest::failure::{Failure, Kind};
 use crate::plugin::guest::instance::Instance;
 use crate::plugin::guest::state::{Publish, Staged};
@@ -34,22 +34,22 @@ use crate::telemetry::names;
 pub(in crate::plugin) async fn judge(
     version: &Arc<Version>,
     source: CallSource<'_>,
-    counted: Counted,
+    counted: CounterAdditions,
     publish: Publish,
     first: Failure,
 ) -> Result<Verdict, Failure> {
-    again(version, source, counted, first, async move |instance| instance.judge(publish).await).await
+    repeat_call(version, source, counted, first, async move |instance| instance.judge(publish).await).await
 }
 
 /// Asks an auth plugin again if `first` says that its time was over. Returns its answer and its staged work. The caller
-/// ensures that the first call had no effect ([`Instance::has_acted`]).
+/// ensures that the first call had no effect ([`Instance::had_effects`]).
 ///
 /// # Errors
 /// The second call's failure; `first` if there is no second call.
 pub(in crate::plugin) async fn admit(
     version: &Arc<Version>,
     source: CallSource<'_>,
-    counted: Counted,
+    counted: CounterAdditions,
     (transport, claim): (&Transport, &Claim),
     first: Failure,
 ) -> Result<(Answer, Staged), Failure> {
@@ -58,7 +58,7 @@ pub(in crate::plugin) async fn admit(
         let answer = instance.admit(&transport, &claim).await?;
         Ok((answer, instance.take_staged()))
     };
-    again(version, source, counted, first, call).await
+    repeat_call(version, source, counted, first, call).await
 }
 
 /// Asks an access plugin again, as [`admit`] does.
@@ -68,62 +68,62 @@ pub(in crate::plugin) async fn admit(
 pub(in crate::plugin) async fn join(
     version: &Arc<Version>,
     source: CallSource<'_>,
-    counted: Counted,
+    counted: CounterAdditions,
     request: &JoinRequest,
     first: Failure,
 ) -> Result<access::Answer, Failure> {
     let request = request.clone();
-    again(version, source, counted, first, async move |instance| instance.join(&request).await).await
+    repeat_call(version, source, counted, first, async move |instance| instance.join(&request).await).await
 }
 
-async fn again<T: Send + 'static>(
+async fn repeat_call<T: Send + 'static>(
     version: &Arc<Version>,
     source: CallSource<'_>,
-    counted: Counted,
+    counted: CounterAdditions,
     first: Failure,
     call: impl AsyncFnOnce(&mut Instance) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     if !matches!(first.kind, Kind::Cpu | Kind::Wall) {
         return Err(first);
     }
-    let Some(turn) = version.opinions.now(Purpose::Retry, source.id().own) else {
-        tell(version, "refused");
+    let Some(permit) = version.extra_calls.try_acquire(Purpose::Retry, source.id().source_hash) else {
+        count_retry(version, "refused");
         return Err(first);
     };
     let (asked, runtime) = (Arc::clone(version), Handle::current());
     let second = spawn_blocking(move || {
-        let _turn = turn;
-        runtime.block_on(apart(&asked, counted, call))
+        let _permit = permit;
+        runtime.block_on(call_new_instance(&asked, counted, call))
     });
     // A panic of the second call counts as its failure. The runtime cancels the call only when the runtime itself ends.
     let second = second.await.unwrap_or_else(|_| Err(first.clone()));
     let second = match second {
         // The guest was not asked: there is no room for a new instance.
         Err(failure) if failure.kind == Kind::Full => {
-            tell(version, "refused");
+            count_retry(version, "refused");
             return Err(first);
         }
         second => second,
     };
-    tell(version, if second.is_ok() { "answered" } else { "failed" });
+    count_retry(version, if second.is_ok() { "answered" } else { "failed" });
     tracing::debug!(plugin = %version.name, %first, answered = second.is_ok(), "plugin call repeated after it ran out of time");
     second
 }
 
-async fn apart<T>(
+async fn call_new_instance<T>(
     version: &Version,
-    counted: Counted,
+    counted: CounterAdditions,
     call: impl AsyncFnOnce(&mut Instance) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let mut instance = Box::new(Instance::new(&version.blueprint).await?);
     instance.repeat(counted);
     let answer = call(&mut instance).await?;
-    if instance.wear().is_none() {
+    if instance.replacement_reason().is_none() {
         version.pool.put(instance);
     }
     Ok(answer)
 }
 
-fn tell(version: &Version, outcome: &'static str) {
+fn count_retry(version: &Version, outcome: &'static str) {
     counter!(names::PLUGIN_RETRIES, "plugin" => version.name.to_string(), "outcome" => outcome).increment(1);
 }

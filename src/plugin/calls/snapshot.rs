@@ -15,18 +15,18 @@ use states::{Canary, Entry};
 
 /// Versions that answer in one role, or for one key.
 #[derive(Default)]
-pub(in crate::plugin) struct Served {
+pub(in crate::plugin) struct ServingVersions {
     /// `None` if only the canary has the role or the key.
     stable: Option<Arc<Version>>,
     canary: Option<Canary>,
 }
 
-/// One place of a chain.
-pub(in crate::plugin) enum Gate {
+/// One entry of a chain.
+pub(in crate::plugin) enum ChainEntry {
     /// A plugin that serves.
-    Live(Served),
-    /// A plugin that should serve and cannot: its role refuses everything that it would have seen.
-    Shut {
+    Live(ServingVersions),
+    /// A fail-closed plugin that cannot serve: its role refuses everything that it would have seen.
+    Unavailable {
         /// The plugin.
         plugin: Arc<str>,
         /// Its match rules.
@@ -37,11 +37,11 @@ pub(in crate::plugin) enum Gate {
 /// The snapshot.
 #[derive(Default)]
 pub(in crate::plugin) struct Snapshot {
-    pub(in crate::plugin) auth: Vec<Gate>,
-    pub(in crate::plugin) filters: Vec<Gate>,
-    pub(in crate::plugin) handlers: HashMap<String, Served>,
-    pub(in crate::plugin) events: Vec<Served>,
-    pub(in crate::plugin) access: Vec<Gate>,
+    pub(in crate::plugin) auth: Vec<ChainEntry>,
+    pub(in crate::plugin) filters: Vec<ChainEntry>,
+    pub(in crate::plugin) handlers: HashMap<String, ServingVersions>,
+    pub(in crate::plugin) events: Vec<ServingVersions>,
+    pub(in crate::plugin) access: Vec<ChainEntry>,
     entries: Vec<Entry>,
 }
 
@@ -49,7 +49,7 @@ impl Snapshot {
     /// Snapshot of these plugins. The caller ensures that no key has two owners.
     pub(in crate::plugin) fn new(mut entries: Vec<Entry>) -> Self {
         entries.sort_by(|a, b| a.name.cmp(&b.name));
-        let mut handlers: HashMap<String, Served> = HashMap::new();
+        let mut handlers: HashMap<String, ServingVersions> = HashMap::new();
         for entry in &entries {
             if let Some(version) = entry.live() {
                 for key in &version.keys {
@@ -66,7 +66,7 @@ impl Snapshot {
             auth: chain(&entries, Role::Auth),
             filters: chain(&entries, Role::Filter),
             access: chain(&entries, Role::Access),
-            events: chain(&entries, Role::Events).into_iter().filter_map(Gate::live).collect(),
+            events: chain(&entries, Role::Events).into_iter().filter_map(ChainEntry::live).collect(),
             handlers,
             entries,
         }
@@ -94,11 +94,11 @@ impl Snapshot {
 
     /// Why traffic should go elsewhere for now. Missing plugins are shown by their state instead.
     pub(in crate::plugin) fn faults(&self) -> impl Iterator<Item = String> {
-        let refused = self.entries.iter().filter(|entry| entry.is_refused() && entry.shut().is_some());
+        let refused = self.entries.iter().filter(|entry| entry.is_refused() && entry.fail_closed().is_some());
         let refused = refused.map(|entry| format!("plugin {}: its file is refused, so its role refuses", entry.name));
-        let auth = self.auth.iter().filter_map(|gate| match gate {
-            Gate::Live(served) => served.stable.as_ref().filter(|version| version.breaker.rests()),
-            Gate::Shut { .. } => None,
+        let auth = self.auth.iter().filter_map(|entry| match entry {
+            ChainEntry::Live(served) => served.stable.as_ref().filter(|version| version.breaker.refuses_calls()),
+            ChainEntry::Unavailable { .. } => None,
         });
         let open =
             auth.map(|version| format!("plugin {}: its circuit is open, so clients are not admitted", version.name));
@@ -110,12 +110,12 @@ impl Snapshot {
     }
 }
 
-impl Served {
+impl ServingVersions {
     /// The version for this sender. `sender` is called only while two versions serve. Calls without a sender use the
     /// stable version.
     pub(in crate::plugin) fn choose<'a>(&self, sender: impl FnOnce() -> Option<Cow<'a, str>>) -> Option<&Arc<Version>> {
         let Some(canary) = &self.canary else { return self.stable.as_ref() };
-        let taken = sender().is_some_and(|sender| canary.share.takes(&canary.version.name, &sender));
+        let taken = sender().is_some_and(|sender| canary.share.contains(&canary.version.name, &sender));
         if taken { Some(&canary.version) } else { self.stable.as_ref() }
     }
 
@@ -129,50 +129,51 @@ impl Served {
     }
 }
 
-impl Gate {
+impl ChainEntry {
     /// The plugin that should serve here and cannot.
-    pub(in crate::plugin) fn shut(&self) -> Option<&Arc<str>> {
+    pub(in crate::plugin) fn unavailable_plugin(&self) -> Option<&Arc<str>> {
         match self {
             Self::Live(_) => None,
-            Self::Shut { plugin, .. } => Some(plugin),
+            Self::Unavailable { plugin, .. } => Some(plugin),
         }
     }
 
-    fn live(self) -> Option<Served> {
+    fn live(self) -> Option<ServingVersions> {
         match self {
             Self::Live(served) => Some(served),
-            Self::Shut { .. } => None,
+            Self::Unavailable { .. } => None,
         }
     }
 }
 
 /// The plugins of one role, in the order of their manifests; equal ones by name.
-fn chain(entries: &[Entry], role: Role) -> Vec<Gate> {
-    let mut gates: Vec<(i64, Gate)> = Vec::new();
+fn chain(entries: &[Entry], role: Role) -> Vec<ChainEntry> {
+    let mut chain: Vec<(i64, ChainEntry)> = Vec::new();
     for entry in entries {
         let stable = entry.live().cloned().filter(|version| version.roles.contains(&role));
         let canary = entry.canary().cloned().filter(|canary| canary.version.roles.contains(&role));
         if let Some(version) = stable.as_ref().or(canary.as_ref().map(|canary| &canary.version)) {
-            gates.push((version.manifest.order, Gate::Live(Served { stable, canary })));
-        } else if let Some(shut) = entry.shut().filter(|shut| shut.roles.contains(&role)) {
-            gates.push((shut.order, Gate::Shut { plugin: Arc::clone(&entry.name), rules: shut.rules.clone() }));
+            chain.push((version.manifest.order, ChainEntry::Live(ServingVersions { stable, canary })));
+        } else if let Some(fail_closed) = entry.fail_closed().filter(|fail_closed| fail_closed.roles.contains(&role)) {
+            let (plugin, rules) = (Arc::clone(&entry.name), fail_closed.rules.clone());
+            chain.push((fail_closed.order, ChainEntry::Unavailable { plugin, rules }));
         }
     }
-    gates.sort_by_key(|(order, _)| *order);
-    gates.into_iter().map(|(_, gate)| gate).collect()
+    chain.sort_by_key(|(order, _)| *order);
+    chain.into_iter().map(|(_, entry)| entry).collect()
 }
 
 impl Entry {
     pub(in crate::plugin) fn status(&self) -> Status {
         let live = self.live();
-        let shut = self.shut().map(|shut| shut.roles.as_slice()).unwrap_or_default();
-        let roles = live.map_or(shut, |version| version.roles.as_slice());
+        let fail_closed = self.fail_closed().map(|fail_closed| fail_closed.roles.as_slice()).unwrap_or_default();
+        let roles = live.map_or(fail_closed, |version| version.roles.as_slice());
         Status {
             name: Arc::clone(&self.name),
-            state: self.state.shown(),
+            state: self.state.public_state(),
             roles: roles.iter().map(|role| role.as_str()).collect(),
             version: live.map_or(0, |version| version.number),
-            hash: live.map(|version| version.mark.hash.to_string()).unwrap_or_default(),
+            hash: live.map(|version| version.files_id.hash.to_string()).unwrap_or_default(),
             size: live.map_or(0, |version| version.size),
             keys: live.map(|version| version.keys.clone()).unwrap_or_default(),
             since: live.map_or(0, |version| version.since),
@@ -186,7 +187,7 @@ impl Entry {
             circuits_opened: live.map_or(0, |version| version.breaker.times_opened()),
             set_apart: live.map(|version| set_apart(version)).unwrap_or_default(),
             probation: self.probation().is_some(),
-            previous: self.previous().map(|version| version.mark.hash.to_string()),
+            previous: self.previous().map(|version| version.files_id.hash.to_string()),
             canary: self.canary().map(Canary::status),
             rejected: self.rejected.clone(),
             lost: self.lost.clone(),
@@ -200,7 +201,7 @@ impl Canary {
         CanaryStatus {
             share: self.share.to_string(),
             version: version.number,
-            hash: version.mark.hash.to_string(),
+            hash: version.files_id.hash.to_string(),
             since: version.since,
             calls: version.stats.calls(),
             failures: version.stats.failures(),

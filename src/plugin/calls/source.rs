@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use ahash::RandomState;
 
 use crate::message::{Envelope, Origin};
-use crate::plugin::guest::timers::Due;
+use crate::plugin::guest::timers::DueTimer;
 use crate::plugin::{Call, Claim, Event, Transport};
 
 /// Longest part of a name that is shown, bytes.
@@ -41,13 +41,13 @@ pub(in crate::plugin) enum CallSource<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::plugin) struct SourceId {
     /// Identity of a source that is set apart.
-    pub(in crate::plugin) own: u64,
+    pub(in crate::plugin) source_hash: u64,
     /// Identity that counts once for the circuit: all senders of a key are one.
-    pub(in crate::plugin) counted: u64,
-    /// Place of the source: of the places seen, many must fail, too. All credentials of an address are one place.
-    pub(in crate::plugin) place: u64,
+    pub(in crate::plugin) circuit_hash: u64,
+    /// Group of the source: many of the groups seen must fail, too. All credentials of an address are one group.
+    pub(in crate::plugin) group_hash: u64,
     /// False if it cannot be set apart without hitting others.
-    pub(in crate::plugin) may_be_apart: bool,
+    pub(in crate::plugin) can_be_set_apart: bool,
 }
 
 impl<'a> CallSource<'a> {
@@ -93,26 +93,26 @@ impl<'a> CallSource<'a> {
     }
 
     /// Source of a timer.
-    pub(in crate::plugin) fn timer(due: &'a Due) -> Self {
+    pub(in crate::plugin) fn timer(due: &'a DueTimer) -> Self {
         Self::Timer(&due.name)
     }
 
     /// The hashes that are kept of it.
     pub(in crate::plugin) fn id(&self) -> SourceId {
-        let own = hash(self);
-        let place = match self {
-            Self::User(_) => own,
+        let source_hash = hash(self);
+        let group_hash = match self {
+            Self::User(_) => source_hash,
             Self::Client { address, .. } => hash(&Self::Client { address, credential: "" }),
             Self::Key { name, .. } => hash(&Self::Key { name, sender: "" }),
             Self::Intake { name, .. } => hash(&Self::Intake { name, sender: "" }),
             Self::Plugin { name, .. } => hash(&Self::Plugin { name, sender: "" }),
             Self::Timer(_) => hash(&Self::Timer("")),
         };
-        let counted = if matches!(self, Self::Client { .. }) { own } else { place };
+        let circuit_hash = if matches!(self, Self::Client { .. }) { source_hash } else { group_hash };
         // An intake or a plugin speaks for many senders, which cannot be told apart without a sender's name. A record
         // that fails in an intake is dead-lettered instead.
         let is_many = matches!(self, Self::Intake { sender: "", .. } | Self::Plugin { sender: "", .. });
-        SourceId { own, counted, place, may_be_apart: !is_many }
+        SourceId { source_hash, circuit_hash, group_hash, can_be_set_apart: !is_many }
     }
 }
 
@@ -159,23 +159,23 @@ mod tests {
     fn a_sender_splits_a_key_for_setting_apart_but_not_for_the_circuit() {
         let of = |name, sender| CallSource::Key { name, sender }.id();
         let (a, b, other) = (of("shop", "a"), of("shop", "b"), of("game", "a"));
-        assert!(a.own != b.own && a.counted == b.counted && a.place == b.place);
-        assert!(a.counted != other.counted && a.own != other.own);
+        assert!(a.source_hash != b.source_hash && a.circuit_hash == b.circuit_hash && a.group_hash == b.group_hash);
+        assert!(a.circuit_hash != other.circuit_hash && a.source_hash != other.source_hash);
     }
 
     #[test]
-    fn a_credential_splits_an_address_and_the_address_stays_one_place() {
+    fn a_credential_splits_an_address_and_the_address_stays_one_group() {
         let of = |address, credential| CallSource::Client { address, credential }.id();
         let (a, b, other) = (of("192.0.2.1", "a"), of("192.0.2.1", "b"), of("192.0.2.2", "a"));
-        assert!(a.own != b.own && a.counted != b.counted && a.place == b.place);
-        assert!(a.own != other.own && a.place != other.place);
+        assert!(a.source_hash != b.source_hash && a.circuit_hash != b.circuit_hash && a.group_hash == b.group_hash);
+        assert!(a.source_hash != other.source_hash && a.group_hash != other.group_hash);
     }
 
     #[test]
     fn what_speaks_for_many_is_not_set_apart() {
-        assert!(!CallSource::Intake { name: "kafka chat", sender: "" }.id().may_be_apart);
-        assert!(CallSource::Intake { name: "kafka chat", sender: "7" }.id().may_be_apart);
-        assert!(CallSource::Key { name: "shop", sender: "" }.id().may_be_apart);
+        assert!(!CallSource::Intake { name: "kafka chat", sender: "" }.id().can_be_set_apart);
+        assert!(CallSource::Intake { name: "kafka chat", sender: "7" }.id().can_be_set_apart);
+        assert!(CallSource::Key { name: "shop", sender: "" }.id().can_be_set_apart);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One version of one plugin as it serves: linked, warm, counted. Immutable except for its pool and its counters.
 
-pub(in crate::plugin) mod opinions;
+pub(in crate::plugin) mod extra_calls;
 pub(in crate::plugin) mod stats;
 
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use metrics::counter;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::breaker::{Breaker, Consequence, Pass};
+use super::breaker::{Breaker, CallPermit, Consequence};
 use super::pool::Pool;
 use super::source::{CallSource, SourceId};
-use super::version::opinions::SecondOpinions;
-use super::version::stats::{Outcome, Stats};
+use super::version::extra_calls::ExtraCalls;
+use super::version::stats::{CallOutcome, Stats};
 use crate::plugin::Role;
 use crate::plugin::guest::failure::{Failure, Kind};
-use crate::plugin::guest::files::Mark;
+use crate::plugin::guest::files::FilesId;
 use crate::plugin::guest::instance::{Blueprint, Instance};
 use crate::plugin::guest::manifest::Manifest;
 use crate::telemetry::names;
@@ -29,7 +29,7 @@ pub(in crate::plugin) struct Version {
     /// Grows by one with each version of the file that went live.
     pub(in crate::plugin) number: u64,
     /// The files from which it was made.
-    pub(in crate::plugin) mark: Mark,
+    pub(in crate::plugin) files_id: FilesId,
     pub(in crate::plugin) size: u64,
     /// Milliseconds since 1970.
     pub(in crate::plugin) since: i64,
@@ -41,21 +41,21 @@ pub(in crate::plugin) struct Version {
     pub(in crate::plugin) stats: Stats,
     pub(in crate::plugin) breaker: Breaker,
     /// The node's bound on extra calls.
-    pub(in crate::plugin) opinions: Arc<SecondOpinions>,
+    pub(in crate::plugin) extra_calls: Arc<ExtraCalls>,
     /// The version to go back to, while this one is on probation.
     pub(in crate::plugin) previous: Mutex<Option<Weak<Version>>>,
     pub(in crate::plugin) warmer: Warmer,
-    pub(in crate::plugin) alarm: Alarm,
+    pub(in crate::plugin) rollbacks: RollbackSender,
 }
 
 /// Requests warm instances off the path of calls.
 pub(in crate::plugin) type Warmer = mpsc::Sender<Weak<Version>>;
 
 /// Reports a version to the loader that should be rolled back.
-pub(in crate::plugin) type Alarm = mpsc::Sender<Condemned>;
+pub(in crate::plugin) type RollbackSender = mpsc::Sender<RollbackRequest>;
 
-/// A version on probation that fails by its own fault.
-pub(in crate::plugin) struct Condemned {
+/// A version on probation that fails on inputs that the previous version can answer.
+pub(in crate::plugin) struct RollbackRequest {
     pub(in crate::plugin) version: Arc<Version>,
     /// The last of the failures.
     pub(in crate::plugin) failure: Failure,
@@ -67,50 +67,53 @@ const LOGGED: u64 = 10;
 const LOGGED_THEN: u64 = 1_000;
 
 /// A call that may reach the guest.
-pub(in crate::plugin) struct Begun<'a> {
+pub(in crate::plugin) struct StartedCall<'a> {
     version: &'a Version,
     at: Option<Instant>,
-    pass: Pass<'a>,
+    permit: CallPermit<'a>,
 }
 
-impl Begun<'_> {
+impl StartedCall<'_> {
     /// The guest answered, and its answer is valid.
-    pub(in crate::plugin) fn answered(self, outcome: Outcome) {
+    pub(in crate::plugin) fn answered(self, outcome: CallOutcome) {
         self.version.stats.answered(self.at, outcome);
-        self.lives();
+        self.guest_works();
     }
 
     /// The guest works, although this call has no answer of its role.
-    pub(in crate::plugin) fn lives(self) {
-        if self.pass.answered() {
-            self.version.show_circuit();
+    pub(in crate::plugin) fn guest_works(self) {
+        if self.permit.answered() {
+            self.version.update_circuit_gauge();
             let version = self.version;
-            tracing::info!(plugin = %version.name, hash = %version.mark.hash, "plugin circuit closed: the plugin answers again");
+            tracing::info!(plugin = %version.name, hash = %version.files_id.hash, "plugin circuit closed: the plugin answers again");
         }
     }
 }
 
 impl Version {
-    /// True if the plugin is a guard of this role: without it the role refuses.
-    pub(in crate::plugin) fn is_gate(&self, role: Role) -> bool {
-        self.roles.contains(&role) && is_gate(role, &self.manifest)
+    /// True if the plugin is fail-closed in this role: without it the role refuses.
+    pub(in crate::plugin) fn is_fail_closed(&self, role: Role) -> bool {
+        self.roles.contains(&role) && is_fail_closed(role, &self.manifest)
     }
 
     /// Begins a call for this source. An error is answered with the failure answer of the role.
-    pub(in crate::plugin) fn begin<'s>(&self, source: impl FnOnce() -> CallSource<'s>) -> Result<Begun<'_>, Failure> {
-        let pass = self.breaker.pass(self.stats.calls(), source)?;
-        Ok(Begun { version: self, at: self.stats.called(), pass })
+    pub(in crate::plugin) fn begin<'s>(
+        &self,
+        source: impl FnOnce() -> CallSource<'s>,
+    ) -> Result<StartedCall<'_>, Failure> {
+        let permit = self.breaker.permit(self.stats.calls(), source)?;
+        Ok(StartedCall { version: self, at: self.stats.start_call(), permit })
     }
 
     /// Records a call in this role without an answer. A failure of the guest is evidence against a version on
     /// probation.
     pub(in crate::plugin) fn failed(self: &Arc<Self>, role: Role, failure: &Failure, source: &CallSource<'_>) {
         if self.count(role, failure, source) && self.has_previous() {
-            self.blame(source.id(), failure);
+            self.record_evidence(source.id(), failure);
         }
     }
 
-    /// Counts a call without an answer; true if the guest is to blame.
+    /// Counts a call without an answer; true if the guest is the cause.
     pub(in crate::plugin) fn count(self: &Arc<Self>, role: Role, failure: &Failure, source: &CallSource<'_>) -> bool {
         self.stats.failed(role, failure);
         if !failure.kind.counts() {
@@ -118,32 +121,32 @@ impl Version {
         }
         let Consequence { opened, apart } = self.breaker.failed(self.stats.calls(), source);
         if apart {
-            self.tell_apart(source);
+            self.report_set_apart(source);
         }
         if opened {
-            self.tell_opened(failure);
-            self.accuse(failure);
+            self.report_circuit_opened(failure);
+            self.check_evidence(failure);
         }
         true
     }
 
-    /// Records that the guest alone is to blame for a failure of this source.
-    pub(in crate::plugin) fn blame(self: &Arc<Self>, source: SourceId, failure: &Failure) {
-        self.breaker.blame(source);
-        self.accuse(failure);
+    /// Records that the guest alone caused a failure of this source.
+    pub(in crate::plugin) fn record_evidence(self: &Arc<Self>, source: SourceId, failure: &Failure) {
+        self.breaker.record_evidence(source);
+        self.check_evidence(failure);
     }
 
     /// Asks the loader to go back to the previous version, if the evidence is enough.
-    fn accuse(self: &Arc<Self>, failure: &Failure) {
-        if self.has_previous() && self.breaker.is_condemned() {
-            self.give_up(failure);
+    fn check_evidence(self: &Arc<Self>, failure: &Failure) {
+        if self.has_previous() && self.breaker.warrants_rollback() {
+            self.request_rollback(failure);
         }
     }
 
     /// Asks the loader to go back to the previous version.
-    pub(in crate::plugin) fn give_up(self: &Arc<Self>, failure: &Failure) {
+    pub(in crate::plugin) fn request_rollback(self: &Arc<Self>, failure: &Failure) {
         // If this message is lost, the version is not rolled back, and its circuit still protects its callers.
-        let _ = self.alarm.try_send(Condemned { version: Arc::clone(self), failure: failure.clone() });
+        let _ = self.rollbacks.try_send(RollbackRequest { version: Arc::clone(self), failure: failure.clone() });
     }
 
     /// True while this version is on probation and the previous one is kept.
@@ -161,53 +164,54 @@ impl Version {
         *self.previous.lock() = previous.map(Arc::downgrade);
     }
 
-    fn tell_apart(&self, source: &CallSource<'_>) {
+    fn report_set_apart(&self, source: &CallSource<'_>) {
         counter!(names::PLUGIN_SET_APART, "plugin" => self.name.to_string()).increment(1);
         let times = self.breaker.times_set_apart();
         if times <= LOGGED || times.is_multiple_of(LOGGED_THEN) {
             tracing::warn!(
-                plugin = %self.name, hash = %self.mark.hash, %source, times,
+                plugin = %self.name, hash = %self.files_id.hash, %source, times,
                 "source set apart: the plugin failed repeatedly on its calls"
             );
         }
     }
 
-    fn tell_opened(&self, failure: &Failure) {
+    fn report_circuit_opened(&self, failure: &Failure) {
         let calls = self.stats.calls();
-        self.show_circuit();
+        self.update_circuit_gauge();
         counter!(names::PLUGIN_CIRCUITS, "plugin" => self.name.to_string()).increment(1);
         tracing::error!(
-            plugin = %self.name, hash = %self.mark.hash, calls, failures = self.stats.failures(), %failure,
+            plugin = %self.name, hash = %self.files_id.hash, calls, failures = self.stats.failures(), %failure,
             "plugin circuit opened: calls of several sources failed, and its role gives the failure answer"
         );
     }
 
-    fn show_circuit(&self) {
+    fn update_circuit_gauge(&self) {
         let open = if self.breaker.is_closed() { 0.0 } else { 1.0 };
         metrics::gauge!(names::PLUGIN_CIRCUIT_OPEN, "plugin" => self.name.to_string()).set(open);
     }
 
     /// Drops the warm instances of a version that serves no call. The next `warm` makes new ones.
-    pub(in crate::plugin) fn cool(&self) {
+    pub(in crate::plugin) fn drop_instances(&self) {
         self.pool.drain();
     }
 
-    /// Requests warm instances. A lost request does no harm: the next call makes its own instance and leaves it here.
-    pub(in crate::plugin) fn ask_to_warm(self: &Arc<Self>) {
+    /// Requests warm instances. A lost request does no harm: the next call makes its own instance and returns it to the
+    /// pool.
+    pub(in crate::plugin) fn request_warm_up(self: &Arc<Self>) {
         let _ = self.warmer.try_send(Arc::downgrade(self));
     }
 
     /// Fills every empty slot.
     pub(in crate::plugin) async fn warm(&self) -> Result<(), Failure> {
-        for _ in 0..self.pool.gaps() {
+        for _ in 0..self.pool.empty_slots() {
             self.pool.put(Box::new(Instance::new(&self.blueprint).await?));
         }
         Ok(())
     }
 }
 
-/// True if a plugin of this role and manifest is a guard, which must not just disappear.
-pub(in crate::plugin) fn is_gate(role: Role, manifest: &Manifest) -> bool {
+/// True if a plugin of this role and manifest is fail-closed, so that the role refuses without it.
+pub(in crate::plugin) fn is_fail_closed(role: Role, manifest: &Manifest) -> bool {
     match role {
         Role::Auth | Role::Access => true,
         Role::Filter => !manifest.allow_on_failure,

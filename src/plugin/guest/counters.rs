@@ -21,22 +21,22 @@ const MAX_WINDOW: u32 = 86_400;
 
 /// Additions of one call: the counter's keyed hash and the amount.
 #[derive(Debug, Default)]
-pub(in crate::plugin) struct Counted(Vec<(u64, u32)>);
+pub(in crate::plugin) struct CounterAdditions(Vec<(u64, u32)>);
 
-impl Counted {
+impl CounterAdditions {
     /// Most additions that one call remembers. Additions beyond them count twice if the call fails and is repeated.
     const MOST: usize = 256;
 
     /// Remembers one addition.
-    pub(in crate::plugin) fn note(&mut self, print: u64, amount: u32) {
+    pub(in crate::plugin) fn record(&mut self, hash: u64, amount: u32) {
         if self.0.len() < Self::MOST {
-            self.0.push((print, amount));
+            self.0.push((hash, amount));
         }
     }
 
     /// Removes one addition; true if it was there.
-    pub(in crate::plugin) fn take(&mut self, print: u64, amount: u32) -> bool {
-        let found = self.0.iter().position(|added| *added == (print, amount));
+    pub(in crate::plugin) fn take(&mut self, hash: u64, amount: u32) -> bool {
+        let found = self.0.iter().position(|added| *added == (hash, amount));
         found.map(|at| self.0.swap_remove(at)).is_some()
     }
 }
@@ -44,46 +44,46 @@ impl Counted {
 /// The counters of all plugins, by plugin name. They survive a reload.
 #[derive(Debug, Default)]
 pub(in crate::plugin) struct Counters {
-    plugins: Mutex<HashMap<Arc<str>, Arc<Table>>>,
+    plugins: Mutex<HashMap<Arc<str>, Arc<CounterTable>>>,
 }
 
 impl Counters {
     /// The counters of one plugin.
-    pub(in crate::plugin) fn of(&self, plugin: &Arc<str>) -> Arc<Table> {
+    pub(in crate::plugin) fn of(&self, plugin: &Arc<str>) -> Arc<CounterTable> {
         Arc::clone(self.plugins.lock().entry(Arc::clone(plugin)).or_default())
     }
 }
 
 /// The counters of one plugin.
 #[derive(Debug)]
-pub(in crate::plugin) struct Table {
+pub(in crate::plugin) struct CounterTable {
     /// Its keys are secret, so a guest cannot choose names that collide.
     hasher: RandomState,
     groups: Box<[Mutex<Vec<Window>>]>,
 }
 
-impl Default for Table {
+impl Default for CounterTable {
     fn default() -> Self {
         let groups = std::iter::repeat_with(Mutex::default).take(GROUPS).collect();
         Self { hasher: RandomState::new(), groups }
     }
 }
 
-impl Table {
+impl CounterTable {
     /// Keyed hash that identifies a counter.
-    pub(in crate::plugin) fn print(&self, name: &str, window: u32) -> u64 {
+    pub(in crate::plugin) fn hash(&self, name: &str, window: u32) -> u64 {
         self.hasher.hash_one((name, window.clamp(1, MAX_WINDOW)))
     }
 
     /// Adds `amount` and returns the count of the `window` seconds up to `now`, which never goes back by much.
     pub(in crate::plugin) fn add_and_read(&self, name: &str, window: u32, amount: u32, now: Duration) -> u64 {
         let window = window.clamp(1, MAX_WINDOW);
-        let print = self.print(name, window);
+        let hash = self.hash(name, window);
         // The lowest bits choose the group, and the whole hash finds the counter in it.
-        let group = usize::try_from(print % GROUPS as u64).expect("a group index fits into usize");
+        let group = usize::try_from(hash % GROUPS as u64).expect("a group index fits into usize");
         let mut group = self.groups[group].lock();
-        let at = group.iter().position(|counter| counter.print == print).unwrap_or_else(|| {
-            let fresh = Window { print, length: slot_length(window), used: now, newest: 0, slots: [0; KEPT] };
+        let at = group.iter().position(|counter| counter.hash == hash).unwrap_or_else(|| {
+            let fresh = Window { hash, length: slot_length(window), used: now, newest: 0, slots: [0; KEPT] };
             if group.len() < WAYS {
                 group.push(fresh);
                 return group.len() - 1;
@@ -99,7 +99,7 @@ impl Table {
 /// One counter.
 #[derive(Debug)]
 struct Window {
-    print: u64,
+    hash: u64,
     length: Duration,
     used: Duration,
     /// Number of the newest slot since time began.
@@ -118,14 +118,14 @@ impl Window {
         // Slots that another thread has already advanced stay as they are.
         let passed = slot.saturating_sub(self.newest).min(KEPT as u64);
         for step in 1..=passed {
-            self.slots[place(self.newest + step)] = 0;
+            self.slots[slot_index(self.newest + step)] = 0;
         }
         if passed == KEPT as u64 {
             self.slots = [0; KEPT];
         }
         self.newest = self.newest.max(slot);
         self.used = self.used.max(now);
-        let newest = &mut self.slots[place(self.newest)];
+        let newest = &mut self.slots[slot_index(self.newest)];
         *newest = newest.saturating_add(amount);
         self.read(now.as_micros() % length, length)
     }
@@ -133,14 +133,14 @@ impl Window {
     /// Sum of all slots. The oldest one counts by the part that is still in the window, rounded up.
     fn read(&self, into_newest: u128, length: u128) -> u64 {
         let whole: u64 = self.slots.iter().map(|count| u64::from(*count)).sum();
-        let oldest = u64::from(self.slots[place(self.newest + 1)]);
+        let oldest = u64::from(self.slots[slot_index(self.newest + 1)]);
         let gone = u128::from(oldest) * into_newest / length;
         whole - u64::try_from(gone).unwrap_or(oldest)
     }
 }
 
 /// Index of a slot: the one after the newest is the oldest.
-fn place(slot: u64) -> usize {
+fn slot_index(slot: u64) -> usize {
     usize::try_from(slot % (SLOTS + 1)).expect("a slot index fits into usize")
 }
 
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_is_in_the_window_counts_and_what_has_left_it_does_not() {
-        let table = Table::default();
+        let table = CounterTable::default();
         assert_eq!(table.add_and_read("a", 16, 3, Duration::from_millis(0)), 3);
         assert_eq!(table.add_and_read("a", 16, 2, Duration::from_millis(8_000)), 5);
         assert_eq!(table.add_and_read("a", 16, 0, Duration::from_millis(15_999)), 5, "0 only reads");
@@ -168,7 +168,7 @@ mod tests {
     /// Compares random events with a list of all of them.
     #[test]
     fn the_answer_is_off_by_one_slot_at_most() {
-        let table = Table::default();
+        let table = CounterTable::default();
         let (mut events, mut seed, mut now) = (Vec::new(), 7_u64, 0_u64);
         let mut next = |bound: u64| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_names_takes_no_more_room_and_spares_what_is_in_use() {
-        let table = Table::default();
+        let table = CounterTable::default();
         for n in 0..100_000_u64 {
             table.add_and_read(&format!("name {n}"), 60, 1, Duration::from_millis(n));
             table.add_and_read("kept", 3_600, 1, Duration::from_millis(n));
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_window_out_of_range_is_the_nearest_one() {
-        let table = Table::default();
+        let table = CounterTable::default();
         assert_eq!(table.add_and_read("a", 0, 1, Duration::from_millis(0)), 1);
         assert_eq!(table.add_and_read("a", 1, 1, Duration::from_millis(0)), 2);
         assert_eq!(table.add_and_read("a", u32::MAX, 1, Duration::from_millis(0)), 1);

@@ -117,22 +117,22 @@ impl Kind {
     }
 
     /// True if the guest was not asked because of an open circuit, a source set apart or a missing file.
-    pub(in crate::plugin) const fn is_unasked(self) -> bool {
+    pub(in crate::plugin) const fn guest_not_called(self) -> bool {
         matches!(self, Self::Open | Self::Apart | Self::Missing)
     }
 
     /// True while the plugin can answer no caller. A caller that can wait should retry later.
-    pub(in crate::plugin) const fn is_everybodys(self) -> bool {
+    pub(in crate::plugin) const fn affects_all_callers(self) -> bool {
         matches!(self, Self::Open) || matches!(self.cause(), Cause::Host | Cause::Operator)
     }
 }
 
 /// A call without an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{words}")]
+#[error("{text}")]
 pub(in crate::plugin) struct Failure {
     pub(in crate::plugin) kind: Kind,
-    words: String,
+    text: String,
 }
 
 /// The service for which a call waited when its wall time ended.
@@ -145,8 +145,8 @@ pub(in crate::plugin) enum Waiting {
 }
 
 impl Failure {
-    pub(in crate::plugin) fn new(kind: Kind, words: impl Into<String>) -> Self {
-        Self { kind, words: words.into() }
+    pub(in crate::plugin) fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
     }
 
     /// The plugin should serve, but its file is missing or refused.
@@ -188,13 +188,13 @@ impl Failure {
     }
 
     /// The same failure, blamed on the host if the wall time ended while the guest waited for the host.
-    pub(in crate::plugin) fn while_waiting(self, waiting: Option<Waiting>) -> Self {
+    pub(in crate::plugin) fn with_waiting(self, waiting: Option<Waiting>) -> Self {
         match (self.kind, waiting) {
             (Kind::Wall, Some(Waiting::Store)) => {
-                Self::new(Kind::Kv, format!("the key-value store did not answer: the call {}", self.words))
+                Self::new(Kind::Kv, format!("the key-value store did not answer: the call {}", self.text))
             }
             (Kind::Wall, Some(Waiting::Cluster)) => {
-                Self::new(Kind::Cluster, format!("the cluster did not answer: the call {}", self.words))
+                Self::new(Kind::Cluster, format!("the cluster did not answer: the call {}", self.text))
             }
             _ => self,
         }
@@ -218,23 +218,23 @@ mod tests {
     #[test]
     fn wall_time_that_ended_in_a_wait_for_the_host_is_the_hosts() {
         let wall = || Failure::of(&Overrun::Wall(Duration::from_millis(50)).into(), false);
-        assert_eq!(wall().while_waiting(None).kind, Kind::Wall);
-        assert_eq!(wall().while_waiting(Some(Waiting::Store)).kind, Kind::Kv);
-        assert_eq!(wall().while_waiting(Some(Waiting::Cluster)).kind, Kind::Cluster);
+        assert_eq!(wall().with_waiting(None).kind, Kind::Wall);
+        assert_eq!(wall().with_waiting(Some(Waiting::Store)).kind, Kind::Kv);
+        assert_eq!(wall().with_waiting(Some(Waiting::Cluster)).kind, Kind::Cluster);
         let trap = Failure::new(Kind::Trap, "unreachable");
-        assert_eq!(trap.while_waiting(Some(Waiting::Store)).kind, Kind::Trap);
+        assert_eq!(trap.with_waiting(Some(Waiting::Store)).kind, Kind::Trap);
     }
 
     #[test]
     fn only_a_guest_that_was_asked_counts() {
         for kind in [Kind::Trap, Kind::Cpu, Kind::Wall, Kind::Memory, Kind::Bytes, Kind::Start, Kind::Answer] {
-            assert!(kind.counts() && !kind.is_everybodys() && !kind.is_unasked(), "{kind:?}");
+            assert!(kind.counts() && !kind.affects_all_callers() && !kind.guest_not_called(), "{kind:?}");
         }
         for kind in [Kind::Full, Kind::Ticker, Kind::Kv, Kind::Cluster, Kind::Open, Kind::Missing] {
-            assert!(!kind.counts() && kind.is_everybodys(), "{kind:?}");
+            assert!(!kind.counts() && kind.affects_all_callers(), "{kind:?}");
         }
         for kind in [Kind::Input, Kind::Declared, Kind::Apart] {
-            assert!(!kind.counts() && !kind.is_everybodys(), "{kind:?}");
+            assert!(!kind.counts() && !kind.affects_all_callers(), "{kind:?}");
         }
     }
 }

@@ -10,14 +10,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
-use super::anatomy::Anatomy;
 use super::bindings::exports::skylark::plugin as wit;
 use super::convert;
-use super::counters::Counted;
+use super::counters::CounterAdditions;
 use super::failure::{Failure, Kind};
+use super::interface::ComponentInterface;
 use super::limits::{Budget, Meter, Tick};
 use super::state::{Context, Guest, Publish, Staged};
-use super::ticker::Beat;
+use super::ticker::TickerHandle;
 use crate::plugin::{Call, Claim, Event, JoinRequest, Role, Transport};
 
 /// Everything that is needed to make instances of one plugin version.
@@ -30,9 +30,9 @@ pub(in crate::plugin) struct Blueprint {
     /// Permits for live instances of all plugins.
     pub(in crate::plugin) permits: Arc<Semaphore>,
     /// Tells the ticker that a guest runs.
-    pub(in crate::plugin) beat: Beat,
+    pub(in crate::plugin) ticker: TickerHandle,
     /// Number of live instances of this plugin.
-    pub(in crate::plugin) living: Gauge,
+    pub(in crate::plugin) instance_gauge: Gauge,
 }
 
 /// Positions of a component's exports, looked up once.
@@ -52,16 +52,16 @@ impl Indices {
     ///
     /// # Errors
     /// A function of an exported interface is missing.
-    pub(in crate::plugin) fn find(pre: &InstancePre<Guest>, anatomy: &Anatomy) -> wasmtime::Result<Self> {
-        let has = |role| anatomy.roles.contains(&role);
+    pub(in crate::plugin) fn find(pre: &InstancePre<Guest>, interface: &ComponentInterface) -> wasmtime::Result<Self> {
+        let has = |role| interface.roles.contains(&role);
         Ok(Self {
             auth: has(Role::Auth).then(|| wit::auth::GuestIndices::new(pre)).transpose()?,
             filter: has(Role::Filter).then(|| wit::filter::GuestIndices::new(pre)).transpose()?,
             handler: has(Role::Handler).then(|| wit::handler::GuestIndices::new(pre)).transpose()?,
             events: has(Role::Events).then(|| wit::events::GuestIndices::new(pre)).transpose()?,
             access: has(Role::Access).then(|| wit::access::GuestIndices::new(pre)).transpose()?,
-            lifecycle: anatomy.lifecycle.then(|| wit::lifecycle::GuestIndices::new(pre)).transpose()?,
-            alarms: anatomy.alarms.then(|| wit::alarms::GuestIndices::new(pre)).transpose()?,
+            lifecycle: interface.lifecycle.then(|| wit::lifecycle::GuestIndices::new(pre)).transpose()?,
+            alarms: interface.alarms.then(|| wit::alarms::GuestIndices::new(pre)).transpose()?,
         })
     }
 
@@ -87,25 +87,25 @@ pub(in crate::plugin) struct Instance {
     store: Store<Guest>,
     exports: Exports,
     meter: Arc<Meter>,
-    beat: Beat,
+    ticker: TickerHandle,
     calls: usize,
     /// Additions to counters that the next call must not count again.
-    repeats: Counted,
-    _living: Living,
+    repeats: CounterAdditions,
+    _count: InstanceCount,
     _permits: [OwnedSemaphorePermit; 2],
 }
 
-/// Counts an instance while it lives.
-struct Living(Gauge);
+/// Counts an instance until it is dropped.
+struct InstanceCount(Gauge);
 
-impl Living {
-    fn new(living: &Gauge) -> Self {
-        living.increment(1);
-        Self(living.clone())
+impl InstanceCount {
+    fn new(instance_gauge: &Gauge) -> Self {
+        instance_gauge.increment(1);
+        Self(instance_gauge.clone())
     }
 }
 
-impl Drop for Living {
+impl Drop for InstanceCount {
     fn drop(&mut self) {
         self.0.decrement(1);
     }
@@ -132,26 +132,26 @@ impl Instance {
         guest.call.budget = budget;
         let meter = Arc::clone(&guest.meter);
         let mut store = Store::new(blueprint.pre.engine(), guest);
-        prepare(&mut store, blueprint.beat.clone());
-        blueprint.beat.beat();
-        let made = async {
+        configure(&mut store, blueprint.ticker.clone());
+        blueprint.ticker.guest_runs();
+        let instantiated = async {
             let instance = blueprint.pre.instantiate_async(&mut store).await?;
-            load(&blueprint.exports, &mut store, &instance)
+            load_exports(&blueprint.exports, &mut store, &instance)
         };
-        let exports = match meter.drive(budget, made).await {
+        let exports = match meter.drive(budget, instantiated).await {
             Ok(exports) => exports,
             Err(error) => return Err(Failure::of(&error, store.data_mut().memory.take_refused())),
         };
-        let living = Living::new(&blueprint.living);
-        let beat = blueprint.beat.clone();
+        let count = InstanceCount::new(&blueprint.instance_gauge);
+        let ticker = blueprint.ticker.clone();
         let mut instance = Self {
             store,
             exports,
             meter,
-            beat,
+            ticker,
             calls: 0,
-            _living: living,
-            repeats: Counted::default(),
+            _count: count,
+            repeats: CounterAdditions::default(),
             _permits: permits,
         };
         instance.start(budget).await?;
@@ -162,8 +162,8 @@ impl Instance {
         self.begin(None);
         self.store.data_mut().call.budget = budget;
         let Some(lifecycle) = &self.exports.lifecycle else { return Ok(()) };
-        let ended = self.meter.drive(budget, lifecycle.call_start(&mut self.store)).await;
-        self.end(ended)?.map_err(|why| Failure::new(Kind::Start, format!("start: {}", convert::cut(why))))
+        let result = self.meter.drive(budget, lifecycle.call_start(&mut self.store)).await;
+        self.end(result)?.map_err(|why| Failure::new(Kind::Start, format!("start: {}", convert::cut(why))))
     }
 
     /// Bytes that it holds in memories and tables.
@@ -172,7 +172,7 @@ impl Instance {
     }
 
     /// Why the instance should be replaced instead of called again, if it should.
-    pub(in crate::plugin) fn wear(&self) -> Option<&'static str> {
+    pub(in crate::plugin) fn replacement_reason(&self) -> Option<&'static str> {
         let guest = self.store.data();
         match () {
             () if self.calls >= guest.context.limits.recycle => Some("calls"),
@@ -184,12 +184,12 @@ impl Instance {
     /// Asks a filter.
     pub(in crate::plugin) async fn judge(&mut self, publish: Publish) -> Result<wit::filter::Verdict, Failure> {
         let budget = self.begin(Some(Role::Filter));
-        self.meter.expect(publish.message.approximate_bytes());
+        self.meter.set_input_bytes(publish.message.approximate_bytes());
         self.store.data_mut().call.publish = Some(publish);
         let filter = self.exports.filter.as_ref().expect("only filters are in the chain");
-        let ended = self.meter.drive(budget, filter.call_judge(&mut self.store)).await;
+        let result = self.meter.drive(budget, filter.call_judge(&mut self.store)).await;
         self.store.data_mut().call.publish = None;
-        self.end(ended)
+        self.end(result)
     }
 
     /// Asks an auth plugin.
@@ -201,8 +201,8 @@ impl Instance {
         let budget = self.begin(Some(Role::Auth));
         let (transport, claim) = (convert::transport(transport), convert::claim(claim));
         let auth = self.exports.auth.as_ref().expect("only auth plugins are asked to admit");
-        let ended = self.meter.drive(budget, auth.call_admit(&mut self.store, &transport, &claim)).await;
-        self.end(ended)
+        let result = self.meter.drive(budget, auth.call_admit(&mut self.store, &transport, &claim)).await;
+        self.end(result)
     }
 
     /// Asks an access plugin.
@@ -211,8 +211,8 @@ impl Instance {
         let (who, room) = (convert::identity(&request.who), request.room.as_str());
         let (claims, data) = (convert::entries_out(&request.claims), convert::entries_out(&request.data));
         let access = self.exports.access.as_ref().expect("only access plugins are asked about joins");
-        let ended = self.meter.drive(budget, access.call_join(&mut self.store, &who, &claims, room, &data)).await;
-        self.end(ended)
+        let result = self.meter.drive(budget, access.call_join(&mut self.store, &who, &claims, room, &data)).await;
+        self.end(result)
     }
 
     /// Asks a handler; the inner error is the handler's own.
@@ -221,19 +221,19 @@ impl Instance {
         call: &Call,
     ) -> Result<Result<wit::handler::Reply, String>, Failure> {
         let budget = self.begin(Some(Role::Handler));
-        self.meter.expect(call.data.approximate_bytes());
+        self.meter.set_input_bytes(call.data.approximate_bytes());
         let call = convert::call(call);
         let handler = self.exports.handler.as_ref().expect("only handlers own keys");
-        let ended = self.meter.drive(budget, handler.call_handle(&mut self.store, &call)).await;
-        self.end(ended)
+        let result = self.meter.drive(budget, handler.call_handle(&mut self.store, &call)).await;
+        self.end(result)
     }
 
     /// The keys that a handler owns.
     pub(in crate::plugin) async fn keys(&mut self) -> Result<Vec<String>, Failure> {
         let budget = self.begin(None);
         let handler = self.exports.handler.as_ref().expect("only handlers own keys");
-        let ended = self.meter.drive(budget, handler.call_keys(&mut self.store)).await;
-        self.end(ended)
+        let result = self.meter.drive(budget, handler.call_keys(&mut self.store)).await;
+        self.end(result)
     }
 
     /// Delivers an event to an events plugin; `hops` is the number of plugin calls that led to the event.
@@ -242,30 +242,30 @@ impl Instance {
         self.store.data_mut().call.staged.hops = hops.saturating_add(1);
         let event = convert::event(event);
         let events = self.exports.events.as_ref().expect("only events plugins get events");
-        let ended = self.meter.drive(budget, events.call_on_event(&mut self.store, &event)).await;
-        self.end(ended)
+        let result = self.meter.drive(budget, events.call_on_event(&mut self.store, &event)).await;
+        self.end(result)
     }
 
     /// Delivers a timer that is due.
     pub(in crate::plugin) async fn on_timer(&mut self, name: &str, data: &[u8]) -> Result<(), Failure> {
         let budget = self.begin(Some(Role::Events));
         let alarms = self.exports.alarms.as_ref().expect("only plugins that export alarms get timers");
-        let ended = self.meter.drive(budget, alarms.call_on_timer(&mut self.store, name, data)).await;
-        self.end(ended)
+        let result = self.meter.drive(budget, alarms.call_on_timer(&mut self.store, name, data)).await;
+        self.end(result)
     }
 
     /// Additions of the last call to counters, for the call that repeats it.
-    pub(in crate::plugin) fn take_counted(&mut self) -> Counted {
+    pub(in crate::plugin) fn take_counted(&mut self) -> CounterAdditions {
         std::mem::take(&mut self.store.data_mut().call.counted)
     }
 
     /// Makes the next call a repeat of a failed one: these additions are not counted again.
-    pub(in crate::plugin) fn repeat(&mut self, counted: Counted) {
+    pub(in crate::plugin) fn repeat(&mut self, counted: CounterAdditions) {
         self.repeats = counted;
     }
 
-    /// True if the last call sent a request or wrote keys. Such a call is more than a question, and is not repeated.
-    pub(in crate::plugin) fn has_acted(&self) -> bool {
+    /// True if the last call sent a request or wrote keys. Such a call is not repeated.
+    pub(in crate::plugin) fn had_effects(&self) -> bool {
         let call = &self.store.data().call;
         call.has_asked_network || !call.staged.kv.writes.is_empty()
     }
@@ -287,19 +287,19 @@ impl Instance {
         guest.call.repeats = std::mem::take(&mut self.repeats);
         let budget = guest.call.budget;
         self.store.set_epoch_deadline(1);
-        self.beat.beat();
+        self.ticker.guest_runs();
         budget
     }
 
-    fn end<T>(&mut self, ended: wasmtime::Result<T>) -> Result<T, Failure> {
+    fn end<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, Failure> {
         self.calls += 1;
-        let short = self.store.data_mut().memory.take_refused();
+        let short_of_memory = self.store.data_mut().memory.take_refused();
         let waiting = self.store.data().call.waiting;
-        ended.map_err(|error| Failure::of(&error, short).while_waiting(waiting))
+        result.map_err(|error| Failure::of(&error, short_of_memory).with_waiting(waiting))
     }
 }
 
-fn prepare(store: &mut Store<Guest>, beat: Beat) {
+fn configure(store: &mut Store<Guest>, ticker: TickerHandle) {
     // Only the engine of some tests counts fuel.
     #[cfg(test)]
     let _ = store.set_fuel(u64::MAX);
@@ -309,7 +309,7 @@ fn prepare(store: &mut Store<Guest>, beat: Beat) {
     store.set_hostcall_fuel(bytes);
     store.set_max_component_handles(handles);
     store.epoch_deadline_callback(move |mut store| {
-        beat.beat();
+        ticker.guest_runs();
         let guest = store.data_mut();
         Ok(match guest.meter.tick(guest.call.budget)? {
             Tick::Continue => UpdateDeadline::Continue(1),
@@ -320,7 +320,7 @@ fn prepare(store: &mut Store<Guest>, beat: Beat) {
     store.set_epoch_deadline(1);
 }
 
-fn load(
+fn load_exports(
     indices: &Indices,
     store: &mut Store<Guest>,
     instance: &wasmtime::component::Instance,

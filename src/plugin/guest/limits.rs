@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub(in crate::plugin) use memory::{MAX_INSTANCES, MAX_MEMORIES, MAX_TABLES, Memory};
 pub(in crate::plugin) use meter::{Meter, Overrun, Tick};
-pub(in crate::plugin) use rate::{Leave, Rate};
+pub(in crate::plugin) use rate::{LogDecision, LogRate};
 
 use crate::config::PluginCaps;
 use crate::plugin::Role;
@@ -29,7 +29,7 @@ pub(in crate::plugin) struct Budget {
 
 /// Times of a call that a manifest requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::plugin) struct AskedBudget {
+pub(in crate::plugin) struct RequestedBudget {
     pub(in crate::plugin) cpu: Option<Duration>,
     pub(in crate::plugin) wall: Option<Duration>,
 }
@@ -37,13 +37,13 @@ pub(in crate::plugin) struct AskedBudget {
 /// Limits that a manifest requests; a missing one is the default. They never exceed the caps, which are checked when
 /// the manifest is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::plugin) struct Asked {
+pub(in crate::plugin) struct RequestedLimits {
     /// Times of a call in every role.
-    pub(in crate::plugin) every: AskedBudget,
+    pub(in crate::plugin) every: RequestedBudget,
     /// Times of a call in one role, by its number.
-    pub(in crate::plugin) roles: [AskedBudget; Role::ALL.len()],
+    pub(in crate::plugin) roles: [RequestedBudget; Role::ALL.len()],
     /// Times of the start of an instance.
-    pub(in crate::plugin) start: AskedBudget,
+    pub(in crate::plugin) start: RequestedBudget,
     /// Bytes of one instance.
     pub(in crate::plugin) memory: Option<usize>,
     /// Table elements of one instance.
@@ -97,16 +97,16 @@ pub(in crate::plugin) struct Limits {
 
 impl Limits {
     /// Limits of a plugin with these roles on a node with `cores`. The default memory is the largest of its roles.
-    pub(in crate::plugin) fn new(roles: &[Role], asked: &Asked, caps: &PluginCaps, cores: usize) -> Self {
+    pub(in crate::plugin) fn new(roles: &[Role], asked: &RequestedLimits, caps: &PluginCaps, cores: usize) -> Self {
         let memory = roles.iter().map(|role| default_memory(*role)).max().unwrap_or(DEFAULT_START_MEMORY);
         let of = |asked: Option<usize>, default: usize, cap: usize| asked.unwrap_or(default).min(cap);
-        let budget = |own: AskedBudget, every: AskedBudget, default: Budget| Budget {
+        let budget = |own: RequestedBudget, every: RequestedBudget, default: Budget| Budget {
             cpu: own.cpu.or(every.cpu).unwrap_or(default.cpu).min(caps.cpu),
             wall: own.wall.or(every.wall).unwrap_or(default.wall).min(caps.wall),
         };
         Self {
             roles: Role::ALL.map(|role| budget(asked.roles[role as usize], asked.every, default_budget(role))),
-            start: budget(asked.start, AskedBudget::default(), START),
+            start: budget(asked.start, RequestedBudget::default(), START),
             memory: of(asked.memory, memory, caps.memory),
             tables: of(asked.tables, TABLES, caps.tables),
             handles: of(asked.handles, HANDLES, caps.handles),
@@ -171,7 +171,8 @@ mod tests {
     #[test]
     fn a_manifest_changes_only_what_it_names() {
         let tick = Duration::from_millis(1);
-        let mut asked = Asked { every: AskedBudget { cpu: Some(tick), wall: None }, ..Asked::default() };
+        let mut asked =
+            RequestedLimits { every: RequestedBudget { cpu: Some(tick), wall: None }, ..RequestedLimits::default() };
         asked.roles[Role::Handler as usize].wall = Some(tick);
         let limits = Limits::new(&[Role::Filter, Role::Handler], &asked, &PluginCaps::default(), 2);
         assert_eq!((limits.memory, limits.instances), (64 << 20, 34));
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn a_cap_below_a_default_holds_for_who_asks_for_nothing() {
         let caps = PluginCaps { cpu: Duration::from_millis(2), memory: 1 << 20, pushes: 3, ..PluginCaps::default() };
-        let limits = Limits::new(&[Role::Auth], &Asked::default(), &caps, 2);
+        let limits = Limits::new(&[Role::Auth], &RequestedLimits::default(), &caps, 2);
         assert_eq!(limits.budget(Some(Role::Auth)).cpu, caps.cpu);
         assert_eq!(limits.budget(None).cpu, caps.cpu);
         assert_eq!((limits.memory, limits.pushes), (1 << 20, 3));

@@ -14,7 +14,7 @@ use outgoing::Outgoing;
 use settings::Settings;
 use share::Share;
 
-use super::limits::Asked;
+use super::limits::RequestedLimits;
 use crate::plugin::Role;
 
 /// The operator's decisions for one plugin.
@@ -37,7 +37,7 @@ pub(in crate::plugin) struct Manifest {
     /// Match rules of the plugin.
     pub(in crate::plugin) rules: Rules,
     /// Limits that it requests instead of its role's defaults.
-    pub(in crate::plugin) limits: Asked,
+    pub(in crate::plugin) limits: RequestedLimits,
     /// Allow-list and limits of its requests to the network.
     pub(in crate::plugin) http: Outgoing,
     /// The plugin's own table.
@@ -55,7 +55,7 @@ impl Default for Manifest {
             sha256: None,
             grants: Vec::new(),
             rules: Rules::default(),
-            limits: Asked::default(),
+            limits: RequestedLimits::default(),
             http: Outgoing::default(),
             settings: Settings::from_table(&Table::new()),
         }
@@ -67,7 +67,7 @@ impl Manifest {
     ///
     /// # Errors
     /// The component exports other roles.
-    pub(in crate::plugin) fn expects(&self, found: &[Role]) -> Result<(), String> {
+    pub(in crate::plugin) fn check_roles(&self, found: &[Role]) -> Result<(), String> {
         let Some(said) = self.roles.as_ref().filter(|said| *said != found) else { return Ok(()) };
         let words =
             |roles: &[Role]| roles.iter().map(|role| format!("{:?}", role.as_str())).collect::<Vec<_>>().join(", ");

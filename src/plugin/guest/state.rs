@@ -8,12 +8,12 @@ use tokio::sync::Semaphore;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::counters::{Counted, Table};
+use super::counters::{CounterAdditions, CounterTable};
 use super::failure::Waiting;
-use super::limits::{Budget, Limits, Memory, Meter, Overrun, Rate};
+use super::limits::{Budget, Limits, LogRate, Memory, Meter, Overrun};
 use super::manifest::outgoing::Outgoing;
 use super::manifest::settings::Settings;
-use super::timers::{Change, Timers};
+use super::timers::{TimerChange, Timers};
 use super::wasi::{self, LogBudget};
 use crate::message::{Envelope, Message, Origin, Publisher, Target};
 use crate::plugin::fetch::Fetch;
@@ -28,8 +28,8 @@ pub(in crate::plugin) struct Context {
     pub(in crate::plugin) limits: Limits,
     pub(in crate::plugin) kv: Arc<dyn kv::Store>,
     /// Bytes per second that all instances together may log.
-    pub(in crate::plugin) log_rate: Arc<Rate>,
-    pub(in crate::plugin) counters: Arc<Table>,
+    pub(in crate::plugin) log_rate: Arc<LogRate>,
+    pub(in crate::plugin) counters: Arc<CounterTable>,
     pub(in crate::plugin) timers: Arc<Timers>,
     /// Allow-list and limits of its outgoing requests.
     pub(in crate::plugin) outgoing: Outgoing,
@@ -70,7 +70,7 @@ pub(in crate::plugin) struct Staged {
     pub(in crate::plugin) hops: u8,
     pub(in crate::plugin) effects: Vec<Effect>,
     pub(in crate::plugin) kv: Commit,
-    pub(in crate::plugin) timers: Vec<Change>,
+    pub(in crate::plugin) timers: Vec<TimerChange>,
     /// Bytes of the staged writes.
     pub(in crate::plugin) kv_bytes: usize,
 }
@@ -83,9 +83,9 @@ pub(in crate::plugin) struct Call {
     pub(in crate::plugin) publish: Option<Publish>,
     pub(in crate::plugin) staged: Staged,
     /// Additions to counters. They take effect at once, since an addition also reads the counter.
-    pub(in crate::plugin) counted: Counted,
+    pub(in crate::plugin) counted: CounterAdditions,
     /// Additions of a failed call that this one repeats.
-    pub(in crate::plugin) repeats: Counted,
+    pub(in crate::plugin) repeats: CounterAdditions,
     /// True once it sent a request, which no failure takes back.
     pub(in crate::plugin) has_asked_network: bool,
     /// The service for which the call waits now. If the wall time ends meanwhile, the guest is not to blame.
@@ -98,7 +98,7 @@ impl Call {
     pub(in crate::plugin) fn new(role: Option<Role>, limits: &Limits) -> Self {
         let (budget, most_bytes) = (limits.budget(role), limits.host_bytes);
         let staged = Staged { hops: 1, ..Staged::default() };
-        let (counted, repeats) = (Counted::default(), Counted::default());
+        let (counted, repeats) = (CounterAdditions::default(), CounterAdditions::default());
         Self {
             role,
             budget,

@@ -18,7 +18,7 @@ pub(in crate::plugin) const MAX_DATA: usize = 4 << 10;
 
 /// Change that a call makes to its plugin's timers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::plugin) enum Change {
+pub(in crate::plugin) enum TimerChange {
     /// Starts a timer of this name that is due after `after`; it replaces an earlier one.
     Start { name: String, after: Duration, data: Vec<u8> },
     /// Cancels the timer of this name.
@@ -28,21 +28,21 @@ pub(in crate::plugin) enum Change {
 /// The timers of every plugin.
 #[derive(Debug, Default)]
 pub(in crate::plugin) struct Timers {
-    set: Mutex<Set>,
+    set: Mutex<TimerQueue>,
     /// Notified when the first due timer may have changed.
-    news: Notify,
+    first_changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Set {
+struct TimerQueue {
     due: BTreeMap<(Instant, u64), (Arc<str>, String)>,
-    plugins: HashMap<Arc<str>, Own>,
+    plugins: HashMap<Arc<str>, PluginTimers>,
     number: u64,
 }
 
 /// Timers of one plugin.
 #[derive(Debug, Default)]
-struct Own {
+struct PluginTimers {
     timers: HashMap<String, Timer>,
     bytes: usize,
 }
@@ -55,7 +55,7 @@ struct Timer {
 
 /// A timer that is due.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::plugin) struct Due {
+pub(in crate::plugin) struct DueTimer {
     pub(in crate::plugin) plugin: Arc<str>,
     pub(in crate::plugin) name: String,
     pub(in crate::plugin) data: Vec<u8>,
@@ -64,11 +64,11 @@ pub(in crate::plugin) struct Due {
 impl Timers {
     /// True if all staged timers fit. Calls that end at the same time may together exceed the bounds by their staged
     /// timers.
-    pub(in crate::plugin) fn fits(&self, plugin: &str, staged: &[Change]) -> bool {
+    pub(in crate::plugin) fn fits(&self, plugin: &str, staged: &[TimerChange]) -> bool {
         let set = self.set.lock();
         let (mut count, mut bytes) = set.plugins.get(plugin).map_or((0, 0), |own| (own.timers.len(), own.bytes));
         for change in staged {
-            if let Change::Start { name, data, .. } = change {
+            if let TimerChange::Start { name, data, .. } = change {
                 (count, bytes) = (count + 1, bytes + name.len() + data.len());
             }
         }
@@ -76,19 +76,19 @@ impl Timers {
     }
 
     /// Applies all changes.
-    pub(in crate::plugin) fn apply(&self, plugin: &Arc<str>, changes: Vec<Change>, now: Instant) {
+    pub(in crate::plugin) fn apply(&self, plugin: &Arc<str>, changes: Vec<TimerChange>, now: Instant) {
         let mut set = self.set.lock();
         for change in changes {
             match change {
-                Change::Cancel { name } => drop(set.remove(plugin, &name)),
-                Change::Start { name, after, data } => set.start(plugin, name, now + after, data),
+                TimerChange::Cancel { name } => drop(set.remove(plugin, &name)),
+                TimerChange::Start { name, after, data } => set.start(plugin, name, now + after, data),
             }
         }
         drop(set);
-        self.news.notify_one();
+        self.first_changed.notify_one();
     }
 
-    pub(in crate::plugin) fn take_due(&self, now: Instant) -> Option<Due> {
+    pub(in crate::plugin) fn take_due(&self, now: Instant) -> Option<DueTimer> {
         let mut set = self.set.lock();
         let ((at, _), (plugin, name)) = set.due.first_key_value()?;
         if *at > now {
@@ -96,12 +96,12 @@ impl Timers {
         }
         let (plugin, name) = (Arc::clone(plugin), name.clone());
         let data = set.remove(&plugin, &name)?.data;
-        Some(Due { plugin, name, data })
+        Some(DueTimer { plugin, name, data })
     }
 
     /// Waits until the first due timer may have changed.
     pub(in crate::plugin) async fn changed(&self) {
-        self.news.notified().await;
+        self.first_changed.notified().await;
     }
 
     /// Due time of the first timer.
@@ -112,14 +112,14 @@ impl Timers {
 
 impl Timers {
     /// Timers of one plugin: names and due times.
-    pub(in crate::plugin) fn set_by(&self, plugin: &str) -> Vec<(String, Instant)> {
+    pub(in crate::plugin) fn timers_of(&self, plugin: &str) -> Vec<(String, Instant)> {
         let set = self.set.lock();
         let own = set.plugins.get(plugin).into_iter().flat_map(|own| &own.timers);
         own.map(|(name, timer)| (name.clone(), timer.due.0)).collect()
     }
 }
 
-impl Set {
+impl TimerQueue {
     fn start(&mut self, plugin: &Arc<str>, name: String, at: Instant, data: Vec<u8>) {
         self.remove(plugin, &name);
         self.number += 1;
@@ -146,8 +146,8 @@ impl Set {
 mod tests {
     use super::*;
 
-    fn start(name: &str, seconds: u64, data: &[u8]) -> Change {
-        Change::Start { name: name.to_owned(), after: Duration::from_secs(seconds), data: data.to_vec() }
+    fn start(name: &str, seconds: u64, data: &[u8]) -> TimerChange {
+        TimerChange::Start { name: name.to_owned(), after: Duration::from_secs(seconds), data: data.to_vec() }
     }
 
     #[tokio::test]
@@ -156,7 +156,11 @@ mod tests {
         let (p, q): (Arc<str>, Arc<str>) = ("p".into(), "q".into());
         timers.apply(&p, vec![start("a", 5, b"1"), start("b", 3, b"2"), start("a", 2, b"3")], now);
         timers.apply(&q, vec![start("a", 2, b"4"), start("c", 1, b"5")], now);
-        timers.apply(&q, vec![Change::Cancel { name: "c".to_owned() }, Change::Cancel { name: "b".to_owned() }], now);
+        timers.apply(
+            &q,
+            vec![TimerChange::Cancel { name: "c".to_owned() }, TimerChange::Cancel { name: "b".to_owned() }],
+            now,
+        );
         assert_eq!(timers.next(), Some(now + Duration::from_secs(2)));
         assert_eq!(timers.take_due(now + Duration::from_secs(1)), None);
         let later = now + Duration::from_secs(10);
@@ -172,7 +176,7 @@ mod tests {
         let (timers, now, p) = (Timers::default(), Instant::now(), Arc::<str>::from("p"));
         timers.apply(&p, (0..MAX_TIMERS).map(|n| start(&n.to_string(), 9, b"")).collect(), now);
         assert!(!timers.fits("p", &[start("more", 1, b"")]) && timers.fits("q", &[start("more", 1, b"")]));
-        timers.apply(&p, vec![Change::Cancel { name: "7".to_owned() }], now);
+        timers.apply(&p, vec![TimerChange::Cancel { name: "7".to_owned() }], now);
         assert!(timers.fits("p", &[start("more", 1, b"")]));
         let large: Vec<_> = (0..=MAX_BYTES / MAX_DATA).map(|n| start(&n.to_string(), 1, &[0; MAX_DATA])).collect();
         assert!(!timers.fits("q", &large));

@@ -13,7 +13,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{Deterministic, WasiCtx, async_trait};
 
-use super::limits::{Leave, Rate};
+use super::limits::{LogDecision, LogRate};
 use crate::plugin::time::Time;
 
 /// Replaces the first line that exceeds the share of a call.
@@ -29,11 +29,11 @@ pub(in crate::plugin) struct LogBudget {
     share: usize,
     left: AtomicUsize,
     /// Bytes per second of all calls of the plugin.
-    rate: Arc<Rate>,
+    rate: Arc<LogRate>,
 }
 
 impl LogBudget {
-    pub(in crate::plugin) fn new(plugin: Arc<str>, share: usize, rate: Arc<Rate>) -> Self {
+    pub(in crate::plugin) fn new(plugin: Arc<str>, share: usize, rate: Arc<LogRate>) -> Self {
         Self { plugin, share, left: AtomicUsize::new(share), rate }
     }
 
@@ -52,9 +52,9 @@ impl LogBudget {
             _ => (text, cost),
         };
         match self.rate.take(cost, Instant::now()) {
-            Leave::Go => Some(text),
-            Leave::Cut => Some("(the plugin logged too much: the rest of this second is cut)"),
-            Leave::Stay => None,
+            LogDecision::Write => Some(text),
+            LogDecision::WriteNotice => Some("(the plugin logged too much: the rest of this second is cut)"),
+            LogDecision::Discard => None,
         }
     }
 
@@ -75,20 +75,20 @@ pub(in crate::plugin) fn context(budget: &Arc<LogBudget>, time: &Time, seed: Opt
         .max_random_size(64 << 10)
         .wall_clock(time.clone())
         .monotonic_clock(time.clone())
-        .stdout(Printed(Arc::clone(budget)))
-        .stderr(Printed(Arc::clone(budget)));
+        .stdout(GuestOutput(Arc::clone(budget)))
+        .stderr(GuestOutput(Arc::clone(budget)));
     if let Some(seed) = seed {
-        let numbers = numbers(seed);
+        let bytes = repeatable_bytes(seed);
         builder
-            .secure_random(Deterministic::new(numbers.clone()))
+            .secure_random(Deterministic::new(bytes.clone()))
             .insecure_random_seed(seed.into())
-            .insecure_random(Deterministic::new(numbers));
+            .insecure_random(Deterministic::new(bytes));
     }
     builder.build()
 }
 
 /// Pseudo-random bytes, the same for the same seed (SplitMix64). They repeat after 4 096 bytes.
-fn numbers(seed: u64) -> Vec<u8> {
+fn repeatable_bytes(seed: u64) -> Vec<u8> {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     let number = |index: u64| {
         let z = seed.wrapping_add(index.wrapping_mul(STEP));
@@ -99,58 +99,59 @@ fn numbers(seed: u64) -> Vec<u8> {
     (1..=512).flat_map(|index| number(index).to_le_bytes()).collect()
 }
 
-struct Printed(Arc<LogBudget>);
+struct GuestOutput(Arc<LogBudget>);
 
-impl IsTerminal for Printed {
+impl IsTerminal for GuestOutput {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Printed {
+impl StdoutStream for GuestOutput {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         // Only wasi 0.1 and 0.3 use this form, and neither is linked.
         Box::new(tokio::io::sink())
     }
 
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Lines { budget: Arc::clone(&self.0), begun: Vec::new() })
+        Box::new(LineStream { budget: Arc::clone(&self.0), line: Vec::new() })
     }
 }
 
-struct Lines {
+struct LineStream {
     budget: Arc<LogBudget>,
-    begun: Vec<u8>,
+    /// The line that is not complete yet.
+    line: Vec<u8>,
 }
 
-impl Lines {
-    fn end(&mut self) {
-        if !self.begun.is_empty() {
-            self.budget.print(String::from_utf8_lossy(&self.begun).trim_end());
-            self.begun.clear();
+impl LineStream {
+    fn write_line(&mut self) {
+        if !self.line.is_empty() {
+            self.budget.print(String::from_utf8_lossy(&self.line).trim_end());
+            self.line.clear();
         }
     }
 }
 
-impl Drop for Lines {
+impl Drop for LineStream {
     fn drop(&mut self) {
-        self.end();
+        self.write_line();
     }
 }
 
 #[async_trait]
-impl Pollable for Lines {
+impl Pollable for LineStream {
     async fn ready(&mut self) {}
 }
 
 #[async_trait]
-impl OutputStream for Lines {
+impl OutputStream for LineStream {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             for piece in part.chunks(LINE_BYTES) {
-                self.begun.extend_from_slice(piece);
-                if piece.ends_with(b"\n") || self.begun.len() >= LINE_BYTES {
-                    self.end();
+                self.line.extend_from_slice(piece);
+                if piece.ends_with(b"\n") || self.line.len() >= LINE_BYTES {
+                    self.write_line();
                 }
             }
         }
@@ -170,13 +171,13 @@ impl OutputStream for Lines {
 mod tests {
     use super::*;
 
-    fn budget(share: usize, rate: &Arc<Rate>) -> LogBudget {
+    fn budget(share: usize, rate: &Arc<LogRate>) -> LogBudget {
         LogBudget::new("p".into(), share, Arc::clone(rate))
     }
 
     #[test]
     fn a_call_logs_no_more_than_its_share() {
-        let budget = budget(100, &Arc::new(Rate::new(1_000)));
+        let budget = budget(100, &Arc::new(LogRate::new(1_000)));
         let long = "x".repeat(90);
         assert_eq!(budget.line(&long), Some(long.as_str()));
         assert!(budget.line("0123456789").unwrap().contains("this call logged too much"));
@@ -187,7 +188,7 @@ mod tests {
 
     #[test]
     fn instances_and_calls_share_the_second_of_their_plugin() {
-        let rate = Arc::new(Rate::new(100));
+        let rate = Arc::new(LogRate::new(100));
         let (one, other) = (budget(90, &rate), budget(90, &rate));
         let long = "x".repeat(60);
         assert_eq!(one.line(&long), Some(long.as_str()));

@@ -8,11 +8,11 @@ impl Host for Guest {
         self.call.hand_over(name.len())?;
         let now = self.context.time.monotonic();
         let table = &self.context.counters;
-        let print = table.print(&name, window);
+        let hash = table.hash(&name, window);
         let call = &mut self.call;
         // A call that is run again finds the additions of its failed run, and does not add them twice.
-        let more = if call.repeats.take(print, amount) { 0 } else { amount };
-        call.counted.note(print, amount);
+        let more = if call.repeats.take(hash, amount) { 0 } else { amount };
+        call.counted.record(hash, amount);
         Ok(table.add_and_read(&name, window, more, now))
     }
 }

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_none_is_told() {
+    fn an_invalid_key_is_an_error() {
         let off = PublicKey::Es256(EcKey { x: vec![1; 32], y: vec![1; 32] });
         assert!(verify(&off, b"", b"").unwrap_err().starts_with("expected a public key of this algorithm"));
         let small = PublicKey::Rs256(RsaKey { n: vec![0xff; 128], e: vec![1, 0, 1] });

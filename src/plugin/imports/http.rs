@@ -12,13 +12,13 @@ use crate::plugin::guest::bindings::skylark::plugin::http::{Error, Host, Request
 use crate::plugin::guest::state::{Context, Guest};
 
 /// Most concurrent requests of one plugin version.
-pub(in crate::plugin) const UNDER_WAY: usize = 16;
+pub(in crate::plugin) const CONCURRENT_REQUESTS: usize = 16;
 /// Timeout of a request if the guest names none.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Most headers of a request.
 const MAX_HEADERS: usize = 32;
 /// Headers that belong to the connection, or that would change how the other side reads the request.
-const OWN: [&str; 10] = [
+const RESERVED_HEADERS: [&str; 10] = [
     "host",
     "connection",
     "content-length",
@@ -36,10 +36,10 @@ impl Host for Guest {
         let headers: usize = request.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         let body = request.body.as_ref().map_or(0, Vec::len);
         self.call.hand_over(request.method.len() + request.url.len() + headers + body)?;
-        Ok(match self.judged(request) {
+        Ok(match self.check_request(request) {
             Ok(request) => {
                 self.call.has_asked_network = true;
-                ask(Arc::clone(&self.context), request).await
+                send(Arc::clone(&self.context), request).await
             }
             Err(error) => Err(error),
         })
@@ -48,7 +48,7 @@ impl Host for Guest {
 
 impl Guest {
     /// Checks a guest's request and converts it.
-    fn judged(&self, request: Request) -> Result<FetchRequest, Error> {
+    fn check_request(&self, request: Request) -> Result<FetchRequest, Error> {
         if !matches!(self.call.role, Some(Role::Auth | Role::Access | Role::Handler | Role::Events)) {
             return Err(Error::Denied("only auth, access, handler and events calls may send requests".to_owned()));
         }
@@ -89,7 +89,7 @@ impl Guest {
     }
 }
 
-async fn ask(context: Arc<Context>, request: FetchRequest) -> Result<Response, Error> {
+async fn send(context: Arc<Context>, request: FetchRequest) -> Result<Response, Error> {
     let Some(fetch) = &context.fetch else {
         return Err(Error::Unreachable("this host has no network".to_owned()));
     };
@@ -110,7 +110,7 @@ fn check_header(name: &str, value: &str) -> Result<(), String> {
     if name.is_empty() || !name.bytes().all(token) {
         return Err(format!("headers: expected a header name, got {name:?}"));
     }
-    if OWN.contains(&name.to_ascii_lowercase().as_str()) {
+    if RESERVED_HEADERS.contains(&name.to_ascii_lowercase().as_str()) {
         return Err(format!("headers: {name} is set by the host"));
     }
     if !value.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {

@@ -18,16 +18,16 @@ impl wit::Host for Guest {
             (Err(why), _) | (_, Err(why)) => return Ok(Err(wit::Error::Invalid(why))),
         };
         // Only a hint: the connection may close before the commit, which then leaves the binding out.
-        let lives = match self.context.services.get() {
+        let is_connected = match self.context.services.get() {
             Some(services) => {
                 self.call.waiting = Some(Waiting::Cluster);
-                let lives = services.is_connected(cid).await;
+                let is_connected = services.is_connected(cid).await;
                 self.call.waiting = None;
-                lives
+                is_connected
             }
             None => false,
         };
-        if !lives {
+        if !is_connected {
             return Ok(Err(wit::Error::Gone));
         }
         let staged = self.stage(Ok(Effect::Login(cid, Box::new(account))))?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::plugin::guest::bindings::skylark::plugin::timers::{Error, Host};
 use crate::plugin::guest::state::Guest;
-use crate::plugin::guest::timers::{Change, MAX_DATA};
+use crate::plugin::guest::timers::{MAX_DATA, TimerChange};
 
 /// Longest name of a timer, bytes, and its longest delay.
 const MAX_NAME: usize = 128;
@@ -33,7 +33,7 @@ impl Host for Guest {
         if staged.len() >= self.context.limits.pushes {
             return Ok(Err(Error::TooMany));
         }
-        staged.push(Change::Start { name, after, data });
+        staged.push(TimerChange::Start { name, after, data });
         if !self.context.timers.fits(&self.context.plugin, staged) {
             staged.pop();
             return Ok(Err(Error::TooMany));
@@ -49,7 +49,7 @@ impl Host for Guest {
         if self.call.staged.timers.len() >= self.context.limits.pushes {
             return Ok(Err(Error::TooMany));
         }
-        self.call.staged.timers.push(Change::Cancel { name });
+        self.call.staged.timers.push(TimerChange::Cancel { name });
         Ok(Ok(()))
     }
 }

@@ -25,7 +25,7 @@ use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableHandle};
 use tokio::sync::oneshot;
 
-use super::memory::{Held, MemoryStore};
+use super::memory::{MemoryStore, StoredKey};
 use super::{Commit, Found, KvError, Share, Store};
 use crate::plugin::owners;
 use crate::plugin::time::Time;
@@ -61,13 +61,13 @@ pub enum OpenError {
     },
     /// Another process has the file open.
     #[error("{}: another process has the file open: give each node a file of its own", .0.display())]
-    Taken(PathBuf),
+    InUse(PathBuf),
     /// The file is no store of Skylark, or it is broken.
     #[error(
         "{}: expected a key-value store of plugins, got {why}: restore a copy of it, or move it away to start with an empty one",
         path.display()
     )]
-    Unfit {
+    Invalid {
         /// The file.
         path: PathBuf,
         /// Its actual content.
@@ -82,16 +82,16 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct FileStore {
     memory: Arc<MemoryStore>,
-    gate: Arc<Mutex<Gate>>,
+    write_state: Arc<Mutex<WriteState>>,
     time: Time,
     /// `None` during the drop.
-    queue: Option<SyncSender<Job>>,
+    queue: Option<SyncSender<PendingCommit>>,
     writer: Option<JoinHandle<()>>,
 }
 
-/// Lock for changes of the memory. It keeps the commits in the queue in the order in which the memory took them.
+/// State of the writer. Its lock keeps the commits in the queue in the order in which the memory took them.
 #[derive(Debug, Default)]
-struct Gate {
+struct WriteState {
     /// Why the file takes nothing, if so.
     closed: Option<String>,
     /// Commits in the queue.
@@ -99,7 +99,7 @@ struct Gate {
 }
 
 /// The rows of one commit, and the caller that waits for it.
-struct Job {
+struct PendingCommit {
     space: String,
     rows: Vec<Row>,
     done: oneshot::Sender<Result<(), KvError>>,
@@ -125,20 +125,20 @@ impl FileStore {
             owners::check(&file, &file.metadata()?).map_err(io::Error::other)?;
             builder().create_with_backend(FileBackend::new(file)?)
         };
-        Self::over(Box::new(opener), time, RETRY, vitals).map_err(|error| told(path, error))
+        Self::with_opener(Box::new(opener), time, RETRY, vitals).map_err(|error| open_error(path, error))
     }
 
-    fn over(opener: Opener, time: Time, retry: Duration, vitals: &Vitals) -> Result<Self, redb::Error> {
+    fn with_opener(opener: Opener, time: Time, retry: Duration, vitals: &Vitals) -> Result<Self, redb::Error> {
         let database = opener()?;
-        let memory = Arc::new(MemoryStore::default().by(time.clone()));
+        let memory = Arc::new(MemoryStore::default().with_time(time.clone()));
         memory.replace(read(&database, &time)?);
         let (queue, jobs) = sync_channel(WAITING);
-        let gate = Arc::<Mutex<Gate>>::default();
+        let write_state = Arc::<Mutex<WriteState>>::default();
         let writer = Writer {
             database: Some(database),
             opener,
             memory: Arc::clone(&memory),
-            gate: Arc::clone(&gate),
+            write_state: Arc::clone(&write_state),
             time: time.clone(),
             retry,
             swept: None,
@@ -149,7 +149,7 @@ impl FileStore {
             writer.run(&jobs);
             vital.done();
         })?;
-        Ok(Self { memory, gate, time, queue: Some(queue), writer: Some(writer) })
+        Ok(Self { memory, write_state, time, queue: Some(queue), writer: Some(writer) })
     }
 
     /// Takes the commit into memory and queues it for the writer. The receiver gets the result once the commit is on
@@ -167,33 +167,34 @@ impl FileStore {
             (key.clone(), write.value.as_ref().map(|value| (end(write.ttl), Arc::clone(value))))
         };
         let rows = commit.writes.iter().map(row).collect();
-        let mut gate = self.gate.lock();
-        gate.open()?;
-        if gate.waiting >= WAITING {
+        let mut write_state = self.write_state.lock();
+        write_state.check()?;
+        if write_state.waiting >= WAITING {
             return Err(KvError::Unavailable(format!("{WAITING} commits wait for the disk")));
         }
-        self.memory.take(space, commit, share)?;
-        let job = Job { space: space.to_owned(), rows, done };
+        self.memory.apply(space, commit, share)?;
+        let job = PendingCommit { space: space.to_owned(), rows, done };
         let sent = self.queue.as_ref().is_some_and(|queue| queue.try_send(job).is_ok());
         if !sent {
             return Err(KvError::Unavailable(WRITER_ENDED.to_owned()));
         }
-        gate.waiting += 1;
+        write_state.waiting += 1;
         Ok(written)
     }
 }
 
-impl Gate {
-    fn open(&self) -> Result<(), KvError> {
+impl WriteState {
+    /// An error while the file takes no commits.
+    fn check(&self) -> Result<(), KvError> {
         self.closed.as_ref().map_or(Ok(()), |why| Err(KvError::Unavailable(why.clone())))
     }
 }
 
 impl Store for FileStore {
     fn get<'a>(&'a self, space: &'a str, key: &'a str) -> BoxFuture<'a, Result<Found, KvError>> {
-        let open = self.gate.lock().open();
+        let checked = self.write_state.lock().check();
         async move {
-            open?;
+            checked?;
             self.memory.get(space, key).await
         }
         .boxed()
@@ -206,8 +207,8 @@ impl Store for FileStore {
     fn commit<'a>(&'a self, space: &'a str, commit: Commit, share: Share) -> BoxFuture<'a, Result<(), KvError>> {
         async move {
             if commit.writes.is_empty() {
-                self.gate.lock().open()?;
-                return self.memory.take(space, commit, share);
+                self.write_state.lock().check()?;
+                return self.memory.apply(space, commit, share);
             }
             let written = self.enqueue(space, commit, share)?;
             written.await.unwrap_or_else(|_| Err(KvError::Unavailable(WRITER_ENDED.to_owned())))
@@ -233,7 +234,7 @@ struct Writer {
     database: Option<Database>,
     opener: Opener,
     memory: Arc<MemoryStore>,
-    gate: Arc<Mutex<Gate>>,
+    write_state: Arc<Mutex<WriteState>>,
     time: Time,
     retry: Duration,
     swept: Option<Instant>,
@@ -241,12 +242,13 @@ struct Writer {
 
 impl Writer {
     /// Runs until the store is dropped.
-    fn run(mut self, jobs: &Receiver<Job>) {
+    fn run(mut self, jobs: &Receiver<PendingCommit>) {
         loop {
             match jobs.recv_timeout(self.retry) {
                 Ok(first) => {
-                    let batch: Vec<Job> = std::iter::once(first).chain(jobs.try_iter().take(AT_ONCE - 1)).collect();
-                    self.gate.lock().waiting -= batch.len();
+                    let batch: Vec<PendingCommit> =
+                        std::iter::once(first).chain(jobs.try_iter().take(AT_ONCE - 1)).collect();
+                    self.write_state.lock().waiting -= batch.len();
                     match self.write(&batch) {
                         Ok(()) => answer(batch, &Ok(())),
                         Err(error) => self.fail(batch, jobs, &error),
@@ -260,7 +262,7 @@ impl Writer {
     }
 
     /// Writes the batch as one transaction, which is on the disk when this returns.
-    fn write(&mut self, batch: &[Job]) -> Result<(), redb::Error> {
+    fn write(&mut self, batch: &[PendingCommit]) -> Result<(), redb::Error> {
         let database = self.database.as_ref().ok_or(StorageError::DatabaseClosed)?;
         let mut transaction = database.begin_write()?;
         // Guests choose the content of the rows. With a chosen content, half a transaction could pass the checksum of a
@@ -269,7 +271,7 @@ impl Writer {
         let sweeps = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP);
         {
             let mut table = transaction.open_table(TABLE)?;
-            for Job { space, rows, .. } in batch {
+            for PendingCommit { space, rows, .. } in batch {
                 for (key, row) in rows {
                     match row {
                         Some((end, value)) => drop(table.insert((space.as_str(), key.as_str()), (*end, &**value))?),
@@ -290,14 +292,14 @@ impl Writer {
     }
 
     /// The disk failed: drops everything that waits and closes the store, so that no call builds on it.
-    fn fail(&mut self, batch: Vec<Job>, jobs: &Receiver<Job>, error: &redb::Error) {
+    fn fail(&mut self, batch: Vec<PendingCommit>, jobs: &Receiver<PendingCommit>, error: &redb::Error) {
         // The file lock goes with it, so that the file can be opened again.
         self.database = None;
         let why = format!("its file failed: {error}");
-        let lost: Vec<Job> = {
-            let mut gate = self.gate.lock();
-            gate.closed = Some(why.clone());
-            gate.waiting = 0;
+        let lost: Vec<PendingCommit> = {
+            let mut write_state = self.write_state.lock();
+            write_state.closed = Some(why.clone());
+            write_state.waiting = 0;
             jobs.try_iter().collect()
         };
         tracing::error!(%error, commits = batch.len() + lost.len(), "plugin key-value store failed: calls that use it fail until its file can be opened again");
@@ -313,10 +315,10 @@ impl Writer {
         match read {
             Ok((held, database)) => {
                 self.database = Some(database);
-                let mut gate = self.gate.lock();
+                let mut write_state = self.write_state.lock();
                 self.memory.replace(held);
-                gate.closed = None;
-                drop(gate);
+                write_state.closed = None;
+                drop(write_state);
                 tracing::info!("plugin key-value store is available again");
             }
             Err(error) => tracing::debug!(%error, "plugin key-value store is still unavailable"),
@@ -325,7 +327,7 @@ impl Writer {
 }
 
 /// Answers every job; a caller may have gone away.
-fn answer(jobs: Vec<Job>, result: &Result<(), KvError>) {
+fn answer(jobs: Vec<PendingCommit>, result: &Result<(), KvError>) {
     for job in jobs {
         let _ = job.done.send(result.clone());
     }
@@ -339,7 +341,7 @@ fn builder() -> redb::Builder {
 }
 
 /// All rows that have not expired.
-fn read(database: &Database, time: &Time) -> Result<Vec<Held>, redb::Error> {
+fn read(database: &Database, time: &Time) -> Result<Vec<StoredKey>, redb::Error> {
     let transaction = database.begin_read()?;
     let names: Vec<String> = transaction.list_tables()?.map(|table| table.name().to_owned()).collect();
     if let Some(other) = names.iter().find(|name| *name != TABLE.name()) {
@@ -355,20 +357,20 @@ fn read(database: &Database, time: &Time) -> Result<Vec<Held>, redb::Error> {
         let ((space, key), (end, value)) = (key.value(), row.value());
         if end > now {
             let ttl = (end != NEVER).then(|| Duration::from_millis(end - now));
-            held.push(Held { space: space.to_owned(), key: key.to_owned(), value: value.into(), ttl });
+            held.push(StoredKey { space: space.to_owned(), key: key.to_owned(), value: value.into(), ttl });
         }
     }
     Ok(held)
 }
 
-fn told(path: &Path, error: redb::Error) -> OpenError {
+fn open_error(path: &Path, error: redb::Error) -> OpenError {
     let path = path.to_owned();
     match error {
-        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => OpenError::Taken(path),
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => OpenError::InUse(path),
         redb::Error::Io(error) if error.kind() != io::ErrorKind::InvalidData => OpenError::File { path, error },
-        redb::Error::Io(error) => OpenError::Unfit { path, why: format!("another kind of file ({error})") },
-        redb::Error::Corrupted(why) => OpenError::Unfit { path, why },
-        other => OpenError::Unfit { path, why: other.to_string() },
+        redb::Error::Io(error) => OpenError::Invalid { path, why: format!("another kind of file ({error})") },
+        redb::Error::Corrupted(why) => OpenError::Invalid { path, why },
+        other => OpenError::Invalid { path, why: other.to_string() },
     }
 }
 

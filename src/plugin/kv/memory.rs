@@ -24,7 +24,7 @@ pub struct MemoryStore {
 impl MemoryStore {
     /// The same store, with keys that expire by this time.
     #[must_use]
-    pub fn by(self, time: Time) -> Self {
+    pub fn with_time(self, time: Time) -> Self {
         Self { time, ..self }
     }
 
@@ -36,7 +36,7 @@ impl MemoryStore {
         Arc::clone(spaces.entry(name.to_owned()).or_default())
     }
 
-    pub(super) fn take(&self, space: &str, commit: Commit, share: Share) -> Result<(), KvError> {
+    pub(super) fn apply(&self, space: &str, commit: Commit, share: Share) -> Result<(), KvError> {
         let space = self.space(space);
         let mut space = space.lock();
         let now = self.time.instant();
@@ -54,7 +54,7 @@ impl MemoryStore {
 }
 
 /// A key and its content, loaded from another place.
-pub(super) struct Held {
+pub(super) struct StoredKey {
     pub(super) space: String,
     pub(super) key: String,
     pub(super) value: Arc<[u8]>,
@@ -64,10 +64,10 @@ pub(super) struct Held {
 
 impl MemoryStore {
     /// Replaces the whole content. Every key that was read before counts as changed.
-    pub(super) fn replace(&self, held: impl IntoIterator<Item = Held>) {
+    pub(super) fn replace(&self, held: impl IntoIterator<Item = StoredKey>) {
         let now = self.time.instant();
         let mut new: HashMap<String, Space> = HashMap::new();
-        for Held { space, key, value, ttl } in held {
+        for StoredKey { space, key, value, ttl } in held {
             new.entry(space).or_default().put(key, Write { value: Some(value), ttl }, self.version(), now);
         }
         let mut spaces = self.spaces.lock();
@@ -96,7 +96,7 @@ impl Store for MemoryStore {
     }
 
     fn commit<'a>(&'a self, space: &'a str, commit: Commit, share: Share) -> BoxFuture<'a, Result<(), KvError>> {
-        std::future::ready(self.take(space, commit, share)).boxed()
+        std::future::ready(self.apply(space, commit, share)).boxed()
     }
 }
 
@@ -205,7 +205,7 @@ mod tests {
             assert_eq!(bytes(), counted);
         }
         let read = store.get("p", "a").await.unwrap();
-        let held = |space: &str| Held { space: space.into(), key: "a".into(), value: (*b"1").into(), ttl: None };
+        let held = |space: &str| StoredKey { space: space.into(), key: "a".into(), value: (*b"1").into(), ttl: None };
         store.replace([held("p"), held("q")]);
         assert_eq!(bytes(), 2);
         let found = store.get("q", "a").await.unwrap();

@@ -93,13 +93,13 @@ impl Cache {
 
     /// Keeps the compiled form of the file with this hash; `sum` is the digest of the code. A failure only costs the
     /// next start a compile.
-    pub(in crate::plugin) fn adopt(&self, hash: &str, sum: &str, code: Draft) {
-        if let Err(error) = self.try_adopt(&format!("{}{sum}{ENDING}", self.stem(hash)), code) {
+    pub(in crate::plugin) fn insert(&self, hash: &str, sum: &str, code: Draft) {
+        if let Err(error) = self.try_insert(&format!("{}{sum}{ENDING}", self.stem(hash)), code) {
             tracing::warn!(%error, dir = %self.dir.display(), "compiled plugin not added to the cache");
         }
     }
 
-    fn try_adopt(&self, name: &str, code: Draft) -> io::Result<()> {
+    fn try_insert(&self, name: &str, code: Draft) -> io::Result<()> {
         let length = code.file().metadata()?.len();
         if length > self.most {
             let most = self.most;
@@ -139,9 +139,9 @@ impl Cache {
     fn sweep(&self) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         for entry in entries.filter_map(Result::ok) {
-            let is_aside = entry.file_name().to_str().is_some_and(is_draft);
+            let is_unfinished = entry.file_name().to_str().is_some_and(is_draft);
             let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|made| made.elapsed().ok());
-            if is_aside && age.is_some_and(|age| age > STALE) {
+            if is_unfinished && age.is_some_and(|age| age > STALE) {
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -194,7 +194,7 @@ mod tests {
     fn store(cache: &Cache, hash: &str, code: &[u8]) {
         let draft = cache.draft().unwrap();
         draft.file().write_all(code).unwrap();
-        cache.adopt(hash, &digest::of(code), draft);
+        cache.insert(hash, &digest::of(code), draft);
     }
 
     fn only(dir: &Path) -> PathBuf {

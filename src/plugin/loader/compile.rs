@@ -26,35 +26,35 @@ const CRASHED: &str = "the compiler crashed on this file";
 
 /// The compiler of one engine. Cheap to clone; all clones together compile one plugin at a time.
 #[derive(Clone)]
-pub(in crate::plugin) struct Compiler(Arc<Inner>);
+pub(in crate::plugin) struct Compiler(Arc<CompilerInner>);
 
-struct Inner {
+struct CompilerInner {
     engine: Engine,
     fingerprint: u64,
-    place: CompileIn,
+    compile_in: CompileIn,
     limits: CompileLimits,
     cache: Option<Cache>,
-    turn: Semaphore,
+    permit: Semaphore,
     /// True once the node serves. Until then it has nothing to protect from a compile, and a busy machine must not
     /// delay its start.
-    gives_way: AtomicBool,
+    low_priority: AtomicBool,
 }
 
 impl Compiler {
     pub(in crate::plugin) fn new(
         engine: Engine,
         cache: Option<Cache>,
-        place: CompileIn,
+        compile_in: CompileIn,
         limits: CompileLimits,
     ) -> Self {
         let fingerprint = fingerprint(&engine);
-        let (turn, gives_way) = (Semaphore::new(1), AtomicBool::new(false));
-        Self(Arc::new(Inner { engine, fingerprint, place, limits, cache, turn, gives_way }))
+        let (permit, low_priority) = (Semaphore::new(1), AtomicBool::new(false));
+        Self(Arc::new(CompilerInner { engine, fingerprint, compile_in, limits, cache, permit, low_priority }))
     }
 
     /// Makes later compiles run only on otherwise idle cores, because the node serves from now on.
-    pub(in crate::plugin) fn give_way(&self) {
-        self.0.gives_way.store(true, Ordering::Relaxed);
+    pub(in crate::plugin) fn lower_priority(&self) {
+        self.0.low_priority.store(true, Ordering::Relaxed);
     }
 
     /// The compiled form of `bytes`; `hash` is their hash.
@@ -63,13 +63,13 @@ impl Compiler {
     /// Why it does not compile.
     pub(in crate::plugin) async fn compile(&self, bytes: Arc<[u8]>, hash: Arc<str>) -> Result<Component, String> {
         let (inner, key) = (Arc::clone(&self.0), Arc::clone(&hash));
-        if let Some(component) = aside(move || Ok(inner.cached(&key))).await? {
+        if let Some(component) = on_blocking_thread(move || Ok(inner.cached(&key))).await? {
             return Ok(component);
         }
-        let _turn = self.0.turn.acquire().await.map_err(|_| "the node is shutting down")?;
+        let _permit = self.0.permit.acquire().await.map_err(|_| "the node is shutting down")?;
         let (draft, sum) = self.code(&bytes).await?;
         let inner = Arc::clone(&self.0);
-        aside(move || inner.keep(&hash, &sum, draft)).await
+        on_blocking_thread(move || inner.map_and_cache(&hash, &sum, draft)).await
     }
 
     /// The code of `bytes` and its digest. If the code cannot be written to disk, it is kept in memory: a full disk
@@ -78,32 +78,32 @@ impl Compiler {
         let draft = self.0.draft()?;
         match self.write(bytes, draft).await {
             Ok(written) => Ok(written),
-            Err(Fault::Unwritten(words)) => {
-                tracing::warn!(error = words, "compiled plugin not added to the cache");
+            Err(CompileFault::Unwritten(text)) => {
+                tracing::warn!(error = text, "compiled plugin not added to the cache");
                 let draft = in_memory()?;
-                self.write(bytes, draft).await.map_err(Fault::words)
+                self.write(bytes, draft).await.map_err(CompileFault::text)
             }
-            Err(fault) => Err(fault.words()),
+            Err(fault) => Err(fault.text()),
         }
     }
 
-    async fn write(&self, bytes: &Arc<[u8]>, draft: Draft) -> Result<(Draft, String), Fault> {
-        let sum = match self.0.place {
+    async fn write(&self, bytes: &Arc<[u8]>, draft: Draft) -> Result<(Draft, String), CompileFault> {
+        let sum = match self.0.compile_in {
             CompileIn::Child => {
-                let gives_way = self.0.gives_way.load(Ordering::Relaxed);
-                child::compile(bytes, &self.0.limits, self.0.fingerprint, draft.file(), gives_way).await?
+                let low_priority = self.0.low_priority.load(Ordering::Relaxed);
+                child::compile(bytes, &self.0.limits, self.0.fingerprint, draft.file(), low_priority).await?
             }
             CompileIn::ThisProcess => {
                 let (inner, bytes, mut file) = (Arc::clone(&self.0), Arc::clone(bytes), draft.file().try_clone()?);
                 let written = tokio::task::spawn_blocking(move || compile_to(&inner.engine, &bytes, &mut file)).await;
-                written.unwrap_or_else(|_| Err(Fault::Refused(CRASHED.to_owned())))?
+                written.unwrap_or_else(|_| Err(CompileFault::Refused(CRASHED.to_owned())))?
             }
         };
         Ok((draft, sum))
     }
 }
 
-impl Inner {
+impl CompilerInner {
     fn cached(&self, hash: &str) -> Option<Component> {
         self.cache.as_ref()?.load(&self.engine, hash)
     }
@@ -119,11 +119,11 @@ impl Inner {
 
     /// Maps the code and adds it to the cache. The system can reclaim mapped code and read it again, unless it is only
     /// in memory.
-    fn keep(&self, hash: &str, sum: &str, draft: Draft) -> Result<Component, String> {
+    fn map_and_cache(&self, hash: &str, sum: &str, draft: Draft) -> Result<Component, String> {
         let component = cache::mapped(&self.engine, draft.file())
             .map_err(|error| format!("its compiled form cannot be loaded: {error:#}"))?;
         if let Some(cache) = self.cache.as_ref().filter(|_| !draft.is_in_memory()) {
-            cache.adopt(hash, sum, draft);
+            cache.insert(hash, sum, draft);
         }
         Ok(component)
     }
@@ -131,21 +131,21 @@ impl Inner {
 
 /// Why there is no code.
 #[derive(Debug, PartialEq, Eq)]
-enum Fault {
+enum CompileFault {
     /// The plugin file is to blame.
     Refused(String),
     /// The code could not be written.
     Unwritten(String),
 }
 
-impl Fault {
-    fn words(self) -> String {
-        let (Self::Refused(words) | Self::Unwritten(words)) = self;
-        words
+impl CompileFault {
+    fn text(self) -> String {
+        let (Self::Refused(text) | Self::Unwritten(text)) = self;
+        text
     }
 }
 
-impl From<std::io::Error> for Fault {
+impl From<std::io::Error> for CompileFault {
     fn from(error: std::io::Error) -> Self {
         Self::Unwritten(format!("its compiled code cannot be written: {error}"))
     }
@@ -156,8 +156,9 @@ fn in_memory() -> Result<Draft, String> {
 }
 
 /// Compiles `bytes` to `out` and returns the digest of the code.
-fn compile_to(engine: &Engine, bytes: &[u8], out: &mut impl Write) -> Result<String, Fault> {
-    let code = engine.precompile_component(bytes).map_err(|error| Fault::Refused(inspect::compile_fault(&error)))?;
+fn compile_to(engine: &Engine, bytes: &[u8], out: &mut impl Write) -> Result<String, CompileFault> {
+    let code =
+        engine.precompile_component(bytes).map_err(|error| CompileFault::Refused(inspect::compile_fault(&error)))?;
     out.write_all(&code)?;
     Ok(digest::of(&code))
 }
@@ -170,7 +171,9 @@ pub(in crate::plugin) fn fingerprint(engine: &Engine) -> u64 {
 }
 
 /// Runs slow work on a blocking thread.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+async fn on_blocking_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|_| Err(CRASHED.to_owned()))
 }
@@ -192,11 +195,11 @@ mod tests {
         let compiler = Compiler::new(engine, Some(cache), CompileIn::ThisProcess, CompileLimits::default());
         let bytes: Arc<[u8]> = wat::parse_str("(component)").unwrap().into();
         let compile = |hash: &str| compiler.compile(Arc::clone(&bytes), hash.into());
-        let turn = compiler.0.turn.acquire().await.unwrap();
+        let permit = compiler.0.permit.acquire().await.unwrap();
         assert!(timeout(Duration::from_secs(60), compile("a")).await.is_err(), "another one compiles");
-        drop(turn);
+        drop(permit);
         assert!(compile("a").await.is_ok());
-        let _turn = compiler.0.turn.acquire().await.unwrap();
+        let _permit = compiler.0.permit.acquire().await.unwrap();
         assert!(compile("a").await.is_ok(), "from the cache");
         assert!(timeout(Duration::from_secs(60), compile("b")).await.is_err());
     }
@@ -207,7 +210,7 @@ mod tests {
         let engine = engine::for_compiling().unwrap();
         let bytes = wat::parse_str("(component)").unwrap();
         let full = compile_to(&engine, &bytes, &mut [0_u8; 8].as_mut_slice());
-        assert!(matches!(full, Err(Fault::Unwritten(_))), "a full disk is not the file's fault");
+        assert!(matches!(full, Err(CompileFault::Unwritten(_))), "a full disk is not the file's fault");
         let cache = Cache::open(&dir.path().join("c"), fingerprint(&engine), 1 << 20).unwrap();
         std::fs::remove_dir(dir.path().join("c")).unwrap();
         let compiler = Compiler::new(engine, Some(cache), CompileIn::ThisProcess, CompileLimits::default());

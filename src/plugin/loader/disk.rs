@@ -58,16 +58,16 @@ pub(in crate::plugin) enum Owners {
     Anyone,
 }
 
-impl Seen {
+impl FileStamps {
     /// True if the file exists and is not empty: a file that is written in place is empty for a moment.
-    pub(in crate::plugin) fn holds(file: Option<Stamp>) -> bool {
+    pub(in crate::plugin) fn has_content(file: Option<Stamp>) -> bool {
         file.is_some_and(|stamp| stamp.length > 0)
     }
 }
 
 /// One plugin's files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::plugin) struct Seen {
+pub(in crate::plugin) struct FileStamps {
     pub(in crate::plugin) wasm: Option<Stamp>,
     pub(in crate::plugin) manifest: Option<Stamp>,
     pub(in crate::plugin) signature: Option<Stamp>,
@@ -77,9 +77,9 @@ pub(in crate::plugin) struct Seen {
 ///
 /// # Errors
 /// The directory cannot be read, or users other than its trusted owner may write in it.
-pub(in crate::plugin) fn scan(dir: &Path) -> io::Result<BTreeMap<String, Seen>> {
+pub(in crate::plugin) fn scan(dir: &Path) -> io::Result<BTreeMap<String, FileStamps>> {
     open_dir(dir, Owners::Trusted)?;
-    let mut found: BTreeMap<String, Seen> = BTreeMap::new();
+    let mut found: BTreeMap<String, FileStamps> = BTreeMap::new();
     let mut signatures = Vec::new();
     for entry in fs::read_dir(dir)? {
         let file = entry?.file_name();
@@ -130,7 +130,7 @@ fn is_name(name: &str) -> bool {
 
 /// Files read for one plugin.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::plugin) struct Files {
+pub(in crate::plugin) struct RawFiles {
     pub(in crate::plugin) wasm: Option<Vec<u8>>,
     pub(in crate::plugin) manifest: Option<String>,
     /// Content of `NAME.wasm.sig`.
@@ -145,29 +145,29 @@ pub(in crate::plugin) enum ReadError {
     Changed(String),
     /// The file must not be loaded.
     #[error("{file}: {why}")]
-    Unfit { file: String, why: String },
+    Refused { file: String, why: String },
 }
 
 /// Reads the files of a plugin, through one descriptor of their directory.
-pub(in crate::plugin) fn read(dir: &Path, name: &str, owners: Owners) -> Result<Files, ReadError> {
-    let unfit = |error: io::Error| ReadError::Unfit { file: dir.display().to_string(), why: error.to_string() };
-    let folder = Folder { dir, fd: &open_dir(dir, owners).map_err(unfit)?, owners };
+pub(in crate::plugin) fn read(dir: &Path, name: &str, owners: Owners) -> Result<RawFiles, ReadError> {
+    let refused = |error: io::Error| ReadError::Refused { file: dir.display().to_string(), why: error.to_string() };
+    let folder = PluginDir { dir, fd: &open_dir(dir, owners).map_err(refused)?, owners };
     let wasm = folder.read_whole(&format!("{name}.wasm"), MAX_WASM_BYTES)?;
     let file = format!("{name}.toml");
     let manifest = match folder.read_whole(&file, MAX_MANIFEST_BYTES)? {
         Some(bytes) => {
             let text = String::from_utf8(bytes);
-            Some(text.map_err(|_| ReadError::Unfit { file, why: "expected UTF-8 text".to_owned() })?)
+            Some(text.map_err(|_| ReadError::Refused { file, why: "expected UTF-8 text".to_owned() })?)
         }
         None => None,
     };
     let signature = match folder.read_whole(&format!("{name}.wasm.sig"), MAX_SIGNATURE_BYTES) {
         Ok(bytes) => bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         // An unreadable signature counts as an empty one, which fails every check.
-        Err(ReadError::Unfit { .. }) => Some(String::new()),
+        Err(ReadError::Refused { .. }) => Some(String::new()),
         Err(changed) => return Err(changed),
     };
-    Ok(Files { wasm, manifest, signature })
+    Ok(RawFiles { wasm, manifest, signature })
 }
 
 /// Opens the directory without blocking, because its name may belong to a pipe.
@@ -175,33 +175,33 @@ fn open_dir(dir: &Path, owners: Owners) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let opened = File::from(rustix::fs::open(dir, flags, Mode::empty())?);
     if owners == Owners::Trusted {
-        let told = |fault| io::Error::other(format!("{fault} {}", dir.display()));
-        owners::check(&opened, &opened.metadata()?).map_err(told)?;
+        let with_path = |fault| io::Error::other(format!("{fault} {}", dir.display()));
+        owners::check(&opened, &opened.metadata()?).map_err(with_path)?;
     }
     Ok(opened)
 }
 
 /// An open directory.
-struct Folder<'a> {
+struct PluginDir<'a> {
     dir: &'a Path,
     fd: &'a File,
     owners: Owners,
 }
 
-impl Folder<'_> {
+impl PluginDir<'_> {
     fn read_whole(&self, file: &str, most: u64) -> Result<Option<Vec<u8>>, ReadError> {
-        let unfit = |why: String| ReadError::Unfit { file: file.to_owned(), why };
+        let refused = |why: String| ReadError::Refused { file: file.to_owned(), why };
         // Non-blocking: a pipe in the directory must not stall the loader.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut opened = match openat(self.fd, file, flags, Mode::empty()).map_err(io::Error::from) {
             Ok(opened) => File::from(opened),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unfit(error.to_string())),
+            Err(error) => return Err(refused(error.to_string())),
         };
-        let meta = opened.metadata().map_err(|error| unfit(error.to_string()))?;
-        self.check(file, &opened, &meta, most).map_err(unfit)?;
-        let bytes = read_bytes(&mut opened, &meta).map_err(|error| unfit(error.to_string()))?;
-        let after = opened.metadata().map_err(|error| unfit(error.to_string()))?;
+        let meta = opened.metadata().map_err(|error| refused(error.to_string()))?;
+        self.check(file, &opened, &meta, most).map_err(refused)?;
+        let bytes = read_bytes(&mut opened, &meta).map_err(|error| refused(error.to_string()))?;
+        let after = opened.metadata().map_err(|error| refused(error.to_string()))?;
         if Stamp::of(&after) != Stamp::of(&meta) || bytes.len() as u64 != meta.len() {
             return Err(ReadError::Changed(file.to_owned()));
         }
@@ -273,7 +273,7 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn trusted(dir: &Path, name: &str) -> Result<Files, ReadError> {
+    fn trusted(dir: &Path, name: &str) -> Result<RawFiles, ReadError> {
         read(dir, name, Owners::Trusted)
     }
 
@@ -291,7 +291,7 @@ mod tests {
             assert!(told.ends_with(&format!("mode {mode:04o}: chmod go-w {}", open.display())), "{told}");
             assert!(read(dir.path(), "open", Owners::Anyone).is_ok(), "an author may try it");
         }
-        assert_eq!(trusted(dir.path(), "none").unwrap(), Files::default());
+        assert_eq!(trusted(dir.path(), "none").unwrap(), RawFiles::default());
         rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe.wasm"), Mode::from_raw_mode(0o600)).unwrap();
         assert!(trusted(dir.path(), "pipe").unwrap_err().to_string().contains("expected a regular file"));
     }

@@ -9,7 +9,7 @@ use wasmtime::component::Component;
 
 use super::manifest::GRANTS;
 use crate::plugin::Role;
-use crate::plugin::guest::anatomy::Anatomy;
+use crate::plugin::guest::interface::ComponentInterface;
 use crate::plugin::guest::manifest::Manifest;
 
 /// Package and version that this host offers. A guest for a higher patch number may need functions that are missing
@@ -54,41 +54,41 @@ pub(in crate::plugin) fn inspect(
     component: &Component,
     plugin: &str,
     manifest: &Manifest,
-) -> Result<Anatomy, (Vec<Role>, Vec<String>)> {
-    let (anatomy, mut faults) = dissect(engine, component);
-    if anatomy.roles.is_empty() {
+) -> Result<ComponentInterface, (Vec<Role>, Vec<String>)> {
+    let (interface, mut faults) = read_interface(engine, component);
+    if interface.roles.is_empty() {
         let roles = Role::ALL.map(Role::as_str).join(", ");
         faults.push(format!("it exports none of {PACKAGE}{{{roles}}}@{VERSION}x, so it has no role"));
     } else {
-        faults.extend(anatomy.imports.iter().filter_map(|import| import_fault(import, &anatomy.roles)));
-        faults.extend(grant_fault(plugin, &anatomy.imports, &manifest.grants));
+        faults.extend(interface.imports.iter().filter_map(|import| import_fault(import, &interface.roles)));
+        faults.extend(grant_fault(plugin, &interface.imports, &manifest.grants));
     }
-    if faults.is_empty() { Ok(anatomy) } else { Err((anatomy.roles, faults)) }
+    if faults.is_empty() { Ok(interface) } else { Err((interface.roles, faults)) }
 }
 
 /// Lists the exports and imports without checking permissions, and the faults of those that this host does not know.
-pub(in crate::plugin) fn dissect(engine: &Engine, component: &Component) -> (Anatomy, Vec<String>) {
+pub(in crate::plugin) fn read_interface(engine: &Engine, component: &Component) -> (ComponentInterface, Vec<String>) {
     let kind = component.component_type();
-    let mut anatomy = Anatomy::default();
+    let mut interface = ComponentInterface::default();
     let mut faults = Vec::new();
     for (export, _) in kind.exports(engine) {
-        let Some(name) = ours(export, &mut anatomy.versions, &mut faults) else { continue };
+        let Some(name) = skylark_interface(export, &mut interface.versions, &mut faults) else { continue };
         match Role::ALL.iter().find(|role| role.as_str() == name) {
-            Some(role) => anatomy.roles.push(*role),
+            Some(role) => interface.roles.push(*role),
             None => {
-                anatomy.lifecycle |= name == "lifecycle";
-                anatomy.alarms |= name == "alarms";
+                interface.lifecycle |= name == "lifecycle";
+                interface.alarms |= name == "alarms";
             }
         }
     }
-    anatomy.roles.sort_by_key(|role| *role as usize);
+    interface.roles.sort_by_key(|role| *role as usize);
     for (import, _) in kind.imports(engine) {
-        match ours(import, &mut anatomy.versions, &mut faults) {
-            Some(name) => anatomy.imports.push(name.to_owned()),
+        match skylark_interface(import, &mut interface.versions, &mut faults) {
+            Some(name) => interface.imports.push(name.to_owned()),
             None => faults.extend(foreign_fault(import)),
         }
     }
-    (anatomy, faults)
+    (interface, faults)
 }
 
 /// The version of the package that this host offers, as stated in its WIT.
@@ -99,7 +99,7 @@ pub(in crate::plugin) fn offered() -> &'static str {
 }
 
 /// The short name of a Skylark interface.
-fn ours<'a>(name: &'a str, versions: &mut BTreeSet<String>, faults: &mut Vec<String>) -> Option<&'a str> {
+fn skylark_interface<'a>(name: &'a str, versions: &mut BTreeSet<String>, faults: &mut Vec<String>) -> Option<&'a str> {
     let (interface, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
     versions.insert(version.to_owned());
     if !version.starts_with(VERSION) {

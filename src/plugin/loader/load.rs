@@ -22,17 +22,17 @@ use crate::clock;
 use crate::config::{PluginCaps, Plugins};
 use crate::plugin::calls::breaker::{self, Breaker};
 use crate::plugin::calls::pool::Pool;
-use crate::plugin::calls::version::opinions::SecondOpinions;
-use crate::plugin::calls::version::stats::{Stats, Told};
-use crate::plugin::calls::version::{Alarm, Version, Warmer};
+use crate::plugin::calls::version::extra_calls::ExtraCalls;
+use crate::plugin::calls::version::stats::{LogLimiter, Stats};
+use crate::plugin::calls::version::{RollbackSender, Version, Warmer};
 use crate::plugin::fetch::Fetch;
-use crate::plugin::guest::anatomy::Anatomy;
 use crate::plugin::guest::counters::Counters;
 use crate::plugin::guest::engine;
 use crate::plugin::guest::failure::Kind;
-use crate::plugin::guest::files::Source;
+use crate::plugin::guest::files::PluginFiles;
 use crate::plugin::guest::instance::{Blueprint, Indices, Instance};
-use crate::plugin::guest::limits::{Limits, Rate};
+use crate::plugin::guest::interface::ComponentInterface;
+use crate::plugin::guest::limits::{Limits, LogRate};
 use crate::plugin::guest::manifest::Manifest;
 use crate::plugin::guest::state::{Context, Guest};
 use crate::plugin::guest::ticker::Ticker;
@@ -54,7 +54,7 @@ pub(in crate::plugin) struct Env {
     pub(in crate::plugin) caps: PluginCaps,
     trust: ArcSwap<Trust>,
     /// File of the loader's state that must survive a restart.
-    pub(in crate::plugin) memory: Option<PathBuf>,
+    pub(in crate::plugin) state_folder: Option<PathBuf>,
     kv: Arc<dyn kv::Store>,
     time: Time,
     seed: Option<u64>,
@@ -65,10 +65,10 @@ pub(in crate::plugin) struct Env {
     permits: Arc<Semaphore>,
     slots: usize,
     breaker: breaker::Rules,
-    pub(in crate::plugin) opinions: Arc<SecondOpinions>,
-    told: Mutex<BTreeMap<Arc<str>, Told>>,
+    pub(in crate::plugin) extra_calls: Arc<ExtraCalls>,
+    input_log_limiters: Mutex<BTreeMap<Arc<str>, LogLimiter>>,
     warmer: Warmer,
-    alarm: Alarm,
+    rollbacks: RollbackSender,
     ticker: Arc<Ticker>,
 }
 
@@ -77,33 +77,33 @@ impl Env {
         config: &Plugins,
         options: Options,
         warmer: Warmer,
-        alarm: Alarm,
+        rollbacks: RollbackSender,
     ) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
         let engine = engine::build(config.instances, &config.caps).map_err(failed)?;
-        Self::over(engine, config, options, warmer, alarm)
+        Self::with_engine(engine, config, options, warmer, rollbacks)
     }
 
     /// Uses an engine that exists.
-    pub(in crate::plugin) fn over(
+    pub(in crate::plugin) fn with_engine(
         engine: Engine,
         config: &Plugins,
         options: Options,
         warmer: Warmer,
-        alarm: Alarm,
+        rollbacks: RollbackSender,
     ) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Engine(format!("{error:#}"));
         let linker = imports::linker(&engine).map_err(failed)?;
         let ticker = Ticker::start(engine::weak(&engine), config.ticker_lag, options.vitals.watch("plugin ticker"));
         let ticker = ticker.map_err(LoadError::Thread)?;
         let cache = open_cache(config, &engine);
-        let memory = cache.as_ref().map(|_| config.cache.join("known"));
+        let state_folder = cache.as_ref().map(|_| config.cache.join("known"));
         Ok(Self {
             linker,
             compiler: Compiler::new(engine.clone(), cache, options.compile, config.compile.clone()),
             caps: config.caps.clone(),
             trust: ArcSwap::from_pointee(Trust::new(config)),
-            memory,
+            state_folder,
             kv: options.kv,
             time: options.time,
             seed: options.seed,
@@ -114,23 +114,23 @@ impl Env {
             permits: Arc::new(Semaphore::new(config.instances as usize)),
             slots: std::thread::available_parallelism().map_or(1, Into::into),
             breaker: breaker::Rules { failures: config.breaker.failures, rest: config.breaker.rest },
-            opinions: Arc::new(SecondOpinions::new(config.breaker.rest)),
-            told: Mutex::default(),
+            extra_calls: Arc::new(ExtraCalls::new(config.breaker.rest)),
+            input_log_limiters: Mutex::default(),
             warmer,
-            alarm,
+            rollbacks,
             ticker: Arc::new(ticker),
             engine,
         })
     }
 
-    /// When a line about this plugin's callers was logged, over all its versions.
-    fn told(&self, plugin: &Arc<str>) -> Told {
-        self.told.lock().entry(Arc::clone(plugin)).or_default().clone()
+    /// The limiter of log lines about invalid input of this plugin's callers, shared by all its versions.
+    fn input_log_limiter(&self, plugin: &Arc<str>) -> LogLimiter {
+        self.input_log_limiters.lock().entry(Arc::clone(plugin)).or_default().clone()
     }
 
-    /// The node serves from now on: compiles give way to it.
+    /// The node serves from now on: later compiles run at a lower priority.
     pub(in crate::plugin) fn serve(&self) {
-        self.compiler.give_way();
+        self.compiler.lower_priority();
     }
 
     /// Why the time limits of plugins do not hold, if so.
@@ -143,15 +143,15 @@ impl Env {
         self.trust.store(Arc::new(trust));
     }
 
-    /// The same machinery with an environment that no earlier guest has touched, for one instance at a time.
-    pub(in crate::plugin) fn afresh(&self, options: Options) -> Self {
+    /// The same environment without the state of earlier guests, for one instance at a time.
+    pub(in crate::plugin) fn with_fresh_state(&self, options: Options) -> Self {
         Self {
             engine: self.engine.clone(),
             linker: self.linker.clone(),
             compiler: self.compiler.clone(),
             caps: self.caps.clone(),
             trust: ArcSwap::new(self.trust.load_full()),
-            memory: None,
+            state_folder: None,
             kv: options.kv,
             time: options.time,
             seed: options.seed,
@@ -163,10 +163,10 @@ impl Env {
             slots: 1,
             // Only one caller calls here, and it must see each failure.
             breaker: breaker::Rules { rest: Duration::ZERO, ..self.breaker },
-            opinions: Arc::new(SecondOpinions::new(Duration::ZERO)),
-            told: Mutex::default(),
+            extra_calls: Arc::new(ExtraCalls::new(Duration::ZERO)),
+            input_log_limiters: Mutex::default(),
             warmer: self.warmer.clone(),
-            alarm: self.alarm.clone(),
+            rollbacks: self.rollbacks.clone(),
             ticker: Arc::clone(&self.ticker),
         }
     }
@@ -184,14 +184,14 @@ fn open_cache(config: &Plugins, engine: &Engine) -> Option<Cache> {
 
 /// Why a file does not serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::plugin) struct Fault {
+pub(in crate::plugin) struct LoadFault {
     /// Its roles, as far as they are known.
     pub(in crate::plugin) roles: Vec<Role>,
     pub(in crate::plugin) reasons: Vec<String>,
 }
 
-impl Fault {
-    fn early(reason: impl Into<String>) -> Self {
+impl LoadFault {
+    fn without_roles(reason: impl Into<String>) -> Self {
         Self { roles: Vec::new(), reasons: vec![reason.into()] }
     }
 
@@ -201,30 +201,30 @@ impl Fault {
 }
 
 /// Checks that the operator trusts the file. This must happen before anything is made of the file.
-pub(in crate::plugin) fn trust(env: &Env, source: &Source, manifest: &Manifest) -> Result<(), Fault> {
-    env.trust.load().judge(source, manifest).map_err(|reasons| Fault { roles: Vec::new(), reasons })
+pub(in crate::plugin) fn check_trust(env: &Env, files: &PluginFiles, manifest: &Manifest) -> Result<(), LoadFault> {
+    env.trust.load().check(files, manifest).map_err(|reasons| LoadFault { roles: Vec::new(), reasons })
 }
 
 /// Compiles the component if the cache does not have it.
-pub(in crate::plugin) async fn compile(env: &Env, source: &Source) -> Result<Component, Fault> {
-    inspect::check_magic(&source.bytes).map_err(Fault::early)?;
-    env.compiler.compile(Arc::clone(&source.bytes), Arc::clone(&source.mark.hash)).await.map_err(Fault::early)
+pub(in crate::plugin) async fn compile(env: &Env, files: &PluginFiles) -> Result<Component, LoadFault> {
+    inspect::check_magic(&files.bytes).map_err(LoadFault::without_roles)?;
+    env.compiler.compile(Arc::clone(&files.bytes), Arc::clone(&files.id.hash)).await.map_err(LoadFault::without_roles)
 }
 
 /// Links, tries and warms a compiled file: the version can serve when this returns.
 pub(in crate::plugin) async fn link(
     env: &Env,
-    source: &Source,
+    files: &PluginFiles,
     component: &Component,
     manifest: Manifest,
     number: u64,
-) -> Result<Arc<Version>, Fault> {
-    let anatomy = inspect::inspect(&env.engine, component, &source.plugin, &manifest)
-        .map_err(|(roles, reasons)| Fault { roles, reasons })?;
-    let roles = anatomy.roles.clone();
-    let fault = |reason: String| Fault { roles: roles.clone(), reasons: vec![reason] };
-    manifest.expects(&roles).map_err(|reason| fault(format!("{}.toml: {reason}", source.plugin)))?;
-    let blueprint = blueprint(env, source, component, &manifest, &anatomy)
+) -> Result<Arc<Version>, LoadFault> {
+    let interface = inspect::inspect(&env.engine, component, &files.plugin, &manifest)
+        .map_err(|(roles, reasons)| LoadFault { roles, reasons })?;
+    let roles = interface.roles.clone();
+    let fault = |reason: String| LoadFault { roles: roles.clone(), reasons: vec![reason] };
+    manifest.check_roles(&roles).map_err(|reason| fault(format!("{}.toml: {reason}", files.plugin)))?;
+    let blueprint = blueprint(env, files, component, &manifest, &interface)
         .map_err(|error| fault(format!("it does not link: {error:#}")))?;
     let mut canary =
         Box::new(Instance::new(&blueprint).await.map_err(|failure| fault(format!("it does not start: {failure}")))?);
@@ -235,22 +235,22 @@ pub(in crate::plugin) async fn link(
         Vec::new()
     };
     let version = Version {
-        name: Arc::clone(&source.plugin),
+        name: Arc::clone(&files.plugin),
         number,
-        mark: source.mark.clone(),
-        size: source.bytes.len() as u64,
+        files_id: files.id.clone(),
+        size: files.bytes.len() as u64,
         since: clock::now_millis(),
-        stats: Stats::new(&source.plugin, &roles, env.told(&source.plugin)),
+        stats: Stats::new(&files.plugin, &roles, env.input_log_limiter(&files.plugin)),
         pool: Pool::new(env.slots.min(blueprint.context.limits.instances)),
         breaker: Breaker::new(env.breaker),
-        opinions: Arc::clone(&env.opinions),
+        extra_calls: Arc::clone(&env.extra_calls),
         previous: Mutex::default(),
         warmer: env.warmer.clone(),
-        alarm: env.alarm.clone(),
+        rollbacks: env.rollbacks.clone(),
         manifest,
         keys,
         blueprint,
-        roles: anatomy.roles,
+        roles: interface.roles,
     };
     version.pool.put(canary);
     match version.warm().await {
@@ -264,35 +264,35 @@ pub(in crate::plugin) async fn link(
 
 fn blueprint(
     env: &Env,
-    source: &Source,
+    files: &PluginFiles,
     component: &Component,
     manifest: &Manifest,
-    anatomy: &Anatomy,
+    interface: &ComponentInterface,
 ) -> wasmtime::Result<Blueprint> {
     let pre = env.linker.instantiate_pre(component)?;
-    let limits = Limits::new(&anatomy.roles, &manifest.limits, &env.caps, env.slots);
+    let limits = Limits::new(&interface.roles, &manifest.limits, &env.caps, env.slots);
     Ok(Blueprint {
         own_permits: Arc::new(Semaphore::new(limits.instances)),
-        exports: Indices::find(&pre, anatomy)?,
+        exports: Indices::find(&pre, interface)?,
         pre,
         context: Arc::new(Context {
-            plugin: Arc::clone(&source.plugin),
+            plugin: Arc::clone(&files.plugin),
             settings: manifest.settings.clone(),
-            log_rate: Arc::new(Rate::new(limits.log_rate)),
+            log_rate: Arc::new(LogRate::new(limits.log_rate)),
             limits,
             kv: Arc::clone(&env.kv),
-            counters: env.counters.of(&source.plugin),
+            counters: env.counters.of(&files.plugin),
             timers: Arc::clone(&env.timers),
             outgoing: manifest.http.clone(),
             fetch: env.fetch.clone(),
-            requests: Semaphore::new(http::UNDER_WAY),
+            requests: Semaphore::new(http::CONCURRENT_REQUESTS),
             services: Arc::clone(&env.services),
             time: env.time.clone(),
             seed: env.seed,
         }),
-        living: gauge!(names::PLUGIN_INSTANCES, "plugin" => source.plugin.to_string()),
+        instance_gauge: gauge!(names::PLUGIN_INSTANCES, "plugin" => files.plugin.to_string()),
         permits: Arc::clone(&env.permits),
-        beat: env.ticker.beat(),
+        ticker: env.ticker.handle(),
     })
 }
 

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::config::Plugins;
-use crate::plugin::guest::files::Source;
+use crate::plugin::guest::files::PluginFiles;
 use crate::plugin::guest::manifest::Manifest;
 
 /// Requirements of the configuration for each file.
@@ -30,14 +30,14 @@ impl Trust {
     ///
     /// # Errors
     /// Why the file is not trusted, and what to do about it.
-    pub(in crate::plugin) fn judge(&self, source: &Source, manifest: &Manifest) -> Result<(), Vec<String>> {
-        let faults = [self.pin(source, manifest), self.signature(source)];
+    pub(in crate::plugin) fn check(&self, files: &PluginFiles, manifest: &Manifest) -> Result<(), Vec<String>> {
+        let faults = [self.pin(files, manifest), self.signature(files)];
         let faults: Vec<String> = faults.into_iter().flatten().collect();
         if faults.is_empty() { Ok(()) } else { Err(faults) }
     }
 
-    fn pin(&self, source: &Source, manifest: &Manifest) -> Option<String> {
-        let (plugin, hash) = (&source.plugin, &source.mark.hash);
+    fn pin(&self, files: &PluginFiles, manifest: &Manifest) -> Option<String> {
+        let (plugin, hash) = (&files.plugin, &files.id.hash);
         match &manifest.sha256 {
             Some(pinned) if **pinned == **hash => None,
             Some(pinned) => Some(format!("{plugin}.toml pins sha256 {pinned}, and the file has {hash}")),
@@ -48,12 +48,12 @@ impl Trust {
         }
     }
 
-    fn signature(&self, source: &Source) -> Option<String> {
+    fn signature(&self, files: &PluginFiles) -> Option<String> {
         if self.keys.is_empty() {
             return None;
         }
-        let file = format!("{}.wasm.sig", source.plugin);
-        let Some(text) = &source.mark.signature else {
+        let file = format!("{}.wasm.sig", files.plugin);
+        let Some(text) = &files.id.signature else {
             return Some(format!(
                 "plugins.signing_keys asks for a signature: there is no {file} (skylark plugin sign makes one)"
             ));
@@ -61,7 +61,7 @@ impl Trust {
         let Ok(signature) = STANDARD.decode(text.trim()) else {
             return Some(format!("{file}: expected a signature as base64"));
         };
-        let verifies = |key: &Vec<u8>| UnparsedPublicKey::new(&ED25519, key).verify(&source.bytes, &signature).is_ok();
+        let verifies = |key: &Vec<u8>| UnparsedPublicKey::new(&ED25519, key).verify(&files.bytes, &signature).is_ok();
         let known = self.keys.iter().any(verifies);
         (!known).then(|| format!("{file} does not verify: no key of plugins.signing_keys signed this file"))
     }
@@ -124,18 +124,15 @@ mod tests {
 
     #[test]
     fn a_pin_counts_wherever_it_stands_and_is_missed_only_where_it_is_required() {
-        let source = Source::new("p".into(), b"bytes".to_vec(), None, None);
-        let right = manifest(Some(&source.mark.hash));
+        let files = PluginFiles::new("p".into(), b"bytes".to_vec(), None, None);
+        let right = manifest(Some(&files.id.hash));
         let (loose, strict) = (Trust::default(), Trust { require_hash: true, ..Trust::default() });
-        assert_eq!((loose.judge(&source, &manifest(None)), loose.judge(&source, &right)), (Ok(()), Ok(())));
-        assert_eq!(strict.judge(&source, &right), Ok(()));
-        let missing = strict.judge(&source, &manifest(None)).unwrap_err().remove(0);
-        assert!(
-            missing.ends_with(&format!("put this line into p.toml: sha256 = \"{}\"", source.mark.hash)),
-            "{missing}"
-        );
+        assert_eq!((loose.check(&files, &manifest(None)), loose.check(&files, &right)), (Ok(()), Ok(())));
+        assert_eq!(strict.check(&files, &right), Ok(()));
+        let missing = strict.check(&files, &manifest(None)).unwrap_err().remove(0);
+        assert!(missing.ends_with(&format!("put this line into p.toml: sha256 = \"{}\"", files.id.hash)), "{missing}");
         for trust in [loose, strict] {
-            let other = trust.judge(&source, &manifest(Some(&"0".repeat(64)))).unwrap_err().remove(0);
+            let other = trust.check(&files, &manifest(Some(&"0".repeat(64)))).unwrap_err().remove(0);
             assert!(other.contains("pins sha256 0000"), "{other}");
         }
     }
@@ -147,7 +144,7 @@ mod tests {
         let trust = Trust { keys: vec![STANDARD.decode(own.public()).unwrap()], ..Trust::default() };
         let judge = |signature: Option<String>| {
             trust
-                .judge(&Source::new("p".into(), b"bytes".to_vec(), None, signature), &manifest(None))
+                .check(&PluginFiles::new("p".into(), b"bytes".to_vec(), None, signature), &manifest(None))
                 .map_err(|f| f.join("; "))
         };
         assert_eq!(judge(Some(own.sign(b"bytes") + "\n")), Ok(()));

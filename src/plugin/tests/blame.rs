@@ -67,7 +67,7 @@ async fn client_that_makes_a_filter_fail_is_set_apart_alone() {
     assert_eq!((status.circuit, status.circuits_opened, status.set_apart.now), (Some("closed"), 0, 1));
     assert_eq!(status.set_apart.sources[0].source, "user mallory");
     assert!(is_unjudged(&says(&bench, "mallory", "chat").await, false), "whatever he sends");
-    let status = bench.host.obey("f", PluginCommand::Readmit).await.unwrap();
+    let status = bench.host.execute("f", PluginCommand::Readmit).await.unwrap();
     assert_eq!((status.set_apart.now, says(&bench, "mallory", "chat").await), (0, passed()));
 }
 
@@ -81,8 +81,8 @@ async fn a_failure_that_the_version_before_has_too_rolls_nothing_back() {
     }
     let status = bench.status("f");
     assert_eq!((status.circuit, status.version), (Some("open"), 2));
-    bench.host.opinions_given().await;
-    bench.host.look().await;
+    bench.host.wait_for_extra_calls().await;
+    bench.host.scan().await;
     assert_eq!((bench.status("f").version, bench.status("f").rejected), (2, None));
 }
 

@@ -85,7 +85,7 @@ async fn a_manifest_that_is_gone_or_empty_changes_nothing() {
     serves(&bench, Some("f.toml is gone"));
     assert_eq!(rejected(&bench.judge().await), Some("451"));
     bench.host.allow_remove(vec!["f".into()]).await;
-    bench.host.look().await;
+    bench.host.scan().await;
     assert_eq!((bench.status("f").version, bench.status("f").rejected), (2, None), "by the operator's word");
 }
 

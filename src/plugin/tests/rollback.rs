@@ -21,7 +21,7 @@ async fn rolled_back_with(place: &Place, change: impl FnOnce(&mut crate::config:
     place.put("f.wasm", &guests::stamp(451));
     let bench = place.start_with(change).await;
     place.put("f.wasm", &guests::filter(TRAP));
-    bench.host.look().await;
+    bench.host.scan().await;
     assert_eq!(bench.status("f").version, 2);
     for _ in 0..10 {
         assert!(matches!(rejected(&bench.judge().await), Some("503" | "451")), "the version before may serve again");
@@ -69,12 +69,12 @@ async fn rollback_holds_across_restarts_until_the_file_changes() {
         assert_eq!((code(&bench).await.as_str(), bench.status("f").lost), ("451", None));
         // The same bytes once more are no change.
         place.put("f.wasm", &guests::filter(TRAP));
-        bench.host.look().await;
+        bench.host.scan().await;
         assert_eq!((told(&bench.status("f")), code(&bench).await.as_str()), (told(&before), "451"));
     }
     let bench = place.start().await;
     place.put("f.wasm", &guests::stamp(452));
-    bench.host.look().await;
+    bench.host.scan().await;
     let status = bench.status("f");
     assert_eq!((status.version, status.previous, status.rejected), (2, Some(before.hash), None));
     assert_eq!(kept(&place).len(), 2, "what serves and what served before");
@@ -107,7 +107,7 @@ async fn a_file_that_changes_while_the_node_is_down_is_tried() {
     let bench = place.start().await;
     assert_eq!((bench.status("f").state.as_str(), code(&bench).await.as_str()), ("missing", "503"));
     place.put("f.wasm", &guests::filter(TRAP));
-    bench.host.look().await;
+    bench.host.scan().await;
     assert_eq!((bench.status("f").state.as_str(), code(&bench).await.as_str()), ("live", "503"));
     assert_eq!(kept(&place).len(), 1);
 }
@@ -119,7 +119,7 @@ async fn the_operator_has_a_rolled_back_file_tried_after_a_restart() {
     let refused = before.rejected.clone().unwrap().hash;
     drop(bench);
     let bench = place.start().await;
-    let status = bench.host.obey("f", PluginCommand::Reload).await.unwrap();
+    let status = bench.host.execute("f", PluginCommand::Reload).await.unwrap();
     let expected = (2, &refused, true, Some(&before.hash), None);
     assert_eq!((status.version, &status.hash, status.probation, status.previous.as_ref(), status.rejected), expected);
     for _ in 0..10 {
@@ -131,13 +131,13 @@ async fn the_operator_has_a_rolled_back_file_tried_after_a_restart() {
 
     // A rollback by the operator survives a restart. A run in which the plugin is disabled does not forget it.
     let bench = place.start().await;
-    bench.host.obey("f", PluginCommand::Disable).await.unwrap();
+    bench.host.execute("f", PluginCommand::Disable).await.unwrap();
     drop(bench);
     let bench = place.start().await;
     assert_eq!(told(&bench.status("f")), told(&before));
     place.put("f.wasm", &guests::stamp(452));
-    bench.host.look().await;
-    let taken_back = bench.host.obey("f", PluginCommand::RollBack).await.unwrap();
+    bench.host.scan().await;
+    let taken_back = bench.host.execute("f", PluginCommand::RollBack).await.unwrap();
     assert_eq!(taken_back.rejected.as_ref().unwrap().reason, "rolled back by the operator");
     drop(bench);
     let bench = place.start().await;
@@ -149,7 +149,7 @@ async fn a_manifest_and_a_canary_are_taken_back_over_a_restart_as_well() {
     let place = Place::new(&[("f.toml", b"canary = \"30%\""), ("f.wasm", &guests::stamp(451))]);
     let bench = place.start().await;
     place.put("f.wasm", &guests::filter(TRAP));
-    bench.host.look().await;
+    bench.host.scan().await;
     assert!(codes(&bench).await.iter().any(|code| code == "503"));
     let before = until(&bench, "f", |status| status.canary.is_none()).await;
     assert!(before.rejected.as_ref().unwrap().reason.starts_with("rolled back"));
@@ -162,9 +162,9 @@ async fn a_manifest_and_a_canary_are_taken_back_over_a_restart_as_well() {
     let place = Place::new(&[("f.wasm", &guests::stamp(451)), ("f.toml", b"order = 7")]);
     let bench = place.start().await;
     place.put("f.toml", b"order = 8\nroles = [\"filter\"]\n[match]\nactions = [\"other\"]");
-    bench.host.look().await;
+    bench.host.scan().await;
     assert_eq!(bench.judge().await, super::passed());
-    let before = bench.host.obey("f", PluginCommand::RollBack).await.unwrap();
+    let before = bench.host.execute("f", PluginCommand::RollBack).await.unwrap();
     drop(bench);
     let bench = place.start().await;
     assert_eq!((told(&bench.status("f")), code(&bench).await.as_str()), (told(&before), "451"));
@@ -193,10 +193,10 @@ async fn a_version_that_is_lost_is_told_and_the_file_is_tried() {
         assert!(lost.hash == before.hash && lost.reason.contains(words), "{lost:?}");
         assert_eq!((status.state.as_str(), &status.hash), ("live", &before.rejected.unwrap().hash), "{words}");
         // Shown for as long as this file serves.
-        bench.host.look().await;
+        bench.host.scan().await;
         assert!(bench.status("f").lost.is_some());
         place.put("f.wasm", &guests::stamp(452));
-        bench.host.look().await;
+        bench.host.scan().await;
         assert_eq!((bench.status("f").lost, code(&bench).await.as_str()), (None, "452"));
     }
 }
@@ -223,8 +223,8 @@ async fn kept_version_is_refused_without_matching_pin() {
         let bench = place.start().await;
         place.put("f.wasm", &bad);
         place.put("f.toml", &pin(&bad));
-        bench.host.look().await;
-        let before = bench.host.obey("f", PluginCommand::RollBack).await.unwrap();
+        bench.host.scan().await;
+        let before = bench.host.execute("f", PluginCommand::RollBack).await.unwrap();
         drop(bench);
         let bench = place.start_with(|config| config.require_hash = true).await;
         let status = bench.status("f");
@@ -251,8 +251,8 @@ async fn kept_version_is_refused_without_trusted_signature() {
     let bench = place.start_with(trust(&own)).await;
     place.put("f.wasm", &bad);
     place.put("f.wasm.sig", own.sign(&bad).as_bytes());
-    bench.host.look().await;
-    let before = bench.host.obey("f", PluginCommand::RollBack).await.unwrap();
+    bench.host.scan().await;
+    let before = bench.host.execute("f", PluginCommand::RollBack).await.unwrap();
     drop(bench);
     let bench = place.start_with(trust(&own)).await;
     assert_eq!((told(&bench.status("f")), code(&bench).await.as_str()), (told(&before), "451"));
@@ -279,7 +279,7 @@ async fn a_file_that_is_refused_behind_a_rollback_is_seen_at_the_start() {
     let place = Place::new(&[]);
     let (bench, before) = rolled_back(&place).await;
     place.put("f.wasm", b"garbage");
-    bench.host.look().await;
+    bench.host.scan().await;
     assert_eq!((code(&bench).await.as_str(), bench.status("f").hash), ("451", before.hash));
     drop(bench);
     let bench = place.start().await;
@@ -289,6 +289,6 @@ async fn a_file_that_is_refused_behind_a_rollback_is_seen_at_the_start() {
         "as any refused file"
     );
     place.put("f.wasm", &guests::filter(ALLOW));
-    bench.host.look().await;
+    bench.host.scan().await;
     assert_eq!(bench.judge().await, super::passed());
 }

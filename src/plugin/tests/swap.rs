@@ -112,7 +112,7 @@ async fn a_version_that_opens_its_circuit_is_rolled_back_and_not_tried_again() {
     assert_eq!(rejected(&bench.judge().await), Some("451"));
     bench.put("f.wasm", &bad).await;
     assert_eq!((bench.status("f").version, rejected(&bench.judge().await)), (1, Some("451")), "the same file again");
-    let tried = bench.host.obey("f", PluginCommand::Reload).await.unwrap();
+    let tried = bench.host.execute("f", PluginCommand::Reload).await.unwrap();
     assert_eq!((tried.version, tried.hash), (3, second), "the operator says so");
     bench.put("f.wasm", &guests::stamp(452)).await;
     assert_eq!(rejected(&bench.judge().await), Some("452"));
@@ -125,19 +125,19 @@ async fn after_its_probation_a_version_stays_and_the_operator_may_go_back() {
     })
     .await;
     bench.put("f.wasm", &guests::filter(TRAP)).await;
-    bench.host.look().await;
+    bench.host.scan().await;
     assert!(!bench.status("f").probation);
     for _ in 0..11 {
         assert_eq!(rejected(&bench.judge().await), Some("503"));
     }
-    bench.host.look().await;
+    bench.host.scan().await;
     let status = bench.status("f");
     assert_eq!((status.version, status.circuit, status.rejected), (2, Some("open"), None));
-    let status = bench.host.obey("f", PluginCommand::RollBack).await.unwrap();
+    let status = bench.host.execute("f", PluginCommand::RollBack).await.unwrap();
     assert_eq!((status.version, status.rejected.unwrap().reason.as_str()), (1, "rolled back by the operator"));
     assert_eq!(rejected(&bench.judge().await), Some("451"));
-    let fault = bench.host.obey("f", PluginCommand::RollBack).await.unwrap_err();
-    assert_eq!(fault, PluginCommandFault::Unfit("there is no earlier version to restore".into()));
+    let fault = bench.host.execute("f", PluginCommand::RollBack).await.unwrap_err();
+    assert_eq!(fault, PluginCommandFault::NotPossible("there is no earlier version to restore".into()));
 }
 
 async fn judged(bench: &Bench, sender: &str) -> Judgement {
@@ -176,7 +176,7 @@ async fn a_canary_serves_its_share_and_then_everybody() {
     while bench.status("f").canary.is_some_and(|canary| canary.calls < 170) {
         assert_eq!(codes(&bench).await.len(), before.len());
     }
-    bench.host.look().await;
+    bench.host.scan().await;
     let status = bench.status("f");
     assert_eq!((status.version, status.canary, status.probation), (2, None, true));
     assert!(codes(&bench).await.iter().all(|code| code == "452"));
@@ -199,9 +199,9 @@ async fn disabled_filter_passes_messages_and_disabled_only_auth_refuses_clients(
     let files: [(&str, &[u8]); 2] = [("a.wasm", &guests::auth(ADMIT)), ("f.wasm", &guests::filter(REJECT))];
     let bench = Bench::with(&files).await;
     for name in ["a", "f"] {
-        let status = bench.host.obey(name, PluginCommand::Disable).await.unwrap();
+        let status = bench.host.execute(name, PluginCommand::Disable).await.unwrap();
         assert_eq!((status.state.as_str(), status.version), ("disabled", 0));
-        bench.host.obey(name, PluginCommand::Disable).await.unwrap();
+        bench.host.execute(name, PluginCommand::Disable).await.unwrap();
     }
     assert_eq!((bench.admit().await.as_str(), bench.judge().await), ("503", passed()));
     bench.put("f.wasm", &guests::stamp(452)).await;
@@ -210,14 +210,14 @@ async fn disabled_filter_passes_messages_and_disabled_only_auth_refuses_clients(
         ("disabled", passed()),
         "a new file changes nothing"
     );
-    assert!(matches!(bench.host.obey("f", PluginCommand::Reload).await, Err(PluginCommandFault::Unfit(_))));
+    assert!(matches!(bench.host.execute("f", PluginCommand::Reload).await, Err(PluginCommandFault::NotPossible(_))));
     for name in ["a", "f"] {
-        assert_eq!(bench.host.obey(name, PluginCommand::Enable).await.unwrap().state.as_str(), "live");
-        bench.host.obey(name, PluginCommand::Enable).await.unwrap();
+        assert_eq!(bench.host.execute(name, PluginCommand::Enable).await.unwrap().state.as_str(), "live");
+        bench.host.execute(name, PluginCommand::Enable).await.unwrap();
     }
     assert_eq!(bench.admit().await, "200");
     assert_eq!(rejected(&bench.judge().await), Some("452"), "what came meanwhile is taken");
-    assert_eq!(bench.host.obey("nobody", PluginCommand::Disable).await, Err(PluginCommandFault::Unknown));
+    assert_eq!(bench.host.execute("nobody", PluginCommand::Disable).await, Err(PluginCommandFault::Unknown));
 }
 
 /// A start that takes a while, so that an operator's command can overtake it.
@@ -234,13 +234,13 @@ async fn what_is_disabled_while_its_new_file_loads_stays_disabled() {
     std::fs::write(&aside, guests::starting(SLOW)).unwrap();
     std::fs::rename(aside, bench.dir.path().join("f.wasm")).unwrap();
     let disabled = async {
-        let told = bench.host.obey("f", PluginCommand::Disable).await.unwrap();
+        let told = bench.host.execute("f", PluginCommand::Disable).await.unwrap();
         (told.state.as_str(), bench.judge().await)
     };
-    let ((), told) = tokio::join!(bench.host.look(), disabled);
+    let ((), told) = tokio::join!(bench.host.scan(), disabled);
     assert_eq!(told, ("disabled", passed()));
     assert_eq!((bench.status("f").state.as_str(), bench.judge().await), ("disabled", passed()));
-    let status = bench.host.obey("f", PluginCommand::Enable).await.unwrap();
+    let status = bench.host.execute("f", PluginCommand::Enable).await.unwrap();
     assert_eq!((status.state.as_str(), status.version), ("live", 2), "{status:?}");
 }
 
@@ -249,21 +249,21 @@ async fn the_operator_removes_a_missing_guard_by_disabling_it() {
     let bench = Bench::with(&[("f.wasm", &guests::stamp(451))]).await;
     bench.delete("f.wasm").await;
     assert_eq!(rejected(&bench.judge().await), Some("503"));
-    bench.host.obey("f", PluginCommand::Disable).await.unwrap();
+    bench.host.execute("f", PluginCommand::Disable).await.unwrap();
     assert_eq!(bench.judge().await, passed());
-    assert_eq!(bench.host.obey("f", PluginCommand::Enable).await.unwrap().state.as_str(), "missing");
+    assert_eq!(bench.host.execute("f", PluginCommand::Enable).await.unwrap().state.as_str(), "missing");
     assert_eq!(rejected(&bench.judge().await), Some("503"));
 }
 
 #[tokio::test]
 async fn enable_command_is_refused_while_the_manifest_disables() {
     let bench = Bench::with(&[("f.wasm", &guests::filter(ALLOW)), ("f.toml", b"enabled = false")]).await;
-    let fault = bench.host.obey("f", PluginCommand::Enable).await.unwrap_err();
-    assert_eq!(fault, PluginCommandFault::Unfit("f.toml says enabled = false: change it there".into()));
+    let fault = bench.host.execute("f", PluginCommand::Enable).await.unwrap_err();
+    assert_eq!(fault, PluginCommandFault::NotPossible("f.toml says enabled = false: change it there".into()));
     bench.put("f.toml", b"enabled = true").await;
     assert_eq!(bench.status("f").state.as_str(), "live");
     bench.put("f.wasm", b"garbage").await;
-    let fault = bench.host.obey("f", PluginCommand::Reload).await.unwrap_err();
+    let fault = bench.host.execute("f", PluginCommand::Reload).await.unwrap_err();
     assert!(fault.to_string().starts_with("its file is refused: this is not WebAssembly"), "{fault}");
     assert_eq!(bench.host.handle(call("ask")).await, None);
 }
@@ -287,7 +287,7 @@ async fn what_settles_together_is_swapped_together() {
     for name in NAMES {
         std::os::unix::fs::symlink(Path::new(".data").join(name), dir.join(name)).unwrap();
     }
-    bench.host.look().await;
+    bench.host.scan().await;
     assert_eq!([bench.status("one").version, bench.status("two").version], [1, 1]);
     let over = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn({
@@ -305,7 +305,7 @@ async fn what_settles_together_is_swapped_together() {
     });
     for round in 1..8 {
         put(round);
-        bench.host.look().await;
+        bench.host.scan().await;
         assert_eq!(bench.status("two").version, u64::from(round) + 1);
     }
     over.store(true, Ordering::Relaxed);

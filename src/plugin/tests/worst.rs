@@ -14,11 +14,11 @@ use super::config;
 use crate::claim::Claim;
 use crate::id::{ConnectionId, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Publisher, Target};
-use crate::plugin::calls::lease::Lease;
+use crate::plugin::calls::lease::InstanceLease;
 use crate::plugin::calls::version::Version;
 use crate::plugin::guest::engine;
 use crate::plugin::guest::failure::Failure;
-use crate::plugin::guest::files::Source;
+use crate::plugin::guest::files::PluginFiles;
 use crate::plugin::guest::instance::Instance;
 use crate::plugin::guest::manifest::Manifest;
 use crate::plugin::guest::state::Publish;
@@ -116,9 +116,9 @@ impl Sample {
         config.caps.wall = config.caps.cpu;
         let options = Options { compile: CompileIn::ThisProcess, ..Options::default() };
         let channels = (mpsc::channel(1).0, mpsc::channel(1).0);
-        let env = Env::over(engine::counting().unwrap(), &config, options, channels.0, channels.1).unwrap();
+        let env = Env::with_engine(engine::counting().unwrap(), &config, options, channels.0, channels.1).unwrap();
         let text = std::fs::read_to_string(wasm.with_extension("toml")).unwrap();
-        let source = Source::new(name.as_str().into(), std::fs::read(&wasm).unwrap(), Some(text), None);
+        let source = PluginFiles::new(name.as_str().into(), std::fs::read(&wasm).unwrap(), Some(text), None);
         let component = load::compile(&env, &source).await.unwrap();
         let shipped = Manifest::parse(source.manifest(), &config.caps).unwrap();
         let shipped = load::link(&env, &source, &component, shipped, 1).await.unwrap();
@@ -133,7 +133,7 @@ impl Sample {
 
     /// Makes one call, and checks that its fuel is at most a third of the budget.
     async fn call(&self, role: Role, what: &str, call: impl AsyncFnOnce(&mut Instance) -> Result<(), Failure>) -> u64 {
-        let mut lease = Lease::take(&self.version).await.unwrap();
+        let mut lease = InstanceLease::take(&self.version).await.unwrap();
         let before = lease.instance().burnt();
         let called = call(lease.instance()).await;
         let burnt = lease.instance().burnt() - before;
@@ -147,7 +147,7 @@ impl Sample {
                 .lock()
                 .push(format!("{name} burns {burnt} on {what}, more than {third}, a third of its budget"));
         }
-        lease.give_back();
+        lease.return_to_pool();
         burnt
     }
 

@@ -65,8 +65,8 @@ impl Api {
         answer.map(answer::ok).map_err(|fault| {
             let status = match fault {
                 PluginCommandFault::Unknown => StatusCode::NOT_FOUND,
-                PluginCommandFault::Unfit(_) => StatusCode::CONFLICT,
-                PluginCommandFault::Ending => StatusCode::SERVICE_UNAVAILABLE,
+                PluginCommandFault::NotPossible(_) => StatusCode::CONFLICT,
+                PluginCommandFault::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             };
             Problem::new(status, format!("plugin {name}: {fault}"))
         })

@@ -301,7 +301,7 @@ const NOW: Duration = Duration::from_secs(1_767_225_600);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_store_in_memory_holds_it() {
     let time = Time::fixed(NOW);
-    holds(&Still(Arc::new(MemoryStore::default().by(time.clone())), time)).await;
+    holds(&Still(Arc::new(MemoryStore::default().with_time(time.clone())), time)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

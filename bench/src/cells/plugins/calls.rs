@@ -10,7 +10,7 @@ use skylark::cli::sample_message;
 use skylark::cli::token;
 use skylark::config::Plugins;
 use skylark::id::Uid;
-use skylark::plugin::harness::{Given, PluginHarness, Stage as Plugin};
+use skylark::plugin::harness::{Given, LoadedPlugin as Plugin, PluginHarness};
 use skylark::plugin::{Claim, Transport};
 
 use super::guests::{BUILT, C, JS, PYTHON, RUST};

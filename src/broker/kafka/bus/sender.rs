@@ -14,8 +14,8 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::super::address::{AddressHeader, HEADER, partition};
-use super::super::clients::{ErrorContext, KafkaClients};
+use super::super::address::{HEADER, To, partition};
+use super::super::link::{Heard, Link};
 use crate::broker::Unavailable;
 
 /// Defaults that the operator's properties override.
@@ -28,20 +28,20 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("statistics.interval.ms", "5000"),
 ];
 /// Time in which Kafka must confirm a record, in milliseconds.
-const DELIVERY_TIMEOUT_MILLIS: &str = "1500";
+const DELIVERY: &str = "1500";
 /// Maximum bytes of records in flight. Further records wait.
-const MAX_IN_FLIGHT: usize = 64 << 20;
+const MOST_UNDER_WAY: usize = 64 << 20;
 /// Minimum size at which a record is counted.
-const MIN_PERMIT_BYTES: usize = 256;
+const LEAST: usize = 256;
 /// Allowance for Kafka's framing of a record and for its header.
-const RECORD_OVERHEAD: usize = 4 << 10;
+const AROUND: usize = 4 << 10;
 
 #[derive(Clone)]
 pub(super) struct Sender {
-    producer: Arc<FutureProducer<ErrorContext>>,
+    producer: Arc<FutureProducer<Heard>>,
     topic: Arc<str>,
-    /// One permit per [`MIN_PERMIT_BYTES`] bytes.
-    space: Arc<Semaphore>,
+    /// One permit per [`LEAST`] bytes.
+    room: Arc<Semaphore>,
     sequence: Arc<AtomicU64>,
 }
 
@@ -49,38 +49,33 @@ pub(super) struct Sender {
 pub(super) struct Pending {
     delivery: DeliveryFuture,
     bytes: usize,
-    _permit: OwnedSemaphorePermit,
+    _room: OwnedSemaphorePermit,
 }
 
 /// Reason why a record was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SendFailure {
+pub(super) enum Failed {
     /// The record, of this many bytes, exceeds the limit of the topic.
     TooLarge(usize),
     /// Kafka did not confirm the record.
-    Unconfirmed,
+    Away,
 }
 
 impl Sender {
-    pub(super) fn new(
-        clients: &KafkaClients,
-        topic: &str,
-        record_bytes: usize,
-        errors: ErrorContext,
-    ) -> Result<Self, Unavailable> {
-        let max_bytes = (record_bytes + RECORD_OVERHEAD).to_string();
+    pub(super) fn new(link: &Link, topic: &str, record_bytes: usize, heard: Heard) -> Result<Self, Unavailable> {
+        let most = (record_bytes + AROUND).to_string();
         let fixed = [
             ("enable.idempotence", "true"),
             ("acks", "all"),
-            ("message.timeout.ms", DELIVERY_TIMEOUT_MILLIS),
-            ("message.max.bytes", max_bytes.as_str()),
+            ("message.timeout.ms", DELIVERY),
+            ("message.max.bytes", most.as_str()),
         ];
-        let producer: Arc<FutureProducer<ErrorContext>> = Arc::new(clients.create(errors, DEFAULTS, &fixed)?);
-        clients.track(&producer);
+        let producer: Arc<FutureProducer<Heard>> = Arc::new(link.create(heard, DEFAULTS, &fixed)?);
+        link.keep(&producer);
         Ok(Self {
             producer,
             topic: topic.into(),
-            space: Arc::new(Semaphore::new(MAX_IN_FLIGHT / MIN_PERMIT_BYTES)),
+            room: Arc::new(Semaphore::new(MOST_UNDER_WAY / LEAST)),
             sequence: Arc::default(),
         })
     }
@@ -92,33 +87,26 @@ impl Sender {
 
     /// Queues a record once there is space, unless `deadline` passes first. Records of one lane are sent in the order
     /// of calls.
-    pub(super) async fn send(
-        &self,
-        to: &AddressHeader,
-        record: &[u8],
-        partitions: usize,
-        deadline: Instant,
-    ) -> Option<Pending> {
-        let permits =
-            u32::try_from((record.len() / MIN_PERMIT_BYTES + 1).min(MAX_IN_FLIGHT / MIN_PERMIT_BYTES)).ok()?;
-        let space = timeout_at(deadline, Arc::clone(&self.space).acquire_many_owned(permits)).await.ok()?.ok()?;
+    pub(super) async fn send(&self, to: &To, record: &[u8], partitions: usize, deadline: Instant) -> Option<Pending> {
+        let permits = u32::try_from((record.len() / LEAST + 1).min(MOST_UNDER_WAY / LEAST)).ok()?;
+        let room = timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await.ok()?.ok()?;
         let delivery = self.enqueue(to, record, partition(to.lane, partitions))?;
-        Some(Pending { delivery, bytes: record.len(), _permit: space })
+        Some(Pending { delivery, bytes: record.len(), _room: room })
     }
 
     /// Sends a heartbeat without waiting for its confirmation.
-    pub(super) fn send_heartbeat(&self, to: &AddressHeader, partition: usize) {
+    pub(super) fn echo(&self, to: &To, partition: usize) {
         drop(self.enqueue(to, &[], partition));
     }
 
     /// Sends a record without waiting for its confirmation. Drops it if there is no space.
-    pub(super) fn try_send(&self, to: &AddressHeader, record: &[u8], partitions: usize) {
-        if self.space.available_permits() > record.len() / MIN_PERMIT_BYTES {
+    pub(super) fn post(&self, to: &To, record: &[u8], partitions: usize) {
+        if self.room.available_permits() > record.len() / LEAST {
             drop(self.enqueue(to, record, partition(to.lane, partitions)));
         }
     }
 
-    fn enqueue(&self, to: &AddressHeader, record: &[u8], partition: usize) -> Option<DeliveryFuture> {
+    fn enqueue(&self, to: &To, record: &[u8], partition: usize) -> Option<DeliveryFuture> {
         let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: HEADER, value: Some(&to.header[..]) });
         let record: FutureRecord<'_, (), [u8]> =
             FutureRecord::to(&self.topic).payload(record).headers(headers).partition(i32::try_from(partition).ok()?);
@@ -133,7 +121,7 @@ impl Sender {
 
     /// Waits for the records in flight and refuses later ones. Blocks.
     pub(super) fn close(&self, within: Duration) {
-        self.space.close();
+        self.room.close();
         if let Err(error) = self.producer.flush(within) {
             tracing::warn!(topic = &*self.topic, %error, "bus closed with unconfirmed records");
         }
@@ -141,17 +129,17 @@ impl Sender {
 }
 
 impl Pending {
-    pub(super) async fn result(self, deadline: Instant) -> Result<(), SendFailure> {
+    pub(super) async fn result(self, deadline: Instant) -> Result<(), Failed> {
         match timeout_at(deadline, self.delivery).await {
             Ok(Ok(Ok(_))) => Ok(()),
             Ok(Ok(Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)))) => {
-                Err(SendFailure::TooLarge(self.bytes))
+                Err(Failed::TooLarge(self.bytes))
             }
             Ok(Ok(Err((error, _)))) => {
                 tracing::debug!(%error, "bus record was not delivered");
-                Err(SendFailure::Unconfirmed)
+                Err(Failed::Away)
             }
-            Ok(Err(_)) | Err(_) => Err(SendFailure::Unconfirmed),
+            Ok(Err(_)) | Err(_) => Err(Failed::Away),
         }
     }
 }

@@ -12,21 +12,21 @@ use crate::id::{NodeId, Uid};
 const BETWEEN: char = '\u{1f}';
 
 /// One incarnation of a node: node id and incarnation number.
-pub(super) type NodeIncarnation = (NodeId, u64);
+pub(super) type Life = (NodeId, u64);
 
 /// Content of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
     /// A node asks to join.
-    JoinRequest(Heartbeat),
+    Ask(Beat),
     /// Heartbeat of a node.
-    Heartbeat(Heartbeat),
+    Beat(Beat),
     /// A node left the cluster.
     Left(NodeId),
     /// A user came online on a node, or went offline there.
     User {
         /// Incarnation of the node.
-        incarnation: NodeIncarnation,
+        life: Life,
         /// Id of the user.
         uid: Uid,
         /// True if the user came online.
@@ -35,12 +35,12 @@ pub(super) enum Entry {
     /// An incarnation was found dead; `by` reports its users offline.
     Dead {
         /// Incarnation that is dead.
-        incarnation: NodeIncarnation,
+        life: Life,
         /// Node that found it dead.
         by: NodeId,
     },
     /// All users of a dead incarnation were reported.
-    Reported(NodeIncarnation),
+    Buried(Life),
     /// Takes a number: only the offset of the record counts.
     Number,
     /// A process reserves the ids of a node number in `from..until`.
@@ -58,12 +58,11 @@ pub(super) enum Entry {
 
 /// Description of a node in its own heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Heartbeat {
+pub(super) struct Beat {
     /// Name of the node.
     node: String,
     /// Tells two processes with the same name apart.
-    #[serde(rename = "life")]
-    pub(super) process: u64,
+    pub(super) life: u64,
     pub(super) number: u16,
     pub(super) incarnation: u64,
     address: String,
@@ -76,8 +75,8 @@ pub(super) struct Heartbeat {
     started_at: i64,
 }
 
-impl Heartbeat {
-    pub(super) fn of(member: &Member, process: u64) -> Self {
+impl Beat {
+    pub(super) fn of(member: &Member, life: u64) -> Self {
         let Member {
             id,
             number,
@@ -93,7 +92,7 @@ impl Heartbeat {
         } = member.clone();
         Self {
             node: id.as_str().to_owned(),
-            process,
+            life,
             number,
             incarnation,
             address,
@@ -134,17 +133,17 @@ impl Entry {
     pub(super) fn write(&self) -> (String, Option<Vec<u8>>) {
         let key = |parts: &[&str]| parts.join(&BETWEEN.to_string());
         match self {
-            Self::JoinRequest(heartbeat) => (key(&["j", &heartbeat.node]), serde_json::to_vec(heartbeat).ok()),
-            Self::Heartbeat(heartbeat) => (key(&["m", &heartbeat.node]), serde_json::to_vec(heartbeat).ok()),
+            Self::Ask(beat) => (key(&["j", &beat.node]), serde_json::to_vec(beat).ok()),
+            Self::Beat(beat) => (key(&["m", &beat.node]), serde_json::to_vec(beat).ok()),
             Self::Left(node) => (key(&["m", node.as_str()]), None),
-            Self::User { incarnation: (node, incarnation), uid, is_online } => {
+            Self::User { life: (node, incarnation), uid, is_online } => {
                 let key = key(&["p", node.as_str(), &incarnation.to_string(), uid.as_str()]);
                 (key, is_online.then(|| b"1".to_vec()))
             }
-            Self::Dead { incarnation: (node, incarnation), by } => {
+            Self::Dead { life: (node, incarnation), by } => {
                 (key(&["d", node.as_str(), &incarnation.to_string()]), Some(by.as_str().into()))
             }
-            Self::Reported((node, incarnation)) => (key(&["d", node.as_str(), &incarnation.to_string()]), None),
+            Self::Buried((node, incarnation)) => (key(&["d", node.as_str(), &incarnation.to_string()]), None),
             Self::Number => ("n".to_owned(), Some(b"1".to_vec())),
             Self::Ids { number, from, until, process } => {
                 let key = key(&["i", &number.to_string(), &from.to_string(), &process.to_string()]);
@@ -162,19 +161,17 @@ impl Entry {
             "j" | "m" => {
                 let node = node()?;
                 let Some(value) = value else { return (kind == "m").then_some(Self::Left(node)) };
-                let heartbeat: Heartbeat = serde_json::from_slice(value)
-                    .ok()
-                    .filter(|heartbeat: &Heartbeat| heartbeat.node == node.as_str())?;
-                Some(if kind == "j" { Self::JoinRequest(heartbeat) } else { Self::Heartbeat(heartbeat) })
+                let beat: Beat = serde_json::from_slice(value).ok().filter(|beat: &Beat| beat.node == node.as_str())?;
+                Some(if kind == "j" { Self::Ask(beat) } else { Self::Beat(beat) })
             }
             "p" => {
-                let incarnation = (node()?, parts.next()?.parse().ok()?);
-                Some(Self::User { incarnation, uid: Uid::parse(parts.next()?).ok()?, is_online: value.is_some() })
+                let life = (node()?, parts.next()?.parse().ok()?);
+                Some(Self::User { life, uid: Uid::parse(parts.next()?).ok()?, is_online: value.is_some() })
             }
             "d" => {
-                let incarnation = (node()?, parts.next()?.parse().ok()?);
-                let Some(value) = value else { return Some(Self::Reported(incarnation)) };
-                Some(Self::Dead { incarnation, by: NodeId::parse(std::str::from_utf8(value).ok()?).ok()? })
+                let life = (node()?, parts.next()?.parse().ok()?);
+                let Some(value) = value else { return Some(Self::Buried(life)) };
+                Some(Self::Dead { life, by: NodeId::parse(std::str::from_utf8(value).ok()?).ok()? })
             }
             "n" => Some(Self::Number),
             "i" => {
@@ -202,7 +199,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let node = |name: &str| NodeId::parse(name).unwrap();
-        let incarnation = (node("n/1"), 42);
+        let life = (node("n/1"), 42);
         let member = Member {
             id: node("n/1"),
             number: 7,
@@ -216,17 +213,17 @@ mod tests {
             draining: true,
             started_at: -5,
         };
-        let heartbeat = Heartbeat::of(&member, 11);
-        assert_eq!(heartbeat.member(), Some(member));
+        let beat = Beat::of(&member, 11);
+        assert_eq!(beat.member(), Some(member));
         let uid = Uid::parse("a:b/云").unwrap();
         for entry in [
-            Entry::JoinRequest(heartbeat.clone()),
-            Entry::Heartbeat(heartbeat),
-            Entry::Left(incarnation.0.clone()),
-            Entry::User { incarnation: incarnation.clone(), uid: uid.clone(), is_online: true },
-            Entry::User { incarnation: incarnation.clone(), uid, is_online: false },
-            Entry::Dead { incarnation: incarnation.clone(), by: node("n2") },
-            Entry::Reported(incarnation),
+            Entry::Ask(beat.clone()),
+            Entry::Beat(beat),
+            Entry::Left(life.0.clone()),
+            Entry::User { life: life.clone(), uid: uid.clone(), is_online: true },
+            Entry::User { life: life.clone(), uid, is_online: false },
+            Entry::Dead { life: life.clone(), by: node("n2") },
+            Entry::Buried(life),
             Entry::Number,
             Entry::Ids { number: 7, from: 1 << 40, until: Some((1 << 40) + 5), process: u64::MAX },
             Entry::Ids { number: 7, from: 0, until: None, process: 3 },

@@ -7,7 +7,7 @@ use crate::cli::plugin::test::cases::Step;
 use crate::cli::plugin::test::{cases, read, run};
 use crate::id::{ConnectionId, Room, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Target};
-use crate::plugin::harness::{Failed, Given, Stage};
+use crate::plugin::harness::{CallFailure, Given, LoadedPlugin};
 use crate::plugin::{Call, Claim, Event, Identity, JoinRequest, Role, Transport};
 
 /// One input, used for every call.
@@ -63,7 +63,7 @@ fn given(file: &cases::Given) -> anyhow::Result<Given> {
 impl Samples {
     /// # Errors
     /// A case is invalid, or a handler owns no key.
-    pub(super) fn of(&self, role: Role, stage: &Stage) -> anyhow::Result<Sample> {
+    pub(super) fn of(&self, role: Role, loaded: &LoadedPlugin) -> anyhow::Result<Sample> {
         for (name, step) in &self.steps {
             let call = match (role, step) {
                 (Role::Auth, Step { admit: Some(admit), .. }) => {
@@ -84,7 +84,7 @@ impl Samples {
             };
             return Ok(Sample { call, description: format!("the case {name:?}") });
         }
-        common(role, stage)
+        common(role, loaded)
     }
 }
 
@@ -92,7 +92,7 @@ fn envelope(judge: &cases::Judge) -> anyhow::Result<Envelope> {
     run::envelope(judge).map_err(anyhow::Error::msg)
 }
 
-fn common(role: Role, stage: &Stage) -> anyhow::Result<Sample> {
+fn common(role: Role, loaded: &LoadedPlugin) -> anyhow::Result<Sample> {
     let cid = ConnectionId::new(1).expect("1 is a connection's number");
     let who = Identity { uid: Uid::parse("1074").expect("a valid name"), cid, device: None, channel: None };
     let (call, description) = match role {
@@ -105,7 +105,7 @@ fn common(role: Role, stage: &Stage) -> anyhow::Result<Sample> {
         }
         Role::Filter => (SampleCall::Judge(Box::new(sample_message())), "yunque's sample message".to_owned()),
         Role::Handler => {
-            let Some(key) = stage.keys().first() else { anyhow::bail!("the handler owns no key") };
+            let Some(key) = loaded.keys().first() else { anyhow::bail!("the handler owns no key") };
             let call = Call { key: key.clone(), data: Entries::new(), caller: Some(who), cid, remote: String::new() };
             (SampleCall::Call(Box::new(call)), format!("the key {key:?} without data"))
         }
@@ -163,13 +163,13 @@ pub(super) enum Prepared<'a> {
 impl Prepared<'_> {
     /// # Errors
     /// The call failed.
-    pub(super) async fn call(self, stage: &Stage) -> Result<(), Failed> {
+    pub(super) async fn call(self, loaded: &LoadedPlugin) -> Result<(), CallFailure> {
         match self {
-            Self::Admit(transport, claim) => stage.admit(transport, claim).await.map(drop),
-            Self::Judge(mut envelope) => stage.judge(&mut envelope).await.failed.map_or(Ok(()), Err),
-            Self::Call(call) => stage.handle(call).await.map(drop),
-            Self::Event(event) => stage.tell(event, 0).await,
-            Self::Join(join) => stage.join(join).await.map(drop),
+            Self::Admit(transport, claim) => loaded.admit(transport, claim).await.map(drop),
+            Self::Judge(mut envelope) => loaded.judge(&mut envelope).await.failed.map_or(Ok(()), Err),
+            Self::Call(call) => loaded.handle(call).await.map(drop),
+            Self::Event(event) => loaded.deliver(event, 0).await,
+            Self::Join(join) => loaded.join(join).await.map(drop),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::run::{StepOutcome, target};
 use super::words::{Pairs, Text};
 use crate::id::{ConnectionId, Device, Room, Uid};
 use crate::message::{Entries, Message, Publication, Target};
-use crate::plugin::harness::{Asked, Failed};
+use crate::plugin::harness::{CallFailure, SentRequest};
 use crate::plugin::{Account, Admission, Answer, Effect};
 
 /// One difference.
@@ -95,7 +95,7 @@ impl Differences {
         self.differ(at, same, expected.to_string(), got.map_or_else(|| NOTHING.to_owned(), |got| got.to_string()));
     }
 
-    fn failure(&mut self, expected: Option<&str>, got: Option<&Failed>) {
+    fn failure(&mut self, expected: Option<&str>, got: Option<&CallFailure>) {
         match (expected, got) {
             (None, None) => {}
             (None, Some(failed)) => self.differ("the call", false, "an answer", format!("a failure, {failed}")),
@@ -237,10 +237,10 @@ impl Differences {
         self.number(&format!("{at}.no_echo"), expected.no_echo, got.no_echo.map(ConnectionId::as_u64));
     }
 
-    fn requests(&mut self, expected: &[HttpOut], got: &[Asked]) {
+    fn requests(&mut self, expected: &[HttpOut], got: &[SentRequest]) {
         for index in 0..expected.len().max(got.len()) {
             let at = format!("http[{index}]");
-            let shown = |asked: &Asked| format!("{} {}", asked.method, asked.url);
+            let shown = |asked: &SentRequest| format!("{} {}", asked.method, asked.url);
             match (expected.get(index), got.get(index)) {
                 (Some(expected), Some(got)) => self.request(&at, expected, got),
                 (Some(_), None) => self.differ(&at, false, "a request", NOTHING),
@@ -249,7 +249,7 @@ impl Differences {
         }
     }
 
-    fn request(&mut self, at: &str, expected: &HttpOut, got: &Asked) {
+    fn request(&mut self, at: &str, expected: &HttpOut, got: &SentRequest) {
         let method = expected.method.clone().map(Text::Exact);
         self.text(&format!("{at}.method"), method.as_ref(), Some(&got.method));
         self.text(&format!("{at}.url"), expected.url.as_ref(), Some(&got.url));

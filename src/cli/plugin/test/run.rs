@@ -13,7 +13,7 @@ use super::words::{Name, Pairs, Text};
 use crate::id::{ConnectionId, Uid};
 use crate::message::{Entries, Envelope, Message, Origin, Publication, Publisher, Target};
 use crate::plugin::fetch::{FetchError, FetchResponse};
-use crate::plugin::harness::{self, Asked, Exchange, Failed, Stage};
+use crate::plugin::harness::{self, CallFailure, Exchange, LoadedPlugin, SentRequest};
 use crate::plugin::{
     Access, Admission, Answer, Call, Claim, Effect, Event, Identity, JoinRequest, Judgement, Presence, Refusal,
     Transport,
@@ -26,7 +26,7 @@ const NOW: Duration = Duration::from_secs(1_767_225_600);
 /// Result of a step.
 #[derive(Debug, Default)]
 pub(super) struct StepOutcome {
-    pub(super) failed: Option<Failed>,
+    pub(super) failed: Option<CallFailure>,
     pub(super) verdict: Option<Verdict>,
     pub(super) refusal: Option<Refusal>,
     /// The message of a publish, before and after.
@@ -40,7 +40,7 @@ pub(super) struct StepOutcome {
     pub(super) log: Vec<GuestLine>,
     /// Timers that fired.
     pub(super) rang: Vec<String>,
-    pub(super) requests: Vec<Asked>,
+    pub(super) requests: Vec<SentRequest>,
 }
 
 /// Builds the setup of the test host from a case.
@@ -111,14 +111,14 @@ fn identity(connection: &OnlineConnection) -> Result<Identity, String> {
 ///
 /// # Errors
 /// The case contains an invalid request.
-pub(super) async fn run_step(stage: &Stage, log: &GuestLog, step: &Step) -> Result<StepOutcome, String> {
+pub(super) async fn run_step(loaded: &LoadedPlugin, log: &GuestLog, step: &Step) -> Result<StepOutcome, String> {
     let mut outcome = StepOutcome::default();
     for _ in 0..step.times.unwrap_or(1).max(1) {
         let begun = log.next();
-        outcome = run_once(stage, step).await?;
-        outcome.effects = stage.take_effects();
+        outcome = run_once(loaded, step).await?;
+        outcome.effects = loaded.take_effects();
         outcome.log = log.since(begun);
-        outcome.requests = stage.take_requests();
+        outcome.requests = loaded.take_requests();
         if outcome.failed.is_some() {
             break;
         }
@@ -126,25 +126,25 @@ pub(super) async fn run_step(stage: &Stage, log: &GuestLog, step: &Step) -> Resu
     Ok(outcome)
 }
 
-async fn run_once(stage: &Stage, step: &Step) -> Result<StepOutcome, String> {
+async fn run_once(loaded: &LoadedPlugin, step: &Step) -> Result<StepOutcome, String> {
     if let Some(admit) = &step.admit {
-        return Ok(admitted(stage, admit).await);
+        return Ok(admitted(loaded, admit).await);
     }
     if let Some(judge) = &step.judge {
-        return judged(stage, judge).await;
+        return judged(loaded, judge).await;
     }
     if let Some(call) = &step.call {
-        return handled(stage, call).await;
+        return handled(loaded, call).await;
     }
     if let Some(event) = &step.event {
-        let result = stage.tell(&event_of(event)?, step.hops.unwrap_or_default()).await;
+        let result = loaded.deliver(&event_of(event)?, step.hops.unwrap_or_default()).await;
         return Ok(StepOutcome { failed: result.err(), ..StepOutcome::default() });
     }
     if let Some(join) = &step.join {
-        return joined(stage, join).await;
+        return joined(loaded, join).await;
     }
     let Some(Name(span)) = step.wait else { return Ok(StepOutcome::default()) };
-    Ok(match stage.advance(span.0).await {
+    Ok(match loaded.advance(span.0).await {
         Ok(rang) => StepOutcome { rang, ..StepOutcome::default() },
         Err(failed) => StepOutcome { failed: Some(failed), ..StepOutcome::default() },
     })
@@ -174,9 +174,9 @@ pub(in crate::cli::plugin) fn claim(admit: &Admit) -> (Transport, Claim) {
     (transport, claim)
 }
 
-async fn admitted(stage: &Stage, admit: &Admit) -> StepOutcome {
+async fn admitted(loaded: &LoadedPlugin, admit: &Admit) -> StepOutcome {
     let (transport, claim) = claim(admit);
-    let (verdict, admission, refusal) = match stage.admit(&transport, &claim).await {
+    let (verdict, admission, refusal) = match loaded.admit(&transport, &claim).await {
         Ok(Some(Ok(admission))) => (Verdict::Admit, Some(admission), None),
         Ok(Some(Err(refusal))) => (Verdict::Refuse, None, Some(refusal)),
         Ok(None) => (Verdict::Abstain, None, None),
@@ -196,9 +196,9 @@ pub(in crate::cli::plugin) fn join_of(join: &JoinIn) -> Result<JoinRequest, Stri
     Ok(JoinRequest { who, claims: entries(&join.claims), room: room.clone(), data: entries(&join.data) })
 }
 
-async fn joined(stage: &Stage, join: &JoinIn) -> Result<StepOutcome, String> {
+async fn joined(loaded: &LoadedPlugin, join: &JoinIn) -> Result<StepOutcome, String> {
     let refused = StepOutcome { verdict: Some(Verdict::Refuse), ..StepOutcome::default() };
-    Ok(match stage.join(&join_of(join)?).await {
+    Ok(match loaded.join(&join_of(join)?).await {
         Ok(None) => StepOutcome { verdict: Some(Verdict::Unasked), ..StepOutcome::default() },
         Ok(Some(Access::Allow(until))) => {
             StepOutcome { verdict: Some(Verdict::Allow), until, ..StepOutcome::default() }
@@ -231,10 +231,10 @@ pub(in crate::cli::plugin) fn envelope(judge: &Judge) -> Result<Envelope, String
     Ok(publication.into_envelope(1, 0))
 }
 
-async fn judged(stage: &Stage, judge: &Judge) -> Result<StepOutcome, String> {
+async fn judged(loaded: &LoadedPlugin, judge: &Judge) -> Result<StepOutcome, String> {
     let mut envelope = envelope(judge)?;
     let before = Arc::clone(&envelope.message);
-    let judged = stage.judge(&mut envelope).await;
+    let judged = loaded.judge(&mut envelope).await;
     let (verdict, refusal) = match judged.judgement {
         Judgement::Pass { .. } if !judged.asked => (Verdict::Unasked, None),
         Judgement::Pass { replaced_by } if replaced_by.is_empty() => (Verdict::Allow, None),
@@ -267,8 +267,8 @@ pub(in crate::cli::plugin) fn call(call: &CallIn) -> Result<Call, String> {
     Ok(Call { key: call.key.clone(), data: entries(&call.data), caller, cid: number, remote: String::new() })
 }
 
-async fn handled(stage: &Stage, asked: &CallIn) -> Result<StepOutcome, String> {
-    match stage.handle(&call(asked)?).await {
+async fn handled(loaded: &LoadedPlugin, asked: &CallIn) -> Result<StepOutcome, String> {
+    match loaded.handle(&call(asked)?).await {
         Ok(Some(reply)) => Ok(StepOutcome { reply: Some(reply), ..StepOutcome::default() }),
         Ok(None) => Err(format!("call: the plugin does not own the key {:?}", asked.key)),
         Err(failed) => Ok(StepOutcome { failed: Some(failed), ..StepOutcome::default() }),

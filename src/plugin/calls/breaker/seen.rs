@@ -10,7 +10,7 @@ use super::super::source::SourceId;
 
 /// Seconds for which a source counts as seen.
 pub(super) const WINDOW: u32 = 60;
-/// Slots for the sources that count for the circuit, and slots for places.
+/// Slots for the sources that count for the circuit, and slots for their groups.
 const SLOTS: usize = 4_096;
 /// Samples per second that are enough while nothing fails.
 const SAMPLES: u64 = 256;
@@ -19,23 +19,23 @@ const MOST_GAP: u64 = 64;
 
 /// The sketch of one version.
 #[derive(Debug)]
-pub(super) struct Seen {
-    counted: Box<[AtomicU32]>,
-    places: Box<[AtomicU32]>,
+pub(super) struct RecentSources {
+    sources: Box<[AtomicU32]>,
+    groups: Box<[AtomicU32]>,
 }
 
 /// Seconds of the breaker's clock, from 1 on.
 pub(super) type Seconds = u32;
 
-impl Seen {
+impl RecentSources {
     pub(super) fn new() -> Self {
         let slots = || (0..SLOTS).map(|_| AtomicU32::new(0)).collect();
-        Self { counted: slots(), places: slots() }
+        Self { sources: slots(), groups: slots() }
     }
 
     /// Records a call of the source.
     pub(super) fn mark(&self, source: SourceId, now: Seconds) {
-        for (slots, hash) in [(&self.counted, source.counted), (&self.places, source.place)] {
+        for (slots, hash) in [(&self.sources, source.circuit_hash), (&self.groups, source.group_hash)] {
             let slot = &slots[slot(hash)];
             if slot.load(Ordering::Relaxed) != now {
                 slot.store(now, Ordering::Relaxed);
@@ -43,11 +43,11 @@ impl Seen {
         }
     }
 
-    /// Approximate number of sources and of places seen within the window.
+    /// Approximate number of sources and of groups seen within the window.
     pub(super) fn count(&self, now: Seconds) -> (usize, usize) {
         let lately =
             |slots: &[AtomicU32]| slots.iter().filter(|slot| is_recent(slot.load(Ordering::Relaxed), now)).count();
-        (lately(&self.counted), lately(&self.places))
+        (lately(&self.sources), lately(&self.groups))
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn sources_count_once_for_a_minute() {
-        let seen = Seen::new();
+        let seen = RecentSources::new();
         for _ in 0..3 {
             for sender in ["a", "b", "c"] {
                 seen.mark(CallSource::Key { name: "shop", sender }.id(), 1);

@@ -23,13 +23,13 @@ impl Calls {
 
     fn fails(&mut self, source: CallSource<'_>) -> Result<Consequence, Kind> {
         self.next += 1;
-        let _leave = self.breaker.pass(self.next, || source).map_err(|failure| failure.kind)?;
+        let _permit = self.breaker.permit(self.next, || source).map_err(|failure| failure.kind)?;
         Ok(self.breaker.failed(self.next, &source))
     }
 
     fn answers(&mut self, source: CallSource<'_>) -> Result<bool, Kind> {
         self.next += 1;
-        self.breaker.pass(self.next, || source).map(Pass::answered).map_err(|failure| failure.kind)
+        self.breaker.permit(self.next, || source).map(CallPermit::answered).map_err(|failure| failure.kind)
     }
 
     /// A circuit that the failures of four users opened.
@@ -169,7 +169,7 @@ async fn an_operator_lets_a_source_in_again() {
 async fn it_is_quiet_again_a_minute_after_the_last_failure() {
     let mut calls = Calls::new();
     calls.fails(user("a")).unwrap();
-    assert_eq!(calls.breaker.mode.load(Ordering::Relaxed), WATCHED);
+    assert_eq!(calls.breaker.mode.load(Ordering::Relaxed), WATCHING);
     advance(Duration::from_secs(61)).await;
     calls.answers(user("b")).unwrap();
     assert_eq!(calls.breaker.mode.load(Ordering::Relaxed), QUIET);
@@ -180,14 +180,14 @@ async fn it_is_quiet_again_a_minute_after_the_last_failure() {
 async fn successful_canary_closes_the_circuit() {
     let mut calls = Calls::opened();
     assert_eq!((calls.breaker.state(), calls.answers(user("x"))), ("open", Err(Kind::Open)));
-    assert!(calls.breaker.rests());
+    assert!(calls.breaker.refuses_calls());
     advance(RULES.rest - Duration::from_millis(1)).await;
     assert_eq!(calls.answers(user("x")), Err(Kind::Open));
     advance(Duration::from_millis(1)).await;
-    assert!(!calls.breaker.rests(), "somebody has to ask");
-    let canary = calls.breaker.pass(100, || user("x")).unwrap();
+    assert!(!calls.breaker.refuses_calls(), "somebody has to ask");
+    let canary = calls.breaker.permit(100, || user("x")).unwrap();
     assert_eq!(calls.breaker.state(), "half-open");
-    assert!(calls.breaker.pass(101, || user("y")).is_err(), "one canary at a time");
+    assert!(calls.breaker.permit(101, || user("y")).is_err(), "one canary at a time");
     assert!(canary.answered());
     assert_eq!(calls.answers(user("x")), Ok(false), "an ordinary call closes nothing");
     assert_eq!((calls.breaker.state(), calls.breaker.is_closed(), calls.breaker.times_opened()), ("closed", true, 1));
@@ -199,9 +199,9 @@ async fn a_canary_that_fails_or_goes_away_opens_it_again() {
     let calls = Calls::opened();
     for _ in 0..3 {
         advance(RULES.rest).await;
-        drop(calls.breaker.pass(100, || user("x")).unwrap());
+        drop(calls.breaker.permit(100, || user("x")).unwrap());
         assert_eq!(calls.breaker.state(), "open");
-        assert!(calls.breaker.pass(101, || user("x")).is_err());
+        assert!(calls.breaker.permit(101, || user("x")).is_err());
     }
     assert_eq!(calls.breaker.times_opened(), 1);
 }
@@ -210,26 +210,26 @@ async fn a_canary_that_fails_or_goes_away_opens_it_again() {
 async fn a_source_that_failed_is_the_canary_only_if_nobody_else_calls() {
     let calls = Calls::opened();
     advance(RULES.rest).await;
-    assert!(calls.breaker.pass(100, || user("a")).is_err());
-    assert!(calls.breaker.pass(101, || user("x")).unwrap().answered());
+    assert!(calls.breaker.permit(100, || user("a")).is_err());
+    assert!(calls.breaker.permit(101, || user("x")).unwrap().answered());
     let calls = Calls::opened();
     advance(2 * RULES.rest).await;
-    assert!(calls.breaker.pass(100, || user("a")).unwrap().answered());
+    assert!(calls.breaker.permit(100, || user("a")).unwrap().answered());
 }
 
 #[tokio::test(start_paused = true)]
 async fn version_is_condemned_only_by_its_own_failures() {
     let calls = Calls::opened();
     for name in ["a", "b"] {
-        calls.breaker.blame(user(name).id());
+        calls.breaker.record_evidence(user(name).id());
     }
-    assert!(!calls.breaker.is_condemned(), "two sources");
-    calls.breaker.blame(user("c").id());
-    assert!(calls.breaker.is_condemned(), "three of four");
+    assert!(!calls.breaker.warrants_rollback(), "two sources");
+    calls.breaker.record_evidence(user("c").id());
+    assert!(calls.breaker.warrants_rollback(), "three of four");
     let mut closed = Calls::new();
     for name in ["a", "b", "c"] {
         closed.fails(user(name)).unwrap();
-        closed.breaker.blame(user(name).id());
+        closed.breaker.record_evidence(user(name).id());
     }
-    assert!(!closed.breaker.is_condemned(), "its circuit is closed");
+    assert!(!closed.breaker.warrants_rollback(), "its circuit is closed");
 }

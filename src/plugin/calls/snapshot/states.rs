@@ -39,13 +39,13 @@ pub(in crate::plugin) enum State<P = Arc<Version>> {
     /// `canary` serves its share of the senders and is on probation. `live` serves the others.
     OnCanary { live: P, canary: Canary<P>, previous: Option<P>, probation: Probation },
     /// Its manifest disabled it.
-    SwitchedOff,
+    DisabledByManifest,
     /// The operator disabled it. The entry before is restored by `enable`, and changes of its files are ignored.
-    Parked(Box<Entry<P>>),
-    /// Its file was refused and no older version serves. A guard keeps its gate shut.
-    Refused { shut: Option<Shut> },
-    /// Its file is gone and its role refuses.
-    Missing { shut: Option<Shut> },
+    DisabledByOperator(Box<Entry<P>>),
+    /// Its file was refused and no older version serves. If the plugin is fail-closed, its roles refuse.
+    Refused { fail_closed: Option<FailClosed> },
+    /// Its file is gone and its fail-closed roles refuse.
+    Missing { fail_closed: Option<FailClosed> },
 }
 
 /// A version that serves a share of the senders beside the one that serves all others.
@@ -55,12 +55,12 @@ pub(in crate::plugin) struct Canary<P = Arc<Version>> {
     pub(in crate::plugin) share: Share,
 }
 
-/// A gate with a missing or broken plugin.
+/// Fail-closed roles of a plugin that cannot serve in them.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::plugin) struct Shut {
+pub(in crate::plugin) struct FailClosed {
     pub(in crate::plugin) roles: Vec<Role>,
     /// True if the plugin has served in these roles. Otherwise they are assumed, or stated by its manifest.
-    pub(in crate::plugin) proved: bool,
+    pub(in crate::plugin) confirmed: bool,
     pub(in crate::plugin) order: i64,
     pub(in crate::plugin) rules: Rules,
 }
@@ -98,17 +98,17 @@ impl Probation {
 
 impl<P> State<P> {
     /// The state that operators see.
-    pub(in crate::plugin) const fn shown(&self) -> PluginState {
+    pub(in crate::plugin) const fn public_state(&self) -> PluginState {
         match self {
             Self::Serving { .. } | Self::OnProbation { .. } | Self::OnCanary { .. } => PluginState::Live,
-            Self::SwitchedOff | Self::Parked(_) => PluginState::Disabled,
+            Self::DisabledByManifest | Self::DisabledByOperator(_) => PluginState::Disabled,
             Self::Refused { .. } => PluginState::Rejected,
             Self::Missing { .. } => PluginState::Missing,
         }
     }
 }
 
-/// Transitions. Each one is a line of the life of a plugin.
+/// Transitions between the states.
 impl<P: Clone> Entry<P> {
     /// Enters a state without notes.
     fn enter(name: &Arc<str>, state: State<P>) -> Self {
@@ -121,13 +121,13 @@ impl<P: Clone> Entry<P> {
     }
 
     /// A version was accepted: it serves all senders, or its share if another version serves already. It is on
-    /// probation if there is a version to go back to. `is_well` says that a version's circuit is closed.
+    /// probation if there is a version to go back to. `is_healthy` says that a version's circuit is closed.
     pub(in crate::plugin) fn accept(
         before: Option<Self>,
         name: &Arc<str>,
         version: P,
         share: Option<Share>,
-        is_well: impl FnOnce(&P) -> bool,
+        is_healthy: impl FnOnce(&P) -> bool,
     ) -> Self {
         let probation = Probation::new(0);
         let (live, previous) = before.map_or((None, None), |before| before.state.into_versions());
@@ -137,7 +137,7 @@ impl<P: Clone> Entry<P> {
             }
             (None, Some(before)) => {
                 // A rollback passes over a version with an open circuit if there is an older one.
-                let previous = previous.filter(|_| !is_well(&before)).unwrap_or(before);
+                let previous = previous.filter(|_| !is_healthy(&before)).unwrap_or(before);
                 State::OnProbation { live: version, previous, probation }
             }
             (_, None) => State::Serving { live: version, previous: None },
@@ -155,7 +155,7 @@ impl<P: Clone> Entry<P> {
     }
 
     /// The probation of the live version is over. The previous one is kept for the operator.
-    pub(in crate::plugin) fn prove(&mut self) {
+    pub(in crate::plugin) fn end_probation(&mut self) {
         if let State::OnProbation { live, previous, .. } = &self.state {
             self.state = State::Serving { live: live.clone(), previous: Some(previous.clone()) };
         }
@@ -177,51 +177,51 @@ impl<P: Clone> Entry<P> {
     }
 
     /// The manifest disables the plugin.
-    pub(in crate::plugin) fn switch_off(name: &Arc<str>) -> Self {
-        Self::enter(name, State::SwitchedOff)
+    pub(in crate::plugin) fn disable_by_manifest(name: &Arc<str>) -> Self {
+        Self::enter(name, State::DisabledByManifest)
     }
 
     /// The operator disables the plugin. A canary and a probation end, and the rest is kept for `enable`.
-    pub(in crate::plugin) fn park(mut self) -> Self {
+    pub(in crate::plugin) fn disable_by_operator(mut self) -> Self {
         self.state = match self.state {
             State::OnCanary { live, previous, .. } => State::Serving { live, previous },
             State::OnProbation { live, previous, .. } => State::Serving { live, previous: Some(previous) },
             state => state,
         };
         let name = Arc::clone(&self.name);
-        Self::enter(&name, State::Parked(Box::new(self)))
+        Self::enter(&name, State::DisabledByOperator(Box::new(self)))
     }
 
     /// The operator enables the plugin: the entry before it was disabled is back.
-    pub(in crate::plugin) fn unpark(self) -> Self {
+    pub(in crate::plugin) fn enable(self) -> Self {
         match self.state {
-            State::Parked(before) => *before,
+            State::DisabledByOperator(before) => *before,
             _ => self,
         }
     }
 
-    /// A file of a plugin without an entry was refused. `shut` is the gate that it may have guarded.
-    pub(in crate::plugin) fn refused(name: &Arc<str>, shut: Option<Shut>) -> Self {
-        Self::enter(name, State::Refused { shut })
+    /// A file of a plugin without an entry was refused. `fail_closed` are the roles that refuse without it.
+    pub(in crate::plugin) fn refused(name: &Arc<str>, fail_closed: Option<FailClosed>) -> Self {
+        Self::enter(name, State::Refused { fail_closed })
     }
 
-    /// The newest file was refused. A version that serves goes on, and a gate that is shut stays shut.
+    /// The newest file was refused. A version that serves goes on, and a role that refuses goes on refusing.
     pub(in crate::plugin) fn refuse(&mut self, rejected: Rejected) {
         self.rejected = Some(rejected);
         match &mut self.state {
-            State::Missing { shut } => self.state = State::Refused { shut: shut.take() },
-            State::SwitchedOff => self.state = State::Refused { shut: None },
+            State::Missing { fail_closed } => self.state = State::Refused { fail_closed: fail_closed.take() },
+            State::DisabledByManifest => self.state = State::Refused { fail_closed: None },
             State::Serving { .. }
             | State::OnProbation { .. }
             | State::OnCanary { .. }
-            | State::Parked(_)
+            | State::DisabledByOperator(_)
             | State::Refused { .. } => {}
         }
     }
 
-    /// The file is gone, or was there in an earlier run: the gate is shut.
-    pub(in crate::plugin) fn missing(name: &Arc<str>, shut: Option<Shut>) -> Self {
-        Self::enter(name, State::Missing { shut })
+    /// The file is gone, or was there in an earlier run: its fail-closed roles refuse.
+    pub(in crate::plugin) fn missing(name: &Arc<str>, fail_closed: Option<FailClosed>) -> Self {
+        Self::enter(name, State::Missing { fail_closed })
     }
 }
 
@@ -231,7 +231,9 @@ impl<P> State<P> {
         match self {
             Self::Serving { live, previous } | Self::OnCanary { live, previous, .. } => (Some(live), previous),
             Self::OnProbation { live, previous, .. } => (Some(live), Some(previous)),
-            Self::SwitchedOff | Self::Parked(_) | Self::Refused { .. } | Self::Missing { .. } => (None, None),
+            Self::DisabledByManifest | Self::DisabledByOperator(_) | Self::Refused { .. } | Self::Missing { .. } => {
+                (None, None)
+            }
         }
     }
 }
@@ -242,7 +244,10 @@ impl<P> Entry<P> {
     pub(in crate::plugin) fn live(&self) -> Option<&P> {
         match &self.state {
             State::Serving { live, .. } | State::OnProbation { live, .. } | State::OnCanary { live, .. } => Some(live),
-            State::SwitchedOff | State::Parked(_) | State::Refused { .. } | State::Missing { .. } => None,
+            State::DisabledByManifest
+            | State::DisabledByOperator(_)
+            | State::Refused { .. }
+            | State::Missing { .. } => None,
         }
     }
 
@@ -256,7 +261,10 @@ impl<P> Entry<P> {
         match &self.state {
             State::Serving { previous, .. } | State::OnCanary { previous, .. } => previous.as_ref(),
             State::OnProbation { previous, .. } => Some(previous),
-            State::SwitchedOff | State::Parked(_) | State::Refused { .. } | State::Missing { .. } => None,
+            State::DisabledByManifest
+            | State::DisabledByOperator(_)
+            | State::Refused { .. }
+            | State::Missing { .. } => None,
         }
     }
 
@@ -270,21 +278,21 @@ impl<P> Entry<P> {
     }
 
     /// The version that a rollback would restore.
-    pub(in crate::plugin) fn back_to(&self) -> Option<&P> {
+    pub(in crate::plugin) fn rollback_target(&self) -> Option<&P> {
         if self.canary().is_some() { self.live() } else { self.previous() }
     }
 
-    /// The gate of a plugin that should serve and cannot.
-    pub(in crate::plugin) fn shut(&self) -> Option<&Shut> {
+    /// The fail-closed roles that the plugin should serve and cannot.
+    pub(in crate::plugin) fn fail_closed(&self) -> Option<&FailClosed> {
         match &self.state {
-            State::Refused { shut } | State::Missing { shut } => shut.as_ref(),
+            State::Refused { fail_closed } | State::Missing { fail_closed } => fail_closed.as_ref(),
             _ => None,
         }
     }
 
     /// The entry that `enable` restores; `None` unless the operator disabled the plugin.
-    pub(in crate::plugin) fn parked(&self) -> Option<&Self> {
-        if let State::Parked(before) = &self.state { Some(before) } else { None }
+    pub(in crate::plugin) fn before_disable(&self) -> Option<&Self> {
+        if let State::DisabledByOperator(before) = &self.state { Some(before) } else { None }
     }
 
     /// True if the file was refused and no older version serves.
@@ -304,7 +312,7 @@ impl<P> Entry<P> {
     }
 
     /// The versions that answer calls.
-    pub(in crate::plugin) fn served(&self) -> impl Iterator<Item = &P> {
+    pub(in crate::plugin) fn serving_versions(&self) -> impl Iterator<Item = &P> {
         self.live().into_iter().chain(self.canary().map(|canary| &canary.version))
     }
 }

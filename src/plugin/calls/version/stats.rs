@@ -25,7 +25,7 @@ const LOGGED_THEN: u64 = 1_000;
 
 /// Outcome of a call with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::plugin) enum Outcome {
+pub(in crate::plugin) enum CallOutcome {
     Admit,
     Refuse,
     Abstain,
@@ -34,27 +34,27 @@ pub(in crate::plugin) enum Outcome {
     Reject,
     Drop,
     Handled,
-    Told,
-    Rang,
+    EventDelivered,
+    TimerDelivered,
     Allowed,
     Refused,
     Abstained,
 }
 
-const OUTCOMES: [(Outcome, Role, &str); 13] = [
-    (Outcome::Admit, Role::Auth, "admit"),
-    (Outcome::Refuse, Role::Auth, "refuse"),
-    (Outcome::Abstain, Role::Auth, "abstain"),
-    (Outcome::Allow, Role::Filter, "allow"),
-    (Outcome::Replace, Role::Filter, "replace"),
-    (Outcome::Reject, Role::Filter, "reject"),
-    (Outcome::Drop, Role::Filter, "drop"),
-    (Outcome::Handled, Role::Handler, "done"),
-    (Outcome::Told, Role::Events, "done"),
-    (Outcome::Rang, Role::Events, "rang"),
-    (Outcome::Allowed, Role::Access, "allow"),
-    (Outcome::Refused, Role::Access, "refuse"),
-    (Outcome::Abstained, Role::Access, "abstain"),
+const OUTCOMES: [(CallOutcome, Role, &str); 13] = [
+    (CallOutcome::Admit, Role::Auth, "admit"),
+    (CallOutcome::Refuse, Role::Auth, "refuse"),
+    (CallOutcome::Abstain, Role::Auth, "abstain"),
+    (CallOutcome::Allow, Role::Filter, "allow"),
+    (CallOutcome::Replace, Role::Filter, "replace"),
+    (CallOutcome::Reject, Role::Filter, "reject"),
+    (CallOutcome::Drop, Role::Filter, "drop"),
+    (CallOutcome::Handled, Role::Handler, "done"),
+    (CallOutcome::EventDelivered, Role::Events, "done"),
+    (CallOutcome::TimerDelivered, Role::Events, "rang"),
+    (CallOutcome::Allowed, Role::Access, "allow"),
+    (CallOutcome::Refused, Role::Access, "refuse"),
+    (CallOutcome::Abstained, Role::Access, "abstain"),
 ];
 
 /// Counters of one version.
@@ -62,7 +62,7 @@ pub(in crate::plugin) struct Stats {
     plugin: String,
     calls: AtomicU64,
     failures: AtomicU64,
-    told: Told,
+    input_log: LogLimiter,
     last_failure: Mutex<Option<Failure>>,
     /// Answered calls by outcome.
     verdicts: [AtomicU64; OUTCOMES.len()],
@@ -78,12 +78,12 @@ pub(in crate::plugin) struct Stats {
 }
 
 impl Stats {
-    /// `told` belongs to the plugin: all its versions share it.
-    pub(in crate::plugin) fn new(plugin: &str, roles: &[Role], told: Told) -> Self {
-        let outcome = |(outcome, role, label): (Outcome, Role, &'static str)| {
+    /// `input_log` belongs to the plugin: all its versions share it.
+    pub(in crate::plugin) fn new(plugin: &str, roles: &[Role], input_log: LogLimiter) -> Self {
+        let outcome = |(outcome, role, label): (CallOutcome, Role, &'static str)| {
             let counted = || counter!(names::PLUGIN_CALLS, "plugin" => plugin.to_owned(), "role" => role.as_str(), "outcome" => label);
             // Handlers get timers, too.
-            let may = roles.contains(&role) || outcome == Outcome::Rang && roles.contains(&Role::Handler);
+            let may = roles.contains(&role) || outcome == CallOutcome::TimerDelivered && roles.contains(&Role::Handler);
             if may { counted() } else { Counter::noop() }
         };
         let duration = |role: Role| {
@@ -94,7 +94,7 @@ impl Stats {
             plugin: plugin.to_owned(),
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            told,
+            input_log,
             last_failure: Mutex::new(None),
             verdicts: [const { AtomicU64::new(0) }; OUTCOMES.len()],
             unanswered: Mutex::default(),
@@ -108,17 +108,17 @@ impl Stats {
     }
 
     /// Counts a call for which no warm instance was free.
-    pub(in crate::plugin) fn one_shot(&self) {
+    pub(in crate::plugin) fn count_one_shot(&self) {
         self.one_shots.increment(1);
     }
 
     /// Begins a call; the result is handed to [`Stats::answered`].
-    pub(in crate::plugin) fn called(&self) -> Option<Instant> {
+    pub(in crate::plugin) fn start_call(&self) -> Option<Instant> {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed);
         calls.is_multiple_of(TIMED).then(Instant::now)
     }
 
-    pub(in crate::plugin) fn answered(&self, begun: Option<Instant>, outcome: Outcome) {
+    pub(in crate::plugin) fn answered(&self, begun: Option<Instant>, outcome: CallOutcome) {
         self.outcomes[outcome as usize].increment(1);
         self.verdicts[outcome as usize].fetch_add(1, Ordering::Relaxed);
         if let Some(begun) = begun {
@@ -129,7 +129,7 @@ impl Stats {
     }
 
     /// Records the memory of an instance after a call.
-    pub(in crate::plugin) fn held(&self, bytes: usize) {
+    pub(in crate::plugin) fn record_memory(&self, bytes: usize) {
         if bytes > self.memory.load(Ordering::Relaxed) {
             self.memory.fetch_max(bytes, Ordering::Relaxed);
             #[allow(clippy::cast_precision_loss, reason = "a gauge is a float")]
@@ -140,15 +140,15 @@ impl Stats {
     pub(in crate::plugin) fn failed(&self, role: Role, failure: &Failure) {
         let (kind, cause) = (failure.kind, failure.cause());
         *self.unanswered.lock().entry(kind.as_str()).or_default() += 1;
-        not_answered(&self.plugin, role, kind);
-        if kind.is_unasked() {
+        count_unanswered(&self.plugin, role, kind);
+        if kind.guest_not_called() {
             // Logged once, when the circuit opened or the source was set apart.
             return;
         }
         let (role, kind) = (role.as_str(), kind.as_str());
         *self.last_failure.lock() = Some(failure.clone());
         if cause == Cause::Caller {
-            if self.told.is_due() {
+            if self.input_log.is_due() {
                 tracing::warn!(plugin = self.plugin, role, %failure, "caller refused: its input is not valid for the plugin");
             }
             return;
@@ -201,7 +201,7 @@ impl Stats {
 }
 
 /// Counts a call that got no answer.
-pub(in crate::plugin) fn not_answered(plugin: &str, role: Role, kind: Kind) {
+pub(in crate::plugin) fn count_unanswered(plugin: &str, role: Role, kind: Kind) {
     let (role, outcome, cause) = (role.as_str(), kind.as_str(), kind.cause().as_str());
     let plugin = plugin.to_owned();
     counter!(names::PLUGIN_CALLS, "plugin" => plugin, "role" => role, "outcome" => outcome, "cause" => cause)
@@ -210,15 +210,15 @@ pub(in crate::plugin) fn not_answered(plugin: &str, role: Role, kind: Kind) {
 
 /// Time of a plugin's last log line about a caller's input: at most one line a minute.
 #[derive(Debug, Clone, Default)]
-pub(in crate::plugin) struct Told(Arc<Mutex<Option<tokio::time::Instant>>>);
+pub(in crate::plugin) struct LogLimiter(Arc<Mutex<Option<tokio::time::Instant>>>);
 
-impl Told {
-    const APART: Duration = Duration::from_secs(60);
+impl LogLimiter {
+    const INTERVAL: Duration = Duration::from_secs(60);
 
     /// True if a line may be logged now; the next one then waits.
     pub(in crate::plugin) fn is_due(&self) -> bool {
         let (mut last, now) = (self.0.lock(), tokio::time::Instant::now());
-        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= Self::APART);
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= Self::INTERVAL);
         if is_due {
             *last = Some(now);
         }
@@ -232,15 +232,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_plugins_callers_are_told_of_once_a_minute() {
-        let (told, other) = (Told::default(), Told::default());
-        let same = told.clone();
-        assert_eq!([told.is_due(), same.is_due(), other.is_due()], [true, false, true]);
-        tokio::time::advance(Told::APART).await;
-        assert_eq!([same.is_due(), told.is_due()], [true, false]);
+        let (limiter, other) = (LogLimiter::default(), LogLimiter::default());
+        let same = limiter.clone();
+        assert_eq!([limiter.is_due(), same.is_due(), other.is_due()], [true, false, true]);
+        tokio::time::advance(LogLimiter::INTERVAL).await;
+        assert_eq!([same.is_due(), limiter.is_due()], [true, false]);
     }
 
     #[test]
-    fn every_outcome_and_role_has_its_place() {
+    fn every_outcome_and_role_has_its_index() {
         for (index, (outcome, _, _)) in OUTCOMES.iter().enumerate() {
             assert_eq!(*outcome as usize, index);
         }

@@ -21,14 +21,14 @@ pub(in crate::plugin) struct Memory {
     cap: usize,
     /// Most table elements.
     most_elements: usize,
-    used: Taken,
+    used: MemoryUse,
     /// Granted last, and taken back if that growth fails: wasmtime does not report the size of a failed growth.
-    pending: Taken,
+    pending: MemoryUse,
     refused: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Taken {
+struct MemoryUse {
     bytes: usize,
     elements: usize,
 }
@@ -36,7 +36,7 @@ struct Taken {
 impl Memory {
     /// At most `cap` bytes, and `most_elements` in tables.
     pub(in crate::plugin) fn new(cap: usize, most_elements: usize) -> Self {
-        Self { cap, most_elements, used: Taken::default(), pending: Taken::default(), refused: false }
+        Self { cap, most_elements, used: MemoryUse::default(), pending: MemoryUse::default(), refused: false }
     }
 
     /// Bytes taken.
@@ -54,16 +54,16 @@ impl Memory {
         std::mem::take(&mut self.refused)
     }
 
-    fn grow(&mut self, more: Taken, allowed: bool) -> bool {
+    fn grow(&mut self, more: MemoryUse, allowed: bool) -> bool {
         let sum = |a: usize, b: usize, most: usize| a.checked_add(b).filter(|sum| *sum <= most);
         let bytes = sum(self.used.bytes, more.bytes, self.cap);
         let elements = sum(self.used.elements, more.elements, self.most_elements);
         let (Some(bytes), Some(elements), true) = (bytes, elements, allowed) else {
-            self.pending = Taken::default();
+            self.pending = MemoryUse::default();
             self.refused = true;
             return false;
         };
-        self.used = Taken { bytes, elements };
+        self.used = MemoryUse { bytes, elements };
         self.pending = more;
         true
     }
@@ -82,7 +82,7 @@ impl Memory {
 
 impl wasmtime::ResourceLimiter for Memory {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let more = Taken { bytes: desired.saturating_sub(current), elements: 0 };
+        let more = MemoryUse { bytes: desired.saturating_sub(current), elements: 0 };
         Ok(self.grow(more, maximum.is_none_or(|most| desired <= most)))
     }
 
@@ -93,7 +93,7 @@ impl wasmtime::ResourceLimiter for Memory {
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let elements = desired.saturating_sub(current);
-        let more = Taken { bytes: elements.saturating_mul(TABLE_ELEMENT_BYTES), elements };
+        let more = MemoryUse { bytes: elements.saturating_mul(TABLE_ELEMENT_BYTES), elements };
         Ok(self.grow(more, maximum.is_none_or(|most| desired <= most)))
     }
 
@@ -180,7 +180,10 @@ mod tests {
         assert_eq!(pages, [7 << 16, 4 << 16]);
         assert_eq!(elements, 10 + 3 * 8);
         let counted = store.data().used;
-        assert_eq!(counted, Taken { bytes: pages.iter().sum::<usize>() + elements * TABLE_ELEMENT_BYTES, elements });
+        assert_eq!(
+            counted,
+            MemoryUse { bytes: pages.iter().sum::<usize>() + elements * TABLE_ELEMENT_BYTES, elements }
+        );
         assert!(store.data_mut().take_refused());
     }
 }

@@ -1,13 +1,15 @@
 //! The clocks of one call: CPU time inside the guest, and wall time from call to answer.
 //!
-//! Knows no component: it is told when a guest runs, and reads its clocks at epoch ticks ([`super::super::ticker`]).
+//! Knows no component. It is notified when a guest runs, and reads its clocks at epoch ticks
+//! ([`super::super::ticker`]).
 //!
 //! A slow machine must not look like a slow guest. Three rules keep the two apart:
 //!
 //! - A tick charges at most one tick. A guest that spins meets each tick at once, so it is charged in full. Time that
 //!   the host, the hypervisor or another program took lies between two ticks that the guest meets. It is charged once,
 //!   however long it was.
-//! - A page fault is the kernel's time: [`FAULT`] of each one is left out. A first touch of memory is a page fault.
+//! - A page fault is the kernel's time: [`PAGE_FAULT`] of each one is left out. A first touch of memory is a page
+//!   fault.
 //! - Wall time alone ends no call that computes. The call must also have taken its budget of CPU from the machine, so a
 //!   process that was stopped for a while fails no call.
 
@@ -28,7 +30,7 @@ use crate::clock;
 
 /// Time that is left out for one page fault. Longer than a fault takes, even for a huge page or a first touch inside a
 /// virtual machine.
-const FAULT: Duration = Duration::from_micros(250);
+const PAGE_FAULT: Duration = Duration::from_micros(250);
 /// Size of an input from which its call may be a long one, in bytes. A call with a smaller input nearly always ends
 /// before its first tick.
 const LARGE: usize = 16 * 1024;
@@ -90,7 +92,7 @@ pub(in crate::plugin) struct Meter {
     /// The call may be a long one: its input is large, or a tick has met it.
     may_be_long: AtomicBool,
     /// The guest runs on a thread where it holds up no task.
-    is_apart: AtomicBool,
+    off_worker: AtomicBool,
 }
 
 impl Meter {
@@ -104,7 +106,7 @@ impl Meter {
             faults: zero(),
             deadline: zero(),
             may_be_long: AtomicBool::new(false),
-            is_apart: AtomicBool::new(false),
+            off_worker: AtomicBool::new(false),
         }
     }
 
@@ -115,8 +117,8 @@ impl Meter {
         self.may_be_long.store(false, Ordering::Relaxed);
     }
 
-    /// Tells the size of the input of the call that starts, in bytes.
-    pub(in crate::plugin) fn expect(&self, input: usize) {
+    /// Sets the size of the input of the call that starts, in bytes.
+    pub(in crate::plugin) fn set_input_bytes(&self, input: usize) {
         if input >= LARGE {
             self.may_be_long.store(true, Ordering::Relaxed);
         }
@@ -153,7 +155,7 @@ impl Meter {
         if reading.now >= deadline && self.taken.load(Ordering::Relaxed) > progress {
             return Err(Overrun::Wall(budget.wall));
         }
-        Ok(if self.is_apart.load(Ordering::Relaxed) { Tick::Continue } else { Tick::Yield })
+        Ok(if self.off_worker.load(Ordering::Relaxed) { Tick::Continue } else { Tick::Yield })
     }
 
     fn set_mark(&self, reading: Reading) {
@@ -164,31 +166,31 @@ impl Meter {
     fn charge(&self, reading: Reading) {
         let cpu = reading.cpu.saturating_sub(self.mark.load(Ordering::Relaxed));
         let faults = reading.faults.saturating_sub(self.faults.load(Ordering::Relaxed));
-        let guest = cpu.min(nanos(TICK)).saturating_sub(faults.saturating_mul(nanos(FAULT)));
+        let guest = cpu.min(nanos(TICK)).saturating_sub(faults.saturating_mul(nanos(PAGE_FAULT)));
         self.taken.fetch_add(cpu, Ordering::Relaxed);
         self.used.fetch_add(guest, Ordering::Relaxed);
         self.set_mark(reading);
     }
 
     /// Stops charging: while the guest waits, its thread works for others.
-    fn leave(&self) {
+    fn pause(&self) {
         if self.mark.load(Ordering::Relaxed) != 0 {
             self.charge(Reading::take());
         }
     }
 
-    fn enter(&self) {
+    fn resume(&self) {
         self.set_mark(Reading::take());
     }
 
     /// Polls the call off the worker threads if its input is large, else after its first tick. A busy worker does not
     /// poll its sockets, so each slice of a guest that works for long would be a pause for them.
     fn poll<F: Future>(&self, call: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let place = self.may_be_long.load(Ordering::Relaxed).then(place_apart).flatten();
-        let Some(_place) = place else { return call.poll(cx) };
-        self.is_apart.store(true, Ordering::Relaxed);
+        let permit = self.may_be_long.load(Ordering::Relaxed).then(thread_permit).flatten();
+        let Some(_permit) = permit else { return call.poll(cx) };
+        self.off_worker.store(true, Ordering::Relaxed);
         let polled = block_in_place(|| call.poll(cx));
-        self.is_apart.store(false, Ordering::Relaxed);
+        self.off_worker.store(false, Ordering::Relaxed);
         polled
     }
 
@@ -202,12 +204,12 @@ impl Meter {
         let mut wait: Option<Wait> = None;
         poll_fn(|cx| {
             if wait.is_some() {
-                self.enter();
+                self.resume();
             }
             if let Poll::Ready(result) = self.poll(call.as_mut(), cx) {
                 return Poll::Ready(result);
             }
-            self.leave();
+            self.pause();
             let wait = wait.get_or_insert_with(|| Wait::new(self.deadline(budget, Instant::now()), budget.wall));
             wait.poll(cx).map(|()| Err(Overrun::Wall(budget.wall).into()))
         })
@@ -243,13 +245,13 @@ impl Wait {
     }
 }
 
-/// A place among the guests that have a thread of their own. Places are few, because threads are; a guest without one
-/// yields at each tick.
-fn place_apart() -> Option<SemaphorePermit<'static>> {
-    static PLACES: Semaphore = Semaphore::const_new(64);
+/// A permit for a guest to run on a thread of its own. Permits are few, because threads are. A guest without one yields
+/// at each tick.
+fn thread_permit() -> Option<SemaphorePermit<'static>> {
+    static PERMITS: Semaphore = Semaphore::const_new(64);
     // A runtime of one thread has no worker that could go on elsewhere.
     let has_workers = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
-    if has_workers { PLACES.try_acquire().ok() } else { None }
+    if has_workers { PERMITS.try_acquire().ok() } else { None }
 }
 
 fn nanos(time: Duration) -> u64 {

@@ -11,7 +11,7 @@ pub(in crate::plugin) const BODY: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::plugin) struct Outgoing {
     /// Hosts that it may call.
-    pub(in crate::plugin) allow: Vec<Place>,
+    pub(in crate::plugin) allow: Vec<AllowedHost>,
     /// Addresses that are not public and may be connected to.
     pub(in crate::plugin) networks: Arc<Networks>,
     /// Most bytes of an answer's body.
@@ -33,13 +33,13 @@ impl Outgoing {
 
 /// One entry of the list: a scheme, a host or all hosts below a name, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::plugin) struct Place {
+pub(in crate::plugin) struct AllowedHost {
     /// For `*.name`: the name, with `below` set.
     url: Url,
     below: bool,
 }
 
-impl Place {
+impl AllowedHost {
     /// Parses an entry of the allow-list.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_place_is_a_scheme_a_host_and_a_port() {
-        let allows = |place: &str, url: &str| Place::parse(place).unwrap().is(&Url::parse(url).unwrap());
+        let allows = |place: &str, url: &str| AllowedHost::parse(place).unwrap().is(&Url::parse(url).unwrap());
         assert!(
             allows("https://a.example", "https://a.example/x")
                 && allows("https://a.example/", "https://A.example:443/")
@@ -94,7 +94,7 @@ mod tests {
         );
         assert!(allows("http://[::1]:80", "http://[0:0:0::1]/"));
         for wrong in ["https://a.example/path", "a.example", "https://*", "https://a.*.example", "https://a.example?"] {
-            assert!(Place::parse(wrong).is_err(), "{wrong}");
+            assert!(AllowedHost::parse(wrong).is_err(), "{wrong}");
         }
     }
 }

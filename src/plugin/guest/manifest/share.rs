@@ -29,8 +29,8 @@ impl Share {
     }
 
     /// True if this sender is in the share. The plugin's name gives two plugins different senders.
-    pub(in crate::plugin) fn takes(self, plugin: &str, sender: &str) -> bool {
-        spread(plugin.bytes().chain([0]).chain(sender.bytes())) % u64::from(WHOLE) < u64::from(self.0)
+    pub(in crate::plugin) fn contains(self, plugin: &str, sender: &str) -> bool {
+        sender_hash(plugin.bytes().chain([0]).chain(sender.bytes())) % u64::from(WHOLE) < u64::from(self.0)
     }
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for Share {
 }
 
 /// FNV-1a with a final mix of the bits: the same on every node and in every version of this program.
-fn spread(bytes: impl Iterator<Item = u8>) -> u64 {
+fn sender_hash(bytes: impl Iterator<Item = u8>) -> u64 {
     let hash =
         bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -113,7 +113,7 @@ mod tests {
     fn a_share_takes_its_part_and_always_the_same() {
         let share = Share::parse("5%").unwrap();
         let taken = |plugin: &str| -> Vec<u32> {
-            (0..20_000).filter(|sender| share.takes(plugin, &sender.to_string())).collect()
+            (0..20_000).filter(|sender| share.contains(plugin, &sender.to_string())).collect()
         };
         let (filter, other) = (taken("filter"), taken("other"));
         for taken in [&filter, &other] {

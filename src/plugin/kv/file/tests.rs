@@ -213,7 +213,8 @@ impl StorageBackend for Disk {
 #[tokio::test]
 async fn a_disk_that_fails_takes_back_what_it_did_not_write_and_nothing_else() {
     let disk = Disk::default();
-    let store = FileStore::over(disk.opener(), Time::default(), Duration::from_millis(1), &Vitals::default()).unwrap();
+    let store =
+        FileStore::with_opener(disk.opener(), Time::default(), Duration::from_millis(1), &Vitals::default()).unwrap();
     store.commit("p", write("kept", Some("1"), None), SHARE).await.unwrap();
     let read = store.get("p", "kept").await.unwrap();
 
@@ -238,14 +239,14 @@ async fn a_disk_that_fails_takes_back_what_it_did_not_write_and_nothing_else() {
     assert_eq!(store.commit("p", late, SHARE).await, Err(KvError::Conflict), "it was written in between");
     store.commit("p", write("kept", Some("5"), None), SHARE).await.unwrap();
     drop(store);
-    let store = FileStore::over(disk.opener(), Time::default(), RETRY, &Vitals::default()).unwrap();
+    let store = FileStore::with_opener(disk.opener(), Time::default(), RETRY, &Vitals::default()).unwrap();
     assert_eq!(value(&store, "kept").await.as_deref(), Some("5"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_that_wait_are_one_transaction_and_a_bounded_number() {
     let disk = Disk::default();
-    let store = Arc::new(FileStore::over(disk.opener(), Time::default(), RETRY, &Vitals::default()).unwrap());
+    let store = Arc::new(FileStore::with_opener(disk.opener(), Time::default(), RETRY, &Vitals::default()).unwrap());
     store.commit("p", write("first", Some("1"), None), SHARE).await.unwrap();
     let before = disk.0.syncs.load(Ordering::SeqCst);
     let held = disk.0.held.lock();
@@ -259,9 +260,9 @@ async fn commits_that_wait_are_one_transaction_and_a_bounded_number() {
     let syncs = disk.0.syncs.load(Ordering::SeqCst) - before;
     assert!(syncs <= 8, "{syncs} syncs for 100 commits");
 
-    store.gate.lock().waiting = WAITING;
+    store.write_state.lock().waiting = WAITING;
     let full = store.enqueue("p", write("late", Some("1"), None), SHARE).unwrap_err();
     assert!(full.to_string().contains("1024 commits wait for the disk"), "{full}");
-    store.gate.lock().waiting = 0;
+    store.write_state.lock().waiting = 0;
     assert_eq!(value(&store, "late").await, None, "nothing of it is in memory");
 }

@@ -20,7 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use wasmtime::Engine;
 
-use super::{Fault, compile_to, fingerprint};
+use super::{CompileFault, compile_to, fingerprint};
 use crate::config::CompileLimits;
 use crate::plugin::guest::engine;
 
@@ -34,7 +34,7 @@ const UNWRITTEN: i32 = 4;
 const MAX_WORDS: u64 = 16 << 10;
 const MAX_TOLD_CHARS: usize = 2_000;
 /// Seconds between the signal at the end of the CPU time and the kill.
-const LAST_SECONDS: u64 = 2;
+const KILL_AFTER: u64 = 2;
 
 /// Limits of the child, as the parent passes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,27 +52,32 @@ pub struct ChildLimits {
 /// # Errors
 /// The system does not set the limits, or a pipe broke.
 pub fn compile_stdin(limits: ChildLimits) -> io::Result<i32> {
-    bound(limits)?;
+    set_limits(limits)?;
     let mut bytes = Vec::new();
     io::stdin().lock().read_to_end(&mut bytes)?;
     let mut out = io::stdout().lock();
     let compiled = match engine::for_compiling() {
         Ok(engine) => compile_for(limits.engine, &engine, &bytes, &mut out),
-        Err(error) => Err(Fault::Refused(format!("{error:#}"))),
+        Err(error) => Err(CompileFault::Refused(format!("{error:#}"))),
     };
-    let (code, words) = match compiled {
+    let (code, text) = match compiled {
         Ok(sum) => (0, sum),
-        Err(Fault::Refused(words)) => (REFUSED, words),
-        Err(Fault::Unwritten(words)) => (UNWRITTEN, words),
+        Err(CompileFault::Refused(text)) => (REFUSED, text),
+        Err(CompileFault::Unwritten(text)) => (UNWRITTEN, text),
     };
-    let words: String = words.chars().take(MAX_TOLD_CHARS).collect();
-    io::stderr().lock().write_all(words.as_bytes())?;
+    let text: String = text.chars().take(MAX_TOLD_CHARS).collect();
+    io::stderr().lock().write_all(text.as_bytes())?;
     Ok(code)
 }
 
-fn compile_for(expected: u64, engine: &Engine, bytes: &[u8], out: &mut (impl Write + AsFd)) -> Result<String, Fault> {
+fn compile_for(
+    expected: u64,
+    engine: &Engine,
+    bytes: &[u8],
+    out: &mut (impl Write + AsFd),
+) -> Result<String, CompileFault> {
     if fingerprint(engine) != expected {
-        return Err(Fault::Refused("the compiler process and the node are different builds".to_owned()));
+        return Err(CompileFault::Refused("the compiler process and the node are different builds".to_owned()));
     }
     let sum = compile_to(engine, bytes, out)?;
     out.flush()?;
@@ -82,16 +87,16 @@ fn compile_for(expected: u64, engine: &Engine, bytes: &[u8], out: &mut (impl Wri
 }
 
 /// Limits data, since address space says nothing about memory. A guest must not be able to cause a core file.
-fn bound(limits: ChildLimits) -> io::Result<()> {
+fn set_limits(limits: ChildLimits) -> io::Result<()> {
     let at_most = |most: u64, more: u64| Rlimit { current: Some(most), maximum: Some(most.saturating_add(more)) };
     setrlimit(Resource::Core, at_most(0, 0))?;
     setrlimit(Resource::Data, at_most(limits.memory, 0))?;
     setrlimit(Resource::Fsize, at_most(limits.memory, 0))?;
-    setrlimit(Resource::Cpu, at_most(limits.cpu, LAST_SECONDS))?;
+    setrlimit(Resource::Cpu, at_most(limits.cpu, KILL_AFTER))?;
     Ok(())
 }
 
-/// The parent's part: has a child compile `bytes` to `out` and returns the digest of the code. With `gives_way` the
+/// The parent's part: has a child compile `bytes` to `out` and returns the digest of the code. With `low_priority` the
 /// child runs only on otherwise idle cores.
 ///
 /// # Errors
@@ -101,20 +106,23 @@ pub(super) async fn compile(
     limits: &CompileLimits,
     engine: u64,
     out: &File,
-    gives_way: bool,
-) -> Result<String, Fault> {
+    low_priority: bool,
+) -> Result<String, CompileFault> {
     let child = start(limits, engine, out)
         .await
-        .map_err(|error| Fault::Refused(format!("the compiler process cannot be started: {error}")))?;
-    if gives_way {
-        child.id().into_iter().for_each(give_way);
+        .map_err(|error| CompileFault::Refused(format!("the compiler process cannot be started: {error}")))?;
+    if low_priority {
+        child.id().into_iter().for_each(set_idle_priority);
     }
-    let Ok((words, status)) = timeout(limits.wall, fed(child, bytes)).await else {
-        return Err(Fault::Refused(format!("compiling it took more than {:?} (plugins.compile.wall)", limits.wall)));
+    let Ok((text, status)) = timeout(limits.wall, feed_and_wait(child, bytes)).await else {
+        return Err(CompileFault::Refused(format!(
+            "compiling it took more than {:?} (plugins.compile.wall)",
+            limits.wall
+        )));
     };
-    let status =
-        status.map_err(|error| Fault::Refused(format!("the exit of the compiler process cannot be read: {error}")))?;
-    ended(status, String::from_utf8_lossy(&words).trim(), limits)
+    let status = status
+        .map_err(|error| CompileFault::Refused(format!("the exit of the compiler process cannot be read: {error}")))?;
+    read_exit(status, String::from_utf8_lossy(&text).trim(), limits)
 }
 
 async fn start(limits: &CompileLimits, engine: u64, out: &File) -> io::Result<Child> {
@@ -138,7 +146,7 @@ async fn start(limits: &CompileLimits, engine: u64, out: &File) -> io::Result<Ch
 }
 
 /// Sends the bytes to the child, and waits for its standard error and its exit.
-async fn fed(mut child: Child, bytes: &[u8]) -> (Vec<u8>, io::Result<ExitStatus>) {
+async fn feed_and_wait(mut child: Child, bytes: &[u8]) -> (Vec<u8>, io::Result<ExitStatus>) {
     let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let feed = async {
         if let Some(mut stdin) = stdin {
@@ -146,15 +154,15 @@ async fn fed(mut child: Child, bytes: &[u8]) -> (Vec<u8>, io::Result<ExitStatus>
             let _ = stdin.write_all(bytes).await;
         }
     };
-    let (words, ()) = tokio::join!(read(stderr), feed);
-    (words, child.wait().await)
+    let (text, ()) = tokio::join!(read(stderr), feed);
+    (text, child.wait().await)
 }
 
 /// Makes a process run only on otherwise idle cores (`SCHED_IDLE`). Niceness does less: even at nice 19, a process
 /// keeps its core for the rest of its slice when another one wakes up. Best effort: without it, compiling only disturbs
 /// other work more.
 #[allow(unsafe_code)]
-fn give_way(process: u32) {
+fn set_idle_priority(process: u32) {
     let Ok(process) = libc::pid_t::try_from(process) else { return };
     let priority = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameter outlives the call, which only reads it. The child has not been waited for, so the number is
@@ -179,33 +187,33 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     bytes
 }
 
-fn ended(status: ExitStatus, words: &str, limits: &CompileLimits) -> Result<String, Fault> {
+fn read_exit(status: ExitStatus, text: &str, limits: &CompileLimits) -> Result<String, CompileFault> {
     match status.code() {
         // The allocator may have printed warnings before the digest.
-        Some(0) => Ok(words.lines().last().unwrap_or_default().to_owned()),
-        Some(UNWRITTEN) => Err(Fault::Unwritten(words.to_owned())),
-        _ => Err(Fault::Refused(why(status, words, limits))),
+        Some(0) => Ok(text.lines().last().unwrap_or_default().to_owned()),
+        Some(UNWRITTEN) => Err(CompileFault::Unwritten(text.to_owned())),
+        _ => Err(CompileFault::Refused(refusal_text(status, text, limits))),
     }
 }
 
-fn why(status: ExitStatus, words: &str, limits: &CompileLimits) -> String {
+fn refusal_text(status: ExitStatus, text: &str, limits: &CompileLimits) -> String {
     // Messages of the allocator, of the system, and of code that handles failed allocations.
     let out_of_memory =
-        ["memory allocation of", "Cannot allocate memory", "out of memory"].iter().any(|say| words.contains(say));
-    let told: String = words.chars().take(MAX_TOLD_CHARS).collect();
+        ["memory allocation of", "Cannot allocate memory", "out of memory"].iter().any(|say| text.contains(say));
+    let shown: String = text.chars().take(MAX_TOLD_CHARS).collect();
     let is = |signal: Signal| status.signal() == Some(signal.as_raw());
     if out_of_memory || is(Signal::XFSZ) {
         let most = limits.memory >> 20;
         return format!("compiling it took more than {most}MiB of memory (plugins.compile.memory)");
     }
     if status.code() == Some(REFUSED) {
-        return told;
+        return shown;
     }
     if is(Signal::XCPU) || is(Signal::KILL) {
         let cpu = Duration::from_secs(limits.cpu.as_secs().max(1));
         return format!("compiling it took more than {cpu:?} of CPU time (plugins.compile.cpu)");
     }
-    format!("the compiler crashed on this file ({status}): {told}")
+    format!("the compiler crashed on this file ({status}): {shown}")
 }
 
 #[cfg(test)]
@@ -215,14 +223,14 @@ mod tests {
     #[test]
     fn each_end_of_the_child_has_its_reason() {
         let limits = CompileLimits { memory: 64 << 20, cpu: Duration::from_secs(7), ..CompileLimits::default() };
-        let end = |status: i32, words: &str| ended(ExitStatus::from_raw(status), words, &limits);
-        let told = |status: i32, words: &str| match end(status, words) {
-            Err(Fault::Refused(words)) => words,
+        let end = |status: i32, text: &str| read_exit(ExitStatus::from_raw(status), text, &limits);
+        let told = |status: i32, text: &str| match end(status, text) {
+            Err(CompileFault::Refused(text)) => text,
             other => panic!("{other:?}"),
         };
         let signal = |signal: Signal| signal.as_raw();
         assert_eq!(told(REFUSED << 8, "not WebAssembly"), "not WebAssembly");
-        assert_eq!(end(UNWRITTEN << 8, "disk full"), Err(Fault::Unwritten("disk full".to_owned())));
+        assert_eq!(end(UNWRITTEN << 8, "disk full"), Err(CompileFault::Unwritten("disk full".to_owned())));
         assert_eq!(end(0, "a warning\n0123").unwrap(), "0123");
         let memory = "compiling it took more than 64MiB of memory (plugins.compile.memory)";
         assert_eq!(told(signal(Signal::ABORT), "memory allocation of 8 bytes failed"), memory);
@@ -231,11 +239,11 @@ mod tests {
             let cpu = "compiling it took more than 7s of CPU time (plugins.compile.cpu)";
             assert_eq!(told(signal(killed), ""), cpu);
         }
-        for (status, words) in
+        for (status, text) in
             [(signal(Signal::SEGV), ""), (signal(Signal::ABORT), "stack overflow"), (101 << 8, "panicked")]
         {
-            let crash = told(status, words);
-            assert!(crash.starts_with("the compiler crashed on this file (") && crash.ends_with(words), "{crash}");
+            let crash = told(status, text);
+            assert!(crash.starts_with("the compiler crashed on this file (") && crash.ends_with(text), "{crash}");
         }
         assert!(told(1 << 8, &"x".repeat(1 << 20)).len() < 2 * MAX_TOLD_CHARS);
     }

@@ -7,7 +7,7 @@ use toml::Table;
 use super::Reader;
 use super::limits::parse_bytes;
 use crate::plugin::fetch::{Network, Networks};
-use crate::plugin::guest::manifest::outgoing::{BODY, Outgoing, Place};
+use crate::plugin::guest::manifest::outgoing::{AllowedHost, BODY, Outgoing};
 
 const KEYS: [&str; 3] = ["allow", "private", "body"];
 /// Most bytes of an answer that a manifest may set.
@@ -15,7 +15,7 @@ const MAX_BODY: usize = 8 << 20;
 pub(super) fn read(read: &mut Reader, table: &Table) -> Outgoing {
     let Some(http) = read.table(table, "http") else { return Outgoing::default() };
     read.known("http.", http, &KEYS);
-    let allow = each(read, http, "allow", Place::parse);
+    let allow = each(read, http, "allow", AllowedHost::parse);
     let granted = each(read, http, "private", Network::parse);
     let body = http.get("body").map_or(BODY, |value| {
         let bytes = value.as_str().and_then(parse_bytes).filter(|bytes| *bytes <= MAX_BODY);

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 use super::Reader;
 use crate::config::PluginCaps;
 use crate::plugin::Role;
-use crate::plugin::guest::limits::{Asked, AskedBudget};
+use crate::plugin::guest::limits::{RequestedBudget, RequestedLimits};
 
 /// In the order of the documentation.
 const KEYS: [&str; 18] = [
@@ -33,11 +33,11 @@ const KEYS: [&str; 18] = [
 ];
 const BUDGET_KEYS: [&str; 2] = ["cpu", "wall"];
 
-pub(super) fn read(read: &mut Reader, table: &Table, caps: &PluginCaps) -> Asked {
-    let Some(limits) = read.table(table, "limits") else { return Asked::default() };
+pub(super) fn read(read: &mut Reader, table: &Table, caps: &PluginCaps) -> RequestedLimits {
+    let Some(limits) = read.table(table, "limits") else { return RequestedLimits::default() };
     read.known("limits.", limits, &KEYS);
     let mut read = Limits { read, caps };
-    Asked {
+    RequestedLimits {
         every: read.budget(limits, "limits."),
         roles: Role::ALL.map(|role| read.part(limits, role.as_str())),
         start: read.part(limits, "start"),
@@ -63,20 +63,20 @@ struct Limits<'a> {
 
 impl Limits<'_> {
     /// The times in `[limits.ROLE]`.
-    fn part(&mut self, limits: &Table, role: &str) -> AskedBudget {
-        let Some(value) = limits.get(role) else { return AskedBudget::default() };
+    fn part(&mut self, limits: &Table, role: &str) -> RequestedBudget {
+        let Some(value) = limits.get(role) else { return RequestedBudget::default() };
         let Some(part) = value.as_table() else {
             self.read.expected(&format!("limits.{role}"), &format!("a table [limits.{role}]"), value);
-            return AskedBudget::default();
+            return RequestedBudget::default();
         };
         let prefix = format!("limits.{role}.");
         self.read.known(&prefix, part, &BUDGET_KEYS);
         self.budget(part, &prefix)
     }
 
-    fn budget(&mut self, table: &Table, prefix: &str) -> AskedBudget {
+    fn budget(&mut self, table: &Table, prefix: &str) -> RequestedBudget {
         let caps = self.caps;
-        AskedBudget {
+        RequestedBudget {
             cpu: self.time(table, prefix, "cpu", caps.cpu),
             wall: self.time(table, prefix, "wall", caps.wall),
         }

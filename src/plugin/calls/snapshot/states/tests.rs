@@ -21,8 +21,8 @@ fn on_canary() -> Plugin {
     Plugin::accept(Some(accept(None, "v1")), &name(), "v2", Some(share()), |_| true)
 }
 
-fn guard() -> Shut {
-    Shut { roles: vec![Role::Auth], proved: true, order: 7, rules: Rules::default() }
+fn fail_closed() -> FailClosed {
+    FailClosed { roles: vec![Role::Auth], confirmed: true, order: 7, rules: Rules::default() }
 }
 
 fn refusal() -> Rejected {
@@ -35,7 +35,7 @@ type Shown = (&'static str, Option<&'static str>, Option<&'static str>, Option<&
 fn shown(entry: &Plugin) -> Shown {
     let canary = entry.canary().map(|canary| canary.version);
     let on_probation = entry.probation().map(|(version, _)| *version);
-    (entry.state.shown().as_str(), entry.live().copied(), canary, entry.previous().copied(), on_probation)
+    (entry.state.public_state().as_str(), entry.live().copied(), canary, entry.previous().copied(), on_probation)
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,8 +44,11 @@ async fn accept_starts_a_probation_if_there_is_a_version_to_go_back_to() {
     assert_eq!(shown(&one), ("live", Some("v1"), None, None, None));
     let two = accept(Some(one), "v2");
     assert_eq!(shown(&two), ("live", Some("v2"), None, Some("v1"), Some("v2")));
-    for before in [Plugin::missing(&name(), Some(guard())), Plugin::refused(&name(), None), Plugin::switch_off(&name())]
-    {
+    for before in [
+        Plugin::missing(&name(), Some(fail_closed())),
+        Plugin::refused(&name(), None),
+        Plugin::disable_by_manifest(&name()),
+    ] {
         assert_eq!(shown(&accept(Some(before), "v1")), ("live", Some("v1"), None, None, None));
     }
 }
@@ -89,77 +92,86 @@ async fn promote_lets_the_canary_serve_all_on_a_new_probation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn prove_ends_the_probation_and_keeps_the_previous_version() {
+async fn end_probation_keeps_the_previous_version() {
     let mut entry = accept(Some(accept(None, "v1")), "v2");
-    entry.prove();
+    entry.end_probation();
     assert_eq!(shown(&entry), ("live", Some("v2"), None, Some("v1"), None));
     let mut canary = on_canary();
-    canary.prove();
+    canary.end_probation();
     assert_eq!(canary, on_canary(), "a canary is promoted first");
 }
 
 #[tokio::test(start_paused = true)]
 async fn roll_back_restores_the_version_before() {
     let mut canary = on_canary();
-    assert_eq!((canary.back_to().copied(), canary.roll_back()), (Some("v1"), Some("v2")));
+    assert_eq!((canary.rollback_target().copied(), canary.roll_back()), (Some("v1"), Some("v2")));
     assert_eq!(shown(&canary), ("live", Some("v1"), None, None, None));
-    assert_eq!((canary.back_to().copied(), canary.roll_back()), (None, None), "there is no earlier one");
+    assert_eq!((canary.rollback_target().copied(), canary.roll_back()), (None, None), "there is no earlier one");
 
     let on_probation = accept(Some(accept(None, "v1")), "v2");
-    let mut proved = on_probation.clone();
-    proved.prove();
-    for mut entry in [on_probation, proved] {
-        assert_eq!((entry.back_to().copied(), entry.roll_back()), (Some("v1"), Some("v2")));
+    let mut after_probation = on_probation.clone();
+    after_probation.end_probation();
+    for mut entry in [on_probation, after_probation] {
+        assert_eq!((entry.rollback_target().copied(), entry.roll_back()), (Some("v1"), Some("v2")));
         assert_eq!(shown(&entry), ("live", Some("v1"), None, None, None));
     }
-    for mut entry in [Plugin::missing(&name(), None), Plugin::switch_off(&name()), accept(None, "v1").park()] {
+    for mut entry in
+        [Plugin::missing(&name(), None), Plugin::disable_by_manifest(&name()), accept(None, "v1").disable_by_operator()]
+    {
         assert_eq!(entry.roll_back(), None);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn park_keeps_the_versions_without_their_probation_for_unpark() {
-    let parked = accept(Some(accept(None, "v1")), "v2").park();
-    assert_eq!(shown(&parked), ("disabled", None, None, None, None));
-    assert_eq!(shown(&parked.unpark()), ("live", Some("v2"), None, Some("v1"), None));
-    let canary = on_canary().park();
-    assert_eq!(canary.parked().map(shown), Some(("live", Some("v1"), None, None, None)), "the canary is dropped");
+async fn disable_keeps_the_versions_without_their_probation_for_enable() {
+    let disabled = accept(Some(accept(None, "v1")), "v2").disable_by_operator();
+    assert_eq!(shown(&disabled), ("disabled", None, None, None, None));
+    assert_eq!(shown(&disabled.enable()), ("live", Some("v2"), None, Some("v1"), None));
+    let canary = on_canary().disable_by_operator();
+    assert_eq!(
+        canary.before_disable().map(shown),
+        Some(("live", Some("v1"), None, None, None)),
+        "the canary is dropped"
+    );
 
-    let mut refused = Plugin::refused(&name(), Some(guard()));
+    let mut refused = Plugin::refused(&name(), Some(fail_closed()));
     refused.refuse(refusal());
-    let parked = refused.clone().park();
-    assert_eq!((parked.shut(), &parked.rejected), (None, &None), "a disabled plugin shuts no gate");
-    assert_eq!(parked.unpark(), refused);
-    assert_eq!(accept(None, "v1").unpark(), accept(None, "v1"), "what is not parked stays");
+    let disabled = refused.clone().disable_by_operator();
+    assert_eq!((disabled.fail_closed(), &disabled.rejected), (None, &None), "no role refuses for a disabled plugin");
+    assert_eq!(disabled.enable(), refused);
+    assert_eq!(accept(None, "v1").enable(), accept(None, "v1"), "an entry that is not disabled stays");
 }
 
 #[tokio::test(start_paused = true)]
-async fn switch_off_drops_every_version() {
-    assert_eq!(shown(&Plugin::switch_off(&name())), ("disabled", None, None, None, None));
-    assert!(Plugin::switch_off(&name()).parked().is_none());
+async fn disable_by_manifest_drops_every_version() {
+    assert_eq!(shown(&Plugin::disable_by_manifest(&name())), ("disabled", None, None, None, None));
+    assert!(Plugin::disable_by_manifest(&name()).before_disable().is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn refuse_keeps_what_serves_and_what_is_shut() {
+async fn refuse_keeps_the_serving_version_and_the_fail_closed_roles() {
     let mut serving = accept(None, "v1");
     serving.refuse(refusal());
     assert_eq!((shown(&serving).0, &serving.rejected), ("live", &Some(refusal())));
-    let mut missing = Plugin::missing(&name(), Some(guard()));
+    let mut missing = Plugin::missing(&name(), Some(fail_closed()));
     missing.refuse(refusal());
-    assert_eq!((missing.state.shown().as_str(), missing.shut()), ("rejected", Some(&guard())));
-    let mut off = Plugin::switch_off(&name());
+    assert_eq!((missing.state.public_state().as_str(), missing.fail_closed()), ("rejected", Some(&fail_closed())));
+    let mut off = Plugin::disable_by_manifest(&name());
     off.refuse(refusal());
-    assert_eq!((off.state.shown().as_str(), off.shut()), ("rejected", None));
-    let mut parked = accept(None, "v1").park();
-    parked.refuse(refusal());
-    assert_eq!(parked.state.shown().as_str(), "disabled");
+    assert_eq!((off.state.public_state().as_str(), off.fail_closed()), ("rejected", None));
+    let mut disabled = accept(None, "v1").disable_by_operator();
+    disabled.refuse(refusal());
+    assert_eq!(disabled.state.public_state().as_str(), "disabled");
 }
 
 #[test]
-fn missing_shuts_the_gate() {
-    let missing = Plugin::missing(&name(), Some(guard()));
+fn missing_keeps_its_fail_closed_roles() {
+    let missing = Plugin::missing(&name(), Some(fail_closed()));
     assert!(missing.is_missing());
-    assert_eq!((missing.state.shown().as_str(), missing.shut(), missing.live()), ("missing", Some(&guard()), None));
+    assert_eq!(
+        (missing.state.public_state().as_str(), missing.fail_closed(), missing.live()),
+        ("missing", Some(&fail_closed()), None)
+    );
 }
 
 #[test]
@@ -176,5 +188,5 @@ async fn a_probation_takes_calls_and_time_and_ends_in_any_case() {
     assert!(!over(30, 1_499), "too few calls");
     assert!(over(30, 1_500));
     assert!(!over(599, 500));
-    assert!(over(600, 500), "nobody calls it");
+    assert!(over(600, 500), "it gets no calls");
 }

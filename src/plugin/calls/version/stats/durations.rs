@@ -8,22 +8,22 @@ use std::time::Duration;
 /// Places per octave, as a power of two.
 const FINE: u32 = 2;
 /// From 1/16 µs to more than an hour.
-const PLACES: usize = 40 << FINE;
+const BUCKETS: usize = 40 << FINE;
 /// The unit of the first place: 64 ns.
 const UNIT: u32 = 6;
 
 /// Counts of durations.
 #[derive(Debug)]
-pub(in crate::plugin) struct Durations([AtomicU64; PLACES]);
+pub(in crate::plugin) struct Durations([AtomicU64; BUCKETS]);
 
 impl Durations {
     pub(in crate::plugin) const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; PLACES])
+        Self([const { AtomicU64::new(0) }; BUCKETS])
     }
 
     pub(in crate::plugin) fn record(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.0[place(nanos >> UNIT)].fetch_add(1, Ordering::Relaxed);
+        self.0[bucket(nanos >> UNIT)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The time within which `percent` per cent of the calls ended; `None` before the first call.
@@ -41,19 +41,19 @@ impl Durations {
 }
 
 /// Index of the place that counts a number of units.
-fn place(units: u64) -> usize {
+fn bucket(units: u64) -> usize {
     let octave = (units | 1).ilog2();
     if octave < FINE {
         return usize::try_from(units).unwrap_or_default();
     }
     let within = (units >> (octave - FINE)) & ((1 << FINE) - 1);
-    let place = (u64::from(octave - FINE + 1) << FINE) + within;
-    usize::try_from(place).map_or(PLACES - 1, |place| place.min(PLACES - 1))
+    let bucket = (u64::from(octave - FINE + 1) << FINE) + within;
+    usize::try_from(bucket).map_or(BUCKETS - 1, |bucket| bucket.min(BUCKETS - 1))
 }
 
 /// Upper end of a place, in units.
-fn end(place: usize) -> u64 {
-    let (octave, within) = (place >> FINE, (place & ((1 << FINE) - 1)) as u64);
+fn end(bucket: usize) -> u64 {
+    let (octave, within) = (bucket >> FINE, (bucket & ((1 << FINE) - 1)) as u64);
     match octave {
         0 => within + 1,
         _ => ((1 << FINE) + within + 1) << (octave - 1),
@@ -68,12 +68,12 @@ mod tests {
     fn places_follow_each_other_without_a_gap() {
         let mut last = 0;
         for units in 0..100_000_u64 {
-            let place = place(units);
-            assert!(place == last || place == last + 1, "{units}");
-            assert!(units < end(place) && end(place) <= (units + 1) * 5 / 4 + 1, "{units} ends at {}", end(place));
-            last = place;
+            let bucket = bucket(units);
+            assert!(bucket == last || bucket == last + 1, "{units}");
+            assert!(units < end(bucket) && end(bucket) <= (units + 1) * 5 / 4 + 1, "{units} ends at {}", end(bucket));
+            last = bucket;
         }
-        assert_eq!(place(u64::MAX), PLACES - 1);
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
     }
 
     #[test]

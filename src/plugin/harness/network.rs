@@ -21,7 +21,7 @@ pub struct Exchange {
 
 /// A request as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct SentRequest {
     /// GET, POST…
     pub method: String,
     /// The whole URL.
@@ -34,19 +34,19 @@ pub struct Asked {
 
 /// The given network.
 #[derive(Debug)]
-pub(super) struct Web {
+pub(super) struct GivenNetwork {
     /// Each exchange with the number of its uses.
     exchanges: Mutex<Vec<(Exchange, usize)>>,
-    asked: Mutex<Vec<Asked>>,
+    asked: Mutex<Vec<SentRequest>>,
 }
 
-impl Web {
+impl GivenNetwork {
     pub(super) fn new(exchanges: &[Exchange]) -> Self {
         let exchanges = exchanges.iter().map(|exchange| (exchange.clone(), 0)).collect();
         Self { exchanges: Mutex::new(exchanges), asked: Mutex::default() }
     }
 
-    pub(super) fn take_asked(&self) -> Vec<Asked> {
+    pub(super) fn take_asked(&self) -> Vec<SentRequest> {
         std::mem::take(&mut self.asked.lock())
     }
 
@@ -64,7 +64,7 @@ impl Web {
     }
 }
 
-impl Fetch for Web {
+impl Fetch for GivenNetwork {
     fn fetch(&self, request: FetchRequest) -> BoxFuture<'_, Result<FetchResponse, FetchError>> {
         let FetchRequest { method, url, headers, body, max_body, .. } = request;
         let url = format!("{url}{}", url.path);
@@ -72,7 +72,7 @@ impl Fetch for Web {
             true => Err(FetchError::TooLarge),
             false => Ok(answer),
         });
-        self.asked.lock().push(Asked { method, url, headers, body });
+        self.asked.lock().push(SentRequest { method, url, headers, body });
         ready(answer).boxed()
     }
 }
@@ -88,11 +88,11 @@ mod tests {
             url: url.into(),
             answer: Ok(FetchResponse { status, headers: Vec::new(), body: Vec::new() }),
         };
-        let web = Web::new(&[given("http://a/", 500), given("http://b/", 404), given("http://a/", 200)]);
-        let statuses: Vec<u16> = (0..3).map(|_| web.answer("GET", "http://a/").unwrap().status).collect();
+        let network = GivenNetwork::new(&[given("http://a/", 500), given("http://b/", 404), given("http://a/", 200)]);
+        let statuses: Vec<u16> = (0..3).map(|_| network.answer("GET", "http://a/").unwrap().status).collect();
         assert_eq!(statuses, [500, 200, 200]);
-        assert_eq!(web.answer("GET", "http://b/").unwrap().status, 404);
-        let none = web.answer("POST", "http://a/").unwrap_err();
+        assert_eq!(network.answer("GET", "http://b/").unwrap().status, 404);
+        let none = network.answer("POST", "http://a/").unwrap_err();
         assert_eq!(none, FetchError::Unreachable("the test case has no answer for POST http://a/".to_owned()));
     }
 }

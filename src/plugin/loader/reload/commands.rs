@@ -7,15 +7,15 @@ use metrics::counter;
 use tokio::sync::oneshot;
 
 use super::super::trust::Trust;
-use super::{Loader, Patience};
+use super::{Loader, Settling};
 use crate::plugin::calls::snapshot::states::{Entry, State};
 use crate::plugin::{PluginCommand, PluginCommandFault, Status};
 use crate::telemetry::names;
 
 /// Command to the loader.
-pub(in crate::plugin) enum Command {
-    /// Look at the directory now.
-    Look(oneshot::Sender<()>),
+pub(in crate::plugin) enum LoaderCommand {
+    /// Scan the directory now.
+    Scan(oneshot::Sender<()>),
     /// Allow plugins with these names to disappear.
     AllowRemove(Vec<String>, oneshot::Sender<()>),
     /// Check each file by these trust rules from now on.
@@ -24,7 +24,7 @@ pub(in crate::plugin) enum Command {
     Operator(Arc<str>, PluginCommand, oneshot::Sender<Result<Status, PluginCommandFault>>),
 }
 
-impl Command {
+impl LoaderCommand {
     /// True if it has to wait until the loader is free.
     pub(super) fn needs_files(&self) -> bool {
         !matches!(self, Self::Operator(_, PluginCommand::Disable | PluginCommand::RollBack | PluginCommand::Readmit, _))
@@ -36,37 +36,41 @@ impl Loader {
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub(in crate::plugin) async fn obey(&mut self, command: Command) -> std::io::Result<()> {
+    pub(in crate::plugin) async fn execute(&mut self, command: LoaderCommand) -> std::io::Result<()> {
         match command {
-            Command::Look(done) => {
-                let looked = self.look(Patience::Now).await;
+            LoaderCommand::Scan(done) => {
+                let scanned = self.scan(Settling::Now).await;
                 let _ = done.send(());
-                looked
+                scanned
             }
-            Command::AllowRemove(names, done) => {
+            LoaderCommand::AllowRemove(names, done) => {
                 self.allow_remove(names);
-                let looked = self.look(Patience::Settle).await;
+                let scanned = self.scan(Settling::Settle).await;
                 let _ = done.send(());
-                looked
+                scanned
             }
-            Command::Trust(trust, done) => {
+            LoaderCommand::Trust(trust, done) => {
                 self.set_trust(trust);
-                let looked = self.look(Patience::Now).await;
+                let scanned = self.scan(Settling::Now).await;
                 let _ = done.send(());
-                looked
+                scanned
             }
-            Command::Operator(name, PluginCommand::Enable, answer) => {
+            LoaderCommand::Operator(name, PluginCommand::Enable, answer) => {
                 let enabled = self.enable(&name).await;
                 let _ = answer.send(enabled.and_then(|()| self.status(&name)));
                 Ok(())
             }
-            Command::Operator(name, PluginCommand::Reload, answer) => {
+            LoaderCommand::Operator(name, PluginCommand::Reload, answer) => {
                 let reloaded = self.reload(&name).await;
                 let _ = answer.send(reloaded.and_then(|()| self.status(&name)));
                 Ok(())
             }
-            Command::Operator(_, PluginCommand::Disable | PluginCommand::RollBack | PluginCommand::Readmit, _) => {
-                self.obey_at_once(command).await;
+            LoaderCommand::Operator(
+                _,
+                PluginCommand::Disable | PluginCommand::RollBack | PluginCommand::Readmit,
+                _,
+            ) => {
+                self.execute_now(command).await;
                 Ok(())
             }
         }
@@ -78,21 +82,21 @@ impl Loader {
         self.env.set_trust(trust);
         for plugin in self.plugins.values_mut() {
             let refused = plugin.entry.as_ref().is_some_and(|entry| entry.rejected.is_some());
-            if refused && !plugin.rollback.is_in_force() {
+            if refused && !plugin.rollback.is_active() {
                 plugin.retry();
             }
         }
     }
 
     /// Executes a command that needs no file.
-    pub(super) async fn obey_at_once(&mut self, command: Command) {
-        let Command::Operator(name, word, answer) = command else { return };
-        let done = match word {
+    pub(super) async fn execute_now(&mut self, command: LoaderCommand) {
+        let LoaderCommand::Operator(name, command, answer) = command else { return };
+        let done = match command {
             PluginCommand::Disable => self.disable(&name),
             PluginCommand::RollBack if !self.plugins.contains_key(&name) => Err(PluginCommandFault::Unknown),
             PluginCommand::RollBack => {
                 let reason = "rolled back by the operator".to_owned();
-                self.roll_back(&name, reason).await.map_err(PluginCommandFault::Unfit)
+                self.roll_back(&name, reason).await.map_err(PluginCommandFault::NotPossible)
             }
             PluginCommand::Readmit => self.readmit(&name),
             PluginCommand::Enable | PluginCommand::Reload => return,
@@ -114,23 +118,23 @@ impl Loader {
         entry.map(Entry::status).ok_or(PluginCommandFault::Unknown)
     }
 
-    /// Takes the plugin out of service, even if it is a guard. The entry is kept for `enable`.
+    /// Takes the plugin out of service, even if it is fail-closed. The entry is kept for `enable`.
     fn disable(&mut self, name: &Arc<str>) -> Result<(), PluginCommandFault> {
         let plugin = self.plugins.get_mut(name).ok_or(PluginCommandFault::Unknown)?;
-        if plugin.is_parked() {
+        if plugin.is_disabled() {
             return Ok(());
         }
         let entry = plugin.entry.take().ok_or(PluginCommandFault::Unknown)?;
-        let guarded = entry.live().is_some_and(|live| live.roles.iter().any(|role| live.is_gate(*role)));
+        let guarded = entry.live().is_some_and(|live| live.roles.iter().any(|role| live.is_fail_closed(*role)));
         tracing::warn!(
-            plugin = %name, before = entry.live().map(|live| live.mark.hash.as_ref()), guarded = guarded || entry.shut().is_some(),
+            plugin = %name, before = entry.live().map(|live| live.files_id.hash.as_ref()), guarded = guarded || entry.fail_closed().is_some(),
             "plugin is disabled by the operator until it is enabled or the node restarts"
         );
         counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "disabled").increment(1);
-        entry.live().into_iter().chain(entry.previous()).for_each(|version| version.cool());
-        plugin.entry = Some(entry.park());
-        if std::mem::take(&mut plugin.clashes) {
-            // Files of a disabled plugin are not looked at, so a clash is looked at when it is enabled.
+        entry.live().into_iter().chain(entry.previous()).for_each(|version| version.drop_instances());
+        plugin.entry = Some(entry.disable_by_operator());
+        if std::mem::take(&mut plugin.has_key_conflict) {
+            // Files of a disabled plugin are not loaded, so a key conflict is checked again when it is enabled.
             plugin.retry();
         }
         self.publish_one(name);
@@ -141,14 +145,15 @@ impl Loader {
     async fn enable(&mut self, name: &Arc<str>) -> Result<(), PluginCommandFault> {
         let plugin = self.plugins.get_mut(name).ok_or(PluginCommandFault::Unknown)?;
         let Some(entry) = plugin.entry.clone() else { return Ok(()) };
-        let Some(parked) = entry.parked() else {
-            let off = matches!(entry.state, State::SwitchedOff);
-            let fault = || PluginCommandFault::Unfit(format!("{name}.toml says enabled = false: change it there"));
+        let Some(before) = entry.before_disable() else {
+            let off = matches!(entry.state, State::DisabledByManifest);
+            let fault =
+                || PluginCommandFault::NotPossible(format!("{name}.toml says enabled = false: change it there"));
             return if off { Err(fault()) } else { Ok(()) };
         };
-        if let Some(live) = parked.live() {
-            if let Some((key, owner)) = self.clash(live) {
-                return Err(PluginCommandFault::Unfit(format!(
+        if let Some(live) = before.live() {
+            if let Some((key, owner)) = self.key_conflict(live) {
+                return Err(PluginCommandFault::NotPossible(format!(
                     "it owns the key {key:?}, which plugin {owner} owns now"
                 )));
             }
@@ -157,10 +162,10 @@ impl Loader {
             }
         }
         tracing::info!(
-            plugin = %name, hash = parked.live().map(|live| live.mark.hash.as_ref()), "plugin is enabled by the operator"
+            plugin = %name, hash = before.live().map(|live| live.files_id.hash.as_ref()), "plugin is enabled by the operator"
         );
         counter!(names::PLUGIN_RELOADS, "plugin" => name.to_string(), "outcome" => "enabled").increment(1);
-        self.plugin(name).entry = Some(entry.unpark());
+        self.plugin(name).entry = Some(entry.enable());
         self.apply_pending(name).await;
         self.publish_one(name);
         Ok(())
@@ -169,15 +174,15 @@ impl Loader {
     /// Tries the files on disk again, regardless of earlier results.
     async fn reload(&mut self, name: &Arc<str>) -> Result<(), PluginCommandFault> {
         let plugin = self.plugins.get_mut(name).ok_or(PluginCommandFault::Unknown)?;
-        if plugin.is_parked() {
-            return Err(PluginCommandFault::Unfit("it is disabled: enable it first".to_owned()));
+        if plugin.is_disabled() {
+            return Err(PluginCommandFault::NotPossible("it is disabled: enable it first".to_owned()));
         }
         plugin.retry();
         self.apply_pending(name).await;
         self.publish_one(name);
         let entry = self.plugins.get(name).and_then(|plugin| plugin.entry.as_ref());
         match entry.and_then(|entry| entry.rejected.as_ref()) {
-            Some(rejected) => Err(PluginCommandFault::Unfit(format!("its file is refused: {}", rejected.reason))),
+            Some(rejected) => Err(PluginCommandFault::NotPossible(format!("its file is refused: {}", rejected.reason))),
             None => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use crate::plugin::Role;
 
 /// Roles, exports and imports of a component.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::plugin) struct Anatomy {
+pub(in crate::plugin) struct ComponentInterface {
     pub(in crate::plugin) roles: Vec<Role>,
     pub(in crate::plugin) lifecycle: bool,
     pub(in crate::plugin) alarms: bool,

@@ -9,12 +9,12 @@ use crate::message::Target;
 use crate::plugin::{Account, Admission, Effect, Presence, Services};
 
 /// The connections of all users online, and the effects since the last look.
-pub(super) struct Crowd {
+pub(super) struct OnlineUsers {
     online: Mutex<Vec<(Uid, Presence)>>,
     effects: Mutex<Vec<Effect>>,
 }
 
-impl Crowd {
+impl OnlineUsers {
     pub(super) fn new(online: Vec<(Uid, Presence)>) -> Self {
         Self { online: Mutex::new(online), effects: Mutex::default() }
     }
@@ -40,7 +40,7 @@ impl Crowd {
                 let Admission { uid, device, rooms, .. } = admission;
                 online.push((uid, Presence { cid: *cid, device, channel, rooms }));
             }
-            Effect::Kick(target, _) => online.retain(|(uid, presence)| !is_meant(target, uid, presence)),
+            Effect::Kick(target, _) => online.retain(|(uid, presence)| !is_target(target, uid, presence)),
         }
     }
 }
@@ -49,7 +49,7 @@ fn rooms_of(online: &mut [(Uid, Presence)], uid: &Uid, change: impl Fn(&mut Vec<
     online.iter_mut().filter(|(other, _)| other == uid).for_each(|(_, presence)| change(&mut presence.rooms));
 }
 
-fn is_meant(target: &Target, uid: &Uid, presence: &Presence) -> bool {
+fn is_target(target: &Target, uid: &Uid, presence: &Presence) -> bool {
     match target {
         Target::Connection(cid) => presence.cid == *cid,
         Target::ConnectionOf(user, cid) => user == uid && presence.cid == *cid,
@@ -62,7 +62,7 @@ fn is_meant(target: &Target, uid: &Uid, presence: &Presence) -> bool {
     }
 }
 
-impl Services for Crowd {
+impl Services for OnlineUsers {
     fn is_online<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, bool> {
         ready(self.online.lock().iter().any(|(other, _)| other.as_str() == uid)).boxed()
     }
