@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::broker::ids::IdStore;
 use crate::broker::kafka::check::{check as check_kafka, check_topic};
-use crate::broker::kafka::{KafkaEngine, KafkaSource, Link};
+use crate::broker::kafka::{KafkaClients, KafkaEngine, KafkaSource};
 use crate::broker::memory::{MemoryBroker, MemoryRoster};
 use crate::broker::redis::check::check as check_redis;
 use crate::broker::redis::{
@@ -45,9 +45,9 @@ enum Login {
     BusRedis(Arc<Client>),
     /// Index of the intake, and its client.
     IntakeRedis(usize, Arc<Client>),
-    BusKafka(Link),
+    BusKafka(KafkaClients),
     /// Index of the intake, and its client.
-    IntakeKafka(usize, Link),
+    IntakeKafka(usize, KafkaClients),
 }
 
 /// The engine is unusable. An engine that is only unreachable does not cause this error.
@@ -80,8 +80,8 @@ impl Engine {
                 (bus, roster, Some(Arc::new(RedisStore::new(spaces))), Some(ids))
             }
             BusKind::Kafka => {
-                let KafkaEngine { bus, roster, link } = KafkaEngine::start(config, receiver, vitals)?;
-                logins.push(Login::BusKafka(link));
+                let KafkaEngine { bus, roster, clients } = KafkaEngine::start(config, receiver, vitals)?;
+                logins.push(Login::BusKafka(clients));
                 (bus, Arc::clone(&roster) as _, None, Some(roster))
             }
         };
@@ -109,10 +109,10 @@ impl Engine {
                         client.set_login(&intake.redis(&config.bus));
                     }
                 }
-                Login::BusKafka(link) => link.set_login(&config.bus.kafka),
-                Login::IntakeKafka(index, link) => {
+                Login::BusKafka(clients) => clients.set_login(&config.bus.kafka),
+                Login::IntakeKafka(index, clients) => {
                     if let Some(intake) = config.intakes.get(*index) {
-                        link.set_login(&intake.kafka(&config.bus));
+                        clients.set_login(&intake.kafka(&config.bus));
                     }
                 }
             }
@@ -146,9 +146,9 @@ impl Engine {
                 Box::new(StreamSource::new(client()?, StreamSettings { topic, group, node, prefix, label }))
             }
             IntakeKind::Kafka => {
-                let link = Link::of(&intake.kafka(&config.bus), &config.node.id);
-                self.logins.lock().push(Login::IntakeKafka(index, link.clone()));
-                Box::new(KafkaSource::join(&link, &topic, &intake.group, &name, vitals)?)
+                let clients = KafkaClients::of(&intake.kafka(&config.bus), &config.node.id);
+                self.logins.lock().push(Login::IntakeKafka(index, clients.clone()));
+                Box::new(KafkaSource::join(&clients, &topic, &intake.group, &name, vitals)?)
             }
         };
         Ok(IntakeSource { name, source })

@@ -5,20 +5,20 @@
 
 mod address;
 mod bus;
-mod census;
 pub mod check;
+mod clients;
 mod codecs;
 mod intake;
-mod link;
+mod live_nodes;
 mod login;
 mod native;
 mod roster;
-mod tail;
+mod topic_reader;
 
 pub use bus::{BusOptions, KafkaBus, skipping};
-pub use census::Census;
+pub use clients::KafkaClients;
 pub use intake::KafkaSource;
-pub use link::Link;
+pub use live_nodes::LiveNodes;
 pub use roster::KafkaRoster;
 
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub struct KafkaEngine {
     /// Membership of the cluster.
     pub roster: Arc<KafkaRoster>,
     /// Connection settings of Kafka.
-    pub link: Link,
+    pub clients: KafkaClients,
 }
 
 impl KafkaEngine {
@@ -45,8 +45,8 @@ impl KafkaEngine {
     /// A property is unknown to librdkafka or not supported by this build.
     pub fn start(config: &Config, receiver: Arc<dyn Deliver>, vitals: &Vitals) -> Result<Self, Unavailable> {
         let (node, bus) = (&config.node, &config.bus);
-        let link = Link::of(&bus.kafka, &node.id);
-        let census = Arc::new(Census::default());
+        let clients = KafkaClients::of(&bus.kafka, &node.id);
+        let live_nodes = Arc::new(LiveNodes::default());
         let options = BusOptions {
             node: node.id.clone(),
             number: node.number,
@@ -55,9 +55,9 @@ impl KafkaEngine {
             partitions: bus.kafka.partitions,
         };
         Ok(Self {
-            roster: Arc::new(KafkaRoster::start(&link, &bus.prefix, &node.id, Arc::clone(&census), vitals)?),
-            bus: Arc::new(KafkaBus::start(&link, options, census, receiver, vitals)?),
-            link,
+            roster: Arc::new(KafkaRoster::start(&clients, &bus.prefix, &node.id, Arc::clone(&live_nodes), vitals)?),
+            bus: Arc::new(KafkaBus::start(&clients, options, live_nodes, receiver, vitals)?),
+            clients,
         })
     }
 }

@@ -17,22 +17,22 @@ use crate::message::Target;
 /// Name of the header.
 pub(super) const HEADER: &str = "to";
 /// Maximum number of users in a header. A longer list is read by every node.
-const MOST_HASHES: usize = 64;
+const MAX_HASHES: usize = 64;
 
 /// Header value, and the lane that keeps the order of the record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct To {
+pub(super) struct AddressHeader {
     pub(super) header: SmallVec<[u8; 16]>,
     /// Records of one stream have the same lane and so the same partition.
     pub(super) lane: u64,
 }
 
-impl To {
+impl AddressHeader {
     /// Header for nodes with a receiver for this target. For a list of users: the part of it that shares a lane.
     pub(super) fn target(target: &Target) -> Self {
         match target {
             Target::User(uid) | Target::Device(uid, _) => Self::one(USERS, user(uid)),
-            Target::Users(uids) if uids.len() <= MOST_HASHES => {
+            Target::Users(uids) if uids.len() <= MAX_HASHES => {
                 let hashes: SmallVec<[u64; 4]> = uids.iter().map(user).collect();
                 Self { header: header(USERS, &hashes), lane: hashes.first().copied().unwrap_or_default() }
             }
@@ -65,8 +65,8 @@ impl To {
     }
 
     /// Header for a heartbeat that one process run of a node sends to itself.
-    pub(super) fn echo(run_id: u64) -> Self {
-        Self::one(ECHO, run_id)
+    pub(super) fn heartbeat(run_id: u64) -> Self {
+        Self::one(HEARTBEAT, run_id)
     }
 
     fn everyone() -> Self {
@@ -93,61 +93,67 @@ fn node(node: &NodeId) -> u64 {
 
 /// Addresses that this node reads.
 #[derive(Debug)]
-pub(super) struct Mine {
+pub(super) struct LocalAddresses {
     node: u64,
     number: u64,
     run_id: u64,
     /// Subscriptions by hash. Two subscriptions with the same hash are both kept.
-    held: HashMap<u64, SmallVec<[Subscription; 1]>, ahash::RandomState>,
+    subscriptions: HashMap<u64, SmallVec<[Subscription; 1]>, ahash::RandomState>,
 }
 
 /// Decision for a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Say {
+pub(super) enum HeaderDecision {
     Read,
     Skip,
     /// The record is a heartbeat of this node.
-    Echo,
+    Heartbeat,
 }
 
-impl Mine {
+impl LocalAddresses {
     pub(super) fn of(node: &NodeId, number: u16, run_id: u64) -> Self {
-        Self { node: self::node(node), number: u64::from(number), run_id, held: HashMap::default() }
+        Self { node: self::node(node), number: u64::from(number), run_id, subscriptions: HashMap::default() }
     }
 
-    pub(super) fn subscribe(&mut self, stream: Subscription) {
-        let streams = self.held.entry(name(&stream)).or_default();
-        if !streams.contains(&stream) {
-            streams.push(stream);
+    pub(super) fn subscribe(&mut self, subscription: Subscription) {
+        let same_hash = self.subscriptions.entry(subscription_hash(&subscription)).or_default();
+        if !same_hash.contains(&subscription) {
+            same_hash.push(subscription);
         }
     }
 
-    pub(super) fn unsubscribe(&mut self, stream: &Subscription) {
-        let hash = name(stream);
-        let Some(streams) = self.held.get_mut(&hash) else { return };
-        streams.retain(|held| held != stream);
-        if streams.is_empty() {
-            self.held.remove(&hash);
+    pub(super) fn unsubscribe(&mut self, subscription: &Subscription) {
+        let hash = subscription_hash(subscription);
+        let Some(same_hash) = self.subscriptions.get_mut(&hash) else { return };
+        same_hash.retain(|known| known != subscription);
+        if same_hash.is_empty() {
+            self.subscriptions.remove(&hash);
         }
     }
 
     /// Decides by the header of a record.
-    pub(super) fn judge(&self, header: Option<&[u8]>) -> Say {
-        let Some((kind, hashes)) = header.and_then(<[u8]>::split_first) else { return Say::Read };
+    pub(super) fn decide(&self, header: Option<&[u8]>) -> HeaderDecision {
+        let Some((kind, hashes)) = header.and_then(<[u8]>::split_first) else { return HeaderDecision::Read };
         let mut hashes = hashes.chunks_exact(8).filter_map(|hash| Some(u64::from_le_bytes(hash.try_into().ok()?)));
         let is_mine = match *kind {
-            USERS | ROOM => hashes.any(|hash| self.held.contains_key(&hash)),
+            USERS | ROOM => hashes.any(|hash| self.subscriptions.contains_key(&hash)),
             NODE => hashes.any(|hash| hash == self.node),
             NUMBER => hashes.any(|hash| hash == self.number),
-            ECHO => return if hashes.any(|run_id| run_id == self.run_id) { Say::Echo } else { Say::Skip },
+            HEARTBEAT => {
+                return if hashes.any(|run_id| run_id == self.run_id) {
+                    HeaderDecision::Heartbeat
+                } else {
+                    HeaderDecision::Skip
+                };
+            }
             _ => true,
         };
-        if is_mine { Say::Read } else { Say::Skip }
+        if is_mine { HeaderDecision::Read } else { HeaderDecision::Skip }
     }
 }
 
-fn name(stream: &Subscription) -> u64 {
-    match stream {
+fn subscription_hash(subscription: &Subscription) -> u64 {
+    match subscription {
         Subscription::User(uid) => user(uid),
         Subscription::Room(name) => room(name),
     }
@@ -167,14 +173,14 @@ pub(super) fn parts(target: &Target, partitions: usize) -> SmallVec<[Target; 1]>
 /// Returns the partition of a lane.
 pub(super) fn partition(lane: u64, partitions: usize) -> usize {
     let count = u64::try_from(partitions.max(1)).expect("64 bits hold a count");
-    usize::try_from(super::link::mixed(lane) % count).expect("smaller than a usize")
+    usize::try_from(super::clients::mix_bits(lane) % count).expect("smaller than a usize")
 }
 
 const USERS: u8 = b'u';
 const ROOM: u8 = b'r';
 const NODE: u8 = b'n';
 const NUMBER: u8 = b'c';
-const ECHO: u8 = b'e';
+const HEARTBEAT: u8 = b'e';
 const EVERYONE: u8 = b'a';
 
 fn header(kind: u8, hashes: &[u64]) -> SmallVec<[u8; 16]> {
@@ -198,61 +204,80 @@ mod tests {
         Uid::parse(name).unwrap()
     }
 
-    fn me() -> Mine {
-        Mine::of(&NodeId::parse("n1").unwrap(), 7, 99)
+    fn me() -> LocalAddresses {
+        LocalAddresses::of(&NodeId::parse("n1").unwrap(), 7, 99)
     }
 
-    fn judged(mine: &Mine, to: &To) -> Say {
-        mine.judge(Some(&to.header))
+    fn decided(addresses: &LocalAddresses, to: &AddressHeader) -> HeaderDecision {
+        addresses.decide(Some(&to.header))
     }
 
     #[test]
     fn only_what_is_held_is_read() {
-        let mut mine = me();
-        let user = To::target(&Target::User(uid("u1")));
-        let device = To::target(&Target::Device(uid("u1"), Device::parse("d").unwrap()));
-        let room = To::target(&Target::Room(Room::parse("u1").unwrap()));
-        assert_eq!([judged(&mine, &user), judged(&mine, &device), judged(&mine, &room)], [Say::Skip; 3]);
-        mine.subscribe(Subscription::User(uid("u1")));
-        mine.subscribe(Subscription::User(uid("u1")));
+        let mut addresses = me();
+        let user = AddressHeader::target(&Target::User(uid("u1")));
+        let device = AddressHeader::target(&Target::Device(uid("u1"), Device::parse("d").unwrap()));
+        let room = AddressHeader::target(&Target::Room(Room::parse("u1").unwrap()));
         assert_eq!(
-            [judged(&mine, &user), judged(&mine, &device), judged(&mine, &room)],
-            [Say::Read, Say::Read, Say::Skip]
+            [decided(&addresses, &user), decided(&addresses, &device), decided(&addresses, &room)],
+            [HeaderDecision::Skip; 3]
         );
-        assert_eq!(judged(&mine, &To::address(&Address::User(uid("u1")))), Say::Read);
-        mine.unsubscribe(&Subscription::User(uid("u1")));
-        assert_eq!(judged(&mine, &user), Say::Skip, "a second hold counts nothing");
-        assert_eq!(judged(&mine, &user.read_by_all()), Say::Read);
+        addresses.subscribe(Subscription::User(uid("u1")));
+        addresses.subscribe(Subscription::User(uid("u1")));
+        assert_eq!(
+            [decided(&addresses, &user), decided(&addresses, &device), decided(&addresses, &room)],
+            [HeaderDecision::Read, HeaderDecision::Read, HeaderDecision::Skip]
+        );
+        assert_eq!(decided(&addresses, &AddressHeader::address(&Address::User(uid("u1")))), HeaderDecision::Read);
+        addresses.unsubscribe(&Subscription::User(uid("u1")));
+        assert_eq!(decided(&addresses, &user), HeaderDecision::Skip, "a second hold counts nothing");
+        assert_eq!(decided(&addresses, &user.read_by_all()), HeaderDecision::Read);
     }
 
     #[test]
     fn lists_are_for_who_holds_one_of_them_and_long_ones_for_everybody() {
-        let mut mine = me();
+        let mut addresses = me();
         let list = |count: usize| Target::Users((0..count).map(|n| uid(&format!("u{n}"))).collect());
-        assert_eq!(judged(&mine, &To::target(&list(3))), Say::Skip);
-        mine.subscribe(Subscription::User(uid("u2")));
+        assert_eq!(decided(&addresses, &AddressHeader::target(&list(3))), HeaderDecision::Skip);
+        addresses.subscribe(Subscription::User(uid("u2")));
         assert_eq!(
-            [judged(&mine, &To::target(&list(3))), judged(&mine, &To::target(&list(2)))],
-            [Say::Read, Say::Skip]
+            [
+                decided(&addresses, &AddressHeader::target(&list(3))),
+                decided(&addresses, &AddressHeader::target(&list(2)))
+            ],
+            [HeaderDecision::Read, HeaderDecision::Skip]
         );
-        assert_eq!(judged(&me(), &To::target(&list(MOST_HASHES + 1))), Say::Read);
+        assert_eq!(decided(&me(), &AddressHeader::target(&list(MAX_HASHES + 1))), HeaderDecision::Read);
     }
 
     #[test]
     fn nodes_are_meant_by_name_by_number_and_by_life() {
-        let mine = me();
-        let node = |name: &str| To::address(&Address::Node(NodeId::parse(name).unwrap()));
-        let cid = |number: u64| To::target(&Target::Connection(ConnectionId::new((number << 41) + 5).unwrap()));
-        assert_eq!([judged(&mine, &node("n1")), judged(&mine, &node("n2"))], [Say::Read, Say::Skip]);
-        assert_eq!([judged(&mine, &cid(7)), judged(&mine, &cid(8))], [Say::Read, Say::Skip]);
-        assert_eq!([judged(&mine, &To::number(7)), judged(&mine, &To::number(8))], [Say::Read, Say::Skip]);
-        assert_eq!([judged(&mine, &To::echo(99)), judged(&mine, &To::echo(98))], [Say::Echo, Say::Skip]);
+        let addresses = me();
+        let node = |name: &str| AddressHeader::address(&Address::Node(NodeId::parse(name).unwrap()));
+        let cid =
+            |number: u64| AddressHeader::target(&Target::Connection(ConnectionId::new((number << 41) + 5).unwrap()));
+        assert_eq!(
+            [decided(&addresses, &node("n1")), decided(&addresses, &node("n2"))],
+            [HeaderDecision::Read, HeaderDecision::Skip]
+        );
+        assert_eq!(
+            [decided(&addresses, &cid(7)), decided(&addresses, &cid(8))],
+            [HeaderDecision::Read, HeaderDecision::Skip]
+        );
+        assert_eq!(
+            [decided(&addresses, &AddressHeader::number(7)), decided(&addresses, &AddressHeader::number(8))],
+            [HeaderDecision::Read, HeaderDecision::Skip]
+        );
+        assert_eq!(
+            [decided(&addresses, &AddressHeader::heartbeat(99)), decided(&addresses, &AddressHeader::heartbeat(98))],
+            [HeaderDecision::Heartbeat, HeaderDecision::Skip]
+        );
     }
 
     #[test]
     fn what_is_not_understood_is_read() {
         for header in [None, Some(&b""[..]), Some(b"z12345678"), Some(b"a")] {
-            assert_eq!(me().judge(header), Say::Read, "{header:?}");
+            assert_eq!(me().decide(header), HeaderDecision::Read, "{header:?}");
         }
     }
 
@@ -265,7 +290,7 @@ mod tests {
         for part in &parts {
             let Target::Users(uids) = part else { panic!("{part:?}") };
             let partitions: Vec<usize> = uids.iter().map(|uid| partition(user(uid), 8)).collect();
-            assert!(partitions.iter().all(|p| *p == partition(To::target(part).lane, 8)), "{partitions:?}");
+            assert!(partitions.iter().all(|p| *p == partition(AddressHeader::target(part).lane, 8)), "{partitions:?}");
             users += uids.len();
         }
         assert_eq!(users, 1_000);

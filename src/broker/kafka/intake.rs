@@ -6,7 +6,7 @@
 
 mod dead;
 mod group;
-mod lines;
+mod partition_table;
 mod poll;
 
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use self::dead::DeadLetters;
-use self::group::{Group, Shared};
-use self::lines::Spot;
-use self::poll::{Handed, Poll, Read};
-use super::link::{Heard, Link, told, unavailable, uncommitted};
+use self::group::{GroupContext, Shared};
+use self::partition_table::ReadPosition;
+use self::poll::{Poller, ReadRecord, ReadResult};
+use super::clients::{ErrorContext, KafkaClients, error_text, unavailable, uncommitted};
 use crate::broker::Unavailable;
 use crate::broker::source::{Record, RecordPosition, Source};
 use crate::telemetry::names;
@@ -52,11 +52,11 @@ const DEFAULTS: &[(&str, &str)] = &[
 pub struct KafkaSource {
     topic: String,
     shared: Arc<Shared>,
-    heard: Heard,
-    consumer: Option<Arc<BaseConsumer<Group>>>,
-    handed: mpsc::Receiver<Handed>,
+    errors: ErrorContext,
+    consumer: Option<Arc<BaseConsumer<GroupContext>>>,
+    results: mpsc::Receiver<ReadResult>,
     /// Records that were returned and are not completed.
-    taken: Vec<Read>,
+    taken: Vec<ReadRecord>,
     reader: Option<JoinHandle<()>>,
     dead: Option<DeadLetters>,
 }
@@ -67,24 +67,35 @@ impl KafkaSource {
     ///
     /// # Errors
     /// A property is unknown to librdkafka or not supported by this build.
-    pub fn join(link: &Link, topic: &str, group: &str, name: &str, vitals: &Vitals) -> Result<Self, Unavailable> {
+    pub fn join(
+        clients: &KafkaClients,
+        topic: &str,
+        group: &str,
+        name: &str,
+        vitals: &Vitals,
+    ) -> Result<Self, Unavailable> {
         let shared = Arc::new(Shared::default());
         let counted = Arc::clone(&shared);
         let count = move |statistics: &Statistics| counted.lag.store(uncommitted(statistics), Ordering::Relaxed);
-        let silent = Heard::of(link);
-        let heard = silent.and_counting(count);
+        let error_context = ErrorContext::of(clients);
+        let errors = error_context.with_statistics(count);
         let fixed = [("group.id", group), ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false")];
-        let context = Group::new(heard.clone(), Arc::clone(&shared), topic, name);
-        let consumer: BaseConsumer<Group> = link.create(context, DEFAULTS, &fixed)?;
-        consumer.subscribe(&[topic]).map_err(|error| unavailable(told(&error)))?;
+        let context = GroupContext::new(errors.clone(), Arc::clone(&shared), topic, name);
+        let consumer: BaseConsumer<GroupContext> = clients.create(context, DEFAULTS, &fixed)?;
+        consumer.subscribe(&[topic]).map_err(|error| unavailable(error_text(&error)))?;
         let consumer = Arc::new(consumer);
-        link.keep(&consumer);
-        let asker: Arc<AdminClient<Heard>> = Arc::new(link.create(silent, &[], &[])?);
-        link.keep(&asker);
-        let (sender, handed) = mpsc::channel(1);
+        clients.track(&consumer);
+        let admin: Arc<AdminClient<ErrorContext>> = Arc::new(clients.create(error_context, &[], &[])?);
+        clients.track(&admin);
+        let (sender, results) = mpsc::channel(1);
         let tombstones = counter!(names::INTAKE_TOMBSTONES, "intake" => name.to_owned());
-        let poll =
-            Poll::new((Arc::clone(&consumer), asker), Arc::clone(&shared), heard.clone(), sender, (topic, tombstones));
+        let poll = Poller::new(
+            (Arc::clone(&consumer), admin),
+            Arc::clone(&shared),
+            errors.clone(),
+            sender,
+            (topic, tombstones),
+        );
         let runtime = Handle::current();
         let vital = vitals.watch(format!("intake reader {topic}"));
         let reader = thread::Builder::new()
@@ -97,27 +108,27 @@ impl KafkaSource {
         Ok(Self {
             topic: topic.to_owned(),
             shared,
-            heard,
+            errors,
             consumer: Some(consumer),
-            handed,
+            results,
             taken: Vec::new(),
             reader: Some(reader),
-            dead: Some(DeadLetters::new(link, topic)),
+            dead: Some(DeadLetters::new(clients, topic)),
         })
     }
 
     async fn next(&mut self) -> Result<Vec<Record>, Unavailable> {
-        self.taken.retain(|read| self.shared.lines.holds(read.spot));
+        self.taken.retain(|read| self.shared.table.is_current(read.read_position));
         if !self.taken.is_empty() {
             self.taken.iter_mut().for_each(|read| read.record.tries = read.record.tries.saturating_add(1));
             return Ok(self.records());
         }
         loop {
-            let mut reads = self.handed.recv().await.ok_or_else(|| unavailable("closed"))??;
-            let is_sign_of_life = reads.is_empty();
+            let mut reads = self.results.recv().await.ok_or_else(|| unavailable("closed"))??;
+            let is_keepalive = reads.is_empty();
             // While the records waited here, their partition may have been revoked or its reading may have restarted.
-            reads.retain(|read| self.shared.lines.take(read.spot));
-            if is_sign_of_life || !reads.is_empty() {
+            reads.retain(|read| self.shared.table.take(read.read_position));
+            if is_keepalive || !reads.is_empty() {
                 self.taken = reads;
                 return Ok(self.records());
             }
@@ -130,22 +141,22 @@ impl KafkaSource {
 
     async fn commit(&mut self, positions: &[RecordPosition]) -> Result<(), Unavailable> {
         let consumer = self.consumer.clone().ok_or_else(|| unavailable("closed"))?;
-        let settled = self.taken.extract_if(.., |read| positions.contains(&read.record.position));
-        let spots: Vec<Spot> = settled.map(|read| read.spot).collect();
-        let offsets = self.shared.lines.offsets_after(&self.topic, &self.shared.metadata(), &spots);
+        let completed = self.taken.extract_if(.., |read| positions.contains(&read.record.position));
+        let read_positions: Vec<ReadPosition> = completed.map(|read| read.read_position).collect();
+        let offsets = self.shared.table.offsets_after(&self.topic, &self.shared.metadata(), &read_positions);
         let shared = Arc::clone(&self.shared);
         // The blocking task completes even if the caller stops waiting.
         let commit = tokio::task::spawn_blocking(move || {
             let done = if offsets.count() == 0 { Ok(()) } else { consumer.commit(&offsets, CommitMode::Sync) };
             if done.is_ok() {
-                shared.lines.committed(&offsets);
+                shared.table.committed(&offsets);
             }
             // The records were accepted in any case: if this commit failed, the next one includes them.
-            shared.lines.complete(&spots);
+            shared.table.complete(&read_positions);
             done
         });
         match timeout(COMMIT, commit).await {
-            Ok(Ok(done)) => done.map_err(|error| unavailable(format!("offsets not committed: {}", told(&error)))),
+            Ok(Ok(done)) => done.map_err(|error| unavailable(format!("offsets not committed: {}", error_text(&error)))),
             Ok(Err(_)) | Err(_) => Err(unavailable("offsets not committed: no answer in time")),
         }
     }
@@ -159,9 +170,9 @@ impl KafkaSource {
         dead.add(read, reason).await
     }
 
-    async fn leave(&mut self) {
+    async fn close_reader(&mut self) {
         self.shared.closing.store(true, Ordering::Relaxed);
-        self.handed.close();
+        self.results.close();
         let (consumer, reader, dead) = (self.consumer.take(), self.reader.take(), self.dead.take());
         // The last drop of a client blocks until its threads end.
         let ended = tokio::task::spawn_blocking(move || {
@@ -195,11 +206,11 @@ impl Source for KafkaSource {
     }
 
     fn fault(&self) -> Option<Unavailable> {
-        self.heard.unreadable().map(unavailable)
+        self.errors.unreadable().map(unavailable)
     }
 
     fn close(&mut self) -> BoxFuture<'_, ()> {
-        self.leave().boxed()
+        self.close_reader().boxed()
     }
 }
 

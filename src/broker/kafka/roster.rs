@@ -7,7 +7,7 @@
 mod ids;
 mod log;
 mod state;
-mod voice;
+mod writer;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::log::{Beat, Entry, Life};
-use self::state::{Entrance, LEASE, State};
-use self::voice::Voice;
+use self::log::{Entry, Heartbeat, NodeIncarnation};
+use self::state::{JoinResult, LEASE, State};
+use self::writer::LogWriter;
 use super::bus::header;
-use super::census::Census;
-use super::link::{Heard, Link, Topic, unavailable};
-use super::tail::{Begin, Tail};
+use super::clients::{ErrorContext, KafkaClients, Topic, unavailable};
+use super::live_nodes::LiveNodes;
+use super::topic_reader::{StartAt, TopicReader};
 use crate::broker::Unavailable;
 use crate::broker::record::RecordOrigin;
 use crate::broker::roster::{ExpiredMember, LeaseError, Member, Roster, count_lease_change};
@@ -40,7 +40,7 @@ const ANSWER: Duration = Duration::from_millis(1_900);
 /// Maximum number of users of expired members returned by one call.
 const MAX_EXPIRED_USERS: usize = 1_000;
 /// Maximum number of users reported again at once after the topic was unavailable.
-const MOST_OWED: usize = 10_000;
+const MAX_REPORTS: usize = 10_000;
 
 /// Kafka roster of one node.
 pub struct KafkaRoster {
@@ -54,37 +54,37 @@ struct Shared {
     /// Random number that tells this process from all others with the same node name.
     process: u64,
     topic: String,
-    voice: Voice,
-    heard: Heard,
+    writer: LogWriter,
+    errors: ErrorContext,
     state: Mutex<State>,
-    census: Arc<Census>,
+    live_nodes: Arc<LiveNodes>,
     /// True once the records that existed at the start are read.
     loaded: watch::Sender<bool>,
-    me: Mutex<Me>,
+    local: Mutex<LocalMember>,
     /// Callers that wait for their own record to come back, by record number.
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Seen>>>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<RecordResult>>>,
     numbers: AtomicU64,
     fault: Mutex<Option<String>>,
 }
 
 /// State of this node in the cluster.
 #[derive(Default)]
-struct Me {
-    life: Option<Life>,
+struct LocalMember {
+    incarnation: Option<NodeIncarnation>,
     /// Users that are online on this node.
     users: HashSet<Uid>,
     /// Users that Kafka may have wrong and that must be reported again.
-    owed: HashSet<Uid>,
+    unreported: HashSet<Uid>,
     /// Time at which the last record of this node came back.
-    came_back: Option<Instant>,
+    last_own_record: Option<Instant>,
     /// Users of dead incarnations that were returned and may still be in the topic.
-    given: HashSet<(Life, Uid)>,
+    returned: HashSet<(NodeIncarnation, Uid)>,
 }
 
 /// Result that is determined when an own record comes back.
-enum Seen {
-    Beat,
-    Entrance(Entrance),
+enum RecordResult {
+    Heartbeat,
+    Join(JoinResult),
     /// True if the user is online on another living node.
     Elsewhere(bool),
     /// True if the reservation of ids is valid.
@@ -92,19 +92,19 @@ enum Seen {
 }
 
 impl KafkaRoster {
-    /// Starts the roster of the cluster `prefix` for `node`, which updates `census`. Sends no request yet, so an
+    /// Starts the roster of the cluster `prefix` for `node`, which updates `live_nodes`. Sends no request yet, so an
     /// unreachable Kafka is no error. Must run within a Tokio runtime.
     ///
     /// # Errors
     /// A property is unknown to librdkafka or not supported by this build.
     pub fn start(
-        link: &Link,
+        clients: &KafkaClients,
         prefix: &str,
         node: &NodeId,
-        census: Arc<Census>,
+        live_nodes: Arc<LiveNodes>,
         vitals: &Vitals,
     ) -> Result<Self, Unavailable> {
-        let heard = Heard::of(link);
+        let errors = ErrorContext::of(clients);
         let topic = format!("{prefix}.members");
         let settings = vec![
             ("cleanup.policy", "compact".to_owned()),
@@ -112,23 +112,23 @@ impl KafkaRoster {
             ("segment.ms", "600000".to_owned()),
         ];
         let made = Topic { name: topic.clone(), partitions: 1, settings };
-        let tail = Tail::new(link, made, Begin::First, node.as_str(), heard.clone())?;
+        let topic_reader = TopicReader::new(clients, made, StartAt::First, node.as_str(), errors.clone())?;
         let shared = Arc::new(Shared {
             node: node.clone(),
             process: RecordOrigin::new(0).run_id,
-            voice: Voice::new(link, &topic, heard.clone())?,
+            writer: LogWriter::new(clients, &topic, errors.clone())?,
             topic,
-            heard,
+            errors,
             state: Mutex::default(),
-            census,
+            live_nodes,
             loaded: watch::Sender::new(false),
-            me: Mutex::default(),
+            local: Mutex::default(),
             waiting: Mutex::default(),
             numbers: AtomicU64::new(1),
             fault: Mutex::default(),
         });
         let mut reader = JoinSet::new();
-        reader.spawn(vitals.run("roster reader", read(Arc::clone(&shared), tail)));
+        reader.spawn(vitals.run("roster reader", read(Arc::clone(&shared), topic_reader)));
         Ok(Self { shared, _reader: reader })
     }
 }
@@ -149,21 +149,21 @@ impl Roster for KafkaRoster {
     }
 
     fn members(&self) -> BoxFuture<'_, Result<Vec<Member>, Unavailable>> {
-        async { Ok(self.shared.state.lock().members(self.shared.own_time()?)) }.boxed()
+        async { Ok(self.shared.state.lock().members(self.shared.last_own_record_time()?)) }.boxed()
     }
 
     fn next_number(&self, _: &Uid) -> BoxFuture<'_, Result<u64, Unavailable>> {
-        async { Ok(self.shared.say(&Entry::Number, None).await? + 1) }.boxed()
+        async { Ok(self.shared.append(&Entry::Number, None).await? + 1) }.boxed()
     }
 
     fn online(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
         self.shared.me.lock().users.insert(uid.clone());
-        self.shared.tell_user(uid.clone()).boxed()
+        self.shared.report_user(uid.clone()).boxed()
     }
 
     fn offline(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
         self.shared.me.lock().users.remove(uid);
-        self.shared.tell_user(uid.clone()).boxed()
+        self.shared.report_user(uid.clone()).boxed()
     }
 
     fn expired(&self) -> BoxFuture<'_, Result<Vec<ExpiredMember>, Unavailable>> {
@@ -174,162 +174,164 @@ impl Roster for KafkaRoster {
 impl Shared {
     async fn join(&self, me: Member) -> Result<u64, LeaseError> {
         self.loaded(Instant::now() + ANSWER).await?;
-        let before = self.me.lock().life.clone();
-        let incarnation = match self.ask(&me).await? {
-            Entrance::Open(incarnation) => incarnation,
-            Entrance::Taken(why) => {
+        let before = self.local.lock().incarnation.clone();
+        let incarnation = match self.request_join(&me).await? {
+            JoinResult::Joined(incarnation) => incarnation,
+            JoinResult::Refused(why) => {
                 // The join request came back, so this node reads the topic. Members that were silent all the time are
                 // dead.
-                let silent = self.state.lock().silent(Instant::now());
+                let silent = self.state.lock().silent_members(Instant::now());
                 if silent.is_empty() {
                     return Err(LeaseError::Taken(why));
                 }
-                for life in silent {
-                    self.say(&Entry::Dead { life, by: self.node.clone() }, None).await?;
+                for incarnation in silent {
+                    self.append(&Entry::Dead { incarnation, by: self.node.clone() }, None).await?;
                 }
-                match self.ask(&me).await? {
-                    Entrance::Open(incarnation) => incarnation,
-                    Entrance::Taken(why) => return Err(LeaseError::Taken(why)),
+                match self.request_join(&me).await? {
+                    JoinResult::Joined(incarnation) => incarnation,
+                    JoinResult::Refused(why) => return Err(LeaseError::Taken(why)),
                 }
             }
         };
         {
-            let mut own = self.me.lock();
-            own.life = Some((me.id.clone(), incarnation));
-            own.given.clear();
+            let mut own = self.local.lock();
+            own.incarnation = Some((me.id.clone(), incarnation));
+            own.returned.clear();
             // Users that were online before the join are still online, under the new incarnation.
-            own.owed = own.users.clone();
+            own.unreported = own.users.clone();
         }
-        self.clear(before);
-        self.beat(Member { incarnation, ..me }).await?;
+        self.remove_users(before);
+        self.send_heartbeat(Member { incarnation, ..me }).await?;
         count_lease_change("taken");
-        self.pay().await;
+        self.repeat_reports().await;
         Ok(incarnation)
     }
 
     /// Removes the users of an incarnation that this process has given up. If the incarnation was found dead, the node
     /// responsible for it removes its users.
-    fn clear(&self, before: Option<Life>) {
-        let Some(life) = before else { return };
+    fn remove_users(&self, before: Option<NodeIncarnation>) {
+        let Some(incarnation) = before else { return };
         let left = {
             let state = self.state.lock();
-            if state.is_lost(&life) { Vec::new() } else { state.users_of(&life, usize::MAX) }
+            if state.is_lost(&incarnation) { Vec::new() } else { state.users_of(&incarnation, usize::MAX) }
         };
         for uid in left {
-            self.voice.whisper(&Entry::User { life: life.clone(), uid, is_online: false });
+            self.writer.append_unconfirmed(&Entry::User { incarnation: incarnation.clone(), uid, is_online: false });
         }
     }
 
     /// Repeats user reports that Kafka may have missed. A failed report is repeated by the next renewal and does not
     /// affect the lease, which Kafka has already accepted.
-    async fn pay(&self) {
-        let owed: Vec<Uid> = self.me.lock().owed.iter().take(MOST_OWED).cloned().collect();
-        let told = owed.into_iter().map(|uid| self.tell_user(uid));
-        if let Err(fault) = futures_util::future::try_join_all(told).await {
+    async fn repeat_reports(&self) {
+        let unreported: Vec<Uid> = self.local.lock().unreported.iter().take(MAX_REPORTS).cloned().collect();
+        let reports = unreported.into_iter().map(|uid| self.report_user(uid));
+        if let Err(fault) = futures_util::future::try_join_all(reports).await {
             tracing::warn!(%fault, topic = self.topic, "online users not written; retrying with the next renewal");
         }
     }
 
     /// Sends a join request and waits for the result.
-    async fn ask(&self, me: &Member) -> Result<Entrance, Unavailable> {
-        let beat = Beat::of(&Member { incarnation: 0, ..me.clone() }, self.process);
-        match self.hear(&Entry::Ask(beat)).await? {
-            Seen::Entrance(entrance) => Ok(entrance),
-            Seen::Beat | Seen::Elsewhere(_) | Seen::Reserved(_) => Err(self.away()),
+    async fn request_join(&self, me: &Member) -> Result<JoinResult, Unavailable> {
+        let heartbeat = Heartbeat::of(&Member { incarnation: 0, ..me.clone() }, self.process);
+        match self.append_and_wait(&Entry::JoinRequest(heartbeat)).await? {
+            RecordResult::Join(join_result) => Ok(join_result),
+            RecordResult::Heartbeat | RecordResult::Elsewhere(_) | RecordResult::Reserved(_) => {
+                Err(self.current_fault())
+            }
         }
     }
 
     async fn renew(&self, me: Member) -> Result<(), LeaseError> {
-        let life = self.me.lock().life.clone();
-        let Some(life) = life else { return Err(LeaseError::Lost(self.node.clone())) };
-        // A node that found this incarnation dead wrote that to the topic. If it stands before this heartbeat, the
+        let incarnation = self.local.lock().incarnation.clone();
+        let Some(incarnation) = incarnation else { return Err(LeaseError::Lost(self.node.clone())) };
+        // A node that found this incarnation dead wrote that to the topic. If that record precedes this heartbeat, the
         // heartbeat is void. Otherwise the next renewal reads it.
-        let is_lost = || self.state.lock().is_lost(&life);
+        let is_lost = || self.state.lock().is_lost(&incarnation);
         if !is_lost() {
-            self.beat(Member { incarnation: life.1, ..me }).await?;
+            self.send_heartbeat(Member { incarnation: incarnation.1, ..me }).await?;
         }
         if is_lost() {
             count_lease_change("lost");
             return Err(LeaseError::Lost(self.node.clone()));
         }
-        self.pay().await;
+        self.repeat_reports().await;
         Ok(())
     }
 
     /// Sends a heartbeat and waits until it comes back.
-    async fn beat(&self, me: Member) -> Result<(), Unavailable> {
-        self.hear(&Entry::Beat(Beat::of(&me, self.process))).await.map(|_| ())
+    async fn send_heartbeat(&self, me: Member) -> Result<(), Unavailable> {
+        self.append_and_wait(&Entry::Heartbeat(Heartbeat::of(&me, self.process))).await.map(|_| ())
     }
 
     /// Sends a record and waits until it comes back.
-    async fn hear(&self, entry: &Entry) -> Result<Seen, Unavailable> {
+    async fn append_and_wait(&self, entry: &Entry) -> Result<RecordResult, Unavailable> {
         let deadline = Instant::now() + ANSWER;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let mut came_back = self.expect(number);
-        self.say(entry, Some(number)).await?;
-        match timeout_at(deadline, &mut came_back.seen).await {
-            Ok(Ok(seen)) => Ok(seen),
-            _ => Err(self.away()),
+        let mut expected = self.expect(number);
+        self.append(entry, Some(number)).await?;
+        match timeout_at(deadline, &mut expected.result).await {
+            Ok(Ok(result)) => Ok(result),
+            _ => Err(self.current_fault()),
         }
     }
 
     async fn leave(&self) {
-        let (life, users) = {
-            let mut me = self.me.lock();
-            (me.life.take(), std::mem::take(&mut me.users))
+        let (incarnation, users) = {
+            let mut local = self.local.lock();
+            (local.incarnation.take(), std::mem::take(&mut local.users))
         };
-        let Some(life) = life else { return };
+        let Some(incarnation) = incarnation else { return };
         for uid in users {
-            self.voice.whisper(&Entry::User { life: life.clone(), uid, is_online: false });
+            self.writer.append_unconfirmed(&Entry::User { incarnation: incarnation.clone(), uid, is_online: false });
         }
-        match self.hear(&Entry::Left(life.0)).await {
+        match self.append_and_wait(&Entry::Left(incarnation.0)).await {
             Ok(_) => count_lease_change("given_back"),
             Err(fault) => tracing::warn!(%fault, "leave was not written to the roster; the lease expires by itself"),
         }
     }
 
     /// Reports the current state of a user. Returns true if the user is on no other node.
-    async fn tell_user(&self, uid: Uid) -> Result<bool, Unavailable> {
+    async fn report_user(&self, uid: Uid) -> Result<bool, Unavailable> {
         let entry = {
-            let mut me = self.me.lock();
-            let Some(life) = me.life.clone() else {
+            let mut local = self.local.lock();
+            let Some(incarnation) = local.incarnation.clone() else {
                 return Err(unavailable("this node is not a member of the cluster"));
             };
             // Stays until Kafka has the record. If the caller stops waiting, the next renewal repeats the report.
-            me.owed.insert(uid.clone());
-            Entry::User { life, is_online: me.users.contains(&uid), uid: uid.clone() }
+            local.unreported.insert(uid.clone());
+            Entry::User { incarnation, is_online: local.users.contains(&uid), uid: uid.clone() }
         };
-        let seen = self.hear(&entry).await?;
-        let mut me = self.me.lock();
+        let result = self.append_and_wait(&entry).await?;
+        let mut local = self.local.lock();
         // The user may have come or gone meanwhile, and the reports of the two may have been reordered.
-        if matches!(entry, Entry::User { is_online, .. } if is_online == me.users.contains(&uid)) {
-            me.owed.remove(&uid);
+        if matches!(entry, Entry::User { is_online, .. } if is_online == local.users.contains(&uid)) {
+            local.unreported.remove(&uid);
         } else {
-            me.owed.insert(uid);
+            local.unreported.insert(uid);
         }
-        Ok(!matches!(seen, Seen::Elsewhere(true)))
+        Ok(!matches!(result, RecordResult::Elsewhere(true)))
     }
 
     async fn expired(&self) -> Result<Vec<ExpiredMember>, Unavailable> {
-        let now = self.own_time()?;
-        let to_bury = self.state.lock().to_bury(&self.node, now);
-        for life in to_bury {
-            tracing::info!(node = %life.0, incarnation = life.1, "node sent no heartbeat; declared dead");
-            self.say(&Entry::Dead { life, by: self.node.clone() }, None).await?;
+        let now = self.last_own_record_time()?;
+        let to_declare_dead = self.state.lock().to_declare_dead(&self.node, now);
+        for incarnation in to_declare_dead {
+            tracing::info!(node = %incarnation.0, incarnation = incarnation.1, "node sent no heartbeat; declared dead");
+            self.append(&Entry::Dead { incarnation, by: self.node.clone() }, None).await?;
         }
         let mut expired = Vec::new();
-        let lives = self.state.lock().answers_for(&self.node);
-        for life in lives {
-            let left = self.state.lock().users_of(&life, MAX_EXPIRED_USERS);
+        let incarnations = self.state.lock().owned_by(&self.node);
+        for incarnation in incarnations {
+            let left = self.state.lock().users_of(&incarnation, MAX_EXPIRED_USERS);
             if left.is_empty() {
-                self.me.lock().given.retain(|(other, _)| *other != life);
-                self.voice.whisper(&Entry::Buried(life));
+                self.local.lock().returned.retain(|(other, _)| *other != incarnation);
+                self.writer.append_unconfirmed(&Entry::Reported(incarnation));
                 count_lease_change("fallen");
                 continue;
             }
-            let users = self.give_out(&life, left);
+            let users = self.take_users(&incarnation, left);
             if !users.is_empty() {
-                expired.push(ExpiredMember { id: life.0, incarnation: life.1, users });
+                expired.push(ExpiredMember { id: incarnation.0, incarnation: incarnation.1, users });
             }
         }
         Ok(expired)
@@ -337,53 +339,53 @@ impl Shared {
 
     /// Returns the users of a dead incarnation that are on no other node, each once. Removes all of them from the
     /// topic.
-    fn give_out(&self, life: &Life, left: Vec<Uid>) -> Vec<Uid> {
+    fn take_users(&self, incarnation: &NodeIncarnation, left: Vec<Uid>) -> Vec<Uid> {
         let mut users = Vec::new();
         for uid in left {
-            let is_new = self.me.lock().given.insert((life.clone(), uid.clone()));
-            let is_here = self.me.lock().users.contains(&uid);
+            let is_new = self.local.lock().returned.insert((incarnation.clone(), uid.clone()));
+            let is_here = self.local.lock().users.contains(&uid);
             if is_new && !is_here && !self.state.lock().is_elsewhere(&self.node, &uid) {
                 users.push(uid.clone());
             }
-            self.voice.whisper(&Entry::User { life: life.clone(), uid, is_online: false });
+            self.writer.append_unconfirmed(&Entry::User { incarnation: incarnation.clone(), uid, is_online: false });
         }
         users
     }
 
     /// Returns the time at which this node last received its own record. Fails if that is long ago, because the node
     /// then does not receive the topic.
-    fn own_time(&self) -> Result<Instant, Unavailable> {
-        let came_back = self.me.lock().came_back.filter(|came_back| came_back.elapsed() < LEASE);
-        came_back.ok_or_else(|| self.away())
+    fn last_own_record_time(&self) -> Result<Instant, Unavailable> {
+        let last_own_record = self.local.lock().last_own_record.filter(|time| time.elapsed() < LEASE);
+        last_own_record.ok_or_else(|| self.current_fault())
     }
 
     async fn loaded(&self, deadline: Instant) -> Result<(), Unavailable> {
         let mut loaded = self.loaded.subscribe();
         let done = timeout_at(deadline, loaded.wait_for(|loaded| *loaded)).await.is_ok_and(|done| done.is_ok());
-        if done { Ok(()) } else { Err(self.away()) }
+        if done { Ok(()) } else { Err(self.current_fault()) }
     }
 
-    fn away(&self) -> Unavailable {
-        let why = self.fault.lock().clone().or_else(|| self.heard.last());
+    fn current_fault(&self) -> Unavailable {
+        let why = self.fault.lock().clone().or_else(|| self.errors.last());
         unavailable(why.unwrap_or_else(|| format!("no own record received from topic {}", self.topic)))
     }
 
     fn expect(&self, number: u64) -> Expected<'_> {
-        let (sender, seen) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         self.waiting.lock().insert(number, sender);
-        Expected { shared: self, number, seen }
+        Expected { shared: self, number, result }
     }
 
     /// Appends a record and returns its offset. A `number` marks a record that a caller waits for.
-    async fn say(&self, entry: &Entry, number: Option<u64>) -> Result<u64, Unavailable> {
+    async fn append(&self, entry: &Entry, number: Option<u64>) -> Result<u64, Unavailable> {
         let mark = number.map(|number| [self.process.to_le_bytes(), number.to_le_bytes()].concat());
-        match timeout(ANSWER, self.voice.say(entry, mark.as_deref())).await {
+        match timeout(ANSWER, self.writer.append(entry, mark.as_deref())).await {
             Ok(said) => said,
-            Err(_) => Err(self.away()),
+            Err(_) => Err(self.current_fault()),
         }
     }
 
-    fn take(&self, message: &BorrowedMessage<'_>, is_past: bool) {
+    fn apply(&self, message: &BorrowedMessage<'_>, is_past: bool) {
         let key = message.key().unwrap_or_default();
         let (Some(entry), Ok(offset)) = (Entry::read(key, message.payload()), u64::try_from(message.offset())) else {
             return tracing::warn!(
@@ -399,38 +401,39 @@ impl Shared {
         let own = header(message).and_then(<[u8]>::split_first_chunk::<8>);
         let number = own.filter(|(process, _)| u64::from_le_bytes(**process) == self.process);
         let number = number.and_then(|(_, number)| Some(u64::from_le_bytes(number.try_into().ok()?)));
-        let moves_members = matches!(entry, Entry::Beat(_) | Entry::Left(_) | Entry::Dead { .. });
+        let changes_members = matches!(entry, Entry::Heartbeat(_) | Entry::Left(_) | Entry::Dead { .. });
         let mut state = self.state.lock();
-        let entrance = state.apply(offset, entry, now, is_past);
-        if moves_members && !is_past {
-            let living =
-                state.heard(&self.node).map(|now| state.members(now).into_iter().map(|member| member.id).collect());
-            self.census.set(living.unwrap_or_default());
+        let join_result = state.apply(offset, entry, now, is_past);
+        if changes_members && !is_past {
+            let living = state
+                .last_heartbeat(&self.node)
+                .map(|now| state.members(now).into_iter().map(|member| member.id).collect());
+            self.live_nodes.set(living.unwrap_or_default());
         }
         let Some(number) = number else { return };
-        self.me.lock().came_back = Some(now);
+        self.local.lock().last_own_record = Some(now);
         let waiting = self.waiting.lock().remove(&number);
-        let seen = match (entrance, uid) {
-            (Some((_, entrance)), _) => Seen::Entrance(entrance),
-            (None, Some(uid)) => Seen::Elsewhere(state.is_elsewhere(&self.node, &uid)),
+        let result = match (join_result, uid) {
+            (Some((_, join_result)), _) => RecordResult::Join(join_result),
+            (None, Some(uid)) => RecordResult::Elsewhere(state.is_elsewhere(&self.node, &uid)),
             (None, None) => match ids {
-                Some((number, which)) => Seen::Reserved(state.reserved(number).granted == Some(which)),
-                None => Seen::Beat,
+                Some((number, which)) => RecordResult::Reserved(state.reserved(number).granted == Some(which)),
+                None => RecordResult::Heartbeat,
             },
         };
         // The caller may have stopped waiting.
-        waiting.map(|waiting| waiting.send(seen));
+        waiting.map(|waiting| waiting.send(result));
     }
 
     /// Rebuilds the state after the topic was truncated or recreated. Reports the users of this node again.
     fn restart(&self) {
         tracing::error!(topic = self.topic, "roster records were lost; rebuilding the roster");
         *self.state.lock() = State::default();
-        let mut me = self.me.lock();
-        me.owed = me.users.clone();
+        let mut local = self.local.lock();
+        local.unreported = local.users.clone();
     }
 
-    fn fail(&self, fault: &Unavailable) {
+    fn set_fault(&self, fault: &Unavailable) {
         let mut last = self.fault.lock();
         if last.as_deref() != Some(&fault.why) {
             tracing::warn!(topic = self.topic, %fault, "roster unavailable; retrying");
@@ -443,7 +446,7 @@ impl Shared {
 struct Expected<'a> {
     shared: &'a Shared,
     number: u64,
-    seen: oneshot::Receiver<Seen>,
+    result: oneshot::Receiver<RecordResult>,
 }
 
 impl Drop for Expected<'_> {
@@ -452,28 +455,28 @@ impl Drop for Expected<'_> {
     }
 }
 
-async fn read(shared: Arc<Shared>, mut tail: Tail) {
+async fn read(shared: Arc<Shared>, mut topic_reader: TopicReader) {
     loop {
-        let has_lost = tail.stand(|fault| shared.fail(fault)).await;
+        let has_lost = topic_reader.assign_all(|fault| shared.set_fault(fault)).await;
         if has_lost {
             shared.restart();
         }
         *shared.fault.lock() = None;
-        let consumer = Arc::clone(&tail.consumer);
+        let consumer = Arc::clone(&topic_reader.consumer);
         let mut stream = consumer.stream();
-        let mut is_past = !tail.is_at_end();
+        let mut is_past = !topic_reader.is_at_end();
         loop {
             if !is_past {
                 shared.loaded.send_if_modified(|loaded| !std::mem::replace(loaded, true));
             }
             match stream.next().await {
                 Some(Ok(message)) => {
-                    if tail.note(&message).is_some() {
-                        shared.take(&message, is_past);
-                        is_past = is_past && !tail.is_at_end();
+                    if topic_reader.note(&message).is_some() {
+                        shared.apply(&message, is_past);
+                        is_past = is_past && !topic_reader.is_at_end();
                     }
                 }
-                Some(Err(error)) if tail.stands_after(&error) => {}
+                Some(Err(error)) if topic_reader.keeps_assignment(&error) => {}
                 Some(Err(_)) | None => break,
             }
         }

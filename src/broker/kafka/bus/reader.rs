@@ -13,8 +13,8 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::super::address::{HEADER, Say, To};
-use super::super::tail::Tail;
+use super::super::address::{AddressHeader, HEADER, HeaderDecision};
+use super::super::topic_reader::TopicReader;
 use super::Shared;
 use crate::broker::dedup::{Arrival, Deduplicator};
 use crate::broker::record::{self, Body, BusRecord, EnvelopeReceipt, RecordOrigin};
@@ -22,44 +22,44 @@ use crate::message::{Envelope, Receipt};
 use crate::telemetry::names;
 
 /// Maximum number of records between two checks for other work.
-const MOST: usize = 512;
+const MAX_RECORDS: usize = 512;
 /// Interval of the check for added partitions.
-const RECOUNT: Duration = Duration::from_secs(30);
+const PARTITION_CHECK: Duration = Duration::from_secs(30);
 /// Minimum interval between two reports of a loss.
-const TELL_LOSS: Duration = Duration::from_secs(1);
+const GAP_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Reader {
     shared: Arc<Shared>,
-    tail: Tail,
+    topic_reader: TopicReader,
     dedup: Deduplicator,
-    batch: Batched,
+    batch: PendingDelivery,
     /// Records skipped and opened since the last update of the counters.
     skipped: u64,
     opened: u64,
     /// A loss that is not reported yet.
-    has_lost: bool,
-    told_loss: Option<Instant>,
+    has_gap: bool,
+    gap_reported_at: Option<Instant>,
 }
 
 /// Envelopes of the next delivery.
 #[derive(Default)]
-struct Batched {
+struct PendingDelivery {
     envelopes: Vec<Envelope>,
     /// Origins that wait for a receipt, one entry per envelope.
     publishers: Vec<Option<RecordOrigin>>,
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, tail: Tail) -> Self {
-        let (dedup, batch) = (Deduplicator::default(), Batched::default());
-        Self { shared, tail, dedup, batch, skipped: 0, opened: 0, has_lost: false, told_loss: None }
+    pub(super) fn new(shared: Arc<Shared>, topic_reader: TopicReader) -> Self {
+        let (dedup, batch) = (Deduplicator::default(), PendingDelivery::default());
+        Self { shared, topic_reader, dedup, batch, skipped: 0, opened: 0, has_gap: false, gap_reported_at: None }
     }
 
     pub(super) async fn run(mut self, mut closing: watch::Receiver<bool>) {
         let shared = Arc::clone(&self.shared);
         let reading = async {
             loop {
-                self.has_lost |= self.tail.stand(|fault| shared.fail(fault)).await;
+                self.has_gap |= self.topic_reader.assign_all(|fault| shared.set_fault(fault)).await;
                 self.read().await;
             }
         };
@@ -67,59 +67,59 @@ impl Reader {
             () = reading => {}
             _ = closing.wait_for(|closing| *closing) => {}
         }
-        self.tail.end().await;
+        self.topic_reader.close().await;
     }
 
     /// Reads until the partitions must be assigned again.
     async fn read(&mut self) {
-        let (consumer, shared) = (Arc::clone(&self.tail.consumer), Arc::clone(&self.shared));
+        let (consumer, shared) = (Arc::clone(&self.topic_reader.consumer), Arc::clone(&self.shared));
         let mut stream = consumer.stream();
-        let mut recount = interval(RECOUNT);
-        recount.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        recount.reset();
-        let mut echo = std::pin::pin!(shared.echo(self.tail.partitions()));
+        let mut partition_check = interval(PARTITION_CHECK);
+        partition_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        partition_check.reset();
+        let mut heartbeats = std::pin::pin!(shared.send_heartbeats(self.topic_reader.partitions()));
         loop {
-            let mut came = tokio::select! {
-                came = stream.next() => came,
-                () = &mut echo => return,
-                _ = recount.tick() => {
-                    if self.tail.has_changed().await {
+            let mut received = tokio::select! {
+                received = stream.next() => received,
+                () = &mut heartbeats => return,
+                _ = partition_check.tick() => {
+                    if self.topic_reader.has_changed().await {
                         return;
                     }
                     continue;
                 }
             };
-            let (mut stands, mut count) = (true, 0);
+            let (mut is_assigned, mut count) = (true, 0);
             loop {
-                match came {
-                    Some(Ok(message)) => self.take(&message).await,
-                    Some(Err(error)) => stands &= self.tail.stands_after(&error),
+                match received {
+                    Some(Ok(message)) => self.handle(&message).await,
+                    Some(Err(error)) => is_assigned &= self.topic_reader.keeps_assignment(&error),
                     None => return,
                 }
                 count += 1;
                 // A record that was taken from the stream must be handled, because it would not come again.
-                let more = if count < MOST { stream.next().now_or_never() } else { None };
+                let more = if count < MAX_RECORDS { stream.next().now_or_never() } else { None };
                 match more {
-                    Some(more) => came = more,
+                    Some(more) => received = more,
                     None => break,
                 }
             }
-            self.hand_over().await;
-            if !stands {
+            self.finish_batch().await;
+            if !is_assigned {
                 return;
             }
         }
     }
 
-    async fn take(&mut self, message: &BorrowedMessage<'_>) {
-        let Some(missing) = self.tail.note(message) else { return };
+    async fn handle(&mut self, message: &BorrowedMessage<'_>) {
+        let Some(missing) = self.topic_reader.note(message) else { return };
         // Records inside this topic are never removed, so a gap means that the topic was truncated.
-        self.has_lost |= missing > 0;
-        let say = self.shared.mine.read().judge(header(message));
-        match say {
-            Say::Skip => self.skipped += 1,
-            Say::Echo => self.shared.echo_came(self.tail.partitions()),
-            Say::Read => {
+        self.has_gap |= missing > 0;
+        let decision = self.shared.addresses.read().decide(header(message));
+        match decision {
+            HeaderDecision::Skip => self.skipped += 1,
+            HeaderDecision::Heartbeat => self.shared.on_heartbeat(self.topic_reader.partitions()),
+            HeaderDecision::Read => {
                 self.opened += 1;
                 self.open(message).await;
             }
@@ -134,7 +134,7 @@ impl Reader {
                 let topic = &self.shared.topic;
                 tracing::warn!(topic, %error, "bus record cannot be decoded; its messages are lost to this node");
                 counter!(names::BUS_UNREADABLE, "engine" => "kafka").increment(1);
-                self.has_lost = true;
+                self.has_gap = true;
                 return;
             }
         };
@@ -144,8 +144,10 @@ impl Reader {
             return;
         }
         match body {
-            Body::Envelopes(envelopes) => envelopes.into_iter().for_each(|envelope| self.gather(origin, envelope)),
-            Body::Receipts(delivered) => self.shared.waiting.answer(origin, delivered),
+            Body::Envelopes(envelopes) => {
+                envelopes.into_iter().for_each(|envelope| self.add_envelope(origin, envelope))
+            }
+            Body::Receipts(delivered) => self.shared.receipts.add(origin, delivered),
             Body::ClusterMessage { from, message } => {
                 self.deliver().await;
                 self.shared.receiver.on_cluster_message(&from, message);
@@ -153,7 +155,7 @@ impl Reader {
         }
     }
 
-    fn gather(&mut self, origin: RecordOrigin, envelope: Envelope) {
+    fn add_envelope(&mut self, origin: RecordOrigin, envelope: Envelope) {
         let is_for_this_node = envelope.nodes.is_empty() || envelope.nodes.contains(&self.shared.options.node);
         if is_for_this_node && self.dedup.is_first(&envelope) {
             self.batch.publishers.push(envelope.receipts.then_some(origin));
@@ -161,20 +163,20 @@ impl Reader {
         } else if envelope.receipts {
             self.shared.report(
                 vec![(origin, EnvelopeReceipt { id: envelope.id, receipt: Receipt::default() })],
-                self.tail.partitions(),
+                self.topic_reader.partitions(),
             );
         }
     }
 
-    async fn hand_over(&mut self) {
+    async fn finish_batch(&mut self) {
         self.deliver().await;
         for (what, count) in [("skipped", &mut self.skipped), ("read", &mut self.opened)] {
             counter!(names::BUS_RECORDS, "engine" => "kafka", "what" => what).increment(std::mem::take(count));
         }
-        let is_due = self.told_loss.is_none_or(|told| told.elapsed() >= TELL_LOSS);
-        if self.has_lost && is_due {
-            self.has_lost = false;
-            self.told_loss = Some(Instant::now());
+        let is_due = self.gap_reported_at.is_none_or(|reported_at| reported_at.elapsed() >= GAP_INTERVAL);
+        if self.has_gap && is_due {
+            self.has_gap = false;
+            self.gap_reported_at = Some(Instant::now());
             counter!(names::BUS_GAPS, "engine" => "kafka").increment(1);
             self.shared.receiver.gap();
         }
@@ -184,13 +186,13 @@ impl Reader {
         if self.batch.envelopes.is_empty() {
             return;
         }
-        let Batched { envelopes, publishers } = std::mem::take(&mut self.batch);
+        let PendingDelivery { envelopes, publishers } = std::mem::take(&mut self.batch);
         let ids: Vec<u64> = envelopes.iter().map(|envelope| envelope.id).collect();
         let receipts = self.shared.receiver.deliver(envelopes.into()).await;
         let waited_for = ids.into_iter().zip(receipts).zip(publishers);
         let reports =
             waited_for.filter_map(|((id, receipt), publisher)| Some((publisher?, EnvelopeReceipt { id, receipt })));
-        self.shared.report(reports.collect(), self.tail.partitions());
+        self.shared.report(reports.collect(), self.topic_reader.partitions());
     }
 }
 
@@ -203,11 +205,11 @@ impl Shared {
             reports = others;
             let delivered: Vec<EnvelopeReceipt> = own.into_iter().map(|(_, delivered)| delivered).collect();
             if to == self.origin {
-                self.waiting.answer(to, delivered);
+                self.receipts.add(to, delivered);
                 continue;
             }
             let record = record::receipts(self.origin, self.sender.next(), &delivered);
-            self.sender.post(&To::number(to.number), &record, partitions);
+            self.sender.try_send(&AddressHeader::number(to.number), &record, partitions);
         }
     }
 }

@@ -14,8 +14,8 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::super::address::{HEADER, To, partition};
-use super::super::link::{Heard, Link};
+use super::super::address::{AddressHeader, HEADER, partition};
+use super::super::clients::{ErrorContext, KafkaClients};
 use crate::broker::Unavailable;
 
 /// Defaults that the operator's properties override.
@@ -28,20 +28,20 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("statistics.interval.ms", "5000"),
 ];
 /// Time in which Kafka must confirm a record, in milliseconds.
-const DELIVERY: &str = "1500";
+const DELIVERY_TIMEOUT_MILLIS: &str = "1500";
 /// Maximum bytes of records in flight. Further records wait.
-const MOST_UNDER_WAY: usize = 64 << 20;
+const MAX_IN_FLIGHT: usize = 64 << 20;
 /// Minimum size at which a record is counted.
-const LEAST: usize = 256;
+const MIN_PERMIT_BYTES: usize = 256;
 /// Allowance for Kafka's framing of a record and for its header.
-const AROUND: usize = 4 << 10;
+const RECORD_OVERHEAD: usize = 4 << 10;
 
 #[derive(Clone)]
 pub(super) struct Sender {
-    producer: Arc<FutureProducer<Heard>>,
+    producer: Arc<FutureProducer<ErrorContext>>,
     topic: Arc<str>,
-    /// One permit per [`LEAST`] bytes.
-    room: Arc<Semaphore>,
+    /// One permit per [`MIN_PERMIT_BYTES`] bytes.
+    space: Arc<Semaphore>,
     sequence: Arc<AtomicU64>,
 }
 
@@ -49,33 +49,38 @@ pub(super) struct Sender {
 pub(super) struct Pending {
     delivery: DeliveryFuture,
     bytes: usize,
-    _room: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Reason why a record was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failed {
+pub(super) enum SendFailure {
     /// The record, of this many bytes, exceeds the limit of the topic.
     TooLarge(usize),
     /// Kafka did not confirm the record.
-    Away,
+    Unconfirmed,
 }
 
 impl Sender {
-    pub(super) fn new(link: &Link, topic: &str, record_bytes: usize, heard: Heard) -> Result<Self, Unavailable> {
-        let most = (record_bytes + AROUND).to_string();
+    pub(super) fn new(
+        clients: &KafkaClients,
+        topic: &str,
+        record_bytes: usize,
+        errors: ErrorContext,
+    ) -> Result<Self, Unavailable> {
+        let max_bytes = (record_bytes + RECORD_OVERHEAD).to_string();
         let fixed = [
             ("enable.idempotence", "true"),
             ("acks", "all"),
-            ("message.timeout.ms", DELIVERY),
-            ("message.max.bytes", most.as_str()),
+            ("message.timeout.ms", DELIVERY_TIMEOUT_MILLIS),
+            ("message.max.bytes", max_bytes.as_str()),
         ];
-        let producer: Arc<FutureProducer<Heard>> = Arc::new(link.create(heard, DEFAULTS, &fixed)?);
-        link.keep(&producer);
+        let producer: Arc<FutureProducer<ErrorContext>> = Arc::new(clients.create(errors, DEFAULTS, &fixed)?);
+        clients.track(&producer);
         Ok(Self {
             producer,
             topic: topic.into(),
-            room: Arc::new(Semaphore::new(MOST_UNDER_WAY / LEAST)),
+            space: Arc::new(Semaphore::new(MAX_IN_FLIGHT / MIN_PERMIT_BYTES)),
             sequence: Arc::default(),
         })
     }
@@ -87,26 +92,33 @@ impl Sender {
 
     /// Queues a record once there is space, unless `deadline` passes first. Records of one lane are sent in the order
     /// of calls.
-    pub(super) async fn send(&self, to: &To, record: &[u8], partitions: usize, deadline: Instant) -> Option<Pending> {
-        let permits = u32::try_from((record.len() / LEAST + 1).min(MOST_UNDER_WAY / LEAST)).ok()?;
-        let room = timeout_at(deadline, Arc::clone(&self.room).acquire_many_owned(permits)).await.ok()?.ok()?;
+    pub(super) async fn send(
+        &self,
+        to: &AddressHeader,
+        record: &[u8],
+        partitions: usize,
+        deadline: Instant,
+    ) -> Option<Pending> {
+        let permits =
+            u32::try_from((record.len() / MIN_PERMIT_BYTES + 1).min(MAX_IN_FLIGHT / MIN_PERMIT_BYTES)).ok()?;
+        let space = timeout_at(deadline, Arc::clone(&self.space).acquire_many_owned(permits)).await.ok()?.ok()?;
         let delivery = self.enqueue(to, record, partition(to.lane, partitions))?;
-        Some(Pending { delivery, bytes: record.len(), _room: room })
+        Some(Pending { delivery, bytes: record.len(), _permit: space })
     }
 
     /// Sends a heartbeat without waiting for its confirmation.
-    pub(super) fn echo(&self, to: &To, partition: usize) {
+    pub(super) fn send_heartbeat(&self, to: &AddressHeader, partition: usize) {
         drop(self.enqueue(to, &[], partition));
     }
 
     /// Sends a record without waiting for its confirmation. Drops it if there is no space.
-    pub(super) fn post(&self, to: &To, record: &[u8], partitions: usize) {
-        if self.room.available_permits() > record.len() / LEAST {
+    pub(super) fn try_send(&self, to: &AddressHeader, record: &[u8], partitions: usize) {
+        if self.space.available_permits() > record.len() / MIN_PERMIT_BYTES {
             drop(self.enqueue(to, record, partition(to.lane, partitions)));
         }
     }
 
-    fn enqueue(&self, to: &To, record: &[u8], partition: usize) -> Option<DeliveryFuture> {
+    fn enqueue(&self, to: &AddressHeader, record: &[u8], partition: usize) -> Option<DeliveryFuture> {
         let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: HEADER, value: Some(&to.header[..]) });
         let record: FutureRecord<'_, (), [u8]> =
             FutureRecord::to(&self.topic).payload(record).headers(headers).partition(i32::try_from(partition).ok()?);
@@ -121,7 +133,7 @@ impl Sender {
 
     /// Waits for the records in flight and refuses later ones. Blocks.
     pub(super) fn close(&self, within: Duration) {
-        self.room.close();
+        self.space.close();
         if let Err(error) = self.producer.flush(within) {
             tracing::warn!(topic = &*self.topic, %error, "bus closed with unconfirmed records");
         }
@@ -129,17 +141,17 @@ impl Sender {
 }
 
 impl Pending {
-    pub(super) async fn result(self, deadline: Instant) -> Result<(), Failed> {
+    pub(super) async fn result(self, deadline: Instant) -> Result<(), SendFailure> {
         match timeout_at(deadline, self.delivery).await {
             Ok(Ok(Ok(_))) => Ok(()),
             Ok(Ok(Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)))) => {
-                Err(Failed::TooLarge(self.bytes))
+                Err(SendFailure::TooLarge(self.bytes))
             }
             Ok(Ok(Err((error, _)))) => {
                 tracing::debug!(%error, "bus record was not delivered");
-                Err(Failed::Away)
+                Err(SendFailure::Unconfirmed)
             }
-            Ok(Err(_)) | Err(_) => Err(Failed::Away),
+            Ok(Err(_)) | Err(_) => Err(SendFailure::Unconfirmed),
         }
     }
 }

@@ -9,12 +9,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
-use super::super::link::{Heard, Link, Topic, partitions, told, unavailable};
-use super::poll::{Around, Read};
+use super::super::clients::{ErrorContext, KafkaClients, Topic, error_text, partitions, unavailable};
+use super::poll::{ReadRecord, RecordHead};
 use crate::broker::Unavailable;
 
 /// Time limit of a dead letter.
-const BURY: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Prefix of the node's own headers. Headers of a record with this prefix are left out.
 const OWN: &str = "skylark.";
 
@@ -29,34 +29,39 @@ enum Extent {
 
 /// Producer for the dead letters of one topic.
 pub(super) struct DeadLetters {
-    link: Link,
+    clients: KafkaClients,
     topic: String,
-    of: String,
+    source_topic: String,
     /// Created with the first dead letter.
-    producer: Option<Arc<FutureProducer<Heard>>>,
+    producer: Option<Arc<FutureProducer<ErrorContext>>>,
 }
 
 impl DeadLetters {
-    pub(super) fn new(link: &Link, topic: &str) -> Self {
-        Self { link: link.clone(), topic: format!("{topic}.dead"), of: topic.to_owned(), producer: None }
+    pub(super) fn new(clients: &KafkaClients, topic: &str) -> Self {
+        Self {
+            clients: clients.clone(),
+            topic: format!("{topic}.dead"),
+            source_topic: topic.to_owned(),
+            producer: None,
+        }
     }
 
     /// Writes a dead letter. If it is too large, leaves out the value, then also the key and headers.
     ///
     /// # Errors
     /// [`Unavailable`]: the dead letter was not written, or the result is unknown.
-    pub(super) async fn add(&mut self, read: &Read, reason: &str) -> Result<(), Unavailable> {
+    pub(super) async fn add(&mut self, read: &ReadRecord, reason: &str) -> Result<(), Unavailable> {
         let producer = self.producer().await?;
         let topic = &self.topic;
         for extent in [Extent::Whole, Extent::WithoutValue, Extent::Bare] {
-            let headers = headers(read, &self.of, reason, extent);
-            let mut letter: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
-            letter.key = read.around.key.as_deref().filter(|_| extent != Extent::Bare);
-            letter.payload = Some(&read.record.payload[..]).filter(|_| extent == Extent::Whole);
-            match producer.send(letter, BURY).await {
+            let headers = headers(read, &self.source_topic, reason, extent);
+            let mut dead_letter: FutureRecord<'_, [u8], [u8]> = FutureRecord::to(topic).headers(headers);
+            dead_letter.key = read.head.key.as_deref().filter(|_| extent != Extent::Bare);
+            dead_letter.payload = Some(&read.record.payload[..]).filter(|_| extent == Extent::Whole);
+            match producer.send(dead_letter, WRITE_TIMEOUT).await {
                 Ok(_) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {}
-                Err((error, _)) => return Err(unavailable(format!("topic {topic}: {}", told(&error)))),
+                Err((error, _)) => return Err(unavailable(format!("topic {topic}: {}", error_text(&error)))),
             }
         }
         Err(unavailable(format!(
@@ -65,23 +70,23 @@ impl DeadLetters {
     }
 
     /// Returns the producer. The first call checks that the topic exists, and creates it if it is missing.
-    async fn producer(&mut self) -> Result<Arc<FutureProducer<Heard>>, Unavailable> {
+    async fn producer(&mut self) -> Result<Arc<FutureProducer<ErrorContext>>, Unavailable> {
         if let Some(producer) = &self.producer {
             return Ok(Arc::clone(producer));
         }
-        let (heard, bound) = (Heard::of(&self.link), BURY.as_millis().to_string());
+        let (errors, bound) = (ErrorContext::of(&self.clients), WRITE_TIMEOUT.as_millis().to_string());
         let fixed = [("enable.idempotence", "true"), ("acks", "all"), ("message.timeout.ms", bound.as_str())];
-        let producer: FutureProducer<Heard> =
-            self.link.create(heard.clone(), &[("message.max.bytes", "67108864")], &fixed)?;
+        let producer: FutureProducer<ErrorContext> =
+            self.clients.create(errors.clone(), &[("message.max.bytes", "67108864")], &fixed)?;
         let producer = Arc::new(producer);
-        self.link.keep(&producer);
+        self.clients.track(&producer);
         let (asked, name) = (Arc::clone(&producer), self.topic.clone());
         let found = tokio::task::spawn_blocking(move || partitions(asked.client(), &name)).await;
-        match found.unwrap_or(Err(KafkaError::Canceled)).map_err(|error| heard.unavailable(&error))? {
+        match found.unwrap_or(Err(KafkaError::Canceled)).map_err(|error| errors.unavailable(&error))? {
             Some(_) => {}
             None => {
                 let topic = Topic { name: self.topic.clone(), partitions: -1, settings: Vec::new() };
-                self.link.create_topic(&topic).await?;
+                self.clients.create_topic(&topic).await?;
             }
         }
         Ok(Arc::clone(self.producer.insert(producer)))
@@ -96,8 +101,8 @@ impl DeadLetters {
 }
 
 /// Builds the headers: those of the record, then those for position and reason.
-fn headers(read: &Read, topic: &str, reason: &str, extent: Extent) -> OwnedHeaders {
-    let Around { headers: of_record, timestamp, .. } = &read.around;
+fn headers(read: &ReadRecord, topic: &str, reason: &str, extent: Extent) -> OwnedHeaders {
+    let RecordHead { headers: of_record, timestamp, .. } = &read.head;
     let mut headers = OwnedHeaders::new();
     for header in of_record.iter().flat_map(Headers::iter).filter(|_| extent != Extent::Bare) {
         if !header.key.starts_with(OWN) {
@@ -108,8 +113,8 @@ fn headers(read: &Read, topic: &str, reason: &str, extent: Extent) -> OwnedHeade
     let own = [
         ("reason", Some(reason.to_owned())),
         ("topic", Some(topic.to_owned())),
-        ("partition", Some(read.spot.partition.to_string())),
-        ("offset", Some(read.spot.offset.to_string())),
+        ("partition", Some(read.read_position.partition.to_string())),
+        ("offset", Some(read.read_position.offset.to_string())),
         ("timestamp", timestamp.map(|millis| millis.to_string())),
         ("tries", Some((read.record.tries + 1).to_string())),
         ("left-out-bytes", left_out),
@@ -126,30 +131,30 @@ fn headers(read: &Read, topic: &str, reason: &str, extent: Extent) -> OwnedHeade
 mod tests {
     use bytes::Bytes;
 
-    use super::super::lines::Spot;
+    use super::super::partition_table::ReadPosition;
     use super::*;
     use crate::broker::source::{Record, RecordPosition};
 
-    fn names(read: &Read, extent: Extent) -> Vec<(String, String)> {
+    fn names(read: &ReadRecord, extent: Extent) -> Vec<(String, String)> {
         let headers = headers(read, "chat", "junk", extent);
         let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
         headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
     }
 
     #[test]
-    fn a_letter_keeps_the_records_headers_and_tells_its_place() {
+    fn a_letter_keeps_the_records_headers_and_tells_its_position() {
         let trace = OwnedHeaders::new()
             .insert(Header { key: "trace", value: Some("7") })
             .insert(Header { key: "skylark.reason", value: Some("an older one") });
-        let around = Around { key: Some(Bytes::from_static(b"1074")), headers: Some(trace), timestamp: Some(17) };
+        let head = RecordHead { key: Some(Bytes::from_static(b"1074")), headers: Some(trace), timestamp: Some(17) };
         let position = RecordPosition { partition: Arc::from("a partition"), offset: Some(9) };
         let record = Record { payload: Bytes::from_static(b"junk!"), position, tries: 0 };
-        let read = Read { record, spot: Spot { partition: 3, offset: 9, reading: 1 }, around };
+        let read = ReadRecord { record, read_position: ReadPosition { partition: 3, offset: 9, reading: 1 }, head };
         let own = |name: &str, value: &str| (format!("skylark.{name}"), value.to_owned());
         let mut whole = vec![("trace".to_owned(), "7".to_owned())];
-        let place = [own("topic", "chat"), own("partition", "3"), own("offset", "9"), own("timestamp", "17")];
+        let position = [own("topic", "chat"), own("partition", "3"), own("offset", "9"), own("timestamp", "17")];
         whole.push(own("reason", "junk"));
-        whole.extend(place);
+        whole.extend(position);
         whole.push(own("tries", "1"));
         assert_eq!(names(&read, Extent::Whole), whole);
         whole.push(own("left-out-bytes", "5"));

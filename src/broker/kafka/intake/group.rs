@@ -11,14 +11,14 @@ use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, TopicPartitionList};
 
-use super::super::link::Heard;
-use super::lines::Lines;
+use super::super::clients::ErrorContext;
+use super::partition_table::PartitionTable;
 use crate::telemetry::names;
 
 /// State shared by the polling thread, the intake and the callbacks of librdkafka.
 #[derive(Default)]
 pub(super) struct Shared {
-    pub(super) lines: Lines,
+    pub(super) table: PartitionTable,
     /// Number of waiting records, by the latest statistics.
     pub(super) lag: AtomicU64,
     /// Tells the reader to end.
@@ -48,54 +48,54 @@ pub(super) fn topic_of_commit(metadata: &str) -> Option<&str> {
 const TOPIC_ID: &str = "topic-id=";
 
 /// Client context of a member.
-pub(super) struct Group {
-    heard: Heard,
+pub(super) struct GroupContext {
+    errors: ErrorContext,
     shared: Arc<Shared>,
     topic: String,
     /// Number of assigned partitions.
     partitions: Gauge,
 }
 
-impl Group {
+impl GroupContext {
     /// Creates the context. `name` is the intake's label in the metrics.
-    pub(super) fn new(heard: Heard, shared: Arc<Shared>, topic: &str, name: &str) -> Self {
+    pub(super) fn new(errors: ErrorContext, shared: Arc<Shared>, topic: &str, name: &str) -> Self {
         let partitions = gauge!(names::INTAKE_PARTITIONS, "intake" => name.to_owned());
-        Self { heard, shared, topic: topic.to_owned(), partitions }
+        Self { errors, shared, topic: topic.to_owned(), partitions }
     }
 }
 
-impl ClientContext for Group {
+impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.heard.log(level, facility, message);
+        self.errors.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.heard.error(error, reason);
+        self.errors.error(error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {
-        self.heard.stats(statistics);
+        self.errors.stats(statistics);
     }
 }
 
-impl ConsumerContext for Group {
+impl ConsumerContext for GroupContext {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let lines = &self.shared.lines;
+        let table = &self.shared.table;
         match rebalance {
             Rebalance::Assign(partitions) => {
                 let gained = numbers(partitions);
-                gained.iter().for_each(|partition| lines.gain(*partition));
+                gained.iter().for_each(|partition| table.assign(*partition));
                 tracing::info!(topic = self.topic, ?gained, "partitions assigned");
             }
             Rebalance::Revoke(partitions) => {
                 let lost = numbers(partitions);
-                lines.lose(&lost);
+                table.revoke(&lost);
                 tracing::info!(topic = self.topic, ?lost, "partitions revoked");
             }
             Rebalance::Error(error) => tracing::warn!(topic = self.topic, %error, "rebalance failed"),
         }
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        self.partitions.set(lines.count() as f64);
+        self.partitions.set(table.count() as f64);
     }
 
     /// Resumes assigned partitions, because a partition that was revoked while paused would still be paused. The

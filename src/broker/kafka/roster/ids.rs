@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::log::Entry;
-use super::{ANSWER, KafkaRoster, Seen, Shared};
+use super::{ANSWER, KafkaRoster, RecordResult, Shared};
 use crate::broker::Unavailable;
 use crate::broker::ids::{BlockRequest, IdStore};
 
@@ -31,7 +31,7 @@ impl Shared {
             let (bound, earlier) = {
                 let mut state = self.state.lock();
                 let reserved = state.reserved(number);
-                (reserved.bound, reserved.standing.clone())
+                (reserved.bound, reserved.reservations.clone())
             };
             let begin = if bound == 0 { floor.max(from) } else { bound.max(from) };
             let until = begin.saturating_add(count);
@@ -39,16 +39,16 @@ impl Shared {
                 return Ok(begin);
             }
             let (until, process) = (Some(until), self.process);
-            match self.hear(&Entry::Ids { number, from: begin, until, process }).await? {
-                Seen::Reserved(true) => {
+            match self.append_and_wait(&Entry::Ids { number, from: begin, until, process }).await? {
+                RecordResult::Reserved(true) => {
                     for (from, process) in earlier.into_iter().filter(|which| *which != (begin, process)) {
-                        self.voice.whisper(&Entry::Ids { number, from, until: None, process });
+                        self.writer.append_unconfirmed(&Entry::Ids { number, from, until: None, process });
                     }
                     return Ok(begin);
                 }
                 _ => tracing::info!(number, "another process reserves ids of the same node number; retrying"),
             }
         }
-        Err(self.away())
+        Err(self.current_fault())
     }
 }

@@ -12,21 +12,21 @@ use crate::id::{NodeId, Uid};
 const BETWEEN: char = '\u{1f}';
 
 /// One incarnation of a node: node id and incarnation number.
-pub(super) type Life = (NodeId, u64);
+pub(super) type NodeIncarnation = (NodeId, u64);
 
 /// Content of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Entry {
     /// A node asks to join.
-    Ask(Beat),
+    JoinRequest(Heartbeat),
     /// Heartbeat of a node.
-    Beat(Beat),
+    Heartbeat(Heartbeat),
     /// A node left the cluster.
     Left(NodeId),
     /// A user came online on a node, or went offline there.
     User {
         /// Incarnation of the node.
-        life: Life,
+        incarnation: NodeIncarnation,
         /// Id of the user.
         uid: Uid,
         /// True if the user came online.
@@ -35,12 +35,12 @@ pub(super) enum Entry {
     /// An incarnation was found dead; `by` reports its users offline.
     Dead {
         /// Incarnation that is dead.
-        life: Life,
+        incarnation: NodeIncarnation,
         /// Node that found it dead.
         by: NodeId,
     },
     /// All users of a dead incarnation were reported.
-    Buried(Life),
+    Reported(NodeIncarnation),
     /// Takes a number: only the offset of the record counts.
     Number,
     /// A process reserves the ids of a node number in `from..until`.
@@ -58,11 +58,12 @@ pub(super) enum Entry {
 
 /// Description of a node in its own heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Beat {
+pub(super) struct Heartbeat {
     /// Name of the node.
     node: String,
     /// Tells two processes with the same name apart.
-    pub(super) life: u64,
+    #[serde(rename = "life")]
+    pub(super) process: u64,
     pub(super) number: u16,
     pub(super) incarnation: u64,
     address: String,
@@ -75,8 +76,8 @@ pub(super) struct Beat {
     started_at: i64,
 }
 
-impl Beat {
-    pub(super) fn of(member: &Member, life: u64) -> Self {
+impl Heartbeat {
+    pub(super) fn of(member: &Member, process: u64) -> Self {
         let Member {
             id,
             number,
@@ -92,7 +93,7 @@ impl Beat {
         } = member.clone();
         Self {
             node: id.as_str().to_owned(),
-            life,
+            process,
             number,
             incarnation,
             address,
@@ -133,17 +134,17 @@ impl Entry {
     pub(super) fn write(&self) -> (String, Option<Vec<u8>>) {
         let key = |parts: &[&str]| parts.join(&BETWEEN.to_string());
         match self {
-            Self::Ask(beat) => (key(&["j", &beat.node]), serde_json::to_vec(beat).ok()),
-            Self::Beat(beat) => (key(&["m", &beat.node]), serde_json::to_vec(beat).ok()),
+            Self::JoinRequest(heartbeat) => (key(&["j", &heartbeat.node]), serde_json::to_vec(heartbeat).ok()),
+            Self::Heartbeat(heartbeat) => (key(&["m", &heartbeat.node]), serde_json::to_vec(heartbeat).ok()),
             Self::Left(node) => (key(&["m", node.as_str()]), None),
-            Self::User { life: (node, incarnation), uid, is_online } => {
+            Self::User { incarnation: (node, incarnation), uid, is_online } => {
                 let key = key(&["p", node.as_str(), &incarnation.to_string(), uid.as_str()]);
                 (key, is_online.then(|| b"1".to_vec()))
             }
-            Self::Dead { life: (node, incarnation), by } => {
+            Self::Dead { incarnation: (node, incarnation), by } => {
                 (key(&["d", node.as_str(), &incarnation.to_string()]), Some(by.as_str().into()))
             }
-            Self::Buried((node, incarnation)) => (key(&["d", node.as_str(), &incarnation.to_string()]), None),
+            Self::Reported((node, incarnation)) => (key(&["d", node.as_str(), &incarnation.to_string()]), None),
             Self::Number => ("n".to_owned(), Some(b"1".to_vec())),
             Self::Ids { number, from, until, process } => {
                 let key = key(&["i", &number.to_string(), &from.to_string(), &process.to_string()]);
@@ -161,17 +162,19 @@ impl Entry {
             "j" | "m" => {
                 let node = node()?;
                 let Some(value) = value else { return (kind == "m").then_some(Self::Left(node)) };
-                let beat: Beat = serde_json::from_slice(value).ok().filter(|beat: &Beat| beat.node == node.as_str())?;
-                Some(if kind == "j" { Self::Ask(beat) } else { Self::Beat(beat) })
+                let heartbeat: Heartbeat = serde_json::from_slice(value)
+                    .ok()
+                    .filter(|heartbeat: &Heartbeat| heartbeat.node == node.as_str())?;
+                Some(if kind == "j" { Self::JoinRequest(heartbeat) } else { Self::Heartbeat(heartbeat) })
             }
             "p" => {
-                let life = (node()?, parts.next()?.parse().ok()?);
-                Some(Self::User { life, uid: Uid::parse(parts.next()?).ok()?, is_online: value.is_some() })
+                let incarnation = (node()?, parts.next()?.parse().ok()?);
+                Some(Self::User { incarnation, uid: Uid::parse(parts.next()?).ok()?, is_online: value.is_some() })
             }
             "d" => {
-                let life = (node()?, parts.next()?.parse().ok()?);
-                let Some(value) = value else { return Some(Self::Buried(life)) };
-                Some(Self::Dead { life, by: NodeId::parse(std::str::from_utf8(value).ok()?).ok()? })
+                let incarnation = (node()?, parts.next()?.parse().ok()?);
+                let Some(value) = value else { return Some(Self::Reported(incarnation)) };
+                Some(Self::Dead { incarnation, by: NodeId::parse(std::str::from_utf8(value).ok()?).ok()? })
             }
             "n" => Some(Self::Number),
             "i" => {
@@ -199,7 +202,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let node = |name: &str| NodeId::parse(name).unwrap();
-        let life = (node("n/1"), 42);
+        let incarnation = (node("n/1"), 42);
         let member = Member {
             id: node("n/1"),
             number: 7,
@@ -213,17 +216,17 @@ mod tests {
             draining: true,
             started_at: -5,
         };
-        let beat = Beat::of(&member, 11);
-        assert_eq!(beat.member(), Some(member));
+        let heartbeat = Heartbeat::of(&member, 11);
+        assert_eq!(heartbeat.member(), Some(member));
         let uid = Uid::parse("a:b/云").unwrap();
         for entry in [
-            Entry::Ask(beat.clone()),
-            Entry::Beat(beat),
-            Entry::Left(life.0.clone()),
-            Entry::User { life: life.clone(), uid: uid.clone(), is_online: true },
-            Entry::User { life: life.clone(), uid, is_online: false },
-            Entry::Dead { life: life.clone(), by: node("n2") },
-            Entry::Buried(life),
+            Entry::JoinRequest(heartbeat.clone()),
+            Entry::Heartbeat(heartbeat),
+            Entry::Left(incarnation.0.clone()),
+            Entry::User { incarnation: incarnation.clone(), uid: uid.clone(), is_online: true },
+            Entry::User { incarnation: incarnation.clone(), uid, is_online: false },
+            Entry::Dead { incarnation: incarnation.clone(), by: node("n2") },
+            Entry::Reported(incarnation),
             Entry::Number,
             Entry::Ids { number: 7, from: 1 << 40, until: Some((1 << 40) + 5), process: u64::MAX },
             Entry::Ids { number: 7, from: 0, until: None, process: 3 },

@@ -12,8 +12,8 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::super::link::mixed;
-use super::log::{Beat, Entry, Life};
+use super::super::clients::mix_bits;
+use super::log::{Entry, Heartbeat, NodeIncarnation};
 use crate::broker::roster::Member;
 use crate::id::{NodeId, Uid};
 
@@ -21,29 +21,29 @@ use crate::id::{NodeId, Uid};
 pub(super) const LEASE: Duration = Duration::from_secs(9);
 /// Silence after which a member is dead. Not shorter: a node closes its connections ten seconds after its last renewal,
 /// and users must be gone before others report them offline.
-const GRAVE: Duration = Duration::from_secs(10);
+const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// Additional delay per rank before a node finds a member dead: 0 for the first rank, one delay for the second.
-const IN_LINE: Duration = Duration::from_secs(2);
+const RANK_DELAY: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct State {
-    members: HashMap<NodeId, Living>,
+    members: HashMap<NodeId, LiveMember>,
     /// Nodes that asked to join lately.
-    asking: Vec<Living>,
+    joining: Vec<LiveMember>,
     /// Dead incarnations with users that are not reported yet, and the node responsible for each.
-    dead: HashMap<Life, NodeId>,
+    dead: HashMap<NodeIncarnation, NodeId>,
     /// Newest dead incarnation of each name.
-    graves: HashMap<NodeId, u64>,
-    users: HashMap<Life, HashSet<Uid>, ahash::RandomState>,
+    last_dead: HashMap<NodeId, u64>,
+    users: HashMap<NodeIncarnation, HashSet<Uid>, ahash::RandomState>,
     /// Id reservations of each node number.
     ids: HashMap<u16, Reserved>,
-    holders: HashMap<Uid, SmallVec<[Life; 1]>, ahash::RandomState>,
+    holders: HashMap<Uid, SmallVec<[NodeIncarnation; 1]>, ahash::RandomState>,
 }
 
-struct Living {
+struct LiveMember {
     member: Member,
     process: u64,
-    heard: Instant,
+    last_heartbeat: Instant,
 }
 
 /// Id reservations of one node number.
@@ -52,42 +52,50 @@ pub(super) struct Reserved {
     /// All ids below are reserved.
     pub(super) bound: u64,
     /// Reservations in the topic: begin and process.
-    pub(super) standing: Vec<(u64, u64)>,
+    pub(super) reservations: Vec<(u64, u64)>,
     /// The last reservation, if it is valid.
     pub(super) granted: Option<(u64, u64)>,
 }
 
 /// Result of a join request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Entrance {
+pub(super) enum JoinResult {
     /// The node has joined, with this incarnation.
-    Open(u64),
+    Joined(u64),
     /// The join was refused, for this reason.
-    Taken(String),
+    Refused(String),
 }
 
 impl State {
     /// Applies the record at `offset`. Returns the result of a join request with its process. Only the requesting
     /// process uses the result: the other nodes learn of a member by its heartbeats. Join requests of the past
     /// (`is_past`) are ignored.
-    pub(super) fn apply(&mut self, offset: u64, entry: Entry, now: Instant, is_past: bool) -> Option<(u64, Entrance)> {
+    pub(super) fn apply(
+        &mut self,
+        offset: u64,
+        entry: Entry,
+        now: Instant,
+        is_past: bool,
+    ) -> Option<(u64, JoinResult)> {
         match entry {
-            Entry::Ask(beat) if !is_past => return Some((beat.life, self.admit(offset, &beat, now)?)),
-            Entry::Ask(_) | Entry::Number => {}
+            Entry::JoinRequest(heartbeat) if !is_past => {
+                return Some((heartbeat.process, self.join(offset, &heartbeat, now)?));
+            }
+            Entry::JoinRequest(_) | Entry::Number => {}
             Entry::Ids { number, from, until, process } => self.reserve(number, (from, process), until),
-            Entry::Beat(beat) => self.hear(&beat, now),
+            Entry::Heartbeat(heartbeat) => self.on_heartbeat(&heartbeat, now),
             Entry::Left(node) => {
-                self.asking.retain(|other| other.member.id != node);
+                self.joining.retain(|other| other.member.id != node);
                 if let Some(left) = self.members.remove(&node) {
-                    self.forget(&(node, left.member.incarnation));
+                    self.remove_all_users(&(node, left.member.incarnation));
                 }
             }
-            Entry::User { life, uid, is_online: true } => self.come(life, uid),
-            Entry::User { life, uid, is_online: false } => self.go(&life, &uid),
-            Entry::Dead { life, by } => self.bury(life, by),
-            Entry::Buried(life) => {
-                self.dead.remove(&life);
-                self.forget(&life);
+            Entry::User { incarnation, uid, is_online: true } => self.add_user(incarnation, uid),
+            Entry::User { incarnation, uid, is_online: false } => self.remove_user(&incarnation, &uid),
+            Entry::Dead { incarnation, by } => self.declare_dead(incarnation, by),
+            Entry::Reported(incarnation) => {
+                self.dead.remove(&incarnation);
+                self.remove_all_users(&incarnation);
             }
         }
         None
@@ -95,13 +103,13 @@ impl State {
 
     /// Notes a reservation. It is valid only if it begins at or above the bound. Its end always raises the bound,
     /// because compaction may drop an earlier reservation.
-    fn reserve(&mut self, number: u16, which: (u64, u64), until: Option<u64>) {
+    fn reserve(&mut self, number: u16, reservation: (u64, u64), until: Option<u64>) {
         let reserved = self.ids.entry(number).or_default();
-        reserved.standing.retain(|other| *other != which);
+        reserved.reservations.retain(|other| *other != reservation);
         let Some(until) = until else { return };
-        reserved.granted = (which.0 >= reserved.bound).then_some(which);
+        reserved.granted = (reservation.0 >= reserved.bound).then_some(reservation);
         reserved.bound = reserved.bound.max(until);
-        reserved.standing.push(which);
+        reserved.reservations.push(reservation);
     }
 
     /// Returns the id reservations of a node number.
@@ -109,120 +117,124 @@ impl State {
         self.ids.entry(number).or_default()
     }
 
-    fn admit(&mut self, offset: u64, beat: &Beat, now: Instant) -> Option<Entrance> {
-        let mut member = beat.member()?;
-        self.asking.retain(|other| now.saturating_duration_since(other.heard) < LEASE && other.process != beat.life);
-        let mut others = self.members.values().chain(&self.asking);
+    fn join(&mut self, offset: u64, heartbeat: &Heartbeat, now: Instant) -> Option<JoinResult> {
+        let mut member = heartbeat.member()?;
+        self.joining.retain(|other| {
+            now.saturating_duration_since(other.last_heartbeat) < LEASE && other.process != heartbeat.process
+        });
+        let mut others = self.members.values().chain(&self.joining);
         // A process that asks again gives up its previous incarnation, which then blocks no request.
         let other = others.find(|other| {
-            other.process != beat.life && (other.member.id == member.id || other.member.number == member.number)
+            other.process != heartbeat.process && (other.member.id == member.id || other.member.number == member.number)
         });
-        if let Some(Living { member: other, heard, .. }) = other {
-            let since = now.saturating_duration_since(*heard).as_secs();
+        if let Some(LiveMember { member: other, last_heartbeat, .. }) = other {
+            let since = now.saturating_duration_since(*last_heartbeat).as_secs();
             let (id, number) = (&other.id, other.number);
             let why = format!(
                 "node {id} with number {number} sent a heartbeat {since} s ago: expected an unused name and number"
             );
-            return Some(Entrance::Taken(why));
+            return Some(JoinResult::Refused(why));
         }
         member.incarnation = offset + 1;
-        self.asking.push(Living { member, process: beat.life, heard: now });
-        Some(Entrance::Open(offset + 1))
+        self.joining.push(LiveMember { member, process: heartbeat.process, last_heartbeat: now });
+        Some(JoinResult::Joined(offset + 1))
     }
 
-    fn hear(&mut self, beat: &Beat, now: Instant) {
-        let Some(member) = beat.member() else { return };
+    fn on_heartbeat(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        let Some(member) = heartbeat.member() else { return };
         // From now on the heartbeats of the member are enough.
-        self.asking.retain(|other| other.process != beat.life);
-        let is_dead = self.graves.get(&member.id).is_some_and(|grave| *grave >= member.incarnation);
+        self.joining.retain(|other| other.process != heartbeat.process);
+        let is_dead = self.last_dead.get(&member.id).is_some_and(|last| *last >= member.incarnation);
         let is_past = self.members.get(&member.id).is_some_and(|l| l.member.incarnation > member.incarnation);
         if is_dead || is_past {
             return;
         }
         let (id, incarnation) = (member.id.clone(), member.incarnation);
-        let before = self.members.insert(id.clone(), Living { member, process: beat.life, heard: now });
+        let before =
+            self.members.insert(id.clone(), LiveMember { member, process: heartbeat.process, last_heartbeat: now });
         // The node reports its users again under the new incarnation.
-        if let Some(before) = before.map(|living| living.member.incarnation).filter(|before| *before < incarnation) {
-            self.forget(&(id, before));
+        if let Some(before) = before.map(|live| live.member.incarnation).filter(|before| *before < incarnation) {
+            self.remove_all_users(&(id, before));
         }
     }
 
-    fn come(&mut self, life: Life, uid: Uid) {
-        if self.graves.get(&life.0).is_some_and(|grave| *grave >= life.1) {
+    fn add_user(&mut self, incarnation: NodeIncarnation, uid: Uid) {
+        if self.last_dead.get(&incarnation.0).is_some_and(|last| *last >= incarnation.1) {
             return;
         }
         let holders = self.holders.entry(uid.clone()).or_default();
-        if !holders.contains(&life) {
-            holders.push(life.clone());
+        if !holders.contains(&incarnation) {
+            holders.push(incarnation.clone());
         }
-        self.users.entry(life).or_default().insert(uid);
+        self.users.entry(incarnation).or_default().insert(uid);
     }
 
-    fn go(&mut self, life: &Life, uid: &Uid) {
+    fn remove_user(&mut self, incarnation: &NodeIncarnation, uid: &Uid) {
         if let Some(holders) = self.holders.get_mut(uid) {
-            holders.retain(|holder| holder != life);
+            holders.retain(|holder| holder != incarnation);
             if holders.is_empty() {
                 self.holders.remove(uid);
             }
         }
-        if let Some(users) = self.users.get_mut(life) {
+        if let Some(users) = self.users.get_mut(incarnation) {
             users.remove(uid);
             if users.is_empty() {
-                self.users.remove(life);
+                self.users.remove(incarnation);
             }
         }
     }
 
-    fn forget(&mut self, life: &Life) {
-        for uid in self.users.remove(life).unwrap_or_default() {
-            self.go(life, &uid);
+    fn remove_all_users(&mut self, incarnation: &NodeIncarnation) {
+        for uid in self.users.remove(incarnation).unwrap_or_default() {
+            self.remove_user(incarnation, &uid);
         }
     }
 
     /// Makes the first node that found an incarnation dead responsible for it, as long as that node is alive.
-    fn bury(&mut self, life: Life, by: NodeId) {
-        if self.members.get(&life.0).is_some_and(|living| living.member.incarnation == life.1) {
-            self.members.remove(&life.0);
+    fn declare_dead(&mut self, incarnation: NodeIncarnation, by: NodeId) {
+        if self.members.get(&incarnation.0).is_some_and(|live| live.member.incarnation == incarnation.1) {
+            self.members.remove(&incarnation.0);
         }
-        let grave = self.graves.entry(life.0.clone()).or_default();
-        *grave = life.1.max(*grave);
-        let is_answered_for = self.dead.get(&life).is_some_and(|owner| self.members.contains_key(owner));
-        if !is_answered_for {
-            self.dead.insert(life, by);
+        let last = self.last_dead.entry(incarnation.0.clone()).or_default();
+        *last = incarnation.1.max(*last);
+        let has_live_owner = self.dead.get(&incarnation).is_some_and(|owner| self.members.contains_key(owner));
+        if !has_live_owner {
+            self.dead.insert(incarnation, by);
         }
     }
 
     /// Returns members that were silent long enough to be dead, as seen by a node that is not a member itself.
-    pub(super) fn silent(&self, now: Instant) -> Vec<Life> {
-        let silent = self.members.values().filter(|living| now.saturating_duration_since(living.heard) >= GRAVE);
-        silent.map(|living| (living.member.id.clone(), living.member.incarnation)).collect()
+    pub(super) fn silent_members(&self, now: Instant) -> Vec<NodeIncarnation> {
+        let silent_members =
+            self.members.values().filter(|live| now.saturating_duration_since(live.last_heartbeat) >= DEAD_AFTER);
+        silent_members.map(|live| (live.member.id.clone(), live.member.incarnation)).collect()
     }
 
     /// True if a later incarnation has the name, or this one was found dead.
-    pub(super) fn is_lost(&self, (node, incarnation): &Life) -> bool {
-        self.graves.get(node).is_some_and(|grave| grave >= incarnation)
+    pub(super) fn is_lost(&self, (node, incarnation): &NodeIncarnation) -> bool {
+        self.last_dead.get(node).is_some_and(|last| last >= incarnation)
             || self.members.get(node).is_some_and(|l| l.member.incarnation > *incarnation)
     }
 
     /// Time of the last heartbeat of that node.
-    pub(super) fn heard(&self, node: &NodeId) -> Option<Instant> {
-        self.members.get(node).map(|living| living.heard)
+    pub(super) fn last_heartbeat(&self, node: &NodeId) -> Option<Instant> {
+        self.members.get(node).map(|live| live.last_heartbeat)
     }
 
     /// Returns members with a heartbeat within one lease before `now`, by id.
     pub(super) fn members(&self, now: Instant) -> Vec<Member> {
-        let mut members: Vec<Member> = self.living(now).map(|living| living.member.clone()).collect();
+        let mut members: Vec<Member> = self.live_members(now).map(|live| live.member.clone()).collect();
         members.sort_by(|a, b| a.id.cmp(&b.id));
         members
     }
 
-    fn living(&self, now: Instant) -> impl Iterator<Item = &Living> {
-        self.members.values().filter(move |living| now.saturating_duration_since(living.heard) < LEASE)
+    fn live_members(&self, now: Instant) -> impl Iterator<Item = &LiveMember> {
+        self.members.values().filter(move |live| now.saturating_duration_since(live.last_heartbeat) < LEASE)
     }
 
     /// True if a living node other than `me` has the user online.
     pub(super) fn is_elsewhere(&self, me: &NodeId, uid: &Uid) -> bool {
-        let is_other = |(node, incarnation): &Life| {
+        let is_other = |(node, incarnation): &NodeIncarnation| {
             node != me && self.members.get(node).is_some_and(|l| l.member.incarnation == *incarnation)
         };
         self.holders.get(uid).is_some_and(|holders| holders.iter().any(is_other))
@@ -231,38 +243,39 @@ impl State {
     /// Returns the incarnations that `me` must declare dead at `now`, the time of its own last heartbeat. These are
     /// members that were silent too long, and dead ones without a living responsible node. The first in line of each
     /// (rendezvous hashing over the living members) acts first.
-    pub(super) fn to_bury(&self, me: &NodeId, now: Instant) -> Vec<Life> {
-        let silent = self.members.values().filter(|living| living.member.id != *me).filter_map(|living| {
-            let life = (living.member.id.clone(), living.member.incarnation);
-            let patience = GRAVE + IN_LINE * self.place_in_line(me, &life, now);
-            (now.saturating_duration_since(living.heard) >= patience).then_some(life)
+    pub(super) fn to_declare_dead(&self, me: &NodeId, now: Instant) -> Vec<NodeIncarnation> {
+        let silent_members = self.members.values().filter(|live| live.member.id != *me).filter_map(|live| {
+            let incarnation = (live.member.id.clone(), live.member.incarnation);
+            let patience = DEAD_AFTER + RANK_DELAY * self.rank(me, &incarnation, now);
+            (now.saturating_duration_since(live.last_heartbeat) >= patience).then_some(incarnation)
         });
         let orphans = self
             .dead
             .iter()
-            .filter(|(life, owner)| !self.members.contains_key(*owner) && self.place_in_line(me, life, now) == 0);
-        silent.chain(orphans.map(|(life, _)| life.clone())).collect()
+            .filter(|(incarnation, owner)| !self.members.contains_key(*owner) && self.rank(me, incarnation, now) == 0);
+        silent_members.chain(orphans.map(|(incarnation, _)| incarnation.clone())).collect()
     }
 
-    fn place_in_line(&self, me: &NodeId, life: &Life, now: Instant) -> u32 {
+    fn rank(&self, me: &NodeId, incarnation: &NodeIncarnation, now: Instant) -> u32 {
         let weight = |node: &NodeId| {
-            let bytes = node.as_str().bytes().chain(life.0.as_str().bytes()).chain(life.1.to_le_bytes());
-            bytes.fold(0, |hash, byte| mixed(hash ^ u64::from(byte)))
+            let bytes = node.as_str().bytes().chain(incarnation.0.as_str().bytes()).chain(incarnation.1.to_le_bytes());
+            bytes.fold(0, |hash, byte| mix_bits(hash ^ u64::from(byte)))
         };
         let mine = weight(me);
-        let before =
-            self.living(now).filter(|l| l.member.id != *me && l.member.id != life.0 && weight(&l.member.id) > mine);
+        let before = self
+            .live_members(now)
+            .filter(|l| l.member.id != *me && l.member.id != incarnation.0 && weight(&l.member.id) > mine);
         u32::try_from(before.count()).unwrap_or(u32::MAX)
     }
 
     /// Dead incarnations that `me` is responsible for.
-    pub(super) fn answers_for(&self, me: &NodeId) -> Vec<Life> {
-        self.dead.iter().filter(|(_, owner)| *owner == me).map(|(life, _)| life.clone()).collect()
+    pub(super) fn owned_by(&self, me: &NodeId) -> Vec<NodeIncarnation> {
+        self.dead.iter().filter(|(_, owner)| *owner == me).map(|(incarnation, _)| incarnation.clone()).collect()
     }
 
     /// Up to `most` users of an incarnation.
-    pub(super) fn users_of(&self, life: &Life, most: usize) -> Vec<Uid> {
-        self.users.get(life).map(|users| users.iter().take(most).cloned().collect()).unwrap_or_default()
+    pub(super) fn users_of(&self, incarnation: &NodeIncarnation, most: usize) -> Vec<Uid> {
+        self.users.get(incarnation).map(|users| users.iter().take(most).cloned().collect()).unwrap_or_default()
     }
 }
 
@@ -284,7 +297,7 @@ mod tests {
         Uid::parse(name).unwrap()
     }
 
-    fn beat(name: &str, number: u16, incarnation: u64) -> Beat {
+    fn heartbeat(name: &str, number: u16, incarnation: u64) -> Heartbeat {
         let member = Member {
             id: node(name),
             number,
@@ -298,7 +311,7 @@ mod tests {
             draining: false,
             started_at: 0,
         };
-        Beat::of(&member, u64::from(number) + 100)
+        Heartbeat::of(&member, u64::from(number) + 100)
     }
 
     impl Log {
@@ -306,21 +319,21 @@ mod tests {
             Self { state: State::default(), now: Instant::now(), offset: 10 }
         }
 
-        fn add(&mut self, entry: Entry) -> Option<Entrance> {
+        fn add(&mut self, entry: Entry) -> Option<JoinResult> {
             self.offset += 1;
-            self.state.apply(self.offset, entry, self.now, false).map(|(_, entrance)| entrance)
+            self.state.apply(self.offset, entry, self.now, false).map(|(_, result)| result)
         }
 
-        fn join(&mut self, name: &str, number: u16) -> Life {
-            let Some(Entrance::Open(incarnation)) = self.add(Entry::Ask(beat(name, number, 0))) else {
+        fn join(&mut self, name: &str, number: u16) -> NodeIncarnation {
+            let Some(JoinResult::Joined(incarnation)) = self.add(Entry::JoinRequest(heartbeat(name, number, 0))) else {
                 panic!("taken")
             };
-            self.add(Entry::Beat(beat(name, number, incarnation)));
+            self.add(Entry::Heartbeat(heartbeat(name, number, incarnation)));
             (node(name), incarnation)
         }
 
-        fn user(&mut self, life: &Life, name: &str, is_online: bool) {
-            self.add(Entry::User { life: life.clone(), uid: uid(name), is_online });
+        fn user(&mut self, incarnation: &NodeIncarnation, name: &str, is_online: bool) {
+            self.add(Entry::User { incarnation: incarnation.clone(), uid: uid(name), is_online });
         }
 
         fn pass(&mut self, seconds: u64) {
@@ -335,18 +348,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_name_and_a_number_are_taken_once() {
         let mut log = Log::new();
-        assert_eq!(log.add(Entry::Ask(beat("b", 2, 0))), Some(Entrance::Open(12)));
-        let same = |entrance: Option<Entrance>| matches!(entrance, Some(Entrance::Taken(why)) if why.contains("node b with number 2"));
-        let mut twin = beat("b", 3, 0);
-        twin.life = 1;
-        assert!(same(log.add(Entry::Ask(twin))), "it has not even said that it lives");
-        log.add(Entry::Beat(beat("b", 2, 12)));
+        assert_eq!(log.add(Entry::JoinRequest(heartbeat("b", 2, 0))), Some(JoinResult::Joined(12)));
+        let text = "node b with number 2";
+        let same = |result: Option<JoinResult>| matches!(result, Some(JoinResult::Refused(why)) if why.contains(text));
+        let mut twin = heartbeat("b", 3, 0);
+        twin.process = 1;
+        assert!(same(log.add(Entry::JoinRequest(twin))), "it has not even said that it lives");
+        log.add(Entry::Heartbeat(heartbeat("b", 2, 12)));
         log.pass(20);
-        let mut cousin = beat("c", 2, 0);
-        cousin.life = 9;
-        assert!(same(log.add(Entry::Ask(cousin))));
-        assert_eq!(log.state.apply(5, Entry::Ask(beat("d", 4, 0)), log.now, true), None, "a wish of the past");
-        assert!(matches!(log.add(Entry::Ask(beat("a", 1, 0))), Some(Entrance::Open(_))));
+        let mut cousin = heartbeat("c", 2, 0);
+        cousin.process = 9;
+        assert!(same(log.add(Entry::JoinRequest(cousin))));
+        assert_eq!(
+            log.state.apply(5, Entry::JoinRequest(heartbeat("d", 4, 0)), log.now, true),
+            None,
+            "a wish of the past"
+        );
+        assert!(matches!(log.add(Entry::JoinRequest(heartbeat("a", 1, 0))), Some(JoinResult::Joined(_))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -354,9 +372,9 @@ mod tests {
         let mut log = Log::new();
         log.join("a", 1);
         log.add(Entry::Left(node("a")));
-        let mut twin = beat("a", 1, 0);
-        twin.life = 5;
-        assert!(matches!(log.add(Entry::Ask(twin)), Some(Entrance::Open(_))));
+        let mut twin = heartbeat("a", 1, 0);
+        twin.process = 5;
+        assert!(matches!(log.add(Entry::JoinRequest(twin)), Some(JoinResult::Joined(_))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -372,38 +390,45 @@ mod tests {
         log.user(&second, "u", true);
         assert!(log.state.is_elsewhere(&other.0, &uid("u")) && !log.state.is_elsewhere(&other.0, &uid("gone")));
         assert_eq!((log.state.users_of(&first, 9), log.state.users_of(&second, 9)), (vec![], vec![uid("u")]));
-        let mut twin = beat("a", 1, 0);
-        twin.life = 5;
-        assert!(matches!(log.add(Entry::Ask(twin)), Some(Entrance::Taken(_))), "another process is another node");
+        let mut twin = heartbeat("a", 1, 0);
+        twin.process = 5;
+        assert!(
+            matches!(log.add(Entry::JoinRequest(twin)), Some(JoinResult::Refused(_))),
+            "another process is another node"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_node_is_found_dead_by_the_first_in_line() {
         let mut log = Log::new();
-        let lives = [log.join("a", 1), log.join("b", 2), log.join("c", 3)];
+        let incarnations = [log.join("a", 1), log.join("b", 2), log.join("c", 3)];
         log.pass(8);
-        log.add(Entry::Beat(beat("a", 1, lives[0].1)));
-        log.add(Entry::Beat(beat("b", 2, lives[1].1)));
+        log.add(Entry::Heartbeat(heartbeat("a", 1, incarnations[0].1)));
+        log.add(Entry::Heartbeat(heartbeat("b", 2, incarnations[1].1)));
         assert_eq!(log.names(), ["a", "b", "c"]);
         log.pass(1);
         assert_eq!(log.names(), ["a", "b"]);
-        assert!(log.state.to_bury(&node("a"), log.now).is_empty(), "its own lease may last a second longer");
+        assert!(log.state.to_declare_dead(&node("a"), log.now).is_empty(), "its own lease may last a second longer");
         log.pass(1);
-        let finds = |log: &Log, name: &str| log.state.to_bury(&node(name), log.now) == [lives[2].clone()];
+        let finds =
+            |log: &Log, name: &str| log.state.to_declare_dead(&node(name), log.now) == [incarnations[2].clone()];
         assert!(finds(&log, "a") != finds(&log, "b"), "one of them is first");
         log.pass(2);
         assert!(finds(&log, "a") && finds(&log, "b"), "the other does not wait for ever");
-        log.add(Entry::Dead { life: lives[2].clone(), by: node("b") });
-        log.add(Entry::Dead { life: lives[2].clone(), by: node("a") });
+        log.add(Entry::Dead { incarnation: incarnations[2].clone(), by: node("b") });
+        log.add(Entry::Dead { incarnation: incarnations[2].clone(), by: node("a") });
         assert_eq!(
-            (log.state.answers_for(&node("a")), log.state.answers_for(&node("b"))),
-            (vec![], vec![lives[2].clone()])
+            (log.state.owned_by(&node("a")), log.state.owned_by(&node("b"))),
+            (vec![], vec![incarnations[2].clone()])
         );
-        assert!(log.state.is_lost(&lives[2]) && !log.state.is_lost(&lives[0]));
+        assert!(log.state.is_lost(&incarnations[2]) && !log.state.is_lost(&incarnations[0]));
         // Late records of a paused node change nothing.
-        log.add(Entry::Beat(beat("c", 3, lives[2].1)));
-        log.user(&lives[2], "late", true);
-        assert_eq!((log.names(), log.state.users_of(&lives[2], 9)), (vec!["a".to_owned(), "b".to_owned()], vec![]));
+        log.add(Entry::Heartbeat(heartbeat("c", 3, incarnations[2].1)));
+        log.user(&incarnations[2], "late", true);
+        assert_eq!(
+            (log.names(), log.state.users_of(&incarnations[2], 9)),
+            (vec!["a".to_owned(), "b".to_owned()], vec![])
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -411,14 +436,14 @@ mod tests {
         let mut log = Log::new();
         let (a, b, c) = (log.join("a", 1), log.join("b", 2), log.join("c", 3));
         log.user(&c, "u", true);
-        log.add(Entry::Dead { life: c.clone(), by: node("b") });
-        log.add(Entry::Dead { life: b.clone(), by: node("a") });
-        assert!(log.state.to_bury(&node("a"), log.now).contains(&c), "its keeper is dead");
-        log.add(Entry::Dead { life: c.clone(), by: node("a") });
-        assert!(log.state.answers_for(&node("a")).contains(&c));
+        log.add(Entry::Dead { incarnation: c.clone(), by: node("b") });
+        log.add(Entry::Dead { incarnation: b.clone(), by: node("a") });
+        assert!(log.state.to_declare_dead(&node("a"), log.now).contains(&c), "its keeper is dead");
+        log.add(Entry::Dead { incarnation: c.clone(), by: node("a") });
+        assert!(log.state.owned_by(&node("a")).contains(&c));
         assert_eq!(log.state.users_of(&c, 9), [uid("u")]);
-        log.add(Entry::Buried(c.clone()));
-        assert!(!log.state.answers_for(&node("a")).contains(&c) && log.state.users_of(&c, 9).is_empty());
+        log.add(Entry::Reported(c.clone()));
+        assert!(!log.state.owned_by(&node("a")).contains(&c) && log.state.users_of(&c, 9).is_empty());
         let _ = a;
     }
 
@@ -440,16 +465,16 @@ mod tests {
     async fn a_compacted_topic_tells_the_same() {
         // Compaction keeps the newest record of each key, so users can stand before the heartbeat of their node.
         let mut log = Log::new();
-        let life = (node("a"), 5);
-        log.user(&life, "u", true);
+        let incarnation = (node("a"), 5);
+        log.user(&incarnation, "u", true);
         assert!(!log.state.is_elsewhere(&node("b"), &uid("u")), "nobody knows its node yet");
-        log.add(Entry::Beat(beat("a", 1, 5)));
+        log.add(Entry::Heartbeat(heartbeat("a", 1, 5)));
         assert!(log.state.is_elsewhere(&node("b"), &uid("u")));
         // A later incarnation of the same name replaces this one; an earlier one does not.
-        log.add(Entry::Beat(beat("a", 1, 9)));
-        log.add(Entry::Beat(beat("a", 1, 5)));
+        log.add(Entry::Heartbeat(heartbeat("a", 1, 9)));
+        log.add(Entry::Heartbeat(heartbeat("a", 1, 5)));
         assert_eq!(log.state.members(log.now)[0].incarnation, 9);
-        assert!(log.state.is_lost(&life));
+        assert!(log.state.is_lost(&incarnation));
     }
 
     #[tokio::test(start_paused = true)]
@@ -465,7 +490,7 @@ mod tests {
         log.add(ids(100, None, 1));
         log.add(ids(100, None, 2));
         let reserved = log.state.reserved(7);
-        assert_eq!((reserved.bound, reserved.standing.as_slice()), (300, &[(200, 2)][..]));
+        assert_eq!((reserved.bound, reserved.reservations.as_slice()), (300, &[(200, 2)][..]));
         // The records that compaction keeps lead a new reader to the same bound.
         let mut later = Log::new();
         later.add(ids(200, Some(300), 2));

@@ -96,7 +96,8 @@ async fn a_topic_that_an_intake_can_read_has_no_fault_whoever_reads_it_already()
     assert_eq!(intake(plain(), &topic, &group).await, [""; 0]);
     assert_eq!(intake(as_user("skylark", "lark-secret"), &topic, &group).await, [""; 0]);
     // With a member in the group. It keeps its partitions and receives records during the check.
-    let mut source = KafkaSource::join(&kafka().link("n1"), &topic, &group, "kafka test", &Vitals::default()).unwrap();
+    let mut source =
+        KafkaSource::join(&kafka().clients("n1"), &topic, &group, "kafka test", &Vitals::default()).unwrap();
     kafka().send(&topic, "k", &["before"]).await;
     let taken = within("the record", source.take()).await.unwrap();
     let positions: Vec<_> = taken.iter().map(|record| record.position.clone()).collect();

@@ -10,8 +10,8 @@ use crate::support::client::within;
 
 fn join(topic: &str) -> KafkaSource {
     // A retry of a commit or fetch does not wait for the next refresh.
-    let link = kafka().link_with("n1", &[("topic.metadata.refresh.interval.ms", "500")]);
-    KafkaSource::join(&link, topic, topic, "kafka test", &Vitals::default()).unwrap()
+    let clients = kafka().clients_with("n1", &[("topic.metadata.refresh.interval.ms", "500")]);
+    KafkaSource::join(&clients, topic, topic, "kafka test", &Vitals::default()).unwrap()
 }
 
 fn texts(records: &[Record]) -> Vec<String> {
@@ -157,8 +157,8 @@ async fn batches_of_every_codec_are_read() {
 async fn question_for_the_topic_does_not_wait_behind_a_fetch() {
     let topic = unique("fetch");
     kafka().create_topic(&topic, 1).await;
-    let link = kafka().link_with("n1", &[("fetch.wait.max.ms", "60000"), ("socket.timeout.ms", "90000")]);
-    let mut source = KafkaSource::join(&link, &topic, &topic, "kafka test", &Vitals::default()).unwrap();
+    let clients = kafka().clients_with("n1", &[("fetch.wait.max.ms", "60000"), ("socket.timeout.ms", "90000")]);
+    let mut source = KafkaSource::join(&clients, &topic, &topic, "kafka test", &Vitals::default()).unwrap();
     for text in payloads("m", 5) {
         send(&topic, std::slice::from_ref(&text)).await;
         assert_eq!(texts(&drain(&mut source, 1).await), [text]);

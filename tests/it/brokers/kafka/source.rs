@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use skylark::broker::kafka::{KafkaSource, Link};
+use skylark::broker::kafka::{KafkaClients, KafkaSource};
 use skylark::broker::source::{Record, RecordPosition, Source};
 use skylark::vital::Vitals;
 use tokio::sync::{mpsc, watch};
@@ -44,7 +44,7 @@ async fn dead_letter_bad(source: &mut KafkaSource, count: usize) {
 }
 
 fn join(topic: &str) -> KafkaSource {
-    KafkaSource::join(&kafka().link("n1"), topic, "skylark", "kafka test", &Vitals::default()).unwrap()
+    KafkaSource::join(&kafka().clients("n1"), topic, "skylark", "kafka test", &Vitals::default()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,11 +131,11 @@ async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_g
         }
         sent
     });
-    let link = kafka().link_with("n1", &[("heartbeat.interval.ms", "300")]);
+    let clients = kafka().clients_with("n1", &[("heartbeat.interval.ms", "300")]);
     let (tell, mut told) = mpsc::channel(64);
     let join = |name| {
         let (source, end) = (
-            KafkaSource::join(&link, &topic, "skylark", "kafka test", &Vitals::default()).unwrap(),
+            KafkaSource::join(&clients, &topic, "skylark", "kafka test", &Vitals::default()).unwrap(),
             watch::Sender::new(false),
         );
         (tokio::spawn(drive(source, name, tell.clone(), end.subscribe())), end)
@@ -183,8 +183,8 @@ async fn a_group_shares_the_partitions_and_loses_nothing_when_members_come_and_g
 async fn a_partition_that_left_while_it_was_paused_is_read_when_it_comes_back() {
     let topic = unique("paused");
     kafka().create_topic(&topic, 4).await;
-    let link = kafka().link_with("n1", &[("heartbeat.interval.ms", "300")]);
-    let join = || KafkaSource::join(&link, &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
+    let clients = kafka().clients_with("n1", &[("heartbeat.interval.ms", "300")]);
+    let join = || KafkaSource::join(&clients, &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
     // More than one batch, so that the rest waits and the group is served meanwhile.
     let many: Vec<String> = (0..500).map(|n| n.to_string()).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -256,8 +256,8 @@ async fn poison_is_buried_with_its_reason_and_origin() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kafka_that_is_away_is_told_with_its_reason() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let link = Link::new(&nobody.to_string(), "", "", [].into(), "n1");
-    let mut source = KafkaSource::join(&link, "chat", "skylark", "kafka test", &Vitals::default()).unwrap();
+    let clients = KafkaClients::new(&nobody.to_string(), "", "", [].into(), "n1");
+    let mut source = KafkaSource::join(&clients, "chat", "skylark", "kafka test", &Vitals::default()).unwrap();
     let fault = within("the fault", source.take()).await.unwrap_err();
     assert!(fault.to_string().starts_with("kafka is unavailable: "), "{fault}");
     assert!(fault.why.contains(&nobody.to_string()), "{fault}");
@@ -267,8 +267,8 @@ async fn a_kafka_that_is_away_is_told_with_its_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_missing_is_told_and_read_once_it_is_there() {
     let topic = unique("late");
-    let link = kafka().link_with("n1", &[("topic.metadata.refresh.interval.ms", "100")]);
-    let mut source = KafkaSource::join(&link, &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
+    let clients = kafka().clients_with("n1", &[("topic.metadata.refresh.interval.ms", "100")]);
+    let mut source = KafkaSource::join(&clients, &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
     let fault = within("the fault", source.take()).await.unwrap_err();
     assert!(fault.why.contains("unknown topic"), "{fault}");
     kafka().create_topic(&topic, 1).await;
@@ -293,13 +293,14 @@ async fn a_kafka_that_crashes_and_comes_back_is_read_on() {
     // A topic of the same name in another cluster.
     kafka().create_topic(&topic, 1).await;
     kafka().send(&topic, "k", &["a"]).await;
-    let mut twin = KafkaSource::join(&kafka().link("n1"), &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
+    let mut twin =
+        KafkaSource::join(&kafka().clients("n1"), &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
     let other = drain(&mut twin, 1).await.remove(0);
     within("the close of the source", twin.close()).await;
     cluster.kafka.create_topic(&topic, 1).await;
     cluster.kafka.send(&topic, "k", &["a", "b"]).await;
     let mut source =
-        KafkaSource::join(&cluster.kafka.link("n1"), &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
+        KafkaSource::join(&cluster.kafka.clients("n1"), &topic, "skylark", "kafka test", &Vitals::default()).unwrap();
     let records = drain(&mut source, 2).await;
     assert_eq!(texts(&records), ["a", "b"]);
     assert_eq!(records[0].payload, other.payload);

@@ -4,7 +4,7 @@
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use skylark::broker::kafka::{KafkaSource, Link};
+use skylark::broker::kafka::{KafkaClients, KafkaSource};
 use skylark::broker::source::{RecordPosition, Source};
 use skylark::vital::Vitals;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -79,8 +79,8 @@ fn mock(topics: &[(&str, i32)]) -> (MockCluster<'static, DefaultProducerContext>
 fn join(at: &str) -> KafkaSource {
     let properties = [("statistics.interval.ms", "100"), ("topic.metadata.refresh.interval.ms", "500")];
     let properties = properties.map(|(name, value)| (name.to_owned(), value.into()));
-    let link = Link::new(at, "", "", properties.into(), "n1");
-    KafkaSource::join(&link, "codec", "skylark", "kafka codec", &Vitals::default()).unwrap()
+    let clients = KafkaClients::new(at, "", "", properties.into(), "n1");
+    KafkaSource::join(&clients, "codec", "skylark", "kafka codec", &Vitals::default()).unwrap()
 }
 
 /// True while readiness names this part of the node, and that records of it cannot be read.

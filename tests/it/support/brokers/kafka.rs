@@ -18,7 +18,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{Offset, TopicPartitionList};
-use skylark::broker::kafka::Link;
+use skylark::broker::kafka::KafkaClients;
 
 use crate::support::client::within;
 
@@ -73,15 +73,15 @@ pub fn unique(name: &str) -> String {
 }
 
 impl Kafka {
-    /// Skylark's link to this Kafka.
-    pub fn link(&self, name: &str) -> Link {
-        self.link_with(name, &[])
+    /// Settings of Skylark's clients for this Kafka.
+    pub fn clients(&self, name: &str) -> KafkaClients {
+        self.clients_with(name, &[])
     }
 
-    /// Skylark's link with properties of librdkafka.
-    pub fn link_with(&self, name: &str, properties: &[(&str, &str)]) -> Link {
+    /// Like [`Self::clients`], with properties of librdkafka.
+    pub fn clients_with(&self, name: &str, properties: &[(&str, &str)]) -> KafkaClients {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).into()));
-        Link::new(&self.bootstrap, "", "", properties.collect(), name)
+        KafkaClients::new(&self.bootstrap, "", "", properties.collect(), name)
     }
 
     /// Configuration text that makes this Kafka the bus of a node.

@@ -7,38 +7,39 @@ use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
 use super::super::address::HEADER;
-use super::super::link::{Heard, Link, told, unavailable};
+use super::super::clients::{ErrorContext, KafkaClients, error_text, unavailable};
 use super::log::Entry;
 use crate::broker::Unavailable;
 
-pub(super) struct Voice {
-    producer: Arc<FutureProducer<Heard>>,
+pub(super) struct LogWriter {
+    producer: Arc<FutureProducer<ErrorContext>>,
     topic: String,
-    heard: Heard,
+    errors: ErrorContext,
 }
 
-impl Voice {
-    pub(super) fn new(link: &Link, topic: &str, heard: Heard) -> Result<Self, Unavailable> {
+impl LogWriter {
+    pub(super) fn new(clients: &KafkaClients, topic: &str, errors: ErrorContext) -> Result<Self, Unavailable> {
         let fixed = [("enable.idempotence", "true"), ("acks", "all"), ("message.timeout.ms", "1500")];
         let defaults = [("linger.ms", "1"), ("retry.backoff.ms", "50")];
-        let producer: Arc<FutureProducer<Heard>> = Arc::new(link.create(heard.clone(), &defaults, &fixed)?);
-        link.keep(&producer);
-        Ok(Self { producer, topic: topic.to_owned(), heard })
+        let producer: Arc<FutureProducer<ErrorContext>> =
+            Arc::new(clients.create(errors.clone(), &defaults, &fixed)?);
+        clients.track(&producer);
+        Ok(Self { producer, topic: topic.to_owned(), errors })
     }
 
     /// Appends a record that carries `mark`. Returns its offset once all in-sync replicas have it.
-    pub(super) async fn say(&self, entry: &Entry, mark: Option<&[u8]>) -> Result<u64, Unavailable> {
+    pub(super) async fn append(&self, entry: &Entry, mark: Option<&[u8]>) -> Result<u64, Unavailable> {
         match self.send(entry, mark)?.await {
             Ok(Ok(delivery)) => {
                 u64::try_from(delivery.offset).map_err(|_| unavailable("the confirmation of the record has no offset"))
             }
-            Ok(Err((error, _))) => Err(self.heard.unavailable(&error)),
+            Ok(Err((error, _))) => Err(self.errors.unavailable(&error)),
             Err(_) => Err(unavailable("closed")),
         }
     }
 
     /// Appends a record without waiting for its confirmation.
-    pub(super) fn whisper(&self, entry: &Entry) {
+    pub(super) fn append_unconfirmed(&self, entry: &Entry) {
         if let Err(fault) = self.send(entry, None) {
             tracing::debug!(%fault, topic = self.topic, "roster record was not sent");
         }
@@ -51,6 +52,6 @@ impl Voice {
         if let Some(mark) = mark {
             record.headers = Some(OwnedHeaders::new().insert(Header { key: HEADER, value: Some(mark) }));
         }
-        self.producer.send_result(record).map_err(|(error, _)| unavailable(told(&error)))
+        self.producer.send_result(record).map_err(|(error, _)| unavailable(error_text(&error)))
     }
 }

@@ -8,9 +8,9 @@ use crate::id::NodeId;
 
 /// Living nodes, this one included. Empty while unknown.
 #[derive(Debug, Default)]
-pub struct Census(RwLock<HashSet<NodeId>>);
+pub struct LiveNodes(RwLock<HashSet<NodeId>>);
 
-impl Census {
+impl LiveNodes {
     pub(super) fn set(&self, living: HashSet<NodeId>) {
         *self.0.write() = living;
     }
@@ -34,10 +34,10 @@ mod tests {
 
     #[test]
     fn nobody_is_unknown_before_somebody_is_known() {
-        let census = Census::default();
+        let live_nodes = LiveNodes::default();
         let [a, b] = ["a", "b"].map(|name| NodeId::parse(name).unwrap());
-        assert_eq!((census.count(), census.unknown_of(std::slice::from_ref(&a))), (None, vec![]));
-        census.set([a.clone()].into());
-        assert_eq!((census.count(), census.unknown_of(&[a, b.clone()])), (Some(1), vec![b]));
+        assert_eq!((live_nodes.count(), live_nodes.unknown_of(std::slice::from_ref(&a))), (None, vec![]));
+        live_nodes.set([a.clone()].into());
+        assert_eq!((live_nodes.count(), live_nodes.unknown_of(&[a, b.clone()])), (Some(1), vec![b]));
     }
 }

@@ -26,7 +26,7 @@ use crate::id::NodeId;
 /// Name of the engine in faults.
 pub(super) const ENGINE: &str = "kafka";
 /// Time limit of one request to a broker.
-pub(super) const ASK: Duration = Duration::from_secs(5);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time without an error after which a batch counts as readable. librdkafka retries an unreadable batch twice a second.
 const UNREADABLE: Duration = Duration::from_secs(5);
 
@@ -43,7 +43,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 
 /// Brokers, credentials and properties of Kafka clients.
 #[derive(Clone)]
-pub struct Link {
+pub struct KafkaClients {
     brokers: String,
     /// True if the configuration names a user. SASL PLAIN is then the default of the properties.
     has_user: bool,
@@ -52,7 +52,7 @@ pub struct Link {
     name: String,
 }
 
-impl Link {
+impl KafkaClients {
     /// Connects to `brokers` (`host:port`, comma-separated) as `user` (anonymous if empty) with the operator's
     /// librdkafka `properties`. `name` is the client name in the logs of Kafka.
     #[must_use]
@@ -68,7 +68,7 @@ impl Link {
         Self { brokers, has_user: !user.is_empty(), login, properties, name }
     }
 
-    /// Creates a link from the configuration. The logs of Kafka name the client `skylark-NODE`.
+    /// Creates the client settings from the configuration. The logs of Kafka name the client `skylark-NODE`.
     #[must_use]
     pub fn of(config: &KafkaConfig, node: &NodeId) -> Self {
         let KafkaConfig { brokers, user, password, properties, .. } = config;
@@ -88,9 +88,9 @@ impl Link {
     }
 
     /// Gives later passwords to a running client. Must run within a Tokio runtime.
-    pub(super) fn keep<T: super::login::Client + 'static>(&self, client: &Arc<T>) {
+    pub(super) fn track<T: super::login::Client + 'static>(&self, client: &Arc<T>) {
         let client: Arc<dyn super::login::Client> = Arc::<T>::clone(client);
-        self.login.keep(Arc::downgrade(&client));
+        self.login.track(Arc::downgrade(&client));
     }
 
     /// Creates a client. The operator's properties override `defaults`, and `fixed` overrides the properties.
@@ -107,7 +107,7 @@ impl Link {
         C: ClientContext,
         T: FromClientConfigAndContext<C>,
     {
-        self.settings(defaults, fixed).create_with_context(context).map_err(|error| unavailable(told(&error)))
+        self.settings(defaults, fixed).create_with_context(context).map_err(|error| unavailable(error_text(&error)))
     }
 
     fn settings(&self, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
@@ -122,7 +122,7 @@ impl Link {
         for (name, value) in &self.properties {
             settings.set(name, value.text());
         }
-        if let Some((user, password)) = self.login.now() {
+        if let Some((user, password)) = self.login.current() {
             settings.set("sasl.username", user).set("sasl.password", password);
         }
         for (name, value) in fixed {
@@ -134,9 +134,10 @@ impl Link {
 
     /// Creates the topic. Returns false if it exists already.
     pub(super) async fn create_topic(&self, topic: &Topic) -> Result<bool, Unavailable> {
-        let heard = Heard::default();
-        let admin: AdminClient<Heard> = self.create(heard.clone(), &[], &[])?;
-        let options = AdminOptions::new().request_timeout(Some(ASK)).operation_timeout(Some(ASK));
+        let errors = ErrorContext::default();
+        let admin: AdminClient<ErrorContext> = self.create(errors.clone(), &[], &[])?;
+        let options =
+            AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT));
         let mut new = NewTopic::new(&topic.name, topic.partitions, TopicReplication::Fixed(-1));
         for (name, value) in &topic.settings {
             new = new.set(name, value);
@@ -148,11 +149,11 @@ impl Link {
             Ok(Some(Ok(_))) => Ok(true),
             Ok(Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists)))) => Ok(false),
             Ok(Some(Err((_, code)))) => {
-                let why = format!("topic {} is missing and cannot be created: {}", topic.name, code_told(code));
+                let why = format!("topic {} is missing and cannot be created: {}", topic.name, code_text(code));
                 Err(unavailable(why))
             }
             Ok(None) => Err(unavailable(format!("topic {} was not created: the answer is empty", topic.name))),
-            Err(error) => Err(heard.unavailable(&error)),
+            Err(error) => Err(errors.unavailable(&error)),
         }
     }
 }
@@ -167,34 +168,35 @@ pub(super) struct Topic {
 
 /// Last error that librdkafka reported about the connection. Serves as the context of the clients.
 #[derive(Clone, Default)]
-pub(super) struct Heard {
+pub(super) struct ErrorContext {
     last: Arc<Mutex<Option<String>>>,
     /// Time and reason of the last unreadable batch.
     unreadable: Arc<Mutex<Option<(Instant, String)>>>,
-    counted: Option<Arc<Note>>,
+    on_statistics: Option<Arc<StatisticsCallback>>,
     /// Notified by each error.
-    errors: Option<Arc<Notify>>,
+    error_signal: Option<Arc<Notify>>,
 }
 
 /// Callback for the statistics of librdkafka.
-type Note = dyn Fn(&Statistics) + Send + Sync;
+type StatisticsCallback = dyn Fn(&Statistics) + Send + Sync;
 
-impl Heard {
-    /// Creates the context for clients of this link. An error triggers a re-read of their password.
-    pub(super) fn of(link: &Link) -> Self {
-        Self { errors: Some(link.login.news()), ..Self::default() }
+impl ErrorContext {
+    /// Creates the context for clients with these settings. An error triggers a re-read of their password.
+    pub(super) fn of(clients: &KafkaClients) -> Self {
+        Self { error_signal: Some(clients.login.error_signal()), ..Self::default() }
     }
 
-    /// Returns a context with the same last error, which passes statistics to `note` at every `statistics.interval.ms`.
-    pub(super) fn and_counting(&self, note: impl Fn(&Statistics) + Send + Sync + 'static) -> Self {
-        Self { counted: Some(Arc::new(note)), ..self.clone() }
+    /// Returns a context with the same last error, which passes statistics to `callback` at every
+    /// `statistics.interval.ms`.
+    pub(super) fn with_statistics(&self, callback: impl Fn(&Statistics) + Send + Sync + 'static) -> Self {
+        Self { on_statistics: Some(Arc::new(callback)), ..self.clone() }
     }
 
     pub(super) fn last(&self) -> Option<String> {
         self.last.lock().clone()
     }
 
-    pub(super) fn forget(&self) {
+    pub(super) fn clear(&self) {
         *self.last.lock() = None;
     }
 
@@ -214,11 +216,11 @@ impl Heard {
                     | RDKafkaErrorCode::OperationTimedOut
             )
         );
-        unavailable(self.last().filter(|_| vague).unwrap_or_else(|| told(error)))
+        unavailable(self.last().filter(|_| vague).unwrap_or_else(|| error_text(error)))
     }
 }
 
-impl ClientContext for Heard {
+impl ClientContext for ErrorContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         // librdkafka repeats this while a broker is unreachable. Callers report the fault to the operator once.
         tracing::debug!(?level, facility, message, "librdkafka");
@@ -226,8 +228,8 @@ impl ClientContext for Heard {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
-        if let Some(errors) = &self.errors {
-            errors.notify_one();
+        if let Some(error_signal) = &self.error_signal {
+            error_signal.notify_one();
         }
         if is_unreadable(&error) {
             *self.unreadable.lock() = Some((Instant::now(), format!("records cannot be read: {reason}")));
@@ -239,13 +241,13 @@ impl ClientContext for Heard {
     }
 
     fn stats(&self, statistics: Statistics) {
-        if let Some(note) = &self.counted {
-            note(&statistics);
+        if let Some(callback) = &self.on_statistics {
+            callback(&statistics);
         }
     }
 }
 
-impl ConsumerContext for Heard {}
+impl ConsumerContext for ErrorContext {}
 
 fn is_unreadable(error: &KafkaError) -> bool {
     matches!(
@@ -277,9 +279,9 @@ fn uncommitted_of(partition: &Partition) -> Option<u64> {
 
 /// Number of records behind the last one that a reader without a group has received. Before the first one, counts the
 /// records from the next one to fetch.
-pub(super) fn unread(statistics: &Statistics) -> u64 {
+pub(super) fn unread_records(statistics: &Statistics) -> u64 {
     let got =
-        |partition: &Partition| [partition.app_offset, partition.next_offset].into_iter().find(|place| *place >= 0);
+        |partition: &Partition| [partition.app_offset, partition.next_offset].into_iter().find(|offset| *offset >= 0);
     let waits = |partition: &Partition| u64::try_from(partition.hi_offset - got(partition)?).ok();
     read_partitions(statistics).filter_map(waits).sum()
 }
@@ -296,7 +298,7 @@ pub(super) fn ended_connections(statistics: &Statistics) -> u64 {
 
 /// Returns the number of partitions of a topic, or `None` if it is missing. Blocks.
 pub(super) fn partitions<C: ClientContext>(client: &Client<C>, topic: &str) -> Result<Option<usize>, KafkaError> {
-    let metadata = client.fetch_metadata(Some(topic), ASK)?;
+    let metadata = client.fetch_metadata(Some(topic), REQUEST_TIMEOUT)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
     match found.error() {
         None => {}
@@ -314,18 +316,18 @@ pub(super) fn unavailable(why: impl Into<String>) -> Unavailable {
 }
 
 /// Text of the error, as reported by the engine.
-pub(super) fn told(error: &KafkaError) -> String {
+pub(super) fn error_text(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, why, name, _) if why.contains("OpenSSL not available") => {
             format!("property {name}: {why}: use a build with the cargo feature kafka-tls")
         }
         KafkaError::ClientConfig(_, why, name, _) => format!("property {name}: {why}"),
         KafkaError::ClientCreation(why) => why.clone(),
-        _ => error.rdkafka_error_code().map_or_else(|| error.to_string(), code_told),
+        _ => error.rdkafka_error_code().map_or_else(|| error.to_string(), code_text),
     }
 }
 
-pub(super) fn code_told(code: RDKafkaErrorCode) -> String {
+pub(super) fn code_text(code: RDKafkaErrorCode) -> String {
     // `TopicAuthorizationFailed (Broker: Topic authorization failed)`
     let text = code.to_string();
     let said = text.split_once(": ").map_or(text.as_str(), |(_, said)| said.trim_end_matches(')'));
@@ -338,7 +340,7 @@ pub(super) fn backoff() -> Backoff {
 }
 
 /// Mixes the bits of `number` (SplitMix64).
-pub(super) fn mixed(number: u64) -> u64 {
+pub(super) fn mix_bits(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -349,15 +351,15 @@ pub(super) fn mixed(number: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn link(properties: &[(&str, &str)]) -> Link {
+    fn clients(properties: &[(&str, &str)]) -> KafkaClients {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
-        Link::new("h:1", "u", "p", properties, "n1")
+        KafkaClients::new("h:1", "u", "p", properties, "n1")
     }
 
     #[test]
     fn the_operators_properties_stand_between_defaults_and_what_is_fixed() {
-        let link = link(&[("security.protocol", "ssl"), ("linger.ms", "7"), ("acks", "0")]);
-        let settings = link.settings(&[("linger.ms", "1"), ("retries", "3")], &[("acks", "all")]);
+        let clients = clients(&[("security.protocol", "ssl"), ("linger.ms", "7"), ("acks", "0")]);
+        let settings = clients.settings(&[("linger.ms", "1"), ("retries", "3")], &[("acks", "all")]);
         let is = |name: &str| settings.get(name).unwrap_or_default().to_owned();
         assert_eq!([is("security.protocol"), is("linger.ms"), is("retries"), is("acks")], ["ssl", "7", "3", "all"]);
         assert_eq!([is("bootstrap.servers"), is("sasl.username"), is("client.id")], ["h:1", "u", "n1"]);
@@ -365,9 +367,11 @@ mod tests {
 
     #[test]
     fn a_property_that_nobody_knows_is_told_by_its_name() {
-        let link = link(&[("linger.mss", "7")]);
-        let refused =
-            link.create::<_, rdkafka::consumer::BaseConsumer<Heard>>(Heard::default(), &[], &[]).err().unwrap();
+        let clients = clients(&[("linger.mss", "7")]);
+        let refused = clients
+            .create::<_, rdkafka::consumer::BaseConsumer<ErrorContext>>(ErrorContext::default(), &[], &[])
+            .err()
+            .unwrap();
         assert!(refused.why.starts_with("property linger.mss: "), "{refused}");
         assert_eq!(refused.engine, "kafka");
     }
@@ -396,7 +400,7 @@ mod tests {
         for (name, disconnects) in [("h:1/1", Some(2)), ("h:1/bootstrap", None), ("h:2/2", Some(1))] {
             statistics.brokers.insert(name.to_owned(), Broker { disconnects, ..Broker::default() });
         }
-        assert_eq!((uncommitted(&statistics), unread(&statistics), ended_connections(&statistics)), (3, 7, 3));
+        assert_eq!((uncommitted(&statistics), unread_records(&statistics), ended_connections(&statistics)), (3, 7, 3));
     }
 
     #[test]
@@ -421,19 +425,21 @@ mod tests {
 
     #[test]
     fn a_batch_that_cannot_be_read_is_a_fault_and_a_lost_connection_is_none() {
-        let heard = Heard::default();
-        heard.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "connection refused");
-        assert_eq!(heard.unreadable(), None);
-        heard.and_counting(|_| {}).error(KafkaError::Global(RDKafkaErrorCode::NotImplemented), "codec 0x4");
-        assert_eq!(heard.unreadable().unwrap(), "records cannot be read: codec 0x4");
+        let errors = ErrorContext::default();
+        errors.error(KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "connection refused");
+        assert_eq!(errors.unreadable(), None);
+        errors.with_statistics(|_| {}).error(KafkaError::Global(RDKafkaErrorCode::NotImplemented), "codec 0x4");
+        assert_eq!(errors.unreadable().unwrap(), "records cannot be read: codec 0x4");
     }
 
     #[cfg(not(feature = "kafka-tls"))]
     #[test]
     fn tls_tells_which_build_has_it() {
-        let link = link(&[("security.protocol", "sasl_ssl")]);
-        let refused =
-            link.create::<_, rdkafka::consumer::BaseConsumer<Heard>>(Heard::default(), &[], &[]).err().unwrap();
+        let clients = clients(&[("security.protocol", "sasl_ssl")]);
+        let refused = clients
+            .create::<_, rdkafka::consumer::BaseConsumer<ErrorContext>>(ErrorContext::default(), &[], &[])
+            .err()
+            .unwrap();
         assert!(refused.why.ends_with("use a build with the cargo feature kafka-tls"), "{refused}");
     }
 
