@@ -344,13 +344,13 @@ impl LoadedPlugin {
         set.into_iter().map(|(name, due)| (name, due.saturating_duration_since(now))).collect()
     }
 
-    /// Requests since the last look.
+    /// Requests since the last call of this function.
     #[must_use]
     pub fn take_requests(&self) -> Vec<SentRequest> {
         self.network.take_asked()
     }
 
-    /// Effects on other connections since the last look.
+    /// Effects on other connections since the last call of this function.
     #[must_use]
     pub fn take_effects(&self) -> Vec<Effect> {
         self.users.take_effects()

@@ -191,7 +191,7 @@ impl WasmHost {
         }
     }
 
-    /// Why a call had no answer, if one failed since the last look.
+    /// Why a call had no answer, if one failed since the last call of this function.
     pub(super) fn take_last_failure(&self) -> Option<String> {
         let serving = self.serving.load();
         let mut versions = serving.status().into_iter().filter_map(|status| serving.live(&status.name));

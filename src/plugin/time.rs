@@ -1,4 +1,4 @@
-//! The time that guests see, and by which their keys expire: the machine's clock, or one that stands until it is moved.
+//! The time that guests see, and by which their keys expire: the machine's clock, or a fixed one.
 //!
 //! Budgets do not use it: guests are charged by the machine's own clock.
 

@@ -14,7 +14,7 @@ const Forever = 0
 // Get returns the value of the key, and true if there is one.
 func Get(key string) ([]byte, bool) { return wit.Get(key).Get() }
 
-// Set writes a value that lives for so many seconds, or Forever.
+// Set writes a value that expires after this many seconds, or never with Forever.
 func Set(key string, value []byte, seconds uint32) error {
 	return told(wit.Set(key, value, ttl(seconds)))
 }

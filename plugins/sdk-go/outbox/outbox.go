@@ -14,10 +14,10 @@ type Options = wit.Options
 // Configured uses the history of the node's configuration.
 func Configured() wit.History { return wit.MakeHistoryConfigured() }
 
-// NotKept keeps no history.
+// NotKept does not keep the message in the history.
 func NotKept() wit.History { return wit.MakeHistoryNo() }
 
-// KeptFor keeps the message for so many seconds.
+// KeptFor keeps the message in the history for this many seconds.
 func KeptFor(seconds uint32) wit.History { return wit.MakeHistoryTtl(seconds) }
 
 // Push publishes a message. It passes the filters like any other.

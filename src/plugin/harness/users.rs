@@ -8,7 +8,7 @@ use crate::id::{ConnectionId, Room, Uid};
 use crate::message::Target;
 use crate::plugin::{Account, Admission, Effect, Presence, Services};
 
-/// The connections of all users online, and the effects since the last look.
+/// The connections of all users online, and the effects since they were last taken.
 pub(super) struct OnlineUsers {
     online: Mutex<Vec<(Uid, Presence)>>,
     effects: Mutex<Vec<Effect>>,

@@ -53,7 +53,7 @@ impl MemoryStore {
     }
 }
 
-/// A key and its content, loaded from another place.
+/// A key and its content, loaded from a file.
 pub(super) struct StoredKey {
     pub(super) space: String,
     pub(super) key: String,

@@ -1,4 +1,4 @@
-//! Watches the plugin directory. Any event means only "look again": a scan finds the change.
+//! Watches the plugin directory. An event only triggers a scan, which finds the change.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -161,9 +161,9 @@ impl<P: Clone> Entry<P> {
         }
     }
 
-    /// Goes back: the canary is dropped, or the previous version serves again. Returns the version that is taken back.
+    /// Goes back: the canary is dropped, or the previous version serves again. Returns the version that is rolled back.
     pub(in crate::plugin) fn roll_back(&mut self) -> Option<P> {
-        let (state, taken_back) = match &self.state {
+        let (state, rolled_back) = match &self.state {
             State::OnCanary { live, canary, previous, .. } => {
                 (State::Serving { live: live.clone(), previous: previous.clone() }, canary.version.clone())
             }
@@ -173,7 +173,7 @@ impl<P: Clone> Entry<P> {
             _ => return None,
         };
         self.state = state;
-        Some(taken_back)
+        Some(rolled_back)
     }
 
     /// The manifest disables the plugin.

@@ -160,7 +160,7 @@ impl Stats {
         }
     }
 
-    /// The newest failure, if there was one since the last look.
+    /// The newest failure, if there was one since the last call of this function.
     pub(in crate::plugin) fn take_last_failure(&self) -> Option<Failure> {
         self.last_failure.lock().take()
     }

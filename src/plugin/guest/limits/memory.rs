@@ -49,7 +49,7 @@ impl Memory {
         self.used.bytes > self.cap / 4 * 3
     }
 
-    /// True if a growth was refused since the last look.
+    /// True if a growth was refused since the last call of this function.
     pub(in crate::plugin) fn take_refused(&mut self) -> bool {
         std::mem::take(&mut self.refused)
     }

@@ -150,7 +150,7 @@ async fn feed_and_wait(mut child: Child, bytes: &[u8]) -> (Vec<u8>, io::Result<E
     let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // A write error is ignored, because the exit status of a dead child tells more.
+            // A write error is ignored, because the exit status of the child shows the cause.
             let _ = stdin.write_all(bytes).await;
         }
     };
@@ -181,7 +181,7 @@ fn program() -> io::Result<PathBuf> {
 async fn read(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        // A broken pipe is treated like a closed one: the exit status tells the cause.
+        // A broken pipe is treated like a closed one: the exit status shows the cause.
         let _ = pipe.take(MAX_WORDS).read_to_end(&mut bytes).await;
     }
     bytes

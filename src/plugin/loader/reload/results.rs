@@ -56,7 +56,7 @@ impl Loader {
         // At the start, the roles of a file that may have been fail-closed refuse.
         let fail_closed = if self.first_scan { self.assumed_fail_closed(fault, manifest) } else { None };
         let plugin = self.plugin(name);
-        // Any file other than the rolled-back one ends the rollback, so that the next start looks at the file.
+        // Any file other than the rolled-back one ends the rollback, so that the next start loads the file.
         plugin.rollback.end_unless(plugin.applied.as_ref());
         let entry = plugin.entry.get_or_insert_with(|| Entry::refused(name, fail_closed));
         if entry.rejected.as_ref() != Some(&rejected) {

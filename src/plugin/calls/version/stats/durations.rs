@@ -1,15 +1,15 @@
 //! Call durations, precise enough for a p50 and a p99: a fixed table of counts without a lock.
 //!
-//! Each octave of microseconds has four places (buckets), so a result is at most a quarter too high.
+//! Each octave of microseconds has four buckets, so a result is at most a quarter too high.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Places per octave, as a power of two.
+/// Buckets per octave, as a power of two.
 const FINE: u32 = 2;
 /// From 1/16 µs to more than an hour.
 const BUCKETS: usize = 40 << FINE;
-/// The unit of the first place: 64 ns.
+/// The unit of the first bucket: 64 ns.
 const UNIT: u32 = 6;
 
 /// Counts of durations.
@@ -40,7 +40,7 @@ impl Durations {
     }
 }
 
-/// Index of the place that counts a number of units.
+/// Index of the bucket that counts a number of units.
 fn bucket(units: u64) -> usize {
     let octave = (units | 1).ilog2();
     if octave < FINE {
@@ -51,7 +51,7 @@ fn bucket(units: u64) -> usize {
     usize::try_from(bucket).map_or(BUCKETS - 1, |bucket| bucket.min(BUCKETS - 1))
 }
 
-/// Upper end of a place, in units.
+/// Upper end of a bucket, in units.
 fn end(bucket: usize) -> u64 {
     let (octave, within) = (bucket >> FINE, (bucket & ((1 << FINE) - 1)) as u64);
     match octave {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_follow_each_other_without_a_gap() {
+    fn buckets_follow_each_other_without_a_gap() {
         let mut last = 0;
         for units in 0..100_000_u64 {
             let bucket = bucket(units);
@@ -84,8 +84,8 @@ mod tests {
             durations.record(Duration::from_millis(millis));
         }
         for (percent, millis) in [(50, 50.0), (99, 99.0), (100, 100.0)] {
-            let told = durations.percentile(percent).unwrap().as_secs_f64() * 1e3;
-            assert!((millis..millis * 1.26).contains(&told), "p{percent} is {told} ms");
+            let measured = durations.percentile(percent).unwrap().as_secs_f64() * 1e3;
+            assert!((millis..millis * 1.26).contains(&measured), "p{percent} is {measured} ms");
         }
     }
 }
