@@ -131,7 +131,7 @@ async fn run_with(loaded: Loaded, vitals: Vitals) -> Result<End, AppError> {
     let stop = app.serve(&mut signals, &vitals).await;
     if let Stop::Failed(failure) = &stop {
         tracing::error!(task = %failure.task, %failure, "vital task ended: the node drains and exits");
-        app.node.set_ailing(&Arc::from("the node"), Some(format!("{failure}: it drains and exits")));
+        app.node.set_component_fault(&Arc::from("the node"), Some(format!("{failure}: it drains and exits")));
     }
     tokio::select! {
         biased;
@@ -260,7 +260,7 @@ impl App {
         let shared = (Arc::clone(&engine.broker), Arc::clone(&engine.roster));
         let live = LiveConfig::new(loaded.config.clone());
         let node = Arc::new(Node::new(live.clone(), ids, Arc::clone(&hub), shared, plugins));
-        delivery.belongs_to(Arc::downgrade(&node));
+        delivery.set_node(Arc::downgrade(&node));
         host.set_services(Arc::new(NodeServices::new(Arc::downgrade(&node))));
         let mut upkeep = JoinSet::new();
         if let Some(mut reserver) = reserver {
@@ -281,7 +281,7 @@ impl App {
         let server = Server::start(listeners, live.clone(), Arc::clone(&node), api, &vitals);
 
         upkeep.spawn(vitals.run("metrics", telemetry.upkeep()));
-        upkeep.spawn(vitals.run("lease", Arc::clone(&node).attend()));
+        upkeep.spawn(vitals.run("lease", Arc::clone(&node).run_cluster()));
         upkeep.spawn(vitals.run("plugin rules", reload::apply_plugin_rules(host, live.clone())));
         let loaded = Arc::new(loaded);
         Ok(Self {

@@ -53,12 +53,12 @@ use crate::message::{Entries, Publication, Target};
 use crate::plugin::PluginHost;
 use crate::protocol::Form;
 use crate::session::ClientMessage;
-use cluster::ask::Requests;
-use cluster::away;
 use cluster::change::Changes;
-use cluster::choose::Directions;
+use cluster::choose::NodeChooser;
 use cluster::list::{Listing, Lists};
 use cluster::membership::Membership;
+use cluster::redirect;
+use cluster::requests::Requests;
 use cluster::{Changed, Cluster, Kicked};
 use connect::{Binder, Owners, identity};
 use devices::Devices;
@@ -116,11 +116,11 @@ impl Node {
             requests,
             membership: membership.clone(),
         });
-        let directions = Arc::new(Directions::new(config.cluster.choose_by, membership.clone()));
+        let chooser = Arc::new(NodeChooser::new(config.cluster.choose_by, membership.clone()));
         Self {
             readiness: Readiness::new(broker.clone(), plugins.clone(), membership),
             publishing: Publishing::new(ids, plugins.clone(), broker.clone()),
-            cluster: Cluster::new(&hub, directions, lists, changes, devices),
+            cluster: Cluster::new(&hub, chooser, lists, changes, devices),
             hub,
             broker,
             plugins,
@@ -218,9 +218,9 @@ impl Node {
     }
 
     /// Closes the target's connections (connection, device, user, users) on all nodes, after a message with the text
-    /// `words`.
-    pub async fn kick(&self, target: &Target, words: &str) -> Kicked {
-        self.cluster.changes.kick(target, words).await
+    /// `text`.
+    pub async fn kick(&self, target: &Target, text: &str) -> Kicked {
+        self.cluster.changes.kick(target, text).await
     }
 
     /// Number of online users and of bound connections on this node.
@@ -233,29 +233,29 @@ impl Node {
     pub async fn list_connections(
         &self,
         filter: &Filter,
-        place: cluster::list::PageStart<u64>,
+        start: cluster::list::PageStart<u64>,
         size: usize,
     ) -> Listing<SeenConnection, Counts, ConnectionId> {
-        self.cluster.lists.connections(filter, place, size).await
+        self.cluster.lists.connections(filter, start, size).await
     }
 
     /// Lists users of all nodes with matching connections, at most `size`.
     pub async fn list_users(
         &self,
         filter: &Filter,
-        place: cluster::list::PageStart<u64>,
+        start: cluster::list::PageStart<u64>,
         size: usize,
     ) -> Listing<SeenUser, Counts, ConnectionId> {
-        self.cluster.lists.users(filter, place, size).await
+        self.cluster.lists.users(filter, start, size).await
     }
 
     /// Lists rooms of all nodes by name with their connections, at most `size`.
     pub async fn list_rooms(
         &self,
-        place: cluster::list::PageStart<Room>,
+        start: cluster::list::PageStart<Room>,
         size: usize,
     ) -> Listing<(Room, usize), usize, Room> {
-        self.cluster.lists.rooms(place, size).await
+        self.cluster.lists.rooms(start, size).await
     }
 
     /// Name of this node.
@@ -266,8 +266,8 @@ impl Node {
 
     /// Current description of this node for the others.
     #[must_use]
-    pub fn card(&self) -> Member {
-        self.cluster.membership.card()
+    pub fn own_member(&self) -> Member {
+        self.cluster.membership.own_member()
     }
 
     /// Every living member by id, this node included. Falls back to the last list if the engine does not answer.
@@ -277,22 +277,22 @@ impl Node {
 
     /// Node for this user at this address, or `None` if no node accepts clients. At least one argument is given.
     pub async fn choose(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<Member> {
-        self.cluster.directions.choose(uid, ip).await
+        self.cluster.chooser.choose(uid, ip).await
     }
 
     /// Address that the client should use next time, if it belongs to another node.
     #[must_use]
     pub fn next_address(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<String> {
-        self.cluster.directions.next_address(uid, ip)
+        self.cluster.chooser.next_address(uid, ip)
     }
 
     /// Last bytes for a refused client with protocol `form` and address `ip`.
     #[must_use]
     pub fn refusal(&self, form: Form, why: Disconnect, ip: Option<IpAddr>) -> Option<Bytes> {
-        away::refusal(&self.cluster.directions, form, why, ip)
+        redirect::refusal(&self.cluster.chooser, form, why, ip)
     }
 
-    /// Joins the cluster. After an error, [`Node::attend`] tries again.
+    /// Joins the cluster. After an error, [`Node::run_cluster`] tries again.
     ///
     /// # Errors
     /// [`LeaseError`].
@@ -301,11 +301,11 @@ impl Node {
     }
 
     /// Runs the cluster tasks of the node. Never returns. Run it once and drop it when the node ends.
-    pub async fn attend(self: Arc<Self>) {
-        self.cluster.attend(&self.presence, &self.rooms).await;
+    pub async fn run_cluster(self: Arc<Self>) {
+        self.cluster.run(&self.presence, &self.rooms).await;
     }
 
-    /// Releases the lease at the end of the node. Call it after [`Node::attend`] is dropped.
+    /// Releases the lease at the end of the node. Call it after [`Node::run_cluster`] is dropped.
     pub async fn leave_cluster(&self) {
         self.cluster.membership.leave().await;
         self.broker.close().await;
@@ -319,7 +319,7 @@ impl Node {
     /// Closes all connections, `step_percent` per cent at a time. Returns when all are gone or at `deadline`; the hub
     /// closes the rest.
     pub async fn drain(&self, step_percent: u32, deadline: Instant) {
-        drain::close_all(&self.hub, &self.cluster.directions, step_percent, deadline).await;
+        drain::close_all(&self.hub, &self.cluster.chooser, step_percent, deadline).await;
     }
 
     /// Status of every plugin, by name.
@@ -332,8 +332,8 @@ impl Node {
     ///
     /// # Errors
     /// [`PluginCommandFault`]: the command failed.
-    pub async fn tell_plugin(&self, name: &str, word: PluginCommand) -> Result<Status, PluginCommandFault> {
-        self.plugins.execute(name, word).await
+    pub async fn command_plugin(&self, name: &str, command: PluginCommand) -> Result<Status, PluginCommandFault> {
+        self.plugins.execute(name, command).await
     }
 
     /// Succeeds if the node should get traffic.
@@ -346,8 +346,8 @@ impl Node {
     }
 
     /// Sets the fault of a component, or clears it with `None`. With any fault the node is not ready.
-    pub fn set_ailing(&self, way: &Arc<str>, why: Option<String>) {
-        self.readiness.set_ailing(way, why);
+    pub fn set_component_fault(&self, component: &Arc<str>, why: Option<String>) {
+        self.readiness.set_component_fault(component, why);
     }
 }
 

@@ -140,12 +140,12 @@ impl Reserver {
                 match self.reserve().await {
                     Ok(()) => {
                         backoff.reset();
-                        node.set_ailing(&component, None);
+                        node.set_component_fault(&component, None);
                     }
                     Err(why) => {
                         let left = self.ids.left();
                         tracing::warn!(%why, left, "reserving a block of ids failed; retrying");
-                        node.set_ailing(&component, (left == 0).then(|| format!("no id is left: {why}")));
+                        node.set_component_fault(&component, (left == 0).then(|| format!("no id is left: {why}")));
                         sleep(backoff.wait()).await;
                         continue;
                     }

@@ -84,7 +84,7 @@ impl Binder {
     /// # Errors
     /// The refusal of the plugin, or of the plugin host if the plugin failed.
     pub(super) async fn admit(&self, transport: Transport, claim: Claim) -> Result<Admission, Refusal> {
-        let _turn = self.auth_calls.acquire().await.expect("the semaphore is never closed");
+        let _permit = self.auth_calls.acquire().await.expect("the semaphore is never closed");
         self.plugins.admit(transport, claim).await
     }
 
@@ -105,7 +105,7 @@ impl Binder {
                 format!("the connection is bound to {}, not {}", bound.uid, admission.uid),
             ));
         }
-        self.settle(connection, admission, facts, 0).await
+        self.apply_bind(connection, admission, facts, 0).await
     }
 
     /// Adds facts of a bound client. User, expiry and claims stay those of the last admission or login.
@@ -121,7 +121,7 @@ impl Binder {
             expires: bound.expires,
             claims: bound.claims.clone(),
         };
-        self.settle(connection, admission, facts, 0).await
+        self.apply_bind(connection, admission, facts, 0).await
     }
 
     /// Rebinds the connection to the user that a plugin chose, and sends the client a bind reply. `hops` counts the
@@ -135,14 +135,15 @@ impl Binder {
         };
         let Account { admission, channel } = account;
         let (uid, expires) = (admission.uid.clone(), admission.expires);
-        if let Err(refusal) = self.settle(&connection, admission, Facts { channel, ..Facts::default() }, hops).await {
+        if let Err(refusal) = self.apply_bind(&connection, admission, Facts { channel, ..Facts::default() }, hops).await
+        {
             // The bind may be incomplete. The close makes the client reconnect and bind again.
             connection.close(Disconnect::INTERNAL).await;
             return Err(refusal);
         }
         let me = self.membership.me();
-        let place = ClientLocation { cid, node: me.id.clone(), address: me.address.clone(), next: None };
-        let reply = session::bind_reply(&uid, expires, &place, clock::now_millis());
+        let location = ClientLocation { cid, node: me.id.clone(), address: me.address.clone(), next: None };
+        let reply = session::bind_reply(&uid, expires, &location, clock::now_millis());
         if let Some(form) = connection.form()
             && let Ok(frame) = protocol::encode(form, ServerFrame::Reply(&reply))
         {
@@ -153,7 +154,7 @@ impl Binder {
 
     /// Binds the connection to the user: leaves the former user's rooms, then applies device matrix, rooms and
     /// presence.
-    async fn settle(
+    async fn apply_bind(
         &self,
         connection: &Connection,
         admission: Admission,
@@ -185,16 +186,16 @@ impl Binder {
         };
         let bound = self.hub.bind(connection, binding);
         if let Some(former) = bound.former {
-            self.part(connection, &former, hops).await;
+            self.leave_former_user(connection, &former, hops).await;
         }
         // Must follow the bind: the last connection to leave checks for other connections before it unsubscribes.
         if earlier.is_none()
-            && self.presence.enter(&uid, bound.first).await?
+            && self.presence.add_connection(&uid, bound.first).await?
             && let Some(identity) = identity(connection)
         {
             self.plugins.notify(Event::Online(identity), hops);
         }
-        self.devices.settle(connection).await?;
+        self.devices.apply(connection).await?;
         for room in rooms {
             // Rooms of a token also count toward the limit. Rooms over the limit are refused and left out.
             let _ = self.rooms.join(connection, room, hops).await;
@@ -208,20 +209,20 @@ impl Binder {
         let detached = self.hub.detach(connection).await;
         let Some(identity) = identity else { return };
         for room in detached.rooms {
-            self.presence.release_room(&room).await;
+            self.presence.unsubscribe_room(&room).await;
             self.plugins.notify(Event::RoomLeft(identity.clone(), room), 0);
         }
         if detached.last {
-            self.presence.quit(identity, 0).await;
+            self.presence.remove_user(identity, 0).await;
         }
     }
 
     /// Leaves the rooms of the former user after a rebind to another user.
-    async fn part(&self, connection: &Connection, former: &Former, hops: u8) {
+    async fn leave_former_user(&self, connection: &Connection, former: &Former, hops: u8) {
         let identity = identity_of(connection, &former.binding);
         self.rooms.leave_all(connection, &identity, hops).await;
         if former.last {
-            self.presence.quit(identity, hops).await;
+            self.presence.remove_user(identity, hops).await;
         }
     }
 }
@@ -241,9 +242,9 @@ pub(super) fn identity_of(connection: &Connection, binding: &Binding) -> Identit
     }
 }
 
-fn merge(earlier: Option<&Entries>, said: &Entries) -> Entries {
+fn merge(earlier: Option<&Entries>, new: &Entries) -> Entries {
     let mut all = earlier.cloned().unwrap_or_default();
-    for (key, value) in said.iter() {
+    for (key, value) in new.iter() {
         all.insert(key, value);
     }
     all

@@ -33,7 +33,7 @@ impl Delivery {
     }
 
     /// Passes cluster messages and losses to `node` from now on. No other node sends any before.
-    pub fn belongs_to(&self, node: Weak<Node>) {
+    pub fn set_node(&self, node: Weak<Node>) {
         // A second call has no effect.
         let _ = self.node.set(node);
     }
@@ -42,7 +42,7 @@ impl Delivery {
         self.node.get().and_then(Weak::upgrade)
     }
 
-    async fn hand_over(&self, batch: Batch) -> Vec<Receipt> {
+    async fn deliver_batch(&self, batch: Batch) -> Vec<Receipt> {
         let runs = runs(&batch);
         let lengths: Vec<usize> = runs.iter().map(|run| run.len()).collect();
         let deliveries = runs.into_iter().map(delivery).collect();
@@ -54,7 +54,7 @@ impl Delivery {
 
 impl Deliver for Delivery {
     fn deliver(&self, batch: Batch) -> BoxFuture<'_, Vec<Receipt>> {
-        self.hand_over(batch).boxed()
+        self.deliver_batch(batch).boxed()
     }
 
     fn on_cluster_message(&self, from: &NodeId, message: Bytes) {
@@ -65,7 +65,7 @@ impl Deliver for Delivery {
 
     fn gap(&self) {
         if let Some(node) = self.node() {
-            node.cluster.declare_loss();
+            node.cluster.on_gap();
         }
     }
 }

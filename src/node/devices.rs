@@ -8,7 +8,7 @@ pub(super) mod matrix;
 
 use std::sync::Arc;
 
-use super::cluster::word;
+use super::cluster::codec;
 use super::{kick, unavailable};
 use crate::broker::roster::Roster;
 use crate::broker::{Address, Broker};
@@ -18,7 +18,7 @@ use crate::disconnect::Disconnect;
 use crate::hub::{Binding, Connection, Hub};
 use crate::id::{NodeId, Uid};
 use crate::protocol::cluster as wire;
-use matrix::{Conflict, Contender, Loser, contest};
+use matrix::{BoundDevice, Conflict, Loser, loser_of};
 
 /// Applies the device matrix.
 pub(super) struct Devices {
@@ -55,20 +55,20 @@ impl Devices {
     ///
     /// # Errors
     /// A 503 if the announcement failed: the same user may stay bound elsewhere.
-    pub(super) async fn settle(&self, connection: &Connection) -> Result<(), Refusal> {
-        self.settle_here(connection).await;
+    pub(super) async fn apply(&self, connection: &Connection) -> Result<(), Refusal> {
+        self.apply_here(connection).await;
         self.announce(connection).await
     }
 
-    async fn settle_here(&self, connection: &Connection) {
+    async fn apply_here(&self, connection: &Connection) {
         let Some(mine) = connection.binding() else { return };
-        let newcomer = Contender::of(&mine);
+        let newcomer = BoundDevice::of(&mine);
         for other in self.hub.user(mine.uid.as_str()) {
             if other.id() == connection.id() {
                 continue;
             }
-            if let Some((conflict, winner)) = challenge(connection.devices(), &newcomer, &other).await {
-                dismiss(connection, conflict, &winner.name).await;
+            if let Some((conflict, winner)) = resolve_conflict(connection.devices(), &newcomer, &other).await {
+                close_loser(connection, conflict, &winner.name).await;
             }
         }
     }
@@ -80,29 +80,27 @@ impl Devices {
             return Ok(());
         }
         let Some(binding) = connection.binding() else { return Ok(()) };
-        let newcomer = Contender::of(&binding);
+        let newcomer = BoundDevice::of(&binding);
         if !newcomer.excludes_any() {
             return Ok(());
         }
-        let word = word::contender(&binding.uid, policy, &newcomer);
-        let told = self.broker.send_cluster_message(Address::User(binding.uid.clone()), word).await;
-        told.map(drop).map_err(|why| unavailable(&why))
+        let message = codec::bind_announcement(&binding.uid, policy, &newcomer);
+        let sent = self.broker.send_cluster_message(Address::User(binding.uid.clone()), message).await;
+        sent.map(drop).map_err(|why| unavailable(&why))
     }
 
     /// Handles a bind on `from`. Closes the connections here that lose against it. If the new one loses, sends the
     /// winner back.
-    pub(super) async fn meet(&self, from: &NodeId, contender: wire::Contender) {
-        let (uid, policy, newcomer) = match word::read_contender(contender) {
+    pub(super) async fn on_bind_announcement(&self, from: &NodeId, announcement: wire::BindAnnouncement) {
+        let (uid, policy, newcomer) = match codec::read_bind_announcement(announcement) {
             Ok(read) => read,
             Err(why) => return tracing::warn!(%from, %why, "bind announcement cannot be decoded; dropped"),
         };
         for holder in self.hub.user(uid.as_str()) {
-            if let Some((_, winner)) = challenge(policy, &newcomer, &holder).await {
-                let told = self
-                    .broker
-                    .send_cluster_message(Address::Node(from.clone()), word::contender(&uid, policy, &winner))
-                    .await;
-                if let Err(why) = told {
+            if let Some((_, winner)) = resolve_conflict(policy, &newcomer, &holder).await {
+                let message = codec::bind_announcement(&uid, policy, &winner);
+                let sent = self.broker.send_cluster_message(Address::Node(from.clone()), message).await;
+                if let Err(why) = sent {
                     tracing::debug!(%why, "cluster message was not sent");
                 }
             }
@@ -112,21 +110,25 @@ impl Devices {
 
 /// Closes `holder`, a connection of this node, if it loses against the newcomer. If the newcomer loses, returns the
 /// conflict and the winner.
-async fn challenge(policy: DevicePolicy, newcomer: &Contender, holder: &Connection) -> Option<(Conflict, Contender)> {
+async fn resolve_conflict(
+    policy: DevicePolicy,
+    newcomer: &BoundDevice,
+    holder: &Connection,
+) -> Option<(Conflict, BoundDevice)> {
     let theirs = holder.binding().filter(|_| holder.closed().is_none())?;
-    let theirs = Contender::of(&theirs);
-    match contest(policy, newcomer, &theirs)? {
+    let theirs = BoundDevice::of(&theirs);
+    match loser_of(policy, newcomer, &theirs)? {
         (Loser::Newcomer, conflict) => Some((conflict, theirs)),
         (Loser::Holder, conflict) => {
-            dismiss(holder, conflict, &newcomer.name).await;
+            close_loser(holder, conflict, &newcomer.name).await;
             None
         }
     }
 }
 
-async fn dismiss(connection: &Connection, conflict: Conflict, winner: &str) {
+async fn close_loser(connection: &Connection, conflict: Conflict, winner: &str) {
     if conflict == Conflict::OtherDevice {
-        kick::tell(connection, winner).await;
+        kick::send_kick_message(connection, winner).await;
     }
     connection.close(Disconnect::REPLACED).await;
 }

@@ -4,8 +4,8 @@
 
 use tokio::time::{Duration, Instant, sleep, timeout_at};
 
-use super::cluster::away::send_away;
-use super::cluster::choose::Directions;
+use super::cluster::choose::NodeChooser;
+use super::cluster::redirect::close_with_redirect;
 use crate::disconnect::Disconnect;
 use crate::hub::Hub;
 
@@ -16,9 +16,9 @@ const MIN_STEP: usize = 100;
 
 /// Closes all connections of `hub`, `step_percent` per cent at a time. Returns when all are gone or at `deadline`; the
 /// hub closes the rest.
-pub(super) async fn close_all(hub: &Hub, directions: &Directions, step_percent: u32, deadline: Instant) {
+pub(super) async fn close_all(hub: &Hub, chooser: &NodeChooser, step_percent: u32, deadline: Instant) {
     let all_gone = async {
-        close_in_steps(hub, directions, step_percent).await;
+        close_in_steps(hub, chooser, step_percent).await;
         while !hub.connections().is_empty() {
             sleep(STEP / 10).await;
         }
@@ -28,7 +28,7 @@ pub(super) async fn close_all(hub: &Hub, directions: &Directions, step_percent: 
     }
 }
 
-async fn close_in_steps(hub: &Hub, directions: &Directions, step_percent: u32) {
+async fn close_in_steps(hub: &Hub, chooser: &NodeChooser, step_percent: u32) {
     let connections = hub.connections();
     let share = connections.len() * step_percent as usize / 100;
     for (i, step) in connections.chunks(share.max(MIN_STEP)).enumerate() {
@@ -36,7 +36,7 @@ async fn close_in_steps(hub: &Hub, directions: &Directions, step_percent: u32) {
             sleep(STEP).await;
         }
         for connection in step {
-            send_away(directions, connection, Disconnect::RESTART).await;
+            close_with_redirect(chooser, connection, Disconnect::RESTART).await;
         }
     }
 }

@@ -85,8 +85,8 @@ async fn commit(node: &Node, effects: Vec<Effect>, hops: u8) {
             Effect::Push(publication) => pushes.push(*publication),
             Effect::Join(uid, room) => changes.change_user(uid, room, false, hops).await,
             Effect::Leave(uid, room) => changes.change_user(uid, room, true, hops).await,
-            Effect::Kick(target, words) => {
-                changes.kick(&target, &words).await;
+            Effect::Kick(target, text) => {
+                changes.kick(&target, &text).await;
             }
             Effect::Login(cid, account) => {
                 changes.login_anywhere(cid, *account, hops).await;

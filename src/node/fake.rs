@@ -64,7 +64,7 @@ impl Fake {
         let plugins = Arc::clone(&script);
         let live = LiveConfig::new(config.clone());
         let node = Arc::new(Node::new(live.clone(), ids, Arc::clone(&hub), engine, plugins));
-        delivery.belongs_to(Arc::downgrade(&node));
+        delivery.set_node(Arc::downgrade(&node));
         (Self { node, config: live, broker: script, _shards: Vec::new() }, hub, shards)
     }
 
@@ -83,9 +83,9 @@ impl Fake {
         self.broker.script.lock().bus_faults = faults.iter().map(|fault| (*fault).to_owned()).collect();
     }
 
-    /// Streams subscribed and unsubscribed since the last call.
-    pub(crate) fn streams(&self) -> Vec<String> {
-        self.broker.streams()
+    /// Subscribes and unsubscribes since the last call.
+    pub(crate) fn subscriptions(&self) -> Vec<String> {
+        self.broker.subscriptions()
     }
 
     /// Sets the filters' judgement of messages with this action. They pass all others.
@@ -125,8 +125,8 @@ impl Fake {
     }
 
     /// Operator commands to plugins since the last call.
-    pub(crate) fn words(&self) -> Vec<(String, PluginCommand)> {
-        std::mem::take(&mut self.broker.script.lock().words)
+    pub(crate) fn commands(&self) -> Vec<(String, PluginCommand)> {
+        std::mem::take(&mut self.broker.script.lock().commands)
     }
 
     /// Plugin events since the last call.
@@ -162,9 +162,9 @@ pub(in crate::node) struct Scripted {
 }
 
 impl Scripted {
-    /// Streams subscribed and unsubscribed since the last call.
-    pub(in crate::node) fn streams(&self) -> Vec<String> {
-        std::mem::take(&mut self.script.lock().streams)
+    /// Subscribes and unsubscribes since the last call.
+    pub(in crate::node) fn subscriptions(&self) -> Vec<String> {
+        std::mem::take(&mut self.script.lock().subscriptions)
     }
 }
 
@@ -175,16 +175,16 @@ struct Script {
     access: Vec<(String, Access)>,
     joins: Vec<JoinRequest>,
     status: Vec<Status>,
-    words: Vec<(String, PluginCommand)>,
+    commands: Vec<(String, PluginCommand)>,
     faults: Vec<String>,
     bus_faults: Vec<String>,
-    streams: Vec<String>,
+    subscriptions: Vec<String>,
     batches: Vec<Batch>,
     events: Vec<Event>,
 }
 
-fn name(stream: &Subscription) -> &str {
-    match stream {
+fn name(subscription: &Subscription) -> &str {
+    match subscription {
         Subscription::User(uid) => uid.as_str(),
         Subscription::Room(room) => room.as_str(),
     }
@@ -228,7 +228,7 @@ fn receipt(target: &Target) -> Receipt {
 impl Broker for Scripted {
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Fate>> {
         let mut script = self.script.lock();
-        let outcome = |envelope: &Envelope| match script.broken {
+        let fate = |envelope: &Envelope| match script.broken {
             true => Fate::Unavailable,
             false => Fate::Accepted {
                 position: None,
@@ -237,24 +237,24 @@ impl Broker for Scripted {
                 unknown_nodes: envelope.nodes.iter().filter(|n| n.as_str() != "here").cloned().collect::<Vec<NodeId>>(),
             },
         };
-        let outcomes = batch.iter().map(outcome).collect();
+        let fates = batch.iter().map(fate).collect();
         script.batches.push(batch);
-        std::future::ready(outcomes).boxed()
+        std::future::ready(fates).boxed()
     }
 
     fn send_cluster_message(&self, _: Address, _: Bytes) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
         std::future::ready(Ok(Some(1))).boxed()
     }
 
-    fn subscribe(&self, stream: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn subscribe(&self, subscription: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
         let mut script = self.script.lock();
-        script.streams.push(format!("hold {}", name(&stream)));
+        script.subscriptions.push(format!("subscribe {}", name(&subscription)));
         let broken = Unavailable { engine: "script", why: "it is broken".to_owned() };
         std::future::ready(if script.broken { Err(broken) } else { Ok(()) }).boxed()
     }
 
-    fn unsubscribe(&self, stream: &Subscription) {
-        self.script.lock().streams.push(format!("release {}", name(stream)));
+    fn unsubscribe(&self, subscription: &Subscription) {
+        self.script.lock().subscriptions.push(format!("unsubscribe {}", name(subscription)));
     }
 
     fn faults(&self) -> Vec<String> {
@@ -303,7 +303,7 @@ impl PluginHost for Scripted {
 
     fn execute(&self, name: &str, command: PluginCommand) -> BoxFuture<'_, Result<Status, PluginCommandFault>> {
         let mut script = self.script.lock();
-        script.words.push((name.to_owned(), command));
+        script.commands.push((name.to_owned(), command));
         let status = script.status.iter().find(|status| *status.name == *name).cloned();
         std::future::ready(status.ok_or(PluginCommandFault::Unknown)).boxed()
     }

@@ -21,9 +21,9 @@ use crate::id::{ConnectionId, Room, Uid};
 use crate::plugin::{Event, Identity, PluginHost};
 
 /// Number of locks, large enough that concurrent connects seldom share one.
-const TURNS: usize = 1024;
+const LOCKS: usize = 1024;
 /// Maximum number of offline reports kept while the engine is unreachable. Further ones are dropped.
-const MAX_UNTOLD: usize = 100_000;
+const MAX_PENDING_OFFLINE: usize = 100_000;
 
 /// Keeps subscriptions and roster in step with the connections of this node.
 pub(super) struct PresenceTracker {
@@ -32,11 +32,11 @@ pub(super) struct PresenceTracker {
     roster: Arc<dyn Roster>,
     plugins: Arc<dyn PluginHost>,
     membership: Arc<Membership>,
-    turns: Turns,
+    locks: NameLocks,
     /// Users with an offline report that waits for the engine.
-    pub(super) untold: parking_lot::Mutex<Vec<Identity>>,
+    pub(super) pending_offline: parking_lot::Mutex<Vec<Identity>>,
     /// Users with a connection here and a failed online report.
-    unannounced: parking_lot::Mutex<HashSet<Uid>>,
+    unreported_online: parking_lot::Mutex<HashSet<Uid>>,
 }
 
 impl PresenceTracker {
@@ -53,9 +53,9 @@ impl PresenceTracker {
             roster,
             plugins,
             membership,
-            turns: Turns::default(),
-            untold: parking_lot::Mutex::default(),
-            unannounced: parking_lot::Mutex::default(),
+            locks: NameLocks::default(),
+            pending_offline: parking_lot::Mutex::default(),
+            unreported_online: parking_lot::Mutex::default(),
         }
     }
 
@@ -64,44 +64,44 @@ impl PresenceTracker {
     ///
     /// # Errors
     /// A 503 if the engine does not answer, because delivery to the client cannot be guaranteed.
-    pub(super) async fn enter(&self, uid: &Uid, first: bool) -> Result<bool, Refusal> {
-        let _turn = self.turns.of(uid.as_str()).await;
+    pub(super) async fn add_connection(&self, uid: &Uid, first: bool) -> Result<bool, Refusal> {
+        let _lock = self.locks.lock(uid.as_str()).await;
         // The online report of an earlier connection of the user may have failed.
-        let first = first || self.unannounced.lock().contains(uid);
-        let entered = self.hold_user(uid, first).await;
+        let first = first || self.unreported_online.lock().contains(uid);
+        let added = self.subscribe_user(uid, first).await;
         if first {
-            let mut unannounced = self.unannounced.lock();
-            let _ = if entered.is_ok() { unannounced.remove(uid) } else { unannounced.insert(uid.clone()) };
+            let mut unreported_online = self.unreported_online.lock();
+            let _ = if added.is_ok() { unreported_online.remove(uid) } else { unreported_online.insert(uid.clone()) };
         }
-        entered
+        added
     }
 
-    async fn hold_user(&self, uid: &Uid, first: bool) -> Result<bool, Refusal> {
+    async fn subscribe_user(&self, uid: &Uid, first: bool) -> Result<bool, Refusal> {
         if !self.membership.is_held() {
             return Err(Refusal::new(Code::UNAVAILABLE, Disconnect::CUT_OFF.reason));
         }
-        let held = self.broker.subscribe(Subscription::User(uid.clone()));
+        let subscribed = self.broker.subscribe(Subscription::User(uid.clone()));
         let online = if first {
-            let (held, online) = tokio::join!(held, self.roster.online(uid));
-            held.and(online)
+            let (subscribed, online) = tokio::join!(subscribed, self.roster.online(uid));
+            subscribed.and(online)
         } else {
-            held.await.map(|()| false)
+            subscribed.await.map(|()| false)
         };
         online.map_err(|why| unavailable(&why))
     }
 
     /// Handles the end of the user's last connection here, the one of `identity`. Unless the user has a new connection,
     /// the node unsubscribes. Plugins get an offline event if no other node has the user.
-    pub(super) async fn quit(&self, identity: Identity, hops: u8) {
-        let _turn = self.turns.of(identity.uid.as_str()).await;
+    pub(super) async fn remove_user(&self, identity: Identity, hops: u8) {
+        let _lock = self.locks.lock(identity.uid.as_str()).await;
         if self.hub.has_user(identity.uid.as_str()) {
             return;
         }
         self.broker.unsubscribe(&Subscription::User(identity.uid.clone()));
-        let was_told = !self.unannounced.lock().remove(&identity.uid);
+        let was_reported = !self.unreported_online.lock().remove(&identity.uid);
         let gone = self.roster.offline(&identity.uid).await;
         // Without a lease, other nodes report all users of this node offline.
-        if !self.membership.is_held() || !was_told {
+        if !self.membership.is_held() || !was_reported {
             return;
         }
         match gone {
@@ -109,19 +109,19 @@ impl PresenceTracker {
             Ok(false) => {}
             Err(why) => {
                 tracing::debug!(%why, "offline report deferred");
-                let mut untold = self.untold.lock();
-                if untold.len() < MAX_UNTOLD {
-                    untold.push(identity);
+                let mut pending_offline = self.pending_offline.lock();
+                if pending_offline.len() < MAX_PENDING_OFFLINE {
+                    pending_offline.push(identity);
                 }
             }
         }
     }
 
     /// Repeats failed offline reports, now that the engine answers again.
-    pub(super) async fn tell_untold(&self) {
-        let untold = std::mem::take(&mut *self.untold.lock());
-        for identity in untold {
-            self.quit(identity, 0).await;
+    pub(super) async fn repeat_offline_reports(&self) {
+        let pending_offline = std::mem::take(&mut *self.pending_offline.lock());
+        for identity in pending_offline {
+            self.remove_user(identity, 0).await;
         }
     }
 
@@ -147,16 +147,16 @@ impl PresenceTracker {
     /// Subscribes the node to the room of a new member.
     ///
     /// # Errors
-    /// Same as [`PresenceTracker::enter`].
-    pub(super) async fn hold_room(&self, room: &Room) -> Result<(), Refusal> {
-        let _turn = self.turns.of(room.as_str()).await;
-        let held = self.broker.subscribe(Subscription::Room(room.clone())).await;
-        held.map_err(|why| unavailable(&why))
+    /// Same as [`PresenceTracker::add_connection`].
+    pub(super) async fn subscribe_room(&self, room: &Room) -> Result<(), Refusal> {
+        let _lock = self.locks.lock(room.as_str()).await;
+        let subscribed = self.broker.subscribe(Subscription::Room(room.clone())).await;
+        subscribed.map_err(|why| unavailable(&why))
     }
 
     /// Unsubscribes the node from the room if the member that left was the last one.
-    pub(super) async fn release_room(&self, room: &Room) {
-        let _turn = self.turns.of(room.as_str()).await;
+    pub(super) async fn unsubscribe_room(&self, room: &Room) {
+        let _lock = self.locks.lock(room.as_str()).await;
         if !self.hub.has_room(room.as_str()) {
             self.broker.unsubscribe(&Subscription::Room(room.clone()));
         }
@@ -165,21 +165,21 @@ impl PresenceTracker {
 
 /// Locks by name. At most one task at a time changes the subscription of a name. Names share locks, so a task must not
 /// take a second one.
-struct Turns {
+struct NameLocks {
     hasher: RandomState,
     slots: Box<[Mutex<()>]>,
 }
 
-impl Default for Turns {
+impl Default for NameLocks {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), slots: (0..TURNS).map(|_| Mutex::default()).collect() }
+        Self { hasher: RandomState::new(), slots: (0..LOCKS).map(|_| Mutex::default()).collect() }
     }
 }
 
-impl Turns {
+impl NameLocks {
     /// Waits for the lock of `name`.
-    async fn of(&self, name: &str) -> MutexGuard<'_, ()> {
-        let slot = usize::try_from(self.hasher.hash_one(name) % TURNS as u64).expect("below TURNS");
+    async fn lock(&self, name: &str) -> MutexGuard<'_, ()> {
+        let slot = usize::try_from(self.hasher.hash_one(name) % LOCKS as u64).expect("below LOCKS");
         self.slots[slot].lock().await
     }
 }
@@ -209,10 +209,10 @@ mod tests {
             Arc::clone(&membership),
         );
         let uid = Uid::parse("1074").unwrap();
-        assert_eq!(presence.enter(&uid, true).await.unwrap_err().code, "503", "no lease yet");
+        assert_eq!(presence.add_connection(&uid, true).await.unwrap_err().code, "503", "no lease yet");
         membership.join().await.unwrap();
-        assert_eq!(presence.enter(&uid, true).await, Ok(true));
-        presence.quit(Identity { uid, cid: ConnectionId::UNKNOWN, device: None, channel: None }, 0).await;
-        assert_eq!(script.streams(), ["hold 1074", "release 1074"]);
+        assert_eq!(presence.add_connection(&uid, true).await, Ok(true));
+        presence.remove_user(Identity { uid, cid: ConnectionId::UNKNOWN, device: None, channel: None }, 0).await;
+        assert_eq!(script.subscriptions(), ["subscribe 1074", "unsubscribe 1074"]);
     }
 }

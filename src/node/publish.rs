@@ -49,7 +49,7 @@ impl Publishing {
             let envelope = envelope(publication, id, now);
             origins.push(envelope.origin);
             // Messages that cannot be sent do not reach the plugins, so that the size of plugin input is bounded.
-            let stopped = beyond_bounds(&envelope);
+            let stopped = check_limits(&envelope);
             let id = envelope.message.id;
             if stopped.is_none() {
                 judged.push((published.len(), envelope));
@@ -57,26 +57,26 @@ impl Publishing {
             // A passed message is unavailable until the broker accepts it.
             published.push(Published { id, replaced_by: Vec::new(), fate: stopped.unwrap_or(Fate::Unavailable) });
         }
-        let (places, mut envelopes): (Vec<usize>, Vec<Envelope>) = judged.into_iter().unzip();
+        let (indexes, mut envelopes): (Vec<usize>, Vec<Envelope>) = judged.into_iter().unzip();
         let judgements = self.plugins.judge(&mut envelopes).await;
         debug_assert_eq!(judgements.len(), envelopes.len(), "one judgement per envelope");
 
-        let mut open = Vec::with_capacity(envelopes.len());
+        let mut passed_indexes = Vec::with_capacity(envelopes.len());
         let mut passed = Vec::with_capacity(envelopes.len());
-        for ((i, envelope), judgement) in places.into_iter().zip(envelopes).zip(judgements) {
+        for ((i, envelope), judgement) in indexes.into_iter().zip(envelopes).zip(judgements) {
             let (replaced_by, stopped) = stop_reason(&envelope, judgement);
             published[i].replaced_by = replaced_by;
             match stopped {
                 Some(fate) => published[i].fate = fate,
                 None => {
-                    open.push(i);
+                    passed_indexes.push(i);
                     passed.push(envelope);
                 }
             }
         }
         if !passed.is_empty() {
             let fates = self.broker.publish(passed.into()).await;
-            for (i, fate) in open.into_iter().zip(fates) {
+            for (i, fate) in passed_indexes.into_iter().zip(fates) {
                 published[i].fate = fate;
             }
         }
@@ -134,12 +134,12 @@ fn stop_reason(envelope: &Envelope, judgement: Judgement) -> (Vec<Arc<str>>, Opt
         Judgement::Unjudged(unjudged) => return (Vec::new(), Some(Fate::Unjudged(unjudged))),
     };
     // A plugin may have enlarged the message.
-    let fate = if replaced_by.is_empty() { None } else { beyond_bounds(envelope) };
+    let fate = if replaced_by.is_empty() { None } else { check_limits(envelope) };
     (replaced_by, fate)
 }
 
 /// Returns the fate of a message that exceeds a limit.
-fn beyond_bounds(envelope: &Envelope) -> Option<Fate> {
+fn check_limits(envelope: &Envelope) -> Option<Fate> {
     if envelope.hops > MAX_HOPS {
         return Some(Fate::TooManyHops);
     }

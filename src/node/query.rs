@@ -98,13 +98,13 @@ impl Filter {
     }
 
     /// Returns the binding if the connection matches.
-    fn fit(&self, connection: &Connection) -> Option<Arc<Binding>> {
+    fn matching_binding(&self, connection: &Connection) -> Option<Arc<Binding>> {
         let binding = connection.binding()?;
-        let fits = self.uid.as_ref().is_none_or(|uid| binding.uid == *uid)
+        let matches = self.uid.as_ref().is_none_or(|uid| binding.uid == *uid)
             && self.device.as_ref().is_none_or(|device| binding.device.as_ref() == Some(device))
             && self.channel.as_deref().is_none_or(|channel| binding.channel.as_deref() == Some(channel))
             && self.room.as_ref().is_none_or(|room| connection.rooms().contains(room));
-        fits.then_some(binding)
+        matches.then_some(binding)
     }
 }
 
@@ -168,7 +168,7 @@ impl Local {
             return self.counts();
         }
         let mut walk = Walk::new(&self.hub, filter, 0);
-        let (mut firsts, mut counts) = (Firsts::default(), Counts::default());
+        let (mut firsts, mut counts) = (FirstConnections::default(), Counts::default());
         while let Some(chunk) = walk.next().await {
             for (connection, binding) in chunk {
                 counts.connections += 1;
@@ -188,7 +188,7 @@ impl Local {
         limit: usize,
     ) -> Part<SeenConnection> {
         let mut walk = Walk::new(&self.hub, filter, after);
-        let (mut firsts, mut skip) = (Firsts::default(), skip);
+        let (mut firsts, mut skip) = (FirstConnections::default(), skip);
         let mut rows = Vec::new();
         while let Some(chunk) = walk.next().await {
             for (connection, binding) in chunk {
@@ -211,11 +211,12 @@ impl Local {
     pub(super) fn user(&self, uid: &Uid, filter: &Filter) -> Option<SeenUser> {
         let mut all = self.hub.user(uid.as_str());
         all.sort_unstable_by_key(Connection::id);
-        let fitting: Vec<_> = all.into_iter().filter_map(|c| filter.fit(&c).map(|binding| (c, binding))).collect();
-        let uid = fitting.first()?.1.uid.clone();
-        let connections = fitting.len();
+        let matching: Vec<_> =
+            all.into_iter().filter_map(|c| filter.matching_binding(&c).map(|binding| (c, binding))).collect();
+        let uid = matching.first()?.1.uid.clone();
+        let connections = matching.len();
         let devices =
-            fitting.into_iter().take(MAX_DEVICES).map(|(c, binding)| SeenConnection::new(&c, binding)).collect();
+            matching.into_iter().take(MAX_DEVICES).map(|(c, binding)| SeenConnection::new(&c, binding)).collect();
         Some(SeenUser { uid, connections, devices })
     }
 
@@ -244,24 +245,24 @@ struct Walk<'a> {
     hub: &'a Hub,
     filter: &'a Filter,
     /// Candidates that the filter names directly. `None` = all connections of the node.
-    named: Option<Vec<Connection>>,
+    candidates: Option<Vec<Connection>>,
     after: u64,
     ended: bool,
 }
 
 impl<'a> Walk<'a> {
     fn new(hub: &'a Hub, filter: &'a Filter, after: u64) -> Self {
-        let named = match filter {
+        let candidates = match filter {
             Filter { uid: Some(uid), .. } => Some(hub.user(uid.as_str())),
             Filter { room: Some(room), .. } => Some(hub.room(room.as_str())),
             _ => None,
         };
-        Self { hub, filter, named, after, ended: false }
+        Self { hub, filter, candidates, after, ended: false }
     }
 
     async fn next(&mut self) -> Option<Vec<(Connection, Arc<Binding>)>> {
         while !self.ended {
-            let chunk = match self.named.take() {
+            let chunk = match self.candidates.take() {
                 Some(mut all) => {
                     self.ended = true;
                     all.retain(|c| c.id().as_u64() > self.after);
@@ -274,10 +275,12 @@ impl<'a> Walk<'a> {
                 Some(last) => self.after = last.id().as_u64(),
                 None => self.ended = true,
             }
-            let fitting: Vec<_> =
-                chunk.into_iter().filter_map(|c| self.filter.fit(&c).map(|binding| (c, binding))).collect();
-            if !fitting.is_empty() {
-                return Some(fitting);
+            let matching: Vec<_> = chunk
+                .into_iter()
+                .filter_map(|c| self.filter.matching_binding(&c).map(|binding| (c, binding)))
+                .collect();
+            if !matching.is_empty() {
+                return Some(matching);
             }
             // A long walk must not keep the worker from its sockets.
             tokio::task::yield_now().await;
@@ -288,15 +291,15 @@ impl<'a> Walk<'a> {
 
 /// First matching connection of each user, looked up once, because a user may have thousands.
 #[derive(Default)]
-struct Firsts(AHashMap<Uid, Option<ConnectionId>>);
+struct FirstConnections(AHashMap<Uid, Option<ConnectionId>>);
 
-impl Firsts {
+impl FirstConnections {
     fn is_first(&mut self, hub: &Hub, filter: &Filter, connection: &Connection, binding: &Binding) -> bool {
         let first = match self.0.get(&binding.uid) {
             Some(first) => *first,
             None => {
                 let all = hub.user(binding.uid.as_str());
-                let first = all.iter().filter(|c| filter.fit(c).is_some()).map(Connection::id).min();
+                let first = all.iter().filter(|c| filter.matching_binding(c).is_some()).map(Connection::id).min();
                 self.0.insert(binding.uid.clone(), first);
                 first
             }

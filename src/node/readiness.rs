@@ -15,12 +15,12 @@ pub(super) struct Readiness {
     plugins: Arc<dyn PluginHost>,
     membership: Arc<Membership>,
     /// Faults of components (intakes, id reservation, the node itself), by name of the component.
-    ailing: Mutex<BTreeMap<Arc<str>, String>>,
+    component_faults: Mutex<BTreeMap<Arc<str>, String>>,
 }
 
 impl Readiness {
     pub(super) fn new(broker: Arc<dyn Broker>, plugins: Arc<dyn PluginHost>, membership: Arc<Membership>) -> Self {
-        Self { broker, plugins, membership, ailing: Mutex::default() }
+        Self { broker, plugins, membership, component_faults: Mutex::default() }
     }
 
     /// One short sentence for each reason. Empty if the node is ready.
@@ -30,7 +30,7 @@ impl Readiness {
             reasons.push("the node is draining".to_owned());
         }
         reasons.extend(self.broker.faults());
-        reasons.extend(self.membership.trouble());
+        reasons.extend(self.membership.fault());
         let plugins = self.plugins.status();
         if !plugins.iter().any(|p| p.state == PluginState::Live && p.roles.contains(&"auth")) {
             reasons.push("no auth plugin is live: every client is refused".to_owned());
@@ -39,16 +39,16 @@ impl Readiness {
             reasons.push(format!("plugin {}: its file is missing, and its role refuses all calls", plugin.name));
         }
         reasons.extend(self.plugins.faults());
-        reasons.extend(self.ailing.lock().iter().map(|(way, why)| format!("{way}: {why}")));
+        reasons.extend(self.component_faults.lock().iter().map(|(component, why)| format!("{component}: {why}")));
         reasons
     }
 
     /// Sets the fault of a component, or clears it with `None`.
-    pub(super) fn set_ailing(&self, way: &Arc<str>, why: Option<String>) {
-        let mut ailing = self.ailing.lock();
+    pub(super) fn set_component_fault(&self, component: &Arc<str>, why: Option<String>) {
+        let mut faults = self.component_faults.lock();
         match why {
-            Some(why) => ailing.insert(Arc::clone(way), why),
-            None => ailing.remove(way),
+            Some(why) => faults.insert(Arc::clone(component), why),
+            None => faults.remove(component),
         };
     }
 }

@@ -19,7 +19,7 @@ use crate::plugin::{Access, Event, Identity, JoinRequest, PluginHost};
 use crate::protocol::{self, Reply, ServerFrame};
 
 /// Key of the REPLY that reports the end of a membership to the client.
-const ENDED: &str = "room_left";
+const ROOM_LEFT: &str = "room_left";
 
 /// Members of rooms on this node.
 pub(super) struct Rooms {
@@ -68,7 +68,7 @@ impl Rooms {
             data,
         };
         let access = {
-            let _turn = self.access_calls.acquire().await.expect("the semaphore is never closed");
+            let _permit = self.access_calls.acquire().await.expect("the semaphore is never closed");
             self.plugins.join(request).await
         };
         let until = match access {
@@ -116,9 +116,9 @@ impl Rooms {
             Joined::Gone => return Err(not_bound()),
         }
         // Must follow the join: the last member to leave checks for other members before it unsubscribes.
-        if let Err(refusal) = self.presence.hold_room(&room).await {
+        if let Err(refusal) = self.presence.subscribe_room(&room).await {
             self.hub.leave(connection, &room);
-            self.presence.release_room(&room).await;
+            self.presence.unsubscribe_room(&room).await;
             return Err(refusal);
         }
         self.plugins.notify(Event::RoomJoined(identity, room), hops);
@@ -138,7 +138,7 @@ impl Rooms {
     pub(super) async fn leave(&self, connection: &Connection, room: &Room, hops: u8) -> bool {
         let left = self.hub.leave(connection, room);
         if left {
-            self.has_left(identity(connection), room, hops).await;
+            self.after_leave(identity(connection), room, hops).await;
         }
         left
     }
@@ -147,18 +147,18 @@ impl Rooms {
     pub(super) async fn leave_all(&self, connection: &Connection, identity: &Identity, hops: u8) {
         for room in connection.rooms() {
             if self.hub.leave(connection, &room) {
-                self.presence.release_room(&room).await;
+                self.presence.unsubscribe_room(&room).await;
                 self.plugins.notify(Event::RoomLeft(identity.clone(), room), hops);
             }
         }
     }
 
     /// Tells the plugins that the connection has left the room, and unsubscribes after the last member.
-    async fn has_left(&self, identity: Option<Identity>, room: &Room, hops: u8) {
+    async fn after_leave(&self, identity: Option<Identity>, room: &Room, hops: u8) {
         if let Some(identity) = identity {
             self.plugins.notify(Event::RoomLeft(identity, room.clone()), hops);
         }
-        self.presence.release_room(room).await;
+        self.presence.unsubscribe_room(room).await;
     }
 
     /// Ends expired memberships and tells their clients. Never returns.
@@ -166,17 +166,17 @@ impl Rooms {
         loop {
             for connection in self.hub.memberships_ended().await {
                 for room in self.hub.leave_ended(&connection) {
-                    self.has_left(identity(&connection), &room, 0).await;
-                    tell_ended(&connection, &room).await;
+                    self.after_leave(identity(&connection), &room, 0).await;
+                    send_room_left(&connection, &room).await;
                 }
             }
         }
     }
 }
 
-async fn tell_ended(connection: &Connection, room: &Room) {
+async fn send_room_left(connection: &Connection, room: &Room) {
     let reply = Reply {
-        key: ENDED.to_owned(),
+        key: ROOM_LEFT.to_owned(),
         code: Code::new(410).to_string(),
         message: "the membership in this room has expired".to_owned(),
         timestamp: clock::now_millis(),

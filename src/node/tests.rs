@@ -191,12 +191,16 @@ async fn streams_are_held_before_first_and_released_after_last_connection() {
     let fake = fake();
     let phone = fake.connect("1074", "phone", "android", &["lobby"]).await;
     let desk = fake.connect("1074", "desk", "windows", &["lobby"]).await;
-    assert_eq!(fake.streams(), ["hold 1074", "hold lobby", "hold 1074", "hold lobby"], "a second hold changes nothing");
+    assert_eq!(
+        fake.subscriptions(),
+        ["subscribe 1074", "subscribe lobby", "subscribe 1074", "subscribe lobby"],
+        "a second subscribe changes nothing"
+    );
     fake.node.leave(&desk, &room("lobby")).await;
     fake.node.detach(&phone).await;
-    assert_eq!(fake.streams(), ["release lobby"]);
+    assert_eq!(fake.subscriptions(), ["unsubscribe lobby"]);
     fake.node.detach(&desk).await;
-    assert_eq!(fake.streams(), ["release 1074"]);
+    assert_eq!(fake.subscriptions(), ["unsubscribe 1074"]);
 }
 
 #[tokio::test]

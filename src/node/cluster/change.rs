@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::ask::{Answers, Requests, merge_missing};
+use super::codec;
 use super::membership::Membership;
-use super::word;
+use super::requests::{Replies, Requests, merge_missing};
 use crate::claim::Refusal;
 use crate::id::{ConnectionId, NodeId, Room, Uid};
 use crate::message::Target;
@@ -16,7 +16,7 @@ use crate::node::kick;
 use crate::node::query::Local;
 use crate::node::rooms::Rooms;
 use crate::plugin::Account;
-use crate::protocol::cluster::{self as wire, answer::Says, question::Asks};
+use crate::protocol::cluster::{self as wire, cluster_reply::Reply, cluster_request::Request};
 
 /// Change of a room's members.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl From<&Changed> for wire::Changed {
         Self {
             changed: number(changed.changed),
             unchanged: number(changed.unchanged),
-            refused: changed.refused.iter().map(word::refused).collect(),
+            refused: changed.refused.iter().map(codec::refused).collect(),
             here: changed.here.iter().map(ToString::to_string).collect(),
         }
     }
@@ -75,7 +75,7 @@ impl Changed {
     fn add(&mut self, part: wire::Changed) {
         self.changed += part.changed as usize;
         self.unchanged += part.unchanged as usize;
-        self.refused.extend(part.refused.into_iter().filter_map(|refused| word::read_refused(refused).ok()));
+        self.refused.extend(part.refused.into_iter().filter_map(|refused| codec::read_refused(refused).ok()));
         self.here.extend(part.here.iter().filter_map(|uid| Uid::parse(uid).ok()));
     }
 }
@@ -101,16 +101,16 @@ impl Changes {
     }
 
     /// Closes the target's connections (connection, device, user, users) on all nodes, after a message with the text
-    /// `words`.
-    pub(in crate::node) async fn kick(&self, target: &Target, words: &str) -> Kicked {
-        let closed = self.kick_here(target, words).await;
-        let kick = wire::Kick { target: Some(word::target(target)), words: words.to_owned() };
-        let answers = self.ask_where(target, Asks::Kick(kick)).await;
-        let elsewhere = answers.said.iter().map(|(_, says)| match says {
-            Says::Closed(closed) => *closed as usize,
+    /// `text`.
+    pub(in crate::node) async fn kick(&self, target: &Target, text: &str) -> Kicked {
+        let closed = self.kick_here(target, text).await;
+        let kick = wire::Kick { target: Some(codec::target(target)), text: text.to_owned() };
+        let replies = self.ask_nodes_with(target, Request::Kick(kick)).await;
+        let elsewhere = replies.received.iter().map(|(_, reply)| match reply {
+            Reply::Closed(closed) => *closed as usize,
             _ => 0,
         });
-        Kicked { closed: closed + elsewhere.sum::<usize>(), missing: answers.missing }
+        Kicked { closed: closed + elsewhere.sum::<usize>(), missing: replies.missing }
     }
 
     /// Changes the rooms of a user by a plugin effect.
@@ -127,8 +127,8 @@ impl Changes {
         if cid.node() == self.membership.me().number {
             return self.login_here(cid, account, hops).await;
         }
-        let asks = Asks::Login(word::login(cid, &account, hops));
-        is_done(&self.ask_where(&Target::Connection(cid), asks).await)
+        let request = Request::Login(codec::login(cid, &account, hops));
+        is_done(&self.ask_nodes_with(&Target::Connection(cid), request).await)
     }
 
     /// True if the connection is alive on any node.
@@ -136,7 +136,7 @@ impl Changes {
         if cid.node() == self.membership.me().number {
             return self.local.connection(cid).is_some();
         }
-        is_done(&self.ask_where(&Target::Connection(cid), Asks::Connected(cid.as_u64())).await)
+        is_done(&self.ask_nodes_with(&Target::Connection(cid), Request::Connected(cid.as_u64())).await)
     }
 
     pub(super) async fn login_here(&self, cid: ConnectionId, account: Account, hops: u8) -> bool {
@@ -148,58 +148,58 @@ impl Changes {
     }
 
     pub(super) async fn change_here(&self, change: &Change, hops: u8) -> Changed {
-        let mut told = Changed::default();
+        let mut result = Changed::default();
         for connection in self.local.connections_of(&change.target) {
             let Some(binding) = connection.binding() else { continue };
-            told.here.insert(binding.uid.clone());
+            result.here.insert(binding.uid.clone());
             let done = if change.leave {
                 Ok(self.rooms.leave(&connection, &change.room, hops).await)
             } else {
                 self.rooms.join(&connection, change.room.clone(), hops).await
             };
             match done {
-                Ok(true) => told.changed += 1,
-                Ok(false) => told.unchanged += 1,
-                Err(refusal) => told.refused.push(RefusedJoin { cid: connection.id(), refusal }),
+                Ok(true) => result.changed += 1,
+                Ok(false) => result.unchanged += 1,
+                Err(refusal) => result.refused.push(RefusedJoin { cid: connection.id(), refusal }),
             }
         }
-        told
+        result
     }
 
     /// Closes the target's connections on this node and returns their number.
-    pub(super) async fn kick_here(&self, target: &Target, words: &str) -> usize {
-        kick::close_all(self.local.connections_of(target), words).await
+    pub(super) async fn kick_here(&self, target: &Target, text: &str) -> usize {
+        kick::close_all(self.local.connections_of(target), text).await
     }
 
     async fn change_anywhere(&self, change: Change, hops: u8) -> Changed {
-        let mut told = self.change_here(&change, hops).await;
-        let answers = self.ask_where(&change.target, Asks::Change(word::change(&change, hops))).await;
-        merge_missing(&mut told.missing, answers.missing);
-        for (_, says) in answers.said {
-            if let Says::Changed(part) = says {
-                told.add(part);
+        let mut result = self.change_here(&change, hops).await;
+        let replies = self.ask_nodes_with(&change.target, Request::Change(codec::change(&change, hops))).await;
+        merge_missing(&mut result.missing, replies.missing);
+        for (_, reply) in replies.received {
+            if let Reply::Changed(part) = reply {
+                result.add(part);
             }
         }
-        told
+        result
     }
 
     /// Asks the other nodes that may have the target: one node for a connection, all nodes for users. Asking all makes
     /// it possible to name those that do not reply.
-    async fn ask_where(&self, target: &Target, asks: Asks) -> Answers {
+    async fn ask_nodes_with(&self, target: &Target, request: Request) -> Replies {
         match target {
             Target::Connection(cid) | Target::ConnectionOf(_, cid) if cid.node() == self.membership.me().number => {
-                Answers::default()
+                Replies::default()
             }
             Target::Connection(cid) | Target::ConnectionOf(_, cid) => match self.membership.member_of(cid.node()).await
             {
-                Some(node) => self.requests.ask_one(&node, asks).await,
-                None => Answers::default(),
+                Some(node) => self.requests.ask_one(&node, request).await,
+                None => Replies::default(),
             },
-            _ => self.requests.ask_all(asks).await,
+            _ => self.requests.ask_all(request).await,
         }
     }
 }
 
-fn is_done(answers: &Answers) -> bool {
-    answers.said.iter().any(|(_, says)| matches!(says, Says::Done(true)))
+fn is_done(replies: &Replies) -> bool {
+    replies.received.iter().any(|(_, reply)| matches!(reply, Reply::Done(true)))
 }

@@ -16,13 +16,13 @@ use crate::id::Uid;
 /// Number of steps of free capacity. Coarse steps keep single connects from shifting the choice.
 const STEPS: u64 = 16;
 
-/// Directs clients to nodes.
-pub(in crate::node) struct Directions {
+/// Chooses nodes for clients.
+pub(in crate::node) struct NodeChooser {
     by: ChooseBy,
     membership: Arc<Membership>,
 }
 
-impl Directions {
+impl NodeChooser {
     pub(in crate::node) fn new(by: ChooseBy, membership: Arc<Membership>) -> Self {
         Self { by, membership }
     }
@@ -31,7 +31,7 @@ impl Directions {
     /// both are, the configuration decides which one counts.
     pub(in crate::node) async fn choose(&self, uid: Option<&Uid>, ip: Option<IpAddr>) -> Option<Member> {
         let members = self.membership.members_within(AGE).await;
-        let me = self.membership.card();
+        let me = self.membership.own_member();
         let mine = self.membership.is_held().then_some(&me);
         let others = members.iter().filter(|member| member.id != me.id);
         choose(others.chain(mine), &self.key(uid, ip)).cloned()
@@ -43,7 +43,7 @@ impl Directions {
         if members.len() < 2 {
             return None;
         }
-        let me = self.membership.card();
+        let me = self.membership.own_member();
         let others = members.iter().filter(|member| member.id != me.id);
         let chosen = choose(others.chain([&me]), &self.key(uid, ip))?;
         (chosen.id != me.id && !chosen.address.is_empty()).then(|| chosen.address.clone())

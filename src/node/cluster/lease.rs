@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::away::send_away;
-use super::choose::Directions;
+use super::choose::NodeChooser;
 use super::membership::Membership;
+use super::redirect::close_with_redirect;
 use crate::backoff::Backoff;
 use crate::broker::roster::LeaseError;
 use crate::disconnect::Disconnect;
@@ -29,21 +29,21 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Maximum pause between two attempts to join.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// Interval of the checks for remaining connections.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Lease state of the node.
 pub(super) struct Lease {
-    standing: Mutex<Standing>,
+    state: Mutex<LeaseState>,
     /// Notified when other nodes should learn of a change before the next renewal.
-    pub(super) news: Notify,
+    pub(super) renew_now: Notify,
     /// Notified when the engine has answered a renewal.
-    pub(super) answered: Notify,
+    pub(super) renewed: Notify,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum LeaseState {
     /// Not in the cluster, for this reason.
-    Out(String),
+    NotHeld(String),
     Held {
         incarnation: u64,
     },
@@ -57,9 +57,9 @@ pub(super) enum Standing {
 impl Default for Lease {
     fn default() -> Self {
         Self {
-            standing: Mutex::new(Standing::Out("the node is starting".to_owned())),
-            news: Notify::new(),
-            answered: Notify::new(),
+            state: Mutex::new(LeaseState::NotHeld("the node is starting".to_owned())),
+            renew_now: Notify::new(),
+            renewed: Notify::new(),
         }
     }
 }
@@ -67,35 +67,37 @@ impl Default for Lease {
 impl Lease {
     /// True if the node may accept users.
     pub(super) fn is_held(&self) -> bool {
-        matches!(*self.standing.lock(), Standing::Held { .. })
+        matches!(*self.state.lock(), LeaseState::Held { .. })
     }
 
     /// Reason why it may not, in one sentence.
-    pub(super) fn trouble(&self) -> Option<String> {
-        match &*self.standing.lock() {
-            Standing::Held { .. } => None,
-            Standing::Out(why) => Some(format!("the node is not in the cluster: {why}")),
-            Standing::Late { why, .. } => Some(format!("the lease of the node was not renewed: {why}")),
+    pub(super) fn fault(&self) -> Option<String> {
+        match &*self.state.lock() {
+            LeaseState::Held { .. } => None,
+            LeaseState::NotHeld(why) => Some(format!("the node is not in the cluster: {why}")),
+            LeaseState::Late { why, .. } => Some(format!("the lease of the node was not renewed: {why}")),
         }
     }
 
     pub(super) fn incarnation(&self) -> u64 {
-        match *self.standing.lock() {
-            Standing::Out(_) => 0,
-            Standing::Held { incarnation } | Standing::Late { incarnation, .. } => incarnation,
+        match *self.state.lock() {
+            LeaseState::NotHeld(_) => 0,
+            LeaseState::Held { incarnation } | LeaseState::Late { incarnation, .. } => incarnation,
         }
     }
 
-    pub(super) fn set(&self, standing: Standing) {
-        let mut now = self.standing.lock();
-        let kind = std::mem::discriminant(&*now);
-        if kind != std::mem::discriminant(&standing) {
-            match &standing {
-                Standing::Held { incarnation } => tracing::info!(incarnation, "node is in the cluster"),
-                Standing::Late { why, .. } | Standing::Out(why) => tracing::warn!(why, "node accepts no connections"),
+    pub(super) fn set(&self, state: LeaseState) {
+        let mut current = self.state.lock();
+        let kind = std::mem::discriminant(&*current);
+        if kind != std::mem::discriminant(&state) {
+            match &state {
+                LeaseState::Held { incarnation } => tracing::info!(incarnation, "node is in the cluster"),
+                LeaseState::Late { why, .. } | LeaseState::NotHeld(why) => {
+                    tracing::warn!(why, "node accepts no connections");
+                }
             }
         }
-        *now = standing;
+        *current = state;
     }
 }
 
@@ -103,26 +105,26 @@ impl Lease {
 pub(super) struct LeaseKeeper {
     hub: Arc<Hub>,
     membership: Arc<Membership>,
-    directions: Arc<Directions>,
+    chooser: Arc<NodeChooser>,
 }
 
 impl LeaseKeeper {
-    pub(super) fn new(hub: Arc<Hub>, membership: Arc<Membership>, directions: Arc<Directions>) -> Self {
-        Self { hub, membership, directions }
+    pub(super) fn new(hub: Arc<Hub>, membership: Arc<Membership>, chooser: Arc<NodeChooser>) -> Self {
+        Self { hub, membership, chooser }
     }
 
     /// Joins, renews, and joins again after a loss. Never returns.
-    pub(super) async fn keep(&self) {
+    pub(super) async fn run(&self) {
         loop {
             if !self.membership.is_held() {
-                self.join_at_last().await;
+                self.join_with_retries().await;
             }
-            let why = self.renew_while_possible().await;
-            self.give_up(why).await;
+            let why = self.renew_until_lost().await;
+            self.close_all(why).await;
         }
     }
 
-    async fn join_at_last(&self) {
+    async fn join_with_retries(&self) {
         let mut backoff = Backoff::new(RETRY / 2, MAX_PAUSE);
         while self.membership.join().await.is_err() {
             sleep(backoff.wait()).await;
@@ -130,16 +132,16 @@ impl LeaseKeeper {
     }
 
     /// Renews the lease and returns the reason once it is lost.
-    async fn renew_while_possible(&self) -> String {
+    async fn renew_until_lost(&self) -> String {
         let (mut renewed, mut pause) = (Instant::now(), RENEWAL);
-        let mut trouble = "no renewal was answered".to_owned();
+        let mut fault = "no renewal was answered".to_owned();
         let lease = &self.membership.lease;
         loop {
-            let mark = renewed + if self.membership.is_held() { TTL / 2 } else { TTL };
+            let deadline = renewed + if self.membership.is_held() { TTL / 2 } else { TTL };
             let renewal = async {
                 tokio::select! {
                     () = sleep(pause) => {}
-                    () = lease.news.notified() => {}
+                    () = lease.renew_now.notified() => {}
                 }
                 let begun = Instant::now();
                 (begun, self.membership.renew().await)
@@ -147,21 +149,21 @@ impl LeaseKeeper {
             // The deadlines come first, so that after a pause of the whole process nothing happens on an expired lease.
             tokio::select! {
                 biased;
-                () = sleep_until(mark) => {
+                () = sleep_until(deadline) => {
                     if renewed.elapsed() >= TTL {
-                        return trouble;
+                        return fault;
                     }
                     let incarnation = lease.incarnation();
-                    lease.set(Standing::Late { incarnation, why: trouble.clone() });
+                    lease.set(LeaseState::Late { incarnation, why: fault.clone() });
                 }
                 (begun, result) = renewal => match result {
                     Ok(()) => {
                         (renewed, pause) = (begun, RENEWAL);
                         let incarnation = lease.incarnation();
-                        lease.set(Standing::Held { incarnation });
-                        lease.answered.notify_one();
+                        lease.set(LeaseState::Held { incarnation });
+                        lease.renewed.notify_one();
                     }
-                    Err(LeaseError::Unavailable(why)) => (trouble, pause) = (why.to_string(), RETRY),
+                    Err(LeaseError::Unavailable(why)) => (fault, pause) = (why.to_string(), RETRY),
                     // By the local clock the lease still holds, so its users were not reported offline: the engine has
                     // lost its data. The node joins again and keeps its connections.
                     Err(LeaseError::Lost(_)) if renewed.elapsed() < TTL && self.membership.join().await.is_ok() => {
@@ -176,17 +178,17 @@ impl LeaseKeeper {
 
     /// Closes all connections and waits until they are gone. Users of one incarnation must not be taken for users of
     /// the next.
-    async fn give_up(&self, why: String) {
-        self.membership.lease.set(Standing::Out(why));
+    async fn close_all(&self, why: String) {
+        self.membership.lease.set(LeaseState::NotHeld(why));
         loop {
             let connections = self.hub.connections();
             if connections.is_empty() {
                 return;
             }
             for connection in connections {
-                send_away(&self.directions, &connection, Disconnect::CUT_OFF).await;
+                close_with_redirect(&self.chooser, &connection, Disconnect::CUT_OFF).await;
             }
-            sleep(LOOK).await;
+            sleep(CHECK_INTERVAL).await;
         }
     }
 }

@@ -7,12 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::ask::{Requests, merge_missing};
+use super::codec;
 use super::membership::Membership;
-use super::word;
+use super::requests::{Requests, merge_missing};
 use crate::id::{ConnectionId, NodeId, Room, Uid};
 use crate::node::query::{Counts, Filter, Local, MAX_DEVICES, Names, Part, SeenConnection, SeenUser, Unit};
-use crate::protocol::cluster::{self as wire, answer::Says, question::Asks};
+use crate::protocol::cluster::{self as wire, cluster_reply::Reply, cluster_request::Request};
 
 /// Maximum number of users per request.
 const USERS_AT_ONCE: usize = 200;
@@ -42,7 +42,7 @@ pub struct Listing<T, N, C> {
 }
 
 /// Section of a list with the entries of one node.
-struct Stretch {
+struct NodeRange {
     number: u16,
     /// `None` = this node.
     node: Option<NodeId>,
@@ -65,10 +65,10 @@ impl Lists {
     pub(in crate::node) async fn connections(
         &self,
         filter: &Filter,
-        place: PageStart<u64>,
+        start: PageStart<u64>,
         size: usize,
     ) -> Listing<SeenConnection, Counts, ConnectionId> {
-        self.window(filter, Unit::Connection, place, size).await
+        self.connection_page(filter, Unit::Connection, start, size).await
     }
 
     /// Lists users with matching connections, in the order of their first connection. A page may have fewer than `size`
@@ -76,20 +76,21 @@ impl Lists {
     pub(in crate::node) async fn users(
         &self,
         filter: &Filter,
-        place: PageStart<u64>,
+        start: PageStart<u64>,
         size: usize,
     ) -> Listing<SeenUser, Counts, ConnectionId> {
-        let Listing { rows: firsts, counts, next, mut missing } = self.window(filter, Unit::User, place, size).await;
+        let Listing { rows: firsts, counts, next, mut missing } =
+            self.connection_page(filter, Unit::User, start, size).await;
         let mut rows = Vec::with_capacity(firsts.len());
         for firsts in firsts.chunks(USERS_AT_ONCE) {
             // A user on several nodes may occur more than once.
             let uids: BTreeSet<Uid> = firsts.iter().map(|seen| seen.binding.uid.clone()).collect();
-            let (mut users, unheard) = self.merged_users(filter, &uids).await;
-            merge_missing(&mut missing, unheard);
+            let (mut users, unanswered) = self.merged_users(filter, &uids).await;
+            merge_missing(&mut missing, unanswered);
             for first in firsts {
                 // A user that occurs several times is listed only at its first connection.
-                let stands_here = |user: &SeenUser| user.devices.first().is_some_and(|device| device.cid == first.cid);
-                rows.extend(users.remove(&first.binding.uid).filter(stands_here));
+                let is_first = |user: &SeenUser| user.devices.first().is_some_and(|device| device.cid == first.cid);
+                rows.extend(users.remove(&first.binding.uid).filter(is_first));
             }
         }
         Listing { rows, counts, next, missing }
@@ -99,10 +100,10 @@ impl Lists {
     /// all its rooms. Otherwise a room counts once per node with members.
     pub(in crate::node) async fn rooms(
         &self,
-        place: PageStart<Room>,
+        start: PageStart<Room>,
         size: usize,
     ) -> Listing<(Room, usize), usize, Room> {
-        let (mut skip, mut after) = match place {
+        let (mut skip, mut after) = match start {
             PageStart::Skip(skip) => (skip, String::new()),
             PageStart::After(room) => (0, room.to_string()),
         };
@@ -152,50 +153,50 @@ impl Lists {
             return true;
         }
         let filter = Filter { uid: Some(uid.clone()), ..Filter::default() };
-        let answers = self.requests.ask_holders(uid, Asks::Count((&filter).into())).await;
-        answers.said.iter().any(|(_, says)| matches!(says, Says::Counts(counts) if counts.users > 0))
+        let replies = self.requests.ask_nodes_of(uid, Request::Count((&filter).into())).await;
+        replies.received.iter().any(|(_, reply)| matches!(reply, Reply::Counts(counts) if counts.users > 0))
     }
 
     /// Connections of the user on all nodes, in ascending order, at most a hundred per node.
     pub(in crate::node) async fn connections_anywhere(&self, uid: &Uid) -> Vec<SeenConnection> {
         let filter = Filter { uid: Some(uid.clone()), ..Filter::default() };
-        let asks = Asks::Users(wire::Users { filter: None, uids: vec![uid.to_string()] });
-        let answers = self.requests.ask_holders(uid, asks).await;
+        let request = Request::Users(wire::Users { filter: None, uids: vec![uid.to_string()] });
+        let replies = self.requests.ask_nodes_of(uid, request).await;
         let mut found = self.local.user(uid, &filter).map(|user| user.devices).unwrap_or_default();
-        for (_, says) in answers.said {
-            let Says::Crowd(crowd) = says else { continue };
-            let users = crowd.members.into_iter().filter_map(|member| word::read_user(member).ok());
+        for (_, reply) in replies.received {
+            let Reply::Users(rows) = reply else { continue };
+            let users = rows.users.into_iter().filter_map(|user| codec::read_user(user).ok());
             found.extend(users.flat_map(|user| user.devices));
         }
         found.sort_unstable_by_key(|seen| seen.cid);
         found
     }
 
-    async fn window(
+    async fn connection_page(
         &self,
         filter: &Filter,
         unit: Unit,
-        place: PageStart<u64>,
+        start: PageStart<u64>,
         size: usize,
     ) -> Listing<SeenConnection, Counts, ConnectionId> {
-        let (counts, mut stretches, mut missing) = self.stretches(filter, unit).await;
-        let (mut skip, mut after) = match place {
+        let (counts, mut ranges, mut missing) = self.ranges(filter, unit).await;
+        let (mut skip, mut after) = match start {
             PageStart::Skip(skip) => (skip, 0),
             PageStart::After(cid) => (0, cid),
         };
         let begin = ConnectionId::new(after).map_or(0, ConnectionId::node);
-        stretches.retain(|stretch| stretch.number >= begin);
+        ranges.retain(|range| range.number >= begin);
         let mut rows: Vec<SeenConnection> = Vec::new();
         let mut more = false;
-        for (at, stretch) in stretches.iter().enumerate() {
-            if skip >= stretch.entries {
-                skip -= stretch.entries;
+        for (at, range) in ranges.iter().enumerate() {
+            if skip >= range.entries {
+                skip -= range.entries;
                 continue;
             }
             loop {
                 let left = size - rows.len();
-                let Some(part) = self.part_of(stretch, filter, unit, after, skip, left).await else {
-                    missing.extend(stretch.node.clone());
+                let Some(part) = self.page_of(range, filter, unit, after, skip, left).await else {
+                    missing.extend(range.node.clone());
                     break;
                 };
                 skip = 0;
@@ -207,7 +208,7 @@ impl Lists {
                 }
             }
             if rows.len() >= size {
-                more |= stretches[at + 1..].iter().any(|stretch| stretch.entries > 0);
+                more |= ranges[at + 1..].iter().any(|range| range.entries > 0);
                 break;
             }
         }
@@ -216,39 +217,39 @@ impl Lists {
     }
 
     /// Number of entries of every node, in the order of their ids.
-    async fn stretches(&self, filter: &Filter, unit: Unit) -> (Counts, Vec<Stretch>, Vec<NodeId>) {
+    async fn ranges(&self, filter: &Filter, unit: Unit) -> (Counts, Vec<NodeRange>, Vec<NodeId>) {
         let entries = |counts: Counts| match unit {
             Unit::User => counts.users,
             Unit::Connection => counts.connections,
         };
         let here = self.local.count(filter).await;
-        let answers = self.requests.ask_all(Asks::Count(filter.into())).await;
+        let replies = self.requests.ask_all(Request::Count(filter.into())).await;
         let others = self.membership.others().await;
         let mut sum = here;
-        let mut stretches = vec![Stretch { number: self.membership.me().number, node: None, entries: entries(here) }];
-        for (node, says) in answers.said {
-            let Says::Counts(counts) = says else { continue };
+        let mut ranges = vec![NodeRange { number: self.membership.me().number, node: None, entries: entries(here) }];
+        for (node, reply) in replies.received {
+            let Reply::Counts(counts) = reply else { continue };
             let Some(number) = others.iter().find(|other| other.id == node).map(|other| other.number) else { continue };
             let counts = Counts::from(counts);
             sum.users += counts.users;
             sum.connections += counts.connections;
-            stretches.push(Stretch { number, node: Some(node), entries: entries(counts) });
+            ranges.push(NodeRange { number, node: Some(node), entries: entries(counts) });
         }
-        stretches.sort_unstable_by_key(|stretch| stretch.number);
-        (sum, stretches, answers.missing)
+        ranges.sort_unstable_by_key(|range| range.number);
+        (sum, ranges, replies.missing)
     }
 
     /// Asks for entries of one node. `None` if the node does not reply.
-    async fn part_of(
+    async fn page_of(
         &self,
-        stretch: &Stretch,
+        range: &NodeRange,
         filter: &Filter,
         unit: Unit,
         after: u64,
         skip: usize,
         limit: usize,
     ) -> Option<Part<SeenConnection>> {
-        let Some(node) = &stretch.node else { return Some(self.local.page(filter, unit, after, skip, limit).await) };
+        let Some(node) = &range.node else { return Some(self.local.page(filter, unit, after, skip, limit).await) };
         let page = wire::Page {
             filter: Some(filter.into()),
             users: unit == Unit::User,
@@ -256,10 +257,11 @@ impl Lists {
             skip: skip as u64,
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
-        let answers = self.requests.ask_one(node, Asks::Page(page)).await;
-        answers.said.into_iter().find_map(|(_, says)| {
-            let Says::Rows(wire::Rows { rows, more }) = says else { return None };
-            let rows: Vec<SeenConnection> = rows.into_iter().map(word::read_seen).collect::<Result<_, _>>().ok()?;
+        let replies = self.requests.ask_one(node, Request::Page(page)).await;
+        replies.received.into_iter().find_map(|(_, reply)| {
+            let Reply::Rows(wire::Rows { rows, more }) = reply else { return None };
+            let rows: Vec<SeenConnection> =
+                rows.into_iter().map(codec::read_connection).collect::<Result<_, _>>().ok()?;
             // An empty part with `more` would be requested forever.
             Some(Part { more: more && !rows.is_empty(), rows })
         })
@@ -270,11 +272,11 @@ impl Lists {
         let mut found: BTreeMap<Uid, SeenUser> = BTreeMap::new();
         let here = uids.iter().filter_map(|uid| self.local.user(uid, filter));
         found.extend(here.map(|user| (user.uid.clone(), user)));
-        let asks = wire::Users { filter: Some(filter.into()), uids: uids.iter().map(ToString::to_string).collect() };
-        let answers = self.requests.ask_all(Asks::Users(asks)).await;
-        for (_, says) in answers.said {
-            let Says::Crowd(crowd) = says else { continue };
-            for user in crowd.members.into_iter().filter_map(|member| word::read_user(member).ok()) {
+        let users = wire::Users { filter: Some(filter.into()), uids: uids.iter().map(ToString::to_string).collect() };
+        let replies = self.requests.ask_all(Request::Users(users)).await;
+        for (_, reply) in replies.received {
+            let Reply::Users(rows) = reply else { continue };
+            for user in rows.users.into_iter().filter_map(|user| codec::read_user(user).ok()) {
                 let Some(known) = found.get_mut(&user.uid) else {
                     found.insert(user.uid.clone(), user);
                     continue;
@@ -285,21 +287,21 @@ impl Lists {
                 known.devices.truncate(MAX_DEVICES);
             }
         }
-        (found, answers.missing)
+        (found, replies.missing)
     }
 
     /// Next names after `after` on all nodes, at most `limit` per node.
     async fn names(&self, names: &Names, after: &str, limit: usize) -> Merged {
         let (here, mut total) = self.local.names(names, after, limit);
         let mut parts = vec![here];
-        let answers = self.requests.ask_all(Asks::Names(word::names(names, after, limit))).await;
-        for (_, says) in answers.said {
-            let Says::Names(list) = says else { continue };
+        let replies = self.requests.ask_all(Request::Names(codec::names(names, after, limit))).await;
+        for (_, reply) in replies.received {
+            let Reply::Names(list) = reply else { continue };
             total += usize::try_from(list.total).unwrap_or(usize::MAX);
             let rows = list.names.into_iter().map(|name| (name.name, name.connections as usize)).collect();
             parts.push(Part { rows, more: list.more });
         }
-        Merged { part: merged(parts), total, missing: answers.missing }
+        Merged { part: merge_names(parts), total, missing: replies.missing }
     }
 }
 
@@ -312,7 +314,7 @@ struct Merged {
 
 /// Sums the entries of several parts. Names after the end of an unfinished part wait for the next request, because its
 /// node may have returned only some of them.
-fn merged(parts: Vec<Part<(String, usize)>>) -> Part<(String, usize)> {
+fn merge_names(parts: Vec<Part<(String, usize)>>) -> Part<(String, usize)> {
     let ends = parts.iter().filter(|part| part.more).filter_map(|part| part.rows.last());
     let end = ends.map(|(name, _)| name.clone()).min();
     let more = end.is_some();
@@ -335,9 +337,9 @@ mod tests {
 
     #[test]
     fn names_are_merged_only_as_far_as_every_node_has_told_its_own() {
-        let both = merged(vec![part(&["a", "c", "d"], true), part(&["b", "c", "x"], false)]);
+        let both = merge_names(vec![part(&["a", "c", "d"], true), part(&["b", "c", "x"], false)]);
         let names: Vec<_> = both.rows.iter().map(|(name, n)| (name.as_str(), *n)).collect();
         assert_eq!((names, both.more), (vec![("a", 1), ("b", 1), ("c", 2), ("d", 1)], true));
-        assert!(!merged(vec![part(&["a"], false), part(&[], false)]).more);
+        assert!(!merge_names(vec![part(&["a"], false), part(&[], false)]).more);
     }
 }

@@ -30,30 +30,30 @@ impl Losses {
     }
 
     /// Notes that messages for this node may be lost. Returns at once; several losses in a row are reported once.
-    pub(super) fn declare(&self) {
+    pub(super) fn note(&self) {
         metrics::counter!(names::LOSSES_DECLARED).increment(1);
         self.lost.notify_one();
     }
 
     /// Tells the clients about each loss. Never returns.
-    pub(super) async fn tell(&self) {
+    pub(super) async fn report(&self) {
         loop {
             self.lost.notified().await;
-            let told = self.tell_gap().await;
-            tracing::warn!(clients = told, "messages may have been lost; clients notified");
+            let clients = self.report_gap().await;
+            tracing::warn!(clients, "messages may have been lost; clients notified");
         }
     }
 
-    async fn tell_gap(&self) -> usize {
+    async fn report_gap(&self) -> usize {
         let frames: [Option<Bytes>; Form::COUNT] = Form::ALL.map(gap);
-        let mut told = 0;
+        let mut clients = 0;
         for connection in self.hub.connections() {
             let frame = connection.form().filter(|_| connection.binding().is_some()).map(Form::index);
             if let Some(frame) = frame.and_then(|form| frames[form].clone()) {
-                told += usize::from(connection.send(frame).await);
+                clients += usize::from(connection.send(frame).await);
             }
         }
-        told
+        clients
     }
 }
 

@@ -1,7 +1,7 @@
 //! Membership of this node in the cluster, and the other members as this node knows them.
 //!
-//! The list of members is read with each renewal of the lease and whenever a fresh one is needed. [`super::lease`] keeps
-//! the lease.
+//! The list of members is read with each renewal of the lease and whenever a fresh one is needed. [`super::lease`]
+//! keeps the lease.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::lease::{Lease, Standing};
+use super::lease::{Lease, LeaseState};
 use crate::broker::Unavailable;
 use crate::broker::roster::{LeaseError, Member, Roster};
 use crate::clock;
@@ -25,7 +25,7 @@ pub(super) const AGE: Duration = Duration::from_secs(1);
 
 /// This node and the other members.
 pub(in crate::node) struct Membership {
-    /// This node. [`Membership::card`] fills in the fields that change at run time.
+    /// This node. [`Membership::own_member`] fills in the fields that change at run time.
     me: Member,
     hub: Arc<Hub>,
     roster: Arc<dyn Roster>,
@@ -38,14 +38,14 @@ pub(in crate::node) struct Membership {
 
 impl Membership {
     pub(in crate::node) fn new(config: &Config, hub: Arc<Hub>, roster: Arc<dyn Roster>) -> Self {
-        let serves = |service| config.listeners.iter().any(|listener| listener.has(service));
+        let has_service = |service| config.listeners.iter().any(|listener| listener.has(service));
         Self {
             me: Member {
                 id: config.node.id.clone(),
                 number: config.node.number,
                 incarnation: 0,
                 address: config.node.address.clone(),
-                gateway: [Service::Ws, Service::Cim, Service::CimTcp].into_iter().any(serves),
+                gateway: [Service::Ws, Service::Cim, Service::CimTcp].into_iter().any(has_service),
                 intake: !config.intakes.is_empty(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 connections: 0,
@@ -68,7 +68,7 @@ impl Membership {
     }
 
     /// Current description of this node for the others.
-    pub(in crate::node) fn card(&self) -> Member {
+    pub(in crate::node) fn own_member(&self) -> Member {
         Member {
             incarnation: self.lease.incarnation(),
             connections: self.hub.live() as u64,
@@ -83,8 +83,8 @@ impl Membership {
     }
 
     /// Reason why the node may not accept users, in one sentence.
-    pub(in crate::node) fn trouble(&self) -> Option<String> {
-        self.lease.trouble()
+    pub(in crate::node) fn fault(&self) -> Option<String> {
+        self.lease.fault()
     }
 
     /// Joins the cluster.
@@ -92,33 +92,33 @@ impl Membership {
     /// # Errors
     /// [`LeaseError`].
     pub(in crate::node) async fn join(&self) -> Result<(), LeaseError> {
-        let joined = self.roster.join(&self.card()).await;
+        let joined = self.roster.join(&self.own_member()).await;
         match &joined {
             Ok(incarnation) => {
-                self.lease.set(Standing::Held { incarnation: *incarnation });
+                self.lease.set(LeaseState::Held { incarnation: *incarnation });
                 self.refresh().await;
-                self.lease.answered.notify_one();
+                self.lease.renewed.notify_one();
             }
-            Err(why) => self.lease.set(Standing::Out(why.to_string())),
+            Err(why) => self.lease.set(LeaseState::NotHeld(why.to_string())),
         }
         joined.map(drop)
     }
 
     /// Renews the lease once.
     pub(super) async fn renew(&self) -> Result<(), LeaseError> {
-        self.roster.renew(&self.card()).await
+        self.roster.renew(&self.own_member()).await
     }
 
     /// Releases the lease.
     pub(in crate::node) async fn leave(&self) {
-        self.lease.set(Standing::Out("the node has left".to_owned()));
+        self.lease.set(LeaseState::NotHeld("the node has left".to_owned()));
         self.roster.leave().await;
     }
 
     /// Tells the other nodes that this one drains.
     pub(in crate::node) fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
-        self.lease.news.notify_one();
+        self.lease.renew_now.notify_one();
     }
 
     /// True from [`Membership::begin_drain`] on.
@@ -167,9 +167,10 @@ impl Membership {
     async fn read(&self) -> Result<(), Unavailable> {
         let members = self.roster.members().await?;
         let before = self.known();
-        let of = |members: &[Member]| members.iter().map(|m| (m.id.clone(), m.incarnation)).collect::<Vec<_>>();
-        if of(&before) != of(&members) {
-            tracing::info!(members = ?of(&members), "cluster members changed");
+        let incarnations =
+            |members: &[Member]| members.iter().map(|m| (m.id.clone(), m.incarnation)).collect::<Vec<_>>();
+        if incarnations(&before) != incarnations(&members) {
+            tracing::info!(members = ?incarnations(&members), "cluster members changed");
         }
         metrics::gauge!(names::MEMBERS).set(members.len() as f64);
         self.list.store(Arc::new(members));
@@ -196,8 +197,8 @@ mod tests {
         assert!(membership.is_held() && membership.others().await.is_empty());
         assert_eq!(membership.member_of(config.node.number).await, Some(config.node.id));
         membership.begin_drain();
-        assert!(membership.card().draining);
+        assert!(membership.own_member().draining);
         membership.leave().await;
-        assert_eq!(membership.trouble().unwrap(), "the node is not in the cluster: the node has left");
+        assert_eq!(membership.fault().unwrap(), "the node is not in the cluster: the node has left");
     }
 }

@@ -53,7 +53,7 @@ async fn a_user_is_kicked_wherever_it_is() {
     let other = several.connect(2, "1075", &[]).await;
     let kicked = several.node(1).kick(&user("1074"), "out").await;
     assert_eq!((kicked.closed, kicked.missing), (3, vec![]));
-    several.settle().await;
+    several.run_ready().await;
     for client in &clients {
         assert_eq!((client.closed(), client.texts()), (Some(Disconnect::KICKED), vec!["out".to_owned()]));
     }
@@ -95,14 +95,14 @@ async fn a_room_is_one_room_on_all_nodes() {
     assert!(matches!(published.fate, Fate::Accepted { nodes: Some(2), receipt: Some(r), .. } if r.delivered == 2));
     let copies: Vec<_> = several.shared.copies().into_iter().collect();
     assert_eq!(copies, [(id(1), 1), (id(2), 1)], "only nodes with members get a copy");
-    several.settle().await;
+    several.run_ready().await;
     assert_eq!((here.texts(), there.texts(), elsewhere.texts().len()), (vec!["hi".into()], vec!["hi".into()], 0));
 
     let changed = several.node(1).leave_room(&user("b"), &room("lobby")).await;
     assert_eq!(changed.changed, 1);
-    assert!(!several.shared.holds(&id(2), &Subscription::Room(room("lobby"))), "its last member has left");
+    assert!(!several.shared.is_subscribed(&id(2), &Subscription::Room(room("lobby"))), "its last member has left");
     here.leave().await;
-    assert!(!several.shared.holds(&id(1), &Subscription::Room(room("lobby"))));
+    assert!(!several.shared.is_subscribed(&id(1), &Subscription::Room(room("lobby"))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,13 +110,13 @@ async fn user_messages_reach_a_node_only_while_it_holds_the_user() {
     let mut several = Several::new(2).await;
     let (phone, desk) = (several.connect(1, "1074", &[]).await, several.connect(1, "1074", &[]).await);
     let held = Subscription::User(uid("1074"));
-    assert!(several.shared.holds(&id(1), &held) && !several.shared.holds(&id(2), &held));
+    assert!(several.shared.is_subscribed(&id(1), &held) && !several.shared.is_subscribed(&id(2), &held));
     phone.leave().await;
-    assert!(several.shared.holds(&id(1), &held), "another connection is there");
+    assert!(several.shared.is_subscribed(&id(1), &held), "another connection is there");
     let published = several.publish(2, user("1074"), "hi").await;
     assert!(matches!(published.fate, Fate::Accepted { nodes: Some(1), .. }));
     desk.leave().await;
-    assert!(!several.shared.holds(&id(1), &held));
+    assert!(!several.shared.is_subscribed(&id(1), &held));
     let published = several.publish(2, user("1074"), "hi").await;
     assert!(matches!(published.fate, Fate::Accepted { nodes: Some(0), .. }));
 }
@@ -127,11 +127,11 @@ async fn a_later_login_on_another_node_takes_the_devices_place() {
     let first = bound(&mut several, 1, "1074", "phone-1", "android").await;
     let desk = bound(&mut several, 3, "1074", "desk", "mac").await;
     let second = bound(&mut several, 2, "1074", "phone-2", "ios").await;
-    several.settle().await;
+    several.run_ready().await;
     assert_eq!((first.closed(), second.closed(), desk.closed()), (Some(Disconnect::REPLACED), None, None));
     assert_eq!(first.texts(), ["ios"], "the loser hears who took its place");
     let again = bound(&mut several, 1, "1074", "phone-2", "ios").await;
-    several.settle().await;
+    several.run_ready().await;
     assert_eq!((second.closed(), second.texts().len(), again.closed()), (Some(Disconnect::REPLACED), 0, None));
 }
 
@@ -150,7 +150,7 @@ async fn of_simultaneous_logins_exactly_one_stays() {
             client.bind("1074", &format!("phone-{i}"), "android", &[]).await.unwrap();
         });
         join_all(binds).await;
-        several.settle().await;
+        several.run_ready().await;
         let left: Vec<_> = clients.iter().filter(|client| client.closed().is_none()).collect();
         assert_eq!(left.len(), 1, "of {count}");
         let greatest = clients.iter().filter_map(|c| c.connection.binding()).map(|b| b.number).max();
@@ -180,7 +180,7 @@ async fn plugin_queries_and_effects_reach_other_nodes() {
         Effect::Join(uid("1075"), room("call")),
     ];
     plugin.commit(effects, 1).await;
-    several.settle().await;
+    several.run_ready().await;
     assert_eq!(guest.replies(), ["client_bind"]);
     assert!(plugin.is_online("1074").await && plugin.is_online("1075").await && !plugin.is_online("1076").await);
     assert_eq!(plugin.members("call", 0, 10).await, [uid("1074"), uid("1075")]);
@@ -190,7 +190,7 @@ async fn plugin_queries_and_effects_reach_other_nodes() {
 
     let effects = vec![Effect::Leave(uid("1075"), room("call")), Effect::Kick(user("1074"), "bye".to_owned())];
     plugin.commit(effects, 1).await;
-    several.settle().await;
+    several.run_ready().await;
     assert_eq!((guest.closed(), friend.connection.rooms().len()), (Some(Disconnect::KICKED), 0));
     assert!(!plugin.is_connected(guest.connection.id()).await);
 }
@@ -236,8 +236,8 @@ async fn node_without_renewal_refuses_connections_then_closes_all() {
     assert_eq!(client.closed(), None, "the lease may still hold");
     several.pass(TTL / 2).await;
     assert_eq!(client.closed(), Some(Disconnect::CUT_OFF));
-    let words = client.last_words();
-    assert_eq!(words.as_deref(), Some("cut off from the cluster; next 10.0.0.2:8080"), "it is sent to the other one");
+    let text = client.close_text();
+    assert_eq!(text.as_deref(), Some("cut off from the cluster; next 10.0.0.2:8080"), "it is sent to the other one");
     assert!(several.node(1).readiness().unwrap_err().join("; ").contains("the node is not in the cluster"));
 
     several.pass(RENEWAL).await;
@@ -246,7 +246,7 @@ async fn node_without_renewal_refuses_connections_then_closes_all() {
     several.pass(Duration::from_secs(6)).await;
     assert!(several.connect(1, "1074", &[]).await.closed().is_none(), "it is back");
     assert_eq!(several.events(), ["n1: online 1074"]);
-    assert_eq!(several.node(1).card().incarnation, 3, "as a new life");
+    assert_eq!(several.node(1).own_member().incarnation, 3, "as a new life");
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,11 +255,11 @@ async fn node_with_100_000_pending_offline_notices_keeps_its_lease() {
     let quiet = |config: &mut Config| config.heartbeat.interval = Duration::from_secs(3600);
     let mut several = Several::with(2, quiet).await;
     let client = several.connect(1, "1074", &[]).await;
-    several.shared.slow_goodbyes(Duration::from_millis(1));
+    several.shared.delay_offline_reports(Duration::from_millis(1));
     let gone =
         |n: usize| Identity { uid: uid(&format!("u{n}")), cid: ConnectionId::UNKNOWN, device: None, channel: None };
-    *several.node(1).presence.untold.lock() = (0..USERS).map(gone).collect();
-    let incarnation = several.node(1).card().incarnation;
+    *several.node(1).presence.pending_offline.lock() = (0..USERS).map(gone).collect();
+    let incarnation = several.node(1).own_member().incarnation;
     several.events();
     // The calls take one or two hundred seconds, many times the lease time.
     for _ in 0..220 {
@@ -268,7 +268,7 @@ async fn node_with_100_000_pending_offline_notices_keeps_its_lease() {
     }
     let (told, others): (Vec<_>, Vec<_>) = several.events().into_iter().partition(|e| e.starts_with("n1: offline u"));
     assert_eq!((told.len(), others), (USERS, Vec::new()), "each was told once, and nobody else");
-    assert_eq!(several.node(1).card().incarnation, incarnation);
+    assert_eq!(several.node(1).own_member().incarnation, incarnation);
 }
 
 #[tokio::test(start_paused = true)]
@@ -292,7 +292,10 @@ async fn engine_data_loss_is_repaired_without_closing_clients() {
     several.shared.lose_everything();
     several.pass(RENEWAL).await;
     assert_eq!((here.closed(), there.closed()), (None, None));
-    assert_eq!((several.shared.homes(&uid("1074")), several.shared.homes(&uid("1075"))), (vec![id(1)], vec![id(2)]));
+    assert_eq!(
+        (several.shared.nodes_of(&uid("1074")), several.shared.nodes_of(&uid("1075"))),
+        (vec![id(1)], vec![id(2)])
+    );
     assert_eq!(several.node(1).members().await.len(), 2);
     here.leave().await;
     assert_eq!(several.events(), ["n1: offline 1074"]);
@@ -304,9 +307,9 @@ async fn node_whose_name_was_taken_closes_its_clients() {
     let client = several.connect(1, "1074", &[]).await;
     several.shared.lose_everything();
     let twin = several.shared.engine(&id(9), 9, std::sync::Arc::new(Nobody)).1;
-    let mut card = several.node(1).card();
-    card.number = 9;
-    twin.join(&card).await.unwrap();
+    let mut member = several.node(1).own_member();
+    member.number = 9;
+    twin.join(&member).await.unwrap();
     several.pass(RENEWAL).await;
     assert_eq!(client.closed(), Some(Disconnect::CUT_OFF));
     several.pass(Duration::from_secs(1)).await;
@@ -335,9 +338,9 @@ async fn a_loss_is_told_to_every_live_client_once() {
     let mut several = Several::new(2).await;
     let (here, there) = (several.connect(1, "a", &[]).await, several.connect(2, "b", &[]).await);
     let unbound = several.attach(1, DevicePolicy::Cim).await.unwrap();
-    several.node(1).cluster.declare_loss();
-    several.node(1).cluster.declare_loss();
-    several.settle().await;
+    several.node(1).cluster.on_gap();
+    several.node(1).cluster.on_gap();
+    several.run_ready().await;
     assert_eq!((here.replies(), there.replies().len(), unbound.replies().len()), (vec!["gap".to_owned()], 0, 0));
 }
 
@@ -351,8 +354,8 @@ async fn clients_are_sent_to_the_node_that_has_room() {
         assert_eq!(next, (id(number) != chosen.id).then(|| chosen.address.clone()));
     }
     several.node(chosen.number).begin_drain();
-    several.settle().await;
-    several.meet().await;
+    several.run_ready().await;
+    several.refresh_members().await;
     let other = several.node(chosen.number).choose(Some(&uid("1074")), None).await.unwrap();
     assert_ne!(other.id, chosen.id, "a node that drains is told at once");
     let ip = "192.0.2.1".parse().ok();
@@ -375,7 +378,7 @@ async fn clients_are_sent_to_the_node_that_has_room() {
 async fn two_nodes_of_one_name_or_number_are_not_of_one_cluster() {
     let several = Several::new(1).await;
     let joined = several.shared.engine(&id(2), 1, std::sync::Arc::new(Nobody)).1;
-    let mut twin = several.node(1).card();
+    let mut twin = several.node(1).own_member();
     twin.id = id(2);
     let taken = joined.join(&twin).await.unwrap_err();
     assert_eq!(taken.to_string(), "node n1 is here already as number 1");

@@ -9,7 +9,7 @@ use crate::id::Device;
 
 /// Fields of a bound connection that the device matrix uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::node) struct Contender {
+pub(in crate::node) struct BoundDevice {
     /// [`Binding::number`].
     pub(in crate::node) number: u64,
     pub(in crate::node) device: Option<Device>,
@@ -18,7 +18,7 @@ pub(in crate::node) struct Contender {
     pub(in crate::node) name: String,
 }
 
-impl Contender {
+impl BoundDevice {
     pub(super) fn of(binding: &Binding) -> Self {
         let named = binding.facts.get("deviceName").filter(|name| !name.is_empty());
         let name = named.or(binding.channel.as_deref()).unwrap_or("another device");
@@ -56,13 +56,17 @@ pub(super) enum Conflict {
 
 /// Returns the loser if the two connections of one user exclude each other. `policy` is that of the newcomer's
 /// listener.
-pub(super) fn contest(policy: DevicePolicy, newcomer: &Contender, holder: &Contender) -> Option<(Loser, Conflict)> {
+pub(super) fn loser_of(
+    policy: DevicePolicy,
+    newcomer: &BoundDevice,
+    holder: &BoundDevice,
+) -> Option<(Loser, Conflict)> {
     let conflict = conflict(policy, newcomer, holder)?;
     let loser = if holder.number < newcomer.number { Loser::Holder } else { Loser::Newcomer };
     Some((loser, conflict))
 }
 
-fn conflict(policy: DevicePolicy, a: &Contender, b: &Contender) -> Option<Conflict> {
+fn conflict(policy: DevicePolicy, a: &BoundDevice, b: &BoundDevice) -> Option<Conflict> {
     if policy == DevicePolicy::AllowAll {
         return None;
     }
@@ -96,9 +100,9 @@ fn group(channel: Option<&str>) -> Option<Group> {
 mod tests {
     use super::*;
 
-    fn bound(number: u64, channel: &str, device: &str) -> Contender {
+    fn bound(number: u64, channel: &str, device: &str) -> BoundDevice {
         let channel = Some(channel.to_owned()).filter(|c| !c.is_empty());
-        Contender { number, device: Device::parse(device).ok(), channel, name: String::new() }
+        BoundDevice { number, device: Device::parse(device).ok(), channel, name: String::new() }
     }
 
     #[test]
@@ -128,7 +132,7 @@ mod tests {
     #[test]
     fn whoever_looks_the_lower_number_goes() {
         let (early, late) = (bound(1, "android", "1"), bound(2, "ios", "2"));
-        let rule = |newcomer, holder| contest(DevicePolicy::Cim, newcomer, holder).map(|(loser, _)| loser);
+        let rule = |newcomer, holder| loser_of(DevicePolicy::Cim, newcomer, holder).map(|(loser, _)| loser);
         assert_eq!(rule(&late, &early), Some(Loser::Holder));
         assert_eq!(rule(&early, &late), Some(Loser::Newcomer));
         assert_eq!(rule(&late, &bound(0, "android", "1")), Some(Loser::Holder), "0 gives way to everyone");

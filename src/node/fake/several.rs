@@ -32,7 +32,7 @@ const FORM: Form = Form::websocket(Dialect::Yunque, Coding::Json);
 pub(crate) struct Several {
     pub(crate) shared: Shared,
     nodes: Vec<Fake>,
-    lives: Vec<Vec<AbortHandle>>,
+    handles: Vec<Vec<AbortHandle>>,
     tasks: JoinSet<()>,
 }
 
@@ -45,11 +45,11 @@ impl Several {
     /// Same as [`Several::new`], with a changed configuration.
     pub(crate) async fn with(count: u16, change: impl Fn(&mut Config)) -> Self {
         let mut several =
-            Self { shared: Shared::default(), nodes: Vec::new(), lives: Vec::new(), tasks: JoinSet::new() };
+            Self { shared: Shared::default(), nodes: Vec::new(), handles: Vec::new(), tasks: JoinSet::new() };
         for number in 1..=count {
             several.start(number, &change).await;
         }
-        several.meet().await;
+        several.refresh_members().await;
         several
     }
 
@@ -64,14 +64,14 @@ impl Several {
         let engine = |deliver: Arc<Delivery>| shared.engine(&id(number), number, deliver);
         let (fake, _, shards) = Fake::over(&config, Arc::new(Scripted::default()), engine);
         fake.node.join_cluster().await.expect("its name is its own");
-        let mut life: Vec<_> = shards.into_iter().map(|shard| self.tasks.spawn(shard)).collect();
-        life.push(self.tasks.spawn(Arc::clone(&fake.node).attend()));
-        self.lives.push(life);
+        let mut handles: Vec<_> = shards.into_iter().map(|shard| self.tasks.spawn(shard)).collect();
+        handles.push(self.tasks.spawn(Arc::clone(&fake.node).run_cluster()));
+        self.handles.push(handles);
         self.nodes.push(fake);
     }
 
     /// Makes every node read the list of members.
-    pub(crate) async fn meet(&self) {
+    pub(crate) async fn refresh_members(&self) {
         for fake in &self.nodes {
             fake.node.members().await;
         }
@@ -90,13 +90,13 @@ impl Several {
     pub(crate) fn events(&self) -> Vec<String> {
         let of = |fake: &Fake| {
             let node = fake.node.id().clone();
-            let told = fake.events().into_iter().map(move |event| match event {
+            let events = fake.events().into_iter().map(move |event| match event {
                 Event::Online(who) => format!("{node}: online {}", who.uid),
                 Event::Offline(who) => format!("{node}: offline {}", who.uid),
                 Event::RoomJoined(who, room) => format!("{node}: {} joins {room}", who.uid),
                 Event::RoomLeft(who, room) => format!("{node}: {} leaves {room}", who.uid),
             });
-            told.collect::<Vec<_>>()
+            events.collect::<Vec<_>>()
         };
         self.nodes.iter().flat_map(of).collect()
     }
@@ -109,7 +109,7 @@ impl Several {
     /// Kills the node without a shutdown.
     pub(crate) fn kill(&self, number: u16) {
         self.shared.kill(&id(number));
-        self.lives[usize::from(number) - 1].iter().for_each(AbortHandle::abort);
+        self.handles[usize::from(number) - 1].iter().for_each(AbortHandle::abort);
     }
 
     /// Attaches an unbound client to the node.
@@ -118,11 +118,11 @@ impl Several {
         let pipe = Arc::new(Pipe::default());
         let connection = node.attach(Arc::clone(&pipe) as Arc<dyn Socket>, Some(FORM), devices).await?;
         let client = TestClient { node: Arc::clone(&node), connection: connection.clone(), pipe: Arc::clone(&pipe) };
-        let life = self.tasks.spawn(async move {
-            pipe.shut.notified().await;
+        let handle = self.tasks.spawn(async move {
+            pipe.shut_down.notified().await;
             node.detach(&connection).await;
         });
-        self.lives[usize::from(number) - 1].push(life);
+        self.handles[usize::from(number) - 1].push(handle);
         Ok(client)
     }
 
@@ -143,11 +143,11 @@ impl Several {
     /// Advances the time and runs everything that is due.
     pub(crate) async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
-        self.settle().await;
+        self.run_ready().await;
     }
 
     /// Runs all tasks that are ready.
-    pub(crate) async fn settle(&self) {
+    pub(crate) async fn run_ready(&self) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -185,20 +185,20 @@ impl TestClient {
 
     /// Texts of the received messages, in order.
     pub(crate) fn texts(&self) -> Vec<String> {
-        let said = self.frames().into_iter().filter(|(kind, _)| *kind == 2);
-        said.map(|(_, body)| body["content"]["text"].as_str().unwrap_or_default().to_owned()).collect()
+        let messages = self.frames().into_iter().filter(|(kind, _)| *kind == 2);
+        messages.map(|(_, body)| body["content"]["text"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
     /// Keys of the received replies, in order.
     pub(crate) fn replies(&self) -> Vec<String> {
-        let told = self.frames().into_iter().filter(|(kind, _)| *kind == 4);
-        told.map(|(_, body)| body["key"].as_str().unwrap_or_default().to_owned()).collect()
+        let replies = self.frames().into_iter().filter(|(kind, _)| *kind == 4);
+        replies.map(|(_, body)| body["key"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
     /// Text of the received close frame.
-    pub(crate) fn last_words(&self) -> Option<String> {
+    pub(crate) fn close_text(&self) -> Option<String> {
         let close = self.payloads().into_iter().find(|(opcode, _)| *opcode == 8)?;
-        close.1.get(2..).map(|words| String::from_utf8_lossy(words).into_owned())
+        close.1.get(2..).map(|text| String::from_utf8_lossy(text).into_owned())
     }
 
     /// Types and bodies of the received frames.
@@ -234,7 +234,7 @@ impl TestClient {
 #[derive(Default)]
 struct Pipe {
     bytes: Mutex<Vec<u8>>,
-    shut: Notify,
+    shut_down: Notify,
 }
 
 impl Socket for Pipe {
@@ -249,7 +249,7 @@ impl Socket for Pipe {
     }
 
     fn shutdown(&self, _abort: bool) {
-        self.shut.notify_one();
+        self.shut_down.notify_one();
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Shared(Arc<Mutex<State>>);
 struct State {
     nodes: BTreeMap<NodeId, Arc<dyn Deliver>>,
     numbers_of_nodes: HashMap<NodeId, u16>,
-    held: HashMap<NodeId, HashSet<Subscription>>,
+    subscribed: HashMap<NodeId, HashSet<Subscription>>,
     /// Number of envelope copies that each node received.
     copies: BTreeMap<NodeId, usize>,
     /// Nodes that cannot reach the engine.
@@ -37,7 +37,7 @@ struct State {
     /// Nodes that receive no cluster messages.
     deaf: HashSet<NodeId>,
     /// Delay of the answer to an offline report.
-    goodbye: Duration,
+    offline_delay: Duration,
     /// True if the engine does not count the recipients of cluster messages and envelopes.
     counts_nothing: bool,
     leases: BTreeMap<NodeId, Lease>,
@@ -63,21 +63,21 @@ impl Shared {
         let mut state = self.0.lock();
         state.nodes.insert(node.clone(), deliver);
         state.numbers_of_nodes.insert(node.clone(), number);
-        let end = Arc::new(End { me: node.clone(), shared: self.clone(), mine: Mutex::default() });
-        (Arc::clone(&end) as _, end)
+        let endpoint = Arc::new(Endpoint { me: node.clone(), shared: self.clone(), own_users: Mutex::default() });
+        (Arc::clone(&endpoint) as _, endpoint)
     }
 
     /// Kills the node: its lease expires and nothing reaches it.
     pub(crate) fn kill(&self, node: &NodeId) {
         let mut state = self.0.lock();
         state.nodes.remove(node);
-        state.held.remove(node);
+        state.subscribed.remove(node);
         state.cut.insert(node.clone());
     }
 
     /// Delays each answer to an offline report from now on.
-    pub(crate) fn slow_goodbyes(&self, wait: Duration) {
-        self.0.lock().goodbye = wait;
+    pub(crate) fn delay_offline_reports(&self, wait: Duration) {
+        self.0.lock().offline_delay = wait;
     }
 
     /// Cuts the node off from the engine, or connects it again.
@@ -113,20 +113,20 @@ impl Shared {
         std::mem::take(&mut self.0.lock().copies)
     }
 
-    /// True if the node has subscribed to the stream.
-    pub(crate) fn holds(&self, node: &NodeId, stream: &Subscription) -> bool {
-        self.0.lock().held.get(node).is_some_and(|held| held.contains(stream))
+    /// True if the node has this subscription.
+    pub(crate) fn is_subscribed(&self, node: &NodeId, subscription: &Subscription) -> bool {
+        self.0.lock().subscribed.get(node).is_some_and(|subscribed| subscribed.contains(subscription))
     }
 
     /// Nodes that have the user online in the roster.
-    pub(crate) fn homes(&self, uid: &Uid) -> Vec<NodeId> {
+    pub(crate) fn nodes_of(&self, uid: &Uid) -> Vec<NodeId> {
         let state = self.0.lock();
         state.online.get(uid).into_iter().flatten().map(|(node, _)| node.clone()).collect()
     }
 }
 
 impl State {
-    fn reach(&self, me: &NodeId) -> Result<(), Unavailable> {
+    fn check_reachable(&self, me: &NodeId) -> Result<(), Unavailable> {
         match self.cut.contains(me) {
             true => Err(Unavailable { engine: "shared", why: format!("{me} is cut off") }),
             false => Ok(()),
@@ -134,37 +134,39 @@ impl State {
     }
 
     /// Incarnation of the node's current lease.
-    fn life(&self, me: &NodeId) -> Result<u64, Unavailable> {
+    fn incarnation(&self, me: &NodeId) -> Result<u64, Unavailable> {
         let lease = self.leases.get(me).filter(|lease| lease.until > Instant::now());
         let gone = Unavailable { engine: "shared", why: format!("{me} has no lease") };
         lease.map(|lease| lease.member.incarnation).ok_or(gone)
     }
 
     fn is_for(&self, node: &NodeId, envelope: &Envelope) -> bool {
-        let holds = |stream| self.held.get(node).is_some_and(|held| held.contains(&stream));
+        let is_subscribed =
+            |subscription| self.subscribed.get(node).is_some_and(|subscribed| subscribed.contains(&subscription));
         let named = envelope.nodes.is_empty() || envelope.nodes.contains(node);
         named
             && match &envelope.target {
                 Target::Connection(cid) | Target::ConnectionOf(_, cid) => {
                     self.numbers_of_nodes.get(node) == Some(&cid.node())
                 }
-                Target::User(uid) | Target::Device(uid, _) => holds(Subscription::User(uid.clone())),
-                Target::Users(uids) => uids.iter().any(|uid| holds(Subscription::User(uid.clone()))),
-                Target::Room(room) => holds(Subscription::Room(room.clone())),
+                Target::User(uid) | Target::Device(uid, _) => is_subscribed(Subscription::User(uid.clone())),
+                Target::Users(uids) => uids.iter().any(|uid| is_subscribed(Subscription::User(uid.clone()))),
+                Target::Room(room) => is_subscribed(Subscription::Room(room.clone())),
                 Target::Everyone | Target::EveryoneBut(_) => true,
             }
     }
 
     fn addressed(&self, address: &Address) -> Vec<(NodeId, Arc<dyn Deliver>)> {
-        let is_meant = |node: &NodeId| match address {
+        let is_addressed = |node: &NodeId| match address {
             Address::Node(id) => id == node,
-            Address::User(uid) => {
-                self.held.get(node).is_some_and(|held| held.contains(&Subscription::User(uid.clone())))
-            }
+            Address::User(uid) => self
+                .subscribed
+                .get(node)
+                .is_some_and(|subscribed| subscribed.contains(&Subscription::User(uid.clone()))),
             Address::Everyone => true,
         };
-        let meant = self.nodes.iter().filter(|(node, _)| is_meant(node) && !self.cut.contains(*node));
-        meant.map(|(node, deliver)| (node.clone(), Arc::clone(deliver))).collect()
+        let addressed = self.nodes.iter().filter(|(node, _)| is_addressed(node) && !self.cut.contains(*node));
+        addressed.map(|(node, deliver)| (node.clone(), Arc::clone(deliver))).collect()
     }
 
     /// Removes expired leases. The users of each are returned once.
@@ -175,20 +177,20 @@ impl State {
         let mut expired = Vec::new();
         for (id, incarnation) in ended {
             self.leases.remove(&id);
-            expired.push(ExpiredMember { users: self.forget(&id, incarnation), id, incarnation });
+            expired.push(ExpiredMember { users: self.remove_users(&id, incarnation), id, incarnation });
         }
         expired
     }
 
     /// Removes the users of this incarnation. Returns those that are on no other node.
-    fn forget(&mut self, node: &NodeId, incarnation: u64) -> Vec<Uid> {
-        let home = (node.clone(), incarnation);
+    fn remove_users(&mut self, node: &NodeId, incarnation: u64) -> Vec<Uid> {
+        let own = (node.clone(), incarnation);
         let mut alone = Vec::new();
-        self.online.retain(|uid, homes| {
-            if homes.remove(&home) && homes.is_empty() {
+        self.online.retain(|uid, nodes| {
+            if nodes.remove(&own) && nodes.is_empty() {
                 alone.push(uid.clone());
             }
-            !homes.is_empty()
+            !nodes.is_empty()
         });
         alone.sort_unstable();
         alone
@@ -199,51 +201,51 @@ impl State {
 type Part = (Arc<dyn Deliver>, Vec<usize>);
 
 /// One node's view of the shared state.
-struct End {
+struct Endpoint {
     me: NodeId,
     shared: Shared,
     /// Users that this node has reported online, independent of the engine's state.
-    mine: Mutex<HashSet<Uid>>,
+    own_users: Mutex<HashSet<Uid>>,
 }
 
-impl End {
+impl Endpoint {
     fn answer<T: Send + 'static, E: From<Unavailable> + Send + 'static>(
         &self,
-        ask: impl FnOnce(&mut State) -> Result<T, E>,
+        apply: impl FnOnce(&mut State) -> Result<T, E>,
     ) -> BoxFuture<'static, Result<T, E>> {
         let mut state = self.shared.0.lock();
-        let answer = state.reach(&self.me).map_err(E::from).and_then(|()| ask(&mut state));
+        let answer = state.check_reachable(&self.me).map_err(E::from).and_then(|()| apply(&mut state));
         std::future::ready(answer).boxed()
     }
 
-    async fn carry(&self, batch: Batch) -> Vec<Fate> {
+    async fn deliver(&self, batch: Batch) -> Vec<Fate> {
         let Some((counts, parts)) = self.parts(&batch) else {
             return batch.iter().map(|_| Fate::Unavailable).collect();
         };
         let mut nodes = vec![0u32; batch.len()];
         let mut receipts = vec![Receipt::default(); batch.len()];
         for (deliver, part) in parts {
-            let told = deliver.deliver(part.iter().map(|i| batch[*i].clone()).collect()).await;
-            for (i, receipt) in part.into_iter().zip(told) {
+            let part_receipts = deliver.deliver(part.iter().map(|i| batch[*i].clone()).collect()).await;
+            for (i, receipt) in part.into_iter().zip(part_receipts) {
                 nodes[i] += 1;
                 receipts[i].delivered += receipt.delivered;
                 receipts[i].full += receipt.full;
             }
         }
         let known = |id: &NodeId| self.shared.0.lock().numbers_of_nodes.contains_key(id);
-        let outcome = |(i, envelope): (usize, &Envelope)| Fate::Accepted {
+        let fate = |(i, envelope): (usize, &Envelope)| Fate::Accepted {
             position: None,
             receipt: envelope.receipts.then(|| receipts[i].clone()),
             nodes: counts.then_some(nodes[i]),
             unknown_nodes: envelope.nodes.iter().filter(|id| !known(id)).cloned().collect(),
         };
-        batch.iter().enumerate().map(outcome).collect()
+        batch.iter().enumerate().map(fate).collect()
     }
 
     /// Splits the batch by receiving node and counts the copies.
     fn parts(&self, batch: &Batch) -> Option<(bool, Vec<Part>)> {
         let mut state = self.shared.0.lock();
-        state.reach(&self.me).ok()?;
+        state.check_reachable(&self.me).ok()?;
         let mut parts = Vec::new();
         for (node, deliver) in &state.nodes {
             let part: Vec<usize> = (0..batch.len()).filter(|i| state.is_for(node, &batch[*i])).collect();
@@ -258,9 +260,9 @@ impl End {
     }
 }
 
-impl Broker for End {
+impl Broker for Endpoint {
     fn publish(&self, batch: Batch) -> BoxFuture<'_, Vec<Fate>> {
-        self.carry(batch).boxed()
+        self.deliver(batch).boxed()
     }
 
     fn send_cluster_message(
@@ -268,38 +270,40 @@ impl Broker for End {
         address: Address,
         message: Bytes,
     ) -> BoxFuture<'_, Result<Option<u32>, Unavailable>> {
-        let told = {
+        let addressed = {
             let state = self.shared.0.lock();
-            state.reach(&self.me).map(|()| (state.addressed(&address), state.deaf.clone(), state.counts_nothing))
+            state
+                .check_reachable(&self.me)
+                .map(|()| (state.addressed(&address), state.deaf.clone(), state.counts_nothing))
         };
-        let reached = told.map(|(meant, deaf, counts_nothing)| {
-            for (node, deliver) in &meant {
+        let reached = addressed.map(|(receivers, deaf, counts_nothing)| {
+            for (node, deliver) in &receivers {
                 if !deaf.contains(node) {
                     deliver.on_cluster_message(&self.me, message.clone());
                 }
             }
-            (!counts_nothing).then(|| u32::try_from(meant.len()).expect("a test has few nodes"))
+            (!counts_nothing).then(|| u32::try_from(receivers.len()).expect("a test has few nodes"))
         });
         std::future::ready(reached).boxed()
     }
 
-    fn subscribe(&self, stream: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn subscribe(&self, subscription: Subscription) -> BoxFuture<'_, Result<(), Unavailable>> {
         let me = self.me.clone();
         self.answer(move |state| {
-            state.held.entry(me).or_default().insert(stream);
+            state.subscribed.entry(me).or_default().insert(subscription);
             Ok(())
         })
     }
 
-    fn unsubscribe(&self, stream: &Subscription) {
-        if let Some(held) = self.shared.0.lock().held.get_mut(&self.me) {
-            held.remove(stream);
+    fn unsubscribe(&self, subscription: &Subscription) {
+        if let Some(subscribed) = self.shared.0.lock().subscribed.get_mut(&self.me) {
+            subscribed.remove(subscription);
         }
     }
 
     fn faults(&self) -> Vec<String> {
-        let reach = self.shared.0.lock().reach(&self.me);
-        reach.err().map(|why| why.to_string()).into_iter().collect()
+        let reachable = self.shared.0.lock().check_reachable(&self.me);
+        reachable.err().map(|why| why.to_string()).into_iter().collect()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -308,10 +312,10 @@ impl Broker for End {
     }
 }
 
-impl Roster for End {
+impl Roster for Endpoint {
     fn join(&self, me: &Member) -> BoxFuture<'_, Result<u64, LeaseError>> {
         let me = me.clone();
-        let mine = self.mine.lock().clone();
+        let own_users = self.own_users.lock().clone();
         self.answer(move |state| {
             let now = Instant::now();
             let living = state.leases.values().filter(|lease| lease.until > now).map(|lease| &lease.member);
@@ -321,7 +325,7 @@ impl Roster for End {
             }
             state.incarnations += 1;
             let member = Member { incarnation: state.incarnations, ..me };
-            for uid in mine {
+            for uid in own_users {
                 state.online.entry(uid).or_default().insert((member.id.clone(), member.incarnation));
             }
             state.leases.insert(member.id.clone(), Lease { member, until: now + TTL });
@@ -344,7 +348,7 @@ impl Roster for End {
     fn leave(&self) -> BoxFuture<'_, ()> {
         let mut state = self.shared.0.lock();
         if let Some(lease) = state.leases.remove(&self.me) {
-            state.forget(&self.me, lease.member.incarnation);
+            state.remove_users(&self.me, lease.member.incarnation);
         }
         std::future::ready(()).boxed()
     }
@@ -366,25 +370,25 @@ impl Roster for End {
     }
 
     fn online(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
-        self.mine.lock().insert(uid.clone());
+        self.own_users.lock().insert(uid.clone());
         let (me, uid) = (self.me.clone(), uid.clone());
         self.answer(move |state| {
-            let incarnation = state.life(&me)?;
-            let homes = state.online.entry(uid).or_default();
-            homes.insert((me, incarnation));
-            Ok(homes.len() == 1)
+            let incarnation = state.incarnation(&me)?;
+            let nodes = state.online.entry(uid).or_default();
+            nodes.insert((me, incarnation));
+            Ok(nodes.len() == 1)
         })
     }
 
     fn offline(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
-        self.mine.lock().remove(uid);
+        self.own_users.lock().remove(uid);
         let (me, uid) = (self.me.clone(), uid.clone());
-        let wait = self.shared.0.lock().goodbye;
+        let wait = self.shared.0.lock().offline_delay;
         let answer = self.answer(move |state| {
-            let incarnation = state.life(&me)?;
-            let Some(homes) = state.online.get_mut(&uid) else { return Ok(true) };
-            homes.remove(&(me, incarnation));
-            let nowhere = homes.is_empty();
+            let incarnation = state.incarnation(&me)?;
+            let Some(nodes) = state.online.get_mut(&uid) else { return Ok(true) };
+            nodes.remove(&(me, incarnation));
+            let nowhere = nodes.is_empty();
             if nowhere {
                 state.online.remove(&uid);
             }

@@ -147,6 +147,6 @@ async fn a_membership_ends_at_its_time_and_the_client_is_told() {
     assert_eq!(several.events(), ["n1: 1074 leaves short", "n1: 1074 leaves refused"]);
     assert_eq!(client.replies(), ["room_left", "room_left"]);
     let published = several.publish(1, Target::Room(room("short")), "late").await;
-    several.settle().await;
+    several.run_ready().await;
     assert!(client.texts().is_empty(), "{published:?}");
 }

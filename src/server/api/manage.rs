@@ -61,7 +61,7 @@ impl Api {
     pub(super) async fn command_plugin(&self, command: PluginCommand, head: &Parts) -> Result<Answer, Problem> {
         Query::parse(head.uri.query(), &[])?;
         let name: String = head.uri.path().split('/').nth(2).unwrap_or_default().chars().take(MAX_NAME_CHARS).collect();
-        let answer = self.node.tell_plugin(&name, command).await;
+        let answer = self.node.command_plugin(&name, command).await;
         answer.map(answer::ok).map_err(|fault| {
             let status = match fault {
                 PluginCommandFault::Unknown => StatusCode::NOT_FOUND,

@@ -19,8 +19,8 @@ impl Api {
     pub(super) async fn nodes(&self, query: Option<&str>) -> Result<Answer, Problem> {
         Query::parse(query, &[])?;
         let members = self.node.members().await;
-        // The node's own card is newer, and it is listed even before the node has joined the cluster.
-        let me = self.node.card();
+        // The node's own description is newer, and it is listed even before the node has joined the cluster.
+        let me = self.node.own_member();
         let others = members.iter().filter(|member| member.id != me.id);
         let mut items: Vec<NodeRow> = others.chain([&me]).map(|member| self.row(member)).collect();
         items.sort_unstable_by(|a, b| a.id.cmp(&b.id));

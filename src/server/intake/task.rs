@@ -82,7 +82,7 @@ impl IntakeTask {
         self.handle(rest).await;
         self.source.close().await;
         self.meters.paused(false);
-        self.node.set_ailing(&self.component, None);
+        self.node.set_component_fault(&self.component, None);
     }
 
     async fn handle(&mut self, records: Vec<Record>) {
@@ -229,12 +229,13 @@ impl IntakeTask {
             Some(why) => tracing::warn!(intake = &*self.name, why, "intake paused: a plugin cannot judge messages"),
             None => tracing::info!(intake = &*self.name, "intake resumed"),
         }
-        self.node.set_ailing(&self.component, why.map(|_| "paused: a plugin cannot judge messages".to_owned()));
+        self.node
+            .set_component_fault(&self.component, why.map(|_| "paused: a plugin cannot judge messages".to_owned()));
     }
 
     fn mark_up(&self) {
         self.meters.up(true);
-        self.node.set_ailing(&self.component, None);
+        self.node.set_component_fault(&self.component, None);
     }
 
     fn mark_down(&self, unavailable: &Unavailable) {
@@ -242,7 +243,7 @@ impl IntakeTask {
         self.meters.failed();
         let why = capped(&unavailable.to_string());
         tracing::warn!(intake = &*self.name, why, "intake engine is unavailable");
-        self.node.set_ailing(&self.component, Some(why));
+        self.node.set_component_fault(&self.component, Some(why));
     }
 }
 

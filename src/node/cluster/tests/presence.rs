@@ -12,7 +12,7 @@ async fn a_user_that_moves_between_nodes_stays_online() {
     let third = several.connect(3, "1074", &[]).await;
     second.leave().await;
     assert_eq!(several.events(), Vec::<String>::new());
-    assert_eq!(several.shared.homes(&uid("1074")), [id(3)]);
+    assert_eq!(several.shared.nodes_of(&uid("1074")), [id(3)]);
     third.leave().await;
     assert_eq!(several.events(), ["n3: offline 1074"]);
 }

@@ -63,7 +63,7 @@ impl World {
         if before {
             self.connect(old.user).await;
         }
-        self.several.settle().await;
+        self.several.run_ready().await;
         old.client.leave().await;
         check(&old);
         if !before {
@@ -119,7 +119,7 @@ async fn forty_nodes_cost_one_copy_per_node_that_holds_a_receiver_and_keep_order
         for _ in 0..STEPS {
             if world.dice.below(4) == 0 { world.move_one().await } else { world.publish().await }
         }
-        world.several.settle().await;
+        world.several.run_ready().await;
         world.clients.iter().for_each(check);
     }
 }

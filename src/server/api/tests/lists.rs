@@ -209,7 +209,7 @@ async fn plugin_command_reaches_the_host_and_returns_the_status() {
     ] {
         let told = bench.post(&format!("/plugins/gate/{word}"), "").await.data();
         assert_eq!((&told["name"], &told["state"]), (&"gate".into(), &"live".into()));
-        assert_eq!(bench.fake.words(), [("gate".to_owned(), meant)]);
+        assert_eq!(bench.fake.commands(), [("gate".to_owned(), meant)]);
     }
     let (status, text) = bench.post("/plugins/none/reload", "").await.fault();
     assert_eq!((status, &*text), (404, "plugin none: there is no plugin of this name"));
@@ -249,7 +249,10 @@ async fn readiness_tells_addresses_to_keys_only() {
         (&open, None, Service::Metrics, false),
         (&open, None, Service::Api, true),
     ] {
-        bench.fake.node.set_ailing(&"kafka chat".into(), Some("kafka is unavailable: 10.0.0.7:9092: refused".into()));
+        bench
+            .fake
+            .node
+            .set_component_fault(&"kafka chat".into(), Some("kafka is unavailable: 10.0.0.7:9092: refused".into()));
         let got = bench.send_to(probe(key), &[serves]).await;
         assert_eq!((got.status, got.body.contains("kafka chat")), (503, true), "{}", got.body);
         assert_eq!(got.body.contains("10.0.0.7"), told, "{key:?} {serves:?}: {}", got.body);

@@ -15,16 +15,16 @@ use crate::config::DevicePolicy;
 use crate::hub::Binding;
 use crate::id::{ConnectionId, Device, InvalidName, Room, Uid};
 use crate::message::{Entries, Target};
-use crate::node::devices::matrix::Contender;
+use crate::node::devices::matrix::BoundDevice;
 use crate::node::query::{Counts, Filter, Names, SeenConnection, SeenUser};
 use crate::plugin::Account;
 use crate::protocol::Form;
-use crate::protocol::cluster::{self as wire, answer, question, word::Says};
+use crate::protocol::cluster::{self as wire, cluster_message::Kind, cluster_reply::Reply, cluster_request::Request};
 
 /// A cluster message for this node to act on.
-pub(super) enum Heard {
-    Question(wire::Question),
-    Contender(wire::Contender),
+pub(super) enum IncomingMessage {
+    Request(wire::ClusterRequest),
+    Bind(wire::BindAnnouncement),
 }
 
 /// Reason why a message is not understood.
@@ -44,22 +44,22 @@ pub(in crate::node) enum Unreadable {
     Cid(u64),
 }
 
-pub(super) fn read(bytes: &Bytes) -> Result<Says, Unreadable> {
-    let word = wire::Word::decode(&**bytes).map_err(|error| Unreadable::Decode(error.to_string()))?;
-    word.says.ok_or(Unreadable::Unknown("an empty message"))
+pub(super) fn decode(bytes: &Bytes) -> Result<Kind, Unreadable> {
+    let message = wire::ClusterMessage::decode(&**bytes).map_err(|error| Unreadable::Decode(error.to_string()))?;
+    message.kind.ok_or(Unreadable::Unknown("an empty message"))
 }
 
-pub(super) fn question(number: u64, asks: question::Asks) -> Bytes {
-    write(Says::Question(wire::Question { number, asks: Some(asks) }))
+pub(super) fn request(number: u64, request: Request) -> Bytes {
+    encode(Kind::Request(wire::ClusterRequest { number, request: Some(request) }))
 }
 
-pub(super) fn answer(number: u64, says: answer::Says) -> Bytes {
-    write(Says::Answer(wire::Answer { number, says: Some(says) }))
+pub(super) fn reply(number: u64, reply: Reply) -> Bytes {
+    encode(Kind::Reply(wire::ClusterReply { number, reply: Some(reply) }))
 }
 
-pub(in crate::node) fn contender(uid: &Uid, policy: DevicePolicy, contender: &Contender) -> Bytes {
-    let Contender { number, device, channel, name } = contender.clone();
-    write(Says::Contender(wire::Contender {
+pub(in crate::node) fn bind_announcement(uid: &Uid, policy: DevicePolicy, bound: &BoundDevice) -> Bytes {
+    let BoundDevice { number, device, channel, name } = bound.clone();
+    encode(Kind::Bind(wire::BindAnnouncement {
         uid: uid.to_string(),
         number,
         device: device.map(|device| device.to_string()).unwrap_or_default(),
@@ -69,21 +69,23 @@ pub(in crate::node) fn contender(uid: &Uid, policy: DevicePolicy, contender: &Co
     }))
 }
 
-fn write(says: Says) -> Bytes {
-    wire::Word { says: Some(says) }.encode_to_vec().into()
+fn encode(kind: Kind) -> Bytes {
+    wire::ClusterMessage { kind: Some(kind) }.encode_to_vec().into()
 }
 
-pub(in crate::node) fn read_contender(word: wire::Contender) -> Result<(Uid, DevicePolicy, Contender), Unreadable> {
-    let uid = Uid::parse(&word.uid)?;
+pub(in crate::node) fn read_bind_announcement(
+    announcement: wire::BindAnnouncement,
+) -> Result<(Uid, DevicePolicy, BoundDevice), Unreadable> {
+    let uid = Uid::parse(&announcement.uid)?;
     let policies = [DevicePolicy::AllowAll, DevicePolicy::Cim];
-    let policy = policies.into_iter().find(|policy| policy.as_str() == word.policy);
-    let contender = Contender {
-        number: word.number,
-        device: Some(word.device).filter(|d| !d.is_empty()).map(|d| Device::parse(&d)).transpose()?,
-        channel: Some(word.channel).filter(|c| !c.is_empty()),
-        name: word.name,
+    let policy = policies.into_iter().find(|policy| policy.as_str() == announcement.policy);
+    let bound = BoundDevice {
+        number: announcement.number,
+        device: Some(announcement.device).filter(|d| !d.is_empty()).map(|d| Device::parse(&d)).transpose()?,
+        channel: Some(announcement.channel).filter(|c| !c.is_empty()),
+        name: announcement.name,
     };
-    Ok((uid, policy.ok_or(Unreadable::Unknown("an unknown device policy"))?, contender))
+    Ok((uid, policy.ok_or(Unreadable::Unknown("an unknown device policy"))?, bound))
 }
 
 impl From<&Filter> for wire::Filter {
@@ -138,7 +140,7 @@ impl From<&SeenConnection> for wire::Row {
     }
 }
 
-pub(super) fn read_seen(row: wire::Row) -> Result<SeenConnection, Unreadable> {
+pub(super) fn read_connection(row: wire::Row) -> Result<SeenConnection, Unreadable> {
     Ok(SeenConnection {
         cid: cid(row.cid)?,
         binding: Arc::new(Binding {
@@ -158,7 +160,7 @@ pub(super) fn read_seen(row: wire::Row) -> Result<SeenConnection, Unreadable> {
     })
 }
 
-impl From<&SeenUser> for wire::Member {
+impl From<&SeenUser> for wire::UserRow {
     fn from(user: &SeenUser) -> Self {
         Self {
             uid: user.uid.to_string(),
@@ -168,11 +170,11 @@ impl From<&SeenUser> for wire::Member {
     }
 }
 
-pub(super) fn read_user(member: wire::Member) -> Result<SeenUser, Unreadable> {
+pub(super) fn read_user(user: wire::UserRow) -> Result<SeenUser, Unreadable> {
     Ok(SeenUser {
-        uid: Uid::parse(&member.uid)?,
-        connections: member.connections as usize,
-        devices: member.rows.into_iter().map(read_seen).collect::<Result<_, _>>()?,
+        uid: Uid::parse(&user.uid)?,
+        connections: user.connections as usize,
+        devices: user.rows.into_iter().map(read_connection).collect::<Result<_, _>>()?,
     })
 }
 
@@ -193,22 +195,22 @@ pub(super) fn read_names(names: &wire::Names) -> Result<Names, Unreadable> {
 
 /// Encodes a target that names connections. Other targets become empty.
 pub(super) fn target(target: &Target) -> wire::Target {
-    let mut meant = wire::Target::default();
+    let mut encoded = wire::Target::default();
     match target {
-        Target::Connection(cid) => meant.cid = Some(cid.as_u64()),
+        Target::Connection(cid) => encoded.cid = Some(cid.as_u64()),
         Target::ConnectionOf(uid, cid) => {
-            meant.uids.push(uid.to_string());
-            meant.cid = Some(cid.as_u64());
+            encoded.uids.push(uid.to_string());
+            encoded.cid = Some(cid.as_u64());
         }
         Target::Device(uid, device) => {
-            meant.uids.push(uid.to_string());
-            meant.device = Some(device.to_string());
+            encoded.uids.push(uid.to_string());
+            encoded.device = Some(device.to_string());
         }
-        Target::User(uid) => meant.uids.push(uid.to_string()),
-        Target::Users(uids) => meant.uids.extend(uids.iter().map(ToString::to_string)),
+        Target::User(uid) => encoded.uids.push(uid.to_string()),
+        Target::Users(uids) => encoded.uids.extend(uids.iter().map(ToString::to_string)),
         Target::Room(_) | Target::Everyone | Target::EveryoneBut(_) => {}
     }
-    meant
+    encoded
 }
 
 pub(super) fn read_target(target: Option<wire::Target>) -> Result<Target, Unreadable> {

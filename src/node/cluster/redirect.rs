@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::choose::Directions;
+use super::choose::NodeChooser;
 use crate::clock;
 use crate::disconnect::Disconnect;
 use crate::hub::Connection;
@@ -19,12 +19,12 @@ const KEY: &str = "closing";
 
 /// Last bytes for a refused client with protocol `form` and address `ip`.
 pub(in crate::node) fn refusal(
-    directions: &Directions,
+    chooser: &NodeChooser,
     form: Form,
     why: Disconnect,
     ip: Option<IpAddr>,
 ) -> Option<Bytes> {
-    let next = directions.other_address(&directions.key(None, ip));
+    let next = chooser.other_address(&chooser.key(None, ip));
     match form.framing {
         Framing::WebSocket => Some(websocket::close_towards(why, next.as_deref())),
         Framing::Tcp => closing(form, why, next.as_deref()),
@@ -32,13 +32,13 @@ pub(in crate::node) fn refusal(
 }
 
 /// Closes a connection that this node has held until now.
-pub(in crate::node) async fn send_away(directions: &Directions, connection: &Connection, why: Disconnect) {
+pub(in crate::node) async fn close_with_redirect(chooser: &NodeChooser, connection: &Connection, why: Disconnect) {
     // Only the user id is known. Unbound connections are spread by their id.
     let key = match connection.binding() {
-        Some(binding) => directions.key(Some(&binding.uid), None),
+        Some(binding) => chooser.key(Some(&binding.uid), None),
         None => connection.id().to_string(),
     };
-    let next = directions.other_address(&key);
+    let next = chooser.other_address(&key);
     if let Some(form) = connection.form().filter(|form| form.framing == Framing::Tcp)
         && let Some(frame) = closing(form, why, next.as_deref())
     {
