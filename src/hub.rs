@@ -32,15 +32,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
-pub use connection::{Connection, Joined, Terms};
+pub use connection::{Connection, JoinTerms, Joined};
 
 use clock::Clock;
-use connection::{Ended, Leave};
+use connection::{DetachedState, EndedMemberships};
 use meters::RouteMeters;
 use registry::Registry;
 use rooms::Rooms;
 use route::Router;
-use shard::{Command, Part};
+use shard::{Command, ShardBatch};
 
 use crate::config::{Config, Heartbeat, Queue};
 use crate::id::{ConnectionId, Device, IdSequence, Room, Uid};
@@ -174,7 +174,7 @@ pub struct Hub {
     ids: Arc<IdSequence>,
     limit: usize,
     router: Router,
-    ended: Arc<Ended>,
+    ended_memberships: Arc<EndedMemberships>,
 }
 
 impl Hub {
@@ -182,19 +182,19 @@ impl Hub {
     #[must_use]
     pub fn new(settings: &Settings, ids: Arc<IdSequence>) -> (Self, Vec<ShardTask>) {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let shards = if settings.shards == 0 { cores() } else { settings.shards };
+        let count = if settings.shards == 0 { cores() } else { settings.shards };
         let clock = Clock::new(settings);
-        let ended = Arc::<Ended>::default();
-        let shared = shard::Shared { count: shards, clock, ended: Arc::clone(&ended) };
-        let (homes, tasks): (Vec<_>, Vec<_>) = (0..shards).map(|index| shard::new(index, settings, &shared)).unzip();
+        let ended_memberships = Arc::<EndedMemberships>::default();
+        let shared = shard::Shared { count, clock, ended_memberships: Arc::clone(&ended_memberships) };
+        let (shards, tasks): (Vec<_>, Vec<_>) = (0..count).map(|index| shard::new(index, settings, &shared)).unzip();
         let hub = Self {
             ids,
             limit: settings.connections,
-            ended,
+            ended_memberships,
             router: Router {
                 registry: Registry::new(),
                 rooms: Rooms::new(),
-                homes: homes.into(),
+                shards: shards.into(),
                 meters: RouteMeters::new(),
             },
         };
@@ -203,20 +203,20 @@ impl Hub {
 
     /// Adds a new, unbound connection. `None` if the node is at its connection limit, has stopped, or has no id left.
     pub async fn attach(&self, socket: Arc<dyn Socket>, form: Option<Form>) -> Option<Connection> {
-        let home = self
+        let shard = self
             .router
-            .homes
+            .shards
             .iter()
-            .min_by_key(|home| home.live.load(Ordering::Relaxed))
+            .min_by_key(|shard| shard.live.load(Ordering::Relaxed))
             .expect("a hub has at least one shard");
         let id = self.ids.take_connection().await?;
         // No await follows, so a cancelled caller leaves no partial connection.
-        let permit = home.mailbox.reserve().await.ok()?;
-        if !self.router.registry.make_room(self.limit) {
+        let permit = shard.mailbox.reserve().await.ok()?;
+        if !self.router.registry.try_count(self.limit) {
             return None;
         }
-        home.live.fetch_add(1, Ordering::Relaxed);
-        let connection = Connection::new(id, Arc::clone(home), form);
+        shard.live.fetch_add(1, Ordering::Relaxed);
+        let connection = Connection::new(id, Arc::clone(shard), form);
         self.router.registry.insert(&connection);
         permit.send(Command::Attach(connection.clone(), socket));
         Some(connection)
@@ -231,26 +231,27 @@ impl Hub {
     /// down. A second call has no effect and returns the default. Does not wait; async for implementations over several
     /// nodes.
     pub async fn detach(&self, connection: &Connection) -> Detached {
-        let Some(Leave { binding, rooms }) = connection.take_leave() else { return Detached::default() };
-        let rooms: Vec<Room> = rooms.into_iter().map(|room| self.router.rooms.exit(&room, connection)).collect();
+        let Some(DetachedState { binding, rooms }) = connection.mark_detached() else { return Detached::default() };
+        let rooms: Vec<Room> =
+            rooms.into_iter().map(|room| self.router.rooms.remove_member(&room, connection)).collect();
         let last = self.router.registry.remove(connection, binding.as_deref());
-        let home = connection.home();
-        home.live.fetch_sub(1, Ordering::Relaxed);
+        let shard = connection.shard();
+        shard.live.fetch_sub(1, Ordering::Relaxed);
         // Never waits for a full mailbox: the shard then learns of the detach with its next tick.
-        if home.mailbox.try_send(Command::Detach(connection.clone())).is_err() {
-            home.look_at(connection);
+        if shard.mailbox.try_send(Command::Detach(connection.clone())).is_err() {
+            shard.request_check(connection);
         }
         Detached { last, rooms }
     }
 
     /// Adds the connection to a room. Every publish that starts after the return reaches it.
-    pub fn join(&self, connection: &Connection, room: &Room, terms: Terms<'_>) -> Joined {
+    pub fn join(&self, connection: &Connection, room: &Room, terms: JoinTerms<'_>) -> Joined {
         self.router.rooms.join(connection, room, terms)
     }
 
     /// Waits until memberships have ended and returns their connections.
     pub async fn memberships_ended(&self) -> Vec<Connection> {
-        self.ended.take().await
+        self.ended_memberships.take().await
     }
 
     /// Removes the connection from the rooms with an ended membership and returns their names.
@@ -285,7 +286,7 @@ impl Hub {
     /// True if the room has a member.
     #[must_use]
     pub fn has_room(&self, room: &str) -> bool {
-        self.router.rooms.find(room).is_some_and(|state| !state.is_dead())
+        self.router.rooms.find(room).is_some_and(|state| !state.is_empty())
     }
 
     /// Number of connections, bound or not.
@@ -337,11 +338,11 @@ impl Hub {
     }
 
     /// Waits until everything queued before is written, or until the sockets accept no more bytes.
-    pub async fn settle(&self) {
-        for home in &self.router.homes {
-            let (report, settled) = oneshot::channel();
-            if home.mailbox.send(Command::Part(Part::empty(report))).await.is_ok() {
-                let _ = settled.await;
+    pub async fn wait_flushed(&self) {
+        for shard in &self.router.shards {
+            let (report, flushed) = oneshot::channel();
+            if shard.mailbox.send(Command::Deliver(ShardBatch::empty(report))).await.is_ok() {
+                let _ = flushed.await;
             }
         }
     }
@@ -349,16 +350,16 @@ impl Hub {
     /// Stops the shards: queued bytes are flushed once more, then the remaining sockets are shut down. Later messages
     /// are refused. Lists, counts and [`Hub::detach`] still work.
     pub async fn stop(&self) {
-        for home in &self.router.homes {
-            let _ = home.mailbox.send(Command::Stop).await;
+        for shard in &self.router.shards {
+            let _ = shard.mailbox.send(Command::Stop).await;
         }
     }
 
     /// Returns the work of the shards since the start.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.router.homes.iter().fold(Totals::default(), |sum, home| {
-            let part = home.totals.read();
+        self.router.shards.iter().fold(Totals::default(), |sum, shard| {
+            let part = shard.totals.read();
             Totals { writes: sum.writes + part.writes, frames: sum.frames + part.frames, bytes: sum.bytes + part.bytes }
         })
     }

@@ -44,7 +44,7 @@ impl Clock {
     }
 
     /// Tick at which the wall clock reaches `seconds` since 1970. The next tick if that time has passed.
-    pub(super) fn at_wall(&self, seconds: u64) -> Tick {
+    pub(super) fn at_unix_time(&self, seconds: u64) -> Tick {
         self.after(Duration::from_secs(seconds).saturating_sub(clock::since_1970()))
     }
 }

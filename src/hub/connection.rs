@@ -1,7 +1,7 @@
 //! Handle of a connection, shared by its reader, the routing callers and its shard.
 //!
-//! Independent of sockets: bytes go through the mailbox of the connection's [`Home`]. A message touches only the first
-//! few words here, all of them atomic. The locks are for binds, rooms and tags.
+//! Independent of sockets: bytes go through the mailbox of the connection's [`ShardHandle`]. A message touches only the
+//! first few words here, all of them atomic. The locks are for binds, rooms and tags.
 
 mod membership;
 
@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::Binding;
 use super::clock::{Clock, Tick};
-use super::load::{Load, Seat};
+use super::load::{Load, Reservation};
 use super::meters::TotalsCell;
 use super::rooms::RoomState;
 use super::shard::Command;
@@ -25,34 +25,34 @@ use crate::disconnect::Disconnect;
 use crate::id::{ConnectionId, Room};
 use crate::protocol::Form;
 
-pub(super) use membership::Ended;
-pub use membership::{Joined, Terms};
+pub(super) use membership::EndedMemberships;
+pub use membership::{JoinTerms, Joined};
 
-use membership::Ends;
+use membership::MembershipEnds;
 
 /// A live connection. Cheap to clone.
 #[derive(Clone)]
-pub struct Connection(Arc<Link>);
+pub struct Connection(Arc<Inner>);
 
 /// State shared by the handles of one shard's connections.
-pub(super) struct Home {
+pub(super) struct ShardHandle {
     pub(super) index: usize,
     pub(super) mailbox: mpsc::Sender<Command>,
     /// Number of connections of this shard. The next connection goes to the shard with the fewest.
     pub(super) live: AtomicUsize,
     pub(super) totals: TotalsCell,
-    pub(super) bounds: Bounds,
+    pub(super) limits: ConnectionLimits,
     pub(super) clock: Clock,
     /// Connections that the shard checks by its next tick, each at most once. For changes that must not wait for
     /// mailbox space.
-    pub(super) to_look_at: Mutex<Vec<Connection>>,
+    pub(super) to_check: Mutex<Vec<Connection>>,
     /// Connections of all shards with an ended membership.
-    pub(super) ended: Arc<Ended>,
+    pub(super) ended_memberships: Arc<EndedMemberships>,
 }
 
 /// Limits of every connection.
 #[derive(Debug, Clone)]
-pub(super) struct Bounds {
+pub(super) struct ConnectionLimits {
     pub(super) queue: Load,
     pub(super) unbound: Duration,
     pub(super) unbound_max: Duration,
@@ -66,16 +66,16 @@ const GONE: u16 = 1;
 pub(super) const NO_SLOT: u32 = u32::MAX;
 
 /// The frequently used words come first, so that they share a cache line.
-struct Link {
-    home: Arc<Home>,
+struct Inner {
+    shard: Arc<ShardHandle>,
     id: ConnectionId,
     /// [`Load`] from the reservation of queue space until the last byte of the run is written.
-    waiting: AtomicU64,
+    pending: AtomicU64,
     /// Keyed hash of the user, odd. 0 = not bound.
     user: AtomicU64,
     /// Accessed only by the shard.
     slot: AtomicU32,
-    ended: AtomicU16,
+    close_code: AtomicU16,
     /// [`Form::index`] + 1. 0 = unknown.
     form: AtomicU8,
     /// PINGs sent since the last frame of the client.
@@ -88,54 +88,54 @@ struct Link {
     expires: AtomicU32,
     /// Tick at which the first membership ends. 0 = never.
     first_end: AtomicU32,
-    /// True while the connection is in `to_look_at`.
-    noted: AtomicBool,
-    /// True while the connection is in [`Home::ended`].
+    /// True while the connection is in `to_check`.
+    check_requested: AtomicBool,
+    /// True while the connection is in [`ShardHandle::ended_memberships`].
     reported: AtomicBool,
     /// [`DevicePolicy`] of its listener.
-    excludes: AtomicBool,
-    seldom: Mutex<Seldom>,
+    has_device_matrix: AtomicBool,
+    locked: Mutex<LockedState>,
 }
 
 /// State that changes only by requests of the client or of the API.
 #[derive(Default)]
-struct Seldom {
+struct LockedState {
     detached: bool,
     rooms: Vec<Arc<RoomState>>,
     /// Ends of memberships. `None` for most connections.
-    ends: Option<Box<Ends>>,
+    ends: Option<Box<MembershipEnds>>,
     tag: Option<Box<str>>,
 }
 
 /// State that a connection has at its detach.
-pub(super) struct Leave {
+pub(super) struct DetachedState {
     pub(super) binding: Option<Arc<Binding>>,
     pub(super) rooms: Vec<Arc<RoomState>>,
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnectionId, home: Arc<Home>, form: Option<Form>) -> Self {
-        let now = home.clock.now();
-        let link = Link {
+    pub(super) fn new(id: ConnectionId, shard: Arc<ShardHandle>, form: Option<Form>) -> Self {
+        let now = shard.clock.now();
+        let inner = Inner {
             id,
-            waiting: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
             user: AtomicU64::new(0),
             slot: AtomicU32::new(NO_SLOT),
-            ended: AtomicU16::new(OPEN),
+            close_code: AtomicU16::new(OPEN),
             form: AtomicU8::new(form.map_or(0, form_number)),
             missed: AtomicU8::new(0),
             binding: ArcSwapOption::empty(),
             attached: now,
-            unbound_until: AtomicU32::new(home.clock.after(home.bounds.unbound)),
+            unbound_until: AtomicU32::new(shard.clock.after(shard.limits.unbound)),
             expires: AtomicU32::new(0),
             first_end: AtomicU32::new(0),
-            noted: AtomicBool::new(false),
+            check_requested: AtomicBool::new(false),
             reported: AtomicBool::new(false),
-            excludes: AtomicBool::new(false),
-            seldom: Mutex::default(),
-            home,
+            has_device_matrix: AtomicBool::new(false),
+            locked: Mutex::default(),
+            shard,
         };
-        Self(Arc::new(link))
+        Self(Arc::new(inner))
     }
 
     /// Id of the connection.
@@ -165,7 +165,7 @@ impl Connection {
     /// Device policy of the listener that accepted the connection.
     #[must_use]
     pub fn devices(&self) -> DevicePolicy {
-        match self.0.excludes.load(Ordering::Relaxed) {
+        match self.0.has_device_matrix.load(Ordering::Relaxed) {
             true => DevicePolicy::Cim,
             false => DevicePolicy::AllowAll,
         }
@@ -173,48 +173,48 @@ impl Connection {
 
     /// Sets the device policy. The default allows all devices.
     pub fn set_devices(&self, policy: DevicePolicy) {
-        self.0.excludes.store(policy == DevicePolicy::Cim, Ordering::Relaxed);
+        self.0.has_device_matrix.store(policy == DevicePolicy::Cim, Ordering::Relaxed);
     }
 
     /// Notes a frame of the client and resets the count of unanswered PINGs. Costs one relaxed store.
-    pub fn saw_life(&self) {
+    pub fn reset_missed_pings(&self) {
         self.0.missed.store(0, Ordering::Relaxed);
     }
 
     /// Rooms of the connection, in the order of the joins.
     #[must_use]
     pub fn rooms(&self) -> Vec<Room> {
-        self.0.seldom.lock().rooms.iter().map(|room| room.name().clone()).collect()
+        self.0.locked.lock().rooms.iter().map(|room| room.name().clone()).collect()
     }
 
     /// Tag of the connection (`client_set_tag`).
     #[must_use]
     pub fn tag(&self) -> Option<String> {
-        self.0.seldom.lock().tag.as_deref().map(str::to_owned)
+        self.0.locked.lock().tag.as_deref().map(str::to_owned)
     }
 
     /// Sets or removes the tag.
     pub fn set_tag(&self, tag: Option<String>) {
-        self.0.seldom.lock().tag = tag.map(String::into_boxed_str);
+        self.0.locked.lock().tag = tag.map(String::into_boxed_str);
     }
 
     /// Moves the time limit for the bind to `time` from now, at most to `limits.unbound_max` after the connect.
     pub fn extend_unbound(&self, time: Duration) {
-        let clock = &self.0.home.clock;
-        let last = self.0.attached.saturating_add(clock.ticks(self.0.home.bounds.unbound_max));
+        let clock = &self.0.shard.clock;
+        let last = self.0.attached.saturating_add(clock.ticks(self.0.shard.limits.unbound_max));
         let until = clock.after(time).min(last);
         self.0.unbound_until.store(until, Ordering::Relaxed);
-        self.0.home.look_at(self);
+        self.0.shard.request_check(self);
     }
 
     /// Queues bytes that are complete frames in the connection's protocol (a reply, a WebSocket pong). Returns false if
     /// the connection is closing. Waits while the shard's mailbox is full.
     pub async fn send(&self, frame: Bytes) -> bool {
-        if self.has_ended() {
+        if self.is_closed() {
             return false;
         }
-        let seat = Seat::take(self.clone(), Load::new(frame.len(), 1));
-        self.0.home.mailbox.send(Command::Send(seat, frame)).await.is_ok()
+        let reservation = Reservation::new(self.clone(), Load::new(frame.len(), 1));
+        self.0.shard.mailbox.send(Command::Send(reservation, frame)).await.is_ok()
     }
 
     /// Closes the connection: flushes queued bytes, sends the reason (a close frame on WebSocket), and shuts down the
@@ -226,12 +226,12 @@ impl Connection {
 
     /// Same as [`Connection::close`], with `next`, the address of the next node, in the close frame.
     pub async fn close_towards(&self, why: Disconnect, next: Option<Box<str>>) {
-        if self.has_ended() {
+        if self.is_closed() {
             return;
         }
         // Both steps follow the wait, so that a cancelled caller has closed nothing.
-        let permit = self.0.home.mailbox.reserve().await;
-        if self.end(why)
+        let permit = self.0.shard.mailbox.reserve().await;
+        if self.mark_closed(why)
             && let Ok(permit) = permit
         {
             permit.send(Command::Close(self.clone(), next));
@@ -241,7 +241,7 @@ impl Connection {
     /// Reason for which this node closed the connection. `None` if it did not.
     #[must_use]
     pub fn closed(&self) -> Option<Disconnect> {
-        let code = self.0.ended.load(Ordering::Acquire);
+        let code = self.0.close_code.load(Ordering::Acquire);
         let listed = || Disconnect::ALL.iter().map(|(why, _)| *why).find(|why| why.code == code);
         (code > GONE).then(|| listed().unwrap_or(Disconnect { code, reason: "closed" }))
     }
@@ -256,8 +256,8 @@ impl std::fmt::Debug for Connection {
 
 /// Operations for the rest of the hub.
 impl Connection {
-    pub(super) fn home(&self) -> &Home {
-        &self.0.home
+    pub(super) fn shard(&self) -> &ShardHandle {
+        &self.0.shard
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
@@ -265,18 +265,18 @@ impl Connection {
     }
 
     /// True if the connection accepts nothing any more: it is closing, broken or detached.
-    pub(super) fn has_ended(&self) -> bool {
-        self.0.ended.load(Ordering::Acquire) != OPEN
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.close_code.load(Ordering::Acquire) != OPEN
     }
 
     /// Marks the connection as closed for this reason. Returns false if it was closed before.
-    pub(super) fn end(&self, why: Disconnect) -> bool {
-        self.0.ended.compare_exchange(OPEN, why.code, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    pub(super) fn mark_closed(&self, why: Disconnect) -> bool {
+        self.0.close_code.compare_exchange(OPEN, why.code, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
     /// Marks the connection as ended without a reason of this node.
-    pub(super) fn lose(&self) {
-        let _ = self.0.ended.compare_exchange(OPEN, GONE, Ordering::AcqRel, Ordering::Relaxed);
+    pub(super) fn mark_gone(&self) {
+        let _ = self.0.close_code.compare_exchange(OPEN, GONE, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     pub(super) fn is_bound(&self) -> bool {
@@ -295,18 +295,18 @@ impl Connection {
         hash: u64,
         list: impl FnOnce(Option<Arc<Binding>>) -> R,
     ) -> Option<R> {
-        let seldom = self.0.seldom.lock();
-        if seldom.detached {
+        let locked = self.0.locked.lock();
+        if locked.detached {
             return None;
         }
-        let expires = binding.expires.map_or(0, |at| self.0.home.clock.at_wall(at));
+        let expires = binding.expires.map_or(0, |at| self.0.shard.clock.at_unix_time(at));
         self.0.expires.store(expires, Ordering::Relaxed);
         let before = self.0.binding.swap(Some(Arc::new(binding)));
         self.0.user.store(hash, Ordering::Release);
         let listed = list(before);
-        drop(seldom);
+        drop(locked);
         if expires != 0 {
-            self.0.home.look_at(self);
+            self.0.shard.request_check(self);
         }
         Some(listed)
     }
@@ -339,35 +339,35 @@ impl Connection {
         self.0.slot.store(slot, Ordering::Relaxed);
     }
 
-    /// Permits `look_at` to note the connection again.
-    pub(super) fn looked_at(&self) {
-        self.0.noted.store(false, Ordering::Release);
+    /// Permits `request_check` to add the connection again.
+    pub(super) fn clear_check_request(&self) {
+        self.0.check_requested.store(false, Ordering::Release);
     }
 
     /// Detaches the connection: later messages, joins and binds fail. Returns its binding and rooms, once.
-    pub(super) fn take_leave(&self) -> Option<Leave> {
-        let mut seldom = self.0.seldom.lock();
-        if std::mem::replace(&mut seldom.detached, true) {
+    pub(super) fn mark_detached(&self) -> Option<DetachedState> {
+        let mut locked = self.0.locked.lock();
+        if std::mem::replace(&mut locked.detached, true) {
             return None;
         }
-        self.lose();
-        Some(Leave { binding: self.binding(), rooms: std::mem::take(&mut seldom.rooms) })
+        self.mark_gone();
+        Some(DetachedState { binding: self.binding(), rooms: std::mem::take(&mut locked.rooms) })
     }
 
     pub(super) fn is_detached(&self) -> bool {
-        self.0.seldom.lock().detached
+        self.0.locked.lock().detached
     }
 
     /// Reserves queue space for `load` unless it exceeds the limits. An empty queue accepts any single run.
     pub(super) fn reserve(&self, load: Load) -> bool {
-        let bounds = self.0.home.bounds.queue;
-        let waiting = &self.0.waiting;
-        let mut now = Load(waiting.load(Ordering::Relaxed));
+        let limit = self.0.shard.limits.queue;
+        let pending = &self.0.pending;
+        let mut now = Load(pending.load(Ordering::Relaxed));
         loop {
-            if now != Load::default() && !now.plus(load).fits(bounds) {
+            if now != Load::default() && !now.plus(load).fits(limit) {
                 return false;
             }
-            match waiting.compare_exchange_weak(now.0, now.plus(load).0, Ordering::Relaxed, Ordering::Relaxed) {
+            match pending.compare_exchange_weak(now.0, now.plus(load).0, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(other) => now = Load(other),
             }
@@ -377,22 +377,22 @@ impl Connection {
     /// Releases space after the bytes were written or dropped.
     pub(super) fn release(&self, load: Load) {
         if load != Load::default() {
-            self.0.waiting.fetch_sub(load.0, Ordering::Relaxed);
+            self.0.pending.fetch_sub(load.0, Ordering::Relaxed);
         }
     }
 
     /// Bytes and frames that are reserved or queued and not yet written.
     #[cfg(test)]
-    pub(super) fn waiting(&self) -> Load {
-        Load(self.0.waiting.load(Ordering::Relaxed))
+    pub(super) fn pending(&self) -> Load {
+        Load(self.0.pending.load(Ordering::Relaxed))
     }
 }
 
-impl Home {
+impl ShardHandle {
     /// Makes the shard check the connection by its next tick.
-    pub(super) fn look_at(&self, connection: &Connection) {
-        if !connection.0.noted.swap(true, Ordering::AcqRel) {
-            self.to_look_at.lock().push(connection.clone());
+    pub(super) fn request_check(&self, connection: &Connection) {
+        if !connection.0.check_requested.swap(true, Ordering::AcqRel) {
+            self.to_check.lock().push(connection.clone());
         }
     }
 }
@@ -411,10 +411,10 @@ mod tests {
 
     #[test]
     fn a_handle_is_a_pointer_and_what_it_points_to_is_small() {
-        println!("handle: {} bytes, behind it: {} bytes", size_of::<Connection>(), size_of::<Link>());
+        println!("handle: {} bytes, behind it: {} bytes", size_of::<Connection>(), size_of::<Inner>());
         println!("who it is bound to: {} bytes", size_of::<Binding>());
         assert_eq!(size_of::<Option<Connection>>(), size_of::<usize>());
-        assert!(size_of::<Link>() <= 136, "{} bytes", size_of::<Link>());
+        assert!(size_of::<Inner>() <= 136, "{} bytes", size_of::<Inner>());
         assert!(size_of::<Binding>() <= 136, "{} bytes", size_of::<Binding>());
     }
 

@@ -33,42 +33,43 @@ impl Load {
         Self(self.0 + other.0)
     }
 
-    pub(super) fn fits(self, bounds: Self) -> bool {
-        self.bytes() <= bounds.bytes() && self.frames() <= bounds.frames()
+    pub(super) fn fits(self, limit: Self) -> bool {
+        self.bytes() <= limit.bytes() && self.frames() <= limit.frames()
     }
 }
 
 /// Reserved space for one run in a connection's queue. The drop releases unused space, so a caller that is cancelled
 /// between routing and the mailbox leaves nothing behind.
-pub(super) struct Seat {
+pub(super) struct Reservation {
     connection: Connection,
-    held: Load,
+    load: Load,
 }
 
-impl Seat {
-    /// Reserves space for `load` if possible. Otherwise the shard must try again after a flush ([`Seat::is_held`]).
-    pub(super) fn take(connection: Connection, load: Load) -> Self {
-        let held = if connection.reserve(load) { load } else { Load::default() };
-        Self { connection, held }
+impl Reservation {
+    /// Reserves space for `load` if possible. Otherwise [`Reservation::is_reserved`] is false, and the shard must try
+    /// again after a flush.
+    pub(super) fn new(connection: Connection, load: Load) -> Self {
+        let load = if connection.reserve(load) { load } else { Load::default() };
+        Self { connection, load }
     }
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    pub(super) fn is_held(&self) -> bool {
-        self.held != Load::default()
+    pub(super) fn is_reserved(&self) -> bool {
+        self.load != Load::default()
     }
 
     /// Passes the load to the queue entry of the run.
     pub(super) fn into_load(mut self) -> Load {
-        std::mem::take(&mut self.held)
+        std::mem::take(&mut self.load)
     }
 }
 
-impl Drop for Seat {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.connection.release(self.held);
+        self.connection.release(self.load);
     }
 }
 

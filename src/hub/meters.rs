@@ -30,7 +30,7 @@ impl TotalsCell {
 
 /// Counters of a shard.
 pub(super) struct ShardMeters {
-    now: Totals,
+    counts: Totals,
     writes: Counter,
     frames: Counter,
     bytes: Counter,
@@ -41,7 +41,7 @@ pub(super) struct ShardMeters {
 impl ShardMeters {
     pub(super) fn new(shard: usize) -> Self {
         Self {
-            now: Totals::default(),
+            counts: Totals::default(),
             writes: counter!(names::FLUSHES),
             frames: counter!(names::FRAMES_SENT),
             bytes: counter!(names::BYTES_SENT),
@@ -51,22 +51,22 @@ impl ShardMeters {
     }
 
     pub(super) fn count(&mut self, flush: &Flush) {
-        self.now.writes += flush.writes;
-        self.now.frames += flush.done.frames();
-        self.now.bytes += flush.bytes;
+        self.counts.writes += flush.writes;
+        self.counts.frames += flush.done.frames();
+        self.counts.bytes += flush.bytes;
     }
 
     pub(super) fn count_ping(&self) {
         self.pings.increment(1);
     }
 
-    pub(super) fn show_mailbox(&self, commands: usize) {
+    pub(super) fn set_mailbox(&self, commands: usize) {
         self.mailbox.set(commands as f64);
     }
 
     /// Publishes the counts since the last call.
     pub(super) fn publish(&mut self, cell: &TotalsCell) {
-        let Totals { writes, frames, bytes } = std::mem::take(&mut self.now);
+        let Totals { writes, frames, bytes } = std::mem::take(&mut self.counts);
         if writes == 0 {
             return;
         }

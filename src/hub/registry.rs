@@ -17,7 +17,7 @@ use crate::id::{ConnectionId, Uid};
 use crate::telemetry::names;
 
 /// Connections of one user, mostly one or two.
-pub(super) type Links = SmallVec<[Connection; 2]>;
+pub(super) type UserConnections = SmallVec<[Connection; 2]>;
 
 const USER_MAPS: usize = 64;
 const ID_MAPS: usize = 16;
@@ -25,7 +25,7 @@ const ID_MAPS: usize = 16;
 /// Connections by id and by user.
 pub(super) struct Registry {
     hasher: RandomState,
-    users: Box<[RwLock<HashMap<Uid, Links, RandomState>>]>,
+    users: Box<[RwLock<HashMap<Uid, UserConnections, RandomState>>]>,
     /// Ordered, so that a listing can continue after an id.
     by_id: Box<[RwLock<BTreeMap<u64, Connection>>]>,
     live: AtomicUsize,
@@ -47,9 +47,9 @@ impl Registry {
     }
 
     /// Counts a new connection, unless `limit` is reached.
-    pub(super) fn make_room(&self, limit: usize) -> bool {
-        let more = |live| (live < limit).then_some(live + 1);
-        let before = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    pub(super) fn try_count(&self, limit: usize) -> bool {
+        let next = |live| (live < limit).then_some(live + 1);
+        let before = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         if let Ok(before) = before {
             set_gauge(names::CONNECTIONS, before + 1);
         }
@@ -57,14 +57,14 @@ impl Registry {
     }
 
     pub(super) fn insert(&self, connection: &Connection) {
-        self.ids_near(connection.id()).write().insert(connection.id().as_u64(), connection.clone());
+        self.id_map(connection.id()).write().insert(connection.id().as_u64(), connection.clone());
     }
 
     /// Binds the connection and returns the changes. No effect on a detached connection.
     pub(super) fn bind(&self, connection: &Connection, mut binding: Binding) -> Bound {
         let hash = self.hash(binding.uid.as_str());
         // All connections of a user share one allocation of the uid.
-        if let Some((uid, _)) = self.users_near(hash).read().get_key_value(&binding.uid) {
+        if let Some((uid, _)) = self.user_map(hash).read().get_key_value(&binding.uid) {
             binding.uid = uid.clone();
         }
         let uid = binding.uid.clone();
@@ -77,10 +77,10 @@ impl Registry {
                     None
                 }
             };
-            let mut users = self.users_near(hash).write();
-            let links = users.entry(uid).or_default();
-            links.push(connection.clone());
-            let first = links.len() == 1;
+            let mut users = self.user_map(hash).write();
+            let connections = users.entry(uid).or_default();
+            connections.push(connection.clone());
+            let first = connections.len() == 1;
             if first {
                 let before = self.online.fetch_add(1, Ordering::Relaxed);
                 set_gauge(names::USERS, before + 1);
@@ -92,7 +92,7 @@ impl Registry {
 
     /// Removes the connection and returns true if it was its user's last one. Call it once, after no bind is possible.
     pub(super) fn remove(&self, connection: &Connection, binding: Option<&Binding>) -> bool {
-        self.ids_near(connection.id()).write().remove(&connection.id().as_u64());
+        self.id_map(connection.id()).write().remove(&connection.id().as_u64());
         let before = self.live.fetch_sub(1, Ordering::Relaxed);
         set_gauge(names::CONNECTIONS, before - 1);
         let Some(binding) = binding else { return false };
@@ -101,16 +101,16 @@ impl Registry {
     }
 
     pub(super) fn connection(&self, id: ConnectionId) -> Option<Connection> {
-        self.ids_near(id).read().get(&id.as_u64()).cloned()
+        self.id_map(id).read().get(&id.as_u64()).cloned()
     }
 
     /// Returns the connections of the user.
-    pub(super) fn user(&self, uid: &str) -> Links {
-        self.users_near(self.hash(uid)).read().get(uid).cloned().unwrap_or_default()
+    pub(super) fn user(&self, uid: &str) -> UserConnections {
+        self.user_map(self.hash(uid)).read().get(uid).cloned().unwrap_or_default()
     }
 
     pub(super) fn has_user(&self, uid: &str) -> bool {
-        self.users_near(self.hash(uid)).read().contains_key(uid)
+        self.user_map(self.hash(uid)).read().contains_key(uid)
     }
 
     pub(super) fn live(&self) -> usize {
@@ -144,10 +144,10 @@ impl Registry {
 
     /// Removes the connection from the user's list and returns true if the list is now empty.
     fn unlist(&self, uid: &Uid, connection: &Connection) -> bool {
-        let mut users = self.users_near(self.hash(uid.as_str())).write();
-        let Some(links) = users.get_mut(uid) else { return false };
-        links.retain(|link| !link.is(connection));
-        let last = links.is_empty();
+        let mut users = self.user_map(self.hash(uid.as_str())).write();
+        let Some(connections) = users.get_mut(uid) else { return false };
+        connections.retain(|other| !other.is(connection));
+        let last = connections.is_empty();
         if last {
             users.remove(uid);
             let before = self.online.fetch_sub(1, Ordering::Relaxed);
@@ -156,12 +156,12 @@ impl Registry {
         last
     }
 
-    fn users_near(&self, hash: u64) -> &RwLock<HashMap<Uid, Links, RandomState>> {
+    fn user_map(&self, hash: u64) -> &RwLock<HashMap<Uid, UserConnections, RandomState>> {
         // These bits differ from the low and the highest ones, which the maps use.
         &self.users[(hash >> 40) as usize % USER_MAPS]
     }
 
-    fn ids_near(&self, id: ConnectionId) -> &RwLock<BTreeMap<u64, Connection>> {
+    fn id_map(&self, id: ConnectionId) -> &RwLock<BTreeMap<u64, Connection>> {
         &self.by_id[usize::try_from(id.as_u64() % ID_MAPS as u64).expect("below 16")]
     }
 }
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_user_with_one_or_two_connections_takes_no_list_of_its_own() {
-        println!("entry of a user: {} bytes", size_of::<(Uid, Links)>());
-        assert!(size_of::<(Uid, Links)>() <= 48);
+        println!("entry of a user: {} bytes", size_of::<(Uid, UserConnections)>());
+        assert!(size_of::<(Uid, UserConnections)>() <= 48);
     }
 }

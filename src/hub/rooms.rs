@@ -10,12 +10,12 @@ use metrics::gauge;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use super::connection::{Connection, Joined, Terms};
+use super::connection::{Connection, JoinTerms, Joined};
 use crate::id::Room;
 use crate::telemetry::names;
 
 const MAPS: usize = 64;
-/// Number of members from which on a part is a map, so that the time of a leave does not grow with the room.
+/// Number of members from which on the list of a shard is a map. The time of a leave then does not grow with the room.
 const FEW: usize = 16;
 
 /// All rooms with at least one member.
@@ -35,17 +35,17 @@ pub(super) struct RoomState {
 #[derive(Default)]
 struct Members {
     /// True once the room was found empty and removed from the list. Holders of a reference must not join it.
-    dead: bool,
-    parts: SmallVec<[Part; 1]>,
+    removed: bool,
+    by_shard: SmallVec<[ShardMembers; 1]>,
 }
 
 /// Members on one shard.
-struct Part {
+struct ShardMembers {
     shard: usize,
-    links: Links,
+    list: MemberList,
 }
 
-enum Links {
+enum MemberList {
     Few(SmallVec<[Connection; 2]>),
     Many(Box<IndexMap<u64, Connection, BuildHasherDefault<IdHasher>>>),
 }
@@ -57,39 +57,39 @@ impl Rooms {
         Self { hasher, maps }
     }
 
-    pub(super) fn join(&self, connection: &Connection, room: &Room, terms: Terms<'_>) -> Joined {
-        connection.add_room(room, terms, || self.enter(room, connection))
+    pub(super) fn join(&self, connection: &Connection, room: &Room, terms: JoinTerms<'_>) -> Joined {
+        connection.add_room(room, terms, || self.add_member(room, connection))
     }
 
     pub(super) fn leave(&self, connection: &Connection, room: &Room) -> bool {
-        connection.drop_room(room, |state| {
-            self.exit(state, connection);
+        connection.remove_room(room, |state| {
+            self.remove_member(state, connection);
         })
     }
 
     pub(super) fn leave_ended(&self, connection: &Connection) -> Vec<Room> {
-        connection.drop_ended(|state| {
-            self.exit(state, connection);
+        connection.remove_ended_rooms(|state| {
+            self.remove_member(state, connection);
         })
     }
 
     /// Removes the connection from a room that its own list no longer contains. Returns the name of the room.
-    pub(super) fn exit(&self, state: &Arc<RoomState>, connection: &Connection) -> Room {
+    pub(super) fn remove_member(&self, state: &Arc<RoomState>, connection: &Connection) -> Room {
         if state.remove(connection) {
-            self.bury(state);
+            self.unlist(state);
         }
         state.name.clone()
     }
 
     /// Returns the room if it has a member.
     pub(super) fn find(&self, room: &str) -> Option<Arc<RoomState>> {
-        self.near(room).read().get(room).cloned()
+        self.map_of(room).read().get(room).cloned()
     }
 
     pub(super) fn members(&self, room: &str) -> Vec<Connection> {
         let Some(state) = self.find(room) else { return Vec::new() };
         let members = state.members.read();
-        members.parts.iter().flat_map(|part| part.links.iter().cloned()).collect()
+        members.by_shard.iter().flat_map(|members| members.list.iter().cloned()).collect()
     }
 
     pub(super) fn all(&self) -> Vec<(Room, usize)> {
@@ -101,21 +101,21 @@ impl Rooms {
         all
     }
 
-    fn enter(&self, room: &Room, connection: &Connection) -> Arc<RoomState> {
+    fn add_member(&self, room: &Room, connection: &Connection) -> Arc<RoomState> {
         loop {
-            let state = self.find_or_make(room);
+            let state = self.find_or_create(room);
             if state.insert(connection) {
                 return state;
             }
-            self.bury(&state);
+            self.unlist(&state);
         }
     }
 
-    fn find_or_make(&self, room: &Room) -> Arc<RoomState> {
+    fn find_or_create(&self, room: &Room) -> Arc<RoomState> {
         if let Some(state) = self.find(room.as_str()) {
             return state;
         }
-        let mut map = self.near(room.as_str()).write();
+        let mut map = self.map_of(room.as_str()).write();
         let state = map.entry(room.clone()).or_insert_with(|| {
             gauge!(names::ROOMS).increment(1.0);
             Arc::new(RoomState { name: room.clone(), members: RwLock::default() })
@@ -123,16 +123,16 @@ impl Rooms {
         Arc::clone(state)
     }
 
-    /// Removes a dead room from the list, unless that was done before.
-    fn bury(&self, state: &Arc<RoomState>) {
-        let mut map = self.near(state.name.as_str()).write();
+    /// Removes an empty room from the list, unless that was done before.
+    fn unlist(&self, state: &Arc<RoomState>) {
+        let mut map = self.map_of(state.name.as_str()).write();
         if map.get(&state.name).is_some_and(|listed| Arc::ptr_eq(listed, state)) {
             map.remove(&state.name);
             gauge!(names::ROOMS).decrement(1.0);
         }
     }
 
-    fn near(&self, room: &str) -> &Map {
+    fn map_of(&self, room: &str) -> &Map {
         // These bits differ from the low and the highest ones, which the maps use.
         &self.maps[(self.hasher.hash_one(room) >> 40) as usize % MAPS]
     }
@@ -145,92 +145,92 @@ impl RoomState {
 
     /// Shards with members.
     pub(super) fn shards(&self) -> SmallVec<[usize; 4]> {
-        self.members.read().parts.iter().map(|part| part.shard).collect()
+        self.members.read().by_shard.iter().map(|members| members.shard).collect()
     }
 
     /// Runs `each` for every member on `shard`. Joins and leaves of this room wait meanwhile.
-    pub(super) fn on_shard(&self, shard: usize, each: impl FnMut(&Connection)) {
+    pub(super) fn for_each_on_shard(&self, shard: usize, each: impl FnMut(&Connection)) {
         let members = self.members.read();
-        let part = members.parts.iter().find(|part| part.shard == shard);
-        part.into_iter().flat_map(|part| part.links.iter()).for_each(each);
+        let on_shard = members.by_shard.iter().find(|members| members.shard == shard);
+        on_shard.into_iter().flat_map(|members| members.list.iter()).for_each(each);
     }
 
-    pub(super) fn is_dead(&self) -> bool {
-        self.members.read().parts.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.read().by_shard.is_empty()
     }
 
     fn len(&self) -> usize {
-        self.members.read().parts.iter().map(|part| part.links.len()).sum()
+        self.members.read().by_shard.iter().map(|members| members.list.len()).sum()
     }
 
-    /// Adds a member. Returns false if the room is dead.
+    /// Adds a member. Returns false if the room was removed.
     fn insert(&self, connection: &Connection) -> bool {
         let mut members = self.members.write();
-        if members.dead {
+        if members.removed {
             return false;
         }
-        let shard = connection.home().index;
-        let at = members.parts.iter().position(|part| part.shard == shard).unwrap_or_else(|| {
-            members.parts.push(Part { shard, links: Links::Few(SmallVec::new()) });
-            members.parts.len() - 1
+        let shard = connection.shard().index;
+        let at = members.by_shard.iter().position(|members| members.shard == shard).unwrap_or_else(|| {
+            members.by_shard.push(ShardMembers { shard, list: MemberList::Few(SmallVec::new()) });
+            members.by_shard.len() - 1
         });
-        members.parts[at].links.insert(connection);
+        members.by_shard[at].list.insert(connection);
         true
     }
 
-    /// Removes a member. Returns true if the room is now dead.
+    /// Removes a member. Returns true if the room is now empty.
     fn remove(&self, connection: &Connection) -> bool {
         let mut members = self.members.write();
-        let shard = connection.home().index;
-        if let Some(at) = members.parts.iter().position(|part| part.shard == shard) {
-            members.parts[at].links.remove(connection);
-            if members.parts[at].links.len() == 0 {
-                members.parts.swap_remove(at);
+        let shard = connection.shard().index;
+        if let Some(at) = members.by_shard.iter().position(|members| members.shard == shard) {
+            members.by_shard[at].list.remove(connection);
+            if members.by_shard[at].list.len() == 0 {
+                members.by_shard.swap_remove(at);
             }
         }
-        members.dead = members.parts.is_empty();
-        members.dead
+        members.removed = members.by_shard.is_empty();
+        members.removed
     }
 }
 
-impl Links {
+impl MemberList {
     fn len(&self) -> usize {
         match self {
-            Self::Few(links) => links.len(),
-            Self::Many(links) => links.len(),
+            Self::Few(list) => list.len(),
+            Self::Many(list) => list.len(),
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = &Connection> {
         let (few, many) = match self {
-            Self::Few(links) => (Some(links.iter()), None),
-            Self::Many(links) => (None, Some(links.values())),
+            Self::Few(list) => (Some(list.iter()), None),
+            Self::Many(list) => (None, Some(list.values())),
         };
         few.into_iter().flatten().chain(many.into_iter().flatten())
     }
 
     fn insert(&mut self, connection: &Connection) {
         match self {
-            Self::Few(links) if links.len() < FEW => links.push(connection.clone()),
-            Self::Few(links) => {
-                let mut many: IndexMap<_, _, _> = links.drain(..).map(|link| (link.id().as_u64(), link)).collect();
+            Self::Few(list) if list.len() < FEW => list.push(connection.clone()),
+            Self::Few(list) => {
+                let mut many: IndexMap<_, _, _> = list.drain(..).map(|member| (member.id().as_u64(), member)).collect();
                 many.insert(connection.id().as_u64(), connection.clone());
                 *self = Self::Many(Box::new(many));
             }
-            Self::Many(links) => {
-                links.insert(connection.id().as_u64(), connection.clone());
+            Self::Many(list) => {
+                list.insert(connection.id().as_u64(), connection.clone());
             }
         }
     }
 
     fn remove(&mut self, connection: &Connection) {
         match self {
-            Self::Few(links) => links.retain(|link| !link.is(connection)),
-            Self::Many(links) => {
-                links.swap_remove(&connection.id().as_u64());
+            Self::Few(list) => list.retain(|member| !member.is(connection)),
+            Self::Many(list) => {
+                list.swap_remove(&connection.id().as_u64());
                 // Shrinks a large room after most members left. The factor prevents a shrink at each leave.
-                if links.len() < links.capacity() / 4 {
-                    links.shrink_to(links.len() * 2);
+                if list.len() < list.capacity() / 4 {
+                    list.shrink_to(list.len() * 2);
                 }
             }
         }
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_small_room_is_small() {
-        println!("room: {} bytes, a part {}", size_of::<RoomState>(), size_of::<Part>());
+        println!("room: {} bytes, a shard {}", size_of::<RoomState>(), size_of::<ShardMembers>());
         assert!(size_of::<RoomState>() <= 104, "{} bytes", size_of::<RoomState>());
     }
 }

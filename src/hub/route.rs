@@ -11,12 +11,12 @@ use ahash::RandomState;
 use tokio::sync::oneshot;
 
 use super::FrameRun;
-use super::connection::{Connection, Home};
-use super::load::{Load, Seat};
+use super::connection::{Connection, ShardHandle};
+use super::load::{Load, Reservation};
 use super::meters::RouteMeters;
-use super::registry::{Links, Registry};
+use super::registry::{Registry, UserConnections};
 use super::rooms::Rooms;
-use super::shard::{Command, Excluded, Item, Part, To};
+use super::shard::{Command, Excluded, Item, Receivers, ShardBatch};
 use crate::id::Uid;
 use crate::message::{Receipt, Target};
 
@@ -27,7 +27,7 @@ const FEW_USERS: usize = 16;
 pub(super) struct Router {
     pub(super) registry: Registry,
     pub(super) rooms: Rooms,
-    pub(super) homes: Box<[Arc<Home>]>,
+    pub(super) shards: Box<[Arc<ShardHandle>]>,
     pub(super) meters: RouteMeters,
 }
 
@@ -37,14 +37,14 @@ impl Router {
         let (mut receipts, drafts) = Plan::make(self, &batch);
         let batch = Arc::new(batch);
         let mut reports = Vec::new();
-        for (home, Draft { items, asks }) in self.homes.iter().zip(drafts) {
+        for (shard, Draft { items, needs_counts }) in self.shards.iter().zip(drafts) {
             if items.is_empty() {
                 continue;
             }
-            let (report, counts) = if asks { Some(oneshot::channel()).unzip() } else { (None, None) };
-            let part = Part { batch: Arc::clone(&batch), items, report };
+            let (report, counts) = if needs_counts { Some(oneshot::channel()).unzip() } else { (None, None) };
+            let part = ShardBatch { batch: Arc::clone(&batch), items, report };
             // A stopped shard counts nothing.
-            let _ = home.mailbox.send(Command::Part(part)).await;
+            let _ = shard.mailbox.send(Command::Deliver(part)).await;
             reports.extend(counts);
         }
         for counts in reports {
@@ -63,7 +63,7 @@ impl Router {
 struct Draft {
     items: Vec<Item>,
     /// True if the part contains an item that only the shard can count.
-    asks: bool,
+    needs_counts: bool,
 }
 
 struct Plan<'a> {
@@ -77,7 +77,7 @@ impl<'a> Plan<'a> {
         let mut plan = Plan {
             router,
             receipts: vec![Receipt::default(); batch.len()],
-            drafts: router.homes.iter().map(|_| Draft::default()).collect(),
+            drafts: router.shards.iter().map(|_| Draft::default()).collect(),
         };
         for (at, delivery) in batch.iter().enumerate() {
             plan.add(at, delivery);
@@ -89,90 +89,91 @@ impl<'a> Plan<'a> {
         match &delivery.target {
             Target::Connection(id) => {
                 if let Some(connection) = self.router.registry.connection(*id) {
-                    self.one(at, delivery, connection);
+                    self.route_to_one(at, delivery, connection);
                 }
             }
             // Ids come from outside, and a connection may have another user now, so the current binding decides.
             Target::ConnectionOf(uid, id) => {
-                let mut links = Links::new();
-                links.extend(self.router.registry.connection(*id));
-                links.retain(|link| link.binding().is_some_and(|b| b.uid == *uid));
-                self.links(at, delivery, uid, links);
+                let mut connections = UserConnections::new();
+                connections.extend(self.router.registry.connection(*id));
+                connections.retain(|connection| connection.binding().is_some_and(|b| b.uid == *uid));
+                self.route_to_user(at, delivery, uid, connections);
             }
             Target::Device(uid, device) => {
-                let mut links = self.router.registry.user(uid.as_str());
-                links.retain(|link| link.binding().is_some_and(|b| b.device.as_ref() == Some(device)));
-                self.links(at, delivery, uid, links);
+                let mut connections = self.router.registry.user(uid.as_str());
+                connections
+                    .retain(|connection| connection.binding().is_some_and(|b| b.device.as_ref() == Some(device)));
+                self.route_to_user(at, delivery, uid, connections);
             }
-            Target::User(uid) => self.user(at, delivery, uid),
-            Target::Users(uids) => each_once(uids, |uid| self.user(at, delivery, uid)),
+            Target::User(uid) => self.route_to_all_of(at, delivery, uid),
+            Target::Users(uids) => for_each_unique(uids, |uid| self.route_to_all_of(at, delivery, uid)),
             Target::Room(room) => {
                 let Some(state) = self.router.rooms.find(room.as_str()) else { return };
                 for shard in state.shards() {
-                    self.fan_out(at, shard, To::Room(Arc::clone(&state)));
+                    self.add_item(at, shard, Receivers::Room(Arc::clone(&state)));
                 }
             }
-            Target::Everyone => self.everywhere(at, || To::Everyone),
+            Target::Everyone => self.add_to_all(at, || Receivers::Everyone),
             Target::EveryoneBut(uids) => {
                 let registry = &self.router.registry;
                 let excluded = Arc::new(Excluded {
                     hashes: uids.iter().map(|uid| registry.hash(uid.as_str())).collect(),
                     uids: uids.iter().cloned().collect(),
                 });
-                self.everywhere(at, || To::EveryoneBut(Arc::clone(&excluded)));
+                self.add_to_all(at, || Receivers::EveryoneBut(Arc::clone(&excluded)));
             }
         }
     }
 
-    fn user(&mut self, at: usize, delivery: &FrameRun, uid: &Uid) {
-        let links = self.router.registry.user(uid.as_str());
-        self.links(at, delivery, uid, links);
+    fn route_to_all_of(&mut self, at: usize, delivery: &FrameRun, uid: &Uid) {
+        let connections = self.router.registry.user(uid.as_str());
+        self.route_to_user(at, delivery, uid, connections);
     }
 
     /// Routes to these connections of the user. Without a live one the user counts as offline.
-    fn links(&mut self, at: usize, delivery: &FrameRun, uid: &Uid, links: Links) {
-        let mut there = false;
-        for link in links {
-            there |= self.one(at, delivery, link);
+    fn route_to_user(&mut self, at: usize, delivery: &FrameRun, uid: &Uid, connections: UserConnections) {
+        let mut is_online = false;
+        for connection in connections {
+            is_online |= self.route_to_one(at, delivery, connection);
         }
-        if !there {
+        if !is_online {
             self.receipts[at].offline.push(uid.clone());
         }
     }
 
     /// Routes to one connection. Returns true if the connection is live, even if it is left out.
-    fn one(&mut self, at: usize, delivery: &FrameRun, connection: Connection) -> bool {
-        let Some(form) = connection.form().filter(|_| !connection.has_ended()) else { return false };
+    fn route_to_one(&mut self, at: usize, delivery: &FrameRun, connection: Connection) -> bool {
+        let Some(form) = connection.form().filter(|_| !connection.is_closed()) else { return false };
         let bytes = delivery.frames.bytes(form);
         if delivery.no_echo == Some(connection.id()) || bytes.is_empty() {
             return true;
         }
-        let draft = &mut self.drafts[connection.home().index];
-        let seat = Seat::take(connection, Load::new(bytes.len(), delivery.frames.count()));
-        if seat.is_held() {
+        let draft = &mut self.drafts[connection.shard().index];
+        let reservation = Reservation::new(connection, Load::new(bytes.len(), delivery.frames.count()));
+        if reservation.is_reserved() {
             self.receipts[at].delivered += 1;
         } else {
-            draft.asks = true;
+            draft.needs_counts = true;
         }
-        draft.items.push(Item { delivery: at, to: To::One(seat) });
+        draft.items.push(Item { delivery: at, receivers: Receivers::One(reservation) });
         true
     }
 
-    fn everywhere(&mut self, at: usize, to: impl Fn() -> To) {
-        for (shard, home) in self.router.homes.iter().enumerate() {
-            if home.live.load(Ordering::Relaxed) > 0 {
-                self.fan_out(at, shard, to());
+    fn add_to_all(&mut self, at: usize, receivers: impl Fn() -> Receivers) {
+        for (index, shard) in self.router.shards.iter().enumerate() {
+            if shard.live.load(Ordering::Relaxed) > 0 {
+                self.add_item(at, index, receivers());
             }
         }
     }
 
-    fn fan_out(&mut self, at: usize, shard: usize, to: To) {
-        self.drafts[shard].asks = true;
-        self.drafts[shard].items.push(Item { delivery: at, to });
+    fn add_item(&mut self, at: usize, shard: usize, receivers: Receivers) {
+        self.drafts[shard].needs_counts = true;
+        self.drafts[shard].items.push(Item { delivery: at, receivers });
     }
 }
 
-fn each_once<'u>(uids: &'u [Uid], mut each: impl FnMut(&'u Uid)) {
+fn for_each_unique<'u>(uids: &'u [Uid], mut each: impl FnMut(&'u Uid)) {
     if uids.len() <= FEW_USERS {
         uids.iter().enumerate().filter(|(i, uid)| !uids[..*i].contains(uid)).for_each(|(_, uid)| each(uid));
         return;

@@ -21,7 +21,7 @@ const SPILL: usize = 7;
 pub(super) struct SendQueue {
     runs: SmallVec<[Run; 1]>,
     /// True if the first run is partly written. Its rest must be sent before anything else.
-    begun: bool,
+    partly_written: bool,
 }
 
 /// One entry: complete frames, until a write takes a part of them.
@@ -42,7 +42,7 @@ pub(super) struct Flush {
     /// Load of the completely written runs.
     pub(super) done: Load,
     /// Error that stopped the flush before the queue was empty.
-    pub(super) stopped: Option<io::Error>,
+    pub(super) error: Option<io::Error>,
 }
 
 /// Writes as many queued bytes as the socket accepts now, with the fewest possible calls.
@@ -51,14 +51,14 @@ pub(super) fn flush(queue: &mut SendQueue, socket: &dyn Socket) -> Flush {
     while !queue.is_empty() {
         flush.writes += 1;
         match queue.write_once(socket) {
-            Ok(0) => flush.stopped = Some(io::ErrorKind::WriteZero.into()),
+            Ok(0) => flush.error = Some(io::ErrorKind::WriteZero.into()),
             Ok(written) => {
                 flush.bytes += written as u64;
                 flush.done = flush.done.plus(queue.advance(written));
                 continue;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => flush.stopped = Some(error),
+            Err(error) => flush.error = Some(error),
         }
         break;
     }
@@ -82,15 +82,15 @@ impl SendQueue {
 
     /// Drops all runs and returns their load.
     pub(super) fn clear(&mut self) -> Load {
-        self.begun = false;
+        self.partly_written = false;
         std::mem::take(&mut self.runs).iter().fold(Load::default(), |sum, run| sum.plus(run.load))
     }
 
     /// Drops the runs of which the socket has no byte yet, and returns their load.
-    pub(super) fn clear_unbegun(&mut self) -> Load {
-        let begun = usize::from(self.begun).min(self.runs.len());
-        let load = self.runs[begun..].iter().fold(Load::default(), |sum, run| sum.plus(run.load));
-        self.runs.truncate(begun);
+    pub(super) fn clear_unstarted(&mut self) -> Load {
+        let started = usize::from(self.partly_written).min(self.runs.len());
+        let load = self.runs[started..].iter().fold(Load::default(), |sum, run| sum.plus(run.load));
+        self.runs.truncate(started);
         load
     }
 
@@ -109,23 +109,23 @@ impl SendQueue {
     /// Removes `written` bytes from the front and returns the load of the completed runs.
     fn advance(&mut self, mut written: usize) -> Load {
         let mut done = Load::default();
-        let mut whole = 0;
+        let mut complete = 0;
         for run in &self.runs {
             if run.bytes.len() > written {
                 break;
             }
             written -= run.bytes.len();
             done = done.plus(run.load);
-            whole += 1;
+            complete += 1;
         }
-        if whole == self.runs.len() {
+        if complete == self.runs.len() {
             // Frees the list after a burst, so that idle connections hold no memory.
             self.runs = SmallVec::new();
-            self.begun = false;
+            self.partly_written = false;
             return done;
         }
-        self.runs.drain(..whole);
-        self.begun = (self.begun && whole == 0) || written > 0;
+        self.runs.drain(..complete);
+        self.partly_written = (self.partly_written && complete == 0) || written > 0;
         self.runs[0].bytes.advance(written);
         done
     }
@@ -177,7 +177,7 @@ mod tests {
     fn what_waits_goes_out_in_one_call() {
         let (mut queue, socket) = (queue(&["one ", "two ", "three"]), sips(&[100]));
         let flush = flush(&mut queue, &socket);
-        assert!(flush.stopped.is_none() && queue.is_empty());
+        assert!(flush.error.is_none() && queue.is_empty());
         assert_eq!((flush.writes, flush.bytes, flush.done), (1, 13, Load::new(13, 3)));
         assert_eq!(socket.0.lock().1, b"one two three");
     }
@@ -186,7 +186,7 @@ mod tests {
     fn a_write_in_part_goes_on_where_it_stopped() {
         let (mut queue, socket) = (queue(&["one ", "two ", "three"]), sips(&[2, 3, 1]));
         let first = flush(&mut queue, &socket);
-        assert_eq!(first.stopped.unwrap().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(first.error.unwrap().kind(), io::ErrorKind::WouldBlock);
         assert_eq!((first.bytes, first.done), (6, Load::new(4, 1)));
         socket.0.lock().0 = vec![100];
         assert_eq!(flush(&mut queue, &socket).done, Load::new(9, 2));
@@ -197,14 +197,14 @@ mod tests {
     fn a_slow_consumer_keeps_only_the_run_that_its_socket_stands_in() {
         let (mut begun, socket) = (queue(&["one ", "two ", "three"]), sips(&[5]));
         flush(&mut begun, &socket);
-        assert_eq!(begun.clear_unbegun(), Load::new(5, 1));
+        assert_eq!(begun.clear_unstarted(), Load::new(5, 1));
         begun.push(Bytes::from_static(b"bye"), Load::default());
         socket.0.lock().0 = vec![100];
         assert_eq!(flush(&mut begun, &socket).done, Load::new(4, 1));
         assert_eq!(socket.0.lock().1, b"one two bye");
 
         let mut untouched = queue(&["one ", "two "]);
-        assert_eq!(untouched.clear_unbegun(), Load::new(8, 2));
+        assert_eq!(untouched.clear_unstarted(), Load::new(8, 2));
         assert!(untouched.is_empty());
     }
 
@@ -218,6 +218,6 @@ mod tests {
     #[test]
     fn a_socket_that_takes_nothing_is_broken() {
         let flush = flush(&mut queue(&["x"]), &sips(&[0]));
-        assert_eq!(flush.stopped.unwrap().kind(), io::ErrorKind::WriteZero);
+        assert_eq!(flush.error.unwrap().kind(), io::ErrorKind::WriteZero);
     }
 }

@@ -20,19 +20,19 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
-pub(super) use deliver::{Count, Excluded, Item, Part, To};
+pub(super) use deliver::{Count, Excluded, Item, Receivers, ShardBatch};
 
 use super::clock::Clock;
-use super::connection::{Bounds, Connection, Ended, Home};
-use super::load::{Load, Seat};
+use super::connection::{Connection, ConnectionLimits, EndedMemberships, ShardHandle};
+use super::load::{Load, Reservation};
 use super::meters::TotalsCell;
 use super::{Settings, ShardTask, Socket};
 use slots::Slots;
 
 /// Flushes per turn, between two checks of the mailbox and yields to other tasks: some hundred microseconds.
-const FLUSHES_A_TURN: usize = 64;
+const FLUSHES_PER_TURN: usize = 64;
 /// Runs queued per turn, unless a single command has more.
-const RUNS_A_TURN: u64 = 4096;
+const RUNS_PER_TURN: u64 = 4096;
 
 /// Command in the mailbox of a shard.
 pub(super) enum Command {
@@ -41,9 +41,9 @@ pub(super) enum Command {
     /// The reader of the connection has ended.
     Detach(Connection),
     /// This shard's part of a batch.
-    Part(Part),
+    Deliver(ShardBatch),
     /// Complete frames for one connection.
-    Send(Seat, Bytes),
+    Send(Reservation, Bytes),
     /// A close of the connection, with the address of the next node if there is one.
     Close(Connection, Option<Box<str>>),
     /// Last command.
@@ -55,35 +55,35 @@ pub(super) struct Shared {
     /// Number of shards.
     pub(super) count: usize,
     pub(super) clock: Clock,
-    pub(super) ended: Arc<Ended>,
+    pub(super) ended_memberships: Arc<EndedMemberships>,
 }
 
 /// Creates shard `index`: its shared state and its task.
-pub(super) fn new(index: usize, settings: &Settings, shared: &Shared) -> (Arc<Home>, ShardTask) {
+pub(super) fn new(index: usize, settings: &Settings, shared: &Shared) -> (Arc<ShardHandle>, ShardTask) {
     let (mailbox, commands) = mpsc::channel(settings.queue.mailbox.max(1));
-    let home = Arc::new(Home {
+    let handle = Arc::new(ShardHandle {
         index,
         mailbox,
         live: AtomicUsize::new(0),
         totals: TotalsCell::default(),
-        bounds: Bounds {
+        limits: ConnectionLimits {
             queue: Load::new(settings.queue.bytes, settings.queue.frames),
             unbound: settings.unbound,
             unbound_max: settings.unbound_max,
         },
         clock: shared.clock.clone(),
-        to_look_at: Mutex::default(),
-        ended: Arc::clone(&shared.ended),
+        to_check: Mutex::default(),
+        ended_memberships: Arc::clone(&shared.ended_memberships),
     });
-    let slots = Slots::new(Arc::clone(&home), settings, shared.count > 1);
-    (home, async move { Shard::new(slots, commands).run().await }.boxed())
+    let slots = Slots::new(Arc::clone(&handle), settings, shared.count > 1);
+    (handle, async move { Shard::new(slots, commands).run().await }.boxed())
 }
 
 struct Shard {
     slots: Slots,
     mailbox: mpsc::Receiver<Command>,
     /// True once the mailbox is closed and empty.
-    ended: bool,
+    mailbox_closed: bool,
     tick: Interval,
     ticked: bool,
     received: Vec<Command>,
@@ -96,13 +96,13 @@ struct Shard {
 
 impl Shard {
     fn new(slots: Slots, mailbox: mpsc::Receiver<Command>) -> Self {
-        let clock = &slots.home.clock;
+        let clock = &slots.shard.clock;
         let mut tick = interval_at(clock.start + clock.tick, clock.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         Self {
             slots,
             mailbox,
-            ended: false,
+            mailbox_closed: false,
             tick,
             ticked: false,
             received: Vec::new(),
@@ -115,27 +115,27 @@ impl Shard {
     async fn run(mut self) {
         loop {
             let idle = self.commands.is_empty() && self.slots.is_clean();
-            if self.ended && idle {
+            if self.mailbox_closed && idle {
                 break;
             }
-            poll_fn(|cx| self.gather(cx, idle)).await;
-            self.take_turn();
+            poll_fn(|cx| self.poll_events(cx, idle)).await;
+            self.run_turn();
             if !self.slots.is_clean() || !self.commands.is_empty() {
                 yield_now().await;
             }
         }
-        self.slots.cut_all();
+        self.slots.close_all();
         self.slots.publish();
     }
 
     /// Sockets of connections that were never attached.
-    fn newcomers(&mut self) -> impl Iterator<Item = Arc<dyn Socket>> {
+    fn unattached_sockets(&mut self) -> impl Iterator<Item = Arc<dyn Socket>> {
         self.mailbox.close();
         let waiting = std::iter::from_fn(|| self.mailbox.try_recv().ok());
         let commands = self.received.drain(..).chain(self.commands.drain(..)).chain(waiting);
         commands.filter_map(|command| match command {
             Command::Attach(connection, socket) => {
-                connection.lose();
+                connection.mark_gone();
                 Some(socket)
             }
             _ => None,
@@ -143,23 +143,23 @@ impl Shard {
     }
 
     /// Receives events. Ready if there are any, or if work is left.
-    fn gather(&mut self, cx: &mut Context<'_>, idle: bool) -> Poll<()> {
+    fn poll_events(&mut self, cx: &mut Context<'_>, idle: bool) -> Poll<()> {
         self.ticked = self.tick.poll_tick(cx).is_ready();
         while !self.slots.blocked.is_empty() {
             let Poll::Ready(Some(unblocked)) = self.slots.blocked.poll_next_unpin(cx) else { break };
             self.unblocked.push(unblocked);
         }
-        if !self.ended && self.commands.is_empty() {
+        if !self.mailbox_closed && self.commands.is_empty() {
             let limit = self.mailbox.max_capacity();
             if let Poll::Ready(received) = self.mailbox.poll_recv_many(cx, &mut self.received, limit) {
-                self.ended = received == 0;
+                self.mailbox_closed = received == 0;
             }
         }
-        let nothing = !self.ticked && self.unblocked.is_empty() && self.received.is_empty() && !self.ended;
+        let nothing = !self.ticked && self.unblocked.is_empty() && self.received.is_empty() && !self.mailbox_closed;
         if nothing && idle { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    fn take_turn(&mut self) {
+    fn run_turn(&mut self) {
         if std::mem::take(&mut self.ticked) {
             self.slots.tick(self.mailbox.len());
         }
@@ -168,29 +168,29 @@ impl Shard {
         }
         self.commands.extend(self.received.drain(..));
         let queued = self.slots.queued;
-        while self.slots.queued - queued < RUNS_A_TURN {
+        while self.slots.queued - queued < RUNS_PER_TURN {
             let Some(command) = self.commands.pop_front() else { break };
-            self.obey(command);
+            self.execute(command);
         }
         // Only after the whole mailbox, so that one write carries everything for a connection.
         if self.commands.is_empty() {
-            self.slots.flush_some(FLUSHES_A_TURN);
+            self.slots.flush_up_to(FLUSHES_PER_TURN);
         }
         self.report();
         self.slots.publish();
     }
 
-    fn obey(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         match command {
             Command::Attach(connection, socket) => self.slots.attach(&connection, socket),
             Command::Detach(connection) => self.slots.detach(&connection),
-            Command::Part(Part { batch, items, report }) => {
+            Command::Deliver(ShardBatch { batch, items, report }) => {
                 let counts = self.slots.deliver(&batch, items);
                 if let Some(report) = report {
                     self.reports.push_back((self.slots.clean_at(), report, counts));
                 }
             }
-            Command::Send(seat, frame) => self.slots.seat(seat, frame, 1, &mut Count::default()),
+            Command::Send(reservation, frame) => self.slots.deliver_one(reservation, frame, 1, &mut Count::default()),
             Command::Close(connection, next) => self.slots.close(&connection, next.as_deref()),
             Command::Stop => self.mailbox.close(),
         }
@@ -211,6 +211,6 @@ impl Shard {
 impl Drop for Shard {
     fn drop(&mut self) {
         self.slots.abandon();
-        self.newcomers().for_each(|socket| socket.shutdown(true));
+        self.unattached_sockets().for_each(|socket| socket.shutdown(true));
     }
 }

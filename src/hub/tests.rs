@@ -28,7 +28,7 @@ struct Pipe(Mutex<PipeState>);
 
 #[derive(Default)]
 struct PipeState {
-    taken: Vec<u8>,
+    written: Vec<u8>,
     writes: usize,
     /// Number of bytes that the socket still accepts. `None` = any number.
     room: Option<usize>,
@@ -36,7 +36,7 @@ struct PipeState {
     /// True if the next write panics.
     panics: bool,
     /// Arguments of the `shutdown` calls.
-    shut: Vec<bool>,
+    shutdowns: Vec<bool>,
     waker: Option<Waker>,
 }
 
@@ -63,16 +63,16 @@ impl Pipe {
         self.allow(None);
     }
 
-    fn taken(&self) -> Vec<u8> {
-        self.0.lock().taken.clone()
+    fn written(&self) -> Vec<u8> {
+        self.0.lock().written.clone()
     }
 
     fn writes(&self) -> usize {
         self.0.lock().writes
     }
 
-    fn shut(&self) -> Vec<bool> {
-        self.0.lock().shut.clone()
+    fn shutdowns(&self) -> Vec<bool> {
+        self.0.lock().shutdowns.clone()
     }
 }
 
@@ -87,24 +87,24 @@ impl Socket for Pipe {
         if state.broken {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        if !state.shut.is_empty() {
+        if !state.shutdowns.is_empty() {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         if state.room == Some(0) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let before = state.taken.len();
+        let before = state.written.len();
         for part in parts {
             let left = state.room.map_or(part.len(), |room| room.min(part.len()));
             state.room = state.room.map(|room| room - left);
-            state.taken.extend_from_slice(&part[..left]);
+            state.written.extend_from_slice(&part[..left]);
         }
-        Ok(state.taken.len() - before)
+        Ok(state.written.len() - before)
     }
 
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.lock();
-        if state.room != Some(0) || state.broken || state.shut.contains(&true) {
+        if state.room != Some(0) || state.broken || state.shutdowns.contains(&true) {
             return Poll::Ready(Ok(()));
         }
         state.waker = Some(cx.waker().clone());
@@ -113,7 +113,7 @@ impl Socket for Pipe {
 
     fn shutdown(&self, abort: bool) {
         let mut state = self.0.lock();
-        state.shut.push(abort);
+        state.shutdowns.push(abort);
         if let Some(waker) = state.waker.take().filter(|_| abort) {
             waker.wake();
         }
@@ -168,7 +168,7 @@ fn binding(uid: &str, device: Option<&str>) -> Binding {
 
 /// Joins a room. Returns false if the connection is already in the room or not bound.
 fn join(hub: &Hub, connection: &Connection, room: &Room) -> bool {
-    hub.join(connection, room, Terms::default()) == Joined::New
+    hub.join(connection, room, JoinTerms::default()) == Joined::New
 }
 
 fn uid(text: &str) -> Uid {

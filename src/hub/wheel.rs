@@ -55,7 +55,7 @@ impl Wheel {
     }
 
     /// Makes `index` due at `due`, unless it is due earlier.
-    pub(super) fn hasten(&mut self, index: u32, due: Tick) {
+    pub(super) fn arm_earlier(&mut self, index: u32, due: Tick) {
         let armed = self.entries.get(index as usize).map_or(0, |entry| entry.due);
         if armed == 0 || due < armed {
             self.arm(index, due);
@@ -76,7 +76,7 @@ impl Wheel {
     }
 
     /// Advances to `now` and removes the due entries, in no particular order within a tick.
-    pub(super) fn turn(&mut self, now: Tick, due: &mut Vec<u32>) {
+    pub(super) fn advance(&mut self, now: Tick, due: &mut Vec<u32>) {
         while self.now < now {
             self.now += 1;
             let mut index = std::mem::replace(&mut self.heads[(self.now % BUCKETS) as usize], NONE);
@@ -98,7 +98,7 @@ mod tests {
 
     fn turn(wheel: &mut Wheel, now: Tick) -> Vec<u32> {
         let mut due = Vec::new();
-        wheel.turn(now, &mut due);
+        wheel.advance(now, &mut due);
         due.sort_unstable();
         due
     }
@@ -118,7 +118,7 @@ mod tests {
         wheel.arm(3, 10_000);
         wheel.arm(1, 4);
         wheel.disarm(0);
-        wheel.hasten(2, 9);
+        wheel.arm_earlier(2, 9);
         assert_eq!(turn(&mut wheel, 3), [2]);
         assert_eq!(turn(&mut wheel, 5), [1]);
         assert_eq!(turn(&mut wheel, 1 + HORIZON), [3]);
@@ -145,7 +145,7 @@ mod tests {
                         model.remove(&index);
                     }
                     2 => {
-                        wheel.hasten(index, now + delta);
+                        wheel.arm_earlier(index, now + delta);
                         let due = model.entry(index).or_insert(at);
                         *due = at.min(*due);
                     }

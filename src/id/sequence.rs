@@ -1,4 +1,4 @@
-//! The id sequence of one node, for connections, messages and questions. No number is issued twice.
+//! The id sequence of one node, for connections, messages and requests. No number is issued twice.
 //!
 //! A number is issued only below a bound that outlives the process: blocks of numbers are reserved in a store
 //! (`app::ids`) before use. Independent of the store. Layout: 12 bits of the node's number, 41 bits of the counter.
@@ -41,9 +41,9 @@ pub struct IdSequence {
     /// Exclusive bound: numbers from here on are not reserved.
     bound: AtomicU64,
     /// Numbers from here on trigger a request for the next block.
-    mark: AtomicU64,
+    request_at: AtomicU64,
     /// True if more numbers were requested since the last grant.
-    has_asked: AtomicBool,
+    is_requested: AtomicBool,
     wanted: Notify,
     granted: watch::Sender<()>,
 }
@@ -61,8 +61,8 @@ impl IdSequence {
             node: u64::from(number & MAX_NODE_NUMBER) << SEQUENCE_BITS,
             next: AtomicU64::new(0),
             bound: AtomicU64::new(0),
-            mark: AtomicU64::new(u64::MAX),
-            has_asked: AtomicBool::new(false),
+            request_at: AtomicU64::new(u64::MAX),
+            is_requested: AtomicBool::new(false),
             wanted: Notify::new(),
             granted: watch::Sender::new(()),
         }
@@ -86,8 +86,8 @@ impl IdSequence {
             self.next.fetch_max(block.start, Ordering::AcqRel);
         }
         let half = block.start + end.saturating_sub(block.start) / 2;
-        self.mark.store(if end == SEQUENCE_END { u64::MAX } else { half }, Ordering::Relaxed);
-        self.has_asked.store(false, Ordering::Relaxed);
+        self.request_at.store(if end == SEQUENCE_END { u64::MAX } else { half }, Ordering::Relaxed);
+        self.is_requested.store(false, Ordering::Relaxed);
         self.bound.store(end, Ordering::Release);
         self.granted.send_replace(());
     }
@@ -115,19 +115,19 @@ impl IdSequence {
         // the new bound of a block that begins later.
         let bound = self.bound.load(Ordering::Acquire);
         if self.next.load(Ordering::Relaxed) + count > bound {
-            self.ask();
+            self.request_block();
             return None;
         }
         let first = self.next.fetch_add(count, Ordering::AcqRel);
         let end = first + count;
-        if end > self.mark.load(Ordering::Relaxed) {
-            self.ask();
+        if end > self.request_at.load(Ordering::Relaxed) {
+            self.request_block();
         }
         (end <= bound).then_some(self.node | first..self.node | end)
     }
 
-    fn ask(&self) {
-        if !self.has_asked.load(Ordering::Relaxed) && !self.has_asked.swap(true, Ordering::Relaxed) {
+    fn request_block(&self) {
+        if !self.is_requested.load(Ordering::Relaxed) && !self.is_requested.swap(true, Ordering::Relaxed) {
             self.wanted.notify_one();
         }
     }
@@ -136,7 +136,7 @@ impl IdSequence {
         if let Some(run) = self.try_take(count) {
             return Some(run);
         }
-        let waited = async {
+        let granted_run = async {
             let mut granted = self.granted.subscribe();
             loop {
                 granted.borrow_and_update();
@@ -146,7 +146,7 @@ impl IdSequence {
                 granted.changed().await.ok()?;
             }
         };
-        timeout(PATIENCE, waited).await.ok().flatten()
+        timeout(PATIENCE, granted_run).await.ok().flatten()
     }
 
     /// Takes `count` ids. Waits at most two seconds while none are reserved; `None` = still none.

@@ -12,7 +12,7 @@ use crate::claim::Refusal;
 use crate::clock;
 use crate::code::Code;
 use crate::config::LiveConfig;
-use crate::hub::{Connection, Hub, Joined, Terms};
+use crate::hub::{Connection, Hub, JoinTerms, Joined};
 use crate::id::Room;
 use crate::message::Entries;
 use crate::plugin::{Access, Event, Identity, JoinRequest, PluginHost};
@@ -88,7 +88,7 @@ impl Rooms {
         if until.is_some_and(|until| u128::from(until) * 1_000 <= clock::since_1970().as_millis()) {
             return Err(Refusal::new(Code::FORBIDDEN, format!("room: the membership in {room} has expired")));
         }
-        self.enter_room(connection, room, Terms { uid: Some(&binding.uid), until }, 0).await
+        self.enter_room(connection, room, JoinTerms { uid: Some(&binding.uid), until }, 0).await
     }
 
     /// Joins a room without asking the access plugins. `hops` counts the plugin calls since the external event.
@@ -96,14 +96,14 @@ impl Rooms {
     /// # Errors
     /// A refusal if the connection is not bound or is in too many rooms, or if the engine does not answer.
     pub(super) async fn join(&self, connection: &Connection, room: Room, hops: u8) -> Result<bool, Refusal> {
-        self.enter_room(connection, room, Terms::default(), hops).await
+        self.enter_room(connection, room, JoinTerms::default(), hops).await
     }
 
     async fn enter_room(
         &self,
         connection: &Connection,
         room: Room,
-        terms: Terms<'_>,
+        terms: JoinTerms<'_>,
         hops: u8,
     ) -> Result<bool, Refusal> {
         let identity = identity(connection).ok_or_else(not_bound)?;

@@ -172,7 +172,7 @@ impl Driver {
                 ReadEvent::Message(coding, payload) => self.message(coding, payload).await,
                 ReadEvent::Ping(pong) => self.ping(pong).await,
                 ReadEvent::Alive => {
-                    self.connection.saw_life();
+                    self.connection.reset_missed_pings();
                     None
                 }
                 ReadEvent::Invalid(why) => Some(why),
@@ -230,7 +230,7 @@ impl Driver {
 
     /// Processes one message. Returns the reason if the connection must end.
     async fn message(&mut self, coding: Coding, payload: Bytes) -> Option<Disconnect> {
-        self.connection.saw_life();
+        self.connection.reset_missed_pings();
         if self.connection.closed().is_some() {
             return None;
         }
@@ -276,7 +276,7 @@ impl Driver {
     }
 
     async fn ping(&mut self, pong: Bytes) -> Option<Disconnect> {
-        self.connection.saw_life();
+        self.connection.reset_missed_pings();
         // Allowed before the first frame reveals the coding: a pong is the same in every dialect.
         Box::pin(self.connection.send(pong)).await;
         None

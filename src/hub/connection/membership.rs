@@ -11,12 +11,12 @@ use tokio::sync::Notify;
 
 use super::super::clock::Tick;
 use super::super::rooms::RoomState;
-use super::{Connection, Seldom};
+use super::{Connection, LockedState};
 use crate::id::{Room, Uid};
 
 /// Conditions of a join.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Terms<'a> {
+pub struct JoinTerms<'a> {
     /// Required user of the connection, if set.
     pub uid: Option<&'a Uid>,
     /// End of the membership, in seconds since 1970. `None` = the end of the connection.
@@ -36,18 +36,18 @@ pub enum Joined {
 
 /// Connections with an ended membership, each at most once.
 #[derive(Default)]
-pub(in crate::hub) struct Ended {
+pub(in crate::hub) struct EndedMemberships {
     connections: Mutex<Vec<Connection>>,
-    news: Notify,
+    added: Notify,
 }
 
 /// Ends of a connection's memberships: room and tick.
 #[derive(Default)]
-pub(super) struct Ends {
+pub(super) struct MembershipEnds {
     list: Vec<(Room, Tick)>,
 }
 
-impl Ended {
+impl EndedMemberships {
     /// Waits until there are connections, and takes them.
     pub(in crate::hub) async fn take(&self) -> Vec<Connection> {
         loop {
@@ -55,7 +55,7 @@ impl Ended {
             if !ended.is_empty() {
                 return ended;
             }
-            self.news.notified().await;
+            self.added.notified().await;
         }
     }
 }
@@ -64,59 +64,59 @@ impl Connection {
     /// End of the membership in a room: `None` = not in the room, `Some(false)` = no end.
     #[must_use]
     pub fn membership_ends(&self, room: &Room) -> Option<bool> {
-        let seldom = self.0.seldom.lock();
-        let is_member = seldom.rooms.iter().any(|state| state.name() == room);
-        is_member.then(|| seldom.end_of(room).is_some())
+        let locked = self.0.locked.lock();
+        let is_member = locked.rooms.iter().any(|state| state.name() == room);
+        is_member.then(|| locked.end_of(room).is_some())
     }
 
-    /// Adds the room returned by `enter`, unless the connection is in it, not bound, or detached.
+    /// Adds the room returned by `add_member`, unless the connection is in it, not bound, or detached.
     pub(in crate::hub) fn add_room(
         &self,
         room: &Room,
-        terms: Terms<'_>,
-        enter: impl FnOnce() -> Arc<RoomState>,
+        terms: JoinTerms<'_>,
+        add_member: impl FnOnce() -> Arc<RoomState>,
     ) -> Joined {
-        let mut seldom = self.0.seldom.lock();
-        let is_theirs = || terms.uid.is_none_or(|uid| self.binding().is_some_and(|binding| binding.uid == *uid));
-        if seldom.detached || !self.is_bound() || !is_theirs() {
+        let mut locked = self.0.locked.lock();
+        let is_expected_user = || terms.uid.is_none_or(|uid| self.binding().is_some_and(|binding| binding.uid == *uid));
+        if locked.detached || !self.is_bound() || !is_expected_user() {
             return Joined::Gone;
         }
-        let end = terms.until.map(|at| self.0.home.clock.at_wall(at));
-        let joined = if seldom.rooms.iter().any(|state| state.name() == room) { Joined::Already } else { Joined::New };
+        let end = terms.until.map(|at| self.0.shard.clock.at_unix_time(at));
+        let joined = if locked.rooms.iter().any(|state| state.name() == room) { Joined::Already } else { Joined::New };
         // A membership without an end never gets one.
-        let end = end.filter(|_| joined == Joined::New || seldom.end_of(room).is_some());
+        let end = end.filter(|_| joined == Joined::New || locked.end_of(room).is_some());
         if joined == Joined::New {
-            let state = enter();
-            seldom.rooms.push(state);
+            let state = add_member();
+            locked.rooms.push(state);
         }
-        seldom.set_end(room, end);
-        self.watch(&seldom);
-        drop(seldom);
+        locked.set_end(room, end);
+        self.update_first_end(&locked);
+        drop(locked);
         if end.is_some() {
-            self.0.home.look_at(self);
+            self.0.shard.request_check(self);
         }
         joined
     }
 
-    /// Removes the room from the list and runs `exit` with it under the lock of the list.
-    pub(in crate::hub) fn drop_room(&self, room: &Room, exit: impl FnOnce(&Arc<RoomState>)) -> bool {
-        let mut seldom = self.0.seldom.lock();
-        let is_dropped = seldom.remove(room, exit);
-        self.watch(&seldom);
-        is_dropped
+    /// Removes the room from the list and runs `remove_member` with it under the lock of the list.
+    pub(in crate::hub) fn remove_room(&self, room: &Room, remove_member: impl FnOnce(&Arc<RoomState>)) -> bool {
+        let mut locked = self.0.locked.lock();
+        let is_removed = locked.remove(room, remove_member);
+        self.update_first_end(&locked);
+        is_removed
     }
 
-    /// Same as `drop_room`, for every room with an ended membership. Returns their names.
-    pub(in crate::hub) fn drop_ended(&self, mut exit: impl FnMut(&Arc<RoomState>)) -> Vec<Room> {
+    /// Same as `remove_room`, for every room with an ended membership. Returns their names.
+    pub(in crate::hub) fn remove_ended_rooms(&self, mut remove_member: impl FnMut(&Arc<RoomState>)) -> Vec<Room> {
         self.0.reported.store(false, Ordering::Release);
-        let now = self.0.home.clock.now();
-        let mut seldom = self.0.seldom.lock();
-        let mut due: Vec<Room> = seldom.ends.iter().flat_map(|ends| ends.due(now)).cloned().collect();
-        due.retain(|room| seldom.remove(room, &mut exit));
-        self.watch(&seldom);
-        drop(seldom);
+        let now = self.0.shard.clock.now();
+        let mut locked = self.0.locked.lock();
+        let mut due: Vec<Room> = locked.ends.iter().flat_map(|ends| ends.due(now)).cloned().collect();
+        due.retain(|room| locked.remove(room, &mut remove_member));
+        self.update_first_end(&locked);
+        drop(locked);
         if self.first_end().is_some() {
-            self.0.home.look_at(self);
+            self.0.shard.request_check(self);
         }
         due
     }
@@ -130,20 +130,20 @@ impl Connection {
     pub(in crate::hub) fn report_end(&self) {
         self.0.first_end.store(0, Ordering::Relaxed);
         if !self.0.reported.swap(true, Ordering::AcqRel) {
-            let ended = &self.0.home.ended;
+            let ended = &self.0.shard.ended_memberships;
             ended.connections.lock().push(self.clone());
-            ended.news.notify_one();
+            ended.added.notify_one();
         }
     }
 
     /// Makes the shard watch the first end.
-    fn watch(&self, seldom: &Seldom) {
-        let first = seldom.ends.iter().filter_map(|ends| ends.first()).min();
+    fn update_first_end(&self, locked: &LockedState) {
+        let first = locked.ends.iter().filter_map(|ends| ends.first()).min();
         self.0.first_end.store(first.unwrap_or(0), Ordering::Relaxed);
     }
 }
 
-impl Seldom {
+impl LockedState {
     fn end_of(&self, room: &Room) -> Option<Tick> {
         let ends = self.ends.as_deref()?;
         ends.list.iter().find(|(name, _)| name == room).map(|(_, end)| *end)
@@ -159,16 +159,16 @@ impl Seldom {
         }
     }
 
-    fn remove(&mut self, room: &Room, exit: impl FnOnce(&Arc<RoomState>)) -> bool {
+    fn remove(&mut self, room: &Room, remove_member: impl FnOnce(&Arc<RoomState>)) -> bool {
         self.set_end(room, None);
         let Some(at) = self.rooms.iter().position(|state| state.name() == room) else { return false };
         let state = self.rooms.remove(at);
-        exit(&state);
+        remove_member(&state);
         true
     }
 }
 
-impl Ends {
+impl MembershipEnds {
     fn first(&self) -> Option<Tick> {
         self.list.iter().map(|(_, end)| *end).min()
     }

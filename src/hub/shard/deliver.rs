@@ -1,4 +1,4 @@
-//! FrameRun of a shard's part of a batch: queues each run for its receivers, shared without a copy per receiver.
+//! Delivery of a shard's part of a batch: queues each run for its receivers, shared without a copy per receiver.
 
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 
 use super::super::FrameRun;
 use super::super::connection::{Connection, NO_SLOT};
-use super::super::load::{Load, Seat};
+use super::super::load::{Load, Reservation};
 use super::super::rooms::{IdHasher, RoomState};
-use super::slots::{Grant, Slots};
+use super::slots::{ReserveResult, Slots};
 use crate::id::Uid;
 use crate::protocol::{Form, Frames};
 
@@ -21,7 +21,7 @@ use crate::protocol::{Form, Frames};
 const OWN_COPY: usize = 64 * 1024;
 
 /// Part of a batch for one shard.
-pub(in super::super) struct Part {
+pub(in super::super) struct ShardBatch {
     /// Shared by all shards.
     pub(in super::super) batch: Arc<Vec<FrameRun>>,
     /// Items, in the order of the batch.
@@ -35,13 +35,13 @@ pub(in super::super) struct Item {
     /// Index of the delivery in the batch.
     pub(in super::super) delivery: usize,
     /// Receivers of the item.
-    pub(in super::super) to: To,
+    pub(in super::super) receivers: Receivers,
 }
 
 /// Receivers on one shard.
-pub(in super::super) enum To {
-    /// A connection found by the caller, which has already counted it if the seat is held.
-    One(Seat),
+pub(in super::super) enum Receivers {
+    /// A connection found by the caller, which has already counted it if the space is reserved.
+    One(Reservation),
     /// Members of a room.
     Room(Arc<RoomState>),
     /// All bound connections.
@@ -78,13 +78,13 @@ impl Excluded {
 }
 
 impl Count {
-    fn add(&mut self, grant: Grant) {
-        self.delivered += u32::from(grant == Grant::Given);
-        self.full += u32::from(grant == Grant::Full);
+    fn add(&mut self, result: ReserveResult) {
+        self.delivered += u32::from(result == ReserveResult::Reserved);
+        self.full += u32::from(result == ReserveResult::Full);
     }
 }
 
-impl Part {
+impl ShardBatch {
     /// An empty part, used only for its report.
     pub(in super::super) fn empty(report: oneshot::Sender<Vec<Count>>) -> Self {
         Self { batch: Arc::default(), items: Vec::new(), report: Some(report) }
@@ -98,22 +98,27 @@ impl Slots {
         for item in items {
             let delivery = &batch[item.delivery];
             let mut count = Count { delivery: item.delivery, ..Count::default() };
-            match item.to {
-                To::One(seat) => {
-                    let counted = seat.is_held();
-                    let Some(form) = seat.connection().form() else { continue };
-                    self.seat(seat, delivery.frames.bytes(form).clone(), delivery.frames.count(), &mut count);
+            match item.receivers {
+                Receivers::One(reservation) => {
+                    let counted = reservation.is_reserved();
+                    let Some(form) = reservation.connection().form() else { continue };
+                    self.deliver_one(
+                        reservation,
+                        delivery.frames.bytes(form).clone(),
+                        delivery.frames.count(),
+                        &mut count,
+                    );
                     if counted {
                         continue;
                     }
                 }
-                To::Room(room) => {
-                    let mut run = RunForMany::new(delivery, self.has_siblings);
-                    let shard = self.home.index;
-                    room.on_shard(shard, |member| self.offer(member.slot(), &mut run, &mut count));
+                Receivers::Room(room) => {
+                    let mut run = SharedRun::new(delivery, self.has_other_shards);
+                    let shard = self.shard.index;
+                    room.for_each_on_shard(shard, |member| self.queue_shared(member.slot(), &mut run, &mut count));
                 }
-                To::Everyone => self.offer_all(delivery, |_| true, &mut count),
-                To::EveryoneBut(excluded) => self.offer_all(delivery, |c| !excluded.has(c), &mut count),
+                Receivers::Everyone => self.queue_for_all(delivery, |_| true, &mut count),
+                Receivers::EveryoneBut(excluded) => self.queue_for_all(delivery, |c| !excluded.has(c), &mut count),
             }
             counts.push(count);
         }
@@ -121,36 +126,36 @@ impl Slots {
     }
 
     /// Queues a run for one connection that the caller found.
-    pub(super) fn seat(&mut self, seat: Seat, bytes: Bytes, frames: usize, count: &mut Count) {
-        let index = seat.connection().slot();
+    pub(super) fn deliver_one(&mut self, reservation: Reservation, bytes: Bytes, frames: usize, count: &mut Count) {
+        let index = reservation.connection().slot();
         let Some(slot) = self.get(index) else { return };
         if !slot.is_open() {
             return;
         }
-        if seat.is_held() {
-            self.push(index, bytes, seat.into_load());
+        if reservation.is_reserved() {
+            self.push(index, bytes, reservation.into_load());
             return;
         }
         let load = Load::new(bytes.len(), frames);
-        let grant = self.reserve(index, load);
-        count.add(grant);
-        if grant == Grant::Given {
+        let result = self.reserve(index, load);
+        count.add(result);
+        if result == ReserveResult::Reserved {
             self.push(index, bytes, load);
         }
     }
 
-    fn offer_all(&mut self, delivery: &FrameRun, wanted: impl Fn(&Connection) -> bool, count: &mut Count) {
-        let mut run = RunForMany::new(delivery, self.has_siblings);
+    fn queue_for_all(&mut self, delivery: &FrameRun, wanted: impl Fn(&Connection) -> bool, count: &mut Count) {
+        let mut run = SharedRun::new(delivery, self.has_other_shards);
         for index in 0..self.highest {
             let Some(slot) = self.get(index) else { continue };
             if slot.connection.is_bound() && wanted(&slot.connection) {
-                self.offer(index, &mut run, count);
+                self.queue_shared(index, &mut run, count);
             }
         }
     }
 
     /// Queues a run for one of many receivers.
-    fn offer(&mut self, index: u32, run: &mut RunForMany<'_>, count: &mut Count) {
+    fn queue_shared(&mut self, index: u32, run: &mut SharedRun<'_>, count: &mut Count) {
         if index == NO_SLOT {
             return;
         }
@@ -165,9 +170,9 @@ impl Slots {
             return;
         }
         let load = Load::new(bytes.len(), delivery.frames.count());
-        let grant = self.reserve(index, load);
-        count.add(grant);
-        if grant == Grant::Given {
+        let result = self.reserve(index, load);
+        count.add(result);
+        if result == ReserveResult::Reserved {
             let bytes = bytes.clone();
             self.push(index, bytes, load);
         }
@@ -175,15 +180,15 @@ impl Slots {
 }
 
 /// Encoded frames of a delivery for many receivers of one shard.
-struct RunForMany<'a> {
+struct SharedRun<'a> {
     delivery: &'a FrameRun,
     copy: bool,
     forms: [Option<Bytes>; Form::COUNT],
 }
 
-impl<'a> RunForMany<'a> {
-    fn new(delivery: &'a FrameRun, has_siblings: bool) -> Self {
-        Self { delivery, copy: has_siblings, forms: Default::default() }
+impl<'a> SharedRun<'a> {
+    fn new(delivery: &'a FrameRun, has_other_shards: bool) -> Self {
+        Self { delivery, copy: has_other_shards, forms: Default::default() }
     }
 
     fn bytes(&mut self, form: Form) -> &Bytes {

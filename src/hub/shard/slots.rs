@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use slab::Slab;
 
 use super::super::clock::Tick;
-use super::super::connection::{Connection, Home, NO_SLOT};
+use super::super::connection::{Connection, NO_SLOT, ShardHandle};
 use super::super::load::Load;
 use super::super::meters::{ShardMeters, count_close};
 use super::super::send_queue::{SendQueue, flush};
@@ -24,7 +24,7 @@ use crate::protocol::{Form, Framing, ServerFrame, encode, websocket};
 
 /// Connections of a shard.
 pub(super) struct Slots {
-    pub(super) home: Arc<Home>,
+    pub(super) shard: Arc<ShardHandle>,
     slots: Slab<Slot>,
     /// One above the highest index used so far.
     pub(super) highest: u32,
@@ -38,13 +38,13 @@ pub(super) struct Slots {
     pub(super) blocked: FuturesUnordered<Blocked>,
     meters: ShardMeters,
     pings: [Option<Bytes>; Form::COUNT],
-    patience: Patience,
+    limits: IdleLimits,
     /// True if other shards write the same runs at the same time.
-    pub(super) has_siblings: bool,
+    pub(super) has_other_shards: bool,
 }
 
 /// Time limits of idle connections and blocked sockets.
-struct Patience {
+struct IdleLimits {
     /// Time without a write after which a PING is sent.
     heartbeat: Tick,
     /// Maximum number of unanswered PINGs.
@@ -66,26 +66,26 @@ pub(super) struct Slot {
     /// True while the slot is in `dirty`.
     dirty: bool,
     /// True while a [`Blocked`] waits for the socket.
-    watched: bool,
-    end: End,
+    awaits_writable: bool,
+    close_state: CloseState,
 }
 
 /// Progress of the close of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum CloseState {
     /// Not closing.
     Open,
     /// The last frame is written. The client has until `closing_until` to close its side.
-    Said,
+    HalfClosed,
     /// Both halves are shut down, and the reader detaches the connection.
-    Cut,
+    Closed,
 }
 
 /// Result of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Grant {
+pub(super) enum ReserveResult {
     /// The space is reserved.
-    Given,
+    Reserved,
     /// The queue is full, and the connection is closed as a slow consumer.
     Full,
     /// The connection has ended meanwhile.
@@ -109,29 +109,29 @@ impl Future for Blocked {
 impl Slot {
     /// True if the connection accepts messages. The last frame of a closing connection is queued internally.
     pub(super) fn is_open(&self) -> bool {
-        self.end == End::Open && self.closing_until == 0
+        self.close_state == CloseState::Open && self.closing_until == 0
     }
 }
 
 impl Slots {
-    pub(super) fn new(home: Arc<Home>, settings: &Settings, has_siblings: bool) -> Self {
+    pub(super) fn new(shard: Arc<ShardHandle>, settings: &Settings, has_other_shards: bool) -> Self {
         Self {
             slots: Slab::new(),
             highest: 0,
-            wheel: Wheel::new(home.clock.now()),
+            wheel: Wheel::new(shard.clock.now()),
             dirty: VecDeque::new(),
             flushed: 0,
             queued: 0,
             blocked: FuturesUnordered::new(),
-            meters: ShardMeters::new(home.index),
+            meters: ShardMeters::new(shard.index),
             pings: Default::default(),
-            patience: Patience {
-                heartbeat: home.clock.ticks(settings.heartbeat.interval),
+            limits: IdleLimits {
+                heartbeat: shard.clock.ticks(settings.heartbeat.interval),
                 max_missed: settings.heartbeat.max_missed,
-                write_timeout: home.clock.ticks(settings.queue.write_timeout),
+                write_timeout: shard.clock.ticks(settings.queue.write_timeout),
             },
-            has_siblings,
-            home,
+            has_other_shards,
+            shard,
         }
     }
 
@@ -145,16 +145,16 @@ impl Slots {
             blocked_since: 0,
             closing_until: 0,
             dirty: false,
-            watched: false,
-            end: End::Open,
+            awaits_writable: false,
+            close_state: CloseState::Open,
         });
         let index = u32::try_from(index).expect("a node holds far fewer than 2^32 connections");
         self.highest = self.highest.max(index + 1);
         connection.set_slot(index);
         self.arm(index);
         if connection.is_detached() {
-            // The connection may have been noted before it had a slot to clear.
-            self.home.look_at(connection);
+            // The connection may have been added before it had a slot to clear.
+            self.shard.request_check(connection);
         }
     }
 
@@ -172,7 +172,7 @@ impl Slots {
             return;
         }
         self.flush(index);
-        self.shut(index, End::Cut);
+        self.shut_down(index, CloseState::Closed);
         self.wheel.disarm(index);
         self.slots.remove(index as usize);
         connection.set_slot(NO_SLOT);
@@ -186,7 +186,7 @@ impl Slots {
     pub(super) fn push(&mut self, index: u32, bytes: Bytes, load: Load) {
         self.queued += 1;
         let slot = &mut self.slots[index as usize];
-        if slot.end != End::Open || bytes.is_empty() {
+        if slot.close_state != CloseState::Open || bytes.is_empty() {
             slot.connection.release(load);
             return;
         }
@@ -197,20 +197,20 @@ impl Slots {
     /// Reserves space for `load` in the queue of an open connection. If there is none even after a flush, the
     /// connection is too slow and is closed. Without the flush a full queue proves nothing, because callers may be
     /// ahead of this shard.
-    pub(super) fn reserve(&mut self, index: u32, load: Load) -> Grant {
+    pub(super) fn reserve(&mut self, index: u32, load: Load) -> ReserveResult {
         if self.slots[index as usize].connection.reserve(load) {
-            return Grant::Given;
+            return ReserveResult::Reserved;
         }
         self.flush(index);
         let slot = &self.slots[index as usize];
-        if slot.connection.has_ended() {
-            return Grant::Gone;
+        if slot.connection.is_closed() {
+            return ReserveResult::Gone;
         }
         if slot.connection.reserve(load) {
-            return Grant::Given;
+            return ReserveResult::Reserved;
         }
         self.begin_close(index, Disconnect::SLOW_CONSUMER, None);
-        Grant::Full
+        ReserveResult::Full
     }
 
     /// Starts the close: queues the reason behind the queued bytes, then shuts down the writing half. A slow consumer
@@ -221,23 +221,23 @@ impl Slots {
         if !slot.is_open() {
             return;
         }
-        slot.connection.end(why);
+        slot.connection.mark_closed(why);
         count_close(why);
-        slot.closing_until = now.saturating_add(self.patience.write_timeout);
+        slot.closing_until = now.saturating_add(self.limits.write_timeout);
         if why == Disconnect::SLOW_CONSUMER {
-            slot.connection.release(slot.queue.clear_unbegun());
+            slot.connection.release(slot.queue.clear_unstarted());
         }
         // Without a known form, only a WebSocket can still wait for its first frame.
         if slot.connection.form().is_none_or(|form| form.framing == Framing::WebSocket) {
             slot.queue.push(websocket::close_towards(why, next), Load::default());
         }
-        self.wheel.hasten(index, slot.closing_until);
+        self.wheel.arm_earlier(index, slot.closing_until);
         self.mark_dirty(index);
     }
 
-    /// Flushes up to `most` connections with queued bytes.
-    pub(super) fn flush_some(&mut self, most: usize) {
-        for _ in 0..most {
+    /// Flushes up to `count` connections with queued bytes.
+    pub(super) fn flush_up_to(&mut self, count: usize) {
+        for _ in 0..count {
             let Some(index) = self.dirty.pop_front() else { break };
             self.flushed += 1;
             if let Some(slot) = self.slots.get_mut(index as usize) {
@@ -260,27 +260,27 @@ impl Slots {
     pub(super) fn unblock(&mut self, connection: &Connection) {
         let index = connection.slot();
         if let Some(slot) = self.slots.get_mut(index as usize) {
-            slot.watched = false;
+            slot.awaits_writable = false;
             self.mark_dirty(index);
         }
     }
 
-    /// Handles due timers and noted connections (a new time limit, or an end without mailbox space).
+    /// Handles due timers and connections to check (a new time limit, or an end without mailbox space).
     pub(super) fn tick(&mut self, mailbox: usize) {
-        self.meters.show_mailbox(mailbox);
+        self.meters.set_mailbox(mailbox);
         let mut due = Vec::new();
-        self.wheel.turn(self.home.clock.now(), &mut due);
+        self.wheel.advance(self.shard.clock.now(), &mut due);
         for index in due {
-            self.on_time(index);
+            self.on_timer(index);
         }
-        let noted = std::mem::take(&mut *self.home.to_look_at.lock());
-        for connection in noted {
-            connection.looked_at();
-            self.look_at(&connection);
+        let to_check = std::mem::take(&mut *self.shard.to_check.lock());
+        for connection in to_check {
+            connection.clear_check_request();
+            self.check(&connection);
         }
     }
 
-    fn look_at(&mut self, connection: &Connection) {
+    fn check(&mut self, connection: &Connection) {
         if connection.is_detached() {
             self.detach(connection);
         } else if connection.slot() != NO_SLOT {
@@ -289,11 +289,11 @@ impl Slots {
     }
 
     /// Stops the shard: flushes all connections once more and shuts them down.
-    pub(super) fn cut_all(&mut self) {
+    pub(super) fn close_all(&mut self) {
         for index in 0..self.highest {
             if let Some(slot) = self.slots.get(index as usize) {
                 let connection = slot.connection.clone();
-                connection.lose();
+                connection.mark_gone();
                 self.detach(&connection);
             }
         }
@@ -303,19 +303,19 @@ impl Slots {
     /// clients reconnect.
     pub(super) fn abandon(&self) {
         for (_, slot) in &self.slots {
-            slot.connection.lose();
+            slot.connection.mark_gone();
             slot.socket.shutdown(true);
         }
     }
 
     /// Publishes the counters.
     pub(super) fn publish(&mut self) {
-        self.meters.publish(&self.home.totals);
+        self.meters.publish(&self.shard.totals);
     }
 
     fn mark_dirty(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
-        if !slot.dirty && !slot.watched {
+        if !slot.dirty && !slot.awaits_writable {
             slot.dirty = true;
             self.dirty.push_back(index);
         }
@@ -324,7 +324,7 @@ impl Slots {
     fn flush(&mut self, index: u32) {
         let now = self.wheel.now();
         let slot = &mut self.slots[index as usize];
-        if slot.watched || slot.end != End::Open {
+        if slot.awaits_writable || slot.close_state != CloseState::Open {
             return;
         }
         let flush = flush(&mut slot.queue, &*slot.socket);
@@ -334,70 +334,70 @@ impl Slots {
             slot.last_write = now;
             slot.blocked_since = 0;
         }
-        match flush.stopped {
-            None if slot.closing_until != 0 => self.shut(index, End::Said),
+        match flush.error {
+            None if slot.closing_until != 0 => self.shut_down(index, CloseState::HalfClosed),
             None => {}
             Some(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                slot.watched = true;
+                slot.awaits_writable = true;
                 let (connection, socket) = (slot.connection.clone(), Arc::clone(&slot.socket));
                 self.blocked.push(Blocked { connection, socket });
                 if slot.blocked_since == 0 {
                     slot.blocked_since = now;
-                    self.wheel.hasten(index, now.saturating_add(self.patience.write_timeout));
+                    self.wheel.arm_earlier(index, now.saturating_add(self.limits.write_timeout));
                 }
             }
             Some(error) => {
                 tracing::debug!(cid = %slot.connection.id(), %error, "write failed; connection closed");
-                self.shut(index, End::Cut);
+                self.shut_down(index, CloseState::Closed);
             }
         }
     }
 
     /// Ends the writes of a connection.
-    fn shut(&mut self, index: u32, end: End) {
+    fn shut_down(&mut self, index: u32, state: CloseState) {
         let slot = &mut self.slots[index as usize];
-        if slot.end == end || slot.end == End::Cut {
+        if slot.close_state == state || slot.close_state == CloseState::Closed {
             return;
         }
-        slot.connection.lose();
+        slot.connection.mark_gone();
         slot.connection.release(slot.queue.clear());
-        slot.end = end;
-        slot.socket.shutdown(end == End::Cut);
+        slot.close_state = state;
+        slot.socket.shutdown(state == CloseState::Closed);
     }
 
-    fn on_time(&mut self, index: u32) {
+    fn on_timer(&mut self, index: u32) {
         let now = self.wheel.now();
         let Some(slot) = self.slots.get_mut(index as usize) else { return };
         if slot.closing_until != 0 {
             if now >= slot.closing_until {
-                self.shut(index, End::Cut);
+                self.shut_down(index, CloseState::Closed);
             } else {
                 self.arm(index);
             }
             return;
         }
-        if slot.end != End::Open {
+        if slot.close_state != CloseState::Open {
             return;
         }
         let limit = slot.connection.time_limit().filter(|(at, _)| now >= *at);
-        let stuck = slot.blocked_since != 0 && now >= slot.blocked_since.saturating_add(self.patience.write_timeout);
+        let is_stalled = slot.blocked_since != 0 && now >= slot.blocked_since.saturating_add(self.limits.write_timeout);
         if let Some((_, why)) = limit {
             self.begin_close(index, why, None);
-        } else if stuck {
+        } else if is_stalled {
             self.begin_close(index, Disconnect::SLOW_CONSUMER, None);
         } else {
             if slot.connection.first_end().is_some_and(|end| now >= end) {
                 slot.connection.report_end();
             }
-            if now >= slot.last_write.saturating_add(self.patience.heartbeat) {
-                self.beat(index);
+            if now >= slot.last_write.saturating_add(self.limits.heartbeat) {
+                self.check_heartbeat(index);
             }
             self.arm(index);
         }
     }
 
     /// Handles an idle connection: sends a PING, or cuts it after too many unanswered ones.
-    fn beat(&mut self, index: u32) {
+    fn check_heartbeat(&mut self, index: u32) {
         let now = self.wheel.now();
         let slot = &mut self.slots[index as usize];
         if !slot.queue.is_empty() {
@@ -405,7 +405,7 @@ impl Slots {
         }
         slot.last_write = now;
         let Some(form) = slot.connection.form() else { return };
-        if slot.connection.missed() >= self.patience.max_missed {
+        if slot.connection.missed() >= self.limits.max_missed {
             self.begin_close(index, Disconnect::HEARTBEAT_MISSED, None);
             return;
         }
@@ -423,7 +423,7 @@ impl Slots {
         let due = if slot.closing_until != 0 {
             slot.closing_until
         } else {
-            let mut due = slot.last_write.saturating_add(self.patience.heartbeat);
+            let mut due = slot.last_write.saturating_add(self.limits.heartbeat);
             if let Some((at, _)) = slot.connection.time_limit() {
                 due = due.min(at);
             }
@@ -431,7 +431,7 @@ impl Slots {
                 due = due.min(end);
             }
             if slot.blocked_since != 0 {
-                due = due.min(slot.blocked_since.saturating_add(self.patience.write_timeout));
+                due = due.min(slot.blocked_since.saturating_add(self.limits.write_timeout));
             }
             due
         };

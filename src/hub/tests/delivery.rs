@@ -30,11 +30,11 @@ async fn every_target_reaches_its_connections_once_and_says_so() {
     let gone = Target::ConnectionOf(uid("a"), ConnectionId::new(1).unwrap());
     assert_eq!(push(&hub, gone, &run).await, offline(0, &["a"]));
     assert_eq!(push(&hub, Target::ConnectionOf(uid("b"), b.id()), &run).await, delivered(1));
-    hub.settle().await;
-    assert_eq!(a1_pipe.taken(), run.bytes(YUNQUE).repeat(6));
-    assert_eq!(a2_pipe.taken(), run.bytes(JSON).repeat(3));
-    assert_eq!(b_pipe.taken(), run.bytes(TCP).repeat(5));
-    assert!(unbound_pipe.taken().is_empty());
+    hub.wait_flushed().await;
+    assert_eq!(a1_pipe.written(), run.bytes(YUNQUE).repeat(6));
+    assert_eq!(a2_pipe.written(), run.bytes(JSON).repeat(3));
+    assert_eq!(b_pipe.written(), run.bytes(TCP).repeat(5));
+    assert!(unbound_pipe.written().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -45,8 +45,8 @@ async fn a_long_list_of_users_is_walked_once_each() {
     let run = frames(&["x"]);
     let receipt = push(&hub, Target::Users(names.iter().map(|n| uid(n)).collect()), &run).await;
     assert_eq!((receipt.delivered, receipt.offline.len()), (1, 39));
-    hub.settle().await;
-    assert_eq!(&pipe.taken(), run.bytes(YUNQUE));
+    hub.wait_flushed().await;
+    assert_eq!(&pipe.written(), run.bytes(YUNQUE));
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,9 +60,9 @@ async fn the_publisher_is_left_out_and_is_not_offline() {
     let but_a = |target| FrameRun { no_echo: Some(a.id()), ..to(target, &run) };
     let batch = vec![but_a(Target::Room(room("r"))), but_a(Target::Everyone), but_a(Target::User(uid("a")))];
     assert_eq!(hub.route(batch).await, [delivered(1), delivered(1), delivered(0)]);
-    hub.settle().await;
-    assert!(a_pipe.taken().is_empty());
-    assert_eq!(b_pipe.taken(), run.bytes(YUNQUE).repeat(2));
+    hub.wait_flushed().await;
+    assert!(a_pipe.written().is_empty());
+    assert_eq!(b_pipe.written(), run.bytes(YUNQUE).repeat(2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,10 +80,10 @@ async fn a_batch_is_one_write_a_connection_in_its_order() {
     ];
     let receipts = hub.route(batch).await;
     assert_eq!(receipts, [delivered(1), delivered(2), delivered(1), delivered(1)], "counts are connections");
-    hub.settle().await;
+    hub.wait_flushed().await;
     let expected: Vec<u8> = runs.iter().flat_map(|run| run.bytes(YUNQUE).to_vec()).collect();
-    assert_eq!((a_pipe.taken(), a_pipe.writes()), (expected, 1));
-    assert_eq!((b_pipe.taken(), b_pipe.writes()), (runs[1].bytes(YUNQUE).to_vec(), 1));
+    assert_eq!((a_pipe.written(), a_pipe.writes()), (expected, 1));
+    assert_eq!((b_pipe.written(), b_pipe.writes()), (runs[1].bytes(YUNQUE).to_vec(), 1));
     let totals = hub.totals();
     assert_eq!((totals.writes, totals.frames), (2, 10));
 }
@@ -92,13 +92,13 @@ async fn a_batch_is_one_write_a_connection_in_its_order() {
 async fn messages_queued_in_mailbox_are_written_in_one_call() {
     let hub = start(&Settings { shards: 1, ..settings() });
     let (_a, pipe) = bound(&hub, "a", YUNQUE).await;
-    hub.settle().await;
+    hub.wait_flushed().await;
     let run = frames(&["x"]);
     for _ in 0..50 {
         assert_eq!(push(&hub, Target::User(uid("a")), &run).await, delivered(1));
     }
-    hub.settle().await;
-    assert_eq!((pipe.taken(), pipe.writes()), (run.bytes(YUNQUE).repeat(50), 1));
+    hub.wait_flushed().await;
+    assert_eq!((pipe.written(), pipe.writes()), (run.bytes(YUNQUE).repeat(50), 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,15 +112,15 @@ async fn blocked_socket_resumes_in_order_without_delaying_others() {
         assert_eq!(push(&hub, Target::Everyone, run).await, delivered(2));
     }
     let expected: Vec<u8> = runs.iter().flat_map(|run| run.bytes(YUNQUE).to_vec()).collect();
-    assert_eq!(quick.taken(), expected);
-    assert_eq!(slow.taken(), expected[..7]);
+    assert_eq!(quick.written(), expected);
+    assert_eq!(slow.written(), expected[..7]);
     for _ in 0..expected.len() / 5 {
         slow.allow(Some(5));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     slow.allow(None);
     tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(slow.taken(), expected);
+    assert_eq!(slow.written(), expected);
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +133,7 @@ async fn a_full_queue_is_counted_and_closes_the_connection() {
     pipe.allow(Some(2));
     for expected in [1, 1, 1] {
         assert_eq!(push(&hub, Target::User(uid("a")), &run).await, delivered(expected));
-        hub.settle().await;
+        hub.wait_flushed().await;
     }
     let full = Receipt { full: 1, ..Receipt::default() };
     assert_eq!(push(&hub, Target::User(uid("a")), &run).await, full, "not delivered, and not offline");
@@ -145,9 +145,9 @@ async fn a_full_queue_is_counted_and_closes_the_connection() {
     pipe.allow(None);
     tokio::time::sleep(Duration::from_millis(1)).await;
     let close = websocket::close(Disconnect::SLOW_CONSUMER);
-    assert_eq!(pipe.taken(), [run.bytes(YUNQUE), &close[..]].concat(), "the begun frame ends, then the reason");
-    assert_eq!(pipe.shut(), [false]);
-    assert_eq!(a.waiting(), Load::default());
+    assert_eq!(pipe.written(), [run.bytes(YUNQUE), &close[..]].concat(), "the begun frame ends, then the reason");
+    assert_eq!(pipe.shutdowns(), [false]);
+    assert_eq!(a.pending(), Load::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +165,7 @@ async fn a_fan_out_counts_the_full_ones_and_spares_the_others() {
         let receipt = push(&hub, Target::Room(room("r")), &run).await;
         assert_eq!(receipt, Receipt { full, ..delivered(n) });
     }
-    assert_eq!(pipes[4].taken(), run.bytes(JSON).repeat(4));
+    assert_eq!(pipes[4].written(), run.bytes(JSON).repeat(4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,8 +177,8 @@ async fn batch_beyond_queue_size_does_not_close_fast_consumer() {
     let receipts = hub.route(batch).await;
     assert!(receipts.iter().all(|receipt| *receipt == delivered(1)), "{receipts:?}");
     assert_eq!(a.closed(), None);
-    hub.settle().await;
-    assert_eq!(pipe.taken(), run.bytes(YUNQUE).repeat(100));
+    hub.wait_flushed().await;
+    assert_eq!(pipe.written(), run.bytes(YUNQUE).repeat(100));
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,8 +187,8 @@ async fn an_empty_queue_takes_one_run_of_any_size() {
     let (_a, pipe) = bound(&hub, "a", YUNQUE).await;
     let run = frames(&["much longer than ten bytes"]);
     assert_eq!(push(&hub, Target::User(uid("a")), &run).await, delivered(1));
-    hub.settle().await;
-    assert_eq!(&pipe.taken(), run.bytes(YUNQUE));
+    hub.wait_flushed().await;
+    assert_eq!(&pipe.written(), run.bytes(YUNQUE));
 }
 
 #[tokio::test(start_paused = true)]
@@ -198,8 +198,8 @@ async fn a_broken_socket_is_shut_and_takes_no_more() {
     pipe.break_it();
     let run = frames(&["x"]);
     push(&hub, Target::User(uid("a")), &run).await;
-    hub.settle().await;
-    assert_eq!((pipe.shut(), a.closed(), a.waiting()), (vec![true], None, Load::default()));
+    hub.wait_flushed().await;
+    assert_eq!((pipe.shutdowns(), a.closed(), a.pending()), (vec![true], None, Load::default()));
     assert_eq!(push(&hub, Target::User(uid("a")), &run).await.offline, [uid("a")]);
     assert!(hub.detach(&a).await.last);
 }
@@ -208,7 +208,7 @@ async fn a_broken_socket_is_shut_and_takes_no_more() {
 async fn cancelled_route_releases_its_queue_slots() {
     let hub = start(&Settings { shards: 1, queue: Queue { mailbox: 1, ..settings().queue }, ..settings() });
     let (a, _pipe) = bound(&hub, "a", YUNQUE).await;
-    hub.settle().await;
+    hub.wait_flushed().await;
     let run = frames(&["x"]);
     let filler = hub.route(vec![to(Target::User(uid("a")), &run)]).await;
     assert_eq!(filler, [delivered(1)]);
@@ -216,11 +216,11 @@ async fn cancelled_route_releases_its_queue_slots() {
         let mut waiting = std::pin::pin!(hub.route(vec![to(Target::User(uid("a")), &run)]));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(waiting.as_mut().poll(&mut cx).is_pending(), "the mailbox is full");
-        assert_eq!(a.waiting().frames(), 2);
+        assert_eq!(a.pending().frames(), 2);
     }
-    assert_eq!(a.waiting().frames(), 1);
-    hub.settle().await;
-    assert_eq!(a.waiting(), Load::default());
+    assert_eq!(a.pending().frames(), 1);
+    hub.wait_flushed().await;
+    assert_eq!(a.pending(), Load::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,5 +235,5 @@ async fn connection_without_form_receives_no_published_messages() {
     a.set_form(YUNQUE);
     assert_eq!(a.form(), Some(JSON));
     assert_eq!(push(&hub, Target::Everyone, &run).await, delivered(1));
-    assert_eq!(&pipe.taken(), run.bytes(JSON));
+    assert_eq!(&pipe.written(), run.bytes(JSON));
 }

@@ -18,19 +18,19 @@ async fn silence_is_broken_by_a_ping_and_three_unheard_ones_end_it() {
     let hub = start(&settings());
     let (a, pipe) = bound(&hub, "a", TCP).await;
     sleep(24 * SECOND).await;
-    assert!(pipe.taken().is_empty());
+    assert!(pipe.written().is_empty());
     sleep(2 * SECOND).await;
-    assert_eq!(pipe.taken(), ping(TCP));
-    a.saw_life();
+    assert_eq!(pipe.written(), ping(TCP));
+    a.reset_missed_pings();
     sleep(25 * SECOND).await;
-    assert_eq!(pipe.taken(), ping(TCP).repeat(2));
+    assert_eq!(pipe.written(), ping(TCP).repeat(2));
     sleep(25 * SECOND).await;
-    assert_eq!((pipe.taken(), a.closed()), (ping(TCP).repeat(3), None));
+    assert_eq!((pipe.written(), a.closed()), (ping(TCP).repeat(3), None));
     sleep(25 * SECOND).await;
     assert_eq!(a.closed(), Some(Disconnect::HEARTBEAT_MISSED));
-    assert_eq!((pipe.taken(), pipe.shut()), (ping(TCP).repeat(3), vec![false]), "TCP has no close frame");
+    assert_eq!((pipe.written(), pipe.shutdowns()), (ping(TCP).repeat(3), vec![false]), "TCP has no close frame");
     sleep(11 * SECOND).await;
-    assert_eq!(pipe.shut(), [false, true], "who does not answer the end is cut");
+    assert_eq!(pipe.shutdowns(), [false, true], "who does not answer the end is cut");
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,9 +42,9 @@ async fn write_postpones_the_next_ping() {
         sleep(20 * SECOND).await;
         push(&hub, Target::Everyone, &run).await;
     }
-    assert_eq!(pipe.taken(), run.bytes(YUNQUE).repeat(10));
+    assert_eq!(pipe.written(), run.bytes(YUNQUE).repeat(10));
     sleep(26 * SECOND).await;
-    assert!(pipe.taken().ends_with(&ping(YUNQUE)));
+    assert!(pipe.written().ends_with(&ping(YUNQUE)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,10 +52,10 @@ async fn nothing_is_written_before_the_form_is_known() {
     let hub = start(&Settings { unbound: 400 * SECOND, ..settings() });
     let (a, pipe) = attach(&hub, None).await;
     sleep(101 * SECOND).await;
-    assert!(pipe.taken().is_empty());
+    assert!(pipe.written().is_empty());
     a.set_form(JSON);
     sleep(26 * SECOND).await;
-    assert_eq!(pipe.taken(), ping(JSON));
+    assert_eq!(pipe.written(), ping(JSON));
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,7 +74,7 @@ async fn an_unbound_connection_ends_in_time_unless_it_is_extended_within_bounds(
     assert_eq!(late.closed(), None);
     sleep(3 * SECOND).await;
     assert_eq!(late.closed(), Some(Disconnect::UNBOUND));
-    assert!(late_pipe.taken().ends_with(&close_frame(Disconnect::UNBOUND)));
+    assert!(late_pipe.written().ends_with(&close_frame(Disconnect::UNBOUND)));
     sleep(250 * SECOND).await;
     assert_eq!(more.closed(), None);
     sleep(6 * SECOND).await;
@@ -87,7 +87,7 @@ fn keep_alive<const N: usize>(connections: [&Connection; N]) -> tokio::task::Joi
     let connections = connections.map(Clone::clone);
     tokio::spawn(async move {
         loop {
-            connections.iter().for_each(Connection::saw_life);
+            connections.iter().for_each(Connection::reset_missed_pings);
             sleep(SECOND).await;
         }
     })
@@ -109,7 +109,7 @@ async fn expired_token_closes_connection_unless_renewed() {
     assert_eq!((short.closed(), past.closed()), (None, Some(Disconnect::TOKEN_EXPIRED)));
     sleep(5 * SECOND).await;
     assert_eq!((short.closed(), renewed.closed()), (Some(Disconnect::TOKEN_EXPIRED), None));
-    assert_eq!(short_pipe.taken(), close_frame(Disconnect::TOKEN_EXPIRED));
+    assert_eq!(short_pipe.written(), close_frame(Disconnect::TOKEN_EXPIRED));
     sleep(16 * SECOND).await;
     assert_eq!(renewed.closed(), Some(Disconnect::TOKEN_EXPIRED));
 }
@@ -128,10 +128,10 @@ async fn a_socket_that_takes_nothing_for_too_long_is_a_slow_consumer() {
         sips.allow(Some(1));
     }
     assert_eq!((a.closed(), b.closed()), (Some(Disconnect::SLOW_CONSUMER), None));
-    assert!(stuck.taken().is_empty() && stuck.shut().is_empty());
+    assert!(stuck.written().is_empty() && stuck.shutdowns().is_empty());
     sleep(6 * SECOND).await;
-    assert_eq!(stuck.shut(), [true], "the close frame did not get out either");
-    assert_eq!((a.waiting(), sips.taken().len()), (Load::default(), 3));
+    assert_eq!(stuck.shutdowns(), [true], "the close frame did not get out either");
+    assert_eq!((a.pending(), sips.written().len()), (Load::default(), 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,12 +147,12 @@ async fn closing_flushes_says_why_and_ends_the_writing_side() {
     assert_eq!(push(&hub, Target::Everyone, &run).await, delivered(0));
     assert_eq!(a.closed(), Some(Disconnect::KICKED));
     let expected = [run.bytes(YUNQUE).repeat(2), close_frame(Disconnect::KICKED)].concat();
-    assert_eq!((pipe.taken(), pipe.shut()), (expected, vec![false]));
+    assert_eq!((pipe.written(), pipe.shutdowns()), (expected, vec![false]));
     assert_eq!(hub.detach(&a).await, Detached { last: true, rooms: Vec::new() });
-    hub.settle().await;
-    assert_eq!(pipe.shut(), [false, true]);
+    hub.wait_flushed().await;
+    assert_eq!(pipe.shutdowns(), [false, true]);
     sleep(60 * SECOND).await;
-    assert_eq!(pipe.shut(), [false, true], "what is gone has no time limit");
+    assert_eq!(pipe.shutdowns(), [false, true], "what is gone has no time limit");
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,9 +164,9 @@ async fn a_blocked_connection_that_closes_is_cut_in_the_end() {
     push(&hub, Target::Everyone, &run).await;
     a.close(Disconnect::RESTART).await;
     sleep(9 * SECOND).await;
-    assert!(pipe.shut().is_empty());
+    assert!(pipe.shutdowns().is_empty());
     sleep(3 * SECOND).await;
-    assert_eq!((pipe.shut(), pipe.taken().len()), (vec![true], 3));
+    assert_eq!((pipe.shutdowns(), pipe.written().len()), (vec![true], 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,8 +182,8 @@ async fn detaching_writes_what_waits_and_leaves_nothing_behind() {
     assert_eq!(hub.detach(&a).await, Detached::default());
     assert!(!join(&hub, &a, &room("r")) && !hub.leave(&a, &room("r")));
     assert!(!hub.bind(&a, binding("c", None)).first);
-    hub.settle().await;
-    assert_eq!((pipe.taken(), pipe.shut()), (run.bytes(YUNQUE).to_vec(), vec![true]));
+    hub.wait_flushed().await;
+    assert_eq!((pipe.written(), pipe.shutdowns()), (run.bytes(YUNQUE).to_vec(), vec![true]));
     assert!(hub.rooms().is_empty() && hub.connection(a.id()).is_none() && hub.user("c").is_empty());
     assert_eq!((hub.counts(), hub.connections().len()), ((1, 1), 1));
     assert!(hub.detach(&b).await.last);
@@ -196,7 +196,7 @@ async fn a_full_mailbox_does_not_hold_up_a_detach() {
     let (a, pipe) = attach(&hub, Some(YUNQUE)).await;
     assert!(!hub.detach(&a).await.last, "the attach still fills the mailbox");
     sleep(2 * SECOND).await;
-    assert_eq!(pipe.shut(), [true]);
+    assert_eq!(pipe.shutdowns(), [true]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,7 +216,7 @@ async fn connections_spread_over_the_shards() {
     for _ in 0..40 {
         last = Some(attach(&hub, None).await.0);
     }
-    let live = |hub: &Hub| hub.router.homes.iter().map(|h| h.live.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let live = |hub: &Hub| hub.router.shards.iter().map(|h| h.live.load(Ordering::Relaxed)).collect::<Vec<_>>();
     assert_eq!(live(&hub), [10; 4]);
     hub.detach(&last.unwrap()).await;
     attach(&hub, None).await;
@@ -236,7 +236,10 @@ async fn stopping_flushes_cuts_and_ends_the_shards() {
     for task in tasks {
         task.await.unwrap();
     }
-    assert_eq!((pipe.taken(), pipe.shut(), stuck.shut()), (run.bytes(YUNQUE).to_vec(), vec![true], vec![true]));
+    assert_eq!(
+        (pipe.written(), pipe.shutdowns(), stuck.shutdowns()),
+        (run.bytes(YUNQUE).to_vec(), vec![true], vec![true])
+    );
     assert!(!a.send(run.bytes(YUNQUE).clone()).await && hub.attach(Pipe::new(), None).await.is_none());
     assert_eq!(push(&hub, Target::Everyone, &run).await, delivered(0));
     a.close(Disconnect::RESTART).await;
@@ -251,16 +254,16 @@ async fn shard_that_panics_cuts_its_connections() {
     let mut tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
     let ((a, bad), (_b, elsewhere)) = (bound(&hub, "a", YUNQUE).await, bound(&hub, "b", YUNQUE).await);
     let (_c, beside) = bound(&hub, "c", YUNQUE).await;
-    hub.settle().await;
+    hub.wait_flushed().await;
     bad.panic_at_write();
     let run = frames(&["x"]);
     assert!(a.send(run.bytes(YUNQUE).clone()).await);
     // These connections arrive behind the frame that makes the shard panic.
     attach(&hub, None).await;
     let (_d, late) = attach(&hub, None).await;
-    assert!(tasks.remove(a.home().index).await.unwrap_err().is_panic());
-    assert_eq!((bad.shut(), beside.shut(), late.shut()), (vec![true], vec![true], vec![true]));
-    assert!(elsewhere.shut().is_empty(), "the other shard goes on");
+    assert!(tasks.remove(a.shard().index).await.unwrap_err().is_panic());
+    assert_eq!((bad.shutdowns(), beside.shutdowns(), late.shutdowns()), (vec![true], vec![true], vec![true]));
+    assert!(elsewhere.shutdowns().is_empty(), "the other shard goes on");
     assert_eq!(push(&hub, Target::User(uid("b")), &run).await, delivered(1));
     assert!(hub.detach(&a).await.last, "its reader has ended");
 }
@@ -331,19 +334,19 @@ async fn connections_share_one_text_of_their_user_and_of_their_room() {
 async fn membership_ends_at_the_end_of_its_terms() {
     let hub = start(&settings());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let until = |seconds| Terms { uid: None, until: Some(now + seconds) };
+    let until = |seconds| JoinTerms { uid: None, until: Some(now + seconds) };
     let (a, _) = bound(&hub, "a", YUNQUE).await;
     let (b, _) = bound(&hub, "b", YUNQUE).await;
     assert_eq!(hub.join(&a, &room("short"), until(5)), Joined::New);
     assert_eq!(hub.join(&a, &room("renewed"), until(5)), Joined::New);
     assert_eq!(hub.join(&a, &room("renewed"), until(15)), Joined::Already);
     assert_eq!(hub.join(&b, &room("lifted"), until(5)), Joined::New);
-    assert_eq!(hub.join(&b, &room("lifted"), Terms::default()), Joined::Already);
+    assert_eq!(hub.join(&b, &room("lifted"), JoinTerms::default()), Joined::Already);
     assert_eq!(hub.join(&b, &room("lifted"), until(5)), Joined::Already);
     assert_eq!(hub.join(&b, &room("left"), until(5)), Joined::New);
     assert!(hub.leave(&b, &room("left")));
     let other = uid("b");
-    assert_eq!(hub.join(&a, &room("r"), Terms { uid: Some(&other), until: None }), Joined::Gone);
+    assert_eq!(hub.join(&a, &room("r"), JoinTerms { uid: Some(&other), until: None }), Joined::Gone);
     assert_eq!(a.membership_ends(&room("renewed")), Some(true));
     assert_eq!((b.membership_ends(&room("lifted")), b.membership_ends(&room("left"))), (Some(false), None));
 

@@ -90,7 +90,7 @@ struct World {
     hub: Arc<Hub>,
     known: Vec<Known>,
     /// Counter that numbers the messages.
-    said: usize,
+    message_count: usize,
 }
 
 fn user_name(user: usize) -> String {
@@ -153,8 +153,8 @@ impl World {
     }
 
     fn run(&mut self, count: usize) -> Frames {
-        let texts: Vec<String> = (0..count).map(|i| format!("message {}", self.said + i)).collect();
-        self.said += count;
+        let texts: Vec<String> = (0..count).map(|i| format!("message {}", self.message_count + i)).collect();
+        self.message_count += count;
         frames(&texts.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
@@ -300,13 +300,13 @@ impl World {
         for known in &self.known {
             known.pipe.allow(None);
         }
-        self.hub.settle().await;
-        while self.known.iter().any(|known| known.connection.waiting() != Load::default()) {
+        self.hub.wait_flushed().await;
+        while self.known.iter().any(|known| known.connection.pending() != Load::default()) {
             yield_now().await;
         }
-        self.hub.settle().await;
+        self.hub.wait_flushed().await;
         for known in &self.known {
-            let taken = known.pipe.taken();
+            let taken = known.pipe.written();
             // A connection detached or cut during a write received a prefix.
             let whole = known.attached || taken.len() == known.expected.len();
             assert!(if whole { taken == known.expected } else { known.expected.starts_with(&taken) });
@@ -322,7 +322,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async move {
             let hub = start(&Settings { shards, ..settings() });
-            let mut world = World { hub, known: Vec::new(), said: 0 };
+            let mut world = World { hub, known: Vec::new(), message_count: 0 };
             for step in steps {
                 world.step(step).await;
                 world.check_lists();

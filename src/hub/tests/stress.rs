@@ -84,14 +84,14 @@ async fn concurrent_callers_are_delivered_completely_and_in_order() {
     done.store(true, Ordering::Relaxed);
     guests.await.unwrap();
     ends.iter().for_each(|(_, pipe)| pipe.allow(None));
-    while ends.iter().any(|(connection, _)| connection.waiting() != Load::default()) {
+    while ends.iter().any(|(connection, _)| connection.pending() != Load::default()) {
         tokio::task::yield_now().await;
     }
 
     let rounds: Vec<usize> = (0..ROUNDS).collect();
     let mut received = 0;
     for (i, (_, pipe)) in ends.iter().enumerate() {
-        let marks = marks(&pipe.taken());
+        let marks = marks(&pipe.written());
         received += marks.values().map(|numbers| numbers.len() as u64).sum::<u64>();
         for caller in 0..CALLERS {
             assert_eq!(marks[&format!("{caller}.all")], rounds);
