@@ -157,12 +157,12 @@ impl Roster for KafkaRoster {
     }
 
     fn online(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
-        self.shared.me.lock().users.insert(uid.clone());
+        self.shared.local.lock().users.insert(uid.clone());
         self.shared.report_user(uid.clone()).boxed()
     }
 
     fn offline(&self, uid: &Uid) -> BoxFuture<'_, Result<bool, Unavailable>> {
-        self.shared.me.lock().users.remove(uid);
+        self.shared.local.lock().users.remove(uid);
         self.shared.report_user(uid.clone()).boxed()
     }
 

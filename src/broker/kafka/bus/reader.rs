@@ -145,7 +145,7 @@ impl Reader {
         }
         match body {
             Body::Envelopes(envelopes) => {
-                envelopes.into_iter().for_each(|envelope| self.add_envelope(origin, envelope))
+                envelopes.into_iter().for_each(|envelope| self.add_envelope(origin, envelope));
             }
             Body::Receipts(delivered) => self.shared.receipts.add(origin, delivered),
             Body::ClusterMessage { from, message } => {

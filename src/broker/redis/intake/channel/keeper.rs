@@ -206,7 +206,7 @@ impl Keeper {
                 tracing::info!(channel = self.topic, "lease acquired; this node subscribes");
             }
             LeaseStatus::HeldByOther if is_lost => {
-                tracing::warn!(channel = self.topic, "lease lost; another node subscribes")
+                tracing::warn!(channel = self.topic, "lease lost; another node subscribes");
             }
             _ => {}
         }
