@@ -121,7 +121,7 @@ fn start_connection(
     if socket_use != SocketUse::Full {
         let limit = gateway.descriptors.limit();
         full_log.log(|suppressed| {
-            tracing::warn!(limit, untold = suppressed, "clients refused: too few file descriptors are left")
+            tracing::warn!(limit, untold = suppressed, "clients refused: too few file descriptors are left");
         });
     }
     if socket_use == SocketUse::Refused {

@@ -99,7 +99,7 @@ async fn play(lives: &[Life]) -> BTreeMap<u64, u64> {
                     }
                     *store.weather.lock() = None;
                 }
-                Step::Remind if reserver.bound > 0 => drop(reserver.ask(0, false).await),
+                Step::Remind if reserver.bound > 0 => drop(reserver.request_block(0, false).await),
                 Step::Remind => {}
             }
         }

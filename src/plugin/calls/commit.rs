@@ -46,7 +46,7 @@ pub(in crate::plugin) async fn commit(context: &Context, role: Role, staged: Sta
         match context.services.get() {
             Some(services) => services.commit(effects, hops).await,
             None => {
-                tracing::warn!(plugin = %context.plugin, "effects of a plugin call dropped: the node is not started yet")
+                tracing::warn!(plugin = %context.plugin, "effects of a plugin call dropped: the node is not started yet");
             }
         }
     }

@@ -148,7 +148,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn waiting_and_memory_are_bounded() {
         let extra_calls = ExtraCalls::new(REST);
-        let _held = [extra_calls.try_acquire(Purpose::Retry, 1), extra_calls.now(Purpose::Retry, 2)];
+        let _held = [extra_calls.try_acquire(Purpose::Retry, 1), extra_calls.try_acquire(Purpose::Retry, 2)];
         let mut waiting: Vec<_> =
             (0..WAITING as u64).map(|n| Box::pin(extra_calls.acquire(Purpose::Previous, n))).collect();
         assert!(waiting.iter_mut().all(|one| one.as_mut().now_or_never().is_none()));
