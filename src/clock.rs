@@ -25,6 +25,19 @@ pub fn thread_cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// CPU time of all threads of a process so far; `None` if there is no such process.
+#[must_use]
+#[allow(unsafe_code)]
+pub fn process_cpu(process: u32) -> Option<Duration> {
+    let process = libc::pid_t::try_from(process).ok()?;
+    let (mut clock, mut time) = (0, libc::timespec { tv_sec: 0, tv_nsec: 0 });
+    // SAFETY: both pointers are to locals, which the calls fill. The second call runs only with a valid clock.
+    let is_read = unsafe {
+        libc::clock_getcpuclockid(process, &raw mut clock) == 0 && libc::clock_gettime(clock, &raw mut time) == 0
+    };
+    is_read.then(|| Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0)))
+}
+
 /// Page faults of the calling thread so far. The kernel time of each one counts toward the thread's CPU clock.
 #[must_use]
 #[allow(unsafe_code)]

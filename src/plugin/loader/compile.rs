@@ -4,6 +4,7 @@
 //! reason. Knows only the bytes of a plugin.
 
 mod child;
+mod priority;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;

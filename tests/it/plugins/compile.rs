@@ -2,6 +2,9 @@
 
 use std::io::Write as _;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use serde_json::{Value, json};
 
@@ -72,6 +75,25 @@ async fn compile_bomb_is_refused_without_delaying_messages() {
     };
     assert_eq!(reason, "compiling it took more than 1s of CPU time (plugins.compile.cpu)");
     assert!(sent > 10, "only {sent} messages passed during the compilation");
+}
+
+/// All cores are busy, so the compiler gets almost no CPU time while it uses idle cores only.
+#[tokio::test]
+async fn reload_on_a_busy_machine_ends() {
+    let gateway = node("{wall: 10min}");
+    gateway.plugin_until("token-auth", |plugin| plugin["state"] == "live").await;
+    let spin = Arc::new(AtomicBool::new(true));
+    let cores = thread::available_parallelism().unwrap().get();
+    let spinning = (0..cores).map(|_| {
+        let spin = Arc::clone(&spin);
+        thread::spawn(move || while spin.load(Ordering::Relaxed) {})
+    });
+    let threads: Vec<_> = spinning.collect();
+    gateway.folder.put("word-filter.wasm", &component("word-filter"));
+    gateway.said("no idle core to compile a plugin: compiling it again at low priority").await;
+    spin.store(false, Ordering::Relaxed);
+    gateway.plugin_until("word-filter", |plugin| plugin["state"] == "live").await;
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
 #[test]

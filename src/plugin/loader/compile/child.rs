@@ -4,10 +4,10 @@
 //! maps. Standard error carries the digest of the code, or the reason of a refusal.
 //!
 //! The child sets its own limits before it reads. The parent only watches the clock. All slow work happens in the
-//! child. While the node serves, the child runs only on otherwise idle cores.
+//! child, and [`super::priority`] sets its priority.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use wasmtime::Engine;
 
+use super::priority::{Priority, starves};
 use super::{CompileFault, compile_to, fingerprint};
 use crate::config::CompileLimits;
 use crate::plugin::guest::engine;
@@ -96,8 +97,8 @@ fn set_limits(limits: ChildLimits) -> io::Result<()> {
     Ok(())
 }
 
-/// The parent's part: has a child compile `bytes` to `out` and returns the digest of the code. With `low_priority` the
-/// child runs only on otherwise idle cores.
+/// The parent's part: has a child compile `bytes` to `out` and returns the digest of the code. With `idle_only` the
+/// child runs only on otherwise idle cores. If they give it no CPU time, a second child compiles at low priority.
 ///
 /// # Errors
 /// Why it does not compile, or the limit that the child reached.
@@ -106,14 +107,25 @@ pub(super) async fn compile(
     limits: &CompileLimits,
     engine: u64,
     out: &File,
-    low_priority: bool,
+    idle_only: bool,
 ) -> Result<String, CompileFault> {
-    let child = start(limits, engine, out)
-        .await
-        .map_err(|error| CompileFault::Refused(format!("the compiler process cannot be started: {error}")))?;
-    if low_priority {
-        child.id().into_iter().for_each(set_idle_priority);
+    if !idle_only {
+        return run(start(limits, engine, out, Priority::Normal).await?, bytes, limits).await;
     }
+    let child = start(limits, engine, out, Priority::Idle).await?;
+    let process = child.id();
+    tokio::select! {
+        compiled = run(child, bytes, limits) => return compiled,
+        () = starves(process.unwrap_or_default()) => {}
+    }
+    tracing::info!("no idle core to compile a plugin: compiling it again at low priority");
+    rustix::fs::seek(out, SeekFrom::Start(0)).map_err(io::Error::from)?;
+    out.set_len(0)?;
+    run(start(limits, engine, out, Priority::Low).await?, bytes, limits).await
+}
+
+/// Feeds a child and waits for its end, for at most `limits.wall`. The child ends with the returned future.
+async fn run(child: Child, bytes: &[u8], limits: &CompileLimits) -> Result<String, CompileFault> {
     let Ok((text, status)) = timeout(limits.wall, feed_and_wait(child, bytes)).await else {
         return Err(CompileFault::Refused(format!(
             "compiling it took more than {:?} (plugins.compile.wall)",
@@ -125,7 +137,15 @@ pub(super) async fn compile(
     read_exit(status, String::from_utf8_lossy(&text).trim(), limits)
 }
 
-async fn start(limits: &CompileLimits, engine: u64, out: &File) -> io::Result<Child> {
+async fn start(limits: &CompileLimits, engine: u64, out: &File, priority: Priority) -> Result<Child, CompileFault> {
+    let child = spawn(limits, engine, out)
+        .await
+        .map_err(|error| CompileFault::Refused(format!("the compiler process cannot be started: {error}")))?;
+    child.id().into_iter().for_each(|process| priority.set(process));
+    Ok(child)
+}
+
+async fn spawn(limits: &CompileLimits, engine: u64, out: &File) -> io::Result<Child> {
     let cpu = limits.cpu.as_secs().max(1);
     let mut command = Command::new(program()?);
     command
@@ -156,18 +176,6 @@ async fn feed_and_wait(mut child: Child, bytes: &[u8]) -> (Vec<u8>, io::Result<E
     };
     let (text, ()) = tokio::join!(read(stderr), feed);
     (text, child.wait().await)
-}
-
-/// Makes a process run only on otherwise idle cores (`SCHED_IDLE`). Niceness does less: even at nice 19, a process
-/// keeps its core for the rest of its slice when another one wakes up. Best effort: without it, compiling only disturbs
-/// other work more.
-#[allow(unsafe_code)]
-fn set_idle_priority(process: u32) {
-    let Ok(process) = libc::pid_t::try_from(process) else { return };
-    let priority = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameter outlives the call, which only reads it. The child has not been waited for, so the number is
-    // its own.
-    unsafe { libc::sched_setscheduler(process, libc::SCHED_IDLE, &raw const priority) };
 }
 
 /// Path of the running program, even after its file was replaced or removed.
