@@ -7,7 +7,7 @@
 //! child, and [`super::priority`] sets its priority.
 
 use std::fs::File;
-use std::io::{self, Read, SeekFrom, Write};
+use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -119,7 +119,7 @@ pub(super) async fn compile(
         () = starves(process.unwrap_or_default()) => {}
     }
     tracing::info!("no idle core to compile a plugin: compiling it again at low priority");
-    rustix::fs::seek(out, SeekFrom::Start(0)).map_err(io::Error::from)?;
+    (&mut &*out).seek(SeekFrom::Start(0))?;
     out.set_len(0)?;
     run(start(limits, engine, out, Priority::Low).await?, bytes, limits).await
 }
