@@ -330,8 +330,8 @@ pub(super) fn error_text(error: &KafkaError) -> String {
 pub(super) fn code_text(code: RDKafkaErrorCode) -> String {
     // `TopicAuthorizationFailed (Broker: Topic authorization failed)`
     let text = code.to_string();
-    let said = text.split_once(": ").map_or(text.as_str(), |(_, said)| said.trim_end_matches(')'));
-    said.to_lowercase()
+    let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason.trim_end_matches(')'));
+    reason.to_lowercase()
 }
 
 /// Back-off between attempts: from 100 ms to two seconds.

@@ -380,7 +380,7 @@ impl Shared {
     async fn append(&self, entry: &Entry, number: Option<u64>) -> Result<u64, Unavailable> {
         let mark = number.map(|number| [self.process.to_le_bytes(), number.to_le_bytes()].concat());
         match timeout(ANSWER, self.writer.append(entry, mark.as_deref())).await {
-            Ok(said) => said,
+            Ok(result) => result,
             Err(_) => Err(self.current_fault()),
         }
     }

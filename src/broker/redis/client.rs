@@ -150,8 +150,8 @@ impl Client {
         let connect = async {
             let mut wire = Wire::new(self.dial().await?, token);
             for command in login_commands(&info) {
-                let words: Vec<&[u8]> = command.iter().map(String::as_bytes).collect();
-                wire.request(&words).await.map_err(|why| self.unavailable(why))?;
+                let arguments: Vec<&[u8]> = command.iter().map(String::as_bytes).collect();
+                wire.request(&arguments).await.map_err(|why| self.unavailable(why))?;
             }
             Ok(wire)
         };

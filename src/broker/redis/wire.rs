@@ -89,9 +89,9 @@ impl Wire {
     }
 
     /// Sends one command and waits for its answer. No other command may be in flight.
-    pub(super) async fn request(&mut self, words: &[&[u8]]) -> Result<Frame, WireError> {
+    pub(super) async fn request(&mut self, arguments: &[&[u8]]) -> Result<Frame, WireError> {
         let mut command = Vec::new();
-        put_command(&mut command, words);
+        put_command(&mut command, arguments);
         self.outgoing.put(&command);
         while self.outgoing.has_pending() {
             self.outgoing.write().await?;
@@ -165,20 +165,20 @@ impl Outgoing {
     }
 }
 
-/// Appends a command with these words.
-pub(super) fn put_command(out: &mut Vec<u8>, words: &[&[u8]]) {
-    put_length(out, b'*', words.len());
-    words.iter().for_each(|word| put_argument(out, &[word]));
+/// Appends a command with these arguments.
+pub(super) fn put_command(out: &mut Vec<u8>, arguments: &[&[u8]]) {
+    put_length(out, b'*', arguments.len());
+    arguments.iter().for_each(|argument| put_argument(out, &[argument]));
 }
 
-/// Appends one word of a command, which is given in pieces.
+/// Appends one argument of a command, which is given in pieces.
 pub(super) fn put_argument(out: &mut Vec<u8>, pieces: &[&[u8]]) {
     put_length(out, b'$', pieces.iter().map(|piece| piece.len()).sum());
     pieces.iter().for_each(|piece| out.extend_from_slice(piece));
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the line with the number of words or bytes that follow.
+/// Appends the line with the number of arguments or bytes that follow.
 pub(super) fn put_length(out: &mut Vec<u8>, mark: u8, length: usize) {
     out.push(mark);
     let start = out.len();

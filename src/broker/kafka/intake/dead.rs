@@ -80,8 +80,8 @@ impl DeadLetters {
             self.clients.create(errors.clone(), &[("message.max.bytes", "67108864")], &fixed)?;
         let producer = Arc::new(producer);
         self.clients.track(&producer);
-        let (asked, name) = (Arc::clone(&producer), self.topic.clone());
-        let found = tokio::task::spawn_blocking(move || partitions(asked.client(), &name)).await;
+        let (shared, name) = (Arc::clone(&producer), self.topic.clone());
+        let found = tokio::task::spawn_blocking(move || partitions(shared.client(), &name)).await;
         match found.unwrap_or(Err(KafkaError::Canceled)).map_err(|error| errors.unavailable(&error))? {
             Some(_) => {}
             None => {

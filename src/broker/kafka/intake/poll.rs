@@ -225,11 +225,11 @@ impl Poller {
             Some(broker) => broker,
             None => self.leader()?,
         };
-        let asked = topic_id(self.admin.inner(), &self.topic, broker, REQUEST_TIMEOUT);
-        self.broker = Some(broker).filter(|_| asked.is_ok());
-        match asked {
+        let answer = topic_id(self.admin.inner(), &self.topic, broker, REQUEST_TIMEOUT);
+        self.broker = Some(broker).filter(|_| answer.is_ok());
+        match answer {
             Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnsupportedFeature) => Ok(String::new()),
-            asked => Ok(asked?.unwrap_or_default()),
+            answer => Ok(answer?.unwrap_or_default()),
         }
     }
 

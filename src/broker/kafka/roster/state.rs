@@ -246,8 +246,8 @@ impl State {
     pub(super) fn to_declare_dead(&self, me: &NodeId, now: Instant) -> Vec<NodeIncarnation> {
         let silent_members = self.members.values().filter(|live| live.member.id != *me).filter_map(|live| {
             let incarnation = (live.member.id.clone(), live.member.incarnation);
-            let patience = DEAD_AFTER + RANK_DELAY * self.rank(me, &incarnation, now);
-            (now.saturating_duration_since(live.last_heartbeat) >= patience).then_some(incarnation)
+            let limit = DEAD_AFTER + RANK_DELAY * self.rank(me, &incarnation, now);
+            (now.saturating_duration_since(live.last_heartbeat) >= limit).then_some(incarnation)
         });
         let orphans = self
             .dead

@@ -277,8 +277,8 @@ async fn probe_answer(probe: &mut Probe) -> Option<Answers> {
 }
 
 fn send_command<'a>(outgoing: &mut Outgoing, command: &'a [u8], channels: impl Iterator<Item = &'a str>) {
-    let words: Vec<&[u8]> = std::iter::once(command).chain(channels.map(str::as_bytes)).collect();
+    let arguments: Vec<&[u8]> = std::iter::once(command).chain(channels.map(str::as_bytes)).collect();
     let mut bytes = Vec::new();
-    put_command(&mut bytes, &words);
+    put_command(&mut bytes, &arguments);
     outgoing.put(&bytes);
 }

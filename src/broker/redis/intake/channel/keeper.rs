@@ -185,8 +185,8 @@ impl Keeper {
 
     /// Renews the lease. Returns true if this node holds it now.
     async fn renew_lease(&mut self) -> Result<bool, Unavailable> {
-        let held = self.lease.renew_or_acquire().await?;
-        let is_lost = match held {
+        let status = self.lease.renew_or_acquire().await?;
+        let is_lost = match status {
             LeaseStatus::Renewed | LeaseStatus::Acquired { unbroken: true } => false,
             LeaseStatus::Acquired { unbroken: false } => true,
             LeaseStatus::HeldByOther => self.is_owner,
@@ -196,11 +196,11 @@ impl Keeper {
             *channel_lease =
                 ChannelLease { held_until: self.lease.held_until(), term: channel_lease.term + u64::from(is_lost) };
         }
-        self.is_owner = held != LeaseStatus::HeldByOther;
+        self.is_owner = status != LeaseStatus::HeldByOther;
         if is_lost {
             self.discard().await;
         }
-        match held {
+        match status {
             LeaseStatus::Acquired { unbroken: false } => {
                 self.leases.increment(1);
                 tracing::info!(channel = self.topic, "lease acquired; this node subscribes");
