@@ -161,6 +161,17 @@ impl Gateway {
         within(&format!("a change of {name}"), ask).await
     }
 
+    /// Polls `/metrics` until it contains `line`. A connection may close a moment before it is counted.
+    pub async fn metrics_until(&self, line: &str) {
+        let mut http = self.http().await;
+        let poll = async {
+            while !http.get("/metrics").await.body.contains(line) {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(&format!("the metric {line}"), poll).await;
+    }
+
     pub fn signal(&self, signal: Signal) {
         send_signal(self.pid(), signal);
     }

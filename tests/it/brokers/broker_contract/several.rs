@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use skylark::broker::{Fate, Subscription};
-use skylark::id::{ConnectionId, Uid};
-use skylark::message::{Receipt, RecordIdentity, Target};
+use skylark::id::{ConnectionId, NodeId, Uid};
+use skylark::message::{Envelope, Receipt, RecordIdentity, Target};
 
 use crate::support::brokers::bus::{Bus, Came, Seat, envelope, is_accepted, nodes, until, user};
 use crate::support::client::within;
@@ -126,16 +126,27 @@ pub async fn nodes_narrow_an_envelope<B: Bus>() {
         within("the lease", seat.engine.roster.join(&seat.member())).await.unwrap();
         subscribe(seat, Subscription::User(uid("a"))).await;
     }
+    let narrowed = |target, text| {
+        let nodes = ["n2", "n3", "n8"].map(|node| node.parse().unwrap()).to_vec().into();
+        Envelope { nodes, ..envelope(target, text) }
+    };
+    // A node learns of the leases of others a moment later.
+    let n8 = [NodeId::parse("n8").unwrap()];
+    let is_known = |fate: &Fate| matches!(fate, Fate::Accepted { unknown_nodes, .. } if *unknown_nodes == n8);
+    within("the leases", async {
+        while !is_known(&seats[0].publish_all(vec![narrowed(user("nobody"), "probe")]).await[0]) {}
+    })
+    .await;
     for (target, text) in [(user("a"), "user"), (Target::Everyone, "everyone")] {
-        let mut narrowed = envelope(target, text);
-        narrowed.nodes = ["n2", "n3", "n8"].map(|node| node.parse().unwrap()).to_vec().into();
-        let outcome = seats[0].publish_all(vec![narrowed]).await.remove(0);
+        let outcome = seats[0].publish_all(vec![narrowed(target, text)]).await.remove(0);
         let Fate::Accepted { unknown_nodes, .. } = &outcome else { panic!("{outcome:?}") };
-        assert_eq!(*unknown_nodes, ["n8".parse().unwrap()]);
+        assert_eq!(*unknown_nodes, n8);
         assert!(!B::IS_ROUTED || nodes(&outcome) == Some(2));
     }
     let got = got(&seats[0], &seats).await;
-    let narrowed = |texts: &[String]| texts.iter().filter(|text| *text != "end").cloned().collect::<Vec<_>>();
+    let narrowed = |texts: &[String]| {
+        texts.iter().filter(|text| !["end", "probe"].contains(&text.as_str())).cloned().collect::<Vec<_>>()
+    };
     assert!(narrowed(&got[0]).is_empty(), "{got:?}");
     for texts in &got[1..] {
         let mut texts = narrowed(texts);
